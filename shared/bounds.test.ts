@@ -1,0 +1,52 @@
+import test from 'ava';
+import fc from 'fast-check';
+import { boundClientIp, boundMethod, boundText, cleanName, createHostLimit } from './bounds.js';
+
+const addresses = test.macro({
+  exec(t, given: string, truncated: string) {
+    t.is(boundClientIp(given, 'truncated'), truncated);
+    t.is(boundClientIp(given, 'off'), '');
+    t.is(boundClientIp(given, 'full'), given);
+  },
+  title: (_, given, truncated) => `the client address ${JSON.stringify(given)} is stored as ${JSON.stringify(truncated)} unless configured`,
+});
+
+test(addresses, '203.0.113.9', '203.0.113.0');
+test(addresses, '2001:db8:1:2:3:4:5:6', '2001:db8:1::');
+test(addresses, '::ffff:203.0.113.9', '203.0.113.0');
+test(addresses, '::1', '::');
+test(addresses, 'fe80::1%eth0', 'fe80::');
+test(addresses, 'not an address', '');
+test(addresses, '', '');
+
+test('unknown methods are counted together', (t) => {
+  t.is(boundMethod('GET'), 'GET');
+  t.is(boundMethod('PROPFIND'), 'PROPFIND');
+  t.is(boundMethod('get'), '_other');
+  t.is(boundMethod('X'.repeat(10_000)), '_other');
+  t.is(boundMethod('__proto__'), '_other');
+});
+
+test('hosts beyond the limit are _other, until a known one has been idle for a day', (t) => {
+  let nowMs = 0;
+  const admit = createHostLimit({ hostsMax: 2, now: () => nowMs });
+  t.deepEqual(['a', 'b', 'c', 'a'].map(admit), ['a', 'b', '_other', 'a']);
+  nowMs += 80_000_000;
+  t.is(admit('a'), 'a');
+  nowMs += 10_000_000;
+  t.is(admit('c'), 'c', 'b was idle for more than a day');
+  t.is(admit('b'), '_other');
+  t.is(admit('a'), 'a');
+});
+
+test('names and texts are well-formed, bounded, and keep what they can', (t) => {
+  fc.assert(fc.property(fc.string({ unit: 'binary', maxLength: 600 }), fc.nat(600), (given, length) => {
+    const text = boundText(given, length);
+    const name = cleanName(given);
+    return text.isWellFormed() && !text.includes('\0') && text.length <= length
+      && name.isWellFormed() && name.length <= 255 && !/[\p{Cc}]/u.test(name);
+  }));
+  t.is(cleanName('Bücher.example'), 'Bücher.example');
+  t.is(cleanName('a\nb\u0000\ud800'), 'a\uFFFDb\uFFFD\uFFFD');
+  t.is(boundText('a\nb\t"', 10), 'a\nb\t"');
+});

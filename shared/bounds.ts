@@ -1,0 +1,75 @@
+import ipaddr from 'ipaddr.js';
+
+/** What stands in for a host or method beyond the limit. */
+export const otherName = '_other';
+
+/** How client addresses are kept: with the last part cut off, whole, or not at all. */
+export type ClientIpPolicy = 'truncated' | 'full' | 'off';
+
+/** The longest host, method, source or endpoint, in UTF-16 code units: what a domain name can have. */
+export const nameLengthMax = 255;
+
+/** The methods of RFC 9110 and RFC 5789, and those that WebDAV's clients send (RFC 4918, RFC 3253). */
+const knownMethods = new Set([
+  'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH',
+  'PROPFIND', 'PROPPATCH', 'MKCOL', 'COPY', 'MOVE', 'LOCK', 'UNLOCK', 'REPORT',
+]);
+
+/** The method itself when it is a known one, else `_other`: strangers choose it. */
+export function boundMethod(method: string): string {
+  return knownMethods.has(method) ? method : otherName;
+}
+
+/**
+ * Admits the first `hostsMax` hosts that it is asked about; the rest are `_other`. A host that was not asked about for
+ * `idleMs` (a day) gives up its place.
+ */
+export function createHostLimit({ hostsMax, idleMs = 86_400_000, now = Date.now }: { hostsMax: number; idleMs?: number; now?: () => number }): (host: string) => string {
+  const seenMs = new Map<string, number>();
+  let fullUntilMs = 0;
+  return (host) => {
+    const timeMs = now();
+    if (seenMs.has(host)) {
+      seenMs.set(host, timeMs);
+      return host;
+    }
+    if (seenMs.size >= hostsMax) {
+      if (timeMs < fullUntilMs) return otherName;
+      for (const [name, lastMs] of seenMs) if (timeMs - lastMs > idleMs) seenMs.delete(name);
+      // Strangers can ask about a new host every time: look for idle ones at most once a minute.
+      fullUntilMs = timeMs + 60_000;
+      if (seenMs.size >= hostsMax) return otherName;
+    }
+    seenMs.set(host, timeMs);
+    return host;
+  };
+}
+
+// eslint-disable-next-line no-control-regex -- control characters are what it looks for
+const controlCharacters = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/gu;
+
+/** A name as a tag can hold it: control characters and lone surrogates become U+FFFD, and it is cut at 255 characters. */
+export function cleanName(name: string): string {
+  return boundText(name, nameLengthMax).replace(controlCharacters, '\uFFFD');
+}
+
+/** Free text without lone surrogates and NULs, which no store can hold, cut at a length. */
+export function boundText(text: string, lengthMax: number): string {
+  const short = text.length > lengthMax ? text.slice(0, lengthMax) : text;
+  const whole = short.isWellFormed() ? short : short.toWellFormed();
+  return whole.includes('\0') ? whole.replaceAll('\0', '\uFFFD') : whole;
+}
+
+/**
+ * A client's address under the policy. Truncated is /24 for IPv4 and /48 for IPv6: `203.0.113.9` becomes `203.0.113.0`.
+ * What is not an address is left out unless the policy is `full`.
+ */
+export function boundClientIp(clientIp: string, policy: ClientIpPolicy): string {
+  if (policy === 'off' || clientIp === '') return '';
+  if (policy === 'full') return boundText(clientIp, nameLengthMax);
+  if (!ipaddr.isValid(clientIp)) return '';
+  const address = ipaddr.process(clientIp); // an IPv4-mapped IPv6 address becomes IPv4
+  return address.kind() === 'ipv4'
+    ? ipaddr.IPv4.networkAddressFromCIDR(`${address.toString()}/24`).toString()
+    : ipaddr.IPv6.networkAddressFromCIDR(`${address.toString()}/48`).toString();
+}

@@ -1,0 +1,34 @@
+/** What the caller of a store should do about an error. */
+export type StoreErrorAction =
+  /** The store is down or busy: the same batch may go through later. */
+  | 'retry'
+  /** A person has to act first (a token, a bucket): hold everything and try from time to time. */
+  | 'hold'
+  /** The store will never take this batch: give it up and count it. */
+  | 'drop'
+  /** The process cannot go on with this store. */
+  | 'stop';
+
+/** A store that could not do what it was asked. The message says what, why, and what to do. */
+export class StoreError extends Error {
+  override readonly name = 'StoreError';
+  readonly action: StoreErrorAction;
+  /** How long the store asks to be left alone, in milliseconds, where it says so. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(action: StoreErrorAction, message: string, options: { cause?: unknown; retryAfterMs?: number } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.action = action;
+    this.retryAfterMs = options.retryAfterMs;
+  }
+}
+
+/** A setting, option or argument that cannot be used: the program ends with status 2. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}
+
+/** The message of anything that was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,199 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { boundClientIp, boundMethod, boundText, cleanName, createHostLimit, otherName, type ClientIpPolicy } from './bounds.js';
+import { messageOf, StoreError } from './errors.js';
+import type { Log } from './log.js';
+import type { RequestEvent } from './request-event.js';
+import { createRollupLadder } from './rollup-ladder.js';
+import { seriesKey } from './rollup.js';
+import type { Batch, LedgerSnapshot, Store } from './store/store.js';
+import { createUniqueTimes } from './unique-time.js';
+
+/**
+ * Takes requests, makes their times unique, adds them to the rollups and writes both in batches, in order, each until the
+ * store has taken it. `record` never waits and never throws.
+ */
+export interface Recorder {
+  /** Takes one request; `false` when the memory is full and it was dropped. */
+  record(event: RequestEvent): boolean;
+  /** Writes what has been recorded; resolves when the store has taken, or refused for good, all of it. */
+  flush(): Promise<void>;
+  /** Flushes for at most `drainMsMax`, then stops; says in the log what the store had not taken by then. */
+  close(): Promise<void>;
+  readonly counts: RecorderCounts;
+  /** Why the store does not take what it is given just now; `undefined` when it does. */
+  readonly problem: string | undefined;
+}
+
+/** Requests since the recorder was made: recorded = stored + deadLettered + in memory. */
+export interface RecorderCounts {
+  readonly recorded: number;
+  readonly stored: number;
+  /** Refused by the store for good. */
+  readonly deadLettered: number;
+  /** Counted under `_other` because there were too many hosts. */
+  readonly hostsOverLimit: number;
+}
+
+/** What a recorder needs; the limits have defaults. */
+export interface RecorderOptions {
+  readonly store: Pick<Store, 'write'>;
+  readonly log: Log;
+  readonly hostsMax: number;
+  readonly clientIp: ClientIpPolicy;
+  /** How long a request waits for others, in milliseconds: 200. */
+  readonly flushMs?: number;
+  /** Requests in one batch: 5,000, what InfluxDB takes best. */
+  readonly batchRequestsMax?: number;
+  /** Requests held while the store does not take them: 200,000, about 150 MB. What comes then is dropped. */
+  readonly memoryRequestsMax?: number;
+  /** How long `close` waits for the store: 8 s. */
+  readonly drainMsMax?: number;
+  /**
+   * Called when a batch is made, with the counts as they will be once it is written: the ledger that travels with it, if
+   * it is time for one.
+   */
+  readonly ledger?: (counts: RecorderCounts) => LedgerSnapshot | undefined;
+  readonly now?: () => number;
+}
+
+/** The longest request target and other free text that is kept, in UTF-16 code units. */
+const uriLengthMax = 8192;
+const textLengthMax = 1024;
+
+/** Starts a recorder; it writes from a timer until it is closed. */
+export function createRecorder(options: RecorderOptions): Recorder {
+  const { store, log, flushMs = 200, batchRequestsMax = 5000, memoryRequestsMax = 200_000, drainMsMax = 8000, now = Date.now } = options;
+  const writer = randomUUID();
+  const ladder = createRollupLadder();
+  const uniqueTimes = createUniqueTimes();
+  const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
+
+  let gathered: RequestEvent[] = [];
+  const queue: Batch[] = [];
+  let queuedRequests = 0;
+  let sequence = 0;
+  const counts = { recorded: 0, stored: 0, deadLettered: 0, hostsOverLimit: 0 };
+  let problem: string | undefined;
+  let writing: Promise<void> | undefined;
+  const stopped = new AbortController();
+  const timer = setInterval(tick, flushMs);
+
+  return {
+    record(event) {
+      if (queuedRequests + gathered.length >= memoryRequestsMax || stopped.signal.aborted) return false;
+      const bounded = bound(event);
+      const request = { ...bounded, ...uniqueTimes.take(seriesKey(bounded), bounded) };
+      ladder.add(request);
+      gathered.push(request);
+      counts.recorded += 1;
+      if (gathered.length >= batchRequestsMax) {
+        seal();
+        void write();
+      }
+      return true;
+    },
+
+    async flush() {
+      seal();
+      await write();
+    },
+
+    async close() {
+      clearInterval(timer);
+      seal();
+      // A store that does not answer must not keep the process: the write in flight may outlast the limit.
+      const giveUp = new AbortController();
+      await Promise.race([write(), sleep(drainMsMax, undefined, { signal: giveUp.signal }).catch(() => undefined)]);
+      giveUp.abort();
+      stopped.abort();
+      if (queuedRequests > 0) {
+        log.error(`Stopped before the store took ${queuedRequests} requests: ${problem ?? 'it did not answer'}`);
+      }
+    },
+
+    counts,
+    get problem() { return problem; },
+  };
+
+  function bound(event: RequestEvent): RequestEvent {
+    const clean = cleanName(event.host);
+    const host = admitHost(clean);
+    if (host === otherName && clean !== otherName) counts.hostsOverLimit += 1;
+    return {
+      source: cleanName(event.source),
+      timeMs: event.timeMs,
+      timeNs: event.timeNs,
+      host,
+      method: boundMethod(event.method),
+      status: event.status,
+      durationMs: event.durationMs,
+      size: event.size,
+      bytesRead: event.bytesRead,
+      uri: boundText(event.uri, uriLengthMax),
+      endpoint: cleanName(event.endpoint),
+      clientIp: boundClientIp(event.clientIp, options.clientIp),
+      userAgent: boundText(event.userAgent, textLengthMax),
+      referrer: boundText(event.referrer, textLengthMax),
+      protocol: boundText(event.protocol, textLengthMax),
+      tls: boundText(event.tls, textLengthMax),
+    };
+  }
+
+  function tick(): void {
+    // While the store is busy, wait: fewer, larger batches suit it better.
+    if (queue.length === 0) seal();
+    void write();
+  }
+
+  /** Makes a batch of what has gathered: the requests with exactly the rollup rows that they changed. */
+  function seal(): void {
+    const ledger = options.ledger?.({ ...counts, stored: counts.recorded - counts.deadLettered });
+    if (gathered.length === 0 && ledger === undefined) return;
+    sequence += 1;
+    queue.push({ writer, sequence, requests: gathered, rollups: ladder.drain(now()), ledger });
+    queuedRequests += gathered.length;
+    gathered = [];
+  }
+
+  function write(): Promise<void> {
+    writing ??= writeQueue().finally(() => { writing = undefined; });
+    return writing;
+  }
+
+  /** Writes the queue in order: a later batch replaces rows of an earlier one. */
+  async function writeQueue(): Promise<void> {
+    for (let failures = 0; queue[0] !== undefined && !stopped.signal.aborted;) {
+      const batch = queue[0];
+      try {
+        await store.write(batch);
+        if (problem !== undefined) log.info('The store takes requests again.');
+        problem = undefined;
+        counts.stored += batch.requests.length;
+      } catch (error) {
+        if (!(error instanceof StoreError) || error.action === 'drop') {
+          counts.deadLettered += batch.requests.length;
+          log.error(`The store refused a batch of ${batch.requests.length} requests for good: ${messageOf(error)}`);
+        } else {
+          if (problem !== error.message) log.warn(`The store does not take requests, holding them: ${error.message}`);
+          problem = error.message;
+          failures += 1;
+          await pause(error.retryAfterMs ?? backoffMs(failures));
+          continue;
+        }
+      }
+      failures = 0;
+      queue.shift();
+      queuedRequests -= batch.requests.length;
+    }
+  }
+
+  async function pause(durationMs: number): Promise<void> {
+    await sleep(durationMs, undefined, { signal: stopped.signal }).catch(() => undefined); // rejects only when stopped
+  }
+}
+
+/** Exponential back-off with full jitter, 30 s at most (Brooker, "Exponential Backoff And Jitter", AWS, 2015). */
+function backoffMs(failures: number): number {
+  return Math.random() * Math.min(30_000, 250 * 2 ** Math.min(failures, 10));
+}

@@ -1,0 +1,86 @@
+import {
+  addEvent, addTally, copyTally, emptyTally, finestLevel, levels, rowIdEnd, seriesKey, windowStart,
+  type Level, type RollupRow, type Series, type Tally,
+} from './rollup.js';
+import type { RequestEvent } from './request-event.js';
+
+/**
+ * Turns requests into rollup rows of every level. A request touches one tally of the finest level; `drain` merges what
+ * has gathered into the rows of all levels, which are cumulative while their window is open.
+ */
+export interface RollupLadder {
+  /** Counts a request. */
+  add(event: RequestEvent): void;
+  /** Every row that changed since the last call, as it stands now. */
+  drain(nowMs: number): RollupRow[];
+}
+
+/** A row stays open, so that it can grow in place, until this long after its window ended and it was last written. */
+const graceMs = 5 * 60_000;
+
+interface OpenRow {
+  readonly row: RollupRow;
+  writtenMs: number;
+  changed: boolean;
+}
+
+/**
+ * `openRowsMax` bounds the memory: beyond it the rows that were not written for longest are closed; a request that comes
+ * for one of them later opens a further row, and the rows add up. `random` gives numbers from 0 to 1.
+ */
+export function createRollupLadder({ openRowsMax = 50_000, random = Math.random } = {}): RollupLadder {
+  const gathered = new Map<string, { series: Series; windowMs: number; tally: Tally }>();
+  // In the order in which they were last written.
+  const open = new Map<string, OpenRow>();
+
+  return {
+    add(event) {
+      const windowMs = windowStart(event.timeMs, finestLevel);
+      const key = `${windowMs}\n${seriesKey(event)}`;
+      let entry = gathered.get(key);
+      if (entry === undefined) {
+        const { source, host, method, status } = event;
+        entry = { series: { source, host, method, status }, windowMs, tally: emptyTally() };
+        gathered.set(key, entry);
+      }
+      addEvent(entry.tally, event);
+    },
+
+    drain(nowMs) {
+      const changed: OpenRow[] = [];
+      for (const { series, windowMs, tally } of gathered.values()) {
+        for (const level of levels) {
+          const entry = openRow(series, level, windowStart(windowMs, level));
+          addTally(entry.row, tally);
+          if (!entry.changed) changed.push(entry);
+          entry.changed = true;
+          entry.writtenMs = nowMs;
+        }
+      }
+      gathered.clear();
+      for (const entry of changed) entry.changed = false;
+      closeRows(nowMs);
+      return changed.map(({ row }) => ({ ...row, ...copyTally(row) }));
+    },
+  };
+
+  function openRow(series: Series, level: Level, windowMs: number): OpenRow {
+    const key = `${level}\n${windowMs}\n${seriesKey(series)}`;
+    let entry = open.get(key);
+    if (entry === undefined) {
+      const rowId = Math.floor(random() * rowIdEnd);
+      entry = { row: { level, windowMs, rowId, series, ...emptyTally() }, writtenMs: 0, changed: false };
+    } else {
+      open.delete(key);
+    }
+    open.set(key, entry);
+    return entry;
+  }
+
+  function closeRows(nowMs: number): void {
+    for (const [key, { row, writtenMs }] of open) {
+      const endMs = row.windowMs + row.level * 1000;
+      if (open.size > openRowsMax || (nowMs - writtenMs > graceMs && nowMs - endMs > graceMs)) open.delete(key);
+    }
+  }
+}

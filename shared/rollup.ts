@@ -1,0 +1,88 @@
+import { Histogram } from './histogram.js';
+import { hasLatency, type RequestEvent } from './request-event.js';
+
+/** The lengths of the windows that are kept, in seconds, finest first. Each divides the next, and all divide a day. */
+export const levels = [10, 60, 600, 3600, 86_400] as const;
+/** The length of a window, in seconds. */
+export type Level = (typeof levels)[number];
+/** The level that a request touches; the others are merged from it. */
+export const finestLevel: Level = levels[0];
+
+/** What tells one rollup row from the others of its window. */
+export interface Series {
+  readonly source: string;
+  readonly host: string;
+  readonly method: string;
+  readonly status: number;
+}
+
+/** What is known of the requests of one series in one window. Rows of the same window and series add up. */
+export interface Tally {
+  /** Requests, those without a latency included. */
+  count: number;
+  /** Sum of the durations in milliseconds of those that have a latency: as many as the histogram holds. */
+  durationSumMs: number;
+  durationMaxMs: number;
+  /** Sum of the response bodies, in bytes. */
+  sizeSum: number;
+  readonly histogram: Histogram;
+}
+
+/**
+ * A stored rollup row. It is cumulative: written again with the same `level`, `windowMs`, `rowId` and series it
+ * replaces the earlier one.
+ */
+export interface RollupRow extends Tally {
+  readonly level: Level;
+  /** The window's start: milliseconds since 1970, a multiple of the level. */
+  readonly windowMs: number;
+  /**
+   * Which of the rows of this window it is: 0 to 2^33 - 1, drawn at random for every opening of the window. In InfluxDB
+   * it is the offset in nanoseconds that is added to the window's start (2^33 ns are 8.6 s, less than the finest window).
+   */
+  readonly rowId: number;
+  readonly series: Series;
+}
+
+/** One more than the greatest `rowId`. */
+export const rowIdEnd = 2 ** 33;
+
+/** A tally of nothing. */
+export function emptyTally(): Tally {
+  return { count: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram() };
+}
+
+/** Counts one request. */
+export function addEvent(tally: Tally, event: Pick<RequestEvent, 'status' | 'durationMs' | 'size'>): void {
+  tally.count += 1;
+  tally.sizeSum += event.size;
+  if (!hasLatency(event.status)) return;
+  tally.durationSumMs += event.durationMs;
+  tally.durationMaxMs = Math.max(tally.durationMaxMs, event.durationMs);
+  tally.histogram.add(event.durationMs);
+}
+
+/** Adds `other` to `tally`. */
+export function addTally(tally: Tally, other: Tally): void {
+  tally.count += other.count;
+  tally.durationSumMs += other.durationSumMs;
+  tally.durationMaxMs = Math.max(tally.durationMaxMs, other.durationMaxMs);
+  tally.sizeSum += other.sizeSum;
+  tally.histogram.merge(other.histogram);
+}
+
+/** A tally of its own with the same counts. */
+export function copyTally(tally: Tally): Tally {
+  return { ...tally, histogram: tally.histogram.clone() };
+}
+
+/** The start of the window that holds a time, both in milliseconds since 1970. */
+export function windowStart(timeMs: number, level: Level): number {
+  const lengthMs = level * 1000;
+  return Math.floor(timeMs / lengthMs) * lengthMs;
+}
+
+/** A key that no two series share. Host and method come from strangers; a newline can be in neither's place. */
+export function seriesKey(series: Series): string {
+  return `${series.status}\n${series.source}\n${series.method}\n${series.host}`;
+}

@@ -1,0 +1,74 @@
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { UsageError } from './errors.js';
+import { address, bytes, choice, count, duration, flag, isLoopback, list, parseAddress, readSettings, refuseUnknown, text, url, withEnvFiles, type Setting } from './settings.js';
+
+const good = test.macro({
+  exec(t, setting: Setting<unknown>, given: string, value: unknown) {
+    t.deepEqual(readSettings({ NAME: setting }, { NAME: given })['NAME'], value);
+  },
+  title: (_, setting, given) => `${JSON.stringify(given)} is allowed where ${setting.allowed} is wanted`,
+});
+const bad = test.macro({
+  exec(t, setting: Setting<unknown>, given: string) {
+    const error = t.throws(() => readSettings({ NAME: setting }, { NAME: given }), { instanceOf: UsageError });
+    t.true(error.message.startsWith(`NAME is ${JSON.stringify(given)}: it must be `));
+    t.true(error.message.includes(setting.allowed));
+  },
+  title: (_, setting, given) => `${JSON.stringify(given)} is refused where ${setting.allowed} is wanted`,
+});
+
+const size = bytes('', { default: '1MiB', min: '1KiB', max: '1GiB' });
+test(good, size, '64KiB', 65_536);
+test(good, size, '1.5 MB', 1_500_000);
+for (const given of ['64', '64kib', '-1MiB', '0B', '2GiB', 'MiB', '1e3kB', '1MiB 2']) test(bad, size, given);
+
+const time = duration('', { default: '250ms', min: '1ms', max: '400d' });
+test(good, time, '250ms', 250);
+test(good, time, '7d', 604_800_000);
+for (const given of ['7', '7 days', '0ms', '401d', 'd']) test(bad, time, given);
+
+const listen = address('', { default: '127.0.0.1:3000' });
+test(good, listen, '127.0.0.1:3000', { host: '127.0.0.1', port: 3000 });
+test(good, listen, '[::1]:0', { host: '::1', port: 0 });
+test(good, listen, ':3000', { host: '', port: 3000 });
+for (const given of ['3000', 'host', '::1:3000', '127.0.0.1:65536', '127.0.0.1:', 'http://a:1', '[zz]:1', 'a b:1']) test(bad, listen, given);
+
+const number = count('', { default: '1', min: 1, max: 10 });
+test(good, number, '10', 10);
+for (const given of ['0', '11', '1.5', '-1', '0x1', 'one', '9'.repeat(30)]) test(bad, number, given);
+
+test(good, flag(''), 'true', true);
+test(bad, flag(''), 'yes');
+test(bad, choice('', ['a', 'b'], { default: 'a' }), 'c');
+test(good, url(''), 'http://127.0.0.1:8086/', 'http://127.0.0.1:8086');
+test(bad, url(''), 'ftp://a');
+test(bad, url(''), '127.0.0.1:8086');
+test(good, list('', { default: ':1', allowed: 'addresses', parse: parseAddress }), ':1, a:2', [{ host: '', port: 1 }, { host: 'a', port: 2 }]);
+
+test('an empty setting is as good as none', (t) => {
+  t.deepEqual(readSettings({ A: text('', { default: 'x' }), B: text('') }, { A: ' ', B: '' }), { A: 'x', B: undefined });
+});
+
+test('a misspelt setting is named, with the one that was meant', (t) => {
+  const known = ['COLLECTOR_LISTEN', 'STORE'];
+  t.throws(() => { refuseUnknown(known, { COLLECTOR_LISTN: 'x' }, []); }, { instanceOf: UsageError, message: /COLLECTOR_LISTN is not a setting; did you mean COLLECTOR_LISTEN\?/ });
+  t.notThrows(() => { refuseUnknown(known, { COLLECTOR_LISTEN: 'x', STOREFRONT: 'x', PATH: 'x', COLLECTOR_PORT: 'tcp://10.0.0.1:9', COLLECTOR_SERVICE_HOST: 'x' }, []); });
+});
+
+test('a settings file adds to the environment, which wins; a stranger in it is refused', (t) => {
+  const file = join(mkdtempSync(join(tmpdir(), 'settings-')), 'env');
+  writeFileSync(file, '# a comment\nSTORE=influxdb\nCLIENT_IP="full"\nWHATEVER=1\n');
+  const environment = withEnvFiles({ STORE: 'duckdb:x' }, [file]);
+  t.is(environment['STORE'], 'duckdb:x');
+  t.is(environment['CLIENT_IP'], 'full');
+  t.throws(() => { refuseUnknown(['STORE', 'CLIENT_IP'], {}, [file]); }, { message: /WHATEVER is not a setting/ });
+  t.throws(() => withEnvFiles({}, ['/does/not/exist']), { instanceOf: UsageError, message: /\/does\/not\/exist/ });
+});
+
+test('loopback is told from the rest', (t) => {
+  for (const host of ['127.0.0.1', '127.9.9.9', '::1', 'localhost', '::ffff:127.0.0.1']) t.true(isLoopback(host), host);
+  for (const host of ['', '0.0.0.0', '::', '192.168.1.1', 'example.com']) t.false(isLoopback(host), host);
+});

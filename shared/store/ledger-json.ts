@@ -1,0 +1,27 @@
+import type { Ledger } from './store.js';
+
+/** A ledger as the collector's `/ledger` and the web app's `/api/ledger` answer it: counts of lines, times in RFC 3339. */
+export interface LedgerJson {
+  readonly received: number;
+  readonly accepted: number;
+  readonly runtime: number;
+  readonly rejected: Readonly<Record<string, number>>;
+  readonly dropped: Readonly<Record<string, number>>;
+  readonly stored: number;
+  readonly spooled: number;
+  readonly in_memory: number;
+  readonly dead_lettered: number;
+  /** `null` before the first line. */
+  readonly last_line: string | null;
+}
+
+/** Writes a ledger under the names of the interface. */
+export function ledgerJson(ledger: Ledger): LedgerJson {
+  const { received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs } = ledger;
+  return {
+    received, accepted, runtime, rejected, dropped, stored, spooled,
+    in_memory: inMemory,
+    dead_lettered: deadLettered,
+    last_line: lastLineMs === null ? null : new Date(lastLineMs).toISOString(),
+  };
+}

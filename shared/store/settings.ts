@@ -1,0 +1,53 @@
+import { readFileSync } from 'node:fs';
+import { messageOf, UsageError } from '../errors.js';
+import { choice, count, duration, text, url, type SettingValues } from '../settings.js';
+
+/** The settings that every part of the program needs: where requests are kept, for how long, and how much of them. */
+export const storeSettings = {
+  STORE: text('Where requests are kept: duckdb:FILE, or influxdb.', { default: 'duckdb:data/requests.duckdb' }),
+  INFLUXDB_URL: url('The address of InfluxDB 2.x.'),
+  INFLUXDB_ORG: text('The organisation in InfluxDB.'),
+  INFLUXDB_BUCKET: text('The bucket in InfluxDB.'),
+  INFLUXDB_TOKEN: text('The token for InfluxDB; the collector writes, the web app reads and writes.'),
+  INFLUXDB_TOKEN_FILE: text('A file that holds the token, instead of INFLUXDB_TOKEN.'),
+  RETENTION_REQUESTS: duration('How long single requests are kept (embedded store; in InfluxDB the bucket decides).', { default: '7d', min: '1h', max: '3650d' }),
+  RETENTION_ROLLUPS: duration('How long the totals by hour and day are kept (embedded store; in InfluxDB the bucket decides).', { default: '400d', min: '1d', max: '3650d' }),
+  CLIENT_IP: choice('How client addresses are kept: truncated to /24 and /48, full, or off.', ['truncated', 'full', 'off'], { default: 'truncated' }),
+  HOSTS_MAX: count('How many hosts are counted apart; further ones are counted together as _other.', { default: '200', min: 1, max: 10_000 }),
+};
+
+/** Which store to open, and with what. */
+export type StoreSettings =
+  | { readonly kind: 'duckdb'; readonly path: string; readonly retention: { readonly requestsMs: number; readonly rollupsMs: number } }
+  | { readonly kind: 'influxdb'; readonly url: string; readonly org: string; readonly bucket: string; readonly token: string };
+
+/** Makes one typed choice of the settings. Throws a `UsageError` when they do not fit together. */
+export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): StoreSettings {
+  if (values.STORE === 'influxdb') {
+    return {
+      kind: 'influxdb',
+      url: needed('INFLUXDB_URL', values.INFLUXDB_URL),
+      org: needed('INFLUXDB_ORG', values.INFLUXDB_ORG),
+      bucket: needed('INFLUXDB_BUCKET', values.INFLUXDB_BUCKET),
+      token: needed('INFLUXDB_TOKEN or INFLUXDB_TOKEN_FILE', token(values)),
+    };
+  }
+  const path = /^duckdb:(.+)$/.exec(values.STORE)?.[1];
+  if (path === undefined) throw new UsageError(`STORE is ${JSON.stringify(values.STORE)}: it must be duckdb:FILE or influxdb.`);
+  return { kind: 'duckdb', path, retention: { requestsMs: values.RETENTION_REQUESTS, rollupsMs: values.RETENTION_ROLLUPS } };
+}
+
+function needed(name: string, value: string | undefined): string {
+  if (value === undefined) throw new UsageError(`${name} is not set: STORE=influxdb needs it.`);
+  return value;
+}
+
+function token({ INFLUXDB_TOKEN: value, INFLUXDB_TOKEN_FILE: file }: SettingValues<typeof storeSettings>): string | undefined {
+  if (file === undefined) return value;
+  if (value !== undefined) throw new UsageError('INFLUXDB_TOKEN and INFLUXDB_TOKEN_FILE are both set: set one of them.');
+  try {
+    return readFileSync(file, 'utf8').trim() || undefined;
+  } catch (error) {
+    throw new UsageError(`INFLUXDB_TOKEN_FILE is ${JSON.stringify(file)}: ${messageOf(error)}`, { cause: error });
+  }
+}

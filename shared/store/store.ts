@@ -1,0 +1,74 @@
+import type { RequestEvent } from '../request-event.js';
+import type { Level, RollupRow } from '../rollup.js';
+
+/** What a recorder hands to a store in one piece: all of it is written, or nothing. */
+export interface Batch {
+  /** Which recorder made it: drawn at random when the recorder starts. */
+  readonly writer: string;
+  /** 1, 2, 3, …: a store ignores a batch of a writer whose number it has written already. */
+  readonly sequence: number;
+  /** No two requests of one series (source, host, method, status, endpoint) have the same time. */
+  readonly requests: readonly RequestEvent[];
+  readonly rollups: readonly RollupRow[];
+  readonly ledger: LedgerSnapshot | undefined;
+}
+
+/** A collector's counts of lines since its process started. */
+export interface Ledger {
+  readonly received: number;
+  readonly accepted: number;
+  readonly runtime: number;
+  /** By reason. */
+  readonly rejected: Readonly<Record<string, number>>;
+  /** By reason. */
+  readonly dropped: Readonly<Record<string, number>>;
+  readonly stored: number;
+  readonly spooled: number;
+  readonly inMemory: number;
+  readonly deadLettered: number;
+  /** When the last line came in, in milliseconds since 1970; `null` before the first. */
+  readonly lastLineMs: number | null;
+}
+
+/** A ledger as it stood at a time. */
+export interface LedgerSnapshot extends Ledger {
+  readonly collector: string;
+  readonly timeMs: number;
+}
+
+/** Which rows to read; what is left out does not restrict. */
+export interface Filter {
+  readonly source?: string;
+  readonly host?: string;
+  readonly method?: string;
+  /** Both ends included: 404 to 404, or 400 to 499. */
+  readonly status?: { readonly min: number; readonly max: number };
+  /** The path without the query. Only raw requests know it. */
+  readonly path?: string;
+}
+
+/** A time range in milliseconds since 1970, `fromMs` included, `toMs` not. */
+export interface TimeRange {
+  readonly fromMs: number;
+  readonly toMs: number;
+}
+
+/**
+ * Where requests are kept. Two backends stand behind it and pass one contract suite (`contract.ts`). All methods throw a
+ * `StoreError` that says what to do.
+ */
+export interface Store {
+  /** What it is and where, without secrets: for messages. */
+  readonly description: string;
+  /** Writes a batch; writing the same batch again changes nothing. */
+  write(batch: Batch): Promise<void>;
+  /** All rows of one level whose window starts in the range, in no particular order. `filter.path` is not allowed here. */
+  readRollups(query: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]>;
+  /** The latest requests of the range, newest first, `limit` at most. */
+  readRequests(query: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]>;
+  /** The newest ledger of each collector that wrote one since `sinceMs`. */
+  readLedgers(query: { sinceMs: number }): Promise<LedgerSnapshot[]>;
+  /** Resolves when the store can be read. */
+  ping(): Promise<void>;
+  close(): Promise<void>;
+}
