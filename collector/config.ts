@@ -1,0 +1,51 @@
+import { hostname } from 'node:os';
+import { UsageError } from '../shared/errors.js';
+import { address, bytes, count, list, parseAddress, text, type Address, type Setting, type SettingValues } from '../shared/settings.js';
+import { listenSyntax, parseListenAddress, type ListenAddress } from './listen/address.js';
+import { parseCidr, privateRanges, type Cidr } from './listen/peers.js';
+
+/** The settings of the collector. */
+export const collectorSettings = {
+  COLLECTOR_LISTEN: list('Where the collector takes log lines.', {
+    default: 'tcp://127.0.0.1:9514,udp://127.0.0.1:9514', allowed: listenSyntax, parse: parseListenAddress,
+  }),
+  COLLECTOR_ALLOW: list('Which peers may send log lines.', {
+    default: privateRanges, allowed: 'address ranges such as 10.0.0.0/8 or fc00::/7, separated by commas', parse: parseCidr,
+  }),
+  COLLECTOR_CONNECTIONS_MAX: count('How many connections may be open at once; more are refused.', { default: '1000', min: 1, max: 100_000 }),
+  COLLECTOR_LINE_BYTES_MAX: bytes('The longest line; longer ones are counted and skipped.', { default: '1MiB', min: '1KiB', max: '64MiB' }),
+  COLLECTOR_HTTP: httpAddress(),
+  COLLECTOR_ID: text("The collector's name in the ledger, one for each collector of a store; the host name when it is not set."),
+};
+
+/** What the collector is started with. */
+export interface CollectorConfig {
+  readonly id: string;
+  readonly listen: readonly ListenAddress[];
+  readonly allow: readonly Cidr[];
+  readonly connectionsMax: number;
+  readonly lineBytesMax: number;
+  /** Where the collector's own `/health`, `/ready`, `/metrics` and `/ledger` are; `undefined` for nowhere. */
+  readonly http: Address | undefined;
+}
+
+/** Makes the collector's configuration. Throws a `UsageError` when the name cannot be used. */
+export function collectorConfigFrom(values: SettingValues<typeof collectorSettings>): CollectorConfig {
+  const id = values.COLLECTOR_ID ?? hostname();
+  if (!/^[\w.:-]{1,100}$/.test(id)) {
+    throw new UsageError(`COLLECTOR_ID is ${JSON.stringify(id)}: it must be 1 to 100 letters, digits, dots, colons, hyphens or underscores.`);
+  }
+  return {
+    id,
+    listen: values.COLLECTOR_LISTEN,
+    allow: values.COLLECTOR_ALLOW,
+    connectionsMax: values.COLLECTOR_CONNECTIONS_MAX,
+    lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX,
+    http: values.COLLECTOR_HTTP,
+  };
+}
+
+function httpAddress(): Setting<Address | undefined> {
+  const setting = address('Where the collector answers /health, /ready, /metrics and /ledger.', { default: '127.0.0.1:9515' });
+  return { ...setting, allowed: `${setting.allowed}, or off`, parse: (value) => value === 'off' ? undefined : parseAddress(value) };
+}

@@ -1,0 +1,67 @@
+import type { RecorderCounts } from '../shared/recorder.js';
+import type { Ledger, LedgerSnapshot } from '../shared/store/store.js';
+
+/** Why a line was not understood. */
+export type RejectionReason =
+  | 'too-long'
+  /** A connection ended, or a datagram was cut, in the middle of a line. Caddy sends such a line again whole. */
+  | 'unterminated'
+  | 'not-json'
+  /** JSON, but not what Caddy's loggers write. */
+  | 'not-caddy'
+  | 'bad-time'
+  | 'bad-duration'
+  | 'bad-status'
+  | 'bad-request';
+
+/** Why a line that was understood is not counted. */
+export type DropReason = 'memory-full';
+
+/**
+ * The collector's accounts of lines since the process started. Every line is received, and is then accepted, runtime,
+ * rejected or dropped; what was accepted is stored, in memory or dead-lettered, which the recorder counts.
+ */
+export interface LineAccounts {
+  received: number;
+  runtime: number;
+  readonly rejected: Partial<Record<RejectionReason, number>>;
+  readonly dropped: Partial<Record<DropReason, number>>;
+  lastLineMs: number | null;
+}
+
+/** Accounts with nothing in them. */
+export function createLineAccounts(): LineAccounts {
+  return { received: 0, runtime: 0, rejected: {}, dropped: {}, lastLineMs: null };
+}
+
+/** The ledger: the accounts, and what became of the lines that were accepted, which are the recorder's requests. */
+export function ledgerOf(accounts: LineAccounts, { recorded, stored, deadLettered }: RecorderCounts): Ledger {
+  return {
+    received: accounts.received,
+    accepted: recorded,
+    runtime: accounts.runtime,
+    rejected: { ...accounts.rejected },
+    dropped: { ...accounts.dropped },
+    stored,
+    spooled: 0, // lines wait in memory only, until there is a spool
+    inMemory: recorded - stored - deadLettered,
+    deadLettered,
+    lastLineMs: accounts.lastLineMs,
+  };
+}
+
+/** A ledger goes to the store when it has changed, and this often as a sign of life, in milliseconds. */
+const heartbeatMs = 5000;
+
+/** Decides when a ledger is due: returns a snapshot to write, or `undefined`. */
+export function createLedgerSchedule(collector: string): (ledger: Ledger, nowMs: number) => LedgerSnapshot | undefined {
+  let lastText = '';
+  let lastMs = -Infinity;
+  return (ledger, nowMs) => {
+    const text = JSON.stringify(ledger);
+    if (text === lastText && nowMs - lastMs < heartbeatMs) return undefined;
+    lastText = text;
+    lastMs = nowMs;
+    return { ...ledger, collector, timeMs: nowMs };
+  };
+}

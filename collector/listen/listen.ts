@@ -1,0 +1,49 @@
+import { messageOf, UsageError } from '../../shared/errors.js';
+import type { LineHandlers } from '../lines.js';
+import { formatListenAddress, type ListenAddress } from './address.js';
+import { listenStream } from './stream.js';
+import { listenUdp } from './udp.js';
+
+/** What every listener is given. */
+export interface ListenOptions extends LineHandlers {
+  readonly lineBytesMax: number;
+  /** Over all stream listeners together. */
+  readonly connectionsMax: number;
+  /** Asked before a byte is read; not for unix sockets, which the file's mode guards. */
+  readonly isAllowed: (remoteAddress: string | undefined) => boolean;
+  /** A peer that was turned away. */
+  readonly onRefused: (why: 'not-allowed' | 'too-many-connections', remoteAddress: string | undefined) => void;
+  /** A socket that failed; it is closed, the others go on. */
+  readonly onError: (message: string) => void;
+  /** Connections that are open, over all stream listeners. */
+  readonly connections: { count: number };
+}
+
+/** One socket that is being listened on. */
+export interface Listener {
+  /** With the port that was really taken. */
+  readonly address: ListenAddress;
+  /** Takes no new peers, reads what has arrived, and closes without a reset. */
+  stop(): Promise<void>;
+}
+
+/** Listens on every address, or on none: throws a `UsageError` that says which one failed, why, and what to do. */
+export async function listen(addresses: readonly ListenAddress[], options: ListenOptions): Promise<Listener[]> {
+  const results = await Promise.allSettled(addresses.map((address) =>
+    address.kind === 'udp' ? listenUdp(address, options) : listenStream(address, options)));
+  const listeners = results.flatMap((result) => result.status === 'fulfilled' ? [result.value] : []);
+  const failed = results.findIndex((result) => result.status === 'rejected');
+  if (failed === -1) return listeners;
+  await Promise.all(listeners.map((listener) => listener.stop()));
+  const { reason } = results[failed] as PromiseRejectedResult;
+  throw new UsageError(`Cannot listen on ${formatListenAddress(addresses[failed]!)}: ${explain(reason)}`, { cause: reason });
+}
+
+function explain(error: unknown): string {
+  switch ((error as NodeJS.ErrnoException).code) {
+    case 'EADDRINUSE': return 'the address is in use. Stop the other process, or set COLLECTOR_LISTEN to a free one.';
+    case 'EACCES': return 'this user may not. Set COLLECTOR_LISTEN to a port from 1024 on, or to a path that this user can write.';
+    case 'EADDRNOTAVAIL': case 'ENOTFOUND': return 'this machine does not have that address. Set COLLECTOR_LISTEN to one that it has.';
+    default: return messageOf(error);
+  }
+}

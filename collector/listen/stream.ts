@@ -1,0 +1,85 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import { setImmediate as turn } from 'node:timers/promises';
+import { messageOf } from '../../shared/errors.js';
+import { createLineSplitter } from '../lines.js';
+import type { ListenAddress } from './address.js';
+import type { Listener, ListenOptions } from './listen.js';
+
+/** How long a stopping listener goes on reading from peers that do not pause, in milliseconds. */
+const drainMsMax = 2000;
+
+/** Listens on TCP or on a unix stream socket. Rejects with the system's error when that cannot be done. */
+export async function listenStream(address: Exclude<ListenAddress, { kind: 'udp' }>, options: ListenOptions): Promise<Listener> {
+  const connections = new Map<Socket, { lastReadMs: number }>();
+  const server = createServer({ noDelay: true }, (socket) => {
+    const { remoteAddress } = socket;
+    const why = address.kind !== 'unix' && !options.isAllowed(remoteAddress) ? 'not-allowed'
+      : options.connections.count >= options.connectionsMax ? 'too-many-connections'
+      : undefined;
+    if (why !== undefined) {
+      socket.on('error', () => undefined); // a peer that is turned away may reset: nothing is lost
+      socket.destroy();
+      options.onRefused(why, remoteAddress);
+      return;
+    }
+    options.connections.count += 1;
+    connections.set(socket, read(socket));
+    socket.once('close', () => {
+      options.connections.count -= 1;
+      connections.delete(socket);
+    });
+  });
+  await listening(server, address);
+  server.on('error', (error) => { options.onError(messageOf(error)); });
+  const bound = server.address();
+  return {
+    address: address.kind !== 'unix' && bound !== null && typeof bound === 'object' ? { ...address, port: bound.port } : address,
+    async stop() {
+      const closed = new Promise<void>((resolve) => { server.close(() => { resolve(); }); });
+      await Promise.all([...connections].map(([socket, state]) => drain(socket, state)));
+      await closed;
+    },
+  };
+
+  function read(socket: Socket): { lastReadMs: number } {
+    const state = { lastReadMs: 0 };
+    const lines = createLineSplitter(options.lineBytesMax, options);
+    socket.on('data', (chunk: Buffer) => {
+      state.lastReadMs = performance.now();
+      lines.write(chunk);
+    });
+    // Reset, timed out or the like: 'close' follows.
+    socket.on('error', (error) => { options.onError(messageOf(error)); });
+    socket.once('close', () => { lines.end(); });
+    return state;
+  }
+}
+
+/**
+ * Closes a connection when the kernel holds nothing more of it: closing with bytes unread would send a reset, which costs
+ * Caddy 9 to 17 lines instead of 1.
+ */
+async function drain(socket: Socket, state: { lastReadMs: number }): Promise<void> {
+  const closed = new Promise<void>((resolve) => { socket.once('close', () => { resolve(); }); });
+  const endMs = performance.now() + drainMsMax;
+  for (let beforeMs = -1; beforeMs !== state.lastReadMs && performance.now() < endMs;) {
+    beforeMs = state.lastReadMs;
+    // The event loop reads sockets once in each turn.
+    await turn();
+    await turn();
+  }
+  socket.destroy();
+  await closed;
+}
+
+async function listening(server: Server, address: Exclude<ListenAddress, { kind: 'udp' }>): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.once('listening', () => {
+      server.off('error', reject);
+      resolve();
+    });
+    if (address.kind === 'unix') server.listen({ path: address.path });
+    else server.listen({ host: address.host || (address.family === 6 ? '::' : '0.0.0.0'), port: address.port, ipv6Only: address.family === 6 && address.host !== '' });
+  });
+}

@@ -1,0 +1,43 @@
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { setImmediate as turn } from 'node:timers/promises';
+import { messageOf } from '../../shared/errors.js';
+import { createLineSplitter } from '../lines.js';
+import type { ListenAddress } from './address.js';
+import type { Listener, ListenOptions } from './listen.js';
+
+/** What is asked of the kernel for datagrams that wait, in bytes; it grants `net.core.rmem_max` at most. */
+const receiveBufferBytes = 8 * 2 ** 20;
+
+/** Listens on UDP, one line per datagram. Rejects with the system's error when that cannot be done. */
+export async function listenUdp(address: Extract<ListenAddress, { port: number }>, options: ListenOptions): Promise<Listener> {
+  const socket = createSocket({ type: address.family === 6 ? 'udp6' : 'udp4', ipv6Only: address.family === 6 && address.host !== '', recvBufferSize: receiveBufferBytes });
+  let received = 0;
+  socket.on('message', (datagram, { address: remoteAddress }) => {
+    received += 1;
+    if (!options.isAllowed(remoteAddress)) {
+      options.onRefused('not-allowed', remoteAddress);
+      return;
+    }
+    const lines = createLineSplitter(options.lineBytesMax, options);
+    lines.write(datagram);
+    if (datagram.at(-1) !== 0x0a) lines.write(Buffer.from('\n')); // the datagram's end is the line's end
+    lines.end();
+  });
+  socket.bind({ port: address.port, ...(address.host === '' ? {} : { address: address.host }) });
+  await once(socket, 'listening'); // rejects on 'error'
+  socket.on('error', (error) => { options.onError(messageOf(error)); });
+  return {
+    address: { ...address, port: socket.address().port },
+    async stop() {
+      for (let before = -1; before !== received;) {
+        before = received;
+        await turn();
+        await turn();
+      }
+      const closed = once(socket, 'close');
+      socket.close();
+      await closed;
+    },
+  };
+}

@@ -1,0 +1,120 @@
+import { limitLog, type Log } from '../shared/log.js';
+import { createRecorder, type Recorder } from '../shared/recorder.js';
+import type { ClientIpPolicy } from '../shared/bounds.js';
+import type { Ledger, Store } from '../shared/store/store.js';
+import { decodeLine } from './decode/decode.js';
+import type { CollectorConfig } from './config.js';
+import { startStatusServer } from './http.js';
+import { createLedgerSchedule, createLineAccounts, ledgerOf, type RejectionReason } from './ledger.js';
+import { formatListenAddress, type ListenAddress } from './listen/address.js';
+import { listen } from './listen/listen.js';
+import { allowList } from './listen/peers.js';
+
+/** A collector that is running. */
+export interface Collector {
+  /** With the ports that were really taken. */
+  readonly addresses: readonly ListenAddress[];
+  /** The address of `/ledger` and the rest; `undefined` when it is off. */
+  readonly httpUrl: string | undefined;
+  readonly ledger: () => Ledger;
+  /** Takes what has arrived, stores it, and stops. The store stays open. */
+  stop(): Promise<void>;
+}
+
+/** What the collector works with. */
+export interface CollectorParts {
+  readonly store: Store;
+  readonly log: Log;
+  readonly hostsMax: number;
+  readonly clientIp: ClientIpPolicy;
+  readonly now?: () => number;
+}
+
+/** Starts a collector. Throws a `UsageError` when it cannot listen. */
+export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
+  const { store, log, now = Date.now } = parts;
+  const accounts = createLineAccounts();
+  const ledgerDue = createLedgerSchedule(config.id);
+  const recorder: Recorder = createRecorder({
+    ...parts,
+    ledger: (counts) => ledgerDue(ledgerOf(accounts, counts), now()),
+  });
+  const warn = limitLog(log.warn, { now });
+  const connections = { count: 0 };
+  const refused = new Map<string, number>();
+
+  const listeners = await listen(config.listen, {
+    lineBytesMax: config.lineBytesMax,
+    connectionsMax: config.connectionsMax,
+    connections,
+    isAllowed: allowList(config.allow),
+    onLine,
+    onTooLong: () => { onCut('too-long', `it is longer than COLLECTOR_LINE_BYTES_MAX, ${config.lineBytesMax} bytes`); },
+    onUnterminated: () => { onCut('unterminated', 'the connection ended in the middle of it'); },
+    onRefused: (why, remoteAddress) => {
+      refused.set(why, (refused.get(why) ?? 0) + 1);
+      const setting = why === 'not-allowed' ? 'COLLECTOR_ALLOW does not have its address' : `COLLECTOR_CONNECTIONS_MAX, ${config.connectionsMax}, are open`;
+      warn(why, `Turned a peer away: ${setting}.`, { peer: remoteAddress ?? 'gone' });
+    },
+    onError: (message) => { warn('socket', `A connection failed: ${message}`); },
+  }).catch(async (error: unknown) => {
+    await recorder.close();
+    throw error;
+  });
+  const ledger = (): Ledger => ledgerOf(accounts, recorder.counts);
+  const status = config.http === undefined ? undefined : await startStatusServer(config.http, {
+    id: config.id, ledger, recorder, store, log, connections, refused,
+  }).catch(async (error: unknown) => {
+    await Promise.all(listeners.map((listener) => listener.stop()));
+    await recorder.close();
+    throw error;
+  });
+  const addresses = listeners.map((listener) => listener.address);
+  log.info(`Listening on ${addresses.map(formatListenAddress).join(', ')}.`);
+
+  return {
+    addresses,
+    httpUrl: status?.url,
+    ledger,
+    async stop() {
+      await Promise.all(listeners.map((listener) => listener.stop()));
+      await recorder.close();
+      await status?.stop();
+      const { received, accepted, stored } = ledger();
+      log.info('Stopped.', { received, accepted, stored });
+    },
+  };
+
+  function onLine(line: string): void {
+    receive(); // first: recording may take a snapshot of the ledger
+    const decoded = decodeLine(line);
+    switch (decoded.kind) {
+      case 'request':
+        if (recorder.record(decoded.event)) break;
+        accounts.dropped['memory-full'] = (accounts.dropped['memory-full'] ?? 0) + 1;
+        warn('memory-full', 'Dropping log lines: the store does not take them, and the memory for them is full.');
+        break;
+      case 'runtime':
+        accounts.runtime += 1;
+        break;
+      case 'rejected':
+        reject(decoded.reason, 'it is not what Caddy writes; /ledger counts these');
+        break;
+    }
+  }
+
+  function onCut(reason: 'too-long' | 'unterminated', detail: string): void {
+    receive();
+    reject(reason, detail);
+  }
+
+  function receive(): void {
+    accounts.received += 1;
+    accounts.lastLineMs = now();
+  }
+
+  function reject(reason: RejectionReason, detail: string): void {
+    accounts.rejected[reason] = (accounts.rejected[reason] ?? 0) + 1;
+    warn(`rejected ${reason}`, `Cannot use a log line (${reason}): ${detail}.`);
+  }
+}
