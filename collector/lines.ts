@@ -12,7 +12,8 @@ export interface LineHandlers {
 /** Takes the bytes of one connection in chunks of any size. Calls its handlers at once, and holds one line at most. */
 export interface LineSplitter {
   write(chunk: Buffer): void;
-  end(): void;
+  /** Resolves when the last handler has been called. */
+  end(): Promise<void>;
 }
 
 /**
@@ -34,7 +35,7 @@ export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers)
     },
     end() {
       ended = true;
-      splitter.end();
+      return new Promise((resolve) => { splitter.end(resolve); });
     },
   };
 
