@@ -1,0 +1,111 @@
+import { connect, type Socket } from 'node:net';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { UsageError } from '../../shared/errors.js';
+import { until } from '../../test/until.js';
+import { parseListenAddress } from './address.js';
+import { listen, type Listener } from './listen.js';
+import { allowList, parseCidr } from './peers.js';
+
+test('several sockets of every kind are listened on at once', async (t) => {
+  const path = join(mkdtempSync(join(tmpdir(), 'sink-')), 'sink.sock');
+  const { listeners, got } = await start(['tcp://127.0.0.1:0', 'tcp://127.0.0.1:0', 'tcp6://[::1]:0', `unix://${path}`]);
+  for (const [at, { address }] of listeners.entries()) {
+    await send(address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port }, `line ${at}\n`);
+  }
+  await until('all lines came in', () => got.lines.length === listeners.length);
+  t.deepEqual(got.lines.toSorted(), ['line 0', 'line 1', 'line 2', 'line 3']);
+  await stopAll(listeners);
+});
+
+test('a peer that is not allowed, and one too many, are turned away before a byte is read', async (t) => {
+  const { listeners, got } = await start(['tcp://127.0.0.1:0'], { allow: '10.0.0.0/8' });
+  await send(portOf(listeners[0]!), 'line\n');
+  await until('it was turned away', () => got.refused.length === 1);
+  t.deepEqual(got.refused, ['not-allowed']);
+  t.deepEqual(got.lines, []);
+  await stopAll(listeners);
+
+  const busy = await start(['tcp://127.0.0.1:0', 'tcp://127.0.0.1:0'], { connectionsMax: 1 });
+  const held = await open(portOf(busy.listeners[0]!));
+  await until('the first is in', () => busy.connections.count === 1);
+  await send(portOf(busy.listeners[1]!), 'line\n');
+  await until('the second was turned away', () => busy.got.refused.length === 1);
+  t.deepEqual(busy.got.refused, ['too-many-connections']);
+  held.write('still here\n');
+  await until('the first is still read', () => busy.got.lines.length === 1);
+  held.destroy();
+  await until('its place is free', () => busy.connections.count === 0);
+  await stopAll(busy.listeners);
+});
+
+test('a line that a broken connection left unfinished is no line', async (t) => {
+  const { listeners, got } = await start(['tcp://127.0.0.1:0']);
+  await send(portOf(listeners[0]!), 'whole\nhalf');
+  await until('the half was noticed', () => got.unterminated === 1);
+  t.deepEqual(got.lines, ['whole']);
+  await stopAll(listeners);
+});
+
+test('a stopping listener takes what has arrived, and ends its peers without a reset', async (t) => {
+  const { listeners, got } = await start(['tcp://127.0.0.1:0']);
+  const socket = await open(portOf(listeners[0]!));
+  let error: Error | undefined;
+  socket.on('error', (reason) => { error = reason; });
+  const ended = new Promise<void>((resolve) => { socket.resume().once('end', resolve); });
+  const line = `${'x'.repeat(999)}\n`;
+  await new Promise<void>((resolve) => { socket.write(line.repeat(2000), () => { resolve(); }); }); // 2 MB: the kernel has it
+  await stopAll(listeners);
+  await ended;
+  t.is(got.lines.length, 2000);
+  t.is(error, undefined);
+});
+
+test('an address that is taken stops the start, names the address and what to do, and frees the others', async (t) => {
+  const { listeners } = await start(['tcp://127.0.0.1:0']);
+  const { port } = portOf(listeners[0]!);
+  const error = await t.throwsAsync(start(['udp://127.0.0.1:0', `tcp://127.0.0.1:${port}`]), { instanceOf: UsageError });
+  t.is(error.message, `Cannot listen on tcp://127.0.0.1:${port}: the address is in use. Stop the other process, or set COLLECTOR_LISTEN to a free one.`);
+  await t.throwsAsync(start(['tcp://192.0.2.1:0']), { instanceOf: UsageError, message: /192\.0\.2\.1.*does not have that address/ });
+  await stopAll(listeners);
+});
+
+async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100 } = {}) {
+  const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, tooLong: 0 };
+  const connections = { count: 0 };
+  const listeners = await listen(addresses.map(parseListenAddress), {
+    lineBytesMax: 65_536,
+    connectionsMax,
+    connections,
+    isAllowed: allowList(allow.split(',').map(parseCidr)),
+    onLine: (line) => { got.lines.push(line); },
+    onTooLong: () => { got.tooLong += 1; },
+    onUnterminated: () => { got.unterminated += 1; },
+    onRefused: (why) => { got.refused.push(why); },
+    onError: () => undefined,
+  });
+  return { listeners, got, connections };
+}
+
+function portOf({ address }: Listener): { host: string; port: number } {
+  if (address.kind === 'unix') throw new Error('a unix socket has no port');
+  return address;
+}
+
+function open(where: { host: string; port: number } | { path: string }): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(where, () => { resolve(socket); }).once('error', reject);
+  });
+}
+
+async function send(where: { host: string; port: number } | { path: string }, text: string): Promise<void> {
+  const socket = await open(where);
+  socket.on('error', () => undefined); // one that is turned away may see a reset
+  await new Promise<void>((resolve) => { socket.end(text, resolve).once('close', () => { resolve(); }); });
+}
+
+async function stopAll(listeners: readonly Listener[]): Promise<void> {
+  await Promise.all(listeners.map((listener) => listener.stop()));
+}

@@ -1,0 +1,134 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { until } from '../test/until.js';
+import { StoreError } from './errors.js';
+import type { Log } from './log.js';
+import { createRecorder, type Recorder, type RecorderOptions } from './recorder.js';
+import type { RequestEvent } from './request-event.js';
+import { levels } from './rollup.js';
+import { openStore } from './store/open.js';
+import type { Batch, Store } from './store/store.js';
+
+const startMs = Date.UTC(2026, 10, 23, 20);
+const range = { fromMs: startMs - 86_400_000, toMs: startMs + 2 * 86_400_000 };
+
+test('10,000 requests with one time in one series are all stored, and every rollup level agrees', async (t) => {
+  const { store, recorder } = await start(t);
+  for (let at = 0; at < 10_000; at += 1) recorder.record(event({ durationMs: at / 100 }));
+  await recorder.flush();
+  t.is((await store.readRequests({ ...range, filter: {}, limit: 20_000 })).length, 10_000);
+  for (const level of levels) {
+    const rows = await store.readRollups({ ...range, level, filter: {} });
+    t.deepEqual(rows.map(({ count, histogram }) => [count, histogram.total]), [[10_000, 10_000]], `${level} s`);
+  }
+  t.like(recorder.counts, { recorded: 10_000, stored: 10_000, deadLettered: 0 });
+});
+
+test('a request is written by itself within moments, without a flush', async (t) => {
+  const { store, recorder } = await start(t);
+  recorder.record(event({}));
+  await until('it is in the store', async () => (await store.readRequests({ ...range, filter: {}, limit: 1 })).length === 1);
+  t.is(recorder.counts.stored, 1);
+});
+
+test('a store that fails gets the same batches again, in order, until it takes them', async (t) => {
+  const tried: Batch[] = [];
+  let failing = true;
+  const { store, recorder } = await start(t, { batchRequestsMax: 10 }, (real) => ({
+    ...real,
+    write: async (batch) => {
+      tried.push(batch);
+      if (failing) throw new StoreError('retry', 'The store sleeps.', { retryAfterMs: 1 });
+      await real.write(batch);
+    },
+  }));
+  for (let at = 0; at < 35; at += 1) t.true(recorder.record(event({ uri: `/${at}` })));
+  await until('it was tried more than once', () => tried.length > 2);
+  t.is(recorder.problem, 'The store sleeps.');
+  t.true(tried.every((batch) => batch === tried[0]), 'the first batch is not overtaken');
+  failing = false;
+  await recorder.flush();
+  t.is(recorder.problem, undefined);
+  const stored = await store.readRequests({ ...range, filter: {}, limit: 100 });
+  t.is(new Set(stored.map(({ uri }) => uri)).size, 35);
+  const [row] = await store.readRollups({ ...range, level: 86_400, filter: {} });
+  t.is(row?.count, 35);
+});
+
+test('a batch that the store refuses for good is counted, and the next one is written', async (t) => {
+  const { store, recorder } = await start(t, { batchRequestsMax: 10 }, (real) => ({
+    ...real,
+    write: async (batch) => {
+      if (batch.sequence === 1) throw new StoreError('drop', 'No.');
+      await real.write(batch);
+    },
+  }));
+  for (let at = 0; at < 15; at += 1) recorder.record(event({ uri: `/${at}` }));
+  await recorder.flush();
+  t.like(recorder.counts, { recorded: 15, stored: 5, deadLettered: 10 });
+  t.is((await store.readRequests({ ...range, filter: {}, limit: 100 })).length, 5);
+});
+
+test('when the memory is full, further requests are dropped and said to be', async (t) => {
+  const { recorder } = await start(t, { memoryRequestsMax: 20, batchRequestsMax: 10, drainMsMax: 1 }, (real) => ({
+    ...real,
+    write: () => Promise.reject(new StoreError('retry', 'The store sleeps.')),
+  }));
+  const taken = Array.from({ length: 25 }, () => recorder.record(event({})));
+  t.is(taken.filter(Boolean).length, 20);
+  t.is(recorder.counts.recorded, 20);
+});
+
+test('closing says what the store had not taken, and does not wait for ever', async (t) => {
+  const lines: string[] = [];
+  const log: Log = { info: () => undefined, warn: () => undefined, error: (message) => { lines.push(message); } };
+  const { recorder } = await start(t, { drainMsMax: 50, log }, (real) => ({ ...real, write: () => new Promise(() => undefined) }));
+  for (let at = 0; at < 3; at += 1) recorder.record(event({}));
+  await recorder.close();
+  t.deepEqual(lines, ['Stopped before the store took 3 requests: it did not answer']);
+  t.false(recorder.record(event({})), 'a closed recorder takes nothing');
+});
+
+test('what strangers choose is bounded before it is stored', async (t) => {
+  const { store, recorder } = await start(t, { hostsMax: 1 });
+  recorder.record(event({ host: 'known.example' }));
+  recorder.record(event({ host: 'a\nb', method: 'BREW', uri: `/${'x'.repeat(9000)}`, userAgent: '\ud800', clientIp: '203.0.113.9' }));
+  await recorder.flush();
+  const [other] = await store.readRequests({ ...range, filter: { host: '_other' }, limit: 10 });
+  t.like(other, { host: '_other', method: '_other', userAgent: '\uFFFD', clientIp: '203.0.113.0' });
+  t.is(other?.uri.length, 8192);
+  t.is(recorder.counts.hostsOverLimit, 1);
+});
+
+/** A recorder over a real embedded store, which `change` may make fail. */
+async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}, change: (store: Store) => Store = (store) => store): Promise<{ store: Store; recorder: Recorder }> {
+  const folder = await mkdtemp(join(tmpdir(), 'recorder-'));
+  const log: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+  const dayMs = 86_400_000;
+  const real = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs } }, { log });
+  const store: Store = {
+    description: real.description,
+    write: (batch) => real.write(batch),
+    readRollups: (query) => real.readRollups(query),
+    readRequests: (query) => real.readRequests(query),
+    readLedgers: (query) => real.readLedgers(query),
+    ping: () => real.ping(),
+    close: () => real.close(),
+  };
+  const recorder = createRecorder({ store: change(store), log, hostsMax: 200, clientIp: 'truncated', flushMs: 20, ...options });
+  t.teardown(async () => {
+    await recorder.close();
+    await real.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+  return { store, recorder };
+}
+
+function event(given: Partial<RequestEvent>): RequestEvent {
+  return {
+    source: 'caddy', timeMs: startMs, timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1, size: 10, bytesRead: 0,
+    uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: 'HTTP/1.1', tls: '', ...given,
+  };
+}

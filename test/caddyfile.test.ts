@@ -1,0 +1,51 @@
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { createServer as createHttpServer } from 'node:http';
+import { createServer, type AddressInfo, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
+import { startCaddy, testWithCaddy } from './caddy.js';
+import { freePort, freePorts } from './ports.js';
+
+testWithCaddy("The repository's Caddyfile proxies the web app and sends each request as a line of JSON to the collector.", async (t) => {
+  const app = createHttpServer((_, response) => response.end('from the app')).listen(0, '127.0.0.1');
+  const collector = createServer().listen(0, '127.0.0.1');
+  await Promise.all([once(app, 'listening'), once(collector, 'listening')]);
+  t.teardown(() => app.close());
+  t.teardown(() => collector.close());
+  const connected = once(collector, 'connection');
+
+  const port = await freePort();
+  const caddy = await startCaddy(await readFile('Caddyfile', 'utf8'), {
+    env: { SITE: `http://127.0.0.1:${port}`, WEB: addressOf(app), COLLECTOR: addressOf(collector) },
+  });
+  t.teardown(caddy.stop);
+  const answer = await fetch(`http://127.0.0.1:${port}/hello?a=1`);
+  t.is(await answer.text(), 'from the app');
+
+  const [socket] = (await connected) as [Socket];
+  const [line] = (await once(createInterface(socket), 'line')) as [string];
+  const { logger, status, request } = JSON.parse(line) as { logger: string; status: number; request: { uri: string } };
+  t.like({ logger, status, uri: request.uri }, { logger: 'http.log.access.log0', status: 200, uri: '/hello?a=1' });
+});
+
+testWithCaddy("The repository's Caddyfile starts and serves while the collector is down.", async (t) => {
+  const [port, nobody] = (await freePorts(2)) as [number, number];
+  const caddy = await startCaddy(await readFile('Caddyfile', 'utf8'), {
+    env: { SITE: `http://127.0.0.1:${port}`, WEB: `127.0.0.1:${nobody}`, COLLECTOR: `127.0.0.1:${nobody}` },
+  });
+  t.teardown(caddy.stop);
+  const answer = await fetch(`http://127.0.0.1:${port}/`);
+  t.is(answer.status, 502);
+});
+
+testWithCaddy('A Caddy that cannot load its configuration is reported in its own words.', async (t) => {
+  await t.throwsAsync(startCaddy('localhost {\n\tno_such_directive\n}\n'), { message: /no_such_directive/ });
+
+  const caddy = await startCaddy(`http://127.0.0.1:${await freePort()} {\n\trespond "fine"\n}\n`);
+  t.teardown(caddy.stop);
+  await t.throwsAsync(caddy.reload('localhost {\n\tno_such_directive\n}\n'), { message: /no_such_directive/ });
+});
+
+function addressOf(server: { address(): AddressInfo | string | null }): string {
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}

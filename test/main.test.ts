@@ -1,0 +1,43 @@
+import test from 'ava';
+import { freePort } from './ports.js';
+import { runProgram } from './program.js';
+
+const usage = test.macro({
+  async exec(t, args: string[], settings: Record<string, string>, message: RegExp) {
+    const program = await runProgram(args, settings);
+    t.is(await program.ended, 2);
+    t.regex(program.stderr(), message);
+    t.is(program.stderr().trimEnd().split('\n').length, 1, 'one line, no stack');
+    t.is(program.stdout(), '');
+  },
+  title: (given, args: string[]) => `${given ?? ''} \`caddy-log-sink ${args.join(' ')}\` ends with status 2 and says why`.trim(),
+});
+
+test(usage, [], {}, /Name a command/);
+test(usage, ['fly'], {}, /There is no command "fly": it must be one of start, collector, web/);
+test(usage, ['start', 'now'], {}, /start takes no arguments.*"now"/);
+test(usage, ['start', '--verbose'], {}, /--verbose/);
+test(usage, ['start', '--env-file', 'missing.env'], {}, /missing\.env/);
+test('with a misspelt setting', usage, ['start'], { COLLECTOR_LISTN: ':1' }, /COLLECTOR_LISTN is not a setting; did you mean COLLECTOR_LISTEN/);
+test('with a bad address', usage, ['start'], { COLLECTOR_LISTEN: '9514' }, /COLLECTOR_LISTEN is "9514": it must be tcp:\/\//);
+test('with a bad store', usage, ['start'], { STORE: 'postgres' }, /STORE is "postgres": it must be duckdb:FILE or influxdb/);
+test('without InfluxDB’s address', usage, ['collector'], { STORE: 'influxdb' }, /INFLUXDB_URL is not set/);
+test('open to strangers', usage, ['web'], { WEB_LISTEN: '0.0.0.0:3000' }, /set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true/);
+
+test('--help lists the commands, and with a command its settings and defaults', async (t) => {
+  const all = await runProgram(['--help'], {});
+  t.is(await all.ended, 0);
+  t.regex(all.stdout(), /start .*\n.*collector .*\n.*web /);
+  const web = await runProgram(['web', '--help'], {});
+  t.is(await web.ended, 0);
+  t.regex(web.stdout(), /WEB_LISTEN=127\.0\.0\.1:3000/);
+  t.notRegex(web.stdout(), /COLLECTOR_LISTEN/);
+});
+
+test('a port that is taken is named, with what to do', async (t) => {
+  const [http, web] = [await freePort(), await freePort()];
+  const settings = { COLLECTOR_LISTEN: `tcp://127.0.0.1:${http}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}` };
+  const program = await runProgram(['start'], settings);
+  t.is(await program.ended, 2);
+  t.regex(program.stderr(), new RegExp(`Cannot listen on 127\\.0\\.0\\.1:${http}: .*COLLECTOR_HTTP`));
+});

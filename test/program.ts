@@ -1,0 +1,69 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { until } from './until.js';
+
+/** The built program as a process of its own, in an empty folder. */
+export interface RunningProgram {
+  readonly stdout: () => string;
+  readonly stderr: () => string;
+  /** Sends a signal and resolves to the exit status, or to the signal that ended it. */
+  readonly stop: (signal?: NodeJS.Signals) => Promise<number | NodeJS.Signals>;
+  /** Resolves when it has ended. */
+  readonly ended: Promise<number | NodeJS.Signals>;
+}
+
+/**
+ * Runs `caddy-log-sink ARGUMENTS` with exactly these settings. `cwd` is a temporary folder of its own unless given, and
+ * is removed when the program has ended.
+ */
+export async function runProgram(args: readonly string[], settings: Readonly<Record<string, string>>, options: { cwd?: string } = {}): Promise<RunningProgram> {
+  const cwd = options.cwd ?? await temporaryFolder();
+  const program = spawn(process.execPath, [fileURLToPath(new URL('../main.js', import.meta.url)), ...args], {
+    cwd,
+    env: { PATH: process.env['PATH'], HOME: cwd, ...settings },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let stdout = '';
+  let stderr = '';
+  program.stdout.setEncoding('utf8').on('data', (text: string) => { stdout += text; });
+  program.stderr.setEncoding('utf8').on('data', (text: string) => { stderr += text; });
+  const killAtExit = (): void => { program.kill('SIGKILL'); };
+  process.once('exit', killAtExit);
+  const ended = once(program, 'close').then(async ([status, signal]) => {
+    process.off('exit', killAtExit);
+    if (options.cwd === undefined) await rm(cwd, { recursive: true, force: true });
+    return (status ?? signal) as number | NodeJS.Signals;
+  });
+  return {
+    stdout: () => stdout,
+    stderr: () => stderr,
+    ended,
+    async stop(signal = 'SIGTERM') {
+      program.kill(signal);
+      return await ended;
+    },
+  };
+}
+
+/** Runs a program that serves, and resolves when every URL answers with 200. Throws with its own words when it ends before. */
+export async function startProgram(
+  args: readonly string[], settings: Readonly<Record<string, string>>, urls: readonly string[], options: { cwd?: string } = {},
+): Promise<RunningProgram> {
+  const program = await runProgram(args, settings, options);
+  let over = false;
+  void program.ended.then(() => { over = true; });
+  await until(`${args.join(' ')} is ready`, async () => {
+    if (over) throw new Error(`It ended, and wrote:\n${program.stderr()}`);
+    return (await Promise.all(urls.map((url) => fetch(url).then(({ ok }) => ok, () => false)))).every((ok) => ok);
+  });
+  return program;
+}
+
+/** An empty folder. */
+export function temporaryFolder(): Promise<string> {
+  return mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+}

@@ -1,0 +1,284 @@
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { createLog } from '../shared/log.js';
+import { createRecorder } from '../shared/recorder.js';
+import { openStore } from '../shared/store/open.js';
+import type { RequestEvent } from '../shared/request-event.js';
+import type { LedgerSnapshot } from '../shared/store/store.js';
+import { event, ledger } from '../test/web-samples.js';
+import { startWeb } from './main.js';
+
+/** The web app over a DuckDB file, both real, with some requests in it that ended just now. */
+async function start(t: ExecutionContext, { requests = [], snapshot, password }: { requests?: Partial<RequestEvent>[]; snapshot?: LedgerSnapshot; password?: string } = {}) {
+  const directory = await mkdtemp(join(tmpdir(), 'web-'));
+  const logged: string[] = [];
+  const log = createLog('test', { write: (line) => logged.push(line) });
+  const day = 86_400_000;
+  const store = await openStore({ kind: 'duckdb', path: join(directory, 'requests.duckdb'), retention: { requestsMs: 7 * day, rollupsMs: 400 * day } }, { log });
+  const snapshots = snapshot === undefined ? [] : [snapshot];
+  const recorder = createRecorder({ store, log, hostsMax: 200, clientIp: 'full', ledger: () => snapshots.pop(), drainMsMax: 500 });
+  for (const request of requests) recorder.record(event({ timeMs: Date.now(), ...request }));
+  await recorder.flush();
+  const web = await startWeb({ host: '127.0.0.1', port: 0, password, connectHint: ['the first line', '<the> last line'] }, { store, recorder, log });
+  t.teardown(async () => {
+    await web.stop();
+    await recorder.close();
+    await store.close();
+    await rm(directory, { recursive: true });
+  });
+  const get = async (path: string, init: RequestInit = {}) => {
+    const response = await fetch(web.url + path, { redirect: 'manual', ...init });
+    return { status: response.status, headers: response.headers, text: await response.text() };
+  };
+  const json = async (path: string): Promise<unknown> => JSON.parse((await get(path)).text);
+  return { web, store, recorder, logged, get, json };
+}
+
+const traffic: Partial<RequestEvent>[] = [
+  { status: 200, durationMs: 10, size: 100, uri: '/a?x=1' },
+  { status: 200, durationMs: 20, size: 100, uri: '/a', host: 'other.example' },
+  { status: 404, durationMs: 30, size: 10, uri: '/b', method: 'POST', clientIp: '192.0.2.7', userAgent: '=tester', referrer: 'http://r.example/', tls: 'TLS 1.3' },
+  { status: 502, durationMs: 40, size: 1, uri: '/a' },
+  { status: 200, durationMs: 5, size: 100, uri: '/a', source: 'shop', endpoint: '/:page' },
+];
+
+test('/api/ping answers, and is itself a request of the source app.', async (t) => {
+  const { json, recorder } = await start(t);
+  t.deepEqual(await json('/api/ping'), { pong: true });
+  // The request is recorded when its response has been sent, which the client may see first.
+  t.like(await json('/api/ping'), { pong: true });
+  await recorder.flush();
+  const rows = await json('/api/requests?source=app&path=/api/ping') as unknown[];
+  t.like(rows[0], { source: 'app', method: 'GET', uri: '/api/ping', status: 200, endpoint: '/api/ping', size: 13 });
+});
+
+test('/api/summary gives the figures by source, over whole windows.', async (t) => {
+  const { json } = await start(t, { requests: traffic, snapshot: ledger({ timeMs: Date.now(), received: 5, accepted: 5, stored: 5 }) });
+  const summary = await json('/api/summary?from=now-1h') as { from: string; to: string; complete: boolean; sources: Record<string, unknown> };
+  t.deepEqual(Object.keys(summary), ['from', 'to', 'complete', 'sources']);
+  t.regex(summary.from, /^\d{4}-\d\d-\d\dT\d\d:\d\d:00Z$/);
+  const lengthMs = Date.parse(summary.to) - Date.parse(summary.from);
+  t.true(lengthMs === 61 * 60_000 || lengthMs === 60 * 60_000, String(lengthMs));
+  t.true(summary.complete);
+  t.like(summary.sources['caddy'], { requests: 4, errors: 1, bytes: 211, statuses: { 200: 2, 404: 1, 502: 1 } });
+  const { duration_ms: durations } = summary.sources['caddy'] as { duration_ms: Record<string, number> };
+  t.deepEqual(Object.keys(durations), ['mean', 'p50', 'p95', 'p99', 'max']);
+  t.is(durations['mean'], 25);
+  t.is(durations['max'], 40);
+  t.true(Math.abs(durations['p50']! - 20) <= 1);
+  t.like(summary.sources['shop'], { requests: 1, errors: 0, statuses: { 200: 1 } });
+});
+
+test('filters restrict the figures, by path too, which only raw requests know.', async (t) => {
+  const { json } = await start(t, { requests: traffic });
+  const requestsOf = async (filter: string): Promise<Record<string, number>> => {
+    const { sources } = await json(`/api/summary?${filter}`) as { sources: Record<string, { requests: number }> };
+    return Object.fromEntries(Object.entries(sources).filter(([source]) => source !== 'app').map(([source, { requests }]) => [source, requests]));
+  };
+  t.deepEqual(await requestsOf('source=shop'), { shop: 1 });
+  t.deepEqual(await requestsOf('host=other.example'), { caddy: 1 });
+  t.deepEqual(await requestsOf('method=POST'), { caddy: 1 });
+  t.deepEqual(await requestsOf('status=5xx'), { caddy: 1 });
+  t.deepEqual(await requestsOf('status=404'), { caddy: 1 });
+  t.deepEqual(await requestsOf('path=/a'), { caddy: 3, shop: 1 });
+  t.deepEqual(await requestsOf('path=/a&status=200&source=caddy'), { caddy: 2 });
+});
+
+test('/api/series gives one row for each window and source, as JSON and CSV.', async (t) => {
+  const { json, get } = await start(t, { requests: traffic });
+  const rows = await json('/api/series?source=shop') as Record<string, unknown>[];
+  t.is(rows.length, 1);
+  t.deepEqual(Object.keys(rows[0]!), ['time', 'source', 'requests', 'errors', 'bytes', 'duration_ms', 'statuses']);
+  t.like(rows[0], { source: 'shop', requests: 1, errors: 0, bytes: 100, duration_ms: { mean: 5 }, statuses: { 200: 1 } });
+  const csv = await get('/api/series.csv?source=shop');
+  t.regex(csv.headers.get('content-type') ?? '', /^text\/csv/);
+  t.regex(csv.text, /^time,source,requests,errors,bytes,duration_ms\.mean,.*,statuses\r\n\d{4}-[^,]*:00Z,shop,1,0,100,5,.*,200:1\r\n$/);
+});
+
+test('/api/requests gives the latest requests, newest first, as JSON and CSV.', async (t) => {
+  const { json, get } = await start(t, { requests: traffic });
+  const rows = await json('/api/requests?source=caddy&limit=3') as Record<string, unknown>[];
+  t.is(rows.length, 3);
+  t.deepEqual(rows.map(({ time }) => time), rows.map(({ time }) => time).sort().reverse());
+  const [row] = await json('/api/requests?status=404&source=caddy') as Record<string, unknown>[];
+  t.regex(String(row?.['time']), /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$/);
+  t.like(row, {
+    source: 'caddy', method: 'POST', host: 'shop.example', uri: '/b', status: 404, duration_ms: 30, size: 10, bytes_read: 0, endpoint: '',
+    client_ip: '192.0.2.7', user_agent: '=tester', referrer: 'http://r.example/', protocol: 'HTTP/1.1', tls: 'TLS 1.3',
+  });
+  t.true((await get('/api/requests.csv?status=404&source=caddy')).text.includes(",'=tester,"), 'no formula');
+});
+
+test('/api/ledger gives the counts of each collector, and lost lines make figures incomplete.', async (t) => {
+  const lastLineMs = Date.UTC(2026, 10, 23, 20);
+  const { json, get } = await start(t, {
+    requests: traffic,
+    snapshot: ledger({ timeMs: Date.now(), received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, inMemory: 1, lastLineMs }),
+  });
+  t.deepEqual(await json('/api/ledger'), {
+    collectors: {
+      'edge-1': {
+        received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, spooled: 0, in_memory: 1, dead_lettered: 0,
+        last_line: '2026-11-23T20:00:00Z',
+      },
+    },
+  });
+  t.regex((await get('/api/ledger.csv')).text, /\r\nedge-1,9,5,1,not-json:2,memory-full:1,4,0,1,0,2026-11-23T20:00:00Z\r\n/);
+  t.like(await json('/api/summary'), { complete: false });
+  t.true((await get('/')).text.includes('These figures are incomplete'));
+});
+
+test('the page shows the figures, refreshes itself, and keeps to a strict policy.', async (t) => {
+  const { get } = await start(t, { requests: traffic });
+  const { status, text, headers } = await get('/');
+  t.is(status, 200);
+  t.regex(headers.get('content-type') ?? '', /^text\/html/);
+  t.is(headers.get('content-security-policy'), "default-src 'none';style-src 'self';img-src 'self';form-action 'none';base-uri 'none';frame-ancestors 'none'");
+  t.is(headers.get('strict-transport-security'), null);
+  t.is(headers.get('cache-control'), 'no-store');
+  t.true(text.includes('<meta http-equiv="refresh" content="5">'));
+  t.regex(text, /<title>[^<]* · Caddy Log Sink<\/title>/);
+  for (const part of ['Status codes', 'Latest requests', 'id="latency"', 'Bad Gateway', '>shop<']) t.true(text.includes(part), part);
+  t.notRegex(text, /<script|style="|undefined|NaN/);
+  const [, stylesheet = ''] = /<link rel="stylesheet" href="([^"]*)">/.exec(text) ?? [];
+  const style = await get(stylesheet);
+  t.is(style.status, 200);
+  t.is(style.headers.get('cache-control'), 'public, max-age=31536000, immutable');
+  t.is(style.headers.get('content-type'), 'text/css; charset=utf-8');
+  t.true((await get('/?refresh=60')).text.includes('content="60"'));
+  for (const query of ['refresh=off', 'from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z']) t.notRegex((await get(`/?${query}`)).text, /http-equiv="refresh"/);
+});
+
+test('a page without requests of Caddy says how to connect it.', async (t) => {
+  const { get } = await start(t);
+  const { status, text } = await get('/');
+  t.is(status, 200);
+  t.true(text.includes('Connect Caddy'));
+  t.true(text.includes('the first line\n&lt;the&gt; last line'));
+  t.false(text.includes('Status codes'), 'no empty boxes');
+});
+
+test('values from strangers are escaped, cut and made visible.', async (t) => {
+  const { get } = await start(t, {
+    requests: [{ uri: '/<script>alert(1)</script>' }, { uri: `/${'long'.repeat(1500)}` }, { uri: '/\u202Egnp.exe' }, { host: '"><b>host', method: '<I>' }, { source: 'caddy', userAgent: '<u>' }],
+  });
+  const { status, text } = await get('/');
+  t.is(status, 200);
+  t.notRegex(text, /<script>|<b>host|\u202E|<I>/);
+  t.true(text.includes('&lt;script&gt;alert(1)&lt;/script&gt;'));
+  t.true(text.includes('\\u{202e}gnp.exe'));
+  t.true(!text.includes('long'.repeat(1000)) || text.includes('%2Flong'), 'only the link is whole');
+  t.is((await get(`/?host=${encodeURIComponent('"><script>')}&path=${encodeURIComponent(`/${'x'.repeat(6000)}`)}`)).status, 200);
+});
+
+test('a chart by itself is SVG with a policy for its own style sheet.', async (t) => {
+  const { get } = await start(t, { requests: traffic });
+  for (const name of ['latency', 'requests']) {
+    const { status, text, headers } = await get(`/chart/${name}.svg?from=now-15m`);
+    t.is(status, 200);
+    t.is(headers.get('content-type'), 'image/svg+xml');
+    t.regex(headers.get('content-security-policy') ?? '', /^default-src 'none'; style-src 'sha256-[^']*'$/);
+    t.true(text.startsWith('<?xml'));
+    t.true(text.includes('class="line series-1"'));
+  }
+});
+
+const refused = test.macro({
+  async exec(t, query: string, parameter: string, value: string) {
+    const { get } = await start(t);
+    const api = await get(`/api/summary?${query}`);
+    t.is(api.status, 400);
+    const { error } = JSON.parse(api.text) as { error: Record<string, string> };
+    t.like(error, { parameter, value });
+    t.true(error['message']?.includes('allowed is'));
+    const page = await get(`/?${query}`);
+    t.is(page.status, 400);
+    t.regex(page.headers.get('content-type') ?? '', /^text\/html/);
+    t.true(page.text.includes(`The parameter ${parameter} is`));
+  },
+  title: (_title, query: string) => `?${query} is answered with 400, as JSON and as a page.`,
+});
+
+test(refused, 'status=nine', 'status', 'nine');
+test(refused, 'from=now&to=now-1h', 'from', 'now');
+test(refused, 'host=a&host=b', 'host', 'a, b');
+test(refused, 'limit=%00', 'limit', '\0');
+
+test('unknown paths, other methods and odd targets are answered as they should be.', async (t) => {
+  const { get, web, logged } = await start(t);
+  t.like(await get('/nothing'), { status: 404 });
+  t.regex((await get('/nothing')).text, /<h1>Not found<\/h1>/);
+  t.deepEqual(JSON.parse((await get('/api/nothing')).text), { error: { message: 'There is nothing under this address. The dashboard is at /.' } });
+  const post = await get('/api/summary', { method: 'POST' });
+  t.is(post.status, 405);
+  t.is(post.headers.get('allow'), 'HEAD, GET');
+  const head = await get('/', { method: 'HEAD' });
+  t.is(head.status, 200);
+  t.is(head.text, '');
+  t.is((await get('/%E0%A4%A?x=%E0%A4%A')).status, 404);
+  const { hostname, port } = new URL(web.url);
+  for (const target of ['http://[::1', '*', '//', 'http://a:b:c/']) {
+    const socket = connect(Number(port), hostname);
+    socket.write(`GET ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+    const [answer] = await once(socket, 'data') as [Buffer];
+    t.regex(answer.toString(), /^HTTP\/1\.1 (?:200|400|404) /, target);
+    socket.destroy();
+  }
+  t.deepEqual(logged.filter((line) => line.includes(' error ')), []);
+});
+
+test('/health, /ready and /metrics tell how the web app is.', async (t) => {
+  const { get, store } = await start(t);
+  t.is((await get('/health')).status, 200);
+  t.is((await get('/ready')).status, 200);
+  const metrics = (await get('/metrics')).text;
+  t.true(metrics.includes('caddy_log_sink_web_requests_total{endpoint="/health",status="200"} 1'));
+  t.true(metrics.includes('caddy_log_sink_web_store_up 1'));
+  await store.close();
+  t.is((await get('/health')).status, 200);
+  const ready = await get('/ready');
+  t.is(ready.status, 503);
+  t.is(ready.headers.get('retry-after'), '5');
+  t.true((await get('/metrics')).text.includes('caddy_log_sink_web_store_up 0'));
+});
+
+test('a store that is down is said with 503, on a page that tries again, and as JSON.', async (t) => {
+  const { get, store } = await start(t, { requests: traffic });
+  await store.close();
+  const page = await get('/?refresh=off');
+  t.is(page.status, 503);
+  t.true(page.text.includes('<meta http-equiv="refresh" content="5">'));
+  t.true(page.text.includes('The store cannot be read'));
+  const api = await get('/api/summary');
+  t.is(api.status, 503);
+  t.is(typeof (JSON.parse(api.text) as { error: { message: string } }).error.message, 'string');
+});
+
+test('a password is asked for everywhere but at /health.', async (t) => {
+  const { get } = await start(t, { password: 'open sesame' });
+  const headers = { authorization: `Basic ${Buffer.from('any:open sesame').toString('base64')}` };
+  for (const path of ['/', '/api/summary', '/metrics', '/nothing']) {
+    const { status, headers: answered } = await get(path);
+    t.is(status, 401, path);
+    t.regex(answered.get('www-authenticate') ?? '', /^Basic realm=/);
+  }
+  t.is((await get('/', { headers: { authorization: 'Basic x' } })).status, 401);
+  t.is((await get('/', { headers })).status, 200);
+  t.is((await get('/health')).status, 200);
+});
+
+test('stopping lets an answer in flight finish, and a port in use is said with what to do.', async (t) => {
+  const { web, recorder, store } = await start(t);
+  const log = createLog('test', { write: () => undefined });
+  const port = Number(new URL(web.url).port);
+  await t.throwsAsync(startWeb({ host: '127.0.0.1', port, password: undefined, connectHint: [] }, { store, recorder, log }), { message: /the port is in use\. Stop the other process, or set WEB_LISTEN/ });
+  const answer = fetch(`${web.url}/api/summary`, { headers: { connection: 'close' } });
+  await fetch(`${web.url}/api/ping`);
+  await web.stop();
+  t.is((await answer).status, 200);
+  await t.throwsAsync(fetch(`${web.url}/api/ping`));
+});

@@ -1,0 +1,270 @@
+/** The web app, put together from its parts; no sockets here. */
+import Router from '@koa/router';
+import Koa, { type Context, type Middleware } from 'koa';
+import helmet from 'koa-helmet';
+import { messageOf, StoreError } from '../shared/errors.js';
+import type { Log } from '../shared/log.js';
+import type { Recorder } from '../shared/recorder.js';
+import type { Store } from '../shared/store/store.js';
+import { lineChartDocument } from './chart/line-chart.js';
+import type { WebConfig } from './config.js';
+import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer } from './dashboard/answers.js';
+import { csv, type CsvValue } from './dashboard/csv.js';
+import { parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
+import { pingStore, readLatest, readLedgers, readTraffic } from './dashboard/read.js';
+import { charts, dashboardView } from './dashboard/view-model.js';
+import { createWebMetrics } from './metrics.js';
+import { isAuthorised } from './password.js';
+import { renderViews, type Asset, type Assets } from './render.js';
+import { requestMetrics } from './request-metrics.js';
+
+/** What the web app is made from. */
+export interface WebAppOptions {
+  readonly config: Pick<WebConfig, 'password' | 'connectHint'>;
+  readonly store: Store;
+  /** Takes the app's own requests. */
+  readonly recorder: Pick<Recorder, 'record'>;
+  readonly log: Log;
+  readonly assets: Assets;
+  /** The clock, in milliseconds since 1970. Default: `Date.now`. */
+  readonly now?: () => number;
+}
+
+/** Raw requests on the page, and in `/api/requests` where no `limit` is given. */
+const latestOnPage = 20;
+const latestInApi = 100;
+/** Seconds after which a page that could not be made loads itself again, and clients may ask again. */
+const retrySeconds = 5;
+
+/** Makes the Koa app. */
+export function createWebApp({ config, store, recorder, log, assets, now = Date.now }: WebAppOptions): Koa {
+  const metrics = createWebMetrics({ storeUp: () => pingStore(store).then(() => true, () => false) });
+  const app = new Koa();
+  app.on('error', (error: NodeJS.ErrnoException) => {
+    if (!isClientGone(error)) log.error(`Cannot finish an answer: ${messageOf(error)}`);
+  });
+  app.use(requestMetrics({
+    recorder: {
+      record(event) {
+        metrics.observe(event);
+        return recorder.record(event);
+      },
+    },
+  }));
+  app.use(securityHeaders());
+  app.use(renderViews());
+  app.use(answerErrors({ log, assets }));
+  app.use(requirePassword(config.password));
+  const router = routes({ store, assets, metrics, connectHint: config.connectHint, now });
+  app.use(router.routes());
+  app.use(router.allowedMethods());
+  return app;
+}
+
+interface RouteParts {
+  readonly store: Store;
+  readonly assets: Assets;
+  readonly metrics: ReturnType<typeof createWebMetrics>;
+  readonly connectHint: readonly string[];
+  readonly now: () => number;
+}
+
+function routes({ store, assets, metrics, connectHint, now }: RouteParts): Router {
+  const router = new Router();
+  const queryOf = (ctx: Context): DashboardQuery => parseQuery(ctx.query, now());
+
+  router.get('/', async (ctx) => {
+    const query = queryOf(ctx);
+    const [traffic, latest] = await Promise.all([readTraffic(store, query), readLatest(store, query, latestOnPage)]);
+    await ctx.render('dashboard', { assets, view: dashboardView({ query, traffic, latest, nowMs: now(), connectHint }) });
+  });
+
+  router.get('/api/ping', (ctx) => {
+    ctx.body = { pong: true };
+  });
+
+  router.get('/api/summary', async (ctx) => {
+    ctx.body = summaryAnswer(await readTraffic(store, queryOf(ctx)));
+  });
+
+  for (const extension of ['', '.csv'] as const) {
+    router.get(`/api/series${extension}`, async (ctx) => {
+      const traffic = await readTraffic(store, queryOf(ctx));
+      ctx.set('X-Complete', String(traffic.complete));
+      answerRows(ctx, extension, traffic.windows.map(seriesAnswer), seriesColumns);
+    });
+
+    router.get(`/api/requests${extension}`, async (ctx) => {
+      answerRows(ctx, extension, (await readLatest(store, queryOf(ctx), latestInApi)).map(requestAnswer), requestColumns);
+    });
+  }
+
+  router.get('/api/ledger', async (ctx) => {
+    ctx.body = ledgerAnswer(await readLedgers(store, queryOf(ctx)));
+  });
+
+  router.get('/api/ledger.csv', async (ctx) => {
+    answerRows(ctx, '.csv', (await readLedgers(store, queryOf(ctx))).map(ledgerCsvRow), ledgerColumns);
+  });
+
+  for (const [name, chartOf] of Object.entries(charts)) {
+    router.get(`/chart/${name}.svg`, async (ctx) => {
+      const chart = chartOf(await readTraffic(store, queryOf(ctx)), now());
+      ctx.set('Content-Security-Policy', `default-src 'none'; style-src ${assets.styleHash}`);
+      ctx.type = 'image/svg+xml';
+      ctx.body = lineChartDocument(chart, assets.stylesheet.body);
+    });
+  }
+
+  for (const asset of [assets.stylesheet, assets.icon]) router.get(asset.url, serveAsset(asset));
+
+  router.get('/health', (ctx) => {
+    ctx.body = { status: 'ok' };
+  });
+
+  router.get('/ready', async (ctx) => {
+    await pingStore(store);
+    ctx.body = { status: 'ready' };
+  });
+
+  router.get('/metrics', async (ctx) => {
+    ctx.body = await metrics.text();
+    ctx.set('Content-Type', metrics.contentType);
+  });
+
+  return router;
+}
+
+const seriesColumns = ['time', 'source', 'requests', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p50', 'duration_ms.p95', 'duration_ms.p99', 'statuses'];
+const requestColumns = ['time', 'source', 'method', 'host', 'uri', 'status', 'duration_ms', 'size', 'bytes_read', 'endpoint', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls'];
+const ledgerColumns = ['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory', 'dead_lettered', 'last_line'];
+
+function answerRows(ctx: Context, extension: '' | '.csv', rows: readonly Readonly<Record<string, CsvValue>>[], columns: readonly string[]): void {
+  if (extension === '') {
+    ctx.body = rows;
+    return;
+  }
+  ctx.body = csv(columns, rows);
+  ctx.set('Content-Type', 'text/csv; charset=utf-8; header=present');
+}
+
+function serveAsset({ body, type }: Asset): Middleware {
+  return (ctx) => {
+    ctx.set('Cache-Control', 'public, max-age=31536000, immutable');
+    ctx.body = body;
+    ctx.set('Content-Type', type);
+  };
+}
+
+/**
+ * A strict policy: one style sheet, one icon, no script, no form. The page may be served over plain HTTP, so nothing here makes
+ * browsers insist on HTTPS; a proxy in front can.
+ */
+function securityHeaders(): Middleware {
+  const headers = helmet({
+    contentSecurityPolicy: {
+      useDefaults: false,
+      directives: {
+        'default-src': ["'none'"],
+        'style-src': ["'self'"],
+        'img-src': ["'self'"],
+        'form-action': ["'none'"],
+        'base-uri': ["'none'"],
+        'frame-ancestors': ["'none'"],
+      },
+    },
+    strictTransportSecurity: false,
+    // Browsers ignore these over plain HTTP, and complain in the console.
+    crossOriginOpenerPolicy: false,
+    originAgentCluster: false,
+  });
+  return async (ctx, next) => {
+    ctx.set('Cache-Control', 'no-store');
+    await headers(ctx, next);
+  };
+}
+
+/** Asks for the password, where one is set, for all but the health check and the files that the 401 page links to. */
+function requirePassword(password: string | undefined): Middleware {
+  return async (ctx, next) => {
+    const open = password === undefined || ctx.path === '/health' || ctx.path.startsWith('/assets/');
+    if (!open && !isAuthorised(ctx.get('Authorization'), password)) {
+      ctx.set('WWW-Authenticate', 'Basic realm="Caddy Log Sink", charset="UTF-8"');
+      throw new Problem(401, 'Password needed', 'This dashboard asks for a password: DASHBOARD_PASSWORD, with any user name.');
+    }
+    await next();
+  };
+}
+
+/** An answer that is not what was asked for. */
+class Problem extends Error {
+  override readonly name = 'Problem';
+  readonly status: number;
+  readonly title: string;
+  /** What the JSON says besides the message. */
+  readonly details: Readonly<Record<string, string>>;
+  readonly retry: boolean;
+
+  constructor(status: number, title: string, message: string, { details = {}, retry = false }: { details?: Readonly<Record<string, string>>; retry?: boolean } = {}) {
+    super(message);
+    this.status = status;
+    this.title = title;
+    this.details = details;
+    this.retry = retry;
+  }
+}
+
+/** Turns what goes wrong downstream into a page or, under `/api`, `/chart` and the probes, into JSON. */
+function answerErrors({ log, assets }: { log: Log; assets: Assets }): Middleware {
+  return async (ctx, next) => {
+    let problem: Problem | undefined;
+    try {
+      if (pathOf(ctx) === undefined) throw new Problem(400, 'Not a request target', `The request target is ${JSON.stringify(ctx.url.slice(0, 100))}; wanted is a path such as /.`);
+      await next();
+      problem = problemOfStatus(ctx);
+    } catch (error) {
+      problem = problemOf(error);
+      if (problem.status === 500) log.error(`Cannot answer ${ctx.method} ${JSON.stringify(ctx.url.slice(0, 200))}: ${error instanceof Error ? error.stack ?? error.message : String(error)}`);
+    }
+    if (problem === undefined) return;
+    ctx.status = problem.status;
+    if (problem.retry) ctx.set('Retry-After', String(retrySeconds));
+    if (/^\/(?:api|chart|ready|metrics|health)(?:\/|$)/.test(pathOf(ctx) ?? '/')) {
+      ctx.body = { error: { ...problem.details, message: problem.message } };
+    } else {
+      await ctx.render('problem', { assets, view: { title: problem.title, status: problem.status, message: problem.message, retry: problem.retry, refreshSeconds: problem.retry ? retrySeconds : undefined } });
+    }
+  };
+}
+
+/** `undefined` when the request target cannot be read: Node passes on what a client sends. */
+function pathOf(ctx: Context): string | undefined {
+  try {
+    return ctx.path;
+  } catch {
+    return undefined;
+  }
+}
+
+function problemOf(error: unknown): Problem {
+  if (error instanceof Problem) return error;
+  if (error instanceof QueryError) {
+    return new Problem(400, 'A parameter cannot be used', error.message, { details: { parameter: error.parameter, value: error.value } });
+  }
+  if (error instanceof StoreError) return new Problem(503, 'The store cannot be read', error.message, { retry: true });
+  return new Problem(500, 'Something went wrong here', 'The answer could not be made; the log of the web app says why.');
+}
+
+function problemOfStatus(ctx: Context): Problem | undefined {
+  if (ctx.body !== undefined && ctx.body !== null) return undefined;
+  switch (ctx.status) {
+    case 404: return new Problem(404, 'Not found', 'There is nothing under this address. The dashboard is at /.');
+    case 405:
+    case 501: return new Problem(ctx.status, 'Method not allowed', `The method ${ctx.method.slice(0, 20)} does nothing here; allowed is ${ctx.response.get('Allow') || 'GET'}.`);
+    default: return undefined;
+  }
+}
+
+function isClientGone({ code }: NodeJS.ErrnoException): boolean {
+  return code === 'ECONNRESET' || code === 'EPIPE' || code === 'ECONNABORTED' || code === 'ERR_STREAM_PREMATURE_CLOSE';
+}

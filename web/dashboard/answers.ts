@@ -1,0 +1,73 @@
+/** The bodies of the API's answers: names and shapes that users depend on. */
+import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
+import type { LedgerSnapshot } from '../../shared/store/store.js';
+import type { Latency, WindowFigures } from './fold.js';
+import type { Traffic } from './read.js';
+import { isoTime } from './view-model.js';
+
+/** `/api/summary` */
+export function summaryAnswer({ range, complete, sources }: Traffic) {
+  return {
+    from: isoTime(range.fromMs),
+    to: isoTime(range.toMs),
+    complete,
+    sources: Object.fromEntries([...sources].map(([source, { requests, errors, bytes, latencyMs, statuses }]) => [
+      source,
+      { requests, errors, bytes, duration_ms: { ...percentiles(latencyMs), max: rounded(latencyMs.max) }, statuses: Object.fromEntries(statuses) },
+    ])),
+  };
+}
+
+/** A row of `/api/series`: one source in one window. A window without requests of a source has no row. */
+export function seriesAnswer({ timeMs, source, requests, errors, bytes, latencyMs, statuses }: WindowFigures) {
+  return { time: isoTime(timeMs), source, requests, errors, bytes, duration_ms: percentiles(latencyMs), statuses: Object.fromEntries(statuses) };
+}
+
+/** A row of `/api/requests`. What is not known is an empty string. */
+export function requestAnswer(request: RequestEvent) {
+  return {
+    time: rfc3339(request),
+    source: request.source,
+    method: request.method,
+    host: request.host,
+    uri: request.uri,
+    status: request.status,
+    duration_ms: request.durationMs,
+    size: request.size,
+    bytes_read: request.bytesRead,
+    endpoint: request.endpoint,
+    client_ip: request.clientIp,
+    user_agent: request.userAgent,
+    referrer: request.referrer,
+    protocol: request.protocol,
+    tls: request.tls,
+  };
+}
+
+/** `/api/ledger` */
+export function ledgerAnswer(ledgers: readonly LedgerSnapshot[]) {
+  return { collectors: Object.fromEntries(ledgers.map((ledger) => [ledger.collector, ledgerRow(ledger)])) };
+}
+
+/** A row of `/api/ledger.csv`. */
+export function ledgerCsvRow(ledger: LedgerSnapshot) {
+  return { collector: ledger.collector, ...ledgerRow(ledger) };
+}
+
+function ledgerRow({ received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs }: LedgerSnapshot) {
+  return {
+    received, accepted, runtime, rejected, dropped, stored, spooled,
+    in_memory: inMemory,
+    dead_lettered: deadLettered,
+    last_line: lastLineMs === null ? null : isoTime(lastLineMs),
+  };
+}
+
+function percentiles({ mean, p50, p95, p99 }: Latency) {
+  return { mean: rounded(mean), p50: rounded(p50), p95: rounded(p95), p99: rounded(p99) };
+}
+
+/** Six digits: more than a percentile is worth, and enough for a mean. */
+function rounded(value: number | null): number | null {
+  return value === null ? null : Number(value.toPrecision(6));
+}

@@ -1,0 +1,61 @@
+import test from 'ava';
+import fc from 'fast-check';
+import type { RequestEvent } from '../../shared/request-event.js';
+import { fold, isComplete } from './fold.js';
+import { rollUp } from './read.js';
+import { event, ledger } from '../../test/web-samples.js';
+
+const grid = { fromMs: 0, stepMs: 60_000 };
+
+test('nothing folds to nothing', (t) => {
+  t.deepEqual(fold([], grid), { windows: [], sources: new Map() });
+});
+
+test('figures are counted by source, Caddy first, and by window', (t) => {
+  const requests = [
+    event({ source: 'app', timeMs: 1000, status: 200, durationMs: 10, size: 5 }),
+    event({ source: 'caddy', timeMs: 1000, status: 200, durationMs: 20, size: 5 }),
+    event({ source: 'caddy', timeMs: 2000, status: 502, durationMs: 40, size: 1 }),
+    event({ source: 'caddy', timeMs: 130_000, status: 404, durationMs: 30, size: 2 }),
+  ];
+  const { windows, sources } = fold(rollUp(requests, 60), grid);
+  t.deepEqual([...sources.keys()], ['caddy', 'app']);
+  t.like(sources.get('caddy'), { requests: 3, errors: 1, bytes: 8, latencyMs: { mean: 30, max: 40 } });
+  t.deepEqual([...sources.get('caddy')!.statuses], [[200, 1], [404, 1], [502, 1]]);
+  t.deepEqual(windows.map(({ timeMs, source, requests: count }) => [timeMs, source, count]), [[0, 'caddy', 2], [0, 'app', 1], [120_000, 'caddy', 1]], 'the window between is left out');
+});
+
+test('WebSockets and aborted requests count, but have no latency', (t) => {
+  const { sources } = fold(rollUp([event({ status: 101, durationMs: 60_000 }), event({ status: 0, durationMs: 5 })], 10), grid);
+  t.like(sources.get('caddy'), { requests: 2, errors: 0, latencyMs: { mean: null, p50: null, p95: null, p99: null, max: null } });
+});
+
+test('no percentile lies above the greatest latency', (t) => {
+  const { latencyMs } = fold(rollUp([event({ durationMs: 7.77 })], 10), grid).sources.get('caddy')!;
+  t.deepEqual(latencyMs, { mean: 7.77, p50: Math.min(7.77, latencyMs.p50!), p95: latencyMs.p50, p99: latencyMs.p50, max: 7.77 });
+});
+
+test('any rows of the same requests, in any order, fold to the same figures', (t) => {
+  const requests = fc.array(fc.record({
+    source: fc.constantFrom('caddy', 'app', 'other'),
+    timeMs: fc.integer({ min: 0, max: 600_000 }),
+    status: fc.constantFrom(0, 101, 200, 404, 500),
+    durationMs: fc.integer({ min: 0, max: 5000 }),
+    size: fc.nat(1000),
+  }), { maxLength: 60 });
+  fc.assert(fc.property(requests, fc.nat(60), (parts, at) => {
+    const events: RequestEvent[] = parts.map((part) => event(part));
+    const whole = fold(rollUp(events, 60), grid);
+    const split = fold([...rollUp(events.slice(at), 60), ...rollUp(events.slice(0, at), 60)], grid);
+    t.deepEqual(split, whole);
+  }), { numRuns: 50 });
+});
+
+test('figures are complete unless lines were lost or are on their way, or a read was bounded', (t) => {
+  t.true(isComplete([], { bounded: false }));
+  t.true(isComplete([ledger({ rejected: { 'not-json': 3 } })], { bounded: false }));
+  t.false(isComplete([], { bounded: true }));
+  t.false(isComplete([ledger({}), ledger({ dropped: { 'memory-full': 1 } })], { bounded: false }));
+  t.false(isComplete([ledger({ spooled: 1 })], { bounded: false }));
+  t.false(isComplete([ledger({ deadLettered: 1 })], { bounded: false }));
+});

@@ -1,0 +1,60 @@
+import test from 'ava';
+import { parseQuery, QueryError } from './query.js';
+
+const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
+
+test('without parameters it is the last hour, refreshed every 5 s, unfiltered', (t) => {
+  t.deepEqual(parseQuery({}, nowMs), { fromMs: nowMs - 3_600_000, toMs: nowMs, filter: {}, limit: undefined, refreshSeconds: 5, given: {} });
+});
+
+test('every parameter is read', (t) => {
+  const given = { from: 'now-2d', to: 'now-1d', source: 'caddy', host: 'a.example', method: 'GET', status: '5xx', path: '/a b', limit: '7', refresh: '15' };
+  t.deepEqual(parseQuery(given, nowMs), {
+    fromMs: nowMs - 2 * 86_400_000,
+    toMs: nowMs - 86_400_000,
+    filter: { source: 'caddy', host: 'a.example', method: 'GET', status: { min: 500, max: 599 }, path: '/a b' },
+    limit: 7,
+    refreshSeconds: 15,
+    given,
+  });
+});
+
+test('a single status is a range of one, and 0 is none', (t) => {
+  t.deepEqual(parseQuery({ status: '404' }, nowMs).filter, { status: { min: 404, max: 404 } });
+  t.deepEqual(parseQuery({ status: '0' }, nowMs).filter, { status: { min: 0, max: 0 } });
+});
+
+test('a range with a fixed end and refresh=off are not refreshed', (t) => {
+  t.is(parseQuery({ from: '2026-11-23T19:00:00Z', to: '2026-11-23T20:00:00Z' }, nowMs).refreshSeconds, undefined);
+  t.is(parseQuery({ refresh: 'off' }, nowMs).refreshSeconds, undefined);
+});
+
+test('parameters that are empty count as left out, as plain forms send them', (t) => {
+  t.deepEqual(parseQuery({ host: '', from: '', status: '' }, nowMs), parseQuery({}, nowMs));
+});
+
+const refused = test.macro({
+  exec(t, raw: Record<string, string | string[]>, parameter: string, message: RegExp) {
+    const error = t.throws(() => parseQuery(raw, nowMs), { instanceOf: QueryError });
+    t.is(error.parameter, parameter);
+    t.regex(error.message, message);
+    t.true(error.message.includes(`The parameter ${parameter} is "`));
+  },
+  title: (_title, raw) => `${JSON.stringify(raw).slice(0, 60)} is refused with the parameter, the value and what is allowed`,
+});
+
+test(refused, { from: 'yesterday' }, 'from', /"yesterday"; allowed is now, now-15m/);
+test(refused, { to: '2026-02-30' }, 'to', /RFC 3339/);
+test(refused, { from: 'now', to: 'now-1h' }, 'from', /before the parameter to/);
+test(refused, { from: 'now-99999d' }, 'from', /between the years 1970 and 2200/);
+test(refused, { from: 'now-9000d' }, 'from', /at most 3660 days/);
+test(refused, { status: '6xx' }, 'status', /404/);
+test(refused, { status: '4' }, 'status', /404/);
+test(refused, { method: 'GET POST' }, 'method', /such as GET/);
+test(refused, { path: '/a?b' }, 'path', /without its query/);
+test(refused, { host: 'x'.repeat(8193) }, 'host', /at most 8192 characters/);
+test(refused, { limit: '0' }, 'limit', /from 1 to 10000/);
+test(refused, { limit: '1e3' }, 'limit', /from 1 to 10000/);
+test(refused, { refresh: 'often' }, 'refresh', /off or a whole number from 1 to 3600/);
+test(refused, { host: ['a', 'b'] }, 'host', /"a, b"; allowed is one value/);
+test(refused, { stauts: '404' }, 'stauts', /the parameters are from, to, source/);

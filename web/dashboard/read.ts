@@ -1,0 +1,89 @@
+/** Which reads an answer needs. They run at the same time, and none takes longer than `readMsMax`. */
+import { StoreError } from '../../shared/errors.js';
+import type { RequestEvent } from '../../shared/request-event.js';
+import { addEvent, emptyTally, seriesKey, windowStart, type Level, type RollupRow } from '../../shared/rollup.js';
+import type { LedgerSnapshot, Store, TimeRange } from '../../shared/store/store.js';
+import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
+import { fold, isComplete, type Fold } from './fold.js';
+import type { DashboardQuery } from './query.js';
+
+/** How many raw requests are read, at most, where rollups cannot answer (a filter by path). */
+const rawRequestsMax = 100_000;
+/** A store that has not answered by then counts as down, in milliseconds. */
+const readMsMax = 10_000;
+
+/** The figures of a query. */
+export interface Traffic extends Fold {
+  /** The range of the query, widened to whole windows of the level that was read. */
+  readonly range: TimeRange;
+  /** The length of a window: the level's, or a multiple of it where there would be more than `windowsMax` of them. */
+  readonly stepMs: number;
+  /** Newest ledgers of the collectors that reported since the range began. */
+  readonly ledgers: readonly LedgerSnapshot[];
+  /** Whether a read stopped at `rawRequestsMax`. */
+  readonly bounded: boolean;
+  /** See `isComplete`. */
+  readonly complete: boolean;
+}
+
+/** Reads what the figures of a query need and folds it. Throws a `StoreError`. */
+export async function readTraffic(store: Store, query: DashboardQuery, { requestsMax = rawRequestsMax } = {}): Promise<Traffic> {
+  const level = levelFor(query);
+  const range = alignRange(query, level);
+  const stepMs = level * 1000 * Math.ceil((range.toMs - range.fromMs) / (level * 1000) / (windowsMax + 1));
+  const [{ rows, bounded }, ledgers] = await Promise.all([
+    readRows(store, { ...range, level, filter: query.filter }, requestsMax),
+    readLedgers(store, query),
+  ]);
+  return { range, stepMs, ledgers, bounded, complete: isComplete(ledgers, { bounded }), ...fold(rows, { fromMs: range.fromMs, stepMs }) };
+}
+
+/** Reads the latest requests of a query, newest first. Throws a `StoreError`. */
+export function readLatest(store: Store, { fromMs, toMs, filter, limit }: DashboardQuery, limitDefault: number): Promise<RequestEvent[]> {
+  return inTime(store, store.readRequests({ fromMs, toMs, filter, limit: limit ?? limitDefault }));
+}
+
+/** Reads the newest ledgers of the collectors that reported since the query's range began. Throws a `StoreError`. */
+export function readLedgers(store: Store, { fromMs }: TimeRange): Promise<LedgerSnapshot[]> {
+  return inTime(store, store.readLedgers({ sinceMs: fromMs }));
+}
+
+/** Resolves when the store can be read. Throws a `StoreError`. */
+export function pingStore(store: Store): Promise<void> {
+  return inTime(store, store.ping());
+}
+
+type RowsQuery = Parameters<Store['readRollups']>[0];
+
+async function readRows(store: Store, query: RowsQuery, requestsMax: number): Promise<{ rows: readonly RollupRow[]; bounded: boolean }> {
+  if (query.filter.path === undefined) return { rows: await inTime(store, store.readRollups(query)), bounded: false };
+  const requests = await inTime(store, store.readRequests({ ...query, limit: requestsMax + 1 }));
+  return { rows: rollUp(requests.slice(0, requestsMax), query.level), bounded: requests.length > requestsMax };
+}
+
+/** The rollup rows of raw requests, as the recorder would have made them. */
+export function rollUp(requests: readonly RequestEvent[], level: Level): RollupRow[] {
+  const rows = new Map<string, RollupRow>();
+  for (const request of requests) {
+    const { source, host, method, status } = request;
+    const series = { source, host, method, status };
+    const windowMs = windowStart(request.timeMs, level);
+    const key = `${windowMs}\n${seriesKey(series)}`;
+    let row = rows.get(key);
+    if (row === undefined) rows.set(key, row = { level, windowMs, rowId: 0, series, ...emptyTally() });
+    addEvent(row, request);
+  }
+  return [...rows.values()];
+}
+
+async function inTime<T>(store: Store, answer: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new StoreError('retry', `Cannot read ${store.description}: no answer within ${readMsMax / 1000} s. Check that it is running and not overloaded.`)), readMsMax);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

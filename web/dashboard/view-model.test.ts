@@ -1,0 +1,101 @@
+import test from 'ava';
+import { event, ledger } from '../../test/web-samples.js';
+import type { RequestEvent } from '../../shared/request-event.js';
+import { alignRange, levelFor } from '../../shared/time-range.js';
+import type { LedgerSnapshot } from '../../shared/store/store.js';
+import { fold, isComplete } from './fold.js';
+import { parseQuery } from './query.js';
+import { rollUp, type Traffic } from './read.js';
+import { dashboardView, printable } from './view-model.js';
+
+const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
+
+function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false }: { raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean } = {}) {
+  const query = parseQuery(raw, nowMs);
+  const level = levelFor(query);
+  const range = alignRange(query, level);
+  const traffic: Traffic = {
+    range, stepMs: level * 1000, ledgers, bounded, complete: isComplete(ledgers, { bounded }),
+    ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
+  };
+  return dashboardView({ query, traffic, latest: requests, nowMs, connectHint: ['one', 'two'] });
+}
+
+const many = (count: number, parts: Partial<RequestEvent> = {}): RequestEvent[] => Array.from({ length: count }, (_, at) => event({ timeMs: nowMs - 1000 * (at + 1), durationMs: 10, ...parts }));
+
+test('the status line and the title say how the edge does', (t) => {
+  const well = view(many(200)).status;
+  t.like(well, { state: 'well', word: 'All well', title: 'All well: 3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors' });
+  t.is(view([...many(190), ...many(6, { status: 500 })]).status.state, 'troubled');
+  t.is(view([...many(190), ...many(20, { status: 503 })]).status.state, 'failing');
+  t.is(view([...many(190), ...many(100, { status: 429 })]).status.state, 'well', '4xx are not errors of the site');
+});
+
+test('nothing is judged on fewer than 120 requests', (t) => {
+  t.is(view(many(119, { status: 500 })).status.state, 'quiet');
+  t.is(view([]).status.detail, 'no requests in this range');
+});
+
+test('p99 is hidden below 100 requests', (t) => {
+  const p99 = (count: number) => view(many(count)).sources[0]?.figures.find(({ name }) => name === 'p99')?.value;
+  t.is(p99(99), '–');
+  t.regex(p99(100) ?? '', / ms$|\u00a0ms$/);
+});
+
+test('the page says why figures are incomplete', (t) => {
+  const { incomplete } = view(many(1), { bounded: true, ledgers: [ledger({ dropped: { 'memory-full': 3 } }), ledger({ collector: 'b', spooled: 1000, deadLettered: 2 })] });
+  t.is(incomplete.length, 4);
+  t.is(incomplete[1], '3 lines were dropped');
+  t.is(incomplete[2], '1,000 requests are on disk, waiting for the store');
+  t.deepEqual(view(many(1)).incomplete, []);
+});
+
+test('the way to connect Caddy is shown until a line of Caddy is accepted, and not under a filter', (t) => {
+  t.is(view([]).connect?.lines, 'one\ntwo');
+  t.is(view(many(3, { source: 'app' }), { ledgers: [ledger({ received: 4, rejected: { 'not-json': 4 } })] }).connect?.rejected, 4);
+  t.is(view([], { ledgers: [ledger({ accepted: 1 })] }).connect, undefined);
+  t.is(view(many(1)).connect, undefined);
+  t.is(view([], { raw: { host: 'a' } }).connect, undefined);
+});
+
+test('links keep the other parameters, and a chip takes its filter away', (t) => {
+  const { ranges, refreshes, filters, sources } = view(many(1, { status: 404 }), { raw: { from: 'now-6h', host: 'a&b', refresh: '15' } });
+  t.is(ranges.find(({ label }) => label === '1 h')?.href, '/?from=now-1h&host=a%26b&refresh=15');
+  t.deepEqual(ranges.filter(({ current }) => current).map(({ label }) => label), ['6 h']);
+  t.deepEqual(refreshes.filter(({ current }) => current).map(({ label }) => label), ['15 s']);
+  t.like(filters, [{ name: 'host', value: 'a&b', href: '/?from=now-6h&refresh=15' }]);
+  t.is(sources[0]?.statuses[0]?.href, '/?from=now-6h&host=a%26b&refresh=15&status=404&source=caddy');
+});
+
+test('figures, codes, tables and the ledger are formatted for reading', (t) => {
+  const { sources, table, latest, ledger: collectors, charts } = view([...many(150, { size: 1234 }), ...many(2, { status: 502 }), event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 })], {
+    ledgers: [ledger({ timeMs: nowMs - 90_000, received: 50_100, rejected: { 'not-json': 6, 'too-long': 4 }, spooled: 3, lastLineMs: nowMs - 1500 })],
+  });
+  t.deepEqual(sources[0]?.figures.map(({ name, value, note }) => [name, value, note]), [
+    ['Requests', '152', '2.5\u00a0req/min'],
+    ['Errors (5xx)', '1.3\u00a0%', '2'],
+    ['Mean', '10\u00a0ms', 'max 10\u00a0ms'],
+    ['p50', '10\u00a0ms', undefined],
+    ['p95', '10\u00a0ms', undefined],
+    ['p99', '10\u00a0ms', undefined],
+    ['Sent', '185\u00a0kB', '1.2\u00a0kB each'],
+  ]);
+  t.like(sources[0]?.statuses[1], { status: '502', reason: 'Bad Gateway', class: 'status-5xx', count: '2', share: '1.3\u00a0%' });
+  t.like(table.rows.at(-1), { iso: '2026-11-23T20:00:00Z', text: '23\u00a0Nov 20:00', cells: ['32', '2', '10\u00a0ms', '10\u00a0ms', '10\u00a0ms', '–', '–', '–', '–', '–', '–', '–'] });
+  t.like(latest.at(-1), { text: '19:59:30.000', duration: '1.23\u00a0s', endpoint: '/users/:id', uri: { text: '/users/7?q=1', href: '/?path=%2Fusers%2F7' } });
+  t.is(collectors[0]?.silent, 'last report 90\u00a0s ago');
+  t.like(collectors[0]?.figures.find(({ name }) => name === 'Rejected'), { value: '10', note: 'not-json 6, too-long 4', alarm: false });
+  t.like(collectors[0]?.figures.find(({ name }) => name === 'Spooled'), { value: '3', alarm: true });
+  t.deepEqual(charts.map(({ svgHref }) => svgHref), ['/chart/latency.svg', '/chart/requests.svg']);
+});
+
+test('every range and any figures give a view without NaN', (t) => {
+  const odd = [event({ timeMs: nowMs - 1, durationMs: 0 }), event({ timeMs: nowMs - 1, durationMs: 1e9, size: 1e15 }), event({ timeMs: nowMs - 1, status: 0, host: '', uri: '' }), event({ timeMs: nowMs - 1, status: 999, source: 'weird' })];
+  for (const from of ['now-1s', 'now-15m', 'now-24h', 'now-30d', 'now-3000d']) t.notRegex(JSON.stringify(view(odd, { raw: { from } })), /NaN|Infinity|undefined/, from);
+});
+
+test('text from strangers is cut, and its control and direction characters are shown', (t) => {
+  t.is(printable('a\u0000\u202Eb\n', 10), 'a\\u{0}\\u{202e}b\\u{a}');
+  t.is(printable('x'.repeat(6000), 120).length, 121);
+  t.is(printable('ab😀', 3), 'ab…', 'no half of a pair is left');
+});

@@ -1,0 +1,48 @@
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { RequestEvent } from '../shared/request-event.js';
+import { unmatchedEndpoint } from './request-metrics.js';
+
+/** The web app's own metrics, in the text format of Prometheus. */
+export interface WebMetrics {
+  /** Counts one request of the app. */
+  observe(event: RequestEvent): void;
+  readonly contentType: string;
+  text(): Promise<string>;
+}
+
+/** Makes the metrics. `storeUp` is asked at each scrape. */
+export function createWebMetrics({ storeUp }: { storeUp: () => Promise<boolean> }): WebMetrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const registers = [registry];
+  const requests = new Counter({
+    name: 'caddy_log_sink_web_requests_total',
+    help: 'Requests that the web app has answered, by route and status (0: aborted before an answer).',
+    labelNames: ['endpoint', 'status'],
+    registers,
+  });
+  const durations = new Histogram({
+    name: 'caddy_log_sink_web_request_duration_seconds',
+    help: 'How long the answers took, by route.',
+    labelNames: ['endpoint'],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10],
+    registers,
+  });
+  new Gauge({
+    name: 'caddy_log_sink_web_store_up',
+    help: 'Whether the store can be read: 1 or 0.',
+    registers,
+    async collect() {
+      this.set(await storeUp() ? 1 : 0);
+    },
+  });
+  return {
+    observe({ endpoint, status, durationMs }) {
+      const labels = { endpoint: endpoint === '' ? unmatchedEndpoint : endpoint };
+      requests.inc({ ...labels, status });
+      durations.observe(labels, durationMs / 1000);
+    },
+    contentType: registry.contentType,
+    text: () => registry.metrics(),
+  };
+}

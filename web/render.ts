@@ -1,0 +1,47 @@
+/** Pug templates and the files that the page links to. */
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import views from '@ladjs/koa-views';
+import type { Middleware } from 'koa';
+
+/** A file under a URL that holds its hash: it may be cached for ever. */
+export interface Asset {
+  readonly url: string;
+  readonly type: string;
+  readonly body: string;
+}
+
+/** What the page links to. */
+export interface Assets {
+  readonly stylesheet: Asset;
+  readonly icon: Asset;
+  /** The style sheet's hash, as a content security policy names it, for charts that carry it inside. */
+  readonly styleHash: string;
+}
+
+const viewsDirectory = fileURLToPath(new URL('../../views', import.meta.url));
+const stylesheetFile = fileURLToPath(new URL('../public/main.css', import.meta.url));
+
+/** Gives each context `render(view, locals)`. Templates are compiled once. */
+export function renderViews(): Middleware {
+  return views(viewsDirectory, { extension: 'pug', options: { cache: true } });
+}
+
+/** Reads the compiled style sheet and the icon. Throws when the style sheet has not been built. */
+export async function loadAssets(): Promise<Assets> {
+  const style = await readFile(stylesheetFile, 'utf8').catch((cause: unknown) => {
+    throw new Error(`Cannot read the style sheet ${stylesheetFile}: run "npm run build", which compiles it.`, { cause });
+  });
+  const icon = await readFile(`${viewsDirectory}/icon.svg`, 'utf8');
+  return {
+    stylesheet: asset('main', 'css', 'text/css; charset=utf-8', style.trim()),
+    icon: asset('icon', 'svg', 'image/svg+xml', icon),
+    styleHash: `'sha256-${createHash('sha256').update(style.trim()).digest('base64')}'`,
+  };
+}
+
+function asset(name: string, extension: string, type: string, body: string): Asset {
+  const hash = createHash('sha256').update(body).digest('base64url').slice(0, 12);
+  return { url: `/assets/${name}-${hash}.${extension}`, type, body };
+}
