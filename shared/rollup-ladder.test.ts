@@ -108,8 +108,9 @@ function assertSame(read: ReadonlyMap<string, Tally>, exact: ReadonlyMap<string,
   if (read.size !== exact.size) throw new Error(`${read.size} windows and series instead of ${exact.size}`);
   for (const [key, wanted] of exact) {
     const got = read.get(key);
+    if (got === undefined) throw new Error(`${key} is missing`);
     for (const name of ['count', 'durationSumMs', 'durationMaxMs', 'sizeSum'] as const) {
-      if (got?.[name] !== wanted[name]) throw new Error(`${key}: ${name} is ${got?.[name]} instead of ${wanted[name]}`);
+      if (got[name] !== wanted[name]) throw new Error(`${key}: ${name} is ${got[name]} instead of ${wanted[name]}`);
     }
     if (got.histogram.pack() !== wanted.histogram.pack()) throw new Error(`${key}: the histograms differ`);
   }

@@ -9,7 +9,7 @@ const good = test.macro({
   exec(t, setting: Setting<unknown>, given: string, value: unknown) {
     t.deepEqual(readSettings({ NAME: setting }, { NAME: given })['NAME'], value);
   },
-  title: (_, setting, given) => `${JSON.stringify(given)} is allowed where ${setting.allowed} is wanted`,
+  title: (_, setting: Setting<unknown>, given: string) => `${JSON.stringify(given)} is allowed where ${setting.allowed} is wanted`,
 });
 const bad = test.macro({
   exec(t, setting: Setting<unknown>, given: string) {
@@ -17,7 +17,7 @@ const bad = test.macro({
     t.true(error.message.startsWith(`NAME is ${JSON.stringify(given)}: it must be `));
     t.true(error.message.includes(setting.allowed));
   },
-  title: (_, setting, given) => `${JSON.stringify(given)} is refused where ${setting.allowed} is wanted`,
+  title: (_, setting: Setting<unknown>, given: string) => `${JSON.stringify(given)} is refused where ${setting.allowed} is wanted`,
 });
 
 const size = bytes('', { default: '1MiB', min: '1KiB', max: '1GiB' });

@@ -22,7 +22,7 @@ export interface RunningProgram {
  */
 export async function runProgram(args: readonly string[], settings: Readonly<Record<string, string>>, options: { cwd?: string } = {}): Promise<RunningProgram> {
   const cwd = options.cwd ?? await temporaryFolder();
-  const program = spawn(process.execPath, [fileURLToPath(new URL('../main.js', import.meta.url)), ...args], {
+  const program = spawn(process.execPath, ['--', fileURLToPath(new URL('../main.js', import.meta.url)), ...args], {
     cwd,
     env: { PATH: process.env['PATH'], HOME: cwd, ...settings },
     stdio: ['ignore', 'pipe', 'pipe'],

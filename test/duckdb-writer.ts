@@ -1,0 +1,49 @@
+/**
+ * Writes batch after batch into the DuckDB file that it is given, and says on a line of its own which one was taken or
+ * refused: the process that the tests of the embedded store kill, and whose disk they fill.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { messageOf, StoreError } from '../shared/errors.js';
+import { Histogram } from '../shared/histogram.js';
+import { createLog } from '../shared/log.js';
+import type { RequestEvent } from '../shared/request-event.js';
+import type { RollupRow } from '../shared/rollup.js';
+import { openStore } from '../shared/store/open.js';
+import type { Batch } from '../shared/store/store.js';
+
+const startMs = Date.UTC(2026, 10, 23);
+const requestsPerBatch = 500;
+
+/** So long that no test sees rows go. */
+const retentionMs = 3650 * 86_400_000;
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await writeOn(process.argv[2]!);
+
+/** Batch `sequence` of one writer: its requests; a row of 10 s and two of 1 min, each counting all requests up to this one. */
+export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBatch: number } {
+  const requests = Array.from({ length: requestsPerBatch }, (_, index): RequestEvent => ({
+    source: 'caddy', timeMs: startMs + sequence, timeNs: index, host: 'shop.example', method: 'GET', status: 200, durationMs: index, size: index, bytesRead: 0,
+    uri: `/${sequence}/${Math.random()}`, endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '',
+  }));
+  const row = (level: 10 | 60, host: string): RollupRow => ({
+    level, windowMs: startMs, rowId: 1, series: { source: 'caddy', host, method: 'GET', status: 200 }, count: sequence * requestsPerBatch,
+    durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram(),
+  });
+  const rollups = [row(10, 'shop.example'), row(60, 'a.example'), row(60, 'b.example')];
+  return { writer: 'duckdb-writer', sequence, requests, rollups, ledger: undefined, requestsPerBatch };
+}
+
+async function writeOn(path: string): Promise<never> {
+  const store = await openStore({ kind: 'duckdb', path, retention: { requestsMs: retentionMs, rollupsMs: retentionMs } }, { log: createLog('store') });
+  for (let sequence = 1; ; ) {
+    try {
+      await store.write(duckdbBatch(sequence));
+      process.stdout.write(`taken ${sequence}\n`);
+      sequence += 1;
+    } catch (error) {
+      process.stdout.write(`refused ${sequence} ${error instanceof StoreError ? error.action : 'unknown'} ${messageOf(error)}\n`);
+      await sleep(20);
+    }
+  }
+}
