@@ -176,7 +176,7 @@ function closing(store: { close(): Promise<void> }): (error: unknown) => Promise
 /** The lines for a Caddyfile's site, for the first stream listener. */
 function caddyfileLines(addresses: readonly ListenAddress[]): readonly string[] {
   const address = addresses.find(({ kind }) => kind !== 'udp') ?? addresses[0]!;
-  return ['log {', `    output net ${caddyAddress(address)} {`, '        dial_timeout 3s', '        soft_start', '    }', '}'];
+  return ['log {', `    output net ${caddyAddress(address)} {`, '        dial_timeout 1s', '        soft_start', '    }', '}'];
 }
 
 function welcome({ dashboard, addresses, store, hint }: { dashboard: string; addresses: readonly ListenAddress[]; store: string; hint: readonly string[] }): string {

@@ -10,7 +10,9 @@ const normal = fc.tuple(fc.double({ min: 1e-12, max: 1, noNaN: true }), fc.doubl
   .map(([first, second]) => Math.sqrt(-2 * Math.log(first)) * Math.cos(2 * Math.PI * second));
 
 const logNormal = fc.tuple(fc.double({ min: -6, max: 6, noNaN: true }), fc.double({ min: 0.1, max: 2.5, noNaN: true }))
-  .chain(([mean, deviation]) => fc.array(normal.map((value) => Math.exp(mean + deviation * value)), { minLength: 1, maxLength: 400 }));
+  .chain(([mean, deviation]) => fc.array(normal.map((value) => Math.max(Math.exp(mean + deviation * value), durationMinMs)), { minLength: 1, maxLength: 400 }));
+/** Below a nanosecond nothing is told apart. */
+const durationMinMs = 1e-6;
 const bimodal = fc.array(fc.oneof(normal.map((value) => Math.exp(value * 0.2)), normal.map((value) => 900 + Math.abs(value) * 50)), { minLength: 1, maxLength: 400 });
 const constant = fc.tuple(fc.double({ min: 1e-4, max: 1e7, noNaN: true }), fc.integer({ min: 1, max: 400 }))
   .map(([value, count]) => new Array<number>(count).fill(value));

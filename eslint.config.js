@@ -1,0 +1,57 @@
+import js from '@eslint/js';
+import { defineConfig, globalIgnores } from 'eslint/config';
+import tseslint from 'typescript-eslint';
+
+// The import rule of the design: collector → shared ← web, never across, never out of shared.
+const no = {
+  collector: { regex: '^[./]+/collector/', message: 'Nothing but main.ts and test/ may import from collector/. Move what both need to shared/.' },
+  web: { regex: '^[./]+/web/', message: 'Nothing but main.ts and test/ may import from web/. Move what both need to shared/.' },
+  program: { regex: '^[./]+/main\\.js$', message: 'main.ts is the program: it imports the parts, not the other way round.' },
+  tests: { regex: '^[./]+/test/', message: 'test/ holds what tests need. Only tests may import it.' },
+  backends: { regex: '(^\\.{1,2}|/store)/(duckdb|influxdb)/', message: 'Only shared/store/open.ts names the backends. Use the Store interface.' },
+  duckdb: { regex: '^@duckdb/', message: 'SQL stays in shared/store/duckdb/.' },
+  influxdb: { regex: '^@influxdata/', message: 'Flux and line protocol stay in shared/store/influxdb/.' },
+};
+const drivers = [no.duckdb, no.influxdb];
+const restrict = (files, ...patterns) => ({ files, rules: { 'no-restricted-imports': ['error', { patterns }] } });
+
+export default defineConfig(
+  globalIgnores(['dist/', 'data/']),
+  {
+    files: ['**/*.ts'],
+    extends: [js.configs.recommended, tseslint.configs.strictTypeChecked, tseslint.configs.stylisticTypeChecked],
+    languageOptions: { parserOptions: { projectService: true } },
+    rules: {
+      eqeqeq: 'error',
+      // Under noUncheckedIndexedAccess, `counts[at]!` inside a bounded loop is the honest way to read an array.
+      '@typescript-eslint/no-non-null-assertion': 'off',
+      // Brackets on an index signature show that the key may be missing.
+      '@typescript-eslint/dot-notation': ['error', { allowIndexSignaturePropertyAccess: true }],
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      // An empty text often means "not set".
+      '@typescript-eslint/prefer-nullish-coalescing': ['error', { ignorePrimitives: { string: true } }],
+      // `() => socket.destroy()` reads better than a body of three lines.
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      '@typescript-eslint/no-empty-function': ['error', { allow: ['arrowFunctions'] }],
+      // Objects are mostly closures here: their methods do not use `this`.
+      '@typescript-eslint/unbound-method': 'off',
+      // `async` alone turns what is thrown into a rejection, as an interface of promises wants it.
+      '@typescript-eslint/require-await': 'off',
+    },
+  },
+
+  // The later block wins where two match the same file.
+  restrict(['main.ts'], no.tests, no.backends, ...drivers),
+  restrict(['collector/**/*.ts'], no.web, no.program, no.tests, no.backends, ...drivers),
+  restrict(['web/**/*.ts'], no.collector, no.program, no.tests, no.backends, ...drivers),
+  restrict(['shared/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, ...drivers),
+  restrict(['shared/store/open.ts'], no.collector, no.web, no.program, no.tests, ...drivers),
+  restrict(['shared/store/duckdb/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, no.influxdb),
+  restrict(['shared/store/influxdb/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, no.duckdb),
+  // Tests open real stores and real servers, but keep to their side.
+  restrict(['collector/**/*.test.ts'], no.web, ...drivers),
+  restrict(['web/**/*.test.ts'], no.collector, ...drivers),
+  restrict(['shared/**/*.test.ts', 'shared/store/contract.ts'], no.collector, no.web, ...drivers),
+  restrict(['shared/store/duckdb/**/*.test.ts'], no.collector, no.web, no.influxdb),
+  restrict(['shared/store/influxdb/**/*.test.ts'], no.collector, no.web, no.duckdb),
+);
