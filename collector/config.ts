@@ -14,6 +14,7 @@ export const collectorSettings = {
   }),
   COLLECTOR_CONNECTIONS_MAX: count('How many connections may be open at once; more are refused.', { default: '1000', min: 1, max: 100_000 }),
   COLLECTOR_LINE_BYTES_MAX: bytes('The longest line; longer ones are counted and skipped.', { default: '1MiB', min: '1KiB', max: '64MiB' }),
+  COLLECTOR_UNIX_MODE: fileMode("The permissions of a unix socket; Caddy's user has to be able to write to it.", { default: '0660' }),
   COLLECTOR_HTTP: httpAddress(),
   COLLECTOR_ID: text("The collector's name in the ledger, one for each collector of a store; the host name when it is not set."),
 };
@@ -25,6 +26,8 @@ export interface CollectorConfig {
   readonly allow: readonly Cidr[];
   readonly connectionsMax: number;
   readonly lineBytesMax: number;
+  /** The permissions of unix sockets, such as 0o660. */
+  readonly unixMode: number;
   /** Where the collector's own `/health`, `/ready`, `/metrics` and `/ledger` are; `undefined` for nowhere. */
   readonly http: Address | undefined;
 }
@@ -41,6 +44,7 @@ export function collectorConfigFrom(values: SettingValues<typeof collectorSettin
     allow: values.COLLECTOR_ALLOW,
     connectionsMax: values.COLLECTOR_CONNECTIONS_MAX,
     lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX,
+    unixMode: values.COLLECTOR_UNIX_MODE,
     http: values.COLLECTOR_HTTP,
   };
 }
@@ -48,4 +52,16 @@ export function collectorConfigFrom(values: SettingValues<typeof collectorSettin
 function httpAddress(): Setting<Address | undefined> {
   const setting = address('Where the collector answers /health, /ready, /metrics and /ledger.', { default: '127.0.0.1:9515' });
   return { ...setting, allowed: `${setting.allowed}, or off`, parse: (value) => value === 'off' ? undefined : parseAddress(value) };
+}
+
+function fileMode(help: string, options: { default: string }): Setting<number> {
+  return {
+    default: options.default,
+    allowed: 'an octal file mode from 0000 to 0777, such as 0660',
+    help,
+    parse: (value) => {
+      if (!/^0?[0-7]{3}$/.test(value)) throw new TypeError('not a mode');
+      return Number.parseInt(value, 8);
+    },
+  };
 }

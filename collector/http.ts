@@ -19,6 +19,8 @@ export interface StatusParts {
   readonly connections: { readonly count: number };
   /** Peers that were turned away, by reason. */
   readonly refused: ReadonlyMap<string, number>;
+  /** Datagrams that the kernel dropped since the start; `null` where it does not say. */
+  readonly lostDatagrams: () => Promise<number | null>;
 }
 
 /** Serves `/health`, `/ready`, `/metrics` and `/ledger`. Throws a `UsageError` when it cannot listen. */
@@ -35,7 +37,10 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
       ctx.type = metrics.contentType;
       ctx.body = await metrics.metrics();
     })
-    .get('/ledger', (ctx) => { ctx.body = { collectors: { [parts.id]: ledgerJson(parts.ledger()) } }; });
+    .get('/ledger', async (ctx) => {
+      const datagramsLost = await parts.lostDatagrams();
+      ctx.body = { collectors: { [parts.id]: ledgerJson(parts.ledger()) }, udp: { datagrams_lost: datagramsLost } };
+    });
   const app = new Koa().use(router.routes()).use(router.allowedMethods());
   app.on('error', (error) => { parts.log.error(`A request for the collector's status failed: ${messageOf(error)}`); });
 
@@ -60,7 +65,7 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
 }
 
 /** The ledger and the sockets as Prometheus metrics, read when they are asked for. */
-function createMetrics({ ledger, connections, refused, recorder }: StatusParts): Registry {
+function createMetrics({ ledger, connections, refused, recorder, lostDatagrams }: StatusParts): Registry {
   const registry = new Registry();
   const registers = [registry];
   // Counters that are kept elsewhere: set anew at each reading.
@@ -87,6 +92,14 @@ function createMetrics({ ledger, connections, refused, recorder }: StatusParts):
   new Gauge({
     name: 'caddy_log_sink_connections', help: 'Connections that are open.', registers,
     collect() { this.set(connections.count); },
+  });
+  new Counter({
+    name: 'caddy_log_sink_udp_datagrams_lost_total', help: 'Datagrams that the kernel dropped because its buffer was full (Linux).', registers,
+    async collect() {
+      const lost = await lostDatagrams();
+      this.reset();
+      if (lost !== null) this.inc(lost);
+    },
   });
   new Counter({
     name: 'caddy_log_sink_requests_over_hosts_max_total', help: 'Requests counted under the host _other.', registers,

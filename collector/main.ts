@@ -30,6 +30,9 @@ export interface CollectorParts {
   readonly now?: () => number;
 }
 
+/** How often the log tells of datagrams that the kernel dropped, in milliseconds. */
+const lossWatchMs = 60_000;
+
 /** Starts a collector. Throws a `UsageError` when it cannot listen. */
 export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
   const { store, log, now = Date.now } = parts;
@@ -46,6 +49,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   const listeners = await listen(config.listen, {
     lineBytesMax: config.lineBytesMax,
     connectionsMax: config.connectionsMax,
+    unixMode: config.unixMode,
     connections,
     isAllowed: allowList(config.allow),
     onLine,
@@ -61,10 +65,22 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     await recorder.close();
     throw error;
   });
+  const lostDatagrams = async (): Promise<number | null> => {
+    const counts = (await Promise.all(listeners.map((listener) => listener.lost()))).filter((count) => count !== undefined);
+    return counts.length === 0 ? null : counts.reduce((sum, count) => sum + count, 0);
+  };
+  let lostBefore = 0;
+  const lossWatch = setInterval(() => {
+    void lostDatagrams().then((lost) => {
+      if (lost !== null && lost > lostBefore) log.warn("The kernel dropped log lines that came over UDP faster than they were read: they are lost. Use TCP, or raise the kernel's net.core.rmem_max.", { datagrams: lost - lostBefore });
+      lostBefore = lost ?? lostBefore;
+    });
+  }, lossWatchMs);
   const ledger = (): Ledger => ledgerOf(accounts, recorder.counts);
   const status = config.http === undefined ? undefined : await startStatusServer(config.http, {
-    id: config.id, ledger, recorder, store, log, connections, refused,
+    id: config.id, ledger, recorder, store, log, connections, refused, lostDatagrams,
   }).catch(async (error: unknown) => {
+    clearInterval(lossWatch);
     await Promise.all(listeners.map((listener) => listener.stop()));
     await recorder.close();
     throw error;
@@ -77,6 +93,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     httpUrl: status?.url,
     ledger,
     async stop() {
+      clearInterval(lossWatch);
       await Promise.all(listeners.map((listener) => listener.stop()));
       await recorder.close();
       await status?.stop();

@@ -1,5 +1,7 @@
 import { connect, type Socket } from 'node:net';
-import { mkdtempSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
@@ -72,12 +74,56 @@ test('an address that is taken stops the start, names the address and what to do
   await stopAll(listeners);
 });
 
+test('a unix socket has the mode that is set, replaces one that a dead process left, and nothing else', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'sink-'));
+  const path = join(folder, 'sink.sock');
+  const child = spawn(process.execPath, ['--eval', `require('node:net').createServer().listen(${JSON.stringify(path)}, () => console.log('listening'))`], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(child.stdout, 'data');
+  await t.throwsAsync(start([`unix://${path}`]), { instanceOf: UsageError, message: /the address is in use/ }, 'another process listens on it');
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  t.true(statSync(path).isSocket(), 'it was left behind');
+
+  const { listeners, got } = await start([`unix://${path}`]);
+  t.is(statSync(path).mode & 0o777, 0o600);
+  await send({ path }, 'line\n');
+  await until('the line came in', () => got.lines.length === 1);
+  await stopAll(listeners);
+  t.false(existsSync(path), 'a graceful stop leaves nothing behind');
+
+  writeFileSync(path, 'precious');
+  await t.throwsAsync(start([`unix://${path}`]), { instanceOf: UsageError, message: /a file of another kind/ });
+  t.is(readFileSync(path, 'utf8'), 'precious');
+});
+
+test('datagrams that the kernel dropped are known', async (t) => {
+  if (!existsSync('/proc/net/udp')) {
+    t.pass('only Linux says');
+    return;
+  }
+  const { listeners, got } = await start(['udp://127.0.0.1:0']);
+  const { port } = portOf(listeners[0]!);
+  t.is(await listeners[0]!.lost(), 0);
+  // A process of its own sends far more than the buffer holds, while this one does not read.
+  const sent = 40_000;
+  spawnSync(process.execPath, ['--eval', `
+    const socket = require('node:dgram').createSocket('udp4');
+    let left = ${sent};
+    for (let at = 0; at < ${sent}; at += 1) socket.send(Buffer.alloc(1000, 120), ${port}, '127.0.0.1', () => { left -= 1; if (left === 0) socket.close(); });
+  `]);
+  await until('every datagram is accounted for', async () => got.lines.length + (await listeners[0]!.lost())! === sent);
+  t.true(got.lines.length > 0);
+  t.true((await listeners[0]!.lost())! > 0);
+  await stopAll(listeners);
+});
+
 async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100 } = {}) {
   const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, tooLong: 0 };
   const connections = { count: 0 };
   const listeners = await listen(addresses.map(parseListenAddress), {
     lineBytesMax: 65_536,
     connectionsMax,
+    unixMode: 0o600,
     connections,
     isAllowed: allowList(allow.split(',').map(parseCidr)),
     onLine: (line) => { got.lines.push(line); },

@@ -11,6 +11,8 @@ export interface ListenOptions extends LineHandlers {
   readonly connectionsMax: number;
   /** Asked before a byte is read; not for unix sockets, which the file's mode guards. */
   readonly isAllowed: (remoteAddress: string | undefined) => boolean;
+  /** The permissions of unix sockets, such as 0o660. */
+  readonly unixMode: number;
   /** A peer that was turned away. */
   readonly onRefused: (why: 'not-allowed' | 'too-many-connections', remoteAddress: string | undefined) => void;
   /** A socket that failed; it is closed, the others go on. */
@@ -23,6 +25,8 @@ export interface ListenOptions extends LineHandlers {
 export interface Listener {
   /** With the port that was really taken. */
   readonly address: ListenAddress;
+  /** Datagrams that the kernel dropped because its buffer was full; `undefined` where it does not say, and for streams. */
+  lost(): Promise<number | undefined>;
   /** Takes no new peers, reads what has arrived, and closes without a reset. */
   stop(): Promise<void>;
 }

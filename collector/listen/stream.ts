@@ -1,4 +1,5 @@
-import { createServer, type Server, type Socket } from 'node:net';
+import { lstat, unlink } from 'node:fs/promises';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
 import { createLineSplitter } from '../lines.js';
@@ -29,11 +30,12 @@ export async function listenStream(address: Exclude<ListenAddress, { kind: 'udp'
       connections.delete(socket);
     });
   });
-  await listening(server, address);
+  await listening(server, address, options.unixMode);
   server.on('error', (error) => { options.onError(messageOf(error)); });
   const bound = server.address();
   return {
     address: address.kind !== 'unix' && bound !== null && typeof bound === 'object' ? { ...address, port: bound.port } : address,
+    lost: () => Promise.resolve(undefined),
     async stop() {
       const closed = new Promise<void>((resolve) => { server.close(() => { resolve(); }); });
       await Promise.all([...connections].map(([socket, state]) => drain(socket, state)));
@@ -72,14 +74,36 @@ async function drain(socket: Socket, state: { lastReadMs: number }): Promise<voi
   await closed;
 }
 
-async function listening(server: Server, address: Exclude<ListenAddress, { kind: 'udp' }>): Promise<void> {
+async function listening(server: Server, address: Exclude<ListenAddress, { kind: 'udp' }>, unixMode: number): Promise<void> {
+  if (address.kind === 'unix') await removeStale(address.path);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.once('listening', () => {
       server.off('error', reject);
       resolve();
     });
-    if (address.kind === 'unix') server.listen({ path: address.path });
-    else server.listen({ host: address.host || (address.family === 6 ? '::' : '0.0.0.0'), port: address.port, ipv6Only: address.family === 6 && address.host !== '' });
+    if (address.kind === 'unix') {
+      // The socket is made inside `listen`, so it never has another mode, not even for a moment.
+      const umask = process.umask(0o777 ^ unixMode);
+      server.listen({ path: address.path });
+      process.umask(umask);
+    } else {
+      server.listen({ host: address.host || (address.family === 6 ? '::' : '0.0.0.0'), port: address.port, ipv6Only: address.family === 6 && address.host !== '' });
+    }
   });
+}
+
+/** Removes a socket that a process left behind when it was killed. One that answers, or another kind of file, stays. */
+async function removeStale(path: string): Promise<void> {
+  const file = await lstat(path).catch(() => undefined);
+  if (file === undefined) return;
+  if (!file.isSocket()) throw new Error('there is a file of another kind. Remove it, or set COLLECTOR_LISTEN to another path.');
+  const answers = await new Promise<boolean>((resolve) => {
+    const probe = connect({ path }, () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once('error', () => { resolve(false); });
+  });
+  if (!answers) await unlink(path);
 }

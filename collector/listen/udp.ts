@@ -1,6 +1,7 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { setImmediate as turn } from 'node:timers/promises';
+import { readFile } from 'node:fs/promises';
 import { messageOf } from '../../shared/errors.js';
 import { createLineSplitter } from '../lines.js';
 import type { ListenAddress } from './address.js';
@@ -27,8 +28,10 @@ export async function listenUdp(address: Extract<ListenAddress, { port: number }
   socket.bind({ port: address.port, ...(address.host === '' ? {} : { address: address.host }) });
   await once(socket, 'listening'); // rejects on 'error'
   socket.on('error', (error) => { options.onError(messageOf(error)); });
+  const { port } = socket.address();
   return {
-    address: { ...address, port: socket.address().port },
+    lost: () => droppedByKernel(address.family, port),
+    address: { ...address, port },
     async stop() {
       for (let before = -1; before !== received;) {
         before = received;
@@ -40,4 +43,16 @@ export async function listenUdp(address: Extract<ListenAddress, { port: number }
       await closed;
     },
   };
+}
+
+/**
+ * What the kernel dropped of a UDP port since its socket was opened: the last column of `/proc/net/udp` (Linux, proc(5)).
+ * Datagrams that were lost on the way are not among them: nothing knows of those.
+ */
+async function droppedByKernel(family: 4 | 6, port: number): Promise<number | undefined> {
+  const table = await readFile(family === 6 ? '/proc/net/udp6' : '/proc/net/udp', 'utf8').catch(() => undefined);
+  const hexPort = port.toString(16).toUpperCase().padStart(4, '0');
+  const sockets = table?.split('\n').map((line) => line.trim().split(/\s+/)).filter(([, local]) => local?.endsWith(`:${hexPort}`));
+  if (sockets === undefined || sockets.length === 0) return undefined;
+  return sockets.reduce((sum, columns) => sum + Number(columns.at(-1)), 0);
 }
