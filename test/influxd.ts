@@ -8,13 +8,13 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import { freePort } from './ports.js';
 
 /** A running InfluxDB with an empty bucket. */
 export interface Influxd {
@@ -63,6 +63,10 @@ async function startOwn(): Promise<Influxd> {
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   let server = await launch(directory, port);
+  process.once('exit', () => {
+    server.kill('SIGKILL');
+    rmSync(directory, { recursive: true, force: true });
+  });
   const org = 'test-org';
   const setup = await call(url, undefined, 'POST', '/api/v2/setup', { username: 'test', password: randomBytes(12).toString('hex'), org, bucket: 'first' });
   const { token } = setup['auth'] as { token: string };
@@ -135,7 +139,7 @@ async function withBuckets({ url, org, token, bucketPrefix, made = [] }: { url: 
   };
 }
 
-/** Starts the process and waits until it answers. It ends with the test process. */
+/** Starts the process and waits until it answers. */
 async function launch(directory: string, port: number): Promise<ChildProcess> {
   const server = spawn(
     'influxd',
@@ -146,10 +150,9 @@ async function launch(directory: string, port: number): Promise<ChildProcess> {
     // Neither settings nor a configuration file of this machine's own InfluxDB.
     { env: { PATH: process.env['PATH'], HOME: directory, INFLUXD_CONFIG_PATH: directory }, stdio: ['ignore', 'pipe', 'pipe'] },
   );
-  process.once('exit', () => server.kill('SIGKILL'));
   let said = '';
   const listen = (text: Buffer): void => {
-    said = `${said}${text}`.slice(-4000);
+    said = (said + text.toString()).slice(-4000);
   };
   server.stdout.on('data', listen);
   server.stderr.on('data', listen);
@@ -167,15 +170,6 @@ async function launch(directory: string, port: number): Promise<ChildProcess> {
     }
     await delay(50);
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 async function call(url: string, token: string | undefined, method: string, path: string, body?: object): Promise<Record<string, unknown>> {

@@ -1,0 +1,453 @@
+/**
+ * What every store must do, whatever stands behind it: both backends run this one suite on the real thing.
+ *
+ * What a store may count on, because whoever makes an event (the decoder, the recorder) sees to it once:
+ *
+ * - `source`, `host`, `method` and `endpoint` hold no control characters and no lone surrogates, and are at most 255
+ *   characters (UTF-16 units) long;
+ * - `uri`, `userAgent`, `referrer` and the other texts hold no lone surrogates and no NUL, and are at most 64 KiB
+ *   together. Every other character, newlines included, reads back as it was written;
+ * - numbers are finite, counts are whole and at most 2^53 - 1, a status is 0 or has three digits.
+ */
+import { randomUUID } from 'node:crypto';
+import type { ExecutionContext } from 'ava';
+import fc from 'fast-check';
+import { StoreError } from '../errors.js';
+import { Histogram } from '../histogram.js';
+import { rfc3339, splitNanoseconds, type RequestEvent } from '../request-event.js';
+import { levels, rowIdEnd, type RollupRow, type Series } from '../rollup.js';
+import type { Batch, Filter, LedgerSnapshot, Store } from './store.js';
+
+/** A store to try, empty and its own: no other test sees its rows. */
+export interface StoreUnderTest {
+  readonly store: Store;
+  /** Closes the store and opens another one on the same rows, as a second start of the program does. */
+  reopen(): Promise<Store>;
+  /** Closes what is open and removes the rows. */
+  cleanup(): Promise<void>;
+}
+
+/** `test` or `test.skip` of ava. */
+export type DeclareTest = (title: string, run: (t: ExecutionContext) => Promise<void>) => void;
+
+/** Declares one test for each thing that a store must do. `open` is called anew by each of them. */
+export function runStoreContract(test: DeclareTest, name: string, open: () => Promise<StoreUnderTest>): void {
+  const declare = (title: string, run: (t: ExecutionContext, opened: StoreUnderTest) => Promise<void>): void => {
+    test(`${name}: ${title}`, async (t) => {
+      const opened = await open();
+      try {
+        await run(t, opened);
+      } finally {
+        await opened.cleanup();
+      }
+    });
+  };
+
+  declare('requests, rollup rows and the ledger read back as they were written.', async (t, { store }) => {
+    const requests = [request(), request({ timeMs: hourMs + 1, timeNs: 999_999, host: '', method: '', uri: '', endpoint: '/users/:id', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '' })];
+    const rollups = levels.map((level) => rollup({ level, windowMs: dayMs }));
+    const ledger = snapshot();
+    await store.write(batchOf({ requests, rollups, ledger }));
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10 }), requests.toReversed());
+    for (const [at, level] of levels.entries()) {
+      sameRollups(t, await store.readRollups({ fromMs: dayMs, toMs: dayMs + 86_400_000, level, filter: {} }), rollups.slice(at, at + 1));
+    }
+    t.deepEqual(await store.readLedgers({ sinceMs: 0 }), [ledger]);
+    await store.ping();
+  });
+
+  declare('rows are there after the store is closed and opened again.', async (t, opened) => {
+    const batch = batchOf({ requests: [request()], rollups: [rollup()], ledger: snapshot() });
+    await opened.store.write(batch);
+    const again = await opened.reopen();
+    await holdsOnly(t, again, batch);
+  });
+
+  declare('writing the same batch again adds nothing, after a restart neither.', async (t, opened) => {
+    const requests = Array.from({ length: 20 }, (_, index) => request({ timeNs: index, size: index }));
+    const batch = batchOf({ requests, rollups: [rollup(), rollup({ rowId: 8 })], ledger: snapshot() });
+    await opened.store.write(batch);
+    await opened.store.write(batch);
+    await holdsOnly(t, opened.store, batch);
+    const again = await opened.reopen();
+    await again.write(batch);
+    await holdsOnly(t, again, batch);
+  });
+
+  declare('an empty batch and an empty store are nothing special.', async (t, { store }) => {
+    await store.write(batchOf({}));
+    await holdsOnly(t, store, batchOf({}));
+    await store.ping();
+  });
+
+  declare('a later batch replaces a cumulative rollup row in place.', async (t, { store }) => {
+    const writer = writerOf();
+    await store.write(writer({ rollups: [rollup({ durations: [1] })] }));
+    const grown = rollup({ durations: [1, 2, 300] });
+    await store.write(writer({ rollups: [grown] }));
+    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), [grown]);
+  });
+
+  declare('rows of one window and series with another row id stand beside each other.', async (t, { store }) => {
+    const rows = [0, 1, 999_999, 1_000_000, rowIdEnd - 1].map((rowId, index) => rollup({ rowId, durations: [index + 1] }));
+    await store.write(batchOf({ rollups: rows }));
+    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rows);
+  });
+
+  declare('rows of other levels and of other series of the same window and row id are kept apart.', async (t, { store }) => {
+    const rows = [
+      ...levels.map((level) => rollup({ level, windowMs: dayMs })),
+      ...[{ source: 'app' }, { host: 'other.example' }, { method: 'PUT' }, { status: 404 }].map((other) => rollup({ windowMs: dayMs, series: { ...series, ...other } })),
+    ];
+    await store.write(batchOf({ rollups: rows }));
+    for (const level of levels) {
+      sameRollups(t, await store.readRollups({ fromMs: dayMs, toMs: dayMs + 1, level, filter: {} }), rows.filter((row) => row.level === level));
+    }
+  });
+
+  declare('10,000 requests of one series, one nanosecond apart, are all there.', async (t, { store }) => {
+    const startNs = BigInt(hourMs) * 1_000_000n + 995_000n;
+    const requests = Array.from({ length: 10_000 }, (_, index) => request({ ...splitNanoseconds(startNs + BigInt(index)), size: index }));
+    await store.write(batchOf({ requests }));
+    const read = await store.readRequests({ ...aroundHour, filter: {}, limit: 20_000 });
+    t.is(read.length, 10_000);
+    sameRequests(t, read, requests.toReversed());
+  });
+
+  declare('a batch of 12,345 requests and 6,000 rollup rows is written whole.', async (t, { store }) => {
+    const requests = Array.from({ length: 12_345 }, (_, index) => request({ timeMs: hourMs + index, status: 200 + (index % 5), host: `host-${index % 7}.example` }));
+    const rollups = Array.from({ length: 6000 }, (_, index) => rollup({ rowId: index, series: { ...series, host: `host-${index % 50}.example` }, durations: [index] }));
+    await store.write(batchOf({ requests, rollups }));
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 20_000 }), requests.toReversed());
+    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
+  });
+
+  declare('a range without rows, an empty one and a reversed one give nothing.', async (t, { store }) => {
+    await store.write(batchOf({ requests: [request()], rollups: [rollup()], ledger: snapshot() }));
+    const ranges = [
+      { fromMs: hourMs + 3_600_000, toMs: hourMs + 7_200_000 },
+      { fromMs: 0, toMs: 1000 },
+      { fromMs: hourMs, toMs: hourMs },
+      { fromMs: hourMs + 1000, toMs: hourMs - 1000 },
+    ];
+    for (const range of ranges) {
+      t.deepEqual(await store.readRequests({ ...range, filter: {}, limit: 10 }), []);
+      t.deepEqual(await store.readRollups({ ...range, level: 10, filter: {} }), []);
+    }
+    t.deepEqual(await store.readLedgers({ sinceMs: hourMs + 1 }), []);
+  });
+
+  declare('the start of a range is included and its end is not, to the nanosecond.', async (t, { store }) => {
+    const at = (timeMs: number, timeNs: number): RequestEvent => request({ timeMs, timeNs });
+    const before = at(hourMs - 1, 999_999);
+    const inside = [at(hourMs, 0), at(hourMs, 1), at(hourMs + 4999, 999_999)];
+    const after = at(hourMs + 5000, 0);
+    await store.write(batchOf({ requests: [before, ...inside, after] }));
+    sameRequests(t, await store.readRequests({ fromMs: hourMs, toMs: hourMs + 5000, filter: {}, limit: 10 }), inside.toReversed());
+  });
+
+  declare('a window is in a range when it starts in it, whatever its row id and however the range is cut.', async (t, { store }) => {
+    const rows = [-2, -1, 0, 1, 2, 3].flatMap((step) => [0, 5, rowIdEnd - 1].map((rowId) => rollup({ windowMs: hourMs + step * 10_000, rowId })));
+    await store.write(batchOf({ rollups: rows }));
+    for (const [from, to] of [[0, 20_000], [0, 10_000], [0, 1], [1, 10_000], [1, 10_001], [-1, 0], [-1, 1], [8000, 9000], [-10_000, 30_001], [-3000, 27_000]] as const) {
+      const range = { fromMs: hourMs + from, toMs: hourMs + to };
+      const wanted = rows.filter((row) => row.windowMs >= range.fromMs && row.windowMs < range.toMs);
+      sameRollups(t, await store.readRollups({ ...range, level: 10, filter: {} }), wanted, `${from} to ${to}`);
+    }
+  });
+
+  declare('every filter takes exactly the rows that it names.', async (t, { store }) => {
+    const all: Series[] = [];
+    for (const source of ['caddy', 'app', '']) {
+      for (const host of ['a.example', 'A.example', 'a.example2', '']) {
+        for (const [method, status] of [['GET', 200], ['POST', 404], ['GET', 400], ['', 499], ['GET', 500], ['GET', 0], ['GET', 101], ['GET', 599]] as const) all.push({ source, host, method, status });
+      }
+    }
+    const paths = ['/', '/a', '/a?', '/a?b=c', '/a/b', '/ab', '/a%3Fb', '', '?b'];
+    const requests = all.map((one, index) => request({ ...one, timeMs: hourMs + index, uri: paths[index % paths.length]! }));
+    const rollups = all.map((one) => rollup({ series: one }));
+    await store.write(batchOf({ requests, rollups }));
+
+    const filters: Filter[] = [
+      {}, { source: 'caddy' }, { source: '' }, { source: 'none' }, { host: 'a.example' }, { host: '' }, { method: 'GET' }, { method: '' },
+      { status: { min: 404, max: 404 } }, { status: { min: 400, max: 499 } }, { status: { min: 0, max: 0 } }, { status: { min: 0, max: 101 } },
+      { status: { min: 101, max: 101 } }, { status: { min: 1, max: 599 } }, { status: { min: 405, max: 405 } }, { status: { min: 500, max: 400 } },
+      { source: 'app', host: 'a.example', method: 'GET', status: { min: 500, max: 599 } }, { host: '*' }, { host: '%' }, { host: 'a_example' }, { host: 'a.exampl' },
+    ];
+    for (const filter of filters) {
+      const about = JSON.stringify(filter);
+      sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter }), rollups.filter((row) => takesSeries(filter, row.series)), about);
+      sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 1000 }), requests.filter((one) => takesSeries(filter, one)).toReversed(), about);
+    }
+    for (const path of ['/', '/a', '/a/b', '/ab', '/a%3Fb', '', '/none', '%', '/_']) {
+      for (const filter of [{ path }, { path, source: 'caddy', status: { min: 200, max: 499 } }]) {
+        const wanted = requests.filter((one) => takesSeries(filter, one) && (one.uri === path || one.uri.startsWith(`${path}?`)));
+        sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 1000 }), wanted.toReversed(), JSON.stringify(filter));
+      }
+    }
+  });
+
+  declare('rollup rows know no path: a filter by path is refused.', async (t, { store }) => {
+    await t.throwsAsync(store.readRollups({ ...aroundHour, level: 10, filter: { path: '/' } }), { message: /path/ });
+  });
+
+  declare('the newest requests come first, over all series, and no more than the limit.', async (t, { store }) => {
+    const requests = Array.from({ length: 200 }, (_, index) => request({ timeMs: hourMs + ((index * 7919) % 3_600_000), timeNs: index, host: `host-${index % 13}.example`, status: index % 2 === 0 ? 200 : 500 }));
+    await store.write(batchOf({ requests: requests.slice(0, 120) }));
+    await store.write(batchOf({ requests: requests.slice(120) }));
+    const newestFirst = requests.toSorted((a, b) => b.timeMs - a.timeMs || b.timeNs - a.timeNs);
+    for (const limit of [0, 1, 2, 50, 199, 200, 201]) {
+      sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit }), newestFirst.slice(0, limit), `limit ${limit}`);
+    }
+    const failed = newestFirst.filter((one) => one.status === 500);
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: { status: { min: 500, max: 599 } }, limit: 5 }), failed.slice(0, 5));
+    const host = newestFirst.filter((one) => one.host === 'host-3.example');
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: { host: 'host-3.example' }, limit: 3 }), host.slice(0, 3));
+  });
+
+  declare('a limit finds the newest requests of a range of a year, near its start too.', async (t, { store }) => {
+    const yearMs = 365 * 86_400_000;
+    const requests = [0, 1, 86_400_000, yearMs / 2, yearMs - 1].map((offsetMs) => request({ timeMs: hourMs + offsetMs }));
+    await store.write(batchOf({ requests }));
+    const newestFirst = requests.toReversed();
+    for (const limit of [1, 2, 4, 5, 100]) {
+      sameRequests(t, await store.readRequests({ fromMs: hourMs, toMs: hourMs + yearMs, filter: {}, limit }), newestFirst.slice(0, limit), `limit ${limit}`);
+    }
+  });
+
+  declare('text that means something to line protocol, Flux or SQL is only text.', async (t, { store }) => {
+    const requests = awkwardTexts.map((text, index) => {
+      const plain = text.replaceAll(/\p{Cc}/gu, '\ufffd');
+      return request({ timeMs: hourMs + index, source: plain, host: plain, method: plain, endpoint: plain, uri: text, userAgent: text, referrer: text, clientIp: text, protocol: text, tls: text });
+    });
+    const rollups = requests.map(({ source, host, method, status }, rowId) => rollup({ rowId, series: { source, host, method, status } }));
+    await store.write(batchOf({ requests, rollups }));
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), requests.toReversed());
+    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
+    const range = { fromMs: hourMs, toMs: hourMs + 1000 };
+    for (const [index, one] of requests.entries()) {
+      const filter = { source: one.source, host: one.host, method: one.method };
+      const about = JSON.stringify(one.uri);
+      const same = requests.filter(({ host }) => host === one.host);
+      sameRequests(t, await store.readRequests({ ...range, filter, limit: 1000 }), same.toReversed(), about);
+      sameRollups(t, await store.readRollups({ ...range, level: 10, filter }), rollups.filter(({ series: { host } }) => host === one.host), about);
+      const samePath = requests.filter(({ uri }) => uri === one.uri || uri.startsWith(`${one.uri}?`));
+      sameRequests(t, await store.readRequests({ ...range, filter: { path: one.uri }, limit: 1000 }), samePath.toReversed(), about);
+      t.true(samePath.includes(requests[index]!));
+    }
+  });
+
+  declare('any text reads back as it was written, and can be filtered by.', async (t, { store }) => {
+    const writer = writerOf();
+    let timeMs = hourMs;
+    const text = fc.oneof(textArbitrary({ maxLength: 300 }), fc.constantFrom(...awkwardTexts));
+    const tag = fc.oneof(textArbitrary({ maxLength: 255 }), fc.constantFrom(...awkwardTexts)).map((value) => value.replaceAll(/\p{Cc}/gu, '\ufffd').slice(0, 255).toWellFormed());
+    const texts = fc.record({ source: tag, host: tag, method: tag, endpoint: tag, uri: text, userAgent: text, referrer: text, clientIp: text, protocol: text, tls: text });
+    await fc.assert(
+      fc.asyncProperty(fc.array(texts, { minLength: 1, maxLength: 30 }), async (samples) => {
+        timeMs += 10_000;
+        const range = { fromMs: timeMs, toMs: timeMs + 10_000 };
+        const requests = samples.map((sample, index) => request({ ...sample, timeMs: timeMs + index }));
+        const rollups = requests.map(({ source, host, method, status }, rowId) => rollup({ windowMs: timeMs, rowId, series: { source, host, method, status } }));
+        await store.write(writer({ requests, rollups }));
+        sameRequests(t, await store.readRequests({ ...range, filter: {}, limit: 100 }), requests.toReversed());
+        sameRollups(t, await store.readRollups({ ...range, level: 10, filter: {} }), rollups);
+        const { source, host, method } = requests[0]!;
+        sameRollups(t, await store.readRollups({ ...range, level: 10, filter: { source, host, method } }), rollups.filter((row) => takesSeries({ source, host, method }, row.series)));
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  declare('texts of 64 KiB read back whole.', async (t, { store }) => {
+    const requests = [
+      request({ timeMs: hourMs, uri: `/${'u'.repeat(65_000)}` }),
+      request({ timeMs: hourMs + 1, userAgent: '€'.repeat(21_000) }),
+      request({ timeMs: hourMs + 2, referrer: '"\\\n '.repeat(16_000) }),
+      request({ timeMs: hourMs + 3, source: '€'.repeat(255), host: '\\'.repeat(255), method: ' '.repeat(255), endpoint: ',='.repeat(127) }),
+    ];
+    await store.write(batchOf({ requests }));
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10 }), requests.toReversed());
+  });
+
+  declare('statuses that are no answer, and numbers at their limits, are kept exactly.', async (t, { store }) => {
+    const numbers = [
+      { status: 0, durationMs: 0, size: 0, bytesRead: 0 },
+      { status: 101, durationMs: 86_400_000.123456, size: Number.MAX_SAFE_INTEGER, bytesRead: Number.MAX_SAFE_INTEGER },
+      { status: 599, durationMs: 1e-6, size: 1, bytesRead: 1 },
+      { status: 999, durationMs: 0.1 + 0.2, size: 2 ** 32, bytesRead: 2 ** 31 },
+      { status: 100, durationMs: 1e21, size: 5, bytesRead: 5 },
+    ];
+    const requests = numbers.map((one, index) => request({ ...one, timeMs: hourMs + index }));
+    const rollups = numbers.map(({ status, durationMs, size }, rowId) => ({ ...rollup({ rowId, series: { ...series, status } }), count: size, sizeSum: size, durationSumMs: durationMs, durationMaxMs: durationMs }));
+    await store.write(batchOf({ requests, rollups }));
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10 }), requests.toReversed());
+    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
+  });
+
+  declare('the newest ledger of each collector is read, as a whole.', async (t, { store }) => {
+    const writer = writerOf();
+    const oldA = snapshot({ collector: 'a', timeMs: hourMs, rejected: { 'not-json': 3, 'too-long': 1 } });
+    const newA = snapshot({ collector: 'a', timeMs: hourMs + 5000, received: 200, rejected: { 'not-json': 4 }, dropped: {}, lastLineMs: null });
+    const onlyB = snapshot({ collector: 'b, "the other" =\\', timeMs: hourMs + 1000, received: Number.MAX_SAFE_INTEGER });
+    const sorted = (rows: LedgerSnapshot[]): LedgerSnapshot[] => rows.toSorted((x, y) => (x.collector < y.collector ? -1 : 1));
+    await store.write(writer({ ledger: oldA }));
+    await store.write(writer({ ledger: onlyB }));
+    t.deepEqual(sorted(await store.readLedgers({ sinceMs: hourMs })), [oldA, onlyB]);
+    await store.write(writer({ ledger: newA }));
+    t.deepEqual(sorted(await store.readLedgers({ sinceMs: hourMs })), [newA, onlyB]);
+    t.deepEqual(sorted(await store.readLedgers({ sinceMs: hourMs + 1001 })), [newA]);
+    t.deepEqual(sorted(await store.readLedgers({ sinceMs: hourMs + 5000 })), [newA]);
+    t.deepEqual(sorted(await store.readLedgers({ sinceMs: hourMs + 5001 })), []);
+  });
+
+  declare('a ledger of the last second is found among those of today.', async (t, { store }) => {
+    const ledger = snapshot({ timeMs: Date.now() });
+    await store.write(batchOf({ ledger }));
+    t.deepEqual(await store.readLedgers({ sinceMs: ledger.timeMs - 600_000 }), [ledger]);
+  });
+
+  declare('reads and writes can run at the same time.', async (t, { store }) => {
+    const writer = writerOf();
+    const requests = Array.from({ length: 300 }, (_, index) => request({ timeNs: index }));
+    const running: Promise<unknown>[] = [];
+    for (let at = 0; at < requests.length; at += 100) {
+      running.push(store.write(writer({ requests: requests.slice(at, at + 100), rollups: [rollup({ rowId: at })], ledger: snapshot({ timeMs: hourMs + at }) })));
+      running.push(store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), store.readRollups({ ...aroundHour, level: 10, filter: {} }), store.readLedgers({ sinceMs: 0 }), store.ping());
+    }
+    await Promise.all(running);
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), requests.toReversed());
+    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), [0, 100, 200].map((rowId) => rollup({ rowId })));
+    t.deepEqual(await store.readLedgers({ sinceMs: 0 }), [snapshot({ timeMs: hourMs + 200 })]);
+  });
+
+  declare('closing waits for the writes under way, can be repeated, and everything after it says that the store is closed.', async (t, opened) => {
+    const { store } = opened;
+    const batch = batchOf({ requests: [request()], rollups: [rollup()], ledger: snapshot() });
+    const writing = store.write(batch);
+    await store.close();
+    await writing;
+    await store.close();
+    const uses: [string, () => Promise<unknown>][] = [
+      ['write', () => store.write(batchOf({ requests: [request()] }))],
+      ['readRollups', () => store.readRollups({ ...aroundHour, level: 10, filter: {} })],
+      ['readRequests', () => store.readRequests({ ...aroundHour, filter: {}, limit: 1 })],
+      ['readLedgers', () => store.readLedgers({ sinceMs: 0 })],
+      ['ping', () => store.ping()],
+    ];
+    for (const [use, run] of uses) {
+      const error = await t.throwsAsync(run(), { instanceOf: StoreError, message: /closed/ }, use);
+      t.is(error.action, 'stop', use);
+    }
+    await holdsOnly(t, await opened.reopen(), batch);
+  });
+}
+
+/** 20:00 on an autumn evening, and the midnight before it: a start of windows of every level. */
+const dayMs = Date.UTC(2026, 10, 23);
+const hourMs = Date.UTC(2026, 10, 23, 20);
+const aroundHour = { fromMs: hourMs - 3_600_000, toMs: hourMs + 3_600_000 };
+
+const series: Series = { source: 'caddy', host: 'shop.example', method: 'GET', status: 200 };
+
+/** Each with a meaning of its own somewhere: in line protocol, Flux, SQL, CSV, JSON, LIKE or a regular expression. */
+const awkwardTexts = [
+  '', ' ', '  ', ' lead and trail ', '"', '""', '"quoted"', "'", "''", '\\', '\\\\', '\\\\\\', 'end\\', '\\,', '\\ ', '\\=', '\\\\,', 'a\\,b', '\\"', '"\\', '\\n', '\\\\n', '\\x41', '\\u0041',
+  ',', ',,', '=', 'a=b,c=d', 'a b', '$', '${1}', '${r.host}', '$"', '$\\', '$${', '$") |> drop() //', '{', '}', '{}', '#', '# comment', '//', '/* */', '--', ';', '|>', '`', '~', '!', '@', '^', '&', '*', '(', ')', '[', ']', '<', '>', '?', '/', '.*', '^$', '%', '_', '%s', '%25', '%00', '\\%', '\\_',
+  "'; DROP TABLE requests; --", '"; DROP TABLE requests; --', '")\n|> drop()', '") |> yield(name: "x")', '" or true or "', "' OR '1'='1", '$$', '$1', '?1', ':name', '@name',
+  '\n', '\r', '\r\n', '\n\n', 'a\nb', 'a\rb', 'a\r\nb', '\ta\t', '\v\f', '\u0001', '\u001b[31m', '\u007f', '\u0080', '\u0085', '\u00a0', '\u00ad', '\u200b', '\u2028', '\u2029', '\ufeff', 'a\ufeffb', '\ufffd', '\uffff', '\u{10ffff}',
+  'é', 'e\u0301', 'ünïcödé', 'пример.рф', '例え.jp', 'مثال', '🙂', '👩‍👩‍👧‍👦', '🏳️‍🌈', 'ß', 'İ', 'null', 'NULL', 'undefined', 'true', 'false', 'NaN', '0', '1i', '-0', '1e999', '_other', '__proto__', 'constructor', 'time', '_time', '_value', '_field', '_measurement',
+  'a,b\nc,d', '#datatype,string', 'x\r\n\r\n#group,true', '"a""b"', '{"json": "\\u0000"}', '<script>alert(1)</script>',
+];
+
+function textArbitrary({ maxLength }: { maxLength: number }): fc.Arbitrary<string> {
+  const special = fc.constantFrom('\\', '"', "'", ',', '=', ' ', '\n', '\r', '\t', '$', '{', '}', '%', '_', '?', '/');
+  return fc.string({ unit: fc.oneof({ weight: 2, arbitrary: special }, fc.string({ unit: 'binary', minLength: 1, maxLength: 1 })), maxLength }).map((text) => text.slice(0, maxLength).toWellFormed().replaceAll('\0', '\ufffd'));
+}
+
+function request(part: Partial<RequestEvent> = {}): RequestEvent {
+  return {
+    ...series, timeMs: hourMs, timeNs: 0, durationMs: 6.3125, size: 1234, bytesRead: 56, uri: '/path?query=1', endpoint: '',
+    clientIp: '192.0.2.0', userAgent: 'Mozilla/5.0 (X11; Linux x86_64)', referrer: 'https://example.org/', protocol: 'HTTP/2.0', tls: 'TLS 1.3', ...part,
+  };
+}
+
+function rollup({ durations = [0.5, 12, 12, 4000], ...part }: Partial<RollupRow> & { durations?: readonly number[] } = {}): RollupRow {
+  const histogram = new Histogram();
+  for (const duration of durations) histogram.add(duration);
+  return {
+    level: 10, windowMs: hourMs, rowId: 7, series, count: durations.length, durationSumMs: durations.reduce((sum, duration) => sum + duration, 0),
+    durationMaxMs: Math.max(0, ...durations), sizeSum: 99, histogram, ...part,
+  };
+}
+
+function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
+  return {
+    collector: 'edge-1', timeMs: hourMs, received: 100, accepted: 80, runtime: 10, rejected: { 'not-json': 6, 'too-long': 1 }, dropped: { 'memory-full': 3 },
+    stored: 70, spooled: 5, inMemory: 4, deadLettered: 1, lastLineMs: hourMs - 1, ...part,
+  };
+}
+
+/** Makes the batches of one writer. */
+function writerOf(): (parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'ledger'>>) => Batch {
+  const writer = randomUUID();
+  let sequence = 0;
+  return ({ requests = [], rollups = [], ledger }) => {
+    sequence += 1;
+    return { writer, sequence, requests, rollups, ledger };
+  };
+}
+
+/** The first batch of a new writer. */
+function batchOf(parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'ledger'>>): Batch {
+  return writerOf()(parts);
+}
+
+async function holdsOnly(t: ExecutionContext, store: Store, { requests, rollups, ledger }: Batch): Promise<void> {
+  sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), requests.toReversed());
+  sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
+  t.deepEqual(await store.readLedgers({ sinceMs: 0 }), ledger === undefined ? [] : [ledger]);
+}
+
+function takesSeries({ source, host, method, status }: Filter, one: Series): boolean {
+  return (
+    (source === undefined || one.source === source) &&
+    (host === undefined || one.host === host) &&
+    (method === undefined || one.method === method) &&
+    (status === undefined || (one.status >= status.min && one.status <= status.max))
+  );
+}
+
+/** The same requests in the same order. */
+function sameRequests(t: ExecutionContext, read: readonly RequestEvent[], wanted: readonly RequestEvent[], about?: string): void {
+  sameTexts(t, read.map(describeRequest), wanted.map(describeRequest), about);
+}
+
+/** The same rows in any order. */
+function sameRollups(t: ExecutionContext, read: readonly RollupRow[], wanted: readonly RollupRow[], about?: string): void {
+  sameTexts(t, read.map(describeRollup).toSorted(), wanted.map(describeRollup).toSorted(), about);
+}
+
+/** One short assertion: a diff of ten thousand rows, or of 64 KiB, helps nobody. */
+function sameTexts(t: ExecutionContext, read: readonly string[], wanted: readonly string[], about?: string): void {
+  t.is(read.length, wanted.length, about);
+  const row = wanted.findIndex((text, index) => text !== read[index]);
+  const [readRow = '', wantedRow = ''] = [read[row], wanted[row]];
+  let at = 0;
+  while (at < wantedRow.length && readRow[at] === wantedRow[at]) at += 1;
+  const near = (text: string): string => text.slice(Math.max(0, at - 40), at + 40);
+  t.is(near(readRow), near(wantedRow), about);
+}
+
+function describeRequest(event: RequestEvent): string {
+  const known: Record<keyof RequestEvent, unknown> = {
+    timeMs: event.timeMs, timeNs: event.timeNs, source: event.source, host: event.host, method: event.method, status: event.status, durationMs: event.durationMs,
+    size: event.size, bytesRead: event.bytesRead, uri: event.uri, endpoint: event.endpoint, clientIp: event.clientIp, userAgent: event.userAgent,
+    referrer: event.referrer, protocol: event.protocol, tls: event.tls,
+  };
+  return `${rfc3339(event)} ${JSON.stringify(known)} ${Object.keys(event).length}`;
+}
+
+function describeRollup({ level, windowMs, rowId, series: { source, host, method, status }, count, durationSumMs, durationMaxMs, sizeSum, histogram }: RollupRow): string {
+  return JSON.stringify({ level, windowMs, rowId, source, host, method, status, count, durationSumMs, durationMaxMs, sizeSum, total: histogram.total, histogram: histogram.pack() });
+}

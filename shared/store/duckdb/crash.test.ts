@@ -1,0 +1,115 @@
+/** What is in the file after the process or the disk failed: whole batches, each once. The writer is a process of its own. */
+import { execFile, spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import test from 'ava';
+import { createLog } from '../../log.js';
+import { duckdbBatch } from '../../../test/duckdb-writer.js';
+import type { Store } from '../store.js';
+import { openDuckdbStore } from './duckdb-store.js';
+
+const dayMs = 86_400_000;
+const { requestsPerBatch } = duckdbBatch(1);
+
+test('after kill -9 in the middle of writes every batch that was taken is there, and no batch in part.', async (t) => {
+  const { path, cleanup } = await emptyFolder();
+  const writer = startWriter(path);
+  let taken = 0;
+  for await (const line of writer.lines) {
+    taken = Number(line.split(' ')[1]);
+    if (taken === 25) writer.process.kill('SIGKILL');
+  }
+
+  const store = await open(path);
+  const after = await totals(store);
+  const batches = after.requests / requestsPerBatch;
+  t.true(batches === taken || batches === taken + 1, `${taken} batches were said to be taken, ${after.requests} requests are there`);
+  t.is(after.counted, after.requests);
+
+  await store.write(duckdbBatch(batches));
+  t.deepEqual(await totals(store), after, 'the last batch, sent again, is known');
+  await store.write(duckdbBatch(batches + 1));
+  t.deepEqual(await totals(store), { requests: after.requests + requestsPerBatch, counted: after.requests + requestsPerBatch });
+  await store.close();
+  await cleanup();
+});
+
+(process.platform === 'linux' ? test : test.skip)('while the disk is full writes say retry; when it has space again they go through, each once.', async (t) => {
+  const { path, cleanup } = await emptyFolder();
+  // A limit on the size of files fails writes as a full disk does, and needs no rights.
+  const writer = startWriter(path, ['prlimit', '--fsize=1000000:']);
+  let taken = 0;
+  let refused = 0;
+  for await (const line of writer.lines) {
+    const [word, number, action] = line.split(' ');
+    if (word === 'taken') {
+      taken = Number(number);
+      if (refused > 0 && taken > 40) writer.process.kill('SIGKILL');
+    } else {
+      refused += 1;
+      t.is(action, 'retry', line);
+      if (refused === 5) await promisify(execFile)('prlimit', [`--pid=${writer.process.pid}`, '--fsize=unlimited:']);
+    }
+  }
+  t.true(refused >= 5);
+
+  const store = await open(path);
+  const { requests, counted } = await totals(store);
+  const batches = requests / requestsPerBatch;
+  t.true(batches === taken || batches === taken + 1, `${taken} batches were said to be taken, ${requests} requests are there`);
+  t.is(counted, requests);
+  await store.close();
+  await cleanup();
+});
+
+test('a reader never sees a batch in part.', async (t) => {
+  const { path, cleanup } = await emptyFolder();
+  const store = await open(path);
+  let writing = true;
+  let reads = 0;
+  const readOn = async (): Promise<void> => {
+    while (writing) {
+      const { requests } = await totals(store);
+      if (requests % requestsPerBatch !== 0) t.fail(`${requests} requests are there, with ${requestsPerBatch} in a batch`);
+      const counts = (await store.readRollups({ ...everything, level: 60 })).map(({ count }) => count);
+      if (new Set(counts).size > 1) t.fail(`the rows of one batch say ${counts.join(' and ')}`);
+      reads += 1;
+    }
+  };
+  const reading = [readOn(), readOn()];
+  for (let sequence = 1; sequence <= 15; sequence += 1) await store.write(duckdbBatch(sequence));
+  writing = false;
+  await Promise.all(reading);
+  t.true(reads > 0);
+  t.is((await totals(store)).requests, 15 * requestsPerBatch);
+  await store.close();
+  await cleanup();
+});
+
+const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
+
+async function totals(store: Store): Promise<{ requests: number; counted: number }> {
+  const requests = (await store.readRequests({ ...everything, limit: 1_000_000 })).length;
+  const [row] = await store.readRollups({ ...everything, level: 10 });
+  return { requests, counted: row?.count ?? 0 };
+}
+
+function open(path: string): Promise<Store> {
+  return openDuckdbStore({ path, retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs } }, { log: createLog('store') });
+}
+
+async function emptyFolder(): Promise<{ path: string; cleanup: () => Promise<void> }> {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  return { path: join(folder, 'requests.duckdb'), cleanup: () => rm(folder, { recursive: true }) };
+}
+
+/** A process that writes batch after batch: see `duckdb-writer.ts`. */
+function startWriter(path: string, prefix: readonly string[] = []) {
+  const [command, ...args] = [...prefix, process.execPath, fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path];
+  const child = spawn(command!, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  return { process: child, lines: createInterface({ input: child.stdout }) };
+}

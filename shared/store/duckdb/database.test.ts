@@ -1,0 +1,121 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { DuckDBInstance } from '@duckdb/node-api';
+import test, { type ExecutionContext } from 'ava';
+import { StoreError } from '../../errors.js';
+import { createLog } from '../../log.js';
+import { duckdbBatch } from '../../../test/duckdb-writer.js';
+import type { Store } from '../store.js';
+import { openDatabase } from './database.js';
+import { openDuckdbStore } from './duckdb-store.js';
+import { schemaVersion } from './schema.js';
+
+test('a file that another process has open is refused with that process and what to do, and opens once it is gone.', async (t) => {
+  const { folder, cleanup } = await emptyFolder();
+  const path = join(folder, 'requests.duckdb');
+  const other = spawn(process.execPath, [fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(createInterface({ input: other.stdout }), 'line');
+  const error = await refused(t, path);
+  t.regex(error.message, new RegExp(`PID ${other.pid}\\b`));
+  t.regex(error.message, /one process at a time.*Stop that process, or set STORE/s);
+  other.kill('SIGKILL');
+  await once(other, 'exit');
+  await (await open(path)).close();
+  await cleanup();
+});
+
+test('a second opening by the same process is refused, and the first goes on.', async (t) => {
+  const { folder, cleanup } = await emptyFolder();
+  const path = join(folder, 'requests.duckdb');
+  const store = await open(path);
+  t.regex((await refused(t, path)).message, /this process has it open already/);
+  await store.write(duckdbBatch(1));
+  await store.close();
+  await (await open(path)).close();
+  await cleanup();
+});
+
+test('the folder and the files are made for their owner alone, the log too.', async (t) => {
+  const { folder, cleanup } = await emptyFolder();
+  const path = join(folder, 'new', 'data', 'requests.duckdb');
+  const store = await open(path);
+  await store.write(duckdbBatch(1));
+  t.is(await modeOf(join(folder, 'new', 'data')), '700');
+  t.deepEqual(await Promise.all([path, `${path}.wal`].map(modeOf)), ['600', '600']);
+  await store.close();
+  t.deepEqual(await readdir(join(folder, 'new', 'data')), ['requests.duckdb'], 'closing leaves no log to replay');
+  await cleanup();
+});
+
+test('what cannot be a database is refused, and left as it is.', async (t) => {
+  const { folder, cleanup } = await emptyFolder();
+  const text = join(folder, 'text');
+  await writeFile(text, 'Not a database. '.repeat(1000));
+  t.regex((await refused(t, text)).message, /not a DuckDB database.*Move it away, or set STORE/s);
+  t.is(await readFile(text, 'utf8'), 'Not a database. '.repeat(1000));
+
+  await mkdir(join(folder, 'folder'));
+  t.regex((await refused(t, join(folder, 'folder'))).message, /it is a folder/);
+  t.regex((await refused(t, join(text, 'below', 'a-file'))).message, /ENOTDIR.*can be written/s);
+
+  const damaged = join(folder, 'damaged.duckdb');
+  await (await open(damaged)).close();
+  const bytes = await readFile(damaged);
+  await writeFile(damaged, bytes.fill(7, 4096, 20_000));
+  t.regex((await refused(t, damaged)).message, /it is damaged.*Put back a copy/s);
+  await cleanup();
+});
+
+test('tables of a newer program are refused.', async (t) => {
+  const { folder, cleanup } = await emptyFolder();
+  const path = join(folder, 'requests.duckdb');
+  await (await open(path)).close();
+  const instance = await DuckDBInstance.create(path);
+  const connection = await instance.connect();
+  await connection.run('UPDATE store_schema SET version = $1', [schemaVersion + 1]);
+  connection.closeSync();
+  instance.closeSync();
+  t.regex((await refused(t, path)).message, /tables have version 2.*knows version 1.*Upgrade/s);
+  await cleanup();
+});
+
+test('SQL can reach no other file, and cannot allow itself to.', async (t) => {
+  const { folder, cleanup } = await emptyFolder();
+  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20 });
+  const elsewhere = join(folder, 'elsewhere');
+  await writeFile(elsewhere, 'text');
+  for (const sql of [`SELECT * FROM read_text('${elsewhere}')`, `COPY request_metrics TO '${elsewhere}'`, `ATTACH '${elsewhere}.duckdb'`, 'INSTALL httpfs', 'LOAD httpfs', 'SET enable_external_access = true', "SET memory_limit = '1TB'"]) {
+    await t.throwsAsync(database.reading[0]!.run(sql), { message: /disabled|locked|Cannot/ }, sql);
+  }
+  // More rows than the memory holds are still sorted: in files of DuckDB's own, beside the database.
+  const sorted = await database.reading[1]!.run('SELECT count(*) FROM (SELECT a, row_number() OVER (ORDER BY b) FROM (SELECT range a, md5(range::VARCHAR) b FROM range(1000000)))');
+  t.deepEqual(await sorted.getRows(), [[1_000_000n]]);
+  database.close();
+  await cleanup();
+});
+
+function open(path: string): Promise<Store> {
+  return openDuckdbStore({ path, retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 } }, { log: createLog('store') });
+}
+
+/** Opens what must not open; the error says to stop and names the file. */
+async function refused(t: ExecutionContext, path: string): Promise<StoreError> {
+  const error = await t.throwsAsync(open(path), { instanceOf: StoreError });
+  t.is(error!.action, 'stop');
+  t.true(error!.message.includes(path), error!.message);
+  return error!;
+}
+
+async function modeOf(path: string): Promise<string> {
+  return ((await stat(path)).mode & 0o777).toString(8);
+}
+
+async function emptyFolder(): Promise<{ folder: string; cleanup: () => Promise<void> }> {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  return { folder, cleanup: () => rm(folder, { recursive: true }) };
+}

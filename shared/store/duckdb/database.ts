@@ -1,0 +1,104 @@
+import { chmod, mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { DuckDBInstance, type DuckDBConnection } from '@duckdb/node-api';
+import { messageOf, StoreError } from '../../errors.js';
+import { prepareSchema } from './schema.js';
+import { createBatchWriter, type BatchWriter } from './write-batch.js';
+
+/** An open DuckDB file with its connections. */
+export interface Database {
+  /** For writes, one at a time. */
+  readonly writing: DuckDBConnection;
+  readonly batches: BatchWriter;
+  /** For reads, one at a time each. */
+  readonly reading: readonly DuckDBConnection[];
+  /** Writes everything into the file, so that the next start has no log to replay. */
+  checkpoint(): Promise<void>;
+  /** Lets go of the file. Nothing may be under way on the connections. */
+  close(): void;
+}
+
+/**
+ * Two reads at a time. Each takes one of the four threads that Node has for all blocking work, and writes must never wait
+ * for one.
+ */
+const readingConnections = 2;
+
+/**
+ * Opens the file, makes it and its folder where they are missing (only their owner may read them), and brings the tables
+ * to this program's version. Throws a `StoreError` ('stop') that says what to do.
+ */
+export async function openDatabase(path: string, { memoryBytesMax }: { memoryBytesMax: number }): Promise<Database> {
+  let instance: DuckDBInstance | undefined;
+  try {
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    instance = await DuckDBInstance.create(path, settings(memoryBytesMax));
+    await protectFiles(path);
+    const writing = await instance.connect();
+    await prepareSchema(writing, path);
+    await writing.run('SET lock_configuration = true');
+    const batches = await createBatchWriter(writing);
+    const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));
+    const opened = instance;
+    return {
+      writing, batches, reading,
+      async checkpoint() {
+        await writing.run('CHECKPOINT');
+      },
+      close() {
+        for (const connection of [writing, ...reading]) connection.closeSync();
+        opened.closeSync();
+      },
+    };
+  } catch (error) {
+    instance?.closeSync();
+    throw openError(path, error);
+  }
+}
+
+/**
+ * Lets only the owner read the file and the log beside it, which DuckDB makes anew after each checkpoint. The files of
+ * another owner are left as that one wants them.
+ */
+export async function protectFiles(path: string): Promise<void> {
+  for (const file of [path, `${path}.wal`]) {
+    await chmod(file, 0o600).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT' && error.code !== 'EPERM') throw error;
+    });
+  }
+}
+
+/** See https://duckdb.org/docs/stable/configuration/overview. SQL can reach nothing but this file, whoever writes it. */
+function settings(memoryBytesMax: number): Record<string, string> {
+  return {
+    memory_limit: `${memoryBytesMax}B`,
+    threads: '2',
+    autoinstall_known_extensions: 'false',
+    autoload_known_extensions: 'false',
+    enable_external_access: 'false',
+  };
+}
+
+function openError(path: string, error: unknown): StoreError {
+  if (error instanceof StoreError) return error;
+  const text = messageOf(error);
+  const stop = (why: string, what: string): StoreError => new StoreError('stop', `Cannot open the DuckDB file ${path}: ${why}. ${what}`, { cause: error });
+  const elsewhere = 'or set STORE to another file, such as STORE=duckdb:data/other.duckdb.';
+  if (text.includes('Could not set lock on file')) {
+    const holder = /Conflicting lock is held in (.+?) ?\(PID (\d+)/.exec(text);
+    const who = holder ? `another process (${holder[1]}, PID ${holder[2]})` : 'another process';
+    return stop(`${who} has it open, and DuckDB lets one process at a time use a file`, `Stop that process, ${elsewhere} A collector and a web app in separate processes need STORE=influxdb.`);
+  }
+  if (text.includes('not a valid DuckDB database file')) return stop('it is there, but it is not a DuckDB database', `Move it away, ${elsewhere}`);
+  if (/Is a directory/i.test(text)) return stop('it is a folder', `Name a file in it, ${elsewhere}`);
+  if (text.includes('Trying to read a database file with version number')) return stop('a newer DuckDB wrote it', `Upgrade this program, ${elsewhere}`);
+  if (/Corrupt|checksum|Could not read enough bytes|Serialization Error|INTERNAL Error|replaying WAL/i.test(text)) {
+    return stop(`it is damaged (${firstLine(text)})`, `Put back a copy of it and of ${path}.wal, or move both away to begin anew.`);
+  }
+  if (/Permission denied|EACCES|EPERM|EROFS|Read-only file system/i.test(text)) return stop(`no permission (${firstLine(text)})`, `Let this user write the file and its folder, ${elsewhere}`);
+  return stop(firstLine(text), `See that the file and its folder can be written and that the disk has space, ${elsewhere}`);
+}
+
+function firstLine(text: string): string {
+  return text.split('\n', 1)[0]!.replace(/\.$/, '');
+}

@@ -1,0 +1,225 @@
+import { resolve } from 'node:path';
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { messageOf, StoreError } from '../../errors.js';
+import type { Log } from '../../log.js';
+import type { Store } from '../store.js';
+import { openDatabase, protectFiles, type Database } from './database.js';
+import { readLedgers, readRequests, readRollups } from './queries.js';
+import { deleteSteps, type Retention } from './retention.js';
+
+/** Which file, and how much it may take. */
+export interface DuckdbOptions {
+  /** The file; made with its folder when it is not there. */
+  readonly path: string;
+  readonly retention: Retention;
+  /** What DuckDB may hold in memory, in bytes; 256 MiB by default. Beyond it, DuckDB uses files beside the database. */
+  readonly memoryBytesMax?: number;
+}
+
+/** What is old is deleted when the store is opened and every so often from then on. */
+const retentionEveryMs = 600_000;
+
+/** The files that this process has open: DuckDB's lock keeps out other processes, but not a second opening by the same one. */
+const openPaths = new Set<string>();
+
+/**
+ * The embedded store: one DuckDB file, for one process. A batch is a transaction; batches are written one after another,
+ * and reads see all of a batch or nothing of it.
+ *
+ * After a full disk or a failing one DuckDB refuses all further work: then the file is opened anew before the next use,
+ * and what cannot be done meanwhile throws 'retry'.
+ *
+ * Throws a `StoreError` ('stop') when the file cannot be used.
+ */
+export async function openDuckdbStore({ path: pathText, retention, memoryBytesMax = 256 * 2 ** 20 }: DuckdbOptions, { log, now = Date.now }: { log: Log; now?: () => number }): Promise<Store> {
+  const path = resolve(pathText);
+  const description = `DuckDB file ${path}`;
+  if (openPaths.has(path)) throw new StoreError('stop', `Cannot open the ${description}: this process has it open already. Use the store that is open.`);
+  openPaths.add(path);
+
+  /** `undefined` while the file has to be opened anew. */
+  let database: Database | undefined;
+  try {
+    database = await openDatabase(path, { memoryBytesMax });
+  } catch (error) {
+    openPaths.delete(path);
+    throw error;
+  }
+  let closing: Promise<void> | undefined;
+
+  /** Everything that writes, and opening anew, one after another. */
+  let lastWrite: Promise<unknown> = Promise.resolve();
+  const inTurn = <Result>(run: () => Promise<Result>): Promise<Result> => {
+    const result = lastWrite.then(run);
+    lastWrite = result.catch(() => undefined);
+    return result;
+  };
+
+  const readers = createReaders();
+  readers.open(database.reading);
+
+  /** The database, opened anew when it has to be. Only in turn. */
+  const usable = async (action: string): Promise<Database> => {
+    if (database !== undefined) return database;
+    try {
+      database = await openDatabase(path, { memoryBytesMax });
+    } catch (error) {
+      throw new StoreError('retry', `Cannot ${action} the ${description} yet: it could not be opened anew after an error. ${messageOf(error)}`, { cause: error });
+    }
+    readers.open(database.reading);
+    log.info(`The ${description} is open again.`);
+    return database;
+  };
+
+  /** Lets go of a database that an error has left unusable. Only in turn. */
+  const abandon = async (broken: Database): Promise<void> => {
+    database = undefined;
+    await readers.close();
+    broken.close();
+  };
+
+  /** Runs what writes; on an error nothing of it is left. */
+  const write = <Result>(action: string, run: (database: Database) => Promise<Result>): Promise<Result> => inTurn(async () => {
+    const current = await usable(action);
+    try {
+      return await run(current);
+    } catch (error) {
+      if (!(await isUsableAfterRollback(current.writing))) await abandon(current);
+      throw storeError(action, description, error);
+    }
+  });
+
+  const read = async <Result>(run: (connection: DuckDBConnection) => Promise<Result>): Promise<Result> => {
+    refuseWhenClosed('read');
+    if (database === undefined) await inTurn(async () => await usable('read'));
+    try {
+      return await readers.use(run);
+    } catch (error) {
+      throw storeError('read', description, error);
+    }
+  };
+
+  const refuseWhenClosed = (action: string): void => {
+    if (closing !== undefined) throw new StoreError('stop', `Cannot ${action} the ${description}: the store is closed. Open it again.`);
+  };
+
+  const deleteOld = async (): Promise<void> => {
+    try {
+      for (const step of deleteSteps(retention, now())) {
+        let deleted: number;
+        do {
+          if (closing !== undefined) return;
+          deleted = await write('delete old rows from', async ({ writing }) => await step(writing));
+        } while (deleted > 0);
+      }
+    } catch (error) {
+      log.warn(`Old rows are still there; the next try is in ${retentionEveryMs / 60_000} minutes.`, { error: messageOf(error) });
+    }
+  };
+  void deleteOld();
+  const retentionTimer = setInterval(() => void deleteOld(), retentionEveryMs).unref();
+
+  const close = async (): Promise<void> => {
+    clearInterval(retentionTimer);
+    await inTurn(async () => {
+      try {
+        if (database === undefined) return;
+        await readers.close();
+        // Without it nothing is lost: the next start replays the log.
+        await database.checkpoint().catch((error: unknown) => { log.warn(`The ${description} was closed without a checkpoint.`, { error: messageOf(error) }); });
+        database.close();
+        database = undefined;
+      } finally {
+        openPaths.delete(path);
+      }
+    });
+  };
+
+  return {
+    description,
+    async write(batch) {
+      refuseWhenClosed('write to');
+      await write('write to', async ({ batches }) => {
+        await batches.write(batch, now());
+        await protectFiles(path);
+      });
+    },
+    readRollups: (query) => read((connection) => readRollups(connection, query)),
+    readRequests: (query) => read((connection) => readRequests(connection, query)),
+    readLedgers: (query) => read((connection) => readLedgers(connection, query)),
+    async ping() {
+      await read(async (connection) => await connection.run('SELECT version FROM store_schema'));
+    },
+    close: () => closing ??= close(),
+  };
+}
+
+/** Hands out connections for reading, each to one user at a time; the others wait in line. */
+interface Readers {
+  open(connections: readonly DuckDBConnection[]): void;
+  use<Result>(run: (connection: DuckDBConnection) => Promise<Result>): Promise<Result>;
+  /** Takes all connections back: resolves when the reads under way and in line have ended. From then on `use` throws. */
+  close(): Promise<void>;
+}
+
+function createReaders(): Readers {
+  let idle: DuckDBConnection[] = [];
+  let total = 0;
+  const waiting: ((connection: DuckDBConnection) => void)[] = [];
+  let whenAllIdle: (() => void) | undefined;
+
+  const giveBack = (connection: DuckDBConnection): void => {
+    const next = waiting.shift();
+    if (next === undefined) idle.push(connection);
+    else next(connection);
+    if (idle.length === total) whenAllIdle?.();
+  };
+
+  return {
+    open(connections) {
+      total = connections.length;
+      idle = [...connections];
+    },
+    async use(run) {
+      if (total === 0) throw new Error('the file is being opened anew');
+      const connection = idle.pop() ?? await new Promise<DuckDBConnection>((take) => { waiting.push(take); });
+      try {
+        return await run(connection);
+      } finally {
+        giveBack(connection);
+      }
+    },
+    async close() {
+      if (idle.length < total) await new Promise<void>((resolve) => { whenAllIdle = resolve; });
+      whenAllIdle = undefined;
+      idle = [];
+      total = 0;
+    },
+  };
+}
+
+/** Whether the connection can go on; an open transaction is rolled back. */
+async function isUsableAfterRollback(connection: DuckDBConnection): Promise<boolean> {
+  try {
+    await connection.run('ROLLBACK');
+    await connection.run('SELECT version FROM store_schema');
+    return true;
+  } catch {
+    // DuckDB has given up on the file, or the error has ended the transaction itself: its state is best read anew.
+    return false;
+  }
+}
+
+/** Errors of DuckDB that say that the statement or its values are wrong: the same batch would fail again. */
+const wrongForGood = /^(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type|Binder|Catalog|Parser|Syntax|Not implemented) Error:/;
+
+function storeError(action: string, description: string, error: unknown): StoreError {
+  if (error instanceof StoreError) return error;
+  const text = messageOf(error);
+  const drop = wrongForGood.test(text) || error instanceof TypeError || error instanceof RangeError;
+  return new StoreError(
+    drop ? 'drop' : 'retry',
+    `Cannot ${action} the ${description}: ${text.trim().split('\n', 1)[0]!.replace(/\.$/, '')}. ${drop ? 'The data does not fit the tables.' : 'See that its disk has space and works; the next try may go through.'}`,
+    { cause: error },
+  );
+}

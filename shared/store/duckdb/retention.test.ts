@@ -1,0 +1,86 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { Histogram } from '../../histogram.js';
+import { createLog } from '../../log.js';
+import type { RequestEvent } from '../../request-event.js';
+import { levels, type Level, type RollupRow } from '../../rollup.js';
+import { openDatabase } from './database.js';
+import { openDuckdbStore } from './duckdb-store.js';
+import { deleteSteps, rollupRetentionMs } from './retention.js';
+
+const dayMs = 86_400_000;
+const startMs = Date.UTC(2026, 10, 23);
+const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
+
+test('fine windows are kept for days, coarse ones as long as the setting says, and none for longer.', (t) => {
+  t.deepEqual(levels.map((level) => rollupRetentionMs(level, 400 * dayMs) / dayMs), [2, 14, 60, 400, 400]);
+  t.deepEqual(levels.map((level) => rollupRetentionMs(level, 7 * dayMs) / dayMs), [2, 7, 7, 7, 7]);
+  t.deepEqual(levels.map((level) => rollupRetentionMs(level, dayMs) / dayMs), [1, 1, 1, 1, 1]);
+});
+
+test('what has become too old is deleted when the store is opened, and nothing else.', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  let nowMs = startMs;
+  const open = () => openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs } }, { log: createLog('store'), now: () => nowMs });
+  let store = await open();
+  const agesDays = [0, 1, 2, 3, 7, 8, 14, 15, 60, 61, 400, 401];
+  await store.write({
+    writer: 'retention-test', sequence: 1, ledger: undefined,
+    requests: agesDays.map((age) => request(startMs - age * dayMs)),
+    rollups: agesDays.flatMap((age) => levels.map((level) => rollup(level, startMs - age * dayMs))),
+  });
+
+  const ages = async (): Promise<Record<string, number[]>> => {
+    const sorted = (timesMs: number[]): number[] => timesMs.map((timeMs) => (startMs - timeMs) / dayMs).toSorted((a, b) => a - b);
+    const found: Record<string, number[]> = { requests: sorted((await store.readRequests({ ...everything, limit: 1000 })).map(({ timeMs }) => timeMs)) };
+    for (const level of levels) found[level] = sorted((await store.readRollups({ ...everything, level })).map(({ windowMs }) => windowMs));
+    return found;
+  };
+  /** Opens the store again and waits until the ages are what they should be, or the test times out. */
+  const agesBecome = async (wanted: Record<string, number[]>): Promise<void> => {
+    await store.close();
+    store = await open();
+    while (JSON.stringify(await ages()) !== JSON.stringify(wanted)) await sleep(20);
+    t.deepEqual(await ages(), wanted);
+  };
+
+  const upTo = (days: number): number[] => agesDays.filter((age) => age <= days);
+  await agesBecome({ 10: upTo(2), 60: upTo(14), 600: upTo(60), 3600: upTo(400), 86_400: upTo(400), requests: upTo(7) });
+  nowMs += dayMs;
+  await agesBecome({ 10: upTo(1), 60: upTo(13), 600: upTo(59), 3600: upTo(399), 86_400: upTo(399), requests: upTo(6) });
+  nowMs += 500 * dayMs;
+  await agesBecome({ 10: [], 60: [], 600: [], 3600: [], 86_400: [], requests: [] });
+  await store.close();
+  await rm(folder, { recursive: true });
+});
+
+test('many old rollup rows are deleted in small steps.', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20 });
+  const rollups = Array.from({ length: 250 }, (_, index) => rollup(10, startMs - index * 10_000));
+  await database.batches.write({ writer: 'retention-test', sequence: 1, requests: [], rollups, ledger: undefined }, startMs);
+  const deleted: number[] = [];
+  for (const step of deleteSteps({ requestsMs: dayMs, rollupsMs: 1_000_000 }, startMs, 100)) {
+    let rows: number;
+    do deleted.push(rows = await step(database.writing));
+    while (rows > 0);
+  }
+  t.deepEqual(deleted.filter((rows) => rows > 0), [100, 49]);
+  t.deepEqual(await (await database.writing.run('SELECT count(*), min(window_ms) FROM request_rollup')).getRows(), [[101n, BigInt(startMs - 1_000_000)]]);
+  database.close();
+  await rm(folder, { recursive: true });
+});
+
+function request(timeMs: number): RequestEvent {
+  return {
+    source: 'caddy', timeMs, timeNs: 0, host: 'shop.example', method: 'GET', status: 200, durationMs: 1, size: 1, bytesRead: 0, uri: '/', endpoint: '',
+    clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '',
+  };
+}
+
+function rollup(level: Level, windowMs: number): RollupRow {
+  return { level, windowMs, rowId: 1, series: { source: 'caddy', host: 'shop.example', method: 'GET', status: 200 }, count: 1, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram() };
+}

@@ -1,0 +1,47 @@
+import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
+import { levels, type Level } from '../../rollup.js';
+
+/** How long rows are kept, in milliseconds. */
+export interface Retention {
+  /** Single requests. */
+  readonly requestsMs: number;
+  /** Totals by hour and by day; those of finer windows are kept for a shorter time, see `rollupRetentionMs`. */
+  readonly rollupsMs: number;
+}
+
+/** Deletes some of the rows that are too old; resolves to how many. */
+export type DeleteStep = (connection: DuckDBConnection) => Promise<number>;
+
+const dayMs = 86_400_000;
+
+/** How long the fine windows are read: `levelFor` reads a range of 30 minutes by 10 s, of 3 hours by 1 min, of 30 hours by 10 min. */
+const fineRetentionMs: Readonly<Partial<Record<Level, number>>> = { 10: 2 * dayMs, 60: 14 * dayMs, 600: 60 * dayMs };
+
+/** How long the rollup rows of a level are kept, in milliseconds. */
+export function rollupRetentionMs(level: Level, rollupsMs: number): number {
+  return Math.min(fineRetentionMs[level] ?? rollupsMs, rollupsMs);
+}
+
+/**
+ * The statements that delete what is too old at `nowMs`. Each deletes at most `rowsMax` rows and is to be run again until
+ * it deletes none, so that batches can be written in between: a row of the rollups takes about 25 µs, for the sake of its
+ * key.
+ */
+export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number, rowsMax = 10_000): DeleteStep[] {
+  const requestsBefore = BigInt(Math.floor(nowMs - requestsMs)) * 1_000_000n;
+  return [
+    // Without a key, and in the order of time: all at once is quick.
+    async (connection) => await deletedRows(connection, 'DELETE FROM request_metrics WHERE time_ns < $1', [requestsBefore], [BIGINT]),
+    ...levels.map((level): DeleteStep => async (connection) => await deletedRows(
+      connection,
+      'DELETE FROM request_rollup WHERE rowid IN (SELECT rowid FROM request_rollup WHERE level = $1 AND window_ms < $2 LIMIT $3)',
+      [level, BigInt(Math.floor(nowMs - rollupRetentionMs(level, rollupsMs))), BigInt(rowsMax)], [INTEGER, BIGINT, BIGINT],
+    )),
+    async (connection) => await deletedRows(connection, 'DELETE FROM collector_ledger WHERE time_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
+    async (connection) => await deletedRows(connection, 'DELETE FROM applied_batch WHERE applied_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
+  ];
+}
+
+async function deletedRows(connection: DuckDBConnection, ...statement: Parameters<DuckDBConnection['run']>): Promise<number> {
+  return (await connection.run(...statement)).rowsChanged;
+}

@@ -1,0 +1,136 @@
+/**
+ * How a batch gets into the tables: each column is one bound text, its values joined with NUL, which the statement splits
+ * again. A call into DuckDB for every value, as the Appender makes it, keeps JavaScript busy three times as long; so
+ * most of the work is done on DuckDB's threads.
+ */
+import { BIGINT, VARCHAR, type DuckDBConnection, type DuckDBPreparedStatement } from '@duckdb/node-api';
+import { nanosecondsText, type RequestEvent } from '../../request-event.js';
+import type { RollupRow } from '../../rollup.js';
+import type { Batch, LedgerSnapshot } from '../store.js';
+
+/** Writes batches over one connection, each in a transaction of its own. */
+export interface BatchWriter {
+  /** Writes a batch, unless its writer's number says that it is there already. Throws what DuckDB throws, with the transaction still open. */
+  write(batch: Batch, nowMs: number): Promise<void>;
+}
+
+/** Prepares the statements once. The connection must be used for nothing else while a batch is written. */
+export async function createBatchWriter(connection: DuckDBConnection): Promise<BatchWriter> {
+  const insertRequests = await connection.prepare(requestsSql);
+  const upsertRollups = await connection.prepare(rollupsSql);
+  return {
+    async write(batch, nowMs) {
+      await connection.run('BEGIN TRANSACTION');
+      if (await isNew(connection, batch, nowMs)) {
+        for (let from = 0; from < batch.requests.length; from += rowsPerStatement) {
+          await runWithColumns(insertRequests, requestColumns, batch.requests.slice(from, from + rowsPerStatement));
+        }
+        for (let from = 0; from < batch.rollups.length; from += rowsPerStatement) {
+          await runWithColumns(upsertRollups, rollupColumns, batch.rollups.slice(from, from + rowsPerStatement));
+        }
+        if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
+      }
+      await connection.run('COMMIT');
+    },
+  };
+}
+
+/** Bounds the texts that are built at once: JavaScript is kept busy for about 10 ms by so many requests. */
+const rowsPerStatement = 5000;
+
+async function isNew(connection: DuckDBConnection, { writer, sequence }: Batch, nowMs: number): Promise<boolean> {
+  const result = await connection.run('SELECT sequence FROM applied_batch WHERE writer = $1', [writer], [VARCHAR]);
+  const last = (await result.getRows())[0]?.[0];
+  if (typeof last === 'bigint' && last >= BigInt(sequence)) return false;
+  await connection.run(
+    last === undefined
+      ? 'INSERT INTO applied_batch (writer, sequence, applied_ms) VALUES ($1, $2, $3)'
+      : 'UPDATE applied_batch SET sequence = $2, applied_ms = $3 WHERE writer = $1',
+    [writer, BigInt(sequence), BigInt(nowMs)], [VARCHAR, BIGINT, BIGINT],
+  );
+  return true;
+}
+
+/** A column of a table, its type, and the text of its value in a row. */
+type Column<Row> = readonly [name: string, type: 'BIGINT' | 'INTEGER' | 'SMALLINT' | 'DOUBLE' | 'VARCHAR', text: (row: Row) => string | number];
+
+const requestColumns: readonly Column<RequestEvent>[] = [
+  ['time_ns', 'BIGINT', nanosecondsText],
+  ['source', 'VARCHAR', ({ source }) => source],
+  ['host', 'VARCHAR', ({ host }) => host],
+  ['method', 'VARCHAR', ({ method }) => method],
+  ['status_code', 'SMALLINT', ({ status }) => status],
+  ['endpoint', 'VARCHAR', ({ endpoint }) => endpoint],
+  ['duration_ms', 'DOUBLE', ({ durationMs }) => durationMs],
+  ['size', 'BIGINT', ({ size }) => size],
+  ['bytes_read', 'BIGINT', ({ bytesRead }) => bytesRead],
+  ['uri', 'VARCHAR', ({ uri }) => uri],
+  ['client_ip', 'VARCHAR', ({ clientIp }) => clientIp],
+  ['user_agent', 'VARCHAR', ({ userAgent }) => userAgent],
+  ['referrer', 'VARCHAR', ({ referrer }) => referrer],
+  ['protocol', 'VARCHAR', ({ protocol }) => protocol],
+  ['tls', 'VARCHAR', ({ tls }) => tls],
+];
+
+const rollupColumns: readonly Column<RollupRow>[] = [
+  ['level', 'INTEGER', ({ level }) => level],
+  ['window_ms', 'BIGINT', ({ windowMs }) => windowMs],
+  ['row_id', 'BIGINT', ({ rowId }) => rowId],
+  ['source', 'VARCHAR', ({ series }) => series.source],
+  ['host', 'VARCHAR', ({ series }) => series.host],
+  ['method', 'VARCHAR', ({ series }) => series.method],
+  ['status_code', 'SMALLINT', ({ series }) => series.status],
+  ['"count"', 'BIGINT', ({ count }) => count],
+  ['duration_ms_sum', 'DOUBLE', ({ durationSumMs }) => durationSumMs],
+  ['duration_ms_max', 'DOUBLE', ({ durationMaxMs }) => durationMaxMs],
+  ['size_sum', 'DOUBLE', ({ sizeSum }) => sizeSum],
+  ['histogram', 'VARCHAR', ({ histogram }) => histogram.pack()],
+];
+
+const requestsSql = insertSql('request_metrics', requestColumns);
+
+const rollupsSql = `${insertSql('request_rollup', rollupColumns)}
+  ON CONFLICT DO UPDATE SET ${['"count"', 'duration_ms_sum', 'duration_ms_max', 'size_sum', 'histogram'].map((name) => `${name} = excluded.${name}`).join(', ')}`;
+
+function insertSql<Row>(table: string, columns: readonly Column<Row>[]): string {
+  const values = columns.map(([, type], index) => `unnest(string_split($${index + 1}, chr(0))${type === 'VARCHAR' ? '' : `::${type}[]`})`);
+  return `INSERT INTO ${table} (${columns.map(([name]) => name).join(', ')}) SELECT ${values.join(', ')}`;
+}
+
+async function runWithColumns<Row>(statement: DuckDBPreparedStatement, columns: readonly Column<Row>[], rows: readonly Row[]): Promise<void> {
+  for (const [index, [, , text]] of columns.entries()) statement.bindVarchar(index + 1, joinColumn(rows.map(text)));
+  try {
+    await statement.run();
+  } finally {
+    statement.clearBindings();
+  }
+}
+
+/**
+ * Joins values with NUL. A text that holds a NUL itself (no maker of events lets one through) gets U+FFFD in its place:
+ * else its column would be a value too long.
+ */
+export function joinColumn(values: readonly (string | number)[]): string {
+  const joined = values.join('\0');
+  let separators = 0;
+  for (let at = joined.indexOf('\0'); at >= 0; at = joined.indexOf('\0', at + 1)) separators += 1;
+  if (separators === values.length - 1) return joined;
+  return values.map((value) => String(value).replaceAll('\0', '\ufffd')).join('\0');
+}
+
+async function upsertLedger(connection: DuckDBConnection, ledger: LedgerSnapshot): Promise<void> {
+  const { collector, timeMs, received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs } = ledger;
+  await connection.run(
+    `INSERT INTO collector_ledger (collector, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+     ON CONFLICT (collector) DO UPDATE SET time_ms = excluded.time_ms, received = excluded.received, accepted = excluded.accepted, runtime = excluded.runtime,
+       rejected = excluded.rejected, dropped = excluded.dropped, stored = excluded.stored, spooled = excluded.spooled, in_memory = excluded.in_memory,
+       dead_lettered = excluded.dead_lettered, last_line_ms = excluded.last_line_ms
+     WHERE excluded.time_ms >= collector_ledger.time_ms`,
+    [
+      collector, ...[timeMs, received, accepted, runtime].map(BigInt), JSON.stringify(rejected), JSON.stringify(dropped),
+      ...[stored, spooled, inMemory, deadLettered].map(BigInt), lastLineMs === null ? null : BigInt(lastLineMs),
+    ],
+    [VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, VARCHAR, VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT],
+  );
+}

@@ -1,0 +1,183 @@
+import { once } from 'node:events';
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import test, { type ExecutionContext } from 'ava';
+import { influxdOfThisFile, testWithInfluxd } from '../../../test/influxd.js';
+import { StoreError, UsageError, type StoreErrorAction } from '../../errors.js';
+import type { RequestEvent } from '../../request-event.js';
+import type { Batch, Store } from '../store.js';
+import { parseRetryAfter } from './influxdb-error.js';
+import { openInfluxdbStore } from './influxdb-store.js';
+
+const influxd = influxdOfThisFile();
+const token = 'secret-token-of-this-test';
+
+const event: RequestEvent = {
+  source: 'caddy', timeMs: Date.UTC(2026, 10, 23, 20), timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1, size: 1, bytesRead: 0,
+  uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '',
+};
+const batch: Batch = { writer: 'w', sequence: 1, requests: [event], rollups: [], ledger: undefined };
+
+const answers: readonly (readonly [status: number, headers: Record<string, string>, body: string, action: StoreErrorAction, message: RegExp, retryAfterMs?: number])[] = [
+  [429, { 'retry-after': '7' }, '{"code":"too many requests","message":"slow down"}', 'retry', /429 \(slow down\)/, 7000],
+  [503, { 'retry-after': '120' }, '', 'retry', /503/, 120_000],
+  [500, {}, '{"code":"internal error","message":"timeout"}', 'retry', /500 \(timeout\)/],
+  [502, { 'content-type': 'text/html' }, '<html>Bad Gateway</html>', 'retry', /502/],
+  [401, {}, `{"code":"unauthorized","message":"no access with ${token}"}`, 'hold', /INFLUXDB_TOKEN is missing, wrong/],
+  [403, {}, '{"code":"forbidden","message":"no"}', 'hold', /needs write on the bucket "b"/],
+  [404, {}, '{"code":"not found","message":"bucket \\"b\\" not found"}', 'hold', /Create the bucket "b" in the organisation "o"/],
+  [301, { location: 'https://elsewhere.example/' }, '', 'hold', /INFLUXDB_URL/],
+  [405, {}, 'no', 'hold', /INFLUXDB_URL/],
+  [400, {}, '{"code":"invalid","message":"unable to parse"}', 'drop', /unable to parse/],
+  [413, { 'content-type': 'text/html' }, '<html>too large</html>', 'drop', /413/],
+  [422, {}, '{"code":"unprocessable entity","message":"dropped=1"}', 'drop', /dropped=1/],
+];
+
+for (const [status, headers, body, action, message, retryAfterMs] of answers) {
+  test(`An answer of ${status} says ${action}, for a write as for a read, and never shows the token.`, async (t) => {
+    await withServer((request, response) => {
+      request.resume();
+      response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(body);
+    }, async (store) => {
+      for (const use of usesOf(store)) {
+        const error = await t.throwsAsync(use(), { instanceOf: StoreError, message });
+        t.is(error.action, action);
+        t.is(error.retryAfterMs, retryAfterMs);
+        noToken(t, error);
+      }
+    });
+  });
+}
+
+test('A server that does not answer in time says retry.', async (t) => {
+  await withServer((request) => void request.resume(), async (store) => {
+    for (const use of usesOf(store)) {
+      const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /no whole answer in time/ });
+      t.is(error.action, 'retry');
+    }
+  }, 200);
+});
+
+test('An answer that breaks off says retry.', async (t) => {
+  await withServer((request, response) => {
+    request.resume();
+    response.writeHead(200, { 'content-length': '1000', 'content-type': 'text/csv' });
+    response.write('#datatype,string\r\n', () => request.socket.destroy());
+  }, async (store) => {
+    for (const use of usesOf(store)) {
+      const error = await t.throwsAsync(use(), { instanceOf: StoreError });
+      t.is(error.action, 'retry');
+    }
+  });
+});
+
+test('A query that fails half way is an error, though its status is 200.', async (t) => {
+  await withServer((request, response) => {
+    request.resume();
+    response.writeHead(200, { 'content-type': 'text/csv' }).end('#datatype,string,string\r\n#group,true,true\r\n#default,,\r\n,error,reference\r\n,"it broke, sadly",897\r\n');
+  }, async (store) => {
+    const error = await t.throwsAsync(store.readRollups({ fromMs: 0, toMs: 10_000, level: 10, filter: {} }), { instanceOf: StoreError, message: /half way \(it broke, sadly\)/ });
+    t.is(error.action, 'retry');
+  });
+});
+
+test('A server that is not there says retry, and where it was looked for.', async (t) => {
+  const store = await openInfluxdbStore({ url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token });
+  for (const use of usesOf(store)) {
+    const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /http:\/\/127\.0\.0\.1:1: .*ECONNREFUSED/ });
+    t.is(error.action, 'retry');
+    noToken(t, error);
+  }
+  await store.close();
+});
+
+test('Retry-After is seconds or a date.', (t) => {
+  const nowMs = Date.UTC(2026, 10, 23, 20);
+  t.is(parseRetryAfter('7', nowMs), 7000);
+  t.is(parseRetryAfter('0', nowMs), 0);
+  t.is(parseRetryAfter('Mon, 23 Nov 2026 20:00:30 GMT', nowMs), 30_000);
+  t.is(parseRetryAfter('Mon, 23 Nov 2026 19:00:00 GMT', nowMs), 0);
+  t.is(parseRetryAfter('soon', nowMs), undefined);
+  t.is(parseRetryAfter(undefined, nowMs), undefined);
+});
+
+test('An address or a token that cannot be one is refused at once.', async (t) => {
+  for (const url of ['', 'localhost:8086', 'ftp://127.0.0.1', 'http://user:password@127.0.0.1:8086', 'http://127.0.0.1:8086/?org=o']) {
+    const error = await t.throwsAsync(openInfluxdbStore({ url, org: 'o', bucket: 'b', token }), { instanceOf: UsageError, message: /INFLUXDB_URL/ }, url);
+    t.notRegex(error.message, /password@/);
+  }
+  const error = await t.throwsAsync(openInfluxdbStore({ url: 'http://127.0.0.1:8086', org: 'o', bucket: 'b', token: `${token}\n` }), { instanceOf: UsageError, message: /INFLUXDB_TOKEN/ });
+  noToken(t, error);
+});
+
+testWithInfluxd('The real InfluxDB: a wrong token, a missing bucket or organisation, and a token that may not read or write say hold.', async (t) => {
+  const server = await influxd();
+  const right = { url: server.url, org: server.org, bucket: server.bucket, token: server.token };
+  const hold = async (options: typeof right, use: (store: Store) => Promise<unknown>): Promise<void> => {
+    const store = await openInfluxdbStore(options);
+    const error = await t.throwsAsync(use(store), { instanceOf: StoreError });
+    t.is(error.action, 'hold', error.message);
+    t.false(JSON.stringify([error.message, error.stack]).includes(options.token));
+    await store.close();
+  };
+  for (const wrong of [{ token: 'wrong-token' }, { bucket: 'no-such-bucket' }, { org: 'no-such-org' }]) {
+    await hold({ ...right, ...wrong }, (store) => store.write(batch));
+    await hold({ ...right, ...wrong }, (store) => store.ping());
+  }
+  const writeOnly = await server.createToken(server.bucket, ['write']);
+  const readOnly = await server.createToken(server.bucket, ['read']);
+  await hold({ ...right, token: writeOnly }, (store) => store.ping());
+  await hold({ ...right, token: readOnly }, (store) => store.write(batch));
+  const writer = await openInfluxdbStore({ ...right, token: writeOnly });
+  await writer.write(batch);
+  await writer.close();
+  const reader = await openInfluxdbStore({ ...right, token: readOnly });
+  await reader.ping();
+  t.is((await reader.readRequests({ fromMs: event.timeMs, toMs: event.timeMs + 1, filter: {}, limit: 5 })).length, 1);
+  await reader.close();
+});
+
+testWithInfluxd('The real InfluxDB: a time that cannot be says drop.', async (t) => {
+  const { url, org, bucket, token: all } = await influxd();
+  const store = await openInfluxdbStore({ url, org, bucket, token: all });
+  const error = await t.throwsAsync(store.write({ ...batch, requests: [{ ...event, timeMs: 1e14 }] }), { instanceOf: StoreError });
+  t.is(error.action, 'drop', error.message);
+  await store.close();
+});
+
+if (process.env['INFLUXDB_URL'] === undefined) {
+  testWithInfluxd('The real InfluxDB: a store outlives a server that is killed and started again.', async (t) => {
+    const server = await influxd();
+    const store = await openInfluxdbStore({ url: server.url, org: server.org, bucket: await server.createBucket(), token: server.token });
+    await store.write(batch);
+    await server.kill();
+    for (const use of usesOf(store)) t.is((await t.throwsAsync(use(), { instanceOf: StoreError })).action, 'retry');
+    await server.restart();
+    await store.ping();
+    await store.write(batch);
+    t.is((await store.readRequests({ fromMs: event.timeMs, toMs: event.timeMs + 1, filter: {}, limit: 5 })).length, 1);
+    await store.close();
+  });
+}
+
+function usesOf(store: Store): (() => Promise<unknown>)[] {
+  return [() => store.write(batch), () => store.ping(), () => store.readLedgers({ sinceMs: 0 })];
+}
+
+function noToken(t: ExecutionContext, error: Error): void {
+  t.false(`${error.message} ${error.stack} ${JSON.stringify(error)} ${String(error.cause)}`.includes(token));
+}
+
+/** A store over a server that answers what InfluxDB cannot be made to say at will. */
+async function withServer(listener: RequestListener, use: (store: Store) => Promise<void>, timeoutMs = 10_000): Promise<void> {
+  const server = createServer(listener).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const store = await openInfluxdbStore({ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, org: 'o', bucket: 'b', token, timeoutMs });
+  try {
+    await use(store);
+  } finally {
+    await store.close();
+    server.closeAllConnections();
+    server.close();
+  }
+}

@@ -1,0 +1,23 @@
+import { influxdOfThisFile, testWithInfluxd } from '../../../test/influxd.js';
+import { runStoreContract } from '../contract.js';
+import { openInfluxdbStore } from './influxdb-store.js';
+
+const influxd = influxdOfThisFile();
+
+runStoreContract(testWithInfluxd, 'InfluxDB', async () => {
+  const { url, org, token, createBucket, deleteBucket } = await influxd();
+  const bucket = await createBucket();
+  let store = await openInfluxdbStore({ url, org, bucket, token });
+  return {
+    store,
+    reopen: async () => {
+      await store.close();
+      store = await openInfluxdbStore({ url, org, bucket, token });
+      return store;
+    },
+    cleanup: async () => {
+      await store.close();
+      await deleteBucket(bucket);
+    },
+  };
+});

@@ -1,0 +1,153 @@
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import { InfluxDB, type FluxTableMetaData } from '@influxdata/influxdb-client';
+import { messageOf, StoreError, UsageError } from '../../errors.js';
+import type { Batch, Store } from '../store.js';
+import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
+import { ledgerLines, requestLine, rollupLine } from './line-protocol.js';
+import { readLedgers, readNothing, readRequests, readRollups, type ReadCells } from './queries.js';
+
+/** Which InfluxDB 2.x, and as whom. */
+export interface InfluxdbOptions {
+  /** Such as `http://127.0.0.1:8086`; a path in front of `/api/v2` may follow. */
+  readonly url: string;
+  readonly org: string;
+  readonly bucket: string;
+  /** Needs write on the bucket to write, and read to read. */
+  readonly token: string;
+  /** How long one write of at most 5,000 lines, or one read, may take; 15,000 by default. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * A store in a bucket of InfluxDB 2.x. It is not contacted before the first use, so a server that is down keeps nobody
+ * from starting. Writing the same batch again writes the same points again, which changes nothing.
+ *
+ * A batch of more than 5,000 lines goes in several requests, requests first, then rollup rows, then the ledger: a batch
+ * that failed may be there in part until it is written again.
+ *
+ * Throws a `UsageError` for a `url` or `token` that cannot be one.
+ */
+export async function openInfluxdbStore({ url: urlText, org, bucket, token, timeoutMs = 15_000 }: InfluxdbOptions): Promise<Store> {
+  const url = readUrl(urlText);
+  if (!/^[!-~]*$/.test(token)) throw new UsageError('INFLUXDB_TOKEN holds a space, a line break or another character that no token has: copy it again.');
+  const place: InfluxdbPlace = { url, org, bucket, token };
+  const agent = new (url.startsWith('https:') ? HttpsAgent : HttpAgent)({ keepAlive: true, maxSockets: connectionsMax, timeout: idleMsMax });
+  // The client's own timeout is for a silent socket only, and leaves the socket open: a signal ends the request for good.
+  const connect = (): InfluxDB => new InfluxDB({ url, token, timeout: timeoutMs, transportOptions: { agent, signal: AbortSignal.timeout(timeoutMs) } });
+
+  const underWay = new Set<Promise<unknown>>();
+  let closed = false;
+  /** Does something with the store, unless it is closed; `close` waits for it. */
+  const use = async <Result>(action: string, run: () => Promise<Result>): Promise<Result> => {
+    if (closed) throw new StoreError('stop', `Cannot ${action} at ${url}: the store is closed. Open it again.`);
+    const running = run();
+    underWay.add(running);
+    try {
+      return await running;
+    } catch (error) {
+      throw influxdbError(action, error, place);
+    } finally {
+      underWay.delete(running);
+    }
+  };
+
+  const writePath = `/api/v2/write?${new URLSearchParams({ org, bucket, precision: 'ns' }).toString()}`;
+  const write = async (batch: Batch): Promise<void> => {
+    for (const body of bodiesOf(batch)) {
+      await connect().transport.request(writePath, body, { method: 'POST', gzipThreshold: gzipBytesMin, headers: { 'content-type': 'text/plain; charset=utf-8' } });
+    }
+  };
+
+  const read: ReadCells = (query, columns, onRow) =>
+    new Promise((resolve, reject) => {
+      let known: FluxTableMetaData | undefined;
+      let indexes: readonly number[] = [];
+      const onValues = (values: string[], table: FluxTableMetaData): void => {
+        if (table !== known) {
+          known = table;
+          // A query that fails half way answers 200 and ends in a table of its own.
+          if (table.columns[0]?.label === 'error') throw new StoreError('retry', `Cannot read from ${url}: the query failed half way (${values[0]}). Try again.`);
+          indexes = columns.map((column) => table.columns.findIndex(({ label }) => label === column));
+        }
+        onRow(indexes.map((index) => values[index] || undefined));
+      };
+      let failure: Error | undefined;
+      connect()
+        .getQueryApi(org)
+        .queryRows(query, {
+          next: (values, table) => {
+            if (failure !== undefined) return;
+            try {
+              onValues(values, table);
+            } catch (error) {
+              failure = error instanceof Error ? error : new Error(messageOf(error));
+            }
+          },
+          error: reject,
+          complete: () => {
+            if (failure === undefined) resolve();
+            else reject(failure);
+          },
+        });
+    });
+
+  return {
+    description: `InfluxDB at ${url}, bucket ${JSON.stringify(bucket)}`,
+    write: (batch) => use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
+    readRollups: (query) =>
+      use('read rollup rows', () => {
+        if (query.filter.path !== undefined) throw new StoreError('drop', 'Cannot read rollup rows by path: only raw requests know it. Leave filter.path out.');
+        return readRollups(read, bucket, query);
+      }),
+    readRequests: (query) => use('read requests', () => readRequests(read, bucket, query)),
+    readLedgers: (query) => use('read the ledgers', () => readLedgers(read, bucket, query)),
+    ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(read, bucket)),
+    close: async () => {
+      closed = true;
+      await Promise.allSettled(underWay);
+      agent.destroy();
+    },
+  };
+}
+
+/** What InfluxDB recommends for one write. */
+const linesMax = 5000;
+/** Less is not worth compressing. */
+const gzipBytesMin = 1000;
+const connectionsMax = 16;
+/** Idle connections are closed before a proxy in between forgets them; 60 s is usual there. */
+const idleMsMax = 30_000;
+
+function readUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    throw new UsageError(`INFLUXDB_URL ${JSON.stringify(text)} is not an address: it has to look like http://127.0.0.1:8086.`);
+  }
+  if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '') {
+    throw new UsageError('INFLUXDB_URL has a user, a password, a query or a fragment: leave them out, and put the token in INFLUXDB_TOKEN.');
+  }
+  return url.href.replace(/\/+$/, '');
+}
+
+/** The batch as line protocol, in bodies of at most `linesMax` lines. */
+function* bodiesOf(batch: Batch): Generator<string> {
+  let body = '';
+  let lines = 0;
+  for (const line of linesOf(batch)) {
+    body += lines === 0 ? line : `\n${line}`;
+    lines += 1;
+    if (lines === linesMax) {
+      yield body;
+      body = '';
+      lines = 0;
+    }
+  }
+  if (lines > 0) yield body;
+}
+
+function* linesOf({ requests, rollups, ledger }: Batch): Generator<string> {
+  for (const event of requests) yield requestLine(event);
+  for (const row of rollups) yield rollupLine(row);
+  if (ledger !== undefined) yield* ledgerLines(ledger);
+}

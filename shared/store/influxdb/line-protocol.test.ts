@@ -1,0 +1,121 @@
+import test from 'ava';
+import { flux, InfluxDB } from '@influxdata/influxdb-client';
+import fc from 'fast-check';
+import { influxdOfThisFile, testWithInfluxd, type Influxd } from '../../../test/influxd.js';
+import { Histogram } from '../../histogram.js';
+import type { RequestEvent } from '../../request-event.js';
+import { fluxText } from './flux-text.js';
+import { openInfluxdbStore } from './influxdb-store.js';
+import { ledgerLines, parseTimestamp, requestLine, rollupLine, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
+
+const influxd = influxdOfThisFile();
+
+const event: RequestEvent = {
+  source: 'caddy', timeMs: Date.UTC(2026, 10, 23, 20), timeNs: 42, host: 'shop.example', method: 'GET', status: 200, durationMs: 6.31, size: 1234, bytesRead: 5,
+  uri: '/a?b="c"', endpoint: '', clientIp: '192.0.2.0', userAgent: '', referrer: '', protocol: 'HTTP/2.0', tls: '',
+};
+
+test('A request is one line: tags sorted and never empty, texts that are not known left out.', (t) => {
+  t.is(requestLine(event), String.raw`request_metrics,host=shop.example,method=GET,source=caddy,status_code=200 uri="/a?b=\"c\"",duration_ms=6.31,size=1234i,bytes_read=5i,client_ip="192.0.2.0",protocol="HTTP/2.0" 1795464000000000042`);
+  t.is(
+    requestLine({ ...event, host: '', uri: '', clientIp: '', protocol: '', endpoint: '/a b,c=d\\', durationMs: 0 }),
+    String.raw`request_metrics,endpoint=/a\ b\,c\=d\.,method=GET,source=caddy,status_code=200 uri="-",duration_ms=0,size=1234i,bytes_read=5i 1795464000000000042`,
+  );
+});
+
+test('A rollup row has its window and its id in its timestamp.', (t) => {
+  const row = { level: 60, windowMs: Date.UTC(2026, 10, 23, 20), rowId: 2 ** 33 - 1, series: event, count: 2, durationSumMs: 3.5, durationMaxMs: 3, sizeSum: 9, histogram: new Histogram() } as const;
+  t.is(
+    rollupLine(row),
+    'request_rollup,host=shop.example,level=1m,method=GET,source=caddy,status_code=200 count=2i,duration_sum_ms=3.5,duration_max_ms=3,size_sum=9i,tally="2 3.5 3 9 AA==" 1795464008589934591',
+  );
+});
+
+test('A ledger is one point for each count, all at one time.', (t) => {
+  const lines = ledgerLines({ collector: 'edge 1', timeMs: 1000, received: 9, accepted: 1, runtime: 2, rejected: { 'not-json': 3 }, dropped: { 'disk-full': 4 }, stored: 5, spooled: 6, inMemory: 7, deadLettered: 8, lastLineMs: 999 });
+  t.deepEqual(lines, [
+    'collector_ledger,account=received,collector=edge\\ 1 lines=9i 1000000000',
+    'collector_ledger,account=accepted,collector=edge\\ 1 lines=1i 1000000000',
+    'collector_ledger,account=runtime,collector=edge\\ 1 lines=2i 1000000000',
+    'collector_ledger,account=stored,collector=edge\\ 1 lines=5i 1000000000',
+    'collector_ledger,account=spooled,collector=edge\\ 1 lines=6i 1000000000',
+    'collector_ledger,account=in_memory,collector=edge\\ 1 lines=7i 1000000000',
+    'collector_ledger,account=dead_lettered,collector=edge\\ 1 lines=8i 1000000000',
+    'collector_ledger,account=rejected,collector=edge\\ 1,reason=not-json lines=3i 1000000000',
+    'collector_ledger,account=dropped,collector=edge\\ 1,reason=disk-full lines=4i 1000000000',
+    'collector_ledger,account=last_line,collector=edge\\ 1 time_ms=999i 1000000000',
+  ]);
+});
+
+test('What is stored for a tag or a uri leads back to the one value that it was made of.', (t) => {
+  const text = fc.string({ unit: fc.constantFrom('\\', '.', '-', 'a', ',', '=', ' ') });
+  fc.assert(
+    fc.property(text, text, (one, other) => {
+      t.is(textOfTag(tagText(one)), one);
+      t.is(textOfUri(uriText(one)), one);
+      t.is(tagText(one) === tagText(other), one === other);
+      t.is(uriText(one) === uriText(other), one === other);
+      t.notRegex(tagText(one), /\\([,= ]|$)/);
+      t.not(uriText(one), '');
+    }),
+  );
+});
+
+test('Timestamps are read to the nanosecond, however many decimals are printed.', (t) => {
+  const timeMs = Date.UTC(2026, 10, 23, 20);
+  t.deepEqual(parseTimestamp('2026-11-23T20:00:00Z'), { timeMs, timeNs: 0 });
+  t.deepEqual(parseTimestamp('2026-11-23T20:00:00.5Z'), { timeMs: timeMs + 500, timeNs: 0 });
+  t.deepEqual(parseTimestamp('2026-11-23T20:00:00.000000001Z'), { timeMs, timeNs: 1 });
+  t.deepEqual(parseTimestamp('2026-11-23T20:00:00.123456789Z'), { timeMs: timeMs + 123, timeNs: 456_789 });
+  t.deepEqual(parseTimestamp('2026-11-23T20:00:00.99999Z'), { timeMs: timeMs + 999, timeNs: 990_000 });
+});
+
+testWithInfluxd('InfluxDB finds in a line what was put into it: one series for each combination of tags, none more.', async (t) => {
+  const server = await influxd();
+  const tag = fc.string({ unit: fc.constantFrom('\\', ',', '=', ' ', '.', '"', "'", '#', 'a', '€', '🙂'), maxLength: 6 });
+  await fc.assert(
+    fc.asyncProperty(fc.uniqueArray(fc.tuple(tag, tag, tag, tag), { minLength: 1, maxLength: 60, selector: (tags) => JSON.stringify(tags) }), async (all) => {
+      const bucket = await server.createBucket();
+      try {
+        const requests = all.map(([source, host, method, endpoint]) => ({ ...event, source, host, method, endpoint }));
+        await writeTo(server, bucket, requests);
+        t.deepEqual(await tagsIn(server, bucket), all.map((tags) => JSON.stringify(tags)).toSorted());
+      } finally {
+        await server.deleteBucket(bucket);
+      }
+    }),
+    { numRuns: 10 },
+  );
+});
+
+if (process.env['INFLUXDB_URL'] === undefined) {
+  testWithInfluxd('Awkward tags are the same after InfluxDB is killed and after it is stopped and reads them from disk.', async (t) => {
+    const server = await influxd();
+    const bucket = await server.createBucket();
+    const parts = ['', '\\', '\\\\', '\\.', 'a\\', 'a\\,b', '\\,', ',\\', '\\ ', ' \\', '\\=', '=\\', 'a\\\\,', ',', '=', ' ', '"', '#'];
+    const tags = parts.flatMap((source) => parts.map((host) => [source, host, '', '\\'] as const));
+    await writeTo(server, bucket, tags.map(([source, host, method, endpoint]) => ({ ...event, source, host, method, endpoint })));
+    const wanted = tags.map((values) => JSON.stringify(values)).toSorted();
+    t.deepEqual(await tagsIn(server, bucket), wanted);
+    await server.kill();
+    await server.restart();
+    t.deepEqual(await tagsIn(server, bucket), wanted);
+    await server.restart();
+    t.deepEqual(await tagsIn(server, bucket), wanted);
+  });
+}
+
+async function writeTo({ url, org, token }: Influxd, bucket: string, requests: readonly RequestEvent[]): Promise<void> {
+  const store = await openInfluxdbStore({ url, org, bucket, token });
+  await store.write({ writer: 'test', sequence: 1, requests, rollups: [], ledger: undefined });
+  await store.close();
+}
+
+/** The tags of all points, sorted. */
+async function tagsIn({ url, org, token }: Influxd, bucket: string): Promise<string[]> {
+  const rows = await new InfluxDB({ url, token }).getQueryApi(org).collectRows<Record<string, string | undefined>>(flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: 2026-11-23T00:00:00Z, stop: 2026-11-24T00:00:00Z)
+  |> filter(fn: (r) => r._field == "uri")
+  |> keep(columns: ["source", "host", "method", "endpoint"])`);
+  return rows.map(({ source, host, method, endpoint }) => JSON.stringify([source, host, method, endpoint].map((value) => textOfTag(value)))).toSorted();
+}

@@ -1,0 +1,137 @@
+/**
+ * Rows as line protocol, and what InfluxDB gives back as text.
+ *
+ * One line is `MEASUREMENT,TAG=VALUE,… FIELD=VALUE,… NANOSECONDS`, tags sorted by name, lines joined by `\n`:
+ *
+ * - `request_metrics`: tags `endpoint`, `host`, `method`, `source`, `status_code`; fields `uri` (always there),
+ *   `duration_ms` (float), `size`, `bytes_read` (integers), and `client_ip`, `user_agent`, `referrer`, `protocol`, `tls`
+ *   where they are known. The time is the request's.
+ * - `request_rollup`: tags `host`, `level` (`10s`, `1m`, `10m`, `1h`, `1d`), `method`, `source`, `status_code`; fields
+ *   `count`, `size_sum` (integers), `duration_sum_ms`, `duration_max_ms` (floats), and `tally`: these four as numbers and
+ *   the packed histogram (see `histogram.ts`), `COUNT DURATION_SUM_MS DURATION_MAX_MS SIZE_SUM HISTOGRAM`. The four are there
+ *   for Flux and Grafana. This program reads `tally` alone: InfluxDB stores and reads field by field, so one field is read
+ *   three times as fast as five, and is never half of an old row and half of a new one. The time is the window's start plus
+ *   the row's id in nanoseconds.
+ * - `collector_ledger`: tags `account`, `collector`, `reason` (of `rejected` and `dropped`); field `lines` (integer), one
+ *   point for each count; and the account `last_line` with the field `time_ms`. All have the snapshot's time.
+ *
+ * What line protocol cannot say, and what is done about it:
+ *
+ * - A tag cannot be empty. It is left out, and what is missing reads back as `''`.
+ * - In a tag, `\` escapes `,`, `=` and space, and nothing escapes `\` itself. InfluxDB's scanners do not agree on what `\\,`
+ *   is: some tags with it are taken, others are refused, and the whole batch with them (seen with 2.7.12). So a `\` never
+ *   stands before one of the three, nor at the end: it gets a dot behind it, and where dots stood there already, one dot
+ *   more. `a\` is stored as `a\.`, `a\.` as `a\..`, `a\,b` as `a\.,b`; `a\b` and `a.` as they are. `tagText` and
+ *   `textOfTag` are each other's inverse for every value.
+ * - A tag cannot hold a line break. It never does: see what a store may count on in `contract.ts`.
+ * - Measurement and tags together may have 65,535 bytes. Four tags of 255 characters have at most 3,060 before escaping.
+ * - A string field can hold every character. `"` and `\` are escaped by `\`.
+ * - A string field can be empty, but Flux's `pivot` then gives its row the value of a later one (seen with 2.7.12). So no
+ *   empty field is written: the optional ones are left out, and a `uri` of no characters is stored as `-`. To keep it
+ *   apart from a real `-`, one of dashes alone gets one more: `-` is stored as `--`. `uriText` and `textOfUri` are each
+ *   other's inverse.
+ * - A float must be finite. It is: see `contract.ts`.
+ *
+ * This is what the collector spends its time on: a line is built by concatenation alone, without objects.
+ */
+import { nanosecondsText, type RequestEvent } from '../../request-event.js';
+import type { Level, RollupRow } from '../../rollup.js';
+import type { Ledger, LedgerSnapshot } from '../store.js';
+
+/** The value of the tag `level`, by the length of the window in seconds. */
+export const levelTags: Readonly<Record<Level, string>> = { 10: '10s', 60: '1m', 600: '10m', 3600: '1h', 86_400: '1d' };
+
+/** The line of one request, without a line break. */
+export function requestLine(event: RequestEvent): string {
+  let line = 'request_metrics';
+  if (event.endpoint !== '') line += `,endpoint=${escapeTag(event.endpoint)}`;
+  if (event.host !== '') line += `,host=${escapeTag(event.host)}`;
+  if (event.method !== '') line += `,method=${escapeTag(event.method)}`;
+  if (event.source !== '') line += `,source=${escapeTag(event.source)}`;
+  line += `,status_code=${event.status} uri="${escapeString(uriText(event.uri))}",duration_ms=${event.durationMs},size=${event.size}i,bytes_read=${event.bytesRead}i`;
+  if (event.clientIp !== '') line += `,client_ip="${escapeString(event.clientIp)}"`;
+  if (event.userAgent !== '') line += `,user_agent="${escapeString(event.userAgent)}"`;
+  if (event.referrer !== '') line += `,referrer="${escapeString(event.referrer)}"`;
+  if (event.protocol !== '') line += `,protocol="${escapeString(event.protocol)}"`;
+  if (event.tls !== '') line += `,tls="${escapeString(event.tls)}"`;
+  return `${line} ${nanosecondsText(event)}`;
+}
+
+/** The line of one rollup row, without a line break. */
+export function rollupLine({ level, windowMs, rowId, series: { source, host, method, status }, count, durationSumMs, durationMaxMs, sizeSum, histogram }: RollupRow): string {
+  let line = 'request_rollup';
+  if (host !== '') line += `,host=${escapeTag(host)}`;
+  line += `,level=${levelTags[level]}`;
+  if (method !== '') line += `,method=${escapeTag(method)}`;
+  if (source !== '') line += `,source=${escapeTag(source)}`;
+  line += `,status_code=${status} count=${count}i,duration_sum_ms=${durationSumMs},duration_max_ms=${durationMaxMs},size_sum=${sizeSum}i`;
+  line += `,tally="${count} ${durationSumMs} ${durationMaxMs} ${sizeSum} ${histogram.pack()}"`;
+  return `${line} ${nanosecondsText({ timeMs: windowMs + Math.floor(rowId / 1e6), timeNs: rowId % 1e6 })}`;
+}
+
+/** The single counts of a ledger, each with the value of the tag `account`. */
+export const ledgerAccounts = [
+  ['received', 'received'],
+  ['accepted', 'accepted'],
+  ['runtime', 'runtime'],
+  ['stored', 'stored'],
+  ['spooled', 'spooled'],
+  ['inMemory', 'in_memory'],
+  ['deadLettered', 'dead_lettered'],
+] as const satisfies readonly (readonly [keyof Ledger, string])[];
+
+/** The lines of one ledger. */
+export function ledgerLines(snapshot: LedgerSnapshot): string[] {
+  const collector = snapshot.collector === '' ? '' : `,collector=${escapeTag(snapshot.collector)}`;
+  const time = nanosecondsText({ timeMs: snapshot.timeMs, timeNs: 0 });
+  const lines = ledgerAccounts.map(([name, account]) => `collector_ledger,account=${account}${collector} lines=${snapshot[name]}i ${time}`);
+  for (const account of ['rejected', 'dropped'] as const) {
+    for (const [reason, count] of Object.entries(snapshot[account])) {
+      lines.push(`collector_ledger,account=${account}${collector},reason=${escapeTag(reason)} lines=${count}i ${time}`);
+    }
+  }
+  if (snapshot.lastLineMs !== null) lines.push(`collector_ledger,account=last_line${collector} time_ms=${snapshot.lastLineMs}i ${time}`);
+  return lines;
+}
+
+/** What is stored for a tag's value: see the head of this file. For comparisons in queries. */
+export function tagText(value: string): string {
+  return value.includes('\\') ? value.replaceAll(backslashBeforeEscape, '$&.') : value;
+}
+
+/** The value that `tagText` made this of; `''` for a tag that is not there. */
+export function textOfTag(stored: string | null | undefined): string {
+  if (stored === undefined || stored === null) return '';
+  return stored.includes('\\') ? stored.replaceAll(backslashBeforeEscape, (dotted) => dotted.slice(0, -1)) : stored;
+}
+
+/** What is stored for a `uri`: see the head of this file. For comparisons in queries. */
+export function uriText(uri: string): string {
+  return dashesAlone.test(uri) ? `${uri}-` : uri;
+}
+
+/** The `uri` that `uriText` made this of. */
+export function textOfUri(stored: string): string {
+  return dashesAlone.test(stored) ? stored.slice(1) : stored;
+}
+
+/** Reads a time as InfluxDB prints it, RFC 3339 in UTC with up to nine decimals: `2026-11-23T20:00:00.000000001Z`. */
+export function parseTimestamp(text: string): { timeMs: number; timeNs: number } {
+  const fraction = text.slice(20, -1).padEnd(9, '0');
+  return { timeMs: Date.parse(`${text.slice(0, 19)}Z`) + Number(fraction.slice(0, 3)), timeNs: Number(fraction.slice(3)) };
+}
+
+const dashesAlone = /^-*$/;
+/** A backslash, and the dots between it and what must not follow it. */
+const backslashBeforeEscape = /\\\.*(?=[,= ]|$)/g;
+/** One search, since nearly no value needs anything. */
+const specialInTag = /[,= \\]/;
+const specialInString = /["\\]/;
+
+function escapeTag(value: string): string {
+  return specialInTag.test(value) ? tagText(value).replaceAll(/[,= ]/g, '\\$&') : value;
+}
+
+function escapeString(value: string): string {
+  return specialInString.test(value) ? value.replaceAll(/["\\]/g, '\\$&') : value;
+}

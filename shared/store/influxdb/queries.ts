@@ -1,0 +1,230 @@
+/**
+ * The Flux queries, and the rows that they give. Every value goes through the `flux` template, every text through `fluxText`.
+ *
+ * InfluxDB does a `filter` while it reads when it compares tags or the value with `==` or a regular expression; one that
+ * calls a function is done row by row afterwards, and `<` and `>` on texts find nothing at all (seen with 2.7.12).
+ */
+import { flux, fluxDateTime, fluxRegExp, type ParameterizedQuery } from '@influxdata/influxdb-client';
+import { StoreError } from '../../errors.js';
+import { Histogram } from '../../histogram.js';
+import type { RequestEvent } from '../../request-event.js';
+import { windowStart, type Level, type RollupRow } from '../../rollup.js';
+import type { Filter, LedgerSnapshot, TimeRange } from '../store.js';
+import { fluxText, fluxWholeOrStart } from './flux-text.js';
+import { ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
+
+/**
+ * Runs a query and gives `onRow` the cells of each row, in the order of `columns`; a column that the row's table does not
+ * have is `undefined`, and so is a cell without a value.
+ */
+export type ReadCells = (query: ParameterizedQuery, columns: readonly string[], onRow: (cells: readonly (string | undefined)[]) => void) => Promise<void>;
+
+/** See `Store.readRollups`. */
+export async function readRollups(read: ReadCells, bucket: string, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]> {
+  // A row's time is its window's start and less than the window's length more: read from whole window to whole window.
+  const lengthMs = level * 1000;
+  const range = { fromMs: Math.ceil(fromMs / lengthMs) * lengthMs, toMs: Math.ceil(toMs / lengthMs) * lengthMs };
+  if (range.fromMs >= range.toMs) return [];
+  const columns = ['_time', '_value', 'source', 'host', 'method', 'status_code'];
+  const query = flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: ${new Date(range.fromMs)}, stop: ${new Date(range.toMs)})
+  |> filter(fn: (r) => r._measurement == "request_rollup" and r._field == "tally" and r.level == ${levelTags[level]}${andSeries(filter)})
+  |> keep(columns: ${columns})`;
+  const rows: RollupRow[] = [];
+  await read(query, columns, ([time, tally, source, host, method, status]) => {
+    const { timeMs, timeNs } = parseTimestamp(time!);
+    const windowMs = windowStart(timeMs, level);
+    const [count, durationSumMs, durationMaxMs, sizeSum, packed] = tally!.split(' ');
+    rows.push({
+      level,
+      windowMs,
+      rowId: (timeMs - windowMs) * 1e6 + timeNs,
+      series: { source: textOfTag(source), host: textOfTag(host), method: textOfTag(method), status: Number(status) },
+      count: Number(count),
+      durationSumMs: Number(durationSumMs),
+      durationMaxMs: Number(durationMaxMs),
+      sizeSum: Number(sizeSum),
+      histogram: Histogram.unpack(packed!),
+    });
+  });
+  return rows;
+}
+
+/**
+ * See `Store.readRequests`. Sorting a long range to keep a few rows would read all of it. So it is searched from its end,
+ * a second first and then sixty times as much each time, for the times of the newest requests; their rows alone are read.
+ */
+export async function readRequests(read: ReadCells, bucket: string, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]> {
+  const rows: RequestEvent[] = [];
+  for (let endMs = toMs, lengthMs = sliceMsFirst; endMs > fromMs && rows.length < limit; endMs -= lengthMs, lengthMs *= sliceGrowth) {
+    const slice = { fromMs: Math.max(fromMs, endMs - lengthMs), toMs: endMs };
+    rows.push(...(await readNewest(read, bucket, { ...slice, filter, limit: limit - rows.length })));
+  }
+  return rows;
+}
+
+async function readNewest(read: ReadCells, bucket: string, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]> {
+  const requestsSince = (start: unknown): ParameterizedQuery => flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: ${start}, stop: ${new Date(toMs)})
+  |> filter(fn: (r) => r._measurement == "request_metrics"${andSeries(filter)})`;
+  let oldest: string | undefined;
+  const oldestQuery = flux`${requestsSince(new Date(fromMs))}
+  |> filter(fn: (r) => r._field == "uri"${andPath(filter, flux`r._value`)})
+  |> keep(columns: ["_time"])
+  |> group()
+  |> sort(columns: ["_time"], desc: true)
+  |> limit(n: ${limit})
+  |> tail(n: 1)`;
+  await read(oldestQuery, ['_time'], ([time]) => {
+    oldest = time;
+  });
+  if (oldest === undefined) return [];
+
+  const rows: RequestEvent[] = [];
+  // A row that lacks a field is being written at this moment. One JSON text per row, because the CSV that InfluxDB answers
+  // with drops every CR and puts one before every LF.
+  const rowsQuery = flux`import "json"
+${requestsSince(fluxDateTime(oldest))}
+  |> drop(columns: ["_start", "_stop", "_measurement"])
+  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
+  |> filter(fn: (r) => exists r.uri and exists r.duration_ms and exists r.size and exists r.bytes_read${andPath(filter, flux`r.uri`)})
+  |> group()
+  |> sort(columns: ["_time"], desc: true)
+  |> limit(n: ${limit})
+  |> map(fn: (r) => ({json: string(v: json.encode(v: r))}))`;
+  await read(rowsQuery, ['json'], ([json]) => {
+    rows.push(requestOf(JSON.parse(json!) as StoredRequest));
+  });
+  return rows;
+}
+
+/** See `Store.readLedgers`. */
+export async function readLedgers(read: ReadCells, bucket: string, { sinceMs }: { sinceMs: number }): Promise<LedgerSnapshot[]> {
+  const columns = ['_time', '_value', 'collector', 'account', 'reason'];
+  const query = flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: ${new Date(sinceMs)}, stop: ${new Date(timeMsMax)})
+  |> filter(fn: (r) => r._measurement == "collector_ledger")
+  |> last()
+  |> group()
+  |> keep(columns: ${columns})`;
+  // The points of a snapshot become visible one after the other: what is read in between is read again.
+  for (let tries = 0; tries < ledgerTriesMax; tries += 1) {
+    const counts: LedgerCount[] = [];
+    await read(query, columns, ([time, value, collector, account, reason]) => {
+      counts.push({ timeMs: Date.parse(time!), value: Number(value), collector: textOfTag(collector), account: account!, reason: textOfTag(reason) });
+    });
+    const collectors = [...new Set(counts.map(({ collector }) => collector))];
+    const snapshots = collectors.map((collector) => snapshotOf(counts.filter((count) => count.collector === collector)));
+    if (snapshots.every((snapshot) => snapshot !== undefined)) return snapshots;
+  }
+  throw new StoreError('retry', `Cannot read the ledgers from InfluxDB: the newest of a collector was half written each of ${ledgerTriesMax} times. Try again.`);
+}
+
+/** Asks for next to nothing: it fails when the bucket cannot be read. */
+export async function readNothing(read: ReadCells, bucket: string): Promise<void> {
+  await read(flux`from(bucket: ${fluxText(bucket)}) |> range(start: -1s) |> filter(fn: (r) => r._measurement == "collector_ledger") |> limit(n: 1)`, [], () => {});
+}
+
+const sliceMsFirst = 1000;
+const sliceGrowth = 60;
+const ledgerTriesMax = 5;
+/** The last whole day that a time of 64 bits of nanoseconds can hold: an open end would be now, by the server's clock. */
+const timeMsMax = Date.UTC(2262, 3, 11);
+
+/** The condition on the tags that rows of requests and rollups share, to go behind another. */
+function andSeries({ source, host, method, status }: Filter): ParameterizedQuery {
+  let condition = flux``;
+  if (source !== undefined) condition = flux`${condition} and ${tagIs(flux`r.source`, source)}`;
+  if (host !== undefined) condition = flux`${condition} and ${tagIs(flux`r.host`, host)}`;
+  if (method !== undefined) condition = flux`${condition} and ${tagIs(flux`r.method`, method)}`;
+  if (status !== undefined) condition = flux`${condition} and r.status_code =~ ${fluxRegExp(statusPattern(status))}`;
+  return condition;
+}
+
+/** An empty value is a tag that is not there, which equals nothing. */
+function tagIs(tag: ParameterizedQuery, value: string): ParameterizedQuery {
+  return value === '' ? flux`not exists ${tag}` : flux`${tag} == ${fluxText(tagText(value))}`;
+}
+
+/** The condition on the request target, to go behind another. */
+function andPath({ path }: Filter, uri: ParameterizedQuery): ParameterizedQuery {
+  return path === undefined ? flux`` : flux` and ${uri} =~ ${fluxWholeOrStart(uriText(path), `${path}?`)}`;
+}
+
+/** Tags are text, and text compares otherwise than numbers do: so every status of the range is named. */
+function statusPattern({ min, max }: { min: number; max: number }): RegExp {
+  const statuses: number[] = [];
+  for (let status = Math.max(0, min); status <= Math.min(999, max); status += 1) statuses.push(status);
+  return statuses.length === 0 ? /^none$/ : new RegExp(`^(${statuses.join('|')})$`);
+}
+
+/** What `json.encode` makes of a row of `request_metrics`. What this row lacks and others have is `null`; what all lack is missing. */
+interface StoredRequest {
+  _time: string;
+  source?: string | null;
+  host?: string | null;
+  method?: string | null;
+  status_code: string;
+  endpoint?: string | null;
+  uri: string;
+  duration_ms: number;
+  size: number;
+  bytes_read: number;
+  client_ip?: string | null;
+  user_agent?: string | null;
+  referrer?: string | null;
+  protocol?: string | null;
+  tls?: string | null;
+}
+
+function requestOf(row: StoredRequest): RequestEvent {
+  return {
+    source: textOfTag(row.source),
+    ...parseTimestamp(row._time),
+    host: textOfTag(row.host),
+    method: textOfTag(row.method),
+    status: Number(row.status_code),
+    durationMs: row.duration_ms,
+    size: row.size,
+    bytesRead: row.bytes_read,
+    uri: textOfUri(row.uri),
+    endpoint: textOfTag(row.endpoint),
+    clientIp: row.client_ip ?? '',
+    userAgent: row.user_agent ?? '',
+    referrer: row.referrer ?? '',
+    protocol: row.protocol ?? '',
+    tls: row.tls ?? '',
+  };
+}
+
+interface LedgerCount {
+  readonly timeMs: number;
+  readonly value: number;
+  readonly collector: string;
+  readonly account: string;
+  readonly reason: string;
+}
+
+/** The snapshot that the newest of a collector's counts make; `undefined` when some of it are missing. */
+function snapshotOf(counts: readonly LedgerCount[]): LedgerSnapshot | undefined {
+  const timeMs = Math.max(...counts.map((count) => count.timeMs));
+  const newest = counts.filter((count) => count.timeMs === timeMs);
+  const values = new Map(newest.map(({ account, value }) => [account, value]));
+  if (!ledgerAccounts.every(([, account]) => values.has(account))) return undefined;
+  const byReason = (account: string): Record<string, number> => Object.fromEntries(newest.filter((count) => count.account === account).map(({ reason, value }) => [reason, value]));
+  const value = (account: (typeof ledgerAccounts)[number][1]): number => values.get(account)!;
+  return {
+    collector: newest[0]!.collector,
+    timeMs,
+    received: value('received'),
+    accepted: value('accepted'),
+    runtime: value('runtime'),
+    rejected: byReason('rejected'),
+    dropped: byReason('dropped'),
+    stored: value('stored'),
+    spooled: value('spooled'),
+    inMemory: value('in_memory'),
+    deadLettered: value('dead_lettered'),
+    lastLineMs: values.get('last_line') ?? null,
+  };
+}
