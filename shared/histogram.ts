@@ -11,7 +11,7 @@
  */
 
 /** The relative error of a percentile, at most: 2 %, well inside the promised 5 %. */
-export const relativeErrorMax = 0.02;
+const relativeErrorMax = 0.02;
 
 const gamma = (1 + relativeErrorMax) / (1 - relativeErrorMax);
 const bucketsPerLog = 1 / Math.log(gamma);

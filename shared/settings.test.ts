@@ -7,7 +7,7 @@ import { address, bytes, choice, count, duration, flag, isLoopback, list, parseA
 
 const good = test.macro({
   exec(t, setting: Setting<unknown>, given: string, value: unknown) {
-    t.deepEqual(readSettings({ NAME: setting }, { NAME: given })['NAME'], value);
+    t.deepEqual(readSettings({ NAME: setting }, { NAME: given }).NAME, value);
   },
   title: (_, setting: Setting<unknown>, given: string) => `${JSON.stringify(given)} is allowed where ${setting.allowed} is wanted`,
 });

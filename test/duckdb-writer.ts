@@ -20,7 +20,7 @@ const retentionMs = 3650 * 86_400_000;
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) await writeOn(process.argv[2]!);
 
-/** Batch `sequence` of one writer: its requests; a row of 10 s and two of 1 min, each counting all requests up to this one. */
+/** Batch `sequence` of one writer: its requests, and a row of 10 s, two of 1 min and a ledger that count all requests up to this one. */
 export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBatch: number } {
   const requests = Array.from({ length: requestsPerBatch }, (_, index): RequestEvent => ({
     source: 'caddy', timeMs: startMs + sequence, timeNs: index, host: 'shop.example', method: 'GET', status: 200, durationMs: index, size: index, bytesRead: 0,
@@ -31,7 +31,11 @@ export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBat
     durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram(),
   });
   const rollups = [row(10, 'shop.example'), row(60, 'a.example'), row(60, 'b.example')];
-  return { writer: 'duckdb-writer', sequence, requests, rollups, ledger: undefined, requestsPerBatch };
+  const ledger = {
+    collector: 'duckdb-writer', timeMs: startMs + sequence, received: sequence * requestsPerBatch, accepted: sequence * requestsPerBatch, runtime: 0, rejected: {}, dropped: {},
+    stored: sequence * requestsPerBatch, spooled: 0, inMemory: 0, deadLettered: 0, lastLineMs: startMs,
+  };
+  return { writer: 'duckdb-writer', sequence, requests, rollups, ledger, requestsPerBatch };
 }
 
 async function writeOn(path: string): Promise<never> {

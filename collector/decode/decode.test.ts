@@ -49,7 +49,7 @@ const rejections = test.macro({
   exec(t, line: string, reason: string) {
     t.deepEqual(decodeLine(line), { kind: 'rejected', reason } as ReturnType<typeof decodeLine>);
   },
-  title: (given, line, reason) => `${given ?? line} is rejected as ${reason}`,
+  title: (given: string | undefined, line: string, reason: string) => `${given ?? line} is rejected as ${reason}`,
 });
 test(rejections, 'not json', 'not-json');
 test('a line cut short', rejections, real.slice(0, -20), 'not-json');
@@ -79,7 +79,7 @@ test('no text throws out of the decoder', (t) => {
     fc.constantFrom('ts', 'duration', 'status', 'request', 'logger', 'size').chain((key) => fc.jsonValue().map((value) => withKeys({ [key]: value }))),
   );
   fc.assert(fc.property(anyLine, (line) => ['request', 'runtime', 'rejected'].includes(decodeLine(line).kind)), { numRuns: 20_000 });
-  t.is(decodeLine(`${'['.repeat(1e5)}`).kind, 'rejected');
+  t.is(decodeLine('['.repeat(1e5)).kind, 'rejected');
 });
 
 const hosts = test.macro({

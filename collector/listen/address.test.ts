@@ -7,7 +7,7 @@ const good = test.macro({
     t.deepEqual(parseListenAddress(formatListenAddress(address)), address);
     t.is(caddyAddress(address), inCaddyfile);
   },
-  title: (_, text, __, inCaddyfile) => `${text} is ${inCaddyfile} in a Caddyfile`,
+  title: (_, text: string, __: ListenAddress, inCaddyfile: string) => `${text} is ${inCaddyfile} in a Caddyfile`,
 });
 test(good, 'tcp://127.0.0.1:9514', { kind: 'tcp', family: 4, host: '127.0.0.1', port: 9514 }, 'tcp/127.0.0.1:9514');
 test(good, 'udp://[::1]:9514', { kind: 'udp', family: 6, host: '::1', port: 9514 }, 'udp/[::1]:9514');

@@ -111,7 +111,7 @@ test('datagrams that the kernel dropped are known', async (t) => {
     let left = ${sent};
     for (let at = 0; at < ${sent}; at += 1) socket.send(Buffer.alloc(1000, 120), ${port}, '127.0.0.1', () => { left -= 1; if (left === 0) socket.close(); });
   `]);
-  await until('every datagram is accounted for', async () => got.lines.length + (await listeners[0]!.lost())! === sent);
+  await until('every datagram is accounted for', async () => sent === got.lines.length + (await listeners[0]!.lost() ?? 0));
   t.true(got.lines.length > 0);
   t.true((await listeners[0]!.lost())! > 0);
   await stopAll(listeners);

@@ -39,7 +39,7 @@ export async function listen(addresses: readonly ListenAddress[], options: Liste
   const failed = results.findIndex((result) => result.status === 'rejected');
   if (failed === -1) return listeners;
   await Promise.all(listeners.map((listener) => listener.stop()));
-  const { reason } = results[failed] as PromiseRejectedResult;
+  const reason: unknown = (results[failed] as PromiseRejectedResult).reason;
   throw new UsageError(`Cannot listen on ${formatListenAddress(addresses[failed]!)}: ${explain(reason)}`, { cause: reason });
 }
 

@@ -23,7 +23,7 @@ export async function listenUdp(address: Extract<ListenAddress, { port: number }
     const lines = createLineSplitter(options.lineBytesMax, options);
     lines.write(datagram);
     if (datagram.at(-1) !== 0x0a) lines.write(Buffer.from('\n')); // the datagram's end is the line's end
-    lines.end();
+    void lines.end();
   });
   socket.bind({ port: address.port, ...(address.host === '' ? {} : { address: address.host }) });
   await once(socket, 'listening'); // rejects on 'error'
