@@ -1,6 +1,7 @@
 #!/usr/bin/env -S node --
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import type { ListenAddress } from './collector/listen/address.js';
 import { messageOf, StoreError, UsageError } from './shared/errors.js';
 import { createLog } from './shared/log.js';
@@ -144,7 +145,7 @@ async function startWebOver(
   const { startWeb } = await import('./web/main.js');
   const { createRecorder } = await import('./shared/recorder.js');
   const log = createLog('web');
-  const recorder = createRecorder({ store, log, ...recorderOptions(values) });
+  const recorder = createRecorder({ store, log, name: hostname(), ...recorderOptions(values) });
   const web = await startWeb(webConfigFrom(values, hint), { store, recorder, log }).catch(async (error: unknown) => {
     await recorder.close();
     throw error;

@@ -40,6 +40,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   const ledgerDue = createLedgerSchedule(config.id);
   const recorder: Recorder = createRecorder({
     ...parts,
+    name: config.id,
     ledger: (counts) => ledgerDue(ledgerOf(accounts, counts), now()),
   });
   const warn = limitLog(log.warn, { now });

@@ -7,7 +7,7 @@ export const otherName = '_other';
 export type ClientIpPolicy = 'truncated' | 'full' | 'off';
 
 /** The longest host, method, source or endpoint, in UTF-16 code units: what a domain name can have. */
-const nameLengthMax = 255;
+export const nameLengthMax = 255;
 
 /** The methods of RFC 9110 and RFC 5789, and those that WebDAV's clients send (RFC 4918, RFC 3253). */
 const knownMethods = new Set([

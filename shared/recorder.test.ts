@@ -117,7 +117,7 @@ async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}
     ping: () => real.ping(),
     close: () => real.close(),
   };
-  const recorder = createRecorder({ store: change(store), log, hostsMax: 200, clientIp: 'truncated', flushMs: 20, ...options });
+  const recorder = createRecorder({ store: change(store), log, name: 'tested', hostsMax: 200, clientIp: 'truncated', flushMs: 20, ...options });
   t.teardown(async () => {
     await recorder.close();
     await real.close();
@@ -129,6 +129,6 @@ async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}
 function event(given: Partial<RequestEvent>): RequestEvent {
   return {
     source: 'caddy', timeMs: startMs, timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1, size: 10, bytesRead: 0,
-    uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: 'HTTP/1.1', tls: '', ...given,
+    uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: 'HTTP/1.1', tls: '', upstreamMs: null, requestId: '', ...given,
   };
 }

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { boundClientIp, boundMethod, boundText, cleanName, createHostLimit, otherName, type ClientIpPolicy } from './bounds.js';
+import { boundClientIp, boundMethod, boundText, cleanName, createHostLimit, nameLengthMax, otherName, type ClientIpPolicy } from './bounds.js';
 import { messageOf, StoreError } from './errors.js';
 import type { Log } from './log.js';
 import type { RequestEvent } from './request-event.js';
@@ -39,6 +39,8 @@ export interface RecorderCounts {
 export interface RecorderOptions {
   readonly store: Pick<Store, 'write'>;
   readonly log: Log;
+  /** Tells the recorders of one store apart, across restarts: the collector's ID, the web app's host name. */
+  readonly name: string;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
   /** How long a request waits for others, in milliseconds: 200. */
@@ -137,6 +139,8 @@ export function createRecorder(options: RecorderOptions): Recorder {
       referrer: boundText(event.referrer, textLengthMax),
       protocol: boundText(event.protocol, textLengthMax),
       tls: boundText(event.tls, textLengthMax),
+      upstreamMs: event.upstreamMs,
+      requestId: boundText(event.requestId, nameLengthMax),
     };
   }
 
@@ -151,7 +155,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
     const ledger = options.ledger?.({ ...counts, stored: counts.recorded - counts.deadLettered });
     if (gathered.length === 0 && ledger === undefined) return;
     sequence += 1;
-    queue.push({ writer, sequence, requests: gathered, rollups: ladder.drain(now()), ledger });
+    queue.push({ recorder: options.name, writer, sequence, requests: gathered, rollups: ladder.drain(now()), ledger });
     queuedRequests += gathered.length;
     gathered = [];
   }

@@ -31,6 +31,10 @@ export interface RequestEvent {
   readonly protocol: string;
   /** `TLS 1.3`, …; `''` for plain HTTP. */
   readonly tls: string;
+  /** How long the edge waited for its upstream, in milliseconds; `null` when the log does not say. */
+  readonly upstreamMs: number | null;
+  /** An identifier that the edge and the app share for one request. */
+  readonly requestId: string;
 }
 
 /** The `source` of what Caddy's access log says. */

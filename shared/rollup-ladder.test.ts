@@ -15,7 +15,7 @@ const event = fc.record({
   durationMs: fc.integer({ min: 0, max: 100_000 }),
   size: fc.integer({ min: 0, max: 1e9 }),
 }).map((given): RequestEvent => ({
-  source: 'caddy', timeNs: 0, bytesRead: 0, uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', ...given,
+  source: 'caddy', timeNs: 0, bytesRead: 0, uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '', ...given,
 }));
 
 /** Each event goes to one of three collectors, after which that collector may flush, restart, or let minutes pass. */

@@ -11,6 +11,8 @@ export type CaddyConfig = string | object;
 
 /** A Caddy that serves. */
 export interface RunningCaddy {
+  /** The address of its admin API. */
+  readonly adminUrl: string;
   /** All that it wrote to standard error so far. */
   readonly stderr: () => string;
   /** Resolves when the new configuration is in force; throws what Caddy says is wrong with it. */
@@ -66,11 +68,12 @@ export async function startCaddy(config: CaddyConfig, { env = {} }: { env?: Read
   }
 
   return {
+    adminUrl: `http://${admin}`,
     stderr: () => written,
     stop,
     async reload(next) {
       const { body, contentType } = encode(next);
-      const headers = { 'Content-Type': contentType, Origin: `http://${admin}` }; // Caddy takes fetch for a browser, and wants its origin.
+      const headers = { 'Content-Type': contentType, ...originOf(admin) };
       const response = await fetch(`http://${admin}/load`, { method: 'POST', headers, body });
       if (!response.ok) throw new Error(`Cannot reload caddy: it answered ${response.status} ${await response.text()}`);
     },
@@ -83,6 +86,11 @@ function chooseTest(): typeof testWithCaddy {
   return test.skip;
 }
 
+/** Caddy takes fetch for a browser, and wants its origin. */
+function originOf(admin: string): { Origin: string } {
+  return { Origin: `http://${admin}` };
+}
+
 function encode(config: CaddyConfig): { body: string; contentType: string; fileName: string } {
   return typeof config === 'string'
     ? { body: config, contentType: 'text/caddyfile', fileName: 'Caddyfile' }
@@ -93,7 +101,7 @@ function encode(config: CaddyConfig): { body: string; contentType: string; fileN
 async function untilServing(admin: string, throwIfEnded: () => void): Promise<void> {
   const deadlineMs = Date.now() + startMsMax;
   for (;;) {
-    const answer = await fetch(`http://${admin}/config/`).then((response) => response.json(), () => null);
+    const answer = await fetch(`http://${admin}/config/`, { headers: originOf(admin) }).then((response) => response.ok ? response.json() : null, () => null);
     if (answer !== null) return;
     throwIfEnded();
     if (Date.now() > deadlineMs) throw new Error(`Cannot use caddy: it did not serve on http://${admin}/config/ within ${startMsMax} ms.`);

@@ -24,7 +24,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) await writeOn(process.ar
 export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBatch: number } {
   const requests = Array.from({ length: requestsPerBatch }, (_, index): RequestEvent => ({
     source: 'caddy', timeMs: startMs + sequence, timeNs: index, host: 'shop.example', method: 'GET', status: 200, durationMs: index, size: index, bytesRead: 0,
-    uri: `/${sequence}/${Math.random()}`, endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '',
+    uri: `/${sequence}/${Math.random()}`, endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
   }));
   const row = (level: 10 | 60, host: string): RollupRow => ({
     level, windowMs: startMs, rowId: 1, series: { source: 'caddy', host, method: 'GET', status: 200 }, count: sequence * requestsPerBatch,
@@ -35,7 +35,7 @@ export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBat
     collector: 'duckdb-writer', timeMs: startMs + sequence, received: sequence * requestsPerBatch, accepted: sequence * requestsPerBatch, runtime: 0, rejected: {}, dropped: {},
     stored: sequence * requestsPerBatch, spooled: 0, inMemory: 0, deadLettered: 0, lastLineMs: startMs,
   };
-  return { writer: 'duckdb-writer', sequence, requests, rollups, ledger, requestsPerBatch };
+  return { recorder: 'test', writer: 'duckdb-writer', sequence, requests, rollups, ledger, requestsPerBatch };
 }
 
 async function writeOn(path: string): Promise<never> {

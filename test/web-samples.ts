@@ -5,7 +5,7 @@ import type { LedgerSnapshot } from '../shared/store/store.js';
 export function event(parts: Partial<RequestEvent>): RequestEvent {
   return {
     source: 'caddy', timeMs: 0, timeNs: 0, host: 'shop.example', method: 'GET', status: 200, durationMs: 1, size: 0, bytesRead: 0, uri: '/', endpoint: '',
-    clientIp: '', userAgent: '', referrer: '', protocol: 'HTTP/1.1', tls: '', ...parts,
+    clientIp: '', userAgent: '', referrer: '', protocol: 'HTTP/1.1', tls: '', upstreamMs: null, requestId: '', ...parts,
   };
 }
 

@@ -20,7 +20,7 @@ async function start(t: ExecutionContext, { requests = [], snapshot, password }:
   const day = 86_400_000;
   const store = await openStore({ kind: 'duckdb', path: join(directory, 'requests.duckdb'), retention: { requestsMs: 7 * day, rollupsMs: 400 * day } }, { log });
   const snapshots = snapshot === undefined ? [] : [snapshot];
-  const recorder = createRecorder({ store, log, hostsMax: 200, clientIp: 'full', ledger: () => snapshots.pop(), drainMsMax: 500 });
+  const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full', ledger: () => snapshots.pop(), drainMsMax: 500 });
   for (const request of requests) recorder.record(event({ timeMs: Date.now(), ...request }));
   await recorder.flush();
   const web = await startWeb({ host: '127.0.0.1', port: 0, password, connectHint: ['the first line', '<the> last line'] }, { store, recorder, log });

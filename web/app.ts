@@ -136,7 +136,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 }
 
 const seriesColumns = ['time', 'source', 'requests', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p50', 'duration_ms.p95', 'duration_ms.p99', 'statuses'];
-const requestColumns = ['time', 'source', 'method', 'host', 'uri', 'status', 'duration_ms', 'size', 'bytes_read', 'endpoint', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls'];
+const requestColumns = ['time', 'source', 'method', 'host', 'uri', 'status', 'duration_ms', 'size', 'bytes_read', 'endpoint', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls', 'upstream_ms', 'request_id'];
 const ledgerColumns = ['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory', 'dead_lettered', 'last_line'];
 
 function answerRows(ctx: Context, extension: '' | '.csv', rows: readonly Readonly<Record<string, CsvValue>>[], columns: readonly string[]): void {

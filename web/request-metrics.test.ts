@@ -63,7 +63,7 @@ test('a request is recorded once, with everything that is known of it', async (t
   const { event } = await call('/users/42?q=1', { headers: { host: 'shop.example', 'user-agent': 'tester', referer: 'http://from.example/' } });
   t.like(event, {
     source: 'shop', host: 'shop.example', method: 'GET', status: 200, size: 7, bytesRead: 0, uri: '/users/42?q=1', endpoint: '/users/:id',
-    clientIp: '127.0.0.1', userAgent: 'tester', referrer: 'http://from.example/', protocol: 'HTTP/1.1', tls: '',
+    clientIp: '127.0.0.1', userAgent: 'tester', referrer: 'http://from.example/', protocol: 'HTTP/1.1', tls: '', upstreamMs: null, requestId: '',
   });
   t.true(event.durationMs > 0);
   t.true(event.timeMs >= before - 10 && event.timeMs <= Date.now() + 10);

@@ -80,6 +80,8 @@ function eventOf(ctx: Context, { source, durationMs, endNs, size, bytesRead }: M
     referrer: ctx.get('Referrer'),
     protocol: `HTTP/${ctx.req.httpVersion}`,
     tls: tlsVersionOf(ctx.req),
+    upstreamMs: null,
+    requestId: ctx.get('X-Request-Id'),
   };
 }
 

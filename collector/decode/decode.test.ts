@@ -12,7 +12,7 @@ test('a line of the default encoder becomes a request, its time to the last digi
     event: {
       source: 'caddy', timeMs: 1_795_461_210_823, timeNs: 292_300, host: 'secure.test:8443', method: 'GET', status: 200,
       durationMs: 11.871543, size: 4559, bytesRead: 7, uri: '/s/1?q=ä', endpoint: '', clientIp: '203.0.113.9',
-      userAgent: 'curl/8.7.1', referrer: 'https://a.example/', protocol: 'HTTP/2.0', tls: 'TLS 1.3',
+      userAgent: 'curl/8.7.1', referrer: 'https://a.example/', protocol: 'HTTP/2.0', tls: 'TLS 1.3', upstreamMs: null, requestId: '',
     },
   });
 });

@@ -72,6 +72,8 @@ function decodeAccessLog(entry: JsonObject): Decoded {
       referrer: firstOf(headers['Referer']),
       protocol: textOf(request['proto']),
       tls: tlsOf(request['tls']),
+      upstreamMs: null,
+      requestId: '',
     },
   };
 }

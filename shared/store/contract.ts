@@ -44,7 +44,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   };
 
   declare('requests, rollup rows and the ledger read back as they were written.', async (t, { store }) => {
-    const requests = [request(), request({ timeMs: hourMs + 1, timeNs: 999_999, host: '', method: '', uri: '', endpoint: '/users/:id', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '' })];
+    const requests = [request(), request({ timeMs: hourMs + 1, timeNs: 999_999, host: '', method: '', uri: '', endpoint: '/users/:id', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '' })];
     const rollups = levels.map((level) => rollup({ level, windowMs: dayMs }));
     const ledger = snapshot();
     await store.write(batchOf({ requests, rollups, ledger }));
@@ -54,6 +54,13 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
     t.deepEqual(await store.readLedgers({ sinceMs: 0 }), [ledger]);
     await store.ping();
+  });
+
+  declare('two recorders may give requests of one series the same time, and both are kept.', async (t, { store }) => {
+    const requests = ['collector-1', 'collector-2'].map((uri) => request({ uri }));
+    for (const each of requests) await store.write(writerOf(each.uri)({ requests: [each] }));
+    const read = await store.readRequests({ ...aroundHour, filter: {}, limit: 10 });
+    t.deepEqual(read.map(({ uri }) => uri).toSorted(), ['collector-1', 'collector-2']);
   });
 
   declare('rows are there after the store is closed and opened again.', async (t, opened) => {
@@ -368,7 +375,7 @@ function textArbitrary({ maxLength }: { maxLength: number }): fc.Arbitrary<strin
 function request(part: Partial<RequestEvent> = {}): RequestEvent {
   return {
     ...series, timeMs: hourMs, timeNs: 0, durationMs: 6.3125, size: 1234, bytesRead: 56, uri: '/path?query=1', endpoint: '',
-    clientIp: '192.0.2.0', userAgent: 'Mozilla/5.0 (X11; Linux x86_64)', referrer: 'https://example.org/', protocol: 'HTTP/2.0', tls: 'TLS 1.3', ...part,
+    clientIp: '192.0.2.0', userAgent: 'Mozilla/5.0 (X11; Linux x86_64)', referrer: 'https://example.org/', protocol: 'HTTP/2.0', tls: 'TLS 1.3', upstreamMs: 4.25, requestId: 'a05d97e2-8977-4d54', ...part,
   };
 }
 
@@ -388,13 +395,13 @@ function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
   };
 }
 
-/** Makes the batches of one writer. */
-function writerOf(): (parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'ledger'>>) => Batch {
+/** Makes the batches of one writer, which belongs to the recorder of this name. */
+function writerOf(recorder = 'collector-1'): (parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'ledger'>>) => Batch {
   const writer = randomUUID();
   let sequence = 0;
   return ({ requests = [], rollups = [], ledger }) => {
     sequence += 1;
-    return { writer, sequence, requests, rollups, ledger };
+    return { recorder, writer, sequence, requests, rollups, ledger };
   };
 }
 
@@ -444,6 +451,7 @@ function describeRequest(event: RequestEvent): string {
     timeMs: event.timeMs, timeNs: event.timeNs, source: event.source, host: event.host, method: event.method, status: event.status, durationMs: event.durationMs,
     size: event.size, bytesRead: event.bytesRead, uri: event.uri, endpoint: event.endpoint, clientIp: event.clientIp, userAgent: event.userAgent,
     referrer: event.referrer, protocol: event.protocol, tls: event.tls,
+    upstreamMs: event.upstreamMs, requestId: event.requestId,
   };
   return `${rfc3339(event)} ${JSON.stringify(known)} ${Object.keys(event).length}`;
 }

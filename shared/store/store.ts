@@ -3,11 +3,16 @@ import type { Level, RollupRow } from '../rollup.js';
 
 /** What a recorder hands to a store in one piece: all of it is written, or nothing. */
 export interface Batch {
+  /**
+   * The stable name of the recorder: two of them may give two requests of one series the same time, so it is a tag in
+   * InfluxDB.
+   */
+  readonly recorder: string;
   /** Which recorder made it: drawn at random when the recorder starts. */
   readonly writer: string;
   /** 1, 2, 3, …: a store ignores a batch of a writer whose number it has written already. */
   readonly sequence: number;
-  /** No two requests of one series (source, host, method, status, endpoint) have the same time. */
+  /** No two requests of one recorder and series (source, host, method, status, endpoint) have the same time. */
   readonly requests: readonly RequestEvent[];
   readonly rollups: readonly RollupRow[];
   readonly ledger: LedgerSnapshot | undefined;

@@ -1,5 +1,6 @@
 /** The bodies of the API's answers: names and shapes that users depend on. */
 import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
+import { ledgerJson } from '../../shared/store/ledger-json.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import type { Latency, WindowFigures } from './fold.js';
 import type { Traffic } from './read.js';
@@ -41,26 +42,19 @@ export function requestAnswer(request: RequestEvent) {
     referrer: request.referrer,
     protocol: request.protocol,
     tls: request.tls,
+    upstream_ms: request.upstreamMs,
+    request_id: request.requestId,
   };
 }
 
 /** `/api/ledger` */
 export function ledgerAnswer(ledgers: readonly LedgerSnapshot[]) {
-  return { collectors: Object.fromEntries(ledgers.map((ledger) => [ledger.collector, ledgerRow(ledger)])) };
+  return { collectors: Object.fromEntries(ledgers.map((ledger) => [ledger.collector, ledgerJson(ledger)])) };
 }
 
 /** A row of `/api/ledger.csv`. */
 export function ledgerCsvRow(ledger: LedgerSnapshot) {
-  return { collector: ledger.collector, ...ledgerRow(ledger) };
-}
-
-function ledgerRow({ received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs }: LedgerSnapshot) {
-  return {
-    received, accepted, runtime, rejected, dropped, stored, spooled,
-    in_memory: inMemory,
-    dead_lettered: deadLettered,
-    last_line: lastLineMs === null ? null : isoTime(lastLineMs),
-  };
+  return { collector: ledger.collector, ...ledgerJson(ledger) };
 }
 
 function percentiles({ mean, p50, p95, p99 }: Latency) {

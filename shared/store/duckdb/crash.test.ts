@@ -29,11 +29,13 @@ test('after kill -9 in the middle of writes every batch that was taken is there,
   const batches = after.requests / requestsPerBatch;
   t.true(batches === taken || batches === taken + 1, `${taken} batches were said to be taken, ${after.requests} requests are there`);
   t.is(after.counted, after.requests);
+  t.is(after.received, after.requests);
 
   await store.write(duckdbBatch(batches));
   t.deepEqual(await totals(store), after, 'the last batch, sent again, is known');
   await store.write(duckdbBatch(batches + 1));
-  t.deepEqual(await totals(store), { requests: after.requests + requestsPerBatch, counted: after.requests + requestsPerBatch });
+  const next = after.requests + requestsPerBatch;
+  t.deepEqual(await totals(store), { requests: next, counted: next, received: next });
   await store.close();
   await cleanup();
 });
@@ -41,7 +43,7 @@ test('after kill -9 in the middle of writes every batch that was taken is there,
 (process.platform === 'linux' ? test : test.skip)('while the disk is full writes say retry; when it has space again they go through, each once.', async (t) => {
   const { path, cleanup } = await emptyFolder();
   // A limit on the size of files fails writes as a full disk does, and needs no rights.
-  const writer = startWriter(path, ['prlimit', '--fsize=1000000:']);
+  const writer = startWriter(path, { fileBytesMax: '1000000' });
   let taken = 0;
   let refused = 0;
   for await (const line of writer.lines) {
@@ -58,10 +60,11 @@ test('after kill -9 in the middle of writes every batch that was taken is there,
   t.true(refused >= 5);
 
   const store = await open(path);
-  const { requests, counted } = await totals(store);
+  const { requests, counted, received } = await totals(store);
   const batches = requests / requestsPerBatch;
   t.true(batches === taken || batches === taken + 1, `${taken} batches were said to be taken, ${requests} requests are there`);
   t.is(counted, requests);
+  t.is(received, requests);
   await store.close();
   await cleanup();
 });
@@ -92,10 +95,11 @@ test('a reader never sees a batch in part.', async (t) => {
 
 const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
 
-async function totals(store: Store): Promise<{ requests: number; counted: number }> {
+async function totals(store: Store): Promise<{ requests: number; counted: number; received: number }> {
   const requests = (await store.readRequests({ ...everything, limit: 1_000_000 })).length;
   const [row] = await store.readRollups({ ...everything, level: 10 });
-  return { requests, counted: row?.count ?? 0 };
+  const [ledger] = await store.readLedgers({ sinceMs: 0 });
+  return { requests, counted: row?.count ?? 0, received: ledger?.received ?? 0 };
 }
 
 function open(path: string): Promise<Store> {
@@ -108,8 +112,9 @@ async function emptyFolder(): Promise<{ path: string; cleanup: () => Promise<voi
 }
 
 /** A process that writes batch after batch: see `duckdb-writer.ts`. */
-function startWriter(path: string, prefix: readonly string[] = []) {
-  const [command, ...args] = [...prefix, process.execPath, fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path];
-  const child = spawn(command!, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+function startWriter(path: string, { fileBytesMax = 'unlimited' }: { fileBytesMax?: string } = {}) {
+  const args = [fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path];
+  const [command, commandArgs] = fileBytesMax === 'unlimited' ? [process.execPath, args] : ['prlimit', [`--fsize=${fileBytesMax}:`, process.execPath, ...args]];
+  const child = spawn(command, commandArgs, { stdio: ['ignore', 'pipe', 'inherit'] });
   return { process: child, lines: createInterface({ input: child.stdout }) };
 }

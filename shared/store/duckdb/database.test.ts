@@ -106,9 +106,9 @@ function open(path: string): Promise<Store> {
 /** Opens what must not open; the error says to stop and names the file. */
 async function refused(t: ExecutionContext, path: string): Promise<StoreError> {
   const error = await t.throwsAsync(open(path), { instanceOf: StoreError });
-  t.is(error!.action, 'stop');
-  t.true(error!.message.includes(path), error!.message);
-  return error!;
+  t.is(error.action, 'stop');
+  t.true(error.message.includes(path), error.message);
+  return error;
 }
 
 async function modeOf(path: string): Promise<string> {

@@ -62,8 +62,9 @@ export async function openDatabase(path: string, { memoryBytesMax }: { memoryByt
  */
 export async function protectFiles(path: string): Promise<void> {
   for (const file of [path, `${path}.wal`]) {
-    await chmod(file, 0o600).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT' && error.code !== 'EPERM') throw error;
+    await chmod(file, 0o600).catch((error: unknown) => {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== 'ENOENT' && code !== 'EPERM') throw error;
     });
   }
 }

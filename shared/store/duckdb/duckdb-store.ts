@@ -84,7 +84,7 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     try {
       return await run(current);
     } catch (error) {
-      if (!(await isUsableAfterRollback(current.writing))) await abandon(current);
+      if (!(await isUsableAfter(error, current.writing))) await abandon(current);
       throw storeError(action, description, error);
     }
   });
@@ -198,20 +198,24 @@ function createReaders(): Readers {
   };
 }
 
-/** Whether the connection can go on; an open transaction is rolled back. */
-async function isUsableAfterRollback(connection: DuckDBConnection): Promise<boolean> {
+/** Rolls back what is open, and says whether the database can go on. */
+async function isUsableAfter(error: unknown, connection: DuckDBConnection): Promise<boolean> {
   try {
     await connection.run('ROLLBACK');
+    if (messageOf(error).includes('Duplicate key')) return false;
     await connection.run('SELECT version FROM store_schema');
     return true;
   } catch {
-    // DuckDB has given up on the file, or the error has ended the transaction itself: its state is best read anew.
+    // DuckDB has given up on the file, or the error came from the commit itself: the state is best read anew.
     return false;
   }
 }
 
-/** Errors of DuckDB that say that the statement or its values are wrong: the same batch would fail again. */
-const wrongForGood = /^(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type|Binder|Catalog|Parser|Syntax|Not implemented) Error:/;
+/**
+ * Errors of DuckDB that say that the statement or its values are wrong: the same batch would fail again. A duplicate key is
+ * none: rows with a key are upserted, so only an index that does not fit its table can say so.
+ */
+const wrongForGood = /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type|Binder|Catalog|Parser|Syntax|Not implemented) Error:/;
 
 function storeError(action: string, description: string, error: unknown): StoreError {
   if (error instanceof StoreError) return error;

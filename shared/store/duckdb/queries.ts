@@ -51,17 +51,17 @@ export async function readRequests(connection: DuckDBConnection, { fromMs, toMs,
   const columns = await values.columnsOf(
     connection,
     `SELECT time_ns, ${texts('source', 'host', 'method')}, status_code, ${texts('endpoint')}, duration_ms, size, bytes_read,
-       ${texts('uri', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls')}
+       ${texts('uri', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls')}, upstream_ms, ${texts('request_id')}
      FROM request_metrics WHERE ${where.join(' AND ')} ORDER BY time_ns DESC LIMIT ${values.add(BigInt(limit), BIGINT)}`,
   );
-  const [timeNs, source, host, method, status, endpoint, durationMs, size, bytesRead, uri, clientIp, userAgent, referrer, protocol, tls] = columns as [
-    bigint[], string[], string[], string[], number[], string[], number[], bigint[], bigint[], string[], string[], string[], string[], string[], string[],
+  const [timeNs, source, host, method, status, endpoint, durationMs, size, bytesRead, uri, clientIp, userAgent, referrer, protocol, tls, upstreamMs, requestId] = columns as [
+    bigint[], string[], string[], string[], number[], string[], number[], bigint[], bigint[], string[], string[], string[], string[], string[], string[], (number | null)[], string[],
   ];
   return timeNs.map((time, at) => ({
     ...splitNanoseconds(time),
     source: source[at]!, host: host[at]!, method: method[at]!, status: status[at]!, endpoint: endpoint[at]!, durationMs: durationMs[at]!,
     size: Number(size[at]!), bytesRead: Number(bytesRead[at]!), uri: uri[at]!, clientIp: clientIp[at]!, userAgent: userAgent[at]!,
-    referrer: referrer[at]!, protocol: protocol[at]!, tls: tls[at]!,
+    referrer: referrer[at]!, protocol: protocol[at]!, tls: tls[at]!, upstreamMs: upstreamMs[at]!, requestId: requestId[at]!,
   }));
 }
 

@@ -28,7 +28,7 @@ test('what has become too old is deleted when the store is opened, and nothing e
   let store = await open();
   const agesDays = [0, 1, 2, 3, 7, 8, 14, 15, 60, 61, 400, 401];
   await store.write({
-    writer: 'retention-test', sequence: 1, ledger: undefined,
+    recorder: 'test', writer: 'retention-test', sequence: 1, ledger: undefined,
     requests: agesDays.map((age) => request(startMs - age * dayMs)),
     rollups: agesDays.flatMap((age) => levels.map((level) => rollup(level, startMs - age * dayMs))),
   });
@@ -61,7 +61,7 @@ test('many old rollup rows are deleted in small steps.', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20 });
   const rollups = Array.from({ length: 250 }, (_, index) => rollup(10, startMs - index * 10_000));
-  await database.batches.write({ writer: 'retention-test', sequence: 1, requests: [], rollups, ledger: undefined }, startMs);
+  await database.batches.write({ recorder: 'test', writer: 'retention-test', sequence: 1, requests: [], rollups, ledger: undefined }, startMs);
   const deleted: number[] = [];
   for (const step of deleteSteps({ requestsMs: dayMs, rollupsMs: 1_000_000 }, startMs, 100)) {
     let rows: number;
@@ -77,7 +77,7 @@ test('many old rollup rows are deleted in small steps.', async (t) => {
 function request(timeMs: number): RequestEvent {
   return {
     source: 'caddy', timeMs, timeNs: 0, host: 'shop.example', method: 'GET', status: 200, durationMs: 1, size: 1, bytesRead: 0, uri: '/', endpoint: '',
-    clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '',
+    clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
   };
 }
 

@@ -9,7 +9,7 @@
  * - `store_schema`: one row, the version of all this.
  *
  * Times in `_ns` and `_ms` are whole nanoseconds and milliseconds since 1970; `duration_ms` is a duration. Texts that are
- * not known are `''`. A sum of sizes is a double, as it was in the recorder: it cannot overflow, and is exact up to 2^53.
+ * not known are `''`, numbers that are not known NULL. A sum of sizes is a double, as it was in the recorder: it cannot overflow, and is exact up to 2^53.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { StoreError } from '../../errors.js';
@@ -36,7 +36,8 @@ const statements = [
   `CREATE TABLE request_metrics (
     time_ns BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL, method VARCHAR NOT NULL, status_code SMALLINT NOT NULL,
     endpoint VARCHAR NOT NULL, duration_ms DOUBLE NOT NULL, size BIGINT NOT NULL, bytes_read BIGINT NOT NULL, uri VARCHAR NOT NULL,
-    client_ip VARCHAR NOT NULL, user_agent VARCHAR NOT NULL, referrer VARCHAR NOT NULL, protocol VARCHAR NOT NULL, tls VARCHAR NOT NULL
+    client_ip VARCHAR NOT NULL, user_agent VARCHAR NOT NULL, referrer VARCHAR NOT NULL, protocol VARCHAR NOT NULL, tls VARCHAR NOT NULL,
+    upstream_ms DOUBLE, request_id VARCHAR NOT NULL
   )`,
   `CREATE TABLE request_rollup (
     level INTEGER NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL,

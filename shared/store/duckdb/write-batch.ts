@@ -70,6 +70,8 @@ const requestColumns: readonly Column<RequestEvent>[] = [
   ['referrer', 'VARCHAR', ({ referrer }) => referrer],
   ['protocol', 'VARCHAR', ({ protocol }) => protocol],
   ['tls', 'VARCHAR', ({ tls }) => tls],
+  ['upstream_ms', 'DOUBLE', ({ upstreamMs }) => upstreamMs ?? ''],
+  ['request_id', 'VARCHAR', ({ requestId }) => requestId],
 ];
 
 const rollupColumns: readonly Column<RollupRow>[] = [
@@ -93,8 +95,14 @@ const rollupsSql = `${insertSql('request_rollup', rollupColumns)}
   ON CONFLICT DO UPDATE SET ${['"count"', 'duration_ms_sum', 'duration_ms_max', 'size_sum', 'histogram'].map((name) => `${name} = excluded.${name}`).join(', ')}`;
 
 function insertSql<Row>(table: string, columns: readonly Column<Row>[]): string {
-  const values = columns.map(([, type], index) => `unnest(string_split($${index + 1}, chr(0))${type === 'VARCHAR' ? '' : `::${type}[]`})`);
+  const values = columns.map(([, type], index) => `unnest(${columnSql(index + 1, type)})`);
   return `INSERT INTO ${table} (${columns.map(([name]) => name).join(', ')}) SELECT ${values.join(', ')}`;
+}
+
+/** The values of a bound column. A number that is not known is an empty text. */
+function columnSql(parameter: number, type: string): string {
+  const texts = `string_split($${parameter}, chr(0))`;
+  return type === 'VARCHAR' ? texts : `list_transform(${texts}, lambda value: nullif(value, ''))::${type}[]`;
 }
 
 async function runWithColumns<Row>(statement: DuckDBPreparedStatement, columns: readonly Column<Row>[], rows: readonly Row[]): Promise<void> {

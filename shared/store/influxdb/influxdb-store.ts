@@ -146,8 +146,8 @@ function* bodiesOf(batch: Batch): Generator<string> {
   if (lines > 0) yield body;
 }
 
-function* linesOf({ requests, rollups, ledger }: Batch): Generator<string> {
-  for (const event of requests) yield requestLine(event);
+function* linesOf({ recorder, requests, rollups, ledger }: Batch): Generator<string> {
+  for (const event of requests) yield requestLine(event, recorder);
   for (const row of rollups) yield rollupLine(row);
   if (ledger !== undefined) yield* ledgerLines(ledger);
 }

@@ -12,14 +12,14 @@ const influxd = influxdOfThisFile();
 
 const event: RequestEvent = {
   source: 'caddy', timeMs: Date.UTC(2026, 10, 23, 20), timeNs: 42, host: 'shop.example', method: 'GET', status: 200, durationMs: 6.31, size: 1234, bytesRead: 5,
-  uri: '/a?b="c"', endpoint: '', clientIp: '192.0.2.0', userAgent: '', referrer: '', protocol: 'HTTP/2.0', tls: '',
+  uri: '/a?b="c"', endpoint: '', clientIp: '192.0.2.0', userAgent: '', referrer: '', protocol: 'HTTP/2.0', tls: '', upstreamMs: null, requestId: '',
 };
 
 test('A request is one line: tags sorted and never empty, texts that are not known left out.', (t) => {
-  t.is(requestLine(event), String.raw`request_metrics,host=shop.example,method=GET,source=caddy,status_code=200 uri="/a?b=\"c\"",duration_ms=6.31,size=1234i,bytes_read=5i,client_ip="192.0.2.0",protocol="HTTP/2.0" 1795464000000000042`);
+  t.is(requestLine(event, 'edge-1'), String.raw`request_metrics,host=shop.example,method=GET,recorder=edge-1,source=caddy,status_code=200 uri="/a?b=\"c\"",duration_ms=6.31,size=1234i,bytes_read=5i,client_ip="192.0.2.0",protocol="HTTP/2.0" 1795464000000000042`);
   t.is(
-    requestLine({ ...event, host: '', uri: '', clientIp: '', protocol: '', endpoint: '/a b,c=d\\', durationMs: 0 }),
-    String.raw`request_metrics,endpoint=/a\ b\,c\=d\.,method=GET,source=caddy,status_code=200 uri="-",duration_ms=0,size=1234i,bytes_read=5i 1795464000000000042`,
+    requestLine({ ...event, host: '', uri: '', clientIp: '', protocol: '', endpoint: '/a b,c=d\\', durationMs: 0, upstreamMs: 1.5, requestId: 'a"b' }, ''),
+    String.raw`request_metrics,endpoint=/a\ b\,c\=d\.,method=GET,source=caddy,status_code=200 uri="-",duration_ms=0,size=1234i,bytes_read=5i,upstream_ms=1.5,request_id="a\"b" 1795464000000000042`,
   );
 });
 
@@ -107,7 +107,7 @@ if (process.env['INFLUXDB_URL'] === undefined) {
 
 async function writeTo({ url, org, token }: Influxd, bucket: string, requests: readonly RequestEvent[]): Promise<void> {
   const store = await openInfluxdbStore({ url, org, bucket, token });
-  await store.write({ writer: 'test', sequence: 1, requests, rollups: [], ledger: undefined });
+  await store.write({ recorder: 'test', writer: 'test', sequence: 1, requests, rollups: [], ledger: undefined });
   await store.close();
 }
 

@@ -3,9 +3,9 @@
  *
  * One line is `MEASUREMENT,TAG=VALUE,… FIELD=VALUE,… NANOSECONDS`, tags sorted by name, lines joined by `\n`:
  *
- * - `request_metrics`: tags `endpoint`, `host`, `method`, `source`, `status_code`; fields `uri` (always there),
- *   `duration_ms` (float), `size`, `bytes_read` (integers), and `client_ip`, `user_agent`, `referrer`, `protocol`, `tls`
- *   where they are known. The time is the request's.
+ * - `request_metrics`: tags `endpoint`, `host`, `method`, `recorder`, `source`, `status_code`; fields `uri` (always there),
+ *   `duration_ms` (float), `size`, `bytes_read` (integers), and `client_ip`, `user_agent`, `referrer`, `protocol`, `tls`,
+ *   `upstream_ms` (float), `request_id` where they are known. The time is the request's.
  * - `request_rollup`: tags `host`, `level` (`10s`, `1m`, `10m`, `1h`, `1d`), `method`, `source`, `status_code`; fields
  *   `count`, `size_sum` (integers), `duration_sum_ms`, `duration_max_ms` (floats), and `tally`: these four as numbers and
  *   the packed histogram (see `histogram.ts`), `COUNT DURATION_SUM_MS DURATION_MAX_MS SIZE_SUM HISTOGRAM`. The four are there
@@ -24,7 +24,7 @@
  *   more. `a\` is stored as `a\.`, `a\.` as `a\..`, `a\,b` as `a\.,b`; `a\b` and `a.` as they are. `tagText` and
  *   `textOfTag` are each other's inverse for every value.
  * - A tag cannot hold a line break. It never does: see what a store may count on in `contract.ts`.
- * - Measurement and tags together may have 65,535 bytes. Four tags of 255 characters have at most 3,060 before escaping.
+ * - Measurement and tags together may have 65,535 bytes. Five tags of 255 characters have at most 3,825 before escaping.
  * - A string field can hold every character. `"` and `\` are escaped by `\`.
  * - A string field can be empty, but Flux's `pivot` then gives its row the value of a later one (seen with 2.7.12). So no
  *   empty field is written: the optional ones are left out, and a `uri` of no characters is stored as `-`. To keep it
@@ -41,12 +41,13 @@ import type { Ledger, LedgerSnapshot } from '../store.js';
 /** The value of the tag `level`, by the length of the window in seconds. */
 export const levelTags: Readonly<Record<Level, string>> = { 10: '10s', 60: '1m', 600: '10m', 3600: '1h', 86_400: '1d' };
 
-/** The line of one request, without a line break. */
-export function requestLine(event: RequestEvent): string {
+/** The line of one request that a recorder of this name took, without a line break. */
+export function requestLine(event: RequestEvent, recorder: string): string {
   let line = 'request_metrics';
   if (event.endpoint !== '') line += `,endpoint=${escapeTag(event.endpoint)}`;
   if (event.host !== '') line += `,host=${escapeTag(event.host)}`;
   if (event.method !== '') line += `,method=${escapeTag(event.method)}`;
+  if (recorder !== '') line += `,recorder=${escapeTag(recorder)}`;
   if (event.source !== '') line += `,source=${escapeTag(event.source)}`;
   line += `,status_code=${event.status} uri="${escapeString(uriText(event.uri))}",duration_ms=${event.durationMs},size=${event.size}i,bytes_read=${event.bytesRead}i`;
   if (event.clientIp !== '') line += `,client_ip="${escapeString(event.clientIp)}"`;
@@ -54,6 +55,8 @@ export function requestLine(event: RequestEvent): string {
   if (event.referrer !== '') line += `,referrer="${escapeString(event.referrer)}"`;
   if (event.protocol !== '') line += `,protocol="${escapeString(event.protocol)}"`;
   if (event.tls !== '') line += `,tls="${escapeString(event.tls)}"`;
+  if (event.upstreamMs !== null) line += `,upstream_ms=${event.upstreamMs}`;
+  if (event.requestId !== '') line += `,request_id="${escapeString(event.requestId)}"`;
   return `${line} ${nanosecondsText(event)}`;
 }
 

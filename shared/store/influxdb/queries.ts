@@ -175,6 +175,8 @@ interface StoredRequest {
   referrer?: string | null;
   protocol?: string | null;
   tls?: string | null;
+  upstream_ms?: number | null;
+  request_id?: string | null;
 }
 
 function requestOf(row: StoredRequest): RequestEvent {
@@ -194,6 +196,8 @@ function requestOf(row: StoredRequest): RequestEvent {
     referrer: row.referrer ?? '',
     protocol: row.protocol ?? '',
     tls: row.tls ?? '',
+    upstreamMs: row.upstream_ms ?? null,
+    requestId: row.request_id ?? '',
   };
 }
 
