@@ -107,7 +107,7 @@ async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}
   const folder = await mkdtemp(join(tmpdir(), 'recorder-'));
   const log: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
   const dayMs = 86_400_000;
-  const real = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs } }, { log });
+  const real = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs } }, { log, now: () => startMs });
   const store: Store = {
     description: real.description,
     write: (batch) => real.write(batch),

@@ -5,6 +5,13 @@ import { hasLatency, type RequestEvent } from './request-event.js';
 export const levels = [10, 60, 600, 3600, 86_400] as const;
 /** The length of a window, in seconds. */
 export type Level = (typeof levels)[number];
+const dayMs = 86_400_000;
+
+/**
+ * How long rows of the fine levels are kept, in milliseconds; those of an hour and a day as long as the settings say. Longer
+ * than any recent range reads them: see `levelFor`.
+ */
+export const fineLevelKeptMs: Readonly<Partial<Record<Level, number>>> = { 10: 2 * dayMs, 60: 14 * dayMs, 600: 60 * dayMs };
 /** The level that a request touches; the others are merged from it. */
 export const finestLevel: Level = levels[0];
 

@@ -6,14 +6,19 @@ const hourMs = 3_600_000;
 const nowMs = Date.UTC(2026, 10, 23, 20, 4, 57, 626);
 
 test('each range reads the finest level with at most about 180 windows', (t) => {
-  const levelOf = (hours: number): number => levelFor({ fromMs: nowMs - hours * hourMs, toMs: nowMs });
+  const levelOf = (hours: number): number => levelFor({ fromMs: nowMs - hours * hourMs, toMs: nowMs }, nowMs);
   t.deepEqual([0.25, 0.5, 1, 3, 6, 24, 7 * 24, 30 * 24, 400 * 24].map(levelOf), [10, 10, 60, 60, 600, 600, 3600, 86_400, 86_400]);
+});
+
+test('a range of long ago reads a level that is still kept', (t) => {
+  const levelOfHourAgo = (days: number): number => levelFor({ fromMs: nowMs - days * 24 * hourMs, toMs: nowMs - days * 24 * hourMs + hourMs / 4 }, nowMs);
+  t.deepEqual([0.5, 1.9, 2.1, 13, 15, 59, 61, 400].map(levelOfHourAgo), [10, 10, 60, 60, 600, 600, 3600, 3600]);
 });
 
 test('an aligned range holds the range, in whole windows, and at most two more', (t) => {
   fc.assert(fc.property(fc.integer({ min: 1, max: 400 * 24 * hourMs }), fc.nat(1e9), (lengthMs, backMs) => {
     const range = { fromMs: nowMs - backMs - lengthMs, toMs: nowMs - backMs };
-    const level = levelFor(range);
+    const level = levelFor(range, nowMs);
     const aligned = alignRange(range, level);
     const windows = (aligned.toMs - aligned.fromMs) / (level * 1000);
     return aligned.fromMs <= range.fromMs && aligned.toMs >= range.toMs && Number.isInteger(windows)

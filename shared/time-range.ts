@@ -1,12 +1,17 @@
-import { levels, windowStart, type Level } from './rollup.js';
+import { fineLevelKeptMs, levels, windowStart, type Level } from './rollup.js';
 import type { TimeRange } from './store/store.js';
 
 /** A page reads at most about this many windows, so that its cost does not depend on the range. */
 export const windowsMax = 180;
 
-/** The finest level that covers a range with at most `windowsMax` windows; the coarsest when none does. */
-export function levelFor({ fromMs, toMs }: TimeRange): Level {
-  return levels.find((level) => (toMs - fromMs) / (level * 1000) <= windowsMax) ?? 86_400;
+/**
+ * The finest level that covers a range with at most `windowsMax` windows and is still kept at its beginning; the coarsest
+ * when there is none.
+ */
+export function levelFor({ fromMs, toMs }: TimeRange, nowMs: number): Level {
+  const fits = (level: Level): boolean => (toMs - fromMs) / (level * 1000) <= windowsMax;
+  const isKept = (level: Level): boolean => nowMs - fromMs <= (fineLevelKeptMs[level] ?? Infinity);
+  return levels.find((level) => fits(level) && isKept(level)) ?? 86_400;
 }
 
 /** The range widened to whole windows: what rollups can answer exactly. */
@@ -29,4 +34,9 @@ export function parseTime(text: string, nowMs: number): number | undefined {
   if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$/.test(text)) return undefined;
   const timeMs = Date.parse(text);
   return Number.isNaN(timeMs) ? undefined : timeMs;
+}
+
+/** RFC 3339 in UTC, without empty fractions: `2026-11-23T20:00:00Z`. */
+export function isoTime(timeMs: number): string {
+  return new Date(timeMs).toISOString().replace('.000Z', 'Z');
 }

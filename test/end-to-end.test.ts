@@ -82,7 +82,7 @@ for (const { name, testWith, start } of stores) {
     const sending = (async () => {
       for (; sent < sample.lines.length && !socket.destroyed; sent += 50) {
         const fits = socket.write(`${sample.lines.slice(sent, sent + 50).join('\n')}\n`);
-        await (fits ? turn() : Promise.race([once(socket, 'drain'), closed]));
+        await (fits ? turn() : Promise.race([new Promise((resolve) => socket.once('drain', resolve)), closed]));
       }
     })();
     await until('the lines are under way', async () => (await product.ledger()).received > 5000);

@@ -17,8 +17,13 @@ export interface Sample {
 
 /** Reads the sample. */
 export function readSample(): Sample {
-  const bytes = gunzipSync(readFileSync(new URL('../../test/samples/caddy-2.11.4-mix-50000.ndjson.gz', import.meta.url)));
-  const lines = bytes.toString('utf8').trimEnd().split('\n');
+  const written = gunzipSync(readFileSync(new URL('../../test/samples/caddy-2.11.4-mix-50000.ndjson.gz', import.meta.url))).toString('utf8');
+  // All of it moves by whole seconds, to half an hour ago: what is older than the retention would be deleted.
+  const endMs = Math.floor(Date.now() / 60_000 - 30) * 60_000;
+  const lines = written.trimEnd().split('\n');
+  const secondsOf = (line: string): number => Number(/"ts":(\d+)/.exec(line)![1]);
+  const moveSeconds = Math.floor(endMs / 1000) - Math.max(...lines.map(secondsOf)) - 1;
+  for (const [at, line] of lines.entries()) lines[at] = line.replace(/"ts":(\d+)/, (_, seconds: string) => `"ts":${Number(seconds) + moveSeconds}`);
   const statuses: Record<string, number> = {};
   let sizeSum = 0;
   for (const line of lines) {
@@ -26,7 +31,8 @@ export function readSample(): Sample {
     statuses[status!] = (statuses[status!] ?? 0) + 1;
     sizeSum += Number(size);
   }
-  return { bytes, lines, statuses, sizeSum, range: 'from=2026-11-23T19:00:00Z&to=2026-11-23T20:00:00Z' };
+  const [from, to] = [endMs - 1_200_000, endMs].map((timeMs) => new Date(timeMs).toISOString());
+  return { bytes: Buffer.from(`${lines.join('\n')}\n`), lines, statuses, sizeSum, range: `from=${from}&to=${to}` };
 }
 
 /** Connects; the caller writes and ends. */

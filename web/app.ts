@@ -75,7 +75,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
-    const [traffic, latest] = await Promise.all([readTraffic(store, query), readLatest(store, query, latestOnPage)]);
+    const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now() }), readLatest(store, query, latestOnPage)]);
     await ctx.render('dashboard', { assets, view: dashboardView({ query, traffic, latest, nowMs: now(), connectHint }) });
   });
 
@@ -84,12 +84,12 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   });
 
   router.get('/api/summary', async (ctx) => {
-    ctx.body = summaryAnswer(await readTraffic(store, queryOf(ctx)));
+    ctx.body = summaryAnswer(await readTraffic(store, queryOf(ctx), { nowMs: now() }));
   });
 
   for (const extension of ['', '.csv'] as const) {
     router.get(`/api/series${extension}`, async (ctx) => {
-      const traffic = await readTraffic(store, queryOf(ctx));
+      const traffic = await readTraffic(store, queryOf(ctx), { nowMs: now() });
       ctx.set('X-Complete', String(traffic.complete));
       answerRows(ctx, extension, traffic.windows.map(seriesAnswer), seriesColumns);
     });
@@ -109,7 +109,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
   for (const [name, chartOf] of Object.entries(charts)) {
     router.get(`/chart/${name}.svg`, async (ctx) => {
-      const chart = chartOf(await readTraffic(store, queryOf(ctx)), now());
+      const chart = chartOf(await readTraffic(store, queryOf(ctx), { nowMs: now() }), now());
       ctx.set('Content-Security-Policy', `default-src 'none'; style-src ${assets.styleHash}`);
       ctx.type = 'image/svg+xml';
       ctx.body = lineChartDocument(chart, assets.stylesheet.body);

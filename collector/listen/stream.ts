@@ -1,6 +1,6 @@
 import { lstat, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { setImmediate as turn } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
 import { createLineSplitter } from '../lines.js';
 import type { ListenAddress } from './address.js';
@@ -8,6 +8,8 @@ import type { Listener, ListenOptions } from './listen.js';
 
 /** How long a stopping listener goes on reading from peers that do not pause, in milliseconds. */
 const drainMsMax = 2000;
+/** A connection that brought nothing for so long has nothing under way, in milliseconds. */
+const quietMsMin = 50;
 
 /** Listens on TCP or on a unix stream socket. Rejects with the system's error when that cannot be done. */
 export async function listenStream(address: Exclude<ListenAddress, { kind: 'udp' }>, options: ListenOptions): Promise<Listener> {
@@ -58,15 +60,19 @@ export async function listenStream(address: Exclude<ListenAddress, { kind: 'udp'
 }
 
 /**
- * Closes a connection when the kernel holds nothing more of it: closing with bytes unread would send a reset, which costs
- * Caddy 9 to 17 lines instead of 1.
+ * Closes a connection when it has been quiet and the kernel holds nothing more of it: closing with bytes unread would send
+ * a reset, which costs Caddy 9 to 17 lines instead of 1. The FIN goes first: a peer that reads then ends its own side.
  */
 async function drain(socket: Socket, state: { lastReadMs: number }): Promise<void> {
+  if (socket.destroyed) return;
   const closed = new Promise<void>((resolve) => { socket.once('close', () => { resolve(); }); });
-  const endMs = performance.now() + drainMsMax;
-  for (let beforeMs = -1; beforeMs !== state.lastReadMs && performance.now() < endMs;) {
+  socket.end();
+  const startMs = performance.now();
+  const quietSinceMs = (): number => performance.now() - Math.max(startMs, state.lastReadMs);
+  while (!socket.destroyed && quietSinceMs() < quietMsMin && performance.now() - startMs < drainMsMax) await sleep(quietMsMin / 10);
+  // A peer that never pauses is left between two reads: the event loop reads sockets once in each turn.
+  for (let beforeMs = -1, turns = 0; beforeMs !== state.lastReadMs && turns < 100; turns += 1) {
     beforeMs = state.lastReadMs;
-    // The event loop reads sockets once in each turn.
     await turn();
     await turn();
   }

@@ -1,3 +1,4 @@
+import { isoTime } from '../time-range.js';
 import type { Ledger } from './store.js';
 
 /** A ledger as the collector's `/ledger` and the web app's `/api/ledger` answer it: counts of lines, times in RFC 3339. */
@@ -22,6 +23,6 @@ export function ledgerJson(ledger: Ledger): LedgerJson {
     received, accepted, runtime, rejected, dropped, stored, spooled,
     in_memory: inMemory,
     dead_lettered: deadLettered,
-    last_line: lastLineMs === null ? null : new Date(lastLineMs).toISOString(),
+    last_line: lastLineMs === null ? null : isoTime(lastLineMs),
   };
 }

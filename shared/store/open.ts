@@ -6,11 +6,11 @@ import type { Store } from './store.js';
  * Opens the store that the settings name. Each backend is loaded only when it is used: who has InfluxDB never loads
  * DuckDB's native module. Throws a `StoreError` or a `UsageError` that says what to do.
  */
-export async function openStore(settings: StoreSettings, { log }: { log: Log }): Promise<Store> {
+export async function openStore(settings: StoreSettings, { log, now = Date.now }: { log: Log; now?: () => number }): Promise<Store> {
   if (settings.kind === 'influxdb') {
     const { openInfluxdbStore } = await import('./influxdb/influxdb-store.js');
     return await openInfluxdbStore(settings);
   }
   const { openDuckdbStore } = await import('./duckdb/duckdb-store.js');
-  return await openDuckdbStore(settings, { log });
+  return await openDuckdbStore(settings, { log, now });
 }

@@ -1,10 +1,10 @@
 /** The bodies of the API's answers: names and shapes that users depend on. */
 import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import { ledgerJson } from '../../shared/store/ledger-json.js';
+import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import type { Latency, WindowFigures } from './fold.js';
 import type { Traffic } from './read.js';
-import { isoTime } from './view-model.js';
 
 /** `/api/summary` */
 export function summaryAnswer({ range, complete, sources }: Traffic) {

@@ -27,8 +27,8 @@ export interface Traffic extends Fold {
 }
 
 /** Reads what the figures of a query need and folds it. Throws a `StoreError`. */
-export async function readTraffic(store: Store, query: DashboardQuery, { requestsMax = rawRequestsMax } = {}): Promise<Traffic> {
-  const level = levelFor(query);
+export async function readTraffic(store: Store, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now() } = {}): Promise<Traffic> {
+  const level = levelFor(query, nowMs);
   const range = alignRange(query, level);
   const stepMs = level * 1000 * Math.ceil((range.toMs - range.fromMs) / (level * 1000) / (windowsMax + 1));
   const [{ rows, bounded }, ledgers] = await Promise.all([

@@ -12,7 +12,7 @@ const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
 function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false }: { raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean } = {}) {
   const query = parseQuery(raw, nowMs);
-  const level = levelFor(query);
+  const level = levelFor(query, query.toMs);
   const range = alignRange(query, level);
   const traffic: Traffic = {
     range, stepMs: level * 1000, ledgers, bounded, complete: isComplete(ledgers, { bounded }),

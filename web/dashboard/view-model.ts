@@ -2,6 +2,7 @@
 import { STATUS_CODES } from 'node:http';
 import { lineChart, seriesClass, type ChartPoint, type LineChart } from '../chart/line-chart.js';
 import { caddySource, rfc3339, type RequestEvent } from '../../shared/request-event.js';
+import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot, TimeRange } from '../../shared/store/store.js';
 import { sumOf, type Figures, type WindowFigures } from './fold.js';
 import { defaults, type DashboardQuery, type Parameter } from './query.js';
@@ -349,11 +350,6 @@ function windowLength(stepMs: number): string {
   if (seconds < 60) return `${seconds}-second`;
   if (seconds < 3600) return `${seconds / 60}-minute`;
   return seconds < 86_400 ? `${seconds / 3600}-hour` : `${seconds / 86_400}-day`;
-}
-
-/** RFC 3339 in UTC, without empty fractions: `2026-11-23T20:00:00Z`. */
-export function isoTime(timeMs: number): string {
-  return new Date(timeMs).toISOString().replace('.000Z', 'Z');
 }
 
 function clock(timeMs: number): string {

@@ -1,5 +1,5 @@
 import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
-import { levels, type Level } from '../../rollup.js';
+import { fineLevelKeptMs, levels, type Level } from '../../rollup.js';
 
 /** How long rows are kept, in milliseconds. */
 export interface Retention {
@@ -12,14 +12,9 @@ export interface Retention {
 /** Deletes some of the rows that are too old; resolves to how many. */
 export type DeleteStep = (connection: DuckDBConnection) => Promise<number>;
 
-const dayMs = 86_400_000;
-
-/** How long the fine windows are read: `levelFor` reads a range of 30 minutes by 10 s, of 3 hours by 1 min, of 30 hours by 10 min. */
-const fineRetentionMs: Readonly<Partial<Record<Level, number>>> = { 10: 2 * dayMs, 60: 14 * dayMs, 600: 60 * dayMs };
-
 /** How long the rollup rows of a level are kept, in milliseconds. */
 export function rollupRetentionMs(level: Level, rollupsMs: number): number {
-  return Math.min(fineRetentionMs[level] ?? rollupsMs, rollupsMs);
+  return Math.min(fineLevelKeptMs[level] ?? rollupsMs, rollupsMs);
 }
 
 /**
