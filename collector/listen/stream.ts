@@ -69,7 +69,7 @@ async function drain(socket: Socket, state: { lastReadMs: number }): Promise<voi
   socket.end();
   const startMs = performance.now();
   const quietSinceMs = (): number => performance.now() - Math.max(startMs, state.lastReadMs);
-  while (!socket.destroyed && quietSinceMs() < quietMsMin && performance.now() - startMs < drainMsMax) await sleep(quietMsMin / 10);
+  while (!socket.closed && quietSinceMs() < quietMsMin && performance.now() - startMs < drainMsMax) await sleep(quietMsMin / 10);
   // A peer that never pauses is left between two reads: the event loop reads sockets once in each turn.
   for (let beforeMs = -1, turns = 0; beforeMs !== state.lastReadMs && turns < 100; turns += 1) {
     beforeMs = state.lastReadMs;
