@@ -1,8 +1,10 @@
 import { hostname } from 'node:os';
 import { UsageError } from '../shared/errors.js';
-import { address, bytes, count, list, parseAddress, text, type Address, type Setting, type SettingValues } from '../shared/settings.js';
+import { address, bytes, choice, count, list, parseAddress, text, type Address, type Setting, type SettingValues } from '../shared/settings.js';
 import { listenSyntax, parseListenAddress, type ListenAddress } from './listen/address.js';
 import { parseCidr, privateRanges, type Cidr } from './listen/peers.js';
+
+const durationFormats = ['s', 'ns', 'ms', 'string'] as const;
 
 /** The settings of the collector. */
 export const collectorSettings = {
@@ -16,8 +18,13 @@ export const collectorSettings = {
   COLLECTOR_LINE_BYTES_MAX: bytes('The longest line; longer ones are counted and skipped.', { default: '1MiB', min: '1KiB', max: '64MiB' }),
   COLLECTOR_UNIX_MODE: fileMode("The permissions of a unix socket; Caddy's user has to be able to write to it.", { default: '0660' }),
   COLLECTOR_HTTP: httpAddress(),
+  COLLECTOR_TIME_ZONE: timeZone(),
+  COLLECTOR_DURATION_FORMAT: choice('What the durations in log lines are in where they are numbers; auto learns it for each logger.', ['auto', ...durationFormats], { default: 'auto' }),
   COLLECTOR_ID: text("The collector's name in the ledger, one for each collector of a store; the host name when it is not set."),
 };
+
+/** Caddy's `duration_format`. */
+export type DurationFormat = (typeof durationFormats)[number];
 
 /** What the collector is started with. */
 export interface CollectorConfig {
@@ -30,6 +37,10 @@ export interface CollectorConfig {
   readonly unixMode: number;
   /** Where the collector's own `/health`, `/ready`, `/metrics` and `/ledger` are; `undefined` for nowhere. */
   readonly http: Address | undefined;
+  /** The IANA zone of times without one. */
+  readonly timeZone: string;
+  /** What a duration that is a number is in. */
+  readonly durationFormat: DurationFormat | 'auto';
 }
 
 /** Makes the collector's configuration. Throws a `UsageError` when the name cannot be used. */
@@ -46,6 +57,8 @@ export function collectorConfigFrom(values: SettingValues<typeof collectorSettin
     lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX,
     unixMode: values.COLLECTOR_UNIX_MODE,
     http: values.COLLECTOR_HTTP,
+    timeZone: values.COLLECTOR_TIME_ZONE,
+    durationFormat: values.COLLECTOR_DURATION_FORMAT,
   };
 }
 
@@ -63,5 +76,13 @@ function fileMode(help: string, options: { default: string }): Setting<number> {
       if (!/^0?[0-7]{3}$/.test(value)) throw new TypeError('not a mode');
       return Number.parseInt(value, 8);
     },
+  };
+}
+
+function timeZone(): Setting<string> {
+  return {
+    ...text('The time zone of log lines whose times do not name theirs (time_format wall, and the console encoder).', { default: 'UTC' }),
+    allowed: 'UTC or an IANA time zone, such as Europe/Berlin',
+    parse: (value) => new Intl.DateTimeFormat('en', { timeZone: value }).resolvedOptions().timeZone,
   };
 }

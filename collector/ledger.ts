@@ -9,10 +9,9 @@ export type RejectionReason =
   | 'not-json'
   /** JSON, but not what Caddy's loggers write. */
   | 'not-caddy'
+  /** Only where there is no time of arrival to stand in: in a file. */
   | 'bad-time'
-  | 'bad-duration'
-  | 'bad-status'
-  | 'bad-request';
+  | 'bad-status';
 
 /** Why a line that was understood is not counted. */
 export type DropReason = 'memory-full';
@@ -26,12 +25,16 @@ export interface LineAccounts {
   runtime: number;
   readonly rejected: Partial<Record<RejectionReason, number>>;
   readonly dropped: Partial<Record<DropReason, number>>;
+  /** Requests whose own time could not be read: they have the time when they came in. */
+  timeOfArrival: number;
+  /** The beginning of the last line that was rejected for each reason, secrets included: `redact` it before it is shown. */
+  readonly examples: Partial<Record<RejectionReason, string>>;
   lastLineMs: number | null;
 }
 
 /** Accounts with nothing in them. */
 export function createLineAccounts(): LineAccounts {
-  return { received: 0, runtime: 0, rejected: {}, dropped: {}, lastLineMs: null };
+  return { received: 0, runtime: 0, rejected: {}, dropped: {}, timeOfArrival: 0, examples: {}, lastLineMs: null };
 }
 
 /** The ledger: the accounts, and what became of the lines that were accepted, which are the recorder's requests. */

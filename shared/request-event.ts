@@ -14,8 +14,8 @@ export interface RequestEvent {
   readonly method: string;
   /** The HTTP status; 0 when no response was sent (aborted, or nothing handled the request). */
   readonly status: number;
-  /** From the first byte in to the response finished or aborted, in milliseconds. */
-  readonly durationMs: number;
+  /** From the first byte in to the response finished or aborted, in milliseconds; `null` when the log does not say. */
+  readonly durationMs: number | null;
   /** Bytes of the response's body. */
   readonly size: number;
   /** Bytes of the request's body. */

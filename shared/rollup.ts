@@ -63,7 +63,7 @@ export function emptyTally(): Tally {
 export function addEvent(tally: Tally, event: Pick<RequestEvent, 'status' | 'durationMs' | 'size'>): void {
   tally.count += 1;
   tally.sizeSum += event.size;
-  if (!hasLatency(event.status)) return;
+  if (!hasLatency(event.status) || event.durationMs === null) return;
   tally.durationSumMs += event.durationMs;
   tally.durationMaxMs = Math.max(tally.durationMaxMs, event.durationMs);
   tally.histogram.add(event.durationMs);

@@ -1,116 +1,241 @@
-import { caddySource, type RequestEvent } from '../../shared/request-event.js';
+import { caddySource, hasLatency, type RequestEvent } from '../../shared/request-event.js';
+import type { DurationFormat } from '../config.js';
 import type { RejectionReason } from '../ledger.js';
+import { createDurationReader, type LearnedDuration } from './duration.js';
+import { isLevel, isObject, readEntry, type Entry, type JsonObject } from './envelope.js';
 import { normaliseHost } from './host.js';
+import { readTimeNumber, readTimeText, type Time } from './time.js';
+import { createWallClock } from './wall-clock.js';
 
 /** What a line is. */
 export type Decoded =
-  | { readonly kind: 'request'; readonly event: RequestEvent }
+  /** `timeOfArrival` says that the line's own time could not be read, and the event has the one when it came in. */
+  | { readonly kind: 'request'; readonly event: RequestEvent; readonly timeOfArrival: boolean }
   /** Any other logger's line, the errors that double an access line included. */
   | { readonly kind: 'runtime' }
   | { readonly kind: 'rejected'; readonly reason: RejectionReason };
 
-/** Reads one line of Caddy's default JSON encoder. Never throws. */
-export function decodeLine(line: string): Decoded {
-  let entry: unknown;
-  try {
-    entry = JSON.parse(line);
-  } catch {
-    return rejected('not-json');
+/** Reads the lines of one collector, whatever encoders wrote them: each line is decided by itself. */
+export interface Decoder {
+  /**
+   * Reads one line. Never throws. `arrivalMs` is when it came in, in milliseconds since 1970: it stands in for a time that cannot be
+   * read. When it is `undefined`, as for a file, such a line is rejected as `bad-time`.
+   */
+  decode(line: string, arrivalMs: number | undefined): Decoded;
+  /** How each logger writes durations, as far as that was learned. */
+  durationFormats(): Readonly<Record<string, LearnedDuration>>;
+}
+
+/** How a decoder reads what Caddy's lines leave open. */
+export interface DecoderOptions {
+  /** The IANA zone of times without one. */
+  readonly timeZone: string;
+  /** What a duration that is a number is in; `auto` learns it for each logger. */
+  readonly durationFormat: DurationFormat | 'auto';
+}
+
+/** Makes a decoder. Throws a `RangeError` when there is no such time zone. What it learns is bounded. */
+export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Decoder {
+  const wallClock = createWallClock(timeZone);
+  const durations = createDurationReader(durationFormat);
+  return { decode, durationFormats: durations.formats };
+
+  function decode(line: string, arrivalMs: number | undefined): Decoded {
+    const entry = readEntry(line);
+    if (typeof entry === 'string') return rejected(entry);
+    const logger = accessLoggerOf(entry, line);
+    if (logger !== undefined) return decodeAccessLog(entry, logger, line, arrivalMs);
+    return isRuntimeLog(entry) ? runtime : rejected('not-caddy');
   }
-  if (!isObject(entry)) return rejected('not-caddy');
-  if (!isAccessLog(entry)) {
-    return typeof entry['msg'] === 'string' && entry['level'] !== undefined ? runtime : rejected('not-caddy');
+
+  function decodeAccessLog(entry: Entry, logger: string, line: string, arrivalMs: number | undefined): Decoded {
+    const { fields } = entry;
+    const time = timeOf(entry, line, arrivalMs) ?? (arrivalMs === undefined ? undefined : { timeMs: arrivalMs, timeNs: 0, ofArrival: true });
+    if (time === undefined) return rejected('bad-time');
+    const status = statusOf(fields['status']) ?? statusOf(writtenFirst('status', line));
+    if (status === undefined) return rejected('bad-status');
+    // An aborted request and a WebSocket say nothing about how long requests take.
+    const options = { learn: hasLatency(status) };
+    const durationMs = durations.read(fields['duration'], logger, options) ?? durations.read(writtenFirst('duration', line), logger, options);
+    const request = isObject(fields['request']) ? fields['request'] : empty;
+    const headers = isObject(request['headers']) ? request['headers'] : empty;
+    return {
+      kind: 'request',
+      event: {
+        source: caddySource,
+        timeMs: time.timeMs,
+        timeNs: time.timeNs,
+        host: normaliseHost(textOf(request['host'])),
+        method: textOf(request['method']),
+        status,
+        durationMs: durationMs ?? null,
+        size: countOf(fields['size']) ?? countOf(writtenFirst('size', line)) ?? 0,
+        bytesRead: countOf(fields['bytes_read']) ?? 0,
+        uri: textOf(request['uri']),
+        endpoint: '',
+        clientIp: textOf(request['client_ip']) || textOf(request['remote_ip']) || addressOf(textOf(request['remote_addr'])),
+        userAgent: firstOf(headers['User-Agent']),
+        referrer: firstOf(headers['Referer']),
+        protocol: textOf(request['proto']),
+        tls: tlsOf(request['tls']),
+        upstreamMs: upstreamMsOf(fields, logger),
+        requestId: requestIdOf(fields),
+      },
+      timeOfArrival: 'ofArrival' in time,
+    };
   }
-  return decodeAccessLog(entry);
+
+  /** The time that the upstream took: `undefined` and what is not a duration become `null`. */
+  function upstreamMsOf(fields: JsonObject, logger: string): number | null {
+    for (const key of upstreamKeysMs) {
+      const value = fields[key];
+      if (typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER) return value;
+      if (typeof value === 'string' && /^\d{1,15}(?:\.\d{1,20})?$/.test(value)) return Number(value);
+    }
+    for (const key of upstreamKeys) {
+      if (fields[key] === undefined) continue;
+      const upstreamMs = durations.read(fields[key], logger, { learn: false });
+      if (upstreamMs !== undefined) return upstreamMs;
+    }
+    return null;
+  }
+
+  /** When the request ended, under Caddy's own key or another. */
+  function timeOf({ fields, columns }: Entry, line: string, arrivalMs: number | undefined): Time | undefined {
+    const read = (value: unknown): Time | undefined => typeof value === 'number' ? readTimeNumber(value, line)
+      : typeof value === 'string' ? readTimeText(value, wallClock, arrivalMs)
+      : undefined;
+    const { ts } = fields;
+    const time = ts === undefined ? undefined : read(ts) ?? read(writtenFirst('ts', line));
+    if (time !== undefined) return time;
+    for (const value of [...columns, ...leadingValues(fields)]) {
+      const found = read(value);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
 }
 
 const runtime: Decoded = { kind: 'runtime' };
+const empty: JsonObject = {};
 
 function rejected(reason: RejectionReason): Decoded {
   return { kind: 'rejected', reason };
 }
 
-type JsonObject = Readonly<Record<string, unknown>>;
+/**
+ * The logger of a line that speaks of a request that ended, `''` when the line does not name it; `undefined` for any other line. Only
+ * `http.log.access` and `http.log.access.NAME` are such loggers, and their debug lines ("rejecting request with long method") have no
+ * request. Without a name the structure tells.
+ */
+function accessLoggerOf({ fields, columns }: Entry, line: string): string | undefined {
+  const { logger, request, status, size } = fields;
+  if (isAccessLogger(logger)) return request === undefined && status === undefined && size === undefined ? undefined : logger;
+  if (!isObject(request) || status === undefined || size === undefined) return undefined;
+  if (fields['err_id'] !== undefined || fields['upstream'] !== undefined) return undefined;
+  const renamed = [...columns, ...leadingValues(fields)].find(isAccessLogger);
+  if (renamed !== undefined) return renamed;
+  if (typeof logger !== 'string') return '';
+  // `log_append logger …` hides the name that Caddy wrote.
+  const first = writtenFirst('logger', line);
+  return isAccessLogger(first) ? first : undefined;
+}
 
-function isObject(value: unknown): value is JsonObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
+function isAccessLogger(value: unknown): value is string {
+  return typeof value === 'string' && value.startsWith('http.log.access') && (value.length === 15 || value[15] === '.');
+}
+
+/** How many keys an encoder writes before the fields of a line: level, time, logger, caller, function, message, and one to spare. */
+const leadingMax = 7;
+
+/** The values of the keys that the encoder itself wrote, which stand before the fields and can have any name. */
+function leadingValues(fields: JsonObject): unknown[] {
+  const values = [];
+  for (const key in fields) {
+    if (key === 'request' || values.length === leadingMax) break;
+    values.push(fields[key]);
+  }
+  return values;
 }
 
 /**
- * Only the loggers `http.log.access` and `http.log.access.NAME` speak of requests that ended. Their debug lines ("rejecting
- * request with long method") have no request.
+ * What Caddy itself wrote under a key that `log_append` repeated: JSON.parse keeps the last. A quote inside a string is escaped, so what is
+ * found is a key; `duration`, `size` and `status` are found as the three that Caddy writes together.
  */
-function isAccessLog(entry: JsonObject): boolean {
-  const { logger } = entry;
-  if (typeof logger !== 'string' || !/^http\.log\.access(?:\.|$)/.test(logger)) return false;
-  return entry['request'] !== undefined || entry['status'] !== undefined;
+function writtenFirst(key: keyof typeof firstPatterns, line: string): string | number | undefined {
+  const text = firstPatterns[key].exec(line)?.groups?.[key];
+  if (text === undefined) return undefined;
+  return text.startsWith('"') ? text.slice(1, -1) : Number(text);
 }
 
-function decodeAccessLog(entry: JsonObject): Decoded {
-  const { request, ts, duration, status } = entry;
-  if (!isObject(request)) return rejected('bad-request');
-  const time = timeOf(ts);
-  if (time === undefined) return rejected('bad-time');
-  if (typeof duration !== 'number' || !(duration >= 0)) return rejected('bad-duration');
-  if (!Number.isInteger(status) || (status as number) < 0 || (status as number) > 999) return rejected('bad-status');
-  const headers = isObject(request['headers']) ? request['headers'] : {};
-  return {
-    kind: 'request',
-    event: {
-      source: caddySource,
-      ...time,
-      host: normaliseHost(textOf(request['host'])),
-      method: textOf(request['method']),
-      status: status as number,
-      durationMs: duration * 1000,
-      size: countOf(entry['size']),
-      bytesRead: countOf(entry['bytes_read']),
-      uri: textOf(request['uri']),
-      endpoint: '',
-      clientIp: textOf(request['client_ip']) || textOf(request['remote_ip']),
-      userAgent: firstOf(headers['User-Agent']),
-      referrer: firstOf(headers['Referer']),
-      protocol: textOf(request['proto']),
-      tls: tlsOf(request['tls']),
-      upstreamMs: null,
-      requestId: '',
-    },
-  };
+const together = /"duration":(?<duration>"[^"\\]{1,40}"|[\d.]{1,30}),"size":(?<size>\d{1,16}),"status":(?<status>\d{1,3})[,}]/;
+const firstPatterns = {
+  ts: /"ts":(?<ts>"[^"\\]{1,40}"|[\d.]{1,30})[,}]/,
+  logger: /"logger":(?<logger>"[^"\\]{1,300}")[,}]/,
+  duration: together,
+  size: together,
+  status: together,
+};
+
+/** Whether a logger of Caddy wrote it: two of level, time, logger and message are there, under whatever name. */
+function isRuntimeLog({ fields, columns }: Entry): boolean {
+  const values = [...columns, ...leadingValues(fields)];
+  const signs = [
+    values.some((value) => typeof value === 'string' && isLevel(value)),
+    values.some((value) => typeof value === 'number' ? value > 1e9 : typeof value === 'string' && readTimeText(value, (wallMs) => wallMs, undefined) !== undefined),
+    typeof fields['logger'] === 'string',
+    typeof fields['msg'] === 'string',
+    columns.length > 1,
+  ];
+  return signs.filter((sign) => sign).length >= 2;
 }
 
-/** Times that a stored row can have: 1970 to 2200, inside what 64 bits of nanoseconds hold. */
-const timeMaxMs = Date.UTC(2200, 0, 1);
-
-/**
- * Caddy's default `ts`: seconds since 1970 as the shortest decimal that gives the double, so its text has the digits that
- * Caddy wrote.
- */
-function timeOf(ts: unknown): { timeMs: number; timeNs: number } | undefined {
-  if (typeof ts !== 'number') return undefined;
-  const match = /^(\d{1,10})(?:\.(\d{1,9})\d*)?$/.exec(String(ts));
-  if (match === null) return undefined;
-  const fraction = (match[2] ?? '').padEnd(9, '0');
-  const timeMs = Number(match[1]) * 1000 + Number(fraction.slice(0, 3));
-  return timeMs < timeMaxMs ? { timeMs, timeNs: Number(fraction.slice(3)) } : undefined;
+/** 0 to 999, also as text. */
+function statusOf(value: unknown): number | undefined {
+  const status = countOf(value);
+  return status === undefined || status > 999 ? undefined : status;
 }
 
 function textOf(value: unknown): string {
   return typeof value === 'string' ? value : '';
 }
 
-function countOf(value: unknown): number {
-  return Number.isSafeInteger(value) && (value as number) >= 0 ? value as number : 0;
+/** A whole number of at least 0, also as text. */
+function countOf(value: unknown): number | undefined {
+  const count = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value;
+  return Number.isSafeInteger(count) && (count as number) >= 0 ? count as number : undefined;
 }
 
-/** The first value of a header: Caddy writes arrays of strings. */
+/** The first value of a header: Caddy writes arrays of strings, and some of its filters one string. */
 function firstOf(header: unknown): string {
-  return Array.isArray(header) ? textOf(header[0]) : '';
+  return Array.isArray(header) ? textOf(header[0]) : textOf(header);
+}
+
+/** The address of `203.0.113.9:53462` or `[2001:db8::1]:53462`, as Caddy wrote them up to 2.4. */
+function addressOf(remote: string): string {
+  return remote.replace(/:\d{1,5}$/, '').replace(/^\[([^\]]*)\]$/, '$1');
+}
+
+/** `log_append` keys for `{http.reverse_proxy.upstream.latency_ms}` and `{http.reverse_proxy.upstream.duration_ms}`, the first found wins. */
+const upstreamKeysMs = ['upstream_ms', 'upstream_latency_ms', 'upstream_duration_ms'];
+/** Those for `{http.reverse_proxy.upstream.latency}` and `.duration`, which Caddy writes in the logger's `duration_format`. */
+const upstreamKeys = ['upstream_latency', 'upstream_duration'];
+/** `log_append` keys for `{http.request.uuid}` or the id that another proxy gave, the first found wins. */
+const requestIdKeys = ['request_id', 'req_id', 'uuid'];
+
+function requestIdOf(fields: JsonObject): string {
+  for (const key of requestIdKeys) {
+    const value = fields[key];
+    if (typeof value === 'string' && value !== '') return value;
+  }
+  const headers = fields['resp_headers'];
+  return isObject(headers) ? firstOf(headers['X-Request-Id']) : '';
 }
 
 /** The versions of RFC 8446, section 4.2.1, as Caddy writes them: integers. */
-const tlsVersions: Readonly<Record<string, string>> = { 769: 'TLS 1.0', 770: 'TLS 1.1', 771: 'TLS 1.2', 772: 'TLS 1.3' };
+const tlsVersions: ReadonlyMap<unknown, string> = new Map([[769, 'TLS 1.0'], [770, 'TLS 1.1'], [771, 'TLS 1.2'], [772, 'TLS 1.3']]);
 
 function tlsOf(tls: unknown): string {
   if (!isObject(tls)) return '';
-  return tlsVersions[String(tls['version'])] ?? 'TLS';
+  return tlsVersions.get(tls['version']) ?? 'TLS';
 }

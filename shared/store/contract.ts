@@ -44,7 +44,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   };
 
   declare('requests, rollup rows and the ledger read back as they were written.', async (t, { store }) => {
-    const requests = [request(), request({ timeMs: hourMs + 1, timeNs: 999_999, host: '', method: '', uri: '', endpoint: '/users/:id', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '' })];
+    const requests = [request(), request({ timeMs: hourMs + 1, timeNs: 999_999, host: '', method: '', uri: '', endpoint: '/users/:id', durationMs: null, clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '' })];
     const rollups = levels.map((level) => rollup({ level, windowMs: dayMs }));
     const ledger = snapshot();
     await store.write(batchOf({ requests, rollups, ledger }));

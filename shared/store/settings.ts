@@ -8,12 +8,12 @@ export const storeSettings = {
   INFLUXDB_URL: url('The address of InfluxDB 2.x.'),
   INFLUXDB_ORG: text('The organisation in InfluxDB.'),
   INFLUXDB_BUCKET: text('The bucket in InfluxDB.'),
-  INFLUXDB_TOKEN: text('The token for InfluxDB; the collector writes, the web app reads and writes.'),
+  INFLUXDB_TOKEN: text('The token for InfluxDB. The collector needs to write to the bucket and to read it (for /ready and import), the web app too.'),
   INFLUXDB_TOKEN_FILE: text('A file that holds the token, instead of INFLUXDB_TOKEN.'),
   RETENTION_REQUESTS: duration('How long single requests are kept (embedded store; in InfluxDB the bucket decides).', { default: '7d', min: '1h', max: '3650d' }),
   RETENTION_ROLLUPS: duration('How long the totals by hour and day are kept (embedded store; in InfluxDB the bucket decides).', { default: '400d', min: '1d', max: '3650d' }),
   CLIENT_IP: choice('How client addresses are kept: truncated to /24 and /48, full, or off.', ['truncated', 'full', 'off'], { default: 'truncated' }),
-  HOSTS_MAX: count('How many hosts are counted apart; further ones are counted together as _other.', { default: '200', min: 1, max: 10_000 }),
+  HOSTS_MAX: count('How many hosts are told apart; requests to further ones are kept under the host _other.', { default: '200', min: 1, max: 10_000 }),
 };
 
 /** Which store to open, and with what. */
@@ -32,6 +32,8 @@ export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): 
       token: needed('INFLUXDB_TOKEN or INFLUXDB_TOKEN_FILE', token(values)),
     };
   }
+  const stray = (['INFLUXDB_URL', 'INFLUXDB_ORG', 'INFLUXDB_BUCKET', 'INFLUXDB_TOKEN', 'INFLUXDB_TOKEN_FILE'] as const).find((name) => values[name] !== undefined);
+  if (stray !== undefined) throw new UsageError(`${stray} is set, and STORE is ${JSON.stringify(values.STORE)}: set STORE=influxdb to use InfluxDB, or leave ${stray} out.`);
   const path = /^duckdb:(.+)$/.exec(values.STORE)?.[1];
   if (path === undefined) throw new UsageError(`STORE is ${JSON.stringify(values.STORE)}: it must be duckdb:FILE or influxdb.`);
   return { kind: 'duckdb', path, retention: { requestsMs: values.RETENTION_REQUESTS, rollupsMs: values.RETENTION_ROLLUPS } };
@@ -48,6 +50,6 @@ function token({ INFLUXDB_TOKEN: value, INFLUXDB_TOKEN_FILE: file }: SettingValu
   try {
     return readFileSync(file, 'utf8').trim() || undefined;
   } catch (error) {
-    throw new UsageError(`INFLUXDB_TOKEN_FILE is ${JSON.stringify(file)}: ${messageOf(error)}`, { cause: error });
+    throw new UsageError(`INFLUXDB_TOKEN_FILE is ${JSON.stringify(file)}: it must be a file that this user can read (${messageOf(error)}).`, { cause: error });
   }
 }

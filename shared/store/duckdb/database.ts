@@ -83,9 +83,10 @@ function settings(memoryBytesMax: number): Record<string, string> {
 function openError(path: string, error: unknown): StoreError {
   if (error instanceof StoreError) return error;
   const text = messageOf(error);
-  const stop = (why: string, what: string): StoreError => new StoreError('stop', `Cannot open the DuckDB file ${path}: ${why}. ${what}`, { cause: error });
+  const inUse = text.includes('Could not set lock on file');
+  const stop = (why: string, what: string): StoreError => new StoreError('stop', `Cannot open the DuckDB file ${path}: ${why}. ${what}`, { cause: error, inUse });
   const elsewhere = 'or set STORE to another file, such as STORE=duckdb:data/other.duckdb.';
-  if (text.includes('Could not set lock on file')) {
+  if (inUse) {
     const holder = /Conflicting lock is held in (.+?) ?\(PID (\d+)/.exec(text);
     const who = holder ? `another process (${holder[1]}, PID ${holder[2]})` : 'another process';
     return stop(`${who} has it open, and DuckDB lets one process at a time use a file`, `Stop that process, ${elsewhere} A collector and a web app in separate processes need STORE=influxdb.`);

@@ -16,6 +16,9 @@ export interface DuckdbOptions {
   readonly memoryBytesMax?: number;
 }
 
+/** Reads that wait for a connection; more are refused, so that a crowd cannot hold up those that come later, or the end. */
+const waitingReadsMax = 32;
+
 /** What is old is deleted when the store is opened and every so often from then on. */
 const retentionEveryMs = 600_000;
 
@@ -158,20 +161,20 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
 interface Readers {
   open(connections: readonly DuckDBConnection[]): void;
   use<Result>(run: (connection: DuckDBConnection) => Promise<Result>): Promise<Result>;
-  /** Takes all connections back: resolves when the reads under way and in line have ended. From then on `use` throws. */
+  /** Takes all connections back: those in line fail, and it resolves when the reads under way have ended. From then on `use` throws. */
   close(): Promise<void>;
 }
 
 function createReaders(): Readers {
   let idle: DuckDBConnection[] = [];
   let total = 0;
-  const waiting: ((connection: DuckDBConnection) => void)[] = [];
+  const waiting: { take: (connection: DuckDBConnection) => void; fail: (error: Error) => void }[] = [];
   let whenAllIdle: (() => void) | undefined;
 
   const giveBack = (connection: DuckDBConnection): void => {
     const next = waiting.shift();
     if (next === undefined) idle.push(connection);
-    else next(connection);
+    else next.take(connection);
     if (idle.length === total) whenAllIdle?.();
   };
 
@@ -182,7 +185,8 @@ function createReaders(): Readers {
     },
     async use(run) {
       if (total === 0) throw new Error('the file is being opened anew');
-      const connection = idle.pop() ?? await new Promise<DuckDBConnection>((take) => { waiting.push(take); });
+      if (idle.length === 0 && waiting.length >= waitingReadsMax) throw new StoreError('retry', `Cannot read yet: ${waitingReadsMax} reads are waiting. Try again in a moment.`);
+      const connection = idle.pop() ?? await new Promise<DuckDBConnection>((take, fail) => { waiting.push({ take, fail }); });
       try {
         return await run(connection);
       } finally {
@@ -190,6 +194,7 @@ function createReaders(): Readers {
       }
     },
     async close() {
+      for (const { fail } of waiting.splice(0)) fail(new StoreError('retry', 'Cannot read: the store is being closed, or opened anew. Try again in a moment.'));
       if (idle.length < total) await new Promise<void>((resolve) => { whenAllIdle = resolve; });
       whenAllIdle = undefined;
       idle = [];

@@ -35,7 +35,7 @@ export async function prepareSchema(connection: DuckDBConnection, path: string):
 const statements = [
   `CREATE TABLE request_metrics (
     time_ns BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL, method VARCHAR NOT NULL, status_code SMALLINT NOT NULL,
-    endpoint VARCHAR NOT NULL, duration_ms DOUBLE NOT NULL, size BIGINT NOT NULL, bytes_read BIGINT NOT NULL, uri VARCHAR NOT NULL,
+    endpoint VARCHAR NOT NULL, duration_ms DOUBLE, size BIGINT NOT NULL, bytes_read BIGINT NOT NULL, uri VARCHAR NOT NULL,
     client_ip VARCHAR NOT NULL, user_agent VARCHAR NOT NULL, referrer VARCHAR NOT NULL, protocol VARCHAR NOT NULL, tls VARCHAR NOT NULL,
     upstream_ms DOUBLE, request_id VARCHAR NOT NULL
   )`,

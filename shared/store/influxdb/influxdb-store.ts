@@ -34,8 +34,9 @@ export async function openInfluxdbStore({ url: urlText, org, bucket, token, time
   const place: InfluxdbPlace = { url, org, bucket, token };
   const agent = new (url.startsWith('https:') ? HttpsAgent : HttpAgent)({ keepAlive: true, maxSockets: connectionsMax, timeout: idleMsMax });
   // The client's own timeout is for a silent socket only, and leaves the socket open: a signal ends the request for good.
-  const connect = (): InfluxDB => new InfluxDB({ url, token, timeout: timeoutMs, transportOptions: { agent, signal: AbortSignal.timeout(timeoutMs) } });
+  const connect = (): InfluxDB => new InfluxDB({ url, token, timeout: timeoutMs, transportOptions: { agent, signal: AbortSignal.any([AbortSignal.timeout(timeoutMs), closing.signal]) } });
 
+  const closing = new AbortController();
   const underWay = new Set<Promise<unknown>>();
   let closed = false;
   /** Does something with the store, unless it is closed; `close` waits for it. */
@@ -105,7 +106,9 @@ export async function openInfluxdbStore({ url: urlText, org, bucket, token, time
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(read, bucket)),
     close: async () => {
       closed = true;
+      const timer = setTimeout(() => { closing.abort(); }, closeMsMax);
       await Promise.allSettled(underWay);
+      clearTimeout(timer);
       agent.destroy();
     },
   };
@@ -116,6 +119,8 @@ const linesMax = 5000;
 /** Less is not worth compressing. */
 const gzipBytesMin = 1000;
 const connectionsMax = 16;
+/** How long `close` waits for what is under way before it breaks off, in milliseconds. */
+const closeMsMax = 1000;
 /** Idle connections are closed before a proxy in between forgets them; 60 s is usual there. */
 const idleMsMax = 30_000;
 

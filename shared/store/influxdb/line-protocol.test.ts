@@ -16,10 +16,10 @@ const event: RequestEvent = {
 };
 
 test('A request is one line: tags sorted and never empty, texts that are not known left out.', (t) => {
-  t.is(requestLine(event, 'edge-1'), String.raw`request_metrics,host=shop.example,method=GET,recorder=edge-1,source=caddy,status_code=200 uri="/a?b=\"c\"",duration_ms=6.31,size=1234i,bytes_read=5i,client_ip="192.0.2.0",protocol="HTTP/2.0" 1795464000000000042`);
+  t.is(requestLine(event, 'edge-1'), String.raw`request_metrics,host=shop.example,method=GET,recorder=edge-1,source=caddy,status_code=200 uri="/a?b=\"c\"",size=1234i,bytes_read=5i,duration_ms=6.31,client_ip="192.0.2.0",protocol="HTTP/2.0" 1795464000000000042`);
   t.is(
-    requestLine({ ...event, host: '', uri: '', clientIp: '', protocol: '', endpoint: '/a b,c=d\\', durationMs: 0, upstreamMs: 1.5, requestId: 'a"b' }, ''),
-    String.raw`request_metrics,endpoint=/a\ b\,c\=d\.,method=GET,source=caddy,status_code=200 uri="-",duration_ms=0,size=1234i,bytes_read=5i,upstream_ms=1.5,request_id="a\"b" 1795464000000000042`,
+    requestLine({ ...event, host: '', uri: '', clientIp: '', protocol: '', endpoint: '/a b,c=d\\', durationMs: null, upstreamMs: 1.5, requestId: 'a"b' }, ''),
+    String.raw`request_metrics,endpoint=/a\ b\,c\=d\.,method=GET,source=caddy,status_code=200 uri="-",size=1234i,bytes_read=5i,upstream_ms=1.5,request_id="a\"b" 1795464000000000042`,
   );
 });
 

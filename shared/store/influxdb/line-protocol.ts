@@ -4,7 +4,7 @@
  * One line is `MEASUREMENT,TAG=VALUE,… FIELD=VALUE,… NANOSECONDS`, tags sorted by name, lines joined by `\n`:
  *
  * - `request_metrics`: tags `endpoint`, `host`, `method`, `recorder`, `source`, `status_code`; fields `uri` (always there),
- *   `duration_ms` (float), `size`, `bytes_read` (integers), and `client_ip`, `user_agent`, `referrer`, `protocol`, `tls`,
+ *   `size`, `bytes_read` (integers), and `duration_ms` (float), `client_ip`, `user_agent`, `referrer`, `protocol`, `tls`,
  *   `upstream_ms` (float), `request_id` where they are known. The time is the request's.
  * - `request_rollup`: tags `host`, `level` (`10s`, `1m`, `10m`, `1h`, `1d`), `method`, `source`, `status_code`; fields
  *   `count`, `size_sum` (integers), `duration_sum_ms`, `duration_max_ms` (floats), and `tally`: these four as numbers and
@@ -49,7 +49,8 @@ export function requestLine(event: RequestEvent, recorder: string): string {
   if (event.method !== '') line += `,method=${escapeTag(event.method)}`;
   if (recorder !== '') line += `,recorder=${escapeTag(recorder)}`;
   if (event.source !== '') line += `,source=${escapeTag(event.source)}`;
-  line += `,status_code=${event.status} uri="${escapeString(uriText(event.uri))}",duration_ms=${event.durationMs},size=${event.size}i,bytes_read=${event.bytesRead}i`;
+  line += `,status_code=${event.status} uri="${escapeString(uriText(event.uri))}",size=${event.size}i,bytes_read=${event.bytesRead}i`;
+  if (event.durationMs !== null) line += `,duration_ms=${event.durationMs}`;
   if (event.clientIp !== '') line += `,client_ip="${escapeString(event.clientIp)}"`;
   if (event.userAgent !== '') line += `,user_agent="${escapeString(event.userAgent)}"`;
   if (event.referrer !== '') line += `,referrer="${escapeString(event.referrer)}"`;
@@ -61,7 +62,8 @@ export function requestLine(event: RequestEvent, recorder: string): string {
 }
 
 /** The line of one rollup row, without a line break. */
-export function rollupLine({ level, windowMs, rowId, series: { source, host, method, status }, count, durationSumMs, durationMaxMs, sizeSum, histogram }: RollupRow): string {
+export function rollupLine({ level, windowMs, rowId, series: { source, host, method, status }, count, durationSumMs, durationMaxMs, sizeSum: sizeSumAny, histogram }: RollupRow): string {
+  const sizeSum = Math.min(sizeSumAny, Number.MAX_SAFE_INTEGER); // an integer field; 9 PB of responses in one window are enough
   let line = 'request_rollup';
   if (host !== '') line += `,host=${escapeTag(host)}`;
   line += `,level=${levelTags[level]}`;

@@ -87,7 +87,7 @@ async function readNewest(read: ReadCells, bucket: string, { fromMs, toMs, filte
 ${requestsSince(fluxDateTime(oldest))}
   |> drop(columns: ["_start", "_stop", "_measurement"])
   |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
-  |> filter(fn: (r) => exists r.uri and exists r.duration_ms and exists r.size and exists r.bytes_read${andPath(filter, flux`r.uri`)})
+  |> filter(fn: (r) => exists r.uri and exists r.size and exists r.bytes_read${andPath(filter, flux`r.uri`)})
   |> group()
   |> sort(columns: ["_time"], desc: true)
   |> limit(n: ${limit})
@@ -167,7 +167,7 @@ interface StoredRequest {
   status_code: string;
   endpoint?: string | null;
   uri: string;
-  duration_ms: number;
+  duration_ms?: number | null;
   size: number;
   bytes_read: number;
   client_ip?: string | null;
@@ -186,7 +186,7 @@ function requestOf(row: StoredRequest): RequestEvent {
     host: textOfTag(row.host),
     method: textOfTag(row.method),
     status: Number(row.status_code),
-    durationMs: row.duration_ms,
+    durationMs: row.duration_ms ?? null,
     size: row.size,
     bytesRead: row.bytes_read,
     uri: textOfUri(row.uri),

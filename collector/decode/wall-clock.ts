@@ -1,0 +1,45 @@
+import type { WallClock } from './time.js';
+
+/** Zones change their offset on a quarter of an hour of their own clock: one answer holds so long. */
+const quarterMs = 900_000;
+const quartersMax = 1000;
+const dayMs = 86_400_000;
+
+/**
+ * Reads clocks of an IANA time zone (`UTC`, `Europe/Berlin`). Throws a `RangeError` when there is no such zone.
+ *
+ * In the hour that comes twice when summer time ends, the reading nearer to `nearMs` is taken, or the first when that is not known. In
+ * the hour that is left out when it begins, which no right clock shows, the offset from before it counts.
+ */
+export function createWallClock(timeZone: string): WallClock {
+  if (timeZone === 'UTC') return (wallMs) => wallMs;
+  const format = new Intl.DateTimeFormat('en', {
+    timeZone, hourCycle: 'h23', era: 'short', year: 'numeric', month: 'numeric', day: 'numeric', hour: 'numeric', minute: 'numeric', second: 'numeric',
+  });
+  const offsets = new Map<number, readonly number[]>();
+  return (wallMs, nearMs) => {
+    const [first, second] = offsetsOf(Math.floor(wallMs / quarterMs));
+    if (second === undefined || nearMs === undefined) return wallMs - first!;
+    return Math.abs(wallMs - first! - nearMs) <= Math.abs(wallMs - second - nearMs) ? wallMs - first! : wallMs - second;
+  };
+
+  /** The offsets that the zone can have at this quarter of its clock, the earlier first. */
+  function offsetsOf(quarter: number): readonly number[] {
+    let found = offsets.get(quarter);
+    if (found === undefined) {
+      const wallMs = quarter * quarterMs;
+      const around = [...new Set([offsetAt(wallMs - dayMs), offsetAt(wallMs + dayMs)])];
+      const valid = around.filter((offsetMs) => offsetAt(wallMs - offsetMs) === offsetMs);
+      found = valid.length > 0 ? valid : around.slice(0, 1);
+      if (offsets.size >= quartersMax) offsets.clear();
+      offsets.set(quarter, found);
+    }
+    return found;
+  }
+
+  function offsetAt(timeMs: number): number {
+    const parts = Object.fromEntries(format.formatToParts(timeMs).map(({ type, value }) => [type, Number(value)]));
+    const { year, month, day, hour, minute, second } = parts as Record<'year' | 'month' | 'day' | 'hour' | 'minute' | 'second', number>;
+    return Date.UTC(year, month - 1, day, hour, minute, second) - timeMs;
+  }
+}
