@@ -28,15 +28,16 @@ const stopMsMax = 15_000;
 export const testWithCaddy: (title: string, run: (t: ExecutionContext) => Promise<void>) => void = chooseTest();
 
 /**
- * Starts the `caddy` on the PATH in a temporary home with its admin endpoint on a free port, and resolves when it serves.
+ * Starts the `caddy` on the PATH in a temporary home with its admin endpoint on a free port (or the one given), and resolves
+ * when it serves.
  * Throws with Caddy's own words when it ends before.
  */
-export async function startCaddy(config: CaddyConfig, { env = {} }: { env?: Readonly<Record<string, string>> } = {}): Promise<RunningCaddy> {
+export async function startCaddy(config: CaddyConfig, { env = {}, adminPort }: { env?: Readonly<Record<string, string>>; adminPort?: number } = {}): Promise<RunningCaddy> {
   const home = await mkdtemp(join(tmpdir(), 'caddy-'));
   const { body, fileName } = encode(config);
   const file = join(home, fileName);
   await writeFile(file, body);
-  const admin = `127.0.0.1:${await freePort()}`;
+  const admin = `127.0.0.1:${adminPort ?? await freePort()}`;
   const adapter = typeof config === 'string' ? ['--adapter', 'caddyfile'] : [];
   const caddy = spawn('caddy', ['run', '--config', file, ...adapter], {
     env: { PATH: process.env.PATH, HOME: home, XDG_CONFIG_HOME: home, XDG_DATA_HOME: home, CADDY_ADMIN: admin, ...env },

@@ -1,0 +1,185 @@
+/**
+ * Which logger gets the line of which request, worked out from Caddy's JSON configuration as Caddy does it:
+ *
+ * - A server without `logs` writes no access lines.
+ * - With it, a request's host gives access logger names (`logger_names`, then `default_logger_name`), or none
+ *   (`skip_hosts`, `skip_unmapped_hosts`). The request is sent **once for each name**, as `http.log.access.NAME`.
+ * - Each entry of `logging.logs` takes what its `include` and `exclude` allow; the longer namespace wins.
+ *
+ * Sources: Caddy 2.11.4, `logging.go` (loggerAllowed), `modules/caddyhttp/logging.go` (getLoggerHosts) and `server.go`
+ * (shouldLogRequest).
+ */
+
+/** An object of JSON. */
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+/** An entry of `logging.logs` that writes to a socket. */
+export interface NetLogger {
+  readonly name: string;
+  /** The path of its JSON, `/logging/logs/NAME`. */
+  readonly path: string;
+  readonly address: NetAddress;
+  readonly config: JsonObject;
+  /** Whether it takes the lines of this logger, its level aside. */
+  readonly takes: (loggerName: string) => boolean;
+}
+
+/** Where an `output net` writes. */
+export interface NetAddress {
+  /** As it is configured. */
+  readonly text: string;
+  /** `tcp`, `udp`, `unix` and their relatives. */
+  readonly network: string;
+  /** Empty for a unix socket. */
+  readonly host: string;
+  /** Empty for a unix socket. */
+  readonly port: string;
+  /** The same for addresses of the same place: without the network, and with one name for this machine. */
+  readonly place: string;
+  /** Whether it is on this machine, where a connection is refused at once. */
+  readonly isLocal: boolean;
+}
+
+/** Requests that get the same access logger names. */
+export interface RequestGroup {
+  readonly server: string;
+  /** The host of a site, or `''` for every other host. */
+  readonly host: string;
+  /** `http.log.access` or `http.log.access.NAME`; empty when Caddy writes no line. */
+  readonly loggerNames: readonly string[];
+}
+
+/** A part of a route that does something with the request. */
+export interface Handler {
+  readonly server: string;
+  readonly hosts: readonly string[];
+  readonly config: JsonObject;
+}
+
+/** The name of access lines that no logger name was given. */
+export const accessLogger = 'http.log.access';
+
+/** The loggers that write to a socket. */
+export function netLoggers(config: unknown): NetLogger[] {
+  return Object.entries(at(config, 'logging', 'logs')).flatMap(([name, value]) => {
+    const logger = objectOf(value);
+    const writer = objectOf(logger['writer']);
+    if (writer['output'] !== 'net') return [];
+    return [{
+      name, path: `/logging/logs/${name}`, address: netAddress(textOf(writer['address'])), config: logger,
+      takes: filterOf(textsOf(logger['include']), textsOf(logger['exclude'])),
+    }];
+  });
+}
+
+/** All requests of the HTTP servers, by server and host. */
+export function requestGroups(config: unknown): RequestGroup[] {
+  return Object.entries(at(config, 'apps', 'http', 'servers')).flatMap(([server, value]) => groupsOf(server, objectOf(value)));
+}
+
+/** All handlers, the nested ones included. */
+export function handlers(config: unknown): Handler[] {
+  return Object.entries(at(config, 'apps', 'http', 'servers')).flatMap(([server, value]) =>
+    arrayOf(objectOf(value)['routes']).flatMap((route) => {
+      const hosts = hostsOf(route);
+      return handlersIn(route).map((handler) => ({ server, hosts, config: handler }));
+    }));
+}
+
+/** Caddy's rule for `include` and `exclude`. */
+export function filterOf(include: readonly string[], exclude: readonly string[]): (loggerName: string) => boolean {
+  return (loggerName) => {
+    const longest = (names: readonly string[]): number =>
+      Math.max(0, ...names.filter((name) => `${loggerName}.`.startsWith(`${name}.`)).map((name) => name.length));
+    if (exclude.includes('*')) return false;
+    const [accept, reject] = [longest(include), longest(exclude)];
+    return include.length === 0 ? reject === 0 : accept > reject;
+  };
+}
+
+/** Reads `127.0.0.1:9514`, `udp/[::1]:9514`, `unix//run/sink.sock` and the like; URLs such as `tcp://…` too. Never throws. */
+export function netAddress(text: string): NetAddress {
+  const plain = text.replace('://', '/');
+  const slash = plain.indexOf('/');
+  const network = slash < 0 ? 'tcp' : plain.slice(0, slash).trim().toLowerCase();
+  const rest = plain.slice(slash + 1);
+  if (network.startsWith('unix')) {
+    const path = rest.replace(/\|[0-7]*$/, '');
+    return { text, network, host: '', port: '', place: `unix/${path}`, isLocal: true };
+  }
+  const [, bracketed, bare, port = ''] = /^(?:\[([^\]]*)\]|(.*?))(?::(\d+))?$/.exec(rest) ?? [];
+  const host = (bracketed ?? bare ?? '').toLowerCase();
+  const isLocal = host === 'localhost' || host === '::1' || /^127(\.\d+){3}$/.test(host) || ['', '0.0.0.0', '::'].includes(host);
+  return { text, network, host, port, place: `${isLocal ? 'localhost' : host}:${port}`, isLocal };
+}
+
+/** An object as it is, and an empty one for anything else. */
+export function objectOf(value: unknown): JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? value as JsonObject : {};
+}
+
+/** A text as it is, and an empty one for anything else. */
+export function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : '';
+}
+
+function groupsOf(server: string, config: JsonObject): RequestGroup[] {
+  const routes = arrayOf(config['routes']);
+  const siteHosts = new Set(routes.flatMap(hostsOf));
+  const takesAny = siteHosts.delete('');
+  const logs = objectOf(config['logs']);
+  const mapped = objectOf(logs['logger_names']);
+  const hosts = [...new Set([...Object.keys(mapped), ...siteHosts, ...(takesAny ? [''] : [])])];
+  const chosen = routes.flatMap((route) => {
+    const names = handlersIn(route).flatMap((handler) => handler['handler'] === 'vars' ? textsOf(handler['access_logger_names']) : []);
+    return names.length === 0 ? [] : hostsOf(route).map((host) => ({ host, names }));
+  });
+  const isLogged = 'logs' in config && config['logs'] !== null;
+  return [...hosts.map((host) => ({ host, names: namesOf(host) })), ...(isLogged ? chosen : [])]
+    .map(({ host, names }) => ({ server, host, loggerNames: names.map((name) => name === '' ? accessLogger : `${accessLogger}.${name}`) }));
+
+  function namesOf(host: string): readonly string[] {
+    if (!isLogged) return [];
+    const own = Object.keys(mapped).filter((pattern) => matches(pattern, host)).sort((a, b) => stars(a) - stars(b))[0];
+    if (own !== undefined) return textsOf(mapped[own]);
+    if (logs['skip_unmapped_hosts'] === true || textsOf(logs['skip_hosts']).some((pattern) => matches(pattern, host))) return [];
+    return [textOf(logs['default_logger_name'])];
+  }
+}
+
+/** The hosts that a route is for; `''` where it takes any. */
+function hostsOf(route: unknown): string[] {
+  const sets = arrayOf(objectOf(route)['match']).map((matchers) => textsOf(objectOf(matchers)['host']));
+  return sets.length === 0 || sets.some((hosts) => hosts.length === 0) ? ['', ...sets.flat()] : sets.flat();
+}
+
+/** Whether the pattern, whose labels may be `*`, stands for the host, which may itself be a pattern. */
+function matches(pattern: string, host: string): boolean {
+  if (pattern.toLowerCase() === host.toLowerCase()) return true;
+  const [wanted, labels] = [pattern.toLowerCase().split('.'), host.toLowerCase().split('.')];
+  return wanted.length === labels.length && wanted.every((label, index) => label === '*' || label === labels[index]);
+}
+
+function stars(pattern: string): number {
+  return pattern.split('.').filter((label) => label === '*').length;
+}
+
+function handlersIn(value: unknown): JsonObject[] {
+  if (Array.isArray(value)) return value.flatMap(handlersIn);
+  const object = objectOf(value);
+  const nested = Object.values(object).flatMap((each) => typeof each === 'object' ? handlersIn(each) : []);
+  return 'handler' in object ? [object, ...nested] : nested;
+}
+
+function at(value: unknown, ...keys: readonly string[]): JsonObject {
+  return keys.reduce<JsonObject>((object, key) => objectOf(object[key]), objectOf(value));
+}
+
+function arrayOf(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : [];
+}
+
+/** Texts of an array; one text alone counts as an array of one, as Caddy takes it for `logger_names`. */
+export function textsOf(value: unknown): string[] {
+  return (typeof value === 'string' ? [value] : arrayOf(value)).filter((each) => typeof each === 'string');
+}

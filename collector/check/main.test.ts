@@ -1,0 +1,112 @@
+import { rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { startCaddy, testWithCaddy } from '../../test/caddy.js';
+import { freePort, freePorts } from '../../test/ports.js';
+import { runProgram, startProgram, temporaryFolder } from '../../test/program.js';
+import { until } from '../../test/until.js';
+import { callAdmin } from '../caddy-admin.js';
+import type { Finding } from './find-problems.js';
+
+const root = process.cwd();
+const fixtures = join(root, 'collector/check/fixtures');
+
+testWithCaddy('check prints for people what, where, why and the lines to change, and ends with status 1 when something would be lost.', async (t) => {
+  const { stdout, status } = await run(['check', join(fixtures, 'bare-output.caddyfile')]);
+  t.is(status, 1);
+  t.regex(stdout, /^.*bare-output\.caddyfile: 2 findings\.\nLooked at: every logger with `output net`; --address/);
+  t.true(stdout.includes([
+    'loses   No soft_start',
+    '        in log log0; shop.example; /logging/logs/log0/writer/soft_start',
+    '        Caddy refuses to start, or to reload, while the sink is down, and every request is lost until someone notices.',
+    'change  output net collector.example:9514 {',
+    '            soft_start',
+    '        }',
+  ].join('\n')), stdout);
+  t.true(stdout.endsWith('\nSomething would be lost.\n'));
+});
+
+testWithCaddy('check ends with status 0 when nothing would be lost, doubles and hints included.', async (t) => {
+  const good = await run(['check', join(fixtures, 'good.caddyfile')]);
+  t.is(good.status, 0);
+  t.regex(good.stdout, /nothing to change[^]*Nothing would be lost\.\n$/);
+  t.is((await run(['check', join(fixtures, 'sent-by-two-loggers.caddyfile')])).status, 0);
+});
+
+test('check looks only at the sink that --address or COLLECTOR_LISTEN names.', async (t) => {
+  const file = join(fixtures, 'default-logger-doubles.json');
+  const codes = async (args: string[], settings = {}): Promise<string[]> => {
+    const { findings } = JSON.parse((await run(['check', file, '--json', ...args], settings)).stdout) as { findings: Finding[] };
+    return findings.map(({ code }) => code);
+  };
+  t.deepEqual(await codes([]), ['sent-twice']);
+  t.deepEqual(await codes(['--address', 'tcp/127.0.0.1:9514']), ['sent-twice']);
+  t.deepEqual(await codes(['--address', 'tcp/127.0.0.1:9999']), ['nothing-sent']);
+  t.deepEqual(await codes([], { COLLECTOR_LISTEN: 'tcp://:9514' }), ['sent-twice']);
+  t.deepEqual(await codes([], { COLLECTOR_LISTEN: 'tcp://:9999,unix:///run/sink.sock' }), ['nothing-sent']);
+});
+
+testWithCaddy('check reads a running Caddy, and says in Caddy’s words what it cannot read.', async (t) => {
+  const port = await freePort();
+  const caddy = await startCaddy(`http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net 127.0.0.1:${port + 1} {\n\t\t\tsoft_start\n\t\t}\n\t\tsampling {\n\t\t\tfirst 10\n\t\t}\n\t}\n\trespond "hello"\n}\n`);
+  t.teardown(caddy.stop);
+  const { status, stdout } = await run(['check', caddy.adminUrl]);
+  t.is(status, 1);
+  t.regex(stdout, /change {2}\/logging\/logs\/log0\/sampling: remove it/);
+
+  const file = await fileOf(t, 'Caddyfile', 'shop.example {\n\tno_such_directive\n}\n');
+  const bad = await run(['check', file]);
+  t.is(bad.status, 2);
+  t.regex(bad.stderr, /^Caddy cannot read .*Caddyfile:2: unrecognized directive: no_such_directive/);
+});
+
+test('check says why it cannot read a configuration, with status 2 and in one line.', async (t) => {
+  const refused = async (args: string[], message: RegExp, settings: Record<string, string> = {}): Promise<void> => {
+    const { status, stderr, stdout } = await run(['check', ...args], settings);
+    t.is(status, 2, args.join(' '));
+    t.regex(stderr, message);
+    t.is(stderr.trimEnd().split('\n').length, 1, stderr);
+    t.is(stdout, '');
+  };
+  await refused([], /check takes one argument/);
+  await refused(['one', 'two'], /check takes one argument/);
+  await refused(['missing'], /Cannot read missing: ENOENT/);
+  await refused([join(fixtures, 'good.caddyfile')], /caddy is not on the PATH.*caddy adapt.*http:\/\/127\.0\.0\.1:2019/, { PATH: '/nowhere' });
+  await refused([join(root, 'package.json')], /package\.json is not a configuration of Caddy: it has "name"/);
+  await refused([await fileOf(t, 'list.json', '[]')], /list\.json is not a configuration of Caddy: it must be an object/);
+  await refused([await fileOf(t, 'broken.json', '{"apps":')], /broken\.json is not JSON/);
+  await refused([`http://127.0.0.1:${await freePort()}`], /Cannot read the configuration of Caddy at .*ECONNREFUSED.*Start Caddy/);
+  await refused(['http://127.0.0.1:2019/load'], /must be the address of Caddy's admin API/);
+  await refused([join(fixtures, 'good.caddyfile'), '--address', '9514'], /--address is "9514"/);
+  await refused([join(fixtures, 'good.caddyfile'), '--register', 'http://127.0.0.1:2019'], /check has no option --register/);
+});
+
+testWithCaddy('`start --register` adds the logger to a running Caddy, and SIGTERM removes it.', async (t) => {
+  const [port, line, http, web] = await freePorts(4) as [number, number, number, number];
+  const caddy = await startCaddy(`http://127.0.0.1:${port} {\n\tlog\n\trespond "hello"\n}\n`);
+  t.teardown(caddy.stop);
+  const config = async (): Promise<string> => (await callAdmin(new URL(caddy.adminUrl), '/config/')).text;
+  const before = await config();
+  const program = await startProgram(['start', '--register', caddy.adminUrl], {
+    COLLECTOR_LISTEN: `tcp://127.0.0.1:${line}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
+  }, [`http://127.0.0.1:${web}/ready`]);
+  t.teardown(() => program.stop('SIGKILL'));
+  await until('it is registered', () => program.stderr().includes('Registered with Caddy'));
+  t.regex(await config(), new RegExp(`"tcp/127\\.0\\.0\\.1:${line}"`));
+  for (let sent = 0; sent < 10; sent += 1) await (await fetch(`http://127.0.0.1:${port}/`)).text();
+  t.is(await program.stop(), 0);
+  t.regex(program.stderr(), /Stopped\. received=\d+ accepted=10 stored=10/);
+  t.is(await config(), before);
+});
+
+async function run(args: readonly string[], settings: Record<string, string> = {}): Promise<{ status: number | NodeJS.Signals; stdout: string; stderr: string }> {
+  const program = await runProgram(args, settings);
+  return { status: await program.ended, stdout: program.stdout(), stderr: program.stderr() };
+}
+
+async function fileOf(t: ExecutionContext, name: string, text: string): Promise<string> {
+  const folder = await temporaryFolder();
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  await writeFile(join(folder, name), text);
+  return join(folder, name);
+}
