@@ -15,11 +15,14 @@ export class StoreError extends Error {
   readonly action: StoreErrorAction;
   /** How long the store asks to be left alone, in milliseconds, where it says so. */
   readonly retryAfterMs: number | undefined;
+  /** Another process has the store open, and only one can: it may be asked to do the work. */
+  readonly inUse: boolean;
 
-  constructor(action: StoreErrorAction, message: string, options: { cause?: unknown; retryAfterMs?: number } = {}) {
+  constructor(action: StoreErrorAction, message: string, options: { cause?: unknown; retryAfterMs?: number; inUse?: boolean } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.action = action;
     this.retryAfterMs = options.retryAfterMs;
+    this.inUse = options.inUse ?? false;
   }
 }
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { boundClientIp, boundMethod, boundText, cleanName, createHostLimit, nameLengthMax, otherName, type ClientIpPolicy } from './bounds.js';
+import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, createHostLimit, nameLengthMax, otherName, type ClientIpPolicy } from './bounds.js';
 import { messageOf, StoreError } from './errors.js';
 import type { Log } from './log.js';
 import type { RequestEvent } from './request-event.js';
@@ -16,10 +16,12 @@ import { createUniqueTimes } from './unique-time.js';
 export interface Recorder {
   /** Takes one request; `false` when the memory is full and it was dropped. */
   record(event: RequestEvent): boolean;
+  /** Keeps the times of requests that are stored already from being given to others of their series. */
+  occupy(stored: readonly RequestEvent[]): void;
   /** Writes what has been recorded; resolves when the store has taken, or refused for good, all of it. */
   flush(): Promise<void>;
-  /** Flushes for at most `drainMsMax`, then stops; says in the log what the store had not taken by then. */
-  close(): Promise<void>;
+  /** Flushes for at most `drainMsMax`, then stops; resolves to how many requests the store had not taken by then, and logs it. */
+  close(): Promise<number>;
   readonly counts: RecorderCounts;
   /** Why the store does not take what it is given just now; `undefined` when it does. */
   readonly problem: string | undefined;
@@ -43,12 +45,12 @@ export interface RecorderOptions {
   readonly name: string;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
-  /** How long a request waits for others, in milliseconds: 200. */
+  /** How long a request waits for others, in milliseconds: 100. */
   readonly flushMs?: number;
   /** Requests in one batch: 5,000, what InfluxDB takes best. */
   readonly batchRequestsMax?: number;
-  /** Requests held while the store does not take them: 200,000, about 150 MB. What comes then is dropped. */
-  readonly memoryRequestsMax?: number;
+  /** What may be held while the store does not take it, in bytes as `heldBytes` estimates: 128 MiB. What comes then is dropped. */
+  readonly memoryBytesMax?: number;
   /** How long `close` waits for the store: 8 s. */
   readonly drainMsMax?: number;
   /**
@@ -59,21 +61,26 @@ export interface RecorderOptions {
   readonly now?: () => number;
 }
 
-/** The longest request target and other free text that is kept, in UTF-16 code units. */
-const uriLengthMax = 8192;
+/** However long a store asks to be left alone, it is asked again after ten minutes. */
+const retryAfterMsMax = 600_000;
+
+/** The longest request target that is kept, in UTF-16 code units. */
+export const uriLengthMax = 8192;
+/** The longest other free text. */
 const textLengthMax = 1024;
 
 /** Starts a recorder; it writes from a timer until it is closed. */
 export function createRecorder(options: RecorderOptions): Recorder {
-  const { store, log, flushMs = 200, batchRequestsMax = 5000, memoryRequestsMax = 200_000, drainMsMax = 8000, now = Date.now } = options;
+  const { store, log, flushMs = 100, batchRequestsMax = 5000, memoryBytesMax = 128 * 2 ** 20, drainMsMax = 8000, now = Date.now } = options;
   const writer = randomUUID();
   const ladder = createRollupLadder();
   const uniqueTimes = createUniqueTimes();
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
 
   let gathered: RequestEvent[] = [];
-  const queue: Batch[] = [];
-  let queuedRequests = 0;
+  let gatheredBytes = 0;
+  const queue: { readonly batch: Batch; readonly bytes: number }[] = [];
+  let queuedBytes = 0;
   let sequence = 0;
   const counts = { recorded: 0, stored: 0, deadLettered: 0, hostsOverLimit: 0 };
   let problem: string | undefined;
@@ -83,17 +90,22 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
   return {
     record(event) {
-      if (queuedRequests + gathered.length >= memoryRequestsMax || stopped.signal.aborted) return false;
+      if (queuedBytes + gatheredBytes >= memoryBytesMax || stopped.signal.aborted) return false;
       const bounded = bound(event);
       const request = { ...bounded, ...uniqueTimes.take(seriesKey(bounded), bounded) };
       ladder.add(request);
       gathered.push(request);
+      gatheredBytes += heldBytes(request);
       counts.recorded += 1;
       if (gathered.length >= batchRequestsMax) {
         seal();
         void write();
       }
       return true;
+    },
+
+    occupy(stored) {
+      for (const request of stored) uniqueTimes.occupy(seriesKey(request), request);
     },
 
     async flush() {
@@ -109,9 +121,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
       await Promise.race([write(), sleep(drainMsMax, undefined, { signal: giveUp.signal }).catch(() => undefined)]);
       giveUp.abort();
       stopped.abort();
-      if (queuedRequests > 0) {
-        log.error(`Stopped before the store took ${queuedRequests} requests: ${problem ?? 'it did not answer'}`);
-      }
+      const left = counts.recorded - counts.stored - counts.deadLettered;
+      if (left > 0) log.error(`Stopped before the store took ${left} requests: ${problem ?? 'it did not answer'}`);
+      return left;
     },
 
     counts,
@@ -129,9 +141,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
       host,
       method: boundMethod(event.method),
       status: event.status,
-      durationMs: event.durationMs,
-      size: event.size,
-      bytesRead: event.bytesRead,
+      durationMs: boundDuration(event.durationMs),
+      size: boundBytes(event.size),
+      bytesRead: boundBytes(event.bytesRead),
       uri: boundText(event.uri, uriLengthMax),
       endpoint: cleanName(event.endpoint),
       clientIp: boundClientIp(event.clientIp, options.clientIp),
@@ -139,7 +151,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       referrer: boundText(event.referrer, textLengthMax),
       protocol: boundText(event.protocol, textLengthMax),
       tls: boundText(event.tls, textLengthMax),
-      upstreamMs: event.upstreamMs,
+      upstreamMs: boundDuration(event.upstreamMs),
       requestId: boundText(event.requestId, nameLengthMax),
     };
   }
@@ -155,9 +167,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
     const ledger = options.ledger?.({ ...counts, stored: counts.recorded - counts.deadLettered });
     if (gathered.length === 0 && ledger === undefined) return;
     sequence += 1;
-    queue.push({ recorder: options.name, writer, sequence, requests: gathered, rollups: ladder.drain(now()), ledger });
-    queuedRequests += gathered.length;
+    const rollups = ladder.drain(now());
+    const bytes = gatheredBytes + rollups.length * rollupRowBytes;
+    queue.push({ batch: { recorder: options.name, writer, sequence, requests: gathered, rollups, ledger }, bytes });
+    queuedBytes += bytes;
     gathered = [];
+    gatheredBytes = 0;
   }
 
   function write(): Promise<void> {
@@ -168,7 +183,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   /** Writes the queue in order: a later batch replaces rows of an earlier one. */
   async function writeQueue(): Promise<void> {
     for (let failures = 0; queue[0] !== undefined && !stopped.signal.aborted;) {
-      const batch = queue[0];
+      const { batch, bytes } = queue[0];
       try {
         await store.write(batch);
         if (problem !== undefined) log.info('The store takes requests again.');
@@ -182,19 +197,27 @@ export function createRecorder(options: RecorderOptions): Recorder {
           if (problem !== error.message) log.warn(`The store does not take requests, holding them: ${error.message}`);
           problem = error.message;
           failures += 1;
-          await pause(error.retryAfterMs ?? backoffMs(failures));
+          await pause(Math.min(error.retryAfterMs ?? backoffMs(failures), retryAfterMsMax));
           continue;
         }
       }
       failures = 0;
       queue.shift();
-      queuedRequests -= batch.requests.length;
+      queuedBytes -= bytes;
     }
   }
 
   async function pause(durationMs: number): Promise<void> {
     await sleep(durationMs, undefined, { signal: stopped.signal }).catch(() => undefined); // rejects only when stopped
   }
+}
+
+/** What a rollup row holds in memory, in bytes: some 20 to 200 buckets of 8 bytes, and its numbers. */
+const rollupRowBytes = 800;
+
+/** What a request holds in memory, about, in bytes: an object of 18 properties, its time among the used ones, and its texts. */
+function heldBytes({ uri, userAgent, referrer }: RequestEvent): number {
+  return 600 + 2 * (uri.length + userAgent.length + referrer.length);
 }
 
 /** Exponential back-off with full jitter, 30 s at most (Brooker, "Exponential Backoff And Jitter", AWS, 2015). */

@@ -8,6 +8,8 @@
 export interface UniqueTimes {
   /** The time itself, or the first nanosecond after it that the series has not used. */
   take(series: string, time: Time): Time;
+  /** Counts a time as used: by a request that is stored already. */
+  occupy(series: string, time: Time): void;
 }
 
 interface Time {
@@ -28,20 +30,7 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
 
   return {
     take(series, time) {
-      if (remembered >= rememberedMin) {
-        previous = current;
-        current = new Map();
-        remembered = 0;
-      }
-      const era = Math.floor(time.timeMs / eraMs);
-      const key = `${era}\n${series}`;
-      let used = current.get(key);
-      if (used === undefined) {
-        used = new Map();
-        current.set(key, used);
-      }
-      const older = previous.get(key);
-      const wanted = (time.timeMs - era * eraMs) * nsPerMs + time.timeNs;
+      const { used, older, era, wanted } = find(series, time);
       let free = wanted;
       for (;;) {
         const next = used.get(free) ?? older?.get(free);
@@ -54,5 +43,28 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
       used.set(wanted, free + 1); // so that many requests with one time do not look through each other
       return { timeMs: era * eraMs + Math.floor(free / nsPerMs), timeNs: free % nsPerMs };
     },
+
+    occupy(series, time) {
+      const { used, older, wanted } = find(series, time);
+      if (used.has(wanted) || older?.has(wanted) === true) return;
+      remembered += 1;
+      used.set(wanted, wanted + 1);
+    },
   };
+
+  function find(series: string, time: Time): { used: Map<number, number>; older: Map<number, number> | undefined; era: number; wanted: number } {
+    if (remembered >= rememberedMin) {
+      previous = current;
+      current = new Map();
+      remembered = 0;
+    }
+    const era = Math.floor(time.timeMs / eraMs);
+    const key = `${era}\n${series}`;
+    let used = current.get(key);
+    if (used === undefined) {
+      used = new Map();
+      current.set(key, used);
+    }
+    return { used, older: previous.get(key), era, wanted: (time.timeMs - era * eraMs) * nsPerMs + time.timeNs };
+  }
 }

@@ -18,15 +18,17 @@ export interface RunningProgram {
 
 /**
  * Runs `caddy-log-sink ARGUMENTS` with exactly these settings. `cwd` is a temporary folder of its own unless given, and
- * is removed when the program has ended.
+ * is removed when the program has ended. Standard input is empty unless `stdin` is given.
  */
-export async function runProgram(args: readonly string[], settings: Readonly<Record<string, string>>, options: { cwd?: string } = {}): Promise<RunningProgram> {
+export async function runProgram(args: readonly string[], settings: Readonly<Record<string, string>>, options: { cwd?: string; stdin?: Buffer } = {}): Promise<RunningProgram> {
   const cwd = options.cwd ?? await temporaryFolder();
   const program = spawn(process.execPath, ['--', fileURLToPath(new URL('../main.js', import.meta.url)), ...args], {
     cwd,
     env: { PATH: process.env['PATH'], HOME: cwd, ...settings },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'],
   });
+  program.stdin.on('error', () => undefined); // it may end before it has read all
+  program.stdin.end(options.stdin);
   let stdout = '';
   let stderr = '';
   program.stdout.setEncoding('utf8').on('data', (text: string) => { stdout += text; });

@@ -1,0 +1,108 @@
+/**
+ * `POST /import` of the collector, for an import while this process has the embedded store open.
+ *
+ * The body is one file as it is, packed or not. The answer is NDJSON: `{"counts":…}` several times a second, and at the end
+ * `{"counts":…,"done":true}`, with `"problem"` when the file was not read to its end, or `"error"` when the store could not go on.
+ * A client that asks with `Expect: 100-continue` learns of a refusal before it sends anything.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { messageOf } from '../../shared/errors.js';
+import type { Log } from '../../shared/log.js';
+import { createRecorder } from '../../shared/recorder.js';
+import { isLoopback } from '../../shared/settings.js';
+import type { Store } from '../../shared/store/store.js';
+import { noCounts, type ImportCounts } from './counts.js';
+import { importLines, type ImportParts } from './import-lines.js';
+import { importerName } from './local.js';
+
+/** One line of the answer. */
+export interface ImportAnswer {
+  readonly counts: ImportCounts;
+  readonly done?: true;
+  /** Why the file was not read to its end. */
+  readonly problem?: string;
+  /** Why the import ended early. */
+  readonly error?: string;
+}
+
+/** The type of the request's body: none that a web page can send without asking first. */
+export const importContentType = 'application/x-ndjson';
+
+/** What the endpoint works with. */
+export interface ImportEndpointParts extends Pick<ImportParts, 'decoder' | 'lineBytesMax' | 'requestsKeptMs'> {
+  readonly store: Store;
+  readonly log: Log;
+  readonly id: string;
+  readonly hostsMax: number;
+  readonly clientIp: Parameters<typeof createRecorder>[0]['clientIp'];
+}
+
+/** Imports what is posted, one file at a time. */
+export interface ImportEndpoint {
+  /** Answers a request; resolves when it is answered. Never rejects. */
+  handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
+  /** Ends an import that is under way; what it has read is written. */
+  stop(): Promise<void>;
+}
+
+const progressMs = 250;
+
+/** Makes the endpoint. */
+export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint {
+  const { store, log, hostsMax, clientIp } = parts;
+  const stopping = new AbortController();
+  let running: Promise<void> | undefined;
+  return {
+    async handle(request, response) {
+      const query = new URL(request.url ?? '/', 'http://localhost').searchParams;
+      const refusal = refusalOf(request, query);
+      if (refusal !== undefined) {
+        const [status, why] = refusal;
+        response.writeHead(status, { 'content-type': 'application/json', connection: 'close' }).end(JSON.stringify({ error: why }));
+        return;
+      }
+      running = answer(request, response, query.get('dry-run') === 'true')
+        .catch((error: unknown) => { log.error(`An import failed: ${messageOf(error)}`); })
+        .finally(() => { running = undefined; });
+      await running;
+    },
+    async stop() {
+      stopping.abort();
+      await running;
+    },
+  };
+
+  function refusalOf({ socket, headers }: IncomingMessage, query: URLSearchParams): [status: number, why: string] | undefined {
+    if (!isLoopback(socket.remoteAddress ?? '')) return [403, 'Imports are taken from this machine alone: run the import where the collector runs.'];
+    if (headers.origin !== undefined || headers['sec-fetch-site'] !== undefined) return [403, 'Imports are not taken from web pages.'];
+    if (headers['content-type'] !== importContentType) return [415, `The body has to be of the type ${importContentType}.`];
+    const file = query.get('store');
+    if (file !== null && store.description !== `DuckDB file ${file}`) return [409, `This collector writes into the ${store.description}, not into ${file}: set STORE or COLLECTOR_HTTP to those of one program.`];
+    if (running !== undefined) return [409, 'Another import is under way: wait until it has ended.'];
+    if (stopping.signal.aborted) return [503, 'The collector is stopping.'];
+    return undefined;
+  }
+
+  async function answer(request: IncomingMessage, response: ServerResponse, dryRun: boolean): Promise<void> {
+    const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp });
+    const counts = noCounts();
+    const send = (line: ImportAnswer): void => void response.write(`${JSON.stringify(line)}\n`);
+    response.on('error', () => undefined); // the client is gone: the request says so as well
+    if (request.headers.expect !== undefined) response.writeContinue();
+    response.writeHead(200, { 'content-type': importContentType, connection: 'close' });
+    send({ counts });
+    const timer = setInterval(() => { send({ counts }); }, progressMs);
+    try {
+      const signal = stopping.signal;
+      const problem = await importLines(request, counts, { ...parts, recorder, dryRun, signal });
+      send({ counts, done: true, ...(problem !== undefined && { problem }) });
+    } catch (error) {
+      send({ counts, done: true, error: messageOf(error) });
+    } finally {
+      clearInterval(timer);
+      await recorder.close();
+      response.end();
+      log.info(dryRun ? 'An import was tried.' : 'Imported a file.', { added: counts.added, known: counts.known });
+    }
+  }
+}

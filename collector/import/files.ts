@@ -1,0 +1,71 @@
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { messageOf } from '../../shared/errors.js';
+import { createDecoder, type DecoderOptions } from '../decode/decode.js';
+import { createLineSplitter } from '../lines.js';
+import { inflate } from './inflate.js';
+
+/** A file to import. */
+export interface ImportFile {
+  /** As it was given; `-` is standard input. */
+  readonly path: string;
+  /** `undefined` where it is not known beforehand: standard input, pipes, and what cannot be read. */
+  readonly bytesTotal: number | undefined;
+}
+
+/** Finds the lengths of files, and puts them into the order of their first requests; standard input and files without a request come last. */
+export async function orderFiles(paths: readonly string[], options: { decoder: DecoderOptions; lineBytesMax: number }): Promise<ImportFile[]> {
+  const files = await Promise.all(paths.map(async (path) => {
+    // Why a file cannot be read is said when it is its turn.
+    const file = path === '-' ? undefined : await stat(path).catch(() => undefined);
+    const isFile = file?.isFile() === true;
+    return {
+      path,
+      bytesTotal: isFile ? file.size : undefined,
+      firstMs: isFile && paths.length > 1 ? await firstTimeMs(path, options) : Infinity,
+    };
+  }));
+  return files.toSorted((one, other) => one.firstMs === other.firstMs ? 0 : one.firstMs - other.firstMs).map(({ path, bytesTotal }) => ({ path, bytesTotal }));
+}
+
+/** The bytes of a file. Reading on throws an `Error` that names the file. */
+export async function* readBytes(path: string): AsyncGenerator<Buffer> {
+  try {
+    if (path !== '-' && (await stat(path)).isDirectory()) throw new Error('it is a folder. Name the files in it');
+    for await (const chunk of path === '-' ? process.stdin : createReadStream(path)) yield chunk as Buffer;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const why = code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'this user may not read it' : messageOf(error);
+    throw new Error(`it cannot be read: ${why}`, { cause: error });
+  }
+}
+
+/** Packed bytes that are searched for the first request. */
+const searchBytesMax = 2 ** 20;
+
+/** The time of the first line that is a request; `Infinity` when there is none near the beginning, or the file cannot be read. */
+async function firstTimeMs(path: string, { decoder: decoderOptions, lineBytesMax }: { decoder: DecoderOptions; lineBytesMax: number }): Promise<number> {
+  const decoder = createDecoder(decoderOptions);
+  let firstMs = Infinity;
+  const lines = createLineSplitter(lineBytesMax, {
+    onLine(line) {
+      if (firstMs !== Infinity) return;
+      const decoded = decoder.decode(line, undefined);
+      if (decoded.kind === 'request') firstMs = decoded.event.timeMs;
+    },
+    onTooLong: () => undefined,
+    onUnterminated: () => undefined,
+  });
+  const stream = createReadStream(path, { end: searchBytesMax - 1 });
+  try {
+    for await (const chunk of inflate(stream)) {
+      lines.write(chunk);
+      if (firstMs !== Infinity) break;
+    }
+  } catch {
+    // The same error comes when the file is imported, and is told then.
+  } finally {
+    stream.destroy();
+  }
+  return firstMs;
+}

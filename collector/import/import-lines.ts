@@ -1,0 +1,156 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf, StoreError } from '../../shared/errors.js';
+import type { Recorder } from '../../shared/recorder.js';
+import type { RequestEvent } from '../../shared/request-event.js';
+import type { Store } from '../../shared/store/store.js';
+import { createDecoder, type DecoderOptions } from '../decode/decode.js';
+import type { RejectionReason } from '../ledger.js';
+import { createLineSplitter } from '../lines.js';
+import type { ImportCounts } from './counts.js';
+import { inflate } from './inflate.js';
+import { createMissingFinder } from './missing.js';
+import { stoppedEarly, untilAborted } from './until-aborted.js';
+
+/** What an import works with. */
+export interface ImportParts {
+  readonly store: Pick<Store, 'readRequests'>;
+  /** Records what is missing: one for all files of an import. */
+  readonly recorder: Recorder;
+  readonly decoder: DecoderOptions;
+  readonly lineBytesMax: number;
+  /** How long the store keeps single requests, in milliseconds; `undefined` when it is not known. */
+  readonly requestsKeptMs: number | undefined;
+  /** Find out what is missing, and write nothing. */
+  readonly dryRun: boolean;
+  /** Ends the import early: what was read until then is written. */
+  readonly signal: AbortSignal;
+  readonly now?: () => number;
+}
+
+/** Requests that are looked up and written at once: as many as a recorder's batch has. */
+const batchRequestsMax = 5000;
+
+/**
+ * A request that ended so recently may still be on its way from Caddy to the store through a socket: it is looked for when it is this old, in
+ * milliseconds.
+ */
+const settleMs = 5000;
+
+/**
+ * Imports the lines of one file, packed or not, and counts them in `counts` as it goes; memory does not grow with the file. Resolves to
+ * `undefined`, or to why the file was not read to its end, when all that came before is written. Throws a `StoreError` when the store cannot go on.
+ */
+export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCounts, parts: ImportParts): Promise<string | undefined> {
+  const { recorder, signal, dryRun, now = Date.now } = parts;
+  const finder = createMissingFinder(parts.store);
+  const decoder = createDecoder(parts.decoder);
+  const lines = createLineSplitter(parts.lineBytesMax, {
+    onLine,
+    onTooLong: () => { reject('too-long'); },
+    onUnterminated: () => { reject('unterminated'); },
+  });
+  let batch: RequestEvent[] = [];
+  /** The writing of the batch before, which goes on while lines are read. */
+  let written: Promise<void> = Promise.resolve();
+
+  let giveUp = (): void => undefined;
+  const onAbort = (): void => { setTimeout(() => { giveUp(); }, stopMsMax).unref(); };
+  signal.addEventListener('abort', onAbort);
+
+  const problem = await readAll().catch((error: unknown) => {
+    if (error instanceof StoreError) throw error;
+    return signal.aborted ? stoppedEarly : messageOf(error);
+  });
+  lines.end();
+  await takeBatches(1);
+  await orStopped(written);
+  signal.removeEventListener('abort', onAbort);
+  return problem;
+
+  async function readAll(): Promise<string | undefined> {
+    let last: Buffer | undefined;
+    for await (const chunk of inflate(untilAborted(file, signal))) {
+      if (signal.aborted) return stoppedEarly;
+      lines.write(chunk);
+      if (chunk.length > 0) last = chunk;
+      await takeBatches(batchRequestsMax);
+    }
+    if (signal.aborted) return stoppedEarly;
+    // The last line of a file needs no ending.
+    if (last !== undefined && last.at(-1) !== 0x0a) lines.write(Buffer.from('\n'));
+    return undefined;
+  }
+
+  function onLine(line: string): void {
+    const decoded = decoder.decode(line, undefined);
+    if (decoded.kind === 'request') batch.push(decoded.event);
+    else if (decoded.kind === 'runtime') counts.runtime += 1;
+    else reject(decoded.reason);
+  }
+
+  function reject(reason: RejectionReason): void {
+    counts.rejected[reason] = (counts.rejected[reason] ?? 0) + 1;
+  }
+
+  async function takeBatches(requestsMin: number): Promise<void> {
+    while (batch.length >= requestsMin) {
+      const requests = batch.slice(0, batchRequestsMax);
+      batch = batch.slice(batchRequestsMax);
+      await take(requests);
+    }
+  }
+
+  async function take(requests: readonly RequestEvent[]): Promise<void> {
+    await orStopped(written); // so that the store shows what is there
+    await settled(requests);
+    const missing = await finding(() => finder.find(requests));
+    counts.known += requests.length - missing.requests.length;
+    const unchecked = missing.requests.filter(({ timeMs }) => timeMs < now() - (parts.requestsKeptMs ?? Infinity)).length;
+    if (dryRun) {
+      counts.added += missing.requests.length;
+      counts.unchecked += unchecked;
+      return;
+    }
+    recorder.occupy(missing.neighbours);
+    // A batch fits into the recorder's memory, since the one before has left it.
+    const taken = missing.requests.filter((request) => recorder.record(request)).length;
+    const refusedBefore = recorder.counts.deadLettered;
+    written = recorder.flush().then(() => {
+      const refused = missing.requests.length - taken + recorder.counts.deadLettered - refusedBefore;
+      counts.refused += refused;
+      counts.added += missing.requests.length - refused;
+      counts.unchecked += unchecked;
+    });
+  }
+
+  async function settled(requests: readonly RequestEvent[]): Promise<void> {
+    const newestMs = requests.reduce((newest, { timeMs }) => Math.max(newest, timeMs), 0);
+    const ageMs = now() - newestMs;
+    if (Math.abs(ageMs) < settleMs) await sleep(settleMs - Math.max(0, ageMs), undefined, { signal }).catch(() => undefined); // rejects only when stopped
+  }
+
+  /** Reads again after a while when the store is busy. */
+  async function finding<Result>(read: () => Promise<Result>): Promise<Result> {
+    for (let pauseMs = 500; ; pauseMs *= 2) {
+      try {
+        return await read();
+      } catch (error) {
+        if (!(error instanceof StoreError) || error.action !== 'retry' || pauseMs > pauseMsMax || signal.aborted) throw error;
+        await sleep(error.retryAfterMs ?? pauseMs, undefined, { signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  /** A recorder goes on trying as long as the store is down; who stops the import does not want to wait for that. */
+  function orStopped(writing: Promise<void>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      giveUp = () => { reject(new StoreError('stop', `Stopped while the store did not take requests: ${recorder.problem ?? 'it was busy'}`)); };
+      if (signal.aborted) onAbort();
+      writing.then(resolve, reject);
+    });
+  }
+}
+
+const pauseMsMax = 16_000;
+/** How long a stopped import waits for the store. */
+const stopMsMax = 5000;

@@ -1,0 +1,143 @@
+import { access } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { resolve } from 'node:path';
+import { messageOf, StoreError, UsageError } from '../../shared/errors.js';
+import { createLog } from '../../shared/log.js';
+import type { SettingValues } from '../../shared/settings.js';
+import { openStore } from '../../shared/store/open.js';
+import { storeSettingsFrom } from '../../shared/store/settings.js';
+import type { Store } from '../../shared/store/store.js';
+import { linesOf, noCounts, sumOf } from './counts.js';
+import { orderFiles, readBytes } from './files.js';
+import type { Importer } from './importer.js';
+import { createLocalImporter } from './local.js';
+import { createProgress, type Progress, type ProgressStream } from './progress.js';
+import { createRemoteImporter } from './remote.js';
+import type { importSettings } from './settings.js';
+import { summaryText } from './summary.js';
+
+/** What an import is started with. */
+export interface ImportOptions {
+  /** Files, and `-` for standard input. */
+  readonly paths: readonly string[];
+  /** Read everything, say what would be added, and write nothing. */
+  readonly dryRun: boolean;
+  /** Ends the import early; what was read until then is imported. */
+  readonly signal: AbortSignal;
+  readonly stdout?: Pick<NodeJS.WriteStream, 'write'>;
+  readonly stderr?: ProgressStream;
+}
+
+/**
+ * Imports access logs from files, and says at the end what became of every line. Resolves to the exit status: 0, or 1 when something could
+ * not be imported. Throws a `UsageError` when there is nothing to import, and a `StoreError` when the store cannot be used.
+ */
+export async function runImport(values: SettingValues<typeof importSettings>, options: ImportOptions): Promise<0 | 1> {
+  const { paths, dryRun, signal, stdout = process.stdout, stderr = process.stderr } = options;
+  if (paths.length === 0) throw new UsageError('Name the files to import, or - for standard input.');
+  if (paths.filter((path) => path === '-').length > 1) throw new UsageError('Standard input (-) can be imported once: name it once.');
+  const progress = createProgress(stderr);
+  const decoder = { timeZone: values.COLLECTOR_TIME_ZONE, durationFormat: values.COLLECTOR_DURATION_FORMAT };
+  const importer = await openImporter(values, { ...options, decoder, progress, stderr });
+  const files = await orderFiles(paths, { decoder, lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX });
+  const bytesTotal = files.reduce<number | undefined>((sum, file) => sum === undefined || file.bytesTotal === undefined ? undefined : sum + file.bytesTotal, 0);
+
+  let counts = noCounts();
+  let bytesRead = 0;
+  const problems: string[] = [];
+  try {
+    for (const { path } of files) {
+      if (signal.aborted) break;
+      const before = counts;
+      const result = await importer.importFile(countBytes(readBytes(path)), (current) => {
+        counts = sumOf(before, current);
+        progress.show({ file: nameOf(path), lines: linesOf(counts), bytesRead, bytesTotal });
+      });
+      counts = sumOf(before, result.counts);
+      if (result.problem !== undefined) problems.push(`${nameOf(path)}: ${result.problem}.`);
+    }
+  } catch (error) {
+    problems.push(`${messageOf(error)} What was imported until then adds nothing when it is imported again.`);
+  } finally {
+    progress.clear();
+    await importer.close();
+    if (paths.includes('-')) process.stdin.destroy(); // an import that was stopped may still be waiting for it
+  }
+  stdout.write(summaryText({ counts, files: files.length, problems, dryRun, destination: importer.destination }));
+  return problems.length > 0 || counts.refused > 0 ? 1 : 0;
+
+  async function* countBytes(bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    for await (const chunk of bytes) {
+      bytesRead += chunk.length;
+      yield chunk;
+    }
+  }
+}
+
+function nameOf(path: string): string {
+  return path === '-' ? 'standard input' : path;
+}
+
+interface OpenOptions extends ImportOptions {
+  readonly decoder: Parameters<typeof createLocalImporter>[0]['decoder'];
+  readonly progress: Progress;
+  readonly stderr: ProgressStream;
+}
+
+/** What an import needs of a store. */
+type ImportStore = Pick<Store, 'description' | 'readRequests' | 'write' | 'ping' | 'close'>;
+
+/** Opens the store, or finds the collector that has it open. */
+async function openImporter(values: SettingValues<typeof importSettings>, { decoder, dryRun, signal, progress, stderr }: OpenOptions): Promise<Importer> {
+  const settings = storeSettingsFrom(values);
+  const log = createLog('import', {
+    write(line) {
+      progress.clear();
+      stderr.write(line);
+    },
+  });
+  let store: ImportStore;
+  try {
+    store = dryRun && settings.kind === 'duckdb' && await isMissing(settings.path)
+      ? nothingStored(`DuckDB file ${resolve(settings.path)}`)
+      : await openStore(settings, { log });
+  } catch (error) {
+    if (!(error instanceof StoreError) || !error.inUse || settings.kind !== 'duckdb') throw error;
+    if (values.COLLECTOR_HTTP === undefined) {
+      throw new StoreError('stop', `${error.message} An import can go through that program, but COLLECTOR_HTTP is off.`, { cause: error });
+    }
+    return createRemoteImporter({ http: values.COLLECTOR_HTTP, storePath: resolve(settings.path), dryRun, signal });
+  }
+  try {
+    await store.ping();
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+  const local = createLocalImporter({
+    store, log, decoder, dryRun, signal,
+    id: values.COLLECTOR_ID ?? hostname(),
+    lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX,
+    hostsMax: values.HOSTS_MAX,
+    clientIp: values.CLIENT_IP,
+    requestsKeptMs: settings.kind === 'duckdb' ? settings.retention.requestsMs : undefined,
+  });
+  return {
+    ...local,
+    async close() {
+      await local.close();
+      await store.close();
+    },
+  };
+}
+
+async function isMissing(path: string): Promise<boolean> {
+  return await access(path).then(() => false, () => true);
+}
+
+/** What a dry run finds in a DuckDB file that is not there yet: opening it would make it. */
+function nothingStored(description: string): ImportStore {
+  const nothing = (): Promise<never[]> => Promise.resolve([]);
+  const done = (): Promise<void> => Promise.resolve();
+  return { description, readRequests: nothing, write: done, ping: done, close: done };
+}

@@ -1,0 +1,44 @@
+import type { ClientIpPolicy } from '../../shared/bounds.js';
+import type { Log } from '../../shared/log.js';
+import { createRecorder } from '../../shared/recorder.js';
+import type { Store } from '../../shared/store/store.js';
+import { noCounts } from './counts.js';
+import { importLines, type ImportParts } from './import-lines.js';
+import type { Importer } from './importer.js';
+
+/** What a local import works with. */
+export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'> {
+  readonly store: Pick<Store, 'description' | 'readRequests' | 'write'>;
+  readonly log: Log;
+  readonly id: string;
+  readonly hostsMax: number;
+  readonly clientIp: ClientIpPolicy;
+}
+
+/** The name of the recorder of imports beside a collector: their times may be those of the collector's requests. */
+export function importerName(id: string): string {
+  return `import-${id}`;
+}
+
+const progressMs = 100;
+
+/** Imports into a store that this process has open. The store stays open. */
+export function createLocalImporter(parts: LocalImportParts): Importer {
+  const { store, log, hostsMax, clientIp } = parts;
+  const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp });
+  return {
+    destination: store.description,
+    async importFile(bytes, onCounts) {
+      const counts = noCounts();
+      const timer = setInterval(() => { onCounts(counts); }, progressMs);
+      try {
+        const problem = await importLines(bytes, counts, { ...parts, recorder });
+        return { counts, problem };
+      } finally {
+        clearInterval(timer);
+        onCounts(counts);
+      }
+    },
+    close: async () => { await recorder.close(); },
+  };
+}

@@ -1,0 +1,168 @@
+/**
+ * Tells which requests of a file the store does not hold, by what they are: see docs/decisions, "An import adds nothing
+ * twice".
+ *
+ * A request and a stored row are the same when they agree in source, method, status, URI, sizes and the digits of the
+ * duration, and when the row's time follows from the request's: it is the same, or the recorder has moved it forward, past
+ * rows of its series that stand on every nanosecond between the two. Of several equal requests in one file, the n-th is
+ * there already when the store holds n such rows.
+ */
+import { hash } from 'node:crypto';
+import { boundBytes, boundDuration, boundMethod, boundText, cleanName } from '../../shared/bounds.js';
+import { StoreError } from '../../shared/errors.js';
+import { uriLengthMax } from '../../shared/recorder.js';
+import { nanosecondsText, type RequestEvent } from '../../shared/request-event.js';
+import { seriesKey } from '../../shared/rollup.js';
+import type { Store, TimeRange } from '../../shared/store/store.js';
+
+/** What the store lacks. */
+export interface Missing {
+  /** In the order in which they were given. */
+  readonly requests: readonly RequestEvent[];
+  /** Stored requests with times at or just after those of the missing ones: no missing one may take one of these. */
+  readonly neighbours: readonly RequestEvent[];
+}
+
+/** Looks through one file. */
+export interface MissingFinder {
+  /**
+   * Finds what the store lacks of the next requests of the file. What an earlier call found has to be in the store by now, or
+   * never to be. Throws the store's `StoreError`.
+   */
+  find(requests: readonly RequestEvent[]): Promise<Missing>;
+}
+
+/**
+ * A finder for one file: equal requests in one file are several, the same request in two files is one. `pageRowsMax` rows
+ * are read at once. Equal requests are told apart when at most `rememberedMin` others are between them.
+ */
+export function createMissingFinder(store: Pick<Store, 'readRequests'>, { pageRowsMax = 10_000, rememberedMin = 100_000 } = {}): MissingFinder {
+  const occurrences = createOccurrences(rememberedMin);
+  return {
+    async find(requests) {
+      const rows = await readNear(store, requests, pageRowsMax);
+      const rowsByKey = groupsOf(rows, ({ key }) => key);
+      const missing = requests.filter((request) => {
+        const key = sameness(request);
+        const earlier = occurrences.count(`${nanosecondsText(request)} ${key}`);
+        const same = rowsByKey.get(key)?.filter(({ row, runStart }) => nsBetween(runStart, request) >= 0 && nsBetween(request, row) >= 0);
+        return (same?.length ?? 0) <= earlier;
+      });
+      const missingMs = new Set(missing.map(({ timeMs }) => timeMs));
+      const neighbours = rows.map(({ row }) => row).filter(({ timeMs }) => missingMs.has(timeMs) || missingMs.has(timeMs - 1));
+      return { requests: missing, neighbours };
+    },
+  };
+}
+
+/** A stored request near one that is looked for. */
+interface NearRow {
+  readonly row: RequestEvent;
+  readonly key: string;
+  /** The first time of the run of rows of its series that ends with it, one on each nanosecond. */
+  readonly runStart: RequestEvent;
+}
+
+/** What a request and its row agree in, bounded as the recorder does. Host and client are left out: their bounds depend on settings and on what came before. */
+function sameness({ source, method, status, uri, durationMs, size, bytesRead }: RequestEvent): string {
+  const text = `${status} ${digitsOf(boundDuration(durationMs))} ${boundBytes(size)} ${boundBytes(bytesRead)} ${boundMethod(method)} ${cleanName(source)}\n${boundText(uri, uriLengthMax)}`;
+  return hash('sha1', text, 'base64'); // a URI can have 8 KiB, and many keys are remembered
+}
+
+/** The digits alone: whether an integer is in `ns` or `ms` is learned by the decoder, and may be taken otherwise the second time. */
+function digitsOf(durationMs: number | null): string {
+  return durationMs === null ? '' : durationMs.toExponential().split('e', 1)[0]!;
+}
+
+/** Nanoseconds from one time to another; exact when they are less than 100 days apart, and of the right sign always. */
+function nsBetween(from: RequestEvent, to: RequestEvent): number {
+  return (to.timeMs - from.timeMs) * 1e6 + to.timeNs - from.timeNs;
+}
+
+/** The stored rows of the milliseconds in which requests ended, and of the one after each. */
+async function readNear(store: Pick<Store, 'readRequests'>, requests: readonly RequestEvent[], pageRowsMax: number): Promise<NearRow[]> {
+  const nearMs = new Set(requests.flatMap(({ timeMs }) => [timeMs, timeMs + 1]));
+  const rows: RequestEvent[] = [];
+  for (const range of rangesOf([...nearMs])) {
+    for await (const page of readPages(store, range, pageRowsMax)) rows.push(...page.filter(({ timeMs }) => nearMs.has(timeMs)));
+  }
+  return [...groupsOf(rows, seriesKey).values()].flatMap(withRunStarts);
+}
+
+function withRunStarts(series: readonly RequestEvent[]): NearRow[] {
+  let before: NearRow | undefined;
+  return series.toSorted((one, other) => nsBetween(other, one)).map((row) => {
+    before = { row, key: sameness(row), runStart: before !== undefined && nsBetween(before.row, row) <= 1 ? before.runStart : row };
+    return before;
+  });
+}
+
+function groupsOf<Item>(items: readonly Item[], keyOf: (item: Item) => string): Map<string, Item[]> {
+  const groups = new Map<string, Item[]>();
+  for (const item of items) {
+    const key = keyOf(item);
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [item]);
+    else group.push(item);
+  }
+  return groups;
+}
+
+/** What lies between two requests is read in vain when it is long; but so many reads cost more. */
+const gapMsMin = 60_000;
+const rangesMax = 16;
+
+/** The times as a few ranges, parted at the longest gaps. */
+function rangesOf(timesMs: readonly number[]): TimeRange[] {
+  const sorted = timesMs.toSorted((one, other) => one - other);
+  const gaps = sorted.slice(1).map((timeMs, at) => ({ at: at + 1, lengthMs: timeMs - sorted[at]! })).filter(({ lengthMs }) => lengthMs > gapMsMin);
+  const cuts = gaps.toSorted((one, other) => other.lengthMs - one.lengthMs).slice(0, rangesMax - 1).map(({ at }) => at).toSorted((one, other) => one - other);
+  return [0, ...cuts].flatMap((from, at, starts) => {
+    const part = sorted.slice(from, starts[at + 1]);
+    return part.length === 0 ? [] : [{ fromMs: part[0]!, toMs: part.at(-1)! + 1 }];
+  });
+}
+
+/** No store holds so many requests of one millisecond. */
+const rowsOfOneMsMax = 1_000_000;
+
+/** Reads a range from its end, in pages of whole milliseconds. */
+async function* readPages(store: Pick<Store, 'readRequests'>, { fromMs, toMs }: TimeRange, pageRowsMax: number): AsyncGenerator<RequestEvent[]> {
+  let limit = pageRowsMax;
+  for (let endMs = toMs; ;) {
+    const rows = await store.readRequests({ fromMs, toMs: endMs, filter: {}, limit });
+    if (rows.length < limit) {
+      yield rows;
+      return;
+    }
+    const oldestMs = rows.at(-1)!.timeMs; // the limit may have cut this millisecond
+    const whole = rows.filter(({ timeMs }) => timeMs > oldestMs);
+    if (whole.length > 0) {
+      yield whole;
+      endMs = oldestMs + 1;
+      limit = pageRowsMax;
+    } else {
+      limit *= 2;
+      if (limit > rowsOfOneMsMax) {
+        throw new StoreError('stop', `Cannot tell which requests of ${new Date(oldestMs).toISOString()} are stored: there are more than ${limit / 2} in this millisecond.`);
+      }
+    }
+  }
+}
+
+/** Counts how often a key came before, as far as the last `rememberedMin` to twice as many keys go. */
+function createOccurrences(rememberedMin: number): { count(key: string): number } {
+  let current = new Map<string, number>();
+  let previous = new Map<string, number>();
+  return {
+    count(key) {
+      if (current.size >= rememberedMin) {
+        previous = current;
+        current = new Map();
+      }
+      const earlier = current.get(key) ?? previous.get(key) ?? 0;
+      current.set(key, earlier + 1);
+      return earlier;
+    },
+  };
+}

@@ -1,0 +1,96 @@
+import { request, type ClientRequest, type IncomingMessage } from 'node:http';
+import { messageOf } from '../../shared/errors.js';
+import { formatAddress, type Address } from '../../shared/settings.js';
+import { noCounts, type ImportCounts } from './counts.js';
+import { importContentType, type ImportAnswer } from './endpoint.js';
+import type { Importer } from './importer.js';
+import { stoppedEarly, untilAborted } from './until-aborted.js';
+
+/** Which collector, and how. */
+export interface RemoteImportParts {
+  /** Its `COLLECTOR_HTTP`. */
+  readonly http: Address;
+  /** The DuckDB file that it has to have open: its absolute path. */
+  readonly storePath: string;
+  readonly dryRun: boolean;
+  readonly signal: AbortSignal;
+}
+
+/** Imports through a running collector: see `endpoint.ts`. */
+export function createRemoteImporter({ http, storePath, dryRun, signal }: RemoteImportParts): Importer {
+  const host = http.host === '' || http.host === '0.0.0.0' ? '127.0.0.1' : http.host === '::' ? '::1' : http.host;
+  const address = formatAddress({ host, port: http.port });
+  const url = `http://${address}/import?${new URLSearchParams({ store: storePath, 'dry-run': String(dryRun) }).toString()}`;
+  return {
+    destination: `DuckDB file ${storePath}, through the program that has it open`,
+    async importFile(bytes, onCounts) {
+      const call = request(url, { method: 'POST', agent: false, headers: { 'content-type': importContentType, expect: '100-continue', 'transfer-encoding': 'chunked' } });
+      let sending: Promise<string | undefined> = Promise.resolve(undefined);
+      call.once('continue', () => { sending = send(untilAborted(bytes, signal), call); });
+      const answered = new Promise<IncomingMessage>((resolve, reject) => {
+        call.once('response', resolve);
+        call.on('error', reject);
+      });
+      call.flushHeaders();
+      try {
+        const response = await answered.catch((error: unknown) => {
+          throw new Error(`The DuckDB file ${storePath} is open in another program, and that program's collector was not found at ${address}: ${messageOf(error) || 'nothing listens there'}. Set COLLECTOR_HTTP to that collector's, or stop the program and import again.`, { cause: error });
+        });
+        const last = await readAnswers(response, onCounts);
+        if (last.error !== undefined) throw new Error(last.error);
+        const problem = await sending;
+        return { counts: last.counts, problem: signal.aborted ? stoppedEarly : problem ?? last.problem };
+      } finally {
+        call.destroy();
+      }
+    },
+    close: () => Promise.resolve(),
+  };
+}
+
+/** Sends the bytes as the collector takes them, and ends the body; resolves to why they could not be read to their end. */
+async function send(bytes: AsyncIterable<Buffer>, call: ClientRequest): Promise<string | undefined> {
+  let problem: string | undefined;
+  try {
+    for await (const chunk of bytes) {
+      if (call.destroyed) break;
+      if (!call.write(chunk)) await drained(call);
+    }
+  } catch (error) {
+    problem = messageOf(error);
+  }
+  call.end();
+  return problem;
+}
+
+/** Resolves when more can be written, or the connection is gone. */
+function drained(call: ClientRequest): Promise<void> {
+  return new Promise((resolve) => {
+    const go = (): void => {
+      call.off('drain', go).off('close', go);
+      resolve();
+    };
+    call.on('drain', go).on('close', go);
+  });
+}
+
+/** Reads the answer to its end, and gives its last line. */
+async function readAnswers(response: IncomingMessage, onCounts: (counts: ImportCounts) => void): Promise<ImportAnswer> {
+  let last: ImportAnswer = { counts: noCounts() };
+  let rest = '';
+  try {
+    for await (const text of response.setEncoding('utf8') as AsyncIterable<string>) {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop()!;
+      for (const line of lines) {
+        last = JSON.parse(line) as ImportAnswer;
+        onCounts(last.counts);
+      }
+    }
+  } catch (error) {
+    throw new Error(`The program ended before the import did (${messageOf(error)}): see its log, start it, and import again.`, { cause: error });
+  }
+  if (response.statusCode !== 200) throw new Error(`The running program takes no import: ${(JSON.parse(rest) as { error: string }).error}`);
+  if (last.done === undefined) throw new Error('The program ended before the import did: see its log, start it, and import again.');
+  return last;
+}

@@ -1,0 +1,40 @@
+import { linesOf, type ImportCounts } from './counts.js';
+
+/** What the summary tells about. */
+export interface ImportReport {
+  readonly counts: ImportCounts;
+  readonly files: number;
+  /** Files that could not be read, or not to their end: why. */
+  readonly problems: readonly string[];
+  readonly dryRun: boolean;
+  /** Where it went, such as `DuckDB file /srv/requests.duckdb`. */
+  readonly destination: string;
+}
+
+/** The end of an import in words: what became of every line, and which files have problems. */
+export function summaryText({ counts, files, problems, dryRun, destination }: ImportReport): string {
+  const rows: readonly (readonly [string, number, string])[] = [
+    [dryRun ? 'would be added' : 'added', counts.added, 'requests'],
+    ['already there', counts.known, 'requests'],
+    ['refused', counts.refused, 'requests that the store did not take; the log says why'],
+    ['not requests', counts.runtime, 'lines of other loggers'],
+    ...Object.entries(counts.rejected).map(([reason, count]) => [`rejected`, count, reason] as const),
+  ];
+  const shown = rows.filter(([name, count]) => count > 0 || name.endsWith('added'));
+  const width = Math.max(...shown.map(([, count]) => grouped(count).length));
+  return [
+    `${dryRun ? 'Read' : 'Imported'} ${grouped(linesOf(counts))} lines of ${files} ${files === 1 ? 'file' : 'files'} ${dryRun ? 'and wrote nothing into' : 'into'} the ${destination}:`,
+    ...shown.map(([name, count, what]) => `  ${name.padEnd(15)}${grouped(count).padStart(width)}  ${what}`),
+    ...(counts.unchecked === 0 ? [] : [
+      `${grouped(counts.unchecked)} of the requests are older than RETENTION_REQUESTS: single requests that old are not kept, so nobody can tell whether they`,
+      'were counted before. They are in the totals; do not import them again.',
+    ]),
+    ...problems.map((problem) => `Problem: ${problem}`),
+    '',
+  ].join('\n');
+}
+
+/** A count for people: `1,234,567`. */
+export function grouped(count: number): string {
+  return count.toLocaleString('en');
+}

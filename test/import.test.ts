@@ -1,0 +1,397 @@
+/** `import` as a program, over both stores, with real Caddy where its lines are told apart from others. */
+import { request as httpRequest } from 'node:http';
+import { rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import test, { type ExecutionContext } from 'ava';
+import { createLog } from '../shared/log.js';
+import type { RequestEvent } from '../shared/request-event.js';
+import { addTally, emptyTally, levels, seriesKey, type Tally } from '../shared/rollup.js';
+import { readSettings } from '../shared/settings.js';
+import { openStore } from '../shared/store/open.js';
+import { storeSettings, storeSettingsFrom } from '../shared/store/settings.js';
+import type { Store } from '../shared/store/store.js';
+import { startCaddy, testWithCaddy } from './caddy.js';
+import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
+import { freePort, freePorts } from './ports.js';
+import { runProgram, startProgram, temporaryFolder, type RunningProgram } from './program.js';
+import { readSample, sendTcp } from './sample.js';
+import { shiftedSample } from './shifted-sample.js';
+import { until } from './until.js';
+
+const sample = readSample();
+const packedSample = gzipSync(sample.bytes);
+const sampleFolder = await temporaryFolder();
+const samplePath = join(sampleFolder, 'access.log.gz');
+await writeFile(samplePath, packedSample);
+test.after.always(() => rm(sampleFolder, { recursive: true }));
+const influxd = influxdOfThisFile();
+
+/** A place to import into, with the settings of the program that imports. */
+interface Place {
+  readonly settings: Readonly<Record<string, string>>;
+  readonly folder: string;
+  /** The collector: with the dashboard where the store is embedded. */
+  startCollector(): Promise<RunningProgram>;
+  readonly port: number;
+  readonly http: number;
+}
+
+scenario('importing a file twice adds its requests once, and changes no total.', async (t, place) => {
+  const first = await importFiles(place, [samplePath]);
+  t.is(first.status, 0, first.stderr);
+  t.deepEqual(first.counts, { added: 50_000 });
+  const once = await totalsOf(place);
+  t.is(once.requests, 50_000);
+  t.deepEqual(once.statuses, sample.statuses);
+  t.is(once.sizeSum, sample.sizeSum);
+  for (const { level, rows, windows } of once.levels) t.is(rows, windows, `one row for each window and series of level ${level}`);
+
+  const second = await importFiles(place, [samplePath]);
+  t.is(second.status, 0, second.stderr);
+  t.deepEqual(second.counts, { added: 0, 'already there': 50_000 });
+  t.deepEqual(await totalsOf(place), once);
+});
+
+scenario('of a file whose requests partly came in over the socket, the others are added, while the collector runs.', async (t, place) => {
+  const collector = await place.startCollector();
+  // Every third line, and a block of them, so that batches are known in part, whole and not at all.
+  const sent = sample.lines.filter((_, at) => at % 3 === 0 || (at > 12_000 && at < 20_000));
+  await sendTcp(place.port, Buffer.from(sent.map((line) => `${line}\n`).join('')), [65_536]);
+  await until('the lines are stored', async () => (await ledgerOf(place)).stored === sent.length);
+
+  const tried = await importFiles(place, ['--dry-run', samplePath]);
+  t.deepEqual(tried.counts, { 'would be added': 50_000 - sent.length, 'already there': sent.length }, tried.stderr);
+  const imported = await importFiles(place, [samplePath]);
+  t.is(imported.status, 0, imported.stderr);
+  t.deepEqual(imported.counts, { added: 50_000 - sent.length, 'already there': sent.length });
+  t.deepEqual((await importFiles(place, [samplePath])).counts, { added: 0, 'already there': 50_000 });
+  t.is((await ledgerOf(place)).received, sent.length, "the ledger counts what came over the collector's sockets");
+  t.is(await collector.stop(), 0);
+
+  const { requests, statuses, sizeSum, levels: totals } = await totalsOf(place);
+  t.is(requests, 50_000);
+  t.deepEqual(statuses, sample.statuses);
+  t.is(sizeSum, sample.sizeSum);
+  for (const { count } of totals) t.is(count, 50_000);
+});
+
+scenario('what Caddy wrote to stderr while the collector was down fills the hole exactly.', async (t, place) => {
+  const [site] = await freePorts(1) as [number];
+  const caddy = await startCaddy(`{
+    auto_https off
+  }
+  http://site.test:${site} {
+    log {
+      output net tcp/127.0.0.1:${place.port} {
+        dial_timeout 1s
+        soft_start
+      }
+    }
+    respond / ok
+    respond /missing 404
+    reverse_proxy /dead 127.0.0.1:1
+  }`);
+  const stderrFile = join(place.folder, 'caddy-stderr');
+  const importStderr = async () => {
+    await writeFile(stderrFile, caddy.stderr());
+    return await importFiles(place, [stderrFile]);
+  };
+  try {
+    let visits = 0;
+    const visitAll = async () => {
+      for (const path of ['/', '/missing', '/dead']) t.true(await visit(site, path) > 0);
+      visits += 3;
+    };
+    for (let at = 0; at < 10; at += 1) await visitAll();
+    await until('Caddy has written its last line', () => caddy.stderr().split('"handled request"').length - 1 === visits);
+    const during = await importStderr();
+    t.is(during.status, 0, during.stderr);
+    t.is(during.counts['added'], 30);
+    t.true(during.counts['not requests']! > 5, "Caddy's own log, with an error for each 502");
+
+    const collector = await place.startCollector();
+    await until('Caddy has found the collector', async () => {
+      await visitAll();
+      return (await ledgerOf(place)).stored > 0;
+    }, { pollMs: 200 });
+    const overSocket = await until('all lines have come', async () => {
+      const { stored } = await ledgerOf(place);
+      return stored + caddy.stderr().split('"handled request"').length - 1 === visits && stored;
+    });
+    const after = await importStderr();
+    t.is(after.status, 0, after.stderr);
+    t.is(after.counts['already there'], 30);
+    t.is(after.counts['added'], visits - 30 - overSocket);
+    t.is(await collector.stop(), 0);
+    const { requests, statuses } = await totalsOf(place);
+    t.is(requests, visits);
+    t.deepEqual(statuses, { 200: visits / 3, 404: visits / 3, 502: visits / 3 });
+  } finally {
+    await caddy.stop();
+  }
+}, testWithCaddy);
+
+test.serial('A dry run says what would be added, and makes nothing.', async (t) => {
+  const place = await embedded(t);
+  const { status, counts, stdout } = await importFiles(place, ['--dry-run', samplePath]);
+  t.is(status, 0);
+  t.deepEqual(counts, { 'would be added': 50_000 });
+  t.regex(stdout, /wrote nothing/);
+  t.is((await importFiles(place, [samplePath])).counts['added'], 50_000);
+});
+
+test.serial('Standard input is imported, packed or not, with lines of others counted by reason.', async (t) => {
+  const place = await embedded(t);
+  const lines = sample.lines.slice(0, 100);
+  const mixed = [
+    'Nov 23 20:00:00 host caddy[1]: started', '', ...lines.slice(0, 50).map((line) => `<6>${line}`), '{"a":1}',
+    '{"level":"info","ts":1795461349.1,"logger":"tls","msg":"cleaning storage unit"}', lines[0]!.slice(0, 80), ...lines.slice(50),
+  ].join('\n'); // the last line has no ending
+  const plain = await importFiles(place, ['-'], Buffer.from(mixed));
+  t.is(plain.status, 0, plain.stderr);
+  t.deepEqual(plain.counts, { added: 100, 'not requests': 1, rejected: 3 });
+  t.regex(plain.stdout, /rejected +2 {2}not-json/);
+  t.regex(plain.stdout, /rejected +1 {2}not-caddy/);
+  t.deepEqual((await importFiles(place, ['-'], gzipSync(mixed))).counts, { added: 0, 'already there': 100, 'not requests': 1, rejected: 3 });
+});
+
+test.serial('A line without a usable time is rejected, never given the time of arrival.', async (t) => {
+  const place = await embedded(t);
+  const { counts, stdout } = await importFiles(place, ['-'], Buffer.from(sample.lines[0]!.replace(/"ts":[\d.]+/, '"ts":"sometime"')));
+  t.deepEqual(counts, { added: 0, rejected: 1 });
+  t.regex(stdout, /rejected +1 {2}bad-time/);
+});
+
+test.serial('Files that cannot be read are named with the reason, and what was read of them and of the others counts.', async (t) => {
+  const place = await embedded(t);
+  const packed = packedSample;
+  const file = async (name: string, bytes: Buffer): Promise<string> => {
+    await writeFile(join(place.folder, name), bytes);
+    return name;
+  };
+  const cut = await file('cut.gz', packed.subarray(0, packed.length / 2));
+  const damaged = await file('damaged.gz', Buffer.concat([packed.subarray(0, packed.length / 2), Buffer.alloc(1000), packed.subarray(packed.length / 2)]));
+  const zstd = await file('log.zst', Buffer.from('28b52ffd2000', 'hex'));
+  const good = await file('good.log', Buffer.from(`${sample.lines.slice(-10).join('\n')}\n`));
+  const { status, counts, stdout } = await importFiles(place, [cut, damaged, zstd, 'missing.log', '.', good]);
+  t.is(status, 1);
+  t.true(counts['added']! > 24_000 && counts['added']! < 26_500, `${counts['added']} were before the damage`);
+  t.true(counts['already there']! > 24_000);
+  for (const problem of [/Problem: cut\.gz: .*its end is missing/, /Problem: damaged\.gz: it is damaged/, /Problem: log\.zst: /, /Problem: missing\.log: .*no such file/, /Problem: \.: .*it is a folder/]) t.regex(stdout, problem);
+  const again = await importFiles(place, [good]);
+  t.deepEqual([again.status, again.counts], [0, { added: 0, 'already there': 10 }]);
+});
+
+test.serial('Requests that are older than single requests are kept are imported, and it is said.', async (t) => {
+  const place = await embedded(t);
+  const { counts, stdout, status } = await importFiles({ ...place, settings: { ...place.settings, RETENTION_REQUESTS: '1h' } }, ['-'], Buffer.from(`${sample.lines[0]!.replace(/"ts":\d+/, '"ts":1700000000')}\n`));
+  t.is(status, 0);
+  t.deepEqual(counts, { added: 1 });
+  t.regex(stdout, /1 of the requests are older than RETENTION_REQUESTS.*do not import them again/s);
+});
+
+test.serial('Without the collector of the program that has the file open, the message says what to do.', async (t) => {
+  const place = await embedded(t);
+  const collector = await place.startCollector();
+  const elsewhere = await importFiles({ ...place, settings: { ...place.settings, COLLECTOR_HTTP: `127.0.0.1:${await freePort()}` } }, [samplePath]);
+  t.is(elsewhere.status, 1);
+  t.regex(elsewhere.stdout, /is open in another program.*Set COLLECTOR_HTTP.*or stop the program/s);
+  const off = await importFiles({ ...place, settings: { ...place.settings, COLLECTOR_HTTP: 'off' } }, [samplePath]);
+  t.is(off.status, 1);
+  t.regex(off.stderr, /COLLECTOR_HTTP is off/);
+  await collector.stop();
+});
+
+test.serial('Without files the usage is said, with status 2.', async (t) => {
+  const place = await embedded(t);
+  const { status, stderr } = await importFiles(place, []);
+  t.is(status, 2);
+  t.regex(stderr, /Name the files to import/);
+});
+
+test.serial('Files are imported in the order of their requests, so that a day of logs makes one row for each window and series.', async (t) => {
+  const place = await embedded(t);
+  const endMs = Date.now() - 3_600_000;
+  const parts = [...shiftedSample(24_000, { startMs: endMs - 86_400_000, endMs })];
+  const names = ['access.log', 'access-2026-11-23T10-00-00.000.log.gz', 'access-2026-11-22T10-00-00.000.log'];
+  const third = parts.length / 3;
+  for (const [at, name] of names.entries()) {
+    const text = parts.slice((2 - at) * third, (3 - at) * third).join('');
+    await writeFile(join(place.folder, name), name.endsWith('.gz') ? gzipSync(text) : text);
+  }
+  const { status, counts, stderr } = await importFiles(place, names);
+  t.is(status, 0, stderr);
+  t.deepEqual(counts, { added: 24_000 });
+  for (const { level, rows, windows } of (await totalsOf(place)).levels) t.is(rows, windows, `level ${level}`);
+});
+
+test.serial('POST /import refuses web pages, other types and a second import, and takes the first whole.', async (t) => {
+  const place = await embedded(t);
+  const collector = await place.startCollector();
+  const ndjson = { 'content-type': 'application/x-ndjson' };
+  t.is((await post(place, { headers: { ...ndjson, origin: 'http://evil.example' } })).status, 403);
+  t.is((await post(place, { headers: { ...ndjson, 'sec-fetch-site': 'cross-site' } })).status, 403);
+  t.is((await post(place, { headers: { 'content-type': 'text/plain' } })).status, 415);
+  const other = await post(place, { headers: ndjson, query: '?store=/other.duckdb' });
+  t.is(other.status, 409);
+  t.regex(other.text, /not into \/other\.duckdb/);
+
+  let refused: Promise<{ status: number; text: string }> | undefined;
+  const first = await post(place, { headers: ndjson, body: sample.lines.slice(0, 10).map((line) => `${line}\n`), async beforeEnd() {
+    refused = post(place, { headers: ndjson });
+    await refused;
+  } });
+  const second = await refused!;
+  t.is(second.status, 409);
+  t.regex(second.text, /Another import is under way/);
+  t.is(first.status, 200);
+  t.like(JSON.parse(first.text.trim().split('\n').at(-1)!), { done: true, counts: { added: 10, known: 0 } });
+  t.is(await collector.stop(), 0);
+});
+
+test.serial('A collector that stops ends an import, and keeps what it has read.', async (t) => {
+  const place = await embedded(t);
+  const collector = await place.startCollector();
+  let stopped: Promise<unknown> | undefined;
+  // The end of the body never comes.
+  const { text } = await post(place, { headers: { 'content-type': 'application/x-ndjson' }, body: sample.lines.slice(0, 7000).map((line) => `${line}\n`), onAnswer(soFar) {
+    if (soFar.includes('"added":5000')) stopped ??= collector.stop();
+  } });
+  t.is(await stopped, 0);
+  const { counts, problem } = JSON.parse(text.trim().split('\n').at(-1)!) as { counts: { added: number }; problem: string };
+  t.regex(problem, /stopped before its end/);
+  t.is((await totalsOf(place)).requests, counts.added);
+  t.true(counts.added >= 5000 && counts.added <= 7000);
+});
+
+/** Declares a test over each store. */
+function scenario(title: string, run: (t: ExecutionContext, place: Place) => Promise<void>, needs?: typeof testWithCaddy): void {
+  const declare: typeof testWithCaddy = needs ?? test.serial;
+  declare(`DuckDB: ${title}`, async (t) => { await run(t, await embedded(t)); });
+  const both = needs !== undefined && (needs as unknown) === test.skip ? needs : testWithInfluxd;
+  both(`InfluxDB: ${title}`, async (t) => { await run(t, await overInfluxdb(t)); });
+}
+
+async function embedded(t: ExecutionContext): Promise<Place> {
+  const folder = await temporaryFolder();
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const [port, http, web] = await freePorts(3) as [number, number, number];
+  const settings = { COLLECTOR_HTTP: `127.0.0.1:${http}`, COLLECTOR_ID: 'tested', RETENTION_REQUESTS: '3650d' };
+  const serving = { ...settings, COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, WEB_LISTEN: `127.0.0.1:${web}` };
+  return {
+    settings, folder, port, http,
+    startCollector: () => startProgram(['start'], serving, [`http://127.0.0.1:${http}/ready`], { cwd: folder }),
+  };
+}
+
+async function overInfluxdb(t: ExecutionContext): Promise<Place> {
+  const folder = await temporaryFolder();
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const { url, org, token, createBucket } = await influxd();
+  const [port, http] = await freePorts(2) as [number, number];
+  const settings = {
+    STORE: 'influxdb', INFLUXDB_URL: url, INFLUXDB_ORG: org, INFLUXDB_BUCKET: await createBucket(), INFLUXDB_TOKEN: token,
+    COLLECTOR_HTTP: `127.0.0.1:${http}`, COLLECTOR_ID: 'tested',
+  };
+  return {
+    settings, folder, port, http,
+    startCollector: () => startProgram(['collector'], { ...settings, COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}` }, [`http://127.0.0.1:${http}/ready`], { cwd: folder }),
+  };
+}
+
+/** Runs the import; `counts` are the numbers of its summary, by their names. */
+async function importFiles({ settings, folder }: Place, args: readonly string[], stdin?: Buffer) {
+  const program = await runProgram(['import', ...args], settings, { cwd: folder, ...(stdin && { stdin }) });
+  const status = await program.ended;
+  const counts: Record<string, number> = {};
+  for (const [, name, count] of program.stdout().matchAll(/^ {2}(\S+(?: \S+)*) +([\d,]+) {2}/gm)) counts[name!] = (counts[name!] ?? 0) + Number(count!.replaceAll(',', ''));
+  return { status, counts, stdout: program.stdout(), stderr: program.stderr() };
+}
+
+interface Totals {
+  readonly requests: number;
+  readonly statuses: Record<string, number>;
+  readonly sizeSum: number;
+  /** Of each level: all rows, the windows and series that they belong to, and their sums with the histograms. */
+  readonly levels: { level: number; rows: number; windows: number; count: number; tallies: string[] }[];
+}
+
+/** All that the store holds; the program must not run where the store is embedded. */
+async function totalsOf({ settings, folder }: Place): Promise<Totals> {
+  const store = await openStore(storeSettingsFrom(readSettings(storeSettings, { STORE: `duckdb:${join(folder, 'data/requests.duckdb')}`, ...settings })), { log: createLog('test') });
+  try {
+    return await readTotals(store);
+  } finally {
+    await store.close();
+  }
+}
+
+async function readTotals(store: Store): Promise<Totals> {
+  const range = { fromMs: Date.UTC(2026, 0), toMs: Date.now() + 86_400_000, filter: {} };
+  const requests = await readAll(store, range);
+  const statuses: Record<string, number> = {};
+  for (const { status } of requests) statuses[status] = (statuses[status] ?? 0) + 1;
+  return {
+    requests: requests.length,
+    statuses,
+    sizeSum: requests.reduce((sum, { size }) => sum + size, 0),
+    levels: await Promise.all(levels.map(async (level) => {
+      const rows = await store.readRollups({ ...range, level });
+      const tallies = new Map<string, Tally>();
+      for (const row of rows) {
+        const key = `${row.windowMs} ${seriesKey(row.series)}`;
+        if (!tallies.has(key)) tallies.set(key, emptyTally());
+        addTally(tallies.get(key)!, row);
+      }
+      return {
+        level,
+        rows: rows.length,
+        windows: tallies.size,
+        count: rows.reduce((sum, { count }) => sum + count, 0),
+        tallies: [...tallies].map(([key, { count, sizeSum, durationMaxMs, histogram }]) => `${key} ${count} ${sizeSum} ${durationMaxMs} ${histogram.pack()}`).toSorted(),
+      };
+    })),
+  };
+}
+
+/** All requests, second by second where they are dense: InfluxDB takes long over 50,000 at once. */
+async function readAll(store: Store, range: { fromMs: number; toMs: number; filter: object }): Promise<RequestEvent[]> {
+  const windows = [...new Set((await store.readRollups({ ...range, level: 10 })).map(({ windowMs }) => windowMs))].toSorted((one, other) => one - other);
+  if (windows.length > 100) return await store.readRequests({ ...range, limit: 200_000 });
+  const requests: RequestEvent[] = [];
+  for (const windowMs of windows) {
+    for (let fromMs = windowMs; fromMs < windowMs + 10_000; fromMs += 1000) requests.push(...await store.readRequests({ fromMs, toMs: fromMs + 1000, filter: {}, limit: 200_000 }));
+  }
+  return requests;
+}
+
+async function ledgerOf({ http }: Place): Promise<{ received: number; stored: number }> {
+  const answer = await fetch(`http://127.0.0.1:${http}/ledger`);
+  return (await answer.json() as { collectors: Record<string, { received: number; stored: number }> }).collectors['tested']!;
+}
+
+function visit(port: number, path: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    httpRequest({ host: '127.0.0.1', port, path, headers: { host: `site.test:${port}` }, agent: false }, (response) => {
+      response.resume().on('end', () => { resolve(response.statusCode!); });
+    }).on('error', reject).end();
+  });
+}
+
+/** Posts to `/import`; `beforeEnd` runs when the body is sent but for its end. */
+function post({ http }: Place, { headers, query = '', body = [], beforeEnd, onAnswer }: { headers: Record<string, string>; query?: string; body?: readonly string[]; beforeEnd?: () => Promise<void>; onAnswer?: (soFar: string) => void }): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    const call = httpRequest({ host: '127.0.0.1', port: http, path: `/import${query}`, method: 'POST', headers: { ...headers, 'transfer-encoding': 'chunked' }, agent: false }, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (part: string) => {
+        text += part;
+        onAnswer?.(text);
+      }).on('end', () => { resolve({ status: response.statusCode!, text }); }).on('error', reject);
+      if (beforeEnd !== undefined) void beforeEnd().then(() => call.end(), reject);
+    }).on('error', reject);
+    call.flushHeaders();
+    for (const line of body) call.write(line);
+    if (beforeEnd === undefined && onAnswer === undefined) call.end();
+  });
+}
