@@ -9,34 +9,82 @@ import { readSettings, refuseUnknown, withEnvFiles, type Environment, type Setti
 import { openStore } from './shared/store/open.js';
 import { storeSettings, storeSettingsFrom } from './shared/store/settings.js';
 import { collectorConfigFrom, collectorSettings } from './collector/config.js';
+import { importSettings } from './collector/import/settings.js';
 import { caddyAddress } from './collector/listen/address.js';
 import { webConfigFrom, webSettings } from './web/config.js';
+
+/** Stops what a command started; resolves to how many accepted requests were lost. */
+type Stop = () => Promise<number>;
 
 /** One sub-command of `caddy-log-sink`. */
 interface Command {
   readonly does: string;
   readonly settings: SettingTable;
-  /** Starts it; resolves to what stops it. */
-  readonly run: (environment: Environment) => Promise<() => Promise<void>>;
+  /** What follows its name, for `--help`; `undefined` when it takes no arguments. */
+  readonly takes?: string;
+  readonly options?: Readonly<Record<string, CommandOption>>;
+  /** Starts it; resolves to what stops it, or, of a command that has done its work, to the exit status. */
+  readonly run: (environment: Environment, given: Given) => Promise<Stop | number>;
+}
+
+/** An option of a sub-command. */
+interface CommandOption {
+  readonly type: 'string' | 'boolean';
+  /** Its value, for `--help`. */
+  readonly value?: string;
+  readonly help: string;
+}
+
+/** What was given on the command line. */
+interface Given {
+  readonly args: readonly string[];
+  readonly options: Readonly<Record<string, string | boolean | undefined>>;
 }
 
 const allSettings = { ...collectorSettings, ...webSettings, ...storeSettings };
+
+/** The web app alone does not listen for Caddy: it tells people where the collector does. */
+const webAloneSettings = { COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN };
+
+const registerOptions = {
+  register: { type: 'string', value: 'URL', help: "Adds the sink to the Caddy with this admin API, such as http://127.0.0.1:2019, until the program ends." },
+  'register-address': { type: 'string', value: 'ADDRESS', help: "The collector's address as that Caddy reaches it, such as tcp/collector:9514." },
+} as const;
 
 const commands: Readonly<Record<string, Command>> = {
   start: {
     does: 'Runs the collector and the dashboard in one process, over the embedded store unless STORE says otherwise.',
     settings: allSettings,
+    options: registerOptions,
     run: start,
   },
   collector: {
     does: 'Runs the collector alone, over InfluxDB.',
     settings: { ...collectorSettings, ...storeSettings },
+    options: registerOptions,
     run: startCollectorAlone,
   },
   web: {
     does: 'Runs the dashboard alone, over InfluxDB.',
-    settings: { ...webSettings, ...storeSettings },
+    settings: { ...webSettings, ...webAloneSettings, ...storeSettings },
     run: startWebAlone,
+  },
+  import: {
+    does: 'Adds the requests of access logs to the store: of files (also .gz, and .zst where Node has it) or, as -, of standard input. Importing a file twice adds nothing.',
+    settings: importSettings,
+    takes: 'FILE… | -',
+    options: { 'dry-run': { type: 'boolean', help: 'Reads everything, says what would be added, and writes nothing.' } },
+    run: importFiles,
+  },
+  check: {
+    does: 'Says what in a configuration of Caddy loses, doubles or blurs log lines. Ends with status 1 when something would be lost.',
+    settings: { COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN, WEB_LISTEN: webSettings.WEB_LISTEN },
+    takes: 'CADDYFILE | CONFIG.json | http://127.0.0.1:2019',
+    options: {
+      address: { type: 'string', value: 'ADDRESS', help: 'Looks only at loggers that write to this address, such as tcp/127.0.0.1:9514. Without it at those that write to COLLECTOR_LISTEN, where that is set, or else at every `output net`.' },
+      json: { type: 'boolean', help: 'Prints JSON.' },
+    },
+    run: checkCaddy,
   },
 };
 
@@ -44,14 +92,20 @@ await main(process.argv.slice(2));
 
 async function main(args: readonly string[]): Promise<void> {
   try {
-    const { command, help, envFiles } = readArguments(args);
+    const { command, help, wantsVersion, envFiles, given } = readArguments(args);
+    if (wantsVersion) {
+      process.stdout.write(`${version()}\n`);
+      return;
+    }
     if (help) {
       process.stdout.write(helpText(command));
       return;
     }
-    if (command === undefined) throw new UsageError('Name a command: start, collector or web. --help says what they do.');
+    if (command === undefined) throw new UsageError(`Name a command: ${Object.keys(commands).join(', ')}. --help says what they do.`);
     refuseUnknown(Object.keys(allSettings), process.env, envFiles);
-    stopOnSignals(await command.run(withEnvFiles(process.env, envFiles)));
+    const started = await command.run(withEnvFiles(process.env, envFiles), given);
+    if (typeof started === 'number') process.exitCode = started;
+    else stopOnSignals(started);
   } catch (error) {
     if (!(error instanceof UsageError) && !(error instanceof StoreError)) throw error;
     process.stderr.write(`${error.message}\n`);
@@ -59,12 +113,14 @@ async function main(args: readonly string[]): Promise<void> {
   }
 }
 
-function readArguments(args: readonly string[]): { command: Command | undefined; help: boolean; envFiles: readonly string[] } {
+function readArguments(args: readonly string[]): { command: Command | undefined; help: boolean; wantsVersion: boolean; envFiles: readonly string[]; given: Given } {
   const options = {
     args: [...args],
     allowPositionals: true,
     options: {
+      ...Object.assign({}, ...Object.values(commands).map((command) => command.options ?? {})) as Readonly<Record<string, CommandOption>>,
       help: { type: 'boolean', short: 'h', default: false },
+      version: { type: 'boolean', default: false },
       'env-file': { type: 'string', multiple: true, default: [] },
     },
   } satisfies ParseArgsConfig;
@@ -72,22 +128,29 @@ function readArguments(args: readonly string[]): { command: Command | undefined;
   try {
     parsed = parseArgs(options);
   } catch (error) {
-    throw new UsageError(messageOf(error), { cause: error });
+    throw new UsageError(`${messageOf(error).split('. ', 1)[0]!}. --help lists all options.`, { cause: error });
   }
   const [name, ...rest] = parsed.positionals;
   const command = name === undefined || !Object.hasOwn(commands, name) ? undefined : commands[name];
   if (name !== undefined && command === undefined) {
     throw new UsageError(`There is no command ${JSON.stringify(name)}: it must be one of ${Object.keys(commands).join(', ')}.`);
   }
-  if (rest.length > 0) throw new UsageError(`${name} takes no arguments, and was given ${JSON.stringify(rest.join(' '))}.`);
-  return { command, help: parsed.values.help, envFiles: parsed.values['env-file'] };
+  const { help, version: wantsVersion, 'env-file': envFiles, ...given } = parsed.values as typeof parsed.values & Given['options'];
+  if (rest.length > 0 && command?.takes === undefined) throw new UsageError(`${name} takes no arguments, and was given ${JSON.stringify(rest.join(' '))}.`);
+  const foreign = command === undefined ? undefined : Object.keys(given).find((option) => !Object.hasOwn(command.options ?? {}, option));
+  if (foreign !== undefined) throw new UsageError(`${name} has no option --${foreign}. \`${name} --help\` lists those that it has.`);
+  return { command, help, wantsVersion, envFiles, given: { args: rest, options: given } };
 }
 
 function helpText(command: Command | undefined): string {
   const names = Object.entries(commands);
   const lines = command === undefined
     ? ['Usage: caddy-log-sink COMMAND [--env-file FILE]', '', ...names.map(([name, { does }]) => `  ${name.padEnd(10)} ${does}`)]
-    : [`Usage: caddy-log-sink ${names.find(([, each]) => each === command)![0]} [--env-file FILE]`, '', command.does];
+    : [
+      `Usage: caddy-log-sink ${[names.find(([, each]) => each === command)![0], command.takes].filter(Boolean).join(' ')} [--env-file FILE]${command.options === undefined ? '' : ' [OPTIONS]'}`,
+      '', command.does,
+      ...Object.entries(command.options ?? {}).flatMap(([name, { value, help }]) => ['', `  --${name}${value === undefined ? '' : ` ${value}`}`, `      ${help}`]),
+    ];
   const settings = Object.entries((command ?? { settings: allSettings }).settings).flatMap(([name, setting]) => [
     `  ${name}${setting.default === undefined ? '' : `=${setting.default}`}`,
     `      ${setting.help}`,
@@ -95,53 +158,109 @@ function helpText(command: Command | undefined): string {
   return [...lines, '', 'Settings, from the environment or from lines of NAME=value in the files given with --env-file:', '', ...settings, ''].join('\n');
 }
 
-async function start(environment: Environment): Promise<() => Promise<void>> {
+async function start(environment: Environment, given: Given): Promise<Stop> {
   const values = readSettings(allSettings, environment);
   const collectorConfig = collectorConfigFrom(values);
   webConfigFrom(values, []); // its mistakes are said before anything is opened
   const store = await openStoreOf(values);
   const { startCollector } = await import('./collector/main.js');
-  const collector = await startCollector(collectorConfig, { store, log: createLog('collector'), ...recorderOptions(values) })
+  const collector = await startCollector(collectorConfig, { store, log: createLog('collector'), ...recorderOptions(values), requestsKeptMs: requestsKeptMs(values) })
     .catch(closing(store));
   const hint = caddyfileLines(collector.addresses);
   const web = await startWebOver(values, store, hint).catch(async (error: unknown) => {
     await collector.stop();
     return closing(store)(error);
   });
+  const unregister = await register(given, collector.addresses).catch(async (error: unknown) => {
+    await Promise.all([collector.stop(), web.stop()]);
+    return closing(store)(error);
+  });
   process.stdout.write(welcome({ dashboard: web.url, addresses: collector.addresses, store: store.description, hint }));
   return async () => {
-    await Promise.all([collector.stop(), web.stop()]);
+    await unregister();
+    const [lost] = await Promise.all([collector.stop(), web.stop()]);
     await store.close();
+    return lost;
   };
 }
 
-async function startCollectorAlone(environment: Environment): Promise<() => Promise<void>> {
+async function startCollectorAlone(environment: Environment, given: Given): Promise<Stop> {
   const values = readSettings({ ...collectorSettings, ...storeSettings }, environment);
+  refuseEmbedded('collector', values);
   const config = collectorConfigFrom(values);
   const store = await openStoreOf(values);
   const { startCollector } = await import('./collector/main.js');
-  const collector = await startCollector(config, { store, log: createLog('collector'), ...recorderOptions(values) }).catch(closing(store));
-  return async () => {
+  const collector = await startCollector(config, { store, log: createLog('collector'), ...recorderOptions(values), requestsKeptMs: requestsKeptMs(values) }).catch(closing(store));
+  const unregister = await register(given, collector.addresses).catch(async (error: unknown) => {
     await collector.stop();
+    return closing(store)(error);
+  });
+  process.stdout.write(welcome({ addresses: collector.addresses, store: store.description, hint: caddyfileLines(collector.addresses) }));
+  return async () => {
+    await unregister();
+    const lost = await collector.stop();
     await store.close();
+    return lost;
   };
 }
 
-async function startWebAlone(environment: Environment): Promise<() => Promise<void>> {
-  const values = readSettings({ ...webSettings, ...storeSettings }, environment);
+/** DuckDB lets one process use a file, so a collector without the web app would be a collector whose data nobody can see. */
+function refuseEmbedded(command: string, { STORE }: SettingValues<typeof storeSettings>): void {
+  if (STORE === 'influxdb') return;
+  throw new UsageError(`${command} alone needs STORE=influxdb, and STORE is ${JSON.stringify(STORE)}: only one process can use a DuckDB file. \`start\` runs both over it.`);
+}
+
+/** Registers with Caddy when that was asked for; resolves to what ends it. */
+async function register({ options }: Given, addresses: readonly ListenAddress[]): Promise<() => Promise<void>> {
+  const { register: adminUrl, 'register-address': address } = options;
+  if (typeof adminUrl !== 'string') {
+    if (address !== undefined) throw new UsageError('--register-address is of use only with --register. Give --register http://127.0.0.1:2019 too.');
+    return async () => {};
+  }
+  const { startRegistration } = await import('./collector/register.js');
+  const registration = startRegistration({ adminUrl, addresses, address: typeof address === 'string' ? address : undefined, log: createLog('register') });
+  return () => registration.stop();
+}
+
+async function importFiles(environment: Environment, { args, options }: Given): Promise<number> {
+  const values = readSettings(importSettings, environment);
+  const { runImport } = await import('./collector/import/import.js');
+  const stopping = new AbortController();
+  // The first signal stops gracefully, the second at once.
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => { stopping.abort(); });
+  return await runImport(values, { paths: args, dryRun: options['dry-run'] === true, signal: stopping.signal });
+}
+
+async function checkCaddy(environment: Environment, { args: [source, ...more], options: { address, json } }: Given): Promise<number> {
+  if (source === undefined || more.length > 0) throw new UsageError('check takes one argument: a Caddyfile, a file of JSON, or the address of an admin API such as http://127.0.0.1:2019.');
+  const values = readSettings({ COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN, WEB_LISTEN: webSettings.WEB_LISTEN }, environment);
+  const { check } = await import('./collector/check/main.js');
+  const { text, exitStatus } = await check({
+    source, address: typeof address === 'string' ? address : undefined, json: json === true, dashboard: values.WEB_LISTEN,
+    listen: environment['COLLECTOR_LISTEN'] ? values.COLLECTOR_LISTEN : undefined,
+  });
+  process.stdout.write(text);
+  return exitStatus;
+}
+
+async function startWebAlone(environment: Environment): Promise<Stop> {
+  const values = readSettings({ ...webSettings, ...webAloneSettings, ...storeSettings }, environment);
+  refuseEmbedded('web', values);
   webConfigFrom(values, []);
   const store = await openStoreOf(values);
-  const hint = caddyfileLines([{ kind: 'tcp', family: 4, host: 'collector', port: 9514 }]);
+  const hint = caddyfileLines(values.COLLECTOR_LISTEN);
   const web = await startWebOver(values, store, hint).catch(closing(store));
+  process.stdout.write(welcome({ dashboard: web.url, store: store.description }));
   return async () => {
-    await web.stop();
+    const lost = await web.stop();
     await store.close();
+    return lost;
   };
 }
 
 async function startWebOver(
   values: SettingValues<typeof webSettings & typeof storeSettings>, store: Awaited<ReturnType<typeof openStore>>, hint: readonly string[],
-): Promise<{ url: string; stop(): Promise<void> }> {
+): Promise<{ url: string; stop(): Promise<number> }> {
   const { startWeb } = await import('./web/main.js');
   const { createRecorder } = await import('./shared/recorder.js');
   const log = createLog('web');
@@ -154,7 +273,7 @@ async function startWebOver(
     url: web.url,
     async stop() {
       await web.stop();
-      await recorder.close();
+      return await recorder.close();
     },
   };
 }
@@ -165,6 +284,10 @@ function openStoreOf(values: SettingValues<typeof storeSettings>): ReturnType<ty
 
 function recorderOptions({ HOSTS_MAX: hostsMax, CLIENT_IP: clientIp }: SettingValues<typeof storeSettings>) {
   return { hostsMax, clientIp };
+}
+
+function requestsKeptMs(values: SettingValues<typeof storeSettings>): number | undefined {
+  return values.STORE === 'influxdb' ? undefined : values.RETENTION_REQUESTS;
 }
 
 function closing(store: { close(): Promise<void> }): (error: unknown) => Promise<never> {
@@ -180,18 +303,17 @@ function caddyfileLines(addresses: readonly ListenAddress[]): readonly string[] 
   return ['log {', `    output net ${caddyAddress(address)} {`, '        dial_timeout 1s', '        soft_start', '    }', '}'];
 }
 
-function welcome({ dashboard, addresses, store, hint }: { dashboard: string; addresses: readonly ListenAddress[]; store: string; hint: readonly string[] }): string {
+/** What a person wants to know at the start: where things are, and what to put into the Caddyfile. */
+function welcome({ dashboard, addresses, store, hint }: { dashboard?: string; addresses?: readonly ListenAddress[]; store: string; hint?: readonly string[] }): string {
   return [
     '',
     `Caddy Log Sink ${version()}`,
-    `  Dashboard  ${dashboard}`,
-    `  Collector  ${addresses.map(caddyAddress).join('  ')}`,
+    ...(dashboard === undefined ? [] : [`  Dashboard  ${dashboard}`]),
+    ...(addresses === undefined ? [] : [`  Collector  ${addresses.map(caddyAddress).join('  ')}`]),
     `  Store      ${store}`,
     '',
-    'Put these lines into each site of your Caddyfile and reload Caddy:',
+    ...(hint === undefined ? [] : ['Put these lines into each site of your Caddyfile and reload Caddy:', '', ...hint.map((line) => `    ${line}`), '']),
     '',
-    ...hint.map((line) => `    ${line}`),
-    '', '',
   ].join('\n');
 }
 
@@ -200,14 +322,14 @@ function version(): string {
   return (JSON.parse(file) as { version: string }).version;
 }
 
-/** The first signal stops gracefully, the second at once. */
-function stopOnSignals(stop: () => Promise<void>): void {
+/** The first signal stops gracefully, with status 1 when accepted requests were lost; the second at once. */
+function stopOnSignals(stop: Stop): void {
   let stopping = false;
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       if (stopping) process.exit(1);
       stopping = true;
-      stop().then(() => process.exit(0), (error: unknown) => {
+      stop().then((lost) => process.exit(lost === 0 ? 0 : 1), (error: unknown) => {
         process.stderr.write(`Could not stop cleanly: ${messageOf(error)}\n`);
         process.exit(1);
       });

@@ -8,11 +8,18 @@ import type { Recorder } from '../shared/recorder.js';
 import { formatAddress, type Address } from '../shared/settings.js';
 import { ledgerJson } from '../shared/store/ledger-json.js';
 import type { Ledger, Store } from '../shared/store/store.js';
+import type { LearnedDuration } from './decode/duration.js';
+import { redact } from './decode/redact.js';
+import { createImportEndpoint, type ImportEndpointParts } from './import/endpoint.js';
+import type { LineAccounts } from './ledger.js';
 
 /** What the collector's own pages tell about. */
 export interface StatusParts {
   readonly id: string;
   readonly ledger: () => Ledger;
+  readonly accounts: Pick<LineAccounts, 'timeOfArrival' | 'examples'>;
+  /** By logger. */
+  readonly durationFormats: () => Readonly<Record<string, LearnedDuration>>;
   readonly recorder: Recorder;
   readonly store: Store;
   readonly log: Log;
@@ -21,11 +28,17 @@ export interface StatusParts {
   readonly refused: ReadonlyMap<string, number>;
   /** Datagrams that the kernel dropped since the start; `null` where it does not say. */
   readonly lostDatagrams: () => Promise<number | null>;
+  /** What `POST /import` works with. */
+  readonly imports: ImportEndpointParts;
 }
 
-/** Serves `/health`, `/ready`, `/metrics` and `/ledger`. Throws a `UsageError` when it cannot listen. */
+/** How long answers in flight may take when the collector stops, in milliseconds; a silent connection must not keep it. */
+const drainMsMax = 1000;
+
+/** Serves `/health`, `/ready`, `/metrics` and `/ledger`, and takes imports. Throws a `UsageError` when it cannot listen. */
 export async function startStatusServer(address: Address, parts: StatusParts): Promise<{ url: string; stop(): Promise<void> }> {
   const metrics = createMetrics(parts);
+  const imports = createImportEndpoint(parts.imports);
   const router = new Router()
     .get('/health', (ctx) => { ctx.body = { status: 'ok' }; })
     .get('/ready', async (ctx) => {
@@ -39,33 +52,54 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
     })
     .get('/ledger', async (ctx) => {
       const datagramsLost = await parts.lostDatagrams();
-      ctx.body = { collectors: { [parts.id]: ledgerJson(parts.ledger()) }, udp: { datagrams_lost: datagramsLost } };
+      ctx.body = { collectors: { [parts.id]: { ...ledgerJson(parts.ledger()), ...decodingJson(parts) } }, udp: { datagrams_lost: datagramsLost } };
+    })
+    .post('/import', async (ctx) => {
+      ctx.respond = false;
+      server.requestTimeout = 0; // a large import takes more than Node's five minutes; headers still have their one minute
+      await imports.handle(ctx.req, ctx.res);
+      server.requestTimeout = requestMsMax;
     });
   const app = new Koa().use(router.routes()).use(router.allowedMethods());
   app.on('error', (error) => { parts.log.error(`A request for the collector's status failed: ${messageOf(error)}`); });
 
   const handle = app.callback();
   const server = createServer((request, response) => { void handle(request, response); });
+  const requestMsMax = server.requestTimeout;
+  server.on('checkContinue', (request, response) => { void handle(request, response); });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen({ port: address.port, ...(address.host === '' ? {} : { host: address.host }) }, resolve);
   }).catch((error: unknown) => {
-    throw new UsageError(`Cannot listen on ${formatAddress(address)}: ${messageOf(error)}. Set COLLECTOR_HTTP to a free port, or to off.`, { cause: error });
+    const why = (error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? 'the port is in use. Stop the other process, or set' : `${messageOf(error)}. Set`;
+    throw new UsageError(`Cannot listen on http://${formatAddress(address)}: ${why} COLLECTOR_HTTP to a free port, or to off.`, { cause: error });
   });
   const bound = server.address();
   const port = bound !== null && typeof bound === 'object' ? bound.port : address.port;
   return {
     url: `http://${formatAddress({ host: address.host || 'localhost', port })}`,
     async stop() {
+      await imports.stop();
       const closed = new Promise<void>((resolve) => { server.close(() => { resolve(); }); });
       server.closeIdleConnections();
+      const timer = setTimeout(() => { server.closeAllConnections(); }, drainMsMax);
       await closed;
+      clearTimeout(timer);
     },
   };
 }
 
+/** What the ledger of one collector tells beyond the counts: how its lines were read, and examples of those that could not be. */
+function decodingJson({ accounts, durationFormats }: StatusParts): object {
+  return {
+    time_of_arrival: accounts.timeOfArrival,
+    duration_formats: durationFormats(),
+    rejected_examples: Object.fromEntries(Object.entries(accounts.examples).map(([reason, line]) => [reason, redact(line)])),
+  };
+}
+
 /** The ledger and the sockets as Prometheus metrics, read when they are asked for. */
-function createMetrics({ ledger, connections, refused, recorder, lostDatagrams }: StatusParts): Registry {
+function createMetrics({ ledger, accounts, connections, refused, recorder, lostDatagrams }: StatusParts): Registry {
   const registry = new Registry();
   const registers = [registry];
   // Counters that are kept elsewhere: set anew at each reading.
@@ -87,6 +121,13 @@ function createMetrics({ ledger, connections, refused, recorder, lostDatagrams }
     collect() {
       const { stored, spooled, inMemory, deadLettered } = ledger();
       for (const [place, value] of Object.entries({ stored, spooled, in_memory: inMemory, dead_lettered: deadLettered })) this.set({ place }, value);
+    },
+  });
+  new Counter({
+    name: 'caddy_log_sink_time_of_arrival_total', help: 'Requests whose own time could not be read, and that have the time when they came in.', registers,
+    collect() {
+      this.reset();
+      this.inc(accounts.timeOfArrival);
     },
   });
   new Gauge({

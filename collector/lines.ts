@@ -12,38 +12,81 @@ export interface LineHandlers {
 /** Takes the bytes of one connection in chunks of any size. Calls its handlers at once, and holds one line at most. */
 export interface LineSplitter {
   write(chunk: Buffer): void;
-  /** Resolves when the last handler has been called. */
-  end(): Promise<void>;
+  end(): void;
 }
 
+const lineFeed = 0x0a;
+/** A connection keeps a buffer of this size between lines; larger ones are given back. */
+const heldBytesKept = 65_536;
+
 /**
- * Splits bytes into lines at LF or CRLF. `lineBytesMax` bounds a line without its ending, in bytes of UTF-8. Empty lines
- * are passed over.
+ * Splits bytes into lines at LF or CRLF. `lineBytesMax` bounds a line without its ending, in bytes. Empty lines are passed over.
+ *
+ * split2 looks through all that it holds at each chunk, so a line that comes in small pieces would cost the square of its length.
+ * It is given whole lines only: the beginning of a line waits here, and each byte is looked at once.
  */
 export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers): LineSplitter {
+  // The mapper takes the lines, so nothing goes through the stream's queue and no backpressure can arise.
+  const splitter = split2('\n', takeLine);
+  /** The beginning of a line, in the first `heldBytes` of a buffer that grows by doubling. */
+  let held = Buffer.alloc(0);
+  let heldBytes = 0;
+  /** Whether the line that has begun is too long already. */
   let skipping = false;
-  let ended = false;
-  // The mapper takes the lines, so nothing goes through the stream's queue and no backpressure can arise. `skipOverflow`
-  // bounds what is held; a long line inside one chunk passes through, so each is measured as well.
-  const options = { maxLength: lineBytesMax, skipOverflow: true };
-  const splitter = split2('\n', takeLine, options) as ReturnType<typeof split2> & { readonly overflow: boolean };
+
   return {
     write(chunk) {
-      splitter.write(chunk);
-      if (splitter.overflow && !skipping) handlers.onTooLong();
-      skipping = splitter.overflow;
+      const first = chunk.indexOf(lineFeed);
+      if (first === -1) {
+        hold(chunk);
+        return;
+      }
+      let from = 0;
+      if (skipping) {
+        skipping = false;
+        from = first + 1;
+      } else if (heldBytes > 0) {
+        const fits = hold(chunk.subarray(0, first + 1));
+        if (fits) splitter.write(held.subarray(0, heldBytes)); // taken at once: the buffer can be used again
+        skipping = false;
+        from = first + 1;
+      }
+      heldBytes = 0;
+      if (held.length > heldBytesKept) held = Buffer.alloc(0);
+      const last = chunk.lastIndexOf(lineFeed);
+      if (last >= from) splitter.write(chunk.subarray(from, last + 1));
+      if (last + 1 < chunk.length) hold(chunk.subarray(last + 1));
     },
     end() {
-      ended = true;
-      return new Promise((resolve) => { splitter.end(resolve); });
+      if (heldBytes > 0) handlers.onUnterminated();
+      heldBytes = 0;
     },
   };
 
+  /** Keeps the beginning of a line; `false` when it is too long to go on with. */
+  function hold(bytes: Buffer): boolean {
+    if (skipping) return false;
+    const total = heldBytes + bytes.length;
+    if (total > lineBytesMax + 2) { // with its ending
+      skipping = true;
+      heldBytes = 0;
+      held = Buffer.alloc(0);
+      handlers.onTooLong();
+      return false;
+    }
+    if (total > held.length) {
+      const larger = Buffer.allocUnsafe(Math.min(2 * total, lineBytesMax + 2));
+      held.copy(larger, 0, 0, heldBytes);
+      held = larger;
+    }
+    bytes.copy(held, heldBytes);
+    heldBytes = total;
+    return true;
+  }
+
   function takeLine(raw: string): undefined {
     const line = raw.endsWith('\r') ? raw.slice(0, -1) : raw;
-    if (ended) { // what is left over at the end has no line ending
-      if (!skipping) handlers.onUnterminated();
-    } else if (line.length > lineBytesMax || (line.length * 3 > lineBytesMax && Buffer.byteLength(line) > lineBytesMax)) {
+    if (line.length > lineBytesMax || (line.length * 3 > lineBytesMax && Buffer.byteLength(line) > lineBytesMax)) {
       handlers.onTooLong();
     } else if (line !== '') {
       handlers.onLine(line);

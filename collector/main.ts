@@ -2,7 +2,8 @@ import { limitLog, type Log } from '../shared/log.js';
 import { createRecorder, type Recorder } from '../shared/recorder.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
 import type { Ledger, Store } from '../shared/store/store.js';
-import { decodeLine } from './decode/decode.js';
+import { createDecoder } from './decode/decode.js';
+import { beginningOf } from './decode/redact.js';
 import type { CollectorConfig } from './config.js';
 import { startStatusServer } from './http.js';
 import { createLedgerSchedule, createLineAccounts, ledgerOf, type RejectionReason } from './ledger.js';
@@ -17,8 +18,8 @@ export interface Collector {
   /** The address of `/ledger` and the rest; `undefined` when it is off. */
   readonly httpUrl: string | undefined;
   readonly ledger: () => Ledger;
-  /** Takes what has arrived, stores it, and stops. The store stays open. */
-  stop(): Promise<void>;
+  /** Takes what has arrived, stores it, and stops; resolves to how many requests were not stored. The store stays open. */
+  stop(): Promise<number>;
 }
 
 /** What the collector works with. */
@@ -27,8 +28,14 @@ export interface CollectorParts {
   readonly log: Log;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
+  /** How long the store keeps single requests, in milliseconds, where that is known. */
+  readonly requestsKeptMs?: number | undefined;
   readonly now?: () => number;
 }
+
+/** A request of a day ahead, or of 400 days ago, did not just happen; `import` takes old ones. */
+const aheadMsMax = 86_400_000;
+const agoMsMax = 400 * 86_400_000;
 
 /** How often the log tells of datagrams that the kernel dropped, in milliseconds. */
 const lossWatchMs = 60_000;
@@ -37,6 +44,7 @@ const lossWatchMs = 60_000;
 export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
   const { store, log, now = Date.now } = parts;
   const accounts = createLineAccounts();
+  const decoder = createDecoder(config);
   const ledgerDue = createLedgerSchedule(config.id);
   const recorder: Recorder = createRecorder({
     ...parts,
@@ -58,7 +66,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     onUnterminated: () => { onCut('unterminated', 'the connection ended in the middle of it'); },
     onRefused: (why, remoteAddress) => {
       refused.set(why, (refused.get(why) ?? 0) + 1);
-      const setting = why === 'not-allowed' ? 'COLLECTOR_ALLOW does not have its address' : `COLLECTOR_CONNECTIONS_MAX, ${config.connectionsMax}, are open`;
+      const setting = why === 'not-allowed' ? 'its address is not in COLLECTOR_ALLOW. Add it there if it should log here' : `COLLECTOR_CONNECTIONS_MAX, ${config.connectionsMax}, are open. Raise it if they are all yours`;
       warn(why, `Turned a peer away: ${setting}.`, { peer: remoteAddress ?? 'gone' });
     },
     onError: (message) => { warn('socket', `A connection failed: ${message}`); },
@@ -79,7 +87,8 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   }, lossWatchMs);
   const ledger = (): Ledger => ledgerOf(accounts, recorder.counts);
   const status = config.http === undefined ? undefined : await startStatusServer(config.http, {
-    id: config.id, ledger, recorder, store, log, connections, refused, lostDatagrams,
+    id: config.id, ledger, accounts, durationFormats: decoder.durationFormats, recorder, store, log, connections, refused, lostDatagrams,
+    imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax, requestsKeptMs: parts.requestsKeptMs },
   }).catch(async (error: unknown) => {
     clearInterval(lossWatch);
     await Promise.all(listeners.map((listener) => listener.stop()));
@@ -96,18 +105,24 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     async stop() {
       clearInterval(lossWatch);
       await Promise.all(listeners.map((listener) => listener.stop()));
-      await recorder.close();
+      const lost = await recorder.close();
       await status?.stop();
       const { received, accepted, stored } = ledger();
       log.info('Stopped.', { received, accepted, stored });
+      return lost;
     },
   };
 
   function onLine(line: string): void {
     receive(); // first: recording may take a snapshot of the ledger
-    const decoded = decodeLine(line);
+    const decoded = decoder.decode(line, now());
     switch (decoded.kind) {
       case 'request':
+        if (decoded.timeOfArrival) accounts.timeOfArrival += 1;
+        if (!isPlausible(decoded.event.timeMs)) {
+          reject('bad-time', 'its time is more than a day ahead, or older than anything that is kept');
+          break;
+        }
         if (recorder.record(decoded.event)) break;
         accounts.dropped['memory-full'] = (accounts.dropped['memory-full'] ?? 0) + 1;
         warn('memory-full', 'Dropping log lines: the store does not take them, and the memory for them is full.');
@@ -116,9 +131,15 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
         accounts.runtime += 1;
         break;
       case 'rejected':
-        reject(decoded.reason, 'it is not what Caddy writes; /ledger counts these');
+        accounts.examples[decoded.reason] = beginningOf(line);
+        reject(decoded.reason, 'it is not what Caddy writes; /ledger counts these and shows an example');
         break;
     }
+  }
+
+  /** Clocks are wrong by hours at most, and what is older than the rollups are kept would only open files in the store. */
+  function isPlausible(timeMs: number): boolean {
+    return timeMs <= now() + aheadMsMax && timeMs >= now() - agoMsMax;
   }
 
   function onCut(reason: 'too-long' | 'unterminated', detail: string): void {

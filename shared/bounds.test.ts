@@ -1,6 +1,6 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { boundClientIp, boundMethod, boundText, cleanName, createHostLimit } from './bounds.js';
+import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, createHostLimit } from './bounds.js';
 
 const addresses = test.macro({
   exec(t, given: string, truncated: string) {
@@ -18,6 +18,11 @@ test(addresses, '::1', '::');
 test(addresses, 'fe80::1%eth0', 'fe80::');
 test(addresses, 'not an address', '');
 test(addresses, '', '');
+
+test('numbers that no store could add up are bounded', (t) => {
+  t.deepEqual([0, 12.5, 366 * 86_400_000, Infinity, 1e306, -1, Number.NaN, null].map(boundDuration), [0, 12.5, 366 * 86_400_000, null, null, null, null, null]);
+  t.deepEqual([0, 12, Number.MAX_SAFE_INTEGER, Infinity, -1, Number.NaN].map(boundBytes), [0, 12, 2 ** 43, 2 ** 43, 0, 0]);
+});
 
 test('unknown methods are counted together', (t) => {
   t.is(boundMethod('GET'), 'GET');

@@ -55,9 +55,25 @@ export function cleanName(name: string): string {
 
 /** Free text without lone surrogates and NULs, which no store can hold, cut at a length. */
 export function boundText(text: string, lengthMax: number): string {
-  const short = text.length > lengthMax ? text.slice(0, lengthMax) : text;
+  // Through bytes: a slice would keep the whole text in memory.
+  const short = text.length > lengthMax ? Buffer.from(text.slice(0, lengthMax), 'utf16le').toString('utf16le') : text;
   const whole = short.isWellFormed() ? short : short.toWellFormed();
   return whole.includes('\0') ? whole.replaceAll('\0', '\uFFFD') : whole;
+}
+
+/** The longest duration that is believed, a year in milliseconds: sums of what is longer would leave the range of the stores. */
+const durationMsMax = 366 * 86_400_000;
+/** The largest body that is believed, 8 TiB in bytes. */
+const bytesMax = 2 ** 43;
+
+/** A duration that a store can hold and add up; `null` when it is none. */
+export function boundDuration(durationMs: number | null): number | null {
+  return durationMs !== null && durationMs >= 0 && durationMs <= durationMsMax ? durationMs : null;
+}
+
+/** A count of bytes that a store can hold and add up; a larger one counts as 8 TiB, and what is none as 0. */
+export function boundBytes(bytes: number): number {
+  return bytes > 0 ? Math.min(Math.floor(bytes), bytesMax) : 0;
 }
 
 /**

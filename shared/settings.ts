@@ -64,7 +64,7 @@ export function refuseUnknown(known: readonly string[], environment: Environment
   for (const name of names) {
     if (known.includes(name)) continue;
     const nearest = known.find((candidate) => distance(candidate, name) <= 3);
-    throw new UsageError(`${name} is not a setting${nearest === undefined ? '' : `; did you mean ${nearest}?`} --help lists all settings.`);
+    throw new UsageError(`${name} is not a setting${nearest === undefined ? '.' : `; did you mean ${nearest}?`} --help lists all settings.`);
   }
 }
 
@@ -196,7 +196,10 @@ function quantity(value: string, units: Readonly<Record<string, number>>): numbe
 
 function readEnvFile(file: string): Environment {
   try {
-    return parseEnv(readFileSync(file, 'utf8'));
+    const content = readFileSync(file, 'utf8');
+    const stray = content.split('\n').find((line) => /^\s*\w+\s*$/.test(line));
+    if (stray !== undefined) throw new Error(`the line ${JSON.stringify(stray.trim())} has no value`);
+    return parseEnv(content);
   } catch (error) {
     throw new UsageError(`Cannot read the settings file ${file}: ${messageOf(error)}. Give --env-file a file with lines of NAME=value.`, { cause: error });
   }

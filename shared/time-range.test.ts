@@ -33,7 +33,7 @@ test('times are now, a while before now, or RFC 3339', (t) => {
   t.is(parseTime('now-15m', nowMs), nowMs - hourMs / 4);
   t.is(parseTime('2026-11-23T19:00:00Z', nowMs), Date.UTC(2026, 10, 23, 19));
   t.is(parseTime('2026-11-23T19:00:00.5+01:00', nowMs), Date.UTC(2026, 10, 23, 18, 0, 0, 500));
-  for (const text of ['', 'yesterday', 'now-', 'now+1h', 'now-1w', '2026-11-23', '2026-13-01T00:00:00Z', '1795461349', 'now-1h\n']) {
+  for (const text of ['', 'yesterday', 'now-', 'now+1h', 'now-1w', '2026-11-23', '2026-13-01T00:00:00Z', '2026-02-31T00:00:00Z', '1795461349', 'now-1h\n']) {
     t.is(parseTime(text, nowMs), undefined, text);
   }
 });

@@ -32,6 +32,9 @@ export function parseTime(text: string, nowMs: number): number | undefined {
     return amount === undefined ? nowMs : nowMs - Number(amount) * relativeUnitsMs[unit!]!;
   }
   if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$/.test(text)) return undefined;
+  // Date.parse takes 31 February for 3 March.
+  const [year, month, day] = text.slice(0, 10).split('-').map(Number) as [number, number, number];
+  if (new Date(Date.UTC(year, month - 1, day)).getUTCDate() !== day) return undefined;
   const timeMs = Date.parse(text);
   return Number.isNaN(timeMs) ? undefined : timeMs;
 }

@@ -57,3 +57,12 @@ test('at least the last `rememberedMin` times are remembered, and the memory is 
   for (let at = 1; at <= 30; at += 1) unique.take('a', { timeMs: startMs + 100 + at, timeNs: 0 });
   t.deepEqual(unique.take('a', first), first);
 });
+
+test('a time that a stored request has is not taken, and occupying it again changes nothing', (t) => {
+  const unique = createUniqueTimes();
+  for (let again = 0; again < 3; again += 1) unique.occupy('a', { timeMs: startMs, timeNs: 0 });
+  t.deepEqual(unique.take('b', { timeMs: startMs, timeNs: 0 }), { timeMs: startMs, timeNs: 0 });
+  t.deepEqual(unique.take('a', { timeMs: startMs, timeNs: 0 }), { timeMs: startMs, timeNs: 1 });
+  unique.occupy('a', { timeMs: startMs, timeNs: 1 });
+  t.deepEqual(unique.take('a', { timeMs: startMs, timeNs: 0 }), { timeMs: startMs, timeNs: 2 });
+});

@@ -22,7 +22,9 @@ test('with a misspelt setting', usage, ['start'], { COLLECTOR_LISTN: ':1' }, /CO
 test('with a bad address', usage, ['start'], { COLLECTOR_LISTEN: '9514' }, /COLLECTOR_LISTEN is "9514": it must be tcp:\/\//);
 test('with a bad store', usage, ['start'], { STORE: 'postgres' }, /STORE is "postgres": it must be duckdb:FILE or influxdb/);
 test('without InfluxDB’s address', usage, ['collector'], { STORE: 'influxdb' }, /INFLUXDB_URL is not set/);
-test('open to strangers', usage, ['web'], { WEB_LISTEN: '0.0.0.0:3000' }, /set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true/);
+test('over DuckDB', usage, ['collector'], {}, /collector alone needs STORE=influxdb/);
+test('with InfluxDB’s address but not its store', usage, ['start'], { INFLUXDB_URL: 'http://127.0.0.1:1' }, /INFLUXDB_URL is set, and STORE is "duckdb:.*set STORE=influxdb/);
+test('open to strangers', usage, ['start'], { WEB_LISTEN: '0.0.0.0:3000' }, /set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true/);
 
 test('--help lists the commands, and with a command its settings and defaults', async (t) => {
   const all = await runProgram(['--help'], {});
@@ -31,7 +33,7 @@ test('--help lists the commands, and with a command its settings and defaults', 
   const web = await runProgram(['web', '--help'], {});
   t.is(await web.ended, 0);
   t.regex(web.stdout(), /WEB_LISTEN=127\.0\.0\.1:3000/);
-  t.notRegex(web.stdout(), /COLLECTOR_LISTEN/);
+  t.notRegex(web.stdout(), /COLLECTOR_HTTP/);
 });
 
 test('a port that is taken is named, with what to do', async (t) => {
@@ -39,5 +41,5 @@ test('a port that is taken is named, with what to do', async (t) => {
   const settings = { COLLECTOR_LISTEN: `tcp://127.0.0.1:${http}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}` };
   const program = await runProgram(['start'], settings);
   t.is(await program.ended, 2);
-  t.regex(program.stderr(), new RegExp(`Cannot listen on 127\\.0\\.0\\.1:${http}: .*COLLECTOR_HTTP`));
+  t.regex(program.stderr(), new RegExp(`Cannot listen on http://127\\.0\\.0\\.1:${http}: the port is in use\\..* COLLECTOR_HTTP`));
 });

@@ -1,5 +1,5 @@
 import { UsageError } from '../shared/errors.js';
-import { address, flag, isLoopback, text, type SettingValues } from '../shared/settings.js';
+import { address, flag, formatAddress, isLoopback, text, type SettingValues } from '../shared/settings.js';
 
 /** The settings of the web app. */
 export const webSettings = {
@@ -23,7 +23,7 @@ export function webConfigFrom(values: SettingValues<typeof webSettings>, connect
   const { host, port } = values.WEB_LISTEN;
   if (!isLoopback(host) && values.DASHBOARD_PASSWORD === undefined && !values.DASHBOARD_OPEN) {
     throw new UsageError(
-      `WEB_LISTEN is ${JSON.stringify(host)}, which others can reach: set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it, or listen on 127.0.0.1.`,
+      `WEB_LISTEN is ${JSON.stringify(formatAddress(values.WEB_LISTEN))}, which others can reach: set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it, or listen on 127.0.0.1.`,
     );
   }
   return { host, port, password: values.DASHBOARD_PASSWORD, connectHint };

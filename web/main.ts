@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { messageOf } from '../shared/errors.js';
+import { messageOf, UsageError } from '../shared/errors.js';
 import type { Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
 import type { Store } from '../shared/store/store.js';
@@ -19,7 +19,7 @@ export interface RunningWeb {
 /** How long answers in flight may take when the web app stops, in milliseconds. */
 const drainMsMax = 5000;
 
-/** Starts the web app. Throws when it cannot listen, with what to do. */
+/** Starts the web app. Throws a `UsageError` when it cannot listen. */
 export async function startWeb(config: WebConfig, parts: { store: Store; recorder: Pick<Recorder, 'record'>; log: Log }): Promise<RunningWeb> {
   const app = createWebApp({ config, assets: await loadAssets(), ...parts });
   const handle = app.callback();
@@ -32,7 +32,7 @@ function listen(server: Server, { host, port }: WebConfig): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (cause: NodeJS.ErrnoException) => {
       const why = cause.code === 'EADDRINUSE' ? 'the port is in use. Stop the other process, or set WEB_LISTEN to a free port' : messageOf(cause);
-      reject(new Error(`Cannot listen on http://${host || '*'}:${port}: ${why}.`, { cause }));
+      reject(new UsageError(`Cannot listen on http://${host || '*'}:${port}: ${why}.`, { cause }));
     });
     server.listen({ port, ...(host !== '' && { host }) }, resolve);
   });

@@ -40,7 +40,7 @@ export function createWebMetrics({ storeUp }: { storeUp: () => Promise<boolean> 
     observe({ endpoint, status, durationMs }) {
       const labels = { endpoint: endpoint === '' ? unmatchedEndpoint : endpoint };
       requests.inc({ ...labels, status });
-      durations.observe(labels, durationMs / 1000);
+      if (durationMs !== null) durations.observe(labels, durationMs / 1000);
     },
     contentType: registry.contentType,
     text: () => registry.metrics(),

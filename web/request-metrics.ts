@@ -10,7 +10,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { TLSSocket } from 'node:tls';
 import type { Context, Middleware } from 'koa';
-import { splitNanoseconds, type RequestEvent } from '../shared/request-event.js';
+import { UsageError } from '../shared/errors.js';
+import { caddySource, splitNanoseconds, type RequestEvent } from '../shared/request-event.js';
 
 /** What `requestMetrics` needs; all but the recorder have a default. */
 export interface RequestMetricsOptions {
@@ -32,6 +33,7 @@ export const unmatchedEndpoint = 'unmatched';
  * should be none) goes to the app's `error` event.
  */
 export function requestMetrics({ recorder, source = 'app', monotonicNs = process.hrtime.bigint, nowMs = Date.now }: RequestMetricsOptions): Middleware {
+  if (source === caddySource) throw new UsageError('source is "caddy": it must be another name, because the edge has that one.');
   const wallNs = createWallClock(monotonicNs, nowMs);
   return (ctx, next) => {
     const startNs = monotonicNs();

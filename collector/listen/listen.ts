@@ -46,7 +46,7 @@ export async function listen(addresses: readonly ListenAddress[], options: Liste
 function explain(error: unknown): string {
   switch ((error as NodeJS.ErrnoException).code) {
     case 'EADDRINUSE': return 'the address is in use. Stop the other process, or set COLLECTOR_LISTEN to a free one.';
-    case 'EACCES': return 'this user may not. Set COLLECTOR_LISTEN to a port from 1024 on, or to a path that this user can write.';
+    case 'EACCES': return 'this user may not, or the folder of the path is missing. Set COLLECTOR_LISTEN to a port from 1024 on, or to a path in a folder that this user can write.';
     case 'EADDRNOTAVAIL': case 'ENOTFOUND': return 'this machine does not have that address. Set COLLECTOR_LISTEN to one that it has.';
     default: return messageOf(error);
   }

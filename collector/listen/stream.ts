@@ -54,7 +54,7 @@ export async function listenStream(address: Exclude<ListenAddress, { kind: 'udp'
     });
     // Reset, timed out or the like: 'close' follows.
     socket.on('error', (error) => { options.onError(messageOf(error)); });
-    socket.once('close', () => { void lines.end(); });
+    socket.once('close', () => { lines.end(); });
     return state;
   }
 }

@@ -10,6 +10,9 @@ import type { Listener, ListenOptions } from './listen.js';
 /** What is asked of the kernel for datagrams that wait, in bytes; it grants `net.core.rmem_max` at most. */
 const receiveBufferBytes = 8 * 2 ** 20;
 
+/** A stopping listener gives its peers so many turns of the event loop to pause. */
+const drainTurnsMax = 100;
+
 /** Listens on UDP, one line per datagram. Rejects with the system's error when that cannot be done. */
 export async function listenUdp(address: Extract<ListenAddress, { port: number }>, options: ListenOptions): Promise<Listener> {
   const socket = createSocket({ type: address.family === 6 ? 'udp6' : 'udp4', ipv6Only: address.family === 6 && address.host !== '', recvBufferSize: receiveBufferBytes });
@@ -23,7 +26,7 @@ export async function listenUdp(address: Extract<ListenAddress, { port: number }
     const lines = createLineSplitter(options.lineBytesMax, options);
     lines.write(datagram);
     if (datagram.at(-1) !== 0x0a) lines.write(Buffer.from('\n')); // the datagram's end is the line's end
-    void lines.end();
+    lines.end();
   });
   socket.bind({ port: address.port, ...(address.host === '' ? {} : { address: address.host }) });
   await once(socket, 'listening'); // rejects on 'error'
@@ -33,7 +36,8 @@ export async function listenUdp(address: Extract<ListenAddress, { port: number }
     lost: () => droppedByKernel(address.family, port),
     address: { ...address, port },
     async stop() {
-      for (let before = -1; before !== received;) {
+      // What has arrived is read; a peer that never pauses is left between two reads.
+      for (let before = -1, turns = 0; before !== received && turns < drainTurnsMax; turns += 1) {
         before = received;
         await turn();
         await turn();

@@ -8,7 +8,7 @@ import { fold, isComplete, type Fold } from './fold.js';
 import type { DashboardQuery } from './query.js';
 
 /** How many raw requests are read, at most, where rollups cannot answer (a filter by path). */
-const rawRequestsMax = 100_000;
+const rawRequestsMax = 20_000;
 /** A store that has not answered by then counts as down, in milliseconds. */
 const readMsMax = 10_000;
 

@@ -1,0 +1,37 @@
+import { readFileSync } from 'node:fs';
+import test from 'ava';
+import { freePorts } from '../test/ports.js';
+import { startProgram } from '../test/program.js';
+import { sendTcp } from '../test/sample.js';
+import { until } from '../test/until.js';
+
+interface LedgerPage {
+  readonly collectors: Readonly<Record<string, {
+    readonly received: number;
+    readonly accepted: number;
+    readonly rejected: Readonly<Record<string, number>>;
+    readonly time_of_arrival: number;
+    readonly duration_formats: Readonly<Record<string, { format: string; guessed: boolean }>>;
+    readonly rejected_examples: Readonly<Record<string, string>>;
+  }>>;
+}
+
+test('/ledger shows how durations are read, whose times are of arrival, and an example of what was rejected, without secrets', async (t) => {
+  const [tcp, http, web] = await freePorts(3) as [number, number, number];
+  const program = await startProgram(['start'], {
+    COLLECTOR_ID: 'edge', COLLECTOR_LISTEN: `tcp://127.0.0.1:${tcp}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`, COLLECTOR_TIME_ZONE: 'Europe/Berlin',
+  }, [`http://127.0.0.1:${http}/ready`, `http://127.0.0.1:${web}/health`]);
+  const lines = ['duration-formats', 'keys-removed'].map((name) => readFileSync(`collector/decode/fixtures/${name}/input.ndjson`, 'utf8'));
+  await sendTcp(tcp, Buffer.from(`${lines.join('')}GET /private?token=hunter2 HTTP/1.1\n{"Cookie":["hunter2"]}\n`), [1000]);
+  const page = await until('all lines are in the ledger', async () => {
+    const answer = await (await fetch(`http://127.0.0.1:${http}/ledger`)).json() as LedgerPage;
+    return answer.collectors['edge']!.received === 28 && answer;
+  });
+  const { accepted, rejected, time_of_arrival: timeOfArrival, duration_formats: formats, rejected_examples: examples } = page.collectors['edge']!;
+  t.deepEqual({ accepted, rejected, timeOfArrival }, { accepted: 26, rejected: { 'not-json': 1, 'not-caddy': 1 }, timeOfArrival: 4 });
+  t.deepEqual(formats['http.log.access.text'], { format: 'string', guessed: false });
+  t.deepEqual(formats['http.log.access.milli'], { format: 'ms', guessed: true });
+  t.deepEqual(examples, { 'not-json': 'GET /private?… HTTP/1.1', 'not-caddy': '{"Cookie":"…"}' });
+  t.regex(await (await fetch(`http://127.0.0.1:${http}/metrics`)).text(), /^caddy_log_sink_time_of_arrival_total 4$/m);
+  t.is(await program.stop(), 0);
+});
