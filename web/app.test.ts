@@ -137,13 +137,13 @@ test('the page shows the figures, refreshes itself, and keeps to a strict policy
   const { status, text, headers } = await get('/');
   t.is(status, 200);
   t.regex(headers.get('content-type') ?? '', /^text\/html/);
-  t.is(headers.get('content-security-policy'), "default-src 'none';style-src 'self';img-src 'self';form-action 'none';base-uri 'none';frame-ancestors 'none'");
+  t.is(headers.get('content-security-policy'), "default-src 'none';style-src 'self';img-src 'self';script-src 'self';connect-src 'self';form-action 'none';base-uri 'none';frame-ancestors 'none'");
   t.is(headers.get('strict-transport-security'), null);
-  t.is(headers.get('cache-control'), 'no-store');
-  t.true(text.includes('<meta http-equiv="refresh" content="5">'));
+  t.is(headers.get('cache-control'), 'private, no-cache');
+  t.true(text.includes('<noscript><meta http-equiv="refresh" content="5"></noscript>'));
   t.regex(text, /<title>[^<]* · Caddy Log Sink<\/title>/);
   for (const part of ['Status codes', 'Latest requests', 'id="latency"', 'Bad Gateway', '>shop<']) t.true(text.includes(part), part);
-  t.notRegex(text, /<script|style="|undefined|NaN/);
+  t.notRegex(text, /<script>|style="|undefined|NaN/);
   const [, stylesheet = ''] = /<link rel="stylesheet" href="([^"]*)">/.exec(text) ?? [];
   const style = await get(stylesheet);
   t.is(style.status, 200);
@@ -151,6 +151,46 @@ test('the page shows the figures, refreshes itself, and keeps to a strict policy
   t.is(style.headers.get('content-type'), 'text/css; charset=utf-8');
   t.true((await get('/?refresh=60')).text.includes('content="60"'));
   for (const query of ['refresh=off', 'from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z']) t.notRegex((await get(`/?${query}`)).text, /http-equiv="refresh"/);
+});
+
+test('what a client has already is answered with 304, for the page as long as only the clock has moved on.', async (t) => {
+  const { get, recorder } = await start(t, { requests: traffic });
+  for (const path of ['/?from=now-7d', '/api/summary?source=caddy&from=now-7d', '/api/series.csv?source=caddy&from=now-7d', '/chart/latency.svg?source=caddy&from=now-7d']) {
+    const polled = { 'X-Poll': '1' };
+    const { headers } = await get(path, { headers: polled });
+    const etag = headers.get('etag') ?? '';
+    t.regex(etag, /^W\/"[\w-]{22}"$/, path);
+    t.is(headers.get('cache-control'), 'private, no-cache');
+    await recorder.flush();
+    const again = await get(path, { headers: { ...polled, 'If-None-Match': etag, 'Cache-Control': 'max-age=0' } });
+    t.is(again.status, 304, path);
+    t.is(again.text, '');
+    t.is(again.headers.get('etag'), etag);
+    const head = await get(path, { method: 'HEAD', headers: polled });
+    t.like({ status: head.status, etag: head.headers.get('etag'), text: head.text }, { status: 200, etag, text: '' });
+    recorder.record(event({ timeMs: Date.now(), status: 500 }));
+    await recorder.flush();
+    t.is((await get(path, { headers: { ...polled, 'If-None-Match': etag } })).status, 200, 'something has changed');
+  }
+  t.is((await get('/health')).headers.get('cache-control'), 'no-store');
+  t.is((await get('/nothing')).headers.get('cache-control'), 'no-store');
+});
+
+test('the polls of an open page are measured, but are no traffic of their own.', async (t) => {
+  const { get, json, recorder } = await start(t, { requests: traffic });
+  await get('/', { headers: { 'X-Poll': '1' } });
+  await get('/api/ping');
+  await recorder.flush();
+  t.is((await json('/api/requests?source=app') as unknown[]).length, 1);
+  t.true((await get('/metrics')).text.includes('caddy_log_sink_web_requests_total{endpoint="/",status="200"} 1'));
+});
+
+test('answers are compressed for those who ask.', async (t) => {
+  const { get } = await start(t, { requests: traffic });
+  const { headers, text } = await get('/', { headers: { 'accept-encoding': 'br' } });
+  t.is(headers.get('content-encoding'), 'br');
+  t.regex(headers.get('vary') ?? '', /Accept-Encoding/i);
+  t.true(text.endsWith('</html>'));
 });
 
 test('a page without requests of Caddy says how to connect it.', async (t) => {

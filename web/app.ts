@@ -1,6 +1,8 @@
 /** The web app, put together from its parts; no sockets here. */
+import { createHash } from 'node:crypto';
 import Router from '@koa/router';
 import Koa, { type Context, type Middleware } from 'koa';
+import compress from 'koa-compress';
 import helmet from 'koa-helmet';
 import { messageOf, StoreError } from '../shared/errors.js';
 import type { Log } from '../shared/log.js';
@@ -43,15 +45,10 @@ export function createWebApp({ config, store, recorder, log, assets, now = Date.
   app.on('error', (error: NodeJS.ErrnoException) => {
     if (!isClientGone(error)) log.error(`Cannot finish an answer: ${messageOf(error)}`);
   });
-  app.use(requestMetrics({
-    recorder: {
-      record(event) {
-        metrics.observe(event);
-        return recorder.record(event);
-      },
-    },
-  }));
+  app.use(measured({ metrics, recorder }));
+  app.use(compress({ zstd: false }));
   app.use(securityHeaders());
+  app.use(revalidation());
   app.use(renderViews());
   app.use(answerErrors({ log, assets }));
   app.use(requirePassword(config.password));
@@ -59,6 +56,32 @@ export function createWebApp({ config, store, recorder, log, assets, now = Date.
   app.use(router.routes());
   app.use(router.allowedMethods());
   return app;
+}
+
+/**
+ * Measures requests, and records all but the polls of an open page: they would be new requests to show, so that no poll could
+ * ever be told that nothing has changed.
+ */
+function measured({ metrics, recorder }: { metrics: ReturnType<typeof createWebMetrics>; recorder: Pick<Recorder, 'record'> }): Middleware {
+  const every = requestMetrics({
+    recorder: {
+      record(event) {
+        metrics.observe(event);
+        return recorder.record(event);
+      },
+    },
+  });
+  const poll = requestMetrics({
+    recorder: {
+      record(event) {
+        metrics.observe(event);
+        return true;
+      },
+    },
+  });
+  return async (ctx, next) => {
+    await (ctx.get('X-Poll') === '' ? every : poll)(ctx, next);
+  };
 }
 
 interface RouteParts {
@@ -76,7 +99,14 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
     const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now() }), readLatest(store, query, latestOnPage)]);
-    await ctx.render('dashboard', { assets, view: dashboardView({ query, traffic, latest, nowMs: now(), connectHint }) });
+    const view = dashboardView({ query, traffic, latest, nowMs: now(), connectHint });
+    // Over what the page says, so that a page that has not changed need not be rendered.
+    const etag = etagOf(JSON.stringify([assets.stylesheet.url, assets.script.url, view]));
+    ctx.set('ETag', etag);
+    ctx.set('Cache-Control', revalidate);
+    ctx.status = 200;
+    if (ctx.fresh) ctx.status = 304;
+    else await ctx.render('dashboard', { assets, view, etag });
   });
 
   router.get('/api/ping', (ctx) => {
@@ -116,7 +146,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
     });
   }
 
-  for (const asset of [assets.stylesheet, assets.icon]) router.get(asset.url, serveAsset(asset));
+  for (const asset of [assets.stylesheet, assets.icon, assets.script]) router.get(asset.url, serveAsset(asset));
 
   router.get('/health', (ctx) => {
     ctx.body = { status: 'ok' };
@@ -156,8 +186,27 @@ function serveAsset({ body, type }: Asset): Middleware {
   };
 }
 
+/** May be kept, by the browser alone, and has to be asked for again with its ETag. */
+const revalidate = 'private, no-cache';
+
+/** Gives what the API and the charts answer with an ETag over its body; a client that has it already is told so with 304. */
+function revalidation(): Middleware {
+  return async (ctx, next) => {
+    await next();
+    if (ctx.status !== 200 || !/^\/(?:api|chart)\//.test(ctx.path)) return;
+    ctx.set('Cache-Control', revalidate);
+    ctx.set('ETag', etagOf(typeof ctx.body === 'string' ? ctx.body : JSON.stringify(ctx.body)));
+    if (ctx.fresh) ctx.status = 304;
+  };
+}
+
+/** Weak, since the same content may be sent compressed in several ways. */
+function etagOf(content: string): string {
+  return `W/"${createHash('sha256').update(content).digest('base64url').slice(0, 22)}"`;
+}
+
 /**
- * A strict policy: one style sheet, one icon, no script, no form. The page may be served over plain HTTP, so nothing here makes
+ * A strict policy: one style sheet, one icon, one script that asks for this page again, no form. The page may be served over plain HTTP, so nothing here makes
  * browsers insist on HTTPS; a proxy in front can.
  */
 function securityHeaders(): Middleware {
@@ -168,6 +217,8 @@ function securityHeaders(): Middleware {
         'default-src': ["'none'"],
         'style-src': ["'self'"],
         'img-src': ["'self'"],
+        'script-src': ["'self'"],
+        'connect-src': ["'self'"],
         'form-action': ["'none'"],
         'base-uri': ["'none'"],
         'frame-ancestors': ["'none'"],

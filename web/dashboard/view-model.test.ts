@@ -83,7 +83,7 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
   t.like(sources[0]?.statuses[1], { status: '502', reason: 'Bad Gateway', class: 'status-5xx', count: '2', share: '1.3\u00a0%' });
   t.like(table.rows.at(-1), { iso: '2026-11-23T20:00:00Z', text: '23\u00a0Nov 20:00', cells: ['32', '2', '10\u00a0ms', '10\u00a0ms', '10\u00a0ms', '–', '–', '–', '–', '–', '–', '–'] });
   t.like(latest.at(-1), { text: '19:59:30.000', duration: '1.23\u00a0s', endpoint: '/users/:id', uri: { text: '/users/7?q=1', href: '/?path=%2Fusers%2F7' } });
-  t.is(collectors[0]?.silent, 'last report 90\u00a0s ago');
+  t.is(collectors[0]?.silent, 'no report since 19:59:00');
   t.like(collectors[0]?.figures.find(({ name }) => name === 'Rejected'), { value: '10', note: 'not-json 6, too-long 4', alarm: false });
   t.like(collectors[0]?.figures.find(({ name }) => name === 'Spooled'), { value: '3', alarm: true });
   t.deepEqual(charts.map(({ svgHref }) => svgHref), ['/chart/latency.svg', '/chart/requests.svg']);

@@ -149,7 +149,7 @@ function rangeView(query: DashboardQuery, aligned: TimeRange, nowMs: number) {
   const text = (timeMs: number): string => (sameDay ? '' : `${day(timeMs)}${new Date(timeMs).getUTCFullYear() === new Date(nowMs).getUTCFullYear() ? '' : ` ${new Date(timeMs).getUTCFullYear()}`} `) + clock(timeMs);
   return {
     from: { iso: isoTime(aligned.fromMs), text: text(query.fromMs) },
-    to: { iso: isoTime(aligned.toMs), text: live ? `${text(toMs)}:${String(new Date(toMs).getUTCSeconds()).padStart(2, '0')}` : text(toMs) },
+    to: { iso: isoTime(aligned.toMs), text: text(toMs) },
   };
 }
 
@@ -232,9 +232,9 @@ function ledgerView(ledgers: readonly LedgerSnapshot[], nowMs: number) {
     const figure = (name: string, value: number, note: string, alarm = false) => ({ name, value: count(value), note, alarm: alarm && value > 0 });
     return {
       collector: printable(ledger.collector, 40),
-      silent: nowMs - ledger.timeMs > reportSilenceMsMax ? `last report ${ago(nowMs - ledger.timeMs)} ago` : undefined,
+      silent: nowMs - ledger.timeMs > reportSilenceMsMax ? `no report since ${moment(ledger.timeMs, nowMs)}` : undefined,
       figures: [
-        { name: 'Last line', value: ledger.lastLineMs === null ? 'none' : ago(nowMs - ledger.lastLineMs), note: ledger.lastLineMs === null ? 'since it started' : 'ago', alarm: false },
+        { name: 'Last line', value: ledger.lastLineMs === null ? 'none' : moment(ledger.lastLineMs, nowMs), note: ledger.lastLineMs === null ? 'since it started' : 'UTC', alarm: false },
         figure('Received', ledger.received, 'lines since it started'),
         figure('Accepted', ledger.accepted, 'requests'),
         figure('Runtime', ledger.runtime, 'Caddy’s other logs'),
@@ -337,11 +337,9 @@ function rate(requests: number, { fromMs, toMs }: TimeRange): string {
   return `${number(perSecond * 3600, 1)}${nbsp}req/h`;
 }
 
-function ago(durationMs: number): string {
-  const seconds = Math.max(0, Math.round(durationMs / 1000));
-  if (seconds < 120) return `${seconds}${nbsp}s`;
-  if (seconds < 7200) return `${Math.round(seconds / 60)}${nbsp}min`;
-  return seconds < 172_800 ? `${Math.round(seconds / 3600)}${nbsp}h` : `${Math.round(seconds / 86_400)}${nbsp}d`;
+/** A time that has passed, to the second, with its day where that is not today. (`3 s ago` would make every answer a new one.) */
+function moment(timeMs: number, nowMs: number): string {
+  return `${day(timeMs) === day(nowMs) ? '' : `${day(timeMs)}${nbsp}`}${new Date(timeMs).toISOString().slice(11, 19)}`;
 }
 
 /** `10-second`, `1-minute`, … */
