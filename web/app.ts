@@ -98,7 +98,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
-    const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now() }), readLatest(store, query, latestOnPage)]);
+    const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now(), withPrevious: true }), readLatest(store, query, latestOnPage)]);
     const view = dashboardView({ query, traffic, latest, nowMs: now(), connectHint });
     // Over what the page says, so that a page that has not changed need not be rendered.
     const etag = etagOf(JSON.stringify([assets.stylesheet.url, assets.script.url, view]));

@@ -5,6 +5,7 @@ import { caddySource, rfc3339, type RequestEvent } from '../../shared/request-ev
 import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot, TimeRange } from '../../shared/store/store.js';
 import { sumOf, type Figures, type WindowFigures } from './fold.js';
+import { errorShares, judge, judgedRequestsMin, type State, type Verdict } from './judge.js';
 import { defaults, type DashboardQuery, type Parameter } from './query.js';
 import type { Traffic } from './read.js';
 
@@ -17,24 +18,26 @@ export interface DashboardData {
   readonly connectHint: readonly string[];
 }
 
-/** Nothing is judged on fewer requests. */
-const judgedRequestsMin = 120;
 /** The p99 of fewer requests says little: it is left out. */
 const p99RequestsMin = 100;
-/** Shares of 5xx above which the site is troubled, and failing. */
-const errorShares = { troubled: 0.02, failing: 0.05 } as const;
+/** Latencies that rise by more than this share, and shares of errors that rise by more than `risenPoints`, are marked. */
+const risenShare = 0.25;
+const risenPoints = 0.005;
 
 const ranges = [['15m', '15 min'], ['1h', '1 h'], ['6h', '6 h'], ['24h', '24 h'], ['7d', '7 d'], ['30d', '30 d']] as const;
 const refreshes = [['off', 'off'], ['5', '5 s'], ['15', '15 s'], ['60', '60 s']] as const;
 const filters: readonly Parameter[] = ['source', 'host', 'method', 'status', 'path'];
 /** A collector reports every few seconds: one that is silent for this long has stopped or is cut off. */
 const reportSilenceMsMax = 60_000;
+const ticksPerWindow = 6;
 const none = '–';
 const nbsp = '\u00a0';
 
-/** Makes the view of the dashboard. */
-export function dashboardView({ query, traffic, latest, nowMs, connectHint }: DashboardData) {
-  const status = statusOf(traffic);
+/** Makes the view of the dashboard. Its clock ticks in parts of a window, so that a page on which nothing happens stays the same. */
+export function dashboardView({ query, traffic, latest, nowMs: exactMs, connectHint }: DashboardData) {
+  const tickMs = traffic.stepMs / ticksPerWindow;
+  const nowMs = Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs);
+  const status = statusOf(traffic, nowMs);
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
   return {
@@ -124,22 +127,56 @@ function chartOf({ range, stepMs, windows, sources }: Traffic, { valueOf, ...spe
 }
 
 interface Status {
-  readonly state: 'well' | 'troubled' | 'failing' | 'quiet';
+  readonly state: State | 'quiet';
   readonly word: string;
   readonly detail: string;
+  /** What else is not well. */
+  readonly more: readonly string[];
   readonly title: string;
 }
 
-/** The sentence at the top: about the edge, or, where no edge is seen, about the first app. */
-function statusOf({ sources, range }: Traffic): Status {
+/** The sentence at the top: the gravest that is found of any source, or how the edge does (the first app, where no edge is seen). */
+function statusOf({ sources, windows, range, stepMs, previous }: Traffic, nowMs: number): Status {
   const [first] = sources;
-  if (first === undefined) return { state: 'quiet', word: 'Quiet', detail: 'no requests in this range', title: 'Quiet' };
-  const [source, figures] = first;
-  const share = figures.errors / figures.requests;
-  const state = figures.requests < judgedRequestsMin ? 'quiet' : share > errorShares.failing ? 'failing' : share > errorShares.troubled ? 'troubled' : 'well';
-  const word = { well: 'All well', troubled: 'Errors are up', failing: 'Failing', quiet: 'Too little traffic to judge' }[state];
-  const facts = [rate(figures.requests, range), `p95 ${duration(figures.latencyMs.p95)}`, `${percent(share)} errors`];
-  return { state, word, detail: `${facts.join(', ')} at ${source === caddySource ? 'the edge' : printable(source, 60)}`, title: `${word}: ${facts.join(', ')}` };
+  if (first === undefined) return { state: 'quiet', word: 'Quiet', detail: 'no requests in this range', more: [], title: 'Quiet' };
+  const [firstSource, figures] = first;
+  const facts = [
+    rate(figures.requests, elapsed(range, nowMs)),
+    ...(figures.latencyMs.p95 === null ? [] : [`p95 ${duration(figures.latencyMs.p95)}`]),
+    `${percent(figures.errors / figures.requests)} errors`,
+  ].join(', ');
+  const liveMs = nowMs < range.toMs + stepMs ? nowMs : undefined;
+  const verdicts = [...sources.keys()].map((source) => ({
+    source,
+    verdict: judge(windows.filter((window) => window.source === source), { stepMs, previous: previous?.get(source), liveMs }),
+  }));
+  const found = verdicts.flatMap(({ source, verdict }) => findingOf(source, verdict, nowMs) ?? []);
+  const [worst, ...rest] = [...found.filter(({ state }) => state === 'failing'), ...found.filter(({ state }) => state === 'troubled')];
+  if (worst !== undefined) {
+    return { state: worst.state, word: worst.word, detail: worst.detail, more: rest.map(({ word, detail }) => `${word} ${detail}`), title: `${worst.word} ${worst.detail}` };
+  }
+  const judged = verdicts.some(({ verdict }) => verdict.kind !== 'unjudged');
+  const word = judged ? 'All well' : 'Too little traffic to judge';
+  return { state: judged ? 'well' : 'quiet', word: `${word}:`, detail: `${facts} at ${placeOf(firstSource)}`, more: [], title: `${word}: ${facts}` };
+}
+
+function findingOf(source: string, verdict: Verdict, nowMs: number): { state: State; word: string; detail: string } | undefined {
+  switch (verdict.kind) {
+    case 'errors': return { state: verdict.state, word: `5xx rose to ${percent(verdict.share)}`, detail: `at ${moment(verdict.sinceMs, nowMs).slice(0, -3)} UTC at ${placeOf(source)}` };
+    case 'slow': return { state: verdict.state, word: `p95 rose to ${duration(verdict.p95Ms)}`, detail: `at ${moment(verdict.sinceMs, nowMs).slice(0, -3)} UTC at ${placeOf(source)}; the period before it was ${duration(verdict.usualMs)}` };
+    case 'silent': return { state: verdict.state, word: `No requests from ${printable(source, 60)}`, detail: `since ${moment(verdict.sinceMs, nowMs)} UTC` };
+    case 'well':
+    case 'unjudged': return undefined;
+  }
+}
+
+function placeOf(source: string): string {
+  return source === caddySource ? 'the edge' : printable(source, 60);
+}
+
+/** The range up to now, where it reaches beyond: its last window is still open. */
+function elapsed({ fromMs, toMs }: TimeRange, nowMs: number): TimeRange {
+  return { fromMs, toMs: Math.min(toMs, nowMs) };
 }
 
 function rangeView(query: DashboardQuery, aligned: TimeRange, nowMs: number) {
@@ -153,27 +190,71 @@ function rangeView(query: DashboardQuery, aligned: TimeRange, nowMs: number) {
   };
 }
 
-function sourceView(source: string, index: number, { sources, range, ...traffic }: Traffic, nowMs: number, link: Link) {
+function sourceView(source: string, index: number, { sources, range, previous: before }: Traffic, nowMs: number, link: Link) {
   const figures = sources.get(source)!;
-  const { latencyMs, requests, errors } = figures;
-  const lastMs = traffic.windows.findLast((window) => window.source === source)?.timeMs ?? range.fromMs;
+  const { latencyMs, requests, errors, clientErrors } = figures;
+  const previous = before?.get(source);
+  const soFar = elapsed(range, nowMs);
+  const perMs = (sum: number, { fromMs, toMs }: TimeRange): number => sum / (toMs - fromMs);
+  const judged = requests >= judgedRequestsMin && previous !== undefined && previous.requests >= judgedRequestsMin;
+  // Sums are compared by the time that they took, since the period before has ended and this one may not.
+  const sumChange = (sum: number, sumBefore: number | undefined): Change | undefined => changeOf(perMs(sum, soFar), sumBefore === undefined ? undefined : perMs(sumBefore, range), false);
+  const latency = (name: string, value: number | null, valueBefore: number | null | undefined, note?: string) => ({ name, value: duration(value), change: changeOf(value, valueBefore, judged), note });
+  const share = (name: string, part: number, partBefore: number | undefined, alarm: boolean) => ({
+    name, value: percent(part / requests), note: count(part), alarm,
+    change: pointsOf(part / requests, previous === undefined || partBefore === undefined ? undefined : partBefore / previous.requests, judged),
+  });
+  const p99Before = previous === undefined ? null : p99(previous);
   return {
     source: printable(source, 60),
     role: source === caddySource ? 'at the edge' : 'inside the app',
     class: seriesClass(index),
     href: link({ source }),
-    silent: nowMs < range.toMs + traffic.stepMs && nowMs - lastMs > 2 * traffic.stepMs + 60_000 ? `no requests since ${clockOrDay(lastMs + traffic.stepMs)}` : undefined,
     figures: [
-      { name: 'Requests', value: count(requests), note: rate(requests, range) },
-      { name: 'Errors (5xx)', value: percent(errors / requests), note: count(errors), alarm: requests >= judgedRequestsMin && errors / requests > errorShares.troubled },
-      { name: 'Mean', value: duration(latencyMs.mean), note: latencyMs.max === null ? 'no latency' : `max ${duration(latencyMs.max)}` },
-      { name: 'p50', value: duration(latencyMs.p50) },
-      { name: 'p95', value: duration(latencyMs.p95) },
-      { name: 'p99', value: duration(p99(figures)), note: requests < p99RequestsMin ? `from ${p99RequestsMin} requests` : undefined },
-      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(figures.bytes / requests)} each` },
+      { name: 'Requests', value: count(requests), change: sumChange(requests, previous?.requests) },
+      { name: 'Rate', value: rate(requests, soFar) },
+      share('5xx', errors, previous?.errors, requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter),
+      share('4xx', clientErrors, previous?.clientErrors, false),
+      latency('Mean', latencyMs.mean, previous?.latencyMs.mean, latencyMs.max === null ? 'no latency' : `max ${duration(latencyMs.max)}`),
+      latency('p50', latencyMs.p50, previous?.latencyMs.p50),
+      latency('p95', latencyMs.p95, previous?.latencyMs.p95),
+      latency('p99', p99(figures), p99Before, requests < p99RequestsMin ? `from ${p99RequestsMin} requests` : undefined),
+      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(figures.bytes / requests)} each`, change: sumChange(figures.bytes, previous?.bytes) },
     ],
     statuses: statusesView(figures, link, source),
   };
+}
+
+/** How a figure differs from the same of the previous period. */
+interface Change {
+  /** `+12 %` */
+  readonly text: string;
+  /** `up 12 % on the previous period`, for those who do not see the sign. */
+  readonly words: string;
+  /** Whether it is a rise of something that should not rise. */
+  readonly worse: boolean;
+}
+
+/** The change of a value by its share; `undefined` where there is nothing to compare with. */
+function changeOf(value: number | null, before: number | null | undefined, judged: boolean): Change | undefined {
+  if (value === null || before === null || before === undefined || before === 0) return undefined;
+  const share = value / before - 1;
+  const size = share >= 9.995 ? `${number(value / before, 0)} times` : `${number(Math.abs(share) * 100, Math.abs(share) < 0.0995 ? 1 : 0)}${nbsp}%`;
+  return changeText(share, share >= 9.995 ? `×${nbsp}${number(value / before, 0)}` : size, size, judged && share > risenShare);
+}
+
+/** The change of a share in percentage points. */
+function pointsOf(share: number, before: number | undefined, judged: boolean): Change | undefined {
+  if (before === undefined) return undefined;
+  const points = share - before;
+  const size = number(Math.abs(points) * 100, 1);
+  return changeText(size === '0' ? 0 : points, `${size}${nbsp}pp`, `${size} percentage points`, judged && points > risenPoints);
+}
+
+function changeText(change: number, text: string, size: string, worse: boolean): Change {
+  if (change === 0 || /^0\D/.test(text)) return { text: '±0', words: 'as in the previous period', worse: false };
+  const sign = text.startsWith('×') ? '' : change > 0 ? '+' : '−';
+  return { text: sign + text, words: `${change > 0 ? 'up' : 'down'} ${size} on the previous period`, worse };
 }
 
 function statusesView({ requests, statuses }: Figures, link: Link, source: string) {
