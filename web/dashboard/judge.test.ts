@@ -41,7 +41,7 @@ test('a state is left at half of what it was entered at', (t) => {
 
 test('a source is slow when its p95 is over twice that of the previous period', (t) => {
   const previous = windowsOf([{ requests: 200, durationMs: 10 }]).sources.get('caddy')!;
-  const slow = { requests: 200, durationMs: 25 };
+  const slow = { requests: 600, durationMs: 25 };
   t.like(verdict([{ requests: 200 }, slow], { previous }), { kind: 'slow', state: 'troubled', sinceMs: stepMs });
   t.deepEqual(verdict([{ requests: 200, durationMs: 19 }], { previous }), { kind: 'well' });
   t.deepEqual(verdict([slow]), { kind: 'well' }, 'without a previous period nothing is slow');

@@ -22,6 +22,8 @@ export type Verdict =
 
 /** Nothing is judged on fewer requests. */
 export const judgedRequestsMin = 120;
+/** A p95 of so few requests would rise and fall by chance: it is judged on this many, or on all that there are. */
+const judgedLatenciesMin = 600;
 /** Shares of 5xx above which a source gets into a state, and below which it leaves it. */
 export const errorShares = { failing: { enter: 0.05, leave: 0.025 }, troubled: { enter: 0.02, leave: 0.01 } } as const;
 /** The same for the p95, in multiples of the previous period's. */
@@ -42,20 +44,22 @@ export interface JudgedRange {
 
 /** Judges one source by its windows, in order of time. Of several findings the gravest one is given. */
 export function judge(windows: readonly WindowFigures[], { stepMs, previous, liveMs }: JudgedRange): Verdict {
-  const blocks = blocksOf(windows);
+  const requests = windows.reduce((sum, window) => sum + window.requests, 0);
+  const blocks = blocksOf(windows, judgedRequestsMin);
   const last = blocks.at(-1);
   if (last === undefined) return { kind: 'unjudged' };
   const failingSinceMs = sinceOf(blocks, errorShare, errorShares.failing);
   if (failingSinceMs !== undefined) return { kind: 'errors', state: 'failing', sinceMs: failingSinceMs, share: errorShare(last) };
-  const silentSinceMs = silentSince(windows, stepMs, liveMs);
+  const silentSinceMs = silentSince(windows, requests, stepMs, liveMs);
   if (silentSinceMs !== undefined) return { kind: 'silent', state: 'failing', sinceMs: silentSinceMs };
   const troubledSinceMs = sinceOf(blocks, errorShare, errorShares.troubled);
   if (troubledSinceMs !== undefined) return { kind: 'errors', state: 'troubled', sinceMs: troubledSinceMs, share: errorShare(last) };
   const usualMs = previous === undefined || previous.requests < judgedRequestsMin ? null : previous.latencyMs.p95;
   if (usualMs !== null && usualMs > 0) {
     const slowness = ({ histogram }: Block): number => (histogram.quantile(0.95) ?? 0) / usualMs;
-    const slowSinceMs = sinceOf(blocks, slowness, slowFactors);
-    if (slowSinceMs !== undefined) return { kind: 'slow', state: 'troubled', sinceMs: slowSinceMs, p95Ms: slowness(last) * usualMs, usualMs };
+    const longer = blocksOf(windows, Math.min(judgedLatenciesMin, requests));
+    const slowSinceMs = sinceOf(longer, slowness, slowFactors);
+    if (slowSinceMs !== undefined) return { kind: 'slow', state: 'troubled', sinceMs: slowSinceMs, p95Ms: slowness(longer.at(-1)!) * usualMs, usualMs };
   }
   return { kind: 'well' };
 }
@@ -69,18 +73,18 @@ interface Block {
   readonly histogram: Histogram;
 }
 
-function blocksOf(windows: readonly WindowFigures[]): Block[] {
+function blocksOf(windows: readonly WindowFigures[], requestsMin: number): Block[] {
   const blocks: Block[] = [];
   windows.forEach(({ timeMs }, end) => {
     let requests = 0;
     let errors = 0;
     const histogram = new Histogram();
-    for (let at = end; at >= 0 && requests < judgedRequestsMin; at -= 1) {
+    for (let at = end; at >= 0 && requests < requestsMin; at -= 1) {
       requests += windows[at]!.requests;
       errors += windows[at]!.errors;
       histogram.merge(windows[at]!.histogram);
     }
-    if (requests >= judgedRequestsMin) blocks.push({ timeMs, requests, errors, histogram });
+    if (requests >= requestsMin) blocks.push({ timeMs, requests, errors, histogram });
   });
   return blocks;
 }
@@ -101,12 +105,11 @@ function sinceOf(blocks: readonly Block[], valueOf: (block: Block) => number, { 
 }
 
 /** The end of the last window with a request, where that is too long ago. */
-function silentSince(windows: readonly WindowFigures[], stepMs: number, liveMs: number | undefined): number | undefined {
+function silentSince(windows: readonly WindowFigures[], requests: number, stepMs: number, liveMs: number | undefined): number | undefined {
   const first = windows[0];
   const last = windows.at(-1);
   if (liveMs === undefined || first === undefined || last === undefined) return undefined;
   const endMs = last.timeMs + stepMs;
-  const requests = windows.reduce((sum, window) => sum + window.requests, 0);
   const distanceMs = (endMs - first.timeMs) / requests;
   return liveMs - endMs > Math.max(silenceMsMin, silenceDistancesMin * distanceMs) ? endMs : undefined;
 }
