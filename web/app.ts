@@ -7,14 +7,16 @@ import helmet from 'koa-helmet';
 import { messageOf, StoreError } from '../shared/errors.js';
 import type { Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
+import { caddySource } from '../shared/request-event.js';
 import type { Store } from '../shared/store/store.js';
-import { lineChartDocument } from './chart/line-chart.js';
+import { timeChartDocument } from './chart/time-chart.js';
 import type { WebConfig } from './config.js';
 import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer } from './dashboard/answers.js';
+import { chartKinds, chartOf, chartRow } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
 import { pingStore, readLatest, readLedgers, readTraffic } from './dashboard/read.js';
-import { charts, dashboardView } from './dashboard/view-model.js';
+import { dashboardView } from './dashboard/view-model.js';
 import { createWebMetrics } from './metrics.js';
 import { isAuthorised } from './password.js';
 import { renderViews, type Asset, type Assets } from './render.js';
@@ -137,12 +139,28 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
     answerRows(ctx, '.csv', (await readLedgers(store, queryOf(ctx))).map(ledgerCsvRow), ledgerColumns);
   });
 
-  for (const [name, chartOf] of Object.entries(charts)) {
-    router.get(`/chart/${name}.svg`, async (ctx) => {
-      const chart = chartOf(await readTraffic(store, queryOf(ctx), { nowMs: now() }), now());
+  for (const kind of chartKinds) {
+    const rowsOf = async (query: DashboardQuery): Promise<ReturnType<typeof chartRow>[]> => {
+      const { windows, stepMs } = await readTraffic(store, query, { nowMs: now() });
+      return windows.map((window) => chartRow(kind, window, { stepMs, nowMs: now() }));
+    };
+
+    // Of the source that is asked for, or else of the first one.
+    router.get(`/chart/${kind.name}.svg`, async (ctx) => {
+      const query = queryOf(ctx);
+      const traffic = await readTraffic(store, query, { nowMs: now() });
+      const source = query.filter.source ?? traffic.sources.keys().next().value ?? caddySource;
       ctx.set('Content-Security-Policy', `default-src 'none'; style-src ${assets.styleHash}`);
       ctx.type = 'image/svg+xml';
-      ctx.body = lineChartDocument(chart, assets.stylesheet.body);
+      ctx.body = timeChartDocument(chartOf(kind, source, traffic, { id: kind.name, nowMs: now() }), assets.stylesheet.body);
+    });
+
+    router.get(`/chart/${kind.name}.csv`, async (ctx) => {
+      answerRows(ctx, '.csv', await rowsOf(queryOf(ctx)), ['time', 'source', ...kind.series.map(({ label }) => label)]);
+    });
+
+    router.get(`/chart/${kind.name}.json`, async (ctx) => {
+      ctx.body = await rowsOf(queryOf(ctx));
     });
   }
 

@@ -4,9 +4,10 @@ import type { RequestEvent } from '../../shared/request-event.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { fold, isComplete } from './fold.js';
+import { printable } from './format.js';
 import { parseQuery } from './query.js';
 import { rollUp, type Traffic } from './read.js';
-import { dashboardView, printable } from './view-model.js';
+import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
@@ -85,7 +86,7 @@ test('links keep the other parameters, and a chip takes its filter away', (t) =>
 });
 
 test('figures, codes, tables and the ledger are formatted for reading', (t) => {
-  const { sources, table, latest, ledger: collectors, charts } = view([...many(150, { size: 1234 }), ...many(2, { status: 502 }), event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 })], {
+  const { sources, tables, latest, ledger: collectors, charts } = view([...many(150, { size: 1234 }), ...many(2, { status: 502 }), event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 })], {
     ledgers: [ledger({ timeMs: nowMs - 90_000, received: 50_100, rejected: { 'not-json': 6, 'too-long': 4 }, spooled: 3, lastLineMs: nowMs - 1500 })],
   });
   t.deepEqual(sources[0]?.figures.map((figure) => [figure.name, figure.value, 'note' in figure ? figure.note : undefined]), [
@@ -100,12 +101,12 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
     ['Sent', '185\u00a0kB', '1.2\u00a0kB each'],
   ]);
   t.like(sources[0]?.statuses[1], { status: '502', reason: 'Bad Gateway', class: 'status-5xx', count: '2', share: '1.3\u00a0%' });
-  t.like(table.rows.at(-1), { iso: '2026-11-23T20:00:00Z', text: '23\u00a0Nov 20:00', cells: ['32', '2', '10\u00a0ms', '10\u00a0ms', '10\u00a0ms', '–', '–', '–', '–', '–', '–', '–'] });
+  t.like(tables[0]?.rows.at(-1), { iso: '2026-11-23T20:00:00Z', text: '23\u00a0Nov 20:00', cells: ['32', '30', '0', '0', '2', '6.3\u00a0%', '10\u00a0ms', '10\u00a0ms', '10\u00a0ms', '–', '37\u00a0kB'] });
   t.like(latest.at(-1), { text: '19:59:30.000', duration: '1.23\u00a0s', endpoint: '/users/:id', uri: { text: '/users/7?q=1', href: '/?path=%2Fusers%2F7' } });
   t.is(collectors[0]?.silent, 'no report since 19:59:00');
   t.like(collectors[0]?.figures.find(({ name }) => name === 'Rejected'), { value: '10', note: 'not-json 6, too-long 4', alarm: false });
   t.like(collectors[0]?.figures.find(({ name }) => name === 'Spooled'), { value: '3', alarm: true });
-  t.deepEqual(charts.map(({ svgHref }) => svgHref), ['/chart/latency.svg', '/chart/requests.svg']);
+  t.deepEqual(charts.map(({ name, panels }) => [name, panels.map(({ links }) => links[0]?.href)]), ['requests', 'latency', 'errors', 'bytes'].map((name) => [name, [`/chart/${name}.svg?source=caddy`, `/chart/${name}.svg?source=app`]]));
 });
 
 test('every range and any figures give a view without NaN', (t) => {
