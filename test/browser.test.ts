@@ -5,14 +5,14 @@ import type { ExecutionContext } from 'ava';
 import type { Page } from 'playwright-core';
 import { startChromium, testWithChromium } from './chromium.js';
 import { freePorts } from './ports.js';
-import { startProgram, temporaryFolder } from './program.js';
+import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { readSample, sendTcp } from './sample.js';
 import { until } from './until.js';
 
 const sample = readSample();
 
 testWithChromium('the page tells how to connect Caddy, and shows the traffic by itself when it comes, without JavaScript', async (t) => {
-  await withPage(t, { width: 1280 }, async ({ page, port, url }) => {
+  await withPage(t, { width: 1280, javaScript: false }, async ({ page, port, url }) => {
     await page.goto(`${url}/?refresh=1`);
     t.true((await page.locator('pre').innerText()).includes(`output net tcp/127.0.0.1:${port}`));
     await sendTcp(port, linesEndingNow(2000), [65_536]);
@@ -23,7 +23,7 @@ testWithChromium('the page tells how to connect Caddy, and shows the traffic by 
 });
 
 testWithChromium('hostile values neither run nor break the layout at 320 px', async (t) => {
-  await withPage(t, { width: 320 }, async ({ page, port, url }) => {
+  await withPage(t, { width: 320, javaScript: false }, async ({ page, port, url }) => {
     const hostile = ['/<script>document.title="owned"</script>', '/"><img src=x onerror=alert(1)>', `/${'x'.repeat(6000)}`, '/\u202Egnp.exe', '/a\u0000b'];
     const lines = hostile.map((uri, at) => changed(sample.lines[at]!, (entry) => {
       entry['ts'] = Date.now() / 1000;
@@ -39,28 +39,105 @@ testWithChromium('hostile values neither run nor break the layout at 320 px', as
   });
 });
 
-/** Runs the program, and opens a page on which scripts are off; nothing may be logged, blocked or asked of another host. */
-async function withPage(t: ExecutionContext, { width }: { width: number }, run: (parts: { page: Page; port: number; url: string }) => Promise<void>): Promise<void> {
+testWithChromium('a live update keeps scroll, focus, selection, and open details', async (t) => {
+  await withPage(t, { width: 1280 }, async ({ page, port, url }) => {
+    await sendTcp(port, linesEndingNow(500), [65_536]);
+    await untilStored(url, 500);
+    await page.goto(`${url}/?refresh=1&source=caddy`);
+    const summary = page.locator('.chart-table summary').first();
+    await summary.click();
+    await page.evaluate('window.scrollTo(0, 400); getSelection().selectAllChildren(document.querySelector("#statuses-heading")); window.marked = document.querySelector("#main");');
+    await summary.focus();
+    const scrolled = await page.evaluate('scrollY');
+    await sendTcp(port, linesEndingNow(700), [65_536]);
+    await until('the new requests are on the page', async () => (await page.locator('main').innerText()).includes('1,200'));
+    t.is(await page.evaluate('scrollY'), scrolled);
+    t.true(await page.evaluate('document.querySelector(".chart-table").open'));
+    t.true(await page.evaluate('document.activeElement === document.querySelector(".chart-table summary")'));
+    t.is(await page.evaluate('String(getSelection())'), 'Status codes');
+    t.true(await page.evaluate('window.marked === document.querySelector("#main")'), 'the page was not loaded again');
+  });
+});
+
+testWithChromium('updates stop at Pause and go on at Resume, and a server that goes away is said with its time until it is back', async (t) => {
+  await withPage(t, { width: 1280, complaintsAllowed: /ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/ }, async ({ page, port, url, program }) => {
+    await sendTcp(port, linesEndingNow(500), [65_536]);
+    await untilStored(url, 500);
+    await page.goto(`${url}/?refresh=1&source=caddy`);
+    const live = page.locator('#live');
+    await page.keyboard.press('Tab');
+    t.is(await page.evaluate('document.activeElement.id'), 'pause', 'pause is the first in focus order');
+    await page.keyboard.press('Enter');
+    t.regex(await live.innerText(), /^Paused at \d\d:\d\d:\d\d UTC$/);
+    let polls = 0;
+    page.on('request', () => { polls += 1; });
+    await sendTcp(port, linesEndingNow(700), [65_536]);
+    await untilStored(url, 1200);
+    t.is(polls, 0);
+    await page.getByText('Resume').click();
+    await until('the new requests are on the page', async () => (await page.locator('main').innerText()).includes('1,200'));
+
+    await program.restart(async () => {
+      await until('the page says so', async () => /^Stale since \d\d:\d\d:\d\d UTC: /.test(await live.innerText()));
+      t.true((await page.locator('main').innerText()).includes('1,200'), 'the last figures stay');
+    });
+    await until('it recovers', async () => (await live.innerText()) === 'Live again');
+  });
+});
+
+interface PageOptions {
+  readonly width: number;
+  readonly javaScript?: boolean;
+  readonly colorScheme?: 'light' | 'dark';
+  /** Lines of the console that are no complaint. */
+  readonly complaintsAllowed?: RegExp;
+}
+
+interface PageParts {
+  readonly page: Page;
+  /** Of the collector. */
+  readonly port: number;
+  readonly url: string;
+  /** Stops the program, runs `whileDown`, and starts it again over the same store. */
+  readonly program: { restart(whileDown: () => Promise<void>): Promise<void> };
+}
+
+/** Runs the program, and opens a page; nothing may be logged, blocked or asked of another host. */
+async function withPage(t: ExecutionContext, { width, javaScript = true, colorScheme = 'light', complaintsAllowed }: PageOptions, run: (parts: PageParts) => Promise<void>): Promise<void> {
   const cwd = await temporaryFolder();
   const [port, http, web] = await freePorts(3) as [number, number, number];
   const url = `http://127.0.0.1:${web}`;
-  const program = await startProgram(['start'], {
+  const start = (): Promise<RunningProgram> => startProgram(['start'], {
     COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
   }, [`${url}/ready`], { cwd });
+  let program = await start();
   const browser = await startChromium();
   try {
-    const context = await browser.newContext({ viewport: { width, height: 900 }, javaScriptEnabled: false });
+    const context = await browser.newContext({ viewport: { width, height: 900 }, javaScriptEnabled: javaScript, colorScheme });
     const page = await context.newPage();
     const complaints: string[] = [];
-    page.on('console', (message) => { complaints.push(message.text()); });
+    page.on('console', (message) => { if (!complaintsAllowed?.test(message.text())) complaints.push(message.text()); });
+    page.on('pageerror', (error) => { complaints.push(String(error)); });
     page.on('request', (request) => { if (!request.url().startsWith(url)) complaints.push(`asked for ${request.url()}`); });
-    await run({ page, port, url });
+    const restart = async (whileDown: () => Promise<void>): Promise<void> => {
+      await program.stop();
+      await whileDown();
+      program = await start();
+    };
+    await run({ page, port, url, program: { restart } });
     t.deepEqual(complaints, []);
   } finally {
     await browser.close();
     await program.stop();
     await rm(cwd, { recursive: true, force: true });
   }
+}
+
+async function untilStored(url: string, requests: number): Promise<void> {
+  await until(`${requests} requests are stored`, async () => {
+    const { sources } = await (await fetch(`${url}/api/summary`)).json() as { sources: Record<string, { requests: number }> };
+    return sources['caddy']?.requests === requests;
+  });
 }
 
 /** Lines of the sample as if they had been written during the last minute. */

@@ -13,7 +13,7 @@ import { event, ledger } from '../test/web-samples.js';
 import { startWeb } from './main.js';
 
 /** The web app over a DuckDB file, both real, with some requests in it that ended just now. */
-async function start(t: ExecutionContext, { requests = [], snapshot, password }: { requests?: Partial<RequestEvent>[]; snapshot?: LedgerSnapshot; password?: string } = {}) {
+async function start(t: ExecutionContext, { requests = [], snapshot, password, now = Date.now }: { requests?: Partial<RequestEvent>[]; snapshot?: LedgerSnapshot; password?: string; now?: () => number } = {}) {
   const directory = await mkdtemp(join(tmpdir(), 'web-'));
   const logged: string[] = [];
   const log = createLog('test', { write: (line) => logged.push(line) });
@@ -23,7 +23,7 @@ async function start(t: ExecutionContext, { requests = [], snapshot, password }:
   const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full', ledger: () => snapshots.pop(), drainMsMax: 500 });
   for (const request of requests) recorder.record(event({ timeMs: Date.now(), ...request }));
   await recorder.flush();
-  const web = await startWeb({ host: '127.0.0.1', port: 0, password, connectHint: ['the first line', '<the> last line'] }, { store, recorder, log });
+  const web = await startWeb({ host: '127.0.0.1', port: 0, password, connectHint: ['the first line', '<the> last line'] }, { store, recorder, log, now });
   t.teardown(async () => {
     await web.stop();
     await recorder.close();
@@ -137,13 +137,13 @@ test('the page shows the figures, refreshes itself, and keeps to a strict policy
   const { status, text, headers } = await get('/');
   t.is(status, 200);
   t.regex(headers.get('content-type') ?? '', /^text\/html/);
-  t.is(headers.get('content-security-policy'), "default-src 'none';style-src 'self';img-src 'self';form-action 'none';base-uri 'none';frame-ancestors 'none'");
+  t.is(headers.get('content-security-policy'), "default-src 'none';style-src 'self';img-src 'self';script-src 'self';connect-src 'self';form-action 'none';base-uri 'none';frame-ancestors 'none'");
   t.is(headers.get('strict-transport-security'), null);
-  t.is(headers.get('cache-control'), 'no-store');
-  t.true(text.includes('<meta http-equiv="refresh" content="5">'));
+  t.is(headers.get('cache-control'), 'private, no-cache');
+  t.true(text.includes('<noscript><meta http-equiv="refresh" content="5"></noscript>'));
   t.regex(text, /<title>[^<]* · Caddy Log Sink<\/title>/);
-  for (const part of ['Status codes', 'Latest requests', 'id="latency"', 'Bad Gateway', '>shop<']) t.true(text.includes(part), part);
-  t.notRegex(text, /<script|style="|undefined|NaN/);
+  for (const part of ['Status codes', 'Latest requests', 'id="latency-1"', 'Bad Gateway', '>shop<']) t.true(text.includes(part), part);
+  t.notRegex(text, /<script>|style="|undefined|NaN/);
   const [, stylesheet = ''] = /<link rel="stylesheet" href="([^"]*)">/.exec(text) ?? [];
   const style = await get(stylesheet);
   t.is(style.status, 200);
@@ -151,6 +151,48 @@ test('the page shows the figures, refreshes itself, and keeps to a strict policy
   t.is(style.headers.get('content-type'), 'text/css; charset=utf-8');
   t.true((await get('/?refresh=60')).text.includes('content="60"'));
   for (const query of ['refresh=off', 'from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z']) t.notRegex((await get(`/?${query}`)).text, /http-equiv="refresh"/);
+});
+
+test('what a client has already is answered with 304, for the page as long as only the clock has moved on.', async (t) => {
+  let nowMs = Math.floor(Date.now() / 600_000) * 600_000;
+  const { get, recorder } = await start(t, { requests: traffic.map((request) => ({ ...request, timeMs: nowMs - 1000 })), now: () => nowMs });
+  for (const path of ['/?from=now-7d', '/api/summary?source=caddy&from=now-7d', '/api/series.csv?source=caddy&from=now-7d', '/chart/latency.svg?source=caddy&from=now-7d']) {
+    const polled = { 'X-Poll': '1' };
+    const { headers } = await get(path, { headers: polled });
+    const etag = headers.get('etag') ?? '';
+    t.regex(etag, /^W\/"[\w-]{22}"$/, path);
+    t.is(headers.get('cache-control'), 'private, no-cache');
+    await recorder.flush();
+    nowMs += 5000;
+    const again = await get(path, { headers: { ...polled, 'If-None-Match': etag, 'Cache-Control': 'max-age=0' } });
+    t.is(again.status, 304, path);
+    t.is(again.text, '');
+    t.is(again.headers.get('etag'), etag);
+    const head = await get(path, { method: 'HEAD', headers: polled });
+    t.like({ status: head.status, etag: head.headers.get('etag'), text: head.text }, { status: 200, etag, text: '' });
+    recorder.record(event({ timeMs: nowMs - 30_000, status: 500 }));
+    await recorder.flush();
+    t.is((await get(path, { headers: { ...polled, 'If-None-Match': etag } })).status, 200, 'something has changed');
+  }
+  t.is((await get('/health')).headers.get('cache-control'), 'no-store');
+  t.is((await get('/nothing')).headers.get('cache-control'), 'no-store');
+});
+
+test('the polls of an open page are measured, but are no traffic of their own.', async (t) => {
+  const { get, json, recorder } = await start(t, { requests: traffic });
+  await get('/', { headers: { 'X-Poll': '1' } });
+  await get('/api/ping');
+  await recorder.flush();
+  t.is((await json('/api/requests?source=app') as unknown[]).length, 1);
+  t.true((await get('/metrics')).text.includes('caddy_log_sink_web_requests_total{endpoint="/",status="200"} 1'));
+});
+
+test('answers are compressed for those who ask.', async (t) => {
+  const { get } = await start(t, { requests: traffic });
+  const { headers, text } = await get('/', { headers: { 'accept-encoding': 'br' } });
+  t.is(headers.get('content-encoding'), 'br');
+  t.regex(headers.get('vary') ?? '', /Accept-Encoding/i);
+  t.true(text.endsWith('</html>'));
 });
 
 test('a page without requests of Caddy says how to connect it.', async (t) => {
@@ -177,14 +219,23 @@ test('values from strangers are escaped, cut and made visible.', async (t) => {
 
 test('a chart by itself is SVG with a policy for its own style sheet.', async (t) => {
   const { get } = await start(t, { requests: traffic });
-  for (const name of ['latency', 'requests']) {
+  for (const [name, mark] of [['latency', 'class="line series-1"'], ['requests', 'class="area status-2xx"'], ['errors', 'class="area status-5xx"'], ['bytes', 'class="area series-1"']] as const) {
     const { status, text, headers } = await get(`/chart/${name}.svg?from=now-15m`);
     t.is(status, 200);
     t.is(headers.get('content-type'), 'image/svg+xml');
     t.regex(headers.get('content-security-policy') ?? '', /^default-src 'none'; style-src 'sha256-[^']*'$/);
     t.true(text.startsWith('<?xml'));
-    t.true(text.includes('class="line series-1"'));
+    t.true(text.includes(mark), name);
   }
+});
+
+test('a chart is given as CSV and JSON too.', async (t) => {
+  const { get, json } = await start(t, { requests: traffic });
+  t.regex((await get('/chart/requests.csv?source=caddy')).text, /^time,source,2xx,3xx,4xx,5xx,other\r\n\d{4}-[^,]*:00Z,caddy,0\.\d+,0,0\.\d+,0\.\d+,0\r\n$/);
+  const [row] = await json('/chart/latency.json?source=shop') as Record<string, unknown>[];
+  t.like(row, { source: 'shop', p99: null });
+  t.is(row?.['p50'], row?.['p95']);
+  t.like((await json('/chart/errors.json?source=caddy') as unknown[])[0], { '5xx': 0.25 });
 });
 
 const refused = test.macro({

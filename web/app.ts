@@ -1,18 +1,22 @@
 /** The web app, put together from its parts; no sockets here. */
+import { createHash } from 'node:crypto';
 import Router from '@koa/router';
 import Koa, { type Context, type Middleware } from 'koa';
+import compress from 'koa-compress';
 import helmet from 'koa-helmet';
 import { messageOf, StoreError } from '../shared/errors.js';
 import type { Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
+import { caddySource } from '../shared/request-event.js';
 import type { Store } from '../shared/store/store.js';
-import { lineChartDocument } from './chart/line-chart.js';
+import { timeChartDocument } from './chart/time-chart.js';
 import type { WebConfig } from './config.js';
 import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer } from './dashboard/answers.js';
+import { chartKinds, chartOf, chartRow } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
 import { pingStore, readLatest, readLedgers, readTraffic } from './dashboard/read.js';
-import { charts, dashboardView } from './dashboard/view-model.js';
+import { dashboardView } from './dashboard/view-model.js';
 import { createWebMetrics } from './metrics.js';
 import { isAuthorised } from './password.js';
 import { renderViews, type Asset, type Assets } from './render.js';
@@ -46,16 +50,10 @@ export function createWebApp({ config, store, recorder, log, assets, now = Date.
   app.on('error', (error: NodeJS.ErrnoException) => {
     if (!isClientGone(error)) log.error(`Cannot finish an answer: ${messageOf(error)}`);
   });
-  app.use(requestMetrics({
-    recorder: {
-      record(event) {
-        metrics.observe(event);
-        // Probes come by the clock: counted with the rest, they would be most of a quiet site's traffic.
-        return probes.has(event.endpoint) || recorder.record(event);
-      },
-    },
-  }));
+  app.use(measured({ metrics, recorder }));
+  app.use(compress({ zstd: false }));
   app.use(securityHeaders());
+  app.use(revalidation());
   app.use(renderViews());
   app.use(answerErrors({ log, assets }));
   app.use(requirePassword(config.password));
@@ -63,6 +61,33 @@ export function createWebApp({ config, store, recorder, log, assets, now = Date.
   app.use(router.routes());
   app.use(router.allowedMethods());
   return app;
+}
+
+/**
+ * Measures requests, and records all but the polls of an open page: they would be new requests to show, so that no poll could
+ * ever be told that nothing has changed.
+ */
+function measured({ metrics, recorder }: { metrics: ReturnType<typeof createWebMetrics>; recorder: Pick<Recorder, 'record'> }): Middleware {
+  const every = requestMetrics({
+    recorder: {
+      record(event) {
+        metrics.observe(event);
+        // Probes come by the clock: counted with the rest, they would be most of a quiet site's traffic.
+        return probes.has(event.endpoint) || recorder.record(event);
+      },
+    },
+  });
+  const poll = requestMetrics({
+    recorder: {
+      record(event) {
+        metrics.observe(event);
+        return true;
+      },
+    },
+  });
+  return async (ctx, next) => {
+    await (ctx.get('X-Poll') === '' ? every : poll)(ctx, next);
+  };
 }
 
 interface RouteParts {
@@ -79,8 +104,15 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
-    const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now() }), readLatest(store, query, latestOnPage)]);
-    await ctx.render('dashboard', { assets, view: dashboardView({ query, traffic, latest, nowMs: now(), connectHint }) });
+    const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now(), withPrevious: true }), readLatest(store, query, latestOnPage)]);
+    const view = dashboardView({ query, traffic, latest, nowMs: now(), connectHint });
+    // Over what the page says, so that a page that has not changed need not be rendered.
+    const etag = etagOf(JSON.stringify([assets.stylesheet.url, assets.script.url, view]));
+    ctx.set('ETag', etag);
+    ctx.set('Cache-Control', revalidate);
+    ctx.status = 200;
+    if (ctx.fresh) ctx.status = 304;
+    else await ctx.render('dashboard', { assets, view, etag });
   });
 
   router.get('/api/ping', (ctx) => {
@@ -111,16 +143,32 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
     answerRows(ctx, '.csv', (await readLedgers(store, queryOf(ctx))).map(ledgerCsvRow), ledgerColumns);
   });
 
-  for (const [name, chartOf] of Object.entries(charts)) {
-    router.get(`/chart/${name}.svg`, async (ctx) => {
-      const chart = chartOf(await readTraffic(store, queryOf(ctx), { nowMs: now() }), now());
+  for (const kind of chartKinds) {
+    const rowsOf = async (query: DashboardQuery): Promise<ReturnType<typeof chartRow>[]> => {
+      const { windows, stepMs } = await readTraffic(store, query, { nowMs: now() });
+      return windows.map((window) => chartRow(kind, window, { stepMs, nowMs: now() }));
+    };
+
+    // Of the source that is asked for, or else of the first one.
+    router.get(`/chart/${kind.name}.svg`, async (ctx) => {
+      const query = queryOf(ctx);
+      const traffic = await readTraffic(store, query, { nowMs: now() });
+      const source = query.filter.source ?? traffic.sources.keys().next().value ?? caddySource;
       ctx.set('Content-Security-Policy', `default-src 'none'; style-src ${assets.styleHash}`);
       ctx.type = 'image/svg+xml';
-      ctx.body = lineChartDocument(chart, assets.stylesheet.body);
+      ctx.body = timeChartDocument(chartOf(kind, source, traffic, { id: kind.name, nowMs: now() }), assets.stylesheet.body);
+    });
+
+    router.get(`/chart/${kind.name}.csv`, async (ctx) => {
+      answerRows(ctx, '.csv', await rowsOf(queryOf(ctx)), ['time', 'source', ...kind.series.map(({ label }) => label)]);
+    });
+
+    router.get(`/chart/${kind.name}.json`, async (ctx) => {
+      ctx.body = await rowsOf(queryOf(ctx));
     });
   }
 
-  for (const asset of [assets.stylesheet, assets.icon]) router.get(asset.url, serveAsset(asset));
+  for (const asset of [assets.stylesheet, assets.icon, assets.script]) router.get(asset.url, serveAsset(asset));
 
   router.get('/health', (ctx) => {
     ctx.body = { status: 'ok' };
@@ -160,8 +208,27 @@ function serveAsset({ body, type }: Asset): Middleware {
   };
 }
 
+/** May be kept, by the browser alone, and has to be asked for again with its ETag. */
+const revalidate = 'private, no-cache';
+
+/** Gives what the API and the charts answer with an ETag over its body; a client that has it already is told so with 304. */
+function revalidation(): Middleware {
+  return async (ctx, next) => {
+    await next();
+    if (ctx.status !== 200 || !/^\/(?:api|chart)\//.test(ctx.path)) return;
+    ctx.set('Cache-Control', revalidate);
+    ctx.set('ETag', etagOf(typeof ctx.body === 'string' ? ctx.body : JSON.stringify(ctx.body)));
+    if (ctx.fresh) ctx.status = 304;
+  };
+}
+
+/** Weak, since the same content may be sent compressed in several ways. */
+function etagOf(content: string): string {
+  return `W/"${createHash('sha256').update(content).digest('base64url').slice(0, 22)}"`;
+}
+
 /**
- * A strict policy: one style sheet, one icon, no script, no form. The page may be served over plain HTTP, so nothing here makes
+ * A strict policy: one style sheet, one icon, one script that asks for this page again, no form. The page may be served over plain HTTP, so nothing here makes
  * browsers insist on HTTPS; a proxy in front can.
  */
 function securityHeaders(): Middleware {
@@ -172,6 +239,8 @@ function securityHeaders(): Middleware {
         'default-src': ["'none'"],
         'style-src': ["'self'"],
         'img-src': ["'self'"],
+        'script-src': ["'self'"],
+        'connect-src': ["'self'"],
         'form-action': ["'none'"],
         'base-uri': ["'none'"],
         'frame-ancestors': ["'none'"],

@@ -19,8 +19,8 @@ export interface RunningWeb {
 /** How long answers in flight may take when the web app stops, in milliseconds. */
 const drainMsMax = 5000;
 
-/** Starts the web app. Throws a `UsageError` when it cannot listen. */
-export async function startWeb(config: WebConfig, parts: { store: Store; recorder: Pick<Recorder, 'record'>; log: Log }): Promise<RunningWeb> {
+/** Starts the web app; `now` is its clock in milliseconds since 1970, by default `Date.now`. Throws a `UsageError` when it cannot listen. */
+export async function startWeb(config: WebConfig, parts: { store: Store; recorder: Pick<Recorder, 'record'>; log: Log; now?: () => number }): Promise<RunningWeb> {
   const app = createWebApp({ config, assets: await loadAssets(), ...parts });
   const handle = app.callback();
   const server = createServer((request, response) => void handle(request, response));

@@ -16,6 +16,8 @@ export interface Asset {
 export interface Assets {
   readonly stylesheet: Asset;
   readonly icon: Asset;
+  /** Idiomorph, and `views/live.js`, which uses it. */
+  readonly script: Asset;
   /** The style sheet's hash, as a content security policy names it, for charts that carry it inside. */
   readonly styleHash: string;
 }
@@ -28,15 +30,17 @@ export function renderViews(): Middleware {
   return views(viewsDirectory, { extension: 'pug', options: { cache: true } });
 }
 
-/** Reads the compiled style sheet and the icon. Throws when the style sheet has not been built. */
+/** Reads the compiled style sheet, the icon and the scripts. Throws when the style sheet has not been built. */
 export async function loadAssets(): Promise<Assets> {
   const style = await readFile(stylesheetFile, 'utf8').catch((cause: unknown) => {
     throw new Error(`Cannot read the style sheet ${stylesheetFile}: run "npm run build", which compiles it.`, { cause });
   });
   const icon = await readFile(`${viewsDirectory}/icon.svg`, 'utf8');
+  const scripts = await Promise.all([new URL(import.meta.resolve('idiomorph/dist/idiomorph.min.js')), `${viewsDirectory}/live.js`].map((file) => readFile(file, 'utf8')));
   return {
     stylesheet: asset('main', 'css', 'text/css; charset=utf-8', style.trim()),
     icon: asset('icon', 'svg', 'image/svg+xml', icon),
+    script: asset('live', 'js', 'text/javascript; charset=utf-8', scripts.join('\n')),
     styleHash: `'sha256-${createHash('sha256').update(style.trim()).digest('base64')}'`,
   };
 }

@@ -1,4 +1,5 @@
 /** From rollup rows to figures: pure, and the same for every store. */
+import type { Histogram } from '../../shared/histogram.js';
 import { addTally, emptyTally, type RollupRow, type Tally } from '../../shared/rollup.js';
 import { caddySource } from '../../shared/request-event.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
@@ -17,9 +18,13 @@ export interface Figures {
   readonly requests: number;
   /** Those with a status of 5xx. */
   readonly errors: number;
+  /** Those with a status of 4xx, but for 401 and 429, which are how a site says no. */
+  readonly clientErrors: number;
   /** Bytes of the responses' bodies. */
   readonly bytes: number;
   readonly latencyMs: Latency;
+  /** Of the latencies. */
+  readonly histogram: Histogram;
   /** Requests by status, ascending. */
   readonly statuses: ReadonlyMap<number, number>;
 }
@@ -99,12 +104,18 @@ function addCount(counts: Map<number, number>, status: number, count: number): v
 
 function figuresOf({ tally, statuses }: Sum): Figures {
   let errors = 0;
-  for (const [status, count] of statuses) if (status >= 500 && status <= 599) errors += count;
+  let clientErrors = 0;
+  for (const [status, count] of statuses) {
+    if (status >= 500 && status <= 599) errors += count;
+    if (status >= 400 && status <= 499 && status !== 401 && status !== 429) clientErrors += count;
+  }
   return {
     requests: tally.count,
     errors,
+    clientErrors,
     bytes: tally.sizeSum,
     latencyMs: latencyOf(tally),
+    histogram: tally.histogram,
     statuses: new Map([...statuses].sort(([a], [b]) => a - b)),
   };
 }

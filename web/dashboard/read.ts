@@ -1,10 +1,10 @@
 /** Which reads an answer needs. They run at the same time, and none takes longer than `readMsMax`. */
 import { StoreError } from '../../shared/errors.js';
 import type { RequestEvent } from '../../shared/request-event.js';
-import { addEvent, emptyTally, seriesKey, windowStart, type Level, type RollupRow } from '../../shared/rollup.js';
+import { addEvent, emptyTally, fineLevelKeptMs, seriesKey, windowStart, type Level, type RollupRow } from '../../shared/rollup.js';
 import type { LedgerSnapshot, Store, TimeRange } from '../../shared/store/store.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
-import { fold, isComplete, type Fold } from './fold.js';
+import { fold, isComplete, type Figures, type Fold } from './fold.js';
 import type { DashboardQuery } from './query.js';
 
 /** How many raw requests are read, at most, where rollups cannot answer (a filter by path). */
@@ -18,6 +18,8 @@ export interface Traffic extends Fold {
   readonly range: TimeRange;
   /** The length of a window: the level's, or a multiple of it where there would be more than `windowsMax` of them. */
   readonly stepMs: number;
+  /** The figures by source of the period of the same length before; `undefined` where it was not asked for, or is not kept whole. */
+  readonly previous: ReadonlyMap<string, Figures> | undefined;
   /** Newest ledgers of the collectors that reported since the range began. */
   readonly ledgers: readonly LedgerSnapshot[];
   /** Whether a read stopped at `rawRequestsMax`. */
@@ -26,16 +28,24 @@ export interface Traffic extends Fold {
   readonly complete: boolean;
 }
 
-/** Reads what the figures of a query need and folds it. Throws a `StoreError`. */
-export async function readTraffic(store: Store, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now() } = {}): Promise<Traffic> {
+/** Reads what the figures of a query need, and on demand those of the period before, and folds it. Throws a `StoreError`. */
+export async function readTraffic(store: Store, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now(), withPrevious = false } = {}): Promise<Traffic> {
   const level = levelFor(query, nowMs);
   const range = alignRange(query, level);
   const stepMs = level * 1000 * Math.ceil((range.toMs - range.fromMs) / (level * 1000) / (windowsMax + 1));
-  const [{ rows, bounded }, ledgers] = await Promise.all([
+  const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
+  const isKept = nowMs - before.fromMs <= (fineLevelKeptMs[level] ?? Infinity);
+  const [{ rows, bounded }, ledgers, previous] = await Promise.all([
     readRows(store, { ...range, level, filter: query.filter }, requestsMax),
     readLedgers(store, query),
+    withPrevious && isKept ? readRows(store, { ...before, level, filter: query.filter }, requestsMax) : undefined,
   ]);
-  return { range, stepMs, ledgers, bounded, complete: isComplete(ledgers, { bounded }), ...fold(rows, { fromMs: range.fromMs, stepMs }) };
+  return {
+    range, stepMs, ledgers, bounded,
+    complete: isComplete(ledgers, { bounded }),
+    previous: previous === undefined || previous.bounded ? undefined : fold(previous.rows, { fromMs: before.fromMs, stepMs }).sources,
+    ...fold(rows, { fromMs: range.fromMs, stepMs }),
+  };
 }
 
 /** Reads the latest requests of a query, newest first. Throws a `StoreError`. */

@@ -4,18 +4,20 @@ import type { RequestEvent } from '../../shared/request-event.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { fold, isComplete } from './fold.js';
+import { printable } from './format.js';
 import { parseQuery } from './query.js';
 import { rollUp, type Traffic } from './read.js';
-import { dashboardView, printable } from './view-model.js';
+import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
-function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false }: { raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean } = {}) {
+function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, before }: { before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean } = {}) {
   const query = parseQuery(raw, nowMs);
   const level = levelFor(query, query.toMs);
   const range = alignRange(query, level);
   const traffic: Traffic = {
     range, stepMs: level * 1000, ledgers, bounded, complete: isComplete(ledgers, { bounded }),
+    previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 0, stepMs: level * 1000 }).sources,
     ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
   return dashboardView({ query, traffic, latest: requests, nowMs, connectHint: ['one', 'two'] });
@@ -25,15 +27,31 @@ const many = (count: number, parts: Partial<RequestEvent> = {}): RequestEvent[] 
 
 test('the status line and the title say how the edge does', (t) => {
   const well = view(many(200)).status;
-  t.like(well, { state: 'well', word: 'All well', title: 'All well: 3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors' });
-  t.is(view([...many(190), ...many(6, { status: 500 })]).status.state, 'troubled');
+  t.like(well, { state: 'well', word: 'All well:', detail: '3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors at the edge', title: 'All well: 3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors' });
+  t.like(view([...many(190), ...many(6, { status: 500 })]).status, { state: 'troubled', title: '5xx rose to 3.8\u00a0% at 20:00 UTC at the edge' });
   t.is(view([...many(190), ...many(20, { status: 503 })]).status.state, 'failing');
   t.is(view([...many(190), ...many(100, { status: 429 })]).status.state, 'well', '4xx are not errors of the site');
 });
 
-test('nothing is judged on fewer than 120 requests', (t) => {
+test('the gravest finding is said first, and the others after it', (t) => {
+  const { status } = view([...many(190), ...many(6, { status: 500 }), ...many(150, { source: 'shop', timeMs: nowMs - 600_000 })]);
+  t.like(status, { state: 'failing', word: 'No requests from shop', detail: 'since 19:51:00 UTC', more: ['5xx rose to 3.8\u00a0% at 20:00 UTC at the edge'] });
+});
+
+test('too little traffic is not judged', (t) => {
   t.is(view(many(119, { status: 500 })).status.state, 'quiet');
   t.is(view([]).status.detail, 'no requests in this range');
+});
+
+test('figures show their change against the previous period, and which rises are bad', (t) => {
+  const before = many(122, { status: 200, durationMs: 5 });
+  const { sources } = view([...many(180), ...many(3, { status: 500 })], { before });
+  const changes = Object.fromEntries(sources[0]!.figures.map(({ name, change }) => [name, change]));
+  t.like(changes['Requests'], { text: '+51\u00a0%', words: 'up 51\u00a0% on the previous period', worse: false }, 'by the time that has passed');
+  t.like(changes['Mean'], { text: '+100\u00a0%', worse: true });
+  t.like(changes['5xx'], { text: '+1.6\u00a0pp', words: 'up 1.6 percentage points on the previous period', worse: true });
+  t.like(changes['4xx'], { text: '±0' });
+  t.true(view(many(180)).sources[0]!.figures.every(({ change }) => change === undefined));
 });
 
 test('p99 is hidden below 100 requests', (t) => {
@@ -68,12 +86,14 @@ test('links keep the other parameters, and a chip takes its filter away', (t) =>
 });
 
 test('figures, codes, tables and the ledger are formatted for reading', (t) => {
-  const { sources, table, latest, ledger: collectors, charts } = view([...many(150, { size: 1234 }), ...many(2, { status: 502 }), event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 })], {
+  const { sources, tables, latest, ledger: collectors, charts } = view([...many(150, { size: 1234 }), ...many(2, { status: 502 }), event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 })], {
     ledgers: [ledger({ timeMs: nowMs - 90_000, received: 50_100, rejected: { 'not-json': 6, 'too-long': 4 }, spooled: 3, lastLineMs: nowMs - 1500 })],
   });
-  t.deepEqual(sources[0]?.figures.map(({ name, value, note }) => [name, value, note]), [
-    ['Requests', '152', '2.5\u00a0req/min'],
-    ['Errors (5xx)', '1.3\u00a0%', '2'],
+  t.deepEqual(sources[0]?.figures.map((figure) => [figure.name, figure.value, 'note' in figure ? figure.note : undefined]), [
+    ['Requests', '152', undefined],
+    ['Rate', '2.5\u00a0req/min', undefined],
+    ['5xx', '1.3\u00a0%', '2'],
+    ['4xx', '0\u00a0%', '0'],
     ['Mean', '10\u00a0ms', 'max 10\u00a0ms'],
     ['p50', '10\u00a0ms', undefined],
     ['p95', '10\u00a0ms', undefined],
@@ -81,12 +101,12 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
     ['Sent', '185\u00a0kB', '1.2\u00a0kB each'],
   ]);
   t.like(sources[0]?.statuses[1], { status: '502', reason: 'Bad Gateway', class: 'status-5xx', count: '2', share: '1.3\u00a0%' });
-  t.like(table.rows.at(-1), { iso: '2026-11-23T20:00:00Z', text: '23\u00a0Nov 20:00', cells: ['32', '2', '10\u00a0ms', '10\u00a0ms', '10\u00a0ms', '–', '–', '–', '–', '–', '–', '–'] });
+  t.like(tables[0]?.rows.at(-1), { iso: '2026-11-23T20:00:00Z', text: '23\u00a0Nov 20:00', cells: ['32', '30', '0', '0', '2', '6.3\u00a0%', '10\u00a0ms', '10\u00a0ms', '10\u00a0ms', '–', '37\u00a0kB'] });
   t.like(latest.at(-1), { text: '19:59:30.000', duration: '1.23\u00a0s', endpoint: '/users/:id', uri: { text: '/users/7?q=1', href: '/?path=%2Fusers%2F7' } });
-  t.is(collectors[0]?.silent, 'last report 90\u00a0s ago');
+  t.is(collectors[0]?.silent, 'no report since 19:59:00');
   t.like(collectors[0]?.figures.find(({ name }) => name === 'Rejected'), { value: '10', note: 'not-json 6, too-long 4', alarm: false });
   t.like(collectors[0]?.figures.find(({ name }) => name === 'Spooled'), { value: '3', alarm: true });
-  t.deepEqual(charts.map(({ svgHref }) => svgHref), ['/chart/latency.svg', '/chart/requests.svg']);
+  t.deepEqual(charts.map(({ name, panels }) => [name, panels.map(({ links }) => links[0]?.href)]), ['requests', 'latency', 'errors', 'bytes'].map((name) => [name, [`/chart/${name}.svg?source=caddy`, `/chart/${name}.svg?source=app`]]));
 });
 
 test('every range and any figures give a view without NaN', (t) => {

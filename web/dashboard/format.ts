@@ -1,0 +1,92 @@
+/** Values as text for people, in British English and UTC. */
+import type { TimeRange } from '../../shared/store/store.js';
+
+/** What stands for a value that is not there. */
+export const none = '–';
+/** A space at which no line is broken. */
+export const nbsp = '\u00a0';
+
+/** A whole number: `50,000`. */
+export function count(value: number): string {
+  return number(value, 0);
+}
+
+/** At most `digits` digits after the point. */
+export function number(value: number, digits: number): string {
+  return (formats[digits] ??= new Intl.NumberFormat('en-GB', { maximumFractionDigits: digits })).format(value);
+}
+
+const formats: Intl.NumberFormat[] = [];
+
+/** `0.03 ms`, `3.2 ms`, `38 ms`, `1.24 s`. */
+export function duration(valueMs: number | null): string {
+  if (valueMs === null) return none;
+  if (valueMs >= 1000) return `${number(valueMs / 1000, valueMs >= 100_000 ? 0 : 2)}${nbsp}s`;
+  if (valueMs > 0 && valueMs < 0.01) return `${number(valueMs * 1000, valueMs < 0.001 ? 2 : 0)}${nbsp}µs`;
+  return `${number(valueMs, valueMs < 1 ? 2 : valueMs < 10 ? 1 : 0)}${nbsp}ms`;
+}
+
+/** A share of 1: `0.2 %`. */
+export function percent(share: number): string {
+  if (share > 0 && share < 0.0005) return `<${nbsp}0.1${nbsp}%`;
+  if (share < 1 && share > 0.9995) return `>${nbsp}99.9${nbsp}%`;
+  return `${share === 0 || share === 1 ? share * 100 : (share * 100).toFixed(1)}${nbsp}%`;
+}
+
+/** Decimal units: `1.2 MB`. */
+export function bytes(value: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
+  let rest = value;
+  let unit = 0;
+  while (rest >= 999.5 && unit < units.length - 1) {
+    rest /= 1000;
+    unit += 1;
+  }
+  return `${number(rest, unit === 0 || rest >= 100 ? 0 : 1)}${nbsp}${units[unit]}`;
+}
+
+/** Requests per second, minute or hour, whichever says most: `3.8 req/s`. */
+export function rate(requests: number, { fromMs, toMs }: TimeRange): string {
+  const perSecond = requests / ((toMs - fromMs) / 1000);
+  if (perSecond >= 0.1 || requests === 0) return `${number(perSecond, perSecond < 10 ? 1 : 0)}${nbsp}req/s`;
+  if (perSecond * 60 >= 0.1) return `${number(perSecond * 60, 1)}${nbsp}req/min`;
+  return `${number(perSecond * 3600, 1)}${nbsp}req/h`;
+}
+
+/** A time that has passed, to the second, with its day where that is not today. (`3 s ago` would make every answer a new one.) */
+export function moment(timeMs: number, nowMs: number): string {
+  return `${day(timeMs) === day(nowMs) ? '' : `${day(timeMs)}${nbsp}`}${new Date(timeMs).toISOString().slice(11, 19)}`;
+}
+
+/** `10-second`, `1-minute`, … */
+export function windowLength(stepMs: number): string {
+  const seconds = stepMs / 1000;
+  if (seconds < 60) return `${seconds}-second`;
+  if (seconds < 3600) return `${seconds / 60}-minute`;
+  return seconds < 86_400 ? `${seconds / 3600}-hour` : `${seconds / 86_400}-day`;
+}
+
+/** `20:00` in UTC. */
+export function clock(timeMs: number): string {
+  return new Date(timeMs).toISOString().slice(11, 16);
+}
+
+/** `23 Nov` in UTC. */
+export function day(timeMs: number): string {
+  const time = new Date(timeMs);
+  return `${time.getUTCDate()}${nbsp}${['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'][time.getUTCMonth()]}`;
+}
+
+/** A tick of an axis of time: the day at midnight, else the time of day. */
+export function clockOrDay(timeMs: number): string {
+  return timeMs % 86_400_000 === 0 ? day(timeMs) : clock(timeMs);
+}
+
+/**
+ * Text from strangers, made safe to look at: control and direction characters as `\u{…}`, and cut at `lengthMax` characters.
+ * (Pug escapes markup.)
+ */
+export function printable(text: string, lengthMax: number): string {
+  const cut = text.length > lengthMax ? `${text.slice(0, lengthMax).replace(/[\ud800-\udbff]$/, '')}…` : text;
+  return cut.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`);
+}

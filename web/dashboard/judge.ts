@@ -1,0 +1,115 @@
+/**
+ * How a source does, judged by its windows: pure. A window alone may hold too few requests to say anything, so each is judged
+ * together with as many before it as it takes to have `judgedRequestsMin`. A state is left at a lower value than it was
+ * entered at, so that it does not flicker.
+ */
+import { Histogram } from '../../shared/histogram.js';
+import type { Figures, WindowFigures } from './fold.js';
+
+/** How a source does. */
+export type State = 'well' | 'troubled' | 'failing';
+
+/** What was found, as of the last window. */
+export type Verdict =
+  /** Fewer than `judgedRequestsMin` requests. */
+  | { readonly kind: 'unjudged' }
+  | { readonly kind: 'well' }
+  /** `share` of 5xx among the requests judged last. */
+  | { readonly kind: 'errors'; readonly state: State; readonly sinceMs: number; readonly share: number }
+  /** `p95Ms` of the requests judged last, and that of the previous period. */
+  | { readonly kind: 'slow'; readonly state: State; readonly sinceMs: number; readonly p95Ms: number; readonly usualMs: number }
+  | { readonly kind: 'silent'; readonly state: State; readonly sinceMs: number };
+
+/** Nothing is judged on fewer requests. */
+export const judgedRequestsMin = 120;
+/** A p95 of so few requests would rise and fall by chance: it is judged on this many, or on all that there are. */
+const judgedLatenciesMin = 600;
+/** Shares of 5xx above which a source gets into a state, and below which it leaves it. */
+export const errorShares = { failing: { enter: 0.05, leave: 0.025 }, troubled: { enter: 0.02, leave: 0.01 } } as const;
+/** The same for the p95, in multiples of the previous period's. */
+const slowFactors = { enter: 2, leave: 1.5 } as const;
+/** A source without a request for this long is silent, in milliseconds, */
+const silenceMsMin = 60_000;
+/** unless its requests come so far apart that this many mean distances are longer still: by chance that happens once in 20,000. */
+const silenceDistancesMin = 10;
+
+/** What `judge` needs to know besides the windows. */
+export interface JudgedRange {
+  readonly stepMs: number;
+  /** The figures of the period before; `undefined` where there are none. */
+  readonly previous: Figures | undefined;
+  /** Now, in milliseconds since 1970, where the range reaches up to now: only then can a source be silent. */
+  readonly liveMs: number | undefined;
+}
+
+/** Judges one source by its windows, in order of time. Of several findings the gravest one is given. */
+export function judge(windows: readonly WindowFigures[], { stepMs, previous, liveMs }: JudgedRange): Verdict {
+  const requests = windows.reduce((sum, window) => sum + window.requests, 0);
+  const blocks = blocksOf(windows, judgedRequestsMin);
+  const last = blocks.at(-1);
+  if (last === undefined) return { kind: 'unjudged' };
+  const failingSinceMs = sinceOf(blocks, errorShare, errorShares.failing);
+  if (failingSinceMs !== undefined) return { kind: 'errors', state: 'failing', sinceMs: failingSinceMs, share: errorShare(last) };
+  const silentSinceMs = silentSince(windows, requests, stepMs, liveMs);
+  if (silentSinceMs !== undefined) return { kind: 'silent', state: 'failing', sinceMs: silentSinceMs };
+  const troubledSinceMs = sinceOf(blocks, errorShare, errorShares.troubled);
+  if (troubledSinceMs !== undefined) return { kind: 'errors', state: 'troubled', sinceMs: troubledSinceMs, share: errorShare(last) };
+  const usualMs = previous === undefined || previous.requests < judgedRequestsMin ? null : previous.latencyMs.p95;
+  if (usualMs !== null && usualMs > 0) {
+    const slowness = ({ histogram }: Block): number => (histogram.quantile(0.95) ?? 0) / usualMs;
+    const longer = blocksOf(windows, Math.min(judgedLatenciesMin, requests));
+    const slowSinceMs = sinceOf(longer, slowness, slowFactors);
+    if (slowSinceMs !== undefined) return { kind: 'slow', state: 'troubled', sinceMs: slowSinceMs, p95Ms: slowness(longer.at(-1)!) * usualMs, usualMs };
+  }
+  return { kind: 'well' };
+}
+
+/** A window and as many before it as it takes. */
+interface Block {
+  /** The start of its last window. */
+  readonly timeMs: number;
+  readonly requests: number;
+  readonly errors: number;
+  readonly histogram: Histogram;
+}
+
+function blocksOf(windows: readonly WindowFigures[], requestsMin: number): Block[] {
+  const blocks: Block[] = [];
+  windows.forEach(({ timeMs }, end) => {
+    let requests = 0;
+    let errors = 0;
+    const histogram = new Histogram();
+    for (let at = end; at >= 0 && requests < requestsMin; at -= 1) {
+      requests += windows[at]!.requests;
+      errors += windows[at]!.errors;
+      histogram.merge(windows[at]!.histogram);
+    }
+    if (requests >= requestsMin) blocks.push({ timeMs, requests, errors, histogram });
+  });
+  return blocks;
+}
+
+function errorShare({ errors, requests }: Block): number {
+  return errors / requests;
+}
+
+/** When the state was entered that the last block is still in; `undefined` when it is in none. */
+function sinceOf(blocks: readonly Block[], valueOf: (block: Block) => number, { enter, leave }: { enter: number; leave: number }): number | undefined {
+  let sinceMs: number | undefined;
+  for (const block of blocks) {
+    const value = valueOf(block);
+    if (sinceMs === undefined && value > enter) sinceMs = block.timeMs;
+    else if (value < leave) sinceMs = undefined;
+  }
+  return sinceMs;
+}
+
+/** The end of the last window with a request, where that is too long ago. */
+function silentSince(windows: readonly WindowFigures[], requests: number, stepMs: number, liveMs: number | undefined): number | undefined {
+  const first = windows[0];
+  const last = windows.at(-1);
+  if (liveMs === undefined || first === undefined || last === undefined) return undefined;
+  const endMs = last.timeMs + stepMs;
+  const distanceMs = (endMs - first.timeMs) / requests;
+  return liveMs - endMs > Math.max(silenceMsMin, silenceDistancesMin * distanceMs) ? endMs : undefined;
+}
