@@ -68,7 +68,13 @@ test('a batch that the store refuses for good is counted, and the next one is wr
   for (let at = 0; at < 15; at += 1) recorder.record(event({ uri: `/${at}` }));
   await recorder.flush();
   t.like(recorder.counts, { recorded: 15, stored: 5, deadLettered: 10 });
-  t.is((await store.readRequests({ ...range, filter: {}, limit: 100 })).length, 5);
+  recorder.record(event({ uri: '/15' }));
+  await recorder.flush();
+  t.is((await store.readRequests({ ...range, filter: {}, limit: 100 })).length, 6);
+  for (const level of levels) {
+    const rows = await store.readRollups({ ...range, level, filter: {} });
+    t.is(rows.reduce((sum, { count }) => sum + count, 0), 6, `the rows of ${level} s do not count what was refused`);
+  }
 });
 
 test('when the memory is full, further requests are dropped and said to be', async (t) => {

@@ -73,13 +73,13 @@ const textLengthMax = 1024;
 export function createRecorder(options: RecorderOptions): Recorder {
   const { store, log, flushMs = 100, batchRequestsMax = 5000, memoryBytesMax = 128 * 2 ** 20, drainMsMax = 8000, now = Date.now } = options;
   const writer = randomUUID();
-  const ladder = createRollupLadder();
+  let ladder = createRollupLadder();
   const uniqueTimes = createUniqueTimes();
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
 
   let gathered: RequestEvent[] = [];
   let gatheredBytes = 0;
-  const queue: { readonly batch: Batch; readonly bytes: number }[] = [];
+  let queue: { readonly batch: Batch; readonly bytes: number }[] = [];
   let queuedBytes = 0;
   let sequence = 0;
   const counts = { recorded: 0, stored: 0, deadLettered: 0, hostsOverLimit: 0 };
@@ -184,6 +184,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   async function writeQueue(): Promise<void> {
     for (let failures = 0; queue[0] !== undefined && !stopped.signal.aborted;) {
       const { batch, bytes } = queue[0];
+      let refused = false;
       try {
         await store.write(batch);
         if (problem !== undefined) log.info('The store takes requests again.');
@@ -191,6 +192,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
         counts.stored += batch.requests.length;
       } catch (error) {
         if (!(error instanceof StoreError) || error.action === 'drop') {
+          refused = true;
           counts.deadLettered += batch.requests.length;
           log.error(`The store refused a batch of ${batch.requests.length} requests for good: ${messageOf(error)}`);
         } else {
@@ -204,7 +206,21 @@ export function createRecorder(options: RecorderOptions): Recorder {
       failures = 0;
       queue.shift();
       queuedBytes -= bytes;
+      if (refused) countAnew();
     }
+  }
+
+  /**
+   * After a refused batch: rollup rows are cumulative, so those of later batches hold its requests too. What waits is counted
+   * again, into rows of its own that add up with those that are stored.
+   */
+  function countAnew(): void {
+    ladder = createRollupLadder();
+    queue = queue.map(({ batch, bytes }) => {
+      for (const request of batch.requests) ladder.add(request);
+      return { batch: { ...batch, rollups: ladder.drain(now()) }, bytes };
+    });
+    for (const request of gathered) ladder.add(request);
   }
 
   async function pause(durationMs: number): Promise<void> {
