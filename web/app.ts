@@ -100,7 +100,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
-    const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now(), withPrevious: true }), readLatest(store, query, latestOnPage)]);
+    const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now(), withPrevious: query.compare }), readLatest(store, query, latestOnPage)]);
     const view = dashboardView({ query, traffic, latest, nowMs: now(), connectHint });
     // Over what the page says, so that a page that has not changed need not be rendered.
     const etag = etagOf(JSON.stringify([assets.stylesheet.url, assets.script.url, view]));
@@ -224,7 +224,7 @@ function etagOf(content: string): string {
 }
 
 /**
- * A strict policy: one style sheet, one icon, one script that asks for this page again, no form. The page may be served over plain HTTP, so nothing here makes
+ * A strict policy: one style sheet, one icon, one script that asks for this page again, forms that lead here. The page may be served over plain HTTP, so nothing here makes
  * browsers insist on HTTPS; a proxy in front can.
  */
 function securityHeaders(): Middleware {
@@ -237,7 +237,7 @@ function securityHeaders(): Middleware {
         'img-src': ["'self'"],
         'script-src': ["'self'"],
         'connect-src': ["'self'"],
-        'form-action': ["'none'"],
+        'form-action': ["'self'"],
         'base-uri': ["'none'"],
         'frame-ancestors': ["'none'"],
       },

@@ -46,6 +46,9 @@ export function dashboardView({ query, traffic, latest, nowMs: exactMs, connectH
     refreshSeconds: query.refreshSeconds,
     range: rangeView(query, traffic.range, nowMs, tickMs),
     ranges: ranges.map(([name, label]) => ({ label, href: link({ from: `now-${name}`, to: undefined }), current: (query.given.to ?? defaults.to) === defaults.to && (query.given.from ?? defaults.from) === `now-${name}` })),
+    steps: stepsView(query, nowMs, tickMs, link),
+    compare: { label: query.compare ? 'on' : 'off', href: link({ compare: query.compare ? 'off' : undefined }) },
+    form: formView(query, sources, link),
     refreshes: refreshes.map(([name, label]) => ({ label, href: link({ refresh: name }), current: name === (query.refreshSeconds?.toString() ?? 'off') })),
     filters: filters.filter((name) => query.given[name] !== undefined).map((name) => ({ name, value: printable(query.given[name] ?? '', 80), href: link({ [name]: undefined }) })),
     incomplete: incompleteReasons(traffic),
@@ -57,6 +60,7 @@ export function dashboardView({ query, traffic, latest, nowMs: exactMs, connectH
     windowLength: windowLength(traffic.stepMs),
     tables: sources.slice(0, chartSourcesMax).map((source) => windowsTable(source, traffic, link)),
     latest: latest.map((request) => requestView(request, query, link)),
+    errorsHref: query.given.status === '5xx' ? undefined : link({ status: '5xx' }),
     latestCsvHref: link({}, '/api/requests.csv'),
     ledger: ledgerView(traffic.ledgers, nowMs),
   };
@@ -122,6 +126,53 @@ function rangeView(query: DashboardQuery, aligned: TimeRange, nowMs: number, tic
   const sameDay = day(fromMs) === day(toMs) && day(toMs) === day(nowMs);
   const text = (timeMs: number): string => (sameDay ? '' : `${day(timeMs)}${new Date(timeMs).getUTCFullYear() === new Date(nowMs).getUTCFullYear() ? '' : ` ${new Date(timeMs).getUTCFullYear()}`} `) + clock(timeMs);
   return { from: { iso: isoTime(aligned.fromMs), text: text(fromMs) }, to: { iso: isoTime(aligned.toMs), text: text(toMs) } };
+}
+
+/** Links to the range before and after, and to half and twice of it. Those that reach up to now stay live. */
+function stepsView(query: DashboardQuery, nowMs: number, tickMs: number, link: Link) {
+  const [fromMs, toMs] = [query.fromMs, query.toMs].map((timeMs) => Math.floor(timeMs / tickMs) * tickMs) as [number, number];
+  const lengthMs = Math.max(tickMs, toMs - fromMs);
+  const live = (query.given.to ?? defaults.to) === 'now';
+  const to = (startMs: number, endMs: number): string | undefined => {
+    if (endMs - startMs < 1000 || startMs < 0) return undefined;
+    return endMs >= nowMs ? link({ from: `now-${relative(endMs - startMs)}`, to: undefined }) : link({ from: isoTime(startMs), to: isoTime(endMs) });
+  };
+  return [
+    { label: '‹', words: 'Earlier', href: to(fromMs - lengthMs, toMs - lengthMs) },
+    { label: '›', words: 'Later', href: live ? undefined : to(fromMs + lengthMs, toMs + lengthMs) },
+    { label: '−', words: 'Zoom out', href: live ? to(nowMs - 2 * lengthMs, nowMs) : to(fromMs - lengthMs / 2, toMs + lengthMs / 2) },
+    { label: '+', words: 'Zoom in', href: live ? to(nowMs - lengthMs / 2, nowMs) : to(fromMs + lengthMs / 4, toMs - lengthMs / 4) },
+  ].filter(({ href }) => href !== undefined);
+}
+
+/** `6h`, `90m`, `45s`. */
+function relative(lengthMs: number): string {
+  const seconds = Math.round(lengthMs / 1000);
+  if (seconds % 86_400 === 0) return `${seconds / 86_400}d`;
+  if (seconds % 3600 === 0) return `${seconds / 3600}h`;
+  return seconds % 60 === 0 ? `${seconds / 60}m` : `${seconds}s`;
+}
+
+/** The form: what can be typed, and what it carries along unseen. */
+function formView(query: DashboardQuery, sources: readonly string[], link: Link) {
+  const { given } = query;
+  const local = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 16);
+  const absolute = !(given.to ?? defaults.to).startsWith('now');
+  return {
+    open: query.editing,
+    openHref: link({ edit: 'on' }),
+    fields: [
+      { name: 'source', label: 'Source', value: given.source, hint: 'caddy', options: sources },
+      { name: 'host', label: 'Host', value: given.host, hint: 'shop.example' },
+      { name: 'method', label: 'Method', value: given.method, hint: 'GET', options: ['GET', 'POST', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] },
+      { name: 'status', label: 'Status', value: given.status, hint: '5xx or 404', options: ['2xx', '3xx', '4xx', '5xx'] },
+      { name: 'path', label: 'Path', value: given.path, hint: '/checkout' },
+    ],
+    kept: (['from', 'to', 'refresh', 'compare', 'limit'] as const).flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }])),
+    keptWithRange: [...filters, 'compare' as const, 'limit' as const].flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }])),
+    from: absolute ? local(query.fromMs) : undefined,
+    to: absolute ? local(query.toMs) : undefined,
+  };
 }
 
 function sourceView(source: string, { sources, range, previous: before }: Traffic, nowMs: number, link: Link) {
@@ -249,7 +300,7 @@ function requestView(request: RequestEvent, query: DashboardQuery, link: Link) {
   return {
     iso: rfc3339(request),
     text: `${query.toMs - query.fromMs > 86_400_000 ? `${day(request.timeMs)} ` : ''}${new Date(request.timeMs).toISOString().slice(11, 23)}`,
-    source: printable(source, 60),
+    source: { text: printable(source, 60), href: link({ source }) },
     host: { text: printable(host, 60), href: host === '' ? undefined : link({ host }) },
     method: { text: printable(method, 20), href: link({ method }) },
     uri: { text: printable(uri, 120), full: printable(uri, 1000), href: path === '' ? undefined : link({ path }) },
@@ -310,7 +361,7 @@ type Link = (changes: Partial<Record<Parameter, string | undefined>>, path?: str
 /** Links that keep the parameters of the page but for some; `undefined` takes one away. */
 function linksOf({ given }: DashboardQuery): Link {
   return (changes, path = '/') => {
-    const parameters = Object.entries({ ...given, ...changes }).filter((entry): entry is [string, string] => entry[1] !== undefined && entry[1] !== '');
+    const parameters = Object.entries({ ...given, edit: undefined, ...changes }).filter((entry): entry is [string, string] => entry[1] !== undefined && entry[1] !== '');
     const search = new URLSearchParams(parameters).toString();
     return search === '' ? path : `${path}?${search}`;
   };
