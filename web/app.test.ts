@@ -229,6 +229,13 @@ test('a chart by itself is SVG with a policy for its own style sheet.', async (t
   }
 });
 
+test('/api/top/host and /api/top/method rank what the edge saw, as JSON and CSV.', async (t) => {
+  const { get, json } = await start(t, { requests: traffic });
+  t.like(await json('/api/top/host'), [{ value: 'shop.example', count: 3, share: 0.75, errors: 1, bytes: 111 }, { value: 'other.example', count: 1 }]);
+  t.is((await json('/api/top/host?limit=1') as unknown[]).length, 1);
+  t.regex((await get('/api/top/method.csv')).text, /^value,count,share,errors,bytes,duration_ms\.mean,duration_ms\.p95\r\nGET,3,0\.75,1,201,.*\r\nPOST,1,0\.25,0,10,/);
+});
+
 test('a chart is given as CSV and JSON too.', async (t) => {
   const { get, json } = await start(t, { requests: traffic });
   t.regex((await get('/chart/requests.csv?source=caddy')).text, /^time,source,2xx,3xx,4xx,5xx,other\r\n\d{4}-[^,]*:00Z,caddy,0\.\d+,0,0\.\d+,0\.\d+,0\r\n$/);

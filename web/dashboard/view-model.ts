@@ -6,9 +6,10 @@ import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot, TimeRange } from '../../shared/store/store.js';
 import { chartKinds, chartOf, p99RequestsMin } from './charts.js';
 import { sumOf, type Figures } from './fold.js';
-import { bytes, clock, count, day, duration, moment, nbsp, number, percent, printable, rate, windowLength } from './format.js';
+import { bytes, clock, clockOrDay, count, day, duration, moment, nbsp, number, percent, printable, rate, windowLength } from './format.js';
 import { errorShares, judge, judgedRequestsMin, type State, type Verdict } from './judge.js';
 import { defaults, type DashboardQuery, type Parameter } from './query.js';
+import type { Pair } from './pair.js';
 import type { Traffic } from './read.js';
 
 /** What the page is made from. */
@@ -59,6 +60,11 @@ export function dashboardView({ query, traffic, latest, nowMs: exactMs, connectH
     sourcesWithoutChart: Math.max(0, sources.length - chartSourcesMax),
     windowLength: windowLength(traffic.stepMs),
     tables: sources.slice(0, chartSourcesMax).map((source) => windowsTable(source, traffic, link)),
+    pairs: traffic.pairs.map((pair, index) => pairView(pair, index, traffic)),
+    tops: [
+      { name: 'host', title: 'Hosts', href: (value: string) => link({ host: value }), csvHref: link({ refresh: undefined }, '/api/top/host.csv'), figures: traffic.hosts },
+      { name: 'method', title: 'Methods', href: (value: string) => link({ method: value }), csvHref: link({ refresh: undefined }, '/api/top/method.csv'), figures: traffic.methods },
+    ].map(topView),
     latest: latest.map((request) => requestView(request, query, link)),
     errorsHref: query.given.status === '5xx' ? undefined : link({ status: '5xx' }),
     latestCsvHref: link({}, '/api/requests.csv'),
@@ -252,6 +258,55 @@ function statusesView({ requests, statuses }: Figures, link: Link, source: strin
     bar: Math.max(0.5, Math.round((requestsOfStatus / requests) * 1000) / 10),
     href: link({ status: String(status), source }),
   }));
+}
+
+/** Rows of a list on the page; its CSV has more. */
+const topRowsMax = 10;
+
+function topView({ name, title, href, csvHref, figures }: { name: string; title: string; href: (value: string) => string; csvHref: string; figures: ReadonlyMap<string, Figures> }) {
+  const total = [...figures.values()].reduce((sum, { requests }) => sum + requests, 0);
+  return {
+    name,
+    title,
+    csvHref,
+    more: Math.max(0, figures.size - topRowsMax),
+    rows: [...figures].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs }]) => ({
+      text: printable(value, 60) || 'none',
+      href: value === '' ? undefined : href(value),
+      count: count(requests),
+      share: percent(requests / total),
+      /** Of 100. */
+      bar: Math.max(0.5, Math.round((requests / total) * 1000) / 10),
+      errors: count(errors),
+      alarm: requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter,
+      p95: duration(latencyMs.p95),
+      bytes: bytes(size),
+    })),
+  };
+}
+
+function pairView({ app, outsideMeanMs, outsideP50Ms, outsideP95Ms, edgeOnlyErrors, bypassed, windows }: Pair, index: number, { range, stepMs }: Traffic) {
+  const signed = (valueMs: number | null): string => (valueMs !== null && valueMs < 0 ? `−${duration(-valueMs)}` : duration(valueMs));
+  const values = new Map(windows.map((window) => [window.timeMs, window.outsideMeanMs]));
+  const timesMs: number[] = [];
+  for (let timeMs = range.fromMs; timeMs < range.toMs; timeMs += stepMs) timesMs.push(timeMs);
+  return {
+    app: printable(app, 60),
+    figures: [
+      { name: 'Outside the app, mean', value: signed(outsideMeanMs), note: 'edge − app' },
+      { name: 'p50', value: signed(outsideP50Ms), note: 'edge’s − app’s' },
+      { name: 'p95', value: signed(outsideP95Ms), note: 'edge’s − app’s' },
+      { name: 'Errors of the edge alone', value: count(edgeOnlyErrors), note: '5xx that the app never sent', alarm: edgeOnlyErrors > 0 },
+      { name: 'Past the edge', value: count(bypassed), note: 'requests that came to the app directly', alarm: bypassed > 0 },
+    ],
+    svg: timeChart({
+      id: `outside-${index + 1}`, title: `Time outside ${printable(app, 60)}`, kind: 'lines', ...range, stepMs, timesMs,
+      description: `Mean latency at the edge less that in ${printable(app, 60)}, in ${windowLength(stepMs)} windows: ${signed(outsideMeanMs)} over the whole range.`,
+      // Different clocks and different requests can make the app seem slower than the edge: that is drawn as nothing.
+      series: [{ label: 'edge − app', class: 'series-1', values: timesMs.map((timeMs) => (values.has(timeMs) ? Math.max(0, values.get(timeMs)!) : null)) }],
+      formatValue: duration, formatTime: clockOrDay,
+    }),
+  };
 }
 
 /** A row for each kind of chart, with one panel for each source: they share the axis of values. */
