@@ -1,6 +1,7 @@
 /** The page in a real browser, served by the whole program over the embedded store. */
 import { Buffer } from 'node:buffer';
-import { rm } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import type { ExecutionContext } from 'ava';
 import type { Page } from 'playwright-core';
 import { startChromium, testWithChromium } from './chromium.js';
@@ -110,6 +111,42 @@ testWithChromium('the form filters the page and chooses a range, and a chip take
     t.true((await page.locator('main').innerText()).includes('1\u00a0Jan 10:00 –'));
   });
 });
+
+for (const { width, colorScheme } of [{ width: 1440, colorScheme: 'light' }, { width: 1440, colorScheme: 'dark' }, { width: 320, colorScheme: 'light' }] as const) {
+  testWithChromium(`axe-core finds nothing, and the page is no wider than the window, at ${width} px in the ${colorScheme} theme`, async (t) => {
+    await withPage(t, { width, colorScheme }, async ({ page, port, url }) => {
+      await sendTcp(port, linesEndingNow(2000), [65_536]);
+      await untilStored(url, 2000);
+      for (const path of ['/?refresh=15&host=x', '/?refresh=15&edit=on', '/?refresh=15']) {
+        await page.goto(url + path);
+        await page.evaluate('document.querySelectorAll("details").forEach((details) => { details.open = true; })');
+        t.deepEqual(await violations(page), [], path);
+        const widths = await page.evaluate<[number, number]>('[document.documentElement.scrollWidth, document.documentElement.clientWidth]');
+        t.is(widths[0], widths[1], path);
+      }
+    });
+  });
+}
+
+testWithChromium('the whole page is under 60 KB compressed', async (t) => {
+  await withPage(t, { width: 1280 }, async ({ page, port, url }) => {
+    await sendTcp(port, linesEndingNow(2000), [65_536]);
+    await untilStored(url, 2000);
+    const sizes: Promise<number>[] = [];
+    page.on('requestfinished', (request) => { sizes.push(request.sizes().then(({ responseBodySize }) => responseBodySize)); });
+    await page.goto(url, { waitUntil: 'networkidle' });
+    const total = (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
+    t.log(`${total} bytes in ${sizes.length} answers`);
+    t.true(sizes.length >= 3 && total < 60_000, String(total));
+  });
+});
+
+/** What axe-core finds, one line for each element. It is run past the page's policy, which would not let it in. */
+async function violations(page: Page): Promise<string[]> {
+  const source = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+  await page.evaluate(source);
+  return page.evaluate<string[]>('axe.run().then(({ violations }) => violations.flatMap(({ id, nodes }) => nodes.map(({ html, any, all }) => `${id}: ${html.slice(0, 150)} ${[...any, ...all].map(({ message }) => message).join("; ")}`)))');
+}
 
 interface PageOptions {
   readonly width: number;
