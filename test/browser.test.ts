@@ -1,6 +1,7 @@
 /** The page in a real browser, served by the whole program over the embedded store. */
 import { Buffer } from 'node:buffer';
-import { rm } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import type { ExecutionContext } from 'ava';
 import type { Page } from 'playwright-core';
 import { startChromium, testWithChromium } from './chromium.js';
@@ -46,14 +47,22 @@ testWithChromium('a live update keeps scroll, focus, selection, and open details
     await page.goto(`${url}/?refresh=1&source=caddy`);
     const summary = page.locator('.chart-table summary').first();
     await summary.click();
-    await page.evaluate('window.scrollTo(0, 400); getSelection().selectAllChildren(document.querySelector("#statuses-heading")); window.marked = document.querySelector("#main");');
+    await page.evaluate('window.marked = document.querySelector("#main");');
+    await page.locator('#edit summary').click();
+    await page.locator('#edit input[name=host]').fill('half a wor');
     await summary.focus();
-    const scrolled = await page.evaluate('scrollY');
+    await page.evaluate('window.scrollTo(0, 400)');
+    const scrolled = await page.evaluate<number>('scrollY');
     await sendTcp(port, linesEndingNow(700), [65_536]);
     await until('the new requests are on the page', async () => (await page.locator('main').innerText()).includes('1,200'));
-    t.is(await page.evaluate('scrollY'), scrolled);
+    // Where a line comes or goes above, the browser itself makes up for it.
+    t.true(Math.abs(await page.evaluate<number>('scrollY') - scrolled) < 100);
     t.true(await page.evaluate('document.querySelector(".chart-table").open'));
     t.true(await page.evaluate('document.activeElement === document.querySelector(".chart-table summary")'));
+    t.is(await page.locator('#edit input[name=host]').inputValue(), 'half a wor');
+    await page.evaluate('getSelection().selectAllChildren(document.querySelector("#statuses-heading"))');
+    await sendTcp(port, linesEndingNow(34), [65_536]);
+    await until('more are on the page', async () => (await page.locator('main').innerText()).includes('1,234'));
     t.is(await page.evaluate('String(getSelection())'), 'Status codes');
     t.true(await page.evaluate('window.marked === document.querySelector("#main")'), 'the page was not loaded again');
   });
@@ -84,6 +93,60 @@ testWithChromium('updates stop at Pause and go on at Resume, and a server that g
     await until('it recovers', async () => (await live.innerText()) === 'Live again');
   });
 });
+
+testWithChromium('the form filters the page and chooses a range, and a chip takes the filter away, without JavaScript', async (t) => {
+  await withPage(t, { width: 1280, javaScript: false }, async ({ page, port, url }) => {
+    await sendTcp(port, linesEndingNow(500), [65_536]);
+    await untilStored(url, 500);
+    await page.goto(`${url}/?edit=on&source=caddy`);
+    await page.locator('input[name=method]').fill('POST');
+    await page.getByRole('button', { name: 'Filter' }).click();
+    t.is(new URL(page.url()).searchParams.get('method'), 'POST');
+    await page.locator('.chip', { hasText: 'POST' }).click();
+    t.is(new URL(page.url()).search, '?source=caddy');
+    await page.goto(`${url}/?edit=on&source=caddy`);
+    await page.locator('input[name=from]').fill('2026-01-01T10:00');
+    await page.locator('input[name=to]').fill('2026-01-01T11:00');
+    await page.getByRole('button', { name: 'Show' }).click();
+    t.true((await page.locator('main').innerText()).includes('1\u00a0Jan 10:00 –'));
+  });
+});
+
+for (const { width, colorScheme } of [{ width: 1440, colorScheme: 'light' }, { width: 1440, colorScheme: 'dark' }, { width: 320, colorScheme: 'light' }] as const) {
+  testWithChromium(`axe-core finds nothing, and the page is no wider than the window, at ${width} px in the ${colorScheme} theme`, async (t) => {
+    await withPage(t, { width, colorScheme }, async ({ page, port, url }) => {
+      await sendTcp(port, linesEndingNow(2000), [65_536]);
+      await untilStored(url, 2000);
+      for (const path of ['/?refresh=15&host=x', '/?refresh=15&edit=on', '/?refresh=15']) {
+        await page.goto(url + path);
+        await page.evaluate('document.querySelectorAll("details").forEach((details) => { details.open = true; })');
+        t.deepEqual(await violations(page), [], path);
+        const widths = await page.evaluate<[number, number]>('[document.documentElement.scrollWidth, document.documentElement.clientWidth]');
+        t.is(widths[0], widths[1], path);
+      }
+    });
+  });
+}
+
+testWithChromium('the whole page is under 60 KB compressed', async (t) => {
+  await withPage(t, { width: 1280 }, async ({ page, port, url }) => {
+    await sendTcp(port, linesEndingNow(2000), [65_536]);
+    await untilStored(url, 2000);
+    const sizes: Promise<number>[] = [];
+    page.on('requestfinished', (request) => { sizes.push(request.sizes().then(({ responseBodySize }) => responseBodySize)); });
+    await page.goto(url, { waitUntil: 'networkidle' });
+    const total = (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
+    t.log(`${total} bytes in ${sizes.length} answers`);
+    t.true(sizes.length >= 3 && total < 60_000, String(total));
+  });
+});
+
+/** What axe-core finds, one line for each element. It is run past the page's policy, which would not let it in. */
+async function violations(page: Page): Promise<string[]> {
+  const source = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+  await page.evaluate(source);
+  return page.evaluate<string[]>('axe.run().then(({ violations }) => violations.flatMap(({ id, nodes }) => nodes.map(({ html, any, all }) => `${id}: ${html.slice(0, 150)} ${[...any, ...all].map(({ message }) => message).join("; ")}`)))');
+}
 
 interface PageOptions {
   readonly width: number;

@@ -137,7 +137,7 @@ test('the page shows the figures, refreshes itself, and keeps to a strict policy
   const { status, text, headers } = await get('/');
   t.is(status, 200);
   t.regex(headers.get('content-type') ?? '', /^text\/html/);
-  t.is(headers.get('content-security-policy'), "default-src 'none';style-src 'self';img-src 'self';script-src 'self';connect-src 'self';form-action 'none';base-uri 'none';frame-ancestors 'none'");
+  t.is(headers.get('content-security-policy'), "default-src 'none';style-src 'self';img-src 'self';script-src 'self';connect-src 'self';form-action 'self';base-uri 'none';frame-ancestors 'none'");
   t.is(headers.get('strict-transport-security'), null);
   t.is(headers.get('cache-control'), 'private, no-cache');
   t.true(text.includes('<noscript><meta http-equiv="refresh" content="5"></noscript>'));
@@ -154,7 +154,7 @@ test('the page shows the figures, refreshes itself, and keeps to a strict policy
 });
 
 test('what a client has already is answered with 304, for the page as long as only the clock has moved on.', async (t) => {
-  let nowMs = Math.floor(Date.now() / 600_000) * 600_000;
+  let nowMs = Math.floor(Date.now() / 600_000) * 600_000 + 60_000; // well inside a window
   const { get, recorder } = await start(t, { requests: traffic.map((request) => ({ ...request, timeMs: nowMs - 1000 })), now: () => nowMs });
   for (const path of ['/?from=now-7d', '/api/summary?source=caddy&from=now-7d', '/api/series.csv?source=caddy&from=now-7d', '/chart/latency.svg?source=caddy&from=now-7d']) {
     const polled = { 'X-Poll': '1' };
@@ -227,6 +227,13 @@ test('a chart by itself is SVG with a policy for its own style sheet.', async (t
     t.true(text.startsWith('<?xml'));
     t.true(text.includes(mark), name);
   }
+});
+
+test('/api/top/host and /api/top/method rank what the edge saw, as JSON and CSV.', async (t) => {
+  const { get, json } = await start(t, { requests: traffic });
+  t.like(await json('/api/top/host'), [{ value: 'shop.example', count: 3, share: 0.75, errors: 1, bytes: 111 }, { value: 'other.example', count: 1 }]);
+  t.is((await json('/api/top/host?limit=1') as unknown[]).length, 1);
+  t.regex((await get('/api/top/method.csv')).text, /^value,count,share,errors,bytes,duration_ms\.mean,duration_ms\.p95\r\nGET,3,0\.75,1,201,.*\r\nPOST,1,0\.25,0,10,/);
 });
 
 test('a chart is given as CSV and JSON too.', async (t) => {

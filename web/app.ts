@@ -11,7 +11,7 @@ import { caddySource } from '../shared/request-event.js';
 import type { Store } from '../shared/store/store.js';
 import { timeChartDocument } from './chart/time-chart.js';
 import type { WebConfig } from './config.js';
-import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer } from './dashboard/answers.js';
+import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
 import { chartKinds, chartOf, chartRow } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
@@ -34,7 +34,7 @@ export interface WebAppOptions {
   readonly now?: () => number;
 }
 
-/** Raw requests on the page, and in `/api/requests` where no `limit` is given. */
+/** Raw requests on the page, and rows in `/api/requests` and `/api/top/…` where no `limit` is given. */
 const latestOnPage = 20;
 const latestInApi = 100;
 /** Seconds after which a page that could not be made loads itself again, and clients may ask again. */
@@ -104,7 +104,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
-    const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now(), withPrevious: true }), readLatest(store, query, latestOnPage)]);
+    const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now(), withPrevious: query.compare }), readLatest(store, query, latestOnPage)]);
     const view = dashboardView({ query, traffic, latest, nowMs: now(), connectHint });
     // Over what the page says, so that a page that has not changed need not be rendered.
     const etag = etagOf(JSON.stringify([assets.stylesheet.url, assets.script.url, view]));
@@ -129,6 +129,15 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
       ctx.set('X-Complete', String(traffic.complete));
       answerRows(ctx, extension, traffic.windows.map(seriesAnswer), seriesColumns);
     });
+
+    for (const [dimension, key] of [['host', 'hosts'], ['method', 'methods']] as const) {
+      router.get(`/api/top/${dimension}${extension}`, async (ctx) => {
+        const query = queryOf(ctx);
+        const traffic = await readTraffic(store, query, { nowMs: now() });
+        ctx.set('X-Complete', String(traffic.complete));
+        answerRows(ctx, extension, topAnswer(traffic[key], query.limit ?? latestInApi), topColumns);
+      });
+    }
 
     router.get(`/api/requests${extension}`, async (ctx) => {
       answerRows(ctx, extension, (await readLatest(store, queryOf(ctx), latestInApi)).map(requestAnswer), requestColumns);
@@ -188,6 +197,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 }
 
 const seriesColumns = ['time', 'source', 'requests', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p50', 'duration_ms.p95', 'duration_ms.p99', 'statuses'];
+const topColumns = ['value', 'count', 'share', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p95'];
 const requestColumns = ['time', 'source', 'method', 'host', 'uri', 'status', 'duration_ms', 'size', 'bytes_read', 'endpoint', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls', 'upstream_ms', 'request_id'];
 const ledgerColumns = ['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory', 'dead_lettered', 'last_line'];
 
@@ -228,7 +238,7 @@ function etagOf(content: string): string {
 }
 
 /**
- * A strict policy: one style sheet, one icon, one script that asks for this page again, no form. The page may be served over plain HTTP, so nothing here makes
+ * A strict policy: one style sheet, one icon, one script that asks for this page again, forms that lead here. The page may be served over plain HTTP, so nothing here makes
  * browsers insist on HTTPS; a proxy in front can.
  */
 function securityHeaders(): Middleware {
@@ -241,7 +251,7 @@ function securityHeaders(): Middleware {
         'img-src': ["'self'"],
         'script-src': ["'self'"],
         'connect-src': ["'self'"],
-        'form-action': ["'none'"],
+        'form-action': ["'self'"],
         'base-uri': ["'none'"],
         'frame-ancestors': ["'none'"],
       },

@@ -3,7 +3,7 @@ import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import { ledgerJson } from '../../shared/store/ledger-json.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
-import type { Latency, WindowFigures } from './fold.js';
+import type { Figures, Latency, WindowFigures } from './fold.js';
 import type { Traffic } from './read.js';
 
 /** `/api/summary` */
@@ -22,6 +22,14 @@ export function summaryAnswer({ range, complete, sources }: Traffic) {
 /** A row of `/api/series`: one source in one window. A window without requests of a source has no row. */
 export function seriesAnswer({ timeMs, source, requests, errors, bytes, latencyMs, statuses }: WindowFigures) {
   return { time: isoTime(timeMs), source, requests, errors, bytes, duration_ms: percentiles(latencyMs), statuses: Object.fromEntries(statuses) };
+}
+
+/** The rows of `/api/top/host` and `/api/top/method`, most requests first. */
+export function topAnswer(figures: ReadonlyMap<string, Figures>, rowsMax: number) {
+  const total = [...figures.values()].reduce((sum, { requests }) => sum + requests, 0);
+  return [...figures].slice(0, rowsMax).map(([value, { requests, errors, bytes, latencyMs }]) => ({
+    value, count: requests, share: rounded(requests / total), errors, bytes, duration_ms: { mean: rounded(latencyMs.mean), p95: rounded(latencyMs.p95) },
+  }));
 }
 
 /** A row of `/api/requests`. What is not known is an empty string. */

@@ -8,7 +8,7 @@ import { event, ledger } from '../../test/web-samples.js';
 const grid = { fromMs: 0, stepMs: 60_000 };
 
 test('nothing folds to nothing', (t) => {
-  t.deepEqual(fold([], grid), { windows: [], sources: new Map() });
+  t.deepEqual(fold([], grid), { windows: [], sources: new Map(), hosts: new Map(), methods: new Map(), pairs: [] });
 });
 
 test('figures are counted by source, Caddy first, and by window', (t) => {
@@ -23,6 +23,14 @@ test('figures are counted by source, Caddy first, and by window', (t) => {
   t.like(sources.get('caddy'), { requests: 3, errors: 1, bytes: 8, latencyMs: { mean: 30, max: 40 } });
   t.deepEqual([...sources.get('caddy')!.statuses], [[200, 1], [404, 1], [502, 1]]);
   t.deepEqual(windows.map(({ timeMs, source, requests: count }) => [timeMs, source, count]), [[0, 'caddy', 2], [0, 'app', 1], [120_000, 'caddy', 1]], 'the window between is left out');
+});
+
+test('hosts and methods are ranked by the requests of the first source, which saw them all', (t) => {
+  const { hosts, methods } = fold(rollUp([
+    event({ host: 'b', status: 500, size: 3 }), event({ host: 'a' }), event({ host: 'b', method: 'POST' }), event({ source: 'app', host: 'a' }), event({ source: 'app', host: 'a' }),
+  ], 10), grid);
+  t.deepEqual([...hosts].map(([host, { requests, errors, bytes }]) => [host, requests, errors, bytes]), [['b', 2, 1, 3], ['a', 1, 0, 0]]);
+  t.deepEqual([...methods].map(([method, { requests }]) => [method, requests]), [['GET', 2], ['POST', 1]]);
 });
 
 test('WebSockets and aborted requests count, but have no latency', (t) => {

@@ -1,6 +1,7 @@
 /** From rollup rows to figures: pure, and the same for every store. */
 import type { Histogram } from '../../shared/histogram.js';
 import { addTally, emptyTally, type RollupRow, type Tally } from '../../shared/rollup.js';
+import { pairsOf, type Pair } from './pair.js';
 import { caddySource } from '../../shared/request-event.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 
@@ -42,6 +43,11 @@ export interface Fold {
   readonly windows: readonly WindowFigures[];
   /** By source: Caddy first, then by name. */
   readonly sources: ReadonlyMap<string, Figures>;
+  /** Of the first source, since what passes through both edge and app would count twice; by requests, most first. */
+  readonly hosts: ReadonlyMap<string, Figures>;
+  /** The same by method. */
+  readonly methods: ReadonlyMap<string, Figures>;
+  readonly pairs: readonly Pair[];
 }
 
 /** The windows of a page: `stepMs` long, the first one starting at `fromMs`. */
@@ -52,9 +58,10 @@ export interface Grid {
 
 /** Adds rows up, by window and source and by source. */
 export function fold(rows: readonly RollupRow[], { fromMs, stepMs }: Grid): Fold {
+  const windowOf = (rowMs: number): number => fromMs + Math.floor((rowMs - fromMs) / stepMs) * stepMs;
   const windows = new Map<string, { timeMs: number; source: string; sum: Sum }>();
   for (const row of rows) {
-    const timeMs = fromMs + Math.floor((row.windowMs - fromMs) / stepMs) * stepMs;
+    const timeMs = windowOf(row.windowMs);
     const { source, status } = row.series;
     const key = `${timeMs} ${source}`;
     let window = windows.get(key);
@@ -69,7 +76,12 @@ export function fold(rows: readonly RollupRow[], { fromMs, stepMs }: Grid): Fold
     addTally(total.tally, sum.tally);
     for (const [status, count] of sum.statuses) addCount(total.statuses, status, count);
   }
+  const [first] = [...sources.keys()].sort(compareSources);
+  const ofFirst = rows.filter(({ series }) => series.source === first);
   return {
+    hosts: topOf(ofFirst, ({ host }) => host),
+    methods: topOf(ofFirst, ({ method }) => method),
+    pairs: pairsOf(rows, windowOf),
     windows: [...windows.values()]
       .sort((a, b) => a.timeMs - b.timeMs || compareSources(a.source, b.source))
       .map(({ timeMs, source, sum }) => ({ timeMs, source, ...figuresOf(sum) })),
@@ -87,6 +99,18 @@ export function isComplete(ledgers: readonly LedgerSnapshot[], { bounded }: { bo
 /** The sum of counts by reason. */
 export function sumOf(counts: Readonly<Record<string, number>>): number {
   return Object.values(counts).reduce((sum, count) => sum + count, 0);
+}
+
+function topOf(rows: readonly RollupRow[], valueOf: (series: RollupRow['series']) => string): Map<string, Figures> {
+  const sums = new Map<string, Sum>();
+  for (const row of rows) {
+    const value = valueOf(row.series);
+    let sum = sums.get(value);
+    if (sum === undefined) sums.set(value, sum = emptySum());
+    addTally(sum.tally, row);
+    addCount(sum.statuses, row.series.status, row.count);
+  }
+  return new Map([...sums].sort(([a, { tally: tallyA }], [b, { tally: tallyB }]) => tallyB.count - tallyA.count || (a < b ? -1 : 1)).map(([value, sum]) => [value, figuresOf(sum)]));
 }
 
 interface Sum {

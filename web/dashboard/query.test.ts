@@ -4,17 +4,19 @@ import { parseQuery, QueryError } from './query.js';
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
 test('without parameters it is the last hour, refreshed every 5 s, unfiltered', (t) => {
-  t.deepEqual(parseQuery({}, nowMs), { fromMs: nowMs - 3_600_000, toMs: nowMs, filter: {}, limit: undefined, refreshSeconds: 5, given: {} });
+  t.deepEqual(parseQuery({}, nowMs), { fromMs: nowMs - 3_600_000, toMs: nowMs, filter: {}, limit: undefined, refreshSeconds: 5, compare: true, editing: false, given: {} });
 });
 
 test('every parameter is read', (t) => {
-  const given = { from: 'now-2d', to: 'now-1d', source: 'caddy', host: 'a.example', method: 'GET', status: '5xx', path: '/a b', limit: '7', refresh: '15' };
+  const given = { from: 'now-2d', to: 'now-1d', source: 'caddy', host: 'a.example', method: 'GET', status: '5xx', path: '/a b', limit: '7', refresh: '15', compare: 'off', edit: 'off' };
   t.deepEqual(parseQuery(given, nowMs), {
     fromMs: nowMs - 2 * 86_400_000,
     toMs: nowMs - 86_400_000,
     filter: { source: 'caddy', host: 'a.example', method: 'GET', status: { min: 500, max: 599 }, path: '/a b' },
     limit: 7,
     refreshSeconds: 15,
+    compare: false,
+    editing: false,
     given,
   });
 });
@@ -27,6 +29,14 @@ test('a single status is a range of one, and 0 is none', (t) => {
 test('a range with a fixed end and refresh=off are not refreshed', (t) => {
   t.is(parseQuery({ from: '2026-11-23T19:00:00Z', to: '2026-11-23T20:00:00Z' }, nowMs).refreshSeconds, undefined);
   t.is(parseQuery({ refresh: 'off' }, nowMs).refreshSeconds, undefined);
+});
+
+test('an open form is not refreshed', (t) => {
+  t.like(parseQuery({ edit: 'on', refresh: '5' }, nowMs), { editing: true, refreshSeconds: undefined });
+});
+
+test('a time without a zone, as a form sends it, is UTC', (t) => {
+  t.like(parseQuery({ from: '2026-11-23T19:00', to: '2026-11-23T19:30:15' }, nowMs), { fromMs: Date.UTC(2026, 10, 23, 19), toMs: Date.UTC(2026, 10, 23, 19, 30, 15) });
 });
 
 test('parameters that are empty count as left out, as plain forms send them', (t) => {
@@ -56,5 +66,7 @@ test(refused, { host: 'x'.repeat(8193) }, 'host', /at most 8192 characters/);
 test(refused, { limit: '0' }, 'limit', /from 1 to 10000/);
 test(refused, { limit: '1e3' }, 'limit', /from 1 to 10000/);
 test(refused, { refresh: 'often' }, 'refresh', /off or a whole number from 1 to 3600/);
+test(refused, { compare: 'yes' }, 'compare', /allowed is on or off/);
+test(refused, { edit: '1' }, 'edit', /allowed is on or off/);
 test(refused, { host: ['a', 'b'] }, 'host', /"a, b"; allowed is one value/);
 test(refused, { stauts: '404' }, 'stauts', /the parameters are from, to, source/);

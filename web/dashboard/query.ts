@@ -8,12 +8,16 @@ export interface DashboardQuery extends TimeRange {
   readonly limit: number | undefined;
   /** Seconds until the page loads itself again; `undefined` for never. */
   readonly refreshSeconds: number | undefined;
+  /** Whether figures are compared with the previous period. */
+  readonly compare: boolean;
+  /** Whether the form is open: then nothing loads by itself. */
+  readonly editing: boolean;
   /** The parameters as they were given, for links that keep them. Empty ones are left out, as forms send them. */
   readonly given: Readonly<Partial<Record<Parameter, string>>>;
 }
 
 /** The parameters that `parseQuery` knows. */
-export const parameters = ['from', 'to', 'source', 'host', 'method', 'status', 'path', 'limit', 'refresh'] as const;
+export const parameters = ['from', 'to', 'source', 'host', 'method', 'status', 'path', 'limit', 'refresh', 'compare', 'edit'] as const;
 /** One of them. */
 export type Parameter = (typeof parameters)[number];
 
@@ -52,14 +56,17 @@ export function parseQuery(raw: Readonly<Record<string, string | readonly string
   const toMs = readTime('to', to, nowMs);
   if (fromMs >= toMs) throw new QueryError('from', given.from ?? defaults.from, `a time before the parameter to, which is ${quote(to)}`);
   if (toMs - fromMs > rangeDaysMax * dayMs) throw new QueryError('from', given.from ?? defaults.from, `a time at most ${rangeDaysMax} days before the parameter to`);
+  const editing = given.edit !== undefined && readChoice('edit', given.edit, ['on', 'off']) === 'on';
   const refreshSeconds = readRefresh(given.refresh ?? defaults.refresh);
   return {
     fromMs,
     toMs,
     filter: readFilter(given),
     limit: given.limit === undefined ? undefined : readInteger('limit', given.limit, limitMax),
-    // A range with a fixed end does not change: there is nothing to refresh.
-    refreshSeconds: to.startsWith('now') ? refreshSeconds : undefined,
+    // A range with a fixed end does not change: there is nothing to refresh. And a form must not be emptied under one's hands.
+    refreshSeconds: to.startsWith('now') && !editing ? refreshSeconds : undefined,
+    compare: given.compare === undefined || readChoice('compare', given.compare, ['on', 'off']) === 'on',
+    editing,
     given,
   };
 }
@@ -76,7 +83,8 @@ function readGiven(raw: Readonly<Record<string, string | readonly string[] | und
 }
 
 function readTime(name: Parameter, text: string, nowMs: number): number {
-  const timeMs = parseTime(text, nowMs);
+  // What a form's `datetime-local` sends has no zone: the page says that it means UTC.
+  const timeMs = parseTime(/^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?$/.test(text) ? `${text}Z` : text, nowMs);
   if (timeMs === undefined) throw new QueryError(name, text, timeSyntax);
   if (timeMs < timeMinMs || timeMs > timeMaxMs) throw new QueryError(name, text, 'a time between the years 1970 and 2200');
   return timeMs;
@@ -113,6 +121,11 @@ function readStatus(text: string): { min: number; max: number } {
   if (statusClass !== undefined) return { min: Number(statusClass) * 100, max: Number(statusClass) * 100 + 99 };
   if (!/^(0|[1-9]\d\d)$/.test(text)) throw new QueryError('status', text, 'a status such as 404, a class from 1xx to 5xx, or 0 (no response)');
   return { min: Number(text), max: Number(text) };
+}
+
+function readChoice(name: Parameter, text: string, choices: readonly string[]): string {
+  if (!choices.includes(text)) throw new QueryError(name, text, choices.join(' or '));
+  return text;
 }
 
 function readRefresh(text: string): number | undefined {

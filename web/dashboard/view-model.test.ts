@@ -85,6 +85,30 @@ test('links keep the other parameters, and a chip takes its filter away', (t) =>
   t.is(sources[0]?.statuses[0]?.href, '/?from=now-6h&host=a%26b&refresh=15&status=404&source=caddy');
 });
 
+test('one can step and zoom, and what reaches up to now stays live', (t) => {
+  const hrefs = (raw: Record<string, string>) => Object.fromEntries(view(many(1), { raw }).steps.map(({ words, href }) => [words, href]));
+  t.deepEqual(hrefs({ host: 'a' }), {
+    'Earlier': '/?host=a&from=2026-11-23T18%3A00%3A30Z&to=2026-11-23T19%3A00%3A30Z',
+    'Zoom out': '/?host=a&from=now-2h',
+    'Zoom in': '/?host=a&from=now-30m',
+  });
+  t.deepEqual(hrefs({ from: '2026-11-23T18:00:00Z', to: '2026-11-23T19:00:00Z' }), {
+    'Earlier': '/?from=2026-11-23T17%3A00%3A00Z&to=2026-11-23T18%3A00%3A00Z',
+    'Later': '/?from=2026-11-23T19%3A00%3A00Z&to=2026-11-23T20%3A00%3A00Z',
+    'Zoom out': '/?from=2026-11-23T17%3A30%3A00Z&to=2026-11-23T19%3A30%3A00Z',
+    'Zoom in': '/?from=2026-11-23T18%3A15%3A00Z&to=2026-11-23T18%3A45%3A00Z',
+  });
+  t.is(hrefs({ from: '2026-11-23T19:10:00Z', to: '2026-11-23T19:40:00Z' })['Later'], '/?from=now-30m');
+});
+
+test('the form has the filters of the page, and carries the rest along', (t) => {
+  const { form, filters } = view(many(1), { raw: { edit: 'on', host: 'a', from: 'now-6h', compare: 'off' } });
+  t.true(form.open);
+  t.deepEqual(form.fields.filter(({ value }) => value !== undefined).map(({ name, value }) => [name, value]), [['host', 'a']]);
+  t.deepEqual(form.kept, [{ name: 'from', value: 'now-6h' }, { name: 'compare', value: 'off' }]);
+  t.is(filters[0]?.href, '/?from=now-6h&compare=off', 'links close the form');
+});
+
 test('figures, codes, tables and the ledger are formatted for reading', (t) => {
   const { sources, tables, latest, ledger: collectors, charts } = view([...many(150, { size: 1234 }), ...many(2, { status: 502 }), event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 })], {
     ledgers: [ledger({ timeMs: nowMs - 90_000, received: 50_100, rejected: { 'not-json': 6, 'too-long': 4 }, spooled: 3, lastLineMs: nowMs - 1500 })],

@@ -6,9 +6,10 @@ import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot, TimeRange } from '../../shared/store/store.js';
 import { chartKinds, chartOf, p99RequestsMin } from './charts.js';
 import { sumOf, type Figures } from './fold.js';
-import { bytes, clock, count, day, duration, moment, nbsp, number, percent, printable, rate, windowLength } from './format.js';
+import { bytes, clock, clockOrDay, count, day, duration, moment, nbsp, number, percent, printable, rate, windowLength } from './format.js';
 import { errorShares, judge, judgedRequestsMin, type State, type Verdict } from './judge.js';
 import { defaults, type DashboardQuery, type Parameter } from './query.js';
+import type { Pair } from './pair.js';
 import type { Traffic } from './read.js';
 
 /** What the page is made from. */
@@ -46,6 +47,9 @@ export function dashboardView({ query, traffic, latest, nowMs: exactMs, connectH
     refreshSeconds: query.refreshSeconds,
     range: rangeView(query, traffic.range, nowMs, tickMs),
     ranges: ranges.map(([name, label]) => ({ label, href: link({ from: `now-${name}`, to: undefined }), current: (query.given.to ?? defaults.to) === defaults.to && (query.given.from ?? defaults.from) === `now-${name}` })),
+    steps: stepsView(query, nowMs, tickMs, link),
+    compare: { label: query.compare ? 'on' : 'off', href: link({ compare: query.compare ? 'off' : undefined }) },
+    form: formView(query, sources, link),
     refreshes: refreshes.map(([name, label]) => ({ label, href: link({ refresh: name }), current: name === (query.refreshSeconds?.toString() ?? 'off') })),
     filters: filters.filter((name) => query.given[name] !== undefined).map((name) => ({ name, value: printable(query.given[name] ?? '', 80), href: link({ [name]: undefined }) })),
     incomplete: incompleteReasons(traffic),
@@ -56,7 +60,13 @@ export function dashboardView({ query, traffic, latest, nowMs: exactMs, connectH
     sourcesWithoutChart: Math.max(0, sources.length - chartSourcesMax),
     windowLength: windowLength(traffic.stepMs),
     tables: sources.slice(0, chartSourcesMax).map((source) => windowsTable(source, traffic, link)),
+    pairs: traffic.pairs.map((pair, index) => pairView(pair, index, traffic)),
+    tops: [
+      { name: 'host', title: 'Hosts', href: (value: string) => link({ host: value }), csvHref: link({ refresh: undefined }, '/api/top/host.csv'), figures: traffic.hosts },
+      { name: 'method', title: 'Methods', href: (value: string) => link({ method: value }), csvHref: link({ refresh: undefined }, '/api/top/method.csv'), figures: traffic.methods },
+    ].map(topView),
     latest: latest.map((request) => requestView(request, query, link)),
+    errorsHref: query.given.status === '5xx' ? undefined : link({ status: '5xx' }),
     latestCsvHref: link({}, '/api/requests.csv'),
     ledger: ledgerView(traffic.ledgers, nowMs),
   };
@@ -122,6 +132,53 @@ function rangeView(query: DashboardQuery, aligned: TimeRange, nowMs: number, tic
   const sameDay = day(fromMs) === day(toMs) && day(toMs) === day(nowMs);
   const text = (timeMs: number): string => (sameDay ? '' : `${day(timeMs)}${new Date(timeMs).getUTCFullYear() === new Date(nowMs).getUTCFullYear() ? '' : ` ${new Date(timeMs).getUTCFullYear()}`} `) + clock(timeMs);
   return { from: { iso: isoTime(aligned.fromMs), text: text(fromMs) }, to: { iso: isoTime(aligned.toMs), text: text(toMs) } };
+}
+
+/** Links to the range before and after, and to half and twice of it. Those that reach up to now stay live. */
+function stepsView(query: DashboardQuery, nowMs: number, tickMs: number, link: Link) {
+  const [fromMs, toMs] = [query.fromMs, query.toMs].map((timeMs) => Math.floor(timeMs / tickMs) * tickMs) as [number, number];
+  const lengthMs = Math.max(tickMs, toMs - fromMs);
+  const live = (query.given.to ?? defaults.to) === 'now';
+  const to = (startMs: number, endMs: number): string | undefined => {
+    if (endMs - startMs < 1000 || startMs < 0) return undefined;
+    return endMs >= nowMs ? link({ from: `now-${relative(endMs - startMs)}`, to: undefined }) : link({ from: isoTime(startMs), to: isoTime(endMs) });
+  };
+  return [
+    { label: '‹', words: 'Earlier', href: to(fromMs - lengthMs, toMs - lengthMs) },
+    { label: '›', words: 'Later', href: live ? undefined : to(fromMs + lengthMs, toMs + lengthMs) },
+    { label: '−', words: 'Zoom out', href: live ? to(nowMs - 2 * lengthMs, nowMs) : to(fromMs - lengthMs / 2, toMs + lengthMs / 2) },
+    { label: '+', words: 'Zoom in', href: live ? to(nowMs - lengthMs / 2, nowMs) : to(fromMs + lengthMs / 4, toMs - lengthMs / 4) },
+  ].filter(({ href }) => href !== undefined);
+}
+
+/** `6h`, `90m`, `45s`. */
+function relative(lengthMs: number): string {
+  const seconds = Math.round(lengthMs / 1000);
+  if (seconds % 86_400 === 0) return `${seconds / 86_400}d`;
+  if (seconds % 3600 === 0) return `${seconds / 3600}h`;
+  return seconds % 60 === 0 ? `${seconds / 60}m` : `${seconds}s`;
+}
+
+/** The form: what can be typed, and what it carries along unseen. */
+function formView(query: DashboardQuery, sources: readonly string[], link: Link) {
+  const { given } = query;
+  const local = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 16);
+  const absolute = !(given.to ?? defaults.to).startsWith('now');
+  return {
+    open: query.editing,
+    openHref: link({ edit: 'on' }),
+    fields: [
+      { name: 'source', label: 'Source', value: given.source, hint: 'caddy', options: sources },
+      { name: 'host', label: 'Host', value: given.host, hint: 'shop.example' },
+      { name: 'method', label: 'Method', value: given.method, hint: 'GET', options: ['GET', 'POST', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] },
+      { name: 'status', label: 'Status', value: given.status, hint: '5xx or 404', options: ['2xx', '3xx', '4xx', '5xx'] },
+      { name: 'path', label: 'Path', value: given.path, hint: '/checkout' },
+    ],
+    kept: (['from', 'to', 'refresh', 'compare', 'limit'] as const).flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }])),
+    keptWithRange: [...filters, 'compare' as const, 'limit' as const].flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }])),
+    from: absolute ? local(query.fromMs) : undefined,
+    to: absolute ? local(query.toMs) : undefined,
+  };
 }
 
 function sourceView(source: string, { sources, range, previous: before }: Traffic, nowMs: number, link: Link) {
@@ -203,6 +260,55 @@ function statusesView({ requests, statuses }: Figures, link: Link, source: strin
   }));
 }
 
+/** Rows of a list on the page; its CSV has more. */
+const topRowsMax = 10;
+
+function topView({ name, title, href, csvHref, figures }: { name: string; title: string; href: (value: string) => string; csvHref: string; figures: ReadonlyMap<string, Figures> }) {
+  const total = [...figures.values()].reduce((sum, { requests }) => sum + requests, 0);
+  return {
+    name,
+    title,
+    csvHref,
+    more: Math.max(0, figures.size - topRowsMax),
+    rows: [...figures].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs }]) => ({
+      text: printable(value, 60) || 'none',
+      href: value === '' ? undefined : href(value),
+      count: count(requests),
+      share: percent(requests / total),
+      /** Of 100. */
+      bar: Math.max(0.5, Math.round((requests / total) * 1000) / 10),
+      errors: count(errors),
+      alarm: requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter,
+      p95: duration(latencyMs.p95),
+      bytes: bytes(size),
+    })),
+  };
+}
+
+function pairView({ app, outsideMeanMs, outsideP50Ms, outsideP95Ms, edgeOnlyErrors, bypassed, windows }: Pair, index: number, { range, stepMs }: Traffic) {
+  const signed = (valueMs: number | null): string => (valueMs !== null && valueMs < 0 ? `−${duration(-valueMs)}` : duration(valueMs));
+  const values = new Map(windows.map((window) => [window.timeMs, window.outsideMeanMs]));
+  const timesMs: number[] = [];
+  for (let timeMs = range.fromMs; timeMs < range.toMs; timeMs += stepMs) timesMs.push(timeMs);
+  return {
+    app: printable(app, 60),
+    figures: [
+      { name: 'Outside the app, mean', value: signed(outsideMeanMs), note: 'edge − app' },
+      { name: 'p50', value: signed(outsideP50Ms), note: 'edge’s − app’s' },
+      { name: 'p95', value: signed(outsideP95Ms), note: 'edge’s − app’s' },
+      { name: 'Errors of the edge alone', value: count(edgeOnlyErrors), note: '5xx that the app never sent', alarm: edgeOnlyErrors > 0 },
+      { name: 'Past the edge', value: count(bypassed), note: 'requests that came to the app directly', alarm: bypassed > 0 },
+    ],
+    svg: timeChart({
+      id: `outside-${index + 1}`, title: `Time outside ${printable(app, 60)}`, kind: 'lines', ...range, stepMs, timesMs,
+      description: `Mean latency at the edge less that in ${printable(app, 60)}, in ${windowLength(stepMs)} windows: ${signed(outsideMeanMs)} over the whole range.`,
+      // Different clocks and different requests can make the app seem slower than the edge: that is drawn as nothing.
+      series: [{ label: 'edge − app', class: 'series-1', values: timesMs.map((timeMs) => (values.has(timeMs) ? Math.max(0, values.get(timeMs)!) : null)) }],
+      formatValue: duration, formatTime: clockOrDay,
+    }),
+  };
+}
+
 /** A row for each kind of chart, with one panel for each source: they share the axis of values. */
 function chartsView(traffic: Traffic, nowMs: number, link: Link) {
   const sources = [...traffic.sources.keys()].slice(0, chartSourcesMax);
@@ -249,7 +355,7 @@ function requestView(request: RequestEvent, query: DashboardQuery, link: Link) {
   return {
     iso: rfc3339(request),
     text: `${query.toMs - query.fromMs > 86_400_000 ? `${day(request.timeMs)} ` : ''}${new Date(request.timeMs).toISOString().slice(11, 23)}`,
-    source: printable(source, 60),
+    source: { text: printable(source, 60), href: link({ source }) },
     host: { text: printable(host, 60), href: host === '' ? undefined : link({ host }) },
     method: { text: printable(method, 20), href: link({ method }) },
     uri: { text: printable(uri, 120), full: printable(uri, 1000), href: path === '' ? undefined : link({ path }) },
@@ -310,7 +416,7 @@ type Link = (changes: Partial<Record<Parameter, string | undefined>>, path?: str
 /** Links that keep the parameters of the page but for some; `undefined` takes one away. */
 function linksOf({ given }: DashboardQuery): Link {
   return (changes, path = '/') => {
-    const parameters = Object.entries({ ...given, ...changes }).filter((entry): entry is [string, string] => entry[1] !== undefined && entry[1] !== '');
+    const parameters = Object.entries({ ...given, edit: undefined, ...changes }).filter((entry): entry is [string, string] => entry[1] !== undefined && entry[1] !== '');
     const search = new URLSearchParams(parameters).toString();
     return search === '' ? path : `${path}?${search}`;
   };

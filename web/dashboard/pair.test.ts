@@ -1,0 +1,32 @@
+import test from 'ava';
+import type { RequestEvent } from '../../shared/request-event.js';
+import { event } from '../../test/web-samples.js';
+import { pairsOf } from './pair.js';
+import { rollUp } from './read.js';
+
+const pairs = (requests: readonly Partial<RequestEvent>[]) => pairsOf(rollUp(requests.map((parts) => event(parts)), 60), (timeMs) => timeMs);
+
+test('the time outside an app is what the edge took beyond it, on the hosts that both have seen', (t) => {
+  const [pair, ...others] = pairs([
+    { durationMs: 30 }, { durationMs: 50 }, { durationMs: 1000, host: 'static.example' },
+    { source: 'shop', durationMs: 25, host: 'shop.example:3000' }, { source: 'shop', durationMs: 35, timeMs: 60_000 },
+    { source: 'lonely', host: '127.0.0.1:3000' },
+  ]);
+  t.like(pair, { app: 'shop', outsideMeanMs: 10, edgeOnlyErrors: 0, bypassed: 0 });
+  t.true(Math.abs((pair?.outsideP95Ms ?? 0) - 15) < 2);
+  t.deepEqual(pair?.windows, [{ timeMs: 0, outsideMeanMs: 15 }], 'only where both have a latency');
+  t.deepEqual(others, []);
+});
+
+test('errors that the app never produced, and requests that bypassed the edge, are counted', (t) => {
+  const [pair] = pairs([
+    { status: 502 }, { status: 502 }, { status: 500 }, {},
+    { source: 'shop', status: 500 }, { source: 'shop' }, { source: 'shop', host: 'internal' }, { source: 'shop', host: 'internal' },
+  ]);
+  t.like(pair, { edgeOnlyErrors: 2, bypassed: 2 });
+});
+
+test('without an edge, or without an app, there is no pair', (t) => {
+  t.deepEqual(pairs([{}]), []);
+  t.deepEqual(pairs([{ source: 'shop' }]), []);
+});
