@@ -69,8 +69,8 @@ testWithCaddy('A server without access logs sends nothing, whatever the loggers 
 
 testWithCaddy('The fields that the check says are needed are needed, and what the others cost is as it says.', async (t) => {
   const site = (field: string): string => `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\tformat filter {\n\t\t\t${field} delete\n\t\t}\n\t}\n\trespond "hello"\n}\n`;
-  for (const field of ['status', 'duration']) t.is(await countedOf(t, site(field), 'a.example'), 0, field);
-  for (const field of ['request', 'size', 'request>host', 'request>method', 'request>uri', 'request>headers']) t.is(await countedOf(t, site(field), 'a.example'), requests, field);
+  t.is(await countedOf(t, site('status'), 'a.example'), 0, 'status');
+  for (const field of ['duration', 'request', 'size', 'request>host', 'request>method', 'request>uri', 'request>headers']) t.is(await countedOf(t, site(field), 'a.example'), requests, field);
 });
 
 /** How many of `requests` requests for the host a sink counts that Caddy with this configuration writes to. */
