@@ -2,7 +2,7 @@
 import type { TimeRange } from '../../shared/store/store.js';
 
 /** What stands for a value that is not there. */
-export const none = '–';
+const none = '–';
 /** A space at which no line is broken. */
 export const nbsp = '\u00a0';
 
