@@ -1,13 +1,22 @@
-import { createServer, type AddressInfo } from 'node:net';
+import { createServer } from 'node:net';
 
 /**
- * TCP ports on 127.0.0.1 that nothing listens on, all different. Held open together while they are drawn, so that the
- * kernel does not give one twice.
+ * Ports below those that the kernel gives to outgoing connections (32768 and up on Linux), so that nothing takes one between
+ * the drawing and the use of it. Test processes run side by side: each begins elsewhere.
  */
+const first = 10_000;
+const portsInAll = 20_000;
+const portsOfAProcess = 131;
+let drawn = 0;
+
+/** TCP ports on 127.0.0.1 that nothing listens on, all different. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(Array.from({ length: count }, listen));
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  const ports: number[] = [];
+  while (ports.length < count) {
+    const port = first + (process.pid * portsOfAProcess + drawn) % portsInAll;
+    drawn += 1;
+    if (await isFree(port)) ports.push(port);
+  }
   return ports;
 }
 
@@ -17,12 +26,12 @@ export async function freePort(): Promise<number> {
   return port!;
 }
 
-function listen(): Promise<ReturnType<typeof createServer>> {
-  return new Promise((resolve, reject) => {
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
     const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      resolve(server);
+    server.once('error', () => { resolve(false); });
+    server.listen(port, '127.0.0.1', () => {
+      server.close(() => { resolve(true); });
     });
   });
 }
