@@ -2,15 +2,15 @@
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import type { ListenAddress } from './collector/listen/address.js';
 import { messageOf, StoreError, UsageError } from './shared/errors.js';
 import { createLog } from './shared/log.js';
 import { readSettings, refuseUnknown, withEnvFiles, type Environment, type SettingTable, type SettingValues } from './shared/settings.js';
 import { openStore } from './shared/store/open.js';
 import { storeSettings, storeSettingsFrom } from './shared/store/settings.js';
-import { collectorConfigFrom, collectorSettings } from './collector/config.js';
+import type { Store } from './shared/store/store.js';
+import { collectorConfigFrom, collectorSettings, type CollectorConfig } from './collector/config.js';
 import { importSettings } from './collector/import/settings.js';
-import { caddyAddress } from './collector/listen/address.js';
+import { caddyAddress, type ListenAddress } from './collector/listen/address.js';
 import { webConfigFrom, webSettings } from './web/config.js';
 
 /** Stops what a command started; resolves to how many accepted requests were lost. */
@@ -162,46 +162,64 @@ async function start(environment: Environment, given: Given): Promise<Stop> {
   const values = readSettings(allSettings, environment);
   const collectorConfig = collectorConfigFrom(values);
   webConfigFrom(values, []); // its mistakes are said before anything is opened
-  const store = await openStoreOf(values);
-  const { startCollector } = await import('./collector/main.js');
-  const collector = await startCollector(collectorConfig, { store, log: createLog('collector'), ...recorderOptions(values), requestsKeptMs: requestsKeptMs(values) })
-    .catch(closing(store));
-  const hint = caddyfileLines(collector.addresses);
-  const web = await startWebOver(values, store, hint).catch(async (error: unknown) => {
-    await collector.stop();
-    return closing(store)(error);
+  return await startParts(async (started) => {
+    const store = await openStoreOf(values, 'collector', started);
+    const webStore = values.STORE === 'influxdb' ? await openStoreOf(values, 'web', started) : store;
+    const collector = await startCollectorOver(collectorConfig, values, store, started);
+    const hint = caddyfileLines(collector.addresses);
+    const web = await startWebOver(values, webStore, hint, started);
+    await register(given, collector.addresses, started);
+    process.stdout.write(welcome({ dashboard: web.url, addresses: collector.addresses, store: store.description, hint }));
   });
-  const unregister = await register(given, collector.addresses).catch(async (error: unknown) => {
-    await Promise.all([collector.stop(), web.stop()]);
-    return closing(store)(error);
-  });
-  process.stdout.write(welcome({ dashboard: web.url, addresses: collector.addresses, store: store.description, hint }));
-  return async () => {
-    await unregister();
-    const [lost] = await Promise.all([collector.stop(), web.stop()]);
-    await store.close();
-    return lost;
-  };
 }
 
 async function startCollectorAlone(environment: Environment, given: Given): Promise<Stop> {
   const values = readSettings({ ...collectorSettings, ...storeSettings }, environment);
   refuseEmbedded('collector', values);
   const config = collectorConfigFrom(values);
-  const store = await openStoreOf(values);
-  const { startCollector } = await import('./collector/main.js');
-  const collector = await startCollector(config, { store, log: createLog('collector'), ...recorderOptions(values), requestsKeptMs: requestsKeptMs(values) }).catch(closing(store));
-  const unregister = await register(given, collector.addresses).catch(async (error: unknown) => {
-    await collector.stop();
-    return closing(store)(error);
+  return await startParts(async (started) => {
+    const store = await openStoreOf(values, 'collector', started);
+    const { addresses } = await startCollectorOver(config, values, store, started);
+    await register(given, addresses, started);
+    process.stdout.write(welcome({ addresses, store: store.description, hint: caddyfileLines(addresses) }));
   });
-  process.stdout.write(welcome({ addresses: collector.addresses, store: store.description, hint: caddyfileLines(collector.addresses) }));
-  return async () => {
-    await unregister();
-    const lost = await collector.stop();
-    await store.close();
+}
+
+async function startWebAlone(environment: Environment): Promise<Stop> {
+  const values = readSettings({ ...webSettings, ...webAloneSettings, ...storeSettings }, environment);
+  refuseEmbedded('web', values);
+  webConfigFrom(values, []);
+  return await startParts(async (started) => {
+    const store = await openStoreOf(values, 'web', started);
+    const web = await startWebOver(values, store, caddyfileLines(values.COLLECTOR_LISTEN), started);
+    process.stdout.write(welcome({ dashboard: web.url, store: store.description }));
+  });
+}
+
+/** Told of each part that was started: how to stop it, and in which turn. */
+type Started = (turn: 'first' | 'next' | 'last', stop: () => Promise<unknown>) => void;
+
+/**
+ * Starts the parts of a command. Resolves to what stops them, those of one turn together: first what brings work, then what does it, last the
+ * stores. When a part fails to start, those before it are stopped, and its error is thrown.
+ */
+async function startParts(begin: (started: Started) => Promise<void>): Promise<Stop> {
+  const turns = { first: [], next: [], last: [] } as Record<Parameters<Started>[0], (() => Promise<unknown>)[]>;
+  const stop = async (): Promise<number> => {
+    let lost = 0;
+    for (const turn of Object.values(turns)) {
+      const results = await Promise.all(turn.map((stopPart) => stopPart()));
+      for (const result of results) if (typeof result === 'number') lost += result;
+    }
     return lost;
   };
+  try {
+    await begin((turn, stopPart) => { turns[turn].push(stopPart); });
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return stop;
 }
 
 /** DuckDB lets one process use a file, so a collector without the web app would be a collector whose data nobody can see. */
@@ -210,16 +228,16 @@ function refuseEmbedded(command: string, { STORE }: SettingValues<typeof storeSe
   throw new UsageError(`${command} alone needs STORE=influxdb, and STORE is ${JSON.stringify(STORE)}: only one process can use a DuckDB file. \`start\` runs both over it.`);
 }
 
-/** Registers with Caddy when that was asked for; resolves to what ends it. */
-async function register({ options }: Given, addresses: readonly ListenAddress[]): Promise<() => Promise<void>> {
+/** Registers with Caddy when that was asked for. */
+async function register({ options }: Given, addresses: readonly ListenAddress[], started: Started): Promise<void> {
   const { register: adminUrl, 'register-address': address } = options;
   if (typeof adminUrl !== 'string') {
     if (address !== undefined) throw new UsageError('--register-address is of use only with --register. Give --register http://127.0.0.1:2019 too.');
-    return async () => {};
+    return;
   }
   const { startRegistration } = await import('./collector/register.js');
   const registration = startRegistration({ adminUrl, addresses, address: typeof address === 'string' ? address : undefined, log: createLog('register') });
-  return () => registration.stop();
+  started('first', () => registration.stop());
 }
 
 async function importFiles(environment: Environment, { args, options }: Given): Promise<number> {
@@ -243,24 +261,10 @@ async function checkCaddy(environment: Environment, { args: [source, ...more], o
   return exitStatus;
 }
 
-async function startWebAlone(environment: Environment): Promise<Stop> {
-  const values = readSettings({ ...webSettings, ...webAloneSettings, ...storeSettings }, environment);
-  refuseEmbedded('web', values);
-  webConfigFrom(values, []);
-  const store = await openStoreOf(values);
-  const hint = caddyfileLines(values.COLLECTOR_LISTEN);
-  const web = await startWebOver(values, store, hint).catch(closing(store));
-  process.stdout.write(welcome({ dashboard: web.url, store: store.description }));
-  return async () => {
-    const lost = await web.stop();
-    await store.close();
-    return lost;
-  };
-}
-
+/** Starts the web app with its recorder. */
 async function startWebOver(
-  values: SettingValues<typeof webSettings & typeof storeSettings>, store: Awaited<ReturnType<typeof openStore>>, hint: readonly string[],
-): Promise<{ url: string; stop(): Promise<number> }> {
+  values: SettingValues<typeof webSettings & typeof storeSettings>, store: Store, hint: readonly string[], started: Started,
+): Promise<{ url: string }> {
   const { startWeb } = await import('./web/main.js');
   const { createRecorder } = await import('./shared/recorder.js');
   const log = createLog('web');
@@ -269,32 +273,30 @@ async function startWebOver(
     await recorder.close();
     throw error;
   });
-  return {
-    url: web.url,
-    async stop() {
-      await web.stop();
-      return await recorder.close();
-    },
-  };
+  started('next', async () => {
+    await web.stop();
+    return await recorder.close();
+  });
+  return web;
 }
 
-function openStoreOf(values: SettingValues<typeof storeSettings>): ReturnType<typeof openStore> {
-  return openStore(storeSettingsFrom(values), { log: createLog('store') });
+async function startCollectorOver(config: CollectorConfig, values: SettingValues<typeof storeSettings>, store: Store, started: Started): Promise<{ addresses: readonly ListenAddress[] }> {
+  const { startCollector } = await import('./collector/main.js');
+  const requestsKeptMs = values.STORE === 'influxdb' ? undefined : values.RETENTION_REQUESTS;
+  const collector = await startCollector(config, { store, log: createLog('collector'), ...recorderOptions(values), requestsKeptMs });
+  started('next', () => collector.stop());
+  return collector;
 }
 
-function recorderOptions({ HOSTS_MAX: hostsMax, CLIENT_IP: clientIp }: SettingValues<typeof storeSettings>) {
-  return { hostsMax, clientIp };
+/** Each recorder has a store, and a spool, of its own: the ledger of the collector is not to count the web app's requests. */
+async function openStoreOf(values: SettingValues<typeof storeSettings>, spoolName: 'collector' | 'web', started: Started): Promise<Store> {
+  const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), spoolName });
+  started('last', () => store.close());
+  return store;
 }
 
-function requestsKeptMs(values: SettingValues<typeof storeSettings>): number | undefined {
-  return values.STORE === 'influxdb' ? undefined : values.RETENTION_REQUESTS;
-}
-
-function closing(store: { close(): Promise<void> }): (error: unknown) => Promise<never> {
-  return async (error) => {
-    await store.close();
-    throw error;
-  };
+function recorderOptions({ HOSTS_MAX: hostsMax, CLIENT_IP: clientIp, MEMORY_BYTES_MAX: memoryBytesMax }: SettingValues<typeof storeSettings>) {
+  return { hostsMax, clientIp, memoryBytesMax };
 }
 
 /** The lines for a Caddyfile's site, for the first stream listener. */

@@ -1,5 +1,5 @@
 import type { RecorderCounts } from '../shared/recorder.js';
-import type { Ledger, LedgerSnapshot } from '../shared/store/store.js';
+import type { Ledger, LedgerSnapshot, SpoolState } from '../shared/store/store.js';
 
 /** Why a line was not understood. */
 export type RejectionReason =
@@ -14,7 +14,7 @@ export type RejectionReason =
   | 'bad-status';
 
 /** Why a line that was understood is not counted. */
-export type DropReason = 'memory-full';
+export type DropReason = 'memory-full' | 'spool-full' | 'disk-full';
 
 /**
  * The collector's accounts of lines since the process started. Every line is received, and is then accepted, runtime,
@@ -37,8 +37,14 @@ export function createLineAccounts(): LineAccounts {
   return { received: 0, runtime: 0, rejected: {}, dropped: {}, timeOfArrival: 0, examples: {}, lastLineMs: null };
 }
 
-/** The ledger: the accounts, and what became of the lines that were accepted, which are the recorder's requests. */
-export function ledgerOf(accounts: LineAccounts, { recorded, stored, deadLettered }: RecorderCounts): Ledger {
+/**
+ * The ledger: the accounts, and what became of the lines that were accepted, which are the recorder's requests. What the recorder has handed
+ * over to a store with a spool is stored only when the spool has delivered it.
+ */
+export function ledgerOf(accounts: LineAccounts, { recorded, stored: handedOver, deadLettered: refused }: RecorderCounts, spool?: SpoolState): Ledger {
+  const spooled = spool?.own.spooled ?? 0;
+  const deadLettered = refused + (spool?.own.deadLettered ?? 0);
+  const stored = spool?.own.stored ?? handedOver;
   return {
     received: accounts.received,
     accepted: recorded,
@@ -46,8 +52,8 @@ export function ledgerOf(accounts: LineAccounts, { recorded, stored, deadLettere
     rejected: { ...accounts.rejected },
     dropped: { ...accounts.dropped },
     stored,
-    spooled: 0, // lines wait in memory only, until there is a spool
-    inMemory: recorded - stored - deadLettered,
+    spooled,
+    inMemory: recorded - stored - spooled - deadLettered,
     deadLettered,
     lastLineMs: accounts.lastLineMs,
   };

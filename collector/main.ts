@@ -85,7 +85,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       lostBefore = lost ?? lostBefore;
     });
   }, lossWatchMs);
-  const ledger = (): Ledger => ledgerOf(accounts, recorder.counts);
+  const ledger = (): Ledger => ledgerOf(accounts, recorder.counts, store.spool);
   const status = config.http === undefined ? undefined : await startStatusServer(config.http, {
     id: config.id, ledger, accounts, durationFormats: decoder.durationFormats, recorder, store, log, connections, refused, lostDatagrams,
     imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax, requestsKeptMs: parts.requestsKeptMs },
@@ -124,8 +124,8 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
           break;
         }
         if (recorder.record(decoded.event)) break;
-        accounts.dropped['memory-full'] = (accounts.dropped['memory-full'] ?? 0) + 1;
-        warn('memory-full', 'Dropping log lines: the store does not take them, and the memory for them is full.');
+        accounts.dropped[recorder.full] = (accounts.dropped[recorder.full] ?? 0) + 1;
+        warn(recorder.full, `Dropping log lines, since the memory for them is full: ${recorder.problem ?? 'they come faster than they are stored'}`);
         break;
       case 'runtime':
         accounts.runtime += 1;

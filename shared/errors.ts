@@ -17,12 +17,15 @@ export class StoreError extends Error {
   readonly retryAfterMs: number | undefined;
   /** Another process has the store open, and only one can: it may be asked to do the work. */
   readonly inUse: boolean;
+  /** What has no room left, where that is why. */
+  readonly full: 'spool-full' | 'disk-full' | undefined;
 
-  constructor(action: StoreErrorAction, message: string, options: { cause?: unknown; retryAfterMs?: number; inUse?: boolean } = {}) {
+  constructor(action: StoreErrorAction, message: string, options: { cause?: unknown; retryAfterMs?: number; inUse?: boolean; full?: 'spool-full' | 'disk-full' } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.action = action;
     this.retryAfterMs = options.retryAfterMs;
     this.inUse = options.inUse ?? false;
+    this.full = options.full;
   }
 }
 

@@ -41,7 +41,7 @@ test('a store that fails gets the same batches again, in order, until it takes t
     write: async (batch) => {
       tried.push(batch);
       if (failing) throw new StoreError('retry', 'The store sleeps.', { retryAfterMs: 1 });
-      await real.write(batch);
+      return await real.write(batch);
     },
   }));
   for (let at = 0; at < 35; at += 1) t.true(recorder.record(event({ uri: `/${at}` })));
@@ -62,7 +62,7 @@ test('a batch that the store refuses for good is counted, and the next one is wr
     ...real,
     write: async (batch) => {
       if (batch.sequence === 1) throw new StoreError('drop', 'No.');
-      await real.write(batch);
+      return await real.write(batch);
     },
   }));
   for (let at = 0; at < 15; at += 1) recorder.record(event({ uri: `/${at}` }));
@@ -119,6 +119,7 @@ async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}
   const real = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs } }, { log, now: () => startMs });
   const store: Store = {
     description: real.description,
+    spool: real.spool,
     write: (batch) => real.write(batch),
     readRollups: (query) => real.readRollups(query),
     readRequests: (query) => real.readRequests(query),

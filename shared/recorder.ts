@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, createHostLimit, nameLengthMax, otherName, type ClientIpPolicy } from './bounds.js';
 import { messageOf, StoreError } from './errors.js';
 import type { Log } from './log.js';
 import type { RequestEvent } from './request-event.js';
+import { backoffMs, pause, retryAfterMsMax } from './retry.js';
 import { createRollupLadder } from './rollup-ladder.js';
 import { seriesKey } from './rollup.js';
 import type { Batch, LedgerSnapshot, Store } from './store/store.js';
@@ -25,9 +25,11 @@ export interface Recorder {
   readonly counts: RecorderCounts;
   /** Why the store does not take what it is given just now; `undefined` when it does. */
   readonly problem: string | undefined;
+  /** What is full when `record` drops a request. */
+  readonly full: 'memory-full' | 'spool-full' | 'disk-full';
 }
 
-/** Requests since the recorder was made: recorded = stored + deadLettered + in memory. */
+/** Requests since the recorder was made: recorded = stored + deadLettered + in memory. What a store has spooled counts as stored here. */
 export interface RecorderCounts {
   readonly recorded: number;
   readonly stored: number;
@@ -49,6 +51,8 @@ export interface RecorderOptions {
   readonly flushMs?: number;
   /** Requests in one batch: 5,000, what InfluxDB takes best. */
   readonly batchRequestsMax?: number;
+  /** What the requests of one batch hold in memory, in bytes as `heldBytes` estimates: 16 MiB. */
+  readonly batchBytesMax?: number;
   /** What may be held while the store does not take it, in bytes as `heldBytes` estimates: 128 MiB. What comes then is dropped. */
   readonly memoryBytesMax?: number;
   /** How long `close` waits for the store: 8 s. */
@@ -61,9 +65,6 @@ export interface RecorderOptions {
   readonly now?: () => number;
 }
 
-/** However long a store asks to be left alone, it is asked again after ten minutes. */
-const retryAfterMsMax = 600_000;
-
 /** The longest request target that is kept, in UTF-16 code units. */
 export const uriLengthMax = 8192;
 /** The longest other free text. */
@@ -71,7 +72,7 @@ const textLengthMax = 1024;
 
 /** Starts a recorder; it writes from a timer until it is closed. */
 export function createRecorder(options: RecorderOptions): Recorder {
-  const { store, log, flushMs = 100, batchRequestsMax = 5000, memoryBytesMax = 128 * 2 ** 20, drainMsMax = 8000, now = Date.now } = options;
+  const { store, log, flushMs = 100, batchRequestsMax = 5000, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = 128 * 2 ** 20, drainMsMax = 8000, now = Date.now } = options;
   const writer = randomUUID();
   let ladder = createRollupLadder();
   const uniqueTimes = createUniqueTimes();
@@ -84,6 +85,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   let sequence = 0;
   const counts = { recorded: 0, stored: 0, deadLettered: 0, hostsOverLimit: 0 };
   let problem: string | undefined;
+  let full: StoreError['full'];
   let writing: Promise<void> | undefined;
   const stopped = new AbortController();
   const timer = setInterval(tick, flushMs);
@@ -97,7 +99,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       gathered.push(request);
       gatheredBytes += heldBytes(request);
       counts.recorded += 1;
-      if (gathered.length >= batchRequestsMax) {
+      if (gathered.length >= batchRequestsMax || gatheredBytes >= batchBytesMax) {
         seal();
         void write();
       }
@@ -118,7 +120,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       seal();
       // A store that does not answer must not keep the process: the write in flight may outlast the limit.
       const giveUp = new AbortController();
-      await Promise.race([write(), sleep(drainMsMax, undefined, { signal: giveUp.signal }).catch(() => undefined)]);
+      await Promise.race([write(), pause(drainMsMax, giveUp.signal)]);
       giveUp.abort();
       stopped.abort();
       const left = counts.recorded - counts.stored - counts.deadLettered;
@@ -128,6 +130,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
     counts,
     get problem() { return problem; },
+    get full() { return full ?? 'memory-full'; },
   };
 
   function bound(event: RequestEvent): RequestEvent {
@@ -186,10 +189,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
       const { batch, bytes } = queue[0];
       let refused = false;
       try {
-        await store.write(batch);
+        const refusedRequests = await store.write(batch);
         if (problem !== undefined) log.info('The store takes requests again.');
         problem = undefined;
-        counts.stored += batch.requests.length;
+        full = undefined;
+        counts.stored += batch.requests.length - refusedRequests;
+        counts.deadLettered += refusedRequests;
       } catch (error) {
         if (!(error instanceof StoreError) || error.action === 'drop') {
           refused = true;
@@ -198,8 +203,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
         } else {
           if (problem !== error.message) log.warn(`The store does not take requests, holding them: ${error.message}`);
           problem = error.message;
+          full = error.full;
           failures += 1;
-          await pause(Math.min(error.retryAfterMs ?? backoffMs(failures), retryAfterMsMax));
+          await pause(Math.min(error.retryAfterMs ?? backoffMs(failures), retryAfterMsMax), stopped.signal);
           continue;
         }
       }
@@ -222,10 +228,6 @@ export function createRecorder(options: RecorderOptions): Recorder {
     });
     for (const request of gathered) ladder.add(request);
   }
-
-  async function pause(durationMs: number): Promise<void> {
-    await sleep(durationMs, undefined, { signal: stopped.signal }).catch(() => undefined); // rejects only when stopped
-  }
 }
 
 /** What a rollup row holds in memory, in bytes: some 20 to 200 buckets of 8 bytes, and its numbers. */
@@ -234,9 +236,4 @@ const rollupRowBytes = 800;
 /** What a request holds in memory, about, in bytes: an object of 18 properties, its time among the used ones, and its texts. */
 function heldBytes({ uri, userAgent, referrer }: RequestEvent): number {
   return 600 + 2 * (uri.length + userAgent.length + referrer.length);
-}
-
-/** Exponential back-off with full jitter, 30 s at most (Brooker, "Exponential Backoff And Jitter", AWS, 2015). */
-function backoffMs(failures: number): number {
-  return Math.random() * Math.min(30_000, 250 * 2 ** Math.min(failures, 10));
 }

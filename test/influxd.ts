@@ -8,12 +8,13 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { accessSync, constants, rmSync } from 'node:fs';
+import { accessSync, constants, mkdtempSync, rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import type { Log } from '../shared/log.js';
 import { freePort } from './ports.js';
 
 /** A running InfluxDB with an empty bucket. */
@@ -201,4 +202,12 @@ function chooseTest(): typeof testWithInfluxd {
     'Tests with InfluxDB are skipped: influxd is not on the PATH. Run ../shared/tools/install and put the folder that it prints on the PATH, or set INFLUXDB_URL, INFLUXDB_ORG and INFLUXDB_TOKEN.\n',
   );
   return test.skip;
+}
+
+/** A log that nobody reads. */
+export const quietLog: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+
+/** Where a store of a test keeps its spool and its dead letters. */
+export function spoolOfTest(): { readonly spoolDir: string; readonly spoolBytesMax: number } {
+  return { spoolDir: mkdtempSync(join(tmpdir(), 'spool-')), spoolBytesMax: 2 ** 26 };
 }

@@ -1,7 +1,7 @@
-import { lstat, unlink } from 'node:fs/promises';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
+import { removeStaleSocket } from '../../shared/stale-socket.js';
 import { createLineSplitter } from '../lines.js';
 import type { ListenAddress } from './address.js';
 import type { Listener, ListenOptions } from './listen.js';
@@ -81,7 +81,7 @@ async function drain(socket: Socket, state: { lastReadMs: number }): Promise<voi
 }
 
 async function listening(server: Server, address: Exclude<ListenAddress, { kind: 'udp' }>, unixMode: number): Promise<void> {
-  if (address.kind === 'unix') await removeStale(address.path);
+  if (address.kind === 'unix') await removeStaleSocket(address.path);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.once('listening', () => {
@@ -97,19 +97,4 @@ async function listening(server: Server, address: Exclude<ListenAddress, { kind:
       server.listen({ host: address.host || (address.family === 6 ? '::' : '0.0.0.0'), port: address.port, ipv6Only: address.family === 6 && address.host !== '' });
     }
   });
-}
-
-/** Removes a socket that a process left behind when it was killed. One that answers, or another kind of file, stays. */
-async function removeStale(path: string): Promise<void> {
-  const file = await lstat(path).catch(() => undefined);
-  if (file === undefined) return;
-  if (!file.isSocket()) throw new Error('there is a file of another kind. Remove it, or set COLLECTOR_LISTEN to another path.');
-  const answers = await new Promise<boolean>((resolve) => {
-    const probe = connect({ path }, () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once('error', () => { resolve(false); });
-  });
-  if (!answers) await unlink(path);
 }

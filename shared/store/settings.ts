@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { messageOf, UsageError } from '../errors.js';
-import { choice, count, duration, text, url, type SettingValues } from '../settings.js';
+import { bytes, choice, count, duration, text, url, type SettingValues } from '../settings.js';
 
 /** The settings that every part of the program needs: where requests are kept, for how long, and how much of them. */
 export const storeSettings = {
@@ -10,6 +10,9 @@ export const storeSettings = {
   INFLUXDB_BUCKET: text('The bucket in InfluxDB.'),
   INFLUXDB_TOKEN: text('The token for InfluxDB. The collector needs to write to the bucket and to read it (for /ready and import), the web app too.'),
   INFLUXDB_TOKEN_FILE: text('A file that holds the token, instead of INFLUXDB_TOKEN.'),
+  SPOOL_DIR: text('The folder where requests wait while InfluxDB does not take them, and where lines are kept that it refuses for good.', { default: 'data/spool' }),
+  SPOOL_BYTES_MAX: bytes('How much may wait there; when it is full, new requests are dropped and counted.', { default: '1GiB', min: '1MiB', max: '1TiB' }),
+  MEMORY_BYTES_MAX: bytes('How much memory requests may take before they are stored or spooled; when it is full, new ones are dropped and counted.', { default: '128MiB', min: '1MiB', max: '64GiB' }),
   RETENTION_REQUESTS: duration('How long single requests are kept (embedded store; in InfluxDB the bucket decides).', { default: '7d', min: '1h', max: '3650d' }),
   RETENTION_ROLLUPS: duration('How long the totals by hour and day are kept (embedded store; in InfluxDB the bucket decides).', { default: '400d', min: '1d', max: '3650d' }),
   CLIENT_IP: choice('How client addresses are kept: truncated to /24 and /48, full, or off.', ['truncated', 'full', 'off'], { default: 'truncated' }),
@@ -19,7 +22,7 @@ export const storeSettings = {
 /** Which store to open, and with what. */
 export type StoreSettings =
   | { readonly kind: 'duckdb'; readonly path: string; readonly retention: { readonly requestsMs: number; readonly rollupsMs: number } }
-  | { readonly kind: 'influxdb'; readonly url: string; readonly org: string; readonly bucket: string; readonly token: string };
+  | { readonly kind: 'influxdb'; readonly url: string; readonly org: string; readonly bucket: string; readonly token: string; readonly spoolDir: string; readonly spoolBytesMax: number };
 
 /** Makes one typed choice of the settings. Throws a `UsageError` when they do not fit together. */
 export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): StoreSettings {
@@ -30,6 +33,8 @@ export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): 
       org: needed('INFLUXDB_ORG', values.INFLUXDB_ORG),
       bucket: needed('INFLUXDB_BUCKET', values.INFLUXDB_BUCKET),
       token: needed('INFLUXDB_TOKEN or INFLUXDB_TOKEN_FILE', token(values)),
+      spoolDir: values.SPOOL_DIR,
+      spoolBytesMax: values.SPOOL_BYTES_MAX,
     };
   }
   const stray = (['INFLUXDB_URL', 'INFLUXDB_ORG', 'INFLUXDB_BUCKET', 'INFLUXDB_TOKEN', 'INFLUXDB_TOKEN_FILE'] as const).find((name) => values[name] !== undefined);

@@ -1,5 +1,6 @@
 import type { RequestEvent } from '../request-event.js';
 import type { Level, RollupRow } from '../rollup.js';
+import type { SpoolCounts } from '../spool/spool.js';
 
 /** What a recorder hands to a store in one piece: all of it is written, or nothing. */
 export interface Batch {
@@ -41,6 +42,20 @@ export interface LedgerSnapshot extends Ledger {
   readonly timeMs: number;
 }
 
+/** What a spool holds, and what became of what it held. */
+export interface SpoolState {
+  /** Requests that were written since the store was opened. */
+  readonly own: SpoolCounts;
+  /** Requests that an earlier process left behind. */
+  readonly earlier: SpoolCounts;
+  /** What its files take. */
+  readonly bytes: number;
+  /** Damaged places that were found since the store was opened; their requests are dead-lettered. */
+  readonly damages: number;
+  /** Why nothing can be delivered at present. */
+  readonly problem: string | undefined;
+}
+
 /** Which rows to read; what is left out does not restrict. */
 export interface Filter {
   readonly source?: string;
@@ -65,8 +80,13 @@ export interface TimeRange {
 export interface Store {
   /** What it is and where, without secrets: for messages. */
   readonly description: string;
-  /** Writes a batch; writing the same batch again changes nothing. */
-  write(batch: Batch): Promise<void>;
+  /**
+   * Writes a batch; writing the same batch again changes nothing. Resolves to how many of its requests are refused for good and set
+   * aside; the others are written, or are in the spool of a store that has one.
+   */
+  write(batch: Batch): Promise<number>;
+  /** What waits in the store's spool; `undefined` for a store without one. */
+  readonly spool: SpoolState | undefined;
   /** All rows of one level whose window starts in the range, in no particular order. `filter.path` is not allowed here. */
   readRollups(query: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]>;
   /** The latest requests of the range, newest first, `limit` at most. */

@@ -146,7 +146,9 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
         await batches.write(batch, now());
         await protectFiles(path);
       });
+      return 0;
     },
+    spool: undefined,
     readRollups: (query) => read((connection) => readRollups(connection, query)),
     readRequests: (query) => read((connection) => readRequests(connection, query)),
     readLedgers: (query) => read((connection) => readLedgers(connection, query)),

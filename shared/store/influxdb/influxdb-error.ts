@@ -3,7 +3,21 @@
  * are those of InfluxDB's write API (2.7); reads follow the same.
  */
 import { HttpError } from '@influxdata/influxdb-client';
-import { messageOf, StoreError } from '../../errors.js';
+import { messageOf, StoreError, type StoreErrorAction } from '../../errors.js';
+
+/** A `StoreError` of InfluxDB, with what a delivery needs to know. */
+export class InfluxdbError extends StoreError {
+  /** The body was more than InfluxDB, or a proxy, takes at once, or takes in time: less may go through. */
+  readonly tooLarge: boolean;
+  /** How many lines of the body were refused, where InfluxDB says so; the others are written. */
+  readonly refusedLines: number | undefined;
+
+  constructor(action: StoreErrorAction, message: string, { tooLarge = false, refusedLines, ...options }: { cause?: unknown; retryAfterMs?: number; tooLarge?: boolean; refusedLines?: number | undefined } = {}) {
+    super(action, message, options);
+    this.tooLarge = tooLarge;
+    this.refusedLines = refusedLines;
+  }
+}
 
 /** Where the store is, and the token, which must be in no message. */
 export interface InfluxdbPlace {
@@ -20,28 +34,30 @@ export interface InfluxdbPlace {
  * Busy, down, unreachable, too slow: `retry`, with `retryAfterMs` where the server says so. A token, bucket or
  * organisation that is not right, or an address where no InfluxDB answers: `hold`. A batch that it will never take: `drop`.
  */
-export function influxdbError(action: string, caught: unknown, place: InfluxdbPlace): StoreError {
-  if (caught instanceof StoreError) return caught;
+export function influxdbError(action: string, caught: unknown, place: InfluxdbPlace): InfluxdbError {
+  if (caught instanceof InfluxdbError) return caught;
+  if (caught instanceof StoreError) return new InfluxdbError(caught.action, caught.message, { cause: caught });
   const { url, token } = place;
   const hide = (text: string): string => (token === '' ? text : text.replaceAll(token, '[token]'));
   const failed = `Cannot ${action} at ${url}`;
-  if (!(caught instanceof HttpError) && !fromNetwork(caught)) return new StoreError('drop', hide(`${failed}: ${messageOf(caught)}`), { cause: caught });
+  if (!(caught instanceof HttpError) && !fromNetwork(caught)) return new InfluxdbError('drop', hide(`${failed}: ${messageOf(caught)}`), { cause: caught });
   // From here on the cause is left out on purpose: requests and answers hang on it, and with them the token.
   if (!(caught instanceof HttpError)) {
-    return new StoreError('retry', hide(`${failed}: ${reasonOf(caught)}. Check that InfluxDB is running there and can be reached.`));
+    return new InfluxdbError('retry', hide(`${failed}: ${reasonOf(caught)}. Check that InfluxDB is running there and can be reached.`), { tooLarge: isTimeout(caught) });
   }
   const { statusCode } = caught;
   const said = `${failed}: InfluxDB answered ${statusCode}${caught.message ? ` (${caught.message.slice(0, 500)})` : ''}.`;
   if (statusCode === 429 || statusCode >= 500) {
     const retryAfterMs = parseRetryAfter(caught.headers?.['retry-after']);
-    return new StoreError('retry', hide(`${said} It is busy or not ready; the same can be tried later.`), retryAfterMs === undefined ? {} : { retryAfterMs });
+    return new InfluxdbError('retry', hide(`${said} It is busy or not ready; the same can be tried later.`), retryAfterMs === undefined ? {} : { retryAfterMs });
   }
   // Queries, unlike writes, answer 400 for an organisation that is not there.
-  if (statusCode === 400 && /organization name .* not found/.test(caught.message)) return new StoreError('hold', hide(`${said} ${advice(404, place)}`));
+  if (statusCode === 400 && /organization name .* not found/.test(caught.message)) return new InfluxdbError('hold', hide(`${said} ${advice(404, place)}`));
   if (statusCode === 400 || statusCode === 413 || statusCode === 422) {
-    return new StoreError('drop', hide(`${said} It will not take this, now or later.`));
+    const dropped = /dropped=(\d{1,9})/.exec(caught.message)?.[1];
+    return new InfluxdbError('drop', hide(`${said} It will not take this, now or later.`), { tooLarge: statusCode === 413, refusedLines: dropped === undefined ? undefined : Number(dropped) });
   }
-  return new StoreError('hold', hide(`${said} ${advice(statusCode, place)}`));
+  return new InfluxdbError('hold', hide(`${said} ${advice(statusCode, place)}`));
 }
 
 /**

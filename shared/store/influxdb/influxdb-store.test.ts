@@ -1,18 +1,19 @@
-import { influxdOfThisFile, testWithInfluxd } from '../../../test/influxd.js';
+import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../../../test/influxd.js';
 import { runStoreContract } from '../contract.js';
 import { openInfluxdbStore } from './influxdb-store.js';
 
 const influxd = influxdOfThisFile();
+const spool = spoolOfTest();
 
 runStoreContract(testWithInfluxd, 'InfluxDB', async () => {
   const { url, org, token, createBucket, deleteBucket } = await influxd();
   const bucket = await createBucket();
-  let store = await openInfluxdbStore({ url, org, bucket, token });
+  let store = await openInfluxdbStore({ url, org, bucket, token, ...spool }, { log: quietLog });
   return {
     store,
     reopen: async () => {
       await store.close();
-      store = await openInfluxdbStore({ url, org, bucket, token });
+      store = await openInfluxdbStore({ url, org, bucket, token, ...spool }, { log: quietLog });
       return store;
     },
     cleanup: async () => {

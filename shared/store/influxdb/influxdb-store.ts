@@ -1,11 +1,19 @@
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
+import { join } from 'node:path';
 import { InfluxDB, type FluxTableMetaData } from '@influxdata/influxdb-client';
 import { messageOf, StoreError, UsageError } from '../../errors.js';
+import type { Log } from '../../log.js';
+import { openSpool } from '../../spool/spool.js';
 import type { Batch, Store } from '../store.js';
+import { createDeadLetters } from './dead-letters.js';
+import { createDelivery } from './delivery.js';
 import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
-import { ledgerLines, requestLine, rollupLine } from './line-protocol.js';
+import { ledgerLines } from './line-protocol.js';
+import { bodiesOf, compress } from './payload.js';
+import { postLines } from './post.js';
 import { readLedgers, readNothing, readRequests, readRollups, type ReadCells } from './queries.js';
+import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
 
 /** Which InfluxDB 2.x, and as whom. */
 export interface InfluxdbOptions {
@@ -17,18 +25,24 @@ export interface InfluxdbOptions {
   readonly token: string;
   /** How long one write of at most 5,000 lines, or one read, may take; 15,000 by default. */
   readonly timeoutMs?: number;
+  /** Where spools are, and dead letters. */
+  readonly spoolDir: string;
+  /** What one spool may take. */
+  readonly spoolBytesMax: number;
 }
 
 /**
  * A store in a bucket of InfluxDB 2.x. It is not contacted before the first use, so a server that is down keeps nobody
  * from starting. Writing the same batch again writes the same points again, which changes nothing.
  *
- * A batch of more than 5,000 lines goes in several requests, requests first, then rollup rows, then the ledger: a batch
- * that failed may be there in part until it is written again.
+ * With `spoolName`, `write` puts a batch into the spool of that name, from which it is delivered however long that takes.
+ * Without, it is written at once, or `write` throws. A batch goes in several requests of at most 5,000 lines, requests first,
+ * then rollup rows, then the ledger: one that failed may be there in part until it is written again.
  *
- * Throws a `UsageError` for a `url` or `token` that cannot be one.
+ * Throws a `UsageError` for a `url` or `token` that cannot be one, and a `StoreError` ('stop') when the spool cannot be used.
  */
-export async function openInfluxdbStore({ url: urlText, org, bucket, token, timeoutMs = 15_000 }: InfluxdbOptions): Promise<Store> {
+export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolName }: { log: Log; spoolName?: string | undefined }): Promise<Store> {
+  const { url: urlText, org, bucket, token, timeoutMs = 15_000, spoolDir, spoolBytesMax } = options;
   const url = readUrl(urlText);
   if (!/^[!-~]*$/.test(token)) throw new UsageError('INFLUXDB_TOKEN holds a space, a line break or another character that no token has: copy it again.');
   const place: InfluxdbPlace = { url, org, bucket, token };
@@ -53,11 +67,33 @@ export async function openInfluxdbStore({ url: urlText, org, bucket, token, time
     }
   };
 
-  const writePath = `/api/v2/write?${new URLSearchParams({ org, bucket, precision: 'ns' }).toString()}`;
-  const write = async (batch: Batch): Promise<void> => {
-    for (const body of bodiesOf(batch)) {
-      await connect().transport.request(writePath, body, { method: 'POST', gzipThreshold: gzipBytesMin, headers: { 'content-type': 'text/plain; charset=utf-8' } });
+  const writeUrl = `${url}/api/v2/write?${new URLSearchParams({ org, bucket, precision: 'ns' }).toString()}`;
+  const delivery = createDelivery({
+    deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), log }),
+    post: (gzip) => postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal })
+      .catch((error: unknown) => { throw influxdbError('write', error, place); }),
+  });
+  const spooled = spoolName === undefined ? undefined : await openSpooled(join(spoolDir, spoolName));
+  async function openSpooled(dir: string): Promise<SpooledWriter> {
+    try {
+      const spool = await openSpool({ dir, bytesMax: spoolBytesMax, log });
+      return startSpooledWriter({ spool, delivery, stopping: closing, bytesMax: spoolBytesMax, log });
+    } catch (error) {
+      if (error instanceof StoreError) throw error;
+      throw new StoreError('stop', `Cannot open the spool in ${dir}: ${messageOf(error)}. Set SPOOL_DIR to a folder that this user can write.`, { cause: error });
     }
+  }
+  const write = async (batch: Batch): Promise<number> => {
+    if (spooled !== undefined) {
+      await spooled.write(batch);
+      return 0;
+    }
+    const bodies = await bodiesOf(batch);
+    if (batch.ledger !== undefined) {
+      const lines = ledgerLines(batch.ledger);
+      bodies.push(await compress(`${lines.join('\n')}\n`, lines.length));
+    }
+    return await delivery.deliver(bodies);
   };
 
   const read: ReadCells = (query, columns, onRow) =>
@@ -95,6 +131,7 @@ export async function openInfluxdbStore({ url: urlText, org, bucket, token, time
 
   return {
     description: `InfluxDB at ${url}, bucket ${JSON.stringify(bucket)}`,
+    get spool() { return spooled?.state; },
     write: (batch) => use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
     readRollups: (query) =>
       use('read rollup rows', () => {
@@ -105,7 +142,9 @@ export async function openInfluxdbStore({ url: urlText, org, bucket, token, time
     readLedgers: (query) => use('read the ledgers', () => readLedgers(read, bucket, query)),
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(read, bucket)),
     close: async () => {
+      if (closed) return;
       closed = true;
+      await spooled?.close();
       const timer = setTimeout(() => { closing.abort(); }, closeMsMax);
       await Promise.allSettled(underWay);
       clearTimeout(timer);
@@ -114,10 +153,6 @@ export async function openInfluxdbStore({ url: urlText, org, bucket, token, time
   };
 }
 
-/** What InfluxDB recommends for one write. */
-const linesMax = 5000;
-/** Less is not worth compressing. */
-const gzipBytesMin = 1000;
 const connectionsMax = 16;
 /** How long `close` waits for what is under way before it breaks off, in milliseconds. */
 const closeMsMax = 1000;
@@ -133,26 +168,4 @@ function readUrl(text: string): string {
     throw new UsageError('INFLUXDB_URL has a user, a password, a query or a fragment: leave them out, and put the token in INFLUXDB_TOKEN.');
   }
   return url.href.replace(/\/+$/, '');
-}
-
-/** The batch as line protocol, in bodies of at most `linesMax` lines. */
-function* bodiesOf(batch: Batch): Generator<string> {
-  let body = '';
-  let lines = 0;
-  for (const line of linesOf(batch)) {
-    body += lines === 0 ? line : `\n${line}`;
-    lines += 1;
-    if (lines === linesMax) {
-      yield body;
-      body = '';
-      lines = 0;
-    }
-  }
-  if (lines > 0) yield body;
-}
-
-function* linesOf({ recorder, requests, rollups, ledger }: Batch): Generator<string> {
-  for (const event of requests) yield requestLine(event, recorder);
-  for (const row of rollups) yield rollupLine(row);
-  if (ledger !== undefined) yield* ledgerLines(ledger);
 }

@@ -1,12 +1,12 @@
 import test from 'ava';
 import { flux, InfluxDB } from '@influxdata/influxdb-client';
 import fc from 'fast-check';
-import { influxdOfThisFile, testWithInfluxd, type Influxd } from '../../../test/influxd.js';
+import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd, type Influxd } from '../../../test/influxd.js';
 import { Histogram } from '../../histogram.js';
 import type { RequestEvent } from '../../request-event.js';
 import { fluxText } from './flux-text.js';
 import { openInfluxdbStore } from './influxdb-store.js';
-import { ledgerLines, parseTimestamp, requestLine, rollupLine, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
+import { ledgerLines, parseRequestLine, parseTimestamp, requestLine, rollupLine, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
 
 const influxd = influxdOfThisFile();
 
@@ -21,6 +21,19 @@ test('A request is one line: tags sorted and never empty, texts that are not kno
     requestLine({ ...event, host: '', uri: '', clientIp: '', protocol: '', endpoint: '/a b,c=d\\', durationMs: null, upstreamMs: 1.5, requestId: 'a"b' }, ''),
     String.raw`request_metrics,endpoint=/a\ b\,c\=d\.,method=GET,source=caddy,status_code=200 uri="-",size=1234i,bytes_read=5i,upstream_ms=1.5,request_id="a\"b" 1795464000000000042`,
   );
+});
+
+test('A line leads back to the one request that it was made of.', (t) => {
+  const name = fc.string({ unit: fc.constantFrom('\\', '.', 'a', ',', '=', ' ', '"', 'é') });
+  const text = fc.string({ unit: fc.constantFrom('\\', '-', 'a', ',', '=', ' ', '"', '\n', '😀', '1i') });
+  const requests = fc.record({
+    source: name, host: name, method: name, endpoint: name, uri: text, clientIp: text, userAgent: text, referrer: text, protocol: text, tls: text, requestId: text,
+    timeMs: fc.integer({ min: 1, max: 4e12 }), timeNs: fc.integer({ min: 0, max: 999_999 }), status: fc.integer({ min: 0, max: 999 }),
+    durationMs: fc.option(fc.double({ min: 0, max: 1e9, noNaN: true })), upstreamMs: fc.option(fc.double({ min: 0, max: 1e-9, noNaN: true })),
+    size: fc.nat(), bytesRead: fc.nat(),
+  });
+  fc.assert(fc.property(requests, name, (request, recorder) => { t.deepEqual(parseRequestLine(requestLine(request, recorder)), request); }));
+  t.is(parseRequestLine('request_rollup,host=a count=1i 5'), undefined);
 });
 
 test('A rollup row has its window and its id in its timestamp.', (t) => {
@@ -106,7 +119,7 @@ if (process.env['INFLUXDB_URL'] === undefined) {
 }
 
 async function writeTo({ url, org, token }: Influxd, bucket: string, requests: readonly RequestEvent[]): Promise<void> {
-  const store = await openInfluxdbStore({ url, org, bucket, token });
+  const store = await openInfluxdbStore({ url, org, bucket, token, ...spoolOfTest() }, { log: quietLog });
   await store.write({ recorder: 'test', writer: 'test', sequence: 1, requests, rollups: [], ledger: undefined });
   await store.close();
 }

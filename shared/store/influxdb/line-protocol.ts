@@ -34,7 +34,7 @@
  *
  * This is what the collector spends its time on: a line is built by concatenation alone, without objects.
  */
-import { nanosecondsText, type RequestEvent } from '../../request-event.js';
+import { nanosecondsText, splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import type { Level, RollupRow } from '../../rollup.js';
 import type { Ledger, LedgerSnapshot } from '../store.js';
 
@@ -59,6 +59,34 @@ export function requestLine(event: RequestEvent, recorder: string): string {
   if (event.upstreamMs !== null) line += `,upstream_ms=${event.upstreamMs}`;
   if (event.requestId !== '') line += `,request_id="${escapeString(event.requestId)}"`;
   return `${line} ${nanosecondsText(event)}`;
+}
+
+/** Whether a line is one that `requestLine` made. */
+export function isRequestLine(line: string): boolean {
+  return line.startsWith('request_metrics,');
+}
+
+/** The request that `requestLine` made this line of; `undefined` for any other text. */
+export function parseRequestLine(line: string): RequestEvent | undefined {
+  const parts = requestLineShape.exec(line);
+  if (parts === null) return undefined;
+  const tags = new Map([...parts[1]!.matchAll(tagShape)].map(([, name, value]) => [name!, textOfTag(value!.replaceAll(/\\([,= ])/g, '$1'))]));
+  const fields = new Map([...parts[2]!.matchAll(fieldShape)].map(([, name, text, value]) => [name!, text === undefined ? value! : text.replaceAll(/\\(["\\])/g, '$1')]));
+  const number = (name: string): number | null => {
+    const value = fields.get(name);
+    return value === undefined ? null : Number(value.replace(/i$/, ''));
+  };
+  const uri = fields.get('uri');
+  const status = Number(tags.get('status_code') ?? Number.NaN);
+  if (uri === undefined || !Number.isInteger(status)) return undefined;
+  return {
+    source: tags.get('source') ?? '', ...splitNanoseconds(BigInt(parts[3]!)),
+    host: tags.get('host') ?? '', method: tags.get('method') ?? '', status,
+    durationMs: number('duration_ms'), size: number('size') ?? 0, bytesRead: number('bytes_read') ?? 0,
+    uri: textOfUri(uri), endpoint: tags.get('endpoint') ?? '', clientIp: fields.get('client_ip') ?? '',
+    userAgent: fields.get('user_agent') ?? '', referrer: fields.get('referrer') ?? '', protocol: fields.get('protocol') ?? '', tls: fields.get('tls') ?? '',
+    upstreamMs: number('upstream_ms'), requestId: fields.get('request_id') ?? '',
+  };
 }
 
 /** The line of one rollup row, without a line break. */
@@ -126,6 +154,10 @@ export function parseTimestamp(text: string): { timeMs: number; timeNs: number }
   return { timeMs: Date.parse(`${text.slice(0, 19)}Z`) + Number(fraction.slice(0, 3)), timeNs: Number(fraction.slice(3)) };
 }
 
+/** Measurement and tags, fields and time. A space in a tag has a backslash before it, one in a field is inside quotes. */
+const requestLineShape = /^request_metrics((?:,[a-z_]+=(?:\\[,= ]|[^,= ])+)+) ((?:[^"]|"(?:\\.|[^"\\])*")+) (\d{1,19})$/s;
+const tagShape = /,([a-z_]+)=((?:\\[,= ]|[^,= ])+)/g;
+const fieldShape = /([a-z_]+)=(?:"((?:\\.|[^"\\])*)"|([-\d.e+]+i?))/gs;
 const dashesAlone = /^-*$/;
 /** A backslash, and the dots between it and what must not follow it. */
 const backslashBeforeEscape = /\\\.*(?=[,= ]|$)/g;

@@ -1,0 +1,104 @@
+/**
+ * Brings lines to InfluxDB, whatever it answers: see the table of answers in `influxdb-error.ts`.
+ *
+ * A body that is refused for good (400, 413, 422) is halved until the lines that are at fault are alone; the others are written. What
+ * InfluxDB has taken of a body that it refused in part (422) is written again, which changes nothing.
+ *
+ * A request that is refused is in the rollups already, whose rows are cumulative and may have been made by a process that is gone. So
+ * rows are added that take it away again: with a count of -1 and ids that follow from the line, so that a repetition replaces them.
+ */
+import { createHash } from 'node:crypto';
+import { Histogram } from '../../histogram.js';
+import { hasLatency } from '../../request-event.js';
+import { levels, rowIdEnd, windowStart, type RollupRow } from '../../rollup.js';
+import type { RefusedLine, DeadLetters } from './dead-letters.js';
+import { InfluxdbError } from './influxdb-error.js';
+import { isRequestLine, parseRequestLine, rollupLine } from './line-protocol.js';
+import { compress, joinBodies, linesIn, linesMax, type Body } from './payload.js';
+
+/** Brings bodies to InfluxDB. */
+export interface Delivery {
+  /**
+   * Resolves when InfluxDB has written all lines that it ever takes: to how many requests it refused, which are dead letters now. Throws
+   * a `StoreError` ('retry', 'hold') when it takes nothing at present; then all of it is to be delivered again.
+   */
+  deliver(bodies: readonly Body[]): Promise<number>;
+}
+
+/** What is not halved any more on a timeout, in lines. */
+const linesMin = 100;
+
+/** `post` writes one body, or throws an `InfluxdbError`. */
+export function createDelivery({ post, deadLetters }: { post: (gzip: Buffer) => Promise<void>; deadLetters: DeadLetters }): Delivery {
+  /** How many lines go at once: halved when that was too much for InfluxDB or for a proxy, and slowly raised again. */
+  let linesAtOnceMax = linesMax;
+
+  return {
+    async deliver(bodies) {
+      const refused: RefusedLine[] = [];
+      for (const group of groupsOf(bodies)) {
+        if (group.lines <= linesAtOnceMax) await deliverBody(group, refused);
+        else await deliverParts(await linesIn(group), linesAtOnceMax, refused);
+      }
+      if (refused.length === 0) return 0;
+      await deadLetters.keep(refused);
+      const requests = refused.flatMap(({ line }) => isRequestLine(line) ? [line] : []);
+      const corrections = requests.flatMap(correctionsOf);
+      // What is too old for the bucket is so in each level; those rows are not there, and their corrections need not be.
+      await deliverParts(corrections, linesAtOnceMax, []);
+      return requests.length;
+    },
+  };
+
+  /** Small bodies of several batches go together. */
+  function* groupsOf(bodies: readonly Body[]): Generator<Body> {
+    let group: Body[] = [];
+    let lines = 0;
+    for (const body of bodies) {
+      if (group.length > 0 && lines + body.lines > linesAtOnceMax) {
+        yield joinBodies(group);
+        group = [];
+        lines = 0;
+      }
+      group.push(body);
+      lines += body.lines;
+    }
+    if (group.length > 0) yield joinBodies(group);
+  }
+
+  async function deliverBody(body: Body, refused: RefusedLine[], knownLines?: readonly string[]): Promise<void> {
+    try {
+      await post(body.gzip);
+      linesAtOnceMax = Math.min(linesMax, linesAtOnceMax + Math.ceil(linesAtOnceMax / 10));
+    } catch (error) {
+      if (!(error instanceof InfluxdbError)) throw error;
+      if (error.tooLarge) linesAtOnceMax = Math.max(error.action === 'drop' ? 1 : linesMin, Math.floor(Math.min(body.lines, linesAtOnceMax) / 2));
+      if (error.action !== 'drop') throw error;
+      const lines = knownLines ?? await linesIn(body);
+      if (lines.length === 1 || error.refusedLines === lines.length) refused.push(...lines.map((line) => ({ line, reason: error.message })));
+      else await deliverParts(lines, Math.ceil(lines.length / 2), refused);
+    }
+  }
+
+  async function deliverParts(lines: readonly string[], linesAtOnce: number, refused: RefusedLine[]): Promise<void> {
+    for (let from = 0; from < lines.length; from += linesAtOnce) {
+      const part = lines.slice(from, from + linesAtOnce);
+      await deliverBody(await compress(`${part.join('\n')}\n`, part.length), refused, part);
+    }
+  }
+}
+
+/** The lines of rollup rows that take a request out of the windows that it is counted in. */
+function correctionsOf(line: string): string[] {
+  const event = parseRequestLine(line);
+  if (event === undefined) return []; // what InfluxDB refused may be no line at all, after damage that no checksum saw
+  const { source, host, method, status, size } = event;
+  const durationMs = hasLatency(status) ? event.durationMs : null;
+  const histogram = new Histogram();
+  if (durationMs !== null) histogram.add(durationMs);
+  const rowId = createHash('sha256').update(line).digest().readUIntBE(0, 6) % rowIdEnd;
+  return levels.map((level): RollupRow => ({
+    level, windowMs: windowStart(event.timeMs, level), rowId, series: { source, host, method, status },
+    count: -1, durationSumMs: -(durationMs ?? 0), durationMaxMs: 0, sizeSum: -size, histogram: histogram.negated(),
+  })).map(rollupLine);
+}

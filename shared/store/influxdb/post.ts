@@ -1,0 +1,56 @@
+import { request as requestHttp, type Agent as HttpAgent } from 'node:http';
+import { request as requestHttps, type Agent as HttpsAgent } from 'node:https';
+import { HttpError } from '@influxdata/influxdb-client';
+
+/** Where lines go. */
+export interface PostOptions {
+  /** Of the write API, with its query. */
+  readonly url: string;
+  readonly token: string;
+  readonly agent: HttpAgent | HttpsAgent;
+  /** How long one request may take. */
+  readonly timeoutMs: number;
+  /** Breaks off what is under way. */
+  readonly signal: AbortSignal;
+}
+
+/** As much of an answer as is worth reading, in bytes: the reason of a refusal is at its beginning. */
+const answerBytesMax = 16_384;
+
+/**
+ * Posts compressed line protocol; resolves when InfluxDB has written all of it (204). Throws the client's `HttpError` for
+ * every other answer, and the system's error when there was none.
+ *
+ * The client's own requests take text alone and would compress it again at each try.
+ */
+export function postLines(gzip: Buffer, { url, token, agent, timeoutMs, signal }: PostOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const headers = { authorization: `Token ${token}`, 'content-type': 'text/plain; charset=utf-8', 'content-encoding': 'gzip', 'content-length': gzip.length };
+    const request = (url.startsWith('https:') ? requestHttps : requestHttp)(url, { method: 'POST', agent, headers, signal: AbortSignal.any([AbortSignal.timeout(timeoutMs), signal]) });
+    // A proxy that refuses a body answers and hangs up before it has read it: the answer counts, not the broken pipe.
+    let answered = false;
+    request.on('error', (error) => { if (!answered) reject(error); });
+    request.on('response', (response) => {
+      const { statusCode = 0, statusMessage, headers: answerHeaders } = response;
+      answered = true;
+      const chunks: Buffer[] = [];
+      let bytes = 0;
+      response.on('data', (chunk: Buffer) => {
+        if (bytes < answerBytesMax) chunks.push(chunk);
+        bytes += chunk.length;
+        if (bytes > 64 * answerBytesMax) request.destroy(); // an answer without end
+      });
+      const settle = (): void => {
+        if (statusCode === 204) {
+          resolve();
+          return;
+        }
+        const body = Buffer.concat(chunks).subarray(0, answerBytesMax).toString('utf8');
+        reject(new HttpError(statusCode, statusMessage, body, answerHeaders['retry-after'], answerHeaders['content-type'], undefined, answerHeaders));
+      };
+      response.once('end', settle);
+      response.once('error', (error) => { if (statusCode < 400) reject(error); else settle(); }); // a refusal that is broken off is one
+    });
+    request.end(gzip);
+  });
+}
