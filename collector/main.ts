@@ -107,8 +107,8 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       await Promise.all(listeners.map((listener) => listener.stop()));
       const lost = await recorder.close();
       await status?.stop();
-      const { received, accepted, stored } = ledger();
-      log.info('Stopped.', { received, accepted, stored });
+      const { received, accepted, stored, spooled } = ledger();
+      log.info('Stopped.', { received, accepted, stored, spooled });
       return lost;
     },
   };

@@ -17,7 +17,7 @@ const influxd = influxdOfThisFile();
 const sample = readSample();
 
 /** What a program that was stopped left behind: its exit status, and the counts that it logged last. */
-interface StopReport { status: number | string; received: number; accepted: number; stored: number }
+interface StopReport { status: number | string; received: number; accepted: number; stored: number; spooled: number }
 
 /** The product as its user runs it over one store. */
 interface Product {
@@ -86,13 +86,13 @@ for (const { name, testWith, start } of stores) {
       }
     })();
     await until('the lines are under way', async () => (await product.ledger()).received > 5000);
-    const { status, received, accepted, stored } = await product.stopCollector();
+    const { status, received, accepted, stored, spooled } = await product.stopCollector();
     await sending;
     socket.destroy();
     t.is(status, 0);
     t.true(accepted > 5000 && accepted <= 50_000, `${accepted} were accepted`);
     t.true(received - accepted <= 1, 'at most the line that the end cut in two was not accepted');
-    t.is(stored, accepted);
+    t.is(stored + spooled, accepted, 'the store delivers what is spooled after the collector has stopped');
     await product.restartCollector();
     const { caddy } = (await ask<Summary>(product, `/api/summary?${sample.range}`)).sources;
     t.is(caddy!.requests, accepted);
@@ -231,8 +231,8 @@ async function assertSample(t: ExecutionContext, product: Product): Promise<void
 
 async function stopCounting(program: RunningProgram): Promise<StopReport> {
   const status = await program.stop();
-  const [, received, accepted, stored] = /collector: Stopped\. received=(\d+) accepted=(\d+) stored=(\d+)/.exec(program.stderr()) ?? [];
-  return { status, received: Number(received), accepted: Number(accepted), stored: Number(stored) };
+  const [, received, accepted, stored, spooled] = /collector: Stopped\. received=(\d+) accepted=(\d+) stored=(\d+) spooled=(\d+)/.exec(program.stderr()) ?? [];
+  return { status, received: Number(received), accepted: Number(accepted), stored: Number(stored), spooled: Number(spooled) };
 }
 
 async function collectorLedger(port: number): Promise<LedgerJson> {
