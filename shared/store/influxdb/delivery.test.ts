@@ -1,0 +1,165 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import fc from 'fast-check';
+import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../../../test/influxd.js';
+import { startProxy, type Proxy, type ProxyAct } from '../../../test/proxy.js';
+import { until } from '../../../test/until.js';
+import { createRecorder } from '../../recorder.js';
+import type { RequestEvent } from '../../request-event.js';
+import { levels } from '../../rollup.js';
+import type { Store } from '../store.js';
+import { openInfluxdbStore } from './influxdb-store.js';
+import { requestLine } from './line-protocol.js';
+import { bodiesOf, compress, decodePayload, encodePayload, joinBodies, linesIn } from './payload.js';
+
+const influxd = influxdOfThisFile();
+const startMs = Date.UTC(2026, 10, 23, 20);
+const range = { fromMs: startMs - 86_400_000, toMs: startMs + 86_400_000 };
+
+test('What is encoded comes out line by line, whatever the texts hold, and bodies can be joined as they are.', async (t) => {
+  const text = fc.string({ unit: fc.constantFrom('\\', '"', '\n', 'a', ' ', ',', '=') });
+  await fc.assert(fc.asyncProperty(fc.array(fc.record({ uri: text, userAgent: text, host: fc.string({ unit: fc.constantFrom('"', '\\', ' ', 'a') }) }), { minLength: 1, maxLength: 8 }), async (texts) => {
+    const requests = texts.map((each) => event(each));
+    const wanted = requests.map((request) => requestLine(request, 'r'));
+    const bodies = await bodiesOf({ recorder: 'r', writer: 'w', sequence: 1, requests, rollups: [], ledger: undefined });
+    t.deepEqual(await linesIn(decodePayload(encodePayload(bodies))[0]!), wanted);
+    const twice = joinBodies([...bodies, await compress(`${wanted[0]!}\n`, 1)]);
+    t.is(twice.lines, wanted.length + 1);
+    t.deepEqual(await linesIn(twice), [...wanted, wanted[0]!]);
+  }), { numRuns: 50 });
+});
+
+testWithInfluxd('One line that InfluxDB refuses costs itself alone, is kept with the reason, and all levels agree with the requests.', async (t) => {
+  await overProxy(t, async ({ store, spoolDir, recorder }) => {
+    // A time that cannot be: 400 for the whole body. It is put in behind the recorder, which bounds times no further.
+    for (let at = 0; at < 300; at += 1) recorder.record(event({ uri: `/${at}`, timeMs: at === 123 ? 1e14 : startMs + at }));
+    await until('all are settled', () => store.spool!.own.spooled === 0 && store.spool!.own.stored > 0);
+    t.like(store.spool!.own, { stored: 299, deadLettered: 1 });
+    await assertAgreement(t, store, 299);
+    const folder = join(spoolDir, 'dead-letters');
+    const [file] = await readdir(folder);
+    const letters = await readFile(join(folder, file!), 'utf8');
+    t.regex(letters, /^# \d{4}-.*400/m);
+    t.true(letters.includes('uri="/123"'));
+    t.false(letters.includes('uri="/122"'));
+  });
+});
+
+testWithInfluxd('A field of another type is refused in part (422), and the rest is in.', async (t) => {
+  await overProxy(t, async ({ store, recorder, writeLines }) => {
+    // Somebody else wrote a text where numbers belong, into the shard of this day.
+    await writeLines(`request_metrics,host=other,method=GET,recorder=tested,source=caddy,status_code=200 upstream_ms="slow" ${startMs}000000`);
+    for (let at = 0; at < 100; at += 1) recorder.record(event({ uri: `/${at}`, upstreamMs: at % 10 === 0 ? 3 : null, timeMs: startMs + 1 + at }));
+    await until('all are settled', () => store.spool!.own.spooled === 0 && store.spool!.own.stored > 0);
+    t.like(store.spool!.own, { stored: 90, deadLettered: 10 });
+    await assertAgreement(t, store, 90);
+  });
+});
+
+const interruptions: Readonly<Record<string, readonly ProxyAct[]>> = {
+  'a server that is busy and says for how long': [{ status: 429, headers: { 'retry-after': '1' } }],
+  'a server that is down': [{ status: 503 }, { status: 500, body: 'x' }, { status: 502, headers: { 'content-type': 'text/html' }, body: '<html>' }],
+  'a token, bucket or organisation that is not right yet': [{ status: 401, body: '{"message":"unauthorized"}' }, { status: 403 }, { status: 404 }],
+  'connections that are reset before and after the write': ['reset', 'reset-after', 'reset-after', 'reset'],
+  'an answer that never comes': ['hang'],
+};
+for (const [title, acts] of Object.entries(interruptions)) {
+  testWithInfluxd(`Nothing is lost or doubled by ${title}.`, async (t) => {
+    await overProxy(t, async ({ store, recorder, proxy }) => {
+      const left = [...acts];
+      let problem: string | undefined;
+      proxy.act = () => left.shift() ?? 'pass';
+      for (let at = 0; at < 500; at += 1) recorder.record(event({ uri: `/${at}`, timeMs: startMs + at }));
+      await until('all are stored', () => {
+        problem ??= store.spool!.problem;
+        return store.spool!.own.stored === 500;
+      });
+      t.truthy(problem, 'it was said');
+      await until('it is over', () => store.spool!.problem === undefined);
+      await assertAgreement(t, store, 500);
+    });
+  });
+}
+
+testWithInfluxd('A proxy that takes only small bodies (413 in HTML) gets small ones.', async (t) => {
+  await overProxy(t, async ({ store, recorder, proxy }) => {
+    proxy.act = ({ lines }) => lines > 64 ? { status: 413, headers: { 'content-type': 'text/html' }, body: '<html>413 Request Entity Too Large</html>' } : 'pass';
+    for (let at = 0; at < 1000; at += 1) recorder.record(event({ uri: `/${at}`, timeMs: startMs + at }));
+    await until('all are stored', () => store.spool!.own.stored === 1000);
+    t.is(store.spool!.own.deadLettered, 0);
+    await assertAgreement(t, store, 1000);
+  });
+});
+
+testWithInfluxd('What waits in the spool is delivered by the next start, before what is new.', async (t) => {
+  const { url, org, token, createBucket } = await influxd();
+  const options = { org, bucket: await createBucket(), token, ...spoolOfTest() };
+  const away = await openInfluxdbStore({ ...options, url: 'http://127.0.0.1:1' }, { log: quietLog, spoolName: 'collector' });
+  const first = createRecorder({ store: away, log: quietLog, name: 'tested', hostsMax: 10, clientIp: 'off', flushMs: 5 });
+  for (let at = 0; at < 50; at += 1) first.record(event({ uri: `/old-${at}`, timeMs: startMs + at }));
+  t.is(await first.close(), 0, 'nothing is lost: it is in the spool');
+  t.is(away.spool!.own.spooled, 50);
+  await away.close();
+  const store = await openInfluxdbStore({ ...options, url }, { log: quietLog, spoolName: 'collector' });
+  t.is(store.spool!.earlier.spooled + store.spool!.earlier.stored, 50);
+  const second = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 10, clientIp: 'off', flushMs: 5 });
+  for (let at = 0; at < 50; at += 1) second.record(event({ uri: `/new-${at}`, timeMs: startMs + 100 + at }));
+  await until('all are stored', () => store.spool!.own.stored === 50);
+  t.deepEqual(store.spool!.earlier, { spooled: 0, stored: 50, deadLettered: 0 });
+  await second.close();
+  await assertAgreement(t, store, 100);
+  await store.close();
+});
+
+testWithInfluxd('A second process is kept out of the spool, and told so.', async (t) => {
+  const { url, org, token, bucket } = await influxd();
+  const options = { url, org, bucket, token, ...spoolOfTest() };
+  const store = await openInfluxdbStore(options, { log: quietLog, spoolName: 'collector' });
+  await t.throwsAsync(openInfluxdbStore(options, { log: quietLog, spoolName: 'collector' }), { message: /Another process uses the spool/ });
+  const other = await openInfluxdbStore(options, { log: quietLog, spoolName: 'web' });
+  await other.close();
+  await store.close();
+});
+
+interface Rig { store: Store; recorder: ReturnType<typeof createRecorder>; proxy: Proxy; spoolDir: string; writeLines(text: string): Promise<void> }
+
+/** A recorder over a spooled store, whose writes a proxy can interfere with. */
+async function overProxy(t: ExecutionContext, run: (rig: Rig) => Promise<void>): Promise<void> {
+  const { url, org, token, createBucket } = await influxd();
+  const bucket = await createBucket();
+  const proxy = await startProxy(url);
+  const spool = spoolOfTest();
+  const store = await openInfluxdbStore({ url: proxy.url, org, bucket, token, timeoutMs: 1000, ...spool }, { log: quietLog, spoolName: 'collector' });
+  const recorder = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 200, clientIp: 'full', flushMs: 10 });
+  t.teardown(async () => {
+    await recorder.close();
+    await store.close();
+    await proxy.stop();
+  });
+  await run({
+    store, recorder, proxy, spoolDir: spool.spoolDir,
+    async writeLines(body) {
+      const answer = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, { method: 'POST', body, headers: { authorization: `Token ${token}` } });
+      t.is(answer.status, 204);
+    },
+  });
+}
+
+async function assertAgreement(t: ExecutionContext, store: Store, count: number): Promise<void> {
+  const requests = await store.readRequests({ ...range, filter: {}, limit: 20_000 });
+  t.is(new Set(requests.map(({ uri }) => uri)).size, count);
+  t.is(requests.length, count);
+  for (const level of levels) {
+    const rows = await store.readRollups({ ...range, level, filter: {} });
+    t.is(rows.reduce((sum, row) => sum + row.count, 0), count, `level ${level}`);
+    t.is(rows.reduce((sum, row) => sum + row.histogram.total, 0), count, `histograms of level ${level}`);
+  }
+}
+
+function event(parts: Partial<RequestEvent>): RequestEvent {
+  return {
+    source: 'caddy', timeMs: startMs, timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1.5, size: 10, bytesRead: 0,
+    uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '', ...parts,
+  };
+}
