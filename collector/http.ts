@@ -1,4 +1,5 @@
 import { createServer } from 'node:http';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import Router from '@koa/router';
 import Koa from 'koa';
 import { Counter, Gauge, Registry } from 'prom-client';
@@ -35,9 +36,16 @@ export interface StatusParts {
 /** How long answers in flight may take when the collector stops, in milliseconds; a silent connection must not keep it. */
 const drainMsMax = 1000;
 
+/** How often the length of the event loop's turns is sampled, in milliseconds. */
+const loopDelaySampleMs = 10;
+
 /** Serves `/health`, `/ready`, `/metrics` and `/ledger`, and takes imports. Throws a `UsageError` when it cannot listen. */
 export async function startStatusServer(address: Address, parts: StatusParts): Promise<{ url: string; stop(): Promise<void> }> {
-  const metrics = createMetrics(parts);
+  const loopDelay = monitorEventLoopDelay({ resolution: loopDelaySampleMs });
+  loopDelay.enable();
+  /** Each turn of the event loop reads every socket: none went unread for longer than the longest turn. */
+  const unreadMsMax = (): number => Math.max(0, loopDelay.max / 1e6 - loopDelaySampleMs);
+  const metrics = createMetrics(parts, unreadMsMax);
   const imports = createImportEndpoint(parts.imports);
   const router = new Router()
     .get('/health', (ctx) => { ctx.body = { status: 'ok' }; })
@@ -52,7 +60,7 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
     })
     .get('/ledger', async (ctx) => {
       const datagramsLost = await parts.lostDatagrams();
-      ctx.body = { collectors: { [parts.id]: { ...ledgerJson(parts.ledger()), ...decodingJson(parts) } }, udp: { datagrams_lost: datagramsLost } };
+      ctx.body = { collectors: { [parts.id]: { ...ledgerJson(parts.ledger()), ...decodingJson(parts), ...spoolJson(parts.store), unread_ms_max: Math.round(unreadMsMax()) } }, udp: { datagrams_lost: datagramsLost } };
     })
     .post('/import', async (ctx) => {
       ctx.respond = false;
@@ -79,6 +87,7 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
   return {
     url: `http://${formatAddress({ host: address.host || 'localhost', port })}`,
     async stop() {
+      loopDelay.disable();
       await imports.stop();
       const closed = new Promise<void>((resolve) => { server.close(() => { resolve(); }); });
       server.closeIdleConnections();
@@ -98,8 +107,15 @@ function decodingJson({ accounts, durationFormats }: StatusParts): object {
   };
 }
 
+/** What an earlier start left in the spool and became of it, and what the spool takes. */
+function spoolJson({ spool }: Store): object {
+  if (spool === undefined) return {};
+  const { earlier, bytes, damages } = spool;
+  return { earlier: { stored: earlier.stored, spooled: earlier.spooled, dead_lettered: earlier.deadLettered }, spool: { bytes, damages } };
+}
+
 /** The ledger and the sockets as Prometheus metrics, read when they are asked for. */
-function createMetrics({ ledger, accounts, connections, refused, recorder, lostDatagrams }: StatusParts): Registry {
+function createMetrics({ ledger, accounts, connections, refused, recorder, lostDatagrams, store }: StatusParts, unreadMsMax: () => number): Registry {
   const registry = new Registry();
   const registers = [registry];
   // Counters that are kept elsewhere: set anew at each reading.
@@ -134,6 +150,30 @@ function createMetrics({ ledger, accounts, connections, refused, recorder, lostD
     name: 'caddy_log_sink_connections', help: 'Connections that are open.', registers,
     collect() { this.set(connections.count); },
   });
+  new Gauge({
+    name: 'caddy_log_sink_unread_seconds_max', help: 'The longest time that a socket went unread since the start.', registers,
+    collect() { this.set(unreadMsMax() / 1000); },
+  });
+  if (store.spool !== undefined) {
+    new Gauge({
+      name: 'caddy_log_sink_spool_bytes', help: 'What the files of the spool take.', registers,
+      collect() { this.set(store.spool!.bytes); },
+    });
+    new Gauge({
+      name: 'caddy_log_sink_spool_earlier_lines', help: 'Lines that an earlier start left in the spool, by where they are now.', registers, labelNames: ['place'],
+      collect() {
+        const { stored, spooled, deadLettered } = store.spool!.earlier;
+        for (const [place, value] of Object.entries({ stored, spooled, dead_lettered: deadLettered })) this.set({ place }, value);
+      },
+    });
+    new Counter({
+      name: 'caddy_log_sink_spool_damages_total', help: 'Damaged places that were found in the spool and set aside.', registers,
+      collect() {
+        this.reset();
+        this.inc(store.spool!.damages);
+      },
+    });
+  }
   new Counter({
     name: 'caddy_log_sink_udp_datagrams_lost_total', help: 'Datagrams that the kernel dropped because its buffer was full (Linux).', registers,
     async collect() {

@@ -7,17 +7,26 @@ export interface LineHandlers {
   readonly onTooLong: () => void;
   /** Called after the end when bytes without a line ending are left over. */
   readonly onUnterminated: () => void;
+  /** Called once for each line that is skipped because other lines that have begun take all the memory. */
+  readonly onNoRoom?: () => void;
+}
+
+/** Memory that several splitters share for lines that have begun. */
+export interface HeldMemory {
+  bytes: number;
+  readonly bytesMax: number;
 }
 
 /** Takes the bytes of one connection in chunks of any size. Calls its handlers at once, and holds one line at most. */
 export interface LineSplitter {
   write(chunk: Buffer): void;
   end(): void;
+  /** Whether a line has begun that has not ended, in a way that tells it from others: a number of its own; 0 for none. */
+  readonly unfinished: number;
 }
 
 const lineFeed = 0x0a;
-/** A connection keeps a buffer of this size between lines; larger ones are given back. */
-const heldBytesKept = 65_536;
+const nothing = Buffer.alloc(0);
 
 /**
  * Splits bytes into lines at LF or CRLF. `lineBytesMax` bounds a line without its ending, in bytes. Empty lines are passed over.
@@ -25,22 +34,26 @@ const heldBytesKept = 65_536;
  * split2 looks through all that it holds at each chunk, so a line that comes in small pieces would cost the square of its length.
  * It is given whole lines only: the beginning of a line waits here, and each byte is looked at once.
  */
-export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers): LineSplitter {
+export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers, memory: HeldMemory = { bytes: 0, bytesMax: Infinity }): LineSplitter {
   // The mapper takes the lines, so nothing goes through the stream's queue and no backpressure can arise.
   const splitter = split2('\n', takeLine);
   /** The beginning of a line, in the first `heldBytes` of a buffer that grows by doubling. */
-  let held = Buffer.alloc(0);
+  let held = nothing;
   let heldBytes = 0;
-  /** Whether the line that has begun is too long already. */
+  /** Whether the line that has begun is too long already, or found no room. */
   let skipping = false;
+  /** Lines that have ended so far, in chunks: what `unfinished` tells lines apart by. */
+  let ended = 0;
 
   return {
+    get unfinished() { return heldBytes > 0 || skipping ? ended + 1 : 0; },
     write(chunk) {
       const first = chunk.indexOf(lineFeed);
       if (first === -1) {
         hold(chunk);
         return;
       }
+      ended += 1;
       let from = 0;
       if (skipping) {
         skipping = false;
@@ -51,31 +64,42 @@ export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers)
         skipping = false;
         from = first + 1;
       }
-      heldBytes = 0;
-      if (held.length > heldBytesKept) held = Buffer.alloc(0);
+      release();
       const last = chunk.lastIndexOf(lineFeed);
       if (last >= from) splitter.write(chunk.subarray(from, last + 1));
       if (last + 1 < chunk.length) hold(chunk.subarray(last + 1));
     },
     end() {
       if (heldBytes > 0) handlers.onUnterminated();
-      heldBytes = 0;
+      release();
     },
   };
+
+  function release(): void {
+    memory.bytes -= held.length;
+    held = nothing;
+    heldBytes = 0;
+  }
+
+  function skip(why: (() => void) | undefined): false {
+    skipping = true;
+    release();
+    why?.();
+    return false;
+  }
 
   /** Keeps the beginning of a line; `false` when it is too long to go on with. */
   function hold(bytes: Buffer): boolean {
     if (skipping) return false;
     const total = heldBytes + bytes.length;
     if (total > lineBytesMax + 2) { // with its ending
-      skipping = true;
-      heldBytes = 0;
-      held = Buffer.alloc(0);
-      handlers.onTooLong();
-      return false;
+      return skip(handlers.onTooLong);
     }
     if (total > held.length) {
-      const larger = Buffer.allocUnsafe(Math.min(2 * total, lineBytesMax + 2));
+      const length = Math.min(2 * total, lineBytesMax + 2);
+      if (memory.bytes + length - held.length > memory.bytesMax) return skip(handlers.onNoRoom);
+      const larger = Buffer.allocUnsafe(length);
+      memory.bytes += length - held.length;
       held.copy(larger, 0, 0, heldBytes);
       held = larger;
     }

@@ -1,12 +1,12 @@
 import { limitLog, type Log } from '../shared/log.js';
-import { createRecorder, type Recorder } from '../shared/recorder.js';
+import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/recorder.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
 import type { Ledger, Store } from '../shared/store/store.js';
 import { createDecoder } from './decode/decode.js';
 import { beginningOf } from './decode/redact.js';
 import type { CollectorConfig } from './config.js';
 import { startStatusServer } from './http.js';
-import { createLedgerSchedule, createLineAccounts, ledgerOf, type RejectionReason } from './ledger.js';
+import { createLedgerSchedule, createLineAccounts, ledgerOf, type DropReason, type RejectionReason } from './ledger.js';
 import { formatListenAddress, type ListenAddress } from './listen/address.js';
 import { listen } from './listen/listen.js';
 import { allowList } from './listen/peers.js';
@@ -28,6 +28,8 @@ export interface CollectorParts {
   readonly log: Log;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
+  /** What requests may take in memory before they are stored, in bytes; lines that have begun may take a quarter of it more. */
+  readonly memoryBytesMax?: number;
   /** How long the store keeps single requests, in milliseconds, where that is known. */
   readonly requestsKeptMs?: number | undefined;
   readonly now?: () => number;
@@ -63,6 +65,11 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     isAllowed: allowList(config.allow),
     onLine,
     onTooLong: () => { onCut('too-long', `it is longer than COLLECTOR_LINE_BYTES_MAX, ${config.lineBytesMax} bytes`); },
+    onNoRoom: () => {
+      receive();
+      drop('memory-full', 'the beginnings of other lines take all the memory for them');
+    },
+    heldMemory: { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) },
     onUnterminated: () => { onCut('unterminated', 'the connection ended in the middle of it'); },
     onRefused: (why, remoteAddress) => {
       refused.set(why, (refused.get(why) ?? 0) + 1);
@@ -124,8 +131,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
           break;
         }
         if (recorder.record(decoded.event)) break;
-        accounts.dropped[recorder.full] = (accounts.dropped[recorder.full] ?? 0) + 1;
-        warn(recorder.full, `Dropping log lines, since the memory for them is full: ${recorder.problem ?? 'they come faster than they are stored'}`);
+        drop(recorder.full, recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full');
         break;
       case 'runtime':
         accounts.runtime += 1;
@@ -145,6 +151,11 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   function onCut(reason: 'too-long' | 'unterminated', detail: string): void {
     receive();
     reject(reason, detail);
+  }
+
+  function drop(reason: DropReason, why: string): void {
+    accounts.dropped[reason] = (accounts.dropped[reason] ?? 0) + 1;
+    warn(`dropped ${reason}`, `Dropping log lines (${reason}): ${why}`);
   }
 
   function receive(): void {

@@ -65,6 +65,9 @@ export interface RecorderOptions {
   readonly now?: () => number;
 }
 
+/** What a recorder holds in memory unless it is told otherwise, in bytes. */
+export const memoryBytesMaxDefault = 128 * 2 ** 20;
+
 /** The longest request target that is kept, in UTF-16 code units. */
 export const uriLengthMax = 8192;
 /** The longest other free text. */
@@ -72,7 +75,7 @@ const textLengthMax = 1024;
 
 /** Starts a recorder; it writes from a timer until it is closed. */
 export function createRecorder(options: RecorderOptions): Recorder {
-  const { store, log, flushMs = 100, batchRequestsMax = 5000, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = 128 * 2 ** 20, drainMsMax = 8000, now = Date.now } = options;
+  const { store, log, flushMs = 100, batchRequestsMax = 5000, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = memoryBytesMaxDefault, drainMsMax = 8000, now = Date.now } = options;
   const writer = randomUUID();
   let ladder = createRollupLadder();
   const uniqueTimes = createUniqueTimes();

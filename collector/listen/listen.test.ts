@@ -51,6 +51,69 @@ test('a line that a broken connection left unfinished is no line', async (t) => 
   await stopAll(listeners);
 });
 
+test('a line that takes too long ends its connection, and others go on', async (t) => {
+  const { listeners, got, connections } = await start(['tcp://127.0.0.1:0'], { lineMsMax: 200 });
+  const [slow, quick, idle] = await Promise.all([open(portOf(listeners[0]!)), open(portOf(listeners[0]!)), open(portOf(listeners[0]!))]);
+  slow.on('error', () => undefined);
+  await until('all are in', () => connections.count === 3);
+  idle.write('before\n');
+  const drip = setInterval(() => {
+    slow.write('x');
+    quick.write('whole\nbegun'); // always in the middle of a line, and never of the same one
+  }, 20);
+  await until('it is closed', () => connections.count === 2);
+  clearInterval(drip);
+  t.is(got.unterminated, 1);
+  quick.write('\n');
+  idle.write('after\n');
+  await until('the others are read', () => got.lines.includes('after'));
+  quick.destroy();
+  idle.destroy();
+  await stopAll(listeners);
+});
+
+test('lines that have begun share a bound of memory: beyond it one is skipped, and all is given back', async (t) => {
+  const { listeners, got, heldMemory } = await start(['tcp://127.0.0.1:0'], { heldBytesMax: 100_000 });
+  const peers = await Promise.all(Array.from({ length: 5 }, () => open(portOf(listeners[0]!))));
+  for (const peer of peers) peer.write('x'.repeat(40_000));
+  await until('some found no room', () => got.noRoom >= 3);
+  t.true(heldMemory.bytes <= 100_000);
+  for (const peer of peers) peer.write('\nnext\n');
+  await until('the next lines are read', () => got.lines.filter((line) => line === 'next').length === 5);
+  t.is(got.lines.length, 10 - got.noRoom);
+  for (const peer of peers) peer.destroy();
+  await until('nothing is held', () => heldMemory.bytes === 0);
+  await stopAll(listeners);
+});
+
+test('one connection that never pauses does not keep others waiting', async (t) => {
+  let floods = 0;
+  const { listeners, got } = await start(['tcp://127.0.0.1:0'], { isWanted: (line) => {
+    if (line === 'quiet') return true;
+    floods += 1;
+    return false;
+  } });
+  const place = portOf(listeners[0]!);
+  // A process of its own, so that it does not pause while this one reads.
+  const firehose = spawn(process.execPath, ['--eval', `
+    const socket = require('node:net').connect(${place.port}, ${JSON.stringify(place.host)});
+    const lines = Buffer.from('firehose firehose firehose firehose\\n'.repeat(2000));
+    const write = () => { while (socket.write(lines)); socket.once('drain', write); };
+    socket.on('error', () => process.exit());
+    write();`], { stdio: 'inherit' });
+  await until('it runs', () => floods > 10_000);
+  const quiet = await Promise.all(Array.from({ length: 20 }, () => open(place)));
+  for (const peer of quiet) peer.write('quiet\n');
+  await until('all of them are read while it goes on', () => got.lines.length === 20);
+  const before = floods;
+  await until('it still goes on', () => floods > before);
+  t.is(firehose.exitCode, null);
+  firehose.kill('SIGKILL');
+  await once(firehose, 'exit');
+  for (const peer of quiet) peer.destroy();
+  await stopAll(listeners);
+});
+
 test('a stopping listener takes what has arrived, and ends its peers without a reset', async (t) => {
   const { listeners, got } = await start(['tcp://127.0.0.1:0']);
   const socket = await open(portOf(listeners[0]!));
@@ -117,22 +180,26 @@ test('datagrams that the kernel dropped are known', async (t) => {
   await stopAll(listeners);
 });
 
-async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100 } = {}) {
-  const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, tooLong: 0 };
+async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100, lineMsMax = 60_000, heldBytesMax = 1e9, isWanted = (line: string): boolean => line !== '' } = {}) {
+  const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, tooLong: 0, noRoom: 0 };
+  const heldMemory = { bytes: 0, bytesMax: heldBytesMax };
   const connections = { count: 0 };
   const listeners = await listen(addresses.map(parseListenAddress), {
     lineBytesMax: 65_536,
     connectionsMax,
     unixMode: 0o600,
     connections,
+    lineMsMax,
+    heldMemory,
     isAllowed: allowList(allow.split(',').map(parseCidr)),
-    onLine: (line) => { got.lines.push(line); },
+    onLine: (line) => { if (isWanted(line)) got.lines.push(line); },
     onTooLong: () => { got.tooLong += 1; },
     onUnterminated: () => { got.unterminated += 1; },
+    onNoRoom: () => { got.noRoom += 1; },
     onRefused: (why) => { got.refused.push(why); },
     onError: () => undefined,
   });
-  return { listeners, got, connections };
+  return { listeners, got, connections, heldMemory };
 }
 
 function portOf({ address }: Listener): { host: string; port: number } {

@@ -1,5 +1,5 @@
 import { messageOf, UsageError } from '../../shared/errors.js';
-import type { LineHandlers } from '../lines.js';
+import type { HeldMemory, LineHandlers } from '../lines.js';
 import { formatListenAddress, type ListenAddress } from './address.js';
 import { listenStream } from './stream.js';
 import { listenUdp } from './udp.js';
@@ -17,6 +17,10 @@ export interface ListenOptions extends LineHandlers {
   readonly onRefused: (why: 'not-allowed' | 'too-many-connections', remoteAddress: string | undefined) => void;
   /** A socket that failed; it is closed, the others go on. */
   readonly onError: (message: string) => void;
+  /** For lines that have begun, over all listeners. */
+  readonly heldMemory: HeldMemory;
+  /** How long a line may take from its first byte to its last, in milliseconds; then its connection is closed: 60 s. */
+  readonly lineMsMax?: number;
   /** Connections that are open, over all stream listeners. */
   readonly connections: { count: number };
 }

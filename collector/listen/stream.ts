@@ -2,7 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
 import { removeStaleSocket } from '../../shared/stale-socket.js';
-import { createLineSplitter } from '../lines.js';
+import { createLineSplitter, type LineSplitter } from '../lines.js';
 import type { ListenAddress } from './address.js';
 import type { Listener, ListenOptions } from './listen.js';
 
@@ -11,9 +11,21 @@ const drainMsMax = 2000;
 /** A connection that brought nothing for so long has nothing under way, in milliseconds. */
 const quietMsMin = 50;
 
+/** How long a line may take. Caddy writes each at once: one that takes longer holds a connection, and memory, for nothing. */
+const lineMsMaxDefault = 60_000;
+const looksMax = 4;
+
+interface Connection {
+  /** When bytes came in last, by `performance.now`. */
+  lastReadMs: number;
+  readonly lines: LineSplitter;
+  /** The line that had begun at the last look, and in how many looks in a row it was the same: sockets are read between two looks. */
+  unfinished: { readonly line: number; readonly looks: number };
+}
+
 /** Listens on TCP or on a unix stream socket. Rejects with the system's error when that cannot be done. */
 export async function listenStream(address: Exclude<ListenAddress, { kind: 'udp' }>, options: ListenOptions): Promise<Listener> {
-  const connections = new Map<Socket, { lastReadMs: number }>();
+  const connections = new Map<Socket, Connection>();
   const server = createServer({ noDelay: true }, (socket) => {
     const { remoteAddress } = socket;
     const why = address.kind !== 'unix' && !options.isAllowed(remoteAddress) ? 'not-allowed'
@@ -34,20 +46,34 @@ export async function listenStream(address: Exclude<ListenAddress, { kind: 'udp'
   });
   await listening(server, address, options.unixMode);
   server.on('error', (error) => { options.onError(messageOf(error)); });
+  const { lineMsMax = lineMsMaxDefault } = options;
+  const slowLines = setInterval(() => {
+    for (const [socket, connection] of connections) closeWhenSlow(socket, connection);
+  }, lineMsMax / looksMax);
   const bound = server.address();
   return {
     address: address.kind !== 'unix' && bound !== null && typeof bound === 'object' ? { ...address, port: bound.port } : address,
     lost: () => Promise.resolve(undefined),
     async stop() {
+      clearInterval(slowLines);
       const closed = new Promise<void>((resolve) => { server.close(() => { resolve(); }); });
       await Promise.all([...connections].map(([socket, state]) => drain(socket, state)));
       await closed;
     },
   };
 
-  function read(socket: Socket): { lastReadMs: number } {
-    const state = { lastReadMs: 0 };
-    const lines = createLineSplitter(options.lineBytesMax, options);
+  /** Its line counts as unterminated. */
+  function closeWhenSlow(socket: Socket, connection: Connection): void {
+    const line = connection.lines.unfinished;
+    connection.unfinished = { line, looks: line === connection.unfinished.line ? connection.unfinished.looks + 1 : 0 };
+    if (line === 0 || connection.unfinished.looks < looksMax) return;
+    options.onError(`one line took more than ${lineMsMax / 1000} s. Its connection is closed`);
+    socket.destroy();
+  }
+
+  function read(socket: Socket): Connection {
+    const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
+    const state: Connection = { lastReadMs: 0, lines, unfinished: { line: 0, looks: 0 } };
     socket.on('data', (chunk: Buffer) => {
       state.lastReadMs = performance.now();
       lines.write(chunk);
@@ -63,7 +89,7 @@ export async function listenStream(address: Exclude<ListenAddress, { kind: 'udp'
  * Closes a connection when it has been quiet and the kernel holds nothing more of it: closing with bytes unread would send
  * a reset, which costs Caddy 9 to 17 lines instead of 1. The FIN goes first: a peer that reads then ends its own side.
  */
-async function drain(socket: Socket, state: { lastReadMs: number }): Promise<void> {
+async function drain(socket: Socket, state: Connection): Promise<void> {
   if (socket.destroyed) return;
   const closed = new Promise<void>((resolve) => { socket.once('close', () => { resolve(); }); });
   socket.end();
