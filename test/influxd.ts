@@ -38,6 +38,8 @@ export interface Influxd {
   kill(): Promise<void>;
   /** Starts the server again after `kill`, at the same address. Throws when the server is not ours. */
   restart(): Promise<void>;
+  /** Stops the server in its tracks, or lets it go on. Throws when the server is not ours. */
+  signal(signal: 'SIGSTOP' | 'SIGCONT'): void;
 }
 
 /** Declares a test that needs InfluxDB, one after the other; where there is none it is skipped, and a line says how to get it. */
@@ -84,6 +86,7 @@ async function startOwn(): Promise<Influxd> {
       await rm(directory, { recursive: true, force: true });
     },
     kill: () => end('SIGKILL'),
+    signal: (signal) => { server.kill(signal); },
     restart: async () => {
       await end('SIGTERM');
       server = await launch(directory, port);
@@ -104,10 +107,11 @@ async function findExisting(url: string, env: NodeJS.ProcessEnv): Promise<Influx
     },
     kill: notOurs,
     restart: notOurs,
+    signal: () => { throw new Error('The InfluxDB at INFLUXDB_URL was not started by the test.'); },
   };
 }
 
-type Buckets = Omit<Influxd, 'stop' | 'kill' | 'restart'>;
+type Buckets = Omit<Influxd, 'stop' | 'kill' | 'restart' | 'signal'>;
 
 async function withBuckets({ url, org, token, bucketPrefix, made = [] }: { url: string; org: string; token: string; bucketPrefix: string; made?: string[] }): Promise<Buckets> {
   const { orgs } = (await call(url, token, 'GET', `/api/v2/orgs?org=${encodeURIComponent(org)}`)) as { orgs: { id: string }[] };

@@ -8,6 +8,7 @@ import { until } from './until.js';
 
 /** The built program as a process of its own, in an empty folder. */
 export interface RunningProgram {
+  readonly pid: number;
   readonly stdout: () => string;
   readonly stderr: () => string;
   /** Sends a signal and resolves to the exit status, or to the signal that ended it. */
@@ -41,6 +42,7 @@ export async function runProgram(args: readonly string[], settings: Readonly<Rec
     return (status ?? signal) as number | NodeJS.Signals;
   });
   return {
+    pid: program.pid!,
     stdout: () => stdout,
     stderr: () => stderr,
     ended,

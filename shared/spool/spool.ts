@@ -35,7 +35,7 @@ export interface Spool {
    * Waits for one; resolves to none when the spool is closed. They are read again after a restart unless they are committed.
    */
   read(bytesMax: number): Promise<SpoolRecord[]>;
-  /** Settles what the last `read` returned; of its requests, `deadLettered` were refused. */
+  /** Settles the next of the records that the last `read` returned; of their requests, `deadLettered` were refused. */
   commit(records: readonly SpoolRecord[], deadLettered: number): Promise<void>;
   /** Whether everything that was appended is settled. */
   readonly isEmpty: boolean;
@@ -341,7 +341,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
   async function commit(records: readonly SpoolRecord[], deadLettered: number): Promise<void> {
     const last = records.at(-1);
     if (last === undefined) return;
-    outstanding = false;
+    outstanding = last.segment !== reader.segment || last.endOffset !== reader.offset;
     // The records of one read are of one segment, and a segment is of one process.
     const counts = last.segment >= firstOwnSegment ? own : earlier;
     counts.deadLettered += deadLettered;

@@ -34,9 +34,8 @@ export interface InfluxdbPlace {
  * Busy, down, unreachable, too slow: `retry`, with `retryAfterMs` where the server says so. A token, bucket or
  * organisation that is not right, or an address where no InfluxDB answers: `hold`. A batch that it will never take: `drop`.
  */
-export function influxdbError(action: string, caught: unknown, place: InfluxdbPlace): InfluxdbError {
-  if (caught instanceof InfluxdbError) return caught;
-  if (caught instanceof StoreError) return new InfluxdbError(caught.action, caught.message, { cause: caught });
+export function influxdbError(action: string, caught: unknown, place: InfluxdbPlace): StoreError {
+  if (caught instanceof StoreError) return caught;
   const { url, token } = place;
   const hide = (text: string): string => (token === '' ? text : text.replaceAll(token, '[token]'));
   const failed = `Cannot ${action} at ${url}`;

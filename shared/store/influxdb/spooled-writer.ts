@@ -1,11 +1,11 @@
 import { messageOf, StoreError } from '../../errors.js';
 import { backoffMs, pause, retryAfterMsMax } from '../../retry.js';
 import type { Log } from '../../log.js';
-import { SpoolFullError, type Spool } from '../../spool/spool.js';
+import { SpoolFullError, type Spool, type SpoolRecord } from '../../spool/spool.js';
 import type { Batch, LedgerSnapshot, SpoolState } from '../store.js';
 import type { Delivery } from './delivery.js';
 import { ledgerLines } from './line-protocol.js';
-import { bodiesOf, compress, decodePayload, encodePayload, type Body } from './payload.js';
+import { bodiesOf, compress, decodePayload, encodePayload, linesMax, type Body } from './payload.js';
 
 /** Writes batches by way of a spool. */
 export interface SpooledWriter {
@@ -70,28 +70,36 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     for (;;) {
       const records = await spool.read(readBytesMax);
       if (records.length === 0) return;
-      for (let failures = 0; ; failures += 1) {
-        try {
-          const bodies = records.flatMap(({ payload }) => decodePayload(payload));
-          const requests = records.reduce((sum, record) => sum + record.requests, 0);
-          const deadLettered = await delivery.deliver([...bodies, ...await ledgerBody(requests)]);
-          await spool.commit(records, deadLettered);
-          setProblem(undefined);
-          break;
-        } catch (error) {
-          if (isStopping()) return;
-          if (error instanceof RangeError) { // checksums fit, and it is no payload: a program of another kind wrote it
-            log.error(`What is in the spool is not what this program writes: ${messageOf(error)}`);
-            await spool.commit(records, records.reduce((sum, record) => sum + record.requests, 0));
-            break;
-          }
-          setProblem(messageOf(error));
-          const retryAfterMs = error instanceof StoreError ? error.retryAfterMs : undefined;
-          await pause(Math.min(retryAfterMs ?? backoffMs(failures + 1), retryAfterMsMax), stopping.signal);
-          if (isStopping()) return;
-        }
+      // In steps, so that what is written is not written again because of what comes behind it.
+      for (const step of stepsOf(records)) {
+        const deadLettered = await deliverStep(step);
+        if (deadLettered === undefined) return;
+        await spool.commit(step, deadLettered);
       }
     }
+  }
+
+  /** Tries until InfluxDB has taken all; resolves to how many requests it refused for good, or to `undefined` when stopped. */
+  async function deliverStep(records: readonly SpoolRecord[]): Promise<number | undefined> {
+    const requests = records.reduce((sum, record) => sum + record.requests, 0);
+    for (let failures = 1; !isStopping(); failures += 1) {
+      try {
+        const bodies = records.flatMap(({ payload }) => decodePayload(payload));
+        const deadLettered = await delivery.deliver([...bodies, ...await ledgerBody(requests)]);
+        setProblem(undefined);
+        return deadLettered;
+      } catch (error) {
+        if (isStopping()) return undefined;
+        if (error instanceof RangeError) { // its checksum fits, and it is no payload: a program of another kind wrote it
+          log.error(`What is in the spool is not what this program writes: ${messageOf(error)}`);
+          return requests;
+        }
+        setProblem(messageOf(error));
+        const retryAfterMs = error instanceof StoreError ? error.retryAfterMs : undefined;
+        await pause(Math.min(retryAfterMs ?? backoffMs(failures), retryAfterMsMax), stopping.signal);
+      }
+    }
+    return undefined;
   }
 
   /** A ledger by itself, as a sign of life while nothing else goes on. */
@@ -143,4 +151,20 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     const left = spool.own.spooled + spool.earlier.spooled;
     if (left > 0) log.info(`${left} requests wait in the spool. They are delivered at the next start.`);
   }
+}
+
+/** Records that together have about as many requests as one write takes. */
+function* stepsOf(records: readonly SpoolRecord[]): Generator<SpoolRecord[]> {
+  let step: SpoolRecord[] = [];
+  let requests = 0;
+  for (const record of records) {
+    if (step.length > 0 && requests + record.requests > linesMax) {
+      yield step;
+      step = [];
+      requests = 0;
+    }
+    step.push(record);
+    requests += record.requests;
+  }
+  if (step.length > 0) yield step;
 }
