@@ -313,10 +313,10 @@ testWithCaddy(`Caddy at ${perSecondCaddy} requests a second does not notice that
   if (isFull) t.true(logged.maxMs < 1000, `the longest request took ${logged.maxMs} ms`);
 });
 
-/** Requests at a fixed rate from a process of its own. */
+/** Requests at a fixed rate from a process of its own, each answered before it ends. */
 async function load(port: number, rate: number, seconds: number): Promise<{ requests: number; failed: number; p99Ms: number; maxMs: number }> {
   const program = fileURLToPath(new URL('../../node_modules/autocannon/autocannon.js', import.meta.url));
-  const { stdout } = await promisify(execFile)(process.execPath, [program, '--json', '--connections', '20', '--overallRate', String(rate), '--duration', String(seconds), `http://127.0.0.1:${port}/`], { maxBuffer: 2 ** 24 });
+  const { stdout } = await promisify(execFile)(process.execPath, [program, '--json', '--connections', '20', '--overallRate', String(rate), '--amount', String(rate * seconds), `http://127.0.0.1:${port}/`], { maxBuffer: 2 ** 24 });
   const result = JSON.parse(stdout) as { '2xx': number; non2xx: number; errors: number; latency: { p99: number; max: number } };
   return { requests: result['2xx'], failed: result.non2xx + result.errors, p99Ms: result.latency.p99, maxMs: result.latency.max };
 }

@@ -7,6 +7,7 @@ import type { Log } from '../../log.js';
 import { openSpool } from '../../spool/spool.js';
 import type { Batch, Store } from '../store.js';
 import { createDeadLetters } from './dead-letters.js';
+import { deadline } from './deadline.js';
 import { createDelivery } from './delivery.js';
 import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
@@ -48,7 +49,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
   const place: InfluxdbPlace = { url, org, bucket, token };
   const agent = new (url.startsWith('https:') ? HttpsAgent : HttpAgent)({ keepAlive: true, maxSockets: connectionsMax, timeout: idleMsMax });
   // The client's own timeout is for a silent socket only, and leaves the socket open: a signal ends the request for good.
-  const connect = (): InfluxDB => new InfluxDB({ url, token, timeout: timeoutMs, transportOptions: { agent, signal: AbortSignal.any([AbortSignal.timeout(timeoutMs), closing.signal]) } });
+  const connect = (): InfluxDB => new InfluxDB({ url, token, timeout: timeoutMs, transportOptions: { agent, signal: deadline(timeoutMs, closing.signal) } });
 
   const closing = new AbortController();
   const underWay = new Set<Promise<unknown>>();

@@ -1,6 +1,7 @@
 import { request as requestHttp, type Agent as HttpAgent } from 'node:http';
 import { request as requestHttps, type Agent as HttpsAgent } from 'node:https';
 import { HttpError } from '@influxdata/influxdb-client';
+import { deadline } from './deadline.js';
 
 /** Where lines go. */
 export interface PostOptions {
@@ -26,7 +27,7 @@ const answerBytesMax = 16_384;
 export function postLines(gzip: Buffer, { url, token, agent, timeoutMs, signal }: PostOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     const headers = { authorization: `Token ${token}`, 'content-type': 'text/plain; charset=utf-8', 'content-encoding': 'gzip', 'content-length': gzip.length };
-    const request = (url.startsWith('https:') ? requestHttps : requestHttp)(url, { method: 'POST', agent, headers, signal: AbortSignal.any([AbortSignal.timeout(timeoutMs), signal]) });
+    const request = (url.startsWith('https:') ? requestHttps : requestHttp)(url, { method: 'POST', agent, headers, signal: deadline(timeoutMs, signal) });
     // A proxy that refuses a body answers and hangs up before it has read it: the answer counts, not the broken pipe.
     let answered = false;
     request.on('error', (error) => { if (!answered) reject(error); });

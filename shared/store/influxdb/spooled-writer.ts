@@ -40,6 +40,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
   /** The newest ledger that came with a batch. It travels beside the spool: only the newest tells anything. */
   let ledger: LedgerSnapshot | undefined;
   let problem: string | undefined;
+  let isLedgerUnderWay = false;
   let closing: Promise<void> | undefined;
 
   if (spool.earlier.spooled > 0) log.info(`${spool.earlier.spooled} requests of an earlier start wait in the spool. They are delivered first.`);
@@ -58,7 +59,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
       }
       if (batch.ledger === undefined) return;
       ledger = batch.ledger;
-      if (bodies.length === 0) await deliverLedger();
+      if (bodies.length === 0) void deliverLedger(); // never waited for: requests come behind it
     },
     get state() {
       return { own: spool.own, earlier: spool.earlier, bytes: spool.bytes, damages: spool.damages, problem };
@@ -104,12 +105,15 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
 
   /** A ledger by itself, as a sign of life while nothing else goes on. */
   async function deliverLedger(): Promise<void> {
-    if (!spool.isEmpty || ledger === undefined) return;
+    if (!spool.isEmpty || isLedgerUnderWay) return;
+    isLedgerUnderWay = true;
     try {
       await delivery.deliver(await ledgerBody(0));
       setProblem(undefined);
     } catch (error) {
       if (!isStopping()) setProblem(messageOf(error));
+    } finally {
+      isLedgerUnderWay = false;
     }
   }
 
