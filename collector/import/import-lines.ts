@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, StoreError } from '../../shared/errors.js';
 import type { Recorder } from '../../shared/recorder.js';
 import type { RequestEvent } from '../../shared/request-event.js';
+import { readDeadLetter } from '../../shared/store/open.js';
 import type { Store } from '../../shared/store/store.js';
 import { createDecoder, type DecoderOptions } from '../decode/decode.js';
 import type { RejectionReason } from '../ledger.js';
@@ -82,6 +83,10 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   }
 
   function onLine(line: string): void {
+    const deadLetter = readDeadLetter(line);
+    if (deadLetter === 'other') counts.runtime += 1;
+    else if (deadLetter !== undefined) batch.push(deadLetter);
+    if (deadLetter !== undefined) return;
     const decoded = decoder.decode(line, undefined);
     if (decoded.kind === 'request') batch.push(decoded.event);
     else if (decoded.kind === 'runtime') counts.runtime += 1;

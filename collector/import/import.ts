@@ -1,9 +1,10 @@
 import { access } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { messageOf, StoreError, UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
 import type { SettingValues } from '../../shared/settings.js';
+import { spoolPassed } from '../../shared/spool/spool.js';
 import { openStore } from '../../shared/store/open.js';
 import { storeSettingsFrom } from '../../shared/store/settings.js';
 import type { Store } from '../../shared/store/store.js';
@@ -114,6 +115,10 @@ async function openImporter(values: SettingValues<typeof importSettings>, { deco
     await store.close();
     throw error;
   }
+  if (settings.kind === 'influxdb' && !await spoolPassed(join(settings.spoolDir, 'collector'), spoolWaitMsMax)) {
+    await store.close();
+    throw new StoreError('stop', `Requests wait in the collector's spool in ${settings.spoolDir} that would be counted twice if they are in these files too. Start the collector, wait until its /ledger says spooled 0, and import again.`);
+  }
   const local = createLocalImporter({
     store, log, decoder, dryRun, signal,
     id: values.COLLECTOR_ID ?? hostname(),
@@ -130,6 +135,9 @@ async function openImporter(values: SettingValues<typeof importSettings>, { deco
     },
   };
 }
+
+/** How long an import waits for the spool of a collector beside it, in milliseconds. */
+const spoolWaitMsMax = 30_000;
 
 async function isMissing(path: string): Promise<boolean> {
   return await access(path).then(() => false, () => true);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
 import { findHeader, headerBytes, readHeader } from './record.js';
-import { openSpool, SpoolFullError, type Spool } from './spool.js';
+import { openSpool, SpoolFullError, spoolPassed, type Spool } from './spool.js';
 
 const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
 const tiny = { bytesMax: 1e6, segmentBytesMax: 300, log: quiet };
@@ -66,6 +66,19 @@ test('what was read and not committed comes again after a restart, and is counte
   t.deepEqual(await drain(second), range(1, 10));
   t.deepEqual(second.earlier, { spooled: 0, stored: 27, deadLettered: 0 });
   await second.close();
+});
+
+test('who waits for a spool learns when what was in it is delivered', async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'spool-'));
+  t.true(await spoolPassed(dir, 0), 'nothing was ever in it');
+  const spool = await openSpool({ ...tiny, dir });
+  await spool.append(payloadOf(1), 1);
+  t.false(await spoolPassed(dir, 0));
+  const passed = spoolPassed(dir, 10_000);
+  await drain(spool);
+  t.true(await passed);
+  await spool.close();
+  t.true(await spoolPassed(dir, 0));
 });
 
 test('damage costs the records that it touches, and they are counted and set aside', async (t) => {

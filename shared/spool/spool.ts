@@ -21,6 +21,7 @@
 import { constants } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
 import { lockFolder } from './lock.js';
@@ -386,6 +387,20 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     const bytes = Buffer.alloc(length);
     const { bytesRead } = await reader.handle.read(bytes, 0, length, offset);
     return bytes.subarray(0, bytesRead);
+  }
+}
+
+/**
+ * Waits until what is in a spool now is delivered, by the process that uses it; `false` when that takes longer than `waitMsMax`. A folder
+ * that is not there is delivered.
+ */
+export async function spoolPassed(dir: string, waitMsMax: number): Promise<boolean> {
+  const [segment, size] = [...await segmentSizes(dir).catch(() => new Map<number, number>())].at(-1) ?? [0, 0];
+  for (const endMs = performance.now() + waitMsMax; ;) {
+    const position = parsePosition(await readFile(join(dir, 'position'), 'latin1').catch(() => ''));
+    if (size === 0 || (position !== undefined && (position.segment > segment || (position.segment === segment && position.offset >= size)))) return true;
+    if (performance.now() > endMs) return false;
+    await sleep(syncMs / 2);
   }
 }
 

@@ -1,4 +1,6 @@
 import type { Log } from '../log.js';
+import type { RequestEvent } from '../request-event.js';
+import { parseRequestLine } from './influxdb/line-protocol.js';
 import type { StoreSettings } from './settings.js';
 import type { Store } from './store.js';
 
@@ -13,4 +15,13 @@ export async function openStore(settings: StoreSettings, { log, now = Date.now, 
   }
   const { openDuckdbStore } = await import('./duckdb/duckdb-store.js');
   return await openDuckdbStore(settings, { log, now });
+}
+
+/**
+ * Reads a line of a file of dead letters, which the InfluxDB store keeps what it could not write in: the request, `'other'` for lines that
+ * hold none, or `undefined` for a line that is of no such file.
+ */
+export function readDeadLetter(line: string): RequestEvent | 'other' | undefined {
+  if (/^(?:# \d{4}-\d\d-\d\dT|request_rollup,|collector_ledger,)/.test(line)) return 'other';
+  return parseRequestLine(line);
 }

@@ -8,6 +8,7 @@ import { until } from '../../../test/until.js';
 import { createRecorder } from '../../recorder.js';
 import type { RequestEvent } from '../../request-event.js';
 import { levels } from '../../rollup.js';
+import { readDeadLetter } from '../open.js';
 import type { Store } from '../store.js';
 import { openInfluxdbStore } from './influxdb-store.js';
 import { requestLine } from './line-protocol.js';
@@ -43,6 +44,9 @@ testWithInfluxd('One line that InfluxDB refuses costs itself alone, is kept with
     t.regex(letters, /^# \d{4}-.*400/m);
     t.true(letters.includes('uri="/123"'));
     t.false(letters.includes('uri="/122"'));
+    const read = letters.trimEnd().split('\n').map(readDeadLetter);
+    t.is(read[0], 'other');
+    t.like(read[1], { uri: '/123', timeMs: 1e14, host: 'a.example', status: 200 });
   });
 });
 

@@ -68,7 +68,7 @@ export function isRequestLine(line: string): boolean {
 
 /** The request that `requestLine` made this line of; `undefined` for any other text. */
 export function parseRequestLine(line: string): RequestEvent | undefined {
-  const parts = requestLineShape.exec(line);
+  const parts = isRequestLine(line) ? requestLineShape.exec(line) : null;
   if (parts === null) return undefined;
   const tags = new Map([...parts[1]!.matchAll(tagShape)].map(([, name, value]) => [name!, textOfTag(value!.replaceAll(/\\([,= ])/g, '$1'))]));
   const fields = new Map([...parts[2]!.matchAll(fieldShape)].map(([, name, text, value]) => [name!, text === undefined ? value! : text.replaceAll(/\\(["\\])/g, '$1')]));
@@ -155,7 +155,7 @@ export function parseTimestamp(text: string): { timeMs: number; timeNs: number }
 }
 
 /** Measurement and tags, fields and time. A space in a tag has a backslash before it, one in a field is inside quotes. */
-const requestLineShape = /^request_metrics((?:,[a-z_]+=(?:\\[,= ]|[^,= ])+)+) ((?:[^"]|"(?:\\.|[^"\\])*")+) (\d{1,19})$/s;
+const requestLineShape = /^request_metrics((?:,[a-z_]+=(?:\\[,= ]|[^,= ])+)+) ((?:[^"]|"(?:\\.|[^"\\])*")+) (\d{1,30})$/s;
 const tagShape = /,([a-z_]+)=((?:\\[,= ]|[^,= ])+)/g;
 const fieldShape = /([a-z_]+)=(?:"((?:\\.|[^"\\])*)"|([-\d.e+]+i?))/gs;
 const dashesAlone = /^-*$/;
