@@ -203,7 +203,7 @@ export function planRegistration(
 
   const exclude = namesToLeaveOut(groups.map(({ loggerNames }) => loggerNames));
   const logger: JsonObject = {
-    writer: { output: 'net', address, dial_timeout: 3_000_000_000, soft_start: true },
+    writer: { output: 'net', address, dial_timeout: 1_000_000_000, soft_start: true },
     include: [accessLogger],
     ...(exclude.length > 0 && { exclude }),
   };

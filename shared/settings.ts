@@ -111,7 +111,7 @@ export function bytes(help: string, options: { default: string; min: string; max
   const read = (value: string): number => quantity(value, byteUnits);
   return {
     default: options.default,
-    allowed: `a size from ${options.min} to ${options.max}, such as 64KiB or 1.5GB (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)`,
+    allowed: `a size from ${options.min} to ${options.max}, such as ${options.default} (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)`,
     help,
     parse: (value) => within(read(value), read(options.min), read(options.max)),
   };
@@ -124,7 +124,7 @@ export function duration(help: string, options: { default: string; min: string; 
   const read = (value: string): number => quantity(value, durationUnits);
   return {
     default: options.default,
-    allowed: `a duration from ${options.min} to ${options.max}, such as 250ms or 7d (ms, s, m, h, d)`,
+    allowed: `a duration from ${options.min} to ${options.max}, such as ${options.default} (ms, s, m, h, d)`,
     help,
     parse: (value) => within(read(value), read(options.min), read(options.max)),
   };

@@ -102,7 +102,7 @@ for (const { name, testWith, start } of stores) {
     const [site, proxy] = await freePorts(2);
     const backend = createServer((_, response) => { response.end('ok'); }).listen(0, '127.0.0.1');
     await once(backend, 'listening');
-    const log = `log {\n output net tcp/127.0.0.1:${product.port} {\n dial_timeout 3s\n soft_start\n }\n }`;
+    const log = `log {\n output net tcp/127.0.0.1:${product.port} {\n dial_timeout 1s\n soft_start\n }\n }`;
     const caddy = await startCaddy(`{
       auto_https off
       log default {

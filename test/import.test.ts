@@ -1,7 +1,9 @@
 /** `import` as a program, over both stores, with real Caddy where its lines are told apart from others. */
+import { randomBytes } from 'node:crypto';
 import { request as httpRequest } from 'node:http';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import test, { type ExecutionContext } from 'ava';
 import { createLog } from '../shared/log.js';
@@ -182,6 +184,47 @@ test.serial('Files that cannot be read are named with the reason, and what was r
   const again = await importFiles(place, [good]);
   t.deepEqual([again.status, again.counts], [0, { added: 0, 'already there': 10 }]);
 });
+
+test.serial('Of a packed file with something else behind it, every line is imported, and the damage is said.', async (t) => {
+  const place = await embedded(t);
+  const damaged = await importFiles(place, ['-'], Buffer.concat([packedSample, Buffer.from('something else\n')]));
+  t.is(damaged.status, 1);
+  t.deepEqual(damaged.counts, { added: 50_000 });
+  t.regex(damaged.stdout, /Problem: standard input: it is damaged at byte [\d,]+ \(incorrect header check\); what stands before that was read\./);
+  const padded = await importFiles(place, ['-'], Buffer.concat([packedSample, Buffer.alloc(10_240)]));
+  t.deepEqual([padded.status, padded.counts], [0, { added: 0, 'already there': 50_000 }]);
+});
+
+test.serial('What is no log, or not there, is named, with status 1.', async (t) => {
+  const place = await embedded(t);
+  const random = await importFiles(place, ['-'], Buffer.concat([Buffer.from('random\n'), randomBytes(100_000)]));
+  t.is(random.status, 1);
+  t.regex(random.stdout, /Problem: standard input: no line of it is a log line of Caddy\. Is it the right file/);
+  const missing = await importFiles(place, ['no\u001b[31mne.log']);
+  t.is(missing.status, 1);
+  t.is(missing.stdout, 'Imported nothing.\nProblem: no\\u001b[31mne.log: it cannot be read: there is no such file.\n');
+  await writeFile(join(place.folder, 'empty.log'), '');
+  const empty = await importFiles(place, ['empty.log']);
+  t.deepEqual([empty.status, empty.counts], [0, { added: 0 }]);
+  t.regex(empty.stdout, /Imported 0 lines of 1 file /);
+});
+
+for (const through of ['the store', 'a running program']) {
+  test.serial(`Ctrl-C ends an import through ${through} with status 1, and does not count the line that it cuts.`, async (t) => {
+    const place = await embedded(t);
+    const collector = through === 'the store' ? undefined : await place.startCollector();
+    const stdin = new PassThrough();
+    const program = await runProgram(['import', '-'], place.settings, { cwd: place.folder, stdin });
+    stdin.write(`${sample.lines.slice(0, 7000).join('\n')}\n${sample.lines[7000]!.slice(0, 100)}`); // and the end does not come
+    await until('a part of it is imported', () => program.stderr().includes('5,000 lines'));
+    t.is(await program.stop('SIGINT'), 1);
+    t.regex(program.stdout(), /Problem: standard input: it was stopped before its end\./);
+    t.regex(program.stdout(), /Imported 7,000 lines of 1 file/);
+    t.notRegex(program.stdout(), /rejected/);
+    if (collector !== undefined) t.is(await collector.stop(), 0);
+    t.is((await totalsOf(place)).requests, 7000);
+  });
+}
 
 test.serial('Requests that are older than single requests are kept are imported, and it is said.', async (t) => {
   const place = await embedded(t);

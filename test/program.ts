@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { until } from './until.js';
 
@@ -19,9 +20,9 @@ export interface RunningProgram {
 
 /**
  * Runs `caddy-log-sink ARGUMENTS` with exactly these settings. `cwd` is a temporary folder of its own unless given, and
- * is removed when the program has ended. Standard input is empty unless `stdin` is given.
+ * is removed when the program has ended. Standard input is empty unless `stdin` is given; a stream is passed on until it ends.
  */
-export async function runProgram(args: readonly string[], settings: Readonly<Record<string, string>>, options: { cwd?: string; stdin?: Buffer } = {}): Promise<RunningProgram> {
+export async function runProgram(args: readonly string[], settings: Readonly<Record<string, string>>, options: { cwd?: string; stdin?: Buffer | Readable } = {}): Promise<RunningProgram> {
   const cwd = options.cwd ?? await temporaryFolder();
   const program = spawn(process.execPath, ['--', fileURLToPath(new URL('../main.js', import.meta.url)), ...args], {
     cwd,
@@ -29,7 +30,8 @@ export async function runProgram(args: readonly string[], settings: Readonly<Rec
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   program.stdin.on('error', () => undefined); // it may end before it has read all
-  program.stdin.end(options.stdin);
+  if (options.stdin instanceof Readable) options.stdin.pipe(program.stdin);
+  else program.stdin.end(options.stdin);
   let stdout = '';
   let stderr = '';
   program.stdout.setEncoding('utf8').on('data', (text: string) => { stdout += text; });

@@ -88,13 +88,20 @@ export function handlers(config: unknown): Handler[] {
 
 /** Caddy's rule for `include` and `exclude`. */
 export function filterOf(include: readonly string[], exclude: readonly string[]): (loggerName: string) => boolean {
+  const [included, excluded] = [new Set(include), new Set(exclude)];
   return (loggerName) => {
-    const longest = (names: readonly string[]): number =>
-      Math.max(0, ...names.filter((name) => `${loggerName}.`.startsWith(`${name}.`)).map((name) => name.length));
-    if (exclude.includes('*')) return false;
-    const [accept, reject] = [longest(include), longest(exclude)];
-    return include.length === 0 ? reject === 0 : accept > reject;
+    if (excluded.has('*')) return false;
+    const names = namespacesOf(loggerName);
+    const longest = (of: ReadonlySet<string>): number => names.find((name) => of.has(name))?.length ?? 0;
+    const [accept, reject] = [longest(included), longest(excluded)];
+    return included.size === 0 ? reject === 0 : accept > reject;
   };
+}
+
+/** The name of a logger and those of the namespaces that it is in, from the longest on: `a.b.c`, `a.b`, `a`. */
+export function namespacesOf(loggerName: string): string[] {
+  const labels = loggerName.split('.');
+  return labels.map((_, at) => labels.slice(0, labels.length - at).join('.'));
 }
 
 /** Reads `127.0.0.1:9514`, `udp/[::1]:9514`, `unix//run/sink.sock` and the like; URLs such as `tcp://…` too. Never throws. */
@@ -126,25 +133,43 @@ export function textOf(value: unknown): string {
 function groupsOf(server: string, config: JsonObject): RequestGroup[] {
   const routes = arrayOf(config['routes']);
   const siteHosts = new Set(routes.flatMap(hostsOf));
-  const takesAny = siteHosts.delete('');
   const logs = objectOf(config['logs']);
+  // A site for any host that does nothing but log has no route: only the default name tells of it. Caddy logs what no route takes, too.
+  const takesAny = siteHosts.delete('') || routes.length === 0 || textOf(logs['default_logger_name']) !== '';
   const mapped = objectOf(logs['logger_names']);
-  const hosts = [...new Set([...Object.keys(mapped), ...siteHosts, ...(takesAny ? [''] : [])])];
+  const namesByHost = new Map(Object.entries(mapped).map(([pattern, names]) => [pattern.toLowerCase(), textsOf(names)]));
+  const skipped = new Set(textsOf(logs['skip_hosts']).map((pattern) => pattern.toLowerCase()));
+  const hosts = new Set([...Object.keys(mapped), ...siteHosts, ...(takesAny ? [''] : [])]);
   const chosen = routes.flatMap((route) => {
     const names = handlersIn(route).flatMap((handler) => handler['handler'] === 'vars' ? textsOf(handler['access_logger_names']) : []);
     return names.length === 0 ? [] : hostsOf(route).map((host) => ({ host, names }));
   });
+  // `log_name` without a matcher is for every request of its site, in place of the names that its host has.
+  const renamed = new Set(routes.filter(isAlwaysNamed).flatMap(hostsOf));
   const isLogged = 'logs' in config && config['logs'] !== null;
-  return [...hosts.map((host) => ({ host, names: namesOf(host) })), ...(isLogged ? chosen : [])]
+  return [...[...hosts].filter((host) => !isLogged || !renamed.has(host)).map((host) => ({ host, names: namesOf(host) })), ...(isLogged ? chosen : [])]
     .map(({ host, names }) => ({ server, host, loggerNames: names.map((name) => name === '' ? accessLogger : `${accessLogger}.${name}`) }));
 
   function namesOf(host: string): readonly string[] {
     if (!isLogged) return [];
-    const own = Object.keys(mapped).filter((pattern) => matches(pattern, host)).sort((a, b) => stars(a) - stars(b))[0];
-    if (own !== undefined) return textsOf(mapped[own]);
-    if (logs['skip_unmapped_hosts'] === true || textsOf(logs['skip_hosts']).some((pattern) => matches(pattern, host))) return [];
+    const patterns = patternsFor(host);
+    const own = patterns.find((pattern) => namesByHost.has(pattern));
+    if (own !== undefined) return namesByHost.get(own)!;
+    if (logs['skip_unmapped_hosts'] === true || patterns.some((pattern) => skipped.has(pattern))) return [];
     return [textOf(logs['default_logger_name'])];
   }
+}
+
+/** Whether every request of a route is given other names for its access log. */
+function isAlwaysNamed(route: unknown): boolean {
+  const left = [route];
+  while (left.length > 0) {
+    for (const handler of arrayOf(objectOf(left.pop())['handle']).map(objectOf)) {
+      if (handler['handler'] === 'vars' && textsOf(handler['access_logger_names']).length > 0) return true;
+      if (handler['handler'] === 'subroute') left.push(...arrayOf(handler['routes']).filter((nested) => arrayOf(objectOf(nested)['match']).length === 0));
+    }
+  }
+  return false;
 }
 
 /** The hosts that a route is for; `''` where it takes any. */
@@ -153,22 +178,30 @@ function hostsOf(route: unknown): string[] {
   return sets.length === 0 || sets.some((hosts) => hosts.length === 0) ? ['', ...sets.flat()] : sets.flat();
 }
 
-/** Whether the pattern, whose labels may be `*`, stands for the host, which may itself be a pattern. */
-function matches(pattern: string, host: string): boolean {
-  if (pattern.toLowerCase() === host.toLowerCase()) return true;
-  const [wanted, labels] = [pattern.toLowerCase().split('.'), host.toLowerCase().split('.')];
-  return wanted.length === labels.length && wanted.every((label, index) => label === '*' || label === labels[index]);
+/**
+ * The patterns that stand for a host, which may itself be one, the closest first: the host, and then with one label more replaced by
+ * `*` each, from the left. Others, such as `a.*.example`, stand for no host in Caddy.
+ */
+function patternsFor(host: string): string[] {
+  const labels = host.toLowerCase().split('.');
+  return [labels.join('.'), ...labels.flatMap((label, at) => {
+    if (label === '') return [];
+    labels[at] = '*';
+    return [labels.join('.')];
+  })];
 }
 
-function stars(pattern: string): number {
-  return pattern.split('.').filter((label) => label === '*').length;
-}
-
+/** From the outside in and in the order of the configuration. A loop, for it may be nested deeply. */
 function handlersIn(value: unknown): JsonObject[] {
-  if (Array.isArray(value)) return value.flatMap(handlersIn);
-  const object = objectOf(value);
-  const nested = Object.values(object).flatMap((each) => typeof each === 'object' ? handlersIn(each) : []);
-  return 'handler' in object ? [object, ...nested] : nested;
+  const found: JsonObject[] = [];
+  const left = [value];
+  while (left.length > 0) {
+    const next = left.pop();
+    if (typeof next !== 'object' || next === null) continue;
+    if ('handler' in next) found.push(objectOf(next));
+    for (const nested of Object.values(next).reverse()) left.push(nested);
+  }
+  return found;
 }
 
 function at(value: unknown, ...keys: readonly string[]): JsonObject {

@@ -1,11 +1,15 @@
 /** What `check` says, shown on a real Caddy and a real collector. */
 import { request } from 'node:http';
-import { readFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { startCaddy, testWithCaddy } from '../../test/caddy.js';
 import { collectorOfTest, type TestCollector } from '../../test/collector.js';
 import { freePort } from '../../test/ports.js';
+import { temporaryFolder } from '../../test/program.js';
 import { until } from '../../test/until.js';
+import { netLoggers, requestGroups } from './access-lines.js';
+import { readCaddyConfig } from './read-config.js';
 
 const requests = 40;
 
@@ -67,6 +71,35 @@ testWithCaddy('A server without access logs sends nothing, whatever the loggers 
   t.is(await countedOf(t, await fixture('access-logs-off.json'), 'a.example'), 0);
 });
 
+testWithCaddy('Who gets the line of a request is worked out as Caddy does it.', async (t) => {
+  t.timeout(60_000);
+  const log = 'log {\n\t\toutput net tcp/127.0.0.1:9514\n\t}';
+  const none = 'log {\n\t\toutput discard\n\t}';
+  const site = (host: string, ...lines: string[]): string => `http://${host}:8080 {\n\t${lines.join('\n\t')}\n}\n`;
+  const global = (logger: string): string => `{\n\tlog ${logger} {\n\t\toutput net tcp/127.0.0.1:9514\n\t\tinclude http.log.access.${logger}\n\t}\n}\n`;
+  for (const [what, caddyfile, counted] of [
+    ['a site for any host that does nothing but log', site('', log), { 'any.example': 1 }],
+    ['the same beside sites that do not log to the sink, and one that says nothing of it', site('', log) + site('a.example', none) + site('b.example'), { 'any.example': 1, 'a.example': 0, 'b.example': 1 }],
+    ['a wildcard, and a host of it with a log of its own', site('*.shop.example', log, 'respond hello') + site('a.shop.example', none, 'respond hello'), { 'b.shop.example': 1, 'a.shop.example': 0 }],
+    ['a site where every request is given another name', global('special') + site('', none, 'log_name special', 'respond hello'), { 'any.example': 1 }],
+    ['a site whose default log goes to the sink too', '{\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t}\n}\n' + site('', log, 'respond hello'), { 'any.example': 1 }],
+    ['a snippet', `(sink) {\n\t${log}\n}\n` + site('a.example', 'import sink', 'respond hello') + site('b.example', 'respond hello'), { 'a.example': 1, 'b.example': 0 }],
+  ] as const) {
+    const folder = await temporaryFolder();
+    t.teardown(() => rm(folder, { recursive: true, force: true }));
+    await writeFile(join(folder, 'Caddyfile'), caddyfile);
+    const { config } = await readCaddyConfig(join(folder, 'Caddyfile'));
+    const copies = (host: string): number | undefined => {
+      const group = [host, host.replace(/^\w+/, '*'), ''].flatMap((each) => requestGroups(config).filter((found) => found.host === each))[0];
+      return group?.loggerNames.flatMap((name) => netLoggers(config).filter((logger) => logger.takes(name))).length;
+    };
+    for (const [host, times] of Object.entries(counted)) {
+      t.is(copies(host), times, `${what}: ${host}, worked out`);
+      t.is(await countedOf(t, caddyfile, host), times * requests, `${what}: ${host}, counted`);
+    }
+  }
+});
+
 testWithCaddy('The fields that the check says are needed are needed, and what the others cost is as it says.', async (t) => {
   const site = (field: string): string => `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\tformat filter {\n\t\t\t${field} delete\n\t\t}\n\t}\n\trespond "hello"\n}\n`;
   t.is(await countedOf(t, site('status'), 'a.example'), 0, 'status');
@@ -87,7 +120,7 @@ async function countedOf(t: ExecutionContext, config: string, host: string): Pro
 function onFreePorts(config: string, { address }: TestCollector, port: number): string | object {
   const moved = config.replace(/(?:tcp\/)?(?:127\.0\.0\.1|localhost|sink\.example):9514/g, address);
   if (moved.trimStart().startsWith('{\n  "')) return JSON.parse(moved.replaceAll(':8080', `:${port}`)) as object;
-  return moved.replace(/^(http:\/\/|\w+\.example)(?= \{)/gm, (site) => `${site === 'http://' ? site : `http://${site}`}:${port}`);
+  return moved.replaceAll(':8080', `:${port}`).replace(/^(http:\/\/|\w+\.example)(?= \{)/gm, (site) => `${site === 'http://' ? site : `http://${site}`}:${port}`);
 }
 
 async function fixture(file: string): Promise<string> {

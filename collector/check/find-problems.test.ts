@@ -30,8 +30,26 @@ for (const file of readdirSync(folder).filter((name) => /\.(caddyfile|json)$/.te
   });
 }
 
+test('Of 30,000 hosts, each with a logger of its own, the one that is doubled is found.', (t) => {
+  const writer = { output: 'net', address: 'tcp/127.0.0.1:9514', soft_start: true, dial_timeout: 1e9 };
+  const hosts = Array.from({ length: 30_000 }, (_, at) => `h${at}.shop.example`);
+  const findings = findProblems({
+    logging: {
+      logs: {
+        ...Object.fromEntries(hosts.map((host, at) => [host, { writer, include: [`http.log.access.log${at}`] }])),
+        again: { writer, include: ['http.log.access'], exclude: hosts.flatMap((_, at) => at === 777 ? [] : [`http.log.access.log${at}`]) },
+      },
+    },
+    apps: { http: { servers: { edge: {
+      logs: { logger_names: Object.fromEntries(hosts.map((host, at) => [host, [`log${at}`]])), skip_hosts: hosts.map((host) => `*.${host}`) },
+      routes: hosts.map((host) => ({ match: [{ host: [host] }], handle: [{ handler: 'reverse_proxy', upstreams: [{ dial: '127.0.0.1:3000' }] }] })),
+    } } } },
+  }, { sinkAt: ({ place }) => place, address: writer.address, dashboard: '127.0.0.1:9999', syntax: 'json' });
+  t.deepEqual(findings.map(({ code, sites }) => ({ code, sites })), [{ code: 'sent-twice', sites: ['h777.shop.example'] }]);
+});
+
 test('No JSON makes the check or the plan of a registration throw, wherever it stands in a configuration.', (t) => {
-  const options = { sinkAt: ({ place }: { place: string }) => place, dashboard: '127.0.0.1:3000', syntax: 'json' } as const;
+  const options = { sinkAt: ({ place }: { place: string }) => place, address: 'tcp/127.0.0.1:9514', dashboard: '127.0.0.1:3000', syntax: 'json' } as const;
   const logger = fc.record({
     writer: fc.oneof(fc.jsonValue(), fc.record({ output: fc.constant('net'), address: fc.oneof(fc.string(), fc.jsonValue()) })),
     include: fc.oneof(fc.jsonValue(), fc.constant(['http.log.access'])), exclude: fc.jsonValue(), encoder: fc.oneof(fc.jsonValue(), fc.record({ format: fc.constant('filter'), wrap: fc.jsonValue(), fields: fc.jsonValue() })),

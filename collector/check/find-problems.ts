@@ -1,6 +1,7 @@
+import { groupBy } from '../../shared/group-by.js';
 import { encoderProblems } from './encoder-problems.js';
 import {
-  accessLogger, filterOf, handlers, netAddress, netLoggers, objectOf, requestGroups, textOf, textsOf,
+  accessLogger, filterOf, handlers, namespacesOf, netAddress, netLoggers, objectOf, requestGroups, textOf, textsOf,
   type JsonObject, type NetAddress, type NetLogger, type RequestGroup,
 } from './access-lines.js';
 
@@ -33,6 +34,8 @@ export interface Finding {
 export interface CheckOptions {
   /** Which sink is at this address: a name that is the same for all its addresses; `undefined` for none. */
   readonly sinkAt: (address: NetAddress) => string | undefined;
+  /** The sink's address for the lines to write, as Caddy has it: `tcp/127.0.0.1:9514`. */
+  readonly address: string;
   /** Where the sink's own dashboard listens, as `host:port`. */
   readonly dashboard: string;
   /** What the lines to change are written in. */
@@ -55,16 +58,43 @@ const severities: readonly Severity[] = ['loses', 'doubles', 'blurs', 'hint'];
 export function findProblems(config: unknown, options: CheckOptions): Finding[] {
   const groups = requestGroups(config);
   const loggers = netLoggers(config).filter(({ address }) => options.sinkAt(address) !== undefined);
+  const copies = copiesOf(loggers, groups);
+  const taken = groupsByLogger(copies);
   return [
-    ...loggers.flatMap((logger) => loggerFindings(logger, groups, config, options)),
-    ...doubleFindings(loggers, groups, options),
-    ...missingFindings(loggers, groups, options),
-    ...handlerFindings(loggers, groups, config, options),
+    ...loggers.flatMap((logger) => loggerFindings(logger, taken.get(logger) ?? [], config, options)),
+    ...doubleFindings(copies, options),
+    ...missingFindings(loggers, copies, options),
+    ...handlerFindings(copies, config, options),
   ].sort((a, b) => severities.indexOf(a.severity) - severities.indexOf(b.severity));
 }
 
-function loggerFindings(logger: NetLogger, groups: readonly RequestGroup[], config: unknown, { syntax }: CheckOptions): Finding[] {
-  const taken = groups.filter(({ loggerNames }) => loggerNames.some(logger.takes));
+/** A line that a logger of the sink takes for a request. */
+interface Copy {
+  readonly logger: NetLogger;
+  readonly loggerName: string;
+}
+
+/** The lines that are written for each request of a group: none where it is not sent. */
+type Copies = ReadonlyMap<RequestGroup, readonly Copy[]>;
+
+/** A configuration may have thousands of loggers and hosts: a logger is found by the names that it includes. */
+function copiesOf(loggers: readonly NetLogger[], groups: readonly RequestGroup[]): Copies {
+  const includes = loggers.flatMap((logger) => [...new Set(textsOf(logger.config['include']))].map((name) => ({ logger, name })));
+  const including = groupBy(includes, ({ name }) => name);
+  const takingAll = loggers.filter(({ config }) => textsOf(config['include']).length === 0);
+  const order = new Map(loggers.map((logger, at) => [logger, at]));
+  const takersOf = (loggerName: string): NetLogger[] =>
+    [...new Set([...takingAll, ...namespacesOf(loggerName).flatMap((name) => including.get(name)?.map(({ logger }) => logger) ?? [])])]
+      .filter((logger) => logger.takes(loggerName)).sort((a, b) => order.get(a)! - order.get(b)!);
+  return new Map(groups.map((group) => [group, group.loggerNames.flatMap((loggerName) => takersOf(loggerName).map((logger) => ({ logger, loggerName })))]));
+}
+
+function groupsByLogger(copies: Copies): Map<NetLogger, RequestGroup[]> {
+  const pairs = [...copies].flatMap(([group, sent]) => [...new Set(sent.map(({ logger }) => logger))].map((logger) => ({ group, logger })));
+  return new Map([...groupBy(pairs, ({ logger }) => logger)].map(([logger, taken]) => [logger, taken.map(({ group }) => group)]));
+}
+
+function loggerFindings(logger: NetLogger, taken: readonly RequestGroup[], config: unknown, { syntax }: CheckOptions): Finding[] {
   const problems = [
     ...connectionProblems(logger),
     ...(taken.length === 0 ? [] : [...datagramProblems(logger, taken, config), ...volumeProblems(logger), ...encoderProblems(logger.config['encoder'])]),
@@ -96,7 +126,7 @@ function connectionProblems({ address, config }: NetLogger): LoggerProblem[] {
       why: address.isLocal
         ? 'Caddy has no limit of its own for connecting; on one machine the answer comes at once, so this matters only when the sink moves.'
         : 'Caddy has no limit of its own for connecting: when the sink’s machine does not answer, requests wait behind the lock of the log for as long as the operating system tries, two minutes on Linux.',
-      caddyfile: block('dial_timeout 3s'), json: 3_000_000_000,
+      caddyfile: block('dial_timeout 1s'), json: 1_000_000_000,
     });
   }
   return problems;
@@ -119,7 +149,7 @@ function datagramProblems({ address }: NetLogger, taken: readonly RequestGroup[]
     why: fits
       ? 'Datagrams that come while the kernel’s buffer is full are lost, and Caddy does not know.'
       : 'A line of more than 65,507 bytes does not fit a datagram and is lost, unknown to the sink; a request with large headers makes one, and Caddy allows 1 MiB of them.',
-    caddyfile: [`output net ${tcp} {`, '    dial_timeout 3s', '    soft_start', '}'], json: tcp,
+    caddyfile: [`output net ${tcp} {`, '    dial_timeout 1s', '    soft_start', '}'], json: tcp,
   }];
 }
 
@@ -145,23 +175,15 @@ function volumeProblems({ config }: NetLogger): LoggerProblem[] {
   return problems;
 }
 
-/** A line that a logger of the sink takes for a request. */
-interface Copy {
-  readonly logger: NetLogger;
-  readonly loggerName: string;
-}
-
 /** Every way in which a sink gets a request's line more than once, one finding for each. */
-function doubleFindings(loggers: readonly NetLogger[], groups: readonly RequestGroup[], { sinkAt, syntax }: CheckOptions): Finding[] {
+function doubleFindings(copies: Copies, { sinkAt, syntax }: CheckOptions): Finding[] {
   const found = new Map<string, { copies: readonly Copy[]; groups: RequestGroup[] }>();
-  for (const group of groups) {
-    for (const sink of new Set(loggers.map(({ address }) => sinkAt(address)))) {
-      const copies = group.loggerNames.flatMap((loggerName) =>
-        loggers.filter((logger) => sinkAt(logger.address) === sink && logger.takes(loggerName)).map((logger) => ({ logger, loggerName })));
-      if (copies.length < 2) continue;
-      const key = copies.map(({ logger, loggerName }) => `${logger.name}\n${loggerName}`).join('\n');
+  for (const [group, all] of copies) {
+    for (const ofSink of groupBy(all, ({ logger }) => sinkAt(logger.address)).values()) {
+      if (ofSink.length < 2) continue;
+      const key = ofSink.map(({ logger, loggerName }) => `${logger.name}\n${loggerName}`).join('\n');
       const known = found.get(key);
-      if (known === undefined) found.set(key, { copies, groups: [group] });
+      if (known === undefined) found.set(key, { copies: ofSink, groups: [group] });
       else known.groups.push(group);
     }
   }
@@ -193,9 +215,11 @@ function leaveOut({ logger, loggerName }: Copy, kept: Copy, syntax: CheckOptions
   return [`log ${logger.name} {`, `    exclude ${exclude.join(' ')}`, '}'];
 }
 
-function missingFindings(loggers: readonly NetLogger[], groups: readonly RequestGroup[], { syntax }: CheckOptions): Finding[] {
-  const output = ['log {', '    output net tcp/127.0.0.1:9514 {', '        dial_timeout 3s', '        soft_start', '    }', '}'];
-  if (!groups.some((group) => isSent(group, loggers))) {
+function missingFindings(loggers: readonly NetLogger[], copies: Copies, { syntax, address }: CheckOptions): Finding[] {
+  const groups = [...copies.keys()];
+  const isSent = (group: RequestGroup): boolean => copies.get(group)!.length > 0;
+  const output = ['log {', `    output net ${address} {`, '        dial_timeout 1s', '        soft_start', '    }', '}'];
+  if (!groups.some(isSent)) {
     const enabled = groups.filter(({ loggerNames }) => loggerNames.length > 0);
     return [{
       severity: 'loses', code: 'nothing-sent', logger: undefined, sites: sitesOf(groups),
@@ -209,29 +233,28 @@ function missingFindings(loggers: readonly NetLogger[], groups: readonly Request
       change: syntax === 'caddyfile'
         ? output
         : [
-          ...(loggers.length > 0 ? [] : [jsonChange('/logging/logs/caddy-log-sink', { writer: { output: 'net', address: 'tcp/127.0.0.1:9514', dial_timeout: 3_000_000_000, soft_start: true }, include: [accessLogger] })]),
+          ...(loggers.length > 0 ? [] : [jsonChange('/logging/logs/caddy-log-sink', { writer: { output: 'net', address, dial_timeout: 1_000_000_000, soft_start: true }, include: [accessLogger] })]),
           ...[...new Set(groups.filter(({ loggerNames }) => loggerNames.length === 0).map(({ server }) => server))].map((server) => jsonChange(`/apps/http/servers/${server}/logs`, {})),
         ],
     }];
   }
-  const servers = [...new Set(groups.map(({ server }) => server))];
-  return servers.flatMap((server): Finding[] => {
-    const missing = groups.filter((group) => group.server === server && !isSent(group, loggers));
-    if (missing.length === 0) return [];
+  return [...groupBy(groups.filter((group) => !isSent(group)), ({ server }) => server)].map(([server, missing]): Finding => {
     const silent = missing.every(({ loggerNames }) => loggerNames.length === 0);
-    return [{
+    return {
       severity: 'hint', code: 'site-not-sent', logger: undefined, path: `/apps/http/servers/${server}/logs`, sites: sitesOf(missing),
       what: 'Sites whose requests are not sent',
       why: silent ? 'They write no access log.' : 'Their access log does not go to the sink.',
       change: syntax === 'caddyfile' ? output : [`/apps/http/servers/${server}/logs: see logger_names, skip_hosts and skip_unmapped_hosts`],
-    }];
+    };
   });
 }
 
-function handlerFindings(loggers: readonly NetLogger[], groups: readonly RequestGroup[], config: unknown, options: CheckOptions): Finding[] {
+function handlerFindings(copies: Copies, config: unknown, options: CheckOptions): Finding[] {
   const { place: dashboard } = netAddress(options.dashboard);
   const caddyfile = options.syntax === 'caddyfile';
-  const sent = handlers(config).filter(({ server, hosts }) => groups.some((group) => group.server === server && hosts.includes(group.host) && isSent(group, loggers)));
+  const keyOf = (server: string, host: string): string => `${server}\n${host}`;
+  const sentHosts = new Set([...copies].filter(([, sent]) => sent.length > 0).map(([{ server, host }]) => keyOf(server, host)));
+  const sent = handlers(config).filter(({ server, hosts }) => hosts.some((host) => sentHosts.has(keyOf(server, host))));
   const common = { severity: 'hint', logger: undefined } as const;
   const findings = sent.flatMap(({ server, hosts, config: handler }): Finding[] => {
     const where = { path: `/apps/http/servers/${server}/routes`, sites: named(hosts) };
@@ -257,10 +280,6 @@ function handlerFindings(loggers: readonly NetLogger[], groups: readonly Request
 function upstreamsOf(handler: JsonObject): string[] {
   const upstreams = handler['upstreams'];
   return Array.isArray(upstreams) ? upstreams.map((upstream) => textOf(objectOf(upstream)['dial'])) : [];
-}
-
-function isSent({ loggerNames }: RequestGroup, loggers: readonly NetLogger[]): boolean {
-  return loggerNames.some((name) => loggers.some((logger) => logger.takes(name)));
 }
 
 function sitesOf(groups: readonly RequestGroup[]): string[] {

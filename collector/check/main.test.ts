@@ -46,6 +46,24 @@ test('check looks only at the sink that --address or COLLECTOR_LISTEN names.', a
   t.deepEqual(await codes([], { COLLECTOR_LISTEN: 'tcp://:9999,unix:///run/sink.sock' }), ['nothing-sent']);
 });
 
+test('check writes the lines to change for the sink that it was asked about.', async (t) => {
+  const off = await fileOf(t, 'off.json', '{"apps":{"http":{"servers":{"edge":{"logs":{},"listen":[":80"]}}}}}');
+  const logger = async (args: string[], settings = {}): Promise<string> => (await run(['check', off, ...args], settings)).stdout;
+  const writer = (address: string): string => `{"writer":{"output":"net","address":"${address}","dial_timeout":1000000000,"soft_start":true}`;
+  t.true((await logger([])).includes(writer('tcp/127.0.0.1:9514')));
+  t.true((await logger(['--address', 'tcp/sink.example:9999'])).includes(writer('tcp/sink.example:9999')));
+  const listening = await logger([], { COLLECTOR_LISTEN: 'udp://:39514,unix:///run/sink.sock' });
+  t.true(listening.includes(writer('unix//run/sink.sock')));
+  t.true(listening.includes('Looked at: the loggers that write to port 39514 or unix//run/sink.sock, by COLLECTOR_LISTEN.'), listening);
+});
+
+test('check obeys no control characters that a configuration has in its names.', async (t) => {
+  const file = await fileOf(t, 'names.json', '{"logging":{"logs":{"\\u001b[2J":{"writer":{"output":"net","address":"localhost:9514"}}}}}');
+  const { stdout } = await run(['check', file]);
+  t.true(stdout.includes('\\u001b[2J (localhost:9514)'), stdout);
+  t.false(stdout.includes('\u001b'));
+});
+
 testWithCaddy('check reads a running Caddy, and says in Caddy’s words what it cannot read.', async (t) => {
   const port = await freePort();
   const caddy = await startCaddy(`http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net 127.0.0.1:${port + 1} {\n\t\t\tsoft_start\n\t\t}\n\t\tsampling {\n\t\t\tfirst 10\n\t\t}\n\t}\n\trespond "hello"\n}\n`);
@@ -73,8 +91,24 @@ test('check says why it cannot read a configuration, with status 2 and in one li
   await refused(['missing'], /Cannot read missing: ENOENT/);
   await refused([join(fixtures, 'good.caddyfile')], /caddy is not on the PATH.*caddy adapt.*http:\/\/127\.0\.0\.1:2019/, { PATH: '/nowhere' });
   await refused([join(root, 'package.json')], /package\.json is not a configuration of Caddy: it has "name"/);
-  await refused([await fileOf(t, 'list.json', '[]')], /list\.json is not a configuration of Caddy: it must be an object/);
+  await refused([await fileOf(t, 'list.json', '[]')], /list\.json is not a configuration of Caddy: it is an array, and must be an object/);
   await refused([await fileOf(t, 'broken.json', '{"apps":')], /broken\.json is not JSON/);
+  const server = (of: object): string => JSON.stringify({ apps: { http: { servers: { edge: of } } } });
+  for (const [text, message] of [
+    ['null', /: it is null, and must be an object/],
+    ['{"logging":5}', /: \/logging is the number 5, and must be an object/],
+    ['{"logging":{"logs":{"default":[]}}}', /: \/logging\/logs\/default is an array, and must be an object/],
+    ['{"logging":{"logs":{"default":{"include":"http"}}}}', /: \/logging\/logs\/default\/include is the text "http", and must be an array/],
+    ['{"logging":{"logs":{"default":{"writer":{"output":"net"}}}}}', /: \/logging\/logs\/default\/writer\/address is missing, and must be an address such as/],
+    ['{"apps":{"http":{"servers":[]}}}', /: \/apps\/http\/servers is an array, and must be an object/],
+    [server({ routes: {} }), /: \/apps\/http\/servers\/edge\/routes is an object, and must be an array/],
+    [server({ routes: [{ match: [{ host: 'a' }] }] }), /: \/apps\/http\/servers\/edge\/routes\/0\/match\/0\/host is the text "a"/],
+    [server({ logs: { logger_names: { a: [5] } } }), /: \/apps\/http\/servers\/edge\/logs\/logger_names\/a is an array, and must be a text or an array of texts/],
+    [`{"apps":${'{"a":'.repeat(20_000)}1${'}'.repeat(20_001)}`, /: it is nested deeper than 10,000 levels/],
+    ['{"\\u001b[31m":1}', /it has "\\u001b\[31m"/],
+    ['{"a":\u001b\u0007', /is not JSON: .*\\u001b/],
+  ] as const) await refused([await fileOf(t, 'shape.json', text)], message);
+  await refused(['/dev/zero'], /Cannot read \/dev\/zero: it has more than 100 MiB/);
   await refused([`http://127.0.0.1:${await freePort()}`], /Cannot read the configuration of Caddy at .*ECONNREFUSED.*Start Caddy/);
   await refused(['http://127.0.0.1:2019/load'], /must be the address of Caddy's admin API/);
   await refused([join(fixtures, 'good.caddyfile'), '--address', '9514'], /--address is "9514"/);

@@ -1,7 +1,8 @@
 import { formatAddress } from '../../shared/settings.js';
 import { UsageError } from '../../shared/errors.js';
-import type { ListenAddress } from '../listen/address.js';
-import { netAddress, netLoggers, type NetAddress } from './access-lines.js';
+import { printable } from '../../shared/printable.js';
+import { caddyAddress, type ListenAddress } from '../listen/address.js';
+import { netAddress, netLoggers, type NetAddress, type NetLogger } from './access-lines.js';
 import { findProblems, type Finding } from './find-problems.js';
 import { readCaddyConfig } from './read-config.js';
 
@@ -30,12 +31,15 @@ export interface CheckResult {
 /** Checks a configuration of Caddy. Throws a `UsageError` when it cannot be read. */
 export async function check(request: CheckRequest): Promise<CheckResult> {
   const { sinkAt, described } = sinkOf(request);
-  const { config, syntax } = await readCaddyConfig(request.source);
-  const findings = findProblems(config, { sinkAt, syntax, dashboard: formatAddress(request.dashboard) });
+  const { config, syntax } = await readCaddyConfig(request.source).catch((error: unknown) => {
+    throw error instanceof UsageError ? new UsageError(printable(error.message), { cause: error }) : error;
+  });
   const loggers = netLoggers(config).filter(({ address }) => sinkAt(address) !== undefined);
+  const address = addressToWrite(request, loggers);
+  const findings = findProblems(config, { sinkAt, syntax, address, dashboard: formatAddress(request.dashboard) });
   const loses = findings.some(({ severity }) => severity === 'loses');
   const report = { source: request.source, sink: described, loggers: loggers.map(({ name, address }) => ({ name, address: address.text })), loses, findings };
-  return { text: request.json ? `${JSON.stringify(report, null, 2)}\n` : forPeople(report), exitStatus: loses ? 1 : 0 };
+  return { text: request.json ? `${JSON.stringify(report, null, 2)}\n` : printable(forPeople(report)), exitStatus: loses ? 1 : 0 };
 }
 
 function sinkOf({ address, listen }: CheckRequest): { sinkAt: (address: NetAddress) => string | undefined; described: string } {
@@ -48,10 +52,18 @@ function sinkOf({ address, listen }: CheckRequest): { sinkAt: (address: NetAddre
     const places = new Set(listen.map((each) => each.kind === 'unix' ? `unix/${each.path}` : String(each.port)));
     return {
       sinkAt: (other) => places.has(other.port || other.place) ? 'sink' : undefined,
-      described: `the loggers that write to ${[...places].join(' or ')}, by COLLECTOR_LISTEN`,
+      described: `the loggers that write to ${[...places].map((place) => place.startsWith('unix/') ? place : `port ${place}`).join(' or ')}, by COLLECTOR_LISTEN`,
     };
   }
   return { sinkAt: (other) => other.place, described: 'every logger with `output net`; --address tcp/HOST:PORT names one sink' };
+}
+
+/** The sink's address for the lines to write: as it was given, as the loggers have it, as the collector listens, or the default. */
+function addressToWrite({ address, listen = [] }: CheckRequest, loggers: readonly NetLogger[]): string {
+  if (address !== undefined) return address.replace('://', '/');
+  const known = loggers.find((logger) => !logger.address.network.startsWith('udp')) ?? loggers[0];
+  const listened = listen.find(({ kind }) => kind !== 'udp') ?? listen[0];
+  return known?.address.text ?? (listened === undefined ? 'tcp/127.0.0.1:9514' : caddyAddress(listened));
 }
 
 interface Report {

@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
 import { promisify } from 'node:util';
 import { messageOf, UsageError } from '../../shared/errors.js';
 import { adminUrlFrom, callAdmin, errorOf } from '../caddy-admin.js';
+import { findMisshapen } from './find-misshapen.js';
 
 /** A configuration of Caddy, and what it was written in. */
 export interface CaddyConfig {
@@ -15,6 +16,9 @@ export interface CaddyConfig {
 const adaptMsMax = 30_000;
 const adaptBytesMax = 100 * 2 ** 20;
 
+/** How long a file may be, in bytes: as long as the admin API takes (`maxConfigSize` in Caddy's admin.go). */
+const fileBytesMax = 100 * 2 ** 20;
+
 /** The keys that Caddy's JSON may have at its top: `Config` in Caddy's caddy.go; it refuses all others. `@id` may be anywhere. */
 const topKeys = new Set(['admin', 'logging', 'storage', 'apps', '@id']);
 
@@ -24,11 +28,23 @@ const topKeys = new Set(['admin', 'logging', 'storage', 'apps', '@id']);
  */
 export async function readCaddyConfig(source: string): Promise<CaddyConfig> {
   if (/^https?:\/\//.test(source)) return { config: checked(await configOfRunning(source), source), syntax: 'json' };
-  const text = await readFile(source, 'utf8').catch((error: unknown) => {
+  const text = await readText(source).catch((error: unknown) => {
     throw new UsageError(`Cannot read ${source}: ${messageOf(error)}. Give a Caddyfile, a file of Caddy's JSON, or the address of its admin API.`, { cause: error });
   });
   if (source.endsWith('.json') || /^\s*\{\s*("|\}\s*$)/.test(text)) return { config: checked(parseJson(text, source), source), syntax: 'json' };
   return { config: checked(await adapt(source), source), syntax: 'caddyfile' };
+}
+
+async function readText(file: string): Promise<string> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  // In pieces, for a device has no length and may have no end.
+  for await (const chunk of createReadStream(file) as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > fileBytesMax) throw new Error('it has more than 100 MiB, which no configuration has');
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
 }
 
 async function configOfRunning(source: string): Promise<unknown> {
@@ -73,8 +89,9 @@ function parseJson(text: string, source: string): unknown {
 }
 
 function checked(config: unknown, source: string): unknown {
-  if (typeof config !== 'object' || config === null || Array.isArray(config)) throw new UsageError(`${source} is not a configuration of Caddy: it must be an object.`);
-  const unknown = Object.keys(config).find((key) => !topKeys.has(key));
+  const misshapen = findMisshapen(config);
+  if (misshapen !== undefined) throw new UsageError(`${source} is not a configuration of Caddy: ${misshapen}.`);
+  const unknown = Object.keys(config as object).find((key) => !topKeys.has(key));
   if (unknown !== undefined) throw new UsageError(`${source} is not a configuration of Caddy: it has ${JSON.stringify(unknown)}, and Caddy knows admin, logging, storage and apps.`);
   return config;
 }

@@ -3,6 +3,7 @@
  *
  * The body is one file as it is, packed or not. The answer is NDJSON: `{"counts":…}` several times a second, and at the end
  * `{"counts":…,"done":true}`, with `"problem"` when the file was not read to its end, or `"error"` when the store could not go on.
+ * The trailer `import-stopped` says that the client was stopped, so that the body may end within a line that the file has whole.
  * A client that asks with `Expect: 100-continue` learns of a refusal before it sends anything.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -27,6 +28,9 @@ export interface ImportAnswer {
 
 /** The type of the request's body: none that a web page can send without asking first. */
 export const importContentType = 'application/x-ndjson';
+
+/** The trailer of a body that ends before its file does. */
+export const stoppedTrailer = 'import-stopped';
 
 /** What the endpoint works with. */
 export interface ImportEndpointParts extends Pick<ImportParts, 'decoder' | 'lineBytesMax' | 'requestsKeptMs'> {
@@ -92,17 +96,24 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
     response.writeHead(200, { 'content-type': importContentType, connection: 'close' });
     send({ counts });
     const timer = setInterval(() => { send({ counts }); }, progressMs);
+    const stopped = new AbortController();
+    let problem: string | undefined;
     try {
-      const signal = stopping.signal;
-      const problem = await importLines(request, counts, { ...parts, recorder, dryRun, signal });
+      problem = await importLines(bodyOf(request, stopped), counts, { ...parts, recorder, dryRun, signal: AbortSignal.any([stopping.signal, stopped.signal]) });
       send({ counts, done: true, ...(problem !== undefined && { problem }) });
     } catch (error) {
-      send({ counts, done: true, error: messageOf(error) });
+      problem = messageOf(error);
+      send({ counts, done: true, error: problem });
     } finally {
       clearInterval(timer);
       await recorder.close();
       response.end();
-      log.info(dryRun ? 'An import was tried.' : 'Imported a file.', { added: counts.added, known: counts.known });
+      log.info(dryRun ? 'An import was tried.' : 'Imported a file.', { added: counts.added, known: counts.known, ...(problem !== undefined && { problem }) });
     }
   }
+}
+
+async function* bodyOf(request: IncomingMessage, stopped: AbortController): AsyncGenerator<Buffer> {
+  for await (const chunk of request) yield chunk as Buffer;
+  if (request.trailers[stoppedTrailer] !== undefined) stopped.abort();
 }

@@ -48,7 +48,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   const lines = createLineSplitter(parts.lineBytesMax, {
     onLine,
     onTooLong: () => { reject('too-long'); },
-    onUnterminated: () => { reject('unterminated'); },
+    onUnterminated: () => { if (!signal.aborted) reject('unterminated'); }, // a line that the stopping cut is whole in the file
   });
   let batch: RequestEvent[] = [];
   /** The writing of the batch before, which goes on while lines are read. */

@@ -3,12 +3,13 @@ import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { messageOf, StoreError, UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
+import { printable } from '../../shared/printable.js';
 import type { SettingValues } from '../../shared/settings.js';
 import { spoolPassed } from '../../shared/spool/spool.js';
 import { openStore } from '../../shared/store/open.js';
 import { storeSettingsFrom } from '../../shared/store/settings.js';
 import type { Store } from '../../shared/store/store.js';
-import { linesOf, noCounts, sumOf } from './counts.js';
+import { linesOf, noCounts, sumOf, type ImportCounts } from './counts.js';
 import { orderFiles, readBytes } from './files.js';
 import type { Importer } from './importer.js';
 import { createLocalImporter } from './local.js';
@@ -45,17 +46,22 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
 
   let counts = noCounts();
   let bytesRead = 0;
+  let filesRead = 0;
   const problems: string[] = [];
   try {
-    for (const { path } of files) {
-      if (signal.aborted) break;
+    for (const [at, { path }] of files.entries()) {
+      if (signal.aborted) {
+        problems.push(`The import was stopped before ${files.slice(at).map((file) => nameOf(file.path)).join(', ')}.`);
+        break;
+      }
       const before = counts;
       const result = await importer.importFile(countBytes(readBytes(path)), (current) => {
         counts = sumOf(before, current);
         progress.show({ file: nameOf(path), lines: linesOf(counts), bytesRead, bytesTotal });
       });
       counts = sumOf(before, result.counts);
-      if (result.problem !== undefined) problems.push(`${nameOf(path)}: ${result.problem}.`);
+      const problem = result.problem ?? (isLogless(result.counts) ? logless : undefined);
+      if (problem !== undefined) problems.push(`${nameOf(path)}: ${problem}${problem.endsWith('?') ? '' : '.'}`);
     }
   } catch (error) {
     problems.push(`${messageOf(error)} What was imported until then adds nothing when it is imported again.`);
@@ -64,19 +70,34 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
     await importer.close();
     if (paths.includes('-')) process.stdin.destroy(); // an import that was stopped may still be waiting for it
   }
-  stdout.write(summaryText({ counts, files: files.length, problems, dryRun, destination: importer.destination }));
+  stdout.write(summaryText({ counts, files: filesRead, problems, dryRun, destination: importer.destination }));
   return problems.length > 0 || counts.refused > 0 ? 1 : 0;
 
   async function* countBytes(bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    let isRead = false;
+    const read = (): void => {
+      if (!isRead) filesRead += 1;
+      isRead = true;
+    };
     for await (const chunk of bytes) {
+      read();
       bytesRead += chunk.length;
       yield chunk;
     }
+    read(); // an empty one
   }
 }
 
+const logless = 'no line of it is a log line of Caddy. Is it the right file, and is it packed with gzip or Zstandard, or not at all?';
+
+/** Whether there were lines, and none of them was one of a logger. */
+function isLogless({ rejected, ...counts }: ImportCounts): boolean {
+  const { 'bad-time': time = 0, 'bad-status': status = 0, ...foreign } = rejected;
+  return linesOf({ ...counts, rejected: { 'bad-time': time, 'bad-status': status } }) === 0 && Object.keys(foreign).length > 0;
+}
+
 function nameOf(path: string): string {
-  return path === '-' ? 'standard input' : path;
+  return path === '-' ? 'standard input' : printable(path);
 }
 
 interface OpenOptions extends ImportOptions {

@@ -16,6 +16,35 @@ test('Any cutting of plain, packed and repeatedly packed bytes gives the same co
   }
 });
 
+test('All that stands before the damage of a file is given out, wherever it is and however it is cut, and then the error.', async (t) => {
+  const packed = gzipSync(content);
+  const rubbish = Buffer.from('this is not gzip\n');
+  for (const size of [1000, 16 * 1024, packed.length + rubbish.length]) {
+    const { bytes, error } = await unpacked(Buffer.concat([packed, rubbish]), [size]);
+    t.true(bytes.equals(content), `cut at ${size}`);
+    t.regex(error!, new RegExp(`damaged at byte ${(packed.length + 1).toLocaleString('en')} \\(incorrect header check\\)`));
+  }
+  const twice = await unpacked(Buffer.concat([packed, packed, rubbish]), [30_000]);
+  t.true(twice.bytes.equals(Buffer.concat([content, content])));
+
+  const open = gzipSync(content, { finishFlush: zlib.constants.Z_SYNC_FLUSH }); // without an end; a block of the type 3, which there is not, comes next
+  const inside = await unpacked(Buffer.concat([open, Buffer.alloc(3000, 0x07)]), [open.length + 3000]);
+  t.true(inside.bytes.equals(content));
+  t.regex(inside.error!, new RegExp(`damaged at byte ${open.length.toLocaleString('en')} \\(invalid block type\\)`));
+});
+
+test('Zeros behind the packed content, with which some programs fill a block, are passed over.', async (t) => {
+  const packed = gzipSync(content);
+  for (const [parts, times] of [[[packed, Buffer.alloc(512)], 1], [[packed, Buffer.alloc(40_000), packed], 2]] as const) {
+    const padded = Buffer.concat(parts);
+    for (const size of [packed.length, 1000, padded.length]) {
+      const { bytes, error } = await unpacked(padded, [size]);
+      t.is(error, undefined);
+      t.true(bytes.equals(Buffer.concat(Array.from({ length: times }, () => content))), `cut at ${size}`);
+    }
+  }
+});
+
 test('A short file and an empty one are passed on.', async (t) => {
   for (const text of ['', 'a', 'abc']) t.is((await unpacked(Buffer.from(text), [1])).bytes.toString(), text);
 });

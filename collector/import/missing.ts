@@ -10,6 +10,7 @@
 import { hash } from 'node:crypto';
 import { boundBytes, boundDuration, boundMethod, boundText, cleanName } from '../../shared/bounds.js';
 import { StoreError } from '../../shared/errors.js';
+import { groupBy } from '../../shared/group-by.js';
 import { uriLengthMax } from '../../shared/recorder.js';
 import { nanosecondsText, type RequestEvent } from '../../shared/request-event.js';
 import { seriesKey } from '../../shared/rollup.js';
@@ -41,7 +42,7 @@ export function createMissingFinder(store: Pick<Store, 'readRequests'>, { pageRo
   return {
     async find(requests) {
       const rows = await readNear(store, requests, pageRowsMax);
-      const rowsByKey = groupsOf(rows, ({ key }) => key);
+      const rowsByKey = groupBy(rows, ({ key }) => key);
       const missing = requests.filter((request) => {
         const key = sameness(request);
         const earlier = occurrences.count(`${nanosecondsText(request)} ${key}`);
@@ -86,7 +87,7 @@ async function readNear(store: Pick<Store, 'readRequests'>, requests: readonly R
   for (const range of rangesOf([...nearMs])) {
     for await (const page of readPages(store, range, pageRowsMax)) rows.push(...page.filter(({ timeMs }) => nearMs.has(timeMs)));
   }
-  return [...groupsOf(rows, seriesKey).values()].flatMap(withRunStarts);
+  return [...groupBy(rows, seriesKey).values()].flatMap(withRunStarts);
 }
 
 function withRunStarts(series: readonly RequestEvent[]): NearRow[] {
@@ -95,17 +96,6 @@ function withRunStarts(series: readonly RequestEvent[]): NearRow[] {
     before = { row, key: sameness(row), runStart: before !== undefined && nsBetween(before.row, row) <= 1 ? before.runStart : row };
     return before;
   });
-}
-
-function groupsOf<Item>(items: readonly Item[], keyOf: (item: Item) => string): Map<string, Item[]> {
-  const groups = new Map<string, Item[]>();
-  for (const item of items) {
-    const key = keyOf(item);
-    const group = groups.get(key);
-    if (group === undefined) groups.set(key, [item]);
-    else group.push(item);
-  }
-  return groups;
 }
 
 /** What lies between two requests is read in vain when it is long; but so many reads cost more. */

@@ -2,7 +2,7 @@ import { request, type ClientRequest, type IncomingMessage } from 'node:http';
 import { messageOf } from '../../shared/errors.js';
 import { formatAddress, type Address } from '../../shared/settings.js';
 import { noCounts, type ImportCounts } from './counts.js';
-import { importContentType, type ImportAnswer } from './endpoint.js';
+import { importContentType, stoppedTrailer, type ImportAnswer } from './endpoint.js';
 import type { Importer } from './importer.js';
 import { stoppedEarly, untilAborted } from './until-aborted.js';
 
@@ -26,7 +26,7 @@ export function createRemoteImporter({ http, storePath, dryRun, signal }: Remote
     async importFile(bytes, onCounts) {
       const call = request(url, { method: 'POST', agent: false, headers: { 'content-type': importContentType, expect: '100-continue', 'transfer-encoding': 'chunked' } });
       let sending: Promise<string | undefined> = Promise.resolve(undefined);
-      call.once('continue', () => { sending = send(untilAborted(bytes, signal), call); });
+      call.once('continue', () => { sending = send(untilAborted(bytes, signal), call, signal); });
       const answered = new Promise<IncomingMessage>((resolve, reject) => {
         call.once('response', resolve);
         call.on('error', reject);
@@ -49,7 +49,7 @@ export function createRemoteImporter({ http, storePath, dryRun, signal }: Remote
 }
 
 /** Sends the bytes as the collector takes them, and ends the body; resolves to why they could not be read to their end. */
-async function send(bytes: AsyncIterable<Buffer>, call: ClientRequest): Promise<string | undefined> {
+async function send(bytes: AsyncIterable<Buffer>, call: ClientRequest, signal: AbortSignal): Promise<string | undefined> {
   let problem: string | undefined;
   try {
     for await (const chunk of bytes) {
@@ -59,6 +59,7 @@ async function send(bytes: AsyncIterable<Buffer>, call: ClientRequest): Promise<
   } catch (error) {
     problem = messageOf(error);
   }
+  if (signal.aborted) call.addTrailers({ [stoppedTrailer]: 'true' });
   call.end();
   return problem;
 }

@@ -3,6 +3,7 @@ import { linesOf, type ImportCounts } from './counts.js';
 /** What the summary tells about. */
 export interface ImportReport {
   readonly counts: ImportCounts;
+  /** Files that were read, not those that could not be opened. */
   readonly files: number;
   /** Files that could not be read, or not to their end: why. */
   readonly problems: readonly string[];
@@ -13,6 +14,7 @@ export interface ImportReport {
 
 /** The end of an import in words: what became of every line, and which files have problems. */
 export function summaryText({ counts, files, problems, dryRun, destination }: ImportReport): string {
+  if (files === 0) return [`${dryRun ? 'Read' : 'Imported'} nothing.`, ...problems.map((problem) => `Problem: ${problem}`), ''].join('\n');
   const rows: readonly (readonly [string, number, string])[] = [
     [dryRun ? 'would be added' : 'added', counts.added, 'requests'],
     ['already there', counts.known, 'requests'],

@@ -1,4 +1,5 @@
 /** What only the edge and an app together can tell: pure. */
+import { groupBy } from '../../shared/group-by.js';
 import { addTally, emptyTally, type RollupRow, type Tally } from '../../shared/rollup.js';
 import { caddySource } from '../../shared/request-event.js';
 
@@ -82,16 +83,4 @@ function countOf(rows: readonly RollupRow[]): number {
 
 function errorsOf(rows: readonly RollupRow[]): number {
   return countOf(rows.filter(({ series: { status } }) => status >= 500 && status <= 599));
-}
-
-/** `Map.groupBy`, which Node 20 has not. */
-function groupBy<Key>(rows: readonly RollupRow[], keyOf: (row: RollupRow) => Key): Map<Key, RollupRow[]> {
-  const groups = new Map<Key, RollupRow[]>();
-  for (const row of rows) {
-    const key = keyOf(row);
-    const group = groups.get(key);
-    if (group === undefined) groups.set(key, [row]);
-    else group.push(row);
-  }
-  return groups;
 }
