@@ -81,7 +81,7 @@ fault('answers of every kind, one after the other, lose and double nothing', asy
       await until('it was met, and is over', async () => {
         await rig.ledger();
         return left < 0; // one write has passed
-      });
+      }, { waitMsMax: 120_000 });
     }
   }
   await sender.stop();

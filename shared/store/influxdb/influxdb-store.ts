@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import { join } from 'node:path';
@@ -52,6 +53,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
   const connect = (): InfluxDB => new InfluxDB({ url, token, timeout: timeoutMs, transportOptions: { agent, signal: deadline(timeoutMs, closing.signal) } });
 
   const closing = new AbortController();
+  setMaxListeners(0, closing.signal); // each request listens until its deadline
   const underWay = new Set<Promise<unknown>>();
   let closed = false;
   /** Does something with the store, unless it is closed; `close` waits for it. */
