@@ -107,8 +107,10 @@ fault(`the collector killed with -9 at ${collectorKills} random moments doubles 
   await sender.stop();
   await rig.settled();
   const missing = await assertExact(t, server, rig, sender.sentMs.length);
-  // How old each of them was when the collector died under it; those that were sent afterwards went into a connection that was gone.
-  const agesMs = missing.map((id) => Math.min(...killedMs.map((killMs) => killMs - sender.sentMs[id]!).filter((age) => age > -50).concat(Infinity)));
+  // How old each of them was when the collector died under it; those that were sent just afterwards went into a connection that was gone,
+  // which the sender learns a moment later.
+  const noticedMsMax = 500;
+  const agesMs = missing.map((id) => Math.min(...killedMs.map((killMs) => killMs - sender.sentMs[id]!).filter((age) => age > -noticedMsMax).map((age) => Math.max(0, age)).concat(Infinity)));
   const worst = Math.max(0, ...agesMs);
   t.true(worst < 1000, `a line that was sent ${worst} ms before is missing`);
   t.log(`${sender.sentMs.length} lines, ${missing.length} lost, the oldest ${worst.toFixed(0)} ms before the kill, half of them ${(agesMs.toSorted((one, other) => one - other)[agesMs.length >> 1] ?? 0).toFixed(0)} ms`);
@@ -216,7 +218,7 @@ if (isFull) {
       t.is((await assertExact(t, server, rig, sender.sentMs.length)).length, sender.sentMs.length - ledger.accepted);
       t.log(`${sender.sentMs.length} lines, ${sender.sentMs.length - ledger.accepted} dropped`);
       } finally {
-      await promisify(execFile)('umount', [place]);
+      await promisify(execFile)('umount', ['--lazy', place]);
         }
   });
 }
