@@ -162,6 +162,7 @@ async function start(environment: Environment, given: Given): Promise<Stop> {
   const values = readSettings(allSettings, environment);
   const collectorConfig = collectorConfigFrom(values);
   webConfigFrom(values, []); // its mistakes are said before anything is opened
+  await refuseBadRegistration(given, values.COLLECTOR_LISTEN);
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'collector', started);
     const webStore = values.STORE === 'influxdb' ? await openStoreOf(values, 'web', started) : store;
@@ -177,6 +178,7 @@ async function startCollectorAlone(environment: Environment, given: Given): Prom
   const values = readSettings({ ...collectorSettings, ...storeSettings }, environment);
   refuseEmbedded('collector', values);
   const config = collectorConfigFrom(values);
+  await refuseBadRegistration(given, values.COLLECTOR_LISTEN);
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'collector', started);
     const { addresses } = await startCollectorOver(config, values, store, started);
@@ -228,13 +230,21 @@ function refuseEmbedded(command: string, { STORE }: SettingValues<typeof storeSe
   throw new UsageError(`${command} alone needs STORE=influxdb, and STORE is ${JSON.stringify(STORE)}: only one process can use a DuckDB file. \`start\` runs both over it.`);
 }
 
+/** Says what is wrong with `--register` before anything is opened. */
+async function refuseBadRegistration({ options }: Given, addresses: readonly ListenAddress[]): Promise<void> {
+  const { register: adminUrl, 'register-address': address } = options;
+  if (typeof adminUrl === 'string') {
+    const { registrationTarget } = await import('./collector/register.js');
+    registrationTarget({ adminUrl, addresses, address: typeof address === 'string' ? address : undefined });
+  } else if (address !== undefined) {
+    throw new UsageError('--register-address is of use only with --register. Give --register http://127.0.0.1:2019 too.');
+  }
+}
+
 /** Registers with Caddy when that was asked for. */
 async function register({ options }: Given, addresses: readonly ListenAddress[], started: Started): Promise<void> {
   const { register: adminUrl, 'register-address': address } = options;
-  if (typeof adminUrl !== 'string') {
-    if (address !== undefined) throw new UsageError('--register-address is of use only with --register. Give --register http://127.0.0.1:2019 too.');
-    return;
-  }
+  if (typeof adminUrl !== 'string') return;
   const { startRegistration } = await import('./collector/register.js');
   const registration = startRegistration({ adminUrl, addresses, address: typeof address === 'string' ? address : undefined, log: createLog('register') });
   started('first', () => registration.stop());

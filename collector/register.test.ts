@@ -158,6 +158,9 @@ test('A Caddy on another machine needs the collector’s address there.', (t) =>
   const options = { addresses: [{ kind: 'tcp', family: 4, host: '127.0.0.1', port: 9514 }], log: createLog('test', { write: () => undefined }) } as const;
   t.throws(() => startRegistration({ ...options, adminUrl: 'http://caddy:2019' }), { instanceOf: UsageError, message: /give --register-address/ });
   t.throws(() => startRegistration({ ...options, adminUrl: '127.0.0.1:2019' }), { instanceOf: UsageError, message: /--register is "127.0.0.1:2019"/ });
+  for (const address of ['collector', 'http://collector:9514', 'tcp/collector']) {
+    t.throws(() => startRegistration({ ...options, adminUrl: 'http://caddy:2019', address }), { instanceOf: UsageError, message: /--register-address is / });
+  }
 });
 
 test('The plan takes each request once, and says where that cannot be.', (t) => {

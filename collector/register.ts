@@ -72,8 +72,7 @@ const stopMsMax = 1800;
  * is none, or when Caddy is on another machine and the sink's address there is not known.
  */
 export function startRegistration({ adminUrl, addresses, address: given, log, pollMs = pollMsDefault }: RegistrationOptions): Registration {
-  const admin = adminUrlFrom(adminUrl, '--register');
-  const address = given ?? addressFor(admin, addresses);
+  const { admin, address } = registrationTarget({ adminUrl, addresses, address: given });
   const places = new Set([address, ...addresses.map(caddyAddress)].map((each) => netAddress(each).place));
   const name = `caddy-log-sink-${address.replace(/[^\w.-]+/g, '-')}`;
   const path = `/config/logging/logs/${name}`;
@@ -183,6 +182,20 @@ export function startRegistration({ adminUrl, addresses, address: given, log, po
     lastSaid = message;
     log[level](message);
   }
+}
+
+/**
+ * Which admin API the sink registers with, and as what: to be asked before anything is opened. Throws a `UsageError` as
+ * `startRegistration` does.
+ */
+export function registrationTarget({ adminUrl, addresses, address: given }: Pick<RegistrationOptions, 'adminUrl' | 'addresses' | 'address'>): { admin: URL; address: string } {
+  const admin = adminUrlFrom(adminUrl, '--register');
+  if (given === undefined) return { admin, address: addressFor(admin, addresses) };
+  const { network, port } = netAddress(given);
+  if (!/^(tcp|udp|unix)/.test(network) || (port === '' && !network.startsWith('unix'))) {
+    throw new UsageError(`--register-address is ${JSON.stringify(given)}: it must be the collector's address as Caddy has it, such as tcp/collector:9514 or unix//run/sink.sock.`);
+  }
+  return { admin, address: given.replace('://', '/') };
 }
 
 /** Decides what to do about a configuration. Pure. */

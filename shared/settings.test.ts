@@ -30,6 +30,11 @@ test(good, time, '250ms', 250);
 test(good, time, '7d', 604_800_000);
 for (const given of ['7', '7 days', '0ms', '401d', 'd']) test(bad, time, given);
 
+test('The example of a duration or a size is inside the range that is allowed.', (t) => {
+  t.is(duration('', { default: '7d', min: '1h', max: '3650d' }).allowed, 'a duration from 1h to 3650d, such as 7d (ms, s, m, h, d)');
+  t.regex(size.allowed, /^a size from 1KiB to 1GiB, such as 1MiB \(/);
+});
+
 const listen = address('', { default: '127.0.0.1:3000' });
 test(good, listen, '127.0.0.1:3000', { host: '127.0.0.1', port: 3000 });
 test(good, listen, '[::1]:0', { host: '::1', port: 0 });

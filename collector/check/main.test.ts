@@ -1,4 +1,4 @@
-import { rm, writeFile } from 'node:fs/promises';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { startCaddy, testWithCaddy } from '../../test/caddy.js';
@@ -131,6 +131,23 @@ testWithCaddy('`start --register` adds the logger to a running Caddy, and SIGTER
   t.is(await program.stop(), 0);
   t.regex(program.stderr(), /Stopped\. received=\d+ accepted=10 stored=10/);
   t.is(await config(), before);
+});
+
+test('A bad --register is refused with status 2 before anything is opened.', async (t) => {
+  const cwd = await temporaryFolder();
+  t.teardown(() => rm(cwd, { recursive: true, force: true }));
+  for (const [args, message] of [
+    [['--register', '127.0.0.1:2019'], /^--register is "127\.0\.0\.1:2019": it must be the address of Caddy's admin API/],
+    [['--register', 'http://caddy:2019'], /give --register-address/],
+    [['--register', 'http://caddy:2019', '--register-address', 'collector'], /^--register-address is "collector"/],
+    [['--register-address', 'tcp/collector:9514'], /only with --register/],
+  ] as const) {
+    const program = await runProgram(['start', ...args], {}, { cwd });
+    t.is(await program.ended, 2);
+    t.regex(program.stderr(), message);
+    t.is(program.stderr().trimEnd().split('\n').length, 1, 'nothing listened, and nothing was stopped');
+    t.deepEqual(await readdir(cwd), []);
+  }
 });
 
 async function run(args: readonly string[], settings: Record<string, string> = {}): Promise<{ status: number | NodeJS.Signals; stdout: string; stderr: string }> {
