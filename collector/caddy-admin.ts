@@ -1,4 +1,4 @@
-import { request } from 'node:http';
+import { request, type OutgoingHttpHeaders } from 'node:http';
 import { messageOf, UsageError } from '../shared/errors.js';
 
 /** What Caddy's admin API answered. */
@@ -22,43 +22,81 @@ export interface AdminCall {
   readonly signal?: AbortSignal;
 }
 
+/** Each change by somebody else cuts off what is under way. */
+const readTriesMax = 3;
 const answerBytesMax = 100 * 2 ** 20; // as `maxConfigSize` in Caddy's admin.go
 
-/** Reads the address of an admin API, such as `http://127.0.0.1:2019`. Throws a `UsageError` that names `what`. */
+/**
+ * Reads the address of an admin API, `http://127.0.0.1:2019` or, as Caddy writes it, `unix//run/caddy/admin.sock`; the latter becomes
+ * the URL `unix:///run/caddy/admin.sock`. Throws a `UsageError` that names `what`.
+ */
 export function adminUrlFrom(text: string, what: string): URL {
+  const socket = unixSocketOf(text);
+  if (socket !== undefined) return new URL(`unix://${encodeURI(socket)}`);
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol !== 'http:' || url.host === '' || !/^\/(config\/?)?$/.test(url.pathname)) {
-    throw new UsageError(`${what} is ${JSON.stringify(text)}: it must be the address of Caddy's admin API, such as http://127.0.0.1:2019.`);
+    throw new UsageError(`${what} is ${JSON.stringify(text)}: it must be the address of Caddy's admin API, such as http://127.0.0.1:2019 or unix//run/caddy/admin.sock.`);
   }
   return new URL('/', url);
 }
 
+/** Whether the text is meant as the address of an admin API, right or wrong, and not as a file. */
+export function isAdminUrl(text: string): boolean {
+  return /^https?:\/\//.test(text) || unixSocketOf(text) !== undefined;
+}
+
+/** What a person runs to call the admin API: the arguments of `curl`. */
+export function curlArguments(admin: URL, path: string): string {
+  return admin.protocol === 'unix:' ? `--unix-socket ${decodeURI(admin.pathname)} http://127.0.0.1${path}` : new URL(path, admin).href;
+}
+
+function unixSocketOf(text: string): string | undefined {
+  return /^unix(?:\/|:\/\/)(\/[^|]+)(?:\|\d+)?$/.exec(text)?.[1]; // `|0660` is the mode that Caddy gives it
+}
+
 /**
  * Calls the admin API. Any status is an answer. Rejects when there is none in time. Caddy closes its admin endpoint and opens
- * it anew with every change of the configuration, so a read that is cut off is made once more.
+ * it anew with every change of the configuration, so a read that is cut off is made again.
  */
 export async function callAdmin(admin: URL, path: string, call: AdminCall = {}): Promise<AdminAnswer> {
-  return await callOnce(admin, path, call).catch((error: unknown) => {
-    const isCutOff = error instanceof Error && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'ECONNRESET';
-    if (!isCutOff || (call.method ?? 'GET') !== 'GET') throw error;
-    return callOnce(admin, path, call);
-  });
+  let answer = callOnce(admin, path, call);
+  for (let tries = 1; tries < readTriesMax && (call.method ?? 'GET') === 'GET'; tries += 1) {
+    answer = answer.catch((error: unknown) => {
+      if (!isCutOff(error)) throw error;
+      return callOnce(admin, path, call);
+    });
+  }
+  const first = await answer;
+  // With `enforce_origin` Caddy wants an origin; without it, Caddy looks at one only to refuse those that it does not know.
+  return first.status === 403 && first.text.includes('origin') ? await callOnce(admin, path, call, { origin: originOf(admin) }) : first;
+}
+
+/** Whether a call was made, and nobody knows what became of it: Caddy closed the connection. */
+export function isCutOff(error: unknown): boolean {
+  return error instanceof Error && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'ECONNRESET';
+}
+
+/** On a unix socket as Caddy's own commands have it: AdminAPIRequest in cmd/commandfuncs.go. */
+function originOf(admin: URL): string {
+  return admin.protocol === 'unix:' ? 'http://127.0.0.1' : admin.origin;
 }
 
 /** Not with `fetch`: it says `Sec-Fetch-Mode`, so Caddy takes it for a browser and wants an origin that it knows. */
-function callOnce(admin: URL, path: string, { method = 'GET', body, ifMatch, timeoutMs = 5000, signal }: AdminCall): Promise<AdminAnswer> {
+function callOnce(admin: URL, path: string, { method = 'GET', body, ifMatch, timeoutMs = 5000, signal }: AdminCall, more: OutgoingHttpHeaders = {}): Promise<AdminAnswer> {
   const deadline = AbortSignal.timeout(timeoutMs);
   const text = body === undefined ? undefined : JSON.stringify(body);
   return new Promise((resolve, reject) => {
     const fail = (error: unknown): void => {
       const why = deadline.aborted ? `there was no answer within ${timeoutMs} ms` : messageOf(error) || 'nothing listens there';
-      reject(new Error(`${method} ${new URL(path, admin).href} failed: ${why}`, { cause: error }));
+      reject(new Error(`${method} ${admin.protocol === 'unix:' ? `${path} at ${decodeURI(admin.pathname)}` : new URL(path, admin).href} failed: ${why}`, { cause: error }));
     };
-    const call = request(new URL(path, admin), {
+    const call = request(new URL(path, originOf(admin)), {
       method,
+      ...(admin.protocol === 'unix:' && { socketPath: decodeURI(admin.pathname) }),
       agent: false, // no connection is worth keeping: see above
       signal: signal === undefined ? deadline : AbortSignal.any([deadline, signal]),
       headers: {
+        ...more,
         ...(text !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }),
         ...(ifMatch !== undefined && { 'if-match': ifMatch }),
       },

@@ -1,14 +1,18 @@
 import { createServer, request, type Server } from 'node:http';
 import { once } from 'node:events';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { AddressInfo } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
 import { startCaddy, testWithCaddy, type RunningCaddy } from '../test/caddy.js';
 import { collectorOfTest, type TestCollector } from '../test/collector.js';
 import { freePort } from '../test/ports.js';
+import { temporaryFolder } from '../test/program.js';
 import { until } from '../test/until.js';
 import { UsageError } from '../shared/errors.js';
 import { createLog } from '../shared/log.js';
-import { callAdmin } from './caddy-admin.js';
+import { adminUrlFrom, callAdmin } from './caddy-admin.js';
+import { check } from './check/main.js';
 import { planRegistration, startRegistration, type Registration, type RegistrationOptions } from './register.js';
 
 testWithCaddy('A registered sink gets each request once, again after a reload, and leaves the configuration as it was, byte for byte.', async (t) => {
@@ -105,6 +109,46 @@ testWithCaddy('A Caddy that is down is waited for, and the log says so once.', a
   await until('it is registered', () => registration.status() === 'registered');
   t.is(said().filter((line) => line.includes('Cannot register')).length, 1);
   await registration.stop();
+});
+
+testWithCaddy('An admin API that wants an origin, and one on a unix socket, are registered with like any other.', async (t) => {
+  const [collector, port, adminPort, folder] = [await collectorOfTest(t), await freePort(), await freePort(), await temporaryFolder()];
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const caddyfile = (admin: string): string => `{\n\tadmin ${admin}\n}\nhttp://127.0.0.1:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`;
+  const caddy = await caddyOfTest(t, caddyfile(`127.0.0.1:${adminPort} {\n\t\tenforce_origin\n\t}`), adminPort);
+  const socket = `unix/${join(folder, 'admin.sock')}`;
+  for (const adminUrl of [caddy.adminUrl, socket]) {
+    if (adminUrl === socket) await caddy.reload(caddyfile(socket));
+    const config = async (): Promise<string> => (await callAdmin(adminUrlFrom(adminUrl, 'It'), '/config/')).text;
+    const original = await config();
+    const { registration, said } = register(t, { adminUrl }, collector);
+    await until('it is registered', () => registration.status() === 'registered');
+    t.true((await config()).includes(collector.address));
+    await registration.stop();
+    t.is(await config(), original);
+    t.deepEqual(said().filter((line) => line.includes('warn')), []);
+  }
+  t.regex((await check({ source: socket, address: undefined, listen: undefined, dashboard: { host: '127.0.0.1', port: 3000 }, json: false })).text, /No logger writes to it/);
+});
+
+testWithCaddy('Two sinks register with one Caddy, and one that was killed and comes again adds nothing twice.', async (t) => {
+  const [one, other, port] = [await collectorOfTest(t), await collectorOfTest(t), await freePort()];
+  const caddy = await caddyOfTest(t, `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`);
+  const original = await configOf(caddy);
+  const killed = planRegistration(JSON.parse(original), { name: `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`, address: one.address, places: new Set() });
+  t.is(killed.method, 'PUT');
+  const name = `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`;
+  await callAdmin(new URL(caddy.adminUrl), `/config/logging/logs/${name}`, { method: 'PUT', body: killed.method === 'PUT' && killed.logger }); // as a SIGKILL leaves it
+  const both = [register(t, caddy, one), register(t, caddy, other)];
+  const registrations = both.map(({ registration }) => registration);
+  await until('both are registered', () => registrations.every((each) => each.status() === 'registered'));
+  await until('both loggers are there', async () => (await configOf(caddy)).includes(one.address) && (await configOf(caddy)).includes(other.address));
+  await send(`http://127.0.0.1:${port}/`, 50);
+  await until('both have them', () => one.ledger().accepted >= 50 && other.ledger().accepted >= 50);
+  await Promise.all(registrations.map((each) => each.stop()));
+  t.deepEqual(both.flatMap(({ said }) => said()).filter((line) => line.includes('warn')), []);
+  t.deepEqual([one.ledger().accepted, other.ledger().accepted], [50, 50]);
+  t.is(await configOf(caddy), original);
 });
 
 testWithCaddy('Looking for reloads leaves no lines in Caddy’s log.', async (t) => {

@@ -17,7 +17,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { messageOf, UsageError } from '../shared/errors.js';
 import type { Log } from '../shared/log.js';
 import { isLoopback } from '../shared/settings.js';
-import { adminUrlFrom, callAdmin, errorOf, type AdminAnswer, type AdminCall } from './caddy-admin.js';
+import { adminUrlFrom, callAdmin, curlArguments, errorOf, isCutOff, type AdminCall } from './caddy-admin.js';
 import { accessLogger, filterOf, netAddress, netLoggers, objectOf, requestGroups, type JsonObject } from './check/access-lines.js';
 import { caddyAddress, type ListenAddress } from './listen/address.js';
 
@@ -43,7 +43,7 @@ export interface Registration {
 
 /** What a registration is started with. */
 export interface RegistrationOptions {
-  /** Of Caddy's admin API: `http://127.0.0.1:2019`. */
+  /** Of Caddy's admin API: `http://127.0.0.1:2019` or `unix//run/caddy/admin.sock`. */
   readonly adminUrl: string;
   /** Where the collector listens; the first that is not UDP is registered. */
   readonly addresses: readonly ListenAddress[];
@@ -145,10 +145,16 @@ export function startRegistration({ adminUrl, addresses, address: given, log, po
     return { config: JSON.parse(answer.text) as unknown, etag: answer.etag };
   }
 
-  async function changeConfig(where: string, call: AdminCall): Promise<AdminAnswer> {
-    const answer = await callAdmin(admin, where, call);
-    if (answer.status !== 200 && answer.status !== 412) throw new Error(`Caddy answered ${errorOf(answer)}`);
-    return answer;
+  /** Whether the change was made. If not, or if that is not known, the configuration is to be read again: another change came in between. */
+  async function changeConfig(where: string, call: AdminCall): Promise<boolean> {
+    try {
+      const answer = await callAdmin(admin, where, call);
+      if (answer.status !== 200 && answer.status !== 412) throw new Error(`Caddy answered ${errorOf(answer)}`);
+      return answer.status === 200;
+    } catch (error) {
+      if (isCutOff(error)) return false;
+      throw error;
+    }
   }
 
   async function remove(signal: AbortSignal): Promise<void> {
@@ -156,15 +162,15 @@ export function startRegistration({ adminUrl, addresses, address: given, log, po
       for (let tries = 0; tries < triesMax; tries += 1) {
         const { config, etag } = await readConfig(signal);
         if (!Object.hasOwn(logsOf(config), name)) return;
-        const { status } = await changeConfig(pathToRemove(config), { method: 'DELETE', ifMatch: etag, signal });
-        if (status === 200) {
+        const isRemoved = await changeConfig(pathToRemove(config), { method: 'DELETE', ifMatch: etag, signal });
+        if (isRemoved) {
           log.info('Removed the logger from Caddy.', { logger: name });
           return;
         }
       }
     } catch (error) {
       if (state === 'trying' || state === 'failing') return; // said already
-      log.warn(`Cannot remove the logger from Caddy: ${messageOf(error)}. A reload of Caddy removes it, and so does: curl -X DELETE ${new URL(path, admin).href}`);
+      log.warn(`Cannot remove the logger from Caddy: ${messageOf(error)}. A reload of Caddy removes it, and so does: curl -X DELETE ${curlArguments(admin, path)}`);
     }
   }
 
@@ -252,7 +258,7 @@ function namesToLeaveOut(groups: readonly (readonly string[])[]): string[] {
 function addressFor(admin: URL, addresses: readonly ListenAddress[]): string {
   const address = addresses.find(({ kind }) => kind !== 'udp') ?? addresses[0]!;
   const text = caddyAddress(address);
-  if (!isLoopback(admin.hostname.replace(/^\[|\]$/g, '')) && netAddress(text).isLocal) {
+  if (admin.protocol !== 'unix:' && !isLoopback(admin.hostname.replace(/^\[|\]$/g, '')) && netAddress(text).isLocal) {
     throw new UsageError(`--register is ${admin.href}, another machine, which does not reach this one as ${text}: give --register-address with the collector's address there, such as tcp/collector:9514.`);
   }
   return text;

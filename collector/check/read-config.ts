@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { createReadStream } from 'node:fs';
 import { promisify } from 'node:util';
 import { messageOf, UsageError } from '../../shared/errors.js';
-import { adminUrlFrom, callAdmin, errorOf } from '../caddy-admin.js';
+import { adminUrlFrom, callAdmin, errorOf, isAdminUrl } from '../caddy-admin.js';
 import { findMisshapen } from './find-misshapen.js';
 
 /** A configuration of Caddy, and what it was written in. */
@@ -27,7 +27,7 @@ const topKeys = new Set(['admin', 'logging', 'storage', 'apps', '@id']);
  * own words where it has something to say.
  */
 export async function readCaddyConfig(source: string): Promise<CaddyConfig> {
-  if (/^https?:\/\//.test(source)) return { config: checked(await configOfRunning(source), source), syntax: 'json' };
+  if (isAdminUrl(source)) return { config: checked(await configOfRunning(source), source), syntax: 'json' };
   const text = await readText(source).catch((error: unknown) => {
     throw new UsageError(`Cannot read ${source}: ${messageOf(error)}. Give a Caddyfile, a file of Caddy's JSON, or the address of its admin API.`, { cause: error });
   });
