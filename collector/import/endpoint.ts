@@ -80,6 +80,7 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
     if (!isLoopback(socket.remoteAddress ?? '')) return [403, 'Imports are taken from this machine alone: run the import where the collector runs.'];
     if (headers.origin !== undefined || headers['sec-fetch-site'] !== undefined) return [403, 'Imports are not taken from web pages.'];
     if (headers['content-type'] !== importContentType) return [415, `The body has to be of the type ${importContentType}.`];
+    if (store.spool !== undefined) return [409, 'This collector writes into InfluxDB: run the import with the same settings, and it writes there by itself.'];
     const file = query.get('store');
     if (file !== null && store.description !== `DuckDB file ${file}`) return [409, `This collector writes into the ${store.description}, not into ${file}: set STORE or COLLECTOR_HTTP to those of one program.`];
     if (running !== undefined) return [409, 'Another import is under way: wait until it has ended.'];
