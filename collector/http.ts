@@ -69,7 +69,10 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
       server.requestTimeout = requestMsMax;
     });
   const app = new Koa().use(router.routes()).use(router.allowedMethods());
-  app.on('error', (error) => { parts.log.error(`A request for the collector's status failed: ${messageOf(error)}`); });
+  app.on('error', (error: unknown, ctx: { readonly path: string } | undefined) => {
+    if (ctx?.path === '/import') return; // the import says by itself how it ended
+    parts.log.error(`A request for the collector's status failed: ${messageOf(error)}`);
+  });
 
   const handle = app.callback();
   const server = createServer((request, response) => { void handle(request, response); });

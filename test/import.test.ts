@@ -226,6 +226,60 @@ for (const through of ['the store', 'a running program']) {
   });
 }
 
+test.serial('An import that nobody listens to goes on.', async (t) => {
+  const place = await embedded(t);
+  const program = await runProgram(['import', samplePath], place.settings, { cwd: place.folder });
+  program.hangUp();
+  t.is(await program.ended, 0);
+  t.is((await totalsOf(place)).requests, 50_000);
+});
+
+test.serial('Of an import that is killed, the running program keeps what came, and says so.', async (t) => {
+  const place = await embedded(t);
+  const collector = await place.startCollector();
+  const stdin = new PassThrough();
+  const program = await runProgram(['import', '-'], place.settings, { cwd: place.folder, stdin });
+  stdin.write(sample.lines.slice(0, 7000).map((line) => `${line}\n`).join(''));
+  await until('a part of it is imported', () => program.stderr().includes('5,000 lines'));
+  t.is(await program.stop('SIGKILL'), 'SIGKILL');
+  await until('the program knows', () => collector.stderr().includes('Imported a file.'));
+  t.regex(collector.stderr(), /Imported a file\. added=7000 known=0 problem="its sender went away \(aborted\)"/);
+  t.notRegex(collector.stderr(), / error /);
+  t.deepEqual((await importFiles(place, [samplePath])).counts, { added: 43_000, 'already there': 7000 });
+  t.is(await collector.stop(), 0);
+});
+
+testWithCaddy('A file that takes the lines of the logger that writes to the sink adds nothing to what came over a unix socket.', async (t) => {
+  const place = await embedded(t);
+  const [socket, file] = [join(place.folder, 'sink.sock'), join(place.folder, 'access.log')];
+  const collector = await startProgram(['start'], {
+    ...place.settings, COLLECTOR_LISTEN: `unix://${socket}`, WEB_LISTEN: `127.0.0.1:${await freePort()}`,
+  }, [`http://127.0.0.1:${place.http}/ready`], { cwd: place.folder });
+  const site = await freePort();
+  const caddy = await startCaddy(`{
+    log file {
+      output file ${file}
+      include http.log.access.sink
+    }
+  }
+  http://site.test:${site} {
+    log sink {
+      output net unix/${socket} {
+        dial_timeout 1s
+        soft_start
+      }
+    }
+    respond ok
+  }`);
+  t.teardown(caddy.stop);
+  for (let at = 0; at < 20; at += 1) t.is(await visit(site, `/${at}`), 200);
+  await until('the lines are stored', async () => (await ledgerOf(place)).stored === 20);
+  const { counts, status, stderr } = await importFiles(place, [file]);
+  t.is(status, 0, stderr);
+  t.deepEqual(counts, { added: 0, 'already there': 20 });
+  t.is(await collector.stop(), 0);
+});
+
 test.serial('Requests that are older than single requests are kept are imported, and it is said.', async (t) => {
   const place = await embedded(t);
   const { counts, stdout, status } = await importFiles({ ...place, settings: { ...place.settings, RETENTION_REQUESTS: '1h' } }, ['-'], Buffer.from(`${sample.lines[0]!.replace(/"ts":\d+/, '"ts":1700000000')}\n`));

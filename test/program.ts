@@ -12,6 +12,8 @@ export interface RunningProgram {
   readonly pid: number;
   readonly stdout: () => string;
   readonly stderr: () => string;
+  /** Reads no more of its standard output and error, as `| head` does. */
+  readonly hangUp: () => void;
   /** Sends a signal and resolves to the exit status, or to the signal that ended it. */
   readonly stop: (signal?: NodeJS.Signals) => Promise<number | NodeJS.Signals>;
   /** Resolves when it has ended. */
@@ -47,6 +49,10 @@ export async function runProgram(args: readonly string[], settings: Readonly<Rec
     pid: program.pid!,
     stdout: () => stdout,
     stderr: () => stderr,
+    hangUp() {
+      program.stdout.destroy();
+      program.stderr.destroy();
+    },
     ended,
     async stop(signal = 'SIGTERM') {
       program.kill(signal);

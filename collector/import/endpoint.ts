@@ -115,6 +115,10 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
 }
 
 async function* bodyOf(request: IncomingMessage, stopped: AbortController): AsyncGenerator<Buffer> {
-  for await (const chunk of request) yield chunk as Buffer;
+  try {
+    for await (const chunk of request) yield chunk as Buffer;
+  } catch (error) {
+    throw new Error(`its sender went away (${messageOf(error)})`, { cause: error });
+  }
   if (request.trailers[stoppedTrailer] !== undefined) stopped.abort();
 }

@@ -38,6 +38,8 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
   const { paths, dryRun, signal, stdout = process.stdout, stderr = process.stderr } = options;
   if (paths.length === 0) throw new UsageError('Name the files to import, or - for standard input.');
   if (paths.filter((path) => path === '-').length > 1) throw new UsageError('Standard input (-) can be imported once: name it once.');
+  // Who no longer reads what is said (`| head`) does not end the import.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   const progress = createProgress(stderr);
   const decoder = { timeZone: values.COLLECTOR_TIME_ZONE, durationFormat: values.COLLECTOR_DURATION_FORMAT };
   const importer = await openImporter(values, { ...options, decoder, progress, stderr });
