@@ -88,6 +88,7 @@ const commands: Readonly<Record<string, Command>> = {
   },
 };
 
+process.stdout.on('error', () => undefined); // `… | head` has read enough
 await main(process.argv.slice(2));
 
 async function main(args: readonly string[]): Promise<void> {
@@ -305,8 +306,9 @@ async function openStoreOf(values: SettingValues<typeof storeSettings>, spoolNam
   return store;
 }
 
-function recorderOptions({ HOSTS_MAX: hostsMax, CLIENT_IP: clientIp, MEMORY_BYTES_MAX: memoryBytesMax }: SettingValues<typeof storeSettings>) {
-  return { hostsMax, clientIp, memoryBytesMax };
+function recorderOptions({ STORE, HOSTS_MAX: hostsMax, CLIENT_IP: clientIp, MEMORY_BYTES_MAX: memoryBytesMax }: SettingValues<typeof storeSettings>) {
+  // Appending to the spool costs less than a transaction of DuckDB: twice as often, so that SIGKILL costs 100 ms with all that comes on top.
+  return { hostsMax, clientIp, memoryBytesMax, ...(STORE === 'influxdb' && { flushMs: 50 }) };
 }
 
 /** The lines for a Caddyfile's site, for the first stream listener. */
