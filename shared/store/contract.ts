@@ -54,6 +54,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
     t.deepEqual(await store.readLedgers({ sinceMs: 0 }), [ledger]);
     await store.ping();
+    await store.pingToWrite();
   });
 
   declare('two recorders may give requests of one series the same time, and both are kept.', async (t, { store }) => {
@@ -341,6 +342,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       ['readRequests', () => store.readRequests({ ...aroundHour, filter: {}, limit: 1 })],
       ['readLedgers', () => store.readLedgers({ sinceMs: 0 })],
       ['ping', () => store.ping()],
+      ['pingToWrite', () => store.pingToWrite()],
     ];
     for (const [use, run] of uses) {
       const error = await t.throwsAsync(run(), { instanceOf: StoreError, message: /closed/ }, use);

@@ -8,7 +8,7 @@ export const storeSettings = {
   INFLUXDB_URL: url('The address of InfluxDB 2.x.'),
   INFLUXDB_ORG: text('The organisation in InfluxDB.'),
   INFLUXDB_BUCKET: text('The bucket in InfluxDB.'),
-  INFLUXDB_TOKEN: text('The token for InfluxDB. The collector needs to write to the bucket and to read it (for /ready and import), the web app too.'),
+  INFLUXDB_TOKEN: text('The token for InfluxDB. The collector needs to write to the bucket; the web app and imports to read it, too.'),
   INFLUXDB_TOKEN_FILE: text('A file that holds the token, instead of INFLUXDB_TOKEN.'),
   SPOOL_DIR: text('The folder where requests wait while InfluxDB does not take them, and where lines are kept that it refuses for good.', { default: 'data/spool' }),
   SPOOL_BYTES_MAX: bytes('How much may wait there; when it is full, new requests are dropped and counted.', { default: '1GiB', min: '1MiB', max: '1TiB' }),

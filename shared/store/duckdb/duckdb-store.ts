@@ -138,6 +138,10 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     });
   };
 
+  const ping = async (): Promise<void> => {
+    await read(async (connection) => await connection.run('SELECT version FROM store_schema'));
+  };
+
   return {
     description,
     async write(batch) {
@@ -152,9 +156,8 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     readRollups: (query) => read((connection) => readRollups(connection, query)),
     readRequests: (query) => read((connection) => readRequests(connection, query)),
     readLedgers: (query) => read((connection) => readLedgers(connection, query)),
-    async ping() {
-      await read(async (connection) => await connection.run('SELECT version FROM store_schema'));
-    },
+    ping,
+    pingToWrite: ping,
     close: () => closing ??= close(),
   };
 }
