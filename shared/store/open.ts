@@ -1,6 +1,7 @@
 import type { Log } from '../log.js';
 import type { RequestEvent } from '../request-event.js';
 import { parseRequestLine } from './influxdb/line-protocol.js';
+import type { SetupOptions } from './influxdb/setup.js';
 import type { StoreSettings } from './settings.js';
 import type { Store } from './store.js';
 
@@ -15,6 +16,12 @@ export async function openStore(settings: StoreSettings, { log, now = Date.now, 
   }
   const { openDuckdbStore } = await import('./duckdb/duckdb-store.js');
   return await openDuckdbStore(settings, { log, now });
+}
+
+/** Makes the bucket and the tokens that the InfluxDB store needs; see `setup.ts` there. */
+export async function setUpStore(options: SetupOptions): Promise<string[]> {
+  const { setUpInfluxdb } = await import('./influxdb/setup.js');
+  return await setUpInfluxdb(options);
 }
 
 /**

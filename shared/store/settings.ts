@@ -19,6 +19,22 @@ export const storeSettings = {
   HOSTS_MAX: count('How many hosts are told apart; requests to further ones are kept under the host _other.', { default: '200', min: 1, max: 10_000 }),
 };
 
+const { INFLUXDB_URL, INFLUXDB_ORG, INFLUXDB_BUCKET, INFLUXDB_TOKEN, INFLUXDB_TOKEN_FILE, RETENTION_ROLLUPS } = storeSettings;
+
+/** The settings of `setup`: the token is one that may do everything. */
+export const setupSettings = { INFLUXDB_URL, INFLUXDB_ORG, INFLUXDB_BUCKET, INFLUXDB_TOKEN, INFLUXDB_TOKEN_FILE, RETENTION_ROLLUPS };
+
+/** What to set up in InfluxDB. Throws a `UsageError` when something is not set. */
+export function setupOptionsFrom(values: SettingValues<typeof setupSettings>): { url: string; org: string; bucket: string; token: string | undefined; retentionMs: number } {
+  return {
+    url: needed('INFLUXDB_URL', values.INFLUXDB_URL),
+    org: needed('INFLUXDB_ORG', values.INFLUXDB_ORG),
+    bucket: needed('INFLUXDB_BUCKET', values.INFLUXDB_BUCKET),
+    token: token(values),
+    retentionMs: values.RETENTION_ROLLUPS,
+  };
+}
+
 /** Which store to open, and with what. */
 export type StoreSettings =
   | { readonly kind: 'duckdb'; readonly path: string; readonly retention: { readonly requestsMs: number; readonly rollupsMs: number } }
@@ -45,11 +61,11 @@ export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): 
 }
 
 function needed(name: string, value: string | undefined): string {
-  if (value === undefined) throw new UsageError(`${name} is not set: STORE=influxdb needs it.`);
+  if (value === undefined) throw new UsageError(`${name} is not set: InfluxDB needs it.`);
   return value;
 }
 
-function token({ INFLUXDB_TOKEN: value, INFLUXDB_TOKEN_FILE: file }: SettingValues<typeof storeSettings>): string | undefined {
+function token({ INFLUXDB_TOKEN: value, INFLUXDB_TOKEN_FILE: file }: Pick<SettingValues<typeof storeSettings>, 'INFLUXDB_TOKEN' | 'INFLUXDB_TOKEN_FILE'>): string | undefined {
   if (file === undefined) return value;
   if (value !== undefined) throw new UsageError('INFLUXDB_TOKEN and INFLUXDB_TOKEN_FILE are both set: set one of them.');
   try {

@@ -169,7 +169,8 @@ const closeMsMax = 1000;
 /** Idle connections are closed before a proxy in between forgets them; 60 s is usual there. */
 const idleMsMax = 30_000;
 
-function readUrl(text: string): string {
+/** The address of InfluxDB without a slash at its end. Throws a `UsageError` for a text that cannot be one, or that holds a password. */
+export function readUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
     throw new UsageError(`INFLUXDB_URL ${JSON.stringify(text)} is not an address: it has to look like http://127.0.0.1:8086.`);
