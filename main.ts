@@ -315,7 +315,7 @@ async function startCollectorOver(config: CollectorConfig, values: SettingValues
 
 /** Each recorder has a store, and a spool, of its own: the ledger of the collector is not to count the web app's requests. */
 async function openStoreOf(values: SettingValues<typeof storeSettings>, spoolName: 'collector' | 'web', started: Started): Promise<Store> {
-  const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), spoolName });
+  const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), spoolName, keepsHouse: spoolName === 'web' });
   started('last', () => store.close());
   return store;
 }

@@ -7,12 +7,13 @@ import type { Store } from './store.js';
 
 /**
  * Opens the store that the settings name. Each backend is loaded only when it is used: who has InfluxDB never loads
- * DuckDB's native module. What is written to InfluxDB goes through the spool `spoolName` where one is named. Throws a `StoreError` or a `UsageError` that says what to do.
+ * DuckDB's native module. What is written to InfluxDB goes through the spool `spoolName` where one is named. With
+ * `keepsHouse` what is old in InfluxDB is deleted; in DuckDB it always is. Throws a `StoreError` or a `UsageError` that says what to do.
  */
-export async function openStore(settings: StoreSettings, { log, now = Date.now, spoolName }: { log: Log; now?: () => number; spoolName?: string }): Promise<Store> {
+export async function openStore(settings: StoreSettings, { log, now = Date.now, spoolName, keepsHouse = false }: { log: Log; now?: () => number; spoolName?: string; keepsHouse?: boolean }): Promise<Store> {
   if (settings.kind === 'influxdb') {
     const { openInfluxdbStore } = await import('./influxdb/influxdb-store.js');
-    return await openInfluxdbStore(settings, { log, spoolName });
+    return await openInfluxdbStore(settings, { log, spoolName, keepsHouse });
   }
   const { openDuckdbStore } = await import('./duckdb/duckdb-store.js');
   return await openDuckdbStore(settings, { log, now });

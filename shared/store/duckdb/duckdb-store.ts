@@ -2,10 +2,11 @@ import { resolve } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { messageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
+import type { Retention } from '../../rollup.js';
 import type { Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
 import { readLedgers, readRequests, readRollups } from './queries.js';
-import { deleteSteps, type Retention } from './retention.js';
+import { deleteSteps } from './retention.js';
 
 /** Which file, and how much it may take. */
 export interface DuckdbOptions {

@@ -1,21 +1,8 @@
 import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
-import { fineLevelKeptMs, levels, type Level } from '../../rollup.js';
-
-/** How long rows are kept, in milliseconds. */
-export interface Retention {
-  /** Single requests. */
-  readonly requestsMs: number;
-  /** Totals by hour and by day; those of finer windows are kept for a shorter time, see `rollupRetentionMs`. */
-  readonly rollupsMs: number;
-}
+import { levels, rollupRetentionMs, type Retention } from '../../rollup.js';
 
 /** Deletes some of the rows that are too old; resolves to how many. */
 export type DeleteStep = (connection: DuckDBConnection) => Promise<number>;
-
-/** How long the rollup rows of a level are kept, in milliseconds. */
-export function rollupRetentionMs(level: Level, rollupsMs: number): number {
-  return Math.min(fineLevelKeptMs[level] ?? rollupsMs, rollupsMs);
-}
 
 /**
  * The statements that delete what is too old at `nowMs`. Each deletes at most `rowsMax` rows and is to be run again until

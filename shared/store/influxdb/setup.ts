@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { HttpError } from '@influxdata/influxdb-client';
 import { messageOf, StoreError, UsageError } from '../../errors.js';
 import type { Log } from '../../log.js';
+import { callApi } from './call-api.js';
 import { influxdbError } from './influxdb-error.js';
 import { openInfluxdbStore, readUrl } from './influxdb-store.js';
 
@@ -211,20 +212,13 @@ function createApi({ url, org, bucket }: SetupOptions, token: string): Api {
   return async (method, path, body) => {
     const action = `${method} ${path.split('?', 1)[0]!}`;
     try {
-      const answer = await fetch(`${url}${path}`, {
-        method,
-        headers: { 'content-type': 'application/json', ...(token !== '' && { authorization: `Token ${token}` }) },
-        signal: AbortSignal.timeout(answerMsMax),
-        ...(body && { body: JSON.stringify(body) }),
-      }).catch((error: unknown) => { throw (error as Error).cause ?? error; });
-      const text = await answer.text();
-      if (answer.ok) return (text === '' ? {} : JSON.parse(text)) as Record<string, unknown>;
-      if (token !== '' && (answer.status === 401 || answer.status === 403)) {
-        throw new StoreError('hold', `Cannot ${action} at ${url}: InfluxDB answered ${answer.status}. INFLUXDB_TOKEN has to be a token that may do everything in the organisation ${JSON.stringify(org)} (an operator's or an all-access one); this one is ${answer.status === 401 ? 'wrong, or no longer valid' : 'not allowed to do this'}.`);
-      }
-      if (answer.status === 404) throw new NotFound('hold', `Cannot ${action} at ${url}: InfluxDB answered 404.`);
-      throw new HttpError(answer.status, answer.statusText, text, null, answer.headers.get('content-type'));
+      return await callApi({ url, token }, method, path, { body, signal: AbortSignal.timeout(answerMsMax) });
     } catch (error) {
+      const status = error instanceof HttpError ? error.statusCode : undefined;
+      if (token !== '' && (status === 401 || status === 403)) {
+        throw new StoreError('hold', `Cannot ${action} at ${url}: InfluxDB answered ${status}. INFLUXDB_TOKEN has to be a token that may do everything in the organisation ${JSON.stringify(org)} (an operator's or an all-access one); this one is ${status === 401 ? 'wrong, or no longer valid' : 'not allowed to do this'}.`);
+      }
+      if (status === 404) throw new NotFound('hold', `Cannot ${action} at ${url}: InfluxDB answered 404.`);
       throw influxdbError(action, error, { url, org, bucket, token });
     }
   };
