@@ -10,6 +10,7 @@ import { createLedgerSchedule, createLineAccounts, ledgerOf, type DropReason, ty
 import { formatListenAddress, type ListenAddress } from './listen/address.js';
 import { listen } from './listen/listen.js';
 import { allowList } from './listen/peers.js';
+import type { OpenStream } from './listen/sockets.js';
 
 /** A collector that is running. */
 export interface Collector {
@@ -32,6 +33,8 @@ export interface CollectorParts {
   readonly memoryBytesMax?: number;
   /** How long the store keeps single requests, in milliseconds, where that is known. */
   readonly requestsKeptMs?: number | undefined;
+  /** Where stream sockets come from; this process opens them when not given. */
+  readonly openStream?: OpenStream | undefined;
   readonly now?: () => number;
 }
 
@@ -77,7 +80,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       warn(why, `Turned a peer away: ${setting}.`, { peer: remoteAddress ?? 'gone' });
     },
     onError: (message) => { warn('socket', `A connection failed: ${message}`); },
-  }).catch(async (error: unknown) => {
+  }, parts.openStream).catch(async (error: unknown) => {
     await recorder.close();
     throw error;
   });
