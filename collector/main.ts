@@ -1,6 +1,7 @@
 import { limitLog, type Log } from '../shared/log.js';
 import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/recorder.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
+import type { UsedTimes } from '../shared/unique-time.js';
 import type { Ledger, Store } from '../shared/store/store.js';
 import { createDecoder } from './decode/decode.js';
 import { beginningOf } from './decode/redact.js';
@@ -19,6 +20,8 @@ export interface Collector {
   /** The address of `/ledger` and the rest; `undefined` when it is off. */
   readonly httpUrl: string | undefined;
   readonly ledger: () => Ledger;
+  /** The times of the last requests, for the collector that goes on after this one. */
+  readonly usedTimes: () => UsedTimes;
   /** Takes what has arrived, stores it, and stops; resolves to how many requests were not stored. The store stays open. */
   stop(): Promise<number>;
 }
@@ -35,6 +38,8 @@ export interface CollectorParts {
   readonly requestsKeptMs?: number | undefined;
   /** Where stream sockets come from; this process opens them when not given. */
   readonly openStream?: OpenStream | undefined;
+  /** What the collector before this one has left. */
+  readonly usedTimes?: UsedTimes | undefined;
   readonly now?: () => number;
 }
 
@@ -112,6 +117,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     addresses,
     httpUrl: status?.url,
     ledger,
+    usedTimes: () => recorder.usedTimes(),
     async stop() {
       clearInterval(lossWatch);
       await Promise.all(listeners.map((listener) => listener.stop()));

@@ -83,7 +83,7 @@ test('A restart in the middle of a line, of a line that is too long, and of a un
   });
   t.is(ledger.accepted, 3);
   t.deepEqual(ledger.rejected, {});
-  t.deepEqual(await rig.requests(), 4);
+  await until('all four are stored', async () => await rig.requests() === 4);
   t.is(await rig.program.stop('SIGTERM'), 0);
 });
 
@@ -127,7 +127,7 @@ test('When no worker starts any more, connections are closed so that nobody wait
   await rig.settings({});
   await until('a line is taken again', async () => {
     connect(rig.port, '127.0.0.1').on('error', () => undefined).end(lineOf(2));
-    return await rig.requests().catch(() => 0) > 1;
+    return await rig.requests() > 1;
   }, { pollMs: 200 });
   t.is(await rig.program.stop('SIGTERM'), 0);
 });
@@ -142,7 +142,7 @@ test('Signals: two SIGHUPs at once are two restarts, SIGTERM during one ends it,
   process.kill(rig.program.pid, 'SIGHUP');
   await until('two have started after the first', () => startsOf(rig.program) >= 2 && !isAlive(first));
   peer.write(lineOf(2));
-  await until('it is stored', async () => await rig.requests().catch(() => 0) === 2);
+  await until('it is stored', async () => await rig.requests() === 2);
   const worker = await workerOf(rig.program.pid);
   await rig.program.stop('SIGKILL');
   await until('the worker has ended', () => !isAlive(worker));
@@ -196,7 +196,7 @@ testWithCaddy('Caddy at 200 requests a second notices nothing of three restarts:
   }
   going = false;
   await load;
-  await until('every request is counted', async () => await rig.requests().catch(() => 0) >= sent);
+  await until('every request is counted', async () => await rig.requests() >= sent);
   t.is(await rig.requests(), sent);
   t.notRegex(caddy.stderr(), /handled request|http\.log\.access/);
   t.log(`${sent} requests, the longest ${longestMs.toFixed(0)} ms`);
@@ -226,14 +226,20 @@ async function startEmbedded(t: ExecutionContext, folder?: string): Promise<Embe
   return {
     program, port, cwd, settings,
     async ledger() {
-      const { collectors } = await (await fetch(`http://127.0.0.1:${http}/ledger`)).json() as { collectors: Record<string, Awaited<ReturnType<Embedded['ledger']>>> };
+      const { collectors } = await answerOf(`http://127.0.0.1:${http}/ledger`) as { collectors: Record<string, Awaited<ReturnType<Embedded['ledger']>>> };
       return collectors['tested']!;
     },
     async requests() {
-      const { sources } = await (await fetch(`http://127.0.0.1:${web}/api/summary`)).json() as { sources: Record<string, { requests: number }> };
+      const { sources } = await answerOf(`http://127.0.0.1:${web}/api/summary`) as { sources: Record<string, { requests: number }> };
       return sources['caddy']?.requests ?? 0;
     },
   };
+}
+
+/** What an address answers; while a worker starts there is nothing there. */
+async function answerOf(url: string): Promise<unknown> {
+  const response = await until(`${url} answers`, () => fetch(url).catch(() => false as const));
+  return await response.json();
 }
 
 /** Has a worker replaced; resolves when the next one listens. */

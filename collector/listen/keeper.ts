@@ -17,6 +17,7 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
 import type { Log } from '../../shared/log.js';
+import type { UsedTimes } from '../../shared/unique-time.js';
 import type { LineBeginning } from '../lines.js';
 import { formatListenAddress } from './address.js';
 import { openStream, type OpenedStream, type StreamAddress } from './sockets.js';
@@ -35,12 +36,12 @@ export type FromWorker =
   | { readonly type: 'closed'; readonly id: number }
   /** Its copy is closed, and the next worker reads on. */
   | { readonly type: 'handed-back'; readonly id: number; readonly beginning: LineBeginning }
-  /** The last word: all before it has been sent. */
-  | { readonly type: 'done' };
+  /** The last word: all before it has been sent. The next worker gets the times. */
+  | { readonly type: 'done'; readonly usedTimes: UsedTimes | undefined };
 
 /** What a keeper says. */
 export type ToWorker =
-  | { readonly type: 'go'; readonly ports: ReadonlyMap<string, number | undefined> }
+  | { readonly type: 'go'; readonly ports: ReadonlyMap<string, number | undefined>; readonly usedTimes: UsedTimes | undefined }
   | { readonly type: 'cannot-listen'; readonly address: string; readonly code: string | undefined; readonly message: string }
   /** Comes with the socket. */
   | { readonly type: 'connection'; readonly address: string; readonly id: number; readonly beginning: LineBeginning | undefined }
@@ -82,17 +83,19 @@ export async function keepSockets({ program, args, log }: { program: string; arg
   /** A restart was asked for while one was under way. */
   let again = false;
   let next = undefined as Worker | undefined; // set in `restart`
+  let usedTimes: UsedTimes | undefined;
   let unread: NodeJS.Timeout | undefined;
   let holds = true;
   let active = startWorker();
 
+  log.info(`To restart without losing a line: kill -HUP ${process.pid}`);
   process.on('SIGHUP', restart);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop());
 
   for (let pauseMs = pauseMsMin; ; ) {
     const worker = active;
     void worker.ready.then((isReady) => {
-      if (isReady) tell(worker, { type: 'go', ports: new Map([...sockets].map(([address, { port }]) => [address, port])) });
+      if (isReady) tell(worker, { type: 'go', ports: new Map([...sockets].map(([address, { port }]) => [address, port])), usedTimes });
     });
     const status = await worker.ended;
     worker.isRunning = false;
@@ -169,6 +172,7 @@ export async function keepSockets({ program, args, log }: { program: string; arg
         break;
       }
       case 'done':
+        ({ usedTimes } = message);
     }
   }
 

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { messageOf, UsageError } from '../../shared/errors.js';
+import type { UsedTimes } from '../../shared/unique-time.js';
 import type { LineBeginning } from '../lines.js';
 import { formatListenAddress, type ListenAddress } from './address.js';
 import { keeperVariable, keeperVersion, type FromWorker, type ToWorker } from './keeper.js';
@@ -13,6 +14,10 @@ export interface Keeper {
   readonly isHandingOver: () => boolean;
   /** Says that the settings are good, and waits until the worker before has ended. Throws a `UsageError` when an address cannot be listened on. */
   turn(config: { readonly listen: readonly ListenAddress[]; readonly unixMode: number }): Promise<void>;
+  /** What the worker before has left. */
+  readonly usedTimes: () => UsedTimes | undefined;
+  /** Leaves something to the next worker. */
+  leaveTimes(usedTimes: UsedTimes): void;
   /** Says that all has started, and stops it when the keeper says so or is gone; `stop` resolves to the exit status. */
   stopWith(stop: () => Promise<number>): void;
   /** Ends the talk, of a program that did not start. */
@@ -30,6 +35,8 @@ export function meetKeeper(): Keeper | undefined {
   const streams = new Map<string, StreamOptions['onConnection']>();
   const ids = new Map<Socket, number>();
   let ports: ReadonlyMap<string, number | undefined> | undefined;
+  let usedTimes: UsedTimes | undefined;
+  let left: UsedTimes | undefined;
   let atTurn: { resolve: () => void; reject: (error: Error) => void } | undefined;
   let handsBack = true;
   let stopAll: (() => Promise<number>) | undefined;
@@ -38,7 +45,7 @@ export function meetKeeper(): Keeper | undefined {
   process.on('message', (message: ToWorker, socket?: Socket) => {
     switch (message.type) {
       case 'go':
-        ({ ports } = message);
+        ({ ports, usedTimes } = message);
         atTurn?.resolve();
         break;
       case 'cannot-listen':
@@ -56,6 +63,8 @@ export function meetKeeper(): Keeper | undefined {
 
   return {
     isHandingOver: () => handsBack,
+    usedTimes: () => usedTimes,
+    leaveTimes(times) { left = times; },
     turn: ({ listen, unixMode }) => new Promise((resolve, reject) => {
       atTurn = { resolve, reject };
       void tell({ type: 'ready', listen: listen.filter((address) => address.kind !== 'udp'), unixMode });
@@ -108,7 +117,7 @@ export function meetKeeper(): Keeper | undefined {
       process.stderr.write(`Could not stop cleanly: ${messageOf(error)}\n`);
       return 1;
     }).then(async (status) => {
-      await tell({ type: 'done' });
+      await tell({ type: 'done', usedTimes: left });
       process.exit(status);
     }, () => process.exit(1));
   }
