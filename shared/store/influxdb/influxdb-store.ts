@@ -7,7 +7,7 @@ import { messageOf, StoreError, UsageError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import { openSpool } from '../../spool/spool.js';
 import type { Batch, Store } from '../store.js';
-import { createDeadLetters } from './dead-letters.js';
+import { createDeadLetters } from '../dead-letters.js';
 import { deadline } from './deadline.js';
 import { createDelivery } from './delivery.js';
 import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
@@ -72,7 +72,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
 
   const writeUrl = `${url}/api/v2/write?${new URLSearchParams({ org, bucket, precision: 'ns' }).toString()}`;
   const delivery = createDelivery({
-    deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), log }),
+    deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), by: 'InfluxDB', log }),
     post: (gzip) => postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal })
       .catch((error: unknown) => { throw influxdbError('write', error, place); }),
   });
