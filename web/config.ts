@@ -16,6 +16,8 @@ export interface WebConfig {
   readonly host: string;
   readonly port: number;
   readonly password: string | undefined;
+  /** Whether only requests under names of this machine are answered, because nothing else guards the page. Default: false. */
+  readonly loopbackNamesOnly?: boolean;
   /** The Caddyfile lines that an empty page tells people to paste. */
   readonly connectHint: readonly string[];
   /** Where alerts go; without it none are sent. */
@@ -27,12 +29,13 @@ export interface WebConfig {
 /** Makes the web app's configuration. Throws a `UsageError` when the page would be open to strangers unasked. */
 export function webConfigFrom(values: SettingValues<typeof webSettings>, connectHint: readonly string[]): WebConfig {
   const { host, port } = values.WEB_LISTEN;
-  if (!isLoopback(host) && values.DASHBOARD_PASSWORD === undefined && !values.DASHBOARD_OPEN) {
+  const unguarded = values.DASHBOARD_PASSWORD === undefined && !values.DASHBOARD_OPEN;
+  if (!isLoopback(host) && unguarded) {
     throw new UsageError(
       `WEB_LISTEN is ${JSON.stringify(formatAddress(values.WEB_LISTEN))}, which others can reach: set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it, or listen on 127.0.0.1.`,
     );
   }
-  return { host, port, password: values.DASHBOARD_PASSWORD, connectHint, alertWebhook: values.ALERT_WEBHOOK, publicUrl: values.DASHBOARD_URL };
+  return { host, port, password: values.DASHBOARD_PASSWORD, loopbackNamesOnly: unguarded, connectHint, alertWebhook: values.ALERT_WEBHOOK, publicUrl: values.DASHBOARD_URL };
 }
 
 /** A URL whose path or user may be a secret: whoever knows it can post there. */
