@@ -80,7 +80,7 @@ const commands: Readonly<Record<string, Command>> = {
     settings: demoSettings,
     options: {
       seed: { type: 'string', value: 'NUMBER', help: 'Another seed gives another day; the same one the same day. 1 when it is not given.' },
-      requests: { type: 'string', value: 'COUNT', help: 'Requests to Caddy in a day, about: from 1000 to 1000000, 120000 when it is not given.' },
+      requests: { type: 'string', value: 'COUNT', help: 'Requests to Caddy in a day, about: from 1000 to 1000000, 100000 when it is not given.' },
       dir: { type: 'string', value: 'FOLDER', help: 'Keeps the store in this new or empty folder, instead of one that is removed at the end.' },
     },
     run: demo,

@@ -17,7 +17,7 @@ export interface DemoOptions {
 
 const table = {
   '--seed': count('', { default: '1', min: 0, max: 2 ** 32 - 1 }),
-  '--requests': count('', { default: '120000', min: 1000, max: 1_000_000 }),
+  '--requests': count('', { default: '100000', min: 1000, max: 1_000_000 }),
 };
 
 /** Reads the options of the command. Throws a `UsageError`. */

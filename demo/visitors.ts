@@ -10,7 +10,7 @@ const blogHost = 'blog.example.org';
 export interface Page {
   readonly method: string;
   readonly uri: string;
-  /** The route of the app that answers; `''` where Caddy answers itself. */
+  /** The route of the app that answers; `''` where Caddy does. */
   readonly endpoint: string;
   /** Half of the answers take less, in milliseconds. */
   readonly medianMs: number;
@@ -26,8 +26,9 @@ type MakePage = (random: Random) => Page;
 const read: readonly Weighted<number>[] = [[96, 200], [4, 304]];
 const cached: readonly Weighted<number>[] = [[70, 200], [30, 304]];
 
-function file(uri: string, medianBytes: number): Page {
-  return { method: 'GET', uri, endpoint: '', medianMs: 0.5, medianBytes, statuses: cached, isEntry: false };
+/** A file, which Caddy serves itself, or the app where it has a route for it. */
+function file(uri: string, medianBytes: number, endpoint = ''): Page {
+  return { method: 'GET', uri, endpoint, medianMs: endpoint === '' ? 0.5 : 1.6, medianBytes, statuses: cached, isEntry: false };
 }
 
 const products = ['oak-desk', 'walnut-shelf', 'linen-sofa', 'reading-lamp', 'wool-rug', 'ash-stool', 'steel-rack', 'clay-vase', 'cork-board', 'cedar-chest', 'rattan-chair', 'brass-hook'];
@@ -43,9 +44,9 @@ const shopPages: readonly Weighted<MakePage>[] = [
   [2, () => ({ method: 'POST', uri: '/login', endpoint: '/login', medianMs: 85, medianBytes: 0, statuses: [[80, 302], [18, 401], [2, 429]], isEntry: false })],
   [2, () => ({ method: 'POST', uri: '/checkout', endpoint: '/checkout', medianMs: 140, medianBytes: 420, statuses: [[93, 303], [6, 422], [1, 500]], isEntry: false })],
   [1, () => ({ method: 'GET', uri: '/old-catalogue', endpoint: '', medianMs: 0.3, medianBytes: 0, statuses: [[1, 308]], isEntry: true })],
-  [12, () => file('/assets/shop.5f31c2.css', 14_000)],
-  [12, () => file('/assets/shop.a41d09.js', 38_000)],
-  [28, (random) => file(`/images/${products[random.popular(products.length)]!}.webp`, 62_000)],
+  [12, () => file('/assets/shop.5f31c2.css', 14_000, '/assets/:file')],
+  [12, () => file('/assets/shop.a41d09.js', 38_000, '/assets/:file')],
+  [28, (random) => file(`/images/${products[random.popular(products.length)]!}.webp`, 62_000, '/images/:file')],
 ];
 
 const blogPages: readonly Weighted<MakePage>[] = [
@@ -63,9 +64,9 @@ const robots: Page = { method: 'GET', uri: '/robots.txt', endpoint: '', medianMs
 
 const scanned = ['/wp-login.php', '/.env', '/.git/config', '/xmlrpc.php', '/admin/', '/phpmyadmin/', '/backup.zip', '/cgi-bin/luci', '/actuator/health'];
 
-/** What scanners look for. */
-export function scannedPage(random: Random): Page {
-  return { method: 'GET', uri: scanned[random.popular(scanned.length)]!, endpoint: '', medianMs: 0.3, medianBytes: 0, statuses: [[9, 404], [1, 403]], isEntry: true };
+/** What scanners look for, on one of the two sites. */
+export function scannedPage(host: string, random: Random): Page {
+  return { method: 'GET', uri: scanned[random.popular(scanned.length)]!, endpoint: host === shopHost ? 'unmatched' : '', medianMs: 0.9, medianBytes: 0, statuses: [[9, 404], [1, 403]], isEntry: true };
 }
 
 /** A program that asks for pages. */
@@ -107,10 +108,10 @@ export function visitor(random: Random): Agent {
 
 /** Where an agent goes, what it asks for, and where it says that it comes from. */
 export function visit({ kind }: Agent, random: Random): { host: string; page: Page; referrer: string } {
-  if (kind === 'scanner') return { host: random.next() < 0.5 ? shopHost : blogHost, page: scannedPage(random), referrer: '' };
   if (kind === 'feed-reader') return { host: blogHost, page: feed, referrer: '' };
   const host = random.next() < 0.64 ? shopHost : blogHost;
-  if (kind === 'crawler') return { host, page: random.next() < 0.06 ? robots : crawled(host, random), referrer: '' };
+  if (kind === 'scanner') return { host, page: scannedPage(host, random), referrer: '' };
+  if (kind === 'crawler') return { host, page: random.next() < 0.06 ? { ...robots, endpoint: host === shopHost ? '/robots.txt' : '' } : crawled(host, random), referrer: '' };
   const page = pageOf(host, random);
   return { host, page, referrer: page.isEntry && random.next() < 0.6 ? random.pick(elsewhere) : `https://${host}/` };
 }
