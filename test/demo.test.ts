@@ -77,6 +77,19 @@ test('the demo takes free ports where the usual ones are in use, shows both sour
   t.deepEqual(await readdir(folder), []);
 });
 
+test('with --dir the store is kept, and is not made up a second time', async (t) => {
+  const folder = await temporaryFolder();
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const settings = { WEB_LISTEN: '127.0.0.1:0', COLLECTOR_LISTEN: 'tcp://127.0.0.1:0' };
+  const demo = await runProgram(['demo', '--requests', '1000', '--dir', 'kept'], settings, { cwd: folder });
+  await until('it serves', () => demo.stdout().includes('Dashboard'));
+  t.is(await demo.stop(), 0, demo.stderr());
+  t.deepEqual(await readdir(join(folder, 'kept')), ['requests.duckdb']);
+  const again = await runProgram(['demo', '--dir', 'kept'], settings, { cwd: folder });
+  t.is(await again.ended, 2);
+  t.regex(again.stderr(), /requests\.duckdb is in it.*STORE=duckdb:kept\/requests\.duckdb npm start/);
+});
+
 test('a demo that is stopped while it makes up its day leaves nothing behind', async (t) => {
   const folder = await temporaryFolder();
   t.teardown(() => rm(folder, { recursive: true, force: true }));

@@ -365,7 +365,7 @@ test('without a password the page answers only to names that nobody else can hav
   t.is((await get('/api/requests', { host: 'evil.example' })).status, 403);
   t.is((await get('/api/ping', { host: 'evil.example', 'x-forwarded-for': '127.0.0.1' })).status, 403, 'a page can set that header');
   t.is((await get('/api/ping', { host: 'stats.example', via: '1.1 Caddy' })).status, 200);
-  t.is((await get('/health', { host: 'evil.example' })).status, 200);
+  for (const path of ['/health', '/ready', '/metrics']) t.is((await get(path, { host: 'host.docker.internal' })).status, 200, path);
 });
 
 test('stopping lets an answer in flight finish, and a port in use is said with what to do.', async (t) => {

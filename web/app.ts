@@ -276,12 +276,14 @@ function isOpen({ path }: Context): boolean {
 }
 
 /**
- * Refuses requests under names that may be somebody else's. What a proxy passes on is let through: it says so with `Via`, a header that
+ * Refuses requests under names that may be somebody else's, but for the probes: monitoring in a container may know this machine by a name, and
+ * they say nothing of the traffic. What a proxy passes on is let through: it says so with `Via`, a header that
  * browsers let no page set.
  */
 function refuseOtherNames(): Middleware {
   return async (ctx, next) => {
-    if (!isOpen(ctx) && !isLoopbackName(ctx.get('Host')) && ctx.get('Via') === '') {
+    const harmless = isOpen(ctx) || probes.has(ctx.path);
+    if (!harmless && !isLoopbackName(ctx.get('Host')) && ctx.get('Via') === '') {
       throw new Problem(403, 'Not under this name', `The dashboard has no password, so it answers only to localhost and to addresses, and not to ${JSON.stringify(ctx.get('Host').slice(0, 100))}: any page on the web could lead a browser here under a name of its own. Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it.`);
     }
     await next();
