@@ -13,8 +13,6 @@ import { collectorConfigFrom, collectorSettings, type CollectorConfig } from './
 import { importSettings } from './collector/import/settings.js';
 import { caddyAddress, type ListenAddress } from './collector/listen/address.js';
 import { webConfigFrom, webSettings } from './web/config.js';
-import { appSource, createTraffic } from './demo/traffic.js';
-import { demoOptionsFrom, makeFolder, orFreePort, storeFile } from './demo/options.js';
 
 /** Stops what a command started; resolves to how many accepted requests were lost. */
 type Stop = () => Promise<number>;
@@ -216,10 +214,13 @@ async function startWebAlone(environment: Environment): Promise<Stop> {
 }
 
 async function demo(environment: Environment, { options }: Given): Promise<Stop | number> {
+  const { demoOptionsFrom, makeFolder, orFreePort, storeFile } = await import('./demo/options.js');
   const { seed, requestsPerDay, dir } = demoOptionsFrom(options);
   const given = readSettings(demoSettings, environment);
   webConfigFrom(given, []);
-  const listen = await demoListen(environment, given.COLLECTOR_LISTEN);
+  const tcp = given.COLLECTOR_LISTEN.find(isTcp);
+  if (tcp === undefined) throw new UsageError(`COLLECTOR_LISTEN is ${JSON.stringify(environment['COLLECTOR_LISTEN'])}: the demo needs a tcp:// address in it.`);
+  const listen = environment['COLLECTOR_LISTEN'] ? given.COLLECTOR_LISTEN : [{ ...tcp, ...await orFreePort(tcp) }];
   const webListen = environment['WEB_LISTEN'] ? given.WEB_LISTEN : await orFreePort(given.WEB_LISTEN);
   const path = join(makeFolder(dir), storeFile);
   const values = { ...readSettings(storeSettings, { STORE: `duckdb:${path}` }), ...given, WEB_LISTEN: webListen };
@@ -232,8 +233,8 @@ async function demo(environment: Environment, { options }: Given): Promise<Stop 
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, interrupt);
   try {
     return await startParts(async (started) => {
-      const [{ seedDay }, { startLive }, { createRecorder }, { startWeb }] = await Promise.all([
-        import('./demo/seed.js'), import('./demo/live.js'), import('./shared/recorder.js'), import('./web/main.js'),
+      const [{ appSource, createTraffic }, { seedDay }, { startLive }, { createRecorder }, { startWeb }] = await Promise.all([
+        import('./demo/traffic.js'), import('./demo/seed.js'), import('./demo/live.js'), import('./shared/recorder.js'), import('./web/main.js'),
       ]);
       const log = createLog('demo');
       const store = await openStoreOf(values, 'collector', started);
@@ -253,6 +254,7 @@ async function demo(environment: Environment, { options }: Given): Promise<Stop 
       const collector = addresses.find(isTcp)!;
       const live = await startLive({ traffic, startMs, collector, appRecorder: recorder, log });
       started('first', () => live.stop());
+      stopping.signal.throwIfAborted();
       process.stdout.write(welcome({ dashboard: web.url, addresses, store: store.description }));
       process.stdout.write(`The app was in trouble some three hours ago: ${web.url}/?from=now-6h\nCtrl+C ends the demo${dir === undefined ? ' and removes its folder' : ''}.\n`);
     });
@@ -262,13 +264,6 @@ async function demo(environment: Environment, { options }: Given): Promise<Stop 
   } finally {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.off(signal, interrupt);
   }
-}
-
-/** Where the demo's collector listens: requests come in over TCP. */
-async function demoListen(environment: Environment, addresses: readonly ListenAddress[]): Promise<readonly ListenAddress[]> {
-  const tcp = addresses.find(isTcp);
-  if (tcp === undefined) throw new UsageError(`COLLECTOR_LISTEN is ${JSON.stringify(environment['COLLECTOR_LISTEN'])}: the demo needs a tcp:// address in it.`);
-  return environment['COLLECTOR_LISTEN'] ? addresses : [{ ...tcp, ...await orFreePort(tcp) }];
 }
 
 function isTcp(address: ListenAddress): address is Extract<ListenAddress, { kind: 'tcp' | 'udp' }> {
