@@ -12,6 +12,8 @@ import type { Store } from './shared/store/store.js';
 import { collectorConfigFrom, collectorSettings, type CollectorConfig } from './collector/config.js';
 import { importSettings } from './collector/import/settings.js';
 import { caddyAddress, type ListenAddress } from './collector/listen/address.js';
+import { keepSockets } from './collector/listen/keeper.js';
+import { meetKeeper, type Keeper } from './collector/listen/kept.js';
 import { webConfigFrom, webSettings } from './web/config.js';
 
 /** Stops what a command started; resolves to how many accepted requests were lost. */
@@ -40,6 +42,8 @@ interface CommandOption {
 interface Given {
   readonly args: readonly string[];
   readonly options: Readonly<Record<string, string | boolean | undefined>>;
+  /** The process that has this one's sockets, with `--restartable`. */
+  readonly keeper?: Keeper | undefined;
 }
 
 const allSettings = { ...collectorSettings, ...webSettings, ...storeSettings };
@@ -50,7 +54,8 @@ const webAloneSettings = { COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN 
 /** The demo has a store of its own, whatever the settings say. */
 const demoSettings = { ...webSettings, COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN };
 
-const registerOptions = {
+const collectorOptions = {
+  restartable: { type: 'boolean', help: 'Keeps the sockets in a small process of its own, so that SIGHUP restarts the program without losing a line.' },
   register: { type: 'string', value: 'URL', help: "Adds the sink to the Caddy with this admin API, such as http://127.0.0.1:2019, until the program ends." },
   'register-address': { type: 'string', value: 'ADDRESS', help: "The collector's address as that Caddy reaches it, such as tcp/collector:9514." },
 } as const;
@@ -59,13 +64,13 @@ const commands: Readonly<Record<string, Command>> = {
   start: {
     does: 'Runs the collector and the dashboard in one process, over the embedded store unless STORE says otherwise.',
     settings: allSettings,
-    options: registerOptions,
+    options: collectorOptions,
     run: start,
   },
   collector: {
     does: 'Runs the collector alone, over InfluxDB.',
     settings: { ...collectorSettings, ...storeSettings },
-    options: registerOptions,
+    options: collectorOptions,
     run: startCollectorAlone,
   },
   web: {
@@ -106,6 +111,7 @@ process.stdout.on('error', () => undefined); // `… | head` has read enough
 await main(process.argv.slice(2));
 
 async function main(args: readonly string[]): Promise<void> {
+  let keeper: Keeper | undefined;
   try {
     const { command, help, wantsVersion, envFiles, given } = readArguments(args);
     if (wantsVersion) {
@@ -117,11 +123,17 @@ async function main(args: readonly string[]): Promise<void> {
       return;
     }
     if (command === undefined) throw new UsageError(`Name a command: ${Object.keys(commands).join(', ')}. --help says what they do.`);
+    keeper = given.options['restartable'] === true ? meetKeeper() : undefined;
+    if (given.options['restartable'] === true && keeper === undefined) {
+      process.exit(await keepSockets({ program: process.argv[1]!, args, log: createLog('keeper') }));
+    }
     refuseUnknown(Object.keys(allSettings), process.env, envFiles);
-    const started = await command.run(withEnvFiles(process.env, envFiles), given);
+    const started = await command.run(withEnvFiles(process.env, envFiles), { ...given, keeper });
     if (typeof started === 'number') process.exitCode = started;
+    else if (keeper !== undefined) keeper.stopWith(async () => exitStatusOf(await started()));
     else stopOnSignals(started);
   } catch (error) {
+    keeper?.leave();
     if (!(error instanceof UsageError) && !(error instanceof StoreError)) throw error;
     process.stderr.write(`${error.message}\n`);
     process.exitCode = error instanceof UsageError ? 2 : 1;
@@ -178,10 +190,11 @@ async function start(environment: Environment, given: Given): Promise<Stop> {
   const collectorConfig = collectorConfigFrom(values);
   webConfigFrom(values, []); // its mistakes are said before anything is opened
   await refuseBadRegistration(given, values.COLLECTOR_LISTEN);
+  await waitForTurn(given, collectorConfig);
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'collector', started);
     const webStore = values.STORE === 'influxdb' ? await openStoreOf(values, 'web', started) : store;
-    const collector = await startCollectorOver(collectorConfig, values, store, started);
+    const collector = await startCollectorOver(collectorConfig, values, store, given, started);
     const hint = caddyfileLines(collector.addresses);
     const web = await startWebOver(values, webStore, hint, started);
     await register(given, collector.addresses, started);
@@ -194,9 +207,10 @@ async function startCollectorAlone(environment: Environment, given: Given): Prom
   refuseEmbedded('collector', values);
   const config = collectorConfigFrom(values);
   await refuseBadRegistration(given, values.COLLECTOR_LISTEN);
+  await waitForTurn(given, config);
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'collector', started);
-    const { addresses } = await startCollectorOver(config, values, store, started);
+    const { addresses } = await startCollectorOver(config, values, store, given, started);
     await register(given, addresses, started);
     process.stdout.write(welcome({ addresses, store: store.description, hint: caddyfileLines(addresses) }));
   });
@@ -213,17 +227,17 @@ async function startWebAlone(environment: Environment): Promise<Stop> {
   });
 }
 
-async function demo(environment: Environment, { options }: Given): Promise<Stop | number> {
+async function demo(environment: Environment, given: Given): Promise<Stop | number> {
   const { demoOptionsFrom, makeFolder, orFreePort, storeFile } = await import('./demo/options.js');
-  const { seed, requestsPerDay, dir } = demoOptionsFrom(options);
-  const given = readSettings(demoSettings, environment);
-  webConfigFrom(given, []);
-  const tcp = given.COLLECTOR_LISTEN.find(isTcp);
+  const { seed, requestsPerDay, dir } = demoOptionsFrom(given.options);
+  const settings = readSettings(demoSettings, environment);
+  webConfigFrom(settings, []);
+  const tcp = settings.COLLECTOR_LISTEN.find(isTcp);
   if (tcp === undefined) throw new UsageError(`COLLECTOR_LISTEN is ${JSON.stringify(environment['COLLECTOR_LISTEN'])}: the demo needs a tcp:// address in it.`);
-  const listen = environment['COLLECTOR_LISTEN'] ? given.COLLECTOR_LISTEN : [{ ...tcp, ...await orFreePort(tcp) }];
-  const webListen = environment['WEB_LISTEN'] ? given.WEB_LISTEN : await orFreePort(given.WEB_LISTEN);
+  const listen = environment['COLLECTOR_LISTEN'] ? settings.COLLECTOR_LISTEN : [{ ...tcp, ...await orFreePort(tcp) }];
+  const webListen = environment['WEB_LISTEN'] ? settings.WEB_LISTEN : await orFreePort(settings.WEB_LISTEN);
   const path = join(makeFolder(dir), storeFile);
-  const values = { ...readSettings(storeSettings, { STORE: `duckdb:${path}` }), ...given, WEB_LISTEN: webListen };
+  const values = { ...readSettings(storeSettings, { STORE: `duckdb:${path}` }), ...settings, WEB_LISTEN: webListen };
 
   const stopping = new AbortController();
   const interrupt = (): void => {
@@ -231,6 +245,7 @@ async function demo(environment: Environment, { options }: Given): Promise<Stop 
     stopping.abort();
   };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, interrupt);
+  process.once('SIGHUP', () => process.kill(process.pid, 'SIGTERM')); // its terminal was closed: the folder is to go all the same
   try {
     return await startParts(async (started) => {
       const [{ appSource, createTraffic }, { seedDay }, { startLive }, { createRecorder }, { startWeb }] = await Promise.all([
@@ -247,7 +262,7 @@ async function demo(environment: Environment, { options }: Given): Promise<Stop 
       process.stdout.write(`${requests.toLocaleString('en')} requests in ${((Date.now() - startMs) / 1000).toFixed(1)} s.\n`);
 
       const config = collectorConfigFrom({ ...readSettings(collectorSettings, { COLLECTOR_HTTP: 'off' }), COLLECTOR_LISTEN: listen, COLLECTOR_ID: 'demo' });
-      const { addresses } = await startCollectorOver(config, values, store, started);
+      const { addresses } = await startCollectorOver(config, values, store, given, started);
       // The page does not count itself: the two sites and their app are the picture.
       const web = await startWeb(webConfigFrom(values, caddyfileLines(addresses)), { store, recorder: { record: () => true }, log: createLog('web') });
       started('next', () => web.stop());
@@ -313,13 +328,20 @@ async function refuseBadRegistration({ options }: Given, addresses: readonly Lis
   }
 }
 
+/** With a keeper: the worker before this one ends when this one's settings are good and what it runs is loaded. */
+async function waitForTurn({ keeper }: Given, config: CollectorConfig): Promise<void> {
+  if (keeper === undefined) return;
+  await Promise.all([import('./collector/main.js'), import('./shared/recorder.js'), import('./web/main.js')]);
+  await keeper.turn(config);
+}
+
 /** Registers with Caddy when that was asked for. */
-async function register({ options }: Given, addresses: readonly ListenAddress[], started: Started): Promise<void> {
+async function register({ options, keeper }: Given, addresses: readonly ListenAddress[], started: Started): Promise<void> {
   const { register: adminUrl, 'register-address': address } = options;
   if (typeof adminUrl !== 'string') return;
   const { startRegistration } = await import('./collector/register.js');
   const registration = startRegistration({ adminUrl, addresses, address: typeof address === 'string' ? address : undefined, log: createLog('register') });
-  started('first', () => registration.stop());
+  started('first', async () => { if (keeper?.isHandingOver() !== true) await registration.stop(); });
 }
 
 async function importFiles(environment: Environment, { args, options }: Given): Promise<number> {
@@ -362,11 +384,17 @@ async function startWebOver(
   return web;
 }
 
-async function startCollectorOver(config: CollectorConfig, values: SettingValues<typeof storeSettings>, store: Store, started: Started): Promise<{ addresses: readonly ListenAddress[] }> {
+async function startCollectorOver(
+  config: CollectorConfig, values: SettingValues<typeof storeSettings>, store: Store, { keeper }: Given, started: Started,
+): Promise<{ addresses: readonly ListenAddress[] }> {
   const { startCollector } = await import('./collector/main.js');
   const requestsKeptMs = values.STORE === 'influxdb' ? undefined : values.RETENTION_REQUESTS;
-  const collector = await startCollector(config, { store, log: createLog('collector'), ...recorderOptions(values), requestsKeptMs });
-  started('next', () => collector.stop());
+  const collector = await startCollector(config, { store, log: createLog('collector'), ...recorderOptions(values), requestsKeptMs, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
+  started('next', async () => {
+    const lost = await collector.stop();
+    keeper?.leaveTimes(collector.usedTimes());
+    return lost;
+  });
   return collector;
 }
 
@@ -407,6 +435,10 @@ function version(): string {
   return (JSON.parse(file) as { version: string }).version;
 }
 
+function exitStatusOf(lost: number): number {
+  return lost === 0 ? 0 : 1;
+}
+
 /** The first signal stops gracefully, with status 1 when accepted requests were lost; the second at once. */
 function stopOnSignals(stop: Stop): void {
   let stopping = false;
@@ -414,7 +446,7 @@ function stopOnSignals(stop: Stop): void {
     process.on(signal, () => {
       if (stopping) process.exit(1);
       stopping = true;
-      stop().then((lost) => process.exit(lost === 0 ? 0 : 1), (error: unknown) => {
+      stop().then((lost) => process.exit(exitStatusOf(lost)), (error: unknown) => {
         process.stderr.write(`Could not stop cleanly: ${messageOf(error)}\n`);
         process.exit(1);
       });

@@ -1,6 +1,7 @@
 import { limitLog, type Log } from '../shared/log.js';
 import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/recorder.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
+import type { UsedTimes } from '../shared/unique-time.js';
 import type { Ledger, Store } from '../shared/store/store.js';
 import { createDecoder } from './decode/decode.js';
 import { beginningOf } from './decode/redact.js';
@@ -10,6 +11,7 @@ import { createLedgerSchedule, createLineAccounts, ledgerOf, type DropReason, ty
 import { formatListenAddress, type ListenAddress } from './listen/address.js';
 import { listen } from './listen/listen.js';
 import { allowList } from './listen/peers.js';
+import type { OpenStream } from './listen/sockets.js';
 
 /** A collector that is running. */
 export interface Collector {
@@ -18,6 +20,8 @@ export interface Collector {
   /** The address of `/ledger` and the rest; `undefined` when it is off. */
   readonly httpUrl: string | undefined;
   readonly ledger: () => Ledger;
+  /** The times of the last requests, for the collector that goes on after this one. */
+  readonly usedTimes: () => UsedTimes;
   /** Takes what has arrived, stores it, and stops; resolves to how many requests were not stored. The store stays open. */
   stop(): Promise<number>;
 }
@@ -32,6 +36,10 @@ export interface CollectorParts {
   readonly memoryBytesMax?: number;
   /** How long the store keeps single requests, in milliseconds, where that is known. */
   readonly requestsKeptMs?: number | undefined;
+  /** Where stream sockets come from; this process opens them when not given. */
+  readonly openStream?: OpenStream | undefined;
+  /** What the collector before this one has left. */
+  readonly usedTimes?: UsedTimes | undefined;
   readonly now?: () => number;
 }
 
@@ -77,7 +85,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       warn(why, `Turned a peer away: ${setting}.`, { peer: remoteAddress ?? 'gone' });
     },
     onError: (message) => { warn('socket', `A connection failed: ${message}`); },
-  }).catch(async (error: unknown) => {
+  }, parts.openStream).catch(async (error: unknown) => {
     await recorder.close();
     throw error;
   });
@@ -109,6 +117,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     addresses,
     httpUrl: status?.url,
     ledger,
+    usedTimes: () => recorder.usedTimes(),
     async stop() {
       clearInterval(lossWatch);
       await Promise.all(listeners.map((listener) => listener.stop()));

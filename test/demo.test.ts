@@ -90,12 +90,12 @@ test('with --dir the store is kept, and is not made up a second time', async (t)
   t.regex(again.stderr(), /requests\.duckdb is in it.*STORE=duckdb:kept\/requests\.duckdb npm start/);
 });
 
-test('a demo that is stopped while it makes up its day leaves nothing behind', async (t) => {
+test('a demo whose terminal is closed while it makes up its day leaves nothing behind', async (t) => {
   const folder = await temporaryFolder();
   t.teardown(() => rm(folder, { recursive: true, force: true }));
   const demo = await runProgram(['demo', '--requests', '1000000'], { TMPDIR: folder, WEB_LISTEN: '127.0.0.1:0', COLLECTOR_LISTEN: 'tcp://127.0.0.1:0' });
   await until('it has begun', () => demo.stdout().includes('Making up'));
-  t.is(await demo.stop(), 0, demo.stderr());
+  t.is(await demo.stop('SIGHUP'), 0, demo.stderr());
   t.deepEqual(await readdir(folder), []);
 });
 
