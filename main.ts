@@ -2,6 +2,7 @@
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { join } from 'node:path';
 import { messageOf, StoreError, UsageError } from './shared/errors.js';
 import { createLog } from './shared/log.js';
 import { readSettings, refuseUnknown, withEnvFiles, type Environment, type SettingTable, type SettingValues } from './shared/settings.js';
@@ -50,6 +51,9 @@ const allSettings = { ...collectorSettings, ...webSettings, ...storeSettings };
 /** The web app alone does not listen for Caddy: it tells people where the collector does. */
 const webAloneSettings = { COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN };
 
+/** The demo has a store of its own, whatever the settings say. */
+const demoSettings = { ...webSettings, COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN };
+
 const collectorOptions = {
   restartable: { type: 'boolean', help: 'Keeps the sockets in a small process of its own, so that SIGHUP restarts the program without losing a line.' },
   register: { type: 'string', value: 'URL', help: "Adds the sink to the Caddy with this admin API, such as http://127.0.0.1:2019, until the program ends." },
@@ -73,6 +77,16 @@ const commands: Readonly<Record<string, Command>> = {
     does: 'Runs the dashboard alone, over InfluxDB.',
     settings: { ...webSettings, ...webAloneSettings, ...storeSettings },
     run: startWebAlone,
+  },
+  demo: {
+    does: 'Shows the dashboard over a made-up day of traffic, and requests that keep coming in. Needs no Caddy; leaves nothing behind. Where a port is in use and not set, it takes a free one.',
+    settings: demoSettings,
+    options: {
+      seed: { type: 'string', value: 'NUMBER', help: 'Another seed gives another day; the same one the same day. 1 when it is not given.' },
+      requests: { type: 'string', value: 'COUNT', help: 'Requests to Caddy in a day, about: from 1000 to 1000000, 100000 when it is not given.' },
+      dir: { type: 'string', value: 'FOLDER', help: 'Keeps the store in this new or empty folder, instead of one that is removed at the end.' },
+    },
+    run: demo,
   },
   import: {
     does: 'Adds the requests of access logs to the store: of files (also .gz, and .zst where Node has it) or, as -, of standard input. Importing a file twice adds nothing.',
@@ -211,6 +225,64 @@ async function startWebAlone(environment: Environment): Promise<Stop> {
     const web = await startWebOver(values, store, caddyfileLines(values.COLLECTOR_LISTEN), started);
     process.stdout.write(welcome({ dashboard: web.url, store: store.description }));
   });
+}
+
+async function demo(environment: Environment, given: Given): Promise<Stop | number> {
+  const { demoOptionsFrom, makeFolder, orFreePort, storeFile } = await import('./demo/options.js');
+  const { seed, requestsPerDay, dir } = demoOptionsFrom(given.options);
+  const settings = readSettings(demoSettings, environment);
+  webConfigFrom(settings, []);
+  const tcp = settings.COLLECTOR_LISTEN.find(isTcp);
+  if (tcp === undefined) throw new UsageError(`COLLECTOR_LISTEN is ${JSON.stringify(environment['COLLECTOR_LISTEN'])}: the demo needs a tcp:// address in it.`);
+  const listen = environment['COLLECTOR_LISTEN'] ? settings.COLLECTOR_LISTEN : [{ ...tcp, ...await orFreePort(tcp) }];
+  const webListen = environment['WEB_LISTEN'] ? settings.WEB_LISTEN : await orFreePort(settings.WEB_LISTEN);
+  const path = join(makeFolder(dir), storeFile);
+  const values = { ...readSettings(storeSettings, { STORE: `duckdb:${path}` }), ...settings, WEB_LISTEN: webListen };
+
+  const stopping = new AbortController();
+  const interrupt = (): void => {
+    if (stopping.signal.aborted) process.exit(1);
+    stopping.abort();
+  };
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, interrupt);
+  process.once('SIGHUP', () => process.kill(process.pid, 'SIGTERM')); // its terminal was closed: the folder is to go all the same
+  try {
+    return await startParts(async (started) => {
+      const [{ appSource, createTraffic }, { seedDay }, { startLive }, { createRecorder }, { startWeb }] = await Promise.all([
+        import('./demo/traffic.js'), import('./demo/seed.js'), import('./demo/live.js'), import('./shared/recorder.js'), import('./web/main.js'),
+      ]);
+      const log = createLog('demo');
+      const store = await openStoreOf(values, 'collector', started);
+      const recorder = createRecorder({ store, log, name: appSource, ...recorderOptions(values) });
+      started('next', () => recorder.close());
+      const startMs = Date.now();
+      const traffic = createTraffic({ seed, requestsPerDay, startMs });
+      process.stdout.write('Making up a day of traffic …\n');
+      const requests = await seedDay(traffic, recorder, { signal: stopping.signal });
+      process.stdout.write(`${requests.toLocaleString('en')} requests in ${((Date.now() - startMs) / 1000).toFixed(1)} s.\n`);
+
+      const config = collectorConfigFrom({ ...readSettings(collectorSettings, { COLLECTOR_HTTP: 'off' }), COLLECTOR_LISTEN: listen, COLLECTOR_ID: 'demo' });
+      const { addresses } = await startCollectorOver(config, values, store, given, started);
+      // The page does not count itself: the two sites and their app are the picture.
+      const web = await startWeb(webConfigFrom(values, caddyfileLines(addresses)), { store, recorder: { record: () => true }, log: createLog('web') });
+      started('next', () => web.stop());
+      const collector = addresses.find(isTcp)!;
+      const live = await startLive({ traffic, startMs, collector, appRecorder: recorder, log });
+      started('first', () => live.stop());
+      stopping.signal.throwIfAborted();
+      process.stdout.write(welcome({ dashboard: web.url, addresses, store: store.description }));
+      process.stdout.write(`The app was in trouble some three hours ago: ${web.url}/?from=now-6h\nCtrl+C ends the demo${dir === undefined ? ' and removes its folder' : ''}.\n`);
+    });
+  } catch (error) {
+    if (stopping.signal.aborted) return 0;
+    throw error;
+  } finally {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.off(signal, interrupt);
+  }
+}
+
+function isTcp(address: ListenAddress): address is Extract<ListenAddress, { kind: 'tcp' | 'udp' }> {
+  return address.kind === 'tcp';
 }
 
 /** Told of each part that was started: how to stop it, and in which turn. */

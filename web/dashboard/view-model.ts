@@ -205,11 +205,11 @@ function sourceView(source: string, { sources, range, previous: before }: Traffi
       { name: 'Rate', value: rate(requests, soFar) },
       share('5xx', errors, previous?.errors, requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter),
       share('4xx', clientErrors, previous?.clientErrors, false),
-      latency('Mean', latencyMs.mean, previous?.latencyMs.mean, latencyMs.max === null ? 'no latency' : `max ${duration(latencyMs.max)}`),
+      latency('Mean', latencyMs.mean, previous?.latencyMs.mean, latencyMs.max === null ? 'no latency' : `max${nbsp}${duration(latencyMs.max)}`),
       latency('p50', latencyMs.p50, previous?.latencyMs.p50),
       latency('p95', latencyMs.p95, previous?.latencyMs.p95),
       latency('p99', p99(figures), p99Before, requests < p99RequestsMin ? `from ${p99RequestsMin} requests` : undefined),
-      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(figures.bytes / requests)} each`, change: sumChange(figures.bytes, previous?.bytes) },
+      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(figures.bytes / requests)}${nbsp}each`, change: sumChange(figures.bytes, previous?.bytes) },
     ],
     statuses: statusesView(figures, link, source),
   };
