@@ -11,6 +11,7 @@ import { errorShares, judge, judgedRequestsMin, type State, type Verdict } from 
 import { defaults, type DashboardQuery, type Parameter } from './query.js';
 import type { Pair } from './pair.js';
 import type { Traffic } from './read.js';
+import { exactList, type TopList } from './tops.js';
 
 /** What the page is made from. */
 export interface DashboardData {
@@ -62,8 +63,8 @@ export function dashboardView({ query, traffic, latest, nowMs: exactMs, connectH
     tables: sources.slice(0, chartSourcesMax).map((source) => windowsTable(source, traffic, link)),
     pairs: traffic.pairs.map((pair, index) => pairView(pair, index, traffic)),
     tops: [
-      { name: 'host', title: 'Hosts', href: (value: string) => link({ host: value }), csvHref: link({ refresh: undefined }, '/api/top/host.csv'), figures: traffic.hosts },
-      { name: 'method', title: 'Methods', href: (value: string) => link({ method: value }), csvHref: link({ refresh: undefined }, '/api/top/method.csv'), figures: traffic.methods },
+      { name: 'host', title: 'Hosts', href: (value: string) => link({ host: value }), csvHref: link({ refresh: undefined }, '/api/top/host.csv'), list: exactList(traffic.hosts) },
+      { name: 'method', title: 'Methods', href: (value: string) => link({ method: value }), csvHref: link({ refresh: undefined }, '/api/top/method.csv'), list: exactList(traffic.methods) },
     ].map(topView),
     latest: latest.map((request) => requestView(request, query, link)),
     errorsHref: query.given.status === '5xx' ? undefined : link({ status: '5xx' }),
@@ -263,14 +264,13 @@ function statusesView({ requests, statuses }: Figures, link: Link, source: strin
 /** Rows of a list on the page; its CSV has more. */
 const topRowsMax = 10;
 
-function topView({ name, title, href, csvHref, figures }: { name: string; title: string; href: (value: string) => string; csvHref: string; figures: ReadonlyMap<string, Figures> }) {
-  const total = [...figures.values()].reduce((sum, { requests }) => sum + requests, 0);
+function topView({ name, title, href, csvHref, list: { total, values } }: { name: string; title: string; href: (value: string) => string; csvHref: string; list: TopList }) {
   return {
     name,
     title,
     csvHref,
-    more: Math.max(0, figures.size - topRowsMax),
-    rows: [...figures].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs }]) => ({
+    more: Math.max(0, values.size - topRowsMax),
+    rows: [...values].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs }]) => ({
       text: printable(value, 60) || 'none',
       href: value === '' ? undefined : href(value),
       count: count(requests),
