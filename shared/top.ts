@@ -150,6 +150,11 @@ export class TopSummary {
   }
 }
 
+/** Whether a value of a list may be a part of what it was. */
+export function isCut(value: string): boolean {
+  return value.length >= valueLengthMax - 1 && value.endsWith('…');
+}
+
 function cut(value: string): string {
   return `${value.slice(0, valueLengthMax - 1).toWellFormed()}…`;
 }

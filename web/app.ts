@@ -39,6 +39,8 @@ export interface WebAppOptions {
 /** Raw requests on the page, and rows in `/api/requests` and `/api/top/…` where no `limit` is given. */
 const latestOnPage = 20;
 const latestInApi = 100;
+/** Raw requests that the lists of the page are made from under a filter; the API reads more. */
+const listedOnPageMax = 5000;
 /** Seconds after which a page that could not be made loads itself again, and clients may ask again. */
 const retrySeconds = 5;
 
@@ -116,8 +118,12 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
-    const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now(), withPrevious: query.compare }), readLatest(store, query, latestOnPage)]);
-    const view = dashboardView({ query, traffic, latest, nowMs: now(), connectHint });
+    const [traffic, tops, latest] = await Promise.all([
+      readTraffic(store, query, { nowMs: now(), withPrevious: query.compare }),
+      readTops(store, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
+      readLatest(store, query, latestOnPage),
+    ]);
+    const view = dashboardView({ query, traffic, tops, latest, nowMs: now(), connectHint });
     // Over what the page says, so that a page that has not changed need not be rendered.
     const etag = etagOf(JSON.stringify([assets.stylesheet.url, assets.script.url, view]));
     ctx.set('ETag', etag);
