@@ -52,6 +52,8 @@ interface OpenRow {
  */
 export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, random = Math.random } = {}): TopLadder {
   let gathered = new Map<string, Gathered>();
+  /** The one of the last request: that of the next as a rule. */
+  let last: Gathered | undefined;
   let mergedMs = -Infinity;
   let dueMs = Infinity;
   const lists = createOpenRows(() => new TopSummary(), { openMax: listsOpenMax, random });
@@ -59,10 +61,7 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, ran
 
   return {
     add(event) {
-      const windowMs = windowStart(event.timeMs, topLevels[0]);
-      const key = `${windowMs}\n${event.source}`;
-      let entry = gathered.get(key);
-      if (entry === undefined) gathered.set(key, entry = emptyGathered(event.source, windowMs));
+      const entry = gatheredOf(event.source, windowStart(event.timeMs, topLevels[0]));
       for (const dimension of topDimensions) {
         const value = topValueOf[dimension](event);
         if (value !== '') entry[dimension].add(value, event);
@@ -90,12 +89,21 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, ran
         }
       }
       gathered = new Map();
+      last = undefined;
       mergedMs = nowMs;
       const rows = [...lists.drain(nowMs, all), ...clients.drain(nowMs, all)];
       dueMs = Math.min(lists.dueMs(nowMs), clients.dueMs(nowMs));
       return rows;
     },
   };
+
+  function gatheredOf(source: string, windowMs: number): Gathered {
+    if (last?.windowMs === windowMs && last.source === source) return last;
+    const key = `${windowMs}\n${source}`;
+    last = gathered.get(key) ?? emptyGathered(source, windowMs);
+    gathered.set(key, last);
+    return last;
+  }
 }
 
 function emptyGathered(source: string, windowMs: number): Gathered {

@@ -48,18 +48,14 @@ export interface TopRow {
 
 /** A request's value in each list; `''` where it is not known. */
 export const topValueOf: Readonly<Record<TopDimension, (event: RequestEvent) => string>> = {
-  path: ({ uri }) => beforeAny(uri, '?'),
+  path: ({ uri }) => before(uri, '?'),
   /** Without its query, which is as good as never the same twice. */
-  referrer: ({ referrer }) => beforeAny(referrer, '?', '#'),
+  referrer: ({ referrer }) => before(before(referrer, '?'), '#'),
   user_agent: ({ userAgent }) => userAgent,
   client: ({ clientIp }) => clientIp,
 };
 
-function beforeAny(text: string, ...marks: readonly string[]): string {
-  let end = text.length;
-  for (const mark of marks) {
-    const at = text.indexOf(mark);
-    if (at >= 0 && at < end) end = at;
-  }
-  return end === text.length ? text : text.slice(0, end);
+function before(text: string, mark: string): string {
+  const at = text.indexOf(mark);
+  return at < 0 ? text : text.slice(0, at);
 }

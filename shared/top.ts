@@ -15,8 +15,8 @@
  * Packed form: JSON, `[total, absentMax, [[value, missedMax, errors, count, durationSumMs, durationMaxMs, sizeSum, histogram], …]]`.
  */
 import { Histogram } from './histogram.js';
-import type { RequestEvent } from './request-event.js';
-import { addEvent, addTally, emptyTally, type Tally } from './rollup.js';
+import { hasLatency, type RequestEvent } from './request-event.js';
+import type { Tally } from './rollup.js';
 
 /** So many values are kept in the packed form; up to twice as many in memory. */
 export const entriesMax = 100;
@@ -34,12 +34,17 @@ export interface TopEntry extends Tally {
   readonly errors: number;
 }
 
-interface Entry {
-  readonly tally: Tally;
+interface Entry extends Omit<Tally, 'histogram'> {
   errors: number;
+  /** Durations that are not in the histogram yet: most values of a busy site come once or twice, and need none. */
+  recentMs: number[];
+  histogram: Histogram | undefined;
   /** `missedMax` less `absentMax`: 0 or below. */
   slack: number;
 }
+
+/** So many durations wait for the histogram at most. */
+const recentMax = 32;
 
 type PackedEntry = [value: string, missedMax: number, errors: number, count: number, durationSumMs: number, durationMaxMs: number, sizeSum: number, histogram: string];
 
@@ -57,32 +62,51 @@ export class TopSummary {
     this.#entriesMax = max;
   }
 
-  /** Counts one request. */
-  add(value: string, event: Pick<RequestEvent, 'status' | 'durationMs' | 'size'>): void {
-    const entry = this.#entryOf(value.length > valueLengthMax ? cut(value) : value);
+  /** Counts one request. The value is kept as it is: when it is a slice, so is the text that it is a slice of, until it is merged into another list. */
+  add(value: string, { status, durationMs, size }: Pick<RequestEvent, 'status' | 'durationMs' | 'size'>): void {
+    const short = value.length > valueLengthMax ? cut(value) : value;
+    let entry = this.#entries.get(short);
+    if (entry === undefined) this.#entries.set(short, entry = emptyEntry());
     this.total += 1;
-    addEvent(entry.tally, event);
-    if (event.status >= 500 && event.status <= 599) entry.errors += 1;
-    this.#bound();
+    entry.count += 1;
+    entry.sizeSum += size;
+    if (status >= 500 && status <= 599) entry.errors += 1;
+    if (durationMs !== null && hasLatency(status)) {
+      entry.durationSumMs += durationMs;
+      if (durationMs > entry.durationMaxMs) entry.durationMaxMs = durationMs;
+      entry.recentMs.push(durationMs);
+      if (entry.recentMs.length >= recentMax) histogramOf(entry);
+    }
+    if (this.#entries.size > 2 * this.#entriesMax) this.#shrink();
   }
 
   /** Adds all that `other` holds. */
   merge(other: TopSummary): void {
-    for (const [value, { tally, errors, slack }] of other.#entries) {
-      const entry = this.#entryOf(value);
-      addTally(entry.tally, tally);
-      entry.errors += errors;
-      entry.slack += slack;
+    for (const [value, part] of other.#entries) {
+      let entry = this.#entries.get(value);
+      if (entry === undefined) this.#entries.set(ownText(value), entry = emptyEntry());
+      entry.count += part.count;
+      entry.sizeSum += part.sizeSum;
+      entry.errors += part.errors;
+      entry.durationSumMs += part.durationSumMs;
+      entry.durationMaxMs = Math.max(entry.durationMaxMs, part.durationMaxMs);
+      entry.slack += part.slack;
+      if (part.histogram !== undefined) histogramOf(entry).merge(part.histogram);
+      for (const durationMs of part.recentMs) entry.recentMs.push(durationMs);
+      if (entry.recentMs.length >= recentMax) histogramOf(entry);
     }
     this.total += other.total;
     this.absentMax += other.absentMax;
-    this.#bound();
+    if (this.#entries.size > 2 * this.#entriesMax) this.#shrink();
   }
 
   /** The values, most requests first. */
   entries(): TopEntry[] {
     return [...this.#entries]
-      .map(([value, { tally, errors, slack }]) => ({ value, ...tally, errors, missedMax: this.absentMax + slack }))
+      .map(([value, entry]) => {
+        const { count, durationSumMs, durationMaxMs, sizeSum, errors, slack } = entry;
+        return { value, count, durationSumMs, durationMaxMs, sizeSum, histogram: histogramOf(entry), errors, missedMax: this.absentMax + slack };
+      })
       .sort((a, b) => b.count - a.count || (a.value < b.value ? -1 : 1));
   }
 
@@ -93,8 +117,8 @@ export class TopSummary {
     let bytes = 100;
     const packed: string[] = [];
     for (const [value, entry] of ranked) {
-      const { tally, errors, slack } = entry;
-      const fields: PackedEntry = [value, this.absentMax + slack, errors, tally.count, tally.durationSumMs, tally.durationMaxMs, tally.sizeSum, tally.histogram.pack()];
+      const { count, durationSumMs, durationMaxMs, sizeSum, errors, slack } = entry;
+      const fields: PackedEntry = [value, this.absentMax + slack, errors, count, durationSumMs, durationMaxMs, sizeSum, histogramOf(entry).pack()];
       const text = JSON.stringify(fields);
       bytes += Buffer.byteLength(text) + 1;
       if (packed.length >= this.#entriesMax || bytes > packedBytesMax) {
@@ -115,23 +139,14 @@ export class TopSummary {
     summary.total = total;
     summary.absentMax = absentMax;
     for (const [value, missedMax, errors, count, durationSumMs, durationMaxMs, sizeSum, histogram] of entries) {
-      summary.#entries.set(value, { tally: { count, durationSumMs, durationMaxMs, sizeSum, histogram: Histogram.unpack(histogram) }, errors, slack: missedMax - absentMax });
+      summary.#entries.set(value, { count, durationSumMs, durationMaxMs, sizeSum, histogram: Histogram.unpack(histogram), recentMs: [], errors, slack: missedMax - absentMax });
     }
     return summary;
   }
 
-  #entryOf(value: string): Entry {
-    let entry = this.#entries.get(value);
-    if (entry === undefined) {
-      entry = { tally: emptyTally(), errors: 0, slack: 0 };
-      this.#entries.set(ownText(value), entry);
-    }
-    return entry;
-  }
-
   /** How many requests an entry's value has, at most. */
-  #upTo({ tally, slack }: Entry): number {
-    return tally.count + this.absentMax + slack;
+  #upTo({ count, slack }: Entry): number {
+    return count + this.absentMax + slack;
   }
 
   /** The entries, those with the greatest bounds first. */
@@ -139,9 +154,8 @@ export class TopSummary {
     return [...this.#entries].sort(([, a], [, b]) => this.#upTo(b) - this.#upTo(a));
   }
 
-  /** Drops the smaller entries when there are too many. */
-  #bound(): void {
-    if (this.#entries.size <= 2 * this.#entriesMax) return;
+  /** Drops the smaller entries. */
+  #shrink(): void {
     const [greatest, ...others] = this.#ranked().slice(this.#entriesMax);
     const raisedBy = this.#upTo(greatest![1]) - this.absentMax;
     for (const [value] of [greatest!, ...others]) this.#entries.delete(value);
@@ -157,6 +171,18 @@ export function isCut(value: string): boolean {
 
 function cut(value: string): string {
   return `${value.slice(0, valueLengthMax - 1).toWellFormed()}…`;
+}
+
+function emptyEntry(): Entry {
+  return { count: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, errors: 0, recentMs: [], histogram: undefined, slack: 0 };
+}
+
+/** The histogram of an entry, with all its durations. */
+function histogramOf(entry: Entry): Histogram {
+  entry.histogram ??= new Histogram();
+  for (const durationMs of entry.recentMs) entry.histogram.add(durationMs);
+  entry.recentMs = [];
+  return entry.histogram;
 }
 
 /** The same text by itself: a slice of a longer one would keep all of that in memory. */
