@@ -7,10 +7,11 @@ import { backoffMs, pause, retryAfterMsMax } from './retry.js';
 import { createRollupLadder } from './rollup-ladder.js';
 import { seriesKey } from './rollup.js';
 import type { Batch, LedgerSnapshot, Store } from './store/store.js';
+import { createTopLadder } from './top-ladder.js';
 import { createUniqueTimes, type UsedTimes } from './unique-time.js';
 
 /**
- * Takes requests, makes their times unique, adds them to the rollups and writes both in batches, in order, each until the
+ * Takes requests, makes their times unique, adds them to the rollups and top lists and writes all in batches, in order, each until the
  * store has taken it. `record` never waits and never throws.
  */
 export interface Recorder {
@@ -85,6 +86,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const { store, log, flushMs = 100, batchRequestsMax = 5000, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = memoryBytesMaxDefault, drainMsMax = 8000, now = Date.now } = options;
   const writer = randomUUID();
   let ladder = createRollupLadder();
+  const topLadder = createTopLadder();
   const uniqueTimes = createUniqueTimes();
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
@@ -107,6 +109,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       const bounded = bound(event);
       const request = { ...bounded, ...uniqueTimes.take(seriesKey(bounded), bounded) };
       ladder.add(request);
+      topLadder.add(request);
       gathered.push(request);
       gatheredBytes += heldBytes(request);
       counts.recorded += 1;
@@ -124,13 +127,13 @@ export function createRecorder(options: RecorderOptions): Recorder {
     usedTimes: () => uniqueTimes.usedFrom(now() - usedMs),
 
     async flush() {
-      seal();
+      seal({ allTops: true });
       await write();
     },
 
     async close() {
       clearInterval(timer);
-      seal();
+      seal({ allTops: true });
       // A store that does not answer must not keep the process: the write in flight may outlast the limit.
       const giveUp = new AbortController();
       await Promise.race([write(), pause(drainMsMax, giveUp.signal)]);
@@ -178,14 +181,15 @@ export function createRecorder(options: RecorderOptions): Recorder {
     void write();
   }
 
-  /** Makes a batch of what has gathered: the requests with exactly the rollup rows that they changed. */
-  function seal(): void {
+  /** Makes a batch of what has gathered: the requests with exactly the rollup rows that they changed, and the top lists that are due. */
+  function seal({ allTops = false } = {}): void {
     const ledger = options.ledger?.({ ...counts, stored: counts.recorded - counts.deadLettered });
-    if (gathered.length === 0 && ledger === undefined) return;
+    const tops = topLadder.drain(now(), { all: allTops });
+    if (gathered.length === 0 && ledger === undefined && tops.length === 0) return;
     sequence += 1;
     const rollups = ladder.drain(now());
-    const bytes = gatheredBytes + rollups.length * rollupRowBytes;
-    queue.push({ batch: { recorder: options.name, writer, sequence, requests: gathered, rollups, ledger }, bytes });
+    const bytes = gatheredBytes + rollups.length * rollupRowBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
+    queue.push({ batch: { recorder: options.name, writer, sequence, requests: gathered, rollups, tops, ledger }, bytes });
     queuedBytes += bytes;
     gathered = [];
     gatheredBytes = 0;
@@ -231,7 +235,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
   /**
    * After a refused batch: rollup rows are cumulative, so those of later batches hold its requests too. What waits is counted
-   * again, into rows of its own that add up with those that are stored.
+   * again, into rows of its own that add up with those that are stored. The top lists go on: see `Batch.tops`.
    */
   function countAnew(): void {
     ladder = createRollupLadder();

@@ -231,6 +231,49 @@ test('a chart by itself is SVG with a policy for its own style sheet.', async (t
   }
 });
 
+test('/api/top/… ranks paths, referrers, user agents, browsers and clients, with a filter too.', async (t) => {
+  const firefox = 'Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0';
+  const { json, get } = await start(t, { requests: [
+    { status: 200, durationMs: 10, size: 100, uri: '/a?x=1', userAgent: firefox, clientIp: '192.0.2.7', referrer: 'https://r.example/?q=1' },
+    { status: 502, durationMs: 30, size: 1, uri: '/a', userAgent: firefox, clientIp: '192.0.2.7', method: 'POST' },
+    { status: 200, durationMs: 10, size: 5, uri: '/b', userAgent: 'curl/8.5.0', clientIp: '192.0.2.8', host: 'other.example' },
+    { status: 200, durationMs: 1, size: 5, uri: '/inside', source: 'shop' },
+  ] });
+  const list = async (path: string): Promise<unknown> => (await json(`/api/top/${path}`) as { value: string; count: number; share: number }[]).map(({ value, count, share }) => [value, count, share]);
+  t.deepEqual(await json('/api/top/path'), [
+    { value: '/a', count: 2, share: 0.666667, errors: 1, bytes: 101, duration_ms: { mean: 20, p95: 30 }, count_max: 2 },
+    { value: '/b', count: 1, share: 0.333333, errors: 0, bytes: 5, duration_ms: { mean: 10, p95: 9.97525 }, count_max: 1 },
+  ]);
+  t.deepEqual(await list('referrer'), [['https://r.example/', 1, 1]]);
+  t.deepEqual(await list('user_agent'), [[firefox, 2, 0.666667], ['curl/8.5.0', 1, 0.333333]]);
+  t.deepEqual(await list('client'), [['192.0.2.7', 2, 0.666667], ['192.0.2.8', 1, 0.333333]]);
+  t.deepEqual(await list('browser'), [['Firefox', 2, 0.666667]]);
+  t.deepEqual(await list('system'), [['Linux', 2, 0.666667]]);
+  t.deepEqual(await list('bot'), [['curl', 1, 0.333333]]);
+  t.deepEqual(await list('path?source=shop'), [['/inside', 1, 1]]);
+  t.deepEqual(await list('path?host=other.example'), [['/b', 1, 1]]);
+  t.deepEqual(await list('path?status=5xx&method=POST'), [['/a', 1, 1]]);
+  t.deepEqual(await list('client?path=/a'), [['192.0.2.7', 2, 1]]);
+  t.deepEqual(await list('path?host=none.example'), []);
+  t.is((await json('/api/top/path?limit=1') as unknown[]).length, 1);
+  t.regex((await get('/api/top/path.csv')).text, /^value,count,share,errors,bytes,duration_ms\.mean,duration_ms\.p95,count_max\r\n\/a,2,0\.666667,1,101,20,30,2\r\n\/b,1,/);
+  t.is((await get('/api/top/path')).headers.get('x-complete'), 'true');
+  const { status, text } = await get('/api/top/colour');
+  t.is(status, 404);
+  t.regex(text, /no list by \\"colour\\"; there are lists by path, referrer, user_agent, client, host, method, browser, system, bot/);
+  t.is((await get('/api/top/path?from=yesterday')).status, 400);
+});
+
+test('/api/summary counts the clients of each source, by host too.', async (t) => {
+  const requests = Array.from({ length: 500 }, (_, at) => ({ clientIp: `10.0.${at % 250}.1`, host: at % 250 < 10 ? 'small.example' : 'large.example' }));
+  const { json } = await start(t, { requests });
+  const clients = async (search: string): Promise<number | null | undefined> => (await json(`/api/summary?${search}`) as { sources: Record<string, { clients: number | null }> }).sources['caddy']?.clients;
+  const about = await clients('');
+  t.true(about! >= 240 && about! <= 260, String(about));
+  t.is(await clients('host=small.example&source=caddy'), 10);
+  t.is(await clients('status=200'), null, 'their sketches do not know');
+});
+
 test('/api/top/host and /api/top/method rank what the edge saw, as JSON and CSV.', async (t) => {
   const { get, json } = await start(t, { requests: traffic });
   t.like(await json('/api/top/host'), [{ value: 'shop.example', count: 3, share: 0.75, errors: 1, bytes: 111 }, { value: 'other.example', count: 1 }]);

@@ -41,6 +41,6 @@ function withDeadLetters(store: Store, deadLetters: DeadLetters): Store {
  * hold none, or `undefined` for a line that is of no such file.
  */
 export function readDeadLetter(line: string): RequestEvent | 'other' | undefined {
-  if (/^(?:# \d{4}-\d\d-\d\dT|request_rollup,|collector_ledger,)/.test(line)) return 'other';
+  if (/^(?:# \d{4}-\d\d-\d\dT|request_(?:rollup|top),|collector_ledger,)/.test(line)) return 'other';
   return parseRequestLine(line);
 }

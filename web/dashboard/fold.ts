@@ -144,7 +144,8 @@ function figuresOf({ tally, statuses }: Sum): Figures {
   };
 }
 
-function latencyOf({ histogram, durationSumMs, durationMaxMs }: Tally): Latency {
+/** The latency figures of a tally. */
+export function latencyOf({ histogram, durationSumMs, durationMaxMs }: Omit<Tally, 'count' | 'sizeSum'>): Latency {
   if (histogram.total === 0) return { mean: null, p50: null, p95: null, p99: null, max: null };
   // The middle of the highest bucket can lie above the greatest value that was seen.
   const percentile = (quantile: number): number => Math.min(histogram.quantile(quantile) ?? 0, durationMaxMs);

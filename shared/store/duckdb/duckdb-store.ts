@@ -4,7 +4,7 @@ import { messageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import type { Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
-import { readLedgers, readRequests, readRollups } from './queries.js';
+import { readLedgers, readRequests, readRollups, readTops } from './queries.js';
 import { deleteSteps, type Retention } from './retention.js';
 
 /** Which file, and how much it may take. */
@@ -150,6 +150,7 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     },
     spool: undefined,
     readRollups: (query) => read((connection) => readRollups(connection, query)),
+    readTops: (query) => read((connection) => readTops(connection, query)),
     readRequests: (query) => read((connection) => readRequests(connection, query)),
     readLedgers: (query) => read((connection) => readLedgers(connection, query)),
     async ping() {

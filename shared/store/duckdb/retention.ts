@@ -1,5 +1,6 @@
 import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
 import { fineLevelKeptMs, levels, type Level } from '../../rollup.js';
+import { topKeptMs, topLevels } from '../../top-row.js';
 
 /** How long rows are kept, in milliseconds. */
 export interface Retention {
@@ -31,6 +32,11 @@ export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number,
       connection,
       'DELETE FROM request_rollup WHERE rowid IN (SELECT rowid FROM request_rollup WHERE level = $1 AND window_ms < $2 LIMIT $3)',
       [level, BigInt(Math.floor(nowMs - rollupRetentionMs(level, rollupsMs))), BigInt(rowsMax)], [INTEGER, BIGINT, BIGINT],
+    )),
+    ...topLevels.map((level): DeleteStep => async (connection) => await deletedRows(
+      connection,
+      'DELETE FROM request_top WHERE rowid IN (SELECT rowid FROM request_top WHERE level = $1 AND window_ms < $2 LIMIT $3)',
+      [level, BigInt(Math.floor(nowMs - Math.min(topKeptMs[level] ?? rollupsMs, rollupsMs))), BigInt(rowsMax)], [INTEGER, BIGINT, BIGINT],
     )),
     async (connection) => await deletedRows(connection, 'DELETE FROM collector_ledger WHERE time_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
     async (connection) => await deletedRows(connection, 'DELETE FROM applied_batch WHERE applied_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),

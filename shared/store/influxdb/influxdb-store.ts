@@ -14,7 +14,7 @@ import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress } from './payload.js';
 import { postLines } from './post.js';
-import { readLedgers, readNothing, readRequests, readRollups, type ReadCells } from './queries.js';
+import { readLedgers, readNothing, readRequests, readRollups, readTops, type ReadCells } from './queries.js';
 import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
 
 /** Which InfluxDB 2.x, and as whom. */
@@ -39,7 +39,7 @@ export interface InfluxdbOptions {
  *
  * With `spoolName`, `write` puts a batch into the spool of that name, from which it is delivered however long that takes.
  * Without, it is written at once, or `write` throws. A batch goes in several requests of at most 5,000 lines, requests first,
- * then rollup rows, then the ledger: one that failed may be there in part until it is written again.
+ * then rollup rows and top lists, then the ledger: one that failed may be there in part until it is written again.
  *
  * Throws a `UsageError` for a `url` or `token` that cannot be one, and a `StoreError` ('stop') when the spool cannot be used.
  */
@@ -141,6 +141,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
         if (query.filter.path !== undefined) throw new StoreError('drop', 'Cannot read rollup rows by path: only raw requests know it. Leave filter.path out.');
         return readRollups(read, bucket, query);
       }),
+    readTops: (query) => use('read top lists', () => readTops(read, bucket, query)),
     readRequests: (query) => use('read requests', () => readRequests(read, bucket, query)),
     readLedgers: (query) => use('read the ledgers', () => readLedgers(read, bucket, query)),
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(read, bucket)),

@@ -120,7 +120,7 @@ if (process.env['INFLUXDB_URL'] === undefined) {
 
 async function writeTo({ url, org, token }: Influxd, bucket: string, requests: readonly RequestEvent[]): Promise<void> {
   const store = await openInfluxdbStore({ url, org, bucket, token, ...spoolOfTest() }, { log: quietLog });
-  await store.write({ recorder: 'test', writer: 'test', sequence: 1, requests, rollups: [], ledger: undefined });
+  await store.write({ recorder: 'test', writer: 'test', sequence: 1, requests, rollups: [], tops: [], ledger: undefined });
   await store.close();
 }
 
