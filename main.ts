@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { messageOf, StoreError, UsageError } from './shared/errors.js';
 import { createLog } from './shared/log.js';
 import { readSettings, refuseUnknown, withEnvFiles, type Environment, type SettingTable, type SettingValues } from './shared/settings.js';
-import { openStore } from './shared/store/open.js';
-import { storeSettings, storeSettingsFrom } from './shared/store/settings.js';
+import { openStore, setUpStore } from './shared/store/open.js';
+import { setupOptionsFrom, setupSettings, storeSettings, storeSettingsFrom } from './shared/store/settings.js';
 import type { Store } from './shared/store/store.js';
 import { collectorConfigFrom, collectorSettings, type CollectorConfig } from './collector/config.js';
 import { importSettings } from './collector/import/settings.js';
@@ -104,6 +104,12 @@ const commands: Readonly<Record<string, Command>> = {
       json: { type: 'boolean', help: 'Prints JSON.' },
     },
     run: checkCaddy,
+  },
+  setup: {
+    does: 'Makes the bucket in InfluxDB, and a token each for the collector and the web app; sets a fresh InfluxDB up first. What is there already stays.',
+    settings: setupSettings,
+    options: { tokens: { type: 'string', value: 'FOLDER', help: 'Writes the tokens to FOLDER/collector/token and FOLDER/web/token, which only this user can read, instead of printing them.' } },
+    run: setUp,
   },
 };
 
@@ -365,6 +371,14 @@ async function checkCaddy(environment: Environment, { args: [source, ...more], o
   return exitStatus;
 }
 
+async function setUp(environment: Environment, { options: { tokens } }: Given): Promise<number> {
+  const options = setupOptionsFrom(readSettings(setupSettings, environment));
+  if (tokens === '') throw new UsageError('--tokens is empty: give it a folder.');
+  const report = await setUpStore({ ...options, tokensDir: typeof tokens === 'string' ? tokens : undefined, log: createLog('setup') });
+  process.stdout.write(`${report.join('\n')}\n`);
+  return 0;
+}
+
 /** Starts the web app with its recorder. */
 async function startWebOver(
   values: SettingValues<typeof webSettings & typeof storeSettings>, store: Store, hint: readonly string[], started: Started,
@@ -400,7 +414,7 @@ async function startCollectorOver(
 
 /** Each recorder has a store, and a spool, of its own: the ledger of the collector is not to count the web app's requests. */
 async function openStoreOf(values: SettingValues<typeof storeSettings>, spoolName: 'collector' | 'web', started: Started): Promise<Store> {
-  const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), spoolName });
+  const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), spoolName, keepsHouse: spoolName === 'web' });
   started('last', () => store.close());
   return store;
 }

@@ -50,7 +50,7 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
   const router = new Router()
     .get('/health', (ctx) => { ctx.body = { status: 'ok' }; })
     .get('/ready', async (ctx) => {
-      const problem = parts.recorder.problem ?? parts.store.spool?.problem ?? await parts.store.ping().then(() => undefined, messageOf);
+      const problem = parts.recorder.problem ?? parts.store.spool?.problem ?? await parts.store.pingToWrite().then(() => undefined, messageOf);
       ctx.status = problem === undefined ? 200 : 503;
       ctx.body = problem === undefined ? { status: 'ok' } : { status: 'store-unavailable', message: problem };
     })

@@ -55,6 +55,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
     t.deepEqual(await store.readLedgers({ sinceMs: 0 }), [ledger]);
     await store.ping();
+    await store.pingToWrite();
   });
 
   declare('two recorders may give requests of one series the same time, and both are kept.', async (t, { store }) => {
@@ -374,6 +375,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       ['readTops', () => store.readTops({ ...aroundHour, level: 60, kinds: ['path'], filter: {} })],
       ['readLedgers', () => store.readLedgers({ sinceMs: 0 })],
       ['ping', () => store.ping()],
+      ['pingToWrite', () => store.pingToWrite()],
     ];
     for (const [use, run] of uses) {
       const error = await t.throwsAsync(run(), { instanceOf: StoreError, message: /closed/ }, use);

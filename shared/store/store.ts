@@ -110,5 +110,7 @@ export interface Store {
   readLedgers(query: { sinceMs: number }): Promise<LedgerSnapshot[]>;
   /** Resolves when the store can be read. */
   ping(): Promise<void>;
+  /** Resolves when the store takes what is written; nothing is. A token that may only write is enough. */
+  pingToWrite(): Promise<void>;
   close(): Promise<void>;
 }
