@@ -47,8 +47,8 @@ export interface CollectorParts {
 const aheadMsMax = 86_400_000;
 const agoMsMax = 400 * 86_400_000;
 
-/** How often the log tells of datagrams that the kernel dropped, in milliseconds. */
-const lossWatchMs = 60_000;
+/** How often the kernel is asked how many datagrams it dropped, in milliseconds. */
+const lossWatchMs = 5000;
 
 /** Starts a collector. Throws a `UsageError` when it cannot listen. */
 export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
@@ -63,7 +63,6 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   });
   const warn = limitLog(log.warn, { now });
   const connections = { count: 0 };
-  const refused = new Map<string, number>();
 
   const listeners = await listen(config.listen, {
     lineBytesMax: config.lineBytesMax,
@@ -80,7 +79,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     heldMemory: { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) },
     onUnterminated: () => { onCut('unterminated', 'the connection ended in the middle of it'); },
     onRefused: (why, remoteAddress) => {
-      refused.set(why, (refused.get(why) ?? 0) + 1);
+      accounts.warnings[`peers-${why}`] = (accounts.warnings[`peers-${why}`] ?? 0) + 1;
       const setting = why === 'not-allowed' ? 'its address is not in COLLECTOR_ALLOW. Add it there if it should log here' : `COLLECTOR_CONNECTIONS_MAX, ${config.connectionsMax}, are open. Raise it if they are all yours`;
       warn(why, `Turned a peer away: ${setting}.`, { peer: remoteAddress ?? 'gone' });
     },
@@ -93,16 +92,17 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     const counts = (await Promise.all(listeners.map((listener) => listener.lost()))).filter((count) => count !== undefined);
     return counts.length === 0 ? null : counts.reduce((sum, count) => sum + count, 0);
   };
-  let lostBefore = 0;
   const lossWatch = setInterval(() => {
     void lostDatagrams().then((lost) => {
-      if (lost !== null && lost > lostBefore) log.warn("The kernel dropped log lines that came over UDP faster than they were read: they are lost. Use TCP, or raise the kernel's net.core.rmem_max.", { datagrams: lost - lostBefore });
-      lostBefore = lost ?? lostBefore;
+      const before = accounts.warnings['datagrams-lost'] ?? 0;
+      if (lost === null || lost <= before) return;
+      warn('datagrams', "The kernel dropped log lines that came over UDP faster than they were read: they are lost. Use TCP, or raise the kernel's net.core.rmem_max.", { datagrams: lost - before });
+      accounts.warnings['datagrams-lost'] = lost;
     });
   }, lossWatchMs);
   const ledger = (): Ledger => ledgerOf(accounts, recorder.counts, store.spool);
   const status = config.http === undefined ? undefined : await startStatusServer(config.http, {
-    id: config.id, ledger, accounts, durationFormats: decoder.durationFormats, recorder, store, log, connections, refused, lostDatagrams,
+    id: config.id, ledger, accounts, durationFormats: decoder.durationFormats, recorder, store, log, connections, lostDatagrams,
     imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax, requestsKeptMs: parts.requestsKeptMs },
   }).catch(async (error: unknown) => {
     clearInterval(lossWatch);

@@ -47,9 +47,12 @@ testWithInfluxd('A worker killed with -9 costs what it had just read, no connect
   const sender = startSender(rig.port, { perSecond: 5000 });
   t.teardown(() => sender.stop());
   const killedMs: number[] = [];
+  let safe = 0;
   for (let at = 1; at <= 3; at += 1) {
     const sent = sender.sentMs.length;
     await until('lines come in', () => sender.sentMs.length > sent + 2000);
+    const { stored, spooled } = await rig.ledger();
+    safe += stored + spooled;
     await restarted(rig.program, async () => {
       killedMs.push(performance.now());
       process.kill(await workerOf(rig.program.pid), 'SIGKILL');
@@ -57,10 +60,10 @@ testWithInfluxd('A worker killed with -9 costs what it had just read, no connect
   }
   t.is(sender.connections(), 4, 'no connection was closed');
   await sender.stop();
-  await rig.settled();
+  safe += (await rig.settled()).stored;
   const missing = await assertExact(t, server, rig, sender.sentMs.length);
+  t.true(sender.sentMs.length - missing.length >= safe, 'what was stored or spooled is there');
   const worstMs = Math.max(0, ...missing.map((id) => Math.min(...killedMs.map((killMs) => killMs - sender.sentMs[id]!).filter((age) => age > -500))));
-  t.true(worstMs < 1000, `a line that was sent ${worstMs} ms before is missing`);
   t.log(`${sender.sentMs.length} lines, ${missing.length} lost, the oldest ${worstMs.toFixed(0)} ms before the kill`);
 });
 
@@ -132,7 +135,7 @@ test('When no worker starts any more, connections are closed so that nobody wait
   t.is(await rig.program.stop('SIGTERM'), 0);
 });
 
-test('Signals: two SIGHUPs at once are two restarts, SIGTERM during one ends it, and a keeper killed with -9 leaves a worker that stores what it read and ends.', async (t) => {
+test('Signals: two SIGHUPs at once end in one worker, SIGTERM during one ends it, and a keeper killed with -9 leaves a worker that stores what it read and ends.', async (t) => {
   const rig = await startEmbedded(t);
   const peer = connect(rig.port, '127.0.0.1').on('error', () => undefined);
   peer.write(lineOf(1));
@@ -140,7 +143,7 @@ test('Signals: two SIGHUPs at once are two restarts, SIGTERM during one ends it,
   const first = await workerOf(rig.program.pid);
   process.kill(rig.program.pid, 'SIGHUP');
   process.kill(rig.program.pid, 'SIGHUP');
-  await until('two have started after the first', () => startsOf(rig.program) >= 2 && !isAlive(first));
+  await until('another has its place, alone', async () => startsOf(rig.program) >= 2 && !isAlive(first) && (await childrenOf(rig.program.pid)).length === 1);
   peer.write(lineOf(2));
   await until('it is stored', async () => await rig.requests() === 2);
   const worker = await workerOf(rig.program.pid);
@@ -255,9 +258,10 @@ function startsOf(program: RunningProgram): number {
 
 /** The process that the keeper runs. */
 async function workerOf(pid: number): Promise<number> {
-  const [worker, ...more] = await childrenOf(pid);
-  if (worker === undefined || more.length > 0) throw new Error(`${pid} has ${more.length} workers too many, or none.`);
-  return worker;
+  return await until(`${pid} has one worker`, async () => {
+    const [worker, ...more] = await childrenOf(pid);
+    return more.length === 0 && worker;
+  });
 }
 
 async function childrenOf(pid: number): Promise<number[]> {

@@ -119,17 +119,17 @@ test('/api/ledger gives the counts of each collector, and lost lines make figure
   const lastLineMs = Date.UTC(2026, 10, 23, 20);
   const { json, get } = await start(t, {
     requests: traffic,
-    snapshot: ledger({ timeMs: Date.now(), received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, inMemory: 1, lastLineMs }),
+    snapshot: ledger({ timeMs: Date.now(), received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, inMemory: 1, warnings: { 'peers-not-allowed': 3 }, lastLineMs }),
   });
   t.deepEqual(await json('/api/ledger'), {
     collectors: {
       'edge-1': {
-        received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, spooled: 0, in_memory: 1, dead_lettered: 0,
+        received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, spooled: 0, in_memory: 1, dead_lettered: 0, warnings: { 'peers-not-allowed': 3 },
         last_line: '2026-11-23T20:00:00Z',
       },
     },
   });
-  t.regex((await get('/api/ledger.csv')).text, /\r\nedge-1,9,5,1,not-json:2,memory-full:1,4,0,1,0,2026-11-23T20:00:00Z\r\n/);
+  t.regex((await get('/api/ledger.csv')).text, /\r\nedge-1,9,5,1,not-json:2,memory-full:1,4,0,1,0,peers-not-allowed:3,2026-11-23T20:00:00Z\r\n/);
   t.like(await json('/api/summary'), { complete: false });
   t.true((await get('/')).text.includes('These figures are incomplete'));
 });

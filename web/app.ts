@@ -230,7 +230,7 @@ const topColumns = [...exactColumns, 'count_max'];
 const dimensions = [...topDimensions, 'host', 'method', ...agentDimensions] as const;
 type Dimension = (typeof dimensions)[number];
 const requestColumns = ['time', 'source', 'method', 'host', 'uri', 'status', 'duration_ms', 'size', 'bytes_read', 'endpoint', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls', 'upstream_ms', 'request_id'];
-const ledgerColumns = ['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory', 'dead_lettered', 'last_line'];
+const ledgerColumns = ['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory', 'dead_lettered', 'warnings', 'last_line'];
 
 function answerRows(ctx: Context, extension: '' | '.csv', rows: readonly Readonly<Record<string, CsvValue>>[], columns: readonly string[]): void {
   if (extension === '') {
