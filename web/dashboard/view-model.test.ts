@@ -146,7 +146,7 @@ test('lists link to the page of a value, and are there for what is known', async
     { text: `/${'b'.repeat(59)}…`, href: undefined, count: '50', errors: '50' },
   ]);
   t.is(page.tops[0]?.csvHref, '/api/top/path.csv');
-  t.like(page.sources[0]?.figures.find(({ name }) => name === 'Clients'), { value: '1', note: 'different addresses' });
+  t.like(page.sources[0]?.figures.find(({ name }) => name === 'Clients'), { value: '1', note: 'addresses' });
   t.is(view(requests, { tops: { ...tops, ofNewest: 5000 } }).topsOfNewest, '5,000');
 });
 

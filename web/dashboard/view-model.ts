@@ -205,7 +205,7 @@ function sourceView(source: string, { sources, range, previous: before }: Traffi
     figures: [
       { name: 'Requests', value: count(requests), change: sumChange(requests, previous?.requests) },
       { name: 'Rate', value: rate(requests, soFar) },
-      ...(clients === null ? [] : [{ name: 'Clients', value: count(clients), note: ofNewest === undefined ? 'different addresses' : `in the newest ${count(ofNewest)}` }]),
+      ...(clients === null ? [] : [{ name: 'Clients', value: count(clients), note: ofNewest === undefined ? 'addresses' : `in the newest ${count(ofNewest)}` }]),
       share('5xx', errors, previous?.errors, requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter),
       share('4xx', clientErrors, previous?.clientErrors, false),
       latency('Mean', latencyMs.mean, previous?.latencyMs.mean, latencyMs.max === null ? 'no latency' : `max${nbsp}${duration(latencyMs.max)}`),
@@ -265,6 +265,8 @@ function statusesView({ requests, statuses }: Figures, link: Link, source: strin
 
 /** Rows of a list on the page; its CSV has more. */
 const topRowsMax = 10;
+/** A count of which a larger share may be missing is marked. */
+const missedShareMax = 0.01;
 
 const lists: readonly { readonly name: ListedDimension | 'host' | 'method'; readonly title: string; readonly filter?: Parameter }[] = [
   { name: 'path', title: 'Paths', filter: 'path' },
@@ -295,11 +297,11 @@ function topView({ name, title, href, csvHref, list: { total, values } }: { name
     title,
     csvHref,
     more: Math.max(0, values.size - topRowsMax),
-    rows: [...values].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs }]) => ({
+    rows: [...values].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs, missedMax }]) => ({
       text: printable(value, 60) || 'none',
       full: value.length > 60 ? printable(value, 250) : undefined,
       href: href(value),
-      count: count(requests),
+      count: missedMax > requests * missedShareMax ? `≥${nbsp}${count(requests)}` : count(requests),
       share: percent(requests / total),
       /** Of 100. */
       bar: Math.max(0.5, Math.round((requests / total) * 1000) / 10),
