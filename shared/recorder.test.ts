@@ -10,6 +10,8 @@ import type { RequestEvent } from './request-event.js';
 import { levels } from './rollup.js';
 import { openStore } from './store/open.js';
 import type { Batch, Store } from './store/store.js';
+import { topLevels, type TopLevel } from './top-row.js';
+import { TopSummary } from './top.js';
 
 const startMs = Date.UTC(2026, 10, 23, 20);
 const range = { fromMs: startMs - 86_400_000, toMs: startMs + 2 * 86_400_000 };
@@ -31,6 +33,22 @@ test('a request is written by itself within moments, without a flush', async (t)
   recorder.record(event({}));
   await until('it is in the store', async () => (await store.readRequests({ ...range, filter: {}, limit: 1 })).length === 1);
   t.is(recorder.counts.stored, 1);
+});
+
+test('the top lists follow by themselves within seconds, and all of them when it closes', async (t) => {
+  const { store, recorder } = await start(t);
+  const counted = async (level: TopLevel): Promise<number> => {
+    const rows = await store.readTops({ fromMs: 0, toMs: Date.now() + 86_400_000, level, kinds: ['path'], filter: {} });
+    return rows.reduce((sum, { packed }) => sum + TopSummary.unpack(packed).total, 0);
+  };
+  const timeMs = Date.now();
+  recorder.record(event({ timeMs }));
+  await until('the first is in the lists', async () => await counted(60) === 1);
+  recorder.record(event({ timeMs }));
+  await until('the second is in the lists', async () => await counted(60) === 2);
+  recorder.record(event({ timeMs }));
+  t.is(await recorder.close(), 0);
+  for (const level of topLevels) t.is(await counted(level), 3, `${level} s`);
 });
 
 test('a store that fails gets the same batches again, in order, until it takes them', async (t) => {
@@ -122,6 +140,7 @@ async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}
     spool: real.spool,
     write: (batch) => real.write(batch),
     readRollups: (query) => real.readRollups(query),
+    readTops: (query) => real.readTops(query),
     readRequests: (query) => real.readRequests(query),
     readLedgers: (query) => real.readLedgers(query),
     ping: () => real.ping(),

@@ -7,10 +7,11 @@ import { backoffMs, pause, retryAfterMsMax } from './retry.js';
 import { createRollupLadder } from './rollup-ladder.js';
 import { seriesKey } from './rollup.js';
 import type { Batch, LedgerSnapshot, Store } from './store/store.js';
-import { createUniqueTimes } from './unique-time.js';
+import { createTopLadder } from './top-ladder.js';
+import { createUniqueTimes, type UsedTimes } from './unique-time.js';
 
 /**
- * Takes requests, makes their times unique, adds them to the rollups and writes both in batches, in order, each until the
+ * Takes requests, makes their times unique, adds them to the rollups and top lists and writes all in batches, in order, each until the
  * store has taken it. `record` never waits and never throws.
  */
 export interface Recorder {
@@ -18,6 +19,8 @@ export interface Recorder {
   record(event: RequestEvent): boolean;
   /** Keeps the times of requests that are stored already from being given to others of their series. */
   occupy(stored: readonly RequestEvent[]): void;
+  /** The times of the last requests, for the recorder that goes on after this one: see `RecorderOptions`. */
+  usedTimes(): UsedTimes;
   /** Writes what has been recorded; resolves when the store has taken, or refused for good, all of it. */
   flush(): Promise<void>;
   /** Flushes for at most `drainMsMax`, then stops; resolves to how many requests the store had not taken by then, and logs it. */
@@ -47,6 +50,8 @@ export interface RecorderOptions {
   readonly name: string;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
+  /** Times that a recorder of the same name has given away just before; what comes next may have the same. */
+  readonly usedTimes?: UsedTimes | undefined;
   /** How long a request waits for others, in milliseconds: 100. */
   readonly flushMs?: number;
   /** Requests in one batch: 5,000, what InfluxDB takes best. */
@@ -68,6 +73,9 @@ export interface RecorderOptions {
 /** What a recorder holds in memory unless it is told otherwise, in bytes. */
 export const memoryBytesMaxDefault = 128 * 2 ** 20;
 
+/** Requests that one recorder has taken and the next one has not are no further apart, in milliseconds. */
+const usedMs = 10_000;
+
 /** The longest request target that is kept, in UTF-16 code units. */
 export const uriLengthMax = 8192;
 /** The longest other free text. */
@@ -78,7 +86,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const { store, log, flushMs = 100, batchRequestsMax = 5000, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = memoryBytesMaxDefault, drainMsMax = 8000, now = Date.now } = options;
   const writer = randomUUID();
   let ladder = createRollupLadder();
+  const topLadder = createTopLadder();
   const uniqueTimes = createUniqueTimes();
+  for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
 
   let gathered: RequestEvent[] = [];
@@ -99,6 +109,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       const bounded = bound(event);
       const request = { ...bounded, ...uniqueTimes.take(seriesKey(bounded), bounded) };
       ladder.add(request);
+      topLadder.add(request);
       gathered.push(request);
       gatheredBytes += heldBytes(request);
       counts.recorded += 1;
@@ -113,14 +124,16 @@ export function createRecorder(options: RecorderOptions): Recorder {
       for (const request of stored) uniqueTimes.occupy(seriesKey(request), request);
     },
 
+    usedTimes: () => uniqueTimes.usedFrom(now() - usedMs),
+
     async flush() {
-      seal();
+      seal({ allTops: true });
       await write();
     },
 
     async close() {
       clearInterval(timer);
-      seal();
+      seal({ allTops: true });
       // A store that does not answer must not keep the process: the write in flight may outlast the limit.
       const giveUp = new AbortController();
       await Promise.race([write(), pause(drainMsMax, giveUp.signal)]);
@@ -168,14 +181,15 @@ export function createRecorder(options: RecorderOptions): Recorder {
     void write();
   }
 
-  /** Makes a batch of what has gathered: the requests with exactly the rollup rows that they changed. */
-  function seal(): void {
+  /** Makes a batch of what has gathered: the requests with exactly the rollup rows that they changed, and the top lists that are due. */
+  function seal({ allTops = false } = {}): void {
     const ledger = options.ledger?.({ ...counts, stored: counts.recorded - counts.deadLettered });
-    if (gathered.length === 0 && ledger === undefined) return;
+    const tops = topLadder.drain(now(), { all: allTops });
+    if (gathered.length === 0 && ledger === undefined && tops.length === 0) return;
     sequence += 1;
     const rollups = ladder.drain(now());
-    const bytes = gatheredBytes + rollups.length * rollupRowBytes;
-    queue.push({ batch: { recorder: options.name, writer, sequence, requests: gathered, rollups, ledger }, bytes });
+    const bytes = gatheredBytes + rollups.length * rollupRowBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
+    queue.push({ batch: { recorder: options.name, writer, sequence, requests: gathered, rollups, tops, ledger }, bytes });
     queuedBytes += bytes;
     gathered = [];
     gatheredBytes = 0;
@@ -221,7 +235,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
   /**
    * After a refused batch: rollup rows are cumulative, so those of later batches hold its requests too. What waits is counted
-   * again, into rows of its own that add up with those that are stored.
+   * again, into rows of its own that add up with those that are stored. The top lists go on: see `Batch.tops`.
    */
   function countAnew(): void {
     ladder = createRollupLadder();

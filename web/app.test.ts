@@ -1,8 +1,10 @@
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { request } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text as textOf } from 'node:stream/consumers';
 import test, { type ExecutionContext } from 'ava';
 import { createLog } from '../shared/log.js';
 import { createRecorder } from '../shared/recorder.js';
@@ -13,7 +15,7 @@ import { event, ledger } from '../test/web-samples.js';
 import { startWeb } from './main.js';
 
 /** The web app over a DuckDB file, both real, with some requests in it that ended just now. */
-async function start(t: ExecutionContext, { requests = [], snapshot, password, now = Date.now }: { requests?: Partial<RequestEvent>[]; snapshot?: LedgerSnapshot; password?: string; now?: () => number } = {}) {
+async function start(t: ExecutionContext, { requests = [], snapshot, password, loopbackNamesOnly = false, now = Date.now }: { requests?: Partial<RequestEvent>[]; snapshot?: LedgerSnapshot; password?: string; loopbackNamesOnly?: boolean; now?: () => number } = {}) {
   const directory = await mkdtemp(join(tmpdir(), 'web-'));
   const logged: string[] = [];
   const log = createLog('test', { write: (line) => logged.push(line) });
@@ -23,7 +25,7 @@ async function start(t: ExecutionContext, { requests = [], snapshot, password, n
   const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full', ledger: () => snapshots.pop(), drainMsMax: 500 });
   for (const request of requests) recorder.record(event({ timeMs: Date.now(), ...request }));
   await recorder.flush();
-  const web = await startWeb({ host: '127.0.0.1', port: 0, password, connectHint: ['the first line', '<the> last line'] }, { store, recorder, log, now });
+  const web = await startWeb({ host: '127.0.0.1', port: 0, password, loopbackNamesOnly, connectHint: ['the first line', '<the> last line'] }, { store, recorder, log, now });
   t.teardown(async () => {
     await web.stop();
     await recorder.close();
@@ -117,17 +119,17 @@ test('/api/ledger gives the counts of each collector, and lost lines make figure
   const lastLineMs = Date.UTC(2026, 10, 23, 20);
   const { json, get } = await start(t, {
     requests: traffic,
-    snapshot: ledger({ timeMs: Date.now(), received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, inMemory: 1, lastLineMs }),
+    snapshot: ledger({ timeMs: Date.now(), received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, inMemory: 1, warnings: { 'peers-not-allowed': 3 }, lastLineMs }),
   });
   t.deepEqual(await json('/api/ledger'), {
     collectors: {
       'edge-1': {
-        received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, spooled: 0, in_memory: 1, dead_lettered: 0,
+        received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, spooled: 0, in_memory: 1, dead_lettered: 0, warnings: { 'peers-not-allowed': 3 },
         last_line: '2026-11-23T20:00:00Z',
       },
     },
   });
-  t.regex((await get('/api/ledger.csv')).text, /\r\nedge-1,9,5,1,not-json:2,memory-full:1,4,0,1,0,2026-11-23T20:00:00Z\r\n/);
+  t.regex((await get('/api/ledger.csv')).text, /\r\nedge-1,9,5,1,not-json:2,memory-full:1,4,0,1,0,peers-not-allowed:3,2026-11-23T20:00:00Z\r\n/);
   t.like(await json('/api/summary'), { complete: false });
   t.true((await get('/')).text.includes('These figures are incomplete'));
 });
@@ -229,6 +231,49 @@ test('a chart by itself is SVG with a policy for its own style sheet.', async (t
   }
 });
 
+test('/api/top/… ranks paths, referrers, user agents, browsers and clients, with a filter too.', async (t) => {
+  const firefox = 'Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0';
+  const { json, get } = await start(t, { requests: [
+    { status: 200, durationMs: 10, size: 100, uri: '/a?x=1', userAgent: firefox, clientIp: '192.0.2.7', referrer: 'https://r.example/?q=1' },
+    { status: 502, durationMs: 30, size: 1, uri: '/a', userAgent: firefox, clientIp: '192.0.2.7', method: 'POST' },
+    { status: 200, durationMs: 10, size: 5, uri: '/b', userAgent: 'curl/8.5.0', clientIp: '192.0.2.8', host: 'other.example' },
+    { status: 200, durationMs: 1, size: 5, uri: '/inside', source: 'shop' },
+  ] });
+  const list = async (path: string): Promise<unknown> => (await json(`/api/top/${path}`) as { value: string; count: number; share: number }[]).map(({ value, count, share }) => [value, count, share]);
+  t.deepEqual(await json('/api/top/path'), [
+    { value: '/a', count: 2, share: 0.666667, errors: 1, bytes: 101, duration_ms: { mean: 20, p95: 30 }, count_max: 2 },
+    { value: '/b', count: 1, share: 0.333333, errors: 0, bytes: 5, duration_ms: { mean: 10, p95: 9.97525 }, count_max: 1 },
+  ]);
+  t.deepEqual(await list('referrer'), [['https://r.example/', 1, 1]]);
+  t.deepEqual(await list('user_agent'), [[firefox, 2, 0.666667], ['curl/8.5.0', 1, 0.333333]]);
+  t.deepEqual(await list('client'), [['192.0.2.7', 2, 0.666667], ['192.0.2.8', 1, 0.333333]]);
+  t.deepEqual(await list('browser'), [['Firefox', 2, 0.666667]]);
+  t.deepEqual(await list('system'), [['Linux', 2, 0.666667]]);
+  t.deepEqual(await list('bot'), [['curl', 1, 0.333333]]);
+  t.deepEqual(await list('path?source=shop'), [['/inside', 1, 1]]);
+  t.deepEqual(await list('path?host=other.example'), [['/b', 1, 1]]);
+  t.deepEqual(await list('path?status=5xx&method=POST'), [['/a', 1, 1]]);
+  t.deepEqual(await list('client?path=/a'), [['192.0.2.7', 2, 1]]);
+  t.deepEqual(await list('path?host=none.example'), []);
+  t.is((await json('/api/top/path?limit=1') as unknown[]).length, 1);
+  t.regex((await get('/api/top/path.csv')).text, /^value,count,share,errors,bytes,duration_ms\.mean,duration_ms\.p95,count_max\r\n\/a,2,0\.666667,1,101,20,30,2\r\n\/b,1,/);
+  t.is((await get('/api/top/path')).headers.get('x-complete'), 'true');
+  const { status, text } = await get('/api/top/colour');
+  t.is(status, 404);
+  t.regex(text, /no list by \\"colour\\"; there are lists by path, referrer, user_agent, client, host, method, browser, system, bot/);
+  t.is((await get('/api/top/path?from=yesterday')).status, 400);
+});
+
+test('/api/summary counts the clients of each source, by host too.', async (t) => {
+  const requests = Array.from({ length: 500 }, (_, at) => ({ clientIp: `10.0.${at % 250}.1`, host: at % 250 < 10 ? 'small.example' : 'large.example' }));
+  const { json } = await start(t, { requests });
+  const clients = async (search: string): Promise<number | null | undefined> => (await json(`/api/summary?${search}`) as { sources: Record<string, { clients: number | null }> }).sources['caddy']?.clients;
+  const about = await clients('');
+  t.true(about! >= 240 && about! <= 260, String(about));
+  t.is(await clients('host=small.example&source=caddy'), 10);
+  t.is(await clients('status=200'), null, 'their sketches do not know');
+});
+
 test('/api/top/host and /api/top/method rank what the edge saw, as JSON and CSV.', async (t) => {
   const { get, json } = await start(t, { requests: traffic });
   t.like(await json('/api/top/host'), [{ value: 'shop.example', count: 3, share: 0.75, errors: 1, bytes: 111 }, { value: 'other.example', count: 1 }]);
@@ -327,6 +372,43 @@ test('a password is asked for everywhere but at /health.', async (t) => {
   t.is((await get('/', { headers: { authorization: 'Basic x' } })).status, 401);
   t.is((await get('/', { headers })).status, 200);
   t.is((await get('/health')).status, 200);
+});
+
+test('after ten wrong passwords an address is told to wait, with the right one too; another address is not, and a minute later all is well.', async (t) => {
+  let nowMs = Date.now();
+  const { get, logged } = await start(t, { password: 'open sesame', now: () => nowMs });
+  const from = (address: string, password: string) => get('/api/ping', { headers: { authorization: `Basic ${Buffer.from(`any:${password}`).toString('base64')}`, 'x-forwarded-for': address } });
+  for (let at = 0; at < 10; at += 1) t.is((await from('192.0.2.1', `guess ${at}`)).status, 401);
+  nowMs += 1500;
+  for (const password of ['guess', 'open sesame']) {
+    const { status, headers, text } = await from('192.0.2.1', password);
+    t.is(status, 429);
+    t.is(headers.get('retry-after'), '59');
+    t.regex(text, /Try again in 59 s/);
+  }
+  t.is((await get('/api/ping', { headers: { 'x-forwarded-for': '192.0.2.1' } })).status, 401, 'the first request of a browser has no password');
+  t.is((await get('/health', { headers: { 'x-forwarded-for': '192.0.2.1', authorization: 'Basic x' } })).status, 200);
+  t.is((await from('192.0.2.2', 'open sesame')).status, 200);
+  t.is(logged.filter((line) => line.includes('Too many wrong passwords') && line.includes('192.0.2.1')).length, 1);
+  nowMs += 60_000;
+  t.is((await from('192.0.2.1', 'open sesame')).status, 200);
+});
+
+test('without a password the page answers only to names that nobody else can have, unless a proxy passes the request on.', async (t) => {
+  const { web } = await start(t, { loopbackNamesOnly: true });
+  const get = (path: string, headers: Readonly<Record<string, string>>): Promise<{ status: number; text: string }> => new Promise((resolve, reject) => {
+    request(web.url + path, { headers }, (response) => {
+      textOf(response).then((text) => resolve({ status: response.statusCode!, text }), reject);
+    }).on('error', reject).end();
+  });
+  for (const host of ['localhost:3000', '127.0.0.1', '[::1]:3000', 'stats.localhost']) t.is((await get('/api/ping', { host })).status, 200, host);
+  const refused = await get('/', { host: 'evil.example' });
+  t.is(refused.status, 403);
+  t.regex(refused.text, /Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true/);
+  t.is((await get('/api/requests', { host: 'evil.example' })).status, 403);
+  t.is((await get('/api/ping', { host: 'evil.example', 'x-forwarded-for': '127.0.0.1' })).status, 403, 'a page can set that header');
+  t.is((await get('/api/ping', { host: 'stats.example', via: '1.1 Caddy' })).status, 200);
+  for (const path of ['/health', '/ready', '/metrics']) t.is((await get(path, { host: 'host.docker.internal' })).status, 200, path);
 });
 
 test('stopping lets an answer in flight finish, and a port in use is said with what to do.', async (t) => {

@@ -5,18 +5,22 @@ import Koa, { type Context, type Middleware } from 'koa';
 import compress from 'koa-compress';
 import helmet from 'koa-helmet';
 import { messageOf, StoreError } from '../shared/errors.js';
-import type { Log } from '../shared/log.js';
+import { limitLog, type Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
 import { caddySource } from '../shared/request-event.js';
 import type { Store } from '../shared/store/store.js';
+import { topDimensions } from '../shared/top-row.js';
 import { timeChartDocument } from './chart/time-chart.js';
+import { attemptAddress, createAttemptLimit } from './attempts.js';
 import type { WebConfig } from './config.js';
 import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
 import { chartKinds, chartOf, chartRow } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
-import { pingStore, readLatest, readLedgers, readTraffic } from './dashboard/read.js';
+import { pingStore, readLatest, readLedgers, readTops, readTraffic } from './dashboard/read.js';
+import { agentDimensions, exactList, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
+import { isLoopbackName } from './loopback-name.js';
 import { createWebMetrics } from './metrics.js';
 import { isAuthorised } from './password.js';
 import { renderViews, type Asset, type Assets } from './render.js';
@@ -24,7 +28,7 @@ import { requestMetrics } from './request-metrics.js';
 
 /** What the web app is made from. */
 export interface WebAppOptions {
-  readonly config: Pick<WebConfig, 'password' | 'connectHint'>;
+  readonly config: Pick<WebConfig, 'password' | 'loopbackNamesOnly' | 'connectHint'>;
   readonly store: Store;
   /** Takes the app's own requests. */
   readonly recorder: Pick<Recorder, 'record'>;
@@ -37,6 +41,8 @@ export interface WebAppOptions {
 /** Raw requests on the page, and rows in `/api/requests` and `/api/top/…` where no `limit` is given. */
 const latestOnPage = 20;
 const latestInApi = 100;
+/** Raw requests that the lists of the page are made from under a filter; the API reads more. */
+const listedOnPageMax = 5000;
 /** Seconds after which a page that could not be made loads itself again, and clients may ask again. */
 const retrySeconds = 5;
 
@@ -56,7 +62,8 @@ export function createWebApp({ config, store, recorder, log, assets, now = Date.
   app.use(revalidation());
   app.use(renderViews());
   app.use(answerErrors({ log, assets }));
-  app.use(requirePassword(config.password));
+  if (config.loopbackNamesOnly === true) app.use(refuseOtherNames());
+  if (config.password !== undefined) app.use(requirePassword(config.password, { log, now }));
   const router = routes({ store, assets, metrics, connectHint: config.connectHint, now });
   app.use(router.routes());
   app.use(router.allowedMethods());
@@ -102,10 +109,24 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   const router = new Router();
   const queryOf = (ctx: Context): DashboardQuery => parseQuery(ctx.query, now());
 
+  /** One list, of the first source: what passes through both edge and app would count twice. */
+  const readList = async (dimension: Dimension, query: DashboardQuery): Promise<{ list: TopList; complete: boolean }> => {
+    const inRollups = dimension === 'host' || dimension === 'method';
+    const needed = inRollups ? [] : dimension === 'browser' || dimension === 'system' || dimension === 'bot' ? ['user_agent' as const] : [dimension];
+    const [traffic, tops] = await Promise.all([readTraffic(store, query, { nowMs: now() }), inRollups ? undefined : readTops(store, query, { dimensions: needed, nowMs: now() })]);
+    if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods), complete: traffic.complete };
+    const [source] = traffic.sources.keys();
+    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && tops?.ofNewest === undefined };
+  };
+
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
-    const [traffic, latest] = await Promise.all([readTraffic(store, query, { nowMs: now(), withPrevious: query.compare }), readLatest(store, query, latestOnPage)]);
-    const view = dashboardView({ query, traffic, latest, nowMs: now(), connectHint });
+    const [traffic, tops, latest] = await Promise.all([
+      readTraffic(store, query, { nowMs: now(), withPrevious: query.compare }),
+      readTops(store, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
+      readLatest(store, query, latestOnPage),
+    ]);
+    const view = dashboardView({ query, traffic, tops, latest, nowMs: now(), connectHint });
     // Over what the page says, so that a page that has not changed need not be rendered.
     const etag = etagOf(JSON.stringify([assets.stylesheet.url, assets.script.url, view]));
     ctx.set('ETag', etag);
@@ -120,7 +141,8 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   });
 
   router.get('/api/summary', async (ctx) => {
-    ctx.body = summaryAnswer(await readTraffic(store, queryOf(ctx), { nowMs: now() }));
+    const query = queryOf(ctx);
+    ctx.body = summaryAnswer(...await Promise.all([readTraffic(store, query, { nowMs: now() }), readTops(store, query, { dimensions: [], nowMs: now() })]));
   });
 
   for (const extension of ['', '.csv'] as const) {
@@ -130,12 +152,12 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
       answerRows(ctx, extension, traffic.windows.map(seriesAnswer), seriesColumns);
     });
 
-    for (const [dimension, key] of [['host', 'hosts'], ['method', 'methods']] as const) {
+    for (const dimension of dimensions) {
       router.get(`/api/top/${dimension}${extension}`, async (ctx) => {
         const query = queryOf(ctx);
-        const traffic = await readTraffic(store, query, { nowMs: now() });
-        ctx.set('X-Complete', String(traffic.complete));
-        answerRows(ctx, extension, topAnswer(traffic[key], query.limit ?? latestInApi), topColumns);
+        const { list, complete } = await readList(dimension, query);
+        ctx.set('X-Complete', String(complete));
+        answerRows(ctx, extension, topAnswer(list, query.limit ?? latestInApi), dimension === 'host' || dimension === 'method' ? exactColumns : topColumns);
       });
     }
 
@@ -143,6 +165,10 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
       answerRows(ctx, extension, (await readLatest(store, queryOf(ctx), latestInApi)).map(requestAnswer), requestColumns);
     });
   }
+
+  router.get('/api/top/:dimension', (ctx) => {
+    throw new Problem(404, 'Not found', `There is no list by ${JSON.stringify(ctx.path.slice('/api/top/'.length).slice(0, 100))}; there are lists by ${dimensions.join(', ')}, each also with .csv.`);
+  });
 
   router.get('/api/ledger', async (ctx) => {
     ctx.body = ledgerAnswer(await readLedgers(store, queryOf(ctx)));
@@ -197,9 +223,14 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 }
 
 const seriesColumns = ['time', 'source', 'requests', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p50', 'duration_ms.p95', 'duration_ms.p99', 'statuses'];
-const topColumns = ['value', 'count', 'share', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p95'];
+const exactColumns = ['value', 'count', 'share', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p95'];
+const topColumns = [...exactColumns, 'count_max'];
+
+/** What there are lists by. */
+const dimensions = [...topDimensions, 'host', 'method', ...agentDimensions] as const;
+type Dimension = (typeof dimensions)[number];
 const requestColumns = ['time', 'source', 'method', 'host', 'uri', 'status', 'duration_ms', 'size', 'bytes_read', 'endpoint', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls', 'upstream_ms', 'request_id'];
-const ledgerColumns = ['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory', 'dead_lettered', 'last_line'];
+const ledgerColumns = ['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory', 'dead_lettered', 'warnings', 'last_line'];
 
 function answerRows(ctx: Context, extension: '' | '.csv', rows: readonly Readonly<Record<string, CsvValue>>[], columns: readonly string[]): void {
   if (extension === '') {
@@ -267,11 +298,43 @@ function securityHeaders(): Middleware {
   };
 }
 
-/** Asks for the password, where one is set, for all but the health check and the files that the 401 page links to. */
-function requirePassword(password: string | undefined): Middleware {
+/** Open to everybody: the health check, and the files that a problem's page links to. */
+function isOpen({ path }: Context): boolean {
+  return path === '/health' || path.startsWith('/assets/');
+}
+
+/**
+ * Refuses requests under names that may be somebody else's, but for the probes: monitoring in a container may know this machine by a name, and
+ * they say nothing of the traffic. What a proxy passes on is let through: it says so with `Via`, a header that
+ * browsers let no page set.
+ */
+function refuseOtherNames(): Middleware {
   return async (ctx, next) => {
-    const open = password === undefined || ctx.path === '/health' || ctx.path.startsWith('/assets/');
-    if (!open && !isAuthorised(ctx.get('Authorization'), password)) {
+    const harmless = isOpen(ctx) || probes.has(ctx.path);
+    if (!harmless && !isLoopbackName(ctx.get('Host')) && ctx.get('Via') === '') {
+      throw new Problem(403, 'Not under this name', `The dashboard has no password, so it answers only to localhost and to addresses, and not to ${JSON.stringify(ctx.get('Host').slice(0, 100))}: any page on the web could lead a browser here under a name of its own. Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it.`);
+    }
+    await next();
+  };
+}
+
+/** Asks for the password, and lets each address guess only so often. */
+function requirePassword(password: string, { log, now }: { log: Log; now: () => number }): Middleware {
+  const limit = createAttemptLimit({ now });
+  const warn = limitLog(log.warn);
+  return async (ctx, next) => {
+    const authorization = ctx.get('Authorization');
+    const address = attemptAddress(ctx.req);
+    const waitSeconds = Math.ceil(limit.waitMs(address) / 1000);
+    if (!isOpen(ctx) && authorization !== '' && waitSeconds > 0) {
+      ctx.set('Retry-After', String(waitSeconds));
+      throw new Problem(429, 'Too many wrong passwords', `Too many wrong passwords came from this address. Try again in ${waitSeconds} s.`);
+    }
+    if (!isOpen(ctx) && !isAuthorised(authorization, password)) {
+      if (authorization !== '') {
+        limit.fail(address);
+        if (limit.waitMs(address) > 0) warn('passwords', 'Too many wrong passwords: no more are taken from the address for up to a minute.', { address });
+      }
       ctx.set('WWW-Authenticate', 'Basic realm="Caddy Log Sink", charset="UTF-8"');
       throw new Problem(401, 'Password needed', 'This dashboard asks for a password: DASHBOARD_PASSWORD, with any user name.');
     }

@@ -16,7 +16,8 @@ import { StoreError } from '../errors.js';
 import { Histogram } from '../histogram.js';
 import { rfc3339, splitNanoseconds, type RequestEvent } from '../request-event.js';
 import { levels, rowIdEnd, type RollupRow, type Series } from '../rollup.js';
-import type { Batch, Filter, LedgerSnapshot, Store } from './store.js';
+import { topKinds, topLevels, type TopRow } from '../top-row.js';
+import type { Batch, Filter, LedgerSnapshot, Store, TopsQuery } from './store.js';
 
 /** A store to try, empty and its own: no other test sees its rows. */
 export interface StoreUnderTest {
@@ -86,6 +87,37 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     await store.write(batchOf({}));
     await holdsOnly(t, store, batchOf({}));
     await store.ping();
+  });
+
+  declare('rows of the top lists read back as they were written, by level, kind, source and host.', async (t, { store }) => {
+    const rows = topLevels.flatMap((level) => topKinds.flatMap((kind) => ['caddy', '', 'a "source", with=\\'].flatMap((source) => [
+      top({ level, windowMs: dayMs, kind, source, packed: `${level} ${kind} ${source}` }),
+      ...(kind === 'unique_clients' ? ['a.example', 'b.example'].map((host) => top({ level, windowMs: dayMs, kind, source, host, rowId: rowIdEnd - 1 })) : []),
+    ])));
+    await store.write(batchOf({ tops: rows }));
+    const range = { fromMs: dayMs, toMs: dayMs + 1 };
+    for (const level of topLevels) {
+      const queries: Omit<TopsQuery, 'fromMs' | 'toMs' | 'level'>[] = [
+        { kinds: topKinds, filter: {} }, { kinds: [], filter: {} }, { kinds: ['client'], filter: {} }, { kinds: ['client', 'path'], filter: { source: 'caddy' } }, { kinds: topKinds, filter: { source: '' } },
+        { kinds: topKinds, filter: { source: 'a "source", with=\\' } }, { kinds: ['unique_clients'], filter: { host: 'a.example' } }, { kinds: ['unique_clients'], filter: { source: 'caddy', host: '' } }, { kinds: topKinds, filter: { source: 'none' } },
+      ];
+      for (const { kinds, filter: { source, host } } of queries) {
+        const wanted = rows.filter((row) => row.level === level && kinds.includes(row.kind) && (source === undefined || row.source === source) && (host === undefined || row.host === host));
+        sameTops(t, await store.readTops({ ...range, level, kinds, filter: { ...(source !== undefined && { source }), ...(host !== undefined && { host }) } }), wanted, `${level} ${kinds.join()} ${source} ${host}`);
+      }
+      t.deepEqual(await store.readTops({ fromMs: dayMs + 1, toMs: dayMs + level * 1000, level, kinds: topKinds, filter: {} }), []);
+    }
+  });
+
+  declare('a row of a top list is replaced in place, others of its window stand beside it, and any text of 60,000 bytes reads back.', async (t, { store }) => {
+    const writer = writerOf();
+    const awkward = awkwardTexts.filter((text) => text !== '').map((packed, rowId) => top({ windowMs: hourMs + 3_600_000, rowId, packed: JSON.stringify([packed]) }));
+    const large = top({ rowId: 9, packed: '"\\€🙂\\"'.repeat(4000).slice(0, 15_000) });
+    await store.write(writer({ tops: [top({ packed: 'old' }), top({ rowId: 8 }), ...awkward] }));
+    await store.write(writer({ tops: [top({ packed: 'new' }), large] }));
+    const read = async (fromMs: number): Promise<TopRow[]> => await store.readTops({ fromMs, toMs: fromMs + 60_000, level: 60, kinds: ['path'], filter: {} });
+    sameTops(t, await read(hourMs), [top({ packed: 'new' }), top({ rowId: 8 }), large]);
+    sameTops(t, await read(hourMs + 3_600_000), awkward);
   });
 
   declare('a later batch replaces a cumulative rollup row in place.', async (t, { store }) => {
@@ -296,7 +328,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   declare('the newest ledger of each collector is read, as a whole.', async (t, { store }) => {
     const writer = writerOf();
     const oldA = snapshot({ collector: 'a', timeMs: hourMs, rejected: { 'not-json': 3, 'too-long': 1 } });
-    const newA = snapshot({ collector: 'a', timeMs: hourMs + 5000, received: 200, rejected: { 'not-json': 4 }, dropped: {}, lastLineMs: null });
+    const newA = snapshot({ collector: 'a', timeMs: hourMs + 5000, received: 200, rejected: { 'not-json': 4 }, dropped: {}, warnings: { 'peers-not-allowed': 2, 'earlier-spooled': 7 }, lastLineMs: null });
     const onlyB = snapshot({ collector: 'b, "the other" =\\', timeMs: hourMs + 1000, received: Number.MAX_SAFE_INTEGER });
     const sorted = (rows: LedgerSnapshot[]): LedgerSnapshot[] => rows.toSorted((x, y) => (x.collector < y.collector ? -1 : 1));
     await store.write(writer({ ledger: oldA }));
@@ -340,6 +372,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       ['write', () => store.write(batchOf({ requests: [request()] }))],
       ['readRollups', () => store.readRollups({ ...aroundHour, level: 10, filter: {} })],
       ['readRequests', () => store.readRequests({ ...aroundHour, filter: {}, limit: 1 })],
+      ['readTops', () => store.readTops({ ...aroundHour, level: 60, kinds: ['path'], filter: {} })],
       ['readLedgers', () => store.readLedgers({ sinceMs: 0 })],
       ['ping', () => store.ping()],
       ['pingToWrite', () => store.pingToWrite()],
@@ -390,25 +423,29 @@ function rollup({ durations = [0.5, 12, 12, 4000], ...part }: Partial<RollupRow>
   };
 }
 
+function top(part: Partial<TopRow> = {}): TopRow {
+  return { level: 60, windowMs: hourMs, rowId: 7, source: 'caddy', host: '', kind: 'path', packed: '[3,0,[["/a",0,0,3,1,1,5,"AA=="]]]', ...part };
+}
+
 function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
   return {
     collector: 'edge-1', timeMs: hourMs, received: 100, accepted: 80, runtime: 10, rejected: { 'not-json': 6, 'too-long': 1 }, dropped: { 'memory-full': 3 },
-    stored: 70, spooled: 5, inMemory: 4, deadLettered: 1, lastLineMs: hourMs - 1, ...part,
+    stored: 70, spooled: 5, inMemory: 4, deadLettered: 1, warnings: {}, lastLineMs: hourMs - 1, ...part,
   };
 }
 
 /** Makes the batches of one writer, which belongs to the recorder of this name. */
-function writerOf(recorder = 'collector-1'): (parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'ledger'>>) => Batch {
+function writerOf(recorder = 'collector-1'): (parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'tops' | 'ledger'>>) => Batch {
   const writer = randomUUID();
   let sequence = 0;
-  return ({ requests = [], rollups = [], ledger }) => {
+  return ({ requests = [], rollups = [], tops = [], ledger }) => {
     sequence += 1;
-    return { recorder, writer, sequence, requests, rollups, ledger };
+    return { recorder, writer, sequence, requests, rollups, tops, ledger };
   };
 }
 
 /** The first batch of a new writer. */
-function batchOf(parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'ledger'>>): Batch {
+function batchOf(parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'tops' | 'ledger'>>): Batch {
   return writerOf()(parts);
 }
 
@@ -435,6 +472,12 @@ function sameRequests(t: ExecutionContext, read: readonly RequestEvent[], wanted
 /** The same rows in any order. */
 function sameRollups(t: ExecutionContext, read: readonly RollupRow[], wanted: readonly RollupRow[], about?: string): void {
   sameTexts(t, read.map(describeRollup).toSorted(), wanted.map(describeRollup).toSorted(), about);
+}
+
+/** The same rows in any order. */
+function sameTops(t: ExecutionContext, read: readonly TopRow[], wanted: readonly TopRow[], about?: string): void {
+  const describe = ({ level, windowMs, rowId, source, host, kind, packed }: TopRow): string => JSON.stringify([level, windowMs, rowId, source, host, kind, packed]);
+  sameTexts(t, read.map(describe).toSorted(), wanted.map(describe).toSorted(), about);
 }
 
 /** One short assertion: a diff of ten thousand rows, or of 64 KiB, helps nobody. */

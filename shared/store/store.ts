@@ -1,5 +1,6 @@
 import type { RequestEvent } from '../request-event.js';
 import type { Level, RollupRow } from '../rollup.js';
+import type { TopKind, TopLevel, TopRow } from '../top-row.js';
 import type { SpoolCounts } from '../spool/spool.js';
 
 /** What a recorder hands to a store in one piece: all of it is written, or nothing. */
@@ -16,6 +17,11 @@ export interface Batch {
   /** No two requests of one recorder and series (source, host, method, status, endpoint) have the same time. */
   readonly requests: readonly RequestEvent[];
   readonly rollups: readonly RollupRow[];
+  /**
+   * The rows of the top lists that are due. They hold requests of earlier and later batches too, and what is refused of a batch is
+   * not taken out of them again: a list says what came most often, and owes nobody an exact sum.
+   */
+  readonly tops: readonly TopRow[];
   readonly ledger: LedgerSnapshot | undefined;
 }
 
@@ -32,9 +38,19 @@ export interface Ledger {
   readonly spooled: number;
   readonly inMemory: number;
   readonly deadLettered: number;
+  /** What is worth knowing and is no line that came in, by name: see `LedgerWarning`. Absent or 0 where there is nothing to say. */
+  readonly warnings: Readonly<Partial<Record<LedgerWarning, number>>>;
   /** When the last line came in, in milliseconds since 1970; `null` before the first. */
   readonly lastLineMs: number | null;
 }
+
+/**
+ * Peers that were turned away since the process started, by the reason; datagrams that the kernel dropped, as far as it tells; requests that an
+ * earlier start has left in the spool and that are not delivered yet.
+ */
+export const ledgerWarnings = ['peers-not-allowed', 'peers-too-many-connections', 'datagrams-lost', 'earlier-spooled'] as const;
+/** One of them. */
+export type LedgerWarning = (typeof ledgerWarnings)[number];
 
 /** A ledger as it stood at a time. */
 export interface LedgerSnapshot extends Ledger {
@@ -73,6 +89,13 @@ export interface TimeRange {
   readonly toMs: number;
 }
 
+/** Which rows of the top lists to read. Their windows know no more than the source, and of unique clients the host. */
+export interface TopsQuery extends TimeRange {
+  readonly level: TopLevel;
+  readonly kinds: readonly TopKind[];
+  readonly filter: Pick<Filter, 'source' | 'host'>;
+}
+
 /**
  * Where requests are kept. Two backends stand behind it and pass one contract suite (`contract.ts`). All methods throw a
  * `StoreError` that says what to do.
@@ -89,6 +112,8 @@ export interface Store {
   readonly spool: SpoolState | undefined;
   /** All rows of one level whose window starts in the range, in no particular order. `filter.path` is not allowed here. */
   readRollups(query: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]>;
+  /** All rows of one level and of these kinds whose window starts in the range, in no particular order. */
+  readTops(query: TopsQuery): Promise<TopRow[]>;
   /** The latest requests of the range, newest first, `limit` at most. */
   readRequests(query: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]>;
   /** The newest ledger of each collector that wrote one since `sinceMs`. */

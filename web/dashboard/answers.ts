@@ -3,18 +3,19 @@ import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import { ledgerJson } from '../../shared/store/ledger-json.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
-import type { Figures, Latency, WindowFigures } from './fold.js';
+import type { Latency, WindowFigures } from './fold.js';
 import type { Traffic } from './read.js';
+import type { TopList, Tops } from './tops.js';
 
 /** `/api/summary` */
-export function summaryAnswer({ range, complete, sources }: Traffic) {
+export function summaryAnswer({ range, complete, sources }: Traffic, { bySource }: Tops) {
   return {
     from: isoTime(range.fromMs),
     to: isoTime(range.toMs),
     complete,
     sources: Object.fromEntries([...sources].map(([source, { requests, errors, bytes, latencyMs, statuses }]) => [
       source,
-      { requests, errors, bytes, duration_ms: { ...percentiles(latencyMs), max: rounded(latencyMs.max) }, statuses: Object.fromEntries(statuses) },
+      { requests, errors, bytes, clients: bySource.get(source)?.clients ?? null, duration_ms: { ...percentiles(latencyMs), max: rounded(latencyMs.max) }, statuses: Object.fromEntries(statuses) },
     ])),
   };
 }
@@ -24,11 +25,10 @@ export function seriesAnswer({ timeMs, source, requests, errors, bytes, latencyM
   return { time: isoTime(timeMs), source, requests, errors, bytes, duration_ms: percentiles(latencyMs), statuses: Object.fromEntries(statuses) };
 }
 
-/** The rows of `/api/top/host` and `/api/top/method`, most requests first. */
-export function topAnswer(figures: ReadonlyMap<string, Figures>, rowsMax: number) {
-  const total = [...figures.values()].reduce((sum, { requests }) => sum + requests, 0);
-  return [...figures].slice(0, rowsMax).map(([value, { requests, errors, bytes, latencyMs }]) => ({
-    value, count: requests, share: rounded(requests / total), errors, bytes, duration_ms: { mean: rounded(latencyMs.mean), p95: rounded(latencyMs.p95) },
+/** The rows of `/api/top/…`, most requests first. All numbers are of the `count` requests that were counted; there were `count_max` at most. */
+export function topAnswer({ total, values }: TopList, rowsMax: number) {
+  return [...values].slice(0, rowsMax).map(([value, { requests, errors, bytes, latencyMs, missedMax }]) => ({
+    value, count: requests, share: rounded(requests / total), errors, bytes, duration_ms: { mean: rounded(latencyMs.mean), p95: rounded(latencyMs.p95) }, count_max: requests + missedMax,
   }));
 }
 

@@ -93,7 +93,8 @@ export function fold(rows: readonly RollupRow[], { fromMs, stepMs }: Grid): Fold
 
 /** Whether the figures hold all requests: no line was lost, none is still on its way, and no read stopped at its limit. */
 export function isComplete(ledgers: readonly LedgerSnapshot[], { bounded }: { bounded: boolean }): boolean {
-  return !bounded && ledgers.every((ledger) => sumOf(ledger.dropped) === 0 && ledger.deadLettered === 0 && ledger.spooled === 0);
+  return !bounded && ledgers.every((ledger) => sumOf(ledger.dropped) === 0 && ledger.deadLettered === 0 && ledger.spooled === 0
+    && !ledger.warnings['datagrams-lost'] && !ledger.warnings['earlier-spooled']);
 }
 
 /** The sum of counts by reason. */
@@ -144,7 +145,8 @@ function figuresOf({ tally, statuses }: Sum): Figures {
   };
 }
 
-function latencyOf({ histogram, durationSumMs, durationMaxMs }: Tally): Latency {
+/** The latency figures of a tally. */
+export function latencyOf({ histogram, durationSumMs, durationMaxMs }: Omit<Tally, 'count' | 'sizeSum'>): Latency {
   if (histogram.total === 0) return { mean: null, p50: null, p95: null, p99: null, max: null };
   // The middle of the highest bucket can lie above the greatest value that was seen.
   const percentile = (quantile: number): number => Math.min(histogram.quantile(quantile) ?? 0, durationMaxMs);

@@ -6,6 +6,8 @@ import type { LedgerSnapshot, Store, TimeRange } from '../../shared/store/store.
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
 import { fold, isComplete, type Figures, type Fold } from './fold.js';
 import type { DashboardQuery } from './query.js';
+import { readTopsFrom, type Tops } from './tops.js';
+import type { TopDimension } from '../../shared/top-row.js';
 
 /** How many raw requests are read, at most, where rollups cannot answer (a filter by path). */
 const rawRequestsMax = 20_000;
@@ -46,6 +48,11 @@ export async function readTraffic(store: Store, query: DashboardQuery, { request
     previous: previous === undefined || previous.bounded ? undefined : fold(previous.rows, { fromMs: before.fromMs, stepMs }).sources,
     ...fold(rows, { fromMs: range.fromMs, stepMs }),
   };
+}
+
+/** Reads top lists and unique clients: see `readTopsFrom`. Throws a `StoreError`. */
+export function readTops(store: Store, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
+  return inTime(store, readTopsFrom(store, query, { dimensions, requestsMax, nowMs }));
 }
 
 /** Reads the latest requests of a query, newest first. Throws a `StoreError`. */

@@ -7,11 +7,12 @@ import { fold, isComplete } from './fold.js';
 import { printable } from './format.js';
 import { parseQuery } from './query.js';
 import { rollUp, type Traffic } from './read.js';
+import { readTopsFrom, type Tops } from './tops.js';
 import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
-function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, before }: { before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean } = {}) {
+function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, before, tops = { bySource: new Map(), ofNewest: undefined } }: { tops?: Tops;  before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean } = {}) {
   const query = parseQuery(raw, nowMs);
   const level = levelFor(query, query.toMs);
   const range = alignRange(query, level);
@@ -20,7 +21,7 @@ function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bound
     previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 0, stepMs: level * 1000 }).sources,
     ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
-  return dashboardView({ query, traffic, latest: requests, nowMs, connectHint: ['one', 'two'] });
+  return dashboardView({ query, traffic, tops, latest: requests, nowMs, connectHint: ['one', 'two'] });
 }
 
 const many = (count: number, parts: Partial<RequestEvent> = {}): RequestEvent[] => Array.from({ length: count }, (_, at) => event({ timeMs: nowMs - 1000 * (at + 1), durationMs: 10, ...parts }));
@@ -118,11 +119,11 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
     ['Rate', '2.5\u00a0req/min', undefined],
     ['5xx', '1.3\u00a0%', '2'],
     ['4xx', '0\u00a0%', '0'],
-    ['Mean', '10\u00a0ms', 'max 10\u00a0ms'],
+    ['Mean', '10\u00a0ms', 'max\u00a010\u00a0ms'],
     ['p50', '10\u00a0ms', undefined],
     ['p95', '10\u00a0ms', undefined],
     ['p99', '10\u00a0ms', undefined],
-    ['Sent', '185\u00a0kB', '1.2\u00a0kB each'],
+    ['Sent', '185\u00a0kB', '1.2\u00a0kB\u00a0each'],
   ]);
   t.like(sources[0]?.statuses[1], { status: '502', reason: 'Bad Gateway', class: 'status-5xx', count: '2', share: '1.3\u00a0%' });
   t.like(tables[0]?.rows.at(-1), { iso: '2026-11-23T20:00:00Z', text: '23\u00a0Nov 20:00', cells: ['32', '30', '0', '0', '2', '6.3\u00a0%', '10\u00a0ms', '10\u00a0ms', '10\u00a0ms', '–', '37\u00a0kB'] });
@@ -131,6 +132,22 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
   t.like(collectors[0]?.figures.find(({ name }) => name === 'Rejected'), { value: '10', note: 'not-json 6, too-long 4', alarm: false });
   t.like(collectors[0]?.figures.find(({ name }) => name === 'Spooled'), { value: '3', alarm: true });
   t.deepEqual(charts.map(({ name, panels }) => [name, panels.map(({ links }) => links[0]?.href)]), ['requests', 'latency', 'errors', 'bytes'].map((name) => [name, [`/chart/${name}.svg?source=caddy`, `/chart/${name}.svg?source=app`]]));
+});
+
+test('lists link to the page of a value, and are there for what is known', async (t) => {
+  const requests = [...many(150, { uri: '/a?x=1', clientIp: '192.0.2.0' }), ...many(50, { uri: `/${'b'.repeat(400)}`, status: 502, userAgent: 'curl/8.5.0' })];
+  const query = parseQuery({ method: 'GET' }, nowMs);
+  const store = { readTops: () => Promise.resolve([]), readRequests: () => Promise.resolve(requests) };
+  const tops = await readTopsFrom(store, query, { dimensions: ['path', 'user_agent', 'client'], requestsMax: 200, nowMs });
+  const page = view(requests, { tops });
+  t.deepEqual(page.tops.map(({ title }) => title), ['Paths', 'Hosts', 'Methods', 'Clients', 'Bots', 'User agents']);
+  t.like(page.tops[0]?.rows, [
+    { text: '/a', href: '/?path=%2Fa', count: '150', share: '75.0\u00a0%', errors: '0', p95: '10\u00a0ms', alarm: false },
+    { text: `/${'b'.repeat(59)}…`, href: undefined, count: '50', errors: '50' },
+  ]);
+  t.is(page.tops[0]?.csvHref, '/api/top/path.csv');
+  t.like(page.sources[0]?.figures.find(({ name }) => name === 'Clients'), { value: '1', note: 'addresses' });
+  t.is(view(requests, { tops: { ...tops, ofNewest: 5000 } }).topsOfNewest, '5,000');
 });
 
 test('every range and any figures give a view without NaN', (t) => {

@@ -3,7 +3,8 @@ import { STATUS_CODES } from 'node:http';
 import { timeChart, valueMaxOf } from '../chart/time-chart.js';
 import { caddySource, rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
-import type { LedgerSnapshot, TimeRange } from '../../shared/store/store.js';
+import { isCut } from '../../shared/top.js';
+import { ledgerWarnings, type LedgerSnapshot, type LedgerWarning, type TimeRange } from '../../shared/store/store.js';
 import { chartKinds, chartOf, p99RequestsMin } from './charts.js';
 import { sumOf, type Figures } from './fold.js';
 import { bytes, clock, clockOrDay, count, day, duration, moment, nbsp, number, percent, printable, rate, windowLength } from './format.js';
@@ -11,11 +12,13 @@ import { errorShares, judge, judgedRequestsMin, type State, type Verdict } from 
 import { defaults, type DashboardQuery, type Parameter } from './query.js';
 import type { Pair } from './pair.js';
 import type { Traffic } from './read.js';
+import { exactList, listOf, type ListedDimension, type TopList, type Tops } from './tops.js';
 
 /** What the page is made from. */
 export interface DashboardData {
   readonly query: DashboardQuery;
   readonly traffic: Traffic;
+  readonly tops: Tops;
   readonly latest: readonly RequestEvent[];
   readonly nowMs: number;
   readonly connectHint: readonly string[];
@@ -35,7 +38,7 @@ const reportSilenceMsMax = 60_000;
 const ticksPerWindow = 6;
 
 /** Makes the view of the dashboard. Its clock ticks in parts of a window, so that a page on which nothing happens stays the same. */
-export function dashboardView({ query, traffic, latest, nowMs: exactMs, connectHint }: DashboardData) {
+export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, connectHint }: DashboardData) {
   const tickMs = traffic.stepMs / ticksPerWindow;
   const nowMs = Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs);
   const status = statusOf(traffic, nowMs);
@@ -55,16 +58,14 @@ export function dashboardView({ query, traffic, latest, nowMs: exactMs, connectH
     incomplete: incompleteReasons(traffic),
     connect: needsConnecting(query, traffic) ? { lines: connectHint.join('\n'), rejected: traffic.ledgers.reduce((sum, ledger) => sum + sumOf(ledger.rejected), 0) } : undefined,
     empty: sources.length === 0,
-    sources: sources.map((source) => sourceView(source, traffic, nowMs, link)),
+    sources: sources.map((source) => sourceView(source, traffic, tops, nowMs, link)),
     charts: chartsView(traffic, nowMs, link),
     sourcesWithoutChart: Math.max(0, sources.length - chartSourcesMax),
     windowLength: windowLength(traffic.stepMs),
     tables: sources.slice(0, chartSourcesMax).map((source) => windowsTable(source, traffic, link)),
     pairs: traffic.pairs.map((pair, index) => pairView(pair, index, traffic)),
-    tops: [
-      { name: 'host', title: 'Hosts', href: (value: string) => link({ host: value }), csvHref: link({ refresh: undefined }, '/api/top/host.csv'), figures: traffic.hosts },
-      { name: 'method', title: 'Methods', href: (value: string) => link({ method: value }), csvHref: link({ refresh: undefined }, '/api/top/method.csv'), figures: traffic.methods },
-    ].map(topView),
+    tops: topsView(traffic, tops, link),
+    topsOfNewest: tops.ofNewest === undefined ? undefined : count(tops.ofNewest),
     latest: latest.map((request) => requestView(request, query, link)),
     errorsHref: query.given.status === '5xx' ? undefined : link({ status: '5xx' }),
     latestCsvHref: link({}, '/api/requests.csv'),
@@ -181,7 +182,8 @@ function formView(query: DashboardQuery, sources: readonly string[], link: Link)
   };
 }
 
-function sourceView(source: string, { sources, range, previous: before }: Traffic, nowMs: number, link: Link) {
+function sourceView(source: string, { sources, range, previous: before }: Traffic, { bySource, ofNewest }: Tops, nowMs: number, link: Link) {
+  const clients = bySource.get(source)?.clients ?? null;
   const figures = sources.get(source)!;
   const { latencyMs, requests, errors, clientErrors } = figures;
   const previous = before?.get(source);
@@ -203,13 +205,14 @@ function sourceView(source: string, { sources, range, previous: before }: Traffi
     figures: [
       { name: 'Requests', value: count(requests), change: sumChange(requests, previous?.requests) },
       { name: 'Rate', value: rate(requests, soFar) },
+      ...(clients === null ? [] : [{ name: 'Clients', value: count(clients), note: ofNewest === undefined ? 'addresses' : `in the newest ${count(ofNewest)}` }]),
       share('5xx', errors, previous?.errors, requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter),
       share('4xx', clientErrors, previous?.clientErrors, false),
-      latency('Mean', latencyMs.mean, previous?.latencyMs.mean, latencyMs.max === null ? 'no latency' : `max ${duration(latencyMs.max)}`),
+      latency('Mean', latencyMs.mean, previous?.latencyMs.mean, latencyMs.max === null ? 'no latency' : `max${nbsp}${duration(latencyMs.max)}`),
       latency('p50', latencyMs.p50, previous?.latencyMs.p50),
       latency('p95', latencyMs.p95, previous?.latencyMs.p95),
       latency('p99', p99(figures), p99Before, requests < p99RequestsMin ? `from ${p99RequestsMin} requests` : undefined),
-      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(figures.bytes / requests)} each`, change: sumChange(figures.bytes, previous?.bytes) },
+      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(figures.bytes / requests)}${nbsp}each`, change: sumChange(figures.bytes, previous?.bytes) },
     ],
     statuses: statusesView(figures, link, source),
   };
@@ -262,18 +265,43 @@ function statusesView({ requests, statuses }: Figures, link: Link, source: strin
 
 /** Rows of a list on the page; its CSV has more. */
 const topRowsMax = 10;
+/** A count of which a larger share may be missing is marked. */
+const missedShareMax = 0.01;
 
-function topView({ name, title, href, csvHref, figures }: { name: string; title: string; href: (value: string) => string; csvHref: string; figures: ReadonlyMap<string, Figures> }) {
-  const total = [...figures.values()].reduce((sum, { requests }) => sum + requests, 0);
+const lists: readonly { readonly name: ListedDimension | 'host' | 'method'; readonly title: string; readonly filter?: Parameter }[] = [
+  { name: 'path', title: 'Paths', filter: 'path' },
+  { name: 'host', title: 'Hosts', filter: 'host' },
+  { name: 'method', title: 'Methods', filter: 'method' },
+  { name: 'referrer', title: 'Referrers' },
+  { name: 'client', title: 'Clients' },
+  { name: 'browser', title: 'Browsers' },
+  { name: 'system', title: 'Systems' },
+  { name: 'bot', title: 'Bots' },
+  { name: 'user_agent', title: 'User agents' },
+];
+
+/** The lists of the first source; what nothing is known of has none. */
+function topsView(traffic: Traffic, { bySource }: Tops, link: Link) {
+  const [first = caddySource] = traffic.sources.keys();
+  return lists.map(({ name, title, filter }) => ({
+    name, title,
+    href: (value: string) => (filter === undefined || value === '' || isCut(value) ? undefined : link({ [filter]: value })),
+    csvHref: link({ refresh: undefined }, `/api/top/${name}.csv`),
+    list: name === 'host' ? exactList(traffic.hosts) : name === 'method' ? exactList(traffic.methods) : listOf(bySource.get(first), name),
+  })).filter(({ list }) => list.values.size > 0).map(topView);
+}
+
+function topView({ name, title, href, csvHref, list: { total, values } }: { name: string; title: string; href: (value: string) => string | undefined; csvHref: string; list: TopList }) {
   return {
     name,
     title,
     csvHref,
-    more: Math.max(0, figures.size - topRowsMax),
-    rows: [...figures].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs }]) => ({
+    more: Math.max(0, values.size - topRowsMax),
+    rows: [...values].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs, missedMax }]) => ({
       text: printable(value, 60) || 'none',
-      href: value === '' ? undefined : href(value),
-      count: count(requests),
+      full: value.length > 60 ? printable(value, 250) : undefined,
+      href: href(value),
+      count: missedMax > requests * missedShareMax ? `≥${nbsp}${count(requests)}` : count(requests),
       share: percent(requests / total),
       /** Of 100. */
       bar: Math.max(0.5, Math.round((requests / total) * 1000) / 10),
@@ -383,10 +411,18 @@ function ledgerView(ledgers: readonly LedgerSnapshot[], nowMs: number) {
         figure('In memory', ledger.inMemory, 'to be written'),
         figure('Spooled', ledger.spooled, 'waiting on disk', true),
         figure('Dead-lettered', ledger.deadLettered, 'refused by the store', true),
+        ...ledgerWarnings.filter((warning) => (ledger.warnings[warning] ?? 0) > 0).map((warning) => figure(warningTexts[warning].name, ledger.warnings[warning]!, warningTexts[warning].note, true)),
       ],
     };
   });
 }
+
+const warningTexts: Readonly<Record<LedgerWarning, { readonly name: string; readonly note: string }>> = {
+  'peers-not-allowed': { name: 'Turned away', note: 'not in COLLECTOR_ALLOW' },
+  'peers-too-many-connections': { name: 'Turned away', note: 'too many connections' },
+  'datagrams-lost': { name: 'Lost over UDP', note: 'by the kernel' },
+  'earlier-spooled': { name: 'Still spooled', note: 'by an earlier start' },
+};
 
 function reasonsText(counts: Readonly<Record<string, number>>): string {
   return Object.entries(counts).filter(([, lines]) => lines > 0).map(([reason, lines]) => `${printable(reason, 40)} ${count(lines)}`).join(', ');
@@ -398,11 +434,15 @@ function incompleteReasons({ bounded, ledgers, complete }: Traffic): string[] {
   const dropped = total((ledger) => sumOf(ledger.dropped));
   const spooled = total((ledger) => ledger.spooled);
   const deadLettered = total((ledger) => ledger.deadLettered);
+  const earlier = total((ledger) => ledger.warnings['earlier-spooled'] ?? 0);
+  const datagrams = total((ledger) => ledger.warnings['datagrams-lost'] ?? 0);
   return [
     ...(bounded ? ['the filter by path reads raw requests and stopped at its limit: choose a shorter range'] : []),
     ...(dropped > 0 ? [`${count(dropped)} lines were dropped`] : []),
     ...(spooled > 0 ? [`${count(spooled)} requests are on disk, waiting for the store`] : []),
     ...(deadLettered > 0 ? [`${count(deadLettered)} requests were refused by the store`] : []),
+    ...(earlier > 0 ? [`${count(earlier)} requests of an earlier start are on disk, waiting for the store`] : []),
+    ...(datagrams > 0 ? [`${count(datagrams)} lines that came over UDP were lost in the kernel`] : []),
   ];
 }
 

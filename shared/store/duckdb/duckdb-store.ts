@@ -5,7 +5,7 @@ import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
 import type { Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
-import { readLedgers, readRequests, readRollups } from './queries.js';
+import { readLedgers, readRequests, readRollups, readTops } from './queries.js';
 import { deleteSteps } from './retention.js';
 
 /** Which file, and how much it may take. */
@@ -155,6 +155,7 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     },
     spool: undefined,
     readRollups: (query) => read((connection) => readRollups(connection, query)),
+    readTops: (query) => read((connection) => readTops(connection, query)),
     readRequests: (query) => read((connection) => readRequests(connection, query)),
     readLedgers: (query) => read((connection) => readLedgers(connection, query)),
     ping,

@@ -3,7 +3,8 @@ import { StoreError } from '../../errors.js';
 import { Histogram } from '../../histogram.js';
 import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import type { Level, RollupRow } from '../../rollup.js';
-import type { Filter, LedgerSnapshot, TimeRange } from '../store.js';
+import type { TopKind, TopRow } from '../../top-row.js';
+import type { Filter, LedgerSnapshot, TimeRange, TopsQuery } from '../store.js';
 
 /** See `Store.readRollups`. */
 export async function readRollups(connection: DuckDBConnection, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]> {
@@ -34,6 +35,22 @@ export async function readRollups(connection: DuckDBConnection, { fromMs, toMs, 
     sizeSum: sizeSum[at]!,
     histogram: Histogram.unpack(histogram[at]!),
   }));
+}
+
+/** See `Store.readTops`. */
+export async function readTops(connection: DuckDBConnection, { fromMs, toMs, level, kinds, filter }: TopsQuery): Promise<TopRow[]> {
+  if (kinds.length === 0) return [];
+  const values = new BoundValues();
+  const where = [
+    `level = ${values.add(level, INTEGER)}`,
+    `window_ms >= ${values.add(BigInt(Math.ceil(fromMs)), BIGINT)}`,
+    `window_ms < ${values.add(BigInt(Math.ceil(toMs)), BIGINT)}`,
+    `kind IN (${kinds.map((kind) => values.add(kind, VARCHAR)).join(', ')})`,
+    ...conditions(filter, values),
+  ];
+  const columns = await values.columnsOf(connection, `SELECT window_ms, row_id, ${texts('source', 'host')}, kind, packed FROM request_top WHERE ${where.join(' AND ')}`);
+  const [windowMs, rowId, source, host, kind, packed] = columns as [bigint[], bigint[], string[], string[], TopKind[], string[]];
+  return windowMs.map((start, at) => ({ level, windowMs: Number(start), rowId: Number(rowId[at]!), source: source[at]!, host: host[at]!, kind: kind[at]!, packed: packed[at]! }));
 }
 
 /** See `Store.readRequests`. */
@@ -70,11 +87,11 @@ export async function readLedgers(connection: DuckDBConnection, { sinceMs }: { s
   const values = new BoundValues();
   const columns = await values.columnsOf(
     connection,
-    `SELECT ${texts('collector')}, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms
+    `SELECT ${texts('collector')}, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms, coalesce(warnings, '{}')
      FROM collector_ledger WHERE time_ms >= ${values.add(BigInt(Math.ceil(sinceMs)), BIGINT)}`,
   );
-  const [collector, timeMs, received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs] = columns as [
-    string[], bigint[], bigint[], bigint[], bigint[], string[], string[], bigint[], bigint[], bigint[], bigint[], (bigint | null)[],
+  const [collector, timeMs, received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs, warnings] = columns as [
+    string[], bigint[], bigint[], bigint[], bigint[], string[], string[], bigint[], bigint[], bigint[], bigint[], (bigint | null)[], string[],
   ];
   return collector.map((name, at) => ({
     collector: name,
@@ -88,6 +105,7 @@ export async function readLedgers(connection: DuckDBConnection, { sinceMs }: { s
     spooled: Number(spooled[at]!),
     inMemory: Number(inMemory[at]!),
     deadLettered: Number(deadLettered[at]!),
+    warnings: JSON.parse(warnings[at]!) as LedgerSnapshot['warnings'],
     lastLineMs: lastLineMs[at] === null ? null : Number(lastLineMs[at]!),
   }));
 }

@@ -7,6 +7,7 @@ import { Histogram } from '../../histogram.js';
 import { createLog } from '../../log.js';
 import type { RequestEvent } from '../../request-event.js';
 import { levels, rollupRetentionMs, type Level, type RollupRow } from '../../rollup.js';
+import { topLevels, type TopLevel, type TopRow } from '../../top-row.js';
 import { openDatabase } from './database.js';
 import { openDuckdbStore } from './duckdb-store.js';
 import { deleteSteps } from './retention.js';
@@ -31,12 +32,14 @@ test('what has become too old is deleted when the store is opened, and nothing e
     recorder: 'test', writer: 'retention-test', sequence: 1, ledger: undefined,
     requests: agesDays.map((age) => request(startMs - age * dayMs)),
     rollups: agesDays.flatMap((age) => levels.map((level) => rollup(level, startMs - age * dayMs))),
+    tops: agesDays.flatMap((age) => topLevels.map((level) => top(level, startMs - age * dayMs))),
   });
 
   const ages = async (): Promise<Record<string, number[]>> => {
     const sorted = (timesMs: number[]): number[] => timesMs.map((timeMs) => (startMs - timeMs) / dayMs).toSorted((a, b) => a - b);
     const found: Record<string, number[]> = { requests: sorted((await store.readRequests({ ...everything, limit: 1000 })).map(({ timeMs }) => timeMs)) };
     for (const level of levels) found[level] = sorted((await store.readRollups({ ...everything, level })).map(({ windowMs }) => windowMs));
+    for (const level of topLevels) found[`top ${level}`] = sorted((await store.readTops({ ...everything, level, kinds: ['path'] })).map(({ windowMs }) => windowMs));
     return found;
   };
   /** Opens the store again and waits until the ages are what they should be, or the test times out. */
@@ -48,11 +51,11 @@ test('what has become too old is deleted when the store is opened, and nothing e
   };
 
   const upTo = (days: number): number[] => agesDays.filter((age) => age <= days);
-  await agesBecome({ 10: upTo(2), 60: upTo(14), 600: upTo(60), 3600: upTo(400), 86_400: upTo(400), requests: upTo(7) });
+  await agesBecome({ 10: upTo(2), 60: upTo(14), 600: upTo(60), 3600: upTo(400), 86_400: upTo(400), requests: upTo(7), 'top 60': upTo(1), 'top 600': upTo(7), 'top 3600': upTo(60), 'top 86400': upTo(400) });
   nowMs += dayMs;
-  await agesBecome({ 10: upTo(1), 60: upTo(13), 600: upTo(59), 3600: upTo(399), 86_400: upTo(399), requests: upTo(6) });
+  await agesBecome({ 10: upTo(1), 60: upTo(13), 600: upTo(59), 3600: upTo(399), 86_400: upTo(399), requests: upTo(6), 'top 60': upTo(0), 'top 600': upTo(6), 'top 3600': upTo(59), 'top 86400': upTo(399) });
   nowMs += 500 * dayMs;
-  await agesBecome({ 10: [], 60: [], 600: [], 3600: [], 86_400: [], requests: [] });
+  await agesBecome({ 10: [], 60: [], 600: [], 3600: [], 86_400: [], requests: [], 'top 60': [], 'top 600': [], 'top 3600': [], 'top 86400': [] });
   await store.close();
   await rm(folder, { recursive: true });
 });
@@ -61,7 +64,7 @@ test('many old rollup rows are deleted in small steps.', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20 });
   const rollups = Array.from({ length: 250 }, (_, index) => rollup(10, startMs - index * 10_000));
-  await database.batches.write({ recorder: 'test', writer: 'retention-test', sequence: 1, requests: [], rollups, ledger: undefined }, startMs);
+  await database.batches.write({ recorder: 'test', writer: 'retention-test', sequence: 1, requests: [], rollups, tops: [], ledger: undefined }, startMs);
   const deleted: number[] = [];
   for (const step of deleteSteps({ requestsMs: dayMs, rollupsMs: 1_000_000 }, startMs, 100)) {
     let rows: number;
@@ -83,4 +86,8 @@ function request(timeMs: number): RequestEvent {
 
 function rollup(level: Level, windowMs: number): RollupRow {
   return { level, windowMs, rowId: 1, series: { source: 'caddy', host: 'shop.example', method: 'GET', status: 200 }, count: 1, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram() };
+}
+
+function top(level: TopLevel, windowMs: number): TopRow {
+  return { level, windowMs, rowId: 1, source: 'caddy', host: '', kind: 'path', packed: '[0,0,[]]' };
 }

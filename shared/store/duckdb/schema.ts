@@ -4,6 +4,7 @@
  * - `request_metrics`: a row per request. No index: DuckDB keeps the least and the greatest `time_ns` of every 122,880
  *   rows, and rows arrive in about the order of time.
  * - `request_rollup`: a row per window, row id and series, rewritten in place under its primary key.
+ * - `request_top`: a row per window, row id, source, host and kind: a packed list or sketch, rewritten in place.
  * - `collector_ledger`: the newest ledger of each collector.
  * - `applied_batch`: the last batch of each writer, written in the batch's own transaction: a batch counts exactly once.
  * - `store_schema`: one row, the version of all this.
@@ -22,15 +23,28 @@ export async function prepareSchema(connection: DuckDBConnection, path: string):
   await connection.run('CREATE TABLE IF NOT EXISTS store_schema (version INTEGER NOT NULL)');
   const [row] = await (await connection.run('SELECT max(version) FROM store_schema')).getRows();
   const version = row?.[0] ?? null;
-  if (version === schemaVersion) return;
+  if (version === schemaVersion) {
+    for (const statement of additions) await connection.run(statement);
+    return;
+  }
   if (version !== null) {
     throw new StoreError('stop', `Cannot use the DuckDB file ${path}: its tables have version ${String(version)}, and this program knows version ${schemaVersion}. Upgrade the program, or set STORE to another file.`);
   }
   await connection.run('BEGIN TRANSACTION');
-  for (const statement of statements) await connection.run(statement);
+  for (const statement of [...statements, ...additions]) await connection.run(statement);
   await connection.run('INSERT INTO store_schema VALUES ($1)', [schemaVersion]);
   await connection.run('COMMIT');
 }
+
+/** What files of the first release lack. Programs of then can go on with it: they do not look there. */
+const additions = [
+  `CREATE TABLE IF NOT EXISTS request_top (
+    level INTEGER NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL, packed VARCHAR NOT NULL,
+    PRIMARY KEY (level, window_ms, row_id, source, host, kind)
+  )`,
+  "ALTER TABLE collector_ledger ADD COLUMN IF NOT EXISTS warnings VARCHAR DEFAULT '{}'",
+];
 
 const statements = [
   `CREATE TABLE request_metrics (

@@ -6,6 +6,7 @@
 import { BIGINT, VARCHAR, type DuckDBConnection, type DuckDBPreparedStatement } from '@duckdb/node-api';
 import { nanosecondsText, type RequestEvent } from '../../request-event.js';
 import type { RollupRow } from '../../rollup.js';
+import type { TopRow } from '../../top-row.js';
 import type { Batch, LedgerSnapshot } from '../store.js';
 
 /** Writes batches over one connection, each in a transaction of its own. */
@@ -18,6 +19,7 @@ export interface BatchWriter {
 export async function createBatchWriter(connection: DuckDBConnection): Promise<BatchWriter> {
   const insertRequests = await connection.prepare(requestsSql);
   const upsertRollups = await connection.prepare(rollupsSql);
+  const upsertTops = await connection.prepare(topsSql);
   return {
     async write(batch, nowMs) {
       await connection.run('BEGIN TRANSACTION');
@@ -28,6 +30,9 @@ export async function createBatchWriter(connection: DuckDBConnection): Promise<B
         for (let from = 0; from < batch.rollups.length; from += rowsPerStatement) {
           await runWithColumns(upsertRollups, rollupColumns, batch.rollups.slice(from, from + rowsPerStatement));
         }
+        for (let from = 0; from < batch.tops.length; from += topRowsPerStatement) {
+          await runWithColumns(upsertTops, topColumns, batch.tops.slice(from, from + topRowsPerStatement));
+        }
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
       }
       await connection.run('COMMIT');
@@ -37,6 +42,8 @@ export async function createBatchWriter(connection: DuckDBConnection): Promise<B
 
 /** Bounds the texts that are built at once: JavaScript is kept busy for about 10 ms by so many requests. */
 const rowsPerStatement = 5000;
+/** A row of a list has some 10 kB. */
+const topRowsPerStatement = 200;
 
 async function isNew(connection: DuckDBConnection, { writer, sequence }: Batch, nowMs: number): Promise<boolean> {
   const result = await connection.run('SELECT sequence FROM applied_batch WHERE writer = $1', [writer], [VARCHAR]);
@@ -89,10 +96,22 @@ const rollupColumns: readonly Column<RollupRow>[] = [
   ['histogram', 'VARCHAR', ({ histogram }) => histogram.pack()],
 ];
 
+const topColumns: readonly Column<TopRow>[] = [
+  ['level', 'INTEGER', ({ level }) => level],
+  ['window_ms', 'BIGINT', ({ windowMs }) => windowMs],
+  ['row_id', 'BIGINT', ({ rowId }) => rowId],
+  ['source', 'VARCHAR', ({ source }) => source],
+  ['host', 'VARCHAR', ({ host }) => host],
+  ['kind', 'VARCHAR', ({ kind }) => kind],
+  ['packed', 'VARCHAR', ({ packed }) => packed],
+];
+
 const requestsSql = insertSql('request_metrics', requestColumns);
 
 const rollupsSql = `${insertSql('request_rollup', rollupColumns)}
   ON CONFLICT DO UPDATE SET ${['"count"', 'duration_ms_sum', 'duration_ms_max', 'size_sum', 'histogram'].map((name) => `${name} = excluded.${name}`).join(', ')}`;
+
+const topsSql = `${insertSql('request_top', topColumns)} ON CONFLICT DO UPDATE SET packed = excluded.packed`;
 
 function insertSql<Row>(table: string, columns: readonly Column<Row>[]): string {
   const values = columns.map(([, type], index) => `unnest(${columnSql(index + 1, type)})`);
@@ -127,18 +146,18 @@ export function joinColumn(values: readonly (string | number)[]): string {
 }
 
 async function upsertLedger(connection: DuckDBConnection, ledger: LedgerSnapshot): Promise<void> {
-  const { collector, timeMs, received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs } = ledger;
+  const { collector, timeMs, received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, warnings, lastLineMs } = ledger;
   await connection.run(
-    `INSERT INTO collector_ledger (collector, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    `INSERT INTO collector_ledger (collector, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms, warnings)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
      ON CONFLICT (collector) DO UPDATE SET time_ms = excluded.time_ms, received = excluded.received, accepted = excluded.accepted, runtime = excluded.runtime,
        rejected = excluded.rejected, dropped = excluded.dropped, stored = excluded.stored, spooled = excluded.spooled, in_memory = excluded.in_memory,
-       dead_lettered = excluded.dead_lettered, last_line_ms = excluded.last_line_ms
+       dead_lettered = excluded.dead_lettered, last_line_ms = excluded.last_line_ms, warnings = excluded.warnings
      WHERE excluded.time_ms >= collector_ledger.time_ms`,
     [
       collector, ...[timeMs, received, accepted, runtime].map(BigInt), JSON.stringify(rejected), JSON.stringify(dropped),
-      ...[stored, spooled, inMemory, deadLettered].map(BigInt), lastLineMs === null ? null : BigInt(lastLineMs),
+      ...[stored, spooled, inMemory, deadLettered].map(BigInt), lastLineMs === null ? null : BigInt(lastLineMs), JSON.stringify(warnings),
     ],
-    [VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, VARCHAR, VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT],
+    [VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, VARCHAR, VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, VARCHAR],
   );
 }

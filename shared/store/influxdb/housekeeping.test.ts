@@ -5,6 +5,7 @@ import { StoreError } from '../../errors.js';
 import { Histogram } from '../../histogram.js';
 import type { RequestEvent } from '../../request-event.js';
 import { levels, rollupRetentionMs, windowStart, type RollupRow } from '../../rollup.js';
+import { topLevels, topRetentionMs } from '../../top-row.js';
 import type { Batch } from '../store.js';
 import { openInfluxdbStore } from './influxdb-store.js';
 
@@ -22,7 +23,8 @@ function batchOf(ageDays: number): Batch {
     level, windowMs: windowStart(timeMs, level), rowId: 1, series: { source: 'caddy', host: 'a.example', method: 'GET', status: 200 },
     count: 1, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram(),
   }));
-  return { recorder: 'r', writer: randomUUID(), sequence: 1, requests: [request], rollups, ledger: undefined };
+  const tops = topLevels.map((level) => ({ level, windowMs: windowStart(timeMs, level), rowId: 1, source: 'caddy', host: '', kind: 'path', packed: 'x' } as const));
+  return { recorder: 'r', writer: randomUUID(), sequence: 1, requests: [request], rollups, tops, ledger: undefined };
 }
 
 testWithInfluxd('A store that keeps house deletes what is older than its kind is kept, with a token for the bucket alone, and nothing else.', async (t) => {
@@ -44,7 +46,8 @@ testWithInfluxd('A store that keeps house deletes what is older than its kind is
   const keptAt = (keptMs: number): number => ages.filter((age) => age * dayMs < keptMs).length;
   await until('what is old is deleted', async () => {
     const rows = await Promise.all(levels.map((level) => plain.readRollups({ ...everything, level })));
-    return await requests() === keptAt(retention.requestsMs) && levels.every((level, at) => rows[at]!.length === keptAt(rollupRetentionMs(level, retention.rollupsMs)));
+    const tops = await Promise.all(topLevels.map((level) => plain.readTops({ ...everything, level, kinds: ['path'] })));
+    return await requests() === keptAt(retention.requestsMs) && topLevels.every((level, at) => tops[at]!.length === keptAt(topRetentionMs(level, retention.rollupsMs))) && levels.every((level, at) => rows[at]!.length === keptAt(rollupRetentionMs(level, retention.rollupsMs)));
   });
   const left = await fetch(`${url}/api/v2/query?org=${org}`, {
     method: 'POST', headers: { authorization: `Token ${options.token}`, 'content-type': 'application/vnd.flux' },

@@ -17,7 +17,7 @@ const event: RequestEvent = {
   source: 'caddy', timeMs: Date.UTC(2026, 10, 23, 20), timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1, size: 1, bytesRead: 0,
   uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
 };
-const batch: Batch = { recorder: 'r', writer: 'w', sequence: 1, requests: [event], rollups: [], ledger: undefined };
+const batch: Batch = { recorder: 'r', writer: 'w', sequence: 1, requests: [event], rollups: [], tops: [], ledger: undefined };
 
 const answers: readonly (readonly [status: number, headers: Record<string, string>, body: string, action: StoreErrorAction, message: RegExp, retryAfterMs?: number])[] = [
   [429, { 'retry-after': '7' }, '{"code":"too many requests","message":"slow down"}', 'retry', /429 \(slow down\)/, 7000],

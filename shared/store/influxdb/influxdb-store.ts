@@ -8,8 +8,8 @@ import type { Log } from '../../log.js';
 import { openSpool } from '../../spool/spool.js';
 import type { Retention } from '../../rollup.js';
 import type { Batch, Store } from '../store.js';
+import { createDeadLetters } from '../dead-letters.js';
 import { callApi } from './call-api.js';
-import { createDeadLetters } from './dead-letters.js';
 import { deadline } from './deadline.js';
 import { createDelivery } from './delivery.js';
 import { startHousekeeping } from './housekeeping.js';
@@ -17,7 +17,7 @@ import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress } from './payload.js';
 import { postLines } from './post.js';
-import { readLedgers, readNothing, readRequests, readRollups, type ReadCells } from './queries.js';
+import { readLedgers, readNothing, readRequests, readRollups, readTops, type ReadCells } from './queries.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
 import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
 
@@ -45,7 +45,7 @@ export interface InfluxdbOptions {
  *
  * With `spoolName`, `write` puts a batch into the spool of that name, from which it is delivered however long that takes.
  * Without, it is written at once, or `write` throws. A batch goes in several requests of at most 5,000 lines, requests first,
- * then rollup rows, then the ledger: one that failed may be there in part until it is written again.
+ * then rollup rows and top lists, then the ledger: one that failed may be there in part until it is written again.
  *
  * With `keepsHouse` it deletes what is older than `retention`, and writes the version of what is in the bucket: for one that may read and write.
  *
@@ -84,7 +84,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
     await postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal })
       .catch((error: unknown) => { throw influxdbError('write', error, place); });
   };
-  const delivery = createDelivery({ deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), log }), post });
+  const delivery = createDelivery({ deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), by: 'InfluxDB', log }), post });
   const spooled = spoolName === undefined ? undefined : await openSpooled(join(spoolDir, spoolName));
   async function openSpooled(dir: string): Promise<SpooledWriter> {
     try {
@@ -172,6 +172,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
         if (query.filter.path !== undefined) throw new StoreError('drop', 'Cannot read rollup rows by path: only raw requests know it. Leave filter.path out.');
         return readRollups(read, bucket, query);
       }),
+    readTops: (query) => use('read top lists', () => readTops(read, bucket, query)),
     readRequests: (query) => use('read requests', () => readRequests(read, bucket, query)),
     readLedgers: (query) => use('read the ledgers', () => readLedgers(read, bucket, query)),
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(read, bucket)),

@@ -12,7 +12,9 @@
  *   for Flux and Grafana. This program reads `tally` alone: InfluxDB stores and reads field by field, so one field is read
  *   three times as fast as five, and is never half of an old row and half of a new one. The time is the window's start plus
  *   the row's id in nanoseconds.
- * - `collector_ledger`: tags `account`, `collector`, `reason` (of `rejected` and `dropped`); field `lines` (integer), one
+ * - `request_top`: tags `host` (of unique clients), `kind`, `level`, `source`; field `packed`, see `TopRow`. The time is made as that of
+ *   `request_rollup`.
+ * - `collector_ledger`: tags `account`, `collector`, `reason` (of `rejected`, `dropped` and `warnings`); field `lines` (integer), one
  *   point for each count; and the account `last_line` with the field `time_ms`. All have the snapshot's time.
  *
  * What line protocol cannot say, and what is done about it:
@@ -36,6 +38,7 @@
  */
 import { nanosecondsText, splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import type { Level, RollupRow } from '../../rollup.js';
+import type { TopRow } from '../../top-row.js';
 import type { Ledger, LedgerSnapshot } from '../store.js';
 
 /** The value of the tag `level`, by the length of the window in seconds. */
@@ -99,7 +102,16 @@ export function rollupLine({ level, windowMs, rowId, series: { source, host, met
   if (source !== '') line += `,source=${escapeTag(source)}`;
   line += `,status_code=${status} count=${count}i,duration_sum_ms=${durationSumMs},duration_max_ms=${durationMaxMs},size_sum=${sizeSum}i`;
   line += `,tally="${count} ${durationSumMs} ${durationMaxMs} ${sizeSum} ${histogram.pack()}"`;
-  return `${line} ${nanosecondsText({ timeMs: windowMs + Math.floor(rowId / 1e6), timeNs: rowId % 1e6 })}`;
+  return `${line} ${rowTime(windowMs, rowId)}`;
+}
+
+/** The line of one row of the top lists, without a line break. */
+export function topLine({ level, windowMs, rowId, source, host, kind, packed }: TopRow): string {
+  let line = 'request_top';
+  if (host !== '') line += `,host=${escapeTag(host)}`;
+  line += `,kind=${kind},level=${levelTags[level]}`;
+  if (source !== '') line += `,source=${escapeTag(source)}`;
+  return `${line} packed="${escapeString(packed)}" ${rowTime(windowMs, rowId)}`;
 }
 
 /** The single counts of a ledger, each with the value of the tag `account`. */
@@ -118,7 +130,7 @@ export function ledgerLines(snapshot: LedgerSnapshot): string[] {
   const collector = snapshot.collector === '' ? '' : `,collector=${escapeTag(snapshot.collector)}`;
   const time = nanosecondsText({ timeMs: snapshot.timeMs, timeNs: 0 });
   const lines = ledgerAccounts.map(([name, account]) => `collector_ledger,account=${account}${collector} lines=${snapshot[name]}i ${time}`);
-  for (const account of ['rejected', 'dropped'] as const) {
+  for (const account of ['rejected', 'dropped', 'warnings'] as const) {
     for (const [reason, count] of Object.entries(snapshot[account])) {
       lines.push(`collector_ledger,account=${account}${collector},reason=${escapeTag(reason)} lines=${count}i ${time}`);
     }
@@ -164,6 +176,10 @@ const backslashBeforeEscape = /\\\.*(?=[,= ]|$)/g;
 /** One search, since nearly no value needs anything. */
 const specialInTag = /[,= \\]/;
 const specialInString = /["\\]/;
+
+function rowTime(windowMs: number, rowId: number): string {
+  return nanosecondsText({ timeMs: windowMs + Math.floor(rowId / 1e6), timeNs: rowId % 1e6 });
+}
 
 function escapeTag(value: string): string {
   return specialInTag.test(value) ? tagText(value).replaceAll(/[,= ]/g, '\\$&') : value;

@@ -2,13 +2,13 @@
  * A batch as the spool keeps it and InfluxDB takes it: line protocol in bodies of at most 5,000 lines, each compressed with gzip.
  *
  * A payload is its bodies one behind the other, each with a header of eight bytes in little-endian: how many lines it has, and how
- * many bytes it takes compressed. The lines of requests come first, then those of rollup rows. Each body ends with a line break, so
+ * many bytes it takes compressed. The lines of requests come first, then those of rollup rows and of top lists. Each body ends with a line break, so
  * that several compressed bodies one behind the other are one body again (RFC 1952, 2.2).
  */
 import { promisify } from 'node:util';
 import { gunzip as gunzipCallback, gzip as gzipCallback } from 'node:zlib';
 import type { Batch } from '../store.js';
-import { requestLine, rollupLine } from './line-protocol.js';
+import { requestLine, rollupLine, topLine } from './line-protocol.js';
 
 const gunzip = promisify(gunzipCallback);
 const gzip = promisify(gzipCallback);
@@ -21,13 +21,15 @@ export interface Body {
 
 /** What InfluxDB recommends for one write. */
 export const linesMax = 5000;
+/** A line of a top list can have 60 kB: so many characters are enough for one body. */
+const textLengthMax = 8 * 2 ** 20;
 const bodyHeaderBytes = 8;
 /** Line protocol repeats itself: the quickest level saves nine tenths, and others little more. */
 const gzipLevel = 1;
 /** No body of ours is larger: 5,000 lines with texts of 64 KiB, which would be 16 KiB of each in the mean. */
 const bodyBytesMax = 2 ** 30;
 
-/** The lines of a batch's requests and rollup rows. The ledger is not among them. */
+/** The lines of a batch's requests, rollup rows and top lists. The ledger is not among them. */
 export async function bodiesOf(batch: Batch): Promise<Body[]> {
   const bodies: Body[] = [];
   let text = '';
@@ -40,15 +42,16 @@ export async function bodiesOf(batch: Batch): Promise<Body[]> {
   for (const line of linesOf(batch)) {
     text += `${line}\n`;
     lines += 1;
-    if (lines === linesMax) await seal();
+    if (lines === linesMax || text.length > textLengthMax) await seal();
   }
   await seal();
   return bodies;
 }
 
-function* linesOf({ recorder, requests, rollups }: Batch): Generator<string> {
+function* linesOf({ recorder, requests, rollups, tops }: Batch): Generator<string> {
   for (const event of requests) yield requestLine(event, recorder);
   for (const row of rollups) yield rollupLine(row);
+  for (const row of tops) yield topLine(row);
 }
 
 /** One body of lines that are joined, and ended, by line breaks. */

@@ -9,7 +9,8 @@ import { StoreError } from '../../errors.js';
 import { Histogram } from '../../histogram.js';
 import type { RequestEvent } from '../../request-event.js';
 import { windowStart, type Level, type RollupRow } from '../../rollup.js';
-import type { Filter, LedgerSnapshot, TimeRange } from '../store.js';
+import type { TopKind, TopRow } from '../../top-row.js';
+import type { Filter, LedgerSnapshot, TimeRange, TopsQuery } from '../store.js';
 import { fluxText, fluxWholeOrStart } from './flux-text.js';
 import { ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
 
@@ -21,9 +22,7 @@ export type ReadCells = (query: ParameterizedQuery, columns: readonly string[], 
 
 /** See `Store.readRollups`. */
 export async function readRollups(read: ReadCells, bucket: string, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]> {
-  // A row's time is its window's start and less than the window's length more: read from whole window to whole window.
-  const lengthMs = level * 1000;
-  const range = { fromMs: Math.ceil(fromMs / lengthMs) * lengthMs, toMs: Math.ceil(toMs / lengthMs) * lengthMs };
+  const range = wholeWindows({ fromMs, toMs }, level);
   if (range.fromMs >= range.toMs) return [];
   const columns = ['_time', '_value', 'source', 'host', 'method', 'status_code'];
   const query = flux`from(bucket: ${fluxText(bucket)})
@@ -32,13 +31,10 @@ export async function readRollups(read: ReadCells, bucket: string, { fromMs, toM
   |> keep(columns: ${columns})`;
   const rows: RollupRow[] = [];
   await read(query, columns, ([time, tally, source, host, method, status]) => {
-    const { timeMs, timeNs } = parseTimestamp(time!);
-    const windowMs = windowStart(timeMs, level);
     const [count, durationSumMs, durationMaxMs, sizeSum, packed] = tally!.split(' ');
     rows.push({
       level,
-      windowMs,
-      rowId: (timeMs - windowMs) * 1e6 + timeNs,
+      ...rowOfTime(time!, level),
       series: { source: textOfTag(source), host: textOfTag(host), method: textOfTag(method), status: Number(status) },
       count: Number(count),
       durationSumMs: Number(durationSumMs),
@@ -46,6 +42,22 @@ export async function readRollups(read: ReadCells, bucket: string, { fromMs, toM
       sizeSum: Number(sizeSum),
       histogram: Histogram.unpack(packed!),
     });
+  });
+  return rows;
+}
+
+/** See `Store.readTops`. */
+export async function readTops(read: ReadCells, bucket: string, { fromMs, toMs, level, kinds, filter: { source, host } }: TopsQuery): Promise<TopRow[]> {
+  const range = wholeWindows({ fromMs, toMs }, level);
+  if (range.fromMs >= range.toMs || kinds.length === 0) return [];
+  const columns = ['_time', '_value', 'source', 'host', 'kind'];
+  const query = flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: ${new Date(range.fromMs)}, stop: ${new Date(range.toMs)})
+  |> filter(fn: (r) => r._measurement == "request_top" and r._field == "packed" and r.level == ${levelTags[level]} and r.kind =~ ${fluxRegExp(new RegExp(`^(${kinds.join('|')})$`))}${andSeries({ ...(source !== undefined && { source }), ...(host !== undefined && { host }) })})
+  |> keep(columns: ${columns})`;
+  const rows: TopRow[] = [];
+  await read(query, columns, ([time, packed, sourceTag, hostTag, kind]) => {
+    rows.push({ level, ...rowOfTime(time!, level), source: textOfTag(sourceTag), host: textOfTag(hostTag), kind: kind as TopKind, packed: packed! });
   });
   return rows;
 }
@@ -130,6 +142,18 @@ const sliceGrowth = 60;
 const ledgerTriesMax = 5;
 /** The last whole day that a time of 64 bits of nanoseconds can hold: an open end would be now, by the server's clock. */
 const timeMsMax = Date.UTC(2262, 3, 11);
+
+/** A row's time is its window's start and less than the window's length more: read from whole window to whole window. */
+function wholeWindows({ fromMs, toMs }: TimeRange, level: Level): TimeRange {
+  const lengthMs = level * 1000;
+  return { fromMs: Math.ceil(fromMs / lengthMs) * lengthMs, toMs: Math.ceil(toMs / lengthMs) * lengthMs };
+}
+
+function rowOfTime(time: string, level: Level): { windowMs: number; rowId: number } {
+  const { timeMs, timeNs } = parseTimestamp(time);
+  const windowMs = windowStart(timeMs, level);
+  return { windowMs, rowId: (timeMs - windowMs) * 1e6 + timeNs };
+}
 
 /** The condition on the tags that rows of requests and rollups share, to go behind another. */
 function andSeries({ source, host, method, status }: Filter): ParameterizedQuery {
@@ -229,6 +253,7 @@ function snapshotOf(counts: readonly LedgerCount[]): LedgerSnapshot | undefined 
     spooled: value('spooled'),
     inMemory: value('in_memory'),
     deadLettered: value('dead_lettered'),
+    warnings: byReason('warnings'),
     lastLineMs: values.get('last_line') ?? null,
   };
 }

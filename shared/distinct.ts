@@ -1,0 +1,166 @@
+/**
+ * How many different texts there were, in bounded memory: a HyperLogLog sketch (Flajolet, Fusy, Gandouet and Meunier, 2007)
+ * with the estimator of Ertl, "New cardinality estimation algorithms for HyperLogLog sketches", 2017, algorithm 6, which needs no
+ * tables of corrections. With 8,192 registers the standard error is 1.04 / √8192 = 1.15 %; few texts are counted almost exactly.
+ *
+ * A register holds the greatest rank of the texts that fall on it: one more than the zeros in front of 32 bits of their hash. Merging takes the
+ * greater rank of each, so it is exact, and the order does not matter.
+ *
+ * Packed form: `s` and base64 of, for each filled register in ascending order, a varint (its distance from the one before) and a byte (its
+ * rank); or, where that is longer, `d` and one character for each register, the digit that base64 has for its rank.
+ */
+
+const registerBits = 13;
+const registerCount = 2 ** registerBits;
+const rankBits = 32;
+/** As long as so few registers are filled, they are in a map. */
+const sparseMax = 1000;
+const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
+
+/** Counts different texts. Not shared between owners: merging changes the target. */
+export class DistinctSketch {
+  #sparse = new Map<number, number>();
+  #dense: Uint8Array | undefined;
+
+  /** Takes a text. */
+  add(text: string): void {
+    const [first, second] = hashOf(text);
+    this.#raise(first >>> (32 - registerBits), Math.clz32(second) + 1);
+  }
+
+  /** Takes all that `other` has taken. */
+  merge(other: DistinctSketch): void {
+    for (const [register, rank] of other.#filled()) this.#raise(register, rank);
+  }
+
+  /** How many different texts it has taken, about: a whole number. */
+  count(): number {
+    const registersOfRank = new Array<number>(rankBits + 2).fill(0);
+    let empty = registerCount;
+    for (const [, rank] of this.#filled()) {
+      registersOfRank[rank]! += 1;
+      empty -= 1;
+    }
+    let sum = registerCount * tau(1 - registersOfRank[rankBits + 1]! / registerCount);
+    for (let rank = rankBits; rank >= 1; rank -= 1) sum = (sum + registersOfRank[rank]!) / 2;
+    sum += registerCount * sigma(empty / registerCount);
+    return Math.round(registerCount ** 2 / (2 * Math.LN2 * sum));
+  }
+
+  /** The packed form: see the head of this file. */
+  pack(): string {
+    const filled = [...this.#filled()].sort(([a], [b]) => a - b);
+    const bytes: number[] = [];
+    let previous = 0;
+    for (const [register, rank] of filled) {
+      const distance = register - previous;
+      if (distance >= 0x80) bytes.push((distance & 0x7f) | 0x80, distance >> 7);
+      else bytes.push(distance);
+      bytes.push(rank);
+      previous = register;
+    }
+    const sparse = `s${Buffer.from(bytes).toString('base64')}`;
+    if (sparse.length <= registerCount) return sparse;
+    const ranks = new Uint8Array(registerCount);
+    for (const [register, rank] of filled) ranks[register] = rank;
+    return `d${Array.from(ranks, (rank) => digits[rank]).join('')}`;
+  }
+
+  /** Reads the packed form. Throws a `RangeError` when it is none. */
+  static unpack(packed: string): DistinctSketch {
+    const sketch = new DistinctSketch();
+    const wrong = (): RangeError => new RangeError(`${JSON.stringify(packed.slice(0, 100))} is no packed sketch of ${registerCount} registers.`);
+    if (packed.startsWith('d') && packed.length === registerCount + 1) {
+      for (let register = 0; register < registerCount; register += 1) {
+        const rank = digits.indexOf(packed[register + 1]!);
+        if (rank < 0 || rank > rankBits + 1) throw wrong();
+        if (rank > 0) sketch.#raise(register, rank);
+      }
+      return sketch;
+    }
+    if (!packed.startsWith('s')) throw wrong();
+    const bytes = Buffer.from(packed.slice(1), 'base64');
+    let register = 0;
+    for (let at = 0; at < bytes.length; at += 1) {
+      let distance = bytes[at]!;
+      if (distance >= 0x80) distance = (distance & 0x7f) | ((bytes[at += 1] ?? 0) << 7);
+      const rank = bytes[at += 1];
+      register += distance;
+      if (rank === undefined || rank === 0 || rank > rankBits + 1 || register >= registerCount) throw wrong();
+      sketch.#raise(register, rank);
+    }
+    return sketch;
+  }
+
+  *#filled(): Iterable<readonly [register: number, rank: number]> {
+    if (this.#dense === undefined) {
+      yield* this.#sparse;
+      return;
+    }
+    for (let register = 0; register < registerCount; register += 1) if (this.#dense[register]! > 0) yield [register, this.#dense[register]!];
+  }
+
+  #raise(register: number, rank: number): void {
+    if (this.#dense !== undefined) {
+      if (rank > this.#dense[register]!) this.#dense[register] = rank;
+      return;
+    }
+    if (rank > (this.#sparse.get(register) ?? 0)) this.#sparse.set(register, rank);
+    if (this.#sparse.size <= sparseMax) return;
+    this.#dense = new Uint8Array(registerCount);
+    for (const [filled, filledRank] of this.#sparse) this.#dense[filled] = filledRank;
+    this.#sparse = new Map();
+  }
+}
+
+/**
+ * Two times 32 bits: two lanes that multiply by the odd constants of MurmurHash3, each finished with its mixer. It is part of the
+ * stored form: with another, the same text would count twice.
+ */
+function hashOf(text: string): [number, number] {
+  let first = 0x9747b28c;
+  let second = 0x3c6ef372;
+  for (let at = 0; at < text.length; at += 1) {
+    const unit = text.charCodeAt(at);
+    first = Math.imul(first ^ unit, 0xcc9e2d51);
+    first ^= first >>> 15;
+    second = Math.imul(second ^ unit, 0x1b873593);
+    second ^= second >>> 13;
+  }
+  return [mixed(first ^ Math.imul(second, 0x85ebca6b)), mixed(second ^ Math.imul(first, 0xc2b2ae35))];
+}
+
+/** `fmix32` of MurmurHash3 (Austin Appleby, public domain). */
+function mixed(hash: number): number {
+  let mix = hash ^ (hash >>> 16);
+  mix = Math.imul(mix, 0x85ebca6b);
+  mix ^= mix >>> 13;
+  mix = Math.imul(mix, 0xc2b2ae35);
+  return (mix ^ (mix >>> 16)) >>> 0;
+}
+
+/** x + Σ x^(2^k) 2^(k-1) */
+function sigma(x: number): number {
+  if (x === 1) return Infinity;
+  let sum = x;
+  let power = x;
+  for (let weight = 1, before = -1; sum !== before; weight *= 2) {
+    power *= power;
+    before = sum;
+    sum += power * weight;
+  }
+  return sum;
+}
+
+/** (1 - x - Σ (1 - x^(2^-k))² 2^-k) / 3 */
+function tau(x: number): number {
+  if (x === 0 || x === 1) return 0;
+  let sum = 1 - x;
+  let root = x;
+  for (let weight = 0.5, before = -1; sum !== before; weight /= 2) {
+    root = Math.sqrt(root);
+    before = sum;
+    sum -= (1 - root) ** 2 * weight;
+  }
+  return sum / 3;
+}

@@ -1,0 +1,106 @@
+import test from 'ava';
+import fc from 'fast-check';
+import { event } from '../test/web-samples.js';
+import { DistinctSketch } from './distinct.js';
+import { windowStart } from './rollup.js';
+import { createTopLadder } from './top-ladder.js';
+import { topDimensions, topLevels, topValueOf, type TopRow } from './top-row.js';
+import { TopSummary } from './top.js';
+
+const startMs = Date.UTC(2026, 10, 23);
+
+const request = fc.record({
+  timeMs: fc.integer({ min: startMs - 5_400_000, max: startMs + 5_400_000 }),
+  source: fc.constantFrom('caddy', 'app'),
+  host: fc.constantFrom('a.example', 'b.example'),
+  status: fc.constantFrom(200, 502),
+  uri: fc.constantFrom('', '/', '/a', '/a?b=c', '/b?c', '?d'),
+  userAgent: fc.constantFrom('', 'curl/8.0', 'Firefox'),
+  referrer: fc.constantFrom('', 'https://example.org/', 'https://example.org/?q=1', 'https://example.org/#top'),
+  clientIp: fc.constantFrom('', '192.0.2.0', '198.51.100.0', '2001:db8::'),
+}).map(event);
+
+const step = fc.record({ request, collector: fc.nat({ max: 2 }), then: fc.constantFrom('nothing', 'flush', 'restart', 'three seconds pass', 'ten minutes pass') });
+
+test('any split of requests over windows, flushes, restarts and collectors adds up to the same lists at every level', (t) => {
+  fc.assert(fc.property(fc.array(step, { maxLength: 100 }), fc.integer({ min: 1, max: 30 }), (steps, openMax) => {
+    const stored = new Map<string, TopRow>();
+    const newLadder = (): ReturnType<typeof createTopLadder> => createTopLadder({ listsOpenMax: openMax, clientsOpenMax: openMax });
+    const ladders = [newLadder(), newLadder(), newLadder()];
+    let nowMs = startMs;
+    const flush = (at: number, all: boolean): void => {
+      for (const row of ladders[at]!.drain(nowMs, { all })) stored.set(keyOf(row), row);
+    };
+    for (const { request: each, collector, then } of steps) {
+      ladders[collector]!.add(each);
+      if (then !== 'nothing') flush(collector, then === 'restart');
+      if (then === 'restart') ladders[collector] = newLadder();
+      if (then === 'three seconds pass') nowMs += 3000;
+      if (then === 'ten minutes pass') nowMs += 600_000;
+    }
+    for (const at of ladders.keys()) flush(at, true);
+
+    const requests = steps.map((each) => each.request);
+    for (const level of topLevels) {
+      const rows = [...stored.values()].filter((row) => row.level === level);
+      const windows = new Set(requests.map(({ timeMs }) => windowStart(timeMs, level)));
+      for (const windowMs of windows) {
+        const inWindow = requests.filter(({ timeMs }) => windowStart(timeMs, level) === windowMs);
+        for (const dimension of topDimensions) {
+          const exact = new TopSummary();
+          for (const each of inWindow) if (topValueOf[dimension](each) !== '') exact.add(topValueOf[dimension](each), each);
+          const read = new TopSummary();
+          for (const row of rows) if (row.windowMs === windowMs && row.kind === dimension) read.merge(TopSummary.unpack(row.packed));
+          t.deepEqual(figuresOf(read), figuresOf(exact));
+        }
+        const exact = new Set(inWindow.flatMap(({ clientIp }) => clientIp || []));
+        const read = new DistinctSketch();
+        for (const row of rows) if (row.windowMs === windowMs && row.kind === 'unique_clients') read.merge(DistinctSketch.unpack(row.packed));
+        t.is(read.count(), exact.size);
+      }
+    }
+  }), { numRuns: 100 });
+});
+
+test('a row is there at once, is rewritten in place every few seconds, and once more when its window has ended', (t) => {
+  const ladder = createTopLadder();
+  const add = (): void => ladder.add(event({ timeMs: startMs, uri: '/a' }));
+  const countsAt = (timeMs: number): string[] => ladder.drain(timeMs).map((row) => `${row.level} ${TopSummary.unpack(row.packed).total}`);
+  t.false(ladder.isDue(startMs));
+  add();
+  t.true(ladder.isDue(startMs));
+  t.deepEqual(countsAt(startMs), ['60 1', '600 1', '3600 1', '86400 1']);
+  add();
+  t.deepEqual(countsAt(startMs + 1999), [], 'it was written just now');
+  t.deepEqual(countsAt(startMs + 2000), ['60 2']);
+  t.false(ladder.isDue(startMs + 4999));
+  t.true(ladder.isDue(startMs + 5000), 'nothing need come in for what has changed to be written');
+  t.deepEqual(countsAt(startMs + 5000), ['600 2']);
+  add();
+  t.deepEqual(countsAt(startMs + 60_000), ['60 3', '600 3', '3600 3', '86400 3']);
+  t.deepEqual(countsAt(startMs + 86_400_000), []);
+});
+
+test('the row that is rewritten has the same id', (t) => {
+  const ladder = createTopLadder();
+  const keys = [0, 1].map(() => {
+    ladder.add(event({ timeMs: startMs, uri: '/a', clientIp: '192.0.2.0' }));
+    return ladder.drain(startMs, { all: true }).map(keyOf);
+  });
+  t.is(keys[0]?.length, 3 * topLevels.length);
+  t.deepEqual(keys[0], keys[1]);
+});
+
+test('requests that are too old for a level do not make rows of it', (t) => {
+  const ladder = createTopLadder();
+  ladder.add(event({ timeMs: startMs - 8 * 86_400_000, uri: '/a' }));
+  t.deepEqual(ladder.drain(startMs).map(({ level }) => level), [3600, 86_400]);
+});
+
+function keyOf({ level, windowMs, rowId, source, host, kind }: TopRow): string {
+  return [level, windowMs, rowId, source, host, kind].join('\n');
+}
+
+function figuresOf(summary: TopSummary): unknown {
+  return [summary.total, summary.entries().map(({ histogram, ...entry }) => ({ ...entry, total: histogram.total })).sort((a, b) => (a.value < b.value ? -1 : 1))];
+}

@@ -1,0 +1,171 @@
+import { DistinctSketch } from './distinct.js';
+import type { RequestEvent } from './request-event.js';
+import { rowIdEnd, windowStart } from './rollup.js';
+import { topDimensions, topKeptMs, topKinds, topLevels, topValueOf, type TopLevel, type TopRow } from './top-row.js';
+import { TopSummary } from './top.js';
+
+/**
+ * Turns requests into the rows of the top lists and of the unique clients. A request touches the finest level; the rows of all levels
+ * are merged from it every `gatherMs`, and are cumulative while their window is open.
+ *
+ * A row has thousands of bytes, so it is not written with every batch, but as `writeEveryMs` says, and once more when its window has ended. A
+ * process that is killed takes with it what was not written.
+ */
+export interface TopLadder {
+  /** Counts a request. */
+  add(event: RequestEvent): void;
+  /** Whether `drain` would have something to give. */
+  isDue(nowMs: number): boolean;
+  /** The rows that are due, as they stand now; with `all`, every row that changed. */
+  drain(nowMs: number, options?: { all?: boolean }): TopRow[];
+}
+
+/** How long requests gather before they are merged into the rows, in milliseconds. */
+const gatherMs = 2000;
+/** How often a row of an open window is written at most, in milliseconds. */
+const writeEveryMs: Readonly<Record<TopLevel, number>> = { 60: 2000, 600: 5000, 3600: 20_000, 86_400: 60_000 };
+/** The same for a window that has ended, into which an import may be writing. */
+const writeEndedEveryMs = 2000;
+/** A row stays open, so that it can grow in place, until this long after its window ended and it last changed. */
+const graceMs = 5 * 60_000;
+/** So many windows and sources may gather before they are merged at once. */
+const gatheredMax = 100;
+
+/** What gathers of one source in one window of the finest level. */
+type Gathered = { readonly source: string; readonly windowMs: number; readonly clientsByHost: Map<string, DistinctSketch> } & Readonly<Record<(typeof topDimensions)[number], TopSummary>>;
+
+interface Digest {
+  readonly pack: () => string;
+}
+
+interface OpenRow {
+  readonly key: Omit<TopRow, 'packed'>;
+  readonly digest: Digest;
+  changedMs: number;
+  writtenMs: number;
+  changed: boolean;
+}
+
+/**
+ * `listsOpenMax` and `clientsOpenMax` bound the memory: beyond them, the rows that did not change for longest are written and closed. A list takes
+ * some 20 to 100 kB, a sketch of clients 8 kB at most. `random` gives numbers from 0 to 1.
+ */
+export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, random = Math.random } = {}): TopLadder {
+  let gathered = new Map<string, Gathered>();
+  /** The one of the last request: that of the next as a rule. */
+  let last: Gathered | undefined;
+  let mergedMs = -Infinity;
+  let dueMs = Infinity;
+  const lists = createOpenRows(() => new TopSummary(), { openMax: listsOpenMax, random });
+  const clients = createOpenRows(() => new DistinctSketch(), { openMax: clientsOpenMax, random });
+
+  return {
+    add(event) {
+      const entry = gatheredOf(event.source, windowStart(event.timeMs, topLevels[0]));
+      for (const dimension of topDimensions) {
+        const value = topValueOf[dimension](event);
+        if (value !== '') entry[dimension].add(value, event);
+      }
+      if (event.clientIp === '') return;
+      let sketch = entry.clientsByHost.get(event.host);
+      if (sketch === undefined) entry.clientsByHost.set(event.host, sketch = new DistinctSketch());
+      sketch.add(event.clientIp);
+    },
+
+    isDue(nowMs) {
+      return nowMs >= dueMs || (gathered.size > 0 && (nowMs - mergedMs >= gatherMs || gathered.size > gatheredMax));
+    },
+
+    drain(nowMs, { all = false } = {}) {
+      if (!all && !this.isDue(nowMs)) return [];
+      for (const { source, windowMs: finestMs, clientsByHost, ...summaries } of gathered.values()) {
+        for (const level of topLevels) {
+          const windowMs = windowStart(finestMs, level);
+          if (nowMs - windowMs > (topKeptMs[level] ?? Infinity)) continue; // it would be deleted, and is never read
+          for (const dimension of topDimensions) {
+            if (summaries[dimension].total > 0) lists.merge({ level, windowMs, source, host: '', kind: dimension }, summaries[dimension], nowMs);
+          }
+          for (const [host, sketch] of clientsByHost) clients.merge({ level, windowMs, source, host, kind: 'unique_clients' }, sketch, nowMs);
+        }
+      }
+      gathered = new Map();
+      last = undefined;
+      mergedMs = nowMs;
+      const rows = [...lists.drain(nowMs, all), ...clients.drain(nowMs, all)];
+      dueMs = Math.min(lists.dueMs(nowMs), clients.dueMs(nowMs));
+      return rows;
+    },
+  };
+
+  function gatheredOf(source: string, windowMs: number): Gathered {
+    if (last?.windowMs === windowMs && last.source === source) return last;
+    const key = `${windowMs}\n${source}`;
+    last = gathered.get(key) ?? emptyGathered(source, windowMs);
+    gathered.set(key, last);
+    return last;
+  }
+}
+
+function emptyGathered(source: string, windowMs: number): Gathered {
+  return { source, windowMs, clientsByHost: new Map(), path: new TopSummary(), referrer: new TopSummary(), user_agent: new TopSummary(), client: new TopSummary() };
+}
+
+type RowKey = Omit<TopRow, 'packed' | 'rowId'>;
+
+interface OpenRows<Kind> {
+  merge(key: RowKey, part: Kind, nowMs: number): void;
+  drain(nowMs: number, all: boolean): TopRow[];
+  /** When the next row is due; `Infinity` when none has changed. */
+  dueMs(nowMs: number): number;
+}
+
+function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empty: () => Kind, { openMax, random }: { openMax: number; random: () => number }): OpenRows<Kind> {
+  // In the order in which they last changed.
+  const open = new Map<string, OpenRow & { readonly digest: Kind }>();
+
+  return {
+    merge(key, part, nowMs) {
+      const text = `${key.level}\n${key.windowMs}\n${topKinds.indexOf(key.kind)}\n${key.source}\n${key.host}`;
+      let row = open.get(text);
+      if (row === undefined) row = { key: { ...key, rowId: Math.floor(random() * rowIdEnd) }, digest: empty(), changedMs: 0, writtenMs: -Infinity, changed: false };
+      else open.delete(text);
+      open.set(text, row);
+      row.digest.merge(part);
+      row.changed = true;
+      row.changedMs = nowMs;
+    },
+
+    drain(nowMs, all) {
+      const rows: TopRow[] = [];
+      let tooMany = open.size - openMax;
+      for (const [text, row] of open) {
+        const closes = tooMany > 0 || (nowMs - row.changedMs > graceMs && nowMs - endOf(row) > graceMs);
+        if (row.changed && (all || closes || nowMs >= dueMsOf(row, nowMs))) {
+          rows.push({ ...row.key, packed: row.digest.pack() });
+          row.changed = false;
+          row.writtenMs = nowMs;
+        }
+        if (closes) open.delete(text);
+        tooMany -= 1;
+      }
+      return rows;
+    },
+
+    dueMs(nowMs) {
+      let dueMs = Infinity;
+      for (const row of open.values()) if (row.changed) dueMs = Math.min(dueMs, dueMsOf(row, nowMs));
+      return dueMs;
+    },
+  };
+}
+
+/** When a row that has changed is to be written. */
+function dueMsOf(row: OpenRow, nowMs: number): number {
+  const endMs = endOf(row);
+  if (row.writtenMs < endMs && endMs <= nowMs) return endMs;
+  return endMs <= nowMs ? row.writtenMs + writeEndedEveryMs : Math.min(endMs, row.writtenMs + writeEveryMs[row.key.level]);
+}
+
+function endOf({ key }: OpenRow): number {
+  return key.windowMs + key.level * 1000;
+}

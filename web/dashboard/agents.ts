@@ -1,0 +1,40 @@
+/** Who a user agent says it is. Anyone can say anything: these are claims. */
+import Bowser from 'bowser';
+import { isbot } from 'isbot';
+
+/** What a user agent says; `''` where that does not apply to it. */
+export interface Agent {
+  /** `Firefox`, `Chrome`, … or `other`; `''` for a bot. */
+  readonly browser: string;
+  /** `Windows`, `iOS`, … or `other`; `''` for a bot. */
+  readonly system: string;
+  /** `Googlebot`, `curl`, …: all that is no person with a browser; `''` for a browser. */
+  readonly bot: string;
+}
+
+/** So many are remembered: a list has a hundred or so, the same ones again and again. */
+const rememberedMax = 5000;
+const remembered = new Map<string, Agent>();
+
+/** Reads a user agent that is not empty. */
+export function agentOf(userAgent: string): Agent {
+  let agent = remembered.get(userAgent);
+  if (agent === undefined) {
+    agent = readAgent(userAgent);
+    if (remembered.size >= rememberedMax) remembered.clear();
+    remembered.set(userAgent, agent);
+  }
+  return agent;
+}
+
+function readAgent(userAgent: string): Agent {
+  if (isbot(userAgent)) return { browser: '', system: '', bot: botName(userAgent) };
+  const { browser, os } = Bowser.parse(userAgent);
+  return { browser: browser.name || 'other', system: os.name || 'other', bot: '' };
+}
+
+/** The word that says bot, or the name that comes first. */
+function botName(userAgent: string): string {
+  const [, name] = /([\w-]*(?:bot|crawler|spider)[\w-]*)/i.exec(userAgent) ?? /compatible; ([^/;)]+)/.exec(userAgent) ?? /^([^\s/;(]+)/.exec(userAgent) ?? [];
+  return name === undefined || name === 'Mozilla' ? 'other' : name;
+}
