@@ -6,6 +6,7 @@ import tseslint from 'typescript-eslint';
 const no = {
   collector: { regex: '^[./]+/collector/', message: 'Nothing but main.ts and test/ may import from collector/. Move what both need to shared/.' },
   web: { regex: '^[./]+/web/', message: 'Nothing but main.ts and test/ may import from web/. Move what both need to shared/.' },
+  demo: { regex: '^[./]+/demo/', message: 'Nothing but main.ts and test/ may import from demo/.' },
   program: { regex: '^[./]+/main\\.js$', message: 'main.ts is the program: it imports the parts, not the other way round.' },
   tests: { regex: '^[./]+/test/', message: 'test/ holds what tests need. Only tests may import it.' },
   backends: { regex: '(^\\.{1,2}|/store)/(duckdb|influxdb)/', message: 'Only shared/store/open.ts names the backends. Use the Store interface.' },
@@ -42,15 +43,17 @@ export default defineConfig(
 
   // The later block wins where two match the same file.
   restrict(['main.ts'], no.tests, no.backends, ...drivers),
-  restrict(['collector/**/*.ts'], no.web, no.program, no.tests, no.backends, ...drivers),
-  restrict(['web/**/*.ts'], no.collector, no.program, no.tests, no.backends, ...drivers),
-  restrict(['shared/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, ...drivers),
+  restrict(['demo/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, ...drivers),
+  restrict(['collector/**/*.ts'], no.web, no.demo, no.program, no.tests, no.backends, ...drivers),
+  restrict(['web/**/*.ts'], no.collector, no.demo, no.program, no.tests, no.backends, ...drivers),
+  restrict(['shared/**/*.ts'], no.collector, no.web, no.demo, no.program, no.tests, no.backends, ...drivers),
   restrict(['shared/store/open.ts'], no.collector, no.web, no.program, no.tests, ...drivers),
   restrict(['shared/store/duckdb/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, no.influxdb),
   restrict(['shared/store/influxdb/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, no.duckdb),
   // Tests open real stores and real servers, but keep to their side.
   restrict(['collector/**/*.test.ts'], no.web, ...drivers),
   restrict(['web/**/*.test.ts'], no.collector, ...drivers),
+  restrict(['demo/**/*.test.ts'], no.collector, no.web, ...drivers),
   restrict(['shared/**/*.test.ts', 'shared/store/contract.ts'], no.collector, no.web, ...drivers),
   restrict(['shared/store/duckdb/**/*.test.ts'], no.collector, no.web, no.influxdb),
   restrict(['shared/store/influxdb/**/*.test.ts'], no.collector, no.web, no.duckdb),

@@ -2,15 +2,18 @@
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { join } from 'node:path';
 import { messageOf, StoreError, UsageError } from './shared/errors.js';
 import { createLog } from './shared/log.js';
 import { readSettings, refuseUnknown, withEnvFiles, type Environment, type SettingTable, type SettingValues } from './shared/settings.js';
-import { openStore } from './shared/store/open.js';
-import { storeSettings, storeSettingsFrom } from './shared/store/settings.js';
+import { openStore, setUpStore } from './shared/store/open.js';
+import { setupOptionsFrom, setupSettings, storeSettings, storeSettingsFrom } from './shared/store/settings.js';
 import type { Store } from './shared/store/store.js';
 import { collectorConfigFrom, collectorSettings, type CollectorConfig } from './collector/config.js';
 import { importSettings } from './collector/import/settings.js';
 import { caddyAddress, type ListenAddress } from './collector/listen/address.js';
+import { keepSockets } from './collector/listen/keeper.js';
+import { meetKeeper, type Keeper } from './collector/listen/kept.js';
 import { webConfigFrom, webSettings } from './web/config.js';
 
 /** Stops what a command started; resolves to how many accepted requests were lost. */
@@ -39,6 +42,8 @@ interface CommandOption {
 interface Given {
   readonly args: readonly string[];
   readonly options: Readonly<Record<string, string | boolean | undefined>>;
+  /** The process that has this one's sockets, with `--restartable`. */
+  readonly keeper?: Keeper | undefined;
 }
 
 const allSettings = { ...collectorSettings, ...webSettings, ...storeSettings };
@@ -46,7 +51,11 @@ const allSettings = { ...collectorSettings, ...webSettings, ...storeSettings };
 /** The web app alone does not listen for Caddy: it tells people where the collector does. */
 const webAloneSettings = { COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN };
 
-const registerOptions = {
+/** The demo has a store of its own, whatever the settings say. */
+const demoSettings = { ...webSettings, COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN };
+
+const collectorOptions = {
+  restartable: { type: 'boolean', help: 'Keeps the sockets in a small process of its own, so that SIGHUP restarts the program without losing a line.' },
   register: { type: 'string', value: 'URL', help: "Adds the sink to the Caddy with this admin API, such as http://127.0.0.1:2019, until the program ends." },
   'register-address': { type: 'string', value: 'ADDRESS', help: "The collector's address as that Caddy reaches it, such as tcp/collector:9514." },
 } as const;
@@ -55,19 +64,29 @@ const commands: Readonly<Record<string, Command>> = {
   start: {
     does: 'Runs the collector and the dashboard in one process, over the embedded store unless STORE says otherwise.',
     settings: allSettings,
-    options: registerOptions,
+    options: collectorOptions,
     run: start,
   },
   collector: {
     does: 'Runs the collector alone, over InfluxDB.',
     settings: { ...collectorSettings, ...storeSettings },
-    options: registerOptions,
+    options: collectorOptions,
     run: startCollectorAlone,
   },
   web: {
     does: 'Runs the dashboard alone, over InfluxDB.',
     settings: { ...webSettings, ...webAloneSettings, ...storeSettings },
     run: startWebAlone,
+  },
+  demo: {
+    does: 'Shows the dashboard over a made-up day of traffic, and requests that keep coming in. Needs no Caddy; leaves nothing behind. Where a port is in use and not set, it takes a free one.',
+    settings: demoSettings,
+    options: {
+      seed: { type: 'string', value: 'NUMBER', help: 'Another seed gives another day; the same one the same day. 1 when it is not given.' },
+      requests: { type: 'string', value: 'COUNT', help: 'Requests to Caddy in a day, about: from 1000 to 1000000, 100000 when it is not given.' },
+      dir: { type: 'string', value: 'FOLDER', help: 'Keeps the store in this new or empty folder, instead of one that is removed at the end.' },
+    },
+    run: demo,
   },
   import: {
     does: 'Adds the requests of access logs to the store: of files (also .gz, and .zst where Node has it) or, as -, of standard input. Importing a file twice adds nothing.',
@@ -86,12 +105,19 @@ const commands: Readonly<Record<string, Command>> = {
     },
     run: checkCaddy,
   },
+  setup: {
+    does: 'Makes the bucket in InfluxDB, and a token each for the collector and the web app; sets a fresh InfluxDB up first. What is there already stays.',
+    settings: setupSettings,
+    options: { tokens: { type: 'string', value: 'FOLDER', help: 'Writes the tokens to FOLDER/collector/token and FOLDER/web/token, which only this user can read, instead of printing them.' } },
+    run: setUp,
+  },
 };
 
 process.stdout.on('error', () => undefined); // `… | head` has read enough
 await main(process.argv.slice(2));
 
 async function main(args: readonly string[]): Promise<void> {
+  let keeper: Keeper | undefined;
   try {
     const { command, help, wantsVersion, envFiles, given } = readArguments(args);
     if (wantsVersion) {
@@ -103,11 +129,17 @@ async function main(args: readonly string[]): Promise<void> {
       return;
     }
     if (command === undefined) throw new UsageError(`Name a command: ${Object.keys(commands).join(', ')}. --help says what they do.`);
+    keeper = given.options['restartable'] === true ? meetKeeper() : undefined;
+    if (given.options['restartable'] === true && keeper === undefined) {
+      process.exit(await keepSockets({ program: process.argv[1]!, args, log: createLog('keeper') }));
+    }
     refuseUnknown(Object.keys(allSettings), process.env, envFiles);
-    const started = await command.run(withEnvFiles(process.env, envFiles), given);
+    const started = await command.run(withEnvFiles(process.env, envFiles), { ...given, keeper });
     if (typeof started === 'number') process.exitCode = started;
+    else if (keeper !== undefined) keeper.stopWith(async () => exitStatusOf(await started()));
     else stopOnSignals(started);
   } catch (error) {
+    keeper?.leave();
     if (!(error instanceof UsageError) && !(error instanceof StoreError)) throw error;
     process.stderr.write(`${error.message}\n`);
     process.exitCode = error instanceof UsageError ? 2 : 1;
@@ -164,10 +196,11 @@ async function start(environment: Environment, given: Given): Promise<Stop> {
   const collectorConfig = collectorConfigFrom(values);
   webConfigFrom(values, []); // its mistakes are said before anything is opened
   await refuseBadRegistration(given, values.COLLECTOR_LISTEN);
+  await waitForTurn(given, collectorConfig);
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'collector', started);
     const webStore = values.STORE === 'influxdb' ? await openStoreOf(values, 'web', started) : store;
-    const collector = await startCollectorOver(collectorConfig, values, store, started);
+    const collector = await startCollectorOver(collectorConfig, values, store, given, started);
     const hint = caddyfileLines(collector.addresses);
     const web = await startWebOver(values, webStore, hint, started);
     await register(given, collector.addresses, started);
@@ -180,9 +213,10 @@ async function startCollectorAlone(environment: Environment, given: Given): Prom
   refuseEmbedded('collector', values);
   const config = collectorConfigFrom(values);
   await refuseBadRegistration(given, values.COLLECTOR_LISTEN);
+  await waitForTurn(given, config);
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'collector', started);
-    const { addresses } = await startCollectorOver(config, values, store, started);
+    const { addresses } = await startCollectorOver(config, values, store, given, started);
     await register(given, addresses, started);
     process.stdout.write(welcome({ addresses, store: store.description, hint: caddyfileLines(addresses) }));
   });
@@ -197,6 +231,64 @@ async function startWebAlone(environment: Environment): Promise<Stop> {
     const web = await startWebOver(values, store, caddyfileLines(values.COLLECTOR_LISTEN), started);
     process.stdout.write(welcome({ dashboard: web.url, store: store.description }));
   });
+}
+
+async function demo(environment: Environment, given: Given): Promise<Stop | number> {
+  const { demoOptionsFrom, makeFolder, orFreePort, storeFile } = await import('./demo/options.js');
+  const { seed, requestsPerDay, dir } = demoOptionsFrom(given.options);
+  const settings = readSettings(demoSettings, environment);
+  webConfigFrom(settings, []);
+  const tcp = settings.COLLECTOR_LISTEN.find(isTcp);
+  if (tcp === undefined) throw new UsageError(`COLLECTOR_LISTEN is ${JSON.stringify(environment['COLLECTOR_LISTEN'])}: the demo needs a tcp:// address in it.`);
+  const listen = environment['COLLECTOR_LISTEN'] ? settings.COLLECTOR_LISTEN : [{ ...tcp, ...await orFreePort(tcp) }];
+  const webListen = environment['WEB_LISTEN'] ? settings.WEB_LISTEN : await orFreePort(settings.WEB_LISTEN);
+  const path = join(makeFolder(dir), storeFile);
+  const values = { ...readSettings(storeSettings, { STORE: `duckdb:${path}` }), ...settings, WEB_LISTEN: webListen };
+
+  const stopping = new AbortController();
+  const interrupt = (): void => {
+    if (stopping.signal.aborted) process.exit(1);
+    stopping.abort();
+  };
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, interrupt);
+  process.once('SIGHUP', () => process.kill(process.pid, 'SIGTERM')); // its terminal was closed: the folder is to go all the same
+  try {
+    return await startParts(async (started) => {
+      const [{ appSource, createTraffic }, { seedDay }, { startLive }, { createRecorder }, { startWeb }] = await Promise.all([
+        import('./demo/traffic.js'), import('./demo/seed.js'), import('./demo/live.js'), import('./shared/recorder.js'), import('./web/main.js'),
+      ]);
+      const log = createLog('demo');
+      const store = await openStoreOf(values, 'collector', started);
+      const recorder = createRecorder({ store, log, name: appSource, ...recorderOptions(values) });
+      started('next', () => recorder.close());
+      const startMs = Date.now();
+      const traffic = createTraffic({ seed, requestsPerDay, startMs });
+      process.stdout.write('Making up a day of traffic …\n');
+      const requests = await seedDay(traffic, recorder, { signal: stopping.signal });
+      process.stdout.write(`${requests.toLocaleString('en')} requests in ${((Date.now() - startMs) / 1000).toFixed(1)} s.\n`);
+
+      const config = collectorConfigFrom({ ...readSettings(collectorSettings, { COLLECTOR_HTTP: 'off' }), COLLECTOR_LISTEN: listen, COLLECTOR_ID: 'demo' });
+      const { addresses } = await startCollectorOver(config, values, store, given, started);
+      // The page does not count itself: the two sites and their app are the picture.
+      const web = await startWeb(webConfigFrom(values, caddyfileLines(addresses)), { store, recorder: { record: () => true }, log: createLog('web') });
+      started('next', () => web.stop());
+      const collector = addresses.find(isTcp)!;
+      const live = await startLive({ traffic, startMs, collector, appRecorder: recorder, log });
+      started('first', () => live.stop());
+      stopping.signal.throwIfAborted();
+      process.stdout.write(welcome({ dashboard: web.url, addresses, store: store.description }));
+      process.stdout.write(`The app was in trouble some three hours ago: ${web.url}/?from=now-6h\nCtrl+C ends the demo${dir === undefined ? ' and removes its folder' : ''}.\n`);
+    });
+  } catch (error) {
+    if (stopping.signal.aborted) return 0;
+    throw error;
+  } finally {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.off(signal, interrupt);
+  }
+}
+
+function isTcp(address: ListenAddress): address is Extract<ListenAddress, { kind: 'tcp' | 'udp' }> {
+  return address.kind === 'tcp';
 }
 
 /** Told of each part that was started: how to stop it, and in which turn. */
@@ -242,13 +334,20 @@ async function refuseBadRegistration({ options }: Given, addresses: readonly Lis
   }
 }
 
+/** With a keeper: the worker before this one ends when this one's settings are good and what it runs is loaded. */
+async function waitForTurn({ keeper }: Given, config: CollectorConfig): Promise<void> {
+  if (keeper === undefined) return;
+  await Promise.all([import('./collector/main.js'), import('./shared/recorder.js'), import('./web/main.js')]);
+  await keeper.turn(config);
+}
+
 /** Registers with Caddy when that was asked for. */
-async function register({ options }: Given, addresses: readonly ListenAddress[], started: Started): Promise<void> {
+async function register({ options, keeper }: Given, addresses: readonly ListenAddress[], started: Started): Promise<void> {
   const { register: adminUrl, 'register-address': address } = options;
   if (typeof adminUrl !== 'string') return;
   const { startRegistration } = await import('./collector/register.js');
   const registration = startRegistration({ adminUrl, addresses, address: typeof address === 'string' ? address : undefined, log: createLog('register') });
-  started('first', () => registration.stop());
+  started('first', async () => { if (keeper?.isHandingOver() !== true) await registration.stop(); });
 }
 
 async function importFiles(environment: Environment, { args, options }: Given): Promise<number> {
@@ -272,6 +371,14 @@ async function checkCaddy(environment: Environment, { args: [source, ...more], o
   return exitStatus;
 }
 
+async function setUp(environment: Environment, { options: { tokens } }: Given): Promise<number> {
+  const options = setupOptionsFrom(readSettings(setupSettings, environment));
+  if (tokens === '') throw new UsageError('--tokens is empty: give it a folder.');
+  const report = await setUpStore({ ...options, tokensDir: typeof tokens === 'string' ? tokens : undefined, log: createLog('setup') });
+  process.stdout.write(`${report.join('\n')}\n`);
+  return 0;
+}
+
 /** Starts the web app with its recorder. */
 async function startWebOver(
   values: SettingValues<typeof webSettings & typeof storeSettings>, store: Store, hint: readonly string[], started: Started,
@@ -291,17 +398,23 @@ async function startWebOver(
   return web;
 }
 
-async function startCollectorOver(config: CollectorConfig, values: SettingValues<typeof storeSettings>, store: Store, started: Started): Promise<{ addresses: readonly ListenAddress[] }> {
+async function startCollectorOver(
+  config: CollectorConfig, values: SettingValues<typeof storeSettings>, store: Store, { keeper }: Given, started: Started,
+): Promise<{ addresses: readonly ListenAddress[] }> {
   const { startCollector } = await import('./collector/main.js');
   const requestsKeptMs = values.STORE === 'influxdb' ? undefined : values.RETENTION_REQUESTS;
-  const collector = await startCollector(config, { store, log: createLog('collector'), ...recorderOptions(values), requestsKeptMs });
-  started('next', () => collector.stop());
+  const collector = await startCollector(config, { store, log: createLog('collector'), ...recorderOptions(values), requestsKeptMs, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
+  started('next', async () => {
+    const lost = await collector.stop();
+    keeper?.leaveTimes(collector.usedTimes());
+    return lost;
+  });
   return collector;
 }
 
 /** Each recorder has a store, and a spool, of its own: the ledger of the collector is not to count the web app's requests. */
 async function openStoreOf(values: SettingValues<typeof storeSettings>, spoolName: 'collector' | 'web', started: Started): Promise<Store> {
-  const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), spoolName });
+  const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), spoolName, keepsHouse: spoolName === 'web' });
   started('last', () => store.close());
   return store;
 }
@@ -336,6 +449,10 @@ function version(): string {
   return (JSON.parse(file) as { version: string }).version;
 }
 
+function exitStatusOf(lost: number): number {
+  return lost === 0 ? 0 : 1;
+}
+
 /** The first signal stops gracefully, with status 1 when accepted requests were lost; the second at once. */
 function stopOnSignals(stop: Stop): void {
   let stopping = false;
@@ -343,7 +460,7 @@ function stopOnSignals(stop: Stop): void {
     process.on(signal, () => {
       if (stopping) process.exit(1);
       stopping = true;
-      stop().then((lost) => process.exit(lost === 0 ? 0 : 1), (error: unknown) => {
+      stop().then((lost) => process.exit(exitStatusOf(lost)), (error: unknown) => {
         process.stderr.write(`Could not stop cleanly: ${messageOf(error)}\n`);
         process.exit(1);
       });

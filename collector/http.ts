@@ -18,7 +18,7 @@ import type { LineAccounts } from './ledger.js';
 export interface StatusParts {
   readonly id: string;
   readonly ledger: () => Ledger;
-  readonly accounts: Pick<LineAccounts, 'timeOfArrival' | 'examples'>;
+  readonly accounts: Pick<LineAccounts, 'timeOfArrival' | 'examples' | 'warnings'>;
   /** By logger. */
   readonly durationFormats: () => Readonly<Record<string, LearnedDuration>>;
   readonly recorder: Recorder;
@@ -26,7 +26,6 @@ export interface StatusParts {
   readonly log: Log;
   readonly connections: { readonly count: number };
   /** Peers that were turned away, by reason. */
-  readonly refused: ReadonlyMap<string, number>;
   /** Datagrams that the kernel dropped since the start; `null` where it does not say. */
   readonly lostDatagrams: () => Promise<number | null>;
   /** What `POST /import` works with. */
@@ -50,7 +49,7 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
   const router = new Router()
     .get('/health', (ctx) => { ctx.body = { status: 'ok' }; })
     .get('/ready', async (ctx) => {
-      const problem = parts.recorder.problem ?? parts.store.spool?.problem ?? await parts.store.ping().then(() => undefined, messageOf);
+      const problem = parts.recorder.problem ?? parts.store.spool?.problem ?? await parts.store.pingToWrite().then(() => undefined, messageOf);
       ctx.status = problem === undefined ? 200 : 503;
       ctx.body = problem === undefined ? { status: 'ok' } : { status: 'store-unavailable', message: problem };
     })
@@ -118,7 +117,7 @@ function spoolJson({ spool }: Store): object {
 }
 
 /** The ledger and the sockets as Prometheus metrics, read when they are asked for. */
-function createMetrics({ ledger, accounts, connections, refused, recorder, lostDatagrams, store }: StatusParts, unreadMsMax: () => number): Registry {
+function createMetrics({ ledger, accounts, connections, recorder, lostDatagrams, store }: StatusParts, unreadMsMax: () => number): Registry {
   const registry = new Registry();
   const registers = [registry];
   // Counters that are kept elsewhere: set anew at each reading.
@@ -134,7 +133,7 @@ function createMetrics({ ledger, accounts, connections, refused, recorder, lostD
   linesBy('caddy_log_sink_lines_total', 'Log lines since the start, by what became of them.', ({ received, accepted, runtime }) => ({ received, accepted, runtime }), 'account');
   linesBy('caddy_log_sink_lines_rejected_total', 'Log lines that were not understood, by reason.', ({ rejected }) => rejected, 'reason');
   linesBy('caddy_log_sink_lines_dropped_total', 'Log lines that were understood and not kept, by reason.', ({ dropped }) => dropped, 'reason');
-  linesBy('caddy_log_sink_peers_refused_total', 'Peers that were turned away, by reason.', () => Object.fromEntries(refused), 'reason');
+  linesBy('caddy_log_sink_peers_refused_total', 'Peers that were turned away, by reason.', () => ({ 'not-allowed': accounts.warnings['peers-not-allowed'] ?? 0, 'too-many-connections': accounts.warnings['peers-too-many-connections'] ?? 0 }), 'reason');
   new Gauge({
     name: 'caddy_log_sink_accepted_lines', help: 'Where the accepted log lines are.', registers, labelNames: ['place'],
     collect() {

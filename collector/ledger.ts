@@ -1,5 +1,5 @@
 import type { RecorderCounts } from '../shared/recorder.js';
-import type { Ledger, LedgerSnapshot, SpoolState } from '../shared/store/store.js';
+import type { Ledger, LedgerSnapshot, LedgerWarning, SpoolState } from '../shared/store/store.js';
 
 /** Why a line was not understood. */
 export type RejectionReason =
@@ -25,6 +25,7 @@ export interface LineAccounts {
   runtime: number;
   readonly rejected: Partial<Record<RejectionReason, number>>;
   readonly dropped: Partial<Record<DropReason, number>>;
+  readonly warnings: Partial<Record<LedgerWarning, number>>;
   /** Requests whose own time could not be read: they have the time when they came in. */
   timeOfArrival: number;
   /** The beginning of the last line that was rejected for each reason, secrets included: `redact` it before it is shown. */
@@ -34,7 +35,7 @@ export interface LineAccounts {
 
 /** Accounts with nothing in them. */
 export function createLineAccounts(): LineAccounts {
-  return { received: 0, runtime: 0, rejected: {}, dropped: {}, timeOfArrival: 0, examples: {}, lastLineMs: null };
+  return { received: 0, runtime: 0, rejected: {}, dropped: {}, warnings: {}, timeOfArrival: 0, examples: {}, lastLineMs: null };
 }
 
 /**
@@ -55,6 +56,7 @@ export function ledgerOf(accounts: LineAccounts, { recorded, stored: handedOver,
     spooled,
     inMemory: recorded - stored - spooled - deadLettered,
     deadLettered,
+    warnings: { ...accounts.warnings, ...((spool?.earlier.spooled ?? 0) > 0 && { 'earlier-spooled': spool!.earlier.spooled }) },
     lastLineMs: accounts.lastLineMs,
   };
 }

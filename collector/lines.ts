@@ -23,6 +23,17 @@ export interface LineSplitter {
   end(): void;
   /** Whether a line has begun that has not ended, in a way that tells it from others: a number of its own; 0 for none. */
   readonly unfinished: number;
+  /** Gives the line that has begun away, and holds nothing any more. */
+  handOver(): LineBeginning;
+  /** Goes on with a line that another splitter began. Call it first. */
+  takeUp(beginning: LineBeginning): void;
+}
+
+/** A line that has begun, for another process to go on with. */
+export interface LineBeginning {
+  readonly bytes: Buffer;
+  /** It was counted already, and its rest is passed over. */
+  readonly isSkipped: boolean;
 }
 
 const lineFeed = 0x0a;
@@ -72,6 +83,16 @@ export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers,
     end() {
       if (heldBytes > 0) handlers.onUnterminated();
       release();
+    },
+    handOver() {
+      const beginning = { bytes: Buffer.from(held.subarray(0, heldBytes)), isSkipped: skipping };
+      skipping = false;
+      release();
+      return beginning;
+    },
+    takeUp({ bytes, isSkipped }) {
+      skipping = isSkipped;
+      if (bytes.length > 0) hold(bytes);
     },
   };
 

@@ -1,6 +1,7 @@
 import { limitLog, type Log } from '../shared/log.js';
 import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/recorder.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
+import type { UsedTimes } from '../shared/unique-time.js';
 import type { Ledger, Store } from '../shared/store/store.js';
 import { createDecoder } from './decode/decode.js';
 import { beginningOf } from './decode/redact.js';
@@ -10,6 +11,7 @@ import { createLedgerSchedule, createLineAccounts, ledgerOf, type DropReason, ty
 import { formatListenAddress, type ListenAddress } from './listen/address.js';
 import { listen } from './listen/listen.js';
 import { allowList } from './listen/peers.js';
+import type { OpenStream } from './listen/sockets.js';
 
 /** A collector that is running. */
 export interface Collector {
@@ -18,6 +20,8 @@ export interface Collector {
   /** The address of `/ledger` and the rest; `undefined` when it is off. */
   readonly httpUrl: string | undefined;
   readonly ledger: () => Ledger;
+  /** The times of the last requests, for the collector that goes on after this one. */
+  readonly usedTimes: () => UsedTimes;
   /** Takes what has arrived, stores it, and stops; resolves to how many requests were not stored. The store stays open. */
   stop(): Promise<number>;
 }
@@ -32,6 +36,10 @@ export interface CollectorParts {
   readonly memoryBytesMax?: number;
   /** How long the store keeps single requests, in milliseconds, where that is known. */
   readonly requestsKeptMs?: number | undefined;
+  /** Where stream sockets come from; this process opens them when not given. */
+  readonly openStream?: OpenStream | undefined;
+  /** What the collector before this one has left. */
+  readonly usedTimes?: UsedTimes | undefined;
   readonly now?: () => number;
 }
 
@@ -39,8 +47,8 @@ export interface CollectorParts {
 const aheadMsMax = 86_400_000;
 const agoMsMax = 400 * 86_400_000;
 
-/** How often the log tells of datagrams that the kernel dropped, in milliseconds. */
-const lossWatchMs = 60_000;
+/** How often the kernel is asked how many datagrams it dropped, in milliseconds. */
+const lossWatchMs = 5000;
 
 /** Starts a collector. Throws a `UsageError` when it cannot listen. */
 export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
@@ -55,7 +63,6 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   });
   const warn = limitLog(log.warn, { now });
   const connections = { count: 0 };
-  const refused = new Map<string, number>();
 
   const listeners = await listen(config.listen, {
     lineBytesMax: config.lineBytesMax,
@@ -72,12 +79,12 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     heldMemory: { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) },
     onUnterminated: () => { onCut('unterminated', 'the connection ended in the middle of it'); },
     onRefused: (why, remoteAddress) => {
-      refused.set(why, (refused.get(why) ?? 0) + 1);
+      accounts.warnings[`peers-${why}`] = (accounts.warnings[`peers-${why}`] ?? 0) + 1;
       const setting = why === 'not-allowed' ? 'its address is not in COLLECTOR_ALLOW. Add it there if it should log here' : `COLLECTOR_CONNECTIONS_MAX, ${config.connectionsMax}, are open. Raise it if they are all yours`;
       warn(why, `Turned a peer away: ${setting}.`, { peer: remoteAddress ?? 'gone' });
     },
     onError: (message) => { warn('socket', `A connection failed: ${message}`); },
-  }).catch(async (error: unknown) => {
+  }, parts.openStream).catch(async (error: unknown) => {
     await recorder.close();
     throw error;
   });
@@ -85,16 +92,17 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     const counts = (await Promise.all(listeners.map((listener) => listener.lost()))).filter((count) => count !== undefined);
     return counts.length === 0 ? null : counts.reduce((sum, count) => sum + count, 0);
   };
-  let lostBefore = 0;
   const lossWatch = setInterval(() => {
     void lostDatagrams().then((lost) => {
-      if (lost !== null && lost > lostBefore) log.warn("The kernel dropped log lines that came over UDP faster than they were read: they are lost. Use TCP, or raise the kernel's net.core.rmem_max.", { datagrams: lost - lostBefore });
-      lostBefore = lost ?? lostBefore;
+      const before = accounts.warnings['datagrams-lost'] ?? 0;
+      if (lost === null || lost <= before) return;
+      warn('datagrams', "The kernel dropped log lines that came over UDP faster than they were read: they are lost. Use TCP, or raise the kernel's net.core.rmem_max.", { datagrams: lost - before });
+      accounts.warnings['datagrams-lost'] = lost;
     });
   }, lossWatchMs);
   const ledger = (): Ledger => ledgerOf(accounts, recorder.counts, store.spool);
   const status = config.http === undefined ? undefined : await startStatusServer(config.http, {
-    id: config.id, ledger, accounts, durationFormats: decoder.durationFormats, recorder, store, log, connections, refused, lostDatagrams,
+    id: config.id, ledger, accounts, durationFormats: decoder.durationFormats, recorder, store, log, connections, lostDatagrams,
     imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax, requestsKeptMs: parts.requestsKeptMs },
   }).catch(async (error: unknown) => {
     clearInterval(lossWatch);
@@ -109,6 +117,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     addresses,
     httpUrl: status?.url,
     ledger,
+    usedTimes: () => recorder.usedTimes(),
     async stop() {
       clearInterval(lossWatch);
       await Promise.all(listeners.map((listener) => listener.stop()));

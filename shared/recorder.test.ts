@@ -144,6 +144,7 @@ async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}
     readRequests: (query) => real.readRequests(query),
     readLedgers: (query) => real.readLedgers(query),
     ping: () => real.ping(),
+    pingToWrite: () => real.pingToWrite(),
     close: () => real.close(),
   };
   const recorder = createRecorder({ store: change(store), log, name: 'tested', hostsMax: 200, clientIp: 'truncated', flushMs: 20, ...options });

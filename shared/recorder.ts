@@ -8,7 +8,7 @@ import { createRollupLadder } from './rollup-ladder.js';
 import { seriesKey } from './rollup.js';
 import type { Batch, LedgerSnapshot, Store } from './store/store.js';
 import { createTopLadder } from './top-ladder.js';
-import { createUniqueTimes } from './unique-time.js';
+import { createUniqueTimes, type UsedTimes } from './unique-time.js';
 
 /**
  * Takes requests, makes their times unique, adds them to the rollups and top lists and writes all in batches, in order, each until the
@@ -19,6 +19,8 @@ export interface Recorder {
   record(event: RequestEvent): boolean;
   /** Keeps the times of requests that are stored already from being given to others of their series. */
   occupy(stored: readonly RequestEvent[]): void;
+  /** The times of the last requests, for the recorder that goes on after this one: see `RecorderOptions`. */
+  usedTimes(): UsedTimes;
   /** Writes what has been recorded; resolves when the store has taken, or refused for good, all of it. */
   flush(): Promise<void>;
   /** Flushes for at most `drainMsMax`, then stops; resolves to how many requests the store had not taken by then, and logs it. */
@@ -48,6 +50,8 @@ export interface RecorderOptions {
   readonly name: string;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
+  /** Times that a recorder of the same name has given away just before; what comes next may have the same. */
+  readonly usedTimes?: UsedTimes | undefined;
   /** How long a request waits for others, in milliseconds: 100. */
   readonly flushMs?: number;
   /** Requests in one batch: 5,000, what InfluxDB takes best. */
@@ -69,6 +73,9 @@ export interface RecorderOptions {
 /** What a recorder holds in memory unless it is told otherwise, in bytes. */
 export const memoryBytesMaxDefault = 128 * 2 ** 20;
 
+/** Requests that one recorder has taken and the next one has not are no further apart, in milliseconds. */
+const usedMs = 10_000;
+
 /** The longest request target that is kept, in UTF-16 code units. */
 export const uriLengthMax = 8192;
 /** The longest other free text. */
@@ -81,6 +88,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   let ladder = createRollupLadder();
   const topLadder = createTopLadder();
   const uniqueTimes = createUniqueTimes();
+  for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
 
   let gathered: RequestEvent[] = [];
@@ -115,6 +123,8 @@ export function createRecorder(options: RecorderOptions): Recorder {
     occupy(stored) {
       for (const request of stored) uniqueTimes.occupy(seriesKey(request), request);
     },
+
+    usedTimes: () => uniqueTimes.usedFrom(now() - usedMs),
 
     async flush() {
       seal({ allTops: true });

@@ -12,6 +12,20 @@ const dayMs = 86_400_000;
  * than any recent range reads them: see `levelFor`.
  */
 export const fineLevelKeptMs: Readonly<Partial<Record<Level, number>>> = { 10: 2 * dayMs, 60: 14 * dayMs, 600: 60 * dayMs };
+
+/** How long rows are kept, in milliseconds. */
+export interface Retention {
+  /** Single requests. */
+  readonly requestsMs: number;
+  /** Totals by hour and by day; those of finer windows are kept for a shorter time, see `rollupRetentionMs`. */
+  readonly rollupsMs: number;
+}
+
+/** How long the rollup rows of a level are kept, in milliseconds. */
+export function rollupRetentionMs(level: Level, rollupsMs: number): number {
+  return Math.min(fineLevelKeptMs[level] ?? rollupsMs, rollupsMs);
+}
+
 /** The level that a request touches; the others are merged from it. */
 export const finestLevel: Level = levels[0];
 

@@ -10,6 +10,8 @@ export interface Setting<Value> {
   /** What is allowed, for messages: `a whole number of at least 1`. */
   readonly allowed: string;
   readonly help: string;
+  /** Whether the value may hold a secret: then no message shows it. */
+  readonly secret?: boolean;
   /** Throws when the text is not allowed. */
   readonly parse: (text: string) => Value;
 }
@@ -37,7 +39,8 @@ export function readSettings<Table extends SettingTable>(table: Table, environme
       return [name, setting.parse(text)];
     } catch (error) {
       const reason = error instanceof RangeError ? ` ${error.message}` : '';
-      throw new UsageError(`${name} is ${JSON.stringify(text)}: it must be ${setting.allowed}.${reason}`);
+      const seen = setting.secret === true ? 'cannot be used (its value is not shown here)' : `is ${JSON.stringify(text)}`;
+      throw new UsageError(`${name} ${seen}: it must be ${setting.allowed}.${reason}`);
     }
   });
   return Object.fromEntries(values) as SettingValues<Table>;

@@ -28,6 +28,11 @@ const dayMs = 86_400_000;
  */
 export const topKeptMs: Readonly<Partial<Record<TopLevel, number>>> = { 60: dayMs, 600: 7 * dayMs, 3600: 60 * dayMs };
 
+/** How long rows of a level are kept, in milliseconds, where those of a day are kept for `rollupsMs`. */
+export function topRetentionMs(level: TopLevel, rollupsMs: number): number {
+  return Math.min(topKeptMs[level] ?? rollupsMs, rollupsMs);
+}
+
 /**
  * A stored row. It is cumulative: written again with the same `level`, `windowMs`, `rowId`, `source`, `host` and `kind` it replaces the
  * earlier one; rows of one window with other ids are to be merged.

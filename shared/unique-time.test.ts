@@ -66,3 +66,23 @@ test('a time that a stored request has is not taken, and occupying it again chan
   unique.occupy('a', { timeMs: startMs, timeNs: 1 });
   t.deepEqual(unique.take('a', { timeMs: startMs, timeNs: 0 }), { timeMs: startMs, timeNs: 2 });
 });
+
+test('what one has used is not taken by the next one that is told of it, and only what is recent is told', (t) => {
+  fc.assert(fc.property(fc.array(fc.integer({ min: 0, max: 30 }), { maxLength: 60 }), fc.nat(60), (offsets, cut) => {
+    const taken = new Set<string>();
+    let unique = createUniqueTimes({ rememberedMin: 50 });
+    for (const [at, timeNs] of offsets.entries()) {
+      if (at === cut) {
+        const next = createUniqueTimes();
+        for (const [series, times] of unique.usedFrom(startMs)) for (const time of times) next.occupy(series, time);
+        unique = next;
+      }
+      taken.add(nanosecondsText(unique.take('a\nb', { timeMs: startMs, timeNs })));
+    }
+    return taken.size === offsets.length;
+  }));
+  const unique = createUniqueTimes();
+  unique.take('a', { timeMs: startMs, timeNs: 1 });
+  unique.take('a', { timeMs: startMs + 1, timeNs: 2 });
+  t.deepEqual([...unique.usedFrom(startMs + 1)], [['a', [{ timeMs: startMs + 1, timeNs: 2 }]]]);
+});

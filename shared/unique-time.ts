@@ -10,7 +10,12 @@ export interface UniqueTimes {
   take(series: string, time: Time): Time;
   /** Counts a time as used: by a request that is stored already. */
   occupy(series: string, time: Time): void;
+  /** The times that are used from `fromMs` on, in milliseconds since 1970, of those that are remembered. */
+  usedFrom(fromMs: number): UsedTimes;
 }
+
+/** Times that are used, in milliseconds since 1970 and nanoseconds on top, by series. */
+export type UsedTimes = ReadonlyMap<string, readonly Time[]>;
 
 interface Time {
   readonly timeMs: number;
@@ -41,7 +46,7 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
       used.set(free, free + 1);
       if (free === wanted) return time;
       used.set(wanted, free + 1); // so that many requests with one time do not look through each other
-      return { timeMs: era * eraMs + Math.floor(free / nsPerMs), timeNs: free % nsPerMs };
+      return timeOf(era, free);
     },
 
     occupy(series, time) {
@@ -50,7 +55,23 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
       remembered += 1;
       used.set(wanted, wanted + 1);
     },
+
+    usedFrom(fromMs) {
+      const found = new Map<string, Time[]>();
+      for (const [key, used] of [...previous, ...current]) {
+        const end = key.indexOf('\n');
+        const era = Number(key.slice(0, end));
+        const series = key.slice(end + 1);
+        const times = [...used.keys()].map((ns) => timeOf(era, ns)).filter(({ timeMs }) => timeMs >= fromMs);
+        if (times.length > 0) found.set(series, [...found.get(series) ?? [], ...times]);
+      }
+      return found;
+    },
   };
+
+  function timeOf(era: number, ns: number): Time {
+    return { timeMs: era * eraMs + Math.floor(ns / nsPerMs), timeNs: ns % nsPerMs };
+  }
 
   function find(series: string, time: Time): { used: Map<number, number>; older: Map<number, number> | undefined; era: number; wanted: number } {
     if (remembered >= rememberedMin) {

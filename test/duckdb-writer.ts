@@ -33,7 +33,7 @@ export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBat
   const rollups = [row(10, 'shop.example'), row(60, 'a.example'), row(60, 'b.example')];
   const ledger = {
     collector: 'duckdb-writer', timeMs: startMs + sequence, received: sequence * requestsPerBatch, accepted: sequence * requestsPerBatch, runtime: 0, rejected: {}, dropped: {},
-    stored: sequence * requestsPerBatch, spooled: 0, inMemory: 0, deadLettered: 0, lastLineMs: startMs,
+    stored: sequence * requestsPerBatch, spooled: 0, inMemory: 0, deadLettered: 0, warnings: {}, lastLineMs: startMs,
   };
   return { recorder: 'test', writer: 'duckdb-writer', sequence, requests, rollups, tops: [], ledger, requestsPerBatch };
 }

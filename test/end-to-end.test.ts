@@ -186,14 +186,16 @@ async function startEmbedded(): Promise<Product> {
 }
 
 async function startOverInfluxdb(): Promise<Product> {
-  const { url, org, token, createBucket } = await influxd();
+  const { url, org, createBucket, createToken } = await influxd();
   const [port, http, webPort] = await freePorts(3) as [number, number, number];
-  const store = { STORE: 'influxdb', INFLUXDB_URL: url, INFLUXDB_ORG: org, INFLUXDB_BUCKET: await createBucket(), INFLUXDB_TOKEN: token };
+  const bucket = await createBucket();
+  const store = { STORE: 'influxdb', INFLUXDB_URL: url, INFLUXDB_ORG: org, INFLUXDB_BUCKET: bucket };
+  const writeOnly = await createToken(bucket, ['write']);
   const start = (): Promise<RunningProgram> => startProgram(['collector'], {
-    ...store,
+    ...store, INFLUXDB_TOKEN: writeOnly,
     COLLECTOR_LISTEN: `tcp://127.0.0.1:${port},udp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, COLLECTOR_ID: 'tested',
   }, [`http://127.0.0.1:${http}/ready`]);
-  const web = await startProgram(['web'], { ...store, WEB_LISTEN: `127.0.0.1:${webPort}` }, [`http://127.0.0.1:${webPort}/ready`]);
+  const web = await startProgram(['web'], { ...store, INFLUXDB_TOKEN: await createToken(bucket, ['read', 'write']), WEB_LISTEN: `127.0.0.1:${webPort}` }, [`http://127.0.0.1:${webPort}/ready`]);
   const collector = await start();
   return {
     port,

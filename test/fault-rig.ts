@@ -35,7 +35,7 @@ export interface FaultRig {
 export type RigLedger = LedgerJson & { readonly earlier: { readonly stored: number; readonly spooled: number; readonly dead_lettered: number } };
 
 /** Starts a collector over a bucket of its own. `url` is where it finds InfluxDB, a proxy perhaps. */
-export async function startRig(influxd: Influxd, { url = influxd.url, settings = {} }: { url?: string; settings?: Readonly<Record<string, string>> } = {}): Promise<FaultRig> {
+export async function startRig(influxd: Influxd, { url = influxd.url, settings = {}, args = [] }: { url?: string; settings?: Readonly<Record<string, string>>; args?: readonly string[] } = {}): Promise<FaultRig> {
   const [port, http] = await freePorts(2) as [number, number];
   const bucket = await influxd.createBucket();
   const cwd = await temporaryFolder();
@@ -43,7 +43,7 @@ export async function startRig(influxd: Influxd, { url = influxd.url, settings =
     STORE: 'influxdb', INFLUXDB_URL: url, INFLUXDB_ORG: influxd.org, INFLUXDB_BUCKET: bucket, INFLUXDB_TOKEN: influxd.token,
     COLLECTOR_ID: 'tested', COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, ...settings,
   };
-  const start = (): Promise<RunningProgram> => startProgram(['collector'], all, [`http://127.0.0.1:${http}/health`], { cwd });
+  const start = (): Promise<RunningProgram> => startProgram(['collector', ...args], all, [`http://127.0.0.1:${http}/health`], { cwd });
   const rig: FaultRig = {
     port, bucket, cwd,
     program: await start(),
@@ -73,6 +73,8 @@ export async function startRig(influxd: Influxd, { url = influxd.url, settings =
 export interface Sender {
   /** Numbers that were given to the kernel, with when, by `performance.now`. */
   readonly sentMs: readonly number[];
+  /** How many connections there were so far. */
+  readonly connections: () => number;
   /** Sends no more; resolves when all connections are closed. */
   stop(): Promise<void>;
 }
@@ -84,15 +86,17 @@ export interface Sender {
 export function startSender(port: number, { perSecond, connections = 4, linesMax = Infinity, line = lineOf }: { perSecond: number; connections?: number; linesMax?: number; line?: (id: number) => string }): Sender {
   const sentMs: number[] = [];
   let stopping = false;
+  let connected = 0;
   const open = new Set<Socket>();
   const running = Promise.all(Array.from({ length: connections }, async () => {
     while (!stopping) {
       const socket = connect({ host: '127.0.0.1', port });
-      const connected = await once(socket, 'connect').then(() => true, () => false);
-      if (!connected) {
+      const isOpen = await once(socket, 'connect').then(() => true, () => false);
+      if (!isOpen) {
         await sleep(10);
         continue;
       }
+      connected += 1;
       open.add(socket);
       socket.on('error', () => undefined).resume();
       const closed = new Promise((resolve) => socket.once('close', resolve));
@@ -113,6 +117,7 @@ export function startSender(port: number, { perSecond, connections = 4, linesMax
   }));
   return {
     sentMs,
+    connections: () => connected,
     async stop() {
       stopping = true;
       await running;

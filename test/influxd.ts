@@ -61,6 +61,20 @@ export async function startInfluxd(env: NodeJS.ProcessEnv = process.env): Promis
   return env['INFLUXDB_URL'] === undefined ? await startOwn() : await findExisting(env['INFLUXDB_URL'], env);
 }
 
+/** Starts an InfluxDB that nobody has set up; it ends with the test. */
+export async function startFreshInfluxd(t: ExecutionContext): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'caddy-log-sink-influxd-'));
+  const port = await freePort();
+  const server = await launch(directory, port);
+  t.teardown(async () => {
+    const ended = once(server, 'exit');
+    server.kill('SIGKILL');
+    await ended;
+    await rm(directory, { recursive: true, force: true });
+  });
+  return `http://127.0.0.1:${port}`;
+}
+
 async function startOwn(): Promise<Influxd> {
   const directory = await mkdtemp(join(tmpdir(), 'caddy-log-sink-influxd-'));
   const port = await freePort();

@@ -25,6 +25,7 @@ test('without InfluxDB’s address', usage, ['collector'], { STORE: 'influxdb' }
 test('over DuckDB', usage, ['collector'], {}, /collector alone needs STORE=influxdb/);
 test('with InfluxDB’s address but not its store', usage, ['start'], { INFLUXDB_URL: 'http://127.0.0.1:1' }, /INFLUXDB_URL is set, and STORE is "duckdb:.*set STORE=influxdb/);
 test('open to strangers', usage, ['start'], { WEB_LISTEN: '0.0.0.0:3000' }, /set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true/);
+test('with a bad webhook, whose secret it does not show', usage, ['start'], { ALERT_WEBHOOK: 'hooks.example/s3cret' }, /^(?!.*s3cret)ALERT_WEBHOOK cannot be used \(its value is not shown here\): it must be an http or https URL/);
 
 test('--help lists the commands, and with a command its settings and defaults', async (t) => {
   const all = await runProgram(['--help'], {});

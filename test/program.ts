@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -20,6 +20,11 @@ export interface RunningProgram {
   readonly ended: Promise<number | NodeJS.Signals>;
 }
 
+const running = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const program of running) program.kill('SIGKILL');
+});
+
 /**
  * Runs `caddy-log-sink ARGUMENTS` with exactly these settings. `cwd` is a temporary folder of its own unless given, and
  * is removed when the program has ended. Standard input is empty unless `stdin` is given; a stream is passed on until it ends.
@@ -38,10 +43,9 @@ export async function runProgram(args: readonly string[], settings: Readonly<Rec
   let stderr = '';
   program.stdout.setEncoding('utf8').on('data', (text: string) => { stdout += text; });
   program.stderr.setEncoding('utf8').on('data', (text: string) => { stderr += text; });
-  const killAtExit = (): void => { program.kill('SIGKILL'); };
-  process.once('exit', killAtExit);
+  running.add(program);
   const ended = once(program, 'close').then(async ([status, signal]) => {
-    process.off('exit', killAtExit);
+    running.delete(program);
     if (options.cwd === undefined) await rm(cwd, { recursive: true, force: true });
     return (status ?? signal) as number | NodeJS.Signals;
   });

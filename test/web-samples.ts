@@ -12,6 +12,6 @@ export function event(parts: Partial<RequestEvent>): RequestEvent {
 /** A ledger for tests: what is not given is zero. */
 export function ledger(parts: Partial<LedgerSnapshot>): LedgerSnapshot {
   return {
-    collector: 'edge-1', timeMs: 0, received: 0, accepted: 0, runtime: 0, rejected: {}, dropped: {}, stored: 0, spooled: 0, inMemory: 0, deadLettered: 0, lastLineMs: null, ...parts,
+    collector: 'edge-1', timeMs: 0, received: 0, accepted: 0, runtime: 0, rejected: {}, dropped: {}, stored: 0, spooled: 0, inMemory: 0, deadLettered: 0, warnings: {}, lastLineMs: null, ...parts,
   };
 }

@@ -1,8 +1,10 @@
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { request } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text as textOf } from 'node:stream/consumers';
 import test, { type ExecutionContext } from 'ava';
 import { createLog } from '../shared/log.js';
 import { createRecorder } from '../shared/recorder.js';
@@ -13,7 +15,7 @@ import { event, ledger } from '../test/web-samples.js';
 import { startWeb } from './main.js';
 
 /** The web app over a DuckDB file, both real, with some requests in it that ended just now. */
-async function start(t: ExecutionContext, { requests = [], snapshot, password, now = Date.now }: { requests?: Partial<RequestEvent>[]; snapshot?: LedgerSnapshot; password?: string; now?: () => number } = {}) {
+async function start(t: ExecutionContext, { requests = [], snapshot, password, loopbackNamesOnly = false, now = Date.now }: { requests?: Partial<RequestEvent>[]; snapshot?: LedgerSnapshot; password?: string; loopbackNamesOnly?: boolean; now?: () => number } = {}) {
   const directory = await mkdtemp(join(tmpdir(), 'web-'));
   const logged: string[] = [];
   const log = createLog('test', { write: (line) => logged.push(line) });
@@ -23,7 +25,7 @@ async function start(t: ExecutionContext, { requests = [], snapshot, password, n
   const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full', ledger: () => snapshots.pop(), drainMsMax: 500 });
   for (const request of requests) recorder.record(event({ timeMs: Date.now(), ...request }));
   await recorder.flush();
-  const web = await startWeb({ host: '127.0.0.1', port: 0, password, connectHint: ['the first line', '<the> last line'] }, { store, recorder, log, now });
+  const web = await startWeb({ host: '127.0.0.1', port: 0, password, loopbackNamesOnly, connectHint: ['the first line', '<the> last line'] }, { store, recorder, log, now });
   t.teardown(async () => {
     await web.stop();
     await recorder.close();
@@ -117,17 +119,17 @@ test('/api/ledger gives the counts of each collector, and lost lines make figure
   const lastLineMs = Date.UTC(2026, 10, 23, 20);
   const { json, get } = await start(t, {
     requests: traffic,
-    snapshot: ledger({ timeMs: Date.now(), received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, inMemory: 1, lastLineMs }),
+    snapshot: ledger({ timeMs: Date.now(), received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, inMemory: 1, warnings: { 'peers-not-allowed': 3 }, lastLineMs }),
   });
   t.deepEqual(await json('/api/ledger'), {
     collectors: {
       'edge-1': {
-        received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, spooled: 0, in_memory: 1, dead_lettered: 0,
+        received: 9, accepted: 5, runtime: 1, rejected: { 'not-json': 2 }, dropped: { 'memory-full': 1 }, stored: 4, spooled: 0, in_memory: 1, dead_lettered: 0, warnings: { 'peers-not-allowed': 3 },
         last_line: '2026-11-23T20:00:00Z',
       },
     },
   });
-  t.regex((await get('/api/ledger.csv')).text, /\r\nedge-1,9,5,1,not-json:2,memory-full:1,4,0,1,0,2026-11-23T20:00:00Z\r\n/);
+  t.regex((await get('/api/ledger.csv')).text, /\r\nedge-1,9,5,1,not-json:2,memory-full:1,4,0,1,0,peers-not-allowed:3,2026-11-23T20:00:00Z\r\n/);
   t.like(await json('/api/summary'), { complete: false });
   t.true((await get('/')).text.includes('These figures are incomplete'));
 });
@@ -370,6 +372,43 @@ test('a password is asked for everywhere but at /health.', async (t) => {
   t.is((await get('/', { headers: { authorization: 'Basic x' } })).status, 401);
   t.is((await get('/', { headers })).status, 200);
   t.is((await get('/health')).status, 200);
+});
+
+test('after ten wrong passwords an address is told to wait, with the right one too; another address is not, and a minute later all is well.', async (t) => {
+  let nowMs = Date.now();
+  const { get, logged } = await start(t, { password: 'open sesame', now: () => nowMs });
+  const from = (address: string, password: string) => get('/api/ping', { headers: { authorization: `Basic ${Buffer.from(`any:${password}`).toString('base64')}`, 'x-forwarded-for': address } });
+  for (let at = 0; at < 10; at += 1) t.is((await from('192.0.2.1', `guess ${at}`)).status, 401);
+  nowMs += 1500;
+  for (const password of ['guess', 'open sesame']) {
+    const { status, headers, text } = await from('192.0.2.1', password);
+    t.is(status, 429);
+    t.is(headers.get('retry-after'), '59');
+    t.regex(text, /Try again in 59 s/);
+  }
+  t.is((await get('/api/ping', { headers: { 'x-forwarded-for': '192.0.2.1' } })).status, 401, 'the first request of a browser has no password');
+  t.is((await get('/health', { headers: { 'x-forwarded-for': '192.0.2.1', authorization: 'Basic x' } })).status, 200);
+  t.is((await from('192.0.2.2', 'open sesame')).status, 200);
+  t.is(logged.filter((line) => line.includes('Too many wrong passwords') && line.includes('192.0.2.1')).length, 1);
+  nowMs += 60_000;
+  t.is((await from('192.0.2.1', 'open sesame')).status, 200);
+});
+
+test('without a password the page answers only to names that nobody else can have, unless a proxy passes the request on.', async (t) => {
+  const { web } = await start(t, { loopbackNamesOnly: true });
+  const get = (path: string, headers: Readonly<Record<string, string>>): Promise<{ status: number; text: string }> => new Promise((resolve, reject) => {
+    request(web.url + path, { headers }, (response) => {
+      textOf(response).then((text) => resolve({ status: response.statusCode!, text }), reject);
+    }).on('error', reject).end();
+  });
+  for (const host of ['localhost:3000', '127.0.0.1', '[::1]:3000', 'stats.localhost']) t.is((await get('/api/ping', { host })).status, 200, host);
+  const refused = await get('/', { host: 'evil.example' });
+  t.is(refused.status, 403);
+  t.regex(refused.text, /Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true/);
+  t.is((await get('/api/requests', { host: 'evil.example' })).status, 403);
+  t.is((await get('/api/ping', { host: 'evil.example', 'x-forwarded-for': '127.0.0.1' })).status, 403, 'a page can set that header');
+  t.is((await get('/api/ping', { host: 'stats.example', via: '1.1 Caddy' })).status, 200);
+  for (const path of ['/health', '/ready', '/metrics']) t.is((await get(path, { host: 'host.docker.internal' })).status, 200, path);
 });
 
 test('stopping lets an answer in flight finish, and a port in use is said with what to do.', async (t) => {

@@ -5,12 +5,13 @@ import Koa, { type Context, type Middleware } from 'koa';
 import compress from 'koa-compress';
 import helmet from 'koa-helmet';
 import { messageOf, StoreError } from '../shared/errors.js';
-import type { Log } from '../shared/log.js';
+import { limitLog, type Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
 import { caddySource } from '../shared/request-event.js';
 import type { Store } from '../shared/store/store.js';
 import { topDimensions } from '../shared/top-row.js';
 import { timeChartDocument } from './chart/time-chart.js';
+import { attemptAddress, createAttemptLimit } from './attempts.js';
 import type { WebConfig } from './config.js';
 import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
 import { chartKinds, chartOf, chartRow } from './dashboard/charts.js';
@@ -19,6 +20,7 @@ import { parseQuery, QueryError, type DashboardQuery } from './dashboard/query.j
 import { pingStore, readLatest, readLedgers, readTops, readTraffic } from './dashboard/read.js';
 import { agentDimensions, exactList, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
+import { isLoopbackName } from './loopback-name.js';
 import { createWebMetrics } from './metrics.js';
 import { isAuthorised } from './password.js';
 import { renderViews, type Asset, type Assets } from './render.js';
@@ -26,7 +28,7 @@ import { requestMetrics } from './request-metrics.js';
 
 /** What the web app is made from. */
 export interface WebAppOptions {
-  readonly config: Pick<WebConfig, 'password' | 'connectHint'>;
+  readonly config: Pick<WebConfig, 'password' | 'loopbackNamesOnly' | 'connectHint'>;
   readonly store: Store;
   /** Takes the app's own requests. */
   readonly recorder: Pick<Recorder, 'record'>;
@@ -60,7 +62,8 @@ export function createWebApp({ config, store, recorder, log, assets, now = Date.
   app.use(revalidation());
   app.use(renderViews());
   app.use(answerErrors({ log, assets }));
-  app.use(requirePassword(config.password));
+  if (config.loopbackNamesOnly === true) app.use(refuseOtherNames());
+  if (config.password !== undefined) app.use(requirePassword(config.password, { log, now }));
   const router = routes({ store, assets, metrics, connectHint: config.connectHint, now });
   app.use(router.routes());
   app.use(router.allowedMethods());
@@ -227,7 +230,7 @@ const topColumns = [...exactColumns, 'count_max'];
 const dimensions = [...topDimensions, 'host', 'method', ...agentDimensions] as const;
 type Dimension = (typeof dimensions)[number];
 const requestColumns = ['time', 'source', 'method', 'host', 'uri', 'status', 'duration_ms', 'size', 'bytes_read', 'endpoint', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls', 'upstream_ms', 'request_id'];
-const ledgerColumns = ['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory', 'dead_lettered', 'last_line'];
+const ledgerColumns = ['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory', 'dead_lettered', 'warnings', 'last_line'];
 
 function answerRows(ctx: Context, extension: '' | '.csv', rows: readonly Readonly<Record<string, CsvValue>>[], columns: readonly string[]): void {
   if (extension === '') {
@@ -295,11 +298,43 @@ function securityHeaders(): Middleware {
   };
 }
 
-/** Asks for the password, where one is set, for all but the health check and the files that the 401 page links to. */
-function requirePassword(password: string | undefined): Middleware {
+/** Open to everybody: the health check, and the files that a problem's page links to. */
+function isOpen({ path }: Context): boolean {
+  return path === '/health' || path.startsWith('/assets/');
+}
+
+/**
+ * Refuses requests under names that may be somebody else's, but for the probes: monitoring in a container may know this machine by a name, and
+ * they say nothing of the traffic. What a proxy passes on is let through: it says so with `Via`, a header that
+ * browsers let no page set.
+ */
+function refuseOtherNames(): Middleware {
   return async (ctx, next) => {
-    const open = password === undefined || ctx.path === '/health' || ctx.path.startsWith('/assets/');
-    if (!open && !isAuthorised(ctx.get('Authorization'), password)) {
+    const harmless = isOpen(ctx) || probes.has(ctx.path);
+    if (!harmless && !isLoopbackName(ctx.get('Host')) && ctx.get('Via') === '') {
+      throw new Problem(403, 'Not under this name', `The dashboard has no password, so it answers only to localhost and to addresses, and not to ${JSON.stringify(ctx.get('Host').slice(0, 100))}: any page on the web could lead a browser here under a name of its own. Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it.`);
+    }
+    await next();
+  };
+}
+
+/** Asks for the password, and lets each address guess only so often. */
+function requirePassword(password: string, { log, now }: { log: Log; now: () => number }): Middleware {
+  const limit = createAttemptLimit({ now });
+  const warn = limitLog(log.warn);
+  return async (ctx, next) => {
+    const authorization = ctx.get('Authorization');
+    const address = attemptAddress(ctx.req);
+    const waitSeconds = Math.ceil(limit.waitMs(address) / 1000);
+    if (!isOpen(ctx) && authorization !== '' && waitSeconds > 0) {
+      ctx.set('Retry-After', String(waitSeconds));
+      throw new Problem(429, 'Too many wrong passwords', `Too many wrong passwords came from this address. Try again in ${waitSeconds} s.`);
+    }
+    if (!isOpen(ctx) && !isAuthorised(authorization, password)) {
+      if (authorization !== '') {
+        limit.fail(address);
+        if (limit.waitMs(address) > 0) warn('passwords', 'Too many wrong passwords: no more are taken from the address for up to a minute.', { address });
+      }
       ctx.set('WWW-Authenticate', 'Basic realm="Caddy Log Sink", charset="UTF-8"');
       throw new Problem(401, 'Password needed', 'This dashboard asks for a password: DASHBOARD_PASSWORD, with any user name.');
     }

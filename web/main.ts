@@ -4,6 +4,7 @@ import { messageOf, UsageError } from '../shared/errors.js';
 import type { Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
 import type { Store } from '../shared/store/store.js';
+import { startAlerts } from './alerts/alerts.js';
 import { createWebApp } from './app.js';
 import type { WebConfig } from './config.js';
 import { loadAssets } from './render.js';
@@ -25,7 +26,16 @@ export async function startWeb(config: WebConfig, parts: { store: Store; recorde
   const handle = app.callback();
   const server = createServer((request, response) => void handle(request, response));
   await listen(server, config);
-  return { url: urlOf(server), stop: () => stop(server) };
+  const url = urlOf(server);
+  const { alertWebhook: webhook, publicUrl: dashboardUrl = url } = config;
+  const alerts = webhook === undefined ? undefined : startAlerts({ webhook, dashboardUrl, ...parts });
+  return {
+    url,
+    async stop() {
+      alerts?.stop();
+      await stop(server);
+    },
+  };
 }
 
 function listen(server: Server, { host, port }: WebConfig): Promise<void> {

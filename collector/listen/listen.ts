@@ -1,6 +1,7 @@
 import { messageOf, UsageError } from '../../shared/errors.js';
 import type { HeldMemory, LineHandlers } from '../lines.js';
 import { formatListenAddress, type ListenAddress } from './address.js';
+import { openStream, type OpenStream } from './sockets.js';
 import { listenStream } from './stream.js';
 import { listenUdp } from './udp.js';
 
@@ -36,15 +37,20 @@ export interface Listener {
 }
 
 /** Listens on every address, or on none: throws a `UsageError` that says which one failed, why, and what to do. */
-export async function listen(addresses: readonly ListenAddress[], options: ListenOptions): Promise<Listener[]> {
+export async function listen(addresses: readonly ListenAddress[], options: ListenOptions, open: OpenStream = openStream): Promise<Listener[]> {
   const results = await Promise.allSettled(addresses.map((address) =>
-    address.kind === 'udp' ? listenUdp(address, options) : listenStream(address, options)));
+    address.kind === 'udp' ? listenUdp(address, options) : listenStream(address, options, open)));
   const listeners = results.flatMap((result) => result.status === 'fulfilled' ? [result.value] : []);
   const failed = results.findIndex((result) => result.status === 'rejected');
   if (failed === -1) return listeners;
   await Promise.all(listeners.map((listener) => listener.stop()));
   const reason: unknown = (results[failed] as PromiseRejectedResult).reason;
-  throw new UsageError(`Cannot listen on ${formatListenAddress(addresses[failed]!)}: ${explain(reason)}`, { cause: reason });
+  throw cannotListen(formatListenAddress(addresses[failed]!), reason);
+}
+
+/** What to tell about an address that could not be opened, and the system's error. */
+export function cannotListen(address: string, error: unknown): UsageError {
+  return new UsageError(`Cannot listen on ${address}: ${explain(error)}`, { cause: error });
 }
 
 function explain(error: unknown): string {

@@ -1,10 +1,9 @@
-import { createServer, type Server, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
-import { removeStaleSocket } from '../../shared/stale-socket.js';
-import { createLineSplitter, type LineSplitter } from '../lines.js';
-import type { ListenAddress } from './address.js';
+import { createLineSplitter, type LineBeginning, type LineSplitter } from '../lines.js';
 import type { Listener, ListenOptions } from './listen.js';
+import type { OpenStream, StreamAddress } from './sockets.js';
 
 /** How long a stopping listener goes on reading from peers that do not pause, in milliseconds. */
 const drainMsMax = 2000;
@@ -24,9 +23,26 @@ interface Connection {
 }
 
 /** Listens on TCP or on a unix stream socket. Rejects with the system's error when that cannot be done. */
-export async function listenStream(address: Exclude<ListenAddress, { kind: 'udp' }>, options: ListenOptions): Promise<Listener> {
+export async function listenStream(address: StreamAddress, options: ListenOptions, open: OpenStream): Promise<Listener> {
   const connections = new Map<Socket, Connection>();
-  const server = createServer({ noDelay: true }, (socket) => {
+  const server = await open(address, { unixMode: options.unixMode, onConnection: take, onError: options.onError });
+  const { lineMsMax = lineMsMaxDefault } = options;
+  const slowLines = setInterval(() => {
+    for (const [socket, connection] of connections) closeWhenSlow(socket, connection);
+  }, lineMsMax / looksMax);
+  return {
+    address: address.kind === 'unix' ? address : { ...address, port: server.port ?? address.port },
+    lost: () => Promise.resolve(undefined),
+    async stop() {
+      clearInterval(slowLines);
+      const closed = server.close();
+      const left = [...connections].filter(([socket, { lines }]) => !server.handBack(socket, () => lines.handOver()));
+      await Promise.all(left.map(([socket, state]) => drain(socket, state)));
+      await closed;
+    },
+  };
+
+  function take(socket: Socket, beginning?: LineBeginning): void {
     const { remoteAddress } = socket;
     const why = address.kind !== 'unix' && !options.isAllowed(remoteAddress) ? 'not-allowed'
       : options.connections.count >= options.connectionsMax ? 'too-many-connections'
@@ -38,29 +54,12 @@ export async function listenStream(address: Exclude<ListenAddress, { kind: 'udp'
       return;
     }
     options.connections.count += 1;
-    connections.set(socket, read(socket));
+    connections.set(socket, read(socket, beginning));
     socket.once('close', () => {
       options.connections.count -= 1;
       connections.delete(socket);
     });
-  });
-  await listening(server, address, options.unixMode);
-  server.on('error', (error) => { options.onError(messageOf(error)); });
-  const { lineMsMax = lineMsMaxDefault } = options;
-  const slowLines = setInterval(() => {
-    for (const [socket, connection] of connections) closeWhenSlow(socket, connection);
-  }, lineMsMax / looksMax);
-  const bound = server.address();
-  return {
-    address: address.kind !== 'unix' && bound !== null && typeof bound === 'object' ? { ...address, port: bound.port } : address,
-    lost: () => Promise.resolve(undefined),
-    async stop() {
-      clearInterval(slowLines);
-      const closed = new Promise<void>((resolve) => { server.close(() => { resolve(); }); });
-      await Promise.all([...connections].map(([socket, state]) => drain(socket, state)));
-      await closed;
-    },
-  };
+  }
 
   /** Its line counts as unterminated. */
   function closeWhenSlow(socket: Socket, connection: Connection): void {
@@ -71,8 +70,9 @@ export async function listenStream(address: Exclude<ListenAddress, { kind: 'udp'
     socket.destroy();
   }
 
-  function read(socket: Socket): Connection {
+  function read(socket: Socket, beginning?: LineBeginning): Connection {
     const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
+    if (beginning !== undefined) lines.takeUp(beginning);
     const state: Connection = { lastReadMs: 0, lines, unfinished: { line: 0, looks: 0 } };
     socket.on('data', (chunk: Buffer) => {
       state.lastReadMs = performance.now();
@@ -104,23 +104,4 @@ async function drain(socket: Socket, state: Connection): Promise<void> {
   }
   socket.destroy();
   await closed;
-}
-
-async function listening(server: Server, address: Exclude<ListenAddress, { kind: 'udp' }>, unixMode: number): Promise<void> {
-  if (address.kind === 'unix') await removeStaleSocket(address.path);
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.once('listening', () => {
-      server.off('error', reject);
-      resolve();
-    });
-    if (address.kind === 'unix') {
-      // The socket is made inside `listen`, so it never has another mode, not even for a moment.
-      const umask = process.umask(0o777 ^ unixMode);
-      server.listen({ path: address.path });
-      process.umask(umask);
-    } else {
-      server.listen({ host: address.host || (address.family === 6 ? '::' : '0.0.0.0'), port: address.port, ipv6Only: address.family === 6 && address.host !== '' });
-    }
-  });
 }

@@ -55,6 +55,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
     t.deepEqual(await store.readLedgers({ sinceMs: 0 }), [ledger]);
     await store.ping();
+    await store.pingToWrite();
   });
 
   declare('two recorders may give requests of one series the same time, and both are kept.', async (t, { store }) => {
@@ -327,7 +328,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   declare('the newest ledger of each collector is read, as a whole.', async (t, { store }) => {
     const writer = writerOf();
     const oldA = snapshot({ collector: 'a', timeMs: hourMs, rejected: { 'not-json': 3, 'too-long': 1 } });
-    const newA = snapshot({ collector: 'a', timeMs: hourMs + 5000, received: 200, rejected: { 'not-json': 4 }, dropped: {}, lastLineMs: null });
+    const newA = snapshot({ collector: 'a', timeMs: hourMs + 5000, received: 200, rejected: { 'not-json': 4 }, dropped: {}, warnings: { 'peers-not-allowed': 2, 'earlier-spooled': 7 }, lastLineMs: null });
     const onlyB = snapshot({ collector: 'b, "the other" =\\', timeMs: hourMs + 1000, received: Number.MAX_SAFE_INTEGER });
     const sorted = (rows: LedgerSnapshot[]): LedgerSnapshot[] => rows.toSorted((x, y) => (x.collector < y.collector ? -1 : 1));
     await store.write(writer({ ledger: oldA }));
@@ -374,6 +375,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       ['readTops', () => store.readTops({ ...aroundHour, level: 60, kinds: ['path'], filter: {} })],
       ['readLedgers', () => store.readLedgers({ sinceMs: 0 })],
       ['ping', () => store.ping()],
+      ['pingToWrite', () => store.pingToWrite()],
     ];
     for (const [use, run] of uses) {
       const error = await t.throwsAsync(run(), { instanceOf: StoreError, message: /closed/ }, use);
@@ -428,7 +430,7 @@ function top(part: Partial<TopRow> = {}): TopRow {
 function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
   return {
     collector: 'edge-1', timeMs: hourMs, received: 100, accepted: 80, runtime: 10, rejected: { 'not-json': 6, 'too-long': 1 }, dropped: { 'memory-full': 3 },
-    stored: 70, spooled: 5, inMemory: 4, deadLettered: 1, lastLineMs: hourMs - 1, ...part,
+    stored: 70, spooled: 5, inMemory: 4, deadLettered: 1, warnings: {}, lastLineMs: hourMs - 1, ...part,
   };
 }
 

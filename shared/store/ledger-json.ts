@@ -12,17 +12,19 @@ export interface LedgerJson {
   readonly spooled: number;
   readonly in_memory: number;
   readonly dead_lettered: number;
+  readonly warnings: Readonly<Record<string, number>>;
   /** `null` before the first line. */
   readonly last_line: string | null;
 }
 
 /** Writes a ledger under the names of the interface. */
 export function ledgerJson(ledger: Ledger): LedgerJson {
-  const { received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs } = ledger;
+  const { received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, warnings, lastLineMs } = ledger;
   return {
     received, accepted, runtime, rejected, dropped, stored, spooled,
     in_memory: inMemory,
     dead_lettered: deadLettered,
+    warnings,
     last_line: lastLineMs === null ? null : isoTime(lastLineMs),
   };
 }

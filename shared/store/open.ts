@@ -1,24 +1,51 @@
+import { StoreError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { RequestEvent } from '../request-event.js';
-import { parseRequestLine } from './influxdb/line-protocol.js';
+import { createDeadLetters, type DeadLetters } from './dead-letters.js';
+import { parseRequestLine, requestLine } from './influxdb/line-protocol.js';
+import type { SetupOptions } from './influxdb/setup.js';
 import type { StoreSettings } from './settings.js';
 import type { Store } from './store.js';
 
 /**
  * Opens the store that the settings name. Each backend is loaded only when it is used: who has InfluxDB never loads
- * DuckDB's native module. What is written to InfluxDB goes through the spool `spoolName` where one is named. Throws a `StoreError` or a `UsageError` that says what to do.
+ * DuckDB's native module. What is written to InfluxDB goes through the spool `spoolName` where one is named. With
+ * `keepsHouse` what is old in InfluxDB is deleted; in DuckDB it always is. Throws a `StoreError` or a `UsageError` that says what to do.
  */
-export async function openStore(settings: StoreSettings, { log, now = Date.now, spoolName }: { log: Log; now?: () => number; spoolName?: string }): Promise<Store> {
+export async function openStore(settings: StoreSettings, { log, now = Date.now, spoolName, keepsHouse = false }: { log: Log; now?: () => number; spoolName?: string; keepsHouse?: boolean }): Promise<Store> {
   if (settings.kind === 'influxdb') {
     const { openInfluxdbStore } = await import('./influxdb/influxdb-store.js');
-    return await openInfluxdbStore(settings, { log, spoolName });
+    return await openInfluxdbStore(settings, { log, spoolName, keepsHouse });
   }
   const { openDuckdbStore } = await import('./duckdb/duckdb-store.js');
-  return await openDuckdbStore(settings, { log, now });
+  return withDeadLetters(await openDuckdbStore(settings, { log, now }), createDeadLetters({ dir: `${settings.path}.dead-letters`, by: 'DuckDB', log, now }));
+}
+
+/** Keeps the requests of the batches that a store refuses for good. InfluxDB's does so itself, line by line. */
+function withDeadLetters(store: Store, deadLetters: DeadLetters): Store {
+  return {
+    ...store,
+    async write(batch) {
+      try {
+        return await store.write(batch);
+      } catch (error) {
+        if (error instanceof StoreError && error.action === 'drop') {
+          await deadLetters.keep(batch.requests.map((request) => ({ line: requestLine(request, batch.recorder), reason: error.message })));
+        }
+        throw error;
+      }
+    },
+  };
+}
+
+/** Makes the bucket and the tokens that the InfluxDB store needs; see `setup.ts` there. */
+export async function setUpStore(options: SetupOptions): Promise<string[]> {
+  const { setUpInfluxdb } = await import('./influxdb/setup.js');
+  return await setUpInfluxdb(options);
 }
 
 /**
- * Reads a line of a file of dead letters, which the InfluxDB store keeps what it could not write in: the request, `'other'` for lines that
+ * Reads a line of a file of dead letters, in which what a store refused is kept: the request, `'other'` for lines that
  * hold none, or `undefined` for a line that is of no such file.
  */
 export function readDeadLetter(line: string): RequestEvent | 'other' | undefined {

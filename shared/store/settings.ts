@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { messageOf, UsageError } from '../errors.js';
+import type { Retention } from '../rollup.js';
 import { bytes, choice, count, duration, text, url, type SettingValues } from '../settings.js';
 
 /** The settings that every part of the program needs: where requests are kept, for how long, and how much of them. */
@@ -8,24 +9,41 @@ export const storeSettings = {
   INFLUXDB_URL: url('The address of InfluxDB 2.x.'),
   INFLUXDB_ORG: text('The organisation in InfluxDB.'),
   INFLUXDB_BUCKET: text('The bucket in InfluxDB.'),
-  INFLUXDB_TOKEN: text('The token for InfluxDB. The collector needs to write to the bucket and to read it (for /ready and import), the web app too.'),
+  INFLUXDB_TOKEN: text('The token for InfluxDB. The collector needs to write to the bucket; the web app and imports to read it, too.'),
   INFLUXDB_TOKEN_FILE: text('A file that holds the token, instead of INFLUXDB_TOKEN.'),
   SPOOL_DIR: text('The folder where requests wait while InfluxDB does not take them, and where lines are kept that it refuses for good.', { default: 'data/spool' }),
   SPOOL_BYTES_MAX: bytes('How much may wait there; when it is full, new requests are dropped and counted.', { default: '1GiB', min: '1MiB', max: '1TiB' }),
   MEMORY_BYTES_MAX: bytes('How much memory requests may take before they are stored or spooled; when it is full, new ones are dropped and counted.', { default: '128MiB', min: '1MiB', max: '64GiB' }),
-  RETENTION_REQUESTS: duration('How long single requests are kept (embedded store; in InfluxDB the bucket decides).', { default: '7d', min: '1h', max: '3650d' }),
-  RETENTION_ROLLUPS: duration('How long the totals by hour and day are kept (embedded store; in InfluxDB the bucket decides).', { default: '400d', min: '1d', max: '3650d' }),
+  RETENTION_REQUESTS: duration('How long single requests are kept.', { default: '7d', min: '1h', max: '3650d' }),
+  RETENTION_ROLLUPS: duration('How long the totals by hour and day are kept; in InfluxDB no longer than the bucket keeps anything.', { default: '400d', min: '1d', max: '3650d' }),
   CLIENT_IP: choice('How client addresses are kept: truncated to /24 and /48, full, or off.', ['truncated', 'full', 'off'], { default: 'truncated' }),
   HOSTS_MAX: count('How many hosts are told apart; requests to further ones are kept under the host _other.', { default: '200', min: 1, max: 10_000 }),
 };
 
+const { INFLUXDB_URL, INFLUXDB_ORG, INFLUXDB_BUCKET, INFLUXDB_TOKEN, INFLUXDB_TOKEN_FILE, RETENTION_ROLLUPS } = storeSettings;
+
+/** The settings of `setup`: the token is one that may do everything. */
+export const setupSettings = { INFLUXDB_URL, INFLUXDB_ORG, INFLUXDB_BUCKET, INFLUXDB_TOKEN, INFLUXDB_TOKEN_FILE, RETENTION_ROLLUPS };
+
+/** What to set up in InfluxDB. Throws a `UsageError` when something is not set. */
+export function setupOptionsFrom(values: SettingValues<typeof setupSettings>): { url: string; org: string; bucket: string; token: string | undefined; retentionMs: number } {
+  return {
+    url: needed('INFLUXDB_URL', values.INFLUXDB_URL),
+    org: needed('INFLUXDB_ORG', values.INFLUXDB_ORG),
+    bucket: needed('INFLUXDB_BUCKET', values.INFLUXDB_BUCKET),
+    token: token(values),
+    retentionMs: values.RETENTION_ROLLUPS,
+  };
+}
+
 /** Which store to open, and with what. */
 export type StoreSettings =
-  | { readonly kind: 'duckdb'; readonly path: string; readonly retention: { readonly requestsMs: number; readonly rollupsMs: number } }
-  | { readonly kind: 'influxdb'; readonly url: string; readonly org: string; readonly bucket: string; readonly token: string; readonly spoolDir: string; readonly spoolBytesMax: number };
+  | { readonly kind: 'duckdb'; readonly path: string; readonly retention: Retention }
+  | { readonly kind: 'influxdb'; readonly url: string; readonly org: string; readonly bucket: string; readonly token: string; readonly spoolDir: string; readonly spoolBytesMax: number; readonly retention?: Retention };
 
 /** Makes one typed choice of the settings. Throws a `UsageError` when they do not fit together. */
 export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): StoreSettings {
+  const retention = { requestsMs: values.RETENTION_REQUESTS, rollupsMs: values.RETENTION_ROLLUPS };
   if (values.STORE === 'influxdb') {
     return {
       kind: 'influxdb',
@@ -35,21 +53,22 @@ export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): 
       token: needed('INFLUXDB_TOKEN or INFLUXDB_TOKEN_FILE', token(values)),
       spoolDir: values.SPOOL_DIR,
       spoolBytesMax: values.SPOOL_BYTES_MAX,
+      retention,
     };
   }
   const stray = (['INFLUXDB_URL', 'INFLUXDB_ORG', 'INFLUXDB_BUCKET', 'INFLUXDB_TOKEN', 'INFLUXDB_TOKEN_FILE'] as const).find((name) => values[name] !== undefined);
   if (stray !== undefined) throw new UsageError(`${stray} is set, and STORE is ${JSON.stringify(values.STORE)}: set STORE=influxdb to use InfluxDB, or leave ${stray} out.`);
   const path = /^duckdb:(.+)$/.exec(values.STORE)?.[1];
   if (path === undefined) throw new UsageError(`STORE is ${JSON.stringify(values.STORE)}: it must be duckdb:FILE or influxdb.`);
-  return { kind: 'duckdb', path, retention: { requestsMs: values.RETENTION_REQUESTS, rollupsMs: values.RETENTION_ROLLUPS } };
+  return { kind: 'duckdb', path, retention };
 }
 
 function needed(name: string, value: string | undefined): string {
-  if (value === undefined) throw new UsageError(`${name} is not set: STORE=influxdb needs it.`);
+  if (value === undefined) throw new UsageError(`${name} is not set: InfluxDB needs it.`);
   return value;
 }
 
-function token({ INFLUXDB_TOKEN: value, INFLUXDB_TOKEN_FILE: file }: SettingValues<typeof storeSettings>): string | undefined {
+function token({ INFLUXDB_TOKEN: value, INFLUXDB_TOKEN_FILE: file }: Pick<SettingValues<typeof storeSettings>, 'INFLUXDB_TOKEN' | 'INFLUXDB_TOKEN_FILE'>): string | undefined {
   if (file === undefined) return value;
   if (value !== undefined) throw new UsageError('INFLUXDB_TOKEN and INFLUXDB_TOKEN_FILE are both set: set one of them.');
   try {

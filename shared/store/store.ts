@@ -38,9 +38,19 @@ export interface Ledger {
   readonly spooled: number;
   readonly inMemory: number;
   readonly deadLettered: number;
+  /** What is worth knowing and is no line that came in, by name: see `LedgerWarning`. Absent or 0 where there is nothing to say. */
+  readonly warnings: Readonly<Partial<Record<LedgerWarning, number>>>;
   /** When the last line came in, in milliseconds since 1970; `null` before the first. */
   readonly lastLineMs: number | null;
 }
+
+/**
+ * Peers that were turned away since the process started, by the reason; datagrams that the kernel dropped, as far as it tells; requests that an
+ * earlier start has left in the spool and that are not delivered yet.
+ */
+export const ledgerWarnings = ['peers-not-allowed', 'peers-too-many-connections', 'datagrams-lost', 'earlier-spooled'] as const;
+/** One of them. */
+export type LedgerWarning = (typeof ledgerWarnings)[number];
 
 /** A ledger as it stood at a time. */
 export interface LedgerSnapshot extends Ledger {
@@ -110,5 +120,7 @@ export interface Store {
   readLedgers(query: { sinceMs: number }): Promise<LedgerSnapshot[]>;
   /** Resolves when the store can be read. */
   ping(): Promise<void>;
+  /** Resolves when the store takes what is written; nothing is. A token that may only write is enough. */
+  pingToWrite(): Promise<void>;
   close(): Promise<void>;
 }

@@ -62,7 +62,7 @@ export const chartKinds: readonly ChartKind[] = [
     words: 'Share of 5xx',
     kind: 'stack',
     series: [{ label: '5xx', class: 'status-5xx', valueOf: ({ requests, errors }) => errors / requests }],
-    formatValue: percent,
+    formatValue: (share) => percent(share).replace(/\.0(?=\D)/, ''),
   },
   {
     name: 'bytes',

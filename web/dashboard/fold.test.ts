@@ -66,4 +66,7 @@ test('figures are complete unless lines were lost or are on their way, or a read
   t.false(isComplete([ledger({}), ledger({ dropped: { 'memory-full': 1 } })], { bounded: false }));
   t.false(isComplete([ledger({ spooled: 1 })], { bounded: false }));
   t.false(isComplete([ledger({ deadLettered: 1 })], { bounded: false }));
+  t.false(isComplete([ledger({ warnings: { 'datagrams-lost': 1 } })], { bounded: false }));
+  t.false(isComplete([ledger({ warnings: { 'earlier-spooled': 1 } })], { bounded: false }));
+  t.true(isComplete([ledger({ warnings: { 'peers-not-allowed': 1, 'earlier-spooled': 0 } })], { bounded: false }));
 });

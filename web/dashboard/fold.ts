@@ -93,7 +93,8 @@ export function fold(rows: readonly RollupRow[], { fromMs, stepMs }: Grid): Fold
 
 /** Whether the figures hold all requests: no line was lost, none is still on its way, and no read stopped at its limit. */
 export function isComplete(ledgers: readonly LedgerSnapshot[], { bounded }: { bounded: boolean }): boolean {
-  return !bounded && ledgers.every((ledger) => sumOf(ledger.dropped) === 0 && ledger.deadLettered === 0 && ledger.spooled === 0);
+  return !bounded && ledgers.every((ledger) => sumOf(ledger.dropped) === 0 && ledger.deadLettered === 0 && ledger.spooled === 0
+    && !ledger.warnings['datagrams-lost'] && !ledger.warnings['earlier-spooled']);
 }
 
 /** The sum of counts by reason. */

@@ -51,7 +51,7 @@ test('a source is slow when its p95 is over twice that of the previous period', 
 test('a source is silent after 60 s without a request, or ten times the distance of its requests', (t) => {
   const busy = [{ requests: 600 }];
   t.deepEqual(verdict(busy, { liveMs: 2 * stepMs }), { kind: 'well' });
-  t.deepEqual(verdict(busy, { liveMs: 2 * stepMs + 1 }), { kind: 'silent', state: 'failing', sinceMs: stepMs });
+  t.deepEqual(verdict(busy, { liveMs: 2 * stepMs + 1 }), { kind: 'silent', state: 'failing', sinceMs: stepMs, limitMs: 60_000 });
   const calm = Array.from({ length: 60 }, () => ({ requests: 2 }));
   t.deepEqual(verdict(calm, { liveMs: 60 * stepMs + 299_000 }), { kind: 'well' });
   t.like(verdict(calm, { liveMs: 60 * stepMs + 301_000 }), { kind: 'silent', sinceMs: 60 * stepMs });

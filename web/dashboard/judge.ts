@@ -14,11 +14,16 @@ export type Verdict =
   /** Fewer than `judgedRequestsMin` requests. */
   | { readonly kind: 'unjudged' }
   | { readonly kind: 'well' }
+  | Finding;
+
+/** What there is to say against a source. */
+export type Finding =
   /** `share` of 5xx among the requests judged last. */
   | { readonly kind: 'errors'; readonly state: State; readonly sinceMs: number; readonly share: number }
   /** `p95Ms` of the requests judged last, and that of the previous period. */
   | { readonly kind: 'slow'; readonly state: State; readonly sinceMs: number; readonly p95Ms: number; readonly usualMs: number }
-  | { readonly kind: 'silent'; readonly state: State; readonly sinceMs: number };
+  /** Longer than `limitMs`. */
+  | { readonly kind: 'silent'; readonly state: State; readonly sinceMs: number; readonly limitMs: number };
 
 /** Nothing is judged on fewer requests. */
 export const judgedRequestsMin = 120;
@@ -27,7 +32,7 @@ const judgedLatenciesMin = 600;
 /** Shares of 5xx above which a source gets into a state, and below which it leaves it. */
 export const errorShares = { failing: { enter: 0.05, leave: 0.025 }, troubled: { enter: 0.02, leave: 0.01 } } as const;
 /** The same for the p95, in multiples of the previous period's. */
-const slowFactors = { enter: 2, leave: 1.5 } as const;
+export const slowFactors = { enter: 2, leave: 1.5 } as const;
 /** A source without a request for this long is silent, in milliseconds, */
 const silenceMsMin = 60_000;
 /** unless its requests come so far apart that this many mean distances are longer still: by chance that happens once in 20,000. */
@@ -43,25 +48,37 @@ export interface JudgedRange {
 }
 
 /** Judges one source by its windows, in order of time. Of several findings the gravest one is given. */
-export function judge(windows: readonly WindowFigures[], { stepMs, previous, liveMs }: JudgedRange): Verdict {
+export function judge(windows: readonly WindowFigures[], range: JudgedRange): Verdict {
+  const found = findingsOf(windows, range);
+  return found === undefined ? { kind: 'unjudged' } : found[0] ?? { kind: 'well' };
+}
+
+/** What there is to say against a source, of each kind once and the gravest first; `undefined` where it has too few requests to be judged. */
+export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous, liveMs }: JudgedRange): readonly Finding[] | undefined {
   const requests = windows.reduce((sum, window) => sum + window.requests, 0);
   const blocks = blocksOf(windows, judgedRequestsMin);
   const last = blocks.at(-1);
-  if (last === undefined) return { kind: 'unjudged' };
-  const failingSinceMs = sinceOf(blocks, errorShare, errorShares.failing);
-  if (failingSinceMs !== undefined) return { kind: 'errors', state: 'failing', sinceMs: failingSinceMs, share: errorShare(last) };
-  const silentSinceMs = silentSince(windows, requests, stepMs, liveMs);
-  if (silentSinceMs !== undefined) return { kind: 'silent', state: 'failing', sinceMs: silentSinceMs };
-  const troubledSinceMs = sinceOf(blocks, errorShare, errorShares.troubled);
-  if (troubledSinceMs !== undefined) return { kind: 'errors', state: 'troubled', sinceMs: troubledSinceMs, share: errorShare(last) };
+  if (last === undefined) return undefined;
+  const errorsIn = (state: 'failing' | 'troubled'): Finding | undefined => {
+    const sinceMs = sinceOf(blocks, errorShare, errorShares[state]);
+    return sinceMs === undefined ? undefined : { kind: 'errors', state, sinceMs, share: errorShare(last) };
+  };
+  const failing = errorsIn('failing');
+  return [
+    failing,
+    silence(windows, requests, stepMs, liveMs),
+    failing === undefined ? errorsIn('troubled') : undefined,
+    slowness(windows, requests, previous),
+  ].filter((finding) => finding !== undefined);
+}
+
+function slowness(windows: readonly WindowFigures[], requests: number, previous: Figures | undefined): Finding | undefined {
   const usualMs = previous === undefined || previous.requests < judgedRequestsMin ? null : previous.latencyMs.p95;
-  if (usualMs !== null && usualMs > 0) {
-    const slowness = ({ histogram }: Block): number => (histogram.quantile(0.95) ?? 0) / usualMs;
-    const longer = blocksOf(windows, Math.min(judgedLatenciesMin, requests));
-    const slowSinceMs = sinceOf(longer, slowness, slowFactors);
-    if (slowSinceMs !== undefined) return { kind: 'slow', state: 'troubled', sinceMs: slowSinceMs, p95Ms: slowness(longer.at(-1)!) * usualMs, usualMs };
-  }
-  return { kind: 'well' };
+  if (usualMs === null || usualMs <= 0) return undefined;
+  const factorOf = ({ histogram }: Block): number => (histogram.quantile(0.95) ?? 0) / usualMs;
+  const blocks = blocksOf(windows, Math.min(judgedLatenciesMin, requests));
+  const sinceMs = sinceOf(blocks, factorOf, slowFactors);
+  return sinceMs === undefined ? undefined : { kind: 'slow', state: 'troubled', sinceMs, p95Ms: factorOf(blocks.at(-1)!) * usualMs, usualMs };
 }
 
 /** A window and as many before it as it takes. */
@@ -104,12 +121,13 @@ function sinceOf(blocks: readonly Block[], valueOf: (block: Block) => number, { 
   return sinceMs;
 }
 
-/** The end of the last window with a request, where that is too long ago. */
-function silentSince(windows: readonly WindowFigures[], requests: number, stepMs: number, liveMs: number | undefined): number | undefined {
+/** Since the end of the last window with a request, where that is too long ago. */
+function silence(windows: readonly WindowFigures[], requests: number, stepMs: number, liveMs: number | undefined): Finding | undefined {
   const first = windows[0];
   const last = windows.at(-1);
   if (liveMs === undefined || first === undefined || last === undefined) return undefined;
-  const endMs = last.timeMs + stepMs;
-  const distanceMs = (endMs - first.timeMs) / requests;
-  return liveMs - endMs > Math.max(silenceMsMin, silenceDistancesMin * distanceMs) ? endMs : undefined;
+  const sinceMs = last.timeMs + stepMs;
+  const distanceMs = (sinceMs - first.timeMs) / requests;
+  const limitMs = Math.max(silenceMsMin, silenceDistancesMin * distanceMs);
+  return liveMs - sinceMs > limitMs ? { kind: 'silent', state: 'failing', sinceMs, limitMs } : undefined;
 }

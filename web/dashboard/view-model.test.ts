@@ -119,11 +119,11 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
     ['Rate', '2.5\u00a0req/min', undefined],
     ['5xx', '1.3\u00a0%', '2'],
     ['4xx', '0\u00a0%', '0'],
-    ['Mean', '10\u00a0ms', 'max 10\u00a0ms'],
+    ['Mean', '10\u00a0ms', 'max\u00a010\u00a0ms'],
     ['p50', '10\u00a0ms', undefined],
     ['p95', '10\u00a0ms', undefined],
     ['p99', '10\u00a0ms', undefined],
-    ['Sent', '185\u00a0kB', '1.2\u00a0kB each'],
+    ['Sent', '185\u00a0kB', '1.2\u00a0kB\u00a0each'],
   ]);
   t.like(sources[0]?.statuses[1], { status: '502', reason: 'Bad Gateway', class: 'status-5xx', count: '2', share: '1.3\u00a0%' });
   t.like(tables[0]?.rows.at(-1), { iso: '2026-11-23T20:00:00Z', text: '23\u00a0Nov 20:00', cells: ['32', '30', '0', '0', '2', '6.3\u00a0%', '10\u00a0ms', '10\u00a0ms', '10\u00a0ms', '–', '37\u00a0kB'] });

@@ -4,7 +4,7 @@ import { timeChart, valueMaxOf } from '../chart/time-chart.js';
 import { caddySource, rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import { isCut } from '../../shared/top.js';
-import type { LedgerSnapshot, TimeRange } from '../../shared/store/store.js';
+import { ledgerWarnings, type LedgerSnapshot, type LedgerWarning, type TimeRange } from '../../shared/store/store.js';
 import { chartKinds, chartOf, p99RequestsMin } from './charts.js';
 import { sumOf, type Figures } from './fold.js';
 import { bytes, clock, clockOrDay, count, day, duration, moment, nbsp, number, percent, printable, rate, windowLength } from './format.js';
@@ -208,11 +208,11 @@ function sourceView(source: string, { sources, range, previous: before }: Traffi
       ...(clients === null ? [] : [{ name: 'Clients', value: count(clients), note: ofNewest === undefined ? 'addresses' : `in the newest ${count(ofNewest)}` }]),
       share('5xx', errors, previous?.errors, requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter),
       share('4xx', clientErrors, previous?.clientErrors, false),
-      latency('Mean', latencyMs.mean, previous?.latencyMs.mean, latencyMs.max === null ? 'no latency' : `max ${duration(latencyMs.max)}`),
+      latency('Mean', latencyMs.mean, previous?.latencyMs.mean, latencyMs.max === null ? 'no latency' : `max${nbsp}${duration(latencyMs.max)}`),
       latency('p50', latencyMs.p50, previous?.latencyMs.p50),
       latency('p95', latencyMs.p95, previous?.latencyMs.p95),
       latency('p99', p99(figures), p99Before, requests < p99RequestsMin ? `from ${p99RequestsMin} requests` : undefined),
-      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(figures.bytes / requests)} each`, change: sumChange(figures.bytes, previous?.bytes) },
+      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(figures.bytes / requests)}${nbsp}each`, change: sumChange(figures.bytes, previous?.bytes) },
     ],
     statuses: statusesView(figures, link, source),
   };
@@ -411,10 +411,18 @@ function ledgerView(ledgers: readonly LedgerSnapshot[], nowMs: number) {
         figure('In memory', ledger.inMemory, 'to be written'),
         figure('Spooled', ledger.spooled, 'waiting on disk', true),
         figure('Dead-lettered', ledger.deadLettered, 'refused by the store', true),
+        ...ledgerWarnings.filter((warning) => (ledger.warnings[warning] ?? 0) > 0).map((warning) => figure(warningTexts[warning].name, ledger.warnings[warning]!, warningTexts[warning].note, true)),
       ],
     };
   });
 }
+
+const warningTexts: Readonly<Record<LedgerWarning, { readonly name: string; readonly note: string }>> = {
+  'peers-not-allowed': { name: 'Turned away', note: 'not in COLLECTOR_ALLOW' },
+  'peers-too-many-connections': { name: 'Turned away', note: 'too many connections' },
+  'datagrams-lost': { name: 'Lost over UDP', note: 'by the kernel' },
+  'earlier-spooled': { name: 'Still spooled', note: 'by an earlier start' },
+};
 
 function reasonsText(counts: Readonly<Record<string, number>>): string {
   return Object.entries(counts).filter(([, lines]) => lines > 0).map(([reason, lines]) => `${printable(reason, 40)} ${count(lines)}`).join(', ');
@@ -426,11 +434,15 @@ function incompleteReasons({ bounded, ledgers, complete }: Traffic): string[] {
   const dropped = total((ledger) => sumOf(ledger.dropped));
   const spooled = total((ledger) => ledger.spooled);
   const deadLettered = total((ledger) => ledger.deadLettered);
+  const earlier = total((ledger) => ledger.warnings['earlier-spooled'] ?? 0);
+  const datagrams = total((ledger) => ledger.warnings['datagrams-lost'] ?? 0);
   return [
     ...(bounded ? ['the filter by path reads raw requests and stopped at its limit: choose a shorter range'] : []),
     ...(dropped > 0 ? [`${count(dropped)} lines were dropped`] : []),
     ...(spooled > 0 ? [`${count(spooled)} requests are on disk, waiting for the store`] : []),
     ...(deadLettered > 0 ? [`${count(deadLettered)} requests were refused by the store`] : []),
+    ...(earlier > 0 ? [`${count(earlier)} requests of an earlier start are on disk, waiting for the store`] : []),
+    ...(datagrams > 0 ? [`${count(datagrams)} lines that came over UDP were lost in the kernel`] : []),
   ];
 }
 

@@ -2,10 +2,11 @@ import { resolve } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { messageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
+import type { Retention } from '../../rollup.js';
 import type { Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
 import { readLedgers, readRequests, readRollups, readTops } from './queries.js';
-import { deleteSteps, type Retention } from './retention.js';
+import { deleteSteps } from './retention.js';
 
 /** Which file, and how much it may take. */
 export interface DuckdbOptions {
@@ -138,6 +139,10 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     });
   };
 
+  const ping = async (): Promise<void> => {
+    await read(async (connection) => await connection.run('SELECT version FROM store_schema'));
+  };
+
   return {
     description,
     async write(batch) {
@@ -153,9 +158,8 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     readTops: (query) => read((connection) => readTops(connection, query)),
     readRequests: (query) => read((connection) => readRequests(connection, query)),
     readLedgers: (query) => read((connection) => readLedgers(connection, query)),
-    async ping() {
-      await read(async (connection) => await connection.run('SELECT version FROM store_schema'));
-    },
+    ping,
+    pingToWrite: ping,
     close: () => closing ??= close(),
   };
 }

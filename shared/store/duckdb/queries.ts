@@ -87,11 +87,11 @@ export async function readLedgers(connection: DuckDBConnection, { sinceMs }: { s
   const values = new BoundValues();
   const columns = await values.columnsOf(
     connection,
-    `SELECT ${texts('collector')}, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms
+    `SELECT ${texts('collector')}, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms, coalesce(warnings, '{}')
      FROM collector_ledger WHERE time_ms >= ${values.add(BigInt(Math.ceil(sinceMs)), BIGINT)}`,
   );
-  const [collector, timeMs, received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs] = columns as [
-    string[], bigint[], bigint[], bigint[], bigint[], string[], string[], bigint[], bigint[], bigint[], bigint[], (bigint | null)[],
+  const [collector, timeMs, received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs, warnings] = columns as [
+    string[], bigint[], bigint[], bigint[], bigint[], string[], string[], bigint[], bigint[], bigint[], bigint[], (bigint | null)[], string[],
   ];
   return collector.map((name, at) => ({
     collector: name,
@@ -105,6 +105,7 @@ export async function readLedgers(connection: DuckDBConnection, { sinceMs }: { s
     spooled: Number(spooled[at]!),
     inMemory: Number(inMemory[at]!),
     deadLettered: Number(deadLettered[at]!),
+    warnings: JSON.parse(warnings[at]!) as LedgerSnapshot['warnings'],
     lastLineMs: lastLineMs[at] === null ? null : Number(lastLineMs[at]!),
   }));
 }

@@ -6,11 +6,11 @@ import test from 'ava';
 import { Histogram } from '../../histogram.js';
 import { createLog } from '../../log.js';
 import type { RequestEvent } from '../../request-event.js';
-import { levels, type Level, type RollupRow } from '../../rollup.js';
+import { levels, rollupRetentionMs, type Level, type RollupRow } from '../../rollup.js';
 import { topLevels, type TopLevel, type TopRow } from '../../top-row.js';
 import { openDatabase } from './database.js';
 import { openDuckdbStore } from './duckdb-store.js';
-import { deleteSteps, rollupRetentionMs } from './retention.js';
+import { deleteSteps } from './retention.js';
 
 const dayMs = 86_400_000;
 const startMs = Date.UTC(2026, 10, 23);

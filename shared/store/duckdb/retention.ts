@@ -1,22 +1,9 @@
 import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
-import { fineLevelKeptMs, levels, type Level } from '../../rollup.js';
-import { topKeptMs, topLevels } from '../../top-row.js';
-
-/** How long rows are kept, in milliseconds. */
-export interface Retention {
-  /** Single requests. */
-  readonly requestsMs: number;
-  /** Totals by hour and by day; those of finer windows are kept for a shorter time, see `rollupRetentionMs`. */
-  readonly rollupsMs: number;
-}
+import { levels, rollupRetentionMs, type Retention } from '../../rollup.js';
+import { topLevels, topRetentionMs } from '../../top-row.js';
 
 /** Deletes some of the rows that are too old; resolves to how many. */
 export type DeleteStep = (connection: DuckDBConnection) => Promise<number>;
-
-/** How long the rollup rows of a level are kept, in milliseconds. */
-export function rollupRetentionMs(level: Level, rollupsMs: number): number {
-  return Math.min(fineLevelKeptMs[level] ?? rollupsMs, rollupsMs);
-}
 
 /**
  * The statements that delete what is too old at `nowMs`. Each deletes at most `rowsMax` rows and is to be run again until
@@ -36,7 +23,7 @@ export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number,
     ...topLevels.map((level): DeleteStep => async (connection) => await deletedRows(
       connection,
       'DELETE FROM request_top WHERE rowid IN (SELECT rowid FROM request_top WHERE level = $1 AND window_ms < $2 LIMIT $3)',
-      [level, BigInt(Math.floor(nowMs - Math.min(topKeptMs[level] ?? rollupsMs, rollupsMs))), BigInt(rowsMax)], [INTEGER, BIGINT, BIGINT],
+      [level, BigInt(Math.floor(nowMs - topRetentionMs(level, rollupsMs))), BigInt(rowsMax)], [INTEGER, BIGINT, BIGINT],
     )),
     async (connection) => await deletedRows(connection, 'DELETE FROM collector_ledger WHERE time_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
     async (connection) => await deletedRows(connection, 'DELETE FROM applied_batch WHERE applied_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),

@@ -24,23 +24,27 @@ export async function prepareSchema(connection: DuckDBConnection, path: string):
   const [row] = await (await connection.run('SELECT max(version) FROM store_schema')).getRows();
   const version = row?.[0] ?? null;
   if (version === schemaVersion) {
-    await connection.run(requestTop); // files of the first release lack it
+    for (const statement of additions) await connection.run(statement);
     return;
   }
   if (version !== null) {
     throw new StoreError('stop', `Cannot use the DuckDB file ${path}: its tables have version ${String(version)}, and this program knows version ${schemaVersion}. Upgrade the program, or set STORE to another file.`);
   }
   await connection.run('BEGIN TRANSACTION');
-  for (const statement of statements) await connection.run(statement);
+  for (const statement of [...statements, ...additions]) await connection.run(statement);
   await connection.run('INSERT INTO store_schema VALUES ($1)', [schemaVersion]);
   await connection.run('COMMIT');
 }
 
-const requestTop = `CREATE TABLE IF NOT EXISTS request_top (
+/** What files of the first release lack. Programs of then can go on with it: they do not look there. */
+const additions = [
+  `CREATE TABLE IF NOT EXISTS request_top (
     level INTEGER NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL,
     kind VARCHAR NOT NULL, packed VARCHAR NOT NULL,
     PRIMARY KEY (level, window_ms, row_id, source, host, kind)
-  )`;
+  )`,
+  "ALTER TABLE collector_ledger ADD COLUMN IF NOT EXISTS warnings VARCHAR DEFAULT '{}'",
+];
 
 const statements = [
   `CREATE TABLE request_metrics (
@@ -55,7 +59,6 @@ const statements = [
     duration_ms_max DOUBLE NOT NULL, size_sum DOUBLE NOT NULL, histogram VARCHAR NOT NULL,
     PRIMARY KEY (level, window_ms, row_id, source, host, method, status_code)
   )`,
-  requestTop,
   `CREATE TABLE collector_ledger (
     collector VARCHAR PRIMARY KEY, time_ms BIGINT NOT NULL, received BIGINT NOT NULL, accepted BIGINT NOT NULL, runtime BIGINT NOT NULL,
     rejected VARCHAR NOT NULL, dropped VARCHAR NOT NULL, stored BIGINT NOT NULL, spooled BIGINT NOT NULL, in_memory BIGINT NOT NULL,

@@ -146,18 +146,18 @@ export function joinColumn(values: readonly (string | number)[]): string {
 }
 
 async function upsertLedger(connection: DuckDBConnection, ledger: LedgerSnapshot): Promise<void> {
-  const { collector, timeMs, received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs } = ledger;
+  const { collector, timeMs, received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, warnings, lastLineMs } = ledger;
   await connection.run(
-    `INSERT INTO collector_ledger (collector, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    `INSERT INTO collector_ledger (collector, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms, warnings)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
      ON CONFLICT (collector) DO UPDATE SET time_ms = excluded.time_ms, received = excluded.received, accepted = excluded.accepted, runtime = excluded.runtime,
        rejected = excluded.rejected, dropped = excluded.dropped, stored = excluded.stored, spooled = excluded.spooled, in_memory = excluded.in_memory,
-       dead_lettered = excluded.dead_lettered, last_line_ms = excluded.last_line_ms
+       dead_lettered = excluded.dead_lettered, last_line_ms = excluded.last_line_ms, warnings = excluded.warnings
      WHERE excluded.time_ms >= collector_ledger.time_ms`,
     [
       collector, ...[timeMs, received, accepted, runtime].map(BigInt), JSON.stringify(rejected), JSON.stringify(dropped),
-      ...[stored, spooled, inMemory, deadLettered].map(BigInt), lastLineMs === null ? null : BigInt(lastLineMs),
+      ...[stored, spooled, inMemory, deadLettered].map(BigInt), lastLineMs === null ? null : BigInt(lastLineMs), JSON.stringify(warnings),
     ],
-    [VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, VARCHAR, VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT],
+    [VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, VARCHAR, VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, VARCHAR],
   );
 }

@@ -11,7 +11,7 @@ import { createHash } from 'node:crypto';
 import { Histogram } from '../../histogram.js';
 import { hasLatency } from '../../request-event.js';
 import { levels, rowIdEnd, windowStart, type RollupRow } from '../../rollup.js';
-import type { RefusedLine, DeadLetters } from './dead-letters.js';
+import type { RefusedLine, DeadLetters } from '../dead-letters.js';
 import { InfluxdbError } from './influxdb-error.js';
 import { isRequestLine, parseRequestLine, rollupLine } from './line-protocol.js';
 import { compress, joinBodies, linesIn, linesMax, type Body } from './payload.js';

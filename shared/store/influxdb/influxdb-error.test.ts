@@ -40,14 +40,16 @@ for (const [status, headers, body, action, message, retryAfterMs] of answers) {
       request.resume();
       response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(body);
     }, async (store) => {
-      const [write, ...reads] = usesOf(store);
-      for (const use of action === 'drop' ? reads : [write!, ...reads]) {
+      const [write, pingToWrite, ...reads] = usesOf(store);
+      for (const use of action === 'drop' ? reads : [write!, pingToWrite!, ...reads]) {
         const error = await t.throwsAsync(use(), { instanceOf: StoreError, message });
         t.is(error.action, action);
         t.is(error.retryAfterMs, retryAfterMs);
         noToken(t, error);
       }
-      if (action === 'drop') t.is(await write!(), 1, 'the request is set aside');
+      if (action !== 'drop') return;
+      t.is(await write!(), 1, 'the request is set aside');
+      await t.notThrowsAsync(pingToWrite!(), 'a right token and bucket, whatever it says of the line');
     });
   });
 }
@@ -126,12 +128,15 @@ testWithInfluxd('The real InfluxDB: a wrong token, a missing bucket or organisat
   for (const wrong of [{ token: 'wrong-token' }, { bucket: 'no-such-bucket' }, { org: 'no-such-org' }]) {
     await hold({ ...right, ...wrong }, (store) => store.write(batch));
     await hold({ ...right, ...wrong }, (store) => store.ping());
+    await hold({ ...right, ...wrong }, (store) => store.pingToWrite());
   }
   const writeOnly = await server.createToken(server.bucket, ['write']);
   const readOnly = await server.createToken(server.bucket, ['read']);
   await hold({ ...right, token: writeOnly }, (store) => store.ping());
   await hold({ ...right, token: readOnly }, (store) => store.write(batch));
+  await hold({ ...right, token: readOnly }, (store) => store.pingToWrite());
   const writer = await openInfluxdbStore({ ...right, token: writeOnly, ...spool }, { log: quietLog });
+  await writer.pingToWrite();
   await writer.write(batch);
   await writer.close();
   const reader = await openInfluxdbStore({ ...right, token: readOnly, ...spool }, { log: quietLog });
@@ -156,7 +161,7 @@ if (process.env['INFLUXDB_URL'] === undefined) {
 }
 
 function usesOf(store: Store): (() => Promise<unknown>)[] {
-  return [() => store.write(batch), () => store.ping(), () => store.readLedgers({ sinceMs: 0 })];
+  return [() => store.write(batch), () => store.pingToWrite(), () => store.ping(), () => store.readLedgers({ sinceMs: 0 })];
 }
 
 function noToken(t: ExecutionContext, error: Error): void {

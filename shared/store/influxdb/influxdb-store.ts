@@ -6,15 +6,19 @@ import { InfluxDB, type FluxTableMetaData } from '@influxdata/influxdb-client';
 import { messageOf, StoreError, UsageError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import { openSpool } from '../../spool/spool.js';
+import type { Retention } from '../../rollup.js';
 import type { Batch, Store } from '../store.js';
-import { createDeadLetters } from './dead-letters.js';
+import { createDeadLetters } from '../dead-letters.js';
+import { callApi } from './call-api.js';
 import { deadline } from './deadline.js';
 import { createDelivery } from './delivery.js';
+import { startHousekeeping } from './housekeeping.js';
 import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress } from './payload.js';
 import { postLines } from './post.js';
 import { readLedgers, readNothing, readRequests, readRollups, readTops, type ReadCells } from './queries.js';
+import { refuseNewerSchema, schemaLine } from './schema.js';
 import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
 
 /** Which InfluxDB 2.x, and as whom. */
@@ -31,6 +35,8 @@ export interface InfluxdbOptions {
   readonly spoolDir: string;
   /** What one spool may take. */
   readonly spoolBytesMax: number;
+  /** How long rows are kept, where the store keeps house. */
+  readonly retention?: Retention;
 }
 
 /**
@@ -41,10 +47,12 @@ export interface InfluxdbOptions {
  * Without, it is written at once, or `write` throws. A batch goes in several requests of at most 5,000 lines, requests first,
  * then rollup rows and top lists, then the ledger: one that failed may be there in part until it is written again.
  *
+ * With `keepsHouse` it deletes what is older than `retention`, and writes the version of what is in the bucket: for one that may read and write.
+ *
  * Throws a `UsageError` for a `url` or `token` that cannot be one, and a `StoreError` ('stop') when the spool cannot be used.
  */
-export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolName }: { log: Log; spoolName?: string | undefined }): Promise<Store> {
-  const { url: urlText, org, bucket, token, timeoutMs = 15_000, spoolDir, spoolBytesMax } = options;
+export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolName, keepsHouse = false }: { log: Log; spoolName?: string | undefined; keepsHouse?: boolean }): Promise<Store> {
+  const { url: urlText, org, bucket, token, timeoutMs = 15_000, spoolDir, spoolBytesMax, retention } = options;
   const url = readUrl(urlText);
   if (!/^[!-~]*$/.test(token)) throw new UsageError('INFLUXDB_TOKEN holds a space, a line break or another character that no token has: copy it again.');
   const place: InfluxdbPlace = { url, org, bucket, token };
@@ -71,11 +79,12 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
   };
 
   const writeUrl = `${url}/api/v2/write?${new URLSearchParams({ org, bucket, precision: 'ns' }).toString()}`;
-  const delivery = createDelivery({
-    deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), log }),
-    post: (gzip) => postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal })
-      .catch((error: unknown) => { throw influxdbError('write', error, place); }),
-  });
+  const post = async (gzip: Buffer): Promise<void> => {
+    if (keepsHouse) await refuseNewer();
+    await postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal })
+      .catch((error: unknown) => { throw influxdbError('write', error, place); });
+  };
+  const delivery = createDelivery({ deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), by: 'InfluxDB', log }), post });
   const spooled = spoolName === undefined ? undefined : await openSpooled(join(spoolDir, spoolName));
   async function openSpooled(dir: string): Promise<SpooledWriter> {
     try {
@@ -99,7 +108,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
     return await delivery.deliver(bodies);
   };
 
-  const read: ReadCells = (query, columns, onRow) =>
+  const readUnchecked: ReadCells = (query, columns, onRow) =>
     new Promise((resolve, reject) => {
       let known: FluxTableMetaData | undefined;
       let indexes: readonly number[] = [];
@@ -132,6 +141,28 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
         });
     });
 
+  let checked: { readonly atMs: number; readonly done: Promise<void> } | undefined;
+  /** Looks at the version of what is in the bucket, at first and from time to time. */
+  const refuseNewer = (): Promise<void> => {
+    if (checked === undefined || performance.now() - checked.atMs > versionCheckEveryMs) {
+      const done = refuseNewerSchema(readUnchecked, { url, bucket })
+        .catch((error: unknown) => { throw influxdbError(`read the version of the bucket ${JSON.stringify(bucket)}`, error, place); });
+      checked = { atMs: performance.now(), done };
+      done.catch(() => { checked = undefined; });
+    }
+    return checked.done;
+  };
+  const read: ReadCells = async (...query) => {
+    await refuseNewer();
+    await readUnchecked(...query);
+  };
+  const deleteBefore = (predicate: string, timeMs: number): Promise<unknown> => use(`delete what is old in the bucket ${JSON.stringify(bucket)}`, () => callApi(
+    { url, token }, 'POST', `/api/v2/delete?${new URLSearchParams({ org, bucket }).toString()}`,
+    { body: { start: new Date(0), stop: new Date(timeMs), predicate }, signal: deadline(deleteMsMax, closing.signal) },
+  ));
+  const writeVersion = (): Promise<void> => use('write the version', async () => { await post((await compress(schemaLine(Date.now()), 1)).gzip); });
+  const stopHousekeeping = keepsHouse && retention !== undefined ? startHousekeeping({ retention, deleteBefore, writeVersion, log }) : undefined;
+
   return {
     description: `InfluxDB at ${url}, bucket ${JSON.stringify(bucket)}`,
     get spool() { return spooled?.state; },
@@ -145,9 +176,11 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
     readRequests: (query) => use('read requests', () => readRequests(read, bucket, query)),
     readLedgers: (query) => use('read the ledgers', () => readLedgers(read, bucket, query)),
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(read, bucket)),
+    pingToWrite: () => use(`write to the bucket ${JSON.stringify(bucket)}`, () => writeNothing(post)),
     close: async () => {
       if (closed) return;
       closed = true;
+      stopHousekeeping?.();
       await spooled?.close();
       const timer = setTimeout(() => { closing.abort(); }, closeMsMax);
       await Promise.allSettled(underWay);
@@ -157,13 +190,25 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
   };
 }
 
+/** InfluxDB looks at the token and the bucket before it looks at the lines, and takes none at all (seen with 2.7.12). */
+async function writeNothing(post: (gzip: Buffer) => Promise<void>): Promise<void> {
+  const { gzip } = await compress('\n', 0);
+  await post(gzip).catch((error: unknown) => {
+    if (!(error instanceof StoreError) || error.action !== 'drop') throw error; // 'drop': it would have taken a line
+  });
+}
+
 const connectionsMax = 16;
+const versionCheckEveryMs = 600_000;
+/** Deleting is the slowest that InfluxDB does, and nobody waits for it. */
+const deleteMsMax = 600_000;
 /** How long `close` waits for what is under way before it breaks off, in milliseconds. */
 const closeMsMax = 1000;
 /** Idle connections are closed before a proxy in between forgets them; 60 s is usual there. */
 const idleMsMax = 30_000;
 
-function readUrl(text: string): string {
+/** The address of InfluxDB without a slash at its end. Throws a `UsageError` for a text that cannot be one, or that holds a password. */
+export function readUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
     throw new UsageError(`INFLUXDB_URL ${JSON.stringify(text)} is not an address: it has to look like http://127.0.0.1:8086.`);

@@ -45,7 +45,7 @@ test('A rollup row has its window and its id in its timestamp.', (t) => {
 });
 
 test('A ledger is one point for each count, all at one time.', (t) => {
-  const lines = ledgerLines({ collector: 'edge 1', timeMs: 1000, received: 9, accepted: 1, runtime: 2, rejected: { 'not-json': 3 }, dropped: { 'disk-full': 4 }, stored: 5, spooled: 6, inMemory: 7, deadLettered: 8, lastLineMs: 999 });
+  const lines = ledgerLines({ collector: 'edge 1', timeMs: 1000, received: 9, accepted: 1, runtime: 2, rejected: { 'not-json': 3 }, dropped: { 'disk-full': 4 }, stored: 5, spooled: 6, inMemory: 7, deadLettered: 8, warnings: { 'datagrams-lost': 10 }, lastLineMs: 999 });
   t.deepEqual(lines, [
     'collector_ledger,account=received,collector=edge\\ 1 lines=9i 1000000000',
     'collector_ledger,account=accepted,collector=edge\\ 1 lines=1i 1000000000',
@@ -56,6 +56,7 @@ test('A ledger is one point for each count, all at one time.', (t) => {
     'collector_ledger,account=dead_lettered,collector=edge\\ 1 lines=8i 1000000000',
     'collector_ledger,account=rejected,collector=edge\\ 1,reason=not-json lines=3i 1000000000',
     'collector_ledger,account=dropped,collector=edge\\ 1,reason=disk-full lines=4i 1000000000',
+    'collector_ledger,account=warnings,collector=edge\\ 1,reason=datagrams-lost lines=10i 1000000000',
     'collector_ledger,account=last_line,collector=edge\\ 1 time_ms=999i 1000000000',
   ]);
 });

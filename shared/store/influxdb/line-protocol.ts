@@ -14,7 +14,7 @@
  *   the row's id in nanoseconds.
  * - `request_top`: tags `host` (of unique clients), `kind`, `level`, `source`; field `packed`, see `TopRow`. The time is made as that of
  *   `request_rollup`.
- * - `collector_ledger`: tags `account`, `collector`, `reason` (of `rejected` and `dropped`); field `lines` (integer), one
+ * - `collector_ledger`: tags `account`, `collector`, `reason` (of `rejected`, `dropped` and `warnings`); field `lines` (integer), one
  *   point for each count; and the account `last_line` with the field `time_ms`. All have the snapshot's time.
  *
  * What line protocol cannot say, and what is done about it:
@@ -130,7 +130,7 @@ export function ledgerLines(snapshot: LedgerSnapshot): string[] {
   const collector = snapshot.collector === '' ? '' : `,collector=${escapeTag(snapshot.collector)}`;
   const time = nanosecondsText({ timeMs: snapshot.timeMs, timeNs: 0 });
   const lines = ledgerAccounts.map(([name, account]) => `collector_ledger,account=${account}${collector} lines=${snapshot[name]}i ${time}`);
-  for (const account of ['rejected', 'dropped'] as const) {
+  for (const account of ['rejected', 'dropped', 'warnings'] as const) {
     for (const [reason, count] of Object.entries(snapshot[account])) {
       lines.push(`collector_ledger,account=${account}${collector},reason=${escapeTag(reason)} lines=${count}i ${time}`);
     }

@@ -253,6 +253,7 @@ function snapshotOf(counts: readonly LedgerCount[]): LedgerSnapshot | undefined 
     spooled: value('spooled'),
     inMemory: value('in_memory'),
     deadLettered: value('dead_lettered'),
+    warnings: byReason('warnings'),
     lastLineMs: values.get('last_line') ?? null,
   };
 }

@@ -124,7 +124,9 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     // Made as if all that the recorder has handed over were stored.
     const handedOver = ledger.stored;
     const storedNow = Math.min(stored + requests, handedOver);
-    const lines = ledgerLines({ ...ledger, stored: storedNow, deadLettered: ledger.deadLettered + deadLettered, spooled: Math.max(0, handedOver - storedNow - deadLettered) });
+    const earlier = spool.earlier.spooled;
+    const warnings = { ...ledger.warnings, ...(earlier > 0 && { 'earlier-spooled': earlier }) };
+    const lines = ledgerLines({ ...ledger, stored: storedNow, deadLettered: ledger.deadLettered + deadLettered, spooled: Math.max(0, handedOver - storedNow - deadLettered), warnings });
     return [await compress(`${lines.join('\n')}\n`, lines.length)];
   }
 

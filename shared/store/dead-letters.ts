@@ -1,11 +1,11 @@
 /**
- * Lines that InfluxDB refused for good, in files of line protocol by day, each under a comment that says when and why. They can be
+ * Requests that a store refused for good, in files of line protocol by day, each under a comment that says when and why. They can be
  * read, imported again with `import`, and written with `influx write`. A line break inside a text becomes a space: a line is one line.
  */
 import { appendFile, mkdir, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { messageOf, StoreError } from '../../errors.js';
-import type { Log } from '../../log.js';
+import { messageOf, StoreError } from '../errors.js';
+import type { Log } from '../log.js';
 
 /** A line that was refused, and why. */
 export interface RefusedLine {
@@ -22,8 +22,8 @@ export interface DeadLetters {
 /** What all files may take together, in bytes: further lines are counted and logged alone. */
 const bytesMaxDefault = 256 * 2 ** 20;
 
-/** Keeps dead letters in a folder, which is made with the first of them. */
-export function createDeadLetters({ dir, log, bytesMax = bytesMaxDefault, now = Date.now }: { dir: string; log: Log; bytesMax?: number; now?: () => number }): DeadLetters {
+/** Keeps dead letters of a store, which is called `by`, in a folder, which is made with the first of them. */
+export function createDeadLetters({ dir, by, log, bytesMax = bytesMaxDefault, now = Date.now }: { dir: string; by: 'InfluxDB' | 'DuckDB'; log: Log; bytesMax?: number; now?: () => number }): DeadLetters {
   return {
     async keep(refused) {
       const timestamp = new Date(now()).toISOString();
@@ -32,14 +32,14 @@ export function createDeadLetters({ dir, log, bytesMax = bytesMaxDefault, now = 
       try {
         await mkdir(dir, { recursive: true, mode: 0o700 });
         if (await sizeOf(dir) + Buffer.byteLength(text) > bytesMax) {
-          log.error(`InfluxDB refused ${refused.length} lines for good, and they are not kept: ${dir} has ${bytesMax} bytes already. Import or remove what is in it. The first: ${refused[0]!.reason}`);
+          log.error(`${by} refused ${refused.length} lines for good, and they are not kept: ${dir} has ${bytesMax} bytes already. Import or remove what is in it. The first: ${refused[0]!.reason}`);
           return;
         }
         await appendFile(path, text, { mode: 0o600 });
       } catch (error) {
-        throw new StoreError('retry', `Cannot keep ${refused.length} lines that InfluxDB refused in ${path}: ${messageOf(error)}. Make room on its disk.`, { cause: error });
+        throw new StoreError('retry', `Cannot keep ${refused.length} lines that ${by} refused in ${path}: ${messageOf(error)}. Make room on its disk.`, { cause: error });
       }
-      log.error(`InfluxDB refused ${refused.length} lines for good. They are kept in ${path}. The first: ${refused[0]!.reason}`);
+      log.error(`${by} refused ${refused.length} lines for good. They are kept in ${path}. The first: ${refused[0]!.reason}`);
     },
   };
 }

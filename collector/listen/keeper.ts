@@ -1,0 +1,281 @@
+/**
+ * The keeper: a small process that owns the stream sockets and every connection, and outlives the worker that reads them.
+ *
+ * - It reads nothing. Worker and keeper each have a descriptor of the same socket; a peer sees its end only when both are closed. So the
+ *   worker says when a connection has ended.
+ * - UDP is not kept: Node cannot hold a datagram socket without reading it. Each worker opens its own.
+ * - A worker says `ready` when its settings are good, and what to listen on. It opens its store, and all else that only one process can
+ *   have, at `go`, when the one before it has ended. It says `take` for each address that it reads, and `running` when it has started.
+ * - Messages of one channel arrive in their order, with and without sockets: what was passed on before `stop` is the old worker's, and is
+ *   read or handed back by it; what comes later waits for the next.
+ * - A connection that nobody reads makes Caddy wait, so none is held for longer than `unreadMsMax`: then all are closed, and new ones too,
+ *   until a worker reads again. Caddy writes its lines to stderr meanwhile, and `import` takes them from there.
+ */
+import { fork, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import type { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../../shared/errors.js';
+import type { Log } from '../../shared/log.js';
+import type { UsedTimes } from '../../shared/unique-time.js';
+import type { LineBeginning } from '../lines.js';
+import { formatListenAddress } from './address.js';
+import { openStream, type OpenedStream, type StreamAddress } from './sockets.js';
+
+/** Tells a worker that a keeper started it, and which version of the messages below the keeper speaks. */
+export const keeperVariable = 'CADDY_LOG_SINK_KEEPER';
+/** To be raised when the messages change: a worker of another version refuses to start, and the old one goes on. */
+export const keeperVersion = '1';
+
+/** What a worker says. Addresses are named as `formatListenAddress` writes them. */
+export type FromWorker =
+  | { readonly type: 'ready'; readonly listen: readonly StreamAddress[]; readonly unixMode: number }
+  | { readonly type: 'take'; readonly address: string }
+  | { readonly type: 'running' }
+  /** Its copy is closed, and nobody is to read on. */
+  | { readonly type: 'closed'; readonly id: number }
+  /** Its copy is closed, and the next worker reads on. */
+  | { readonly type: 'handed-back'; readonly id: number; readonly beginning: LineBeginning }
+  /** The last word: all before it has been sent. The next worker gets the times. */
+  | { readonly type: 'done'; readonly usedTimes: UsedTimes | undefined };
+
+/** What a keeper says. */
+export type ToWorker =
+  | { readonly type: 'go'; readonly ports: ReadonlyMap<string, number | undefined>; readonly usedTimes: UsedTimes | undefined }
+  | { readonly type: 'cannot-listen'; readonly address: string; readonly code: string | undefined; readonly message: string }
+  /** Comes with the socket. */
+  | { readonly type: 'connection'; readonly address: string; readonly id: number; readonly beginning: LineBeginning | undefined }
+  | { readonly type: 'stop'; readonly handBack: boolean };
+
+interface Worker {
+  readonly process: ChildProcess;
+  /** Whether its settings are good and its addresses are open; `false` when it ended before. */
+  readonly ready: Promise<boolean>;
+  /** Its exit status; by then all its messages have come. */
+  readonly ended: Promise<number>;
+  readonly startMs: number;
+  addresses: readonly string[];
+  readonly takes: Set<string>;
+  isRunning: boolean;
+  /** It was told to stop, and gets nothing more. */
+  isStopping: boolean;
+}
+
+interface Connection { readonly address: string; readonly socket: Socket; beginning: LineBeginning | undefined }
+
+/** Caddy's line goes to its stderr when a connection is closed, and its request waits while one is open and not read, in milliseconds. */
+const unreadMsMax = 5000;
+/** A worker that was told to hand over is killed after this time, in milliseconds. */
+const handOverMsMax = 15_000;
+/** The pause before a worker that died is started again: doubles from the first to the last, in milliseconds. */
+const pauseMsMin = 100;
+const pauseMsMax = 10_000;
+/** A worker that ran for so long did not die of its start, in milliseconds. */
+const soundMsMin = 10_000;
+
+/** Runs the program with these arguments as a worker, and again at SIGHUP and when it dies, until a signal ends it. Resolves to the exit status. */
+export async function keepSockets({ program, args, log }: { program: string; args: readonly string[]; log: Log }): Promise<number> {
+  const sockets = new Map<string, OpenedStream>();
+  const connections = new Map<number, Connection>();
+  const stopped = new AbortController();
+  let lastId = 0;
+  let hasRun = false as boolean; // set in `hear`
+  /** A restart was asked for while one was under way. */
+  let again = false;
+  let next = undefined as Worker | undefined; // set in `restart`
+  let usedTimes: UsedTimes | undefined;
+  let unread: NodeJS.Timeout | undefined;
+  let holds = true;
+  let active = startWorker();
+
+  log.info(`To restart without losing a line: kill -HUP ${process.pid}`);
+  process.on('SIGHUP', restart);
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop());
+
+  for (let pauseMs = pauseMsMin; ; ) {
+    const worker = active;
+    void worker.ready.then((isReady) => {
+      if (isReady) tell(worker, { type: 'go', ports: new Map([...sockets].map(([address, { port }]) => [address, port])), usedTimes });
+    });
+    const status = await worker.ended;
+    worker.isRunning = false;
+    watchUnread();
+    if (next !== undefined) {
+      if (status !== 0) log.error('The old worker did not hand over cleanly: lines may be lost. A new one goes on.', { status });
+      active = next;
+      next = undefined;
+      continue;
+    }
+    if (!stopped.signal.aborted && hasRun) {
+      pauseMs = performance.now() - worker.startMs > soundMsMin ? pauseMsMin : Math.min(2 * pauseMs, pauseMsMax);
+      log.error('The worker ended by itself. What it had read and not stored is lost; its connections are kept, and a new one is started.', { status, pauseMs });
+      await sleep(pauseMs, undefined, { signal: stopped.signal }).catch(() => undefined);
+    }
+    if (stopped.signal.aborted || !hasRun) {
+      for (const socket of sockets.values()) void socket.close();
+      closeConnections();
+      return status;
+    }
+    again = false;
+    active = startWorker();
+  }
+
+  function startWorker(): Worker {
+    const child = fork(program, args, { serialization: 'advanced', env: { ...process.env, [keeperVariable]: keeperVersion } });
+    child.on('error', (error) => { if (child.connected) log.warn(`Cannot reach the worker: ${error.message}`); });
+    // A process that could not be started has no other event. The channel ends after the last message, which may be after the process.
+    const ended = child.pid === undefined ? Promise.resolve(1)
+      : Promise.all([once(child, 'exit'), once(child, 'disconnect')]).then(([[status]]) => (status as number | null) ?? 1);
+    const ready = new Promise<boolean>((resolve) => {
+      child.on('message', (message: FromWorker) => { void hear(worker, message, () => { resolve(true); }); });
+      void ended.then(() => { resolve(false); });
+    });
+    const worker: Worker = { process: child, ready, ended, startMs: performance.now(), addresses: [], takes: new Set(), isRunning: false, isStopping: false };
+    return worker;
+  }
+
+  async function hear(worker: Worker, message: FromWorker, onReady: () => void): Promise<void> {
+    switch (message.type) {
+      case 'ready':
+        worker.addresses = message.listen.map(formatListenAddress);
+        for (const address of message.listen) {
+          try {
+            await open(address, message.unixMode);
+          } catch (error) {
+            tell(worker, { type: 'cannot-listen', address: formatListenAddress(address), code: (error as NodeJS.ErrnoException).code, message: messageOf(error) });
+            return;
+          }
+        }
+        onReady();
+        break;
+      case 'take':
+        worker.takes.add(message.address);
+        for (const [id, connection] of connections) if (connection.address === message.address) pass(worker, id, connection);
+        break;
+      case 'running':
+        worker.isRunning = true;
+        hasRun = true;
+        holds = true;
+        clearTimeout(unread);
+        unread = undefined;
+        closeUnwanted();
+        if (stopped.signal.aborted) end(worker);
+        else if (again) restart();
+        break;
+      case 'closed':
+        connections.get(message.id)?.socket.destroy();
+        connections.delete(message.id);
+        break;
+      case 'handed-back': {
+        const connection = connections.get(message.id);
+        if (connection !== undefined) connection.beginning = message.beginning;
+        break;
+      }
+      case 'done':
+        ({ usedTimes } = message);
+    }
+  }
+
+  function tell(worker: Worker, message: ToWorker, done?: () => void): void {
+    if (worker.process.connected) worker.process.send(message, () => { done?.(); });
+  }
+
+  async function open(address: StreamAddress, unixMode: number): Promise<void> {
+    const name = formatListenAddress(address);
+    if (sockets.has(name)) return;
+    sockets.set(name, await openStream(address, {
+      unixMode,
+      onError: (message) => { log.warn(`A socket failed: ${message}`, { address: name }); },
+      onConnection: (socket) => { keep(name, socket); },
+    }, { pauseOnConnect: true }));
+  }
+
+  function keep(address: string, socket: Socket): void {
+    socket.on('error', () => undefined); // the worker sees it too, and says so
+    const isRead = active.takes.has(address) && !active.isStopping;
+    if (!isRead && !holds) {
+      socket.destroy();
+      return;
+    }
+    const connection: Connection = { address, socket, beginning: undefined };
+    connections.set(lastId += 1, connection);
+    if (isRead) pass(active, lastId, connection);
+  }
+
+  function pass(worker: Worker, id: number, connection: Connection): void {
+    const { address, socket, beginning } = connection;
+    connection.beginning = undefined; // the worker's from here on: should it die, the next one begins in the middle of the line
+    if (worker.process.connected) worker.process.send({ type: 'connection', address, id, beginning } satisfies ToWorker, socket, { keepOpen: true });
+  }
+
+  /** From now on nobody reads. */
+  function watchUnread(): void {
+    unread ??= setTimeout(() => {
+      holds = false;
+      if (connections.size > 0) log.error('Nothing has read the connections for too long. They are closed, so that Caddy does not wait for them: it writes its log lines to its stderr now, from where `import` takes them.', { connections: connections.size, unreadMsMax });
+      closeConnections();
+    }, unreadMsMax);
+  }
+
+  /** SIGHUP: a new worker takes over when its settings are good. */
+  function restart(): void {
+    if (stopped.signal.aborted) return;
+    again = next !== undefined || !active.isRunning;
+    if (again) return;
+    const worker = next = startWorker();
+    void worker.ready.then((isReady) => {
+      if (next !== worker) return; // the old one died, and this one has its place
+      if (isReady) {
+        const old = active;
+        old.isStopping = true;
+        watchUnread();
+        tell(old, { type: 'stop', handBack: true });
+        const killer = setTimeout(() => old.process.kill('SIGKILL'), handOverMsMax);
+        void old.ended.then(() => { clearTimeout(killer); });
+        return;
+      }
+      next = undefined;
+      closeUnwanted();
+      if (!stopped.signal.aborted) log.error('The new worker did not start, and said why. The old one goes on; send SIGHUP again when it is mended.');
+      if (again) restart();
+    });
+  }
+
+  /** SIGTERM and SIGINT: what has arrived is read and stored; at the second signal nothing more is waited for. */
+  async function stop(): Promise<void> {
+    if (stopped.signal.aborted) {
+      for (const worker of [active, next]) worker?.process.kill('SIGKILL');
+      process.exit(1);
+    }
+    stopped.abort();
+    if (next !== undefined && !active.isStopping) next.process.kill('SIGKILL'); // it has nothing yet
+    for (const socket of sockets.values()) void socket.close();
+    if (active.isRunning && !active.isStopping) end(active); // one that is still starting is told when it runs
+  }
+
+  /** From here on the connections are the worker's alone, so that it closes them as it does without a keeper. */
+  function end(worker: Worker): void {
+    worker.isStopping = true;
+    tell(worker, { type: 'stop', handBack: false }, closeConnections);
+  }
+
+  function closeConnections(): void {
+    for (const { socket } of connections.values()) socket.destroy();
+    connections.clear();
+  }
+
+  /** Closes what only settings of before have asked for. */
+  function closeUnwanted(): void {
+    const wanted = new Set([...active.addresses, ...next?.addresses ?? []]);
+    for (const [address, socket] of sockets) {
+      if (wanted.has(address)) continue;
+      void socket.close();
+      sockets.delete(address);
+      for (const [id, connection] of connections) {
+        if (connection.address !== address) continue;
+        connection.socket.destroy();
+        connections.delete(id);
+      }
+    }
+  }
+}

@@ -1,0 +1,139 @@
+import type { Socket } from 'node:net';
+import { messageOf, UsageError } from '../../shared/errors.js';
+import type { UsedTimes } from '../../shared/unique-time.js';
+import type { LineBeginning } from '../lines.js';
+import { formatListenAddress, type ListenAddress } from './address.js';
+import { keeperVariable, keeperVersion, type FromWorker, type ToWorker } from './keeper.js';
+import { cannotListen } from './listen.js';
+import type { OpenStream, StreamOptions } from './sockets.js';
+
+/** A worker's side of the keeper that started it. */
+export interface Keeper {
+  readonly openStream: OpenStream;
+  /** Whether another worker goes on after this one. */
+  readonly isHandingOver: () => boolean;
+  /** Says that the settings are good, and waits until the worker before has ended. Throws a `UsageError` when an address cannot be listened on. */
+  turn(config: { readonly listen: readonly ListenAddress[]; readonly unixMode: number }): Promise<void>;
+  /** What the worker before has left. */
+  readonly usedTimes: () => UsedTimes | undefined;
+  /** Leaves something to the next worker. */
+  leaveTimes(usedTimes: UsedTimes): void;
+  /** Says that all has started, and stops it when the keeper says so or is gone; `stop` resolves to the exit status. */
+  stopWith(stop: () => Promise<number>): void;
+  /** Ends the talk, of a program that did not start. */
+  leave(): void;
+}
+
+/** Meets the keeper of this process; `undefined` when it has none. Throws a `UsageError` when the keeper is of another version. */
+export function meetKeeper(): Keeper | undefined {
+  const version = process.env[keeperVariable];
+  if (version === undefined || process.send === undefined) return undefined;
+  if (version !== keeperVersion) throw new UsageError('This version of the program cannot go on with the sockets of the one that runs. Stop that one and start this one instead.');
+  // The keeper gets these too, from the terminal, and says what is to be done.
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
+
+  const streams = new Map<string, StreamOptions['onConnection']>();
+  const ids = new Map<Socket, number>();
+  let ports: ReadonlyMap<string, number | undefined> | undefined;
+  let usedTimes: UsedTimes | undefined;
+  let left: UsedTimes | undefined;
+  let atTurn: { resolve: () => void; reject: (error: Error) => void } | undefined;
+  let handsBack = true;
+  let stopAll: (() => Promise<number>) | undefined;
+  let mustStop = false;
+
+  process.on('message', (message: ToWorker, socket?: Socket) => {
+    switch (message.type) {
+      case 'go':
+        ({ ports, usedTimes } = message);
+        atTurn?.resolve();
+        break;
+      case 'cannot-listen':
+        atTurn?.reject(cannotListen(message.address, Object.assign(new Error(message.message), { code: message.code })));
+        break;
+      case 'connection':
+        if (socket !== undefined) take(message.address, message.id, socket, message.beginning);
+        break;
+      case 'stop':
+        handsBack = message.handBack;
+        stop();
+    }
+  });
+  process.once('disconnect', onGone);
+
+  return {
+    isHandingOver: () => handsBack,
+    usedTimes: () => usedTimes,
+    leaveTimes(times) { left = times; },
+    turn: ({ listen, unixMode }) => new Promise((resolve, reject) => {
+      atTurn = { resolve, reject };
+      void tell({ type: 'ready', listen: listen.filter((address) => address.kind !== 'udp'), unixMode });
+    }),
+    async openStream(address, { onConnection }) {
+      const name = formatListenAddress(address);
+      streams.set(name, onConnection);
+      void tell({ type: 'take', address: name });
+      return {
+        port: ports?.get(name),
+        async close() { streams.delete(name); },
+        handBack(socket, beginning) {
+          const id = ids.get(socket);
+          if (!handsBack || id === undefined) return false;
+          ids.delete(socket);
+          void tell({ type: 'handed-back', id, beginning: beginning() });
+          socket.destroy(); // closes this copy: the keeper's goes on
+          return true;
+        },
+      };
+    },
+    stopWith(stopParts) {
+      stopAll = stopParts;
+      void tell({ type: 'running' });
+      if (mustStop) stop();
+    },
+    leave() {
+      process.off('disconnect', onGone);
+      if (process.connected) process.disconnect();
+    },
+  };
+
+  function take(address: string, id: number, socket: Socket, beginning: LineBeginning | undefined): void {
+    const onConnection = streams.get(address);
+    if (onConnection === undefined) { // stopping already: nothing was read of it
+      socket.destroy();
+      return;
+    }
+    ids.set(socket, id);
+    socket.once('close', () => { if (ids.delete(socket)) void tell({ type: 'closed', id }); });
+    onConnection(socket, beginning);
+  }
+
+  function stop(): void {
+    mustStop = true;
+    if (stopAll === undefined) return; // still starting
+    const stopParts = stopAll;
+    stopAll = () => new Promise(() => undefined); // once
+    stopParts().catch((error: unknown) => {
+      process.stderr.write(`Could not stop cleanly: ${messageOf(error)}\n`);
+      return 1;
+    }).then(async (status) => {
+      await tell({ type: 'done', usedTimes: left });
+      process.exit(status);
+    }, () => process.exit(1));
+  }
+
+  /** Without its keeper a worker ends as at SIGTERM. */
+  function onGone(): void {
+    handsBack = false;
+    if (ports === undefined) process.exit(1);
+    stop();
+  }
+}
+
+/** Resolves when it is on its way, or cannot be. */
+function tell(message: FromWorker): Promise<void> {
+  return new Promise((resolve) => {
+    if (!process.connected) resolve();
+    else process.send!(message, undefined, undefined, () => { resolve(); });
+  });
+}

@@ -1,0 +1,62 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import { messageOf } from '../../shared/errors.js';
+import { removeStaleSocket } from '../../shared/stale-socket.js';
+import type { LineBeginning } from '../lines.js';
+import type { ListenAddress } from './address.js';
+
+/** An address of a stream socket. */
+export type StreamAddress = Exclude<ListenAddress, { kind: 'udp' }>;
+
+/** Where stream listeners get their sockets from: this process opens them, or a keeper has them. Rejects with the system's error. */
+export type OpenStream = (address: StreamAddress, options: StreamOptions) => Promise<OpenedStream>;
+
+/** What a stream socket is opened with. */
+export interface StreamOptions {
+  /** The permissions of a unix socket, such as 0o660. */
+  readonly unixMode: number;
+  /** `beginning` is what another process has read of a line that was not whole yet. */
+  readonly onConnection: (socket: Socket, beginning?: LineBeginning) => void;
+  readonly onError: (message: string) => void;
+}
+
+/** A stream socket that is listened on. */
+export interface OpenedStream {
+  /** The one that was really taken; `undefined` for unix sockets. */
+  readonly port: number | undefined;
+  /** Takes no new connections; resolves when those that it has are closed or handed back. */
+  close(): Promise<void>;
+  /** Leaves a connection to the process that reads it next; `false` when there is none, and the caller has to close it. */
+  handBack(socket: Socket, beginning: () => LineBeginning): boolean;
+}
+
+/** Opens a stream socket of this process. With `pauseOnConnect` nothing is read of a connection until somebody asks. */
+export async function openStream(address: StreamAddress, { unixMode, onConnection, onError }: StreamOptions, { pauseOnConnect = false } = {}): Promise<OpenedStream> {
+  const server = createServer({ noDelay: true, pauseOnConnect }, (socket) => { onConnection(socket); });
+  await listening(server, address, unixMode);
+  server.on('error', (error) => { onError(messageOf(error)); });
+  const bound = server.address();
+  return {
+    port: address.kind !== 'unix' && bound !== null && typeof bound === 'object' ? bound.port : undefined,
+    close: () => new Promise((resolve) => { server.close(() => { resolve(); }); }),
+    handBack: () => false,
+  };
+}
+
+async function listening(server: Server, address: StreamAddress, unixMode: number): Promise<void> {
+  if (address.kind === 'unix') await removeStaleSocket(address.path);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.once('listening', () => {
+      server.off('error', reject);
+      resolve();
+    });
+    if (address.kind === 'unix') {
+      // The socket is made inside `listen`, so it never has another mode, not even for a moment.
+      const umask = process.umask(0o777 ^ unixMode);
+      server.listen({ path: address.path });
+      process.umask(umask);
+    } else {
+      server.listen({ host: address.host || (address.family === 6 ? '::' : '0.0.0.0'), port: address.port, ipv6Only: address.family === 6 && address.host !== '' });
+    }
+  });
+}

@@ -1,0 +1,61 @@
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { messageOf, UsageError } from '../shared/errors.js';
+import { count, readSettings, type Address } from '../shared/settings.js';
+
+/** What the demo is started with. */
+export interface DemoOptions {
+  /** The same seed gives the same requests. */
+  readonly seed: number;
+  /** What Caddy sees in a day on average. */
+  readonly requestsPerDay: number;
+  /** Where the store is to be; `undefined` for a folder that is removed at the end. */
+  readonly dir: string | undefined;
+}
+
+const table = {
+  '--seed': count('', { default: '1', min: 0, max: 2 ** 32 - 1 }),
+  '--requests': count('', { default: '100000', min: 1000, max: 1_000_000 }),
+};
+
+/** Reads the options of the command. Throws a `UsageError`. */
+export function demoOptionsFrom({ seed, requests, dir }: Readonly<Record<string, string | boolean | undefined>>): DemoOptions {
+  const textOf = (option: string | boolean | undefined): string | undefined => typeof option === 'string' ? option || '""' : undefined;
+  const values = readSettings(table, { '--seed': textOf(seed), '--requests': textOf(requests) });
+  if (dir === '') throw new UsageError('--dir is empty: it must be a new or an empty folder.');
+  return { seed: values['--seed'], requestsPerDay: values['--requests'], dir: typeof dir === 'string' ? dir : undefined };
+}
+
+/** Makes the demo's folder. Without a name it is a temporary one that is removed when the process exits. Throws a `UsageError` for one that has something in it. */
+export function makeFolder(dir: string | undefined): string {
+  if (dir === undefined) {
+    const folder = mkdtempSync(join(tmpdir(), 'caddy-log-sink-demo-'));
+    process.once('exit', () => { rmSync(folder, { recursive: true, force: true }); });
+    return folder;
+  }
+  let names: readonly string[];
+  try {
+    mkdirSync(dir, { recursive: true, mode: 0o700 });
+    names = readdirSync(dir);
+  } catch (error) {
+    throw new UsageError(`--dir is ${JSON.stringify(dir)}: it must be a new or an empty folder (${messageOf(error)}).`, { cause: error });
+  }
+  if (names.length > 0) throw new UsageError(`--dir is ${JSON.stringify(dir)}: it must be a new or an empty folder, and ${names[0]!} is in it. To see what an earlier demo left there: STORE=duckdb:${join(dir, storeFile)} npm start.`);
+  return dir;
+}
+
+/** The store's file in the demo's folder. */
+export const storeFile = 'requests.duckdb';
+
+/** The address, or one with port 0, a free one, where nothing can listen on it. */
+export function orFreePort({ host, port }: Address): Promise<Address> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => { resolve({ host, port: 0 }); });
+    server.listen(port, host, () => {
+      server.close(() => { resolve({ host, port }); });
+    });
+  });
+}

@@ -1,0 +1,36 @@
+import test from 'ava';
+import { createTraffic } from './traffic.js';
+
+const hour = { fromS: -4 * 3600, toS: -3 * 3600 };
+
+function requestsOf({ seed = 1, startMs = 0, fromS = hour.fromS, toS = hour.toS } = {}) {
+  const traffic = createTraffic({ seed, requestsPerDay: 50_000, startMs });
+  return Array.from({ length: toS - fromS }, (_, at) => traffic.requestsOf(fromS + at)).flat();
+}
+
+test('a seed gives the same requests at any time, only moved, and another seed others', (t) => {
+  const early = requestsOf({ startMs: 0 });
+  const late = requestsOf({ startMs: 5000 });
+  t.deepEqual(late, early.map(({ edge, app }) => ({
+    edge: { ...edge, timeMs: edge.timeMs + 5000 },
+    app: app && { ...app, timeMs: app.timeMs + 5000 },
+  })));
+  t.notDeepEqual(requestsOf({ seed: 2 }).slice(0, 5), early.slice(0, 5));
+});
+
+test('requests are in order of time, and those of a second end within it', (t) => {
+  const traffic = createTraffic({ seed: 1, requestsPerDay: 1_000_000, startMs: 60_000 });
+  const times = traffic.requestsOf(3).map(({ edge }) => edge.timeMs);
+  t.true(times.length > 1);
+  t.deepEqual(times, times.toSorted((a, b) => a - b));
+  t.true(times.every((timeMs) => timeMs >= 63_000 && timeMs < 64_000));
+});
+
+test('the app fails and is slow in the incident, and the app sees fewer errors than the edge', (t) => {
+  const share = (requests: ReturnType<typeof requestsOf>): number => requests.filter(({ edge }) => edge.status >= 500).length / requests.length;
+  const incident = requestsOf({ fromS: -12_240, toS: -11_040 });
+  t.true(share(incident) > 0.05, String(share(incident)));
+  t.true(share(requestsOf({ fromS: -11_000, toS: -9000 })) < 0.01);
+  const unseen = incident.filter(({ edge, app }) => edge.status >= 502 && app === undefined);
+  t.true(unseen.length > 0);
+});

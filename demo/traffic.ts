@@ -1,0 +1,126 @@
+/**
+ * The traffic of the demo: two sites behind one Caddy, one of them in front of an app. The time of day is counted from the moment
+ * at which the demo starts, so that it looks the same at any hour: a seed gives the same requests, only moved in time.
+ */
+import { caddySource, type RequestEvent } from '../shared/request-event.js';
+import { createRandom, type Random } from './random.js';
+import { clientAddress, scannedPage, shopHost, visit, visitor, type Agent, type Page } from './visitors.js';
+
+/** One request as Caddy saw it, and as the app did where it got there. */
+export interface DemoRequest {
+  readonly edge: RequestEvent;
+  readonly app: RequestEvent | undefined;
+}
+
+/** Makes requests second by second. */
+export interface Traffic {
+  /** Those that end within the second that begins `offsetS` seconds after the start (before it where negative), in order of time. To be called in order. */
+  requestsOf(offsetS: number): DemoRequest[];
+}
+
+/** The app's name. */
+export const appSource = 'shop';
+
+const dayS = 86_400;
+/** The hour of the demo's day at its start: the traffic is then near its height, with the evening still to come. */
+const startHour = 15;
+/** When the app was in trouble, in seconds after the start. */
+const incident = { fromS: -3.4 * 3600, toS: -3.4 * 3600 + 20 * 60 } as const;
+/** Answers that need the app's database take longer, in milliseconds. */
+const dataMsMin = 5;
+/** When a scanner went through both sites. */
+const scan = { fromS: -8.2 * 3600, toS: -8.2 * 3600 + 240, perS: 4 } as const;
+
+/** `requestsPerDay` is what Caddy sees in a day on average; `startMs`, in milliseconds since 1970, when the demo starts. */
+export function createTraffic({ seed, requestsPerDay, startMs }: { seed: number; requestsPerDay: number; startMs: number }): Traffic {
+  const random = createRandom(seed);
+  return {
+    requestsOf(offsetS) {
+      const requests: DemoRequest[] = [];
+      const parts = { random, startMs, offsetS };
+      // Sums of fewer arrivals, since Knuth's method wants small means.
+      for (let left = rhythm(offsetS) * requestsPerDay / dayS; left > 0; left -= 10) {
+        for (let more = random.arrivals(Math.min(left, 10)); more > 0; more -= 1) {
+          const agent = visitor(random);
+          requests.push(requestOf(agent, visit(agent, random), parts));
+        }
+      }
+      if (isWithin(scan, offsetS)) {
+        for (let more = random.arrivals(scan.perS * requestsPerDay / 100_000); more > 0; more -= 1) {
+          requests.push(requestOf({ userAgent: 'Mozilla/5.0 zgrab/0.x', kind: 'scanner' }, { host: shopHost, page: scannedPage(shopHost, random), referrer: '' }, parts));
+        }
+      }
+      return requests.sort((a, b) => a.edge.timeMs - b.edge.timeMs || a.edge.timeNs - b.edge.timeNs);
+    },
+  };
+}
+
+/** How busy a moment is, as a multiple of the mean: lowest before dawn, with a wave of some minutes on top. */
+function rhythm(offsetS: number): number {
+  const hour = startHour + offsetS / 3600;
+  const day = 1 - 0.62 * Math.cos((hour - 4.5) / 24 * 2 * Math.PI) - 0.16 * Math.cos((hour - 1) / 12 * 2 * Math.PI);
+  return Math.max(0.1, day * (1 + 0.1 * Math.sin(offsetS / 700) + 0.07 * Math.sin(offsetS / 170)));
+}
+
+function isWithin({ fromS, toS }: { readonly fromS: number; readonly toS: number }, offsetS: number): boolean {
+  return offsetS >= fromS && offsetS < toS;
+}
+
+interface Moment {
+  readonly random: Random;
+  readonly startMs: number;
+  readonly offsetS: number;
+}
+
+function requestOf({ userAgent, kind }: Agent, { host, page, referrer }: ReturnType<typeof visit>, { random, startMs, offsetS }: Moment): DemoRequest {
+  // Its database is: what needs none of it is served as ever.
+  const inTrouble = page.endpoint !== '' && page.medianMs > dataMsMin && isWithin(incident, offsetS);
+  const { status, reachesApp } = outcome(page, inTrouble, random);
+  const withoutBody = status === 304 || page.method === 'HEAD' || status === 0;
+  const appMs = page.endpoint === '' ? undefined : inTrouble ? random.around(page.medianMs * 14, 0.7) : random.around(page.medianMs, 0.45);
+  // What Caddy adds: TLS, and the way to a client that may be slow.
+  const edgeMs = (appMs ?? random.around(page.medianMs, 0.8)) + random.around(0.4, 0.9);
+  const at = { timeMs: startMs + offsetS * 1000 + Math.floor(random.next() * 1000), timeNs: Math.floor(random.next() * 1_000_000) };
+  const edge: RequestEvent = {
+    ...at,
+    source: caddySource,
+    host,
+    method: page.method,
+    status,
+    durationMs: round(edgeMs),
+    size: withoutBody ? 0 : Math.round(status >= 400 ? 120 : random.around(page.medianBytes, 0.25)),
+    bytesRead: page.method === 'POST' ? 40 + Math.floor(random.next() * 200) : 0,
+    uri: page.uri,
+    endpoint: '',
+    clientIp: clientAddress(random),
+    userAgent,
+    referrer,
+    protocol: kind === 'browser' ? (random.next() < 0.6 ? 'HTTP/2.0' : 'HTTP/3.0') : 'HTTP/1.1',
+    tls: 'TLS 1.3',
+    upstreamMs: reachesApp && appMs !== undefined ? round(appMs) : null,
+    requestId: '',
+  };
+  if (!reachesApp || appMs === undefined) return { edge, app: undefined };
+  return { edge, app: { ...edge, source: appSource, endpoint: page.endpoint, durationMs: round(appMs), protocol: 'HTTP/1.1', tls: '', upstreamMs: null } };
+}
+
+/** In trouble, the app fails (500), is too slow for Caddy (504), or cannot be reached (502). */
+function outcome(page: Page, inTrouble: boolean, random: Random): { status: number; reachesApp: boolean } {
+  const usual = { status: random.pick(page.statuses), reachesApp: page.endpoint !== '' };
+  if (inTrouble) {
+    const fate = random.next();
+    if (fate < 0.2) return { status: 500, reachesApp: true };
+    if (fate < 0.26) return { status: 504, reachesApp: false };
+    if (fate < 0.3) return { status: 502, reachesApp: false };
+    return usual;
+  }
+  const fate = random.next();
+  if (fate < 0.0008 && usual.reachesApp) return { status: 502, reachesApp: false };
+  if (fate < 0.002) return { status: 0, reachesApp: false }; // the visitor left
+  return usual;
+}
+
+/** To the microsecond. */
+function round(durationMs: number): number {
+  return Math.round(durationMs * 1000) / 1000;
+}

@@ -1,0 +1,81 @@
+import { randomUUID } from 'node:crypto';
+import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../../../test/influxd.js';
+import { until } from '../../../test/until.js';
+import { StoreError } from '../../errors.js';
+import { Histogram } from '../../histogram.js';
+import type { RequestEvent } from '../../request-event.js';
+import { levels, rollupRetentionMs, windowStart, type RollupRow } from '../../rollup.js';
+import { topLevels, topRetentionMs } from '../../top-row.js';
+import type { Batch } from '../store.js';
+import { openInfluxdbStore } from './influxdb-store.js';
+
+const influxd = influxdOfThisFile();
+const dayMs = 86_400_000;
+const retention = { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs };
+
+function batchOf(ageDays: number): Batch {
+  const timeMs = Date.now() - ageDays * dayMs;
+  const request: RequestEvent = {
+    source: 'caddy', timeMs, timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1, size: 1, bytesRead: 0,
+    uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
+  };
+  const rollups = levels.map((level): RollupRow => ({
+    level, windowMs: windowStart(timeMs, level), rowId: 1, series: { source: 'caddy', host: 'a.example', method: 'GET', status: 200 },
+    count: 1, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram(),
+  }));
+  const tops = topLevels.map((level) => ({ level, windowMs: windowStart(timeMs, level), rowId: 1, source: 'caddy', host: '', kind: 'path', packed: 'x' } as const));
+  return { recorder: 'r', writer: randomUUID(), sequence: 1, requests: [request], rollups, tops, ledger: undefined };
+}
+
+testWithInfluxd('A store that keeps house deletes what is older than its kind is kept, with a token for the bucket alone, and nothing else.', async (t) => {
+  const { url, org, createBucket, createToken } = await influxd();
+  const bucket = await createBucket();
+  const options = { url, org, bucket, token: await createToken(bucket, ['read', 'write']), retention, ...spoolOfTest() };
+  const ages = [0, 1, 5, 10, 30, 100, 390];
+  const plain = await openInfluxdbStore(options, { log: quietLog });
+  for (const age of ages) await plain.write(batchOf(age));
+  const foreign = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, {
+    method: 'POST', headers: { authorization: `Token ${options.token}` }, body: `temperature value=1 ${Date.now() - 100 * dayMs}000000`,
+  });
+  t.is(foreign.status, 204);
+  const everything = { fromMs: 0, toMs: Date.now() + dayMs, filter: {} };
+  const requests = async (): Promise<number> => (await plain.readRequests({ ...everything, limit: 100 })).length;
+  t.is(await requests(), ages.length, 'a store that does not keep house deletes nothing');
+
+  const house = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
+  const keptAt = (keptMs: number): number => ages.filter((age) => age * dayMs < keptMs).length;
+  await until('what is old is deleted', async () => {
+    const rows = await Promise.all(levels.map((level) => plain.readRollups({ ...everything, level })));
+    const tops = await Promise.all(topLevels.map((level) => plain.readTops({ ...everything, level, kinds: ['path'] })));
+    return await requests() === keptAt(retention.requestsMs) && topLevels.every((level, at) => tops[at]!.length === keptAt(topRetentionMs(level, retention.rollupsMs))) && levels.every((level, at) => rows[at]!.length === keptAt(rollupRetentionMs(level, retention.rollupsMs)));
+  });
+  const left = await fetch(`${url}/api/v2/query?org=${org}`, {
+    method: 'POST', headers: { authorization: `Token ${options.token}`, 'content-type': 'application/vnd.flux' },
+    body: `from(bucket: "${bucket}") |> range(start: 0) |> filter(fn: (r) => r._measurement == "temperature")`,
+  });
+  t.regex(await left.text(), /temperature/, 'measurements of others stay');
+  await house.close();
+  await plain.close();
+});
+
+testWithInfluxd('A bucket that a newer program has written to is neither read nor written, and the error says what to do.', async (t) => {
+  const { url, org, token, createBucket } = await influxd();
+  const bucket = await createBucket();
+  const options = { url, org, bucket, token, retention, ...spoolOfTest() };
+  const write = async (lines: string): Promise<void> => {
+    const { status } = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, { method: 'POST', headers: { authorization: `Token ${token}` }, body: lines });
+    t.is(status, 204);
+  };
+  const first = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
+  await first.write(batchOf(0));
+  await first.ping();
+  await first.close();
+
+  await write('store_schema version=2i');
+  const older = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
+  for (const use of [() => older.ping(), () => older.write(batchOf(0)), () => older.readLedgers({ sinceMs: 0 }), () => older.pingToWrite()]) {
+    const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /a newer program writes it, in version 2, and this one knows version 1\. Upgrade this program, or set INFLUXDB_BUCKET/ });
+    t.is(error.action, 'stop');
+  }
+  await older.close();
+});

@@ -1,0 +1,58 @@
+import { messageOf } from '../../errors.js';
+import type { Log } from '../../log.js';
+import { levels, rollupRetentionMs, type Retention } from '../../rollup.js';
+import { topLevels, topRetentionMs } from '../../top-row.js';
+import { levelTags } from './line-protocol.js';
+
+/** What housekeeping works with. */
+export interface HousekeepingParts {
+  readonly retention: Retention;
+  /** Deletes the points that a predicate names and that are older than a time in milliseconds since 1970. */
+  readonly deleteBefore: (predicate: string, timeMs: number) => Promise<unknown>;
+  /** Writes which version the bucket has. */
+  readonly writeVersion: () => Promise<unknown>;
+  readonly log: Log;
+  readonly now?: () => number;
+}
+
+/** How often what is old is deleted, in milliseconds: InfluxDB looks at each series of a measurement for it (40 ms for 40 series of 600,000 points). */
+const everyMs = 3_600_000;
+
+/**
+ * Does now and every hour what the retention of a bucket cannot: single requests, ledgers and totals of fine windows go sooner than the totals
+ * of hours and days. What fails is said in the log once, and tried again. Gives what ends it.
+ */
+export function startHousekeeping({ retention, deleteBefore, writeVersion, log, now = Date.now }: HousekeepingParts): () => void {
+  let problem: string | undefined;
+  let isStopped = false;
+  const run = async (): Promise<void> => {
+    try {
+      await writeVersion();
+      for (const [predicate, keptMs] of rulesOf(retention)) {
+        if (isStopped) return;
+        await deleteBefore(predicate, now() - keptMs);
+      }
+      problem = undefined;
+    } catch (error) {
+      const message = messageOf(error);
+      if (!isStopped && message !== problem) log.warn(`Old requests and totals are still in InfluxDB; the next try is in ${everyMs / 60_000} minutes. ${message}`);
+      problem = message;
+    }
+  };
+  void run();
+  const timer = setInterval(() => void run(), everyMs).unref();
+  return () => {
+    isStopped = true;
+    clearInterval(timer);
+  };
+}
+
+/** Predicates, and how long what they name is kept, in milliseconds. */
+function rulesOf({ requestsMs, rollupsMs }: Retention): (readonly [string, number])[] {
+  return [
+    ['_measurement="request_metrics"', requestsMs],
+    ['_measurement="collector_ledger"', requestsMs],
+    ...levels.map((level) => [`_measurement="request_rollup" AND level="${levelTags[level]}"`, rollupRetentionMs(level, rollupsMs)] as const),
+    ...topLevels.map((level) => [`_measurement="request_top" AND level="${levelTags[level]}"`, topRetentionMs(level, rollupsMs)] as const),
+  ];
+}

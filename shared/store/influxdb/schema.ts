@@ -1,0 +1,33 @@
+/**
+ * The version of what is in a bucket: the measurement `store_schema`, without tags, with the integer field `version`, one point for each day
+ * on which a web app wrote it, so that the bucket's retention leaves the newest. A bucket without one has version 1, or nothing.
+ *
+ * The web app and imports look at it before they read, write or delete. A collector may only write and cannot: upgrade it first or last.
+ */
+import { flux } from '@influxdata/influxdb-client';
+import { StoreError } from '../../errors.js';
+import { fluxText } from './flux-text.js';
+import type { ReadCells } from './queries.js';
+
+/** The version that this program writes. */
+const schemaVersion = 1;
+
+const dayMs = 86_400_000;
+
+/** The line that says which version the bucket has. */
+export function schemaLine(nowMs: number): string {
+  return `store_schema version=${schemaVersion}i ${Math.floor(nowMs / dayMs) * dayMs}000000`;
+}
+
+/** Throws a `StoreError` ('stop') when a newer program has written to the bucket. */
+export async function refuseNewerSchema(read: ReadCells, { url, bucket }: { url: string; bucket: string }): Promise<void> {
+  let version = 1;
+  const query = flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: ${new Date(0)})
+  |> filter(fn: (r) => r._measurement == "store_schema" and r._field == "version")
+  |> group()
+  |> max()`;
+  await read(query, ['_value'], ([value]) => { version = Number(value); });
+  if (version <= schemaVersion) return;
+  throw new StoreError('stop', `Cannot use the bucket ${JSON.stringify(bucket)} at ${url}: a newer program writes it, in version ${version}, and this one knows version ${schemaVersion}. Upgrade this program, or set INFLUXDB_BUCKET to another bucket.`);
+}

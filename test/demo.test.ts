@@ -1,0 +1,137 @@
+/** The demo as a program, and what its parts promise each other. */
+import { readdir, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { collectorConfigFrom, collectorSettings } from '../collector/config.js';
+import { createDecoder } from '../collector/decode/decode.js';
+import { caddyLine } from '../demo/caddy-line.js';
+import { seedDay } from '../demo/seed.js';
+import { createTraffic } from '../demo/traffic.js';
+import { createLog } from '../shared/log.js';
+import { createRecorder } from '../shared/recorder.js';
+import { levels } from '../shared/rollup.js';
+import { readSettings } from '../shared/settings.js';
+import { openStore } from '../shared/store/open.js';
+import type { Store } from '../shared/store/store.js';
+import { runProgram, temporaryFolder } from './program.js';
+import { until } from './until.js';
+
+const startMs = Date.now();
+
+test("the collector reads the demo's lines as the requests that they were made from", (t) => {
+  const decoder = createDecoder(collectorConfigFrom(readSettings(collectorSettings, {})));
+  const requests = createTraffic({ seed: 3, requestsPerDay: 1_000_000, startMs }).requestsOf(-12_000);
+  for (let offsetS = -11_999; requests.length < 500; offsetS += 1) requests.push(...createTraffic({ seed: offsetS, requestsPerDay: 1_000_000, startMs }).requestsOf(offsetS));
+  for (const { edge } of requests) {
+    const line = caddyLine(edge);
+    const decoded = decoder.decode(line, edge.timeMs);
+    if (decoded.kind !== 'request') return t.fail(`${decoded.kind}: ${line}`);
+    const { durationMs, timeNs, ...rest } = decoded.event;
+    t.like(rest, { ...edge, timeNs: undefined, durationMs: undefined, upstreamMs: edge.upstreamMs });
+    t.true(Math.abs(timeNs - edge.timeNs) < 1000, 'to the microsecond');
+    t.true(Math.abs(durationMs! - edge.durationMs!) < 0.01);
+  }
+});
+
+test('two days of one seed have the same totals, and all levels of them agree with their requests', async (t) => {
+  const [one, two] = await Promise.all([seeded(t), seeded(t)]);
+  const range = { fromMs: startMs - 3 * 86_400_000, toMs: startMs + 86_400_000 };
+  const totals = async (store: Store) => {
+    const requests = await store.readRequests({ ...range, filter: {}, limit: 100_000 });
+    const count = { count: requests.length, sizeSum: requests.reduce((sum, { size }) => sum + size, 0) };
+    for (const level of levels) {
+      const rows = await store.readRollups({ ...range, level, filter: {} });
+      t.deepEqual({ count: rows.reduce((sum, row) => sum + row.count, 0), sizeSum: rows.reduce((sum, row) => sum + row.sizeSum, 0) }, count, `level ${level}`);
+    }
+    return count;
+  };
+  const total = await totals(one.store);
+  t.true(total.count > 3000, String(total.count));
+  t.is(total.count, one.requests);
+  t.deepEqual(await totals(two.store), total);
+});
+
+test('the demo takes free ports where the usual ones are in use, shows both sources, lets requests come in, and leaves nothing behind', async (t) => {
+  for (const port of [3000, 9514]) {
+    const server = createServer();
+    server.once('error', () => undefined); // something else has it: so much the better
+    server.listen(port, '127.0.0.1');
+    t.teardown(() => server.close());
+  }
+  const folder = await temporaryFolder();
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const demo = await runProgram(['demo', '--requests', '30000'], { TMPDIR: folder });
+  const url = await until('it says where the page is', () => /Dashboard +(http:\S+)/.exec(demo.stdout())?.[1]);
+  t.not(new URL(url).port, '3000');
+  const { sources } = await (await fetch(`${url}/api/summary?from=now-24h`)).json() as { sources: Record<string, { requests: number }> };
+  t.deepEqual(Object.keys(sources), ['caddy', 'shop']);
+  t.true(sources['caddy']!.requests > 20_000 && sources['shop']!.requests > 5000, JSON.stringify(sources));
+  await until('lines come in', async () => {
+    const { collectors } = await (await fetch(`${url}/api/ledger`)).json() as { collectors: Record<string, { accepted: number; received: number }> };
+    const ledger = collectors['demo'];
+    return ledger !== undefined && ledger.accepted > 0 && ledger.accepted === ledger.received;
+  });
+  t.is((await readdir(folder)).length, 1);
+  t.is(await demo.stop('SIGINT'), 0, demo.stderr());
+  t.deepEqual(await readdir(folder), []);
+});
+
+test('with --dir the store is kept, and is not made up a second time', async (t) => {
+  const folder = await temporaryFolder();
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const settings = { WEB_LISTEN: '127.0.0.1:0', COLLECTOR_LISTEN: 'tcp://127.0.0.1:0' };
+  const demo = await runProgram(['demo', '--requests', '1000', '--dir', 'kept'], settings, { cwd: folder });
+  await until('it serves', () => demo.stdout().includes('Dashboard'));
+  t.is(await demo.stop(), 0, demo.stderr());
+  t.deepEqual(await readdir(join(folder, 'kept')), ['requests.duckdb']);
+  const again = await runProgram(['demo', '--dir', 'kept'], settings, { cwd: folder });
+  t.is(await again.ended, 2);
+  t.regex(again.stderr(), /requests\.duckdb is in it.*STORE=duckdb:kept\/requests\.duckdb npm start/);
+});
+
+test('a demo whose terminal is closed while it makes up its day leaves nothing behind', async (t) => {
+  const folder = await temporaryFolder();
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const demo = await runProgram(['demo', '--requests', '1000000'], { TMPDIR: folder, WEB_LISTEN: '127.0.0.1:0', COLLECTOR_LISTEN: 'tcp://127.0.0.1:0' });
+  await until('it has begun', () => demo.stdout().includes('Making up'));
+  t.is(await demo.stop('SIGHUP'), 0, demo.stderr());
+  t.deepEqual(await readdir(folder), []);
+});
+
+const refused = test.macro({
+  async exec(t, args: string[], settings: Record<string, string>, message: RegExp) {
+    const folder = await temporaryFolder();
+    t.teardown(() => rm(folder, { recursive: true, force: true }));
+    await writeFile(join(folder, 'a-file'), '');
+    const demo = await runProgram(['demo', ...args], settings, { cwd: folder });
+    t.is(await demo.ended, 2);
+    t.regex(demo.stderr(), message);
+    t.is(demo.stderr().trimEnd().split('\n').length, 1);
+  },
+  title: (given = '', args: string[]) => `demo ${args.join(' ')} is refused ${given}`.trim(),
+});
+
+test(refused, ['--seed', 'x'], {}, /--seed is "x": it must be a whole number from 0/);
+test(refused, ['--requests', '999'], {}, /--requests is "999": it must be a whole number from 1000 to 1000000/);
+test(refused, ['--requests='], {}, /--requests is/);
+test('for a folder that holds something', refused, ['--dir', '.'], {}, /--dir is "\.": it must be a new or an empty folder, and a-file is in it/);
+test(refused, ['--dir', 'a-file'], {}, /--dir is "a-file": it must be a new or an empty folder/);
+test(refused, ['now'], {}, /demo takes no arguments/);
+test('without TCP', refused, [], { COLLECTOR_LISTEN: 'udp://127.0.0.1:0' }, /COLLECTOR_LISTEN is "udp:.*needs a tcp:/);
+test('when open to strangers', refused, [], { WEB_LISTEN: ':3000' }, /DASHBOARD_PASSWORD/);
+
+async function seeded(t: ExecutionContext): Promise<{ store: Store; requests: number }> {
+  const folder = await temporaryFolder();
+  const log = createLog('test', { write: () => undefined });
+  const dayMs = 86_400_000;
+  const store = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs } }, { log });
+  const recorder = createRecorder({ store, log, name: 'shop', hostsMax: 200, clientIp: 'truncated' });
+  const requests = await seedDay(createTraffic({ seed: 7, requestsPerDay: 3000, startMs }), recorder);
+  t.teardown(async () => {
+    await recorder.close();
+    await store.close();
+    await rm(folder, { recursive: true });
+  });
+  return { store, requests };
+}

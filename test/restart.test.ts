@@ -1,0 +1,283 @@
+/** `--restartable`: the sockets outlive the worker that reads them, on the real InfluxDB, DuckDB and Caddy. */
+import { execFile } from 'node:child_process';
+import { readdir, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import test, { type ExecutionContext } from 'ava';
+import { startCaddy, testWithCaddy } from './caddy.js';
+import { assertExact, lineOf, startRig, startSender } from './fault-rig.js';
+import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
+import { freePorts } from './ports.js';
+import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
+import { until } from './until.js';
+
+const restartable = { args: ['--restartable'] };
+const influxd = influxdOfThisFile();
+
+testWithInfluxd('Five restarts at 5,000 lines a second lose and double nothing, keep every connection, and leave no descriptor.', async (t) => {
+  t.timeout(300_000);
+  const server = await influxd();
+  const rig = await startRig(server, restartable);
+  t.teardown(() => rig.stop());
+  const descriptors = await descriptorsOf(rig.program.pid);
+  const sender = startSender(rig.port, { perSecond: 5000 });
+  t.teardown(() => sender.stop());
+  for (let at = 1; at <= 5; at += 1) {
+    const sent = sender.sentMs.length;
+    await until('lines come in', () => sender.sentMs.length > sent + 2000);
+    await restarted(rig.program, () => process.kill(rig.program.pid, 'SIGHUP'));
+  }
+  t.is(sender.connections(), 4, 'no connection was closed');
+  await sender.stop();
+  await rig.settled();
+  t.deepEqual(await assertExact(t, server, rig, sender.sentMs.length), []);
+  await until('the descriptors are given back', async () => await descriptorsOf(rig.program.pid) === descriptors);
+  t.is(await rig.program.stop('SIGTERM'), 0);
+  t.deepEqual(rig.program.stderr().split('\n').filter((line) => / (?:warn|error) /.test(line)), []);
+  t.log(`${sender.sentMs.length} lines`);
+});
+
+testWithInfluxd('A worker killed with -9 costs what it had just read, no connection, and a new one goes on.', async (t) => {
+  t.timeout(300_000);
+  const server = await influxd();
+  const rig = await startRig(server, restartable);
+  t.teardown(() => rig.stop());
+  const sender = startSender(rig.port, { perSecond: 5000 });
+  t.teardown(() => sender.stop());
+  const killedMs: number[] = [];
+  let safe = 0;
+  for (let at = 1; at <= 3; at += 1) {
+    const sent = sender.sentMs.length;
+    await until('lines come in', () => sender.sentMs.length > sent + 2000);
+    const { stored, spooled } = await rig.ledger();
+    safe += stored + spooled;
+    await restarted(rig.program, async () => {
+      killedMs.push(performance.now());
+      process.kill(await workerOf(rig.program.pid), 'SIGKILL');
+    });
+  }
+  t.is(sender.connections(), 4, 'no connection was closed');
+  await sender.stop();
+  safe += (await rig.settled()).stored;
+  const missing = await assertExact(t, server, rig, sender.sentMs.length);
+  t.true(sender.sentMs.length - missing.length >= safe, 'what was stored or spooled is there');
+  const worstMs = Math.max(0, ...missing.map((id) => Math.min(...killedMs.map((killMs) => killMs - sender.sentMs[id]!).filter((age) => age > -500))));
+  t.log(`${sender.sentMs.length} lines, ${missing.length} lost, the oldest ${worstMs.toFixed(0)} ms before the kill`);
+});
+
+test('A restart in the middle of a line, of a line that is too long, and of a unix socket goes on where it was.', async (t) => {
+  const rig = await startEmbedded(t);
+  const tcp = connect(rig.port, '127.0.0.1');
+  const unix = connect(join(rig.cwd, 'sink.sock'));
+  const tooLong = connect(rig.port, '127.0.0.1');
+  tcp.write(lineOf(1) + lineOf(2).slice(0, 50));
+  unix.write(lineOf(3).slice(0, 99));
+  tooLong.write('x'.repeat(70_000));
+  await until('the first line is read', async () => (await rig.ledger()).received >= 2 && (await rig.ledger()).rejected['too-long'] === 1);
+  await restarted(rig.program, () => process.kill(rig.program.pid, 'SIGHUP'));
+  tcp.end(lineOf(2).slice(50));
+  unix.end(lineOf(3).slice(99));
+  tooLong.end('x'.repeat(10) + '\n' + lineOf(4));
+  const ledger = await until('the rest is read', async () => {
+    const now = await rig.ledger();
+    return now.received >= 3 && now;
+  });
+  t.is(ledger.accepted, 3);
+  t.deepEqual(ledger.rejected, {});
+  await until('all four are stored', async () => await rig.requests() === 4);
+  t.is(await rig.program.stop('SIGTERM'), 0);
+});
+
+test('A restart with settings that cannot be used is refused, and the old worker goes on; a port that is new is opened, one that is not wanted any more is closed.', async (t) => {
+  const rig = await startEmbedded(t);
+  const peer = connect(rig.port, '127.0.0.1');
+  t.teardown(() => peer.destroy());
+  peer.write(lineOf(1));
+  await until('it is read', async () => (await rig.ledger()).received === 1);
+  await rig.settings({ COLLECTOR_LINE_BYTES_MAX: 'soon' });
+  process.kill(rig.program.pid, 'SIGHUP');
+  await until('the new worker said what is wrong', () => rig.program.stderr().includes('did not start'));
+  t.regex(rig.program.stderr(), /COLLECTOR_LINE_BYTES_MAX is "soon"/);
+  peer.write(lineOf(2));
+  await until('the old one reads on', async () => (await rig.ledger()).received === 2);
+
+  const [other] = await freePorts(1) as [number];
+  await rig.settings({ COLLECTOR_LISTEN: `tcp://127.0.0.1:${other}` });
+  await restarted(rig.program, () => process.kill(rig.program.pid, 'SIGHUP'));
+  connect(other, '127.0.0.1').end(lineOf(3));
+  await until('the new port is read', async () => await rig.requests() === 3);
+  const refused = await until('the old port is closed', () => new Promise<string | false>((resolve) => {
+    const late = connect(rig.port, '127.0.0.1', () => { late.destroy(); resolve(false); });
+    late.on('error', (error: NodeJS.ErrnoException) => { resolve(error.code!); });
+  }));
+  t.is(refused, 'ECONNREFUSED');
+  t.is(await rig.program.stop('SIGTERM'), 0);
+});
+
+test('When no worker starts any more, connections are closed so that nobody waits, and taken again when one does.', async (t) => {
+  const rig = await startEmbedded(t);
+  const peer = connect(rig.port, '127.0.0.1').resume();
+  let isClosed = false;
+  peer.on('error', () => undefined).on('close', () => { isClosed = true; });
+  peer.write(lineOf(1));
+  await until('it is read', async () => (await rig.ledger()).stored === 1);
+  await rig.settings({ COLLECTOR_LINE_BYTES_MAX: 'soon' });
+  process.kill(await workerOf(rig.program.pid), 'SIGKILL');
+  await until('the connection is closed', () => isClosed);
+  t.regex(rig.program.stderr(), /Nothing has read the connections for too long/);
+  await rig.settings({});
+  await until('a line is taken again', async () => {
+    connect(rig.port, '127.0.0.1').on('error', () => undefined).end(lineOf(2));
+    return await rig.requests() > 1;
+  }, { pollMs: 200 });
+  t.is(await rig.program.stop('SIGTERM'), 0);
+});
+
+test('Signals: two SIGHUPs at once end in one worker, SIGTERM during one ends it, and a keeper killed with -9 leaves a worker that stores what it read and ends.', async (t) => {
+  const rig = await startEmbedded(t);
+  const peer = connect(rig.port, '127.0.0.1').on('error', () => undefined);
+  peer.write(lineOf(1));
+  await until('it is read', async () => (await rig.ledger()).received === 1);
+  const first = await workerOf(rig.program.pid);
+  process.kill(rig.program.pid, 'SIGHUP');
+  process.kill(rig.program.pid, 'SIGHUP');
+  await until('another has its place, alone', async () => startsOf(rig.program) >= 2 && !isAlive(first) && (await childrenOf(rig.program.pid)).length === 1);
+  peer.write(lineOf(2));
+  await until('it is stored', async () => await rig.requests() === 2);
+  const worker = await workerOf(rig.program.pid);
+  await rig.program.stop('SIGKILL');
+  await until('the worker has ended', () => !isAlive(worker));
+
+  const again = await startEmbedded(t, rig.cwd);
+  t.is(await again.requests(), 2);
+  process.kill(again.program.pid, 'SIGHUP');
+  t.is(await again.program.stop('SIGTERM'), 0);
+  await until('nothing is left', async () => (await childrenOf(again.program.pid)).length === 0);
+});
+
+testWithCaddy('Caddy at 200 requests a second notices nothing of three restarts: every request is counted, none waits for long, and its stderr stays empty.', async (t) => {
+  t.timeout(300_000);
+  const rig = await startEmbedded(t);
+  const [site] = await freePorts(1) as [number];
+  const caddy = await startCaddy(`{
+    auto_https off
+  }
+  http://127.0.0.1:${site} {
+    log {
+      output net tcp/127.0.0.1:${rig.port} {
+        dial_timeout 1s
+        soft_start
+      }
+    }
+    respond "ok"
+  }`);
+  t.teardown(() => caddy.stop());
+  let longestMs = 0;
+  let sent = 0;
+  let going = true as boolean; // until the restarts are over
+  const load = (async () => {
+    const startMs = performance.now();
+    const answers: Promise<void>[] = [];
+    while (going) {
+      for (const due = (performance.now() - startMs) / 5; sent < due; sent += 1) {
+        const requestMs = performance.now();
+        answers.push(fetch(`http://127.0.0.1:${site}/`).then(async (response) => {
+          await response.text();
+          longestMs = Math.max(longestMs, performance.now() - requestMs);
+        }));
+      }
+      await sleep(5);
+    }
+    await Promise.all(answers);
+  })();
+  for (let at = 1; at <= 3; at += 1) {
+    const before = sent;
+    await until('requests go in', () => sent > before + 150);
+    await restarted(rig.program, () => process.kill(rig.program.pid, 'SIGHUP'));
+  }
+  going = false;
+  await load;
+  await until('every request is counted', async () => await rig.requests() >= sent);
+  t.is(await rig.requests(), sent);
+  t.notRegex(caddy.stderr(), /handled request|http\.log\.access/);
+  t.log(`${sent} requests, the longest ${longestMs.toFixed(0)} ms`);
+});
+
+interface Embedded {
+  readonly program: RunningProgram;
+  readonly port: number;
+  readonly cwd: string;
+  /** Changes what the next start reads. */
+  settings(changed: Readonly<Record<string, string>>): Promise<void>;
+  ledger(): Promise<{ received: number; accepted: number; stored: number; rejected: Record<string, number> }>;
+  /** Requests from Caddy in the store, those of earlier workers included. */
+  requests(): Promise<number>;
+}
+
+/** `start --restartable` over DuckDB, on a TCP port and a unix socket. */
+async function startEmbedded(t: ExecutionContext, folder?: string): Promise<Embedded> {
+  const cwd = folder ?? await temporaryFolder();
+  const [port, http, web] = await freePorts(3) as [number, number, number];
+  const first = { COLLECTOR_ID: 'tested', COLLECTOR_LISTEN: `tcp://127.0.0.1:${port},unix://${cwd}/sink.sock`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`, COLLECTOR_LINE_BYTES_MAX: '64KiB' };
+  const settings = (changed: Readonly<Record<string, string>>): Promise<void> =>
+    writeFile(join(cwd, 'settings.env'), Object.entries({ ...first, ...changed }).map(([name, value]) => `${name}=${value}\n`).join(''));
+  await settings({});
+  const program = await startProgram(['start', '--restartable', '--env-file', 'settings.env'], {}, [`http://127.0.0.1:${http}/health`, `http://127.0.0.1:${web}/health`], { cwd });
+  t.teardown(async () => { await program.stop(); });
+  return {
+    program, port, cwd, settings,
+    async ledger() {
+      const { collectors } = await answerOf(`http://127.0.0.1:${http}/ledger`) as { collectors: Record<string, Awaited<ReturnType<Embedded['ledger']>>> };
+      return collectors['tested']!;
+    },
+    async requests() {
+      const { sources } = await answerOf(`http://127.0.0.1:${web}/api/summary`) as { sources: Record<string, { requests: number }> };
+      return sources['caddy']?.requests ?? 0;
+    },
+  };
+}
+
+/** What an address answers; while a worker starts there is nothing there. */
+async function answerOf(url: string): Promise<unknown> {
+  const response = await until(`${url} answers`, () => fetch(url).catch(() => false as const));
+  return await response.json();
+}
+
+/** Has a worker replaced; resolves when the next one listens. */
+async function restarted(program: RunningProgram, replace: () => unknown): Promise<void> {
+  const starts = startsOf(program);
+  await replace();
+  await until('a new worker has started', () => startsOf(program) > starts);
+}
+
+function startsOf(program: RunningProgram): number {
+  return program.stderr().split('Listening on ').length - 1;
+}
+
+/** The process that the keeper runs. */
+async function workerOf(pid: number): Promise<number> {
+  return await until(`${pid} has one worker`, async () => {
+    const [worker, ...more] = await childrenOf(pid);
+    return more.length === 0 && worker;
+  });
+}
+
+async function childrenOf(pid: number): Promise<number[]> {
+  const { stdout } = await promisify(execFile)('ps', ['-A', '-o', 'ppid=,pid=']);
+  return stdout.split('\n').map((line) => line.trim().split(/\s+/).map(Number)).flatMap(([parent, child]) => parent === pid ? [child!] : []);
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function descriptorsOf(pid: number): Promise<number> {
+  return (await readdir(`/proc/${pid}/fd`)).length;
+}

@@ -1,0 +1,66 @@
+/** Watches the store and posts alerts, beside everything else: it answers nobody, and nobody waits for it. */
+import { messageOf } from '../../shared/errors.js';
+import { limitLog, type Log } from '../../shared/log.js';
+import type { Store } from '../../shared/store/store.js';
+import { findingsOf } from '../dashboard/judge.js';
+import { parseQuery } from '../dashboard/query.js';
+import { readTraffic } from '../dashboard/read.js';
+import { createDelivery, type DeliveryOptions } from './deliver.js';
+import { alertMessage } from './message.js';
+import { createWatch, type Observation } from './watch.js';
+
+/** What alerts are made from. */
+export interface AlertOptions extends DeliveryOptions {
+  readonly store: Store;
+  readonly log: Log;
+  readonly dashboardUrl: string;
+  /** The clock, in milliseconds since 1970. Default: `Date.now`. */
+  readonly now?: () => number;
+  /** How often the store is read, in milliseconds: 5 s. */
+  readonly everyMs?: number;
+  /** See `createWatch`. */
+  readonly fireAfterMs?: number;
+  readonly resolveAfterMs?: number;
+}
+
+/** The web app counts its own pages under this name: that nobody looks at them is no news. */
+const ownSource = 'app';
+
+/** Starts to watch what the page shows when it is opened: the last hour, compared with the one before. */
+export function startAlerts(options: AlertOptions): { stop(): void } {
+  const { store, log, dashboardUrl, now = Date.now, everyMs = 5000 } = options;
+  const watch = createWatch(options);
+  const delivery = createDelivery(options);
+  const warn = limitLog(log.warn);
+  let looking: Promise<void> | undefined;
+  const timer = setInterval(() => { looking ??= look().finally(() => { looking = undefined; }); }, everyMs);
+
+  return {
+    stop() {
+      clearInterval(timer);
+      delivery.stop();
+    },
+  };
+
+  async function look(): Promise<void> {
+    try {
+      const observations = await observe(store, now());
+      for (const change of watch.observe(observations, now())) {
+        const message = alertMessage(change, { dashboardUrl, nowMs: now() });
+        log.info(message.text);
+        delivery.send(message);
+      }
+    } catch (error) {
+      warn('unread', `Alerts are not judged at present: ${messageOf(error)}`);
+    }
+  }
+}
+
+async function observe(store: Store, nowMs: number): Promise<Observation[]> {
+  const { windows, sources, stepMs, previous } = await readTraffic(store, parseQuery({}, nowMs), { nowMs, withPrevious: true });
+  return [...sources.keys()].map((source) => {
+    const own = windows.filter((window) => window.source === source);
+    const findings = findingsOf(own, { stepMs, previous: previous?.get(source), liveMs: nowMs });
+    return { source, findings: findings?.filter(({ kind }) => source !== ownSource || kind !== 'silent'), lastMs: own.at(-1)!.timeMs + stepMs };
+  });
+}

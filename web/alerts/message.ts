@@ -1,0 +1,59 @@
+import { caddySource } from '../../shared/request-event.js';
+import { duration, percent, printable } from '../dashboard/format.js';
+import { errorShares, slowFactors, type Finding } from '../dashboard/judge.js';
+import type { Change } from './watch.js';
+
+/** What is posted. `docs/alerts.md` explains it. */
+export interface AlertMessage {
+  readonly status: 'firing' | 'resolved';
+  readonly kind: Finding['kind'];
+  readonly source: string;
+  readonly value: number;
+  readonly threshold: number;
+  readonly unit: 'share' | 'ms' | 's';
+  /** RFC 3339. */
+  readonly since: string;
+  /** RFC 3339. */
+  readonly at: string;
+  readonly url: string;
+  /** One sentence, under the name by which chat servers take it. */
+  readonly text: string;
+}
+
+/** The page shows so much before the alert began, in milliseconds. */
+const beforeMs = 30 * 60_000;
+
+/** The message of an alert that begins or ends; `dashboardUrl` without a slash at its end. */
+export function alertMessage({ status, source, finding, sinceMs }: Change, { dashboardUrl, nowMs }: { dashboardUrl: string; nowMs: number }): AlertMessage {
+  const measured = measure(finding, nowMs);
+  const since = new Date(sinceMs).toISOString();
+  const place = source === caddySource ? 'Caddy' : printable(source, 60);
+  const query = new URLSearchParams({ from: new Date(sinceMs - beforeMs).toISOString(), to: 'now', source });
+  return {
+    status, kind: finding.kind, source, ...measured, since,
+    at: new Date(nowMs).toISOString(),
+    url: `${dashboardUrl}/?${query.toString()}`,
+    text: `${status === 'firing' ? 'Firing' : 'Resolved'}: ${sentence(finding, place, status)}, since ${since}.`,
+  };
+}
+
+function measure(finding: Finding, nowMs: number): Pick<AlertMessage, 'value' | 'threshold' | 'unit'> {
+  switch (finding.kind) {
+    case 'errors': return { value: rounded(finding.share, 4), threshold: errorShares.troubled.enter, unit: 'share' };
+    case 'slow': return { value: rounded(finding.p95Ms, 3), threshold: rounded(slowFactors.enter * finding.usualMs, 3), unit: 'ms' };
+    case 'silent': return { value: Math.round((nowMs - finding.sinceMs) / 1000), threshold: Math.round(finding.limitMs / 1000), unit: 's' };
+  }
+}
+
+function sentence(finding: Finding, place: string, status: Change['status']): string {
+  const verb = status === 'firing' ? 'are' : 'were';
+  switch (finding.kind) {
+    case 'errors': return `${percent(finding.share)} of the requests to ${place} ${verb} answered with 5xx`;
+    case 'slow': return `the p95 of ${place} ${status === 'firing' ? 'is' : 'was'} ${duration(finding.p95Ms)}, after ${duration(finding.usualMs)} in the period before`;
+    case 'silent': return `there ${verb} no requests from ${place}`;
+  }
+}
+
+function rounded(value: number, digits: number): number {
+  return Number(value.toFixed(digits));
+}

@@ -1,0 +1,100 @@
+/**
+ * When an alert is sent, and when it is over: pure. The thresholds are those of the status line (`judge.ts`), which are left at
+ * lower values than they are entered at; on top of that a finding has to last before it fires, and to be gone for a while
+ * before it is resolved.
+ */
+import type { Finding } from '../dashboard/judge.js';
+
+/** What was found of one source. */
+export interface Observation {
+  readonly source: string;
+  /** `undefined` where it has too few requests to be judged. */
+  readonly findings: readonly Finding[] | undefined;
+  /** When its last window ended, or will end: milliseconds since 1970. */
+  readonly lastMs: number;
+}
+
+/** An alert that begins or ends. */
+export interface Change {
+  readonly status: 'firing' | 'resolved';
+  readonly source: string;
+  /** As it was when it was last found. */
+  readonly finding: Finding;
+  /** Since when, in milliseconds since 1970. */
+  readonly sinceMs: number;
+}
+
+/** Remembers what was found. */
+export interface Watch {
+  /** Takes what is found now of every source that had requests; gives what changes by it. */
+  observe(observations: readonly Observation[], nowMs: number): Change[];
+}
+
+interface State {
+  readonly source: string;
+  finding: Finding;
+  readonly sinceMs: number;
+  /** When it was first found. */
+  readonly foundMs: number;
+  firing: boolean;
+  /** Since when it is no longer found. */
+  goneMs: number | undefined;
+}
+
+/** A source is heard from when its last window ended no longer ago, in milliseconds. */
+const heardMsMax = 60_000;
+
+/**
+ * `fireAfterMs`: how long a finding lasts before it fires, 15 s; `resolveAfterMs`: how long it is gone before it is resolved, 60 s;
+ * `alertsMax`: what is found beyond so many at once is left out.
+ */
+export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, alertsMax = 200 } = {}): Watch {
+  const states = new Map<string, State>();
+
+  return {
+    observe(observations, nowMs) {
+      const bySource = new Map(observations.map((observation) => [observation.source, observation]));
+      const found = new Set<string>();
+      for (const { source, findings = [] } of observations) {
+        for (const finding of findings) {
+          const key = `${finding.kind} ${source}`;
+          found.add(key);
+          const state = states.get(key);
+          if (state !== undefined) Object.assign(state, { finding, goneMs: undefined });
+          else if (states.size < alertsMax) states.set(key, { source, finding, sinceMs: finding.sinceMs, foundMs: nowMs, firing: false, goneMs: undefined });
+        }
+      }
+      return [...states].flatMap(([key, state]) => {
+        const status = found.has(key) ? rise(state, nowMs) : fall(key, state, bySource.get(state.source), nowMs);
+        return status === undefined ? [] : [{ status, source: state.source, finding: state.finding, sinceMs: state.sinceMs }];
+      });
+    },
+  };
+
+  function rise(state: State, nowMs: number): 'firing' | undefined {
+    if (state.firing || nowMs - state.foundMs < fireAfterMs) return undefined;
+    state.firing = true;
+    return 'firing';
+  }
+
+  function fall(key: string, state: State, observation: Observation | undefined, nowMs: number): 'resolved' | undefined {
+    if (!state.firing) {
+      states.delete(key);
+      return undefined;
+    }
+    if (!isOver(state.finding, observation, nowMs)) {
+      state.goneMs = undefined;
+      return undefined;
+    }
+    state.goneMs ??= nowMs;
+    if (nowMs - state.goneMs < resolveAfterMs) return undefined;
+    states.delete(key);
+    return 'resolved';
+  }
+}
+
+/** Too few requests do not say that errors or slowness are over; but of silence, any request does. */
+function isOver({ kind }: Finding, observation: Observation | undefined, nowMs: number): boolean {
+  if (observation === undefined) return false;
+  return observation.findings !== undefined || (kind === 'silent' && nowMs - observation.lastMs <= heardMsMax);
+}

@@ -1,0 +1,40 @@
+import test from 'ava';
+import { attemptAddress, createAttemptLimit } from './attempts.js';
+
+test('an address waits after so many failures until the minute that began with the first is over; others do not', (t) => {
+  let nowMs = 0;
+  const limit = createAttemptLimit({ failuresMax: 3, windowMs: 60_000, now: () => nowMs });
+  for (nowMs = 0; nowMs < 2000; nowMs += 1000) limit.fail('a');
+  t.is(limit.waitMs('a'), 0);
+  limit.fail('a');
+  t.is(limit.waitMs('a'), 58_000);
+  t.is(limit.waitMs('b'), 0);
+  nowMs = 60_000;
+  t.is(limit.waitMs('a'), 0);
+  limit.fail('a');
+  t.is(limit.waitMs('a'), 0, 'it is counted anew');
+});
+
+test('so many addresses are remembered, those that failed last', (t) => {
+  const limit = createAttemptLimit({ failuresMax: 1, addressesMax: 2 });
+  for (const address of ['a', 'b', 'a', 'c']) limit.fail(address);
+  t.deepEqual(['a', 'b', 'c'].map((address) => limit.waitMs(address) > 0), [true, false, true]);
+});
+
+const address = (remoteAddress: string | undefined, forwarded?: string): string =>
+  attemptAddress({ headers: forwarded === undefined ? {} : { 'x-forwarded-for': forwarded }, socket: { remoteAddress } });
+
+test('the address is that of the connection, and of IPv6 its /64', (t) => {
+  t.is(address('192.0.2.1'), '192.0.2.1');
+  t.is(address('::ffff:192.0.2.1'), '192.0.2.1');
+  t.is(address('2001:db8::1'), address('2001:db8::ffff:1'));
+  t.not(address('2001:db8::1'), address('2001:db8:0:1::1'));
+  t.is(address(undefined), '');
+});
+
+test('a proxy on this machine, and no other peer, says for whom it asks', (t) => {
+  t.is(address('127.0.0.1', '198.51.100.1, 192.0.2.7'), '192.0.2.7');
+  t.is(address('::1', '2001:db8::1'), address('2001:db8::2'));
+  t.is(address('192.0.2.1', '192.0.2.7'), '192.0.2.1');
+  t.is(address('127.0.0.1', 'unknown'), '127.0.0.1');
+});
