@@ -62,7 +62,7 @@ test('the demo takes free ports where the usual ones are in use, shows both sour
   const folder = await temporaryFolder();
   t.teardown(() => rm(folder, { recursive: true, force: true }));
   const demo = await runProgram(['demo', '--requests', '30000'], { TMPDIR: folder });
-  const url = await until('it says where the page is', () => /Dashboard +(http:\S+)/.exec(demo.stdout())?.[1]);
+  const url = await until('it says where the page is', () => /Dashboard +(http:\S+)/.exec(demo.stdout())?.[1], { waitMsMax: 120_000 });
   t.not(new URL(url).port, '3000');
   const { sources } = await (await fetch(`${url}/api/summary?from=now-24h`)).json() as { sources: Record<string, { requests: number }> };
   t.deepEqual(Object.keys(sources), ['caddy', 'shop']);
