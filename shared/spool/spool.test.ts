@@ -144,6 +144,7 @@ test(`whatever is appended, crashed and damaged, the spool opens and loses only 
       if (spooled < 0 || spooled + stored + deadLettered !== appendedByRun) throw new Error(`${spooled} + ${stored} + ${deadLettered} is not ${appendedByRun}`);
       if (spool.earlier.spooled < 0) throw new Error(`${spool.earlier.spooled} of an earlier process are spooled`);
     };
+    const flipped = new Set<string>();
     for (const each of operations) {
       if (each.do === 'append') {
         for (let count = 0; count < each.count; count += 1) {
@@ -184,7 +185,9 @@ test(`whatever is appended, crashed and damaged, the spool opens and loses only 
             const { length } = await readFile(path);
             const at = Math.floor(each.at * 7919 * length) % Math.max(1, length);
             const hit = (from: number, to: number): void => { for (const { id, start, end } of records) if (start < to && end > from) damaged.add(id); };
-            if (each.do === 'flip') { hit(at, at + 1); await flip(path, at, each.bit); }
+            // A bit that flips a second time mends what the first time has damaged.
+            if (each.do === 'flip' && flipped.has(`${name} ${at} ${each.bit}`)) return;
+            if (each.do === 'flip') { flipped.add(`${name} ${at} ${each.bit}`); hit(at, at + 1); await flip(path, at, each.bit); }
             else if (each.do === 'tear') { hit(at, length); await truncate(path, at); }
             else if (each.do === 'unlink') { hit(0, length); await unlink(path); }
             else { hit(0, length); await writeFile(path, ''); }
@@ -208,7 +211,7 @@ test(`whatever is appended, crashed and damaged, the spool opens and loses only 
     if (lost.length > 0) throw new Error(`lost without damage: ${lost.join(', ')}`);
     await spool.close();
     await rm(root, { recursive: true });
-  }), { numRuns: cases });
+  }), { numRuns: cases, examples: [[[{ do: 'append', count: 1, bytes: 0 }, { do: 'flip', at: 0, bit: 0 }, { do: 'append', count: 1, bytes: 0 }, { do: 'flip', at: 0, bit: 0 }]]] });
   t.pass();
 });
 
