@@ -97,7 +97,7 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     const refused = await run('run', '--no-deps', '-T', '--env', 'INFLUXDB_TOKEN=wrong', 'setup', 'setup');
     assert.notEqual(refused.status, 0);
     assert.match(refused.output, /401\. INFLUXDB_TOKEN has to be a token that may do everything/);
-    await compose('run', '--rm', '--no-deps', '-T', '--entrypoint', 'sh', 'setup', '-c', 'echo wrong > /tokens/collector/token');
+    await compose('run', '--rm', '--no-deps', '-T', '--entrypoint', 'sh', 'setup', '-c', 'echo not-a-token > /tokens/collector/token');
     await restart('collector');
     await until('the collector says so', async () => {
       await send('held.example', 1);
