@@ -122,7 +122,7 @@ try {
   process.stderr.write(`${logs.output}\nfailed ${error instanceof Error ? error.stack : String(error)}\n`);
 } finally {
   agent.destroy();
-  await run('down', '--volumes', '--timeout', '5');
+  await run('down', '--volumes', '--remove-orphans', '--timeout', '5');
 }
 process.exitCode = status;
 
