@@ -1,6 +1,6 @@
 import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
-import { levels, rollupRetentionMs, type Retention } from '../../rollup.js';
-import { topLevels, topRetentionMs } from '../../top-row.js';
+import { windowRetentions } from '../../retention.js';
+import type { Retention } from '../../rollup.js';
 
 /** Deletes some of the rows that are too old; resolves to how many. */
 export type DeleteStep = (connection: DuckDBConnection) => Promise<number>;
@@ -15,15 +15,10 @@ export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number,
   return [
     // Without a key, and in the order of time: all at once is quick.
     async (connection) => await deletedRows(connection, 'DELETE FROM request_metrics WHERE time_ns < $1', [requestsBefore], [BIGINT]),
-    ...levels.map((level): DeleteStep => async (connection) => await deletedRows(
+    ...windowRetentions(rollupsMs).map(({ table, level, keptMs }): DeleteStep => async (connection) => await deletedRows(
       connection,
-      'DELETE FROM request_rollup WHERE rowid IN (SELECT rowid FROM request_rollup WHERE level = $1 AND window_ms < $2 LIMIT $3)',
-      [level, BigInt(Math.floor(nowMs - rollupRetentionMs(level, rollupsMs))), BigInt(rowsMax)], [INTEGER, BIGINT, BIGINT],
-    )),
-    ...topLevels.map((level): DeleteStep => async (connection) => await deletedRows(
-      connection,
-      'DELETE FROM request_top WHERE rowid IN (SELECT rowid FROM request_top WHERE level = $1 AND window_ms < $2 LIMIT $3)',
-      [level, BigInt(Math.floor(nowMs - topRetentionMs(level, rollupsMs))), BigInt(rowsMax)], [INTEGER, BIGINT, BIGINT],
+      `DELETE FROM ${table} WHERE rowid IN (SELECT rowid FROM ${table} WHERE level = $1 AND window_ms < $2 LIMIT $3)`,
+      [level, BigInt(Math.floor(nowMs - keptMs)), BigInt(rowsMax)], [INTEGER, BIGINT, BIGINT],
     )),
     async (connection) => await deletedRows(connection, 'DELETE FROM collector_ledger WHERE time_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
     async (connection) => await deletedRows(connection, 'DELETE FROM applied_batch WHERE applied_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),

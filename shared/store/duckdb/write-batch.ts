@@ -24,15 +24,9 @@ export async function createBatchWriter(connection: DuckDBConnection): Promise<B
     async write(batch, nowMs) {
       await connection.run('BEGIN TRANSACTION');
       if (await isNew(connection, batch, nowMs)) {
-        for (let from = 0; from < batch.requests.length; from += rowsPerStatement) {
-          await runWithColumns(insertRequests, requestColumns, batch.requests.slice(from, from + rowsPerStatement));
-        }
-        for (let from = 0; from < batch.rollups.length; from += rowsPerStatement) {
-          await runWithColumns(upsertRollups, rollupColumns, batch.rollups.slice(from, from + rowsPerStatement));
-        }
-        for (let from = 0; from < batch.tops.length; from += topRowsPerStatement) {
-          await runWithColumns(upsertTops, topColumns, batch.tops.slice(from, from + topRowsPerStatement));
-        }
+        await writeRows(insertRequests, requestColumns, batch.requests, rowsPerStatement);
+        await writeRows(upsertRollups, rollupColumns, batch.rollups, rowsPerStatement);
+        await writeRows(upsertTops, topColumns, batch.tops, topRowsPerStatement);
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
       }
       await connection.run('COMMIT');
@@ -81,10 +75,15 @@ const requestColumns: readonly Column<RequestEvent>[] = [
   ['request_id', 'VARCHAR', ({ requestId }) => requestId],
 ];
 
-const rollupColumns: readonly Column<RollupRow>[] = [
+/** Which row of which window it is. */
+const windowColumns: readonly Column<Pick<RollupRow | TopRow, 'level' | 'windowMs' | 'rowId'>>[] = [
   ['level', 'INTEGER', ({ level }) => level],
   ['window_ms', 'BIGINT', ({ windowMs }) => windowMs],
   ['row_id', 'BIGINT', ({ rowId }) => rowId],
+];
+
+const rollupColumns: readonly Column<RollupRow>[] = [
+  ...windowColumns,
   ['source', 'VARCHAR', ({ series }) => series.source],
   ['host', 'VARCHAR', ({ series }) => series.host],
   ['method', 'VARCHAR', ({ series }) => series.method],
@@ -97,9 +96,7 @@ const rollupColumns: readonly Column<RollupRow>[] = [
 ];
 
 const topColumns: readonly Column<TopRow>[] = [
-  ['level', 'INTEGER', ({ level }) => level],
-  ['window_ms', 'BIGINT', ({ windowMs }) => windowMs],
-  ['row_id', 'BIGINT', ({ rowId }) => rowId],
+  ...windowColumns,
   ['source', 'VARCHAR', ({ source }) => source],
   ['host', 'VARCHAR', ({ host }) => host],
   ['kind', 'VARCHAR', ({ kind }) => kind],
@@ -122,6 +119,10 @@ function insertSql<Row>(table: string, columns: readonly Column<Row>[]): string 
 function columnSql(parameter: number, type: string): string {
   const texts = `string_split($${parameter}, chr(0))`;
   return type === 'VARCHAR' ? texts : `list_transform(${texts}, lambda value: nullif(value, ''))::${type}[]`;
+}
+
+async function writeRows<Row>(statement: DuckDBPreparedStatement, columns: readonly Column<Row>[], rows: readonly Row[], rowsMax: number): Promise<void> {
+  for (let from = 0; from < rows.length; from += rowsMax) await runWithColumns(statement, columns, rows.slice(from, from + rowsMax));
 }
 
 async function runWithColumns<Row>(statement: DuckDBPreparedStatement, columns: readonly Column<Row>[], rows: readonly Row[]): Promise<void> {

@@ -1,7 +1,7 @@
 import { messageOf } from '../../errors.js';
 import type { Log } from '../../log.js';
-import { levels, rollupRetentionMs, type Retention } from '../../rollup.js';
-import { topLevels, topRetentionMs } from '../../top-row.js';
+import { windowRetentions } from '../../retention.js';
+import type { Retention } from '../../rollup.js';
 import { levelTags } from './line-protocol.js';
 
 /** What housekeeping works with. */
@@ -52,7 +52,6 @@ function rulesOf({ requestsMs, rollupsMs }: Retention): (readonly [string, numbe
   return [
     ['_measurement="request_metrics"', requestsMs],
     ['_measurement="collector_ledger"', requestsMs],
-    ...levels.map((level) => [`_measurement="request_rollup" AND level="${levelTags[level]}"`, rollupRetentionMs(level, rollupsMs)] as const),
-    ...topLevels.map((level) => [`_measurement="request_top" AND level="${levelTags[level]}"`, topRetentionMs(level, rollupsMs)] as const),
+    ...windowRetentions(rollupsMs).map(({ table, level, keptMs }) => [`_measurement="${table}" AND level="${levelTags[level]}"`, keptMs] as const),
   ];
 }
