@@ -24,6 +24,16 @@ export interface RunningCaddy {
 const startMsMax = 30_000;
 const stopMsMax = 15_000;
 
+/** The lines of a Caddyfile's site that log to an address such as `tcp/127.0.0.1:9514`, as the README has them. `name` is the logger's, where it needs one. */
+export function logTo(address: string, name = ''): string {
+  return `log ${name} {
+    output net ${address} {
+      dial_timeout 1s
+      soft_start
+    }
+  }`;
+}
+
 /** Declares a test that needs Caddy, one after the other; where there is none it is skipped, and a line says how to get it. */
 export const testWithCaddy: (title: string, run: (t: ExecutionContext) => Promise<void>) => void = chooseTest();
 

@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import type { LedgerJson } from '../shared/store/ledger-json.js';
-import { startCaddy, testWithCaddy } from './caddy.js';
+import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
 import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
@@ -102,7 +102,7 @@ for (const { name, testWith, start } of stores) {
     const [site, proxy] = await freePorts(2);
     const backend = createServer((_, response) => { response.end('ok'); }).listen(0, '127.0.0.1');
     await once(backend, 'listening');
-    const log = `log {\n output net tcp/127.0.0.1:${product.port} {\n dial_timeout 1s\n soft_start\n }\n }`;
+    const log = logTo(`tcp/127.0.0.1:${product.port}`);
     const caddy = await startCaddy(`{
       auto_https off
       log default {

@@ -14,7 +14,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
-import { startCaddy, testWithCaddy } from './caddy.js';
+import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { assertExact, lineOf, startRig as startRigOf, startSender as startSenderTo, type FaultRig, type Sender } from './fault-rig.js';
 import { influxdOfThisFile, startInfluxd, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
@@ -286,12 +286,7 @@ testWithCaddy(`Caddy at ${perSecondCaddy} requests a second does not notice that
     auto_https off
   }
   http://127.0.0.1:${site} {
-    log {
-      output net tcp/127.0.0.1:${rig.port} {
-        dial_timeout 1s
-        soft_start
-      }
-    }
+    ${logTo(`tcp/127.0.0.1:${rig.port}`)}
     respond "ok"
   }
   http://127.0.0.1:${silent} {

@@ -13,7 +13,7 @@ import { readSettings } from '../shared/settings.js';
 import { openStore } from '../shared/store/open.js';
 import { storeSettings, storeSettingsFrom } from '../shared/store/settings.js';
 import type { Store } from '../shared/store/store.js';
-import { startCaddy, testWithCaddy } from './caddy.js';
+import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePort, freePorts } from './ports.js';
 import { runProgram, startProgram, temporaryFolder, type RunningProgram } from './program.js';
@@ -84,12 +84,7 @@ scenario('what Caddy wrote to stderr while the collector was down fills the hole
     auto_https off
   }
   http://site.test:${site} {
-    log {
-      output net tcp/127.0.0.1:${place.port} {
-        dial_timeout 1s
-        soft_start
-      }
-    }
+    ${logTo(`tcp/127.0.0.1:${place.port}`)}
     respond / ok
     respond /missing 404
     reverse_proxy /dead 127.0.0.1:1
@@ -263,12 +258,7 @@ testWithCaddy('A file that takes the lines of the logger that writes to the sink
     }
   }
   http://site.test:${site} {
-    log sink {
-      output net unix/${socket} {
-        dial_timeout 1s
-        soft_start
-      }
-    }
+    ${logTo(`unix/${socket}`, 'sink')}
     respond ok
   }`);
   t.teardown(caddy.stop);

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
-import { startCaddy, testWithCaddy } from './caddy.js';
+import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { assertExact, lineOf, startRig, startSender } from './fault-rig.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
@@ -165,12 +165,7 @@ testWithCaddy('Caddy at 200 requests a second notices nothing of three restarts:
     auto_https off
   }
   http://127.0.0.1:${site} {
-    log {
-      output net tcp/127.0.0.1:${rig.port} {
-        dial_timeout 1s
-        soft_start
-      }
-    }
+    ${logTo(`tcp/127.0.0.1:${rig.port}`)}
     respond "ok"
   }`);
   t.teardown(() => caddy.stop());
