@@ -136,8 +136,8 @@ async function main(args: readonly string[]): Promise<void> {
     refuseUnknown(Object.keys(allSettings), process.env, envFiles);
     const started = await command.run(withEnvFiles(process.env, envFiles), { ...given, keeper });
     if (typeof started === 'number') process.exitCode = started;
-    else if (keeper !== undefined) keeper.stopWith(async () => exitStatusOf(await started()));
-    else stopOnSignals(started);
+    else if (keeper !== undefined) keeper.stopWith(() => stopWithStatus(started));
+    else stopOnSignals(() => stopWithStatus(started));
   } catch (error) {
     keeper?.leave();
     if (!(error instanceof UsageError) && !(error instanceof StoreError)) throw error;
@@ -196,7 +196,7 @@ async function start(environment: Environment, given: Given): Promise<Stop> {
   const collectorConfig = collectorConfigFrom(values);
   webConfigFrom(values, []); // its mistakes are said before anything is opened
   await refuseBadRegistration(given, values.COLLECTOR_LISTEN);
-  await waitForTurn(given, collectorConfig);
+  await waitForTurn(given, collectorConfig, () => import('./web/main.js'));
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'collector', started);
     const webStore = values.STORE === 'influxdb' ? await openStoreOf(values, 'web', started) : store;
@@ -334,10 +334,10 @@ async function refuseBadRegistration({ options }: Given, addresses: readonly Lis
   }
 }
 
-/** With a keeper: the worker before this one ends when this one's settings are good and what it runs is loaded. */
-async function waitForTurn({ keeper }: Given, config: CollectorConfig): Promise<void> {
+/** With a keeper: the worker before this one ends when this one's settings are good and what it runs, beside the collector, is loaded. */
+async function waitForTurn({ keeper }: Given, config: CollectorConfig, loadMore?: () => Promise<unknown>): Promise<void> {
   if (keeper === undefined) return;
-  await Promise.all([import('./collector/main.js'), import('./shared/recorder.js'), import('./web/main.js')]);
+  await Promise.all([import('./collector/main.js'), loadMore?.()]);
   await keeper.turn(config);
 }
 
@@ -449,21 +449,24 @@ function version(): string {
   return (JSON.parse(file) as { version: string }).version;
 }
 
-function exitStatusOf(lost: number): number {
-  return lost === 0 ? 0 : 1;
+/** Stops what a command started; resolves to the exit status, which is 1 when accepted requests were lost, and never rejects. */
+async function stopWithStatus(stop: Stop): Promise<number> {
+  try {
+    return await stop() === 0 ? 0 : 1;
+  } catch (error) {
+    process.stderr.write(`Could not stop cleanly: ${messageOf(error)}\n`);
+    return 1;
+  }
 }
 
-/** The first signal stops gracefully, with status 1 when accepted requests were lost; the second at once. */
-function stopOnSignals(stop: Stop): void {
+/** The first signal stops gracefully, the second at once. */
+function stopOnSignals(stop: () => Promise<number>): void {
   let stopping = false;
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       if (stopping) process.exit(1);
       stopping = true;
-      stop().then((lost) => process.exit(exitStatusOf(lost)), (error: unknown) => {
-        process.stderr.write(`Could not stop cleanly: ${messageOf(error)}\n`);
-        process.exit(1);
-      });
+      void stop().then((status) => process.exit(status));
     });
   }
 }

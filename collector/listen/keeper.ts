@@ -14,9 +14,9 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
 import type { Log } from '../../shared/log.js';
+import { pause } from '../../shared/retry.js';
 import type { UsedTimes } from '../../shared/unique-time.js';
 import type { LineBeginning } from '../lines.js';
 import { formatListenAddress } from './address.js';
@@ -90,7 +90,7 @@ export async function keepSockets({ program, args, log }: { program: string; arg
 
   log.info(`To restart without losing a line: kill -HUP ${process.pid}`);
   process.on('SIGHUP', restart);
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop());
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, stop);
 
   for (let pauseMs = pauseMsMin; ; ) {
     const worker = active;
@@ -109,7 +109,7 @@ export async function keepSockets({ program, args, log }: { program: string; arg
     if (!stopped.signal.aborted && hasRun) {
       pauseMs = performance.now() - worker.startMs > soundMsMin ? pauseMsMin : Math.min(2 * pauseMs, pauseMsMax);
       log.error('The worker ended by itself. What it had read and not stored is lost; its connections are kept, and a new one is started.', { status, pauseMs });
-      await sleep(pauseMs, undefined, { signal: stopped.signal }).catch(() => undefined);
+      await pause(pauseMs, stopped.signal);
     }
     if (stopped.signal.aborted || !hasRun) {
       for (const socket of sockets.values()) void socket.close();
@@ -242,7 +242,7 @@ export async function keepSockets({ program, args, log }: { program: string; arg
   }
 
   /** SIGTERM and SIGINT: what has arrived is read and stored; at the second signal nothing more is waited for. */
-  async function stop(): Promise<void> {
+  function stop(): void {
     if (stopped.signal.aborted) {
       for (const worker of [active, next]) worker?.process.kill('SIGKILL');
       process.exit(1);
@@ -256,12 +256,16 @@ export async function keepSockets({ program, args, log }: { program: string; arg
   /** From here on the connections are the worker's alone, so that it closes them as it does without a keeper. */
   function end(worker: Worker): void {
     worker.isStopping = true;
-    tell(worker, { type: 'stop', handBack: false }, closeConnections);
+    tell(worker, { type: 'stop', handBack: false }, () => { closeConnections(); });
   }
 
-  function closeConnections(): void {
-    for (const { socket } of connections.values()) socket.destroy();
-    connections.clear();
+  /** Those of one address, or all. */
+  function closeConnections(of?: string): void {
+    for (const [id, { address, socket }] of connections) {
+      if (of !== undefined && address !== of) continue;
+      socket.destroy();
+      connections.delete(id);
+    }
   }
 
   /** Closes what only settings of before have asked for. */
@@ -271,11 +275,7 @@ export async function keepSockets({ program, args, log }: { program: string; arg
       if (wanted.has(address)) continue;
       void socket.close();
       sockets.delete(address);
-      for (const [id, connection] of connections) {
-        if (connection.address !== address) continue;
-        connection.socket.destroy();
-        connections.delete(id);
-      }
+      closeConnections(address);
     }
   }
 }

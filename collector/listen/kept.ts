@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { messageOf, UsageError } from '../../shared/errors.js';
+import { UsageError } from '../../shared/errors.js';
 import type { UsedTimes } from '../../shared/unique-time.js';
 import type { LineBeginning } from '../lines.js';
 import { formatListenAddress, type ListenAddress } from './address.js';
@@ -18,7 +18,7 @@ export interface Keeper {
   readonly usedTimes: () => UsedTimes | undefined;
   /** Leaves something to the next worker. */
   leaveTimes(usedTimes: UsedTimes): void;
-  /** Says that all has started, and stops it when the keeper says so or is gone; `stop` resolves to the exit status. */
+  /** Says that all has started, and stops it when the keeper says so or is gone; `stop` resolves to the exit status, and never rejects. */
   stopWith(stop: () => Promise<number>): void;
   /** Ends the talk, of a program that did not start. */
   leave(): void;
@@ -113,13 +113,10 @@ export function meetKeeper(): Keeper | undefined {
     if (stopAll === undefined) return; // still starting
     const stopParts = stopAll;
     stopAll = () => new Promise(() => undefined); // once
-    stopParts().catch((error: unknown) => {
-      process.stderr.write(`Could not stop cleanly: ${messageOf(error)}\n`);
-      return 1;
-    }).then(async (status) => {
+    void stopParts().then(async (status) => {
       await tell({ type: 'done', usedTimes: left });
       process.exit(status);
-    }, () => process.exit(1));
+    });
   }
 
   /** Without its keeper a worker ends as at SIGTERM. */
