@@ -25,7 +25,6 @@ export interface StatusParts {
   readonly store: Store;
   readonly log: Log;
   readonly connections: { readonly count: number };
-  /** Peers that were turned away, by reason. */
   /** Datagrams that the kernel dropped since the start; `null` where it does not say. */
   readonly lostDatagrams: () => Promise<number | null>;
   /** What `POST /import` works with. */

@@ -1,5 +1,5 @@
 import type { RecorderCounts } from '../shared/recorder.js';
-import type { Ledger, LedgerSnapshot, LedgerWarning, SpoolState } from '../shared/store/store.js';
+import { withEarlierSpooled, type Ledger, type LedgerSnapshot, type LedgerWarning, type SpoolState } from '../shared/store/store.js';
 
 /** Why a line was not understood. */
 export type RejectionReason =
@@ -56,7 +56,7 @@ export function ledgerOf(accounts: LineAccounts, { recorded, stored: handedOver,
     spooled,
     inMemory: recorded - stored - spooled - deadLettered,
     deadLettered,
-    warnings: { ...accounts.warnings, ...((spool?.earlier.spooled ?? 0) > 0 && { 'earlier-spooled': spool!.earlier.spooled }) },
+    warnings: withEarlierSpooled(accounts.warnings, spool),
     lastLineMs: accounts.lastLineMs,
   };
 }

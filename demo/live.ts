@@ -1,4 +1,5 @@
-import { connect, type Socket } from 'node:net';
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { messageOf } from '../shared/errors.js';
 import type { Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
@@ -26,7 +27,9 @@ const behindMaxS = 600;
 
 /** Sends each request's log line to the collector when its time has come. Resolves when it is connected; `stop` ends the connection. */
 export async function startLive({ traffic, startMs, collector, appRecorder, log, now = Date.now }: LiveOptions): Promise<{ stop(): Promise<void> }> {
-  const socket = await open(collector);
+  const socket = connect({ host: collector.host, port: collector.port });
+  await once(socket, 'connect'); // rejects on 'error'
+  socket.resume(); // the collector says nothing, and its end is to be noticed
   socket.on('error', (error) => { log.error(`The demo's connection to the collector failed, and no more requests come in: ${messageOf(error)}`); });
   let nextS = 0;
   let waiting: DemoRequest[] = [];
@@ -52,16 +55,4 @@ export async function startLive({ traffic, startMs, collector, appRecorder, log,
     for (const { app } of due) if (app !== undefined) appRecorder.record(app);
     socket.write(due.map(({ edge }) => `${caddyLine(edge)}\n`).join(''));
   }
-}
-
-function open({ host, port }: { host: string; port: number }): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ host, port });
-    socket.once('error', reject);
-    socket.once('connect', () => {
-      socket.off('error', reject);
-      socket.resume(); // the collector says nothing, and its end is to be noticed
-      resolve(socket);
-    });
-  });
 }

@@ -18,7 +18,7 @@ import { chartKinds, chartOf, chartRow } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
 import { pingStore, readLatest, readLedgers, readTops, readTraffic } from './dashboard/read.js';
-import { agentDimensions, exactList, listOf, type TopList } from './dashboard/tops.js';
+import { agentDimensions, exactList, isOfAgents, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
 import { isLoopbackName } from './loopback-name.js';
 import { createWebMetrics } from './metrics.js';
@@ -112,7 +112,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   /** One list, of the first source: what passes through both edge and app would count twice. */
   const readList = async (dimension: Dimension, query: DashboardQuery): Promise<{ list: TopList; complete: boolean }> => {
     const inRollups = dimension === 'host' || dimension === 'method';
-    const needed = inRollups ? [] : dimension === 'browser' || dimension === 'system' || dimension === 'bot' ? ['user_agent' as const] : [dimension];
+    const needed = inRollups ? [] : isOfAgents(dimension) ? ['user_agent' as const] : [dimension];
     const [traffic, tops] = await Promise.all([readTraffic(store, query, { nowMs: now() }), inRollups ? undefined : readTops(store, query, { dimensions: needed, nowMs: now() })]);
     if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods), complete: traffic.complete };
     const [source] = traffic.sources.keys();
@@ -323,14 +323,18 @@ function requirePassword(password: string, { log, now }: { log: Log; now: () => 
   const limit = createAttemptLimit({ now });
   const warn = limitLog(log.warn);
   return async (ctx, next) => {
+    if (isOpen(ctx)) {
+      await next();
+      return;
+    }
     const authorization = ctx.get('Authorization');
     const address = attemptAddress(ctx.req);
     const waitSeconds = Math.ceil(limit.waitMs(address) / 1000);
-    if (!isOpen(ctx) && authorization !== '' && waitSeconds > 0) {
+    if (authorization !== '' && waitSeconds > 0) {
       ctx.set('Retry-After', String(waitSeconds));
       throw new Problem(429, 'Too many wrong passwords', `Too many wrong passwords came from this address. Try again in ${waitSeconds} s.`);
     }
-    if (!isOpen(ctx) && !isAuthorised(authorization, password)) {
+    if (!isAuthorised(authorization, password)) {
       if (authorization !== '') {
         limit.fail(address);
         if (limit.waitMs(address) > 0) warn('passwords', 'Too many wrong passwords: no more are taken from the address for up to a minute.', { address });

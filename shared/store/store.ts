@@ -52,6 +52,12 @@ export const ledgerWarnings = ['peers-not-allowed', 'peers-too-many-connections'
 /** One of them. */
 export type LedgerWarning = (typeof ledgerWarnings)[number];
 
+/** A ledger's warnings with what an earlier start has left in the spool. */
+export function withEarlierSpooled(warnings: Ledger['warnings'], spool: Pick<SpoolState, 'earlier'> | undefined): Ledger['warnings'] {
+  const spooled = spool?.earlier.spooled ?? 0;
+  return spooled === 0 ? { ...warnings } : { ...warnings, 'earlier-spooled': spooled };
+}
+
 /** A ledger as it stood at a time. */
 export interface LedgerSnapshot extends Ledger {
   readonly collector: string;

@@ -42,6 +42,11 @@ export const agentDimensions = ['browser', 'system', 'bot'] as const satisfies r
 /** One of them. */
 export type ListedDimension = TopDimension | (typeof agentDimensions)[number];
 
+/** Whether a list is made from that of the user agents. */
+export function isOfAgents(dimension: ListedDimension): dimension is (typeof agentDimensions)[number] {
+  return agentDimensions.some((each) => each === dimension);
+}
+
 /** The range of a query as lists have it: in whole windows of the finest level that is kept. */
 export function topRange(query: TimeRange, nowMs: number): { range: TimeRange; level: TopLevel } {
   const pageLevel = levelFor(query, nowMs);
@@ -119,7 +124,7 @@ export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { d
 /** A list as the page and the API show it. */
 export function listOf(tops: SourceTops | undefined, dimension: ListedDimension): TopList {
   if (tops === undefined) return { total: 0, values: new Map() };
-  if (dimension !== 'browser' && dimension !== 'system' && dimension !== 'bot') {
+  if (!isOfAgents(dimension)) {
     const summary = tops.lists[dimension];
     return { total: summary.total, values: new Map(summary.entries().map((entry) => [entry.value, figuresOf(entry)])) };
   }

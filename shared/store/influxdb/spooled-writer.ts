@@ -2,7 +2,7 @@ import { messageOf, StoreError } from '../../errors.js';
 import { backoffMs, pause, retryAfterMsMax } from '../../retry.js';
 import type { Log } from '../../log.js';
 import { SpoolFullError, type Spool, type SpoolRecord } from '../../spool/spool.js';
-import type { Batch, LedgerSnapshot, SpoolState } from '../store.js';
+import { withEarlierSpooled, type Batch, type LedgerSnapshot, type SpoolState } from '../store.js';
 import type { Delivery } from './delivery.js';
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress, decodePayload, encodePayload, linesMax, type Body } from './payload.js';
@@ -124,8 +124,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     // Made as if all that the recorder has handed over were stored.
     const handedOver = ledger.stored;
     const storedNow = Math.min(stored + requests, handedOver);
-    const earlier = spool.earlier.spooled;
-    const warnings = { ...ledger.warnings, ...(earlier > 0 && { 'earlier-spooled': earlier }) };
+    const warnings = withEarlierSpooled(ledger.warnings, spool);
     const lines = ledgerLines({ ...ledger, stored: storedNow, deadLettered: ledger.deadLettered + deadLettered, spooled: Math.max(0, handedOver - storedNow - deadLettered), warnings });
     return [await compress(`${lines.join('\n')}\n`, lines.length)];
   }
