@@ -1,51 +1,18 @@
-/**
- * The real InfluxDB for tests: `influxd` from the PATH, on a port and in a folder of its own; or the one that
- * `INFLUXDB_URL`, `INFLUXDB_ORG` and `INFLUXDB_TOKEN` name, whose token has to be allowed to create buckets.
- *
- * Tests only ever touch buckets that they made. `INFLUXDB_BUCKET` is what the names of these start with, so a bucket
- * that somebody uses is never written to.
- */
-import { spawn, type ChildProcess } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+/** What tests share that need the real InfluxDB. */
 import { once } from 'node:events';
-import { accessSync, constants, mkdtempSync, rmSync } from 'node:fs';
+import { accessSync, constants, mkdtempSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import type { Log } from '../shared/log.js';
+import { launchInfluxd, startInfluxd, type Influxd } from './influxd-server.js';
 import { freePort } from './ports.js';
 
-/** A running InfluxDB with an empty bucket. */
-export interface Influxd {
-  /** Such as `http://127.0.0.1:41234`. */
-  readonly url: string;
-  readonly org: string;
-  /** A bucket of this start alone. */
-  readonly bucket: string;
-  /** May do everything in `org`. */
-  readonly token: string;
-  /** Makes another empty bucket and gives its name. */
-  createBucket(): Promise<string>;
-  /** Makes a token that may only do this with a bucket. */
-  createToken(bucket: string, actions: readonly ('read' | 'write')[]): Promise<string>;
-  /** Removes a bucket with all that is in it. */
-  deleteBucket(bucket: string): Promise<void>;
-  /** Ends the server gracefully and removes its data; of a server that is not ours, only the buckets. */
-  stop(): Promise<void>;
-  /** Ends the server at once (SIGKILL) and keeps its data. Throws when the server is not ours. */
-  kill(): Promise<void>;
-  /** Starts the server again after `kill`, at the same address. Throws when the server is not ours. */
-  restart(): Promise<void>;
-  /** Stops the server in its tracks, or lets it go on. Throws when the server is not ours. */
-  signal(signal: 'SIGSTOP' | 'SIGCONT'): void;
-}
+export { startInfluxd, type Influxd } from './influxd-server.js';
 
 /** Declares a test that needs InfluxDB, one after the other; where there is none it is skipped, and a line says how to get it. */
 export const testWithInfluxd: (title: string, run: (t: ExecutionContext) => Promise<void>) => void = chooseTest();
-
-const startMsMax = 60_000;
 
 /** One InfluxDB for all tests of a file: started when the first of them asks, stopped after the last. Call it once, at the top. */
 export function influxdOfThisFile(): () => Promise<Influxd> {
@@ -56,16 +23,11 @@ export function influxdOfThisFile(): () => Promise<Influxd> {
   return () => (started ??= startInfluxd());
 }
 
-/** Starts InfluxDB, or finds the one that `INFLUXDB_URL` names. Throws an `Error` that says what is missing. */
-export async function startInfluxd(env: NodeJS.ProcessEnv = process.env): Promise<Influxd> {
-  return env['INFLUXDB_URL'] === undefined ? await startOwn() : await findExisting(env['INFLUXDB_URL'], env);
-}
-
 /** Starts an InfluxDB that nobody has set up; it ends with the test. */
 export async function startFreshInfluxd(t: ExecutionContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'caddy-log-sink-influxd-'));
   const port = await freePort();
-  const server = await launch(directory, port);
+  const server = await launchInfluxd(directory, port);
   t.teardown(async () => {
     const ended = once(server, 'exit');
     server.kill('SIGKILL');
@@ -73,133 +35,6 @@ export async function startFreshInfluxd(t: ExecutionContext): Promise<string> {
     await rm(directory, { recursive: true, force: true });
   });
   return `http://127.0.0.1:${port}`;
-}
-
-async function startOwn(): Promise<Influxd> {
-  const directory = await mkdtemp(join(tmpdir(), 'caddy-log-sink-influxd-'));
-  const port = await freePort();
-  const url = `http://127.0.0.1:${port}`;
-  let server = await launch(directory, port);
-  process.once('exit', () => {
-    server.kill('SIGKILL');
-    rmSync(directory, { recursive: true, force: true });
-  });
-  const org = 'test-org';
-  const setup = await call(url, undefined, 'POST', '/api/v2/setup', { username: 'test', password: randomBytes(12).toString('hex'), org, bucket: 'first' });
-  const { token } = setup['auth'] as { token: string };
-  const end = async (signal: NodeJS.Signals): Promise<void> => {
-    if (server.exitCode !== null || server.signalCode !== null) return;
-    const ended = once(server, 'exit');
-    server.kill(signal);
-    await ended;
-  };
-  return {
-    ...(await withBuckets({ url, org, token, bucketPrefix: 'test' })),
-    stop: async () => {
-      await end('SIGTERM');
-      await rm(directory, { recursive: true, force: true });
-    },
-    kill: () => end('SIGKILL'),
-    signal: (signal) => { server.kill(signal); },
-    restart: async () => {
-      await end('SIGTERM');
-      server = await launch(directory, port);
-    },
-  };
-}
-
-async function findExisting(url: string, env: NodeJS.ProcessEnv): Promise<Influxd> {
-  const { INFLUXDB_ORG: org, INFLUXDB_TOKEN: token } = env;
-  if (!org || !token) throw new Error('INFLUXDB_URL is set, but INFLUXDB_ORG or INFLUXDB_TOKEN is not: set both, or none of the three.');
-  const notOurs = (): Promise<never> => Promise.reject(new Error(`The InfluxDB at INFLUXDB_URL was not started by the test: unset INFLUXDB_URL to run it.`));
-  const made: string[] = [];
-  const buckets = await withBuckets({ url, org, token, bucketPrefix: env['INFLUXDB_BUCKET'] ?? 'test', made });
-  return {
-    ...buckets,
-    stop: async () => {
-      for (const bucket of made) await buckets.deleteBucket(bucket);
-    },
-    kill: notOurs,
-    restart: notOurs,
-    signal: () => { throw new Error('The InfluxDB at INFLUXDB_URL was not started by the test.'); },
-  };
-}
-
-type Buckets = Omit<Influxd, 'stop' | 'kill' | 'restart' | 'signal'>;
-
-async function withBuckets({ url, org, token, bucketPrefix, made = [] }: { url: string; org: string; token: string; bucketPrefix: string; made?: string[] }): Promise<Buckets> {
-  const { orgs } = (await call(url, token, 'GET', `/api/v2/orgs?org=${encodeURIComponent(org)}`)) as { orgs: { id: string }[] };
-  const orgID = orgs[0]!.id;
-  const ids = new Map<string, string>();
-  const createBucket = async (): Promise<string> => {
-    const name = `${bucketPrefix}-${randomBytes(6).toString('hex')}`;
-    const { id } = (await call(url, token, 'POST', '/api/v2/buckets', { orgID, name, retentionRules: [] })) as { id: string };
-    ids.set(name, id);
-    made.push(name);
-    return name;
-  };
-  return {
-    url,
-    org,
-    token,
-    bucket: await createBucket(),
-    createBucket,
-    createToken: async (bucket, actions) => {
-      const permissions = actions.map((action) => ({ action, resource: { type: 'buckets', orgID, id: ids.get(bucket) } }));
-      const answer = (await call(url, token, 'POST', '/api/v2/authorizations', { orgID, permissions })) as { token: string };
-      return answer.token;
-    },
-    deleteBucket: async (bucket) => {
-      const id = ids.get(bucket);
-      if (id === undefined) return;
-      ids.delete(bucket);
-      await call(url, token, 'DELETE', `/api/v2/buckets/${id}`);
-    },
-  };
-}
-
-/** Starts the process and waits until it answers. */
-async function launch(directory: string, port: number): Promise<ChildProcess> {
-  const server = spawn(
-    'influxd',
-    [
-      '--http-bind-address', `127.0.0.1:${port}`, '--bolt-path', join(directory, 'influxd.bolt'), '--engine-path', join(directory, 'engine'),
-      '--sqlite-path', join(directory, 'influxd.sqlite'), '--reporting-disabled', '--log-level', 'error',
-    ],
-    // Neither settings nor a configuration file of this machine's own InfluxDB.
-    { env: { PATH: process.env['PATH'], HOME: directory, INFLUXD_CONFIG_PATH: directory }, stdio: ['ignore', 'pipe', 'pipe'] },
-  );
-  let said = '';
-  const listen = (text: Buffer): void => {
-    said = (said + text.toString()).slice(-4000);
-  };
-  server.stdout.on('data', listen);
-  server.stderr.on('data', listen);
-  let failure: Error | undefined;
-  server.once('error', (error) => {
-    failure = error;
-  });
-  const giveUpMs = Date.now() + startMsMax;
-  for (;;) {
-    const answer = await fetch(`http://127.0.0.1:${port}/health`, { signal: AbortSignal.timeout(2000) }).catch(() => undefined);
-    if (answer?.ok) return server;
-    if (failure || server.exitCode !== null || Date.now() > giveUpMs) {
-      server.kill('SIGKILL');
-      throw new Error(`influxd did not start on port ${port}: ${failure?.message ?? `exit status ${server.exitCode}`}. It said: ${said}`);
-    }
-    await delay(50);
-  }
-}
-
-async function call(url: string, token: string | undefined, method: string, path: string, body?: object): Promise<Record<string, unknown>> {
-  const answer = await fetch(`${url}${path}`, {
-    method,
-    headers: { 'content-type': 'application/json', ...(token !== undefined && { authorization: `Token ${token}` }) },
-    ...(body && { body: JSON.stringify(body) }),
-  });
-  const text = await answer.text();
-  if (!answer.ok) throw new Error(`${method} ${path} on the test's InfluxDB gave ${answer.status}: ${text}`);
-  return text === '' ? {} : (JSON.parse(text) as Record<string, unknown>);
 }
 
 function haveInfluxd(): boolean {

@@ -1,0 +1,137 @@
+/**
+ * Lines over TCP into InfluxDB until it has acknowledged all: the collector, with raw points, rollups, top lists and its spool, against
+ * telegraf (socket_listener, json_v2, influxdb_v2), which writes the raw points alone.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { flux, InfluxDB } from '@influxdata/influxdb-client';
+import { startInfluxd, type Influxd } from '../test/influxd-server.js';
+import { freePorts } from '../test/ports.js';
+import { startProgram, temporaryFolder } from '../test/program.js';
+import { openConnection } from '../test/sample.js';
+import { until } from '../test/until.js';
+import { figureOf, inTurn, ratioOf, ratioResult, spreadText, type Figures, type Result } from './compare.js';
+import { makeLinesFile, sendFile, type LinesFile } from './lines-file.js';
+import { cpuSecondsOf, residentBytesOf } from './process.js';
+
+/** Compares lines per CPU-second, lines per second and what is counted. */
+export async function benchCollector(say: (text: string) => void): Promise<Result[]> {
+  const file = await makeLinesFile(Number(process.env['BENCH_LINES'] ?? 300_000));
+  const influxd = await startInfluxd();
+  try {
+    const ours = { name: 'collector', run: () => runCollector(influxd, file) };
+    const telegraf = { name: 'telegraf', run: () => runTelegraf(influxd, file) };
+    const runs = await inTurn([ours, telegraf], { rounds: Number(process.env['BENCH_ROUNDS'] ?? 3), onRun: (name, figures) => { say(`${name}: ${JSON.stringify(figures)}`); } });
+    const result = (what: string, figure: string, atLeast: number): Result => ratioResult(what, {
+      measured: spreadText(figureOf(runs, 'collector', figure)), against: `telegraf: ${spreadText(figureOf(runs, 'telegraf', figure))}`,
+      ratio: ratioOf(runs, figure, 'collector', 'telegraf'), atLeast,
+    });
+    const lost = figureOf(runs, 'collector', 'lost');
+    return [
+      result('lines per CPU-second, TCP in to InfluxDB acknowledged', 'linesPerCpuSecond', 4),
+      result('lines per second on 2 cores shared with InfluxDB', 'linesPerSecond', 1.5),
+      {
+        what: `requests missing of ${file.lines}`, measured: spreadText(lost), against: `telegraf: ${spreadText(figureOf(runs, 'telegraf', 'lost'))}`,
+        wanted: 'none', holds: lost.max === 0 && lost.min === 0,
+      },
+      { what: 'memory at full speed', measured: `${spreadText(figureOf(runs, 'collector', 'residentMb'))} MB`, against: `telegraf: ${spreadText(figureOf(runs, 'telegraf', 'residentMb'))} MB`, wanted: 'under 150 MB', holds: figureOf(runs, 'collector', 'residentMb').max < 150 },
+    ];
+  } finally {
+    await influxd.stop();
+  }
+}
+
+async function runCollector(influxd: Influxd, file: LinesFile): Promise<Figures> {
+  const [port, http] = await freePorts(2) as [number, number];
+  const bucket = await influxd.createBucket();
+  const program = await startProgram(['collector'], {
+    STORE: 'influxdb', INFLUXDB_URL: influxd.url, INFLUXDB_ORG: influxd.org, INFLUXDB_BUCKET: bucket, INFLUXDB_TOKEN: influxd.token,
+    COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`,
+  }, [`http://127.0.0.1:${http}/health`]);
+  try {
+    return await measure(influxd, bucket, file, { pid: program.pid, port });
+  } finally {
+    await program.stop();
+    await influxd.deleteBucket(bucket);
+  }
+}
+
+async function runTelegraf(influxd: Influxd, file: LinesFile): Promise<Figures> {
+  const [port] = await freePorts(1) as [number];
+  const bucket = await influxd.createBucket();
+  const path = join(await temporaryFolder(), 'telegraf.conf');
+  await writeFile(path, telegrafConfig({ ...influxd, port, bucket }));
+  const telegraf = spawn('telegraf', ['--config', path, '--quiet'], { stdio: ['ignore', 'inherit', 'inherit'] });
+  const ended = once(telegraf, 'exit');
+  try {
+    await until('telegraf listens', () => openConnection(port).then((socket) => { socket.destroy(); return true; }, () => false));
+    return await measure(influxd, bucket, file, { pid: telegraf.pid!, port });
+  } finally {
+    telegraf.kill();
+    await ended;
+    await influxd.deleteBucket(bucket);
+  }
+}
+
+/** The same tags and fields as the collector writes. */
+function telegrafConfig({ port, bucket, url, org, token }: { port: number; bucket: string; url: string; org: string; token: string }): string {
+  const tags = [['request.host', 'host'], ['request.method', 'method'], ['status', 'status_code'], ['logger', 'source']] as const;
+  const fields = [
+    ['request.uri', 'uri', 'string'], ['size', 'size', 'int'], ['bytes_read', 'bytes_read', 'int'], ['duration', 'duration_s', 'float'], ['request.client_ip', 'client_ip', 'string'],
+    ['request.headers.User-Agent.0', 'user_agent', 'string'], ['request.headers.Referer.0', 'referrer', 'string'], ['request.proto', 'protocol', 'string'],
+  ] as const;
+  return `[agent]
+  interval = "10s"
+  flush_interval = "1s"
+  metric_batch_size = 5000
+  metric_buffer_limit = 2000000
+  omit_hostname = true
+[[inputs.socket_listener]]
+  service_address = "tcp://127.0.0.1:${port}"
+  data_format = "json_v2"
+  [[inputs.socket_listener.json_v2]]
+    measurement_name = "request_metrics"
+    timestamp_path = "ts"
+    timestamp_format = "unix"
+${tags.map(([from, to]) => `    [[inputs.socket_listener.json_v2.tag]]\n      path = "${from}"\n      rename = "${to}"\n`).join('')}${fields.map(([from, to, type]) => `    [[inputs.socket_listener.json_v2.field]]\n      path = "${from}"\n      rename = "${to}"\n      type = "${type}"\n      optional = true\n`).join('')}
+[[outputs.influxdb_v2]]
+  urls = ["${url}"]
+  token = "${token}"
+  organization = "${org}"
+  bucket = "${bucket}"
+`;
+}
+
+/** Sends the file and waits until all of it, or all but what is lost, is in the bucket. */
+async function measure(influxd: Influxd, bucket: string, file: LinesFile, { pid, port }: { pid: number; port: number }): Promise<Figures> {
+  const cpuBefore = cpuSecondsOf(pid);
+  const startMs = performance.now();
+  await sendFile(file, port);
+  let count = 0;
+  let changedMs = performance.now();
+  // What is lost never comes: a count that stays is the last one.
+  await until('all lines are in InfluxDB', async () => {
+    const now = await countRequests(influxd, bucket);
+    if (now !== count) changedMs = performance.now();
+    count = now;
+    return count >= file.lines || (count > 0 && performance.now() - changedMs > 3000);
+  }, { waitMsMax: 120_000, pollMs: 100 });
+  const cpuSeconds = cpuSecondsOf(pid) - cpuBefore;
+  return {
+    linesPerCpuSecond: Math.round(file.lines / cpuSeconds), linesPerSecond: Math.round(file.lines / ((changedMs - startMs) / 1000)),
+    lost: file.lines - count, residentMb: Math.round(residentBytesOf(pid).most / 1e6),
+  };
+}
+
+async function countRequests({ url, org, token }: Influxd, bucket: string): Promise<number> {
+  const query = flux`from(bucket: ${bucket})
+  |> range(start: -1h)
+  |> filter(fn: (r) => r._measurement == "request_metrics" and r._field == "uri")
+  |> count()
+  |> group()
+  |> sum()`;
+  const rows = await new InfluxDB({ url, token, timeout: 60_000 }).getQueryApi(org).collectRows<{ _value: number }>(query);
+  return rows[0]?._value ?? 0;
+}

@@ -1,0 +1,23 @@
+/** `npm run bench -- [NAME…]`: runs the benchmarks of these names, or all, and prints their results as one table. */
+import { tableOf, type Result } from './compare.js';
+import { benchCollector } from './collector.js';
+
+const benches: Readonly<Record<string, (say: (text: string) => void) => Promise<Result[]>>> = {
+  collector: benchCollector,
+};
+
+const say = (text: string): void => { process.stderr.write(`${text}\n`); };
+const wanted = process.argv.slice(2);
+const unknown = wanted.filter((name) => benches[name] === undefined);
+if (unknown.length > 0) {
+  say(`There is no benchmark ${unknown.join(', ')}. There are: ${Object.keys(benches).join(', ')}.`);
+  process.exit(2);
+}
+const results: Result[] = [];
+for (const [name, bench] of Object.entries(benches)) {
+  if (wanted.length > 0 && !wanted.includes(name)) continue;
+  say(`— ${name}`);
+  results.push(...await bench(say));
+}
+process.stdout.write(`${tableOf(results)}\n`);
+process.exit(0);

@@ -1,0 +1,18 @@
+import { readFileSync } from 'node:fs';
+
+/** Ticks per second of the times in `/proc`: `getconf CLK_TCK` is 100 on every Linux that Node runs on. */
+const ticksPerSecond = 100;
+
+/** What a process has used of the processors since it started, its threads included, in seconds. Linux alone tells. */
+export function cpuSecondsOf(pid: number): number {
+  // The name, in parentheses, may hold spaces; `utime` and `stime` are fields 14 and 15: see proc(5).
+  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, '').split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
+}
+
+/** What a process holds of the memory, and the most that it has held, in bytes. */
+export function residentBytesOf(pid: number): { readonly now: number; readonly most: number } {
+  const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+  const read = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(status)![1]) * 1024;
+  return { now: read('VmRSS'), most: read('VmHWM') };
+}
