@@ -1,4 +1,5 @@
 import ipaddr from 'ipaddr.js';
+import { ownText } from './memo.js';
 
 /** What stands in for a host or method beyond the limit. */
 export const otherName = '_other';
@@ -55,8 +56,7 @@ export function cleanName(name: string): string {
 
 /** Free text without lone surrogates and NULs, which no store can hold, cut at a length. */
 export function boundText(text: string, lengthMax: number): string {
-  // Through bytes: a slice would keep the whole text in memory.
-  const short = text.length > lengthMax ? Buffer.from(text.slice(0, lengthMax), 'utf16le').toString('utf16le') : text;
+  const short = text.length > lengthMax ? ownText(text.slice(0, lengthMax)) : text;
   const whole = short.isWellFormed() ? short : short.toWellFormed();
   return whole.includes('\0') ? whole.replaceAll('\0', '\uFFFD') : whole;
 }

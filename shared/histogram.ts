@@ -21,6 +21,8 @@ const valueMinMs = 1e-6;
 const valueMaxMs = 1e12;
 const bucketMin = bucketOf(valueMinMs);
 const bucketMax = bucketOf(valueMaxMs);
+/** Stands for the bucket of the values of zero. */
+const zeroBucket = bucketMin - 1;
 
 /** Counts by bucket. Not shared between owners: merging changes the target. */
 export class Histogram {
@@ -33,12 +35,14 @@ export class Histogram {
 
   /** Adds one duration in milliseconds. What is not a positive number counts as 0. */
   add(durationMs: number): void {
+    this.addBucket(bucketOfDuration(durationMs));
+  }
+
+  /** Adds one duration by its bucket: see `bucketOfDuration`. */
+  addBucket(bucket: number): void {
     this.total += 1;
-    if (!(durationMs > 0)) {
-      this.#zeros += 1;
-      return;
-    }
-    this.#addTo(bucketOf(Math.min(Math.max(durationMs, valueMinMs), valueMaxMs)), 1);
+    if (bucket === zeroBucket) this.#zeros += 1;
+    else this.#addTo(bucket, 1);
   }
 
   /** Adds all that `other` holds. */
@@ -154,6 +158,11 @@ export class Histogram {
     this.#first = first;
     this.#counts = counts;
   }
+}
+
+/** The bucket of a duration in milliseconds, for a request that several histograms count: the logarithm is what takes the time. */
+export function bucketOfDuration(durationMs: number): number {
+  return durationMs > 0 ? bucketOf(Math.min(Math.max(durationMs, valueMinMs), valueMaxMs)) : zeroBucket;
 }
 
 function bucketOf(valueMs: number): number {

@@ -2,10 +2,11 @@ import { randomUUID } from 'node:crypto';
 import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, createHostLimit, nameLengthMax, otherName, type ClientIpPolicy } from './bounds.js';
 import { messageOf, StoreError } from './errors.js';
 import type { Log } from './log.js';
+import { createMemo } from './memo.js';
 import type { RequestEvent } from './request-event.js';
 import { backoffMs, pause, retryAfterMsMax } from './retry.js';
 import { createRollupLadder } from './rollup-ladder.js';
-import { seriesKey } from './rollup.js';
+import { createSeriesKeys, latencyBucketOf, seriesKey } from './rollup.js';
 import type { Batch, LedgerSnapshot, Store } from './store/store.js';
 import { createTopLadder } from './top-ladder.js';
 import { createUniqueTimes, type UsedTimes } from './unique-time.js';
@@ -88,6 +89,10 @@ export function createRecorder(options: RecorderOptions): Recorder {
   let ladder = createRollupLadder();
   const topLadder = createTopLadder();
   const uniqueTimes = createUniqueTimes();
+  const seriesKeyOf = createSeriesKeys();
+  const nameOf = createMemo(cleanName);
+  const clientOf = createMemo((address) => boundClientIp(address, options.clientIp), { entriesMax: 10_000 });
+  const textOf = createMemo((text) => boundText(text, textLengthMax));
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
 
@@ -106,10 +111,13 @@ export function createRecorder(options: RecorderOptions): Recorder {
   return {
     record(event) {
       if (queuedBytes + gatheredBytes >= memoryBytesMax || stopped.signal.aborted) return false;
-      const bounded = bound(event);
-      const request = { ...bounded, ...uniqueTimes.take(seriesKey(bounded), bounded) };
-      ladder.add(request);
-      topLadder.add(request);
+      const request = bound(event);
+      const series = seriesKeyOf(request);
+      const time = uniqueTimes.take(series, request);
+      if (time !== request) ({ timeMs: request.timeMs, timeNs: request.timeNs } = time);
+      const bucket = latencyBucketOf(request);
+      ladder.add(request, series, bucket);
+      topLadder.add(request, bucket);
       gathered.push(request);
       gatheredBytes += heldBytes(request);
       counts.recorded += 1;
@@ -149,12 +157,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
     get full() { return full ?? 'memory-full'; },
   };
 
-  function bound(event: RequestEvent): RequestEvent {
-    const clean = cleanName(event.host);
+  function bound(event: RequestEvent): Writable<RequestEvent> {
+    const clean = nameOf(event.host);
     const host = admitHost(clean);
     if (host === otherName && clean !== otherName) counts.hostsOverLimit += 1;
     return {
-      source: cleanName(event.source),
+      source: nameOf(event.source),
       timeMs: event.timeMs,
       timeNs: event.timeNs,
       host,
@@ -164,12 +172,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
       size: boundBytes(event.size),
       bytesRead: boundBytes(event.bytesRead),
       uri: boundText(event.uri, uriLengthMax),
-      endpoint: cleanName(event.endpoint),
-      clientIp: boundClientIp(event.clientIp, options.clientIp),
-      userAgent: boundText(event.userAgent, textLengthMax),
-      referrer: boundText(event.referrer, textLengthMax),
-      protocol: boundText(event.protocol, textLengthMax),
-      tls: boundText(event.tls, textLengthMax),
+      endpoint: nameOf(event.endpoint),
+      clientIp: clientOf(event.clientIp),
+      userAgent: textOf(event.userAgent),
+      referrer: textOf(event.referrer),
+      protocol: textOf(event.protocol),
+      tls: textOf(event.tls),
       upstreamMs: boundDuration(event.upstreamMs),
       requestId: boundText(event.requestId, nameLengthMax),
     };
@@ -246,6 +254,8 @@ export function createRecorder(options: RecorderOptions): Recorder {
     for (const request of gathered) ladder.add(request);
   }
 }
+
+type Writable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
 
 /** What a rollup row holds in memory, in bytes: some 20 to 200 buckets of 8 bytes, and its numbers. */
 const rollupRowBytes = 800;

@@ -1,5 +1,5 @@
 import {
-  addEvent, addTally, copyTally, emptyTally, finestLevel, levels, rowIdEnd, seriesKey, windowStart,
+  addEvent, addTally, copyTally, emptyTally, finestLevel, latencyBucketOf, levels, rowIdEnd, seriesKey, windowStart,
   type Level, type RollupRow, type Series, type Tally,
 } from './rollup.js';
 import type { RequestEvent } from './request-event.js';
@@ -9,8 +9,8 @@ import type { RequestEvent } from './request-event.js';
  * has gathered into the rows of all levels, which are cumulative while their window is open.
  */
 export interface RollupLadder {
-  /** Counts a request. */
-  add(event: RequestEvent): void;
+  /** Counts a request. `key` is its `seriesKey`, and `bucket` that of its latency, where they are known already. */
+  add(event: RequestEvent, key?: string, bucket?: number): void;
   /** Every row that changed since the last call, as it stands now. */
   drain(nowMs: number): RollupRow[];
 }
@@ -29,32 +29,35 @@ interface OpenRow {
  * for one of them later opens a further row, and the rows add up. `random` gives numbers from 0 to 1.
  */
 export function createRollupLadder({ openRowsMax = 50_000, random = Math.random } = {}): RollupLadder {
-  const gathered = new Map<string, { series: Series; windowMs: number; tally: Tally }>();
+  /** By the key of its series, and by the window of the finest level. */
+  const gathered = new Map<string, { readonly series: Series; readonly tallies: Map<number, Tally> }>();
   // In the order in which they were last written.
   const open = new Map<string, OpenRow>();
 
   return {
-    add(event) {
+    add(event, key = seriesKey(event), bucket = latencyBucketOf(event)) {
       const windowMs = windowStart(event.timeMs, finestLevel);
-      const key = `${windowMs}\n${seriesKey(event)}`;
       let entry = gathered.get(key);
       if (entry === undefined) {
         const { source, host, method, status } = event;
-        entry = { series: { source, host, method, status }, windowMs, tally: emptyTally() };
-        gathered.set(key, entry);
+        gathered.set(key, entry = { series: { source, host, method, status }, tallies: new Map() });
       }
-      addEvent(entry.tally, event);
+      let tally = entry.tallies.get(windowMs);
+      if (tally === undefined) entry.tallies.set(windowMs, tally = emptyTally());
+      addEvent(tally, event, bucket);
     },
 
     drain(nowMs) {
       const changed: OpenRow[] = [];
-      for (const { series, windowMs, tally } of gathered.values()) {
-        for (const level of levels) {
-          const entry = openRow(series, level, windowStart(windowMs, level));
-          addTally(entry.row, tally);
-          if (!entry.changed) changed.push(entry);
-          entry.changed = true;
-          entry.writtenMs = nowMs;
+      for (const [key, { series, tallies }] of gathered) {
+        for (const [windowMs, tally] of tallies) {
+          for (const level of levels) {
+            const entry = openRow(series, key, level, windowStart(windowMs, level));
+            addTally(entry.row, tally);
+            if (!entry.changed) changed.push(entry);
+            entry.changed = true;
+            entry.writtenMs = nowMs;
+          }
         }
       }
       gathered.clear();
@@ -64,8 +67,8 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
     },
   };
 
-  function openRow(series: Series, level: Level, windowMs: number): OpenRow {
-    const key = `${level}\n${windowMs}\n${seriesKey(series)}`;
+  function openRow(series: Series, seriesText: string, level: Level, windowMs: number): OpenRow {
+    const key = `${level}\n${windowMs}\n${seriesText}`;
     let entry = open.get(key);
     if (entry === undefined) {
       const rowId = Math.floor(random() * rowIdEnd);

@@ -1,4 +1,4 @@
-import { Histogram } from './histogram.js';
+import { bucketOfDuration, Histogram } from './histogram.js';
 import { hasLatency, type RequestEvent } from './request-event.js';
 
 /** The lengths of the windows that are kept, in seconds, finest first. Each divides the next, and all divide a day. */
@@ -73,14 +73,22 @@ export function emptyTally(): Tally {
   return { count: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram() };
 }
 
-/** Counts one request. */
-export function addEvent(tally: Tally, event: Pick<RequestEvent, 'status' | 'durationMs' | 'size'>): void {
+/** Counts one request. `bucket` is that of its latency, where it is known already: see `latencyBucketOf`. */
+export function addEvent(tally: Tally, event: Measured, bucket = latencyBucketOf(event)): void {
   tally.count += 1;
   tally.sizeSum += event.size;
-  if (!hasLatency(event.status) || event.durationMs === null) return;
+  if (bucket === undefined || event.durationMs === null) return;
   tally.durationSumMs += event.durationMs;
-  tally.durationMaxMs = Math.max(tally.durationMaxMs, event.durationMs);
-  tally.histogram.add(event.durationMs);
+  if (event.durationMs > tally.durationMaxMs) tally.durationMaxMs = event.durationMs;
+  tally.histogram.addBucket(bucket);
+}
+
+/** What a tally takes of a request. */
+export type Measured = Pick<RequestEvent, 'status' | 'durationMs' | 'size'>;
+
+/** The bucket of a request's latency in every histogram; `undefined` when it has none. */
+export function latencyBucketOf({ status, durationMs }: Measured): number | undefined {
+  return durationMs !== null && hasLatency(status) ? bucketOfDuration(durationMs) : undefined;
 }
 
 /** Adds `other` to `tally`. */
@@ -106,4 +114,31 @@ export function windowStart(timeMs: number, level: Level): number {
 /** A key that no two series share. Host and method come from strangers; a newline can be in neither's place. */
 export function seriesKey(series: Series): string {
   return `${series.status}\n${series.source}\n${series.method}\n${series.host}`;
+}
+
+/**
+ * Makes the keys of `seriesKey`, and gives the same text again for the same series: to build and hash a new one for each request takes
+ * longer than to find it. Beyond `seriesMax` it forgets all, and begins anew.
+ */
+export function createSeriesKeys({ seriesMax = 20_000 } = {}): (series: Series) => string {
+  const bySource = new Map<string, Map<string, Map<string, Map<number, string>>>>();
+  let known = 0;
+  return (series) => {
+    const found = bySource.get(series.source)?.get(series.host)?.get(series.method)?.get(series.status);
+    if (found !== undefined) return found;
+    if (known >= seriesMax) {
+      bySource.clear();
+      known = 0;
+    }
+    known += 1;
+    const key = seriesKey(series);
+    within(within(within(bySource, series.source), series.host), series.method).set(series.status, key);
+    return key;
+  };
+}
+
+function within<Key, InnerKey, Value>(outer: Map<Key, Map<InnerKey, Value>>, key: Key): Map<InnerKey, Value> {
+  let inner = outer.get(key);
+  if (inner === undefined) outer.set(key, inner = new Map<InnerKey, Value>());
+  return inner;
 }

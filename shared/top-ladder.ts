@@ -1,6 +1,7 @@
 import { DistinctSketch } from './distinct.js';
+import { createMemo } from './memo.js';
 import type { RequestEvent } from './request-event.js';
-import { rowIdEnd, windowStart } from './rollup.js';
+import { latencyBucketOf, rowIdEnd, windowStart } from './rollup.js';
 import { topDimensions, topKeptMs, topKinds, topLevels, topValueOf, type TopLevel, type TopRow } from './top-row.js';
 import { TopSummary } from './top.js';
 
@@ -12,8 +13,8 @@ import { TopSummary } from './top.js';
  * process that is killed takes with it what was not written.
  */
 export interface TopLadder {
-  /** Counts a request. */
-  add(event: RequestEvent): void;
+  /** Counts a request; `bucket` is that of its latency, where it is known already. */
+  add(event: RequestEvent, bucket?: number): void;
   /** Whether `drain` would have something to give. */
   isDue(nowMs: number): boolean;
   /** The rows that are due, as they stand now; with `all`, every row that changed. */
@@ -54,17 +55,20 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, ran
   let gathered = new Map<string, Gathered>();
   /** The one of the last request: that of the next as a rule. */
   let last: Gathered | undefined;
+  // The same ones again and again: they need not be cut, and hashed, for each request.
+  const referrerOf = createMemo((referrer) => topValueOf.referrer({ referrer }));
+  const valueOf: typeof topValueOf = { ...topValueOf, referrer: ({ referrer }) => referrerOf(referrer) };
   let mergedMs = -Infinity;
   let dueMs = Infinity;
   const lists = createOpenRows(() => new TopSummary(), { openMax: listsOpenMax, random });
   const clients = createOpenRows(() => new DistinctSketch(), { openMax: clientsOpenMax, random });
 
   return {
-    add(event) {
+    add(event, bucket = latencyBucketOf(event)) {
       const entry = gatheredOf(event.source, windowStart(event.timeMs, topLevels[0]));
       for (const dimension of topDimensions) {
-        const value = topValueOf[dimension](event);
-        if (value !== '') entry[dimension].add(value, event);
+        const value = valueOf[dimension](event);
+        if (value !== '') entry[dimension].add(value, event, bucket);
       }
       if (event.clientIp === '') return;
       let sketch = entry.clientsByHost.get(event.host);

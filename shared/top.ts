@@ -15,8 +15,8 @@
  * Packed form: JSON, `[total, absentMax, [[value, missedMax, errors, count, durationSumMs, durationMaxMs, sizeSum, histogram], …]]`.
  */
 import { Histogram } from './histogram.js';
-import { hasLatency, type RequestEvent } from './request-event.js';
-import type { Tally } from './rollup.js';
+import { ownText } from './memo.js';
+import { latencyBucketOf, type Measured, type Tally } from './rollup.js';
 
 /** So many values are kept in the packed form; up to twice as many in memory. */
 export const entriesMax = 100;
@@ -36,8 +36,8 @@ export interface TopEntry extends Tally {
 
 interface Entry extends Omit<Tally, 'histogram'> {
   errors: number;
-  /** Durations that are not in the histogram yet: most values of a busy site come once or twice, and need none. */
-  recentMs: number[];
+  /** Buckets of durations that are not in the histogram yet: most values of a busy site come once or twice, and need none. */
+  recent: number[];
   histogram: Histogram | undefined;
   /** `missedMax` less `absentMax`: 0 or below. */
   slack: number;
@@ -62,8 +62,9 @@ export class TopSummary {
     this.#entriesMax = max;
   }
 
-  /** Counts one request. The value is kept as it is: when it is a slice, so is the text that it is a slice of, until it is merged into another list. */
-  add(value: string, { status, durationMs, size }: Pick<RequestEvent, 'status' | 'durationMs' | 'size'>): void {
+  /** Counts one request; `bucket` as in `addEvent`. The value is kept as it is: when it is a slice, so is the text that it is a slice of, until it is merged into another list. */
+  add(value: string, request: Measured, bucket = latencyBucketOf(request)): void {
+    const { status, durationMs, size } = request;
     const short = value.length > valueLengthMax ? cut(value) : value;
     let entry = this.#entries.get(short);
     if (entry === undefined) this.#entries.set(short, entry = emptyEntry());
@@ -71,11 +72,15 @@ export class TopSummary {
     entry.count += 1;
     entry.sizeSum += size;
     if (status >= 500 && status <= 599) entry.errors += 1;
-    if (durationMs !== null && hasLatency(status)) {
+    if (bucket !== undefined && durationMs !== null) {
       entry.durationSumMs += durationMs;
       if (durationMs > entry.durationMaxMs) entry.durationMaxMs = durationMs;
-      entry.recentMs.push(durationMs);
-      if (entry.recentMs.length >= recentMax) histogramOf(entry);
+      if (entry.histogram !== undefined) {
+        entry.histogram.addBucket(bucket);
+      } else {
+        entry.recent.push(bucket);
+        if (entry.recent.length >= recentMax) histogramOf(entry);
+      }
     }
     if (this.#entries.size > 2 * this.#entriesMax) this.#shrink();
   }
@@ -92,8 +97,8 @@ export class TopSummary {
       entry.durationMaxMs = Math.max(entry.durationMaxMs, part.durationMaxMs);
       entry.slack += part.slack;
       if (part.histogram !== undefined) histogramOf(entry).merge(part.histogram);
-      for (const durationMs of part.recentMs) entry.recentMs.push(durationMs);
-      if (entry.recentMs.length >= recentMax) histogramOf(entry);
+      for (const bucket of part.recent) entry.recent.push(bucket);
+      if (entry.recent.length >= recentMax) histogramOf(entry);
     }
     this.total += other.total;
     this.absentMax += other.absentMax;
@@ -139,7 +144,7 @@ export class TopSummary {
     summary.total = total;
     summary.absentMax = absentMax;
     for (const [value, missedMax, errors, count, durationSumMs, durationMaxMs, sizeSum, histogram] of entries) {
-      summary.#entries.set(value, { count, durationSumMs, durationMaxMs, sizeSum, histogram: Histogram.unpack(histogram), recentMs: [], errors, slack: missedMax - absentMax });
+      summary.#entries.set(value, { count, durationSumMs, durationMaxMs, sizeSum, histogram: Histogram.unpack(histogram), recent: [], errors, slack: missedMax - absentMax });
     }
     return summary;
   }
@@ -174,18 +179,13 @@ function cut(value: string): string {
 }
 
 function emptyEntry(): Entry {
-  return { count: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, errors: 0, recentMs: [], histogram: undefined, slack: 0 };
+  return { count: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, errors: 0, recent: [], histogram: undefined, slack: 0 };
 }
 
 /** The histogram of an entry, with all its durations. */
 function histogramOf(entry: Entry): Histogram {
   entry.histogram ??= new Histogram();
-  for (const durationMs of entry.recentMs) entry.histogram.add(durationMs);
-  entry.recentMs = [];
+  for (const bucket of entry.recent) entry.histogram.addBucket(bucket);
+  entry.recent.length = 0;
   return entry.histogram;
-}
-
-/** The same text by itself: a slice of a longer one would keep all of that in memory. */
-function ownText(text: string): string {
-  return Buffer.from(text, 'utf16le').toString('utf16le');
 }

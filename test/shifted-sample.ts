@@ -21,7 +21,7 @@ export function* shiftedSample(count: number, { startMs, endMs }: { startMs: num
   let text = '';
   for (let at = 0; at < count; at += 1) {
     const [before, behind] = parts[at % parts.length]!;
-    text += `${before}${((startMs + (at * (endMs - startMs)) / count) / 1000).toFixed(6)}${behind}\n`;
+    text += `${before}${Number(((startMs + (at * (endMs - startMs)) / count) / 1000).toFixed(6))}${behind}\n`;
     if (at % 2000 === 1999 || at === count - 1) {
       yield text;
       text = '';

@@ -1,9 +1,11 @@
+import { createMemo } from '../../shared/memo.js';
 import { caddySource, hasLatency, type RequestEvent } from '../../shared/request-event.js';
 import type { DurationFormat } from '../config.js';
 import type { RejectionReason } from '../ledger.js';
 import { createDurationReader, type LearnedDuration } from './duration.js';
 import { isLevel, isObject, readEntry, type Entry, type JsonObject } from './envelope.js';
 import { normaliseHost } from './host.js';
+import { createKnownShapeReader, type KnownLine } from './known-shape.js';
 import { readTimeNumber, readTimeText, type Time } from './time.js';
 import { createWallClock } from './wall-clock.js';
 
@@ -32,20 +34,54 @@ export interface DecoderOptions {
   readonly timeZone: string;
   /** What a duration that is a number is in; `auto` learns it for each logger. */
   readonly durationFormat: DurationFormat | 'auto';
+  /** Reads every line in the general way, as the fast one for the known shape has to do it: for comparisons. */
+  readonly general?: boolean;
 }
 
 /** Makes a decoder. Throws a `RangeError` when there is no such time zone. What it learns is bounded. */
-export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Decoder {
+export function createDecoder({ timeZone, durationFormat, general = false }: DecoderOptions): Decoder {
   const wallClock = createWallClock(timeZone);
   const durations = createDurationReader(durationFormat);
+  const readKnownShape = createKnownShapeReader();
+  const hostOf = createMemo(normaliseHost);
   return { decode, durationFormats: durations.formats };
 
   function decode(line: string, arrivalMs: number | undefined): Decoded {
+    const known = general ? undefined : readKnownShape(line);
+    if (known !== undefined) return decodeKnownLine(known);
     const entry = readEntry(line);
     if (typeof entry === 'string') return rejected(entry);
     const logger = accessLoggerOf(entry, line);
     if (logger !== undefined) return decodeAccessLog(entry, logger, line, arrivalMs);
     return isRuntimeLog(entry) ? runtime : rejected('not-caddy');
+  }
+
+  function decodeKnownLine(known: KnownLine): Decoded {
+    const { time, logger, status, appended = empty } = known;
+    return {
+      kind: 'request',
+      event: {
+        source: caddySource,
+        timeMs: time.timeMs,
+        timeNs: time.timeNs,
+        host: hostOf(known.host),
+        method: known.method,
+        status,
+        durationMs: durations.read(known.duration, logger, { learn: hasLatency(status) }) ?? null,
+        size: known.size,
+        bytesRead: known.bytesRead,
+        uri: known.uri,
+        endpoint: '',
+        clientIp: known.address,
+        userAgent: known.userAgent,
+        referrer: known.referrer,
+        protocol: known.protocol,
+        tls: known.tlsVersion === undefined ? '' : tlsOf(known.tlsVersion),
+        upstreamMs: upstreamMsOf(appended, logger),
+        requestId: appendedIdOf(appended) || known.responseId,
+      },
+      timeOfArrival: false,
+    };
   }
 
   function decodeAccessLog(entry: Entry, logger: string, line: string, arrivalMs: number | undefined): Decoded {
@@ -65,7 +101,7 @@ export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Dec
         source: caddySource,
         timeMs: time.timeMs,
         timeNs: time.timeNs,
-        host: normaliseHost(textOf(request['host'])),
+        host: hostOf(textOf(request['host'])),
         method: textOf(request['method']),
         status,
         durationMs: durationMs ?? null,
@@ -77,9 +113,9 @@ export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Dec
         userAgent: firstOf(headers['User-Agent']),
         referrer: firstOf(headers['Referer']),
         protocol: textOf(request['proto']),
-        tls: tlsOf(request['tls']),
+        tls: isObject(request['tls']) ? tlsOf(request['tls']['version']) : '',
         upstreamMs: upstreamMsOf(fields, logger),
-        requestId: requestIdOf(fields),
+        requestId: appendedIdOf(fields) || (isObject(fields['resp_headers']) ? firstOf(fields['resp_headers']['X-Request-Id']) : ''),
       },
       timeOfArrival: 'ofArrival' in time,
     };
@@ -223,19 +259,17 @@ const upstreamKeys = ['upstream_latency', 'upstream_duration'];
 /** `log_append` keys for `{http.request.uuid}` or the id that another proxy gave, the first found wins. */
 const requestIdKeys = ['request_id', 'req_id', 'uuid'];
 
-function requestIdOf(fields: JsonObject): string {
+function appendedIdOf(fields: JsonObject): string {
   for (const key of requestIdKeys) {
     const value = fields[key];
     if (typeof value === 'string' && value !== '') return value;
   }
-  const headers = fields['resp_headers'];
-  return isObject(headers) ? firstOf(headers['X-Request-Id']) : '';
+  return '';
 }
 
 /** The versions of RFC 8446, section 4.2.1, as Caddy writes them: integers. */
 const tlsVersions: ReadonlyMap<unknown, string> = new Map([[769, 'TLS 1.0'], [770, 'TLS 1.1'], [771, 'TLS 1.2'], [772, 'TLS 1.3']]);
 
-function tlsOf(tls: unknown): string {
-  if (!isObject(tls)) return '';
-  return tlsVersions.get(tls['version']) ?? 'TLS';
+function tlsOf(version: unknown): string {
+  return tlsVersions.get(version) ?? 'TLS';
 }

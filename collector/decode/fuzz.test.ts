@@ -1,7 +1,7 @@
-import { readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
 import fc from 'fast-check';
 import { createDecoder } from './decode.js';
+import { realLines } from './fixtures/real-lines.js';
 import { beginningOf, redact } from './redact.js';
 
 const arrivalMs = Date.UTC(2026, 10, 24);
@@ -61,10 +61,4 @@ function extremes(good: string): string[] {
     good.replace(/"ts":[\d.]+/, () => `"ts":"${'1'.repeat(long)}"`), good.replace(/"duration":[\d.]+/, () => `"duration":"${'1h'.repeat(long / 2)}"`),
     `{${Array.from({ length: 200_000 }, (_, at) => `"k${at}":${at}`).join(',')}}`, good.slice(0, long), `<6>${good}`, `<6>${'<6>'.repeat(1000)}${good}`,
   ];
-}
-
-function realLines(): string[] {
-  const folder = new URL('../../../collector/decode/fixtures/', import.meta.url);
-  const names = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory()).map(({ name }) => name);
-  return names.flatMap((name) => readFileSync(new URL(`${name}/input.ndjson`, folder), 'utf8').split(/\r?\n/)).filter((line) => line !== '');
 }
