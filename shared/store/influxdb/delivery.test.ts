@@ -23,9 +23,9 @@ test('What is encoded comes out line by line, whatever the texts hold, and bodie
   await fc.assert(fc.asyncProperty(fc.array(fc.record({ uri: text, userAgent: text, host: fc.string({ unit: fc.constantFrom('"', '\\', ' ', 'a') }) }), { minLength: 1, maxLength: 8 }), async (texts) => {
     const requests = texts.map((each) => event(each));
     const wanted = requests.map((request) => requestLine(request, 'r'));
-    const bodies = await bodiesOf({ recorder: 'r', writer: 'w', sequence: 1, requests, rollups: [], tops: [], ledger: undefined });
+    const bodies = bodiesOf({ recorder: 'r', writer: 'w', sequence: 1, requests, rollups: [], tops: [], ledger: undefined });
     t.deepEqual(await linesIn(decodePayload(encodePayload(bodies))[0]!), wanted);
-    const twice = joinBodies([...bodies, await compress(`${wanted[0]!}\n`, 1)]);
+    const twice = joinBodies([...bodies, compress(`${wanted[0]!}\n`, 1)]);
     t.is(twice.lines, wanted.length + 1);
     t.deepEqual(await linesIn(twice), [...wanted, wanted[0]!]);
   }), { numRuns: 50 });

@@ -83,7 +83,7 @@ export function createDelivery({ post, deadLetters }: { post: (gzip: Buffer) => 
   async function deliverParts(lines: readonly string[], linesAtOnce: number, refused: RefusedLine[]): Promise<void> {
     for (let from = 0; from < lines.length; from += linesAtOnce) {
       const part = lines.slice(from, from + linesAtOnce);
-      await deliverBody(await compress(`${part.join('\n')}\n`, part.length), refused, part);
+      await deliverBody(compress(`${part.join('\n')}\n`, part.length), refused, part);
     }
   }
 }

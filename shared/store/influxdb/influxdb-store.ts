@@ -100,10 +100,10 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
       await spooled.write(batch);
       return 0;
     }
-    const bodies = await bodiesOf(batch);
+    const bodies = bodiesOf(batch);
     if (batch.ledger !== undefined) {
       const lines = ledgerLines(batch.ledger);
-      bodies.push(await compress(`${lines.join('\n')}\n`, lines.length));
+      bodies.push(compress(`${lines.join('\n')}\n`, lines.length));
     }
     return await delivery.deliver(bodies);
   };
@@ -160,7 +160,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
     { url, token }, 'POST', `/api/v2/delete?${new URLSearchParams({ org, bucket }).toString()}`,
     { body: { start: new Date(0), stop: new Date(timeMs), predicate }, signal: deadline(deleteMsMax, closing.signal) },
   ));
-  const writeVersion = (): Promise<void> => use('write the version', async () => { await post((await compress(schemaLine(Date.now()), 1)).gzip); });
+  const writeVersion = (): Promise<void> => use('write the version', async () => { await post(compress(schemaLine(Date.now()), 1).gzip); });
   const stopHousekeeping = keepsHouse && retention !== undefined ? startHousekeeping({ retention, deleteBefore, writeVersion, log }) : undefined;
 
   return {
@@ -192,7 +192,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
 
 /** InfluxDB looks at the token and the bucket before it looks at the lines, and takes none at all (seen with 2.7.12). */
 async function writeNothing(post: (gzip: Buffer) => Promise<void>): Promise<void> {
-  const { gzip } = await compress('\n', 0);
+  const { gzip } = compress('\n', 0);
   await post(gzip).catch((error: unknown) => {
     if (!(error instanceof StoreError) || error.action !== 'drop') throw error; // 'drop': it would have taken a line
   });

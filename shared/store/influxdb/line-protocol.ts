@@ -44,9 +44,15 @@ import type { Ledger, LedgerSnapshot } from '../store.js';
 /** The value of the tag `level`, by the length of the window in seconds. */
 export const levelTags: Readonly<Record<Level, string>> = { 10: '10s', 60: '1m', 600: '10m', 3600: '1h', 86_400: '1d' };
 
-/** The line of one request that a recorder of this name took, without a line break. `tags` is what `tagsOf` gives, where it is known already. */
-export function requestLine(event: RequestEvent, recorder: string, tags = tagsOf(event, recorder)): string {
-  let line = `${tags} uri="${escapeString(uriText(event.uri))}",size=${event.size}i,bytes_read=${event.bytesRead}i`;
+/** The line of one request that a recorder of this name took, without a line break. */
+export function requestLine(event: RequestEvent, recorder: string): string {
+  let line = 'request_metrics';
+  if (event.endpoint !== '') line += `,endpoint=${escapeTag(event.endpoint)}`;
+  if (event.host !== '') line += `,host=${escapeTag(event.host)}`;
+  if (event.method !== '') line += `,method=${escapeTag(event.method)}`;
+  if (recorder !== '') line += `,recorder=${escapeTag(recorder)}`;
+  if (event.source !== '') line += `,source=${escapeTag(event.source)}`;
+  line += `,status_code=${event.status} uri="${escapeString(uriText(event.uri))}",size=${event.size}i,bytes_read=${event.bytesRead}i`;
   if (event.durationMs !== null) line += `,duration_ms=${event.durationMs}`;
   if (event.clientIp !== '') line += `,client_ip="${escapeString(event.clientIp)}"`;
   if (event.userAgent !== '') line += `,user_agent="${escapeString(event.userAgent)}"`;
@@ -56,17 +62,6 @@ export function requestLine(event: RequestEvent, recorder: string, tags = tagsOf
   if (event.upstreamMs !== null) line += `,upstream_ms=${event.upstreamMs}`;
   if (event.requestId !== '') line += `,request_id="${escapeString(event.requestId)}"`;
   return `${line} ${nanosecondsText(event)}`;
-}
-
-/** The measurement and the tags of a request. */
-export function tagsOf({ endpoint, host, method, source, status }: RequestEvent, recorder: string): string {
-  let tags = 'request_metrics';
-  if (endpoint !== '') tags += `,endpoint=${escapeTag(endpoint)}`;
-  if (host !== '') tags += `,host=${escapeTag(host)}`;
-  if (method !== '') tags += `,method=${escapeTag(method)}`;
-  if (recorder !== '') tags += `,recorder=${escapeTag(recorder)}`;
-  if (source !== '') tags += `,source=${escapeTag(source)}`;
-  return `${tags},status_code=${status}`;
 }
 
 /** Whether a line is one that `requestLine` made. */

@@ -48,7 +48,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
 
   return {
     async write(batch) {
-      const bodies = await bodiesOf(batch);
+      const bodies = bodiesOf(batch);
       if (bodies.length > 0) {
         const payload = encodePayload(bodies);
         try {
@@ -86,7 +86,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     for (let failures = 1; !isStopping(); failures += 1) {
       try {
         const bodies = records.flatMap(({ payload }) => decodePayload(payload));
-        const deadLettered = await delivery.deliver([...bodies, ...await ledgerBody(requests)]);
+        const deadLettered = await delivery.deliver([...bodies, ...ledgerBody(requests)]);
         setProblem(undefined);
         return deadLettered;
       } catch (error) {
@@ -108,7 +108,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     if (!spool.isEmpty || isLedgerUnderWay) return;
     isLedgerUnderWay = true;
     try {
-      await delivery.deliver(await ledgerBody(0));
+      await delivery.deliver(ledgerBody(0));
       setProblem(undefined);
     } catch (error) {
       if (!isStopping()) setProblem(messageOf(error));
@@ -118,7 +118,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
   }
 
   /** The newest ledger as it will be when `requests` more are stored. */
-  async function ledgerBody(requests: number): Promise<Body[]> {
+  function ledgerBody(requests: number): Body[] {
     if (ledger === undefined) return [];
     const { stored, deadLettered } = spool.own;
     // Made as if all that the recorder has handed over were stored.
@@ -126,7 +126,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     const storedNow = Math.min(stored + requests, handedOver);
     const warnings = withEarlierSpooled(ledger.warnings, spool);
     const lines = ledgerLines({ ...ledger, stored: storedNow, deadLettered: ledger.deadLettered + deadLettered, spooled: Math.max(0, handedOver - storedNow - deadLettered), warnings });
-    return [await compress(`${lines.join('\n')}\n`, lines.length)];
+    return [compress(`${lines.join('\n')}\n`, lines.length)];
   }
 
   function isStopping(): boolean {
