@@ -45,14 +45,15 @@ export async function benchPages(say: (text: string) => void): Promise<Result[]>
         const runs = await inTurn(sites.map((site, at): Contender => ({ name: at === 0 ? 'small' : 'large', run: site.measure })), {
           rounds: Number(process.env['BENCH_ROUNDS'] ?? 5), warmUp: true, onRun: (name, figures) => { say(`${kind}, ${name}: ${JSON.stringify(figures)}`); },
         });
-        results.push(...paths.flatMap((path) => ranges.map((range) => ratioResult(`${kind}: ${path} of ${range}, 100 million requests`, {
-          measured: `${spreadText(figureOf(runs, 'large', `${path} ${range}`), 1)} ms`, against: `10,000 requests: ${spreadText(figureOf(runs, 'small', `${path} ${range}`), 1)} ms`,
-          ratio: ratioOf(runs, `${path} ${range}`, 'large', 'small'), atMost: 1.3,
+        // The processor time of the process: the embedded store's threads are in it, and what else the machine does is not.
+        results.push(...paths.flatMap((path) => ranges.map((range) => ratioResult(`${kind}: ${path} of ${range}, 100 million requests, processor time`, {
+          measured: `${spreadText(figureOf(runs, 'large', `${path} ${range} cpu`), 1)} ms`, against: `10,000 requests: ${spreadText(figureOf(runs, 'small', `${path} ${range} cpu`), 1)} ms`,
+          ratio: ratioOf(runs, `${path} ${range} cpu`, 'large', 'small'), atMost: 1.3,
         }))));
         const slowest = Math.max(...paths.flatMap((path) => ranges.map((range) => figureOf(runs, 'large', `${path} ${range}`).median)));
         const yardstick = figureOf(runs, 'large', 'yardstick');
         results.push({
-          what: `${kind}: the slowest of these`, measured: `${slowest.toFixed(1)} ms`, against: `a million hashes of a number: ${spreadText(yardstick, 1)} ms`,
+          what: `${kind}: the slowest of these, by the clock`, measured: `${slowest.toFixed(1)} ms`, against: `a million hashes of a number: ${spreadText(yardstick, 1)} ms`,
           wanted: `at most ${pageMsMax[kind]} ms`, holds: slowest <= pageMsMax[kind],
         });
       } finally {
@@ -76,11 +77,16 @@ async function startSite(store: Store, requests: number): Promise<{ measure: () 
       for (const path of paths) {
         for (const range of ranges) {
           const times: number[] = [];
+          const cpus: number[] = [];
           for (let page = 0; page < pagesPerRound; page += 1) {
             await store.write({ recorder: 'bench', writer: 'newest', sequence: sequence += 1, requests: [], ...newest(), ledger: undefined });
+            const before = process.cpuUsage();
             times.push(await pageMs(`${web.url}${path}?from=now-${range}`));
+            const { user, system } = process.cpuUsage(before);
+            cpus.push((user + system) / 1000);
           }
-          figures[`${path} ${range}`] = times.toSorted((a, b) => a - b)[Math.floor(pagesPerRound / 2)]!;
+          figures[`${path} ${range}`] = medianOf(times);
+          figures[`${path} ${range} cpu`] = medianOf(cpus);
         }
       }
       return figures;
@@ -90,6 +96,10 @@ async function startSite(store: Store, requests: number): Promise<{ measure: () 
       await store.close();
     },
   };
+}
+
+function medianOf(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 /** How long a page takes, with its body, in milliseconds. */
@@ -113,8 +123,8 @@ function yardstickMs(): number {
 }
 
 /** How far back the pages read each level, their previous period included, in windows. */
-const windowsRead: Readonly<Record<Level, number>> = { 10: 0, 60: 125, 600: 300, 3600: 800, 86_400: 62 };
-const topWindowsRead: Readonly<Record<TopLevel, number>> = { 60: 125, 600: 150, 3600: 170, 86_400: 31 };
+const windowsRead: Readonly<Record<Level, number>> = { 10: 0, 60: 122, 600: 290, 3600: 0, 86_400: 62 };
+const topWindowsRead: Readonly<Record<TopLevel, number>> = { 60: 22, 600: 14, 3600: 50, 86_400: 31 };
 
 /** Writes the rows of all windows. Gives a function that makes those of the newest anew, as they are when some more requests have come. */
 async function fill(store: Store, requests: number): Promise<() => { rollups: RollupRow[]; tops: TopRow[] }> {
