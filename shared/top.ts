@@ -189,6 +189,8 @@ function emptyEntry(): Entry {
 function histogramOf(entry: Entry): Histogram {
   entry.histogram ??= new Histogram();
   for (const bucket of entry.recent) entry.histogram.addBucket(bucket);
+  for (const packed of entry.packed) entry.histogram.mergePacked(packed);
   entry.recent.length = 0;
+  if (entry.packed.length > 0) entry.packed = [];
   return entry.histogram;
 }
