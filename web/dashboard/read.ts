@@ -6,7 +6,7 @@ import type { LedgerSnapshot, Store, TimeRange } from '../../shared/store/store.
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
 import { digestOf, fold, foldWindows, isComplete, sumsIn, type Figures, type Fold, type WindowDigest } from './fold.js';
 import type { DashboardQuery } from './query.js';
-import { piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
+import { MergedTops, piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
 import type { TopDimension } from '../../shared/top-row.js';
 import { createSharedReads, type SharedReads } from './shared-reads.js';
 import { createWindowCache, type Window, type WindowCache } from './window-cache.js';
@@ -25,6 +25,7 @@ export interface Reads {
   readonly store: Store;
   readonly rollups: WindowCache<RollupsQuery, WindowDigest>;
   readonly tops: WindowCache<WindowTopsQuery, TopsDigest>;
+  readonly mergedTops: MergedTops;
   /** Reads that viewers who come at the same time make together. */
   readonly shared: SharedReads;
 }
@@ -44,7 +45,7 @@ export function createReads(store: Store): Reads {
     rollups.forget(batch.rollups);
     tops.forget(batch.tops);
   });
-  return { store, rollups, tops, shared: createSharedReads(changes) };
+  return { store, rollups, tops, mergedTops: new MergedTops(), shared: createSharedReads(changes) };
 }
 
 /** The figures of a query. */
@@ -81,8 +82,9 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
 }
 
 /** Reads top lists and unique clients: see `readTopsFrom`. Throws a `StoreError`. */
-export function readTops({ store, tops }: Reads, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
+export function readTops({ store, tops, mergedTops }: Reads, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
   const reader = {
+    merged: mergedTops,
     readTopWindows: (windowsQuery: WindowTopsQuery, range: TimeRange): Promise<Window<TopsDigest>[]> => tops.get(windowsQuery, range, nowMs),
     readRequests: (requestsQuery: Parameters<Store['readRequests']>[0]): Promise<RequestEvent[]> => inTime(store, store.readRequests(requestsQuery)),
   };

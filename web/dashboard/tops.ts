@@ -120,6 +120,25 @@ export function piecesIn(digest: TopsDigest): number {
 export interface TopsReader {
   readTopWindows(query: WindowTopsQuery, range: TimeRange, nowMs: number): Promise<Window<TopsDigest>[]>;
   readRequests(query: Parameters<Store['readRequests']>[0]): Promise<RequestEvent[]>;
+  /** What the same windows were merged to before; kept by whoever reads. */
+  readonly merged?: MergedTops;
+}
+
+/** The lists of the same windows, merged once: rows are written every two seconds at most, and a crowd asks more often. */
+export class MergedTops {
+  readonly #kept = new Map<string, { readonly digests: readonly TopsDigest[]; readonly bySource: Tops['bySource'] }>();
+  readonly #keptMax = 4;
+
+  /** What `digests` were merged to under this key, or what `merge` makes of them. */
+  of(key: string, digests: readonly TopsDigest[], merge: () => Tops['bySource']): Tops['bySource'] {
+    const known = this.#kept.get(key);
+    const isSame = known?.digests.length === digests.length && digests.every((digest, at) => digest === known.digests[at]);
+    const bySource = isSame ? known.bySource : merge();
+    this.#kept.delete(key);
+    this.#kept.set(key, { digests, bySource });
+    for (const oldest of this.#kept.keys()) if (this.#kept.size > this.#keptMax) this.#kept.delete(oldest);
+    return bySource;
+  }
 }
 
 /**
@@ -137,31 +156,37 @@ export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { d
     kinds.length === 0 ? [] : Promise.all(coverRange(range, { finest: level, nowMs }).map((part) => store.readTopWindows({ level: part.level, kinds, filter }, part, nowMs))),
     rowsTellLists || dimensions.length === 0 ? [] : store.readRequests({ ...range, filter: query.filter, limit: requestsMax + 1 }),
   ]);
+  const digests = windows.flat().map(({ digest }) => digest);
+  const merge = (): Tops['bySource'] => mergeTops(digests, { requests: requests.slice(0, requestsMax), dimensions, withClients: !rowsTellClients });
+  return {
+    bySource: requests.length > 0 || store.merged === undefined ? merge() : store.merged.of(JSON.stringify({ kinds, filter, dimensions, lengthMs: query.toMs - query.fromMs }), digests, merge),
+    ofNewest: requests.length > requestsMax ? requestsMax : undefined,
+  };
+}
+
+function mergeTops(digests: readonly TopsDigest[], { requests, dimensions, withClients }: { requests: readonly RequestEvent[]; dimensions: readonly TopDimension[]; withClients: boolean }): Tops['bySource'] {
   const parts = new Map<string, { lists: Record<TopDimension, TopSummary>; clients: DistinctSketch }>();
   const partOf = (of: string) => {
     let part = parts.get(of);
     if (part === undefined) parts.set(of, part = { lists: emptyLists(), clients: new DistinctSketch() });
     return part;
   };
-  for (const { digest } of windows.flat()) {
+  for (const digest of digests) {
     for (const [of, { lists, clients }] of digest) {
       const part = partOf(of);
       for (const [dimension, summary] of lists) part.lists[dimension].merge(summary);
       if (clients !== undefined) part.clients.merge(clients);
     }
   }
-  for (const request of requests.slice(0, requestsMax)) {
+  for (const request of requests) {
     const part = partOf(request.source);
     for (const dimension of dimensions) {
       const value = topValueOf[dimension](request);
       if (value !== '') part.lists[dimension].add(value, request);
     }
-    if (!rowsTellClients && request.clientIp !== '') part.clients.add(request.clientIp);
+    if (withClients && request.clientIp !== '') part.clients.add(request.clientIp);
   }
-  return {
-    bySource: new Map([...parts].map(([of, { lists, clients }]) => [of, { lists: rankedLists(lists), clients: clients.count() || null }])),
-    ofNewest: requests.length > requestsMax ? requestsMax : undefined,
-  };
+  return new Map([...parts].map(([of, { lists, clients }]) => [of, { lists: rankedLists(lists), clients: clients.count() || null }]));
 }
 
 /** A list as the page and the API show it. */
