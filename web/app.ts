@@ -17,7 +17,7 @@ import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer,
 import { chartKinds, chartOf, chartRow } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
-import { pingStore, readLatest, readLedgers, readTops, readTraffic } from './dashboard/read.js';
+import { createReads, pingStore, readLatest, readLedgers, readTops, readTraffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
 import { isLoopbackName } from './loopback-name.js';
@@ -107,13 +107,14 @@ interface RouteParts {
 
 function routes({ store, assets, metrics, connectHint, now }: RouteParts): Router {
   const router = new Router();
+  const reads = createReads(store);
   const queryOf = (ctx: Context): DashboardQuery => parseQuery(ctx.query, now());
 
   /** One list, of the first source: what passes through both edge and app would count twice. */
   const readList = async (dimension: Dimension, query: DashboardQuery): Promise<{ list: TopList; complete: boolean }> => {
     const inRollups = dimension === 'host' || dimension === 'method';
     const needed = inRollups ? [] : isOfAgents(dimension) ? ['user_agent' as const] : [dimension];
-    const [traffic, tops] = await Promise.all([readTraffic(store, query, { nowMs: now() }), inRollups ? undefined : readTops(store, query, { dimensions: needed, nowMs: now() })]);
+    const [traffic, tops] = await Promise.all([readTraffic(reads, query, { nowMs: now() }), inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() })]);
     if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods), complete: traffic.complete };
     const [source] = traffic.sources.keys();
     return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && tops?.ofNewest === undefined };
@@ -122,9 +123,9 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
     const [traffic, tops, latest] = await Promise.all([
-      readTraffic(store, query, { nowMs: now(), withPrevious: query.compare }),
-      readTops(store, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
-      readLatest(store, query, latestOnPage),
+      readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare }),
+      readTops(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
+      readLatest(reads, query, latestOnPage),
     ]);
     const view = dashboardView({ query, traffic, tops, latest, nowMs: now(), connectHint });
     // Over what the page says, so that a page that has not changed need not be rendered.
@@ -142,12 +143,12 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
   router.get('/api/summary', async (ctx) => {
     const query = queryOf(ctx);
-    ctx.body = summaryAnswer(...await Promise.all([readTraffic(store, query, { nowMs: now() }), readTops(store, query, { dimensions: [], nowMs: now() })]));
+    ctx.body = summaryAnswer(...await Promise.all([readTraffic(reads, query, { nowMs: now() }), readTops(reads, query, { dimensions: [], nowMs: now() })]));
   });
 
   for (const extension of ['', '.csv'] as const) {
     router.get(`/api/series${extension}`, async (ctx) => {
-      const traffic = await readTraffic(store, queryOf(ctx), { nowMs: now() });
+      const traffic = await readTraffic(reads, queryOf(ctx), { nowMs: now() });
       ctx.set('X-Complete', String(traffic.complete));
       answerRows(ctx, extension, traffic.windows.map(seriesAnswer), seriesColumns);
     });
@@ -162,7 +163,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
     }
 
     router.get(`/api/requests${extension}`, async (ctx) => {
-      answerRows(ctx, extension, (await readLatest(store, queryOf(ctx), latestInApi)).map(requestAnswer), requestColumns);
+      answerRows(ctx, extension, (await readLatest(reads, queryOf(ctx), latestInApi)).map(requestAnswer), requestColumns);
     });
   }
 
@@ -171,23 +172,23 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   });
 
   router.get('/api/ledger', async (ctx) => {
-    ctx.body = ledgerAnswer(await readLedgers(store, queryOf(ctx)));
+    ctx.body = ledgerAnswer(await readLedgers(reads, queryOf(ctx)));
   });
 
   router.get('/api/ledger.csv', async (ctx) => {
-    answerRows(ctx, '.csv', (await readLedgers(store, queryOf(ctx))).map(ledgerCsvRow), ledgerColumns);
+    answerRows(ctx, '.csv', (await readLedgers(reads, queryOf(ctx))).map(ledgerCsvRow), ledgerColumns);
   });
 
   for (const kind of chartKinds) {
     const rowsOf = async (query: DashboardQuery): Promise<ReturnType<typeof chartRow>[]> => {
-      const { windows, stepMs } = await readTraffic(store, query, { nowMs: now() });
+      const { windows, stepMs } = await readTraffic(reads, query, { nowMs: now() });
       return windows.map((window) => chartRow(kind, window, { stepMs, nowMs: now() }));
     };
 
     // Of the source that is asked for, or else of the first one.
     router.get(`/chart/${kind.name}.svg`, async (ctx) => {
       const query = queryOf(ctx);
-      const traffic = await readTraffic(store, query, { nowMs: now() });
+      const traffic = await readTraffic(reads, query, { nowMs: now() });
       const source = query.filter.source ?? traffic.sources.keys().next().value ?? caddySource;
       ctx.set('Content-Security-Policy', `default-src 'none'; style-src ${assets.styleHash}`);
       ctx.type = 'image/svg+xml';
