@@ -22,8 +22,11 @@ export interface Recorder {
   occupy(stored: readonly RequestEvent[]): void;
   /** The times of the last requests, for the recorder that goes on after this one: see `RecorderOptions`. */
   usedTimes(): UsedTimes;
-  /** Writes what has been recorded; resolves when the store has taken, or refused for good, all of it. */
-  flush(): Promise<void>;
+  /**
+   * Writes what has been recorded; resolves when the store has taken, or refused for good, all of it. Without `allTops`, which is set unless
+   * given, of the top lists those that are due alone.
+   */
+  flush(options?: { readonly allTops?: boolean }): Promise<void>;
   /** Flushes for at most `drainMsMax`, then stops; resolves to how many requests the store had not taken by then, and logs it. */
   close(): Promise<number>;
   readonly counts: RecorderCounts;
@@ -55,7 +58,7 @@ export interface RecorderOptions {
   readonly usedTimes?: UsedTimes | undefined;
   /** How long a request waits for others, in milliseconds: 100. */
   readonly flushMs?: number;
-  /** Requests in one batch: 5,000, what InfluxDB takes best. */
+  /** Requests in one batch: 5,000, what InfluxDB takes best at once. */
   readonly batchRequestsMax?: number;
   /** What the requests of one batch hold in memory, in bytes as `heldBytes` estimates: 16 MiB. */
   readonly batchBytesMax?: number;
@@ -134,8 +137,8 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
     usedTimes: () => uniqueTimes.usedFrom(now() - usedMs),
 
-    async flush() {
-      seal({ allTops: true });
+    async flush({ allTops = true } = {}) {
+      seal({ allTops });
       await write();
     },
 

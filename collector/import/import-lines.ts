@@ -120,7 +120,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     // A batch fits into the recorder's memory, since the one before has left it.
     const taken = missing.requests.filter((request) => recorder.record(request)).length;
     const refusedBefore = recorder.counts.deadLettered;
-    written = recorder.flush().then(() => {
+    written = recorder.flush({ allTops: false }).then(() => {
       const refused = missing.requests.length - taken + recorder.counts.deadLettered - refusedBefore;
       counts.refused += refused;
       counts.added += missing.requests.length - refused;

@@ -12,7 +12,7 @@ import { boundBytes, boundDuration, boundMethod, boundText, cleanName } from '..
 import { StoreError } from '../../shared/errors.js';
 import { groupBy } from '../../shared/group-by.js';
 import { uriLengthMax } from '../../shared/recorder.js';
-import { nanosecondsText, type RequestEvent } from '../../shared/request-event.js';
+import type { RequestEvent } from '../../shared/request-event.js';
 import { seriesKey } from '../../shared/rollup.js';
 import type { Store, TimeRange } from '../../shared/store/store.js';
 
@@ -37,16 +37,16 @@ export interface MissingFinder {
  * A finder for one file: equal requests in one file are several, the same request in two files is one. `pageRowsMax` rows
  * are read at once. Equal requests are told apart when at most `rememberedMin` others are between them.
  */
-export function createMissingFinder(store: Pick<Store, 'readRequests'>, { pageRowsMax = 10_000, rememberedMin = 100_000 } = {}): MissingFinder {
+export function createMissingFinder(store: Pick<Store, 'readRequests'>, { pageRowsMax = 10_000, rememberedMin = 50_000 } = {}): MissingFinder {
   const occurrences = createOccurrences(rememberedMin);
   return {
     async find(requests) {
       const rows = await readNear(store, requests, pageRowsMax);
       const rowsByKey = groupBy(rows, ({ key }) => key);
       const missing = requests.filter((request) => {
-        const key = sameness(request);
-        const earlier = occurrences.count(`${nanosecondsText(request)} ${key}`);
-        const same = rowsByKey.get(key)?.filter(({ row, runStart }) => nsBetween(runStart, request) >= 0 && nsBetween(request, row) >= 0);
+        const earlier = occurrences.count(request);
+        if (rows.length === 0) return true;
+        const same = rowsByKey.get(sameness(request))?.filter(({ row, runStart }) => nsBetween(runStart, request) >= 0 && nsBetween(request, row) >= 0);
         return (same?.length ?? 0) <= earlier;
       });
       const missingMs = new Set(missing.map(({ timeMs }) => timeMs));
@@ -140,18 +140,37 @@ async function* readPages(store: Pick<Store, 'readRequests'>, { fromMs, toMs }: 
   }
 }
 
-/** Counts how often a key came before, as far as the last `rememberedMin` to twice as many keys go. */
-function createOccurrences(rememberedMin: number): { count(key: string): number } {
-  let current = new Map<string, number>();
-  let previous = new Map<string, number>();
+/**
+ * Counts how often a request came before with the same time, as far as the last `rememberedMin` to twice as many go. Few have a microsecond in
+ * common: what they agree in is looked at only then.
+ */
+function createOccurrences(rememberedMin: number): { count(request: RequestEvent): number } {
+  /** The one request of a microsecond, or how often each of several came, by nanosecond and `sameness`. */
+  type Came = RequestEvent | Map<string, number>;
+  let current = new Map<number, Came>();
+  let previous = new Map<number, Came>();
+  let remembered = 0;
+  const keyOf = (request: RequestEvent): string => `${request.timeNs} ${sameness(request)}`;
+  const countsOf = (came: Came): Map<string, number> => came instanceof Map ? came : new Map([[keyOf(came), 1]]);
   return {
-    count(key) {
-      if (current.size >= rememberedMin) {
+    count(request) {
+      if (remembered >= rememberedMin) {
         previous = current;
         current = new Map();
+        remembered = 0;
       }
-      const earlier = current.get(key) ?? previous.get(key) ?? 0;
-      current.set(key, earlier + 1);
+      remembered += 1;
+      const microsecond = request.timeMs * 1000 + Math.floor(request.timeNs / 1000);
+      const came = current.get(microsecond) ?? previous.get(microsecond);
+      if (came === undefined) {
+        current.set(microsecond, request);
+        return 0;
+      }
+      const counts = countsOf(came);
+      const key = keyOf(request);
+      const earlier = counts.get(key) ?? 0;
+      counts.set(key, earlier + 1);
+      current.set(microsecond, counts);
       return earlier;
     },
   };
