@@ -3,9 +3,8 @@ import { groupBy } from '../../shared/group-by.js';
 import { addTally, emptyTally, type RollupRow, type Tally } from '../../shared/rollup.js';
 import { caddySource } from '../../shared/request-event.js';
 
-/** An app, compared with the edge on the hosts that both have seen. */
-export interface Pair {
-  readonly app: string;
+/** An app beside the edge. Latencies and errors are of the hosts that both have seen. */
+export interface PairFigures {
   /** Mean latency at the edge less that in the app, in milliseconds: the time outside the app. `null` without latencies. */
   readonly outsideMeanMs: number | null;
   /** Percentiles at the edge less those in the app, in milliseconds: not percentiles of the difference, which no count can tell. */
@@ -15,8 +14,17 @@ export interface Pair {
   readonly edgeOnlyErrors: number;
   /** Requests of the app beyond those at the edge, on any host: they did not come through it. */
   readonly bypassed: number;
-  /** `outsideMeanMs` by window, ascending, where both have a latency. */
-  readonly windows: readonly { readonly timeMs: number; readonly outsideMeanMs: number }[];
+}
+
+/** The same in one window, by its start in milliseconds since 1970. */
+export interface PairWindow extends PairFigures {
+  readonly timeMs: number;
+}
+
+/** An app over the whole range, and by window, ascending. */
+export interface Pair extends PairFigures {
+  readonly app: string;
+  readonly windows: readonly PairWindow[];
 }
 
 /** One pair for each app that has a host in common with the edge. The rows may be of any windows; they are put together by `windowOf`. */
@@ -24,31 +32,33 @@ export function pairsOf(rows: readonly RollupRow[], windowOf: (timeMs: number) =
   const edge = rows.filter(({ series }) => series.source === caddySource);
   const edgeHosts = new Set(edge.map(({ series }) => hostName(series.host)));
   const apps = groupBy(rows.filter(({ series }) => series.source !== caddySource), ({ series }) => series.source);
-  return [...apps].sort(([a], [b]) => (a < b ? -1 : 1)).flatMap(([app, appRows]) => {
-    const hosts = new Set(appRows.map(({ series }) => hostName(series.host)).filter((host) => edgeHosts.has(host)));
+  return [...apps].sort(([a], [b]) => (a < b ? -1 : 1)).flatMap(([app, inside]) => {
+    const hosts = new Set(inside.map(({ series }) => hostName(series.host)).filter((host) => edgeHosts.has(host)));
     if (hosts.size === 0) return [];
-    const shared = ({ series }: RollupRow): boolean => hosts.has(hostName(series.host));
-    return [pairOf(app, edge.filter(shared), appRows.filter(shared), appRows, windowOf)];
+    const shared = edge.filter(({ series }) => hosts.has(hostName(series.host)));
+    const edgeWindows = groupBy(shared, ({ windowMs }) => windowOf(windowMs));
+    const appWindows = groupBy(inside, ({ windowMs }) => windowOf(windowMs));
+    const timesMs = [...new Set([...edgeWindows.keys(), ...appWindows.keys()])].sort((a, b) => a - b);
+    return [{
+      app,
+      ...compare(shared, inside, hosts),
+      windows: timesMs.map((timeMs) => ({ timeMs, ...compare(edgeWindows.get(timeMs) ?? [], appWindows.get(timeMs) ?? [], hosts) })),
+    }];
   });
 }
 
-function pairOf(app: string, edge: readonly RollupRow[], inside: readonly RollupRow[], all: readonly RollupRow[], windowOf: (timeMs: number) => number): Pair {
+/** `edge` is of the `hosts` that both have seen, and `app` of all that the app has seen. */
+function compare(edge: readonly RollupRow[], app: readonly RollupRow[], hosts: ReadonlySet<string>): PairFigures {
+  const inside = app.filter(({ series }) => hosts.has(hostName(series.host)));
   const edgeTally = tallyOf(edge);
   const appTally = tallyOf(inside);
   const percentile = (quantile: number): number | null => difference(edgeTally.histogram.quantile(quantile), appTally.histogram.quantile(quantile));
-  const appWindows = groupBy(inside, ({ windowMs }) => windowOf(windowMs));
-  const windows = [...groupBy(edge, ({ windowMs }) => windowOf(windowMs))].sort(([a], [b]) => a - b).flatMap(([timeMs, edgeRows]) => {
-    const outsideMeanMs = difference(meanOf(tallyOf(edgeRows)), meanOf(tallyOf(appWindows.get(timeMs) ?? [])));
-    return outsideMeanMs === null ? [] : [{ timeMs, outsideMeanMs }];
-  });
   return {
-    app,
     outsideMeanMs: difference(meanOf(edgeTally), meanOf(appTally)),
     outsideP50Ms: percentile(0.5),
     outsideP95Ms: percentile(0.95),
     edgeOnlyErrors: Math.max(0, errorsOf(edge) - errorsOf(inside)),
-    bypassed: bypassedOf(edge, all),
-    windows,
+    bypassed: bypassedOf(edge, app),
   };
 }
 

@@ -23,9 +23,15 @@ export interface TopList {
   readonly values: ReadonlyMap<string, TopFigures>;
 }
 
+/** The values of a list as they were read, most requests first. */
+export interface RankedList {
+  readonly total: number;
+  readonly entries: readonly TopEntry[];
+}
+
 /** The lists of one source. */
 export interface SourceTops {
-  readonly lists: Readonly<Record<TopDimension, TopSummary>>;
+  readonly lists: Readonly<Record<TopDimension, RankedList>>;
   /** How many different client addresses there were; `null` where none is known. */
   readonly clients: number | null;
 }
@@ -38,7 +44,7 @@ export interface Tops {
 }
 
 /** What a list can be made by, besides what the rollups know. */
-export const agentDimensions = ['browser', 'system', 'bot'] as const satisfies readonly (keyof Agent)[];
+export const agentDimensions = ['browser', 'system', 'bot', 'who'] as const satisfies readonly (keyof Agent)[];
 /** One of them. */
 export type ListedDimension = TopDimension | (typeof agentDimensions)[number];
 
@@ -116,7 +122,7 @@ export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { d
     if (!rowsTellClients && request.clientIp !== '') part.clients.add(request.clientIp);
   }
   return {
-    bySource: new Map([...parts].map(([of, { lists, clients }]) => [of, { lists, clients: clients.count() || null }])),
+    bySource: new Map([...parts].map(([of, { lists, clients }]) => [of, { lists: mapLists((dimension) => ({ total: lists[dimension].total, entries: lists[dimension].entries() })), clients: clients.count() || null }])),
     ofNewest: requests.length > requestsMax ? requestsMax : undefined,
   };
 }
@@ -125,11 +131,11 @@ export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { d
 export function listOf(tops: SourceTops | undefined, dimension: ListedDimension): TopList {
   if (tops === undefined) return { total: 0, values: new Map() };
   if (!isOfAgents(dimension)) {
-    const summary = tops.lists[dimension];
-    return { total: summary.total, values: new Map(summary.entries().map((entry) => [entry.value, figuresOf(entry)])) };
+    const { total, entries } = tops.lists[dimension];
+    return { total, values: new Map(entries.map((entry) => [entry.value, figuresOf(entry)])) };
   }
   const sums = new Map<string, Tally & { value: string; errors: number; missedMax: number }>();
-  for (const entry of tops.lists.user_agent.entries()) {
+  for (const entry of tops.lists.user_agent.entries) {
     const value = agentOf(entry.value)[dimension];
     if (value === '') continue;
     let sum = sums.get(value);
@@ -145,15 +151,19 @@ export function listOf(tops: SourceTops | undefined, dimension: ListedDimension)
 export function exactList(figures: ReadonlyMap<string, Figures>): TopList {
   return {
     total: [...figures.values()].reduce((sum, { requests }) => sum + requests, 0),
-    values: new Map([...figures].map(([value, each]) => [value, { ...each, missedMax: 0 }])),
+    values: new Map([...figures].map(([value, each]) => [value, { requests: each.requests, errors: each.errors, bytes: each.bytes, get latencyMs() { return each.latencyMs; }, missedMax: 0 }])),
   };
 }
 
+/** Latencies are made when they are asked for: a list has hundreds of values, and ten are shown. */
 function figuresOf(entry: TopEntry): TopFigures {
-  return { requests: entry.count, errors: entry.errors, bytes: entry.sizeSum, latencyMs: latencyOf(entry), missedMax: entry.missedMax };
+  return { requests: entry.count, errors: entry.errors, bytes: entry.sizeSum, get latencyMs() { return latencyOf(entry); }, missedMax: entry.missedMax };
 }
 
 function emptyLists(): Record<TopDimension, TopSummary> {
-  const all = (): TopSummary => new TopSummary({ entriesMax: Infinity });
-  return { path: all(), referrer: all(), user_agent: all(), client: all() };
+  return mapLists(() => new TopSummary({ entriesMax: Infinity }));
+}
+
+function mapLists<List>(make: (dimension: TopDimension) => List): Record<TopDimension, List> {
+  return { path: make('path'), referrer: make('referrer'), user_agent: make('user_agent'), client: make('client') };
 }

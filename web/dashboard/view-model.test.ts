@@ -18,7 +18,7 @@ function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bound
   const range = alignRange(query, level);
   const traffic: Traffic = {
     range, stepMs: level * 1000, ledgers, bounded, complete: isComplete(ledgers, { bounded }),
-    previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 0, stepMs: level * 1000 }).sources,
+    previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
     ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
   return dashboardView({ query, traffic, tops, latest: requests, nowMs, connectHint: ['one', 'two'] });
@@ -36,7 +36,7 @@ test('the status line and the title say how the edge does', (t) => {
 
 test('the gravest finding is said first, and the others after it', (t) => {
   const { status } = view([...many(190), ...many(6, { status: 500 }), ...many(150, { source: 'shop', timeMs: nowMs - 600_000 })]);
-  t.like(status, { state: 'failing', word: 'No requests from shop', detail: 'since 19:51:00 UTC', more: ['5xx rose to 3.8\u00a0% at 20:00 UTC at the edge'] });
+  t.like(status, { state: 'failing', word: 'No requests from shop', detail: 'since 19:50:30 UTC', more: ['5xx rose to 3.8\u00a0% at 20:00 UTC at the edge'] });
 });
 
 test('too little traffic is not judged', (t) => {
@@ -111,7 +111,7 @@ test('the form has the filters of the page, and carries the rest along', (t) => 
 });
 
 test('figures, codes, tables and the ledger are formatted for reading', (t) => {
-  const { sources, tables, latest, ledger: collectors, charts } = view([...many(150, { size: 1234 }), ...many(2, { status: 502 }), event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 })], {
+  const { sources, tables, latest, collectors, charts } = view([...many(150, { size: 1234 }), ...many(2, { status: 502 }), event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 })], {
     ledgers: [ledger({ timeMs: nowMs - 90_000, received: 50_100, rejected: { 'not-json': 6, 'too-long': 4 }, spooled: 3, lastLineMs: nowMs - 1500 })],
   });
   t.deepEqual(sources[0]?.figures.map((figure) => [figure.name, figure.value, 'note' in figure ? figure.note : undefined]), [
@@ -140,7 +140,7 @@ test('lists link to the page of a value, and are there for what is known', async
   const store = { readTops: () => Promise.resolve([]), readRequests: () => Promise.resolve(requests) };
   const tops = await readTopsFrom(store, query, { dimensions: ['path', 'user_agent', 'client'], requestsMax: 200, nowMs });
   const page = view(requests, { tops });
-  t.deepEqual(page.tops.map(({ title }) => title), ['Paths', 'Hosts', 'Methods', 'Clients', 'Bots', 'User agents']);
+  t.deepEqual(page.tops.map(({ title }) => title), ['Paths', 'Hosts', 'Methods', 'Clients', 'People and bots', 'Bots', 'User agents']);
   t.like(page.tops[0]?.rows, [
     { text: '/a', href: '/?path=%2Fa', count: '150', share: '75.0\u00a0%', errors: '0', p95: '10\u00a0ms', alarm: false },
     { text: `/${'b'.repeat(59)}…`, href: undefined, count: '50', errors: '50' },
