@@ -162,7 +162,8 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
     }
 
     router.get(`/api/requests${extension}`, async (ctx) => {
-      answerRows(ctx, extension, (await readLatest(store, queryOf(ctx), latestInApi)).map(requestAnswer), requestColumns);
+      const query = queryOf(ctx);
+      answerRows(ctx, extension, (await readLatest(store, query, latestInApi)).slice(0, query.limit ?? latestInApi).map(requestAnswer), requestColumns);
     });
   }
 

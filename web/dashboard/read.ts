@@ -55,14 +55,14 @@ export function readTops(store: Store, query: DashboardQuery, { dimensions, requ
   return inTime(store, readTopsFrom(store, query, { dimensions, requestsMax, nowMs }));
 }
 
-/** Reads the latest requests of a query, newest first, on demand the latest errors (5xx) before them. Throws a `StoreError`. */
+/** Reads the latest requests of a query, newest first; on demand before them as many of the latest errors (5xx). Throws a `StoreError`. */
 export async function readLatest(store: Store, { fromMs, toMs, filter, limit: limitGiven, errorsFirst }: DashboardQuery, limitDefault: number): Promise<RequestEvent[]> {
   const limit = limitGiven ?? limitDefault;
   const read = (of: Filter): Promise<RequestEvent[]> => inTime(store, store.readRequests({ fromMs, toMs, filter: of, limit }));
   // Under a filter by status all are errors, or none is.
   if (!errorsFirst || filter.status !== undefined) return read(filter);
   const [errors, latest] = await Promise.all([read({ ...filter, status: { min: 500, max: 599 } }), read(filter)]);
-  return [...errors, ...latest.filter(({ status }) => status < 500 || status > 599)].slice(0, limit);
+  return [...errors, ...latest.filter(({ status }) => status < 500 || status > 599)];
 }
 
 /** Reads the newest ledgers of the collectors that reported since the query's range began. Throws a `StoreError`. */

@@ -95,10 +95,11 @@ test('one can step and zoom, and what reaches up to now stays live', (t) => {
   });
   t.deepEqual(hrefs({ from: '2026-11-23T18:00:00Z', to: '2026-11-23T19:00:00Z' }), {
     'Earlier': '/?from=2026-11-23T17%3A00%3A00Z&to=2026-11-23T18%3A00%3A00Z',
-    'Later': '/?from=2026-11-23T19%3A00%3A00Z&to=2026-11-23T20%3A00%3A00Z',
+    'Later': '/?from=now-1h',
     'Zoom out': '/?from=2026-11-23T17%3A30%3A00Z&to=2026-11-23T19%3A30%3A00Z',
     'Zoom in': '/?from=2026-11-23T18%3A15%3A00Z&to=2026-11-23T18%3A45%3A00Z',
   });
+  t.is(hrefs({ from: '2026-11-23T16:00:00Z', to: '2026-11-23T17:00:00Z' })['Later'], '/?from=2026-11-23T17%3A00%3A00Z&to=2026-11-23T18%3A00%3A00Z');
   t.is(hrefs({ from: '2026-11-23T19:10:00Z', to: '2026-11-23T19:40:00Z' })['Later'], '/?from=now-30m');
 });
 

@@ -39,7 +39,7 @@ const ticksPerWindow = 6;
 export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, connectHint }: DashboardData) {
   const tickMs = traffic.stepMs / ticksPerWindow;
   const nowMs = Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs);
-  const lastRequestMs = query.errorsFirst ? new Map<string, number>() : lastOf(latest);
+  const lastRequestMs = lastOf(latest);
   const status = statusOf(traffic, lastRequestMs, nowMs);
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
@@ -75,9 +75,11 @@ export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, co
   };
 }
 
-/** When each source's last request came, as far as the latest requests tell: they are the newest first. */
+/** When each source's last request came, as far as the latest requests tell. */
 function lastOf(latest: readonly RequestEvent[]): Map<string, number> {
-  return new Map(latest.toReversed().map(({ source, timeMs }) => [source, timeMs]));
+  const last = new Map<string, number>();
+  for (const { source, timeMs } of latest) last.set(source, Math.max(last.get(source) ?? 0, timeMs));
+  return last;
 }
 
 function chartedNames({ sources }: Traffic): string[] {
@@ -94,14 +96,14 @@ function rangeView(query: DashboardQuery, aligned: TimeRange, nowMs: number, tic
   return { from: { iso: isoTime(aligned.fromMs), text: text(fromMs) }, to: { iso: isoTime(aligned.toMs), text: text(toMs) } };
 }
 
-/** Links to the range before and after, and to half and twice of it. Those that reach up to now stay live. */
+/** Links to the range before and after, and to half and twice of it. Those that reach up to about now stay live, as time has gone on since the page was made. */
 function stepsView(query: DashboardQuery, nowMs: number, tickMs: number, link: Link) {
   const [fromMs, toMs] = [query.fromMs, query.toMs].map((timeMs) => Math.floor(timeMs / tickMs) * tickMs) as [number, number];
   const lengthMs = Math.max(tickMs, toMs - fromMs);
   const live = (query.given.to ?? defaults.to) === 'now';
   const to = (startMs: number, endMs: number): string | undefined => {
     if (endMs - startMs < 1000 || startMs < 0) return undefined;
-    return endMs >= nowMs ? link({ from: `now-${relative(endMs - startMs)}`, to: undefined }) : link({ from: isoTime(startMs), to: isoTime(endMs) });
+    return endMs >= nowMs - lengthMs / 20 ? link({ from: `now-${relative(endMs - startMs)}`, to: undefined }) : link({ from: isoTime(startMs), to: isoTime(endMs) });
   };
   return [
     { label: '‹', words: 'Earlier', href: to(fromMs - lengthMs, toMs - lengthMs) },
