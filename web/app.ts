@@ -110,13 +110,13 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   const queryOf = (ctx: Context): DashboardQuery => parseQuery(ctx.query, now());
 
   /** One list, of the first source: what passes through both edge and app would count twice. */
-  const readList = async (dimension: Dimension, query: DashboardQuery): Promise<{ list: TopList; complete: boolean }> => {
+  const readList = async (dimension: Dimension, query: DashboardQuery, rowsMax = query.limit ?? latestInApi): Promise<{ list: TopList; complete: boolean }> => {
     const inRollups = dimension === 'host' || dimension === 'method';
     const needed = inRollups ? [] : isOfAgents(dimension) ? ['user_agent' as const] : [dimension];
     const [traffic, tops] = await Promise.all([readTraffic(store, query, { nowMs: now() }), inRollups ? undefined : readTops(store, query, { dimensions: needed, nowMs: now() })]);
-    if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods), complete: traffic.complete };
+    if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods, rowsMax), complete: traffic.complete };
     const [source] = traffic.sources.keys();
-    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && tops?.ofNewest === undefined };
+    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension, rowsMax), complete: traffic.complete && tops?.ofNewest === undefined };
   };
 
   router.get('/', async (ctx) => {
@@ -157,7 +157,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
         const query = queryOf(ctx);
         const { list, complete } = await readList(dimension, query);
         ctx.set('X-Complete', String(complete));
-        answerRows(ctx, extension, topAnswer(list, query.limit ?? latestInApi), dimension === 'host' || dimension === 'method' ? exactColumns : topColumns);
+        answerRows(ctx, extension, topAnswer(list), dimension === 'host' || dimension === 'method' ? exactColumns : topColumns);
       });
     }
 

@@ -1,7 +1,7 @@
 /** The charts of the page, each with its legend, its links and its table. */
 import { chartLinks, spanOf, timeChart, unionOf, type ChartLink, type TimeChart } from '../chart/time-chart.js';
 import { isoTime } from '../../shared/time-range.js';
-import { chartedPairs, chartedSources, chartKinds, chartOf, pairChartKinds, type Charted, type ChartKind } from './charts.js';
+import { chartedPairs, chartedSources, chartKinds, chartOf, pairChartKinds, timesOf, type Charted, type ChartKind } from './charts.js';
 import { bytes, clock, count, day, duration, nbsp, percent, printable } from './format.js';
 import type { Link } from './link.js';
 import type { Pair, PairWindow } from './pair.js';
@@ -11,11 +11,44 @@ import { p99 } from './source-cards.js';
 /** So many parts of a chart can be pointed at. */
 const partsMax = 62;
 
-/** What charts are drawn with. */
+/** What charts are drawn with, made once for all of them. */
 export interface Drawing {
   readonly traffic: Traffic;
   readonly nowMs: number;
   readonly link: Link;
+  /** The windows of the range by their starts, each with a link to it alone. */
+  readonly windows: ReadonlyMap<number, { readonly iso: string; readonly text: string; readonly href: string }>;
+  readonly parts: readonly Part[];
+}
+
+/** A window, or some together, with a link to it and what is beside it. */
+interface Part {
+  /** The first window and the end, as indices of the windows. */
+  readonly start: number;
+  readonly end: number;
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly text: string;
+  readonly href: string;
+}
+
+/** Makes ready to draw. */
+export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing {
+  const { range, stepMs } = traffic;
+  const timesMs = timesOf(range, stepMs);
+  const windowsPerPart = Math.ceil(timesMs.length / partsMax);
+  const lengthMs = windowsPerPart * stepMs;
+  const zoom = (fromMs: number, toMs: number): string => link({ from: isoTime(Math.max(0, fromMs)), to: isoTime(toMs) });
+  const parts = timesMs.filter((timeMs, at) => at % windowsPerPart === 0 && timeMs <= nowMs).map((fromMs, at): Part => ({
+    start: at * windowsPerPart,
+    end: (at + 1) * windowsPerPart,
+    fromMs,
+    toMs: fromMs + lengthMs,
+    text: `${timeText(fromMs, stepMs)} – ${timeText(fromMs + lengthMs, stepMs)} UTC`,
+    href: zoom(fromMs - lengthMs, fromMs + 2 * lengthMs),
+  }));
+  const windows = new Map(timesMs.map((timeMs) => [timeMs, { iso: isoTime(timeMs), text: timeText(timeMs, stepMs), href: zoom(timeMs, timeMs + stepMs) }]));
+  return { traffic, nowMs, link, windows, parts };
 }
 
 /** A row for each kind of chart, with one panel for each source: they share the axis of values. */
@@ -31,18 +64,18 @@ export function pairPanels(index: number, drawing: Drawing) {
 }
 
 /** Tables of what the charts show. */
-export function chartTables(sources: readonly string[], { traffic, link }: Drawing) {
-  return sources.map((source) => sourceTable(source, traffic, link));
+export function chartTables(sources: readonly string[], drawing: Drawing) {
+  return sources.map((source) => sourceTable(source, drawing));
 }
 
-function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], { traffic, nowMs, link }: Drawing, first = 0) {
+function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], { traffic, nowMs, link, parts }: Drawing, first = 0) {
   const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs }) }));
   const spanMin = unionOf(charts.map(({ chart }) => spanOf(chart)));
   return charts.map(({ source, chart }) => ({
     title: kind.title,
     source: printable(source, 60),
     svg: timeChart({ ...chart, spanMin }),
-    linksSvg: chartLinks(chart, partsOf(chart, link)),
+    linksSvg: chartLinks(chart, linksOf(chart, parts)),
     note: kind.scale === 'log' ? 'log scale' : undefined,
     legend: legendOf(kind, chart, source, link),
     links: ['svg', 'csv', 'json'].map((format) => ({ label: format.toUpperCase(), href: link({ source, refresh: undefined }, `/chart/${kind.name}.${format}`) })),
@@ -58,25 +91,19 @@ function legendOf<Window>(kind: ChartKind<Window>, chart: TimeChart, source: str
   return entries.length + before.length < 2 ? [] : [...entries, ...before];
 }
 
-/** The parts of a chart to point at: a window each, or some together. They lead to that part and what is beside it. */
-function partsOf({ timesMs, stepMs, series, formatValue, openMs }: TimeChart, link: Link): ChartLink[] {
-  const windows = Math.ceil(timesMs.length / partsMax);
-  const parts: ChartLink[] = [];
-  for (let at = 0; at < timesMs.length && timesMs[at]! <= openMs; at += windows) {
-    const fromMs = timesMs[at]!;
-    const toMs = fromMs + windows * stepMs;
+/** What a chart shows in each of its parts. */
+function linksOf({ series, formatValue, openMs }: TimeChart, parts: readonly Part[]): ChartLink[] {
+  return parts.filter(({ fromMs }) => fromMs <= openMs).map(({ start, end, fromMs, toMs, text, href }) => {
     const values = series.flatMap(({ label, values: all }) => {
-      const some = all.slice(at, at + windows).filter((value) => value !== null);
+      const some = all.slice(start, end).filter((value) => value !== null);
       return some.length === 0 ? [] : [`${label}${nbsp}${formatValue(some.reduce((a, b) => Math.max(a, b)))}`];
     });
-    const words = `${timeText(fromMs, stepMs)} – ${timeText(toMs, stepMs)} UTC: ${values.length === 0 ? 'no requests' : `${windows > 1 ? 'up to ' : ''}${values.join(', ')}`}`;
-    parts.push({ fromMs, toMs, words, href: zoomHref(fromMs - (toMs - fromMs), toMs + (toMs - fromMs), link) });
-  }
-  return parts;
+    return { fromMs, toMs, href, words: `${text}: ${values.length === 0 ? 'no requests' : `${end - start > 1 ? 'up to ' : ''}${values.join(', ')}`}` };
+  });
 }
 
 /** What the charts of a source show, as a table. Each window leads to a page of it alone. */
-function sourceTable(source: string, { windows, stepMs }: Traffic, link: Link) {
+function sourceTable(source: string, { traffic: { windows }, windows: times, link }: Drawing) {
   return {
     title: `The charts of ${printable(source, 60)} as a table`,
     csvHref: link({ source, refresh: undefined }, '/api/series.csv'),
@@ -85,7 +112,7 @@ function sourceTable(source: string, { windows, stepMs }: Traffic, link: Link) {
       const { timeMs, statuses, latencyMs: { mean, p50, p95 } } = window;
       const ofClass = (first: number): string => count([...statuses].reduce((sum, [status, requests]) => (Math.floor(status / 100) === first ? sum + requests : sum), 0));
       return {
-        ...windowTime(timeMs, stepMs, link),
+        ...times.get(timeMs)!,
         cells: [
           count(window.requests), ofClass(2), ofClass(3), ofClass(4), ofClass(5), percent(window.errors / window.requests),
           duration(mean), duration(p50), duration(p95), duration(p99(window)), bytes(window.bytes),
@@ -96,13 +123,13 @@ function sourceTable(source: string, { windows, stepMs }: Traffic, link: Link) {
 }
 
 /** What the charts of an app beside the edge show, as a table. */
-export function pairTable({ app, windows }: Pair, { traffic: { stepMs }, link }: Drawing) {
+export function pairTable({ app, windows }: Pair, { windows: times, link }: Drawing) {
   return {
     title: `The charts of ${printable(app, 60)} beside the edge as a table`,
     csvHref: link({ source: app, refresh: undefined, compare: undefined }, '/chart/outside.csv'),
     columns: ['Outside, mean', 'p50', 'p95', 'Errors of the edge', 'Past the edge'],
     rows: windows.map(({ timeMs, outsideMeanMs, outsideP50Ms, outsideP95Ms, edgeOnlyErrors, bypassed }: PairWindow) => ({
-      ...windowTime(timeMs, stepMs, link), cells: [signed(outsideMeanMs), signed(outsideP50Ms), signed(outsideP95Ms), count(edgeOnlyErrors), count(bypassed)],
+      ...times.get(timeMs)!, cells: [signed(outsideMeanMs), signed(outsideP50Ms), signed(outsideP95Ms), count(edgeOnlyErrors), count(bypassed)],
     })),
   };
 }
@@ -112,14 +139,6 @@ export function signed(valueMs: number | null): string {
   return valueMs !== null && valueMs < 0 ? `−${duration(-valueMs)}` : duration(valueMs);
 }
 
-function windowTime(timeMs: number, stepMs: number, link: Link) {
-  return { iso: isoTime(timeMs), text: timeText(timeMs, stepMs), href: zoomHref(timeMs, timeMs + stepMs, link) };
-}
-
 function timeText(timeMs: number, stepMs: number): string {
   return stepMs >= 86_400_000 ? day(timeMs) : `${day(timeMs)} ${clock(timeMs)}${stepMs < 60_000 ? new Date(timeMs).toISOString().slice(16, 19) : ''}`;
-}
-
-function zoomHref(fromMs: number, toMs: number, link: Link): string {
-  return link({ from: isoTime(Math.max(0, fromMs)), to: isoTime(toMs) });
 }

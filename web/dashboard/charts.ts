@@ -142,8 +142,7 @@ export function chartedPairs({ pairs, previous }: Pick<Traffic, 'pairs' | 'previ
 export function chartOf<Window extends { readonly timeMs: number }>(
   kind: ChartKind<Window>, { name, windows, before }: Charted<Window>, { range, stepMs }: { readonly range: TimeRange; readonly stepMs: number }, { id, nowMs }: { id: string; nowMs: number },
 ): TimeChart {
-  const timesMs: number[] = [];
-  for (let timeMs = range.fromMs; timeMs < range.toMs; timeMs += stepMs) timesMs.push(timeMs);
+  const timesMs = timesOf(range, stepMs);
   // A rate over the first moments of a window says nothing: it waits for a quarter of it, unless there is nothing else to show.
   const openMs = timesMs.findLast((timeMs) => timeMs <= nowMs) ?? range.toMs;
   const shown = new Map(windows.filter(({ timeMs }) => timeMs < openMs || windows.length === 1 || nowMs - timeMs >= stepMs / 4).map((window) => [window.timeMs, window]));
@@ -171,6 +170,11 @@ export function chartOf<Window extends { readonly timeMs: number }>(
     formatValue: kind.formatValue,
     formatTime: clockOrDay,
   };
+}
+
+/** The starts of the windows of a range. */
+export function timesOf({ fromMs, toMs }: TimeRange, stepMs: number): number[] {
+  return Array.from({ length: Math.ceil((toMs - fromMs) / stepMs) }, (_, at) => fromMs + at * stepMs);
 }
 
 /** `null` where none has a value. */

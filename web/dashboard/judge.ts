@@ -77,7 +77,7 @@ export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous
 function slowness(windows: readonly WindowFigures[], requests: number, previous: Figures | undefined): Finding | undefined {
   const usualMs = previous === undefined || previous.requests < judgedRequestsMin ? null : previous.latencyMs.p95;
   if (usualMs === null || usualMs <= 0) return undefined;
-  const factorOf = ({ histogram }: Block): number => (histogram.quantile(0.95) ?? 0) / usualMs;
+  const factorOf = (block: Block): number => (histogramOf(block).quantile(0.95) ?? 0) / usualMs;
   const blocks = blocksOf(windows, Math.min(judgedLatenciesMin, requests));
   const sinceMs = sinceOf(blocks, factorOf, slowFactors);
   return sinceMs === undefined ? undefined : { kind: 'slow', state: 'troubled', sinceMs, p95Ms: factorOf(blocks.at(-1)!) * usualMs, usualMs };
@@ -89,7 +89,7 @@ interface Block {
   readonly timeMs: number;
   readonly requests: number;
   readonly errors: number;
-  readonly histogram: Histogram;
+  readonly windows: readonly WindowFigures[];
 }
 
 function blocksOf(windows: readonly WindowFigures[], requestsMin: number): Block[] {
@@ -97,15 +97,21 @@ function blocksOf(windows: readonly WindowFigures[], requestsMin: number): Block
   windows.forEach(({ timeMs }, end) => {
     let requests = 0;
     let errors = 0;
-    const histogram = new Histogram();
-    for (let at = end; at >= 0 && requests < requestsMin; at -= 1) {
+    let at = end + 1;
+    while (at > 0 && requests < requestsMin) {
+      at -= 1;
       requests += windows[at]!.requests;
       errors += windows[at]!.errors;
-      histogram.merge(windows[at]!.histogram);
     }
-    if (requests >= requestsMin) blocks.push({ timeMs, requests, errors, histogram });
+    if (requests >= requestsMin) blocks.push({ timeMs, requests, errors, windows: windows.slice(at, end + 1) });
   });
   return blocks;
+}
+
+function histogramOf({ windows }: Block): Histogram {
+  const histogram = new Histogram();
+  for (const window of windows) histogram.merge(window.histogram);
+  return histogram;
 }
 
 function errorShare({ errors, requests }: Block): number {

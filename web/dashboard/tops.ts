@@ -16,10 +16,12 @@ export interface TopFigures extends Pick<Figures, 'requests' | 'errors' | 'bytes
   readonly missedMax: number;
 }
 
-/** The values of one list, most requests first. */
+/** The first values of one list, most requests first. */
 export interface TopList {
   /** All requests of which the value is known. */
   readonly total: number;
+  /** How many values there are. */
+  readonly size: number;
   readonly values: ReadonlyMap<string, TopFigures>;
 }
 
@@ -127,12 +129,12 @@ export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { d
   };
 }
 
-/** A list as the page and the API show it. */
-export function listOf(tops: SourceTops | undefined, dimension: ListedDimension): TopList {
-  if (tops === undefined) return { total: 0, values: new Map() };
+/** A list as the page and the API show it: `rowsMax` values of it. */
+export function listOf(tops: SourceTops | undefined, dimension: ListedDimension, rowsMax: number): TopList {
+  if (tops === undefined) return { total: 0, size: 0, values: new Map() };
   if (!isOfAgents(dimension)) {
     const { total, entries } = tops.lists[dimension];
-    return { total, values: new Map(entries.map((entry) => [entry.value, figuresOf(entry)])) };
+    return { total, size: entries.length, values: firstOf(entries, rowsMax) };
   }
   const sums = new Map<string, Tally & { value: string; errors: number; missedMax: number }>();
   for (const entry of tops.lists.user_agent.entries) {
@@ -144,20 +146,21 @@ export function listOf(tops: SourceTops | undefined, dimension: ListedDimension)
     sum.errors += entry.errors;
     sum.missedMax += entry.missedMax;
   }
-  return { total: tops.lists.user_agent.total, values: new Map([...sums.values()].sort((a, b) => b.count - a.count).map((sum) => [sum.value, figuresOf(sum)])) };
+  return { total: tops.lists.user_agent.total, size: sums.size, values: firstOf([...sums.values()].sort((a, b) => b.count - a.count), rowsMax) };
 }
 
 /** A list of what rollups know exactly: hosts or methods. */
-export function exactList(figures: ReadonlyMap<string, Figures>): TopList {
+export function exactList(figures: ReadonlyMap<string, Figures>, rowsMax: number): TopList {
   return {
     total: [...figures.values()].reduce((sum, { requests }) => sum + requests, 0),
-    values: new Map([...figures].map(([value, each]) => [value, { requests: each.requests, errors: each.errors, bytes: each.bytes, get latencyMs() { return each.latencyMs; }, missedMax: 0 }])),
+    size: figures.size,
+    values: new Map([...figures].slice(0, rowsMax).map(([value, each]) => [value, { ...each, missedMax: 0 }])),
   };
 }
 
-/** Latencies are made when they are asked for: a list has hundreds of values, and ten are shown. */
-function figuresOf(entry: TopEntry): TopFigures {
-  return { requests: entry.count, errors: entry.errors, bytes: entry.sizeSum, get latencyMs() { return latencyOf(entry); }, missedMax: entry.missedMax };
+/** Latencies are made of these alone: a list has hundreds of values, and ten are shown. */
+function firstOf(entries: readonly TopEntry[], rowsMax: number): Map<string, TopFigures> {
+  return new Map(entries.slice(0, rowsMax).map((entry) => [entry.value, { requests: entry.count, errors: entry.errors, bytes: entry.sizeSum, latencyMs: latencyOf(entry), missedMax: entry.missedMax }]));
 }
 
 function emptyLists(): Record<TopDimension, TopSummary> {

@@ -2,7 +2,7 @@
 import { caddySource, type RequestEvent } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot, TimeRange } from '../../shared/store/store.js';
-import { chartRows, chartTables, pairPanels, pairTable, signed, type Drawing } from './chart-panels.js';
+import { chartRows, chartTables, drawingOf, pairPanels, pairTable, signed } from './chart-panels.js';
 import { collectorCards } from './collector-cards.js';
 import { sumOf } from './fold.js';
 import { clock, count, day, printable, windowLength } from './format.js';
@@ -43,7 +43,7 @@ export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, co
   const status = statusOf(traffic, lastRequestMs, nowMs);
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
-  const drawing: Drawing = { traffic, nowMs, link };
+  const drawing = drawingOf(traffic, nowMs, link);
   const drawn = chartedNames(traffic);
   return {
     title: status.title,
