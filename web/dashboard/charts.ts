@@ -164,8 +164,8 @@ export function chartOf<Window extends { readonly timeMs: number }>(
     stepMs,
     timesMs,
     openMs,
-    // A class that never came needs no area, and no place in the legend.
-    series: kind.kind === 'stack' && series.length > 1 ? series.filter(({ values: some }, at) => at === 0 || some.some((value) => value !== null && value > 0)) : series,
+    // What never came needs neither an area or a line, nor a place in the legend.
+    series: series.filter(({ values: some }, at) => at === 0 || some.some((value) => value !== null && (kind.kind === 'lines' || value > 0))),
     before: before === undefined ? undefined : timesMs.map((_, at) => sumAt(compared, at)),
     formatValue: kind.formatValue,
     formatTime: clockOrDay,

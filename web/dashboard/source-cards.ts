@@ -24,8 +24,8 @@ export function sourceCard(source: string, { sources, range, previous: before }:
   // Sums are compared by the time that they took, since the period before has ended and this one may not.
   const sumChange = (sum: number, sumBefore: number | undefined): Change | undefined => changeOf(perMs(sum, soFar), sumBefore === undefined ? undefined : perMs(sumBefore, range), false);
   const latency = (name: string, value: number | null, valueBefore: number | null | undefined, note?: string) => ({ name, value: duration(value), change: changeOf(value, valueBefore, judged), note });
-  const share = (status: string, part: number, partBefore: number | undefined, { note = '', alarm = false }) => ({
-    name: status, href: part > 0 ? link({ status, source }) : undefined, value: percent(part / requests), note: count(part) + note, alarm,
+  const share = (status: string, part: number, partBefore: number | undefined, alarm = false) => ({
+    name: status, href: part > 0 ? link({ status, source }) : undefined, value: percent(part / requests), note: count(part), alarm,
     change: pointsOf(part / requests, previous === undefined || partBefore === undefined ? undefined : partBefore / previous.requests, judged),
   });
   const p99Before = previous === undefined ? null : p99(previous);
@@ -38,8 +38,8 @@ export function sourceCard(source: string, { sources, range, previous: before }:
       { name: 'Requests', value: count(requests), change: sumChange(requests, previous?.requests) },
       { name: 'Rate', value: rate(requests, soFar) },
       ...(clients === null ? [] : [{ name: 'Clients', value: count(clients), note: ofNewest === undefined ? 'addresses' : `in the newest ${count(ofNewest)}` }]),
-      share('5xx', errors, previous?.errors, { alarm: requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter }),
-      share('4xx', clientErrors, previous?.clientErrors, { note: saidNo(figures) }),
+      share('5xx', errors, previous?.errors, requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter),
+      share('4xx', clientErrors, previous?.clientErrors),
       latency('Mean', latencyMs.mean, previous?.latencyMs.mean, latencyMs.max === null ? 'no latency' : `max${nbsp}${duration(latencyMs.max)}`),
       latency('p50', latencyMs.p50, previous?.latencyMs.p50),
       latency('p95', latencyMs.p95, previous?.latencyMs.p95),
@@ -48,12 +48,6 @@ export function sourceCard(source: string, { sources, range, previous: before }:
     ],
     statuses: statusesView(figures, link, source),
   };
-}
-
-/** Says that 401 and 429 are not counted, where there are any: a site that says no has not failed. */
-function saidNo({ statuses }: Figures): string {
-  const refused = (statuses.get(401) ?? 0) + (statuses.get(429) ?? 0);
-  return refused === 0 ? '' : ' without 401,\u00a0429';
 }
 
 function statusesView({ requests, statuses }: Figures, link: Link, source: string) {

@@ -49,7 +49,7 @@ export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, co
     title: status.title,
     status,
     refreshSeconds: query.refreshSeconds,
-    range: rangeView(query, traffic.range, nowMs, tickMs),
+    range: { ...rangeView(query, traffic.range, nowMs, tickMs), href: link({ from: isoTime(traffic.range.fromMs), to: isoTime(traffic.range.toMs) }) },
     ranges: ranges.map(([name, label]) => ({ label, href: link({ from: `now-${name}`, to: undefined }), current: (query.given.to ?? defaults.to) === defaults.to && (query.given.from ?? defaults.from) === `now-${name}` })),
     steps: stepsView(query, nowMs, tickMs, link),
     compare: { label: query.compare ? 'on' : 'off', href: link({ compare: query.compare ? 'off' : undefined }) },
