@@ -39,6 +39,28 @@ test('the gravest finding is said first, and the others after it', (t) => {
   t.like(status, { state: 'failing', word: 'No requests from shop', detail: 'since 19:50:30 UTC', more: ['5xx rose to 3.8\u00a0% at 20:00 UTC at the edge'] });
 });
 
+test('the host that most errors are on is named where there are several, and errors that are over are told', (t) => {
+  const shop = view([...many(190), ...many(6, { status: 500 }), ...many(20, { host: 'blog.example' })]).status;
+  t.is(shop.detail, 'at 20:00 UTC at the edge, most of them on shop.example');
+  const past = many(200, { timeMs: nowMs - 1_800_000 }).map((request, at) => ({ ...request, status: at < 20 ? 502 : 200 }));
+  const { status } = view([...past, ...many(500)]);
+  t.like(status, { state: 'well', more: ['5xx were up to 10.0\u00a0% from 19:30 to 19:54 UTC at the edge'] });
+});
+
+test('a source that fell silent is told at once on any range, by its last request, which its card has too', (t) => {
+  const requests = Array.from({ length: 3600 }, (_, at) => event({ timeMs: nowMs - 180_000 - at * 5000, durationMs: 1 }));
+  const { status, sources } = view(requests, { raw: { from: 'now-6h' } });
+  t.like(status, { state: 'failing', word: 'No requests from caddy', detail: 'since 19:57:30 UTC' });
+  t.is(sources[0]?.last?.text, '19:57:30');
+});
+
+test('a quiet source has figures and no charts, and a legend leads to its status class', (t) => {
+  const page = view([...many(1000, { status: 404 }), ...many(1, { source: 'app' }), ...many(20, { source: 'shop' })]);
+  t.deepEqual(page.charts[0]?.panels.map(({ source }) => source), ['caddy', 'shop']);
+  t.is(page.sourcesWithoutChart, 1);
+  t.like(page.charts[0]?.panels[0]?.legend.find(({ label }) => label === '4xx'), { href: '/?status=4xx&source=caddy' });
+});
+
 test('too little traffic is not judged', (t) => {
   t.is(view(many(119, { status: 500 })).status.state, 'quiet');
   t.is(view([]).status.detail, 'no requests in this range');
