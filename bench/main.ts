@@ -1,9 +1,13 @@
 /** `npm run bench -- [NAME…]`: runs the benchmarks of these names, or all, and prints their results as one table. */
 import { tableOf, type Result } from './compare.js';
 import { benchCollector } from './collector.js';
+import { benchFreshness } from './freshness.js';
+import { benchPages } from './pages.js';
 
 const benches: Readonly<Record<string, (say: (text: string) => void) => Promise<Result[]>>> = {
   collector: benchCollector,
+  freshness: benchFreshness,
+  pages: benchPages,
 };
 
 const say = (text: string): void => { process.stderr.write(`${text}\n`); };

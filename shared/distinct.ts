@@ -30,7 +30,13 @@ export class DistinctSketch {
 
   /** Takes all that `other` has taken. */
   merge(other: DistinctSketch): void {
-    for (const [register, rank] of other.#filled()) this.#raise(register, rank);
+    if (other.#dense === undefined) {
+      for (const [register, rank] of other.#sparse) this.#raise(register, rank);
+      return;
+    }
+    const ranks = this.#dense ?? this.#densify();
+    // A page merges a hundred of them: without a generator, each takes microseconds.
+    for (let register = 0; register < registerCount; register += 1) if (other.#dense[register]! > ranks[register]!) ranks[register] = other.#dense[register]!;
   }
 
   /** How many different texts it has taken, about: a whole number. */
@@ -106,10 +112,15 @@ export class DistinctSketch {
       return;
     }
     if (rank > (this.#sparse.get(register) ?? 0)) this.#sparse.set(register, rank);
-    if (this.#sparse.size <= sparseMax) return;
-    this.#dense = new Uint8Array(registerCount);
-    for (const [filled, filledRank] of this.#sparse) this.#dense[filled] = filledRank;
+    if (this.#sparse.size > sparseMax) this.#densify();
+  }
+
+  #densify(): Uint8Array {
+    const ranks = new Uint8Array(registerCount);
+    for (const [register, rank] of this.#sparse) ranks[register] = rank;
+    this.#dense = ranks;
     this.#sparse = new Map();
+    return ranks;
   }
 }
 

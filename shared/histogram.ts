@@ -109,8 +109,18 @@ export class Histogram {
   /** Reads the packed form. Throws a `RangeError` that says what is wrong with it. */
   static unpack(packed: string): Histogram {
     if (packed.startsWith('-')) return Histogram.unpack(packed.slice(1)).negated();
-    const bytes = Buffer.from(packed, 'base64');
     const histogram = new Histogram();
+    histogram.mergePacked(packed);
+    return histogram;
+  }
+
+  /** Adds all that a packed form holds, without making a histogram of it. Throws a `RangeError`, and adds nothing, when it is none. */
+  mergePacked(packed: string): void {
+    if (packed.startsWith('-')) {
+      this.merge(Histogram.unpack(packed));
+      return;
+    }
+    const bytes = Buffer.from(packed, 'base64');
     let offset = 0;
     const next = (): number => {
       let value = 0;
@@ -124,9 +134,14 @@ export class Histogram {
         scale *= 0x80;
       }
     };
-    histogram.#zeros = next();
-    histogram.total = histogram.#zeros;
+    const zeros = next();
+    let total = zeros;
     let bucket = 0;
+    let lowest = Infinity;
+    let highest = -Infinity;
+    // First all of it, then room for it once: room bucket by bucket took nine tenths of the time of a page.
+    const buckets: number[] = [];
+    const counts: number[] = [];
     while (offset < bytes.length) {
       const zigzag = next();
       bucket += zigzag % 2 === 1 ? -(zigzag + 1) / 2 : zigzag / 2;
@@ -134,10 +149,17 @@ export class Histogram {
       if (bucket < bucketMin || bucket > bucketMax) {
         throw new RangeError(`The packed histogram ${JSON.stringify(packed)} names bucket ${bucket}, outside ${bucketMin} to ${bucketMax}.`);
       }
-      histogram.#addTo(bucket, count);
-      histogram.total += count;
+      buckets.push(bucket);
+      counts.push(count);
+      lowest = Math.min(lowest, bucket);
+      highest = Math.max(highest, bucket);
+      total += count;
     }
-    return histogram;
+    this.#zeros += zeros;
+    this.total += total;
+    if (buckets.length === 0) return;
+    this.#cover(lowest, highest);
+    for (let at = 0; at < buckets.length; at += 1) this.#counts[buckets[at]! - this.#first]! += counts[at]!;
   }
 
   #addTo(bucket: number, count: number): void {

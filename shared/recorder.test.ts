@@ -138,6 +138,7 @@ async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}
   const store: Store = {
     description: real.description,
     spool: real.spool,
+    changes: real.changes,
     write: (batch) => real.write(batch),
     readRollups: (query) => real.readRollups(query),
     readTops: (query) => real.readTops(query),

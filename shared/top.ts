@@ -38,6 +38,8 @@ interface Entry extends Omit<Tally, 'histogram'> {
   errors: number;
   /** Buckets of durations that are not in the histogram yet: most values of a busy site come once or twice, and need none. */
   recent: number[];
+  /** Packed histograms that are not in the histogram yet: of the thousands of values of a page's lists, some ten are shown. */
+  packed: string[];
   histogram: Histogram | undefined;
   /** `missedMax` less `absentMax`: 0 or below. */
   slack: number;
@@ -97,6 +99,7 @@ export class TopSummary {
       entry.durationMaxMs = Math.max(entry.durationMaxMs, part.durationMaxMs);
       entry.slack += part.slack;
       if (part.histogram !== undefined) histogramOf(entry).merge(part.histogram);
+      for (const packed of part.packed) entry.packed.push(packed);
       for (const bucket of part.recent) entry.recent.push(bucket);
       if (entry.recent.length >= recentMax) histogramOf(entry);
     }
@@ -110,7 +113,7 @@ export class TopSummary {
     return [...this.#entries]
       .map(([value, entry]) => {
         const { count, durationSumMs, durationMaxMs, sizeSum, errors, slack } = entry;
-        return { value, count, durationSumMs, durationMaxMs, sizeSum, histogram: histogramOf(entry), errors, missedMax: this.absentMax + slack };
+        return { value, count, durationSumMs, durationMaxMs, sizeSum, get histogram() { return histogramOf(entry); }, errors, missedMax: this.absentMax + slack };
       })
       .sort((a, b) => b.count - a.count || (a.value < b.value ? -1 : 1));
   }
@@ -135,7 +138,7 @@ export class TopSummary {
     return `[${this.total},${absentMax},[${packed.join(',')}]]`;
   }
 
-  /** Reads the packed form, to be merged: all its values are kept. Throws a `SyntaxError` or a `RangeError` when it is none. */
+  /** Reads the packed form, to be merged: all its values are kept. Throws a `SyntaxError` or a `RangeError` when it is none; a histogram that is none throws when it is used. */
   static unpack(text: string): TopSummary {
     const packed: unknown = JSON.parse(text);
     if (!Array.isArray(packed) || !Array.isArray(packed[2])) throw new RangeError(`The packed list ${JSON.stringify(text.slice(0, 100))} is no array of total, bound and values.`);
@@ -144,7 +147,7 @@ export class TopSummary {
     summary.total = total;
     summary.absentMax = absentMax;
     for (const [value, missedMax, errors, count, durationSumMs, durationMaxMs, sizeSum, histogram] of entries) {
-      summary.#entries.set(value, { count, durationSumMs, durationMaxMs, sizeSum, histogram: Histogram.unpack(histogram), recent: [], errors, slack: missedMax - absentMax });
+      summary.#entries.set(value, { count, durationSumMs, durationMaxMs, sizeSum, histogram: undefined, packed: [histogram], recent: [], errors, slack: missedMax - absentMax });
     }
     return summary;
   }
@@ -179,13 +182,15 @@ function cut(value: string): string {
 }
 
 function emptyEntry(): Entry {
-  return { count: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, errors: 0, recent: [], histogram: undefined, slack: 0 };
+  return { count: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, errors: 0, recent: [], packed: [], histogram: undefined, slack: 0 };
 }
 
 /** The histogram of an entry, with all its durations. */
 function histogramOf(entry: Entry): Histogram {
   entry.histogram ??= new Histogram();
   for (const bucket of entry.recent) entry.histogram.addBucket(bucket);
+  for (const packed of entry.packed) entry.histogram.mergePacked(packed);
   entry.recent.length = 0;
+  if (entry.packed.length > 0) entry.packed = [];
   return entry.histogram;
 }

@@ -17,7 +17,7 @@ import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer,
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
-import { pingStore, readLatest, readLedgers, readTops, readTraffic, type Traffic } from './dashboard/read.js';
+import { createReads, pingStore, readLatest, readLedgers, readTops, readTraffic, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
 import { isLoopbackName } from './loopback-name.js';
@@ -107,24 +107,25 @@ interface RouteParts {
 
 function routes({ store, assets, metrics, connectHint, now }: RouteParts): Router {
   const router = new Router();
+  const reads = createReads(store);
   const queryOf = (ctx: Context): DashboardQuery => parseQuery(ctx.query, now());
 
   /** One list, of the first source: what passes through both edge and app would count twice. */
-  const readList = async (dimension: Dimension, query: DashboardQuery, rowsMax = query.limit ?? latestInApi): Promise<{ list: TopList; complete: boolean }> => {
+  const readList = async (dimension: Dimension, query: DashboardQuery): Promise<{ list: TopList; complete: boolean }> => {
     const inRollups = dimension === 'host' || dimension === 'method';
     const needed = inRollups ? [] : isOfAgents(dimension) ? ['user_agent' as const] : [dimension];
-    const [traffic, tops] = await Promise.all([readTraffic(store, query, { nowMs: now() }), inRollups ? undefined : readTops(store, query, { dimensions: needed, nowMs: now() })]);
-    if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods, rowsMax), complete: traffic.complete };
+    const [traffic, tops] = await Promise.all([readTraffic(reads, query, { nowMs: now() }), inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() })]);
+    if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods), complete: traffic.complete };
     const [source] = traffic.sources.keys();
-    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension, rowsMax), complete: traffic.complete && tops?.ofNewest === undefined };
+    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && tops?.ofNewest === undefined };
   };
 
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
     const [traffic, tops, latest] = await Promise.all([
-      readTraffic(store, query, { nowMs: now(), withPrevious: query.compare }),
-      readTops(store, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
-      readLatest(store, query, latestOnPage),
+      readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare }),
+      readTops(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
+      readLatest(reads, query, latestOnPage),
     ]);
     const view = dashboardView({ query, traffic, tops, latest, nowMs: now(), connectHint });
     // Over what the page says, so that a page that has not changed need not be rendered.
@@ -142,12 +143,12 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
   router.get('/api/summary', async (ctx) => {
     const query = queryOf(ctx);
-    ctx.body = summaryAnswer(...await Promise.all([readTraffic(store, query, { nowMs: now() }), readTops(store, query, { dimensions: [], nowMs: now() })]));
+    ctx.body = summaryAnswer(...await Promise.all([readTraffic(reads, query, { nowMs: now() }), readTops(reads, query, { dimensions: [], nowMs: now() })]));
   });
 
   for (const extension of ['', '.csv'] as const) {
     router.get(`/api/series${extension}`, async (ctx) => {
-      const traffic = await readTraffic(store, queryOf(ctx), { nowMs: now() });
+      const traffic = await readTraffic(reads, queryOf(ctx), { nowMs: now() });
       ctx.set('X-Complete', String(traffic.complete));
       answerRows(ctx, extension, traffic.windows.map(seriesAnswer), seriesColumns);
     });
@@ -157,13 +158,13 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
         const query = queryOf(ctx);
         const { list, complete } = await readList(dimension, query);
         ctx.set('X-Complete', String(complete));
-        answerRows(ctx, extension, topAnswer(list), dimension === 'host' || dimension === 'method' ? exactColumns : topColumns);
+        answerRows(ctx, extension, topAnswer(list, query.limit ?? latestInApi), dimension === 'host' || dimension === 'method' ? exactColumns : topColumns);
       });
     }
 
     router.get(`/api/requests${extension}`, async (ctx) => {
       const query = queryOf(ctx);
-      answerRows(ctx, extension, (await readLatest(store, query, latestInApi)).slice(0, query.limit ?? latestInApi).map(requestAnswer), requestColumns);
+      answerRows(ctx, extension, (await readLatest(reads, query, latestInApi)).slice(0, query.limit ?? latestInApi).map(requestAnswer), requestColumns);
     });
   }
 
@@ -172,11 +173,11 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   });
 
   router.get('/api/ledger', async (ctx) => {
-    ctx.body = ledgerAnswer(await readLedgers(store, queryOf(ctx)));
+    ctx.body = ledgerAnswer(await readLedgers(reads, queryOf(ctx)));
   });
 
   router.get('/api/ledger.csv', async (ctx) => {
-    answerRows(ctx, '.csv', (await readLedgers(store, queryOf(ctx))).map(ledgerCsvRow), ledgerColumns);
+    answerRows(ctx, '.csv', (await readLedgers(reads, queryOf(ctx))).map(ledgerCsvRow), ledgerColumns);
   });
 
   for (const kind of chartKinds) chartRoutes(kind, queryOf, chartedSources);
@@ -186,7 +187,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   function chartRoutes<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, readQueryOf: (ctx: Context) => DashboardQuery, chartedOf: (traffic: Traffic) => Charted<Window>[]): void {
     const read = async (ctx: Context, { withPrevious = false } = {}) => {
       const { filter: { source }, compare } = queryOf(ctx);
-      const traffic = await readTraffic(store, readQueryOf(ctx), { nowMs: now(), withPrevious: withPrevious && compare });
+      const traffic = await readTraffic(reads, readQueryOf(ctx), { nowMs: now(), withPrevious: withPrevious && compare });
       return { source, traffic, charted: chartedOf(traffic).filter(({ name }) => source === undefined || name === source) };
     };
     const rowsOf = async (ctx: Context): Promise<ReturnType<typeof chartRow>[]> => {

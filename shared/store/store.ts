@@ -2,6 +2,7 @@ import type { RequestEvent } from '../request-event.js';
 import type { Level, RollupRow } from '../rollup.js';
 import type { TopKind, TopLevel, TopRow } from '../top-row.js';
 import type { SpoolCounts } from '../spool/spool.js';
+import type { StoreChanges } from './changes.js';
 
 /** What a recorder hands to a store in one piece: all of it is written, or nothing. */
 export interface Batch {
@@ -116,6 +117,8 @@ export interface Store {
   write(batch: Batch): Promise<number>;
   /** What waits in the store's spool; `undefined` for a store without one. */
   readonly spool: SpoolState | undefined;
+  /** Tells of all that is written; `undefined` for a store that others write to as well. */
+  readonly changes: StoreChanges | undefined;
   /** All rows of one level whose window starts in the range, in no particular order. `filter.path` is not allowed here. */
   readRollups(query: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]>;
   /** All rows of one level and of these kinds whose window starts in the range, in no particular order. */

@@ -4,7 +4,7 @@ import { limitLog, type Log } from '../../shared/log.js';
 import type { Store } from '../../shared/store/store.js';
 import { findingsOf } from '../dashboard/judge.js';
 import { parseQuery } from '../dashboard/query.js';
-import { readTraffic } from '../dashboard/read.js';
+import { createReads, readTraffic, type Reads } from '../dashboard/read.js';
 import { createDelivery, type DeliveryOptions } from './deliver.js';
 import { alertMessage } from './message.js';
 import { createWatch, type Observation } from './watch.js';
@@ -29,6 +29,7 @@ const ownSource = 'app';
 /** Starts to watch what the page shows when it is opened: the last hour, compared with the one before. */
 export function startAlerts(options: AlertOptions): { stop(): void } {
   const { store, log, dashboardUrl, now = Date.now, everyMs = 5000 } = options;
+  const reads = createReads(store);
   const watch = createWatch(options);
   const delivery = createDelivery(options);
   const warn = limitLog(log.warn);
@@ -44,7 +45,7 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
 
   async function look(): Promise<void> {
     try {
-      const observations = await observe(store, now());
+      const observations = await observe(reads, now());
       for (const change of watch.observe(observations, now())) {
         const message = alertMessage(change, { dashboardUrl, nowMs: now() });
         log.info(message.text);
@@ -56,8 +57,8 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
   }
 }
 
-async function observe(store: Store, nowMs: number): Promise<Observation[]> {
-  const { windows, sources, stepMs, previous } = await readTraffic(store, parseQuery({}, nowMs), { nowMs, withPrevious: true });
+async function observe(reads: Reads, nowMs: number): Promise<Observation[]> {
+  const { windows, sources, stepMs, previous } = await readTraffic(reads, parseQuery({}, nowMs), { nowMs, withPrevious: true });
   return [...sources.keys()].map((source) => {
     const own = windows.filter((window) => window.source === source);
     const findings = findingsOf(own, { stepMs, previous: previous?.sources.get(source), liveMs: nowMs });

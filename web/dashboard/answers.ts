@@ -26,8 +26,8 @@ export function seriesAnswer({ timeMs, source, requests, errors, bytes, latencyM
 }
 
 /** The rows of `/api/top/…`, most requests first. All numbers are of the `count` requests that were counted; there were `count_max` at most. */
-export function topAnswer({ total, values }: TopList) {
-  return [...values].map(([value, { requests, errors, bytes, latencyMs, missedMax }]) => ({
+export function topAnswer({ total, values }: TopList, rowsMax: number) {
+  return [...values].slice(0, rowsMax).map(([value, { requests, errors, bytes, latencyMs, missedMax }]) => ({
     value, count: requests, share: rounded(requests / total), errors, bytes, duration_ms: { mean: rounded(latencyMs.mean), p95: rounded(latencyMs.p95) }, count_max: requests + missedMax,
   }));
 }

@@ -1,7 +1,8 @@
 /** From rollup rows to figures: pure, and the same for every store. */
 import type { Histogram } from '../../shared/histogram.js';
 import { addTally, emptyTally, type RollupRow, type Tally } from '../../shared/rollup.js';
-import { pairsOf, type Pair } from './pair.js';
+import { groupBy } from '../../shared/group-by.js';
+import { pairsOf, type Pair, type PairRow } from './pair.js';
 import { caddySource } from '../../shared/request-event.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 
@@ -24,7 +25,7 @@ export interface Figures {
   /** Bytes of the responses' bodies. */
   readonly bytes: number;
   readonly latencyMs: Latency;
-  /** Of the latencies. */
+  /** Of the latencies; not to be changed. */
   readonly histogram: Histogram;
   /** Requests by status, ascending. */
   readonly statuses: ReadonlyMap<number, number>;
@@ -56,39 +57,74 @@ export interface Grid {
   readonly stepMs: number;
 }
 
-/** Adds rows up, by window and source and by source. */
-export function fold(rows: readonly RollupRow[], { fromMs, stepMs }: Grid): Fold {
-  const windowOf = (rowMs: number): number => fromMs + Math.floor((rowMs - fromMs) / stepMs) * stepMs;
-  const windows = new Map<string, { timeMs: number; source: string; sum: Sum }>();
-  for (const row of rows) {
-    const timeMs = windowOf(row.windowMs);
-    const { source, status } = row.series;
-    const key = `${timeMs} ${source}`;
-    let window = windows.get(key);
-    if (window === undefined) windows.set(key, window = { timeMs, source, sum: emptySum() });
-    addTally(window.sum.tally, row);
-    addCount(window.sum.statuses, status, row.count);
-  }
-  const sources = new Map<string, Sum>();
-  for (const { source, sum } of windows.values()) {
-    let total = sources.get(source);
-    if (total === undefined) sources.set(source, total = emptySum());
-    addTally(total.tally, sum.tally);
-    for (const [status, count] of sum.statuses) addCount(total.statuses, status, count);
-  }
-  const [first] = [...sources.keys()].sort(compareSources);
-  const ofFirst = rows.filter(({ series }) => series.source === first);
+/** What is known of some requests of one window. Not changed any more once the digest is made. */
+interface Sum extends Tally {
+  readonly statuses: Map<number, number>;
+}
+
+/** What a page needs of a window's rows: far fewer sums than rows, which add up with those of other windows. */
+export interface WindowDigest {
+  readonly sources: ReadonlyMap<string, SourceDigest>;
+}
+
+interface SourceDigest {
+  readonly all: Sum;
+  readonly hosts: ReadonlyMap<string, Sum>;
+  readonly methods: ReadonlyMap<string, Sum>;
+  /** Of `all`. */
+  readonly figures: WindowFigures;
+}
+
+/** Makes the digest of the rows of one window. */
+export function digestOf(rows: readonly RollupRow[]): WindowDigest {
   return {
-    hosts: topOf(ofFirst, ({ host }) => host),
-    methods: topOf(ofFirst, ({ method }) => method),
-    pairs: pairsOf(rows, windowOf),
-    windows: [...windows.values()]
-      .sort((a, b) => a.timeMs - b.timeMs || compareSources(a.source, b.source))
-      .map(({ timeMs, source, sum }) => ({ timeMs, source, ...figuresOf(sum) })),
-    sources: new Map([...sources]
-      .sort(([a], [b]) => compareSources(a, b))
-      .map(([source, sum]) => [source, figuresOf(sum)])),
+    sources: new Map([...groupBy(rows, ({ series }) => series.source)].map(([source, ofSource]) => {
+      const all = sumOfRows(ofSource);
+      return [source, { all, hosts: sumsBy(ofSource, 'host'), methods: sumsBy(ofSource, 'method'), figures: withWindow(figuresOf([all]), ofSource[0]!.windowMs, source) }];
+    })),
   };
+}
+
+/** How many sums a digest holds: each has a histogram, of 3 kB at most as a rule. */
+export function sumsIn({ sources }: WindowDigest): number {
+  return [...sources.values()].reduce((count, { hosts, methods }) => count + 1 + hosts.size + methods.size, 0);
+}
+
+/** Adds rows up, by window and source and by source. */
+export function fold(rows: readonly RollupRow[], grid: Grid): Fold {
+  const byWindow = [...groupBy(rows, ({ windowMs }) => windowMs)].sort(([a], [b]) => a - b);
+  return foldWindows(byWindow.map(([windowMs, ofWindow]) => ({ windowMs, digest: digestOf(ofWindow) })), grid);
+}
+
+/** Adds windows up. They come in the order of time, and are as long as the grid's or shorter. */
+export function foldWindows(digests: readonly { readonly windowMs: number; readonly digest: WindowDigest }[], { fromMs, stepMs }: Grid): Fold {
+  const windowOf = (timeMs: number): number => fromMs + Math.floor((timeMs - fromMs) / stepMs) * stepMs;
+  const windows: WindowFigures[] = [];
+  for (const [timeMs, together] of groupBy(digests, ({ windowMs }) => windowOf(windowMs))) {
+    for (const [source, parts] of partsBySource(together)) {
+      const { figures } = parts[0]!;
+      windows.push(parts.length === 1 && figures.timeMs === timeMs ? figures : withWindow(figuresOf(parts.map(({ all }) => all)), timeMs, source));
+    }
+  }
+  const bySource = partsBySource(digests);
+  const ofFirst = bySource.values().next().value ?? [];
+  return {
+    windows,
+    sources: new Map([...bySource].map(([source, parts]) => [source, figuresOf(parts.map(({ all }) => all))])),
+    hosts: ranked(ofFirst.map(({ hosts }) => hosts)),
+    methods: ranked(ofFirst.map(({ methods }) => methods)),
+    pairs: pairsOf(digests.flatMap(({ windowMs, digest }) => pairRowsOf(windowMs, digest)), windowOf),
+  };
+}
+
+/** By source, in the order of the page. */
+function partsBySource(digests: readonly { readonly digest: WindowDigest }[]): Map<string, SourceDigest[]> {
+  const parts = groupBy(digests.flatMap(({ digest }) => [...digest.sources]), ([source]) => source);
+  return new Map([...parts].sort(([a], [b]) => compareSources(a, b)).map(([source, each]) => [source, each.map(([, part]) => part)]));
+}
+
+function pairRowsOf(windowMs: number, { sources }: WindowDigest): PairRow[] {
+  return [...sources].flatMap(([source, { hosts }]) => [...hosts].map(([host, sum]) => ({ windowMs, source, host, ...sum, errors: countErrors(sum.statuses) })));
 }
 
 /** Whether the figures hold all requests: no line was lost, none is still on its way, and no read stopped at its limit. */
@@ -102,48 +138,79 @@ export function sumOf(counts: Readonly<Record<string, number>>): number {
   return Object.values(counts).reduce((sum, count) => sum + count, 0);
 }
 
-function topOf(rows: readonly RollupRow[], valueOf: (series: RollupRow['series']) => string): Map<string, Figures> {
-  const sums = new Map<string, Sum>();
+function sumsBy(rows: readonly RollupRow[], key: 'host' | 'method'): Map<string, Sum> {
+  return new Map([...groupBy(rows, ({ series }) => series[key])].map(([value, ofValue]) => [value, sumOfRows(ofValue)]));
+}
+
+function sumOfRows(rows: readonly RollupRow[]): Sum {
+  const tally = emptyTally();
+  const statuses = new Map<number, number>();
   for (const row of rows) {
-    const value = valueOf(row.series);
-    let sum = sums.get(value);
-    if (sum === undefined) sums.set(value, sum = emptySum());
-    addTally(sum.tally, row);
-    addCount(sum.statuses, row.series.status, row.count);
+    addTally(tally, row);
+    addCount(statuses, row.series.status, row.count);
   }
-  return new Map([...sums].sort(([a, { tally: tallyA }], [b, { tally: tallyB }]) => tallyB.count - tallyA.count || (a < b ? -1 : 1)).map(([value, sum]) => [value, figuresOf(sum)]));
+  return { ...tally, statuses };
 }
 
-interface Sum {
-  readonly tally: Tally;
-  readonly statuses: Map<number, number>;
-}
-
-function emptySum(): Sum {
-  return { tally: emptyTally(), statuses: new Map() };
+/** The figures by value, most requests first. */
+function ranked(windows: readonly ReadonlyMap<string, Sum>[]): Map<string, Figures> {
+  const parts = groupBy(windows.flatMap((values) => [...values]), ([value]) => value);
+  const figures = [...parts].map(([value, sums]) => [value, figuresOf(sums.map(([, sum]) => sum))] as const);
+  return new Map(figures.sort(([a, { requests: requestsA }], [b, { requests: requestsB }]) => requestsB - requestsA || (a < b ? -1 : 1)));
 }
 
 function addCount(counts: Map<number, number>, status: number, count: number): void {
   counts.set(status, (counts.get(status) ?? 0) + count);
 }
 
-function figuresOf({ tally, statuses }: Sum): Figures {
-  let errors = 0;
-  let clientErrors = 0;
-  for (const [status, count] of statuses) {
-    if (status >= 500 && status <= 599) errors += count;
-    if (status >= 400 && status <= 499 && status !== 401 && status !== 429) clientErrors += count;
+/** The figures of sums together. Their histograms are merged when a latency is asked for: of a list of hundreds, ten are shown. */
+function figuresOf(sums: readonly Sum[]): Figures {
+  let requests = 0;
+  let bytes = 0;
+  const statuses = new Map<number, number>();
+  for (const sum of sums) {
+    requests += sum.count;
+    bytes += sum.sizeSum;
+    for (const [status, count] of sum.statuses) addCount(statuses, status, count);
   }
+  let clientErrors = 0;
+  for (const [status, count] of statuses) if (status >= 400 && status <= 499 && status !== 401 && status !== 429) clientErrors += count;
+  let tally: Tally | undefined;
+  const whole = (): Tally => tally ??= tallyOf(sums);
+  let latencyMs: Latency | undefined;
   return {
-    requests: tally.count,
-    errors,
+    requests,
+    errors: countErrors(statuses),
     clientErrors,
-    bytes: tally.sizeSum,
-    /** Made when it is asked for: of two hundred hosts ten are shown. */
-    get latencyMs() { return latencyOf(tally); },
-    histogram: tally.histogram,
+    bytes,
+    get latencyMs() { return latencyMs ??= latencyOf(whole()); },
+    get histogram() { return whole().histogram; },
     statuses: new Map([...statuses].sort(([a], [b]) => a - b)),
   };
+}
+
+function tallyOf(sums: readonly Sum[]): Tally {
+  const [first, ...others] = sums;
+  if (first !== undefined && others.length === 0) return first;
+  const tally = emptyTally();
+  for (const sum of sums) addTally(tally, sum);
+  return tally;
+}
+
+/** A spread would ask for the latencies. */
+function withWindow(figures: Figures, timeMs: number, source: string): WindowFigures {
+  const { requests, errors, clientErrors, bytes, statuses } = figures;
+  return {
+    timeMs, source, requests, errors, clientErrors, bytes, statuses,
+    get latencyMs() { return figures.latencyMs; },
+    get histogram() { return figures.histogram; },
+  };
+}
+
+function countErrors(statuses: ReadonlyMap<number, number>): number {
+  let errors = 0;
+  for (const [status, count] of statuses) if (status >= 500 && status <= 599) errors += count;
+  return errors;
 }
 
 /** The latency figures of a tally. */

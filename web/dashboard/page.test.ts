@@ -34,7 +34,7 @@ test('the page of six hours with an incident is as it was', async (t) => {
     previous: fold(rollUp(within(before), level), { fromMs: before.fromMs, stepMs: level * 1000 }),
     ...fold(rollUp(within(range), level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
-  const reader = { readTops: () => Promise.resolve([]), readRequests: () => Promise.resolve(within(range)) };
+  const reader = { readTopWindows: () => Promise.resolve([]), readRequests: () => Promise.resolve(within(range)) };
   const tops = await readTopsFrom(reader, query, { dimensions: ['path', 'referrer', 'user_agent', 'client'], requestsMax: 10_000, nowMs });
   const view = dashboardView({ query, traffic, tops, latest: within(range).slice(0, 12), nowMs, connectHint: [] });
   await compareWithGolden(t, 'web/dashboard/page.golden.html', await render({

@@ -1,10 +1,10 @@
 import test from 'ava';
 import type { RequestEvent } from '../../shared/request-event.js';
 import { event } from '../../test/web-samples.js';
-import { pairsOf } from './pair.js';
+import { fold } from './fold.js';
 import { rollUp } from './read.js';
 
-const pairs = (requests: readonly Partial<RequestEvent>[]) => pairsOf(rollUp(requests.map((parts) => event(parts)), 60), (timeMs) => timeMs);
+const pairs = (requests: readonly Partial<RequestEvent>[]) => fold(rollUp(requests.map((parts) => event(parts)), 60), { fromMs: 0, stepMs: 60_000 }).pairs;
 
 test('the time outside an app is what the edge took beyond it, on the hosts that both have seen', (t) => {
   const [pair, ...others] = pairs([

@@ -1,6 +1,7 @@
 /** What only the edge and an app together can tell: pure. */
 import { groupBy } from '../../shared/group-by.js';
-import { addTally, emptyTally, type RollupRow, type Tally } from '../../shared/rollup.js';
+import { Histogram } from '../../shared/histogram.js';
+import type { Tally } from '../../shared/rollup.js';
 import { caddySource } from '../../shared/request-event.js';
 
 /** An app beside the edge. Latencies and errors are of the hosts that both have seen. */
@@ -27,15 +28,25 @@ export interface Pair extends PairFigures {
   readonly windows: readonly PairWindow[];
 }
 
+/** What one source knows of one host in one window. */
+export interface PairRow extends Tally {
+  readonly windowMs: number;
+  readonly source: string;
+  readonly host: string;
+  /** Requests with a status of 5xx. */
+  readonly errors: number;
+}
+
 /** One pair for each app that has a host in common with the edge. The rows may be of any windows; they are put together by `windowOf`. */
-export function pairsOf(rows: readonly RollupRow[], windowOf: (timeMs: number) => number): Pair[] {
-  const edge = rows.filter(({ series }) => series.source === caddySource);
-  const edgeHosts = new Set(edge.map(({ series }) => hostName(series.host)));
-  const apps = groupBy(rows.filter(({ series }) => series.source !== caddySource), ({ series }) => series.source);
-  return [...apps].sort(([a], [b]) => (a < b ? -1 : 1)).flatMap(([app, inside]) => {
-    const hosts = new Set(inside.map(({ series }) => hostName(series.host)).filter((host) => edgeHosts.has(host)));
+export function pairsOf(rows: readonly PairRow[], windowOf: (timeMs: number) => number): Pair[] {
+  const bySource = groupBy(rows, ({ source }) => source);
+  const edge = bySource.get(caddySource) ?? [];
+  bySource.delete(caddySource);
+  const edgeHosts = new Set(edge.map(({ host }) => hostName(host)));
+  return [...bySource].sort(([a], [b]) => (a < b ? -1 : 1)).flatMap(([app, inside]) => {
+    const hosts = new Set(inside.map(({ host }) => hostName(host)).filter((host) => edgeHosts.has(host)));
     if (hosts.size === 0) return [];
-    const shared = edge.filter(({ series }) => hosts.has(hostName(series.host)));
+    const shared = edge.filter(({ host }) => hosts.has(hostName(host)));
     const edgeWindows = groupBy(shared, ({ windowMs }) => windowOf(windowMs));
     const appWindows = groupBy(inside, ({ windowMs }) => windowOf(windowMs));
     const timesMs = [...new Set([...edgeWindows.keys(), ...appWindows.keys()])].sort((a, b) => a - b);
@@ -48,24 +59,24 @@ export function pairsOf(rows: readonly RollupRow[], windowOf: (timeMs: number) =
 }
 
 /** `edge` is of the `hosts` that both have seen, and `app` of all that the app has seen. */
-function compare(edge: readonly RollupRow[], app: readonly RollupRow[], hosts: ReadonlySet<string>): PairFigures {
-  const inside = app.filter(({ series }) => hosts.has(hostName(series.host)));
-  const edgeTally = tallyOf(edge);
-  const appTally = tallyOf(inside);
-  const percentile = (quantile: number): number | null => difference(edgeTally.histogram.quantile(quantile), appTally.histogram.quantile(quantile));
+function compare(edge: readonly PairRow[], app: readonly PairRow[], hosts: ReadonlySet<string>): PairFigures {
+  const inside = app.filter(({ host }) => hosts.has(hostName(host)));
+  const edgeHistogram = histogramOf(edge);
+  const appHistogram = histogramOf(inside);
+  const percentile = (quantile: number): number | null => difference(edgeHistogram.quantile(quantile), appHistogram.quantile(quantile));
   return {
-    outsideMeanMs: difference(meanOf(edgeTally), meanOf(appTally)),
+    outsideMeanMs: difference(meanOf(edge), meanOf(inside)),
     outsideP50Ms: percentile(0.5),
     outsideP95Ms: percentile(0.95),
-    edgeOnlyErrors: Math.max(0, errorsOf(edge) - errorsOf(inside)),
+    edgeOnlyErrors: Math.max(0, sumOf(edge, 'errors') - sumOf(inside, 'errors')),
     bypassed: bypassedOf(edge, app),
   };
 }
 
 /** Host by host, so that traffic of one host through the edge does not hide what bypassed it on another. */
-function bypassedOf(edge: readonly RollupRow[], app: readonly RollupRow[]): number {
-  const edgeRows = groupBy(edge, ({ series }) => hostName(series.host));
-  return [...groupBy(app, ({ series }) => hostName(series.host))].reduce((sum, [host, rows]) => sum + Math.max(0, countOf(rows) - countOf(edgeRows.get(host) ?? [])), 0);
+function bypassedOf(edge: readonly PairRow[], app: readonly PairRow[]): number {
+  const edgeRows = groupBy(edge, ({ host }) => hostName(host));
+  return [...groupBy(app, ({ host }) => hostName(host))].reduce((sum, [host, rows]) => sum + Math.max(0, sumOf(rows, 'count') - sumOf(edgeRows.get(host) ?? [], 'count')), 0);
 }
 
 /** Without the port, which the app may see and the edge not. */
@@ -73,24 +84,26 @@ function hostName(host: string): string {
   return host.toLowerCase().replace(/:\d+$/, '');
 }
 
-function tallyOf(rows: readonly RollupRow[]): Tally {
-  const tally = emptyTally();
-  for (const row of rows) addTally(tally, row);
-  return tally;
+function histogramOf(rows: readonly PairRow[]): Histogram {
+  const histogram = new Histogram();
+  for (const row of rows) histogram.merge(row.histogram);
+  return histogram;
 }
 
-function meanOf({ histogram, durationSumMs }: Tally): number | null {
-  return histogram.total === 0 ? null : durationSumMs / histogram.total;
+function meanOf(rows: readonly PairRow[]): number | null {
+  let durationSumMs = 0;
+  let count = 0;
+  for (const row of rows) {
+    durationSumMs += row.durationSumMs;
+    count += row.histogram.total;
+  }
+  return count === 0 ? null : durationSumMs / count;
 }
 
 function difference(a: number | null, b: number | null): number | null {
   return a === null || b === null ? null : a - b;
 }
 
-function countOf(rows: readonly RollupRow[]): number {
-  return rows.reduce((sum, { count }) => sum + count, 0);
-}
-
-function errorsOf(rows: readonly RollupRow[]): number {
-  return countOf(rows.filter(({ series: { status } }) => status >= 500 && status <= 599));
+function sumOf(rows: readonly PairRow[], key: 'count' | 'errors'): number {
+  return rows.reduce((sum, row) => sum + row[key], 0);
 }

@@ -4,15 +4,49 @@ import type { RequestEvent } from '../../shared/request-event.js';
 import { addEvent, emptyTally, fineLevelKeptMs, seriesKey, windowStart, type Level, type RollupRow } from '../../shared/rollup.js';
 import type { Filter, LedgerSnapshot, Store, TimeRange } from '../../shared/store/store.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
-import { fold, isComplete, type Fold } from './fold.js';
+import { digestOf, fold, foldWindows, isComplete, sumsIn, type Fold, type WindowDigest } from './fold.js';
 import type { DashboardQuery } from './query.js';
-import { readTopsFrom, type Tops } from './tops.js';
+import { MergedTops, piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
 import type { TopDimension } from '../../shared/top-row.js';
+import { createSharedReads, type SharedReads } from './shared-reads.js';
+import { createWindowCache, type Window, type WindowCache } from './window-cache.js';
 
 /** How many raw requests are read, at most, where rollups cannot answer (a filter by path). */
 const rawRequestsMax = 20_000;
 /** A store that has not answered by then counts as down, in milliseconds. */
 const readMsMax = 10_000;
+
+/** What the sums of windows, and the lists of windows, that are kept may take, in pieces of 3 kB at most: some 50 MB and 25 MB. */
+const sumsKeptMax = 16_000;
+const piecesKeptMax = 8000;
+
+/** A store with what is kept of its windows: one for all who read. */
+export interface Reads {
+  readonly store: Store;
+  readonly rollups: WindowCache<RollupsQuery, WindowDigest>;
+  readonly tops: WindowCache<WindowTopsQuery, TopsDigest>;
+  readonly mergedTops: MergedTops;
+  /** Reads that viewers who come at the same time make together. */
+  readonly shared: SharedReads;
+}
+
+interface RollupsQuery {
+  readonly level: Level;
+  readonly filter: DashboardQuery['filter'];
+  readonly [restriction: string]: unknown;
+}
+
+/** Makes the reads of a store. They keep what they read, until it changes or after a time: see `window-cache.ts`. */
+export function createReads(store: Store): Reads {
+  const { changes } = store;
+  const rollups = createWindowCache({ read: (query: RollupsQuery & TimeRange) => inTime(store, store.readRollups(query)), digest: digestOf, weigh: sumsIn, weightMax: sumsKeptMax, changes });
+  const tops = createWindowCache({ read: (query: WindowTopsQuery & TimeRange) => inTime(store, store.readTops(query)), digest: topsDigestOf, weigh: piecesIn, weightMax: piecesKeptMax, changes });
+  changes?.listen((batch) => {
+    rollups.forget(batch.rollups);
+    tops.forget(batch.tops);
+  });
+  return { store, rollups, tops, mergedTops: new MergedTops(), shared: createSharedReads(changes) };
+}
 
 /** The figures of a query. */
 export interface Traffic extends Fold {
@@ -31,34 +65,36 @@ export interface Traffic extends Fold {
 }
 
 /** Reads what the figures of a query need, and on demand those of the period before, and folds it. Throws a `StoreError`. */
-export async function readTraffic(store: Store, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now(), withPrevious = false } = {}): Promise<Traffic> {
+export async function readTraffic(reads: Reads, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now(), withPrevious = false } = {}): Promise<Traffic> {
   const level = levelFor(query, nowMs);
   const range = alignRange(query, level);
   const stepMs = level * 1000 * Math.ceil((range.toMs - range.fromMs) / (level * 1000) / (windowsMax + 1));
   const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
   const isKept = nowMs - before.fromMs <= (fineLevelKeptMs[level] ?? Infinity);
-  const [{ rows, bounded }, ledgers, previous] = await Promise.all([
-    readRows(store, { ...range, level, filter: query.filter }, requestsMax),
-    readLedgers(store, query),
-    withPrevious && isKept ? readRows(store, { ...before, level, filter: query.filter }, requestsMax) : undefined,
-  ]);
+  const readWindows = (part: TimeRange): ReturnType<typeof readFold> => readFold(reads, { level, filter: query.filter }, { range: part, stepMs, requestsMax, nowMs });
+  const [{ folded, bounded }, ledgers, previous] = await Promise.all([readWindows(range), readLedgers(reads, query), withPrevious && isKept ? readWindows(before) : undefined]);
   return {
     range, stepMs, ledgers, bounded,
     complete: isComplete(ledgers, { bounded }),
-    previous: previous === undefined || previous.bounded ? undefined : fold(previous.rows, { fromMs: before.fromMs, stepMs }),
-    ...fold(rows, { fromMs: range.fromMs, stepMs }),
+    previous: previous === undefined || previous.bounded ? undefined : previous.folded,
+    ...folded,
   };
 }
 
 /** Reads top lists and unique clients: see `readTopsFrom`. Throws a `StoreError`. */
-export function readTops(store: Store, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
-  return inTime(store, readTopsFrom(store, query, { dimensions, requestsMax, nowMs }));
+export function readTops({ store, tops, mergedTops }: Reads, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
+  const reader = {
+    merged: mergedTops,
+    readTopWindows: (windowsQuery: WindowTopsQuery, range: TimeRange): Promise<Window<TopsDigest>[]> => tops.get(windowsQuery, range, nowMs),
+    readRequests: (requestsQuery: Parameters<Store['readRequests']>[0]): Promise<RequestEvent[]> => inTime(store, store.readRequests(requestsQuery)),
+  };
+  return readTopsFrom(reader, query, { dimensions, requestsMax, nowMs });
 }
 
 /** Reads the latest requests of a query, newest first; on demand before them as many of the latest errors (5xx). Throws a `StoreError`. */
-export async function readLatest(store: Store, { fromMs, toMs, filter, limit: limitGiven, errorsFirst }: DashboardQuery, limitDefault: number): Promise<RequestEvent[]> {
+export async function readLatest({ store, shared }: Reads, { fromMs, toMs, filter, limit: limitGiven, errorsFirst }: DashboardQuery, limitDefault: number): Promise<RequestEvent[]> {
   const limit = limitGiven ?? limitDefault;
-  const read = (of: Filter): Promise<RequestEvent[]> => inTime(store, store.readRequests({ fromMs, toMs, filter: of, limit }));
+  const read = (of: Filter): Promise<RequestEvent[]> => shared('requests', { fromMs, toMs }, { filter: of, limit }, (range, query) => inTime(store, store.readRequests({ ...range, ...query })));
   // Under a filter by status all are errors, or none is.
   if (!errorsFirst || filter.status !== undefined) return read(filter);
   const [errors, latest] = await Promise.all([read({ ...filter, status: { min: 500, max: 599 } }), read(filter)]);
@@ -66,8 +102,8 @@ export async function readLatest(store: Store, { fromMs, toMs, filter, limit: li
 }
 
 /** Reads the newest ledgers of the collectors that reported since the query's range began. Throws a `StoreError`. */
-export function readLedgers(store: Store, { fromMs }: TimeRange): Promise<LedgerSnapshot[]> {
-  return inTime(store, store.readLedgers({ sinceMs: fromMs }));
+export function readLedgers({ store, shared }: Reads, { fromMs, toMs }: TimeRange): Promise<LedgerSnapshot[]> {
+  return shared('ledgers', { fromMs, toMs }, {}, (range) => inTime(store, store.readLedgers({ sinceMs: range.fromMs })));
 }
 
 /** Resolves when the store can be read. Throws a `StoreError`. */
@@ -75,12 +111,11 @@ export function pingStore(store: Store): Promise<void> {
   return inTime(store, store.ping());
 }
 
-type RowsQuery = Parameters<Store['readRollups']>[0];
-
-async function readRows(store: Store, query: RowsQuery, requestsMax: number): Promise<{ rows: readonly RollupRow[]; bounded: boolean }> {
-  if (query.filter.path === undefined) return { rows: await inTime(store, store.readRollups(query)), bounded: false };
-  const requests = await inTime(store, store.readRequests({ ...query, limit: requestsMax + 1 }));
-  return { rows: rollUp(requests.slice(0, requestsMax), query.level), bounded: requests.length > requestsMax };
+async function readFold({ store, rollups }: Reads, { level, filter }: RollupsQuery, { range, stepMs, requestsMax, nowMs }: { range: TimeRange; stepMs: number; requestsMax: number; nowMs: number }): Promise<{ folded: Fold; bounded: boolean }> {
+  const grid = { fromMs: range.fromMs, stepMs };
+  if (filter.path === undefined) return { folded: foldWindows(await rollups.get({ level, filter }, range, nowMs), grid), bounded: false };
+  const requests = await inTime(store, store.readRequests({ ...range, filter, limit: requestsMax + 1 }));
+  return { folded: fold(rollUp(requests.slice(0, requestsMax), level), grid), bounded: requests.length > requestsMax };
 }
 
 /** The rollup rows of raw requests, as the recorder would have made them. */

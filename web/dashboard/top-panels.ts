@@ -32,17 +32,17 @@ export function topPanels(traffic: Traffic, { bySource }: Tops, link: Link) {
     name, title,
     href: (value: string) => (isCut(value) ? undefined : filterHref(link, name, value)),
     csvHref: link({ refresh: undefined }, `/api/top/${name}.csv`),
-    list: name === 'host' ? exactList(traffic.hosts, topRowsMax) : name === 'method' ? exactList(traffic.methods, topRowsMax) : listOf(bySource.get(first), name, topRowsMax),
-  })).filter(({ list }) => list.size > 0).map(topPanel);
+    list: name === 'host' ? exactList(traffic.hosts) : name === 'method' ? exactList(traffic.methods) : listOf(bySource.get(first), name),
+  })).filter(({ list }) => list.values.size > 0).map(topPanel);
 }
 
-function topPanel({ name, title, href, csvHref, list: { total, size, values } }: { name: string; title: string; href: (value: string) => string | undefined; csvHref: string; list: TopList }) {
+function topPanel({ name, title, href, csvHref, list: { total, values } }: { name: string; title: string; href: (value: string) => string | undefined; csvHref: string; list: TopList }) {
   return {
     name,
     title,
     csvHref,
-    more: size - values.size,
-    rows: [...values].map(([value, { requests, errors, bytes: size, latencyMs, missedMax }]) => ({
+    more: Math.max(0, values.size - topRowsMax),
+    rows: [...values].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs, missedMax }]) => ({
       text: printable(value, 60) || 'none',
       full: value.length > 60 ? printable(value, 250) : undefined,
       href: href(value),

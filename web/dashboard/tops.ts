@@ -1,14 +1,16 @@
 /** The top lists of a page: which rows they need, and what is made of them. */
 import type { RequestEvent } from '../../shared/request-event.js';
-import { addTally, emptyTally, type Tally } from '../../shared/rollup.js';
-import type { Store, TimeRange, TopsQuery } from '../../shared/store/store.js';
+import { Histogram } from '../../shared/histogram.js';
+import type { Store, TimeRange } from '../../shared/store/store.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
 import { DistinctSketch } from '../../shared/distinct.js';
 import { topKeptMs, topLevels, topValueOf, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
 import { TopSummary, type TopEntry } from '../../shared/top.js';
 import { agentOf, type Agent } from './agents.js';
 import { latencyOf, type Figures } from './fold.js';
+import { groupBy } from '../../shared/group-by.js';
 import type { DashboardQuery } from './query.js';
+import type { Window } from './window-cache.js';
 
 /** What a list tells of one value. */
 export interface TopFigures extends Pick<Figures, 'requests' | 'errors' | 'bytes' | 'latencyMs'> {
@@ -16,19 +18,11 @@ export interface TopFigures extends Pick<Figures, 'requests' | 'errors' | 'bytes
   readonly missedMax: number;
 }
 
-/** The first values of one list, most requests first. */
+/** The values of one list, most requests first. */
 export interface TopList {
   /** All requests of which the value is known. */
   readonly total: number;
-  /** How many values there are. */
-  readonly size: number;
   readonly values: ReadonlyMap<string, TopFigures>;
-}
-
-/** The values of a list as they were read, most requests first. */
-export interface RankedList {
-  readonly total: number;
-  readonly entries: readonly TopEntry[];
 }
 
 /** The lists of one source. */
@@ -36,6 +30,12 @@ export interface SourceTops {
   readonly lists: Readonly<Record<TopDimension, RankedList>>;
   /** How many different client addresses there were; `null` where none is known. */
   readonly clients: number | null;
+}
+
+/** A list whose values are ranked when they are asked for, and then once: four lists are made from the user agents. */
+interface RankedList {
+  readonly total: number;
+  readonly entries: () => readonly TopEntry[];
 }
 
 /** What was read of lists. */
@@ -83,10 +83,62 @@ export function coverRange({ fromMs, toMs }: TimeRange, { finest, nowMs }: { fin
 /** By then the rows of a window that has ended are written, in milliseconds. */
 const settledMs = 10_000;
 
+/** What a page needs of a window's rows: unpacked once, and merged into those of other windows. Not changed any more. */
+export type TopsDigest = ReadonlyMap<string, WindowTops>;
+
+interface WindowTops {
+  readonly lists: readonly (readonly [TopDimension, TopSummary])[];
+  /** Of all hosts together; `undefined` where no row tells. */
+  readonly clients: DistinctSketch | undefined;
+}
+
+/** Which windows to read, and what of them. */
+export interface WindowTopsQuery {
+  readonly level: TopLevel;
+  readonly kinds: readonly TopKind[];
+  readonly filter: { readonly source?: string; readonly host?: string };
+  /** What else there may be, for a key of all. */
+  readonly [restriction: string]: unknown;
+}
+
+/** Makes the digest of the rows of one window. */
+export function topsDigestOf(rows: readonly TopRow[]): TopsDigest {
+  return new Map([...groupBy(rows, ({ source }) => source)].map(([source, ofSource]) => {
+    const sketches = ofSource.filter(({ kind }) => kind === 'unique_clients').map(({ packed }) => DistinctSketch.unpack(packed));
+    const [clients, ...others] = sketches;
+    for (const other of others) clients!.merge(other);
+    return [source, { lists: ofSource.flatMap(({ kind, packed }) => (kind === 'unique_clients' ? [] : [[kind, TopSummary.unpack(packed)] as const])), clients }];
+  }));
+}
+
+/** What a digest takes, in pieces of about 3 kB. */
+export function piecesIn(digest: TopsDigest): number {
+  return [...digest.values()].reduce((sum, { lists, clients }) => sum + 15 * lists.length + (clients === undefined ? 0 : 3), 0);
+}
+
 /** Reads of a store, which throw a `StoreError`. */
 export interface TopsReader {
-  readTops(query: TopsQuery): Promise<TopRow[]>;
+  readTopWindows(query: WindowTopsQuery, range: TimeRange, nowMs: number): Promise<Window<TopsDigest>[]>;
   readRequests(query: Parameters<Store['readRequests']>[0]): Promise<RequestEvent[]>;
+  /** What the same windows were merged to before; kept by whoever reads. */
+  readonly merged?: MergedTops;
+}
+
+/** The lists of the same windows, merged once: rows are written every two seconds at most, and a crowd asks more often. */
+export class MergedTops {
+  readonly #kept = new Map<string, { readonly digests: readonly TopsDigest[]; readonly bySource: Tops['bySource'] }>();
+  readonly #keptMax = 4;
+
+  /** What `digests` were merged to under this key, or what `merge` makes of them. */
+  of(key: string, digests: readonly TopsDigest[], merge: () => Tops['bySource']): Tops['bySource'] {
+    const known = this.#kept.get(key);
+    const isSame = known?.digests.length === digests.length && digests.every((digest, at) => digest === known.digests[at]);
+    const bySource = isSame ? known.bySource : merge();
+    this.#kept.delete(key);
+    this.#kept.set(key, { digests, bySource });
+    for (const oldest of this.#kept.keys()) if (this.#kept.size > this.#keptMax) this.#kept.delete(oldest);
+    return bySource;
+  }
 }
 
 /**
@@ -100,73 +152,89 @@ export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { d
   const rowsTellLists = rowsTellClients && host === undefined;
   const kinds: TopKind[] = [...(rowsTellLists ? dimensions : []), ...(rowsTellClients ? ['unique_clients' as const] : [])];
   const filter = { ...(source !== undefined && { source }), ...(host !== undefined && { host }) };
-  const [rows, requests] = await Promise.all([
-    kinds.length === 0 ? [] : Promise.all(coverRange(range, { finest: level, nowMs }).map((part) => store.readTops({ ...part, kinds, filter }))),
+  const [windows, requests] = await Promise.all([
+    kinds.length === 0 ? [] : Promise.all(coverRange(range, { finest: level, nowMs }).map((part) => store.readTopWindows({ level: part.level, kinds, filter }, part, nowMs))),
     rowsTellLists || dimensions.length === 0 ? [] : store.readRequests({ ...range, filter: query.filter, limit: requestsMax + 1 }),
   ]);
+  const digests = windows.flat().map(({ digest }) => digest);
+  const merge = (): Tops['bySource'] => mergeTops(digests, { requests: requests.slice(0, requestsMax), dimensions, withClients: !rowsTellClients });
+  return {
+    bySource: requests.length > 0 || store.merged === undefined ? merge() : store.merged.of(JSON.stringify({ kinds, filter, dimensions, lengthMs: query.toMs - query.fromMs }), digests, merge),
+    ofNewest: requests.length > requestsMax ? requestsMax : undefined,
+  };
+}
+
+function mergeTops(digests: readonly TopsDigest[], { requests, dimensions, withClients }: { requests: readonly RequestEvent[]; dimensions: readonly TopDimension[]; withClients: boolean }): Tops['bySource'] {
   const parts = new Map<string, { lists: Record<TopDimension, TopSummary>; clients: DistinctSketch }>();
   const partOf = (of: string) => {
     let part = parts.get(of);
     if (part === undefined) parts.set(of, part = { lists: emptyLists(), clients: new DistinctSketch() });
     return part;
   };
-  for (const row of rows.flat()) {
-    const part = partOf(row.source);
-    if (row.kind === 'unique_clients') part.clients.merge(DistinctSketch.unpack(row.packed));
-    else part.lists[row.kind].merge(TopSummary.unpack(row.packed));
+  for (const digest of digests) {
+    for (const [of, { lists, clients }] of digest) {
+      const part = partOf(of);
+      for (const [dimension, summary] of lists) part.lists[dimension].merge(summary);
+      if (clients !== undefined) part.clients.merge(clients);
+    }
   }
-  for (const request of requests.slice(0, requestsMax)) {
+  for (const request of requests) {
     const part = partOf(request.source);
     for (const dimension of dimensions) {
       const value = topValueOf[dimension](request);
       if (value !== '') part.lists[dimension].add(value, request);
     }
-    if (!rowsTellClients && request.clientIp !== '') part.clients.add(request.clientIp);
+    if (withClients && request.clientIp !== '') part.clients.add(request.clientIp);
   }
-  return {
-    bySource: new Map([...parts].map(([of, { lists, clients }]) => [of, { lists: mapLists((dimension) => ({ total: lists[dimension].total, entries: lists[dimension].entries() })), clients: clients.count() || null }])),
-    ofNewest: requests.length > requestsMax ? requestsMax : undefined,
-  };
+  return new Map([...parts].map(([of, { lists, clients }]) => [of, { lists: rankedLists(lists), clients: clients.count() || null }]));
 }
 
-/** A list as the page and the API show it: `rowsMax` values of it. */
-export function listOf(tops: SourceTops | undefined, dimension: ListedDimension, rowsMax: number): TopList {
-  if (tops === undefined) return { total: 0, size: 0, values: new Map() };
+/** A list as the page and the API show it. */
+export function listOf(tops: SourceTops | undefined, dimension: ListedDimension): TopList {
+  if (tops === undefined) return { total: 0, values: new Map() };
   if (!isOfAgents(dimension)) {
-    const { total, entries } = tops.lists[dimension];
-    return { total, size: entries.length, values: firstOf(entries, rowsMax) };
+    const summary = tops.lists[dimension];
+    return { total: summary.total, values: new Map(summary.entries().map((entry) => [entry.value, figuresOf(entry)])) };
   }
-  const sums = new Map<string, Tally & { value: string; errors: number; missedMax: number }>();
-  for (const entry of tops.lists.user_agent.entries) {
-    const value = agentOf(entry.value)[dimension];
-    if (value === '') continue;
-    let sum = sums.get(value);
-    if (sum === undefined) sums.set(value, sum = { ...emptyTally(), value, errors: 0, missedMax: 0 });
-    addTally(sum, entry);
-    sum.errors += entry.errors;
-    sum.missedMax += entry.missedMax;
-  }
-  return { total: tops.lists.user_agent.total, size: sums.size, values: firstOf([...sums.values()].sort((a, b) => b.count - a.count), rowsMax) };
+  const byAgent = groupBy(tops.lists.user_agent.entries(), ({ value }) => agentOf(value)[dimension]);
+  byAgent.delete('');
+  const values = [...byAgent].map(([value, entries]) => [value, figuresOfAll(entries)] as const).sort(([, a], [, b]) => b.requests - a.requests);
+  return { total: tops.lists.user_agent.total, values: new Map(values) };
 }
 
 /** A list of what rollups know exactly: hosts or methods. */
-export function exactList(figures: ReadonlyMap<string, Figures>, rowsMax: number): TopList {
+export function exactList(figures: ReadonlyMap<string, Figures>): TopList {
   return {
     total: [...figures.values()].reduce((sum, { requests }) => sum + requests, 0),
-    size: figures.size,
-    values: new Map([...figures].slice(0, rowsMax).map(([value, each]) => [value, { ...each, missedMax: 0 }])),
+    values: new Map([...figures].map(([value, each]) => [value, { requests: each.requests, errors: each.errors, bytes: each.bytes, get latencyMs() { return each.latencyMs; }, missedMax: 0 }])),
   };
 }
 
-/** Latencies are made of these alone: a list has hundreds of values, and ten are shown. */
-function firstOf(entries: readonly TopEntry[], rowsMax: number): Map<string, TopFigures> {
-  return new Map(entries.slice(0, rowsMax).map((entry) => [entry.value, { requests: entry.count, errors: entry.errors, bytes: entry.sizeSum, latencyMs: latencyOf(entry), missedMax: entry.missedMax }]));
+/** Latencies are put together when they are asked for: of a list of thousands, ten are shown. */
+function figuresOf(entry: TopEntry): TopFigures {
+  return { requests: entry.count, errors: entry.errors, bytes: entry.sizeSum, get latencyMs() { return latencyOf(entry); }, missedMax: entry.missedMax };
+}
+
+function figuresOfAll(entries: readonly TopEntry[]): TopFigures {
+  const sum = (valueOf: (entry: TopEntry) => number): number => entries.reduce((all, entry) => all + valueOf(entry), 0);
+  return {
+    requests: sum(({ count }) => count), errors: sum(({ errors }) => errors), bytes: sum(({ sizeSum }) => sizeSum), missedMax: sum(({ missedMax }) => missedMax),
+    get latencyMs() {
+      const histogram = new Histogram();
+      for (const entry of entries) histogram.merge(entry.histogram);
+      return latencyOf({ histogram, durationSumMs: sum(({ durationSumMs }) => durationSumMs), durationMaxMs: Math.max(...entries.map(({ durationMaxMs }) => durationMaxMs)) });
+    },
+  };
+}
+
+function rankedLists(lists: Readonly<Record<TopDimension, TopSummary>>): Record<TopDimension, RankedList> {
+  return Object.fromEntries(Object.entries(lists).map(([dimension, list]) => {
+    let entries: readonly TopEntry[] | undefined;
+    return [dimension, { total: list.total, entries: () => entries ??= list.entries() }];
+  })) as Record<TopDimension, RankedList>;
 }
 
 function emptyLists(): Record<TopDimension, TopSummary> {
-  return mapLists(() => new TopSummary({ entriesMax: Infinity }));
-}
-
-function mapLists<List>(make: (dimension: TopDimension) => List): Record<TopDimension, List> {
-  return { path: make('path'), referrer: make('referrer'), user_agent: make('user_agent'), client: make('client') };
+  const all = (): TopSummary => new TopSummary({ entriesMax: Infinity });
+  return { path: all(), referrer: all(), user_agent: all(), client: all() };
 }

@@ -160,7 +160,7 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
 test('lists link to the page of a value, and are there for what is known', async (t) => {
   const requests = [...many(150, { uri: '/a?x=1', clientIp: '192.0.2.0' }), ...many(50, { uri: `/${'b'.repeat(400)}`, status: 502, userAgent: 'curl/8.5.0' })];
   const query = parseQuery({ method: 'GET' }, nowMs);
-  const store = { readTops: () => Promise.resolve([]), readRequests: () => Promise.resolve(requests) };
+  const store = { readTopWindows: () => Promise.resolve([]), readRequests: () => Promise.resolve(requests) };
   const tops = await readTopsFrom(store, query, { dimensions: ['path', 'user_agent', 'client'], requestsMax: 200, nowMs });
   const page = view(requests, { tops });
   t.deepEqual(page.tops.map(({ title }) => title), ['Paths', 'Hosts', 'Methods', 'Clients', 'People and bots', 'Bots', 'User agents']);

@@ -3,6 +3,7 @@ import type { DuckDBConnection } from '@duckdb/node-api';
 import { messageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
+import { createChanges } from '../changes.js';
 import type { Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
 import { readLedgers, readRequests, readRollups, readTops } from './queries.js';
@@ -59,6 +60,7 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     return result;
   };
 
+  const changes = createChanges();
   const readers = createReaders();
   readers.open(database.reading);
 
@@ -147,13 +149,18 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     description,
     async write(batch) {
       refuseWhenClosed('write to');
-      await write('write to', async ({ batches }) => {
-        await batches.write(batch, now());
-        await protectFiles(path);
-      });
+      try {
+        await write('write to', async ({ batches }) => {
+          await batches.write(batch, now());
+          await protectFiles(path);
+        });
+      } finally {
+        changes.tell(batch);
+      }
       return 0;
     },
     spool: undefined,
+    changes,
     readRollups: (query) => read((connection) => readRollups(connection, query)),
     readTops: (query) => read((connection) => readTops(connection, query)),
     readRequests: (query) => read((connection) => readRequests(connection, query)),

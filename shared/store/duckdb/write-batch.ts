@@ -1,13 +1,12 @@
 /**
- * How a batch gets into the tables: each column is one bound text, its values joined with NUL, which the statement splits
- * again. A call into DuckDB for every value, as the Appender makes it, keeps JavaScript busy three times as long; so
- * most of the work is done on DuckDB's threads.
+ * How a batch gets into the tables. Requests are appended (`request-appender.ts`). Rows that replace earlier ones cannot be: each of their columns
+ * is one bound text, its values joined with NUL, which the statement splits again on DuckDB's threads.
  */
 import { BIGINT, VARCHAR, type DuckDBConnection, type DuckDBPreparedStatement } from '@duckdb/node-api';
-import { nanosecondsText, type RequestEvent } from '../../request-event.js';
 import type { RollupRow } from '../../rollup.js';
 import type { TopRow } from '../../top-row.js';
 import type { Batch, LedgerSnapshot } from '../store.js';
+import { createRequestAppender } from './request-appender.js';
 
 /** Writes batches over one connection, each in a transaction of its own. */
 export interface BatchWriter {
@@ -17,14 +16,14 @@ export interface BatchWriter {
 
 /** Prepares the statements once. The connection must be used for nothing else while a batch is written. */
 export async function createBatchWriter(connection: DuckDBConnection): Promise<BatchWriter> {
-  const insertRequests = await connection.prepare(requestsSql);
+  const appendRequests = createRequestAppender(connection);
   const upsertRollups = await connection.prepare(rollupsSql);
   const upsertTops = await connection.prepare(topsSql);
   return {
     async write(batch, nowMs) {
       await connection.run('BEGIN TRANSACTION');
       if (await isNew(connection, batch, nowMs)) {
-        await writeRows(insertRequests, requestColumns, batch.requests, rowsPerStatement);
+        await appendRequests(batch.requests);
         await writeRows(upsertRollups, rollupColumns, batch.rollups, rowsPerStatement);
         await writeRows(upsertTops, topColumns, batch.tops, topRowsPerStatement);
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
@@ -55,26 +54,6 @@ async function isNew(connection: DuckDBConnection, { writer, sequence }: Batch, 
 /** A column of a table, its type, and the text of its value in a row. */
 type Column<Row> = readonly [name: string, type: 'BIGINT' | 'INTEGER' | 'SMALLINT' | 'DOUBLE' | 'VARCHAR', text: (row: Row) => string | number];
 
-const requestColumns: readonly Column<RequestEvent>[] = [
-  ['time_ns', 'BIGINT', nanosecondsText],
-  ['source', 'VARCHAR', ({ source }) => source],
-  ['host', 'VARCHAR', ({ host }) => host],
-  ['method', 'VARCHAR', ({ method }) => method],
-  ['status_code', 'SMALLINT', ({ status }) => status],
-  ['endpoint', 'VARCHAR', ({ endpoint }) => endpoint],
-  ['duration_ms', 'DOUBLE', ({ durationMs }) => durationMs ?? ''],
-  ['size', 'BIGINT', ({ size }) => size],
-  ['bytes_read', 'BIGINT', ({ bytesRead }) => bytesRead],
-  ['uri', 'VARCHAR', ({ uri }) => uri],
-  ['client_ip', 'VARCHAR', ({ clientIp }) => clientIp],
-  ['user_agent', 'VARCHAR', ({ userAgent }) => userAgent],
-  ['referrer', 'VARCHAR', ({ referrer }) => referrer],
-  ['protocol', 'VARCHAR', ({ protocol }) => protocol],
-  ['tls', 'VARCHAR', ({ tls }) => tls],
-  ['upstream_ms', 'DOUBLE', ({ upstreamMs }) => upstreamMs ?? ''],
-  ['request_id', 'VARCHAR', ({ requestId }) => requestId],
-];
-
 /** Which row of which window it is. */
 const windowColumns: readonly Column<Pick<RollupRow | TopRow, 'level' | 'windowMs' | 'rowId'>>[] = [
   ['level', 'INTEGER', ({ level }) => level],
@@ -102,8 +81,6 @@ const topColumns: readonly Column<TopRow>[] = [
   ['kind', 'VARCHAR', ({ kind }) => kind],
   ['packed', 'VARCHAR', ({ packed }) => packed],
 ];
-
-const requestsSql = insertSql('request_metrics', requestColumns);
 
 const rollupsSql = `${insertSql('request_rollup', rollupColumns)}
   ON CONFLICT DO UPDATE SET ${['"count"', 'duration_ms_sum', 'duration_ms_max', 'size_sum', 'histogram'].map((name) => `${name} = excluded.${name}`).join(', ')}`;

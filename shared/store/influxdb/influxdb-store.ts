@@ -166,6 +166,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
   return {
     description: `InfluxDB at ${url}, bucket ${JSON.stringify(bucket)}`,
     get spool() { return spooled?.state; },
+    changes: undefined,
     write: (batch) => use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
     readRollups: (query) =>
       use('read rollup rows', () => {

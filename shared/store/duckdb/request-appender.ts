@@ -1,0 +1,144 @@
+/**
+ * Requests into the table `request_metrics` by way of DuckDB's data chunks: columns of up to 2,048 values in DuckDB's own memory.
+ *
+ * Numbers are copied there. A text is a `duckdb_string_t` of 16 bytes (duckdb.h): its length, and either up to 12 bytes of it or a
+ * pointer to where it is kept for as long as the chunk. Hosts, user agents and the like repeat, so a text is handed to DuckDB once for each chunk,
+ * and its 16 bytes are copied from then on. That takes a third of the processor's time of an `INSERT` over joined texts, which was here before,
+ * and a fifth of that of a call for every value.
+ */
+import { BIGINT, DOUBLE, DuckDBDataChunk, SMALLINT, VARCHAR, type DuckDBConnection, type DuckDBType } from '@duckdb/node-api';
+import bindings, { type Vector } from '@duckdb/node-bindings';
+import type { RequestEvent } from '../../request-event.js';
+
+/** Appends requests in the transaction that the connection is in. Throws what DuckDB throws. */
+export type AppendRequests = (requests: readonly RequestEvent[]) => Promise<void>;
+
+/** Fills a column's vector with the values of requests. */
+type Fill = (vector: Vector, requests: readonly RequestEvent[]) => void;
+
+const rowsMax = bindings.vector_size();
+
+/** The connection must be used for nothing else while requests are appended. */
+export function createRequestAppender(connection: DuckDBConnection): AppendRequests {
+  return async (requests) => {
+    if (requests.length === 0) return;
+    const appender = await connection.createAppender('request_metrics');
+    try {
+      for (let from = 0; from < requests.length; from += rowsMax) appender.appendDataChunk(chunkOf(requests.slice(from, from + rowsMax)));
+      appender.flushSync();
+    } catch (error) {
+      appender.clear(); // closing would try again
+      throw error;
+    } finally {
+      appender.closeSync();
+    }
+  };
+}
+
+/** A new chunk each time: DuckDB lets go of the texts of a chunk together with it. */
+function chunkOf(requests: readonly RequestEvent[]): DuckDBDataChunk {
+  const chunk = DuckDBDataChunk.create(columns.map(([type]) => type), requests.length);
+  for (const [index, [, fill]] of columns.entries()) fill(bindings.data_chunk_get_vector(chunk.chunk, index), requests);
+  return chunk;
+}
+
+/** In the order of the table's columns. */
+const columns = [
+  [BIGINT, times],
+  [VARCHAR, texts(({ source }) => source)],
+  [VARCHAR, texts(({ host }) => host)],
+  [VARCHAR, texts(({ method }) => method)],
+  [SMALLINT, statuses],
+  [VARCHAR, texts(({ endpoint }) => endpoint)],
+  [DOUBLE, doubles(({ durationMs }) => durationMs)],
+  [BIGINT, counts(({ size }) => size)],
+  [BIGINT, counts(({ bytesRead }) => bytesRead)],
+  [VARCHAR, texts(({ uri }) => uri)],
+  [VARCHAR, texts(({ clientIp }) => clientIp)],
+  [VARCHAR, texts(({ userAgent }) => userAgent)],
+  [VARCHAR, texts(({ referrer }) => referrer)],
+  [VARCHAR, texts(({ protocol }) => protocol)],
+  [VARCHAR, texts(({ tls }) => tls)],
+  [DOUBLE, doubles(({ upstreamMs }) => upstreamMs)],
+  [VARCHAR, texts(({ requestId }) => requestId)],
+] as const satisfies readonly (readonly [DuckDBType, Fill])[];
+
+/** Integers of 64 bits by their halves, little-endian as DuckDB's memory is on every processor that it runs on. */
+function times(vector: Vector, requests: readonly RequestEvent[]): void {
+  const halves = new Uint32Array(2 * requests.length);
+  for (let row = 0; row < requests.length; row += 1) {
+    const { timeMs, timeNs } = requests[row]!;
+    // timeMs × 10^6 + timeNs is beyond 2^53: in parts, each of which is exact.
+    const rest = (timeMs % 65_536) * 1e6 + timeNs;
+    const high = Math.floor(timeMs / 65_536) * 1e6 + Math.floor(rest / 65_536);
+    halves[2 * row] = (high % 65_536) * 65_536 + (rest % 65_536);
+    halves[2 * row + 1] = Math.floor(high / 65_536);
+  }
+  copyTo(vector, halves);
+}
+
+function statuses(vector: Vector, requests: readonly RequestEvent[]): void {
+  copyTo(vector, Int16Array.from(requests, ({ status }) => status));
+}
+
+function counts(valueOf: (event: RequestEvent) => number): Fill {
+  return (vector, requests) => {
+    const halves = new Uint32Array(2 * requests.length);
+    for (let row = 0; row < requests.length; row += 1) {
+      const value = valueOf(requests[row]!);
+      halves[2 * row] = value % 2 ** 32;
+      halves[2 * row + 1] = Math.floor(value / 2 ** 32);
+    }
+    copyTo(vector, halves);
+  };
+}
+
+function doubles(valueOf: (event: RequestEvent) => number | null): Fill {
+  return (vector, requests) => {
+    const values = new Float64Array(requests.length);
+    const valid = new Uint8Array(rowsMax / 8).fill(0xff);
+    let known = 0;
+    for (let row = 0; row < requests.length; row += 1) {
+      const value = valueOf(requests[row]!);
+      values[row] = value ?? 0;
+      if (value === null) valid[row >> 3]! &= ~(1 << (row & 7));
+      else known += 1;
+    }
+    copyTo(vector, values);
+    if (known === requests.length) return;
+    bindings.vector_ensure_validity_writable(vector);
+    bindings.copy_data_to_vector_validity(vector, 0, valid.buffer, 0, valid.byteLength);
+  };
+}
+
+function texts(valueOf: (event: RequestEvent) => string): Fill {
+  return (vector, requests) => {
+    const firstRows = new Map<string, number>();
+    const firstRowOf = new Uint16Array(requests.length);
+    for (let row = 0; row < requests.length; row += 1) {
+      const text = valueOf(requests[row]!);
+      const firstRow = firstRows.get(text);
+      firstRowOf[row] = firstRow ?? row;
+      if (firstRow !== undefined) continue;
+      firstRows.set(text, row);
+      // DuckDB would take a NUL for the end. No maker of events lets one through.
+      bindings.vector_assign_string_element(vector, row, text.includes('\0') ? text.replaceAll('\0', '\uFFFD') : text);
+    }
+    if (firstRows.size === requests.length) return;
+    const { buffer, byteOffset } = bindings.vector_get_data(vector, textBytes * requests.length); // a copy
+    const words = new Uint32Array(buffer, byteOffset, textWords * requests.length);
+    for (let row = 0; row < requests.length; row += 1) {
+      const from = textWords * firstRowOf[row]!;
+      for (let word = 0; word < textWords; word += 1) words[textWords * row + word] = words[from + word]!;
+    }
+    copyTo(vector, words);
+  };
+}
+
+/** The size of a `duckdb_string_t`. */
+const textBytes = 16;
+const textWords = textBytes / Uint32Array.BYTES_PER_ELEMENT;
+
+function copyTo(vector: Vector, { buffer, byteOffset, byteLength }: Uint8Array | Uint32Array | Int16Array | Float64Array): void {
+  bindings.copy_data_to_vector(vector, 0, buffer as ArrayBuffer, byteOffset, byteLength);
+}

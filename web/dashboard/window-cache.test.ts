@@ -1,0 +1,186 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import fc from 'fast-check';
+import { createLog } from '../../shared/log.js';
+import { createRecorder } from '../../shared/recorder.js';
+import { openStore } from '../../shared/store/open.js';
+import type { Store } from '../../shared/store/store.js';
+import { influxdOfThisFile, spoolOfTest, testWithInfluxd } from '../../test/influxd.js';
+import { until } from '../../test/until.js';
+import { event } from '../../test/web-samples.js';
+import { parseQuery } from './query.js';
+import { createReads, readTops, readTraffic, type Reads } from './read.js';
+import { closedKeptMs, createWindowCache } from './window-cache.js';
+
+const log = createLog('test', { write: () => undefined });
+const dayMs = 86_400_000;
+const retention = { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs };
+const influxd = influxdOfThisFile();
+const spool = spoolOfTest();
+
+async function openEmbedded(t: ExecutionContext): Promise<Store> {
+  const folder = await mkdtemp(join(tmpdir(), 'window-cache-'));
+  const store = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention }, { log });
+  t.teardown(async () => {
+    await store.close();
+    await rm(folder, { recursive: true });
+  });
+  return store;
+}
+
+async function openInfluxdb(t: ExecutionContext): Promise<Store> {
+  const { url, org, token, createBucket, deleteBucket } = await influxd();
+  const bucket = await createBucket();
+  const store = await openStore({ kind: 'influxdb', url, org, token, bucket, retention, ...spool }, { log });
+  t.teardown(async () => {
+    await store.close();
+    await deleteBucket(bucket);
+  });
+  return store;
+}
+
+/** What a page says, by source and by window. */
+async function readPage(reads: Reads, raw: Record<string, string>, nowMs: number) {
+  const query = parseQuery(raw, nowMs);
+  const [{ windows, sources, hosts }, tops] = await Promise.all([readTraffic(reads, query, { nowMs }), readTops(reads, query, { dimensions: ['path'], nowMs })]);
+  return {
+    sources: [...sources].map(([source, { requests, errors, bytes, latencyMs, statuses }]) => [source, requests, errors, bytes, latencyMs, [...statuses]]),
+    windows: windows.map(({ timeMs, source, requests, latencyMs: { p95 } }) => [timeMs, source, requests, p95]),
+    hosts: [...hosts].map(([host, { requests, latencyMs: { p95 } }]) => [host, requests, p95]),
+    paths: [...tops.bySource].map(([source, { lists }]) => [source, lists.path.entries().map(({ value, count }) => [value, count])]),
+  };
+}
+
+const ranges = ['now-15m', 'now-1h', 'now-24h', 'now-30d'] as const;
+/** What is written between two looks at the page: requests so many minutes old, as traffic and imports bring them. */
+const writes = fc.array(fc.array(fc.record({
+  agoMinutes: fc.oneof(fc.nat(2), fc.nat(60), fc.nat(40 * 1440)), status: fc.constantFrom(200, 404, 502), host: fc.constantFrom('a', 'b'), source: fc.constantFrom('caddy', 'shop'), durationMs: fc.nat(1000),
+}), { maxLength: 8 }), { minLength: 1, maxLength: 6 });
+
+for (const { name, open, testHere, numRuns, waitMs } of [
+  { name: 'DuckDB', open: openEmbedded, testHere: test, numRuns: 12, waitMs: 0 },
+  { name: 'InfluxDB', open: openInfluxdb, testHere: testWithInfluxd, numRuns: 1, waitMs: closedKeptMs },
+]) {
+  testHere(`${name}: whatever traffic and imports write, into windows of any age, is on a page that has shown these windows before`, async (t: ExecutionContext) => {
+    await fc.assert(fc.asyncProperty(writes, async (batches) => {
+      const store = await open(t);
+      const reads = createReads(store);
+      const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full' });
+      try {
+        for (const batch of batches) {
+          const nowMs = Date.now();
+          for (const { agoMinutes, ...parts } of batch) recorder.record(event({ ...parts, timeMs: nowMs - agoMinutes * 60_000 }));
+          await recorder.flush();
+          for (const from of ranges) {
+            const atMs = Date.now();
+            const wanted = await readPage(createReads(store), { from }, atMs);
+            if (waitMs === 0) t.deepEqual(await readPage(reads, { from }, atMs), wanted, from);
+            else await until('the page shows what the store has', async () => JSON.stringify(await readPage(reads, { from }, atMs)) === JSON.stringify(wanted), { waitMsMax: waitMs + 20_000, pollMs: 200 });
+          }
+        }
+      } finally {
+        await recorder.close();
+      }
+    }), { numRuns });
+    t.pass();
+  });
+}
+
+/** A cache over windows of a minute whose rows are numbers, with the reads that it makes. */
+function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number }) {
+  const reads: { fromMs: number; toMs: number; answer: (rows: { windowMs: number; value: number }[]) => void; fail: (error: Error) => void }[] = [];
+  let clockMs = 0;
+  const cache = createWindowCache<{ level: number; name: string }, { windowMs: number; value: number }, number>({
+    read: ({ fromMs, toMs }) => new Promise<{ windowMs: number; value: number }[]>((answer, fail) => { reads.push({ fromMs: fromMs / 60_000, toMs: toMs / 60_000, answer, fail }); }),
+    digest: (rows) => rows.reduce((sum, { value }) => sum + value, 0),
+    weigh: () => 9, weightMax, changes: told ? { listen: () => undefined } : undefined, clock: () => clockMs,
+  });
+  const row = (minute: number, value = 1) => ({ windowMs: minute * 60_000, value });
+  return {
+    reads, row,
+    spans: () => reads.splice(0).map(({ fromMs, toMs }) => [fromMs, toMs]),
+    get: (from: number, to: number, { now = to, name = '' } = {}) => cache.get({ level: 60, name }, { fromMs: from * 60_000, toMs: to * 60_000 }, now * 60_000),
+    forget: (...minutes: number[]) => { cache.forget(minutes.map((minute) => ({ level: 60, windowMs: minute * 60_000 }))); },
+    advance: (ms: number) => { clockMs += ms; },
+  };
+}
+
+test('only what is not known is read, windows without rows are known too, and a change is read again', async (t) => {
+  const { get, reads, row, spans, forget } = cacheOf({ told: true });
+  const first = get(0, 5);
+  reads[0]!.answer([row(1), row(3), row(3, 2)]);
+  t.deepEqual(await first, [{ windowMs: 60_000, digest: 1 }, { windowMs: 180_000, digest: 3 }]);
+  t.deepEqual(spans(), [[0, 5]]);
+  const moved = get(1, 6);
+  reads[0]!.answer([]);
+  t.is((await moved).length, 2);
+  t.deepEqual(spans(), [[5, 6]]);
+  forget(3);
+  const again = get(1, 6);
+  reads[0]!.answer([row(3, 7)]);
+  t.deepEqual(await again, [{ windowMs: 60_000, digest: 1 }, { windowMs: 180_000, digest: 7 }]);
+  t.deepEqual(spans(), [[3, 4]]);
+});
+
+test('those who come together make one read, and those who come after a change another one', async (t) => {
+  const { get, reads, row, spans, forget } = cacheOf({ told: true });
+  const crowd = Array.from({ length: 100 }, () => get(0, 3));
+  t.is(reads.length, 1);
+  forget(2);
+  const late = get(0, 3);
+  t.is(reads.length, 2);
+  reads[0]!.answer([row(1), row(2, 1)]);
+  for (const one of crowd) t.is((await one).length, 2);
+  reads[1]!.answer([row(1), row(2, 5)]);
+  t.deepEqual((await late).at(-1), { windowMs: 120_000, digest: 5 });
+  spans();
+  t.deepEqual((await get(0, 3)).at(-1), { windowMs: 120_000, digest: 5 }, 'what was read before the change is not kept');
+  t.deepEqual(spans(), []);
+});
+
+test('a read that fails keeps nothing and is made again', async (t) => {
+  const { get, reads, row } = cacheOf({ told: true });
+  const failing = get(0, 1);
+  reads.shift()!.fail(new Error('no store'));
+  await t.throwsAsync(failing, { message: 'no store' });
+  const next = get(0, 1);
+  reads.shift()!.answer([row(0)]);
+  t.is((await next).length, 1);
+});
+
+test('where others write too, open windows are read again at once and closed ones after a time', async (t) => {
+  const { get, reads, row, spans, advance } = cacheOf({ told: false });
+  const first = get(0, 10);
+  reads[0]!.answer([row(1), row(9)]);
+  await first;
+  t.deepEqual(spans(), [[0, 10]]);
+  advance(1000);
+  const second = get(0, 10);
+  reads[0]!.answer([row(9, 4)]);
+  t.deepEqual(await second, [{ windowMs: 60_000, digest: 1 }, { windowMs: 540_000, digest: 4 }]);
+  t.deepEqual(spans(), [[9, 10]], 'all but the last minute have ended for long enough');
+  advance(closedKeptMs);
+  const third = get(0, 10);
+  reads[0]!.answer([row(1, 8)]);
+  t.deepEqual(await third, [{ windowMs: 60_000, digest: 8 }]);
+});
+
+test('what is kept weighs no more than it may: other queries go first, then what the range has left behind', async (t) => {
+  const { get, reads, row, spans, advance } = cacheOf({ told: true, weightMax: 30 });
+  const ask = async (from: number, to: number, name: string) => {
+    const answer = get(from, to, { name });
+    for (const { fromMs, toMs, answer: give } of reads) give(Array.from({ length: toMs - fromMs }, (_, at) => row(fromMs + at)));
+    await answer;
+    return spans();
+  };
+  t.deepEqual(await ask(0, 3, 'one'), [[0, 3]]);
+  t.deepEqual(await ask(0, 3, 'one'), []);
+  t.deepEqual(await ask(0, 3, 'two'), [[0, 3]]);
+  t.deepEqual(await ask(0, 3, 'two'), []);
+  t.deepEqual(await ask(0, 3, 'one'), [[0, 3]], 'it had to go');
+  advance(120_000);
+  t.deepEqual(await ask(1, 4, 'one'), [[3, 4]]);
+  t.deepEqual(await ask(1, 4, 'one'), [], 'the window that was left behind made room');
+});

@@ -1,0 +1,189 @@
+/**
+ * What was made of the rows of each window, kept so that a page reads the newest windows alone: a window that has ended does not change
+ * any more, as a rule. An import can change it all the same, so that nothing is kept beyond doubt:
+ *
+ * - a store that tells of its changes is asked for a window again as soon as a batch has touched it. What was being read at that moment is
+ *   not kept, since it may lack that batch;
+ * - of a store to which others write as well, windows are asked for again after a time: the newest almost at once, the others
+ *   after `closedKeptMs`.
+ *
+ * Those who ask for the same windows at the same time wait for one read.
+ */
+import { groupBy } from '../../shared/group-by.js';
+import type { StoreChanges } from '../../shared/store/changes.js';
+import type { TimeRange } from '../../shared/store/store.js';
+
+/** What tells the rows of one query from those of another, besides the range. */
+export interface WindowQuery {
+  /** The length of a window, in seconds. */
+  readonly level: number;
+  /** All else that restricts the rows. */
+  readonly [restriction: string]: unknown;
+}
+
+/** What was made of a window's rows. */
+export interface Window<Digest> {
+  readonly windowMs: number;
+  readonly digest: Digest;
+}
+
+/** A cache over one kind of rows. */
+export interface WindowCache<Query, Digest> {
+  /** The windows of a range of whole windows that have rows, ascending. Throws what the read throws. */
+  get(query: Query, range: TimeRange, nowMs: number): Promise<Window<Digest>[]>;
+  /** Drops what has changed. */
+  forget(rows: readonly { readonly level: number; readonly windowMs: number }[]): void;
+}
+
+/** What a cache needs. */
+export interface WindowCacheOptions<Query, Row, Digest> {
+  readonly read: (query: Query & TimeRange) => Promise<readonly Row[]>;
+  readonly digest: (rows: readonly Row[]) => Digest;
+  /** What a digest weighs; one more is added for the window itself. */
+  readonly weigh: (digest: Digest) => number;
+  /** What all digests may weigh together. Beyond it the queries that were asked least lately are dropped, and then no more is kept. */
+  readonly weightMax: number;
+  /** `undefined` for a store to which others write as well. */
+  readonly changes: StoreChanges | undefined;
+  /** Milliseconds of a clock that only goes forward. */
+  readonly clock?: () => number;
+}
+
+/** How long a window is kept where the store tells of its changes, in milliseconds: what is too old is deleted without a word. */
+const toldKeptMs = 600_000;
+/** How long a window that has ended is kept where others write, in milliseconds. */
+export const closedKeptMs = 10_000;
+/** How long one is kept that has not, or not for long: a crowd costs the store no more reads than this lets through. */
+const openKeptMs = 200;
+/** A window counts as ended so long after its end: lines come late, and clocks differ. */
+const closesAfterMs = 60_000;
+
+/** What has not been asked for so long may go, in milliseconds: the page asks every few seconds. */
+const unusedMs = 60_000;
+
+interface Kept<Digest> {
+  /** `undefined` for a window without rows. */
+  readonly digest: Digest | undefined;
+  readonly readMs: number;
+  readonly weight: number;
+  usedMs: number;
+}
+
+interface Reading<Digest> extends TimeRange {
+  readonly startedMs: number;
+  /** Windows that have changed since it began. */
+  readonly changed: Set<number>;
+  readonly done: Promise<ReadonlyMap<number, Digest>>;
+}
+
+interface Group<Digest> {
+  readonly level: number;
+  readonly windows: Map<number, Kept<Digest>>;
+  readonly reading: Set<Reading<Digest>>;
+}
+
+/** Makes a cache that is empty. */
+export function createWindowCache<Query extends WindowQuery, Row extends { readonly windowMs: number }, Digest>(options: WindowCacheOptions<Query, Row, Digest>): WindowCache<Query, Digest> {
+  const { read, digest, weigh, weightMax, changes, clock = () => performance.now() } = options;
+  /** By query, those that were asked least lately first. */
+  const groups = new Map<string, Group<Digest>>();
+  let weight = 0;
+
+  return {
+    async get(query, range, nowMs) {
+      const lengthMs = query.level * 1000;
+      const group = groupOf(query);
+      const found = new Map<number, Digest>();
+      const missing: number[] = [];
+      for (let windowMs = range.fromMs; windowMs < range.toMs; windowMs += lengthMs) {
+        const kept = group.windows.get(windowMs);
+        if (kept === undefined || clock() - kept.readMs > keptMs(windowMs + lengthMs, nowMs)) missing.push(windowMs);
+        else {
+          kept.usedMs = clock();
+          if (kept.digest !== undefined) found.set(windowMs, kept.digest);
+        }
+      }
+      if (missing.length > 0) {
+        const digests = await (joinable(group, missing) ?? startReading(group, query, { fromMs: missing[0]!, toMs: missing.at(-1)! + lengthMs })).done;
+        for (const windowMs of missing) {
+          const fresh = digests.get(windowMs);
+          if (fresh !== undefined) found.set(windowMs, fresh);
+        }
+      }
+      return [...found].sort(([a], [b]) => a - b).map(([windowMs, each]) => ({ windowMs, digest: each }));
+    },
+
+    forget(rows) {
+      for (const group of groups.values()) {
+        for (const { level, windowMs } of rows) {
+          if (level !== group.level) continue;
+          drop(group, windowMs);
+          for (const reading of group.reading) reading.changed.add(windowMs);
+        }
+      }
+    },
+  };
+
+  function keptMs(endMs: number, nowMs: number): number {
+    if (changes !== undefined) return toldKeptMs;
+    return endMs + closesAfterMs <= nowMs ? closedKeptMs : openKeptMs;
+  }
+
+  function groupOf(query: Query): Group<Digest> {
+    const key = JSON.stringify(query);
+    const group = groups.get(key) ?? { level: query.level, windows: new Map(), reading: new Set() };
+    groups.delete(key);
+    groups.set(key, group);
+    return group;
+  }
+
+  /** A read under way that gives all these windows as they are now. */
+  function joinable(group: Group<Digest>, missing: readonly number[]): Reading<Digest> | undefined {
+    return [...group.reading].find(({ fromMs, toMs, startedMs, changed }) => fromMs <= missing[0]! && missing.at(-1)! < toMs
+      && (changes !== undefined || clock() - startedMs <= openKeptMs) && !missing.some((windowMs) => changed.has(windowMs)));
+  }
+
+  function startReading(group: Group<Digest>, query: Query, span: TimeRange): Reading<Digest> {
+    const changed = new Set<number>();
+    const startedMs = clock();
+    const reading: Reading<Digest> = { ...span, startedMs, changed, done: run() };
+    group.reading.add(reading);
+    return reading;
+
+    async function run(): Promise<ReadonlyMap<number, Digest>> {
+      try {
+        const rowsOf = groupBy(await read({ ...query, ...span }), ({ windowMs }) => windowMs);
+        const digests = new Map([...rowsOf].map(([windowMs, rows]) => [windowMs, digest(rows)]));
+        for (let windowMs = span.fromMs; windowMs < span.toMs; windowMs += query.level * 1000) {
+          if (!changed.has(windowMs)) keep(group, windowMs, digests.get(windowMs), startedMs);
+        }
+        return digests;
+      } finally {
+        group.reading.delete(reading);
+      }
+    }
+  }
+
+  function keep(group: Group<Digest>, windowMs: number, kept: Digest | undefined, readMs: number): void {
+    drop(group, windowMs);
+    const own = 1 + (kept === undefined ? 0 : weigh(kept));
+    makeRoom(own, group);
+    if (weight + own > weightMax) return;
+    group.windows.set(windowMs, { digest: kept, readMs, weight: own, usedMs: clock() });
+    weight += own;
+  }
+
+  function drop(group: Group<Digest>, windowMs: number): void {
+    weight -= group.windows.get(windowMs)?.weight ?? 0;
+    group.windows.delete(windowMs);
+  }
+
+  /** Drops the queries that were asked least lately, and of `last`, the one that is being asked, what its range has left behind. */
+  function makeRoom(wanted: number, last: Group<Digest>): void {
+    for (const [key, group] of groups) {
+      if (weight + wanted <= weightMax) return;
+      for (const [windowMs, { usedMs }] of group.windows) if (group !== last || clock() - usedMs > unusedMs) drop(group, windowMs);
+      if (group !== last && group.reading.size === 0) groups.delete(key);
+    }
+  }
+}
