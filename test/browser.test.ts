@@ -24,22 +24,41 @@ testWithChromium('the page tells how to connect Caddy, and shows the traffic by 
   });
 });
 
-testWithChromium('hostile values neither run nor break the layout at 320 px', async (t) => {
-  await withPage(t, { width: 320, javaScript: false }, async ({ page, port, url }) => {
-    const hostile = ['/<script>document.title="owned"</script>', '/"><img src=x onerror=alert(1)>', `/${'x'.repeat(6000)}`, '/\u202Egnp.exe', '/a\u0000b'];
-    const lines = hostile.map((uri, at) => changed(sample.lines[at]!, (entry) => {
-      entry['ts'] = Date.now() / 1000;
-      entry['request'] = { ...entry['request'] as object, uri, host: `${uri.slice(1, 60)}.example` };
-    }));
-    await sendTcp(port, Buffer.from(`${lines.join('\n')}\n`), [65_536]);
-    await until('they are stored', async () => (await (await fetch(`${url}/api/requests?source=caddy`)).json() as unknown[]).length === hostile.length);
-    await page.goto(`${url}/?source=caddy&refresh=off`);
-    t.regex(await page.title(), /Caddy Log Sink/);
-    t.is(await page.locator('img[src=x]').count(), 0);
-    const widths = await page.evaluate<[number, number]>('[document.documentElement.scrollWidth, document.documentElement.clientWidth]');
-    t.is(widths[0], widths[1], 'nothing is wider than the window');
+for (const width of [320, 1440]) {
+  testWithChromium(`hostile values and 200 hosts neither run nor break the layout at ${width} px`, async (t) => {
+    await withPage(t, { width }, async ({ page, port, url }) => {
+      const hostile = [
+        '/<script>document.title="owned"</script>', '/"><img src=x onerror=alert(1)>', "/'-alert(1)-'", `/${'x'.repeat(6000)}`, `/${'<b>'.repeat(2000)}`, '/\u202Egnp.exe', '/\u2066\u0000\u001b[31m\u0085', '/{{7*7}}#{7*7}', '/\ud83d\ude00'.repeat(300),
+      ];
+      const lines = hostile.map((text, at) => changed(sample.lines[at]!, (entry) => {
+        const headers = { 'User-Agent': [text], Referer: [`javascript:${text}`] };
+        entry['ts'] = Date.now() / 1000;
+        entry['request'] = { ...entry['request'] as object, uri: text, headers, method: `M${at}`, host: `${text.slice(1, 250)}.example` };
+      }));
+      const hosts = Array.from({ length: 200 }, (_, at) => changed(sample.lines[at]!, (entry) => {
+        entry['ts'] = Date.now() / 1000;
+        entry['request'] = { ...entry['request'] as object, host: `${'long-name-'.repeat(at % 20)}${at}.example` };
+      }));
+      await sendTcp(port, Buffer.from(`${[...lines, ...hosts].join('\n')}\n`), [65_536]);
+      await untilStored(url, hostile.length + hosts.length);
+      const dialogs: string[] = [];
+      page.on('dialog', (dialog) => {
+        dialogs.push(dialog.message());
+        void dialog.dismiss();
+      });
+      for (const search of ['source=caddy&limit=300', `source=caddy&path=${encodeURIComponent(hostile[0]!)}`, `host=${encodeURIComponent(hostile[3]!)}`]) {
+        await page.goto(`${url}/?refresh=1&${search}`);
+        await page.evaluate('document.querySelectorAll("details").forEach((details) => { details.open = true; })');
+        t.regex(await page.title(), /Caddy Log Sink$/);
+        t.is(await page.locator('main img, main script, main b, main a:not([href^="/"])').count(), 0, 'nothing of it is markup or a link of its own');
+        t.is(await wider(page), '', 'nothing sticks out of the window');
+        const text = await page.locator('body').innerText();
+        t.notRegex(text, /(?!\n|\t)[\p{Cc}\p{Bidi_Control}]/u, 'control characters are shown by their numbers');
+      }
+      t.deepEqual(dialogs, []);
+    });
   });
-});
+}
 
 testWithChromium('a live update keeps scroll, focus, selection, and open details', async (t) => {
   await withPage(t, { width: 1280 }, async ({ page, port, url }) => {
@@ -95,6 +114,112 @@ testWithChromium('updates stop at Pause and go on at Resume, and a server that g
   });
 });
 
+testWithChromium('everything can be steered by links alone, without JavaScript', async (t) => {
+  await withPage(t, { width: 1280, javaScript: false }, async ({ page, port, url, web }) => {
+    await sendTcp(port, linesEndingNow(500), [65_536]);
+    // Of the host that the web app itself is asked under: an app beside the edge.
+    await sendTcp(port, Buffer.from(`${changed(sample.lines[0]!, (entry) => {
+      entry['ts'] = Date.now() / 1000 - 5;
+      entry['request'] = { ...entry['request'] as object, host: `127.0.0.1:${web}` };
+    })}\n`), [65_536]);
+    await untilStored(url, 501);
+    const search = (): Record<string, string> => Object.fromEntries(new URL(page.url()).searchParams);
+    const follow = async (selector: string, hasText?: string | RegExp): Promise<Record<string, string>> => {
+      await page.locator(selector, hasText === undefined ? {} : { hasText }).first().click();
+      await page.locator('main').waitFor();
+      return search();
+    };
+    await page.goto(`${url}/?refresh=60`);
+    t.deepEqual(await follow('.ranges a', '15 min'), { refresh: '60', from: 'now-15m' });
+    t.deepEqual(await follow('.ranges a', 'Zoom out'), { refresh: '60', from: 'now-30m' });
+    t.deepEqual(await follow('.ranges a', 'Zoom in'), { refresh: '60', from: 'now-15m' });
+    t.deepEqual(await follow('.refresh a', 'off'), { refresh: 'off', from: 'now-15m' }, 'paused');
+    t.is(await page.locator('meta[http-equiv]').count(), 0);
+    const earlier = await follow('.ranges a', 'Earlier');
+    t.is(Date.parse(earlier['to']!) - Date.parse(earlier['from']!), 900_000);
+    t.deepEqual(await follow('.ranges a', 'Later'), { refresh: 'off', from: 'now-15m' });
+    t.deepEqual(await follow('.compare a'), { refresh: 'off', from: 'now-15m', compare: 'off' });
+    t.is(await page.locator('.chart .before').count(), 0);
+
+    await page.goto(`${url}/?refresh=off`);
+    t.deepEqual(await follow('.source-header a', 'caddy'), { refresh: 'off', source: 'caddy' });
+    t.deepEqual(await follow('.legend a', '2xx'), { refresh: 'off', source: 'caddy', status: '2xx' });
+    t.deepEqual(await follow('.status-codes a', '200'), { refresh: 'off', source: 'caddy', status: '200' });
+    t.deepEqual(await follow('#top-method a', 'GET'), { refresh: 'off', source: 'caddy', status: '200', method: 'GET' });
+    const host = await follow('#top-host tbody a');
+    const path = await follow('.latest .uri a');
+    t.truthy(host['host']);
+    t.regex(path['path']!, /^\//);
+    t.is(await page.locator('.chip').count(), 5);
+    for (const name of ['path', 'host', 'method', 'status', 'source']) t.is((await follow('.chip', name))[name], undefined, `the chip takes ${name} away`);
+    t.deepEqual(search(), { refresh: 'off' });
+
+    t.deepEqual(await follow('.choices a', 'Errors first'), { refresh: 'off', errors: 'first' });
+    t.deepEqual(await follow('.choices a', 'Errors only'), { refresh: 'off', status: '5xx' });
+
+    await page.goto(`${url}/?refresh=off`);
+    const stage = (await page.locator('.chart-stage').first().boundingBox())!;
+    // In a chart of an hour that ends now: somewhere in its last quarter.
+    await page.mouse.click(stage.x + stage.width * 0.8, stage.y + stage.height / 2);
+    await page.waitForURL(/from=20/);
+    const window = search();
+    t.is(Date.parse(window['to']!) - Date.parse(window['from']!), 180_000, 'a window of a minute, and those beside it');
+    await page.goto(`${url}/?refresh=off`);
+    await page.locator('.chart-table summary').first().click();
+    const row = await follow('.chart-table tbody a');
+    t.is(Date.parse(row['to']!) - Date.parse(row['from']!), 60_000, 'the table leads to a window alone');
+
+    await page.goto(`${url}/?refresh=off`);
+    t.true(await page.locator('#outside-1').isVisible() && await page.locator('#unmatched-1').isVisible(), 'an app beside the edge has its charts');
+    const links = await page.evaluate<string[]>('[...document.querySelectorAll(".panel-link")].map(({ href }) => href)');
+    t.true(links.length > 20);
+    for (const link of links) {
+      const { status, headers } = await fetch(link);
+      t.is(status, 200, link);
+      t.regex(headers.get('content-type')!, { svg: /^image\/svg/, csv: /^text\/csv/, json: /^application\/json/ }[/\.(\w+)(?:\?|$)/.exec(link)![1] as 'svg'], link);
+    }
+  });
+});
+
+testWithChromium('with the keyboard alone every control is reached, in order, seen, and works', async (t) => {
+  await withPage(t, { width: 1280 }, async ({ page, port, url }) => {
+    await sendTcp(port, linesEndingNow(500), [65_536]);
+    await untilStored(url, 500);
+    await page.goto(`${url}/?refresh=60&source=caddy`);
+    const focused = (): Promise<{ what: string; seen: boolean; layer: boolean } | null> => page.evaluate(`(() => {
+      const element = document.activeElement;
+      if (element === document.body) return null;
+      const { outlineStyle, outlineWidth } = getComputedStyle(element);
+      const { top, bottom, left, right, width } = element.getBoundingClientRect();
+      const inside = bottom > 0 && top < innerHeight && right > 0 && left < innerWidth && width > 0;
+      return { what: element.id || element.textContent.trim(), seen: inside && outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2, layer: element.closest('.chart-links') !== null };
+    })()`);
+    const order: string[] = [];
+    for (;;) {
+      await page.keyboard.press('Tab');
+      const at = await focused();
+      if (at === null || order.length > 500) break;
+      t.true(at.seen, `the focus is seen at ${at.what}`);
+      t.false(at.layer, 'charts do not trap the keyboard');
+      order.push(at.what);
+    }
+    t.deepEqual(order.slice(0, 6), ['pause', 'off', '5 s', '15 s', '60 s', 'Skip to the figures'], 'pause comes first');
+    t.is(order.length, await page.evaluate<number>('[...document.querySelectorAll("a[href]:not([tabindex]), button:not([hidden]), summary, [tabindex=\'0\']")].filter((each) => each.checkVisibility()).length'), 'every link, button and region');
+
+    await page.locator('#edit summary').focus();
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('Tab'); // the source
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Tab');
+    await page.keyboard.type('GET');
+    await page.keyboard.press('Enter');
+    await page.waitForURL(/method=GET/);
+    await page.locator('.chip', { hasText: 'GET' }).focus();
+    await page.keyboard.press('Enter');
+    await page.waitForURL((at) => !at.searchParams.has('method'));
+  });
+});
+
 testWithChromium('the form filters the page and chooses a range, and a chip takes the filter away, without JavaScript', async (t) => {
   await withPage(t, { width: 1280, javaScript: false }, async ({ page, port, url }) => {
     await sendTcp(port, linesEndingNow(500), [65_536]);
@@ -113,7 +238,7 @@ testWithChromium('the form filters the page and chooses a range, and a chip take
   });
 });
 
-for (const { width, colorScheme } of [{ width: 1440, colorScheme: 'light' }, { width: 1440, colorScheme: 'dark' }, { width: 320, colorScheme: 'light' }] as const) {
+for (const { width, colorScheme } of [{ width: 1440, colorScheme: 'light' }, { width: 1440, colorScheme: 'dark' }, { width: 320, colorScheme: 'light' }, { width: 320, colorScheme: 'dark' }] as const) {
   testWithChromium(`axe-core finds nothing, and the page is no wider than the window, at ${width} px in the ${colorScheme} theme`, async (t) => {
     await withPage(t, { width, colorScheme }, async ({ page, port, url }) => {
       await sendTcp(port, linesEndingNow(2000), [65_536]);
@@ -122,8 +247,7 @@ for (const { width, colorScheme } of [{ width: 1440, colorScheme: 'light' }, { w
         await page.goto(url + path);
         await page.evaluate('document.querySelectorAll("details").forEach((details) => { details.open = true; })');
         t.deepEqual(await violations(page), [], path);
-        const widths = await page.evaluate<[number, number]>('[document.documentElement.scrollWidth, document.documentElement.clientWidth]');
-        t.is(widths[0], widths[1], path);
+        t.is(await wider(page), '', path);
       }
     });
   });
@@ -141,6 +265,17 @@ testWithChromium('the whole page is under 60 KB compressed', async (t) => {
     t.true(sizes.length >= 3 && total < 60_000, String(total));
   });
 });
+
+/** What is wider than the window; `''` where the page is not. */
+function wider(page: Page): Promise<string> {
+  return page.evaluate<string>(`(() => {
+    const { scrollWidth, clientWidth } = document.documentElement;
+    if (scrollWidth <= clientWidth) return '';
+    const scrolled = (element) => element.parentElement !== null && (getComputedStyle(element.parentElement).overflowX !== 'visible' || scrolled(element.parentElement));
+    const out = [...document.querySelectorAll('body *')].find((element) => element.getBoundingClientRect().right > clientWidth + 1 && !scrolled(element));
+    return scrollWidth + ' px: ' + (out?.outerHTML.slice(0, 200) ?? 'something');
+  })()`);
+}
 
 /** What axe-core finds, one line for each element. It is run past the page's policy, which would not let it in. */
 async function violations(page: Page): Promise<string[]> {
@@ -161,6 +296,8 @@ interface PageParts {
   readonly page: Page;
   /** Of the collector. */
   readonly port: number;
+  /** Of the web app, which is at `url`. */
+  readonly web: number;
   readonly url: string;
   /** Stops the program, runs `whileDown`, and starts it again over the same store. */
   readonly program: { restart(whileDown: () => Promise<void>): Promise<void> };
@@ -188,7 +325,7 @@ async function withPage(t: ExecutionContext, { width, javaScript = true, colorSc
       await whileDown();
       program = await start();
     };
-    await run({ page, port, url, program: { restart } });
+    await run({ page, port, web, url, program: { restart } });
     t.deepEqual(complaints, []);
   } finally {
     await browser.close();

@@ -115,6 +115,30 @@ test('/api/requests gives the latest requests, newest first, as JSON and CSV.', 
   t.true((await get('/api/requests.csv?status=404&source=caddy')).text.includes(",'=tester,"), 'no formula');
 });
 
+test('/api/requests?errors=first puts the latest 5xx before what came after them.', async (t) => {
+  const { json } = await start(t, { requests: [{ status: 502, uri: '/old' }, { status: 503, uri: '/new' }, { status: 200, uri: '/later' }, { status: 404, uri: '/latest' }].map((parts, at) => ({ ...parts, timeMs: Date.now() - 10_000 + at * 1000 })) });
+  const uris = async (search: string): Promise<string[]> => (await json(`/api/requests?${search}`) as { uri: string }[]).map(({ uri }) => uri);
+  t.deepEqual(await uris('source=caddy'), ['/latest', '/later', '/new', '/old']);
+  t.deepEqual(await uris('source=caddy&errors=first'), ['/new', '/old', '/latest', '/later']);
+  t.deepEqual(await uris('source=caddy&errors=first&limit=3'), ['/new', '/old', '/latest']);
+  t.deepEqual(await uris('source=caddy&errors=first&status=404'), ['/latest']);
+});
+
+test('/chart/outside and /chart/unmatched tell of an app beside the edge, whatever the source.', async (t) => {
+  const { json, get } = await start(t, { requests: [
+    { status: 200, durationMs: 30 }, { status: 502, durationMs: 50 }, { status: 200, durationMs: 20, source: 'shop' }, { status: 200, durationMs: 20, source: 'shop', host: 'inside.example' },
+  ] });
+  const [outside] = await json('/chart/outside.json?source=shop') as Record<string, unknown>[];
+  t.like(outside, { source: 'shop', mean: 20 });
+  t.deepEqual(Object.keys(outside!), ['time', 'source', 'p95', 'mean', 'p50']);
+  const rows = await json('/chart/unmatched.json') as Record<string, number>[];
+  t.true(rows.reduce((sum, row) => sum + row['errors of the edge']!, 0) > 0 && rows.reduce((sum, row) => sum + row['past the edge']!, 0) > 0);
+  t.regex((await get('/chart/unmatched.csv')).text, /^time,source,errors of the edge,past the edge\r\n/);
+  t.true((await get('/chart/outside.svg?source=shop')).text.includes('class="line series-3"'));
+  t.deepEqual(await json('/chart/outside.json?source=none'), []);
+  t.true((await get('/chart/outside.svg?source=none')).text.includes('class="gap"'), 'all of it is a gap');
+});
+
 test('/api/ledger gives the counts of each collector, and lost lines make figures incomplete.', async (t) => {
   const lastLineMs = Date.UTC(2026, 10, 23, 20);
   const { json, get } = await start(t, {
@@ -250,6 +274,7 @@ test('/api/top/… ranks paths, referrers, user agents, browsers and clients, wi
   t.deepEqual(await list('browser'), [['Firefox', 2, 0.666667]]);
   t.deepEqual(await list('system'), [['Linux', 2, 0.666667]]);
   t.deepEqual(await list('bot'), [['curl', 1, 0.333333]]);
+  t.deepEqual(await list('who'), [['people', 2, 0.666667], ['bots', 1, 0.333333]]);
   t.deepEqual(await list('path?source=shop'), [['/inside', 1, 1]]);
   t.deepEqual(await list('path?host=other.example'), [['/b', 1, 1]]);
   t.deepEqual(await list('path?status=5xx&method=POST'), [['/a', 1, 1]]);
@@ -310,6 +335,8 @@ test(refused, 'status=nine', 'status', 'nine');
 test(refused, 'from=now&to=now-1h', 'from', 'now');
 test(refused, 'host=a&host=b', 'host', 'a, b');
 test(refused, 'limit=%00', 'limit', '\0');
+test(refused, 'errors=last', 'errors', 'last');
+test(refused, 'colour=red', 'colour', 'red');
 
 test('unknown paths, other methods and odd targets are answered as they should be.', async (t) => {
   const { get, web, logged } = await start(t);

@@ -14,10 +14,10 @@ import { timeChartDocument } from './chart/time-chart.js';
 import { attemptAddress, createAttemptLimit } from './attempts.js';
 import type { WebConfig } from './config.js';
 import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
-import { chartKinds, chartOf, chartRow } from './dashboard/charts.js';
+import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
-import { createReads, pingStore, readLatest, readLedgers, readTops, readTraffic } from './dashboard/read.js';
+import { createReads, pingStore, readLatest, readLedgers, readTops, readTraffic, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
 import { isLoopbackName } from './loopback-name.js';
@@ -163,7 +163,8 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
     }
 
     router.get(`/api/requests${extension}`, async (ctx) => {
-      answerRows(ctx, extension, (await readLatest(reads, queryOf(ctx), latestInApi)).map(requestAnswer), requestColumns);
+      const query = queryOf(ctx);
+      answerRows(ctx, extension, (await readLatest(reads, query, latestInApi)).slice(0, query.limit ?? latestInApi).map(requestAnswer), requestColumns);
     });
   }
 
@@ -179,28 +180,37 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
     answerRows(ctx, '.csv', (await readLedgers(reads, queryOf(ctx))).map(ledgerCsvRow), ledgerColumns);
   });
 
-  for (const kind of chartKinds) {
-    const rowsOf = async (query: DashboardQuery): Promise<ReturnType<typeof chartRow>[]> => {
-      const { windows, stepMs } = await readTraffic(reads, query, { nowMs: now() });
-      return windows.map((window) => chartRow(kind, window, { stepMs, nowMs: now() }));
+  for (const kind of chartKinds) chartRoutes(kind, queryOf, chartedSources);
+  // A filter by source would leave nothing to compare with.
+  for (const kind of pairChartKinds) chartRoutes(kind, (ctx) => parseQuery({ ...ctx.query, source: undefined }, now()), chartedPairs);
+
+  function chartRoutes<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, readQueryOf: (ctx: Context) => DashboardQuery, chartedOf: (traffic: Traffic) => Charted<Window>[]): void {
+    const read = async (ctx: Context, { withPrevious = false } = {}) => {
+      const { filter: { source }, compare } = queryOf(ctx);
+      const traffic = await readTraffic(reads, readQueryOf(ctx), { nowMs: now(), withPrevious: withPrevious && compare });
+      return { source, traffic, charted: chartedOf(traffic).filter(({ name }) => source === undefined || name === source) };
+    };
+    const rowsOf = async (ctx: Context): Promise<ReturnType<typeof chartRow>[]> => {
+      const { traffic: { stepMs }, charted } = await read(ctx);
+      const windows = charted.flatMap(({ name, windows: some }) => some.map((window) => ({ name, window })));
+      return windows.sort((a, b) => a.window.timeMs - b.window.timeMs).map(({ name, window }) => chartRow(kind, name, window, { stepMs, nowMs: now() }));
     };
 
     // Of the source that is asked for, or else of the first one.
     router.get(`/chart/${kind.name}.svg`, async (ctx) => {
-      const query = queryOf(ctx);
-      const traffic = await readTraffic(reads, query, { nowMs: now() });
-      const source = query.filter.source ?? traffic.sources.keys().next().value ?? caddySource;
+      const { source, traffic, charted } = await read(ctx, { withPrevious: true });
+      const [first = { name: source ?? caddySource, windows: [], before: undefined }] = charted;
       ctx.set('Content-Security-Policy', `default-src 'none'; style-src ${assets.styleHash}`);
       ctx.type = 'image/svg+xml';
-      ctx.body = timeChartDocument(chartOf(kind, source, traffic, { id: kind.name, nowMs: now() }), assets.stylesheet.body);
+      ctx.body = timeChartDocument(chartOf(kind, first, traffic, { id: kind.name, nowMs: now() }), assets.stylesheet.body);
     });
 
     router.get(`/chart/${kind.name}.csv`, async (ctx) => {
-      answerRows(ctx, '.csv', await rowsOf(queryOf(ctx)), ['time', 'source', ...kind.series.map(({ label }) => label)]);
+      answerRows(ctx, '.csv', await rowsOf(ctx), ['time', 'source', ...kind.series.map(({ label }) => label)]);
     });
 
     router.get(`/chart/${kind.name}.json`, async (ctx) => {
-      ctx.body = await rowsOf(queryOf(ctx));
+      ctx.body = await rowsOf(ctx);
     });
   }
 

@@ -61,7 +61,7 @@ async function observe(reads: Reads, nowMs: number): Promise<Observation[]> {
   const { windows, sources, stepMs, previous } = await readTraffic(reads, parseQuery({}, nowMs), { nowMs, withPrevious: true });
   return [...sources.keys()].map((source) => {
     const own = windows.filter((window) => window.source === source);
-    const findings = findingsOf(own, { stepMs, previous: previous?.get(source), liveMs: nowMs });
+    const findings = findingsOf(own, { stepMs, previous: previous?.sources.get(source), liveMs: nowMs });
     return { source, findings: findings?.filter(({ kind }) => source !== ownSource || kind !== 'silent'), lastMs: own.at(-1)!.timeMs + stepMs };
   });
 }

@@ -1,6 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import test from 'ava';
-import { timeChart, timeChartDocument, valueMaxOf, type TimeChart } from './time-chart.js';
+import { compareWithGolden } from '../../test/golden.js';
+import { chartLinks, spanOf, timeChart, timeChartDocument, type TimeChart } from './time-chart.js';
 
 const stepMs = 600_000;
 const fromMs = Date.UTC(2026, 10, 23, 19);
@@ -9,9 +9,12 @@ const lines: TimeChart = {
   title: 'Latency',
   description: 'Two <lines> & a gap.',
   kind: 'lines',
+  scale: 'linear',
   fromMs,
   toMs: fromMs + 6 * stepMs,
   stepMs,
+  openMs: fromMs + 6 * stepMs,
+  before: undefined,
   timesMs: Array.from({ length: 6 }, (_, at) => fromMs + at * stepMs),
   series: [
     { label: 'p50', class: 'series-1', values: [10, 20, null, 40, null, 5] },
@@ -44,9 +47,41 @@ test('a stack has a step for each window, stands on the areas below it, and leav
   t.is(paths.length, 2);
   t.is(paths[0]?.match(/M/g)?.length, 3, 'two windows, a gap, one, a zero, one');
   t.is(paths[1]?.match(/M/g)?.length, 2);
-  t.is(valueMaxOf(stack), 40);
-  t.is(valueMaxOf(lines), 40);
+  t.deepEqual(spanOf(stack), { min: 2, max: 40 });
+  t.deepEqual(spanOf(lines), { min: 5, max: 40 });
   t.true(svg.includes('<pattern id="requests-status-5xx"'), 'not told by colour alone');
+});
+
+test('a gap is marked, and has no axis that would say zero; what cannot be known yet is neither', (t) => {
+  const svg = timeChart({ ...stack, openMs: fromMs + 5 * stepMs, series: [{ label: '2xx', class: 'status-2xx', values: [10, null, null, 0, null, null] }] });
+  const [, gap] = /class="gap" d="([^"]*)"/.exec(svg) ?? [];
+  t.is(gap, 'M152.7,8H342.0V128H152.7ZM436.7,8H531.3V128H436.7Z');
+  const [, axis] = /class="axis" d="([^"]*)"/.exec(svg) ?? [];
+  t.is(axis, 'M58.0,128H152.7M342.0,128H436.7', 'a zero has its axis');
+});
+
+test('the period before is a line behind the lines, and level over each window of a stack', (t) => {
+  const before = [8, 8, null, 8, 8, 8];
+  t.true(timeChart({ ...lines, before }).includes('class="line before" d="M105.3,'));
+  const [, path = ''] = /class="line before" d="([^"]*)"/.exec(timeChart({ ...stack, before: [8, 16, null, 8, 8, 8] })) ?? [];
+  t.is(path, 'M105.3,104L152.7,104L152.7,80L200,80M389.3,104L436.7,104L436.7,104L531.3,104L531.3,104L578.7,104');
+  t.deepEqual(spanOf({ ...lines, before: [100] }), { min: 5, max: 100 });
+});
+
+test('a logarithmic axis has a few round values, spans them all, and is linear where there is nothing above zero', (t) => {
+  const ticks = (...values: number[]) => [...timeChart({ ...lines, scale: 'log', series: [{ label: 'p50', class: 'series-1', values }] }).matchAll(/text-anchor="end">([^<]*)</g)].map(([, text]) => text);
+  t.deepEqual(ticks(2, 2500), ['10 ms', '100 ms', '1000 ms']);
+  t.deepEqual(ticks(8, 60), ['10 ms', '20 ms', '50 ms']);
+  t.deepEqual(ticks(5, 5.5), ['5 ms']);
+  t.deepEqual(ticks(0.01, 100_000), ['0.1 ms', '10 ms', '1000 ms', '100000 ms']);
+  t.deepEqual(ticks(0), ['0 ms', '0.5 ms', '1 ms']);
+  const [, line = ''] = /class="line series-1" d="([^"]*)"/.exec(timeChart({ ...lines, scale: 'log', series: [{ label: 'p50', class: 'series-1', values: [0, 1, 1000] }] })) ?? [];
+  t.regex(line, /^M105\.3,128L/, 'a zero is at the bottom');
+});
+
+test('parts of a chart are links for pointers alone', (t) => {
+  const layer = chartLinks(lines, [{ fromMs: fromMs + stepMs, toMs: fromMs + 2 * stepMs, href: '/?a=1&b="', words: 'p50 <20>' }]);
+  t.is(layer, '<svg class="chart-links" viewBox="0 0 640 150" aria-hidden="true"><a href="/?a=1&#38;b=&#34;" tabindex="-1"><rect x="152.7" width="94.7" y="8" height="120"/><title>p50 &#60;20&#62;</title></a></svg>');
 });
 
 test('a chart has a title and a description, escaped, and no inline style', (t) => {
@@ -56,10 +91,10 @@ test('a chart has a title and a description, escaped, and no inline style', (t) 
   t.notRegex(svg, /style/);
 });
 
-for (const chart of [lines, stack]) {
+for (const chart of [lines, { ...stack, before: [8, 16, null, 8, 8, 8] }]) {
   test(`a chart of ${chart.kind} is drawn as it was: see ${chart.kind}.golden.svg, which a browser can open`, async (t) => {
-    const stylesheet = '.axis,.grid{stroke:#aaa}.line{fill:none;stroke:#15b;stroke-width:2}.area:not([fill]){fill:#7a9}.status-5xx:not([fill]){fill:#c22}.hatch{stroke:#fff}text{font:11px sans-serif}';
-    t.is(timeChartDocument(chart, stylesheet), await readFile(new URL(`../../../web/chart/${chart.kind}.golden.svg`, import.meta.url), 'utf8'));
+    const stylesheet = '.axis,.grid{stroke:#aaa}.gap{fill:#eee}.before{stroke:#888}.line{fill:none;stroke:#15b;stroke-width:2}.area:not([fill]){fill:#7a9}.status-5xx:not([fill]){fill:#c22}.hatch{stroke:#fff}text{font:11px sans-serif}';
+    await compareWithGolden(t, `web/chart/${chart.kind}.golden.svg`, timeChartDocument(chart, stylesheet));
   });
 }
 

@@ -2,8 +2,8 @@
  * Charts over time as SVG text: lines, or areas in steps, stacked. Colour, dashes and type come from the style sheet
  * (`styles/_chart.scss`) by class; nothing has an inline style, so a strict content security policy lets it through.
  */
-import { scaleLinear, scaleUtc } from 'd3-scale';
-import { line } from 'd3-shape';
+import { scaleLinear, scaleLog, scaleUtc } from 'd3-scale';
+import { curveLinear, curveStep, line } from 'd3-shape';
 
 /** A chart of values by window. */
 export interface TimeChart {
@@ -13,6 +13,8 @@ export interface TimeChart {
   /** A sentence that says what it shows, for those who do not see it. */
   readonly description: string;
   readonly kind: 'lines' | 'stack';
+  /** A logarithmic axis shows 2 ms and 2 s at once; without a value above zero it is linear. */
+  readonly scale: 'linear' | 'log';
   readonly fromMs: number;
   readonly toMs: number;
   /** The length of a window. */
@@ -21,10 +23,20 @@ export interface TimeChart {
   readonly timesMs: readonly number[];
   /** A stack is drawn from the bottom up. */
   readonly series: readonly ChartSeries[];
-  /** What the axis of values reaches at least, so that charts side by side can share it. */
-  readonly valueMaxMin?: number;
+  /** The same in the period before, one value for each window, as a faint line; `undefined` where it is not compared. */
+  readonly before: readonly (number | null)[] | undefined;
+  /** From this window on a missing value is no gap: nothing can be known yet. */
+  readonly openMs: number;
+  /** What the axis of values spans at least, so that charts side by side can share it. */
+  readonly spanMin?: Span;
   readonly formatValue: (value: number) => string;
   readonly formatTime: (timeMs: number) => string;
+}
+
+/** The least value above zero, and the greatest one. */
+export interface Span {
+  readonly min: number;
+  readonly max: number;
 }
 
 /** One line or area. */
@@ -54,10 +66,40 @@ export function timeChartDocument(chart: TimeChart, stylesheet: string): string 
   return `<?xml version="1.0" encoding="UTF-8"?>\n${svg(chart, style, legend(chart), height + legendHeight)}\n`;
 }
 
-/** The greatest value that the chart draws; 0 without any. */
-export function valueMaxOf({ kind, series, timesMs }: Pick<TimeChart, 'kind' | 'series' | 'timesMs'>): number {
-  const valuesAt = timesMs.map((_, at) => series.map(({ values }) => values[at] ?? 0));
-  return Math.max(0, ...valuesAt.map((values) => (kind === 'stack' ? values.reduce((sum, value) => sum + value, 0) : Math.max(0, ...values))));
+/** What the values of a chart span. Without any, `min` is `Infinity` and `max` is 0. */
+export function spanOf({ kind, series, before = [], timesMs }: Pick<TimeChart, 'kind' | 'series' | 'before' | 'timesMs'>): Span {
+  const drawn = timesMs.flatMap((_, at) => {
+    const values = series.map((one) => one.values[at] ?? 0);
+    return [before[at] ?? 0, ...(kind === 'stack' ? [values.reduce((sum, value) => sum + value, 0)] : values)];
+  });
+  return { min: Math.min(...drawn.filter((value) => value > 0)), max: Math.max(0, ...drawn) };
+}
+
+/** The span of several. */
+export function unionOf(spans: readonly Span[]): Span {
+  return { min: Math.min(...spans.map(({ min }) => min)), max: Math.max(0, ...spans.map(({ max }) => max)) };
+}
+
+/** A part of a chart that leads somewhere. */
+export interface ChartLink {
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly href: string;
+  /** What is shown of it under the pointer. */
+  readonly words: string;
+}
+
+/**
+ * A layer of links to be laid over the chart. It is for pointers alone: hidden from screen readers, and left out of the tab order, since
+ * hundreds of stops would stand in the way of the keyboard. The chart's table has the same links.
+ */
+export function chartLinks({ fromMs, toMs }: TimeChart, links: readonly ChartLink[]): string {
+  const x = xScale(fromMs, toMs);
+  const areas = links.map((one) => {
+    const left = x(Math.max(fromMs, one.fromMs));
+    return `<a href="${escape(one.href)}" tabindex="-1"><rect x="${left.toFixed(1)}" width="${(x(Math.min(toMs, one.toMs)) - left).toFixed(1)}" y="${plot.top}" height="${plot.bottom - plot.top}"/><title>${escape(one.words)}</title></a>`;
+  });
+  return `<svg class="chart-links" viewBox="0 0 ${width} ${height}" aria-hidden="true">${areas.join('')}</svg>`;
 }
 
 interface Scales {
@@ -65,26 +107,79 @@ interface Scales {
   readonly y: (value: number) => number;
 }
 
+function xScale(fromMs: number, toMs: number) {
+  return scaleUtc().domain([fromMs, toMs]).range([plot.left, plot.right]);
+}
+
+function yScale(scale: TimeChart['scale'], { min, max }: Span): { y: (value: number) => number; ticks: readonly number[] } {
+  if (scale === 'log' && max > 0) {
+    // The lowest value is a little above the axis.
+    const domain: [number, number] = [min * 0.8, Math.max(max, min * 1.5)];
+    return { y: scaleLog().domain(domain).range([plot.bottom, plot.top]).clamp(true), ticks: logTicks(...domain) };
+  }
+  const y = scaleLinear().domain([0, max === 0 ? 1 : max]).nice(3).range([plot.bottom, plot.top]).clamp(true);
+  return { y, ticks: y.ticks(3) };
+}
+
+/** Powers of ten, or parts of them where there are too few; d3's are too many. */
+function logTicks(min: number, max: number): number[] {
+  const ticksOf = (...mantissas: number[]): number[] => {
+    const found: number[] = [];
+    for (let power = Math.floor(Math.log10(min)); 10 ** power <= max; power += 1) found.push(...mantissas.map((mantissa) => Number((mantissa * 10 ** power).toPrecision(1))));
+    return found.filter((tick) => tick >= min && tick <= max);
+  };
+  const powers = ticksOf(1);
+  if (powers.length > 4) return powers.filter((_, at) => at % 2 === (powers.length - 1) % 2);
+  if (powers.length >= 3) return powers;
+  const finer = ticksOf(1, 3);
+  return finer.length >= 3 ? finer : ticksOf(1, 2, 5);
+}
+
 function svg(chart: TimeChart, style: string, extra: string, totalHeight: number): string {
-  const { id, title, description, kind, fromMs, toMs, series } = chart;
-  const x = scaleUtc().domain([fromMs, toMs]).range([plot.left, plot.right]);
-  const highest = Math.max(chart.valueMaxMin ?? 0, valueMaxOf(chart));
-  const y = scaleLinear().domain([0, highest === 0 ? 1 : highest]).nice(3).range([plot.bottom, plot.top]);
-  const ticks = y.ticks(3);
+  const { id, title, description, kind, fromMs, toMs, series, before } = chart;
+  const x = xScale(fromMs, toMs);
+  const { y, ticks } = yScale(chart.scale, unionOf([spanOf(chart), ...(chart.spanMin === undefined ? [] : [chart.spanMin])]));
+  const { known, gaps } = runsOf(chart);
+  const across = (run: Run): { left: string; right: string } => ({ left: x(run.fromMs).toFixed(1), right: x(run.toMs).toFixed(1) });
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" class="chart" id="${id}" viewBox="0 0 ${width} ${totalHeight}" role="img" aria-labelledby="${id}-title ${id}-desc">`,
     `<title id="${id}-title">${escape(title)}</title>`,
     `<desc id="${id}-desc">${escape(description)}</desc>`,
     style,
     ...(kind === 'stack' ? series.filter(({ hatched }) => hatched).map((one) => hatching(id, one)) : []),
-    ...ticks.filter((value) => value > 0).map((value) => `<path class="grid" d="M${plot.left},${y(value).toFixed(1)}H${plot.right}"/>`),
-    ...(kind === 'stack' ? areas(chart, { x, y }) : series.map((one) => linePath(one, chart, { x, y }))),
+    ...(gaps.length === 0 ? [] : [`<path class="gap" d="${gaps.map(across).map(({ left, right }) => `M${left},${plot.top}H${right}V${plot.bottom}H${left}Z`).join('')}"/>`]),
+    ...ticks.filter((value) => chart.scale === 'log' || value > 0).map((value) => `<path class="grid" d="M${plot.left},${y(value).toFixed(1)}H${plot.right}"/>`),
+    ...(kind === 'stack' ? areas(chart, { x, y }) : []),
+    ...(before === undefined ? [] : [linePath({ class: 'before', values: before }, chart, { x, y })]),
+    ...(kind === 'lines' ? series.map((one) => linePath(one, chart, { x, y })) : []),
     ...ticks.map((value) => `<text class="tick" x="${plot.left - 8}" y="${y(value).toFixed(1)}" dy="0.32em" text-anchor="end">${escape(chart.formatValue(value))}</text>`),
-    `<path class="axis" d="M${plot.left},${plot.bottom}H${plot.right}"/>`,
+    // Where nothing came there is no axis: the line at its height would say that there was a zero.
+    ...(known.length === 0 ? [] : [`<path class="axis" d="${known.map(across).map(({ left, right }) => `M${left},${plot.bottom}H${right}`).join('')}"/>`]),
     ...x.ticks(6).map((time) => xTick(time.getTime(), x(time), chart)),
     extra,
     '</svg>',
   ].join('');
+}
+
+interface Run {
+  readonly fromMs: number;
+  toMs: number;
+}
+
+/** The stretches of windows with values, and those without: the gaps. */
+function runsOf({ timesMs, stepMs, toMs, openMs, series }: TimeChart): { known: Run[]; gaps: Run[] } {
+  const known: Run[] = [];
+  const gaps: Run[] = [];
+  timesMs.forEach((timeMs, at) => {
+    const hasValue = series.some(({ values }) => typeof values[at] === 'number');
+    if (!hasValue && timeMs >= openMs) return;
+    const runs = hasValue ? known : gaps;
+    const last = runs.at(-1);
+    const endMs = Math.min(toMs, timeMs + stepMs);
+    if (last?.toMs === timeMs) last.toMs = endMs;
+    else runs.push({ fromMs: timeMs, toMs: endMs });
+  });
+  return { known, gaps };
 }
 
 function xTick(timeMs: number, x: number, { formatTime }: TimeChart): string {
@@ -92,12 +187,13 @@ function xTick(timeMs: number, x: number, { formatTime }: TimeChart): string {
     + `<text class="tick tick-time" x="${x.toFixed(1)}" y="${plot.bottom + 17}" text-anchor="middle">${escape(formatTime(timeMs))}</text>`;
 }
 
-/** A line through the middles of the windows. */
-function linePath({ class: name, values }: ChartSeries, { timesMs, stepMs }: TimeChart, { x, y }: Scales): string {
+/** A line through the middles of the windows; in a stack it is level over each window, as the areas are. */
+function linePath({ class: name, values }: Pick<ChartSeries, 'class' | 'values'>, { kind, timesMs, stepMs }: TimeChart, { x, y }: Scales): string {
   const draw = line<number>()
     .defined((at) => typeof values[at] === 'number')
     .x((at) => x(timesMs[at]! + stepMs / 2))
     .y((at) => y(values[at] ?? 0))
+    .curve(kind === 'stack' ? curveStep : curveLinear)
     .digits(1);
   return `<path class="line ${name}" d="${draw([...timesMs.keys()]) ?? ''}"/>`;
 }
@@ -155,15 +251,16 @@ function hatchingId(chartId: string, { class: name }: ChartSeries): string {
   return `${chartId}-${name}`;
 }
 
-function legend({ id, kind, series }: TimeChart): string {
+function legend({ id, kind, series, before }: TimeChart): string {
   let x = plot.left;
-  return series.map((one) => {
-    const mark = kind === 'lines' ? `<path class="line ${one.class}" d="M${x},${height + 10}h22"/>`
-      : `<rect class="area ${one.class}"${one.hatched ? ` fill="url(#${hatchingId(id, one)})"` : ''} x="${x}" y="${height + 5}" width="22" height="10"/>`;
-    const entry = `${mark}<text class="label" x="${x + 28}" y="${height + 14}">${escape(one.label)}</text>`;
-    x += 44 + one.label.length * 7;
-    return entry;
-  }).join('');
+  const entry = (mark: string, label: string): string => {
+    const text = `${mark}<text class="label" x="${x + 28}" y="${height + 14}">${escape(label)}</text>`;
+    x += 44 + label.length * 7;
+    return text;
+  };
+  const stroke = (name: string, label: string): string => entry(`<path class="line ${name}" d="M${x},${height + 10}h22"/>`, label);
+  const box = (one: ChartSeries): string => entry(`<rect class="area ${one.class}"${one.hatched ? ` fill="url(#${hatchingId(id, one)})"` : ''} x="${x}" y="${height + 5}" width="22" height="10"/>`, one.label);
+  return [...series.map((one) => (kind === 'lines' ? stroke(one.class, one.label) : box(one))), ...(before === undefined ? [] : [stroke('before', 'before')])].join('');
 }
 
 function escape(text: string): string {

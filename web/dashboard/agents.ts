@@ -4,6 +4,8 @@ import { isbot } from 'isbot';
 
 /** What a user agent says; `''` where that does not apply to it. */
 export interface Agent {
+  /** Whether it is a person with a browser, or anything else. */
+  readonly who: 'people' | 'bots';
   /** `Firefox`, `Chrome`, … or `other`; `''` for a bot. */
   readonly browser: string;
   /** `Windows`, `iOS`, … or `other`; `''` for a bot. */
@@ -28,9 +30,9 @@ export function agentOf(userAgent: string): Agent {
 }
 
 function readAgent(userAgent: string): Agent {
-  if (isbot(userAgent)) return { browser: '', system: '', bot: botName(userAgent) };
+  if (isbot(userAgent)) return { who: 'bots', browser: '', system: '', bot: botName(userAgent) };
   const { browser, os } = Bowser.parse(userAgent);
-  return { browser: browser.name || 'other', system: os.name || 'other', bot: '' };
+  return { who: 'people', browser: browser.name || 'other', system: os.name || 'other', bot: '' };
 }
 
 /** The word that says bot, or the name that comes first. */

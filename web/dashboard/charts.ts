@@ -1,40 +1,49 @@
 /** The charts of the page: which values of a window each shows, for drawing, for CSV and for JSON. */
 import type { ChartSeries, TimeChart } from '../chart/time-chart.js';
+import { groupBy } from '../../shared/group-by.js';
 import { isoTime } from '../../shared/time-range.js';
+import type { TimeRange } from '../../shared/store/store.js';
 import type { WindowFigures } from './fold.js';
 import { bytes, clockOrDay, duration, number, percent, printable, windowLength } from './format.js';
+import type { PairWindow } from './pair.js';
 import type { Traffic } from './read.js';
 
 /** A chart by name: `/chart/NAME.svg`, `.csv`, `.json`. */
-export interface ChartKind {
+export interface ChartKind<Window = WindowFigures> {
   readonly name: string;
   readonly title: string;
   readonly kind: TimeChart['kind'];
+  readonly scale: TimeChart['scale'];
   /** From the bottom up, where they are stacked. */
-  readonly series: readonly SeriesKind[];
+  readonly series: readonly SeriesKind<Window>[];
+  /** The series whose values in the period before are drawn; of a stack it is all of them together. */
+  readonly compared?: string;
   readonly formatValue: (value: number) => string;
   /** What its values are, for a sentence: `Requests per second by status class`. */
   readonly words: string;
 }
 
-interface SeriesKind {
+interface SeriesKind<Window> {
   readonly label: string;
   readonly class: string;
   readonly hatched?: boolean;
+  /** What `status` is to be for these requests alone. */
+  readonly status?: string;
   /** `openMs`: how long the window has been open. `null` where nothing can be said. */
-  readonly valueOf: (window: WindowFigures, openMs: number) => number | null;
+  readonly valueOf: (window: Window, openMs: number) => number | null;
 }
 
 /** The p99 of fewer requests says little: it is left out. */
 export const p99RequestsMin = 100;
 
-/** The charts, in the order of the page. */
+/** The charts of a source, in the order of the page. */
 export const chartKinds: readonly ChartKind[] = [
   {
     name: 'requests',
     title: 'Requests',
     words: 'Requests per second by status class',
     kind: 'stack',
+    scale: 'linear',
     series: [
       statusSeries('2xx', 'status-2xx', (status) => status >= 200 && status <= 299),
       statusSeries('3xx', 'status-3xx', (status) => status >= 300 && status <= 399),
@@ -42,18 +51,20 @@ export const chartKinds: readonly ChartKind[] = [
       statusSeries('5xx', 'status-5xx', (status) => status >= 500 && status <= 599),
       statusSeries('other', 'status-none', (status) => status < 200 || status > 599),
     ],
-    formatValue: (value) => `${number(value, value < 10 ? 2 : 0)}/s`,
+    formatValue: perSecond,
   },
   {
     name: 'latency',
     title: 'Latency',
     words: 'Percentiles of the latency',
     kind: 'lines',
+    scale: 'log',
     series: [
       { label: 'p99', class: 'series-3', valueOf: ({ requests, latencyMs }) => (requests < p99RequestsMin ? null : latencyMs.p99) },
       { label: 'p95', class: 'series-2', valueOf: ({ latencyMs }) => latencyMs.p95 },
       { label: 'p50', class: 'series-1', valueOf: ({ latencyMs }) => latencyMs.p50 },
     ],
+    compared: 'p95',
     formatValue: duration,
   },
   {
@@ -61,6 +72,7 @@ export const chartKinds: readonly ChartKind[] = [
     title: 'Error share',
     words: 'Share of 5xx',
     kind: 'stack',
+    scale: 'linear',
     series: [{ label: '5xx', class: 'status-5xx', valueOf: ({ requests, errors }) => errors / requests }],
     formatValue: (share) => percent(share).replace(/\.0(?=\D)/, ''),
   },
@@ -69,56 +81,123 @@ export const chartKinds: readonly ChartKind[] = [
     title: 'Bytes sent',
     words: 'Bytes sent per second',
     kind: 'stack',
+    scale: 'linear',
     series: [{ label: 'bytes', class: 'series-1', valueOf: (window, openMs) => window.bytes / (openMs / 1000) }],
     formatValue: (value) => `${bytes(value)}/s`,
   },
 ];
 
-/** The chart of one source. Windows without requests are gaps. */
-export function chartOf(kind: ChartKind, source: string, { range, stepMs, windows }: Traffic, { id, nowMs }: { id: string; nowMs: number }): TimeChart {
-  const found = new Map(windows.filter((window) => window.source === source).map((window) => [window.timeMs, window]));
-  const timesMs: number[] = [];
-  for (let timeMs = range.fromMs; timeMs < range.toMs; timeMs += stepMs) timesMs.push(timeMs);
-  const series = kind.series.map(({ label, class: name, hatched = false, valueOf }): ChartSeries => ({
-    label,
-    class: name,
-    hatched,
-    values: timesMs.map((timeMs) => {
-      const window = found.get(timeMs);
-      return window === undefined ? null : valueOf(window, openMsOf(window, stepMs, nowMs));
-    }),
-  }));
-  const values = [...found.values()].flatMap((window) => kind.series.at(-1)!.valueOf(window, stepMs) ?? []);
+/** The charts of an app beside the edge. */
+export const pairChartKinds: readonly ChartKind<PairWindow>[] = [
+  {
+    name: 'outside',
+    title: 'Outside the app',
+    words: 'Latency at the edge less that in the app, of means and of percentiles,',
+    kind: 'lines',
+    scale: 'linear',
+    // Different clocks can make the app seem slower than the edge: that is drawn as nothing.
+    series: [
+      { label: 'p95', class: 'series-2', valueOf: ({ outsideP95Ms }) => outsideP95Ms },
+      { label: 'mean', class: 'series-3', valueOf: ({ outsideMeanMs }) => outsideMeanMs },
+      { label: 'p50', class: 'series-1', valueOf: ({ outsideP50Ms }) => outsideP50Ms },
+    ],
+    compared: 'mean',
+    formatValue: duration,
+  },
+  {
+    name: 'unmatched',
+    title: 'On one side only',
+    words: 'Errors (5xx) that the app never sent and requests that came to the app past the edge, per second,',
+    kind: 'stack',
+    scale: 'linear',
+    series: [
+      { label: 'errors of the edge', class: 'status-5xx', hatched: true, valueOf: ({ edgeOnlyErrors }, openMs) => edgeOnlyErrors / (openMs / 1000) },
+      { label: 'past the edge', class: 'series-1', valueOf: ({ bypassed }, openMs) => bypassed / (openMs / 1000) },
+    ],
+    formatValue: perSecond,
+  },
+];
+
+/** Whose windows a chart draws: those of a source, or of an app beside the edge. */
+export interface Charted<Window> {
+  readonly name: string;
+  /** Ascending; one that is left out is a gap. */
+  readonly windows: readonly Window[];
+  /** Those of the period before; `undefined` where it is not compared. */
+  readonly before: readonly Window[] | undefined;
+}
+
+/** Each source. */
+export function chartedSources({ sources, windows, previous }: Pick<Traffic, 'sources' | 'windows' | 'previous'>): Charted<WindowFigures>[] {
+  const [now, before] = [windows, previous?.windows].map((some) => some && groupBy(some, ({ source }) => source));
+  return [...sources.keys()].map((name) => ({ name, windows: now?.get(name) ?? [], before: before && (before.get(name) ?? []) }));
+}
+
+/** Each app beside the edge. */
+export function chartedPairs({ pairs, previous }: Pick<Traffic, 'pairs' | 'previous'>): Charted<PairWindow>[] {
+  return pairs.map(({ app, windows }) => ({ name: app, windows, before: previous && (previous.pairs.find((pair) => pair.app === app)?.windows ?? []) }));
+}
+
+/** Makes a chart. `id` is unique on the page. */
+export function chartOf<Window extends { readonly timeMs: number }>(
+  kind: ChartKind<Window>, { name, windows, before }: Charted<Window>, { range, stepMs }: { readonly range: TimeRange; readonly stepMs: number }, { id, nowMs }: { id: string; nowMs: number },
+): TimeChart {
+  const timesMs = timesOf(range, stepMs);
+  // A rate over the first moments of a window says nothing: it waits for a quarter of it, unless there is nothing else to show.
+  const openMs = timesMs.findLast((timeMs) => timeMs <= nowMs) ?? range.toMs;
+  const shown = new Map(windows.filter(({ timeMs }) => timeMs < openMs || windows.length === 1 || nowMs - timeMs >= stepMs / 4).map((window) => [window.timeMs, window]));
+  const lengthMs = range.toMs - range.fromMs;
+  const earlier = new Map(before?.map((window) => [window.timeMs + lengthMs, window]));
+  const valuesOf = (found: ReadonlyMap<number, Window>, { valueOf }: SeriesKind<Window>, untilMs: number) => timesMs.map((timeMs) => {
+    const window = found.get(timeMs);
+    return window === undefined ? null : valueOf(window, openMsOf(timeMs, stepMs, untilMs));
+  });
+  const series = kind.series.map((one): ChartSeries => ({ label: one.label, class: one.class, hatched: one.hatched ?? false, values: valuesOf(shown, one, nowMs) }));
+  const compared = kind.series.filter(({ label }) => kind.compared === undefined || label === kind.compared).map((one) => valuesOf(earlier, one, Infinity));
   return {
     id,
-    title: `${kind.title} of ${printable(source, 60)}`,
-    description: `${kind.words} of ${printable(source, 60)} in ${windowLength(stepMs)} windows. ${sentence(kind, series, values.length)}`,
+    title: `${kind.title}: ${printable(name, 60)}`,
+    description: `${kind.words} of ${printable(name, 60)} in ${windowLength(stepMs)} windows${kind.scale === 'log' ? ', on a logarithmic axis' : ''}. ${sentence(kind, series, { gaps: timesMs.filter((timeMs) => timeMs < openMs && !shown.has(timeMs)).length })}`,
     kind: kind.kind,
+    scale: kind.scale,
     ...range,
     stepMs,
     timesMs,
-    // A class that never came needs no area, and no place in the legend.
-    series: kind.kind === 'stack' && series.length > 1 ? series.filter(({ values: some }) => some.some((value) => value !== null && value > 0)) : series,
+    openMs,
+    // What never came needs neither an area or a line, nor a place in the legend.
+    series: series.filter(({ values: some }, at) => at === 0 || some.some((value) => value !== null && (kind.kind === 'lines' || value > 0))),
+    before: before === undefined ? undefined : timesMs.map((_, at) => sumAt(compared, at)),
     formatValue: kind.formatValue,
     formatTime: clockOrDay,
   };
 }
 
+/** The starts of the windows of a range. */
+export function timesOf({ fromMs, toMs }: TimeRange, stepMs: number): number[] {
+  return Array.from({ length: Math.ceil((toMs - fromMs) / stepMs) }, (_, at) => fromMs + at * stepMs);
+}
+
+/** `null` where none has a value. */
+function sumAt(all: readonly (readonly (number | null)[])[], at: number): number | null {
+  return all.reduce<number | null>((sum, values) => ((values[at] ?? null) === null ? sum : (sum ?? 0) + values[at]!), null);
+}
+
 /** A row of a chart's CSV or JSON: one source in one window. */
-export function chartRow(kind: ChartKind, window: WindowFigures, { stepMs, nowMs }: { stepMs: number; nowMs: number }): Record<string, string | number | null> {
-  const openMs = openMsOf(window, stepMs, nowMs);
+export function chartRow<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, source: string, window: Window, { stepMs, nowMs }: { stepMs: number; nowMs: number }): Record<string, string | number | null> {
+  const openMs = openMsOf(window.timeMs, stepMs, nowMs);
   return {
     time: isoTime(window.timeMs),
-    source: window.source,
+    source,
     ...Object.fromEntries(kind.series.map(({ label, valueOf }) => [label, rounded(valueOf(window, openMs))])),
   };
 }
 
-function statusSeries(label: string, name: string, holds: (status: number) => boolean): SeriesKind {
+function statusSeries(label: string, name: string, holds: (status: number) => boolean): SeriesKind<WindowFigures> {
   return {
     label,
     class: name,
     hatched: name === 'status-4xx' || name === 'status-5xx',
+    ...(/^\dxx$/.test(label) && { status: label }),
     valueOf({ statuses }, openMs) {
       let requests = 0;
       for (const [status, count] of statuses) if (holds(status)) requests += count;
@@ -127,19 +206,22 @@ function statusSeries(label: string, name: string, holds: (status: number) => bo
   };
 }
 
+function perSecond(value: number): string {
+  return `${number(value, value < 10 ? 2 : 0)}/s`;
+}
+
 /** The window that is still open counts for as long as it has been open, and for a quarter at least: its start is noisy. */
-function openMsOf({ timeMs }: WindowFigures, stepMs: number, nowMs: number): number {
+function openMsOf(timeMs: number, stepMs: number, nowMs: number): number {
   return Math.min(stepMs, Math.max(stepMs / 4, nowMs - timeMs));
 }
 
 /** The least and the greatest of each series, and the gaps. */
-function sentence({ formatValue, kind }: ChartKind, series: readonly ChartSeries[], windows: number): string {
+function sentence({ formatValue, kind }: Pick<ChartKind, 'formatValue' | 'kind'>, series: readonly ChartSeries[], { gaps }: { gaps: number }): string {
   const extremes = series.flatMap(({ label, values }) => {
     const some = values.filter((value) => value !== null);
     if (some.length === 0 || (kind === 'stack' && some.every((value) => value === 0))) return [];
     return [`${label}: ${formatValue(some.reduce((a, b) => Math.min(a, b)))} to ${formatValue(some.reduce((a, b) => Math.max(a, b)))}`];
   });
-  const gaps = (series[0]?.values.length ?? 0) - windows;
   return [...extremes, ...(gaps > 0 ? [`${gaps} windows without requests`] : [])].join('; ') + (extremes.length + gaps > 0 ? '.' : 'All are zero.');
 }
 

@@ -45,6 +45,11 @@ export function bytes(value: number): string {
   return `${number(rest, unit === 0 || rest >= 100 ? 0 : 1)}${nbsp}${units[unit]}`;
 }
 
+/** The range up to now, where it reaches beyond: its last window is still open. */
+export function elapsed({ fromMs, toMs }: TimeRange, nowMs: number): TimeRange {
+  return { fromMs, toMs: Math.min(toMs, nowMs) };
+}
+
 /** Requests per second, minute or hour, whichever says most: `3.8 req/s`. */
 export function rate(requests: number, { fromMs, toMs }: TimeRange): string {
   const perSecond = requests / ((toMs - fromMs) / 1000);
@@ -89,4 +94,14 @@ export function clockOrDay(timeMs: number): string {
 export function printable(text: string, lengthMax: number): string {
   const cut = text.length > lengthMax ? `${text.slice(0, lengthMax).replace(/[\ud800-\udbff]$/, '')}…` : text;
   return cut.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`);
+}
+
+/** The class that gives a status its colour. */
+export function statusClass(status: number): string {
+  return status >= 100 && status <= 599 ? `status-${Math.floor(status / 100)}xx` : 'status-none';
+}
+
+/** A share of 1 as a part of 100 for a bar, which is never too short to be seen. */
+export function barOf(share: number): number {
+  return Math.max(0.5, Math.round(share * 1000) / 10);
 }

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { event } from '../../test/web-samples.js';
 import { fold, type Figures } from './fold.js';
-import { judge } from './judge.js';
+import { judge, pastErrors } from './judge.js';
 import { rollUp } from './read.js';
 
 const stepMs = 60_000;
@@ -56,4 +56,12 @@ test('a source is silent after 60 s without a request, or ten times the distance
   t.deepEqual(verdict(calm, { liveMs: 60 * stepMs + 299_000 }), { kind: 'well' });
   t.like(verdict(calm, { liveMs: 60 * stepMs + 301_000 }), { kind: 'silent', sinceMs: 60 * stepMs });
   t.deepEqual(verdict(busy), { kind: 'well' }, 'a range that has ended is not silent');
+});
+
+test('errors that are over are told from their first window to the first good one, with the worst share', (t) => {
+  const past = (...errors: number[]) => pastErrors(windowsOf(errors.map((some) => ({ requests: 200, errors: some }))).windows);
+  t.deepEqual(past(0, 5, 20, 3, 1, 0), { fromMs: stepMs, toMs: 4 * stepMs, share: 0.1 });
+  t.deepEqual(past(0, 10, 0, 8, 0), { fromMs: stepMs, toMs: 2 * stepMs, share: 0.05 }, 'of two the worse one');
+  t.is(past(0, 4, 0), undefined);
+  t.is(past(0, 10, 0, 8), undefined, 'what still lasts is told by the verdict');
 });

@@ -43,6 +43,8 @@ export interface JudgedRange {
   readonly stepMs: number;
   /** The figures of the period before; `undefined` where there are none. */
   readonly previous: Figures | undefined;
+  /** When the last request came, where that is known better than by its window. */
+  readonly lastMs?: number | undefined;
   /** Now, in milliseconds since 1970, where the range reaches up to now: only then can a source be silent. */
   readonly liveMs: number | undefined;
 }
@@ -54,7 +56,7 @@ export function judge(windows: readonly WindowFigures[], range: JudgedRange): Ve
 }
 
 /** What there is to say against a source, of each kind once and the gravest first; `undefined` where it has too few requests to be judged. */
-export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous, liveMs }: JudgedRange): readonly Finding[] | undefined {
+export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous, lastMs, liveMs }: JudgedRange): readonly Finding[] | undefined {
   const requests = windows.reduce((sum, window) => sum + window.requests, 0);
   const blocks = blocksOf(windows, judgedRequestsMin);
   const last = blocks.at(-1);
@@ -66,7 +68,7 @@ export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous
   const failing = errorsIn('failing');
   return [
     failing,
-    silence(windows, requests, stepMs, liveMs),
+    silence(windows, requests, { stepMs, lastMs, liveMs }),
     failing === undefined ? errorsIn('troubled') : undefined,
     slowness(windows, requests, previous),
   ].filter((finding) => finding !== undefined);
@@ -75,7 +77,7 @@ export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous
 function slowness(windows: readonly WindowFigures[], requests: number, previous: Figures | undefined): Finding | undefined {
   const usualMs = previous === undefined || previous.requests < judgedRequestsMin ? null : previous.latencyMs.p95;
   if (usualMs === null || usualMs <= 0) return undefined;
-  const factorOf = ({ histogram }: Block): number => (histogram.quantile(0.95) ?? 0) / usualMs;
+  const factorOf = (block: Block): number => (histogramOf(block).quantile(0.95) ?? 0) / usualMs;
   const blocks = blocksOf(windows, Math.min(judgedLatenciesMin, requests));
   const sinceMs = sinceOf(blocks, factorOf, slowFactors);
   return sinceMs === undefined ? undefined : { kind: 'slow', state: 'troubled', sinceMs, p95Ms: factorOf(blocks.at(-1)!) * usualMs, usualMs };
@@ -87,7 +89,7 @@ interface Block {
   readonly timeMs: number;
   readonly requests: number;
   readonly errors: number;
-  readonly histogram: Histogram;
+  readonly windows: readonly WindowFigures[];
 }
 
 function blocksOf(windows: readonly WindowFigures[], requestsMin: number): Block[] {
@@ -95,15 +97,21 @@ function blocksOf(windows: readonly WindowFigures[], requestsMin: number): Block
   windows.forEach(({ timeMs }, end) => {
     let requests = 0;
     let errors = 0;
-    const histogram = new Histogram();
-    for (let at = end; at >= 0 && requests < requestsMin; at -= 1) {
+    let at = end + 1;
+    while (at > 0 && requests < requestsMin) {
+      at -= 1;
       requests += windows[at]!.requests;
       errors += windows[at]!.errors;
-      histogram.merge(windows[at]!.histogram);
     }
-    if (requests >= requestsMin) blocks.push({ timeMs, requests, errors, histogram });
+    if (requests >= requestsMin) blocks.push({ timeMs, requests, errors, windows: windows.slice(at, end + 1) });
   });
   return blocks;
+}
+
+function histogramOf({ windows }: Block): Histogram {
+  const histogram = new Histogram();
+  for (const window of windows) histogram.merge(window.histogram);
+  return histogram;
 }
 
 function errorShare({ errors, requests }: Block): number {
@@ -121,12 +129,36 @@ function sinceOf(blocks: readonly Block[], valueOf: (block: Block) => number, { 
   return sinceMs;
 }
 
-/** Since the end of the last window with a request, where that is too long ago. */
-function silence(windows: readonly WindowFigures[], requests: number, stepMs: number, liveMs: number | undefined): Finding | undefined {
+/** Too many errors that are over. */
+export interface PastErrors {
+  readonly fromMs: number;
+  readonly toMs: number;
+  /** The greatest share of 5xx meanwhile. */
+  readonly share: number;
+}
+
+/** When a source last was as it should not be, of several times the worst; `undefined` where it was not, or still is. */
+export function pastErrors(windows: readonly WindowFigures[]): PastErrors | undefined {
+  let open: PastErrors | undefined;
+  let worst: PastErrors | undefined;
+  for (const block of blocksOf(windows, judgedRequestsMin)) {
+    const share = errorShare(block);
+    if (open === undefined && share > errorShares.troubled.enter) open = { fromMs: block.timeMs, toMs: block.timeMs, share };
+    else if (open !== undefined && share >= errorShares.troubled.leave) open = { ...open, share: Math.max(open.share, share) };
+    else if (open !== undefined) {
+      if (worst === undefined || open.share > worst.share) worst = { ...open, toMs: block.timeMs };
+      open = undefined;
+    }
+  }
+  return open === undefined ? worst : undefined;
+}
+
+/** Since the last request, or the end of the window that it is in, where that is too long ago. */
+function silence(windows: readonly WindowFigures[], requests: number, { stepMs, lastMs, liveMs }: Pick<JudgedRange, 'stepMs' | 'lastMs' | 'liveMs'>): Finding | undefined {
   const first = windows[0];
   const last = windows.at(-1);
   if (liveMs === undefined || first === undefined || last === undefined) return undefined;
-  const sinceMs = last.timeMs + stepMs;
+  const sinceMs = lastMs ?? last.timeMs + stepMs;
   const distanceMs = (sinceMs - first.timeMs) / requests;
   const limitMs = Math.max(silenceMsMin, silenceDistancesMin * distanceMs);
   return liveMs - sinceMs > limitMs ? { kind: 'silent', state: 'failing', sinceMs, limitMs } : undefined;

@@ -14,7 +14,10 @@ test('the time outside an app is what the edge took beyond it, on the hosts that
   ]);
   t.like(pair, { app: 'shop', outsideMeanMs: 10, edgeOnlyErrors: 0, bypassed: 0 });
   t.true(Math.abs((pair?.outsideP95Ms ?? 0) - 15) < 2);
-  t.deepEqual(pair?.windows, [{ timeMs: 0, outsideMeanMs: 15 }], 'only where both have a latency');
+  t.like(pair?.windows, [
+    { timeMs: 0, outsideMeanMs: 15, edgeOnlyErrors: 0, bypassed: 0 },
+    { timeMs: 60_000, outsideMeanMs: null, outsideP50Ms: null, outsideP95Ms: null, bypassed: 1 },
+  ], 'a difference only where both have a latency');
   t.deepEqual(others, []);
 });
 
@@ -24,6 +27,7 @@ test('errors that the app never produced, and requests that bypassed the edge, a
     { source: 'shop', status: 500 }, { source: 'shop' }, { source: 'shop', host: 'internal' }, { source: 'shop', host: 'internal' },
   ]);
   t.like(pair, { edgeOnlyErrors: 2, bypassed: 2 });
+  t.like(pair?.windows, [{ timeMs: 0, edgeOnlyErrors: 2, bypassed: 2 }]);
 });
 
 test('without an edge, or without an app, there is no pair', (t) => {

@@ -4,9 +4,8 @@ import { Histogram } from '../../shared/histogram.js';
 import type { Tally } from '../../shared/rollup.js';
 import { caddySource } from '../../shared/request-event.js';
 
-/** An app, compared with the edge on the hosts that both have seen. */
-export interface Pair {
-  readonly app: string;
+/** An app beside the edge. Latencies and errors are of the hosts that both have seen. */
+export interface PairFigures {
   /** Mean latency at the edge less that in the app, in milliseconds: the time outside the app. `null` without latencies. */
   readonly outsideMeanMs: number | null;
   /** Percentiles at the edge less those in the app, in milliseconds: not percentiles of the difference, which no count can tell. */
@@ -16,8 +15,17 @@ export interface Pair {
   readonly edgeOnlyErrors: number;
   /** Requests of the app beyond those at the edge, on any host: they did not come through it. */
   readonly bypassed: number;
-  /** `outsideMeanMs` by window, ascending, where both have a latency. */
-  readonly windows: readonly { readonly timeMs: number; readonly outsideMeanMs: number }[];
+}
+
+/** The same in one window, by its start in milliseconds since 1970. */
+export interface PairWindow extends PairFigures {
+  readonly timeMs: number;
+}
+
+/** An app over the whole range, and by window, ascending. */
+export interface Pair extends PairFigures {
+  readonly app: string;
+  readonly windows: readonly PairWindow[];
 }
 
 /** What one source knows of one host in one window. */
@@ -35,31 +43,33 @@ export function pairsOf(rows: readonly PairRow[], windowOf: (timeMs: number) => 
   const edge = bySource.get(caddySource) ?? [];
   bySource.delete(caddySource);
   const edgeHosts = new Set(edge.map(({ host }) => hostName(host)));
-  return [...bySource].sort(([a], [b]) => (a < b ? -1 : 1)).flatMap(([app, appRows]) => {
-    const hosts = new Set(appRows.map(({ host }) => hostName(host)).filter((host) => edgeHosts.has(host)));
+  return [...bySource].sort(([a], [b]) => (a < b ? -1 : 1)).flatMap(([app, inside]) => {
+    const hosts = new Set(inside.map(({ host }) => hostName(host)).filter((host) => edgeHosts.has(host)));
     if (hosts.size === 0) return [];
-    const shared = ({ host }: PairRow): boolean => hosts.has(hostName(host));
-    return [pairOf(app, edge.filter(shared), appRows.filter(shared), appRows, windowOf)];
+    const shared = edge.filter(({ host }) => hosts.has(hostName(host)));
+    const edgeWindows = groupBy(shared, ({ windowMs }) => windowOf(windowMs));
+    const appWindows = groupBy(inside, ({ windowMs }) => windowOf(windowMs));
+    const timesMs = [...new Set([...edgeWindows.keys(), ...appWindows.keys()])].sort((a, b) => a - b);
+    return [{
+      app,
+      ...compare(shared, inside, hosts),
+      windows: timesMs.map((timeMs) => ({ timeMs, ...compare(edgeWindows.get(timeMs) ?? [], appWindows.get(timeMs) ?? [], hosts) })),
+    }];
   });
 }
 
-function pairOf(app: string, edge: readonly PairRow[], inside: readonly PairRow[], all: readonly PairRow[], windowOf: (timeMs: number) => number): Pair {
+/** `edge` is of the `hosts` that both have seen, and `app` of all that the app has seen. */
+function compare(edge: readonly PairRow[], app: readonly PairRow[], hosts: ReadonlySet<string>): PairFigures {
+  const inside = app.filter(({ host }) => hosts.has(hostName(host)));
   const edgeHistogram = histogramOf(edge);
   const appHistogram = histogramOf(inside);
   const percentile = (quantile: number): number | null => difference(edgeHistogram.quantile(quantile), appHistogram.quantile(quantile));
-  const appWindows = groupBy(inside, ({ windowMs }) => windowOf(windowMs));
-  const windows = [...groupBy(edge, ({ windowMs }) => windowOf(windowMs))].sort(([a], [b]) => a - b).flatMap(([timeMs, edgeRows]) => {
-    const outsideMeanMs = difference(meanOf(edgeRows), meanOf(appWindows.get(timeMs) ?? []));
-    return outsideMeanMs === null ? [] : [{ timeMs, outsideMeanMs }];
-  });
   return {
-    app,
     outsideMeanMs: difference(meanOf(edge), meanOf(inside)),
     outsideP50Ms: percentile(0.5),
     outsideP95Ms: percentile(0.95),
     edgeOnlyErrors: Math.max(0, sumOf(edge, 'errors') - sumOf(inside, 'errors')),
-    bypassed: bypassedOf(edge, all),
-    windows,
+    bypassed: bypassedOf(edge, app),
   };
 }
 

@@ -4,11 +4,11 @@ import { parseQuery, QueryError } from './query.js';
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
 test('without parameters it is the last hour, refreshed every 5 s, unfiltered', (t) => {
-  t.deepEqual(parseQuery({}, nowMs), { fromMs: nowMs - 3_600_000, toMs: nowMs, filter: {}, limit: undefined, refreshSeconds: 5, compare: true, editing: false, given: {} });
+  t.deepEqual(parseQuery({}, nowMs), { fromMs: nowMs - 3_600_000, toMs: nowMs, filter: {}, limit: undefined, refreshSeconds: 5, compare: true, errorsFirst: false, editing: false, given: {} });
 });
 
 test('every parameter is read', (t) => {
-  const given = { from: 'now-2d', to: 'now-1d', source: 'caddy', host: 'a.example', method: 'GET', status: '5xx', path: '/a b', limit: '7', refresh: '15', compare: 'off', edit: 'off' };
+  const given = { from: 'now-2d', to: 'now-1d', source: 'caddy', host: 'a.example', method: 'GET', status: '5xx', path: '/a b', limit: '7', errors: 'first', refresh: '15', compare: 'off', edit: 'off' };
   t.deepEqual(parseQuery(given, nowMs), {
     fromMs: nowMs - 2 * 86_400_000,
     toMs: nowMs - 86_400_000,
@@ -16,6 +16,7 @@ test('every parameter is read', (t) => {
     limit: 7,
     refreshSeconds: 15,
     compare: false,
+    errorsFirst: true,
     editing: false,
     given,
   });

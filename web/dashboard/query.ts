@@ -10,14 +10,18 @@ export interface DashboardQuery extends TimeRange {
   readonly refreshSeconds: number | undefined;
   /** Whether figures are compared with the previous period. */
   readonly compare: boolean;
+  /** Whether the latest errors come before the latest requests. */
+  readonly errorsFirst: boolean;
   /** Whether the form is open: then nothing loads by itself. */
   readonly editing: boolean;
   /** The parameters as they were given, for links that keep them. Empty ones are left out, as forms send them. */
   readonly given: Readonly<Partial<Record<Parameter, string>>>;
 }
 
+/** The parameters that take requests away. */
+export const filterNames = ['source', 'host', 'method', 'status', 'path'] as const;
 /** The parameters that `parseQuery` knows. */
-export const parameters = ['from', 'to', 'source', 'host', 'method', 'status', 'path', 'limit', 'refresh', 'compare', 'edit'] as const;
+export const parameters = ['from', 'to', ...filterNames, 'limit', 'errors', 'refresh', 'compare', 'edit'] as const;
 /** One of them. */
 export type Parameter = (typeof parameters)[number];
 
@@ -66,6 +70,7 @@ export function parseQuery(raw: Readonly<Record<string, string | readonly string
     // A range with a fixed end does not change: there is nothing to refresh. And a form must not be emptied under one's hands.
     refreshSeconds: to.startsWith('now') && !editing ? refreshSeconds : undefined,
     compare: given.compare === undefined || readChoice('compare', given.compare, ['on', 'off']) === 'on',
+    errorsFirst: given.errors !== undefined && readChoice('errors', given.errors, ['first', 'in-order']) === 'first',
     editing,
     given,
   };

@@ -2,9 +2,9 @@
 import { StoreError } from '../../shared/errors.js';
 import type { RequestEvent } from '../../shared/request-event.js';
 import { addEvent, emptyTally, fineLevelKeptMs, seriesKey, windowStart, type Level, type RollupRow } from '../../shared/rollup.js';
-import type { LedgerSnapshot, Store, TimeRange } from '../../shared/store/store.js';
+import type { Filter, LedgerSnapshot, Store, TimeRange } from '../../shared/store/store.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
-import { digestOf, fold, foldWindows, isComplete, sumsIn, type Figures, type Fold, type WindowDigest } from './fold.js';
+import { digestOf, fold, foldWindows, isComplete, sumsIn, type Fold, type WindowDigest } from './fold.js';
 import type { DashboardQuery } from './query.js';
 import { MergedTops, piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
 import type { TopDimension } from '../../shared/top-row.js';
@@ -54,8 +54,8 @@ export interface Traffic extends Fold {
   readonly range: TimeRange;
   /** The length of a window: the level's, or a multiple of it where there would be more than `windowsMax` of them. */
   readonly stepMs: number;
-  /** The figures by source of the period of the same length before; `undefined` where it was not asked for, or is not kept whole. */
-  readonly previous: ReadonlyMap<string, Figures> | undefined;
+  /** The same of the period of the same length before; `undefined` where it was not asked for, or is not kept whole. */
+  readonly previous: Fold | undefined;
   /** Newest ledgers of the collectors that reported since the range began. */
   readonly ledgers: readonly LedgerSnapshot[];
   /** Whether a read stopped at `rawRequestsMax`. */
@@ -76,7 +76,7 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
   return {
     range, stepMs, ledgers, bounded,
     complete: isComplete(ledgers, { bounded }),
-    previous: previous === undefined || previous.bounded ? undefined : previous.folded.sources,
+    previous: previous === undefined || previous.bounded ? undefined : previous.folded,
     ...folded,
   };
 }
@@ -91,9 +91,14 @@ export function readTops({ store, tops, mergedTops }: Reads, query: DashboardQue
   return readTopsFrom(reader, query, { dimensions, requestsMax, nowMs });
 }
 
-/** Reads the latest requests of a query, newest first. Throws a `StoreError`. */
-export function readLatest({ store, shared }: Reads, { fromMs, toMs, filter, limit }: DashboardQuery, limitDefault: number): Promise<RequestEvent[]> {
-  return shared('requests', { fromMs, toMs }, { filter, limit: limit ?? limitDefault }, (range, query) => inTime(store, store.readRequests({ ...range, ...query })));
+/** Reads the latest requests of a query, newest first; on demand before them as many of the latest errors (5xx). Throws a `StoreError`. */
+export async function readLatest({ store, shared }: Reads, { fromMs, toMs, filter, limit: limitGiven, errorsFirst }: DashboardQuery, limitDefault: number): Promise<RequestEvent[]> {
+  const limit = limitGiven ?? limitDefault;
+  const read = (of: Filter): Promise<RequestEvent[]> => shared('requests', { fromMs, toMs }, { filter: of, limit }, (range, query) => inTime(store, store.readRequests({ ...range, ...query })));
+  // Under a filter by status all are errors, or none is.
+  if (!errorsFirst || filter.status !== undefined) return read(filter);
+  const [errors, latest] = await Promise.all([read({ ...filter, status: { min: 500, max: 599 } }), read(filter)]);
+  return [...errors, ...latest.filter(({ status }) => status < 500 || status > 599)];
 }
 
 /** Reads the newest ledgers of the collectors that reported since the query's range began. Throws a `StoreError`. */

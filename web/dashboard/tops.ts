@@ -46,7 +46,7 @@ export interface Tops {
 }
 
 /** What a list can be made by, besides what the rollups know. */
-export const agentDimensions = ['browser', 'system', 'bot'] as const satisfies readonly (keyof Agent)[];
+export const agentDimensions = ['browser', 'system', 'bot', 'who'] as const satisfies readonly (keyof Agent)[];
 /** One of them. */
 export type ListedDimension = TopDimension | (typeof agentDimensions)[number];
 

@@ -18,7 +18,7 @@ function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bound
   const range = alignRange(query, level);
   const traffic: Traffic = {
     range, stepMs: level * 1000, ledgers, bounded, complete: isComplete(ledgers, { bounded }),
-    previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 0, stepMs: level * 1000 }).sources,
+    previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
     ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
   return dashboardView({ query, traffic, tops, latest: requests, nowMs, connectHint: ['one', 'two'] });
@@ -36,7 +36,29 @@ test('the status line and the title say how the edge does', (t) => {
 
 test('the gravest finding is said first, and the others after it', (t) => {
   const { status } = view([...many(190), ...many(6, { status: 500 }), ...many(150, { source: 'shop', timeMs: nowMs - 600_000 })]);
-  t.like(status, { state: 'failing', word: 'No requests from shop', detail: 'since 19:51:00 UTC', more: ['5xx rose to 3.8\u00a0% at 20:00 UTC at the edge'] });
+  t.like(status, { state: 'failing', word: 'No requests from shop', detail: 'since 19:50:30 UTC', more: ['5xx rose to 3.8\u00a0% at 20:00 UTC at the edge'] });
+});
+
+test('the host that most errors are on is named where there are several, and errors that are over are told', (t) => {
+  const shop = view([...many(190), ...many(6, { status: 500 }), ...many(20, { host: 'blog.example' })]).status;
+  t.is(shop.detail, 'at 20:00 UTC at the edge, most of them on shop.example');
+  const past = many(200, { timeMs: nowMs - 1_800_000 }).map((request, at) => ({ ...request, status: at < 20 ? 502 : 200 }));
+  const { status } = view([...past, ...many(500)]);
+  t.like(status, { state: 'well', more: ['5xx were up to 10.0\u00a0% from 19:30 to 19:54 UTC at the edge'] });
+});
+
+test('a source that fell silent is told at once on any range, by its last request, which its card has too', (t) => {
+  const requests = Array.from({ length: 3600 }, (_, at) => event({ timeMs: nowMs - 180_000 - at * 5000, durationMs: 1 }));
+  const { status, sources } = view(requests, { raw: { from: 'now-6h' } });
+  t.like(status, { state: 'failing', word: 'No requests from caddy', detail: 'since 19:57:30 UTC' });
+  t.is(sources[0]?.last?.text, '19:57:30');
+});
+
+test('a quiet source has figures and no charts, and a legend leads to its status class', (t) => {
+  const page = view([...many(1000, { status: 404 }), ...many(1, { source: 'app' }), ...many(20, { source: 'shop' })]);
+  t.deepEqual(page.charts[0]?.panels.map(({ source }) => source), ['caddy', 'shop']);
+  t.is(page.sourcesWithoutChart, 1);
+  t.like(page.charts[0]?.panels[0]?.legend.find(({ label }) => label === '4xx'), { href: '/?status=4xx&source=caddy' });
 });
 
 test('too little traffic is not judged', (t) => {
@@ -95,10 +117,11 @@ test('one can step and zoom, and what reaches up to now stays live', (t) => {
   });
   t.deepEqual(hrefs({ from: '2026-11-23T18:00:00Z', to: '2026-11-23T19:00:00Z' }), {
     'Earlier': '/?from=2026-11-23T17%3A00%3A00Z&to=2026-11-23T18%3A00%3A00Z',
-    'Later': '/?from=2026-11-23T19%3A00%3A00Z&to=2026-11-23T20%3A00%3A00Z',
+    'Later': '/?from=now-1h',
     'Zoom out': '/?from=2026-11-23T17%3A30%3A00Z&to=2026-11-23T19%3A30%3A00Z',
     'Zoom in': '/?from=2026-11-23T18%3A15%3A00Z&to=2026-11-23T18%3A45%3A00Z',
   });
+  t.is(hrefs({ from: '2026-11-23T16:00:00Z', to: '2026-11-23T17:00:00Z' })['Later'], '/?from=2026-11-23T17%3A00%3A00Z&to=2026-11-23T18%3A00%3A00Z');
   t.is(hrefs({ from: '2026-11-23T19:10:00Z', to: '2026-11-23T19:40:00Z' })['Later'], '/?from=now-30m');
 });
 
@@ -111,7 +134,7 @@ test('the form has the filters of the page, and carries the rest along', (t) => 
 });
 
 test('figures, codes, tables and the ledger are formatted for reading', (t) => {
-  const { sources, tables, latest, ledger: collectors, charts } = view([...many(150, { size: 1234 }), ...many(2, { status: 502 }), event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 })], {
+  const { sources, tables, latest, collectors, charts } = view([...many(150, { size: 1234 }), ...many(2, { status: 502 }), event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 })], {
     ledgers: [ledger({ timeMs: nowMs - 90_000, received: 50_100, rejected: { 'not-json': 6, 'too-long': 4 }, spooled: 3, lastLineMs: nowMs - 1500 })],
   });
   t.deepEqual(sources[0]?.figures.map((figure) => [figure.name, figure.value, 'note' in figure ? figure.note : undefined]), [
@@ -140,7 +163,7 @@ test('lists link to the page of a value, and are there for what is known', async
   const store = { readTopWindows: () => Promise.resolve([]), readRequests: () => Promise.resolve(requests) };
   const tops = await readTopsFrom(store, query, { dimensions: ['path', 'user_agent', 'client'], requestsMax: 200, nowMs });
   const page = view(requests, { tops });
-  t.deepEqual(page.tops.map(({ title }) => title), ['Paths', 'Hosts', 'Methods', 'Clients', 'Bots', 'User agents']);
+  t.deepEqual(page.tops.map(({ title }) => title), ['Paths', 'Hosts', 'Methods', 'Clients', 'People and bots', 'Bots', 'User agents']);
   t.like(page.tops[0]?.rows, [
     { text: '/a', href: '/?path=%2Fa', count: '150', share: '75.0\u00a0%', errors: '0', p95: '10\u00a0ms', alarm: false },
     { text: `/${'b'.repeat(59)}…`, href: undefined, count: '50', errors: '50' },

@@ -1,0 +1,38 @@
+/** How figures differ from those of the previous period. */
+import { nbsp, number } from './format.js';
+
+/** How a figure differs from the same of the previous period. */
+export interface Change {
+  /** `+12 %` */
+  readonly text: string;
+  /** `up 12 % on the previous period`, for those who do not see the sign. */
+  readonly words: string;
+  /** Whether it is a rise of something that should not rise. */
+  readonly worse: boolean;
+}
+
+/** Latencies that rise by more than this share, and shares of errors that rise by more than `risenPoints`, are marked. */
+const risenShare = 0.25;
+const risenPoints = 0.005;
+
+/** The change of a value by its share; `undefined` where there is nothing to compare with. */
+export function changeOf(value: number | null, before: number | null | undefined, judged: boolean): Change | undefined {
+  if (value === null || before === null || before === undefined || before === 0) return undefined;
+  const share = value / before - 1;
+  const size = share >= 9.995 ? `${number(value / before, 0)} times` : `${number(Math.abs(share) * 100, Math.abs(share) < 0.0995 ? 1 : 0)}${nbsp}%`;
+  return changeText(share, share >= 9.995 ? `×${nbsp}${number(value / before, 0)}` : size, size, judged && share > risenShare);
+}
+
+/** The change of a share in percentage points. */
+export function pointsOf(share: number, before: number | undefined, judged: boolean): Change | undefined {
+  if (before === undefined) return undefined;
+  const points = share - before;
+  const size = number(Math.abs(points) * 100, 1);
+  return changeText(size === '0' ? 0 : points, `${size}${nbsp}pp`, `${size} percentage points`, judged && points > risenPoints);
+}
+
+function changeText(change: number, text: string, size: string, worse: boolean): Change {
+  if (change === 0 || /^0\D/.test(text)) return { text: '±0', words: 'as in the previous period', worse: false };
+  const sign = text.startsWith('×') ? '' : change > 0 ? '+' : '−';
+  return { text: sign + text, words: `${change > 0 ? 'up' : 'down'} ${size} on the previous period`, worse };
+}

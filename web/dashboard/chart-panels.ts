@@ -1,0 +1,144 @@
+/** The charts of the page, each with its legend, its links and its table. */
+import { chartLinks, spanOf, timeChart, unionOf, type ChartLink, type TimeChart } from '../chart/time-chart.js';
+import { isoTime } from '../../shared/time-range.js';
+import { chartedPairs, chartedSources, chartKinds, chartOf, pairChartKinds, timesOf, type Charted, type ChartKind } from './charts.js';
+import { bytes, clock, count, day, duration, nbsp, percent, printable } from './format.js';
+import type { Link } from './link.js';
+import type { Pair, PairWindow } from './pair.js';
+import type { Traffic } from './read.js';
+import { p99 } from './source-cards.js';
+
+/** So many parts of a chart can be pointed at. */
+const partsMax = 62;
+
+/** What charts are drawn with, made once for all of them. */
+export interface Drawing {
+  readonly traffic: Traffic;
+  readonly nowMs: number;
+  readonly link: Link;
+  /** The windows of the range by their starts, each with a link to it alone. */
+  readonly windows: ReadonlyMap<number, { readonly iso: string; readonly text: string; readonly href: string }>;
+  readonly parts: readonly Part[];
+}
+
+/** A window, or some together, with a link to it and what is beside it. */
+interface Part {
+  /** The first window and the end, as indices of the windows. */
+  readonly start: number;
+  readonly end: number;
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly text: string;
+  readonly href: string;
+}
+
+/** Makes ready to draw. */
+export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing {
+  const { range, stepMs } = traffic;
+  const timesMs = timesOf(range, stepMs);
+  const windowsPerPart = Math.ceil(timesMs.length / partsMax);
+  const lengthMs = windowsPerPart * stepMs;
+  const zoom = (fromMs: number, toMs: number): string => link({ from: isoTime(Math.max(0, fromMs)), to: isoTime(toMs) });
+  const parts = timesMs.filter((timeMs, at) => at % windowsPerPart === 0 && timeMs <= nowMs).map((fromMs, at): Part => ({
+    start: at * windowsPerPart,
+    end: (at + 1) * windowsPerPart,
+    fromMs,
+    toMs: fromMs + lengthMs,
+    text: `${timeText(fromMs, stepMs)} – ${timeText(fromMs + lengthMs, stepMs)} UTC`,
+    href: zoom(fromMs - lengthMs, fromMs + 2 * lengthMs),
+  }));
+  const windows = new Map(timesMs.map((timeMs) => [timeMs, { iso: isoTime(timeMs), text: timeText(timeMs, stepMs), href: zoom(timeMs, timeMs + stepMs) }]));
+  return { traffic, nowMs, link, windows, parts };
+}
+
+/** A row for each kind of chart, with one panel for each source: they share the axis of values. */
+export function chartRows(sources: readonly string[], drawing: Drawing) {
+  const charted = chartedSources(drawing.traffic).filter(({ name }) => sources.includes(name));
+  return chartKinds.map((kind) => ({ name: kind.name, panels: panelsOf(kind, charted, drawing) }));
+}
+
+/** The charts of the app with this index beside the edge. */
+export function pairPanels(index: number, drawing: Drawing) {
+  const charted = chartedPairs(drawing.traffic).slice(index, index + 1);
+  return pairChartKinds.flatMap((kind) => panelsOf(kind, charted, drawing, index));
+}
+
+/** Tables of what the charts show. */
+export function chartTables(sources: readonly string[], drawing: Drawing) {
+  return sources.map((source) => sourceTable(source, drawing));
+}
+
+function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], { traffic, nowMs, link, parts }: Drawing, first = 0) {
+  const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs }) }));
+  const spanMin = unionOf(charts.map(({ chart }) => spanOf(chart)));
+  return charts.map(({ source, chart }) => ({
+    title: kind.title,
+    source: printable(source, 60),
+    svg: timeChart({ ...chart, spanMin }),
+    linksSvg: chartLinks(chart, linksOf(chart, parts)),
+    note: kind.scale === 'log' ? 'log scale' : undefined,
+    legend: legendOf(kind, chart, source, link),
+    links: ['svg', 'csv', 'json'].map((format) => ({ label: format.toUpperCase(), href: link({ source, refresh: undefined }, `/chart/${kind.name}.${format}`) })),
+  }));
+}
+
+function legendOf<Window>(kind: ChartKind<Window>, chart: TimeChart, source: string, link: Link) {
+  const entries = chart.series.map(({ label, class: name, hatched }) => {
+    const status = kind.series.find((one) => one.label === label)?.status;
+    return { label, class: name, kind: kind.kind, fill: hatched === true ? `url(#${chart.id}-${name})` : undefined, href: status === undefined ? undefined : link({ status, source }) };
+  });
+  const before = chart.before?.some((value) => value !== null) === true ? [{ label: `${kind.compared ?? ''} before`.trim(), class: 'before', kind: 'lines' as const, fill: undefined, href: undefined }] : [];
+  return entries.length + before.length < 2 ? [] : [...entries, ...before];
+}
+
+/** What a chart shows in each of its parts. */
+function linksOf({ series, formatValue, openMs }: TimeChart, parts: readonly Part[]): ChartLink[] {
+  return parts.filter(({ fromMs }) => fromMs <= openMs).map(({ start, end, fromMs, toMs, text, href }) => {
+    const values = series.flatMap(({ label, values: all }) => {
+      const some = all.slice(start, end).filter((value) => value !== null);
+      return some.length === 0 ? [] : [`${label}${nbsp}${formatValue(some.reduce((a, b) => Math.max(a, b)))}`];
+    });
+    return { fromMs, toMs, href, words: `${text}: ${values.length === 0 ? 'no requests' : `${end - start > 1 ? 'up to ' : ''}${values.join(', ')}`}` };
+  });
+}
+
+/** What the charts of a source show, as a table. Each window leads to a page of it alone. */
+function sourceTable(source: string, { traffic: { windows }, windows: times, link }: Drawing) {
+  return {
+    title: `The charts of ${printable(source, 60)} as a table`,
+    csvHref: link({ source, refresh: undefined }, '/api/series.csv'),
+    columns: ['Requests', '2xx', '3xx', '4xx', '5xx', 'Error share', 'Mean', 'p50', 'p95', 'p99', 'Sent'],
+    rows: windows.filter((window) => window.source === source).map((window) => {
+      const { timeMs, statuses, latencyMs: { mean, p50, p95 } } = window;
+      const ofClass = (first: number): string => count([...statuses].reduce((sum, [status, requests]) => (Math.floor(status / 100) === first ? sum + requests : sum), 0));
+      return {
+        ...times.get(timeMs)!,
+        cells: [
+          count(window.requests), ofClass(2), ofClass(3), ofClass(4), ofClass(5), percent(window.errors / window.requests),
+          duration(mean), duration(p50), duration(p95), duration(p99(window)), bytes(window.bytes),
+        ],
+      };
+    }),
+  };
+}
+
+/** What the charts of an app beside the edge show, as a table. */
+export function pairTable({ app, windows }: Pair, { windows: times, link }: Drawing) {
+  return {
+    title: `The charts of ${printable(app, 60)} beside the edge as a table`,
+    csvHref: link({ source: app, refresh: undefined, compare: undefined }, '/chart/outside.csv'),
+    columns: ['Outside, mean', 'p50', 'p95', 'Errors of the edge', 'Past the edge'],
+    rows: windows.map(({ timeMs, outsideMeanMs, outsideP50Ms, outsideP95Ms, edgeOnlyErrors, bypassed }: PairWindow) => ({
+      ...times.get(timeMs)!, cells: [signed(outsideMeanMs), signed(outsideP50Ms), signed(outsideP95Ms), count(edgeOnlyErrors), count(bypassed)],
+    })),
+  };
+}
+
+/** A difference of durations: `−3 ms`. */
+export function signed(valueMs: number | null): string {
+  return valueMs !== null && valueMs < 0 ? `−${duration(-valueMs)}` : duration(valueMs);
+}
+
+function timeText(timeMs: number, stepMs: number): string {
+  return stepMs >= 86_400_000 ? day(timeMs) : `${day(timeMs)} ${clock(timeMs)}${stepMs < 60_000 ? new Date(timeMs).toISOString().slice(16, 19) : ''}`;
+}

@@ -1,0 +1,43 @@
+/** The health of the collection: what each collector has done with the lines that came in. */
+import { ledgerWarnings, type LedgerSnapshot, type LedgerWarning } from '../../shared/store/store.js';
+import { sumOf } from './fold.js';
+import { count, moment, printable } from './format.js';
+
+/** A collector reports every few seconds: one that is silent for this long has stopped or is cut off. */
+const reportSilenceMsMax = 60_000;
+
+/** A card for each collector. */
+export function collectorCards(ledgers: readonly LedgerSnapshot[], nowMs: number) {
+  return [...ledgers].sort((a, b) => (a.collector < b.collector ? -1 : 1)).map((ledger) => {
+    const figure = (name: string, value: number, note: string, alarm = false) => ({ name, value: count(value), note, alarm: alarm && value > 0 });
+    return {
+      collector: printable(ledger.collector, 40),
+      silent: nowMs - ledger.timeMs > reportSilenceMsMax ? `no report since ${moment(ledger.timeMs, nowMs)}` : undefined,
+      figures: [
+        { name: 'Last line', value: ledger.lastLineMs === null ? 'none' : moment(ledger.lastLineMs, nowMs), note: ledger.lastLineMs === null ? 'since it started' : 'UTC', alarm: false },
+        figure('Received', ledger.received, 'lines since it started'),
+        figure('Accepted', ledger.accepted, 'requests'),
+        figure('Runtime', ledger.runtime, 'Caddy’s other logs'),
+        figure('Rejected', sumOf(ledger.rejected), reasonsText(ledger.rejected) || 'not understood'),
+        figure('Dropped', sumOf(ledger.dropped), reasonsText(ledger.dropped) || 'lost here', true),
+        figure('Stored', ledger.stored, 'of the accepted'),
+        figure('In memory', ledger.inMemory, 'to be written'),
+        figure('Spooled', ledger.spooled, 'waiting on disk', true),
+        figure('Dead-lettered', ledger.deadLettered, 'refused by the store', true),
+        ...ledgerWarnings.filter((warning) => (ledger.warnings[warning] ?? 0) > 0).map((warning) => figure(warningTexts[warning].name, ledger.warnings[warning]!, warningTexts[warning].note, true)),
+      ],
+    };
+  });
+}
+
+const warningTexts: Readonly<Record<LedgerWarning, { readonly name: string; readonly note: string }>> = {
+  'peers-not-allowed': { name: 'Turned away', note: 'not in COLLECTOR_ALLOW' },
+  'peers-too-many-connections': { name: 'Turned away', note: 'too many connections' },
+  'datagrams-lost': { name: 'Lost over UDP', note: 'by the kernel' },
+  'earlier-spooled': { name: 'Still spooled', note: 'by an earlier start' },
+};
+
+function reasonsText(counts: Readonly<Record<string, number>>): string {
+  return Object.entries(counts).filter(([, lines]) => lines > 0).map(([reason, lines]) => `${printable(reason, 40)} ${count(lines)}`).join(', ');
+}
+

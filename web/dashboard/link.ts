@@ -1,0 +1,19 @@
+import { filterNames, type DashboardQuery, type Parameter } from './query.js';
+
+/** Makes a link to this page, or to a `path`, with some parameters changed; `undefined` takes one away. */
+export type Link = (changes: Partial<Record<Parameter, string | undefined>>, path?: string) => string;
+
+/** Links that keep the parameters of the page, but for the open form. */
+export function linksOf({ given }: Pick<DashboardQuery, 'given'>): Link {
+  return (changes, path = '/') => {
+    const parameters = Object.entries({ ...given, edit: undefined, ...changes }).filter((entry): entry is [string, string] => entry[1] !== undefined && entry[1] !== '');
+    const search = new URLSearchParams(parameters).toString();
+    return search === '' ? path : `${path}?${search}`;
+  };
+}
+
+/** A link that filters the page by a value; `undefined` where there is no such filter, or no value. */
+export function filterHref(link: Link, name: string, value: string): string | undefined {
+  const filter = filterNames.find((each) => each === name);
+  return filter === undefined || value === '' ? undefined : link({ [filter]: value });
+}

@@ -1,0 +1,38 @@
+/** Single requests: every value is a link that filters the page by it. */
+import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
+import type { TimeRange } from '../../shared/store/store.js';
+import { topValueOf } from '../../shared/top-row.js';
+import { agentOf } from './agents.js';
+import { bytes, day, duration, printable, statusClass } from './format.js';
+import { filterHref, type Link } from './link.js';
+
+/** A row of the table of requests. */
+export function requestRow(request: RequestEvent, { fromMs, toMs }: TimeRange, link: Link) {
+  const { source, host, method, uri, status, endpoint } = request;
+  const value = (name: string, text: string, { shown = text, lengthMax = 60 } = {}) => ({
+    text: printable(shown, lengthMax), full: shown === text && text.length <= lengthMax ? undefined : printable(text, 1000), href: filterHref(link, name, text),
+  });
+  const path = topValueOf.path(request);
+  return {
+    iso: rfc3339(request),
+    text: `${toMs - fromMs > 86_400_000 ? `${day(request.timeMs)} ` : ''}${new Date(request.timeMs).toISOString().slice(11, 23)}`,
+    status: { text: status === 0 ? 'none' : String(status), class: statusClass(status), href: link({ status: String(status) }) },
+    method: value('method', method, { lengthMax: 20 }),
+    host: value('host', host),
+    uri: { text: printable(uri, 120), full: printable(uri, 1000), href: filterHref(link, 'path', path) },
+    duration: duration(request.durationMs),
+    size: bytes(request.size),
+    source: value('source', source),
+    endpoint: printable(endpoint, 60),
+    client: value('client', request.clientIp),
+    agent: value('user_agent', request.userAgent, { shown: agentName(request.userAgent) }),
+    referrer: value('referrer', topValueOf.referrer(request), { shown: topValueOf.referrer(request).replace(/^https?:\/\//, ''), lengthMax: 40 }),
+  };
+}
+
+/** `Firefox, Windows`, or the name of a bot. */
+function agentName(userAgent: string): string {
+  if (userAgent === '') return '';
+  const { who, browser, system, bot } = agentOf(userAgent);
+  return who === 'bots' ? bot : `${browser}, ${system}`;
+}

@@ -1,0 +1,68 @@
+/** The sentence at the top of the page. */
+import { caddySource } from '../../shared/request-event.js';
+import { clock, day, duration, elapsed, moment, percent, printable, rate } from './format.js';
+import type { Figures } from './fold.js';
+import { judge, pastErrors, type State, type Verdict } from './judge.js';
+import type { Traffic } from './read.js';
+
+/** How the site does. */
+export interface Status {
+  readonly state: State | 'quiet';
+  readonly word: string;
+  readonly detail: string;
+  /** What else is not well. */
+  readonly more: readonly string[];
+  readonly title: string;
+}
+
+/** The sentence at the top: the gravest that is found of any source, or how the edge does (the first app, where no edge is seen). */
+export function statusOf({ sources, hosts, windows, range, stepMs, previous }: Traffic, lastRequestMs: ReadonlyMap<string, number>, nowMs: number): Status {
+  const [first] = sources;
+  if (first === undefined) return { state: 'quiet', word: 'Quiet', detail: 'no requests in this range', more: [], title: 'Quiet' };
+  const [firstSource, figures] = first;
+  const facts = [
+    rate(figures.requests, elapsed(range, nowMs)),
+    ...(figures.latencyMs.p95 === null ? [] : [`p95 ${duration(figures.latencyMs.p95)}`]),
+    `${percent(figures.errors / figures.requests)} errors`,
+  ].join(', ');
+  const liveMs = nowMs < range.toMs + stepMs ? nowMs : undefined;
+  const verdicts = [...sources.keys()].map((source) => {
+    const ofSource = windows.filter((window) => window.source === source);
+    return { source, verdict: judge(ofSource, { stepMs, previous: previous?.sources.get(source), lastMs: lastRequestMs.get(source), liveMs }), past: pastErrors(ofSource) };
+  });
+  const found = verdicts.flatMap(({ source, verdict }) => findingOf(source, verdict, { nowMs, host: source === firstSource ? worstHost(hosts) : undefined }) ?? []);
+  const over = verdicts.flatMap(({ source, past }) => (past === undefined ? [] : [`5xx were up to ${percent(past.share)} from ${minute(past.fromMs, nowMs)} to ${day(past.toMs) === day(past.fromMs) ? clock(past.toMs) : minute(past.toMs, nowMs)} UTC at ${placeOf(source)}`]));
+  const [worst, ...rest] = [...found.filter(({ state }) => state === 'failing'), ...found.filter(({ state }) => state === 'troubled')];
+  if (worst !== undefined) {
+    return { state: worst.state, word: worst.word, detail: worst.detail, more: [...rest.map(({ word, detail }) => `${word} ${detail}`), ...over], title: `${worst.word} ${worst.detail}` };
+  }
+  const judged = verdicts.some(({ verdict }) => verdict.kind !== 'unjudged');
+  const word = judged ? 'All well' : 'Too little traffic to judge';
+  return { state: judged ? 'well' : 'quiet', word: `${word}:`, detail: `${facts} at ${placeOf(firstSource)}`, more: over, title: `${word}: ${facts}` };
+}
+
+function findingOf(source: string, verdict: Verdict, { nowMs, host }: { nowMs: number; host: string | undefined }): { state: State; word: string; detail: string } | undefined {
+  switch (verdict.kind) {
+    case 'errors': return { state: verdict.state, word: `5xx rose to ${percent(verdict.share)}`, detail: `at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}${host === undefined ? '' : `, most of them on ${printable(host, 60)}`}` };
+    case 'slow': return { state: verdict.state, word: `p95 rose to ${duration(verdict.p95Ms)}`, detail: `at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}; the period before it was ${duration(verdict.usualMs)}` };
+    case 'silent': return { state: verdict.state, word: `No requests from ${printable(source, 60)}`, detail: `since ${moment(verdict.sinceMs, nowMs)} UTC` };
+    case 'well':
+    case 'unjudged': return undefined;
+  }
+}
+
+/** Where a source is, in a sentence. */
+export function placeOf(source: string): string {
+  return source === caddySource ? 'the edge' : printable(source, 60);
+}
+
+function minute(timeMs: number, nowMs: number): string {
+  return moment(timeMs, nowMs).slice(0, -3);
+}
+
+/** The host that most errors are on, where there are several. */
+function worstHost(hosts: ReadonlyMap<string, Figures>): string | undefined {
+  if (hosts.size < 2) return undefined;
+  const errors = [...hosts.values()].reduce((sum, figures) => sum + figures.errors, 0);
+  return [...hosts].find(([, figures]) => figures.errors > errors * 2 / 3)?.[0];
+}

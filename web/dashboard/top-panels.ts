@@ -1,0 +1,59 @@
+/** The lists of what comes most often. */
+import { caddySource } from '../../shared/request-event.js';
+import { isCut } from '../../shared/top.js';
+import { barOf, bytes, count, duration, nbsp, percent, printable } from './format.js';
+import { errorShares, judgedRequestsMin } from './judge.js';
+import { filterHref, type Link } from './link.js';
+import type { Traffic } from './read.js';
+import { exactList, listOf, type ListedDimension, type TopList, type Tops } from './tops.js';
+
+/** Rows of a list on the page; its CSV has more. */
+const topRowsMax = 10;
+/** A count of which a larger share may be missing is marked. */
+const missedShareMax = 0.01;
+
+const lists: readonly { readonly name: ListedDimension | 'host' | 'method'; readonly title: string }[] = [
+  { name: 'path', title: 'Paths' },
+  { name: 'host', title: 'Hosts' },
+  { name: 'method', title: 'Methods' },
+  { name: 'referrer', title: 'Referrers' },
+  { name: 'client', title: 'Clients' },
+  { name: 'who', title: 'People and bots' },
+  { name: 'browser', title: 'Browsers' },
+  { name: 'system', title: 'Systems' },
+  { name: 'bot', title: 'Bots' },
+  { name: 'user_agent', title: 'User agents' },
+];
+
+/** The lists of the first source; what nothing is known of has none. */
+export function topPanels(traffic: Traffic, { bySource }: Tops, link: Link) {
+  const [first = caddySource] = traffic.sources.keys();
+  return lists.map(({ name, title }) => ({
+    name, title,
+    href: (value: string) => (isCut(value) ? undefined : filterHref(link, name, value)),
+    csvHref: link({ refresh: undefined }, `/api/top/${name}.csv`),
+    list: name === 'host' ? exactList(traffic.hosts) : name === 'method' ? exactList(traffic.methods) : listOf(bySource.get(first), name),
+  })).filter(({ list }) => list.values.size > 0).map(topPanel);
+}
+
+function topPanel({ name, title, href, csvHref, list: { total, values } }: { name: string; title: string; href: (value: string) => string | undefined; csvHref: string; list: TopList }) {
+  return {
+    name,
+    title,
+    csvHref,
+    more: Math.max(0, values.size - topRowsMax),
+    rows: [...values].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs, missedMax }]) => ({
+      text: printable(value, 60) || 'none',
+      full: value.length > 60 ? printable(value, 250) : undefined,
+      href: href(value),
+      count: missedMax > requests * missedShareMax ? `≥${nbsp}${count(requests)}` : count(requests),
+      share: percent(requests / total),
+      bar: barOf(requests / total),
+      errors: count(errors),
+      alarm: requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter,
+      p95: duration(latencyMs.p95),
+      bytes: bytes(size),
+    })),
+  };
+}
+
