@@ -15,9 +15,9 @@ test('The commented sample names every setting once, with its default.', async (
   t.is(documented.length, Object.keys(defaults).length);
 });
 
-test("The README's table names every setting once, with its default.", async (t) => {
-  const readme = await readFile('README.md', 'utf8');
-  const documented = [...readme.matchAll(/^\| `([A-Z]+(?:_[A-Z]+)*)` \| (?:`([^`]*)`)? *\|/gm)].map(([, name, value]) => [name, value ?? ''] as const);
+test('docs/settings.md names every setting once, with its default.', async (t) => {
+  const page = await readFile('docs/settings.md', 'utf8');
+  const documented = [...page.matchAll(/^\| `([A-Z]+(?:_[A-Z]+)*)` \| (?:`([^`]*)`)? *\|/gm)].map(([, name, value]) => [name, value ?? ''] as const);
   const abbreviated = { COLLECTOR_ALLOW: 'loopback and private ranges', COLLECTOR_ID: 'the host name' };
   t.deepEqual(Object.fromEntries(documented), { ...defaults, ...abbreviated });
   t.is(documented.length, Object.keys(defaults).length);
