@@ -37,6 +37,12 @@ test('--help lists the commands, and with a command its settings and defaults', 
   t.notRegex(web.stdout(), /COLLECTOR_HTTP/);
 });
 
+test('with --restartable, too, a settings file that cannot be read is named, with what to do', async (t) => {
+  const program = await runProgram(['start', '--restartable', '--env-file', 'missing.env'], {});
+  t.is(await program.ended, 2);
+  t.regex(program.stderr(), /^Cannot read the settings file missing\.env: ENOENT.*Give --env-file a file/m);
+});
+
 test('a port that is taken is named, with what to do', async (t) => {
   const [http, web] = [await freePort(), await freePort()];
   const settings = { COLLECTOR_LISTEN: `tcp://127.0.0.1:${http}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}` };
