@@ -29,7 +29,7 @@ interface Container {
   readonly HostConfig: {
     readonly Memory: number; readonly NanoCpus: number; readonly CpuQuota: number; readonly PidsLimit: number; readonly ReadonlyRootfs: boolean; readonly Privileged: boolean;
     readonly RestartPolicy: { readonly Name: string };
-    readonly PortBindings: Readonly<Record<string, readonly { readonly HostIp: string }[]>> | null;
+    readonly PortBindings: Readonly<Record<string, readonly { readonly HostIp: string }[] | null>> | null;
   };
 }
 type Counts = Readonly<Record<'caddy' | 'app', number>>;
@@ -76,7 +76,7 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
         { restart: 'unless-stopped', pids: 200, readOnly: true, privileged: false }, service,
       );
       assert.ok(host.Memory > 0 && (host.NanoCpus > 0 || host.CpuQuota > 0), `${service} has limits of memory and CPU`);
-      const bindings = Object.entries(host.PortBindings ?? {}).flatMap(([port, addresses]) => addresses.map(({ HostIp }) => `${port} ${HostIp}`)).toSorted();
+      const bindings = Object.entries(host.PortBindings ?? {}).flatMap(([port, addresses]) => (addresses ?? []).map(({ HostIp }) => `${port} ${HostIp}`)).toSorted();
       assert.deepEqual(bindings, { collector: ['9514/tcp 127.0.0.1', '9514/udp 127.0.0.1'], caddy: ['80/tcp 127.0.0.1'] }[service] ?? [], service);
     }
   }],
