@@ -38,8 +38,8 @@ interface Answers { tried: number; answered: number; ok: number }
 
 const overInfluxdb = await newProject('influxdb', 'docker-compose.yml');
 const embedded = await newProject('embedded', 'docker-compose.embedded.yml');
-const withFullVolume = await newProject('full', 'docker-compose.yml', await spoolVolumeFile('full.yml', 'size=2m,uid=1000,gid=1000,mode=0700'));
-const withForeignVolume = await newProject('foreign', 'docker-compose.yml', await spoolVolumeFile('foreign.yml', 'size=2m,mode=0700'));
+const withFullVolume = await newProject('full', 'docker-compose.yml', await spoolVolumeFile('full.yml', '1777'));
+const withForeignVolume = await newProject('foreign', 'docker-compose.yml', await spoolVolumeFile('foreign.yml', '0700'));
 /** That of the step that is under way. */
 let project = overInfluxdb;
 
@@ -247,10 +247,11 @@ async function newProject(name: string, ...files: string[]): Promise<Project> {
   return { name: `caddy-log-sink-test-${process.pid}-${name}`, files, http, tcp };
 }
 
-/** A file that makes the volume of the collector's spool one in memory, mounted with these options. */
-async function spoolVolumeFile(name: string, options: string): Promise<string> {
+/** A file that gives the collector's spool 2 MB of memory instead of its volume. They belong to root. */
+async function spoolVolumeFile(name: string, mode: string): Promise<string> {
   const file = join(folder, name);
-  await writeFile(file, `volumes:\n  collector-spool: { driver_opts: { type: tmpfs, device: tmpfs, o: '${options}' } }\n`);
+  const volume = { type: 'tmpfs', target: '/data/spool', tmpfs: { size: 2_000_000, mode: Number.parseInt(mode, 8) } };
+  await writeFile(file, JSON.stringify({ services: { collector: { volumes: [volume] } } }));
   return file;
 }
 
