@@ -250,8 +250,8 @@ async function newProject(name: string, ...files: string[]): Promise<Project> {
 /** A file that gives the collector's spool 2 MB of memory instead of its volume. They belong to root. */
 async function spoolVolumeFile(name: string, mode: string): Promise<string> {
   const file = join(folder, name);
-  const volume = { type: 'tmpfs', target: '/data/spool', tmpfs: { size: 2_000_000, mode: Number.parseInt(mode, 8) } };
-  await writeFile(file, JSON.stringify({ services: { collector: { volumes: [volume] } } }));
+  const text = `services: { collector: { volumes: !override ['collector-token:/tokens/collector:ro', 'sockets:/sockets'], tmpfs: ['/data/spool:size=2m,mode=${mode}'] } }`;
+  await writeFile(file, text);
   return file;
 }
 
