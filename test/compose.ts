@@ -1,25 +1,47 @@
 /**
- * `npm run test:compose`: docker-compose.yml from nothing, on this machine's Docker, in a project, on ports and in volumes of its own.
+ * `npm run test:compose`: the two Compose files from nothing, on this machine's Docker, in projects, on ports and in volumes of their own.
  * `DOCKER` names the command when it is not `docker`. Needs a few minutes; ends with status 1 at the first thing that is not as it should be.
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { Agent, request } from 'node:http';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { freePorts } from './ports.js';
 import { until } from './until.js';
 
-const [http, tcp] = await freePorts(2) as [number, number];
-const project = `caddy-log-sink-test-${process.pid}`;
+const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
 const [docker, ...dockerArgs] = (process.env['DOCKER'] ?? 'docker').split(' ') as [string, ...string[]];
-const environment = { ...process.env, HTTP_ADDRESS: `127.0.0.1:${http}`, COLLECTOR_ADDRESS: `127.0.0.1:${tcp}` };
 const agent = new Agent({ keepAlive: true, maxSockets: 20 });
 const waits = { waitMsMax: 120_000, pollMs: 250 };
 
+/** What `docker compose up` makes of files, beside others of its kind. */
+interface Project { readonly name: string; readonly files: readonly string[]; readonly http: number; readonly tcp: number; readonly password?: string }
 interface Outcome { readonly status: number; readonly output: string }
 interface SourceCounts { readonly requests: number; readonly statuses: Readonly<Record<string, number>> }
+/** What is asked of the engine. */
+interface Container {
+  readonly State: { readonly ExitCode: number };
+  readonly HostConfig: {
+    readonly Memory: number; readonly NanoCpus: number; readonly CpuQuota: number; readonly PidsLimit: number; readonly ReadonlyRootfs: boolean; readonly Privileged: boolean;
+    readonly RestartPolicy: { readonly Name: string };
+    readonly PortBindings: Readonly<Record<string, readonly { readonly HostIp: string }[] | null>> | null;
+  };
+}
 type Counts = Readonly<Record<'caddy' | 'app', number>>;
 /** What came of requests: how many were tried, answered, and answered with 200. */
 interface Answers { tried: number; answered: number; ok: number }
+
+const overInfluxdb = await newProject('influxdb', 'docker-compose.yml');
+const embedded = await newProject('embedded', 'docker-compose.embedded.yml');
+const withFullVolume = await newProject('full', 'docker-compose.yml', await spoolVolumeFile('full.yml', '1777'));
+const withForeignVolume = await newProject('foreign', 'docker-compose.yml', await spoolVolumeFile('foreign.yml', '0700'));
+/** That of the step that is under way. */
+let project = overInfluxdb;
 
 const steps: readonly (readonly [string, () => Promise<void>])[] = [
   ['It comes up from nothing, and the page is there.', async () => {
@@ -44,6 +66,19 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     const { output } = await compose('exec', '-T', 'collector', 'sh', '-c', 'ls /tokens/*');
     assert.match(output, /\/tokens\/collector:\s+token/);
     assert.equal(output.match(/^token$/gm)?.length, 1, "the collector sees no token but its own");
+  }],
+
+  ['Each container has limits and is started again; only the ports of Caddy and the collector are published, on loopback.', async () => {
+    for (const service of ['influxdb', 'collector', 'web', 'caddy']) {
+      const { HostConfig: host } = await inspect(service);
+      assert.deepEqual(
+        { restart: host.RestartPolicy.Name, pids: host.PidsLimit, readOnly: host.ReadonlyRootfs, privileged: host.Privileged },
+        { restart: 'unless-stopped', pids: 200, readOnly: true, privileged: false }, service,
+      );
+      assert.ok(host.Memory > 0 && (host.NanoCpus > 0 || host.CpuQuota > 0), `${service} has limits of memory and CPU`);
+      const bindings = Object.entries(host.PortBindings ?? {}).flatMap(([port, addresses]) => (addresses ?? []).map(({ HostIp }) => `${port} ${HostIp}`)).toSorted();
+      assert.deepEqual(bindings, { collector: ['9514/tcp 127.0.0.1', '9514/udp 127.0.0.1'], caddy: ['80/tcp 127.0.0.1'] }[service] ?? [], service);
+    }
   }],
 
   ["A kill (-9) of InfluxDB's container under load loses nothing.", async () => {
@@ -78,13 +113,13 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     const before = (await counts('collector.example')).caddy;
     await until('Caddy logs to the new collector', async () => (await counts('collector.example')).caddy > before + 200, waits);
     await load.end();
-    const { output } = await compose('logs', '--no-log-prefix', 'caddy');
-    const unsent = output.split('\n').filter((line) => line.includes('"handled request"') && line.includes('"host":"collector.example"')).length;
     const { answered } = load.answers;
-    await untilCounted('collector.example', { caddy: answered - unsent, app: answered });
+    await untilCounted('collector.example', { caddy: answered - await unsent('collector.example'), app: answered });
   }],
 
-  ['down and up again keep what was counted.', async () => {
+  ['The collector, the web app and Caddy end by themselves when they are stopped, and down and up again keep what was counted.', async () => {
+    await compose('stop', '--timeout', '30');
+    for (const service of ['collector', 'web', 'caddy']) assert.equal((await inspect(service)).State.ExitCode, 0, service);
     await compose('down');
     await compose('up', '--detach');
     await untilServed();
@@ -107,6 +142,86 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     await restart('collector');
     await until('the collector is ready', async () => (await collectorPage('/ready')).includes('"ok"'), waits);
   }],
+
+  ['A taken port is named, also when a second project takes it; what is up stays up.', async () => {
+    const holder = createServer().listen(0, '127.0.0.1');
+    await once(holder, 'listening');
+    const { port } = holder.address() as { port: number };
+    for (const taken of [port, overInfluxdb.http]) {
+      project = { ...embedded, http: taken };
+      const refused = await run('up', '--build', '--detach');
+      assert.notEqual(refused.status, 0);
+      assert.match(refused.output, new RegExp(`127\\.0\\.0\\.1:${taken}\\b.*(already allocated|already in use)|(already allocated|already in use).*\\b${taken}\\b`));
+    }
+    holder.close();
+    project = overInfluxdb;
+    await untilServed();
+  }],
+
+  ['A password, when one is set, is asked for.', async () => {
+    project = { ...overInfluxdb, password: 'correct horse' };
+    await compose('up', '--detach', '--no-deps', 'web');
+    await until('the page asks for the password', async () => (await get('/').catch(() => undefined))?.status === 401, waits);
+    await compose('down', '--volumes', '--timeout', '5');
+  }],
+
+  ['A full spool volume gives a message that says what to do; with InfluxDB back, all is delivered.', async () => {
+    project = withFullVolume;
+    await compose('up', '--detach', 'collector');
+    await until('the collector is ready', async () => (await collectorPage('/ready')).includes('"ok"'), waits);
+    await compose('stop', 'influxdb');
+    let sent = 0;
+    await until('the collector says that its volume is full', async () => {
+      await sendLines(Array.from({ length: 500 }, () => logLine()));
+      sent += 500;
+      return /Cannot write to the spool: ENOSPC.*Make room on its disk/.test((await compose('logs', 'collector')).output);
+    }, waits);
+    await compose('start', 'influxdb');
+    await until('all is stored', async () => (await ledger())['stored'] === sent, waits);
+    const { received, accepted, spooled, in_memory } = await ledger();
+    assert.deepEqual({ received, accepted, spooled, in_memory }, { received: sent, accepted: sent, spooled: 0, in_memory: 0 });
+    await compose('down', '--volumes', '--timeout', '5');
+  }],
+
+  ['A spool volume of another user gives a message that says what to do.', async () => {
+    project = withForeignVolume;
+    await compose('up', '--detach', 'collector');
+    await until('the collector says so', async () => /Cannot open the spool in \/data\/spool\/collector: EACCES.*Set SPOOL_DIR to a folder that this user can write/.test((await compose('logs', 'collector')).output), waits);
+    await compose('down', '--volumes', '--timeout', '5');
+  }],
+
+  ['The embedded store: one container beside Caddy, counted exactly.', async () => {
+    project = embedded;
+    await compose('up', '--build', '--detach');
+    await untilServed();
+    assert.deepEqual(await send('first.example', 1000), { tried: 1000, answered: 1000, ok: 1000 });
+    await untilCounted('first.example', { caddy: 1000, app: 1000 });
+    const { output } = await compose('exec', '-T', 'sink', 'sh', '-c', 'id -u; grep CapEff /proc/1/status; touch /written 2>/dev/null || echo read-only');
+    assert.match(output, /^1000\s+CapEff:\s+0{16}\s+read-only/);
+  }],
+
+  ['The embedded store: a restart under load loses nothing, and neither do down and up; what was counted survives kill -9.', async () => {
+    const load = startLoad('sink.example');
+    await load.until(200);
+    await restart('sink');
+    const before = (await counts('sink.example')).caddy;
+    await until('Caddy logs again', async () => (await counts('sink.example')).caddy > before + 200, waits);
+    await load.end();
+    const { answered, ok } = load.answers;
+    const wanted = { caddy: answered - await unsent('sink.example'), app: ok };
+    await untilCounted('sink.example', wanted);
+    await compose('kill', '--signal', 'SIGKILL', 'sink');
+    await compose('up', '--detach');
+    await untilServed();
+    await untilCounted('sink.example', wanted);
+    await compose('stop', '--timeout', '30');
+    assert.equal((await inspect('sink')).State.ExitCode, 0);
+    await compose('down');
+    await compose('up', '--detach');
+    await untilServed();
+    await untilCounted('sink.example', wanted);
+    await untilCounted('first.example', { caddy: 1000, app: 1000 });
+  }],
 ];
 
 let status = 0;
@@ -122,9 +237,23 @@ try {
   process.stderr.write(`${logs.output}\nfailed ${error instanceof Error ? error.stack : String(error)}\n`);
 } finally {
   agent.destroy();
-  await run('down', '--volumes', '--remove-orphans', '--timeout', '5');
+  for (project of [overInfluxdb, embedded, withFullVolume, withForeignVolume]) await run('down', '--volumes', '--remove-orphans', '--timeout', '5');
+  await rm(folder, { recursive: true });
 }
 process.exitCode = status;
+
+async function newProject(name: string, ...files: string[]): Promise<Project> {
+  const [http, tcp] = await freePorts(2) as [number, number];
+  return { name: `caddy-log-sink-test-${process.pid}-${name}`, files, http, tcp };
+}
+
+/** A file that gives the collector's spool 2 MB of memory instead of its volume. They belong to root. */
+async function spoolVolumeFile(name: string, mode: string): Promise<string> {
+  const file = join(folder, name);
+  const text = `services: { collector: { volumes: !override ['collector-token:/tokens/collector:ro', 'sockets:/sockets'], tmpfs: ['/data/spool:size=2m,mode=${mode}'] } }`;
+  await writeFile(file, text);
+  return file;
+}
 
 async function restartUnderLoad(service: string): Promise<void> {
   const load = startLoad(`${service}.example`);
@@ -169,6 +298,27 @@ function startLoad(host: string): { readonly answers: Answers; until(ok: number)
   };
 }
 
+/** How many requests for a host Caddy could not log: they are in its own log. */
+async function unsent(host: string): Promise<number> {
+  const { output } = await compose('logs', '--no-log-prefix', 'caddy');
+  return output.split('\n').filter((line) => line.includes('"handled request"') && line.includes(`"host":"${host}"`)).length;
+}
+
+/** To the collector's published port. */
+async function sendLines(lines: readonly string[]): Promise<void> {
+  const socket = connect(project.tcp, '127.0.0.1');
+  socket.end(`${lines.join('\n')}\n`);
+  await once(socket.resume(), 'close');
+}
+
+/** As Caddy writes it, with a target that cannot be compressed. */
+function logLine(): string {
+  return JSON.stringify({
+    level: 'info', ts: Date.now() / 1000, logger: 'http.log.access', msg: 'handled request', bytes_read: 0, user_id: '', duration: 0.001, size: 1, status: 200, resp_headers: {},
+    request: { remote_ip: '203.0.113.9', remote_port: '1', client_ip: '203.0.113.9', proto: 'HTTP/1.1', method: 'GET', host: 'full.example', uri: `/${randomBytes(300).toString('base64url')}`, headers: {} },
+  });
+}
+
 async function send(host: string, count: number): Promise<Answers> {
   const answers: Answers = { tried: 0, answered: 0, ok: 0 };
   for (let left = count; left > 0; left -= 20) await Promise.all(Array.from({ length: Math.min(20, left) }, () => ask(host, answers)));
@@ -186,7 +336,7 @@ async function ask(host: string, answers: Answers): Promise<void> {
 /** Through Caddy. */
 function get(path: string, host = 'localhost'): Promise<{ status: number; body: string }> {
   return new Promise((resolve, reject) => {
-    const sent = request({ port: http, host: '127.0.0.1', path, headers: { host }, agent, timeout: 20_000 }, (response) => {
+    const sent = request({ port: project.http, host: '127.0.0.1', path, headers: { host }, agent, timeout: 20_000 }, (response) => {
       let body = '';
       response.setEncoding('utf8').on('data', (text: string) => { body += text; });
       response.once('end', () => { resolve({ status: response.statusCode!, body }); }).once('error', reject);
@@ -224,6 +374,14 @@ async function collectorPage(path: string): Promise<string> {
   return (await compose('exec', '-T', 'collector', 'node', '--eval', `fetch("http://127.0.0.1:9515${path}").then((answer)=>answer.text()).then(console.log)`)).output;
 }
 
+/** What the engine says of a service's container. */
+async function inspect(service: string): Promise<Container> {
+  const { output: id } = await compose('ps', '--all', '--quiet', service);
+  const { status, output } = await runDocker('inspect', id.trim());
+  assert.equal(status, 0, output);
+  return (JSON.parse(output) as [Container])[0];
+}
+
 async function compose(...args: string[]): Promise<Outcome> {
   const outcome = await run(...args);
   if (outcome.status !== 0) throw new Error(`docker compose ${args.join(' ')} ended with ${outcome.status}:\n${outcome.output}`);
@@ -231,8 +389,13 @@ async function compose(...args: string[]): Promise<Outcome> {
 }
 
 function run(...args: string[]): Promise<Outcome> {
+  return runDocker('compose', '--project-directory', '.', '--project-name', project.name, ...project.files.flatMap((file) => ['--file', file]), ...args);
+}
+
+function runDocker(...args: string[]): Promise<Outcome> {
+  const env = { ...process.env, HTTP_ADDRESS: `127.0.0.1:${project.http}`, COLLECTOR_ADDRESS: `127.0.0.1:${project.tcp}`, DASHBOARD_PASSWORD: project.password };
   return new Promise((resolve) => {
-    const child = execFile(docker, [...dockerArgs, 'compose', '--project-name', project, ...args], { env: environment, maxBuffer: 2 ** 26 }, (error, stdout, stderr) => {
+    const child = execFile(docker, [...dockerArgs, ...args], { env, maxBuffer: 2 ** 26 }, (error, stdout, stderr) => {
       resolve({ status: error === null ? 0 : Number(error.code ?? 1), output: stdout + stderr });
     });
     child.stdin?.end();

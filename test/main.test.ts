@@ -37,10 +37,28 @@ test('--help lists the commands, and with a command its settings and defaults', 
   t.notRegex(web.stdout(), /COLLECTOR_HTTP/);
 });
 
+test('with --restartable, too, a settings file that cannot be read is named, with what to do', async (t) => {
+  const program = await runProgram(['start', '--restartable', '--env-file', 'missing.env'], {});
+  t.is(await program.ended, 2);
+  t.regex(program.stderr(), /^Cannot read the settings file missing\.env: ENOENT.*Give --env-file a file/m);
+});
+
 test('a port that is taken is named, with what to do', async (t) => {
   const [http, web] = [await freePort(), await freePort()];
   const settings = { COLLECTOR_LISTEN: `tcp://127.0.0.1:${http}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}` };
   const program = await runProgram(['start'], settings);
   t.is(await program.ended, 2);
   t.regex(program.stderr(), new RegExp(`Cannot listen on http://127\\.0\\.0\\.1:${http}: the port is in use\\..* COLLECTOR_HTTP`));
+});
+
+(process.platform === 'linux' ? test : test.skip)('a folder that cannot be made is named, with what to do: the spool, and that of the DuckDB file', async (t) => {
+  const [tcp, http, web] = [await freePort(), await freePort(), await freePort()];
+  const listen = { COLLECTOR_LISTEN: `tcp://127.0.0.1:${tcp}`, COLLECTOR_HTTP: `127.0.0.1:${http}` };
+  const influxdb = { STORE: 'influxdb', INFLUXDB_URL: 'http://127.0.0.1:1', INFLUXDB_ORG: 'o', INFLUXDB_BUCKET: 'b', INFLUXDB_TOKEN: 't' };
+  const collector = await runProgram(['collector'], { ...listen, ...influxdb, SPOOL_DIR: '/proc/nothing/spool' });
+  t.is(await collector.ended, 1);
+  t.regex(collector.stderr(), /Cannot open the spool in \/proc\/nothing\/spool\/collector: ENOENT.*'\/proc\/nothing'\. Set SPOOL_DIR to a folder that this user can write\./);
+  const start = await runProgram(['start'], { ...listen, WEB_LISTEN: `127.0.0.1:${web}`, STORE: 'duckdb:/proc/nothing/data/requests.duckdb' });
+  t.is(await start.ended, 1);
+  t.regex(start.stderr(), /Cannot open the DuckDB file \/proc\/nothing\/data\/requests\.duckdb: ENOENT.*or set STORE/);
 });

@@ -121,7 +121,8 @@ export async function keepSockets({ program, args, log }: { program: string; arg
   }
 
   function startWorker(): Worker {
-    const child = fork(program, args, { serialization: 'advanced', env: { ...process.env, [keeperVariable]: keeperVersion } });
+    // Without the dashes Node takes --env-file for itself, wherever it stands.
+    const child = fork(program, args, { execArgv: [...process.execArgv, '--'], serialization: 'advanced', env: { ...process.env, [keeperVariable]: keeperVersion } });
     child.on('error', (error) => { if (child.connected) log.warn(`Cannot reach the worker: ${error.message}`); });
     // A process that could not be started has no other event. The channel ends after the last message, which may be after the process.
     const ended = child.pid === undefined ? Promise.resolve(1)

@@ -24,6 +24,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../errors.js';
 import type { Log } from '../log.js';
+import { makeFolder } from '../make-folder.js';
 import { lockFolder } from './lock.js';
 import { checksumOf, encodeRecord, findHeader, headerBytes, readHeader } from './record.js';
 
@@ -95,7 +96,7 @@ const damagedBytesMax = 16 * 2 ** 20;
 export async function openSpool(options: SpoolOptions): Promise<Spool> {
   const { dir, bytesMax, log } = options;
   const segmentBytesMax = options.segmentBytesMax ?? Math.min(8 * 2 ** 20, Math.ceil(bytesMax / 16));
-  await mkdir(dir, { recursive: true, mode: 0o700 });
+  await makeFolder(dir);
   const unlock = await lockFolder(dir);
   const pathOf = (segment: number): string => join(dir, `${segment}.segment`);
   const positionFile = await open(join(dir, 'position'), constants.O_RDWR | constants.O_CREAT, 0o600);

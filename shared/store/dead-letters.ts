@@ -2,10 +2,11 @@
  * Requests that a store refused for good, in files of line protocol by day, each under a comment that says when and why. They can be
  * read, imported again with `import`, and written with `influx write`. A line break inside a text becomes a space: a line is one line.
  */
-import { appendFile, mkdir, readdir, stat } from 'node:fs/promises';
+import { appendFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, StoreError } from '../errors.js';
 import type { Log } from '../log.js';
+import { makeFolder } from '../make-folder.js';
 
 /** A line that was refused, and why. */
 export interface RefusedLine {
@@ -30,7 +31,7 @@ export function createDeadLetters({ dir, by, log, bytesMax = bytesMaxDefault, no
       const path = join(dir, `${timestamp.slice(0, 10)}.lp`);
       const text = refused.map(({ line, reason }) => `# ${timestamp} ${reason.replaceAll(/\s+/g, ' ')}\n${line.replaceAll('\n', ' ')}\n`).join('');
       try {
-        await mkdir(dir, { recursive: true, mode: 0o700 });
+        await makeFolder(dir);
         if (await sizeOf(dir) + Buffer.byteLength(text) > bytesMax) {
           log.error(`${by} refused ${refused.length} lines for good, and they are not kept: ${dir} has ${bytesMax} bytes already. Import or remove what is in it. The first: ${refused[0]!.reason}`);
           return;

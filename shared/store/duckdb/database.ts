@@ -1,7 +1,8 @@
-import { chmod, mkdir } from 'node:fs/promises';
+import { chmod } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DuckDBInstance, type DuckDBConnection } from '@duckdb/node-api';
 import { messageOf, StoreError } from '../../errors.js';
+import { makeFolder } from '../../make-folder.js';
 import { prepareSchema } from './schema.js';
 import { createBatchWriter, type BatchWriter } from './write-batch.js';
 
@@ -31,7 +32,7 @@ const readingConnections = 2;
 export async function openDatabase(path: string, { memoryBytesMax }: { memoryBytesMax: number }): Promise<Database> {
   let instance: DuckDBInstance | undefined;
   try {
-    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    await makeFolder(dirname(path));
     instance = await DuckDBInstance.create(path, settings(memoryBytesMax));
     await protectFiles(path);
     const writing = await instance.connect();

@@ -15,54 +15,65 @@
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { StoreError } from '../../errors.js';
 
-/** The version of the tables that this program writes. */
-export const schemaVersion = 1;
+/**
+ * The way from an empty file to the tables of this program: step by step, from one version to the next. What a file holds depends on them: add
+ * one at the end for a change, and leave those that are there as they are. See docs/decisions/0035-steps-from-version-to-version.md.
+ */
+const steps: readonly (readonly string[])[] = [
+  // 1
+  [
+    `CREATE TABLE request_metrics (
+      time_ns BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL, method VARCHAR NOT NULL, status_code SMALLINT NOT NULL,
+      endpoint VARCHAR NOT NULL, duration_ms DOUBLE, size BIGINT NOT NULL, bytes_read BIGINT NOT NULL, uri VARCHAR NOT NULL,
+      client_ip VARCHAR NOT NULL, user_agent VARCHAR NOT NULL, referrer VARCHAR NOT NULL, protocol VARCHAR NOT NULL, tls VARCHAR NOT NULL,
+      upstream_ms DOUBLE, request_id VARCHAR NOT NULL
+    )`,
+    `CREATE TABLE request_rollup (
+      level INTEGER NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL,
+      method VARCHAR NOT NULL, status_code SMALLINT NOT NULL, "count" BIGINT NOT NULL, duration_ms_sum DOUBLE NOT NULL,
+      duration_ms_max DOUBLE NOT NULL, size_sum DOUBLE NOT NULL, histogram VARCHAR NOT NULL,
+      PRIMARY KEY (level, window_ms, row_id, source, host, method, status_code)
+    )`,
+    `CREATE TABLE collector_ledger (
+      collector VARCHAR PRIMARY KEY, time_ms BIGINT NOT NULL, received BIGINT NOT NULL, accepted BIGINT NOT NULL, runtime BIGINT NOT NULL,
+      rejected VARCHAR NOT NULL, dropped VARCHAR NOT NULL, stored BIGINT NOT NULL, spooled BIGINT NOT NULL, in_memory BIGINT NOT NULL,
+      dead_lettered BIGINT NOT NULL, last_line_ms BIGINT
+    )`,
+    'CREATE TABLE applied_batch (writer VARCHAR NOT NULL, sequence BIGINT NOT NULL, applied_ms BIGINT NOT NULL)',
+  ],
+  // 2. Before steps were kept, version 1 grew: its files lack some of this, or nothing.
+  [
+    'ALTER TABLE request_metrics ALTER COLUMN duration_ms DROP NOT NULL',
+    'ALTER TABLE request_metrics ADD COLUMN IF NOT EXISTS upstream_ms DOUBLE',
+    "ALTER TABLE request_metrics ADD COLUMN IF NOT EXISTS request_id VARCHAR DEFAULT ''",
+    `CREATE TABLE IF NOT EXISTS request_top (
+      level INTEGER NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL,
+      kind VARCHAR NOT NULL, packed VARCHAR NOT NULL,
+      PRIMARY KEY (level, window_ms, row_id, source, host, kind)
+    )`,
+    "ALTER TABLE collector_ledger ADD COLUMN IF NOT EXISTS warnings VARCHAR DEFAULT '{}'",
+  ],
+];
 
-/** Makes the tables where there are none. Throws a `StoreError` ('stop') when a newer program made them. */
-export async function prepareSchema(connection: DuckDBConnection, path: string): Promise<void> {
+/** The version of the tables that this program writes. */
+export const schemaVersion = steps.length;
+
+/**
+ * Brings the tables to this program's version, in one transaction: after a crash they are as before, or done. Throws a `StoreError` ('stop')
+ * when a newer program made them. The connection is not to be used after an error.
+ */
+export async function prepareSchema(connection: Pick<DuckDBConnection, 'run'>, path: string): Promise<void> {
+  await connection.run('BEGIN TRANSACTION');
   await connection.run('CREATE TABLE IF NOT EXISTS store_schema (version INTEGER NOT NULL)');
   const [row] = await (await connection.run('SELECT max(version) FROM store_schema')).getRows();
-  const version = row?.[0] ?? null;
-  if (version === schemaVersion) {
-    for (const statement of additions) await connection.run(statement);
-    return;
+  const version = Number(row?.[0] ?? 0);
+  if (version > schemaVersion) {
+    throw new StoreError('stop', `Cannot use the DuckDB file ${path}: its tables have version ${version}, and this program knows version ${schemaVersion}. Upgrade the program, or set STORE to another file.`);
   }
-  if (version !== null) {
-    throw new StoreError('stop', `Cannot use the DuckDB file ${path}: its tables have version ${String(version)}, and this program knows version ${schemaVersion}. Upgrade the program, or set STORE to another file.`);
+  for (const statement of steps.slice(version).flat()) await connection.run(statement);
+  if (version < schemaVersion) {
+    await connection.run('DELETE FROM store_schema');
+    await connection.run('INSERT INTO store_schema VALUES ($1)', [schemaVersion]);
   }
-  await connection.run('BEGIN TRANSACTION');
-  for (const statement of [...statements, ...additions]) await connection.run(statement);
-  await connection.run('INSERT INTO store_schema VALUES ($1)', [schemaVersion]);
   await connection.run('COMMIT');
 }
-
-/** What files of the first release lack. Programs of then can go on with it: they do not look there. */
-const additions = [
-  `CREATE TABLE IF NOT EXISTS request_top (
-    level INTEGER NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL,
-    kind VARCHAR NOT NULL, packed VARCHAR NOT NULL,
-    PRIMARY KEY (level, window_ms, row_id, source, host, kind)
-  )`,
-  "ALTER TABLE collector_ledger ADD COLUMN IF NOT EXISTS warnings VARCHAR DEFAULT '{}'",
-];
-
-const statements = [
-  `CREATE TABLE request_metrics (
-    time_ns BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL, method VARCHAR NOT NULL, status_code SMALLINT NOT NULL,
-    endpoint VARCHAR NOT NULL, duration_ms DOUBLE, size BIGINT NOT NULL, bytes_read BIGINT NOT NULL, uri VARCHAR NOT NULL,
-    client_ip VARCHAR NOT NULL, user_agent VARCHAR NOT NULL, referrer VARCHAR NOT NULL, protocol VARCHAR NOT NULL, tls VARCHAR NOT NULL,
-    upstream_ms DOUBLE, request_id VARCHAR NOT NULL
-  )`,
-  `CREATE TABLE request_rollup (
-    level INTEGER NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL,
-    method VARCHAR NOT NULL, status_code SMALLINT NOT NULL, "count" BIGINT NOT NULL, duration_ms_sum DOUBLE NOT NULL,
-    duration_ms_max DOUBLE NOT NULL, size_sum DOUBLE NOT NULL, histogram VARCHAR NOT NULL,
-    PRIMARY KEY (level, window_ms, row_id, source, host, method, status_code)
-  )`,
-  `CREATE TABLE collector_ledger (
-    collector VARCHAR PRIMARY KEY, time_ms BIGINT NOT NULL, received BIGINT NOT NULL, accepted BIGINT NOT NULL, runtime BIGINT NOT NULL,
-    rejected VARCHAR NOT NULL, dropped VARCHAR NOT NULL, stored BIGINT NOT NULL, spooled BIGINT NOT NULL, in_memory BIGINT NOT NULL,
-    dead_lettered BIGINT NOT NULL, last_line_ms BIGINT
-  )`,
-  'CREATE TABLE applied_batch (writer VARCHAR NOT NULL, sequence BIGINT NOT NULL, applied_ms BIGINT NOT NULL)',
-];

@@ -6,12 +6,13 @@
  * time), `collector/token`, `web/token`. A folder each, so that each can be a volume that one container alone sees.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { readFile, rename, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HttpError } from '@influxdata/influxdb-client';
 import { messageOf, StoreError, UsageError } from '../../errors.js';
 import type { Log } from '../../log.js';
+import { makeFolder } from '../../make-folder.js';
 import { callApi } from './call-api.js';
 import { influxdbError } from './influxdb-error.js';
 import { openInfluxdbStore, readUrl } from './influxdb-store.js';
@@ -239,7 +240,7 @@ async function readToken(file: string | undefined): Promise<string | undefined> 
 async function writeSecret(file: string | undefined, text: string): Promise<void> {
   if (file === undefined) return;
   try {
-    await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+    await makeFolder(dirname(file));
     await writeFile(`${file}.new`, `${text}\n`, { mode: 0o600, flush: true });
     await rename(`${file}.new`, file);
   } catch (error) {
