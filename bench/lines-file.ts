@@ -12,10 +12,10 @@ export interface LinesFile {
   readonly lines: number;
 }
 
-/** Writes the sample's lines, repeated to `lines` of them, with times spread evenly over the last `minutes`. */
-export async function makeLinesFile(lines: number, { minutes = 10 } = {}): Promise<LinesFile> {
+/** Writes the sample's lines, repeated to `lines` of them, with times spread evenly over `minutes`, the last ones unless they ended `minutesAgo`. */
+export async function makeLinesFile(lines: number, { minutes = 10, minutesAgo = 0 } = {}): Promise<LinesFile> {
   const path = join(await temporaryFolder(), 'access.log');
-  const endMs = Date.now();
+  const endMs = Date.now() - minutesAgo * 60_000;
   await pipeline(shiftedSample(lines, { startMs: endMs - minutes * 60_000, endMs }), createWriteStream(path));
   return { path, lines };
 }

@@ -130,12 +130,12 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   };
 
   function onLine(line: string): void {
-    receive(); // first: recording may take a snapshot of the ledger
-    const decoded = decoder.decode(line, now());
+    const arrivalMs = receive(); // first: recording may take a snapshot of the ledger
+    const decoded = decoder.decode(line, arrivalMs);
     switch (decoded.kind) {
       case 'request':
         if (decoded.timeOfArrival) accounts.timeOfArrival += 1;
-        if (!isPlausible(decoded.event.timeMs)) {
+        if (!isPlausible(decoded.event.timeMs, arrivalMs)) {
           reject('bad-time', 'its time is more than a day ahead, or older than anything that is kept');
           break;
         }
@@ -153,8 +153,8 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   }
 
   /** Clocks are wrong by hours at most, and what is older than the rollups are kept would only open files in the store. */
-  function isPlausible(timeMs: number): boolean {
-    return timeMs <= now() + aheadMsMax && timeMs >= now() - agoMsMax;
+  function isPlausible(timeMs: number, arrivalMs: number): boolean {
+    return timeMs <= arrivalMs + aheadMsMax && timeMs >= arrivalMs - agoMsMax;
   }
 
   function onCut(reason: 'too-long' | 'unterminated', detail: string): void {
@@ -167,9 +167,10 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     warn(`dropped ${reason}`, `Dropping log lines (${reason}): ${why}`);
   }
 
-  function receive(): void {
+  function receive(): number {
     accounts.received += 1;
     accounts.lastLineMs = now();
+    return accounts.lastLineMs;
   }
 
   function reject(reason: RejectionReason, detail: string): void {

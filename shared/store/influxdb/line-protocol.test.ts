@@ -6,7 +6,7 @@ import { Histogram } from '../../histogram.js';
 import type { RequestEvent } from '../../request-event.js';
 import { fluxText } from './flux-text.js';
 import { openInfluxdbStore } from './influxdb-store.js';
-import { ledgerLines, parseRequestLine, parseTimestamp, requestLine, rollupLine, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
+import { ledgerLines, parseRequestLine, parseTimestamp, createRequestLines, requestLine, rollupLine, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
 
 const influxd = influxdOfThisFile();
 
@@ -33,6 +33,10 @@ test('A line leads back to the one request that it was made of.', (t) => {
     size: fc.nat(), bytesRead: fc.nat(),
   });
   fc.assert(fc.property(requests, name, (request, recorder) => { t.deepEqual(parseRequestLine(requestLine(request, recorder)), request); }));
+  fc.assert(fc.property(fc.array(requests, { maxLength: 30 }), name, (several, recorder) => {
+    const lineOf = createRequestLines(recorder);
+    for (const request of several.flatMap((each) => [each, { ...each, status: 200 }, each])) t.is(lineOf(request), requestLine(request, recorder));
+  }));
   t.is(parseRequestLine('request_rollup,host=a count=1i 5'), undefined);
 });
 

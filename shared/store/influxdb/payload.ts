@@ -8,7 +8,7 @@
 import { promisify } from 'node:util';
 import { gunzip as gunzipCallback, gzipSync } from 'node:zlib';
 import type { Batch } from '../store.js';
-import { requestLine, rollupLine, topLine } from './line-protocol.js';
+import { createRequestLines, rollupLine, topLine } from './line-protocol.js';
 
 const gunzip = promisify(gunzipCallback);
 
@@ -48,7 +48,8 @@ export function bodiesOf(batch: Batch): Body[] {
 }
 
 function* linesOf({ recorder, requests, rollups, tops }: Batch): Generator<string> {
-  for (const event of requests) yield requestLine(event, recorder);
+  const lineOf = createRequestLines(recorder);
+  for (const event of requests) yield lineOf(event);
   for (const row of rollups) yield rollupLine(row);
   for (const row of tops) yield topLine(row);
 }
@@ -58,7 +59,12 @@ function* linesOf({ recorder, requests, rollups, tops }: Batch): Generator<strin
  * read faster than they are compressed. What is read and waits for a thread that others keep busy would fill the memory.
  */
 export function compress(text: string, lines: number): Body {
-  return { lines, gzip: gzipSync(text, { level: gzipLevel }) };
+  return { lines, gzip: gzipSync(bytesOf(text), { level: gzipLevel }) };
+}
+
+/** Text of ASCII, which line protocol nearly always is, is copied in half the time that it takes to encode it. */
+function bytesOf(text: string): Buffer {
+  return Buffer.from(text, Buffer.byteLength(text) === text.length ? 'latin1' : 'utf8');
 }
 
 /** The lines of a body. */
