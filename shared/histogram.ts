@@ -38,11 +38,11 @@ export class Histogram {
     this.addBucket(bucketOfDuration(durationMs));
   }
 
-  /** Adds one duration by its bucket: see `bucketOfDuration`. */
-  addBucket(bucket: number): void {
-    this.total += 1;
-    if (bucket === zeroBucket) this.#zeros += 1;
-    else this.#addTo(bucket, 1);
+  /** Adds one duration by its bucket, or several: see `bucketOfDuration`. */
+  addBucket(bucket: number, count = 1): void {
+    this.total += count;
+    if (bucket === zeroBucket) this.#zeros += count;
+    else this.#addTo(bucket, count);
   }
 
   /** Adds all that `other` holds. */
@@ -185,6 +185,13 @@ export class Histogram {
 /** The bucket of a duration in milliseconds, for a request that several histograms count: the logarithm is what takes the time. */
 export function bucketOfDuration(durationMs: number): number {
   return durationMs > 0 ? bucketOf(Math.min(Math.max(durationMs, valueMinMs), valueMaxMs)) : zeroBucket;
+}
+
+/** `bucketOfDuration` as an SQL expression, of a column of doubles that may be NULL. */
+export function bucketOfDurationSql(column: string): string {
+  // A number as a text becomes the very same double; written plainly it would be a decimal first.
+  const double = (value: number): string => `'${value}'::DOUBLE`;
+  return `CASE WHEN ${column} > 0 THEN ceil(ln(least(greatest(${column}, ${double(valueMinMs)}), ${double(valueMaxMs)})) * ${double(bucketsPerLog)})::INTEGER WHEN ${column} IS NOT NULL THEN ${zeroBucket} END`;
 }
 
 function bucketOf(valueMs: number): number {

@@ -143,6 +143,7 @@ async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}
     readRollups: (query) => real.readRollups(query),
     readTops: (query) => real.readTops(query),
     readRequests: (query) => real.readRequests(query),
+    rollUpRequests: (query) => real.rollUpRequests(query),
     readLedgers: (query) => real.readLedgers(query),
     ping: () => real.ping(),
     pingToWrite: () => real.pingToWrite(),

@@ -41,11 +41,14 @@ export interface RequestEvent {
 export const caddySource = 'caddy';
 
 /**
- * Whether the duration says how long a response took. A WebSocket (101) lasts as long as its connection, and a
+ * Statuses with which the duration does not say how long a response took. A WebSocket (101) lasts as long as its connection, and a
  * request that was aborted or not handled (0) has none.
  */
+export const withoutLatency: readonly number[] = [0, 101];
+
+/** Whether the duration says how long a response took. */
 export function hasLatency(status: number): boolean {
-  return status !== 101 && status !== 0;
+  return !withoutLatency.includes(status);
 }
 
 /** `timeMs` and `timeNs` of a count of nanoseconds since 1970. */

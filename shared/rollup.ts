@@ -91,6 +91,21 @@ export function latencyBucketOf({ status, durationMs }: Measured): number | unde
   return durationMs !== null && hasLatency(status) ? bucketOfDuration(durationMs) : undefined;
 }
 
+/** The rollup rows of raw requests, as the recorder would have made them. */
+export function rollUp(requests: readonly RequestEvent[], level: Level): RollupRow[] {
+  const rows = new Map<string, RollupRow>();
+  for (const request of requests) {
+    const { source, host, method, status } = request;
+    const series = { source, host, method, status };
+    const windowMs = windowStart(request.timeMs, level);
+    const key = `${windowMs}\n${seriesKey(series)}`;
+    let row = rows.get(key);
+    if (row === undefined) rows.set(key, row = { level, windowMs, rowId: 0, series, ...emptyTally() });
+    addEvent(row, request);
+  }
+  return [...rows.values()];
+}
+
 /** Adds `other` to `tally`. */
 export function addTally(tally: Tally, other: Tally): void {
   tally.count += other.count;

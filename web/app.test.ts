@@ -90,6 +90,30 @@ test('filters restrict the figures, by path too, which only raw requests know.',
   t.deepEqual(await requestsOf('path=/a&status=200&source=caddy'), { caddy: 2 });
 });
 
+test('a click on a client, a user agent or a referrer filters figures, lists and requests, by what the list shows.', async (t) => {
+  const { json, get } = await start(t, { requests: [
+    { uri: '/a', clientIp: '192.0.2.7', userAgent: 'curl/8.5.0', referrer: 'https://r.example/?q=1', requestId: '7f-1', durationMs: 10 },
+    { uri: '/b', clientIp: '192.0.2.7', userAgent: 'Wget/1.21', durationMs: 10 },
+    { uri: '/c', clientIp: '198.51.100.7', userAgent: 'curl/8.5.0', durationMs: 10 },
+  ] });
+  for (const [filter, paths] of Object.entries({
+    'client=192.0.2.0': [], 'client=192.0.2.7': ['/b', '/a'], 'user_agent=curl/8.5.0': ['/c', '/a'], 'referrer=https://r.example/': ['/a'], 'request_id=7f-1': ['/a'], 'client=192.0.2.7&user_agent=curl/8.5.0': ['/a'],
+  })) {
+    const { sources, complete } = await json(`/api/summary?source=caddy&${filter}`) as { sources: Record<string, { requests: number }>; complete: boolean };
+    t.is(sources['caddy']?.requests ?? 0, paths.length, filter);
+    t.true(complete);
+    t.deepEqual((await json(`/api/requests?source=caddy&${filter}`) as { uri: string }[]).map(({ uri }) => uri).sort(), paths.toSorted(), filter);
+    t.deepEqual((await json(`/api/top/path?source=caddy&${filter}`) as { value: string }[]).map(({ value }) => value).sort(), paths.toSorted(), filter);
+    const page = await get(`/?source=caddy&${filter}`);
+    t.is(page.status, 200);
+    t.true(page.text.includes(filter.split('=')[0]!), 'there is a chip');
+  }
+  t.regex((await get('/')).text, /client=192\.0\.2\.7/);
+  const { status, text } = await get('/api/summary?referrer=https://r.example/%3Fq=1');
+  t.is(status, 400);
+  t.regex(text, /referrer.*q=1.*without its query/s);
+});
+
 test('/api/series gives one row for each window and source, as JSON and CSV.', async (t) => {
   const { json, get } = await start(t, { requests: traffic });
   const rows = await json('/api/series?source=shop') as Record<string, unknown>[];

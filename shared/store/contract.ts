@@ -15,8 +15,8 @@ import fc from 'fast-check';
 import { StoreError } from '../errors.js';
 import { Histogram } from '../histogram.js';
 import { rfc3339, splitNanoseconds, type RequestEvent } from '../request-event.js';
-import { levels, rowIdEnd, type RollupRow, type Series } from '../rollup.js';
-import { topKinds, topLevels, type TopRow } from '../top-row.js';
+import { levels, rollUp, rowIdEnd, type RollupRow, type Series } from '../rollup.js';
+import { topKinds, topLevels, topValueOf, type TopRow } from '../top-row.js';
 import type { Batch, Filter, LedgerSnapshot, Store, TopsQuery } from './store.js';
 
 /** A store to try, empty and its own: no other test sees its rows. */
@@ -227,8 +227,40 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
   });
 
-  declare('rollup rows know no path: a filter by path is refused.', async (t, { store }) => {
-    await t.throwsAsync(store.readRollups({ ...aroundHour, level: 10, filter: { path: '/' } }), { message: /path/ });
+  declare('rollup rows know neither path nor client, user agent, referrer and request id: a filter by them is refused.', async (t, { store }) => {
+    for (const filter of [{ path: '/' }, { client: '192.0.2.0' }, { userAgent: 'curl' }, { referrer: '' }, { requestId: '7' }]) {
+      await t.throwsAsync(store.readRollups({ ...aroundHour, level: 10, filter }), { message: new RegExp(Object.keys(filter).join()) });
+    }
+  });
+
+  declare('what only raw requests know can be filtered by, alone and together, and rolled up by the store.', async (t, { store }) => {
+    const referrers = ['https://r.example/', 'https://r.example/?q=1', 'https://r.example/#a?b', 'https://r.example/a', ''];
+    const requests = Array.from({ length: 300 }, (_, index) => request({
+      timeMs: hourMs - 100_000 + 997 * index, timeNs: index, source: index % 7 === 0 ? 'app' : 'caddy', status: [200, 200, 404, 500, 101, 0][index % 6]!,
+      durationMs: index % 11 === 0 ? null : index % 13 === 0 ? 0 : 0.01 * 1.07 ** index, size: index * 1000,
+      uri: ['/', '/a', '/a?b=c'][index % 3]!, clientIp: ['192.0.2.0', '2001:db8::', ''][index % 4] ?? 'a"b', userAgent: ['curl/8', 'curl/8.1', ''][index % 3]!,
+      referrer: referrers[index % 5]!, requestId: index % 2 === 0 ? `id-${index % 10}` : '',
+    }));
+    await store.write(batchOf({ requests }));
+    const filters: Filter[] = [
+      { client: '192.0.2.0' }, { client: '192.0.2.' }, { client: '' }, { client: 'a"b' }, { userAgent: 'curl/8' }, { userAgent: '' }, { referrer: 'https://r.example/' }, { referrer: 'https://r.example' }, { referrer: '' },
+      { requestId: 'id-2' }, { requestId: '' }, { path: '/a' }, { path: '/a', client: '2001:db8::' }, { path: '/a', client: '', userAgent: 'curl/8.1', source: 'caddy' },
+      { client: '192.0.2.0', referrer: 'https://r.example/', status: { min: 200, max: 299 } }, { client: 'none', userAgent: 'none' }, { referrer: '', requestId: '' },
+    ];
+    for (const filter of filters) {
+      const about = JSON.stringify(filter);
+      const wanted = requests.filter((one) => takesRequest(filter, one)).toReversed();
+      sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 1000 }), wanted, about);
+      sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 3 }), wanted.slice(0, 3), about);
+      for (const level of [10, 3600] as const) {
+        const { rows, isBounded } = await store.rollUpRequests({ ...aroundHour, level, filter, requestsMax: 1000 });
+        t.false(isBounded);
+        sameRollups(t, rows.map(roundedSum), rollUp(wanted, level).map(roundedSum), about);
+      }
+    }
+    const { rows, isBounded } = await store.rollUpRequests({ ...aroundHour, level: 60, filter: { path: '/a' }, requestsMax: 20 });
+    const matching = requests.filter((one) => takesRequest({ path: '/a' }, one)).toReversed();
+    sameRollups(t, rows.map(roundedSum), rollUp(isBounded ? matching.slice(0, 20) : matching, 60).map(roundedSum), 'all of them, or the newest, and it says which');
   });
 
   declare('the newest requests come first, over all series, and no more than the limit.', async (t, { store }) => {
@@ -274,6 +306,9 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       const samePath = requests.filter(({ uri }) => uri === one.uri || uri.startsWith(`${one.uri}?`));
       sameRequests(t, await store.readRequests({ ...range, filter: { path: one.uri }, limit: 1000 }), samePath.toReversed(), about);
       t.true(samePath.includes(requests[index]!));
+      for (const text of [{ client: one.clientIp }, { userAgent: one.userAgent }]) {
+        sameRequests(t, await store.readRequests({ ...range, filter: text, limit: 1000 }), requests.filter(({ uri }) => uri === one.uri).toReversed(), about);
+      }
     }
   });
 
@@ -372,6 +407,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       ['write', () => store.write(batchOf({ requests: [request()] }))],
       ['readRollups', () => store.readRollups({ ...aroundHour, level: 10, filter: {} })],
       ['readRequests', () => store.readRequests({ ...aroundHour, filter: {}, limit: 1 })],
+      ['rollUpRequests', () => store.rollUpRequests({ ...aroundHour, level: 60, filter: { path: '/' }, requestsMax: 1 })],
       ['readTops', () => store.readTops({ ...aroundHour, level: 60, kinds: ['path'], filter: {} })],
       ['readLedgers', () => store.readLedgers({ sinceMs: 0 })],
       ['ping', () => store.ping()],
@@ -453,6 +489,22 @@ async function holdsOnly(t: ExecutionContext, store: Store, { requests, rollups,
   sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), requests.toReversed());
   sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
   t.deepEqual(await store.readLedgers({ sinceMs: 0 }), ledger === undefined ? [] : [ledger]);
+}
+
+function takesRequest({ path, client, userAgent, referrer, requestId, ...ofSeries }: Filter, one: RequestEvent): boolean {
+  return (
+    takesSeries(ofSeries, one) &&
+    (path === undefined || topValueOf.path(one) === path) &&
+    (client === undefined || one.clientIp === client) &&
+    (userAgent === undefined || one.userAgent === userAgent) &&
+    (referrer === undefined || topValueOf.referrer(one) === referrer) &&
+    (requestId === undefined || one.requestId === requestId)
+  );
+}
+
+/** Durations add up to a little more or less in another order. */
+function roundedSum(row: RollupRow): RollupRow {
+  return { ...row, durationSumMs: Number(row.durationSumMs.toPrecision(12)) };
 }
 
 function takesSeries({ source, host, method, status }: Filter, one: Series): boolean {

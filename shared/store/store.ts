@@ -86,9 +86,22 @@ export interface Filter {
   readonly method?: string;
   /** Both ends included: 404 to 404, or 400 to 499. */
   readonly status?: { readonly min: number; readonly max: number };
-  /** The path without the query. Only raw requests know it. */
+  /** The path without the query. Only raw requests know it, and what follows. */
   readonly path?: string;
+  /** The client's address as it is stored. */
+  readonly client?: string;
+  readonly userAgent?: string;
+  /** Without query and fragment. */
+  readonly referrer?: string;
+  readonly requestId?: string;
 }
+
+/** Whether only raw requests know what a filter asks for. */
+export function needsRequests(filter: Filter): boolean {
+  return requestFilters.some((name) => filter[name] !== undefined);
+}
+
+const requestFilters = ['path', 'client', 'userAgent', 'referrer', 'requestId'] as const satisfies readonly (keyof Filter)[];
 
 /** A time range in milliseconds since 1970, `fromMs` included, `toMs` not. */
 export interface TimeRange {
@@ -119,12 +132,17 @@ export interface Store {
   readonly spool: SpoolState | undefined;
   /** Tells of all that is written; `undefined` for a store that others write to as well. */
   readonly changes: StoreChanges | undefined;
-  /** All rows of one level whose window starts in the range, in no particular order. `filter.path` is not allowed here. */
+  /** All rows of one level whose window starts in the range, in no particular order. Not for a filter that `needsRequests`. */
   readRollups(query: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]>;
   /** All rows of one level and of these kinds whose window starts in the range, in no particular order. */
   readTops(query: TopsQuery): Promise<TopRow[]>;
   /** The latest requests of the range, newest first, `limit` at most. */
   readRequests(query: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]>;
+  /**
+   * The rollup rows of the requests of the range, as the recorder would have made them, for a filter that `needsRequests`. A store
+   * that has to put each request together for it reads the newest `requestsMax`, and says in `isBounded` whether there were more.
+   */
+  rollUpRequests(query: TimeRange & { level: Level; filter: Filter; requestsMax: number }): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
   /** The newest ledger of each collector that wrote one since `sinceMs`. */
   readLedgers(query: { sinceMs: number }): Promise<LedgerSnapshot[]>;
   /** Resolves when the store can be read. */

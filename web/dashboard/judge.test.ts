@@ -2,7 +2,7 @@ import test from 'ava';
 import { event } from '../../test/web-samples.js';
 import { fold, type Figures } from './fold.js';
 import { judge, pastErrors } from './judge.js';
-import { rollUp } from './read.js';
+import { rollUp } from '../../shared/rollup.js';
 
 const stepMs = 60_000;
 

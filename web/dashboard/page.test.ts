@@ -10,7 +10,8 @@ import { ledger } from '../../test/web-samples.js';
 import { renderViews } from '../render.js';
 import { fold, isComplete } from './fold.js';
 import { parseQuery } from './query.js';
-import { rollUp, type Traffic } from './read.js';
+import { rollUp } from '../../shared/rollup.js';
+import type { Traffic } from './read.js';
 import { readTopsFrom } from './tops.js';
 import { dashboardView } from './view-model.js';
 

@@ -2,7 +2,7 @@ import test from 'ava';
 import type { RequestEvent } from '../../shared/request-event.js';
 import { event } from '../../test/web-samples.js';
 import { fold } from './fold.js';
-import { rollUp } from './read.js';
+import { rollUp } from '../../shared/rollup.js';
 
 const pairs = (requests: readonly Partial<RequestEvent>[]) => fold(rollUp(requests.map((parts) => event(parts)), 60), { fromMs: 0, stepMs: 60_000 }).pairs;
 

@@ -8,11 +8,11 @@ test('without parameters it is the last hour, refreshed every 5 s, unfiltered', 
 });
 
 test('every parameter is read', (t) => {
-  const given = { from: 'now-2d', to: 'now-1d', source: 'caddy', host: 'a.example', method: 'GET', status: '5xx', path: '/a b', limit: '7', errors: 'first', refresh: '15', compare: 'off', edit: 'off' };
+  const given = { from: 'now-2d', to: 'now-1d', source: 'caddy', host: 'a.example', method: 'GET', status: '5xx', path: '/a b', client: '192.0.2.0', user_agent: 'curl/8', referrer: 'https://r.example/', request_id: '7f-1', limit: '7', errors: 'first', refresh: '15', compare: 'off', edit: 'off' };
   t.deepEqual(parseQuery(given, nowMs), {
     fromMs: nowMs - 2 * 86_400_000,
     toMs: nowMs - 86_400_000,
-    filter: { source: 'caddy', host: 'a.example', method: 'GET', status: { min: 500, max: 599 }, path: '/a b' },
+    filter: { source: 'caddy', host: 'a.example', method: 'GET', status: { min: 500, max: 599 }, path: '/a b', client: '192.0.2.0', userAgent: 'curl/8', referrer: 'https://r.example/', requestId: '7f-1' },
     limit: 7,
     refreshSeconds: 15,
     compare: false,
@@ -64,6 +64,10 @@ test(refused, { status: '4' }, 'status', /404/);
 test(refused, { method: 'GET POST' }, 'method', /such as GET/);
 test(refused, { path: '/a?b' }, 'path', /without its query/);
 test(refused, { host: 'x'.repeat(8193) }, 'host', /at most 8192 characters/);
+test(refused, { client: '1'.repeat(256) }, 'client', /at most 255 characters/);
+test(refused, { user_agent: 'x'.repeat(8193) }, 'user_agent', /at most 8192 characters/);
+test(refused, { referrer: 'https://r.example/?q=1' }, 'referrer', /without its query/);
+test(refused, { request_id: ['a', 'b'] }, 'request_id', /allowed is one value/);
 test(refused, { limit: '0' }, 'limit', /from 1 to 10000/);
 test(refused, { limit: '1e3' }, 'limit', /from 1 to 10000/);
 test(refused, { refresh: 'often' }, 'refresh', /off or a whole number from 1 to 3600/);

@@ -1,3 +1,4 @@
+import { nameLengthMax } from '../../shared/bounds.js';
 import { parseTime, timeSyntax } from '../../shared/time-range.js';
 import type { Filter, TimeRange } from '../../shared/store/store.js';
 
@@ -19,7 +20,7 @@ export interface DashboardQuery extends TimeRange {
 }
 
 /** The parameters that take requests away. */
-export const filterNames = ['source', 'host', 'method', 'status', 'path'] as const;
+export const filterNames = ['source', 'host', 'method', 'status', 'path', 'client', 'user_agent', 'referrer', 'request_id'] as const;
 /** The parameters that `parseQuery` knows. */
 export const parameters = ['from', 'to', ...filterNames, 'limit', 'errors', 'refresh', 'compare', 'edit'] as const;
 /** One of them. */
@@ -95,24 +96,33 @@ function readTime(name: Parameter, text: string, nowMs: number): number {
   return timeMs;
 }
 
-function readFilter({ source, host, method, status, path }: Partial<Record<Parameter, string>>): Filter {
+function readFilter({ source, host, method, status, path, client, user_agent: userAgent, referrer, request_id: requestId }: Partial<Record<Parameter, string>>): Filter {
   return {
     ...(source !== undefined && { source: readText('source', source) }),
     ...(host !== undefined && { host: readText('host', host) }),
     ...(method !== undefined && { method: readMethod(method) }),
     ...(status !== undefined && { status: readStatus(status) }),
     ...(path !== undefined && { path: readPath(path) }),
+    ...(client !== undefined && { client: readText('client', client, nameLengthMax) }),
+    ...(userAgent !== undefined && { userAgent: readText('user_agent', userAgent) }),
+    ...(referrer !== undefined && { referrer: readReferrer(referrer) }),
+    ...(requestId !== undefined && { requestId: readText('request_id', requestId, nameLengthMax) }),
   };
 }
 
-function readText(name: Parameter, text: string): string {
-  if (text.length > textLengthMax) throw new QueryError(name, text, `text of at most ${textLengthMax} characters`);
+function readText(name: Parameter, text: string, lengthMax = textLengthMax): string {
+  if (text.length > lengthMax) throw new QueryError(name, text, `text of at most ${lengthMax} characters`);
   return text;
 }
 
 function readPath(text: string): string {
   if (text.includes('?')) throw new QueryError('path', text, 'a path without its query (no question mark)');
   return readText('path', text);
+}
+
+function readReferrer(text: string): string {
+  if (/[?#]/.test(text)) throw new QueryError('referrer', text, 'a referrer without its query and fragment (no question mark, no number sign)');
+  return readText('referrer', text);
 }
 
 /** An HTTP method is a token: RFC 9110, section 5.6.2. */

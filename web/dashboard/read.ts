@@ -1,8 +1,8 @@
 /** Which reads an answer needs. They run at the same time, and none takes longer than `readMsMax`. */
 import { StoreError } from '../../shared/errors.js';
 import type { RequestEvent } from '../../shared/request-event.js';
-import { addEvent, emptyTally, fineLevelKeptMs, seriesKey, windowStart, type Level, type RollupRow } from '../../shared/rollup.js';
-import type { Filter, LedgerSnapshot, Store, TimeRange } from '../../shared/store/store.js';
+import { fineLevelKeptMs, type Level } from '../../shared/rollup.js';
+import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
 import { digestOf, fold, foldWindows, isComplete, sumsIn, type Fold, type WindowDigest } from './fold.js';
 import type { DashboardQuery } from './query.js';
@@ -11,7 +11,7 @@ import type { TopDimension } from '../../shared/top-row.js';
 import { createSharedReads, type SharedReads } from './shared-reads.js';
 import { createWindowCache, type Window, type WindowCache } from './window-cache.js';
 
-/** How many raw requests are read, at most, where rollups cannot answer (a filter by path). */
+/** How many raw requests are read, at most, where neither rollups nor the store's own sums of requests answer. */
 const rawRequestsMax = 20_000;
 /** A store that has not answered by then counts as down, in milliseconds. */
 const readMsMax = 10_000;
@@ -113,24 +113,9 @@ export function pingStore(store: Store): Promise<void> {
 
 async function readFold({ store, rollups }: Reads, { level, filter }: RollupsQuery, { range, stepMs, requestsMax, nowMs }: { range: TimeRange; stepMs: number; requestsMax: number; nowMs: number }): Promise<{ folded: Fold; bounded: boolean }> {
   const grid = { fromMs: range.fromMs, stepMs };
-  if (filter.path === undefined) return { folded: foldWindows(await rollups.get({ level, filter }, range, nowMs), grid), bounded: false };
-  const requests = await inTime(store, store.readRequests({ ...range, filter, limit: requestsMax + 1 }));
-  return { folded: fold(rollUp(requests.slice(0, requestsMax), level), grid), bounded: requests.length > requestsMax };
-}
-
-/** The rollup rows of raw requests, as the recorder would have made them. */
-export function rollUp(requests: readonly RequestEvent[], level: Level): RollupRow[] {
-  const rows = new Map<string, RollupRow>();
-  for (const request of requests) {
-    const { source, host, method, status } = request;
-    const series = { source, host, method, status };
-    const windowMs = windowStart(request.timeMs, level);
-    const key = `${windowMs}\n${seriesKey(series)}`;
-    let row = rows.get(key);
-    if (row === undefined) rows.set(key, row = { level, windowMs, rowId: 0, series, ...emptyTally() });
-    addEvent(row, request);
-  }
-  return [...rows.values()];
+  if (!needsRequests(filter)) return { folded: foldWindows(await rollups.get({ level, filter }, range, nowMs), grid), bounded: false };
+  const { rows, isBounded } = await inTime(store, store.rollUpRequests({ ...range, level, filter, requestsMax }));
+  return { folded: fold(rows, grid), bounded: isBounded };
 }
 
 async function inTime<T>(store: Store, answer: Promise<T>): Promise<T> {

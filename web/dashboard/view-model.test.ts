@@ -6,7 +6,8 @@ import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { fold, isComplete } from './fold.js';
 import { printable } from './format.js';
 import { parseQuery } from './query.js';
-import { rollUp, type Traffic } from './read.js';
+import { rollUp } from '../../shared/rollup.js';
+import type { Traffic } from './read.js';
 import { readTopsFrom, type Tops } from './tops.js';
 import { dashboardView } from './view-model.js';
 

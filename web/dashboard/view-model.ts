@@ -136,7 +136,7 @@ function formView(query: DashboardQuery, sources: readonly string[], link: Link)
       { name: 'status', label: 'Status', value: given.status, hint: '5xx or 404', options: ['2xx', '3xx', '4xx', '5xx'] },
       { name: 'path', label: 'Path', value: given.path, hint: '/checkout' },
     ],
-    kept: (['from', 'to', 'refresh', 'compare', 'limit', 'errors'] as const).flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }])),
+    kept: (['from', 'to', 'client', 'user_agent', 'referrer', 'request_id', 'refresh', 'compare', 'limit', 'errors'] as const).flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }])),
     keptWithRange: [...filterNames, 'compare' as const, 'limit' as const, 'errors' as const].flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }])),
     from: absolute ? local(query.fromMs) : undefined,
     to: absolute ? local(query.toMs) : undefined,
@@ -175,7 +175,7 @@ function incompleteReasons({ bounded, ledgers, complete }: Traffic): string[] {
   const earlier = total((ledger) => ledger.warnings['earlier-spooled'] ?? 0);
   const datagrams = total((ledger) => ledger.warnings['datagrams-lost'] ?? 0);
   return [
-    ...(bounded ? ['the filter by path reads raw requests and stopped at its limit: choose a shorter range'] : []),
+    ...(bounded ? ['a filter by path, client, user agent, referrer or request id reads raw requests here, and stopped at its limit: choose a shorter range'] : []),
     ...(dropped > 0 ? [`${count(dropped)} lines were dropped`] : []),
     ...(spooled > 0 ? [`${count(spooled)} requests are on disk, waiting for the store`] : []),
     ...(deadLettered > 0 ? [`${count(deadLettered)} requests were refused by the store`] : []),

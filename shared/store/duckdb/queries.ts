@@ -1,14 +1,14 @@
 import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
 import { StoreError } from '../../errors.js';
-import { Histogram } from '../../histogram.js';
-import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
-import type { Level, RollupRow } from '../../rollup.js';
+import { bucketOfDurationSql, Histogram } from '../../histogram.js';
+import { splitNanoseconds, withoutLatency, type RequestEvent } from '../../request-event.js';
+import { emptyTally, seriesKey, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
-import type { Filter, LedgerSnapshot, TimeRange, TopsQuery } from '../store.js';
+import { needsRequests, type Filter, type LedgerSnapshot, type TimeRange, type TopsQuery } from '../store.js';
 
 /** See `Store.readRollups`. */
 export async function readRollups(connection: DuckDBConnection, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]> {
-  if (filter.path !== undefined) throw new StoreError('drop', 'Cannot read rollup rows by path: only single requests know their path. Leave `filter.path` out.');
+  if (needsRequests(filter)) throw new StoreError('drop', `Cannot read rollup rows by ${Object.keys(filter).join(', ')}: of these only source, host, method and status are known there. Use rollUpRequests.`);
   const values = new BoundValues();
   const where = [
     `level = ${values.add(level, INTEGER)}`,
@@ -56,20 +56,12 @@ export async function readTops(connection: DuckDBConnection, { fromMs, toMs, lev
 /** See `Store.readRequests`. */
 export async function readRequests(connection: DuckDBConnection, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]> {
   const values = new BoundValues();
-  const where = [
-    `time_ns >= ${values.add(BigInt(Math.ceil(fromMs)) * nsPerMs, BIGINT)}`,
-    `time_ns < ${values.add(BigInt(Math.ceil(toMs)) * nsPerMs, BIGINT)}`,
-    ...conditions(filter, values),
-  ];
-  if (filter.path !== undefined) {
-    const path = values.add(filter.path, VARCHAR);
-    where.push(`(uri = ${path} OR starts_with(uri, ${path} || '?'))`);
-  }
+  const where = requestConditions({ fromMs, toMs, filter }, values);
   const columns = await values.columnsOf(
     connection,
     `SELECT time_ns, ${texts('source', 'host', 'method')}, status_code, ${texts('endpoint')}, duration_ms, size, bytes_read,
        ${texts('uri', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls')}, upstream_ms, ${texts('request_id')}
-     FROM request_metrics WHERE ${where.join(' AND ')} ORDER BY time_ns DESC LIMIT ${values.add(BigInt(limit), BIGINT)}`,
+     FROM request_metrics WHERE ${where} ORDER BY time_ns DESC LIMIT ${values.add(BigInt(limit), BIGINT)}`,
   );
   const [timeNs, source, host, method, status, endpoint, durationMs, size, bytesRead, uri, clientIp, userAgent, referrer, protocol, tls, upstreamMs, requestId] = columns as [
     bigint[], string[], string[], string[], number[], string[], number[], bigint[], bigint[], string[], string[], string[], string[], string[], string[], (number | null)[], string[],
@@ -80,6 +72,38 @@ export async function readRequests(connection: DuckDBConnection, { fromMs, toMs,
     size: Number(size[at]!), bytesRead: Number(bytesRead[at]!), uri: uri[at]!, clientIp: clientIp[at]!, userAgent: userAgent[at]!,
     referrer: referrer[at]!, protocol: protocol[at]!, tls: tls[at]!, upstreamMs: upstreamMs[at]!, requestId: requestId[at]!,
   }));
+}
+
+/** See `Store.rollUpRequests`: DuckDB counts by window, series and bucket, so that no request is handed out, and all are counted. */
+export async function rollUpRequests(connection: DuckDBConnection, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
+  const values = new BoundValues();
+  const lengthMs = BigInt(level) * 1000n;
+  const columns = await values.columnsOf(
+    connection,
+    `SELECT window_ms, ${texts('source', 'host', 'method')}, status_code, bucket, "count", duration_ms_sum, duration_ms_max, size_sum FROM (
+       SELECT time_ns // ${lengthMs * nsPerMs} * ${lengthMs} AS window_ms, source, host, method, status_code,
+         CASE WHEN status_code NOT IN (${withoutLatency.join(', ')}) THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
+         count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum
+       FROM request_metrics WHERE ${requestConditions({ fromMs, toMs, filter }, values)} GROUP BY ALL
+     )`,
+  );
+  const [windowMs, source, host, method, status, bucket, count, durationSumMs, durationMaxMs, sizeSum] = columns as [
+    bigint[], string[], string[], string[], number[], (number | null)[], bigint[], number[], number[], number[],
+  ];
+  const rows = new Map<string, RollupRow>();
+  for (const [at, start] of windowMs.entries()) {
+    const series = { source: source[at]!, host: host[at]!, method: method[at]!, status: status[at]! };
+    const key = `${start}\n${seriesKey(series)}`;
+    let row = rows.get(key);
+    if (row === undefined) rows.set(key, row = { level, windowMs: Number(start), rowId: 0, series, ...emptyTally() });
+    row.count += Number(count[at]!);
+    row.sizeSum += sizeSum[at]!;
+    if (bucket[at] === null) continue;
+    row.durationSumMs += durationSumMs[at]!;
+    row.durationMaxMs = Math.max(row.durationMaxMs, durationMaxMs[at]!);
+    row.histogram.addBucket(bucket[at]!, Number(count[at]!));
+  }
+  return { rows: [...rows.values()], isBounded: false };
 }
 
 /** See `Store.readLedgers`. */
@@ -133,6 +157,26 @@ class BoundValues {
     const columns = await result.getColumns();
     return columns.length > 0 ? columns : result.columnNames().map(() => []);
   }
+}
+
+/** What a row of `request_metrics` has to fulfil. */
+function requestConditions({ fromMs, toMs, filter }: TimeRange & { filter: Filter }, values: BoundValues): string {
+  const { path, client, userAgent, referrer, requestId } = filter;
+  const found = [
+    `time_ns >= ${values.add(BigInt(Math.ceil(fromMs)) * nsPerMs, BIGINT)}`,
+    `time_ns < ${values.add(BigInt(Math.ceil(toMs)) * nsPerMs, BIGINT)}`,
+    ...conditions(filter, values),
+  ];
+  const addWholeOrStart = (column: string, text: string, marks: readonly string[]): void => {
+    const name = values.add(text, VARCHAR);
+    found.push(`(${[`${column} = ${name}`, ...marks.map((mark) => `starts_with(${column}, ${name} || '${mark}')`)].join(' OR ')})`);
+  };
+  if (path !== undefined) addWholeOrStart('uri', path, ['?']);
+  if (referrer !== undefined) addWholeOrStart('referrer', referrer, ['?', '#']);
+  if (client !== undefined) found.push(`client_ip = ${values.add(client, VARCHAR)}`);
+  if (userAgent !== undefined) found.push(`user_agent = ${values.add(userAgent, VARCHAR)}`);
+  if (requestId !== undefined) found.push(`request_id = ${values.add(requestId, VARCHAR)}`);
+  return found.join(' AND ');
 }
 
 function conditions({ source, host, method, status }: Filter, values: BoundValues): string[] {

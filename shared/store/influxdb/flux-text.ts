@@ -12,12 +12,12 @@ export function fluxText(text: string): FluxParameterLike {
 }
 
 /**
- * A Flux regular expression that finds the texts that are `whole`, and those that start with `start`. InfluxDB looks for it
+ * A Flux regular expression that finds the texts that are `whole`, and those that start with one of `starts`. InfluxDB looks for it
  * while it reads from disk: a function such as `strings.hasPrefix`, called for each row, took thirty times as long.
  */
-export function fluxWholeOrStart(whole: string, start: string): FluxParameterLike {
+export function fluxWholeOrStart(whole: string, ...starts: string[]): FluxParameterLike {
   // Flux turns the bytes into characters before it reads the expression.
-  return fluxExpression(`/${bytes(`^(${literal(whole)}$|${literal(start)})`, /[^A-Za-z0-9]+/gu)}/`);
+  return fluxExpression(`/${bytes(`^(${literal(whole)}$|${starts.map(literal).join('|')})`, /[^A-Za-z0-9]+/gu)}/`);
 }
 
 function bytes(text: string, special: RegExp): string {

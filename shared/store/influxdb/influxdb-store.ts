@@ -17,7 +17,7 @@ import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress } from './payload.js';
 import { postLines } from './post.js';
-import { readLedgers, readNothing, readRequests, readRollups, readTops, type ReadCells } from './queries.js';
+import { readLedgers, readNothing, readRequests, readRollups, readTops, rollUpRequests, type ReadCells } from './queries.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
 import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
 
@@ -168,13 +168,10 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
     get spool() { return spooled?.state; },
     changes: undefined,
     write: (batch) => use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
-    readRollups: (query) =>
-      use('read rollup rows', () => {
-        if (query.filter.path !== undefined) throw new StoreError('drop', 'Cannot read rollup rows by path: only raw requests know it. Leave filter.path out.');
-        return readRollups(read, bucket, query);
-      }),
+    readRollups: (query) => use('read rollup rows', () => readRollups(read, bucket, query)),
     readTops: (query) => use('read top lists', () => readTops(read, bucket, query)),
     readRequests: (query) => use('read requests', () => readRequests(read, bucket, query)),
+    rollUpRequests: (query) => use('read requests', () => rollUpRequests(read, bucket, query)),
     readLedgers: (query) => use('read the ledgers', () => readLedgers(read, bucket, query)),
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(read, bucket)),
     pingToWrite: () => use(`write to the bucket ${JSON.stringify(bucket)}`, () => writeNothing(post)),

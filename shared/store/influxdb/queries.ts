@@ -4,13 +4,13 @@
  * InfluxDB does a `filter` while it reads when it compares tags or the value with `==` or a regular expression; one that
  * calls a function is done row by row afterwards, and `<` and `>` on texts find nothing at all (seen with 2.7.12).
  */
-import { flux, fluxDateTime, fluxRegExp, type ParameterizedQuery } from '@influxdata/influxdb-client';
+import { flux, fluxDateTime, fluxExpression, fluxRegExp, type ParameterizedQuery } from '@influxdata/influxdb-client';
 import { StoreError } from '../../errors.js';
 import { Histogram } from '../../histogram.js';
 import type { RequestEvent } from '../../request-event.js';
-import { windowStart, type Level, type RollupRow } from '../../rollup.js';
+import { rollUp, windowStart, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
-import type { Filter, LedgerSnapshot, TimeRange, TopsQuery } from '../store.js';
+import { needsRequests, type Filter, type LedgerSnapshot, type TimeRange, type TopsQuery } from '../store.js';
 import { fluxText, fluxWholeOrStart } from './flux-text.js';
 import { ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
 
@@ -22,6 +22,7 @@ export type ReadCells = (query: ParameterizedQuery, columns: readonly string[], 
 
 /** See `Store.readRollups`. */
 export async function readRollups(read: ReadCells, bucket: string, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]> {
+  if (needsRequests(filter)) throw new StoreError('drop', `Cannot read rollup rows by ${Object.keys(filter).join(', ')}: of these only source, host, method and status are known there. Use rollUpRequests.`);
   const range = wholeWindows({ fromMs, toMs }, level);
   if (range.fromMs >= range.toMs) return [];
   const columns = ['_time', '_value', 'source', 'host', 'method', 'status_code'];
@@ -75,13 +76,18 @@ export async function readRequests(read: ReadCells, bucket: string, { fromMs, to
   return rows;
 }
 
+/** See `Store.rollUpRequests`. The fields of a request are apart in InfluxDB: it cannot count by them without putting each request together. */
+export async function rollUpRequests(read: ReadCells, bucket: string, { requestsMax, level, ...query }: TimeRange & { level: Level; filter: Filter; requestsMax: number }): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
+  const requests = await readRequests(read, bucket, { ...query, limit: requestsMax + 1 });
+  return { rows: rollUp(requests.slice(0, requestsMax), level), isBounded: requests.length > requestsMax };
+}
+
 async function readNewest(read: ReadCells, bucket: string, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]> {
   const requestsSince = (start: unknown): ParameterizedQuery => flux`from(bucket: ${fluxText(bucket)})
   |> range(start: ${start}, stop: ${new Date(toMs)})
   |> filter(fn: (r) => r._measurement == "request_metrics"${andSeries(filter)})`;
   let oldest: string | undefined;
-  const oldestQuery = flux`${requestsSince(new Date(fromMs))}
-  |> filter(fn: (r) => r._field == "uri"${andPath(filter, flux`r._value`)})
+  const oldestQuery = flux`${requestsSince(new Date(fromMs))}${havingFields(filter)}
   |> keep(columns: ["_time"])
   |> group()
   |> sort(columns: ["_time"], desc: true)
@@ -99,7 +105,7 @@ async function readNewest(read: ReadCells, bucket: string, { fromMs, toMs, filte
 ${requestsSince(fluxDateTime(oldest))}
   |> drop(columns: ["_start", "_stop", "_measurement"])
   |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
-  |> filter(fn: (r) => exists r.uri and exists r.size and exists r.bytes_read${andPath(filter, flux`r.uri`)})
+  |> filter(fn: (r) => exists r.uri and exists r.size and exists r.bytes_read${andFields(filter)})
   |> group()
   |> sort(columns: ["_time"], desc: true)
   |> limit(n: ${limit})
@@ -170,9 +176,39 @@ function tagIs(tag: ParameterizedQuery, value: string): ParameterizedQuery {
   return value === '' ? flux`not exists ${tag}` : flux`${tag} == ${fluxText(tagText(value))}`;
 }
 
-/** The condition on the request target, to go behind another. */
-function andPath({ path }: Filter, uri: ParameterizedQuery): ParameterizedQuery {
-  return path === undefined ? flux`` : flux` and ${uri} =~ ${fluxWholeOrStart(uriText(path), `${path}?`)}`;
+/** What a filter wants of the fields of a request: the condition on the value of each that it names. An empty value is a field that is not there. */
+function fieldConditions({ path, client, userAgent, referrer, requestId }: Filter): { field: string; wanted: string; condition: (value: ParameterizedQuery) => ParameterizedQuery }[] {
+  const is = (text: string) => (value: ParameterizedQuery) => flux`${value} == ${fluxText(text)}`;
+  const startsAs = (whole: string, ...starts: string[]) => (value: ParameterizedQuery) => flux`${value} =~ ${fluxWholeOrStart(whole, ...starts)}`;
+  return [
+    ...(client === undefined ? [] : [{ field: 'client_ip', wanted: client, condition: is(client) }]),
+    ...(userAgent === undefined ? [] : [{ field: 'user_agent', wanted: userAgent, condition: is(userAgent) }]),
+    ...(requestId === undefined ? [] : [{ field: 'request_id', wanted: requestId, condition: is(requestId) }]),
+    ...(referrer === undefined ? [] : [{ field: 'referrer', wanted: referrer, condition: startsAs(referrer, `${referrer}?`, `${referrer}#`) }]),
+    ...(path === undefined ? [] : [{ field: 'uri', wanted: uriText(path), condition: startsAs(uriText(path), `${path}?`) }]),
+  ];
+}
+
+/** Leaves one row of each request whose fields are as the filter wants them. */
+function havingFields(filter: Filter): ParameterizedQuery {
+  const conditions = fieldConditions(filter);
+  const [first] = conditions;
+  if (first === undefined) return flux`\n  |> filter(fn: (r) => r._field == "uri")`;
+  // InfluxDB sees to a condition on the value of one field while it reads.
+  if (conditions.length === 1 && first.wanted !== '') return flux`\n  |> filter(fn: (r) => r._field == ${first.field} and ${first.condition(flux`r._value`)})`;
+  const fields = new RegExp(`^(uri|${conditions.map(({ field }) => field).join('|')})$`);
+  return flux`
+  |> filter(fn: (r) => r._field =~ ${fluxRegExp(fields)})
+  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
+  |> filter(fn: (r) => exists r.uri${andFields(filter)})`;
+}
+
+/** The conditions on the fields of a request that has been put together, to go behind another. */
+function andFields(filter: Filter): ParameterizedQuery {
+  return fieldConditions(filter).reduce((all, { field, wanted, condition }) => {
+    const value = flux`r.${fluxExpression(field)}`;
+    return wanted === '' ? flux`${all} and (not exists ${value} or ${condition(value)})` : flux`${all} and exists ${value} and ${condition(value)}`;
+  }, flux``);
 }
 
 /** Tags are text, and text compares otherwise than numbers do: so every status of the range is named. */
