@@ -40,7 +40,7 @@ export interface Spread {
 }
 
 /** The spread of values, one at least; of an even number the median is the mean of the two in the middle. */
-function spreadOf(values: readonly number[]): Spread {
+export function spreadOf(values: readonly number[]): Spread {
   if (values.length === 0) throw new RangeError('The spread of no values was asked for: one at least is wanted.');
   const sorted = values.toSorted((a, b) => a - b);
   const middle = (sorted.length - 1) / 2;

@@ -1,11 +1,19 @@
 /** `npm run bench -- [NAME…]`: runs the benchmarks of these names, or all, and prints their results as one table. */
 import { tableOf, type Result } from './compare.js';
 import { benchCollector } from './collector.js';
+import { benchDecode } from './decode.js';
 import { benchFreshness } from './freshness.js';
+import { benchImport } from './import.js';
+import { benchMiddleware } from './middleware.js';
 import { benchPages } from './pages.js';
+import { benchStart } from './start.js';
 
 const benches: Readonly<Record<string, (say: (text: string) => void) => Promise<Result[]>>> = {
+  decode: benchDecode,
   collector: benchCollector,
+  import: benchImport,
+  middleware: benchMiddleware,
+  start: benchStart,
   freshness: benchFreshness,
   pages: benchPages,
 };
