@@ -1,5 +1,6 @@
 /** `npm run bench -- [NAME…]`: runs the benchmarks of these names, or all, and prints their results as one table. */
 import { tableOf, type Result } from './compare.js';
+import { benchBusy } from './busy.js';
 import { benchCollector } from './collector.js';
 import { benchDecode } from './decode.js';
 import { benchFreshness } from './freshness.js';
@@ -14,6 +15,7 @@ const benches: Readonly<Record<string, (say: (text: string) => void) => Promise<
   import: benchImport,
   middleware: benchMiddleware,
   start: benchStart,
+  busy: benchBusy,
   freshness: benchFreshness,
   pages: benchPages,
 };

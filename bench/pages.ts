@@ -3,8 +3,6 @@
  * stores. The rows are made up, each with the latencies and the lists of so many requests; between two pages the newest windows
  * are written again, as traffic does.
  */
-import { once } from 'node:events';
-import { request } from 'node:http';
 import { join } from 'node:path';
 import { DistinctSketch } from '../shared/distinct.js';
 import { createLog } from '../shared/log.js';
@@ -17,6 +15,7 @@ import { startInfluxd } from '../test/influxd-server.js';
 import { temporaryFolder } from '../test/program.js';
 import { startWeb } from '../web/main.js';
 import { figureOf, inTurn, ratioOf, ratioResult, spreadText, type Contender, type Figures, type Result } from './compare.js';
+import { pageMs } from './page.js';
 
 const small = 10_000;
 const large = 100_000_000;
@@ -100,17 +99,6 @@ async function startSite(store: Store, requests: number): Promise<{ measure: () 
 
 function medianOf(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
-}
-
-/** How long a page takes, with its body, in milliseconds. */
-async function pageMs(url: string): Promise<number> {
-  const startMs = performance.now();
-  const sent = request(url, { headers: { 'X-Poll': '1', 'Accept-Encoding': 'gzip' } }).end();
-  const [response] = await once(sent, 'response') as [NodeJS.ReadableStream & { statusCode: number }];
-  response.resume();
-  await once(response, 'end');
-  if (response.statusCode !== 200) throw new Error(`${url} answered ${response.statusCode}: 200 is wanted.`);
-  return performance.now() - startMs;
 }
 
 /** A fixed piece of work, to tell a slow machine from a slow page. */

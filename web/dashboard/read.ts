@@ -20,6 +20,9 @@ const readMsMax = 10_000;
 const sumsKeptMax = 16_000;
 const piecesKeptMax = 8000;
 
+/** How long lists of a window that has not ended are kept where others write, in milliseconds: they are written every two seconds at most. */
+const topsOpenKeptMs = 1000;
+
 /** A store with what is kept of its windows: one for all who read. */
 export interface Reads {
   readonly store: Store;
@@ -40,7 +43,7 @@ interface RollupsQuery {
 export function createReads(store: Store): Reads {
   const { changes } = store;
   const rollups = createWindowCache({ read: (query: RollupsQuery & TimeRange) => inTime(store, store.readRollups(query)), digest: digestOf, weigh: sumsIn, weightMax: sumsKeptMax, changes });
-  const tops = createWindowCache({ read: (query: WindowTopsQuery & TimeRange) => inTime(store, store.readTops(query)), digest: topsDigestOf, weigh: piecesIn, weightMax: piecesKeptMax, changes });
+  const tops = createWindowCache({ read: (query: WindowTopsQuery & TimeRange) => inTime(store, store.readTops(query)), digest: topsDigestOf, weigh: piecesIn, weightMax: piecesKeptMax, changes, openKeptMs: topsOpenKeptMs });
   changes?.listen((batch) => {
     rollups.forget(batch.rollups);
     tops.forget(batch.tops);

@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import fc from 'fast-check';
 import { createLog } from '../../shared/log.js';
@@ -93,7 +94,10 @@ function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number
   const reads: { fromMs: number; toMs: number; answer: (rows: { windowMs: number; value: number }[]) => void; fail: (error: Error) => void }[] = [];
   let clockMs = 0;
   const cache = createWindowCache<{ level: number; name: string }, { windowMs: number; value: number }, number>({
-    read: ({ fromMs, toMs }) => new Promise<{ windowMs: number; value: number }[]>((answer, fail) => { reads.push({ fromMs: fromMs / 60_000, toMs: toMs / 60_000, answer, fail }); }),
+    read({ fromMs, toMs }) {
+      const asked = { fromMs: fromMs / 60_000, toMs: toMs / 60_000 };
+      return new Promise<{ windowMs: number; value: number }[]>((answer, fail) => { reads.push({ ...asked, answer, fail }); });
+    },
     digest: (rows) => rows.reduce((sum, { value }) => sum + value, 0),
     weigh: () => 9, weightMax, changes: told ? { listen: () => undefined } : undefined, clock: () => clockMs,
   });
@@ -165,6 +169,55 @@ test('where others write too, open windows are read again at once and closed one
   const third = get(0, 10);
   reads[0]!.answer([row(1, 8)]);
   t.deepEqual(await third, [{ windowMs: 60_000, digest: 8 }]);
+});
+
+test('where others write too, closed windows are read again before they are too old, and nobody waits for it', async (t) => {
+  const { get, reads, row, spans, advance } = cacheOf({ told: false });
+  const first = get(0, 5, { now: 10 });
+  reads[0]!.answer([row(1)]);
+  await first;
+  spans();
+  advance(closedKeptMs / 2 + 1);
+  t.deepEqual(await get(0, 5, { now: 10 }), [{ windowMs: 60_000, digest: 1 }]);
+  t.is((await get(0, 5, { now: 10 })).length, 1);
+  const [refresh, ...others] = reads;
+  t.deepEqual(others, [], 'one read is under way already');
+  refresh!.answer([row(1, 3)]);
+  await turn();
+  t.deepEqual(await get(0, 5, { now: 10 }), [{ windowMs: 60_000, digest: 3 }]);
+  t.deepEqual(spans(), [[0, 5]]);
+});
+
+test('a refresh that fails leaves what is kept, and fails those who ask when that is too old', async (t) => {
+  const { get, reads, row, advance } = cacheOf({ told: false });
+  const first = get(0, 5, { now: 10 });
+  reads.shift()!.answer([row(1)]);
+  await first;
+  advance(closedKeptMs / 2 + 1);
+  await get(0, 5, { now: 10 });
+  const refresh = reads.shift()!;
+  refresh.fail(new Error('no store'));
+  await turn();
+  t.deepEqual(await get(0, 5, { now: 10 }), [{ windowMs: 60_000, digest: 1 }]);
+  reads.shift()!.answer([row(1)]);
+  advance(closedKeptMs);
+  const late = get(0, 5, { now: 10 });
+  reads.at(-1)!.fail(new Error('still no store'));
+  await t.throwsAsync(late, { message: 'still no store' });
+});
+
+test('of two reads of a window, what the one that began later has read is kept', async (t) => {
+  const { get, reads, row, spans, advance } = cacheOf({ told: false });
+  const slow = get(0, 5);
+  advance(1000);
+  const quick = get(3, 5);
+  reads[1]!.answer([row(4, 7)]);
+  await quick;
+  reads[0]!.answer([row(4, 2)]);
+  await slow;
+  spans();
+  t.deepEqual(await get(3, 5), [{ windowMs: 240_000, digest: 7 }]);
+  t.deepEqual(spans(), []);
 });
 
 test('what is kept weighs no more than it may: other queries go first, then what the range has left behind', async (t) => {

@@ -5,7 +5,8 @@
  * - a store that tells of its changes is asked for a window again as soon as a batch has touched it. What was being read at that moment is
  *   not kept, since it may lack that batch;
  * - of a store to which others write as well, windows are asked for again after a time: the newest almost at once, the others
- *   after `closedKeptMs`.
+ *   after `closedKeptMs`. From half that time on they are read again while those who ask get what is kept: else every tenth second
+ *   somebody would wait for a whole range.
  *
  * Those who ask for the same windows at the same time wait for one read.
  */
@@ -45,6 +46,8 @@ export interface WindowCacheOptions<Query, Row, Digest> {
   readonly weightMax: number;
   /** `undefined` for a store to which others write as well. */
   readonly changes: StoreChanges | undefined;
+  /** How long a window that has not ended is kept where others write, in milliseconds: 200. */
+  readonly openKeptMs?: number;
   /** Milliseconds of a clock that only goes forward. */
   readonly clock?: () => number;
 }
@@ -54,7 +57,7 @@ const toldKeptMs = 600_000;
 /** How long a window that has ended is kept where others write, in milliseconds. */
 export const closedKeptMs = 10_000;
 /** How long one is kept that has not, or not for long: a crowd costs the store no more reads than this lets through. */
-const openKeptMs = 200;
+const openKeptMsDefault = 200;
 /** A window counts as ended so long after its end: lines come late, and clocks differ. */
 const closesAfterMs = 60_000;
 
@@ -84,7 +87,7 @@ interface Group<Digest> {
 
 /** Makes a cache that is empty. */
 export function createWindowCache<Query extends WindowQuery, Row extends { readonly windowMs: number }, Digest>(options: WindowCacheOptions<Query, Row, Digest>): WindowCache<Query, Digest> {
-  const { read, digest, weigh, weightMax, changes, clock = () => performance.now() } = options;
+  const { read, digest, weigh, weightMax, changes, openKeptMs = openKeptMsDefault, clock = () => performance.now() } = options;
   /** By query, those that were asked least lately first. */
   const groups = new Map<string, Group<Digest>>();
   let weight = 0;
@@ -95,13 +98,19 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
       const group = groupOf(query);
       const found = new Map<number, Digest>();
       const missing: number[] = [];
+      const ageing: number[] = [];
       for (let windowMs = range.fromMs; windowMs < range.toMs; windowMs += lengthMs) {
         const kept = group.windows.get(windowMs);
-        if (kept === undefined || clock() - kept.readMs > keptMs(windowMs + lengthMs, nowMs)) missing.push(windowMs);
+        const forMs = keptMs(windowMs + lengthMs, nowMs);
+        if (kept === undefined || clock() - kept.readMs > forMs) missing.push(windowMs);
         else {
           kept.usedMs = clock();
+          if (forMs === closedKeptMs && clock() - kept.readMs > closedKeptMs / 2) ageing.push(windowMs);
           if (kept.digest !== undefined) found.set(windowMs, kept.digest);
         }
+      }
+      if (ageing.length > 0 && ![...group.reading].some((reading) => covers(reading, ageing))) {
+        startReading(group, query, { fromMs: ageing[0]!, toMs: ageing.at(-1)! + lengthMs }).done.catch(() => undefined); // who asks when they are too old gets the error
       }
       if (missing.length > 0) {
         const digests = await (joinable(group, missing) ?? startReading(group, query, { fromMs: missing[0]!, toMs: missing.at(-1)! + lengthMs })).done;
@@ -139,8 +148,8 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
 
   /** A read under way that gives all these windows as they are now. */
   function joinable(group: Group<Digest>, missing: readonly number[]): Reading<Digest> | undefined {
-    return [...group.reading].find(({ fromMs, toMs, startedMs, changed }) => fromMs <= missing[0]! && missing.at(-1)! < toMs
-      && (changes !== undefined || clock() - startedMs <= openKeptMs) && !missing.some((windowMs) => changed.has(windowMs)));
+    return [...group.reading].find((reading) => covers(reading, missing)
+      && (changes !== undefined || clock() - reading.startedMs <= openKeptMs) && !missing.some((windowMs) => reading.changed.has(windowMs)));
   }
 
   function startReading(group: Group<Digest>, query: Query, span: TimeRange): Reading<Digest> {
@@ -165,6 +174,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
   }
 
   function keep(group: Group<Digest>, windowMs: number, kept: Digest | undefined, readMs: number): void {
+    if ((group.windows.get(windowMs)?.readMs ?? -Infinity) > readMs) return; // a read that began later was quicker
     drop(group, windowMs);
     const own = 1 + (kept === undefined ? 0 : weigh(kept));
     makeRoom(own, group);
@@ -186,4 +196,8 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
       if (group !== last && group.reading.size === 0) groups.delete(key);
     }
   }
+}
+
+function covers({ fromMs, toMs }: TimeRange, windows: readonly number[]): boolean {
+  return fromMs <= windows[0]! && windows.at(-1)! < toMs;
 }

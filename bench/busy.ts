@@ -1,0 +1,64 @@
+/** How quick the dashboard stays while lines pour in as fast as they are taken: collector and web app in one process over DuckDB, `/` beside that of the idle program. */
+import { setTimeout as pause } from 'node:timers/promises';
+import { freePorts } from '../test/ports.js';
+import { startProgram } from '../test/program.js';
+import { until } from '../test/until.js';
+import { figureOf, inTurn, ratioOf, ratioResult, spreadText, type Result } from './compare.js';
+import { makeLinesFile, sendFile } from './lines-file.js';
+import { pageMs } from './page.js';
+
+/** Pages of one run, and how far apart they start, in milliseconds: a page that takes longer is followed at once. */
+const pagesPerRun = 100;
+const pageEveryMs = 100;
+
+/** Compares the pages of the program at rest with those of the same program at full speed. */
+export async function benchBusy(say: (text: string) => void): Promise<Result[]> {
+  const file = await makeLinesFile(Number(process.env['BENCH_LINES'] ?? 300_000));
+  const [port, http, web] = await freePorts(3) as [number, number, number];
+  const program = await startProgram(['start'], {
+    STORE: 'duckdb:requests.duckdb', COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
+  }, [`http://127.0.0.1:${http}/health`, `http://127.0.0.1:${web}/health`]);
+  let sent = 0;
+  const send = async (): Promise<void> => {
+    await sendFile(file, port);
+    sent += file.lines;
+  };
+  const stored = async (): Promise<number> => {
+    const { collectors } = await (await fetch(`http://127.0.0.1:${web}/api/ledger`)).json() as { collectors: Record<string, { stored: number }> };
+    return Object.values(collectors).reduce((sum, ledger) => sum + ledger.stored, 0);
+  };
+  const allStored = (): Promise<true> => until('all lines are stored', async () => (await stored()) >= sent, { waitMsMax: 120_000, pollMs: 500 });
+  const fetchPages = async (): Promise<{ p50Ms: number; p95Ms: number; mostMs: number }> => {
+    const times: number[] = [];
+    for (let atMs = performance.now(); times.length < pagesPerRun; atMs = Math.max(atMs + pageEveryMs, performance.now())) {
+      await pause(Math.max(0, atMs - performance.now()));
+      times.push(await pageMs(`http://127.0.0.1:${web}/`));
+    }
+    times.sort((a, b) => a - b);
+    const atShare = (share: number): number => Math.round(10 * times[Math.ceil(share * times.length) - 1]!) / 10;
+    return { p50Ms: atShare(0.5), p95Ms: atShare(0.95), mostMs: atShare(1) };
+  };
+  try {
+    await send();
+    const idle = { name: 'idle', run: async () => { await allStored(); return await fetchPages(); } };
+    const busy = {
+      name: 'busy',
+      async run() {
+        let over = false;
+        const startMs = performance.now();
+        const before = sent;
+        const pouring = (async () => { while (!over) await send(); })();
+        const figures = await fetchPages().finally(() => { over = true; });
+        await pouring;
+        return { ...figures, linesPerSecond: Math.round((sent - before) / ((performance.now() - startMs) / 1000)) };
+      },
+    };
+    const runs = await inTurn([idle, busy], { rounds: Number(process.env['BENCH_ROUNDS'] ?? 3), onRun: (name, figures) => { say(`${name}: ${JSON.stringify(figures)}`); } });
+    return [ratioResult(`\`/\` while ${spreadText(figureOf(runs, 'busy', 'linesPerSecond'))} lines/s come in, p95, DuckDB`, {
+      measured: `${spreadText(figureOf(runs, 'busy', 'p95Ms'))} ms`, against: `idle: ${spreadText(figureOf(runs, 'idle', 'p95Ms'))} ms`,
+      ratio: ratioOf(runs, 'p95Ms', 'busy', 'idle'), atMost: 3,
+    })];
+  } finally {
+    await program.stop();
+  }
+}
