@@ -1,5 +1,6 @@
 /** How quick the dashboard stays while lines pour in as fast as they are taken: collector and web app in one process over DuckDB, `/` beside that of the idle program. */
 import { setTimeout as pause } from 'node:timers/promises';
+import type { LedgerJson } from '../shared/store/ledger-json.js';
 import { freePorts } from '../test/ports.js';
 import { startProgram } from '../test/program.js';
 import { until } from '../test/until.js';
@@ -23,11 +24,15 @@ export async function benchBusy(say: (text: string) => void): Promise<Result[]> 
     await sendFile(file, port);
     sent += file.lines;
   };
-  const stored = async (): Promise<number> => {
-    const { collectors } = await (await fetch(`http://127.0.0.1:${web}/api/ledger`)).json() as { collectors: Record<string, { stored: number }> };
-    return Object.values(collectors).reduce((sum, ledger) => sum + ledger.stored, 0);
+  const ledger = async (): Promise<LedgerJson> => {
+    const { collectors } = await (await fetch(`http://127.0.0.1:${http}/ledger`)).json() as { collectors: Record<string, LedgerJson> };
+    return Object.values(collectors)[0]!;
   };
-  const allStored = (): Promise<true> => until('all lines are stored', async () => (await stored()) >= sent, { waitMsMax: 120_000, pollMs: 500 });
+  /** What comes faster than DuckDB takes it is dropped when the memory is full: Caddy never waits. */
+  const settled = async (): Promise<LedgerJson> => await until('all lines are stored or dropped', async () => {
+    const now = await ledger();
+    return now.received >= sent && now.in_memory === 0 && now;
+  }, { waitMsMax: 120_000, pollMs: 200 });
   const fetchPages = async (): Promise<{ p50Ms: number; p95Ms: number; mostMs: number }> => {
     const times: number[] = [];
     for (let atMs = performance.now(); times.length < pagesPerRun; atMs = Math.max(atMs + pageEveryMs, performance.now())) {
@@ -40,21 +45,23 @@ export async function benchBusy(say: (text: string) => void): Promise<Result[]> 
   };
   try {
     await send();
-    const idle = { name: 'idle', run: async () => { await allStored(); return await fetchPages(); } };
+    const idle = { name: 'idle', run: async () => { await settled(); return await fetchPages(); } };
     const busy = {
       name: 'busy',
       async run() {
         let over = false;
         const startMs = performance.now();
-        const before = sent;
+        const before = await ledger();
         const pouring = (async () => { while (!over) await send(); })();
         const figures = await fetchPages().finally(() => { over = true; });
         await pouring;
-        return { ...figures, linesPerSecond: Math.round((sent - before) / ((performance.now() - startMs) / 1000)) };
+        const seconds = (performance.now() - startMs) / 1000;
+        const after = await settled();
+        return { ...figures, linesPerSecond: Math.round((after.received - before.received) / seconds), storedPerSecond: Math.round((after.stored - before.stored) / seconds) };
       },
     };
     const runs = await inTurn([idle, busy], { rounds: Number(process.env['BENCH_ROUNDS'] ?? 3), onRun: (name, figures) => { say(`${name}: ${JSON.stringify(figures)}`); } });
-    return [ratioResult(`\`/\` while ${spreadText(figureOf(runs, 'busy', 'linesPerSecond'))} lines/s come in, p95, DuckDB`, {
+    return [ratioResult(`\`/\` while ${spreadText(figureOf(runs, 'busy', 'linesPerSecond'))} lines/s come in as fast as they are read, p95, DuckDB`, {
       measured: `${spreadText(figureOf(runs, 'busy', 'p95Ms'))} ms`, against: `idle: ${spreadText(figureOf(runs, 'idle', 'p95Ms'))} ms`,
       ratio: ratioOf(runs, 'p95Ms', 'busy', 'idle'), atMost: 3,
     })];
