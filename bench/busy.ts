@@ -49,11 +49,11 @@ export async function benchBusy(say: (text: string) => void): Promise<Result[]> 
     const busy = {
       name: 'busy',
       async run() {
-        let over = false;
+        const over = new AbortController();
         const startMs = performance.now();
         const before = await ledger();
-        const pouring = (async () => { while (!over) await send(); })();
-        const figures = await fetchPages().finally(() => { over = true; });
+        const pouring = (async () => { while (!over.signal.aborted) await send(); })();
+        const figures = await fetchPages().finally(() => { over.abort(); });
         await pouring;
         const seconds = (performance.now() - startMs) / 1000;
         const after = await settled();

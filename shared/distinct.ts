@@ -16,6 +16,9 @@ const rankBits = 32;
 /** As long as so few registers are filled, they are in a map. */
 const sparseMax = 1000;
 const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
+const noRank = 0xff;
+/** By the code of a digit: a page unpacks a hundred sketches. */
+const rankOfDigit = Uint8Array.from({ length: 0x80 }, (_, code) => digits.includes(String.fromCharCode(code)) ? digits.indexOf(String.fromCharCode(code)) : noRank);
 
 /** Counts different texts. Not shared between owners: merging changes the target. */
 export class DistinctSketch {
@@ -77,11 +80,13 @@ export class DistinctSketch {
     const sketch = new DistinctSketch();
     const wrong = (): RangeError => new RangeError(`${JSON.stringify(packed.slice(0, 100))} is no packed sketch of ${registerCount} registers.`);
     if (packed.startsWith('d') && packed.length === registerCount + 1) {
+      const ranks = new Uint8Array(registerCount);
       for (let register = 0; register < registerCount; register += 1) {
-        const rank = digits.indexOf(packed[register + 1]!);
-        if (rank < 0 || rank > rankBits + 1) throw wrong();
-        if (rank > 0) sketch.#raise(register, rank);
+        const rank = rankOfDigit[packed.charCodeAt(register + 1)] ?? noRank;
+        if (rank > rankBits + 1) throw wrong();
+        ranks[register] = rank;
       }
+      sketch.#dense = ranks;
       return sketch;
     }
     if (!packed.startsWith('s')) throw wrong();
