@@ -38,8 +38,8 @@ interface Answers { tried: number; answered: number; ok: number }
 
 const overInfluxdb = await newProject('influxdb', 'docker-compose.yml');
 const embedded = await newProject('embedded', 'docker-compose.embedded.yml');
-const withFullVolume = await newProject('full', 'docker-compose.yml', await spoolVolumeFile('full.yml', '1777'));
-const withForeignVolume = await newProject('foreign', 'docker-compose.yml', await spoolVolumeFile('foreign.yml', '0700'));
+const withFullVolume = await newProject('full', 'docker-compose.yml', await spoolVolumeFile('full.yml', 1000));
+const withForeignVolume = await newProject('foreign', 'docker-compose.yml', await spoolVolumeFile('foreign.yml', 0));
 /** That of the step that is under way. */
 let project = overInfluxdb;
 
@@ -165,17 +165,21 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     await compose('down', '--volumes', '--timeout', '5');
   }],
 
-  ['A full spool volume gives a message that says what to do; with InfluxDB back, all is delivered.', async () => {
+  ['A full spool volume gives a message that says what to do; with room made and InfluxDB back, all is delivered.', async () => {
     project = withFullVolume;
     await compose('up', '--detach', 'collector');
     await until('the collector is ready', async () => (await collectorPage('/ready')).includes('"ok"'), waits);
     await compose('stop', 'influxdb');
+    const filled = await run('exec', '-T', 'collector', 'sh', '-c', 'cat /dev/zero > /data/spool/other');
+    assert.match(filled.output, /No space left on device/);
     let sent = 0;
     await until('the collector says that its volume is full', async () => {
-      await sendLines(Array.from({ length: 500 }, () => logLine()));
-      sent += 500;
+      await sendLines(Array.from({ length: 100 }, () => logLine()));
+      sent += 100;
       return /Cannot write to the spool: ENOSPC.*Make room on its disk/.test((await compose('logs', 'collector')).output);
     }, waits);
+    await compose('exec', '-T', 'collector', 'rm', '/data/spool/other');
+    await until('all is spooled', async () => (await ledger())['spooled'] === sent, waits);
     await compose('start', 'influxdb');
     await until('all is stored', async () => (await ledger())['stored'] === sent, waits);
     const { received, accepted, spooled, in_memory } = await ledger();
@@ -247,11 +251,11 @@ async function newProject(name: string, ...files: string[]): Promise<Project> {
   return { name: `caddy-log-sink-test-${process.pid}-${name}`, files, http, tcp };
 }
 
-/** A file that gives the collector's spool 2 MB of memory instead of its volume. They belong to root. */
-async function spoolVolumeFile(name: string, mode: string): Promise<string> {
+/** A file that makes the volume of the collector's spool 512 pages (of 4 kB) of a user's memory: Podman takes `size` for a quota. */
+async function spoolVolumeFile(name: string, uid: number): Promise<string> {
   const file = join(folder, name);
-  const text = `services: { collector: { volumes: !override ['collector-token:/tokens/collector:ro', 'sockets:/sockets'], tmpfs: ['/data/spool:size=2m,mode=${mode}'] } }`;
-  await writeFile(file, text);
+  const options = { type: 'tmpfs', device: 'tmpfs', o: `nr_blocks=512,uid=${uid},gid=${uid},mode=0700` };
+  await writeFile(file, JSON.stringify({ volumes: { 'collector-spool': { driver: 'local', driver_opts: options } } }));
   return file;
 }
 
