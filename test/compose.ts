@@ -134,13 +134,17 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     assert.match(refused.output, /401\. INFLUXDB_TOKEN has to be a token that may do everything/);
     await compose('run', '--rm', '--no-deps', '-T', '--entrypoint', 'sh', 'setup', '-c', 'echo not-a-token > /tokens/collector/token');
     await restart('collector');
-    await until('the collector says so', async () => {
-      await send('held.example', 1);
-      return /401 .*INFLUXDB_TOKEN is missing, wrong or no longer valid/.test((await compose('logs', 'collector')).output);
+    let held = 0;
+    await until('the collector says so, and holds requests', async () => {
+      held += (await send('held.example', 10)).ok;
+      return /401 .*INFLUXDB_TOKEN is missing, wrong or no longer valid/.test((await compose('logs', 'collector')).output) && (await ledger())['spooled']! > 0;
     }, waits);
+    // Before the containers are made anew, with logs of their own.
+    const caddy = held - await unsent('held.example');
     await compose('up', '--detach');
     await restart('collector');
     await until('the collector is ready', async () => (await collectorPage('/ready')).includes('"ok"'), waits);
+    await untilCounted('held.example', { caddy, app: held });
   }],
 
   ['A taken port is named, also when a second project takes it; what is up stays up.', async () => {
