@@ -196,13 +196,14 @@ async function start(environment: Environment, given: Given): Promise<Stop> {
   const collectorConfig = collectorConfigFrom(values);
   webConfigFrom(values, []); // its mistakes are said before anything is opened
   await refuseBadRegistration(given, values.COLLECTOR_LISTEN);
+  const recording = await recorderOptions(values);
   await waitForTurn(given, collectorConfig, () => import('./web/main.js'));
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'collector', started);
     const webStore = values.STORE === 'influxdb' ? await openStoreOf(values, 'web', started) : store;
-    const collector = await startCollectorOver(collectorConfig, values, store, given, started);
+    const collector = await startCollectorOver(collectorConfig, values, recording, store, given, started);
     const hint = caddyfileLines(collector.addresses);
-    const web = await startWebOver(values, webStore, hint, started);
+    const web = await startWebOver(values, recording, webStore, hint, started);
     await register(given, collector.addresses, started);
     process.stdout.write(welcome({ dashboard: web.url, addresses: collector.addresses, store: store.description, hint }));
   });
@@ -213,10 +214,11 @@ async function startCollectorAlone(environment: Environment, given: Given): Prom
   refuseEmbedded('collector', values);
   const config = collectorConfigFrom(values);
   await refuseBadRegistration(given, values.COLLECTOR_LISTEN);
+  const recording = await recorderOptions(values);
   await waitForTurn(given, config);
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'collector', started);
-    const { addresses } = await startCollectorOver(config, values, store, given, started);
+    const { addresses } = await startCollectorOver(config, values, recording, store, given, started);
     await register(given, addresses, started);
     process.stdout.write(welcome({ addresses, store: store.description, hint: caddyfileLines(addresses) }));
   });
@@ -226,9 +228,10 @@ async function startWebAlone(environment: Environment): Promise<Stop> {
   const values = readSettings({ ...webSettings, ...webAloneSettings, ...storeSettings }, environment);
   refuseEmbedded('web', values);
   webConfigFrom(values, []);
+  const recording = await recorderOptions(values);
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'web', started);
-    const web = await startWebOver(values, store, caddyfileLines(values.COLLECTOR_LISTEN), started);
+    const web = await startWebOver(values, recording, store, caddyfileLines(values.COLLECTOR_LISTEN), started);
     process.stdout.write(welcome({ dashboard: web.url, store: store.description }));
   });
 }
@@ -245,6 +248,8 @@ async function demo(environment: Environment, given: Given): Promise<Stop | numb
   const path = join(makeFolder(dir), storeFile);
   const values = { ...readSettings(storeSettings, { STORE: `duckdb:${path}` }), ...settings, WEB_LISTEN: webListen };
 
+  const recording = await recorderOptions(values);
+
   const stopping = new AbortController();
   const interrupt = (): void => {
     if (stopping.signal.aborted) process.exit(1);
@@ -259,7 +264,7 @@ async function demo(environment: Environment, given: Given): Promise<Stop | numb
       ]);
       const log = createLog('demo');
       const store = await openStoreOf(values, 'collector', started);
-      const recorder = createRecorder({ store, log, name: appSource, ...recorderOptions(values) });
+      const recorder = createRecorder({ store, log, name: appSource, ...recording });
       started('next', () => recorder.close());
       const startMs = Date.now();
       const traffic = createTraffic({ seed, requestsPerDay, startMs });
@@ -268,7 +273,7 @@ async function demo(environment: Environment, given: Given): Promise<Stop | numb
       process.stdout.write(`${requests.toLocaleString('en')} requests in ${((Date.now() - startMs) / 1000).toFixed(1)} s.\n`);
 
       const config = collectorConfigFrom({ ...readSettings(collectorSettings, { COLLECTOR_HTTP: 'off' }), COLLECTOR_LISTEN: listen, COLLECTOR_ID: 'demo' });
-      const { addresses } = await startCollectorOver(config, values, store, given, started);
+      const { addresses } = await startCollectorOver(config, values, recording, store, given, started);
       // The page does not count itself: the two sites and their app are the picture.
       const web = await startWeb(webConfigFrom(values, caddyfileLines(addresses)), { store, recorder: { record: () => true }, log: createLog('web') });
       started('next', () => web.stop());
@@ -381,12 +386,12 @@ async function setUp(environment: Environment, { options: { tokens } }: Given): 
 
 /** Starts the web app with its recorder. */
 async function startWebOver(
-  values: SettingValues<typeof webSettings & typeof storeSettings>, store: Store, hint: readonly string[], started: Started,
+  values: SettingValues<typeof webSettings & typeof storeSettings>, recording: Recording, store: Store, hint: readonly string[], started: Started,
 ): Promise<{ url: string }> {
   const { startWeb } = await import('./web/main.js');
   const { createRecorder } = await import('./shared/recorder.js');
   const log = createLog('web');
-  const recorder = createRecorder({ store, log, name: hostname(), ...recorderOptions(values) });
+  const recorder = createRecorder({ store, log, name: hostname(), ...recording });
   const web = await startWeb(webConfigFrom(values, hint), { store, recorder, log }).catch(async (error: unknown) => {
     await recorder.close();
     throw error;
@@ -399,11 +404,11 @@ async function startWebOver(
 }
 
 async function startCollectorOver(
-  config: CollectorConfig, values: SettingValues<typeof storeSettings>, store: Store, { keeper }: Given, started: Started,
+  config: CollectorConfig, values: SettingValues<typeof storeSettings>, recording: Recording, store: Store, { keeper }: Given, started: Started,
 ): Promise<{ addresses: readonly ListenAddress[] }> {
   const { startCollector } = await import('./collector/main.js');
   const requestsKeptMs = values.STORE === 'influxdb' ? undefined : values.RETENTION_REQUESTS;
-  const collector = await startCollector(config, { store, log: createLog('collector'), ...recorderOptions(values), requestsKeptMs, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
+  const collector = await startCollector(config, { store, log: createLog('collector'), ...recording, requestsKeptMs, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
   started('next', async () => {
     const lost = await collector.stop();
     keeper?.leaveTimes(collector.usedTimes());
@@ -419,9 +424,15 @@ async function openStoreOf(values: SettingValues<typeof storeSettings>, spoolNam
   return store;
 }
 
-function recorderOptions({ STORE, HOSTS_MAX: hostsMax, CLIENT_IP: clientIp, MEMORY_BYTES_MAX: memoryBytesMax }: SettingValues<typeof storeSettings>) {
+/** What all recorders of this process have in common. */
+type Recording = Awaited<ReturnType<typeof recorderOptions>>;
+
+async function recorderOptions(values: SettingValues<typeof storeSettings>) {
+  const { STORE, HOSTS_MAX: hostsMax, CLIENT_IP: clientIp, GEOIP_DATABASE, MEMORY_BYTES_MAX: memoryBytesMax } = values;
+  // Loaded where there is a database alone.
+  const countryOf = GEOIP_DATABASE === undefined ? undefined : (await import('./shared/countries.js')).countriesFrom(values, createLog('countries'));
   // Appending to the spool costs less than a transaction of DuckDB: twice as often, so that SIGKILL costs 100 ms with all that comes on top.
-  return { hostsMax, clientIp, memoryBytesMax, ...(STORE === 'influxdb' && { flushMs: 50 }) };
+  return { hostsMax, clientIp, countryOf, memoryBytesMax, ...(STORE === 'influxdb' && { flushMs: 50 }) };
 }
 
 /** The lines for a Caddyfile's site, for the first stream listener. */

@@ -194,7 +194,7 @@ function packedLists(count: number, random: () => number): Record<TopDimension |
   return {
     path: list((rank) => `/articles/2026/number-${rank}`), referrer: list((rank) => `https://site-${rank}.example/`),
     user_agent: list((rank) => `Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/${100 + rank}.0.0.0 Safari/537.36`), client: list((rank) => `192.0.${rank % 256}.0`),
-    unique_clients: clients.pack(),
+    country: list((rank) => `${String.fromCharCode(65 + rank % 26)}E`), unique_clients: clients.pack(),
   };
 }
 

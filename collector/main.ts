@@ -1,6 +1,7 @@
 import { limitLog, type Log } from '../shared/log.js';
 import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/recorder.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
+import type { CountryOf } from '../shared/countries.js';
 import type { UsedTimes } from '../shared/unique-time.js';
 import type { Ledger, Store } from '../shared/store/store.js';
 import { createDecoder } from './decode/decode.js';
@@ -32,6 +33,7 @@ export interface CollectorParts {
   readonly log: Log;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
+  readonly countryOf?: CountryOf | undefined;
   /** What requests may take in memory before they are stored, in bytes; lines that have begun may take a quarter of it more. */
   readonly memoryBytesMax?: number;
   /** How long the store keeps single requests, in milliseconds, where that is known. */

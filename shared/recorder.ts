@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, createHostLimit, nameLengthMax, otherName, type ClientIpPolicy } from './bounds.js';
+import type { CountryOf } from './countries.js';
 import { messageOf, StoreError } from './errors.js';
 import type { Log } from './log.js';
 import { createMemo } from './memo.js';
@@ -54,6 +55,8 @@ export interface RecorderOptions {
   readonly name: string;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
+  /** Tells the country of an address, which is asked about before it is truncated. Without it, countries are not known. */
+  readonly countryOf?: CountryOf | undefined;
   /** Times that a recorder of the same name has given away just before; what comes next may have the same. */
   readonly usedTimes?: UsedTimes | undefined;
   /** How long a request waits for others, in milliseconds: 100. */
@@ -95,6 +98,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const seriesKeyOf = createSeriesKeys();
   const nameOf = createMemo(cleanName);
   const clientOf = createMemo((address) => boundClientIp(address, options.clientIp), { entriesMax: 10_000 });
+  const countryOf = createMemo(options.countryOf ?? (() => ''), { entriesMax: 10_000 });
   const textOf = createMemo((text) => boundText(text, textLengthMax));
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
@@ -120,7 +124,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       if (time !== request) ({ timeMs: request.timeMs, timeNs: request.timeNs } = time);
       const bucket = latencyBucketOf(request);
       ladder.add(request, series, bucket);
-      topLadder.add(request, bucket);
+      topLadder.add(request, bucket, countryOf(event.clientIp));
       gathered.push(request);
       gatheredBytes += heldBytes(request);
       counts.recorded += 1;

@@ -4,7 +4,7 @@ import { event } from '../test/web-samples.js';
 import { DistinctSketch } from './distinct.js';
 import { windowStart } from './rollup.js';
 import { createTopLadder } from './top-ladder.js';
-import { topDimensions, topLevels, topValueOf, type TopRow } from './top-row.js';
+import { requestDimensions, topLevels, topValueOf, type TopRow } from './top-row.js';
 import { TopSummary } from './top.js';
 
 const startMs = Date.UTC(2026, 10, 23);
@@ -46,7 +46,7 @@ test('any split of requests over windows, flushes, restarts and collectors adds 
       const windows = new Set(requests.map(({ timeMs }) => windowStart(timeMs, level)));
       for (const windowMs of windows) {
         const inWindow = requests.filter(({ timeMs }) => windowStart(timeMs, level) === windowMs);
-        for (const dimension of topDimensions) {
+        for (const dimension of requestDimensions) {
           const exact = new TopSummary();
           for (const each of inWindow) if (topValueOf[dimension](each) !== '') exact.add(topValueOf[dimension](each), each);
           const read = new TopSummary();

@@ -2,7 +2,7 @@ import { DistinctSketch } from './distinct.js';
 import { createMemo } from './memo.js';
 import type { RequestEvent } from './request-event.js';
 import { latencyBucketOf, rowIdEnd, windowStart } from './rollup.js';
-import { topDimensions, topKeptMs, topKinds, topLevels, topValueOf, type TopLevel, type TopRow } from './top-row.js';
+import { requestDimensions, topDimensions, topKeptMs, topKinds, topLevels, topValueOf, type TopLevel, type TopRow } from './top-row.js';
 import { TopSummary } from './top.js';
 
 /**
@@ -13,8 +13,8 @@ import { TopSummary } from './top.js';
  * process that is killed takes with it what was not written.
  */
 export interface TopLadder {
-  /** Counts a request; `bucket` is that of its latency, where it is known already. */
-  add(event: RequestEvent, bucket?: number): void;
+  /** Counts a request; `bucket` is that of its latency, where it is known already, and `country` `''` where it is not known. */
+  add(event: RequestEvent, bucket?: number, country?: string): void;
   /** Whether `drain` would have something to give. */
   isDue(nowMs: number): boolean;
   /** The rows that are due, as they stand now; with `all`, every row that changed. */
@@ -64,12 +64,13 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, ran
   const clients = createOpenRows(() => new DistinctSketch(), { openMax: clientsOpenMax, random });
 
   return {
-    add(event, bucket = latencyBucketOf(event)) {
+    add(event, bucket = latencyBucketOf(event), country = '') {
       const entry = gatheredOf(event.source, windowStart(event.timeMs, topLevels[0]));
-      for (const dimension of topDimensions) {
+      for (const dimension of requestDimensions) {
         const value = valueOf[dimension](event);
         if (value !== '') entry[dimension].add(value, event, bucket);
       }
+      if (country !== '') entry.country.add(country, event, bucket);
       if (event.clientIp === '') return;
       let sketch = entry.clientsByHost.get(event.host);
       if (sketch === undefined) entry.clientsByHost.set(event.host, sketch = new DistinctSketch());
@@ -111,7 +112,7 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, ran
 }
 
 function emptyGathered(source: string, windowMs: number): Gathered {
-  return { source, windowMs, clientsByHost: new Map(), path: new TopSummary(), referrer: new TopSummary(), user_agent: new TopSummary(), client: new TopSummary() };
+  return { source, windowMs, clientsByHost: new Map(), path: new TopSummary(), referrer: new TopSummary(), user_agent: new TopSummary(), client: new TopSummary(), country: new TopSummary() };
 }
 
 type RowKey = Omit<TopRow, 'packed' | 'rowId'>;

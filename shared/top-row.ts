@@ -2,8 +2,10 @@
 import type { RequestEvent } from './request-event.js';
 import type { Level } from './rollup.js';
 
-/** The lists that are kept. By host and by method the rollups tell all. */
-export const topDimensions = ['path', 'referrer', 'user_agent', 'client'] as const;
+/** The lists whose values a stored request tells. By host and by method the rollups tell all. */
+export const requestDimensions = ['path', 'referrer', 'user_agent', 'client'] as const;
+/** The lists that are kept. A country is that of the whole address, and so is not stored with the request, whose address may be truncated. */
+export const topDimensions = [...requestDimensions, 'country'] as const;
 /** One of them. */
 export type TopDimension = (typeof topDimensions)[number];
 
@@ -51,14 +53,14 @@ export interface TopRow {
   readonly packed: string;
 }
 
-/** A request's value in each list; `''` where it is not known. */
+/** A stored request's value in each list; `''` where it is not known. */
 export const topValueOf = {
   path: ({ uri }: Pick<RequestEvent, 'uri'>) => before(uri, '?'),
   /** Without its query, which is as good as never the same twice. */
   referrer: ({ referrer }: Pick<RequestEvent, 'referrer'>) => before(before(referrer, '?'), '#'),
   user_agent: ({ userAgent }: Pick<RequestEvent, 'userAgent'>) => userAgent,
   client: ({ clientIp }: Pick<RequestEvent, 'clientIp'>) => clientIp,
-} satisfies Readonly<Record<TopDimension, (event: RequestEvent) => string>>;
+} satisfies Readonly<Record<(typeof requestDimensions)[number], (event: RequestEvent) => string>>;
 
 function before(text: string, mark: string): string {
   const at = text.indexOf(mark);

@@ -24,6 +24,8 @@ test('with a bad store', usage, ['start'], { STORE: 'postgres' }, /STORE is "pos
 test('without InfluxDB’s address', usage, ['collector'], { STORE: 'influxdb' }, /INFLUXDB_URL is not set/);
 test('over DuckDB', usage, ['collector'], {}, /collector alone needs STORE=influxdb/);
 test('with InfluxDB’s address but not its store', usage, ['start'], { INFLUXDB_URL: 'http://127.0.0.1:1' }, /INFLUXDB_URL is set, and STORE is "duckdb:.*set STORE=influxdb/);
+test('with a database of countries that is none', usage, ['start'], { GEOIP_DATABASE: 'package.json' }, /^GEOIP_DATABASE is "package\.json": it must be an MMDB file with countries/);
+test('with a database of countries that is not there', usage, ['import', 'none.log'], { GEOIP_DATABASE: '/nowhere/countries.mmdb' }, /^GEOIP_DATABASE is "\/nowhere\/countries\.mmdb": .*ENOENT/);
 test('open to strangers', usage, ['start'], { WEB_LISTEN: '0.0.0.0:3000' }, /set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true/);
 test('with a bad webhook, whose secret it does not show', usage, ['start'], { ALERT_WEBHOOK: 'hooks.example/s3cret' }, /^(?!.*s3cret)ALERT_WEBHOOK cannot be used \(its value is not shown here\): it must be an http or https URL/);
 

@@ -16,7 +16,7 @@ import type { WebConfig } from './config.js';
 import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
-import { parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
+import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
 import { createReads, pingStore, readLatest, readLedgers, readTops, readTraffic, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
@@ -112,6 +112,8 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
   /** One list, of the first source: what passes through both edge and app would count twice. */
   const readList = async (dimension: Dimension, query: DashboardQuery): Promise<{ list: TopList; complete: boolean }> => {
+    const untold = dimension === 'country' ? filterNames.find((name) => name !== 'source' && query.given[name] !== undefined) : undefined;
+    if (untold !== undefined) throw new QueryError(untold, query.given[untold]!, 'none for countries, which are not stored with single requests: leave it out');
     const inRollups = dimension === 'host' || dimension === 'method';
     const needed = inRollups ? [] : isOfAgents(dimension) ? ['user_agent' as const] : [dimension];
     const [traffic, tops] = await Promise.all([readTraffic(reads, query, { nowMs: now() }), inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() })]);

@@ -1,27 +1,76 @@
-/** The page over both stores, both real: it must say the same. */
+/** The page and the API over both stores, both real: they must say the same. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { ExecutionContext } from 'ava';
 import { createTraffic } from '../demo/traffic.js';
+import { countriesFrom } from '../shared/countries.js';
 import { createRecorder } from '../shared/recorder.js';
+import type { RequestEvent } from '../shared/request-event.js';
 import { openStore } from '../shared/store/open.js';
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../test/influxd.js';
+import { documentedCountries, writeMmdb } from '../test/mmdb.js';
 import { startWeb } from './main.js';
 
 const influxd = influxdOfThisFile();
 const dayMs = 86_400_000;
 
 testWithInfluxd('the page says the same over DuckDB and over InfluxDB: filtered, zoomed, compared, errors first', async (t) => {
+  const get = await overBoth(t, ({ edge, app }) => (app === undefined ? [edge] : [edge, app]));
+  for (const search of ['from=now-6h', 'from=now-15m&compare=off', 'from=now-6h&errors=first', 'from=now-6h&host=shop.example.com&status=5xx', 'from=now-6h&source=shop&method=GET', 'from=now-3h&path=/checkout']) {
+    const [ofDuckdb, ofInfluxdb] = await get(`/?refresh=off&${search}`);
+    const [expected, page] = [pageWithoutEtag(ofDuckdb), pageWithoutEtag(ofInfluxdb)];
+    t.true(expected.includes('class="chart"') && expected.includes('id="top-path"'), search);
+    const parts = expected.split('<');
+    t.deepEqual(page.split('<').filter((part, at) => part !== parts[at]).slice(0, 10), [], search);
+  }
+});
+
+testWithInfluxd('each list, and its CSV, says the same over both stores; countries are those of the whole addresses', async (t) => {
+  const addresses = ['192.0.2.1', '192.0.2.200', '192.0.2.201', '2001:db8::7', '198.51.100.9'];
+  const get = await overBoth(t, ({ edge }, at) => [{ ...edge, clientIp: addresses[at % addresses.length]! }]);
+  for (const dimension of ['path', 'host', 'method', 'referrer', 'user_agent', 'client', 'browser', 'system', 'bot', 'who', 'country']) {
+    const [expected, list] = await get(`/api/top/${dimension}?from=now-6h&limit=1000`);
+    t.deepEqual([expected.status, list], [200, expected], dimension);
+    const rows = JSON.parse(expected.text) as { value: string; count: number }[];
+    t.true(rows.length > 1 && rows.every(({ value, count }) => value !== '' && count > 0), dimension);
+    const [expectedCsv, csv] = await get(`/api/top/${dimension}.csv?from=now-6h&limit=1000`);
+    t.deepEqual([expectedCsv.status, csv], [200, expectedCsv], dimension);
+    t.is(expectedCsv.text.split('\r\n').length, rows.length + 2, `${dimension}: a row each, and the names`);
+  }
+  const [{ text }] = await get('/api/top/country?from=now-6h');
+  const rows = JSON.parse(text) as { value: string; share: number }[];
+  // Of five addresses four are known, and two of these are French, in what would be one network with the German one once it is truncated.
+  t.deepEqual([rows[0]?.value, ...rows.slice(1).map(({ value }) => value).sort()], ['FR', 'DE', 'JP']);
+  t.true(Math.abs(rows[0]!.share - 0.5) < 0.01, text);
+  for (const page of await get('/?from=now-6h&refresh=off')) t.regex(page.text, /id="top-country"[\s\S]*France[\s\S]*Germany|id="top-country"[\s\S]*France[\s\S]*Japan/);
+  for (const filtered of await get('/?from=now-6h&refresh=off&method=GET')) t.notRegex(filtered.text, /id="top-country"/);
+  for (const refused of await get('/api/top/country?method=GET')) {
+    t.is(refused.status, 400);
+    t.regex(refused.text, /The parameter method is \\"GET\\"; allowed is none for countries/);
+  }
+});
+
+function pageWithoutEtag({ text }: { text: string }): string {
+  return text.replace(/ data-etag="[^"]*"/, '');
+}
+
+/** Six hours of the demo's traffic in each store; asks the web app over DuckDB, and then that over InfluxDB. */
+async function overBoth(t: ExecutionContext, choose: (request: { readonly edge: RequestEvent; readonly app: RequestEvent | undefined }, at: number) => RequestEvent[]) {
   const { url, org, token, createBucket } = await influxd();
   const folder = await mkdtemp(join(tmpdir(), 'both-stores-'));
   t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const database = join(folder, 'countries.mmdb');
+  await writeMmdb(database, documentedCountries);
+  const countryOf = countriesFrom({ GEOIP_DATABASE: database, CLIENT_IP: 'truncated' }, quietLog);
   const nowMs = Date.now();
   const demo = createTraffic({ seed: 1, requestsPerDay: 10_000, startMs: nowMs });
   // The app is done before the edge is: requests of the same nanosecond have no order.
-  const requests = Array.from({ length: 6 * 3600 }, (_, at) => demo.requestsOf(at - 6 * 3600)).flat().flatMap(({ edge, app }) => (app === undefined ? [edge] : [edge, { ...app, timeMs: app.timeMs - 1 }]));
-  const over = async (settings: Parameters<typeof openStore>[0]): Promise<(search: string) => Promise<string>> => {
+  const requests = Array.from({ length: 6 * 3600 }, (_, at) => demo.requestsOf(at - 6 * 3600)).flat()
+    .flatMap(({ edge, app }, at) => choose({ edge, app: app && { ...app, timeMs: app.timeMs - 1 } }, at));
+  const over = async (settings: Parameters<typeof openStore>[0]): Promise<string> => {
     const store = await openStore(settings, { log: quietLog });
-    const recorder = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 200, clientIp: 'truncated', drainMsMax: 5000 });
+    const recorder = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 200, clientIp: 'truncated', countryOf, drainMsMax: 5000 });
     for (const request of requests) recorder.record(request);
     await recorder.flush();
     // As when the program stops: the lists are written to the last request.
@@ -31,14 +80,13 @@ testWithInfluxd('the page says the same over DuckDB and over InfluxDB: filtered,
       await web.stop();
       await store.close();
     });
-    return async (search) => (await (await fetch(`${web.url}/?refresh=off&${search}`)).text()).replace(/ data-etag="[^"]*"/, '');
+    return web.url;
   };
-  const pageOfDuckdb = await over({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs } });
-  const pageOfInfluxdb = await over({ kind: 'influxdb', url, org, bucket: await createBucket(), token, ...spoolOfTest() });
-  for (const search of ['from=now-6h', 'from=now-15m&compare=off', 'from=now-6h&errors=first', 'from=now-6h&host=shop.example.com&status=5xx', 'from=now-6h&source=shop&method=GET', 'from=now-3h&path=/checkout']) {
-    const [expected, page] = await Promise.all([pageOfDuckdb(search), pageOfInfluxdb(search)]);
-    t.true(expected.includes('class="chart"') && expected.includes('id="top-path"'), search);
-    const parts = expected.split('<');
-    t.deepEqual(page.split('<').filter((part, at) => part !== parts[at]).slice(0, 10), [], search);
-  }
-});
+  const ofDuckdb = await over({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs } });
+  const ofInfluxdb = await over({ kind: 'influxdb', url, org, bucket: await createBucket(), token, ...spoolOfTest() });
+  const read = async (from: string, path: string) => {
+    const response = await fetch(from + path);
+    return { status: response.status, text: await response.text() };
+  };
+  return (path: string) => Promise.all([read(ofDuckdb, path), read(ofInfluxdb, path)]);
+}

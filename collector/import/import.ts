@@ -1,6 +1,7 @@
 import { access } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
+import { countriesFrom } from '../../shared/countries.js';
 import { messageOf, StoreError, UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
 import { printable } from '../../shared/printable.js';
@@ -120,6 +121,7 @@ async function openImporter(values: SettingValues<typeof importSettings>, { deco
       stderr.write(line);
     },
   });
+  const countryOf = countriesFrom(values, log);
   let store: ImportStore;
   try {
     store = dryRun && settings.kind === 'duckdb' && await isMissing(settings.path)
@@ -148,6 +150,7 @@ async function openImporter(values: SettingValues<typeof importSettings>, { deco
     lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX,
     hostsMax: values.HOSTS_MAX,
     clientIp: values.CLIENT_IP,
+    countryOf,
     requestsKeptMs: settings.kind === 'duckdb' ? settings.retention.requestsMs : undefined,
   });
   return {

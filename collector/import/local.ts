@@ -1,4 +1,5 @@
 import type { ClientIpPolicy } from '../../shared/bounds.js';
+import type { CountryOf } from '../../shared/countries.js';
 import type { Log } from '../../shared/log.js';
 import { createRecorder } from '../../shared/recorder.js';
 import type { Store } from '../../shared/store/store.js';
@@ -13,6 +14,7 @@ export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'
   readonly id: string;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
+  readonly countryOf: CountryOf | undefined;
 }
 
 /** The name of the recorder of imports beside a collector: their times may be those of the collector's requests. */
@@ -24,8 +26,8 @@ const progressMs = 100;
 
 /** Imports into a store that this process has open. The store stays open. */
 export function createLocalImporter(parts: LocalImportParts): Importer {
-  const { store, log, hostsMax, clientIp } = parts;
-  const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp });
+  const { store, log, hostsMax, clientIp, countryOf } = parts;
+  const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp, countryOf });
   return {
     destination: store.description,
     async importFile(bytes, onCounts) {

@@ -17,6 +17,7 @@ export const storeSettings = {
   RETENTION_REQUESTS: duration('How long single requests are kept.', { default: '7d', min: '1h', max: '3650d' }),
   RETENTION_ROLLUPS: duration('How long the totals by hour and day are kept; in InfluxDB no longer than the bucket keeps anything.', { default: '400d', min: '1d', max: '3650d' }),
   CLIENT_IP: choice('How client addresses are kept: truncated to /24 and /48, full, or off.', ['truncated', 'full', 'off'], { default: 'truncated' }),
+  GEOIP_DATABASE: text('An MMDB file with the countries of addresses, such as GeoLite2-Country.mmdb, for a list of countries.'),
   HOSTS_MAX: count('How many hosts are told apart; requests to further ones are kept under the host _other.', { default: '200', min: 1, max: 10_000 }),
 };
 

@@ -12,12 +12,16 @@ const topRowsMax = 10;
 /** A count of which a larger share may be missing is marked. */
 const missedShareMax = 0.01;
 
-const lists: readonly { readonly name: ListedDimension | 'host' | 'method'; readonly title: string }[] = [
+const countries = new Intl.DisplayNames('en', { type: 'region' });
+
+/** `labelOf` says what a value means, where that is not what it says. */
+const lists: readonly { readonly name: ListedDimension | 'host' | 'method'; readonly title: string; readonly labelOf?: (value: string) => string | undefined }[] = [
   { name: 'path', title: 'Paths' },
   { name: 'host', title: 'Hosts' },
   { name: 'method', title: 'Methods' },
   { name: 'referrer', title: 'Referrers' },
   { name: 'client', title: 'Clients' },
+  { name: 'country', title: 'Countries', labelOf: (code) => countries.of(code) },
   { name: 'who', title: 'People and bots' },
   { name: 'browser', title: 'Browsers' },
   { name: 'system', title: 'Systems' },
@@ -28,22 +32,22 @@ const lists: readonly { readonly name: ListedDimension | 'host' | 'method'; read
 /** The lists of the first source; what nothing is known of has none. */
 export function topPanels(traffic: Traffic, { bySource }: Tops, link: Link) {
   const [first = caddySource] = traffic.sources.keys();
-  return lists.map(({ name, title }) => ({
-    name, title,
+  return lists.map(({ name, title, labelOf = String }) => ({
+    name, title, labelOf,
     href: (value: string) => (isCut(value) ? undefined : filterHref(link, name, value)),
     csvHref: link({ refresh: undefined }, `/api/top/${name}.csv`),
     list: name === 'host' ? exactList(traffic.hosts) : name === 'method' ? exactList(traffic.methods) : listOf(bySource.get(first), name),
   })).filter(({ list }) => list.values.size > 0).map(topPanel);
 }
 
-function topPanel({ name, title, href, csvHref, list: { total, values } }: { name: string; title: string; href: (value: string) => string | undefined; csvHref: string; list: TopList }) {
+function topPanel({ name, title, labelOf, href, csvHref, list: { total, values } }: { name: string; title: string; labelOf: (value: string) => string | undefined; href: (value: string) => string | undefined; csvHref: string; list: TopList }) {
   return {
     name,
     title,
     csvHref,
     more: Math.max(0, values.size - topRowsMax),
     rows: [...values].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs, missedMax }]) => ({
-      text: printable(value, 60) || 'none',
+      text: printable(labelOf(value) ?? value, 60) || 'none',
       full: value.length > 60 ? printable(value, 250) : undefined,
       href: href(value),
       count: missedMax > requests * missedShareMax ? `≥${nbsp}${count(requests)}` : count(requests),

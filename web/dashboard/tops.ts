@@ -4,7 +4,7 @@ import { Histogram } from '../../shared/histogram.js';
 import type { Store, TimeRange } from '../../shared/store/store.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
 import { DistinctSketch } from '../../shared/distinct.js';
-import { topKeptMs, topLevels, topValueOf, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
+import { requestDimensions, topKeptMs, topLevels, topValueOf, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
 import { TopSummary, type TopEntry } from '../../shared/top.js';
 import { agentOf, type Agent } from './agents.js';
 import { latencyOf, type Figures } from './fold.js';
@@ -180,7 +180,8 @@ function mergeTops(digests: readonly TopsDigest[], { requests, dimensions, withC
   }
   for (const request of requests) {
     const part = partOf(request.source);
-    for (const dimension of dimensions) {
+    for (const dimension of requestDimensions) {
+      if (!dimensions.includes(dimension)) continue;
       const value = topValueOf[dimension](request);
       if (value !== '') part.lists[dimension].add(value, request);
     }
@@ -236,5 +237,5 @@ function rankedLists(lists: Readonly<Record<TopDimension, TopSummary>>): Record<
 
 function emptyLists(): Record<TopDimension, TopSummary> {
   const all = (): TopSummary => new TopSummary({ entriesMax: Infinity });
-  return { path: all(), referrer: all(), user_agent: all(), client: all() };
+  return { path: all(), referrer: all(), user_agent: all(), client: all(), country: all() };
 }
