@@ -279,6 +279,29 @@ test('a chart by itself is SVG with a policy for its own style sheet.', async (t
   }
 });
 
+test('/api/requests and the page tell of edge and app what each took under one id, and the time outside.', async (t) => {
+  const { json, get } = await start(t, { requests: [
+    { durationMs: 12.3, requestId: '5f0c7c1e-0000-4000-8000-000000000001' }, { durationMs: 8.1, requestId: '5f0c7c1e-0000-4000-8000-000000000001', source: 'shop' },
+    { durationMs: 7, requestId: '<b>alone' },
+  ] });
+  const pairs = async (search: string): Promise<unknown> => (await json(`/api/requests?${search}`) as { duration_ms: number; pair: unknown }[]).map(({ duration_ms: took, pair }) => [took, pair]).sort();
+  const pair = { edge_ms: 12.3, app_ms: 8.1, outside_ms: 4.2 };
+  t.deepEqual(await pairs(''), [[12.3, pair], [7, null], [8.1, pair]]);
+  t.deepEqual(await pairs('request_id=5f0c7c1e-0000-4000-8000-000000000001'), [[12.3, pair], [8.1, pair]]);
+  t.deepEqual(await pairs('source=shop'), [[8.1, null]], 'the edge is not among the rows');
+  t.regex((await get('/api/requests.csv?source=caddy&request_id=%3Cb%3Ealone')).text, /request_id,pair\.edge_ms,pair\.app_ms,pair\.outside_ms\r\n.*,<b>alone,,,\r\n$/);
+  t.regex((await get('/api/requests.csv')).text, /,12\.3,8\.1,4\.2\r\n/);
+  const { text } = await get('/?refresh=off');
+  t.regex(text, />12\u00a0ms − 8\.1\u00a0ms = 4\.2\u00a0ms</);
+  t.true(text.includes('request_id=5f0c7c1e-0000-4000-8000-000000000001'));
+  t.true(text.includes('request_id=%3Cb%3Ealone') && !text.includes('<b>alone'));
+});
+
+test('a page without request ids has no columns for them.', async (t) => {
+  const { get } = await start(t, { requests: traffic });
+  t.notRegex((await get('/?refresh=off')).text, /Request id|outside<\/th>/);
+});
+
 test('/api/top/… ranks paths, referrers, user agents, browsers and clients, with a filter too.', async (t) => {
   const firefox = 'Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0';
   const { json, get } = await start(t, { requests: [
@@ -309,7 +332,7 @@ test('/api/top/… ranks paths, referrers, user agents, browsers and clients, wi
   t.is((await get('/api/top/path')).headers.get('x-complete'), 'true');
   const { status, text } = await get('/api/top/colour');
   t.is(status, 404);
-  t.regex(text, /no list by \\"colour\\"; there are lists by path, referrer, user_agent, client, host, method, browser, system, bot/);
+  t.regex(text, /no list by \\"colour\\"; there are lists by path, referrer, user_agent, client, country, host, method, browser, system, bot/);
   t.is((await get('/api/top/path?from=yesterday')).status, 400);
 });
 

@@ -13,7 +13,7 @@ import { topDimensions } from '../shared/top-row.js';
 import { timeChartDocument } from './chart/time-chart.js';
 import { attemptAddress, createAttemptLimit } from './attempts.js';
 import type { WebConfig } from './config.js';
-import { ledgerAnswer, ledgerCsvRow, requestAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
+import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
@@ -166,7 +166,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
     router.get(`/api/requests${extension}`, async (ctx) => {
       const query = queryOf(ctx);
-      answerRows(ctx, extension, (await readLatest(reads, query, latestInApi)).slice(0, query.limit ?? latestInApi).map(requestAnswer), requestColumns);
+      answerRows(ctx, extension, requestsAnswer((await readLatest(reads, query, latestInApi)).slice(0, query.limit ?? latestInApi)), requestColumns);
     });
   }
 
@@ -242,7 +242,7 @@ const topColumns = [...exactColumns, 'count_max'];
 /** What there are lists by. */
 const dimensions = [...topDimensions, 'host', 'method', ...agentDimensions] as const;
 type Dimension = (typeof dimensions)[number];
-const requestColumns = ['time', 'source', 'method', 'host', 'uri', 'status', 'duration_ms', 'size', 'bytes_read', 'endpoint', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls', 'upstream_ms', 'request_id'];
+const requestColumns = ['time', 'source', 'method', 'host', 'uri', 'status', 'duration_ms', 'size', 'bytes_read', 'endpoint', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls', 'upstream_ms', 'request_id', 'pair.edge_ms', 'pair.app_ms', 'pair.outside_ms'];
 const ledgerColumns = ['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory', 'dead_lettered', 'warnings', 'last_line'];
 
 function answerRows(ctx: Context, extension: '' | '.csv', rows: readonly Readonly<Record<string, CsvValue>>[], columns: readonly string[]): void {

@@ -5,6 +5,7 @@ import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import type { Latency, WindowFigures } from './fold.js';
 import type { Traffic } from './read.js';
+import { requestPairs } from './request-pairs.js';
 import type { TopList, Tops } from './tops.js';
 
 /** `/api/summary` */
@@ -32,8 +33,16 @@ export function topAnswer({ total, values }: TopList, rowsMax: number) {
   }));
 }
 
-/** A row of `/api/requests`. What is not known is an empty string. */
-export function requestAnswer(request: RequestEvent) {
+/** The rows of `/api/requests`. What is not known is an empty string. `pair` is there where edge and app are both among the rows under one id. */
+export function requestsAnswer(requests: readonly RequestEvent[]) {
+  const pairs = requestPairs(requests);
+  return requests.map((request) => {
+    const pair = pairs.get(request.requestId);
+    return { ...requestAnswer(request), pair: pair === undefined ? null : { edge_ms: pair.edgeMs, app_ms: pair.appMs, outside_ms: pair.outsideMs } };
+  });
+}
+
+function requestAnswer(request: RequestEvent) {
   return {
     time: rfc3339(request),
     source: request.source,

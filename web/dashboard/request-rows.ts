@@ -5,9 +5,15 @@ import { topValueOf } from '../../shared/top-row.js';
 import { agentOf } from './agents.js';
 import { bytes, day, duration, printable, statusClass } from './format.js';
 import { filterHref, type Link } from './link.js';
+import { requestPairs, type RequestPair } from './request-pairs.js';
 
-/** A row of the table of requests. */
-export function requestRow(request: RequestEvent, { fromMs, toMs }: TimeRange, link: Link) {
+/** The rows of the table of requests. */
+export function requestRows(requests: readonly RequestEvent[], range: TimeRange, link: Link) {
+  const pairs = requestPairs(requests);
+  return requests.map((request) => requestRow(request, pairs.get(request.requestId), range, link));
+}
+
+function requestRow(request: RequestEvent, pair: RequestPair | undefined, { fromMs, toMs }: TimeRange, link: Link) {
   const { source, host, method, uri, status, endpoint } = request;
   const value = (name: string, text: string, { shown = text, lengthMax = 60 } = {}) => ({
     text: printable(shown, lengthMax), full: shown === text && text.length <= lengthMax ? undefined : printable(text, 1000), href: filterHref(link, name, text),
@@ -26,6 +32,8 @@ export function requestRow(request: RequestEvent, { fromMs, toMs }: TimeRange, l
     endpoint: printable(endpoint, 60),
     client: value('client', request.clientIp),
     agent: value('user_agent', request.userAgent, { shown: agentName(request.userAgent) }),
+    pair: pair && `${duration(pair.edgeMs)} − ${duration(pair.appMs)} = ${duration(pair.outsideMs)}`,
+    id: value('request_id', request.requestId, { lengthMax: 12 }),
     referrer: value('referrer', topValueOf.referrer(request), { shown: topValueOf.referrer(request).replace(/^https?:\/\//, ''), lengthMax: 40 }),
   };
 }

@@ -10,7 +10,7 @@ import { linksOf, type Link } from './link.js';
 import type { Pair } from './pair.js';
 import { defaults, filterNames, type DashboardQuery } from './query.js';
 import type { Traffic } from './read.js';
-import { requestRow } from './request-rows.js';
+import { requestRows } from './request-rows.js';
 import { sourceCard } from './source-cards.js';
 import { placeOf, statusOf } from './status-line.js';
 import { topPanels } from './top-panels.js';
@@ -68,7 +68,8 @@ export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, co
     tops: topPanels(traffic, tops, link),
     topsOf: sources.length > 1 ? placeOf(sources[0]!) : undefined,
     topsOfNewest: tops.ofNewest === undefined ? undefined : count(tops.ofNewest),
-    latest: latest.map((request) => requestRow(request, query, link)),
+    latest: requestRows(latest, query, link),
+    latestHaveIds: latest.some(({ requestId }) => requestId !== ''),
     latestOrders: latestOrders(query, link),
     latestCsvHref: link({}, '/api/requests.csv'),
     collectors: collectorCards(traffic.ledgers, nowMs),
