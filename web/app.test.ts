@@ -292,14 +292,14 @@ test('/api/requests and the page tell of edge and app what each took under one i
   t.regex((await get('/api/requests.csv?source=caddy&request_id=%3Cb%3Ealone')).text, /request_id,pair\.edge_ms,pair\.app_ms,pair\.outside_ms\r\n.*,<b>alone,,,\r\n$/);
   t.regex((await get('/api/requests.csv')).text, /,12\.3,8\.1,4\.2\r\n/);
   const { text } = await get('/?refresh=off');
-  t.regex(text, />12\u00a0ms − 8\.1\u00a0ms = 4\.2\u00a0ms</);
+  t.regex(text, />4\.2\u00a0ms \(edge 12\u00a0ms, app 8\.1\u00a0ms\)</);
   t.true(text.includes('request_id=5f0c7c1e-0000-4000-8000-000000000001'));
   t.true(text.includes('request_id=%3Cb%3Ealone') && !text.includes('<b>alone'));
 });
 
 test('a page without request ids has no columns for them.', async (t) => {
   const { get } = await start(t, { requests: traffic });
-  t.notRegex((await get('/?refresh=off')).text, /Request id|outside<\/th>/);
+  t.notRegex((await get('/?refresh=off')).text, /Request id|Outside the app<\/th>/);
 });
 
 test('/api/top/… ranks paths, referrers, user agents, browsers and clients, with a filter too.', async (t) => {

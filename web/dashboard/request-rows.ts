@@ -32,7 +32,7 @@ function requestRow(request: RequestEvent, pair: RequestPair | undefined, { from
     endpoint: printable(endpoint, 60),
     client: value('client', request.clientIp),
     agent: value('user_agent', request.userAgent, { shown: agentName(request.userAgent) }),
-    pair: pair && `${duration(pair.edgeMs)} − ${duration(pair.appMs)} = ${duration(pair.outsideMs)}`,
+    pair: pair && `${duration(pair.outsideMs)} (edge ${duration(pair.edgeMs)}, app ${duration(pair.appMs)})`,
     id: value('request_id', request.requestId, { lengthMax: 12 }),
     referrer: value('referrer', topValueOf.referrer(request), { shown: topValueOf.referrer(request).replace(/^https?:\/\//, ''), lengthMax: 40 }),
   };
