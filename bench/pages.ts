@@ -4,6 +4,7 @@
  * are written again, as traffic does.
  */
 import { join } from 'node:path';
+import { createRandom, type Random } from '../demo/random.js';
 import { DistinctSketch } from '../shared/distinct.js';
 import { createLog } from '../shared/log.js';
 import { addTally, emptyTally, levels, rowIdEnd, windowStart, type Level, type RollupRow, type Tally } from '../shared/rollup.js';
@@ -14,7 +15,7 @@ import { TopSummary } from '../shared/top.js';
 import { startInfluxd } from '../test/influxd-server.js';
 import { temporaryFolder } from '../test/program.js';
 import { startWeb } from '../web/main.js';
-import { figureOf, inTurn, ratioOf, ratioResult, spreadText, type Contender, type Figures, type Result } from './compare.js';
+import { figureOf, inTurn, ratioOf, ratioResult, spreadOf, spreadText, type Contender, type Figures, type Result } from './compare.js';
 import { pageMs } from './page.js';
 
 const small = 10_000;
@@ -84,8 +85,8 @@ async function startSite(store: Store, requests: number): Promise<{ measure: () 
             const { user, system } = process.cpuUsage(before);
             cpus.push((user + system) / 1000);
           }
-          figures[`${path} ${range}`] = medianOf(times);
-          figures[`${path} ${range} cpu`] = medianOf(cpus);
+          figures[`${path} ${range}`] = spreadOf(times).median;
+          figures[`${path} ${range} cpu`] = spreadOf(cpus).median;
         }
       }
       return figures;
@@ -95,10 +96,6 @@ async function startSite(store: Store, requests: number): Promise<{ measure: () 
       await store.close();
     },
   };
-}
-
-function medianOf(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 /** A fixed piece of work, to tell a slow machine from a slow page. */
@@ -128,13 +125,13 @@ async function fill(store: Store, requests: number): Promise<() => { rollups: Ro
     // A few kinds of rows are enough: only how full they are matters.
     const tallies = Array.from({ length: 20 }, () => tallyOf(perRow, random));
     for (let back = 0; back < windowsRead[level]; back += 1) {
-      await write(rowsOf(level, windowStart(nowMs, level) - back * level * 1000, () => tallies[Math.floor(random() * tallies.length)]!), []);
+      await write(rowsOf(level, windowStart(nowMs, level) - back * level * 1000, () => tallies[Math.floor(random.next() * tallies.length)]!), []);
     }
   }
   for (const level of topLevels) {
     const lists = Array.from({ length: 8 }, () => packedLists(Math.max(1, Math.round(requests / windowsOf[level] / 2)), random));
     for (let back = 0; back < topWindowsRead[level]; back += 1) {
-      await write([], topsOf(level, windowStart(nowMs, level) - back * level * 1000, lists[Math.floor(random() * lists.length)]!));
+      await write([], topsOf(level, windowStart(nowMs, level) - back * level * 1000, lists[Math.floor(random.next() * lists.length)]!));
     }
   }
   const newestTally = tallyOf(Math.max(1, Math.round(requests / 60 / seriesCount)), random);
@@ -168,11 +165,11 @@ function topsOf(level: TopLevel, windowMs: number, lists: Readonly<Record<TopDim
 }
 
 /** So many requests, at most 2,000 of them really counted, the others as often as they take to make the sum. */
-function tallyOf(count: number, random: () => number): Tally {
+function tallyOf(count: number, random: Random): Tally {
   const tally = emptyTally();
   const counted = Math.min(count, 2000);
   for (let at = 0; at < counted; at += 1) {
-    const durationMs = Math.exp(2 * Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()) + 2);
+    const durationMs = random.around(Math.exp(2), 2);
     tally.histogram.add(durationMs);
     tally.durationSumMs += durationMs;
     tally.durationMaxMs = Math.max(tally.durationMaxMs, durationMs);
@@ -182,11 +179,11 @@ function tallyOf(count: number, random: () => number): Tally {
   return { ...tally, count: tally.histogram.total, sizeSum: count * 5000 };
 }
 
-function packedLists(count: number, random: () => number): Record<TopDimension | 'unique_clients', string> {
+function packedLists(count: number, random: Random): Record<TopDimension | 'unique_clients', string> {
   const counted = Math.min(count, 20_000);
   const list = (valueOf: (rank: number) => string): string => {
     const summary = new TopSummary();
-    for (let at = 0; at < counted; at += 1) summary.add(valueOf(Math.floor(random() ** 3 * 1000)), { status: 200, durationMs: 100 * random() ** 3, size: 5000 });
+    for (let at = 0; at < counted; at += 1) summary.add(valueOf(random.popular(1000)), { status: 200, durationMs: 100 * random.next() ** 3, size: 5000 });
     return summary.pack();
   };
   const clients = new DistinctSketch();
@@ -196,10 +193,4 @@ function packedLists(count: number, random: () => number): Record<TopDimension |
     user_agent: list((rank) => `Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/${100 + rank}.0.0.0 Safari/537.36`), client: list((rank) => `192.0.${rank % 256}.0`),
     country: list((rank) => `${String.fromCharCode(65 + rank % 26)}E`), unique_clients: clients.pack(),
   };
-}
-
-/** Numbers from 0 to 1, the same in every run: a linear congruential generator. */
-function createRandom(seed: number): () => number {
-  let state = seed;
-  return () => (state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0) / 2 ** 32;
 }

@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { seedDay } from '../demo/seed.js';
 import { createTraffic } from '../demo/traffic.js';
+import { createLog } from '../shared/log.js';
 import { createRecorder } from '../shared/recorder.js';
 import { openStore } from '../shared/store/open.js';
 import { freePorts } from '../test/ports.js';
@@ -10,7 +11,7 @@ import { startProgram, temporaryFolder } from '../test/program.js';
 import { figureOf, inTurn, spreadText, type Result } from './compare.js';
 
 const startMsMax = 1000;
-const log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+const log = createLog('bench', { write: () => undefined });
 
 /** Measures starts. */
 export async function benchStart(say: (text: string) => void): Promise<Result[]> {
