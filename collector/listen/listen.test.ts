@@ -7,9 +7,11 @@ import { join } from 'node:path';
 import test from 'ava';
 import { UsageError } from '../../shared/errors.js';
 import { until } from '../../test/until.js';
+import type { LineBeginning } from '../lines.js';
 import { parseListenAddress } from './address.js';
 import { listen, type Listener } from './listen.js';
 import { allowList, parseCidr } from './peers.js';
+import { openStream, type OpenStream } from './sockets.js';
 
 test('several sockets of every kind are listened on at once', async (t) => {
   const path = join(mkdtempSync(join(tmpdir(), 'sink-')), 'sink.sock');
@@ -114,6 +116,44 @@ test('one connection that never pauses does not keep others waiting', async (t) 
   await stopAll(listeners);
 });
 
+test('in a flood, a connection is handed over without losing what its socket holds for the next turn', async (t) => {
+  let leave: (() => void) | undefined;
+  let handedOver: { readonly socket: Socket; readonly beginning: LineBeginning } | undefined;
+  const { listeners, got } = await start(['tcp://127.0.0.1:0'], {
+    // As the handover of a restart: the connection stays open, for another to go on with.
+    open: async (address, options) => {
+      const opened = await openStream(address, options);
+      return {
+        ...opened,
+        async close() { void opened.close(); },
+        handBack(socket, beginning) {
+          handedOver = { socket: socket.removeAllListeners(), beginning: beginning() };
+          return true;
+        },
+      };
+    },
+    isWanted: (line) => {
+      if (line === '1000') setImmediate(() => { leave!(); });
+      return true;
+    },
+  });
+  const left = new Promise<void>((resolve) => { leave = () => { void stopAll(listeners).then(resolve); }; });
+  const place = portOf(listeners[0]!);
+  // A process of its own, so that all of it waits in the kernel.
+  const flood = spawn(process.execPath, ['--eval', `
+    const lines = Array.from({ length: 200_000 }, (_, at) => at + '\\n').join('');
+    require('node:net').connect(${place.port}, ${JSON.stringify(place.host)}).end(lines);`], { stdio: 'inherit' });
+  await left;
+  const { socket, beginning } = handedOver!;
+  let rest = beginning.bytes.toString();
+  socket.on('data', (chunk: Buffer) => { rest += chunk.toString(); }).resume();
+  await once(socket, 'end');
+  socket.destroy();
+  await once(flood, 'exit');
+  t.true(got.lines.length < 200_000);
+  t.deepEqual([...got.lines, ...rest.trimEnd().split('\n')], Array.from({ length: 200_000 }, (_, at) => String(at)));
+});
+
 test('a stopping listener takes what has arrived, and ends its peers without a reset', async (t) => {
   const { listeners, got } = await start(['tcp://127.0.0.1:0']);
   const socket = await open(portOf(listeners[0]!));
@@ -180,7 +220,7 @@ test('datagrams that the kernel dropped are known', async (t) => {
   await stopAll(listeners);
 });
 
-async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100, lineMsMax = 60_000, heldBytesMax = 1e9, isWanted = (line: string): boolean => line !== '' } = {}) {
+async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100, lineMsMax = 60_000, heldBytesMax = 1e9, isWanted = (line: string): boolean => line !== '', open: openWith = openStream as OpenStream } = {}) {
   const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, tooLong: 0, noRoom: 0 };
   const heldMemory = { bytes: 0, bytesMax: heldBytesMax };
   const connections = { count: 0 };
@@ -198,7 +238,7 @@ async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', 
     onNoRoom: () => { got.noRoom += 1; },
     onRefused: (why) => { got.refused.push(why); },
     onError: () => undefined,
-  });
+  }, openWith);
   return { listeners, got, connections, heldMemory };
 }
 

@@ -14,10 +14,18 @@ const quietMsMin = 50;
 const lineMsMaxDefault = 60_000;
 const looksMax = 4;
 
+/**
+ * Bytes that are taken in one turn of the event loop: about a millisecond's work. libuv would read 32 times from each socket, and the store and
+ * the pages would wait for all of it.
+ */
+const turnBytesMax = 65_536;
+
 interface Connection {
   /** When bytes came in last, by `performance.now`. */
   lastReadMs: number;
   readonly lines: LineSplitter;
+  /** Takes what the socket has read and still holds for the next turn. */
+  readonly takeHeld: () => void;
   /** The line that had begun at the last look, and in how many looks in a row it was the same: sockets are read between two looks. */
   unfinished: { readonly line: number; readonly looks: number };
 }
@@ -30,13 +38,18 @@ export async function listenStream(address: StreamAddress, options: ListenOption
   const slowLines = setInterval(() => {
     for (const [socket, connection] of connections) closeWhenSlow(socket, connection);
   }, lineMsMax / looksMax);
+  let turnBytes = 0;
+  let waiting: Socket[] = [];
   return {
     address: address.kind === 'unix' ? address : { ...address, port: server.port ?? address.port },
     lost: () => Promise.resolve(undefined),
     async stop() {
       clearInterval(slowLines);
       const closed = server.close();
-      const left = [...connections].filter(([socket, { lines }]) => !server.handBack(socket, () => lines.handOver()));
+      const left = [...connections].filter(([socket, { lines, takeHeld }]) => !server.handBack(socket, () => {
+        takeHeld();
+        return lines.handOver();
+      }));
       await Promise.all(left.map(([socket, state]) => drain(socket, state)));
       await closed;
     },
@@ -73,15 +86,42 @@ export async function listenStream(address: StreamAddress, options: ListenOption
   function read(socket: Socket, beginning?: LineBeginning): Connection {
     const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
     if (beginning !== undefined) lines.takeUp(beginning);
-    const state: Connection = { lastReadMs: 0, lines, unfinished: { line: 0, looks: 0 } };
-    socket.on('data', (chunk: Buffer) => {
-      state.lastReadMs = performance.now();
-      lines.write(chunk);
-    });
+    const state: Connection = { lastReadMs: 0, lines, takeHeld, unfinished: { line: 0, looks: 0 } };
+    socket.on('data', takeChunk);
     // Reset, timed out or the like: 'close' follows.
     socket.on('error', (error) => { options.onError(messageOf(error)); });
-    socket.once('close', () => { lines.end(); });
+    socket.once('close', () => {
+      takeHeld();
+      lines.end();
+    });
     return state;
+
+    function takeChunk(chunk: Buffer): void {
+      state.lastReadMs = performance.now();
+      lines.write(chunk);
+      boundTurn(socket, chunk.length);
+    }
+
+    function takeHeld(): void {
+      socket.off('data', takeChunk); // reading tells the listeners too, but not always
+      for (let held; (held = socket.read() as Buffer | null) !== null;) lines.write(held);
+    }
+  }
+
+  /** Lets a socket wait for the next turn when this one has brought enough. It may hold bytes meanwhile: see `takeHeld`. */
+  function boundTurn(socket: Socket, bytes: number): void {
+    if (turnBytes === 0) setImmediate(nextTurn);
+    turnBytes += bytes;
+    if (turnBytes < turnBytesMax) return;
+    socket.pause();
+    waiting.push(socket);
+  }
+
+  function nextTurn(): void {
+    turnBytes = 0;
+    const sockets = waiting;
+    waiting = [];
+    for (const socket of sockets) socket.resume();
   }
 }
 
@@ -96,7 +136,7 @@ async function drain(socket: Socket, state: Connection): Promise<void> {
   const startMs = performance.now();
   const quietSinceMs = (): number => performance.now() - Math.max(startMs, state.lastReadMs);
   while (!socket.closed && quietSinceMs() < quietMsMin && performance.now() - startMs < drainMsMax) await sleep(quietMsMin / 10);
-  // A peer that never pauses is left between two reads: the event loop reads sockets once in each turn.
+  // A peer that never pauses is left between two reads: the event loop reads sockets once in each turn, also those that had to wait.
   for (let beforeMs = -1, turns = 0; beforeMs !== state.lastReadMs && turns < 100; turns += 1) {
     beforeMs = state.lastReadMs;
     await turn();
