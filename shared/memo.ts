@@ -19,7 +19,7 @@ const textLengthMax = 500;
  *
  * `read` is given a text of its own, so neither what is remembered nor what is made of it holds on to the line that the text was cut from.
  */
-export function createMemo<Value extends string | number | boolean>(read: (text: string) => Value, { entriesMax = 1000 } = {}): (text: string) => Value {
+export function createMemo<Value>(read: (text: string) => Value, { entriesMax = 1000 } = {}): (text: string) => Value {
   let current = new Map<string, Value>();
   let previous = new Map<string, Value>();
   // A new text has to be hashed for a look-up; to compare it with the last one takes less, and that is often enough.

@@ -57,15 +57,15 @@ export function createDecoder({ timeZone, durationFormat, general = false }: Dec
   }
 
   function decodeKnownLine(known: KnownLine): Decoded {
-    const { time, logger, status, appended = empty } = known;
+    const { target, logger, status, appended } = known;
     return {
       kind: 'request',
       event: {
         source: caddySource,
-        timeMs: time.timeMs,
-        timeNs: time.timeNs,
-        host: hostOf(known.host),
-        method: known.method,
+        timeMs: known.timeMs,
+        timeNs: known.timeNs,
+        host: target.host,
+        method: target.method,
         status,
         durationMs: durations.read(known.duration, logger, { learn: hasLatency(status) }) ?? null,
         size: known.size,
@@ -75,10 +75,10 @@ export function createDecoder({ timeZone, durationFormat, general = false }: Dec
         clientIp: known.address,
         userAgent: known.userAgent,
         referrer: known.referrer,
-        protocol: known.protocol,
+        protocol: target.protocol,
         tls: known.tlsVersion === undefined ? '' : tlsOf(known.tlsVersion),
-        upstreamMs: upstreamMsOf(appended, logger),
-        requestId: appendedIdOf(appended) || known.responseId,
+        upstreamMs: appended === undefined ? null : upstreamMsOf(appended, logger),
+        requestId: appended === undefined ? known.responseId : appendedIdOf(appended) || known.responseId,
       },
       timeOfArrival: false,
     };

@@ -10,17 +10,16 @@
  */
 import { createMemo, ownText } from '../../shared/memo.js';
 import type { JsonObject } from './envelope.js';
-import type { Time } from './time.js';
+import { normaliseHost } from './host.js';
 
-/** What a line of the known shape says, as it stands there. */
+/** What a line of the known shape says. */
 export interface KnownLine {
-  readonly time: Time;
+  readonly timeMs: number;
+  readonly timeNs: number;
   readonly logger: string;
   /** The client's; that of the peer where the line has no other: Caddy up to 2.6. */
   readonly address: string;
-  readonly protocol: string;
-  readonly method: string;
-  readonly host: string;
+  readonly target: Target;
   readonly uri: string;
   readonly userAgent: string;
   readonly referrer: string;
@@ -36,6 +35,14 @@ export interface KnownLine {
   readonly appended: JsonObject | undefined;
 }
 
+/** What stands side by side in a line, and repeats together. */
+interface Target {
+  readonly protocol: string;
+  readonly method: string;
+  /** As `normaliseHost` gives it. */
+  readonly host: string;
+}
+
 /** A line that is longer has a value that fills it, and is rare. In UTF-16 code units. */
 const lineLengthMax = 16_384;
 
@@ -48,7 +55,7 @@ const scalar = String.raw`null|true|false|-?${decimal}|"${escaped}"`;
 const tls = String.raw`,"tls":\{"resumed":(?:true|false),"version":([1-9][0-9]{0,4}),"cipher_suite":[1-9][0-9]{0,4},"proto":"${plain}","server_name":"${plain}"(?:,"ech":(?:true|false))?\}`;
 const shape = new RegExp([
   String.raw`^\{"level":"(?:info|error)","ts":((?:1[1-9]|20)[0-9]{8}\.[0-9]{1,7}),"logger":"(http\.log\.access(?:\.${plain})?)","msg":"${plain}",`,
-  String.raw`"request":\{"remote_ip":"(${plain})","remote_port":"${plain}",(?:"client_ip":"(${plain})",)?"proto":"(${plain})","method":"(${plain})","host":"(${plain})","uri":"(${plain})",`,
+  String.raw`"request":\{"remote_ip":"(${plain})","remote_port":"${plain}",(?:"client_ip":"(${plain})",)?("proto":"${plain}","method":"${plain}","host":"${plain}"),"uri":"(${plain})",`,
   String.raw`"headers":(${headers})(?:,"transfer_encoding":\["${plain}"\])?(?:${tls})?\},`,
   String.raw`(?:"bytes_read":(${integer}),)?"user_id":"${plain}","duration":(${decimal}),"size":(${integer}),"status":(0|[1-9][0-9]{0,2}),"resp_headers":(${headers})`,
   String.raw`((?:,"[A-Za-z_]{1,60}":(?:${scalar})){0,20})\}$`,
@@ -57,39 +64,58 @@ const shape = new RegExp([
 /** The keys in front of what is appended: one of them again hides the first, in JSON.parse. */
 const ownKeys = ['level', 'ts', 'logger', 'msg', 'request', 'bytes_read', 'user_id', 'duration', 'size', 'status', 'resp_headers'];
 
-/** Makes a reader of such lines; it gives `undefined` for all others. What it gives holds on to no part of the line. */
+/** Makes a reader of such lines; it gives `undefined` for all others. What it gives holds on to no part of the line, and until the next line is read: it is the same object each time. */
 export function createKnownShapeReader(): (line: string) => KnownLine | undefined {
   // What is cut out of the line outlives it: see `createMemo`. One memo for each, since its last text is often the next one.
   const owned = (): (text: string) => string => createMemo((text) => text);
-  const own = { logger: owned(), address: owned(), protocol: owned(), method: owned(), host: owned(), userAgent: owned(), referrer: owned() };
+  const own = { logger: owned(), address: owned(), userAgent: owned(), referrer: owned() };
+  const targetOf = createMemo(readTarget);
+  const known: { -readonly [Key in keyof KnownLine]: KnownLine[Key] } = {
+    timeMs: 0, timeNs: 0, logger: '', address: '', target: readTarget(''), uri: '', userAgent: '', referrer: '', tlsVersion: undefined,
+    bytesRead: 0, duration: 0, size: 0, status: 0, responseId: '', appended: undefined,
+  };
 
   return (line) => {
     if (line.length > lineLengthMax) return undefined;
     const found = shape.exec(line);
     if (found === null) return undefined;
-    const [, ts, logger, remoteIp, clientIp, protocol, method, host, uri, requestHeaders, tlsVersion, bytesRead, duration, size, status, responseHeaders, appendedText] = found as unknown as string[];
-    const time = timeOf(ts!);
-    if (time === undefined) return undefined;
+    const [, ts, logger, remoteIp, clientIp, target, uri, requestHeaders, tlsVersion, bytesRead, duration, size, status, responseHeaders, appendedText] = found as unknown as string[];
+    const nanoseconds = nanosecondsIn(ts!);
+    if (nanoseconds === undefined) return undefined;
     const appended = appendedText === '' ? undefined : JSON.parse(`{${appendedText!.slice(1)}}`) as JsonObject;
     if (appended !== undefined && ownKeys.some((key) => Object.hasOwn(appended, key))) return undefined;
-    return {
-      time, logger: own.logger(logger!), address: own.address(clientIp || remoteIp!), protocol: own.protocol(protocol!), method: own.method(method!), host: own.host(host!), uri: ownText(uri!),
-      userAgent: own.userAgent(firstOf('"User-Agent":[', requestHeaders!)), referrer: own.referrer(firstOf('"Referer":[', requestHeaders!)),
-      tlsVersion: tlsVersion === undefined ? undefined : Number(tlsVersion),
-      bytesRead: bytesRead === undefined ? 0 : decimalOf(bytesRead), duration: decimalOf(duration!), size: decimalOf(size!), status: decimalOf(status!),
-      responseId: ownText(firstOf('"X-Request-Id":[', responseHeaders!)), appended,
-    };
+    known.timeNs = nanoseconds % 1_000_000;
+    known.timeMs = integerIn(ts!, 0, 10) * 1000 + (nanoseconds - known.timeNs) / 1_000_000;
+    known.logger = own.logger(logger!);
+    known.address = own.address(clientIp || remoteIp!);
+    known.target = targetOf(target!);
+    known.uri = ownText(uri!);
+    known.userAgent = own.userAgent(firstOf('User-Agent', requestHeaders!));
+    known.referrer = own.referrer(firstOf('Referer', requestHeaders!));
+    known.tlsVersion = tlsVersion === undefined ? undefined : Number(tlsVersion);
+    known.bytesRead = bytesRead === undefined ? 0 : decimalOf(bytesRead);
+    known.duration = decimalOf(duration!);
+    known.size = decimalOf(size!);
+    known.status = decimalOf(status!);
+    known.responseId = ownText(firstOf('X-Request-Id', responseHeaders!));
+    known.appended = appended;
+    return known;
   };
 }
 
+function readTarget(text: string): Target {
+  const [protocol = '', method = '', host = ''] = text.split('","').map((pair) => pair.slice(pair.indexOf('":"') + 3).replace(/"$/, ''));
+  return { protocol, method, host: normaliseHost(host) };
+}
+
 /**
- * The time of `1795461349.0951176`: seconds from 2^30 to 2^31 with up to seven decimals. `undefined` where JSON.parse would print the number with
- * other digits than the line has.
+ * What `1795461349.0951176` has behind the point, in nanoseconds: seconds from 2^30 to 2^31 with up to seven decimals. `undefined` where JSON.parse
+ * would print the number with other digits than the line has.
  *
  * Doubles of that size are 2^-22 apart at most. Numbers of six decimals are further apart, so each is what its double is printed as, but for zeros
  * at its end. With seven the double is printed as the nearest of them, unless six will do. The products below are exact: 10^7 × 2^22 < 2^53.
  */
-function timeOf(ts: string): Time | undefined {
+function nanosecondsIn(ts: string): number | undefined {
   if (ts.endsWith('0')) return undefined;
   const decimals = ts.length - 11;
   const fraction = integerIn(ts, 11, ts.length);
@@ -98,9 +124,7 @@ function timeOf(ts: string): Time | undefined {
     const distance = Math.abs(double * 1e6 - Math.round(double * 1e6));
     if (Math.round(double * 1e7) !== fraction || distance * 2 ** 23 <= 1.000001e6) return undefined;
   }
-  const nanoseconds = fraction * powersOfTen[9 - decimals]!;
-  const timeNs = nanoseconds % 1_000_000;
-  return { timeMs: integerIn(ts, 0, 10) * 1000 + (nanoseconds - timeNs) / 1_000_000, timeNs };
+  return fraction * powersOfTen[9 - decimals]!;
 }
 
 /** The number that a text of digits, and a point among them, stands for: what `Number` gives, in a third of the time. */
@@ -123,17 +147,18 @@ const powersOfTen = Array.from({ length: 23 }, (_, exponent) => Number(`1e${expo
 
 /**
  * The first value of a header, of the last of that name as in JSON.parse. Between a quote that nothing escapes and `:[` only a name can end, and
- * names have no escapes, so `name` is found nowhere else.
+ * names have no escapes, so `"NAME":[` is found nowhere else. The quote in front is looked at last, since there are many.
  */
-function firstOf(name: string, headersText: string): string {
-  let at = headersText.indexOf(name);
-  if (at === -1) return '';
-  for (let next = at; next !== -1; next = headersText.indexOf(name, next + 1)) at = next;
-  const from = at + name.length + 1;
-  if (headersText[from - 1] === ']') return '';
-  const to = headersText.indexOf('"', from);
-  const text = headersText.slice(from, to);
+function firstOf(name: HeaderName, headersText: string): string {
+  const end = headerEnds[name];
+  let from = -1;
+  for (let at = headersText.indexOf(end); at !== -1; at = headersText.indexOf(end, at + 1)) if (headersText.charCodeAt(at - 1) === quote) from = at + end.length + 1;
+  if (from === -1 || headersText.charCodeAt(from - 1) !== quote) return '';
+  const text = headersText.slice(from, headersText.indexOf('"', from));
   return text.includes('\\') ? JSON.parse(escapedText.exec(headersText.slice(from - 1))![0]) as string : text;
 }
 
+const quote = 0x22;
+const headerEnds = { 'User-Agent': 'User-Agent":[', 'Referer': 'Referer":[', 'X-Request-Id': 'X-Request-Id":[' } as const;
+type HeaderName = keyof typeof headerEnds;
 const escapedText = new RegExp(`^"${escaped}"`);

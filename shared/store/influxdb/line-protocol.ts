@@ -36,6 +36,7 @@
  *
  * This is what the collector spends its time on: a line is built by concatenation alone, without objects.
  */
+import { createMemo } from '../../memo.js';
 import { nanosecondsText, splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import type { Level, RollupRow } from '../../rollup.js';
 import type { TopRow } from '../../top-row.js';
@@ -44,18 +45,44 @@ import type { Ledger, LedgerSnapshot } from '../store.js';
 /** The value of the tag `level`, by the length of the window in seconds. */
 export const levelTags: Readonly<Record<Level, string>> = { 10: '10s', 60: '1m', 600: '10m', 3600: '1h', 86_400: '1d' };
 
-/** Makes lines of the requests that a recorder of this name took, without line breaks. It remembers the tags of the last series, since there are few of them. */
+/** Makes lines of the requests that a recorder of this name took, without line breaks. It remembers what repeats from line to line. */
 export function createRequestLines(recorder: string): (event: RequestEvent) => string {
   const known: ({ readonly event: RequestEvent; readonly tags: string } | undefined)[] = [];
+  const [clientIp, userAgent, referrer, protocol, tls] = ['client_ip', 'user_agent', 'referrer', 'protocol', 'tls'].map(createTextField) as [TextField, TextField, TextField, TextField, TextField];
+  let second = Number.NaN;
+  let secondText = '';
   return (event) => {
+    const { timeMs, durationMs, bytesRead, upstreamMs, requestId } = event;
     const at = (event.status + 8 * event.method.length + 64 * event.host.length) % tagsRemembered;
     let found = known[at];
-    if (found === undefined || !isSameSeries(found.event, event)) known[at] = found = { event, tags: tagsOf(event, recorder) };
-    return requestLine(event, recorder, found.tags);
+    if (found === undefined || !isSameSeries(found.event, event)) known[at] = found = { event, tags: `${tagsOf(event, recorder)} uri="` };
+    if (Math.floor(timeMs / 1000) !== second) {
+      second = Math.floor(timeMs / 1000);
+      secondText = ` ${second}`;
+    }
+    let line = `${found.tags}${escapeString(uriText(event.uri))}",size=${event.size}`;
+    line += bytesRead === 0 ? 'i,bytes_read=0i' : `i,bytes_read=${bytesRead}i`;
+    if (durationMs !== null) line += `,duration_ms=${durationMs}`;
+    line += clientIp(event.clientIp);
+    line += userAgent(event.userAgent);
+    line += referrer(event.referrer);
+    line += protocol(event.protocol);
+    line += tls(event.tls);
+    if (upstreamMs !== null) line += `,upstream_ms=${upstreamMs}`;
+    if (requestId !== '') line += `,request_id="${escapeString(requestId)}"`;
+    // Nine digits: those of a number with a 1 in front, which needs no padding.
+    return line + secondText + String(1e9 + (timeMs - second * 1000) * 1e6 + event.timeNs).slice(1);
   };
 }
 
 const tagsRemembered = 256;
+
+/** A field with its comma in front; nothing for an empty text. */
+type TextField = (text: string) => string;
+
+function createTextField(name: string): TextField {
+  return createMemo((text) => text === '' ? '' : `,${name}="${escapeString(text)}"`);
+}
 
 function isSameSeries(one: RequestEvent, other: RequestEvent): boolean {
   return one.status === other.status && one.host === other.host && one.method === other.method && one.source === other.source && one.endpoint === other.endpoint;
@@ -72,18 +99,9 @@ function tagsOf({ endpoint, host, method, source, status }: RequestEvent, record
   return `${tags},status_code=${status}`;
 }
 
-/** The line of one request, without a line break; `tags` are its measurement and tags where they are known already. */
-export function requestLine(event: RequestEvent, recorder: string, tags = tagsOf(event, recorder)): string {
-  let line = `${tags} uri="${escapeString(uriText(event.uri))}",size=${event.size}i,bytes_read=${event.bytesRead}i`;
-  if (event.durationMs !== null) line += `,duration_ms=${event.durationMs}`;
-  if (event.clientIp !== '') line += `,client_ip="${escapeString(event.clientIp)}"`;
-  if (event.userAgent !== '') line += `,user_agent="${escapeString(event.userAgent)}"`;
-  if (event.referrer !== '') line += `,referrer="${escapeString(event.referrer)}"`;
-  if (event.protocol !== '') line += `,protocol="${escapeString(event.protocol)}"`;
-  if (event.tls !== '') line += `,tls="${escapeString(event.tls)}"`;
-  if (event.upstreamMs !== null) line += `,upstream_ms=${event.upstreamMs}`;
-  if (event.requestId !== '') line += `,request_id="${escapeString(event.requestId)}"`;
-  return `${line} ${nanosecondsText(event)}`;
+/** The line of one request, without a line break. */
+export function requestLine(event: RequestEvent, recorder: string): string {
+  return createRequestLines(recorder)(event);
 }
 
 /** Whether a line is one that `requestLine` made. */
