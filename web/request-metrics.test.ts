@@ -210,13 +210,13 @@ test('an error of the recorder goes to the app, not into the response', async (t
 });
 
 test('the time is carried on by the monotonic clock, and follows a wall clock that is set', async (t) => {
-  let monotonic = 1_000_000_000n;
+  let monotonic = 1000;
   let wall = 1_795_000_000_000;
   const { call } = await start(t, (app) => app.use((ctx) => {
     ctx.body = '';
-  }), { monotonicNs: () => monotonic, nowMs: () => wall });
+  }), { monotonicMs: () => monotonic, nowMs: () => wall });
   t.like((await call('/')).event, { timeMs: 1_795_000_000_000, timeNs: 0, durationMs: 0 });
-  monotonic += 1_234_567n;
+  monotonic += 1.234567;
   wall += 1;
   t.like((await call('/')).event, { timeMs: 1_795_000_000_001, timeNs: 234_567 });
   wall += 3_600_000;

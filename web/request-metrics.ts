@@ -11,7 +11,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { TLSSocket } from 'node:tls';
 import type { Context, Middleware } from 'koa';
 import { UsageError } from '../shared/errors.js';
-import { caddySource, splitNanoseconds, type RequestEvent } from '../shared/request-event.js';
+import { caddySource, type RequestEvent } from '../shared/request-event.js';
 
 /** What `requestMetrics` needs; all but the recorder have a default. */
 export interface RequestMetricsOptions {
@@ -19,8 +19,8 @@ export interface RequestMetricsOptions {
   readonly recorder: { record(event: RequestEvent): boolean };
   /** The name of the app: the events' `source`. Default: `app`. */
   readonly source?: string;
-  /** A clock in nanoseconds that never steps. Default: `process.hrtime.bigint`. */
-  readonly monotonicNs?: () => bigint;
+  /** A clock in milliseconds and fractions of them that never steps. Default: `performance.now`. */
+  readonly monotonicMs?: () => number;
   /** The wall clock in milliseconds since 1970. Default: `Date.now`. */
   readonly nowMs?: () => number;
 }
@@ -32,22 +32,39 @@ export const unmatchedEndpoint = 'unmatched';
  * The middleware. It changes neither the response nor errors that are thrown downstream. An error of its own (there
  * should be none) goes to the app's `error` event.
  */
-export function requestMetrics({ recorder, source = 'app', monotonicNs = process.hrtime.bigint, nowMs = Date.now }: RequestMetricsOptions): Middleware {
+export function requestMetrics({ recorder, source = 'app', monotonicMs = () => performance.now(), nowMs = Date.now }: RequestMetricsOptions): Middleware {
   if (source === caddySource) throw new UsageError('source is "caddy": it must be another name, because the edge has that one.');
-  const wallNs = createWallClock(monotonicNs, nowMs);
+  const wallTimeAt = createWallClock(nowMs);
   return (ctx, next) => {
-    const startNs = monotonicNs();
+    const startMs = monotonicMs();
     const bytesReadOf = countRequestBytes(ctx.req);
     const bytesSentOf = countResponseBytes(ctx.req, ctx.res);
     whenEnded(ctx.res, () => {
       try {
-        recorder.record(eventOf(ctx, {
+        const endMs = monotonicMs();
+        const { timeMs, timeNs } = wallTimeAt(endMs);
+        const { req, res } = ctx;
+        recorder.record({
           source,
-          durationMs: Number(monotonicNs() - startNs) / 1e6,
-          endNs: wallNs(),
+          timeMs,
+          timeNs,
+          host: ctx.host,
+          method: ctx.method,
+          // A response that was cut short has the status that the client was told; one that never began has none.
+          status: res.headersSent ? res.statusCode : 0,
+          durationMs: Math.round((endMs - startMs) * 1e6) / 1e6, // what is below a nanosecond is the clock's arithmetic
           size: bytesSentOf(),
           bytesRead: bytesReadOf(),
-        }));
+          uri: ctx.originalUrl,
+          endpoint: endpointOf(ctx),
+          clientIp: ctx.ip,
+          userAgent: ctx.get('User-Agent'),
+          referrer: ctx.get('Referrer'),
+          protocol: protocols[req.httpVersion] ?? `HTTP/${req.httpVersion}`,
+          tls: tlsVersionOf(req),
+          upstreamMs: null,
+          requestId: ctx.get('X-Request-Id'),
+        });
       } catch (error) {
         ctx.app.emit('error', error, ctx);
       }
@@ -56,36 +73,8 @@ export function requestMetrics({ recorder, source = 'app', monotonicNs = process
   };
 }
 
-interface Measured {
-  readonly source: string;
-  readonly durationMs: number;
-  readonly endNs: bigint;
-  readonly size: number;
-  readonly bytesRead: number;
-}
-
-function eventOf(ctx: Context, { source, durationMs, endNs, size, bytesRead }: Measured): RequestEvent {
-  return {
-    source,
-    ...splitNanoseconds(endNs),
-    host: ctx.host,
-    method: ctx.method,
-    // A response that was cut short has the status that the client was told; one that never began has none.
-    status: ctx.res.headersSent ? ctx.res.statusCode : 0,
-    durationMs,
-    size,
-    bytesRead,
-    uri: ctx.originalUrl,
-    endpoint: endpointOf(ctx),
-    clientIp: ctx.ip,
-    userAgent: ctx.get('User-Agent'),
-    referrer: ctx.get('Referrer'),
-    protocol: `HTTP/${ctx.req.httpVersion}`,
-    tls: tlsVersionOf(ctx.req),
-    upstreamMs: null,
-    requestId: ctx.get('X-Request-Id'),
-  };
-}
+/** A text that is there already need not be made, and hashed, for each request. */
+const protocols: Readonly<Record<string, string>> = { '1.0': 'HTTP/1.0', '1.1': 'HTTP/1.1', '2.0': 'HTTP/2.0' };
 
 /** What `@koa/router` leaves on the context: the routes and the middleware layers whose path matched, of all routers. */
 interface RoutedContext {
@@ -98,7 +87,8 @@ interface RoutedContext {
  * `router.use` middleware answered before any route was entered, it is the first that would have been.
  */
 function endpointOf(ctx: Context): string {
-  const { matched = [], _matchedRoute: entered } = ctx as unknown as RoutedContext;
+  const { matched, _matchedRoute: entered } = ctx as unknown as RoutedContext;
+  if (matched === undefined) return unmatchedEndpoint;
   const routes = matched.filter((layer) => layer.methods.includes(ctx.method));
   const route = routes.find((layer) => layer.path === entered) ?? routes[0];
   return route === undefined ? unmatchedEndpoint : String(route.path);
@@ -148,16 +138,15 @@ function countResponseBytes(request: IncomingMessage, response: ServerResponse):
     if (typeof chunk === 'string') bytes += Buffer.byteLength(chunk, typeof encoding === 'string' ? encoding as BufferEncoding : 'utf8');
     else if (chunk instanceof Uint8Array) bytes += chunk.byteLength;
   };
-  const write = response.write.bind(response) as (...args: unknown[]) => boolean;
-  const end = response.end.bind(response) as (...args: unknown[]) => typeof response;
+  const { write, end } = response as { write: (...args: unknown[]) => boolean; end: (...args: unknown[]) => typeof response };
   // `end` passes its chunk on inside Node, not through the `write` that is replaced here.
-  response.write = (...args: unknown[]) => {
-    add(args[0], args[1]);
-    return write(...args);
+  response.write = (chunk: unknown, encoding?: unknown, done?: unknown) => {
+    add(chunk, encoding);
+    return write.call(response, chunk, encoding, done);
   };
-  response.end = (...args: unknown[]) => {
-    add(args[0], args[1]);
-    return end(...args);
+  response.end = (chunk?: unknown, encoding?: unknown, done?: unknown) => {
+    add(chunk, encoding);
+    return end.call(response, chunk, encoding, done);
   };
   return () => {
     const { statusCode } = response;
@@ -167,17 +156,22 @@ function countResponseBytes(request: IncomingMessage, response: ServerResponse):
 }
 
 /**
- * The wall clock in nanoseconds since 1970: `Date.now` carried on by the monotonic clock. It is anchored again when the two
- * are more than 5 ms apart, so that it follows a wall clock that is set.
+ * The wall clock to the nanosecond, at a time of the monotonic one: `Date.now` carried on by that. It is anchored again when the two are more than 5 ms
+ * apart, so that it follows a wall clock that is set.
  */
-function createWallClock(monotonicNs: () => bigint, nowMs: () => number): () => bigint {
-  const driftNsMax = 5_000_000n;
-  let offsetNs: bigint | undefined;
-  return () => {
-    const monotonic = monotonicNs();
-    const wall = BigInt(nowMs()) * 1_000_000n;
-    const drift = offsetNs === undefined ? undefined : monotonic + offsetNs - wall;
-    if (offsetNs === undefined || drift === undefined || drift > driftNsMax || drift < -driftNsMax) offsetNs = wall - monotonic;
-    return monotonic + offsetNs;
+function createWallClock(nowMs: () => number): (monotonicMs: number) => { timeMs: number; timeNs: number } {
+  const driftMsMax = 5;
+  let anchorMs = 0;
+  let anchorWallMs = Number.NaN;
+  return (monotonicMs) => {
+    const wallMs = nowMs();
+    if (!(Math.abs(anchorWallMs + monotonicMs - anchorMs - wallMs) <= driftMsMax)) {
+      anchorMs = monotonicMs;
+      anchorWallMs = wallMs;
+    }
+    const sinceMs = monotonicMs - anchorMs;
+    const wholeMs = Math.floor(sinceMs);
+    // A double holds the fraction to a tenth of a nanosecond.
+    return { timeMs: anchorWallMs + wholeMs, timeNs: Math.min(Math.round((sinceMs - wholeMs) * 1e6), 999_999) };
   };
 }

@@ -11,7 +11,7 @@ import type { LineBeginning } from '../lines.js';
 import { parseListenAddress } from './address.js';
 import { listen, type Listener } from './listen.js';
 import { allowList, parseCidr } from './peers.js';
-import { openStream, type OpenStream } from './sockets.js';
+import { openStream } from './sockets.js';
 
 test('several sockets of every kind are listened on at once', async (t) => {
   const path = join(mkdtempSync(join(tmpdir(), 'sink-')), 'sink.sock');
@@ -220,7 +220,7 @@ test('datagrams that the kernel dropped are known', async (t) => {
   await stopAll(listeners);
 });
 
-async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100, lineMsMax = 60_000, heldBytesMax = 1e9, isWanted = (line: string): boolean => line !== '', open: openWith = openStream as OpenStream } = {}) {
+async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100, lineMsMax = 60_000, heldBytesMax = 1e9, isWanted = (line: string): boolean => line !== '', open: openWith = openStream } = {}) {
   const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, tooLong: 0, noRoom: 0 };
   const heldMemory = { bytes: 0, bytesMax: heldBytesMax };
   const connections = { count: 0 };
