@@ -5,6 +5,7 @@ import { benchCollector } from './collector.js';
 import { benchDecode } from './decode.js';
 import { benchFreshness } from './freshness.js';
 import { benchImport } from './import.js';
+import { benchMemory } from './memory.js';
 import { benchMiddleware } from './middleware.js';
 import { benchPages } from './pages.js';
 import { benchStart } from './start.js';
@@ -18,6 +19,7 @@ const benches: Readonly<Record<string, (say: (text: string) => void) => Promise<
   busy: benchBusy,
   freshness: benchFreshness,
   pages: benchPages,
+  memory: benchMemory,
 };
 
 const say = (text: string): void => { process.stderr.write(`${text}\n`); };
