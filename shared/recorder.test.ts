@@ -75,6 +75,30 @@ test('a store that fails gets the same batches again, in order, until it takes t
   t.is(row?.count, 35);
 });
 
+test('with a part of the requests kept, all are counted as stored, and after a refused batch the rest is counted anew', async (t) => {
+  let refusing = true;
+  const { store, recorder } = await start(t, { sampleRatio: 0.3, batchRequestsMax: 100, flushMs: 100_000 }, (real) => ({
+    ...real,
+    async write(batch) {
+      if (refusing) {
+        refusing = false;
+        throw new StoreError('drop', 'refused');
+      }
+      return await real.write(batch);
+    },
+  }));
+  for (let at = 0; at < 350; at += 1) recorder.record(event({ timeNs: 1000 * at, uri: `/${at}` }));
+  await recorder.flush();
+  t.like(recorder.counts, { recorded: 350, stored: 250, deadLettered: 100 });
+  const kept = (await store.readRequests({ ...range, filter: {}, limit: 1000 })).length;
+  t.true(kept > 30 && kept < 150);
+  for (const level of levels) {
+    const rows = await store.readRollups({ ...range, level, filter: {} });
+    t.is(rows.reduce((sum, { count }) => sum + count, 0), 250, `${level} s`);
+    t.is(rows.reduce((sum, { count, sampledOut }) => sum + count - sampledOut, 0), kept);
+  }
+});
+
 test('a batch that the store refuses for good is counted, and the next one is written', async (t) => {
   const { store, recorder } = await start(t, { batchRequestsMax: 10 }, (real) => ({
     ...real,

@@ -5,6 +5,7 @@ import { messageOf, StoreError } from './errors.js';
 import type { Log } from './log.js';
 import { createMemo } from './memo.js';
 import type { RequestEvent } from './request-event.js';
+import { createRequestSample } from './request-sample.js';
 import { backoffMs, pause, retryAfterMsMax } from './retry.js';
 import { createRollupLadder } from './rollup-ladder.js';
 import { createSeriesKeys, latencyBucketOf, seriesKey } from './rollup.js';
@@ -57,6 +58,8 @@ export interface RecorderOptions {
   readonly clientIp: ClientIpPolicy;
   /** Tells the country of an address, which is asked about before it is truncated. Without it, countries are not known. */
   readonly countryOf?: CountryOf | undefined;
+  /** The part of the requests that are kept one by one, from 0 to 1: 1. All are counted, whatever it is. */
+  readonly sampleRatio?: number | undefined;
   /** Times that a recorder of the same name has given away just before; what comes next may have the same. */
   readonly usedTimes?: UsedTimes | undefined;
   /** How long a request waits for others, in milliseconds: 100. */
@@ -88,12 +91,13 @@ export const uriLengthMax = 8192;
 /** The longest other free text. */
 const textLengthMax = 1024;
 
-/** Starts a recorder; it writes from a timer until it is closed. */
+/** Starts a recorder; it writes from a timer until it is closed. Throws a `RangeError` when `sampleRatio` is none. */
 export function createRecorder(options: RecorderOptions): Recorder {
-  const { store, log, flushMs = 100, batchRequestsMax = 5000, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = memoryBytesMaxDefault, drainMsMax = 8000, now = Date.now } = options;
+  const { store, log, sampleRatio = 1, flushMs = 100, batchRequestsMax = 5000, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = memoryBytesMaxDefault, drainMsMax = 8000, now = Date.now } = options;
   const writer = randomUUID();
   let ladder = createRollupLadder();
   const topLadder = createTopLadder();
+  const isInSample = createRequestSample(sampleRatio);
   const uniqueTimes = createUniqueTimes();
   const seriesKeyOf = createSeriesKeys();
   const nameOf = createMemo(cleanName);
@@ -104,6 +108,8 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
 
   let gathered: RequestEvent[] = [];
+  /** Those of them that are kept one by one, where not all are. */
+  let gatheredKept: RequestEvent[] | undefined = sampleRatio === 1 ? undefined : [];
   let gatheredBytes = 0;
   let queue: { readonly batch: Batch; readonly bytes: number }[] = [];
   let queuedBytes = 0;
@@ -120,10 +126,14 @@ export function createRecorder(options: RecorderOptions): Recorder {
       if (queuedBytes + gatheredBytes >= memoryBytesMax || stopped.signal.aborted) return false;
       const request = bound(event);
       const series = seriesKeyOf(request);
-      const time = uniqueTimes.take(series, request);
-      if (time !== request) ({ timeMs: request.timeMs, timeNs: request.timeNs } = time);
+      const isKept = isInSample(request); // by the time that it came with
+      if (isKept) {
+        const time = uniqueTimes.take(series, request);
+        if (time !== request) ({ timeMs: request.timeMs, timeNs: request.timeNs } = time);
+        gatheredKept?.push(request);
+      }
       const bucket = latencyBucketOf(request);
-      ladder.add(request, series, bucket);
+      ladder.add(request, series, bucket, isKept);
       topLadder.add(request, bucket, countryOf(event.clientIp));
       gathered.push(request);
       gatheredBytes += heldBytes(request);
@@ -204,9 +214,10 @@ export function createRecorder(options: RecorderOptions): Recorder {
     sequence += 1;
     const rollups = ladder.drain(now());
     const bytes = gatheredBytes + rollups.length * rollupRowBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
-    queue.push({ batch: { recorder: options.name, writer, sequence, requests: gathered, rollups, tops, ledger }, bytes });
+    queue.push({ batch: { recorder: options.name, writer, sequence, requests: gathered, kept: gatheredKept, rollups, tops, ledger }, bytes });
     queuedBytes += bytes;
     gathered = [];
+    if (gatheredKept !== undefined) gatheredKept = [];
     gatheredBytes = 0;
   }
 
@@ -255,10 +266,15 @@ export function createRecorder(options: RecorderOptions): Recorder {
   function countAnew(): void {
     ladder = createRollupLadder();
     queue = queue.map(({ batch, bytes }) => {
-      for (const request of batch.requests) ladder.add(request);
+      countAll(batch.requests, batch.kept);
       return { batch: { ...batch, rollups: ladder.drain(now()) }, bytes };
     });
-    for (const request of gathered) ladder.add(request);
+    countAll(gathered, gatheredKept);
+  }
+
+  function countAll(requests: readonly RequestEvent[], kept: readonly RequestEvent[] | undefined): void {
+    const keptOnes = kept && new Set(kept);
+    for (const request of requests) ladder.add(request, undefined, undefined, keptOnes?.has(request));
   }
 }
 

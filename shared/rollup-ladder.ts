@@ -9,8 +9,8 @@ import type { RequestEvent } from './request-event.js';
  * has gathered into the rows of all levels, which are cumulative while their window is open.
  */
 export interface RollupLadder {
-  /** Counts a request. `key` is its `seriesKey`, and `bucket` that of its latency, where they are known already. */
-  add(event: RequestEvent, key?: string, bucket?: number): void;
+  /** Counts a request. `key` is its `seriesKey`, and `bucket` that of its latency, where they are known already; `isKept` as in `addEvent`. */
+  add(event: RequestEvent, key?: string, bucket?: number, isKept?: boolean): void;
   /** Every row that changed since the last call, as it stands now. */
   drain(nowMs: number): RollupRow[];
 }
@@ -35,7 +35,7 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
   const open = new Map<string, OpenRow>();
 
   return {
-    add(event, key = seriesKey(event), bucket = latencyBucketOf(event)) {
+    add(event, key = seriesKey(event), bucket = latencyBucketOf(event), isKept = true) {
       const windowMs = windowStart(event.timeMs, finestLevel);
       let entry = gathered.get(key);
       if (entry === undefined) {
@@ -44,7 +44,7 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
       }
       let tally = entry.tallies.get(windowMs);
       if (tally === undefined) entry.tallies.set(windowMs, tally = emptyTally());
-      addEvent(tally, event, bucket);
+      addEvent(tally, event, bucket, isKept);
     },
 
     drain(nowMs) {

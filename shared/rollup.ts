@@ -41,6 +41,8 @@ export interface Series {
 export interface Tally {
   /** Requests, those without a latency included. */
   count: number;
+  /** Those of `count` that are not kept one by one: see `request-sample.ts`. */
+  sampledOut: number;
   /** Sum of the durations in milliseconds of those that have a latency: as many as the histogram holds. */
   durationSumMs: number;
   durationMaxMs: number;
@@ -70,12 +72,13 @@ export const rowIdEnd = 2 ** 33;
 
 /** A tally of nothing. */
 export function emptyTally(): Tally {
-  return { count: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram() };
+  return { count: 0, sampledOut: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram() };
 }
 
-/** Counts one request. `bucket` is that of its latency, where it is known already: see `latencyBucketOf`. */
-export function addEvent(tally: Tally, event: Measured, bucket = latencyBucketOf(event)): void {
+/** Counts one request. `bucket` is that of its latency, where it is known already: see `latencyBucketOf`. It is kept one by one unless `isKept` says no. */
+export function addEvent(tally: Tally, event: Measured, bucket = latencyBucketOf(event), isKept = true): void {
   tally.count += 1;
+  if (!isKept) tally.sampledOut += 1;
   tally.sizeSum += event.size;
   if (bucket === undefined || event.durationMs === null) return;
   tally.durationSumMs += event.durationMs;
@@ -109,6 +112,7 @@ export function rollUp(requests: readonly RequestEvent[], level: Level): RollupR
 /** Adds `other` to `tally`. */
 export function addTally(tally: Tally, other: Tally): void {
   tally.count += other.count;
+  tally.sampledOut += other.sampledOut;
   tally.durationSumMs += other.durationSumMs;
   tally.durationMaxMs = Math.max(tally.durationMaxMs, other.durationMaxMs);
   tally.sizeSum += other.sizeSum;

@@ -26,7 +26,7 @@ export const valueLengthMax = 250;
 const packedBytesMax = 60_000;
 
 /** What is known of one value. */
-export interface TopEntry extends Tally {
+export interface TopEntry extends Omit<Tally, 'sampledOut'> {
   readonly value: string;
   /** How many more requests of the value there may have been, which are in no other number here. */
   readonly missedMax: number;
@@ -34,7 +34,7 @@ export interface TopEntry extends Tally {
   readonly errors: number;
 }
 
-interface Entry extends Omit<Tally, 'histogram'> {
+interface Entry extends Omit<Tally, 'histogram' | 'sampledOut'> {
   errors: number;
   /** Buckets of durations that are not in the histogram yet: most values of a busy site come once or twice, and need none. */
   recent: number[];

@@ -28,7 +28,7 @@ export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBat
     uri: `/${sequence}/${Math.random()}`, endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
   }));
   const row = (level: 10 | 60, host: string): RollupRow => ({
-    level, windowMs: startMs, rowId: 1, series: { source: 'caddy', host, method: 'GET', status: 200 }, count: sequence * requestsPerBatch,
+    level, windowMs: startMs, rowId: 1, series: { source: 'caddy', host, method: 'GET', status: 200 }, count: sequence * requestsPerBatch, sampledOut: 0,
     durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram(),
   });
   const rollups = [row(10, 'shop.example'), row(60, 'a.example'), row(60, 'b.example')];

@@ -12,10 +12,13 @@
 import { randomUUID } from 'node:crypto';
 import type { ExecutionContext } from 'ava';
 import fc from 'fast-check';
+import { until } from '../../test/until.js';
 import { StoreError } from '../errors.js';
 import { Histogram } from '../histogram.js';
+import { createRecorder } from '../recorder.js';
 import { rfc3339, splitNanoseconds, type RequestEvent } from '../request-event.js';
 import { levels, rollUp, rowIdEnd, type RollupRow, type Series } from '../rollup.js';
+import { TopSummary } from '../top.js';
 import { topKinds, topLevels, topValueOf, type TopRow } from '../top-row.js';
 import type { Batch, Filter, LedgerSnapshot, Store, TopsQuery } from './store.js';
 
@@ -143,6 +146,52 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     for (const level of levels) {
       sameRollups(t, await store.readRollups({ fromMs: dayMs, toMs: dayMs + 1, level, filter: {} }), rows.filter((row) => row.level === level));
     }
+  });
+
+  declare('of a batch, the requests that are kept one by one are there, and its rollup rows say how many are not.', async (t, { store }) => {
+    const requests = Array.from({ length: 5 }, (_, index) => request({ timeNs: index }));
+    const [one, other] = [rollup({ sampledOut: 3, rowId: 1 }), rollup({ sampledOut: 1, rowId: 2, durations: [] })];
+    const writer = writerOf();
+    await store.write(writer({ requests, kept: requests.slice(3), rollups: [one, other] }));
+    await store.write(writer({ requests, kept: [], rollups: [{ ...one, sampledOut: 8 }] }));
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10 }), requests.slice(3).toReversed());
+    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), [{ ...one, sampledOut: 8 }, other]);
+  });
+
+  declare('whatever part of the requests is kept, the rollups and the top lists count all of them, and say exactly how many are not kept.', async (t, { store }) => {
+    const log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+    let timeMs = hourMs - 86_400_000;
+    const sample = fc.record({ host: fc.constantFrom('a.example', 'b.example'), status: fc.constantFrom(200, 500), uri: fc.constantFrom('/', '/a', '/b'), size: fc.nat({ max: 1000 }), requestId: fc.constantFrom('', 'one', 'two', 'three') });
+    await fc.assert(
+      fc.asyncProperty(fc.array(sample, { minLength: 1, maxLength: 60 }), fc.constantFrom(0, 0.01, 0.3, 0.9, 1), async (samples, sampleRatio) => {
+        timeMs += 600_000;
+        const range = { fromMs: timeMs, toMs: timeMs + 600_000 };
+        const requests = samples.map((each, at) => request({ ...each, timeMs: timeMs + 100 * Math.floor(at / 3) }));
+        const recorder = createRecorder({ store, log, name: 'sampled', hostsMax: 10, clientIp: 'full', sampleRatio, now: () => timeMs });
+        for (const each of requests) recorder.record(each);
+        t.is(await recorder.close(), 0);
+        const sum = (rows: readonly RollupRow[], of: (row: RollupRow) => number): number => rows.reduce((all, row) => all + of(row), 0);
+        const kept = await until('the requests that are kept are there', async () => {
+          const [rows, found] = [await store.readRollups({ ...range, level: 10, filter: {} }), await store.readRequests({ ...range, filter: {}, limit: 100 })];
+          return sum(rows, ({ count }) => count) === samples.length && sum(rows, ({ sampledOut }) => sampledOut) === samples.length - found.length && found;
+        });
+        if (sampleRatio === 0) t.is(kept.length, 0);
+        if (sampleRatio === 1) t.is(kept.length, samples.length);
+        for (const level of [10, 60, 600] as const) {
+          const rows = await store.readRollups({ ...range, level, filter: {} });
+          t.is(sum(rows, ({ sizeSum }) => sizeSum), samples.reduce((all, { size }) => all + size, 0), `${level} s`);
+          t.is(sum(rows, ({ histogram }) => histogram.total), samples.length);
+          for (const status of [200, 500]) {
+            const ofStatus = rows.filter(({ series: { status: each } }) => each === status);
+            t.is(sum(ofStatus, ({ count }) => count), samples.filter((each) => each.status === status).length);
+            t.is(sum(ofStatus, ({ count, sampledOut }) => count - sampledOut), kept.filter((each) => each.status === status).length, `${level} s`);
+          }
+        }
+        const [list] = await store.readTops({ ...range, level: 600, kinds: ['path'], filter: {} });
+        t.is(TopSummary.unpack(list!.packed).total, samples.length);
+      }),
+      { numRuns: 10 },
+    );
   });
 
   declare('10,000 requests of one series, one nanosecond apart, are all there.', async (t, { store }) => {
@@ -454,7 +503,7 @@ function rollup({ durations = [0.5, 12, 12, 4000], ...part }: Partial<RollupRow>
   const histogram = new Histogram();
   for (const duration of durations) histogram.add(duration);
   return {
-    level: 10, windowMs: hourMs, rowId: 7, series, count: durations.length, durationSumMs: durations.reduce((sum, duration) => sum + duration, 0),
+    level: 10, windowMs: hourMs, rowId: 7, series, count: durations.length, sampledOut: 0, durationSumMs: durations.reduce((sum, duration) => sum + duration, 0),
     durationMaxMs: Math.max(0, ...durations), sizeSum: 99, histogram, ...part,
   };
 }
@@ -471,12 +520,12 @@ function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
 }
 
 /** Makes the batches of one writer, which belongs to the recorder of this name. */
-function writerOf(recorder = 'collector-1'): (parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'tops' | 'ledger'>>) => Batch {
+function writerOf(recorder = 'collector-1'): (parts: Partial<Pick<Batch, 'requests' | 'kept' | 'rollups' | 'tops' | 'ledger'>>) => Batch {
   const writer = randomUUID();
   let sequence = 0;
-  return ({ requests = [], rollups = [], tops = [], ledger }) => {
+  return ({ requests = [], kept, rollups = [], tops = [], ledger }) => {
     sequence += 1;
-    return { recorder, writer, sequence, requests, rollups, tops, ledger };
+    return { recorder, writer, sequence, requests, kept, rollups, tops, ledger };
   };
 }
 
@@ -553,6 +602,6 @@ function describeRequest(event: RequestEvent): string {
   return `${rfc3339(event)} ${JSON.stringify(known)} ${Object.keys(event).length}`;
 }
 
-function describeRollup({ level, windowMs, rowId, series: { source, host, method, status }, count, durationSumMs, durationMaxMs, sizeSum, histogram }: RollupRow): string {
-  return JSON.stringify({ level, windowMs, rowId, source, host, method, status, count, durationSumMs, durationMaxMs, sizeSum, total: histogram.total, histogram: histogram.pack() });
+function describeRollup({ level, windowMs, rowId, series: { source, host, method, status }, count, sampledOut, durationSumMs, durationMaxMs, sizeSum, histogram }: RollupRow): string {
+  return JSON.stringify({ level, windowMs, rowId, source, host, method, status, count, sampledOut, durationSumMs, durationMaxMs, sizeSum, total: histogram.total, histogram: histogram.pack() });
 }

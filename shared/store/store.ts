@@ -17,6 +17,8 @@ export interface Batch {
   readonly sequence: number;
   /** No two requests of one recorder and series (source, host, method, status, endpoint) have the same time. */
   readonly requests: readonly RequestEvent[];
+  /** Those of them that are to be kept one by one; all when it is not given. The others are in the rollups and the top lists alone. */
+  readonly kept?: readonly RequestEvent[] | undefined;
   readonly rollups: readonly RollupRow[];
   /**
    * The rows of the top lists that are due. They hold requests of earlier and later batches too, and what is refused of a batch is
@@ -136,7 +138,7 @@ export interface Store {
   readRollups(query: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]>;
   /** All rows of one level and of these kinds whose window starts in the range, in no particular order. */
   readTops(query: TopsQuery): Promise<TopRow[]>;
-  /** The latest requests of the range, newest first, `limit` at most. */
+  /** The latest requests of the range that are kept one by one, newest first, `limit` at most. */
   readRequests(query: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]>;
   /**
    * The rollup rows of the requests of the range, as the recorder would have made them, for a filter that `needsRequests`. A store

@@ -214,7 +214,7 @@ function countErrors(statuses: ReadonlyMap<number, number>): number {
 }
 
 /** The latency figures of a tally. */
-export function latencyOf({ histogram, durationSumMs, durationMaxMs }: Omit<Tally, 'count' | 'sizeSum'>): Latency {
+export function latencyOf({ histogram, durationSumMs, durationMaxMs }: Omit<Tally, 'count' | 'sampledOut' | 'sizeSum'>): Latency {
   if (histogram.total === 0) return { mean: null, p50: null, p95: null, p99: null, max: null };
   // The middle of the highest bucket can lie above the greatest value that was seen.
   const percentile = (quantile: number): number => Math.min(histogram.quantile(quantile) ?? 0, durationMaxMs);

@@ -1,4 +1,5 @@
-import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
+import { inflateSync } from 'node:zlib';
+import { BIGINT, INTEGER, VARCHAR, type DuckDBBlobValue, type DuckDBConnection, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
 import { StoreError } from '../../errors.js';
 import { bucketOfDurationSql, Histogram } from '../../histogram.js';
 import { splitNanoseconds, withoutLatency, type RequestEvent } from '../../request-event.js';
@@ -18,11 +19,11 @@ export async function readRollups(connection: DuckDBConnection, { fromMs, toMs, 
   ];
   const columns = await values.columnsOf(
     connection,
-    `SELECT window_ms, row_id, ${texts('source', 'host', 'method')}, status_code, "count", duration_ms_sum, duration_ms_max, size_sum, histogram
+    `SELECT window_ms, row_id, ${texts('source', 'host', 'method')}, status_code, "count", sampled_out, duration_ms_sum, duration_ms_max, size_sum, histogram
      FROM request_rollup WHERE ${where.join(' AND ')}`,
   );
-  const [windowMs, rowId, source, host, method, status, count, durationSumMs, durationMaxMs, sizeSum, histogram] = columns as [
-    bigint[], bigint[], string[], string[], string[], number[], bigint[], number[], number[], number[], string[],
+  const [windowMs, rowId, source, host, method, status, count, sampledOut, durationSumMs, durationMaxMs, sizeSum, histogram] = columns as [
+    bigint[], bigint[], string[], string[], string[], number[], bigint[], bigint[], number[], number[], number[], string[],
   ];
   return windowMs.map((start, at) => ({
     level,
@@ -30,6 +31,7 @@ export async function readRollups(connection: DuckDBConnection, { fromMs, toMs, 
     rowId: Number(rowId[at]!),
     series: { source: source[at]!, host: host[at]!, method: method[at]!, status: status[at]! },
     count: Number(count[at]!),
+    sampledOut: Number(sampledOut[at]!),
     durationSumMs: durationSumMs[at]!,
     durationMaxMs: durationMaxMs[at]!,
     sizeSum: sizeSum[at]!,
@@ -49,9 +51,16 @@ export async function readTops(connection: DuckDBConnection, { fromMs, toMs, lev
     ...conditions(filter, values),
   ];
   const columns = await values.columnsOf(connection, `SELECT window_ms, row_id, ${texts('source', 'host')}, kind, packed FROM request_top WHERE ${where.join(' AND ')}`);
-  const [windowMs, rowId, source, host, kind, packed] = columns as [bigint[], bigint[], string[], string[], TopKind[], string[]];
-  return windowMs.map((start, at) => ({ level, windowMs: Number(start), rowId: Number(rowId[at]!), source: source[at]!, host: host[at]!, kind: kind[at]!, packed: packed[at]! }));
+  const [windowMs, rowId, source, host, kind, packed] = columns as [bigint[], bigint[], string[], string[], TopKind[], DuckDBBlobValue[]];
+  return windowMs.map((start, at) => ({ level, windowMs: Number(start), rowId: Number(rowId[at]!), source: source[at]!, host: host[at]!, kind: kind[at]!, packed: textOf(packed[at]!) }));
 }
+
+/** A list or sketch: see `schema.ts`. */
+function textOf({ bytes }: DuckDBBlobValue): string {
+  return (bytes[0] === zlibFirstByte ? inflateSync(bytes) : Buffer.from(bytes)).toString('utf8');
+}
+
+const zlibFirstByte = 0x78;
 
 /** See `Store.readRequests`. */
 export async function readRequests(connection: DuckDBConnection, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]> {

@@ -85,7 +85,7 @@ function request(timeMs: number): RequestEvent {
 }
 
 function rollup(level: Level, windowMs: number): RollupRow {
-  return { level, windowMs, rowId: 1, series: { source: 'caddy', host: 'shop.example', method: 'GET', status: 200 }, count: 1, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram() };
+  return { level, windowMs, rowId: 1, series: { source: 'caddy', host: 'shop.example', method: 'GET', status: 200 }, count: 1, sampledOut: 0, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram() };
 }
 
 function top(level: TopLevel, windowMs: number): TopRow {

@@ -4,7 +4,8 @@
  * - `request_metrics`: a row per request. No index: DuckDB keeps the least and the greatest `time_ns` of every 122,880
  *   rows, and rows arrive in about the order of time.
  * - `request_rollup`: a row per window, row id and series, rewritten in place under its primary key.
- * - `request_top`: a row per window, row id, source, host and kind: a packed list or sketch, rewritten in place.
+ * - `request_top`: a row per window, row id, source, host and kind, rewritten in place: a packed list or sketch, compressed with zlib (its first
+ *   byte is 0x78), or as text in rows that a program before version 3 wrote.
  * - `collector_ledger`: the newest ledger of each collector.
  * - `applied_batch`: the last batch of each writer, written in the batch's own transaction: a batch counts exactly once.
  * - `store_schema`: one row, the version of all this.
@@ -52,6 +53,19 @@ const steps: readonly (readonly string[])[] = [
       PRIMARY KEY (level, window_ms, row_id, source, host, kind)
     )`,
     "ALTER TABLE collector_ledger ADD COLUMN IF NOT EXISTS warnings VARCHAR DEFAULT '{}'",
+  ],
+  // 3
+  [
+    'ALTER TABLE request_rollup ADD COLUMN sampled_out BIGINT DEFAULT 0',
+    // Anew, since a change of a column's type by an expression cannot be replayed from the log (DuckDB 1.5.5): a kill right after it would cost the file.
+    'ALTER TABLE request_top RENAME TO request_top_as_text',
+    `CREATE TABLE request_top (
+      level INTEGER NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL,
+      kind VARCHAR NOT NULL, packed BLOB NOT NULL,
+      PRIMARY KEY (level, window_ms, row_id, source, host, kind)
+    )`,
+    'INSERT INTO request_top SELECT level, window_ms, row_id, source, host, kind, encode(packed) FROM request_top_as_text',
+    'DROP TABLE request_top_as_text',
   ],
 ];
 

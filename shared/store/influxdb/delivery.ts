@@ -99,6 +99,6 @@ function correctionsOf(line: string): string[] {
   const rowId = createHash('sha256').update(line).digest().readUIntBE(0, 6) % rowIdEnd;
   return levels.map((level): RollupRow => ({
     level, windowMs: windowStart(event.timeMs, level), rowId, series: { source, host, method, status },
-    count: -1, durationSumMs: -(durationMs ?? 0), durationMaxMs: 0, sizeSum: -size, histogram: histogram.negated(),
+    count: -1, sampledOut: 0, durationSumMs: -(durationMs ?? 0), durationMaxMs: 0, sizeSum: -size, histogram: histogram.negated(),
   })).map(rollupLine);
 }

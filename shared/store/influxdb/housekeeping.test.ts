@@ -21,7 +21,7 @@ function batchOf(ageDays: number): Batch {
   };
   const rollups = levels.map((level): RollupRow => ({
     level, windowMs: windowStart(timeMs, level), rowId: 1, series: { source: 'caddy', host: 'a.example', method: 'GET', status: 200 },
-    count: 1, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram(),
+    count: 1, sampledOut: 0, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram(),
   }));
   const tops = topLevels.map((level) => ({ level, windowMs: windowStart(timeMs, level), rowId: 1, source: 'caddy', host: '', kind: 'path', packed: 'x' } as const));
   return { recorder: 'r', writer: randomUUID(), sequence: 1, requests: [request], rollups, tops, ledger: undefined };

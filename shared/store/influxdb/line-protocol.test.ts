@@ -41,11 +41,12 @@ test('A line leads back to the one request that it was made of.', (t) => {
 });
 
 test('A rollup row has its window and its id in its timestamp.', (t) => {
-  const row = { level: 60, windowMs: Date.UTC(2026, 10, 23, 20), rowId: 2 ** 33 - 1, series: event, count: 2, durationSumMs: 3.5, durationMaxMs: 3, sizeSum: 9, histogram: new Histogram() } as const;
+  const row = { level: 60, windowMs: Date.UTC(2026, 10, 23, 20), rowId: 2 ** 33 - 1, series: event, count: 2, sampledOut: 0, durationSumMs: 3.5, durationMaxMs: 3, sizeSum: 9, histogram: new Histogram() } as const;
   t.is(
     rollupLine(row),
     'request_rollup,host=shop.example,level=1m,method=GET,source=caddy,status_code=200 count=2i,duration_sum_ms=3.5,duration_max_ms=3,size_sum=9i,tally="2 3.5 3 9 AA==" 1795464008589934591',
   );
+  t.regex(rollupLine({ ...row, sampledOut: 1 }), /,sampled_out=1i,tally="2 3\.5 3 9 AA== 1" /);
 });
 
 test('A ledger is one point for each count, all at one time.', (t) => {

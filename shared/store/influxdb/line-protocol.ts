@@ -8,7 +8,8 @@
  *   `upstream_ms` (float), `request_id` where they are known. The time is the request's.
  * - `request_rollup`: tags `host`, `level` (`10s`, `1m`, `10m`, `1h`, `1d`), `method`, `source`, `status_code`; fields
  *   `count`, `size_sum` (integers), `duration_sum_ms`, `duration_max_ms` (floats), and `tally`: these four as numbers and
- *   the packed histogram (see `histogram.ts`), `COUNT DURATION_SUM_MS DURATION_MAX_MS SIZE_SUM HISTOGRAM`. The four are there
+ *   the packed histogram (see `histogram.ts`), `COUNT DURATION_SUM_MS DURATION_MAX_MS SIZE_SUM HISTOGRAM`, and behind it, where there are
+ *   any, how many of the requests are not kept one by one, as in the field `sampled_out` (integer). The four are there
  *   for Flux and Grafana. This program reads `tally` alone: InfluxDB stores and reads field by field, so one field is read
  *   three times as fast as five, and is never half of an old row and half of a new one. The time is the window's start plus
  *   the row's id in nanoseconds.
@@ -133,7 +134,7 @@ export function parseRequestLine(line: string): RequestEvent | undefined {
 }
 
 /** The line of one rollup row, without a line break. */
-export function rollupLine({ level, windowMs, rowId, series: { source, host, method, status }, count, durationSumMs, durationMaxMs, sizeSum: sizeSumAny, histogram }: RollupRow): string {
+export function rollupLine({ level, windowMs, rowId, series: { source, host, method, status }, count, sampledOut, durationSumMs, durationMaxMs, sizeSum: sizeSumAny, histogram }: RollupRow): string {
   const sizeSum = Math.min(sizeSumAny, Number.MAX_SAFE_INTEGER); // an integer field; 9 PB of responses in one window are enough
   let line = 'request_rollup';
   if (host !== '') line += `,host=${escapeTag(host)}`;
@@ -141,7 +142,8 @@ export function rollupLine({ level, windowMs, rowId, series: { source, host, met
   if (method !== '') line += `,method=${escapeTag(method)}`;
   if (source !== '') line += `,source=${escapeTag(source)}`;
   line += `,status_code=${status} count=${count}i,duration_sum_ms=${durationSumMs},duration_max_ms=${durationMaxMs},size_sum=${sizeSum}i`;
-  line += `,tally="${count} ${durationSumMs} ${durationMaxMs} ${sizeSum} ${histogram.pack()}"`;
+  if (sampledOut !== 0) line += `,sampled_out=${sampledOut}i`;
+  line += `,tally="${count} ${durationSumMs} ${durationMaxMs} ${sizeSum} ${histogram.pack()}${sampledOut === 0 ? '' : ` ${sampledOut}`}"`;
   return `${line} ${rowTime(windowMs, rowId)}`;
 }
 

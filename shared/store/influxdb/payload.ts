@@ -29,13 +29,13 @@ const gzipLevel = 1;
 /** No body of ours is larger: 5,000 lines with texts of 64 KiB, which would be 16 KiB of each in the mean. */
 const bodyBytesMax = 2 ** 30;
 
-/** The lines of a batch's requests, rollup rows and top lists. The ledger is not among them. */
-export function bodiesOf({ recorder, requests, rollups, tops }: Batch): Body[] {
+/** The lines of a batch's requests that are kept, rollup rows and top lists. The ledger is not among them. */
+export function bodiesOf({ recorder, requests, kept = requests, rollups, tops }: Batch): Body[] {
   const bodies: Body[] = [];
   let text = '';
   let lines = 0;
   const requestLine = requestLinesOf(recorder);
-  for (const event of requests) add(requestLine(event));
+  for (const event of kept) add(requestLine(event));
   for (const row of rollups) add(rollupLine(row));
   for (const row of tops) add(topLine(row));
   seal();

@@ -32,12 +32,13 @@ export async function readRollups(read: ReadCells, bucket: string, { fromMs, toM
   |> keep(columns: ${columns})`;
   const rows: RollupRow[] = [];
   await read(query, columns, ([time, tally, source, host, method, status]) => {
-    const [count, durationSumMs, durationMaxMs, sizeSum, packed] = tally!.split(' ');
+    const [count, durationSumMs, durationMaxMs, sizeSum, packed, sampledOut = '0'] = tally!.split(' ');
     rows.push({
       level,
       ...rowOfTime(time!, level),
       series: { source: textOfTag(source), host: textOfTag(host), method: textOfTag(method), status: Number(status) },
       count: Number(count),
+      sampledOut: Number(sampledOut),
       durationSumMs: Number(durationSumMs),
       durationMaxMs: Number(durationMaxMs),
       sizeSum: Number(sizeSum),
