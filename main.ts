@@ -428,11 +428,11 @@ async function openStoreOf(values: SettingValues<typeof storeSettings>, spoolNam
 type Recording = Awaited<ReturnType<typeof recorderOptions>>;
 
 async function recorderOptions(values: SettingValues<typeof storeSettings>) {
-  const { STORE, HOSTS_MAX: hostsMax, CLIENT_IP: clientIp, GEOIP_DATABASE, MEMORY_BYTES_MAX: memoryBytesMax } = values;
+  const { STORE, HOSTS_MAX: hostsMax, CLIENT_IP: clientIp, GEOIP_DATABASE, MEMORY_BYTES_MAX: memoryBytesMax, SAMPLE_RATIO: sampleRatio } = values;
   // Loaded where there is a database alone.
   const countryOf = GEOIP_DATABASE === undefined ? undefined : (await import('./shared/countries.js')).countriesFrom(values, createLog('countries'));
   // Appending to the spool costs less than a transaction of DuckDB: twice as often, so that SIGKILL costs 100 ms with all that comes on top.
-  return { hostsMax, clientIp, countryOf, memoryBytesMax, ...(STORE === 'influxdb' && { flushMs: 50 }) };
+  return { hostsMax, clientIp, countryOf, memoryBytesMax, sampleRatio, ...(STORE === 'influxdb' && { flushMs: 50 }) };
 }
 
 /** The lines for a Caddyfile's site, for the first stream listener. */

@@ -34,6 +34,8 @@ export interface CollectorParts {
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
   readonly countryOf?: CountryOf | undefined;
+  /** The part of the requests that are kept one by one, from 0 to 1: 1. */
+  readonly sampleRatio?: number | undefined;
   /** What requests may take in memory before they are stored, in bytes; lines that have begun may take a quarter of it more. */
   readonly memoryBytesMax?: number;
   /** How long the store keeps single requests, in milliseconds, where that is known. */

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { UsageError } from './errors.js';
-import { address, bytes, choice, count, duration, flag, isLoopback, list, parseAddress, readSettings, refuseUnknown, text, url, withEnvFiles, type Setting } from './settings.js';
+import { address, bytes, choice, count, duration, flag, isLoopback, list, parseAddress, ratio, readSettings, refuseUnknown, text, url, withEnvFiles, type Setting } from './settings.js';
 
 const good = test.macro({
   exec(t, setting: Setting<unknown>, given: string, value: unknown) {
@@ -44,6 +44,9 @@ for (const given of ['3000', 'host', '::1:3000', '127.0.0.1:65536', '127.0.0.1:'
 const number = count('', { default: '1', min: 1, max: 10 });
 test(good, number, '10', 10);
 for (const given of ['0', '11', '1.5', '-1', '0x1', 'one', '9'.repeat(30)]) test(bad, number, given);
+
+for (const [given, part] of [['0', 0], ['1', 1], ['0.01', 0.01], ['1.0', 1]] as const) test(good, ratio('', { default: '1' }), given, part);
+for (const given of ['1.1', '-0.1', '10%', '1e-3', '.5', '0,5', '1/100', 'all']) test(bad, ratio('', { default: '1' }), given);
 
 test(good, flag(''), 'true', true);
 test(bad, flag(''), 'yes');

@@ -105,6 +105,16 @@ export function count(help: string, options: { default: string; min: number; max
   };
 }
 
+/** A part of a whole. */
+export function ratio(help: string, options: { default: string }): Setting<number> {
+  return {
+    default: options.default,
+    allowed: 'a number from 0 to 1, such as 0.01 for one in a hundred',
+    help,
+    parse: (value) => /^(?:0(?:\.\d{1,9})?|1(?:\.0{1,9})?)$/.test(value) ? Number(value) : refuse(),
+  };
+}
+
 const byteUnits: Readonly<Record<string, number>> = {
   B: 1, kB: 1e3, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40,
 };

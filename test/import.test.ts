@@ -55,6 +55,23 @@ scenario('importing a file twice adds its requests once, and changes no total.',
   t.deepEqual(await totalsOf(place), once);
 });
 
+scenario('with a part of the requests kept, importing a file twice counts each request once, and says of how many it cannot be told.', async (t, place) => {
+  const sampled = { ...place, settings: { ...place.settings, SAMPLE_RATIO: '0.1' } };
+  const first = await importFiles(sampled, [samplePath]);
+  t.is(first.status, 0, first.stderr);
+  t.deepEqual(first.counts, { added: 50_000 });
+  const once = await totalsOf(place);
+  t.true(once.requests > 4500 && once.requests < 5500, `${once.requests} are kept one by one`);
+  for (const { count } of once.levels) t.is(count, 50_000);
+
+  // Whatever the setting is by now: the rows say what was kept.
+  const second = await importFiles(place, [samplePath]);
+  t.is(second.status, 1);
+  t.deepEqual(second.counts, { added: 0, 'already there': once.requests, undecided: 50_000 - once.requests });
+  t.regex(second.stdout, /nobody can tell/);
+  t.deepEqual(await totalsOf(place), once);
+});
+
 scenario('of a file whose requests partly came in over the socket, the others are added, while the collector runs.', async (t, place) => {
   const collector = await place.startCollector();
   // Every third line, and a block of them, so that batches are known in part, whole and not at all.

@@ -10,6 +10,8 @@ export interface ImportCounts {
   added: number;
   /** Requests that the store held already. */
   known: number;
+  /** Requests that were not added, since the store keeps only a part of those of their time: nobody can tell whether they are counted. */
+  undecided: number;
   /** Requests that the store refused for good. */
   refused: number;
   /** Those of `added` that are older than single requests are kept: nobody can tell whether they were counted before. */
@@ -18,12 +20,12 @@ export interface ImportCounts {
 
 /** Counts with nothing in them. */
 export function noCounts(): ImportCounts {
-  return { runtime: 0, rejected: {}, added: 0, known: 0, refused: 0, unchecked: 0 };
+  return { runtime: 0, rejected: {}, added: 0, known: 0, undecided: 0, refused: 0, unchecked: 0 };
 }
 
 /** All lines. */
-export function linesOf({ runtime, rejected, added, known, refused }: ImportCounts): number {
-  return runtime + added + known + refused + Object.values(rejected).reduce((sum, count) => sum + count, 0);
+export function linesOf({ runtime, rejected, added, known, undecided, refused }: ImportCounts): number {
+  return runtime + added + known + undecided + refused + Object.values(rejected).reduce((sum, count) => sum + count, 0);
 }
 
 /** The counts of both. */
@@ -35,6 +37,7 @@ export function sumOf(one: ImportCounts, other: ImportCounts): ImportCounts {
     rejected,
     added: one.added + other.added,
     known: one.known + other.known,
+    undecided: one.undecided + other.undecided,
     refused: one.refused + other.refused,
     unchecked: one.unchecked + other.unchecked,
   };

@@ -39,6 +39,7 @@ export interface ImportEndpointParts extends Pick<ImportParts, 'decoder' | 'line
   readonly id: string;
   readonly hostsMax: number;
   readonly clientIp: Parameters<typeof createRecorder>[0]['clientIp'];
+  readonly sampleRatio?: number | undefined;
   readonly countryOf?: Parameters<typeof createRecorder>[0]['countryOf'];
 }
 
@@ -54,7 +55,7 @@ const progressMs = 250;
 
 /** Makes the endpoint. */
 export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint {
-  const { store, log, hostsMax, clientIp, countryOf } = parts;
+  const { store, log, hostsMax, clientIp, sampleRatio, countryOf } = parts;
   const stopping = new AbortController();
   let running: Promise<void> | undefined;
   return {
@@ -90,7 +91,7 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
   }
 
   async function answer(request: IncomingMessage, response: ServerResponse, dryRun: boolean): Promise<void> {
-    const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp, countryOf });
+    const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp, sampleRatio, countryOf });
     const counts = noCounts();
     const send = (line: ImportAnswer): void => void response.write(`${JSON.stringify(line)}\n`);
     response.on('error', () => undefined); // the client is gone: the request says so as well

@@ -10,11 +10,12 @@ import { createLineSplitter } from '../lines.js';
 import type { ImportCounts } from './counts.js';
 import { inflate } from './inflate.js';
 import { createMissingFinder } from './missing.js';
+import { createSampledWindows } from './sampled-windows.js';
 import { stoppedEarly, untilAborted } from './until-aborted.js';
 
 /** What an import works with. */
 export interface ImportParts {
-  readonly store: Pick<Store, 'readRequests'>;
+  readonly store: Pick<Store, 'readRequests' | 'readRollups'>;
   /** Records what is missing: one for all files of an import. */
   readonly recorder: Recorder;
   readonly decoder: DecoderOptions;
@@ -44,6 +45,7 @@ const settleMs = 5000;
 export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCounts, parts: ImportParts): Promise<string | undefined> {
   const { recorder, signal, dryRun, now = Date.now } = parts;
   const finder = createMissingFinder(parts.store);
+  const windows = createSampledWindows(parts.store, { now });
   const decoder = createDecoder(parts.decoder);
   const lines = createLineSplitter(parts.lineBytesMax, {
     onLine,
@@ -108,8 +110,11 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   async function take(requests: readonly RequestEvent[]): Promise<void> {
     await orStopped(written); // so that the store shows what is there
     await settled(requests);
-    const missing = await finding(() => finder.find(requests));
-    counts.known += requests.length - missing.requests.length;
+    await finding(() => windows.look(requests));
+    const found = await finding(() => finder.find(requests));
+    counts.known += requests.length - found.requests.length;
+    const missing = { ...found, requests: found.requests.filter((request) => !windows.isSampled(request)) };
+    counts.undecided += found.requests.length - missing.requests.length;
     const unchecked = missing.requests.filter(({ timeMs }) => timeMs < now() - (parts.requestsKeptMs ?? Infinity)).length;
     if (dryRun) {
       counts.added += missing.requests.length;

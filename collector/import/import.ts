@@ -74,7 +74,7 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
     if (paths.includes('-')) process.stdin.destroy(); // an import that was stopped may still be waiting for it
   }
   stdout.write(summaryText({ counts, files: filesRead, problems, dryRun, destination: importer.destination }));
-  return problems.length > 0 || counts.refused > 0 ? 1 : 0;
+  return problems.length > 0 || counts.refused + counts.undecided > 0 ? 1 : 0;
 
   async function* countBytes(bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
     let isRead = false;
@@ -110,7 +110,7 @@ interface OpenOptions extends ImportOptions {
 }
 
 /** What an import needs of a store. */
-type ImportStore = Pick<Store, 'description' | 'readRequests' | 'write' | 'ping' | 'close'>;
+type ImportStore = Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'write' | 'ping' | 'close'>;
 
 /** Opens the store, or finds the collector that has it open. */
 async function openImporter(values: SettingValues<typeof importSettings>, { decoder, dryRun, signal, progress, stderr }: OpenOptions): Promise<Importer> {
@@ -150,6 +150,7 @@ async function openImporter(values: SettingValues<typeof importSettings>, { deco
     lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX,
     hostsMax: values.HOSTS_MAX,
     clientIp: values.CLIENT_IP,
+    sampleRatio: values.SAMPLE_RATIO,
     countryOf,
     requestsKeptMs: settings.kind === 'duckdb' ? settings.retention.requestsMs : undefined,
   });
@@ -173,5 +174,5 @@ async function isMissing(path: string): Promise<boolean> {
 function nothingStored(description: string): ImportStore {
   const nothing = (): Promise<never[]> => Promise.resolve([]);
   const done = (): Promise<void> => Promise.resolve();
-  return { description, readRequests: nothing, write: () => Promise.resolve(0), ping: done, close: done };
+  return { description, readRequests: nothing, readRollups: nothing, write: () => Promise.resolve(0), ping: done, close: done };
 }

@@ -9,11 +9,13 @@ import type { Importer } from './importer.js';
 
 /** What a local import works with. */
 export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'> {
-  readonly store: Pick<Store, 'description' | 'readRequests' | 'write'>;
+  readonly store: Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'write'>;
   readonly log: Log;
   readonly id: string;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
+  /** As a recorder takes it. */
+  readonly sampleRatio?: number | undefined;
   readonly countryOf: CountryOf | undefined;
 }
 
@@ -26,8 +28,8 @@ const progressMs = 100;
 
 /** Imports into a store that this process has open. The store stays open. */
 export function createLocalImporter(parts: LocalImportParts): Importer {
-  const { store, log, hostsMax, clientIp, countryOf } = parts;
-  const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp, countryOf });
+  const { store, log, hostsMax, clientIp, sampleRatio, countryOf } = parts;
+  const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp, sampleRatio, countryOf });
   return {
     destination: store.description,
     async importFile(bytes, onCounts) {

@@ -18,6 +18,7 @@ export function summaryText({ counts, files, problems, dryRun, destination }: Im
   const rows: readonly (readonly [string, number, string])[] = [
     [dryRun ? 'would be added' : 'added', counts.added, 'requests'],
     ['already there', counts.known, 'requests'],
+    ['undecided', counts.undecided, 'requests of times of which only a part is kept'],
     ['refused', counts.refused, 'requests that the store did not take; the log says why'],
     ['not requests', counts.runtime, 'lines of other loggers'],
     ...Object.entries(counts.rejected).map(([reason, count]) => [`rejected`, count, reason] as const),
@@ -30,6 +31,10 @@ export function summaryText({ counts, files, problems, dryRun, destination }: Im
     ...(counts.unchecked === 0 ? [] : [
       `${grouped(counts.unchecked)} of the requests are older than RETENTION_REQUESTS: single requests that old are not kept, so nobody can tell whether they`,
       'were counted before. They are in the totals; do not import them again.',
+    ]),
+    ...(counts.undecided === 0 ? [] : [
+      `${grouped(counts.undecided)} of the requests were not added: of their time only a part is kept one by one (SAMPLE_RATIO), so nobody can tell`,
+      'whether they are counted already.',
     ]),
     ...problems.map((problem) => `Problem: ${problem}`),
     '',

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { messageOf, UsageError } from '../errors.js';
 import type { Retention } from '../rollup.js';
-import { bytes, choice, count, duration, text, url, type SettingValues } from '../settings.js';
+import { bytes, choice, count, duration, ratio, text, url, type SettingValues } from '../settings.js';
 
 /** The settings that every part of the program needs: where requests are kept, for how long, and how much of them. */
 export const storeSettings = {
@@ -14,6 +14,7 @@ export const storeSettings = {
   SPOOL_DIR: text('The folder where requests wait while InfluxDB does not take them, and where lines are kept that it refuses for good.', { default: 'data/spool' }),
   SPOOL_BYTES_MAX: bytes('How much may wait there; when it is full, new requests are dropped and counted.', { default: '1GiB', min: '1MiB', max: '1TiB' }),
   MEMORY_BYTES_MAX: bytes('How much memory requests may take before they are stored or spooled; when it is full, new ones are dropped and counted.', { default: '128MiB', min: '1MiB', max: '64GiB' }),
+  SAMPLE_RATIO: ratio('The part of the requests that are kept one by one: 1 for all, 0 for none. All are counted in totals and lists, whatever it is.', { default: '1' }),
   RETENTION_REQUESTS: duration('How long single requests are kept.', { default: '7d', min: '1h', max: '3650d' }),
   RETENTION_ROLLUPS: duration('How long the totals by hour and day are kept; in InfluxDB no longer than the bucket keeps anything.', { default: '400d', min: '1d', max: '3650d' }),
   CLIENT_IP: choice('How client addresses are kept: truncated to /24 and /48, full, or off.', ['truncated', 'full', 'off'], { default: 'truncated' }),
