@@ -18,7 +18,7 @@ import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartK
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
 import { createReads, pingStore, readLatest, readLedgers, readTops, readTraffic, type Traffic } from './dashboard/read.js';
-import { agentDimensions, exactList, isOfAgents, listOf, type TopList } from './dashboard/tops.js';
+import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
 import { isLoopbackName } from './loopback-name.js';
 import { createWebMetrics } from './metrics.js';
@@ -119,7 +119,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
     const [traffic, tops] = await Promise.all([readTraffic(reads, query, { nowMs: now() }), inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() })]);
     if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods), complete: traffic.complete };
     const [source] = traffic.sources.keys();
-    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && tops?.ofNewest === undefined };
+    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && tops?.ofNewest === undefined && (traffic.sampled === undefined || !isOfRequests(query.filter)) };
   };
 
   router.get('/', async (ctx) => {
@@ -166,7 +166,10 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
     router.get(`/api/requests${extension}`, async (ctx) => {
       const query = queryOf(ctx);
-      answerRows(ctx, extension, requestsAnswer((await readLatest(reads, query, latestInApi)).slice(0, query.limit ?? latestInApi)), requestColumns);
+      const [latest, { sampled }] = await Promise.all([readLatest(reads, query, latestInApi), readTraffic(reads, query, { nowMs: now() })]);
+      ctx.set('X-Complete', String(sampled === undefined));
+      if (sampled !== undefined) ctx.set('X-Sampled', `${sampled.kept}/${sampled.of}`);
+      answerRows(ctx, extension, requestsAnswer(latest.slice(0, query.limit ?? latestInApi)), requestColumns);
     });
   }
 

@@ -51,12 +51,35 @@ testWithInfluxd('each list, and its CSV, says the same over both stores; countri
   }
 });
 
+testWithInfluxd('where a part of the requests is kept, all are counted, and every answer that is made from single ones says so', async (t) => {
+  const get = await overBoth(t, ({ edge }) => [edge], { sampleRatio: 0.1 });
+  const [expected, summary] = await get('/api/summary?from=now-6h');
+  t.deepEqual(summary, expected);
+  const { complete, sampled, sources } = JSON.parse(summary.text) as { complete: boolean; sampled: { kept: number; of: number }; sources: { caddy: { requests: number } } };
+  t.true(complete, 'these figures are of all requests');
+  t.is(sampled.of, sources.caddy.requests);
+  t.true(sampled.kept > 0.05 * sampled.of && sampled.kept < 0.2 * sampled.of, summary.text);
+
+  for (const answer of await get('/api/requests?from=now-6h&limit=10000')) {
+    t.is((JSON.parse(answer.text) as unknown[]).length, sampled.kept);
+    t.deepEqual([answer.complete, answer.sampled], ['false', `${sampled.kept}/${sampled.of}`]);
+  }
+  for (const answer of await get('/api/summary?from=now-6h&path=/')) {
+    t.like(JSON.parse(answer.text), { complete: false, sampled });
+  }
+  for (const [path, isComplete] of [['/api/top/path?from=now-6h', 'true'], ['/api/top/path?from=now-6h&status=200', 'false'], ['/api/top/host?from=now-6h&status=200', 'true']] as const) {
+    for (const answer of await get(path)) t.is(answer.complete, isComplete, path);
+  }
+  for (const page of await get('/?from=now-6h&refresh=off')) t.regex(page.text, /Kept one by one: [\d,]+ of the [\d,]+ requests of this range, about one in (?:9|10|11)\. All other figures count all of them/);
+  for (const page of await get('/?from=now-6h&refresh=off&path=/')) t.regex(page.text, /These figures are incomplete: .*kept one by one/);
+});
+
 function pageWithoutEtag({ text }: { text: string }): string {
   return text.replace(/ data-etag="[^"]*"/, '');
 }
 
 /** Six hours of the demo's traffic in each store; asks the web app over DuckDB, and then that over InfluxDB. */
-async function overBoth(t: ExecutionContext, choose: (request: { readonly edge: RequestEvent; readonly app: RequestEvent | undefined }, at: number) => RequestEvent[]) {
+async function overBoth(t: ExecutionContext, choose: (request: { readonly edge: RequestEvent; readonly app: RequestEvent | undefined }, at: number) => RequestEvent[], { sampleRatio = 1 } = {}) {
   const { url, org, token, createBucket } = await influxd();
   const folder = await mkdtemp(join(tmpdir(), 'both-stores-'));
   t.teardown(() => rm(folder, { recursive: true, force: true }));
@@ -70,7 +93,7 @@ async function overBoth(t: ExecutionContext, choose: (request: { readonly edge: 
     .flatMap(({ edge, app }, at) => choose({ edge, app: app && { ...app, timeMs: app.timeMs - 1 } }, at));
   const over = async (settings: Parameters<typeof openStore>[0]): Promise<string> => {
     const store = await openStore(settings, { log: quietLog });
-    const recorder = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 200, clientIp: 'truncated', countryOf, drainMsMax: 5000 });
+    const recorder = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 200, clientIp: 'truncated', sampleRatio, countryOf, drainMsMax: 5000 });
     for (const request of requests) recorder.record(request);
     await recorder.flush();
     // As when the program stops: the lists are written to the last request.
@@ -86,7 +109,7 @@ async function overBoth(t: ExecutionContext, choose: (request: { readonly edge: 
   const ofInfluxdb = await over({ kind: 'influxdb', url, org, bucket: await createBucket(), token, ...spoolOfTest() });
   const read = async (from: string, path: string) => {
     const response = await fetch(from + path);
-    return { status: response.status, text: await response.text() };
+    return { status: response.status, text: await response.text(), complete: response.headers.get('x-complete'), sampled: response.headers.get('x-sampled') };
   };
   return (path: string) => Promise.all([read(ofDuckdb, path), read(ofInfluxdb, path)]);
 }

@@ -9,11 +9,12 @@ import { requestPairs } from './request-pairs.js';
 import type { TopList, Tops } from './tops.js';
 
 /** `/api/summary` */
-export function summaryAnswer({ range, complete, sources }: Traffic, { bySource }: Tops) {
+export function summaryAnswer({ range, complete, sampled, sources }: Traffic, { bySource }: Tops) {
   return {
     from: isoTime(range.fromMs),
     to: isoTime(range.toMs),
     complete,
+    ...(sampled !== undefined && { sampled }),
     sources: Object.fromEntries([...sources].map(([source, { requests, errors, bytes, latencyMs, statuses }]) => [
       source,
       { requests, errors, bytes, clients: bySource.get(source)?.clients ?? null, duration_ms: { ...percentiles(latencyMs), max: rounded(latencyMs.max) }, statuses: Object.fromEntries(statuses) },

@@ -127,6 +127,20 @@ function pairRowsOf(windowMs: number, { sources }: WindowDigest): PairRow[] {
   return [...sources].flatMap(([source, { hosts }]) => [...hosts].map(([host, sum]) => ({ windowMs, source, host, ...sum, errors: countErrors(sum.statuses) })));
 }
 
+/** How many of the requests that are counted are kept one by one, where not all are: see `request-sample.ts`. */
+export interface Sampled {
+  readonly kept: number;
+  readonly of: number;
+}
+
+/** What is kept of the requests of some windows; `undefined` where all are. */
+export function sampledIn(digests: readonly { readonly digest: WindowDigest }[]): Sampled | undefined {
+  const all = digests.flatMap(({ digest }) => [...digest.sources.values()]);
+  const sampledOut = all.reduce((sum, source) => sum + source.all.sampledOut, 0);
+  const of = all.reduce((sum, source) => sum + source.all.count, 0);
+  return sampledOut === 0 ? undefined : { kept: of - sampledOut, of };
+}
+
 /** Whether the figures hold all requests: no line was lost, none is still on its way, and no read stopped at its limit. */
 export function isComplete(ledgers: readonly LedgerSnapshot[], { bounded }: { bounded: boolean }): boolean {
   return !bounded && ledgers.every((ledger) => sumOf(ledger.dropped) === 0 && ledger.deadLettered === 0 && ledger.spooled === 0

@@ -4,7 +4,7 @@ import type { RequestEvent } from '../../shared/request-event.js';
 import { fineLevelKeptMs, type Level } from '../../shared/rollup.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
-import { digestOf, fold, foldWindows, isComplete, sumsIn, type Fold, type WindowDigest } from './fold.js';
+import { digestOf, fold, foldWindows, isComplete, sampledIn, sumsIn, type Fold, type Sampled, type WindowDigest } from './fold.js';
 import type { DashboardQuery } from './query.js';
 import { MergedTops, piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
 import type { TopDimension } from '../../shared/top-row.js';
@@ -63,7 +63,9 @@ export interface Traffic extends Fold {
   readonly ledgers: readonly LedgerSnapshot[];
   /** Whether a read stopped at `rawRequestsMax`. */
   readonly bounded: boolean;
-  /** See `isComplete`. */
+  /** How many of the requests of the range, whatever only single ones know, are kept one by one; `undefined` where all are. */
+  readonly sampled: Sampled | undefined;
+  /** See `isComplete`; not where the figures come from single requests, and not all are kept. */
   readonly complete: boolean;
 }
 
@@ -75,10 +77,10 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
   const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
   const isKept = nowMs - before.fromMs <= (fineLevelKeptMs[level] ?? Infinity);
   const readWindows = (part: TimeRange): ReturnType<typeof readFold> => readFold(reads, { level, filter: query.filter }, { range: part, stepMs, requestsMax, nowMs });
-  const [{ folded, bounded }, ledgers, previous] = await Promise.all([readWindows(range), readLedgers(reads, query), withPrevious && isKept ? readWindows(before) : undefined]);
+  const [{ folded, bounded, sampled }, ledgers, previous] = await Promise.all([readWindows(range), readLedgers(reads, query), withPrevious && isKept ? readWindows(before) : undefined]);
   return {
-    range, stepMs, ledgers, bounded,
-    complete: isComplete(ledgers, { bounded }),
+    range, stepMs, ledgers, bounded, sampled,
+    complete: isComplete(ledgers, { bounded }) && !(sampled !== undefined && needsRequests(query.filter)),
     previous: previous === undefined || previous.bounded ? undefined : previous.folded,
     ...folded,
   };
@@ -114,11 +116,19 @@ export function pingStore(store: Store): Promise<void> {
   return inTime(store, store.ping());
 }
 
-async function readFold({ store, rollups }: Reads, { level, filter }: RollupsQuery, { range, stepMs, requestsMax, nowMs }: { range: TimeRange; stepMs: number; requestsMax: number; nowMs: number }): Promise<{ folded: Fold; bounded: boolean }> {
+async function readFold({ store, rollups }: Reads, { level, filter }: RollupsQuery, { range, stepMs, requestsMax, nowMs }: { range: TimeRange; stepMs: number; requestsMax: number; nowMs: number }): Promise<{ folded: Fold; bounded: boolean; sampled: Sampled | undefined }> {
   const grid = { fromMs: range.fromMs, stepMs };
-  if (!needsRequests(filter)) return { folded: foldWindows(await rollups.get({ level, filter }, range, nowMs), grid), bounded: false };
-  const { rows, isBounded } = await inTime(store, store.rollUpRequests({ ...range, level, filter, requestsMax }));
-  return { folded: fold(rows, grid), bounded: isBounded };
+  if (!needsRequests(filter)) {
+    const windows = await rollups.get({ level, filter }, range, nowMs);
+    return { folded: foldWindows(windows, grid), bounded: false, sampled: sampledIn(windows) };
+  }
+  const [{ rows, isBounded }, windows] = await Promise.all([inTime(store, store.rollUpRequests({ ...range, level, filter, requestsMax })), rollups.get({ level, filter: seriesFilter(filter) }, range, nowMs)]);
+  return { folded: fold(rows, grid), bounded: isBounded, sampled: sampledIn(windows) };
+}
+
+/** What rollups know of a filter. */
+function seriesFilter({ source, host, method, status }: Filter): Filter {
+  return { ...(source !== undefined && { source }), ...(host !== undefined && { host }), ...(method !== undefined && { method }), ...(status !== undefined && { status }) };
 }
 
 async function inTime<T>(store: Store, answer: Promise<T>): Promise<T> {

@@ -1,7 +1,7 @@
 /** The top lists of a page: which rows they need, and what is made of them. */
 import type { RequestEvent } from '../../shared/request-event.js';
 import { Histogram } from '../../shared/histogram.js';
-import type { Store, TimeRange } from '../../shared/store/store.js';
+import type { Filter, Store, TimeRange } from '../../shared/store/store.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
 import { DistinctSketch } from '../../shared/distinct.js';
 import { requestDimensions, topKeptMs, topLevels, topValueOf, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
@@ -149,7 +149,7 @@ export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { d
   const { source, host, ...others } = query.filter;
   const { range, level } = topRange(query, nowMs);
   const rowsTellClients = Object.keys(others).length === 0;
-  const rowsTellLists = rowsTellClients && host === undefined;
+  const rowsTellLists = !isOfRequests(query.filter);
   const kinds: TopKind[] = [...(rowsTellLists ? dimensions : []), ...(rowsTellClients ? ['unique_clients' as const] : [])];
   const filter = { ...(source !== undefined && { source }), ...(host !== undefined && { host }) };
   const [windows, requests] = await Promise.all([
@@ -162,6 +162,11 @@ export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { d
     bySource: requests.length > 0 || store.merged === undefined ? merge() : store.merged.of(JSON.stringify({ kinds, filter, dimensions, lengthMs: query.toMs - query.fromMs }), digests, merge),
     ofNewest: requests.length > requestsMax ? requestsMax : undefined,
   };
+}
+
+/** Whether lists under a filter are made from single requests. */
+export function isOfRequests(filter: Filter): boolean {
+  return Object.keys(filter).some((name) => name !== 'source');
 }
 
 function mergeTops(digests: readonly TopsDigest[], { requests, dimensions, withClients }: { requests: readonly RequestEvent[]; dimensions: readonly TopDimension[]; withClients: boolean }): Tops['bySource'] {

@@ -13,12 +13,12 @@ import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
-function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, before, tops = { bySource: new Map(), ofNewest: undefined } }: { tops?: Tops;  before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean } = {}) {
+function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, sampled, before, tops = { bySource: new Map(), ofNewest: undefined } }: { tops?: Tops;  before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean; sampled?: Traffic['sampled'] } = {}) {
   const query = parseQuery(raw, nowMs);
   const level = levelFor(query, query.toMs);
   const range = alignRange(query, level);
   const traffic: Traffic = {
-    range, stepMs: level * 1000, ledgers, bounded, complete: isComplete(ledgers, { bounded }),
+    range, stepMs: level * 1000, ledgers, bounded, sampled, complete: isComplete(ledgers, { bounded }) && sampled === undefined,
     previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
     ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
@@ -60,6 +60,18 @@ test('a quiet source has figures and no charts, and a legend leads to its status
   t.deepEqual(page.charts[0]?.panels.map(({ source }) => source), ['caddy', 'shop']);
   t.is(page.sourcesWithoutChart, 1);
   t.like(page.charts[0]?.panels[0]?.legend.find(({ label }) => label === '4xx'), { href: '/?status=4xx&source=caddy' });
+});
+
+test('where a part of the requests is kept, the page says which, and that figures under a filter for single requests are of that part', (t) => {
+  const sampled = { kept: 5, of: 512 };
+  const page = view(many(5), { sampled });
+  t.is(page.latestSampled, '5 of the 512 requests of this range, about one in 102');
+  t.deepEqual([page.topsOfSampled, page.incomplete], [undefined, []]);
+  const filtered = view(many(5), { sampled, raw: { path: '/' } });
+  t.is(filtered.topsOfSampled, page.latestSampled);
+  t.regex(filtered.incomplete.join(), /kept one by one, 5 of the 512/);
+  t.is(view([], { sampled: { kept: 0, of: 7 } }).latestSampled, 'none of the 7 requests of this range');
+  t.is(view(many(5)).latestSampled, undefined);
 });
 
 test('too little traffic is not judged', (t) => {

@@ -1,7 +1,7 @@
 /** All formatting of the page: from figures to the text, links and charts that the templates only loop over. */
 import { caddySource, type RequestEvent } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
-import type { LedgerSnapshot, TimeRange } from '../../shared/store/store.js';
+import { needsRequests, type LedgerSnapshot, type TimeRange } from '../../shared/store/store.js';
 import { chartRows, chartTables, drawingOf, pairPanels, pairTable, signed } from './chart-panels.js';
 import { collectorCards } from './collector-cards.js';
 import { sumOf } from './fold.js';
@@ -14,7 +14,7 @@ import { requestRows } from './request-rows.js';
 import { sourceCard } from './source-cards.js';
 import { placeOf, statusOf } from './status-line.js';
 import { topPanels } from './top-panels.js';
-import type { Tops } from './tops.js';
+import { isOfRequests, type Tops } from './tops.js';
 
 /** What the page is made from. */
 export interface DashboardData {
@@ -56,7 +56,7 @@ export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, co
     form: formView(query, sources, link),
     refreshes: refreshes.map(([name, label]) => ({ label, href: link({ refresh: name }), current: name === (query.refreshSeconds?.toString() ?? 'off') })),
     filters: filterNames.filter((name) => query.given[name] !== undefined).map((name) => ({ name: name.replace('_', ' '), value: printable(query.given[name] ?? '', 80), href: link({ [name]: undefined }) })),
-    incomplete: incompleteReasons(traffic),
+    incomplete: incompleteReasons(query, traffic),
     connect: needsConnecting(query, traffic) ? { lines: connectHint.join('\n'), rejected: traffic.ledgers.reduce((sum, ledger) => sum + sumOf(ledger.rejected), 0) } : undefined,
     empty: sources.length === 0,
     sources: sources.map((source) => sourceCard(source, traffic, tops, { ...drawing, lastMs: lastRequestMs.get(source) })),
@@ -68,8 +68,10 @@ export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, co
     tops: topPanels(traffic, tops, link),
     topsOf: sources.length > 1 ? placeOf(sources[0]!) : undefined,
     topsOfNewest: tops.ofNewest === undefined ? undefined : count(tops.ofNewest),
+    topsOfSampled: isOfRequests(query.filter) ? sampledText(traffic) : undefined,
     latest: requestRows(latest, query, link),
     latestHaveIds: latest.some(({ requestId }) => requestId !== ''),
+    latestSampled: sampledText(traffic),
     latestOrders: latestOrders(query, link),
     latestCsvHref: link({}, '/api/requests.csv'),
     collectors: collectorCards(traffic.ledgers, nowMs),
@@ -167,8 +169,17 @@ function latestOrders({ errorsFirst, given }: DashboardQuery, link: Link) {
   ];
 }
 
-function incompleteReasons({ bounded, ledgers, complete }: Traffic): string[] {
+/** How many requests of the range are kept one by one; `undefined` where all are. */
+function sampledText({ sampled }: Traffic): string | undefined {
+  if (sampled === undefined) return undefined;
+  const { kept, of } = sampled;
+  return kept === 0 ? `none of the ${count(of)} requests of this range` : `${count(kept)} of the ${count(of)} requests of this range, about one in ${count(Math.max(1, Math.round(of / kept)))}`;
+}
+
+function incompleteReasons(query: DashboardQuery, traffic: Traffic): string[] {
+  const { bounded, ledgers, complete } = traffic;
   if (complete) return [];
+  const sampled = needsRequests(query.filter) ? sampledText(traffic) : undefined;
   const total = (of: (ledger: LedgerSnapshot) => number): number => ledgers.reduce((sum, ledger) => sum + of(ledger), 0);
   const dropped = total((ledger) => sumOf(ledger.dropped));
   const spooled = total((ledger) => ledger.spooled);
@@ -177,6 +188,7 @@ function incompleteReasons({ bounded, ledgers, complete }: Traffic): string[] {
   const datagrams = total((ledger) => ledger.warnings['datagrams-lost'] ?? 0);
   return [
     ...(bounded ? ['a filter by path, client, user agent, referrer or request id reads raw requests here, and stopped at its limit: choose a shorter range'] : []),
+    ...(sampled === undefined ? [] : [`a filter by path, client, user agent, referrer or request id counts the requests that are kept one by one, ${sampled}`]),
     ...(dropped > 0 ? [`${count(dropped)} lines were dropped`] : []),
     ...(spooled > 0 ? [`${count(spooled)} requests are on disk, waiting for the store`] : []),
     ...(deadLettered > 0 ? [`${count(deadLettered)} requests were refused by the store`] : []),
