@@ -2,19 +2,15 @@
  * Lines over TCP into InfluxDB until it has acknowledged all: the collector, with raw points, rollups, top lists and its spool, against
  * telegraf (socket_listener, json_v2, influxdb_v2), which writes the raw points alone.
  */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { flux, InfluxDB } from '@influxdata/influxdb-client';
 import { startInfluxd, type Influxd } from '../test/influxd-server.js';
 import { freePorts } from '../test/ports.js';
-import { startProgram, temporaryFolder } from '../test/program.js';
-import { openConnection } from '../test/sample.js';
+import { startProgram } from '../test/program.js';
 import { until } from '../test/until.js';
 import { figureOf, inTurn, ratioOf, ratioResult, spreadText, type Figures, type Result } from './compare.js';
 import { makeLinesFile, sendFile, type LinesFile } from './lines-file.js';
 import { cpuSecondsOf, residentBytesOf } from './process.js';
+import { startTelegraf } from './telegraf.js';
 
 /** Compares lines per CPU-second, lines per second and what is counted. */
 export async function benchCollector(say: (text: string) => void): Promise<Result[]> {
@@ -62,47 +58,13 @@ async function runCollector(influxd: Influxd, file: LinesFile, warmUp: LinesFile
 async function runTelegraf(influxd: Influxd, file: LinesFile, warmUp: LinesFile): Promise<Figures> {
   const [port] = await freePorts(1) as [number];
   const bucket = await influxd.createBucket();
-  const path = join(await temporaryFolder(), 'telegraf.conf');
-  await writeFile(path, telegrafConfig({ ...influxd, port, bucket }));
-  const telegraf = spawn('telegraf', ['--config', path, '--quiet'], { stdio: ['ignore', 'inherit', 'inherit'] });
-  const ended = once(telegraf, 'exit');
+  const telegraf = await startTelegraf(influxd, bucket, port);
   try {
-    await until('telegraf listens', () => openConnection(port).then((socket) => { socket.destroy(); return true; }, () => false));
-    return await measure(influxd, bucket, file, warmUp, { pid: telegraf.pid!, port });
+    return await measure(influxd, bucket, file, warmUp, { pid: telegraf.pid, port });
   } finally {
-    telegraf.kill();
-    await ended;
+    await telegraf.stop();
     await influxd.deleteBucket(bucket);
   }
-}
-
-/** The same tags and fields as the collector writes. */
-function telegrafConfig({ port, bucket, url, org, token }: { port: number; bucket: string; url: string; org: string; token: string }): string {
-  const tags = [['request.host', 'host'], ['request.method', 'method'], ['status', 'status_code'], ['logger', 'source']] as const;
-  const fields = [
-    ['request.uri', 'uri', 'string'], ['size', 'size', 'int'], ['bytes_read', 'bytes_read', 'int'], ['duration', 'duration_s', 'float'], ['request.client_ip', 'client_ip', 'string'],
-    ['request.headers.User-Agent.0', 'user_agent', 'string'], ['request.headers.Referer.0', 'referrer', 'string'], ['request.proto', 'protocol', 'string'],
-  ] as const;
-  return `[agent]
-  interval = "10s"
-  flush_interval = "1s"
-  metric_batch_size = 5000
-  metric_buffer_limit = 2000000
-  omit_hostname = true
-[[inputs.socket_listener]]
-  service_address = "tcp://127.0.0.1:${port}"
-  data_format = "json_v2"
-  [[inputs.socket_listener.json_v2]]
-    measurement_name = "request_metrics"
-    timestamp_path = "ts"
-    timestamp_format = "unix"
-${tags.map(([from, to]) => `    [[inputs.socket_listener.json_v2.tag]]\n      path = "${from}"\n      rename = "${to}"\n`).join('')}${fields.map(([from, to, type]) => `    [[inputs.socket_listener.json_v2.field]]\n      path = "${from}"\n      rename = "${to}"\n      type = "${type}"\n      optional = true\n`).join('')}
-[[outputs.influxdb_v2]]
-  urls = ["${url}"]
-  token = "${token}"
-  organization = "${org}"
-  bucket = "${bucket}"
-`;
 }
 
 /** Sends one file to warm up, and measures what the other takes until all of it, or all but what is lost, is in the bucket. */
@@ -121,7 +83,7 @@ async function measure(influxd: Influxd, bucket: string, file: LinesFile, warmUp
 }
 
 /** Waits until so many requests are in the bucket, or no more come: what is lost never does. */
-async function arrived(influxd: Influxd, bucket: string, wanted: number): Promise<{ count: number; lastMs: number }> {
+export async function arrived(influxd: Influxd, bucket: string, wanted: number): Promise<{ count: number; lastMs: number }> {
   let count = 0;
   let lastMs = performance.now();
   await until('all lines are in InfluxDB', async () => {
@@ -133,7 +95,8 @@ async function arrived(influxd: Influxd, bucket: string, wanted: number): Promis
   return { count, lastMs };
 }
 
-async function countRequests({ url, org, token }: Influxd, bucket: string): Promise<number> {
+/** How many requests a bucket holds one by one, of the last hour. */
+export async function countRequests({ url, org, token }: Influxd, bucket: string): Promise<number> {
   const query = flux`from(bucket: ${bucket})
   |> range(start: -1h)
   |> filter(fn: (r) => r._measurement == "request_metrics" and r._field == "uri")

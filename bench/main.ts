@@ -1,6 +1,7 @@
 /** `npm run bench -- [NAME…]`: runs the benchmarks of these names, or all, and prints their results as one table. */
 import { tableOf, type Result } from './compare.js';
 import { benchBusy } from './busy.js';
+import { benchBytes } from './bytes.js';
 import { benchCollector } from './collector.js';
 import { benchDecode } from './decode.js';
 import { benchFreshness } from './freshness.js';
@@ -20,6 +21,7 @@ const benches: Readonly<Record<string, (say: (text: string) => void) => Promise<
   freshness: benchFreshness,
   pages: benchPages,
   memory: benchMemory,
+  bytes: benchBytes,
 };
 
 const say = (text: string): void => { process.stderr.write(`${text}\n`); };

@@ -42,16 +42,16 @@ export interface Influxd {
 
 const startMsMax = 60_000;
 
-/** Starts InfluxDB, or finds the one that `INFLUXDB_URL` names. Throws an `Error` that says what is missing. */
-export async function startInfluxd(env: NodeJS.ProcessEnv = process.env): Promise<Influxd> {
-  return env['INFLUXDB_URL'] === undefined ? await startOwn() : await findExisting(env['INFLUXDB_URL'], env);
+/** Starts InfluxDB, with further arguments where it is one of its own, or finds the one that `INFLUXDB_URL` names. Throws an `Error` that says what is missing. */
+export async function startInfluxd(env: NodeJS.ProcessEnv = process.env, { args = [] }: { args?: readonly string[] } = {}): Promise<Influxd> {
+  return env['INFLUXDB_URL'] === undefined ? await startOwn(args) : await findExisting(env['INFLUXDB_URL'], env);
 }
 
-async function startOwn(): Promise<Influxd> {
+async function startOwn(args: readonly string[]): Promise<Influxd> {
   const directory = await mkdtemp(join(tmpdir(), 'caddy-log-sink-influxd-'));
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
-  let server = await launchInfluxd(directory, port);
+  let server = await launchInfluxd(directory, port, args);
   process.once('exit', () => {
     server.kill('SIGKILL');
     rmSync(directory, { recursive: true, force: true });
@@ -75,7 +75,7 @@ async function startOwn(): Promise<Influxd> {
     signal: (signal) => { server.kill(signal); },
     restart: async () => {
       await end('SIGTERM');
-      server = await launchInfluxd(directory, port);
+      server = await launchInfluxd(directory, port, args);
     },
   };
 }
@@ -131,12 +131,12 @@ async function withBuckets({ url, org, token, bucketPrefix, made = [] }: { url: 
 }
 
 /** Starts the process and waits until it answers. */
-export async function launchInfluxd(directory: string, port: number): Promise<ChildProcess> {
+export async function launchInfluxd(directory: string, port: number, args: readonly string[] = []): Promise<ChildProcess> {
   const server = spawn(
     'influxd',
     [
       '--http-bind-address', `127.0.0.1:${port}`, '--bolt-path', join(directory, 'influxd.bolt'), '--engine-path', join(directory, 'engine'),
-      '--sqlite-path', join(directory, 'influxd.sqlite'), '--reporting-disabled', '--log-level', 'error',
+      '--sqlite-path', join(directory, 'influxd.sqlite'), '--reporting-disabled', '--log-level', 'error', ...args,
     ],
     // Neither settings nor a configuration file of this machine's own InfluxDB.
     { env: { PATH: process.env['PATH'], HOME: directory, INFLUXD_CONFIG_PATH: directory }, stdio: ['ignore', 'pipe', 'pipe'] },
