@@ -3,6 +3,7 @@ import { tableOf, type Result } from './compare.js';
 import { benchBusy } from './busy.js';
 import { benchBytes } from './bytes.js';
 import { benchCollector } from './collector.js';
+import { benchCollectors } from './collectors.js';
 import { benchDecode } from './decode.js';
 import { benchFreshness } from './freshness.js';
 import { benchImport } from './import.js';
@@ -20,6 +21,7 @@ const benches: Readonly<Record<string, (say: (text: string) => void) => Promise<
   busy: benchBusy,
   freshness: benchFreshness,
   pages: benchPages,
+  collectors: benchCollectors,
   memory: benchMemory,
   bytes: benchBytes,
 };

@@ -1,6 +1,8 @@
 import test from 'ava';
 import fc from 'fast-check';
+import { createRandom } from '../demo/random.js';
 import { event } from '../test/web-samples.js';
+import { createZipf } from '../test/zipf.js';
 import { DistinctSketch } from './distinct.js';
 import { windowStart } from './rollup.js';
 import { createTopLadder } from './top-ladder.js';
@@ -61,6 +63,43 @@ test('any split of requests over windows, flushes, restarts and collectors adds 
     }
   }), { numRuns: 100 });
 });
+
+test('the true ten most frequent of a Zipf distribution are found in the merged rows of collectors and windows, and no count is further off than it says', (t) => {
+  fc.assert(fc.property(fc.integer(), fc.double({ min: 1.1, max: 1.6, noNaN: true }), fc.integer({ min: 1, max: 4 }), fc.constantFrom(...topLevels), (seed, exponent, collectors, level) => {
+    const rankOf = createZipf({ exponent, ranksMax: 20_000, random: createRandom(seed).next });
+    const stored = new Map<string, TopRow>();
+    const ladders = Array.from({ length: collectors }, () => createTopLadder());
+    const exact = new Map<string, number>();
+    const count = 20_000;
+    for (let at = 0; at < count; at += 1) {
+      const uri = `/${rankOf()}`;
+      exact.set(uri, (exact.get(uri) ?? 0) + 1);
+      ladders[at % collectors]!.add(event({ timeMs: startMs + Math.floor(at / 10) * 1000, uri }));
+      if (at % 5000 === 4999) for (const ladder of ladders) for (const row of ladder.drain(startMs + at * 100, { all: true })) stored.set(keyOf(row), row);
+    }
+    const merged = new TopSummary({ entriesMax: Infinity });
+    for (const row of stored.values()) if (row.level === level && row.kind === 'path') merged.merge(TopSummary.unpack(row.packed));
+    foundIn(merged, exact, count);
+  }), { numRuns: 20 });
+  t.pass();
+});
+
+/** Throws unless the summary holds the ten most frequent, with counts as near as it says, and none that is not among them is clearly before them. */
+function foundIn(summary: TopSummary, exact: ReadonlyMap<string, number>, total: number): void {
+  if (summary.total !== total || summary.absentMax > total / 100) throw new Error(`${summary.total} of ${total}; an absent value may have ${summary.absentMax}`);
+  const entries = summary.entries();
+  for (const { value, count, missedMax } of entries) {
+    if (count > exact.get(value)! || exact.get(value)! > count + missedMax) throw new Error(`${value} has ${exact.get(value)}, and the entry says ${count} to ${count + missedMax}`);
+  }
+  const tenth = entries[9]!.count;
+  const shown = new Set(entries.slice(0, 10).map(({ value }) => value));
+  const byCount = new Map(entries.map((entry) => [entry.value, entry]));
+  for (const [value, count] of [...exact].sort(([, a], [, b]) => b - a).slice(0, 10)) {
+    const entry = byCount.get(value);
+    if (entry === undefined) throw new Error(`${value} is missing, with ${count}, and an absent value has ${summary.absentMax} at most`);
+    if (!shown.has(value) && entry.count + entry.missedMax < tenth) throw new Error(`${value} is not among the first ten, with ${count}, and cannot be: the tenth has ${tenth}`);
+  }
+}
 
 test('a row is there at once, is rewritten in place every few seconds, and once more when its window has ended', (t) => {
   const ladder = createTopLadder();

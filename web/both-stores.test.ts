@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
+import { createRandom } from '../demo/random.js';
 import { createTraffic } from '../demo/traffic.js';
 import { countriesFrom } from '../shared/countries.js';
 import { createRecorder } from '../shared/recorder.js';
@@ -10,6 +11,7 @@ import type { RequestEvent } from '../shared/request-event.js';
 import { openStore } from '../shared/store/open.js';
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../test/influxd.js';
 import { documentedCountries, writeMmdb } from '../test/mmdb.js';
+import { createZipf } from '../test/zipf.js';
 import { startWeb } from './main.js';
 
 const influxd = influxdOfThisFile();
@@ -48,6 +50,25 @@ testWithInfluxd('each list, and its CSV, says the same over both stores; countri
   for (const refused of await get('/api/top/country?method=GET')) {
     t.is(refused.status, 400);
     t.regex(refused.text, /The parameter method is \\"GET\\"; allowed is none for countries/);
+  }
+});
+
+testWithInfluxd('the list of paths over each store has the true ten of a Zipf distribution, with counts as near as it says', async (t) => {
+  const rankOf = createZipf({ exponent: 1.2, ranksMax: 5000, random: createRandom(7).next });
+  const exact = new Map<string, number>();
+  const get = await overBoth(t, ({ edge }) => Array.from({ length: 5 }, (_, timeNs) => {
+    const uri = `/${rankOf()}`;
+    exact.set(uri, (exact.get(uri) ?? 0) + 1);
+    return { ...edge, timeNs, uri };
+  }));
+  for (const { text } of await get('/api/top/path?from=now-7h&limit=10000')) {
+    const rows = JSON.parse(text) as { value: string; count: number; count_max: number }[];
+    for (const { value, count, count_max: countMax } of rows) t.true(count <= exact.get(value)! && exact.get(value)! <= countMax, `${value}: ${count} to ${countMax}, and exactly ${exact.get(value)}`);
+    const [tenth] = rows.slice(9);
+    for (const [value, count] of [...exact].sort(([, a], [, b]) => b - a).slice(0, 10)) {
+      const row = rows.find((each) => each.value === value);
+      t.true(row !== undefined && row.count_max >= tenth!.count, `${value} with ${count}`);
+    }
   }
 });
 
