@@ -95,8 +95,7 @@ export async function arrived(influxd: Influxd, bucket: string, wanted: number):
   return { count, lastMs };
 }
 
-/** How many requests a bucket holds one by one, of the last hour. */
-export async function countRequests({ url, org, token }: Influxd, bucket: string): Promise<number> {
+async function countRequests({ url, org, token }: Influxd, bucket: string): Promise<number> {
   const query = flux`from(bucket: ${bucket})
   |> range(start: -1h)
   |> filter(fn: (r) => r._measurement == "request_metrics" and r._field == "uri")
