@@ -167,7 +167,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
         timeMs += 600_000;
         const range = { fromMs: timeMs, toMs: timeMs + 600_000 };
         const requests = samples.map((each, at) => request({ ...each, timeMs: timeMs + 100 * Math.floor(at / 3) }));
-        const recorder = createRecorder({ store, log, name: 'sampled', hostsMax: 10, clientIp: 'full', sampleRatio, now: () => timeMs });
+        const recorder = createRecorder({ store, log, name: 'sampled', hostsMax: 10, clientIp: 'full', sampleRatio, drainMsMax: 60_000, now: () => timeMs });
         for (const each of requests) recorder.record(each);
         t.is(await recorder.close(), 0);
         const sum = (rows: readonly RollupRow[], of: (row: RollupRow) => number): number => rows.reduce((all, row) => all + of(row), 0);
