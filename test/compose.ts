@@ -68,6 +68,14 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     assert.equal(output.match(/^token$/gm)?.length, 1, "the collector sees no token but its own");
   }],
 
+  ["Each service's log is turned over, and never more than 30 MB.", async () => {
+    for (project of [overInfluxdb, embedded]) {
+      const { services } = JSON.parse((await compose('config', '--format', 'json')).output) as { services: Readonly<Record<string, { logging: unknown }>> };
+      for (const [name, { logging }] of Object.entries(services)) assert.deepEqual(logging, { driver: 'json-file', options: { 'max-file': '3', 'max-size': '10m' } }, name);
+    }
+    project = overInfluxdb;
+  }],
+
   ['Each container has limits and is started again; only the ports of Caddy and the collector are published, on loopback.', async () => {
     for (const service of ['influxdb', 'collector', 'web', 'caddy']) {
       const { HostConfig: host } = await inspect(service);
