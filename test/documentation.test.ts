@@ -44,7 +44,7 @@ const ways: Readonly<Record<string, Way>> = {
   'journalctl -u caddy -o cat --since yesterday | npm run import -- -': 'ends',
   'journalctl -u caddy -o cat --since "2 hours ago" | npm run import -- -': 'ends',
   'docker logs caddy 2>&1 | npm run import -- -': 'ends',
-  'npm run import -- data/spool/dead-letters/2026-11-24.lp': { elsewhere: 'needs what InfluxDB refused: shared/store/influxdb/delivery.test.ts makes such a file' },
+  'npm run import -- data/spool/dead-letters/2026-11-24.lp': { elsewhere: 'needs what InfluxDB refused: test/import.test.ts' },
   'ssh -N -o ServerAliveInterval=15 -o ExitOnForwardFailure=yes -L 127.0.0.1:9514:127.0.0.1:9514 log@collector.example': { elsewhere: 'needs another machine' },
   'docker compose up --build --detach': docker,
   'docker compose --file docker-compose.embedded.yml up --build --detach': docker,
