@@ -9,11 +9,12 @@ import { mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
+import { InfluxDB } from '@influxdata/influxdb-client';
 import test, { type ExecutionContext } from 'ava';
 import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
-import { temporaryFolder } from './program.js';
+import { runProgram, temporaryFolder } from './program.js';
 import { readSample } from './sample.js';
 import { until } from './until.js';
 
@@ -80,6 +81,26 @@ testWithCaddy('Each Caddyfile of the documentation is one that Caddy loads.', as
     await writeFile(join(folder, 'Caddyfile'), site.replaceAll('/var/log/caddy', folder));
     await t.notThrowsAsync(promisify(execFile)('caddy', ['validate', '--config', 'Caddyfile'], { cwd: folder, env: environmentOf(folder) }), path);
   }
+});
+
+testWithInfluxd('Each query in Flux of the documentation counts what is in the bucket.', async (t) => {
+  t.timeout(60_000);
+  const { url, org, token, createBucket } = await influxd();
+  const bucket = await createBucket();
+  const lines = readSample().lines.slice(-500);
+  const settings = { STORE: 'influxdb', INFLUXDB_URL: url, INFLUXDB_ORG: org, INFLUXDB_BUCKET: bucket, INFLUXDB_TOKEN: token };
+  const imported = await runProgram(['import', '-'], settings, { stdin: Buffer.from(`${lines.join('\n')}\n`) });
+  t.is(await imported.ended, 0, imported.stderr());
+  const wanted: Record<string, number> = {};
+  for (const line of lines) {
+    const status = /"status":(\d+)/.exec(line)![1]!;
+    wanted[status] = (wanted[status] ?? 0) + 1;
+  }
+  const queries = pages.flatMap(({ text }) => [...text.matchAll(/^```flux\n(.*?)^```/gms)].map(([, query]) => query!));
+  t.is(queries.length, 1, 'each has a check');
+  const rows = await new InfluxDB({ url, token }).getQueryApi(org).collectRows<{ source: string; status_code: string; _value: number }>(queries[0]!.replace('"requests"', JSON.stringify(bucket)));
+  t.deepEqual(Object.fromEntries(rows.map(({ status_code, _value }) => [status_code, _value])), wanted);
+  t.deepEqual([...new Set(rows.map(({ source }) => source))], ['caddy']);
 });
 
 testWithInfluxd('Each command of the documentation does what it is for.', async (t) => {
