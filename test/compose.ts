@@ -142,8 +142,7 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
 
     const tokens = async (): Promise<string> => (await compose('run', '--rm', '--no-deps', '-T', '--entrypoint', 'cat', 'setup', '/tokens/collector/token', '/tokens/web/token')).output;
     const before = await tokens();
-    await documented('docker compose run --rm --entrypoint rm setup /tokens/collector/token /tokens/web/token');
-    await documented('docker compose up --detach');
+    await documented('docker compose run --rm setup setup --tokens /tokens --new-tokens');
     await documented('docker compose restart collector web');
     await untilServed();
     assert.notEqual(await tokens(), before);

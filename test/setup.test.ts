@@ -56,6 +56,16 @@ if (process.env['INFLUXDB_URL'] === undefined) {
     t.regex(third.stdout, /collector's token .*: found/);
     t.not(await tokenIn(tokens, 'collector'), 'wrong');
     t.is(await tokenIn(tokens, 'web'), webToken);
+
+    // New tokens are made when they are asked for, and the old ones are worth nothing.
+    const collectorToken = await tokenIn(tokens, 'collector');
+    const renewed = await setUp(settings, '--tokens', tokens, '--new-tokens');
+    t.is(renewed.status, 0, renewed.stderr);
+    t.regex(renewed.stdout, /collector's token .*: made[^]*web app's token .*: made/);
+    t.not(await tokenIn(tokens, 'collector'), collectorToken);
+    const write = (token: string): Promise<number> => fetch(`${url}/api/v2/write?org=home&bucket=requests`, { method: 'POST', headers: { authorization: `Token ${token}` }, body: 'tried value=1' }).then(({ status }) => status);
+    t.deepEqual(await Promise.all([collectorToken, webToken, await tokenIn(tokens, 'collector'), await tokenIn(tokens, 'web')].map(write)), [401, 401, 204, 204]);
+    t.regex((await setUp(settings, '--tokens', tokens)).stdout, /Nothing was changed\.\n$/);
   });
 }
 
