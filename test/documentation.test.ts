@@ -5,16 +5,16 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
-import { mkdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { InfluxDB } from '@influxdata/influxdb-client';
-import test, { type ExecutionContext } from 'ava';
+import test from 'ava';
 import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
-import { runProgram, temporaryFolder } from './program.js';
+import { folderOf, runProgram } from './program.js';
 import { readSample } from './sample.js';
 import { until } from './until.js';
 
@@ -169,12 +169,6 @@ testWithInfluxd('Each command of the documentation does what it is for.', async 
 function shellLines(markdown: string): string[] {
   const indented = markdown.replaceAll(/^```.*?^```/gms, (block) => (block.startsWith('```sh\n') ? block.split('\n').slice(1, -1).map((line) => `    ${line}`).join('\n') : ''));
   return [...indented.matchAll(/^ {4}(\S.*)$/gm)].map(([, line]) => line!.replace(/ {2,}# .*$/, '').trim());
-}
-
-async function folderOf(t: ExecutionContext): Promise<string> {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
-  return folder;
 }
 
 function environmentOf(folder: string): NodeJS.ProcessEnv {

@@ -16,7 +16,7 @@ import type { Store } from '../shared/store/store.js';
 import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePort, freePorts } from './ports.js';
-import { runProgram, startProgram, temporaryFolder, type RunningProgram } from './program.js';
+import { folderOf, runProgram, startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { readSample, sendTcp } from './sample.js';
 import { shiftedSample } from './shifted-sample.js';
 import { until } from './until.js';
@@ -393,8 +393,7 @@ function scenario(title: string, run: (t: ExecutionContext, place: Place) => Pro
 }
 
 async function embedded(t: ExecutionContext): Promise<Place> {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const folder = await folderOf(t);
   const [port, http, web] = await freePorts(3) as [number, number, number];
   const settings = { COLLECTOR_HTTP: `127.0.0.1:${http}`, COLLECTOR_ID: 'tested', RETENTION_REQUESTS: '3650d' };
   const serving = { ...settings, COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, WEB_LISTEN: `127.0.0.1:${web}` };
@@ -405,8 +404,7 @@ async function embedded(t: ExecutionContext): Promise<Place> {
 }
 
 async function overInfluxdb(t: ExecutionContext): Promise<Place> {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const folder = await folderOf(t);
   const { url, org, token, createBucket } = await influxd();
   const [port, http] = await freePorts(2) as [number, number];
   const settings = {

@@ -1,7 +1,7 @@
 /** The package as `npm pack` makes it, installed into an empty folder: the program, and the app of docs/koa-middleware.md. */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -9,7 +9,7 @@ import test from 'ava';
 import { openStore } from '../shared/store/open.js';
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
-import { temporaryFolder } from './program.js';
+import { folderOf, temporaryFolder } from './program.js';
 import { until } from './until.js';
 
 const run = promisify(execFile);
@@ -53,8 +53,7 @@ test('Nothing of the tests, and no file of this machine, is in the package.', as
 });
 
 test('A release is refused as long as package.json does not say where the repository is.', async (t) => {
-  const place = await temporaryFolder();
-  t.teardown(() => rm(place, { recursive: true }));
+  const place = await folderOf(t);
   const described = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { repository?: unknown };
   delete described.repository;
   await writeFile(join(place, 'package.json'), JSON.stringify(described));

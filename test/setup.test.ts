@@ -1,10 +1,9 @@
 /** `setup` as its user runs it, on the real InfluxDB. */
-import { readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { ExecutionContext } from 'ava';
 import { influxdOfThisFile, startFreshInfluxd, testWithInfluxd } from './influxd.js';
 import { freePort } from './ports.js';
-import { runProgram, startProgram, temporaryFolder } from './program.js';
+import { folderOf, runProgram, startProgram } from './program.js';
 
 const influxd = influxdOfThisFile();
 
@@ -13,12 +12,6 @@ interface Outcome { readonly status: number | string; readonly stdout: string; r
 async function setUp(settings: Readonly<Record<string, string>>, ...args: string[]): Promise<Outcome> {
   const program = await runProgram(['setup', ...args], settings);
   return { status: await program.ended, stdout: program.stdout(), stderr: program.stderr() };
-}
-
-async function folderOf(t: ExecutionContext): Promise<string> {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
-  return folder;
 }
 
 const tokenIn = async (folder: string, part: string): Promise<string> => (await readFile(join(folder, part, 'token'), 'utf8')).trim();
