@@ -108,7 +108,10 @@ const commands: Readonly<Record<string, Command>> = {
   setup: {
     does: 'Makes the bucket in InfluxDB, and a token each for the collector and the web app; sets a fresh InfluxDB up first. What is there already stays.',
     settings: setupSettings,
-    options: { tokens: { type: 'string', value: 'FOLDER', help: 'Writes the tokens to FOLDER/collector/token and FOLDER/web/token, which only this user can read, instead of printing them.' } },
+    options: {
+      tokens: { type: 'string', value: 'FOLDER', help: 'Writes the tokens to FOLDER/collector/token and FOLDER/web/token, which only this user can read, instead of printing them.' },
+      'new-tokens': { type: 'boolean', help: 'Makes new tokens for both, and deletes those that were made before.' },
+    },
     run: setUp,
   },
 };
@@ -376,10 +379,10 @@ async function checkCaddy(environment: Environment, { args: [source, ...more], o
   return exitStatus;
 }
 
-async function setUp(environment: Environment, { options: { tokens } }: Given): Promise<number> {
+async function setUp(environment: Environment, { options: { tokens, 'new-tokens': newTokens } }: Given): Promise<number> {
   const options = setupOptionsFrom(readSettings(setupSettings, environment));
   if (tokens === '') throw new UsageError('--tokens is empty: give it a folder.');
-  const report = await setUpStore({ ...options, tokensDir: typeof tokens === 'string' ? tokens : undefined, log: createLog('setup') });
+  const report = await setUpStore({ ...options, tokensDir: typeof tokens === 'string' ? tokens : undefined, newTokens: newTokens === true, log: createLog('setup') });
   process.stdout.write(`${report.join('\n')}\n`);
   return 0;
 }

@@ -7,7 +7,7 @@ import test, { type ExecutionContext } from 'ava';
 import { launchInfluxd } from './influxd-server.js';
 import { testWithInfluxd } from './influxd.js';
 import { freePort, freePorts } from './ports.js';
-import { runProgram, startProgram, temporaryFolder } from './program.js';
+import { folderOf, runProgram, startProgram } from './program.js';
 import { readSample } from './sample.js';
 
 const sample = readSample();
@@ -67,10 +67,4 @@ function stopper(t: ExecutionContext, server: ChildProcess): () => Promise<void>
   };
   t.teardown(stop);
   return stop;
-}
-
-async function folderOf(t: ExecutionContext): Promise<string> {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
-  return folder;
 }

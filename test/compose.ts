@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { Agent, request } from 'node:http';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -68,6 +68,14 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     assert.equal(output.match(/^token$/gm)?.length, 1, "the collector sees no token but its own");
   }],
 
+  ["Each service's log is turned over, and never more than 30 MB.", async () => {
+    for (project of [overInfluxdb, embedded]) {
+      const { services } = JSON.parse((await compose('config', '--format', 'json')).output) as { services: Readonly<Record<string, { logging: unknown }>> };
+      for (const [name, { logging }] of Object.entries(services)) assert.deepEqual(logging, { driver: 'json-file', options: { 'max-file': '3', 'max-size': '10m' } }, name);
+    }
+    project = overInfluxdb;
+  }],
+
   ['Each container has limits and is started again; only the ports of Caddy and the collector are published, on loopback.', async () => {
     for (const service of ['influxdb', 'collector', 'web', 'caddy']) {
       const { HostConfig: host } = await inspect(service);
@@ -126,6 +134,31 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     await untilCounted('first.example', { caddy: 1000, app: 1000 });
     const { output } = await compose('logs', '--no-log-prefix', 'setup');
     assert.match(output, /Nothing was changed\./);
+  }],
+
+  ['The commands of docs/compose.md for every day do what they are for: the password, new tokens, save and put back.', async () => {
+    const password = await documented('docker compose run --rm --entrypoint cat setup /tokens/operator/password');
+    assert.match(password, /^\S{20,}\s*$/m);
+
+    const tokens = async (): Promise<string> => (await compose('run', '--rm', '--no-deps', '-T', '--entrypoint', 'cat', 'setup', '/tokens/collector/token', '/tokens/web/token')).output;
+    const before = await tokens();
+    await documented('docker compose run --rm setup setup --tokens /tokens --new-tokens');
+    await documented('docker compose restart collector web');
+    await untilServed();
+    assert.notEqual(await tokens(), before);
+    const sent = await send('tokens.example', 100);
+    const toTokens = { caddy: 100 - await unsent('tokens.example'), app: sent.ok };
+    await untilCounted('tokens.example', toTokens);
+
+    await documented('docker compose stop');
+    await documented('docker run --rm --user 0 --entrypoint tar --volume caddy-log-sink_influxdb:/from:ro --volume "$PWD:/to" caddy-log-sink-collector -czf /to/influxdb.tar.gz -C /from .');
+    await documented('docker compose down');
+    await documented('docker volume rm caddy-log-sink_influxdb');
+    await documented('docker run --rm --user 0 --entrypoint tar --volume "$PWD:/from:ro" --volume caddy-log-sink_influxdb:/to caddy-log-sink-collector -xzf /from/influxdb.tar.gz -C /to');
+    await documented('docker compose up --detach');
+    await untilServed();
+    await untilCounted('first.example', { caddy: 1000, app: 1000 });
+    await untilCounted('tokens.example', toTokens);
   }],
 
   ['A wrong token gives a message that says what to do, holds everything, and is mended by setup.', async () => {
@@ -388,6 +421,15 @@ async function inspect(service: string): Promise<Container> {
   const { status, output } = await runDocker('inspect', id.trim());
   assert.equal(status, 0, output);
   return (JSON.parse(output) as [Container])[0];
+}
+
+/** Runs a command as docs/compose.md has it, in the project under test, and gives what it wrote. Throws when it is not there, or fails. */
+async function documented(command: string): Promise<string> {
+  assert.ok((await readFile('docs/compose.md', 'utf8')).includes(`\`${command}\``), `docs/compose.md has ${command}`);
+  const args = command.replaceAll('caddy-log-sink_', `${project.name}_`).replaceAll('"', '').replaceAll('$PWD', folder).split(' ').slice(1);
+  const { status, output } = await (args[0] === 'compose' ? run(...args.slice(1)) : runDocker(...args));
+  if (status !== 0) throw new Error(`${command} ended with ${status}:\n${output}`);
+  return output;
 }
 
 async function compose(...args: string[]): Promise<Outcome> {

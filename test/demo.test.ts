@@ -14,7 +14,7 @@ import { levels } from '../shared/rollup.js';
 import { readSettings } from '../shared/settings.js';
 import { openStore } from '../shared/store/open.js';
 import type { Store } from '../shared/store/store.js';
-import { runProgram, temporaryFolder } from './program.js';
+import { folderOf, runProgram, temporaryFolder } from './program.js';
 import { until } from './until.js';
 
 const startMs = Date.now();
@@ -59,8 +59,7 @@ test('the demo takes free ports where the usual ones are in use, shows both sour
     server.listen(port, '127.0.0.1');
     t.teardown(() => server.close());
   }
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const folder = await folderOf(t);
   const demo = await runProgram(['demo', '--requests', '30000'], { TMPDIR: folder });
   const url = await until('it says where the page is', () => /Dashboard +(http:\S+)/.exec(demo.stdout())?.[1], { waitMsMax: 120_000 });
   t.not(new URL(url).port, '3000');
@@ -78,8 +77,7 @@ test('the demo takes free ports where the usual ones are in use, shows both sour
 });
 
 test('with --dir the store is kept, and is not made up a second time', async (t) => {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const folder = await folderOf(t);
   const settings = { WEB_LISTEN: '127.0.0.1:0', COLLECTOR_LISTEN: 'tcp://127.0.0.1:0' };
   const demo = await runProgram(['demo', '--requests', '1000', '--dir', 'kept'], settings, { cwd: folder });
   await until('it serves', () => demo.stdout().includes('Dashboard'));
@@ -91,8 +89,7 @@ test('with --dir the store is kept, and is not made up a second time', async (t)
 });
 
 test('a demo whose terminal is closed while it makes up its day leaves nothing behind', async (t) => {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const folder = await folderOf(t);
   const demo = await runProgram(['demo', '--requests', '1000000'], { TMPDIR: folder, WEB_LISTEN: '127.0.0.1:0', COLLECTOR_LISTEN: 'tcp://127.0.0.1:0' });
   await until('it has begun', () => demo.stdout().includes('Making up'));
   t.is(await demo.stop('SIGHUP'), 0, demo.stderr());
@@ -101,8 +98,7 @@ test('a demo whose terminal is closed while it makes up its day leaves nothing b
 
 const refused = test.macro({
   async exec(t, args: string[], settings: Record<string, string>, message: RegExp) {
-    const folder = await temporaryFolder();
-    t.teardown(() => rm(folder, { recursive: true, force: true }));
+    const folder = await folderOf(t);
     await writeFile(join(folder, 'a-file'), '');
     const demo = await runProgram(['demo', ...args], settings, { cwd: folder });
     t.is(await demo.ended, 2);

@@ -5,15 +5,16 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
-import { mkdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
-import test, { type ExecutionContext } from 'ava';
+import { InfluxDB } from '@influxdata/influxdb-client';
+import test from 'ava';
 import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
-import { temporaryFolder } from './program.js';
+import { folderOf, runProgram } from './program.js';
 import { readSample } from './sample.js';
 import { until } from './until.js';
 
@@ -22,7 +23,7 @@ type Way = 'ends' | 'collector' | 'web' | { readonly elsewhere: string };
 
 const docker: Way = { elsewhere: 'needs Docker: npm run test:compose' };
 const registry: Way = { elsewhere: 'needs a registry of images' };
-const systemd: Way = { elsewhere: 'changes the machine: the unit is verified by systemd-analyze, the package installed by package.test.ts' };
+const systemd: Way = { elsewhere: 'changes the machine: package.test.ts installs the package, and the unit was started by hand in a container' };
 const ways: Readonly<Record<string, Way>> = {
   'npm ci && npm run demo': 'web',
   'npm ci && npm test': { elsewhere: 'is .ci/run' },
@@ -44,14 +45,15 @@ const ways: Readonly<Record<string, Way>> = {
   'journalctl -u caddy -o cat --since yesterday | npm run import -- -': 'ends',
   'journalctl -u caddy -o cat --since "2 hours ago" | npm run import -- -': 'ends',
   'docker logs caddy 2>&1 | npm run import -- -': 'ends',
-  'npm run import -- data/spool/dead-letters/2026-11-24.lp': { elsewhere: 'needs what InfluxDB refused: shared/store/influxdb/delivery.test.ts makes such a file' },
+  'npm run import -- data/spool/dead-letters/2026-11-24.lp': { elsewhere: 'needs what InfluxDB refused: test/import.test.ts' },
   'ssh -N -o ServerAliveInterval=15 -o ExitOnForwardFailure=yes -L 127.0.0.1:9514:127.0.0.1:9514 log@collector.example': { elsewhere: 'needs another machine' },
   'docker compose up --build --detach': docker,
   'docker compose --file docker-compose.embedded.yml up --build --detach': docker,
   'pin() { echo "$1=$2@$(docker buildx imagetools inspect "$2" --format \'{{.Manifest.Digest}}\')"; }': registry,
   '{ pin NODE_IMAGE node:24-bookworm-slim; pin INFLUXDB_IMAGE influxdb:2.7; pin CADDY_IMAGE caddy:2.11; } >> .env': registry,
   'docker buildx build --platform linux/amd64,linux/arm64 --file Dockerfile.collector --tag registry.example/caddy-log-sink-collector --push .': registry,
-  'npm install --global caddy-log-sink': systemd,
+  'npm ci && npm pack': systemd,
+  'npm install --global ./caddy-log-sink-*.tgz': systemd,
   'useradd --system caddy-log-sink': systemd,
   'cd "$(npm root --global)/caddy-log-sink/config"': systemd,
   'cp caddy-log-sink.service /etc/systemd/system/': systemd,
@@ -80,6 +82,26 @@ testWithCaddy('Each Caddyfile of the documentation is one that Caddy loads.', as
     await writeFile(join(folder, 'Caddyfile'), site.replaceAll('/var/log/caddy', folder));
     await t.notThrowsAsync(promisify(execFile)('caddy', ['validate', '--config', 'Caddyfile'], { cwd: folder, env: environmentOf(folder) }), path);
   }
+});
+
+testWithInfluxd('Each query in Flux of the documentation counts what is in the bucket.', async (t) => {
+  t.timeout(60_000);
+  const { url, org, token, createBucket } = await influxd();
+  const bucket = await createBucket();
+  const lines = readSample().lines.slice(-500);
+  const settings = { STORE: 'influxdb', INFLUXDB_URL: url, INFLUXDB_ORG: org, INFLUXDB_BUCKET: bucket, INFLUXDB_TOKEN: token };
+  const imported = await runProgram(['import', '-'], settings, { stdin: Buffer.from(`${lines.join('\n')}\n`) });
+  t.is(await imported.ended, 0, imported.stderr());
+  const wanted: Record<string, number> = {};
+  for (const line of lines) {
+    const status = /"status":(\d+)/.exec(line)![1]!;
+    wanted[status] = (wanted[status] ?? 0) + 1;
+  }
+  const queries = pages.flatMap(({ text }) => [...text.matchAll(/^```flux\n(.*?)^```/gms)].map(([, query]) => query!));
+  t.is(queries.length, 1, 'each has a check');
+  const rows = await new InfluxDB({ url, token }).getQueryApi(org).collectRows<{ source: string; status_code: string; _value: number }>(queries[0]!.replace('"requests"', JSON.stringify(bucket)));
+  t.deepEqual(Object.fromEntries(rows.map(({ status_code, _value }) => [status_code, _value])), wanted);
+  t.deepEqual([...new Set(rows.map(({ source }) => source))], ['caddy']);
 });
 
 testWithInfluxd('Each command of the documentation does what it is for.', async (t) => {
@@ -147,12 +169,6 @@ testWithInfluxd('Each command of the documentation does what it is for.', async 
 function shellLines(markdown: string): string[] {
   const indented = markdown.replaceAll(/^```.*?^```/gms, (block) => (block.startsWith('```sh\n') ? block.split('\n').slice(1, -1).map((line) => `    ${line}`).join('\n') : ''));
   return [...indented.matchAll(/^ {4}(\S.*)$/gm)].map(([, line]) => line!.replace(/ {2,}# .*$/, '').trim());
-}
-
-async function folderOf(t: ExecutionContext): Promise<string> {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
-  return folder;
 }
 
 function environmentOf(folder: string): NodeJS.ProcessEnv {

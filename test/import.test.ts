@@ -1,7 +1,7 @@
 /** `import` as a program, over both stores, with real Caddy where its lines are told apart from others. */
 import { randomBytes } from 'node:crypto';
 import { request as httpRequest } from 'node:http';
-import { rm, writeFile } from 'node:fs/promises';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { gzipSync } from 'node:zlib';
@@ -16,7 +16,7 @@ import type { Store } from '../shared/store/store.js';
 import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePort, freePorts } from './ports.js';
-import { runProgram, startProgram, temporaryFolder, type RunningProgram } from './program.js';
+import { folderOf, runProgram, startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { readSample, sendTcp } from './sample.js';
 import { shiftedSample } from './shifted-sample.js';
 import { until } from './until.js';
@@ -145,6 +145,38 @@ scenario('what Caddy wrote to stderr while the collector was down fills the hole
     await caddy.stop();
   }
 }, testWithCaddy);
+
+testWithInfluxd('What InfluxDB refused is in a file of dead letters, and importing that adds it once, there or elsewhere.', async (t) => {
+  const place = await overInfluxdb(t);
+  const { setRetention } = await influxd();
+  const bucket = place.settings['INFLUXDB_BUCKET']!;
+  await setRetention(bucket, 30 * 3600); // the total of a day begins up to a day before
+  const collector = await place.startCollector();
+  const old = sample.lines.slice(0, 40).map((line) => line.replace(/"ts":(\d+)/, (_, seconds: string) => `"ts":${Number(seconds) - 3 * 86_400}`));
+  await sendTcp(place.port, Buffer.from([...old, ...sample.lines.slice(40, 100)].map((line) => `${line}\n`).join('')), [65_536]);
+  await until('all are settled', async () => (await ledgerOf(place)).stored === 60 && (await ledgerOf(place)).dead_lettered === 40);
+  t.is((await totalsOf(place)).requests, 60);
+
+  const folder = join(place.folder, 'data/spool/dead-letters');
+  const [name, ...others] = await readdir(folder);
+  t.deepEqual(others, []);
+  const letters = join('data/spool/dead-letters', name!);
+  await setRetention(bucket, 0);
+  const imported = await importFiles(place, [letters]);
+  t.is(imported.status, 0, imported.stderr);
+  t.is(imported.counts['added'], 40);
+  t.is(imported.counts['rejected'], undefined, 'its comments and totals are known for what they are');
+  const again = await importFiles(place, [letters]);
+  t.deepEqual([again.counts['added'], again.counts['already there']], [0, 40]);
+  t.is(await collector.stop(), 0);
+  const { requests, levels: totals } = await totalsOf(place);
+  t.is(requests, 100);
+  t.deepEqual(totals.map(({ count }) => count), levels.map(() => 100));
+
+  const elsewhere = await embedded(t);
+  t.is((await importFiles(elsewhere, [join(folder, name!)])).counts['added'], 40);
+  t.is((await totalsOf(elsewhere)).requests, 40);
+});
 
 test.serial('A dry run says what would be added, and makes nothing.', async (t) => {
   const place = await embedded(t);
@@ -378,8 +410,7 @@ function scenario(title: string, run: (t: ExecutionContext, place: Place) => Pro
 }
 
 async function embedded(t: ExecutionContext): Promise<Place> {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const folder = await folderOf(t);
   const [port, http, web] = await freePorts(3) as [number, number, number];
   const settings = { COLLECTOR_HTTP: `127.0.0.1:${http}`, COLLECTOR_ID: 'tested', RETENTION_REQUESTS: '3650d' };
   const serving = { ...settings, COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, WEB_LISTEN: `127.0.0.1:${web}` };
@@ -390,8 +421,7 @@ async function embedded(t: ExecutionContext): Promise<Place> {
 }
 
 async function overInfluxdb(t: ExecutionContext): Promise<Place> {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const folder = await folderOf(t);
   const { url, org, token, createBucket } = await influxd();
   const [port, http] = await freePorts(2) as [number, number];
   const settings = {
@@ -470,9 +500,9 @@ async function readAll(store: Store, range: { fromMs: number; toMs: number; filt
   return requests;
 }
 
-async function ledgerOf({ http }: Place): Promise<{ received: number; stored: number }> {
+async function ledgerOf({ http }: Place): Promise<{ received: number; stored: number; dead_lettered: number }> {
   const answer = await fetch(`http://127.0.0.1:${http}/ledger`);
-  return (await answer.json() as { collectors: Record<string, { received: number; stored: number }> }).collectors['tested']!;
+  return (await answer.json() as { collectors: Record<string, { received: number; stored: number; dead_lettered: number }> }).collectors['tested']!;
 }
 
 function visit(port: number, path: string): Promise<number> {

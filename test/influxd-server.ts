@@ -28,6 +28,8 @@ export interface Influxd {
   createBucket(): Promise<string>;
   /** Makes a token that may only do this with a bucket. */
   createToken(bucket: string, actions: readonly ('read' | 'write')[]): Promise<string>;
+  /** Sets how long a bucket keeps its points, in seconds; 0 is for ever. */
+  setRetention(bucket: string, seconds: number): Promise<void>;
   /** Removes a bucket with all that is in it. */
   deleteBucket(bucket: string): Promise<void>;
   /** Ends the server gracefully and removes its data; of a server that is not ours, only the buckets. */
@@ -120,6 +122,10 @@ async function withBuckets({ url, org, token, bucketPrefix, made = [] }: { url: 
       const permissions = actions.map((action) => ({ action, resource: { type: 'buckets', orgID, id: ids.get(bucket) } }));
       const answer = (await call(url, token, 'POST', '/api/v2/authorizations', { orgID, permissions })) as { token: string };
       return answer.token;
+    },
+    setRetention: async (bucket, seconds) => {
+      const retentionRules = [{ type: 'expire', everySeconds: seconds, shardGroupDurationSeconds: 3600 }];
+      await call(url, token, 'PATCH', `/api/v2/buckets/${ids.get(bucket)}`, { retentionRules });
     },
     deleteBucket: async (bucket) => {
       const id = ids.get(bucket);

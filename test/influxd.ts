@@ -52,7 +52,7 @@ function haveInfluxd(): boolean {
 function chooseTest(): typeof testWithInfluxd {
   if (haveInfluxd()) return test.serial;
   process.stderr.write(
-    'Tests with InfluxDB are skipped: influxd is not on the PATH. Run ../shared/tools/install and put the folder that it prints on the PATH, or set INFLUXDB_URL, INFLUXDB_ORG and INFLUXDB_TOKEN.\n',
+    'Tests with InfluxDB are skipped: influxd is not on the PATH. Install InfluxDB 2.7 (https://docs.influxdata.com/influxdb/v2/install/), or set INFLUXDB_URL, INFLUXDB_ORG and INFLUXDB_TOKEN.\n',
   );
   return test.skip;
 }

@@ -9,12 +9,14 @@ import test from 'ava';
 import { openStore } from '../shared/store/open.js';
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
-import { temporaryFolder } from './program.js';
+import { folderOf, temporaryFolder } from './program.js';
 import { until } from './until.js';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const influxd = influxdOfThisFile();
+/** How TypeScript finds a package: as Node does, and as bundlers do. */
+const resolutions = [['--module', 'nodenext', '--moduleResolution', 'nodenext'], ['--module', 'esnext', '--moduleResolution', 'bundler']] as const;
 let folder: string;
 
 test.before(async (t) => {
@@ -50,17 +52,43 @@ test('Nothing of the tests, and no file of this machine, is in the package.', as
   for (const needed of ['dist/main.js', 'dist/public/main.css', 'views/dashboard.pug', 'dist/web/request-metrics.d.ts', 'LICENSE', 'README.md', 'CHANGELOG.md']) t.true(paths.includes(needed), needed);
 });
 
-testWithInfluxd('The app of docs/koa-middleware.md has types, and its requests are in InfluxDB.', async (t) => {
+test('A release is refused as long as package.json does not say where the repository is.', async (t) => {
+  const place = await folderOf(t);
+  const described = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { repository?: unknown };
+  delete described.repository;
+  await writeFile(join(place, 'package.json'), JSON.stringify(described));
+  const refused = await t.throwsAsync(run('npm', ['run', 'prerelease'], { cwd: place }));
+  t.regex((refused as Error & { stderr: string }).stderr, /^Cannot release: package\.json has no repository/m);
+  await run('npm', ['pkg', 'set', 'repository.url=git+https://example.org/caddy-log-sink.git'], { cwd: place });
+  await t.notThrowsAsync(run('npm', ['run', 'prerelease'], { cwd: place }));
+});
+
+for (const resolution of resolutions) {
+  test.serial(`All that is exported, and the app of docs/koa-middleware.md, have types for the strictest of users, with ${resolution.join(' ')}.`, async (t) => {
+    t.timeout(180_000);
+    const { exports } = JSON.parse(await readFile(join(folder, 'node_modules/caddy-log-sink/package.json'), 'utf8')) as { exports: Readonly<Record<string, unknown>> };
+    const names = Object.keys(exports).filter((name) => !name.endsWith('.json')).map((name) => name.replace('.', 'caddy-log-sink'));
+    t.is(names.length, 3);
+    await writeFile(join(folder, 'exports.ts'), `${names.map((name, index) => `export * as part${index} from '${name}';\n`).join('')}
+import { createRecorder, type RecorderOptions } from 'caddy-log-sink/recorder';
+// @ts-expect-error: the types know what there is
+export const wrong = (options: RecorderOptions) => createRecorder(options).recrod;\n`);
+    await writeFile(join(folder, 'app.ts'), (await exampleApp()).replace('process.env.INFLUXDB_TOKEN', 'process.env.INFLUXDB_TOKEN!'));
+    const strictest = ['--strict', '--exactOptionalPropertyTypes', '--noUncheckedIndexedAccess', '--verbatimModuleSyntax', '--skipLibCheck', 'false'];
+    const compiler = [join(root, 'node_modules/typescript/bin/tsc'), '--noEmit', ...strictest, '--target', 'es2023', '--types', 'node', ...resolution, 'exports.ts', 'app.ts'];
+    const said = await run(process.execPath, compiler, { cwd: folder }).then(() => '', (error: unknown) => (error as { stdout: string }).stdout);
+    t.is(said, '');
+  });
+}
+
+testWithInfluxd('The requests of the app of docs/koa-middleware.md are in InfluxDB.', async (t) => {
   t.timeout(120_000);
   const { url, org, token, createBucket } = await influxd();
   const bucket = await createBucket();
   const [port] = await freePorts(1) as [number];
-  const document = await readFile(join(root, 'docs/koa-middleware.md'), 'utf8');
-  const example = /```js\n(.*?)```/s.exec(document)![1]!
+  const example = (await exampleApp())
     .replace('http://127.0.0.1:8086', url).replace('my-org', org).replace("'requests'", `'${bucket}'`)
     .replace('// … your own middleware and routes …', "app.use((ctx) => { ctx.body = 'hello'; });").replace('8080', String(port));
-  await writeFile(join(folder, 'app.ts'), example.replace('process.env.INFLUXDB_TOKEN', 'process.env.INFLUXDB_TOKEN!'));
-  await run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '--noEmit', '--strict', '--target', 'es2023', '--module', 'nodenext', '--skipLibCheck', '--types', 'node', 'app.ts'], { cwd: folder });
   await writeFile(join(folder, 'app.js'), example);
   const app = spawn(process.execPath, ['app.js'], { cwd: folder, env: { PATH: process.env['PATH'], INFLUXDB_TOKEN: token }, stdio: ['ignore', 'ignore', 'inherit'] });
   t.teardown(() => { app.kill('SIGKILL'); });
@@ -72,3 +100,7 @@ testWithInfluxd('The app of docs/koa-middleware.md has types, and its requests a
   await store.close();
   t.deepEqual(requests.map(({ uri, status }) => [uri, status]), [['/some/page', 200]]);
 });
+
+async function exampleApp(): Promise<string> {
+  return /```js\n(.*?)```/s.exec(await readFile(join(root, 'docs/koa-middleware.md'), 'utf8'))![1]!;
+}

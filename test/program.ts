@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import type { ExecutionContext } from 'ava';
 import { until } from './until.js';
 
 /** The built program as a process of its own, in an empty folder. */
@@ -82,4 +83,11 @@ export async function startProgram(
 /** An empty folder. */
 export function temporaryFolder(): Promise<string> {
   return mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+}
+
+/** An empty folder that goes with the test. */
+export async function folderOf(t: ExecutionContext): Promise<string> {
+  const folder = await temporaryFolder();
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  return folder;
 }

@@ -1,10 +1,9 @@
 /** `setup` as its user runs it, on the real InfluxDB. */
-import { readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { ExecutionContext } from 'ava';
 import { influxdOfThisFile, startFreshInfluxd, testWithInfluxd } from './influxd.js';
 import { freePort } from './ports.js';
-import { runProgram, startProgram, temporaryFolder } from './program.js';
+import { folderOf, runProgram, startProgram } from './program.js';
 
 const influxd = influxdOfThisFile();
 
@@ -13,12 +12,6 @@ interface Outcome { readonly status: number | string; readonly stdout: string; r
 async function setUp(settings: Readonly<Record<string, string>>, ...args: string[]): Promise<Outcome> {
   const program = await runProgram(['setup', ...args], settings);
   return { status: await program.ended, stdout: program.stdout(), stderr: program.stderr() };
-}
-
-async function folderOf(t: ExecutionContext): Promise<string> {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
-  return folder;
 }
 
 const tokenIn = async (folder: string, part: string): Promise<string> => (await readFile(join(folder, part, 'token'), 'utf8')).trim();
@@ -56,6 +49,16 @@ if (process.env['INFLUXDB_URL'] === undefined) {
     t.regex(third.stdout, /collector's token .*: found/);
     t.not(await tokenIn(tokens, 'collector'), 'wrong');
     t.is(await tokenIn(tokens, 'web'), webToken);
+
+    // New tokens are made when they are asked for, and the old ones are worth nothing.
+    const collectorToken = await tokenIn(tokens, 'collector');
+    const renewed = await setUp(settings, '--tokens', tokens, '--new-tokens');
+    t.is(renewed.status, 0, renewed.stderr);
+    t.regex(renewed.stdout, /collector's token .*: made[^]*web app's token .*: made/);
+    t.not(await tokenIn(tokens, 'collector'), collectorToken);
+    const write = (token: string): Promise<number> => fetch(`${url}/api/v2/write?org=home&bucket=requests`, { method: 'POST', headers: { authorization: `Token ${token}` }, body: 'tried value=1' }).then(({ status }) => status);
+    t.deepEqual(await Promise.all([collectorToken, webToken, await tokenIn(tokens, 'collector'), await tokenIn(tokens, 'web')].map(write)), [401, 401, 204, 204]);
+    t.regex((await setUp(settings, '--tokens', tokens)).stdout, /Nothing was changed\.\n$/);
   });
 }
 

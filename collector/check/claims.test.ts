@@ -1,12 +1,12 @@
 /** What `check` says, shown on a real Caddy and a real collector. */
 import { request } from 'node:http';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { startCaddy, testWithCaddy } from '../../test/caddy.js';
 import { collectorOfTest, type TestCollector } from '../../test/collector.js';
 import { freePort } from '../../test/ports.js';
-import { temporaryFolder } from '../../test/program.js';
+import { folderOf } from '../../test/program.js';
 import { until } from '../../test/until.js';
 import { netLoggers, requestGroups } from './access-lines.js';
 import { readCaddyConfig } from './read-config.js';
@@ -85,8 +85,7 @@ testWithCaddy('Who gets the line of a request is worked out as Caddy does it.', 
     ['a site whose default log goes to the sink too', '{\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t}\n}\n' + site('', log, 'respond hello'), { 'any.example': 1 }],
     ['a snippet', `(sink) {\n\t${log}\n}\n` + site('a.example', 'import sink', 'respond hello') + site('b.example', 'respond hello'), { 'a.example': 1, 'b.example': 0 }],
   ] as const) {
-    const folder = await temporaryFolder();
-    t.teardown(() => rm(folder, { recursive: true, force: true }));
+    const folder = await folderOf(t);
     await writeFile(join(folder, 'Caddyfile'), caddyfile);
     const { config } = await readCaddyConfig(join(folder, 'Caddyfile'));
     const copies = (host: string): number | undefined => {

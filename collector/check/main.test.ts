@@ -1,9 +1,9 @@
-import { readdir, rm, writeFile } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { startCaddy, testWithCaddy } from '../../test/caddy.js';
 import { freePort, freePorts } from '../../test/ports.js';
-import { runProgram, startProgram, temporaryFolder } from '../../test/program.js';
+import { folderOf, runProgram, startProgram } from '../../test/program.js';
 import { until } from '../../test/until.js';
 import { callAdmin } from '../caddy-admin.js';
 import type { Finding } from './find-problems.js';
@@ -134,8 +134,7 @@ testWithCaddy('`start --register` adds the logger to a running Caddy, and SIGTER
 });
 
 test('A bad --register is refused with status 2 before anything is opened.', async (t) => {
-  const cwd = await temporaryFolder();
-  t.teardown(() => rm(cwd, { recursive: true, force: true }));
+  const cwd = await folderOf(t);
   for (const [args, message] of [
     [['--register', '127.0.0.1:2019'], /^--register is "127\.0\.0\.1:2019": it must be the address of Caddy's admin API/],
     [['--register', 'http://caddy:2019'], /give --register-address/],
@@ -156,8 +155,7 @@ async function run(args: readonly string[], settings: Record<string, string> = {
 }
 
 async function fileOf(t: ExecutionContext, name: string, text: string): Promise<string> {
-  const folder = await temporaryFolder();
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const folder = await folderOf(t);
   await writeFile(join(folder, name), text);
   return join(folder, name);
 }

@@ -8,6 +8,7 @@ import { createLog } from '../../log.js';
 import type { RequestEvent } from '../../request-event.js';
 import { levels, rollupRetentionMs, type Level, type RollupRow } from '../../rollup.js';
 import { topLevels, type TopLevel, type TopRow } from '../../top-row.js';
+import type { LedgerSnapshot } from '../store.js';
 import { openDatabase } from './database.js';
 import { openDuckdbStore } from './duckdb-store.js';
 import { deleteSteps } from './retention.js';
@@ -60,6 +61,23 @@ test('what has become too old is deleted when the store is opened, and nothing e
   await rm(folder, { recursive: true });
 });
 
+test('ledgers, and what tells that a batch is written already, are kept as long as the coarsest totals.', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20 });
+  const agesDays = [0, 8, 399, 400, 401, 500];
+  for (const age of agesDays) {
+    const writtenMs = startMs - age * dayMs;
+    await database.batches.write({ recorder: 'test', writer: `writer-${age}`, sequence: 1, requests: [], rollups: [], tops: [], ledger: ledger(`collector-${age}`, writtenMs) }, writtenMs);
+  }
+  for (const step of deleteSteps({ requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs }, startMs)) while (await step(database.writing) > 0);
+  const kept = [0, 8, 399, 400];
+  const namesIn = async (table: string, column: string): Promise<unknown[]> => (await (await database.writing.run(`SELECT ${column} FROM ${table}`)).getRows()).flat().toSorted();
+  t.deepEqual(await namesIn('collector_ledger', 'collector'), kept.map((age) => `collector-${age}`).toSorted());
+  t.deepEqual(await namesIn('applied_batch', 'writer'), kept.map((age) => `writer-${age}`).toSorted());
+  database.close();
+  await rm(folder, { recursive: true });
+});
+
 test('many old rollup rows are deleted in small steps.', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20 });
@@ -90,4 +108,8 @@ function rollup(level: Level, windowMs: number): RollupRow {
 
 function top(level: TopLevel, windowMs: number): TopRow {
   return { level, windowMs, rowId: 1, source: 'caddy', host: '', kind: 'path', packed: '[0,0,[]]' };
+}
+
+function ledger(collector: string, timeMs: number): LedgerSnapshot {
+  return { collector, timeMs, received: 1, accepted: 1, runtime: 0, rejected: {}, dropped: {}, stored: 1, spooled: 0, inMemory: 0, deadLettered: 0, warnings: {}, lastLineMs: timeMs };
 }

@@ -28,6 +28,8 @@ export interface SetupOptions {
   readonly retentionMs: number;
   /** The folder for tokens; `undefined` to have those that are made in the report. */
   readonly tokensDir: string | undefined;
+  /** Makes new tokens for the collector and the web app and deletes those that earlier runs made; `false` by default. */
+  readonly newTokens?: boolean;
   /** How long to wait for an InfluxDB that does not answer; 120,000 by default. */
   readonly waitMsMax?: number;
   readonly log: Log;
@@ -151,6 +153,7 @@ async function prepareBucket(api: Api, orgID: string, { bucket: name, retentionM
 }
 
 interface Authorization {
+  readonly id: string;
   readonly token?: string;
   readonly description?: string;
   readonly status: string;
@@ -159,19 +162,20 @@ interface Authorization {
 
 /** Keeps a token that works, takes one that an earlier run made, or makes one. */
 async function prepareToken(api: Api, { name, who, actions }: Part, options: SetupOptions & { orgId: string; bucketId: string }, say: Say): Promise<void> {
-  const { orgId: orgID, bucketId, bucket, tokensDir } = options;
+  const { orgId: orgID, bucketId, bucket, tokensDir, newTokens = false } = options;
   const shown = `  ${who} (${actions.join(' and ')}, this bucket alone)`;
   const file = tokensDir === undefined ? undefined : join(tokensDir, name, 'token');
-  const kept = await readToken(file);
+  const kept = newTokens ? undefined : await readToken(file);
   if (file !== undefined && kept !== undefined && await works(options, kept, actions)) {
     say(false, `${shown}: is in ${file}, and works.`);
     return;
   }
   const description = `Caddy Log Sink: ${name}, bucket ${bucket}`;
   const { authorizations } = await api('GET', `/api/v2/authorizations?${new URLSearchParams({ orgID }).toString()}`) as { authorizations: readonly Authorization[] };
-  const earlier = authorizations.find((each) => each.description === description && each.status === 'active' && isFor(each, bucketId, actions));
+  const made = authorizations.filter((each) => each.description === description && isFor(each, bucketId, actions));
+  const earlier = newTokens ? undefined : made.find(({ status }) => status === 'active');
   if (file === undefined && earlier !== undefined) {
-    say(false, `${shown}: was made earlier, and is shown only then. Delete ${JSON.stringify(description)} among the API tokens of InfluxDB to have it made anew.`);
+    say(false, `${shown}: was made earlier, and is shown only then. --new-tokens makes another in its place.`);
     return;
   }
   const permissions = actions.map((action) => ({ action, resource: { type: 'buckets', orgID, id: bucketId } }));
@@ -179,6 +183,8 @@ async function prepareToken(api: Api, { name, who, actions }: Part, options: Set
   const reusable = earlier?.token !== undefined && await works(options, earlier.token, actions) ? earlier.token : undefined;
   const token = reusable ?? (await api('POST', '/api/v2/authorizations', { orgID, description, permissions }) as { token: string }).token;
   await writeSecret(file, token);
+  // Last: until the new one is written, the old one works.
+  if (newTokens) for (const { id } of made) await api('DELETE', `/api/v2/authorizations/${id}`);
   say(true, file === undefined ? `${shown}: ${token}` : `${shown}: ${reusable === undefined ? 'made' : 'found'}, and written to ${file}.`);
 }
 
