@@ -220,8 +220,8 @@ testWithChromium('with the keyboard alone every control is reached, in order, se
   });
 });
 
-testWithChromium('the form filters the page and chooses a range, and a chip takes the filter away, without JavaScript', async (t) => {
-  await withPage(t, { width: 1280, javaScript: false }, async ({ page, port, url }) => {
+testWithChromium('the form filters the page by every filter and chooses a range, and a chip takes the filter away, without JavaScript, at 320 px', async (t) => {
+  await withPage(t, { width: 320, javaScript: false }, async ({ page, port, url }) => {
     await sendTcp(port, linesEndingNow(500), [65_536]);
     await untilStored(url, 500);
     await page.goto(`${url}/?edit=on&source=caddy`);
@@ -230,6 +230,14 @@ testWithChromium('the form filters the page and chooses a range, and a chip take
     t.is(new URL(page.url()).searchParams.get('method'), 'POST');
     await page.locator('.chip', { hasText: 'POST' }).click();
     t.is(new URL(page.url()).search, '?source=caddy');
+    const filters = { source: 'caddy', host: 'a b', method: 'PUT', status: '4xx', path: '/ä', client: '2001:db8::', user_agent: 'curl/8 (+x)', referrer: 'https://a.example/', request_id: '<b>' };
+    await page.goto(`${url}/?edit=on&refresh=60`);
+    for (const [name, value] of Object.entries(filters)) await page.locator(`.form-filter input[name=${name}]`).fill(value);
+    t.is(await wider(page), '');
+    await page.getByRole('button', { name: 'Filter' }).click();
+    t.deepEqual(Object.fromEntries(new URL(page.url()).searchParams), { refresh: '60', ...filters });
+    t.is(await page.locator('.chip').count(), Object.keys(filters).length);
+    t.is(await page.locator('.form-filter input[name=request_id]').inputValue(), '<b>', 'the form has what is in force');
     await page.goto(`${url}/?edit=on&source=caddy`);
     await page.locator('input[name=from]').fill('2026-01-01T10:00');
     await page.locator('input[name=to]').fill('2026-01-01T11:00');

@@ -5,7 +5,7 @@ import { alignRange, levelFor } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { fold, isComplete } from './fold.js';
 import { printable } from './format.js';
-import { parseQuery } from './query.js';
+import { filterNames, parseQuery } from './query.js';
 import { rollUp } from '../../shared/rollup.js';
 import type { Traffic } from './read.js';
 import { readTopsFrom, type Tops } from './tops.js';
@@ -129,6 +129,7 @@ test('one can step and zoom, and what reaches up to now stays live', (t) => {
 test('the form has the filters of the page, and carries the rest along', (t) => {
   const { form, filters } = view(many(1), { raw: { edit: 'on', host: 'a', from: 'now-6h', compare: 'off' } });
   t.true(form.open);
+  t.deepEqual(form.fields.map(({ name }) => name), [...filterNames], 'every filter can be typed');
   t.deepEqual(form.fields.filter(({ value }) => value !== undefined).map(({ name, value }) => [name, value]), [['host', 'a']]);
   t.deepEqual(form.kept, [{ name: 'from', value: 'now-6h' }, { name: 'compare', value: 'off' }]);
   t.is(filters[0]?.href, '/?from=now-6h&compare=off', 'links close the form');

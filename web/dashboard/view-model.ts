@@ -8,7 +8,7 @@ import { sumOf } from './fold.js';
 import { clock, count, day, printable, windowLength } from './format.js';
 import { linksOf, type Link } from './link.js';
 import type { Pair } from './pair.js';
-import { defaults, filterNames, type DashboardQuery } from './query.js';
+import { defaults, filterNames, type DashboardQuery, type Parameter } from './query.js';
 import type { Traffic } from './read.js';
 import { requestRows } from './request-rows.js';
 import { sourceCard } from './source-cards.js';
@@ -136,12 +136,20 @@ function formView(query: DashboardQuery, sources: readonly string[], link: Link)
       { name: 'method', label: 'Method', value: given.method, hint: 'GET', options: ['GET', 'POST', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] },
       { name: 'status', label: 'Status', value: given.status, hint: '5xx or 404', options: ['2xx', '3xx', '4xx', '5xx'] },
       { name: 'path', label: 'Path', value: given.path, hint: '/checkout' },
+      { name: 'client', label: 'Client', value: given.client, hint: '198.51.100.0' },
+      { name: 'user_agent', label: 'User agent', value: given.user_agent, hint: 'curl/8.14.1' },
+      { name: 'referrer', label: 'Referrer', value: given.referrer, hint: 'https://example.com/' },
+      { name: 'request_id', label: 'Request id', value: given.request_id, hint: 'as it was logged' },
     ],
-    kept: (['from', 'to', 'client', 'user_agent', 'referrer', 'request_id', 'refresh', 'compare', 'limit', 'errors'] as const).flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }])),
-    keptWithRange: [...filterNames, 'compare' as const, 'limit' as const, 'errors' as const].flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }])),
+    kept: keptFields(given, ['from', 'to', 'refresh', 'compare', 'limit', 'errors']),
+    keptWithRange: keptFields(given, [...filterNames, 'compare', 'limit', 'errors']),
     from: absolute ? local(query.fromMs) : undefined,
     to: absolute ? local(query.toMs) : undefined,
   };
+}
+
+function keptFields(given: DashboardQuery['given'], names: readonly Parameter[]) {
+  return names.flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }]));
 }
 
 function pairCard({ app, outsideMeanMs, outsideP50Ms, outsideP95Ms, edgeOnlyErrors, bypassed }: Pair) {
