@@ -40,6 +40,28 @@ async function start(t: ExecutionContext, { requests = [], snapshot, password, l
   return { web, store, recorder, logged, get, json };
 }
 
+test('a range that reaches beyond the single requests that are kept says so where it is made from them, and only there.', async (t) => {
+  const { get, json } = await start(t, { requests: traffic });
+  const since = /kept since \d+\u00a0\w+\u00a0\d\d:\d\d UTC \(RETENTION_REQUESTS\)/;
+  t.regex((await get('/?from=now-30d&path=/a')).text, since);
+  t.like(await json('/api/summary?from=now-30d&client=192.0.2.7'), { complete: false });
+  for (const search of ['from=now-30d', 'from=now-7d&path=/a', 'from=now-30d&method=GET']) {
+    t.notRegex((await get(`/?${search}`)).text, since, search);
+    t.like(await json(`/api/summary?${search}`), { complete: true }, search);
+  }
+  // Totals know the method; the lists under it are those of single requests.
+  t.regex((await get('/?from=now-30d&method=GET')).text, /reach back to .* UTC, since when requests are kept/);
+  t.notRegex((await get('/?from=now-7d&method=GET')).text, /reach back to/);
+  for (const [search, complete] of [['from=now-30d&method=GET', 'false'], ['from=now-7d&method=GET', 'true'], ['from=now-30d', 'true']] as const) {
+    t.is((await get(`/api/top/path?${search}`)).headers.get('x-complete'), complete, search);
+  }
+});
+
+test('under a filter every request is listed, not the newest of them.', async (t) => {
+  const { json } = await start(t, { requests: Array.from({ length: 25_000 }, (_, at) => ({ timeMs: Date.now() - at, uri: at < 24_990 ? '/often' : '/early' })) });
+  t.like(await json('/api/top/path?method=GET'), [{ value: '/often', count: 24_990 }, { value: '/early', count: 10 }]);
+});
+
 const traffic: Partial<RequestEvent>[] = [
   { status: 200, durationMs: 10, size: 100, uri: '/a?x=1' },
   { status: 200, durationMs: 20, size: 100, uri: '/a', host: 'other.example' },
@@ -299,7 +321,7 @@ test('/api/requests and the page tell of edge and app what each took under one i
 
 test('a page without request ids has no columns for them.', async (t) => {
   const { get } = await start(t, { requests: traffic });
-  t.notRegex((await get('/?refresh=off')).text, /Request id|Outside the app<\/th>/);
+  t.notRegex((await get('/?refresh=off')).text, /Request id<\/th>|Outside the app<\/th>/);
 });
 
 test('/api/top/… ranks paths, referrers, user agents, browsers and clients, with a filter too.', async (t) => {

@@ -119,7 +119,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
     const [traffic, tops] = await Promise.all([readTraffic(reads, query, { nowMs: now() }), inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() })]);
     if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods), complete: traffic.complete };
     const [source] = traffic.sources.keys();
-    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && tops?.ofNewest === undefined };
+    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && tops?.ofNewest === undefined && tops?.keptFromMs === undefined };
   };
 
   router.get('/', async (ctx) => {

@@ -3,6 +3,7 @@ import { StoreError } from '../../shared/errors.js';
 import type { RequestEvent } from '../../shared/request-event.js';
 import { fineLevelKeptMs, type Level } from '../../shared/rollup.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
+import { requestsKeptFrom } from '../../shared/retention.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
 import { digestOf, fold, foldWindows, isComplete, sumsIn, type Fold, type WindowDigest } from './fold.js';
 import type { DashboardQuery } from './query.js';
@@ -13,6 +14,8 @@ import { createWindowCache, type Window, type WindowCache } from './window-cache
 
 /** How many raw requests are read, at most, where neither rollups nor the store's own sums of requests answer. */
 const rawRequestsMax = 20_000;
+/** So many values of each list are read of single requests, unless more are asked for: the lists of agents are made from as many user agents. */
+const listedValuesMax = 1000;
 /** A store that has not answered by then counts as down, in milliseconds. */
 const readMsMax = 10_000;
 
@@ -63,6 +66,8 @@ export interface Traffic extends Fold {
   readonly ledgers: readonly LedgerSnapshot[];
   /** Whether a read stopped at `rawRequestsMax`. */
   readonly bounded: boolean;
+  /** Since when single requests are kept, in milliseconds since 1970, where they are what the figures are made from and the range begins earlier. */
+  readonly keptFromMs: number | undefined;
   /** See `isComplete`. */
   readonly complete: boolean;
 }
@@ -73,25 +78,28 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
   const range = alignRange(query, level);
   const stepMs = level * 1000 * Math.ceil((range.toMs - range.fromMs) / (level * 1000) / (windowsMax + 1));
   const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
-  const isKept = nowMs - before.fromMs <= (fineLevelKeptMs[level] ?? Infinity);
+  const keptFrom = ({ fromMs }: TimeRange): number | undefined => (needsRequests(query.filter) ? requestsKeptFrom(reads.store, fromMs, { windowMs: stepMs, nowMs }) : undefined);
+  const keptFromMs = keptFrom(query);
+  const isKept = nowMs - before.fromMs <= (fineLevelKeptMs[level] ?? Infinity) && keptFrom(before) === undefined;
   const readWindows = (part: TimeRange): ReturnType<typeof readFold> => readFold(reads, { level, filter: query.filter }, { range: part, stepMs, requestsMax, nowMs });
   const [{ folded, bounded }, ledgers, previous] = await Promise.all([readWindows(range), readLedgers(reads, query), withPrevious && isKept ? readWindows(before) : undefined]);
   return {
-    range, stepMs, ledgers, bounded,
-    complete: isComplete(ledgers, { bounded }),
+    range, stepMs, ledgers, bounded, keptFromMs,
+    complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }),
     previous: previous === undefined || previous.bounded ? undefined : previous.folded,
     ...folded,
   };
 }
 
 /** Reads top lists and unique clients: see `readTopsFrom`. Throws a `StoreError`. */
-export function readTops({ store, tops, mergedTops }: Reads, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
+export function readTops({ store, tops, mergedTops, shared }: Reads, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
   const reader = {
     merged: mergedTops,
+    requestsKeptMs: store.requestsKeptMs,
     readTopWindows: (windowsQuery: WindowTopsQuery, range: TimeRange): Promise<Window<TopsDigest>[]> => tops.get(windowsQuery, range, nowMs),
-    readRequests: (requestsQuery: Parameters<Store['readRequests']>[0]): Promise<RequestEvent[]> => inTime(store, store.readRequests(requestsQuery)),
+    listRequests: ({ fromMs, toMs, ...requestsQuery }: Parameters<Store['listRequests']>[0]): ReturnType<Store['listRequests']> => shared('lists', { fromMs, toMs }, requestsQuery, (range, of) => inTime(store, store.listRequests({ ...range, ...of }))),
   };
-  return readTopsFrom(reader, query, { dimensions, requestsMax, nowMs });
+  return readTopsFrom(reader, query, { dimensions, valuesMax: Math.max(listedValuesMax, query.limit ?? 0), requestsMax, nowMs });
 }
 
 /** Reads the latest requests of a query, newest first; on demand before them as many of the latest errors (5xx). Throws a `StoreError`. */

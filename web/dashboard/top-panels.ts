@@ -4,6 +4,7 @@ import { isCut } from '../../shared/top.js';
 import { barOf, bytes, count, duration, nbsp, percent, printable } from './format.js';
 import { errorShares, judgedRequestsMin } from './judge.js';
 import { filterHref, type Link } from './link.js';
+import { limitMax } from './query.js';
 import type { Traffic } from './read.js';
 import { exactList, listOf, type ListedDimension, type TopList, type Tops } from './tops.js';
 
@@ -35,7 +36,7 @@ export function topPanels(traffic: Traffic, { bySource }: Tops, link: Link) {
   return lists.map(({ name, title, labelOf = String }) => ({
     name, title, labelOf,
     href: (value: string) => (isCut(value) ? undefined : filterHref(link, name, value)),
-    csvHref: link({ refresh: undefined }, `/api/top/${name}.csv`),
+    csvHref: link({ refresh: undefined, limit: String(limitMax) }, `/api/top/${name}.csv`),
     list: name === 'host' ? exactList(traffic.hosts) : name === 'method' ? exactList(traffic.methods) : listOf(bySource.get(first), name),
   })).filter(({ list }) => list.values.size > 0).map(topPanel);
 }

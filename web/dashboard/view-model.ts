@@ -5,7 +5,7 @@ import type { LedgerSnapshot, TimeRange } from '../../shared/store/store.js';
 import { chartRows, chartTables, drawingOf, pairPanels, pairTable, signed } from './chart-panels.js';
 import { collectorCards } from './collector-cards.js';
 import { sumOf } from './fold.js';
-import { clock, count, day, printable, windowLength } from './format.js';
+import { clock, count, day, nbsp, printable, windowLength } from './format.js';
 import { linksOf, type Link } from './link.js';
 import type { Pair } from './pair.js';
 import { defaults, filterNames, type DashboardQuery, type Parameter } from './query.js';
@@ -67,7 +67,7 @@ export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, co
     pairs: traffic.pairs.map((pair, index) => ({ ...pairCard(pair), panels: pairPanels(index, drawing), table: pairTable(pair, drawing) })),
     tops: topPanels(traffic, tops, link),
     topsOf: sources.length > 1 ? placeOf(sources[0]!) : undefined,
-    topsOfNewest: tops.ofNewest === undefined ? undefined : count(tops.ofNewest),
+    topsNote: topsNote(tops),
     latest: requestRows(latest, query, link),
     latestHaveIds: latest.some(({ requestId }) => requestId !== ''),
     latestOrders: latestOrders(query, link),
@@ -175,7 +175,7 @@ function latestOrders({ errorsFirst, given }: DashboardQuery, link: Link) {
   ];
 }
 
-function incompleteReasons({ bounded, ledgers, complete }: Traffic): string[] {
+function incompleteReasons({ bounded, keptFromMs, ledgers, complete }: Traffic): string[] {
   if (complete) return [];
   const total = (of: (ledger: LedgerSnapshot) => number): number => ledgers.reduce((sum, ledger) => sum + of(ledger), 0);
   const dropped = total((ledger) => sumOf(ledger.dropped));
@@ -184,13 +184,27 @@ function incompleteReasons({ bounded, ledgers, complete }: Traffic): string[] {
   const earlier = total((ledger) => ledger.warnings['earlier-spooled'] ?? 0);
   const datagrams = total((ledger) => ledger.warnings['datagrams-lost'] ?? 0);
   return [
-    ...(bounded ? ['a filter by path, client, user agent, referrer or request id reads raw requests here, and stopped at its limit: choose a shorter range'] : []),
+    ...(bounded ? ['a filter by path, client, user agent, referrer or request id reads single requests, and stopped at its limit: choose a shorter range'] : []),
+    ...(keptFromMs === undefined ? [] : [`a filter by path, client, user agent, referrer or request id reads single requests, which are kept since ${dayAndClock(keptFromMs)} UTC (RETENTION_REQUESTS)`]),
     ...(dropped > 0 ? [`${count(dropped)} lines were dropped`] : []),
     ...(spooled > 0 ? [`${count(spooled)} requests are on disk, waiting for the store`] : []),
     ...(deadLettered > 0 ? [`${count(deadLettered)} requests were refused by the store`] : []),
     ...(earlier > 0 ? [`${count(earlier)} requests of an earlier start are on disk, waiting for the store`] : []),
     ...(datagrams > 0 ? [`${count(datagrams)} lines that came over UDP were lost in the kernel`] : []),
   ];
+}
+
+/** What the lists leave out. */
+function topsNote({ ofNewest, keptFromMs }: Tops): string | undefined {
+  const reasons = [
+    ...(ofNewest === undefined ? [] : [`are made from the newest ${count(ofNewest)}`]),
+    ...(keptFromMs === undefined ? [] : [`reach back to ${dayAndClock(keptFromMs)} UTC, since when requests are kept`]),
+  ];
+  return reasons.length === 0 ? undefined : `Under this filter the lists that only single requests know ${reasons.join(', and ')}.`;
+}
+
+function dayAndClock(timeMs: number): string {
+  return `${day(timeMs)}${nbsp}${clock(timeMs)}`;
 }
 
 /** Whether Caddy seems not to be connected yet: no request of its own, none accepted, and no filter that would hide them. */
