@@ -310,7 +310,8 @@ test('/api/requests and the page tell of edge and app what each took under one i
   const pair = { edge_ms: 12.3, app_ms: 8.1, outside_ms: 4.2 };
   t.deepEqual(await pairs(''), [[12.3, pair], [7, null], [8.1, pair]]);
   t.deepEqual(await pairs('request_id=5f0c7c1e-0000-4000-8000-000000000001'), [[12.3, pair], [8.1, pair]]);
-  t.deepEqual(await pairs('source=shop'), [[8.1, null]], 'the edge is not among the rows');
+  t.deepEqual(await pairs('source=shop'), [[8.1, pair]], 'the edge is not among the rows, and is looked for');
+  t.deepEqual(await pairs('source=caddy'), [[12.3, pair], [7, null]]);
   t.regex((await get('/api/requests.csv?source=caddy&request_id=%3Cb%3Ealone')).text, /request_id,pair\.edge_ms,pair\.app_ms,pair\.outside_ms\r\n.*,<b>alone,,,\r\n$/);
   t.regex((await get('/api/requests.csv')).text, /,12\.3,8\.1,4\.2\r\n/);
   const { text } = await get('/?refresh=off');

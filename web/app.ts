@@ -17,7 +17,7 @@ import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
-import { createReads, pingStore, readLatest, readLedgers, readTops, readTraffic, type Traffic } from './dashboard/read.js';
+import { createReads, pingStore, readLatest, readLedgers, readPairs, readTops, readTraffic, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
 import { isLoopbackName } from './loopback-name.js';
@@ -124,12 +124,16 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
-    const [traffic, tops, latest] = await Promise.all([
+    const readRows = async () => {
+      const latest = await readLatest(reads, query, latestOnPage);
+      return { latest, pairs: await readPairs(reads, query, latest) };
+    };
+    const [traffic, tops, rows] = await Promise.all([
       readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare }),
       readTops(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
-      readLatest(reads, query, latestOnPage),
+      readRows(),
     ]);
-    const view = dashboardView({ query, traffic, tops, latest, nowMs: now(), connectHint });
+    const view = dashboardView({ query, traffic, tops, ...rows, nowMs: now(), connectHint });
     // Over what the page says, so that a page that has not changed need not be rendered.
     const etag = etagOf(JSON.stringify([assets.stylesheet.url, assets.script.url, view]));
     ctx.set('ETag', etag);
@@ -166,7 +170,8 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
     router.get(`/api/requests${extension}`, async (ctx) => {
       const query = queryOf(ctx);
-      answerRows(ctx, extension, requestsAnswer((await readLatest(reads, query, latestInApi)).slice(0, query.limit ?? latestInApi)), requestColumns);
+      const requests = (await readLatest(reads, query, latestInApi)).slice(0, query.limit ?? latestInApi);
+      answerRows(ctx, extension, requestsAnswer(requests, await readPairs(reads, query, requests)), requestColumns);
     });
   }
 

@@ -12,6 +12,7 @@ import { ledger } from '../../test/web-samples.js';
 import { renderViews } from '../render.js';
 import { fold, isComplete } from './fold.js';
 import { parseQuery } from './query.js';
+import { requestPairs } from './request-pairs.js';
 import { rollUp } from '../../shared/rollup.js';
 import type { Traffic } from './read.js';
 import { readTopsFrom } from './tops.js';
@@ -39,7 +40,8 @@ test('the page of six hours with an incident is as it was', async (t) => {
   };
   const reader = { readTopWindows: () => Promise.resolve([]), listRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) => Promise.resolve({ bySource: listRequests(within(range), { kinds, valuesMax }), ofNewest: undefined }) };
   const tops = await readTopsFrom(reader, query, { dimensions: ['path', 'referrer', 'user_agent', 'client'], valuesMax: 1000, requestsMax: 10_000, nowMs });
-  const view = dashboardView({ query, traffic, tops, latest: within(range).slice(0, 12), nowMs, connectHint: [] });
+  const latest = within(range).slice(0, 12);
+  const view = dashboardView({ query, traffic, tops, latest, pairs: requestPairs(latest), nowMs, connectHint: [] });
   await compareWithGolden(t, 'web/dashboard/page.golden.html', await render({
     view, etag: 'W/"golden"',
     assets: { stylesheet: { url: '../../dist/public/main.css' }, icon: { url: '../../views/icon.svg', type: 'image/svg+xml' }, script: { url: '' } },

@@ -1,12 +1,13 @@
 /** Which reads an answer needs. They run at the same time, and none takes longer than `readMsMax`. */
 import { StoreError } from '../../shared/errors.js';
-import type { RequestEvent } from '../../shared/request-event.js';
-import { fineLevelKeptMs, type Level } from '../../shared/rollup.js';
+import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
+import { fineLevelKeptMs, seriesKey, type Level } from '../../shared/rollup.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
 import { requestsKeptFrom } from '../../shared/retention.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
 import { digestOf, fold, foldWindows, isComplete, sumsIn, type Fold, type WindowDigest } from './fold.js';
 import type { DashboardQuery } from './query.js';
+import { requestPairs, type RequestPairs } from './request-pairs.js';
 import { MergedTops, piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
 import type { TopDimension } from '../../shared/top-row.js';
 import { createSharedReads, type SharedReads } from './shared-reads.js';
@@ -16,6 +17,9 @@ import { createWindowCache, type Window, type WindowCache } from './window-cache
 const rawRequestsMax = 20_000;
 /** So many values of each list are read of single requests, unless more are asked for: the lists of agents are made from as many user agents. */
 const listedValuesMax = 1000;
+/** The two halves of a request are logged so near to each other, in milliseconds; and so many requests are looked through for them, besides twice the rows. */
+const halvesApartMsMax = 10_000;
+const othersMax = 1000;
 /** A store that has not answered by then counts as down, in milliseconds. */
 const readMsMax = 10_000;
 
@@ -110,6 +114,25 @@ export async function readLatest({ store, shared }: Reads, { fromMs, toMs, filte
   if (!errorsFirst || filter.status !== undefined) return read(filter);
   const [errors, latest] = await Promise.all([read({ ...filter, status: { min: 500, max: 599 } }), read(filter)]);
   return [...errors, ...latest.filter(({ status }) => status < 500 || status > 599)];
+}
+
+/**
+ * The pairs among requests by request id. Under a filter the other half of a pair is not among them as a rule: it is looked for among all that came at
+ * about the same time. Throws a `StoreError`.
+ */
+export async function readPairs({ store, shared }: Reads, { filter }: DashboardQuery, requests: readonly RequestEvent[]): Promise<RequestPairs> {
+  const timesMs = requests.filter(({ requestId }) => requestId !== '').map(({ timeMs }) => timeMs);
+  if (timesMs.length === 0 || Object.keys(filter).length === 0) return requestPairs(requests);
+  const { requestId } = filter;
+  const around = { fromMs: Math.min(...timesMs) - halvesApartMsMax, toMs: Math.max(...timesMs) + halvesApartMsMax + 1 };
+  const query = { filter: requestId === undefined ? {} : { requestId }, limit: 2 * requests.length + othersMax };
+  const others = await shared('pairs', around, query, (range, of) => inTime(store, store.readRequests({ ...range, ...of })));
+  const known = new Set(requests.map(rowKey));
+  return requestPairs([...requests, ...others.filter((other) => !known.has(rowKey(other)))]);
+}
+
+function rowKey(request: RequestEvent): string {
+  return JSON.stringify([rfc3339(request), seriesKey(request), request.endpoint]);
 }
 
 /** Reads the newest ledgers of the collectors that reported since the query's range began. Throws a `StoreError`. */

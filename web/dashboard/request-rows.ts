@@ -5,11 +5,10 @@ import { topValueOf } from '../../shared/top-row.js';
 import { agentOf } from './agents.js';
 import { bytes, day, duration, printable, statusClass } from './format.js';
 import { filterHref, type Link } from './link.js';
-import { requestPairs, type RequestPair } from './request-pairs.js';
+import type { RequestPair, RequestPairs } from './request-pairs.js';
 
 /** The rows of the table of requests. */
-export function requestRows(requests: readonly RequestEvent[], range: TimeRange, link: Link) {
-  const pairs = requestPairs(requests);
+export function requestRows(requests: readonly RequestEvent[], pairs: RequestPairs, range: TimeRange, link: Link) {
   return requests.map((request) => requestRow(request, pairs.get(request.requestId), range, link));
 }
 

@@ -185,7 +185,11 @@ function mergeTops(digests: readonly TopsDigest[], listed: ReadonlyMap<string, R
     }
   }
   for (const of of listed.keys()) partOf(of);
-  return new Map([...parts].map(([of, { lists, clients }]) => [of, { lists: rankedLists(lists, listed.get(of)?.lists), clients: clients.count() || listed.get(of)?.clients || null }]));
+  return new Map([...parts].map(([of, { lists, clients }]) => {
+    const fromRequests = listed.get(of);
+    // One of the two is 0.
+    return [of, { lists: rankedLists(lists, fromRequests?.lists), clients: clients.count() + (fromRequests?.clients ?? 0) || null }];
+  }));
 }
 
 /** A list as the page and the API show it. */

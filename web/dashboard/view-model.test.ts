@@ -24,7 +24,7 @@ function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bound
     previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
     ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
-  return dashboardView({ query, traffic, tops, latest: requests, nowMs, connectHint: ['one', 'two'] });
+  return dashboardView({ query, traffic, tops, latest: requests, pairs: new Map(), nowMs, connectHint: ['one', 'two'] });
 }
 
 const many = (count: number, parts: Partial<RequestEvent> = {}): RequestEvent[] => Array.from({ length: count }, (_, at) => event({ timeMs: nowMs - 1000 * (at + 1), durationMs: 10, ...parts }));

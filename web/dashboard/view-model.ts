@@ -10,6 +10,7 @@ import { linksOf, type Link } from './link.js';
 import type { Pair } from './pair.js';
 import { defaults, filterNames, type DashboardQuery, type Parameter } from './query.js';
 import type { Traffic } from './read.js';
+import type { RequestPairs } from './request-pairs.js';
 import { requestRows } from './request-rows.js';
 import { sourceCard } from './source-cards.js';
 import { placeOf, statusOf } from './status-line.js';
@@ -22,6 +23,7 @@ export interface DashboardData {
   readonly traffic: Traffic;
   readonly tops: Tops;
   readonly latest: readonly RequestEvent[];
+  readonly pairs: RequestPairs;
   readonly nowMs: number;
   readonly connectHint: readonly string[];
 }
@@ -36,7 +38,7 @@ const refreshes = [['off', 'off'], ['5', '5 s'], ['15', '15 s'], ['60', '60 s']]
 const ticksPerWindow = 6;
 
 /** Makes the view of the dashboard. Its clock ticks in parts of a window, so that a page on which nothing happens stays the same. */
-export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, connectHint }: DashboardData) {
+export function dashboardView({ query, traffic, tops, latest, pairs, nowMs: exactMs, connectHint }: DashboardData) {
   const tickMs = traffic.stepMs / ticksPerWindow;
   const nowMs = Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs);
   const lastRequestMs = lastOf(latest);
@@ -68,7 +70,7 @@ export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, co
     tops: topPanels(traffic, tops, link),
     topsOf: sources.length > 1 ? placeOf(sources[0]!) : undefined,
     topsNote: topsNote(tops),
-    latest: requestRows(latest, query, link),
+    latest: requestRows(latest, pairs, query, link),
     latestHaveIds: latest.some(({ requestId }) => requestId !== ''),
     latestOrders: latestOrders(query, link),
     latestCsvHref: link({}, '/api/requests.csv'),

@@ -119,7 +119,8 @@ export async function listRequests(connection: DuckDBConnection, { fromMs, toMs,
     ...dimensions.map((dimension) => listSql(dimension, rowsMax)),
     ...(kinds.includes('unique_clients') ? [`SELECT 'unique_clients', source, '', count(DISTINCT client)::DOUBLE, 0, 0, 0, 0, 0, '' FROM matching WHERE client <> '' GROUP BY source`] : []),
   ];
-  const columns = parts.length === 0 ? [] : await values.columnsOf(
+  if (parts.length === 0) return { bySource: new Map(), ofNewest: newest.requests };
+  const columns = await values.columnsOf(
     connection,
     `WITH matching AS MATERIALIZED (
        SELECT source, status_code, duration_ms, size, ${requestDimensions.map((dimension) => `${shortSql(valueSql[dimension])} AS ${dimension}`).join(', ')} FROM request_metrics WHERE ${where}
@@ -127,7 +128,7 @@ export async function listRequests(connection: DuckDBConnection, { fromMs, toMs,
      SELECT kind, ${texts('source', 'value')}, total, requests, errors, size_sum, duration_ms_sum, duration_ms_max, buckets
      FROM (${parts.join(' UNION ALL ')}) AS parts (kind, source, value, total, requests, errors, size_sum, duration_ms_sum, duration_ms_max, buckets)`,
   );
-  const [kind = [], source, value, total, count, errors, sizeSum, durationSumMs, durationMaxMs, buckets] = columns as [
+  const [kind, source, value, total, count, errors, sizeSum, durationSumMs, durationMaxMs, buckets] = columns as [
     (RequestDimension | 'unique_clients')[], string[], string[], number[], number[], number[], number[], number[], number[], string[],
   ];
   const bySource = new Map<string, { readonly lists: Map<RequestDimension, { readonly total: number; readonly entries: TopEntry[] }>; clients: number }>();
