@@ -29,7 +29,7 @@ test('the page of six hours with an incident is as it was', async (t) => {
   const range = alignRange(query, level);
   const demo = createTraffic({ seed: 1, requestsPerDay: 20_000, startMs: nowMs });
   const requests = Array.from({ length: 12 * 3600 }, (_, at) => demo.requestsOf(at - 12 * 3600)).flat()
-    .flatMap(({ edge, app }, at) => [edge, ...(app === undefined ? [] : [app])].map((each) => ({ ...each, requestId: `0000-request-${at}` }))).filter(({ method }) => method === 'GET').reverse();
+    .flatMap(({ edge, app }) => [edge, ...(app === undefined ? [] : [app])]).filter(({ method }) => method === 'GET').reverse();
   const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
   const within = ({ fromMs, toMs }: typeof before) => requests.filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs);
   const ledgers = [ledger({ timeMs: nowMs, received: 5000, accepted: 4990, runtime: 8, rejected: { 'not-json': 2 }, stored: 4990, lastLineMs: nowMs - 1200 })];

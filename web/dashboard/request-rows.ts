@@ -2,7 +2,7 @@
 import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { topValueOf } from '../../shared/top-row.js';
-import { agentOf } from './agents.js';
+import { agentName } from './agents.js';
 import { bytes, day, duration, printable, statusClass } from './format.js';
 import { filterHref, type Link } from './link.js';
 import type { RequestPair, RequestPairs } from './request-pairs.js';
@@ -35,11 +35,4 @@ function requestRow(request: RequestEvent, pair: RequestPair | undefined, { from
     id: value('request_id', request.requestId, { lengthMax: 12 }),
     referrer: value('referrer', topValueOf.referrer(request), { shown: topValueOf.referrer(request).replace(/^https?:\/\//, ''), lengthMax: 40 }),
   };
-}
-
-/** `Firefox, Windows`, or the name of a bot. */
-function agentName(userAgent: string): string {
-  if (userAgent === '') return '';
-  const { who, browser, system, bot } = agentOf(userAgent);
-  return who === 'bots' ? bot : `${browser}, ${system}`;
 }

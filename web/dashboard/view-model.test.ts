@@ -144,8 +144,8 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
   t.deepEqual(sources[0]?.figures.map((figure) => [figure.name, figure.value, 'note' in figure ? figure.note : undefined]), [
     ['Requests', '152', undefined],
     ['Rate', '2.5\u00a0req/min', undefined],
-    ['5xx', '1.3\u00a0%', '2'],
-    ['4xx', '0\u00a0%', '0'],
+    ['5xx', '1.3\u00a0%', '2 requests'],
+    ['4xx', '0\u00a0%', '0 requests'],
     ['Mean', '10\u00a0ms', 'max\u00a010\u00a0ms'],
     ['p50', '10\u00a0ms', undefined],
     ['p95', '10\u00a0ms', undefined],
