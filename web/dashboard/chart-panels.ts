@@ -2,7 +2,7 @@
 import { chartLinks, spanOf, timeChart, unionOf, type ChartLink, type TimeChart } from '../chart/time-chart.js';
 import { isoTime } from '../../shared/time-range.js';
 import { chartedPairs, chartedSources, chartKinds, chartOf, pairChartKinds, timesOf, type Charted, type ChartKind } from './charts.js';
-import { bytes, clock, count, day, duration, nbsp, percent, printable } from './format.js';
+import { bytes, clock, count, day, duration, nbsp, percent, printable, signed } from './format.js';
 import type { Link } from './link.js';
 import type { Pair, PairWindow } from './pair.js';
 import type { Traffic } from './read.js';
@@ -41,15 +41,15 @@ export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing 
   /** `besides`: how many parts to either side the link shows too. */
   const partsOf = (max: number, besides: number): Part[] => {
     const windowsPerPart = Math.ceil(timesMs.length / max);
-    const lengthMs = windowsPerPart * stepMs;
-    return timesMs.filter((timeMs, at) => at % windowsPerPart === 0 && timeMs <= nowMs).map((fromMs, at) => ({
-      start: at * windowsPerPart,
-      end: (at + 1) * windowsPerPart,
-      fromMs,
-      toMs: fromMs + lengthMs,
-      text: `${timeText(fromMs, stepMs)} – ${timeText(fromMs + lengthMs, stepMs)} UTC`,
-      href: zoom(fromMs - besides * lengthMs, fromMs + (1 + besides) * lengthMs),
-    }));
+    const besidesMs = besides * windowsPerPart * stepMs;
+    // The last one has what is left over too: by itself it would be too small to hit.
+    const starts = Array.from({ length: Math.floor(timesMs.length / windowsPerPart) }, (_, at) => at * windowsPerPart);
+    return starts.filter((start) => timesMs[start]! <= nowMs).map((start) => {
+      const end = start + 2 * windowsPerPart > timesMs.length ? timesMs.length : start + windowsPerPart;
+      const fromMs = timesMs[start]!;
+      const toMs = fromMs + (end - start) * stepMs;
+      return { start, end, fromMs, toMs, text: `${timeText(fromMs, stepMs)} – ${timeText(toMs, stepMs)} UTC`, href: zoom(fromMs - besidesMs, toMs + besidesMs) };
+    });
   };
   const parts = { narrow: partsOf(partsMax, 1), wide: partsOf(wideMax, 0) };
   const windows = new Map(timesMs.map((timeMs) => [timeMs, { iso: isoTime(timeMs), text: timeText(timeMs, stepMs), href: zoom(timeMs, timeMs + stepMs) }]));
@@ -137,11 +137,6 @@ export function pairTable({ app, windows }: Pair, { windows: times, link }: Draw
       ...times.get(timeMs)!, cells: [signed(outsideMeanMs), signed(outsideP50Ms), signed(outsideP95Ms), count(edgeOnlyErrors), count(bypassed)],
     })),
   };
-}
-
-/** A difference of durations: `−3 ms`. */
-export function signed(valueMs: number | null): string {
-  return valueMs !== null && valueMs < 0 ? `−${duration(-valueMs)}` : duration(valueMs);
 }
 
 function timeText(timeMs: number, stepMs: number): string {

@@ -3,7 +3,7 @@ import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { topValueOf } from '../../shared/top-row.js';
 import { agentName } from './agents.js';
-import { bytes, day, duration, printable, statusClass } from './format.js';
+import { bytes, day, duration, printable, signed, statusClass } from './format.js';
 import { filterHref, type Link } from './link.js';
 import type { RequestPair, RequestPairs } from './request-pairs.js';
 
@@ -31,8 +31,8 @@ function requestRow(request: RequestEvent, pair: RequestPair | undefined, { from
     endpoint: printable(endpoint, 60),
     client: value('client', request.clientIp),
     agent: value('user_agent', request.userAgent, { shown: agentName(request.userAgent) }),
-    pair: pair && `${duration(pair.outsideMs)} (edge ${duration(pair.edgeMs)}, app ${duration(pair.appMs)})`,
-    id: value('request_id', request.requestId, { lengthMax: 12 }),
+    pair: pair && { text: signed(pair.outsideMs), full: `edge ${duration(pair.edgeMs)}, app ${duration(pair.appMs)}` },
+    id: value('request_id', request.requestId, { lengthMax: 8 }),
     referrer: value('referrer', topValueOf.referrer(request), { shown: topValueOf.referrer(request).replace(/^https?:\/\//, ''), lengthMax: 40 }),
   };
 }

@@ -2,10 +2,10 @@
 import { caddySource, type RequestEvent } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot, TimeRange } from '../../shared/store/store.js';
-import { chartRows, chartTables, drawingOf, pairPanels, pairTable, signed } from './chart-panels.js';
+import { chartRows, chartTables, drawingOf, pairPanels, pairTable } from './chart-panels.js';
 import { collectorCards } from './collector-cards.js';
 import { sumOf } from './fold.js';
-import { clock, count, day, nbsp, printable, windowLength } from './format.js';
+import { clock, count, day, nbsp, printable, signed, windowLength } from './format.js';
 import { linksOf, type Link } from './link.js';
 import type { Pair } from './pair.js';
 import { defaults, filterNames, type DashboardQuery, type Parameter } from './query.js';
