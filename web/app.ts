@@ -8,7 +8,6 @@ import { messageOf, StoreError } from '../shared/errors.js';
 import { limitLog, type Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
 import { caddySource } from '../shared/request-event.js';
-import type { Store } from '../shared/store/store.js';
 import { topDimensions } from '../shared/top-row.js';
 import { timeChartDocument } from './chart/time-chart.js';
 import { attemptAddress, createAttemptLimit } from './attempts.js';
@@ -17,7 +16,7 @@ import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
-import { createReads, pingStore, readLatest, readLedgers, readPairs, readTops, readTraffic, type Traffic } from './dashboard/read.js';
+import { pingStore, readLatest, readLedgers, readPairs, readTops, readTraffic, type Reads, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
 import { isLoopbackName } from './loopback-name.js';
@@ -29,7 +28,8 @@ import { requestMetrics } from './request-metrics.js';
 /** What the web app is made from. */
 export interface WebAppOptions {
   readonly config: Pick<WebConfig, 'password' | 'loopbackNamesOnly' | 'connectHint'>;
-  readonly store: Store;
+  /** Of the store, with what is kept of it. */
+  readonly reads: Reads;
   /** Takes the app's own requests. */
   readonly recorder: Pick<Recorder, 'record'>;
   readonly log: Log;
@@ -50,8 +50,8 @@ const retrySeconds = 5;
 const probes = new Set(['/health', '/ready', '/metrics']);
 
 /** Makes the Koa app. */
-export function createWebApp({ config, store, recorder, log, assets, now = Date.now }: WebAppOptions): Koa {
-  const metrics = createWebMetrics({ storeUp: () => pingStore(store).then(() => true, () => false) });
+export function createWebApp({ config, reads, recorder, log, assets, now = Date.now }: WebAppOptions): Koa {
+  const metrics = createWebMetrics({ storeUp: () => pingStore(reads.store).then(() => true, () => false) });
   const app = new Koa();
   app.on('error', (error: NodeJS.ErrnoException) => {
     if (!isClientGone(error)) log.error(`Cannot finish an answer: ${messageOf(error)}`);
@@ -64,7 +64,7 @@ export function createWebApp({ config, store, recorder, log, assets, now = Date.
   app.use(answerErrors({ log, assets }));
   if (config.loopbackNamesOnly === true) app.use(refuseOtherNames());
   if (config.password !== undefined) app.use(requirePassword(config.password, { log, now }));
-  const router = routes({ store, assets, metrics, connectHint: config.connectHint, now });
+  const router = routes({ reads, assets, metrics, connectHint: config.connectHint, now });
   app.use(router.routes());
   app.use(router.allowedMethods());
   return app;
@@ -98,16 +98,15 @@ function measured({ metrics, recorder }: { metrics: ReturnType<typeof createWebM
 }
 
 interface RouteParts {
-  readonly store: Store;
+  readonly reads: Reads;
   readonly assets: Assets;
   readonly metrics: ReturnType<typeof createWebMetrics>;
   readonly connectHint: readonly string[];
   readonly now: () => number;
 }
 
-function routes({ store, assets, metrics, connectHint, now }: RouteParts): Router {
+function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Router {
   const router = new Router();
-  const reads = createReads(store);
   const queryOf = (ctx: Context): DashboardQuery => parseQuery(ctx.query, now());
 
   /** One list, of the first source: what passes through both edge and app would count twice. */
@@ -228,7 +227,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   });
 
   router.get('/ready', async (ctx) => {
-    await pingStore(store);
+    await pingStore(reads.store);
     ctx.body = { status: 'ready' };
   });
 
