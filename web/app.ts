@@ -41,6 +41,8 @@ export interface WebAppOptions {
 /** Raw requests on the page, and rows in `/api/requests` and `/api/top/…` where no `limit` is given. */
 const latestOnPage = 20;
 const latestInApi = 100;
+/** The most raw requests on the page: ten thousand were 13 MB, and six seconds in which nobody else was answered. */
+const rowsOnPageMax = 500;
 /** Raw requests that the lists of the page are made from under a filter; the API reads more. */
 const listedOnPageMax = 5000;
 /** Seconds after which a page that could not be made loads itself again, and clients may ask again. */
@@ -123,6 +125,7 @@ function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Route
 
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
+    if (query.limit !== undefined && query.limit > rowsOnPageMax) throw new QueryError('limit', String(query.limit), `a whole number from 1 to ${rowsOnPageMax} on the page; /api/requests has more`);
     const readRows = async () => {
       const latest = await readLatest(reads, query, latestOnPage);
       return { latest, pairs: await readPairs(reads, query, latest) };
