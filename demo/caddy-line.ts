@@ -4,7 +4,7 @@ const tlsVersions: Readonly<Record<string, number>> = { 'TLS 1.2': 0x0303, 'TLS 
 
 /**
  * The line that Caddy 2.11 would have written for a request, without its newline: its JSON encoder in the default formats, with
- * `log_append upstream_ms {http.reverse_proxy.upstream.latency_ms}`.
+ * `log_append upstream_ms {http.reverse_proxy.upstream.latency_ms}` and `log_append request_id {http.request.uuid}`.
  */
 export function caddyLine(event: RequestEvent): string {
   const { timeMs, timeNs, durationMs, tls } = event;
@@ -26,6 +26,7 @@ export function caddyLine(event: RequestEvent): string {
     status: event.status,
     resp_headers: { Server: ['Caddy'] },
     ...(event.upstreamMs !== null && { upstream_ms: event.upstreamMs }),
+    ...(event.requestId !== '' && { request_id: event.requestId }),
   });
 }
 

@@ -26,6 +26,14 @@ test('requests are in order of time, and those of a second end within it', (t) =
   t.true(times.every((timeMs) => timeMs >= 63_000 && timeMs < 64_000));
 });
 
+test('edge and app have logged a request under one id, which no other has', (t) => {
+  const requests = requestsOf();
+  const ids = requests.map(({ edge }) => edge.requestId);
+  t.is(new Set(ids).size, requests.length);
+  for (const id of ids) t.regex(id, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  t.true(requests.every(({ edge, app }) => app === undefined || app.requestId === edge.requestId));
+});
+
 test('the app fails and is slow in the incident, and the app sees fewer errors than the edge', (t) => {
   const share = (requests: ReturnType<typeof requestsOf>): number => requests.filter(({ edge }) => edge.status >= 500).length / requests.length;
   const incident = requestsOf({ fromS: -12_240, toS: -11_040 });

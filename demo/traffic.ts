@@ -34,10 +34,12 @@ const scan = { fromS: -8.2 * 3600, toS: -8.2 * 3600 + 240, perS: 4 } as const;
 /** `requestsPerDay` is what Caddy sees in a day on average; `startMs`, in milliseconds since 1970, when the demo starts. */
 export function createTraffic({ seed, requestsPerDay, startMs }: { seed: number; requestsPerDay: number; startMs: number }): Traffic {
   const random = createRandom(seed);
+  // Of their own numbers, so that requests are the same with and without ids.
+  const ids = createRandom(~seed);
   return {
     requestsOf(offsetS) {
       const requests: DemoRequest[] = [];
-      const parts = { random, startMs, offsetS };
+      const parts = { random, ids, startMs, offsetS };
       // Sums of fewer arrivals, since Knuth's method wants small means.
       for (let left = rhythm(offsetS) * requestsPerDay / dayS; left > 0; left -= 10) {
         for (let more = random.arrivals(Math.min(left, 10)); more > 0; more -= 1) {
@@ -68,11 +70,12 @@ function isWithin({ fromS, toS }: { readonly fromS: number; readonly toS: number
 
 interface Moment {
   readonly random: Random;
+  readonly ids: Random;
   readonly startMs: number;
   readonly offsetS: number;
 }
 
-function requestOf({ userAgent, kind }: Agent, { host, page, referrer }: ReturnType<typeof visit>, { random, startMs, offsetS }: Moment): DemoRequest {
+function requestOf({ userAgent, kind }: Agent, { host, page, referrer }: ReturnType<typeof visit>, { random, ids, startMs, offsetS }: Moment): DemoRequest {
   // Its database is: what needs none of it is served as ever.
   const inTrouble = page.endpoint !== '' && page.medianMs > dataMsMin && isWithin(incident, offsetS);
   const { status, reachesApp } = outcome(page, inTrouble, random);
@@ -98,7 +101,7 @@ function requestOf({ userAgent, kind }: Agent, { host, page, referrer }: ReturnT
     protocol: kind === 'browser' ? (random.next() < 0.6 ? 'HTTP/2.0' : 'HTTP/3.0') : 'HTTP/1.1',
     tls: 'TLS 1.3',
     upstreamMs: reachesApp && appMs !== undefined ? round(appMs) : null,
-    requestId: '',
+    requestId: uuid(ids),
   };
   if (!reachesApp || appMs === undefined) return { edge, app: undefined };
   return { edge, app: { ...edge, source: appSource, endpoint: page.endpoint, durationMs: round(appMs), protocol: 'HTTP/1.1', tls: '', upstreamMs: null } };
@@ -118,6 +121,12 @@ function outcome(page: Page, inTrouble: boolean, random: Random): { status: numb
   if (fate < 0.0008 && usual.reachesApp) return { status: 502, reachesApp: false };
   if (fate < 0.002) return { status: 0, reachesApp: false }; // the visitor left
   return usual;
+}
+
+/** As `{http.request.uuid}` makes them: version 4 of RFC 9562. */
+function uuid({ next }: Random): string {
+  const [a, b, c, d] = Array.from({ length: 4 }, () => Math.floor(next() * 2 ** 32).toString(16).padStart(8, '0')) as [string, string, string, string];
+  return `${a}-${b.slice(0, 4)}-4${b.slice(5)}-${'89ab'[Math.floor(next() * 4)]}${c.slice(1, 4)}-${c.slice(4)}${d}`;
 }
 
 /** To the microsecond. */

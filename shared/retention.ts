@@ -10,6 +10,14 @@ export interface WindowRetention {
   readonly keptMs: number;
 }
 
+/**
+ * Since when single requests are kept, in milliseconds since 1970, where a range begins earlier, by more than a window: in its first window some may
+ * be missing. `undefined` where all are there, or nobody knows.
+ */
+export function requestsKeptFrom({ requestsKeptMs = Infinity }: { readonly requestsKeptMs?: number | undefined }, fromMs: number, { windowMs, nowMs }: { windowMs: number; nowMs: number }): number | undefined {
+  return fromMs < nowMs - requestsKeptMs - windowMs ? nowMs - requestsKeptMs : undefined;
+}
+
 /** How long the rows of all windows are kept, where those of a day are kept for `rollupsMs`. */
 export function windowRetentions(rollupsMs: number): WindowRetention[] {
   return [

@@ -4,6 +4,8 @@ import type { Level } from './rollup.js';
 
 /** The lists whose values a stored request tells. By host and by method the rollups tell all. */
 export const requestDimensions = ['path', 'referrer', 'user_agent', 'client'] as const;
+/** One of them. */
+export type RequestDimension = (typeof requestDimensions)[number];
 /** The lists that are kept. A country is that of the whole address, and so is not stored with the request, whose address may be truncated. */
 export const topDimensions = [...requestDimensions, 'country'] as const;
 /** One of them. */
@@ -60,7 +62,7 @@ export const topValueOf = {
   referrer: ({ referrer }: Pick<RequestEvent, 'referrer'>) => before(before(referrer, '?'), '#'),
   user_agent: ({ userAgent }: Pick<RequestEvent, 'userAgent'>) => userAgent,
   client: ({ clientIp }: Pick<RequestEvent, 'clientIp'>) => clientIp,
-} satisfies Readonly<Record<(typeof requestDimensions)[number], (event: RequestEvent) => string>>;
+} satisfies Readonly<Record<RequestDimension, (event: RequestEvent) => string>>;
 
 function before(text: string, mark: string): string {
   const at = text.indexOf(mark);

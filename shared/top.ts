@@ -67,7 +67,7 @@ export class TopSummary {
   /** Counts one request; `bucket` as in `addEvent`. The value is kept as it is: when it is a slice, so is the text that it is a slice of, until it is merged into another list. */
   add(value: string, request: Measured, bucket = latencyBucketOf(request)): void {
     const { status, durationMs, size } = request;
-    const short = value.length > valueLengthMax ? cut(value) : value;
+    const short = shortValue(value);
     let entry = this.#entries.get(short);
     if (entry === undefined) this.#entries.set(short, entry = emptyEntry());
     this.total += 1;
@@ -115,7 +115,7 @@ export class TopSummary {
         const { count, durationSumMs, durationMaxMs, sizeSum, errors, slack } = entry;
         return { value, count, durationSumMs, durationMaxMs, sizeSum, get histogram() { return histogramOf(entry); }, errors, missedMax: this.absentMax + slack };
       })
-      .sort((a, b) => b.count - a.count || (a.value < b.value ? -1 : 1));
+      .sort(byCount);
   }
 
   /** The packed form: see the head of this file. It holds as many values as fit, and so says less than the summary itself where there are more. */
@@ -177,8 +177,14 @@ export function isCut(value: string): boolean {
   return value.length >= valueLengthMax - 1 && value.endsWith('…');
 }
 
-function cut(value: string): string {
-  return `${value.slice(0, valueLengthMax - 1).toWellFormed()}…`;
+/** A value as a list has it: a long one is cut. */
+export function shortValue(value: string): string {
+  return value.length > valueLengthMax ? `${value.slice(0, valueLengthMax - 1).toWellFormed()}…` : value;
+}
+
+/** The order of a list: most requests first. */
+export function byCount(a: TopEntry, b: TopEntry): number {
+  return b.count - a.count || (a.value < b.value ? -1 : 1);
 }
 
 function emptyEntry(): Entry {

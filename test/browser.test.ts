@@ -2,10 +2,12 @@
 import { Buffer } from 'node:buffer';
 import { readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import type { Page } from 'playwright-core';
 import { testWithChromium } from './chromium.js';
 import { startChromium } from './launch-chromium.js';
+import { documentedCountries, writeMmdb } from './mmdb.js';
 import { freePorts } from './ports.js';
 import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { readSample, sendTcp } from './sample.js';
@@ -220,8 +222,8 @@ testWithChromium('with the keyboard alone every control is reached, in order, se
   });
 });
 
-testWithChromium('the form filters the page and chooses a range, and a chip takes the filter away, without JavaScript', async (t) => {
-  await withPage(t, { width: 1280, javaScript: false }, async ({ page, port, url }) => {
+testWithChromium('the form filters the page by every filter and chooses a range, and a chip takes the filter away, without JavaScript, at 320 px', async (t) => {
+  await withPage(t, { width: 320, javaScript: false }, async ({ page, port, url }) => {
     await sendTcp(port, linesEndingNow(500), [65_536]);
     await untilStored(url, 500);
     await page.goto(`${url}/?edit=on&source=caddy`);
@@ -230,11 +232,101 @@ testWithChromium('the form filters the page and chooses a range, and a chip take
     t.is(new URL(page.url()).searchParams.get('method'), 'POST');
     await page.locator('.chip', { hasText: 'POST' }).click();
     t.is(new URL(page.url()).search, '?source=caddy');
+    const filters = { source: 'caddy', host: 'a b', method: 'PUT', status: '4xx', path: '/ä', client: '2001:db8::', user_agent: 'curl/8 (+x)', referrer: 'https://a.example/', request_id: '<b>' };
+    await page.goto(`${url}/?edit=on&refresh=60`);
+    for (const [name, value] of Object.entries(filters)) await page.locator(`.form-filter input[name=${name}]`).fill(value);
+    t.is(await wider(page), '');
+    await page.getByRole('button', { name: 'Filter' }).click();
+    t.deepEqual(Object.fromEntries(new URL(page.url()).searchParams), { refresh: '60', ...filters });
+    t.is(await page.locator('.chip').count(), Object.keys(filters).length);
+    t.is(await page.locator('.form-filter input[name=request_id]').inputValue(), '<b>', 'the form has what is in force');
     await page.goto(`${url}/?edit=on&source=caddy`);
     await page.locator('input[name=from]').fill('2026-01-01T10:00');
     await page.locator('input[name=to]').fill('2026-01-01T11:00');
     await page.getByRole('button', { name: 'Show' }).click();
     t.true((await page.locator('main').innerText()).includes('1\u00a0Jan 10:00 –'));
+  });
+});
+
+testWithChromium('a page enlarged to 200 %, by zoom or by its type alone, is no wider than the window, and nothing of it moves', async (t) => {
+  await withPage(t, { width: 720 }, async ({ page, port, url }) => {
+    await sendTcp(port, linesEndingNow(2000), [65_536]);
+    await untilStored(url, 2000);
+    await page.emulateMedia({ reducedMotion: 'reduce' });
+    // Windows of 1440 and 1280 px at 200 % have 720 and 640 px of the page.
+    for (const { width, type } of [{ width: 720, type: 100 }, { width: 640, type: 100 }, { width: 1280, type: 200 }, { width: 640, type: 200 }]) {
+      await page.setViewportSize({ width, height: 450 });
+      for (const path of ['/?refresh=15', '/?refresh=15&edit=on&source=caddy&user_agent=x']) {
+        await page.goto(url + path);
+        await page.evaluate(`document.querySelectorAll("details").forEach((details) => { details.open = true; }); document.documentElement.style.fontSize = '${type}%'`);
+        t.is(await wider(page), '', `${path} at ${width} px, type ${type} %`);
+        t.deepEqual(await page.evaluate(`[...document.querySelectorAll('h1, h2, h3, summary, label, .figure-value, .choices a, .button')].filter((each) => each.checkVisibility() && !each.matches('.visually-hidden') && each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display !== 'inline').map((each) => each.outerHTML.slice(0, 120))`), [], 'no text is cut');
+      }
+    }
+    t.deepEqual(await page.evaluate(`[document.getAnimations().length, ...new Set([...document.querySelectorAll('*')].map((each) => { const style = getComputedStyle(each); return style.transitionDuration + style.animationName + style.scrollBehavior; }))]`), [0, '0snoneauto']);
+  });
+});
+
+testWithChromium('request ids, pairs and countries at 320 px scroll in their tables alone', async (t) => {
+  const folder = await temporaryFolder();
+  const database = join(folder, 'countries.mmdb');
+  await writeMmdb(database, documentedCountries);
+  try {
+    await withPage(t, { width: 320, settings: { GEOIP_DATABASE: database } }, async ({ page, port, url }) => {
+      const lines = sample.lines.slice(0, 50).map((line, at) => changed(line, (entry) => {
+        entry['ts'] = Date.now() / 1000;
+        entry['request_id'] = `${at}-${'i'.repeat(200)}`;
+        entry['request'] = { ...entry['request'] as object, remote_ip: '192.0.2.1', client_ip: ['192.0.2.1', '192.0.2.200'][at % 2] };
+      }));
+      await sendTcp(port, Buffer.from(`${lines.join('\n')}\n`), [65_536]);
+      await untilStored(url, 50);
+      await until('the countries are listed', async () => (await (await fetch(`${url}/api/top/country`)).json() as unknown[]).length === 2);
+      await page.goto(`${url}/?refresh=off&source=caddy`);
+      t.is(await page.locator('#top-country tbody tr').count(), 2);
+      t.is(await wider(page), '');
+      const header = page.locator('.latest thead th', { hasText: 'Request id' });
+      await header.scrollIntoViewIfNeeded();
+      const box = (await header.boundingBox())!;
+      t.true(box.x >= 0 && box.x + box.width <= 320, 'its own region scrolls to the last column');
+      t.is(await wider(page), '');
+      for (const list of await page.locator('.top').all()) {
+        const { width } = (await list.boundingBox())!;
+        t.true(width <= await list.evaluate((table) => (table as unknown as { parentElement: { clientWidth: number } }).parentElement.clientWidth), 'a list needs no scrolling');
+      }
+    });
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+testWithChromium('a chart leads to its windows by keyboard, through its table, and by finger', async (t) => {
+  await withPage(t, { width: 320, hasTouch: true }, async ({ page, port, url }) => {
+    await sendTcp(port, linesEndingNow(500), [65_536]);
+    await untilStored(url, 500);
+    const opened = `${url}/?refresh=off&source=caddy`;
+    const length = (): number => {
+      const { from, to } = Object.fromEntries(new URL(page.url()).searchParams);
+      return Date.parse(to!) - Date.parse(from!);
+    };
+    await page.goto(opened);
+    await page.locator('.chart-table summary').first().focus();
+    await page.keyboard.press('Enter');
+    for (const expected of ['DIV', 'A', 'TIME']) {
+      await page.keyboard.press('Tab');
+      t.is(await page.evaluate('(document.activeElement.querySelector(":scope > time") ?? document.activeElement).tagName'), expected, 'its region, its CSV, its windows');
+    }
+    await page.keyboard.press('Enter');
+    await page.waitForURL(/to=20/);
+    t.is(length(), 60_000);
+
+    await page.goto(opened);
+    const targets = await page.evaluate<readonly { width: number; height: number }[]>(`[...document.querySelectorAll('.chart-links rect')].filter((each) => each.checkVisibility()).map((each) => { const { width, height } = each.getBoundingClientRect(); return { width, height }; })`);
+    t.true(targets.length >= 4 * 8);
+    t.deepEqual(targets.filter(({ width, height }) => width < 24 || height < 24), [], 'wide enough for a finger');
+    const stage = (await page.locator('.chart-stage').first().boundingBox())!;
+    await page.touchscreen.tap(stage.x + stage.width * 0.7, stage.y + stage.height / 2);
+    await page.waitForURL(/to=20/);
+    t.is(length(), 7 * 60_000, 'a ninth of an hour');
   });
 });
 
@@ -288,6 +380,9 @@ interface PageOptions {
   readonly width: number;
   readonly javaScript?: boolean;
   readonly colorScheme?: 'light' | 'dark';
+  readonly hasTouch?: boolean;
+  /** What else the program is told. */
+  readonly settings?: Readonly<Record<string, string>>;
   /** Lines of the console that are no complaint. */
   readonly complaintsAllowed?: RegExp;
 }
@@ -304,17 +399,17 @@ interface PageParts {
 }
 
 /** Runs the program, and opens a page; nothing may be logged, blocked or asked of another host. */
-async function withPage(t: ExecutionContext, { width, javaScript = true, colorScheme = 'light', complaintsAllowed }: PageOptions, run: (parts: PageParts) => Promise<void>): Promise<void> {
+async function withPage(t: ExecutionContext, { width, javaScript = true, colorScheme = 'light', hasTouch = false, settings = {}, complaintsAllowed }: PageOptions, run: (parts: PageParts) => Promise<void>): Promise<void> {
   const cwd = await temporaryFolder();
   const [port, http, web] = await freePorts(3) as [number, number, number];
   const url = `http://127.0.0.1:${web}`;
   const start = (): Promise<RunningProgram> => startProgram(['start'], {
-    COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
+    COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`, ...settings,
   }, [`${url}/ready`], { cwd });
   let program = await start();
   const browser = await startChromium();
   try {
-    const context = await browser.newContext({ viewport: { width, height: 900 }, javaScriptEnabled: javaScript, colorScheme });
+    const context = await browser.newContext({ viewport: { width, height: 900 }, javaScriptEnabled: javaScript, colorScheme, hasTouch });
     const page = await context.newPage();
     const complaints: string[] = [];
     page.on('console', (message) => { if (!complaintsAllowed?.test(message.text())) complaints.push(message.text()); });

@@ -37,13 +37,13 @@
     try {
       const headers = { 'X-Poll': '1', 'If-None-Match': etag, 'Cache-Control': 'max-age=0' };
       const answer = await fetch(location.href, { headers, signal: AbortSignal.timeout(30_000) });
-      if (!answer.ok && answer.status !== 304) throw new Error(`status ${answer.status}`);
+      if (!answer.ok && answer.status !== 304) throw new Error(`the server answered with status ${answer.status}`);
       if (answer.ok && !paused) show(new DOMParser().parseFromString(await answer.text(), 'text/html'), answer.headers.get('ETag'));
       updated = clock();
       if (stale) say('Live again');
       stale = false;
-    } catch {
-      if (!stale) say(`Stale since ${updated}: no answer from the server. Trying again.`);
+    } catch ({ message }) {
+      if (!stale) say(`Stale since ${updated}: ${message.startsWith('the server') ? message : 'no answer from the server'}. Trying again.`);
       stale = true;
     }
     document.body.classList.toggle('stale', stale);

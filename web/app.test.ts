@@ -40,6 +40,28 @@ async function start(t: ExecutionContext, { requests = [], snapshot, password, l
   return { web, store, recorder, logged, get, json };
 }
 
+test('a range that reaches beyond the single requests that are kept says so where it is made from them, and only there.', async (t) => {
+  const { get, json } = await start(t, { requests: traffic });
+  const since = /kept since \d+\u00a0\w+\u00a0\d\d:\d\d UTC \(RETENTION_REQUESTS\)/;
+  t.regex((await get('/?from=now-30d&path=/a')).text, since);
+  t.like(await json('/api/summary?from=now-30d&client=192.0.2.7'), { complete: false });
+  for (const search of ['from=now-30d', 'from=now-7d&path=/a', 'from=now-30d&method=GET']) {
+    t.notRegex((await get(`/?${search}`)).text, since, search);
+    t.like(await json(`/api/summary?${search}`), { complete: true }, search);
+  }
+  // Totals know the method; the lists under it are those of single requests.
+  t.regex((await get('/?from=now-30d&method=GET')).text, /reach back to .* UTC, since when requests are kept/);
+  t.notRegex((await get('/?from=now-7d&method=GET')).text, /reach back to/);
+  for (const [search, complete] of [['from=now-30d&method=GET', 'false'], ['from=now-7d&method=GET', 'true'], ['from=now-30d', 'true']] as const) {
+    t.is((await get(`/api/top/path?${search}`)).headers.get('x-complete'), complete, search);
+  }
+});
+
+test('under a filter every request is listed, not the newest of them.', async (t) => {
+  const { json } = await start(t, { requests: Array.from({ length: 25_000 }, (_, at) => ({ timeMs: Date.now() - at, uri: at < 24_990 ? '/often' : '/early' })) });
+  t.like(await json('/api/top/path?method=GET'), [{ value: '/often', count: 24_990 }, { value: '/early', count: 10 }]);
+});
+
 const traffic: Partial<RequestEvent>[] = [
   { status: 200, durationMs: 10, size: 100, uri: '/a?x=1' },
   { status: 200, durationMs: 20, size: 100, uri: '/a', host: 'other.example' },
@@ -137,6 +159,15 @@ test('/api/requests gives the latest requests, newest first, as JSON and CSV.', 
     client_ip: '192.0.2.7', user_agent: '=tester', referrer: 'http://r.example/', protocol: 'HTTP/1.1', tls: 'TLS 1.3',
   });
   t.true((await get('/api/requests.csv?status=404&source=caddy')).text.includes(",'=tester,"), 'no formula');
+});
+
+test('the page takes fewer rows than the API, since it would hold up all others.', async (t) => {
+  const { get } = await start(t, { requests: traffic });
+  t.is((await get('/?limit=500')).status, 200);
+  const { status, text } = await get('/?limit=501');
+  t.is(status, 400);
+  t.regex(text, /The parameter limit is &quot;501&quot;; allowed is a whole number from 1 to 500 on the page/);
+  t.is((await get('/api/requests?limit=10000')).status, 200);
 });
 
 test('/api/requests?errors=first puts the latest 5xx before what came after them.', async (t) => {
@@ -288,18 +319,19 @@ test('/api/requests and the page tell of edge and app what each took under one i
   const pair = { edge_ms: 12.3, app_ms: 8.1, outside_ms: 4.2 };
   t.deepEqual(await pairs(''), [[12.3, pair], [7, null], [8.1, pair]]);
   t.deepEqual(await pairs('request_id=5f0c7c1e-0000-4000-8000-000000000001'), [[12.3, pair], [8.1, pair]]);
-  t.deepEqual(await pairs('source=shop'), [[8.1, null]], 'the edge is not among the rows');
+  t.deepEqual(await pairs('source=shop'), [[8.1, pair]], 'the edge is not among the rows, and is looked for');
+  t.deepEqual(await pairs('source=caddy'), [[12.3, pair], [7, null]]);
   t.regex((await get('/api/requests.csv?source=caddy&request_id=%3Cb%3Ealone')).text, /request_id,pair\.edge_ms,pair\.app_ms,pair\.outside_ms\r\n.*,<b>alone,,,\r\n$/);
   t.regex((await get('/api/requests.csv')).text, /,12\.3,8\.1,4\.2\r\n/);
   const { text } = await get('/?refresh=off');
-  t.regex(text, />4\.2\u00a0ms \(edge 12\u00a0ms, app 8\.1\u00a0ms\)</);
+  t.regex(text, /title="edge 12\u00a0ms, app 8\.1\u00a0ms">4\.2\u00a0ms</);
   t.true(text.includes('request_id=5f0c7c1e-0000-4000-8000-000000000001'));
   t.true(text.includes('request_id=%3Cb%3Ealone') && !text.includes('<b>alone'));
 });
 
 test('a page without request ids has no columns for them.', async (t) => {
   const { get } = await start(t, { requests: traffic });
-  t.notRegex((await get('/?refresh=off')).text, /Request id|Outside the app<\/th>/);
+  t.notRegex((await get('/?refresh=off')).text, /Request id<\/th>|Outside the app<\/th>/);
 });
 
 test('/api/top/… ranks paths, referrers, user agents, browsers and clients, with a filter too.', async (t) => {

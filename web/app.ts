@@ -8,7 +8,6 @@ import { messageOf, StoreError } from '../shared/errors.js';
 import { limitLog, type Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
 import { caddySource } from '../shared/request-event.js';
-import type { Store } from '../shared/store/store.js';
 import { topDimensions } from '../shared/top-row.js';
 import { timeChartDocument } from './chart/time-chart.js';
 import { attemptAddress, createAttemptLimit } from './attempts.js';
@@ -17,7 +16,7 @@ import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
-import { createReads, pingStore, readLatest, readLedgers, readTops, readTraffic, type Traffic } from './dashboard/read.js';
+import { pingStore, readLatest, readLedgers, readPairs, readTops, readTraffic, type Reads, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
 import { isLoopbackName } from './loopback-name.js';
@@ -29,7 +28,8 @@ import { requestMetrics } from './request-metrics.js';
 /** What the web app is made from. */
 export interface WebAppOptions {
   readonly config: Pick<WebConfig, 'password' | 'loopbackNamesOnly' | 'connectHint'>;
-  readonly store: Store;
+  /** Of the store, with what is kept of it. */
+  readonly reads: Reads;
   /** Takes the app's own requests. */
   readonly recorder: Pick<Recorder, 'record'>;
   readonly log: Log;
@@ -41,6 +41,8 @@ export interface WebAppOptions {
 /** Raw requests on the page, and rows in `/api/requests` and `/api/top/…` where no `limit` is given. */
 const latestOnPage = 20;
 const latestInApi = 100;
+/** The most raw requests on the page: ten thousand were 13 MB, and six seconds in which nobody else was answered. */
+const rowsOnPageMax = 500;
 /** Raw requests that the lists of the page are made from under a filter; the API reads more. */
 const listedOnPageMax = 5000;
 /** Seconds after which a page that could not be made loads itself again, and clients may ask again. */
@@ -50,8 +52,8 @@ const retrySeconds = 5;
 const probes = new Set(['/health', '/ready', '/metrics']);
 
 /** Makes the Koa app. */
-export function createWebApp({ config, store, recorder, log, assets, now = Date.now }: WebAppOptions): Koa {
-  const metrics = createWebMetrics({ storeUp: () => pingStore(store).then(() => true, () => false) });
+export function createWebApp({ config, reads, recorder, log, assets, now = Date.now }: WebAppOptions): Koa {
+  const metrics = createWebMetrics({ storeUp: () => pingStore(reads.store).then(() => true, () => false) });
   const app = new Koa();
   app.on('error', (error: NodeJS.ErrnoException) => {
     if (!isClientGone(error)) log.error(`Cannot finish an answer: ${messageOf(error)}`);
@@ -64,7 +66,7 @@ export function createWebApp({ config, store, recorder, log, assets, now = Date.
   app.use(answerErrors({ log, assets }));
   if (config.loopbackNamesOnly === true) app.use(refuseOtherNames());
   if (config.password !== undefined) app.use(requirePassword(config.password, { log, now }));
-  const router = routes({ store, assets, metrics, connectHint: config.connectHint, now });
+  const router = routes({ reads, assets, metrics, connectHint: config.connectHint, now });
   app.use(router.routes());
   app.use(router.allowedMethods());
   return app;
@@ -98,16 +100,15 @@ function measured({ metrics, recorder }: { metrics: ReturnType<typeof createWebM
 }
 
 interface RouteParts {
-  readonly store: Store;
+  readonly reads: Reads;
   readonly assets: Assets;
   readonly metrics: ReturnType<typeof createWebMetrics>;
   readonly connectHint: readonly string[];
   readonly now: () => number;
 }
 
-function routes({ store, assets, metrics, connectHint, now }: RouteParts): Router {
+function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Router {
   const router = new Router();
-  const reads = createReads(store);
   const queryOf = (ctx: Context): DashboardQuery => parseQuery(ctx.query, now());
 
   /** One list, of the first source: what passes through both edge and app would count twice. */
@@ -119,17 +120,23 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
     const [traffic, tops] = await Promise.all([readTraffic(reads, query, { nowMs: now() }), inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() })]);
     if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods), complete: traffic.complete };
     const [source] = traffic.sources.keys();
-    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && tops?.ofNewest === undefined && (traffic.sampled === undefined || !isOfRequests(query.filter)) };
+    const listsAll = tops?.ofNewest === undefined && tops?.keptFromMs === undefined && (traffic.sampled === undefined || !isOfRequests(query.filter));
+    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && listsAll };
   };
 
   router.get('/', async (ctx) => {
     const query = queryOf(ctx);
-    const [traffic, tops, latest] = await Promise.all([
+    if (query.limit !== undefined && query.limit > rowsOnPageMax) throw new QueryError('limit', String(query.limit), `a whole number from 1 to ${rowsOnPageMax} on the page; /api/requests has more`);
+    const readRows = async () => {
+      const latest = await readLatest(reads, query, latestOnPage);
+      return { latest, pairs: await readPairs(reads, query, latest) };
+    };
+    const [traffic, tops, rows] = await Promise.all([
       readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare }),
       readTops(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
-      readLatest(reads, query, latestOnPage),
+      readRows(),
     ]);
-    const view = dashboardView({ query, traffic, tops, latest, nowMs: now(), connectHint });
+    const view = dashboardView({ query, traffic, tops, ...rows, nowMs: now(), connectHint });
     // Over what the page says, so that a page that has not changed need not be rendered.
     const etag = etagOf(JSON.stringify([assets.stylesheet.url, assets.script.url, view]));
     ctx.set('ETag', etag);
@@ -166,10 +173,11 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
 
     router.get(`/api/requests${extension}`, async (ctx) => {
       const query = queryOf(ctx);
-      const [latest, { sampled }] = await Promise.all([readLatest(reads, query, latestInApi), readTraffic(reads, query, { nowMs: now() })]);
+      const [found, { sampled }] = await Promise.all([readLatest(reads, query, latestInApi), readTraffic(reads, query, { nowMs: now() })]);
+      const requests = found.slice(0, query.limit ?? latestInApi);
       ctx.set('X-Complete', String(sampled === undefined));
       if (sampled !== undefined) ctx.set('X-Sampled', `${sampled.kept}/${sampled.of}`);
-      answerRows(ctx, extension, requestsAnswer(latest.slice(0, query.limit ?? latestInApi)), requestColumns);
+      answerRows(ctx, extension, requestsAnswer(requests, await readPairs(reads, query, requests)), requestColumns);
     });
   }
 
@@ -226,7 +234,7 @@ function routes({ store, assets, metrics, connectHint, now }: RouteParts): Route
   });
 
   router.get('/ready', async (ctx) => {
-    await pingStore(store);
+    await pingStore(reads.store);
     ctx.body = { status: 'ready' };
   });
 

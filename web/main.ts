@@ -7,6 +7,7 @@ import type { Store } from '../shared/store/store.js';
 import { startAlerts } from './alerts/alerts.js';
 import { createWebApp } from './app.js';
 import type { WebConfig } from './config.js';
+import { createReads } from './dashboard/read.js';
 import { loadAssets } from './render.js';
 
 /** A web app that listens. */
@@ -21,7 +22,8 @@ export interface RunningWeb {
 const drainMsMax = 5000;
 
 /** Starts the web app; `now` is its clock in milliseconds since 1970, by default `Date.now`. Throws a `UsageError` when it cannot listen. */
-export async function startWeb(config: WebConfig, parts: { store: Store; recorder: Pick<Recorder, 'record'>; log: Log; now?: () => number }): Promise<RunningWeb> {
+export async function startWeb(config: WebConfig, { store, ...others }: { store: Store; recorder: Pick<Recorder, 'record'>; log: Log; now?: () => number }): Promise<RunningWeb> {
+  const parts = { ...others, reads: createReads(store) };
   const app = createWebApp({ config, assets: await loadAssets(), ...parts });
   const handle = app.callback();
   const server = createServer((request, response) => void handle(request, response));

@@ -17,9 +17,10 @@ import { StoreError } from '../errors.js';
 import { Histogram } from '../histogram.js';
 import { createRecorder } from '../recorder.js';
 import { rfc3339, splitNanoseconds, type RequestEvent } from '../request-event.js';
+import { listRequests, type RequestLists } from '../request-lists.js';
 import { levels, rollUp, rowIdEnd, type RollupRow, type Series } from '../rollup.js';
 import { TopSummary } from '../top.js';
-import { topKinds, topLevels, topValueOf, type TopRow } from '../top-row.js';
+import { requestDimensions, topKinds, topLevels, topValueOf, type TopRow } from '../top-row.js';
 import type { Batch, Filter, LedgerSnapshot, Store, TopsQuery } from './store.js';
 
 /** A store to try, empty and its own: no other test sees its rows. */
@@ -312,6 +313,34 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     sameRollups(t, rows.map(roundedSum), rollUp(isBounded ? matching.slice(0, 20) : matching, 60).map(roundedSum), 'all of them, or the newest, and it says which');
   });
 
+  declare('requests are listed by path, referrer, user agent and client, each counted, under any filter.', async (t, { store }) => {
+    const long = `/${'x'.repeat(300)}`;
+    const requests = Array.from({ length: 400 }, (_, index) => request({
+      timeMs: hourMs - 100_000 + 997 * index, timeNs: index, source: index % 7 === 0 ? 'app' : 'caddy', status: [200, 200, 404, 500, 101, 0, 599][index % 7]!, method: index % 2 === 0 ? 'GET' : 'POST',
+      durationMs: index % 11 === 0 ? null : index % 13 === 0 ? 0 : 0.01 * 1.05 ** index, size: index * 1000,
+      uri: ['/', '/a', '/a?b=c', '/a?b?c', '', `${long}1`, `${long}2`, '\ufeff/b', `/${index}`][index % 9]!, clientIp: ['192.0.2.0', '2001:db8::', ''][index % 4] ?? 'a"b',
+      userAgent: ['curl/8', 'curl/8.1', ''][index % 3]!, referrer: ['https://r.example/', 'https://r.example/?q=1#a', 'https://r.example/#a?b', '?', ''][index % 5]!,
+    }));
+    await store.write(batchOf({ requests }));
+    const kinds = [...requestDimensions, 'unique_clients'] as const;
+    const told = (bySource: ReadonlyMap<string, RequestLists>) => [...bySource].sort(([a], [b]) => (a < b ? -1 : 1)).map(([source, { lists, clients }]) => ({
+      source, clients, lists: requestDimensions.map((dimension) => ({ ...lists.get(dimension), entries: lists.get(dimension)?.entries.map(({ histogram, ...entry }) => ({ ...roundedSum(entry), histogram: histogram.pack() })) })),
+    }));
+    for (const filter of [{}, { method: 'GET' }, { path: '/a' }, { source: 'caddy', status: { min: 500, max: 599 } }, { client: '192.0.2.0', referrer: 'https://r.example/' }, { userAgent: 'none' }] satisfies Filter[]) {
+      const about = JSON.stringify(filter);
+      const wanted = requests.filter((one) => takesRequest(filter, one));
+      for (const valuesMax of [1000, 3]) {
+        const { bySource, ofNewest } = await store.listRequests({ ...aroundHour, filter, kinds, valuesMax, requestsMax: 1000 });
+        t.is(ofNewest, undefined, about);
+        t.deepEqual(told(bySource).filter(({ lists, clients }) => clients > 0 || lists.some(({ total }) => total !== undefined)), told(listRequests(wanted, { kinds, valuesMax })), about);
+      }
+    }
+    const { bySource } = await store.listRequests({ ...aroundHour, filter: { method: 'GET' }, kinds: ['client'], valuesMax: 10, requestsMax: 1000 });
+    t.deepEqual([...bySource].map(([, { lists, clients }]) => [[...lists.keys()], clients]), [[['client'], 0], [['client'], 0]], 'no more than was asked for');
+    const some = await store.listRequests({ ...aroundHour, filter: { method: 'GET' }, kinds: ['client'], valuesMax: 10, requestsMax: 20 });
+    t.true(some.ofNewest === undefined || some.ofNewest === 20, 'all of them, or as many as are read');
+  });
+
   declare('the newest requests come first, over all series, and no more than the limit.', async (t, { store }) => {
     const requests = Array.from({ length: 200 }, (_, index) => request({ timeMs: hourMs + ((index * 7919) % 3_600_000), timeNs: index, host: `host-${index % 13}.example`, status: index % 2 === 0 ? 200 : 500 }));
     await store.write(batchOf({ requests: requests.slice(0, 120) }));
@@ -457,6 +486,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       ['readRollups', () => store.readRollups({ ...aroundHour, level: 10, filter: {} })],
       ['readRequests', () => store.readRequests({ ...aroundHour, filter: {}, limit: 1 })],
       ['rollUpRequests', () => store.rollUpRequests({ ...aroundHour, level: 60, filter: { path: '/' }, requestsMax: 1 })],
+      ['listRequests', () => store.listRequests({ ...aroundHour, filter: {}, kinds: ['path'], valuesMax: 1, requestsMax: 1 })],
       ['readTops', () => store.readTops({ ...aroundHour, level: 60, kinds: ['path'], filter: {} })],
       ['readLedgers', () => store.readLedgers({ sinceMs: 0 })],
       ['ping', () => store.ping()],
@@ -552,7 +582,7 @@ function takesRequest({ path, client, userAgent, referrer, requestId, ...ofSerie
 }
 
 /** Durations add up to a little more or less in another order. */
-function roundedSum(row: RollupRow): RollupRow {
+function roundedSum<Row extends { readonly durationSumMs: number }>(row: Row): Row {
   return { ...row, durationSumMs: Number(row.durationSumMs.toPrecision(12)) };
 }
 

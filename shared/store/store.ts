@@ -1,4 +1,5 @@
 import type { RequestEvent } from '../request-event.js';
+import type { RequestLists } from '../request-lists.js';
 import type { Level, RollupRow } from '../rollup.js';
 import type { TopKind, TopLevel, TopRow } from '../top-row.js';
 import type { SpoolCounts } from '../spool/spool.js';
@@ -132,6 +133,8 @@ export interface Store {
   write(batch: Batch): Promise<number>;
   /** What waits in the store's spool; `undefined` for a store without one. */
   readonly spool: SpoolState | undefined;
+  /** How long single requests are kept, in milliseconds; `undefined` where that is not known here. */
+  readonly requestsKeptMs: number | undefined;
   /** Tells of all that is written; `undefined` for a store that others write to as well. */
   readonly changes: StoreChanges | undefined;
   /** All rows of one level whose window starts in the range, in no particular order. Not for a filter that `needsRequests`. */
@@ -145,6 +148,12 @@ export interface Store {
    * that has to put each request together for it reads the newest `requestsMax`, and says in `isBounded` whether there were more.
    */
   rollUpRequests(query: TimeRange & { level: Level; filter: Filter; requestsMax: number }): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
+  /**
+   * The lists of the requests of the range by source, with the `valuesMax` most frequent values of each, and the unique clients, as `listRequests`
+   * makes them. A store that has to put each request together for it reads the newest `requestsMax`. `ofNewest` says how many requests, the newest,
+   * were listed, where that is not all.
+   */
+  listRequests(query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number; requestsMax: number }): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;
   /** The newest ledger of each collector that wrote one since `sinceMs`. */
   readLedgers(query: { sinceMs: number }): Promise<LedgerSnapshot[]>;
   /** Resolves when the store can be read. */

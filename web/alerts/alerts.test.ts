@@ -11,6 +11,7 @@ import { createRecorder } from '../../shared/recorder.js';
 import { openStore } from '../../shared/store/open.js';
 import { event } from '../../test/web-samples.js';
 import { until } from '../../test/until.js';
+import { createReads } from '../dashboard/read.js';
 import { startAlerts } from './alerts.js';
 import type { AlertMessage } from './message.js';
 
@@ -30,7 +31,7 @@ test('errors of a source are posted when they rise and when they are over, and a
   const webhook = new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
   // In the middle of a minute, since a window is a minute.
   let nowMs = Math.floor(Date.now() / 60_000) * 60_000 - 30_000;
-  const alerts = startAlerts({ webhook, log, store, dashboardUrl: 'https://stats.example', now: () => nowMs, everyMs: 20, fireAfterMs: 0, resolveAfterMs: 0 });
+  const alerts = startAlerts({ webhook, log, reads: createReads(store), dashboardUrl: 'https://stats.example', now: () => nowMs, everyMs: 20, fireAfterMs: 0, resolveAfterMs: 0 });
   t.teardown(async () => {
     alerts.stop();
     server.close();

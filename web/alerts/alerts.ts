@@ -1,17 +1,16 @@
 /** Watches the store and posts alerts, beside everything else: it answers nobody, and nobody waits for it. */
 import { messageOf } from '../../shared/errors.js';
 import { limitLog, type Log } from '../../shared/log.js';
-import type { Store } from '../../shared/store/store.js';
 import { findingsOf } from '../dashboard/judge.js';
 import { parseQuery } from '../dashboard/query.js';
-import { createReads, readTraffic, type Reads } from '../dashboard/read.js';
+import { readTraffic, type Reads } from '../dashboard/read.js';
 import { createDelivery, type DeliveryOptions } from './deliver.js';
 import { alertMessage } from './message.js';
 import { createWatch, type Observation } from './watch.js';
 
 /** What alerts are made from. */
 export interface AlertOptions extends DeliveryOptions {
-  readonly store: Store;
+  readonly reads: Reads;
   readonly log: Log;
   readonly dashboardUrl: string;
   /** The clock, in milliseconds since 1970. Default: `Date.now`. */
@@ -28,8 +27,7 @@ const ownSource = 'app';
 
 /** Starts to watch what the page shows when it is opened: the last hour, compared with the one before. */
 export function startAlerts(options: AlertOptions): { stop(): void } {
-  const { store, log, dashboardUrl, now = Date.now, everyMs = 5000 } = options;
-  const reads = createReads(store);
+  const { reads, log, dashboardUrl, now = Date.now, everyMs = 5000 } = options;
   const watch = createWatch(options);
   const delivery = createDelivery(options);
   const warn = limitLog(log.warn);

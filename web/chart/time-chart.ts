@@ -55,9 +55,9 @@ const height = 150;
 const plot = { left: 58, right: width - 14, top: 8, bottom: height - 22 };
 const legendHeight = 26;
 
-/** The `<svg>` element of a chart. */
+/** The `<svg>` element of a chart, which the style sheet may stretch. */
 export function timeChart(chart: TimeChart): string {
-  return svg(chart, '', '', height);
+  return svg(chart, '', '', height, ' preserveAspectRatio="none"');
 }
 
 /** The same as a document of its own, with its style sheet and a legend. */
@@ -91,15 +91,16 @@ export interface ChartLink {
 
 /**
  * A layer of links to be laid over the chart. It is for pointers alone: hidden from screen readers, and left out of the tab order, since
- * hundreds of stops would stand in the way of the keyboard. The chart's table has the same links.
+ * hundreds of stops would stand in the way of the keyboard. The chart's table has the same links. The style sheet shows one of two layers: `narrow` links for
+ * a mouse, or `wide` ones for fingers.
  */
-export function chartLinks({ fromMs, toMs }: TimeChart, links: readonly ChartLink[]): string {
+export function chartLinks({ fromMs, toMs }: TimeChart, links: readonly ChartLink[], size: 'narrow' | 'wide'): string {
   const x = xScale(fromMs, toMs);
   const areas = links.map((one) => {
     const left = x(Math.max(fromMs, one.fromMs));
     return `<a href="${escape(one.href)}" tabindex="-1"><rect x="${left.toFixed(1)}" width="${(x(Math.min(toMs, one.toMs)) - left).toFixed(1)}" y="${plot.top}" height="${plot.bottom - plot.top}"/><title>${escape(one.words)}</title></a>`;
   });
-  return `<svg class="chart-links" viewBox="0 0 ${width} ${height}" aria-hidden="true">${areas.join('')}</svg>`;
+  return `<svg class="chart-links ${size}" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">${areas.join('')}</svg>`;
 }
 
 interface Scales {
@@ -135,14 +136,14 @@ function logTicks(min: number, max: number): number[] {
   return finer.length >= 3 ? finer : ticksOf(1, 2, 5);
 }
 
-function svg(chart: TimeChart, style: string, extra: string, totalHeight: number): string {
+function svg(chart: TimeChart, style: string, extra: string, totalHeight: number, attributes = ''): string {
   const { id, title, description, kind, fromMs, toMs, series, before } = chart;
   const x = xScale(fromMs, toMs);
   const { y, ticks } = yScale(chart.scale, unionOf([spanOf(chart), ...(chart.spanMin === undefined ? [] : [chart.spanMin])]));
   const { known, gaps } = runsOf(chart);
   const across = (run: Run): { left: string; right: string } => ({ left: x(run.fromMs).toFixed(1), right: x(run.toMs).toFixed(1) });
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" class="chart" id="${id}" viewBox="0 0 ${width} ${totalHeight}" role="img" aria-labelledby="${id}-title ${id}-desc">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" class="chart" id="${id}" viewBox="0 0 ${width} ${totalHeight}"${attributes} role="img" aria-labelledby="${id}-title ${id}-desc">`,
     `<title id="${id}-title">${escape(title)}</title>`,
     `<desc id="${id}-desc">${escape(description)}</desc>`,
     style,

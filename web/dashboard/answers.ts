@@ -5,7 +5,7 @@ import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import type { Latency, WindowFigures } from './fold.js';
 import type { Traffic } from './read.js';
-import { requestPairs } from './request-pairs.js';
+import type { RequestPairs } from './request-pairs.js';
 import type { TopList, Tops } from './tops.js';
 
 /** `/api/summary` */
@@ -34,9 +34,8 @@ export function topAnswer({ total, values }: TopList, rowsMax: number) {
   }));
 }
 
-/** The rows of `/api/requests`. What is not known is an empty string. `pair` is there where edge and app are both among the rows under one id. */
-export function requestsAnswer(requests: readonly RequestEvent[]) {
-  const pairs = requestPairs(requests);
+/** The rows of `/api/requests`. What is not known is an empty string. `pair` is there where edge and app have logged one id. */
+export function requestsAnswer(requests: readonly RequestEvent[], pairs: RequestPairs) {
   return requests.map((request) => {
     const pair = pairs.get(request.requestId);
     return { ...requestAnswer(request), pair: pair === undefined ? null : { edge_ms: pair.edgeMs, app_ms: pair.appMs, outside_ms: pair.outsideMs } };

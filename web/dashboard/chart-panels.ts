@@ -2,14 +2,15 @@
 import { chartLinks, spanOf, timeChart, unionOf, type ChartLink, type TimeChart } from '../chart/time-chart.js';
 import { isoTime } from '../../shared/time-range.js';
 import { chartedPairs, chartedSources, chartKinds, chartOf, pairChartKinds, timesOf, type Charted, type ChartKind } from './charts.js';
-import { bytes, clock, count, day, duration, nbsp, percent, printable } from './format.js';
+import { bytes, clock, count, day, duration, nbsp, percent, printable, signed } from './format.js';
 import type { Link } from './link.js';
 import type { Pair, PairWindow } from './pair.js';
 import type { Traffic } from './read.js';
 import { p99 } from './source-cards.js';
 
-/** So many parts of a chart can be pointed at. */
+/** So many parts of a chart can be pointed at with a mouse; with a finger, at 320 px. */
 const partsMax = 62;
+const wideMax = 9;
 
 /** What charts are drawn with, made once for all of them. */
 export interface Drawing {
@@ -18,7 +19,7 @@ export interface Drawing {
   readonly link: Link;
   /** The windows of the range by their starts, each with a link to it alone. */
   readonly windows: ReadonlyMap<number, { readonly iso: string; readonly text: string; readonly href: string }>;
-  readonly parts: readonly Part[];
+  readonly parts: Readonly<Record<'narrow' | 'wide', readonly Part[]>>;
 }
 
 /** A window, or some together, with a link to it and what is beside it. */
@@ -36,17 +37,21 @@ interface Part {
 export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing {
   const { range, stepMs } = traffic;
   const timesMs = timesOf(range, stepMs);
-  const windowsPerPart = Math.ceil(timesMs.length / partsMax);
-  const lengthMs = windowsPerPart * stepMs;
   const zoom = (fromMs: number, toMs: number): string => link({ from: isoTime(Math.max(0, fromMs)), to: isoTime(toMs) });
-  const parts = timesMs.filter((timeMs, at) => at % windowsPerPart === 0 && timeMs <= nowMs).map((fromMs, at): Part => ({
-    start: at * windowsPerPart,
-    end: (at + 1) * windowsPerPart,
-    fromMs,
-    toMs: fromMs + lengthMs,
-    text: `${timeText(fromMs, stepMs)} – ${timeText(fromMs + lengthMs, stepMs)} UTC`,
-    href: zoom(fromMs - lengthMs, fromMs + 2 * lengthMs),
-  }));
+  /** `besides`: how many parts to either side the link shows too. */
+  const partsOf = (max: number, besides: number): Part[] => {
+    const windowsPerPart = Math.ceil(timesMs.length / max);
+    const besidesMs = besides * windowsPerPart * stepMs;
+    // The last one has what is left over too: by itself it would be too small to hit.
+    const starts = Array.from({ length: Math.floor(timesMs.length / windowsPerPart) }, (_, at) => at * windowsPerPart);
+    return starts.filter((start) => timesMs[start]! <= nowMs).map((start) => {
+      const end = start + 2 * windowsPerPart > timesMs.length ? timesMs.length : start + windowsPerPart;
+      const fromMs = timesMs[start]!;
+      const toMs = fromMs + (end - start) * stepMs;
+      return { start, end, fromMs, toMs, text: `${timeText(fromMs, stepMs)} – ${timeText(toMs, stepMs)} UTC`, href: zoom(fromMs - besidesMs, toMs + besidesMs) };
+    });
+  };
+  const parts = { narrow: partsOf(partsMax, 1), wide: partsOf(wideMax, 0) };
   const windows = new Map(timesMs.map((timeMs) => [timeMs, { iso: isoTime(timeMs), text: timeText(timeMs, stepMs), href: zoom(timeMs, timeMs + stepMs) }]));
   return { traffic, nowMs, link, windows, parts };
 }
@@ -75,7 +80,7 @@ function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Wi
     title: kind.title,
     source: printable(source, 60),
     svg: timeChart({ ...chart, spanMin }),
-    linksSvg: chartLinks(chart, linksOf(chart, parts)),
+    linksSvg: (['narrow', 'wide'] as const).map((size) => chartLinks(chart, linksOf(chart, parts[size]), size)).join(''),
     note: kind.scale === 'log' ? 'log scale' : undefined,
     legend: legendOf(kind, chart, source, link),
     links: ['svg', 'csv', 'json'].map((format) => ({ label: format.toUpperCase(), href: link({ source, refresh: undefined }, `/chart/${kind.name}.${format}`) })),
@@ -132,11 +137,6 @@ export function pairTable({ app, windows }: Pair, { windows: times, link }: Draw
       ...times.get(timeMs)!, cells: [signed(outsideMeanMs), signed(outsideP50Ms), signed(outsideP95Ms), count(edgeOnlyErrors), count(bypassed)],
     })),
   };
-}
-
-/** A difference of durations: `−3 ms`. */
-export function signed(valueMs: number | null): string {
-  return valueMs !== null && valueMs < 0 ? `−${duration(-valueMs)}` : duration(valueMs);
 }
 
 function timeText(timeMs: number, stepMs: number): string {

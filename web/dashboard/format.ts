@@ -26,6 +26,11 @@ export function duration(valueMs: number | null): string {
   return `${number(valueMs, valueMs < 1 ? 2 : valueMs < 10 ? 1 : 0)}${nbsp}ms`;
 }
 
+/** A difference of durations: `−3 ms`. */
+export function signed(valueMs: number | null): string {
+  return valueMs !== null && valueMs < 0 ? `−${duration(-valueMs)}` : duration(valueMs);
+}
+
 /** A share of 1: `0.2 %`. */
 export function percent(share: number): string {
   if (share > 0 && share < 0.0005) return `<${nbsp}0.1${nbsp}%`;

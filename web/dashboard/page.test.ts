@@ -5,11 +5,14 @@ import test from 'ava';
 import Koa from 'koa';
 import { createTraffic } from '../../demo/traffic.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
+import { listRequests } from '../../shared/request-lists.js';
+import type { TopKind } from '../../shared/top-row.js';
 import { compareWithGolden } from '../../test/golden.js';
 import { ledger } from '../../test/web-samples.js';
 import { renderViews } from '../render.js';
 import { fold, isComplete } from './fold.js';
 import { parseQuery } from './query.js';
+import { requestPairs } from './request-pairs.js';
 import { rollUp } from '../../shared/rollup.js';
 import type { Traffic } from './read.js';
 import { readTopsFrom } from './tops.js';
@@ -26,18 +29,19 @@ test('the page of six hours with an incident is as it was', async (t) => {
   const range = alignRange(query, level);
   const demo = createTraffic({ seed: 1, requestsPerDay: 20_000, startMs: nowMs });
   const requests = Array.from({ length: 12 * 3600 }, (_, at) => demo.requestsOf(at - 12 * 3600)).flat()
-    .flatMap(({ edge, app }, at) => [edge, ...(app === undefined ? [] : [app])].map((each) => ({ ...each, requestId: `0000-request-${at}` }))).filter(({ method }) => method === 'GET').reverse();
+    .flatMap(({ edge, app }) => [edge, ...(app === undefined ? [] : [app])]).filter(({ method }) => method === 'GET').reverse();
   const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
   const within = ({ fromMs, toMs }: typeof before) => requests.filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs);
   const ledgers = [ledger({ timeMs: nowMs, received: 5000, accepted: 4990, runtime: 8, rejected: { 'not-json': 2 }, stored: 4990, lastLineMs: nowMs - 1200 })];
   const traffic: Traffic = {
-    range, stepMs: level * 1000, ledgers, bounded: false, sampled: undefined, complete: isComplete(ledgers, { bounded: false }),
+    range, stepMs: level * 1000, ledgers, bounded: false, keptFromMs: undefined, sampled: undefined, complete: isComplete(ledgers, { bounded: false }),
     previous: fold(rollUp(within(before), level), { fromMs: before.fromMs, stepMs: level * 1000 }),
     ...fold(rollUp(within(range), level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
-  const reader = { readTopWindows: () => Promise.resolve([]), readRequests: () => Promise.resolve(within(range)) };
-  const tops = await readTopsFrom(reader, query, { dimensions: ['path', 'referrer', 'user_agent', 'client'], requestsMax: 10_000, nowMs });
-  const view = dashboardView({ query, traffic, tops, latest: within(range).slice(0, 12), nowMs, connectHint: [] });
+  const reader = { readTopWindows: () => Promise.resolve([]), listRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) => Promise.resolve({ bySource: listRequests(within(range), { kinds, valuesMax }), ofNewest: undefined }) };
+  const tops = await readTopsFrom(reader, query, { dimensions: ['path', 'referrer', 'user_agent', 'client'], valuesMax: 1000, requestsMax: 10_000, nowMs });
+  const latest = within(range).slice(0, 12);
+  const view = dashboardView({ query, traffic, tops, latest, pairs: requestPairs(latest), nowMs, connectHint: [] });
   await compareWithGolden(t, 'web/dashboard/page.golden.html', await render({
     view, etag: 'W/"golden"',
     assets: { stylesheet: { url: '../../dist/public/main.css' }, icon: { url: '../../views/icon.svg', type: 'image/svg+xml' }, script: { url: '' } },

@@ -42,7 +42,7 @@ export class QueryError extends Error {
 /** Defaults of `from`, `to` and `refresh`. */
 export const defaults = { from: 'now-1h', to: 'now', refresh: '5' } as const;
 /** The greatest `limit`: what one answer can carry at ease. */
-const limitMax = 10_000;
+export const limitMax = 10_000;
 /** The greatest distance of `from` and `to`, in days: ten years. */
 const rangeDaysMax = 3660;
 

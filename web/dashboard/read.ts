@@ -1,11 +1,13 @@
 /** Which reads an answer needs. They run at the same time, and none takes longer than `readMsMax`. */
 import { StoreError } from '../../shared/errors.js';
-import type { RequestEvent } from '../../shared/request-event.js';
-import { fineLevelKeptMs, type Level } from '../../shared/rollup.js';
+import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
+import { fineLevelKeptMs, seriesKey, type Level } from '../../shared/rollup.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
+import { requestsKeptFrom } from '../../shared/retention.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
 import { digestOf, fold, foldWindows, isComplete, sampledIn, sumsIn, type Fold, type Sampled, type WindowDigest } from './fold.js';
 import type { DashboardQuery } from './query.js';
+import { requestPairs, type RequestPairs } from './request-pairs.js';
 import { MergedTops, piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
 import type { TopDimension } from '../../shared/top-row.js';
 import { createSharedReads, type SharedReads } from './shared-reads.js';
@@ -13,6 +15,11 @@ import { createWindowCache, type Window, type WindowCache } from './window-cache
 
 /** How many raw requests are read, at most, where neither rollups nor the store's own sums of requests answer. */
 const rawRequestsMax = 20_000;
+/** So many values of each list are read of single requests, unless more are asked for: the lists of agents are made from as many user agents. */
+const listedValuesMax = 1000;
+/** The two halves of a request are logged so near to each other, in milliseconds; and so many requests are looked through for them, besides twice the rows. */
+const halvesApartMsMax = 10_000;
+const othersMax = 1000;
 /** A store that has not answered by then counts as down, in milliseconds. */
 const readMsMax = 10_000;
 
@@ -63,6 +70,8 @@ export interface Traffic extends Fold {
   readonly ledgers: readonly LedgerSnapshot[];
   /** Whether a read stopped at `rawRequestsMax`. */
   readonly bounded: boolean;
+  /** Since when single requests are kept, in milliseconds since 1970, where they are what the figures are made from and the range begins earlier. */
+  readonly keptFromMs: number | undefined;
   /** How many of the requests of the range, whatever only single ones know, are kept one by one; `undefined` where all are. */
   readonly sampled: Sampled | undefined;
   /** See `isComplete`; not where the figures come from single requests, and not all are kept. */
@@ -75,25 +84,28 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
   const range = alignRange(query, level);
   const stepMs = level * 1000 * Math.ceil((range.toMs - range.fromMs) / (level * 1000) / (windowsMax + 1));
   const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
-  const isKept = nowMs - before.fromMs <= (fineLevelKeptMs[level] ?? Infinity);
+  const keptFrom = ({ fromMs }: TimeRange): number | undefined => (needsRequests(query.filter) ? requestsKeptFrom(reads.store, fromMs, { windowMs: stepMs, nowMs }) : undefined);
+  const keptFromMs = keptFrom(query);
+  const isKept = nowMs - before.fromMs <= (fineLevelKeptMs[level] ?? Infinity) && keptFrom(before) === undefined;
   const readWindows = (part: TimeRange): ReturnType<typeof readFold> => readFold(reads, { level, filter: query.filter }, { range: part, stepMs, requestsMax, nowMs });
   const [{ folded, bounded, sampled }, ledgers, previous] = await Promise.all([readWindows(range), readLedgers(reads, query), withPrevious && isKept ? readWindows(before) : undefined]);
   return {
-    range, stepMs, ledgers, bounded, sampled,
-    complete: isComplete(ledgers, { bounded }) && !(sampled !== undefined && needsRequests(query.filter)),
+    range, stepMs, ledgers, bounded, keptFromMs, sampled,
+    complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }) && !(sampled !== undefined && needsRequests(query.filter)),
     previous: previous === undefined || previous.bounded ? undefined : previous.folded,
     ...folded,
   };
 }
 
 /** Reads top lists and unique clients: see `readTopsFrom`. Throws a `StoreError`. */
-export function readTops({ store, tops, mergedTops }: Reads, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
+export function readTops({ store, tops, mergedTops, shared }: Reads, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
   const reader = {
     merged: mergedTops,
+    requestsKeptMs: store.requestsKeptMs,
     readTopWindows: (windowsQuery: WindowTopsQuery, range: TimeRange): Promise<Window<TopsDigest>[]> => tops.get(windowsQuery, range, nowMs),
-    readRequests: (requestsQuery: Parameters<Store['readRequests']>[0]): Promise<RequestEvent[]> => inTime(store, store.readRequests(requestsQuery)),
+    listRequests: ({ fromMs, toMs, ...requestsQuery }: Parameters<Store['listRequests']>[0]): ReturnType<Store['listRequests']> => shared('lists', { fromMs, toMs }, requestsQuery, (range, of) => inTime(store, store.listRequests({ ...range, ...of }))),
   };
-  return readTopsFrom(reader, query, { dimensions, requestsMax, nowMs });
+  return readTopsFrom(reader, query, { dimensions, valuesMax: Math.max(listedValuesMax, query.limit ?? 0), requestsMax, nowMs });
 }
 
 /** Reads the latest requests of a query, newest first; on demand before them as many of the latest errors (5xx). Throws a `StoreError`. */
@@ -104,6 +116,25 @@ export async function readLatest({ store, shared }: Reads, { fromMs, toMs, filte
   if (!errorsFirst || filter.status !== undefined) return read(filter);
   const [errors, latest] = await Promise.all([read({ ...filter, status: { min: 500, max: 599 } }), read(filter)]);
   return [...errors, ...latest.filter(({ status }) => status < 500 || status > 599)];
+}
+
+/**
+ * The pairs among requests by request id. Under a filter the other half of a pair is not among them as a rule: it is looked for among all that came at
+ * about the same time. Throws a `StoreError`.
+ */
+export async function readPairs({ store, shared }: Reads, { filter }: DashboardQuery, requests: readonly RequestEvent[]): Promise<RequestPairs> {
+  const timesMs = requests.filter(({ requestId }) => requestId !== '').map(({ timeMs }) => timeMs);
+  if (timesMs.length === 0 || Object.keys(filter).length === 0) return requestPairs(requests);
+  const { requestId } = filter;
+  const around = { fromMs: Math.min(...timesMs) - halvesApartMsMax, toMs: Math.max(...timesMs) + halvesApartMsMax + 1 };
+  const query = { filter: requestId === undefined ? {} : { requestId }, limit: 2 * requests.length + othersMax };
+  const others = await shared('pairs', around, query, (range, of) => inTime(store, store.readRequests({ ...range, ...of })));
+  const known = new Set(requests.map(rowKey));
+  return requestPairs([...requests, ...others.filter((other) => !known.has(rowKey(other)))]);
+}
+
+function rowKey(request: RequestEvent): string {
+  return JSON.stringify([rfc3339(request), seriesKey(request), request.endpoint]);
 }
 
 /** Reads the newest ledgers of the collectors that reported since the query's range began. Throws a `StoreError`. */

@@ -10,11 +10,14 @@ export interface RequestPair {
   readonly outsideMs: number;
 }
 
+/** Pairs by request id. */
+export type RequestPairs = ReadonlyMap<string, RequestPair>;
+
 /**
  * The pairs among these requests, by request id. An id that one side has twice (a retry, a second app) tells no pair, and neither does a duration
  * that is not known.
  */
-export function requestPairs(requests: readonly RequestEvent[]): ReadonlyMap<string, RequestPair> {
+export function requestPairs(requests: readonly RequestEvent[]): RequestPairs {
   const pairs = new Map<string, RequestPair>();
   for (const [id, [one, other, ...more]] of groupBy(requests.filter(({ requestId }) => requestId !== ''), ({ requestId }) => requestId)) {
     if (other === undefined || more.length > 0) continue;

@@ -2,14 +2,13 @@
 import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { topValueOf } from '../../shared/top-row.js';
-import { agentOf } from './agents.js';
-import { bytes, day, duration, printable, statusClass } from './format.js';
+import { agentName } from './agents.js';
+import { bytes, day, duration, printable, signed, statusClass } from './format.js';
 import { filterHref, type Link } from './link.js';
-import { requestPairs, type RequestPair } from './request-pairs.js';
+import type { RequestPair, RequestPairs } from './request-pairs.js';
 
 /** The rows of the table of requests. */
-export function requestRows(requests: readonly RequestEvent[], range: TimeRange, link: Link) {
-  const pairs = requestPairs(requests);
+export function requestRows(requests: readonly RequestEvent[], pairs: RequestPairs, range: TimeRange, link: Link) {
   return requests.map((request) => requestRow(request, pairs.get(request.requestId), range, link));
 }
 
@@ -32,15 +31,8 @@ function requestRow(request: RequestEvent, pair: RequestPair | undefined, { from
     endpoint: printable(endpoint, 60),
     client: value('client', request.clientIp),
     agent: value('user_agent', request.userAgent, { shown: agentName(request.userAgent) }),
-    pair: pair && `${duration(pair.outsideMs)} (edge ${duration(pair.edgeMs)}, app ${duration(pair.appMs)})`,
-    id: value('request_id', request.requestId, { lengthMax: 12 }),
+    pair: pair && { text: signed(pair.outsideMs), full: `edge ${duration(pair.edgeMs)}, app ${duration(pair.appMs)}` },
+    id: value('request_id', request.requestId, { lengthMax: 8 }),
     referrer: value('referrer', topValueOf.referrer(request), { shown: topValueOf.referrer(request).replace(/^https?:\/\//, ''), lengthMax: 40 }),
   };
-}
-
-/** `Firefox, Windows`, or the name of a bot. */
-function agentName(userAgent: string): string {
-  if (userAgent === '') return '';
-  const { who, browser, system, bot } = agentOf(userAgent);
-  return who === 'bots' ? bot : `${browser}, ${system}`;
 }

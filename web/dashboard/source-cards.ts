@@ -25,7 +25,7 @@ export function sourceCard(source: string, { sources, range, previous: before }:
   const sumChange = (sum: number, sumBefore: number | undefined): Change | undefined => changeOf(perMs(sum, soFar), sumBefore === undefined ? undefined : perMs(sumBefore, range), false);
   const latency = (name: string, value: number | null, valueBefore: number | null | undefined, note?: string) => ({ name, value: duration(value), change: changeOf(value, valueBefore, judged), note });
   const share = (status: string, part: number, partBefore: number | undefined, alarm = false) => ({
-    name: status, href: part > 0 ? link({ status, source }) : undefined, value: percent(part / requests), note: count(part), alarm,
+    name: status, href: part > 0 ? link({ status, source }) : undefined, value: percent(part / requests), note: `${count(part)} ${part === 1 ? 'request' : 'requests'}`, alarm,
     change: pointsOf(part / requests, previous === undefined || partBefore === undefined ? undefined : partBefore / previous.requests, judged),
   });
   const p99Before = previous === undefined ? null : p99(previous);

@@ -1,9 +1,11 @@
 /** The lists of what comes most often. */
 import { caddySource } from '../../shared/request-event.js';
 import { isCut } from '../../shared/top.js';
+import { agentName } from './agents.js';
 import { barOf, bytes, count, duration, nbsp, percent, printable } from './format.js';
 import { errorShares, judgedRequestsMin } from './judge.js';
 import { filterHref, type Link } from './link.js';
+import { limitMax } from './query.js';
 import type { Traffic } from './read.js';
 import { exactList, listOf, type ListedDimension, type TopList, type Tops } from './tops.js';
 
@@ -19,14 +21,14 @@ const lists: readonly { readonly name: ListedDimension | 'host' | 'method'; read
   { name: 'path', title: 'Paths' },
   { name: 'host', title: 'Hosts' },
   { name: 'method', title: 'Methods' },
-  { name: 'referrer', title: 'Referrers' },
+  { name: 'referrer', title: 'Referrers', labelOf: (referrer) => referrer.replace(/^https?:\/\//, '') },
   { name: 'client', title: 'Clients' },
   { name: 'country', title: 'Countries', labelOf: (code) => countries.of(code) },
   { name: 'who', title: 'People and bots' },
   { name: 'browser', title: 'Browsers' },
   { name: 'system', title: 'Systems' },
   { name: 'bot', title: 'Bots' },
-  { name: 'user_agent', title: 'User agents' },
+  { name: 'user_agent', title: 'User agents', labelOf: agentName },
 ];
 
 /** The lists of the first source; what nothing is known of has none. */
@@ -35,7 +37,7 @@ export function topPanels(traffic: Traffic, { bySource }: Tops, link: Link) {
   return lists.map(({ name, title, labelOf = String }) => ({
     name, title, labelOf,
     href: (value: string) => (isCut(value) ? undefined : filterHref(link, name, value)),
-    csvHref: link({ refresh: undefined }, `/api/top/${name}.csv`),
+    csvHref: link({ refresh: undefined, limit: String(limitMax) }, `/api/top/${name}.csv`),
     list: name === 'host' ? exactList(traffic.hosts) : name === 'method' ? exactList(traffic.methods) : listOf(bySource.get(first), name),
   })).filter(({ list }) => list.values.size > 0).map(topPanel);
 }
@@ -48,7 +50,7 @@ function topPanel({ name, title, labelOf, href, csvHref, list: { total, values }
     more: Math.max(0, values.size - topRowsMax),
     rows: [...values].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs, missedMax }]) => ({
       text: printable(labelOf(value) ?? value, 60) || 'none',
-      full: value.length > 60 ? printable(value, 250) : undefined,
+      full: value.length > 60 || labelOf(value) !== value ? printable(value, 250) : undefined,
       href: href(value),
       count: missedMax > requests * missedShareMax ? `≥${nbsp}${count(requests)}` : count(requests),
       share: percent(requests / total),

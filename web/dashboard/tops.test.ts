@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { event } from '../../test/web-samples.js';
 import { createTopLadder } from '../../shared/top-ladder.js';
 import { topLevels, type TopRow } from '../../shared/top-row.js';
+import { listRequests } from '../../shared/request-lists.js';
 import { parseQuery } from './query.js';
 import { groupBy } from '../../shared/group-by.js';
 import { coverRange, listOf, readTopsFrom, topRange, topsDigestOf, type TopsReader } from './tops.js';
@@ -52,9 +53,12 @@ test('lists from rows are the lists from raw requests', async (t) => {
   const store: TopsReader = {
     readTopWindows: ({ level, kinds }, { fromMs, toMs }) => Promise.resolve([...groupBy(rows.filter((row) => row.level === level && kinds.includes(row.kind) && row.windowMs >= fromMs && row.windowMs < toMs), ({ windowMs }) => windowMs)]
       .map(([windowMs, ofWindow]) => ({ windowMs, digest: topsDigestOf(ofWindow) }))),
-    readRequests: ({ fromMs, toMs, limit }) => Promise.resolve(requests.filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs).slice(0, limit)),
+    listRequests: ({ fromMs, toMs, kinds, valuesMax, requestsMax }) => {
+      const within = requests.filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs);
+      return Promise.resolve({ bySource: listRequests(within.slice(0, requestsMax), { kinds, valuesMax }), ofNewest: within.length > requestsMax ? requestsMax : undefined });
+    },
   };
-  const read = async (raw: Record<string, string>, requestsMax = 10_000) => await readTopsFrom(store, parseQuery(raw, nowMs), { dimensions: ['path', 'user_agent', 'client'], requestsMax, nowMs });
+  const read = async (raw: Record<string, string>, requestsMax = 10_000) => await readTopsFrom(store, parseQuery(raw, nowMs), { dimensions: ['path', 'user_agent', 'client'], valuesMax: 100, requestsMax, nowMs });
   for (const from of ['now-15m', 'now-1h', 'now-6h']) {
     const [byRows, byRequests] = await Promise.all([read({ from }), read({ from, method: 'GET' })]);
     for (const dimension of ['path', 'user_agent', 'client', 'browser', 'bot', 'referrer'] as const) {

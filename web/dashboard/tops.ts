@@ -1,10 +1,11 @@
 /** The top lists of a page: which rows they need, and what is made of them. */
-import type { RequestEvent } from '../../shared/request-event.js';
 import { Histogram } from '../../shared/histogram.js';
+import type { RequestList, RequestLists } from '../../shared/request-lists.js';
 import type { Filter, Store, TimeRange } from '../../shared/store/store.js';
+import { requestsKeptFrom } from '../../shared/retention.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
 import { DistinctSketch } from '../../shared/distinct.js';
-import { requestDimensions, topKeptMs, topLevels, topValueOf, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
+import { topKeptMs, topLevels, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
 import { TopSummary, type TopEntry } from '../../shared/top.js';
 import { agentOf, type Agent } from './agents.js';
 import { latencyOf, type Figures } from './fold.js';
@@ -41,8 +42,10 @@ interface RankedList {
 /** What was read of lists. */
 export interface Tops {
   readonly bySource: ReadonlyMap<string, SourceTops>;
-  /** How many raw requests, the newest, they were made from, where that is not all; `undefined` where it is. */
+  /** How many single requests, the newest, they were made from, where that is not all; `undefined` where it is. */
   readonly ofNewest: number | undefined;
+  /** Since when single requests are kept, in milliseconds since 1970, where they were made from them and the range begins earlier. */
+  readonly keptFromMs: number | undefined;
 }
 
 /** What a list can be made by, besides what the rollups know. */
@@ -119,7 +122,8 @@ export function piecesIn(digest: TopsDigest): number {
 /** Reads of a store, which throw a `StoreError`. */
 export interface TopsReader {
   readTopWindows(query: WindowTopsQuery, range: TimeRange, nowMs: number): Promise<Window<TopsDigest>[]>;
-  readRequests(query: Parameters<Store['readRequests']>[0]): Promise<RequestEvent[]>;
+  listRequests: Store['listRequests'];
+  readonly requestsKeptMs?: number | undefined;
   /** What the same windows were merged to before; kept by whoever reads. */
   readonly merged?: MergedTops;
 }
@@ -142,25 +146,27 @@ export class MergedTops {
 }
 
 /**
- * Reads lists. Their rows know the source alone (and unique clients the host); under any other filter they are made from raw requests,
- * the newest `requestsMax` of them. With no dimension, raw requests are not read for the sake of the clients.
+ * Reads lists. Their rows know the source alone (and unique clients the host); under any other filter single requests are listed, `requestsMax`
+ * of them where the store has to read each. With no dimension, they are not read for the sake of the clients.
  */
-export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { dimensions, requestsMax, nowMs }: { dimensions: readonly TopDimension[]; requestsMax: number; nowMs: number }): Promise<Tops> {
+export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { dimensions, valuesMax, requestsMax, nowMs }: { dimensions: readonly TopDimension[]; valuesMax: number; requestsMax: number; nowMs: number }): Promise<Tops> {
   const { source, host, ...others } = query.filter;
   const { range, level } = topRange(query, nowMs);
   const rowsTellClients = Object.keys(others).length === 0;
   const rowsTellLists = !isOfRequests(query.filter);
-  const kinds: TopKind[] = [...(rowsTellLists ? dimensions : []), ...(rowsTellClients ? ['unique_clients' as const] : [])];
+  const clientKinds = ['unique_clients'] as const;
+  const kinds: TopKind[] = [...(rowsTellLists ? dimensions : []), ...(rowsTellClients ? clientKinds : [])];
   const filter = { ...(source !== undefined && { source }), ...(host !== undefined && { host }) };
-  const [windows, requests] = await Promise.all([
+  const [windows, listed] = await Promise.all([
     kinds.length === 0 ? [] : Promise.all(coverRange(range, { finest: level, nowMs }).map((part) => store.readTopWindows({ level: part.level, kinds, filter }, part, nowMs))),
-    rowsTellLists || dimensions.length === 0 ? [] : store.readRequests({ ...range, filter: query.filter, limit: requestsMax + 1 }),
+    rowsTellLists || dimensions.length === 0 ? undefined : store.listRequests({ ...range, filter: query.filter, kinds: [...dimensions, ...(rowsTellClients ? [] : clientKinds)], valuesMax, requestsMax }),
   ]);
   const digests = windows.flat().map(({ digest }) => digest);
-  const merge = (): Tops['bySource'] => mergeTops(digests, { requests: requests.slice(0, requestsMax), dimensions, withClients: !rowsTellClients });
+  const merge = (): Tops['bySource'] => mergeTops(digests, listed?.bySource ?? new Map());
   return {
-    bySource: requests.length > 0 || store.merged === undefined ? merge() : store.merged.of(JSON.stringify({ kinds, filter, dimensions, lengthMs: query.toMs - query.fromMs }), digests, merge),
-    ofNewest: requests.length > requestsMax ? requestsMax : undefined,
+    bySource: listed !== undefined || store.merged === undefined ? merge() : store.merged.of(JSON.stringify({ kinds, filter, dimensions, lengthMs: query.toMs - query.fromMs }), digests, merge),
+    ofNewest: listed?.ofNewest,
+    keptFromMs: listed === undefined ? undefined : requestsKeptFrom(store, query.fromMs, { windowMs: level * 1000, nowMs }),
   };
 }
 
@@ -169,7 +175,7 @@ export function isOfRequests(filter: Filter): boolean {
   return Object.keys(filter).some((name) => name !== 'source');
 }
 
-function mergeTops(digests: readonly TopsDigest[], { requests, dimensions, withClients }: { requests: readonly RequestEvent[]; dimensions: readonly TopDimension[]; withClients: boolean }): Tops['bySource'] {
+function mergeTops(digests: readonly TopsDigest[], listed: ReadonlyMap<string, RequestLists>): Tops['bySource'] {
   const parts = new Map<string, { lists: Record<TopDimension, TopSummary>; clients: DistinctSketch }>();
   const partOf = (of: string) => {
     let part = parts.get(of);
@@ -183,24 +189,20 @@ function mergeTops(digests: readonly TopsDigest[], { requests, dimensions, withC
       if (clients !== undefined) part.clients.merge(clients);
     }
   }
-  for (const request of requests) {
-    const part = partOf(request.source);
-    for (const dimension of requestDimensions) {
-      if (!dimensions.includes(dimension)) continue;
-      const value = topValueOf[dimension](request);
-      if (value !== '') part.lists[dimension].add(value, request);
-    }
-    if (withClients && request.clientIp !== '') part.clients.add(request.clientIp);
-  }
-  return new Map([...parts].map(([of, { lists, clients }]) => [of, { lists: rankedLists(lists), clients: clients.count() || null }]));
+  for (const of of listed.keys()) partOf(of);
+  return new Map([...parts].map(([of, { lists, clients }]) => {
+    const fromRequests = listed.get(of);
+    // One of the two is 0.
+    return [of, { lists: rankedLists(lists, fromRequests?.lists), clients: clients.count() + (fromRequests?.clients ?? 0) || null }];
+  }));
 }
 
 /** A list as the page and the API show it. */
 export function listOf(tops: SourceTops | undefined, dimension: ListedDimension): TopList {
   if (tops === undefined) return { total: 0, values: new Map() };
   if (!isOfAgents(dimension)) {
-    const summary = tops.lists[dimension];
-    return { total: summary.total, values: new Map(summary.entries().map((entry) => [entry.value, figuresOf(entry)])) };
+    const list = tops.lists[dimension];
+    return { total: list.total, values: new Map(list.entries().map((entry) => [entry.value, figuresOf(entry)])) };
   }
   const byAgent = groupBy(tops.lists.user_agent.entries(), ({ value }) => agentOf(value)[dimension]);
   byAgent.delete('');
@@ -233,8 +235,10 @@ function figuresOfAll(entries: readonly TopEntry[]): TopFigures {
   };
 }
 
-function rankedLists(lists: Readonly<Record<TopDimension, TopSummary>>): Record<TopDimension, RankedList> {
+function rankedLists(lists: Readonly<Record<TopDimension, TopSummary>>, listed: ReadonlyMap<string, RequestList> = new Map()): Record<TopDimension, RankedList> {
   return Object.fromEntries(Object.entries(lists).map(([dimension, list]) => {
+    const counted = listed.get(dimension);
+    if (counted !== undefined) return [dimension, { total: counted.total, entries: () => counted.entries }];
     let entries: readonly TopEntry[] | undefined;
     return [dimension, { total: list.total, entries: () => entries ??= list.entries() }];
   })) as Record<TopDimension, RankedList>;

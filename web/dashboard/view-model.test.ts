@@ -1,11 +1,13 @@
 import test from 'ava';
 import { event, ledger } from '../../test/web-samples.js';
 import type { RequestEvent } from '../../shared/request-event.js';
+import { listRequests } from '../../shared/request-lists.js';
+import type { TopKind } from '../../shared/top-row.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { fold, isComplete } from './fold.js';
 import { printable } from './format.js';
-import { parseQuery } from './query.js';
+import { filterNames, parseQuery } from './query.js';
 import { rollUp } from '../../shared/rollup.js';
 import type { Traffic } from './read.js';
 import { readTopsFrom, type Tops } from './tops.js';
@@ -13,16 +15,16 @@ import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
-function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, sampled, before, tops = { bySource: new Map(), ofNewest: undefined } }: { tops?: Tops;  before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean; sampled?: Traffic['sampled'] } = {}) {
+function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, sampled, before, tops = { bySource: new Map(), ofNewest: undefined, keptFromMs: undefined }, keptFromMs }: { tops?: Tops; keptFromMs?: number; before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean; sampled?: Traffic['sampled'] } = {}) {
   const query = parseQuery(raw, nowMs);
   const level = levelFor(query, query.toMs);
   const range = alignRange(query, level);
   const traffic: Traffic = {
-    range, stepMs: level * 1000, ledgers, bounded, sampled, complete: isComplete(ledgers, { bounded }) && sampled === undefined,
+    range, stepMs: level * 1000, ledgers, bounded, keptFromMs, sampled, complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }) && sampled === undefined,
     previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
     ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
-  return dashboardView({ query, traffic, tops, latest: requests, nowMs, connectHint: ['one', 'two'] });
+  return dashboardView({ query, traffic, tops, latest: requests, pairs: new Map(), nowMs, connectHint: ['one', 'two'] });
 }
 
 const many = (count: number, parts: Partial<RequestEvent> = {}): RequestEvent[] => Array.from({ length: count }, (_, at) => event({ timeMs: nowMs - 1000 * (at + 1), durationMs: 10, ...parts }));
@@ -141,6 +143,7 @@ test('one can step and zoom, and what reaches up to now stays live', (t) => {
 test('the form has the filters of the page, and carries the rest along', (t) => {
   const { form, filters } = view(many(1), { raw: { edit: 'on', host: 'a', from: 'now-6h', compare: 'off' } });
   t.true(form.open);
+  t.deepEqual(form.fields.map(({ name }) => name), [...filterNames], 'every filter can be typed');
   t.deepEqual(form.fields.filter(({ value }) => value !== undefined).map(({ name, value }) => [name, value]), [['host', 'a']]);
   t.deepEqual(form.kept, [{ name: 'from', value: 'now-6h' }, { name: 'compare', value: 'off' }]);
   t.is(filters[0]?.href, '/?from=now-6h&compare=off', 'links close the form');
@@ -153,8 +156,8 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
   t.deepEqual(sources[0]?.figures.map((figure) => [figure.name, figure.value, 'note' in figure ? figure.note : undefined]), [
     ['Requests', '152', undefined],
     ['Rate', '2.5\u00a0req/min', undefined],
-    ['5xx', '1.3\u00a0%', '2'],
-    ['4xx', '0\u00a0%', '0'],
+    ['5xx', '1.3\u00a0%', '2 requests'],
+    ['4xx', '0\u00a0%', '0 requests'],
     ['Mean', '10\u00a0ms', 'max\u00a010\u00a0ms'],
     ['p50', '10\u00a0ms', undefined],
     ['p95', '10\u00a0ms', undefined],
@@ -173,17 +176,18 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
 test('lists link to the page of a value, and are there for what is known', async (t) => {
   const requests = [...many(150, { uri: '/a?x=1', clientIp: '192.0.2.0' }), ...many(50, { uri: `/${'b'.repeat(400)}`, status: 502, userAgent: 'curl/8.5.0' })];
   const query = parseQuery({ method: 'GET' }, nowMs);
-  const store = { readTopWindows: () => Promise.resolve([]), readRequests: () => Promise.resolve(requests) };
-  const tops = await readTopsFrom(store, query, { dimensions: ['path', 'user_agent', 'client'], requestsMax: 200, nowMs });
+  const store = { readTopWindows: () => Promise.resolve([]), listRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) => Promise.resolve({ bySource: listRequests(requests, { kinds, valuesMax }), ofNewest: undefined }) };
+  const tops = await readTopsFrom(store, query, { dimensions: ['path', 'user_agent', 'client'], valuesMax: 100, requestsMax: 200, nowMs });
   const page = view(requests, { tops });
   t.deepEqual(page.tops.map(({ title }) => title), ['Paths', 'Hosts', 'Methods', 'Clients', 'People and bots', 'Bots', 'User agents']);
   t.like(page.tops[0]?.rows, [
     { text: '/a', href: '/?path=%2Fa', count: '150', share: '75.0\u00a0%', errors: '0', p95: '10\u00a0ms', alarm: false },
     { text: `/${'b'.repeat(59)}…`, href: undefined, count: '50', errors: '50' },
   ]);
-  t.is(page.tops[0]?.csvHref, '/api/top/path.csv');
+  t.is(page.tops[0]?.csvHref, '/api/top/path.csv?limit=10000', 'all that there are, not the hundred of an answer that is not told how many');
   t.like(page.sources[0]?.figures.find(({ name }) => name === 'Clients'), { value: '1', note: 'addresses' });
-  t.is(view(requests, { tops: { ...tops, ofNewest: 5000 } }).topsOfNewest, '5,000');
+  t.is(page.topsNote, undefined);
+  t.is(view(requests, { tops: { ...tops, ofNewest: 5000, keptFromMs: nowMs - 7 * 86_400_000 } }).topsNote, 'Under this filter the lists that only single requests know are made from the newest 5,000, and reach back to 16\u00a0Nov\u00a020:00 UTC, since when requests are kept.');
 });
 
 test('every range and any figures give a view without NaN', (t) => {

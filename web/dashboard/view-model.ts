@@ -2,14 +2,15 @@
 import { caddySource, type RequestEvent } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import { needsRequests, type LedgerSnapshot, type TimeRange } from '../../shared/store/store.js';
-import { chartRows, chartTables, drawingOf, pairPanels, pairTable, signed } from './chart-panels.js';
+import { chartRows, chartTables, drawingOf, pairPanels, pairTable } from './chart-panels.js';
 import { collectorCards } from './collector-cards.js';
 import { sumOf } from './fold.js';
-import { clock, count, day, printable, windowLength } from './format.js';
+import { clock, count, day, nbsp, printable, signed, windowLength } from './format.js';
 import { linksOf, type Link } from './link.js';
 import type { Pair } from './pair.js';
-import { defaults, filterNames, type DashboardQuery } from './query.js';
+import { defaults, filterNames, type DashboardQuery, type Parameter } from './query.js';
 import type { Traffic } from './read.js';
+import type { RequestPairs } from './request-pairs.js';
 import { requestRows } from './request-rows.js';
 import { sourceCard } from './source-cards.js';
 import { placeOf, statusOf } from './status-line.js';
@@ -22,6 +23,7 @@ export interface DashboardData {
   readonly traffic: Traffic;
   readonly tops: Tops;
   readonly latest: readonly RequestEvent[];
+  readonly pairs: RequestPairs;
   readonly nowMs: number;
   readonly connectHint: readonly string[];
 }
@@ -36,7 +38,7 @@ const refreshes = [['off', 'off'], ['5', '5 s'], ['15', '15 s'], ['60', '60 s']]
 const ticksPerWindow = 6;
 
 /** Makes the view of the dashboard. Its clock ticks in parts of a window, so that a page on which nothing happens stays the same. */
-export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, connectHint }: DashboardData) {
+export function dashboardView({ query, traffic, tops, latest, pairs, nowMs: exactMs, connectHint }: DashboardData) {
   const tickMs = traffic.stepMs / ticksPerWindow;
   const nowMs = Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs);
   const lastRequestMs = lastOf(latest);
@@ -67,9 +69,9 @@ export function dashboardView({ query, traffic, tops, latest, nowMs: exactMs, co
     pairs: traffic.pairs.map((pair, index) => ({ ...pairCard(pair), panels: pairPanels(index, drawing), table: pairTable(pair, drawing) })),
     tops: topPanels(traffic, tops, link),
     topsOf: sources.length > 1 ? placeOf(sources[0]!) : undefined,
-    topsOfNewest: tops.ofNewest === undefined ? undefined : count(tops.ofNewest),
+    topsNote: topsNote(tops),
     topsOfSampled: isOfRequests(query.filter) ? sampledText(traffic) : undefined,
-    latest: requestRows(latest, query, link),
+    latest: requestRows(latest, pairs, query, link),
     latestHaveIds: latest.some(({ requestId }) => requestId !== ''),
     latestSampled: sampledText(traffic),
     latestOrders: latestOrders(query, link),
@@ -138,12 +140,20 @@ function formView(query: DashboardQuery, sources: readonly string[], link: Link)
       { name: 'method', label: 'Method', value: given.method, hint: 'GET', options: ['GET', 'POST', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] },
       { name: 'status', label: 'Status', value: given.status, hint: '5xx or 404', options: ['2xx', '3xx', '4xx', '5xx'] },
       { name: 'path', label: 'Path', value: given.path, hint: '/checkout' },
+      { name: 'client', label: 'Client', value: given.client, hint: '198.51.100.0' },
+      { name: 'user_agent', label: 'User agent', value: given.user_agent, hint: 'curl/8.14.1' },
+      { name: 'referrer', label: 'Referrer', value: given.referrer, hint: 'https://example.com/' },
+      { name: 'request_id', label: 'Request id', value: given.request_id, hint: 'as it was logged' },
     ],
-    kept: (['from', 'to', 'client', 'user_agent', 'referrer', 'request_id', 'refresh', 'compare', 'limit', 'errors'] as const).flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }])),
-    keptWithRange: [...filterNames, 'compare' as const, 'limit' as const, 'errors' as const].flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }])),
+    kept: keptFields(given, ['from', 'to', 'refresh', 'compare', 'limit', 'errors']),
+    keptWithRange: keptFields(given, [...filterNames, 'compare', 'limit', 'errors']),
     from: absolute ? local(query.fromMs) : undefined,
     to: absolute ? local(query.toMs) : undefined,
   };
+}
+
+function keptFields(given: DashboardQuery['given'], names: readonly Parameter[]) {
+  return names.flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }]));
 }
 
 function pairCard({ app, outsideMeanMs, outsideP50Ms, outsideP95Ms, edgeOnlyErrors, bypassed }: Pair) {
@@ -177,7 +187,7 @@ function sampledText({ sampled }: Traffic): string | undefined {
 }
 
 function incompleteReasons(query: DashboardQuery, traffic: Traffic): string[] {
-  const { bounded, ledgers, complete } = traffic;
+  const { bounded, keptFromMs, ledgers, complete } = traffic;
   if (complete) return [];
   const sampled = needsRequests(query.filter) ? sampledText(traffic) : undefined;
   const total = (of: (ledger: LedgerSnapshot) => number): number => ledgers.reduce((sum, ledger) => sum + of(ledger), 0);
@@ -187,7 +197,8 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic): string[] {
   const earlier = total((ledger) => ledger.warnings['earlier-spooled'] ?? 0);
   const datagrams = total((ledger) => ledger.warnings['datagrams-lost'] ?? 0);
   return [
-    ...(bounded ? ['a filter by path, client, user agent, referrer or request id reads raw requests here, and stopped at its limit: choose a shorter range'] : []),
+    ...(bounded ? ['a filter by path, client, user agent, referrer or request id reads single requests, and stopped at its limit: choose a shorter range'] : []),
+    ...(keptFromMs === undefined ? [] : [`a filter by path, client, user agent, referrer or request id reads single requests, which are kept since ${dayAndClock(keptFromMs)} UTC (RETENTION_REQUESTS)`]),
     ...(sampled === undefined ? [] : [`a filter by path, client, user agent, referrer or request id counts the requests that are kept one by one, ${sampled}`]),
     ...(dropped > 0 ? [`${count(dropped)} lines were dropped`] : []),
     ...(spooled > 0 ? [`${count(spooled)} requests are on disk, waiting for the store`] : []),
@@ -195,6 +206,19 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic): string[] {
     ...(earlier > 0 ? [`${count(earlier)} requests of an earlier start are on disk, waiting for the store`] : []),
     ...(datagrams > 0 ? [`${count(datagrams)} lines that came over UDP were lost in the kernel`] : []),
   ];
+}
+
+/** What the lists leave out. */
+function topsNote({ ofNewest, keptFromMs }: Tops): string | undefined {
+  const reasons = [
+    ...(ofNewest === undefined ? [] : [`are made from the newest ${count(ofNewest)}`]),
+    ...(keptFromMs === undefined ? [] : [`reach back to ${dayAndClock(keptFromMs)} UTC, since when requests are kept`]),
+  ];
+  return reasons.length === 0 ? undefined : `Under this filter the lists that only single requests know ${reasons.join(', and ')}.`;
+}
+
+function dayAndClock(timeMs: number): string {
+  return `${day(timeMs)}${nbsp}${clock(timeMs)}`;
 }
 
 /** Whether Caddy seems not to be connected yet: no request of its own, none accepted, and no filter that would hide them. */

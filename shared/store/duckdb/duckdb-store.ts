@@ -6,7 +6,7 @@ import type { Retention } from '../../rollup.js';
 import { createChanges } from '../changes.js';
 import type { Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
-import { readLedgers, readRequests, readRollups, readTops, rollUpRequests } from './queries.js';
+import { listRequests, readLedgers, readRequests, readRollups, readTops, rollUpRequests } from './queries.js';
 import { deleteSteps } from './retention.js';
 
 /** Which file, and how much it may take. */
@@ -160,11 +160,13 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
       return 0;
     },
     spool: undefined,
+    requestsKeptMs: retention.requestsMs,
     changes,
     readRollups: (query) => read((connection) => readRollups(connection, query)),
     readTops: (query) => read((connection) => readTops(connection, query)),
     readRequests: (query) => read((connection) => readRequests(connection, query)),
     rollUpRequests: (query) => read((connection) => rollUpRequests(connection, query)),
+    listRequests: (query) => read((connection) => listRequests(connection, query)),
     readLedgers: (query) => read((connection) => readLedgers(connection, query)),
     ping,
     pingToWrite: ping,

@@ -4,8 +4,9 @@ import { StoreError } from '../../errors.js';
 import { bucketOfDurationSql, Histogram } from '../../histogram.js';
 import { splitNanoseconds, withoutLatency, type RequestEvent } from '../../request-event.js';
 import { emptyTally, seriesKey, type Level, type RollupRow } from '../../rollup.js';
-import type { TopKind, TopRow } from '../../top-row.js';
-import { needsRequests, type Filter, type LedgerSnapshot, type TimeRange, type TopsQuery } from '../store.js';
+import { requestDimensions, type RequestDimension, type TopKind, type TopRow } from '../../top-row.js';
+import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
+import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange, type TopsQuery } from '../store.js';
 
 /** See `Store.readRollups`. */
 export async function readRollups(connection: DuckDBConnection, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]> {
@@ -90,9 +91,7 @@ export async function rollUpRequests(connection: DuckDBConnection, { fromMs, toM
   const columns = await values.columnsOf(
     connection,
     `SELECT window_ms, ${texts('source', 'host', 'method')}, status_code, bucket, "count", duration_ms_sum, duration_ms_max, size_sum FROM (
-       SELECT time_ns // ${lengthMs * nsPerMs} * ${lengthMs} AS window_ms, source, host, method, status_code,
-         CASE WHEN status_code NOT IN (${withoutLatency.join(', ')}) THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
-         count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum
+       SELECT time_ns // ${lengthMs * nsPerMs} * ${lengthMs} AS window_ms, source, host, method, status_code, ${tallySql}
        FROM request_metrics WHERE ${requestConditions({ fromMs, toMs, filter }, values)} GROUP BY ALL
      )`,
   );
@@ -114,6 +113,106 @@ export async function rollUpRequests(connection: DuckDBConnection, { fromMs, toM
   }
   return { rows: [...rows.values()], isBounded: false };
 }
+
+/** So many requests are listed in a second or so. */
+const listedMax = 500_000;
+
+/** See `Store.listRequests`: DuckDB counts by value and bucket. Of more than `requestsMax` requests it counts the newest, to a thousandth of the range. */
+export async function listRequests(connection: DuckDBConnection, { fromMs, toMs, filter, kinds, valuesMax }: Omit<Parameters<Store['listRequests']>[0], 'requestsMax'>, requestsMax = listedMax): ReturnType<Store['listRequests']> {
+  const newest = await newestPart(connection, { fromMs, toMs, filter }, requestsMax);
+  const values = new BoundValues();
+  const where = requestConditions({ fromMs: newest.fromMs, toMs, filter }, values);
+  const dimensions = requestDimensions.filter((dimension) => kinds.includes(dimension));
+  const rowsMax = values.add(BigInt(valuesMax), BIGINT);
+  const parts = [
+    ...dimensions.map((dimension) => listSql(dimension, rowsMax)),
+    ...(kinds.includes('unique_clients') ? [`SELECT 'unique_clients', source, '', count(DISTINCT client)::DOUBLE, 0, 0, 0, 0, 0, '' FROM matching WHERE client <> '' GROUP BY source`] : []),
+  ];
+  if (parts.length === 0) return { bySource: new Map(), ofNewest: newest.requests };
+  const columns = await values.columnsOf(
+    connection,
+    `WITH matching AS MATERIALIZED (
+       SELECT source, status_code, duration_ms, size, ${requestDimensions.map((dimension) => `${shortSql(valueSql[dimension])} AS ${dimension}`).join(', ')} FROM request_metrics WHERE ${where}
+     )
+     SELECT kind, ${texts('source', 'value')}, total, requests, errors, size_sum, duration_ms_sum, duration_ms_max, buckets
+     FROM (${parts.join(' UNION ALL ')}) AS parts (kind, source, value, total, requests, errors, size_sum, duration_ms_sum, duration_ms_max, buckets)`,
+  );
+  const [kind, source, value, total, count, errors, sizeSum, durationSumMs, durationMaxMs, buckets] = columns as [
+    (RequestDimension | 'unique_clients')[], string[], string[], number[], number[], number[], number[], number[], number[], string[],
+  ];
+  const bySource = new Map<string, { readonly lists: Map<RequestDimension, { readonly total: number; readonly entries: TopEntry[] }>; clients: number }>();
+  for (const [at, name] of kind.entries()) {
+    let ofSource = bySource.get(source[at]!);
+    if (ofSource === undefined) bySource.set(source[at]!, ofSource = { lists: new Map(), clients: 0 });
+    if (name === 'unique_clients') {
+      ofSource.clients = total[at]!;
+      continue;
+    }
+    let list = ofSource.lists.get(name);
+    if (list === undefined) ofSource.lists.set(name, list = { total: total[at]!, entries: [] });
+    list.entries.push({
+      value: shortValue(value[at]!), missedMax: 0, count: count[at]!, errors: errors[at]!, sizeSum: sizeSum[at]!, durationSumMs: durationSumMs[at]!, durationMaxMs: durationMaxMs[at]!,
+      // Of a thousand values ten are shown.
+      get histogram() { return histogramOf(buckets[at]!); },
+    });
+  }
+  for (const { lists } of bySource.values()) for (const { entries } of lists.values()) entries.sort(byCount);
+  return { bySource, ofNewest: newest.requests };
+}
+
+/** Since when there are no more than `requestsMax` requests; and how many there are, where that is not all. */
+async function newestPart(connection: DuckDBConnection, { fromMs, toMs, filter }: TimeRange & { filter: Filter }, requestsMax: number): Promise<{ fromMs: number; requests: number | undefined }> {
+  const sliceMs = Math.max(1, Math.ceil((toMs - fromMs) / 1000));
+  const values = new BoundValues();
+  const [slices, counts] = await values.columnsOf(
+    connection,
+    `SELECT time_ns // ${BigInt(sliceMs) * nsPerMs} AS slice, count(*) FROM request_metrics WHERE ${requestConditions({ fromMs, toMs, filter }, values)} GROUP BY slice ORDER BY slice DESC`,
+  ) as [bigint[], bigint[]];
+  let requests = 0;
+  for (const [at, slice] of slices.entries()) {
+    const more = Number(counts[at]!);
+    // The newest slice is listed however many it has: otherwise there would be nothing to show.
+    if (at > 0 && requests + more > requestsMax) return { fromMs: (Number(slice) + 1) * sliceMs, requests };
+    requests += more;
+  }
+  return { fromMs, requests: undefined };
+}
+
+/** `topValueOf` as SQL. */
+const valueSql: Readonly<Record<RequestDimension, string>> = {
+  path: `split_part(uri, '?', 1)`,
+  referrer: `split_part(split_part(referrer, '?', 1), '#', 1)`,
+  user_agent: 'user_agent',
+  client: 'client_ip',
+};
+
+/** `shortValue` as SQL, of code points: what is longer in UTF-16 is cut when it is read. */
+function shortSql(expression: string): string {
+  return `CASE WHEN length(${expression}) > ${valueLengthMax} THEN left(${expression}, ${valueLengthMax - 1}) || '…' ELSE ${expression} END`;
+}
+
+/** A list of each source, of what is `matching`. Values are ranked first, and counted by bucket only then: of hundreds of thousands some are wanted. */
+function listSql(dimension: RequestDimension, rowsMax: string): string {
+  return `SELECT '${dimension}', source, ${dimension}, total::DOUBLE, sum("count")::DOUBLE, sum(errors)::DOUBLE, sum(size_sum),
+      coalesce(sum(duration_ms_sum) FILTER (bucket IS NOT NULL), 0), coalesce(max(duration_ms_max) FILTER (bucket IS NOT NULL), 0), coalesce(string_agg(bucket || ' ' || "count", ','), '')
+    FROM (
+      SELECT source, ${dimension}, total, ${tallySql}, count(*) FILTER (status_code BETWEEN 500 AND 599) AS errors FROM matching JOIN (
+        SELECT source, ${dimension}, sum(count(*)) OVER (PARTITION BY source) AS total FROM matching WHERE ${dimension} <> '' GROUP BY source, ${dimension}
+        QUALIFY row_number() OVER (PARTITION BY source ORDER BY count(*) DESC, ${dimension}) <= ${rowsMax}
+      ) USING (source, ${dimension}) GROUP BY ALL
+    ) GROUP BY source, ${dimension}, total`;
+}
+
+/** `-12 3,40 1`: three requests in bucket -12, one in bucket 40. */
+function histogramOf(buckets: string): Histogram {
+  const histogram = new Histogram();
+  for (const [, bucket, count] of buckets.matchAll(/(-?\d+) (\d+)/g)) histogram.addBucket(Number(bucket), Number(count));
+  return histogram;
+}
+
+/** What a group of requests adds to a tally, one group for each bucket. */
+const tallySql = `CASE WHEN status_code NOT IN (${withoutLatency.join(', ')}) THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
+  count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
 
 /** See `Store.readLedgers`. */
 export async function readLedgers(connection: DuckDBConnection, { sinceMs }: { sinceMs: number }): Promise<LedgerSnapshot[]> {

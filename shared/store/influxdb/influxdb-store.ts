@@ -17,7 +17,7 @@ import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress } from './payload.js';
 import { postLines } from './post.js';
-import { readLedgers, readNothing, readRequests, readRollups, readTops, rollUpRequests, type ReadCells } from './queries.js';
+import { listNewest, readLedgers, readNothing, readRequests, readRollups, readTops, rollUpRequests, type ReadCells } from './queries.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
 import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
 
@@ -167,11 +167,13 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
     description: `InfluxDB at ${url}, bucket ${JSON.stringify(bucket)}`,
     get spool() { return spooled?.state; },
     changes: undefined,
+    requestsKeptMs: retention?.requestsMs,
     write: (batch) => use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
     readRollups: (query) => use('read rollup rows', () => readRollups(read, bucket, query)),
     readTops: (query) => use('read top lists', () => readTops(read, bucket, query)),
     readRequests: (query) => use('read requests', () => readRequests(read, bucket, query)),
     rollUpRequests: (query) => use('read requests', () => rollUpRequests(read, bucket, query)),
+    listRequests: (query) => use('read requests', () => listNewest(read, bucket, query)),
     readLedgers: (query) => use('read the ledgers', () => readLedgers(read, bucket, query)),
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(read, bucket)),
     pingToWrite: () => use(`write to the bucket ${JSON.stringify(bucket)}`, () => writeNothing(post)),

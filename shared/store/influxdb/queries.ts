@@ -8,9 +8,10 @@ import { flux, fluxDateTime, fluxExpression, fluxRegExp, type ParameterizedQuery
 import { StoreError } from '../../errors.js';
 import { Histogram } from '../../histogram.js';
 import type { RequestEvent } from '../../request-event.js';
+import { listRequests } from '../../request-lists.js';
 import { rollUp, windowStart, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
-import { needsRequests, type Filter, type LedgerSnapshot, type TimeRange, type TopsQuery } from '../store.js';
+import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange, type TopsQuery } from '../store.js';
 import { fluxText, fluxWholeOrStart } from './flux-text.js';
 import { ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
 
@@ -81,6 +82,12 @@ export async function readRequests(read: ReadCells, bucket: string, { fromMs, to
 export async function rollUpRequests(read: ReadCells, bucket: string, { requestsMax, level, ...query }: TimeRange & { level: Level; filter: Filter; requestsMax: number }): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
   const requests = await readRequests(read, bucket, { ...query, limit: requestsMax + 1 });
   return { rows: rollUp(requests.slice(0, requestsMax), level), isBounded: requests.length > requestsMax };
+}
+
+/** See `Store.listRequests`. */
+export async function listNewest(read: ReadCells, bucket: string, { requestsMax, kinds, valuesMax, ...query }: Parameters<Store['listRequests']>[0]): ReturnType<Store['listRequests']> {
+  const requests = await readRequests(read, bucket, { ...query, limit: requestsMax + 1 });
+  return { bySource: listRequests(requests.slice(0, requestsMax), { kinds, valuesMax }), ofNewest: requests.length > requestsMax ? requestsMax : undefined };
 }
 
 async function readNewest(read: ReadCells, bucket: string, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]> {

@@ -1,0 +1,40 @@
+/** An open page while its store goes away and comes back: the web app over the real InfluxDB, in a real browser. */
+import test from 'ava';
+import { startInfluxd, testWithInfluxd } from './influxd.js';
+import { chromiumOnPath, startChromium } from './launch-chromium.js';
+import { freePort } from './ports.js';
+import { startProgram } from './program.js';
+import { until } from './until.js';
+
+const declare: typeof testWithInfluxd = chromiumOnPath() === undefined ? test.skip : testWithInfluxd;
+
+declare('a page whose store goes away keeps its figures, says since when and why, and goes on when the store is back', async (t) => {
+  const influxd = await startInfluxd();
+  t.teardown(() => influxd.stop());
+  const url = `http://127.0.0.1:${await freePort()}`;
+  const { org, bucket, token } = influxd;
+  const web = await startProgram(['web'], { STORE: 'influxdb', INFLUXDB_URL: influxd.url, INFLUXDB_ORG: org, INFLUXDB_BUCKET: bucket, INFLUXDB_TOKEN: token, WEB_LISTEN: url.slice('http://'.length) }, [`${url}/ready`]);
+  t.teardown(() => web.stop());
+  const browser = await startChromium();
+  t.teardown(() => browser.close());
+  const page = await browser.newPage();
+  const main = () => page.locator('main').innerText();
+  const live = () => page.locator('#live').innerText();
+  await page.goto(`${url}/?refresh=1`);
+  await until('the app counts its own pages', async () => {
+    await fetch(`${url}/api/ping`);
+    return (await main()).includes('inside the app');
+  });
+  await page.locator('#edit summary').click();
+  await page.locator('#edit input[name=host]').fill('half a wor');
+
+  await influxd.kill();
+  await until('the page says so', async () => /^Stale since \d\d:\d\d:\d\d UTC: the server answered with status 503\. Trying again\.$/.test(await live()));
+  t.true((await main()).includes('inside the app'), 'the last figures stay');
+  const { status, headers } = await fetch(url);
+  t.deepEqual([status, headers.get('retry-after')], [503, '5']);
+
+  await influxd.restart();
+  await until('it goes on', async () => (await live()) === 'Live again');
+  t.is(await page.locator('#edit input[name=host]').inputValue(), 'half a wor');
+});
