@@ -2,7 +2,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { LedgerJson } from '../shared/store/ledger-json.js';
 import { freePorts } from '../test/ports.js';
-import { startProgram } from '../test/program.js';
+import { readLedger, startProgram } from '../test/program.js';
 import { until } from '../test/until.js';
 import { figureOf, inTurn, ratioOf, ratioResult, spreadText, type Result } from './compare.js';
 import { makeLinesFile, sendFile } from './lines-file.js';
@@ -24,13 +24,9 @@ export async function benchBusy(say: (text: string) => void): Promise<Result[]> 
     await sendFile(file, port);
     sent += file.lines;
   };
-  const ledger = async (): Promise<LedgerJson> => {
-    const { collectors } = await (await fetch(`http://127.0.0.1:${http}/ledger`)).json() as { collectors: Record<string, LedgerJson> };
-    return Object.values(collectors)[0]!;
-  };
   /** What comes faster than DuckDB takes it is dropped when the memory is full: Caddy never waits. */
   const settled = async (): Promise<LedgerJson> => await until('all lines are stored or dropped', async () => {
-    const now = await ledger();
+    const now = await readLedger(http);
     return now.received >= sent && now.in_memory === 0 && now;
   }, { waitMsMax: 120_000, pollMs: 200 });
   const fetchPages = async (): Promise<{ p50Ms: number; p95Ms: number; mostMs: number }> => {
@@ -51,7 +47,7 @@ export async function benchBusy(say: (text: string) => void): Promise<Result[]> 
       async run() {
         const over = new AbortController();
         const startMs = performance.now();
-        const before = await ledger();
+        const before = await readLedger(http);
         const pouring = (async () => { while (!over.signal.aborted) await send(); })();
         const figures = await fetchPages().finally(() => { over.abort(); });
         await pouring;

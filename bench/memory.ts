@@ -2,10 +2,9 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Readable } from 'node:stream';
-import type { LedgerJson } from '../shared/store/ledger-json.js';
 import { startInfluxd } from '../test/influxd-server.js';
 import { freePorts } from '../test/ports.js';
-import { runProgram, startProgram } from '../test/program.js';
+import { readLedger, runProgram, startProgram } from '../test/program.js';
 import { shiftedSample } from '../test/shifted-sample.js';
 import { until } from '../test/until.js';
 import type { Result } from './compare.js';
@@ -87,8 +86,7 @@ async function sendAndLook({ pid, port, http }: { pid: number; port: number; htt
     await rm(dirname(file.path), { recursive: true });
     sent += file.lines;
     const ledger = await until('all lines are stored or dropped', async () => {
-      const { collectors } = await (await fetch(`http://127.0.0.1:${http}/ledger`)).json() as { collectors: Record<string, LedgerJson> };
-      const now = Object.values(collectors)[0]!;
+      const now = await readLedger(http);
       return now.received >= sent && now.in_memory + now.spooled === 0 && now;
     }, { waitMsMax: 600_000, pollMs: 200 });
     if (sent === lookAt[seen.length]) seen.push(await look(pid, { lines: sent, dropped: Object.values(ledger.dropped).reduce((sum, count) => sum + count, 0) }, onSeen));

@@ -9,7 +9,7 @@ import type { LedgerJson } from '../shared/store/ledger-json.js';
 import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
-import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
+import { readLedger, startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { openConnection, readSample, sendTcp, sendUdp } from './sample.js';
 import { until } from './until.js';
 
@@ -177,7 +177,7 @@ async function startEmbedded(): Promise<Product> {
     url: `http://127.0.0.1:${webPort}`,
     stopCollector: () => stopCounting(program),
     async restartCollector() { program = await start(); },
-    ledger: () => collectorLedger(http),
+    ledger: () => readLedger(http),
     async stop() {
       await program.stop();
       await rm(cwd, { recursive: true, force: true });
@@ -202,7 +202,7 @@ async function startOverInfluxdb(): Promise<Product> {
     url: `http://127.0.0.1:${webPort}`,
     stopCollector: () => stopCounting(collector),
     restartCollector: () => Promise.resolve(), // the web app is a process of its own, and goes on
-    ledger: () => collectorLedger(http),
+    ledger: () => readLedger(http),
     async stop() {
       await Promise.all([collector.stop(), web.stop()]);
     },
@@ -235,11 +235,6 @@ async function stopCounting(program: RunningProgram): Promise<StopReport> {
   const status = await program.stop();
   const [, received, accepted, stored, spooled] = /collector: Stopped\. received=(\d+) accepted=(\d+) stored=(\d+) spooled=(\d+)/.exec(program.stderr()) ?? [];
   return { status, received: Number(received), accepted: Number(accepted), stored: Number(stored), spooled: Number(spooled) };
-}
-
-async function collectorLedger(port: number): Promise<LedgerJson> {
-  const response = await fetch(`http://127.0.0.1:${port}/ledger`);
-  return (await response.json() as { collectors: Record<string, LedgerJson> }).collectors['tested']!;
 }
 
 async function ask<Answer>({ url }: Product, path: string): Promise<Answer> {

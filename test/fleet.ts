@@ -1,9 +1,8 @@
 /** Several collectors and a web app over one InfluxDB, each the built program, and what they should say of the lines that they got. */
-import type { LedgerJson } from '../shared/store/ledger-json.js';
 import { withoutLatency } from '../shared/request-event.js';
 import type { Influxd } from './influxd-server.js';
 import { freePorts } from './ports.js';
-import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
+import { readLedger, startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { until } from './until.js';
 
 /** Collectors with names and spools of their own over one bucket. */
@@ -37,10 +36,7 @@ export async function startFleet({ url, org, token }: Influxd, bucket: string, s
     webUrl: `http://127.0.0.1:${web!}`,
     async stored(lines) {
       await until('InfluxDB has taken all lines', async () => {
-        const ledgers = await Promise.all(answers.map(async (port) => {
-          const { collectors } = await (await fetch(`http://127.0.0.1:${port}/ledger`)).json() as { collectors: Record<string, LedgerJson> };
-          return Object.values(collectors)[0]!;
-        }));
+        const ledgers = await Promise.all(answers.map(readLedger));
         return ledgers.reduce((sum, { stored }) => sum + stored, 0) === lines;
       }, { waitMsMax: 120_000, pollMs: 50 });
     },

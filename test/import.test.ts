@@ -16,7 +16,7 @@ import type { Store } from '../shared/store/store.js';
 import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePort, freePorts } from './ports.js';
-import { folderOf, runProgram, startProgram, temporaryFolder, type RunningProgram } from './program.js';
+import { folderOf, readLedger, runProgram, startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { readSample, sendTcp } from './sample.js';
 import { shiftedSample } from './shifted-sample.js';
 import { until } from './until.js';
@@ -77,7 +77,7 @@ scenario('of a file whose requests partly came in over the socket, the others ar
   // Every third line, and a block of them, so that batches are known in part, whole and not at all.
   const sent = sample.lines.filter((_, at) => at % 3 === 0 || (at > 12_000 && at < 20_000));
   await sendTcp(place.port, Buffer.from(sent.map((line) => `${line}\n`).join('')), [65_536]);
-  await until('the lines are stored', async () => (await ledgerOf(place)).stored === sent.length);
+  await until('the lines are stored', async () => (await readLedger(place.http)).stored === sent.length);
 
   const tried = await importFiles(place, ['--dry-run', samplePath]);
   t.deepEqual(tried.counts, { 'would be added': 50_000 - sent.length, 'already there': sent.length }, tried.stderr);
@@ -85,7 +85,7 @@ scenario('of a file whose requests partly came in over the socket, the others ar
   t.is(imported.status, 0, imported.stderr);
   t.deepEqual(imported.counts, { added: 50_000 - sent.length, 'already there': sent.length });
   t.deepEqual((await importFiles(place, [samplePath])).counts, { added: 0, 'already there': 50_000 });
-  t.is((await ledgerOf(place)).received, sent.length, "the ledger counts what came over the collector's sockets");
+  t.is((await readLedger(place.http)).received, sent.length, "the ledger counts what came over the collector's sockets");
   t.is(await collector.stop(), 0);
 
   const { requests, statuses, sizeSum, levels: totals } = await totalsOf(place);
@@ -127,10 +127,10 @@ scenario('what Caddy wrote to stderr while the collector was down fills the hole
     const collector = await place.startCollector();
     await until('Caddy has found the collector', async () => {
       await visitAll();
-      return (await ledgerOf(place)).stored > 0;
+      return (await readLedger(place.http)).stored > 0;
     }, { pollMs: 200 });
     const overSocket = await until('all lines have come', async () => {
-      const { stored } = await ledgerOf(place);
+      const { stored } = await readLedger(place.http);
       return stored + caddy.stderr().split('"handled request"').length - 1 === visits && stored;
     });
     const after = await importStderr();
@@ -154,7 +154,7 @@ testWithInfluxd('What InfluxDB refused is in a file of dead letters, and importi
   const collector = await place.startCollector();
   const old = sample.lines.slice(0, 40).map((line) => line.replace(/"ts":(\d+)/, (_, seconds: string) => `"ts":${Number(seconds) - 3 * 86_400}`));
   await sendTcp(place.port, Buffer.from([...old, ...sample.lines.slice(40, 100)].map((line) => `${line}\n`).join('')), [65_536]);
-  await until('all are settled', async () => (await ledgerOf(place)).stored === 60 && (await ledgerOf(place)).dead_lettered === 40);
+  await until('all are settled', async () => (await readLedger(place.http)).stored === 60 && (await readLedger(place.http)).dead_lettered === 40);
   t.is((await totalsOf(place)).requests, 60);
 
   const folder = join(place.folder, 'data/spool/dead-letters');
@@ -312,7 +312,7 @@ testWithCaddy('A file that takes the lines of the logger that writes to the sink
   }`);
   t.teardown(caddy.stop);
   for (let at = 0; at < 20; at += 1) t.is(await visit(site, `/${at}`), 200);
-  await until('the lines are stored', async () => (await ledgerOf(place)).stored === 20);
+  await until('the lines are stored', async () => (await readLedger(place.http)).stored === 20);
   const { counts, status, stderr } = await importFiles(place, [file]);
   t.is(status, 0, stderr);
   t.deepEqual(counts, { added: 0, 'already there': 20 });
@@ -498,11 +498,6 @@ async function readAll(store: Store, range: { fromMs: number; toMs: number; filt
     for (let fromMs = windowMs; fromMs < windowMs + 10_000; fromMs += 1000) requests.push(...await store.readRequests({ fromMs, toMs: fromMs + 1000, filter: {}, limit: 200_000 }));
   }
   return requests;
-}
-
-async function ledgerOf({ http }: Place): Promise<{ received: number; stored: number; dead_lettered: number }> {
-  const answer = await fetch(`http://127.0.0.1:${http}/ledger`);
-  return (await answer.json() as { collectors: Record<string, { received: number; stored: number; dead_lettered: number }> }).collectors['tested']!;
 }
 
 function visit(port: number, path: string): Promise<number> {

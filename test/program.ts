@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import type { ExecutionContext } from 'ava';
+import type { LedgerJson } from '../shared/store/ledger-json.js';
 import { until } from './until.js';
 
 /** The built program as a process of its own, in an empty folder. */
@@ -78,6 +79,12 @@ export async function startProgram(
     return (await Promise.all(urls.map((url) => fetch(url).then(({ ok }) => ok, () => false)))).every((ok) => ok);
   });
   return program;
+}
+
+/** What the collector at a port of this machine, `COLLECTOR_HTTP`, says of its lines. */
+export async function readLedger(port: number): Promise<LedgerJson> {
+  const { collectors } = await (await fetch(`http://127.0.0.1:${port}/ledger`)).json() as { collectors: Record<string, LedgerJson> };
+  return Object.values(collectors)[0]!;
 }
 
 /** An empty folder. */
