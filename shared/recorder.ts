@@ -102,7 +102,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const seriesKeyOf = createSeriesKeys();
   const nameOf = createMemo(cleanName);
   const clientOf = createMemo((address) => boundClientIp(address, options.clientIp), { entriesMax: 10_000 });
-  const countryOf = createMemo(options.countryOf ?? (() => ''), { entriesMax: 10_000 });
+  const countryOf = options.countryOf && createMemo(options.countryOf, { entriesMax: 10_000 });
   const textOf = createMemo((text) => boundText(text, textLengthMax));
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
@@ -134,7 +134,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       }
       const bucket = latencyBucketOf(request);
       ladder.add(request, series, bucket, isKept);
-      topLadder.add(request, bucket, countryOf(event.clientIp));
+      topLadder.add(request, bucket, countryOf?.(event.clientIp));
       gathered.push(request);
       gatheredBytes += heldBytes(request);
       counts.recorded += 1;

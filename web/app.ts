@@ -16,7 +16,7 @@ import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
-import { pingStore, readLatest, readLedgers, readPairs, readTops, readTraffic, type Reads, type Traffic } from './dashboard/read.js';
+import { pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, type Reads, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
 import { isLoopbackName } from './loopback-name.js';
@@ -173,7 +173,7 @@ function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Route
 
     router.get(`/api/requests${extension}`, async (ctx) => {
       const query = queryOf(ctx);
-      const [found, { sampled }] = await Promise.all([readLatest(reads, query, latestInApi), readTraffic(reads, query, { nowMs: now() })]);
+      const [found, sampled] = await Promise.all([readLatest(reads, query, latestInApi), readSampled(reads, query, now())]);
       const requests = found.slice(0, query.limit ?? latestInApi);
       ctx.set('X-Complete', String(sampled === undefined));
       if (sampled !== undefined) ctx.set('X-Sampled', `${sampled.kept}/${sampled.of}`);

@@ -97,6 +97,12 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
   };
 }
 
+/** Reads how many of the requests of a query's range, whatever only single ones know, are kept one by one: as in `Traffic`, without its figures. Throws a `StoreError`. */
+export async function readSampled(reads: Reads, query: DashboardQuery, nowMs = Date.now()): Promise<Sampled | undefined> {
+  const level = levelFor(query, nowMs);
+  return sampledIn(await readSeriesWindows(reads, { level, filter: query.filter }, alignRange(query, level), nowMs));
+}
+
 /** Reads top lists and unique clients: see `readTopsFrom`. Throws a `StoreError`. */
 export function readTops({ store, tops, mergedTops, shared }: Reads, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
   const reader = {
@@ -147,17 +153,23 @@ export function pingStore(store: Store): Promise<void> {
   return inTime(store, store.ping());
 }
 
-async function readFold({ store, rollups }: Reads, { level, filter }: RollupsQuery, { range, stepMs, requestsMax, nowMs }: { range: TimeRange; stepMs: number; requestsMax: number; nowMs: number }): Promise<{ folded: Fold; bounded: boolean; sampled: Sampled | undefined }> {
+async function readFold(reads: Reads, { level, filter }: RollupsQuery, { range, stepMs, requestsMax, nowMs }: { range: TimeRange; stepMs: number; requestsMax: number; nowMs: number }): Promise<{ folded: Fold; bounded: boolean; sampled: Sampled | undefined }> {
   const grid = { fromMs: range.fromMs, stepMs };
+  const inWindows = readSeriesWindows(reads, { level, filter }, range, nowMs);
   if (!needsRequests(filter)) {
-    const windows = await rollups.get({ level, filter }, range, nowMs);
+    const windows = await inWindows;
     return { folded: foldWindows(windows, grid), bounded: false, sampled: sampledIn(windows) };
   }
-  const [{ rows, isBounded }, windows] = await Promise.all([inTime(store, store.rollUpRequests({ ...range, level, filter, requestsMax })), rollups.get({ level, filter: seriesFilter(filter) }, range, nowMs)]);
+  const { store } = reads;
+  const [{ rows, isBounded }, windows] = await Promise.all([inTime(store, store.rollUpRequests({ ...range, level, filter, requestsMax })), inWindows]);
   return { folded: fold(rows, grid), bounded: isBounded, sampled: sampledIn(windows) };
 }
 
-/** What rollups know of a filter. */
+/** The windows of what rollups know of a filter. */
+function readSeriesWindows({ rollups }: Reads, { level, filter }: RollupsQuery, range: TimeRange, nowMs: number): Promise<Window<WindowDigest>[]> {
+  return rollups.get({ level, filter: seriesFilter(filter) }, range, nowMs);
+}
+
 function seriesFilter({ source, host, method, status }: Filter): Filter {
   return { ...(source !== undefined && { source }), ...(host !== undefined && { host }), ...(method !== undefined && { method }), ...(status !== undefined && { status }) };
 }
