@@ -186,6 +186,9 @@ function sampledText({ sampled }: Traffic): string | undefined {
   return kept === 0 ? `none of the ${count(of)} requests of this range` : `${count(kept)} of the ${count(of)} requests of this range, about one in ${count(Math.max(1, Math.round(of / kept)))}`;
 }
 
+/** A filter that `needsRequests`. */
+const requestsFilter = 'a filter by path, client, user agent, referrer or request id';
+
 function incompleteReasons(query: DashboardQuery, traffic: Traffic): string[] {
   const { bounded, keptFromMs, ledgers, complete } = traffic;
   if (complete) return [];
@@ -197,9 +200,9 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic): string[] {
   const earlier = total((ledger) => ledger.warnings['earlier-spooled'] ?? 0);
   const datagrams = total((ledger) => ledger.warnings['datagrams-lost'] ?? 0);
   return [
-    ...(bounded ? ['a filter by path, client, user agent, referrer or request id reads single requests, and stopped at its limit: choose a shorter range'] : []),
-    ...(keptFromMs === undefined ? [] : [`a filter by path, client, user agent, referrer or request id reads single requests, which are kept since ${dayAndClock(keptFromMs)} UTC (RETENTION_REQUESTS)`]),
-    ...(sampled === undefined ? [] : [`a filter by path, client, user agent, referrer or request id counts the requests that are kept one by one, ${sampled}`]),
+    ...(bounded ? [`${requestsFilter} reads single requests, and stopped at its limit: choose a shorter range`] : []),
+    ...(keptFromMs === undefined ? [] : [`${requestsFilter} reads single requests, which are kept since ${dayAndClock(keptFromMs)} UTC (RETENTION_REQUESTS)`]),
+    ...(sampled === undefined ? [] : [`${requestsFilter} counts the requests that are kept one by one, ${sampled}`]),
     ...(dropped > 0 ? [`${count(dropped)} lines were dropped`] : []),
     ...(spooled > 0 ? [`${count(spooled)} requests are on disk, waiting for the store`] : []),
     ...(deadLettered > 0 ? [`${count(deadLettered)} requests were refused by the store`] : []),
