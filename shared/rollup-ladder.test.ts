@@ -90,6 +90,21 @@ test('a row that was closed is never written again: a late request opens one of 
   t.true(late.every(({ count }) => count === 1));
 });
 
+test('a log of hours that comes in minutes does not keep all its windows open, whatever the clock says', (t) => {
+  const ladder = createRollupLadder({ openRowsMax: 100 });
+  const [one] = fc.sample(event, { numRuns: 1, seed: 4 });
+  const idsAt = (timeMs: number): Map<number, number> => {
+    ladder.add({ ...one!, timeMs });
+    return new Map(ladder.drain(startMs + dayMs).map(({ level, rowId }) => [level, rowId]));
+  };
+  const first = idsAt(startMs);
+  t.deepEqual(idsAt(startMs), first, 'a few stay open');
+  for (let minute = 0; minute < 60; minute += 1) idsAt(startMs + minute * 60_000);
+  const again = idsAt(startMs);
+  t.notDeepEqual([again.get(10), again.get(60)], [first.get(10), first.get(60)]);
+  t.deepEqual([again.get(3600), again.get(86_400)], [first.get(3600), first.get(86_400)]);
+});
+
 function rowKey(row: RollupRow): string {
   return `${row.level} ${row.windowMs} ${row.rowId} ${seriesKey(row.series)}`;
 }

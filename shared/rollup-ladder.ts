@@ -26,7 +26,8 @@ interface OpenRow {
 
 /**
  * `openRowsMax` bounds the memory: beyond it the rows that were not written for longest are closed; a request that comes
- * for one of them later opens a further row, and the rows add up. `random` gives numbers from 0 to 1.
+ * for one of them later opens a further row, and the rows add up. Beyond a tenth of it those are closed whose window ended
+ * well before all requests that come: a file passes through hours in a minute. `random` gives numbers from 0 to 1.
  */
 export function createRollupLadder({ openRowsMax = 50_000, random = Math.random } = {}): RollupLadder {
   /** By the key of its series, and by the window of the finest level. */
@@ -49,8 +50,10 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
 
     drain(nowMs) {
       const changed: OpenRow[] = [];
+      let oldestMs = Infinity;
       for (const [key, { series, tallies }] of gathered) {
         for (const [windowMs, tally] of tallies) {
+          oldestMs = Math.min(oldestMs, windowMs);
           for (const level of levels) {
             const entry = openRow(series, key, level, windowStart(windowMs, level));
             addTally(entry.row, tally);
@@ -60,9 +63,9 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
           }
         }
       }
-      gathered.clear();
       for (const entry of changed) entry.changed = false;
-      closeRows(nowMs);
+      closeRows(nowMs, gathered.size > 0 ? oldestMs : -Infinity);
+      gathered.clear();
       return changed.map(({ row }) => ({ ...row, ...copyTally(row) }));
     },
   };
@@ -80,10 +83,14 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
     return entry;
   }
 
-  function closeRows(nowMs: number): void {
+  /** `oldestMs` is the window of the oldest request that came since the last time; `-Infinity` when none did. */
+  function closeRows(nowMs: number, oldestMs: number): void {
     for (const [key, { row, writtenMs }] of open) {
+      const tooMany = open.size > openRowsMax / 10;
+      const isIdle = nowMs - writtenMs > graceMs;
+      if (!tooMany && !isIdle) return; // nor are those behind it
       const endMs = row.windowMs + row.level * 1000;
-      if (open.size > openRowsMax || (nowMs - writtenMs > graceMs && nowMs - endMs > graceMs)) open.delete(key);
+      if (open.size > openRowsMax || (tooMany && oldestMs - endMs > graceMs) || (isIdle && nowMs - endMs > graceMs)) open.delete(key);
     }
   }
 }

@@ -130,6 +130,27 @@ test('the row that is rewritten has the same id', (t) => {
   t.deepEqual(keys[0], keys[1]);
 });
 
+test('a log of hours that comes in minutes does not keep all its windows open, and what closes is written first', (t) => {
+  const ladder = createTopLadder({ listsOpenMax: 100, clientsOpenMax: 100 });
+  const stored = new Map<string, TopRow>();
+  const add = (timeMs: number): TopRow[] => {
+    ladder.add(event({ timeMs, uri: '/a', clientIp: '192.0.2.0' }));
+    const rows = ladder.drain(startMs + 86_400_000, { all: timeMs === startMs });
+    for (const row of rows) stored.set(keyOf(row), row);
+    return rows;
+  };
+  const idOf = (rows: readonly TopRow[], level: number): number => rows.find((row) => row.level === level && row.kind === 'path')!.rowId;
+  const first = add(startMs);
+  for (let minute = 1; minute < 60; minute += 1) add(startMs + minute * 60_000);
+  const again = add(startMs);
+  t.not(idOf(again, 60), idOf(first, 60));
+  t.is(idOf(again, 3600), idOf(first, 3600));
+  for (const level of [60, 600, 3600, 86_400]) {
+    const counts = [...stored.values()].filter((row) => row.level === level && row.kind === 'path').map(({ packed }) => TopSummary.unpack(packed).total);
+    t.is(counts.reduce((sum, count) => sum + count, 0), 61, `of level ${level}`);
+  }
+});
+
 test('requests that are too old for a level do not make rows of it', (t) => {
   const ladder = createTopLadder();
   ladder.add(event({ timeMs: startMs - 8 * 86_400_000, uri: '/a' }));

@@ -48,8 +48,9 @@ interface OpenRow {
 }
 
 /**
- * `listsOpenMax` and `clientsOpenMax` bound the memory: beyond them, the rows that did not change for longest are written and closed. A list takes
- * some 20 to 100 kB, a sketch of clients 8 kB at most. `random` gives numbers from 0 to 1.
+ * `listsOpenMax` and `clientsOpenMax` bound the memory: beyond them, the rows that did not change for longest are written and closed; beyond a tenth of
+ * them those whose window ended well before all requests that come, as in the `RollupLadder`. A list takes some 20 to 100 kB, a sketch of clients
+ * 8 kB at most. `random` gives numbers from 0 to 1.
  */
 export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, random = Math.random } = {}): TopLadder {
   let gathered = new Map<string, Gathered>();
@@ -83,7 +84,9 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, ran
 
     drain(nowMs, { all = false } = {}) {
       if (!all && !this.isDue(nowMs)) return [];
+      let oldestMs = gathered.size > 0 ? Infinity : -Infinity;
       for (const { source, windowMs: finestMs, clientsByHost, ...summaries } of gathered.values()) {
+        oldestMs = Math.min(oldestMs, finestMs);
         for (const level of topLevels) {
           const windowMs = windowStart(finestMs, level);
           if (nowMs - windowMs > (topKeptMs[level] ?? Infinity)) continue; // it would be deleted, and is never read
@@ -96,7 +99,7 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, ran
       gathered = new Map();
       last = undefined;
       mergedMs = nowMs;
-      const rows = [...lists.drain(nowMs, all), ...clients.drain(nowMs, all)];
+      const rows = [...lists.drain(nowMs, { all, oldestMs }), ...clients.drain(nowMs, { all, oldestMs })];
       dueMs = Math.min(lists.dueMs(nowMs), clients.dueMs(nowMs));
       return rows;
     },
@@ -119,7 +122,8 @@ type RowKey = Omit<TopRow, 'packed' | 'rowId'>;
 
 interface OpenRows<Kind> {
   merge(key: RowKey, part: Kind, nowMs: number): void;
-  drain(nowMs: number, all: boolean): TopRow[];
+  /** `oldestMs` is the window of the oldest request that came since the last time; `-Infinity` when none did. */
+  drain(nowMs: number, options: { all: boolean; oldestMs: number }): TopRow[];
   /** When the next row is due; `Infinity` when none has changed. */
   dueMs(nowMs: number): number;
 }
@@ -140,18 +144,17 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
       row.changedMs = nowMs;
     },
 
-    drain(nowMs, all) {
+    drain(nowMs, { all, oldestMs }) {
       const rows: TopRow[] = [];
-      let tooMany = open.size - openMax;
       for (const [text, row] of open) {
-        const closes = tooMany > 0 || (nowMs - row.changedMs > graceMs && nowMs - endOf(row) > graceMs);
+        const endMs = endOf(row);
+        const closes = open.size > openMax || (open.size > openMax / 10 && oldestMs - endMs > graceMs) || (nowMs - row.changedMs > graceMs && nowMs - endMs > graceMs);
         if (row.changed && (all || closes || nowMs >= dueMsOf(row, nowMs))) {
           rows.push({ ...row.key, packed: row.digest.pack() });
           row.changed = false;
           row.writtenMs = nowMs;
         }
         if (closes) open.delete(text);
-        tooMany -= 1;
       }
       return rows;
     },

@@ -14,7 +14,7 @@ export interface DuckdbOptions {
   /** The file; made with its folder when it is not there. */
   readonly path: string;
   readonly retention: Retention;
-  /** What DuckDB may hold in memory, in bytes; 256 MiB by default. Beyond it, DuckDB uses files beside the database. */
+  /** What DuckDB may hold in memory, in bytes; 64 MiB by default. Beyond it, DuckDB uses files beside the database. */
   readonly memoryBytesMax?: number;
 }
 
@@ -36,7 +36,7 @@ const openPaths = new Set<string>();
  *
  * Throws a `StoreError` ('stop') when the file cannot be used.
  */
-export async function openDuckdbStore({ path: pathText, retention, memoryBytesMax = 256 * 2 ** 20 }: DuckdbOptions, { log, now = Date.now }: { log: Log; now?: () => number }): Promise<Store> {
+export async function openDuckdbStore({ path: pathText, retention, memoryBytesMax = 64 * 2 ** 20 }: DuckdbOptions, { log, now = Date.now }: { log: Log; now?: () => number }): Promise<Store> {
   const path = resolve(pathText);
   const description = `DuckDB file ${path}`;
   if (openPaths.has(path)) throw new StoreError('stop', `Cannot open the ${description}: this process has it open already. Use the store that is open.`);
