@@ -259,14 +259,14 @@ for (const through of ['the store', 'a running program']) {
     const collector = through === 'the store' ? undefined : await place.startCollector();
     const stdin = new PassThrough();
     const program = await runProgram(['import', '-'], place.settings, { cwd: place.folder, stdin });
-    stdin.write(`${sample.lines.slice(0, 7000).join('\n')}\n${sample.lines[7000]!.slice(0, 100)}`); // and the end does not come
-    await until('a part of it is imported', () => program.stderr().includes('5,000 lines'));
+    stdin.write(`${sample.lines.slice(0, 12_000).join('\n')}\n${sample.lines[12_000]!.slice(0, 100)}`); // and the end does not come
+    await until('a part of it is imported', () => program.stderr().includes('10,000 lines'));
     t.is(await program.stop('SIGINT'), 1);
     t.regex(program.stdout(), /Problem: standard input: it was stopped before its end\./);
-    t.regex(program.stdout(), /Imported 7,000 lines of 1 file/);
+    t.regex(program.stdout(), /Imported 12,000 lines of 1 file/);
     t.notRegex(program.stdout(), /rejected/);
     if (collector !== undefined) t.is(await collector.stop(), 0);
-    t.is((await totalsOf(place)).requests, 7000);
+    t.is((await totalsOf(place)).requests, 12_000);
   });
 }
 
@@ -283,13 +283,13 @@ test.serial('Of an import that is killed, the running program keeps what came, a
   const collector = await place.startCollector();
   const stdin = new PassThrough();
   const program = await runProgram(['import', '-'], place.settings, { cwd: place.folder, stdin });
-  stdin.write(sample.lines.slice(0, 7000).map((line) => `${line}\n`).join(''));
-  await until('a part of it is imported', () => program.stderr().includes('5,000 lines'));
+  stdin.write(sample.lines.slice(0, 12_000).map((line) => `${line}\n`).join(''));
+  await until('a part of it is imported', () => program.stderr().includes('10,000 lines'));
   t.is(await program.stop('SIGKILL'), 'SIGKILL');
   await until('the program knows', () => collector.stderr().includes('Imported a file.'));
-  t.regex(collector.stderr(), /Imported a file\. added=7000 known=0 problem="its sender went away \(aborted\)"/);
+  t.regex(collector.stderr(), /Imported a file\. added=12000 known=0 problem="its sender went away \(aborted\)"/);
   t.notRegex(collector.stderr(), / error /);
-  t.deepEqual((await importFiles(place, [samplePath])).counts, { added: 43_000, 'already there': 7000 });
+  t.deepEqual((await importFiles(place, [samplePath])).counts, { added: 38_000, 'already there': 12_000 });
   t.is(await collector.stop(), 0);
 });
 
@@ -391,14 +391,14 @@ test.serial('A collector that stops ends an import, and keeps what it has read.'
   const collector = await place.startCollector();
   let stopped: Promise<unknown> | undefined;
   // The end of the body never comes.
-  const { text } = await post(place, { headers: { 'content-type': 'application/x-ndjson' }, body: sample.lines.slice(0, 7000).map((line) => `${line}\n`), onAnswer(soFar) {
-    if (soFar.includes('"added":5000')) stopped ??= collector.stop();
+  const { text } = await post(place, { headers: { 'content-type': 'application/x-ndjson' }, body: sample.lines.slice(0, 12_000).map((line) => `${line}\n`), onAnswer(soFar) {
+    if (soFar.includes('"added":10000')) stopped ??= collector.stop();
   } });
   t.is(await stopped, 0);
   const { counts, problem } = JSON.parse(text.trim().split('\n').at(-1)!) as { counts: { added: number }; problem: string };
   t.regex(problem, /stopped before its end/);
   t.is((await totalsOf(place)).requests, counts.added);
-  t.true(counts.added >= 5000 && counts.added <= 7000);
+  t.true(counts.added >= 10_000 && counts.added <= 12_000);
 });
 
 /** Declares a test over each store. */

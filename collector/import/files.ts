@@ -28,11 +28,14 @@ export async function orderFiles(paths: readonly string[], options: { decoder: D
   return files.toSorted((one, other) => one.firstMs === other.firstMs ? 0 : one.firstMs - other.firstMs).map(({ path, bytesTotal }) => ({ path, bytesTotal }));
 }
 
+/** What is read of a file at once: to ask for it takes a quarter of a millisecond on a busy machine. */
+const readBytesMax = 256 * 1024;
+
 /** The bytes of a file. Reading on throws an `Error` that names the file. */
 export async function* readBytes(path: string): AsyncGenerator<Buffer> {
   try {
     if (path !== '-' && (await stat(path)).isDirectory()) throw new Error('it is a folder. Name the files in it');
-    for await (const chunk of path === '-' ? process.stdin : createReadStream(path)) yield chunk as Buffer;
+    for await (const chunk of path === '-' ? process.stdin : createReadStream(path, { highWaterMark: readBytesMax })) yield chunk as Buffer;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const why = code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'this user may not read it' : messageOf(error);

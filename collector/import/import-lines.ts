@@ -29,8 +29,8 @@ export interface ImportParts {
   readonly now?: () => number;
 }
 
-/** Requests that are looked up and written at once: as many as a recorder's batch has. */
-const batchRequestsMax = 5000;
+/** Requests that are looked up and written at once, and so many make a batch of the recorder: each look and each batch has a price of its own. */
+export const importBatchRequestsMax = 10_000;
 
 /**
  * A request that ended so recently may still be on its way from Caddy to the store through a socket: it is looked for when it is this old, in
@@ -76,7 +76,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
       if (signal.aborted) return stoppedEarly;
       lines.write(chunk);
       if (chunk.length > 0) last = chunk;
-      await takeBatches(batchRequestsMax);
+      await takeBatches(importBatchRequestsMax);
     }
     if (signal.aborted) return stoppedEarly;
     // The last line of a file needs no ending.
@@ -101,8 +101,8 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
 
   async function takeBatches(requestsMin: number): Promise<void> {
     while (batch.length >= requestsMin) {
-      const requests = batch.slice(0, batchRequestsMax);
-      batch = batch.slice(batchRequestsMax);
+      const requests = batch.slice(0, importBatchRequestsMax);
+      batch = batch.slice(importBatchRequestsMax);
       await take(requests);
     }
   }

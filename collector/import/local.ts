@@ -4,7 +4,7 @@ import type { Log } from '../../shared/log.js';
 import { createRecorder } from '../../shared/recorder.js';
 import type { Store } from '../../shared/store/store.js';
 import { noCounts } from './counts.js';
-import { importLines, type ImportParts } from './import-lines.js';
+import { importBatchRequestsMax, importLines, type ImportParts } from './import-lines.js';
 import type { Importer } from './importer.js';
 
 /** What a local import works with. */
@@ -29,7 +29,7 @@ const progressMs = 100;
 /** Imports into a store that this process has open. The store stays open. */
 export function createLocalImporter(parts: LocalImportParts): Importer {
   const { store, log, hostsMax, clientIp, sampleRatio, countryOf } = parts;
-  const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp, sampleRatio, countryOf });
+  const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp, sampleRatio, countryOf, batchRequestsMax: importBatchRequestsMax });
   return {
     destination: store.description,
     async importFile(bytes, onCounts) {

@@ -37,7 +37,7 @@ export interface MissingFinder {
  * A finder for one file: equal requests in one file are several, the same request in two files is one. `pageRowsMax` rows
  * are read at once. Equal requests are told apart when at most `rememberedMin` others are between them.
  */
-export function createMissingFinder(store: Pick<Store, 'readRequests'>, { pageRowsMax = 10_000, rememberedMin = 50_000 } = {}): MissingFinder {
+export function createMissingFinder(store: Pick<Store, 'readRequests'>, { pageRowsMax = 10_000, rememberedMin = 20_000 } = {}): MissingFinder {
   const occurrences = createOccurrences(rememberedMin);
   return {
     async find(requests) {
@@ -49,6 +49,7 @@ export function createMissingFinder(store: Pick<Store, 'readRequests'>, { pageRo
         const same = rowsByKey.get(sameness(request))?.filter(({ row, runStart }) => nsBetween(runStart, request) >= 0 && nsBetween(request, row) >= 0);
         return (same?.length ?? 0) <= earlier;
       });
+      if (rows.length === 0) return { requests: missing, neighbours: [] };
       const missingMs = new Set(missing.map(({ timeMs }) => timeMs));
       const neighbours = rows.map(({ row }) => row).filter(({ timeMs }) => missingMs.has(timeMs) || missingMs.has(timeMs - 1));
       return { requests: missing, neighbours };
@@ -82,10 +83,15 @@ function nsBetween(from: RequestEvent, to: RequestEvent): number {
 
 /** The stored rows of the milliseconds in which requests ended, and of the one after each. */
 async function readNear(store: Pick<Store, 'readRequests'>, requests: readonly RequestEvent[], pageRowsMax: number): Promise<NearRow[]> {
-  const nearMs = new Set(requests.flatMap(({ timeMs }) => [timeMs, timeMs + 1]));
+  const timesMs = Float64Array.from(requests, ({ timeMs }) => timeMs).sort();
   const rows: RequestEvent[] = [];
-  for (const range of rangesOf([...nearMs])) {
-    for await (const page of readPages(store, range, pageRowsMax)) rows.push(...page.filter(({ timeMs }) => nearMs.has(timeMs)));
+  let nearMs: Set<number> | undefined; // most often nothing is stored there
+  for (const range of rangesOf(timesMs)) {
+    for await (const page of readPages(store, range, pageRowsMax)) {
+      if (page.length === 0) continue;
+      const near = nearMs ??= new Set(requests.flatMap(({ timeMs }) => [timeMs, timeMs + 1]));
+      rows.push(...page.filter(({ timeMs }) => near.has(timeMs)));
+    }
   }
   return [...groupBy(rows, seriesKey).values()].flatMap(withRunStarts);
 }
@@ -102,14 +108,17 @@ function withRunStarts(series: readonly RequestEvent[]): NearRow[] {
 const gapMsMin = 60_000;
 const rangesMax = 16;
 
-/** The times as a few ranges, parted at the longest gaps. */
-function rangesOf(timesMs: readonly number[]): TimeRange[] {
-  const sorted = timesMs.toSorted((one, other) => one - other);
-  const gaps = sorted.slice(1).map((timeMs, at) => ({ at: at + 1, lengthMs: timeMs - sorted[at]! })).filter(({ lengthMs }) => lengthMs > gapMsMin);
+/** Times in ascending order, and the millisecond after each, as a few ranges, parted at the longest gaps. */
+function rangesOf(timesMs: Float64Array): TimeRange[] {
+  const gaps: { readonly at: number; readonly lengthMs: number }[] = [];
+  for (let at = 1; at < timesMs.length; at += 1) {
+    const lengthMs = timesMs[at]! - timesMs[at - 1]!;
+    if (lengthMs > gapMsMin) gaps.push({ at, lengthMs });
+  }
   const cuts = gaps.toSorted((one, other) => other.lengthMs - one.lengthMs).slice(0, rangesMax - 1).map(({ at }) => at).toSorted((one, other) => one - other);
   return [0, ...cuts].flatMap((from, at, starts) => {
-    const part = sorted.slice(from, starts[at + 1]);
-    return part.length === 0 ? [] : [{ fromMs: part[0]!, toMs: part.at(-1)! + 1 }];
+    const part = timesMs.subarray(from, starts[at + 1]);
+    return part.length === 0 ? [] : [{ fromMs: part[0]!, toMs: part.at(-1)! + 2 }];
   });
 }
 
