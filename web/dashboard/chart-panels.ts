@@ -93,7 +93,8 @@ function legendOf<Window>(kind: ChartKind<Window>, chart: TimeChart, source: str
     return { label, class: name, kind: kind.kind, fill: hatched === true ? `url(#${chart.id}-${name})` : undefined, href: status === undefined ? undefined : link({ status, source }) };
   });
   const before = chart.before?.some((value) => value !== null) === true ? [{ label: `${kind.compared ?? ''} before`.trim(), class: 'before', kind: 'lines' as const, fill: undefined, href: undefined }] : [];
-  return entries.length + before.length < 2 ? [] : [...entries, ...before];
+  // What can only be one thing is named by the title.
+  return kind.series.length + before.length < 2 ? [] : [...entries, ...before];
 }
 
 /** What a chart shows in each of its parts. */

@@ -185,7 +185,7 @@ test('lists link to the page of a value, and are there for what is known', async
     { text: `/${'b'.repeat(59)}…`, href: undefined, count: '50', errors: '50' },
   ]);
   t.is(page.tops[0]?.csvHref, '/api/top/path.csv?limit=10000', 'all that there are, not the hundred of an answer that is not told how many');
-  t.like(page.sources[0]?.figures.find(({ name }) => name === 'Clients'), { value: '1', note: 'addresses' });
+  t.like(page.sources[0]?.figures.find(({ name }) => name === 'Clients'), { value: '1', note: 'address' });
   t.is(page.topsNote, undefined);
   t.is(view(requests, { tops: { ...tops, ofNewest: 5000, keptFromMs: nowMs - 7 * 86_400_000 } }).topsNote, 'Under this filter the lists that only single requests know are made from the newest 5,000, and reach back to 16\u00a0Nov\u00a020:00 UTC, since when requests are kept.');
 });
