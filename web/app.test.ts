@@ -164,9 +164,11 @@ test('/api/requests gives the latest requests, newest first, as JSON and CSV.', 
 test('the page takes fewer rows than the API, since it would hold up all others.', async (t) => {
   const { get } = await start(t, { requests: traffic });
   t.is((await get('/?limit=500')).status, 200);
-  const { status, text } = await get('/?limit=501');
-  t.is(status, 400);
-  t.regex(text, /The parameter limit is &quot;501&quot;; allowed is a whole number from 1 to 500 on the page/);
+  for (const limit of [0, 501, 10_001]) {
+    const { status, text } = await get(`/?limit=${limit}`);
+    t.is(status, 400);
+    t.true(text.includes(`The parameter limit is &quot;${limit}&quot;; allowed is a whole number from 1 to 500.`), text);
+  }
   t.is((await get('/api/requests?limit=10000')).status, 200);
 });
 

@@ -10,15 +10,20 @@ export interface Status {
   readonly state: State | 'quiet';
   readonly word: string;
   readonly detail: string;
+  /** Of what kind it is: it stays the same while figures change. */
+  readonly key: string;
   /** What else is not well. */
   readonly more: readonly string[];
   readonly title: string;
 }
 
 /** The sentence at the top: the gravest that is found of any source, or how the edge does (the first app, where no edge is seen). */
-export function statusOf({ sources, hosts, windows, range, stepMs, previous }: Traffic, lastRequestMs: ReadonlyMap<string, number>, nowMs: number): Status {
+export function statusOf({ sources, hosts, windows, range, stepMs, previous }: Traffic, { lastRequestMs, nowMs, isFiltered }: { lastRequestMs: ReadonlyMap<string, number>; nowMs: number; isFiltered: boolean }): Status {
   const [first] = sources;
-  if (first === undefined) return { state: 'quiet', word: 'Quiet', detail: 'no requests in this range', more: [], title: 'Quiet' };
+  if (first === undefined) {
+    const detail = `no requests ${isFiltered ? 'under this filter ' : ''}in this range`;
+    return { state: 'quiet', key: 'quiet', word: 'Quiet:', detail, more: [], title: `Quiet: ${detail}` };
+  }
   const [firstSource, figures] = first;
   const facts = [
     rate(figures.requests, elapsed(range, nowMs)),
@@ -34,18 +39,20 @@ export function statusOf({ sources, hosts, windows, range, stepMs, previous }: T
   const over = verdicts.flatMap(({ source, past }) => (past === undefined ? [] : [`5xx were up to ${percent(past.share)} from ${minute(past.fromMs, nowMs)} to ${day(past.toMs) === day(past.fromMs) ? clock(past.toMs) : minute(past.toMs, nowMs)} UTC at ${placeOf(source)}`]));
   const [worst, ...rest] = [...found.filter(({ state }) => state === 'failing'), ...found.filter(({ state }) => state === 'troubled')];
   if (worst !== undefined) {
-    return { state: worst.state, word: worst.word, detail: worst.detail, more: [...rest.map(({ word, detail }) => `${word} ${detail}`), ...over], title: `${worst.word} ${worst.detail}` };
+    return { state: worst.state, key: worst.key, word: worst.word, detail: worst.detail, more: [...rest.map(({ word, detail }) => `${word} ${detail}`), ...over], title: `${worst.word} ${worst.detail}` };
   }
   const judged = verdicts.some(({ verdict }) => verdict.kind !== 'unjudged');
   const word = judged ? 'All well' : 'Too little traffic to judge';
-  return { state: judged ? 'well' : 'quiet', word: `${word}:`, detail: `${facts} at ${placeOf(firstSource)}`, more: over, title: `${word}: ${facts}` };
+  const state = judged ? 'well' : 'quiet';
+  return { state, key: state, word: `${word}:`, detail: `${facts} at ${placeOf(firstSource)}`, more: over, title: `${word}: ${facts}` };
 }
 
-function findingOf(source: string, verdict: Verdict, { nowMs, host }: { nowMs: number; host: string | undefined }): { state: State; word: string; detail: string } | undefined {
+function findingOf(source: string, verdict: Verdict, { nowMs, host }: { nowMs: number; host: string | undefined }): { state: State; key: string; word: string; detail: string } | undefined {
+  const key = `${verdict.kind} ${source}`;
   switch (verdict.kind) {
-    case 'errors': return { state: verdict.state, word: `5xx rose to ${percent(verdict.share)}`, detail: `at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}${host === undefined ? '' : `, most of them on ${printable(host, 60)}`}` };
-    case 'slow': return { state: verdict.state, word: `p95 rose to ${duration(verdict.p95Ms)}`, detail: `at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}; the period before it was ${duration(verdict.usualMs)}` };
-    case 'silent': return { state: verdict.state, word: `No requests from ${printable(source, 60)}`, detail: `since ${moment(verdict.sinceMs, nowMs)} UTC` };
+    case 'errors': return { state: verdict.state, key: `${verdict.state} ${key}`, word: `5xx rose to ${percent(verdict.share)}`, detail: `at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}${host === undefined ? '' : `, most of them on ${printable(host, 60)}`}` };
+    case 'slow': return { state: verdict.state, key, word: `p95 rose to ${duration(verdict.p95Ms)}`, detail: `at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}; the period before it was ${duration(verdict.usualMs)}` };
+    case 'silent': return { state: verdict.state, key, word: `No requests from ${printable(source, 60)}`, detail: `since ${moment(verdict.sinceMs, nowMs)} UTC` };
     case 'well':
     case 'unjudged': return undefined;
   }

@@ -42,7 +42,7 @@ export function dashboardView({ query, traffic, tops, latest, pairs, nowMs: exac
   const tickMs = traffic.stepMs / ticksPerWindow;
   const nowMs = Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs);
   const lastRequestMs = lastOf(latest);
-  const status = statusOf(traffic, lastRequestMs, nowMs);
+  const status = statusOf(traffic, { lastRequestMs, nowMs, isFiltered: Object.keys(query.filter).length > 0 });
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
   const drawing = drawingOf(traffic, nowMs, link);
