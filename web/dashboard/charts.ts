@@ -4,7 +4,7 @@ import { groupBy } from '../../shared/group-by.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import type { WindowFigures } from './fold.js';
-import { bytes, clockOrDay, duration, number, percent, printable, windowLength } from './format.js';
+import { bytes, clockOrDay, duration, number, percent, printable, signed, windowLength } from './format.js';
 import type { PairWindow } from './pair.js';
 import type { Traffic } from './read.js';
 
@@ -102,7 +102,7 @@ export const pairChartKinds: readonly ChartKind<PairWindow>[] = [
       { label: 'p50', class: 'series-1', valueOf: ({ outsideP50Ms }) => outsideP50Ms },
     ],
     compared: 'mean',
-    formatValue: duration,
+    formatValue: signed,
   },
   {
     name: 'unmatched',

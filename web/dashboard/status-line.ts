@@ -2,7 +2,7 @@
 import { caddySource } from '../../shared/request-event.js';
 import { clock, day, duration, elapsed, moment, percent, printable, rate } from './format.js';
 import type { Figures } from './fold.js';
-import { judge, pastErrors, type State, type Verdict } from './judge.js';
+import { canFallSilent, judge, pastErrors, type State, type Verdict } from './judge.js';
 import type { Traffic } from './read.js';
 
 /** How the site does. */
@@ -33,7 +33,7 @@ export function statusOf({ sources, hosts, windows, range, stepMs, previous }: T
   const liveMs = nowMs < range.toMs + stepMs ? nowMs : undefined;
   const verdicts = [...sources.keys()].map((source) => {
     const ofSource = windows.filter((window) => window.source === source);
-    return { source, verdict: judge(ofSource, { stepMs, previous: previous?.sources.get(source), lastMs: lastRequestMs.get(source), liveMs }), past: pastErrors(ofSource) };
+    return { source, verdict: judge(ofSource, { stepMs, previous: previous?.sources.get(source), lastMs: lastRequestMs.get(source), liveMs: canFallSilent(source) ? liveMs : undefined }), past: pastErrors(ofSource) };
   });
   const found = verdicts.flatMap(({ source, verdict }) => findingOf(source, verdict, { nowMs, host: source === firstSource ? worstHost(hosts) : undefined }) ?? []);
   const over = verdicts.flatMap(({ source, past }) => (past === undefined ? [] : [`5xx were up to ${percent(past.share)} from ${minute(past.fromMs, nowMs)} to ${day(past.toMs) === day(past.fromMs) ? clock(past.toMs) : minute(past.toMs, nowMs)} UTC at ${placeOf(source)}`]));

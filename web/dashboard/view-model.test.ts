@@ -55,6 +55,7 @@ test('a source that fell silent is told at once on any range, by its last reques
   const { status, sources } = view(requests, { raw: { from: 'now-6h' } });
   t.like(status, { state: 'failing', word: 'No requests from caddy', detail: 'since 19:57:30 UTC' });
   t.is(sources[0]?.last?.text, '19:57:30');
+  t.is(view(requests.map((request) => ({ ...request, source: 'app' })), { raw: { from: 'now-6h' } }).status.state, 'well', 'that nobody looks at the dashboard is no news');
 });
 
 test('a quiet source has figures and no charts, and a legend leads to its status class', (t) => {
