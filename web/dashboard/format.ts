@@ -55,12 +55,12 @@ export function elapsed({ fromMs, toMs }: TimeRange, nowMs: number): TimeRange {
   return { fromMs, toMs: Math.min(toMs, nowMs) };
 }
 
-/** Requests per second, minute or hour, whichever says most: `3.8 req/s`. */
-export function rate(requests: number, { fromMs, toMs }: TimeRange): string {
+/** Requests per second, minute or hour, whichever says most: `3.8/s`, or with a unit, `3.8 req/s`. */
+export function rate(requests: number, { fromMs, toMs }: TimeRange, unit = ''): string {
   const perSecond = requests / ((toMs - fromMs) / 1000);
-  if (perSecond >= 0.1 || requests === 0) return `${number(perSecond, perSecond < 10 ? 1 : 0)}${nbsp}req/s`;
-  if (perSecond * 60 >= 0.1) return `${number(perSecond * 60, 1)}${nbsp}req/min`;
-  return `${number(perSecond * 3600, 1)}${nbsp}req/h`;
+  if (perSecond >= 0.1 || requests === 0) return `${number(perSecond, perSecond < 10 ? 1 : 0)}${unit}/s`;
+  if (perSecond * 60 >= 0.1) return `${number(perSecond * 60, 1)}${unit}/min`;
+  return `${number(perSecond * 3600, 1)}${unit}/h`;
 }
 
 /** A time that has passed, to the second, with its day where that is not today. (`3 s ago` would make every answer a new one.) */

@@ -1,6 +1,6 @@
 /** The sentence at the top of the page. */
 import { caddySource } from '../../shared/request-event.js';
-import { clock, day, duration, elapsed, moment, percent, printable, rate } from './format.js';
+import { clock, day, duration, elapsed, moment, nbsp, percent, printable, rate } from './format.js';
 import type { Figures } from './fold.js';
 import { canFallSilent, judge, pastErrors, type State, type Verdict } from './judge.js';
 import type { Traffic } from './read.js';
@@ -26,7 +26,7 @@ export function statusOf({ sources, hosts, windows, range, stepMs, previous }: T
   }
   const [firstSource, figures] = first;
   const facts = [
-    rate(figures.requests, elapsed(range, nowMs)),
+    rate(figures.requests, elapsed(range, nowMs), `${nbsp}req`),
     ...(figures.latencyMs.p95 === null ? [] : [`p95 ${duration(figures.latencyMs.p95)}`]),
     `${percent(figures.errors / figures.requests)} errors`,
   ].join(', ');

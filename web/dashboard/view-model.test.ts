@@ -156,7 +156,7 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
   });
   t.deepEqual(sources[0]?.figures.map((figure) => [figure.name, figure.value, 'note' in figure ? figure.note : undefined]), [
     ['Requests', '152', undefined],
-    ['Rate', '2.5\u00a0req/min', undefined],
+    ['Rate', '2.5/min', undefined],
     ['5xx', '1.3\u00a0%', '2 requests'],
     ['4xx', '0\u00a0%', '0 requests'],
     ['Mean', '10\u00a0ms', 'max\u00a010\u00a0ms'],
@@ -194,6 +194,12 @@ test('lists link to the page of a value, and are there for what is known', async
 test('every range and any figures give a view without NaN', (t) => {
   const odd = [event({ timeMs: nowMs - 1, durationMs: 0 }), event({ timeMs: nowMs - 1, durationMs: 1e9, size: 1e15 }), event({ timeMs: nowMs - 1, status: 0, host: '', uri: '' }), event({ timeMs: nowMs - 1, status: 999, source: 'weird' })];
   for (const from of ['now-1s', 'now-15m', 'now-24h', 'now-30d', 'now-3000d']) t.notRegex(JSON.stringify(view(odd, { raw: { from } })), /NaN|Infinity|undefined/, from);
+});
+
+test('a value so long that no server would take the link to it has none', (t) => {
+  const hrefOf = (uri: string) => view([event({ timeMs: nowMs - 1, uri })]).latest[0]?.uri.href;
+  t.is(hrefOf(`/${'x'.repeat(6000)}`)?.length, 6010);
+  t.is(hrefOf(`/${'→'.repeat(6000)}`), undefined);
 });
 
 test('text from strangers is cut, and its control and direction characters are shown', (t) => {
