@@ -42,7 +42,7 @@ async function start(t: ExecutionContext, { requests = [], snapshot, password, l
 
 test('a range that reaches beyond the single requests that are kept says so where it is made from them, and only there.', async (t) => {
   const { get, json } = await start(t, { requests: traffic });
-  const since = /kept since \d+\u00a0\w+\u00a0\d\d:\d\d UTC \(RETENTION_REQUESTS\)/;
+  const since = /kept since <time datetime="[\d-]+T\d\d:\d\d:00Z">\d+\u00a0\w+\u00a0\d\d:\d\d<\/time> UTC \(RETENTION_REQUESTS\)/;
   t.regex((await get('/?from=now-30d&path=/a')).text, since);
   t.like(await json('/api/summary?from=now-30d&client=192.0.2.7'), { complete: false });
   for (const search of ['from=now-30d', 'from=now-7d&path=/a', 'from=now-30d&method=GET']) {

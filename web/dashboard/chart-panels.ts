@@ -74,7 +74,7 @@ export function chartTables(sources: readonly string[], drawing: Drawing) {
 }
 
 function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], { traffic, nowMs, link, parts }: Drawing, first = 0) {
-  const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs }) }));
+  const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs, beside: charted }) }));
   const spanMin = unionOf(charts.map(({ chart }) => spanOf(chart)));
   return charts.map(({ source, chart }) => ({
     title: kind.title,
