@@ -1,12 +1,13 @@
-/** The page in a real browser, served by the whole program over the embedded store. */
+/** The page in a real browser, served by the whole program over the embedded store; what may differ over InfluxDB is tried over it too. */
 import { Buffer } from 'node:buffer';
 import { readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import type { ExecutionContext } from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import type { Page } from 'playwright-core';
 import { testWithChromium } from './chromium.js';
-import { startChromium } from './launch-chromium.js';
+import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
+import { chromiumOnPath, startChromium } from './launch-chromium.js';
 import { documentedCountries, writeMmdb } from './mmdb.js';
 import { freePorts } from './ports.js';
 import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
@@ -14,9 +15,10 @@ import { readSample, sendTcp } from './sample.js';
 import { until } from './until.js';
 
 const sample = readSample();
+const influxd = influxdOfThisFile();
 
-testWithChromium('the page tells how to connect Caddy, and shows the traffic by itself when it comes, without JavaScript', async (t) => {
-  await withPage(t, { width: 1280, javaScript: false }, async ({ page, port, url }) => {
+testOverBothStores('the page tells how to connect Caddy, and shows the traffic by itself when it comes, without JavaScript', async (t, store) => {
+  await withPage(t, { store, width: 1280, javaScript: false }, async ({ page, port, url }) => {
     await page.goto(`${url}/?refresh=1`);
     t.true((await page.locator('pre').innerText()).includes(`output net tcp/127.0.0.1:${port}`));
     await sendTcp(port, linesEndingNow(2000), [65_536]);
@@ -27,8 +29,8 @@ testWithChromium('the page tells how to connect Caddy, and shows the traffic by 
 });
 
 for (const width of [320, 1440]) {
-  testWithChromium(`hostile values and 200 hosts neither run nor break the layout at ${width} px`, async (t) => {
-    await withPage(t, { width }, async ({ page, port, url }) => {
+  testOverBothStores(`hostile values and 200 hosts neither run nor break the layout at ${width} px`, async (t, store) => {
+    await withPage(t, { store, width }, async ({ page, port, url }) => {
       const hostile = [
         '/<script>document.title="owned"</script>', '/"><img src=x onerror=alert(1)>', "/'-alert(1)-'", `/${'x'.repeat(6000)}`, `/${'<b>'.repeat(2000)}`, '/\u202Egnp.exe', '/\u2066\u0000\u001b[31m\u0085', '/{{7*7}}#{7*7}', '/\ud83d\ude00'.repeat(300),
       ];
@@ -62,8 +64,8 @@ for (const width of [320, 1440]) {
   });
 }
 
-testWithChromium('a live update keeps scroll, focus, selection, and open details', async (t) => {
-  await withPage(t, { width: 1280 }, async ({ page, port, url }) => {
+testOverBothStores('a live update keeps scroll, focus, selection, and open details', async (t, store) => {
+  await withPage(t, { store, width: 1280 }, async ({ page, port, url }) => {
     await sendTcp(port, linesEndingNow(500), [65_536]);
     await untilStored(url, 500);
     await page.goto(`${url}/?refresh=1&source=caddy`);
@@ -90,8 +92,8 @@ testWithChromium('a live update keeps scroll, focus, selection, and open details
   });
 });
 
-testWithChromium('updates stop at Pause and go on at Resume, and a server that goes away is said with its time until it is back', async (t) => {
-  await withPage(t, { width: 1280, complaintsAllowed: /ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/ }, async ({ page, port, url, program }) => {
+testOverBothStores('updates stop at Pause and go on at Resume, and a server that goes away is said with its time until it is back', async (t, store) => {
+  await withPage(t, { store, width: 1280, complaintsAllowed: /ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/ }, async ({ page, port, url, program }) => {
     await sendTcp(port, linesEndingNow(500), [65_536]);
     await untilStored(url, 500);
     await page.goto(`${url}/?refresh=1&source=caddy`);
@@ -116,8 +118,29 @@ testWithChromium('updates stop at Pause and go on at Resume, and a server that g
   });
 });
 
-testWithChromium('everything can be steered by links alone, without JavaScript', async (t) => {
-  await withPage(t, { width: 1280, javaScript: false }, async ({ page, port, url, web }) => {
+testWithChromium('a change of state is said once, and not again while its figures change', async (t) => {
+  await withPage(t, { width: 1280 }, async ({ page, port, url }) => {
+    const errors = (count: number): Buffer => Buffer.from(`${linesEndingNow(count).toString('utf8').trimEnd().split('\n').map((line) => changed(line, (entry) => { entry['status'] = 502; })).join('\n')}\n`);
+    await sendTcp(port, linesEndingNow(500), [65_536]);
+    await untilStored(url, 500);
+    await page.goto(`${url}/?refresh=1&source=caddy`);
+    const said: string[] = [];
+    await page.exposeFunction('hear', (text: string) => { if (text !== '') said.push(text); });
+    await page.evaluate('new MutationObserver(() => hear(document.querySelector("#live").textContent)).observe(document.querySelector("#live"), { childList: true, characterData: true, subtree: true })');
+    let stored = 500;
+    for (const more of [300, 200, 100]) {
+      await sendTcp(port, errors(more), [65_536]);
+      stored += more;
+      await until(`${stored} requests are on the page`, async () => (await page.locator('main').innerText()).includes(stored.toLocaleString('en')));
+    }
+    await until('what was said has gone again', async () => await page.locator('#live').innerText() === '');
+    t.is(said.length, 1, said.join('; '));
+    t.regex(said[0]!, /^5xx rose to [\d.]+\u00a0% at \d\d:\d\d UTC at the edge/);
+  });
+});
+
+testOverBothStores('everything can be steered by links alone, without JavaScript', async (t, store) => {
+  await withPage(t, { store, width: 1280, javaScript: false }, async ({ page, port, url, web }) => {
     await sendTcp(port, linesEndingNow(500), [65_536]);
     // Of the host that the web app itself is asked under: an app beside the edge.
     await sendTcp(port, Buffer.from(`${changed(sample.lines[0]!, (entry) => {
@@ -267,6 +290,24 @@ testWithChromium('a page enlarged to 200 %, by zoom or by its type alone, is no 
   });
 });
 
+testWithChromium('the figures of a card fill its rows at any width', async (t) => {
+  await withPage(t, { width: 320 }, async ({ page, port, url }) => {
+    await sendTcp(port, linesEndingNow(500), [65_536]);
+    await untilStored(url, 500);
+    for (const width of [320, 360, 390, 430, 600, 768, 1024, 1200, 1280, 1440, 1920]) {
+      await page.setViewportSize({ width, height: 900 });
+      await page.goto(`${url}/?refresh=off&source=caddy`);
+      const rows = await page.evaluate<readonly (readonly number[])[]>(`[...document.querySelectorAll('.figures')].map((figures) => Object.values(Object.groupBy(figures.children, (figure) => figure.offsetTop)).map((row) => row.length))`);
+      for (const figures of rows) {
+        t.is(figures.reduce((sum, row) => sum + row), 10);
+        t.true(new Set(figures.slice(0, -1)).size <= 1 && [1, figures[0]].includes(figures.at(-1)), `${figures.join(' + ')} at ${width} px`);
+      }
+      const fills = await page.evaluate<boolean>('(({ offsetWidth, parentElement }) => offsetWidth === parentElement.offsetWidth)(document.querySelector(".figure:last-child"))');
+      t.is(fills, rows[0]!.at(-1) === 1, `one that is alone has the whole row at ${width} px`);
+    }
+  });
+});
+
 testWithChromium('request ids, pairs and countries at 320 px scroll in their tables alone', async (t) => {
   const folder = await temporaryFolder();
   const database = join(folder, 'countries.mmdb');
@@ -358,6 +399,22 @@ testWithChromium('the whole page is under 60 KB compressed', async (t) => {
   });
 });
 
+/** Declares a test over the embedded store, and one over the real InfluxDB. */
+function testOverBothStores(title: string, run: (t: ExecutionContext, store: StoreName) => Promise<void>): void {
+  testWithChromium(`${title}, over DuckDB`, (t) => run(t, 'duckdb'));
+  const declare: typeof testWithInfluxd = chromiumOnPath() === undefined ? test.skip : testWithInfluxd;
+  declare(`${title}, over InfluxDB`, (t) => run(t, 'influxdb'));
+}
+
+type StoreName = 'duckdb' | 'influxdb';
+
+/** What tells the program which store to use: an empty one. */
+async function storeSettings(store: StoreName): Promise<Record<string, string>> {
+  if (store === 'duckdb') return {};
+  const { url, org, token, createBucket } = await influxd();
+  return { STORE: 'influxdb', INFLUXDB_URL: url, INFLUXDB_ORG: org, INFLUXDB_BUCKET: await createBucket(), INFLUXDB_TOKEN: token };
+}
+
 /** What is wider than the window; `''` where the page is not. */
 function wider(page: Page): Promise<string> {
   return page.evaluate<string>(`(() => {
@@ -377,6 +434,8 @@ async function violations(page: Page): Promise<string[]> {
 }
 
 interface PageOptions {
+  /** Default: DuckDB. */
+  readonly store?: StoreName;
   readonly width: number;
   readonly javaScript?: boolean;
   readonly colorScheme?: 'light' | 'dark';
@@ -399,12 +458,13 @@ interface PageParts {
 }
 
 /** Runs the program, and opens a page; nothing may be logged, blocked or asked of another host. */
-async function withPage(t: ExecutionContext, { width, javaScript = true, colorScheme = 'light', hasTouch = false, settings = {}, complaintsAllowed }: PageOptions, run: (parts: PageParts) => Promise<void>): Promise<void> {
+async function withPage(t: ExecutionContext, { store = 'duckdb', width, javaScript = true, colorScheme = 'light', hasTouch = false, settings = {}, complaintsAllowed }: PageOptions, run: (parts: PageParts) => Promise<void>): Promise<void> {
   const cwd = await temporaryFolder();
   const [port, http, web] = await freePorts(3) as [number, number, number];
   const url = `http://127.0.0.1:${web}`;
+  const ofStore = await storeSettings(store);
   const start = (): Promise<RunningProgram> => startProgram(['start'], {
-    COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`, ...settings,
+    COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`, ...ofStore, ...settings,
   }, [`${url}/ready`], { cwd });
   let program = await start();
   const browser = await startChromium();

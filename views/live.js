@@ -13,6 +13,7 @@
   let updated = clock();
   let paused = false;
   let stale = false;
+  let isNew = false;
   let timer;
 
   pause.hidden = false;
@@ -38,6 +39,9 @@
       const headers = { 'X-Poll': '1', 'If-None-Match': etag, 'Cache-Control': 'max-age=0' };
       const answer = await fetch(location.href, { headers, signal: AbortSignal.timeout(30_000) });
       if (!answer.ok && answer.status !== 304) throw new Error(`the server answered with status ${answer.status}`);
+      // What was said has been there for an update: it goes, unless it is still so.
+      if (!isNew && !paused) note.textContent = '';
+      isNew = false;
       if (answer.ok && !paused) show(new DOMParser().parseFromString(await answer.text(), 'text/html'), answer.headers.get('ETag'));
       updated = clock();
       if (stale) say('Live again');
@@ -69,10 +73,11 @@
     etag = newTag;
     document.title = page.title;
     main.dataset.state = content.dataset.state;
-    if (before !== main.dataset.state) say(main.dataset.state);
+    if (before !== main.dataset.state) say(content.dataset.says);
   }
 
   function say(text) {
     note.textContent = text;
+    isNew = true;
   }
 })();

@@ -109,7 +109,7 @@ interface RouteParts {
 
 function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Router {
   const router = new Router();
-  const queryOf = (ctx: Context): DashboardQuery => parseQuery(ctx.query, now());
+  const queryOf = (ctx: Context, limits: { rowsMax?: number } = {}): DashboardQuery => parseQuery(ctx.query, now(), limits);
 
   /** One list, of the first source: what passes through both edge and app would count twice. */
   const readList = async (dimension: Dimension, query: DashboardQuery): Promise<{ list: TopList; complete: boolean }> => {
@@ -125,8 +125,7 @@ function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Route
   };
 
   router.get('/', async (ctx) => {
-    const query = queryOf(ctx);
-    if (query.limit !== undefined && query.limit > rowsOnPageMax) throw new QueryError('limit', String(query.limit), `a whole number from 1 to ${rowsOnPageMax} on the page; /api/requests has more`);
+    const query = queryOf(ctx, { rowsMax: rowsOnPageMax });
     const readRows = async () => {
       const latest = await readLatest(reads, query, latestOnPage);
       return { latest, pairs: await readPairs(reads, query, latest) };

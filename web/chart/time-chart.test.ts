@@ -37,6 +37,7 @@ test('lines are drawn with gaps as gaps, one path for each series, and coordinat
   const svg = timeChart(lines);
   const [, line = ''] = / d="([^"]*)"/.exec(svg.slice(svg.indexOf('class="line series-1"'))) ?? [];
   t.is(line.match(/M/g)?.length, 3, line);
+  t.true(line.endsWith('M342.0,8.0H436.7M531.3,113.0H626.0'), 'a window alone between gaps is level over its length');
   t.notRegex(line, /\d\.\d\d/);
   t.is(svg.match(/class="line /g)?.length, 2);
 });

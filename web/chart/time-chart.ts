@@ -188,15 +188,22 @@ function xTick(timeMs: number, x: number, { formatTime }: TimeChart): string {
     + `<text class="tick tick-time" x="${x.toFixed(1)}" y="${plot.bottom + 17}" text-anchor="middle">${escape(formatTime(timeMs))}</text>`;
 }
 
-/** A line through the middles of the windows; in a stack it is level over each window, as the areas are. */
+/**
+ * A line through the middles of the windows; in a stack it is level over each window, as the areas are. So it is over a window that stands alone between gaps:
+ * a dot as thin as a line would hardly be seen.
+ */
 function linePath({ class: name, values }: Pick<ChartSeries, 'class' | 'values'>, { kind, timesMs, stepMs }: TimeChart, { x, y }: Scales): string {
+  const isKnown = (at: number): boolean => typeof values[at] === 'number';
+  const isAlone = (at: number): boolean => isKnown(at) && !isKnown(at - 1) && !isKnown(at + 1);
+  const indices = [...timesMs.keys()];
   const draw = line<number>()
-    .defined((at) => typeof values[at] === 'number')
+    .defined((at) => isKnown(at) && !isAlone(at))
     .x((at) => x(timesMs[at]! + stepMs / 2))
     .y((at) => y(values[at] ?? 0))
     .curve(kind === 'stack' ? curveStep : curveLinear)
     .digits(1);
-  return `<path class="line ${name}" d="${draw([...timesMs.keys()]) ?? ''}"/>`;
+  const level = (at: number): string => `M${x(timesMs[at]!).toFixed(1)},${y(values[at]!).toFixed(1)}H${x(timesMs[at]! + stepMs).toFixed(1)}`;
+  return `<path class="line ${name}" d="${draw(indices) ?? ''}${indices.filter(isAlone).map(level).join('')}"/>`;
 }
 
 /** Areas that are level over each window: their size is what was counted. */

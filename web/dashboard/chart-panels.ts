@@ -74,7 +74,7 @@ export function chartTables(sources: readonly string[], drawing: Drawing) {
 }
 
 function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], { traffic, nowMs, link, parts }: Drawing, first = 0) {
-  const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs }) }));
+  const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs, beside: charted }) }));
   const spanMin = unionOf(charts.map(({ chart }) => spanOf(chart)));
   return charts.map(({ source, chart }) => ({
     title: kind.title,
@@ -93,7 +93,8 @@ function legendOf<Window>(kind: ChartKind<Window>, chart: TimeChart, source: str
     return { label, class: name, kind: kind.kind, fill: hatched === true ? `url(#${chart.id}-${name})` : undefined, href: status === undefined ? undefined : link({ status, source }) };
   });
   const before = chart.before?.some((value) => value !== null) === true ? [{ label: `${kind.compared ?? ''} before`.trim(), class: 'before', kind: 'lines' as const, fill: undefined, href: undefined }] : [];
-  return entries.length + before.length < 2 ? [] : [...entries, ...before];
+  // What can only be one thing is named by the title.
+  return kind.series.length + before.length < 2 ? [] : [...entries, ...before];
 }
 
 /** What a chart shows in each of its parts. */

@@ -4,7 +4,7 @@ import { groupBy } from '../../shared/group-by.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import type { WindowFigures } from './fold.js';
-import { bytes, clockOrDay, duration, number, percent, printable, windowLength } from './format.js';
+import { bytes, clockOrDay, duration, percent, printable, rateFormat, signed, windowLength } from './format.js';
 import type { PairWindow } from './pair.js';
 import type { Traffic } from './read.js';
 
@@ -18,8 +18,9 @@ export interface ChartKind<Window = WindowFigures> {
   readonly series: readonly SeriesKind<Window>[];
   /** The series whose values in the period before are drawn; of a stack it is all of them together. */
   readonly compared?: string;
-  readonly formatValue: (value: number) => string;
-  /** What its values are, for a sentence: `Requests per second by status class`. */
+  /** Rates per second have the unit that says most of them. */
+  readonly formatValue: 'rate' | ((value: number) => string);
+  /** What its values are, for a sentence: `Rate of requests by status class`. */
   readonly words: string;
 }
 
@@ -41,7 +42,7 @@ export const chartKinds: readonly ChartKind[] = [
   {
     name: 'requests',
     title: 'Requests',
-    words: 'Requests per second by status class',
+    words: 'Rate of requests by status class',
     kind: 'stack',
     scale: 'linear',
     series: [
@@ -51,7 +52,7 @@ export const chartKinds: readonly ChartKind[] = [
       statusSeries('5xx', 'status-5xx', (status) => status >= 500 && status <= 599),
       statusSeries('other', 'status-none', (status) => status < 200 || status > 599),
     ],
-    formatValue: perSecond,
+    formatValue: 'rate',
   },
   {
     name: 'latency',
@@ -102,19 +103,19 @@ export const pairChartKinds: readonly ChartKind<PairWindow>[] = [
       { label: 'p50', class: 'series-1', valueOf: ({ outsideP50Ms }) => outsideP50Ms },
     ],
     compared: 'mean',
-    formatValue: duration,
+    formatValue: signed,
   },
   {
     name: 'unmatched',
     title: 'On one side only',
-    words: 'Errors (5xx) that the app never sent and requests that came to the app past the edge, per second,',
+    words: 'Rates of errors (5xx) that the app never sent and of requests that came to the app past the edge,',
     kind: 'stack',
     scale: 'linear',
     series: [
       { label: 'errors of the edge', class: 'status-5xx', hatched: true, valueOf: ({ edgeOnlyErrors }, openMs) => edgeOnlyErrors / (openMs / 1000) },
       { label: 'past the edge', class: 'series-1', valueOf: ({ bypassed }, openMs) => bypassed / (openMs / 1000) },
     ],
-    formatValue: perSecond,
+    formatValue: 'rate',
   },
 ];
 
@@ -138,9 +139,9 @@ export function chartedPairs({ pairs, previous }: Pick<Traffic, 'pairs' | 'previ
   return pairs.map(({ app, windows }) => ({ name: app, windows, before: previous && (previous.pairs.find((pair) => pair.app === app)?.windows ?? []) }));
 }
 
-/** Makes a chart. `id` is unique on the page. */
+/** Makes a chart. `id` is unique on the page; `beside` are all that share its axis, by default itself alone. */
 export function chartOf<Window extends { readonly timeMs: number }>(
-  kind: ChartKind<Window>, { name, windows, before }: Charted<Window>, { range, stepMs }: { readonly range: TimeRange; readonly stepMs: number }, { id, nowMs }: { id: string; nowMs: number },
+  kind: ChartKind<Window>, { name, windows, before }: Charted<Window>, { range, stepMs }: { readonly range: TimeRange; readonly stepMs: number }, { id, nowMs, beside = [{ name, windows, before }] }: { id: string; nowMs: number; beside?: readonly Charted<Window>[] },
 ): TimeChart {
   const timesMs = timesOf(range, stepMs);
   // A rate over the first moments of a window says nothing: it waits for a quarter of it, unless there is nothing else to show.
@@ -152,12 +153,13 @@ export function chartOf<Window extends { readonly timeMs: number }>(
     const window = found.get(timeMs);
     return window === undefined ? null : valueOf(window, openMsOf(timeMs, stepMs, untilMs));
   });
+  const formatValue = kind.formatValue === 'rate' ? rateFormat(greatestOf(kind, beside, stepMs)) : kind.formatValue;
   const series = kind.series.map((one): ChartSeries => ({ label: one.label, class: one.class, hatched: one.hatched ?? false, values: valuesOf(shown, one, nowMs) }));
   const compared = kind.series.filter(({ label }) => kind.compared === undefined || label === kind.compared).map((one) => valuesOf(earlier, one, Infinity));
   return {
     id,
     title: `${kind.title}: ${printable(name, 60)}`,
-    description: `${kind.words} of ${printable(name, 60)} in ${windowLength(stepMs)} windows${kind.scale === 'log' ? ', on a logarithmic axis' : ''}. ${sentence(kind, series, { gaps: timesMs.filter((timeMs) => timeMs < openMs && !shown.has(timeMs)).length })}`,
+    description: `${kind.words} of ${printable(name, 60)} in ${windowLength(stepMs)} windows${kind.scale === 'log' ? ', on a logarithmic axis' : ''}. ${sentence({ formatValue, kind: kind.kind }, series, { gaps: timesMs.filter((timeMs) => timeMs < openMs && !shown.has(timeMs)).length })}`,
     kind: kind.kind,
     scale: kind.scale,
     ...range,
@@ -167,7 +169,7 @@ export function chartOf<Window extends { readonly timeMs: number }>(
     // What never came needs neither an area or a line, nor a place in the legend.
     series: series.filter(({ values: some }, at) => at === 0 || some.some((value) => value !== null && (kind.kind === 'lines' || value > 0))),
     before: before === undefined ? undefined : timesMs.map((_, at) => sumAt(compared, at)),
-    formatValue: kind.formatValue,
+    formatValue,
     formatTime: clockOrDay,
   };
 }
@@ -206,8 +208,10 @@ function statusSeries(label: string, name: string, holds: (status: number) => bo
   };
 }
 
-function perSecond(value: number): string {
-  return `${number(value, value < 10 ? 2 : 0)}/s`;
+/** The greatest value of a stack. */
+function greatestOf<Window>({ series }: ChartKind<Window>, charted: readonly Charted<Window>[], stepMs: number): number {
+  const windows = charted.flatMap(({ windows: now, before = [] }) => [...now, ...before]);
+  return windows.reduce((greatest, window) => Math.max(greatest, series.reduce((sum, { valueOf }) => sum + (valueOf(window, stepMs) ?? 0), 0)), 0);
 }
 
 /** The window that is still open counts for as long as it has been open, and for a quarter at least: its start is noisy. */
@@ -216,7 +220,7 @@ function openMsOf(timeMs: number, stepMs: number, nowMs: number): number {
 }
 
 /** The least and the greatest of each series, and the gaps. */
-function sentence({ formatValue, kind }: Pick<ChartKind, 'formatValue' | 'kind'>, series: readonly ChartSeries[], { gaps }: { gaps: number }): string {
+function sentence({ formatValue, kind }: Pick<TimeChart, 'formatValue' | 'kind'>, series: readonly ChartSeries[], { gaps }: { gaps: number }): string {
   const extremes = series.flatMap(({ label, values }) => {
     const some = values.filter((value) => value !== null);
     if (some.length === 0 || (kind === 'stack' && some.every((value) => value === 0))) return [];

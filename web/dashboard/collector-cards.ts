@@ -1,7 +1,9 @@
 /** The health of the collection: what each collector has done with the lines that came in. */
+import { isoTime } from '../../shared/time-range.js';
 import { ledgerWarnings, type LedgerSnapshot, type LedgerWarning } from '../../shared/store/store.js';
 import { sumOf } from './fold.js';
 import { count, moment, printable } from './format.js';
+import { phrase } from './phrase.js';
 
 /** A collector reports every few seconds: one that is silent for this long has stopped or is cut off. */
 const reportSilenceMsMax = 60_000;
@@ -12,9 +14,9 @@ export function collectorCards(ledgers: readonly LedgerSnapshot[], nowMs: number
     const figure = (name: string, value: number, note: string, alarm = false) => ({ name, value: count(value), note, alarm: alarm && value > 0 });
     return {
       collector: printable(ledger.collector, 40),
-      silent: nowMs - ledger.timeMs > reportSilenceMsMax ? `no report since ${moment(ledger.timeMs, nowMs)}` : undefined,
+      silent: nowMs - ledger.timeMs > reportSilenceMsMax ? phrase`no report since ${{ iso: isoTime(ledger.timeMs), text: moment(ledger.timeMs, nowMs) }} UTC` : undefined,
       figures: [
-        { name: 'Last line', value: ledger.lastLineMs === null ? 'none' : moment(ledger.lastLineMs, nowMs), note: ledger.lastLineMs === null ? 'since it started' : 'UTC', alarm: false },
+        { name: 'Last line', iso: ledger.lastLineMs === null ? undefined : isoTime(ledger.lastLineMs), value: ledger.lastLineMs === null ? 'none' : moment(ledger.lastLineMs, nowMs), note: ledger.lastLineMs === null ? 'since it started' : 'UTC', alarm: false },
         figure('Received', ledger.received, 'lines since it started'),
         figure('Accepted', ledger.accepted, 'requests'),
         figure('Runtime', ledger.runtime, 'Caddy’s other logs'),

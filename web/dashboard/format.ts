@@ -55,12 +55,24 @@ export function elapsed({ fromMs, toMs }: TimeRange, nowMs: number): TimeRange {
   return { fromMs, toMs: Math.min(toMs, nowMs) };
 }
 
-/** Requests per second, minute or hour, whichever says most: `3.8 req/s`. */
-export function rate(requests: number, { fromMs, toMs }: TimeRange): string {
+/** Requests per second, minute, hour or day, whichever says most: `3.8/s`, or with a unit, `3.8 req/s`. */
+export function rate(requests: number, { fromMs, toMs }: TimeRange, unit = ''): string {
   const perSecond = requests / ((toMs - fromMs) / 1000);
-  if (perSecond >= 0.1 || requests === 0) return `${number(perSecond, perSecond < 10 ? 1 : 0)}${nbsp}req/s`;
-  if (perSecond * 60 >= 0.1) return `${number(perSecond * 60, 1)}${nbsp}req/min`;
-  return `${number(perSecond * 3600, 1)}${nbsp}req/h`;
+  const { seconds, label } = rateUnit(perSecond);
+  return `${number(perSecond * seconds, perSecond < 10 ? 1 : 0)}${unit}/${label}`;
+}
+
+/** A format for rates per second of which the greatest is known, so that all have one unit: `0.25/s`, `1.2/min`. */
+export function rateFormat(perSecondMax: number): (perSecond: number) => string {
+  const { seconds, label } = rateUnit(perSecondMax);
+  return (perSecond) => `${number(perSecond * seconds, perSecond * seconds < 10 ? 2 : 0)}/${label}`;
+}
+
+const rateUnits = [{ label: 's', seconds: 1 }, { label: 'min', seconds: 60 }, { label: 'h', seconds: 3600 }, { label: 'd', seconds: 86_400 }] as const;
+
+function rateUnit(perSecond: number): (typeof rateUnits)[number] {
+  if (perSecond === 0) return rateUnits[0];
+  return rateUnits.find(({ seconds }) => perSecond * seconds >= 0.1) ?? rateUnits[3];
 }
 
 /** A time that has passed, to the second, with its day where that is not today. (`3 s ago` would make every answer a new one.) */

@@ -38,6 +38,13 @@ const silenceMsMin = 60_000;
 /** unless its requests come so far apart that this many mean distances are longer still: by chance that happens once in 20,000. */
 const silenceDistancesMin = 10;
 
+/** Whether it is news that a source has no requests: the web app counts its own pages as `app`, and nobody need look at them. */
+export function canFallSilent(source: string): boolean {
+  return source !== ownSource;
+}
+
+const ownSource = 'app';
+
 /** What `judge` needs to know besides the windows. */
 export interface JudgedRange {
   readonly stepMs: number;
@@ -45,7 +52,7 @@ export interface JudgedRange {
   readonly previous: Figures | undefined;
   /** When the last request came, where that is known better than by its window. */
   readonly lastMs?: number | undefined;
-  /** Now, in milliseconds since 1970, where the range reaches up to now: only then can a source be silent. */
+  /** Now, in milliseconds since 1970, where the range reaches up to now and the source can fall silent. */
   readonly liveMs: number | undefined;
 }
 

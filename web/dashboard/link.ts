@@ -12,8 +12,13 @@ export function linksOf({ given }: Pick<DashboardQuery, 'given'>): Link {
   };
 }
 
-/** A link that filters the page by a value; `undefined` where there is no such filter, or no value. */
+/** Servers and proxies take request headers of 16 KiB as a rule: a longer link would lead to a bare error. */
+const hrefLengthMax = 14_500;
+
+/** A link that filters the page by a value; `undefined` where there is no such filter, no value, or one so long that no server would take it. */
 export function filterHref(link: Link, name: string, value: string): string | undefined {
   const filter = filterNames.find((each) => each === name);
-  return filter === undefined || value === '' ? undefined : link({ [filter]: value });
+  if (filter === undefined || value === '') return undefined;
+  const href = link({ [filter]: value });
+  return href.length > hrefLengthMax ? undefined : href;
 }

@@ -74,4 +74,4 @@ test(refused, { refresh: 'often' }, 'refresh', /off or a whole number from 1 to 
 test(refused, { compare: 'yes' }, 'compare', /allowed is on or off/);
 test(refused, { edit: '1' }, 'edit', /allowed is on or off/);
 test(refused, { host: ['a', 'b'] }, 'host', /"a, b"; allowed is one value/);
-test(refused, { stauts: '404' }, 'stauts', /the parameters are from, to, source/);
+test(refused, { stauts: '404' }, 'stauts', /allowed is one of the parameters from, to, source/);

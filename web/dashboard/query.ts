@@ -53,8 +53,11 @@ const refreshSecondsMax = 3600;
 /** Hosts and paths as strangers send them are long at times; beyond this they are nonsense. */
 const textLengthMax = 8192;
 
-/** Reads a parsed query string (a parameter that is repeated has an array). Throws a `QueryError`. */
-export function parseQuery(raw: Readonly<Record<string, string | readonly string[] | undefined>>, nowMs: number): DashboardQuery {
+/**
+ * Reads a parsed query string (a parameter that is repeated has an array). `rowsMax` is the greatest `limit`: 10,000 unless given. Throws a
+ * `QueryError`.
+ */
+export function parseQuery(raw: Readonly<Record<string, string | readonly string[] | undefined>>, nowMs: number, { rowsMax = limitMax } = {}): DashboardQuery {
   const given = readGiven(raw);
   const fromMs = readTime('from', given.from ?? defaults.from, nowMs);
   const to = given.to ?? defaults.to;
@@ -67,7 +70,7 @@ export function parseQuery(raw: Readonly<Record<string, string | readonly string
     fromMs,
     toMs,
     filter: readFilter(given),
-    limit: given.limit === undefined ? undefined : readInteger('limit', given.limit, limitMax),
+    limit: given.limit === undefined ? undefined : readInteger('limit', given.limit, rowsMax),
     // A range with a fixed end does not change: there is nothing to refresh. And a form must not be emptied under one's hands.
     refreshSeconds: to.startsWith('now') && !editing ? refreshSeconds : undefined,
     compare: given.compare === undefined || readChoice('compare', given.compare, ['on', 'off']) === 'on',
@@ -80,7 +83,7 @@ export function parseQuery(raw: Readonly<Record<string, string | readonly string
 function readGiven(raw: Readonly<Record<string, string | readonly string[] | undefined>>): Partial<Record<Parameter, string>> {
   const given: Partial<Record<Parameter, string>> = {};
   for (const [name, value] of Object.entries(raw)) {
-    if (!isParameter(name)) throw new QueryError(name, String(value), `not at all: the parameters are ${parameters.join(', ')}`);
+    if (!isParameter(name)) throw new QueryError(name, String(value), `one of the parameters ${parameters.join(', ')}`);
     if (value === undefined || value === '') continue;
     if (typeof value !== 'string') throw new QueryError(name, value.join(', '), 'one value, given once');
     given[name] = value;

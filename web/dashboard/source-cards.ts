@@ -37,7 +37,7 @@ export function sourceCard(source: string, { sources, range, previous: before }:
     figures: [
       { name: 'Requests', value: count(requests), change: sumChange(requests, previous?.requests) },
       { name: 'Rate', value: rate(requests, soFar) },
-      ...(clients === null ? [] : [{ name: 'Clients', value: count(clients), note: ofNewest === undefined ? 'addresses' : `in the newest ${count(ofNewest)}` }]),
+      ...(clients === null ? [] : [{ name: 'Clients', value: count(clients), note: ofNewest === undefined ? clients === 1 ? 'address' : 'addresses' : `in the newest ${count(ofNewest)}` }]),
       share('5xx', errors, previous?.errors, requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter),
       share('4xx', clientErrors, previous?.clientErrors),
       latency('Mean', latencyMs.mean, previous?.latencyMs.mean, latencyMs.max === null ? 'no latency' : `max${nbsp}${duration(latencyMs.max)}`),

@@ -7,6 +7,7 @@ import { alignRange, levelFor } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { fold, isComplete } from './fold.js';
 import { printable } from './format.js';
+import { textOf } from './phrase.js';
 import { filterNames, parseQuery } from './query.js';
 import { rollUp } from '../../shared/rollup.js';
 import type { Traffic } from './read.js';
@@ -31,7 +32,8 @@ const many = (count: number, parts: Partial<RequestEvent> = {}): RequestEvent[] 
 
 test('the status line and the title say how the edge does', (t) => {
   const well = view(many(200)).status;
-  t.like(well, { state: 'well', word: 'All well:', detail: '3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors at the edge', title: 'All well: 3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors' });
+  t.is(textOf(well.detail), '3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors at the edge');
+  t.like(well, { state: 'well', word: 'All well:', title: 'All well: 3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors' });
   t.like(view([...many(190), ...many(6, { status: 500 })]).status, { state: 'troubled', title: '5xx rose to 3.8\u00a0% at 20:00 UTC at the edge' });
   t.is(view([...many(190), ...many(20, { status: 503 })]).status.state, 'failing');
   t.is(view([...many(190), ...many(100, { status: 429 })]).status.state, 'well', '4xx are not errors of the site');
@@ -39,22 +41,25 @@ test('the status line and the title say how the edge does', (t) => {
 
 test('the gravest finding is said first, and the others after it', (t) => {
   const { status } = view([...many(190), ...many(6, { status: 500 }), ...many(150, { source: 'shop', timeMs: nowMs - 600_000 })]);
-  t.like(status, { state: 'failing', word: 'No requests from shop', detail: 'since 19:50:30 UTC', more: ['5xx rose to 3.8\u00a0% at 20:00 UTC at the edge'] });
+  t.like(status, { state: 'failing', word: 'No requests from shop' });
+  t.deepEqual([status.detail, ...status.more].map(textOf), ['since 19:50:30 UTC', '5xx rose to 3.8\u00a0% at 20:00 UTC at the edge']);
 });
 
 test('the host that most errors are on is named where there are several, and errors that are over are told', (t) => {
   const shop = view([...many(190), ...many(6, { status: 500 }), ...many(20, { host: 'blog.example' })]).status;
-  t.is(shop.detail, 'at 20:00 UTC at the edge, most of them on shop.example');
+  t.is(textOf(shop.detail), 'at 20:00 UTC at the edge, most of them on shop.example');
   const past = many(200, { timeMs: nowMs - 1_800_000 }).map((request, at) => ({ ...request, status: at < 20 ? 502 : 200 }));
   const { status } = view([...past, ...many(500)]);
-  t.like(status, { state: 'well', more: ['5xx were up to 10.0\u00a0% from 19:30 to 19:54 UTC at the edge'] });
+  t.is(status.state, 'well');
+  t.deepEqual(status.more.map(textOf), ['5xx were up to 10.0\u00a0% from 19:30 to 19:54 UTC at the edge']);
 });
 
 test('a source that fell silent is told at once on any range, by its last request, which its card has too', (t) => {
   const requests = Array.from({ length: 3600 }, (_, at) => event({ timeMs: nowMs - 180_000 - at * 5000, durationMs: 1 }));
   const { status, sources } = view(requests, { raw: { from: 'now-6h' } });
-  t.like(status, { state: 'failing', word: 'No requests from caddy', detail: 'since 19:57:30 UTC' });
+  t.like(status, { state: 'failing', word: 'No requests from caddy', detail: ['since ', { iso: '2026-11-23T19:57:30Z', text: '19:57:30' }, ' UTC'] });
   t.is(sources[0]?.last?.text, '19:57:30');
+  t.is(view(requests.map((request) => ({ ...request, source: 'app' })), { raw: { from: 'now-6h' } }).status.state, 'well', 'that nobody looks at the dashboard is no news');
 });
 
 test('a quiet source has figures and no charts, and a legend leads to its status class', (t) => {
@@ -71,14 +76,14 @@ test('where a part of the requests is kept, the page says which, and that figure
   t.deepEqual([page.topsOfSampled, page.incomplete], [undefined, []]);
   const filtered = view(many(5), { sampled, raw: { path: '/' } });
   t.is(filtered.topsOfSampled, page.latestSampled);
-  t.regex(filtered.incomplete.join(), /kept one by one, 5 of the 512/);
+  t.regex(filtered.incomplete.map(textOf).join(), /kept one by one, 5 of the 512/);
   t.is(view([], { sampled: { kept: 0, of: 7 } }).latestSampled, 'none of the 7 requests of this range');
   t.is(view(many(5)).latestSampled, undefined);
 });
 
 test('too little traffic is not judged', (t) => {
   t.is(view(many(119, { status: 500 })).status.state, 'quiet');
-  t.is(view([]).status.detail, 'no requests in this range');
+  t.is(textOf(view([]).status.detail), 'no requests in this range');
 });
 
 test('figures show their change against the previous period, and which rises are bad', (t) => {
@@ -101,8 +106,8 @@ test('p99 is hidden below 100 requests', (t) => {
 test('the page says why figures are incomplete', (t) => {
   const { incomplete } = view(many(1), { bounded: true, ledgers: [ledger({ dropped: { 'memory-full': 3 } }), ledger({ collector: 'b', spooled: 1000, deadLettered: 2 })] });
   t.is(incomplete.length, 4);
-  t.is(incomplete[1], '3 lines were dropped');
-  t.is(incomplete[2], '1,000 requests are on disk, waiting for the store');
+  t.is(textOf(incomplete[1]!), '3 lines were dropped');
+  t.is(textOf(incomplete[2]!), '1,000 requests are on disk, waiting for the store');
   t.deepEqual(view(many(1)).incomplete, []);
 });
 
@@ -155,7 +160,7 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
   });
   t.deepEqual(sources[0]?.figures.map((figure) => [figure.name, figure.value, 'note' in figure ? figure.note : undefined]), [
     ['Requests', '152', undefined],
-    ['Rate', '2.5\u00a0req/min', undefined],
+    ['Rate', '2.5/min', undefined],
     ['5xx', '1.3\u00a0%', '2 requests'],
     ['4xx', '0\u00a0%', '0 requests'],
     ['Mean', '10\u00a0ms', 'max\u00a010\u00a0ms'],
@@ -167,7 +172,7 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
   t.like(sources[0]?.statuses[1], { status: '502', reason: 'Bad Gateway', class: 'status-5xx', count: '2', share: '1.3\u00a0%' });
   t.like(tables[0]?.rows.at(-1), { iso: '2026-11-23T20:00:00Z', text: '23\u00a0Nov 20:00', cells: ['32', '30', '0', '0', '2', '6.3\u00a0%', '10\u00a0ms', '10\u00a0ms', '10\u00a0ms', '–', '37\u00a0kB'] });
   t.like(latest.at(-1), { text: '19:59:30.000', duration: '1.23\u00a0s', endpoint: '/users/:id', uri: { text: '/users/7?q=1', href: '/?path=%2Fusers%2F7' } });
-  t.is(collectors[0]?.silent, 'no report since 19:59:00');
+  t.is(textOf(collectors[0]?.silent ?? []), 'no report since 19:59:00 UTC');
   t.like(collectors[0]?.figures.find(({ name }) => name === 'Rejected'), { value: '10', note: 'not-json 6, too-long 4', alarm: false });
   t.like(collectors[0]?.figures.find(({ name }) => name === 'Spooled'), { value: '3', alarm: true });
   t.deepEqual(charts.map(({ name, panels }) => [name, panels.map(({ links }) => links[0]?.href)]), ['requests', 'latency', 'errors', 'bytes'].map((name) => [name, [`/chart/${name}.svg?source=caddy`, `/chart/${name}.svg?source=app`]]));
@@ -185,14 +190,30 @@ test('lists link to the page of a value, and are there for what is known', async
     { text: `/${'b'.repeat(59)}…`, href: undefined, count: '50', errors: '50' },
   ]);
   t.is(page.tops[0]?.csvHref, '/api/top/path.csv?limit=10000', 'all that there are, not the hundred of an answer that is not told how many');
-  t.like(page.sources[0]?.figures.find(({ name }) => name === 'Clients'), { value: '1', note: 'addresses' });
+  t.like(page.sources[0]?.figures.find(({ name }) => name === 'Clients'), { value: '1', note: 'address' });
   t.is(page.topsNote, undefined);
-  t.is(view(requests, { tops: { ...tops, ofNewest: 5000, keptFromMs: nowMs - 7 * 86_400_000 } }).topsNote, 'Under this filter the lists that only single requests know are made from the newest 5,000, and reach back to 16\u00a0Nov\u00a020:00 UTC, since when requests are kept.');
+  t.is(textOf(view(requests, { tops: { ...tops, ofNewest: 5000, keptFromMs: nowMs - 7 * 86_400_000 } }).topsNote ?? []), 'Under this filter the lists that only single requests know are made from the newest 5,000, and reach back to 16\u00a0Nov\u00a020:00 UTC, since when requests are kept.');
 });
 
 test('every range and any figures give a view without NaN', (t) => {
   const odd = [event({ timeMs: nowMs - 1, durationMs: 0 }), event({ timeMs: nowMs - 1, durationMs: 1e9, size: 1e15 }), event({ timeMs: nowMs - 1, status: 0, host: '', uri: '' }), event({ timeMs: nowMs - 1, status: 999, source: 'weird' })];
   for (const from of ['now-1s', 'now-15m', 'now-24h', 'now-30d', 'now-3000d']) t.notRegex(JSON.stringify(view(odd, { raw: { from } })), /NaN|Infinity|undefined/, from);
+});
+
+test('the rates of a quiet site have a unit that tells them apart', (t) => {
+  for (const from of ['now-1h', 'now-24h', 'now-7d', 'now-30d']) {
+    const { charts, sources } = view(many(3), { raw: { from } });
+    const svg = charts.find(({ name }) => name === 'requests')!.panels[0]!.svg;
+    const ticks = [...svg.matchAll(/<text class="tick" [^>]*>([^<]*)/g)].map(([, text]) => text);
+    t.is(new Set(ticks).size, ticks.length, `${from}: ${ticks.join(' ')}`);
+    t.notRegex(sources[0]!.figures.find(({ name }) => name === 'Rate')!.value, /^0\//, from);
+  }
+});
+
+test('a value so long that no server would take the link to it has none', (t) => {
+  const hrefOf = (uri: string) => view([event({ timeMs: nowMs - 1, uri })]).latest[0]?.uri.href;
+  t.is(hrefOf(`/${'x'.repeat(6000)}`)?.length, 6010);
+  t.is(hrefOf(`/${'→'.repeat(6000)}`), undefined);
 });
 
 test('text from strangers is cut, and its control and direction characters are shown', (t) => {

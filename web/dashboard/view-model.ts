@@ -8,6 +8,7 @@ import { sumOf } from './fold.js';
 import { clock, count, day, nbsp, printable, signed, windowLength } from './format.js';
 import { linksOf, type Link } from './link.js';
 import type { Pair } from './pair.js';
+import { phrase, type Phrase, type Time } from './phrase.js';
 import { defaults, filterNames, type DashboardQuery, type Parameter } from './query.js';
 import type { Traffic } from './read.js';
 import type { RequestPairs } from './request-pairs.js';
@@ -42,7 +43,7 @@ export function dashboardView({ query, traffic, tops, latest, pairs, nowMs: exac
   const tickMs = traffic.stepMs / ticksPerWindow;
   const nowMs = Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs);
   const lastRequestMs = lastOf(latest);
-  const status = statusOf(traffic, lastRequestMs, nowMs);
+  const status = statusOf(traffic, { lastRequestMs, nowMs, isFiltered: Object.keys(query.filter).length > 0 });
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
   const drawing = drawingOf(traffic, nowMs, link);
@@ -189,7 +190,7 @@ function sampledText({ sampled }: Traffic): string | undefined {
 /** A filter that `needsRequests`. */
 const requestsFilter = 'a filter by path, client, user agent, referrer or request id';
 
-function incompleteReasons(query: DashboardQuery, traffic: Traffic): string[] {
+function incompleteReasons(query: DashboardQuery, traffic: Traffic): Phrase[] {
   const { bounded, keptFromMs, ledgers, complete } = traffic;
   if (complete) return [];
   const sampled = needsRequests(query.filter) ? sampledText(traffic) : undefined;
@@ -200,28 +201,30 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic): string[] {
   const earlier = total((ledger) => ledger.warnings['earlier-spooled'] ?? 0);
   const datagrams = total((ledger) => ledger.warnings['datagrams-lost'] ?? 0);
   return [
-    ...(bounded ? [`${requestsFilter} reads single requests, and stopped at its limit: choose a shorter range`] : []),
-    ...(keptFromMs === undefined ? [] : [`${requestsFilter} reads single requests, which are kept since ${dayAndClock(keptFromMs)} UTC (RETENTION_REQUESTS)`]),
-    ...(sampled === undefined ? [] : [`${requestsFilter} counts the requests that are kept one by one, ${sampled}`]),
-    ...(dropped > 0 ? [`${count(dropped)} lines were dropped`] : []),
-    ...(spooled > 0 ? [`${count(spooled)} requests are on disk, waiting for the store`] : []),
-    ...(deadLettered > 0 ? [`${count(deadLettered)} requests were refused by the store`] : []),
-    ...(earlier > 0 ? [`${count(earlier)} requests of an earlier start are on disk, waiting for the store`] : []),
-    ...(datagrams > 0 ? [`${count(datagrams)} lines that came over UDP were lost in the kernel`] : []),
+    ...(bounded ? [phrase`${requestsFilter} reads single requests, and stopped at its limit: choose a shorter range`] : []),
+    ...(keptFromMs === undefined ? [] : [phrase`${requestsFilter} reads single requests, which are kept since ${dayAndClock(keptFromMs)} UTC (RETENTION_REQUESTS)`]),
+    ...(sampled === undefined ? [] : [phrase`${requestsFilter} counts the requests that are kept one by one, ${sampled}`]),
+    ...(dropped > 0 ? [phrase`${count(dropped)} lines were dropped`] : []),
+    ...(spooled > 0 ? [phrase`${count(spooled)} requests are on disk, waiting for the store`] : []),
+    ...(deadLettered > 0 ? [phrase`${count(deadLettered)} requests were refused by the store`] : []),
+    ...(earlier > 0 ? [phrase`${count(earlier)} requests of an earlier start are on disk, waiting for the store`] : []),
+    ...(datagrams > 0 ? [phrase`${count(datagrams)} lines that came over UDP were lost in the kernel`] : []),
   ];
 }
 
 /** What the lists leave out. */
-function topsNote({ ofNewest, keptFromMs }: Tops): string | undefined {
+function topsNote({ ofNewest, keptFromMs }: Tops): Phrase | undefined {
   const reasons = [
-    ...(ofNewest === undefined ? [] : [`are made from the newest ${count(ofNewest)}`]),
-    ...(keptFromMs === undefined ? [] : [`reach back to ${dayAndClock(keptFromMs)} UTC, since when requests are kept`]),
+    ...(ofNewest === undefined ? [] : [phrase`are made from the newest ${count(ofNewest)}`]),
+    ...(keptFromMs === undefined ? [] : [phrase`reach back to ${dayAndClock(keptFromMs)} UTC, since when requests are kept`]),
   ];
-  return reasons.length === 0 ? undefined : `Under this filter the lists that only single requests know ${reasons.join(', and ')}.`;
+  const [first, second] = reasons;
+  return first === undefined ? undefined : phrase`Under this filter the lists that only single requests know ${second === undefined ? first : phrase`${first}, and ${second}`}.`;
 }
 
-function dayAndClock(timeMs: number): string {
-  return `${day(timeMs)}${nbsp}${clock(timeMs)}`;
+/** To the minute: what moves on with every request would make each answer a new one. */
+function dayAndClock(timeMs: number): Time {
+  return { iso: isoTime(Math.floor(timeMs / 60_000) * 60_000), text: `${day(timeMs)}${nbsp}${clock(timeMs)}` };
 }
 
 /** Whether Caddy seems not to be connected yet: no request of its own, none accepted, and no filter that would hide them. */
