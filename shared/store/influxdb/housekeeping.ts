@@ -35,7 +35,7 @@ export function startHousekeeping({ retention, deleteBefore, writeVersion, log, 
       problem = undefined;
     } catch (error) {
       const message = messageOf(error);
-      if (!isStopped && message !== problem) log.warn(`Old requests and totals are still in InfluxDB; the next try is in ${everyMs / 60_000} minutes. ${message}`);
+      if (!isStopped && message !== problem) log.warn(`Cannot delete old requests and totals, and will try again in ${everyMs / 60_000} minutes: ${message}`);
       problem = message;
     }
   };
