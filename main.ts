@@ -117,7 +117,6 @@ const commands: Readonly<Record<string, Command>> = {
   },
 };
 
-process.stdout.on('error', () => undefined); // `… | head` has read enough
 /**
  * How far the heap grows before all of it is looked through, in percent of what was alive the last time. V8 lets it quadruple while much is made and
  * thrown away, as here with every line: see docs/decisions, "The heap stays small".
@@ -125,6 +124,9 @@ process.stdout.on('error', () => undefined); // `… | head` has read enough
 const heapGrowingPercent = 75;
 
 setFlagsFromString(`--heap-growing-percent=${heapGrowingPercent}`);
+
+// `… | head` has read enough, and whoever took the log is gone: neither ends what is under way.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 await main(process.argv.slice(2));
 
 async function main(args: readonly string[]): Promise<void> {
