@@ -117,7 +117,6 @@ const commands: Readonly<Record<string, Command>> = {
   },
 };
 
-process.stdout.on('error', () => undefined); // `… | head` has read enough
 /**
  * How far the heap grows before all of it is looked through, in percent of what was alive the last time. V8 lets it quadruple while much is made and
  * thrown away, as here with every line: see docs/decisions, "The heap stays small".
@@ -125,6 +124,9 @@ process.stdout.on('error', () => undefined); // `… | head` has read enough
 const heapGrowingPercent = 75;
 
 setFlagsFromString(`--heap-growing-percent=${heapGrowingPercent}`);
+
+// `… | head` has read enough, and whoever took the log is gone: neither ends what is under way.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 await main(process.argv.slice(2));
 
 async function main(args: readonly string[]): Promise<void> {
@@ -279,9 +281,9 @@ async function demo(environment: Environment, given: Given): Promise<Stop | numb
       started('next', () => recorder.close());
       const startMs = Date.now();
       const traffic = createTraffic({ seed, requestsPerDay, startMs });
-      process.stdout.write('Making up a day of traffic …\n');
-      const requests = await seedDay(traffic, recorder, { signal: stopping.signal });
-      process.stdout.write(`${requests.toLocaleString('en')} requests in ${((Date.now() - startMs) / 1000).toFixed(1)} s.\n`);
+      process.stdout.write('Making up a day of traffic:');
+      const requests = await seedDay(traffic, recorder, { signal: stopping.signal, onPercent: (percent) => process.stdout.write(` ${percent} %`) });
+      process.stdout.write(`, ${requests.toLocaleString('en')} requests in ${((Date.now() - startMs) / 1000).toFixed(1)} s.\n`);
 
       const config = collectorConfigFrom({ ...readSettings(collectorSettings, { COLLECTOR_HTTP: 'off' }), COLLECTOR_LISTEN: listen, COLLECTOR_ID: 'demo' });
       const { addresses } = await startCollectorOver(config, values, recording, store, given, started);

@@ -3,10 +3,11 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import Router from '@koa/router';
 import Koa from 'koa';
 import { Counter, Gauge, Registry } from 'prom-client';
-import { messageOf, UsageError } from '../shared/errors.js';
+import { messageOf } from '../shared/errors.js';
+import { listenHttp, type HttpListener } from '../shared/http-listener.js';
 import type { Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
-import { formatAddress, type Address } from '../shared/settings.js';
+import type { Address } from '../shared/settings.js';
 import { ledgerJson } from '../shared/store/ledger-json.js';
 import type { Ledger, Store } from '../shared/store/store.js';
 import type { LearnedDuration } from './decode/duration.js';
@@ -31,14 +32,14 @@ export interface StatusParts {
   readonly imports: ImportEndpointParts;
 }
 
-/** How long answers in flight may take when the collector stops, in milliseconds; a silent connection must not keep it. */
+/** How long answers in flight may take when the collector stops, in milliseconds. */
 const drainMsMax = 1000;
 
 /** How often the length of the event loop's turns is sampled, in milliseconds. */
 const loopDelaySampleMs = 10;
 
 /** Serves `/health`, `/ready`, `/metrics` and `/ledger`, and takes imports. Throws a `UsageError` when it cannot listen. */
-export async function startStatusServer(address: Address, parts: StatusParts): Promise<{ url: string; stop(): Promise<void> }> {
+export async function startStatusServer(address: Address, parts: StatusParts): Promise<HttpListener> {
   const loopDelay = monitorEventLoopDelay({ resolution: loopDelaySampleMs });
   loopDelay.enable();
   /** Each turn of the event loop reads every socket: none went unread for longer than the longest turn. */
@@ -76,25 +77,13 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
   const server = createServer((request, response) => { void handle(request, response); });
   const requestMsMax = server.requestTimeout;
   server.on('checkContinue', (request, response) => { void handle(request, response); });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen({ port: address.port, ...(address.host === '' ? {} : { host: address.host }) }, resolve);
-  }).catch((error: unknown) => {
-    const why = (error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? 'the port is in use. Stop the other process, or set' : `${messageOf(error)}. Set`;
-    throw new UsageError(`Cannot listen on http://${formatAddress(address)}: ${why} COLLECTOR_HTTP to a free port, or to off.`, { cause: error });
-  });
-  const bound = server.address();
-  const port = bound !== null && typeof bound === 'object' ? bound.port : address.port;
+  const listener = await listenHttp(server, address, { setting: 'COLLECTOR_HTTP', orElse: ', or to off', drainMsMax });
   return {
-    url: `http://${formatAddress({ host: address.host || 'localhost', port })}`,
+    url: listener.url,
     async stop() {
       loopDelay.disable();
       await imports.stop();
-      const closed = new Promise<void>((resolve) => { server.close(() => { resolve(); }); });
-      server.closeIdleConnections();
-      const timer = setTimeout(() => { server.closeAllConnections(); }, drainMsMax);
-      await closed;
-      clearTimeout(timer);
+      await listener.stop();
     },
   };
 }

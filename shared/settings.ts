@@ -55,13 +55,15 @@ export function withEnvFiles(environment: Environment, files: readonly string[])
 }
 
 /**
- * Refuses names that look like settings and are none: a misspelt setting must not be ignored. Looks at every name of the
- * files, and in the environment at names that share a setting's first word. Throws a `UsageError`.
+ * Refuses names that look like settings and are none: a misspelt setting must not be ignored. Looks at every name of the files, and in the
+ * environment at names that share a setting's first word, or are a setting of two words or more but for two letters. Throws a `UsageError`.
  */
 export function refuseUnknown(known: readonly string[], environment: Environment, files: readonly string[]): void {
-  const prefixes = new Set(known.filter((name) => name.includes('_')).map((name) => name.slice(0, name.indexOf('_') + 1)));
+  const ofWords = known.filter((name) => name.includes('_'));
+  const prefixes = [...new Set(ofWords.map((name) => name.slice(0, name.indexOf('_') + 1)))];
+  const isLikeOurs = (name: string): boolean => prefixes.some((prefix) => name.startsWith(prefix)) || ofWords.some((setting) => distance(setting, name) <= 2);
   const names = [
-    ...Object.keys(environment).filter((name) => [...prefixes].some((prefix) => name.startsWith(prefix)) && !isServiceLink(name)),
+    ...Object.keys(environment).filter((name) => isLikeOurs(name) && !isServiceLink(name)),
     ...files.flatMap((file) => Object.keys(readEnvFile(file))),
   ];
   for (const name of names) {

@@ -113,7 +113,7 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     await untilCounted('spooled.example', { caddy: 500, app: 500 });
   }],
 
-  ["A restart of the collector under load loses nothing: what Caddy could not send is in Caddy's own log.", async () => {
+  ["A restart of the collector under load loses one line at most: what Caddy could not send is in Caddy's own log.", async () => {
     const load = startLoad('collector.example');
     await load.until(200);
     await restart('collector');
@@ -122,7 +122,7 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     await until('Caddy logs to the new collector', async () => (await counts('collector.example')).caddy > before + 200, waits);
     await load.end();
     const { answered } = load.answers;
-    await untilCounted('collector.example', { caddy: answered - await unsent('collector.example'), app: answered });
+    await untilCountedButOne('collector.example', { caddy: answered - await unsent('collector.example'), app: answered });
   }],
 
   ['The collector, the web app and Caddy end by themselves when they are stopped, and down and up again keep what was counted.', async () => {
@@ -241,7 +241,7 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     assert.match(output, /^1000\s+CapEff:\s+0{16}\s+read-only/);
   }],
 
-  ['The embedded store: a restart under load loses nothing, and neither do down and up; what was counted survives kill -9.', async () => {
+  ['The embedded store: a restart under load loses one line at most, and down and up nothing; what was counted survives kill -9.', async () => {
     const load = startLoad('sink.example');
     await load.until(200);
     await restart('sink');
@@ -249,8 +249,7 @@ const steps: readonly (readonly [string, () => Promise<void>])[] = [
     await until('Caddy logs again', async () => (await counts('sink.example')).caddy > before + 200, waits);
     await load.end();
     const { answered, ok } = load.answers;
-    const wanted = { caddy: answered - await unsent('sink.example'), app: ok };
-    await untilCounted('sink.example', wanted);
+    const wanted = await untilCountedButOne('sink.example', { caddy: answered - await unsent('sink.example'), app: ok });
     await compose('kill', '--signal', 'SIGKILL', 'sink');
     await compose('up', '--detach');
     await untilServed();
@@ -398,11 +397,28 @@ async function counts(host: string): Promise<Counts> {
 }
 
 async function untilCounted(host: string, wanted: Counts): Promise<void> {
+  await untilCountedAs(host, wanted, (last) => last.caddy === wanted.caddy);
+}
+
+/**
+ * The collector has closed the connection between Caddy's writing a line into it and reading that: the one line that a restart may cost
+ * (docs/restart.md). Gives what was counted.
+ */
+async function untilCountedButOne(host: string, wanted: Counts): Promise<Counts> {
+  let oneLess = 0; // readings in a row: the last request may still be on its way
+  return await untilCountedAs(host, wanted, (last) => {
+    oneLess = last.caddy === wanted.caddy - 1 ? oneLess + 1 : 0;
+    return last.caddy === wanted.caddy || oneLess > 20;
+  });
+}
+
+async function untilCountedAs(host: string, wanted: Counts, isAtTheEdge: (last: Counts) => boolean): Promise<Counts> {
   let last: Counts | undefined;
   await until(`${host} is counted`, async () => {
     last = await counts(host);
-    return last.caddy === wanted.caddy && last.app === wanted.app;
+    return isAtTheEdge(last) && last.app === wanted.app;
   }, waits).catch((error: unknown) => { throw new Error(`Counted ${JSON.stringify(last)} for ${host}, and wanted ${JSON.stringify(wanted)}.`, { cause: error }); });
+  return last!;
 }
 
 async function ledger(): Promise<Readonly<Record<string, number>>> {

@@ -52,6 +52,15 @@ test('two days of one seed have the same totals, and all levels of them agree wi
   t.deepEqual(await totals(two.store), total);
 });
 
+test('while it makes up its day the demo says how far it is', async (t) => {
+  const percents: number[] = [];
+  const requests = await seedDay(createTraffic({ seed: 7, requestsPerDay: 50_000, startMs }), { record: () => true, flush: () => Promise.resolve() }, { onPercent: (percent) => percents.push(percent) });
+  t.true(percents.length > requests / 30_000, percents.join(' '));
+  t.deepEqual(percents, [...new Set(percents)].toSorted((a, b) => a - b));
+  t.is(percents.at(-1), 100);
+  t.true(percents.slice(0, -1).every((percent) => percent > 0 && percent < 100), percents.join(' '));
+});
+
 test('the demo takes free ports where the usual ones are in use, shows both sources, lets requests come in, and leaves nothing behind', async (t) => {
   for (const port of [3000, 9514]) {
     const server = createServer();
@@ -63,6 +72,7 @@ test('the demo takes free ports where the usual ones are in use, shows both sour
   const demo = await runProgram(['demo', '--requests', '30000'], { TMPDIR: folder });
   const url = await until('it says where the page is', () => /Dashboard +(http:\S+)/.exec(demo.stdout())?.[1], { waitMsMax: 120_000 });
   t.not(new URL(url).port, '3000');
+  t.regex(demo.stdout(), /^Making up a day of traffic:( \d+ %)+ 100 %, [\d,]+ requests in /m);
   const { sources } = await (await fetch(`${url}/api/summary?from=now-24h`)).json() as { sources: Record<string, { requests: number }> };
   t.deepEqual(Object.keys(sources), ['caddy', 'shop']);
   t.true(sources['caddy']!.requests > 20_000 && sources['shop']!.requests > 5000, JSON.stringify(sources));

@@ -1,6 +1,10 @@
 /** What the images and the Compose files count on. `npm run test:compose` runs them. */
-import { readFile } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join, relative } from 'node:path';
+import { promisify } from 'node:util';
 import test from 'ava';
+import { folderOf } from './program.js';
 
 interface LockedPackage { readonly dev?: boolean; readonly os?: readonly string[]; readonly cpu?: readonly string[]; readonly libc?: readonly string[]; readonly hasInstallScript?: boolean }
 
@@ -13,6 +17,23 @@ test('Every dependency that is not JavaScript is there for amd64 and arm64, read
     .map(([path]) => path.replace(wanted, 'CPU'));
   t.true(forGlibc('x64').length > 0);
   t.deepEqual(forGlibc('arm64'), forGlibc('x64'));
+});
+
+test('What the images are built from is whole: it imports nothing that .dockerignore keeps out.', async (t) => {
+  t.timeout(120_000);
+  const rules = (await readFile('.dockerignore', 'utf8')).trim().split('\n').slice(1); // the first keeps everything out
+  const admitted = rules.filter((rule) => rule.startsWith('!')).map((rule) => rule.slice(1));
+  const keptOut = rules.filter((rule) => !rule.startsWith('!'));
+  const place = await folderOf(t);
+  const inProject = (path: string): string => join(process.cwd(), path);
+  await writeFile(join(place, 'tsconfig.json'), JSON.stringify({
+    extends: inProject('tsconfig.json'), compilerOptions: { typeRoots: [inProject('node_modules/@types')] }, include: admitted.map(inProject), exclude: keptOut.map(inProject),
+  }));
+  const { stdout } = await promisify(execFile)(process.execPath, ['node_modules/typescript/bin/tsc', '--project', place, '--listFilesOnly'], { maxBuffer: 10_000_000 });
+  const sources = stdout.trim().split('\n').map((path) => relative('.', path)).filter((path) => !path.startsWith('node_modules/'));
+  t.true(sources.includes('main.ts') && sources.includes('shared/spool/crc-32.d.ts'), sources.join(' '));
+  const isKeptOut = keptOut.map((rule) => new RegExp(`^${rule.replaceAll('.', '\\.').replaceAll(/\*\*\/|\*/g, (stars) => stars === '*' ? '[^/]*' : '(?:.*/)?')}(?:/|$)`));
+  t.deepEqual(sources.filter((path) => !admitted.includes(path.split('/', 1)[0]!) || isKeptOut.some((rule) => rule.test(path))), []);
 });
 
 test('Every service of the Compose files is hardened by one block, and its log is kept to 3 files of 10 MB.', async (t) => {

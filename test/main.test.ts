@@ -1,6 +1,8 @@
+import { connect } from 'node:net';
 import test from 'ava';
 import { freePort } from './ports.js';
-import { runProgram } from './program.js';
+import { readLedger, runProgram, startProgram } from './program.js';
+import { until } from './until.js';
 
 const usage = test.macro({
   async exec(t, args: string[], settings: Record<string, string>, message: RegExp) {
@@ -51,6 +53,19 @@ test('a port that is taken is named, with what to do', async (t) => {
   const program = await runProgram(['start'], settings);
   t.is(await program.ended, 2);
   t.regex(program.stderr(), new RegExp(`Cannot listen on http://127\\.0\\.0\\.1:${http}: the port is in use\\..* COLLECTOR_HTTP`));
+});
+
+test('it goes on when nobody reads its log any more', async (t) => {
+  const [tcp, http, web] = [await freePort(), await freePort(), await freePort()];
+  const settings = { COLLECTOR_LISTEN: `tcp://127.0.0.1:${tcp}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}` };
+  const program = await startProgram(['start'], settings, [`http://127.0.0.1:${web}/ready`]);
+  program.hangUp();
+  // The first is named in the log.
+  for (let sent = 1; sent <= 2; sent += 1) {
+    connect(tcp, '127.0.0.1').end('no line of Caddy\n');
+    await until('it is counted', async () => (await readLedger(http)).rejected['not-json'] === sent);
+  }
+  t.is(await program.stop(), 0);
 });
 
 (process.platform === 'linux' ? test : test.skip)('a folder that cannot be made is named, with what to do: the spool, and that of the DuckDB file', async (t) => {

@@ -2,7 +2,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import test from 'ava';
@@ -50,6 +50,11 @@ test('Nothing of the tests, and no file of this machine, is in the package.', as
   const paths = files.map(({ path }) => path);
   t.deepEqual(paths.filter((path) => /\.test\.|fixtures|dist\/test|node_modules|\.env$|^data/.test(path)), []);
   for (const needed of ['dist/main.js', 'dist/public/main.css', 'views/dashboard.pug', 'dist/web/request-metrics.d.ts', 'LICENSE', 'README.md', 'CHANGELOG.md']) t.true(paths.includes(needed), needed);
+  // The pages are where the messages, the unit and the settings file send people.
+  const linked = (await Promise.all(paths.filter((path) => path.endsWith('.md')).map(async (path) => [...(await readFile(join(root, path), 'utf8')).matchAll(/\]\(([^)#\s]+\.(?:md|json))/g)]
+    .map(([, target]) => target!).filter((target) => !target.includes(':')).map((target) => join(dirname(path), target))))).flat();
+  t.true(linked.length > 50, `${linked.length} links`);
+  t.deepEqual([...new Set(linked)].filter((path) => !paths.includes(path)), []);
 });
 
 test('A release is refused as long as package.json does not say where the repository is.', async (t) => {

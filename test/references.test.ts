@@ -47,7 +47,7 @@ test('Every option that is named is in the help of the command that it is named 
   const withCommand = pages.flatMap(({ path, text }) => [...text.matchAll(/npm (?:run )?(start|collector|web|demo|import|check|setup) -- ([^`\n]*)/g)].map(([, command, rest]) => ({ path, command: command!, options: rest!.match(/(?<= |^)--[a-z-]+/g) ?? [] })));
   t.true(withCommand.some(({ options }) => options.length > 0));
   t.deepEqual(withCommand.filter(({ command, options }) => options.some((option) => !has(helps.get(command)!, option))), []);
-  const ofOthers = new Set(['--volumes', '--persist', '--restore', '--keep-last', '--help']); // of docker compose down, of goaccess; of all
+  const ofOthers = new Set(['--volumes', '--file', '--persist', '--restore', '--keep-last', '--help']); // of docker compose, of goaccess; of all
   const alone = codes.map(({ path, code }) => ({ path, option: /^--[a-z-]+/.exec(code)?.[0] })).filter(({ option }) => option !== undefined && !ofOthers.has(option));
   t.true(alone.length > 10);
   t.deepEqual(alone.filter(({ option }) => ![...helps.values()].some((help) => has(help, option!))), []);

@@ -4,13 +4,12 @@ import Router from '@koa/router';
 import Koa, { type Context, type Middleware } from 'koa';
 import compress from 'koa-compress';
 import helmet from 'koa-helmet';
-import { messageOf, StoreError } from '../shared/errors.js';
-import { limitLog, type Log } from '../shared/log.js';
+import { messageOf } from '../shared/errors.js';
+import type { Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
 import { caddySource } from '../shared/request-event.js';
 import { topDimensions } from '../shared/top-row.js';
 import { timeChartDocument } from './chart/time-chart.js';
-import { attemptAddress, createAttemptLimit } from './attempts.js';
 import type { WebConfig } from './config.js';
 import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
@@ -19,9 +18,9 @@ import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dash
 import { pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, type Reads, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
-import { isLoopbackName } from './loopback-name.js';
+import { probes, refuseOtherNames, requirePassword } from './guard.js';
 import { createWebMetrics } from './metrics.js';
-import { isAuthorised } from './password.js';
+import { answerErrors, Problem } from './problem.js';
 import { renderViews, type Asset, type Assets } from './render.js';
 import { requestMetrics } from './request-metrics.js';
 
@@ -45,11 +44,6 @@ const latestInApi = 100;
 const rowsOnPageMax = 500;
 /** Raw requests that the lists of the page are made from under a filter; the API reads more. */
 const listedOnPageMax = 5000;
-/** Seconds after which a page that could not be made loads itself again, and clients may ask again. */
-const retrySeconds = 5;
-
-/** What machines ask for to see how the web app is: counted at `/metrics` only. */
-const probes = new Set(['/health', '/ready', '/metrics']);
 
 /** Makes the Koa app. */
 export function createWebApp({ config, reads, recorder, log, assets, now = Date.now }: WebAppOptions): Koa {
@@ -319,123 +313,6 @@ function securityHeaders(): Middleware {
     ctx.set('Cache-Control', 'no-store');
     await headers(ctx, next);
   };
-}
-
-/** Open to everybody: the health check, and the files that a problem's page links to. */
-function isOpen({ path }: Context): boolean {
-  return path === '/health' || path.startsWith('/assets/');
-}
-
-/**
- * Refuses requests under names that may be somebody else's, but for the probes: monitoring in a container may know this machine by a name, and
- * they say nothing of the traffic. What a proxy passes on is let through: it says so with `Via`, a header that
- * browsers let no page set.
- */
-function refuseOtherNames(): Middleware {
-  return async (ctx, next) => {
-    const harmless = isOpen(ctx) || probes.has(ctx.path);
-    if (!harmless && !isLoopbackName(ctx.get('Host')) && ctx.get('Via') === '') {
-      throw new Problem(403, 'Not under this name', `The dashboard has no password, so it answers only to localhost and to addresses, and not to ${JSON.stringify(ctx.get('Host').slice(0, 100))}: any page on the web could lead a browser here under a name of its own. Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it.`);
-    }
-    await next();
-  };
-}
-
-/** Asks for the password, and lets each address guess only so often. */
-function requirePassword(password: string, { log, now }: { log: Log; now: () => number }): Middleware {
-  const limit = createAttemptLimit({ now });
-  const warn = limitLog(log.warn);
-  return async (ctx, next) => {
-    if (isOpen(ctx)) {
-      await next();
-      return;
-    }
-    const authorization = ctx.get('Authorization');
-    const address = attemptAddress(ctx.req);
-    const waitSeconds = Math.ceil(limit.waitMs(address) / 1000);
-    if (authorization !== '' && waitSeconds > 0) {
-      ctx.set('Retry-After', String(waitSeconds));
-      throw new Problem(429, 'Too many wrong passwords', `Too many wrong passwords came from this address. Try again in ${waitSeconds} s.`);
-    }
-    if (!isAuthorised(authorization, password)) {
-      if (authorization !== '') {
-        limit.fail(address);
-        if (limit.waitMs(address) > 0) warn('passwords', 'Too many wrong passwords: no more are taken from the address for up to a minute.', { address });
-      }
-      ctx.set('WWW-Authenticate', 'Basic realm="Caddy Log Sink", charset="UTF-8"');
-      throw new Problem(401, 'Password needed', 'This dashboard asks for a password: DASHBOARD_PASSWORD, with any user name.');
-    }
-    await next();
-  };
-}
-
-/** An answer that is not what was asked for. */
-class Problem extends Error {
-  override readonly name = 'Problem';
-  readonly status: number;
-  readonly title: string;
-  /** What the JSON says besides the message. */
-  readonly details: Readonly<Record<string, string>>;
-  readonly retry: boolean;
-
-  constructor(status: number, title: string, message: string, { details = {}, retry = false }: { details?: Readonly<Record<string, string>>; retry?: boolean } = {}) {
-    super(message);
-    this.status = status;
-    this.title = title;
-    this.details = details;
-    this.retry = retry;
-  }
-}
-
-/** Turns what goes wrong downstream into a page or, under `/api`, `/chart` and the probes, into JSON. */
-function answerErrors({ log, assets }: { log: Log; assets: Assets }): Middleware {
-  return async (ctx, next) => {
-    let problem: Problem | undefined;
-    try {
-      if (pathOf(ctx) === undefined) throw new Problem(400, 'Not a request target', `The request target is ${JSON.stringify(ctx.url.slice(0, 100))}; wanted is a path such as /.`);
-      await next();
-      problem = problemOfStatus(ctx);
-    } catch (error) {
-      problem = problemOf(error);
-      if (problem.status === 500) log.error(`Cannot answer ${ctx.method} ${JSON.stringify(ctx.url.slice(0, 200))}: ${error instanceof Error ? error.stack ?? error.message : String(error)}`);
-    }
-    if (problem === undefined) return;
-    ctx.status = problem.status;
-    if (problem.retry) ctx.set('Retry-After', String(retrySeconds));
-    if (/^\/(?:api|chart|ready|metrics|health)(?:\/|$)/.test(pathOf(ctx) ?? '/')) {
-      ctx.body = { error: { ...problem.details, message: problem.message } };
-    } else {
-      await ctx.render('problem', { assets, view: { title: problem.title, status: problem.status, message: problem.message, retry: problem.retry, refreshSeconds: problem.retry ? retrySeconds : undefined } });
-    }
-  };
-}
-
-/** `undefined` when the request target cannot be read: Node passes on what a client sends. */
-function pathOf(ctx: Context): string | undefined {
-  try {
-    return ctx.path;
-  } catch {
-    return undefined;
-  }
-}
-
-function problemOf(error: unknown): Problem {
-  if (error instanceof Problem) return error;
-  if (error instanceof QueryError) {
-    return new Problem(400, 'A parameter cannot be used', error.message, { details: { parameter: error.parameter, value: error.value } });
-  }
-  if (error instanceof StoreError) return new Problem(503, 'The store cannot be read', error.message, { retry: true });
-  return new Problem(500, 'Something went wrong here', 'The answer could not be made; the log of the web app says why.');
-}
-
-function problemOfStatus(ctx: Context): Problem | undefined {
-  if (ctx.body !== undefined && ctx.body !== null) return undefined;
-  switch (ctx.status) {
-    case 404: return new Problem(404, 'Not found', 'There is nothing under this address. The dashboard is at /.');
-    case 405:
-    case 501: return new Problem(ctx.status, 'Method not allowed', `The method ${ctx.method.slice(0, 20)} does nothing here; allowed is ${ctx.response.get('Allow') || 'GET'}.`);
-    default: return undefined;
-  }
 }
 
 function isClientGone({ code }: NodeJS.ErrnoException): boolean {

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import test from 'ava';
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../../../test/influxd.js';
 import { until } from '../../../test/until.js';
 import { StoreError } from '../../errors.js';
@@ -7,6 +8,7 @@ import type { RequestEvent } from '../../request-event.js';
 import { levels, rollupRetentionMs, windowStart, type RollupRow } from '../../rollup.js';
 import { topLevels, topRetentionMs } from '../../top-row.js';
 import type { Batch } from '../store.js';
+import { startHousekeeping } from './housekeeping.js';
 import { openInfluxdbStore } from './influxdb-store.js';
 
 const influxd = influxdOfThisFile();
@@ -56,6 +58,21 @@ testWithInfluxd('A store that keeps house deletes what is older than its kind is
   t.regex(await left.text(), /temperature/, 'measurements of others stay');
   await house.close();
   await plain.close();
+});
+
+test('What could not be done, because InfluxDB was still starting, is done soon after, and said once.', async (t) => {
+  const said: string[] = [];
+  let tries = 0;
+  const deleted: string[] = [];
+  const stop = startHousekeeping({
+    retention, retryMs: 1, log: { ...quietLog, warn: (message) => said.push(message) },
+    writeVersion: async () => { if ((tries += 1) < 4) throw new Error('it is starting'); },
+    deleteBefore: async (predicate) => { deleted.push(predicate); },
+  });
+  t.teardown(stop);
+  await until('it has deleted what is old', () => deleted.includes('_measurement="request_metrics"'));
+  t.is(tries, 4);
+  t.deepEqual(said, ['Cannot delete old requests and totals yet: it is starting']);
 });
 
 testWithInfluxd('A bucket that a newer program has written to is neither read nor written, and the error says what to do.', async (t) => {

@@ -13,6 +13,8 @@ export interface HousekeepingParts {
   readonly writeVersion: () => Promise<unknown>;
   readonly log: Log;
   readonly now?: () => number;
+  /** How long to wait after a failure, in milliseconds: five minutes, since a deletion that took too long may still be under way. */
+  readonly retryMs?: number;
 }
 
 /** How often what is old is deleted, in milliseconds: InfluxDB looks at each series of a measurement for it (40 ms for 40 series of 600,000 points). */
@@ -20,12 +22,14 @@ const everyMs = 3_600_000;
 
 /**
  * Does now and every hour what the retention of a bucket cannot: single requests, ledgers and totals of fine windows go sooner than the totals
- * of hours and days. What fails is said in the log once, and tried again. Gives what ends it.
+ * of hours and days. What fails is said in the log once, and tried again soon. Gives what ends it.
  */
-export function startHousekeeping({ retention, deleteBefore, writeVersion, log, now = Date.now }: HousekeepingParts): () => void {
+export function startHousekeeping({ retention, deleteBefore, writeVersion, log, now = Date.now, retryMs = 300_000 }: HousekeepingParts): () => void {
   let problem: string | undefined;
   let isStopped = false;
+  let timer: NodeJS.Timeout | undefined;
   const run = async (): Promise<void> => {
+    let nextMs = everyMs;
     try {
       await writeVersion();
       for (const [predicate, keptMs] of rulesOf(retention)) {
@@ -35,15 +39,16 @@ export function startHousekeeping({ retention, deleteBefore, writeVersion, log, 
       problem = undefined;
     } catch (error) {
       const message = messageOf(error);
-      if (!isStopped && message !== problem) log.warn(`Old requests and totals are still in InfluxDB; the next try is in ${everyMs / 60_000} minutes. ${message}`);
+      if (!isStopped && message !== problem) log.warn(`Cannot delete old requests and totals yet: ${message}`);
       problem = message;
+      nextMs = retryMs;
     }
+    if (!isStopped) timer = setTimeout(() => void run(), nextMs).unref();
   };
   void run();
-  const timer = setInterval(() => void run(), everyMs).unref();
   return () => {
     isStopped = true;
-    clearInterval(timer);
+    clearTimeout(timer);
   };
 }
 

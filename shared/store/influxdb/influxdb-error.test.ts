@@ -1,12 +1,13 @@
 import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { HttpError } from '@influxdata/influxdb-client';
 import test, { type ExecutionContext } from 'ava';
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../../../test/influxd.js';
 import { StoreError, UsageError, type StoreErrorAction } from '../../errors.js';
 import type { RequestEvent } from '../../request-event.js';
 import type { Batch, Store } from '../store.js';
-import { parseRetryAfter } from './influxdb-error.js';
+import { influxdbError, parseRetryAfter } from './influxdb-error.js';
 import { openInfluxdbStore } from './influxdb-store.js';
 
 const influxd = influxdOfThisFile();
@@ -53,6 +54,12 @@ for (const [status, headers, body, action, message, retryAfterMs] of answers) {
     });
   });
 }
+
+test('The token is hidden in what InfluxDB says, also where that is cut, and in nothing else.', (t) => {
+  const said = (message: string, tokenOfPlace: string): string => influxdbError('write', new HttpError(401, 'Unauthorized', JSON.stringify({ message }), undefined, 'application/json'), { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token: tokenOfPlace }).message;
+  t.regex(said(`${'a'.repeat(490)}${token}`, token), /a\[token\]\)\./);
+  t.regex(said('no x here', 'x'), /^Cannot write at .*: InfluxDB answered 401 \(no \[token\] here\)\. INFLUXDB_TOKEN is missing/);
+});
 
 test('A server that does not answer in time says retry.', async (t) => {
   await withServer((request) => void request.resume(), async (store) => {

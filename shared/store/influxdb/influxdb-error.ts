@@ -39,24 +39,24 @@ export function influxdbError(action: string, caught: unknown, place: InfluxdbPl
   const { url, token } = place;
   const hide = (text: string): string => (token === '' ? text : text.replaceAll(token, '[token]'));
   const failed = `Cannot ${action} at ${url}`;
-  if (!(caught instanceof HttpError) && !fromNetwork(caught)) return new InfluxdbError('drop', hide(`${failed}: ${messageOf(caught)}`), { cause: caught });
+  if (!(caught instanceof HttpError) && !fromNetwork(caught)) return new InfluxdbError('drop', `${failed}: ${hide(messageOf(caught))}`, { cause: caught });
   // From here on the cause is left out on purpose: requests and answers hang on it, and with them the token.
   if (!(caught instanceof HttpError)) {
-    return new InfluxdbError('retry', hide(`${failed}: ${reasonOf(caught)}. Check that InfluxDB is running there and can be reached.`), { tooLarge: isTimeout(caught) });
+    return new InfluxdbError('retry', `${failed}: ${hide(reasonOf(caught))}. Check that InfluxDB is running there and can be reached.`, { tooLarge: isTimeout(caught) });
   }
   const { statusCode } = caught;
-  const said = `${failed}: InfluxDB answered ${statusCode}${caught.message ? ` (${caught.message.slice(0, 500)})` : ''}.`;
+  const said = `${failed}: InfluxDB answered ${statusCode}${caught.message ? ` (${hide(caught.message).slice(0, 500)})` : ''}.`;
   if (statusCode === 429 || statusCode >= 500) {
     const retryAfterMs = parseRetryAfter(caught.headers?.['retry-after']);
-    return new InfluxdbError('retry', hide(`${said} It is busy or not ready; the same can be tried later.`), retryAfterMs === undefined ? {} : { retryAfterMs });
+    return new InfluxdbError('retry', `${said} It is busy or not ready; the same can be tried later.`, retryAfterMs === undefined ? {} : { retryAfterMs });
   }
   // Queries, unlike writes, answer 400 for an organisation that is not there.
-  if (statusCode === 400 && /organization name .* not found/.test(caught.message)) return new InfluxdbError('hold', hide(`${said} ${advice(404, place)}`));
+  if (statusCode === 400 && /organization name .* not found/.test(caught.message)) return new InfluxdbError('hold', `${said} ${advice(404, place)}`);
   if (statusCode === 400 || statusCode === 413 || statusCode === 422) {
     const dropped = /dropped=(\d{1,9})/.exec(caught.message)?.[1];
-    return new InfluxdbError('drop', hide(`${said} It will not take this, now or later.`), { tooLarge: statusCode === 413, refusedLines: dropped === undefined ? undefined : Number(dropped) });
+    return new InfluxdbError('drop', `${said} It will not take this, now or later.`, { tooLarge: statusCode === 413, refusedLines: dropped === undefined ? undefined : Number(dropped) });
   }
-  return new InfluxdbError('hold', hide(`${said} ${advice(statusCode, place)}`));
+  return new InfluxdbError('hold', `${said} ${advice(statusCode, place)}`);
 }
 
 /**

@@ -1,0 +1,58 @@
+/** Who may look at the dashboard: what stands before all routes. */
+import type { Context, Middleware } from 'koa';
+import { limitLog, type Log } from '../shared/log.js';
+import { attemptAddress, createAttemptLimit } from './attempts.js';
+import { isLoopbackName } from './loopback-name.js';
+import { isAuthorised } from './password.js';
+import { Problem } from './problem.js';
+
+/** What machines ask for to see how the web app is: counted at `/metrics` only. */
+export const probes: ReadonlySet<string> = new Set(['/health', '/ready', '/metrics']);
+
+/**
+ * Refuses requests under names that may be somebody else's, but for the probes: monitoring in a container may know this machine by a name, and
+ * they say nothing of the traffic. What a proxy passes on is let through: it says so with `Via`, a header that
+ * browsers let no page set.
+ */
+export function refuseOtherNames(): Middleware {
+  return async (ctx, next) => {
+    const harmless = isOpen(ctx) || probes.has(ctx.path);
+    if (!harmless && !isLoopbackName(ctx.get('Host')) && ctx.get('Via') === '') {
+      throw new Problem(403, 'Not under this name', `The dashboard has no password, so it answers only to localhost and to addresses, and not to ${JSON.stringify(ctx.get('Host').slice(0, 100))}: any page on the web could lead a browser here under a name of its own. Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it.`);
+    }
+    await next();
+  };
+}
+
+/** Asks for the password, and lets each address guess only so often. */
+export function requirePassword(password: string, { log, now }: { log: Log; now: () => number }): Middleware {
+  const limit = createAttemptLimit({ now });
+  const warn = limitLog(log.warn);
+  return async (ctx, next) => {
+    if (isOpen(ctx)) {
+      await next();
+      return;
+    }
+    const authorization = ctx.get('Authorization');
+    const address = attemptAddress(ctx.req);
+    const waitSeconds = Math.ceil(limit.waitMs(address) / 1000);
+    if (authorization !== '' && waitSeconds > 0) {
+      ctx.set('Retry-After', String(waitSeconds));
+      throw new Problem(429, 'Too many wrong passwords', `Too many wrong passwords came from this address. Try again in ${waitSeconds} s.`);
+    }
+    if (!isAuthorised(authorization, password)) {
+      if (authorization !== '') {
+        limit.fail(address);
+        if (limit.waitMs(address) > 0) warn('passwords', 'Too many wrong passwords: no more are taken from the address for up to a minute.', { address });
+      }
+      ctx.set('WWW-Authenticate', 'Basic realm="Caddy Log Sink", charset="UTF-8"');
+      throw new Problem(401, 'Password needed', 'This dashboard asks for a password: DASHBOARD_PASSWORD, with any user name.');
+    }
+    await next();
+  };
+}
+
+/** Open to everybody: the health check, and the files that a problem's page links to. */
+function isOpen({ path }: Context): boolean {
+  return path === '/health' || path.startsWith('/assets/');
+}

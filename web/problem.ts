@@ -1,0 +1,78 @@
+/** What goes wrong, as an answer. */
+import type { Context, Middleware } from 'koa';
+import { StoreError } from '../shared/errors.js';
+import type { Log } from '../shared/log.js';
+import { QueryError } from './dashboard/query.js';
+import type { Assets } from './render.js';
+
+/** Seconds after which a page that could not be made loads itself again, and clients may ask again. */
+const retrySeconds = 5;
+
+/** An answer that is not what was asked for. */
+export class Problem extends Error {
+  override readonly name = 'Problem';
+  readonly status: number;
+  readonly title: string;
+  /** What the JSON says besides the message. */
+  readonly details: Readonly<Record<string, string>>;
+  readonly retry: boolean;
+
+  constructor(status: number, title: string, message: string, { details = {}, retry = false }: { details?: Readonly<Record<string, string>>; retry?: boolean } = {}) {
+    super(message);
+    this.status = status;
+    this.title = title;
+    this.details = details;
+    this.retry = retry;
+  }
+}
+
+/** Turns what goes wrong downstream into a page or, under `/api`, `/chart` and the probes, into JSON. */
+export function answerErrors({ log, assets }: { log: Log; assets: Assets }): Middleware {
+  return async (ctx, next) => {
+    let problem: Problem | undefined;
+    try {
+      if (pathOf(ctx) === undefined) throw new Problem(400, 'Not a request target', `The request target is ${JSON.stringify(ctx.url.slice(0, 100))}; wanted is a path such as /.`);
+      await next();
+      problem = problemOfStatus(ctx);
+    } catch (error) {
+      problem = problemOf(error);
+      if (problem.status === 500) log.error(`Cannot answer ${ctx.method} ${JSON.stringify(ctx.url.slice(0, 200))}: ${error instanceof Error ? error.stack ?? error.message : String(error)}`);
+    }
+    if (problem === undefined) return;
+    ctx.status = problem.status;
+    if (problem.retry) ctx.set('Retry-After', String(retrySeconds));
+    if (/^\/(?:api|chart|ready|metrics|health)(?:\/|$)/.test(pathOf(ctx) ?? '/')) {
+      ctx.body = { error: { ...problem.details, message: problem.message } };
+    } else {
+      await ctx.render('problem', { assets, view: { title: problem.title, status: problem.status, message: problem.message, retry: problem.retry, refreshSeconds: problem.retry ? retrySeconds : undefined } });
+    }
+  };
+}
+
+/** `undefined` when the request target cannot be read: Node passes on what a client sends. */
+function pathOf(ctx: Context): string | undefined {
+  try {
+    return ctx.path;
+  } catch {
+    return undefined;
+  }
+}
+
+function problemOf(error: unknown): Problem {
+  if (error instanceof Problem) return error;
+  if (error instanceof QueryError) {
+    return new Problem(400, 'A parameter cannot be used', error.message, { details: { parameter: error.parameter, value: error.value } });
+  }
+  if (error instanceof StoreError) return new Problem(503, 'The store cannot be read', error.message, { retry: true });
+  return new Problem(500, 'Something went wrong here', 'The answer could not be made; the log of the web app says why.');
+}
+
+function problemOfStatus(ctx: Context): Problem | undefined {
+  if (ctx.body !== undefined && ctx.body !== null) return undefined;
+  switch (ctx.status) {
+    case 404: return new Problem(404, 'Not found', 'There is nothing under this address. The dashboard is at /.');
+    case 405:
+    case 501: return new Problem(ctx.status, 'Method not allowed', `The method ${ctx.method.slice(0, 20)} does nothing here; allowed is ${ctx.response.get('Allow') || 'GET'}.`);
+    default: return undefined;
+  }
+}
