@@ -29,6 +29,16 @@ test('a file that another process has open is refused with that process and what
   await cleanup();
 });
 
+test('an empty file, which a full disk or a kill leaves of a new one, is made anew.', async (t) => {
+  const { folder, cleanup } = await emptyFolder();
+  const path = join(folder, 'requests.duckdb');
+  await writeFile(path, '');
+  const store = await open(path);
+  t.is(await store.write(duckdbBatch(1)), 0);
+  await store.close();
+  await cleanup();
+});
+
 test('a second opening by the same process is refused, and the first goes on.', async (t) => {
   const { folder, cleanup } = await emptyFolder();
   const path = join(folder, 'requests.duckdb');

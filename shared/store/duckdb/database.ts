@@ -1,4 +1,4 @@
-import { chmod } from 'node:fs/promises';
+import { chmod, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DuckDBInstance, type DuckDBConnection } from '@duckdb/node-api';
 import { messageOf, StoreError } from '../../errors.js';
@@ -39,7 +39,7 @@ export async function openDatabase(path: string, { memoryBytesMax }: { memoryByt
   let instance: DuckDBInstance | undefined;
   try {
     await makeFolder(dirname(path));
-    instance = await DuckDBInstance.create(path, settings(memoryBytesMax));
+    instance = await openOrCreate(path, settings(memoryBytesMax));
     await protectFiles(path);
     const writing = await instance.connect();
     await prepareSchema(writing, path);
@@ -62,6 +62,23 @@ export async function openDatabase(path: string, { memoryBytesMax }: { memoryByt
     throw openError(path, error);
   }
 }
+
+/**
+ * A full disk, or a kill in the moment when the file is made, leaves an empty one, which DuckDB does not take for new. It says so when nobody has the
+ * file open: one that another process is about to fill stays.
+ */
+async function openOrCreate(path: string, options: Record<string, string>): Promise<DuckDBInstance> {
+  try {
+    return await DuckDBInstance.create(path, options);
+  } catch (error) {
+    if (!messageOf(error).includes(notADatabase) || (await stat(path)).size > 0) throw error;
+    await rm(path);
+    return await DuckDBInstance.create(path, options);
+  }
+}
+
+/** What DuckDB says of a file that is not its own. */
+const notADatabase = 'not a valid DuckDB database file';
 
 /**
  * Lets only the owner read the file and the log beside it, which DuckDB makes anew after each checkpoint. The files of
@@ -99,7 +116,7 @@ function openError(path: string, error: unknown): StoreError {
     const who = holder ? `another process (${holder[1]}, PID ${holder[2]})` : 'another process';
     return stop(`${who} has it open, and DuckDB lets one process at a time use a file`, `Stop that process, ${elsewhere} A collector and a web app in separate processes need STORE=influxdb.`);
   }
-  if (text.includes('not a valid DuckDB database file')) return stop('it is there, but it is not a DuckDB database', `Move it away, ${elsewhere}`);
+  if (text.includes(notADatabase)) return stop('it is there, but it is not a DuckDB database', `Move it away, ${elsewhere}`);
   if (/Is a directory/i.test(text)) return stop('it is a folder', `Name a file in it, ${elsewhere}`);
   if (text.includes('Trying to read a database file with version number')) return stop('a newer DuckDB wrote it', `Upgrade this program, ${elsewhere}`);
   if (/Corrupt|checksum|Could not read enough bytes|Serialization Error|INTERNAL Error|replaying WAL/i.test(text)) {
