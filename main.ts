@@ -119,7 +119,7 @@ const commands: Readonly<Record<string, Command>> = {
 
 /**
  * How far the heap grows before all of it is looked through, in percent of what was alive the last time. V8 lets it quadruple while much is made and
- * thrown away, as here with every line: see docs/decisions, "The heap stays small".
+ * thrown away, as here with every line: see docs/decisions, "What is held in memory".
  */
 const heapGrowingPercent = 75;
 

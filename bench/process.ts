@@ -10,9 +10,9 @@ export function cpuSecondsOf(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
 }
 
-/** What a process holds of the memory, and the most that it has held, in bytes. */
+/** What a process holds of the memory, and the most that it has held, in bytes; 0 of one that has ended and waits for its status to be read. */
 export function residentBytesOf(pid: number): { readonly now: number; readonly most: number } {
   const status = readFileSync(`/proc/${pid}/status`, 'latin1');
-  const read = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(status)![1]) * 1024;
+  const read = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1] ?? 0) * 1024;
   return { now: read('VmRSS'), most: read('VmHWM') };
 }
