@@ -9,12 +9,12 @@ import { figureOf, inTurn, spreadOf, spreadText, type Figures, type Result } fro
 import { cpuSecondsOf } from './process.js';
 
 const autocannon = fileURLToPath(new URL('../../node_modules/autocannon/autocannon.js', import.meta.url));
-const requests = 40_000;
+const requests = 60_000;
 const addedUsMax = 5;
 
 /** Compares microseconds of processor time for a request. */
 export async function benchMiddleware(say: (text: string) => void): Promise<Result[]> {
-  const runs = await inTurn(['measured', 'plain'].map((name) => ({ name, run: () => measure(name) })), { rounds: 5, onRun: (name, figures) => { say(`${name}: ${JSON.stringify(figures)}`); } });
+  const runs = await inTurn(['measured', 'plain'].map((name) => ({ name, run: () => measure(name) })), { rounds: 9, onRun: (name, figures) => { say(`${name}: ${JSON.stringify(figures)}`); } });
   const added = spreadOf(runs['measured']!.map(({ usPerRequest }, at) => usPerRequest! - runs['plain']![at]!['usPerRequest']!));
   return [{
     what: 'processor time that the middleware adds to a request', measured: `${spreadText(added, 1)} µs`, against: `the app alone: ${spreadText(figureOf(runs, 'plain', 'usPerRequest'), 1)} µs`,
