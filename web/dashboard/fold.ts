@@ -2,7 +2,7 @@
 import type { Histogram } from '../../shared/histogram.js';
 import { addTally, emptyTally, type RollupRow, type Tally } from '../../shared/rollup.js';
 import { groupBy } from '../../shared/group-by.js';
-import { pairsOf, type Pair, type PairRow } from './pair.js';
+import { pairHost, pairsOf, type Pair, type PairRow } from './pair.js';
 import { caddySource } from '../../shared/request-event.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 
@@ -65,6 +65,7 @@ interface Sum extends Tally {
 /** What a page needs of a window's rows: far fewer sums than rows, which add up with those of other windows. */
 export interface WindowDigest {
   readonly sources: ReadonlyMap<string, SourceDigest>;
+  readonly pairRows: readonly PairRow[];
 }
 
 interface SourceDigest {
@@ -77,12 +78,11 @@ interface SourceDigest {
 
 /** Makes the digest of the rows of one window. */
 export function digestOf(rows: readonly RollupRow[]): WindowDigest {
-  return {
-    sources: new Map([...groupBy(rows, ({ series }) => series.source)].map(([source, ofSource]) => {
-      const all = sumOfRows(ofSource);
-      return [source, { all, hosts: sumsBy(ofSource, 'host'), methods: sumsBy(ofSource, 'method'), figures: withWindow(figuresOf([all]), ofSource[0]!.windowMs, source) }];
-    })),
-  };
+  const sources = new Map([...groupBy(rows, ({ series }) => series.source)].map(([source, ofSource]): [string, SourceDigest] => {
+    const all = sumOfRows(ofSource);
+    return [source, { all, hosts: sumsBy(ofSource, 'host'), methods: sumsBy(ofSource, 'method'), figures: withWindow(figuresOf([all]), ofSource[0]!.windowMs, source) }];
+  }));
+  return { sources, pairRows: [...sources].flatMap(([source, { hosts, figures }]) => pairRowsOf(hosts, { windowMs: figures.timeMs, source })) };
 }
 
 /** How many sums a digest holds: each has a histogram, of 3 kB at most as a rule. */
@@ -113,7 +113,7 @@ export function foldWindows(digests: readonly { readonly windowMs: number; reado
     sources: new Map([...bySource].map(([source, parts]) => [source, figuresOf(parts.map(({ all }) => all))])),
     hosts: ranked(ofFirst.map(({ hosts }) => hosts)),
     methods: ranked(ofFirst.map(({ methods }) => methods)),
-    pairs: pairsOf(digests.flatMap(({ windowMs, digest }) => pairRowsOf(windowMs, digest)), windowOf),
+    pairs: pairsOf(digests.flatMap(({ digest }) => digest.pairRows), windowOf),
   };
 }
 
@@ -123,8 +123,8 @@ function partsBySource(digests: readonly { readonly digest: WindowDigest }[]): M
   return new Map([...parts].sort(([a], [b]) => compareSources(a, b)).map(([source, each]) => [source, each.map(([, part]) => part)]));
 }
 
-function pairRowsOf(windowMs: number, { sources }: WindowDigest): PairRow[] {
-  return [...sources].flatMap(([source, { hosts }]) => [...hosts].map(([host, sum]) => ({ windowMs, source, host, ...sum, errors: countErrors(sum.statuses) })));
+function pairRowsOf(hosts: ReadonlyMap<string, Sum>, { windowMs, source }: { windowMs: number; source: string }): PairRow[] {
+  return [...hosts].map(([host, { statuses, ...tally }]) => ({ windowMs, source, host: pairHost(host), ...tally, errors: countErrors(statuses) }));
 }
 
 /** How many of the requests that are counted are kept one by one, where not all are: see `request-sample.ts`. */

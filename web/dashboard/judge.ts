@@ -115,9 +115,10 @@ function blocksOf(windows: readonly WindowFigures[], requestsMin: number): Block
   return blocks;
 }
 
-function histogramOf({ windows }: Block): Histogram {
-  const histogram = new Histogram();
-  for (const window of windows) histogram.merge(window.histogram);
+function histogramOf({ windows: [first, ...others] }: Block): Histogram {
+  if (first !== undefined && others.length === 0) return first.histogram;
+  const histogram = first?.histogram.clone() ?? new Histogram();
+  for (const window of others) histogram.merge(window.histogram);
   return histogram;
 }
 

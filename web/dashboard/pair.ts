@@ -32,9 +32,22 @@ export interface Pair extends PairFigures {
 export interface PairRow extends Tally {
   readonly windowMs: number;
   readonly source: string;
+  /** See `pairHost`. */
   readonly host: string;
   /** Requests with a status of 5xx. */
   readonly errors: number;
+}
+
+/** What some rows add up to. */
+interface Sum {
+  readonly errors: number;
+  readonly durationSumMs: number;
+  readonly histogram: Histogram;
+}
+
+/** A host without the port, which the app may see and the edge not. */
+export function pairHost(host: string): string {
+  return host.toLowerCase().replace(/:\d+$/, '');
 }
 
 /** One pair for each app that has a host in common with the edge. The rows may be of any windows; they are put together by `windowOf`. */
@@ -42,68 +55,64 @@ export function pairsOf(rows: readonly PairRow[], windowOf: (timeMs: number) => 
   const bySource = groupBy(rows, ({ source }) => source);
   const edge = bySource.get(caddySource) ?? [];
   bySource.delete(caddySource);
-  const edgeHosts = new Set(edge.map(({ host }) => hostName(host)));
+  const edgeHosts = new Set(edge.map(({ host }) => host));
   return [...bySource].sort(([a], [b]) => (a < b ? -1 : 1)).flatMap(([app, inside]) => {
-    const hosts = new Set(inside.map(({ host }) => hostName(host)).filter((host) => edgeHosts.has(host)));
+    const hosts = new Set(inside.map(({ host }) => host).filter((host) => edgeHosts.has(host)));
     if (hosts.size === 0) return [];
-    const shared = edge.filter(({ host }) => hosts.has(hostName(host)));
+    const shared = edge.filter(({ host }) => hosts.has(host));
     const edgeWindows = groupBy(shared, ({ windowMs }) => windowOf(windowMs));
     const appWindows = groupBy(inside, ({ windowMs }) => windowOf(windowMs));
     const timesMs = [...new Set([...edgeWindows.keys(), ...appWindows.keys()])].sort((a, b) => a - b);
+    const windows = timesMs.map((timeMs) => {
+      const [edgeRows, appRows] = [edgeWindows.get(timeMs) ?? [], appWindows.get(timeMs) ?? []];
+      return { timeMs, edge: sumOf(edgeRows), app: sumOf(appRows.filter(({ host }) => hosts.has(host))), bypassed: bypassedOf(edgeRows, appRows) };
+    });
     return [{
       app,
-      ...compare(shared, inside, hosts),
-      windows: timesMs.map((timeMs) => ({ timeMs, ...compare(edgeWindows.get(timeMs) ?? [], appWindows.get(timeMs) ?? [], hosts) })),
+      ...compare(sumOf(windows.map((window) => window.edge)), sumOf(windows.map((window) => window.app)), bypassedOf(shared, inside)),
+      windows: windows.map((window) => ({ timeMs: window.timeMs, ...compare(window.edge, window.app, window.bypassed) })),
     }];
   });
 }
 
-/** `edge` is of the `hosts` that both have seen, and `app` of all that the app has seen. */
-function compare(edge: readonly PairRow[], app: readonly PairRow[], hosts: ReadonlySet<string>): PairFigures {
-  const inside = app.filter(({ host }) => hosts.has(hostName(host)));
-  const edgeHistogram = histogramOf(edge);
-  const appHistogram = histogramOf(inside);
-  const percentile = (quantile: number): number | null => difference(edgeHistogram.quantile(quantile), appHistogram.quantile(quantile));
+/** Of the hosts that both have seen. */
+function compare(edge: Sum, app: Sum, bypassed: number): PairFigures {
+  const percentile = (quantile: number): number | null => difference(edge.histogram.quantile(quantile), app.histogram.quantile(quantile));
   return {
-    outsideMeanMs: difference(meanOf(edge), meanOf(inside)),
+    outsideMeanMs: difference(meanOf(edge), meanOf(app)),
     outsideP50Ms: percentile(0.5),
     outsideP95Ms: percentile(0.95),
-    edgeOnlyErrors: Math.max(0, sumOf(edge, 'errors') - sumOf(inside, 'errors')),
-    bypassed: bypassedOf(edge, app),
+    edgeOnlyErrors: Math.max(0, edge.errors - app.errors),
+    bypassed,
   };
 }
 
 /** Host by host, so that traffic of one host through the edge does not hide what bypassed it on another. */
 function bypassedOf(edge: readonly PairRow[], app: readonly PairRow[]): number {
-  const edgeRows = groupBy(edge, ({ host }) => hostName(host));
-  return [...groupBy(app, ({ host }) => hostName(host))].reduce((sum, [host, rows]) => sum + Math.max(0, sumOf(rows, 'count') - sumOf(edgeRows.get(host) ?? [], 'count')), 0);
+  const beyond = new Map<string, number>();
+  for (const { host, count } of app) beyond.set(host, (beyond.get(host) ?? 0) + count);
+  for (const { host, count } of edge) beyond.set(host, (beyond.get(host) ?? 0) - count);
+  let bypassed = 0;
+  for (const count of beyond.values()) bypassed += Math.max(0, count);
+  return bypassed;
 }
 
-/** Without the port, which the app may see and the edge not. */
-function hostName(host: string): string {
-  return host.toLowerCase().replace(/:\d+$/, '');
-}
-
-function histogramOf(rows: readonly PairRow[]): Histogram {
-  const histogram = new Histogram();
-  for (const row of rows) histogram.merge(row.histogram);
-  return histogram;
-}
-
-function meanOf(rows: readonly PairRow[]): number | null {
+function sumOf(parts: readonly Sum[]): Sum {
+  let errors = 0;
   let durationSumMs = 0;
-  let count = 0;
-  for (const row of rows) {
-    durationSumMs += row.durationSumMs;
-    count += row.histogram.total;
+  const histogram = new Histogram();
+  for (const part of parts) {
+    errors += part.errors;
+    durationSumMs += part.durationSumMs;
+    histogram.merge(part.histogram);
   }
-  return count === 0 ? null : durationSumMs / count;
+  return { errors, durationSumMs, histogram };
+}
+
+function meanOf({ durationSumMs, histogram }: Sum): number | null {
+  return histogram.total === 0 ? null : durationSumMs / histogram.total;
 }
 
 function difference(a: number | null, b: number | null): number | null {
   return a === null || b === null ? null : a - b;
-}
-
-function sumOf(rows: readonly PairRow[], key: 'count' | 'errors'): number {
-  return rows.reduce((sum, row) => sum + row[key], 0);
 }
