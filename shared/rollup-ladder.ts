@@ -1,5 +1,5 @@
 import {
-  addEvent, addTally, copyTally, emptyTally, finestLevel, latencyBucketOf, levels, rowIdEnd, seriesKey, windowStart,
+  addEvent, addTally, copyTally, emptyTally, finestLevel, isClosing, latencyBucketOf, levels, rowIdEnd, seriesKey, windowStart,
   type Level, type RollupRow, type Series, type Tally,
 } from './rollup.js';
 import type { RequestEvent } from './request-event.js';
@@ -15,9 +15,6 @@ export interface RollupLadder {
   drain(nowMs: number): RollupRow[];
 }
 
-/** A row stays open, so that it can grow in place, until this long after its window ended and it was last written. */
-const graceMs = 5 * 60_000;
-
 interface OpenRow {
   readonly row: RollupRow;
   writtenMs: number;
@@ -26,8 +23,7 @@ interface OpenRow {
 
 /**
  * `openRowsMax` bounds the memory: beyond it the rows that were not written for longest are closed; a request that comes
- * for one of them later opens a further row, and the rows add up. Beyond a tenth of it those are closed whose window ended
- * well before all requests that come: a file passes through hours in a minute. `random` gives numbers from 0 to 1.
+ * for one of them later opens a further row, and the rows add up; see `isClosing`. `random` gives numbers from 0 to 1.
  */
 export function createRollupLadder({ openRowsMax = 50_000, random = Math.random } = {}): RollupLadder {
   /** By the key of its series, and by the window of the finest level. */
@@ -50,7 +46,7 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
 
     drain(nowMs) {
       const changed: OpenRow[] = [];
-      let oldestMs = Infinity;
+      let oldestMs = gathered.size > 0 ? Infinity : -Infinity;
       for (const [key, { series, tallies }] of gathered) {
         for (const [windowMs, tally] of tallies) {
           oldestMs = Math.min(oldestMs, windowMs);
@@ -63,9 +59,9 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
           }
         }
       }
-      for (const entry of changed) entry.changed = false;
-      closeRows(nowMs, gathered.size > 0 ? oldestMs : -Infinity);
       gathered.clear();
+      for (const entry of changed) entry.changed = false;
+      closeRows(nowMs, oldestMs);
       return changed.map(({ row }) => ({ ...row, ...copyTally(row) }));
     },
   };
@@ -83,14 +79,9 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
     return entry;
   }
 
-  /** `oldestMs` is the window of the oldest request that came since the last time; `-Infinity` when none did. */
   function closeRows(nowMs: number, oldestMs: number): void {
     for (const [key, { row, writtenMs }] of open) {
-      const tooMany = open.size > openRowsMax / 10;
-      const isIdle = nowMs - writtenMs > graceMs;
-      if (!tooMany && !isIdle) return; // nor are those behind it
-      const endMs = row.windowMs + row.level * 1000;
-      if (open.size > openRowsMax || (tooMany && oldestMs - endMs > graceMs) || (isIdle && nowMs - endMs > graceMs)) open.delete(key);
+      if (isClosing(row, writtenMs, { open: open.size, openMax: openRowsMax, oldestMs, nowMs })) open.delete(key);
     }
   }
 }

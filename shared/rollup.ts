@@ -130,6 +130,19 @@ export function windowStart(timeMs: number, level: Level): number {
   return Math.floor(timeMs / lengthMs) * lengthMs;
 }
 
+/** A row stays open, so that it can grow in place, until this long after its window ended and it last changed. */
+const graceMs = 5 * 60_000;
+
+/**
+ * Whether an open row is closed. When more than `openMax` are open it is, whatever it is; when there are more than a tenth of that, if its window ended
+ * well before all requests that come (`oldestMs` is the window of the oldest, and `-Infinity` when none came): a file passes through hours in a
+ * minute. Otherwise it is when it has been left alone for long.
+ */
+export function isClosing({ windowMs, level }: { readonly windowMs: number; readonly level: Level }, changedMs: number, { open, openMax, oldestMs, nowMs }: { open: number; openMax: number; oldestMs: number; nowMs: number }): boolean {
+  const endMs = windowMs + level * 1000;
+  return open > openMax || (open > openMax / 10 && oldestMs - endMs > graceMs) || (nowMs - changedMs > graceMs && nowMs - endMs > graceMs);
+}
+
 /** A key that no two series share. Host and method come from strangers; a newline can be in neither's place. */
 export function seriesKey(series: Series): string {
   return `${series.status}\n${series.source}\n${series.method}\n${series.host}`;

@@ -1,7 +1,7 @@
 import { DistinctSketch } from './distinct.js';
 import { createMemo } from './memo.js';
 import type { RequestEvent } from './request-event.js';
-import { latencyBucketOf, rowIdEnd, windowStart } from './rollup.js';
+import { isClosing, latencyBucketOf, rowIdEnd, windowStart } from './rollup.js';
 import { requestDimensions, topDimensions, topKeptMs, topKinds, topLevels, topValueOf, type TopLevel, type TopRow } from './top-row.js';
 import { TopSummary } from './top.js';
 
@@ -27,8 +27,6 @@ const gatherMs = 2000;
 const writeEveryMs: Readonly<Record<TopLevel, number>> = { 60: 2000, 600: 5000, 3600: 20_000, 86_400: 60_000 };
 /** The same for a window that has ended, into which an import may be writing. */
 const writeEndedEveryMs = 2000;
-/** A row stays open, so that it can grow in place, until this long after its window ended and it last changed. */
-const graceMs = 5 * 60_000;
 /** So many windows and sources may gather before they are merged at once. */
 const gatheredMax = 100;
 
@@ -48,8 +46,8 @@ interface OpenRow {
 }
 
 /**
- * `listsOpenMax` and `clientsOpenMax` bound the memory: beyond them, the rows that did not change for longest are written and closed; beyond a tenth of
- * them those whose window ended well before all requests that come, as in the `RollupLadder`. A list takes some 20 to 100 kB, a sketch of clients
+ * `listsOpenMax` and `clientsOpenMax` bound the memory: beyond them, the rows that did not change for longest are written and closed; see
+ * `isClosing`. A list takes some 20 to 100 kB, a sketch of clients
  * 8 kB at most. `random` gives numbers from 0 to 1.
  */
 export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, random = Math.random } = {}): TopLadder {
@@ -122,7 +120,7 @@ type RowKey = Omit<TopRow, 'packed' | 'rowId'>;
 
 interface OpenRows<Kind> {
   merge(key: RowKey, part: Kind, nowMs: number): void;
-  /** `oldestMs` is the window of the oldest request that came since the last time; `-Infinity` when none did. */
+  /** `oldestMs` as `isClosing` has it. */
   drain(nowMs: number, options: { all: boolean; oldestMs: number }): TopRow[];
   /** When the next row is due; `Infinity` when none has changed. */
   dueMs(nowMs: number): number;
@@ -147,8 +145,7 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
     drain(nowMs, { all, oldestMs }) {
       const rows: TopRow[] = [];
       for (const [text, row] of open) {
-        const endMs = endOf(row);
-        const closes = open.size > openMax || (open.size > openMax / 10 && oldestMs - endMs > graceMs) || (nowMs - row.changedMs > graceMs && nowMs - endMs > graceMs);
+        const closes = isClosing(row.key, row.changedMs, { open: open.size, openMax, oldestMs, nowMs });
         if (row.changed && (all || closes || nowMs >= dueMsOf(row, nowMs))) {
           rows.push({ ...row.key, packed: row.digest.pack() });
           row.changed = false;
