@@ -13,8 +13,8 @@ import { createRecorder } from '../../shared/recorder.js';
 import { isLoopback } from '../../shared/settings.js';
 import type { Store } from '../../shared/store/store.js';
 import { noCounts, type ImportCounts } from './counts.js';
-import { importBatchRequestsMax, importLines, type ImportParts } from './import-lines.js';
-import { importerName } from './local.js';
+import { importLines, type ImportParts } from './import-lines.js';
+import { createImportRecorder } from './local.js';
 
 /** One line of the answer. */
 export interface ImportAnswer {
@@ -55,7 +55,7 @@ const progressMs = 250;
 
 /** Makes the endpoint. */
 export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint {
-  const { store, log, hostsMax, clientIp, sampleRatio, countryOf } = parts;
+  const { store, log } = parts;
   const stopping = new AbortController();
   let running: Promise<void> | undefined;
   return {
@@ -91,7 +91,7 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
   }
 
   async function answer(request: IncomingMessage, response: ServerResponse, dryRun: boolean): Promise<void> {
-    const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp, sampleRatio, countryOf, batchRequestsMax: importBatchRequestsMax });
+    const recorder = createImportRecorder(parts);
     const counts = noCounts();
     const send = (line: ImportAnswer): void => void response.write(`${JSON.stringify(line)}\n`);
     response.on('error', () => undefined); // the client is gone: the request says so as well

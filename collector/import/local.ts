@@ -1,7 +1,7 @@
 import type { ClientIpPolicy } from '../../shared/bounds.js';
 import type { CountryOf } from '../../shared/countries.js';
 import type { Log } from '../../shared/log.js';
-import { createRecorder } from '../../shared/recorder.js';
+import { createRecorder, type Recorder, type RecorderOptions } from '../../shared/recorder.js';
 import type { Store } from '../../shared/store/store.js';
 import { noCounts } from './counts.js';
 import { importBatchRequestsMax, importLines, type ImportParts } from './import-lines.js';
@@ -19,19 +19,18 @@ export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'
   readonly countryOf: CountryOf | undefined;
 }
 
-/** The name of the recorder of imports beside a collector: their times may be those of the collector's requests. */
-export function importerName(id: string): string {
-  return `import-${id}`;
+/** The recorder of an import. It has a name of its own beside the collector's: their times may be those of the collector's requests. */
+export function createImportRecorder({ store, log, id, hostsMax, clientIp, sampleRatio, countryOf }: Pick<RecorderOptions, 'store' | 'log' | 'hostsMax' | 'clientIp' | 'sampleRatio' | 'countryOf'> & { readonly id: string }): Recorder {
+  return createRecorder({ store, log, name: `import-${id}`, hostsMax, clientIp, sampleRatio, countryOf, batchRequestsMax: importBatchRequestsMax });
 }
 
 const progressMs = 100;
 
 /** Imports into a store that this process has open. The store stays open. */
 export function createLocalImporter(parts: LocalImportParts): Importer {
-  const { store, log, hostsMax, clientIp, sampleRatio, countryOf } = parts;
-  const recorder = createRecorder({ store, log, name: importerName(parts.id), hostsMax, clientIp, sampleRatio, countryOf, batchRequestsMax: importBatchRequestsMax });
+  const recorder = createImportRecorder(parts);
   return {
-    destination: store.description,
+    destination: parts.store.description,
     async importFile(bytes, onCounts) {
       const counts = noCounts();
       const timer = setInterval(() => { onCounts(counts); }, progressMs);

@@ -42,14 +42,16 @@ export function createMissingFinder(store: Pick<Store, 'readRequests'>, { pageRo
   return {
     async find(requests) {
       const rows = await readNear(store, requests, pageRowsMax);
+      if (rows.length === 0) {
+        for (const request of requests) occurrences.count(request);
+        return { requests, neighbours: [] };
+      }
       const rowsByKey = groupBy(rows, ({ key }) => key);
       const missing = requests.filter((request) => {
         const earlier = occurrences.count(request);
-        if (rows.length === 0) return true;
         const same = rowsByKey.get(sameness(request))?.filter(({ row, runStart }) => nsBetween(runStart, request) >= 0 && nsBetween(request, row) >= 0);
         return (same?.length ?? 0) <= earlier;
       });
-      if (rows.length === 0) return { requests: missing, neighbours: [] };
       const missingMs = new Set(missing.map(({ timeMs }) => timeMs));
       const neighbours = rows.map(({ row }) => row).filter(({ timeMs }) => missingMs.has(timeMs) || missingMs.has(timeMs - 1));
       return { requests: missing, neighbours };
