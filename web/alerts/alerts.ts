@@ -1,7 +1,7 @@
 /** Watches the store and posts alerts, beside everything else: it answers nobody, and nobody waits for it. */
 import { messageOf } from '../../shared/errors.js';
 import { limitLog, type Log } from '../../shared/log.js';
-import { canFallSilent, findingsOf } from '../dashboard/judge.js';
+import { findingsOf } from '../dashboard/judge.js';
 import { parseQuery } from '../dashboard/query.js';
 import { readTraffic, type Reads } from '../dashboard/read.js';
 import { createDelivery, type DeliveryOptions } from './deliver.js';
@@ -56,7 +56,7 @@ async function observe(reads: Reads, nowMs: number): Promise<Observation[]> {
   const { windows, sources, stepMs, previous } = await readTraffic(reads, parseQuery({}, nowMs), { nowMs, withPrevious: true });
   return [...sources.keys()].map((source) => {
     const own = windows.filter((window) => window.source === source);
-    const findings = findingsOf(own, { stepMs, previous: previous?.sources.get(source), liveMs: canFallSilent(source) ? nowMs : undefined });
+    const findings = findingsOf(own, { stepMs, previous: previous?.sources.get(source), liveMs: nowMs });
     return { source, findings, lastMs: own.at(-1)!.timeMs + stepMs };
   });
 }

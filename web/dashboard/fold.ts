@@ -65,6 +65,7 @@ interface Sum extends Tally {
 /** What a page needs of a window's rows: far fewer sums than rows, which add up with those of other windows. */
 export interface WindowDigest {
   readonly sources: ReadonlyMap<string, SourceDigest>;
+  /** Of `sources`, by host: for `pairsOf`. */
   readonly pairRows: readonly PairRow[];
 }
 
@@ -124,7 +125,7 @@ function partsBySource(digests: readonly { readonly digest: WindowDigest }[]): M
 }
 
 function pairRowsOf(hosts: ReadonlyMap<string, Sum>, { windowMs, source }: { windowMs: number; source: string }): PairRow[] {
-  return [...hosts].map(([host, { statuses, ...tally }]) => ({ windowMs, source, host: pairHost(host), ...tally, errors: countErrors(statuses) }));
+  return [...hosts].map(([host, { count, durationSumMs, histogram, statuses }]) => ({ windowMs, source, host: pairHost(host), count, errors: countErrors(statuses), durationSumMs, histogram }));
 }
 
 /** How many of the requests that are counted are kept one by one, where not all are: see `request-sample.ts`. */

@@ -38,11 +38,7 @@ const silenceMsMin = 60_000;
 /** unless its requests come so far apart that this many mean distances are longer still: by chance that happens once in 20,000. */
 const silenceDistancesMin = 10;
 
-/** Whether it is news that a source has no requests: the web app counts its own pages as `app`, and nobody need look at them. */
-export function canFallSilent(source: string): boolean {
-  return source !== ownSource;
-}
-
+/** The web app counts its own pages under this name: that nobody looks at them is no news. */
 const ownSource = 'app';
 
 /** What `judge` needs to know besides the windows. */
@@ -52,7 +48,7 @@ export interface JudgedRange {
   readonly previous: Figures | undefined;
   /** When the last request came, where that is known better than by its window. */
   readonly lastMs?: number | undefined;
-  /** Now, in milliseconds since 1970, where the range reaches up to now and the source can fall silent. */
+  /** Now, in milliseconds since 1970, where the range reaches up to now: only then can a source be silent. */
   readonly liveMs: number | undefined;
 }
 
@@ -115,10 +111,10 @@ function blocksOf(windows: readonly WindowFigures[], requestsMin: number): Block
   return blocks;
 }
 
-function histogramOf({ windows: [first, ...others] }: Block): Histogram {
-  if (first !== undefined && others.length === 0) return first.histogram;
-  const histogram = first?.histogram.clone() ?? new Histogram();
-  for (const window of others) histogram.merge(window.histogram);
+function histogramOf({ windows }: Block): Histogram {
+  if (windows.length === 1) return windows[0]!.histogram;
+  const histogram = new Histogram();
+  for (const window of windows) histogram.merge(window.histogram);
   return histogram;
 }
 
@@ -165,7 +161,7 @@ export function pastErrors(windows: readonly WindowFigures[]): PastErrors | unde
 function silence(windows: readonly WindowFigures[], requests: number, { stepMs, lastMs, liveMs }: Pick<JudgedRange, 'stepMs' | 'lastMs' | 'liveMs'>): Finding | undefined {
   const first = windows[0];
   const last = windows.at(-1);
-  if (liveMs === undefined || first === undefined || last === undefined) return undefined;
+  if (liveMs === undefined || first === undefined || last === undefined || first.source === ownSource) return undefined;
   const sinceMs = lastMs ?? last.timeMs + stepMs;
   const distanceMs = (sinceMs - first.timeMs) / requests;
   const limitMs = Math.max(silenceMsMin, silenceDistancesMin * distanceMs);

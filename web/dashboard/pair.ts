@@ -1,7 +1,6 @@
 /** What only the edge and an app together can tell: pure. */
 import { groupBy } from '../../shared/group-by.js';
 import { Histogram } from '../../shared/histogram.js';
-import type { Tally } from '../../shared/rollup.js';
 import { caddySource } from '../../shared/request-event.js';
 
 /** An app beside the edge. Latencies and errors are of the hosts that both have seen. */
@@ -28,21 +27,21 @@ export interface Pair extends PairFigures {
   readonly windows: readonly PairWindow[];
 }
 
+/** What is known of some requests. */
+interface Sum {
+  /** Those with a status of 5xx. */
+  readonly errors: number;
+  readonly durationSumMs: number;
+  readonly histogram: Histogram;
+}
+
 /** What one source knows of one host in one window. */
-export interface PairRow extends Tally {
+export interface PairRow extends Sum {
   readonly windowMs: number;
   readonly source: string;
   /** See `pairHost`. */
   readonly host: string;
-  /** Requests with a status of 5xx. */
-  readonly errors: number;
-}
-
-/** What some rows add up to. */
-interface Sum {
-  readonly errors: number;
-  readonly durationSumMs: number;
-  readonly histogram: Histogram;
+  readonly count: number;
 }
 
 /** A host without the port, which the app may see and the edge not. */

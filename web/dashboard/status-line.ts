@@ -3,7 +3,7 @@ import { caddySource } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import { day, duration, elapsed, moment, nbsp, percent, printable, rate } from './format.js';
 import type { Figures } from './fold.js';
-import { canFallSilent, judge, pastErrors, type State, type Verdict } from './judge.js';
+import { judge, pastErrors, type State, type Verdict } from './judge.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';
 import type { Traffic } from './read.js';
 
@@ -35,7 +35,7 @@ export function statusOf({ sources, hosts, windows, range, stepMs, previous }: T
   const liveMs = nowMs < range.toMs + stepMs ? nowMs : undefined;
   const verdicts = [...sources.keys()].map((source) => {
     const ofSource = windows.filter((window) => window.source === source);
-    return { source, verdict: judge(ofSource, { stepMs, previous: previous?.sources.get(source), lastMs: lastRequestMs.get(source), liveMs: canFallSilent(source) ? liveMs : undefined }), past: pastErrors(ofSource) };
+    return { source, verdict: judge(ofSource, { stepMs, previous: previous?.sources.get(source), lastMs: lastRequestMs.get(source), liveMs }), past: pastErrors(ofSource) };
   });
   const found = verdicts.flatMap(({ source, verdict }) => findingOf(source, verdict, { nowMs, host: source === firstSource ? worstHost(hosts) : undefined }) ?? []);
   const over = verdicts.flatMap(({ source, past }) => (past === undefined ? [] : [phrase`5xx were up to ${percent(past.share)} from ${minute(past.fromMs, nowMs)} to ${minute(past.toMs, day(past.toMs) === day(past.fromMs) ? past.toMs : nowMs)} UTC at ${placeOf(source)}`]));
