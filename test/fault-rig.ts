@@ -130,10 +130,22 @@ function isWritable(socket: Socket): boolean {
   return !socket.destroyed && !socket.readableEnded;
 }
 
-/** A line of Caddy's access log whose path is the number; the requests are of a few hosts and statuses. */
-export function lineOf(id: number): string {
-  const nowSeconds = (Date.now() / 1000).toFixed(6);
+/** A line of Caddy's access log whose path is the number; the requests are of a few hosts and statuses, and many have the same millisecond. */
+export function lineOf(id: number, nowMs = Date.now()): string {
+  const nowSeconds = (nowMs / 1000).toFixed(6);
   return `{"level":"info","ts":${nowSeconds},"logger":"http.log.access","msg":"handled request","request":{"remote_ip":"192.0.2.7","remote_port":"1","client_ip":"192.0.2.7","proto":"HTTP/2.0","method":"GET","host":"${id % 5}.example","uri":"/id/${id}","headers":{"User-Agent":["fault test"]}},"bytes_read":0,"user_id":"","duration":0.00${1 + id % 9},"size":${id % 1000},"status":${id % 50 === 0 ? 500 : 200},"resp_headers":{}}\n`;
+}
+
+/**
+ * Lines whose times are a microsecond apart at least, as Caddy's clock tells them: however many a busy machine sends in one go. A worker that
+ * follows a dead one does not know which times that one gave (decision 10).
+ */
+export function createLinesApart(): (id: number) => string {
+  let lastMs = 0;
+  return (id) => {
+    lastMs = Math.max(Date.now(), lastMs + 0.001);
+    return lineOf(id, lastMs);
+  };
 }
 
 /** What is in the store. */

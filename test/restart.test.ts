@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { logTo, startCaddy, testWithCaddy } from './caddy.js';
-import { assertExact, lineOf, startRig, startSender } from './fault-rig.js';
+import { assertExact, createLinesApart, lineOf, startRig, startSender } from './fault-rig.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
 import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
@@ -44,7 +44,7 @@ testWithInfluxd('A worker killed with -9 costs what it had just read, no connect
   const server = await influxd();
   const rig = await startRig(server, restartable);
   t.teardown(() => rig.stop());
-  const sender = startSender(rig.port, { perSecond: 5000 });
+  const sender = startSender(rig.port, { perSecond: 5000, line: createLinesApart() });
   t.teardown(() => sender.stop());
   const killedMs: number[] = [];
   let safe = 0;
