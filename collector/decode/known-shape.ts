@@ -1,14 +1,17 @@
 /**
- * The line that Caddy's `json` encoder writes unless it is told otherwise, read by one pattern: four times as fast as JSON.parse, which builds
+ * The line that Caddy's `json` encoder writes unless it is told otherwise, read by patterns: several times as fast as JSON.parse, which builds
  * objects and texts for all that nobody looks at.
  *
- * The pattern takes nothing that JSON.parse refuses, and knows where each value stands, so what it reads is what JSON.parse would have given.
+ * The patterns take nothing that JSON.parse refuses, and know where each value stands, so what they read is what JSON.parse would have given.
  * Anything else (other encoders, keys or formats, a value with an escape, a long line) is left to the general way; a property over mutated
  * lines holds both against each other.
  *
- * Each part of the pattern begins with what the one before cannot contain: it never goes back further than one value.
+ * Each part of a pattern begins with what the one before cannot contain: it never goes back further than one value.
+ *
+ * The headers are half of a line, and a client sends the same ones with each request, as a server does with each answer: what was read of
+ * them is remembered. They end where `},"bytes_read":` is found first, since no text has a quote in it that nothing escapes.
  */
-import { createMemo, ownText } from '../../shared/memo.js';
+import { createMemo, createSpanMemo, ownText } from '../../shared/memo.js';
 import type { JsonObject } from './envelope.js';
 import { normaliseHost } from './host.js';
 
@@ -53,16 +56,21 @@ const integer = '0|[1-9][0-9]{0,14}';
 const decimal = String.raw`(?:${integer})(?:\.[0-9]{1,20})?`;
 const scalar = String.raw`null|true|false|-?${decimal}|"${escaped}"`;
 const tls = String.raw`,"tls":\{"resumed":(?:true|false),"version":([1-9][0-9]{0,4}),"cipher_suite":[1-9][0-9]{0,4},"proto":"${plain}","server_name":"${plain}"(?:,"ech":(?:true|false))?\}`;
-const shape = new RegExp([
-  String.raw`^\{"level":"(?:info|error)","ts":((?:1[1-9]|20)[0-9]{8}\.[0-9]{1,7}),"logger":"(http\.log\.access(?:\.${plain})?)","msg":"${plain}",`,
-  String.raw`"request":\{"remote_ip":"(${plain})","remote_port":"${plain}",(?:"client_ip":"(${plain})",)?("proto":"${plain}","method":"${plain}","host":"${plain}"),"uri":"(${plain})",`,
-  String.raw`"headers":(${headers})(?:,"transfer_encoding":\["${plain}"\])?(?:${tls})?\},`,
-  String.raw`(?:"bytes_read":(${integer}),)?"user_id":"${plain}","duration":(${decimal}),"size":(${integer}),"status":(0|[1-9][0-9]{0,2}),"resp_headers":(${headers})`,
-  String.raw`((?:,"[A-Za-z_]{1,60}":(?:${scalar})){0,20})\}$`,
-].join(''));
+const beforeHeaders = new RegExp([
+  String.raw`\{"level":"(?:info|error)","ts":((?:1[1-9]|20)[0-9]{8}\.[0-9]{1,7}),"logger":"(http\.log\.access(?:\.${plain})?)","msg":"${plain}",`,
+  String.raw`"request":\{"remote_ip":"(${plain})","remote_port":"${plain}",(?:"client_ip":"(${plain})",)?("proto":"${plain}","method":"${plain}","host":"${plain}"),"uri":"(${plain})","headers":`,
+].join(''), 'y');
+const restOfRequest = new RegExp(String.raw`^(${headers})(?:,"transfer_encoding":\["${plain}"\])?(?:${tls})?$`);
+const figures = new RegExp(String.raw`\},(?:"bytes_read":(${integer}),)?"user_id":"${plain}","duration":(${decimal}),"size":(${integer}),"status":(0|[1-9][0-9]{0,2}),"resp_headers":`, 'y');
+const restOfLine = new RegExp(String.raw`^(${headers})((?:,"[A-Za-z_]{1,60}":(?:${scalar})){0,20})\}$`);
 
 /** The keys in front of what is appended: one of them again hides the first, in JSON.parse. */
 const ownKeys = ['level', 'ts', 'logger', 'msg', 'request', 'bytes_read', 'user_id', 'duration', 'size', 'status', 'resp_headers'];
+
+/** What the headers of a request say, and what stands behind them. */
+type RestOfRequest = Pick<KnownLine, 'userAgent' | 'referrer' | 'tlsVersion'>;
+/** What the headers of a response say, and what stands behind them. */
+type RestOfLine = Pick<KnownLine, 'responseId' | 'appended'>;
 
 /** Makes a reader of such lines; it gives `undefined` for all others. What it gives holds on to no part of the line, and until the next line is read: it is the same object each time. */
 export function createKnownShapeReader(): (line: string) => KnownLine | undefined {
@@ -70,6 +78,8 @@ export function createKnownShapeReader(): (line: string) => KnownLine | undefine
   const owned = (): (text: string) => string => createMemo((text) => text);
   const own = { logger: owned(), address: owned(), userAgent: owned(), referrer: owned() };
   const targetOf = createMemo(readTarget);
+  const restOfRequestIn = createSpanMemo(readRestOfRequest);
+  const restOfLineIn = createSpanMemo(readRestOfLine);
   const known: { -readonly [Key in keyof KnownLine]: KnownLine[Key] } = {
     timeMs: 0, timeNs: 0, logger: '', address: '', target: readTarget(''), uri: '', userAgent: '', referrer: '', tlsVersion: undefined,
     bytesRead: 0, duration: 0, size: 0, status: 0, responseId: '', appended: undefined,
@@ -77,30 +87,62 @@ export function createKnownShapeReader(): (line: string) => KnownLine | undefine
 
   return (line) => {
     if (line.length > lineLengthMax) return undefined;
-    const found = shape.exec(line);
-    if (found === null) return undefined;
-    const [, ts, logger, remoteIp, clientIp, target, uri, requestHeaders, tlsVersion, bytesRead, duration, size, status, responseHeaders, appendedText] = found as unknown as string[];
+    beforeHeaders.lastIndex = 0;
+    const before = beforeHeaders.exec(line);
+    if (before === null) return undefined;
+    const headersAt = beforeHeaders.lastIndex;
+    let headersEnd = line.indexOf('},"bytes_read":', headersAt);
+    if (headersEnd === -1) headersEnd = line.indexOf('},"user_id":', headersAt);
+    if (headersEnd === -1) return undefined;
+    const request = restOfRequestIn(line, headersAt, headersEnd);
+    if (request === undefined) return undefined;
+    figures.lastIndex = headersEnd;
+    const numbers = figures.exec(line);
+    if (numbers === null) return undefined;
+    const rest = line.charCodeAt(line.length - 2) === brace ? restOfLineIn(line, figures.lastIndex, line.length) : readRestOfLine(line.slice(figures.lastIndex));
+    if (rest === undefined) return undefined;
+    const [, ts, logger, remoteIp, clientIp, target, uri] = before as unknown as string[];
+    const [, bytesRead, duration, size, status] = numbers as unknown as string[];
     const nanoseconds = nanosecondsIn(ts!);
     if (nanoseconds === undefined) return undefined;
-    const appended = appendedText === '' ? undefined : JSON.parse(`{${appendedText!.slice(1)}}`) as JsonObject;
-    if (appended !== undefined && ownKeys.some((key) => Object.hasOwn(appended, key))) return undefined;
     known.timeNs = nanoseconds % 1_000_000;
     known.timeMs = integerIn(ts!, 0, 10) * 1000 + (nanoseconds - known.timeNs) / 1_000_000;
     known.logger = own.logger(logger!);
     known.address = own.address(clientIp || remoteIp!);
     known.target = targetOf(target!);
     known.uri = ownText(uri!);
-    known.userAgent = own.userAgent(firstOf('User-Agent', requestHeaders!));
-    known.referrer = own.referrer(firstOf('Referer', requestHeaders!));
-    known.tlsVersion = tlsVersion === undefined ? undefined : Number(tlsVersion);
-    known.bytesRead = bytesRead === undefined ? 0 : decimalOf(bytesRead);
+    known.userAgent = request.userAgent;
+    known.referrer = request.referrer;
+    known.tlsVersion = request.tlsVersion;
+    known.bytesRead = bytesRead === undefined ? 0 : integerOf(bytesRead);
     known.duration = decimalOf(duration!);
-    known.size = decimalOf(size!);
-    known.status = decimalOf(status!);
-    known.responseId = ownText(firstOf('X-Request-Id', responseHeaders!));
-    known.appended = appended;
+    known.size = integerOf(size!);
+    known.status = integerOf(status!);
+    known.responseId = rest.responseId;
+    known.appended = rest.appended;
     return known;
   };
+
+  function readRestOfRequest(text: string): RestOfRequest | undefined {
+    const found = restOfRequest.exec(text);
+    if (found === null) return undefined;
+    const [, requestHeaders, tlsVersion] = found as unknown as string[];
+    return {
+      userAgent: own.userAgent(firstOf('User-Agent', requestHeaders!)),
+      referrer: own.referrer(firstOf('Referer', requestHeaders!)),
+      tlsVersion: tlsVersion === undefined ? undefined : Number(tlsVersion),
+    };
+  }
+}
+
+/** `undefined` also when what is appended has a key of Caddy's own. */
+function readRestOfLine(text: string): RestOfLine | undefined {
+  const found = restOfLine.exec(text);
+  if (found === null) return undefined;
+  const [, responseHeaders, appendedText] = found as unknown as string[];
+  const appended = appendedText === '' ? undefined : JSON.parse(`{${appendedText!.slice(1)}}`) as JsonObject;
+  if (appended !== undefined && ownKeys.some((key) => Object.hasOwn(appended, key))) return undefined;
+  return { responseId: ownText(firstOf('X-Request-Id', responseHeaders!)), appended };
 }
 
 function readTarget(text: string): Target {
@@ -116,7 +158,7 @@ function readTarget(text: string): Target {
  * at its end. With seven the double is printed as the nearest of them, unless six will do. The products below are exact: 10^7 × 2^22 < 2^53.
  */
 function nanosecondsIn(ts: string): number | undefined {
-  if (ts.endsWith('0')) return undefined;
+  if (ts.charCodeAt(ts.length - 1) === zero) return undefined;
   const decimals = ts.length - 11;
   const fraction = integerIn(ts, 11, ts.length);
   if (decimals === 7) {
@@ -131,15 +173,20 @@ function nanosecondsIn(ts: string): number | undefined {
 function decimalOf(text: string): number {
   const point = text.indexOf('.');
   if (text.length > 16) return Number(text);
-  if (point === -1) return integerIn(text, 0, text.length);
+  if (point === -1) return integerOf(text);
   // Both are exact in a double, so their quotient is the double that is nearest (Clinger, "How to read floating point numbers accurately", 1990).
   const decimals = text.length - point - 1;
   return (integerIn(text, 0, point) * powersOfTen[decimals]! + integerIn(text, point + 1, text.length)) / powersOfTen[decimals]!;
 }
 
+/** That of at most 15 digits. */
+function integerOf(digits: string): number {
+  return integerIn(digits, 0, digits.length);
+}
+
 function integerIn(text: string, from: number, to: number): number {
   let integer = 0;
-  for (let at = from; at < to; at += 1) integer = integer * 10 + text.charCodeAt(at) - 48;
+  for (let at = from; at < to; at += 1) integer = integer * 10 + text.charCodeAt(at) - zero;
   return integer;
 }
 
@@ -159,6 +206,8 @@ function firstOf(name: HeaderName, headersText: string): string {
 }
 
 const quote = 0x22;
+const zero = 0x30;
+const brace = 0x7d;
 const headerEnds = { 'User-Agent': 'User-Agent":[', 'Referer': 'Referer":[', 'X-Request-Id': 'X-Request-Id":[' } as const;
 type HeaderName = keyof typeof headerEnds;
 const escapedText = new RegExp(`^"${escaped}"`);
