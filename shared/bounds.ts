@@ -26,22 +26,23 @@ export function boundMethod(method: string): string {
  * `idleMs` (a day) gives up its place.
  */
 export function createHostLimit({ hostsMax, idleMs = 86_400_000, now = Date.now }: { hostsMax: number; idleMs?: number; now?: () => number }): (host: string) => string {
-  const seenMs = new Map<string, number>();
+  const admitted = new Map<string, { seenMs: number }>();
   let fullUntilMs = 0;
   return (host) => {
     const timeMs = now();
-    if (seenMs.has(host)) {
-      seenMs.set(host, timeMs);
+    const known = admitted.get(host);
+    if (known !== undefined) {
+      known.seenMs = timeMs;
       return host;
     }
-    if (seenMs.size >= hostsMax) {
+    if (admitted.size >= hostsMax) {
       if (timeMs < fullUntilMs) return otherName;
-      for (const [name, lastMs] of seenMs) if (timeMs - lastMs > idleMs) seenMs.delete(name);
+      for (const [name, { seenMs }] of admitted) if (timeMs - seenMs > idleMs) admitted.delete(name);
       // Strangers can ask about a new host every time: look for idle ones at most once a minute.
       fullUntilMs = timeMs + 60_000;
-      if (seenMs.size >= hostsMax) return otherName;
+      if (admitted.size >= hostsMax) return otherName;
     }
-    seenMs.set(host, timeMs);
+    admitted.set(host, { seenMs: timeMs });
     return host;
   };
 }

@@ -100,10 +100,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const isInSample = createRequestSample(sampleRatio);
   const uniqueTimes = createUniqueTimes();
   const seriesKeyOf = createSeriesKeys();
-  const nameOf = createMemo(cleanName);
+  // One memo for each: its last text is often the next one.
+  const nameOf = { source: createMemo(cleanName), host: createMemo(cleanName), endpoint: createMemo(cleanName) };
   const clientOf = createMemo((address) => boundClientIp(address, options.clientIp), { entriesMax: 10_000 });
   const countryOf = options.countryOf && createMemo(options.countryOf, { entriesMax: 10_000 });
-  const textOf = createMemo((text) => boundText(text, textLengthMax));
+  const boundedText = (): (text: string) => string => createMemo((text) => boundText(text, textLengthMax));
+  const textOf = { userAgent: boundedText(), referrer: boundedText(), protocol: boundedText(), tls: boundedText() };
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
 
@@ -175,11 +177,11 @@ export function createRecorder(options: RecorderOptions): Recorder {
   };
 
   function bound(event: RequestEvent): Writable<RequestEvent> {
-    const clean = nameOf(event.host);
+    const clean = nameOf.host(event.host);
     const host = admitHost(clean);
     if (host === otherName && clean !== otherName) counts.hostsOverLimit += 1;
     return {
-      source: nameOf(event.source),
+      source: nameOf.source(event.source),
       timeMs: event.timeMs,
       timeNs: event.timeNs,
       host,
@@ -189,12 +191,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
       size: boundBytes(event.size),
       bytesRead: boundBytes(event.bytesRead),
       uri: boundText(event.uri, uriLengthMax),
-      endpoint: nameOf(event.endpoint),
+      endpoint: nameOf.endpoint(event.endpoint),
       clientIp: clientOf(event.clientIp),
-      userAgent: textOf(event.userAgent),
-      referrer: textOf(event.referrer),
-      protocol: textOf(event.protocol),
-      tls: textOf(event.tls),
+      userAgent: textOf.userAgent(event.userAgent),
+      referrer: textOf.referrer(event.referrer),
+      protocol: textOf.protocol(event.protocol),
+      tls: textOf.tls(event.tls),
       upstreamMs: boundDuration(event.upstreamMs),
       requestId: boundText(event.requestId, nameLengthMax),
     };
