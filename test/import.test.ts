@@ -187,6 +187,13 @@ test.serial('A dry run says what would be added, and makes nothing.', async (t) 
   t.is((await importFiles(place, [samplePath])).counts['added'], 50_000);
 });
 
+test.serial('Requests with the longest targets, more of them than a recorder holds at once, are all imported.', async (t) => {
+  const place = await embedded(t);
+  const lines = Array.from({ length: 10_000 }, (_, at) => sample.lines[at]!.replace(/"uri":"[^"]*"/, () => `"uri":"/${'a'.repeat(8000)}${at}"`));
+  const { counts, stderr } = await importFiles(place, ['-'], Buffer.from(lines.join('\n')));
+  t.deepEqual(counts, { added: 10_000 }, stderr);
+});
+
 test.serial('Standard input is imported, packed or not, with lines of others counted by reason.', async (t) => {
   const place = await embedded(t);
   const lines = sample.lines.slice(0, 100);

@@ -53,8 +53,9 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     onUnterminated: () => { if (!signal.aborted) reject('unterminated'); }, // a line that the stopping cut is whole in the file
   });
   let batch: RequestEvent[] = [];
-  /** The writing of the batch before, which goes on while lines are read. */
+  /** The writing of the batches before, which goes on while lines are read. */
   let written: Promise<void> = Promise.resolve();
+  let refusedBefore = recorder.counts.deadLettered;
 
   let giveUp = (): void => undefined;
   const onAbort = (): void => { setTimeout(() => { giveUp(); }, stopMsMax).unref(); };
@@ -108,7 +109,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   }
 
   async function take(requests: readonly RequestEvent[]): Promise<void> {
-    await orStopped(written); // so that the store shows what is there
+    // What the batches before are still writing need not be found: it is known here how often a request came, and when.
     await settled(requests);
     await finding(() => windows.look(requests));
     const found = await finding(() => finder.find(requests));
@@ -122,15 +123,27 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
       return;
     }
     recorder.occupy(missing.neighbours);
-    // A batch fits into the recorder's memory, since the one before has left it.
-    const taken = missing.requests.filter((request) => recorder.record(request)).length;
-    const refusedBefore = recorder.counts.deadLettered;
+    const taken = await record(missing.requests);
     written = recorder.flush({ allTops: false }).then(() => {
       const refused = missing.requests.length - taken + recorder.counts.deadLettered - refusedBefore;
+      refusedBefore = recorder.counts.deadLettered;
       counts.refused += refused;
       counts.added += missing.requests.length - refused;
       counts.unchecked += unchecked;
     });
+  }
+
+  /** Resolves to how many the recorder took: all, since its memory has room again when the store has what waits there. */
+  async function record(requests: readonly RequestEvent[]): Promise<number> {
+    let taken = 0;
+    for (const request of requests) {
+      if (!recorder.record(request)) {
+        await orStopped(recorder.flush({ allTops: false }));
+        if (!recorder.record(request)) continue;
+      }
+      taken += 1;
+    }
+    return taken;
   }
 
   async function settled(requests: readonly RequestEvent[]): Promise<void> {

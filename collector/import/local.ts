@@ -21,8 +21,11 @@ export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'
 
 /** The recorder of an import. It has a name of its own beside the collector's: their times may be those of the collector's requests. */
 export function createImportRecorder({ store, log, id, hostsMax, clientIp, sampleRatio, countryOf }: Pick<RecorderOptions, 'store' | 'log' | 'hostsMax' | 'clientIp' | 'sampleRatio' | 'countryOf'> & { readonly id: string }): Recorder {
-  return createRecorder({ store, log, name: `import-${id}`, hostsMax, clientIp, sampleRatio, countryOf, batchRequestsMax: importBatchRequestsMax });
+  return createRecorder({ store, log, name: `import-${id}`, hostsMax, clientIp, sampleRatio, countryOf, batchRequestsMax: importBatchRequestsMax, memoryBytesMax });
 }
+
+/** What waits while the store writes, in bytes as a recorder estimates them: three batches. */
+const memoryBytesMax = 32 * 2 ** 20;
 
 const progressMs = 100;
 
