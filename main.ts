@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --
+#!/usr/bin/env -S node --max-semi-space-size=8 --
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -119,7 +119,8 @@ const commands: Readonly<Record<string, Command>> = {
 
 /**
  * How far the heap grows before all of it is looked through, in percent of what was alive the last time. V8 lets it quadruple while much is made and
- * thrown away, as here with every line: see docs/decisions, "What is held in memory".
+ * thrown away, as here with every line: see docs/decisions, "What is held in memory". The option in the first line of this file is for the same,
+ * and has to be there when Node starts.
  */
 const heapGrowingPercent = 75;
 

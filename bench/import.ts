@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { temporaryFolder } from '../test/program.js';
+import { programCommand, temporaryFolder } from '../test/program.js';
 import { figureOf, inTurn, ratioOf, ratioResult, spreadText, type Figures, type Result } from './compare.js';
 import { makeLinesFile, type LinesFile } from './lines-file.js';
 import { residentBytesOf } from './process.js';
@@ -10,9 +10,8 @@ import { residentBytesOf } from './process.js';
 /** Compares lines per second. */
 export async function benchImport(say: (text: string) => void): Promise<Result[]> {
   const file = await makeLinesFile(Number(process.env['BENCH_LINES'] ?? 300_000), { minutesAgo: 1 });
-  const program = new URL('../main.js', import.meta.url).pathname;
   const runs = await inTurn([
-    { name: 'import', run: async () => measure(file, process.execPath, ['--', program, 'import', file.path]) },
+    { name: 'import', run: async () => measure(file, process.execPath, [...programCommand, 'import', file.path]) },
     { name: 'goaccess', run: async () => measure(file, 'goaccess', [file.path, '--log-format=CADDY', '--no-progress', '-o', join(await temporaryFolder(), 'report.json')]) },
   ], { rounds: Number(process.env['BENCH_ROUNDS'] ?? 3), onRun: (name, figures) => { say(`${name}: ${JSON.stringify(figures)}`); } });
   const memory = figureOf(runs, 'import', 'residentMb');

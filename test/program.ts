@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -22,6 +23,11 @@ export interface RunningProgram {
   readonly ended: Promise<number | NodeJS.Signals>;
 }
 
+const programPath = fileURLToPath(new URL('../main.js', import.meta.url));
+
+/** The program, with the options of Node that its first line has it started with. */
+export const programCommand = [...readFileSync(programPath, 'utf8').split('\n', 1)[0]!.split(' ').filter((part) => part.startsWith('--')), programPath];
+
 const running = new Set<ChildProcess>();
 process.once('exit', () => {
   for (const program of running) program.kill('SIGKILL');
@@ -33,7 +39,7 @@ process.once('exit', () => {
  */
 export async function runProgram(args: readonly string[], settings: Readonly<Record<string, string>>, options: { cwd?: string; stdin?: Buffer | Readable } = {}): Promise<RunningProgram> {
   const cwd = options.cwd ?? await temporaryFolder();
-  const program = spawn(process.execPath, ['--', fileURLToPath(new URL('../main.js', import.meta.url)), ...args], {
+  const program = spawn(process.execPath, [...programCommand, ...args], {
     cwd,
     env: { PATH: process.env['PATH'], HOME: cwd, ...settings },
     stdio: ['pipe', 'pipe', 'pipe'],

@@ -35,6 +35,13 @@ test('Every npm script that is named is one, and every script is named somewhere
   t.deepEqual(own.filter((name) => !named.has(name)), []);
 });
 
+test('Wherever the project has the program started, Node gets the options of its first line.', (t) => {
+  const [options] = readFileSync('main.ts', 'utf8').split('\n', 1)[0]!.split('-S node ').slice(1);
+  const starts = ['package.json', 'Dockerfile.collector', 'Dockerfile.web'].flatMap((path) => [...readFileSync(path, 'utf8').replaceAll('", "', ' ').matchAll(/\bnode (\S+ )*?dist\/main\.js/g)].map(([start]) => start));
+  t.is(starts.length, 9);
+  t.deepEqual(new Set(starts), new Set([`node ${options} dist/main.js`]));
+});
+
 test('Every option that is named is in the help of the command that it is named with.', async (t) => {
   const helps = new Map<string, string>();
   for (const command of ['start', 'collector', 'web', 'demo', 'import', 'check', 'setup']) {
