@@ -44,6 +44,7 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
         const endMs = monotonicMs();
         const { timeMs, timeNs } = wallTimeAt(endMs);
         const { req, res } = ctx;
+        const { headers } = req;
         recorder.record({
           source,
           timeMs,
@@ -58,12 +59,12 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
           uri: ctx.originalUrl,
           endpoint: endpointOf(ctx),
           clientIp: ctx.ip,
-          userAgent: ctx.get('User-Agent'),
-          referrer: ctx.get('Referrer'),
+          userAgent: headers['user-agent'] ?? '',
+          referrer: headers.referer ?? textOf(headers['referrer']),
           protocol: protocols[req.httpVersion] ?? `HTTP/${req.httpVersion}`,
           tls: tlsVersionOf(req),
           upstreamMs: null,
-          requestId: ctx.get('X-Request-Id'),
+          requestId: textOf(headers['x-request-id']),
         });
       } catch (error) {
         ctx.app.emit('error', error, ctx);
@@ -71,6 +72,11 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
     });
     return next();
   };
+}
+
+/** A header that may be missing. Node joins one that came several times. */
+function textOf(header: string | string[] | undefined): string {
+  return typeof header === 'string' ? header : '';
 }
 
 /** A text that is there already need not be made, and hashed, for each request. */
@@ -99,7 +105,7 @@ function tlsVersionOf(request: IncomingMessage): string {
   return socket.encrypted ? (socket.getProtocol?.() ?? '').replace(/^TLSv/, 'TLS ') : '';
 }
 
-/** Calls `listener` once, when the response is finished or its connection has closed. */
+/** Calls `listener` once, when the response is finished or its connection has closed. What `once` wraps a listener in costs more than all else here. */
 function whenEnded(response: ServerResponse, listener: () => void): void {
   let ended = false;
   const end = (): void => {
@@ -107,8 +113,8 @@ function whenEnded(response: ServerResponse, listener: () => void): void {
     ended = true;
     listener();
   };
-  response.once('finish', end);
-  response.once('close', end);
+  response.on('finish', end);
+  response.on('close', end);
 }
 
 /**
