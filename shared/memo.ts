@@ -54,7 +54,7 @@ const judgedEvery = 512;
 
 /**
  * Remembers what `read` made of spans of texts, `spansMax` of them (4,096, a power of two): a new one takes the place of an older one. A
- * span is looked up by its length and eight of its characters and then compared as a whole, which takes a fifth of the time to hash it.
+ * span is looked up by its length and eight of its characters and then compared as a whole, which takes a fifth of the time that hashing it takes.
  * Where spans are seldom the same twice, to remember them costs more than to read them, and most are only read.
  *
  * What `read` makes must not hold on to the span, which is a slice of the text: see `ownText`.
