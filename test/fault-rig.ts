@@ -131,9 +131,12 @@ function isWritable(socket: Socket): boolean {
 }
 
 /** A line of Caddy's access log whose path is the number; the requests are of a few hosts and statuses, and many have the same millisecond. */
-export function lineOf(id: number, nowMs = Date.now()): string {
-  const nowSeconds = (nowMs / 1000).toFixed(6);
-  return `{"level":"info","ts":${nowSeconds},"logger":"http.log.access","msg":"handled request","request":{"remote_ip":"192.0.2.7","remote_port":"1","client_ip":"192.0.2.7","proto":"HTTP/2.0","method":"GET","host":"${id % 5}.example","uri":"/id/${id}","headers":{"User-Agent":["fault test"]}},"bytes_read":0,"user_id":"","duration":0.00${1 + id % 9},"size":${id % 1000},"status":${id % 50 === 0 ? 500 : 200},"resp_headers":{}}\n`;
+export function lineOf(id: number): string {
+  return lineAt(Date.now(), id);
+}
+
+function lineAt(timeMs: number, id: number): string {
+  return `{"level":"info","ts":${(timeMs / 1000).toFixed(6)},"logger":"http.log.access","msg":"handled request","request":{"remote_ip":"192.0.2.7","remote_port":"1","client_ip":"192.0.2.7","proto":"HTTP/2.0","method":"GET","host":"${id % 5}.example","uri":"/id/${id}","headers":{"User-Agent":["fault test"]}},"bytes_read":0,"user_id":"","duration":0.00${1 + id % 9},"size":${id % 1000},"status":${id % 50 === 0 ? 500 : 200},"resp_headers":{}}\n`;
 }
 
 /**
@@ -144,7 +147,7 @@ export function createLinesApart(): (id: number) => string {
   let lastMs = 0;
   return (id) => {
     lastMs = Math.max(Date.now(), lastMs + 0.001);
-    return lineOf(id, lastMs);
+    return lineAt(lastMs, id);
   };
 }
 
