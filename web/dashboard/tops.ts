@@ -8,8 +8,9 @@ import { DistinctSketch } from '../../shared/distinct.js';
 import { topKeptMs, topLevels, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
 import { TopSummary, type TopEntry } from '../../shared/top.js';
 import { agentOf, type Agent } from './agents.js';
-import { latencyOf, type Figures } from './fold.js';
+import { latencyOf, type Figures } from './figures.js';
 import { groupBy } from '../../shared/group-by.js';
+import type { MergedWindows } from './merged-windows.js';
 import type { DashboardQuery } from './query.js';
 import type { Window } from './window-cache.js';
 
@@ -125,24 +126,7 @@ export interface TopsReader {
   listRequests: Store['listRequests'];
   readonly requestsKeptMs?: number | undefined;
   /** What the same windows were merged to before; kept by whoever reads. */
-  readonly merged?: MergedTops;
-}
-
-/** The lists of the same windows, merged once: rows are written every two seconds at most, and a crowd asks more often. */
-export class MergedTops {
-  readonly #kept = new Map<string, { readonly digests: readonly TopsDigest[]; readonly bySource: Tops['bySource'] }>();
-  readonly #keptMax = 4;
-
-  /** What `digests` were merged to under this key, or what `merge` makes of them. */
-  of(key: string, digests: readonly TopsDigest[], merge: () => Tops['bySource']): Tops['bySource'] {
-    const known = this.#kept.get(key);
-    const isSame = known?.digests.length === digests.length && digests.every((digest, at) => digest === known.digests[at]);
-    const bySource = isSame ? known.bySource : merge();
-    this.#kept.delete(key);
-    this.#kept.set(key, { digests, bySource });
-    for (const oldest of this.#kept.keys()) if (this.#kept.size > this.#keptMax) this.#kept.delete(oldest);
-    return bySource;
-  }
+  readonly merged?: MergedWindows<TopsDigest, Tops['bySource']>;
 }
 
 /**
