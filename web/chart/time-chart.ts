@@ -228,7 +228,7 @@ function areas({ id, series, timesMs, stepMs, toMs }: TimeChart, { x, y }: Scale
       if (typeof value !== 'number' || value === 0) return [];
       const bottom = tops[at]!;
       const top = tops[at] = heightOf(bottom.value + value);
-      return [{ ...edge, top: top.y, bottom: bottom.y }];
+      return [{ timeMs: edge.timeMs, left: edge.left, right: edge.right, top: top.y, bottom: bottom.y }];
     });
     const fill = one.hatched ? ` fill="url(#${hatchingId(id, one)})"` : '';
     return `<path class="area ${one.class}"${fill} d="${runs(steps, stepMs).map(areaPath).join('')}"/>`;
