@@ -63,7 +63,7 @@ export interface Stretch {
 }
 
 /** Makes a stretch of windows, or has it from before. */
-export type MakeStretch = (digests: readonly WindowDigest[], make: () => Stretch) => Stretch;
+type MakeStretch = (digests: readonly WindowDigest[], make: () => Stretch) => Stretch;
 
 /** So many windows of the grid, the newest, change from page to page. */
 const changingMax = 2;

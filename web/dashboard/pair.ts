@@ -41,11 +41,16 @@ export function pairsOf(windows: readonly WindowDigest[], total: WindowDigest): 
 }
 
 /** What was found of a window the last time, by app: it stays so as long as edge and app have the same hosts in common. */
-const known = new WeakMap<WindowDigest, Map<string, { readonly hosts: string; readonly figures: PairWindow | undefined }>>();
+const known = new WeakMap<WindowDigest, Map<string, Known>>();
+
+interface Known {
+  readonly hosts: string;
+  readonly figures: PairWindow | undefined;
+}
 
 function knownFiguresOf(window: WindowDigest, app: string, hosts: readonly string[]): PairWindow | undefined {
   let ofApps = known.get(window);
-  if (ofApps === undefined) known.set(window, ofApps = new Map());
+  if (ofApps === undefined) known.set(window, ofApps = new Map<string, Known>());
   const key = hosts.join('\n');
   let found = ofApps.get(app);
   if (found?.hosts !== key) {
