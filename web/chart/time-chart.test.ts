@@ -81,7 +81,7 @@ test('a logarithmic axis has a few round values, spans them all, and is linear w
 });
 
 test('parts of a chart are links for pointers alone', (t) => {
-  const layer = chartLinks(lines, [{ fromMs: fromMs + stepMs, toMs: fromMs + 2 * stepMs, href: '/?a=1&b="', words: 'p50 <20>' }], 'wide');
+  const layer = chartLinks(lines, [{ fromMs: fromMs + stepMs, toMs: fromMs + 2 * stepMs, href: '/?a=1&b="' }], 'wide')(['p50 <20>']);
   t.is(layer, '<svg class="chart-links wide" viewBox="0 0 640 150" preserveAspectRatio="none" aria-hidden="true"><a href="/?a=1&#38;b=&#34;" tabindex="-1"><rect x="152.7" width="94.7" y="8" height="120"/><title>p50 &#60;20&#62;</title></a></svg>');
 });
 

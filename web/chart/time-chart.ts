@@ -27,8 +27,8 @@ export interface TimeChart {
   readonly before: readonly (number | null)[] | undefined;
   /** From this window on a missing value is no gap: nothing can be known yet. */
   readonly openMs: number;
-  /** What the axis of values spans at least, so that charts side by side can share it. */
-  readonly spanMin?: Span;
+  /** What the axis of values spans, where charts side by side share it. */
+  readonly span?: Span;
   readonly formatValue: (value: number) => string;
   readonly formatTime: (timeMs: number) => string;
 }
@@ -67,12 +67,23 @@ export function timeChartDocument(chart: TimeChart, stylesheet: string): string 
 }
 
 /** What the values of a chart span. Without any, `min` is `Infinity` and `max` is 0. */
-export function spanOf({ kind, series, before = [], timesMs }: Pick<TimeChart, 'kind' | 'series' | 'before' | 'timesMs'>): Span {
-  const drawn = timesMs.flatMap((_, at) => {
-    const values = series.map((one) => one.values[at] ?? 0);
-    return [before[at] ?? 0, ...(kind === 'stack' ? [values.reduce((sum, value) => sum + value, 0)] : values)];
-  });
-  return { min: Math.min(...drawn.filter((value) => value > 0)), max: Math.max(0, ...drawn) };
+export function spanOf({ kind, series, before, timesMs }: Pick<TimeChart, 'kind' | 'series' | 'before' | 'timesMs'>): Span {
+  const span = { min: Infinity, max: 0 };
+  const cover = (value: number): void => {
+    if (value > 0 && value < span.min) span.min = value;
+    if (value > span.max) span.max = value;
+  };
+  for (const at of timesMs.keys()) {
+    cover(before?.[at] ?? 0);
+    let sum = 0;
+    for (const { values } of series) {
+      const value = values[at] ?? 0;
+      if (kind === 'lines') cover(value);
+      sum += value;
+    }
+    if (kind === 'stack') cover(sum);
+  }
+  return span;
 }
 
 /** The span of several. */
@@ -85,22 +96,20 @@ export interface ChartLink {
   readonly fromMs: number;
   readonly toMs: number;
   readonly href: string;
-  /** What is shown of it under the pointer. */
-  readonly words: string;
 }
 
 /**
- * A layer of links to be laid over the chart. It is for pointers alone: hidden from screen readers, and left out of the tab order, since
- * hundreds of stops would stand in the way of the keyboard. The chart's table has the same links. The style sheet shows one of two layers: `narrow` links for
- * a mouse, or `wide` ones for fingers.
+ * Makes layers of links to be laid over the charts of a range, given the words that are shown of each link under the pointer. A layer is for pointers alone: hidden
+ * from screen readers, and left out of the tab order, since hundreds of stops would stand in the way of the keyboard. The chart's table has the same links. The style
+ * sheet shows one of two layers: `narrow` links for a mouse, or `wide` ones for fingers.
  */
-export function chartLinks({ fromMs, toMs }: TimeChart, links: readonly ChartLink[], size: 'narrow' | 'wide'): string {
+export function chartLinks({ fromMs, toMs }: Pick<TimeChart, 'fromMs' | 'toMs'>, links: readonly ChartLink[], size: 'narrow' | 'wide'): (words: readonly string[]) => string {
   const x = xScale(fromMs, toMs);
   const areas = links.map((one) => {
     const left = x(Math.max(fromMs, one.fromMs));
-    return `<a href="${escape(one.href)}" tabindex="-1"><rect x="${left.toFixed(1)}" width="${(x(Math.min(toMs, one.toMs)) - left).toFixed(1)}" y="${plot.top}" height="${plot.bottom - plot.top}"/><title>${escape(one.words)}</title></a>`;
+    return `<a href="${escape(one.href)}" tabindex="-1"><rect x="${left.toFixed(1)}" width="${(x(Math.min(toMs, one.toMs)) - left).toFixed(1)}" y="${plot.top}" height="${plot.bottom - plot.top}"/><title>`;
   });
-  return `<svg class="chart-links ${size}" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">${areas.join('')}</svg>`;
+  return (words) => `<svg class="chart-links ${size}" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">${areas.map((area, at) => `${area}${escape(words[at]!)}</title></a>`).join('')}</svg>`;
 }
 
 interface Scales {
@@ -139,7 +148,7 @@ function logTicks(min: number, max: number): number[] {
 function svg(chart: TimeChart, style: string, extra: string, totalHeight: number, attributes = ''): string {
   const { id, title, description, kind, fromMs, toMs, series, before } = chart;
   const x = xScale(fromMs, toMs);
-  const { y, ticks } = yScale(chart.scale, unionOf([spanOf(chart), ...(chart.spanMin === undefined ? [] : [chart.spanMin])]));
+  const { y, ticks } = yScale(chart.scale, chart.span ?? spanOf(chart));
   const { known, gaps } = runsOf(chart);
   const across = (run: Run): { left: string; right: string } => ({ left: x(run.fromMs).toFixed(1), right: x(run.toMs).toFixed(1) });
   return [
@@ -208,14 +217,18 @@ function linePath({ class: name, values }: Pick<ChartSeries, 'class' | 'values'>
 
 /** Areas that are level over each window: their size is what was counted. */
 function areas({ id, series, timesMs, stepMs, toMs }: TimeChart, { x, y }: Scales): string[] {
-  const bottoms = timesMs.map(() => 0);
+  const edges = timesMs.map((timeMs) => ({ timeMs, left: x(timeMs).toFixed(1), right: x(Math.min(timeMs + stepMs, toMs)).toFixed(1) }));
+  const heightOf = (value: number) => ({ value, y: y(value).toFixed(1) });
+  const ground = heightOf(0);
+  /** Where the series before ends in each window. */
+  const tops = timesMs.map(() => ground);
   return series.map((one) => {
-    const steps = timesMs.flatMap((timeMs, at) => {
+    const steps = edges.flatMap((edge, at) => {
       const value = one.values[at];
-      if (typeof value !== 'number') return [];
-      const bottom = bottoms[at]!;
-      bottoms[at] = bottom + value;
-      return [{ timeMs, left: x(timeMs).toFixed(1), right: x(Math.min(timeMs + stepMs, toMs)).toFixed(1), top: y(bottom + value).toFixed(1), bottom: y(bottom).toFixed(1) }];
+      if (typeof value !== 'number' || value === 0) return [];
+      const bottom = tops[at]!;
+      const top = tops[at] = heightOf(bottom.value + value);
+      return [{ timeMs: edge.timeMs, left: edge.left, right: edge.right, top: top.y, bottom: bottom.y }];
     });
     const fill = one.hatched ? ` fill="url(#${hatchingId(id, one)})"` : '';
     return `<path class="area ${one.class}"${fill} d="${runs(steps, stepMs).map(areaPath).join('')}"/>`;

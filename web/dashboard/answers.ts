@@ -3,7 +3,7 @@ import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import { ledgerJson } from '../../shared/store/ledger-json.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
-import type { Latency, WindowFigures } from './fold.js';
+import type { Latency, WindowFigures } from './figures.js';
 import type { Traffic } from './read.js';
 import type { RequestPairs } from './request-pairs.js';
 import type { TopList, Tops } from './tops.js';

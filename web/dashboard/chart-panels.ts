@@ -3,6 +3,7 @@ import { chartLinks, spanOf, timeChart, unionOf, type ChartLink, type TimeChart 
 import { isoTime } from '../../shared/time-range.js';
 import { chartedPairs, chartedSources, chartKinds, chartOf, pairChartKinds, timesOf, type Charted, type ChartKind } from './charts.js';
 import { bytes, clock, count, day, duration, nbsp, percent, printable, signed } from './format.js';
+import type { WindowFigures } from './figures.js';
 import type { Link } from './link.js';
 import type { Pair, PairWindow } from './pair.js';
 import type { Traffic } from './read.js';
@@ -19,18 +20,22 @@ export interface Drawing {
   readonly link: Link;
   /** The windows of the range by their starts, each with a link to it alone. */
   readonly windows: ReadonlyMap<number, { readonly iso: string; readonly text: string; readonly href: string }>;
-  readonly parts: Readonly<Record<'narrow' | 'wide', readonly Part[]>>;
+  /** What can be pointed at in a chart, with a mouse and with a finger. */
+  readonly layers: readonly Layer[];
+}
+
+interface Layer {
+  readonly parts: readonly Part[];
+  /** See `chartLinks`. */
+  readonly svgOf: (words: readonly string[]) => string;
 }
 
 /** A window, or some together, with a link to it and what is beside it. */
-interface Part {
+interface Part extends ChartLink {
   /** The first window and the end, as indices of the windows. */
   readonly start: number;
   readonly end: number;
-  readonly fromMs: number;
-  readonly toMs: number;
   readonly text: string;
-  readonly href: string;
 }
 
 /** Makes ready to draw. */
@@ -39,21 +44,22 @@ export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing 
   const timesMs = timesOf(range, stepMs);
   const zoom = (fromMs: number, toMs: number): string => link({ from: isoTime(Math.max(0, fromMs)), to: isoTime(toMs) });
   /** `besides`: how many parts to either side the link shows too. */
-  const partsOf = (max: number, besides: number): Part[] => {
+  const layerOf = (size: 'narrow' | 'wide', max: number, besides: number): Layer => {
     const windowsPerPart = Math.ceil(timesMs.length / max);
     const besidesMs = besides * windowsPerPart * stepMs;
     // The last one has what is left over too: by itself it would be too small to hit.
     const starts = Array.from({ length: Math.floor(timesMs.length / windowsPerPart) }, (_, at) => at * windowsPerPart);
-    return starts.filter((start) => timesMs[start]! <= nowMs).map((start) => {
+    const parts = starts.filter((start) => timesMs[start]! <= nowMs).map((start) => {
       const end = start + 2 * windowsPerPart > timesMs.length ? timesMs.length : start + windowsPerPart;
       const fromMs = timesMs[start]!;
       const toMs = fromMs + (end - start) * stepMs;
       return { start, end, fromMs, toMs, text: `${timeText(fromMs, stepMs)} – ${timeText(toMs, stepMs)} UTC`, href: zoom(fromMs - besidesMs, toMs + besidesMs) };
     });
+    return { parts, svgOf: chartLinks(range, parts, size) };
   };
-  const parts = { narrow: partsOf(partsMax, 1), wide: partsOf(wideMax, 0) };
+  const layers = [layerOf('narrow', partsMax, 1), layerOf('wide', wideMax, 0)];
   const windows = new Map(timesMs.map((timeMs) => [timeMs, { iso: isoTime(timeMs), text: timeText(timeMs, stepMs), href: zoom(timeMs, timeMs + stepMs) }]));
-  return { traffic, nowMs, link, windows, parts };
+  return { traffic, nowMs, link, windows, layers };
 }
 
 /** A row for each kind of chart, with one panel for each source: they share the axis of values. */
@@ -73,14 +79,14 @@ export function chartTables(sources: readonly string[], drawing: Drawing) {
   return sources.map((source) => sourceTable(source, drawing));
 }
 
-function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], { traffic, nowMs, link, parts }: Drawing, first = 0) {
+function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], { traffic, nowMs, link, layers }: Drawing, first = 0) {
   const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs, beside: charted }) }));
-  const spanMin = unionOf(charts.map(({ chart }) => spanOf(chart)));
+  const span = unionOf(charts.map(({ chart }) => spanOf(chart)));
   return charts.map(({ source, chart }) => ({
     title: kind.title,
     source: printable(source, 60),
-    svg: timeChart({ ...chart, spanMin }),
-    linksSvg: (['narrow', 'wide'] as const).map((size) => chartLinks(chart, linksOf(chart, parts[size]), size)).join(''),
+    svg: timeChart({ ...chart, span }),
+    linksSvg: layers.map(({ parts, svgOf }) => svgOf(parts.map((part) => wordsOf(chart, part)))).join(''),
     note: kind.scale === 'log' ? 'log scale' : undefined,
     legend: legendOf(kind, chart, source, link),
     links: ['svg', 'csv', 'json'].map((format) => ({ label: format.toUpperCase(), href: link({ source, refresh: undefined }, `/chart/${kind.name}.${format}`) })),
@@ -97,15 +103,15 @@ function legendOf<Window>(kind: ChartKind<Window>, chart: TimeChart, source: str
   return kind.series.length + before.length < 2 ? [] : [...entries, ...before];
 }
 
-/** What a chart shows in each of its parts. */
-function linksOf({ series, formatValue, openMs }: TimeChart, parts: readonly Part[]): ChartLink[] {
-  return parts.filter(({ fromMs }) => fromMs <= openMs).map(({ start, end, fromMs, toMs, text, href }) => {
-    const values = series.flatMap(({ label, values: all }) => {
-      const some = all.slice(start, end).filter((value) => value !== null);
-      return some.length === 0 ? [] : [`${label}${nbsp}${formatValue(some.reduce((a, b) => Math.max(a, b)))}`];
-    });
-    return { fromMs, toMs, href, words: `${text}: ${values.length === 0 ? 'no requests' : `${end - start > 1 ? 'up to ' : ''}${values.join(', ')}`}` };
-  });
+/** What a chart shows in one of its parts. */
+function wordsOf({ series, formatValue }: TimeChart, { start, end, text }: Part): string {
+  const values: string[] = [];
+  for (const { label, values: all } of series) {
+    let greatest: number | null = null;
+    for (let at = start; at < end; at += 1) if (all[at] !== null && (greatest === null || all[at]! > greatest)) greatest = all[at]!;
+    if (greatest !== null) values.push(`${label}${nbsp}${formatValue(greatest)}`);
+  }
+  return `${text}: ${values.length === 0 ? 'no requests' : `${end - start > 1 ? 'up to ' : ''}${values.join(', ')}`}`;
 }
 
 /** What the charts of a source show, as a table. Each window leads to a page of it alone. */
@@ -114,18 +120,22 @@ function sourceTable(source: string, { traffic: { windows }, windows: times, lin
     title: `The charts of ${printable(source, 60)} as a table`,
     csvHref: link({ source, refresh: undefined }, '/api/series.csv'),
     columns: ['Requests', '2xx', '3xx', '4xx', '5xx', 'Error share', 'Mean', 'p50', 'p95', 'p99', 'Sent'],
-    rows: windows.filter((window) => window.source === source).map((window) => {
-      const { timeMs, statuses, latencyMs: { mean, p50, p95 } } = window;
-      const ofClass = (first: number): string => count([...statuses].reduce((sum, [status, requests]) => (Math.floor(status / 100) === first ? sum + requests : sum), 0));
-      return {
-        ...times.get(timeMs)!,
-        cells: [
-          count(window.requests), ofClass(2), ofClass(3), ofClass(4), ofClass(5), percent(window.errors / window.requests),
-          duration(mean), duration(p50), duration(p95), duration(p99(window)), bytes(window.bytes),
-        ],
-      };
-    }),
+    rows: windows.filter((window) => window.source === source).map((window) => ({ ...times.get(window.timeMs)!, cells: cellsOf(window) })),
   };
+}
+
+/** The cells of windows that have been shown before: most are, from page to page. */
+const knownCells = new WeakMap<WindowFigures, readonly string[]>();
+
+function cellsOf(window: WindowFigures): readonly string[] {
+  let cells = knownCells.get(window);
+  if (cells === undefined) {
+    const { requests, errors, statuses, latencyMs: { mean, p50, p95 } } = window;
+    const ofClass = (first: number): string => count([...statuses].reduce((sum, [status, each]) => (Math.floor(status / 100) === first ? sum + each : sum), 0));
+    cells = [count(requests), ofClass(2), ofClass(3), ofClass(4), ofClass(5), percent(errors / requests), duration(mean), duration(p50), duration(p95), duration(p99(window)), bytes(window.bytes)];
+    knownCells.set(window, cells);
+  }
+  return cells;
 }
 
 /** What the charts of an app beside the edge show, as a table. */

@@ -3,7 +3,7 @@ import type { ChartSeries, TimeChart } from '../chart/time-chart.js';
 import { groupBy } from '../../shared/group-by.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
-import type { WindowFigures } from './fold.js';
+import type { WindowFigures } from './figures.js';
 import { bytes, clockOrDay, duration, percent, printable, rateFormat, signed, windowLength } from './format.js';
 import type { PairWindow } from './pair.js';
 import type { Traffic } from './read.js';

@@ -1,6 +1,7 @@
 import test from 'ava';
 import { event } from '../../test/web-samples.js';
-import { fold, type Figures } from './fold.js';
+import type { Figures } from './figures.js';
+import { fold } from './fold.js';
 import { judge, pastErrors } from './judge.js';
 import { rollUp } from '../../shared/rollup.js';
 

@@ -4,7 +4,7 @@
  * entered at, so that it does not flicker.
  */
 import { Histogram } from '../../shared/histogram.js';
-import type { Figures, WindowFigures } from './fold.js';
+import type { Figures, WindowFigures } from './figures.js';
 
 /** How a source does. */
 export type State = 'well' | 'troubled' | 'failing';

@@ -1,7 +1,8 @@
 /** What only the edge and an app together can tell: pure. */
 import { groupBy } from '../../shared/group-by.js';
-import { Histogram } from '../../shared/histogram.js';
 import { caddySource } from '../../shared/request-event.js';
+import { addSums, type Sum } from './figures.js';
+import type { WindowDigest } from './fold.js';
 
 /** An app beside the edge. Latencies and errors are of the hosts that both have seen. */
 export interface PairFigures {
@@ -27,89 +28,66 @@ export interface Pair extends PairFigures {
   readonly windows: readonly PairWindow[];
 }
 
-/** What is known of some requests. */
-interface Sum {
-  /** Those with a status of 5xx. */
-  readonly errors: number;
-  readonly durationSumMs: number;
-  readonly histogram: Histogram;
-}
-
-/** What one source knows of one host in one window. */
-export interface PairRow extends Sum {
-  readonly windowMs: number;
-  readonly source: string;
-  /** See `pairHost`. */
-  readonly host: string;
-  readonly count: number;
-}
-
-/** A host without the port, which the app may see and the edge not. */
-export function pairHost(host: string): string {
-  return host.toLowerCase().replace(/:\d+$/, '');
-}
-
-/** One pair for each app that has a host in common with the edge. The rows may be of any windows; they are put together by `windowOf`. */
-export function pairsOf(rows: readonly PairRow[], windowOf: (timeMs: number) => number): Pair[] {
-  const bySource = groupBy(rows, ({ source }) => source);
-  const edge = bySource.get(caddySource) ?? [];
-  bySource.delete(caddySource);
-  const edgeHosts = new Set(edge.map(({ host }) => host));
-  return [...bySource].sort(([a], [b]) => (a < b ? -1 : 1)).flatMap(([app, inside]) => {
-    const hosts = new Set(inside.map(({ host }) => host).filter((host) => edgeHosts.has(host)));
-    if (hosts.size === 0) return [];
-    const shared = edge.filter(({ host }) => hosts.has(host));
-    const edgeWindows = groupBy(shared, ({ windowMs }) => windowOf(windowMs));
-    const appWindows = groupBy(inside, ({ windowMs }) => windowOf(windowMs));
-    const timesMs = [...new Set([...edgeWindows.keys(), ...appWindows.keys()])].sort((a, b) => a - b);
-    const windows = timesMs.map((timeMs) => {
-      const [edgeRows, appRows] = [edgeWindows.get(timeMs) ?? [], appWindows.get(timeMs) ?? []];
-      return { timeMs, edge: sumOf(edgeRows), app: sumOf(appRows.filter(({ host }) => hosts.has(host))), bypassed: bypassedOf(edgeRows, appRows) };
-    });
-    return [{
-      app,
-      ...compare(sumOf(windows.map((window) => window.edge)), sumOf(windows.map((window) => window.app)), bypassedOf(shared, inside)),
-      windows: windows.map((window) => ({ timeMs: window.timeMs, ...compare(window.edge, window.app, window.bypassed) })),
-    }];
+/** One pair for each app that has a host in common with the edge. `total` is all windows together. */
+export function pairsOf(windows: readonly WindowDigest[], total: WindowDigest): Pair[] {
+  const edge = total.sources.get(caddySource);
+  if (edge === undefined) return [];
+  const edgeHosts = byHost(edge.hosts);
+  return [...total.sources].filter(([source]) => source !== caddySource).flatMap(([app, { hosts: appHosts }]) => {
+    const hosts = [...byHost(appHosts).keys()].filter((host) => edgeHosts.has(host)).sort();
+    if (hosts.length === 0) return [];
+    return [{ app, ...figuresOf(total, app, hosts)!, windows: windows.flatMap((window) => knownFiguresOf(window, app, hosts) ?? []) }];
   });
+}
+
+/** What was found of a window the last time, by app: it stays so as long as edge and app have the same hosts in common. */
+const known = new WeakMap<WindowDigest, Map<string, Known>>();
+
+interface Known {
+  readonly hosts: string;
+  readonly figures: PairWindow | undefined;
+}
+
+function knownFiguresOf(window: WindowDigest, app: string, hosts: readonly string[]): PairWindow | undefined {
+  let ofApps = known.get(window);
+  if (ofApps === undefined) known.set(window, ofApps = new Map<string, Known>());
+  const key = hosts.join('\n');
+  let found = ofApps.get(app);
+  if (found?.hosts !== key) {
+    const figures = figuresOf(window, app, hosts);
+    ofApps.set(app, found = { hosts: key, figures: figures && { timeMs: window.windowMs, ...figures } });
+  }
+  return found.figures;
+}
+
+/** `undefined` where neither has seen a request that matters. */
+function figuresOf({ sources }: WindowDigest, app: string, hosts: readonly string[]): PairFigures | undefined {
+  const [edge, inside] = [caddySource, app].map((source) => byHost(sources.get(source)?.hosts ?? new Map<string, Sum>())) as [Map<string, Sum[]>, Map<string, Sum[]>];
+  const ofHosts = (by: ReadonlyMap<string, readonly Sum[]>): Sum[] => hosts.flatMap((host) => by.get(host) ?? []);
+  const shared = ofHosts(edge);
+  if (shared.length === 0 && inside.size === 0) return undefined;
+  // Host by host, so that traffic of one host through the edge does not hide what bypassed it on another.
+  const requestsOf = (sums: readonly Sum[] = []): number => sums.reduce((all, { requests }) => all + requests, 0);
+  const bypassed = [...inside].reduce((all, [host, sums]) => all + Math.max(0, requestsOf(sums) - requestsOf(edge.get(host))), 0);
+  return compare(addSums(shared), addSums(ofHosts(inside)), bypassed);
+}
+
+/** By host without the port, which the app may see and the edge not. */
+function byHost(hosts: ReadonlyMap<string, Sum>): Map<string, Sum[]> {
+  const groups = groupBy(hosts, ([host]) => host.toLowerCase().replace(/:\d+$/, ''));
+  return new Map([...groups].map(([host, entries]) => [host, entries.map(([, sum]) => sum)]));
 }
 
 /** Of the hosts that both have seen. */
 function compare(edge: Sum, app: Sum, bypassed: number): PairFigures {
   const percentile = (quantile: number): number | null => difference(edge.histogram.quantile(quantile), app.histogram.quantile(quantile));
   return {
-    outsideMeanMs: difference(meanOf(edge), meanOf(app)),
+    outsideMeanMs: difference(edge.latencyMs.mean, app.latencyMs.mean),
     outsideP50Ms: percentile(0.5),
     outsideP95Ms: percentile(0.95),
     edgeOnlyErrors: Math.max(0, edge.errors - app.errors),
     bypassed,
   };
-}
-
-/** Host by host, so that traffic of one host through the edge does not hide what bypassed it on another. */
-function bypassedOf(edge: readonly PairRow[], app: readonly PairRow[]): number {
-  const beyond = new Map<string, number>();
-  for (const { host, count } of app) beyond.set(host, (beyond.get(host) ?? 0) + count);
-  for (const { host, count } of edge) beyond.set(host, (beyond.get(host) ?? 0) - count);
-  let bypassed = 0;
-  for (const count of beyond.values()) bypassed += Math.max(0, count);
-  return bypassed;
-}
-
-function sumOf(parts: readonly Sum[]): Sum {
-  let errors = 0;
-  let durationSumMs = 0;
-  const histogram = new Histogram();
-  for (const part of parts) {
-    errors += part.errors;
-    durationSumMs += part.durationSumMs;
-    histogram.merge(part.histogram);
-  }
-  return { errors, durationSumMs, histogram };
-}
-
-function meanOf({ durationSumMs, histogram }: Sum): number | null {
-  return histogram.total === 0 ? null : durationSumMs / histogram.total;
 }
 
 function difference(a: number | null, b: number | null): number | null {

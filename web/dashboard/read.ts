@@ -5,10 +5,11 @@ import { fineLevelKeptMs, seriesKey, type Level } from '../../shared/rollup.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
 import { requestsKeptFrom } from '../../shared/retention.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
-import { digestOf, fold, foldWindows, isComplete, sampledIn, sumsIn, type Fold, type Sampled, type WindowDigest } from './fold.js';
+import { digestOf, fold, foldWindows, isComplete, sampledIn, sumsIn, type Fold, type Sampled, type Stretch, type WindowDigest } from './fold.js';
+import { MergedWindows } from './merged-windows.js';
 import type { DashboardQuery } from './query.js';
 import { requestPairs, type RequestPairs } from './request-pairs.js';
-import { MergedTops, piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
+import { piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
 import type { TopDimension } from '../../shared/top-row.js';
 import { createSharedReads, type SharedReads } from './shared-reads.js';
 import { createWindowCache, type Window, type WindowCache } from './window-cache.js';
@@ -35,7 +36,8 @@ export interface Reads {
   readonly store: Store;
   readonly rollups: WindowCache<RollupsQuery, WindowDigest>;
   readonly tops: WindowCache<WindowTopsQuery, TopsDigest>;
-  readonly mergedTops: MergedTops;
+  readonly stretches: MergedWindows<WindowDigest, Stretch>;
+  readonly mergedTops: MergedWindows<TopsDigest, Tops['bySource']>;
   /** Reads that viewers who come at the same time make together. */
   readonly shared: SharedReads;
 }
@@ -55,7 +57,9 @@ export function createReads(store: Store): Reads {
     rollups.forget(batch.rollups);
     tops.forget(batch.tops);
   });
-  return { store, rollups, tops, mergedTops: new MergedTops(), shared: createSharedReads(changes) };
+  const stretches = new MergedWindows<WindowDigest, Stretch>({ weigh: sumsIn, weightMax: sumsKeptMax });
+  const mergedTops = new MergedWindows<TopsDigest, Tops['bySource']>({ weigh: piecesIn, weightMax: piecesKeptMax });
+  return { store, rollups, tops, stretches, mergedTops, shared: createSharedReads(changes) };
 }
 
 /** The figures of a query. */
@@ -158,7 +162,8 @@ async function readFold(reads: Reads, { level, filter }: RollupsQuery, { range, 
   const inWindows = readSeriesWindows(reads, { level, filter }, range, nowMs);
   if (!needsRequests(filter)) {
     const windows = await inWindows;
-    return { folded: foldWindows(windows, grid), bounded: false, sampled: sampledIn(windows) };
+    const folded = foldWindows(windows, grid, (older, make) => reads.stretches.of(JSON.stringify({ level, filter, range, stepMs }), older, make));
+    return { folded, bounded: false, sampled: sampledIn(windows) };
   }
   const { store } = reads;
   const [{ rows, isBounded }, windows] = await Promise.all([inTime(store, store.rollUpRequests({ ...range, level, filter, requestsMax })), inWindows]);
@@ -166,8 +171,8 @@ async function readFold(reads: Reads, { level, filter }: RollupsQuery, { range, 
 }
 
 /** The windows of what rollups know of a filter. */
-function readSeriesWindows({ rollups }: Reads, { level, filter }: RollupsQuery, range: TimeRange, nowMs: number): Promise<Window<WindowDigest>[]> {
-  return rollups.get({ level, filter: seriesFilter(filter) }, range, nowMs);
+async function readSeriesWindows({ rollups }: Reads, { level, filter }: RollupsQuery, range: TimeRange, nowMs: number): Promise<WindowDigest[]> {
+  return (await rollups.get({ level, filter: seriesFilter(filter) }, range, nowMs)).map(({ digest }) => digest);
 }
 
 function seriesFilter({ source, host, method, status }: Filter): Filter {

@@ -5,7 +5,7 @@ import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { changeOf, pointsOf, type Change } from './change.js';
 import { p99RequestsMin } from './charts.js';
-import type { Figures } from './fold.js';
+import type { Figures } from './figures.js';
 import { barOf, bytes, count, duration, elapsed, moment, nbsp, percent, printable, rate, statusClass } from './format.js';
 import { errorShares, judgedRequestsMin } from './judge.js';
 import type { Link } from './link.js';

@@ -2,7 +2,7 @@
 import { caddySource } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import { day, duration, elapsed, moment, nbsp, percent, printable, rate } from './format.js';
-import type { Figures } from './fold.js';
+import type { Figures } from './figures.js';
 import { judge, pastErrors, type State, type Verdict } from './judge.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';
 import type { Traffic } from './read.js';

@@ -8,8 +8,9 @@ import { DistinctSketch } from '../../shared/distinct.js';
 import { topKeptMs, topLevels, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
 import { TopSummary, type TopEntry } from '../../shared/top.js';
 import { agentOf, type Agent } from './agents.js';
-import { latencyOf, type Figures } from './fold.js';
+import { latencyOf, type Figures } from './figures.js';
 import { groupBy } from '../../shared/group-by.js';
+import type { MergedWindows } from './merged-windows.js';
 import type { DashboardQuery } from './query.js';
 import type { Window } from './window-cache.js';
 
@@ -29,11 +30,13 @@ export interface TopList {
 /** The lists of one source. */
 export interface SourceTops {
   readonly lists: Readonly<Record<TopDimension, RankedList>>;
+  /** Made from that of the user agents, which is long, when they are asked for, and then once. */
+  readonly agents: Readonly<Record<(typeof agentDimensions)[number], () => TopList>>;
   /** How many different client addresses there were; `null` where none is known. */
   readonly clients: number | null;
 }
 
-/** A list whose values are ranked when they are asked for, and then once: four lists are made from the user agents. */
+/** A list whose values are ranked when they are asked for, and then once. */
 interface RankedList {
   readonly total: number;
   readonly entries: () => readonly TopEntry[];
@@ -125,24 +128,7 @@ export interface TopsReader {
   listRequests: Store['listRequests'];
   readonly requestsKeptMs?: number | undefined;
   /** What the same windows were merged to before; kept by whoever reads. */
-  readonly merged?: MergedTops;
-}
-
-/** The lists of the same windows, merged once: rows are written every two seconds at most, and a crowd asks more often. */
-export class MergedTops {
-  readonly #kept = new Map<string, { readonly digests: readonly TopsDigest[]; readonly bySource: Tops['bySource'] }>();
-  readonly #keptMax = 4;
-
-  /** What `digests` were merged to under this key, or what `merge` makes of them. */
-  of(key: string, digests: readonly TopsDigest[], merge: () => Tops['bySource']): Tops['bySource'] {
-    const known = this.#kept.get(key);
-    const isSame = known?.digests.length === digests.length && digests.every((digest, at) => digest === known.digests[at]);
-    const bySource = isSame ? known.bySource : merge();
-    this.#kept.delete(key);
-    this.#kept.set(key, { digests, bySource });
-    for (const oldest of this.#kept.keys()) if (this.#kept.size > this.#keptMax) this.#kept.delete(oldest);
-    return bySource;
-  }
+  readonly merged?: MergedWindows<TopsDigest, Tops['bySource']>;
 }
 
 /**
@@ -193,21 +179,26 @@ function mergeTops(digests: readonly TopsDigest[], listed: ReadonlyMap<string, R
   return new Map([...parts].map(([of, { lists, clients }]) => {
     const fromRequests = listed.get(of);
     // One of the two is 0.
-    return [of, { lists: rankedLists(lists, fromRequests?.lists), clients: clients.count() + (fromRequests?.clients ?? 0) || null }];
+    const ranked = rankedLists(lists, fromRequests?.lists);
+    return [of, { lists: ranked, agents: agentLists(ranked.user_agent), clients: clients.count() + (fromRequests?.clients ?? 0) || null }];
   }));
 }
 
 /** A list as the page and the API show it. */
 export function listOf(tops: SourceTops | undefined, dimension: ListedDimension): TopList {
   if (tops === undefined) return { total: 0, values: new Map() };
-  if (!isOfAgents(dimension)) {
-    const list = tops.lists[dimension];
-    return { total: list.total, values: new Map(list.entries().map((entry) => [entry.value, figuresOf(entry)])) };
-  }
-  const byAgent = groupBy(tops.lists.user_agent.entries(), ({ value }) => agentOf(value)[dimension]);
-  byAgent.delete('');
-  const values = [...byAgent].map(([value, entries]) => [value, figuresOfAll(entries)] as const).sort(([, a], [, b]) => b.requests - a.requests);
-  return { total: tops.lists.user_agent.total, values: new Map(values) };
+  if (isOfAgents(dimension)) return tops.agents[dimension]();
+  const list = tops.lists[dimension];
+  return { total: list.total, values: new Map(list.entries().map((entry) => [entry.value, figuresOf(entry)])) };
+}
+
+function agentLists({ total, entries }: RankedList): SourceTops['agents'] {
+  const listBy = (dimension: (typeof agentDimensions)[number]): TopList => {
+    const byAgent = groupBy(entries(), ({ value }) => agentOf(value)[dimension]);
+    byAgent.delete('');
+    return { total, values: new Map([...byAgent].map(([value, some]) => [value, figuresOfAll(some)] as const).sort(([, a], [, b]) => b.requests - a.requests)) };
+  };
+  return Object.fromEntries(agentDimensions.map((dimension) => [dimension, once(() => listBy(dimension))])) as SourceTops['agents'];
 }
 
 /** A list of what rollups know exactly: hosts or methods. */
@@ -225,13 +216,14 @@ function figuresOf(entry: TopEntry): TopFigures {
 
 function figuresOfAll(entries: readonly TopEntry[]): TopFigures {
   const sum = (valueOf: (entry: TopEntry) => number): number => entries.reduce((all, entry) => all + valueOf(entry), 0);
+  const latency = once(() => {
+    const histogram = new Histogram();
+    for (const entry of entries) histogram.merge(entry.histogram);
+    return latencyOf({ histogram, durationSumMs: sum(({ durationSumMs }) => durationSumMs), durationMaxMs: Math.max(...entries.map(({ durationMaxMs }) => durationMaxMs)) });
+  });
   return {
     requests: sum(({ count }) => count), errors: sum(({ errors }) => errors), bytes: sum(({ sizeSum }) => sizeSum), missedMax: sum(({ missedMax }) => missedMax),
-    get latencyMs() {
-      const histogram = new Histogram();
-      for (const entry of entries) histogram.merge(entry.histogram);
-      return latencyOf({ histogram, durationSumMs: sum(({ durationSumMs }) => durationSumMs), durationMaxMs: Math.max(...entries.map(({ durationMaxMs }) => durationMaxMs)) });
-    },
+    get latencyMs() { return latency(); },
   };
 }
 
@@ -239,9 +231,14 @@ function rankedLists(lists: Readonly<Record<TopDimension, TopSummary>>, listed: 
   return Object.fromEntries(Object.entries(lists).map(([dimension, list]) => {
     const counted = listed.get(dimension);
     if (counted !== undefined) return [dimension, { total: counted.total, entries: () => counted.entries }];
-    let entries: readonly TopEntry[] | undefined;
-    return [dimension, { total: list.total, entries: () => entries ??= list.entries() }];
+    return [dimension, { total: list.total, entries: once(() => list.entries()) }];
   })) as Record<TopDimension, RankedList>;
+}
+
+/** Makes something when it is asked for, and then once. */
+function once<Made extends object>(make: () => Made): () => Made {
+  let made: Made | undefined;
+  return () => made ??= make();
 }
 
 function emptyLists(): Record<TopDimension, TopSummary> {

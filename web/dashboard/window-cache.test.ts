@@ -13,6 +13,7 @@ import { until } from '../../test/until.js';
 import { event } from '../../test/web-samples.js';
 import { parseQuery } from './query.js';
 import { createReads, readTops, readTraffic, type Reads } from './read.js';
+import { listOf } from './tops.js';
 import { closedKeptMs, createWindowCache } from './window-cache.js';
 
 const log = createLog('test', { write: () => undefined });
@@ -45,16 +46,21 @@ async function openInfluxdb(t: ExecutionContext): Promise<Store> {
 /** What a page says, by source and by window. */
 async function readPage(reads: Reads, raw: Record<string, string>, nowMs: number) {
   const query = parseQuery(raw, nowMs);
-  const [{ windows, sources, hosts }, tops] = await Promise.all([readTraffic(reads, query, { nowMs }), readTops(reads, query, { dimensions: ['path'], nowMs })]);
+  const [{ windows, sources, hosts, methods, pairs, previous }, tops] = await Promise.all([readTraffic(reads, query, { nowMs, withPrevious: true }), readTops(reads, query, { dimensions: ['path', 'user_agent'], nowMs })]);
   return {
     sources: [...sources].map(([source, { requests, errors, bytes, latencyMs, statuses }]) => [source, requests, errors, bytes, latencyMs, [...statuses]]),
     windows: windows.map(({ timeMs, source, requests, latencyMs: { p95 } }) => [timeMs, source, requests, p95]),
-    hosts: [...hosts].map(([host, { requests, latencyMs: { p95 } }]) => [host, requests, p95]),
+    values: [...hosts, ...methods].map(([value, { requests, latencyMs: { p95 } }]) => [value, requests, p95]),
+    pairs,
+    before: previous && [[...previous.sources].map(([source, { requests, latencyMs }]) => [source, requests, latencyMs]), previous.pairs],
+    bots: listOf(tops.bySource.get('caddy'), 'bot').values.get('curl')?.latencyMs,
     paths: [...tops.bySource].map(([source, { lists }]) => [source, lists.path.entries().map(({ value, count }) => [value, count])]),
   };
 }
 
-const ranges = ['now-15m', 'now-1h', 'now-24h', 'now-30d'] as const;
+const asked: readonly Record<string, string>[] = [
+  { from: 'now-15m' }, { from: 'now-1h' }, { from: 'now-24h' }, { from: 'now-7d' }, { from: 'now-30d' }, { from: 'now-400d' }, { from: 'now-50h', to: 'now-2h' }, { from: 'now-24h', host: 'a' },
+];
 /** What is written between two looks at the page: requests so many minutes old, as traffic and imports bring them. */
 const writes = fc.array(fc.array(fc.record({
   agoMinutes: fc.oneof(fc.nat(2), fc.nat(60), fc.nat(40 * 1440)), status: fc.constantFrom(200, 404, 502), host: fc.constantFrom('a', 'b'), source: fc.constantFrom('caddy', 'shop'), durationMs: fc.nat(1000),
@@ -72,13 +78,13 @@ for (const { name, open, testHere, numRuns, waitMs } of [
       try {
         for (const batch of batches) {
           const nowMs = Date.now();
-          for (const { agoMinutes, ...parts } of batch) recorder.record(event({ ...parts, timeMs: nowMs - agoMinutes * 60_000 }));
+          for (const { agoMinutes, ...parts } of batch) recorder.record(event({ userAgent: 'curl/8.14.1', ...parts, timeMs: nowMs - agoMinutes * 60_000 }));
           await recorder.flush();
-          for (const from of ranges) {
+          for (const raw of asked) {
             const atMs = Date.now();
-            const wanted = await readPage(createReads(store), { from }, atMs);
-            if (waitMs === 0) t.deepEqual(await readPage(reads, { from }, atMs), wanted, from);
-            else await until('the page shows what the store has', async () => JSON.stringify(await readPage(reads, { from }, atMs)) === JSON.stringify(wanted), { waitMsMax: waitMs + 20_000, pollMs: 200 });
+            const wanted = await readPage(createReads(store), raw, atMs);
+            if (waitMs === 0) t.deepEqual(await readPage(reads, raw, atMs), wanted, JSON.stringify(raw));
+            else await until('the page shows what the store has', async () => JSON.stringify(await readPage(reads, raw, atMs)) === JSON.stringify(wanted), { waitMsMax: waitMs + 20_000, pollMs: 200 });
           }
         }
       } finally {

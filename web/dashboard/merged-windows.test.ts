@@ -1,0 +1,46 @@
+import test from 'ava';
+import { MergedWindows } from './merged-windows.js';
+
+const digestOf = (value: number) => ({ value });
+
+function mergedOf(weightMax: number) {
+  let merges = 0;
+  const merged = new MergedWindows<{ value: number }, number>({ weigh: ({ value }) => value, weightMax });
+  return {
+    /** What is merged, and whether it was merged anew. */
+    sum(key: string, digests: { value: number }[]) {
+      const before = merges;
+      const sum = merged.of(key, digests, () => {
+        merges += 1;
+        return digests.reduce((all, { value }) => all + value, 0);
+      });
+      return [sum, merges > before] as const;
+    },
+  };
+}
+
+test('the same windows are merged once, and others, fewer or more of them, anew', (t) => {
+  const { sum } = mergedOf(100);
+  const [a, b, c] = [digestOf(1), digestOf(2), digestOf(3)] as const;
+  t.deepEqual(sum('hour', [a, b]), [3, true]);
+  t.deepEqual(sum('hour', [a, b]), [3, false]);
+  t.deepEqual(sum('day', [a, b]), [3, true], 'another query');
+  t.deepEqual(sum('hour', [a, c]), [4, true]);
+  t.deepEqual(sum('hour', [a, c, b]), [6, true]);
+  t.deepEqual(sum('hour', [a]), [1, true]);
+  t.deepEqual(sum('hour', [digestOf(1)]), [1, true], 'a window that was read again');
+  t.deepEqual(sum('hour', []), [0, true]);
+});
+
+test('what is kept weighs no more than it may, and what was asked least lately goes first', (t) => {
+  const { sum } = mergedOf(13);
+  const digests = [digestOf(5)];
+  sum('one', digests);
+  sum('two', digests);
+  t.deepEqual(sum('one', digests), [5, false]);
+  sum('three', digests);
+  t.deepEqual(sum('one', digests), [5, false]);
+  t.deepEqual(sum('two', digests), [5, true], 'it had to go');
+  t.deepEqual(sum('two', [digestOf(13)]), [13, true], 'more than may be kept is merged all the same');
+  t.deepEqual(sum('three', digests), [5, true]);
+});
