@@ -24,8 +24,8 @@ export function createImportRecorder({ store, log, id, hostsMax, clientIp, sampl
   return createRecorder({ store, log, name: `import-${id}`, hostsMax, clientIp, sampleRatio, countryOf, batchRequestsMax: importBatchRequestsMax, memoryBytesMax });
 }
 
-/** What waits while the store writes, in bytes as a recorder estimates them: three batches. */
-const memoryBytesMax = 32 * 2 ** 20;
+/** What waits while the store writes, in bytes as a recorder estimates them: two batches. With three, an import of 1.5 million lines holds 409 MB instead of 374 and is no faster. */
+const memoryBytesMax = 20 * 2 ** 20;
 
 const progressMs = 100;
 
