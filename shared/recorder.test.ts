@@ -51,6 +51,28 @@ test('the top lists follow by themselves within seconds, and all of them when it
   for (const level of topLevels) t.is(await counted(level), 3, `${level} s`);
 });
 
+test('a flush that begins in the moment in which the batch before is taken waits for its own', async (t) => {
+  const taking: Promise<number>[] = [];
+  let takeFirst = (): void => undefined;
+  const { recorder } = await start(t, { batchRequestsMax: 1 }, (real) => ({
+    ...real,
+    write: (batch) => {
+      if (taking.length > 0) return real.write(batch);
+      const taken = new Promise<number>((resolve) => { takeFirst = () => { resolve(0); }; });
+      taking.push(taken);
+      return taken;
+    },
+  }));
+  recorder.record(event({}));
+  const second = taking[0]!.then(async () => {
+    recorder.record(event({}));
+    await recorder.flush();
+    return recorder.counts.recorded - recorder.counts.stored - recorder.counts.deadLettered;
+  });
+  takeFirst();
+  t.is(await second, 0);
+});
+
 test('a store that fails gets the same batches again, in order, until it takes them', async (t) => {
   const tried: Batch[] = [];
   let failing = true;

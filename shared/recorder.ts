@@ -224,7 +224,11 @@ export function createRecorder(options: RecorderOptions): Recorder {
   }
 
   function write(): Promise<void> {
-    writing ??= writeQueue().finally(() => { writing = undefined; });
+    writing ??= writeQueue().finally(async () => {
+      writing = undefined;
+      // What was sealed since it saw an empty queue: who asked in that moment waits for this promise.
+      if (queue.length > 0 && !stopped.signal.aborted) await write();
+    });
     return writing;
   }
 
