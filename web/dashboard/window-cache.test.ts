@@ -54,7 +54,8 @@ async function readPage(reads: Reads, raw: Record<string, string>, nowMs: number
     pairs,
     before: previous && [[...previous.sources].map(([source, { requests, latencyMs }]) => [source, requests, latencyMs]), previous.pairs],
     bots: listOf(tops.bySource.get('caddy'), 'bot').values.get('curl')?.latencyMs,
-    paths: [...tops.bySource].map(([source, { lists }]) => [source, lists.path.entries().map(({ value, count }) => [value, count])]),
+    // In no order: they are only looked up.
+    paths: [...tops.bySource].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([source, { lists }]) => [source, lists.path.entries().map(({ value, count }) => [value, count])]),
   };
 }
 
