@@ -36,7 +36,8 @@ export function pairsOf(windows: readonly WindowDigest[], total: WindowDigest): 
   return [...total.sources].filter(([source]) => source !== caddySource).flatMap(([app, { hosts: appHosts }]) => {
     const hosts = [...byHost(appHosts).keys()].filter((host) => edgeHosts.has(host)).sort();
     if (hosts.length === 0) return [];
-    return [{ app, ...figuresOf(total, app, hosts)!, windows: windows.flatMap((window) => knownFiguresOf(window, app, hosts) ?? []) }];
+    const key = hosts.join('\n');
+    return [{ app, ...figuresOf(total, app, hosts)!, windows: windows.flatMap((window) => knownFiguresOf(window, app, hosts, key) ?? []) }];
   });
 }
 
@@ -48,10 +49,10 @@ interface Known {
   readonly figures: PairWindow | undefined;
 }
 
-function knownFiguresOf(window: WindowDigest, app: string, hosts: readonly string[]): PairWindow | undefined {
+/** `key` stands for the hosts. */
+function knownFiguresOf(window: WindowDigest, app: string, hosts: readonly string[], key: string): PairWindow | undefined {
   let ofApps = known.get(window);
   if (ofApps === undefined) known.set(window, ofApps = new Map<string, Known>());
-  const key = hosts.join('\n');
   let found = ofApps.get(app);
   if (found?.hosts !== key) {
     const figures = figuresOf(window, app, hosts);
