@@ -1,7 +1,7 @@
 /** The charts of the page, each with its legend, its links and its table. */
 import { chartLinks, spanOf, timeChart, unionOf, type ChartLink, type TimeChart } from '../chart/time-chart.js';
 import { isoTime } from '../../shared/time-range.js';
-import { chartedPairs, chartedSources, chartKinds, chartOf, pairChartKinds, timesOf, type Charted, type ChartKind } from './charts.js';
+import { chartedPairs, chartedSources, chartKinds, chartOf, formatOf, pairChartKinds, timesOf, type Charted, type ChartKind } from './charts.js';
 import { bytes, clock, count, day, duration, nbsp, percent, printable, signed } from './format.js';
 import type { WindowFigures } from './figures.js';
 import type { Link } from './link.js';
@@ -80,7 +80,8 @@ export function chartTables(sources: readonly string[], drawing: Drawing) {
 }
 
 function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], { traffic, nowMs, link, layers }: Drawing, first = 0) {
-  const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs, beside: charted }) }));
+  const formatValue = formatOf(kind, charted, traffic.stepMs);
+  const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs, formatValue }) }));
   const span = unionOf(charts.map(({ chart }) => spanOf(chart)));
   return charts.map(({ source, chart }) => ({
     title: kind.title,

@@ -139,9 +139,9 @@ export function chartedPairs({ pairs, previous }: Pick<Traffic, 'pairs' | 'previ
   return pairs.map(({ app, windows }) => ({ name: app, windows, before: previous && (previous.pairs.find((pair) => pair.app === app)?.windows ?? []) }));
 }
 
-/** Makes a chart. `id` is unique on the page; `beside` are all that share its axis, by default itself alone. */
+/** Makes a chart. `id` is unique on the page; `formatValue` is that of all that share its axis, by default its own. */
 export function chartOf<Window extends { readonly timeMs: number }>(
-  kind: ChartKind<Window>, { name, windows, before }: Charted<Window>, { range, stepMs }: { readonly range: TimeRange; readonly stepMs: number }, { id, nowMs, beside = [{ name, windows, before }] }: { id: string; nowMs: number; beside?: readonly Charted<Window>[] },
+  kind: ChartKind<Window>, { name, windows, before }: Charted<Window>, { range, stepMs }: { readonly range: TimeRange; readonly stepMs: number }, { id, nowMs, formatValue = formatOf(kind, [{ name, windows, before }], stepMs) }: { id: string; nowMs: number; formatValue?: TimeChart['formatValue'] },
 ): TimeChart {
   const timesMs = timesOf(range, stepMs);
   // A rate over the first moments of a window says nothing: it waits for a quarter of it, unless there is nothing else to show.
@@ -153,7 +153,6 @@ export function chartOf<Window extends { readonly timeMs: number }>(
     const window = found.get(timeMs);
     return window === undefined ? null : valueOf(window, openMsOf(timeMs, stepMs, untilMs));
   });
-  const formatValue = kind.formatValue === 'rate' ? rateFormat(greatestOf(kind, beside, stepMs)) : kind.formatValue;
   const series = kind.series.map((one): ChartSeries => ({ label: one.label, class: one.class, hatched: one.hatched ?? false, values: valuesOf(shown, one, nowMs) }));
   const compared = kind.series.filter(({ label }) => kind.compared === undefined || label === kind.compared).map((one) => valuesOf(earlier, one, Infinity));
   return {
@@ -206,6 +205,11 @@ function statusSeries(label: string, name: string, holds: (status: number) => bo
       return requests / (openMs / 1000);
     },
   };
+}
+
+/** The format of the values of charts that share an axis. */
+export function formatOf<Window>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], stepMs: number): TimeChart['formatValue'] {
+  return kind.formatValue === 'rate' ? rateFormat(greatestOf(kind, charted, stepMs)) : kind.formatValue;
 }
 
 /** The greatest value of a stack. */

@@ -13,6 +13,8 @@ export function count(value: number): string {
 
 /** At most `digits` digits after the point. */
 export function number(value: number, digits: number): string {
+  // Most are small: nothing of theirs depends on the language, and `Intl` takes ten times as long.
+  if (digits === 0 && value >= 0 && value < 999.5) return String(Math.round(value));
   return (formats[digits] ??= new Intl.NumberFormat('en-GB', { maximumFractionDigits: digits })).format(value);
 }
 

@@ -12,7 +12,7 @@ import { requestPairs, type RequestPairs } from './request-pairs.js';
 import { piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
 import type { TopDimension } from '../../shared/top-row.js';
 import { createSharedReads, type SharedReads } from './shared-reads.js';
-import { createWindowCache, type Window, type WindowCache } from './window-cache.js';
+import { closedKeptMsMaxDefault, createWindowCache, type Window, type WindowCache } from './window-cache.js';
 
 /** How many raw requests are read, at most, where neither rollups nor the store's own sums of requests answer. */
 const rawRequestsMax = 20_000;
@@ -48,11 +48,11 @@ interface RollupsQuery {
   readonly [restriction: string]: unknown;
 }
 
-/** Makes the reads of a store. They keep what they read, until it changes or after a time: see `window-cache.ts`. */
-export function createReads(store: Store): Reads {
+/** Makes the reads of a store. They keep what they read, until it changes or after a time (`closedKeptMsMax` at most): see `window-cache.ts`. */
+export function createReads(store: Store, { closedKeptMsMax = closedKeptMsMaxDefault } = {}): Reads {
   const { changes } = store;
-  const rollups = createWindowCache({ read: (query: RollupsQuery & TimeRange) => inTime(store, store.readRollups(query)), digest: digestOf, weigh: sumsIn, weightMax: sumsKeptMax, changes });
-  const tops = createWindowCache({ read: (query: WindowTopsQuery & TimeRange) => inTime(store, store.readTops(query)), digest: topsDigestOf, weigh: piecesIn, weightMax: piecesKeptMax, changes, openKeptMs: topsOpenKeptMs });
+  const rollups = createWindowCache({ read: (query: RollupsQuery & TimeRange) => inTime(store, store.readRollups(query)), digest: digestOf, weigh: sumsIn, weightMax: sumsKeptMax, changes, closedKeptMsMax });
+  const tops = createWindowCache({ read: (query: WindowTopsQuery & TimeRange) => inTime(store, store.readTops(query)), digest: topsDigestOf, weigh: piecesIn, weightMax: piecesKeptMax, changes, openKeptMs: topsOpenKeptMs, closedKeptMsMax });
   changes?.listen((batch) => {
     rollups.forget(batch.rollups);
     tops.forget(batch.tops);

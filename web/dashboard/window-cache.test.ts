@@ -14,7 +14,7 @@ import { event } from '../../test/web-samples.js';
 import { parseQuery } from './query.js';
 import { createReads, readTops, readTraffic, type Reads } from './read.js';
 import { listOf } from './tops.js';
-import { closedKeptMs, createWindowCache } from './window-cache.js';
+import { closedKeptMsMaxDefault, closedKeptMsMin, createWindowCache } from './window-cache.js';
 
 const log = createLog('test', { write: () => undefined });
 const dayMs = 86_400_000;
@@ -69,12 +69,12 @@ const writes = fc.array(fc.array(fc.record({
 
 for (const { name, open, testHere, numRuns, waitMs } of [
   { name: 'DuckDB', open: openEmbedded, testHere: test, numRuns: 12, waitMs: 0 },
-  { name: 'InfluxDB', open: openInfluxdb, testHere: testWithInfluxd, numRuns: 1, waitMs: closedKeptMs },
+  { name: 'InfluxDB', open: openInfluxdb, testHere: testWithInfluxd, numRuns: 1, waitMs: closedKeptMsMin },
 ]) {
   testHere(`${name}: whatever traffic and imports write, into windows of any age, is on a page that has shown these windows before`, async (t: ExecutionContext) => {
     await fc.assert(fc.asyncProperty(writes, async (batches) => {
       const store = await open(t);
-      const reads = createReads(store);
+      const reads = createReads(store, { closedKeptMsMax: closedKeptMsMin });
       const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full' });
       try {
         for (const batch of batches) {
@@ -172,43 +172,63 @@ test('where others write too, open windows are read again at once and closed one
   reads[0]!.answer([row(9, 4)]);
   t.deepEqual(await second, [{ windowMs: 60_000, digest: 1 }, { windowMs: 540_000, digest: 4 }]);
   t.deepEqual(spans(), [[9, 10]], 'all but the last minute have ended for long enough');
-  advance(closedKeptMs);
+  advance(closedKeptMsMaxDefault);
   const third = get(0, 10);
   reads[0]!.answer([row(1, 8)]);
   t.deepEqual(await third, [{ windowMs: 60_000, digest: 8 }]);
 });
 
+test('where others write too, a closed window is kept for a tenth of the time since its end: 10 seconds at least, and a minute at most', async (t) => {
+  const { get, reads, spans, advance } = cacheOf({ told: false });
+  const first = get(0, 19, { now: 20 });
+  reads[0]!.answer([]);
+  await first;
+  spans();
+  /** What is read when the range is asked for so much later, and comes at once. */
+  const readAfter = async (ms: number): Promise<number[][]> => {
+    advance(ms);
+    const asked = get(0, 19, { now: 20 });
+    for (const { answer } of reads) answer([]);
+    await asked;
+    return spans();
+  };
+  t.deepEqual(await readAfter(5000), [], 'half of the time is over for none');
+  t.deepEqual(await readAfter(1), [[18, 19]], 'ended a minute ago: kept for ten seconds');
+  t.deepEqual(await readAfter(1000), [[17, 18]], 'ended two minutes ago: kept for twelve');
+  t.deepEqual(await readAfter(23_000), [[10, 15], [15, 19]], 'half of the time is over for some, and all of it for others');
+  t.deepEqual(await readAfter(1000), [[0, 10]], 'ended ten minutes ago and more: kept for one');
+});
 test('where others write too, closed windows are read again before they are too old, and nobody waits for it', async (t) => {
   const { get, reads, row, spans, advance } = cacheOf({ told: false });
-  const first = get(0, 5, { now: 10 });
+  const first = get(0, 5, { now: 20 });
   reads[0]!.answer([row(1)]);
   await first;
   spans();
-  advance(closedKeptMs / 2 + 1);
-  t.deepEqual(await get(0, 5, { now: 10 }), [{ windowMs: 60_000, digest: 1 }]);
-  t.is((await get(0, 5, { now: 10 })).length, 1);
+  advance(closedKeptMsMaxDefault / 2 + 1);
+  t.deepEqual(await get(0, 5, { now: 20 }), [{ windowMs: 60_000, digest: 1 }]);
+  t.is((await get(0, 5, { now: 20 })).length, 1);
   const [refresh, ...others] = reads;
   t.deepEqual(others, [], 'one read is under way already');
   refresh!.answer([row(1, 3)]);
   await turn();
-  t.deepEqual(await get(0, 5, { now: 10 }), [{ windowMs: 60_000, digest: 3 }]);
+  t.deepEqual(await get(0, 5, { now: 20 }), [{ windowMs: 60_000, digest: 3 }]);
   t.deepEqual(spans(), [[0, 5]]);
 });
 
 test('a refresh that fails leaves what is kept, and fails those who ask when that is too old', async (t) => {
   const { get, reads, row, advance } = cacheOf({ told: false });
-  const first = get(0, 5, { now: 10 });
+  const first = get(0, 5, { now: 20 });
   reads.shift()!.answer([row(1)]);
   await first;
-  advance(closedKeptMs / 2 + 1);
-  await get(0, 5, { now: 10 });
+  advance(closedKeptMsMaxDefault / 2 + 1);
+  await get(0, 5, { now: 20 });
   const refresh = reads.shift()!;
   refresh.fail(new Error('no store'));
   await turn();
-  t.deepEqual(await get(0, 5, { now: 10 }), [{ windowMs: 60_000, digest: 1 }]);
+  t.deepEqual(await get(0, 5, { now: 20 }), [{ windowMs: 60_000, digest: 1 }]);
   reads.shift()!.answer([row(1)]);
-  advance(closedKeptMs);
-  const late = get(0, 5, { now: 10 });
+  advance(closedKeptMsMaxDefault);
+  const late = get(0, 5, { now: 20 });
   reads.at(-1)!.fail(new Error('still no store'));
   await t.throwsAsync(late, { message: 'still no store' });
 });

@@ -5,7 +5,7 @@
  * - a store that tells of its changes is asked for a window again as soon as a batch has touched it. What was being read at that moment is
  *   not kept, since it may lack that batch;
  * - of a store to which others write as well, windows are asked for again after a time: the newest almost at once, the others
- *   after `closedKeptMs`. From half that time on they are read again while those who ask get what is kept: else every tenth second
+ *   after a tenth of the time since their end, within bounds. From half that time on they are read again while those who ask get what is kept: else every now and then
  *   somebody would wait for a whole range.
  *
  * Those who ask for the same windows at the same time wait for one read.
@@ -48,14 +48,18 @@ export interface WindowCacheOptions<Query, Row, Digest> {
   readonly changes: StoreChanges | undefined;
   /** How long a window that has not ended is kept where others write, in milliseconds: 200. */
   readonly openKeptMs?: number;
+  /** How long a window that has ended long ago is kept where others write, in milliseconds: a minute. One that ended later is kept for a tenth of the time since then. */
+  readonly closedKeptMsMax?: number;
   /** Milliseconds of a clock that only goes forward. */
   readonly clock?: () => number;
 }
 
 /** How long a window is kept where the store tells of its changes, in milliseconds: what is too old is deleted without a word. */
 const toldKeptMs = 600_000;
-/** How long a window that has ended is kept where others write, in milliseconds. */
-export const closedKeptMs = 10_000;
+/** How long a window that has ended is kept at least where others write, in milliseconds. */
+export const closedKeptMsMin = 10_000;
+/** And at most: an import, or what waited on a disk, changes old windows too. */
+export const closedKeptMsMaxDefault = 60_000;
 /** How long one is kept that has not, or not for long: a crowd costs the store no more reads than this lets through. */
 const openKeptMsDefault = 200;
 /** A window counts as ended so long after its end: lines come late, and clocks differ. */
@@ -87,7 +91,7 @@ interface Group<Digest> {
 
 /** Makes a cache that is empty. */
 export function createWindowCache<Query extends WindowQuery, Row extends { readonly windowMs: number }, Digest>(options: WindowCacheOptions<Query, Row, Digest>): WindowCache<Query, Digest> {
-  const { read, digest, weigh, weightMax, changes, openKeptMs = openKeptMsDefault, clock = () => performance.now() } = options;
+  const { read, digest, weigh, weightMax, changes, openKeptMs = openKeptMsDefault, closedKeptMsMax = closedKeptMsMaxDefault, clock = () => performance.now() } = options;
   /** By query, those that were asked least lately first. */
   const groups = new Map<string, Group<Digest>>();
   let weight = 0;
@@ -105,7 +109,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
         if (kept === undefined || clock() - kept.readMs > forMs) missing.push(windowMs);
         else {
           kept.usedMs = clock();
-          if (forMs === closedKeptMs && clock() - kept.readMs > closedKeptMs / 2) ageing.push(windowMs);
+          if (changes === undefined && forMs >= closedKeptMsMin && clock() - kept.readMs > forMs / 2) ageing.push(windowMs);
           if (kept.digest !== undefined) found.set(windowMs, kept.digest);
         }
       }
@@ -135,7 +139,8 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
 
   function keptMs(endMs: number, nowMs: number): number {
     if (changes !== undefined) return toldKeptMs;
-    return endMs + closesAfterMs <= nowMs ? closedKeptMs : openKeptMs;
+    const sinceMs = nowMs - endMs;
+    return sinceMs < closesAfterMs ? openKeptMs : Math.min(closedKeptMsMax, Math.max(closedKeptMsMin, sinceMs / 10));
   }
 
   function groupOf(query: Query): Group<Digest> {
