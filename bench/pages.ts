@@ -135,7 +135,8 @@ async function fill(store: Store, requests: number): Promise<() => { rollups: Ro
     }
   }
   const newestTally = tallyOf(Math.max(1, Math.round(requests / 60 / seriesCount)), random);
-  const newestLists = packedLists(Math.max(1, Math.round(requests / 60 / 2)), random);
+  // Never the same twice in a row: DuckDB would not write it.
+  const newestLists = [0, 1].map(() => packedLists(Math.max(1, Math.round(requests / 60 / 2)), random));
   let written = 0;
   return () => {
     written += 1;
@@ -143,7 +144,7 @@ async function fill(store: Store, requests: number): Promise<() => { rollups: Ro
     return {
       rollups: levels.flatMap((level) => rowsOf(level, windowStart(Date.now(), level), () => newestTally)),
       // Lists are written every two seconds at most.
-      tops: written % 10 === 0 ? topLevels.flatMap((level) => topsOf(level, windowStart(Date.now(), level), newestLists)) : [],
+      tops: written % 10 === 0 ? topLevels.flatMap((level) => topsOf(level, windowStart(Date.now(), level), newestLists[written / 10 % 2]!)) : [],
     };
   };
 }

@@ -31,8 +31,8 @@ const openPaths = new Set<string>();
  * The embedded store: one DuckDB file, for one process. A batch is a transaction; batches are written one after another,
  * and reads see all of a batch or nothing of it.
  *
- * After a full disk or a failing one DuckDB refuses all further work: then the file is opened anew before the next use,
- * and what cannot be done meanwhile throws 'retry'.
+ * After a full disk or a failing one DuckDB refuses all further work, and when its memory is full it may stay so: then the file is opened anew before the
+ * next use, and what cannot be done meanwhile throws 'retry'.
  *
  * Throws a `StoreError` ('stop') when the file cannot be used.
  */
@@ -224,7 +224,7 @@ function createReaders(): Readers {
 async function isUsableAfter(error: unknown, connection: DuckDBConnection): Promise<boolean> {
   try {
     await connection.run('ROLLBACK');
-    if (messageOf(error).includes('Duplicate key')) return false;
+    if (/Duplicate key|Out of Memory/.test(messageOf(error))) return false;
     await connection.run('SELECT version FROM store_schema');
     return true;
   } catch {

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -5,6 +6,9 @@ import test from 'ava';
 import { StoreError } from '../../errors.js';
 import { createLog } from '../../log.js';
 import { duckdbBatch } from '../../../test/duckdb-writer.js';
+import { windowStart } from '../../rollup.js';
+import type { TopRow } from '../../top-row.js';
+import type { Batch, Store } from '../store.js';
 import { openDuckdbStore } from './duckdb-store.js';
 import { joinColumn } from './write-batch.js';
 
@@ -29,3 +33,41 @@ test('a batch that can never be written is given up whole, and the next one goes
   await store.close();
   await rm(folder, { recursive: true });
 });
+
+test('rows that are written again and again take no more memory than DuckDB may have.', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 86_400_000, rollupsMs: 86_400_000 }, memoryBytesMax: 40 * 2 ** 20 }, { log: createLog('store') });
+  let last: TopRow[] = [];
+  for (let sequence = 1; sequence <= 80; sequence += 1) {
+    last = longLists(20);
+    await t.notThrowsAsync(store.write({ recorder: 'tested', writer: 'tested', sequence, requests: [], rollups: [], tops: last, ledger: undefined }), `batch ${sequence}`);
+  }
+  t.deepEqual(await readLists(store), last);
+  await store.close();
+  await rm(folder, { recursive: true });
+});
+
+test('after a batch that DuckDB has not enough memory for, others go through.', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 86_400_000, rollupsMs: 86_400_000 }, memoryBytesMax: 16 * 2 ** 20 }, { log: createLog('store', { write: () => undefined }) });
+  const batch = (sequence: number, tops: TopRow[]): Batch => ({ recorder: 'tested', writer: 'tested', sequence, requests: [], rollups: [], tops, ledger: undefined });
+  const error = await t.throwsAsync(store.write(batch(1, longLists(400))), { instanceOf: StoreError, message: /Out of Memory/ });
+  t.is(error.action, 'retry');
+  const lists = longLists(5);
+  await store.write(batch(2, lists));
+  t.deepEqual(await readLists(store), lists);
+  await store.close();
+  await rm(folder, { recursive: true });
+});
+
+const listsMs = windowStart(Date.now(), 3600);
+
+/** As long as lists can be, and other ones each time. */
+function longLists(length: number): TopRow[] {
+  return Array.from({ length }, (_, rowId) => ({ level: 3600, windowMs: listsMs, rowId, source: 'caddy', host: '', kind: 'path', packed: randomBytes(45_000).toString('base64') }));
+}
+
+async function readLists(store: Store): Promise<TopRow[]> {
+  const stored = await store.readTops({ fromMs: listsMs, toMs: listsMs + 3_600_000, level: 3600, kinds: ['path'], filter: {} });
+  return stored.toSorted((one, other) => one.rowId - other.rowId);
+}

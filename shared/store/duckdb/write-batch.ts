@@ -20,19 +20,29 @@ export async function createBatchWriter(connection: DuckDBConnection): Promise<B
   const appendRequests = createRequestAppender(connection);
   const upsertRollups = await connection.prepare(rollupsSql);
   const upsertTops = await connection.prepare(topsSql);
+  let heldBytes = 0;
   return {
     async write(batch, nowMs) {
       await connection.run('BEGIN TRANSACTION');
       if (await isNew(connection, batch, nowMs)) {
         await appendRequests(batch.kept ?? batch.requests);
-        await writeRows(upsertRollups, rollupColumns, batch.rollups, rowsPerStatement);
-        await writeRows(upsertTops, topColumns, batch.tops, topRowsPerStatement);
+        heldBytes += await writeRows(upsertRollups, rollupColumns, batch.rollups, rowsPerStatement);
+        heldBytes += await writeRows(upsertTops, topColumns, batch.tops, topRowsPerStatement);
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
       }
       await connection.run('COMMIT');
+      if (heldBytes < heldBytesMax) return;
+      await connection.run('FORCE CHECKPOINT'); // waits for reads that are under way, where the plain one gives up
+      heldBytes = 0;
     },
   };
 }
+
+/**
+ * DuckDB keeps the texts of rows that are replaced in its memory until the next checkpoint, in blocks that grow by doubling: they can take twice as much. Its
+ * own checkpoints go by the length of the log, which can be within bounds when its memory is not.
+ */
+const heldBytesMax = 8 * 2 ** 20;
 
 /** Bounds the texts that are built at once: JavaScript is kept busy for about 10 ms by so many requests. */
 const rowsPerStatement = 5000;
@@ -106,17 +116,22 @@ function columnSql(parameter: number, type: string): string {
   return type === 'VARCHAR' ? texts : `list_transform(${texts}, lambda value: nullif(value, ''))::${type}[]`;
 }
 
-async function writeRows<Row>(statement: DuckDBPreparedStatement, columns: readonly Column<Row>[], rows: readonly Row[], rowsMax: number): Promise<void> {
-  for (let from = 0; from < rows.length; from += rowsMax) await runWithColumns(statement, columns, rows.slice(from, from + rowsMax));
+/** Resolves to how long their values are, as text. */
+async function writeRows<Row>(statement: DuckDBPreparedStatement, columns: readonly Column<Row>[], rows: readonly Row[], rowsMax: number): Promise<number> {
+  let length = 0;
+  for (let from = 0; from < rows.length; from += rowsMax) length += await runWithColumns(statement, columns, rows.slice(from, from + rowsMax));
+  return length;
 }
 
-async function runWithColumns<Row>(statement: DuckDBPreparedStatement, columns: readonly Column<Row>[], rows: readonly Row[]): Promise<void> {
-  for (const [index, [, , text]] of columns.entries()) statement.bindVarchar(index + 1, joinColumn(rows.map(text)));
+async function runWithColumns<Row>(statement: DuckDBPreparedStatement, columns: readonly Column<Row>[], rows: readonly Row[]): Promise<number> {
+  const joined = columns.map(([, , text]) => joinColumn(rows.map(text)));
+  for (const [index, column] of joined.entries()) statement.bindVarchar(index + 1, column);
   try {
     await statement.run();
   } finally {
     statement.clearBindings();
   }
+  return joined.reduce((length, column) => length + column.length, 0);
 }
 
 /**
