@@ -38,8 +38,8 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
   return (ctx, next) => {
     const startMs = monotonicMs();
     const bytesReadOf = countRequestBytes(ctx.req);
-    const bytesSentOf = countResponseBytes(ctx.req, ctx.res);
-    whenEnded(ctx.res, () => {
+    const sent = countResponseBytes(ctx.res);
+    ctx.res.on('close', () => {
       try {
         const endMs = monotonicMs();
         const { timeMs, timeNs } = wallTimeAt(endMs);
@@ -49,12 +49,12 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
           source,
           timeMs,
           timeNs,
-          host: ctx.host,
-          method: ctx.method,
+          host: hostOf(ctx),
+          method: req.method ?? '',
           // A response that was cut short has the status that the client was told; one that never began has none.
           status: res.headersSent ? res.statusCode : 0,
           durationMs: Math.round((endMs - startMs) * 1e6) / 1e6, // what is below a nanosecond is the clock's arithmetic
-          size: bytesSentOf(),
+          size: isWithoutBody(req, res) ? 0 : sent.bytes,
           bytesRead: bytesReadOf(),
           uri: ctx.originalUrl,
           endpoint: endpointOf(ctx),
@@ -105,18 +105,6 @@ function tlsVersionOf(request: IncomingMessage): string {
   return socket.encrypted ? (socket.getProtocol?.() ?? '').replace(/^TLSv/, 'TLS ') : '';
 }
 
-/** Calls `listener` once, when the response is finished or its connection has closed. What `once` wraps a listener in costs more than all else here. */
-function whenEnded(response: ServerResponse, listener: () => void): void {
-  let ended = false;
-  const end = (): void => {
-    if (ended) return;
-    ended = true;
-    listener();
-  };
-  response.on('finish', end);
-  response.on('close', end);
-}
-
 /**
  * Counts the bytes of the request's body as they are parsed. Listening for `data` would start the stream before the app
  * asks for it, so the count is taken where Node pushes chunks into it.
@@ -137,28 +125,34 @@ function countRequestBytes(request: IncomingMessage): () => number {
  * Counts the bytes of the response's body that are given to the socket, without headers and chunk framing. When the client
  * leaves early, that includes what was still in flight: Node does not tell how much of a chunk it had sent.
  */
-function countResponseBytes(request: IncomingMessage, response: ServerResponse): () => number {
-  let bytes = 0;
-  const add = (chunk: unknown, encoding: unknown): void => {
-    if (response.destroyed) return;
-    if (typeof chunk === 'string') bytes += Buffer.byteLength(chunk, typeof encoding === 'string' ? encoding as BufferEncoding : 'utf8');
-    else if (chunk instanceof Uint8Array) bytes += chunk.byteLength;
-  };
+function countResponseBytes(response: ServerResponse): { bytes: number } {
+  const sent = { bytes: 0 };
   const { write, end } = response as { write: (...args: unknown[]) => boolean; end: (...args: unknown[]) => typeof response };
   // `end` passes its chunk on inside Node, not through the `write` that is replaced here.
   response.write = (chunk: unknown, encoding?: unknown, done?: unknown) => {
-    add(chunk, encoding);
+    if (!response.destroyed) sent.bytes += bytesIn(chunk, encoding);
     return write.call(response, chunk, encoding, done);
   };
   response.end = (chunk?: unknown, encoding?: unknown, done?: unknown) => {
-    add(chunk, encoding);
+    if (!response.destroyed) sent.bytes += bytesIn(chunk, encoding);
     return end.call(response, chunk, encoding, done);
   };
-  return () => {
-    const { statusCode } = response;
-    const withoutBody = request.method === 'HEAD' || statusCode === 204 || statusCode === 304;
-    return withoutBody ? 0 : bytes;
-  };
+  return sent;
+}
+
+function bytesIn(chunk: unknown, encoding: unknown): number {
+  if (typeof chunk === 'string') return Buffer.byteLength(chunk, typeof encoding === 'string' ? encoding as BufferEncoding : 'utf8');
+  return chunk instanceof Uint8Array ? chunk.byteLength : 0;
+}
+
+function isWithoutBody({ method }: IncomingMessage, { statusCode }: ServerResponse): boolean {
+  return method === 'HEAD' || statusCode === 204 || statusCode === 304;
+}
+
+/** As Koa has it, without taking it apart where it is a plain one. */
+function hostOf(ctx: Context): string {
+  const { req: { headers: { host } } } = ctx;
+  return host === undefined || ctx.app.proxy || ctx.req.httpVersionMajor >= 2 || /[,@\s]/.test(host) ? ctx.host : host;
 }
 
 /**
