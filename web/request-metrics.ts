@@ -3,7 +3,8 @@
  *
  * The clock starts when the middleware is entered. Node gives a request to Koa once its headers are parsed, which is
  * also when Caddy starts its own clock; so use it first, before all other middleware. The clock stops when the last byte
- * of the response is handed to the operating system (`finish`), or when the connection closes before that.
+ * of the response is handed to the operating system, or when the connection closes before that: Node emits `close` in both
+ * cases, right after `finish` in the first.
  *
  * The event is made after the response has ended, so the response never waits for it.
  */
