@@ -50,7 +50,7 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
           source,
           timeMs,
           timeNs,
-          host: hostOf(ctx),
+          host: ctx.host,
           method: req.method ?? '',
           // A response that was cut short has the status that the client was told; one that never began has none.
           status: res.headersSent ? res.statusCode : 0,
@@ -148,12 +148,6 @@ function bytesIn(chunk: unknown, encoding: unknown): number {
 
 function isWithoutBody({ method }: IncomingMessage, { statusCode }: ServerResponse): boolean {
   return method === 'HEAD' || statusCode === 204 || statusCode === 304;
-}
-
-/** As Koa has it, without taking it apart where it is a plain one. */
-function hostOf(ctx: Context): string {
-  const { req: { headers: { host } } } = ctx;
-  return host === undefined || ctx.app.proxy || ctx.req.httpVersionMajor >= 2 || /[,@\s]/.test(host) ? ctx.host : host;
 }
 
 /**

@@ -43,7 +43,6 @@ export async function openDatabase(path: string, { memoryBytesMax }: { memoryByt
     await protectFiles(path);
     const writing = await instance.connect();
     await prepareSchema(writing, path);
-    await writing.run('CHECKPOINT'); // after a crash the log's rows are in memory: see `heldBytesMax`
     await writing.run('SET lock_configuration = true');
     const batches = await createBatchWriter(writing);
     const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));

@@ -4,6 +4,7 @@
  */
 import { deflateSync } from 'node:zlib';
 import { BIGINT, VARCHAR, type DuckDBConnection, type DuckDBPreparedStatement } from '@duckdb/node-api';
+import { messageOf } from '../../errors.js';
 import type { RollupRow } from '../../rollup.js';
 import type { TopRow } from '../../top-row.js';
 import type { Batch, LedgerSnapshot } from '../store.js';
@@ -20,9 +21,10 @@ export async function createBatchWriter(connection: DuckDBConnection): Promise<B
   const appendRequests = createRequestAppender(connection);
   const upsertRollups = await connection.prepare(rollupsSql);
   const upsertTops = await connection.prepare(topsSql);
-  let heldBytes = 0;
+  let heldBytes = heldBytesMax; // by a log that is there already, if one is
   return {
     async write(batch, nowMs) {
+      if (heldBytes >= heldBytesWanted && await checkpoint(connection, { waits: heldBytes >= heldBytesMax })) heldBytes = 0;
       await connection.run('BEGIN TRANSACTION');
       if (await isNew(connection, batch, nowMs)) {
         await appendRequests(batch.kept ?? batch.requests);
@@ -31,18 +33,28 @@ export async function createBatchWriter(connection: DuckDBConnection): Promise<B
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
       }
       await connection.run('COMMIT');
-      if (heldBytes < heldBytesMax) return;
-      await connection.run('FORCE CHECKPOINT'); // waits for reads that are under way, where the plain one gives up
-      heldBytes = 0;
     },
   };
 }
 
 /**
  * DuckDB keeps the texts of rows that are replaced in its memory until the next checkpoint, in blocks that grow by doubling: they can take twice as much. Its
- * own checkpoints go by the length of the log, which can be within bounds when its memory is not.
+ * own checkpoints go by the length of the log, which can be within bounds when its memory is not. From `heldBytesWanted` on there is one
+ * as soon as no read stands in its way; at `heldBytesMax` it waits for the reads that are under way, and new ones wait for it.
  */
-const heldBytesMax = 8 * 2 ** 20;
+const heldBytesWanted = 8 * 2 ** 20;
+const heldBytesMax = 2 * heldBytesWanted;
+
+/** `false` when reads that are under way have prevented it. See https://duckdb.org/docs/stable/sql/statements/checkpoint. */
+async function checkpoint(connection: DuckDBConnection, { waits }: { waits: boolean }): Promise<boolean> {
+  try {
+    await connection.run(waits ? 'FORCE CHECKPOINT' : 'CHECKPOINT');
+    return true;
+  } catch (error) {
+    if (waits || !messageOf(error).includes('Cannot CHECKPOINT')) throw error;
+    return false;
+  }
+}
 
 /** Bounds the texts that are built at once: JavaScript is kept busy for about 10 ms by so many requests. */
 const rowsPerStatement = 5000;
