@@ -1,6 +1,6 @@
 /** What is in the file after the process or the disk failed: whole batches, each once. The writer is a process of its own. */
 import { execFile, spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -65,6 +65,35 @@ test('after kill -9 in the middle of writes every batch that was taken is there,
   t.true(batches === taken || batches === taken + 1, `${taken} batches were said to be taken, ${requests} requests are there`);
   t.is(counted, requests);
   t.is(received, requests);
+  await store.close();
+  await cleanup();
+});
+
+(process.platform === 'linux' ? test : test.skip)('a file that a killed process has left opens on a full disk: writes say retry, and when it has space again they go through.', async (t) => {
+  const { path, cleanup } = await emptyFolder();
+  const killed = startWriter(path);
+  for await (const line of killed.lines) if (line.startsWith('taken 25')) killed.process.kill('SIGKILL');
+  const { size } = await stat(path);
+  t.true((await stat(`${path}.wal`)).size > 0, 'what it wrote is in the log');
+
+  const writer = startWriter(path, { fileBytesMax: String(size) });
+  let refused = 0;
+  for await (const line of writer.lines) {
+    const [word, , action] = line.split(' ');
+    if (word === 'taken') writer.process.kill('SIGKILL');
+    else {
+      refused += 1;
+      t.is(action, 'retry', line);
+      if (refused === 3) await promisify(execFile)('prlimit', [`--pid=${writer.process.pid}`, '--fsize=unlimited:']);
+    }
+  }
+  t.true(refused >= 3);
+
+  const store = await open(path);
+  const { requests, counted } = await totals(store);
+  t.is(requests % requestsPerBatch, 0);
+  t.true(requests >= 25 * requestsPerBatch);
+  t.is(counted, requests);
   await store.close();
   await cleanup();
 });
