@@ -122,7 +122,7 @@ const commands: Readonly<Record<string, Command>> = {
  * thrown away, as here with every line: see docs/decisions, "What is held in memory". The option in the first line of this file is for the same,
  * and has to be there when Node starts.
  */
-const heapGrowingPercent = 40;
+const heapGrowingPercent = 75;
 
 setFlagsFromString(`--heap-growing-percent=${heapGrowingPercent}`);
 
