@@ -51,7 +51,7 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
           timeMs,
           timeNs,
           host: ctx.host,
-          method: req.method ?? '',
+          method: ctx.method,
           // A response that was cut short has the status that the client was told; one that never began has none.
           status: res.headersSent ? res.statusCode : 0,
           durationMs: Math.round((endMs - startMs) * 1e6) / 1e6, // what is below a nanosecond is the clock's arithmetic

@@ -12,7 +12,7 @@ import { requestPairs, type RequestPairs } from './request-pairs.js';
 import { piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
 import type { TopDimension } from '../../shared/top-row.js';
 import { createSharedReads, type SharedReads } from './shared-reads.js';
-import { closedKeptMsMaxDefault, createWindowCache, type Window, type WindowCache } from './window-cache.js';
+import { createWindowCache, type Window, type WindowCache } from './window-cache.js';
 
 /** How many raw requests are read, at most, where neither rollups nor the store's own sums of requests answer. */
 const rawRequestsMax = 20_000;
@@ -49,10 +49,10 @@ interface RollupsQuery {
 }
 
 /** Makes the reads of a store. They keep what they read, until it changes or after a time (`closedKeptMsMax` at most): see `window-cache.ts`. */
-export function createReads(store: Store, { closedKeptMsMax = closedKeptMsMaxDefault } = {}): Reads {
+export function createReads(store: Store, kept: { readonly closedKeptMsMax?: number } = {}): Reads {
   const { changes } = store;
-  const rollups = createWindowCache({ read: (query: RollupsQuery & TimeRange) => inTime(store, store.readRollups(query)), digest: digestOf, weigh: sumsIn, weightMax: sumsKeptMax, changes, closedKeptMsMax });
-  const tops = createWindowCache({ read: (query: WindowTopsQuery & TimeRange) => inTime(store, store.readTops(query)), digest: topsDigestOf, weigh: piecesIn, weightMax: piecesKeptMax, changes, openKeptMs: topsOpenKeptMs, closedKeptMsMax });
+  const rollups = createWindowCache({ read: (query: RollupsQuery & TimeRange) => inTime(store, store.readRollups(query)), digest: digestOf, weigh: sumsIn, weightMax: sumsKeptMax, changes, ...kept });
+  const tops = createWindowCache({ read: (query: WindowTopsQuery & TimeRange) => inTime(store, store.readTops(query)), digest: topsDigestOf, weigh: piecesIn, weightMax: piecesKeptMax, changes, openKeptMs: topsOpenKeptMs, ...kept });
   changes?.listen((batch) => {
     rollups.forget(batch.rollups);
     tops.forget(batch.tops);

@@ -198,6 +198,7 @@ test('where others write too, a closed window is kept for a tenth of the time si
   t.deepEqual(await readAfter(23_000), [[10, 15], [15, 19]], 'half of the time is over for some, and all of it for others');
   t.deepEqual(await readAfter(1000), [[0, 10]], 'ended ten minutes ago and more: kept for one');
 });
+
 test('where others write too, closed windows are read again before they are too old, and nobody waits for it', async (t) => {
   const { get, reads, row, spans, advance } = cacheOf({ told: false });
   const first = get(0, 5, { now: 20 });

@@ -40,7 +40,7 @@ test('rows that are written again and again take no more memory than DuckDB may 
   let last: TopRow[] = [];
   for (let sequence = 1; sequence <= 80; sequence += 1) {
     last = longLists(20);
-    await t.notThrowsAsync(store.write({ recorder: 'tested', writer: 'tested', sequence, requests: [], rollups: [], tops: last, ledger: undefined }), `batch ${sequence}`);
+    await t.notThrowsAsync(store.write(batchOf(sequence, last)), `batch ${sequence}`);
   }
   t.deepEqual(await readLists(store), last);
   await store.close();
@@ -50,17 +50,20 @@ test('rows that are written again and again take no more memory than DuckDB may 
 test('after a batch that DuckDB has not enough memory for, others go through.', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 86_400_000, rollupsMs: 86_400_000 }, memoryBytesMax: 16 * 2 ** 20 }, { log: createLog('store', { write: () => undefined }) });
-  const batch = (sequence: number, tops: TopRow[]): Batch => ({ recorder: 'tested', writer: 'tested', sequence, requests: [], rollups: [], tops, ledger: undefined });
-  const error = await t.throwsAsync(store.write(batch(1, longLists(400))), { instanceOf: StoreError, message: /Out of Memory/ });
+  const error = await t.throwsAsync(store.write(batchOf(1, longLists(400))), { instanceOf: StoreError, message: /Out of Memory/ });
   t.is(error.action, 'retry');
   const lists = longLists(5);
-  await store.write(batch(2, lists));
+  await store.write(batchOf(2, lists));
   t.deepEqual(await readLists(store), lists);
   await store.close();
   await rm(folder, { recursive: true });
 });
 
 const listsMs = windowStart(Date.now(), 3600);
+
+function batchOf(sequence: number, tops: TopRow[]): Batch {
+  return { recorder: 'tested', writer: 'tested', sequence, requests: [], rollups: [], tops, ledger: undefined };
+}
 
 /** As long as lists can be, and other ones each time. */
 function longLists(length: number): TopRow[] {

@@ -136,14 +136,18 @@ async function writeRows<Row>(statement: DuckDBPreparedStatement, columns: reado
 }
 
 async function runWithColumns<Row>(statement: DuckDBPreparedStatement, columns: readonly Column<Row>[], rows: readonly Row[]): Promise<number> {
-  const joined = columns.map(([, , text]) => joinColumn(rows.map(text)));
-  for (const [index, column] of joined.entries()) statement.bindVarchar(index + 1, column);
+  let length = 0;
+  for (const [index, [, , text]] of columns.entries()) {
+    const joined = joinColumn(rows.map(text));
+    length += joined.length;
+    statement.bindVarchar(index + 1, joined);
+  }
   try {
     await statement.run();
   } finally {
     statement.clearBindings();
   }
-  return joined.reduce((length, column) => length + column.length, 0);
+  return length;
 }
 
 /**
