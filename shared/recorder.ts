@@ -9,7 +9,7 @@ import { createRequestSample } from './request-sample.js';
 import { backoffMs, pause, retryAfterMsMax } from './retry.js';
 import { createRollupLadder } from './rollup-ladder.js';
 import { createSeriesKeys, latencyBucketOf, seriesKey } from './rollup.js';
-import type { Batch, LedgerSnapshot, Store } from './store/store.js';
+import type { Batch, LedgerSnapshot, RequestGatherer, Store } from './store/store.js';
 import { createTopLadder } from './top-ladder.js';
 import { createUniqueTimes, type UsedTimes } from './unique-time.js';
 
@@ -50,7 +50,7 @@ export interface RecorderCounts {
 
 /** What a recorder needs; the limits have defaults. */
 export interface RecorderOptions {
-  readonly store: Pick<Store, 'write'>;
+  readonly store: Pick<Store, 'write' | 'gatherRequests'>;
   readonly log: Log;
   /** Tells the recorders of one store apart, across restarts: the collector's ID, the web app's host name. */
   readonly name: string;
@@ -66,9 +66,9 @@ export interface RecorderOptions {
   readonly flushMs?: number;
   /** Requests in one batch: 5,000, what InfluxDB takes best at once. */
   readonly batchRequestsMax?: number;
-  /** What the requests of one batch hold in memory, in bytes as `heldBytes` estimates: 16 MiB. */
+  /** What the requests of one batch hold in memory, in bytes as what gathers them estimates: 16 MiB. */
   readonly batchBytesMax?: number;
-  /** What may be held while the store does not take it, in bytes as `heldBytes` estimates: 128 MiB. What comes then is dropped. */
+  /** What may be held while the store does not take it, in bytes as what gathers it estimates: 128 MiB. What comes then is dropped. */
   readonly memoryBytesMax?: number;
   /** How long `close` waits for the store: 8 s. */
   readonly drainMsMax?: number;
@@ -95,7 +95,7 @@ const textLengthMax = 1024;
 export function createRecorder(options: RecorderOptions): Recorder {
   const { store, log, sampleRatio = 1, flushMs = 100, batchRequestsMax = 5000, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = memoryBytesMaxDefault, drainMsMax = 8000, now = Date.now } = options;
   const writer = randomUUID();
-  let ladder = createRollupLadder();
+  const ladder = createRollupLadder();
   const topLadder = createTopLadder();
   const isInSample = createRequestSample(sampleRatio);
   const uniqueTimes = createUniqueTimes();
@@ -109,10 +109,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
 
-  let gathered: RequestEvent[] = [];
+  const gathered = (sampleRatio === 1 ? store.gatherRequests?.(options.name) : undefined) ?? gatherObjects();
   /** Those of them that are kept one by one, where not all are. */
   let gatheredKept: RequestEvent[] | undefined = sampleRatio === 1 ? undefined : [];
-  let gatheredBytes = 0;
   let queue: { readonly batch: Batch; readonly bytes: number }[] = [];
   let queuedBytes = 0;
   let sequence = 0;
@@ -125,7 +124,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
   return {
     record(event) {
-      if (queuedBytes + gatheredBytes >= memoryBytesMax || stopped.signal.aborted) return false;
+      if (queuedBytes + gathered.bytes >= memoryBytesMax || stopped.signal.aborted) return false;
       const request = bound(event);
       const series = seriesKeyOf(request);
       const isKept = isInSample(request); // by the time that it came with
@@ -137,10 +136,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
       const bucket = latencyBucketOf(request);
       ladder.add(request, series, bucket, isKept);
       topLadder.add(request, bucket, countryOf?.(event.clientIp));
-      gathered.push(request);
-      gatheredBytes += heldBytes(request);
+      gathered.add(request);
       counts.recorded += 1;
-      if (gathered.length >= batchRequestsMax || gatheredBytes >= batchBytesMax) {
+      if (gathered.length >= batchRequestsMax || gathered.bytes >= batchBytesMax) {
         seal();
         void write();
       }
@@ -215,12 +213,11 @@ export function createRecorder(options: RecorderOptions): Recorder {
     if (gathered.length === 0 && ledger === undefined && tops.length === 0) return;
     sequence += 1;
     const rollups = ladder.drain(now());
-    const bytes = gatheredBytes + rollups.length * rollupRowBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
-    queue.push({ batch: { recorder: options.name, writer, sequence, requests: gathered, kept: gatheredKept, rollups, tops, ledger }, bytes });
+    const { requests, bytes: requestsBytes } = gathered.take();
+    const bytes = requestsBytes + rollups.length * rollupRowBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
+    queue.push({ batch: { recorder: options.name, writer, sequence, requests, kept: gatheredKept, rollups, tops, ledger }, bytes });
     queuedBytes += bytes;
-    gathered = [];
     if (gatheredKept !== undefined) gatheredKept = [];
-    gatheredBytes = 0;
   }
 
   function write(): Promise<void> {
@@ -267,20 +264,16 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
   /**
    * After a refused batch: rollup rows are cumulative, so those of later batches hold its requests too. What waits is counted
-   * again, into rows of its own that add up with those that are stored. The top lists go on: see `Batch.tops`.
+   * again, and what comes from now on goes into further rows, which add up with those that are stored. The top lists go on: see `Batch.tops`.
    */
   function countAnew(): void {
-    ladder = createRollupLadder();
+    const anew = createRollupLadder();
     queue = queue.map(({ batch, bytes }) => {
-      countAll(batch.requests, batch.kept);
-      return { batch: { ...batch, rollups: ladder.drain(now()) }, bytes };
+      const kept = batch.kept && new Set(batch.kept);
+      for (const request of batch.requests) anew.add(request, undefined, undefined, kept?.has(request));
+      return { batch: { ...batch, rollups: anew.drain(now()) }, bytes };
     });
-    countAll(gathered, gatheredKept);
-  }
-
-  function countAll(requests: readonly RequestEvent[], kept: readonly RequestEvent[] | undefined): void {
-    const keptOnes = kept && new Set(kept);
-    for (const request of requests) ladder.add(request, undefined, undefined, keptOnes?.has(request));
+    ladder.closeRows();
   }
 }
 
@@ -288,6 +281,26 @@ type Writable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
 
 /** What a rollup row holds in memory, in bytes: some 20 to 200 buckets of 8 bytes, and its numbers. */
 const rollupRowBytes = 800;
+
+/** Gathers requests as they are, for a store that has no form of its own. */
+function gatherObjects(): RequestGatherer {
+  let requests: RequestEvent[] = [];
+  let bytes = 0;
+  return {
+    add(event) {
+      requests.push(event);
+      bytes += heldBytes(event);
+    },
+    get length() { return requests.length; },
+    get bytes() { return bytes; },
+    take() {
+      const taken = { requests, bytes };
+      requests = [];
+      bytes = 0;
+      return taken;
+    },
+  };
+}
 
 /** What a request holds in memory, about, in bytes: an object of 18 properties, its time among the used ones, and its texts. */
 function heldBytes({ uri, userAgent, referrer }: RequestEvent): number {

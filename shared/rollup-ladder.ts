@@ -13,6 +13,8 @@ export interface RollupLadder {
   add(event: RequestEvent, key?: string, bucket?: number, isKept?: boolean): void;
   /** Every row that changed since the last call, as it stands now. */
   drain(nowMs: number): RollupRow[];
+  /** Closes all rows: what is not drained yet, and what comes, goes into further ones. */
+  closeRows(): void;
 }
 
 interface OpenRow {
@@ -61,9 +63,11 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
       }
       gathered.clear();
       for (const entry of changed) entry.changed = false;
-      closeRows(nowMs, oldestMs);
+      closeOld(nowMs, oldestMs);
       return changed.map(({ row }) => ({ ...row, ...copyTally(row) }));
     },
+
+    closeRows() { open.clear(); },
   };
 
   function openRow(series: Series, seriesText: string, level: Level, windowMs: number): OpenRow {
@@ -79,7 +83,7 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
     return entry;
   }
 
-  function closeRows(nowMs: number, oldestMs: number): void {
+  function closeOld(nowMs: number, oldestMs: number): void {
     for (const [key, { row, writtenMs }] of open) {
       if (isClosing(row, writtenMs, { open: open.size, openMax: openRowsMax, oldestMs, nowMs })) open.delete(key);
     }

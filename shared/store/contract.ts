@@ -565,7 +565,7 @@ function batchOf(parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'tops' | 'l
 }
 
 async function holdsOnly(t: ExecutionContext, store: Store, { requests, rollups, ledger }: Batch): Promise<void> {
-  sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), requests.toReversed());
+  sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), [...requests].reverse());
   sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
   t.deepEqual(await store.readLedgers({ sinceMs: 0 }), ledger === undefined ? [] : [ledger]);
 }

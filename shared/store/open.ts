@@ -30,7 +30,7 @@ function withDeadLetters(store: Store, deadLetters: DeadLetters): Store {
         return await store.write(batch);
       } catch (error) {
         if (error instanceof StoreError && error.action === 'drop') {
-          await deadLetters.keep(batch.requests.map((request) => ({ line: requestLine(request, batch.recorder), reason: error.message })));
+          await deadLetters.keep(Array.from(batch.requests, (request) => ({ line: requestLine(request, batch.recorder), reason: error.message })));
         }
         throw error;
       }

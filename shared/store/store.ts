@@ -17,9 +17,9 @@ export interface Batch {
   /** 1, 2, 3, …: a store ignores a batch of a writer whose number it has written already. */
   readonly sequence: number;
   /** No two requests of one recorder and series (source, host, method, status, endpoint) have the same time. */
-  readonly requests: readonly RequestEvent[];
+  readonly requests: RequestList;
   /** Those of them that are to be kept one by one; all when it is not given. The others are in the rollups and the top lists alone. */
-  readonly kept?: readonly RequestEvent[] | undefined;
+  readonly kept?: RequestList | undefined;
   readonly rollups: readonly RollupRow[];
   /**
    * The rows of the top lists that are due. They hold requests of earlier and later batches too, and what is refused of a batch is
@@ -27,6 +27,26 @@ export interface Batch {
    */
   readonly tops: readonly TopRow[];
   readonly ledger: LedgerSnapshot | undefined;
+}
+
+/** Requests in the order in which they came: an array, or what a store has made of them. To go through the latter takes as long as to read them. */
+export interface RequestList extends Iterable<RequestEvent> {
+  readonly length: number;
+}
+
+/**
+ * Gathers the requests of a batch in the form in which they are written. Objects that wait for their batch would be moved about by the garbage
+ * collector, which was a third of all the work that a line makes.
+ */
+export interface RequestGatherer {
+  /** Takes a request, and holds on to nothing of it. */
+  add(event: RequestEvent): void;
+  /** Requests since the last `take`. */
+  readonly length: number;
+  /** What they hold in memory, about, in bytes. */
+  readonly bytes: number;
+  /** What has gathered, with what it holds in memory from now on, in bytes; begins anew. */
+  take(): { readonly requests: RequestList; readonly bytes: number };
 }
 
 /** A collector's counts of lines since its process started. */
@@ -131,6 +151,8 @@ export interface Store {
    * aside; the others are written, or are in the spool of a store that has one.
    */
   write(batch: Batch): Promise<number>;
+  /** Makes what gathers the requests of a recorder for `write`, which takes those of arrays as well. */
+  readonly gatherRequests?: ((recorder: string) => RequestGatherer) | undefined;
   /** What waits in the store's spool; `undefined` for a store without one. */
   readonly spool: SpoolState | undefined;
   /** How long single requests are kept, in milliseconds; `undefined` where that is not known here. */

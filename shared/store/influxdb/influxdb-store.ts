@@ -15,7 +15,7 @@ import { createDelivery } from './delivery.js';
 import { startHousekeeping } from './housekeeping.js';
 import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
-import { bodiesOf, compress } from './payload.js';
+import { bodiesOf, compress, createRequestGatherer } from './payload.js';
 import { postLines } from './post.js';
 import { listNewest, readLedgers, readNothing, readRequests, readRollups, readTops, rollUpRequests, type ReadCells } from './queries.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
@@ -169,6 +169,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
     changes: undefined,
     requestsKeptMs: retention?.requestsMs,
     write: (batch) => use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
+    gatherRequests: createRequestGatherer,
     readRollups: (query) => use('read rollup rows', () => readRollups(read, bucket, query)),
     readTops: (query) => use('read top lists', () => readTops(read, bucket, query)),
     readRequests: (query) => use('read requests', () => readRequests(read, bucket, query)),

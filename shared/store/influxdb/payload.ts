@@ -6,10 +6,11 @@
  * that several compressed bodies one behind the other are one body again (RFC 1952, 2.2).
  */
 import { promisify } from 'node:util';
-import { gunzip as gunzipCallback, gzipSync } from 'node:zlib';
+import { gunzip as gunzipCallback, gunzipSync, gzipSync } from 'node:zlib';
 import { createMemo } from '../../memo.js';
-import type { Batch } from '../store.js';
-import { createRequestLines, rollupLine, topLine } from './line-protocol.js';
+import type { RequestEvent } from '../../request-event.js';
+import type { Batch, RequestGatherer, RequestList } from '../store.js';
+import { createRequestLines, parseRequestLine, rollupLine, topLine } from './line-protocol.js';
 
 const gunzip = promisify(gunzipCallback);
 
@@ -21,8 +22,8 @@ export interface Body {
 
 /** What InfluxDB recommends for one write. */
 export const linesMax = 5000;
-/** A line of a top list can have 60 kB: so many characters are enough for one body. */
-const textLengthMax = 8 * 2 ** 20;
+/** A line of a top list can have 60 kB: so many bytes are enough for one body. */
+const bodyBytesWanted = 8 * 2 ** 20;
 const bodyHeaderBytes = 8;
 /** Line protocol repeats itself: the quickest level saves nine tenths, and others little more. */
 const gzipLevel = 1;
@@ -31,50 +32,141 @@ const bodyBytesMax = 2 ** 30;
 
 /** The lines of a batch's requests that are kept, rollup rows and top lists. The ledger is not among them. */
 export function bodiesOf({ recorder, requests, kept = requests, rollups, tops }: Batch): Body[] {
-  const bodies: Body[] = [];
-  let text = '';
-  let lines = 0;
-  const requestLine = requestLinesOf(recorder);
-  for (const event of kept) add(requestLine(event));
-  for (const row of rollups) add(rollupLine(row));
-  for (const row of tops) add(topLine(row));
-  seal();
-  return bodies;
-
-  function add(line: string): void {
-    text += line;
-    text += '\n';
-    lines += 1;
-    if (lines === linesMax || text.length > textLengthMax) seal();
+  const bodies = createBodies();
+  if (!(kept instanceof RequestBodies)) {
+    const requestLine = requestLinesOf(recorder);
+    for (const event of kept) bodies.add(requestLine(event));
   }
-
-  function seal(): void {
-    if (lines > 0) bodies.push(compress(text, lines));
-    text = '';
-    lines = 0;
-  }
+  for (const row of rollups) bodies.add(rollupLine(row));
+  for (const row of tops) bodies.add(topLine(row));
+  return kept instanceof RequestBodies ? [...kept.bodies, ...bodies.take()] : bodies.take();
 }
 
 /** A store has a few recorders: those of its collectors, and of imports. */
 const requestLinesOf = createMemo(createRequestLines, { entriesMax: 10 });
+
+/** Gathers the requests of one recorder as bodies of their lines. */
+export function createRequestGatherer(recorder: string): RequestGatherer {
+  const requestLine = createRequestLines(recorder);
+  const bodies = createBodies();
+  let length = 0;
+  return {
+    add(event) {
+      bodies.add(requestLine(event));
+      length += 1;
+    },
+    get length() { return length; },
+    get bytes() { return bodies.bytes; },
+    take() {
+      const requests = new RequestBodies(bodies.take(), length);
+      length = 0;
+      return { requests, bytes: requests.bodies.reduce((sum, { gzip }) => sum + gzip.length, 0) };
+    },
+  };
+}
+
+/** Requests as bodies of their lines, as a gatherer has made them. */
+class RequestBodies implements RequestList {
+  readonly bodies: readonly Body[];
+  readonly length: number;
+
+  constructor(bodies: readonly Body[], length: number) {
+    this.bodies = bodies;
+    this.length = length;
+  }
+
+  * [Symbol.iterator](): Generator<RequestEvent> {
+    for (const { gzip } of this.bodies) {
+      for (const line of linesOfText(gunzipSync(gzip))) yield parseRequestLine(line)!;
+    }
+  }
+}
+
+/** Puts lines together to bodies. */
+interface Bodies {
+  /** Adds a line, which is without its line break. */
+  add(line: string): void;
+  /** What they hold in memory. */
+  readonly bytes: number;
+  /** Those of all lines since the last time. */
+  take(): Body[];
+}
+
+/** Text that waits to be copied into the buffer at once, in UTF-16 code units. */
+const textLengthMax = 16_384;
+/** A larger buffer is let go of when its lines are compressed, in bytes. */
+const bufferBytesKept = 4 * 2 ** 20;
+
+function createBodies(): Bodies {
+  let bodies: Body[] = [];
+  let compressedBytes = 0;
+  let text = '';
+  /** The lines before `text`, in its first `used` bytes. What is here is none of the garbage collector's business. */
+  let buffer = nothing;
+  let used = 0;
+  let lines = 0;
+  return {
+    add(line) {
+      text += line;
+      text += '\n';
+      lines += 1;
+      if (text.length > textLengthMax) copyText();
+      if (lines === linesMax || used > bodyBytesWanted) seal();
+    },
+    get bytes() { return compressedBytes + used + text.length; },
+    take() {
+      if (lines > 0) seal();
+      const taken = bodies;
+      bodies = [];
+      compressedBytes = 0;
+      return taken;
+    },
+  };
+
+  function copyText(): void {
+    const bytes = Buffer.byteLength(text);
+    if (used + bytes > buffer.length) {
+      const larger = Buffer.allocUnsafeSlow(2 * (used + bytes));
+      buffer.copy(larger, 0, 0, used);
+      buffer = larger;
+    }
+    // Text of ASCII, which line protocol nearly always is, is copied in half the time that it takes to encode it.
+    used += buffer.write(text, used, bytes === text.length ? 'latin1' : 'utf8');
+    text = '';
+  }
+
+  function seal(): void {
+    copyText();
+    const body = compressBytes(buffer.subarray(0, used), lines);
+    bodies.push(body);
+    compressedBytes += body.gzip.length;
+    if (buffer.length > bufferBytesKept) buffer = nothing;
+    used = 0;
+    lines = 0;
+  }
+}
+
+const nothing = Buffer.alloc(0);
 
 /**
  * One body of lines that are joined, and ended, by line breaks. At once, and not on another thread: 5,000 lines take 5 ms, and lines are then never
  * read faster than they are compressed. What is read and waits for a thread that others keep busy would fill the memory.
  */
 export function compress(text: string, lines: number): Body {
-  return { lines, gzip: gzipSync(bytesOf(text), { level: gzipLevel }) };
+  return compressBytes(Buffer.from(text), lines);
 }
 
-/** Text of ASCII, which line protocol nearly always is, is copied in half the time that it takes to encode it. */
-function bytesOf(text: string): Buffer {
-  return Buffer.from(text, Buffer.byteLength(text) === text.length ? 'latin1' : 'utf8');
+function compressBytes(bytes: Buffer, lines: number): Body {
+  return { lines, gzip: gzipSync(bytes, { level: gzipLevel }) };
 }
 
 /** The lines of a body. */
 export async function linesIn({ gzip: bytes }: Body): Promise<string[]> {
-  const text = (await gunzip(bytes, { maxOutputLength: bodyBytesMax })).toString('utf8');
-  return Array.from(text.matchAll(lineShape), ([, line]) => line!);
+  return linesOfText(await gunzip(bytes, { maxOutputLength: bodyBytesMax }));
+}
+
+function linesOfText(bytes: Buffer): string[] {
+  return Array.from(bytes.toString('utf8').matchAll(lineShape), ([, line]) => line!);
 }
 
 /** Measurement and tags up to a space that no backslash escapes, then fields and time; a text in quotes may hold line breaks. */
