@@ -23,6 +23,9 @@ interface OpenRow {
   changed: boolean;
 }
 
+/** How often open rows are looked through, in milliseconds. */
+const lookEveryMs = 10_000;
+
 /**
  * `openRowsMax` bounds the memory: beyond it the rows that were not written for longest are closed; a request that comes
  * for one of them later opens a further row, and the rows add up; see `isClosing`. `random` gives numbers from 0 to 1.
@@ -32,6 +35,7 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
   const gathered = new Map<string, { readonly series: Series; readonly tallies: Map<number, Tally> }>();
   // In the order in which they were last written.
   const open = new Map<string, OpenRow>();
+  let lookedMs = -Infinity;
 
   return {
     add(event, key = seriesKey(event), bucket = latencyBucketOf(event), isKept = true) {
@@ -84,6 +88,9 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
   }
 
   function closeOld(nowMs: number, oldestMs: number): void {
+    // Time alone closes a row after minutes: there is no hurry.
+    if (open.size <= openRowsMax / 10 && Math.abs(nowMs - lookedMs) < lookEveryMs) return;
+    lookedMs = nowMs;
     for (const [key, { row, writtenMs }] of open) {
       if (isClosing(row, writtenMs, { open: open.size, openMax: openRowsMax, oldestMs, nowMs })) open.delete(key);
     }

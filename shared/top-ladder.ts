@@ -2,7 +2,7 @@ import { DistinctSketch } from './distinct.js';
 import { createMemo } from './memo.js';
 import type { RequestEvent } from './request-event.js';
 import { isClosing, latencyBucketOf, rowIdEnd, windowStart } from './rollup.js';
-import { requestDimensions, topDimensions, topKeptMs, topKinds, topLevels, topValueOf, type TopLevel, type TopRow } from './top-row.js';
+import { topDimensions, topKeptMs, topKinds, topLevels, topValueOf, type TopLevel, type TopRow } from './top-row.js';
 import { TopSummary } from './top.js';
 
 /**
@@ -56,7 +56,6 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, ran
   let last: Gathered | undefined;
   // The same ones again and again: they need not be cut, and hashed, for each request.
   const referrerOf = createMemo((referrer) => topValueOf.referrer({ referrer }));
-  const valueOf: typeof topValueOf = { ...topValueOf, referrer: ({ referrer }) => referrerOf(referrer) };
   let mergedMs = -Infinity;
   let dueMs = Infinity;
   const lists = createOpenRows(() => new TopSummary(), { openMax: listsOpenMax, random });
@@ -65,15 +64,19 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, ran
   return {
     add(event, bucket = latencyBucketOf(event), country = '') {
       const entry = gatheredOf(event.source, windowStart(event.timeMs, topLevels[0]));
-      for (const dimension of requestDimensions) {
-        const value = valueOf[dimension](event);
-        if (value !== '') entry[dimension].add(value, event, bucket);
-      }
+      const { userAgent, clientIp } = event;
+      // One by one: a loop over the dimensions looks each property up by its name.
+      const path = topValueOf.path(event);
+      if (path !== '') entry.path.add(path, event, bucket);
+      const referrer = referrerOf(event.referrer);
+      if (referrer !== '') entry.referrer.add(referrer, event, bucket);
+      if (userAgent !== '') entry.user_agent.add(userAgent, event, bucket);
+      if (clientIp !== '') entry.client.add(clientIp, event, bucket);
       if (country !== '') entry.country.add(country, event, bucket);
-      if (event.clientIp === '') return;
+      if (clientIp === '') return;
       let sketch = entry.clientsByHost.get(event.host);
       if (sketch === undefined) entry.clientsByHost.set(event.host, sketch = new DistinctSketch());
-      sketch.add(event.clientIp);
+      sketch.add(clientIp);
     },
 
     isDue(nowMs) {

@@ -7,6 +7,7 @@ import type { RequestEvent } from '../../request-event.js';
 import { fluxText } from './flux-text.js';
 import { openInfluxdbStore } from './influxdb-store.js';
 import { ledgerLines, parseRequestLine, parseTimestamp, createRequestLines, requestLine, rollupLine, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
+import { TextBuffer } from './text-buffer.js';
 
 const influxd = influxdOfThisFile();
 
@@ -34,8 +35,13 @@ test('A line leads back to the one request that it was made of.', (t) => {
   });
   fc.assert(fc.property(requests, name, (request, recorder) => { t.deepEqual(parseRequestLine(requestLine(request, recorder)), request); }));
   fc.assert(fc.property(fc.array(requests, { maxLength: 30 }), name, (several, recorder) => {
-    const lineOf = createRequestLines(recorder);
-    for (const request of several.flatMap((each) => [each, { ...each, status: 200 }, each])) t.is(lineOf(request), requestLine(request, recorder));
+    const addLine = createRequestLines(recorder);
+    const text = new TextBuffer();
+    for (const request of several.flatMap((each) => [each, { ...each, status: 200 }, each])) {
+      text.clear();
+      addLine(request, text);
+      t.is(text.bytes.toString(), requestLine(request, recorder));
+    }
   }));
   t.is(parseRequestLine('request_rollup,host=a count=1i 5'), undefined);
 });

@@ -11,6 +11,7 @@ import { createMemo } from '../../memo.js';
 import type { RequestEvent } from '../../request-event.js';
 import type { Batch, RequestGatherer, RequestList } from '../store.js';
 import { createRequestLines, parseRequestLine, rollupLine, topLine } from './line-protocol.js';
+import { TextBuffer } from './text-buffer.js';
 
 const gunzip = promisify(gunzipCallback);
 
@@ -34,11 +35,11 @@ const bodyBytesMax = 2 ** 30;
 export function bodiesOf({ recorder, requests, kept = requests, rollups, tops }: Batch): Body[] {
   const bodies = createBodies();
   if (!(kept instanceof RequestBodies)) {
-    const requestLine = requestLinesOf(recorder);
-    for (const event of kept) bodies.add(requestLine(event));
+    const addRequest = requestLinesOf(recorder);
+    for (const event of kept) bodies.add((text) => { addRequest(event, text); });
   }
-  for (const row of rollups) bodies.add(rollupLine(row));
-  for (const row of tops) bodies.add(topLine(row));
+  for (const row of rollups) bodies.add((text) => { text.add(rollupLine(row)); });
+  for (const row of tops) bodies.add((text) => { text.add(topLine(row)); });
   return kept instanceof RequestBodies ? [...kept.bodies, ...bodies.take()] : bodies.take();
 }
 
@@ -47,12 +48,12 @@ const requestLinesOf = createMemo(createRequestLines, { entriesMax: 10 });
 
 /** Gathers the requests of one recorder as bodies of their lines. */
 export function createRequestGatherer(recorder: string): RequestGatherer {
-  const requestLine = createRequestLines(recorder);
+  const addRequest = createRequestLines(recorder);
   const bodies = createBodies();
   let length = 0;
   return {
     add(event) {
-      bodies.add(requestLine(event));
+      bodies.add((text) => { addRequest(event, text); });
       length += 1;
     },
     get length() { return length; },
@@ -84,36 +85,27 @@ class RequestBodies implements RequestList {
 
 /** Puts lines together to bodies. */
 interface Bodies {
-  /** Adds a line, which is without its line break. */
-  add(line: string): void;
+  /** Adds the line that `addLine` adds to a text, without its line break. */
+  add(addLine: (text: TextBuffer) => void): void;
   /** What they hold in memory. */
   readonly bytes: number;
   /** Those of all lines since the last time. */
   take(): Body[];
 }
 
-/** Text that waits to be copied into the buffer at once, in UTF-16 code units. */
-const textLengthMax = 16_384;
-/** A larger buffer is let go of when its lines are compressed, in bytes. */
-const bufferBytesKept = 4 * 2 ** 20;
-
 function createBodies(): Bodies {
   let bodies: Body[] = [];
   let compressedBytes = 0;
-  let text = '';
-  /** The lines before `text`, in its first `used` bytes. What is here is none of the garbage collector's business. */
-  let buffer = nothing;
-  let used = 0;
+  const text = new TextBuffer();
   let lines = 0;
   return {
-    add(line) {
-      text += line;
-      text += '\n';
+    add(addLine) {
+      addLine(text);
+      text.add('\n');
       lines += 1;
-      if (text.length > textLengthMax) copyText();
-      if (lines === linesMax || used > bodyBytesWanted) seal();
+      if (lines === linesMax || text.length > bodyBytesWanted) seal();
     },
-    get bytes() { return compressedBytes + used + text.length; },
+    get bytes() { return compressedBytes + text.length; },
     take() {
       if (lines > 0) seal();
       const taken = bodies;
@@ -123,30 +115,14 @@ function createBodies(): Bodies {
     },
   };
 
-  function copyText(): void {
-    const bytes = Buffer.byteLength(text);
-    if (used + bytes > buffer.length) {
-      const larger = Buffer.allocUnsafeSlow(2 * (used + bytes));
-      buffer.copy(larger, 0, 0, used);
-      buffer = larger;
-    }
-    // Text of ASCII, which line protocol nearly always is, is copied in half the time that it takes to encode it.
-    used += buffer.write(text, used, bytes === text.length ? 'latin1' : 'utf8');
-    text = '';
-  }
-
   function seal(): void {
-    copyText();
-    const body = compressBytes(buffer.subarray(0, used), lines);
+    const body = compressBytes(text.bytes, lines);
     bodies.push(body);
     compressedBytes += body.gzip.length;
-    if (buffer.length > bufferBytesKept) buffer = nothing;
-    used = 0;
+    text.clear();
     lines = 0;
   }
 }
-
-const nothing = Buffer.alloc(0);
 
 /**
  * One body of lines that are joined, and ended, by line breaks. At once, and not on another thread: 5,000 lines take 5 ms, and lines are then never
