@@ -4,7 +4,7 @@ import type { CountryOf } from './countries.js';
 import { messageOf, StoreError } from './errors.js';
 import type { Log } from './log.js';
 import { createMemo } from './memo.js';
-import type { RequestEvent } from './request-event.js';
+import { heldBytes, type RequestEvent } from './request-event.js';
 import { createRequestSample } from './request-sample.js';
 import { backoffMs, pause, retryAfterMsMax } from './retry.js';
 import { createRollupLadder } from './rollup-ladder.js';
@@ -300,9 +300,4 @@ function gatherObjects(): RequestGatherer {
       return taken;
     },
   };
-}
-
-/** What a request holds in memory, about, in bytes: an object of 18 properties, its time among the used ones, and its texts. */
-function heldBytes({ uri, userAgent, referrer }: RequestEvent): number {
-  return 600 + 2 * (uri.length + userAgent.length + referrer.length);
 }

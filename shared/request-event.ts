@@ -65,3 +65,8 @@ export function nanosecondsText({ timeMs, timeNs }: { timeMs: number; timeNs: nu
 export function rfc3339(event: { timeMs: number; timeNs: number }): string {
   return `${new Date(event.timeMs).toISOString().slice(0, -1)}${String(event.timeNs).padStart(6, '0')}Z`;
 }
+
+/** What a request holds in memory, about, in bytes: an object of 18 properties, its time among the used ones, and its texts. */
+export function heldBytes({ uri, userAgent, referrer }: RequestEvent): number {
+  return 600 + 2 * (uri.length + userAgent.length + referrer.length);
+}

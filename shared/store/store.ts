@@ -39,7 +39,7 @@ export interface RequestList extends Iterable<RequestEvent> {
  * collector, which was a third of all the work that a line makes.
  */
 export interface RequestGatherer {
-  /** Takes a request, and holds on to nothing of it. */
+  /** Takes a request, which must not change any more. */
   add(event: RequestEvent): void;
   /** Requests since the last `take`. */
   readonly length: number;

@@ -98,7 +98,7 @@ function settings(memoryBytesMax: number): Record<string, string> {
   return {
     memory_limit: `${memoryBytesMax}B`,
     wal_autocheckpoint: `${logBytesMax}B`,
-    threads: '2',
+    threads: '1', // beside the one that asks, another would do little but wait for it, and keep a processor busy with that
     autoinstall_known_extensions: 'false',
     autoload_known_extensions: 'false',
     enable_external_access: 'false',

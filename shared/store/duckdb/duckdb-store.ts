@@ -7,6 +7,7 @@ import { createChanges } from '../changes.js';
 import type { Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
 import { listRequests, readLedgers, readRequests, readRollups, readTops, rollUpRequests } from './queries.js';
+import { createRequestGatherer } from './request-appender.js';
 import { deleteSteps } from './retention.js';
 
 /** Which file, and how much it may take. */
@@ -159,6 +160,7 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
       }
       return 0;
     },
+    gatherRequests: createRequestGatherer,
     spool: undefined,
     requestsKeptMs: retention.requestsMs,
     changes,

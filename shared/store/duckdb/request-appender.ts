@@ -7,12 +7,13 @@
  * and a fifth of that of a call for every value.
  */
 import { setImmediate as othersTurn } from 'node:timers/promises';
-import { BIGINT, DOUBLE, DuckDBDataChunk, SMALLINT, VARCHAR, type DuckDBConnection, type DuckDBType } from '@duckdb/node-api';
+import { BIGINT, DOUBLE, DuckDBDataChunk, SMALLINT, VARCHAR, type DuckDBConnection, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
 import bindings, { type Vector } from '@duckdb/node-bindings';
-import type { RequestEvent } from '../../request-event.js';
+import { heldBytes, splitNanoseconds, type RequestEvent } from '../../request-event.js';
+import type { RequestGatherer, RequestList } from '../store.js';
 
 /** Appends requests in the transaction that the connection is in. Throws what DuckDB throws. */
-export type AppendRequests = (requests: readonly RequestEvent[]) => Promise<void>;
+export type AppendRequests = (requests: RequestList) => Promise<void>;
 
 /** Fills a column's vector with the values of requests. */
 type Fill = (vector: Vector, requests: readonly RequestEvent[]) => void;
@@ -25,8 +26,8 @@ export function createRequestAppender(connection: DuckDBConnection): AppendReque
     if (requests.length === 0) return;
     const appender = await connection.createAppender('request_metrics');
     try {
-      for (let from = 0; from < requests.length; from += rowsMax) {
-        appender.appendDataChunk(chunkOf(requests.slice(from, from + rowsMax)));
+      for (const chunk of requests instanceof RequestChunks ? requests.chunks : chunksOf([...requests])) {
+        appender.appendDataChunk(chunk);
         await othersTurn(); // each chunk keeps this thread busy for milliseconds
       }
       appender.flushSync();
@@ -39,11 +40,67 @@ export function createRequestAppender(connection: DuckDBConnection): AppendReque
   };
 }
 
+/** Gathers requests as data chunks, which are outside of the garbage collector's heap: what waits as objects does so for one chunk at most. */
+export function createRequestGatherer(): RequestGatherer {
+  let waiting: RequestEvent[] = [];
+  let chunks: DuckDBDataChunk[] = [];
+  let length = 0;
+  let bytes = 0;
+  const fill = (): void => {
+    if (waiting.length > 0) chunks.push(chunkOf(waiting));
+    waiting = [];
+  };
+  return {
+    add(event) {
+      waiting.push(event);
+      length += 1;
+      bytes += heldBytes(event);
+      if (waiting.length === rowsMax) fill();
+    },
+    get length() { return length; },
+    get bytes() { return bytes; },
+    take() {
+      fill();
+      const taken = { requests: new RequestChunks(chunks, length), bytes };
+      chunks = [];
+      length = 0;
+      bytes = 0;
+      return taken;
+    },
+  };
+}
+
+/** Requests as data chunks. */
+class RequestChunks implements RequestList {
+  readonly chunks: readonly DuckDBDataChunk[];
+  readonly length: number;
+
+  constructor(chunks: readonly DuckDBDataChunk[], length: number) {
+    this.chunks = chunks;
+    this.length = length;
+  }
+
+  * [Symbol.iterator](): Generator<RequestEvent> {
+    for (const chunk of this.chunks) for (const row of chunk.getRows()) yield requestOf(row);
+  }
+}
+
+function* chunksOf(requests: readonly RequestEvent[]): Generator<DuckDBDataChunk> {
+  for (let from = 0; from < requests.length; from += rowsMax) yield chunkOf(requests.slice(from, from + rowsMax));
+}
+
 /** A new chunk each time: DuckDB lets go of the texts of a chunk together with it. */
 function chunkOf(requests: readonly RequestEvent[]): DuckDBDataChunk {
   const chunk = DuckDBDataChunk.create(columns.map(([type]) => type), requests.length);
   for (const [index, [, fill]] of columns.entries()) fill(bindings.data_chunk_get_vector(chunk.chunk, index), requests);
   return chunk;
+}
+
+/** The request of a row of `columns`. */
+function requestOf([time, source, host, method, status, endpoint, durationMs, size, bytesRead, uri, clientIp, userAgent, referrer, protocol, tls, upstreamMs, requestId]: readonly DuckDBValue[]): RequestEvent {
+  return {
+    source, ...splitNanoseconds(time as bigint), host, method, status, durationMs, size: Number(size), bytesRead: Number(bytesRead), uri, endpoint, clientIp, userAgent, referrer, protocol, tls, upstreamMs, requestId,
+  } as RequestEvent;
 }
 
 /** In the order of the table's columns. */

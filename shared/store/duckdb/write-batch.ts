@@ -27,7 +27,7 @@ export async function createBatchWriter(connection: DuckDBConnection): Promise<B
       if (heldBytes >= heldBytesWanted && await checkpoint(connection, { waits: heldBytes >= heldBytesMax })) heldBytes = 0;
       await connection.run('BEGIN TRANSACTION');
       if (await isNew(connection, batch, nowMs)) {
-        await appendRequests([...batch.kept ?? batch.requests]);
+        await appendRequests(batch.kept ?? batch.requests);
         heldBytes += await writeRows(upsertRollups, rollupColumns, batch.rollups, rowsPerStatement);
         heldBytes += await writeRows(upsertTops, topColumns, batch.tops, topRowsPerStatement);
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
