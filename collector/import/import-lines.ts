@@ -10,6 +10,7 @@ import { createLineSplitter } from '../lines.js';
 import type { ImportCounts } from './counts.js';
 import { inflate } from './inflate.js';
 import { createMissingFinder } from './missing.js';
+import { newestStored } from './newest.js';
 import { createSampledWindows } from './sampled-windows.js';
 import { stoppedEarly, untilAborted } from './until-aborted.js';
 
@@ -20,6 +21,8 @@ export interface ImportParts {
   readonly recorder: Recorder;
   readonly decoder: DecoderOptions;
   readonly lineBytesMax: number;
+  /** Nobody else writes to the store while files are imported: what is newer than all that it holds need not be looked for. */
+  readonly isAlone?: boolean;
   /** How long the store keeps single requests, in milliseconds; `undefined` when it is not known. */
   readonly requestsKeptMs: number | undefined;
   /** Find out what is missing, and write nothing. */
@@ -52,6 +55,12 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     onTooLong: () => { reject('too-long'); },
     onUnterminated: () => { if (!signal.aborted) reject('unterminated'); }, // a line that the stopping cut is whole in the file
   });
+  /** From when on all is new. */
+  let newFromMs = Infinity;
+  let fresh: RequestEvent[] = [];
+  /** Fresh requests that the recorder was given, and is not yet told to write. */
+  let given = { requests: 0, taken: 0, unchecked: 0 };
+  /** Requests that have to be looked for. */
   let batch: RequestEvent[] = [];
   /** The writing of the batches before, which goes on while lines are read. */
   let written: Promise<void> = Promise.resolve();
@@ -66,6 +75,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     return signal.aborted ? stoppedEarly : messageOf(error);
   });
   lines.end();
+  await takeFresh(1);
   await takeBatches(1);
   await orStopped(written);
   signal.removeEventListener('abort', onAbort);
@@ -73,10 +83,12 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
 
   async function readAll(): Promise<string | undefined> {
     let last: Buffer | undefined;
+    if (parts.isAlone === true) newFromMs = await finding(() => newestStored(parts.store));
     for await (const chunk of inflate(untilAborted(file, signal))) {
       if (signal.aborted) return stoppedEarly;
       lines.write(chunk);
       if (chunk.length > 0) last = chunk;
+      await takeFresh(importBatchRequestsMax);
       await takeBatches(importBatchRequestsMax);
     }
     if (signal.aborted) return stoppedEarly;
@@ -88,16 +100,33 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   function onLine(line: string): void {
     const deadLetter = readDeadLetter(line);
     if (deadLetter === 'other') counts.runtime += 1;
-    else if (deadLetter !== undefined) batch.push(deadLetter);
+    else if (deadLetter !== undefined) onRequest(deadLetter);
     if (deadLetter !== undefined) return;
     const decoded = decoder.decode(line, undefined);
-    if (decoded.kind === 'request') batch.push(decoded.event);
+    if (decoded.kind === 'request') onRequest(decoded.event);
     else if (decoded.kind === 'runtime') counts.runtime += 1;
     else reject(decoded.reason);
   }
 
+  function onRequest(request: RequestEvent): void {
+    (request.timeMs < newFromMs ? batch : fresh).push(request);
+  }
+
   function reject(reason: RejectionReason): void {
     counts.rejected[reason] = (counts.rejected[reason] ?? 0) + 1;
+  }
+
+  /** Records what is new, and has it written when there are so many. */
+  async function takeFresh(requestsMin: number): Promise<void> {
+    const requests = fresh;
+    fresh = [];
+    given.requests += requests.length;
+    given.unchecked += uncheckedIn(requests);
+    if (!dryRun) given.taken += await record(requests);
+    if (given.requests < requestsMin) return;
+    const { taken, ...rest } = given;
+    given = { requests: 0, taken: 0, unchecked: 0 };
+    writeOut(rest, taken);
   }
 
   async function takeBatches(requestsMin: number): Promise<void> {
@@ -116,19 +145,28 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     counts.known += requests.length - found.requests.length;
     const missing = { ...found, requests: found.requests.filter((request) => !windows.isSampled(request)) };
     counts.undecided += found.requests.length - missing.requests.length;
-    const unchecked = missing.requests.filter(({ timeMs }) => timeMs < now() - (parts.requestsKeptMs ?? Infinity)).length;
+    const what = { requests: missing.requests.length, unchecked: uncheckedIn(missing.requests) };
+    if (!dryRun) recorder.occupy(missing.neighbours);
+    writeOut(what, dryRun ? 0 : await record(missing.requests));
+  }
+
+  function uncheckedIn(requests: readonly RequestEvent[]): number {
+    const oldestMs = now() - (parts.requestsKeptMs ?? Infinity);
+    return requests.reduce((sum, { timeMs }) => timeMs < oldestMs ? sum + 1 : sum, 0);
+  }
+
+  /** Has the recorder write what it has taken of so many requests, and counts them then. */
+  function writeOut({ requests, unchecked }: { requests: number; unchecked: number }, taken: number): void {
     if (dryRun) {
-      counts.added += missing.requests.length;
+      counts.added += requests;
       counts.unchecked += unchecked;
       return;
     }
-    recorder.occupy(missing.neighbours);
-    const taken = await record(missing.requests);
     written = recorder.flush({ allTops: false }).then(() => {
-      const refused = missing.requests.length - taken + recorder.counts.deadLettered - refusedBefore;
+      const refused = requests - taken + recorder.counts.deadLettered - refusedBefore;
       refusedBefore = recorder.counts.deadLettered;
       counts.refused += refused;
-      counts.added += missing.requests.length - refused;
+      counts.added += requests - refused;
       counts.unchecked += unchecked;
     });
   }

@@ -110,7 +110,7 @@ interface OpenOptions extends ImportOptions {
 }
 
 /** What an import needs of a store. */
-type ImportStore = Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'write' | 'ping' | 'close'>;
+type ImportStore = Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'write' | 'gatherRequests' | 'ping' | 'close'>;
 
 /** Opens the store, or finds the collector that has it open. */
 async function openImporter(values: SettingValues<typeof importSettings>, { decoder, dryRun, signal, progress, stderr }: OpenOptions): Promise<Importer> {
@@ -153,6 +153,7 @@ async function openImporter(values: SettingValues<typeof importSettings>, { deco
     sampleRatio: values.SAMPLE_RATIO,
     countryOf,
     requestsKeptMs: settings.kind === 'duckdb' ? settings.retention.requestsMs : undefined,
+    isAlone: settings.kind === 'duckdb', // no other process can have its file open
   });
   return {
     ...local,

@@ -9,7 +9,7 @@ import type { Importer } from './importer.js';
 
 /** What a local import works with. */
 export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'> {
-  readonly store: Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'write'>;
+  readonly store: Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'write' | 'gatherRequests'>;
   readonly log: Log;
   readonly id: string;
   readonly hostsMax: number;
