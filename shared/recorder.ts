@@ -29,6 +29,8 @@ export interface Recorder {
    * given, of the top lists those that are due alone.
    */
   flush(options?: { readonly allTops?: boolean }): Promise<void>;
+  /** Resolves to `true` when the store has taken, or refused for good, one more of the batches that wait; to `false` when none does. */
+  batchWritten(): Promise<boolean>;
   /** Flushes for at most `drainMsMax`, then stops; resolves to how many requests the store had not taken by then, and logs it. */
   close(): Promise<number>;
   readonly counts: RecorderCounts;
@@ -119,6 +121,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   let problem: string | undefined;
   let full: StoreError['full'];
   let writing: Promise<void> | undefined;
+  const onWritten: (() => void)[] = [];
   const stopped = new AbortController();
   const timer = setInterval(tick, flushMs);
 
@@ -154,6 +157,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
     async flush({ allTops = true } = {}) {
       seal({ allTops });
       await write();
+    },
+
+    async batchWritten() {
+      if (queue.length === 0) return false;
+      await new Promise<void>((resolve) => { onWritten.push(resolve); });
+      return true;
     },
 
     async close() {
@@ -259,6 +268,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       queue.shift();
       queuedBytes -= bytes;
       if (refused) countAnew();
+      for (const resolve of onWritten.splice(0)) resolve();
     }
   }
 

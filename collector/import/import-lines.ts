@@ -58,28 +58,30 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   /** From when on all is new. */
   let newFromMs = Infinity;
   let fresh: RequestEvent[] = [];
-  /** Fresh requests that the recorder was given, and is not yet told to write. */
-  let given = { requests: 0, taken: 0, unchecked: 0 };
   /** Requests that have to be looked for. */
   let batch: RequestEvent[] = [];
-  /** The writing of the batches before, which goes on while lines are read. */
-  let written: Promise<void> = Promise.resolve();
-  let refusedBefore = recorder.counts.deadLettered;
+  const before = { ...recorder.counts };
+  let untaken = 0;
 
   let giveUp = (): void => undefined;
   const onAbort = (): void => { setTimeout(() => { giveUp(); }, stopMsMax).unref(); };
   signal.addEventListener('abort', onAbort);
-
-  const problem = await readAll().catch((error: unknown) => {
-    if (error instanceof StoreError) throw error;
-    return signal.aborted ? stoppedEarly : messageOf(error);
-  });
-  lines.end();
-  await takeFresh(1);
-  await takeBatches(1);
-  await orStopped(written);
-  signal.removeEventListener('abort', onAbort);
-  return problem;
+  const counting = setInterval(countWritten, countMs);
+  try {
+    const problem = await readAll().catch((error: unknown) => {
+      if (error instanceof StoreError) throw error;
+      return signal.aborted ? stoppedEarly : messageOf(error);
+    });
+    lines.end();
+    await takeFresh();
+    await takeBatches(1);
+    await orStopped(recorder.flush({ allTops: false }));
+    return problem;
+  } finally {
+    clearInterval(counting);
+    countWritten();
+    signal.removeEventListener('abort', onAbort);
+  }
 
   async function readAll(): Promise<string | undefined> {
     let last: Buffer | undefined;
@@ -88,7 +90,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
       if (signal.aborted) return stoppedEarly;
       lines.write(chunk);
       if (chunk.length > 0) last = chunk;
-      await takeFresh(importBatchRequestsMax);
+      await takeFresh();
       await takeBatches(importBatchRequestsMax);
     }
     if (signal.aborted) return stoppedEarly;
@@ -116,17 +118,10 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     counts.rejected[reason] = (counts.rejected[reason] ?? 0) + 1;
   }
 
-  /** Records what is new, and has it written when there are so many. */
-  async function takeFresh(requestsMin: number): Promise<void> {
+  async function takeFresh(): Promise<void> {
     const requests = fresh;
     fresh = [];
-    given.requests += requests.length;
-    given.unchecked += uncheckedIn(requests);
-    if (!dryRun) given.taken += await record(requests);
-    if (given.requests < requestsMin) return;
-    const { taken, ...rest } = given;
-    given = { requests: 0, taken: 0, unchecked: 0 };
-    writeOut(rest, taken);
+    await record(requests);
   }
 
   async function takeBatches(requestsMin: number): Promise<void> {
@@ -145,43 +140,31 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     counts.known += requests.length - found.requests.length;
     const missing = { ...found, requests: found.requests.filter((request) => !windows.isSampled(request)) };
     counts.undecided += found.requests.length - missing.requests.length;
-    const what = { requests: missing.requests.length, unchecked: uncheckedIn(missing.requests) };
     if (!dryRun) recorder.occupy(missing.neighbours);
-    writeOut(what, dryRun ? 0 : await record(missing.requests));
+    await record(missing.requests);
   }
 
-  function uncheckedIn(requests: readonly RequestEvent[]): number {
+  /** Gives requests to the recorder, which takes all of them: its memory has room again when the store has what waits there. */
+  async function record(requests: readonly RequestEvent[]): Promise<void> {
     const oldestMs = now() - (parts.requestsKeptMs ?? Infinity);
-    return requests.reduce((sum, { timeMs }) => timeMs < oldestMs ? sum + 1 : sum, 0);
-  }
-
-  /** Has the recorder write what it has taken of so many requests, and counts them then. */
-  function writeOut({ requests, unchecked }: { requests: number; unchecked: number }, taken: number): void {
-    if (dryRun) {
-      counts.added += requests;
-      counts.unchecked += unchecked;
-      return;
-    }
-    written = recorder.flush({ allTops: false }).then(() => {
-      const refused = requests - taken + recorder.counts.deadLettered - refusedBefore;
-      refusedBefore = recorder.counts.deadLettered;
-      counts.refused += refused;
-      counts.added += requests - refused;
-      counts.unchecked += unchecked;
-    });
-  }
-
-  /** Resolves to how many the recorder took: all, since its memory has room again when the store has what waits there. */
-  async function record(requests: readonly RequestEvent[]): Promise<number> {
-    let taken = 0;
     for (const request of requests) {
-      if (!recorder.record(request)) {
-        await orStopped(recorder.flush({ allTops: false }));
-        if (!recorder.record(request)) continue;
+      if (request.timeMs < oldestMs) counts.unchecked += 1;
+      if (dryRun) {
+        counts.added += 1;
+        continue;
       }
-      taken += 1;
+      while (!recorder.record(request)) {
+        if (await orStopped(recorder.batchWritten())) continue;
+        untaken += 1;
+        break;
+      }
     }
-    return taken;
+  }
+
+  function countWritten(): void {
+    if (dryRun) return;
+    counts.added = recorder.counts.stored - before.stored;
+    counts.refused = untaken + recorder.counts.deadLettered - before.deadLettered;
   }
 
   async function settled(requests: readonly RequestEvent[]): Promise<void> {
@@ -203,7 +186,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   }
 
   /** A recorder goes on trying as long as the store is down; who stops the import does not want to wait for that. */
-  function orStopped(writing: Promise<void>): Promise<void> {
+  function orStopped<Result>(writing: Promise<Result>): Promise<Result> {
     return new Promise((resolve, reject) => {
       giveUp = () => { reject(new StoreError('stop', `Stopped while the store did not take requests: ${recorder.problem ?? 'it was busy'}`)); };
       if (signal.aborted) onAbort();
@@ -212,6 +195,8 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   }
 }
 
+/** How often what is written is counted, in milliseconds. */
+const countMs = 100;
 const pauseMsMax = 16_000;
 /** How long a stopped import waits for the store. */
 const stopMsMax = 5000;
