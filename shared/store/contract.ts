@@ -93,6 +93,29 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     await store.ping();
   });
 
+  declare('what it gathers of requests is what it was given, and is written as an array of them is.', async (t, { store }) => {
+    const gatherer = store.gatherRequests!('collector-1');
+    const writer = writerOf('collector-1');
+    const all: RequestEvent[] = [];
+    for (const count of [5003, 0, 7]) {
+      const requests = Array.from({ length: count }, (_, index) => request({
+        timeMs: hourMs + all.length, timeNs: index, uri: awkwardTexts[index % awkwardTexts.length]!, userAgent: `agent ${index}`, durationMs: index % 7 === 0 ? null : index / 1e6, upstreamMs: index % 5 === 0 ? index : null,
+        size: index === 3 ? Number.MAX_SAFE_INTEGER : index, requestId: index % 3 === 0 ? '' : `id-${index}`,
+      }));
+      for (const each of requests) gatherer.add(each);
+      t.is(gatherer.length, count);
+      t.is(gatherer.bytes > 0, count > 0);
+      const taken = gatherer.take();
+      t.deepEqual([taken.requests.length, gatherer.length, gatherer.bytes], [count, 0, 0]);
+      sameRequests(t, [...taken.requests], requests);
+      const batch = writer({ requests: taken.requests });
+      await store.write(batch);
+      await store.write(batch);
+      all.push(...requests);
+    }
+    sameRequests(t, (await store.readRequests({ ...aroundHour, filter: {}, limit: 10_000 })), all.toReversed());
+  });
+
   declare('rows of the top lists read back as they were written, by level, kind, source and host.', async (t, { store }) => {
     const rows = topLevels.flatMap((level) => topKinds.flatMap((kind) => ['caddy', '', 'a "source", with=\\'].flatMap((source) => [
       top({ level, windowMs: dayMs, kind, source, packed: `${level} ${kind} ${source}` }),

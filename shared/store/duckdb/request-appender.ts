@@ -7,7 +7,7 @@
  * and a fifth of that of a call for every value.
  */
 import { setImmediate as othersTurn } from 'node:timers/promises';
-import { BIGINT, DOUBLE, DuckDBDataChunk, SMALLINT, VARCHAR, type DuckDBConnection, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
+import { BIGINT, DOUBLE, DuckDBBlobVector, DuckDBDataChunk, SMALLINT, VARCHAR, type DuckDBConnection, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
 import bindings, { type Vector } from '@duckdb/node-bindings';
 import { heldBytes, splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import type { RequestGatherer, RequestList } from '../store.js';
@@ -85,7 +85,10 @@ class RequestChunks implements RequestList {
   }
 
   * [Symbol.iterator](): Generator<RequestEvent> {
-    for (const chunk of this.chunks) for (const row of chunk.getRows()) yield requestOf(row);
+    for (const chunk of this.chunks) {
+      const values = columns.map(([type], index) => type === VARCHAR ? textsOf(chunk, index) : chunk.getColumnValues(index));
+      for (let row = 0; row < chunk.rowCount; row += 1) yield requestOf(values.map((column) => column[row]!));
+    }
   }
 }
 
@@ -98,6 +101,12 @@ function chunkOf(requests: readonly RequestEvent[]): DuckDBDataChunk {
   const chunk = DuckDBDataChunk.create(columns.map(([type]) => type), requests.length);
   for (const [index, [, fill]] of columns.entries()) fill(bindings.data_chunk_get_vector(chunk.chunk, index), requests);
   return chunk;
+}
+
+/** As bytes: `@duckdb/node-api` 1.5.6 takes a byte order mark off the front of a text. */
+function textsOf(chunk: DuckDBDataChunk, index: number): string[] {
+  const vector = DuckDBBlobVector.fromRawVector(bindings.data_chunk_get_vector(chunk.chunk, index), chunk.rowCount);
+  return Array.from({ length: chunk.rowCount }, (_, row) => Buffer.from(vector.getItem(row)!.bytes).toString());
 }
 
 /** The request of a row of `columns`. */
