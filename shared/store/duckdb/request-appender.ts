@@ -26,13 +26,9 @@ export function createRequestAppender(connection: DuckDBConnection): AppendReque
     if (requests.length === 0) return;
     const appender = await connection.createAppender('request_metrics');
     try {
-      if (requests instanceof RequestChunks) {
-        for (const chunk of requests.chunks) appender.appendDataChunk(chunk);
-      } else {
-        for (const chunk of chunksOf([...requests])) {
-          appender.appendDataChunk(chunk);
-          await othersTurn(); // to make a chunk keeps this thread busy for milliseconds
-        }
+      for (const chunk of requests instanceof RequestChunks ? requests.chunks : chunksOf([...requests])) {
+        appender.appendDataChunk(chunk);
+        await othersTurn(); // each chunk keeps this thread busy for milliseconds
       }
       appender.flushSync();
     } catch (error) {
