@@ -11,7 +11,7 @@ const kept = new WeakMap<DuckDBConnection, Map<string, DuckDBPreparedStatement>>
  */
 export async function prepared(connection: DuckDBConnection, sql: string): Promise<DuckDBPreparedStatement> {
   let statements = kept.get(connection);
-  if (statements === undefined) kept.set(connection, statements = new Map());
+  if (statements === undefined) kept.set(connection, statements = new Map<string, DuckDBPreparedStatement>());
   const known = statements.get(sql);
   statements.delete(sql);
   const statement = known ?? await connection.prepare(sql);
