@@ -194,6 +194,18 @@ test.serial('Requests with the longest targets, more of them than a recorder hol
   t.deepEqual(counts, { added: 10_000 }, stderr);
 });
 
+test.serial('Of a file that goes back in time, what it holds once more is found, whatever else is between.', async (t) => {
+  const place = await embedded(t);
+  const again = [...sample.lines.slice(0, 12_000), ...sample.lines.slice(-3000)];
+  const later = [...shiftedSample(500, { startMs: Date.now() - 3_600_000, endMs: Date.now() - 60_000 })].join('').trimEnd().split('\n');
+  await writeFile(join(place.folder, 'twice.log'), [...sample.lines, ...again, ...later, ...sample.lines.slice(20_000, 21_000), ''].join('\n'));
+  const { counts } = await importFiles(place, ['twice.log']);
+  t.deepEqual(counts, { added: 50_500, 'already there': 16_000 });
+  const { requests, levels: totals } = await totalsOf(place);
+  t.is(requests, 50_500);
+  for (const { count } of totals) t.is(count, 50_500);
+});
+
 test.serial('Standard input is imported, packed or not, with lines of others counted by reason.', async (t) => {
   const place = await embedded(t);
   const lines = sample.lines.slice(0, 100);

@@ -57,7 +57,10 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   });
   /** From when on all is new. */
   let newFromMs = Infinity;
+  let newestMs = -Infinity;
   let fresh: RequestEvent[] = [];
+  /** Whether the recorder has been given some that are not looked for, since it last wrote all that it had. */
+  let isUnwritten = false;
   /** Requests that have to be looked for. */
   let batch: RequestEvent[] = [];
   const before = { ...recorder.counts };
@@ -85,7 +88,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
 
   async function readAll(): Promise<string | undefined> {
     let last: Buffer | undefined;
-    if (parts.isAlone === true) newFromMs = await finding(() => newestStored(parts.store));
+    if (parts.isAlone === true) newFromMs = await finding(() => newestStored(parts.store, now()));
     for await (const chunk of inflate(untilAborted(file, signal))) {
       if (signal.aborted) return stoppedEarly;
       lines.write(chunk);
@@ -111,7 +114,15 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   }
 
   function onRequest(request: RequestEvent): void {
-    (request.timeMs < newFromMs ? batch : fresh).push(request);
+    const { timeMs } = request;
+    // A file that goes back in time may be several that hold the same.
+    if (timeMs < newestMs - disorderMsMax) newFromMs = Math.max(newFromMs, newestMs + 1);
+    if (timeMs < newFromMs) {
+      batch.push(request);
+    } else {
+      fresh.push(request);
+      newestMs = Math.max(newestMs, timeMs);
+    }
   }
 
   function reject(reason: RejectionReason): void {
@@ -121,6 +132,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   async function takeFresh(): Promise<void> {
     const requests = fresh;
     fresh = [];
+    if (requests.length > 0) isUnwritten = true;
     await record(requests);
   }
 
@@ -133,7 +145,9 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   }
 
   async function take(requests: readonly RequestEvent[]): Promise<void> {
-    // What the batches before are still writing need not be found: it is known here how often a request came, and when.
+    // What the batches before are still writing need not be found: it is known here how often a request came, and when. But not of those that were not looked for.
+    if (isUnwritten) await orStopped(recorder.flush({ allTops: false }));
+    isUnwritten = false;
     await settled(requests);
     await finding(() => windows.look(requests));
     const found = await finding(() => finder.find(requests));
@@ -195,6 +209,8 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   }
 }
 
+/** Lines of one log are in the order of their times, but for those that end in the same moment. In milliseconds. */
+const disorderMsMax = 1000;
 /** How often what is written is counted, in milliseconds. */
 const countMs = 100;
 const pauseMsMax = 16_000;
