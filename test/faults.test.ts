@@ -137,14 +137,18 @@ fault(`the collector stopped with SIGTERM ${terms} times in the middle of traffi
   t.log(`${sender.sentMs.length} lines, the longest stop ${longestMs.toFixed(0)} ms`);
 });
 
+/** A line of which half a kilobyte cannot be compressed. */
+function noisyLineOf(id: number): string {
+  const noise = Array.from({ length: 14 }, (_, at) => createHash('sha256').update(`${id} ${at}`).digest('base64url')).join('');
+  return lineOf(id).replace(`/id/${id}"`, `/id/${id}?${noise}"`);
+}
+
 fault('a spool of 4 MB takes what fits of 20,000 lines, drops whole lines beyond it, and counts them', async (t) => {
   const server = await influxd();
   const proxy = await startProxy(t, server.url);
   proxy.act = () => ({ status: 503 });
-  const rig = await startRig(t, server, { url: proxy.url, settings: { SPOOL_BYTES_MAX: '4MiB', MEMORY_BYTES_MAX: '8MiB' } });
-  // What cannot be compressed: 20,000 such lines do not fit.
-  const noise = (id: number): string => Array.from({ length: 14 }, (_, at) => createHash('sha256').update(`${id} ${at}`).digest('base64url')).join('');
-  const sender = startSender(t, rig.port, { perSecond, linesMax: 20_000, line: (id) => lineOf(id).replace(`/id/${id}"`, `/id/${id}?${noise(id)}"`) });
+  const rig = await startRig(t, server, { url: proxy.url, settings: { SPOOL_BYTES_MAX: '4MiB', MEMORY_BYTES_MAX: '2MiB' } });
+  const sender = startSender(t, rig.port, { perSecond, linesMax: 20_000, line: noisyLineOf }); // so many do not fit
   await until('all were sent', async () => {
     await rig.ledger();
     return sender.sentMs.length === 20_000;
@@ -174,7 +178,7 @@ fault('a disk that is full, and freed again, costs only lines that are counted',
   proxy.act = () => ({ status: 503 });
   const rig = await startRig(t, server, { url: proxy.url, settings: { MEMORY_BYTES_MAX: '4MiB' } });
   // The collector may make no larger files than its segments are now: writes fail as on a full disk, and no rights are needed.
-  const sender = startSender(t, rig.port, { perSecond });
+  const sender = startSender(t, rig.port, { perSecond, line: noisyLineOf });
   await until('something is spooled', async () => (await rig.ledger()).spooled > 1000);
   const limit = (bytes: string): Promise<unknown> => promisify(execFile)('prlimit', [`--pid=${rig.program.pid}`, `--fsize=${bytes}:`]);
   await limit('20000');
@@ -207,7 +211,7 @@ if (isFull) {
     try {
       const rig = await startRig(t, server, { url: proxy.url, settings: { SPOOL_DIR: join(place, 'spool'), MEMORY_BYTES_MAX: '4MiB' } });
       await writeFile(join(place, 'filler'), Buffer.alloc(7.5 * 2 ** 20));
-      const sender = startSender(t, rig.port, { perSecond });
+      const sender = startSender(t, rig.port, { perSecond, line: noisyLineOf });
       await until('the disk is full', async () => ((await rig.ledger()).dropped['disk-full'] ?? 0) > 1000);
       await rm(join(place, 'filler'));
       await until('it is written again', async () => (await rig.ledger()).in_memory < 2000);
