@@ -8,7 +8,7 @@ import { gzipSync } from 'node:zlib';
 import test, { type ExecutionContext } from 'ava';
 import { createLog } from '../shared/log.js';
 import type { RequestEvent } from '../shared/request-event.js';
-import { addTally, emptyTally, levels, seriesKey, type Tally } from '../shared/rollup.js';
+import { addTally, emptyTally, levels, seriesKey, windowStart, type Tally } from '../shared/rollup.js';
 import { readSettings } from '../shared/settings.js';
 import { openStore } from '../shared/store/open.js';
 import { storeSettings, storeSettingsFrom } from '../shared/store/settings.js';
@@ -367,17 +367,19 @@ test.serial('Without files the usage is said, with status 2.', async (t) => {
 
 test.serial('Files are imported in the order of their requests, so that a day of logs makes one row for each window and series.', async (t) => {
   const place = await embedded(t);
-  const endMs = Date.now() - 3_600_000;
-  const parts = [...shiftedSample(24_000, { startMs: endMs - 86_400_000, endMs })];
+  const count = 72_000;
+  const startMs = windowStart(Date.now() - 3_600_000, 10) + 5000 - 86_400_000; // so that each file ends in the middle of a window
+  const [before, behind] = sample.lines[0]!.split(/(?<="ts":)[\d.]+/) as [string, string];
+  const lines = Array.from({ length: count }, (_, at) => `${before}${(startMs + at * 86_400_000 / count) / 1000}${behind.replace(/"status":\d+/, `"status":${200 + at % 3}`)}\n`);
   const names = ['access.log', 'access-2026-11-23T10-00-00.000.log.gz', 'access-2026-11-22T10-00-00.000.log'];
-  const third = parts.length / 3;
+  const third = count / 3;
   for (const [at, name] of names.entries()) {
-    const text = parts.slice((2 - at) * third, (3 - at) * third).join('');
+    const text = lines.slice((2 - at) * third, (3 - at) * third).join('');
     await writeFile(join(place.folder, name), name.endsWith('.gz') ? gzipSync(text) : text);
   }
   const { status, counts, stderr } = await importFiles(place, names);
   t.is(status, 0, stderr);
-  t.deepEqual(counts, { added: 24_000 });
+  t.deepEqual(counts, { added: count });
   for (const { level, rows, windows } of (await totalsOf(place)).levels) t.is(rows, windows, `level ${level}`);
 });
 

@@ -93,6 +93,8 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
       if (signal.aborted) return stoppedEarly;
       lines.write(chunk);
       if (chunk.length > 0) last = chunk;
+      // In the order of time where it costs no more than one look: a window that is over would have to be opened again.
+      if (!isUnwritten && fresh.length > 0) await takeBatches(1);
       await takeFresh();
       await takeBatches(importBatchRequestsMax);
     }
