@@ -57,7 +57,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   });
   /** From when on all is new. */
   let newFromMs = Infinity;
-  let newestMs = -Infinity;
+  let newestFreshMs = -Infinity;
   let fresh: RequestEvent[] = [];
   /** Whether the recorder has been given some that are not looked for, since it last wrote all that it had. */
   let isUnwritten = false;
@@ -118,12 +118,12 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   function onRequest(request: RequestEvent): void {
     const { timeMs } = request;
     // A file that goes back in time may be several that hold the same.
-    if (timeMs < newestMs - disorderMsMax) newFromMs = Math.max(newFromMs, newestMs + 1);
+    if (timeMs < newestFreshMs - disorderMsMax) newFromMs = Math.max(newFromMs, newestFreshMs + 1);
     if (timeMs < newFromMs) {
       batch.push(request);
     } else {
       fresh.push(request);
-      newestMs = Math.max(newestMs, timeMs);
+      newestFreshMs = Math.max(newestFreshMs, timeMs);
     }
   }
 

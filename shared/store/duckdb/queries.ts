@@ -7,7 +7,7 @@ import { emptyTally, seriesKey, type Level, type RollupRow } from '../../rollup.
 import { requestDimensions, type RequestDimension, type TopKind, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange, type TopsQuery } from '../store.js';
-import { prepared } from './statements.js';
+import { runKept } from './statements.js';
 
 /** See `Store.readRollups`. */
 export async function readRollups(connection: DuckDBConnection, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]> {
@@ -262,9 +262,7 @@ class BoundValues {
   }
 
   async columnsOf(connection: DuckDBConnection, sql: string): Promise<DuckDBValue[][]> {
-    const statement = await prepared(connection, sql);
-    statement.bind(this.#values, this.#types);
-    const result = await statement.run();
+    const result = await runKept(connection, sql, this.#values, this.#types);
     const chunks = Array.from({ length: result.chunkCount }, (_, at) => result.getChunk(at));
     return result.columnNames().map((_, column) => chunks.flatMap((chunk) => chunk.getColumnValues(column)));
   }

@@ -9,7 +9,7 @@ import type { RollupRow } from '../../rollup.js';
 import type { TopRow } from '../../top-row.js';
 import type { Batch, LedgerSnapshot } from '../store.js';
 import { createRequestAppender } from './request-appender.js';
-import { prepared } from './statements.js';
+import { runKept } from './statements.js';
 
 /** Writes batches over one connection, each in a transaction of its own. */
 export interface BatchWriter {
@@ -63,16 +63,16 @@ const rowsPerStatement = 5000;
 const topRowsPerStatement = 200;
 
 async function isNew(connection: DuckDBConnection, { writer, sequence }: Batch, nowMs: number): Promise<boolean> {
-  const select = await prepared(connection, 'SELECT sequence FROM applied_batch WHERE writer = $1');
-  select.bind([writer], [VARCHAR]);
-  const result = await select.run();
+  const result = await runKept(connection, 'SELECT sequence FROM applied_batch WHERE writer = $1', [writer], [VARCHAR]);
   const last = result.rowCount === 0 ? undefined : result.getChunk(0).getColumnValues(0)[0];
   if (typeof last === 'bigint' && last >= BigInt(sequence)) return false;
-  const note = await prepared(connection, last === undefined
-    ? 'INSERT INTO applied_batch (writer, sequence, applied_ms) VALUES ($1, $2, $3)'
-    : 'UPDATE applied_batch SET sequence = $2, applied_ms = $3 WHERE writer = $1');
-  note.bind([writer, BigInt(sequence), BigInt(nowMs)], [VARCHAR, BIGINT, BIGINT]);
-  await note.run();
+  await runKept(
+    connection,
+    last === undefined
+      ? 'INSERT INTO applied_batch (writer, sequence, applied_ms) VALUES ($1, $2, $3)'
+      : 'UPDATE applied_batch SET sequence = $2, applied_ms = $3 WHERE writer = $1',
+    [writer, BigInt(sequence), BigInt(nowMs)], [VARCHAR, BIGINT, BIGINT],
+  );
   return true;
 }
 

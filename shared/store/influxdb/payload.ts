@@ -36,11 +36,19 @@ export function bodiesOf({ recorder, requests, kept = requests, rollups, tops }:
   const bodies = createBodies();
   if (!(kept instanceof RequestBodies)) {
     const addRequest = requestLinesOf(recorder);
-    for (const event of kept) bodies.add((text) => { addRequest(event, text); });
+    for (const event of kept) {
+      addRequest(event, bodies.text);
+      bodies.endLine();
+    }
   }
-  for (const row of rollups) bodies.add((text) => { text.add(rollupLine(row)); });
-  for (const row of tops) bodies.add((text) => { text.add(topLine(row)); });
+  for (const row of rollups) addLine(rollupLine(row));
+  for (const row of tops) addLine(topLine(row));
   return kept instanceof RequestBodies ? [...kept.bodies, ...bodies.take()] : bodies.take();
+
+  function addLine(line: string): void {
+    bodies.text.add(line);
+    bodies.endLine();
+  }
 }
 
 /** A store has a few recorders: those of its collectors, and of imports. */
@@ -53,7 +61,8 @@ export function createRequestGatherer(recorder: string): RequestGatherer {
   let length = 0;
   return {
     add(event) {
-      bodies.add((text) => { addRequest(event, text); });
+      addRequest(event, bodies.text);
+      bodies.endLine();
       length += 1;
     },
     get length() { return length; },
@@ -85,8 +94,10 @@ class RequestBodies implements RequestList {
 
 /** Puts lines together to bodies. */
 interface Bodies {
-  /** Adds the line that `addLine` adds to a text, without its line break. */
-  add(addLine: (text: TextBuffer) => void): void;
+  /** Where a line is put together, without its line break. */
+  readonly text: TextBuffer;
+  /** Ends the line. */
+  endLine(): void;
   /** What they hold in memory. */
   readonly bytes: number;
   /** Those of all lines since the last time. */
@@ -99,8 +110,8 @@ function createBodies(): Bodies {
   const text = new TextBuffer();
   let lines = 0;
   return {
-    add(addLine) {
-      addLine(text);
+    text,
+    endLine() {
       text.add('\n');
       lines += 1;
       if (lines === linesMax || text.length > bodyBytesWanted) seal();

@@ -1,6 +1,6 @@
 /** Where a text is put together as UTF-8. It grows by doubling and is used again and again, so that the garbage collector has nothing to do with it. */
 export class TextBuffer {
-  #bytes = Buffer.allocUnsafeSlow(bytesMin);
+  #bytes = nothing;
   #length = 0;
 
   /** How long the text is, in bytes. */
@@ -75,7 +75,7 @@ export class TextBuffer {
   /** Begins anew. */
   clear(): void {
     this.#length = 0;
-    if (this.#bytes.length > bytesKept) this.#bytes = Buffer.allocUnsafeSlow(bytesMin);
+    if (this.#bytes.length > bytesKept) this.#bytes = nothing;
   }
 
   #addLong(text: string): void {
@@ -93,7 +93,7 @@ export class TextBuffer {
   }
 }
 
-const bytesMin = 64 * 2 ** 10;
+const nothing = Buffer.alloc(0);
 /** A larger buffer is let go of, in bytes. */
 const bytesKept = 4 * 2 ** 20;
 /** To call Node takes as long as so many characters one by one. */
