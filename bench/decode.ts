@@ -36,6 +36,11 @@ function decodeAll(chunks: readonly Buffer[]): void {
   const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
   let requests = 0;
   const splitter = createLineSplitter(2 ** 20, {
+    takeLine(bytes, from, to) {
+      if (decoder.decodeKnown(bytes, from, to) === undefined) return false;
+      requests += 1;
+      return true;
+    },
     onLine: (line) => { if (decoder.decode(line, undefined).kind === 'request') requests += 1; }, onTooLong: () => undefined, onUnterminated: () => undefined,
   });
   for (const chunk of chunks) splitter.write(chunk);

@@ -3,6 +3,11 @@ import split2 from 'split2';
 /** What happens with the lines of one connection. The handlers must not throw. */
 export interface LineHandlers {
   readonly onLine: (line: string) => void;
+  /**
+   * Is given each line first, as it stands in `bytes` from `from` to `to`, without its LF, and says whether it has taken it. What it has not taken goes
+   * to `onLine`. The bytes may change afterwards.
+   */
+  readonly takeLine?: (bytes: Buffer, from: number, to: number) => boolean;
   /** Called once for each line that is longer than the bound, and is skipped. */
   readonly onTooLong: () => void;
   /** Called after the end when bytes without a line ending are left over. */
@@ -47,7 +52,7 @@ const nothing = Buffer.alloc(0);
  */
 export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers, memory: HeldMemory = { bytes: 0, bytesMax: Infinity }): LineSplitter {
   // The mapper takes the lines, so nothing goes through the stream's queue and no backpressure can arise.
-  const splitter = split2('\n', takeLine);
+  const splitter = split2('\n', onText);
   /** The beginning of a line, in the first `heldBytes` of a buffer that grows by doubling. */
   let held = nothing;
   let heldBytes = 0;
@@ -71,13 +76,13 @@ export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers,
         from = first + 1;
       } else if (heldBytes > 0) {
         const fits = hold(chunk.subarray(0, first + 1));
-        if (fits) splitter.write(held.subarray(0, heldBytes)); // taken at once: the buffer can be used again
+        if (fits) takeLines(held, 0, heldBytes); // taken at once: the buffer can be used again
         skipping = false;
         from = first + 1;
       }
       release();
       const last = chunk.lastIndexOf(lineFeed);
-      if (last >= from) splitter.write(chunk.subarray(from, last + 1));
+      if (last >= from) takeLines(chunk, from, last + 1);
       if (last + 1 < chunk.length) hold(chunk.subarray(last + 1));
     },
     end() {
@@ -95,6 +100,20 @@ export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers,
       if (bytes.length > 0) hold(bytes);
     },
   };
+
+  /** Takes whole lines, with their endings. */
+  function takeLines(bytes: Buffer, from: number, to: number): void {
+    const { takeLine } = handlers;
+    if (takeLine === undefined) {
+      splitter.write(bytes.subarray(from, to));
+      return;
+    }
+    while (from < to) {
+      const end = bytes.indexOf(lineFeed, from);
+      if (end - from > lineBytesMax || !takeLine(bytes, from, end)) splitter.write(bytes.subarray(from, end + 1));
+      from = end + 1;
+    }
+  }
 
   function release(): void {
     memory.bytes -= held.length;
@@ -129,7 +148,7 @@ export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers,
     return true;
   }
 
-  function takeLine(raw: string): undefined {
+  function onText(raw: string): undefined {
     const line = raw.endsWith('\r') ? raw.slice(0, -1) : raw;
     if (line.length > lineBytesMax || (line.length * 3 > lineBytesMax && Buffer.byteLength(line) > lineBytesMax)) {
       handlers.onTooLong();

@@ -1,5 +1,6 @@
 import { limitLog, type Log } from '../shared/log.js';
 import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/recorder.js';
+import type { RequestEvent } from '../shared/request-event.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
 import type { CountryOf } from '../shared/countries.js';
 import type { UsedTimes } from '../shared/unique-time.js';
@@ -74,6 +75,12 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     unixMode: config.unixMode,
     connections,
     isAllowed: allowList(config.allow),
+    takeLine(bytes, from, to) {
+      const request = decoder.decodeKnown(bytes, from, to);
+      if (request === undefined) return false;
+      takeRequest(request, receive());
+      return true;
+    },
     onLine,
     onTooLong: () => { onCut('too-long', `it is longer than COLLECTOR_LINE_BYTES_MAX, ${config.lineBytesMax} bytes`); },
     onNoRoom: () => {
@@ -139,12 +146,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     switch (decoded.kind) {
       case 'request':
         if (decoded.timeOfArrival) accounts.timeOfArrival += 1;
-        if (!isPlausible(decoded.event.timeMs, arrivalMs)) {
-          reject('bad-time', 'its time is more than a day ahead, or older than anything that is kept');
-          break;
-        }
-        if (recorder.record(decoded.event)) break;
-        drop(recorder.full, recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full');
+        takeRequest(decoded.event, arrivalMs);
         break;
       case 'runtime':
         accounts.runtime += 1;
@@ -154,6 +156,11 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
         reject(decoded.reason, 'it is not what Caddy writes; /ledger counts these and shows an example');
         break;
     }
+  }
+
+  function takeRequest(request: RequestEvent, arrivalMs: number): void {
+    if (!isPlausible(request.timeMs, arrivalMs)) reject('bad-time', 'its time is more than a day ahead, or older than anything that is kept');
+    else if (!recorder.record(request)) drop(recorder.full, recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full');
   }
 
   /** Clocks are wrong by hours at most, and what is older than the rollups are kept would only open files in the store. */

@@ -2,7 +2,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import test from 'ava';
 import fc from 'fast-check';
-import { createMemo, createSpanMemo, ownText } from './memo.js';
+import { createMemo, ownText } from './memo.js';
 
 test('a memo gives what the function gives, whatever is asked in whatever order', (t) => {
   const texts = fc.array(fc.oneof(fc.constantFrom('a', 'b', 'c', ''), fc.string({ maxLength: 5 }), fc.constant('x'.repeat(501))), { maxLength: 200 });
@@ -47,21 +47,4 @@ test('a text of its own does not keep what it was cut from', (t) => {
   const own = Array.from({ length: 100 }, (_, at) => ownText(Buffer.alloc(2 ** 20, 97 + (at % 26)).toString('latin1').slice(100, 140)));
   t.true(heapMb() - before < 20);
   t.is(own.length, 100);
-});
-
-test('a memo of spans gives what the function gives, whatever is cut out of whatever, in whatever order', (t) => {
-  const text = fc.oneof(fc.string({ maxLength: 30, unit: fc.constantFrom('a', 'b') }), fc.constant('x'.repeat(2001)));
-  fc.assert(fc.property(fc.array(fc.tuple(text, fc.nat(30), fc.nat(2001)), { maxLength: 300 }), (asked) => {
-    const memo = createSpanMemo((span) => `${span.length} ${span}`, { spansMax: 8 });
-    return asked.every(([whole, from, to]) => memo(whole, from, to) === `${whole.slice(from, to).length} ${whole.slice(from, to)}`);
-  }));
-  t.pass();
-});
-
-test('a span is read once while it comes again and again, beside three others that look like it', (t) => {
-  const read: string[] = [];
-  const memo = createSpanMemo((span) => read.push(span));
-  const spans = ['Chrome/127', 'Chrome/128', 'Chrome/129', 'Chrome/130'].map((version) => `${'Mozilla/5.0 '.repeat(20)}${version}${' Safari'.repeat(20)}`);
-  for (let at = 0; at < 100; at += 1) for (const span of spans) memo(`<${span}>`, 1, span.length + 1);
-  t.deepEqual(read.slice(1), spans);
 });

@@ -5,7 +5,7 @@ import type { RejectionReason } from '../ledger.js';
 import { createDurationReader, type LearnedDuration } from './duration.js';
 import { isLevel, isObject, readEntry, type Entry, type JsonObject } from './envelope.js';
 import { normaliseHost } from './host.js';
-import { createKnownShapeReader, type KnownLine } from './known-shape.js';
+import { createKnownShapeReader } from './known-shape.js';
 import { readTimeNumber, readTimeText, type Time } from './time.js';
 import { createWallClock } from './wall-clock.js';
 
@@ -24,6 +24,11 @@ export interface Decoder {
    * read. When it is `undefined`, as for a file, such a line is rejected as `bad-time`.
    */
   decode(line: string, arrivalMs: number | undefined): Decoded;
+  /**
+   * Reads the line that stands in `bytes` from `from` to `to`, without its ending, if it is as Caddy writes most: in a fraction of the time, and
+   * with the same result. `undefined` when it has to be decoded as a text.
+   */
+  decodeKnown(bytes: Buffer, from: number, to: number): RequestEvent | undefined;
   /** How each logger writes durations, as far as that was learned. */
   durationFormats(): Readonly<Record<string, LearnedDuration>>;
 }
@@ -34,21 +39,17 @@ export interface DecoderOptions {
   readonly timeZone: string;
   /** What a duration that is a number is in; `auto` learns it for each logger. */
   readonly durationFormat: DurationFormat | 'auto';
-  /** Reads every line in the general way, as the fast one for the known shape has to do it: for comparisons. */
-  readonly general?: boolean;
 }
 
 /** Makes a decoder. Throws a `RangeError` when there is no such time zone. What it learns is bounded. */
-export function createDecoder({ timeZone, durationFormat, general = false }: DecoderOptions): Decoder {
+export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Decoder {
   const wallClock = createWallClock(timeZone);
   const durations = createDurationReader(durationFormat);
   const readKnownShape = createKnownShapeReader();
   const hostOf = createMemo(normaliseHost);
-  return { decode, durationFormats: durations.formats };
+  return { decode, decodeKnown, durationFormats: durations.formats };
 
   function decode(line: string, arrivalMs: number | undefined): Decoded {
-    const known = general ? undefined : readKnownShape(line);
-    if (known !== undefined) return decodeKnownLine(known);
     const entry = readEntry(line);
     if (typeof entry === 'string') return rejected(entry);
     const logger = accessLoggerOf(entry, line);
@@ -56,31 +57,29 @@ export function createDecoder({ timeZone, durationFormat, general = false }: Dec
     return isRuntimeLog(entry) ? runtime : rejected('not-caddy');
   }
 
-  function decodeKnownLine(known: KnownLine): Decoded {
+  function decodeKnown(bytes: Buffer, from: number, to: number): RequestEvent | undefined {
+    const known = readKnownShape(bytes, from, to);
+    if (known === undefined) return undefined;
     const { target, logger, status, appended } = known;
     return {
-      kind: 'request',
-      event: {
-        source: caddySource,
-        timeMs: known.timeMs,
-        timeNs: known.timeNs,
-        host: target.host,
-        method: target.method,
-        status,
-        durationMs: durations.read(known.duration, logger, { learn: hasLatency(status) }) ?? null,
-        size: known.size,
-        bytesRead: known.bytesRead,
-        uri: known.uri,
-        endpoint: '',
-        clientIp: known.address,
-        userAgent: known.userAgent,
-        referrer: known.referrer,
-        protocol: target.protocol,
-        tls: known.tlsVersion === undefined ? '' : tlsOf(known.tlsVersion),
-        upstreamMs: appended === undefined ? null : upstreamMsOf(appended, logger),
-        requestId: appended === undefined ? known.responseId : appendedIdOf(appended) || known.responseId,
-      },
-      timeOfArrival: false,
+      source: caddySource,
+      timeMs: known.timeMs,
+      timeNs: known.timeNs,
+      host: target.host,
+      method: target.method,
+      status,
+      durationMs: durations.read(known.duration, logger, { learn: hasLatency(status) }) ?? null,
+      size: known.size,
+      bytesRead: known.bytesRead,
+      uri: known.uri,
+      endpoint: '',
+      clientIp: known.address,
+      userAgent: known.userAgent,
+      referrer: known.referrer,
+      protocol: target.protocol,
+      tls: known.tlsVersion === undefined ? '' : tlsOf(known.tlsVersion),
+      upstreamMs: appended === undefined ? null : upstreamMsOf(appended, logger),
+      requestId: appended === undefined ? known.responseId : appendedIdOf(appended) || known.responseId,
     };
   }
 

@@ -3,16 +3,18 @@ import fc from 'fast-check';
 import { readSample } from '../../test/sample.js';
 import { createDecoder } from './decode.js';
 import { realLines } from './fixtures/real-lines.js';
-import { createKnownShapeReader } from './known-shape.js';
+import { createKnownShapeReader, type KnownLine } from './known-shape.js';
 
 const arrivalMs = Date.UTC(2026, 10, 24);
 const { lines: sample } = readSample();
 
 test('all that Caddy writes by itself has the known shape, and is read as in the general way', (t) => {
-  const read = createKnownShapeReader();
-  t.is(sample.filter((line) => read(line) === undefined).length, 0);
+  const read = readerOfTexts();
+  const others = sample.filter((line) => read(line) === undefined);
+  t.true(others.every((line) => /"ts":(?:\d+|\d+\.\d{7,}),/.test(line)), 'only times that can be printed in several ways');
+  t.true(others.length < sample.length / 100, `${others.length}`);
   const same = compare();
-  for (const line of [...sample, ...realLines()]) if (!same(line)) t.fail(line);
+  for (const line of [...sample, ...realLines()]) if (!same(Buffer.from(line))) t.fail(line);
   t.pass();
 });
 
@@ -32,28 +34,44 @@ test('mutated lines are read, or rejected, as in the general way', (t) => {
   const durations = fc.tuple(line, fc.oneof(fc.double({ min: 0, max: 1e4, noNaN: true }), fc.nat(1e9))).map(([text, value]) => text.replace(/"duration":[\d.]+/, () => `"duration":${value}`));
   const headers = fc.tuple(line, fc.constantFrom('User-Agent', 'Referer', 'X-Request-Id'), fc.array(fc.string({ unit: fc.constantFrom('"', '\\', 'a', ':', '[', ']', ',', 'é'), maxLength: 8 }), { maxLength: 3 }))
     .map(([text, name, list]) => text.replace(/"headers":\{/g, (found) => `${found}${JSON.stringify(name)}:${JSON.stringify(list)},`));
+  const bytes = fc.tuple(line, fc.array(fc.tuple(fc.double({ min: 0, max: 1, noNaN: true }), fc.nat(255)), { minLength: 1, maxLength: 2 })).map(([text, changes]) => {
+    const changed = Buffer.from(text);
+    for (const [place, byte] of changes) changed[Math.floor(place * changed.length)] = byte === 0x0a ? 0x0d : byte;
+    return changed;
+  });
   const same = compare();
   let fast = 0;
   const read = createKnownShapeReader();
-  fc.assert(fc.property(fc.oneof(inserted, replaced, appended, times, doubles, durations, headers), (text) => {
-    if (read(text) !== undefined) fast += 1;
-    return same(text);
+  fc.assert(fc.property(fc.oneof(bytes, fc.oneof(inserted, replaced, appended, times, doubles, durations, headers).map((text) => Buffer.from(text))), (mutated) => {
+    if (read(mutated, 0, mutated.length) !== undefined) fast += 1;
+    return same(mutated);
   }), { numRuns: 50_000 });
   t.true(fast > 5000, 'enough of them go the fast way for this to say something');
 });
 
 test('a text that never ends costs no more than its length', (t) => {
-  const read = createKnownShapeReader();
+  const read = readerOfTexts();
   const beginning = sample[0]!.slice(0, sample[0]!.indexOf('"headers":') + 10);
   for (const piece of ['"a":["b"],', '\\"', 'a', '"', '{', '"a":["', ',"a":null']) t.is(read(beginning + `{"x":["${piece.repeat(16_000)}`.slice(0, 16_384 - beginning.length)), undefined);
 });
 
-/** Reads each line in both ways; the two remember the same of the lines before. */
-function compare(): (line: string) => boolean {
+/** Reads each line in both ways, in the midst of others as it comes in; the two remember the same of the lines before. */
+function compare(): (line: Buffer) => boolean {
   const options = { timeZone: 'UTC', durationFormat: 'auto' } as const;
   const fast = createDecoder(options);
-  const general = createDecoder({ ...options, general: true });
-  return (line) => JSON.stringify(fast.decode(line, arrivalMs)) === JSON.stringify(general.decode(line, arrivalMs));
+  const general = createDecoder(options);
+  const [before, after] = [sample[0]!, sample[1]!].map((line) => Buffer.from(`${line}\n`)) as [Buffer, Buffer];
+  return (line) => {
+    const text = line.toString();
+    const event = fast.decodeKnown(Buffer.concat([before, line, Buffer.from('\n'), after]), before.length, before.length + line.length);
+    const decoded = event === undefined ? fast.decode(text, arrivalMs) : { kind: 'request', event, timeOfArrival: false };
+    return JSON.stringify(decoded) === JSON.stringify(general.decode(text, arrivalMs));
+  };
+}
+
+function readerOfTexts(): (line: string) => KnownLine | undefined {
+  const read = createKnownShapeReader();
+  return (line) => read(Buffer.from(line), 0, Buffer.byteLength(line));
 }
 
 const pieces = ['', '"', '\\', '\\"', '\\\\', '\\u0041', '\\x', '\u0001', '\t', ',', '{', '}', '[', ']', ':', '0', '1', '.', 'e5', '-', ' ', 'é', '\ud800', 'null', ',,', '""', '"a":["b"],', '"User-Agent":["x"],', '\\"User-Agent\\":[\\"'];

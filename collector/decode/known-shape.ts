@@ -11,9 +11,10 @@
  * The headers are half of a line, and a client sends the same ones with each request, as a server does with each answer: what was read of
  * them is remembered. They end where `},"bytes_read":` is found first, since no text has a quote in it that nothing escapes.
  */
-import { createMemo, createSpanMemo, ownText } from '../../shared/memo.js';
+import { createMemo, ownText } from '../../shared/memo.js';
 import type { JsonObject } from './envelope.js';
 import { normaliseHost } from './host.js';
+import { bytesOf, createSpanMemo, isAt, spanOf, type Bytes, type Span } from './span-memo.js';
 
 /** What a line of the known shape says. */
 export interface KnownLine {
@@ -46,23 +47,38 @@ interface Target {
   readonly host: string;
 }
 
-/** A line that is longer has a value that fills it, and is rare. In UTF-16 code units. */
-const lineLengthMax = 16_384;
+/** A line that is longer has a value that fills it, and is rare. */
+const lineBytesMax = 16_384;
 
 const plain = String.raw`[^"\\\x00-\x1f]*`;
 const escaped = String.raw`${plain}(?:\\["\\/bfnrt]${plain})*`;
 const headers = String.raw`\{(?:"${plain}":\[(?:"${escaped}"(?:,"${escaped}")*)?\](?:,(?!\})|(?=\})))*\}`;
-const integer = '0|[1-9][0-9]{0,14}';
-const decimal = String.raw`(?:${integer})(?:\.[0-9]{1,20})?`;
-const scalar = String.raw`null|true|false|-?${decimal}|"${escaped}"`;
+const scalar = String.raw`null|true|false|-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,20})?|"${escaped}"`;
 const tls = String.raw`,"tls":\{"resumed":(?:true|false),"version":([1-9][0-9]{0,4}),"cipher_suite":[1-9][0-9]{0,4},"proto":"${plain}","server_name":"${plain}"(?:,"ech":(?:true|false))?\}`;
-const beforeHeaders = new RegExp([
-  String.raw`\{"level":"(?:info|error)","ts":((?:1[1-9]|20)[0-9]{8}\.[0-9]{1,7}),"logger":"(http\.log\.access(?:\.${plain})?)","msg":"${plain}",`,
-  String.raw`"request":\{"remote_ip":"(${plain})","remote_port":"${plain}",(?:"client_ip":"(${plain})",)?("proto":"${plain}","method":"${plain}","host":"${plain}"),"uri":"(${plain})","headers":`,
-].join(''), 'y');
 const restOfRequest = new RegExp(String.raw`^(${headers})(?:,"transfer_encoding":\["${plain}"\])?(?:${tls})?$`);
-const figures = new RegExp(String.raw`\},(?:"bytes_read":(${integer}),)?"user_id":"${plain}","duration":(${decimal}),"size":(${integer}),"status":(0|[1-9][0-9]{0,2}),"resp_headers":`, 'y');
 const restOfLine = new RegExp(String.raw`^(${headers})((?:,"[A-Za-z_]{1,60}":(?:${scalar})){0,20})\}$`);
+
+const literal = (text: string): Span => spanOf(bytesOf(Buffer.from(text)), 0, text.length);
+const levels = [literal('{"level":"info","ts":'), literal('{"level":"error","ts":')] as const;
+/** The texts between the time and the request's headers, in their order, with what stands in front of each: their places in `from` and `to`. */
+const texts = { logger: 0, message: 1, remoteIp: 2, remotePort: 3, clientIp: 4, protocol: 5, method: 6, host: 7, uri: 8 } as const;
+const beforeTexts = [
+  ',"logger":"http.log.access', '","msg":"', '","request":{"remote_ip":"', '","remote_port":"', '","client_ip":"', '","proto":"', '","method":"', '","host":"', '","uri":"',
+].map(literal);
+const beforeHeaders = literal('","headers":');
+const beforeBytesRead = literal('},"bytes_read":');
+/** Behind the bytes that were read, and where Caddy does not write those: up to 2.4. */
+const beforeUserId = [literal(',"user_id":"'), literal('},"user_id":"')] as const;
+const beforeDuration = literal('","duration":');
+const beforeSize = literal(',"size":');
+const beforeStatus = literal(',"status":');
+const beforeResponseHeaders = literal(',"resp_headers":');
+/** Headers may have braces in them. */
+const bracesMax = 64;
+
+/** Seconds since 1970 that have ten digits and are between 2^30 and 2^31: years 2004 to 2036. */
+const secondsMin = 1.1e9;
+const secondsMax = 2.1e9;
 
 /** The keys in front of what is appended: one of them again hides the first, in JSON.parse. */
 const ownKeys = ['level', 'ts', 'logger', 'msg', 'request', 'bytes_read', 'user_id', 'duration', 'size', 'status', 'resp_headers'];
@@ -72,54 +88,90 @@ type RestOfRequest = Pick<KnownLine, 'userAgent' | 'referrer' | 'tlsVersion'>;
 /** What the headers of a response say, and what stands behind them. */
 type RestOfLine = Pick<KnownLine, 'responseId' | 'appended'>;
 
-/** Makes a reader of such lines; it gives `undefined` for all others. What it gives holds on to no part of the line, and until the next line is read: it is the same object each time. */
-export function createKnownShapeReader(): (line: string) => KnownLine | undefined {
-  // What is cut out of the line outlives it: see `createMemo`. One memo for each, since its last text is often the next one.
-  const owned = (): (text: string) => string => createMemo((text) => text);
-  const own = { logger: owned(), address: owned(), userAgent: owned(), referrer: owned() };
+/**
+ * Makes a reader of such lines. They stand in a buffer from `from` to `to`, where a line feed stands or the buffer ends; it gives `undefined` for all others. What
+ * it gives holds on to no part of the buffer, and until the next line is read: it is the same object each time.
+ */
+export function createKnownShapeReader(): (buffer: Buffer, from: number, to: number) => KnownLine | undefined {
+  const loggerIn = createSpanMemo((text) => text, { spansMax: 64 });
+  const addressIn = createSpanMemo((text) => text);
   const targetIn = createSpanMemo(readTarget, { spansMax: 1024 });
   const restOfRequestIn = createSpanMemo(readRestOfRequest);
   const restOfLineIn = createSpanMemo(readRestOfLine);
+  // Agents and referrers of different headers are often the same.
+  const own = { userAgent: createMemo((text) => text), referrer: createMemo((text) => text) };
   const known: { -readonly [Key in keyof KnownLine]: KnownLine[Key] } = {
     timeMs: 0, timeNs: 0, logger: '', address: '', target: readTarget(''), uri: '', userAgent: '', referrer: '', tlsVersion: undefined,
     bytesRead: 0, duration: 0, size: 0, status: 0, responseId: '', appended: undefined,
   };
 
-  return (line) => {
-    if (line.length > lineLengthMax) return undefined;
-    beforeHeaders.lastIndex = 0;
-    const before = beforeHeaders.exec(line);
-    if (before === null) return undefined;
-    const headersAt = beforeHeaders.lastIndex;
-    let headersEnd = line.indexOf('},"bytes_read":', headersAt);
-    if (headersEnd === -1) headersEnd = line.indexOf('},"user_id":', headersAt);
-    if (headersEnd === -1) return undefined;
-    const request = restOfRequestIn(line, headersAt, headersEnd);
-    if (request === undefined) return undefined;
-    figures.lastIndex = headersEnd;
-    const numbers = figures.exec(line);
-    if (numbers === null) return undefined;
-    const rest = line.charCodeAt(line.length - 2) === brace ? restOfLineIn(line, figures.lastIndex, line.length) : readRestOfLine(line.slice(figures.lastIndex));
-    if (rest === undefined) return undefined;
-    // By their numbers: to take an array apart costs an iterator for each line.
-    const ts = before[1]!;
-    const target = before[5]!;
-    const bytesRead = numbers[1];
-    const nanoseconds = nanosecondsIn(ts);
+  const starts = new Uint32Array(beforeTexts.length);
+  const ends = new Uint32Array(beforeTexts.length);
+  let bytes = bytesOf(Buffer.alloc(0));
+
+  return (buffer, from, to) => {
+    if (to - from > lineBytesMax) return undefined;
+    if (buffer !== bytes.buffer) bytes = bytesOf(buffer);
+    let ts = endOf(levels[0], bytes, from);
+    if (ts === -1 && (ts = endOf(levels[1], bytes, from)) === -1) return undefined;
+    const secondsEnd = digitsEnd(buffer, ts);
+    const tsEnd = digitsEnd(buffer, secondsEnd + 1);
+    const seconds = integerIn(buffer, ts, secondsEnd);
+    if (secondsEnd !== ts + 10 || buffer[secondsEnd] !== point || !(seconds >= secondsMin && seconds < secondsMax)) return undefined;
+    const nanoseconds = nanosecondsIn(buffer, secondsEnd + 1, tsEnd);
     if (nanoseconds === undefined) return undefined;
+
+    let end = tsEnd;
+    for (let index = 0; index < beforeTexts.length; index += 1) {
+      const start = endOf(beforeTexts[index]!, bytes, end);
+      if (start !== -1) end = plainEnd(buffer, start);
+      else if (index !== texts.clientIp) return undefined;
+      starts[index] = start === -1 ? end : start;
+      ends[index] = end;
+    }
+    const loggerName = starts[texts.logger]!;
+    if (buffer[loggerName] !== quote && buffer[loggerName] !== point) return undefined;
+    const address = ends[texts.clientIp]! > starts[texts.clientIp]! ? texts.clientIp : texts.remoteIp;
+
+    const headersAt = endOf(beforeHeaders, bytes, end);
+    if (headersAt === -1) return undefined;
+    let headersEnd = headersAt;
+    let bytesRead = -1;
+    let userId = -1;
+    for (let braces = 0; bytesRead === -1 && userId === -1; braces += 1) {
+      headersEnd = buffer.indexOf(brace, headersEnd + 1);
+      if (headersEnd === -1 || headersEnd >= to || braces === bracesMax) return undefined;
+      bytesRead = endOf(beforeBytesRead, bytes, headersEnd);
+      if (bytesRead === -1) userId = endOf(beforeUserId[1], bytes, headersEnd);
+    }
+    const bytesReadEnd = bytesRead === -1 ? -1 : integerEnd(buffer, bytesRead);
+    if (bytesRead !== -1) userId = endOf(beforeUserId[0], bytes, bytesReadEnd);
+    const duration = endOf(beforeDuration, bytes, plainEnd(buffer, userId));
+    const durationEnd = decimalEnd(buffer, duration);
+    const size = endOf(beforeSize, bytes, durationEnd);
+    const sizeEnd = integerEnd(buffer, size);
+    const status = endOf(beforeStatus, bytes, sizeEnd);
+    const statusEnd = integerEnd(buffer, status);
+    const responseHeaders = endOf(beforeResponseHeaders, bytes, statusEnd);
+    if (responseHeaders === -1 || statusEnd > status + 3) return undefined;
+
+    const request = restOfRequestIn(bytes, headersAt, headersEnd);
+    // What is appended is seldom the same twice.
+    const rest = buffer[to - 2] === brace ? restOfLineIn(bytes, responseHeaders, to) : readRestOfLine(buffer.toString('utf8', responseHeaders, to));
+    if (request === undefined || rest === undefined) return undefined;
     known.timeNs = nanoseconds % 1_000_000;
-    known.timeMs = integerIn(ts, 0, 10) * 1000 + (nanoseconds - known.timeNs) / 1_000_000;
-    known.logger = own.logger(before[2]!);
-    known.address = own.address(before[4] || before[3]!);
-    known.target = targetIn(target, 0, target.length);
-    known.uri = ownText(before[6]!);
+    known.timeMs = seconds * 1000 + (nanoseconds - known.timeNs) / 1_000_000;
+    known.logger = loggerIn(bytes, loggerName - 'http.log.access'.length, ends[texts.logger]!);
+    known.address = addressIn(bytes, starts[address]!, ends[address]!);
+    known.target = targetIn(bytes, starts[texts.protocol]! - '"proto":"'.length, ends[texts.host]!);
+    known.uri = buffer.toString('latin1', starts[texts.uri], ends[texts.uri]);
     known.userAgent = request.userAgent;
     known.referrer = request.referrer;
     known.tlsVersion = request.tlsVersion;
-    known.bytesRead = bytesRead === undefined ? 0 : integerOf(bytesRead);
-    known.duration = decimalOf(numbers[2]!);
-    known.size = integerOf(numbers[3]!);
-    known.status = integerOf(numbers[4]!);
+    known.bytesRead = bytesRead === -1 ? 0 : integerIn(buffer, bytesRead, bytesReadEnd);
+    known.duration = decimalIn(buffer, duration, durationEnd);
+    known.size = integerIn(buffer, size, sizeEnd);
+    known.status = integerIn(buffer, status, statusEnd);
     known.responseId = rest.responseId;
     known.appended = rest.appended;
     return known;
@@ -135,6 +187,43 @@ export function createKnownShapeReader(): (line: string) => KnownLine | undefine
       tlsVersion: tlsVersion === undefined ? undefined : Number(tlsVersion),
     };
   }
+}
+
+/** Where `text` ends that stands at `at`; -1 when it does not, or `at` is -1. */
+function endOf(text: Span, bytes: Bytes, at: number): number {
+  return isAt(text, bytes, at) ? at + text.length : -1;
+}
+
+/**
+ * Where the ASCII ends, from `at` on, that has no quote, no escape and no control character: at the closing quote of a text, or at what is not read here. -1 when
+ * `at` is.
+ */
+function plainEnd(bytes: Buffer, at: number): number {
+  if (at === -1) return -1;
+  let end = at;
+  while (isPlain[bytes[end]!] === 1) end += 1;
+  return end;
+}
+
+function digitsEnd(bytes: Buffer, at: number): number {
+  let end = at;
+  while (bytes[end]! >= zero && bytes[end]! <= nine) end += 1;
+  return end;
+}
+
+/** Where an integer of at most 15 digits ends; -1 when there is none, or `at` is -1. */
+function integerEnd(bytes: Buffer, at: number): number {
+  if (at === -1) return -1;
+  const end = digitsEnd(bytes, at);
+  return end === at || end > at + 15 || (bytes[at] === zero && end > at + 1) ? -1 : end;
+}
+
+/** Where an integer ends, with at most 20 decimals; -1 when there is none, or `at` is -1. */
+function decimalEnd(bytes: Buffer, at: number): number {
+  const wholeEnd = integerEnd(bytes, at);
+  if (wholeEnd === -1 || bytes[wholeEnd] !== point) return wholeEnd;
+  const end = digitsEnd(bytes, wholeEnd + 1);
+  return end === wholeEnd + 1 || end > wholeEnd + 21 ? -1 : end;
 }
 
 /** `undefined` also when what is appended has a key of Caddy's own. */
@@ -153,16 +242,16 @@ function readTarget(text: string): Target {
 }
 
 /**
- * What `1795461349.0951176` has behind the point, in nanoseconds: seconds from 2^30 to 2^31 with up to seven decimals. `undefined` where JSON.parse
- * would print the number with other digits than the line has.
+ * What `1795461349.0951176` has behind the point, in nanoseconds: seconds from 2^30 to 2^31 with up to seven decimals, which stand from `from` to `to`. `undefined`
+ * where JSON.parse would print the number with other digits than the line has.
  *
  * Doubles of that size are 2^-22 apart at most. Numbers of six decimals are further apart, so each is what its double is printed as, but for zeros
  * at its end. With seven the double is printed as the nearest of them, unless six will do. The products below are exact: 10^7 × 2^22 < 2^53.
  */
-function nanosecondsIn(ts: string): number | undefined {
-  if (ts.charCodeAt(ts.length - 1) === zero) return undefined;
-  const decimals = ts.length - 11;
-  const fraction = integerIn(ts, 11, ts.length);
+function nanosecondsIn(bytes: Buffer, from: number, to: number): number | undefined {
+  const decimals = to - from;
+  if (decimals === 0 || decimals > 7 || bytes[to - 1] === zero) return undefined;
+  const fraction = integerIn(bytes, from, to);
   if (decimals === 7) {
     const double = Math.round(fraction * 2 ** 22 / 1e7) / 2 ** 22;
     const distance = Math.abs(double * 1e6 - Math.round(double * 1e6));
@@ -171,24 +260,20 @@ function nanosecondsIn(ts: string): number | undefined {
   return fraction * powersOfTen[9 - decimals]!;
 }
 
-/** The number that a text of digits, and a point among them, stands for: what `Number` gives, in a third of the time. */
-function decimalOf(text: string): number {
-  const point = text.indexOf('.');
-  if (text.length > 16) return Number(text);
-  if (point === -1) return integerOf(text);
+/** The number that digits, and a point among them, stand for: what `Number` gives. */
+function decimalIn(bytes: Buffer, from: number, to: number): number {
+  if (to - from > 16) return Number(bytes.toString('latin1', from, to));
+  const wholeEnd = digitsEnd(bytes, from);
+  if (wholeEnd === to) return integerIn(bytes, from, to);
   // Both are exact in a double, so their quotient is the double that is nearest (Clinger, "How to read floating point numbers accurately", 1990).
-  const decimals = text.length - point - 1;
-  return (integerIn(text, 0, point) * powersOfTen[decimals]! + integerIn(text, point + 1, text.length)) / powersOfTen[decimals]!;
+  const decimals = to - wholeEnd - 1;
+  return (integerIn(bytes, from, wholeEnd) * powersOfTen[decimals]! + integerIn(bytes, wholeEnd + 1, to)) / powersOfTen[decimals]!;
 }
 
 /** That of at most 15 digits. */
-function integerOf(digits: string): number {
-  return integerIn(digits, 0, digits.length);
-}
-
-function integerIn(text: string, from: number, to: number): number {
+function integerIn(bytes: Buffer, from: number, to: number): number {
   let integer = 0;
-  for (let at = from; at < to; at += 1) integer = integer * 10 + text.charCodeAt(at) - zero;
+  for (let at = from; at < to; at += 1) integer = integer * 10 + bytes[at]! - zero;
   return integer;
 }
 
@@ -208,8 +293,13 @@ function firstOf(name: HeaderName, headersText: string): string {
 }
 
 const quote = 0x22;
+const point = 0x2e;
 const zero = 0x30;
+const nine = 0x39;
+const backslash = 0x5c;
 const brace = 0x7d;
+/** By its byte: whether a character stands for itself in a text of JSON, and is one of ASCII. */
+const isPlain = Uint8Array.from({ length: 256 }, (_, byte) => Number(byte >= 0x20 && byte < 0x80 && byte !== quote && byte !== backslash));
 const headerEnds = { 'User-Agent': 'User-Agent":[', 'Referer': 'Referer":[', 'X-Request-Id': 'X-Request-Id":[' } as const;
 type HeaderName = keyof typeof headerEnds;
 const escapedText = new RegExp(`^"${escaped}"`);

@@ -51,6 +51,12 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   const windows = createSampledWindows(parts.store, { now });
   const decoder = createDecoder(parts.decoder);
   const lines = createLineSplitter(parts.lineBytesMax, {
+    takeLine(bytes, from, to) {
+      const request = decoder.decodeKnown(bytes, from, to);
+      if (request === undefined) return false;
+      onRequest(request);
+      return true;
+    },
     onLine,
     onTooLong: () => { reject('too-long'); },
     onUnterminated: () => { if (!signal.aborted) reject('unterminated'); }, // a line that the stopping cut is whole in the file
