@@ -85,6 +85,9 @@ export interface RecorderOptions {
 /** What a recorder holds in memory unless it is told otherwise, in bytes. */
 export const memoryBytesMaxDefault = 128 * 2 ** 20;
 
+/** Requests that are taken together: one by one, each would find the processor's caches full of what its maker does in between. */
+const takenAtOnce = 32;
+
 /** Requests that one recorder has taken and the next one has not are no further apart, in milliseconds. */
 const usedMs = 10_000;
 
@@ -111,6 +114,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
   const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
 
+  let waiting: RequestEvent[] = [];
   const gathered = (sampleRatio === 1 ? store.gatherRequests?.(options.name) : undefined) ?? gatherObjects();
   /** Those of them that are kept one by one, where not all are. */
   let gatheredKept: RequestEvent[] | undefined = sampleRatio === 1 ? undefined : [];
@@ -128,31 +132,27 @@ export function createRecorder(options: RecorderOptions): Recorder {
   return {
     record(event) {
       if (queuedBytes + gathered.bytes >= memoryBytesMax || stopped.signal.aborted) return false;
-      const request = bound(event);
-      const series = seriesKeyOf(request);
-      const isKept = isInSample(request); // by the time that it came with
-      if (isKept) {
-        const time = uniqueTimes.take(series, request);
-        if (time !== request) ({ timeMs: request.timeMs, timeNs: request.timeNs } = time);
-        gatheredKept?.push(request);
-      }
-      const bucket = latencyBucketOf(request);
-      ladder.add(request, series, bucket, isKept);
-      topLadder.add(request, bucket, countryOf?.(event.clientIp));
-      gathered.add(request);
+      waiting.push(event);
       counts.recorded += 1;
-      if (gathered.length >= batchRequestsMax || gathered.bytes >= batchBytesMax) {
-        seal();
-        void write();
+      if (waiting.length >= takenAtOnce || gathered.length + waiting.length >= batchRequestsMax) {
+        takeWaiting();
+        if (gathered.length >= batchRequestsMax || gathered.bytes >= batchBytesMax) {
+          seal();
+          void write();
+        }
       }
       return true;
     },
 
     occupy(stored) {
+      takeWaiting();
       for (const request of stored) uniqueTimes.occupy(seriesKey(request), request);
     },
 
-    usedTimes: () => uniqueTimes.usedFrom(now() - usedMs),
+    usedTimes() {
+      takeWaiting();
+      return uniqueTimes.usedFrom(now() - usedMs);
+    },
 
     async flush({ allTops = true } = {}) {
       seal({ allTops });
@@ -182,6 +182,27 @@ export function createRecorder(options: RecorderOptions): Recorder {
     get problem() { return problem; },
     get full() { return full ?? 'memory-full'; },
   };
+
+  function takeWaiting(): void {
+    const events = waiting;
+    waiting = [];
+    for (const event of events) take(event);
+  }
+
+  function take(event: RequestEvent): void {
+    const request = bound(event);
+    const series = seriesKeyOf(request);
+    const isKept = isInSample(request); // by the time that it came with
+    if (isKept) {
+      const time = uniqueTimes.take(series, request);
+      if (time !== request) ({ timeMs: request.timeMs, timeNs: request.timeNs } = time);
+      gatheredKept?.push(request);
+    }
+    const bucket = latencyBucketOf(request);
+    ladder.add(request, series, bucket, isKept);
+    topLadder.add(request, bucket, countryOf?.(event.clientIp));
+    gathered.add(request);
+  }
 
   function bound(event: RequestEvent): Writable<RequestEvent> {
     const clean = nameOf.host(event.host);
@@ -217,6 +238,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
   /** Makes a batch of what has gathered: the requests with exactly the rollup rows that they changed, and the top lists that are due. */
   function seal({ allTops = false } = {}): void {
+    takeWaiting();
     const ledger = options.ledger?.({ ...counts, stored: counts.recorded - counts.deadLettered });
     const tops = topLadder.drain(now(), { all: allTops });
     if (gathered.length === 0 && ledger === undefined && tops.length === 0) return;

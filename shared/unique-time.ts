@@ -33,6 +33,8 @@ interface Used {
   readonly nanoseconds: IntegerSet;
   /** From a nanosecond that many wanted to the one behind the last that they were given, so that they do not look through each other. */
   readonly goOnAt: Map<number, number>;
+  /** What it had used in the generation before: two are remembered. */
+  older: Used | undefined;
 }
 
 /** `rememberedMin`: how many of the last times are remembered at least; some 20 bytes each. */
@@ -45,25 +47,26 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
 
   return {
     take(series, time) {
-      const { used, older, wanted } = find(series, time);
+      const used = usedBy(series, time);
+      const { nanoseconds, older } = used;
+      const wanted = nsOf(time, used.era);
+      remembered += 1;
+      if (older?.nanoseconds.has(wanted) !== true && nanoseconds.add(wanted)) return time;
       let free = wanted;
       for (;;) {
-        const next = used.goOnAt.get(free) ?? older?.goOnAt.get(free) ?? (used.nanoseconds.has(free) || older?.nanoseconds.has(free) === true ? free + 1 : undefined);
+        const next = used.goOnAt.get(free) ?? older?.goOnAt.get(free) ?? (nanoseconds.has(free) || older?.nanoseconds.has(free) === true ? free + 1 : undefined);
         if (next === undefined) break;
         free = next;
       }
-      remembered += 1;
-      used.nanoseconds.add(free);
-      if (free === wanted) return time;
+      nanoseconds.add(free);
       used.goOnAt.set(wanted, free + 1);
       return timeOf(used.era, free);
     },
 
     occupy(series, time) {
-      const { used, older, wanted } = find(series, time);
-      if (used.nanoseconds.has(wanted) || older?.nanoseconds.has(wanted) === true) return;
-      remembered += 1;
-      used.nanoseconds.add(wanted);
+      const { nanoseconds, older, era } = usedBy(series, time);
+      const ns = nsOf(time, era);
+      if (older?.nanoseconds.has(ns) !== true && nanoseconds.add(ns)) remembered += 1;
     },
 
     usedFrom(fromMs) {
@@ -80,18 +83,23 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
     return { timeMs: era * eraMs + Math.floor(ns / nsPerMs), timeNs: ns % nsPerMs };
   }
 
-  function find(series: string, time: Time): { used: Used; older: Used | undefined; wanted: number } {
+  function nsOf({ timeMs, timeNs }: Time, era: number): number {
+    return (timeMs - era * eraMs) * nsPerMs + timeNs;
+  }
+
+  function usedBy(series: string, { timeMs }: Time): Used {
     if (remembered >= rememberedMin) {
       previous = current;
+      for (const used of previous.values()) used.older = undefined;
       current = new Map();
       remembered = 0;
     }
-    const era = Math.floor(time.timeMs / eraMs);
+    const era = Math.floor(timeMs / eraMs);
     usualEra ??= era;
     const key = era === usualEra ? series : `${era}\n${series}`;
     let used = current.get(key);
-    if (used === undefined) current.set(key, used = { series, era, nanoseconds: new IntegerSet(), goOnAt: new Map() });
-    return { used, older: previous.get(key), wanted: (time.timeMs - era * eraMs) * nsPerMs + time.timeNs };
+    if (used === undefined) current.set(key, used = { series, era, nanoseconds: new IntegerSet(), goOnAt: new Map(), older: previous.get(key) });
+    return used;
   }
 }
 
@@ -108,15 +116,18 @@ class IntegerSet {
     return this.#slots[this.#slotOf(integer + 1)] !== 0;
   }
 
-  add(integer: number): void {
+  /** Takes an integer; `false` when it is there already. */
+  add(integer: number): boolean {
     const slot = this.#slotOf(integer + 1);
-    if (this.#slots[slot] !== 0) return;
+    if (this.#slots[slot] !== 0) return false;
     this.#slots[slot] = integer + 1;
     this.#size += 1;
-    if (2 * this.#size <= this.#slots.length) return;
-    const filled = this.#slots.filter((each) => each !== 0);
-    this.#slots = new Float64Array(2 * this.#slots.length);
-    for (const each of filled) this.#slots[this.#slotOf(each)] = each;
+    if (2 * this.#size > this.#slots.length) {
+      const filled = this.#slots.filter((each) => each !== 0);
+      this.#slots = new Float64Array(2 * this.#slots.length);
+      for (const each of filled) this.#slots[this.#slotOf(each)] = each;
+    }
+    return true;
   }
 
   values(): number[] {

@@ -9,6 +9,7 @@
  * The event is made after the response has ended, so the response never waits for it.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { performance } from 'node:perf_hooks';
 import type { TLSSocket } from 'node:tls';
 import type { Context, Middleware } from 'koa';
 import { UsageError } from '../shared/errors.js';
@@ -50,7 +51,7 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
           source,
           timeMs,
           timeNs,
-          host: ctx.host,
+          host: hostOf(ctx),
           method: ctx.method,
           // A response that was cut short has the status that the client was told; one that never began has none.
           status: res.headersSent ? res.statusCode : 0,
@@ -62,7 +63,7 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
           clientIp: ctx.ip,
           userAgent: textOf(headers['user-agent']),
           referrer: textOf(headers['referrer']) || textOf(headers.referer),
-          protocol: protocols[req.httpVersion] ?? `HTTP/${req.httpVersion}`,
+          protocol: req.httpVersionMajor === 1 && req.httpVersionMinor === 1 ? usualProtocol : `HTTP/${req.httpVersion}`,
           tls: tlsVersionOf(req),
           upstreamMs: null,
           requestId: textOf(headers['x-request-id']),
@@ -81,7 +82,13 @@ function textOf(header: string | string[] | undefined): string {
 }
 
 /** A text that is there already need not be made, and hashed, for each request. */
-const protocols: Readonly<Record<string, string>> = { '1.0': 'HTTP/1.0', '1.1': 'HTTP/1.1', '2.0': 'HTTP/2.0' };
+const usualProtocol = 'HTTP/1.1';
+
+/** `ctx.host`, which takes a header apart for each request: most have one host, and no proxy in front that is trusted to name another. */
+function hostOf(ctx: Context): string {
+  const { headers: { host }, httpVersionMajor } = ctx.req;
+  return host === undefined || ctx.app.proxy || httpVersionMajor > 1 || /[\s,@]/.test(host) ? ctx.host : host;
+}
 
 /** What `@koa/router` leaves on the context: the routes and the middleware layers whose path matched, of all routers. */
 interface RoutedContext {
