@@ -25,9 +25,13 @@ const rankOfDigit = Uint8Array.from({ length: 0x80 }, (_, code) => digits.includ
 export class DistinctSketch {
   #sparse = new Map<number, number>();
   #dense: Uint8Array | undefined;
+  /** The text that was taken last: often the next one too. */
+  #last: string | undefined;
 
   /** Takes a text. */
   add(text: string): void {
+    if (text === this.#last) return;
+    this.#last = text;
     const [first, second] = hashOf(text);
     this.#raise(first >>> (32 - registerBits), Math.clz32(second) + 1);
   }

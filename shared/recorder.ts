@@ -112,7 +112,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const boundedText = (): (text: string) => string => createMemo((text) => boundText(text, textLengthMax));
   const textOf = { userAgent: boundedText(), referrer: boundedText(), protocol: boundedText(), tls: boundedText() };
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
-  const admitHost = createHostLimit({ hostsMax: options.hostsMax, now });
+  /** When requests were taken last: a clock takes longer than to look up a host. */
+  let takenMs = now();
+  const admitHost = createHostLimit({ hostsMax: options.hostsMax, now: () => takenMs });
 
   let waiting: RequestEvent[] = [];
   const gathered = (sampleRatio === 1 ? store.gatherRequests?.(options.name) : undefined) ?? gatherObjects();
@@ -184,8 +186,10 @@ export function createRecorder(options: RecorderOptions): Recorder {
   };
 
   function takeWaiting(): void {
+    if (waiting.length === 0) return;
     const events = waiting;
     waiting = [];
+    takenMs = now();
     for (const event of events) take(event);
   }
 

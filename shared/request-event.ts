@@ -44,11 +44,11 @@ export const caddySource = 'caddy';
  * Statuses with which the duration does not say how long a response took. A WebSocket (101) lasts as long as its connection, and a
  * request that was aborted or not handled (0) has none.
  */
-export const withoutLatency: readonly number[] = [0, 101];
+export const withoutLatency = [0, 101] as const;
 
 /** Whether the duration says how long a response took. */
 export function hasLatency(status: number): boolean {
-  return !withoutLatency.includes(status);
+  return status !== withoutLatency[0] && status !== withoutLatency[1];
 }
 
 /** `timeMs` and `timeNs` of a count of nanoseconds since 1970. */
