@@ -9,7 +9,7 @@ import { residentBytesOf } from './process.js';
 
 /** Compares lines per second. */
 export async function benchImport(say: (text: string) => void): Promise<Result[]> {
-  const file = await makeLinesFile(Number(process.env['BENCH_LINES'] ?? 300_000), { minutesAgo: 1 });
+  const file = await makeLinesFile(Number(process.env['BENCH_LINES'] ?? 1_500_000), { minutesAgo: 1 });
   const runs = await inTurn([
     { name: 'import', run: async () => measure(file, process.execPath, [...programCommand, 'import', file.path]) },
     { name: 'goaccess', run: async () => measure(file, 'goaccess', [file.path, '--log-format=CADDY', '--no-progress', '-o', join(await temporaryFolder(), 'report.json')]) },

@@ -110,7 +110,7 @@ interface OpenOptions extends ImportOptions {
 }
 
 /** What an import needs of a store. */
-type ImportStore = Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'write' | 'gatherRequests' | 'ping' | 'close'>;
+type ImportStore = Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'write' | 'gatherRequests' | 'bulkRequests' | 'ping' | 'close'>;
 
 /** Opens the store, or finds the collector that has it open. */
 async function openImporter(values: SettingValues<typeof importSettings>, { decoder, dryRun, signal, progress, stderr }: OpenOptions): Promise<Importer> {

@@ -153,6 +153,8 @@ export interface Store {
   write(batch: Batch): Promise<number>;
   /** Makes what gathers the requests of a recorder for `write`, which takes those of arrays as well. */
   readonly gatherRequests?: ((recorder: string) => RequestGatherer) | undefined;
+  /** So many requests in one batch take the store the least work, where nobody waits for any of them; `undefined` where that of a recorder will do. */
+  readonly bulkRequests?: number | undefined;
   /** What waits in the store's spool; `undefined` for a store without one. */
   readonly spool: SpoolState | undefined;
   /** How long single requests are kept, in milliseconds; `undefined` where that is not known here. */

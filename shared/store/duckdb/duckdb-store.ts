@@ -7,7 +7,7 @@ import { createChanges } from '../changes.js';
 import type { Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
 import { listRequests, readLedgers, readRequests, readRollups, readTops, rollUpRequests } from './queries.js';
-import { createRequestGatherer } from './request-appender.js';
+import { createRequestGatherer, rowGroupRows } from './request-appender.js';
 import { deleteSteps } from './retention.js';
 
 /** Which file, and how much it may take. */
@@ -161,6 +161,7 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
       return 0;
     },
     gatherRequests: createRequestGatherer,
+    bulkRequests: rowGroupRows,
     spool: undefined,
     requestsKeptMs: retention.requestsMs,
     changes,

@@ -20,14 +20,26 @@ type Fill = (vector: Vector, requests: readonly RequestEvent[]) => void;
 
 const rowsMax = bindings.vector_size();
 
+/**
+ * The rows of one row group. DuckDB packs a group that is whole in one transaction, and writes it to its place at once; smaller ones go into its log, are
+ * copied into the table, and are packed at a checkpoint: see https://duckdb.org/docs/stable/internals/storage.
+ */
+export const rowGroupRows = 60 * rowsMax;
+
+/** Chunks that DuckDB's appender copies before it hands them to the table. */
+const chunksPerFlush = 10;
+
 /** The connection must be used for nothing else while requests are appended. */
 export function createRequestAppender(connection: DuckDBConnection): AppendRequests {
   return async (requests) => {
     if (requests.length === 0) return;
     const appender = await connection.createAppender('request_metrics');
     try {
+      let appended = 0;
       for (const chunk of requests instanceof RequestChunks ? requests.chunks : chunksOf([...requests])) {
         appender.appendDataChunk(chunk);
+        appended += 1;
+        if (appended % chunksPerFlush === 0) appender.flushSync();
         await othersTurn(); // each chunk keeps this thread busy for milliseconds
       }
       appender.flushSync();
