@@ -1,7 +1,8 @@
 /** `import` as a program, over both stores, with real Caddy where its lines are told apart from others. */
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { request as httpRequest } from 'node:http';
-import { readdir, rm, writeFile } from 'node:fs/promises';
+import { readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { gzipSync } from 'node:zlib';
@@ -310,6 +311,27 @@ test.serial('Of an import that is killed, the running program keeps what came, a
   t.notRegex(collector.stderr(), / error /);
   t.deepEqual((await importFiles(place, [samplePath])).counts, { added: 38_000, 'already there': 12_000 });
   t.is(await collector.stop(), 0);
+});
+
+test.serial('Of an import of more than DuckDB packs at once, killed in the middle, what is there is whole, and the next one adds the rest.', async (t) => {
+  const place = await embedded(t);
+  const endMs = Date.now() - 3_600_000;
+  const lines = [...shiftedSample(150_000, { startMs: endMs - 3_600_000, endMs })];
+  const stdin = new PassThrough();
+  const program = await runProgram(['import', '-'], place.settings, { cwd: place.folder, stdin });
+  for (const part of lines.slice(0, 70)) if (!stdin.write(part)) await once(stdin, 'drain');
+  await until('a row group is written', () => stat(join(place.folder, 'data/requests.duckdb')).then(({ size }) => size > 2 ** 20, () => false));
+  t.is(await program.stop('SIGKILL'), 'SIGKILL');
+
+  const log = join(place.folder, 'access.log');
+  await writeFile(log, lines.join(''));
+  const { status, stderr } = await importFiles(place, [log]);
+  t.is(status, 0, stderr);
+  const totals = await totalsOf(place);
+  t.is(totals.requests, 150_000);
+  t.deepEqual(totals.statuses, Object.fromEntries(Object.entries(sample.statuses).map(([each, count]) => [each, 3 * count])));
+  t.is(totals.sizeSum, 3 * sample.sizeSum);
+  for (const { count } of totals.levels) t.is(count, 150_000);
 });
 
 testWithCaddy('A file that takes the lines of the logger that writes to the sink adds nothing to what came over a unix socket.', async (t) => {
