@@ -155,6 +155,29 @@ test('when the memory is full, further requests are dropped and said to be', asy
   t.false(recorder.record(event({ uri: `/${'x'.repeat(8000)}` })));
 });
 
+test('a batch of requests that are far apart is smaller, and no more wait than are allowed to', async (t) => {
+  const sizes: number[] = [];
+  let letThrough = (): void => undefined;
+  const through = new Promise<void>((resolve) => { letThrough = resolve; });
+  const { recorder } = await start(t, { batchRequestsMax: 3200, sparseRequestsMax: 320, batchesWaitingMax: 0, flushMs: 100_000 }, (real) => ({
+    ...real,
+    async write(batch) {
+      sizes.push(batch.requests.length);
+      await through;
+      return await real.write(batch);
+    },
+  }));
+  const timeMs = Date.UTC(2026, 10, 24);
+  for (let at = 0; at < 3200; at += 1) t.true(recorder.record(event({ timeMs, timeNs: at })));
+  for (let at = 0; at < 320; at += 1) t.true(recorder.record(event({ timeMs: timeMs + 10_000 * at })));
+  t.false(recorder.record(event({ timeMs })), 'one is being written, and one waits');
+  letThrough();
+  await recorder.flush();
+  t.true(recorder.record(event({ timeMs })));
+  await recorder.flush();
+  t.deepEqual(sizes.filter((size) => size > 0), [3200, 320, 1], 'the others are of lists alone');
+});
+
 test('closing says what the store had not taken, and does not wait for ever', async (t) => {
   const lines: string[] = [];
   const log: Log = { info: () => undefined, warn: () => undefined, error: (message) => { lines.push(message); } };

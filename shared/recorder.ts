@@ -68,10 +68,14 @@ export interface RecorderOptions {
   readonly flushMs?: number;
   /** Requests in one batch: 5,000, what InfluxDB takes best at once. */
   readonly batchRequestsMax?: number;
+  /** Requests in one batch where they are so far apart that their totals take much of it: as many as in any. */
+  readonly sparseRequestsMax?: number;
   /** What the requests of one batch hold in memory, in bytes as what gathers them estimates: 16 MiB. */
   readonly batchBytesMax?: number;
   /** What may be held while the store does not take it, in bytes as what gathers it estimates: 128 MiB. What comes then is dropped. */
   readonly memoryBytesMax?: number;
+  /** So many batches may wait besides the one that is being written, whatever they hold: any number. */
+  readonly batchesWaitingMax?: number;
   /** How long `close` waits for the store: 8 s. */
   readonly drainMsMax?: number;
   /**
@@ -88,6 +92,9 @@ export const memoryBytesMaxDefault = 128 * 2 ** 20;
 /** Requests that are taken together: one by one, each would find the processor's caches full of what its maker does in between. */
 const takenAtOnce = 32;
 
+/** Requests are far apart when they have more rows of the finest level than so many in one. A row, with those of the other levels, takes some kilobytes until it is written. */
+const sparsePart = 16;
+
 /** Requests that one recorder has taken and the next one has not are no further apart, in milliseconds. */
 const usedMs = 10_000;
 
@@ -98,7 +105,7 @@ const textLengthMax = 1024;
 
 /** Starts a recorder; it writes from a timer until it is closed. Throws a `RangeError` when `sampleRatio` is none. */
 export function createRecorder(options: RecorderOptions): Recorder {
-  const { store, log, sampleRatio = 1, flushMs = 100, batchRequestsMax = 5000, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = memoryBytesMaxDefault, drainMsMax = 8000, now = Date.now } = options;
+  const { store, log, sampleRatio = 1, flushMs = 100, batchRequestsMax = 5000, sparseRequestsMax = batchRequestsMax, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = memoryBytesMaxDefault, batchesWaitingMax = Infinity, drainMsMax = 8000, now = Date.now } = options;
   const writer = randomUUID();
   const ladder = createRollupLadder();
   const topLadder = createTopLadder();
@@ -133,12 +140,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
   return {
     record(event) {
-      if (queuedBytes + gathered.bytes >= memoryBytesMax || stopped.signal.aborted) return false;
+      if (queuedBytes + gathered.bytes >= memoryBytesMax || queue.length > batchesWaitingMax + 1 || stopped.signal.aborted) return false;
       waiting.push(event);
       counts.recorded += 1;
       if (waiting.length >= takenAtOnce || gathered.length + waiting.length >= batchRequestsMax) {
         takeWaiting();
-        if (gathered.length >= batchRequestsMax || gathered.bytes >= batchBytesMax) {
+        if (gathered.length >= batchRequestsMax || gathered.bytes >= batchBytesMax || (gathered.length >= sparseRequestsMax && ladder.gatheredRows * sparsePart > gathered.length)) {
           seal();
           void write();
         }

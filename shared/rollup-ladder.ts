@@ -11,6 +11,8 @@ import type { RequestEvent } from './request-event.js';
 export interface RollupLadder {
   /** Counts a request. `key` is its `seriesKey`, and `bucket` that of its latency, where they are known already; `isKept` as in `addEvent`. */
   add(event: RequestEvent, key?: string, bucket?: number, isKept?: boolean): void;
+  /** Rows of the finest level that have gathered. */
+  readonly gatheredRows: number;
   /** Every row that changed since the last call, as it stands now. */
   drain(nowMs: number): RollupRow[];
   /** Closes all rows: what is not drained yet, and what comes, goes into further ones. */
@@ -36,8 +38,11 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
   // In the order in which they were last written.
   const open = new Map<string, OpenRow>();
   let lookedMs = -Infinity;
+  let gatheredRows = 0;
 
   return {
+    get gatheredRows() { return gatheredRows; },
+
     add(event, key = seriesKey(event), bucket = latencyBucketOf(event), isKept = true) {
       const windowMs = windowStart(event.timeMs, finestLevel);
       let entry = gathered.get(key);
@@ -46,7 +51,10 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
         gathered.set(key, entry = { series: { source, host, method, status }, tallies: new Map() });
       }
       let tally = entry.tallies.get(windowMs);
-      if (tally === undefined) entry.tallies.set(windowMs, tally = emptyTally());
+      if (tally === undefined) {
+        entry.tallies.set(windowMs, tally = emptyTally());
+        gatheredRows += 1;
+      }
       addEvent(tally, event, bucket, isKept);
     },
 
@@ -66,6 +74,7 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
         }
       }
       gathered.clear();
+      gatheredRows = 0;
       for (const entry of changed) entry.changed = false;
       closeOld(nowMs, oldestMs);
       return changed.map(({ row }) => ({ ...row, ...copyTally(row) }));
