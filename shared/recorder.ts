@@ -74,7 +74,7 @@ export interface RecorderOptions {
   readonly batchBytesMax?: number;
   /** What may be held while the store does not take it, in bytes as what gathers it estimates: 128 MiB. What comes then is dropped. */
   readonly memoryBytesMax?: number;
-  /** So many batches may wait besides the one that is being written, whatever they hold: any number. */
+  /** While more batches than so many wait besides the one that is being written, whatever they hold, what comes is dropped: any number may wait. */
   readonly batchesWaitingMax?: number;
   /** How long `close` waits for the store: 8 s. */
   readonly drainMsMax?: number;
