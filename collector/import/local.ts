@@ -47,7 +47,7 @@ const usual = { batchRequestsMax: importBatchRequestsMax, memoryBytesMax: 20 * 2
  * The same for batches that a store takes in bulk: one as a rule, where lines are of the usual length, and the beginning of the next. A quiet day has nearly as many
  * totals as requests: its batches are no larger than those of others.
  */
-const bulk = { sparseRequestsMax: importBatchRequestsMax, batchBytesMax: 112 * 2 ** 20, memoryBytesMax: 160 * 2 ** 20, batchesWaitingMax: 0, flushMs: 10_000 };
+const bulk = { sparseRequestsMax: importBatchRequestsMax, batchBytesMax: 112 * 2 ** 20, memoryBytesMax: 150 * 2 ** 20, batchesWaitingMax: 0, flushMs: 10_000 };
 
 const progressMs = 100;
 

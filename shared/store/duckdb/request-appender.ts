@@ -27,7 +27,7 @@ const rowsMax = bindings.vector_size();
 export const rowGroupRows = 60 * rowsMax;
 
 /** Chunks that DuckDB's appender copies before it hands them to the table. */
-const chunksPerFlush = 10;
+const chunksPerFlush = 4;
 
 /** The connection must be used for nothing else while requests are appended. */
 export function createRequestAppender(connection: DuckDBConnection): AppendRequests {
