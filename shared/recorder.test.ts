@@ -209,6 +209,7 @@ async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}
     description: real.description,
     spool: real.spool,
     requestsKeptMs: real.requestsKeptMs,
+    get problem() { return real.problem; },
     changes: real.changes,
     write: (batch) => real.write(batch),
     readRollups: (query) => real.readRollups(query),

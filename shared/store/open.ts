@@ -1,7 +1,6 @@
-import { StoreError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { RequestEvent } from '../request-event.js';
-import { createDeadLetters, type DeadLetters } from './dead-letters.js';
+import { createDeadLetters } from './dead-letters.js';
 import { parseRequestLine, requestLine } from './influxdb/line-protocol.js';
 import type { SetupOptions } from './influxdb/setup.js';
 import type { StoreSettings } from './settings.js';
@@ -18,24 +17,12 @@ export async function openStore(settings: StoreSettings, { log, now = Date.now, 
     return await openInfluxdbStore(settings, { log, spoolName, keepsHouse });
   }
   const { openDuckdbStore } = await import('./duckdb/duckdb-store.js');
-  return withDeadLetters(await openDuckdbStore(settings, { log, now }), createDeadLetters({ dir: `${settings.path}.dead-letters`, by: 'DuckDB', log, now }));
-}
-
-/** Keeps the requests of the batches that a store refuses for good. InfluxDB's does so itself, line by line. */
-function withDeadLetters(store: Store, deadLetters: DeadLetters): Store {
-  return {
-    ...store,
-    async write(batch) {
-      try {
-        return await store.write(batch);
-      } catch (error) {
-        if (error instanceof StoreError && error.action === 'drop') {
-          await deadLetters.keep(Array.from(batch.requests, (request) => ({ line: requestLine(request, batch.recorder), reason: error.message })));
-        }
-        throw error;
-      }
-    },
-  };
+  // InfluxDB's store keeps refused lines itself.
+  const deadLetters = createDeadLetters({ dir: `${settings.path}.dead-letters`, by: 'DuckDB', log, now });
+  return await openDuckdbStore(settings, {
+    log, now,
+    onRefused: (batch, reason) => deadLetters.keep(Array.from(batch.requests, (request) => ({ line: requestLine(request, batch.recorder), reason }))),
+  });
 }
 
 /** Makes the bucket and the tokens that the InfluxDB store needs; see `setup.ts` there. */

@@ -159,6 +159,8 @@ export interface Store {
   readonly spool: SpoolState | undefined;
   /** How long single requests are kept, in milliseconds; `undefined` where that is not known here. */
   readonly requestsKeptMs: number | undefined;
+  /** Why the store takes nothing at present; `undefined` while it does, as far as is known. */
+  readonly problem: string | undefined;
   /** Tells of all that is written; `undefined` for a store that others write to as well. */
   readonly changes: StoreChanges | undefined;
   /** All rows of one level whose window starts in the range, in no particular order. Not for a filter that `needsRequests`. */

@@ -4,7 +4,7 @@ import { messageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
 import { createChanges } from '../changes.js';
-import type { Store } from '../store.js';
+import type { Batch, Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
 import { listRequests, readLedgers, readRequests, readRollups, readTops, rollUpRequests } from './queries.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
@@ -35,9 +35,11 @@ const openPaths = new Set<string>();
  * After a full disk or a failing one DuckDB refuses all further work, and when its memory is full it may stay so: then the file is opened anew before the
  * next use, and what cannot be done meanwhile throws 'retry'.
  *
+ * `onRefused` keeps a batch that DuckDB will never take; `write` waits for it.
+ *
  * Throws a `StoreError` ('stop') when the file cannot be used.
  */
-export async function openDuckdbStore({ path: pathText, retention, memoryBytesMax = 64 * 2 ** 20 }: DuckdbOptions, { log, now = Date.now }: { log: Log; now?: () => number }): Promise<Store> {
+export async function openDuckdbStore({ path: pathText, retention, memoryBytesMax = 64 * 2 ** 20 }: DuckdbOptions, { log, now = Date.now, onRefused }: { log: Log; now?: () => number; onRefused?: (batch: Batch, reason: string) => Promise<void> }): Promise<Store> {
   const path = resolve(pathText);
   const description = `DuckDB file ${path}`;
   if (openPaths.has(path)) throw new StoreError('stop', `Cannot open the ${description}: this process has it open already. Use the store that is open.`);
@@ -52,6 +54,8 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     throw error;
   }
   let closing: Promise<void> | undefined;
+  /** Why the last write failed; `undefined` after one that succeeded. */
+  let problem: string | undefined;
 
   /** Everything that writes, and opening anew, one after another. */
   let lastWrite: Promise<unknown> = Promise.resolve();
@@ -71,7 +75,8 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     try {
       database = await openDatabase(path, { memoryBytesMax });
     } catch (error) {
-      throw new StoreError('retry', `Cannot ${action} the ${description} yet: it could not be opened anew after an error. ${messageOf(error)}`, { cause: error });
+      problem = `Cannot ${action} the ${description} yet: it could not be opened anew after an error. ${messageOf(error)}`;
+      throw new StoreError('retry', problem, { cause: error });
     }
     readers.open(database.reading);
     log.info(`The ${description} is open again.`);
@@ -89,10 +94,14 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
   const write = <Result>(action: string, run: (database: Database) => Promise<Result>): Promise<Result> => inTurn(async () => {
     const current = await usable(action);
     try {
-      return await run(current);
+      const result = await run(current);
+      problem = undefined;
+      return result;
     } catch (error) {
       if (!(await isUsableAfter(error, current.writing))) await abandon(current);
-      throw storeError(action, description, error);
+      const failure = storeError(action, description, error);
+      if (failure.action !== 'drop') problem = failure.message;
+      throw failure;
     }
   });
 
@@ -155,6 +164,11 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
           await batches.write(batch, now());
           await protectFiles(path);
         });
+      } catch (error) {
+        if (error instanceof StoreError && error.action === 'drop') {
+          await onRefused?.(batch, error.message);
+        }
+        throw error;
       } finally {
         changes.tell(batch);
       }
@@ -164,6 +178,7 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     bulkRequests: rowGroupRows,
     spool: undefined,
     requestsKeptMs: retention.requestsMs,
+    get problem() { return problem; },
     changes,
     readRollups: (query) => read((connection) => readRollups(connection, query)),
     readTops: (query) => read((connection) => readTops(connection, query)),

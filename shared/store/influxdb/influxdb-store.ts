@@ -166,6 +166,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
   return {
     description: `InfluxDB at ${url}, bucket ${JSON.stringify(bucket)}`,
     get spool() { return spooled?.state; },
+    get problem() { return spooled?.state.problem; },
     changes: undefined,
     requestsKeptMs: retention?.requestsMs,
     write: (batch) => use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
