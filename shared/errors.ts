@@ -19,13 +19,16 @@ export class StoreError extends Error {
   readonly inUse: boolean;
   /** What has no room left, where that is why. */
   readonly full: 'spool-full' | 'disk-full' | undefined;
+  /** The store holds other contents than before: totals that were written to it have to be counted anew. */
+  readonly contentsReplaced: boolean;
 
-  constructor(action: StoreErrorAction, message: string, options: { cause?: unknown; retryAfterMs?: number; inUse?: boolean; full?: 'spool-full' | 'disk-full' } = {}) {
+  constructor(action: StoreErrorAction, message: string, options: { cause?: unknown; retryAfterMs?: number; inUse?: boolean; full?: 'spool-full' | 'disk-full'; contentsReplaced?: boolean } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.action = action;
     this.retryAfterMs = options.retryAfterMs;
     this.inUse = options.inUse ?? false;
     this.full = options.full;
+    this.contentsReplaced = options.contentsReplaced ?? false;
   }
 }
 

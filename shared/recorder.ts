@@ -290,6 +290,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
           log.error(`The store refused a batch of ${batch.requests.length} requests for good: ${messageOf(error)}`);
         } else {
           if (problem !== error.message) log.warn(`The store does not take requests, holding them: ${error.message}`);
+          if (error.contentsReplaced) countAnew();
           problem = error.message;
           full = error.full;
           failures += 1;
@@ -306,8 +307,8 @@ export function createRecorder(options: RecorderOptions): Recorder {
   }
 
   /**
-   * After a refused batch: rollup rows are cumulative, so those of later batches hold its requests too. What waits is counted
-   * again, and what comes from now on goes into further rows, which add up with those that are stored. The top lists go on: see `Batch.tops`.
+   * Rollup rows are cumulative: they also hold requests of earlier batches, one that was refused, or those in a file that is gone. What waits is
+   * counted again, and what comes from now on goes into further rows, which add up with those that are stored. The top lists go on: see `Batch.tops`.
    */
   function countAnew(): void {
     const anew = createRollupLadder();

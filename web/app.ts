@@ -1,5 +1,6 @@
 /** The web app, put together from its parts; no sockets here. */
 import { createHash } from 'node:crypto';
+import { Readable } from 'node:stream';
 import Router from '@koa/router';
 import Koa, { type Context, type Middleware } from 'koa';
 import compress from 'koa-compress';
@@ -9,13 +10,14 @@ import type { Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
 import { caddySource } from '../shared/request-event.js';
 import { topDimensions } from '../shared/top-row.js';
+import { createAdmission } from './admission.js';
 import { timeChartDocument } from './chart/time-chart.js';
 import type { WebConfig } from './config.js';
 import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
-import { pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, type Reads, type Traffic } from './dashboard/read.js';
+import { pairedPages, pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, streamLatest, type Reads, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
 import { probes, refuseOtherNames, requirePassword } from './guard.js';
@@ -23,6 +25,7 @@ import { createWebMetrics } from './metrics.js';
 import { answerErrors, Problem } from './problem.js';
 import { renderViews, type Asset, type Assets } from './render.js';
 import { requestMetrics } from './request-metrics.js';
+import { rowStream } from './row-stream.js';
 
 /** What the web app is made from. */
 export interface WebAppOptions {
@@ -40,6 +43,8 @@ export interface WebAppOptions {
 /** Raw requests on the page, and rows in `/api/requests` and `/api/top/…` where no `limit` is given. */
 const latestOnPage = 20;
 const latestInApi = 100;
+/** Rows that are answered in one piece, with an ETag. More are sent page by page. */
+const heldRowsMax = 500;
 /** The most raw requests on the page: ten thousand were 13 MB, and six seconds in which nobody else was answered. */
 const rowsOnPageMax = 500;
 /** Raw requests that the lists of the page are made from under a filter; the API reads more. */
@@ -60,7 +65,9 @@ export function createWebApp({ config, reads, recorder, log, assets, now = Date.
   app.use(answerErrors({ log, assets }));
   if (config.loopbackNamesOnly === true) app.use(refuseOtherNames());
   if (config.password !== undefined) app.use(requirePassword(config.password, { log, now }));
-  const router = routes({ reads, assets, metrics, connectHint: config.connectHint, now });
+  const admission = createAdmission();
+  app.use(admission.admit);
+  const router = routes({ reads, assets, metrics, openStream: admission.openStream, connectHint: config.connectHint, now });
   app.use(router.routes());
   app.use(router.allowedMethods());
   return app;
@@ -97,16 +104,21 @@ interface RouteParts {
   readonly reads: Reads;
   readonly assets: Assets;
   readonly metrics: ReturnType<typeof createWebMetrics>;
+  /** Counts an answer that is sent in pages, until `signal` is aborted or what it resolves to is called. Rejects when there are too many. */
+  readonly openStream: (signal: AbortSignal) => Promise<() => void>;
   readonly connectHint: readonly string[];
   readonly now: () => number;
 }
 
-function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Router {
+function routes({ reads: allReads, assets, metrics, openStream, connectHint, now }: RouteParts): Router {
   const router = new Router();
+  const signalOf = (ctx: Context): AbortSignal => ctx.state['signal'] as AbortSignal;
+  /** The reads of one answer: they are cancelled when its client has gone. */
+  const readsOf = (ctx: Context): Reads => ({ ...allReads, signal: signalOf(ctx) });
   const queryOf = (ctx: Context, limits: { rowsMax?: number } = {}): DashboardQuery => parseQuery(ctx.query, now(), limits);
 
   /** One list, of the first source: what passes through both edge and app would count twice. */
-  const readList = async (dimension: Dimension, query: DashboardQuery): Promise<{ list: TopList; complete: boolean }> => {
+  const readList = async (reads: Reads, dimension: Dimension, query: DashboardQuery): Promise<{ list: TopList; complete: boolean }> => {
     const untold = dimension === 'country' ? filterNames.find((name) => name !== 'source' && query.given[name] !== undefined) : undefined;
     if (untold !== undefined) throw new QueryError(untold, query.given[untold]!, 'none for countries, which are not stored with single requests: leave it out');
     const inRollups = dimension === 'host' || dimension === 'method';
@@ -119,6 +131,7 @@ function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Route
   };
 
   router.get('/', async (ctx) => {
+    const reads = readsOf(ctx);
     const query = queryOf(ctx, { rowsMax: rowsOnPageMax });
     const readRows = async () => {
       const latest = await readLatest(reads, query, latestOnPage);
@@ -144,13 +157,14 @@ function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Route
   });
 
   router.get('/api/summary', async (ctx) => {
+    const reads = readsOf(ctx);
     const query = queryOf(ctx);
     ctx.body = summaryAnswer(...await Promise.all([readTraffic(reads, query, { nowMs: now() }), readTops(reads, query, { dimensions: [], nowMs: now() })]));
   });
 
   for (const extension of ['', '.csv'] as const) {
     router.get(`/api/series${extension}`, async (ctx) => {
-      const traffic = await readTraffic(reads, queryOf(ctx), { nowMs: now() });
+      const traffic = await readTraffic(readsOf(ctx), queryOf(ctx), { nowMs: now() });
       ctx.set('X-Complete', String(traffic.complete));
       answerRows(ctx, extension, traffic.windows.map(seriesAnswer), seriesColumns);
     });
@@ -158,7 +172,7 @@ function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Route
     for (const dimension of dimensions) {
       router.get(`/api/top/${dimension}${extension}`, async (ctx) => {
         const query = queryOf(ctx);
-        const { list, complete } = await readList(dimension, query);
+        const { list, complete } = await readList(readsOf(ctx), dimension, query);
         ctx.set('X-Complete', String(complete));
         answerRows(ctx, extension, topAnswer(list, query.limit ?? latestInApi), dimension === 'host' || dimension === 'method' ? exactColumns : topColumns);
       });
@@ -166,11 +180,23 @@ function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Route
 
     router.get(`/api/requests${extension}`, async (ctx) => {
       const query = queryOf(ctx);
-      const [found, sampled] = await Promise.all([readLatest(reads, query, latestInApi), readSampled(reads, query, now())]);
-      const requests = found.slice(0, query.limit ?? latestInApi);
+      const reads = readsOf(ctx);
+      const limit = query.limit ?? latestInApi;
+      const sampled = await readSampled(reads, query, now());
       ctx.set('X-Complete', String(sampled === undefined));
       if (sampled !== undefined) ctx.set('X-Sampled', `${sampled.kept}/${sampled.of}`);
-      answerRows(ctx, extension, requestsAnswer(requests, await readPairs(reads, query, requests)), requestColumns);
+      if (limit <= heldRowsMax) {
+        const requests = (await readLatest(reads, query, latestInApi)).slice(0, limit);
+        answerRows(ctx, extension, requestsAnswer(requests, await readPairs(reads, query, requests)), requestColumns);
+        return;
+      }
+      const close = await openStream(signalOf(ctx));
+      const rows = pairedPages(reads, query, streamLatest(reads, { ...query, limit }), requestsAnswer);
+      const first = await rows.next(); // what goes wrong at once is answered with its own status
+      const body = rowStream(extension === '' ? 'json' : 'csv', requestColumns, andThen(first, rows));
+      body.once('close', close);
+      ctx.type = extension === '' ? 'json' : csvType;
+      ctx.body = body;
     });
   }
 
@@ -179,11 +205,11 @@ function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Route
   });
 
   router.get('/api/ledger', async (ctx) => {
-    ctx.body = ledgerAnswer(await readLedgers(reads, queryOf(ctx)));
+    ctx.body = ledgerAnswer(await readLedgers(readsOf(ctx), queryOf(ctx)));
   });
 
   router.get('/api/ledger.csv', async (ctx) => {
-    answerRows(ctx, '.csv', (await readLedgers(reads, queryOf(ctx))).map(ledgerCsvRow), ledgerColumns);
+    answerRows(ctx, '.csv', (await readLedgers(readsOf(ctx), queryOf(ctx))).map(ledgerCsvRow), ledgerColumns);
   });
 
   for (const kind of chartKinds) chartRoutes(kind, queryOf, chartedSources);
@@ -193,7 +219,7 @@ function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Route
   function chartRoutes<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, readQueryOf: (ctx: Context) => DashboardQuery, chartedOf: (traffic: Traffic) => Charted<Window>[]): void {
     const read = async (ctx: Context, { withPrevious = false } = {}) => {
       const { filter: { source }, compare } = queryOf(ctx);
-      const traffic = await readTraffic(reads, readQueryOf(ctx), { nowMs: now(), withPrevious: withPrevious && compare });
+      const traffic = await readTraffic(readsOf(ctx), readQueryOf(ctx), { nowMs: now(), withPrevious: withPrevious && compare });
       return { source, traffic, charted: chartedOf(traffic).filter(({ name }) => source === undefined || name === source) };
     };
     const rowsOf = async (ctx: Context): Promise<ReturnType<typeof chartRow>[]> => {
@@ -227,7 +253,7 @@ function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Route
   });
 
   router.get('/ready', async (ctx) => {
-    await pingStore(reads.store);
+    await pingStore(allReads.store);
     ctx.body = { status: 'ready' };
   });
 
@@ -255,7 +281,15 @@ function answerRows(ctx: Context, extension: '' | '.csv', rows: readonly Readonl
     return;
   }
   ctx.body = csv(columns, rows);
-  ctx.set('Content-Type', 'text/csv; charset=utf-8; header=present');
+  ctx.set('Content-Type', csvType);
+}
+
+const csvType = 'text/csv; charset=utf-8; header=present';
+
+async function* andThen<Page>(first: IteratorResult<Page>, rest: AsyncGenerator<Page>): AsyncGenerator<Page> {
+  if (first.done === true) return;
+  yield first.value;
+  yield* rest;
 }
 
 function serveAsset({ body, type }: Asset): Middleware {
@@ -275,6 +309,7 @@ function revalidation(): Middleware {
     await next();
     if (ctx.status !== 200 || !/^\/(?:api|chart)\//.test(ctx.path)) return;
     ctx.set('Cache-Control', revalidate);
+    if (ctx.body instanceof Readable) return; // not known yet
     ctx.set('ETag', etagOf(typeof ctx.body === 'string' ? ctx.body : JSON.stringify(ctx.body)));
     if (ctx.fresh) ctx.status = 304;
   };

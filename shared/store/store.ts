@@ -139,6 +139,12 @@ export interface TopsQuery extends TimeRange {
   readonly filter: Pick<Filter, 'source' | 'host'>;
 }
 
+/** What every read takes besides its query. */
+export interface ReadOptions {
+  /** Cancels the read: the store stops working on it, and it throws a `StoreError`. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
  * Where requests are kept. Two backends stand behind it and pass one contract suite (`contract.ts`). All methods throw a
  * `StoreError` that says what to do.
@@ -164,24 +170,30 @@ export interface Store {
   /** Tells of all that is written; `undefined` for a store that others write to as well. */
   readonly changes: StoreChanges | undefined;
   /** All rows of one level whose window starts in the range, in no particular order. Not for a filter that `needsRequests`. */
-  readRollups(query: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]>;
+  readRollups(query: TimeRange & { level: Level; filter: Filter }, options?: ReadOptions): Promise<RollupRow[]>;
+  /** The same in pages, each of which has all rows of its windows. */
+  streamRollups(query: TimeRange & { level: Level; filter: Filter }, options?: ReadOptions): AsyncIterable<readonly RollupRow[]>;
   /** All rows of one level and of these kinds whose window starts in the range, in no particular order. */
-  readTops(query: TopsQuery): Promise<TopRow[]>;
+  readTops(query: TopsQuery, options?: ReadOptions): Promise<TopRow[]>;
+  /** The same in pages, each of which has all rows of its windows. */
+  streamTops(query: TopsQuery, options?: ReadOptions): AsyncIterable<readonly TopRow[]>;
   /** The latest requests of the range that are kept one by one, newest first, `limit` at most. */
-  readRequests(query: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]>;
+  readRequests(query: TimeRange & { filter: Filter; limit: number }, options?: ReadOptions): Promise<RequestEvent[]>;
+  /** The same in pages, newest first. The store holds nothing for a reader that pauses between two pages. */
+  streamRequests(query: TimeRange & { filter: Filter; limit: number }, options?: ReadOptions): AsyncIterable<readonly RequestEvent[]>;
   /**
    * The rollup rows of the requests of the range, as the recorder would have made them, for a filter that `needsRequests`. A store
    * that has to put each request together for it reads the newest `requestsMax`, and says in `isBounded` whether there were more.
    */
-  rollUpRequests(query: TimeRange & { level: Level; filter: Filter; requestsMax: number }): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
+  rollUpRequests(query: TimeRange & { level: Level; filter: Filter; requestsMax: number }, options?: ReadOptions): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
   /**
    * The lists of the requests of the range by source, with the `valuesMax` most frequent values of each, and the unique clients, as `listRequests`
    * makes them. A store that has to put each request together for it reads the newest `requestsMax`. `ofNewest` says how many requests, the newest,
    * were listed, where that is not all.
    */
-  listRequests(query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number; requestsMax: number }): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;
+  listRequests(query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number; requestsMax: number }, options?: ReadOptions): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;
   /** The newest ledger of each collector that wrote one since `sinceMs`. */
-  readLedgers(query: { sinceMs: number }): Promise<LedgerSnapshot[]>;
+  readLedgers(query: { sinceMs: number }, options?: ReadOptions): Promise<LedgerSnapshot[]>;
   /** Resolves when the store can be read. */
   ping(): Promise<void>;
   /** Resolves when the store takes what is written; nothing is. A token that may only write is enough. */

@@ -40,6 +40,8 @@ export interface Reads {
   readonly mergedTops: MergedWindows<TopsDigest, Tops['bySource']>;
   /** Reads that viewers who come at the same time make together. */
   readonly shared: SharedReads;
+  /** Aborted when nobody waits for the answer any more. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 interface RollupsQuery {
@@ -51,11 +53,15 @@ interface RollupsQuery {
 /** Makes the reads of a store. They keep what they read, until it changes or after a time (`closedKeptMsMax` at most): see `window-cache.ts`. */
 export function createReads(store: Store, kept: { readonly closedKeptMsMax?: number } = {}): Reads {
   const { changes } = store;
-  const rollups = createWindowCache({ read: (query: RollupsQuery & TimeRange) => inTime(store, store.readRollups(query)), digest: digestOf, weigh: sumsIn, weightMax: sumsKeptMax, changes, ...kept });
-  const tops = createWindowCache({ read: (query: WindowTopsQuery & TimeRange) => inTime(store, store.readTops(query)), digest: topsDigestOf, weigh: piecesIn, weightMax: piecesKeptMax, changes, openKeptMs: topsOpenKeptMs, ...kept });
+  const rollups = createWindowCache({ read: (query: RollupsQuery & TimeRange, signal) => pagesInTime(store, (until) => store.streamRollups(query, { signal: until }), signal), digest: digestOf, weigh: sumsIn, weightMax: sumsKeptMax, changes, ...kept });
+  const tops = createWindowCache({ read: (query: WindowTopsQuery & TimeRange, signal) => pagesInTime(store, (until) => store.streamTops(query, { signal: until }), signal), digest: topsDigestOf, weigh: piecesIn, weightMax: piecesKeptMax, changes, openKeptMs: topsOpenKeptMs, ...kept });
   changes?.listen((batch) => {
     rollups.forget(batch.rollups);
     tops.forget(batch.tops);
+  });
+  changes?.listenForExchange(() => {
+    rollups.clear();
+    tops.clear();
   });
   const stretches = new MergedWindows<WindowDigest, Stretch>({ weigh: sumsIn, weightMax: sumsKeptMax });
   const mergedTops = new MergedWindows<TopsDigest, Tops['bySource']>({ weigh: piecesIn, weightMax: piecesKeptMax });
@@ -108,39 +114,93 @@ export async function readSampled(reads: Reads, query: DashboardQuery, nowMs = D
 }
 
 /** Reads top lists and unique clients: see `readTopsFrom`. Throws a `StoreError`. */
-export function readTops({ store, tops, mergedTops, shared }: Reads, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
+export function readTops({ store, tops, mergedTops, shared, signal }: Reads, query: DashboardQuery, { dimensions, requestsMax = rawRequestsMax, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number }): Promise<Tops> {
   const reader = {
     merged: mergedTops,
     requestsKeptMs: store.requestsKeptMs,
-    readTopWindows: (windowsQuery: WindowTopsQuery, range: TimeRange): Promise<Window<TopsDigest>[]> => tops.get(windowsQuery, range, nowMs),
-    listRequests: ({ fromMs, toMs, ...requestsQuery }: Parameters<Store['listRequests']>[0]): ReturnType<Store['listRequests']> => shared('lists', { fromMs, toMs }, requestsQuery, (range, of) => inTime(store, store.listRequests({ ...range, ...of }))),
+    readTopWindows: (windowsQuery: WindowTopsQuery, range: TimeRange): Promise<Window<TopsDigest>[]> => tops.get(windowsQuery, range, nowMs, signal),
+    listRequests: ({ fromMs, toMs, ...requestsQuery }: Parameters<Store['listRequests']>[0]): ReturnType<Store['listRequests']> => shared('lists', { fromMs, toMs }, requestsQuery, (range, of, cancelled) => inTime(store, (until) => store.listRequests({ ...range, ...of }, { signal: until }), cancelled), signal),
   };
   return readTopsFrom(reader, query, { dimensions, valuesMax: Math.max(listedValuesMax, query.limit ?? 0), requestsMax, nowMs });
 }
 
 /** Reads the latest requests of a query, newest first; on demand before them as many of the latest errors (5xx). Throws a `StoreError`. */
-export async function readLatest({ store, shared }: Reads, { fromMs, toMs, filter, limit: limitGiven, errorsFirst }: DashboardQuery, limitDefault: number): Promise<RequestEvent[]> {
+export async function readLatest({ store, shared, signal }: Reads, { fromMs, toMs, filter, limit: limitGiven, errorsFirst }: DashboardQuery, limitDefault: number): Promise<RequestEvent[]> {
   const limit = limitGiven ?? limitDefault;
-  const read = (of: Filter): Promise<RequestEvent[]> => shared('requests', { fromMs, toMs }, { filter: of, limit }, (range, query) => inTime(store, store.readRequests({ ...range, ...query })));
-  // Under a filter by status all are errors, or none is.
-  if (!errorsFirst || filter.status !== undefined) return read(filter);
-  const [errors, latest] = await Promise.all([read({ ...filter, status: { min: 500, max: 599 } }), read(filter)]);
-  return [...errors, ...latest.filter(({ status }) => status < 500 || status > 599)];
+  const read = (of: Filter): Promise<RequestEvent[]> => shared(
+    'requests', { fromMs, toMs }, { filter: of, limit }, (range, query, cancelled) => inTime(store, (until) => store.readRequests({ ...range, ...query }, { signal: until }), cancelled), signal,
+  );
+  if (!putsErrorsFirst({ errorsFirst, filter })) return read(filter);
+  const [errors, latest] = await Promise.all([read({ ...filter, status: errorStatuses }), read(filter)]);
+  return [...errors, ...latest.filter(({ status }) => !isError(status))];
+}
+
+/** The rows of `readLatest` in pages, `limit` rows in all. Nothing is kept of them: an answer may take as long as its client wants. Throws a `StoreError`. */
+export async function* streamLatest({ store, signal }: Reads, { fromMs, toMs, filter, limit, errorsFirst }: DashboardQuery & { readonly limit: number }): AsyncGenerator<readonly RequestEvent[]> {
+  let left = limit;
+  const stream = async function* (of: Filter, isWanted: (status: number) => boolean = () => true): AsyncGenerator<readonly RequestEvent[]> {
+    for await (const page of pagesInTime(store, (until) => store.streamRequests({ fromMs, toMs, filter: of, limit }, { signal: until }), signal)) {
+      const rows = page.filter(({ status }) => isWanted(status)).slice(0, left);
+      left -= rows.length;
+      if (rows.length > 0) yield rows;
+      if (left === 0) return;
+    }
+  };
+  if (!putsErrorsFirst({ errorsFirst, filter })) {
+    yield* stream(filter);
+    return;
+  }
+  yield* stream({ ...filter, status: errorStatuses });
+  if (left > 0) yield* stream(filter, (status) => !isError(status));
+}
+
+/** Under a filter by status all are errors, or none is. */
+function putsErrorsFirst({ errorsFirst, filter }: Pick<DashboardQuery, 'errorsFirst' | 'filter'>): boolean {
+  return errorsFirst && filter.status === undefined;
+}
+
+const errorStatuses = { min: 500, max: 599 };
+
+function isError(status: number): boolean {
+  return status >= errorStatuses.min && status <= errorStatuses.max;
 }
 
 /**
  * The pairs among requests by request id. Under a filter the other half of a pair is not among them as a rule: it is looked for among all that came at
  * about the same time. Throws a `StoreError`.
  */
-export async function readPairs({ store, shared }: Reads, { filter }: DashboardQuery, requests: readonly RequestEvent[]): Promise<RequestPairs> {
+export async function readPairs({ store, shared, signal }: Reads, { filter }: DashboardQuery, requests: readonly RequestEvent[]): Promise<RequestPairs> {
   const timesMs = requests.filter(({ requestId }) => requestId !== '').map(({ timeMs }) => timeMs);
   if (timesMs.length === 0 || Object.keys(filter).length === 0) return requestPairs(requests);
   const { requestId } = filter;
   const around = { fromMs: Math.min(...timesMs) - halvesApartMsMax, toMs: Math.max(...timesMs) + halvesApartMsMax + 1 };
   const query = { filter: requestId === undefined ? {} : { requestId }, limit: 2 * requests.length + othersMax };
-  const others = await shared('pairs', around, query, (range, of) => inTime(store, store.readRequests({ ...range, ...of })));
+  const others = await shared('pairs', around, query, (range, of, cancelled) => inTime(store, (until) => store.readRequests({ ...range, ...of }, { signal: until }), cancelled), signal);
   const known = new Set(requests.map(rowKey));
   return requestPairs([...requests, ...others.filter((other) => !known.has(rowKey(other)))]);
+}
+
+/**
+ * Turns pages of requests into rows with their pairs. Without a filter the other half of a request is in the same page or in one beside it; under a
+ * filter see `readPairs`. Throws a `StoreError`.
+ */
+export async function* pairedPages<Row>(
+  reads: Reads, query: DashboardQuery, pages: AsyncIterable<readonly RequestEvent[]>, rowsOf: (requests: readonly RequestEvent[], pairs: RequestPairs) => Row[],
+): AsyncGenerator<Row[]> {
+  let before: readonly RequestEvent[] = [];
+  let page: readonly RequestEvent[] | undefined;
+  const paired = async (requests: readonly RequestEvent[], after: readonly RequestEvent[]): Promise<Row[]> => {
+    const isFiltered = Object.keys(query.filter).length > 0;
+    return rowsOf(requests, isFiltered ? await readPairs(reads, query, requests) : requestPairs([...before, ...requests, ...after]));
+  };
+  for await (const after of pages) {
+    if (page !== undefined) {
+      yield await paired(page, after);
+      before = page;
+    }
+    page = after;
+  }
+  if (page !== undefined) yield await paired(page, []);
 }
 
 function rowKey(request: RequestEvent): string {
@@ -148,13 +208,13 @@ function rowKey(request: RequestEvent): string {
 }
 
 /** Reads the newest ledgers of the collectors that reported since the query's range began. Throws a `StoreError`. */
-export function readLedgers({ store, shared }: Reads, { fromMs, toMs }: TimeRange): Promise<LedgerSnapshot[]> {
-  return shared('ledgers', { fromMs, toMs }, {}, (range) => inTime(store, store.readLedgers({ sinceMs: range.fromMs })));
+export function readLedgers({ store, shared, signal }: Reads, { fromMs, toMs }: TimeRange): Promise<LedgerSnapshot[]> {
+  return shared('ledgers', { fromMs, toMs }, {}, (range, _query, cancelled) => inTime(store, (until) => store.readLedgers({ sinceMs: range.fromMs }, { signal: until }), cancelled), signal);
 }
 
 /** Resolves when the store can be read. Throws a `StoreError`. */
 export function pingStore(store: Store): Promise<void> {
-  return inTime(store, store.ping());
+  return inTime(store, () => store.ping());
 }
 
 async function readFold(reads: Reads, { level, filter }: RollupsQuery, { range, stepMs, requestsMax, nowMs }: { range: TimeRange; stepMs: number; requestsMax: number; nowMs: number }): Promise<{ folded: Fold; bounded: boolean; sampled: Sampled | undefined }> {
@@ -166,27 +226,67 @@ async function readFold(reads: Reads, { level, filter }: RollupsQuery, { range, 
     return { folded, bounded: false, sampled: sampledIn(windows) };
   }
   const { store } = reads;
-  const [{ rows, isBounded }, windows] = await Promise.all([inTime(store, store.rollUpRequests({ ...range, level, filter, requestsMax })), inWindows]);
+  const [{ rows, isBounded }, windows] = await Promise.all([inTime(store, (until) => store.rollUpRequests({ ...range, level, filter, requestsMax }, { signal: until }), reads.signal), inWindows]);
   return { folded: fold(rows, grid), bounded: isBounded, sampled: sampledIn(windows) };
 }
 
 /** The windows of what rollups know of a filter. */
-async function readSeriesWindows({ rollups }: Reads, { level, filter }: RollupsQuery, range: TimeRange, nowMs: number): Promise<WindowDigest[]> {
-  return (await rollups.get({ level, filter: seriesFilter(filter) }, range, nowMs)).map(({ digest }) => digest);
+async function readSeriesWindows({ rollups, signal }: Reads, { level, filter }: RollupsQuery, range: TimeRange, nowMs: number): Promise<WindowDigest[]> {
+  return (await rollups.get({ level, filter: seriesFilter(filter) }, range, nowMs, signal)).map(({ digest }) => digest);
 }
 
 function seriesFilter({ source, host, method, status }: Filter): Filter {
   return { ...(source !== undefined && { source }), ...(host !== undefined && { host }), ...(method !== undefined && { method }), ...(status !== undefined && { status }) };
 }
 
-async function inTime<T>(store: Store, answer: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new StoreError('retry', `Cannot read ${store.description}: no answer within ${readMsMax / 1000} s. Check that it is running and not overloaded.`)), readMsMax);
-  });
+/** Reads, and cancels the read when it takes too long or `signal` is aborted. */
+async function inTime<Answer>(store: Store, read: (until: AbortSignal) => Promise<Answer>, signal?: AbortSignal): Promise<Answer> {
+  const deadline = createDeadline(store, signal);
   try {
-    return await Promise.race([answer, late]);
+    return await Promise.race([read(deadline.until), deadline.passed]);
   } finally {
-    clearTimeout(timer);
+    deadline.clear();
   }
+}
+
+/** The same for a read in pages, each of which has as much time. */
+async function* pagesInTime<Row>(store: Store, read: (until: AbortSignal) => AsyncIterable<readonly Row[]>, signal?: AbortSignal): AsyncGenerator<readonly Row[]> {
+  const deadline = createDeadline(store, signal);
+  const pages = read(deadline.until)[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const next = await Promise.race([pages.next(), deadline.passed]);
+      if (next.done === true) return;
+      deadline.clear();
+      yield next.value;
+      deadline.restart();
+    }
+  } finally {
+    deadline.clear();
+    void Promise.resolve(pages.return?.()).catch(() => undefined);
+  }
+}
+
+/** Aborts `until` with `signal`, or `readMsMax` after the start; then `passed` rejects. */
+function createDeadline(store: Store, signal: AbortSignal | undefined) {
+  const controller = new AbortController();
+  let fail: (error: StoreError) => void;
+  const passed = new Promise<never>((_, reject) => { fail = reject; });
+  passed.catch(() => undefined);
+  let timer: NodeJS.Timeout | undefined;
+  const abort = (): void => { controller.abort(); };
+  const clear = (): void => {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', abort);
+  };
+  const restart = (): void => {
+    timer = setTimeout(() => {
+      fail(new StoreError('retry', `Cannot read ${store.description}: no answer within ${readMsMax / 1000} s. Check that it is running and not overloaded, or ask for a shorter range.`));
+      abort();
+    }, readMsMax);
+    if (signal?.aborted === true) abort();
+    else signal?.addEventListener('abort', abort, { once: true });
+  };
+  restart();
+  return { until: controller.signal, passed, clear, restart };
 }

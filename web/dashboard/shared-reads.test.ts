@@ -5,7 +5,7 @@ function start({ told = false } = {}) {
   let clockMs = 0;
   const reads: { answer: (text: string) => void; fail: (error: Error) => void }[] = [];
   const listeners: (() => void)[] = [];
-  const shared = createSharedReads(told ? { listen: (onChange) => { listeners.push(onChange as () => void); } } : undefined, { clock: () => clockMs });
+  const shared = createSharedReads(told ? { listen: (onChange) => { listeners.push(onChange as () => void); }, listenForExchange: () => undefined } : undefined, { clock: () => clockMs });
   return {
     reads,
     get: (toMs: number, query = 'all') => shared('requests', { fromMs: toMs - 1000, toMs }, { query }, () => new Promise<string>((answer, fail) => { reads.push({ answer, fail }); })),

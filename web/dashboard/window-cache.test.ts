@@ -101,12 +101,12 @@ function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number
   const reads: { fromMs: number; toMs: number; answer: (rows: { windowMs: number; value: number }[]) => void; fail: (error: Error) => void }[] = [];
   let clockMs = 0;
   const cache = createWindowCache<{ level: number; name: string }, { windowMs: number; value: number }, number>({
-    read({ fromMs, toMs }) {
+    async* read({ fromMs, toMs }) {
       const asked = { fromMs: fromMs / 60_000, toMs: toMs / 60_000 };
-      return new Promise<{ windowMs: number; value: number }[]>((answer, fail) => { reads.push({ ...asked, answer, fail }); });
+      yield await new Promise<{ windowMs: number; value: number }[]>((answer, fail) => { reads.push({ ...asked, answer, fail }); });
     },
     digest: (rows) => rows.reduce((sum, { value }) => sum + value, 0),
-    weigh: () => 9, weightMax, changes: told ? { listen: () => undefined } : undefined, clock: () => clockMs,
+    weigh: () => 9, weightMax, changes: told ? { listen: () => undefined, listenForExchange: () => undefined } : undefined, clock: () => clockMs,
   });
   const row = (minute: number, value = 1) => ({ windowMs: minute * 60_000, value });
   return {

@@ -13,6 +13,7 @@
 import { groupBy } from '../../shared/group-by.js';
 import type { StoreChanges } from '../../shared/store/changes.js';
 import type { TimeRange } from '../../shared/store/store.js';
+import { CoalescedRead } from './shared-reads.js';
 
 /** What tells the rows of one query from those of another, besides the range. */
 export interface WindowQuery {
@@ -31,14 +32,17 @@ export interface Window<Digest> {
 /** A cache over one kind of rows. */
 export interface WindowCache<Query, Digest> {
   /** The windows of a range of whole windows that have rows, ascending. Throws what the read throws. */
-  get(query: Query, range: TimeRange, nowMs: number): Promise<Window<Digest>[]>;
+  get(query: Query, range: TimeRange, nowMs: number, signal?: AbortSignal): Promise<Window<Digest>[]>;
   /** Drops what has changed. */
   forget(rows: readonly { readonly level: number; readonly windowMs: number }[]): void;
+  /** Drops everything. */
+  clear(): void;
 }
 
 /** What a cache needs. */
 export interface WindowCacheOptions<Query, Row, Digest> {
-  readonly read: (query: Query & TimeRange) => Promise<readonly Row[]>;
+  /** Reads in pages, each of which has all rows of its windows: what was read of a long range is kept even if the rest is cancelled. */
+  readonly read: (query: Query & TimeRange, signal: AbortSignal) => AsyncIterable<readonly Row[]>;
   readonly digest: (rows: readonly Row[]) => Digest;
   /** What a digest weighs; one more is added for the window itself. */
   readonly weigh: (digest: Digest) => number;
@@ -78,9 +82,10 @@ interface Kept<Digest> {
 
 interface Reading<Digest> extends TimeRange {
   readonly startedMs: number;
+  readonly levelMs: number;
   /** Windows that have changed since it began. */
   readonly changed: Set<number>;
-  readonly done: Promise<ReadonlyMap<number, Digest>>;
+  readonly done: CoalescedRead<ReadonlyMap<number, Digest>>;
 }
 
 interface Group<Digest> {
@@ -97,7 +102,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
   let weight = 0;
 
   return {
-    async get(query, range, nowMs) {
+    async get(query, range, nowMs, signal) {
       const lengthMs = query.level * 1000;
       const group = groupOf(query);
       const found = new Map<number, Digest>();
@@ -114,10 +119,10 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
         }
       }
       if (ageing.length > 0 && ![...group.reading].some((reading) => covers(reading, ageing))) {
-        startReading(group, query, { fromMs: ageing[0]!, toMs: ageing.at(-1)! + lengthMs }).done.catch(() => undefined); // who asks when they are too old gets the error
+        startReading(group, query, { fromMs: ageing[0]!, toMs: ageing.at(-1)! + lengthMs }).done.join().catch(() => undefined); // who asks when they are too old gets the error
       }
       if (missing.length > 0) {
-        const digests = await (joinable(group, missing) ?? startReading(group, query, { fromMs: missing[0]!, toMs: missing.at(-1)! + lengthMs })).done;
+        const digests = await (joinable(group, missing) ?? startReading(group, query, { fromMs: missing[0]!, toMs: missing.at(-1)! + lengthMs })).done.join(signal);
         for (const windowMs of missing) {
           const fresh = digests.get(windowMs);
           if (fresh !== undefined) found.set(windowMs, fresh);
@@ -134,6 +139,12 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
           for (const reading of group.reading) reading.changed.add(windowMs);
         }
       }
+    },
+
+    clear() {
+      for (const { reading } of groups.values()) for (const { changed, fromMs, toMs, levelMs } of reading) for (let windowMs = fromMs; windowMs < toMs; windowMs += levelMs) changed.add(windowMs);
+      for (const group of groups.values()) group.windows.clear();
+      weight = 0;
     },
   };
 
@@ -153,28 +164,39 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
 
   /** A read under way that gives all these windows as they are now. */
   function joinable(group: Group<Digest>, missing: readonly number[]): Reading<Digest> | undefined {
-    return [...group.reading].find((reading) => covers(reading, missing)
+    return [...group.reading].find((reading) => covers(reading, missing) && !reading.done.isCancelled
       && (changes !== undefined || clock() - reading.startedMs <= openKeptMs) && !missing.some((windowMs) => reading.changed.has(windowMs)));
   }
 
   function startReading(group: Group<Digest>, query: Query, span: TimeRange): Reading<Digest> {
     const changed = new Set<number>();
     const startedMs = clock();
-    const reading: Reading<Digest> = { ...span, startedMs, changed, done: run() };
+    const reading: Reading<Digest> = { ...span, startedMs, levelMs: query.level * 1000, changed, done: new CoalescedRead(run) };
     group.reading.add(reading);
     return reading;
 
-    async function run(): Promise<ReadonlyMap<number, Digest>> {
+    async function run(signal: AbortSignal): Promise<ReadonlyMap<number, Digest>> {
+      const digests = new Map<number, Digest>();
       try {
-        const rowsOf = groupBy(await read({ ...query, ...span }), ({ windowMs }) => windowMs);
-        const digests = new Map([...rowsOf].map(([windowMs, rows]) => [windowMs, digest(rows)]));
-        for (let windowMs = span.fromMs; windowMs < span.toMs; windowMs += query.level * 1000) {
-          if (!changed.has(windowMs)) keep(group, windowMs, digests.get(windowMs), startedMs);
+        let { fromMs } = span;
+        for await (const page of read({ ...query, ...span }, signal)) {
+          const rowsOf = groupBy(page, ({ windowMs }) => windowMs);
+          for (const [windowMs, rows] of rowsOf) digests.set(windowMs, digest(rows));
+          fromMs = keepUntil(Math.max(fromMs, ...[...rowsOf.keys()].map((windowMs) => windowMs + query.level * 1000)), fromMs, digests);
         }
+        keepUntil(span.toMs, fromMs, digests);
         return digests;
       } finally {
         group.reading.delete(reading);
       }
+    }
+
+    /** Keeps the windows of the pages so far. Pages come in the order of time. */
+    function keepUntil(toMs: number, fromMs: number, digests: ReadonlyMap<number, Digest>): number {
+      for (let windowMs = fromMs; windowMs < toMs; windowMs += query.level * 1000) {
+        if (!changed.has(windowMs)) keep(group, windowMs, digests.get(windowMs), startedMs);
+      }
+      return toMs;
     }
   }
 

@@ -105,7 +105,7 @@ test('SQL can reach no other file, and cannot allow itself to.', async (t) => {
   // More rows than the memory holds are still sorted: in files of DuckDB's own, beside the database.
   const sorted = await database.reading[1]!.run('SELECT count(*) FROM (SELECT a, row_number() OVER (ORDER BY b) FROM (SELECT range a, md5(range::VARCHAR) b FROM range(1000000)))');
   t.deepEqual(await sorted.getRows(), [[1_000_000n]]);
-  database.close();
+  await database.close();
   await cleanup();
 });
 

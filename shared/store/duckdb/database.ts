@@ -1,9 +1,11 @@
 import { chmod, rm, stat } from 'node:fs/promises';
+import { totalmem } from 'node:os';
 import { dirname } from 'node:path';
 import { DuckDBInstance, type DuckDBConnection } from '@duckdb/node-api';
 import { messageOf, StoreError } from '../../errors.js';
 import { makeFolder } from '../../make-folder.js';
 import { prepareSchema } from './schema.js';
+import { WatchedFile } from './watched-file.js';
 import { createBatchWriter, type BatchWriter } from './write-batch.js';
 
 /** An open DuckDB file with its connections. */
@@ -13,10 +15,22 @@ export interface Database {
   readonly batches: BatchWriter;
   /** For reads, one at a time each. */
   readonly reading: readonly DuckDBConnection[];
+  /** The file behind it. */
+  readonly file: WatchedFile;
   /** Writes everything into the file, so that the next start has no log to replay. */
   checkpoint(): Promise<void>;
-  /** Lets go of the file. Nothing may be under way on the connections. */
-  close(): void;
+  /** Lets go of the file, without a checkpoint. Nothing may be under way on the connections. */
+  close(): Promise<void>;
+}
+
+const mebibyte = 2 ** 20;
+
+/**
+ * What DuckDB may hold in memory unless it is set, in bytes: an eighth of what the machine or the container has, from 96 to
+ * 256 MiB. A checkpoint or a commit that finds no room fails, so less would not do: see docs/decisions, "The memory of DuckDB".
+ */
+export function defaultMemoryBytes(machineBytes = Math.min(totalmem(), process.constrainedMemory() || Infinity)): number {
+  return Math.min(256 * mebibyte, Math.max(96 * mebibyte, machineBytes / 8));
 }
 
 /**
@@ -35,30 +49,37 @@ const logBytesMax = 32 * 2 ** 20;
  * Opens the file, makes it and its folder where they are missing (only their owner may read them), and brings the tables
  * to this program's version. Throws a `StoreError` ('stop') that says what to do.
  */
-export async function openDatabase(path: string, { memoryBytesMax }: { memoryBytesMax: number }): Promise<Database> {
+export async function openDatabase(path: string, { memoryBytesMax = defaultMemoryBytes() }: { memoryBytesMax?: number | undefined }): Promise<Database> {
   let instance: DuckDBInstance | undefined;
+  let file: WatchedFile | undefined;
   try {
     await makeFolder(dirname(path));
-    instance = await openOrCreate(path, settings(memoryBytesMax));
+    instance = await openOrCreate(path, settings(path, memoryBytesMax));
+    await rm(spillFolder(path), { recursive: true, force: true }); // of a process that was killed
     await protectFiles(path);
+    file = await WatchedFile.open(path);
     const writing = await instance.connect();
+    // It would write what is open, and remove the log, at a path that may lead to another file by then.
+    await writing.run('PRAGMA disable_checkpoint_on_shutdown');
     await prepareSchema(writing, path);
     await writing.run('SET lock_configuration = true');
     const batches = await createBatchWriter(writing);
     const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));
-    const opened = instance;
+    const opened = { instance, file };
     return {
-      writing, batches, reading,
+      writing, batches, reading, file,
       async checkpoint() {
         await writing.run('CHECKPOINT');
       },
-      close() {
+      async close() {
         for (const connection of [writing, ...reading]) connection.closeSync();
-        opened.closeSync();
+        opened.instance.closeSync();
+        await opened.file.close();
       },
     };
   } catch (error) {
     instance?.closeSync();
+    await file?.close();
     throw openError(path, error);
   }
 }
@@ -93,10 +114,20 @@ export async function protectFiles(path: string): Promise<void> {
   }
 }
 
+/** Where DuckDB puts what does not fit into its memory. */
+function spillFolder(path: string): string {
+  return `${path}.tmp`;
+}
+
+/** A read that would take more fails, and the disk has room for what is written. */
+const spillBytesMax = 2 ** 30;
+
 /** See https://duckdb.org/docs/stable/configuration/overview. SQL can reach nothing but this file, whoever writes it. */
-function settings(memoryBytesMax: number): Record<string, string> {
+function settings(path: string, memoryBytesMax: number): Record<string, string> {
   return {
-    memory_limit: `${memoryBytesMax}B`,
+    memory_limit: `${Math.floor(memoryBytesMax)}B`,
+    temp_directory: spillFolder(path),
+    max_temp_directory_size: `${spillBytesMax}B`,
     wal_autocheckpoint: `${logBytesMax}B`,
     threads: '1', // beside the one that asks, another would do little but wait for it, and keep a processor busy with that
     autoinstall_known_extensions: 'false',

@@ -1,253 +1,286 @@
+import { rename } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import type { DuckDBConnection } from '@duckdb/node-api';
 import { messageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
 import { createChanges } from '../changes.js';
-import type { Batch, Store } from '../store.js';
+import { collect } from '../collect.js';
+import type { Batch, LedgerSnapshot, ReadOptions, Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
-import { listRequests, readLedgers, readRequests, readRollups, readTops, rollUpRequests } from './queries.js';
+import { listRequests, readLedgers, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
+import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
 import { deleteSteps } from './retention.js';
+import type { FileFate } from './watched-file.js';
 
 /** Which file, and how much it may take. */
 export interface DuckdbOptions {
   /** The file; made with its folder when it is not there. */
   readonly path: string;
   readonly retention: Retention;
-  /** What DuckDB may hold in memory, in bytes; 64 MiB by default. Beyond it, DuckDB uses files beside the database. */
-  readonly memoryBytesMax?: number;
+  /** What DuckDB may hold in memory, in bytes. Default: see `defaultMemoryBytes`. Beyond it, DuckDB spills to the folder `PATH.tmp`. */
+  readonly memoryBytesMax?: number | undefined;
 }
-
-/** Reads that wait for a connection; more are refused, so that a crowd cannot hold up those that come later, or the end. */
-const waitingReadsMax = 32;
 
 /** What is old is deleted when the store is opened and every so often from then on. */
 const retentionEveryMs = 600_000;
 
+/** How often the path is looked at while nothing is written. */
+const watchEveryMs = 1000;
+
+/** Writers that are remembered to have written to the file before it was exchanged. */
+const writersMax = 1000;
+
 /** The files that this process has open: DuckDB's lock keeps out other processes, but not a second opening by the same one. */
 const openPaths = new Set<string>();
 
+interface DuckdbStoreParts {
+  readonly log: Log;
+  readonly now?: () => number;
+  /** Keeps a batch that DuckDB will never take; `write` waits for it. */
+  readonly onRefused?: (batch: Batch, reason: string) => Promise<void>;
+}
+
 /**
- * The embedded store: one DuckDB file, for one process. A batch is a transaction; batches are written one after another,
- * and reads see all of a batch or nothing of it.
+ * Opens the embedded store: one DuckDB file, for one process. A batch is a transaction; batches are written one after another,
+ * and a statement that reads sees all of a batch or nothing of it.
  *
- * After a full disk or a failing one DuckDB refuses all further work, and when its memory is full it may stay so: then the file is opened anew before the
- * next use, and what cannot be done meanwhile throws 'retry'.
- *
- * `onRefused` keeps a batch that DuckDB will never take; `write` waits for it.
+ * After a write that failed, the file is closed and opened again before the next use. Meanwhile all else throws 'retry'.
  *
  * Throws a `StoreError` ('stop') when the file cannot be used.
  */
-export async function openDuckdbStore({ path: pathText, retention, memoryBytesMax = 64 * 2 ** 20 }: DuckdbOptions, { log, now = Date.now, onRefused }: { log: Log; now?: () => number; onRefused?: (batch: Batch, reason: string) => Promise<void> }): Promise<Store> {
-  const path = resolve(pathText);
-  const description = `DuckDB file ${path}`;
-  if (openPaths.has(path)) throw new StoreError('stop', `Cannot open the ${description}: this process has it open already. Use the store that is open.`);
+export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStoreParts): Promise<Store> {
+  const path = resolve(options.path);
+  if (openPaths.has(path)) throw new StoreError('stop', `Cannot open the DuckDB file ${path}: this process has it open already. Use the store that is open.`);
   openPaths.add(path);
-
-  /** `undefined` while the file has to be opened anew. */
-  let database: Database | undefined;
   try {
-    database = await openDatabase(path, { memoryBytesMax });
+    return new DuckdbStore({ ...options, path }, parts, await openDatabase(path, options));
   } catch (error) {
     openPaths.delete(path);
     throw error;
   }
-  let closing: Promise<void> | undefined;
-  /** Why the last write failed; `undefined` after one that succeeded. */
-  let problem: string | undefined;
+}
 
-  /** Everything that writes, and opening anew, one after another. */
-  let lastWrite: Promise<unknown> = Promise.resolve();
-  const inTurn = <Result>(run: () => Promise<Result>): Promise<Result> => {
-    const result = lastWrite.then(run);
-    lastWrite = result.catch(() => undefined);
-    return result;
-  };
+class DuckdbStore implements Store {
+  readonly description: string;
+  readonly gatherRequests = createRequestGatherer;
+  readonly bulkRequests = rowGroupRows;
+  readonly spool = undefined;
+  readonly requestsKeptMs: number;
+  readonly changes = createChanges();
+  readonly #options: DuckdbOptions;
+  readonly #log: Log;
+  readonly #now: () => number;
+  readonly #onRefused: DuckdbStoreParts['onRefused'];
+  readonly #retentionTimer: NodeJS.Timeout;
+  readonly #watchTimer: NodeJS.Timeout;
+  /** `undefined` while the file has to be opened again. */
+  #database: Database | undefined;
+  #reads: ReadPool;
+  #problem: string | undefined;
+  #closing: Promise<void> | undefined;
+  /** Everything that writes, and opening again, one after another. */
+  #lastWrite: Promise<unknown> = Promise.resolve();
+  /** How often the file was exchanged for another one, and for which of them each writer has counted. */
+  #generation = 0;
+  readonly #generations = new Map<string, number>();
 
-  const changes = createChanges();
-  const readers = createReaders();
-  readers.open(database.reading);
+  constructor(options: DuckdbOptions, { log, now = Date.now, onRefused }: DuckdbStoreParts, database: Database) {
+    this.description = `DuckDB file ${options.path}`;
+    this.requestsKeptMs = options.retention.requestsMs;
+    this.#options = options;
+    this.#log = log;
+    this.#now = now;
+    this.#onRefused = onRefused;
+    this.#database = database;
+    this.#reads = new ReadPool(database.reading);
+    void this.#deleteOld();
+    this.#retentionTimer = setInterval(() => void this.#deleteOld(), retentionEveryMs).unref();
+    this.#watchTimer = setInterval(() => void this.#watch(), watchEveryMs).unref();
+  }
 
-  /** The database, opened anew when it has to be. Only in turn. */
-  const usable = async (action: string): Promise<Database> => {
-    if (database !== undefined) return database;
+  get problem(): string | undefined { return this.#problem; }
+
+  async write(batch: Batch): Promise<number> {
     try {
-      database = await openDatabase(path, { memoryBytesMax });
+      await this.#write('write to', async ({ batches, file }) => {
+        this.#refuseOldTotals(batch);
+        await this.#refuseExchanged(await file.fate({ withContent: false }));
+        await batches.write(batch, this.#now());
+        await protectFiles(this.#options.path);
+      });
     } catch (error) {
-      problem = `Cannot ${action} the ${description} yet: it could not be opened anew after an error. ${messageOf(error)}`;
-      throw new StoreError('retry', problem, { cause: error });
+      if (error instanceof StoreError && error.action === 'drop') await this.#onRefused?.(batch, error.message);
+      throw error;
+    } finally {
+      this.changes.tell(batch);
     }
-    readers.open(database.reading);
-    log.info(`The ${description} is open again.`);
-    return database;
-  };
+    return 0;
+  }
 
-  /** Lets go of a database that an error has left unusable. Only in turn. */
-  const abandon = async (broken: Database): Promise<void> => {
-    database = undefined;
-    await readers.close();
-    broken.close();
-  };
+  readRollups(query: Parameters<Store['readRollups']>[0], options?: ReadOptions): ReturnType<Store['readRollups']> { return collect(this.streamRollups(query, options)); }
+  readTops(query: Parameters<Store['readTops']>[0], options?: ReadOptions): ReturnType<Store['readTops']> { return collect(this.streamTops(query, options)); }
+  readRequests(query: Parameters<Store['readRequests']>[0], options?: ReadOptions): ReturnType<Store['readRequests']> { return collect(this.streamRequests(query, options)); }
+  streamRollups(query: Parameters<Store['streamRollups']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRollups']> { return streamRollups((run) => this.#read(run, signal), query); }
+  streamTops(query: Parameters<Store['streamTops']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamTops']> { return streamTops((run) => this.#read(run, signal), query); }
+  streamRequests(query: Parameters<Store['streamRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRequests']> { return streamRequests((run) => this.#read(run, signal), query); }
+  rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.#read((run) => rollUpRequests(run, query), signal); }
+  listRequests(query: Parameters<Store['listRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['listRequests']> { return this.#read((run) => listRequests(run, query), signal); }
+  readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> { return this.#read((run) => readLedgers(run, query), signal); }
+
+  async ping(): Promise<void> {
+    await this.readLedgers({ sinceMs: this.#now() });
+  }
+
+  async pingToWrite(): Promise<void> {
+    await this.ping();
+    if (this.#problem !== undefined) throw new StoreError('retry', this.#problem);
+  }
+
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
+    clearInterval(this.#retentionTimer);
+    clearInterval(this.#watchTimer);
+    await this.#inTurn(async () => {
+      try {
+        if (this.#database === undefined) return;
+        await this.#reads.close();
+        // Without it nothing is lost: the next start replays the log.
+        await this.#database.checkpoint().catch((error: unknown) => { this.#log.warn(`The ${this.description} was closed without a checkpoint.`, { error: messageOf(error) }); });
+        await this.#database.close();
+        this.#database = undefined;
+      } finally {
+        openPaths.delete(this.#options.path);
+      }
+    });
+  }
+
+  #inTurn<Result>(run: () => Promise<Result>): Promise<Result> {
+    const result = this.#lastWrite.then(run);
+    this.#lastWrite = result.catch(() => undefined);
+    return result;
+  }
 
   /** Runs what writes; on an error nothing of it is left. */
-  const write = <Result>(action: string, run: (database: Database) => Promise<Result>): Promise<Result> => inTurn(async () => {
-    const current = await usable(action);
+  #write<Result>(action: string, run: (database: Database) => Promise<Result>): Promise<Result> {
+    this.#refuseWhenClosed(action);
+    return this.#inTurn(async () => {
+      const database = await this.#usable(action);
+      try {
+        const result = await run(database);
+        this.#problem = undefined;
+        return result;
+      } catch (error) {
+        // The file was not touched by an error of our own.
+        if (!(error instanceof StoreError)) await this.#abandon(database);
+        const failure = storeError(action, this.description, error);
+        if (failure.action !== 'drop' && !failure.contentsReplaced) this.#problem = failure.message;
+        throw failure;
+      }
+    });
+  }
+
+  async #read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
+    this.#refuseWhenClosed('read');
+    if (this.#database === undefined) await this.#inTurn(() => this.#usable('read'));
     try {
-      const result = await run(current);
-      problem = undefined;
-      return result;
+      return await this.#reads.use(run, signal);
     } catch (error) {
-      if (!(await isUsableAfter(error, current.writing))) await abandon(current);
-      const failure = storeError(action, description, error);
-      if (failure.action !== 'drop') problem = failure.message;
-      throw failure;
+      throw storeError('read', this.description, error);
     }
-  });
+  }
 
-  const read = async <Result>(run: (connection: DuckDBConnection) => Promise<Result>): Promise<Result> => {
-    refuseWhenClosed('read');
-    if (database === undefined) await inTurn(async () => await usable('read'));
+  #refuseWhenClosed(action: string): void {
+    if (this.#closing !== undefined) throw new StoreError('stop', `Cannot ${action} the ${this.description}: the store is closed. Open it again.`);
+  }
+
+  /** The database, opened again when it has to be. Only in turn. */
+  async #usable(action: string): Promise<Database> {
+    if (this.#database !== undefined) return this.#database;
     try {
-      return await readers.use(run);
+      this.#database = await openDatabase(this.#options.path, this.#options);
     } catch (error) {
-      throw storeError('read', description, error);
+      this.#problem = `Cannot ${action} the ${this.description}: it could not be opened again after an error. ${messageOf(error)}`;
+      throw new StoreError('retry', this.#problem, { cause: error });
     }
-  };
+    this.#reads = new ReadPool(this.#database.reading);
+    this.#log.info(`The ${this.description} is open again.`);
+    return this.#database;
+  }
 
-  const refuseWhenClosed = (action: string): void => {
-    if (closing !== undefined) throw new StoreError('stop', `Cannot ${action} the ${description}: the store is closed. Open it again.`);
-  };
+  /**
+   * Lets go of a database after a failed write. DuckDB 1.5.5 can leave pointers to freed memory behind when a commit runs out
+   * of memory, and crash at a later read (https://github.com/duckdb/duckdb/pull/26019); after a full disk it refuses all work.
+   * Only in turn.
+   */
+  async #abandon(broken: Database): Promise<void> {
+    this.#database = undefined;
+    await this.#reads.close();
+    await broken.close();
+  }
 
-  const deleteOld = async (): Promise<void> => {
+  /** Looks whether the path still leads to the open file, where nothing else does at present. */
+  async #watch(): Promise<void> {
     try {
-      for (const step of deleteSteps(retention, now())) {
+      if (this.#closing === undefined) await this.#write('watch', async ({ file }) => { await this.#refuseExchanged(await file.fate({ withContent: true })); });
+    } catch (error) {
+      if (!(error instanceof StoreError) || error.action === 'stop') this.#log.warn(`Cannot look at the ${this.description}.`, { error: messageOf(error) });
+    }
+  }
+
+  /**
+   * Lets go of a file that is no longer what its path leads to; the next use opens what is there now. Every writer is told to
+   * count anew, since its totals hold requests that are in the other file. Only in turn.
+   */
+  async #refuseExchanged(fate: FileFate | undefined): Promise<void> {
+    const database = this.#database;
+    if (fate === undefined || database === undefined) return;
+    const { path } = this.#options;
+    const ownLog = await database.file.hasOwnLog();
+    this.#database = undefined;
+    await this.#reads.close();
+    // The moved file gets what its log holds. A file that was put in its place must get nothing of it.
+    if (fate === 'moved' && ownLog) await database.checkpoint().catch((error: unknown) => { this.#log.warn('The moved DuckDB file lacks the requests of its log.', { error: messageOf(error) }); });
+    await database.close();
+    let aside = '';
+    if (fate !== 'overwritten' && ownLog) {
+      const name = `${path}.wal.of-${fate}-file-${new Date(this.#now()).toISOString().replaceAll(':', '-')}`;
+      await rename(`${path}.wal`, name).then(() => { aside = ` Its log was set aside as ${name}.`; }, (error: unknown) => {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      });
+    }
+    this.#generation += 1;
+    this.changes.tellExchanged();
+    this.#log.error(`The ${this.description} was ${fate} while it was in use. What it held is no longer there.${aside} From now on requests go to the file that is at this path, a new one if there is none. Stop the program before you move or restore its file.`);
+    throw new StoreError('retry', `The ${this.description} was ${fate} while it was in use. It is being opened again.`, { retryAfterMs: 0 });
+  }
+
+  /** Refuses the first batch of each writer after the file was exchanged: its totals hold requests that are in the other file. */
+  #refuseOldTotals({ writer }: Batch): void {
+    const known = this.#generations.get(writer);
+    this.#generations.delete(writer);
+    this.#generations.set(writer, this.#generation);
+    if (this.#generations.size > writersMax) this.#generations.delete(this.#generations.keys().next().value!);
+    if (known !== undefined && known !== this.#generation) {
+      throw new StoreError('retry', `The ${this.description} was exchanged: totals have to be counted anew.`, { contentsReplaced: true, retryAfterMs: 0 });
+    }
+  }
+
+  async #deleteOld(): Promise<void> {
+    try {
+      for (const step of deleteSteps(this.#options.retention, this.#now())) {
         let deleted: number;
         do {
-          if (closing !== undefined) return;
-          deleted = await write('delete old rows from', async ({ writing }) => await step(writing));
+          if (this.#closing !== undefined) return;
+          deleted = await this.#write('delete old rows from', async ({ writing }) => await step(writing));
         } while (deleted > 0);
       }
     } catch (error) {
-      log.warn(`Old rows are still there; the next try is in ${retentionEveryMs / 60_000} minutes.`, { error: messageOf(error) });
+      this.#log.warn(`Old rows are still there; the next try is in ${retentionEveryMs / 60_000} minutes.`, { error: messageOf(error) });
     }
-  };
-  void deleteOld();
-  const retentionTimer = setInterval(() => void deleteOld(), retentionEveryMs).unref();
-
-  const close = async (): Promise<void> => {
-    clearInterval(retentionTimer);
-    await inTurn(async () => {
-      try {
-        if (database === undefined) return;
-        await readers.close();
-        // Without it nothing is lost: the next start replays the log.
-        await database.checkpoint().catch((error: unknown) => { log.warn(`The ${description} was closed without a checkpoint.`, { error: messageOf(error) }); });
-        database.close();
-        database = undefined;
-      } finally {
-        openPaths.delete(path);
-      }
-    });
-  };
-
-  const ping = async (): Promise<void> => {
-    await read(async (connection) => await connection.run('SELECT version FROM store_schema'));
-  };
-
-  return {
-    description,
-    async write(batch) {
-      refuseWhenClosed('write to');
-      try {
-        await write('write to', async ({ batches }) => {
-          await batches.write(batch, now());
-          await protectFiles(path);
-        });
-      } catch (error) {
-        if (error instanceof StoreError && error.action === 'drop') {
-          await onRefused?.(batch, error.message);
-        }
-        throw error;
-      } finally {
-        changes.tell(batch);
-      }
-      return 0;
-    },
-    gatherRequests: createRequestGatherer,
-    bulkRequests: rowGroupRows,
-    spool: undefined,
-    requestsKeptMs: retention.requestsMs,
-    get problem() { return problem; },
-    changes,
-    readRollups: (query) => read((connection) => readRollups(connection, query)),
-    readTops: (query) => read((connection) => readTops(connection, query)),
-    readRequests: (query) => read((connection) => readRequests(connection, query)),
-    rollUpRequests: (query) => read((connection) => rollUpRequests(connection, query)),
-    listRequests: (query) => read((connection) => listRequests(connection, query)),
-    readLedgers: (query) => read((connection) => readLedgers(connection, query)),
-    ping,
-    pingToWrite: ping,
-    close: () => closing ??= close(),
-  };
-}
-
-/** Hands out connections for reading, each to one user at a time; the others wait in line. */
-interface Readers {
-  open(connections: readonly DuckDBConnection[]): void;
-  use<Result>(run: (connection: DuckDBConnection) => Promise<Result>): Promise<Result>;
-  /** Takes all connections back: those in line fail, and it resolves when the reads under way have ended. From then on `use` throws. */
-  close(): Promise<void>;
-}
-
-function createReaders(): Readers {
-  let idle: DuckDBConnection[] = [];
-  let total = 0;
-  const waiting: { take: (connection: DuckDBConnection) => void; fail: (error: Error) => void }[] = [];
-  let whenAllIdle: (() => void) | undefined;
-
-  const giveBack = (connection: DuckDBConnection): void => {
-    const next = waiting.shift();
-    if (next === undefined) idle.push(connection);
-    else next.take(connection);
-    if (idle.length === total) whenAllIdle?.();
-  };
-
-  return {
-    open(connections) {
-      total = connections.length;
-      idle = [...connections];
-    },
-    async use(run) {
-      if (total === 0) throw new Error('the file is being opened anew');
-      if (idle.length === 0 && waiting.length >= waitingReadsMax) throw new StoreError('retry', `Cannot read yet: ${waitingReadsMax} reads are waiting. Try again in a moment.`);
-      const connection = idle.pop() ?? await new Promise<DuckDBConnection>((take, fail) => { waiting.push({ take, fail }); });
-      try {
-        return await run(connection);
-      } finally {
-        giveBack(connection);
-      }
-    },
-    async close() {
-      for (const { fail } of waiting.splice(0)) fail(new StoreError('retry', 'Cannot read: the store is being closed, or opened anew. Try again in a moment.'));
-      if (idle.length < total) await new Promise<void>((resolve) => { whenAllIdle = resolve; });
-      whenAllIdle = undefined;
-      idle = [];
-      total = 0;
-    },
-  };
-}
-
-/** Rolls back what is open, and says whether the database can go on. */
-async function isUsableAfter(error: unknown, connection: DuckDBConnection): Promise<boolean> {
-  try {
-    await connection.run('ROLLBACK');
-    if (/Duplicate key|Out of Memory/.test(messageOf(error))) return false;
-    await connection.run('SELECT version FROM store_schema');
-    return true;
-  } catch {
-    // DuckDB has given up on the file, or the error came from the commit itself: the state is best read anew.
-    return false;
   }
 }
 

@@ -6,17 +6,19 @@ import { event } from '../../../test/web-samples.js';
 import { listRequests as listed } from '../../request-lists.js';
 import { openDatabase } from './database.js';
 import { listRequests } from './queries.js';
+import { ReadPool } from './read-pool.js';
 
 const startMs = Date.UTC(2026, 10, 23, 20);
 
 test('of more requests than can be listed at ease, the newest are, and it is said how many', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'queries-'));
   const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 2 ** 27 });
+  const pool = new ReadPool(database.reading);
   try {
     const requests = Array.from({ length: 3000 }, (_, at) => event({ timeMs: startMs + at * 1000, uri: `/${at % 7}`, clientIp: `192.0.2.${at % 5}` }));
     await database.batches.write({ recorder: 'r', writer: 'w', sequence: 1, requests, rollups: [], tops: [], ledger: undefined }, startMs);
     const query = { fromMs: startMs, toMs: startMs + 3_600_000, filter: { method: 'GET' }, kinds: ['path', 'unique_clients'], valuesMax: 10 } as const;
-    const read = (requestsMax?: number) => listRequests(database.reading[0]!, query, requestsMax);
+    const read = (requestsMax?: number) => pool.use((run) => listRequests(run, query, requestsMax));
     const told = ({ bySource }: Awaited<ReturnType<typeof read>>) => [...bySource].map(([source, { lists, clients }]) => [source, clients, lists.get('path')?.total, lists.get('path')?.entries.map(({ value, count }) => [value, count])]);
     const toldOf = (some: typeof requests) => told({ bySource: listed(some, query), ofNewest: undefined });
 
@@ -30,7 +32,7 @@ test('of more requests than can be listed at ease, the newest are, and it is sai
     const least = await read(1);
     t.true(least.ofNewest! >= 1 && least.ofNewest! < 5, 'the newest thousandth is always listed');
   } finally {
-    database.close();
+    await database.close();
     await rm(folder, { recursive: true });
   }
 });

@@ -1,33 +1,42 @@
 import { inflateSync } from 'node:zlib';
-import { BIGINT, INTEGER, VARCHAR, type DuckDBBlobValue, type DuckDBConnection, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
+import { BIGINT, INTEGER, VARCHAR, type DuckDBBlobValue, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
 import { StoreError } from '../../errors.js';
+import { nextTurn } from '../../next-turn.js';
 import { bucketOfDurationSql, Histogram } from '../../histogram.js';
 import { splitNanoseconds, withoutLatency, type RequestEvent } from '../../request-event.js';
 import { emptyTally, seriesKey, type Level, type RollupRow } from '../../rollup.js';
-import { requestDimensions, type RequestDimension, type TopKind, type TopRow } from '../../top-row.js';
+import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange, type TopsQuery } from '../store.js';
-import { runKept } from './statements.js';
+import type { Query, Read } from './read-pool.js';
 
-/** See `Store.readRollups`. */
-export async function readRollups(connection: DuckDBConnection, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]> {
+/** Rows in one page: the memory that a read takes, however many windows and series its range has. */
+const rollupRowsPerPage = 20_000;
+/** A row has 5 to 15 kB. */
+const topRowsPerPage = 2000;
+const requestsPerPage = 512;
+
+/** See `Store.streamRollups`. */
+export async function* streamRollups(read: Read, { level, filter, ...range }: TimeRange & { level: Level; filter: Filter }, rowsPerPage = rollupRowsPerPage): AsyncGenerator<RollupRow[]> {
   if (needsRequests(filter)) throw new StoreError('drop', `Cannot read rollup rows by ${Object.keys(filter).join(', ')}: of these only source, host, method and status are known there. Use rollUpRequests.`);
+  const conditionsOf = (values: BoundValues): string[] => [`level = ${values.add(level, INTEGER)}`, ...conditions(filter, values)];
+  for (const page of await pagesOfWindows(read, 'request_rollup', range, { levelMs: level * 1000, conditionsOf, rowsPerPage })) {
+    yield await read((query) => rollupsBetween(query, { ...page, level }, conditionsOf));
+  }
+}
+
+async function rollupsBetween(query: Query, { level, ...range }: TimeRange & { level: Level }, conditionsOf: ConditionsOf): Promise<RollupRow[]> {
   const values = new BoundValues();
-  const where = [
-    `level = ${values.add(level, INTEGER)}`,
-    `window_ms >= ${values.add(BigInt(Math.ceil(fromMs)), BIGINT)}`,
-    `window_ms < ${values.add(BigInt(Math.ceil(toMs)), BIGINT)}`,
-    ...conditions(filter, values),
-  ];
+  const where = [...windowsIn(range, values), ...conditionsOf(values)];
   const columns = await values.columnsOf(
-    connection,
+    query,
     `SELECT window_ms, row_id, ${texts('source', 'host', 'method')}, status_code, "count", sampled_out, duration_ms_sum, duration_ms_max, size_sum, histogram
      FROM request_rollup WHERE ${where.join(' AND ')}`,
   );
   const [windowMs, rowId, source, host, method, status, count, sampledOut, durationSumMs, durationMaxMs, sizeSum, histogram] = columns as [
     bigint[], bigint[], string[], string[], string[], number[], bigint[], bigint[], number[], number[], number[], string[],
   ];
-  return windowMs.map((start, at) => ({
+  return await inTurns(windowMs, (start, at) => ({
     level,
     windowMs: Number(start),
     rowId: Number(rowId[at]!),
@@ -41,20 +50,66 @@ export async function readRollups(connection: DuckDBConnection, { fromMs, toMs, 
   }));
 }
 
-/** See `Store.readTops`. */
-export async function readTops(connection: DuckDBConnection, { fromMs, toMs, level, kinds, filter }: TopsQuery): Promise<TopRow[]> {
-  if (kinds.length === 0) return [];
-  const values = new BoundValues();
-  const where = [
-    `level = ${values.add(level, INTEGER)}`,
-    `window_ms >= ${values.add(BigInt(Math.ceil(fromMs)), BIGINT)}`,
-    `window_ms < ${values.add(BigInt(Math.ceil(toMs)), BIGINT)}`,
-    `kind IN (${kinds.map((kind) => values.add(kind, VARCHAR)).join(', ')})`,
-    ...conditions(filter, values),
+/** See `Store.streamTops`. */
+export async function* streamTops(read: Read, { level, kinds, filter, ...range }: TopsQuery, rowsPerPage = topRowsPerPage): AsyncGenerator<TopRow[]> {
+  if (kinds.length === 0) return;
+  const conditionsOf = (values: BoundValues): string[] => [
+    `level = ${values.add(level, INTEGER)}`, `kind IN (${kinds.map((kind) => values.add(kind, VARCHAR)).join(', ')})`, ...conditions(filter, values),
   ];
-  const columns = await values.columnsOf(connection, `SELECT window_ms, row_id, ${texts('source', 'host')}, kind, packed FROM request_top WHERE ${where.join(' AND ')}`);
+  for (const page of await pagesOfWindows(read, 'request_top', range, { levelMs: level * 1000, conditionsOf, rowsPerPage })) {
+    yield await read((query) => topsBetween(query, { ...page, level }, conditionsOf));
+  }
+}
+
+async function topsBetween(query: Query, { level, ...range }: TimeRange & { level: TopLevel }, conditionsOf: ConditionsOf): Promise<TopRow[]> {
+  const values = new BoundValues();
+  const where = [...windowsIn(range, values), ...conditionsOf(values)];
+  const columns = await values.columnsOf(query, `SELECT window_ms, row_id, ${texts('source', 'host')}, kind, packed FROM request_top WHERE ${where.join(' AND ')}`);
   const [windowMs, rowId, source, host, kind, packed] = columns as [bigint[], bigint[], string[], string[], TopKind[], DuckDBBlobValue[]];
-  return windowMs.map((start, at) => ({ level, windowMs: Number(start), rowId: Number(rowId[at]!), source: source[at]!, host: host[at]!, kind: kind[at]!, packed: textOf(packed[at]!) }));
+  return await inTurns(windowMs, (start, at) => ({ level, windowMs: Number(start), rowId: Number(rowId[at]!), source: source[at]!, host: host[at]!, kind: kind[at]!, packed: textOf(packed[at]!) }));
+}
+
+/** Adds what a read asks for besides its range. */
+type ConditionsOf = (values: BoundValues) => string[];
+
+function windowsIn({ fromMs, toMs }: TimeRange, values: BoundValues): string[] {
+  return [`window_ms >= ${values.add(BigInt(Math.ceil(fromMs)), BIGINT)}`, `window_ms < ${values.add(BigInt(Math.ceil(toMs)), BIGINT)}`];
+}
+
+/** Cuts a range into parts of whole windows that have about `rowsPerPage` rows each. */
+async function pagesOfWindows(
+  read: Read, table: 'request_rollup' | 'request_top', range: TimeRange, { levelMs, conditionsOf, rowsPerPage }: { levelMs: number; conditionsOf: ConditionsOf; rowsPerPage: number },
+): Promise<TimeRange[]> {
+  if (range.toMs - range.fromMs <= levelMs) return [range];
+  const values = new BoundValues();
+  const where = [...windowsIn(range, values), ...conditionsOf(values)];
+  const [windows, counts] = await read((query) => values.columnsOf(query, `SELECT window_ms, count(*) FROM ${table} WHERE ${where.join(' AND ')} GROUP BY window_ms ORDER BY window_ms`)) as [bigint[], bigint[]];
+  const pages: TimeRange[] = [];
+  let { fromMs } = range;
+  let rows = 0;
+  for (const [at, window] of windows.entries()) {
+    const count = Number(counts[at]!);
+    if (rows > 0 && rows + count > rowsPerPage) {
+      pages.push({ fromMs, toMs: Number(window) });
+      fromMs = Number(window);
+      rows = 0;
+    }
+    rows += count;
+  }
+  return [...pages, { fromMs, toMs: range.toMs }];
+}
+
+/** Rows that are decoded in one turn of the event loop: a millisecond's work or two. */
+const rowsPerTurn = 256;
+
+/** Like `map`, in turns of the event loop. */
+async function inTurns<Value, Row>(column: readonly Value[], make: (value: Value, at: number) => Row): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const [at, value] of column.entries()) {
+    if (at > 0 && at % rowsPerTurn === 0) await nextTurn();
+    rows.push(make(value, at));
+  }
+  return rows;
 }
 
 /** A list or sketch: see `schema.ts`. */
@@ -64,12 +119,33 @@ function textOf({ bytes }: DuckDBBlobValue): string {
 
 const zlibFirstByte = 0x78;
 
-/** See `Store.readRequests`. */
-export async function readRequests(connection: DuckDBConnection, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]> {
+/**
+ * See `Store.streamRequests`. Reads the times of the newest `limit` requests first, and then the rows page by page: a sort of whole rows, of up to
+ * 20 kB each, would take all of DuckDB's memory.
+ */
+export async function* streamRequests(read: Read, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }, rowsPerPage = requestsPerPage): AsyncGenerator<RequestEvent[]> {
+  const times = await read((query) => newestTimes(query, { fromMs, toMs, filter, limit }));
+  for (let from = 0; from < times.length;) {
+    let to = Math.min(from + rowsPerPage, times.length);
+    while (to < times.length && times[to] === times[to - 1]) to += 1; // requests of one time stay together
+    const page = { filter, limit: to - from, newestNs: times[from]!, oldestNs: times[to - 1]! };
+    yield await read((query) => requestsBetween(query, page));
+    from = to;
+  }
+}
+
+async function newestTimes(query: Query, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<bigint[]> {
   const values = new BoundValues();
   const where = requestConditions({ fromMs, toMs, filter }, values);
+  const [times] = await values.columnsOf(query, `SELECT time_ns FROM request_metrics WHERE ${where} ORDER BY time_ns DESC LIMIT ${values.add(BigInt(limit), BIGINT)}`);
+  return times as bigint[];
+}
+
+async function requestsBetween(query: Query, { filter, limit, newestNs, oldestNs }: { filter: Filter; limit: number; newestNs: bigint; oldestNs: bigint }): Promise<RequestEvent[]> {
+  const values = new BoundValues();
+  const where = filterConditions(filter, [`time_ns BETWEEN ${values.add(oldestNs, BIGINT)} AND ${values.add(newestNs, BIGINT)}`], values);
   const columns = await values.columnsOf(
-    connection,
+    query,
     `SELECT time_ns, ${texts('source', 'host', 'method')}, status_code, ${texts('endpoint')}, duration_ms, size, bytes_read,
        ${texts('uri', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls')}, upstream_ms, ${texts('request_id')}
      FROM request_metrics WHERE ${where} ORDER BY time_ns DESC LIMIT ${values.add(BigInt(limit), BIGINT)}`,
@@ -77,7 +153,7 @@ export async function readRequests(connection: DuckDBConnection, { fromMs, toMs,
   const [timeNs, source, host, method, status, endpoint, durationMs, size, bytesRead, uri, clientIp, userAgent, referrer, protocol, tls, upstreamMs, requestId] = columns as [
     bigint[], string[], string[], string[], number[], string[], number[], bigint[], bigint[], string[], string[], string[], string[], string[], string[], (number | null)[], string[],
   ];
-  return timeNs.map((time, at) => ({
+  return await inTurns(timeNs, (time, at) => ({
     ...splitNanoseconds(time),
     source: source[at]!, host: host[at]!, method: method[at]!, status: status[at]!, endpoint: endpoint[at]!, durationMs: durationMs[at]!,
     size: Number(size[at]!), bytesRead: Number(bytesRead[at]!), uri: uri[at]!, clientIp: clientIp[at]!, userAgent: userAgent[at]!,
@@ -86,11 +162,11 @@ export async function readRequests(connection: DuckDBConnection, { fromMs, toMs,
 }
 
 /** See `Store.rollUpRequests`: DuckDB counts by window, series and bucket, so that no request is handed out, and all are counted. */
-export async function rollUpRequests(connection: DuckDBConnection, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
+export async function rollUpRequests(query: Query, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
   const values = new BoundValues();
   const lengthMs = BigInt(level) * 1000n;
   const columns = await values.columnsOf(
-    connection,
+    query,
     `SELECT window_ms, ${texts('source', 'host', 'method')}, status_code, bucket, "count", duration_ms_sum, duration_ms_max, size_sum FROM (
        SELECT time_ns // ${lengthMs * nsPerMs} * ${lengthMs} AS window_ms, source, host, method, status_code, ${tallySql}
        FROM request_metrics WHERE ${requestConditions({ fromMs, toMs, filter }, values)} GROUP BY ALL
@@ -119,8 +195,8 @@ export async function rollUpRequests(connection: DuckDBConnection, { fromMs, toM
 const listedMax = 500_000;
 
 /** See `Store.listRequests`: DuckDB counts by value and bucket. Of more than `requestsMax` requests it counts the newest, to a thousandth of the range. */
-export async function listRequests(connection: DuckDBConnection, { fromMs, toMs, filter, kinds, valuesMax }: Omit<Parameters<Store['listRequests']>[0], 'requestsMax'>, requestsMax = listedMax): ReturnType<Store['listRequests']> {
-  const newest = await newestPart(connection, { fromMs, toMs, filter }, requestsMax);
+export async function listRequests(query: Query, { fromMs, toMs, filter, kinds, valuesMax }: Omit<Parameters<Store['listRequests']>[0], 'requestsMax'>, requestsMax = listedMax): ReturnType<Store['listRequests']> {
+  const newest = await newestPart(query, { fromMs, toMs, filter }, requestsMax);
   const values = new BoundValues();
   const where = requestConditions({ fromMs: newest.fromMs, toMs, filter }, values);
   const dimensions = requestDimensions.filter((dimension) => kinds.includes(dimension));
@@ -131,7 +207,7 @@ export async function listRequests(connection: DuckDBConnection, { fromMs, toMs,
   ];
   if (parts.length === 0) return { bySource: new Map(), ofNewest: newest.requests };
   const columns = await values.columnsOf(
-    connection,
+    query,
     `WITH matching AS MATERIALIZED (
        SELECT source, status_code, duration_ms, size, ${requestDimensions.map((dimension) => `${shortSql(valueSql[dimension])} AS ${dimension}`).join(', ')} FROM request_metrics WHERE ${where}
      )
@@ -162,11 +238,11 @@ export async function listRequests(connection: DuckDBConnection, { fromMs, toMs,
 }
 
 /** Since when there are no more than `requestsMax` requests; and how many there are, where that is not all. */
-async function newestPart(connection: DuckDBConnection, { fromMs, toMs, filter }: TimeRange & { filter: Filter }, requestsMax: number): Promise<{ fromMs: number; requests: number | undefined }> {
+async function newestPart(query: Query, { fromMs, toMs, filter }: TimeRange & { filter: Filter }, requestsMax: number): Promise<{ fromMs: number; requests: number | undefined }> {
   const sliceMs = Math.max(1, Math.ceil((toMs - fromMs) / 1000));
   const values = new BoundValues();
   const [slices, counts] = await values.columnsOf(
-    connection,
+    query,
     `SELECT time_ns // ${BigInt(sliceMs) * nsPerMs} AS slice, count(*) FROM request_metrics WHERE ${requestConditions({ fromMs, toMs, filter }, values)} GROUP BY slice ORDER BY slice DESC`,
   ) as [bigint[], bigint[]];
   let requests = 0;
@@ -216,10 +292,10 @@ const tallySql = `CASE WHEN status_code NOT IN (${withoutLatency.join(', ')}) TH
   count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
 
 /** See `Store.readLedgers`. */
-export async function readLedgers(connection: DuckDBConnection, { sinceMs }: { sinceMs: number }): Promise<LedgerSnapshot[]> {
+export async function readLedgers(query: Query, { sinceMs }: { sinceMs: number }): Promise<LedgerSnapshot[]> {
   const values = new BoundValues();
   const columns = await values.columnsOf(
-    connection,
+    query,
     `SELECT ${texts('collector')}, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms, coalesce(warnings, '{}')
      FROM collector_ledger WHERE time_ms >= ${values.add(BigInt(Math.ceil(sinceMs)), BIGINT)}`,
   );
@@ -261,21 +337,28 @@ class BoundValues {
     return `$${this.#values.push(value)}`;
   }
 
-  async columnsOf(connection: DuckDBConnection, sql: string): Promise<DuckDBValue[][]> {
-    const result = await runKept(connection, sql, this.#values, this.#types);
-    const chunks = Array.from({ length: result.chunkCount }, (_, at) => result.getChunk(at));
-    return result.columnNames().map((_, column) => chunks.flatMap((chunk) => chunk.getColumnValues(column)));
+  /** The columns of all rows. */
+  async columnsOf(query: Query, sql: string): Promise<DuckDBValue[][]> {
+    let columns: DuckDBValue[][] | undefined;
+    for await (const chunk of query(sql, this.#values, this.#types)) {
+      if (columns === undefined) columns = chunk;
+      else for (const [at, column] of columns.entries()) for (const value of chunk[at]!) column.push(value);
+    }
+    return columns ?? [];
   }
 }
 
 /** What a row of `request_metrics` has to fulfil. */
 function requestConditions({ fromMs, toMs, filter }: TimeRange & { filter: Filter }, values: BoundValues): string {
-  const { path, client, userAgent, referrer, requestId } = filter;
-  const found = [
+  return filterConditions(filter, [
     `time_ns >= ${values.add(BigInt(Math.ceil(fromMs)) * nsPerMs, BIGINT)}`,
     `time_ns < ${values.add(BigInt(Math.ceil(toMs)) * nsPerMs, BIGINT)}`,
-    ...conditions(filter, values),
-  ];
+  ], values);
+}
+
+function filterConditions(filter: Filter, times: readonly string[], values: BoundValues): string {
+  const { path, client, userAgent, referrer, requestId } = filter;
+  const found = [...times, ...conditions(filter, values)];
   const addWholeOrStart = (column: string, text: string, marks: readonly string[]): void => {
     const name = values.add(text, VARCHAR);
     found.push(`(${[`${column} = ${name}`, ...marks.map((mark) => `starts_with(${column}, ${name} || '${mark}')`)].join(' OR ')})`);

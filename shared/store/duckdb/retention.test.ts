@@ -74,7 +74,7 @@ test('ledgers, and what tells that a batch is written already, are kept as long 
   const namesIn = async (table: string, column: string): Promise<unknown[]> => (await (await database.writing.run(`SELECT ${column} FROM ${table}`)).getRows()).flat().toSorted();
   t.deepEqual(await namesIn('collector_ledger', 'collector'), kept.map((age) => `collector-${age}`).toSorted());
   t.deepEqual(await namesIn('applied_batch', 'writer'), kept.map((age) => `writer-${age}`).toSorted());
-  database.close();
+  await database.close();
   await rm(folder, { recursive: true });
 });
 
@@ -91,7 +91,7 @@ test('many old rollup rows are deleted in small steps.', async (t) => {
   }
   t.deepEqual(deleted.filter((rows) => rows > 0), [100, 49]);
   t.deepEqual(await (await database.writing.run('SELECT count(*), min(window_ms) FROM request_rollup')).getRows(), [[101n, BigInt(startMs - 1_000_000)]]);
-  database.close();
+  await database.close();
   await rm(folder, { recursive: true });
 });
 

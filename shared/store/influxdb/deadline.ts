@@ -1,15 +1,19 @@
 /**
- * A signal that aborts after `timeoutMs`, or with `other`. `AbortSignal.any` over `AbortSignal.timeout` can be collected as garbage
+ * A signal that aborts after `timeoutMs`, or with one of `others`. `AbortSignal.any` over `AbortSignal.timeout` can be collected as garbage
  * before it fires (Node 20), and a server that hangs would be waited for without end.
  */
-export function deadline(timeoutMs: number, other: AbortSignal): AbortSignal {
+export function deadline(timeoutMs: number, ...others: readonly (AbortSignal | undefined)[]): AbortSignal {
   const controller = new AbortController();
-  const onAbort = (): void => { controller.abort(other.reason); };
+  const signals = others.filter((signal) => signal !== undefined);
+  const onAbort = (): void => {
+    for (const signal of signals) signal.removeEventListener('abort', onAbort);
+    controller.abort(signals.find(({ aborted }) => aborted)?.reason);
+  };
   setTimeout(() => {
-    other.removeEventListener('abort', onAbort);
+    for (const signal of signals) signal.removeEventListener('abort', onAbort);
     controller.abort(new DOMException(`There was no answer within ${timeoutMs} ms.`, 'TimeoutError'));
   }, timeoutMs).unref();
-  if (other.aborted) onAbort();
-  else other.addEventListener('abort', onAbort, { once: true });
+  if (signals.some(({ aborted }) => aborted)) onAbort();
+  else for (const signal of signals) signal.addEventListener('abort', onAbort, { once: true });
   return controller.signal;
 }

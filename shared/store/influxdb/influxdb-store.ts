@@ -58,7 +58,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
   const place: InfluxdbPlace = { url, org, bucket, token };
   const agent = new (url.startsWith('https:') ? HttpsAgent : HttpAgent)({ keepAlive: true, maxSockets: connectionsMax, timeout: idleMsMax });
   // The client's own timeout is for a silent socket only, and leaves the socket open: a signal ends the request for good.
-  const connect = (): InfluxDB => new InfluxDB({ url, token, timeout: timeoutMs, transportOptions: { agent, signal: deadline(timeoutMs, closing.signal) } });
+  const connect = (signal?: AbortSignal): InfluxDB => new InfluxDB({ url, token, timeout: timeoutMs, transportOptions: { agent, signal: deadline(timeoutMs, closing.signal, signal) } });
 
   const closing = new AbortController();
   setMaxListeners(0, closing.signal); // each request listens until its deadline
@@ -108,7 +108,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
     return await delivery.deliver(bodies);
   };
 
-  const readUnchecked: ReadCells = (query, columns, onRow) =>
+  const readUncheckedUntil = (signal: AbortSignal | undefined): ReadCells => (query, columns, onRow) =>
     new Promise((resolve, reject) => {
       let known: FluxTableMetaData | undefined;
       let indexes: readonly number[] = [];
@@ -122,7 +122,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
         onRow(indexes.map((index) => values[index] || undefined));
       };
       let failure: Error | undefined;
-      connect()
+      connect(signal)
         .getQueryApi(org)
         .queryRows(query, {
           next: (values, table) => {
@@ -141,6 +141,8 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
         });
     });
 
+  const readUnchecked = readUncheckedUntil(undefined);
+
   let checked: { readonly atMs: number; readonly done: Promise<void> } | undefined;
   /** Looks at the version of what is in the bucket, at first and from time to time. */
   const refuseNewer = (): Promise<void> => {
@@ -152,9 +154,9 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
     }
     return checked.done;
   };
-  const read: ReadCells = async (...query) => {
+  const readUntil = (signal: AbortSignal | undefined): ReadCells => async (...query) => {
     await refuseNewer();
-    await readUnchecked(...query);
+    await readUncheckedUntil(signal)(...query);
   };
   const deleteBefore = (predicate: string, timeMs: number): Promise<unknown> => use(`delete what is old in the bucket ${JSON.stringify(bucket)}`, () => callApi(
     { url, token }, 'POST', `/api/v2/delete?${new URLSearchParams({ org, bucket }).toString()}`,
@@ -162,6 +164,10 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
   ));
   const writeVersion = (): Promise<void> => use('write the version', async () => { await post(compress(schemaLine(Date.now()), 1).gzip); });
   const stopHousekeeping = keepsHouse && retention !== undefined ? startHousekeeping({ retention, deleteBefore, writeVersion, log }) : undefined;
+
+  const readAllRollups: Store['readRollups'] = (query, options) => use('read rollup rows', () => readRollups(readUntil(options?.signal), bucket, query));
+  const readAllTops: Store['readTops'] = (query, options) => use('read top lists', () => readTops(readUntil(options?.signal), bucket, query));
+  const readLatestRequests: Store['readRequests'] = (query, options) => use('read requests', () => readRequests(readUntil(options?.signal), bucket, query));
 
   return {
     description: `InfluxDB at ${url}, bucket ${JSON.stringify(bucket)}`,
@@ -171,13 +177,16 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
     requestsKeptMs: retention?.requestsMs,
     write: (batch) => use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
     gatherRequests: createRequestGatherer,
-    readRollups: (query) => use('read rollup rows', () => readRollups(read, bucket, query)),
-    readTops: (query) => use('read top lists', () => readTops(read, bucket, query)),
-    readRequests: (query) => use('read requests', () => readRequests(read, bucket, query)),
-    rollUpRequests: (query) => use('read requests', () => rollUpRequests(read, bucket, query)),
-    listRequests: (query) => use('read requests', () => listNewest(read, bucket, query)),
-    readLedgers: (query) => use('read the ledgers', () => readLedgers(read, bucket, query)),
-    ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(read, bucket)),
+    readRollups: readAllRollups,
+    streamRollups: (...query) => inOnePage(readAllRollups(...query)),
+    readTops: readAllTops,
+    streamTops: (...query) => inOnePage(readAllTops(...query)),
+    readRequests: readLatestRequests,
+    streamRequests: (...query) => inOnePage(readLatestRequests(...query)),
+    rollUpRequests: (query, options) => use('read requests', () => rollUpRequests(readUntil(options?.signal), bucket, query)),
+    listRequests: (query, options) => use('read requests', () => listNewest(readUntil(options?.signal), bucket, query)),
+    readLedgers: (query, options) => use('read the ledgers', () => readLedgers(readUntil(options?.signal), bucket, query)),
+    ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(readUntil(undefined), bucket)),
     pingToWrite: () => use(`write to the bucket ${JSON.stringify(bucket)}`, () => writeNothing(post)),
     close: async () => {
       if (closed) return;
@@ -190,6 +199,11 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
       agent.destroy();
     },
   };
+}
+
+/** InfluxDB answers a query as a whole. */
+async function* inOnePage<Row>(rows: Promise<Row[]>): AsyncGenerator<Row[]> {
+  yield await rows;
 }
 
 /** InfluxDB looks at the token and the bucket before it looks at the lines, and takes none at all (seen with 2.7.12). */

@@ -1,0 +1,53 @@
+import test from 'ava';
+import fc from 'fast-check';
+import { Semaphore } from './semaphore.js';
+
+test('hands a freed permit to the caller that has waited longest', async (t) => {
+  const semaphore = new Semaphore({ permits: 1, waitingMax: 10, waitMsMax: 10_000 });
+  const release = await semaphore.acquire();
+  const order: number[] = [];
+  const waiting = [1, 2, 3].map(async (id) => {
+    const releaseNext = await semaphore.acquire();
+    order.push(id);
+    releaseNext?.();
+  });
+  release?.();
+  await Promise.all(waiting);
+  t.deepEqual(order, [1, 2, 3]);
+});
+
+test('refuses a caller when the queue is full, when it waits too long, and when it is aborted', async (t) => {
+  const semaphore = new Semaphore({ permits: 1, waitingMax: 1, waitMsMax: 20 });
+  const release = await semaphore.acquire();
+  const late = semaphore.acquire();
+  t.is(await semaphore.acquire(), undefined, 'full');
+  t.is(await late, undefined, 'too late');
+  const gone = new AbortController();
+  const aborted = semaphore.acquire(gone.signal);
+  gone.abort();
+  t.is(await aborted, undefined);
+  release?.();
+  t.is(typeof await semaphore.acquire(), 'function', 'whoever gave up holds no permit');
+});
+
+test('never hands out more than its permits, and loses none, whoever gives up', async (t) => {
+  await fc.assert(fc.asyncProperty(fc.integer({ min: 1, max: 4 }), fc.array(fc.boolean(), { maxLength: 40 }), async (permits, gives) => {
+    const semaphore = new Semaphore({ permits, waitingMax: 20, waitMsMax: 10_000 });
+    let held = 0;
+    await Promise.all(gives.map(async (givesUp) => {
+      const controller = new AbortController();
+      const acquired = semaphore.acquire(controller.signal);
+      if (givesUp) controller.abort();
+      const release = await acquired;
+      if (release === undefined) return;
+      held += 1;
+      t.true(held <= permits);
+      await Promise.resolve();
+      held -= 1;
+      release();
+      release();
+    }));
+    const all = await Promise.all(Array.from({ length: permits }, () => semaphore.acquire()));
+    t.true(all.every((release) => release !== undefined), 'all permits are free again');
+  }));
+});

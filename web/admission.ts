@@ -1,0 +1,50 @@
+/** How many answers over the store are made at once. */
+import type { Middleware } from 'koa';
+import { Semaphore } from '../shared/semaphore.js';
+import { Problem } from './problem.js';
+
+/**
+ * Answers that are made at once: more would take turns on one thread, and none would be ready sooner. The others wait in
+ * order. One that has waited for `waitMsMax` is refused, as its reader has given up or reloads.
+ */
+const activeMax = 8;
+const waitingMax = 1000;
+const waitMsMax = 8000;
+
+/** Answers that are being sent in pages. Each holds one page of rows, for as long as its client takes. */
+const streamsMax = 16;
+
+/** Thrown where more is asked for at once than can be answered. */
+function busy(what: string): Problem {
+  return new Problem(503, 'Too busy', `${what} Try again in a few seconds.`, { retry: true });
+}
+
+/** Admits answers, and aborts `ctx.state.signal` when the client has gone. */
+export function createAdmission(): { admit: Middleware; openStream: (signal: AbortSignal) => Promise<() => void> } {
+  const answers = new Semaphore({ permits: activeMax, waitingMax, waitMsMax });
+  const streams = new Semaphore({ permits: streamsMax, waitingMax: 0, waitMsMax });
+  return {
+    async admit(ctx, next) {
+      if (!/^\/(?:$|(?:api|chart)\/)/.test(ctx.path) || ctx.path === '/api/ping') {
+        await next();
+        return;
+      }
+      const gone = new AbortController();
+      ctx.res.once('close', () => { gone.abort(); });
+      ctx.state['signal'] = gone.signal;
+      const release = await answers.acquire(gone.signal);
+      if (release === undefined) throw busy('More pages and API answers are asked for at once than can be made.');
+      try {
+        await next();
+      } finally {
+        release();
+      }
+    },
+    async openStream(signal) {
+      const release = await streams.acquire();
+      if (release === undefined) throw busy(`${streamsMax} large answers are being sent, and no more are at once.`);
+      signal.addEventListener('abort', release, { once: true });
+      return release;
+    },
+  };
+}
