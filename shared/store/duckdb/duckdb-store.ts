@@ -48,7 +48,7 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
   /** `undefined` while the file has to be opened anew. */
   let database: Database | undefined;
   try {
-    database = await openDatabase(path, { memoryBytesMax });
+    database = await openDatabase(path, { memoryBytesMax, log });
   } catch (error) {
     openPaths.delete(path);
     throw error;
@@ -73,7 +73,7 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
   const usable = async (action: string): Promise<Database> => {
     if (database !== undefined) return database;
     try {
-      database = await openDatabase(path, { memoryBytesMax });
+      database = await openDatabase(path, { memoryBytesMax, log });
     } catch (error) {
       problem = `Cannot ${action} the ${description} yet: it could not be opened anew after an error. ${messageOf(error)}`;
       throw new StoreError('retry', problem, { cause: error });
