@@ -99,12 +99,12 @@ for (const { name, damage, kept, line } of damages) {
     const { store, lines } = await openLogged(path);
     const batches = kept(killed.batches);
     t.deepEqual(await totals(store), totalsOf(batches));
-    t.deepEqual(lines.map(({ level }) => level), line === undefined ? [] : [line]);
+    t.deepEqual(lines.map(({ level }) => level), { error: ['warn', 'error'], warn: ['warn'], none: [] }[line ?? 'none']);
     const [moved] = await movedLogs(folder);
     if (line === 'error') {
       t.deepEqual(await readFile(join(folder, moved!)), log);
       t.is((await stat(join(folder, moved!))).mode & 0o777, 0o600);
-      const { text } = lines[0]!;
+      const { text } = lines[1]!;
       t.true(text.includes(join(folder, moved!)) && text.includes(`${log.length} bytes`), text);
       t.true(text.includes('npm run import'), text);
       if (batches > 0) t.true(text.includes(`from ${new Date([...duckdbBatch(batches).requests][0]!.timeMs).toISOString()}`), text);
@@ -151,7 +151,7 @@ test('whatever the damage, it opens, keeps what lies before, and stores nothing 
     const intact = isCheckpointed ? killed.batches : ends.filter((position) => position <= at).length;
     t.is(batches, intact, JSON.stringify(damage));
     const isError = lines.some(({ level }) => level === 'error');
-    t.true(lines.length === 1 || batches === killed.batches || (damage.kind === 'truncate' && (at === 0 || ends.includes(at))), JSON.stringify(damage));
+    t.true(lines.length > 0 || batches === killed.batches || (damage.kind === 'truncate' && (at === 0 || ends.includes(at))), JSON.stringify(damage));
     if (isError) t.deepEqual(await readFile(join(folder, (await movedLogs(folder))[0]!)), damaged);
     await store.write(duckdbBatch(batches + 1));
     await store.close();
@@ -159,7 +159,7 @@ test('whatever the damage, it opens, keeps what lies before, and stores nothing 
     t.deepEqual(await totals(again.store), totalsOf(batches + 1));
     await again.store.close();
     await rm(folder, { recursive: true });
-  }), { numRuns: 30 });
+  }), { numRuns: 20 });
 });
 
 test('a log that outlived its checkpoint is not replayed when the mark at its end is damaged.', async (t) => {
@@ -180,7 +180,7 @@ test('a log without its database file, or with an empty one, is set aside: DuckD
     await put(path, { database, log: killed.log });
     const { store, lines } = await openLogged(path);
     t.deepEqual(await totals(store), totalsOf(0));
-    t.regex(lines[0]!.text, /is missing or empty, but its write-ahead log is there/);
+    t.regex(lines.at(-1)!.text, /is missing or empty, but its write-ahead log is there/);
     t.deepEqual(await readFile(join(folder, (await movedLogs(folder))[0]!)), killed.log);
     await store.close();
     await rm(folder, { recursive: true });
@@ -195,7 +195,7 @@ test('a log with the tables of a new file is set aside, and the tables are made 
   await writeFile(`${copy}.wal`, flip(() => 1000)(await readFile(`${path}.wal`)));
   await first.close();
   const { store, lines } = await openLogged(copy);
-  t.is(lines[0]!.level, 'error');
+  t.is(lines.at(-1)!.level, 'error');
   await store.write(duckdbBatch(1));
   t.deepEqual(await totals(store), totalsOf(1));
   await store.close();
@@ -215,7 +215,7 @@ test('an intact log of another database is set aside, since its tables are not t
   instance.closeSync();
   await put(path, { database: checkpointed.database, log });
   const { store, lines } = await openLogged(path);
-  t.is(lines[0]!.level, 'error');
+  t.is(lines.at(-1)!.level, 'error');
   t.deepEqual(await totals(store), totalsOf(killed.batches));
   await store.close();
   await rm(folder, { recursive: true });
@@ -223,13 +223,13 @@ test('an intact log of another database is set aside, since its tables are not t
 
 test('a kill in the middle of the recovery leaves what the next start can use.', async (t) => {
   const damaged = flip(() => ends[4]! + 9)(killed.log);
-  // After each step: the intact part was copied in part; the damaged log has its second name; the file has its other name.
+  // After each step: the file has its other name; the intact part was copied in part; the damaged log has its second name.
   for (const steps of [1, 2, 3]) {
     const { folder, path } = await emptyFolder();
     await put(path, { database: killed.database, log: damaged });
-    await writeFile(`${path}.wal.intact`, killed.log.subarray(0, 1000));
-    if (steps > 1) await link(`${path}.wal`, `${path}.wal.damaged-20991123T000000Z`);
-    if (steps > 2) await link(path, `${path}.probe`);
+    await link(path, `${path}.probe`);
+    if (steps > 1) await writeFile(`${path}.probe.wal`, killed.log.subarray(0, 1000));
+    if (steps > 2) await link(`${path}.wal`, `${path}.wal.damaged-20991123T000000Z`);
     const { store } = await openLogged(path);
     t.deepEqual(await totals(store), totalsOf(5));
     await store.close();

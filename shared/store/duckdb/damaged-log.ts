@@ -1,8 +1,8 @@
-import { link, rm, stat, unlink } from 'node:fs/promises';
+import { link, rm, stat } from 'node:fs/promises';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { messageOf } from '../../errors.js';
 import type { Log } from '../../log.js';
-import { scanLog, setLogAside, type LogSetAside } from './write-ahead-log.js';
+import { copyIntact, scanLog, setLogAside, type LogScan, type MovedLog } from './write-ahead-log.js';
 
 type Options = Record<string, string>;
 
@@ -13,76 +13,88 @@ type Options = Record<string, string>;
  */
 export async function openPastDamage(path: string, options: Options, log: Pick<Log, 'warn' | 'error'>): Promise<DuckDBInstance> {
   let instance: DuckDBInstance | undefined;
-  let repair = await repairLog(path, options);
+  let repair = await repairLog(path, options, log);
   try {
     try {
       instance = await DuckDBInstance.create(path, options);
     } catch (error) {
       const damagedAt = repair === undefined ? positionOfDamage(error) : undefined;
       if (damagedAt === undefined) throw error;
-      repair = await repairLog(path, options, damagedAt);
+      repair = await repairLog(path, options, log, damagedAt);
       instance = await DuckDBInstance.create(path, options);
     }
     return instance;
   } finally {
-    if (repair?.setAside !== undefined && repair.state === 'torn') log.warn(`${tornText(path, repair)} The file holds the rest already, so the log was moved to ${repair.setAside.path}.`);
-    else if (repair?.setAside !== undefined) log.error(damageText(path, repair, repair.setAside, instance && await newestRequestMs(instance)));
-    else if (repair !== undefined && instance !== undefined) log.warn(tornText(path, repair));
+    if (repair?.state === 'torn') log.warn(tornText(path, repair));
+    else if (repair?.moved !== undefined) log.error(damageText(path, repair, repair.moved, instance && await newestRequestMs(instance)));
   }
 }
 
 interface Repair {
   /** `torn`: as a killed process leaves it. `orphaned`: the database file is gone. */
   readonly state: 'damaged' | 'torn' | 'orphaned';
-  /** What follows its last complete transaction. */
-  readonly tornBytes: number;
-  /** `undefined` if the log is merely torn. */
-  readonly setAside: LogSetAside | undefined;
-  /** The log outlived a checkpoint: the file holds its batches already. */
+  readonly scan: LogScan | undefined;
+  /** The log as it was, if it was set aside. */
+  readonly moved: MovedLog | undefined;
+  /** The log outlived a checkpoint: the file holds its transactions already. */
   readonly isStored: boolean;
 }
 
 /** Makes DuckDB able to open the file. `damagedAt` is where it found a wrong checksum. Returns `undefined` if the log needs no repair. */
-async function repairLog(path: string, options: Options, damagedAt?: number): Promise<Repair | undefined> {
+async function repairLog(path: string, options: Options, log: Pick<Log, 'warn'>, damagedAt = Infinity): Promise<Repair | undefined> {
   const logPath = `${path}.wal`;
-  const scan = await scanLog(logPath);
+  const found = await scanLog(logPath);
   if (await isMissing(path)) {
     // DuckDB deletes the log of a file that it creates.
-    return await sizeOf(logPath) > 0 ? { state: 'orphaned', tornBytes: 0, setAside: await setLogAside(logPath, { damagedAt: 0 }), isStored: false } : undefined;
+    return await sizeOf(logPath) > 0 ? { state: 'orphaned', scan: await scanLog(logPath, 0), moved: await setLogAside(logPath), isStored: false } : undefined;
   }
-  if (damagedAt === undefined && (scan === undefined || scan.intactBytes === scan.bytes)) return undefined;
+  if (damagedAt === Infinity && (found === undefined || found.intactBytes === found.bytes)) return undefined;
 
-  const stored = await appliedWithoutLog(path, options);
-  let replayed: AppliedBatches | undefined;
-  let position = Math.min(damagedAt ?? Infinity, scan?.damagedAt ?? Infinity);
+  // A second name for the file, as DuckDB looks for the log under the name of the file. Some file systems know no links.
+  const probe = `${path}.probe`;
+  const replacement = `${probe}.wal`;
+  await Promise.all([rm(probe, { force: true }), rm(replacement, { force: true })]);
+  const isLinked = await link(path, probe).then(() => true, () => false);
   try {
-    replayed = await appliedBatches(path, options);
-  } catch (error) {
-    if (!isReplayError(error) || (position === Infinity && positionOfDamage(error) === undefined)) throw error;
-    position = Math.min(position, positionOfDamage(error) ?? Infinity);
+    const stored = isLinked ? await appliedBatches(probe, options) : undefined;
+    let { position, replayed } = await tryReplay(path, options, Math.min(damagedAt, found?.damagedAt ?? Infinity));
+    let scan = found;
+    if (position !== Infinity) {
+      scan = await copyIntact(logPath, replacement, position);
+      if (isLinked && scan !== undefined && scan.intactBytes > 0) ({ position, replayed } = await tryReplay(probe, options, position));
+      if (position === 0) scan = await scanLog(logPath, 0);
+    }
+    const hasIntact = scan !== undefined && scan.intactBytes > 0;
+    // The mark that says that a checkpoint was completed is gone. Replaying the log would store its requests twice.
+    const isStored = hasIntact && replayed !== undefined && stored !== undefined && !isAhead(replayed, stored);
+    const state = position === Infinity ? 'torn' : 'damaged';
+    if (state === 'torn' && !isStored) return { state, scan, moved: undefined, isStored };
+    log.warn(`The write-ahead log ${logPath} is being set aside: it is ${state}.`);
+    return { state, scan, moved: await setLogAside(logPath, hasIntact && !isStored ? { replacement, inCheckpoint: scan?.inCheckpoint ?? false } : {}), isStored };
+  } finally {
+    await Promise.all([rm(probe, { force: true }), rm(replacement, { force: true })]);
   }
+}
 
-  let setAside = position === Infinity ? undefined : await setLogAside(logPath, { damagedAt: position });
-  let isReplayable = true;
-  if (setAside !== undefined && setAside.intactBytes > 0 && replayed === undefined) {
-    // Any other error comes again when the file is opened for good.
-    replayed = await appliedBatches(path, options).catch((error: unknown) => { isReplayable = positionOfDamage(error) === undefined; return undefined; });
+/**
+ * Replays the log and changes nothing. `position` is where it is known to be damaged, or `Infinity`; the result's is where DuckDB found it damaged, if that is
+ * before. Throws any error that is not about the content of the log.
+ */
+async function tryReplay(path: string, options: Options, position: number): Promise<{ position: number; replayed: AppliedBatches | undefined }> {
+  try {
+    return { position, replayed: await appliedBatches(path, options) };
+  } catch (error) {
+    const found = positionOfDamage(error);
+    // A damaged length makes DuckDB run out of memory.
+    if (found === undefined && (position === Infinity || !isReplayError(error))) throw error;
+    return { position: Math.min(position, found ?? Infinity), replayed: undefined };
   }
-  const intactBytes = setAside?.intactBytes ?? scan?.intactBytes ?? 0;
-  // The mark that says that a checkpoint was completed is damaged. Replaying the log would store its requests twice.
-  const isStored = intactBytes > 0 && replayed !== undefined && stored !== undefined && !isAhead(replayed, stored);
-  if (intactBytes > 0 && (isStored || !isReplayable)) {
-    if (setAside === undefined) setAside = await setLogAside(logPath, { damagedAt: 0 });
-    else await unlink(logPath);
-    setAside = { ...setAside, intactBytes: 0, transactionsLost: isStored ? scan?.transactionsLost ?? 0 : setAside.transactionsLost };
-  }
-  return { state: position === Infinity ? 'torn' : 'damaged', tornBytes: scan === undefined ? 0 : scan.bytes - scan.intactBytes, setAside, isStored };
 }
 
 /** The last batch of each writer. */
 type AppliedBatches = ReadonlyMap<string, bigint>;
 
-/** Reads as DuckDB would replay, and changes nothing. */
+/** Opens the file with its log to read, which changes neither. */
 async function appliedBatches(path: string, options: Options): Promise<AppliedBatches> {
   const instance = await DuckDBInstance.create(path, { ...options, access_mode: 'READ_ONLY' });
   try {
@@ -90,22 +102,6 @@ async function appliedBatches(path: string, options: Options): Promise<AppliedBa
     return new Map(rows as [string, bigint][]);
   } finally {
     instance.closeSync();
-  }
-}
-
-/** The same without the log, which DuckDB looks for under the name of the file; `undefined` where the file system knows no links. */
-async function appliedWithoutLog(path: string, options: Options): Promise<AppliedBatches | undefined> {
-  const otherName = `${path}.probe`;
-  await rm(otherName, { force: true });
-  try {
-    await link(path, otherName);
-  } catch {
-    return undefined;
-  }
-  try {
-    return await appliedBatches(otherName, options);
-  } finally {
-    await unlink(otherName);
   }
 }
 
@@ -149,18 +145,21 @@ function positionOfDamage(error: unknown): number | undefined {
   return /^(?:INTERNAL|Catalog|Serialization) Error|Corrupt WAL|Failed to read WAL of version|WAL (?:does not match|checkpoint iteration)/.test(text) ? 0 : undefined;
 }
 
-function damageText(path: string, { state, isStored }: Repair, { path: movedTo, bytes, changedMs, intactBytes, transactionsLost }: LogSetAside, newestMs: number | undefined): string {
-  const replayed = intactBytes > 0 ? `Its first ${intactBytes} bytes are intact and remain as the log` : isStored ? 'The file holds its intact part already' : 'None of it could be replayed';
-  const lost = transactionsLost > 0 ? `at least ${transactionsLost} complete transactions are lost` : 'it cannot be told how many transactions are lost';
-  const since = newestMs === undefined ? 'until' : `from ${timeText(newestMs)}, the newest that is stored, until`;
+function damageText(path: string, { state, scan, isStored }: Repair, moved: MovedLog, newestMs: number | undefined): string {
   const why = state === 'orphaned' ? `The file ${path} is missing or empty, but its write-ahead log is there.` : `The write-ahead log of ${path} is damaged.`;
-  return `${why} It was moved to ${movedTo} (${bytes} bytes, last changed ${timeText(changedMs)}). `
-    + `${replayed}; ${lost}. Requests ${since} ${timeText(changedMs)} may be missing. `
+  const intactBytes = scan?.intactBytes ?? 0;
+  const replayed = isStored ? 'The file holds its intact part already' : intactBytes > 0 ? `Its first ${intactBytes} bytes are intact and remain as the log` : 'None of it could be replayed';
+  const lost = (scan?.transactionsLost ?? 0) > 0 ? `at least ${scan!.transactionsLost} complete transactions are lost` : 'it cannot be told how many transactions are lost';
+  const since = newestMs === undefined ? 'until' : `from ${timeText(newestMs)}, the newest that is stored, until`;
+  return `${why} It was moved to ${moved.path} (${moved.bytes} bytes, last changed ${timeText(moved.changedMs)}). ${replayed}; ${lost}. `
+    + `Requests ${since} ${timeText(moved.changedMs)} may be missing. `
     + "Import Caddy's own log files of that time (npm run import -- FILES): requests that are there are not added again. Keep the moved file until then.";
 }
 
-function tornText(path: string, { tornBytes }: Repair): string {
-  return `The write-ahead log of ${path} ended in the middle of a transaction, as a killed process leaves it. Its last ${tornBytes} bytes, which were never confirmed, are dropped.`;
+function tornText(path: string, { scan, moved }: Repair): string {
+  const bytes = scan === undefined ? 0 : scan.bytes - scan.intactBytes;
+  return `The write-ahead log of ${path} ended in the middle of a transaction, as a killed process leaves it. Its last ${bytes} bytes, which were never confirmed, are dropped.`
+    + (moved === undefined ? '' : ` The file holds the rest already, so the log was moved to ${moved.path}.`);
 }
 
 function timeText(timeMs: number): string {

@@ -125,7 +125,7 @@ function openError(path: string, error: unknown): StoreError {
   const unchanged = 'start the program again. The file and its log are unchanged.';
   if (/Out of Memory|could not allocate|pin block/i.test(text)) return stop(`memory is used up (${firstLine(text)})`, `Give this program more memory, and ${unchanged}`);
   if (/ENOSPC|EDQUOT|No space left|quota exceeded/i.test(text)) return stop(`the disk is full (${firstLine(text)})`, `Free space on it, and ${unchanged}`);
-  if (/replaying WAL/.test(text)) return stop(`its write-ahead log cannot be replayed (${firstLine(text)})`, `See that the disk works, and ${unchanged} To start without what the log holds, move ${path}.wal away.`);
+  if (text.includes('replaying WAL')) return stop(`its write-ahead log cannot be replayed (${firstLine(text)})`, `See that the disk works, and ${unchanged} To start without what the log holds, move ${path}.wal away.`);
   if (/Corrupt|checksum|Could not read enough bytes|Serialization Error|INTERNAL Error/i.test(text)) {
     return stop(`it is damaged (${firstLine(text)})`, `Put back a copy of it and of ${path}.wal, or move both away to begin anew.`);
   }

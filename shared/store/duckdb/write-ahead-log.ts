@@ -24,16 +24,12 @@ export interface LogScan {
   readonly inCheckpoint: boolean;
 }
 
-/** A log that was moved out of the way. */
-export interface LogSetAside {
-  /** Where it is now, unchanged. */
+/** A log that was moved out of the way, unchanged. */
+export interface MovedLog {
   readonly path: string;
   readonly bytes: number;
   /** Time of its last change, in milliseconds since 1970. */
   readonly changedMs: number;
-  /** How much of it, from its beginning, is left as the log. */
-  readonly intactBytes: number;
-  readonly transactionsLost: number;
 }
 
 /** Field 100 (type): 98 (version). Field 101 (version): 2. */
@@ -93,23 +89,27 @@ export async function scanLog(path: string, limitBytes = Infinity): Promise<LogS
   }
 }
 
-/**
- * Moves a log to `PATH.damaged-TIME`, where its owner alone can read it, and leaves its intact transactions from before `damagedAt` in its place. A kill
- * at any moment leaves the old log or the new one in place. Throws the system's error; then the log is as it was.
- */
-export async function setLogAside(path: string, { damagedAt, now = Date.now }: { damagedAt: number; now?: () => number }): Promise<LogSetAside> {
-  const { size: bytes, mtimeMs: changedMs } = await stat(path);
+/** Copies the intact transactions from before `damagedAt`, if there are any. Throws the system's error. */
+export async function copyIntact(path: string, to: string, damagedAt: number): Promise<LogScan | undefined> {
   const scan = await scanLog(path, damagedAt);
-  const intactBytes = scan?.intactBytes ?? 0;
-  const intactPath = `${path}.intact`;
-  if (intactBytes > 0) await copyStart(path, intactPath, intactBytes);
+  if (scan !== undefined && scan.intactBytes > 0) await copyStart(path, to, scan.intactBytes);
+  return scan;
+}
+
+/**
+ * Moves a log to `PATH.damaged-TIME`, where its owner alone can read it, and puts `replacement` in its place, if given. A kill at any moment leaves the old log
+ * or the new one in place. Throws the system's error; then the log is as it was.
+ */
+export async function setLogAside(path: string, { replacement, inCheckpoint = false, now = Date.now }: { replacement?: string | undefined; inCheckpoint?: boolean; now?: () => number } = {}): Promise<MovedLog> {
+  const { size: bytes, mtimeMs: changedMs } = await stat(path);
   const movedTo = await keepBeside(path, `${path}.damaged-${new Date(now()).toISOString().replace(/[-:]|\.\d+/g, '')}`);
-  if (intactBytes > 0) await rename(intactPath, path);
-  else await unlink(path);
-  // DuckDB writes this one while a checkpoint is under way. It continues the part of the log that is gone.
-  if (scan?.inCheckpoint !== true) await rename(`${path}.checkpoint`, `${movedTo}.checkpoint`).catch(ignoreMissing);
   await syncFile(dirname(path));
-  return { path: movedTo, bytes, changedMs, intactBytes, transactionsLost: scan?.transactionsLost ?? 0 };
+  if (replacement === undefined) await unlink(path);
+  else await rename(replacement, path);
+  // DuckDB writes this one while a checkpoint is under way. It continues the part of the log that is gone.
+  if (!inCheckpoint) await rename(`${path}.checkpoint`, `${movedTo}.checkpoint`).catch(ignoreMissing);
+  await syncFile(dirname(path));
+  return { path: movedTo, bytes, changedMs };
 }
 
 const windowBytes = 2 ** 20;
