@@ -223,13 +223,18 @@ test('an intact log of another database is set aside, since its tables are not t
 
 test('a kill in the middle of the recovery leaves what the next start can use.', async (t) => {
   const damaged = flip(() => ends[4]! + 9)(killed.log);
-  // After each step: the file has its other name; the intact part was copied in part; the damaged log has its second name.
-  for (const steps of [1, 2, 3]) {
+  // After each step: the file has its other name; the intact part was copied in part; the damaged log has its second name; the intact part is the log.
+  for (const steps of [1, 2, 3, 4]) {
     const { folder, path } = await emptyFolder();
     await put(path, { database: killed.database, log: damaged });
     await link(path, `${path}.probe`);
     if (steps > 1) await writeFile(`${path}.probe.wal`, killed.log.subarray(0, 1000));
     if (steps > 2) await link(`${path}.wal`, `${path}.wal.damaged-20991123T000000Z`);
+    if (steps > 3) {
+      await rm(`${path}.probe.wal`);
+      await rm(`${path}.wal`);
+      await writeFile(`${path}.wal`, killed.log.subarray(0, ends[4]));
+    }
     const { store } = await openLogged(path);
     t.deepEqual(await totals(store), totalsOf(5));
     await store.close();

@@ -43,6 +43,11 @@ interface Repair {
 /** Makes DuckDB able to open the file. `damagedAt` is where it found a wrong checksum. Returns `undefined` if the log needs no repair. */
 async function repairLog(path: string, options: Options, log: Pick<Log, 'warn'>, damagedAt = Infinity): Promise<Repair | undefined> {
   const logPath = `${path}.wal`;
+  // A second name for the file, as DuckDB looks for the log under the name of the file. Some file systems know no links.
+  const probe = `${path}.probe`;
+  const replacement = `${probe}.wal`;
+  const removeProbe = async (): Promise<void> => { for (const file of [probe, replacement]) await rm(file, { force: true }); };
+  await removeProbe(); // of a start that was killed
   const found = await scanLog(logPath);
   if (await isMissing(path)) {
     // DuckDB deletes the log of a file that it creates.
@@ -50,10 +55,6 @@ async function repairLog(path: string, options: Options, log: Pick<Log, 'warn'>,
   }
   if (damagedAt === Infinity && (found === undefined || found.intactBytes === found.bytes)) return undefined;
 
-  // A second name for the file, as DuckDB looks for the log under the name of the file. Some file systems know no links.
-  const probe = `${path}.probe`;
-  const replacement = `${probe}.wal`;
-  await Promise.all([rm(probe, { force: true }), rm(replacement, { force: true })]);
   const isLinked = await link(path, probe).then(() => true, () => false);
   try {
     const stored = isLinked ? await appliedBatches(probe, options) : undefined;
@@ -72,7 +73,7 @@ async function repairLog(path: string, options: Options, log: Pick<Log, 'warn'>,
     log.warn(`The write-ahead log ${logPath} is being set aside: it is ${state}.`);
     return { state, scan, moved: await setLogAside(logPath, hasIntact && !isStored ? { replacement, inCheckpoint: scan?.inCheckpoint ?? false } : {}), isStored };
   } finally {
-    await Promise.all([rm(probe, { force: true }), rm(replacement, { force: true })]);
+    await removeProbe();
   }
 }
 
