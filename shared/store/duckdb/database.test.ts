@@ -96,7 +96,7 @@ test('tables of a newer program are refused.', async (t) => {
 
 test('SQL can reach no other file, and cannot allow itself to.', async (t) => {
   const { folder, cleanup } = await emptyFolder();
-  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20 });
+  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20, log: createLog('store') });
   const elsewhere = join(folder, 'elsewhere');
   await writeFile(elsewhere, 'text');
   for (const sql of [`SELECT * FROM read_text('${elsewhere}')`, `COPY request_metrics TO '${elsewhere}'`, `ATTACH '${elsewhere}.duckdb'`, 'INSTALL httpfs', 'LOAD httpfs', 'SET enable_external_access = true', "SET memory_limit = '1TB'"]) {

@@ -3,7 +3,9 @@ import { totalmem } from 'node:os';
 import { dirname } from 'node:path';
 import { DuckDBInstance, type DuckDBConnection } from '@duckdb/node-api';
 import { messageOf, StoreError } from '../../errors.js';
+import type { Log } from '../../log.js';
 import { makeFolder } from '../../make-folder.js';
+import { openPastDamage } from './damaged-log.js';
 import { prepareSchema } from './schema.js';
 import { WatchedFile } from './watched-file.js';
 import { createBatchWriter, type BatchWriter } from './write-batch.js';
@@ -47,14 +49,15 @@ const logBytesMax = 32 * 2 ** 20;
 
 /**
  * Opens the file, makes it and its folder where they are missing (only their owner may read them), and brings the tables
- * to this program's version. Throws a `StoreError` ('stop') that says what to do.
+ * to this program's version. A damaged write-ahead log is set aside, and the log says what is missing. Throws a `StoreError` ('stop') that says what
+ * to do.
  */
-export async function openDatabase(path: string, { memoryBytesMax = defaultMemoryBytes() }: { memoryBytesMax?: number | undefined }): Promise<Database> {
+export async function openDatabase(path: string, { memoryBytesMax = defaultMemoryBytes(), log }: { memoryBytesMax?: number | undefined; log: Pick<Log, 'warn' | 'error'> }): Promise<Database> {
   let instance: DuckDBInstance | undefined;
   let file: WatchedFile | undefined;
   try {
     await makeFolder(dirname(path));
-    instance = await openOrCreate(path, settings(path, memoryBytesMax));
+    instance = await openOrCreate(path, settings(path, memoryBytesMax), log);
     await rm(spillFolder(path), { recursive: true, force: true }); // of a process that was killed
     await protectFiles(path);
     file = await WatchedFile.open(path);
@@ -88,13 +91,13 @@ export async function openDatabase(path: string, { memoryBytesMax = defaultMemor
  * A full disk, or a kill in the moment when the file is made, leaves an empty one, which DuckDB does not take for new. It says so when nobody has the
  * file open: one that another process is about to fill stays.
  */
-async function openOrCreate(path: string, options: Record<string, string>): Promise<DuckDBInstance> {
+async function openOrCreate(path: string, options: Record<string, string>, log: Pick<Log, 'warn' | 'error'>): Promise<DuckDBInstance> {
   try {
-    return await DuckDBInstance.create(path, options);
+    return await openPastDamage(path, options, log);
   } catch (error) {
     if (!messageOf(error).includes(notADatabase) || (await stat(path)).size > 0) throw error;
     await rm(path);
-    return await DuckDBInstance.create(path, options);
+    return await openPastDamage(path, options, log);
   }
 }
 
@@ -150,7 +153,11 @@ function openError(path: string, error: unknown): StoreError {
   if (text.includes(notADatabase)) return stop('it is there, but it is not a DuckDB database', `Move it away, ${elsewhere}`);
   if (/Is a directory/i.test(text)) return stop('it is a folder', `Name a file in it, ${elsewhere}`);
   if (text.includes('Trying to read a database file with version number')) return stop('a newer DuckDB wrote it', `Upgrade this program, ${elsewhere}`);
-  if (/Corrupt|checksum|Could not read enough bytes|Serialization Error|INTERNAL Error|replaying WAL/i.test(text)) {
+  const unchanged = 'start the program again. The file and its log are unchanged.';
+  if (/Out of Memory|could not allocate|pin block/i.test(text)) return stop(`memory is used up (${firstLine(text)})`, `Give this program more memory, and ${unchanged}`);
+  if (/ENOSPC|EDQUOT|No space left|quota exceeded/i.test(text)) return stop(`the disk is full (${firstLine(text)})`, `Free space on it, and ${unchanged}`);
+  if (text.includes('replaying WAL')) return stop(`its write-ahead log cannot be replayed (${firstLine(text)})`, `See that the disk works, and ${unchanged} To start without what the log holds, move ${path}.wal away.`);
+  if (/Corrupt|checksum|Could not read enough bytes|Serialization Error|INTERNAL Error/i.test(text)) {
     return stop(`it is damaged (${firstLine(text)})`, `Put back a copy of it and of ${path}.wal, or move both away to begin anew.`);
   }
   if (/Permission denied|EACCES|EPERM|EROFS|Read-only file system/i.test(text)) return stop(`no permission (${firstLine(text)})`, `Let this user write the file and its folder, ${elsewhere}`);

@@ -54,7 +54,7 @@ export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStore
   if (openPaths.has(path)) throw new StoreError('stop', `Cannot open the DuckDB file ${path}: this process has it open already. Use the store that is open.`);
   openPaths.add(path);
   try {
-    return new DuckdbStore({ ...options, path }, parts, await openDatabase(path, options));
+    return new DuckdbStore({ ...options, path }, parts, await openDatabase(path, { ...options, log: parts.log }));
   } catch (error) {
     openPaths.delete(path);
     throw error;
@@ -201,7 +201,7 @@ class DuckdbStore implements Store {
   async #usable(action: string): Promise<Database> {
     if (this.#database !== undefined) return this.#database;
     try {
-      this.#database = await openDatabase(this.#options.path, this.#options);
+      this.#database = await openDatabase(this.#options.path, { ...this.#options, log: this.#log });
     } catch (error) {
       this.#problem = `Cannot ${action} the ${this.description}: it could not be opened again after an error. ${messageOf(error)}`;
       throw new StoreError('retry', this.#problem, { cause: error });

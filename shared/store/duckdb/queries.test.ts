@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { event } from '../../../test/web-samples.js';
 import { listRequests as listed } from '../../request-lists.js';
+import { createLog } from '../../log.js';
 import { openDatabase } from './database.js';
 import { listRequests } from './queries.js';
 import { ReadPool } from './read-pool.js';
@@ -12,7 +13,7 @@ const startMs = Date.UTC(2026, 10, 23, 20);
 
 test('of more requests than can be listed at ease, the newest are, and it is said how many', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'queries-'));
-  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 2 ** 27 });
+  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 2 ** 27, log: createLog('store') });
   const pool = new ReadPool(database.reading);
   try {
     const requests = Array.from({ length: 3000 }, (_, at) => event({ timeMs: startMs + at * 1000, uri: `/${at % 7}`, clientIp: `192.0.2.${at % 5}` }));

@@ -63,7 +63,7 @@ test('what has become too old is deleted when the store is opened, and nothing e
 
 test('ledgers, and what tells that a batch is written already, are kept as long as the coarsest totals.', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
-  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20 });
+  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20, log: createLog('store') });
   const agesDays = [0, 8, 399, 400, 401, 500];
   for (const age of agesDays) {
     const writtenMs = startMs - age * dayMs;
@@ -80,7 +80,7 @@ test('ledgers, and what tells that a batch is written already, are kept as long 
 
 test('many old rollup rows are deleted in small steps.', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
-  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20 });
+  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20, log: createLog('store') });
   const rollups = Array.from({ length: 250 }, (_, index) => rollup(10, startMs - index * 10_000));
   await database.batches.write({ recorder: 'test', writer: 'retention-test', sequence: 1, requests: [], rollups, tops: [], ledger: undefined }, startMs);
   const deleted: number[] = [];
