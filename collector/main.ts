@@ -66,7 +66,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     name: config.id,
     ledger: (counts) => ledgerDue(ledgerOf(accounts, counts), now()),
   });
-  const warn = limitLog(log.warn, { now });
+  const warn = limitLog(log.warn);
   const connections = { count: 0 };
 
   const listeners = await listen(config.listen, {
