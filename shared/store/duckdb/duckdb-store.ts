@@ -4,17 +4,20 @@ import { messageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
 import { createChanges } from '../changes.js';
+import { RetentionGuard } from '../retention-guard.js';
 import type { Batch, Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
 import { listRequests, readLedgers, readRequests, readRollups, readTops, rollUpRequests } from './queries.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
-import { deleteSteps } from './retention.js';
+import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
 
 /** Which file, and how much it may take. */
 export interface DuckdbOptions {
   /** The file; made with its folder when it is not there. */
   readonly path: string;
   readonly retention: Retention;
+  /** See `RetentionGuard`. */
+  readonly retentionDelayMs?: number;
   /** What DuckDB may hold in memory, in bytes; 64 MiB by default. Beyond it, DuckDB uses files beside the database. */
   readonly memoryBytesMax?: number;
 }
@@ -39,7 +42,7 @@ const openPaths = new Set<string>();
  *
  * Throws a `StoreError` ('stop') when the file cannot be used.
  */
-export async function openDuckdbStore({ path: pathText, retention, memoryBytesMax = 64 * 2 ** 20 }: DuckdbOptions, { log, now = Date.now, onRefused }: { log: Log; now?: () => number; onRefused?: (batch: Batch, reason: string) => Promise<void> }): Promise<Store> {
+export async function openDuckdbStore({ path: pathText, retention, retentionDelayMs, memoryBytesMax = 64 * 2 ** 20 }: DuckdbOptions, { log, now = Date.now, monotonicMs = () => performance.now(), onRefused }: { log: Log; now?: () => number; monotonicMs?: () => number; onRefused?: (batch: Batch, reason: string) => Promise<void> }): Promise<Store> {
   const path = resolve(pathText);
   const description = `DuckDB file ${path}`;
   if (openPaths.has(path)) throw new StoreError('stop', `Cannot open the ${description}: this process has it open already. Use the store that is open.`);
@@ -119,9 +122,19 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
     if (closing !== undefined) throw new StoreError('stop', `Cannot ${action} the ${description}: the store is closed. Open it again.`);
   };
 
+  const guard = new RetentionGuard({
+    retention, delayMs: retentionDelayMs, log, now, monotonicMs,
+    load: () => read(loadRetentionState),
+    save: (state) => write('delete old rows from', ({ writing }) => saveRetentionState(writing, state)),
+    readSpan: () => read(readStoredSpan),
+  });
+  let isDeleting = false;
   const deleteOld = async (): Promise<void> => {
+    if (isDeleting) return;
+    isDeleting = true;
     try {
-      for (const step of deleteSteps(retention, now())) {
+      const due = await guard.look();
+      for (const step of deleteSteps(due.retention, due.nowMs)) {
         let deleted: number;
         do {
           if (closing !== undefined) return;
@@ -129,7 +142,9 @@ export async function openDuckdbStore({ path: pathText, retention, memoryBytesMa
         } while (deleted > 0);
       }
     } catch (error) {
-      log.warn(`Old rows are still there; the next try is in ${retentionEveryMs / 60_000} minutes.`, { error: messageOf(error) });
+      if (closing === undefined) log.warn(`Old rows are still there; the next try is in ${retentionEveryMs / 60_000} minutes.`, { error: messageOf(error) });
+    } finally {
+      isDeleting = false;
     }
   };
   void deleteOld();
