@@ -1,7 +1,7 @@
 /** What is known of each connection and each UDP sender: its lines, and how far the clock of its Caddy is off. */
 
 /** How far a clock may be off before it is a warning, in milliseconds. */
-export const skewMsMin = 30_000;
+const skewMsMin = 30_000;
 
 /** A UDP sender is forgotten when it has sent nothing for this long, in milliseconds. */
 const idleMsMax = 3_600_000;
