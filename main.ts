@@ -280,11 +280,11 @@ async function demo(environment: Environment, given: Given): Promise<Stop | numb
       const store = await openStoreOf(values, 'collector', started);
       const recorder = createRecorder({ store, log, name: appSource, ...recording });
       started('next', () => recorder.close());
-      const startMs = Date.now();
+      const [startMs, startedMs] = [Date.now(), performance.now()];
       const traffic = createTraffic({ seed, requestsPerDay, startMs });
       process.stdout.write('Making up a day of traffic:');
       const requests = await seedDay(traffic, recorder, { signal: stopping.signal, onPercent: (percent) => process.stdout.write(` ${percent} %`) });
-      process.stdout.write(`, ${requests.toLocaleString('en')} requests in ${((Date.now() - startMs) / 1000).toFixed(1)} s.\n`);
+      process.stdout.write(`, ${requests.toLocaleString('en')} requests in ${((performance.now() - startedMs) / 1000).toFixed(1)} s.\n`);
 
       const config = collectorConfigFrom({ ...readSettings(collectorSettings, { COLLECTOR_HTTP: 'off' }), COLLECTOR_LISTEN: listen, COLLECTOR_ID: 'demo' });
       const { addresses } = await startCollectorOver(config, values, recording, store, given, started);

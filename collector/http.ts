@@ -14,6 +14,7 @@ import type { LearnedDuration } from './decode/duration.js';
 import { redact } from './decode/redact.js';
 import { createImportEndpoint, type ImportEndpointParts } from './import/endpoint.js';
 import type { LineAccounts } from './ledger.js';
+import type { LineSources } from './line-sources.js';
 
 /** What the collector's own pages tell about. */
 export interface StatusParts {
@@ -26,6 +27,7 @@ export interface StatusParts {
   readonly store: Store;
   readonly log: Log;
   readonly connections: { readonly count: number };
+  readonly sources: Pick<LineSources, 'json' | 'skewMsMax'>;
   /** Datagrams that the kernel dropped since the start; `null` where it does not say. */
   readonly lostDatagrams: () => Promise<number | null>;
   /** What `POST /import` works with. */
@@ -59,7 +61,7 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
     })
     .get('/ledger', async (ctx) => {
       const datagramsLost = await parts.lostDatagrams();
-      ctx.body = { collectors: { [parts.id]: { ...ledgerJson(parts.ledger()), ...decodingJson(parts), ...spoolJson(parts.store), unread_ms_max: Math.round(unreadMsMax()) } }, udp: { datagrams_lost: datagramsLost } };
+      ctx.body = { collectors: { [parts.id]: { ...ledgerJson(parts.ledger()), ...decodingJson(parts), ...spoolJson(parts.store), unread_ms_max: Math.round(unreadMsMax()), connections: parts.sources.json() } }, udp: { datagrams_lost: datagramsLost } };
     })
     .post('/import', async (ctx) => {
       ctx.respond = false;
@@ -105,7 +107,7 @@ function spoolJson({ spool }: Store): object {
 }
 
 /** The ledger and the sockets as Prometheus metrics, read when they are asked for. */
-function createMetrics({ ledger, accounts, connections, recorder, lostDatagrams, store }: StatusParts, unreadMsMax: () => number): Registry {
+function createMetrics({ ledger, accounts, connections, sources, recorder, lostDatagrams, store }: StatusParts, unreadMsMax: () => number): Registry {
   const registry = new Registry();
   const registers = [registry];
   // Counters that are kept elsewhere: set anew at each reading.
@@ -139,6 +141,10 @@ function createMetrics({ ledger, accounts, connections, recorder, lostDatagrams,
   new Gauge({
     name: 'caddy_log_sink_connections', help: 'Connections that are open.', registers,
     collect() { this.set(connections.count); },
+  });
+  new Gauge({
+    name: 'caddy_log_sink_clock_skew_seconds_max', help: 'The largest difference between the clock of a connected Caddy and the one of this machine.', registers,
+    collect() { this.set(sources.skewMsMax / 1000); },
   });
   new Gauge({
     name: 'caddy_log_sink_unread_seconds_max', help: 'The longest time that a socket went unread since the start.', registers,

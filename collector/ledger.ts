@@ -64,15 +64,18 @@ export function ledgerOf(accounts: LineAccounts, { recorded, stored: handedOver,
 /** A ledger goes to the store when it has changed, and this often as a sign of life, in milliseconds. */
 const heartbeatMs = 5000;
 
-/** Decides when a ledger is due: returns a snapshot to write, or `undefined`. */
-export function createLedgerSchedule(collector: string): (ledger: Ledger, nowMs: number) => LedgerSnapshot | undefined {
+/**
+ * Decides when a ledger is due: returns a snapshot of the time `nowMs` to write, or `undefined`. `monotonicMs` is a clock in milliseconds that
+ * never steps.
+ */
+export function createLedgerSchedule(collector: string, { monotonicMs = () => performance.now() } = {}): (ledger: Ledger, nowMs: number) => LedgerSnapshot | undefined {
   let lastText = '';
   let lastMs = -Infinity;
   return (ledger, nowMs) => {
     const text = JSON.stringify(ledger);
-    if (text === lastText && nowMs - lastMs < heartbeatMs) return undefined;
+    if (text === lastText && monotonicMs() - lastMs < heartbeatMs) return undefined;
     lastText = text;
-    lastMs = nowMs;
+    lastMs = monotonicMs();
     return { ...ledger, collector, timeMs: nowMs };
   };
 }

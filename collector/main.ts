@@ -9,6 +9,7 @@ import { createDecoder } from './decode/decode.js';
 import { beginningOf } from './decode/redact.js';
 import type { CollectorConfig } from './config.js';
 import { startStatusServer } from './http.js';
+import { LineSources, type LineSource } from './line-sources.js';
 import { createLedgerSchedule, createLineAccounts, ledgerOf, type DropReason, type RejectionReason } from './ledger.js';
 import { formatListenAddress, type ListenAddress } from './listen/address.js';
 import { listen } from './listen/listen.js';
@@ -46,6 +47,8 @@ export interface CollectorParts {
   /** What the collector before this one has left. */
   readonly usedTimes?: UsedTimes | undefined;
   readonly now?: () => number;
+  /** See `LineSources`. */
+  readonly skewHalfWindowMs?: number;
 }
 
 /** A request of a day ahead, or of 400 days ago, did not just happen; `import` takes old ones. */
@@ -54,6 +57,10 @@ const agoMsMax = 400 * 86_400_000;
 
 /** How often the kernel is asked how many datagrams it dropped, in milliseconds. */
 const lossWatchMs = 5000;
+
+/** How often the clocks of Caddys are looked at, and how often one is reported that is off now and then, in milliseconds. */
+const skewLookMs = 5000;
+const skewWarnMs = 600_000;
 
 /** Starts a collector. Throws a `UsageError` when it cannot listen. */
 export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
@@ -66,7 +73,9 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     name: config.id,
     ledger: (counts) => ledgerDue(ledgerOf(accounts, counts), now()),
   });
-  const warn = limitLog(log.warn, { now });
+  const warn = limitLog(log.warn);
+  const sources = new LineSources({ now, halfWindowMs: parts.skewHalfWindowMs });
+  const warnOfSkew = limitLog(log.warn, { intervalMs: skewWarnMs });
   const connections = { count: 0 };
 
   const listeners = await listen(config.listen, {
@@ -74,11 +83,12 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     connectionsMax: config.connectionsMax,
     unixMode: config.unixMode,
     connections,
+    sources,
     isAllowed: allowList(config.allow),
     takeLine(bytes, from, to) {
       const request = decoder.decodeKnown(bytes, from, to);
       if (request === undefined) return false;
-      takeRequest(request, receive());
+      takeRequest(request, receive(), sources.current);
       return true;
     },
     onLine,
@@ -111,12 +121,19 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       accounts.warnings['datagrams-lost'] = lost;
     });
   }, lossWatchMs);
+  const skewWatch = setInterval(() => {
+    const { found, largestMs } = sources.look();
+    if (largestMs > 0) accounts.warnings['clock-skew'] = Math.round(largestMs / 1000);
+    else delete accounts.warnings['clock-skew'];
+    for (const { peer, skewMs = 0 } of found) reportSkew(peer, skewMs);
+  }, Math.min(skewLookMs, (parts.skewHalfWindowMs ?? Infinity) / 2));
   const ledger = (): Ledger => ledgerOf(accounts, recorder.counts, store.spool);
   const status = config.http === undefined ? undefined : await startStatusServer(config.http, {
-    id: config.id, ledger, accounts, durationFormats: decoder.durationFormats, recorder, store, log, connections, lostDatagrams,
+    id: config.id, ledger, accounts, durationFormats: decoder.durationFormats, recorder, store, log, connections, sources, lostDatagrams,
     imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax, requestsKeptMs: parts.requestsKeptMs },
   }).catch(async (error: unknown) => {
     clearInterval(lossWatch);
+    clearInterval(skewWatch);
     await Promise.all(listeners.map((listener) => listener.stop()));
     await recorder.close();
     throw error;
@@ -131,6 +148,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     usedTimes: () => recorder.usedTimes(),
     async stop() {
       clearInterval(lossWatch);
+      clearInterval(skewWatch);
       await Promise.all(listeners.map((listener) => listener.stop()));
       const lost = await recorder.close();
       await status?.stop();
@@ -146,7 +164,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     switch (decoded.kind) {
       case 'request':
         if (decoded.timeOfArrival) accounts.timeOfArrival += 1;
-        takeRequest(decoded.event, arrivalMs);
+        takeRequest(decoded.event, arrivalMs, decoded.timeOfArrival ? undefined : sources.current);
         break;
       case 'runtime':
         accounts.runtime += 1;
@@ -158,7 +176,9 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     }
   }
 
-  function takeRequest(request: RequestEvent, arrivalMs: number): void {
+  /** `source` is where it came from, unless its time is that of its arrival. */
+  function takeRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
+    if (source !== undefined && arrivalMs - request.timeMs < source.lagMsMin) source.lagMsMin = arrivalMs - request.timeMs;
     if (!isPlausible(request.timeMs, arrivalMs)) reject('bad-time', 'its time is more than a day ahead, or older than anything that is kept');
     else if (!recorder.record(request)) drop(recorder.full, recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full');
   }
@@ -166,6 +186,14 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   /** Clocks are wrong by hours at most, and what is older than the rollups are kept would only open files in the store. */
   function isPlausible(timeMs: number, arrivalMs: number): boolean {
     return timeMs <= arrivalMs + aheadMsMax && timeMs >= arrivalMs - agoMsMax;
+  }
+
+  function reportSkew(peer: string, skewMs: number): void {
+    const seconds = Math.round(Math.abs(skewMs) / 1000);
+    // One message for all connections of a machine.
+    warnOfSkew(peer.replace(/:\d+$/, ''), skewMs < 0
+      ? `The clock of a Caddy is ${seconds} s ahead of this machine's: its requests are counted at the wrong time. Set the clocks of both machines with NTP.`
+      : `The clock of a Caddy is ${seconds} s behind this machine's, or its lines take that long to arrive: they are counted at the time that Caddy gives them. Set the clocks of both machines with NTP.`, { peer });
   }
 
   function onCut(reason: 'too-long' | 'unterminated', detail: string): void {
@@ -180,6 +208,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
 
   function receive(): number {
     accounts.received += 1;
+    sources.current.lines += 1;
     accounts.lastLineMs = now();
     return accounts.lastLineMs;
   }

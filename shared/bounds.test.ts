@@ -34,7 +34,7 @@ test('unknown methods are counted together', (t) => {
 
 test('hosts beyond the limit are _other, until a known one has been idle for a day', (t) => {
   let nowMs = 0;
-  const admit = createHostLimit({ hostsMax: 2, now: () => nowMs });
+  const admit = createHostLimit({ hostsMax: 2, monotonicMs: () => nowMs });
   t.deepEqual(['a', 'b', 'c', 'a'].map(admit), ['a', 'b', '_other', 'a']);
   nowMs += 80_000_000;
   t.is(admit('a'), 'a');

@@ -23,13 +23,13 @@ export function boundMethod(method: string): string {
 
 /**
  * Admits the first `hostsMax` hosts that it is asked about; the rest are `_other`. A host that was not asked about for
- * `idleMs` (a day) gives up its place.
+ * `idleMs` (a day) gives up its place. `monotonicMs` is a clock in milliseconds that never steps.
  */
-export function createHostLimit({ hostsMax, idleMs = 86_400_000, now = Date.now }: { hostsMax: number; idleMs?: number; now?: () => number }): (host: string) => string {
+export function createHostLimit({ hostsMax, idleMs = 86_400_000, monotonicMs = () => performance.now() }: { hostsMax: number; idleMs?: number; monotonicMs?: () => number }): (host: string) => string {
   const admitted = new Map<string, { seenMs: number }>();
-  let fullUntilMs = 0;
+  let fullUntilMs = -Infinity;
   return (host) => {
-    const timeMs = now();
+    const timeMs = monotonicMs();
     const known = admitted.get(host);
     if (known !== undefined) {
       known.seenMs = timeMs;

@@ -19,16 +19,16 @@ export function createLog(part: string, { write = writeToStderr, now = Date.now 
 
 /**
  * Lets the first message of each key through at once and then one per interval, which says how many it stands for: what
- * strangers cause must not fill the log.
+ * strangers cause must not fill the log. `monotonicMs` is a clock in milliseconds that never steps.
  */
-export function limitLog(warn: Log['warn'], { intervalMs = 60_000, keysMax = 100, now = Date.now } = {}): (key: string, message: string, fields?: LogFields) => void {
+export function limitLog(warn: Log['warn'], { intervalMs = 60_000, keysMax = 100, monotonicMs = () => performance.now() } = {}): (key: string, message: string, fields?: LogFields) => void {
   const seen = new Map<string, { nextMs: number; held: number }>();
   return (key, message, fields) => {
-    const timeMs = now();
+    const timeMs = monotonicMs();
     let entry = seen.get(key);
     if (entry === undefined) {
       if (seen.size >= keysMax) seen.clear();
-      entry = { nextMs: 0, held: 0 };
+      entry = { nextMs: -Infinity, held: 0 };
       seen.set(key, entry);
     }
     if (timeMs < entry.nextMs) {

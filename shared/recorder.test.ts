@@ -199,6 +199,17 @@ test('what strangers choose is bounded before it is stored', async (t) => {
   t.is(recorder.counts.hostsOverLimit, 1);
 });
 
+test('a step of the wall clock takes no host its place', async (t) => {
+  let nowMs = startMs;
+  const { recorder } = await start(t, { hostsMax: 1, now: () => nowMs });
+  recorder.record(event({ host: 'known.example' }));
+  await recorder.flush();
+  nowMs += 2 * 86_400_000;
+  recorder.record(event({ host: 'other.example' }));
+  await recorder.flush();
+  t.is(recorder.counts.hostsOverLimit, 1);
+});
+
 /** A recorder over a real embedded store, which `change` may make fail. */
 async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}, change: (store: Store) => Store = (store) => store): Promise<{ store: Store; recorder: Recorder }> {
   const folder = await mkdtemp(join(tmpdir(), 'recorder-'));

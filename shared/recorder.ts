@@ -119,9 +119,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const boundedText = (): (text: string) => string => createMemo((text) => boundText(text, textLengthMax));
   const textOf = { userAgent: boundedText(), referrer: boundedText(), protocol: boundedText(), tls: boundedText() };
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
-  /** When requests were taken last: a clock takes longer than to look up a host. */
-  let takenMs = now();
-  const admitHost = createHostLimit({ hostsMax: options.hostsMax, now: () => takenMs });
+  /** When requests were taken last, by `performance.now`: reading a clock takes longer than looking up a host. */
+  let takenMs = performance.now();
+  const admitHost = createHostLimit({ hostsMax: options.hostsMax, monotonicMs: () => takenMs });
 
   let waiting: RequestEvent[] = [];
   const gathered = (sampleRatio === 1 ? store.gatherRequests?.(options.name) : undefined) ?? gatherObjects();
@@ -196,7 +196,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
     if (waiting.length === 0) return;
     const events = waiting;
     waiting = [];
-    takenMs = now();
+    takenMs = performance.now();
     for (const event of events) take(event);
   }
 

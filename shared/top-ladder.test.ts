@@ -157,6 +157,17 @@ test('requests that are too old for a level do not make rows of it', (t) => {
   t.deepEqual(ladder.drain(startMs).map(({ level }) => level), [3600, 86_400]);
 });
 
+test('rows are written as before when the clock was put back', (t) => {
+  const ladder = createTopLadder();
+  const drain = (nowMs: number): (string | number)[] => {
+    ladder.add(event({ timeMs: startMs, uri: '/a' }));
+    return ladder.drain(nowMs).filter(({ kind }) => kind === 'path').map(({ level }) => level);
+  };
+  t.deepEqual(drain(startMs + 86_400_000 / 2), [...topLevels]);
+  t.deepEqual(drain(startMs), [...topLevels]);
+  t.deepEqual(drain(startMs), [], 'they were written just now');
+});
+
 function keyOf({ level, windowMs, rowId, source, host, kind }: TopRow): string {
   return [level, windowMs, rowId, source, host, kind].join('\n');
 }

@@ -80,7 +80,8 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, ran
     },
 
     isDue(nowMs) {
-      return nowMs >= dueMs || (gathered.size > 0 && (nowMs - mergedMs >= gatherMs || gathered.size > gatheredMax));
+      // A clock that was put back comes to none of these times for long.
+      return nowMs < mergedMs || nowMs >= dueMs || (gathered.size > 0 && (nowMs - mergedMs >= gatherMs || gathered.size > gatheredMax));
     },
 
     drain(nowMs, { all = false } = {}) {
@@ -170,6 +171,7 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
 /** When a row that has changed is to be written. */
 function dueMsOf(row: OpenRow, nowMs: number): number {
   const endMs = endOf(row);
+  if (row.writtenMs > nowMs) return nowMs; // written before the clock was put back
   if (row.writtenMs < endMs && endMs <= nowMs) return endMs;
   return endMs <= nowMs ? row.writtenMs + writeEndedEveryMs : Math.min(endMs, row.writtenMs + writeEveryMs[row.key.level]);
 }

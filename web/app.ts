@@ -38,6 +38,8 @@ export interface WebAppOptions {
   readonly assets: Assets;
   /** The clock, in milliseconds since 1970. Default: `Date.now`. */
   readonly now?: () => number;
+  /** A clock in milliseconds that never steps. Default: `performance.now`. */
+  readonly monotonicMs?: (() => number) | undefined;
 }
 
 /** Raw requests on the page, and rows in `/api/requests` and `/api/top/…` where no `limit` is given. */
@@ -51,7 +53,7 @@ const rowsOnPageMax = 500;
 const listedOnPageMax = 5000;
 
 /** Makes the Koa app. */
-export function createWebApp({ config, reads, recorder, log, assets, now = Date.now }: WebAppOptions): Koa {
+export function createWebApp({ config, reads, recorder, log, assets, now = Date.now, monotonicMs }: WebAppOptions): Koa {
   const metrics = createWebMetrics({ storeUp: () => pingStore(reads.store).then(() => true, () => false) });
   const app = new Koa();
   app.on('error', (error: NodeJS.ErrnoException) => {
@@ -64,7 +66,7 @@ export function createWebApp({ config, reads, recorder, log, assets, now = Date.
   app.use(renderViews());
   app.use(answerErrors({ log, assets }));
   if (config.loopbackNamesOnly === true) app.use(refuseOtherNames());
-  if (config.password !== undefined) app.use(requirePassword(config.password, { log, now }));
+  if (config.password !== undefined) app.use(requirePassword(config.password, { log, monotonicMs }));
   const admission = createAdmission();
   app.use(admission.admit);
   const router = routes({ reads, assets, metrics, openStream: admission.openStream, connectHint: config.connectHint, now });

@@ -3,7 +3,7 @@ import { attemptAddress, createAttemptLimit } from './attempts.js';
 
 test('an address waits after so many failures until the minute that began with the first is over; others do not', (t) => {
   let nowMs = 0;
-  const limit = createAttemptLimit({ failuresMax: 3, windowMs: 60_000, now: () => nowMs });
+  const limit = createAttemptLimit({ failuresMax: 3, windowMs: 60_000, monotonicMs: () => nowMs });
   for (nowMs = 0; nowMs < 2000; nowMs += 1000) limit.fail('a');
   t.is(limit.waitMs('a'), 0);
   limit.fail('a');
@@ -13,6 +13,17 @@ test('an address waits after so many failures until the minute that began with t
   t.is(limit.waitMs('a'), 0);
   limit.fail('a');
   t.is(limit.waitMs('a'), 0, 'it is counted anew');
+});
+
+test('a step of the wall clock makes nobody wait longer', (t) => {
+  const { now } = Date;
+  let aheadMs = 730 * 86_400_000;
+  t.teardown(() => { Date.now = now; });
+  Date.now = () => now() + aheadMs;
+  const limit = createAttemptLimit({ failuresMax: 1 });
+  limit.fail('a');
+  aheadMs = 0;
+  t.true(limit.waitMs('a') > 0 && limit.waitMs('a') <= 60_000);
 });
 
 test('so many addresses are remembered, those that failed last', (t) => {

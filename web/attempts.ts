@@ -16,21 +16,22 @@ export interface AttemptLimit {
 
 /**
  * `failuresMax` failures, 10, in `windowMs`, a minute, from the first of them on. Of the last `addressesMax` addresses, 10,000, failures are
- * remembered: a tenth of a kilobyte each.
+ * remembered: a tenth of a kilobyte each. `monotonicMs` is a clock in milliseconds that never steps: putting the machine's clock right
+ * must lock nobody out.
  */
-export function createAttemptLimit({ failuresMax = 10, windowMs = 60_000, addressesMax = 10_000, now = Date.now } = {}): AttemptLimit {
+export function createAttemptLimit({ failuresMax = 10, windowMs = 60_000, addressesMax = 10_000, monotonicMs = () => performance.now() }: { failuresMax?: number; windowMs?: number; addressesMax?: number; monotonicMs?: (() => number) | undefined } = {}): AttemptLimit {
   const failed = new Map<string, { count: number; readonly endMs: number }>();
   const current = (address: string) => {
     const entry = failed.get(address);
-    return entry !== undefined && entry.endMs > now() ? entry : undefined;
+    return entry !== undefined && entry.endMs > monotonicMs() ? entry : undefined;
   };
   return {
     waitMs(address) {
       const entry = current(address);
-      return entry === undefined || entry.count < failuresMax ? 0 : entry.endMs - now();
+      return entry === undefined || entry.count < failuresMax ? 0 : entry.endMs - monotonicMs();
     },
     fail(address) {
-      const entry = current(address) ?? { count: 0, endMs: now() + windowMs };
+      const entry = current(address) ?? { count: 0, endMs: monotonicMs() + windowMs };
       entry.count += 1;
       failed.delete(address);
       failed.set(address, entry);

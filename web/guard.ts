@@ -25,8 +25,8 @@ export function refuseOtherNames(): Middleware {
 }
 
 /** Asks for the password, and lets each address guess only so often. */
-export function requirePassword(password: string, { log, now }: { log: Log; now: () => number }): Middleware {
-  const limit = createAttemptLimit({ now });
+export function requirePassword(password: string, { log, monotonicMs }: { log: Log; monotonicMs?: (() => number) | undefined }): Middleware {
+  const limit = createAttemptLimit({ monotonicMs });
   const warn = limitLog(log.warn);
   return async (ctx, next) => {
     if (isOpen(ctx)) {

@@ -12,8 +12,8 @@ import { loadAssets } from './render.js';
 /** How long answers in flight may take when the web app stops, in milliseconds. */
 const drainMsMax = 5000;
 
-/** Starts the web app; `now` is its clock in milliseconds since 1970, by default `Date.now`. The store stays open when it is stopped. Throws a `UsageError` when it cannot listen. */
-export async function startWeb(config: WebConfig, { store, ...others }: { store: Store; recorder: Pick<Recorder, 'record'>; log: Log; now?: () => number }): Promise<HttpListener> {
+/** Starts the web app; for `now` and `monotonicMs` see `WebAppOptions`. The store stays open when it is stopped. Throws a `UsageError` when it cannot listen. */
+export async function startWeb(config: WebConfig, { store, ...others }: { store: Store; recorder: Pick<Recorder, 'record'>; log: Log; now?: () => number; monotonicMs?: () => number }): Promise<HttpListener> {
   const parts = { ...others, reads: createReads(store) };
   const app = createWebApp({ config, assets: await loadAssets(), ...parts });
   const handle = app.callback();

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { UsageError } from '../../shared/errors.js';
 import { until } from '../../test/until.js';
+import { LineSources } from '../line-sources.js';
 import type { LineBeginning } from '../lines.js';
 import { parseListenAddress } from './address.js';
 import { listen, type Listener } from './listen.js';
@@ -229,6 +230,7 @@ async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', 
     connectionsMax,
     unixMode: 0o600,
     connections,
+    sources: new LineSources(),
     lineMsMax,
     heldMemory,
     isAllowed: allowList(allow.split(',').map(parseCidr)),

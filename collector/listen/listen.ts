@@ -1,4 +1,5 @@
 import { messageOf, UsageError } from '../../shared/errors.js';
+import type { LineSources } from '../line-sources.js';
 import type { HeldMemory, LineHandlers } from '../lines.js';
 import { formatListenAddress, type ListenAddress } from './address.js';
 import { openStream, type OpenStream } from './sockets.js';
@@ -22,6 +23,8 @@ export interface ListenOptions extends LineHandlers {
   readonly heldMemory: HeldMemory;
   /** How long a line may take from its first byte to its last, in milliseconds; then its connection is closed: 60 s. */
   readonly lineMsMax?: number;
+  /** Where lines come from: its `current` is set before each chunk of bytes is taken. */
+  readonly sources: LineSources;
   /** Connections that are open, over all stream listeners. */
   readonly connections: { count: number };
 }

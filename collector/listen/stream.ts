@@ -1,7 +1,9 @@
 import type { Socket } from 'node:net';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
+import { formatAddress } from '../../shared/settings.js';
 import { createLineSplitter, type LineBeginning, type LineSplitter } from '../lines.js';
+import { formatListenAddress } from './address.js';
 import type { Listener, ListenOptions } from './listen.js';
 import type { OpenStream, StreamAddress } from './sockets.js';
 
@@ -86,23 +88,29 @@ export async function listenStream(address: StreamAddress, options: ListenOption
   function read(socket: Socket, beginning?: LineBeginning): Connection {
     const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
     if (beginning !== undefined) lines.takeUp(beginning);
+    const { sources } = options;
+    const source = sources.open(peerOf(socket, address));
     const state: Connection = { lastReadMs: 0, lines, takeHeld, unfinished: { line: 0, looks: 0 } };
     socket.on('data', takeChunk);
     // Reset, timed out or the like: 'close' follows.
     socket.on('error', (error) => { options.onError(messageOf(error)); });
     socket.once('close', () => {
       takeHeld();
+      sources.current = source;
       lines.end();
+      sources.close(source);
     });
     return state;
 
     function takeChunk(chunk: Buffer): void {
       state.lastReadMs = performance.now();
+      sources.current = source;
       lines.write(chunk);
       boundTurn(socket, chunk.length);
     }
 
     function takeHeld(): void {
+      sources.current = source;
       socket.off('data', takeChunk); // reading tells the listeners too, but not always
       for (let held; (held = socket.read() as Buffer | null) !== null;) lines.write(held);
     }
@@ -123,6 +131,11 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     waiting = [];
     for (const socket of sockets) socket.resume();
   }
+}
+
+/** The peer's address and port; of a unix socket, which has none, its path. */
+function peerOf({ remoteAddress = 'gone', remotePort = 0 }: Socket, address: StreamAddress): string {
+  return address.kind === 'unix' ? formatListenAddress(address) : formatAddress({ host: remoteAddress.replace(/^::ffff:(?=\d+\.)/i, ''), port: remotePort });
 }
 
 /**

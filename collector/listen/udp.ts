@@ -23,6 +23,7 @@ export async function listenUdp(address: Extract<ListenAddress, { port: number }
       options.onRefused('not-allowed', remoteAddress);
       return;
     }
+    options.sources.current = options.sources.sender(remoteAddress);
     const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
     lines.write(datagram);
     if (datagram.at(-1) !== 0x0a) lines.write(Buffer.from('\n')); // the datagram's end is the line's end

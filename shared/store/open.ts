@@ -11,16 +11,16 @@ import type { Store } from './store.js';
  * DuckDB's native module. What is written to InfluxDB goes through the spool `spoolName` where one is named. With
  * `keepsHouse` what is old in InfluxDB is deleted; in DuckDB it always is. Throws a `StoreError` or a `UsageError` that says what to do.
  */
-export async function openStore(settings: StoreSettings, { log, now = Date.now, spoolName, keepsHouse = false }: { log: Log; now?: () => number; spoolName?: string; keepsHouse?: boolean }): Promise<Store> {
+export async function openStore(settings: StoreSettings, { log, now = Date.now, monotonicMs = () => performance.now(), spoolName, keepsHouse = false }: { log: Log; now?: () => number; monotonicMs?: () => number; spoolName?: string; keepsHouse?: boolean }): Promise<Store> {
   if (settings.kind === 'influxdb') {
     const { openInfluxdbStore } = await import('./influxdb/influxdb-store.js');
-    return await openInfluxdbStore(settings, { log, spoolName, keepsHouse });
+    return await openInfluxdbStore(settings, { log, now, monotonicMs, spoolName, keepsHouse });
   }
   const { openDuckdbStore } = await import('./duckdb/duckdb-store.js');
   // InfluxDB's store keeps refused lines itself.
   const deadLetters = createDeadLetters({ dir: `${settings.path}.dead-letters`, by: 'DuckDB', log, now });
   return await openDuckdbStore(settings, {
-    log, now,
+    log, now, monotonicMs,
     onRefused: (batch, reason) => deadLetters.keep(Array.from(batch.requests, (request) => ({ line: requestLine(request, batch.recorder), reason }))),
   });
 }

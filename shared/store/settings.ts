@@ -17,6 +17,7 @@ export const storeSettings = {
   SAMPLE_RATIO: ratio('The part of the requests that are kept one by one: 1 for all, 0 for none. All are counted in totals and lists, whatever it is.', { default: '1' }),
   RETENTION_REQUESTS: duration('How long single requests are kept.', { default: '7d', min: '1h', max: '3650d' }),
   RETENTION_ROLLUPS: duration('How long the totals by hour and day are kept; in InfluxDB no longer than the bucket keeps anything.', { default: '400d', min: '1d', max: '3650d' }),
+  RETENTION_DELAY: duration('How long a shorter retention, or a clock that has jumped, is announced in the log before anything is deleted because of it.', { default: '1d', min: '0s', max: '365d' }),
   CLIENT_IP: choice('How client addresses are kept: truncated to /24 and /48, full, or off.', ['truncated', 'full', 'off'], { default: 'truncated' }),
   GEOIP_DATABASE: text('An MMDB file with the countries of addresses, such as GeoLite2-Country.mmdb, for a list of countries.'),
   HOSTS_MAX: count('How many hosts are told apart; requests to further ones are kept under the host _other.', { default: '200', min: 1, max: 10_000 }),
@@ -40,12 +41,13 @@ export function setupOptionsFrom(values: SettingValues<typeof setupSettings>): {
 
 /** Which store to open, and with what. */
 export type StoreSettings =
-  | { readonly kind: 'duckdb'; readonly path: string; readonly retention: Retention }
-  | { readonly kind: 'influxdb'; readonly url: string; readonly org: string; readonly bucket: string; readonly token: string; readonly spoolDir: string; readonly spoolBytesMax: number; readonly retention?: Retention };
+  | { readonly kind: 'duckdb'; readonly path: string; readonly retention: Retention; readonly retentionDelayMs?: number }
+  | { readonly kind: 'influxdb'; readonly url: string; readonly org: string; readonly bucket: string; readonly token: string; readonly spoolDir: string; readonly spoolBytesMax: number; readonly retention?: Retention; readonly retentionDelayMs?: number };
 
 /** Makes one typed choice of the settings. Throws a `UsageError` when they do not fit together. */
 export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): StoreSettings {
   const retention = { requestsMs: values.RETENTION_REQUESTS, rollupsMs: values.RETENTION_ROLLUPS };
+  const retentionDelayMs = values.RETENTION_DELAY;
   if (values.STORE === 'influxdb') {
     return {
       kind: 'influxdb',
@@ -56,13 +58,14 @@ export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): 
       spoolDir: values.SPOOL_DIR,
       spoolBytesMax: values.SPOOL_BYTES_MAX,
       retention,
+      retentionDelayMs,
     };
   }
   const stray = (['INFLUXDB_URL', 'INFLUXDB_ORG', 'INFLUXDB_BUCKET', 'INFLUXDB_TOKEN', 'INFLUXDB_TOKEN_FILE'] as const).find((name) => values[name] !== undefined);
   if (stray !== undefined) throw new UsageError(`${stray} is set, and STORE is ${JSON.stringify(values.STORE)}: set STORE=influxdb to use InfluxDB, or leave ${stray} out.`);
   const path = /^duckdb:(.+)$/.exec(values.STORE)?.[1];
   if (path === undefined) throw new UsageError(`STORE is ${JSON.stringify(values.STORE)}: it must be duckdb:FILE or influxdb.`);
-  return { kind: 'duckdb', path, retention };
+  return { kind: 'duckdb', path, retention, retentionDelayMs };
 }
 
 function needed(name: string, value: string | undefined): string {

@@ -70,9 +70,9 @@ export interface Ledger {
 
 /**
  * Peers that were turned away since the process started, by the reason; datagrams that the kernel dropped, as far as it tells; requests that an
- * earlier start has left in the spool and that are not delivered yet.
+ * earlier start has left in the spool and that are not delivered yet; by how many seconds the clocks of a Caddy and of the collector differ, from 30 on.
  */
-export const ledgerWarnings = ['peers-not-allowed', 'peers-too-many-connections', 'datagrams-lost', 'earlier-spooled'] as const;
+export const ledgerWarnings = ['peers-not-allowed', 'peers-too-many-connections', 'datagrams-lost', 'earlier-spooled', 'clock-skew'] as const;
 /** One of them. */
 export type LedgerWarning = (typeof ledgerWarnings)[number];
 

@@ -41,7 +41,7 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
   async function look(): Promise<void> {
     try {
       const observations = await observe(reads, now());
-      for (const change of watch.observe(observations, now())) {
+      for (const change of watch.observe(observations, now(), performance.now())) {
         const message = alertMessage(change, { dashboardUrl, nowMs: now() });
         log.info(message.text);
         delivery.send(message);

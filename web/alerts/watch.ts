@@ -26,18 +26,21 @@ export interface Change {
 
 /** Remembers what was found. */
 export interface Watch {
-  /** Takes what is found now of every source that had requests; gives what changes by it. */
-  observe(observations: readonly Observation[], nowMs: number): Change[];
+  /**
+   * Takes what is found now, at `nowMs` since 1970, of every source that had requests; gives what changes by it. `monotonicMs` is the time of a
+   * clock that never steps: how long a finding lasts goes by that.
+   */
+  observe(observations: readonly Observation[], nowMs: number, monotonicMs: number): Change[];
 }
 
 interface State {
   readonly source: string;
   finding: Finding;
   readonly sinceMs: number;
-  /** When it was first found. */
+  /** When it was first found, by the monotonic clock. */
   readonly foundMs: number;
   firing: boolean;
-  /** Since when it is no longer found. */
+  /** Since when it is no longer found, by the monotonic clock. */
   goneMs: number | undefined;
 }
 
@@ -52,7 +55,7 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
   const states = new Map<string, State>();
 
   return {
-    observe(observations, nowMs) {
+    observe(observations, nowMs, monotonicMs) {
       const bySource = new Map(observations.map((observation) => [observation.source, observation]));
       const found = new Set<string>();
       for (const { source, findings = [] } of observations) {
@@ -61,23 +64,23 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
           found.add(key);
           const state = states.get(key);
           if (state !== undefined) Object.assign(state, { finding, goneMs: undefined });
-          else if (states.size < alertsMax) states.set(key, { source, finding, sinceMs: finding.sinceMs, foundMs: nowMs, firing: false, goneMs: undefined });
+          else if (states.size < alertsMax) states.set(key, { source, finding, sinceMs: finding.sinceMs, foundMs: monotonicMs, firing: false, goneMs: undefined });
         }
       }
       return [...states].flatMap(([key, state]) => {
-        const status = found.has(key) ? rise(state, nowMs) : fall(key, state, bySource.get(state.source), nowMs);
+        const status = found.has(key) ? rise(state, monotonicMs) : fall(key, state, bySource.get(state.source), { nowMs, monotonicMs });
         return status === undefined ? [] : [{ status, source: state.source, finding: state.finding, sinceMs: state.sinceMs }];
       });
     },
   };
 
-  function rise(state: State, nowMs: number): 'firing' | undefined {
-    if (state.firing || nowMs - state.foundMs < fireAfterMs) return undefined;
+  function rise(state: State, monotonicMs: number): 'firing' | undefined {
+    if (state.firing || monotonicMs - state.foundMs < fireAfterMs) return undefined;
     state.firing = true;
     return 'firing';
   }
 
-  function fall(key: string, state: State, observation: Observation | undefined, nowMs: number): 'resolved' | undefined {
+  function fall(key: string, state: State, observation: Observation | undefined, { nowMs, monotonicMs }: { nowMs: number; monotonicMs: number }): 'resolved' | undefined {
     if (!state.firing) {
       states.delete(key);
       return undefined;
@@ -86,8 +89,8 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
       state.goneMs = undefined;
       return undefined;
     }
-    state.goneMs ??= nowMs;
-    if (nowMs - state.goneMs < resolveAfterMs) return undefined;
+    state.goneMs ??= monotonicMs;
+    if (monotonicMs - state.goneMs < resolveAfterMs) return undefined;
     states.delete(key);
     return 'resolved';
   }

@@ -2,7 +2,7 @@
 import { isoTime } from '../../shared/time-range.js';
 import { ledgerWarnings, type LedgerSnapshot, type LedgerWarning } from '../../shared/store/store.js';
 import { sumOf } from './fold.js';
-import { count, moment, printable } from './format.js';
+import { count, moment, nbsp, printable } from './format.js';
 import { phrase } from './phrase.js';
 
 /** A collector reports every few seconds: one that is silent for this long has stopped or is cut off. */
@@ -26,17 +26,23 @@ export function collectorCards(ledgers: readonly LedgerSnapshot[], nowMs: number
         figure('In memory', ledger.inMemory, 'to be written'),
         figure('Spooled', ledger.spooled, 'waiting on disk', true),
         figure('Dead-lettered', ledger.deadLettered, 'refused by the store', true),
-        ...ledgerWarnings.filter((warning) => (ledger.warnings[warning] ?? 0) > 0).map((warning) => figure(warningTexts[warning].name, ledger.warnings[warning]!, warningTexts[warning].note, true)),
+        ...ledgerWarnings.filter((warning) => (ledger.warnings[warning] ?? 0) > 0).map((warning) => warningFigure(warning, ledger.warnings[warning]!)),
       ],
     };
   });
 }
 
-const warningTexts: Readonly<Record<LedgerWarning, { readonly name: string; readonly note: string }>> = {
+function warningFigure(warning: LedgerWarning, value: number) {
+  const { name, note, unit = '' } = warningTexts[warning];
+  return { name, value: `${count(value)}${unit}`, note, alarm: true };
+}
+
+const warningTexts: Readonly<Record<LedgerWarning, { readonly name: string; readonly note: string; readonly unit?: string }>> = {
   'peers-not-allowed': { name: 'Turned away', note: 'not in COLLECTOR_ALLOW' },
   'peers-too-many-connections': { name: 'Turned away', note: 'too many connections' },
   'datagrams-lost': { name: 'Lost over UDP', note: 'by the kernel' },
   'earlier-spooled': { name: 'Still spooled', note: 'by an earlier start' },
+  'clock-skew': { name: 'Clock skew', note: 'Caddy’s clock and the collector’s differ: set both with NTP', unit: `${nbsp}s` },
 };
 
 function reasonsText(counts: Readonly<Record<string, number>>): string {

@@ -5,12 +5,13 @@ import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
 import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
+import { RetentionGuard } from '../retention-guard.js';
 import type { Batch, LedgerSnapshot, ReadOptions, Store } from '../store.js';
 import { openDatabase, protectFiles, type Database } from './database.js';
 import { listRequests, readLedgers, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
-import { deleteSteps } from './retention.js';
+import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
 import type { FileFate } from './watched-file.js';
 
 /** Which file, and how much it may take. */
@@ -18,6 +19,8 @@ export interface DuckdbOptions {
   /** The file; made with its folder when it is not there. */
   readonly path: string;
   readonly retention: Retention;
+  /** See `RetentionGuard`. */
+  readonly retentionDelayMs?: number | undefined;
   /** What DuckDB may hold in memory, in bytes. Default: see `defaultMemoryBytes`. Beyond it, DuckDB spills to the folder `PATH.tmp`. */
   readonly memoryBytesMax?: number | undefined;
 }
@@ -37,6 +40,7 @@ const openPaths = new Set<string>();
 interface DuckdbStoreParts {
   readonly log: Log;
   readonly now?: () => number;
+  readonly monotonicMs?: () => number;
   /** Keeps a batch that DuckDB will never take; `write` waits for it. */
   readonly onRefused?: (batch: Batch, reason: string) => Promise<void>;
 }
@@ -72,6 +76,8 @@ class DuckdbStore implements Store {
   readonly #log: Log;
   readonly #now: () => number;
   readonly #onRefused: DuckdbStoreParts['onRefused'];
+  readonly #guard: RetentionGuard;
+  #isDeleting = false;
   readonly #retentionTimer: NodeJS.Timeout;
   readonly #watchTimer: NodeJS.Timeout;
   /** `undefined` while the file has to be opened again. */
@@ -85,7 +91,7 @@ class DuckdbStore implements Store {
   #generation = 0;
   readonly #generations = new Map<string, number>();
 
-  constructor(options: DuckdbOptions, { log, now = Date.now, onRefused }: DuckdbStoreParts, database: Database) {
+  constructor(options: DuckdbOptions, { log, now = Date.now, monotonicMs = () => performance.now(), onRefused }: DuckdbStoreParts, database: Database) {
     this.description = `DuckDB file ${options.path}`;
     this.requestsKeptMs = options.retention.requestsMs;
     this.#options = options;
@@ -94,6 +100,13 @@ class DuckdbStore implements Store {
     this.#onRefused = onRefused;
     this.#database = database;
     this.#reads = new ReadPool(database.reading);
+    const action = 'delete old rows from';
+    this.#guard = new RetentionGuard({
+      retention: options.retention, delayMs: options.retentionDelayMs, log, now, monotonicMs,
+      load: () => this.#write(action, ({ writing }) => loadRetentionState(writing)),
+      save: (state) => this.#write(action, ({ writing }) => saveRetentionState(writing, state)),
+      readSpan: () => this.#write(action, ({ writing }) => readStoredSpan(writing)),
+    });
     void this.#deleteOld();
     this.#retentionTimer = setInterval(() => void this.#deleteOld(), retentionEveryMs).unref();
     this.#watchTimer = setInterval(() => void this.#watch(), watchEveryMs).unref();
@@ -270,8 +283,11 @@ class DuckdbStore implements Store {
   }
 
   async #deleteOld(): Promise<void> {
+    if (this.#isDeleting) return;
+    this.#isDeleting = true;
     try {
-      for (const step of deleteSteps(this.#options.retention, this.#now())) {
+      const due = await this.#guard.look();
+      for (const step of deleteSteps(due.retention, due.nowMs)) {
         let deleted: number;
         do {
           if (this.#closing !== undefined) return;
@@ -279,7 +295,9 @@ class DuckdbStore implements Store {
         } while (deleted > 0);
       }
     } catch (error) {
-      this.#log.warn(`Old rows are still there; the next try is in ${retentionEveryMs / 60_000} minutes.`, { error: messageOf(error) });
+      if (this.#closing === undefined) this.#log.warn(`Old rows are still there; the next try is in ${retentionEveryMs / 60_000} minutes.`, { error: messageOf(error) });
+    } finally {
+      this.#isDeleting = false;
     }
   }
 }

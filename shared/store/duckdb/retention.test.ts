@@ -3,15 +3,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
+import { until } from '../../../test/until.js';
 import { Histogram } from '../../histogram.js';
 import { createLog } from '../../log.js';
 import type { RequestEvent } from '../../request-event.js';
 import { levels, rollupRetentionMs, type Level, type RollupRow } from '../../rollup.js';
 import { topLevels, type TopLevel, type TopRow } from '../../top-row.js';
+import type { RetentionState } from '../retention-guard.js';
 import type { LedgerSnapshot } from '../store.js';
 import { openDatabase } from './database.js';
 import { openDuckdbStore } from './duckdb-store.js';
-import { deleteSteps } from './retention.js';
+import { deleteSteps, loadRetentionState } from './retention.js';
 
 const dayMs = 86_400_000;
 const startMs = Date.UTC(2026, 10, 23);
@@ -26,7 +28,7 @@ test('fine windows are kept for days, coarse ones as long as the setting says, a
 test('what has become too old is deleted when the store is opened, and nothing else.', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   let nowMs = startMs;
-  const open = () => openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs } }, { log: createLog('store'), now: () => nowMs });
+  const open = () => openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs }, retentionDelayMs: 0 }, { log: createLog('store'), now: () => nowMs });
   let store = await open();
   const agesDays = [0, 1, 2, 3, 7, 8, 14, 15, 60, 61, 400, 401];
   await store.write({
@@ -58,6 +60,45 @@ test('what has become too old is deleted when the store is opened, and nothing e
   nowMs += 500 * dayMs;
   await agesBecome({ 10: [], 60: [], 600: [], 3600: [], 86_400: [], requests: [], 'top 60': [], 'top 600': [], 'top 3600': [], 'top 86400': [] });
   await store.close();
+  await rm(folder, { recursive: true });
+});
+
+test('one start with the clock ahead, or with a shorter retention, deletes nothing; the next look after the delay does.', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  const logged: string[] = [];
+  const log = createLog('store', { write: (line) => logged.push(line) });
+  const usual = { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs };
+  const agesDays = [0, 1, 5];
+  const path = join(folder, 'requests.duckdb');
+  let sequence = 0;
+  /** Opens the store at a time for long enough that it deletes what it will, and gives the ages in days of what is there then. */
+  const agesAfterStart = (nowMs: number, retention = usual): Promise<number[]> => until('it has looked at the clock', async () => {
+    const store = await openDuckdbStore({ path, retention }, { log, now: () => nowMs });
+    // Writes and deletions take turns.
+    for (let turns = 0; turns < 20; turns += 1) await store.write({ recorder: 'test', writer: 'guard-test', sequence: sequence += 1, ledger: undefined, requests: [], rollups: [], tops: [] });
+    const requests = await store.readRequests({ ...everything, limit: 100 });
+    await store.close();
+    const database = await openDatabase(path, { memoryBytesMax: 64 * 2 ** 20 });
+    const saved = await loadRetentionState(database.writing) as RetentionState | undefined;
+    database.close();
+    return saved?.lookedMs === nowMs && requests.map(({ timeMs }) => (startMs - timeMs) / dayMs);
+  });
+  t.deepEqual(await agesAfterStart(startMs), []);
+  const store = await openDuckdbStore({ path, retention: usual }, { log, now: () => startMs });
+  await store.write({
+    recorder: 'test', writer: 'guard-test', sequence: sequence += 1, ledger: undefined, tops: [],
+    requests: agesDays.map((age) => request(startMs - age * dayMs)), rollups: agesDays.map((age) => rollup(3600, startMs - age * dayMs)),
+  });
+  await store.close();
+  t.deepEqual(await agesAfterStart(startMs), agesDays);
+  for (const days of [8, 730]) {
+    t.deepEqual(await agesAfterStart(startMs + days * dayMs), agesDays);
+    t.true(logged.splice(0).some((line) => line.includes(`${days}d ahead of the time that deletion goes by`)));
+  }
+  t.deepEqual(await agesAfterStart(startMs, { requestsMs: 3 * dayMs, rollupsMs: 3 * dayMs }), agesDays);
+  t.regex(logged.splice(0).join(''), /RETENTION_REQUESTS is 3d and was 7d: requests from .* will be deleted; RETENTION_ROLLUPS is 3d and was 400d: .* when the program has run for 1d/);
+  for (let hours = 1; hours < 24; hours += 1) await agesAfterStart(startMs + hours * 3_600_000, { requestsMs: 3 * dayMs, rollupsMs: 3 * dayMs });
+  t.deepEqual(await agesAfterStart(startMs + dayMs, { requestsMs: 3 * dayMs, rollupsMs: 3 * dayMs }), [0, 1]);
   await rm(folder, { recursive: true });
 });
 

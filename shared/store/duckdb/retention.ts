@@ -1,6 +1,7 @@
-import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
+import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
 import { windowRetentions } from '../../retention.js';
 import type { Retention } from '../../rollup.js';
+import type { RetentionState, StoredSpan } from '../retention-guard.js';
 
 /** Deletes some of the rows that are too old; resolves to how many. */
 export type DeleteStep = (connection: DuckDBConnection) => Promise<number>;
@@ -23,6 +24,30 @@ export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number,
     async (connection) => await deletedRows(connection, 'DELETE FROM collector_ledger WHERE time_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
     async (connection) => await deletedRows(connection, 'DELETE FROM applied_batch WHERE applied_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
   ];
+}
+
+/** What `saveRetentionState` has written; `undefined` before the first time. */
+export async function loadRetentionState(connection: DuckDBConnection): Promise<unknown> {
+  const [row] = await (await connection.run('SELECT state FROM retention_state')).getRows();
+  return row === undefined ? undefined : JSON.parse(row[0] as string);
+}
+
+/** Replaces what is remembered. */
+export async function saveRetentionState(connection: DuckDBConnection, state: RetentionState): Promise<void> {
+  await connection.run('BEGIN TRANSACTION');
+  await connection.run('DELETE FROM retention_state');
+  await connection.run('INSERT INTO retention_state VALUES ($1)', [JSON.stringify(state)], [VARCHAR]);
+  await connection.run('COMMIT');
+}
+
+/** The oldest and newest times of what is stored. */
+export async function readStoredSpan(connection: DuckDBConnection): Promise<StoredSpan> {
+  const [row] = await (await connection.run(`
+    SELECT (SELECT min(time_ns) FROM request_metrics) // 1000000, (SELECT min(window_ms) FROM request_rollup),
+      greatest((SELECT max(time_ns) FROM request_metrics) // 1000000, (SELECT max(window_ms) FROM request_rollup), (SELECT max(time_ms) FROM collector_ledger))
+  `)).getRows();
+  const [oldestRequestMs, oldestRollupMs, newestMs] = (row as (bigint | null)[]).map((timeMs) => timeMs === null ? undefined : Number(timeMs));
+  return { oldestRequestMs, oldestRollupMs, newestMs };
 }
 
 async function deletedRows(connection: DuckDBConnection, ...statement: Parameters<DuckDBConnection['run']>): Promise<number> {

@@ -8,6 +8,7 @@
  *   byte is 0x78), or as text in rows that a program before version 3 wrote.
  * - `collector_ledger`: the newest ledger of each collector.
  * - `applied_batch`: the last batch of each writer, written in the batch's own transaction: a batch counts exactly once.
+ * - `retention_state`: one row, what `RetentionGuard` remembers, as JSON.
  * - `store_schema`: one row, the version of all this.
  *
  * Times in `_ns` and `_ms` are whole nanoseconds and milliseconds since 1970; `duration_ms` is a duration. Texts that are
@@ -67,6 +68,8 @@ const steps: readonly (readonly string[])[] = [
     'INSERT INTO request_top SELECT level, window_ms, row_id, source, host, kind, encode(packed) FROM request_top_as_text',
     'DROP TABLE request_top_as_text',
   ],
+  // 4
+  ['CREATE TABLE retention_state (state VARCHAR NOT NULL)'],
 ];
 
 /** The version of the tables that this program writes. */

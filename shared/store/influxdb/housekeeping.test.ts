@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import test from 'ava';
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../../../test/influxd.js';
 import { until } from '../../../test/until.js';
@@ -9,7 +11,7 @@ import { levels, rollupRetentionMs, windowStart, type RollupRow } from '../../ro
 import { topLevels, topRetentionMs } from '../../top-row.js';
 import type { Batch } from '../store.js';
 import { startHousekeeping } from './housekeeping.js';
-import { openInfluxdbStore } from './influxdb-store.js';
+import { openInfluxdbStore, type InfluxdbOptions } from './influxdb-store.js';
 
 const influxd = influxdOfThisFile();
 const dayMs = 86_400_000;
@@ -44,7 +46,7 @@ testWithInfluxd('A store that keeps house deletes what is older than its kind is
   const requests = async (): Promise<number> => (await plain.readRequests({ ...everything, limit: 100 })).length;
   t.is(await requests(), ages.length, 'a store that does not keep house deletes nothing');
 
-  const house = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
+  const house = await openInfluxdbStore({ ...options, retentionDelayMs: 0 }, { log: quietLog, keepsHouse: true });
   const keptAt = (keptMs: number): number => ages.filter((age) => age * dayMs < keptMs).length;
   await until('what is old is deleted', async () => {
     const rows = await Promise.all(levels.map((level) => plain.readRollups({ ...everything, level })));
@@ -60,12 +62,47 @@ testWithInfluxd('A store that keeps house deletes what is older than its kind is
   await plain.close();
 });
 
+testWithInfluxd('A clock that is ahead and a shorter retention delete nothing from a bucket before the delay is over, also where the spool folder is new.', async (t) => {
+  const { url, org, createBucket, createToken } = await influxd();
+  const bucket = await createBucket();
+  const base = { url, org, bucket, token: await createToken(bucket, ['read', 'write']), retention: { requestsMs: 90 * dayMs, rollupsMs: 400 * dayMs } };
+  const options = { ...base, ...spoolOfTest() };
+  const ages = [0, 1, 40, 80];
+  const plain = await openInfluxdbStore(options, { log: quietLog });
+  t.teardown(() => plain.close());
+  for (const age of ages) await plain.write(batchOf(age));
+  const startMs = Date.now();
+  const requests = async (): Promise<number> => (await plain.readRequests({ fromMs: 0, toMs: startMs + dayMs, filter: {}, limit: 100 })).length;
+
+  let looks = 0;
+  /** Keeps house until the look at the clock is saved and the deletion that follows it is done. */
+  const keepHouse = async (aheadDays: number, changes: Partial<InfluxdbOptions>): Promise<string[]> => {
+    const said: string[] = [];
+    const file = join(changes.spoolDir ?? options.spoolDir, 'retention.json');
+    const nowMs = startMs + aheadDays * dayMs + (looks += 1);
+    const store = await openInfluxdbStore({ ...options, ...changes }, { log: { ...quietLog, warn: (message) => said.push(message) }, keepsHouse: true, now: () => nowMs });
+    await until('it has looked', async () => (await readFile(file, 'utf8').catch(() => '')).includes(`"lookedMs":${nowMs}`));
+    await store.readLedgers({ sinceMs: 0 });
+    await store.close(); // waits for the deletion that is under way
+    return said;
+  };
+  t.deepEqual(await keepHouse(0, {}), []);
+  t.regex((await keepHouse(30, {})).join(), /30d ahead of the time that deletion goes by/);
+  t.is(await requests(), ages.length);
+  t.regex((await keepHouse(0, { retention })).join(), /RETENTION_REQUESTS is 7d and was 90d: requests from /);
+  t.is(await requests(), ages.length);
+  t.regex((await keepHouse(730, { ...spoolOfTest(), retention })).join(), /730d ahead of .*RETENTION_REQUESTS is 7d and was 80d/);
+  t.is(await requests(), ages.length);
+  t.regex((await keepHouse(0, { retention, retentionDelayMs: 0 })).join(), /The shorter retention is in force now/);
+  await until('what is too old is deleted', async () => await requests() === 2);
+});
+
 test('What could not be done, because InfluxDB was still starting, is done soon after, and said once.', async (t) => {
   const said: string[] = [];
   let tries = 0;
   const deleted: string[] = [];
   const stop = startHousekeeping({
-    retention, retryMs: 1, log: { ...quietLog, warn: (message) => said.push(message) },
+    guard: { look: async () => ({ retention, nowMs: Date.now() }) }, retryMs: 1, log: { ...quietLog, warn: (message) => said.push(message) },
     writeVersion: async () => { if ((tries += 1) < 4) throw new Error('it is starting'); },
     deleteBefore: async (predicate) => { deleted.push(predicate); },
   });

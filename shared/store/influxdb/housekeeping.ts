@@ -2,17 +2,18 @@ import { messageOf } from '../../errors.js';
 import type { Log } from '../../log.js';
 import { windowRetentions } from '../../retention.js';
 import type { Retention } from '../../rollup.js';
+import type { RetentionGuard } from '../retention-guard.js';
 import { levelTags } from './line-protocol.js';
 
 /** What housekeeping works with. */
 export interface HousekeepingParts {
-  readonly retention: Retention;
+  /** Decides what is too old. */
+  readonly guard: Pick<RetentionGuard, 'look'>;
   /** Deletes the points that a predicate names and that are older than a time in milliseconds since 1970. */
   readonly deleteBefore: (predicate: string, timeMs: number) => Promise<unknown>;
   /** Writes which version the bucket has. */
   readonly writeVersion: () => Promise<unknown>;
   readonly log: Log;
-  readonly now?: () => number;
   /** How long to wait after a failure, in milliseconds: five minutes, since a deletion that took too long may still be under way. */
   readonly retryMs?: number;
 }
@@ -24,7 +25,7 @@ const everyMs = 3_600_000;
  * Does now and every hour what the retention of a bucket cannot: single requests, ledgers and totals of fine windows go sooner than the totals
  * of hours and days. What fails is said in the log once, and tried again soon. Gives what ends it.
  */
-export function startHousekeeping({ retention, deleteBefore, writeVersion, log, now = Date.now, retryMs = 300_000 }: HousekeepingParts): () => void {
+export function startHousekeeping({ guard, deleteBefore, writeVersion, log, retryMs = 300_000 }: HousekeepingParts): () => void {
   let problem: string | undefined;
   let isStopped = false;
   let timer: NodeJS.Timeout | undefined;
@@ -32,9 +33,10 @@ export function startHousekeeping({ retention, deleteBefore, writeVersion, log, 
     let nextMs = everyMs;
     try {
       await writeVersion();
-      for (const [predicate, keptMs] of rulesOf(retention)) {
+      const due = await guard.look();
+      for (const [predicate, keptMs] of rulesOf(due.retention)) {
         if (isStopped) return;
-        await deleteBefore(predicate, now() - keptMs);
+        await deleteBefore(predicate, due.nowMs - keptMs);
       }
       problem = undefined;
     } catch (error) {

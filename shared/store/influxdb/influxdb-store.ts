@@ -7,6 +7,7 @@ import { messageOf, StoreError, UsageError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import { openSpool } from '../../spool/spool.js';
 import type { Retention } from '../../rollup.js';
+import { RetentionGuard } from '../retention-guard.js';
 import type { Batch, Store } from '../store.js';
 import { createDeadLetters } from '../dead-letters.js';
 import { callApi } from './call-api.js';
@@ -17,7 +18,8 @@ import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress, createRequestGatherer } from './payload.js';
 import { postLines } from './post.js';
-import { listNewest, readLedgers, readNothing, readRequests, readRollups, readTops, rollUpRequests, type ReadCells } from './queries.js';
+import { listNewest, readLedgers, readNothing, readRequests, readRollups, readStoredSpan, readTops, rollUpRequests, type ReadCells } from './queries.js';
+import { retentionFile } from './retention-file.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
 import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
 
@@ -37,6 +39,8 @@ export interface InfluxdbOptions {
   readonly spoolBytesMax: number;
   /** How long rows are kept, where the store keeps house. */
   readonly retention?: Retention;
+  /** See `RetentionGuard`. */
+  readonly retentionDelayMs?: number;
 }
 
 /**
@@ -51,8 +55,8 @@ export interface InfluxdbOptions {
  *
  * Throws a `UsageError` for a `url` or `token` that cannot be one, and a `StoreError` ('stop') when the spool cannot be used.
  */
-export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolName, keepsHouse = false }: { log: Log; spoolName?: string | undefined; keepsHouse?: boolean }): Promise<Store> {
-  const { url: urlText, org, bucket, token, timeoutMs = 15_000, spoolDir, spoolBytesMax, retention } = options;
+export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = Date.now, monotonicMs = () => performance.now(), spoolName, keepsHouse = false }: { log: Log; now?: () => number; monotonicMs?: () => number; spoolName?: string | undefined; keepsHouse?: boolean }): Promise<Store> {
+  const { url: urlText, org, bucket, token, timeoutMs = 15_000, spoolDir, spoolBytesMax, retention, retentionDelayMs } = options;
   const url = readUrl(urlText);
   if (!/^[!-~]*$/.test(token)) throw new UsageError('INFLUXDB_TOKEN holds a space, a line break or another character that no token has: copy it again.');
   const place: InfluxdbPlace = { url, org, bucket, token };
@@ -162,8 +166,15 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, spoolNa
     { url, token }, 'POST', `/api/v2/delete?${new URLSearchParams({ org, bucket }).toString()}`,
     { body: { start: new Date(0), stop: new Date(timeMs), predicate }, signal: deadline(deleteMsMax, closing.signal) },
   ));
-  const writeVersion = (): Promise<void> => use('write the version', async () => { await post(compress(schemaLine(Date.now()), 1).gzip); });
-  const stopHousekeeping = keepsHouse && retention !== undefined ? startHousekeeping({ retention, deleteBefore, writeVersion, log }) : undefined;
+  const writeVersion = (): Promise<void> => use('write the version', async () => { await post(compress(schemaLine(now()), 1).gzip); });
+  const keepHouse = (wanted: Retention): (() => void) => startHousekeeping({
+    deleteBefore, writeVersion, log,
+    guard: new RetentionGuard({
+      retention: wanted, delayMs: retentionDelayMs, log, now, monotonicMs, ...retentionFile(spoolDir, { url, org, bucket }),
+      readSpan: () => use('read the times of what is stored', () => readStoredSpan(read, bucket)),
+    }),
+  });
+  const stopHousekeeping = keepsHouse && retention !== undefined ? keepHouse(retention) : undefined;
 
   const readAllRollups: Store['readRollups'] = (query, options) => use('read rollup rows', () => readRollups(readUntil(options?.signal), bucket, query));
   const readAllTops: Store['readTops'] = (query, options) => use('read top lists', () => readTops(readUntil(options?.signal), bucket, query));

@@ -11,6 +11,7 @@ import type { RequestEvent } from '../../request-event.js';
 import { listRequests } from '../../request-lists.js';
 import { rollUp, windowStart, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
+import type { StoredSpan } from '../retention-guard.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange, type TopsQuery } from '../store.js';
 import { fluxText, fluxWholeOrStart } from './flux-text.js';
 import { ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
@@ -267,6 +268,27 @@ function requestOf(row: StoredRequest): RequestEvent {
     upstreamMs: row.upstream_ms ?? null,
     requestId: row.request_id ?? '',
   };
+}
+
+/** The oldest and newest times of what is stored. InfluxDB answers `first` and `last` from its index, for each series. */
+export async function readStoredSpan(read: ReadCells, bucket: string): Promise<StoredSpan> {
+  const timeOf = async (which: 'first' | 'last', fields: readonly (readonly [measurement: string, field: string])[]): Promise<number | undefined> => {
+    const isOne = fields.map(([measurement, field]) => `(r._measurement == "${measurement}" and r._field == "${field}")`).join(' or ');
+    const query = flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: ${new Date(0)}, stop: ${new Date(Date.UTC(2262, 0))})
+  |> filter(fn: (r) => ${fluxExpression(isOne)})
+  |> ${fluxExpression(which)}()
+  |> keep(columns: ["_time"])
+  |> group()
+  |> sort(columns: ["_time"], desc: ${which === 'last'})
+  |> limit(n: 1)`;
+    let timeMs: number | undefined;
+    await read(query, ['_time'], ([time]) => { timeMs = parseTimestamp(time!).timeMs; });
+    return timeMs;
+  };
+  const [requests, rollups, ledgers] = [['request_metrics', 'size'], ['request_rollup', 'count'], ['collector_ledger', 'lines']] as const;
+  const [oldestRequestMs, oldestRollupMs, newestMs] = await Promise.all([timeOf('first', [requests]), timeOf('first', [rollups]), timeOf('last', [requests, rollups, ledgers])]);
+  return { oldestRequestMs, oldestRollupMs, newestMs };
 }
 
 interface LedgerCount {

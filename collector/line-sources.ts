@@ -1,0 +1,156 @@
+/** What is known of each connection and each UDP sender: its lines, and how far the clock of its Caddy is off. */
+
+/** How far a clock may be off before it is a warning, in milliseconds. */
+const skewMsMin = 30_000;
+
+/** A UDP sender is forgotten when it has sent nothing for this long, in milliseconds. */
+const idleMsMax = 3_600_000;
+
+/** Connections that are shown at most, those whose clocks are off most first. */
+const shownMax = 100;
+
+/** A stream connection, or the senders of one address over UDP. Its numbers are updated with each line. */
+export class LineSource {
+  /** Of UDP the address; of TCP with the port; of a unix socket its path. */
+  readonly peer: string;
+  /** When it was opened, in milliseconds since 1970. */
+  readonly sinceMs: number;
+  lines = 0;
+  /** The smallest arrival time minus line time of the current half window, in milliseconds; `Infinity` before the first line. */
+  lagMsMin = Infinity;
+  /** The same of the last half window that had lines, and of the one before that. */
+  previousLagMsMin = Infinity;
+  olderLagMsMin = Infinity;
+  /** Half windows since the last line. */
+  idleHalfWindows = 0;
+  /** Whether it has been reported as off. */
+  isReported = false;
+
+  constructor(peer: string, sinceMs: number) {
+    this.peer = peer;
+    this.sinceMs = sinceMs;
+  }
+
+  /**
+   * How far the clock of the Caddy is behind (positive) or ahead (negative) of this machine's, in milliseconds; `undefined` before the first line. An
+   * access line is written when its request ends, so the smallest lag of a while is the skew.
+   */
+  get skewMs(): number | undefined {
+    const lagMs = Math.min(this.lagMsMin, this.previousLagMsMin);
+    return lagMs === Infinity ? undefined : lagMs;
+  }
+
+  /**
+   * The skew when it is large enough for a warning, else `undefined`. A line from the future always means one. An old line may have waited on
+   * the way, so a clock is behind only when two half windows agree: the lag of lines that have waited shrinks.
+   */
+  get largeSkewMs(): number | undefined {
+    const skewMs = this.skewMs;
+    if (skewMs === undefined || Math.abs(skewMs) < skewMsMin) return undefined;
+    if (skewMs < 0) return skewMs;
+    return Math.abs(this.previousLagMsMin - this.olderLagMsMin) <= Math.max(skewMsMin / 3, skewMs / 20) ? skewMs : undefined;
+  }
+}
+
+/** What the collector shows of a source. */
+export interface LineSourceJson {
+  readonly peer: string;
+  readonly since: string;
+  readonly lines: number;
+  /** `null` before the first line. */
+  readonly clock_skew_ms: number | null;
+}
+
+/** All sources of lines of a collector. */
+export class LineSources {
+  /** The source of the lines that are being read: the listener sets it before each chunk, since all of them share their handlers. */
+  current = new LineSource('', 0);
+  readonly #streams = new Set<LineSource>();
+  /** By address, those that were heard from longest ago first. */
+  readonly #senders = new Map<string, LineSource>();
+  readonly #now: () => number;
+  readonly #sendersMax: number;
+  readonly #halfWindowMs: number;
+  #turnedMs = performance.now();
+
+  /** `sendersMax`: UDP addresses that are told apart, those heard from last; stream connections have a limit of their own. `halfWindowMs`: 30 s. */
+  constructor({ now = Date.now, sendersMax = 1000, halfWindowMs = 30_000 }: { now?: () => number; sendersMax?: number; halfWindowMs?: number | undefined } = {}) {
+    this.#now = now;
+    this.#sendersMax = sendersMax;
+    this.#halfWindowMs = halfWindowMs;
+  }
+
+  /** Adds a stream connection; `close` it at its end. */
+  open(peer: string): LineSource {
+    const source = new LineSource(peer, this.#now());
+    this.#streams.add(source);
+    return source;
+  }
+
+  close(source: LineSource): void {
+    this.#streams.delete(source);
+  }
+
+  /** The source of datagrams from an address. */
+  sender(address: string): LineSource {
+    let source = this.#senders.get(address);
+    if (source !== undefined && source === this.current) return source;
+    if (source === undefined) {
+      source = new LineSource(address, this.#now());
+      if (this.#senders.size >= this.#sendersMax) this.#senders.delete(this.#senders.keys().next().value!);
+    } else {
+      this.#senders.delete(address);
+    }
+    this.#senders.set(address, source);
+    return source;
+  }
+
+  /**
+   * Looks at the skew of every source: to be called every few seconds. Gives the sources whose clocks have been found off since the last call, and the
+   * largest skew that is a warning, in milliseconds without its sign; 0 when there is none.
+   */
+  look(): { readonly found: readonly LineSource[]; readonly largestMs: number } {
+    const found: LineSource[] = [];
+    let largestMs = 0;
+    for (const source of this.#all()) {
+      const skewMs = source.largeSkewMs;
+      largestMs = Math.max(largestMs, Math.abs(skewMs ?? 0));
+      if (skewMs !== undefined && !source.isReported) found.push(source);
+      source.isReported = skewMs !== undefined;
+    }
+    if (performance.now() - this.#turnedMs >= this.#halfWindowMs) this.#turn();
+    return { found, largestMs };
+  }
+
+  /** The largest skew, in milliseconds without its sign. */
+  get skewMsMax(): number {
+    return Math.max(0, ...this.#all().map(({ skewMs = 0 }) => Math.abs(skewMs)));
+  }
+
+  /** For `/ledger`, those with the largest skew first. */
+  json(): LineSourceJson[] {
+    const skewOf = ({ skewMs = 0 }: LineSource): number => Math.abs(skewMs);
+    return this.#all().sort((a, b) => skewOf(b) - skewOf(a)).slice(0, shownMax)
+      .map(({ peer, sinceMs, lines, skewMs }) => ({ peer, since: new Date(sinceMs).toISOString(), lines, clock_skew_ms: skewMs ?? null }));
+  }
+
+  #all(): LineSource[] {
+    return [...this.#streams, ...this.#senders.values()];
+  }
+
+  /** Begins a half window. A source without lines keeps its lags for an hour: a quiet site has few lines. */
+  #turn(): void {
+    this.#turnedMs = performance.now();
+    for (const source of this.#all()) {
+      if (source.lagMsMin === Infinity) {
+        source.idleHalfWindows += 1;
+        if (source.idleHalfWindows * this.#halfWindowMs > idleMsMax) this.#senders.delete(source.peer);
+        continue;
+      }
+      source.idleHalfWindows = 0;
+      source.olderLagMsMin = source.previousLagMsMin;
+      source.previousLagMsMin = source.lagMsMin;
+      source.lagMsMin = Infinity;
+    }
+  }
+}
