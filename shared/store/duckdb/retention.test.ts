@@ -78,9 +78,9 @@ test('one start with the clock ahead, or with a shorter retention, deletes nothi
     for (let turns = 0; turns < 20; turns += 1) await store.write({ recorder: 'test', writer: 'guard-test', sequence: sequence += 1, ledger: undefined, requests: [], rollups: [], tops: [] });
     const requests = await store.readRequests({ ...everything, limit: 100 });
     await store.close();
-    const database = await openDatabase(path, { memoryBytesMax: 64 * 2 ** 20 });
+    const database = await openDatabase(path, { memoryBytesMax: 64 * 2 ** 20, log });
     const saved = await loadRetentionState(database.writing) as RetentionState | undefined;
-    database.close();
+    await database.close();
     return saved?.lookedMs === nowMs && requests.map(({ timeMs }) => (startMs - timeMs) / dayMs);
   });
   t.deepEqual(await agesAfterStart(startMs), []);

@@ -171,7 +171,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     deleteBefore, writeVersion, log,
     guard: new RetentionGuard({
       retention: wanted, delayMs: retentionDelayMs, log, now, monotonicMs, ...retentionFile(spoolDir, { url, org, bucket }),
-      readSpan: () => use('read the times of what is stored', () => readStoredSpan(read, bucket)),
+      readSpan: () => use('read the times of what is stored', () => readStoredSpan(readUntil(undefined), bucket)),
     }),
   });
   const stopHousekeeping = keepsHouse && retention !== undefined ? keepHouse(retention) : undefined;
