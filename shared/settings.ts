@@ -122,11 +122,13 @@ const byteUnits: Readonly<Record<string, number>> = {
 };
 
 /** A size in bytes, with a unit. */
-export function bytes(help: string, options: { default: string; min: string; max: string }): Setting<number> {
+export function bytes(help: string, options: { default: string; min: string; max: string }): Setting<number>;
+export function bytes(help: string, options: { min: string; max: string }): Setting<number | undefined>;
+export function bytes(help: string, options: { default?: string; min: string; max: string }): Setting<number | undefined> {
   const read = (value: string): number => quantity(value, byteUnits);
   return {
     default: options.default,
-    allowed: `a size from ${options.min} to ${options.max}, such as ${options.default} (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)`,
+    allowed: `a size from ${options.min} to ${options.max}, such as ${options.default ?? options.min} (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)`,
     help,
     parse: (value) => within(read(value), read(options.min), read(options.max)),
   };

@@ -27,7 +27,7 @@ export function rowStream(format: 'json' | 'csv', columns: readonly string[], pa
 }
 
 /** Rows that become text in one turn of the event loop. */
-const rowsPerTurn = 64;
+const rowsPerTurn = 256;
 
 async function* jsonOf(pages: AsyncIterable<readonly Row[]>): AsyncGenerator<string> {
   let before = '[';

@@ -14,6 +14,7 @@ export const storeSettings = {
   SPOOL_DIR: text('The folder where requests wait while InfluxDB does not take them, and where lines are kept that it refuses for good.', { default: 'data/spool' }),
   SPOOL_BYTES_MAX: bytes('How much may wait there; when it is full, new requests are dropped and counted.', { default: '1GiB', min: '1MiB', max: '1TiB' }),
   MEMORY_BYTES_MAX: bytes('How much memory requests may take before they are stored or spooled; when it is full, new ones are dropped and counted.', { default: '128MiB', min: '1MiB', max: '64GiB' }),
+  DUCKDB_MEMORY_BYTES_MAX: bytes("How much memory DuckDB may use. When it is not set: an eighth of the machine's or the container's memory, at least 96MiB and at most 256MiB. Beyond it, DuckDB spills to the folder FILE.tmp.", { min: '64MiB', max: '1TiB' }),
   SAMPLE_RATIO: ratio('The part of the requests that are kept one by one: 1 for all, 0 for none. All are counted in totals and lists, whatever it is.', { default: '1' }),
   RETENTION_REQUESTS: duration('How long single requests are kept.', { default: '7d', min: '1h', max: '3650d' }),
   RETENTION_ROLLUPS: duration('How long the totals by hour and day are kept; in InfluxDB no longer than the bucket keeps anything.', { default: '400d', min: '1d', max: '3650d' }),
@@ -41,7 +42,7 @@ export function setupOptionsFrom(values: SettingValues<typeof setupSettings>): {
 
 /** Which store to open, and with what. */
 export type StoreSettings =
-  | { readonly kind: 'duckdb'; readonly path: string; readonly retention: Retention; readonly retentionDelayMs?: number }
+  | { readonly kind: 'duckdb'; readonly path: string; readonly memoryBytesMax?: number | undefined; readonly retention: Retention; readonly retentionDelayMs?: number }
   | { readonly kind: 'influxdb'; readonly url: string; readonly org: string; readonly bucket: string; readonly token: string; readonly spoolDir: string; readonly spoolBytesMax: number; readonly retention?: Retention; readonly retentionDelayMs?: number };
 
 /** Makes one typed choice of the settings. Throws a `UsageError` when they do not fit together. */
@@ -65,7 +66,7 @@ export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): 
   if (stray !== undefined) throw new UsageError(`${stray} is set, and STORE is ${JSON.stringify(values.STORE)}: set STORE=influxdb to use InfluxDB, or leave ${stray} out.`);
   const path = /^duckdb:(.+)$/.exec(values.STORE)?.[1];
   if (path === undefined) throw new UsageError(`STORE is ${JSON.stringify(values.STORE)}: it must be duckdb:FILE or influxdb.`);
-  return { kind: 'duckdb', path, retention, retentionDelayMs };
+  return { kind: 'duckdb', path, retention, retentionDelayMs, memoryBytesMax: values.DUCKDB_MEMORY_BYTES_MAX };
 }
 
 function needed(name: string, value: string | undefined): string {
