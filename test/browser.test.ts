@@ -1,7 +1,10 @@
 /** The page in a real browser, served by the whole program over the embedded store; what may differ over InfluxDB is tried over it too. */
 import { Buffer } from 'node:buffer';
+import { once } from 'node:events';
 import { readFile, rm } from 'node:fs/promises';
+import { createServer, request, type RequestListener } from 'node:http';
 import { createRequire } from 'node:module';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import type { Page } from 'playwright-core';
@@ -398,6 +401,75 @@ testWithChromium('the whole page is under 60 KB compressed', async (t) => {
     t.true(sizes.length >= 3 && total < 60_000, String(total));
   });
 });
+
+for (const { name, site } of [{ name: 'localhost', site: 'cross-site' }, { name: '127.0.0.1', site: 'same-site' }]) {
+  testWithChromium(`a page of another origin (${site}) can make neither the dashboard nor the collector work, and links to the dashboard open it`, async (t) => {
+    const cwd = await temporaryFolder();
+    const [port, http, web] = await freePorts(3) as [number, number, number];
+    const program = await startProgram(['start'], {
+      COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
+    }, [`http://127.0.0.1:${web}/ready`], { cwd });
+    // The browser hides from the page what it blocks: what the servers answer is seen between them.
+    const answers: string[] = [];
+    const [dashboard, collector] = await Promise.all([web, http].map((to) => serve(t, (asked, answer) => {
+      asked.pipe(request({ host: '127.0.0.1', port: to, method: asked.method, path: asked.url, headers: asked.headers }, (response) => {
+        answers.push(`${asked.method} ${asked.url} ${asked.headers['sec-fetch-dest']} ${asked.headers['sec-fetch-site']} ${response.statusCode}`);
+        answer.writeHead(response.statusCode!, response.headers);
+        response.pipe(answer);
+      }));
+    })));
+    const [url, status] = [`http://127.0.0.1:${dashboard}`, `http://127.0.0.1:${collector}`];
+    const other = await serve(t, (_asked, answer) => {
+      answer.setHeader('content-type', 'text/html').end(`
+        <a href="${url}/?refresh=off&from=now-6h">the dashboard</a>
+        ${[`${url}/?image`, `${url}/ready`, `${url}/chart/latency.svg`, `${status}/ledger`, `${status}/metrics`].map((address) => `<img src="${address}">`).join('')}
+        <script src="${url}/api/requests?limit=10000"></script><link rel="stylesheet" href="${url}/style"><link rel="prefetch" href="${url}/prefetch">
+        <iframe src="${url}/frame"></iframe><object data="${url}/object"></object><embed src="${url}/embed">
+        <iframe name="posted"></iframe>
+        <form method="post" action="${status}/import" target="posted" enctype="text/plain"><input name="a" value="b"></form>
+        <script>
+          document.forms[0].submit();
+          fetch('${url}/api/summary', { mode: 'no-cors' }).catch(() => {});
+          fetch('${url}/api/series').catch(() => {});
+          fetch('${status}/import', { method: 'POST', headers: { 'content-type': 'application/x-ndjson' }, body: '{}' }).catch(() => {});
+          new WebSocket('ws://127.0.0.1:${dashboard}/socket');
+        </script>`);
+    });
+    const browser = await startChromium();
+    try {
+      const page = await browser.newPage();
+      await page.goto(`http://${name}:${other}/`);
+      const expected = [
+        'GET /?image image', 'GET /ready image', 'GET /chart/latency.svg image', 'GET /ledger image', 'GET /metrics image', 'GET /api/requests?limit=10000 script', 'GET /style style', 'GET /prefetch empty',
+        'GET /frame iframe', 'GET /object object', 'GET /embed embed', 'POST /import iframe', 'GET /api/summary empty', 'GET /api/series empty', 'OPTIONS /import empty',
+      ].map((asked) => `${asked} ${site} 403`).concat('GET /socket undefined undefined 403').sort();
+      // Chromium preloads what the page names, and may ask once more when it comes to the place.
+      await until('all has been refused', () => expected.every((line) => answers.includes(line))).catch(() => undefined);
+      t.deepEqual([...new Set(answers)].sort(), expected);
+      answers.length = 0;
+      await page.getByText('the dashboard').click();
+      await page.waitForURL(`${url}/?refresh=off&from=now-6h`);
+      await page.getByText('Connect Caddy').first().waitFor();
+      t.deepEqual(answers.filter((line) => !line.endsWith(' 200')), []);
+      t.true(answers.includes(`GET /?refresh=off&from=now-6h document ${site} 200`));
+    } finally {
+      await browser.close();
+      await program.stop();
+      await rm(cwd, { recursive: true, force: true });
+    }
+  });
+}
+
+/** Serves on a free port of 127.0.0.1 for as long as the test runs; resolves to the port. */
+async function serve(t: ExecutionContext, handle: RequestListener): Promise<number> {
+  const server = createServer(handle).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return (server.address() as AddressInfo).port;
+}
 
 /** Declares a test over the embedded store, and one over the real InfluxDB. */
 function testOverBothStores(title: string, run: (t: ExecutionContext, store: StoreName) => Promise<void>): void {

@@ -519,6 +519,42 @@ test('without a password the page answers only to names that nobody else can hav
   for (const path of ['/health', '/ready', '/metrics']) t.is((await get(path, { host: 'host.docker.internal' })).status, 200, path);
 });
 
+for (const password of [undefined, 'open sesame']) {
+  test(`refuses what pages of other sites make a browser send, everywhere and unrecorded, ${password === undefined ? 'without' : 'with'} a password.`, async (t) => {
+    const { web, recorder, store, logged } = await start(t, password === undefined ? { loopbackNamesOnly: true } : { password });
+    const authorization = `Basic ${Buffer.from('any:open sesame').toString('base64')}`;
+    const ask = (method: string, path: string, headers: Readonly<Record<string, string>>): Promise<{ status: number; headers: Readonly<Record<string, unknown>>; text: string }> => new Promise((resolve, reject) => {
+      request(web.url + path, { method, headers: { authorization, ...headers } }, (response) => {
+        textOf(response).then((text) => resolve({ status: response.statusCode!, headers: response.headers, text }), reject);
+      }).on('error', reject).end();
+    });
+    const image = { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'no-cors', 'sec-fetch-dest': 'image' };
+    for (const path of ['/', '/api/summary', '/chart/latency.svg', '/health', '/ready', '/metrics', '/assets/none.css', '/nothing', '//']) {
+      for (const headers of [image, { ...image, 'sec-fetch-site': 'same-site' }, { origin: 'http://evil.example' }, { origin: 'null' }]) {
+        t.is((await ask('GET', path, headers)).status, 403, `${path} ${JSON.stringify(headers)}`);
+      }
+    }
+    const preflight = await ask('OPTIONS', '/api/summary', { origin: 'http://evil.example', 'access-control-request-method': 'GET' });
+    t.is(preflight.status, 403);
+    t.deepEqual(Object.keys(preflight.headers).filter((name) => name.startsWith('access-control-')), []);
+    const frame = await ask('GET', '/', { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'iframe' });
+    t.is(frame.status, 403);
+    t.regex(frame.text, /pages of other sites are refused: Sec-Fetch-Site is/);
+    t.regex(String(frame.headers['content-security-policy']), /frame-ancestors 'none'/);
+    // Wrong passwords of a page in the operator's browser count for nobody.
+    if (password !== undefined) for (let at = 0; at < 11; at += 1) t.is((await ask('GET', '/', { ...image, authorization: 'Basic x' })).status, 403);
+    await recorder.flush();
+    t.deepEqual(await store.readRequests({ fromMs: 0, toMs: Date.now() + 1000, filter: {}, limit: 10 }), []);
+    t.is(logged.filter((line) => line.includes('a page of another site')).length, 1, 'it is logged, and not each time');
+
+    t.is((await ask('GET', '/', { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' })).status, 200, 'a link');
+    t.is((await ask('GET', '/api/summary', { 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'cors', 'sec-fetch-dest': 'empty' })).status, 200);
+    t.is((await ask('GET', '/api/summary', { origin: web.url })).status, 200);
+    t.is((await ask('GET', '/metrics', {})).status, 200, 'Prometheus');
+    t.is((await ask('GET', '/api/summary', { host: 'stats.example', via: '1.1 Caddy', origin: 'https://stats.example', 'sec-fetch-site': 'same-origin' })).status, 200, 'a proxy that has ended TLS');
+  });
+}
+
 test('stopping lets an answer in flight finish, and a port in use is said with what to do.', async (t) => {
   const { web, recorder, store } = await start(t);
   const log = createLog('test', { write: () => undefined });

@@ -18,7 +18,7 @@ import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dash
 import { pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, type Reads, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
-import { probes, refuseOtherNames, requirePassword } from './guard.js';
+import { probes, refuseOtherNames, refuseOtherSites, requirePassword } from './guard.js';
 import { createWebMetrics } from './metrics.js';
 import { answerErrors, Problem } from './problem.js';
 import { renderViews, type Asset, type Assets } from './render.js';
@@ -52,9 +52,10 @@ export function createWebApp({ config, reads, recorder, log, assets, now = Date.
   app.on('error', (error: NodeJS.ErrnoException) => {
     if (!isClientGone(error)) log.error(`Cannot finish an answer: ${messageOf(error)}`);
   });
+  app.use(securityHeaders());
+  app.use(refuseOtherSites({ log })); // before the recorder too: other sites are to write no rows
   app.use(measured({ metrics, recorder }));
   app.use(compress({ zstd: false }));
-  app.use(securityHeaders());
   app.use(revalidation());
   app.use(renderViews());
   app.use(answerErrors({ log, assets }));
