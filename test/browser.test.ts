@@ -1,11 +1,14 @@
 /** The page in a real browser, served by the whole program over the embedded store; what may differ over InfluxDB is tried over it too. */
 import { Buffer } from 'node:buffer';
+import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile, rm } from 'node:fs/promises';
+import { readFile, rm, stat } from 'node:fs/promises';
 import { createServer, request, type RequestListener } from 'node:http';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import type { Page } from 'playwright-core';
 import { testWithChromium } from './chromium.js';
@@ -13,7 +16,7 @@ import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { chromiumOnPath, startChromium } from './launch-chromium.js';
 import { documentedCountries, writeMmdb } from './mmdb.js';
 import { freePorts } from './ports.js';
-import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
+import { runProgram, startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { readSample, sendTcp } from './sample.js';
 import { until } from './until.js';
 
@@ -459,6 +462,68 @@ for (const { name, site } of [{ name: 'localhost', site: 'cross-site' }, { name:
     }
   });
 }
+
+const testWithFileLimits: typeof testWithChromium = process.platform === 'linux' ? testWithChromium : test.skip;
+testWithFileLimits('a disk that is full, while the program runs and when it starts, is on the page and in an alert, and all is well when there is room again', async (t) => {
+  const cwd = await temporaryFolder();
+  const [port, http, web] = await freePorts(3) as [number, number, number];
+  const url = `http://127.0.0.1:${web}`;
+  const alerts: { status: string; kind: string; source: string; text: string }[] = [];
+  const receiver = await serve(t, (asked, answer) => {
+    void text(asked).then((body) => {
+      alerts.push(JSON.parse(body) as typeof alerts[number]);
+      answer.end();
+    });
+  });
+  const settings = { COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`, ALERT_WEBHOOK: `http://127.0.0.1:${receiver}/` };
+  // No file may grow beyond this: writes fail as on a full disk, and no rights are needed.
+  const limitFiles = (pid: number, bytes: string): Promise<unknown> => promisify(execFile)('prlimit', [`--pid=${pid}`, `--fsize=${bytes}:`]);
+  let program = await startProgram(['start'], settings, [`${url}/ready`], { cwd });
+  const browser = await startChromium();
+  try {
+    const page = await browser.newPage();
+    const says = async (words: RegExp): Promise<void> => {
+      await until(`the page says ${words}`, async () => {
+        await page.goto(`${url}/?refresh=off`);
+        return words.test(await page.locator('.status-sentence').innerText()) && await page.title();
+      }, { waitMsMax: 60_000, pollMs: 300 });
+    };
+    const untilFull = async (): Promise<void> => {
+      for (let at = 0; (await fetch(`http://127.0.0.1:${http}/ready`)).ok; at += 1) {
+        t.true(at < 100, 'the disk gets full');
+        await sendTcp(port, linesEndingNow(2000), [65_536]);
+      }
+    };
+    await sendTcp(port, linesEndingNow(2000), [65_536]);
+    await says(/^All well/);
+    await limitFiles(program.pid, '20000');
+    await untilFull();
+    const full = /^Nothing is being stored: Cannot write to the DuckDB file .*See that its disk has space.* Requests since \d\d:\d\d:\d\d UTC wait in memory/;
+    await says(full);
+    t.is(await page.title(), 'Nothing is being stored · Caddy Log Sink');
+    t.is(await page.locator('.status-failing').count(), 1);
+    t.is((await fetch(`${url}/ready`)).status, 200, 'the store can be read, and the page shown');
+    const fired = await until('an alert is posted', () => alerts.find(({ status, kind }) => status === 'firing' && kind === 'not-stored'), { waitMsMax: 90_000 });
+    t.is(fired.source, 'store');
+    t.regex(fired.text, /^Firing: nothing is being stored \(Cannot write to the DuckDB file /);
+    await limitFiles(program.pid, 'unlimited');
+    await says(/^All well/);
+    t.is(await program.stop(), 0, 'nothing was lost');
+
+    const { size } = await stat(join(cwd, 'data/requests.duckdb'));
+    program = await runProgram(['start'], settings, { cwd });
+    await limitFiles(program.pid, String(size));
+    await until('it runs', () => fetch(`${url}/ready`).then(({ ok }) => ok, () => false));
+    await untilFull();
+    await says(full);
+    await limitFiles(program.pid, 'unlimited');
+    await says(/^All well/);
+  } finally {
+    await browser.close();
+    await program.stop();
+    await rm(cwd, { recursive: true, force: true });
+  }
+});
 
 /** Serves on a free port of 127.0.0.1 for as long as the test runs; resolves to the port. */
 async function serve(t: ExecutionContext, handle: RequestListener): Promise<number> {

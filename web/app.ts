@@ -126,7 +126,7 @@ function routes({ reads, assets, metrics, connectHint, now }: RouteParts): Route
       return { latest, pairs: await readPairs(reads, query, latest) };
     };
     const [traffic, tops, rows] = await Promise.all([
-      readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare }),
+      readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare, withRecent: true }),
       readTops(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
       readRows(),
     ]);

@@ -1,6 +1,5 @@
 import test from 'ava';
-import type { Finding } from '../dashboard/judge.js';
-import { createWatch, type Observation } from './watch.js';
+import { createWatch, type Finding, type Observation } from './watch.js';
 
 const errors: Finding = { kind: 'errors', state: 'troubled', sinceMs: 500, share: 0.03 };
 const silent: Finding = { kind: 'silent', state: 'failing', sinceMs: 700, limitMs: 60_000 };
@@ -40,7 +39,8 @@ test('too few requests, or none, do not resolve errors; any request resolves sil
   const watch = createWatch({ fireAfterMs: 0, resolveAfterMs: 0 });
   t.is(watch.observe(caddy(errors, silent), 0).length, 2);
   t.deepEqual(watch.observe([], 100_000), []);
-  t.deepEqual(watch.observe([{ source: 'caddy', findings: undefined, lastMs: 30_000 }], 100_000), []);
+  t.deepEqual(watch.observe([{ source: 'caddy', findings: undefined, lastMs: 700 }], 100_000), []);
+  t.deepEqual(watch.observe([{ source: 'caddy', findings: [errors], lastMs: 700 }], 100_000), [], 'what is left does not tell that it is silent, and it has not come back');
   t.deepEqual(watch.observe([{ source: 'caddy', findings: undefined, lastMs: 100_000 }], 100_000).map(({ finding }) => finding.kind), ['silent']);
   t.deepEqual(watch.observe(caddy(), 200_000).map(({ finding }) => finding.kind), ['errors']);
 });

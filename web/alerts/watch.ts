@@ -3,14 +3,18 @@
  * lower values than they are entered at; on top of that a finding has to last before it fires, and to be gone for a while
  * before it is resolved.
  */
-import type { Finding } from '../dashboard/judge.js';
+import type { CollectionFinding } from '../dashboard/collection.js';
+import type { Finding as SourceFinding } from '../dashboard/judge.js';
 
-/** What was found of one source. */
+/** What an alert can be about. */
+export type Finding = SourceFinding | (CollectionFinding & { readonly sinceMs: number });
+
+/** What was found of one source, of the store or of a collector. */
 export interface Observation {
   readonly source: string;
   /** `undefined` where it has too few requests to be judged. */
   readonly findings: readonly Finding[] | undefined;
-  /** When its last window ended, or will end: milliseconds since 1970. */
+  /** When its last window ended, or will end: milliseconds since 1970. Later than a silence began: it is over. */
   readonly lastMs: number;
 }
 
@@ -40,9 +44,6 @@ interface State {
   /** Since when it is no longer found. */
   goneMs: number | undefined;
 }
-
-/** A source is heard from when its last window ended no longer ago, in milliseconds. */
-const heardMsMax = 60_000;
 
 /**
  * `fireAfterMs`: how long a finding lasts before it fires, 15 s; `resolveAfterMs`: how long it is gone before it is resolved, 60 s;
@@ -82,7 +83,7 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
       states.delete(key);
       return undefined;
     }
-    if (!isOver(state.finding, observation, nowMs)) {
+    if (!isOver(state.finding, observation)) {
       state.goneMs = undefined;
       return undefined;
     }
@@ -93,8 +94,8 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
   }
 }
 
-/** Too few requests do not say that errors or slowness are over; but of silence, any request does. */
-function isOver({ kind }: Finding, observation: Observation | undefined, nowMs: number): boolean {
+/** Too few requests do not say that errors or slowness are over. Silence is over with the first request, and not when there is too little left to judge it by. */
+function isOver(finding: Finding, observation: Observation | undefined): boolean {
   if (observation === undefined) return false;
-  return observation.findings !== undefined || (kind === 'silent' && nowMs - observation.lastMs <= heardMsMax);
+  return finding.kind === 'silent' ? observation.lastMs > finding.sinceMs : observation.findings !== undefined;
 }
