@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { text as textOf } from 'node:stream/consumers';
 import test from 'ava';
 import { freePorts } from '../test/ports.js';
 import { startProgram } from '../test/program.js';
@@ -35,3 +37,43 @@ test('/ledger shows how durations are read, whose times are of arrival, and an e
   t.regex(await (await fetch(`http://127.0.0.1:${http}/metrics`)).text(), /^caddy_log_sink_time_of_arrival_total 4$/m);
   t.is(await program.stop(), 0);
 });
+
+function ask(port: number, method: string, path: string, headers: Readonly<Record<string, string>>): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    request({ port, host: '127.0.0.1', method, path, headers: { host: `127.0.0.1:${port}`, ...headers } }, (response) => {
+      textOf(response).then((text) => resolve({ status: response.statusCode!, text }), reject);
+    }).on('error', reject).end();
+  });
+}
+
+for (const { listens, knowsNames } of [{ listens: '127.0.0.1', knowsNames: true }, { listens: '0.0.0.0', knowsNames: false }]) {
+  test(`refuses pages of other sites${knowsNames ? ', and names that could be anybody’s,' : ', and answers under every name,'} when it listens on ${listens}`, async (t) => {
+    const [tcp, http, web] = await freePorts(3) as [number, number, number];
+    const program = await startProgram(['start'], {
+      COLLECTOR_LISTEN: `tcp://127.0.0.1:${tcp}`, COLLECTOR_HTTP: `${listens}:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
+    }, [`http://127.0.0.1:${http}/ready`]);
+    const paths = [['GET', '/health'], ['GET', '/ready'], ['GET', '/metrics'], ['GET', '/ledger'], ['POST', '/import'], ['OPTIONS', '/import']] as const;
+    for (const [method, path] of paths) {
+      for (const headers of [
+        { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'no-cors', 'sec-fetch-dest': 'image' }, { 'sec-fetch-site': 'same-site', 'sec-fetch-mode': 'no-cors' },
+        { origin: 'http://evil.example' }, { origin: 'null' }, { origin: `http://127.0.0.1:${web}` },
+      ]) {
+        const { status, text } = await ask(http, method, path, headers);
+        t.is(status, 403, `${method} ${path}`);
+        t.regex(text, /a page of another site sent it/);
+      }
+    }
+    for (const path of ['/health', '/ready', '/metrics', '/ledger']) {
+      t.is((await ask(http, 'GET', path, {})).status, 200);
+      t.is((await ask(http, 'GET', path, { host: `localhost:${http}` })).status, 200);
+      t.is((await ask(http, 'GET', path, { host: 'stats.example', via: '1.1 Caddy' })).status, 200, 'through a proxy');
+      const underAnyName = !knowsNames || path === '/health' || path === '/ready';
+      t.is((await ask(http, 'GET', path, { host: `collector:${http}` })).status, underAnyName ? 200 : 403, path);
+    }
+    // Where every name is answered, the import itself says what it does not take.
+    const posted = await ask(http, 'POST', '/import', { host: 'evil.example' });
+    t.is(posted.status, knowsNames ? 403 : 415);
+    if (knowsNames) t.regex(posted.text, /Host is \\"evil\.example\\", and COLLECTOR_HTTP is on loopback.*127\.0\.0\.1/);
+    t.is(await program.stop(), 0);
+  });
+}

@@ -1,13 +1,15 @@
 import { createServer } from 'node:http';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import Router from '@koa/router';
-import Koa from 'koa';
+import Koa, { type Middleware } from 'koa';
 import { Counter, Gauge, Registry } from 'prom-client';
+import { crossSiteRefusal } from '../shared/cross-site.js';
 import { messageOf } from '../shared/errors.js';
 import { listenHttp, type HttpListener } from '../shared/http-listener.js';
-import type { Log } from '../shared/log.js';
+import { limitLog, type Log } from '../shared/log.js';
+import { isLoopbackName } from '../shared/loopback-name.js';
 import type { Recorder } from '../shared/recorder.js';
-import type { Address } from '../shared/settings.js';
+import { isLoopback, type Address } from '../shared/settings.js';
 import { ledgerJson } from '../shared/store/ledger-json.js';
 import type { Ledger, Store } from '../shared/store/store.js';
 import type { LearnedDuration } from './decode/duration.js';
@@ -69,7 +71,7 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
       await imports.handle(ctx.req, ctx.res);
       server.requestTimeout = requestMsMax;
     });
-  const app = new Koa().use(router.routes()).use(router.allowedMethods());
+  const app = new Koa().use(refuseOtherPages(address, parts.log)).use(router.routes()).use(router.allowedMethods());
   app.on('error', (error: unknown, ctx: { readonly path: string } | undefined) => {
     if (ctx?.path === '/import') return; // the import says by itself how it ended
     parts.log.error(`A request for the collector's status failed: ${messageOf(error)}`);
@@ -87,6 +89,31 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
       await imports.stop();
       await listener.stop();
     },
+  };
+}
+
+/**
+ * Refuses what a page of another origin makes a browser send, and, where only this machine is served, requests under names that
+ * anybody can point here (DNS rebinding). `/health` and `/ready` answer under every name; so does what a proxy passes on, by its
+ * `Via`, which no page can set. On other addresses the names are not known: a container has that of its service.
+ */
+function refuseOtherPages({ host }: Address, log: Log): Middleware {
+  const warn = limitLog(log.warn);
+  return async (ctx, next) => {
+    const name = ctx.get('Host');
+    const underAnyName = !isLoopback(host) || isLoopbackName(name) || ctx.get('Via') !== '' || ctx.path === '/health' || ctx.path === '/ready';
+    const crossSite = crossSiteRefusal(ctx.req);
+    if (crossSite === undefined && underAnyName) {
+      await next();
+      return;
+    }
+    const refusal = crossSite === undefined
+      ? `Host is ${JSON.stringify(name.slice(0, 100))}, and COLLECTOR_HTTP is on loopback, where only localhost and addresses are answered. Ask under 127.0.0.1, or listen on an address of the network`
+      : `a page of another site sent it: ${crossSite}`;
+    warn('refused', `Refused a request for the collector's status: ${refusal}.`, { path: ctx.url.slice(0, 100) });
+    ctx.status = 403;
+    ctx.set('Connection', 'close'); // the body of an import is not read
+    ctx.body = { error: `Refused: ${refusal}.` };
   };
 }
 

@@ -1,8 +1,14 @@
 /** The page in a real browser, served by the whole program over the embedded store; what may differ over InfluxDB is tried over it too. */
 import { Buffer } from 'node:buffer';
-import { readFile, rm } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { readFile, rm, stat } from 'node:fs/promises';
+import { createServer, request, type RequestListener } from 'node:http';
 import { createRequire } from 'node:module';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import type { Page } from 'playwright-core';
 import { testWithChromium } from './chromium.js';
@@ -10,7 +16,7 @@ import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { chromiumOnPath, startChromium } from './launch-chromium.js';
 import { documentedCountries, writeMmdb } from './mmdb.js';
 import { freePorts } from './ports.js';
-import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
+import { runProgram, startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { readSample, sendTcp } from './sample.js';
 import { until } from './until.js';
 
@@ -398,6 +404,137 @@ testWithChromium('the whole page is under 60 KB compressed', async (t) => {
     t.true(sizes.length >= 3 && total < 60_000, String(total));
   });
 });
+
+for (const { name, site } of [{ name: 'localhost', site: 'cross-site' }, { name: '127.0.0.1', site: 'same-site' }]) {
+  testWithChromium(`a page of another origin (${site}) can make neither the dashboard nor the collector work, and links to the dashboard open it`, async (t) => {
+    const cwd = await temporaryFolder();
+    const [port, http, web] = await freePorts(3) as [number, number, number];
+    const program = await startProgram(['start'], {
+      COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
+    }, [`http://127.0.0.1:${web}/ready`], { cwd });
+    // The browser hides from the page what it blocks: what the servers answer is seen between them.
+    const answers: string[] = [];
+    const [dashboard, collector] = await Promise.all([web, http].map((to) => serve(t, (asked, answer) => {
+      asked.pipe(request({ host: '127.0.0.1', port: to, method: asked.method, path: asked.url, headers: asked.headers }, (response) => {
+        answers.push(`${asked.method} ${asked.url} ${asked.headers['sec-fetch-dest']} ${asked.headers['sec-fetch-site']} ${response.statusCode}`);
+        answer.writeHead(response.statusCode!, response.headers);
+        response.pipe(answer);
+      }));
+    })));
+    const [url, status] = [`http://127.0.0.1:${dashboard}`, `http://127.0.0.1:${collector}`];
+    const other = await serve(t, (_asked, answer) => {
+      answer.setHeader('content-type', 'text/html').end(`
+        <a href="${url}/?refresh=off&from=now-6h">the dashboard</a>
+        ${[`${url}/?image`, `${url}/ready`, `${url}/chart/latency.svg`, `${status}/ledger`, `${status}/metrics`].map((address) => `<img src="${address}">`).join('')}
+        <script src="${url}/api/requests?limit=10000"></script><link rel="stylesheet" href="${url}/style"><link rel="prefetch" href="${url}/prefetch">
+        <iframe src="${url}/frame"></iframe><object data="${url}/object"></object><embed src="${url}/embed">
+        <iframe name="posted"></iframe>
+        <form method="post" action="${status}/import" target="posted" enctype="text/plain"><input name="a" value="b"></form>
+        <script>
+          document.forms[0].submit();
+          fetch('${url}/api/summary', { mode: 'no-cors' }).catch(() => {});
+          fetch('${url}/api/series').catch(() => {});
+          fetch('${status}/import', { method: 'POST', headers: { 'content-type': 'application/x-ndjson' }, body: '{}' }).catch(() => {});
+          new WebSocket('ws://127.0.0.1:${dashboard}/socket');
+        </script>`);
+    });
+    const browser = await startChromium();
+    try {
+      const page = await browser.newPage();
+      await page.goto(`http://${name}:${other}/`);
+      const expected = [
+        'GET /?image image', 'GET /ready image', 'GET /chart/latency.svg image', 'GET /ledger image', 'GET /metrics image', 'GET /api/requests?limit=10000 script', 'GET /style style', 'GET /prefetch empty',
+        'GET /frame iframe', 'GET /object object', 'GET /embed embed', 'POST /import iframe', 'GET /api/summary empty', 'GET /api/series empty', 'OPTIONS /import empty',
+      ].map((asked) => `${asked} ${site} 403`).concat('GET /socket undefined undefined 403').sort();
+      // Chromium preloads what the page names, and may ask once more when it comes to the place.
+      await until('all has been refused', () => expected.every((line) => answers.includes(line))).catch(() => undefined);
+      t.deepEqual([...new Set(answers)].sort(), expected);
+      answers.length = 0;
+      await page.getByText('the dashboard').click();
+      await page.waitForURL(`${url}/?refresh=off&from=now-6h`);
+      await page.getByText('Connect Caddy').first().waitFor();
+      t.deepEqual(answers.filter((line) => !line.endsWith(' 200')), []);
+      t.true(answers.includes(`GET /?refresh=off&from=now-6h document ${site} 200`));
+    } finally {
+      await browser.close();
+      await program.stop();
+      await rm(cwd, { recursive: true, force: true });
+    }
+  });
+}
+
+const testWithFileLimits: typeof testWithChromium = process.platform === 'linux' ? testWithChromium : test.skip;
+testWithFileLimits('a disk that is full, while the program runs and when it starts, is on the page and in an alert, and all is well when there is room again', async (t) => {
+  const cwd = await temporaryFolder();
+  const [port, http, web] = await freePorts(3) as [number, number, number];
+  const url = `http://127.0.0.1:${web}`;
+  const alerts: { status: string; kind: string; source: string; text: string }[] = [];
+  const receiver = await serve(t, (asked, answer) => {
+    void text(asked).then((body) => {
+      alerts.push(JSON.parse(body) as typeof alerts[number]);
+      answer.end();
+    });
+  });
+  const settings = { COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`, ALERT_WEBHOOK: `http://127.0.0.1:${receiver}/` };
+  // No file may grow beyond this: writes fail as on a full disk, and no rights are needed.
+  const limitFiles = (pid: number, bytes: string): Promise<unknown> => promisify(execFile)('prlimit', [`--pid=${pid}`, `--fsize=${bytes}:`]);
+  let program = await startProgram(['start'], settings, [`${url}/ready`], { cwd });
+  const browser = await startChromium();
+  try {
+    const page = await browser.newPage();
+    const says = async (words: RegExp): Promise<void> => {
+      await until(`the page says ${words}`, async () => {
+        await page.goto(`${url}/?refresh=off`);
+        return words.test(await page.locator('.status-sentence').innerText()) && await page.title();
+      }, { waitMsMax: 60_000, pollMs: 300 });
+    };
+    const untilFull = async (): Promise<void> => {
+      for (let at = 0; (await fetch(`http://127.0.0.1:${http}/ready`)).ok; at += 1) {
+        t.true(at < 100, 'the disk gets full');
+        await sendTcp(port, linesEndingNow(2000), [65_536]);
+      }
+    };
+    await sendTcp(port, linesEndingNow(2000), [65_536]);
+    await says(/^All well/);
+    await limitFiles(program.pid, '20000');
+    await untilFull();
+    const full = /^Nothing is being stored: Cannot write to the DuckDB file .*See that its disk has space.* Requests since \d\d:\d\d:\d\d UTC wait in memory/;
+    await says(full);
+    t.is(await page.title(), 'Nothing is being stored · Caddy Log Sink');
+    t.is(await page.locator('.status-failing').count(), 1);
+    t.is((await fetch(`${url}/ready`)).status, 200, 'the store can be read, and the page shown');
+    const fired = await until('an alert is posted', () => alerts.find(({ status, kind }) => status === 'firing' && kind === 'not-stored'), { waitMsMax: 90_000 });
+    t.is(fired.source, 'store');
+    t.regex(fired.text, /^Firing: nothing is being stored \(Cannot write to the DuckDB file /);
+    await limitFiles(program.pid, 'unlimited');
+    await says(/^All well/);
+    t.is(await program.stop(), 0, 'nothing was lost');
+
+    const { size } = await stat(join(cwd, 'data/requests.duckdb'));
+    program = await runProgram(['start'], settings, { cwd });
+    await limitFiles(program.pid, String(size));
+    await until('it runs', () => fetch(`${url}/ready`).then(({ ok }) => ok, () => false));
+    await untilFull();
+    await says(full);
+    await limitFiles(program.pid, 'unlimited');
+    await says(/^All well/);
+  } finally {
+    await browser.close();
+    await program.stop();
+    await rm(cwd, { recursive: true, force: true });
+  }
+});
+
+/** Serves on a free port of 127.0.0.1 for as long as the test runs; resolves to the port. */
+async function serve(t: ExecutionContext, handle: RequestListener): Promise<number> {
+  const server = createServer(handle).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return (server.address() as AddressInfo).port;
+}
 
 /** Declares a test over the embedded store, and one over the real InfluxDB. */
 function testOverBothStores(title: string, run: (t: ExecutionContext, store: StoreName) => Promise<void>): void {

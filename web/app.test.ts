@@ -144,7 +144,7 @@ test('/api/series gives one row for each window and source, as JSON and CSV.', a
   t.like(rows[0], { source: 'shop', requests: 1, errors: 0, bytes: 100, duration_ms: { mean: 5 }, statuses: { 200: 1 } });
   const csv = await get('/api/series.csv?source=shop');
   t.regex(csv.headers.get('content-type') ?? '', /^text\/csv/);
-  t.regex(csv.text, /^time,source,requests,errors,bytes,duration_ms\.mean,.*,statuses\r\n\d{4}-[^,]*:00Z,shop,1,0,100,5,.*,200:1\r\n$/);
+  t.regex(csv.text, /^"time","source","requests","errors","bytes","duration_ms\.mean",.*,"statuses"\r\n"\d{4}-[^,]*:00Z","shop","1","0","100","5",.*,"200:1"\r\n$/);
 });
 
 test('/api/requests gives the latest requests, newest first, as JSON and CSV.', async (t) => {
@@ -158,7 +158,7 @@ test('/api/requests gives the latest requests, newest first, as JSON and CSV.', 
     source: 'caddy', method: 'POST', host: 'shop.example', uri: '/b', status: 404, duration_ms: 30, size: 10, bytes_read: 0, endpoint: '',
     client_ip: '192.0.2.7', user_agent: '=tester', referrer: 'http://r.example/', protocol: 'HTTP/1.1', tls: 'TLS 1.3',
   });
-  t.true((await get('/api/requests.csv?status=404&source=caddy')).text.includes(",'=tester,"), 'no formula');
+  t.true((await get('/api/requests.csv?status=404&source=caddy')).text.includes(`,"'=tester",`), 'no formula');
 });
 
 test('the page takes fewer rows than the API, since it would hold up all others.', async (t) => {
@@ -190,7 +190,7 @@ test('/chart/outside and /chart/unmatched tell of an app beside the edge, whatev
   t.deepEqual(Object.keys(outside!), ['time', 'source', 'p95', 'mean', 'p50']);
   const rows = await json('/chart/unmatched.json') as Record<string, number>[];
   t.true(rows.reduce((sum, row) => sum + row['errors of the edge']!, 0) > 0 && rows.reduce((sum, row) => sum + row['past the edge']!, 0) > 0);
-  t.regex((await get('/chart/unmatched.csv')).text, /^time,source,errors of the edge,past the edge\r\n/);
+  t.regex((await get('/chart/unmatched.csv')).text, /^"time","source","errors of the edge","past the edge"\r\n/);
   t.true((await get('/chart/outside.svg?source=shop')).text.includes('class="line series-3"'));
   t.deepEqual(await json('/chart/outside.json?source=none'), []);
   t.true((await get('/chart/outside.svg?source=none')).text.includes('class="gap"'), 'all of it is a gap');
@@ -210,7 +210,7 @@ test('/api/ledger gives the counts of each collector, and lost lines make figure
       },
     },
   });
-  t.regex((await get('/api/ledger.csv')).text, /\r\nedge-1,9,5,1,not-json:2,memory-full:1,4,0,1,0,peers-not-allowed:3,2026-11-23T20:00:00Z\r\n/);
+  t.regex((await get('/api/ledger.csv')).text, /\r\n"edge-1","9","5","1","not-json:2","memory-full:1","4","0","1","0","peers-not-allowed:3","2026-11-23T20:00:00Z"\r\n/);
   t.like(await json('/api/summary'), { complete: false });
   t.true((await get('/')).text.includes('These figures are incomplete'));
 });
@@ -323,8 +323,8 @@ test('/api/requests and the page tell of edge and app what each took under one i
   t.deepEqual(await pairs('request_id=5f0c7c1e-0000-4000-8000-000000000001'), [[12.3, pair], [8.1, pair]]);
   t.deepEqual(await pairs('source=shop'), [[8.1, pair]], 'the edge is not among the rows, and is looked for');
   t.deepEqual(await pairs('source=caddy'), [[12.3, pair], [7, null]]);
-  t.regex((await get('/api/requests.csv?source=caddy&request_id=%3Cb%3Ealone')).text, /request_id,pair\.edge_ms,pair\.app_ms,pair\.outside_ms\r\n.*,<b>alone,,,\r\n$/);
-  t.regex((await get('/api/requests.csv')).text, /,12\.3,8\.1,4\.2\r\n/);
+  t.regex((await get('/api/requests.csv?source=caddy&request_id=%3Cb%3Ealone')).text, /"request_id","pair\.edge_ms","pair\.app_ms","pair\.outside_ms"\r\n.*,"<b>alone",,,\r\n$/);
+  t.regex((await get('/api/requests.csv')).text, /,"12\.3","8\.1","4\.2"\r\n/);
   const { text } = await get('/?refresh=off');
   t.regex(text, /title="edge 12\u00a0ms, app 8\.1\u00a0ms">4\.2\u00a0ms</);
   t.true(text.includes('request_id=5f0c7c1e-0000-4000-8000-000000000001'));
@@ -362,7 +362,7 @@ test('/api/top/… ranks paths, referrers, user agents, browsers and clients, wi
   t.deepEqual(await list('client?path=/a'), [['192.0.2.7', 2, 1]]);
   t.deepEqual(await list('path?host=none.example'), []);
   t.is((await json('/api/top/path?limit=1') as unknown[]).length, 1);
-  t.regex((await get('/api/top/path.csv')).text, /^value,count,share,errors,bytes,duration_ms\.mean,duration_ms\.p95,count_max\r\n\/a,2,0\.666667,1,101,20,30,2\r\n\/b,1,/);
+  t.regex((await get('/api/top/path.csv')).text, /^"value","count","share","errors","bytes","duration_ms\.mean","duration_ms\.p95","count_max"\r\n"\/a","2","0\.666667","1","101","20","30","2"\r\n"\/b","1",/);
   t.is((await get('/api/top/path')).headers.get('x-complete'), 'true');
   const { status, text } = await get('/api/top/colour');
   t.is(status, 404);
@@ -384,12 +384,12 @@ test('/api/top/host and /api/top/method rank what the edge saw, as JSON and CSV.
   const { get, json } = await start(t, { requests: traffic });
   t.like(await json('/api/top/host'), [{ value: 'shop.example', count: 3, share: 0.75, errors: 1, bytes: 111 }, { value: 'other.example', count: 1 }]);
   t.is((await json('/api/top/host?limit=1') as unknown[]).length, 1);
-  t.regex((await get('/api/top/method.csv')).text, /^value,count,share,errors,bytes,duration_ms\.mean,duration_ms\.p95\r\nGET,3,0\.75,1,201,.*\r\nPOST,1,0\.25,0,10,/);
+  t.regex((await get('/api/top/method.csv')).text, /^"value","count","share","errors","bytes","duration_ms\.mean","duration_ms\.p95"\r\n"GET","3","0\.75","1","201",.*\r\n"POST","1","0\.25","0","10",/);
 });
 
 test('a chart is given as CSV and JSON too.', async (t) => {
   const { get, json } = await start(t, { requests: traffic });
-  t.regex((await get('/chart/requests.csv?source=caddy')).text, /^time,source,2xx,3xx,4xx,5xx,other\r\n\d{4}-[^,]*:00Z,caddy,0\.\d+,0,0\.\d+,0\.\d+,0\r\n$/);
+  t.regex((await get('/chart/requests.csv?source=caddy')).text, /^"time","source","2xx","3xx","4xx","5xx","other"\r\n"\d{4}-[^,]*:00Z","caddy","0\.\d+","0","0\.\d+","0\.\d+","0"\r\n$/);
   const [row] = await json('/chart/latency.json?source=shop') as Record<string, unknown>[];
   t.like(row, { source: 'shop', p99: null });
   t.is(row?.['p50'], row?.['p95']);
@@ -519,6 +519,42 @@ test('without a password the page answers only to names that nobody else can hav
   t.is((await get('/api/ping', { host: 'stats.example', via: '1.1 Caddy' })).status, 200);
   for (const path of ['/health', '/ready', '/metrics']) t.is((await get(path, { host: 'host.docker.internal' })).status, 200, path);
 });
+
+for (const password of [undefined, 'open sesame']) {
+  test(`refuses what pages of other sites make a browser send, everywhere and unrecorded, ${password === undefined ? 'without' : 'with'} a password.`, async (t) => {
+    const { web, recorder, store, logged } = await start(t, password === undefined ? { loopbackNamesOnly: true } : { password });
+    const authorization = `Basic ${Buffer.from('any:open sesame').toString('base64')}`;
+    const ask = (method: string, path: string, headers: Readonly<Record<string, string>>): Promise<{ status: number; headers: Readonly<Record<string, unknown>>; text: string }> => new Promise((resolve, reject) => {
+      request(web.url + path, { method, headers: { authorization, ...headers } }, (response) => {
+        textOf(response).then((text) => resolve({ status: response.statusCode!, headers: response.headers, text }), reject);
+      }).on('error', reject).end();
+    });
+    const image = { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'no-cors', 'sec-fetch-dest': 'image' };
+    for (const path of ['/', '/api/summary', '/chart/latency.svg', '/health', '/ready', '/metrics', '/assets/none.css', '/nothing', '//']) {
+      for (const headers of [image, { ...image, 'sec-fetch-site': 'same-site' }, { origin: 'http://evil.example' }, { origin: 'null' }]) {
+        t.is((await ask('GET', path, headers)).status, 403, `${path} ${JSON.stringify(headers)}`);
+      }
+    }
+    const preflight = await ask('OPTIONS', '/api/summary', { origin: 'http://evil.example', 'access-control-request-method': 'GET' });
+    t.is(preflight.status, 403);
+    t.deepEqual(Object.keys(preflight.headers).filter((name) => name.startsWith('access-control-')), []);
+    const frame = await ask('GET', '/', { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'iframe' });
+    t.is(frame.status, 403);
+    t.regex(frame.text, /pages of other sites are refused: Sec-Fetch-Site is/);
+    t.regex(String(frame.headers['content-security-policy']), /frame-ancestors 'none'/);
+    // Wrong passwords of a page in the operator's browser count for nobody.
+    if (password !== undefined) for (let at = 0; at < 11; at += 1) t.is((await ask('GET', '/', { ...image, authorization: 'Basic x' })).status, 403);
+    await recorder.flush();
+    t.deepEqual(await store.readRequests({ fromMs: 0, toMs: Date.now() + 1000, filter: {}, limit: 10 }), []);
+    t.is(logged.filter((line) => line.includes('a page of another site')).length, 1, 'it is logged, and not each time');
+
+    t.is((await ask('GET', '/', { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' })).status, 200, 'a link');
+    t.is((await ask('GET', '/api/summary', { 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'cors', 'sec-fetch-dest': 'empty' })).status, 200);
+    t.is((await ask('GET', '/api/summary', { origin: web.url })).status, 200);
+    t.is((await ask('GET', '/metrics', {})).status, 200, 'Prometheus');
+    t.is((await ask('GET', '/api/summary', { host: 'stats.example', via: '1.1 Caddy', origin: 'https://stats.example', 'sec-fetch-site': 'same-origin' })).status, 200, 'a proxy that has ended TLS');
+  });
+}
 
 test('stopping lets an answer in flight finish, and a port in use is said with what to do.', async (t) => {
   const { web, recorder, store } = await start(t);

@@ -20,7 +20,7 @@ import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dash
 import { pairedPages, pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, streamLatest, type Reads, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView } from './dashboard/view-model.js';
-import { probes, refuseOtherNames, requirePassword } from './guard.js';
+import { probes, refuseOtherNames, refuseOtherSites, requirePassword } from './guard.js';
 import { createWebMetrics } from './metrics.js';
 import { answerErrors, Problem } from './problem.js';
 import { renderViews, type Asset, type Assets } from './render.js';
@@ -59,9 +59,10 @@ export function createWebApp({ config, reads, recorder, log, assets, now = Date.
   app.on('error', (error: NodeJS.ErrnoException) => {
     if (!isClientGone(error)) log.error(`Cannot finish an answer: ${messageOf(error)}`);
   });
+  app.use(securityHeaders());
+  app.use(refuseOtherSites({ log })); // before the recorder too: other sites are to write no rows
   app.use(measured({ metrics, recorder }));
   app.use(compress({ zstd: false }));
-  app.use(securityHeaders());
   app.use(revalidation());
   app.use(renderViews());
   app.use(answerErrors({ log, assets }));
@@ -140,7 +141,7 @@ function routes({ reads: allReads, assets, metrics, openStream, connectHint, now
       return { latest, pairs: await readPairs(reads, query, latest) };
     };
     const [traffic, tops, rows] = await Promise.all([
-      readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare }),
+      readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare, withRecent: true }),
       readTops(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
       readRows(),
     ]);

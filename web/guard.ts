@@ -1,13 +1,32 @@
 /** Who may look at the dashboard: what stands before all routes. */
 import type { Context, Middleware } from 'koa';
+import { crossSiteRefusal } from '../shared/cross-site.js';
 import { limitLog, type Log } from '../shared/log.js';
+import { isLoopbackName } from '../shared/loopback-name.js';
 import { attemptAddress, createAttemptLimit } from './attempts.js';
-import { isLoopbackName } from './loopback-name.js';
 import { isAuthorised } from './password.js';
 import { Problem } from './problem.js';
 
 /** What machines ask for to see how the web app is: counted at `/metrics` only. */
 export const probes: ReadonlySet<string> = new Set(['/health', '/ready', '/metrics']);
+
+/**
+ * Answers requests that a browser sends for pages of other origins with 403, before anything is read: links to the dashboard pass.
+ * Such a page could read no answer, but make the server work, as often as it likes.
+ */
+export function refuseOtherSites({ log }: { log: Log }): Middleware {
+  const warn = limitLog(log.warn);
+  return async (ctx, next) => {
+    const refusal = crossSiteRefusal(ctx.req);
+    if (refusal === undefined) {
+      await next();
+      return;
+    }
+    warn('cross-site', `Refused a request that a page of another site made a browser send: ${refusal}.`, { path: ctx.url.slice(0, 100) });
+    ctx.status = 403;
+    ctx.body = { error: { message: `Requests of pages of other sites are refused: ${refusal}. Links to the dashboard work; if this is your own page behind a proxy, let the proxy pass Host on as it is.` } };
+  };
+}
 
 /**
  * Refuses requests under names that may be somebody else's, but for the probes: monitoring in a container may know this machine by a name, and

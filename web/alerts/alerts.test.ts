@@ -9,19 +9,21 @@ import test from 'ava';
 import { createLog } from '../../shared/log.js';
 import { createRecorder } from '../../shared/recorder.js';
 import { openStore } from '../../shared/store/open.js';
-import { event } from '../../test/web-samples.js';
+import type { LedgerSnapshot } from '../../shared/store/store.js';
+import { event, ledger } from '../../test/web-samples.js';
 import { until } from '../../test/until.js';
 import { createReads } from '../dashboard/read.js';
 import { startAlerts } from './alerts.js';
 import type { AlertMessage } from './message.js';
 
-test('errors of a source are posted when they rise and when they are over, and a store that cannot be read is said', async (t) => {
+test('errors of a source, and a collector that does not report, are posted when they rise and when they are over, and a store that cannot be read is said', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'alerts-'));
   const logged: string[] = [];
   const log = createLog('test', { write: (line) => logged.push(line) });
   const dayMs = 86_400_000;
   const store = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs } }, { log });
-  const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full' });
+  const ledgers: LedgerSnapshot[] = [];
+  const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full', ledger: () => ledgers.pop() });
   const received: AlertMessage[] = [];
   const server = createServer((request, response) => void text(request).then((body) => {
     received.push(JSON.parse(body) as AlertMessage);
@@ -57,6 +59,21 @@ test('errors of a source are posted when they rise and when they are over, and a
   await record(200, { status: 200 });
   await until('it is resolved', () => received.length === 2);
   t.like(received[1], { status: 'resolved', kind: 'errors', source: 'caddy', since: received[0]!.since, at: new Date(nowMs).toISOString() });
+
+  ledgers.push(ledger({ collector: 'edge-1', timeMs: nowMs }));
+  await recorder.flush();
+  const reportedMs = nowMs;
+  nowMs += 400_000;
+  await until('it fires', () => received.length === 3);
+  t.deepEqual(received[2], {
+    status: 'firing', kind: 'no-report', source: 'edge-1', value: 400, threshold: 15, unit: 's', since: new Date(reportedMs).toISOString(), at: new Date(nowMs).toISOString(),
+    url: `https://stats.example/?${new URLSearchParams({ from: new Date(reportedMs - 1_800_000).toISOString(), to: 'now' }).toString()}`,
+    text: `Firing: there is no report from the collector edge-1, since ${new Date(reportedMs).toISOString()}.`,
+  });
+  ledgers.push(ledger({ collector: 'edge-1', timeMs: nowMs }));
+  await recorder.flush();
+  await until('it is resolved', () => received.length === 4);
+  t.like(received[3], { status: 'resolved', kind: 'no-report', source: 'edge-1' });
 
   await store.close();
   await until('it says so', () => logged.some((line) => line.includes('Alerts are not judged at present: Cannot read')));

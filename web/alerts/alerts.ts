@@ -1,6 +1,10 @@
 /** Watches the store and posts alerts, beside everything else: it answers nobody, and nobody waits for it. */
 import { messageOf } from '../../shared/errors.js';
+import { groupBy } from '../../shared/group-by.js';
 import { limitLog, type Log } from '../../shared/log.js';
+import type { LedgerSnapshot } from '../../shared/store/store.js';
+import { collectionFindings, isNothingStored, type CollectionFinding } from '../dashboard/collection.js';
+import type { WindowFigures } from '../dashboard/figures.js';
 import { findingsOf } from '../dashboard/judge.js';
 import { parseQuery } from '../dashboard/query.js';
 import { readTraffic, type Reads } from '../dashboard/read.js';
@@ -22,10 +26,14 @@ export interface AlertOptions extends DeliveryOptions {
   readonly resolveAfterMs?: number;
 }
 
-/** Starts to watch what the page shows when it is opened: the last hour, compared with the one before. */
+/** The name under which alerts of the store go, where those of sources and collectors have theirs. */
+const storeName = 'store';
+
+/** Starts to watch what the page shows when it is opened: the last hour, compared with the one before, and whether requests are stored at all. */
 export function startAlerts(options: AlertOptions): { stop(): void } {
   const { reads, log, dashboardUrl, now = Date.now, everyMs = 5000 } = options;
   const watch = createWatch(options);
+  const collectionWatch = createWatch(options); // a collector may have the name of a source
   const delivery = createDelivery(options);
   const warn = limitLog(log.warn);
   let looking: Promise<void> | undefined;
@@ -40,8 +48,9 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
 
   async function look(): Promise<void> {
     try {
-      const observations = await observe(reads, now());
-      for (const change of watch.observe(observations, now(), performance.now())) {
+      const { sources, collection } = await observe(reads, now());
+      const monotonicMs = performance.now();
+      for (const change of [...collectionWatch.observe(collection, monotonicMs), ...watch.observe(sources, monotonicMs)]) {
         const message = alertMessage(change, { dashboardUrl, nowMs: now() });
         log.info(message.text);
         delivery.send(message);
@@ -52,11 +61,27 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
   }
 }
 
-async function observe(reads: Reads, nowMs: number): Promise<Observation[]> {
-  const { windows, sources, stepMs, previous } = await readTraffic(reads, parseQuery({}, nowMs), { nowMs, withPrevious: true });
-  return [...sources.keys()].map((source) => {
-    const own = windows.filter((window) => window.source === source);
-    const findings = findingsOf(own, { stepMs, previous: previous?.sources.get(source), liveMs: nowMs });
-    return { source, findings, lastMs: own.at(-1)!.timeMs + stepMs };
+async function observe(reads: Reads, nowMs: number): Promise<{ sources: Observation[]; collection: Observation[] }> {
+  const { windows, stepMs, previous, recent } = await readTraffic(reads, parseQuery({}, nowMs), { nowMs, withPrevious: true, withRecent: true });
+  const collectionFound = collectionFindings(recent!, nowMs);
+  // Of what is not stored nobody knows whether it came.
+  const liveMs = isNothingStored(collectionFound) ? undefined : nowMs;
+  const [ofRange, ofRecent] = [windows, recent!.windows].map((some) => groupBy(some, ({ source }) => source)) as [Map<string, WindowFigures[]>, Map<string, WindowFigures[]>];
+  const sources = [...new Set([...ofRange.keys(), ...ofRecent.keys()])].map((source) => {
+    const own = ofRange.get(source) ?? [];
+    const last = { windows: ofRecent.get(source) ?? [], stepMs: recent!.stepMs };
+    const findings = findingsOf(own, { stepMs, previous: previous?.sources.get(source), liveMs, recent: last });
+    const endsMs = [{ windows: own, stepMs }, last].map((view) => (view.windows.at(-1)?.timeMs ?? -Infinity) + view.stepMs);
+    return { source, findings, lastMs: Math.max(...endsMs) };
+  });
+  return { sources, collection: observeCollection(recent!.ledgers, collectionFound, nowMs) };
+}
+
+/** The store and each collector, by whose names their alerts go. */
+function observeCollection(ledgers: readonly LedgerSnapshot[], found: readonly CollectionFinding[], nowMs: number): Observation[] {
+  const nameOf = (finding: CollectionFinding): string => (finding.kind === 'not-stored' ? storeName : finding.collector);
+  return [storeName, ...ledgers.map(({ collector }) => collector)].map((source) => {
+    const findings = found.filter((finding) => nameOf(finding) === source).map((finding) => ({ ...finding, sinceMs: finding.sinceMs ?? nowMs }));
+    return { source, findings, lastMs: nowMs };
   });
 }

@@ -1,16 +1,20 @@
 import { caddySource } from '../../shared/request-event.js';
+import { reportSilenceMsMax } from '../dashboard/collection.js';
+import { reasonsText } from '../dashboard/collector-cards.js';
+import { sumOf } from '../dashboard/fold.js';
 import { duration, percent, printable } from '../dashboard/format.js';
-import { errorShares, slowFactors, type Finding } from '../dashboard/judge.js';
-import type { Change } from './watch.js';
+import { errorShares, slowFactors } from '../dashboard/judge.js';
+import type { Change, Finding } from './watch.js';
 
 /** What is posted. `docs/alerts.md` explains it. */
 export interface AlertMessage {
   readonly status: 'firing' | 'resolved';
   readonly kind: Finding['kind'];
+  /** Of `not-stored` it is `store`, of `no-report` and `dropping` the collector. */
   readonly source: string;
   readonly value: number;
   readonly threshold: number;
-  readonly unit: 'share' | 'ms' | 's';
+  readonly unit: 'share' | 'ms' | 's' | 'lines';
   /** RFC 3339. */
   readonly since: string;
   /** RFC 3339. */
@@ -27,8 +31,9 @@ const beforeMs = 30 * 60_000;
 export function alertMessage({ status, source, finding, sinceMs }: Change, { dashboardUrl, nowMs }: { dashboardUrl: string; nowMs: number }): AlertMessage {
   const measured = measure(finding, nowMs);
   const since = new Date(sinceMs).toISOString();
-  const place = source === caddySource ? 'Caddy' : printable(source, 60);
-  const query = new URLSearchParams({ from: new Date(sinceMs - beforeMs).toISOString(), to: 'now', source });
+  const isOfSource = finding.kind === 'errors' || finding.kind === 'slow' || finding.kind === 'silent';
+  const place = isOfSource && source === caddySource ? 'Caddy' : printable(source, 60);
+  const query = new URLSearchParams({ from: new Date(sinceMs - beforeMs).toISOString(), to: 'now', ...(isOfSource && { source }) });
   return {
     status, kind: finding.kind, source, ...measured, since,
     at: new Date(nowMs).toISOString(),
@@ -41,7 +46,10 @@ function measure(finding: Finding, nowMs: number): Pick<AlertMessage, 'value' | 
   switch (finding.kind) {
     case 'errors': return { value: rounded(finding.share, 4), threshold: errorShares.troubled.enter, unit: 'share' };
     case 'slow': return { value: rounded(finding.p95Ms, 3), threshold: rounded(slowFactors.enter * finding.usualMs, 3), unit: 'ms' };
-    case 'silent': return { value: Math.round((nowMs - finding.sinceMs) / 1000), threshold: Math.round(finding.limitMs / 1000), unit: 's' };
+    case 'silent': return { value: secondsSince(finding.sinceMs, nowMs), threshold: Math.round(finding.limitMs / 1000), unit: 's' };
+    case 'not-stored': return { value: secondsSince(finding.sinceMs, nowMs), threshold: 0, unit: 's' };
+    case 'no-report': return { value: secondsSince(finding.sinceMs, nowMs), threshold: reportSilenceMsMax / 1000, unit: 's' };
+    case 'dropping': return { value: sumOf(finding.dropped), threshold: 0, unit: 'lines' };
   }
 }
 
@@ -51,7 +59,14 @@ function sentence(finding: Finding, place: string, status: Change['status']): st
     case 'errors': return `${percent(finding.share)} of the requests to ${place} ${verb} answered with 5xx`;
     case 'slow': return `the p95 of ${place} ${status === 'firing' ? 'is' : 'was'} ${duration(finding.p95Ms)}, after ${duration(finding.usualMs)} in the period before`;
     case 'silent': return `there ${verb} no requests from ${place}`;
+    case 'not-stored': return `nothing ${status === 'firing' ? 'is being stored' : 'was stored'} (${printable(finding.problem, 500).replace(/\.$/, '')})`;
+    case 'no-report': return `there ${status === 'firing' ? 'is' : 'was'} no report from the collector ${place}`;
+    case 'dropping': return `the collector ${place} ${status === 'firing' ? 'is dropping' : 'dropped'} log lines (${reasonsText(finding.dropped)} since it started)`;
   }
+}
+
+function secondsSince(sinceMs: number, nowMs: number): number {
+  return Math.round((nowMs - sinceMs) / 1000);
 }
 
 function rounded(value: number, digits: number): number {

@@ -1,6 +1,5 @@
 import test from 'ava';
-import type { Finding } from '../dashboard/judge.js';
-import { createWatch, type Change, type Observation, type Watch } from './watch.js';
+import { createWatch, type Finding, type Observation } from './watch.js';
 
 const errors: Finding = { kind: 'errors', state: 'troubled', sinceMs: 500, share: 0.03 };
 const silent: Finding = { kind: 'silent', state: 'failing', sinceMs: 700, limitMs: 60_000 };
@@ -9,50 +8,46 @@ function caddy(...findings: Finding[]): Observation[] {
   return [{ source: 'caddy', findings, lastMs: 0 }];
 }
 
-/** What changes at a time, of both clocks. */
-function observe(watch: Watch, observations: Observation[], timeMs: number): Change[] {
-  return watch.observe(observations, timeMs, timeMs);
-}
-
 test('a finding fires when it has lasted, once, and is resolved when it has been gone for a while', (t) => {
   const watch = createWatch({ fireAfterMs: 10, resolveAfterMs: 30 });
-  t.deepEqual(observe(watch, caddy(errors), 0), []);
-  t.deepEqual(observe(watch, caddy(errors), 9), []);
-  t.deepEqual(observe(watch, caddy({ ...errors, share: 0.04, sinceMs: 900 }), 10), [{ status: 'firing', source: 'caddy', finding: { ...errors, share: 0.04, sinceMs: 900 }, sinceMs: 500 }]);
-  t.deepEqual(observe(watch, caddy(errors), 20), []);
-  t.deepEqual(observe(watch, caddy(), 30), []);
-  t.deepEqual(observe(watch, caddy(errors), 50), [], 'it came back');
-  t.deepEqual(observe(watch, caddy(), 60), []);
-  t.deepEqual(observe(watch, caddy(), 89), []);
-  t.deepEqual(observe(watch, caddy(), 90), [{ status: 'resolved', source: 'caddy', finding: errors, sinceMs: 500 }]);
-  t.deepEqual(observe(watch, caddy(), 200), []);
-  observe(watch, caddy(errors), 300);
-  t.is(observe(watch, caddy(errors), 310)[0]?.status, 'firing', 'it may fire again');
+  t.deepEqual(watch.observe(caddy(errors), 0), []);
+  t.deepEqual(watch.observe(caddy(errors), 9), []);
+  t.deepEqual(watch.observe(caddy({ ...errors, share: 0.04, sinceMs: 900 }), 10), [{ status: 'firing', source: 'caddy', finding: { ...errors, share: 0.04, sinceMs: 900 }, sinceMs: 500 }]);
+  t.deepEqual(watch.observe(caddy(errors), 20), []);
+  t.deepEqual(watch.observe(caddy(), 30), []);
+  t.deepEqual(watch.observe(caddy(errors), 50), [], 'it came back');
+  t.deepEqual(watch.observe(caddy(), 60), []);
+  t.deepEqual(watch.observe(caddy(), 89), []);
+  t.deepEqual(watch.observe(caddy(), 90), [{ status: 'resolved', source: 'caddy', finding: errors, sinceMs: 500 }]);
+  t.deepEqual(watch.observe(caddy(), 200), []);
+  watch.observe(caddy(errors), 300);
+  t.is(watch.observe(caddy(errors), 310)[0]?.status, 'firing', 'it may fire again');
 });
 
 test('what is gone before it has lasted never fires', (t) => {
   const watch = createWatch({ fireAfterMs: 10 });
-  for (let nowMs = 0; nowMs < 100; nowMs += 10) t.deepEqual(observe(watch, nowMs % 20 === 0 ? caddy(errors) : caddy(), nowMs), []);
+  for (let nowMs = 0; nowMs < 100; nowMs += 10) t.deepEqual(watch.observe(nowMs % 20 === 0 ? caddy(errors) : caddy(), nowMs), []);
 });
 
 test('kinds and sources are told apart', (t) => {
   const watch = createWatch({ fireAfterMs: 0 });
-  const changes = observe(watch, [...caddy(errors, silent), { source: 'shop', findings: [errors], lastMs: 0 }], 0);
+  const changes = watch.observe([...caddy(errors, silent), { source: 'shop', findings: [errors], lastMs: 0 }], 0);
   t.deepEqual(changes.map(({ source, finding }) => `${source} ${finding.kind}`), ['caddy errors', 'caddy silent', 'shop errors']);
 });
 
 test('too few requests, or none, do not resolve errors; any request resolves silence', (t) => {
   const watch = createWatch({ fireAfterMs: 0, resolveAfterMs: 0 });
-  t.is(observe(watch, caddy(errors, silent), 0).length, 2);
-  t.deepEqual(observe(watch, [], 100_000), []);
-  t.deepEqual(observe(watch, [{ source: 'caddy', findings: undefined, lastMs: 30_000 }], 100_000), []);
-  t.deepEqual(observe(watch, [{ source: 'caddy', findings: undefined, lastMs: 100_000 }], 100_000).map(({ finding }) => finding.kind), ['silent']);
-  t.deepEqual(observe(watch, caddy(), 200_000).map(({ finding }) => finding.kind), ['errors']);
+  t.is(watch.observe(caddy(errors, silent), 0).length, 2);
+  t.deepEqual(watch.observe([], 100_000), []);
+  t.deepEqual(watch.observe([{ source: 'caddy', findings: undefined, lastMs: 700 }], 100_000), []);
+  t.deepEqual(watch.observe([{ source: 'caddy', findings: [errors], lastMs: 700 }], 100_000), [], 'what is left does not tell that it is silent, and it has not come back');
+  t.deepEqual(watch.observe([{ source: 'caddy', findings: undefined, lastMs: 100_000 }], 100_000).map(({ finding }) => finding.kind), ['silent']);
+  t.deepEqual(watch.observe(caddy(), 200_000).map(({ finding }) => finding.kind), ['errors']);
 });
 
 test('so many alerts at once are remembered, and no more', (t) => {
   const watch = createWatch({ fireAfterMs: 0, alertsMax: 3 });
-  t.is(observe(watch, Array.from({ length: 5 }, (_, at) => ({ source: `app-${at}`, findings: [errors], lastMs: 0 })), 0).length, 3);
+  t.is(watch.observe(Array.from({ length: 5 }, (_, at) => ({ source: `app-${at}`, findings: [errors], lastMs: 0 })), 0).length, 3);
 });
 
 test('a step of the wall clock neither fires nor resolves an alert sooner or later', (t) => {

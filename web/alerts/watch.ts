@@ -3,14 +3,18 @@
  * lower values than they are entered at; on top of that a finding has to last before it fires, and to be gone for a while
  * before it is resolved.
  */
-import type { Finding } from '../dashboard/judge.js';
+import type { CollectionFinding } from '../dashboard/collection.js';
+import type { Finding as SourceFinding } from '../dashboard/judge.js';
 
-/** What was found of one source. */
+/** What an alert can be about. */
+export type Finding = SourceFinding | (CollectionFinding & { readonly sinceMs: number });
+
+/** What was found of one source, of the store or of a collector. */
 export interface Observation {
   readonly source: string;
   /** `undefined` where it has too few requests to be judged. */
   readonly findings: readonly Finding[] | undefined;
-  /** When its last window ended, or will end: milliseconds since 1970. */
+  /** When its last window ended, or will end: milliseconds since 1970. Later than a silence began: it is over. */
   readonly lastMs: number;
 }
 
@@ -27,10 +31,10 @@ export interface Change {
 /** Remembers what was found. */
 export interface Watch {
   /**
-   * Takes what is found now, at `nowMs` since 1970, of every source that had requests; gives what changes by it. `monotonicMs` is the time of a
-   * clock that never steps: how long a finding lasts goes by that.
+   * Takes what is found now of every source that had requests; returns what changes by it. `monotonicMs` is the time of a clock that never steps:
+   * how long a finding lasts goes by that.
    */
-  observe(observations: readonly Observation[], nowMs: number, monotonicMs: number): Change[];
+  observe(observations: readonly Observation[], monotonicMs: number): Change[];
 }
 
 interface State {
@@ -44,9 +48,6 @@ interface State {
   goneMs: number | undefined;
 }
 
-/** A source is heard from when its last window ended no longer ago, in milliseconds. */
-const heardMsMax = 60_000;
-
 /**
  * `fireAfterMs`: how long a finding lasts before it fires, 15 s; `resolveAfterMs`: how long it is gone before it is resolved, 60 s;
  * `alertsMax`: what is found beyond so many at once is left out.
@@ -55,7 +56,7 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
   const states = new Map<string, State>();
 
   return {
-    observe(observations, nowMs, monotonicMs) {
+    observe(observations, monotonicMs) {
       const bySource = new Map(observations.map((observation) => [observation.source, observation]));
       const found = new Set<string>();
       for (const { source, findings = [] } of observations) {
@@ -68,7 +69,7 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
         }
       }
       return [...states].flatMap(([key, state]) => {
-        const status = found.has(key) ? rise(state, monotonicMs) : fall(key, state, bySource.get(state.source), { nowMs, monotonicMs });
+        const status = found.has(key) ? rise(state, monotonicMs) : fall(key, state, bySource.get(state.source), monotonicMs);
         return status === undefined ? [] : [{ status, source: state.source, finding: state.finding, sinceMs: state.sinceMs }];
       });
     },
@@ -80,12 +81,12 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
     return 'firing';
   }
 
-  function fall(key: string, state: State, observation: Observation | undefined, { nowMs, monotonicMs }: { nowMs: number; monotonicMs: number }): 'resolved' | undefined {
+  function fall(key: string, state: State, observation: Observation | undefined, monotonicMs: number): 'resolved' | undefined {
     if (!state.firing) {
       states.delete(key);
       return undefined;
     }
-    if (!isOver(state.finding, observation, nowMs)) {
+    if (!isOver(state.finding, observation)) {
       state.goneMs = undefined;
       return undefined;
     }
@@ -96,8 +97,8 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
   }
 }
 
-/** Too few requests do not say that errors or slowness are over; but of silence, any request does. */
-function isOver({ kind }: Finding, observation: Observation | undefined, nowMs: number): boolean {
+/** Too few requests do not say that errors or slowness are over. Silence is over with the first request, and not when there is too little left to judge it by. */
+function isOver(finding: Finding, observation: Observation | undefined): boolean {
   if (observation === undefined) return false;
-  return observation.findings !== undefined || (kind === 'silent' && nowMs - observation.lastMs <= heardMsMax);
+  return finding.kind === 'silent' ? observation.lastMs > finding.sinceMs : observation.findings !== undefined;
 }

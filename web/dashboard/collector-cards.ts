@@ -1,20 +1,18 @@
 /** The health of the collection: what each collector has done with the lines that came in. */
 import { isoTime } from '../../shared/time-range.js';
 import { ledgerWarnings, type LedgerSnapshot, type LedgerWarning } from '../../shared/store/store.js';
+import { reportSilenceMsMax } from './collection.js';
 import { sumOf } from './fold.js';
 import { count, moment, nbsp, printable } from './format.js';
 import { phrase } from './phrase.js';
 
-/** A collector reports every few seconds: one that is silent for this long has stopped or is cut off. */
-const reportSilenceMsMax = 60_000;
-
-/** A card for each collector. */
-export function collectorCards(ledgers: readonly LedgerSnapshot[], nowMs: number) {
+/** A card for each collector. `nowMs` is the clock of the page, which ticks in parts of a window. */
+export function collectorCards(ledgers: readonly LedgerSnapshot[], nowMs: number, exactMs: number) {
   return [...ledgers].sort((a, b) => (a.collector < b.collector ? -1 : 1)).map((ledger) => {
     const figure = (name: string, value: number, note: string, alarm = false) => ({ name, value: count(value), note, alarm: alarm && value > 0 });
     return {
       collector: printable(ledger.collector, 40),
-      silent: nowMs - ledger.timeMs > reportSilenceMsMax ? phrase`no report since ${{ iso: isoTime(ledger.timeMs), text: moment(ledger.timeMs, nowMs) }} UTC` : undefined,
+      silent: exactMs - ledger.timeMs > reportSilenceMsMax ? phrase`no report since ${{ iso: isoTime(ledger.timeMs), text: moment(ledger.timeMs, nowMs) }} UTC` : undefined,
       figures: [
         { name: 'Last line', iso: ledger.lastLineMs === null ? undefined : isoTime(ledger.lastLineMs), value: ledger.lastLineMs === null ? 'none' : moment(ledger.lastLineMs, nowMs), note: ledger.lastLineMs === null ? 'since it started' : 'UTC', alarm: false },
         figure('Received', ledger.received, 'lines since it started'),
@@ -45,7 +43,8 @@ const warningTexts: Readonly<Record<LedgerWarning, { readonly name: string; read
   'clock-skew': { name: 'Clock skew', note: 'Caddy’s clock and the collector’s differ: set both with NTP', unit: `${nbsp}s` },
 };
 
-function reasonsText(counts: Readonly<Record<string, number>>): string {
+/** Counts by reason as text: `memory-full 1,234`. */
+export function reasonsText(counts: Readonly<Record<string, number>>): string {
   return Object.entries(counts).filter(([, lines]) => lines > 0).map(([reason, lines]) => `${printable(reason, 40)} ${count(lines)}`).join(', ');
 }
 

@@ -1,4 +1,5 @@
 import test from 'ava';
+import fc from 'fast-check';
 import { event } from '../../test/web-samples.js';
 import type { Figures } from './figures.js';
 import { fold } from './fold.js';
@@ -14,8 +15,8 @@ function windowsOf(minutes: readonly { requests: number; errors?: number; durati
   return fold(rollUp(requests, 60), { fromMs: 0, stepMs });
 }
 
-function verdict(minutes: readonly { requests: number; errors?: number; durationMs?: number }[], { previous, liveMs }: { previous?: Figures; liveMs?: number } = {}) {
-  return judge(windowsOf(minutes).windows, { stepMs, previous, liveMs });
+function verdict(minutes: readonly { requests: number; errors?: number; durationMs?: number }[], { previous }: { previous?: Figures } = {}) {
+  return judge(windowsOf(minutes).windows, { stepMs, previous, liveMs: undefined });
 }
 
 test('nothing is judged on fewer than 120 requests', (t) => {
@@ -49,14 +50,80 @@ test('a source is slow when its p95 is over twice that of the previous period', 
   t.deepEqual(verdict([slow], { previous: { ...previous, requests: 119 } }), { kind: 'well' });
 });
 
-test('a source is silent after 60 s without a request, or ten times the distance of its requests', (t) => {
-  const busy = [{ requests: 600 }];
-  t.deepEqual(verdict(busy, { liveMs: 2 * stepMs }), { kind: 'well' });
-  t.deepEqual(verdict(busy, { liveMs: 2 * stepMs + 1 }), { kind: 'silent', state: 'failing', sinceMs: stepMs, limitMs: 60_000 });
-  const calm = Array.from({ length: 60 }, () => ({ requests: 2 }));
-  t.deepEqual(verdict(calm, { liveMs: 60 * stepMs + 299_000 }), { kind: 'well' });
-  t.like(verdict(calm, { liveMs: 60 * stepMs + 301_000 }), { kind: 'silent', sinceMs: 60 * stepMs });
-  t.deepEqual(verdict(busy), { kind: 'well' }, 'a range that has ended is not silent');
+/** The verdict at `liveMs` on requests at these times, seen in windows of this length. */
+function at(timesMs: readonly number[], liveMs: number, { windowMs = stepMs, lastMs }: { windowMs?: number; lastMs?: number } = {}) {
+  const { windows } = fold(rollUp(timesMs.map((timeMs) => event({ timeMs })), 10), { fromMs: 0, stepMs: windowMs });
+  return judge(windows, { stepMs: windowMs, previous: undefined, liveMs, lastMs });
+}
+
+const every = (periodMs: number, count: number): number[] => Array.from({ length: count }, (_, index) => index * periodMs);
+/** `count` bursts of `requests` each, `burstMs` long, that begin `periodMs` apart. */
+const bursts = ({ count, requests, burstMs, periodMs, fromMs = 0 }: { count: number; requests: number; burstMs: number; periodMs: number; fromMs?: number }): number[] => (
+  Array.from({ length: count * requests }, (_, index) => fromMs + Math.floor(index / requests) * periodMs + Math.floor((index % requests) * burstMs / requests)));
+
+const minute = 60_000;
+for (const [what, timesMs, windowMs, limitMs] of [
+  ['600 requests a minute', every(100, 6000), minute, 5 * minute],
+  ['a request every 30 s', every(30_000, 240), minute, 5 * minute],
+  ['a request every 50 s', every(50_000, 144), minute, 10 * 50_000],
+  ['a request every 100 s', every(100_000, 200), minute, 10 * 100_000],
+  ['25 requests every 10 minutes', bursts({ count: 6, requests: 25, burstMs: 2000, periodMs: 10 * minute }), minute, 30 * minute],
+  ['25 requests every 10 minutes, in windows of 10 s', bursts({ count: 6, requests: 25, burstMs: 2000, periodMs: 10 * minute }), 10_000, 30 * minute],
+  ['a request every 100 ms after an outage of 20 minutes', [...every(100, 6000), ...every(100, 12_000).map((timeMs) => timeMs + 30 * minute)], minute, 5 * minute],
+] as const) {
+  test(`finds ${what} silent after ${limitMs / 1000} s, and not before`, (t) => {
+    const endMs = Math.ceil((timesMs.at(-1)! + 1) / windowMs) * windowMs;
+    const found = at(timesMs, endMs + 10 * 3_600_000, { windowMs });
+    t.like(found, { kind: 'silent', state: 'failing', sinceMs: endMs });
+    const ownMs = (found as { limitMs: number }).limitMs;
+    t.true(Math.abs(ownMs - limitMs) < limitMs / 50, String(ownMs));
+    t.deepEqual(at(timesMs, endMs + ownMs, { windowMs }), { kind: 'well' });
+    t.like(at(timesMs, endMs + ownMs + 1, { windowMs }), { kind: 'silent' });
+    const lastMs = timesMs.at(-1)!;
+    t.like(at(timesMs, lastMs + ownMs + minute, { windowMs, lastMs }), { kind: 'silent', sinceMs: lastMs }, 'the last request is known');
+  });
+}
+
+test('finds nothing silent that was seen for a shorter time than the gap, nor in a range that has ended', (t) => {
+  t.deepEqual(at(every(100, 2000), 3_600_000), { kind: 'well' }, 'seen for three minutes');
+  t.deepEqual(judge(windowsOf([{ requests: 600 }, ...Array.from({ length: 9 }, () => ({ requests: 600 }))]).windows, { stepMs, previous: undefined, liveMs: undefined }), { kind: 'well' });
+});
+
+test('judges silence by the last hours, where they hold enough, rather than by the wide windows of the range', (t) => {
+  const hourMs = 3_600_000;
+  const windowsIn = (timesMs: readonly number[], windowMs: number) => ({ windows: fold(rollUp(timesMs.map((timeMs) => event({ timeMs })), 10), { fromMs: 0, stepMs: windowMs }).windows, stepMs: windowMs });
+  const timesMs = every(5000, 10 * 720);
+  const liveMs = 10 * hourMs + 6 * minute;
+  const wide = windowsIn(timesMs, hourMs);
+  const recent = windowsIn(timesMs.filter((timeMs) => timeMs > 7 * hourMs), minute);
+  t.deepEqual(judge(wide.windows, { ...wide, previous: undefined, liveMs }), { kind: 'well' }, 'windows of an hour do not tell');
+  t.like(judge(wide.windows, { ...wide, previous: undefined, liveMs, recent }), { kind: 'silent', sinceMs: 10 * hourMs });
+  t.like(judge([], { ...wide, previous: undefined, liveMs, recent }), { kind: 'silent' }, 'a range that began when it was silent already');
+  t.like(judge(wide.windows, { ...wide, previous: undefined, liveMs: 14 * hourMs, recent: { ...recent, windows: [] } }), { kind: 'silent' }, 'silent for longer than the last hours');
+});
+
+test('never finds a source silent that comes in periodic bursts, once three were seen', (t) => {
+  fc.assert(fc.property(fc.record({
+    count: fc.integer({ min: 3, max: 12 }), requests: fc.integer({ min: 40, max: 80 }), periodMs: fc.integer({ min: 1000, max: 3_600_000 }),
+    part: fc.double({ min: 0, max: 0.9, noNaN: true }), fromMs: fc.integer({ min: 0, max: 3_600_000 }), windowMs: fc.constantFrom(10_000, minute, 10 * minute, 60 * minute), isLastKnown: fc.boolean(),
+  }), fc.double({ min: 0, max: 1, noNaN: true }), ({ part, windowMs, isLastKnown, ...pattern }, phase) => {
+    const timesMs = bursts({ ...pattern, burstMs: part * pattern.periodMs });
+    // At any moment until the next burst.
+    const liveMs = timesMs.at(-1)! + phase * (pattern.periodMs - part * pattern.periodMs * (pattern.requests - 1) / pattern.requests);
+    return at(timesMs, liveMs, { windowMs, ...(isLastKnown && { lastMs: timesMs.at(-1)! }) }).kind !== 'silent';
+  }), { numRuns: 200 });
+  t.pass();
+});
+
+test('always finds a steady stream silent that has stopped for ten of its gaps and five minutes', (t) => {
+  fc.assert(fc.property(fc.integer({ min: 500, max: 300_000 }), fc.integer({ min: 120, max: 300 }), fc.integer({ min: 0, max: minute }), (gapMs, count, fromMs) => {
+    // Seen for six minutes at least.
+    const timesMs = every(gapMs, Math.max(count, Math.ceil(6 * minute / gapMs))).map((timeMs) => timeMs + fromMs);
+    const lastMs = timesMs.at(-1)!;
+    const isFound = at(timesMs, lastMs + Math.max(5 * minute, 10.2 * gapMs) + minute + 1).kind === 'silent';
+    return isFound && at(timesMs, lastMs + gapMs).kind === 'well';
+  }), { numRuns: 80 });
+  t.pass();
 });
 
 test('errors that are over are told from their first window to the first good one, with the worst share', (t) => {

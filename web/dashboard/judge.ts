@@ -33,10 +33,12 @@ const judgedLatenciesMin = 600;
 export const errorShares = { failing: { enter: 0.05, leave: 0.025 }, troubled: { enter: 0.02, leave: 0.01 } } as const;
 /** The same for the p95, in multiples of the previous period's. */
 export const slowFactors = { enter: 2, leave: 1.5 } as const;
-/** A source without a request for this long is silent, in milliseconds, */
-const silenceMsMin = 60_000;
-/** unless its requests come so far apart that this many mean distances are longer still: by chance that happens once in 20,000. */
+/** No source is silent before this long without a request, in milliseconds. */
+const silenceMsMin = 300_000;
+/** Silence in multiples of the mean distance of requests: in a steady stream a gap is that long once in 20,000 by chance. */
 const silenceDistancesMin = 10;
+/** Silence in multiples of the usual gap between windows with requests: traffic may come in bursts. */
+const silenceGapsMin = 3;
 
 /** The web app counts its own pages under this name: that nobody looks at them is no news. */
 const ownSource = 'app';
@@ -50,6 +52,14 @@ export interface JudgedRange {
   readonly lastMs?: number | undefined;
   /** Now, in milliseconds since 1970, where the range reaches up to now: only then can a source be silent. */
   readonly liveMs: number | undefined;
+  /** The last hours in fine windows, of this source, whatever the range is: silence is judged by them where they hold enough requests. */
+  readonly recent?: RecentWindows | undefined;
+}
+
+/** Windows up to now. */
+export interface RecentWindows {
+  readonly windows: readonly WindowFigures[];
+  readonly stepMs: number;
 }
 
 /** Judges one source by its windows, in order of time. Of several findings the gravest one is given. */
@@ -59,11 +69,12 @@ export function judge(windows: readonly WindowFigures[], range: JudgedRange): Ve
 }
 
 /** What there is to say against a source, of each kind once and the gravest first; `undefined` where it has too few requests to be judged. */
-export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous, lastMs, liveMs }: JudgedRange): readonly Finding[] | undefined {
+export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous, lastMs, liveMs, recent }: JudgedRange): readonly Finding[] | undefined {
+  const silent = silence([...(recent === undefined ? [] : [recent]), { windows, stepMs }], lastMs, liveMs);
   const requests = windows.reduce((sum, window) => sum + window.requests, 0);
   const blocks = blocksOf(windows, judgedRequestsMin);
   const last = blocks.at(-1);
-  if (last === undefined) return undefined;
+  if (last === undefined) return silent === undefined ? undefined : [silent];
   const errorsIn = (state: 'failing' | 'troubled'): Finding | undefined => {
     const sinceMs = sinceOf(blocks, errorShare, errorShares[state]);
     return sinceMs === undefined ? undefined : { kind: 'errors', state, sinceMs, share: errorShare(last) };
@@ -71,7 +82,7 @@ export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous
   const failing = errorsIn('failing');
   return [
     failing,
-    silence(windows, requests, { stepMs, lastMs, liveMs }),
+    silent,
     failing === undefined ? errorsIn('troubled') : undefined,
     slowness(windows, requests, previous),
   ].filter((finding) => finding !== undefined);
@@ -157,13 +168,35 @@ export function pastErrors(windows: readonly WindowFigures[]): PastErrors | unde
   return open === undefined ? worst : undefined;
 }
 
-/** Since the last request, or the end of the window that it is in, where that is too long ago. */
-function silence(windows: readonly WindowFigures[], requests: number, { stepMs, lastMs, liveMs }: Pick<JudgedRange, 'stepMs' | 'lastMs' | 'liveMs'>): Finding | undefined {
-  const first = windows[0];
-  const last = windows.at(-1);
-  if (liveMs === undefined || first === undefined || last === undefined || first.source === ownSource) return undefined;
-  const sinceMs = lastMs ?? last.timeMs + stepMs;
-  const distanceMs = (sinceMs - first.timeMs) / requests;
-  const limitMs = Math.max(silenceMsMin, silenceDistancesMin * distanceMs);
-  return liveMs - sinceMs > limitMs ? { kind: 'silent', state: 'failing', sinceMs, limitMs } : undefined;
+/**
+ * Judges how long ago the last request came, by the first of several views of the same traffic that can tell: one with enough
+ * requests, and from a source that was seen for at least as long as the gap that would be unusual.
+ */
+function silence(views: readonly RecentWindows[], lastMs: number | undefined, liveMs: number | undefined): Finding | undefined {
+  if (liveMs === undefined) return undefined;
+  for (const { windows, stepMs } of views) {
+    const requests = windows.reduce((sum, window) => sum + window.requests, 0);
+    if (requests < judgedRequestsMin || windows[0]!.source === ownSource) continue;
+    const last = windows.at(-1)!;
+    const sinceMs = lastMs !== undefined && lastMs >= last.timeMs ? lastMs : last.timeMs + stepMs;
+    const seenMs = sinceMs - windows[0]!.timeMs;
+    const limitMs = Math.max(silenceMsMin, silenceDistancesMin * seenMs / requests, silenceGapsMin * usualGapMs(windows, stepMs));
+    if (seenMs < limitMs) continue;
+    return liveMs - sinceMs > limitMs ? { kind: 'silent', state: 'failing', sinceMs, limitMs } : undefined;
+  }
+  return undefined;
+}
+
+/**
+ * The second largest distance of windows with requests, from start to start: a gap that came once was an outage, one that came twice
+ * is usual. It is a window at least, since gaps within one are not seen.
+ */
+function usualGapMs(windows: readonly WindowFigures[], stepMs: number): number {
+  let [largest, second] = [stepMs, stepMs];
+  for (let at = 1; at < windows.length; at += 1) {
+    const gapMs = windows[at]!.timeMs - windows[at - 1]!.timeMs;
+    if (gapMs > largest) [largest, second] = [gapMs, largest];
+    else if (gapMs > second) second = gapMs;
+  }
+  return second;
 }

@@ -5,7 +5,9 @@ import { fineLevelKeptMs, seriesKey, type Level } from '../../shared/rollup.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
 import { requestsKeptFrom } from '../../shared/retention.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
+import { RecentDrops, type Collection } from './collection.js';
 import { digestOf, fold, foldWindows, isComplete, sampledIn, sumsIn, type Fold, type Sampled, type Stretch, type WindowDigest } from './fold.js';
+import type { RecentWindows } from './judge.js';
 import { MergedWindows } from './merged-windows.js';
 import type { DashboardQuery } from './query.js';
 import { requestPairs, type RequestPairs } from './request-pairs.js';
@@ -31,6 +33,9 @@ const piecesKeptMax = 8000;
 /** How long lists of a window that has not ended are kept where others write, in milliseconds: they are written every two seconds at most. */
 const topsOpenKeptMs = 1000;
 
+/** What is judged by fine windows whatever the range is goes back this far, in milliseconds: as many windows of a minute as a page has at most. */
+const recentMs = 3 * 3_600_000;
+
 /** A store with what is kept of its windows: one for all who read. */
 export interface Reads {
   readonly store: Store;
@@ -42,6 +47,7 @@ export interface Reads {
   readonly shared: SharedReads;
   /** Aborted when nobody waits for the answer any more. */
   readonly signal?: AbortSignal | undefined;
+  readonly drops: RecentDrops;
 }
 
 interface RollupsQuery {
@@ -65,7 +71,7 @@ export function createReads(store: Store, kept: { readonly closedKeptMsMax?: num
   });
   const stretches = new MergedWindows<WindowDigest, Stretch>({ weigh: sumsIn, weightMax: sumsKeptMax });
   const mergedTops = new MergedWindows<TopsDigest, Tops['bySource']>({ weigh: piecesIn, weightMax: piecesKeptMax });
-  return { store, rollups, tops, stretches, mergedTops, shared: createSharedReads(changes) };
+  return { store, rollups, tops, stretches, mergedTops, shared: createSharedReads(changes), drops: new RecentDrops() };
 }
 
 /** The figures of a query. */
@@ -76,6 +82,8 @@ export interface Traffic extends Fold {
   readonly stepMs: number;
   /** The same of the period of the same length before; `undefined` where it was not asked for, or is not kept whole. */
   readonly previous: Fold | undefined;
+  /** The last hours, whatever the range is; `undefined` where it was not asked for. */
+  readonly recent: Recent | undefined;
   /** Newest ledgers of the collectors that reported since the range began. */
   readonly ledgers: readonly LedgerSnapshot[];
   /** Whether a read stopped at `rawRequestsMax`. */
@@ -88,8 +96,11 @@ export interface Traffic extends Fold {
   readonly complete: boolean;
 }
 
-/** Reads what the figures of a query need, and on demand those of the period before, and folds it. Throws a `StoreError`. */
-export async function readTraffic(reads: Reads, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now(), withPrevious = false } = {}): Promise<Traffic> {
+/** What tells how things are now. */
+export interface Recent extends RecentWindows, Collection {}
+
+/** Reads what the figures of a query need, and on demand those of the period before and the last hours, and folds it. Throws a `StoreError`. */
+export async function readTraffic(reads: Reads, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now(), withPrevious = false, withRecent = false } = {}): Promise<Traffic> {
   const level = levelFor(query, nowMs);
   const range = alignRange(query, level);
   const stepMs = level * 1000 * Math.ceil((range.toMs - range.fromMs) / (level * 1000) / (windowsMax + 1));
@@ -98,13 +109,35 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
   const keptFromMs = keptFrom(query);
   const isKept = nowMs - before.fromMs <= (fineLevelKeptMs[level] ?? Infinity) && keptFrom(before) === undefined;
   const readWindows = (part: TimeRange): ReturnType<typeof readFold> => readFold(reads, { level, filter: query.filter }, { range: part, stepMs, requestsMax, nowMs });
-  const [{ folded, bounded, sampled }, ledgers, previous] = await Promise.all([readWindows(range), readLedgers(reads, query), withPrevious && isKept ? readWindows(before) : undefined]);
+  const last = { fromMs: nowMs - recentMs, toMs: nowMs };
+  const [{ folded, bounded, sampled }, allLedgers, previous, recent] = await Promise.all([
+    readWindows(range),
+    readLedgers(reads, withRecent ? { ...query, fromMs: Math.min(query.fromMs, last.fromMs) } : query),
+    withPrevious && isKept ? readWindows(before) : undefined,
+    withRecent ? readRecentWindows(reads, query, last, nowMs) : undefined,
+  ]);
+  const ledgersSince = (sinceMs: number): LedgerSnapshot[] => allLedgers.filter(({ timeMs }) => timeMs >= sinceMs);
+  const ledgers = ledgersSince(query.fromMs);
   return {
     range, stepMs, ledgers, bounded, keptFromMs, sampled,
     complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }) && !(sampled !== undefined && needsRequests(query.filter)),
     previous: previous === undefined || previous.bounded ? undefined : previous.folded,
+    recent: recent && { ...recent, ...readCollection(reads, ledgersSince(last.fromMs), nowMs) },
     ...folded,
   };
+}
+
+function readCollection({ store, drops }: Reads, ledgers: readonly LedgerSnapshot[], nowMs: number): Collection {
+  return { problem: store.problem, heldIn: store.spool === undefined ? 'memory' : 'spool', ledgers, dropping: drops.observe(ledgers, nowMs) };
+}
+
+/** Windows of a minute; none under a filter that only single requests know, of which as many would have to be read. */
+async function readRecentWindows(reads: Reads, { filter }: DashboardQuery, part: TimeRange, nowMs: number): Promise<RecentWindows> {
+  const level = levelFor(part, nowMs);
+  const stepMs = level * 1000;
+  if (needsRequests(filter)) return { windows: [], stepMs };
+  const { folded } = await readFold(reads, { level, filter }, { range: alignRange(part, level), stepMs, requestsMax: 0, nowMs });
+  return { windows: folded.windows, stepMs };
 }
 
 /** Reads how many of the requests of a query's range, whatever only single ones know, are kept one by one: as in `Traffic`, without its figures. Throws a `StoreError`. */

@@ -5,6 +5,7 @@ import { listRequests } from '../../shared/request-lists.js';
 import type { TopKind } from '../../shared/top-row.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
+import type { Collection } from './collection.js';
 import { fold, isComplete } from './fold.js';
 import { printable } from './format.js';
 import { textOf } from './phrase.js';
@@ -16,12 +17,14 @@ import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
-function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, sampled, before, tops = { bySource: new Map(), ofNewest: undefined, keptFromMs: undefined }, keptFromMs }: { tops?: Tops; keptFromMs?: number; before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean; sampled?: Traffic['sampled'] } = {}) {
+function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, sampled, before, tops = { bySource: new Map(), ofNewest: undefined, keptFromMs: undefined }, keptFromMs, collection }: { collection?: Partial<Collection>; tops?: Tops; keptFromMs?: number; before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean; sampled?: Traffic['sampled'] } = {}) {
   const query = parseQuery(raw, nowMs);
   const level = levelFor(query, query.toMs);
   const range = alignRange(query, level);
   const traffic: Traffic = {
-    range, stepMs: level * 1000, ledgers, bounded, keptFromMs, sampled, complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }) && sampled === undefined,
+    range, stepMs: level * 1000, ledgers, bounded, keptFromMs, sampled,
+    recent: { ...fold(rollUp(requests.filter(({ timeMs }) => timeMs > nowMs - 10_800_000), 60), { fromMs: nowMs - 10_800_000, stepMs: 60_000 }), stepMs: 60_000, problem: undefined, heldIn: 'memory', ledgers: [], dropping: new Set(), ...collection },
+    complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }) && sampled === undefined,
     previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
     ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
@@ -40,9 +43,39 @@ test('the status line and the title say how the edge does', (t) => {
 });
 
 test('the gravest finding is said first, and the others after it', (t) => {
-  const { status } = view([...many(190), ...many(6, { status: 500 }), ...many(150, { source: 'shop', timeMs: nowMs - 600_000 })]);
+  const { status } = view([...many(190), ...many(6, { status: 500 }), ...many(150, { source: 'shop' }).map((request, at) => ({ ...request, timeMs: nowMs - 600_000 - at * 4000 }))]);
   t.like(status, { state: 'failing', word: 'No requests from shop' });
   t.deepEqual([status.detail, ...status.more].map(textOf), ['since 19:50:30 UTC', '5xx rose to 3.8\u00a0% at 20:00 UTC at the edge']);
+});
+
+test('the status line is never well while requests are not stored, on any range, and says why, since when and what to do', (t) => {
+  const problem = 'Cannot write to the DuckDB file /data/requests.duckdb: No space left on device. See that its disk has space.';
+  const ledgers = [ledger({ timeMs: nowMs - 2000 })];
+  for (const from of ['now-5m', 'now-1h', 'now-7d']) {
+    const { status, title } = view(many(500), { raw: { from }, collection: { problem, ledgers } });
+    t.like(status, { state: 'failing', key: 'not-stored', word: 'Nothing is being stored:' });
+    t.is(textOf(status.detail), `${problem} Requests since 20:00:28 UTC wait in memory, up to MEMORY_BYTES_MAX; beyond that they are dropped.`);
+    t.is(title, 'Nothing is being stored');
+  }
+  t.is(view(many(500), { raw: { from: '2026-11-22T00:00:00Z', to: '2026-11-22T01:00:00Z' }, collection: { problem, ledgers } }).status.state, 'failing', 'a range of the past');
+  t.is(view([], { collection: { problem, ledgers } }).status.state, 'failing', 'no requests yet');
+  t.regex(textOf(view([], { collection: { problem, heldIn: 'spool' } }).status.detail), /space\. Requests wait in the spool, up to SPOOL_BYTES_MAX/);
+  const gone = Array.from({ length: 3600 }, (_, at) => event({ timeMs: nowMs - 600_000 - at * 1000 }));
+  t.deepEqual(view(gone, { collection: { problem, ledgers } }).status.more, [], 'nobody is called silent while nothing is stored');
+  const failing = view(many(500, { status: 502 }), { collection: { problem, ledgers } }).status;
+  t.regex(failing.more.map(textOf).join(), /^5xx rose to 100/, 'what was stored is told after it');
+});
+
+test('the status line tells of collectors that do not report and that drop lines', (t) => {
+  const [fresh, stale] = [ledger({ collector: 'a', timeMs: nowMs - 2000 }), ledger({ collector: 'b', timeMs: nowMs - 60_000 })];
+  const alone = view(many(500), { collection: { ledgers: [stale] } }).status;
+  t.like(alone, { state: 'failing', word: 'No report from the collector b' });
+  t.is(textOf(alone.detail), 'since 19:59:30 UTC: it has stopped, or cannot write to the store. See its log, and start it if it is down.');
+  t.is(view(many(500), { collection: { ledgers: [fresh, stale] } }).status.state, 'troubled');
+  t.is(view(many(500), { collection: { ledgers: [fresh] } }).status.state, 'well');
+  const { status } = view(many(500), { collection: { ledgers: [ledger({ collector: 'a', timeMs: nowMs, dropped: { 'memory-full': 1234 } })], dropping: new Set(['a']) } });
+  t.like(status, { state: 'failing', word: 'The collector a is dropping log lines' });
+  t.is(textOf(status.detail), '(memory-full 1,234 since it started): they are lost. Give the store a faster disk, or raise MEMORY_BYTES_MAX.');
 });
 
 test('the host that most errors are on is named where there are several, and errors that are over are told', (t) => {
@@ -55,10 +88,12 @@ test('the host that most errors are on is named where there are several, and err
 });
 
 test('a source that fell silent is told at once on any range, by its last request, which its card has too', (t) => {
-  const requests = Array.from({ length: 3600 }, (_, at) => event({ timeMs: nowMs - 180_000 - at * 5000, durationMs: 1 }));
+  const requests = Array.from({ length: 3600 }, (_, at) => event({ timeMs: nowMs - 420_000 - at * 5000, durationMs: 1 }));
   const { status, sources } = view(requests, { raw: { from: 'now-6h' } });
-  t.like(status, { state: 'failing', word: 'No requests from caddy', detail: ['since ', { iso: '2026-11-23T19:57:30Z', text: '19:57:30' }, ' UTC'] });
-  t.is(sources[0]?.last?.text, '19:57:30');
+  t.like(status, { state: 'failing', word: 'No requests from caddy', detail: ['since ', { iso: '2026-11-23T19:53:30Z', text: '19:53:30' }, ' UTC'] });
+  t.is(sources[0]?.last?.text, '19:53:30');
+  t.is(view(requests, { raw: { from: 'now-7d' } }).status.word, 'No requests from caddy');
+  t.is(view(requests, { raw: { from: 'now-5m' } }).status.word, 'No requests from caddy', 'none is in the range');
   t.is(view(requests.map((request) => ({ ...request, source: 'app' })), { raw: { from: 'now-6h' } }).status.state, 'well', 'that nobody looks at the dashboard is no news');
 });
 

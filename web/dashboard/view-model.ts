@@ -43,7 +43,7 @@ export function dashboardView({ query, traffic, tops, latest, pairs, nowMs: exac
   const tickMs = traffic.stepMs / ticksPerWindow;
   const nowMs = Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs);
   const lastRequestMs = lastOf(latest);
-  const status = statusOf(traffic, { lastRequestMs, nowMs, isFiltered: Object.keys(query.filter).length > 0 });
+  const status = statusOf(traffic, { lastRequestMs, nowMs, exactMs, isFiltered: Object.keys(query.filter).length > 0 });
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
   const drawing = drawingOf(traffic, nowMs, link);
@@ -77,7 +77,7 @@ export function dashboardView({ query, traffic, tops, latest, pairs, nowMs: exac
     latestSampled: sampledText(traffic),
     latestOrders: latestOrders(query, link),
     latestCsvHref: link({}, '/api/requests.csv'),
-    collectors: collectorCards(traffic.ledgers, nowMs),
+    collectors: collectorCards(traffic.ledgers, nowMs, exactMs),
   };
 }
 
