@@ -498,7 +498,7 @@ testWithFileLimits('a disk that is full, while the program runs and when it star
     await says(/^All well/);
     await limitFiles(program.pid, '20000');
     await untilFull();
-    const full = /^Nothing is being stored: Cannot write to the DuckDB file .*See that its disk has space.* Requests since \d\d:\d\d:\d\d UTC wait in memory/;
+    const full = /^Nothing is being stored: Cannot write to the DuckDB file .*its disk is full. Make room.* Requests since \d\d:\d\d:\d\d UTC wait in memory/;
     await says(full);
     t.is(await page.title(), 'Nothing is being stored · Caddy Log Sink');
     t.is(await page.locator('.status-failing').count(), 1);

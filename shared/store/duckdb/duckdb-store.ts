@@ -84,6 +84,8 @@ class DuckdbStore implements Store {
   #database: Database | undefined;
   #reads: ReadPool;
   #problem: string | undefined;
+  /** Opened again, and nothing was written yet: a full disk lets a file be opened again and again. */
+  #isReopened = false;
   #closing: Promise<void> | undefined;
   /** Everything that writes, and opening again, one after another. */
   #lastWrite: Promise<unknown> = Promise.resolve();
@@ -184,6 +186,8 @@ class DuckdbStore implements Store {
       const database = await this.#usable(action);
       try {
         const result = await run(database);
+        if (this.#isReopened) this.#log.info(`The ${this.description} is open again.`);
+        this.#isReopened = false;
         this.#problem = undefined;
         return result;
       } catch (error) {
@@ -220,7 +224,7 @@ class DuckdbStore implements Store {
       throw new StoreError('retry', this.#problem, { cause: error });
     }
     this.#reads = new ReadPool(this.#database.reading);
-    this.#log.info(`The ${this.description} is open again.`);
+    this.#isReopened = true;
     return this.#database;
   }
 
@@ -312,9 +316,17 @@ function storeError(action: string, description: string, error: unknown): StoreE
   if (error instanceof StoreError) return error;
   const text = messageOf(error);
   const drop = wrongForGood.test(text) || error instanceof TypeError || error instanceof RangeError;
-  return new StoreError(
-    drop ? 'drop' : 'retry',
-    `Cannot ${action} the ${description}: ${text.trim().split('\n', 1)[0]!.replace(/\.$/, '')}. ${drop ? 'The data does not fit the tables.' : 'See that its disk has space and works; the next try may go through.'}`,
-    { cause: error },
-  );
+  const { why, todo } = drop ? { why: firstLine(text), todo: 'The data does not fit the tables.' } : explain(text);
+  return new StoreError(drop ? 'drop' : 'retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, { cause: error });
+}
+
+/** What an operator wants to know of an error of DuckDB's. */
+function explain(text: string): { why: string; todo: string } {
+  if (/No space left on device|Disk quota exceeded|File too large/i.test(text)) return { why: 'its disk is full', todo: 'Make room: what waits is stored then.' };
+  if (/Out of Memory|could not allocate block|failed to pin block/i.test(text)) return { why: 'DuckDB has no memory left', todo: 'Set a higher DUCKDB_MEMORY_BYTES_MAX, or ask for a shorter range.' };
+  return { why: firstLine(text), todo: 'See that its disk works; the next try may go through.' };
+}
+
+function firstLine(text: string): string {
+  return text.trim().split('\n', 1)[0]!.replace(/\.$/, '');
 }
