@@ -14,7 +14,9 @@ export type RejectionReason =
   | 'bad-status';
 
 /** Why a line that was understood is not counted. */
-export type DropReason = 'memory-full' | 'spool-full' | 'disk-full';
+export type DropReason = 'memory-full' | 'spool-full' | 'disk-full'
+  /** The worker before this one hung, and the supervisor read in its place. They were not looked at. */
+  | 'worker-hung';
 
 /**
  * The collector's accounts of lines since the process started. Every line is received, and is then accepted, runtime,

@@ -4,7 +4,7 @@ import type { RequestEvent } from '../shared/request-event.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
 import type { CountryOf } from '../shared/countries.js';
 import type { UsedTimes } from '../shared/unique-time.js';
-import type { Ledger, Store } from '../shared/store/store.js';
+import type { Ledger, LedgerWarning, Store } from '../shared/store/store.js';
 import { createDecoder } from './decode/decode.js';
 import { beginningOf } from './decode/redact.js';
 import type { CollectorConfig } from './config.js';
@@ -12,7 +12,7 @@ import { startStatusServer } from './http.js';
 import { createLedgerSchedule, createLineAccounts, ledgerOf, type DropReason, type RejectionReason } from './ledger.js';
 import { formatListenAddress, type ListenAddress } from './listen/address.js';
 import { listen } from './listen/listen.js';
-import { allowList } from './listen/peers.js';
+import { allowList, ConnectionLimit, type NoRoom } from './listen/peers.js';
 import type { OpenStream } from './listen/sockets.js';
 
 /** A collector that is running. */
@@ -45,12 +45,20 @@ export interface CollectorParts {
   readonly openStream?: OpenStream | undefined;
   /** What the collector before this one has left. */
   readonly usedTimes?: UsedTimes | undefined;
+  /** Lines that came while the collector before this one hung, and that the supervisor read and dropped: 0. */
+  readonly droppedLines?: number | undefined;
   readonly now?: () => number;
 }
 
 /** A request of a day ahead, or of 400 days ago, did not just happen; `import` takes old ones. */
 const aheadMsMax = 86_400_000;
 const agoMsMax = 400 * 86_400_000;
+
+const whyRefused: Readonly<Record<'not-allowed' | NoRoom, string>> = {
+  'not-allowed': 'its address is not in COLLECTOR_ALLOW. Add it there if it should log here',
+  'too-many-connections': 'COLLECTOR_CONNECTIONS_MAX is reached. Raise it if all of them are yours',
+  'too-many-of-peer': 'its address has three quarters of COLLECTOR_CONNECTIONS_MAX. Raise it if all of them are yours',
+};
 
 /** How often the kernel is asked how many datagrams it dropped, in milliseconds. */
 const lossWatchMs = 5000;
@@ -59,6 +67,10 @@ const lossWatchMs = 5000;
 export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
   const { store, log, now = Date.now } = parts;
   const accounts = createLineAccounts();
+  if (parts.droppedLines) {
+    accounts.received = parts.droppedLines;
+    accounts.dropped['worker-hung'] = parts.droppedLines;
+  }
   const decoder = createDecoder(config);
   const ledgerDue = createLedgerSchedule(config.id);
   const recorder: Recorder = createRecorder({
@@ -67,11 +79,11 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     ledger: (counts) => ledgerDue(ledgerOf(accounts, counts), now()),
   });
   const warn = limitLog(log.warn, { now });
-  const connections = { count: 0 };
+  let linesUnderstood = 0;
+  const connections = new ConnectionLimit(config.connectionsMax);
 
   const listeners = await listen(config.listen, {
     lineBytesMax: config.lineBytesMax,
-    connectionsMax: config.connectionsMax,
     unixMode: config.unixMode,
     connections,
     isAllowed: allowList(config.allow),
@@ -90,10 +102,14 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     heldMemory: { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) },
     onUnterminated: () => { onCut('unterminated', 'the connection ended in the middle of it'); },
     onRefused: (why, remoteAddress) => {
-      accounts.warnings[`peers-${why}`] = (accounts.warnings[`peers-${why}`] ?? 0) + 1;
-      const setting = why === 'not-allowed' ? 'its address is not in COLLECTOR_ALLOW. Add it there if it should log here' : `COLLECTOR_CONNECTIONS_MAX, ${config.connectionsMax}, are open. Raise it if they are all yours`;
-      warn(why, `Turned a peer away: ${setting}.`, { peer: remoteAddress ?? 'gone' });
+      countWarning(why === 'not-allowed' ? 'peers-not-allowed' : 'peers-too-many-connections');
+      warn(why, `Turned a peer away: ${whyRefused[why]}.`, { peer: remoteAddress ?? 'gone', connectionsMax: config.connectionsMax });
     },
+    onEvicted: (remoteAddress) => {
+      countWarning('connections-evicted');
+      warn('evicted', 'Closed a connection that has not sent a line, to make room for another: COLLECTOR_CONNECTIONS_MAX is reached. Raise it if they are all yours.', { peer: remoteAddress ?? 'unix', connectionsMax: config.connectionsMax });
+    },
+    linesUnderstood: () => linesUnderstood,
     onError: (message) => { warn('socket', `A connection failed: ${message}`); },
   }, parts.openStream).catch(async (error: unknown) => {
     await recorder.close();
@@ -140,6 +156,10 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     },
   };
 
+  function countWarning(warning: LedgerWarning): void {
+    accounts.warnings[warning] = (accounts.warnings[warning] ?? 0) + 1;
+  }
+
   function onLine(line: string): void {
     const arrivalMs = receive(); // first: recording may take a snapshot of the ledger
     const decoded = decoder.decode(line, arrivalMs);
@@ -150,6 +170,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
         break;
       case 'runtime':
         accounts.runtime += 1;
+        linesUnderstood += 1;
         break;
       case 'rejected':
         accounts.examples[decoded.reason] = beginningOf(line);
@@ -159,6 +180,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   }
 
   function takeRequest(request: RequestEvent, arrivalMs: number): void {
+    linesUnderstood += 1;
     if (!isPlausible(request.timeMs, arrivalMs)) reject('bad-time', 'its time is more than a day ahead, or older than anything that is kept');
     else if (!recorder.record(request)) drop(recorder.full, recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full');
   }

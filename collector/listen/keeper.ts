@@ -8,8 +8,11 @@
  *   have, at `go`, when the one before it has ended. It says `take` for each address that it reads, and `running` when it has started.
  * - Messages of one channel arrive in their order, with and without sockets: what was passed on before `stop` is the old worker's, and is
  *   read or handed back by it; what comes later waits for the next.
+ * - A worker gets connections when it is `running`. From then on it answers a `ping` four times a second. One that has not answered for
+ *   `silentMsMax` is killed, and a new one gets its connections: closing this process's copy would not free Caddy of a worker that has its own.
  * - A connection that nobody reads makes Caddy wait, so none is held for longer than `unreadMsMax`: then all are closed, and new ones too,
- *   until a worker reads again. Caddy writes its lines to stderr meanwhile, and `import` takes them from there.
+ *   until a worker reads again. Caddy writes its lines to stderr meanwhile, and `import` takes them from there. Connections of a killed worker
+ *   that cannot end, because it hangs in the kernel, stay open: this process reads them, counts the lines, and drops them.
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -20,18 +23,23 @@ import { pause } from '../../shared/retry.js';
 import type { UsedTimes } from '../../shared/unique-time.js';
 import type { LineBeginning } from '../lines.js';
 import { formatListenAddress } from './address.js';
-import { openStream, type OpenedStream, type StreamAddress } from './sockets.js';
+import { openStream, type EarlierReads, type OpenedStream, type StreamAddress } from './sockets.js';
+import { OwnClock, SilenceWatch, tickMs } from './silence.js';
 
 /** Tells a worker that a keeper started it, and which version of the messages below the keeper speaks. */
 export const keeperVariable = 'CADDY_LOG_SINK_KEEPER';
 /** To be raised when the messages change: a worker of another version refuses to start, and the old one goes on. */
-export const keeperVersion = '1';
+export const keeperVersion = '2';
 
 /** What a worker says. Addresses are named as `formatListenAddress` writes them. */
 export type FromWorker =
-  | { readonly type: 'ready'; readonly listen: readonly StreamAddress[]; readonly unixMode: number }
+  | { readonly type: 'ready'; readonly listen: readonly StreamAddress[]; readonly unixMode: number; readonly connectionsMax: number }
   | { readonly type: 'take'; readonly address: string }
   | { readonly type: 'running' }
+  /** The answer to `ping`. */
+  | { readonly type: 'pong' }
+  /** The peer has sent a line that was understood; once for each connection. */
+  | { readonly type: 'sent-lines'; readonly id: number }
   /** Its copy is closed, and nobody is to read on. */
   | { readonly type: 'closed'; readonly id: number }
   /** Its copy is closed, and the next worker reads on. */
@@ -41,10 +49,11 @@ export type FromWorker =
 
 /** What a keeper says. */
 export type ToWorker =
-  | { readonly type: 'go'; readonly ports: ReadonlyMap<string, number | undefined>; readonly usedTimes: UsedTimes | undefined }
+  | { readonly type: 'go'; readonly ports: ReadonlyMap<string, number | undefined>; readonly usedTimes: UsedTimes | undefined; readonly droppedLines: number }
+  | { readonly type: 'ping' }
   | { readonly type: 'cannot-listen'; readonly address: string; readonly code: string | undefined; readonly message: string }
   /** Comes with the socket. */
-  | { readonly type: 'connection'; readonly address: string; readonly id: number; readonly beginning: LineBeginning | undefined }
+  | { readonly type: 'connection'; readonly address: string; readonly id: number; readonly earlier: EarlierReads }
   | { readonly type: 'stop'; readonly handBack: boolean };
 
 interface Worker {
@@ -59,12 +68,20 @@ interface Worker {
   isRunning: boolean;
   /** It was told to stop, and gets nothing more. */
   isStopping: boolean;
+  /** It did not answer and was killed: it never reads again, but its end may come late. */
+  isKilled: boolean;
+  readonly silence: SilenceWatch;
+  /** Connections of which it has a copy. */
+  readonly held: Set<number>;
 }
 
-interface Connection { readonly address: string; readonly socket: Socket; beginning: LineBeginning | undefined }
+interface Connection { readonly address: string; readonly socket: Socket; beginning: LineBeginning | undefined; hasSentLines: boolean }
 
-/** Caddy's line goes to its stderr when a connection is closed, and its request waits while one is open and not read, in milliseconds. */
-const unreadMsMax = 5000;
+/**
+ * How long connections may go unread, in milliseconds of this process's own time: from the last answer of a worker that does not answer, or from the end of
+ * one that ended. Half of it is `silentMsMax`; the rest is for the next worker to start.
+ */
+const unreadMsMax = 4000;
 /** A worker that was told to hand over is killed after this time, in milliseconds. */
 const handOverMsMax = 15_000;
 /** The pause before a worker that died is started again: doubles from the first to the last, in milliseconds. */
@@ -73,8 +90,18 @@ const pauseMsMax = 10_000;
 /** A worker that ran for so long did not die of its start, in milliseconds. */
 const soundMsMin = 10_000;
 
+/** What `keepSockets` works with. */
+export interface KeeperParts {
+  /** The program's first file. */
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly log: Log;
+  /** Kills a worker that does not answer: with SIGKILL. */
+  readonly kill?: (worker: ChildProcess) => void;
+}
+
 /** Runs the program with these arguments as a worker, and again at SIGHUP and when it dies, until a signal ends it. Resolves to the exit status. */
-export async function keepSockets({ program, args, log }: { program: string; args: readonly string[]; log: Log }): Promise<number> {
+export async function keepSockets({ program, args, log, kill = (worker) => worker.kill('SIGKILL') }: KeeperParts): Promise<number> {
   const sockets = new Map<string, OpenedStream>();
   const connections = new Map<number, Connection>();
   const stopped = new AbortController();
@@ -84,9 +111,16 @@ export async function keepSockets({ program, args, log }: { program: string; arg
   let again = false;
   let next = undefined as Worker | undefined; // set in `restart`
   let usedTimes: UsedTimes | undefined;
-  let unread: NodeJS.Timeout | undefined;
+  /** How long nobody has read; `undefined` while a worker reads. */
+  let unreadMs = undefined as number | undefined; // set in `startUnread`
   let holds = true;
+  let connectionsMax = Infinity;
+  /** Of connections that were read here, in place of a worker that could not end: the next worker counts them. */
+  let droppedLines = 0;
+  const dropping = new Map<number, DroppedBytes>();
   let active = startWorker();
+  const clock = new OwnClock();
+  const ticker = setInterval(tick, tickMs);
 
   log.info(`To restart without losing a line: kill -HUP ${process.pid}`);
   process.on('SIGHUP', restart);
@@ -95,11 +129,12 @@ export async function keepSockets({ program, args, log }: { program: string; arg
   for (let pauseMs = pauseMsMin; ; ) {
     const worker = active;
     void worker.ready.then((isReady) => {
-      if (isReady) tell(worker, { type: 'go', ports: new Map([...sockets].map(([address, { port }]) => [address, port])), usedTimes });
+      if (isReady) tell(worker, { type: 'go', ports: new Map([...sockets].map(([address, { port }]) => [address, port])), usedTimes, droppedLines });
     });
     const status = await worker.ended;
     worker.isRunning = false;
-    watchUnread();
+    startUnread();
+    endDropping();
     if (next !== undefined) {
       if (status !== 0) log.error('The old worker did not hand over cleanly: lines may be lost. A new one goes on.', { status });
       active = next;
@@ -108,10 +143,11 @@ export async function keepSockets({ program, args, log }: { program: string; arg
     }
     if (!stopped.signal.aborted && hasRun) {
       pauseMs = performance.now() - worker.startMs > soundMsMin ? pauseMsMin : Math.min(2 * pauseMs, pauseMsMax);
-      log.error('The worker ended by itself. What it had read and not stored is lost; its connections are kept, and a new one is started.', { status, pauseMs });
+      if (!worker.isKilled) log.error('The worker ended by itself. What it had read and not stored is lost; its connections are kept, and a new one is started.', { status, pauseMs });
       await pause(pauseMs, stopped.signal);
     }
     if (stopped.signal.aborted || !hasRun) {
+      clearInterval(ticker);
       for (const socket of sockets.values()) void socket.close();
       closeConnections();
       return status;
@@ -131,7 +167,7 @@ export async function keepSockets({ program, args, log }: { program: string; arg
       child.on('message', (message: FromWorker) => { void hear(worker, message, () => { resolve(true); }); });
       void ended.then(() => { resolve(false); });
     });
-    const worker: Worker = { process: child, ready, ended, startMs: performance.now(), addresses: [], takes: new Set(), isRunning: false, isStopping: false };
+    const worker: Worker = { process: child, ready, ended, startMs: performance.now(), addresses: [], takes: new Set(), isRunning: false, isStopping: false, isKilled: false, silence: new SilenceWatch(), held: new Set() };
     return worker;
   }
 
@@ -139,6 +175,7 @@ export async function keepSockets({ program, args, log }: { program: string; arg
     switch (message.type) {
       case 'ready':
         worker.addresses = message.listen.map(formatListenAddress);
+        ({ connectionsMax } = message);
         for (const address of message.listen) {
           try {
             await open(address, message.unixMode);
@@ -151,24 +188,35 @@ export async function keepSockets({ program, args, log }: { program: string; arg
         break;
       case 'take':
         worker.takes.add(message.address);
-        for (const [id, connection] of connections) if (connection.address === message.address) pass(worker, id, connection);
         break;
       case 'running':
         worker.isRunning = true;
         hasRun = true;
         holds = true;
-        clearTimeout(unread);
-        unread = undefined;
+        unreadMs = undefined;
+        droppedLines = 0;
+        worker.silence.answered();
+        for (const [id, connection] of connections) if (worker.takes.has(connection.address)) pass(worker, id, connection);
         closeUnwanted();
         if (stopped.signal.aborted) end(worker);
         else if (again) restart();
         break;
+      case 'pong':
+        worker.silence.answered();
+        break;
+      case 'sent-lines': {
+        const connection = connections.get(message.id);
+        if (connection !== undefined) connection.hasSentLines = true;
+        break;
+      }
       case 'closed':
+        worker.held.delete(message.id);
         connections.get(message.id)?.socket.destroy();
         connections.delete(message.id);
         break;
       case 'handed-back': {
         const connection = connections.get(message.id);
+        worker.held.delete(message.id);
         if (connection !== undefined) connection.beginning = message.beginning;
         break;
       }
@@ -193,29 +241,90 @@ export async function keepSockets({ program, args, log }: { program: string; arg
 
   function keep(address: string, socket: Socket): void {
     socket.on('error', () => undefined); // the worker sees it too, and says so
-    const isRead = active.takes.has(address) && !active.isStopping;
-    if (!isRead && !holds) {
+    const isRead = active.isRunning && active.takes.has(address) && !active.isStopping && !active.isKilled;
+    // Half of the second `connectionsMax` are on their way to a worker that closes them, or from one that has.
+    if ((!isRead && !holds) || connections.size >= 2 * connectionsMax) {
       socket.destroy();
       return;
     }
-    const connection: Connection = { address, socket, beginning: undefined };
+    if (!isRead) startUnread();
+    const connection: Connection = { address, socket, beginning: undefined, hasSentLines: false };
     connections.set(lastId += 1, connection);
     if (isRead) pass(active, lastId, connection);
   }
 
   function pass(worker: Worker, id: number, connection: Connection): void {
-    const { address, socket, beginning } = connection;
+    const { address, socket, beginning, hasSentLines } = connection;
     connection.beginning = undefined; // the worker's from here on: should it die, the next one begins in the middle of the line
-    if (worker.process.connected) worker.process.send({ type: 'connection', address, id, beginning } satisfies ToWorker, socket, { keepOpen: true });
+    if (!worker.process.connected) return;
+    worker.held.add(id);
+    worker.process.send({ type: 'connection', address, id, earlier: { beginning, hasSentLines } } satisfies ToWorker, socket, { keepOpen: true });
   }
 
-  /** From now on nobody reads. */
-  function watchUnread(): void {
-    unread ??= setTimeout(() => {
-      holds = false;
-      if (connections.size > 0) log.error('Nothing has read the connections for too long. They are closed, so that Caddy does not wait for them: it writes its log lines to its stderr now, from where `import` takes them.', { connections: connections.size, unreadMsMax });
-      closeConnections();
-    }, unreadMsMax);
+  /** From now on, or for some time already, nobody reads. */
+  function startUnread(forMs = 0): void {
+    unreadMs ??= forMs;
+  }
+
+  function tick(): void {
+    const passedMs = clock.tick();
+    for (const worker of new Set([active, next])) if (worker !== undefined) watch(worker, passedMs);
+    if (unreadMs === undefined) return;
+    unreadMs += passedMs;
+    if (unreadMs >= unreadMsMax && holds) letGo();
+  }
+
+  /** A worker is watched while it has connections, or is to be given some. One that is stopping and has none is in nobody's way. */
+  function watch(worker: Worker, passedMs: number): void {
+    if (!worker.isRunning || worker.isKilled || (worker.isStopping && worker.held.size === 0)) return;
+    const silentMs = worker.silence.tick(passedMs);
+    if (silentMs === undefined) {
+      tell(worker, { type: 'ping' });
+      return;
+    }
+    worker.isKilled = true;
+    log.error('The worker does not answer: it was stopped, or hangs. It is killed, so that Caddy does not wait. What it had read and not stored is lost; its connections are kept, and a new one is started.', { pid: worker.process.pid ?? 0, silentMs: Math.round(silentMs), connections: worker.held.size });
+    startUnread(silentMs);
+    kill(worker.process);
+  }
+
+  /** Nobody has read for too long: Caddy is not to wait any longer. */
+  function letGo(): void {
+    holds = false;
+    const hanging = [active, next].find((worker) => worker?.isKilled === true);
+    const hung = [...hanging?.held ?? []].flatMap((id) => connections.get(id) ?? []);
+    for (const id of hanging?.held ?? []) drop(id);
+    const closed = connections.size - hung.length;
+    if (closed > 0) log.error('Nothing has read the connections for too long. They are closed, so that Caddy does not wait for them: it writes its log lines to its stderr now, from where `import` takes them.', { connections: closed, unreadMsMax });
+    if (hung.length > 0) log.error('The killed worker cannot end: it hangs in the kernel, on a disk perhaps. Caddy cannot be told, so its lines are read here, counted, and lost until that worker has ended.', { connections: hung.length, pid: hanging?.process.pid ?? 0 });
+    closeConnections();
+  }
+
+  /** Reads a connection in place of a worker that was killed and has not ended: one of which SIGKILL is pending never reads again. */
+  function drop(id: number): void {
+    const socket = connections.get(id)?.socket;
+    if (socket === undefined || dropping.has(id)) return;
+    const bytes = new DroppedBytes();
+    dropping.set(id, bytes);
+    socket.on('data', (chunk) => { bytes.add(chunk); });
+    socket.once('close', () => connections.delete(id));
+    socket.resume();
+  }
+
+  /** The worker has ended at last: these are the only copies now, and Caddy notices that they are closed. */
+  function endDropping(): void {
+    if (dropping.size === 0) return;
+    let bytes = 0;
+    let lines = 0;
+    for (const [id, dropped] of dropping) {
+      bytes += dropped.bytes;
+      lines += dropped.lines;
+      connections.get(id)?.socket.destroy();
+      connections.delete(id);
+    }
+    droppedLines += lines;
+    log.error('The killed worker has ended. These lines were read in its place and are lost; the ledger counts them as dropped (worker-hung).', { lines, bytes, connections: dropping.size });
+    dropping.clear();
   }
 
   /** SIGHUP: a new worker takes over when its settings are good. */
@@ -229,7 +338,7 @@ export async function keepSockets({ program, args, log }: { program: string; arg
       if (isReady) {
         const old = active;
         old.isStopping = true;
-        watchUnread();
+        startUnread();
         tell(old, { type: 'stop', handBack: true });
         const killer = setTimeout(() => old.process.kill('SIGKILL'), handOverMsMax);
         void old.ended.then(() => { clearTimeout(killer); });
@@ -263,7 +372,7 @@ export async function keepSockets({ program, args, log }: { program: string; arg
   /** Those of one address, or all. */
   function closeConnections(of?: string): void {
     for (const [id, { address, socket }] of connections) {
-      if (of !== undefined && address !== of) continue;
+      if ((of !== undefined && address !== of) || dropping.has(id)) continue;
       socket.destroy();
       connections.delete(id);
     }
@@ -278,5 +387,23 @@ export async function keepSockets({ program, args, log }: { program: string; arg
       sockets.delete(address);
       closeConnections(address);
     }
+  }
+}
+
+/** Counts what is read and dropped of one connection. */
+class DroppedBytes {
+  bytes = 0;
+  #ended = 0;
+  #endsInside = false;
+
+  add(chunk: Buffer): void {
+    this.bytes += chunk.length;
+    for (let at = chunk.indexOf(0x0a); at !== -1; at = chunk.indexOf(0x0a, at + 1)) this.#ended += 1;
+    this.#endsInside = chunk.at(-1) !== 0x0a;
+  }
+
+  /** One that has not ended counts too. */
+  get lines(): number {
+    return this.#ended + (this.#endsInside ? 1 : 0);
   }
 }

@@ -1,11 +1,10 @@
 import type { Socket } from 'node:net';
 import { UsageError } from '../../shared/errors.js';
 import type { UsedTimes } from '../../shared/unique-time.js';
-import type { LineBeginning } from '../lines.js';
 import { formatListenAddress, type ListenAddress } from './address.js';
 import { keeperVariable, keeperVersion, type FromWorker, type ToWorker } from './keeper.js';
 import { cannotListen } from './listen.js';
-import type { OpenStream, StreamOptions } from './sockets.js';
+import type { EarlierReads, OpenStream, StreamOptions } from './sockets.js';
 
 /** A worker's side of the keeper that started it. */
 export interface Keeper {
@@ -13,9 +12,11 @@ export interface Keeper {
   /** Whether another worker goes on after this one. */
   readonly isHandingOver: () => boolean;
   /** Says that the settings are good, and waits until the worker before has ended. Throws a `UsageError` when an address cannot be listened on. */
-  turn(config: { readonly listen: readonly ListenAddress[]; readonly unixMode: number }): Promise<void>;
+  turn(config: { readonly listen: readonly ListenAddress[]; readonly unixMode: number; readonly connectionsMax: number }): Promise<void>;
   /** What the worker before has left. */
   readonly usedTimes: () => UsedTimes | undefined;
+  /** Lines that the supervisor read and dropped because the worker before could neither read nor end. */
+  readonly droppedLines: () => number;
   /** Leaves something to the next worker. */
   leaveTimes(usedTimes: UsedTimes): void;
   /** Says that all has started, and stops it when the keeper says so or is gone; `stop` resolves to the exit status, and never rejects. */
@@ -36,6 +37,7 @@ export function meetKeeper(): Keeper | undefined {
   const ids = new Map<Socket, number>();
   let ports: ReadonlyMap<string, number | undefined> | undefined;
   let usedTimes: UsedTimes | undefined;
+  let droppedLines = 0;
   let left: UsedTimes | undefined;
   let atTurn: { resolve: () => void; reject: (error: Error) => void } | undefined;
   let handsBack = true;
@@ -45,14 +47,17 @@ export function meetKeeper(): Keeper | undefined {
   process.on('message', (message: ToWorker, socket?: Socket) => {
     switch (message.type) {
       case 'go':
-        ({ ports, usedTimes } = message);
+        ({ ports, usedTimes, droppedLines } = message);
         atTurn?.resolve();
+        break;
+      case 'ping':
+        void tell({ type: 'pong' });
         break;
       case 'cannot-listen':
         atTurn?.reject(cannotListen(message.address, Object.assign(new Error(message.message), { code: message.code })));
         break;
       case 'connection':
-        if (socket !== undefined) take(message.address, message.id, socket, message.beginning);
+        if (socket !== undefined) take(message.address, message.id, socket, message.earlier);
         break;
       case 'stop':
         handsBack = message.handBack;
@@ -64,10 +69,11 @@ export function meetKeeper(): Keeper | undefined {
   return {
     isHandingOver: () => handsBack,
     usedTimes: () => usedTimes,
+    droppedLines: () => droppedLines,
     leaveTimes(times) { left = times; },
-    turn: ({ listen, unixMode }) => new Promise((resolve, reject) => {
+    turn: ({ listen, unixMode, connectionsMax }) => new Promise((resolve, reject) => {
       atTurn = { resolve, reject };
-      void tell({ type: 'ready', listen: listen.filter((address) => address.kind !== 'udp'), unixMode });
+      void tell({ type: 'ready', listen: listen.filter((address) => address.kind !== 'udp'), unixMode, connectionsMax });
     }),
     async openStream(address, { onConnection }) {
       const name = formatListenAddress(address);
@@ -76,6 +82,10 @@ export function meetKeeper(): Keeper | undefined {
       return {
         port: ports?.get(name),
         async close() { streams.delete(name); },
+        sentLines(socket) {
+          const id = ids.get(socket);
+          if (id !== undefined) void tell({ type: 'sent-lines', id });
+        },
         handBack(socket, beginning) {
           const id = ids.get(socket);
           if (!handsBack || id === undefined) return false;
@@ -97,7 +107,7 @@ export function meetKeeper(): Keeper | undefined {
     },
   };
 
-  function take(address: string, id: number, socket: Socket, beginning: LineBeginning | undefined): void {
+  function take(address: string, id: number, socket: Socket, earlier: EarlierReads): void {
     const onConnection = streams.get(address);
     if (onConnection === undefined) { // stopping already: nothing was read of it
       socket.destroy();
@@ -105,7 +115,7 @@ export function meetKeeper(): Keeper | undefined {
     }
     ids.set(socket, id);
     socket.once('close', () => { if (ids.delete(socket)) void tell({ type: 'closed', id }); });
-    onConnection(socket, beginning);
+    onConnection(socket, earlier);
   }
 
   function stop(): void {

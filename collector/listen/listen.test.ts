@@ -10,7 +10,7 @@ import { until } from '../../test/until.js';
 import type { LineBeginning } from '../lines.js';
 import { parseListenAddress } from './address.js';
 import { listen, type Listener } from './listen.js';
-import { allowList, parseCidr } from './peers.js';
+import { allowList, ConnectionLimit, parseCidr } from './peers.js';
 import { openStream } from './sockets.js';
 
 test('several sockets of every kind are listened on at once', async (t) => {
@@ -221,12 +221,11 @@ test('datagrams that the kernel dropped are known', async (t) => {
 });
 
 async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100, lineMsMax = 60_000, heldBytesMax = 1e9, isWanted = (line: string): boolean => line !== '', open: openWith = openStream } = {}) {
-  const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, tooLong: 0, noRoom: 0 };
+  const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, evicted: 0, tooLong: 0, noRoom: 0 };
   const heldMemory = { bytes: 0, bytesMax: heldBytesMax };
-  const connections = { count: 0 };
+  const connections = new ConnectionLimit(connectionsMax);
   const listeners = await listen(addresses.map(parseListenAddress), {
     lineBytesMax: 65_536,
-    connectionsMax,
     unixMode: 0o600,
     connections,
     lineMsMax,
@@ -237,6 +236,8 @@ async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', 
     onUnterminated: () => { got.unterminated += 1; },
     onNoRoom: () => { got.noRoom += 1; },
     onRefused: (why) => { got.refused.push(why); },
+    onEvicted: () => { got.evicted += 1; },
+    linesUnderstood: () => got.lines.length,
     onError: () => undefined,
   }, openWith);
   return { listeners, got, connections, heldMemory };

@@ -35,6 +35,7 @@ export function collectorCards(ledgers: readonly LedgerSnapshot[], nowMs: number
 const warningTexts: Readonly<Record<LedgerWarning, { readonly name: string; readonly note: string }>> = {
   'peers-not-allowed': { name: 'Turned away', note: 'not in COLLECTOR_ALLOW' },
   'peers-too-many-connections': { name: 'Turned away', note: 'too many connections' },
+  'connections-evicted': { name: 'Evicted', note: 'idle connections' },
   'datagrams-lost': { name: 'Lost over UDP', note: 'by the kernel' },
   'earlier-spooled': { name: 'Still spooled', note: 'by an earlier start' },
 };
