@@ -15,8 +15,8 @@ export type RejectionReason =
 
 /** Why a line that was understood is not counted. */
 export type DropReason = 'memory-full' | 'spool-full' | 'disk-full'
-  /** The worker before this one hung, and the supervisor read in its place. They were not looked at. */
-  | 'worker-hung';
+  /** No worker could read them in time, and the supervisor did in its place. They were not looked at. */
+  | 'no-worker';
 
 /**
  * The collector's accounts of lines since the process started. Every line is received, and is then accepted, runtime,

@@ -45,8 +45,6 @@ export interface CollectorParts {
   readonly openStream?: OpenStream | undefined;
   /** What the collector before this one has left. */
   readonly usedTimes?: UsedTimes | undefined;
-  /** Lines that came while the collector before this one hung, and that the supervisor read and dropped: 0. */
-  readonly droppedLines?: number | undefined;
   readonly now?: () => number;
 }
 
@@ -67,10 +65,6 @@ const lossWatchMs = 5000;
 export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
   const { store, log, now = Date.now } = parts;
   const accounts = createLineAccounts();
-  if (parts.droppedLines) {
-    accounts.received = parts.droppedLines;
-    accounts.dropped['worker-hung'] = parts.droppedLines;
-  }
   const decoder = createDecoder(config);
   const ledgerDue = createLedgerSchedule(config.id);
   const recorder: Recorder = createRecorder({
@@ -108,6 +102,10 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     onEvicted: (remoteAddress) => {
       countWarning('connections-evicted');
       warn('evicted', 'Closed a connection that has not sent a line, to make room for another: COLLECTOR_CONNECTIONS_MAX is reached. Raise it if they are all yours.', { peer: remoteAddress ?? 'unix', connectionsMax: config.connectionsMax });
+    },
+    onDropped: (lines) => {
+      accounts.received += lines;
+      accounts.dropped['no-worker'] = (accounts.dropped['no-worker'] ?? 0) + lines;
     },
     linesUnderstood: () => linesUnderstood,
     onError: (message) => { warn('socket', `A connection failed: ${message}`); },

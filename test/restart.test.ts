@@ -222,15 +222,15 @@ testWithCaddy(`Caddy at ${perSecondStopped} requests a second does not wait for 
   // What the worker had read and not stored, and a line that it had read half.
   const lostMax = readMax - stored + 1;
   const lost = await until('all others are counted', async () => {
-    const missing = sent - await rig.requests() - stderrLines();
+    const missing = sent - await rig.requests() - ((await rig.ledger()).dropped['no-worker'] ?? 0) - stderrLines();
     return missing <= lostMax && missing;
-  });
+  }).catch((error: unknown) => { throw new Error(rig.program.stderr(), { cause: error }); });
   t.true(lost >= 0, 'none is counted twice');
   const ledger = await until('everything is stored', async () => {
     const now = await rig.ledger();
     return now.stored === now.accepted && now;
   });
-  t.is(ledger.received, ledger.accepted + sumOf(ledger.rejected));
+  t.is(ledger.received, ledger.accepted + sumOf(ledger.rejected) + sumOf(ledger.dropped));
   t.log(`${sent} requests, the longest ${longestMs.toFixed(0)} ms, ${lost} lost at most, ${stderrLines()} in Caddy's stderr`);
 });
 
@@ -250,7 +250,7 @@ test.serial('A worker that is busy for a second is not killed, and reads on.', a
   t.notRegex(rig.program.stderr(), /does not answer/);
 });
 
-test.serial('Lines for a killed worker that cannot end are read in its place, so that nobody waits, and each is counted as dropped.', async (t) => {
+test.serial('Lines for a killed worker that cannot end are read in its place, so that nobody waits: as many as there is room for are stored by the next one, the others counted as dropped.', async (t) => {
   const rig = await startEmbedded(t, undefined, fileURLToPath(new URL('deferred-kill.js', import.meta.url)));
   const peer = connect(rig.port, '127.0.0.1').on('error', () => undefined).resume();
   const unix = connect(join(rig.cwd, 'sink.sock')).on('error', () => undefined).resume();
@@ -272,12 +272,17 @@ test.serial('Lines for a killed worker that cannot end are read in its place, so
   t.false(isQuietClosed);
   await restarted(rig.program, () => process.kill(worker, 'SIGKILL'));
   await until('its connection is closed, so that Caddy would notice', () => isQuietClosed);
-  const ledger = await rig.ledger();
-  t.deepEqual(ledger.dropped, { 'worker-hung': 2 * (lines + 1) });
-  t.is(ledger.received, 2 * (lines + 1));
-  t.regex(rig.program.stderr(), new RegExp(`The killed worker has ended.* lines=${2 * (lines + 1)} bytes=${2 * (text.length + 6)} connections=3`));
+  const ledger = await until('what was kept is read', async () => {
+    const now = await rig.ledger();
+    return now.received >= 2 * (lines + 1) && now;
+  });
+  const dropped = ledger.dropped['no-worker']!;
+  t.true(dropped > lines, `${dropped} of ${2 * lines}`);
+  t.is(ledger.received, 2 * (lines + 1), 'each line once');
+  t.true(ledger.accepted > 20_000 && ledger.accepted >= 2 * lines - dropped - 2, `${ledger.accepted} kept`);
+  t.regex(rig.program.stderr(), /No worker could read a connection, and it was closed/);
   connect(rig.port, '127.0.0.1').end(lineOf(5));
-  await until('the new one reads', async () => (await rig.ledger()).stored === 1);
+  await until('the new one reads', async () => (await rig.ledger()).stored === ledger.accepted + 1);
   t.is(await rig.program.stop('SIGTERM'), 0);
 });
 

@@ -11,8 +11,9 @@
  * - A worker gets connections when it is `running`. From then on it answers a `ping` four times a second. One that has not answered for
  *   `silentMsMax` is killed, and a new one gets its connections: closing this process's copy would not free Caddy of a worker that has its own.
  * - A connection that nobody reads makes Caddy wait, so none is held for longer than `unreadMsMax`: then all are closed, and new ones too,
- *   until a worker reads again. Caddy writes its lines to stderr meanwhile, and `import` takes them from there. Connections of a killed worker
- *   that cannot end, because it hangs in the kernel, stay open: this process reads them, counts the lines, and drops them.
+ *   until a worker reads again. Caddy writes its lines to stderr meanwhile, and `import` takes them from there. What the kernel holds is read here
+ *   and kept for the next worker, up to `unreadBytesMax`. Connections of a killed worker that cannot end, because it hangs in the kernel, stay open, and are
+ *   read here until it has ended. What is more than that is dropped and counted.
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -23,8 +24,9 @@ import { pause } from '../../shared/retry.js';
 import type { UsedTimes } from '../../shared/unique-time.js';
 import type { LineBeginning } from '../lines.js';
 import { formatListenAddress } from './address.js';
-import { openStream, type EarlierReads, type OpenedStream, type StreamAddress } from './sockets.js';
+import { openStream, type EarlierReads, type OpenedStream, type StreamAddress, type Unread } from './sockets.js';
 import { OwnClock, SilenceWatch, tickMs } from './silence.js';
+import { UnreadBytes } from './unread.js';
 
 /** Tells a worker that a keeper started it, and which version of the messages below the keeper speaks. */
 export const keeperVariable = 'CADDY_LOG_SINK_KEEPER';
@@ -49,11 +51,12 @@ export type FromWorker =
 
 /** What a keeper says. */
 export type ToWorker =
-  | { readonly type: 'go'; readonly ports: ReadonlyMap<string, number | undefined>; readonly usedTimes: UsedTimes | undefined; readonly droppedLines: number }
+  | { readonly type: 'go'; readonly ports: ReadonlyMap<string, number | undefined>; readonly usedTimes: UsedTimes | undefined }
   | { readonly type: 'ping' }
   | { readonly type: 'cannot-listen'; readonly address: string; readonly code: string | undefined; readonly message: string }
   /** Comes with the socket. */
   | { readonly type: 'connection'; readonly address: string; readonly id: number; readonly earlier: EarlierReads }
+  | ({ readonly type: 'unread'; readonly address: string } & Unread)
   | { readonly type: 'stop'; readonly handBack: boolean };
 
 interface Worker {
@@ -82,6 +85,10 @@ interface Connection { readonly address: string; readonly socket: Socket; beginn
  * one that ended. Half of it is `silentMsMax`; the rest is for the next worker to start.
  */
 const unreadMsMax = 4000;
+/** For how long connections are read here before they are closed, in milliseconds: the kernel holds some megabytes at most. */
+const readMs = 250;
+/** What is kept for the next worker, over all connections. */
+const unreadBytesMax = 16 * 2 ** 20;
 /** A worker that was told to hand over is killed after this time, in milliseconds. */
 const handOverMsMax = 15_000;
 /** The pause before a worker that died is started again: doubles from the first to the last, in milliseconds. */
@@ -115,9 +122,11 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   let unreadMs = undefined as number | undefined; // set in `startUnread`
   let holds = true;
   let connectionsMax = Infinity;
-  /** Of connections that were read here, in place of a worker that could not end: the next worker counts them. */
-  let droppedLines = 0;
-  const dropping = new Map<number, DroppedBytes>();
+  /** Connections that are read here, since no worker does. */
+  const reading = new Map<number, UnreadBytes>();
+  /** What was read of connections that are closed, for the next worker. */
+  let unread: Extract<ToWorker, { type: 'unread' }>[] = [];
+  const room = { bytes: unreadBytesMax };
   let active = startWorker();
   const clock = new OwnClock();
   const ticker = setInterval(tick, tickMs);
@@ -129,12 +138,15 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   for (let pauseMs = pauseMsMin; ; ) {
     const worker = active;
     void worker.ready.then((isReady) => {
-      if (isReady) tell(worker, { type: 'go', ports: new Map([...sockets].map(([address, { port }]) => [address, port])), usedTimes, droppedLines });
+      if (isReady) tell(worker, { type: 'go', ports: new Map([...sockets].map(([address, { port }]) => [address, port])), usedTimes });
     });
     const status = await worker.ended;
     worker.isRunning = false;
     startUnread();
-    endDropping();
+    if (worker.isKilled) {
+      worker.held.clear();
+      endReading();
+    }
     if (next !== undefined) {
       if (status !== 0) log.error('The old worker did not hand over cleanly: lines may be lost. A new one goes on.', { status });
       active = next;
@@ -148,6 +160,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     }
     if (stopped.signal.aborted || !hasRun) {
       clearInterval(ticker);
+      if (unread.length > 0) log.error('What was read while there was no worker is lost: no other one has started.', { bytes: unreadBytesMax - room.bytes });
       for (const socket of sockets.values()) void socket.close();
       closeConnections();
       return status;
@@ -194,9 +207,9 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
         hasRun = true;
         holds = true;
         unreadMs = undefined;
-        droppedLines = 0;
+        passUnread(worker);
         worker.silence.answered();
-        for (const [id, connection] of connections) if (worker.takes.has(connection.address)) pass(worker, id, connection);
+        for (const [id, connection] of connections) if (worker.takes.has(connection.address) && !reading.has(id)) pass(worker, id, connection);
         closeUnwanted();
         if (stopped.signal.aborted) end(worker);
         else if (again) restart();
@@ -211,6 +224,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
       }
       case 'closed':
         worker.held.delete(message.id);
+        if (reading.has(message.id)) break; // it is closed when that is over
         connections.get(message.id)?.socket.destroy();
         connections.delete(message.id);
         break;
@@ -241,7 +255,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
 
   function keep(address: string, socket: Socket): void {
     socket.on('error', () => undefined); // the worker sees it too, and says so
-    const isRead = active.isRunning && active.takes.has(address) && !active.isStopping && !active.isKilled;
+    const isRead = canTake(active) && active.takes.has(address);
     // Half of the second `connectionsMax` are on their way to a worker that closes them, or from one that has.
     if ((!isRead && !holds) || connections.size >= 2 * connectionsMax) {
       socket.destroy();
@@ -251,6 +265,10 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     const connection: Connection = { address, socket, beginning: undefined, hasSentLines: false };
     connections.set(lastId += 1, connection);
     if (isRead) pass(active, lastId, connection);
+  }
+
+  function canTake({ isRunning, isStopping, isKilled }: Worker): boolean {
+    return isRunning && !isStopping && !isKilled;
   }
 
   function pass(worker: Worker, id: number, connection: Connection): void {
@@ -288,43 +306,51 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     kill(worker.process);
   }
 
-  /** Nobody has read for too long: Caddy is not to wait any longer. */
+  /**
+   * Nobody has read for too long: Caddy is not to wait any longer. What the kernel holds is read before a connection is closed, so that it is counted:
+   * Caddy believes that it was sent.
+   */
   function letGo(): void {
     holds = false;
     const hanging = [active, next].find((worker) => worker?.isKilled === true);
-    const hung = [...hanging?.held ?? []].flatMap((id) => connections.get(id) ?? []);
-    for (const id of hanging?.held ?? []) drop(id);
-    const closed = connections.size - hung.length;
+    const hung = hanging === undefined ? 0 : [...hanging.held].filter((id) => connections.has(id)).length;
+    const closed = connections.size - hung;
+    for (const [id, connection] of connections) readHere(id, connection);
     if (closed > 0) log.error('Nothing has read the connections for too long. They are closed, so that Caddy does not wait for them: it writes its log lines to its stderr now, from where `import` takes them.', { connections: closed, unreadMsMax });
-    if (hung.length > 0) log.error('The killed worker cannot end: it hangs in the kernel, on a disk perhaps. Caddy cannot be told, so its lines are read here, counted, and lost until that worker has ended.', { connections: hung.length, pid: hanging?.process.pid ?? 0 });
-    closeConnections();
+    if (hung > 0) log.error('The killed worker cannot end: it hangs in the kernel, on a disk perhaps. Caddy cannot be told, so its lines are read here until that worker has ended. What is more than unreadBytesMax is dropped and counted.', { connections: hung, pid: hanging?.process.pid ?? 0, unreadBytesMax });
+    setTimeout(() => { endReading(hanging?.held); }, readMs);
   }
 
-  /** Reads a connection in place of a worker that was killed and has not ended: one of which SIGKILL is pending never reads again. */
-  function drop(id: number): void {
-    const socket = connections.get(id)?.socket;
-    if (socket === undefined || dropping.has(id)) return;
-    const bytes = new DroppedBytes();
-    dropping.set(id, bytes);
+  /** Reads in place of a worker that is not there, or of one that was killed and has not ended: with SIGKILL pending it never reads again. */
+  function readHere(id: number, { socket }: Connection): void {
+    if (reading.has(id)) return;
+    const bytes = new UnreadBytes(room);
+    reading.set(id, bytes);
     socket.on('data', (chunk) => { bytes.add(chunk); });
-    socket.once('close', () => connections.delete(id));
     socket.resume();
   }
 
-  /** The worker has ended at last: these are the only copies now, and Caddy notices that they are closed. */
-  function endDropping(): void {
-    if (dropping.size === 0) return;
-    let bytes = 0;
-    let lines = 0;
-    for (const [id, dropped] of dropping) {
-      bytes += dropped.bytes;
-      lines += dropped.lines;
-      connections.get(id)?.socket.destroy();
+  /** Closes connections that are read here, but for those of which a process that cannot end has a copy: Caddy would not notice. */
+  function endReading(but?: ReadonlySet<number>): void {
+    for (const [id, read] of reading) {
+      if (but?.has(id) === true) continue;
+      const { address, beginning, socket } = connections.get(id)!;
+      const { bytes: keptBytes, droppedLines } = read;
+      if (keptBytes > 0 || droppedLines > 0) log.warn('No worker could read a connection, and it was closed. What it held is kept for the next worker; the ledger counts lines beyond unreadBytesMax as dropped (no-worker).', { keptBytes, droppedLines, unreadBytesMax });
+      unread.push({ type: 'unread', address, beginning, bytes: read.take(), droppedLines });
+      socket.destroy();
       connections.delete(id);
+      reading.delete(id);
     }
-    droppedLines += lines;
-    log.error('The killed worker has ended. These lines were read in its place and are lost; the ledger counts them as dropped (worker-hung).', { lines, bytes, connections: dropping.size });
-    dropping.clear();
+    if (canTake(active)) passUnread(active);
+  }
+
+  function passUnread(worker: Worker): void {
+    for (const message of unread) {
+      room.bytes += message.bytes.length;
+      tell(worker, message);
+    }
+    unread = [];
   }
 
   /** SIGHUP: a new worker takes over when its settings are good. */
@@ -372,7 +398,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   /** Those of one address, or all. */
   function closeConnections(of?: string): void {
     for (const [id, { address, socket }] of connections) {
-      if ((of !== undefined && address !== of) || dropping.has(id)) continue;
+      if ((of !== undefined && address !== of) || reading.has(id)) continue;
       socket.destroy();
       connections.delete(id);
     }
@@ -387,23 +413,5 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
       sockets.delete(address);
       closeConnections(address);
     }
-  }
-}
-
-/** Counts what is read and dropped of one connection. */
-class DroppedBytes {
-  bytes = 0;
-  #ended = 0;
-  #endsInside = false;
-
-  add(chunk: Buffer): void {
-    this.bytes += chunk.length;
-    for (let at = chunk.indexOf(0x0a); at !== -1; at = chunk.indexOf(0x0a, at + 1)) this.#ended += 1;
-    this.#endsInside = chunk.at(-1) !== 0x0a;
-  }
-
-  /** One that has not ended counts too. */
-  get lines(): number {
-    return this.#ended + (this.#endsInside ? 1 : 0);
   }
 }

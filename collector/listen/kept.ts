@@ -15,8 +15,6 @@ export interface Keeper {
   turn(config: { readonly listen: readonly ListenAddress[]; readonly unixMode: number; readonly connectionsMax: number }): Promise<void>;
   /** What the worker before has left. */
   readonly usedTimes: () => UsedTimes | undefined;
-  /** Lines that the supervisor read and dropped because the worker before could neither read nor end. */
-  readonly droppedLines: () => number;
   /** Leaves something to the next worker. */
   leaveTimes(usedTimes: UsedTimes): void;
   /** Says that all has started, and stops it when the keeper says so or is gone; `stop` resolves to the exit status, and never rejects. */
@@ -33,11 +31,10 @@ export function meetKeeper(): Keeper | undefined {
   // The keeper gets these too, from the terminal, and says what is to be done.
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
 
-  const streams = new Map<string, StreamOptions['onConnection']>();
+  const streams = new Map<string, Pick<StreamOptions, 'onConnection' | 'onUnread'>>();
   const ids = new Map<Socket, number>();
   let ports: ReadonlyMap<string, number | undefined> | undefined;
   let usedTimes: UsedTimes | undefined;
-  let droppedLines = 0;
   let left: UsedTimes | undefined;
   let atTurn: { resolve: () => void; reject: (error: Error) => void } | undefined;
   let handsBack = true;
@@ -47,7 +44,7 @@ export function meetKeeper(): Keeper | undefined {
   process.on('message', (message: ToWorker, socket?: Socket) => {
     switch (message.type) {
       case 'go':
-        ({ ports, usedTimes, droppedLines } = message);
+        ({ ports, usedTimes } = message);
         atTurn?.resolve();
         break;
       case 'ping':
@@ -59,6 +56,10 @@ export function meetKeeper(): Keeper | undefined {
       case 'connection':
         if (socket !== undefined) take(message.address, message.id, socket, message.earlier);
         break;
+      case 'unread':
+        // An address that is not listened on any more: another one takes it as well.
+        (streams.get(message.address) ?? [...streams.values()][0])?.onUnread(message);
+        break;
       case 'stop':
         handsBack = message.handBack;
         stop();
@@ -69,15 +70,14 @@ export function meetKeeper(): Keeper | undefined {
   return {
     isHandingOver: () => handsBack,
     usedTimes: () => usedTimes,
-    droppedLines: () => droppedLines,
     leaveTimes(times) { left = times; },
     turn: ({ listen, unixMode, connectionsMax }) => new Promise((resolve, reject) => {
       atTurn = { resolve, reject };
       void tell({ type: 'ready', listen: listen.filter((address) => address.kind !== 'udp'), unixMode, connectionsMax });
     }),
-    async openStream(address, { onConnection }) {
+    async openStream(address, { onConnection, onUnread }) {
       const name = formatListenAddress(address);
-      streams.set(name, onConnection);
+      streams.set(name, { onConnection, onUnread });
       void tell({ type: 'take', address: name });
       return {
         port: ports?.get(name),
@@ -108,14 +108,14 @@ export function meetKeeper(): Keeper | undefined {
   };
 
   function take(address: string, id: number, socket: Socket, earlier: EarlierReads): void {
-    const onConnection = streams.get(address);
-    if (onConnection === undefined) { // stopping already: nothing was read of it
+    const stream = streams.get(address);
+    if (stream === undefined) { // stopping already: nothing was read of it
       socket.destroy();
       return;
     }
     ids.set(socket, id);
     socket.once('close', () => { if (ids.delete(socket)) void tell({ type: 'closed', id }); });
-    onConnection(socket, earlier);
+    stream.onConnection(socket, earlier);
   }
 
   function stop(): void {

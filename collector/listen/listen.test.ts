@@ -275,6 +275,7 @@ async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', 
     onNoRoom: () => { got.noRoom += 1; },
     onRefused: (why) => { got.refused.push(why); },
     onEvicted: () => { got.evicted += 1; },
+    onDropped: () => undefined,
     linesUnderstood: () => got.lines.length,
     onError: () => undefined,
   }, openWith);

@@ -17,6 +17,8 @@ export interface ListenOptions extends LineHandlers {
   readonly onRefused: (why: 'not-allowed' | NoRoom, remoteAddress: string | undefined) => void;
   /** A connection without a line was closed to make room for another. */
   readonly onEvicted: (remoteAddress: string | undefined) => void;
+  /** Lines that the supervisor could not keep while no worker read. */
+  readonly onDropped: (lines: number) => void;
   /** How many lines were understood so far, over all listeners. */
   readonly linesUnderstood: () => number;
   /** A socket that failed; it is closed, the others go on. */

@@ -18,11 +18,21 @@ export interface EarlierReads {
   readonly hasSentLines: boolean;
 }
 
+/** What the supervisor has read of a connection, which is closed, while no worker could read it. */
+export interface Unread {
+  /** What a worker had read before of a line that was not whole yet. */
+  readonly beginning: LineBeginning | undefined;
+  readonly bytes: Buffer;
+  /** Lines after these bytes that were not kept. */
+  readonly droppedLines: number;
+}
+
 /** What a stream socket is opened with. */
 export interface StreamOptions {
   /** The permissions of a unix socket, such as 0o660. */
   readonly unixMode: number;
   readonly onConnection: (socket: Socket, earlier?: EarlierReads) => void;
+  readonly onUnread: (unread: Unread) => void;
   readonly onError: (message: string) => void;
 }
 
@@ -39,7 +49,7 @@ export interface OpenedStream {
 }
 
 /** Opens a stream socket of this process. With `pauseOnConnect` nothing is read of a connection until somebody asks. */
-export async function openStream(address: StreamAddress, { unixMode, onConnection, onError }: StreamOptions, { pauseOnConnect = false } = {}): Promise<OpenedStream> {
+export async function openStream(address: StreamAddress, { unixMode, onConnection, onError }: Omit<StreamOptions, 'onUnread'>, { pauseOnConnect = false } = {}): Promise<OpenedStream> {
   const server = createServer({ noDelay: true, pauseOnConnect }, (socket) => { onConnection(socket); });
   await listening(server, address, unixMode);
   server.on('error', (error) => { onError(messageOf(error)); });

@@ -4,7 +4,7 @@ import { messageOf } from '../../shared/errors.js';
 import { createLineSplitter, type LineSplitter } from '../lines.js';
 import type { Listener, ListenOptions } from './listen.js';
 import { peerAddress, type LimitedConnection } from './peers.js';
-import type { EarlierReads, OpenStream, StreamAddress } from './sockets.js';
+import type { EarlierReads, OpenStream, StreamAddress, Unread } from './sockets.js';
 
 /** How long a stopping listener goes on reading from peers that do not pause, in milliseconds. */
 const drainMsMax = 2000;
@@ -36,7 +36,7 @@ interface Connection extends LimitedConnection {
 /** Listens on TCP or on a unix stream socket. Rejects with the system's error when that cannot be done. */
 export async function listenStream(address: StreamAddress, options: ListenOptions, open: OpenStream): Promise<Listener> {
   const connections = new Map<Socket, Connection>();
-  const server = await open(address, { unixMode: options.unixMode, onConnection: take, onError: options.onError });
+  const server = await open(address, { unixMode: options.unixMode, onConnection: take, onUnread: takeUnread, onError: options.onError });
   const { lineMsMax = lineMsMaxDefault } = options;
   const slowLines = setInterval(() => {
     for (const [socket, connection] of connections) closeWhenSlow(socket, connection);
@@ -75,6 +75,14 @@ export async function listenStream(address: StreamAddress, options: ListenOption
       connection.is = 'gone';
     });
     read(socket, connection, earlier);
+  }
+
+  function takeUnread({ beginning, bytes, droppedLines }: Unread): void {
+    const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
+    if (beginning !== undefined) lines.takeUp(beginning);
+    lines.write(bytes);
+    lines.end();
+    if (droppedLines > 0) options.onDropped(droppedLines);
   }
 
   /** What came with a new connection is read a turn later: until then nobody can say that it is silent. */
