@@ -1,4 +1,7 @@
-/** `--restartable`: the sockets outlive the worker that reads them, on the real InfluxDB, DuckDB and Caddy. */
+/**
+ * `--restartable`: the sockets outlive the worker that reads them, on the real InfluxDB, DuckDB and Caddy. One test after the other: where many programs
+ * start at once, a start takes longer than connections are held.
+ */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, writeFile } from 'node:fs/promises';
@@ -71,7 +74,7 @@ testWithInfluxd('A worker killed with -9 costs what it had just read, no connect
   t.log(`${sender.sentMs.length} lines, ${missing.length} lost, the oldest ${worstMs.toFixed(0)} ms before the kill`);
 });
 
-test('A restart in the middle of a line, of a line that is too long, and of a unix socket goes on where it was.', async (t) => {
+test.serial('A restart in the middle of a line, of a line that is too long, and of a unix socket goes on where it was.', async (t) => {
   const rig = await startEmbedded(t);
   const tcp = connect(rig.port, '127.0.0.1');
   const unix = connect(join(rig.cwd, 'sink.sock'));
@@ -94,7 +97,7 @@ test('A restart in the middle of a line, of a line that is too long, and of a un
   t.is(await rig.program.stop('SIGTERM'), 0);
 });
 
-test('A restart with settings that cannot be used is refused, and the old worker goes on; a port that is new is opened, one that is not wanted any more is closed.', async (t) => {
+test.serial('A restart with settings that cannot be used is refused, and the old worker goes on; a port that is new is opened, one that is not wanted any more is closed.', async (t) => {
   const rig = await startEmbedded(t);
   const peer = connect(rig.port, '127.0.0.1');
   t.teardown(() => peer.destroy());
@@ -120,7 +123,7 @@ test('A restart with settings that cannot be used is refused, and the old worker
   t.is(await rig.program.stop('SIGTERM'), 0);
 });
 
-test('When no worker starts any more, connections are closed so that nobody waits, and taken again when one does.', async (t) => {
+test.serial('When no worker starts any more, connections are closed so that nobody waits, and taken again when one does.', async (t) => {
   const rig = await startEmbedded(t);
   const peer = connect(rig.port, '127.0.0.1').resume();
   let isClosed = false;
@@ -139,7 +142,7 @@ test('When no worker starts any more, connections are closed so that nobody wait
   t.is(await rig.program.stop('SIGTERM'), 0);
 });
 
-test('Signals: two SIGHUPs at once end in one worker, SIGTERM during one ends it, and a keeper killed with -9 leaves a worker that stores what it read and ends.', async (t) => {
+test.serial('Signals: two SIGHUPs at once end in one worker, SIGTERM during one ends it, and a keeper killed with -9 leaves a worker that stores what it read and ends.', async (t) => {
   const rig = await startEmbedded(t);
   const peer = connect(rig.port, '127.0.0.1').on('error', () => undefined);
   peer.write(lineOf(1));
