@@ -227,7 +227,7 @@ testWithCaddy(`Caddy at ${perSecondStopped} requests a second does not wait for 
   const lost = await until('all others are counted', async () => {
     const missing = sent - await rig.requests() - ((await rig.ledger()).dropped['no-worker'] ?? 0) - stderrLines();
     return missing <= lostMax && missing;
-  }).catch((error: unknown) => { throw new Error(rig.program.stderr(), { cause: error }); });
+  }).catch(async (error: unknown) => { throw new Error(`${sent} sent, ${await rig.requests()} counted, ${JSON.stringify(await rig.ledger())}, ${stderrLines()} in Caddy's stderr, ${lostMax} may be lost\n${rig.program.stderr()}`, { cause: error }); });
   t.true(lost >= 0, 'none is counted twice');
   const ledger = await until('everything is stored', async () => {
     const now = await rig.ledger();
@@ -286,6 +286,7 @@ test.serial('Lines for a killed worker that cannot end are read in its place, so
   t.regex(rig.program.stderr(), /No worker could read a connection, and it was closed/);
   connect(rig.port, '127.0.0.1').end(lineOf(5));
   await until('the new one reads', async () => (await rig.ledger()).stored === ledger.accepted + 1);
+  t.is(startsOf(rig.program), 2, 'it answered all that time');
   t.is(await rig.program.stop('SIGTERM'), 0);
 });
 

@@ -19,7 +19,7 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { messageOf } from '../../shared/errors.js';
-import type { Log } from '../../shared/log.js';
+import { limitLog, type Log } from '../../shared/log.js';
 import { pause } from '../../shared/retry.js';
 import type { UsedTimes } from '../../shared/unique-time.js';
 import type { LineBeginning } from '../lines.js';
@@ -128,6 +128,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   let unread: Extract<ToWorker, { type: 'unread' }>[] = [];
   const room = { bytes: unreadBytesMax };
   let active = startWorker();
+  const warn = limitLog(log.warn);
   const clock = new OwnClock();
   const ticker = setInterval(tick, tickMs);
 
@@ -143,10 +144,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     const status = await worker.ended;
     worker.isRunning = false;
     startUnread();
-    if (worker.isKilled) {
-      worker.held.clear();
-      endReading();
-    }
+    if (worker.isKilled) endReading(worker.held);
     if (next !== undefined) {
       if (status !== 0) log.error('The old worker did not hand over cleanly: lines may be lost. A new one goes on.', { status });
       active = next;
@@ -257,14 +255,18 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     socket.on('error', () => undefined); // the worker sees it too, and says so
     const isRead = canTake(active) && active.takes.has(address);
     // Half of the second `connectionsMax` are on their way to a worker that closes them, or from one that has.
-    if ((!isRead && !holds) || connections.size >= 2 * connectionsMax) {
+    if (connections.size >= 2 * connectionsMax) {
       socket.destroy();
       return;
     }
-    if (!isRead) startUnread();
     const connection: Connection = { address, socket, beginning: undefined, hasSentLines: false };
     connections.set(lastId += 1, connection);
-    if (isRead) pass(active, lastId, connection);
+    if (isRead) {
+      pass(active, lastId, connection);
+      return;
+    }
+    startUnread();
+    if (!holds) readHere(lastId, connection); // and closes it: what Caddy sends with it is kept
   }
 
   function canTake({ isRunning, isStopping, isKilled }: Worker): boolean {
@@ -313,36 +315,40 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   function letGo(): void {
     holds = false;
     const hanging = [active, next].find((worker) => worker?.isKilled === true);
-    const hung = hanging === undefined ? 0 : [...hanging.held].filter((id) => connections.has(id)).length;
+    const isHung = (id: number): boolean => hanging?.held.has(id) === true;
+    const hung = [...connections.keys()].filter(isHung).length;
     const closed = connections.size - hung;
-    for (const [id, connection] of connections) readHere(id, connection);
+    for (const [id, connection] of connections) readHere(id, connection, { untilEnded: isHung(id) });
     if (closed > 0) log.error('Nothing has read the connections for too long. They are closed, so that Caddy does not wait for them: it writes its log lines to its stderr now, from where `import` takes them.', { connections: closed, unreadMsMax });
     if (hung > 0) log.error('The killed worker cannot end: it hangs in the kernel, on a disk perhaps. Caddy cannot be told, so its lines are read here until that worker has ended. What is more than unreadBytesMax is dropped and counted.', { connections: hung, pid: hanging?.process.pid ?? 0, unreadBytesMax });
-    setTimeout(() => { endReading(hanging?.held); }, readMs);
   }
 
   /** Reads in place of a worker that is not there, or of one that was killed and has not ended: with SIGKILL pending it never reads again. */
-  function readHere(id: number, { socket }: Connection): void {
+  function readHere(id: number, { socket }: Connection, { untilEnded = false } = {}): void {
     if (reading.has(id)) return;
     const bytes = new UnreadBytes(room);
     reading.set(id, bytes);
     socket.on('data', (chunk) => { bytes.add(chunk); });
     socket.resume();
+    if (!untilEnded) setTimeout(() => { endReading([id]); }, readMs);
   }
 
-  /** Closes connections that are read here, but for those of which a process that cannot end has a copy: Caddy would not notice. */
-  function endReading(but?: ReadonlySet<number>): void {
-    for (const [id, read] of reading) {
-      if (but?.has(id) === true) continue;
-      const { address, beginning, socket } = connections.get(id)!;
-      const { bytes: keptBytes, droppedLines } = read;
-      if (keptBytes > 0 || droppedLines > 0) log.warn('No worker could read a connection, and it was closed. What it held is kept for the next worker; the ledger counts lines beyond unreadBytesMax as dropped (no-worker).', { keptBytes, droppedLines, unreadBytesMax });
-      unread.push({ type: 'unread', address, beginning, bytes: read.take(), droppedLines });
-      socket.destroy();
-      connections.delete(id);
-      reading.delete(id);
-    }
-    if (canTake(active)) passUnread(active);
+  /** Closes connections that are read here, right after a read, so that next to nothing comes in between. */
+  function endReading(ids: Iterable<number>): void {
+    setImmediate(() => {
+      for (const id of ids) {
+        const read = reading.get(id);
+        const connection = connections.get(id);
+        if (read === undefined || connection === undefined) continue;
+        const { bytes: keptBytes, droppedLines } = read;
+        if (keptBytes > 0 || droppedLines > 0) warn('unread', 'No worker could read a connection, and it was closed. What it held is kept for the next worker; the ledger counts lines beyond unreadBytesMax as dropped (no-worker).', { keptBytes, droppedLines, unreadBytesMax });
+        unread.push({ type: 'unread', address: connection.address, beginning: connection.beginning, bytes: read.take(), droppedLines });
+        connection.socket.destroy();
+        connections.delete(id);
+        reading.delete(id);
+      }
+      if (canTake(active)) passUnread(active);
+    });
   }
 
   function passUnread(worker: Worker): void {

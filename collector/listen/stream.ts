@@ -36,11 +36,12 @@ interface Connection extends LimitedConnection {
 /** Listens on TCP or on a unix stream socket. Rejects with the system's error when that cannot be done. */
 export async function listenStream(address: StreamAddress, options: ListenOptions, open: OpenStream): Promise<Listener> {
   const connections = new Map<Socket, Connection>();
-  const server = await open(address, { unixMode: options.unixMode, onConnection: take, onUnread: takeUnread, onError: options.onError });
+  const server = await open(address, { unixMode: options.unixMode, onConnection: take, onUnread, onError: options.onError });
   const { lineMsMax = lineMsMaxDefault } = options;
   const slowLines = setInterval(() => {
     for (const [socket, connection] of connections) closeWhenSlow(socket, connection);
   }, lineMsMax / looksMax);
+  let unreadTaken = Promise.resolve();
   let turnBytes = 0;
   let waiting: Socket[] = [];
   return {
@@ -49,6 +50,7 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     async stop() {
       clearInterval(slowLines);
       const closed = server.close();
+      await unreadTaken;
       const left = [...connections].filter(([socket, { lines, takeHeld }]) => !server.handBack(socket, () => {
         takeHeld();
         return lines.handOver();
@@ -77,12 +79,20 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     read(socket, connection, earlier);
   }
 
-  function takeUnread({ beginning, bytes, droppedLines }: Unread): void {
+  function onUnread(unread: Unread): void {
+    unreadTaken = unreadTaken.then(() => takeUnread(unread));
+  }
+
+  /** Takes megabytes, a turn's worth at a time: the supervisor kills a worker that does not answer meanwhile. */
+  async function takeUnread({ beginning, bytes, droppedLines }: Unread): Promise<void> {
+    if (droppedLines > 0) options.onDropped(droppedLines);
     const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
     if (beginning !== undefined) lines.takeUp(beginning);
-    lines.write(bytes);
+    for (let from = 0; from < bytes.length; from += turnBytesMax) {
+      lines.write(bytes.subarray(from, from + turnBytesMax));
+      await turn();
+    }
     lines.end();
-    if (droppedLines > 0) options.onDropped(droppedLines);
   }
 
   /** What came with a new connection is read a turn later: until then nobody can say that it is silent. */
