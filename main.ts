@@ -7,6 +7,7 @@ import { setFlagsFromString } from 'node:v8';
 import { messageOf, StoreError, UsageError } from './shared/errors.js';
 import { createLog } from './shared/log.js';
 import { readSettings, refuseUnknown, withEnvFiles, type Environment, type SettingTable, type SettingValues } from './shared/settings.js';
+import { startWatchdog } from './shared/watchdog.js';
 import { openStore, setUpStore } from './shared/store/open.js';
 import { setupOptionsFrom, setupSettings, storeSettings, storeSettingsFrom } from './shared/store/settings.js';
 import type { Store } from './shared/store/store.js';
@@ -144,6 +145,7 @@ async function main(args: readonly string[]): Promise<void> {
     }
     if (command === undefined) throw new UsageError(`Name a command: ${Object.keys(commands).join(', ')}. --help says what they do.`);
     keeper = given.options['restartable'] === true ? meetKeeper() : undefined;
+    if (keeper === undefined) startWatchdog(process.env, { log: createLog('watchdog') });
     if (given.options['restartable'] === true && keeper === undefined) {
       process.exit(await keepSockets({ program: process.argv[1]!, args, log: createLog('keeper') }));
     }

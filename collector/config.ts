@@ -14,7 +14,7 @@ export const collectorSettings = {
   COLLECTOR_ALLOW: list('Which peers may send log lines.', {
     default: privateRanges, allowed: 'address ranges such as 10.0.0.0/8 or fc00::/7, separated by commas', parse: parseCidr,
   }),
-  COLLECTOR_CONNECTIONS_MAX: count('How many connections may be open at once; more are refused.', { default: '1000', min: 1, max: 100_000 }),
+  COLLECTOR_CONNECTIONS_MAX: count('How many connections may be open at once. Beyond it the longest idle one that never sent a line is closed, or the new one refused; one address may have three quarters.', { default: '1000', min: 1, max: 100_000 }),
   COLLECTOR_LINE_BYTES_MAX: bytes('The longest line; longer ones are counted and skipped.', { default: '1MiB', min: '1KiB', max: '64MiB' }),
   COLLECTOR_UNIX_MODE: fileMode("The permissions of a unix socket; Caddy's user has to be able to write to it.", { default: '0660' }),
   COLLECTOR_HTTP: httpAddress(),

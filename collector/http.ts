@@ -151,6 +151,13 @@ function createMetrics({ ledger, accounts, connections, sources, recorder, lostD
   linesBy('caddy_log_sink_lines_rejected_total', 'Log lines that were not understood, by reason.', ({ rejected }) => rejected, 'reason');
   linesBy('caddy_log_sink_lines_dropped_total', 'Log lines that were understood and not kept, by reason.', ({ dropped }) => dropped, 'reason');
   linesBy('caddy_log_sink_peers_refused_total', 'Peers that were turned away, by reason.', () => ({ 'not-allowed': accounts.warnings['peers-not-allowed'] ?? 0, 'too-many-connections': accounts.warnings['peers-too-many-connections'] ?? 0 }), 'reason');
+  new Counter({
+    name: 'caddy_log_sink_connections_evicted_total', help: 'Connections that were closed before they sent a line, to make room for others.', registers,
+    collect() {
+      this.reset();
+      this.inc(accounts.warnings['connections-evicted'] ?? 0);
+    },
+  });
   new Gauge({
     name: 'caddy_log_sink_accepted_lines', help: 'Where the accepted log lines are.', registers, labelNames: ['place'],
     collect() {

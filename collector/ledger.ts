@@ -14,7 +14,9 @@ export type RejectionReason =
   | 'bad-status';
 
 /** Why a line that was understood is not counted. */
-export type DropReason = 'memory-full' | 'spool-full' | 'disk-full';
+export type DropReason = 'memory-full' | 'spool-full' | 'disk-full'
+  /** No worker could read them in time, and the supervisor did in its place. They were not looked at. */
+  | 'no-worker';
 
 /**
  * The collector's accounts of lines since the process started. Every line is received, and is then accepted, runtime,

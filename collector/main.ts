@@ -4,7 +4,7 @@ import type { RequestEvent } from '../shared/request-event.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
 import type { CountryOf } from '../shared/countries.js';
 import type { UsedTimes } from '../shared/unique-time.js';
-import type { Ledger, Store } from '../shared/store/store.js';
+import type { Ledger, LedgerWarning, Store } from '../shared/store/store.js';
 import { createDecoder } from './decode/decode.js';
 import { beginningOf } from './decode/redact.js';
 import type { CollectorConfig } from './config.js';
@@ -13,7 +13,7 @@ import { LineSources, type LineSource } from './line-sources.js';
 import { createLedgerSchedule, createLineAccounts, ledgerOf, type DropReason, type RejectionReason } from './ledger.js';
 import { formatListenAddress, type ListenAddress } from './listen/address.js';
 import { listen } from './listen/listen.js';
-import { allowList } from './listen/peers.js';
+import { allowList, ConnectionLimit, type NoRoom } from './listen/peers.js';
 import type { OpenStream } from './listen/sockets.js';
 
 /** A collector that is running. */
@@ -55,6 +55,12 @@ export interface CollectorParts {
 const aheadMsMax = 86_400_000;
 const agoMsMax = 400 * 86_400_000;
 
+const whyRefused: Readonly<Record<'not-allowed' | NoRoom, string>> = {
+  'not-allowed': 'its address is not in COLLECTOR_ALLOW. Add it there if it should log here',
+  'too-many-connections': 'COLLECTOR_CONNECTIONS_MAX is reached. Raise it if all of them are yours',
+  'too-many-of-peer': 'its address has three quarters of COLLECTOR_CONNECTIONS_MAX. Raise it if all of them are yours',
+};
+
 /** How often the kernel is asked how many datagrams it dropped, in milliseconds. */
 const lossWatchMs = 5000;
 
@@ -76,11 +82,11 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   const warn = limitLog(log.warn);
   const sources = new LineSources({ now, halfWindowMs: parts.skewHalfWindowMs });
   const warnOfSkew = limitLog(log.warn, { intervalMs: skewWarnMs });
-  const connections = { count: 0 };
+  let linesUnderstood = 0;
+  const connections = new ConnectionLimit(config.connectionsMax);
 
   const listeners = await listen(config.listen, {
     lineBytesMax: config.lineBytesMax,
-    connectionsMax: config.connectionsMax,
     unixMode: config.unixMode,
     connections,
     sources,
@@ -100,10 +106,18 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     heldMemory: { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) },
     onUnterminated: () => { onCut('unterminated', 'the connection ended in the middle of it'); },
     onRefused: (why, remoteAddress) => {
-      accounts.warnings[`peers-${why}`] = (accounts.warnings[`peers-${why}`] ?? 0) + 1;
-      const setting = why === 'not-allowed' ? 'its address is not in COLLECTOR_ALLOW. Add it there if it should log here' : `COLLECTOR_CONNECTIONS_MAX, ${config.connectionsMax}, are open. Raise it if they are all yours`;
-      warn(why, `Turned a peer away: ${setting}.`, { peer: remoteAddress ?? 'gone' });
+      countWarning(why === 'not-allowed' ? 'peers-not-allowed' : 'peers-too-many-connections');
+      warn(why, `Turned a peer away: ${whyRefused[why]}.`, { peer: remoteAddress ?? 'gone', connectionsMax: config.connectionsMax });
     },
+    onEvicted: (remoteAddress) => {
+      countWarning('connections-evicted');
+      warn('evicted', 'Closed a connection that has not sent a line, to make room for another: COLLECTOR_CONNECTIONS_MAX is reached. Raise it if they are all yours.', { peer: remoteAddress ?? 'unix', connectionsMax: config.connectionsMax });
+    },
+    onDropped: (lines) => {
+      accounts.received += lines;
+      accounts.dropped['no-worker'] = (accounts.dropped['no-worker'] ?? 0) + lines;
+    },
+    linesUnderstood: () => linesUnderstood,
     onError: (message) => { warn('socket', `A connection failed: ${message}`); },
   }, parts.openStream).catch(async (error: unknown) => {
     await recorder.close();
@@ -158,6 +172,10 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     },
   };
 
+  function countWarning(warning: LedgerWarning): void {
+    accounts.warnings[warning] = (accounts.warnings[warning] ?? 0) + 1;
+  }
+
   function onLine(line: string): void {
     const arrivalMs = receive(); // first: recording may take a snapshot of the ledger
     const decoded = decoder.decode(line, arrivalMs);
@@ -168,6 +186,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
         break;
       case 'runtime':
         accounts.runtime += 1;
+        linesUnderstood += 1;
         break;
       case 'rejected':
         accounts.examples[decoded.reason] = beginningOf(line);
@@ -179,6 +198,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   /** `source` is where it came from, unless its time is that of its arrival. */
   function takeRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
     if (source !== undefined && arrivalMs - request.timeMs < source.lagMsMin) source.lagMsMin = arrivalMs - request.timeMs;
+    linesUnderstood += 1;
     if (!isPlausible(request.timeMs, arrivalMs)) reject('bad-time', 'its time is more than a day ahead, or older than anything that is kept');
     else if (!recorder.record(request)) drop(recorder.full, recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full');
   }

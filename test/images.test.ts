@@ -47,3 +47,13 @@ test('Every service of the Compose files is hardened by one block, and its log i
     t.notRegex(/^services:$(.*)/ms.exec(text)![1]!, /^ {4}(user|read_only|security_opt|logging|cap_drop):/m, `${file}: no service takes it back`);
   }
 });
+
+test('The images and the systemd unit run the collector under a supervisor, and systemd watches that one.', async (t) => {
+  t.regex(await readFile('Dockerfile.collector', 'utf8'), /^CMD \["collector", "--restartable"\]$/m);
+  t.regex(await readFile('docker-compose.embedded.yml', 'utf8'), /^ {4}command: \[start, --restartable\]$/m);
+  t.notRegex(/^ {2}collector:$(.*?)^ {2}\S/ms.exec(await readFile('docker-compose.yml', 'utf8'))![1]!, /command:/, 'it has that of the image');
+  const unit = await readFile('config/caddy-log-sink.service', 'utf8');
+  t.regex(unit, /^ExecStart=.* start --restartable /m);
+  t.regex(unit, /^WatchdogSec=\d+$/m);
+  t.regex(unit, /^NotifyAccess=all$/m, 'systemd-notify is not the main process');
+});

@@ -35,11 +35,11 @@ process.once('exit', () => {
 
 /**
  * Runs `caddy-log-sink ARGUMENTS` with exactly these settings. `cwd` is a temporary folder of its own unless given, and
- * is removed when the program has ended. Standard input is empty unless `stdin` is given; a stream is passed on until it ends.
+ * is removed when the program has ended. `program` is another file to run. Standard input is empty unless `stdin` is given; a stream is passed on until it ends.
  */
-export async function runProgram(args: readonly string[], settings: Readonly<Record<string, string>>, options: { cwd?: string; stdin?: Buffer | Readable } = {}): Promise<RunningProgram> {
+export async function runProgram(args: readonly string[], settings: Readonly<Record<string, string>>, options: { cwd?: string; stdin?: Buffer | Readable; program?: string } = {}): Promise<RunningProgram> {
   const cwd = options.cwd ?? await temporaryFolder();
-  const program = spawn(process.execPath, [...programCommand, ...args], {
+  const program = spawn(process.execPath, [...programCommand.slice(0, -1), options.program ?? programPath, ...args], {
     cwd,
     env: { PATH: process.env['PATH'], HOME: cwd, ...settings },
     stdio: ['pipe', 'pipe', 'pipe'],
@@ -75,7 +75,7 @@ export async function runProgram(args: readonly string[], settings: Readonly<Rec
 
 /** Runs a program that serves, and resolves when every URL answers with 200. Throws with its own words when it ends before. */
 export async function startProgram(
-  args: readonly string[], settings: Readonly<Record<string, string>>, urls: readonly string[], options: { cwd?: string } = {},
+  args: readonly string[], settings: Readonly<Record<string, string>>, urls: readonly string[], options: { cwd?: string; program?: string } = {},
 ): Promise<RunningProgram> {
   const program = await runProgram(args, settings, options);
   let over = false;

@@ -1,11 +1,10 @@
 import type { Socket } from 'node:net';
 import { UsageError } from '../../shared/errors.js';
 import type { UsedTimes } from '../../shared/unique-time.js';
-import type { LineBeginning } from '../lines.js';
 import { formatListenAddress, type ListenAddress } from './address.js';
 import { keeperVariable, keeperVersion, type FromWorker, type ToWorker } from './keeper.js';
 import { cannotListen } from './listen.js';
-import type { OpenStream, StreamOptions } from './sockets.js';
+import type { EarlierReads, OpenStream, StreamOptions } from './sockets.js';
 
 /** A worker's side of the keeper that started it. */
 export interface Keeper {
@@ -13,7 +12,7 @@ export interface Keeper {
   /** Whether another worker goes on after this one. */
   readonly isHandingOver: () => boolean;
   /** Says that the settings are good, and waits until the worker before has ended. Throws a `UsageError` when an address cannot be listened on. */
-  turn(config: { readonly listen: readonly ListenAddress[]; readonly unixMode: number }): Promise<void>;
+  turn(config: { readonly listen: readonly ListenAddress[]; readonly unixMode: number; readonly connectionsMax: number }): Promise<void>;
   /** What the worker before has left. */
   readonly usedTimes: () => UsedTimes | undefined;
   /** Leaves something to the next worker. */
@@ -32,7 +31,7 @@ export function meetKeeper(): Keeper | undefined {
   // The keeper gets these too, from the terminal, and says what is to be done.
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
 
-  const streams = new Map<string, StreamOptions['onConnection']>();
+  const streams = new Map<string, Pick<StreamOptions, 'onConnection' | 'onUnread'>>();
   const ids = new Map<Socket, number>();
   let ports: ReadonlyMap<string, number | undefined> | undefined;
   let usedTimes: UsedTimes | undefined;
@@ -48,11 +47,18 @@ export function meetKeeper(): Keeper | undefined {
         ({ ports, usedTimes } = message);
         atTurn?.resolve();
         break;
+      case 'ping':
+        void tell({ type: 'pong' });
+        break;
       case 'cannot-listen':
         atTurn?.reject(cannotListen(message.address, Object.assign(new Error(message.message), { code: message.code })));
         break;
       case 'connection':
-        if (socket !== undefined) take(message.address, message.id, socket, message.beginning);
+        if (socket !== undefined) take(message.address, message.id, socket, message.earlier);
+        break;
+      case 'unread':
+        // An address that is not listened on any more: another one takes it as well.
+        (streams.get(message.address) ?? [...streams.values()][0])?.onUnread(message);
         break;
       case 'stop':
         handsBack = message.handBack;
@@ -65,17 +71,21 @@ export function meetKeeper(): Keeper | undefined {
     isHandingOver: () => handsBack,
     usedTimes: () => usedTimes,
     leaveTimes(times) { left = times; },
-    turn: ({ listen, unixMode }) => new Promise((resolve, reject) => {
+    turn: ({ listen, unixMode, connectionsMax }) => new Promise((resolve, reject) => {
       atTurn = { resolve, reject };
-      void tell({ type: 'ready', listen: listen.filter((address) => address.kind !== 'udp'), unixMode });
+      void tell({ type: 'ready', listen: listen.filter((address) => address.kind !== 'udp'), unixMode, connectionsMax });
     }),
-    async openStream(address, { onConnection }) {
+    async openStream(address, { onConnection, onUnread }) {
       const name = formatListenAddress(address);
-      streams.set(name, onConnection);
+      streams.set(name, { onConnection, onUnread });
       void tell({ type: 'take', address: name });
       return {
         port: ports?.get(name),
         async close() { streams.delete(name); },
+        sentLines(socket) {
+          const id = ids.get(socket);
+          if (id !== undefined) void tell({ type: 'sent-lines', id });
+        },
         handBack(socket, beginning) {
           const id = ids.get(socket);
           if (!handsBack || id === undefined) return false;
@@ -97,15 +107,15 @@ export function meetKeeper(): Keeper | undefined {
     },
   };
 
-  function take(address: string, id: number, socket: Socket, beginning: LineBeginning | undefined): void {
-    const onConnection = streams.get(address);
-    if (onConnection === undefined) { // stopping already: nothing was read of it
+  function take(address: string, id: number, socket: Socket, earlier: EarlierReads): void {
+    const stream = streams.get(address);
+    if (stream === undefined) { // stopping already: nothing was read of it
       socket.destroy();
       return;
     }
     ids.set(socket, id);
     socket.once('close', () => { if (ids.delete(socket)) void tell({ type: 'closed', id }); });
-    onConnection(socket, beginning);
+    stream.onConnection(socket, earlier);
   }
 
   function stop(): void {

@@ -11,7 +11,7 @@ import { LineSources } from '../line-sources.js';
 import type { LineBeginning } from '../lines.js';
 import { parseListenAddress } from './address.js';
 import { listen, type Listener } from './listen.js';
-import { allowList, parseCidr } from './peers.js';
+import { allowList, ConnectionLimit, parseCidr } from './peers.js';
 import { openStream } from './sockets.js';
 
 test('several sockets of every kind are listened on at once', async (t) => {
@@ -35,15 +35,53 @@ test('a peer that is not allowed, and one too many, are turned away before a byt
 
   const busy = await start(['tcp://127.0.0.1:0', 'tcp://127.0.0.1:0'], { connectionsMax: 1 });
   const held = await open(portOf(busy.listeners[0]!));
-  await until('the first is in', () => busy.connections.count === 1);
+  held.write('first\n');
+  await until('the first has sent a line', () => busy.got.lines.length === 1);
   await send(portOf(busy.listeners[1]!), 'line\n');
   await until('the second was turned away', () => busy.got.refused.length === 1);
-  t.deepEqual(busy.got.refused, ['too-many-connections']);
+  t.deepEqual(busy.got.refused, ['too-many-of-peer']);
   held.write('still here\n');
-  await until('the first is still read', () => busy.got.lines.length === 1);
+  await until('the first is still read', () => busy.got.lines.length === 2);
   held.destroy();
   await until('its place is free', () => busy.connections.count === 0);
+  t.is(busy.got.evicted, 0);
   await stopAll(busy.listeners);
+});
+
+test('1,000 idle connections keep nobody out: the one that has been idle longest makes room, and one that has sent a line never does', async (t) => {
+  const connectionsMax = 1000;
+  const path = join(mkdtempSync(join(tmpdir(), 'sink-')), 'sink.sock');
+  const { listeners, got, connections } = await start(['tcp://127.0.0.1:0', `unix://${path}`], { connectionsMax });
+  const place = portOf(listeners[0]!);
+  const early = await open(place);
+  let isEarlyOpen = true;
+  early.resume().on('close', () => { isEarlyOpen = false; });
+  early.write('early\n');
+  await until('it was read', () => got.lines.length === 1);
+  // A process of its own, as it is a thousand descriptors.
+  const flood = spawn(process.execPath, ['--eval', `
+    const net = require('node:net');
+    let open = 0;
+    for (let at = 0; at < ${connectionsMax}; at += 1) {
+      const socket = net.connect(${place.port}, '127.0.0.1', () => { socket.write('x'); open += 1; if (open === ${connectionsMax}) console.log('all'); });
+      socket.on('error', () => undefined).resume();
+    }
+    setInterval(() => undefined, 1000);`], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.teardown(() => flood.kill('SIGKILL'));
+  await once(flood.stdout, 'data');
+  await until('one address has its share', () => connections.count === 750 && got.evicted + got.refused.length === connectionsMax - 749);
+  const late = await Promise.all(Array.from({ length: 20 }, () => open(place)));
+  for (const [at, socket] of late.entries()) socket.write(`late ${at}\n`);
+  await until('all of them are read', () => got.lines.length === 21);
+  const unix = await Promise.all(Array.from({ length: 400 }, () => open({ path })));
+  await until('they fill up what is not reserved, and no more', () => connections.count === 900 && got.evicted + got.refused.length === connectionsMax - 749 + 20 + 250);
+  early.write('again\n');
+  await until('the first one is read', () => got.lines.includes('again'));
+  t.true(isEarlyOpen);
+  for (const socket of [early, ...late, ...unix]) socket.destroy();
+  flood.kill('SIGKILL');
+  await until('all places are free', () => connections.count === 0);
+  await stopAll(listeners);
 });
 
 test('a line that a broken connection left unfinished is no line', async (t) => {
@@ -222,12 +260,11 @@ test('datagrams that the kernel dropped are known', async (t) => {
 });
 
 async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100, lineMsMax = 60_000, heldBytesMax = 1e9, isWanted = (line: string): boolean => line !== '', open: openWith = openStream } = {}) {
-  const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, tooLong: 0, noRoom: 0 };
+  const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, evicted: 0, tooLong: 0, noRoom: 0 };
   const heldMemory = { bytes: 0, bytesMax: heldBytesMax };
-  const connections = { count: 0 };
+  const connections = new ConnectionLimit(connectionsMax);
   const listeners = await listen(addresses.map(parseListenAddress), {
     lineBytesMax: 65_536,
-    connectionsMax,
     unixMode: 0o600,
     connections,
     sources: new LineSources(),
@@ -239,6 +276,9 @@ async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', 
     onUnterminated: () => { got.unterminated += 1; },
     onNoRoom: () => { got.noRoom += 1; },
     onRefused: (why) => { got.refused.push(why); },
+    onEvicted: () => { got.evicted += 1; },
+    onDropped: () => undefined,
+    linesUnderstood: () => got.lines.length,
     onError: () => undefined,
   }, openWith);
   return { listeners, got, connections, heldMemory };

@@ -2,6 +2,7 @@ import { messageOf, UsageError } from '../../shared/errors.js';
 import type { LineSources } from '../line-sources.js';
 import type { HeldMemory, LineHandlers } from '../lines.js';
 import { formatListenAddress, type ListenAddress } from './address.js';
+import type { ConnectionLimit, NoRoom } from './peers.js';
 import { openStream, type OpenStream } from './sockets.js';
 import { listenStream } from './stream.js';
 import { listenUdp } from './udp.js';
@@ -9,14 +10,18 @@ import { listenUdp } from './udp.js';
 /** What every listener is given. */
 export interface ListenOptions extends LineHandlers {
   readonly lineBytesMax: number;
-  /** Over all stream listeners together. */
-  readonly connectionsMax: number;
   /** Asked before a byte is read; not for unix sockets, which the file's mode guards. */
   readonly isAllowed: (remoteAddress: string | undefined) => boolean;
   /** The permissions of unix sockets, such as 0o660. */
   readonly unixMode: number;
   /** A peer that was turned away. */
-  readonly onRefused: (why: 'not-allowed' | 'too-many-connections', remoteAddress: string | undefined) => void;
+  readonly onRefused: (why: 'not-allowed' | NoRoom, remoteAddress: string | undefined) => void;
+  /** A connection without a line was closed to make room for another. */
+  readonly onEvicted: (remoteAddress: string | undefined) => void;
+  /** Lines that the supervisor could not keep while no worker read. */
+  readonly onDropped: (lines: number) => void;
+  /** How many lines were understood so far, over all listeners. */
+  readonly linesUnderstood: () => number;
   /** A socket that failed; it is closed, the others go on. */
   readonly onError: (message: string) => void;
   /** For lines that have begun, over all listeners. */
@@ -25,8 +30,8 @@ export interface ListenOptions extends LineHandlers {
   readonly lineMsMax?: number;
   /** Where lines come from: its `current` is set before each chunk of bytes is taken. */
   readonly sources: LineSources;
-  /** Connections that are open, over all stream listeners. */
-  readonly connections: { count: number };
+  /** Of connections, over all stream listeners. */
+  readonly connections: ConnectionLimit;
 }
 
 /** One socket that is being listened on. */

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { allowList, parseCidr, privateRanges } from './peers.js';
+import { allowList, ConnectionLimit, parseCidr, privateRanges, type LimitedConnection } from './peers.js';
 
 test('loopback and private peers are allowed by default, others are not', (t) => {
   const isAllowed = allowList(privateRanges.split(',').map(parseCidr));
@@ -17,3 +17,62 @@ test('a single address is a range of one', (t) => {
 test('what is not a range is refused', (t) => {
   for (const text of ['', '10.0.0.0/33', '10.0.0/8', '::/129', 'example.com', '10.0.0.0/-1', '10.0.0.0/']) t.throws(() => parseCidr(text), undefined, text);
 });
+
+test('one address may have three quarters of all connections, and evicts its own silent ones beyond that', (t) => {
+  const { limit, evicted, connect } = limitOf(8);
+  for (let at = 0; at < 6; at += 1) t.is(connect('a', `a${at}`), undefined);
+  t.is(connect('a', 'a6'), 'too-many-of-peer', 'none of them is known to be silent yet');
+  for (let at = 0; at < 6; at += 1) limit.silent(named.get(`a${at}`)!);
+  limit.sent(named.get('a0')!);
+  limit.silent(named.get('a1')!); // it was heard of last
+  t.is(connect('a', 'a7'), undefined);
+  t.deepEqual(evicted, ['a2']);
+  t.is(limit.count, 6);
+  t.is(connect('b', 'b0'), undefined, 'room is left for others');
+  t.deepEqual(evicted, ['a2']);
+});
+
+test('a tenth is reserved for peers that have sent lines; beyond it the longest idle of all goes, and where all have sent lines nobody', (t) => {
+  const { limit, evicted, connect } = limitOf(10);
+  t.is(connect('known', 'k0'), undefined);
+  limit.sent(named.get('k0')!);
+  for (let at = 0; at < 8; at += 1) {
+    t.is(connect(`s${at}`, `s${at}`), undefined);
+    limit.silent(named.get(`s${at}`)!);
+  }
+  t.is(connect('new', 'n0'), undefined);
+  t.deepEqual(evicted, ['s0'], 'the tenth place is not for a new peer');
+  t.is(connect('known', 'k1'), undefined);
+  t.is(limit.count, 10);
+  t.deepEqual(evicted, ['s0']);
+  for (const name of ['n0', 'k1', ...Array.from({ length: 7 }, (_, at) => `s${at + 1}`)]) limit.sent(named.get(name)!);
+  t.is(connect('known', 'k2'), 'too-many-connections');
+  t.is(connect(undefined, 'unix'), 'too-many-connections');
+  limit.leave(named.get('k0')!);
+  t.is(connect('known', 'k3'), undefined);
+});
+
+test('peers of a unix socket have no address: they may have all places, and make room for others all the same', (t) => {
+  const { limit, evicted, connect } = limitOf(4);
+  for (let at = 0; at < 4; at += 1) {
+    t.is(connect(undefined, `u${at}`), undefined);
+    limit.silent(named.get(`u${at}`)!);
+  }
+  t.is(connect('a', 'a0'), undefined);
+  t.deepEqual(evicted, ['u0']);
+  t.is(limit.count, 4);
+});
+
+const named = new Map<string, LimitedConnection>();
+
+function limitOf(connectionsMax: number) {
+  const limit = new ConnectionLimit(connectionsMax);
+  const evicted: string[] = [];
+  named.clear();
+  const connect = (peer: string | undefined, name: string) => {
+    const connection: LimitedConnection = { peer, evict: () => { evicted.push(name); } };
+    named.set(name, connection);
+    return limit.enter(connection);
+  };
+  return { limit, evicted, connect };
+}

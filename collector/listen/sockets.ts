@@ -10,12 +10,29 @@ export type StreamAddress = Exclude<ListenAddress, { kind: 'udp' }>;
 /** Where stream listeners get their sockets from: this process opens them, or a keeper has them. Rejects with the system's error. */
 export type OpenStream = (address: StreamAddress, options: StreamOptions) => Promise<OpenedStream>;
 
+/** What another process knows of a connection that it has read before. */
+export interface EarlierReads {
+  /** What it has read of a line that was not whole yet. */
+  readonly beginning: LineBeginning | undefined;
+  /** Whether the peer has sent a line that was understood. */
+  readonly hasSentLines: boolean;
+}
+
+/** What the supervisor has read of a connection, which is closed, while no worker could read it. */
+export interface Unread {
+  /** What a worker had read before of a line that was not whole yet. */
+  readonly beginning: LineBeginning | undefined;
+  readonly bytes: Buffer;
+  /** Lines after these bytes that were not kept. */
+  readonly droppedLines: number;
+}
+
 /** What a stream socket is opened with. */
 export interface StreamOptions {
   /** The permissions of a unix socket, such as 0o660. */
   readonly unixMode: number;
-  /** `beginning` is what another process has read of a line that was not whole yet. */
-  readonly onConnection: (socket: Socket, beginning?: LineBeginning) => void;
+  readonly onConnection: (socket: Socket, earlier?: EarlierReads) => void;
+  readonly onUnread: (unread: Unread) => void;
   readonly onError: (message: string) => void;
 }
 
@@ -25,12 +42,14 @@ export interface OpenedStream {
   readonly port: number | undefined;
   /** Takes no new connections; resolves when those that it has are closed or handed back. */
   close(): Promise<void>;
+  /** Is told once of each connection that a line has come that was understood, for the process that reads it next. */
+  sentLines(socket: Socket): void;
   /** Leaves a connection to the process that reads it next; `false` when there is none, and the caller has to close it. */
   handBack(socket: Socket, beginning: () => LineBeginning): boolean;
 }
 
 /** Opens a stream socket of this process. With `pauseOnConnect` nothing is read of a connection until somebody asks. */
-export async function openStream(address: StreamAddress, { unixMode, onConnection, onError }: StreamOptions, { pauseOnConnect = false } = {}): Promise<OpenedStream> {
+export async function openStream(address: StreamAddress, { unixMode, onConnection, onError }: Omit<StreamOptions, 'onUnread'>, { pauseOnConnect = false } = {}): Promise<OpenedStream> {
   const server = createServer({ noDelay: true, pauseOnConnect }, (socket) => { onConnection(socket); });
   await listening(server, address, unixMode);
   server.on('error', (error) => { onError(messageOf(error)); });
@@ -38,6 +57,7 @@ export async function openStream(address: StreamAddress, { unixMode, onConnectio
   return {
     port: address.kind !== 'unix' && bound !== null && typeof bound === 'object' ? bound.port : undefined,
     close: () => new Promise((resolve) => { server.close(() => { resolve(); }); }),
+    sentLines: () => undefined,
     handBack: () => false,
   };
 }

@@ -2,10 +2,11 @@ import type { Socket } from 'node:net';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
 import { formatAddress } from '../../shared/settings.js';
-import { createLineSplitter, type LineBeginning, type LineSplitter } from '../lines.js';
+import { createLineSplitter, type LineSplitter } from '../lines.js';
 import { formatListenAddress } from './address.js';
 import type { Listener, ListenOptions } from './listen.js';
-import type { OpenStream, StreamAddress } from './sockets.js';
+import { peerAddress, type LimitedConnection } from './peers.js';
+import type { EarlierReads, OpenStream, StreamAddress, Unread } from './sockets.js';
 
 /** How long a stopping listener goes on reading from peers that do not pause, in milliseconds. */
 const drainMsMax = 2000;
@@ -22,12 +23,14 @@ const looksMax = 4;
  */
 const turnBytesMax = 65_536;
 
-interface Connection {
+interface Connection extends LimitedConnection {
   /** When bytes came in last, by `performance.now`. */
   lastReadMs: number;
   readonly lines: LineSplitter;
+  /** `new` until what came with the connection has been read, `silent` until a line has come that was understood. */
+  is: 'new' | 'silent' | 'sending' | 'gone';
   /** Takes what the socket has read and still holds for the next turn. */
-  readonly takeHeld: () => void;
+  takeHeld: () => void;
   /** The line that had begun at the last look, and in how many looks in a row it was the same: sockets are read between two looks. */
   unfinished: { readonly line: number; readonly looks: number };
 }
@@ -35,11 +38,12 @@ interface Connection {
 /** Listens on TCP or on a unix stream socket. Rejects with the system's error when that cannot be done. */
 export async function listenStream(address: StreamAddress, options: ListenOptions, open: OpenStream): Promise<Listener> {
   const connections = new Map<Socket, Connection>();
-  const server = await open(address, { unixMode: options.unixMode, onConnection: take, onError: options.onError });
+  const server = await open(address, { unixMode: options.unixMode, onConnection: take, onUnread, onError: options.onError });
   const { lineMsMax = lineMsMaxDefault } = options;
   const slowLines = setInterval(() => {
     for (const [socket, connection] of connections) closeWhenSlow(socket, connection);
   }, lineMsMax / looksMax);
+  let unreadTaken = Promise.resolve();
   let turnBytes = 0;
   let waiting: Socket[] = [];
   return {
@@ -48,6 +52,7 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     async stop() {
       clearInterval(slowLines);
       const closed = server.close();
+      await unreadTaken;
       const left = [...connections].filter(([socket, { lines, takeHeld }]) => !server.handBack(socket, () => {
         takeHeld();
         return lines.handOver();
@@ -57,23 +62,48 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     },
   };
 
-  function take(socket: Socket, beginning?: LineBeginning): void {
+  function take(socket: Socket, earlier?: EarlierReads): void {
     const { remoteAddress } = socket;
-    const why = address.kind !== 'unix' && !options.isAllowed(remoteAddress) ? 'not-allowed'
-      : options.connections.count >= options.connectionsMax ? 'too-many-connections'
-      : undefined;
+    const connection = connectionOf(socket);
+    const why = address.kind !== 'unix' && !options.isAllowed(remoteAddress) ? 'not-allowed' : options.connections.enter(connection);
     if (why !== undefined) {
       socket.on('error', () => undefined); // a peer that is turned away may reset: nothing is lost
       socket.destroy();
       options.onRefused(why, remoteAddress);
       return;
     }
-    options.connections.count += 1;
-    connections.set(socket, read(socket, beginning));
+    connections.set(socket, connection);
     socket.once('close', () => {
-      options.connections.count -= 1;
       connections.delete(socket);
+      if (connection.is !== 'gone') options.connections.leave(connection);
+      connection.is = 'gone';
     });
+    read(socket, connection, earlier);
+  }
+
+  function onUnread(unread: Unread): void {
+    unreadTaken = unreadTaken.then(() => takeUnread(unread));
+  }
+
+  /** Takes megabytes, a turn's worth at a time: the supervisor kills a worker that does not answer meanwhile. */
+  async function takeUnread({ beginning, bytes, droppedLines }: Unread): Promise<void> {
+    if (droppedLines > 0) options.onDropped(droppedLines);
+    const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
+    if (beginning !== undefined) lines.takeUp(beginning);
+    for (let from = 0; from < bytes.length; from += turnBytesMax) {
+      lines.write(bytes.subarray(from, from + turnBytesMax));
+      await turn();
+    }
+    lines.end();
+  }
+
+  /** What came with a new connection is read a turn later: until then nobody can say that it is silent. */
+  async function watchSilence(connection: Connection): Promise<void> {
+    await turn();
+    await turn();
+    if (connection.is !== 'new') return;
+    connection.is = 'silent';
+    options.connections.silent(connection);
   }
 
   /** Its line counts as unterminated. */
@@ -85,12 +115,34 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     socket.destroy();
   }
 
-  function read(socket: Socket, beginning?: LineBeginning): Connection {
-    const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
-    if (beginning !== undefined) lines.takeUp(beginning);
+  function connectionOf(socket: Socket): Connection {
+    const { remoteAddress } = socket;
+    const connection: Connection = {
+      peer: address.kind === 'unix' ? undefined : peerAddress(remoteAddress ?? ''),
+      is: 'new', lastReadMs: 0, unfinished: { line: 0, looks: 0 },
+      lines: createLineSplitter(options.lineBytesMax, options, options.heldMemory),
+      takeHeld: () => undefined,
+      evict() {
+        connection.is = 'gone';
+        socket.destroy();
+        options.onEvicted(remoteAddress);
+      },
+    };
+    return connection;
+  }
+
+  function read(socket: Socket, connection: Connection, earlier: EarlierReads | undefined): void {
+    const { lines } = connection;
     const { sources } = options;
     const source = sources.open(peerOf(socket, address));
-    const state: Connection = { lastReadMs: 0, lines, takeHeld, unfinished: { line: 0, looks: 0 } };
+    connection.takeHeld = takeHeld;
+    if (earlier?.beginning !== undefined) lines.takeUp(earlier.beginning);
+    if (earlier?.hasSentLines === true) {
+      connection.is = 'sending';
+      options.connections.sent(connection);
+    } else {
+      void watchSilence(connection);
+    }
     socket.on('data', takeChunk);
     // Reset, timed out or the like: 'close' follows.
     socket.on('error', (error) => { options.onError(messageOf(error)); });
@@ -100,13 +152,26 @@ export async function listenStream(address: StreamAddress, options: ListenOption
       lines.end();
       sources.close(source);
     });
-    return state;
 
     function takeChunk(chunk: Buffer): void {
-      state.lastReadMs = performance.now();
+      connection.lastReadMs = performance.now();
       sources.current = source;
-      lines.write(chunk);
+      if (connection.is === 'sending') lines.write(chunk);
+      else takeFirst(chunk);
       boundTurn(socket, chunk.length);
+    }
+
+    /** Until a line was understood. */
+    function takeFirst(chunk: Buffer): void {
+      const before = options.linesUnderstood();
+      lines.write(chunk);
+      if (options.linesUnderstood() > before) {
+        connection.is = 'sending';
+        options.connections.sent(connection);
+        server.sentLines(socket);
+      } else if (connection.is === 'silent') {
+        options.connections.silent(connection); // it is the last to be evicted now
+      }
     }
 
     function takeHeld(): void {

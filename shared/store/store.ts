@@ -69,10 +69,10 @@ export interface Ledger {
 }
 
 /**
- * Peers that were turned away since the process started, by the reason; datagrams that the kernel dropped, as far as it tells; requests that an
+ * Peers that were turned away since the process started, by the reason; connections without a line that were closed to make room; datagrams that the kernel dropped, as far as it tells; requests that an
  * earlier start has left in the spool and that are not delivered yet; by how many seconds the clocks of a Caddy and of the collector differ, from 30 on.
  */
-export const ledgerWarnings = ['peers-not-allowed', 'peers-too-many-connections', 'datagrams-lost', 'earlier-spooled', 'clock-skew'] as const;
+export const ledgerWarnings = ['peers-not-allowed', 'peers-too-many-connections', 'connections-evicted', 'datagrams-lost', 'earlier-spooled', 'clock-skew'] as const;
 /** One of them. */
 export type LedgerWarning = (typeof ledgerWarnings)[number];
 

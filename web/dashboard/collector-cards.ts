@@ -38,6 +38,7 @@ function warningFigure(warning: LedgerWarning, value: number) {
 const warningTexts: Readonly<Record<LedgerWarning, { readonly name: string; readonly note: string; readonly unit?: string }>> = {
   'peers-not-allowed': { name: 'Turned away', note: 'not in COLLECTOR_ALLOW' },
   'peers-too-many-connections': { name: 'Turned away', note: 'too many connections' },
+  'connections-evicted': { name: 'Evicted', note: 'idle connections' },
   'datagrams-lost': { name: 'Lost over UDP', note: 'by the kernel' },
   'earlier-spooled': { name: 'Still spooled', note: 'by an earlier start' },
   'clock-skew': { name: 'Clock skew', note: 'Caddy’s clock and the collector’s differ: set both with NTP', unit: `${nbsp}s` },
