@@ -15,23 +15,23 @@ const rollupRowsPerPage = 20_000;
 /** A row has 5 to 15 kB. */
 const topRowsPerPage = 2000;
 const requestsPerPage = 512;
+/** Of so few rows DuckDB reads the other columns after the sort: its `late_materialization_max_rows`. */
+const lateRowsMax = 50;
 
 /** See `Store.streamRollups`. */
 export async function* streamRollups(read: Read, { level, filter, ...range }: TimeRange & { level: Level; filter: Filter }, rowsPerPage = rollupRowsPerPage): AsyncGenerator<RollupRow[]> {
   if (needsRequests(filter)) throw new StoreError('drop', `Cannot read rollup rows by ${Object.keys(filter).join(', ')}: of these only source, host, method and status are known there. Use rollUpRequests.`);
   const conditionsOf = (values: BoundValues): string[] => [`level = ${values.add(level, INTEGER)}`, ...conditions(filter, values)];
-  for (const page of await pagesOfWindows(read, 'request_rollup', range, { levelMs: level * 1000, conditionsOf, rowsPerPage })) {
-    yield await read((query) => rollupsBetween(query, { ...page, level }, conditionsOf));
-  }
+  yield* inPages(read, 'request_rollup', range, { conditionsOf, rowsPerPage, readPage: (query, page, rowsMax) => rollupsBetween(query, { ...page, level }, conditionsOf, rowsMax) });
 }
 
-async function rollupsBetween(query: Query, { level, ...range }: TimeRange & { level: Level }, conditionsOf: ConditionsOf): Promise<RollupRow[]> {
+async function rollupsBetween(query: Query, { level, ...range }: TimeRange & { level: Level }, conditionsOf: ConditionsOf, rowsMax: number): Promise<RollupRow[]> {
   const values = new BoundValues();
   const where = [...windowsIn(range, values), ...conditionsOf(values)];
   const columns = await values.columnsOf(
     query,
     `SELECT window_ms, row_id, ${texts('source', 'host', 'method')}, status_code, "count", sampled_out, duration_ms_sum, duration_ms_max, size_sum, histogram
-     FROM request_rollup WHERE ${where.join(' AND ')}`,
+     FROM request_rollup WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`,
   );
   const [windowMs, rowId, source, host, method, status, count, sampledOut, durationSumMs, durationMaxMs, sizeSum, histogram] = columns as [
     bigint[], bigint[], string[], string[], string[], number[], bigint[], bigint[], number[], number[], number[], string[],
@@ -56,15 +56,13 @@ export async function* streamTops(read: Read, { level, kinds, filter, ...range }
   const conditionsOf = (values: BoundValues): string[] => [
     `level = ${values.add(level, INTEGER)}`, `kind IN (${kinds.map((kind) => values.add(kind, VARCHAR)).join(', ')})`, ...conditions(filter, values),
   ];
-  for (const page of await pagesOfWindows(read, 'request_top', range, { levelMs: level * 1000, conditionsOf, rowsPerPage })) {
-    yield await read((query) => topsBetween(query, { ...page, level }, conditionsOf));
-  }
+  yield* inPages(read, 'request_top', range, { conditionsOf, rowsPerPage, readPage: (query, page, rowsMax) => topsBetween(query, { ...page, level }, conditionsOf, rowsMax) });
 }
 
-async function topsBetween(query: Query, { level, ...range }: TimeRange & { level: TopLevel }, conditionsOf: ConditionsOf): Promise<TopRow[]> {
+async function topsBetween(query: Query, { level, ...range }: TimeRange & { level: TopLevel }, conditionsOf: ConditionsOf, rowsMax: number): Promise<TopRow[]> {
   const values = new BoundValues();
   const where = [...windowsIn(range, values), ...conditionsOf(values)];
-  const columns = await values.columnsOf(query, `SELECT window_ms, row_id, ${texts('source', 'host')}, kind, packed FROM request_top WHERE ${where.join(' AND ')}`);
+  const columns = await values.columnsOf(query, `SELECT window_ms, row_id, ${texts('source', 'host')}, kind, packed FROM request_top WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`);
   const [windowMs, rowId, source, host, kind, packed] = columns as [bigint[], bigint[], string[], string[], TopKind[], DuckDBBlobValue[]];
   return await inTurns(windowMs, (start, at) => ({ level, windowMs: Number(start), rowId: Number(rowId[at]!), source: source[at]!, host: host[at]!, kind: kind[at]!, packed: textOf(packed[at]!) }), topRowsPerTurn);
 }
@@ -76,11 +74,32 @@ function windowsIn({ fromMs, toMs }: TimeRange, values: BoundValues): string[] {
   return [`window_ms >= ${values.add(BigInt(Math.ceil(fromMs)), BIGINT)}`, `window_ms < ${values.add(BigInt(Math.ceil(toMs)), BIGINT)}`];
 }
 
+function limitSql(rowsMax: number, values: BoundValues): string {
+  return rowsMax === Infinity ? '' : `LIMIT ${values.add(BigInt(rowsMax), BIGINT)}`;
+}
+
+interface Paging<Row> {
+  readonly conditionsOf: ConditionsOf;
+  readonly rowsPerPage: number;
+  /** Reads the rows of a range, `rowsMax` at most. */
+  readonly readPage: (query: Query, range: TimeRange, rowsMax: number) => Promise<Row[]>;
+}
+
+/** Most ranges have few rows, and are read at once. */
+async function* inPages<Row>(read: Read, table: 'request_rollup' | 'request_top', range: TimeRange, paging: Paging<Row>): AsyncGenerator<Row[]> {
+  const rows = await read((query) => paging.readPage(query, range, paging.rowsPerPage + 1));
+  if (rows.length <= paging.rowsPerPage) {
+    yield rows;
+    return;
+  }
+  rows.length = 0; // not to be held meanwhile
+  for (const page of await pagesOfWindows(read, table, range, paging)) yield await read((query) => paging.readPage(query, page, Infinity));
+}
+
 /** Cuts a range into parts of whole windows that have about `rowsPerPage` rows each. */
 async function pagesOfWindows(
-  read: Read, table: 'request_rollup' | 'request_top', range: TimeRange, { levelMs, conditionsOf, rowsPerPage }: { levelMs: number; conditionsOf: ConditionsOf; rowsPerPage: number },
+  read: Read, table: 'request_rollup' | 'request_top', range: TimeRange, { conditionsOf, rowsPerPage }: Pick<Paging<unknown>, 'conditionsOf' | 'rowsPerPage'>,
 ): Promise<TimeRange[]> {
-  if (range.toMs - range.fromMs <= levelMs) return [range];
   const values = new BoundValues();
   const where = [...windowsIn(range, values), ...conditionsOf(values)];
   const [windows, counts] = await read((query) => values.columnsOf(query, `SELECT window_ms, count(*) FROM ${table} WHERE ${where.join(' AND ')} GROUP BY window_ms ORDER BY window_ms`)) as [bigint[], bigint[]];
@@ -126,12 +145,18 @@ const zlibFirstByte = 0x78;
  * 20 kB each, would take all of DuckDB's memory.
  */
 export async function* streamRequests(read: Read, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }, rowsPerPage = requestsPerPage): AsyncGenerator<RequestEvent[]> {
+  if (limit <= lateRowsMax) {
+    yield await read((query) => newestRequests(query, limit, (values) => requestConditions({ fromMs, toMs, filter }, values)));
+    return;
+  }
   const times = await read((query) => newestTimes(query, { fromMs, toMs, filter, limit }));
   for (let from = 0; from < times.length;) {
     let to = Math.min(from + rowsPerPage, times.length);
     while (to < times.length && times[to] === times[to - 1]) to += 1; // requests of one time stay together
-    const page = { filter, limit: to - from, newestNs: times[from]!, oldestNs: times[to - 1]! };
-    yield await read((query) => requestsBetween(query, page));
+    const [newestNs, oldestNs] = [times[from]!, times[to - 1]!];
+    const whereOf = (values: BoundValues): string => filterConditions(filter, [`time_ns BETWEEN ${values.add(oldestNs, BIGINT)} AND ${values.add(newestNs, BIGINT)}`], values);
+    const rows = to - from;
+    yield await read((query) => newestRequests(query, rows, whereOf));
     from = to;
   }
 }
@@ -143,9 +168,9 @@ async function newestTimes(query: Query, { fromMs, toMs, filter, limit }: TimeRa
   return times as bigint[];
 }
 
-async function requestsBetween(query: Query, { filter, limit, newestNs, oldestNs }: { filter: Filter; limit: number; newestNs: bigint; oldestNs: bigint }): Promise<RequestEvent[]> {
+async function newestRequests(query: Query, limit: number, whereOf: (values: BoundValues) => string): Promise<RequestEvent[]> {
   const values = new BoundValues();
-  const where = filterConditions(filter, [`time_ns BETWEEN ${values.add(oldestNs, BIGINT)} AND ${values.add(newestNs, BIGINT)}`], values);
+  const where = whereOf(values);
   const columns = await values.columnsOf(
     query,
     `SELECT time_ns, ${texts('source', 'host', 'method')}, status_code, ${texts('endpoint')}, duration_ms, size, bytes_read,
