@@ -222,10 +222,10 @@ testWithCaddy(`Caddy at ${perSecondStopped * loggers} lines a second does not wa
   t.regex(rig.program.stderr(), /The worker does not answer.*pid=/);
   await until('the new worker counts', async () => (await rig.ledger()).stored > perSecondStopped);
   const { sent, failed, longestMs } = await load.stop();
-  t.is(failed, 0, 'no request took 5 s');
+  t.is(failed, 0, `no request took 5 s\n${rig.program.stderr()}`);
   const stderrLines = (): number => caddy.stderr().split('\n').filter((line) => line.includes('handled request')).length;
-  // What the worker had read and not stored, and a line that it had read half.
-  const lostMax = readMax - stored + 1;
+  // What the worker had read and not stored, and a line that it had read half; and where a connection was closed, what was on its way.
+  const lostMax = readMax - stored + 1 + (rig.program.stderr().includes('Nothing has read') ? 100 : 0);
   const lost = await until('all others are counted', async () => {
     const missing = sent * loggers - await rig.requests() - ((await rig.ledger()).dropped['no-worker'] ?? 0) - stderrLines();
     return missing <= lostMax && missing;
