@@ -377,7 +377,9 @@ async function importFiles(environment: Environment, { args, options }: Given): 
   const stopping = new AbortController();
   // The first signal stops gracefully, the second at once.
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => { stopping.abort(); });
-  return await runImport(values, { paths: args, dryRun: options['dry-run'] === true, signal: stopping.signal });
+  const status = await runImport(values, { paths: args, dryRun: options['dry-run'] === true, signal: stopping.signal });
+  if (stopping.signal.aborted) process.exit(status); // a store that does not answer must not keep the process
+  return status;
 }
 
 async function checkCaddy(environment: Environment, { args: [source, ...more], options: { address, json } }: Given): Promise<number> {

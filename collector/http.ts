@@ -33,7 +33,7 @@ export interface StatusParts {
   /** Datagrams that the kernel dropped since the start; `null` where it does not say. */
   readonly lostDatagrams: () => Promise<number | null>;
   /** What `POST /import` works with. */
-  readonly imports: ImportEndpointParts;
+  readonly imports: Omit<ImportEndpointParts, 'recorder'>;
 }
 
 /** How long answers in flight may take when the collector stops, in milliseconds. */
@@ -42,14 +42,21 @@ const drainMsMax = 1000;
 /** How often the length of the event loop's turns is sampled, in milliseconds. */
 const loopDelaySampleMs = 10;
 
+/** The collector's HTTP server. */
+export interface StatusServer extends HttpListener {
+  /** Ends an import that is under way, and takes no more; everything else is still answered. */
+  stopImports(): Promise<void>;
+}
+
 /** Serves `/health`, `/ready`, `/metrics` and `/ledger`, and takes imports. Throws a `UsageError` when it cannot listen. */
-export async function startStatusServer(address: Address, parts: StatusParts): Promise<HttpListener> {
+export async function startStatusServer(address: Address, parts: StatusParts): Promise<StatusServer> {
   const loopDelay = monitorEventLoopDelay({ resolution: loopDelaySampleMs });
   loopDelay.enable();
   /** Each turn of the event loop reads every socket: none went unread for longer than the longest turn. */
   const unreadMsMax = (): number => Math.max(0, loopDelay.max / 1e6 - loopDelaySampleMs);
   const metrics = createMetrics(parts, unreadMsMax);
-  const imports = createImportEndpoint(parts.imports);
+  const imports = createImportEndpoint({ ...parts.imports, recorder: parts.recorder });
+  let importsUnderWay = 0;
   const router = new Router()
     .get('/health', (ctx) => { ctx.body = { status: 'ok' }; })
     .get('/ready', async (ctx) => {
@@ -67,9 +74,11 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
     })
     .post('/import', async (ctx) => {
       ctx.respond = false;
+      importsUnderWay += 1;
       server.requestTimeout = 0; // a large import takes more than Node's five minutes; headers still have their one minute
       await imports.handle(ctx.req, ctx.res);
-      server.requestTimeout = requestMsMax;
+      importsUnderWay -= 1;
+      if (importsUnderWay === 0) server.requestTimeout = requestMsMax; // one that is refused must not end the one under way
     });
   const app = new Koa().use(refuseOtherPages(address, parts.log)).use(router.routes()).use(router.allowedMethods());
   app.on('error', (error: unknown, ctx: { readonly path: string } | undefined) => {
@@ -84,6 +93,7 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
   const listener = await listenHttp(server, address, { setting: 'COLLECTOR_HTTP', orElse: ', or to off', drainMsMax });
   return {
     url: listener.url,
+    stopImports: () => imports.stop(),
     async stop() {
       loopDelay.disable();
       await imports.stop();

@@ -164,7 +164,8 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       clearInterval(lossWatch);
       clearInterval(skewWatch);
       await Promise.all(listeners.map((listener) => listener.stop()));
-      const lost = await recorder.close();
+      // Together: one after the other they could take longer than a service manager waits.
+      const [lost] = await Promise.all([recorder.close(), status?.stopImports()]);
       await status?.stop();
       const { received, accepted, stored, spooled } = ledger();
       log.info('Stopped.', { received, accepted, stored, spooled });

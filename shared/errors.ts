@@ -37,6 +37,24 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
+/** What a person can do about an error of the file system, as a sentence: `Make room on its disk.` */
+export function fileAdvice(error: unknown): string {
+  switch ((error as NodeJS.ErrnoException | null)?.code) {
+    case 'ENOSPC': case 'EDQUOT': return 'Make room on its disk.';
+    case 'EACCES': case 'EPERM': return 'Let this user write there.';
+    case 'EROFS': return 'Its file system is mounted read-only: see why, and mount it for writing.';
+    case 'ENOENT': case 'ENOTDIR': return 'Make its folder again, where this user can write.';
+    case 'EFBIG': return 'A limit on the size of files is reached: raise it (ulimit -f).';
+    case 'EMFILE': case 'ENFILE': return 'Too many files are open: raise the limit (ulimit -n).';
+    default: return 'See that its disk works.';
+  }
+}
+
+/** Whether an error of the file system says that there is no room, for want of disk or by a limit. */
+export function isDiskFull(error: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT', 'EFBIG'].includes((error as NodeJS.ErrnoException | null)?.code ?? '');
+}
+
 /** The message of anything that was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

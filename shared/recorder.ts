@@ -31,8 +31,13 @@ export interface Recorder {
   flush(options?: { readonly allTops?: boolean }): Promise<void>;
   /** Resolves to `true` when the store has taken, or refused for good, one more of the batches that wait; to `false` when none does. */
   batchWritten(): Promise<boolean>;
-  /** Flushes for at most `drainMsMax`, then stops; resolves to how many requests the store had not taken by then, and logs it. */
-  close(): Promise<number>;
+  /**
+   * Flushes for at most `drainMsMax`, then stops; resolves to how many requests the store had not taken by then, and logs it. The write
+   * that is in flight by then may still succeed: see `idle`.
+   */
+  close(options?: { readonly drainMsMax?: number }): Promise<number>;
+  /** Resolves when no write is in flight. After `close`, nothing of this recorder reaches the store from then on. */
+  idle(): Promise<void>;
   readonly counts: RecorderCounts;
   /** Why the store does not take what it is given just now; `undefined` when it does. */
   readonly problem: string | undefined;
@@ -174,17 +179,21 @@ export function createRecorder(options: RecorderOptions): Recorder {
       return true;
     },
 
-    async close() {
+    async close({ drainMsMax: closeMsMax = drainMsMax } = {}) {
       clearInterval(timer);
       seal({ allTops: true });
       // A store that does not answer must not keep the process: the write in flight may outlast the limit.
       const giveUp = new AbortController();
-      await Promise.race([write(), pause(drainMsMax, giveUp.signal)]);
+      await Promise.race([write(), pause(closeMsMax, giveUp.signal)]);
       giveUp.abort();
       stopped.abort();
       const left = counts.recorded - counts.stored - counts.deadLettered;
       if (left > 0) log.error(`Stopped before the store took ${left} requests: ${problem ?? 'it did not answer'}`);
       return left;
+    },
+
+    async idle() {
+      await writing;
     },
 
     counts,

@@ -7,7 +7,7 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
 import { logTo, startCaddy, testWithCaddy } from './caddy.js';
-import { assertExact, lineOf, startRig as startRigOf, startSender as startSenderTo, type FaultRig, type Sender } from './fault-rig.js';
+import { assertExact, findAll, lineOf, startRig as startRigOf, startSender as startSenderTo, type FaultRig, type Sender } from './fault-rig.js';
 import { influxdOfThisFile, startInfluxd, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
 import { temporaryFolder } from './program.js';
@@ -198,6 +198,58 @@ fault('a disk that is full, and freed again, costs only lines that are counted',
   const missing = await assertExact(t, server, rig, sender.sentMs.length);
   t.is(missing.length, dropped);
   t.log(`${sender.sentMs.length} lines, ${dropped} dropped while the disk was full`);
+});
+
+/** Removes the whole folder in one moment: while it is emptied, the collector makes it again. */
+async function removeSpool({ cwd }: FaultRig): Promise<void> {
+  await rename(join(cwd, 'data/spool'), join(cwd, 'removed'));
+  await rm(join(cwd, 'removed'), { recursive: true });
+}
+
+fault('a spool folder that is removed while InfluxDB is away is made again, and what waited in the open segment is written again', async (t) => {
+  const server = await influxd();
+  const proxy = await startProxy(t, server.url);
+  proxy.act = () => ({ status: 503 });
+  const rig = await startRig(t, server, { url: proxy.url });
+  const sender = startSender(t, rig.port, { perSecond });
+  await until('something is spooled', async () => (await rig.ledger()).spooled > 3000);
+  await removeSpool(rig);
+  await until('the spool is there again', async () => {
+    await rig.ledger();
+    return /Files of the spool in .* were removed or replaced while it was in use\. Nothing is lost/.test(rig.program.stderr());
+  });
+  await watch(rig, 500);
+  await sender.stop();
+  t.is(await rig.program.stop(), 0); // what is appended to a removed file would be gone now
+  proxy.act = () => 'pass';
+  await rig.restart();
+  await rig.settled();
+  t.deepEqual(await assertExact(t, server, rig, sender.sentMs.length), []);
+  t.log(`${sender.sentMs.length} lines`);
+});
+
+fault('a spool folder that is removed with full segments costs what was in them, counted as dead-lettered', async (t) => {
+  const server = await influxd();
+  const proxy = await startProxy(t, server.url);
+  proxy.act = () => ({ status: 503 });
+  const rig = await startRig(t, server, { url: proxy.url, settings: { SPOOL_BYTES_MAX: '16MiB' } });
+  const sender = startSender(t, rig.port, { perSecond, line: noisyLineOf });
+  await until('several segments are there', async () => (await readdir(join(rig.cwd, 'data/spool/collector'))).filter((name) => name.endsWith('.segment')).length > 3);
+  await removeSpool(rig);
+  await until('the spool is there again', async () => {
+    await rig.ledger();
+    return /Lost are \d+ requests: they are counted as dead-lettered/.test(rig.program.stderr());
+  });
+  proxy.act = () => 'pass';
+  await watch(rig, 500);
+  await sender.stop();
+  const ledger = await rig.settled();
+  const { times, doubled } = await findAll(server, rig.bucket);
+  t.deepEqual(doubled, []);
+  t.is(ledger.accepted, sender.sentMs.length);
+  t.is(times.size, ledger.stored);
+  t.is(Number(/Lost are (\d+) requests/.exec(rig.program.stderr())![1]), ledger.dead_lettered);
+  t.log(`${ledger.stored} stored, ${ledger.dead_lettered} lost`);
 });
 
 if (isFull) {

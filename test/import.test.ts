@@ -13,11 +13,12 @@ import { addTally, emptyTally, levels, seriesKey, windowStart, type Tally } from
 import { readSettings } from '../shared/settings.js';
 import { openStore } from '../shared/store/open.js';
 import { storeSettings, storeSettingsFrom } from '../shared/store/settings.js';
-import type { Store } from '../shared/store/store.js';
+import type { Filter, Store } from '../shared/store/store.js';
 import { logTo, startCaddy, testWithCaddy } from './caddy.js';
 import { influxdOfThisFile, testWithInfluxd } from './influxd.js';
 import { freePort, freePorts } from './ports.js';
 import { folderOf, readLedger, runProgram, startProgram, temporaryFolder, type RunningProgram } from './program.js';
+import { startProxy } from './proxy.js';
 import { readSample, sendTcp } from './sample.js';
 import { shiftedSample } from './shifted-sample.js';
 import { until } from './until.js';
@@ -38,6 +39,8 @@ interface Place {
   startCollector(): Promise<RunningProgram>;
   readonly port: number;
   readonly http: number;
+  /** The port of the dashboard, where the store is embedded. */
+  readonly web?: number;
 }
 
 scenario('importing a file twice adds its requests once, and changes no total.', async (t, place) => {
@@ -290,6 +293,78 @@ for (const through of ['the store', 'a running program']) {
   });
 }
 
+test.serial('An import through a running program that is stopped again and again adds each request once.', async (t) => {
+  const place = await embedded(t);
+  const collector = await place.startCollector();
+  const log = join(place.folder, 'access.log');
+  const part = sample.lines.slice(0, 24_000);
+  await writeFile(log, `${part.join('\n')}\n`);
+  // The rounds stop at moments from before the import begins to after it has ended.
+  for (let round = 0; round < 10; round += 1) {
+    const program = await runProgram(['import', log], place.settings, { cwd: place.folder });
+    let over = false;
+    void program.ended.then(() => { over = true; });
+    const stored = Math.floor(round * part.length / 8);
+    if (round > 0) await until(`more than ${stored} requests are stored, or the import is over`, async () => over || await storedRequests(place) > stored);
+    const stoppedMs = performance.now();
+    const status = await program.stop(round % 2 === 0 ? 'SIGTERM' : 'SIGINT');
+    t.true(performance.now() - stoppedMs < 10_000, 'a stopped import ends within 10 s');
+    if (status === 1) t.regex(program.stdout(), /Run the same command again/, program.stdout());
+    else t.true(status === 0 || status === 'SIGTERM' || status === 'SIGINT', String(status)); // it had ended, or had not begun to listen for signals
+  }
+  t.is((await importFiles(place, [log])).status, 0);
+  t.deepEqual((await importFiles(place, [log])).counts, { added: 0, 'already there': part.length });
+  t.is(await collector.stop(), 0);
+  const { requests, levels: totals } = await totalsOf(place, { source: 'caddy' }); // the page's own requests are of the app
+  t.is(requests, part.length);
+  for (const { count } of totals) t.is(count, part.length);
+});
+
+test.serial('A program that is stopped ends an import through it, which says what was added and what to do, whether or not more lines come.', async (t) => {
+  const place = await embedded(t);
+  const collector = await place.startCollector();
+  const stdin = new PassThrough();
+  const program = await runProgram(['import', '-'], place.settings, { cwd: place.folder, stdin });
+  stdin.write(sample.lines.slice(0, 12_000).map((line) => `${line}\n`).join('')); // and the end does not come
+  await until('a part of it is imported', () => program.stderr().includes('10,000 lines'));
+  t.is(await collector.stop(), 0);
+  t.is(await program.ended, 1);
+  t.regex(program.stdout(), /Problem: standard input: the running program was stopped before the end of the file\.\n/);
+  t.regex(program.stdout(), /The import did not get to its end: 12,000 requests are added so far\. Run the same command again to add the rest: nothing is counted twice\.\n/);
+  t.is((await totalsOf(place)).requests, 12_000);
+});
+
+test.serial('A stopped import does not wait for a running program that hangs.', async (t) => {
+  const place = await embedded(t);
+  const collector = await place.startCollector();
+  const stdin = new PassThrough();
+  const program = await runProgram(['import', '-'], place.settings, { cwd: place.folder, stdin });
+  stdin.write(sample.lines.slice(0, 12_000).map((line) => `${line}\n`).join(''));
+  await until('a part of it is imported', () => program.stderr().includes('10,000 lines'));
+  process.kill(collector.pid, 'SIGSTOP');
+  const stoppedMs = performance.now();
+  t.is(await program.stop(), 1);
+  t.true(performance.now() - stoppedMs < 10_000, 'a stopped import ends within 10 s');
+  process.kill(collector.pid, 'SIGCONT');
+  t.regex(program.stdout(), /the running program had not confirmed all that it was sent.*\n.*Run the same command again/s);
+  // The lines that were sent are imported all the same: the next import waits for them.
+  t.deepEqual((await importFiles(place, [samplePath])).counts, { added: 38_000, 'already there': 12_000 });
+  t.is(await collector.stop(), 0);
+});
+
+testWithInfluxd('An import that is stopped while InfluxDB does not answer ends within 10 s, and says what to do.', async (t) => {
+  const place = await overInfluxdb(t);
+  const proxy = await startProxy(place.settings['INFLUXDB_URL']!);
+  t.teardown(() => proxy.stop());
+  proxy.act = () => 'hang';
+  const program = await runProgram(['import', samplePath], { ...place.settings, INFLUXDB_URL: proxy.url }, { cwd: place.folder });
+  await until('a write is under way', () => proxy.writes > 0);
+  const stoppedMs = performance.now();
+  t.is(await program.stop(), 1);
+  t.true(performance.now() - stoppedMs < 10_000, 'a stopped import ends within 10 s');
+  t.regex(program.stdout(), /The import did not get to its end: 0 requests are added so far\. Run the same command again/);
+});
+
 test.serial('An import that nobody listens to goes on.', async (t) => {
   const place = await embedded(t);
   const program = await runProgram(['import', samplePath], place.settings, { cwd: place.folder });
@@ -458,7 +533,7 @@ async function embedded(t: ExecutionContext): Promise<Place> {
   const settings = { COLLECTOR_HTTP: `127.0.0.1:${http}`, COLLECTOR_ID: 'tested', RETENTION_REQUESTS: '3650d' };
   const serving = { ...settings, COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, WEB_LISTEN: `127.0.0.1:${web}` };
   return {
-    settings, folder, port, http,
+    settings, folder, port, http, web,
     startCollector: () => startProgram(['start'], serving, [`http://127.0.0.1:${http}/ready`], { cwd: folder }),
   };
 }
@@ -495,17 +570,17 @@ interface Totals {
 }
 
 /** All that the store holds; the program must not run where the store is embedded. */
-async function totalsOf({ settings, folder }: Place): Promise<Totals> {
+async function totalsOf({ settings, folder }: Place, filter: Filter = {}): Promise<Totals> {
   const store = await openStore(storeSettingsFrom(readSettings(storeSettings, { STORE: `duckdb:${join(folder, 'data/requests.duckdb')}`, ...settings })), { log: createLog('test') });
   try {
-    return await readTotals(store);
+    return await readTotals(store, filter);
   } finally {
     await store.close();
   }
 }
 
-async function readTotals(store: Store): Promise<Totals> {
-  const range = { fromMs: Date.UTC(2026, 0), toMs: Date.now() + 86_400_000, filter: {} };
+async function readTotals(store: Store, filter: Filter): Promise<Totals> {
+  const range = { fromMs: Date.UTC(2026, 0), toMs: Date.now() + 86_400_000, filter };
   const requests = await readAll(store, range);
   const statuses: Record<string, number> = {};
   for (const { status } of requests) statuses[status] = (statuses[status] ?? 0) + 1;
@@ -541,6 +616,14 @@ async function readAll(store: Store, range: { fromMs: number; toMs: number; filt
     for (let fromMs = windowMs; fromMs < windowMs + 10_000; fromMs += 1000) requests.push(...await store.readRequests({ fromMs, toMs: fromMs + 1000, filter: {}, limit: 200_000 }));
   }
   return requests;
+}
+
+/** Requests that the running program's store has, by its page's figures; 0 before the page is there. */
+async function storedRequests({ web }: Place): Promise<number> {
+  const answer = await fetch(`http://127.0.0.1:${web}/api/summary?source=caddy&from=now-90d`).catch(() => undefined);
+  if (answer?.ok !== true) return 0;
+  const { sources } = await answer.json() as { sources: Record<string, { requests: number }> };
+  return sources['caddy']?.requests ?? 0;
 }
 
 function visit(port: number, path: string): Promise<number> {

@@ -9,11 +9,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { messageOf } from '../../shared/errors.js';
 import type { Log } from '../../shared/log.js';
-import { createRecorder } from '../../shared/recorder.js';
+import { createRecorder, type Recorder } from '../../shared/recorder.js';
 import { isLoopback } from '../../shared/settings.js';
 import type { Store } from '../../shared/store/store.js';
 import { noCounts, type ImportCounts } from './counts.js';
-import { importLines, type ImportParts } from './import-lines.js';
+import { importLimits, importLines, type ImportParts } from './import-lines.js';
 import { createImportRecorder } from './local.js';
 
 /** One line of the answer. */
@@ -33,8 +33,10 @@ export const importContentType = 'application/x-ndjson';
 export const stoppedTrailer = 'import-stopped';
 
 /** What the endpoint works with. */
-export interface ImportEndpointParts extends Pick<ImportParts, 'decoder' | 'lineBytesMax' | 'requestsKeptMs'> {
+export interface ImportEndpointParts extends Pick<ImportParts, 'decoder' | 'lineBytesMax' | 'requestsKeptMs' | 'limits'> {
   readonly store: Store;
+  /** The recorder of the collector itself. */
+  readonly recorder: Pick<Recorder, 'flush'>;
   readonly log: Log;
   readonly id: string;
   readonly hostsMax: number;
@@ -45,10 +47,23 @@ export interface ImportEndpointParts extends Pick<ImportParts, 'decoder' | 'line
 
 /** Imports what is posted, one file at a time. */
 export interface ImportEndpoint {
-  /** Answers a request; resolves when it is answered. Never rejects. */
+  /**
+   * Answers a request; resolves when it is answered. Never rejects. While an import is under way it refuses another; one that was
+   * stopped, or whose client is gone, is waited for.
+   */
   handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
   /** Ends an import that is under way; what it has read is written. */
   stop(): Promise<void>;
+}
+
+/** An import that is under way. */
+interface RunningImport {
+  /** Nothing more of the file comes: the import ends by itself. */
+  isEnding: boolean;
+  /** Resolves when the client has its answer. */
+  answered: Promise<void>;
+  /** Resolves when the store holds all that it will ever hold of this import. A lookup before that could miss a batch. */
+  settled: Promise<void>;
 }
 
 const progressMs = 250;
@@ -57,24 +72,26 @@ const progressMs = 250;
 export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint {
   const { store, log } = parts;
   const stopping = new AbortController();
-  let running: Promise<void> | undefined;
+  let running: RunningImport | undefined;
   return {
     async handle(request, response) {
       const query = new URL(request.url ?? '/', 'http://localhost').searchParams;
-      const refusal = refusalOf(request, query);
-      if (refusal !== undefined) {
-        const [status, why] = refusal;
-        response.writeHead(status, { 'content-type': 'application/json', connection: 'close' }).end(JSON.stringify({ error: why }));
-        return;
+      for (;;) {
+        const refusal = refusalOf(request, query);
+        if (refusal !== undefined) {
+          const [status, why] = refusal;
+          response.writeHead(status, { 'content-type': 'application/json', connection: 'close' }).end(JSON.stringify({ error: why }));
+          return;
+        }
+        if (running === undefined) break;
+        await running.settled;
+        if (response.destroyed) return;
       }
-      running = answer(request, response, query.get('dry-run') === 'true')
-        .catch((error: unknown) => { log.error(`An import failed: ${messageOf(error)}`); })
-        .finally(() => { running = undefined; });
-      await running;
+      await start(request, response, query.get('dry-run') === 'true');
     },
     async stop() {
       stopping.abort();
-      await running;
+      await running?.answered;
     },
   };
 
@@ -85,13 +102,24 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
     if (store.spool !== undefined) return [409, 'This collector writes into InfluxDB: run the import with the same settings, and it writes there by itself.'];
     const file = query.get('store');
     if (file !== null && store.description !== `DuckDB file ${file}`) return [409, `This collector writes into the ${store.description}, not into ${file}: set STORE or COLLECTOR_HTTP to those of one program.`];
-    if (running !== undefined) return [409, 'Another import is under way: wait until it has ended.'];
+    if (running?.isEnding === false) return [409, 'Another import is under way: wait until it has ended.'];
     if (stopping.signal.aborted) return [503, 'The collector is stopping.'];
     return undefined;
   }
 
-  async function answer(request: IncomingMessage, response: ServerResponse, dryRun: boolean): Promise<void> {
+  async function start(request: IncomingMessage, response: ServerResponse, dryRun: boolean): Promise<void> {
     const recorder = createImportRecorder(parts);
+    const current: RunningImport = { isEnding: false, answered: Promise.resolve(), settled: Promise.resolve() };
+    running = current;
+    response.once('close', () => { current.isEnding = true; });
+    current.answered = answer(request, response, { dryRun, recorder, onBodyEnd: () => { current.isEnding = true; } })
+      .catch((error: unknown) => { log.error(`An import failed: ${messageOf(error)}`); });
+    // `close` gives up on a store that is slow, and the write in flight may still succeed.
+    current.settled = current.answered.then(() => recorder.idle()).then(() => { running = undefined; });
+    await current.answered;
+  }
+
+  async function answer(request: IncomingMessage, response: ServerResponse, { dryRun, recorder, onBodyEnd }: { dryRun: boolean; recorder: Recorder; onBodyEnd: () => void }): Promise<void> {
     const counts = noCounts();
     const send = (line: ImportAnswer): void => void response.write(`${JSON.stringify(line)}\n`);
     response.on('error', () => undefined); // the client is gone: the request says so as well
@@ -100,27 +128,32 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
     send({ counts });
     const timer = setInterval(() => { send({ counts }); }, progressMs);
     const stopped = new AbortController();
+    const signal = AbortSignal.any([stopping.signal, stopped.signal]);
     let problem: string | undefined;
     try {
-      problem = await importLines(bodyOf(request, stopped), counts, { ...parts, recorder, dryRun, signal: AbortSignal.any([stopping.signal, stopped.signal]) });
+      const flushOthers = (): Promise<void> => parts.recorder.flush({ allTops: false });
+      problem = await importLines(bodyOf(request, stopped, onBodyEnd), counts, { ...parts, recorder, flushOthers, dryRun, signal });
       send({ counts, done: true, ...(problem !== undefined && { problem }) });
     } catch (error) {
       problem = messageOf(error);
       send({ counts, done: true, error: problem });
     } finally {
       clearInterval(timer);
-      await recorder.close();
+      onBodyEnd();
+      await recorder.close(signal.aborted ? { drainMsMax: (parts.limits ?? importLimits).stopDrainMsMax } : {});
       response.end();
       log.info(dryRun ? 'An import was tried.' : 'Imported a file.', { added: counts.added, known: counts.known, ...(problem !== undefined && { problem }) });
     }
   }
 }
 
-async function* bodyOf(request: IncomingMessage, stopped: AbortController): AsyncGenerator<Buffer> {
+async function* bodyOf(request: IncomingMessage, stopped: AbortController, onEnd: () => void): AsyncGenerator<Buffer> {
   try {
     for await (const chunk of request) yield chunk as Buffer;
   } catch (error) {
     throw new Error(`its sender went away (${messageOf(error)})`, { cause: error });
+  } finally {
+    onEnd();
   }
   if (request.trailers[stoppedTrailer] !== undefined) stopped.abort();
 }

@@ -23,6 +23,8 @@ export interface ImportParts {
   readonly lineBytesMax: number;
   /** Nobody else writes to the store while files are imported: what is newer than all that it holds need not be looked for. */
   readonly isAlone?: boolean;
+  /** Writes what the other recorders of this process hold, so that a lookup finds it. Not needed where there are none. */
+  readonly flushOthers?: (() => Promise<void>) | undefined;
   /** How long the store keeps single requests, in milliseconds; `undefined` when it is not known. */
   readonly requestsKeptMs: number | undefined;
   /** Find out what is missing, and write nothing. */
@@ -30,10 +32,22 @@ export interface ImportParts {
   /** Ends the import early: what was read until then is written. */
   readonly signal: AbortSignal;
   readonly now?: () => number;
+  /** `importLimits` when not given. */
+  readonly limits?: ImportLimits | undefined;
 }
 
-/** Requests that are looked up and written at once, and so many make a batch of the recorder: each look and each batch has a price of its own. */
-export const importBatchRequestsMax = 10_000;
+/** The limits of an import. */
+export interface ImportLimits {
+  /** Requests that are looked up and written at once, and the size of the recorder's batches: each lookup and each batch has a price of its own. */
+  readonly batchRequestsMax: number;
+  /** How long a stopped import waits for the store to look up and take what was read, in milliseconds. */
+  readonly stopMsMax: number;
+  /** How long its recorder waits after that, in milliseconds: see `Recorder.close`. */
+  readonly stopDrainMsMax: number;
+}
+
+/** The limits of every import but in tests. The two waits together are shorter than the ten seconds that people and service managers wait. */
+export const importLimits: ImportLimits = { batchRequestsMax: 10_000, stopMsMax: 5000, stopDrainMsMax: 2000 };
 
 /**
  * A request that ended so recently may still be on its way from Caddy to the store through a socket: it is looked for when it is this old, in
@@ -46,7 +60,7 @@ const settleMs = 5000;
  * `undefined`, or to why the file was not read to its end, when all that came before is written. Throws a `StoreError` when the store cannot go on.
  */
 export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCounts, parts: ImportParts): Promise<string | undefined> {
-  const { recorder, signal, dryRun, now = Date.now } = parts;
+  const { recorder, signal, dryRun, now = Date.now, limits: { batchRequestsMax, stopMsMax } = importLimits } = parts;
   const finder = createMissingFinder(parts.store);
   const windows = createSampledWindows(parts.store, { now });
   const decoder = createDecoder(parts.decoder);
@@ -72,9 +86,11 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   const before = { ...recorder.counts };
   let untaken = 0;
 
-  let giveUp = (): void => undefined;
-  const onAbort = (): void => { setTimeout(() => { giveUp(); }, stopMsMax).unref(); };
+  const stopLimit = new AbortController();
+  let stopTimer: NodeJS.Timeout | undefined;
+  const onAbort = (): void => { stopTimer ??= setTimeout(() => { stopLimit.abort(); }, stopMsMax); };
   signal.addEventListener('abort', onAbort);
+  if (signal.aborted) onAbort();
   const counting = setInterval(countWritten, countMs);
   try {
     const problem = await readAll().catch((error: unknown) => {
@@ -90,6 +106,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     clearInterval(counting);
     countWritten();
     signal.removeEventListener('abort', onAbort);
+    clearTimeout(stopTimer);
   }
 
   async function readAll(): Promise<string | undefined> {
@@ -102,7 +119,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
       // In the order of time where it costs no more than one look: a window that is over would have to be opened again.
       if (!isUnwritten && fresh.length > 0) await takeBatches(1);
       await takeFresh();
-      await takeBatches(importBatchRequestsMax);
+      await takeBatches(batchRequestsMax);
     }
     if (signal.aborted) return stoppedEarly;
     // The last line of a file needs no ending.
@@ -146,8 +163,8 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
 
   async function takeBatches(requestsMin: number): Promise<void> {
     while (batch.length >= requestsMin) {
-      const requests = batch.slice(0, importBatchRequestsMax);
-      batch = batch.slice(importBatchRequestsMax);
+      const requests = batch.slice(0, batchRequestsMax);
+      batch = batch.slice(batchRequestsMax);
       await take(requests);
     }
   }
@@ -157,6 +174,8 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     if (isUnwritten) await orStopped(recorder.flush({ allTops: false }));
     isUnwritten = false;
     await settled(requests);
+    // A request that came in over a socket may wait for a busy store for longer than it takes to settle.
+    if (parts.flushOthers !== undefined) await orStopped(parts.flushOthers());
     await finding(() => windows.look(requests));
     const found = await finding(() => finder.find(requests));
     counts.known += requests.length - found.requests.length;
@@ -199,7 +218,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   async function finding<Result>(read: () => Promise<Result>): Promise<Result> {
     for (let pauseMs = 500; ; pauseMs *= 2) {
       try {
-        return await read();
+        return await orStopped(read());
       } catch (error) {
         if (!(error instanceof StoreError) || error.action !== 'retry' || pauseMs > pauseMsMax || signal.aborted) throw error;
         await sleep(error.retryAfterMs ?? pauseMs, undefined, { signal }).catch(() => undefined);
@@ -207,12 +226,13 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     }
   }
 
-  /** A recorder goes on trying as long as the store is down; who stops the import does not want to wait for that. */
-  function orStopped<Result>(writing: Promise<Result>): Promise<Result> {
+  /** Waits for the store, but not beyond the limit of a stopped import: a recorder retries for as long as the store is down. */
+  function orStopped<Result>(waiting: Promise<Result>): Promise<Result> {
     return new Promise((resolve, reject) => {
-      giveUp = () => { reject(new StoreError('stop', `Stopped while the store did not take requests: ${recorder.problem ?? 'it was busy'}`)); };
-      if (signal.aborted) onAbort();
-      writing.then(resolve, reject);
+      const giveUp = (): void => { reject(new StoreError('stop', `The import was stopped, and the store did not finish within ${stopMsMax / 1000} s: ${recorder.problem ?? 'it is busy'}`)); };
+      stopLimit.signal.addEventListener('abort', giveUp);
+      if (stopLimit.signal.aborted) giveUp();
+      void waiting.then(resolve, reject).finally(() => { stopLimit.signal.removeEventListener('abort', giveUp); });
     });
   }
 }
@@ -222,5 +242,3 @@ const disorderMsMax = 1000;
 /** How often what is written is counted, in milliseconds. */
 const countMs = 100;
 const pauseMsMax = 16_000;
-/** How long a stopped import waits for the store. */
-const stopMsMax = 5000;

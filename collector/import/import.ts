@@ -43,38 +43,69 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   const progress = createProgress(stderr);
   const decoder = { timeZone: values.COLLECTOR_TIME_ZONE, durationFormat: values.COLLECTOR_DURATION_FORMAT };
-  const importer = await openImporter(values, { ...options, decoder, progress, stderr });
-  const files = await orderFiles(paths, { decoder, lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX });
+  const prepared = await beforeStopLimit(prepare(), signal, 0);
+  if (prepared === undefined) {
+    stdout.write('Imported nothing: the import was stopped before it began. Run the same command again.\n');
+    return 1;
+  }
+  const { importer, files } = prepared;
   const bytesTotal = files.reduce<number | undefined>((sum, file) => sum === undefined || file.bytesTotal === undefined ? undefined : sum + file.bytesTotal, 0);
 
   let counts = noCounts();
   let bytesRead = 0;
   let filesRead = 0;
+  const end = { isIncomplete: false };
+  const isStopped = (): boolean => signal.aborted;
   const problems: string[] = [];
-  try {
+  const running = importAll().finally(async () => {
+    progress.clear();
+    await importer.close();
+  });
+  if (await beforeStopLimit(running, signal) === undefined) {
+    progress.clear();
+    end.isIncomplete = true;
+    problems.push(`The store did not finish within ${stopMsMax / 1000} s.`);
+  }
+  if (paths.includes('-')) process.stdin.destroy(); // an import that was stopped may still be waiting for it
+  stdout.write(summaryText({ counts, files: filesRead, problems, dryRun, isIncomplete: end.isIncomplete, destination: importer.destination }));
+  return problems.length > 0 || counts.refused + counts.undecided > 0 ? 1 : 0;
+
+  async function prepare(): Promise<{ importer: Importer; files: Awaited<ReturnType<typeof orderFiles>> }> {
+    const opened = await openImporter(values, { ...options, decoder, progress, stderr });
+    return { importer: opened, files: await orderFiles(paths, { decoder, lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX }) };
+  }
+
+  async function importAll(): Promise<true> {
     for (const [at, { path }] of files.entries()) {
-      if (signal.aborted) {
-        problems.push(`The import was stopped before ${files.slice(at).map((file) => nameOf(file.path)).join(', ')}.`);
+      const rest = (from: number): string => files.slice(from).map((file) => nameOf(file.path)).join(', ');
+      if (isStopped()) {
+        end.isIncomplete = true;
+        problems.push(`The import was stopped before ${rest(at)}.`);
         break;
       }
       const before = counts;
-      const result = await importer.importFile(countBytes(readBytes(path)), (current) => {
-        counts = sumOf(before, current);
-        progress.show({ file: nameOf(path), lines: linesOf(counts), bytesRead, bytesTotal });
-      });
+      let result: Awaited<ReturnType<typeof importer.importFile>>;
+      try {
+        result = await importer.importFile(countBytes(readBytes(path)), (current) => {
+          counts = sumOf(before, current);
+          progress.show({ file: nameOf(path), lines: linesOf(counts), bytesRead, bytesTotal });
+        });
+      } catch (error) {
+        problems.push(`${nameOf(path)}: ${messageOf(error)}`);
+        end.isIncomplete = true;
+        break;
+      }
       counts = sumOf(before, result.counts);
       const problem = result.problem ?? (isLogless(result.counts) ? logless : undefined);
-      if (problem !== undefined) problems.push(`${nameOf(path)}: ${problem}${problem.endsWith('?') ? '' : '.'}`);
+      if (problem !== undefined) problems.push(`${nameOf(path)}: ${problem}${/[.?]$/.test(problem) ? '' : '.'}`);
+      if (isStopped() && result.problem !== undefined) end.isIncomplete = true;
+      if (result.isOver !== true) continue;
+      end.isIncomplete = true;
+      if (at + 1 < files.length) problems.push(`The import ended before ${rest(at + 1)}.`);
+      break;
     }
-  } catch (error) {
-    problems.push(`${messageOf(error)} What was imported until then adds nothing when it is imported again.`);
-  } finally {
-    progress.clear();
-    await importer.close();
-    if (paths.includes('-')) process.stdin.destroy(); // an import that was stopped may still be waiting for it
+    return true;
   }
-  stdout.write(summaryText({ counts, files: filesRead, problems, dryRun, destination: importer.destination }));
-  return problems.length > 0 || counts.refused + counts.undecided > 0 ? 1 : 0;
 
   async function* countBytes(bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
     let isRead = false;
@@ -92,6 +123,26 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
 }
 
 const logless = 'no line of it is a log line of Caddy. Is it the right file, and is it packed with gzip or Zstandard, or not at all?';
+
+/** How long an import goes on after it was stopped, in milliseconds: service managers and people wait for ten seconds. */
+const stopMsMax = 9000;
+
+/** What a promise resolves to; `undefined` when that takes longer than `stopMsMax` after the import was stopped. */
+async function beforeStopLimit<Result>(running: Promise<Result>, signal: AbortSignal, limitMs = stopMsMax): Promise<Result | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  let onAbort = (): void => undefined;
+  const limit = new Promise<undefined>((resolve) => {
+    onAbort = () => { timer = setTimeout(() => { resolve(undefined); }, limitMs); };
+    signal.addEventListener('abort', onAbort);
+    if (signal.aborted) onAbort();
+  });
+  try {
+    return await Promise.race([running, limit]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    clearTimeout(timer);
+  }
+}
 
 /** Whether there were lines, and none of them was one of a logger. */
 function isLogless({ rejected, ...counts }: ImportCounts): boolean {

@@ -4,7 +4,7 @@ import type { Log } from '../../shared/log.js';
 import { createRecorder, type Recorder, type RecorderOptions } from '../../shared/recorder.js';
 import type { Store } from '../../shared/store/store.js';
 import { noCounts } from './counts.js';
-import { importBatchRequestsMax, importLines, type ImportParts } from './import-lines.js';
+import { importLimits, importLines, type ImportLimits, type ImportParts } from './import-lines.js';
 import type { Importer } from './importer.js';
 
 /** What a local import works with. */
@@ -25,15 +25,16 @@ interface ImportRecorderOptions extends Pick<RecorderOptions, 'log' | 'hostsMax'
   readonly id: string;
   /** As an import has it. */
   readonly isAlone?: boolean;
+  readonly limits?: ImportLimits | undefined;
 }
 
 /**
  * The recorder of an import. It has a name of its own beside the collector's: their times may be those of the collector's requests. Where nobody else uses the
  * store, it writes as many at once as take the store the least work.
  */
-export function createImportRecorder({ store, log, id, isAlone = false, ...options }: ImportRecorderOptions): Recorder {
+export function createImportRecorder({ store, log, id, isAlone = false, limits: { batchRequestsMax } = importLimits, ...options }: ImportRecorderOptions): Recorder {
   const { bulkRequests } = store;
-  const size = isAlone && bulkRequests !== undefined && (options.sampleRatio ?? 1) === 1 ? { ...bulk, batchRequestsMax: bulkRequests } : usual;
+  const size = isAlone && bulkRequests !== undefined && (options.sampleRatio ?? 1) === 1 ? { ...bulk, sparseRequestsMax: batchRequestsMax, batchRequestsMax: bulkRequests } : { ...usual, batchRequestsMax };
   return createRecorder({ store, log, name: `import-${id}`, ...options, ...size });
 }
 
@@ -41,13 +42,13 @@ export function createImportRecorder({ store, log, id, isAlone = false, ...optio
  * What waits while the store writes, in bytes as a recorder estimates them: two batches. With three, an import of 1.5 million lines holds 30 MB more, and is no
  * faster. Nobody waits for a request of a file to be on a page: fewer and larger batches take less time.
  */
-const usual = { batchRequestsMax: importBatchRequestsMax, memoryBytesMax: 20 * 2 ** 20, flushMs: 1000 };
+const usual = { memoryBytesMax: 20 * 2 ** 20, flushMs: 1000 };
 
 /**
  * The same for batches that a store takes in bulk: one as a rule, where lines are of the usual length, and the beginning of the next. A quiet day has nearly as many
  * totals as requests: its batches are no larger than those of others.
  */
-const bulk = { sparseRequestsMax: importBatchRequestsMax, batchBytesMax: 112 * 2 ** 20, memoryBytesMax: 150 * 2 ** 20, batchesWaitingMax: 0, flushMs: 10_000 };
+const bulk = { batchBytesMax: 112 * 2 ** 20, memoryBytesMax: 150 * 2 ** 20, batchesWaitingMax: 0, flushMs: 10_000 };
 
 const progressMs = 100;
 
@@ -67,6 +68,6 @@ export function createLocalImporter(parts: LocalImportParts): Importer {
         onCounts(counts);
       }
     },
-    close: async () => { await recorder.close(); },
+    close: async () => { await recorder.close(parts.signal.aborted ? { drainMsMax: (parts.limits ?? importLimits).stopDrainMsMax } : {}); },
   };
 }

@@ -24,9 +24,22 @@ export function createRemoteImporter({ http, storePath, dryRun, signal }: Remote
   return {
     destination: `DuckDB file ${storePath}, through the program that has it open`,
     async importFile(bytes, onCounts) {
+      /** Aborted when no more of the file is wanted, by either side. */
+      const over = new AbortController();
+      let stopTimer: NodeJS.Timeout | undefined;
+      const state = { isTaken: false, counts: noCounts() };
       const call = request(url, { method: 'POST', agent: false, headers: { 'content-type': importContentType, expect: '100-continue', 'transfer-encoding': 'chunked' } });
       let sending: Promise<string | undefined> = Promise.resolve(undefined);
-      call.once('continue', () => { sending = send(untilAborted(bytes, signal), call, signal); });
+      call.once('continue', () => {
+        state.isTaken = true;
+        sending = send(untilAborted(bytes, over.signal), call, signal);
+      });
+      const onAbort = (): void => {
+        over.abort();
+        stopTimer = setTimeout(() => { call.destroy(new Error('it did not answer')); }, state.isTaken ? stopMsMax : 0);
+      };
+      signal.addEventListener('abort', onAbort);
+      if (signal.aborted) onAbort();
       const answered = new Promise<IncomingMessage>((resolve, reject) => {
         call.once('response', resolve);
         call.on('error', reject);
@@ -34,19 +47,37 @@ export function createRemoteImporter({ http, storePath, dryRun, signal }: Remote
       call.flushHeaders();
       try {
         const response = await answered.catch((error: unknown) => {
+          if (signal.aborted) throw error;
           throw new Error(`The DuckDB file ${storePath} is open in another program, and that program's collector was not found at ${address}: ${messageOf(error) || 'nothing listens there'}. Set COLLECTOR_HTTP to that collector's, or stop the program and import again.`, { cause: error });
         });
-        const last = await readAnswers(response, onCounts);
+        const last = await readAnswers(response, (current) => {
+          state.counts = current;
+          onCounts(current);
+        });
         if (last.error !== undefined) throw new Error(last.error);
+        // Standard input may have nothing to read for a long time.
+        over.abort();
+        call.destroy();
         const problem = await sending;
-        return { counts: last.counts, problem: signal.aborted ? stoppedEarly : problem ?? last.problem };
+        if (signal.aborted) return { counts: state.counts, problem: stoppedEarly };
+        if (last.problem === stoppedEarly) return { counts: state.counts, problem: 'the running program was stopped before the end of the file', isOver: true };
+        return { counts: state.counts, problem: problem ?? last.problem };
+      } catch (error) {
+        if (!signal.aborted) throw error;
+        return { counts: state.counts, problem: state.isTaken ? `${stoppedEarly}, and the running program had not confirmed all that it was sent: ${messageOf(error)}` : stoppedEarly };
       } finally {
+        clearTimeout(stopTimer);
+        signal.removeEventListener('abort', onAbort);
+        over.abort();
         call.destroy();
       }
     },
     close: () => Promise.resolve(),
   };
 }
+
+/** How long the running program may take to confirm what it was sent before the import was stopped, in milliseconds: longer than it gives itself. */
+const stopMsMax = 8000;
 
 /** Sends the bytes as the collector takes them, and ends the body; resolves to why they could not be read to their end. */
 async function send(bytes: AsyncIterable<Buffer>, call: ClientRequest, signal: AbortSignal): Promise<string | undefined> {
@@ -89,9 +120,9 @@ async function readAnswers(response: IncomingMessage, onCounts: (counts: ImportC
       }
     }
   } catch (error) {
-    throw new Error(`The program ended before the import did (${messageOf(error)}): see its log, start it, and import again.`, { cause: error });
+    throw new Error(`The running program ended before the import did (${messageOf(error)}): see its log and start it.`, { cause: error });
   }
   if (response.statusCode !== 200) throw new Error(`The running program takes no import: ${(JSON.parse(rest) as { error: string }).error}`);
-  if (last.done === undefined) throw new Error('The program ended before the import did: see its log, start it, and import again.');
+  if (last.done === undefined) throw new Error('The running program ended before the import did: see its log and start it.');
   return last;
 }

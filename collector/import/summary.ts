@@ -8,13 +8,16 @@ export interface ImportReport {
   /** Files that could not be read, or not to their end: why. */
   readonly problems: readonly string[];
   readonly dryRun: boolean;
+  /** The import ended before all files were read: it was stopped, or the store or the running program went away. */
+  readonly isIncomplete: boolean;
   /** Where it went, such as `DuckDB file /srv/requests.duckdb`. */
   readonly destination: string;
 }
 
 /** The end of an import in words: what became of every line, and which files have problems. */
-export function summaryText({ counts, files, problems, dryRun, destination }: ImportReport): string {
-  if (files === 0) return [`${dryRun ? 'Read' : 'Imported'} nothing.`, ...problems.map((problem) => `Problem: ${problem}`), ''].join('\n');
+export function summaryText({ counts, files, problems, dryRun, isIncomplete, destination }: ImportReport): string {
+  const next = isIncomplete ? [nextStep(counts, dryRun)] : [];
+  if (files === 0) return [`${dryRun ? 'Read' : 'Imported'} nothing.`, ...problems.map((problem) => `Problem: ${problem}`), ...next, ''].join('\n');
   const rows: readonly (readonly [string, number, string])[] = [
     [dryRun ? 'would be added' : 'added', counts.added, 'requests'],
     ['already there', counts.known, 'requests'],
@@ -37,8 +40,18 @@ export function summaryText({ counts, files, problems, dryRun, destination }: Im
       'whether they are counted already.',
     ]),
     ...problems.map((problem) => `Problem: ${problem}`),
+    ...next,
     '',
   ].join('\n');
+}
+
+/** What to do about an import that did not get to its end. */
+function nextStep({ added, unchecked }: ImportCounts, dryRun: boolean): string {
+  if (dryRun) return 'The dry run did not get to its end. Run the same command again.';
+  const soFar = `The import did not get to its end: ${grouped(added)} requests are added so far.`;
+  // What is older than the retention cannot be looked up.
+  if (unchecked > 0) return `${soFar} Import the rest alone: a second time, those older than RETENTION_REQUESTS would be counted twice.`;
+  return `${soFar} Run the same command again to add the rest: nothing is counted twice.`;
 }
 
 /** A count for people: `1,234,567`. */

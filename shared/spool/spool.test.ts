@@ -1,8 +1,9 @@
-import { cp, mkdtemp, open, readdir, readFile, rm, truncate, unlink, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, open, readdir, readFile, rename, rm, truncate, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
+import { until } from '../../test/until.js';
 import { findHeader, headerBytes, readHeader } from './record.js';
 import { openSpool, SpoolFullError, spoolPassed, type Spool } from './spool.js';
 
@@ -97,6 +98,93 @@ test('damage costs the records that it touches, and they are counted and set asi
   t.is(spool.damages, 1);
   t.is((await readdir(join(dir, 'damaged'))).length, 1);
   await spool.close();
+});
+
+test('goes on when its folder is removed while it is open, and loses nothing of the segment that is open', async (t) => {
+  const root = await mkdtemp(join(tmpdir(), 'spool-'));
+  const dir = join(root, 'parent', 'spool');
+  const errors: string[] = [];
+  const options = { bytesMax: 1e6, dir, log: { ...quiet, error: (message: string) => { errors.push(message); } } };
+  const spool = await openSpool(options);
+  for (let id = 0; id < 10; id += 1) await spool.append(payloadOf(id), 2);
+  const records = await spool.read(1);
+  await rm(join(root, 'parent'), { recursive: true });
+  for (let id = 10; id < 20; id += 1) await spool.append(payloadOf(id), 2);
+  t.is(errors.length, 1);
+  t.regex(errors[0]!, /were removed or replaced while it was in use\. Nothing is lost/);
+  await spool.commit(records, 0);
+  await t.throwsAsync(openSpool(options), { message: /Another process uses the spool/ }, 'its lock is there again');
+  await spool.close();
+
+  const again = await openSpool(options);
+  t.deepEqual(again.earlier, { spooled: 38, stored: 0, deadLettered: 0 });
+  t.deepEqual(await drain(again), range(1, 20));
+  await again.close();
+  await rm(root, { recursive: true });
+});
+
+test('counts what was in removed segments as dead-lettered, says how many requests that are, and delivers all others', async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'spool-'));
+  const errors: string[] = [];
+  const spool = await openSpool({ ...tiny, dir, log: { ...quiet, error: (message: string) => { errors.push(message); } } });
+  for (let id = 0; id < 30; id += 1) await spool.append(payloadOf(id), 2);
+  const first = await spool.read(1); // opens the oldest segment
+  const perSegment = await Promise.all((await segmentsOf(dir)).map(async (name) => (await recordsOf(dir, name)).map(({ id }) => id)));
+  const lostIds = perSegment.slice(1, -1).flat();
+  t.true(lostIds.length > 10);
+  await rm(dir, { recursive: true });
+  for (let id = 30; id < 40; id += 1) await spool.append(payloadOf(id), 2);
+  t.regex(errors[0]!, new RegExp(`Lost are ${2 * lostIds.length} requests: they are counted as dead-lettered`));
+  const { spooled, stored, deadLettered } = spool.own;
+  t.is(spooled + stored + deadLettered, 80);
+  await spool.commit(first, 0);
+  t.deepEqual([...first.map(({ payload }) => idOf(payload)), ...await drain(spool)], range(0, 40).filter((id) => !lostIds.includes(id)));
+  t.deepEqual(spool.own, { spooled: 0, stored: 80 - 2 * lostIds.length, deadLettered: 2 * lostIds.length });
+  await spool.close();
+});
+
+test('writes into the folder that was put in the place of its own, beside what is there', async (t) => {
+  const root = await mkdtemp(join(tmpdir(), 'spool-'));
+  const dir = join(root, 'spool');
+  const spool = await openSpool({ ...tiny, dir });
+  await spool.append(payloadOf(0), 1);
+  await rename(dir, join(root, 'moved'));
+  await mkdir(dir);
+  await writeFile(join(dir, '2.segment'), 'something else');
+  for (let id = 1; id < 20; id += 1) await spool.append(payloadOf(id), 1);
+  t.deepEqual(await drain(spool), range(0, 20));
+  t.is(await readFile(join(dir, '2.segment'), 'utf8'), 'something else');
+  await spool.close();
+  await rm(root, { recursive: true });
+});
+
+test('notices within moments that its lock or its position is gone, though nothing is appended', async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'spool-'));
+  const spool = await openSpool({ ...tiny, dir });
+  await spool.append(payloadOf(0), 1);
+  for (const name of ['lock', 'position']) {
+    await unlink(join(dir, name));
+    await until(`${name} is there again`, async () => (await readdir(dir)).includes(name));
+  }
+  await t.throwsAsync(openSpool({ ...tiny, dir }), { message: /Another process uses the spool/ });
+  t.deepEqual(await drain(spool), [0]);
+  await spool.close();
+});
+
+test('takes nothing while its folder cannot be made, says why, and goes on when it can', async (t) => {
+  const root = await mkdtemp(join(tmpdir(), 'spool-'));
+  const parent = join(root, 'parent');
+  const spool = await openSpool({ ...tiny, dir: join(parent, 'spool') });
+  await spool.append(payloadOf(0), 1);
+  await rm(parent, { recursive: true });
+  await writeFile(parent, 'a file in its way');
+  await t.throwsAsync(spool.append(payloadOf(1), 1), { code: 'ENOTDIR' });
+  t.deepEqual(spool.own, { spooled: 1, stored: 0, deadLettered: 0 });
+  await unlink(parent);
+  await spool.append(payloadOf(1), 1);
+  t.deepEqual(await drain(spool), [0, 1]);
+  await spool.close();
+  await rm(root, { recursive: true });
 });
 
 /** `npm run faults` asks for more. */

@@ -15,6 +15,9 @@
  *   `damaged` and counted. Each record knows how many requests came before it, so a gap is counted in requests too.
  * - Opening reads the position, the names and sizes of the segments, and the newest segment that holds a record: the time
  *   that this takes does not depend on what waits.
+ * - Files that somebody removes while the spool is open, one or the whole folder, are noticed before the next record is written, and
+ *   within 500 ms. The folder is made again; a segment that is open is copied back into it. What cannot be copied back is logged, and
+ *   counted as dead-lettered when the reader comes to the gap.
  * - When the budget is spent or the disk is full, `append` refuses the new record: the oldest are kept. They tell how an outage
  *   began, and rows of the rollups, which later records write again, are never lost without those that came before.
  */
@@ -22,7 +25,7 @@ import { constants } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { messageOf } from '../errors.js';
+import { fileAdvice, messageOf, StoreError } from '../errors.js';
 import type { Log } from '../log.js';
 import { makeFolder } from '../make-folder.js';
 import { lockFolder } from './lock.js';
@@ -97,9 +100,12 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
   const { dir, bytesMax, log } = options;
   const segmentBytesMax = options.segmentBytesMax ?? Math.min(8 * 2 ** 20, Math.ceil(bytesMax / 16));
   await makeFolder(dir);
-  const unlock = await lockFolder(dir);
+  let lock = await lockFolder(dir);
   const pathOf = (segment: number): string => join(dir, `${segment}.segment`);
-  const positionFile = await open(join(dir, 'position'), constants.O_RDWR | constants.O_CREAT, 0o600);
+  const positionPath = join(dir, 'position');
+  const openPosition = (): Promise<FileHandle> => open(positionPath, constants.O_RDWR | constants.O_CREAT, 0o600);
+  let positionFile = await openPosition();
+  let folder = await stat(dir, { bigint: true });
 
   const sizes = await segmentSizes(dir);
   const position = parsePosition(await positionFile.readFile('latin1'));
@@ -130,7 +136,16 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
   let closed = false;
   let wake: (() => void) | undefined;
   let appending: Promise<unknown> = Promise.resolve();
-  const timer = setInterval(() => { void inTurn(sync).catch(() => undefined); }, syncMs);
+  /** Requests before each segment of this process. */
+  const requestsBefore = new Map<number, number>();
+  /** Why the folder could not be put in order, so that it is logged once. */
+  let folderProblem: string | undefined;
+  const timer = setInterval(() => {
+    void inTurn(async () => {
+      if (!(await isWhole()) || !(await lock.isHeld()) || !(await isAt(positionFile, positionPath))) await putInOrder();
+      await sync();
+    }).catch(() => undefined); // it is logged, and met again by the next append
+  }, syncMs);
 
   return {
     append: (payload, requests) => inTurn(() => append(payload, requests)),
@@ -159,7 +174,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       await reader.handle?.close();
       reader.handle = undefined;
       await positionFile.close();
-      await unlock();
+      await lock.release();
     },
   };
 
@@ -173,6 +188,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
   async function append(payload: Buffer, requests: number): Promise<void> {
     const parts = encodeRecord(payload, requests, writer.requests);
     const length = headerBytes + payload.length;
+    if (!(await isWhole())) await putInOrder();
     if (totalBytes() + length > bytesMax) throw new SpoolFullError(`the ${bytesMax} bytes of SPOOL_BYTES_MAX are full`);
     if (writer.handle !== undefined && writer.offset > 0 && writer.offset + length > segmentBytesMax) await endSegment();
     if (writer.handle === undefined) await beginSegment();
@@ -193,12 +209,87 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
 
   async function beginSegment(): Promise<void> {
     const segment = writer.segment + 1;
-    writer.handle = await open(pathOf(segment), 'wx', 0o600);
+    writer.handle = await open(pathOf(segment), 'wx+', 0o600);
     writer.segment = segment;
     writer.offset = 0;
     sizes.set(segment, 0);
-    const folder = await open(dir);
-    await folder.sync().finally(() => folder.close());
+    requestsBefore.set(segment, writer.requests);
+    await syncFolder();
+  }
+
+  async function syncFolder(): Promise<void> {
+    const handle = await open(dir);
+    await handle.sync().finally(() => handle.close());
+  }
+
+  /** Whether the folder and the newest segment are where they were: what is written to a removed file is gone at the next start. */
+  async function isWhole(): Promise<boolean> {
+    const current = await stat(dir, { bigint: true }).catch(() => undefined);
+    return current?.ino === folder.ino && current.dev === folder.dev && (writer.handle === undefined || await isAt(writer.handle, pathOf(writer.segment)));
+  }
+
+  /** Makes again what somebody has removed. In turn. Throws the system's error, or a `StoreError` when another process has the folder now. */
+  async function putInOrder(): Promise<void> {
+    try {
+      await makeFolder(dir);
+      if (!(await lock.isHeld())) {
+        await lock.release();
+        lock = await lockFolder(dir);
+      }
+      folder = await stat(dir, { bigint: true });
+      if (!(await isAt(positionFile, positionPath))) {
+        const made = await openPosition();
+        await positionFile.close();
+        positionFile = made;
+        positionDirty = true;
+      }
+      const present = await segmentSizes(dir);
+      const lost: number[] = [];
+      for (const [segment, size] of sizes) if ((present.get(segment) ?? -1) < size && !(await copyBack(segment, size))) lost.push(segment);
+      await endSegment();
+      // A folder that was put in the place of this one may have segments of its own.
+      writer.segment = Math.max(writer.segment, ...present.keys());
+      await syncFolder();
+      log.error(`Files of the spool in ${dir} were removed or replaced while it was in use. ${lostText(lost)}`);
+      for (const segment of lost) sizes.delete(segment);
+      folderProblem = undefined;
+      wake?.();
+    } catch (error) {
+      const problem = messageOf(error);
+      if (problem !== folderProblem) log.error(`Files of the spool in ${dir} were removed or replaced while it was in use, and they cannot be made again: ${problem}${error instanceof StoreError ? '' : `. ${fileAdvice(error)}`}`);
+      folderProblem = problem;
+      throw error;
+    }
+  }
+
+  /** Writes a removed segment again from the file that is still open here, if it is. */
+  async function copyBack(segment: number, size: number): Promise<boolean> {
+    const source = segment === writer.segment && writer.handle !== undefined ? writer.handle : segment === reader.handleSegment ? reader.handle : undefined;
+    if (source === undefined) return false;
+    try {
+      const bytes = Buffer.alloc(size);
+      const { bytesRead } = await source.read(bytes, 0, size, 0);
+      if (bytesRead < size) return false;
+      const target = await open(pathOf(segment), 'w', 0o600);
+      await writeFully(target, [bytes], 0).then(() => target.datasync()).finally(() => target.close());
+      return true;
+    } catch (error) {
+      log.error(`The spool in ${dir} could not write ${segment}.segment again: ${messageOf(error)}. ${fileAdvice(error)}`);
+      return false;
+    }
+  }
+
+  function lostText(segments: readonly number[]): string {
+    let own = 0;
+    for (const segment of segments) {
+      const from = requestsBefore.get(segment);
+      if (from === undefined) continue;
+      const next = segmentAfter(segment);
+      own += Math.max(0, (next === undefined ? writer.requests : requestsBefore.get(next) ?? writer.requests) - Math.max(from, reader.requests));
+    }
+    const ofEarlier = segments.filter((segment) => segment < firstOwnSegment && segment >= reader.segment).length;
+    if (own + ofEarlier === 0) return 'Nothing is lost: what waited there is written again.';
+    return `Lost are ${own} requests${ofEarlier === 0 ? '' : `, and those in ${ofEarlier} files of an earlier start`}: they are counted as dead-lettered. Import the log files of that time to add them again.`;
   }
 
   async function endSegment(): Promise<void> {
@@ -431,6 +522,12 @@ function parsePosition(text: string): Position | undefined {
   if (match === null) return undefined;
   const position = { segment: Number(match[1]), offset: Number(match[2]), requests: Number(match[3]) };
   return positionText(position).toString('latin1') === text ? position : undefined;
+}
+
+/** Whether a path leads to the file that is open. */
+async function isAt(handle: FileHandle, path: string): Promise<boolean> {
+  const [own, found] = await Promise.all([handle.stat({ bigint: true }), stat(path, { bigint: true }).catch(() => undefined)]);
+  return found?.ino === own.ino && found.dev === own.dev;
 }
 
 async function writeFully(handle: FileHandle, parts: readonly Buffer[], position: number): Promise<void> {

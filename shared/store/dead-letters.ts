@@ -4,7 +4,7 @@
  */
 import { appendFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { messageOf, StoreError } from '../errors.js';
+import { fileAdvice, messageOf, StoreError } from '../errors.js';
 import type { Log } from '../log.js';
 import { makeFolder } from '../make-folder.js';
 
@@ -38,7 +38,7 @@ export function createDeadLetters({ dir, by, log, bytesMax = bytesMaxDefault, no
         }
         await appendFile(path, text, { mode: 0o600 });
       } catch (error) {
-        throw new StoreError('retry', `Cannot keep ${refused.length} lines that ${by} refused in ${path}: ${messageOf(error)}. Make room on its disk.`, { cause: error });
+        throw new StoreError('retry', `Cannot keep ${refused.length} lines that ${by} refused in ${path}: ${messageOf(error)}. ${fileAdvice(error)}`, { cause: error });
       }
       log.error(`${by} refused ${refused.length} lines for good. They are kept in ${path}. The first: ${refused[0]!.reason}`);
     },

@@ -1,4 +1,4 @@
-import { messageOf, StoreError } from '../../errors.js';
+import { fileAdvice, isDiskFull, messageOf, StoreError } from '../../errors.js';
 import { backoffMs, pause, retryAfterMsMax } from '../../retry.js';
 import type { Log } from '../../log.js';
 import { SpoolFullError, type Spool, type SpoolRecord } from '../../spool/spool.js';
@@ -143,8 +143,13 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     if (error instanceof SpoolFullError && payloadBytes > bytesMax / 2) {
       return new StoreError('drop', `A batch of ${payloadBytes} bytes does not fit into the spool: raise SPOOL_BYTES_MAX, which is ${bytesMax}.`, { cause: error });
     }
-    const why = error instanceof SpoolFullError ? `${error.message}, and InfluxDB has to take some of it first. Raise it if there is more room` : `${messageOf(error)}. Make room on its disk`;
-    return new StoreError('retry', `Cannot write to the spool: ${why}.`, { cause: error, retryAfterMs: fullRetryMs, full: error instanceof SpoolFullError ? 'spool-full' : 'disk-full' });
+    const options = { cause: error, retryAfterMs: fullRetryMs };
+    if (error instanceof SpoolFullError) {
+      return new StoreError('retry', `Cannot write to the spool: ${error.message}, and InfluxDB has to take some of it first. Raise it if there is more room.`, { ...options, full: 'spool-full' });
+    }
+    // Another process in the spool's folder says by itself what to do.
+    const advice = error instanceof StoreError ? '' : `. ${fileAdvice(error)}`;
+    return new StoreError('retry', `Cannot write to the spool: ${messageOf(error)}${advice}`, { ...options, ...(isDiskFull(error) && { full: 'disk-full' }) });
   }
 
   async function close(): Promise<void> {
