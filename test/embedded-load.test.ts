@@ -2,7 +2,7 @@
  * Load and faults over the embedded store: readers that ask for the largest answers, viewers, and lines at a fixed rate. Each answer is checked,
  * and at the end each line is looked for.
  *
- * `npm test` runs a short form; `npm run faults` sets FAULTS=full for the long one.
+ * `npm test` runs a short form; `npm run faults` sets FAULTS=full for the long one. LOAD_SECONDS overrides how long the load lasts.
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -23,7 +23,7 @@ const isFull = process.env['FAULTS'] === 'full';
 const loadMs = Number(process.env['LOAD_SECONDS'] ?? (isFull ? 600 : 3)) * 1000;
 const readers = isFull ? 8 : 4;
 const viewers = isFull ? 50 : 20;
-/** Promises of docs/scaling.md: while it works, and at rest. */
+/** What the process may hold under load and at rest, in bytes. */
 const residentBytesMax = 600e6;
 const idleBytesMax = 250e6;
 /** How long what was sent may wait once no more comes, and how long the process may take to come to rest, in milliseconds. */

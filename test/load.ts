@@ -1,7 +1,7 @@
 /** HTTP load on the web app: clients that check every answer, clients that misbehave, and a sampler of what the process holds meanwhile. */
 import { once, setMaxListeners } from 'node:events';
 import { readdirSync, statSync } from 'node:fs';
-import { Agent, request, type ClientRequest, type IncomingMessage } from 'node:http';
+import { Agent, request, type ClientRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -22,14 +22,25 @@ const answerMsMax = 120_000;
 /** Asks once. Rejects when the connection is lost, the answer is cut short, or none is complete within `waitMsMax`. */
 export async function ask(url: string, { headers = {}, agent, waitMsMax = answerMsMax }: { headers?: Readonly<Record<string, string>>; agent?: Agent | undefined; waitMsMax?: number } = {}): Promise<Answer> {
   const startMs = performance.now();
-  const sent = request(url, { headers, agent, signal: AbortSignal.timeout(waitMsMax) }).end();
-  const [response] = await once(sent, 'response') as [IncomingMessage];
+  const response = await responseTo(url, { headers, agent, signal: AbortSignal.timeout(waitMsMax) });
   const chunks: Buffer[] = [];
   for await (const chunk of response) chunks.push(chunk as Buffer);
   if (!response.complete) throw new Error('the answer is cut short');
   const bytes = Buffer.concat(chunks);
   const body = (response.headers['content-encoding'] === 'gzip' ? gunzipSync(bytes) : bytes).toString();
   return { status: response.statusCode!, headers: response.headers, body, ms: performance.now() - startMs };
+}
+
+/** Sends again what met a kept connection that the server was just closing, as browsers do: https://nodejs.org/docs/latest-v20.x/api/http.html#requestreusedsocket */
+async function responseTo(url: string, options: RequestOptions): Promise<IncomingMessage> {
+  const sent = request(url, options).end();
+  try {
+    const [response] = await once(sent, 'response') as [IncomingMessage];
+    return response;
+  } catch (error) {
+    if (!sent.reusedSocket || (error as NodeJS.ErrnoException).code !== 'ECONNRESET') throw error;
+    return await responseTo(url, options);
+  }
 }
 
 /** What became of many questions. */
