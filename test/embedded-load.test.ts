@@ -48,13 +48,13 @@ function load(name: string, shape: LineShape, { perSecond }: { perSecond: number
     const known = await preload(t, rig, line);
     const before = sampleOf(pid, rig.path);
     const sampler = startSampler(pid, rig.path);
-    const sender = startSender(t, rig.port, { perSecond, line: (id) => line(preloaded + id) });
+    const sender = startSender(t, rig, { perSecond, line: (id) => line(preloaded + id) });
     const clients = { readers: startReaders(rig.url, { readers, known: withSender(known, sender) }), viewers: startViewers(rig.url, { viewers, refreshSeconds: isFull ? 5 : 1 }) };
     stopAtEnd(t, ...Object.values(clients));
     let ledger: RigLedger | undefined;
     try {
       await watch(rig, loadMs, { pollMs: 200, onLedger: (now) => { ledger = now; known.stored = now.stored; } });
-      await sender.stop();
+      await inTime('the lines are read', sender.stop());
       const [settled] = await Promise.all([allIn(rig, preloaded + sender.sentMs.length), clients.readers.stop(), clients.viewers.stop()]);
       ledger = settled;
     } finally {
@@ -85,7 +85,7 @@ scenario('targets of 8 kB: an answer of 10,000 requests is whole, beside lines a
   const known = await preload(t, rig, line);
   const alone = new Answers();
   for (const at of [0, 1]) await askLargest(alone, rig, at, known);
-  const sender = startSender(t, rig.port, { perSecond: 300, line: (id) => line(preloaded + id) });
+  const sender = startSender(t, rig, { perSecond: 300, line: (id) => line(preloaded + id) });
   const together = startReaders(rig.url, { readers: isFull ? readers : 2, known: withSender(known, sender) });
   stopAtEnd(t, together);
   try {
@@ -181,7 +181,7 @@ scenario(`killed with -9 ${kills} times in the middle of it, the store loses the
   const perSecond = 3000;
   const line = createLines(fewHosts);
   const known = await preload(t, rig, line);
-  const sender = startSender(t, rig.port, { perSecond, line: (id) => line(preloaded + id) });
+  const sender = startSender(t, rig, { perSecond, line: (id) => line(preloaded + id) });
   const beside = startReaders(rig.url, { readers, known: withSender(known, sender) });
   stopAtEnd(t, beside);
   const killedMs: number[] = [];
@@ -237,7 +237,7 @@ for (const [what, change] of [
       await rig.restart();
       await copyFile(`${rig.path}.other`, `${rig.path}.new`);
     }
-    const sender = startSender(t, rig.port, { perSecond: 1000 });
+    const sender = startSender(t, rig, { perSecond: 1000 });
     await until('lines are stored', async () => (await rig.ledger()).stored > 1000);
     const logged = rig.program.stderr().length;
     await change(rig.path);
@@ -271,7 +271,7 @@ for (const [what, makeDisk] of [['a disk', diskByLimit], ...(isFull ? [['a tmpfs
     const disk = await makeDisk(t);
     const rig = await startEmbedded(t, { ...disk, settings: { MEMORY_BYTES_MAX: '4MiB' } });
     const line = createLines({ ...fewHosts, queryBytes: 500 });
-    const sender = startSender(t, rig.port, { perSecond: 5000, line });
+    const sender = startSender(t, rig, { perSecond: 5000, line });
     await until('lines are stored', async () => (await rig.ledger()).stored > 5000);
     await disk.fill(rig.program.pid);
     await until('lines are dropped', async () => {
@@ -297,7 +297,7 @@ for (const [what, makeDisk] of [['a disk', diskByLimit], ...(isFull ? [['a tmpfs
     t.is(await rig.program.stop(), 0);
     await disk.fill(process.pid); // the program inherits a limit
     await rig.restart().finally(() => disk.freeFor(process.pid));
-    const sender = startSender(t, rig.port, { perSecond: 5000, linesMax: 5000, line: (id) => lineOf(5000 + id) });
+    const sender = startSender(t, rig, { perSecond: 5000, linesMax: 5000, line: (id) => lineOf(5000 + id) });
     await until('lines are held', async () => (await rig.ledger()).in_memory === 5000);
     await assertSaysFull(t, rig);
     await disk.free(rig.program.pid);
@@ -384,7 +384,7 @@ function withSender(known: Known, { sentMs }: Sender): Known {
 
 /** Sends lines and waits until they are stored. */
 async function send(t: ExecutionContext, rig: EmbeddedRig, lines: number, line: (id: number) => string): Promise<void> {
-  const sender = startSender(t, rig.port, { perSecond: 10_000, linesMax: lines, line });
+  const sender = startSender(t, rig, { perSecond: 10_000, linesMax: lines, line });
   await until('they are stored', async () => (await rig.ledger()).stored === lines, { waitMsMax: 60_000 });
   await sender.stop();
 }
@@ -460,10 +460,21 @@ async function startEmbedded(t: ExecutionContext, options: Parameters<typeof sta
   return rig;
 }
 
-function startSender(t: ExecutionContext, ...args: Parameters<typeof startSenderTo>): Sender {
-  const sender = startSenderTo(...args);
-  t.teardown(() => sender.stop());
+/** A program that reads no more would hold up the sender at the end: then it is killed. */
+function startSender(t: ExecutionContext, rig: EmbeddedRig, options: Parameters<typeof startSenderTo>[1]): Sender {
+  const sender = startSenderTo(rig.port, options);
+  t.teardown(async () => {
+    await inTime('the lines are read', sender.stop(), 5000).catch(() => rig.program.stop('SIGKILL'));
+    await sender.stop();
+  });
   return sender;
+}
+
+/** Rejects when something takes longer than `waitMsMax`. */
+async function inTime(what: string, promise: Promise<void>, waitMsMax = settledMsMax): Promise<void> {
+  let isDone = false;
+  void promise.then(() => { isDone = true; });
+  await until(what, () => isDone, { waitMsMax });
 }
 
 function stopAtEnd(t: ExecutionContext, ...clients: readonly Clients[]): void {
