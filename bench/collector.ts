@@ -9,7 +9,7 @@ import { startProgram } from '../test/program.js';
 import { until } from '../test/until.js';
 import { figureOf, inTurn, ratioOf, ratioResult, spreadText, type Figures, type Result } from './compare.js';
 import { makeLinesFile, sendFile, type LinesFile } from './lines-file.js';
-import { cpuSecondsOf, residentBytesOf } from './process.js';
+import { cpuSecondsOf, residentBytesOf } from '../test/process.js';
 import { startTelegraf } from './telegraf.js';
 
 /** Compares lines per CPU-second, lines per second and what is counted. */

@@ -5,7 +5,7 @@ import { startInfluxd } from '../test/influxd-server.js';
 import { exactSummary, readSummary, startFleet } from '../test/fleet.js';
 import type { Result } from './compare.js';
 import { makeLinesFile, sendFile, type LinesFile } from './lines-file.js';
-import { cpuSecondsOf } from './process.js';
+import { cpuSecondsOf } from '../test/process.js';
 
 const size = 4;
 /** A percentile's distance from the exact one, as a part of it: see `histogram.ts`. */

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { programCommand, temporaryFolder } from '../test/program.js';
 import { figureOf, inTurn, ratioOf, ratioResult, spreadText, type Figures, type Result } from './compare.js';
 import { makeLinesFile, type LinesFile } from './lines-file.js';
-import { residentBytesOf } from './process.js';
+import { residentBytesOf } from '../test/process.js';
 
 /** Compares lines per second. */
 export async function benchImport(say: (text: string) => void): Promise<Result[]> {

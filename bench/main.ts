@@ -5,6 +5,7 @@ import { benchBytes } from './bytes.js';
 import { benchCollector } from './collector.js';
 import { benchCollectors } from './collectors.js';
 import { benchDecode } from './decode.js';
+import { benchEmbedded } from './embedded.js';
 import { benchFreshness } from './freshness.js';
 import { benchImport } from './import.js';
 import { benchMemory } from './memory.js';
@@ -19,6 +20,7 @@ const benches: Readonly<Record<string, (say: (text: string) => void) => Promise<
   middleware: benchMiddleware,
   start: benchStart,
   busy: benchBusy,
+  embedded: benchEmbedded,
   freshness: benchFreshness,
   pages: benchPages,
   collectors: benchCollectors,

@@ -9,7 +9,7 @@ import { shiftedSample } from '../test/shifted-sample.js';
 import { until } from '../test/until.js';
 import type { Result } from './compare.js';
 import { makeLinesFile, sendFile } from './lines-file.js';
-import { residentBytesOf } from './process.js';
+import { residentBytesOf } from '../test/process.js';
 
 /** After so many lines the memory is looked at. */
 const marks = [1e6, 5e6, 10e6, 20e6];

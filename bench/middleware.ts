@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { freePorts } from '../test/ports.js';
 import { until } from '../test/until.js';
 import { figureOf, inTurn, spreadText, type Result } from './compare.js';
-import { runningSecondsOf } from './process.js';
+import { runningSecondsOf } from '../test/process.js';
 
 const connections = 20;
 /** Of one turn. */

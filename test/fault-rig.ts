@@ -1,38 +1,57 @@
 /**
- * What the fault tests share: the collector as a process of its own over the real InfluxDB, a sender of lines with numbers of their
- * own at a fixed rate, and a look at every number in the store.
+ * What the fault tests share: the program as a process of its own over the real InfluxDB or over DuckDB, a sender of numbered lines at a
+ * fixed rate, and a check of every number in the store.
  */
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ExecutionContext } from 'ava';
+import { DuckDBInstance } from '@duckdb/node-api';
 import { flux, InfluxDB } from '@influxdata/influxdb-client';
-import { levels } from '../shared/rollup.js';
+import { levels, type Level } from '../shared/rollup.js';
 import { openStore } from '../shared/store/open.js';
 import type { LedgerJson } from '../shared/store/ledger-json.js';
+import type { Store, TimeRange } from '../shared/store/store.js';
 import { quietLog, spoolOfTest, type Influxd } from './influxd.js';
 import { freePorts } from './ports.js';
 import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { until } from './until.js';
 
-/** One collector whose store can be made to fail. */
-export interface FaultRig {
+/** One program whose store can be made to fail. */
+interface Rig {
   readonly port: number;
-  readonly bucket: string;
   readonly cwd: string;
-  /** The collector that runs now. */
+  /** The program that runs now. */
   program: RunningProgram;
-  /** Starts a collector, after the one before has ended. */
+  /** Starts the program again, after the one before has ended. */
   restart(): Promise<void>;
-  /** The ledger as `/ledger` has it; every look checks both of its equations. Throws when one does not hold. */
+  /** Reads `/ledger` and checks its two equations. Throws when one does not hold, or when the program has died. */
   ledger(): Promise<RigLedger>;
   /** Resolves when nothing of this or an earlier start waits any more. */
   settled(waitMsMax?: number): Promise<RigLedger>;
   stop(): Promise<void>;
 }
 
-/** A ledger with what `/ledger` adds to it. */
-export type RigLedger = LedgerJson & { readonly earlier: { readonly stored: number; readonly spooled: number; readonly dead_lettered: number } };
+/** A collector over InfluxDB. */
+export interface FaultRig extends Rig {
+  readonly bucket: string;
+}
+
+/** The collector and the web app in one process over DuckDB. */
+export interface EmbeddedRig extends Rig {
+  /** The web app, without a slash at its end. */
+  readonly url: string;
+  /** The collector's status server. */
+  readonly statusUrl: string;
+  /** The DuckDB file. */
+  readonly path: string;
+}
+
+/** A ledger with what `/ledger` adds to it over InfluxDB. */
+export type RigLedger = LedgerJson & { readonly earlier?: { readonly stored: number; readonly spooled: number; readonly dead_lettered: number } };
 
 /** Starts a collector over a bucket of its own. `url` is where it finds InfluxDB, a proxy perhaps. */
 export async function startRig(influxd: Influxd, { url = influxd.url, settings = {}, args = [] }: { url?: string; settings?: Readonly<Record<string, string>>; args?: readonly string[] } = {}): Promise<FaultRig> {
@@ -43,30 +62,80 @@ export async function startRig(influxd: Influxd, { url = influxd.url, settings =
     STORE: 'influxdb', INFLUXDB_URL: url, INFLUXDB_ORG: influxd.org, INFLUXDB_BUCKET: bucket, INFLUXDB_TOKEN: influxd.token,
     COLLECTOR_ID: 'tested', COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, ...settings,
   };
-  const start = (): Promise<RunningProgram> => startProgram(['collector', ...args], all, [`http://127.0.0.1:${http}/health`], { cwd });
-  const rig: FaultRig = {
-    port, bucket, cwd,
+  const rig = await createRig({ port, http, cwd }, () => startProgram(['collector', ...args], all, [`http://127.0.0.1:${http}/health`], { cwd }));
+  return Object.assign(rig, { bucket });
+}
+
+/**
+ * Starts `start` over a DuckDB file in `folder`, by default an empty folder that is removed when the rig is stopped. All settings of the store are
+ * the defaults unless given.
+ */
+export async function startEmbeddedRig({ settings = {}, folder }: { settings?: Readonly<Record<string, string>>; folder?: string } = {}): Promise<EmbeddedRig> {
+  const [port, http, web] = await freePorts(3) as [number, number, number];
+  const cwd = await temporaryFolder();
+  const path = join(folder ?? cwd, 'data', 'requests.duckdb');
+  const url = `http://127.0.0.1:${web}`;
+  const statusUrl = `http://127.0.0.1:${http}`;
+  const all = { STORE: `duckdb:${path}`, COLLECTOR_ID: 'tested', COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`, ...settings };
+  const rig = await createRig({ port, http, cwd }, () => startProgram(['start'], all, [`${statusUrl}/health`, `${url}/health`], { cwd }));
+  return Object.assign(rig, {
+    url, statusUrl, path,
+    async stop() {
+      await rig.program.stop();
+      await rm(cwd, { recursive: true, force: true });
+    },
+  });
+}
+
+async function createRig({ port, http, cwd }: { port: number; http: number; cwd: string }, start: () => Promise<RunningProgram>): Promise<Rig> {
+  let ended: number | NodeJS.Signals | undefined;
+  const run = async (): Promise<RunningProgram> => {
+    ended = undefined;
+    const program = await start();
+    void program.ended.then((status) => { if (rig.program === program) ended = status; });
+    return program;
+  };
+  const rig: Rig = {
+    port, cwd,
     program: await start(),
     async restart() {
       await rig.program.ended;
-      rig.program = await start();
+      rig.program = await run();
     },
     async ledger() {
-      const answer = await (await fetch(`http://127.0.0.1:${http}/ledger`)).json() as { collectors: Record<string, RigLedger> };
+      const response = await fetch(`http://127.0.0.1:${http}/ledger`).catch((error: unknown) => {
+        if (ended === undefined) throw error;
+        throw new Error(`The program ended (${ended}), and wrote at last:\n${rig.program.stderr().slice(-2000)}`, { cause: error });
+      });
+      const answer = await response.json() as { collectors: Record<string, RigLedger> };
       const ledger = answer.collectors['tested']!;
       const { received, accepted, runtime, rejected, dropped, stored, spooled, in_memory: inMemory, dead_lettered: deadLettered } = ledger;
-      const sum = (counts: Readonly<Record<string, number>>): number => Object.values(counts).reduce((total, count) => total + count, 0);
-      const holds = received === accepted + runtime + sum(rejected) + sum(dropped) && accepted === stored + spooled + inMemory + deadLettered;
+      const holds = received === accepted + runtime + sumOf(rejected) + sumOf(dropped) && accepted === stored + spooled + inMemory + deadLettered;
       if (!holds || [stored, spooled, inMemory, deadLettered].some((count) => count < 0)) throw new Error(`The ledger does not add up: ${JSON.stringify(ledger)}`);
       return ledger;
     },
     settled: (waitMsMax = 120_000) => until('everything is settled', async () => {
       const ledger = await rig.ledger();
-      return ledger.spooled === 0 && ledger.in_memory === 0 && ledger.earlier.spooled === 0 && ledger;
+      return ledger.spooled === 0 && ledger.in_memory === 0 && (ledger.earlier?.spooled ?? 0) === 0 && ledger;
     }, { waitMsMax }),
     stop: async () => { await rig.program.stop(); },
   };
+  void rig.program.ended.then((status) => { ended = status; });
   return rig;
+}
+
+/** The sum of a ledger's counts by reason. */
+export function sumOf(counts: Readonly<Record<string, number>>): number {
+  return Object.values(counts).reduce((total, count) => total + count, 0);
+}
+
+/** Lets time go by under traffic, and looks at the ledger all the while. */
+export async function watch(rig: Rig, durationMs: number, { pollMs = 20, onLedger = () => undefined }: { pollMs?: number; onLedger?: (ledger: RigLedger) => void } = {}): Promise<void> {
+  const endMs = performance.now() + durationMs;
+  while (performance.now() < endMs) {
+    onLedger(await rig.ledger());
+    await sleep(pollMs);
+  }
 }
 
 /** Sends lines with the numbers 0, 1, 2, … */
@@ -135,8 +204,41 @@ export function lineOf(id: number): string {
   return lineAt(Date.now(), id);
 }
 
-function lineAt(timeMs: number, id: number): string {
-  return `{"level":"info","ts":${(timeMs / 1000).toFixed(6)},"logger":"http.log.access","msg":"handled request","request":{"remote_ip":"192.0.2.7","remote_port":"1","client_ip":"192.0.2.7","proto":"HTTP/2.0","method":"GET","host":"${id % 5}.example","uri":"/id/${id}","headers":{"User-Agent":["fault test"]}},"bytes_read":0,"user_id":"","duration":0.00${1 + id % 9},"size":${id % 1000},"status":${id % 50 === 0 ? 500 : 200},"resp_headers":{}}\n`;
+interface LineParts { readonly host: string; readonly method: string; readonly status: number; readonly client: string; readonly query: string }
+
+function lineAt(timeMs: number, id: number, { host = `${id % 5}.example`, method = 'GET', status = id % 50 === 0 ? 500 : 200, client = '192.0.2.7', query = '' }: Partial<LineParts> = {}): string {
+  return `{"level":"info","ts":${(timeMs / 1000).toFixed(6)},"logger":"http.log.access","msg":"handled request","request":{"remote_ip":"${client}","remote_port":"1","client_ip":"${client}","proto":"HTTP/2.0","method":"${method}","host":"${host}","uri":"/id/${id}${query}","headers":{"User-Agent":["fault test"]}},"bytes_read":0,"user_id":"","duration":0.00${1 + id % 9},"size":${id % 1000},"status":${status},"resp_headers":{}}\n`;
+}
+
+/** What lines differ in, besides their numbers. */
+export interface LineShape {
+  /** Up to `HOSTS_MAX`, 200. */
+  readonly hosts: number;
+  /** At most 18: the 17 known methods, and one that is not. */
+  readonly methods: number;
+  /** At most 12. */
+  readonly statuses: number;
+  /** Length of the query, which compresses badly. Default: no query. */
+  readonly queryBytes?: number;
+}
+
+const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH', 'PROPFIND', 'PROPPATCH', 'MKCOL', 'COPY', 'MOVE', 'LOCK', 'UNLOCK', 'REPORT', 'BREW'];
+/** All have a latency. */
+const statuses = [200, 201, 204, 206, 301, 302, 304, 400, 403, 404, 500, 503];
+const noise = randomBytes(2 ** 20).toString('base64url');
+
+/** Makes numbered lines that go through every combination of host, method and status, from 65,536 clients of a /24 each. */
+export function createLines({ hosts, methods: methodsMax, statuses: statusesMax, queryBytes = 0 }: LineShape): (id: number) => string {
+  return (id) => {
+    const noiseAt = id * 7919 % (noise.length - queryBytes);
+    return lineAt(Date.now(), id, {
+      host: `${id % hosts}.example`,
+      method: methods[Math.floor(id / hosts) % methodsMax]!,
+      status: statuses[Math.floor(id / hosts / methodsMax) % statusesMax]!,
+      client: `10.${id >> 8 & 255}.${id & 255}.7`,
+      query: queryBytes === 0 ? '' : `?${noise.slice(noiseAt, noiseAt + queryBytes)}`,
+    });
+  };
 }
 
 /**
@@ -174,12 +276,71 @@ export async function assertExact(t: ExecutionContext, influxd: Influxd, rig: Pi
   const { times, doubled } = await findAll(influxd, rig.bucket);
   t.deepEqual(doubled, [], 'doubled');
   const store = await openStore({ kind: 'influxdb', url: influxd.url, org: influxd.org, bucket: rig.bucket, token: influxd.token, ...spoolOfTest() }, { log: quietLog });
-  for (const level of levels) {
-    const rows = await store.readRollups({ fromMs: Date.now() - 86_400_000, toMs: Date.now() + 86_400_000, level, filter: {} });
-    t.is(rows.reduce((sum, { count }) => sum + count, 0), times.size, `requests in the rollups of ${level} s`);
-    t.is(rows.reduce((sum, { histogram }) => sum + histogram.total, 0), times.size, `requests in the histograms of ${level} s`);
-  }
+  await assertLevels(t, store, times.size, () => [{ fromMs: Date.now() - 86_400_000, toMs: Date.now() + 86_400_000 }]);
   await store.close();
+  return missingOf(times, sent);
+}
+
+/** What `assertLevels` reads each level in: all of its windows together may not fit into the memory. */
+async function assertLevels(t: ExecutionContext, store: Store, requests: number, rangesOf: (level: Level) => readonly TimeRange[]): Promise<void> {
+  for (const level of levels) {
+    let counted = 0;
+    let inHistograms = 0;
+    for (const range of rangesOf(level)) {
+      for (const { count, histogram } of await store.readRollups({ ...range, level, filter: { source: 'caddy' } })) {
+        counted += count;
+        inHistograms += histogram.total;
+      }
+    }
+    t.is(counted, requests, `requests in the rollups of ${level} s`);
+    t.is(inHistograms, requests, `requests in the histograms of ${level} s`);
+  }
+}
+
+function missingOf(times: Found['times'], sent: number): number[] {
   return Array.from({ length: sent }, (_, id) => id).filter((id) => !times.has(id));
 }
 
+/**
+ * The same of a DuckDB file that no process has open. The counts are compared by window and series, past the product's own queries; its own
+ * reads have to agree.
+ */
+export async function assertExactFile(t: ExecutionContext, path: string, sent: number): Promise<number[]> {
+  const { times, doubled, windowsMs } = await findAllInFile(t, path);
+  t.deepEqual(doubled, [], 'doubled');
+  const store = await openStore({ kind: 'duckdb', path, retention: { requestsMs: 7 * 86_400_000, rollupsMs: 400 * 86_400_000 } }, { log: quietLog });
+  await assertLevels(t, store, times.size, (level) => windowsMs.get(level)!.map((fromMs) => ({ fromMs, toMs: fromMs + 1 })));
+  await store.close();
+  return missingOf(times, sent);
+}
+
+/** Reads every number in a DuckDB file that no process has open, and asserts that each level agrees with the requests, by window and series. */
+async function findAllInFile(t: ExecutionContext, path: string): Promise<Found & { readonly windowsMs: ReadonlyMap<Level, readonly number[]> }> {
+  const instance = await DuckDBInstance.create(path);
+  const connection = await instance.connect();
+  const columnsOf = async (sql: string): Promise<bigint[][]> => (await connection.runAndReadAll(sql)).getColumns() as bigint[][];
+  const windowsMs = new Map<Level, number[]>();
+  for (const level of levels) {
+    const lengthMs = `${level * 1000}::BIGINT`;
+    const [differences] = await columnsOf(`
+      WITH counted AS (
+        SELECT time_ns // (${lengthMs} * 1000000) * ${lengthMs} AS window_ms, source, host, method, status_code, count(*) AS requests FROM request_metrics GROUP BY ALL
+      ), rolled_up AS (
+        SELECT window_ms, source, host, method, status_code, sum("count")::BIGINT AS requests FROM request_rollup WHERE level = ${level} GROUP BY ALL
+      )
+      SELECT count(*) FROM counted FULL JOIN rolled_up USING (window_ms, source, host, method, status_code) WHERE counted.requests IS DISTINCT FROM rolled_up.requests`);
+    t.is(Number(differences![0]), 0, `rows of ${level} s that do not agree with the requests`);
+    const [windows] = await columnsOf(`SELECT DISTINCT window_ms FROM request_rollup WHERE level = ${level}`);
+    windowsMs.set(level, (windows ?? []).map(Number));
+  }
+  const [ids, counts] = await columnsOf("SELECT regexp_extract(uri, '^/id/([0-9]+)', 1)::BIGINT AS id, count(*) FROM request_metrics WHERE source = 'caddy' GROUP BY id");
+  connection.closeSync();
+  instance.closeSync();
+  const times = new Map((ids ?? []).map((id, at) => [Number(id), Number(counts![at])]));
+  return { times, doubled: [...times].flatMap(([id, count]) => count > 1 ? [id] : []), windowsMs };
+}
+
+/** Reads the numbers in a DuckDB file that no process has open. */
+export async function idsInFile(t: ExecutionContext, path: string): Promise<ReadonlySet<number>> {
+  return new Set((await findAllInFile(t, path)).times.keys());
+}

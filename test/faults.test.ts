@@ -10,12 +10,11 @@ import { once } from 'node:events';
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
 import { logTo, startCaddy, testWithCaddy } from './caddy.js';
-import { assertExact, findAll, lineOf, startRig as startRigOf, startSender as startSenderTo, type FaultRig, type Sender } from './fault-rig.js';
+import { assertExact, findAll, lineOf, startRig as startRigOf, startSender as startSenderTo, watch, type FaultRig, type Sender } from './fault-rig.js';
 import { influxdOfThisFile, startInfluxd, testWithInfluxd } from './influxd.js';
 import { freePorts } from './ports.js';
 import { temporaryFolder } from './program.js';
@@ -400,15 +399,6 @@ async function startProxy(t: ExecutionContext, target: string): Promise<Proxy> {
   const proxy = await startProxyTo(target);
   t.teardown(() => proxy.stop());
   return proxy;
-}
-
-/** Lets time go by under traffic, and looks at the ledger all the while. */
-async function watch(rig: FaultRig, durationMs: number): Promise<void> {
-  const endMs = performance.now() + durationMs;
-  while (performance.now() < endMs) {
-    await rig.ledger();
-    await sleep(20);
-  }
 }
 
 function fault(title: string, run: (t: ExecutionContext) => Promise<void>): void {

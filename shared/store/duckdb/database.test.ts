@@ -11,7 +11,7 @@ import { StoreError } from '../../errors.js';
 import { createLog } from '../../log.js';
 import { duckdbBatch } from '../../../test/duckdb-writer.js';
 import type { Store } from '../store.js';
-import { openDatabase } from './database.js';
+import { defaultMemoryBytes, openDatabase } from './database.js';
 import { openDuckdbStore } from './duckdb-store.js';
 import { schemaVersion } from './schema.js';
 
@@ -92,6 +92,11 @@ test('tables of a newer program are refused.', async (t) => {
   instance.closeSync();
   t.regex((await refused(t, path)).message, new RegExp(`tables have version ${schemaVersion + 1}, and this program knows version ${schemaVersion}\\. Upgrade`));
   await cleanup();
+});
+
+test('takes an eighth of the memory of the machine, within bounds', (t) => {
+  const mebibytes = (machine: number): number => defaultMemoryBytes(machine * 2 ** 20) / 2 ** 20;
+  t.deepEqual([256, 1024, 1536, 65_536].map(mebibytes), [96, 128, 192, 256]);
 });
 
 test('SQL can reach no other file, and cannot allow itself to.', async (t) => {
