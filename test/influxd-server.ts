@@ -8,11 +8,12 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Log } from '../shared/log.js';
 import { freePort } from './ports.js';
 
 /** A running InfluxDB with an empty bucket. */
@@ -178,4 +179,12 @@ async function call(url: string, token: string | undefined, method: string, path
   const text = await answer.text();
   if (!answer.ok) throw new Error(`${method} ${path} on the test's InfluxDB gave ${answer.status}: ${text}`);
   return text === '' ? {} : (JSON.parse(text) as Record<string, unknown>);
+}
+
+/** A log that nobody reads. */
+export const quietLog: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+
+/** Where a store of a test keeps its spool and its dead letters. */
+export function spoolOfTest(): { readonly spoolDir: string; readonly spoolBytesMax: number } {
+  return { spoolDir: mkdtempSync(join(tmpdir(), 'spool-')), spoolBytesMax: 2 ** 26 };
 }

@@ -1,15 +1,14 @@
 /** What tests share that need the real InfluxDB. */
 import { once } from 'node:events';
-import { accessSync, constants, mkdtempSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import type { Log } from '../shared/log.js';
 import { launchInfluxd, startInfluxd, type Influxd } from './influxd-server.js';
 import { freePort } from './ports.js';
 
-export { startInfluxd, type Influxd } from './influxd-server.js';
+export { quietLog, spoolOfTest, startInfluxd, type Influxd } from './influxd-server.js';
 
 /** Declares a test that needs InfluxDB, one after the other; where there is none it is skipped, and a line says how to get it. */
 export const testWithInfluxd: (title: string, run: (t: ExecutionContext) => Promise<void>) => void = chooseTest();
@@ -55,12 +54,4 @@ function chooseTest(): typeof testWithInfluxd {
     'Tests with InfluxDB are skipped: influxd is not on the PATH. Install InfluxDB 2.7 (https://docs.influxdata.com/influxdb/v2/install/), or set INFLUXDB_URL, INFLUXDB_ORG and INFLUXDB_TOKEN.\n',
   );
   return test.skip;
-}
-
-/** A log that nobody reads. */
-export const quietLog: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
-
-/** Where a store of a test keeps its spool and its dead letters. */
-export function spoolOfTest(): { readonly spoolDir: string; readonly spoolBytesMax: number } {
-  return { spoolDir: mkdtempSync(join(tmpdir(), 'spool-')), spoolBytesMax: 2 ** 26 };
 }

@@ -184,7 +184,7 @@ function rowsProblem(body: string, count: number): string | undefined {
 /** No value of a numbered line has to be quoted. */
 function csvProblem(body: string, count: number): string | undefined {
   const [header, ...rows] = body.split('\r\n');
-  if (!header!.startsWith('time,source,') || rows.pop() !== '') return `the first line is ${JSON.stringify(header)}, and the last ${JSON.stringify(rows.at(-1))}`;
+  if (!header!.startsWith('"time","source",') || rows.pop() !== '') return `the first line is ${JSON.stringify(header)}, and the last ${JSON.stringify(rows.at(-1))}`;
   if (rows.length !== count) return `${rows.length} rows instead of ${count}`;
   const cells = header!.split(',').length;
   const wrong = rows.find((row) => row.split(',').length !== cells);
