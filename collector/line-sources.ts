@@ -73,7 +73,7 @@ export class LineSources {
   readonly #halfWindowMs: number;
   #turnedMs = performance.now();
 
-  /** `sendersMax`: UDP addresses that are told apart, those heard from last; stream connections have a limit of their own. `halfWindowMs`: 30 s. */
+  /** `sendersMax`: number of UDP senders tracked; beyond it, the least recent is evicted. Default: 1,000. `halfWindowMs`: default 30 s. */
   constructor({ now = Date.now, sendersMax = 1000, halfWindowMs = 30_000 }: { now?: () => number; sendersMax?: number; halfWindowMs?: number | undefined } = {}) {
     this.#now = now;
     this.#sendersMax = sendersMax;

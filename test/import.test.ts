@@ -323,10 +323,7 @@ test.serial('An import through a running program that is stopped again and again
 test.serial('A program that is stopped ends an import through it, which says what was added and what to do, whether or not more lines come.', async (t) => {
   const place = await embedded(t);
   const collector = await place.startCollector();
-  const stdin = new PassThrough();
-  const program = await runProgram(['import', '-'], place.settings, { cwd: place.folder, stdin });
-  stdin.write(sample.lines.slice(0, 12_000).map((line) => `${line}\n`).join('')); // and the end does not come
-  await until('a part of it is imported', () => program.stderr().includes('10,000 lines'));
+  const program = await importBeginning(place);
   t.is(await collector.stop(), 0);
   t.is(await program.ended, 1);
   t.regex(program.stdout(), /Problem: standard input: the running program was stopped before the end of the file\.\n/);
@@ -337,10 +334,7 @@ test.serial('A program that is stopped ends an import through it, which says wha
 test.serial('A stopped import does not wait for a running program that hangs.', async (t) => {
   const place = await embedded(t);
   const collector = await place.startCollector();
-  const stdin = new PassThrough();
-  const program = await runProgram(['import', '-'], place.settings, { cwd: place.folder, stdin });
-  stdin.write(sample.lines.slice(0, 12_000).map((line) => `${line}\n`).join(''));
-  await until('a part of it is imported', () => program.stderr().includes('10,000 lines'));
+  const program = await importBeginning(place);
   process.kill(collector.pid, 'SIGSTOP');
   const stoppedMs = performance.now();
   t.is(await program.stop(), 1);
@@ -376,10 +370,7 @@ test.serial('An import that nobody listens to goes on.', async (t) => {
 test.serial('Of an import that is killed, the running program keeps what came, and says so.', async (t) => {
   const place = await embedded(t);
   const collector = await place.startCollector();
-  const stdin = new PassThrough();
-  const program = await runProgram(['import', '-'], place.settings, { cwd: place.folder, stdin });
-  stdin.write(sample.lines.slice(0, 12_000).map((line) => `${line}\n`).join(''));
-  await until('a part of it is imported', () => program.stderr().includes('10,000 lines'));
+  const program = await importBeginning(place);
   t.is(await program.stop('SIGKILL'), 'SIGKILL');
   await until('the program knows', () => collector.stderr().includes('Imported a file.'));
   t.regex(collector.stderr(), /Imported a file\. added=12000 known=0 problem="its sender went away \(aborted\)"/);
@@ -525,6 +516,15 @@ function scenario(title: string, run: (t: ExecutionContext, place: Place) => Pro
   declare(`DuckDB: ${title}`, async (t) => { await run(t, await embedded(t)); });
   const both = needs !== undefined && (needs as unknown) === test.skip ? needs : testWithInfluxd;
   both(`InfluxDB: ${title}`, async (t) => { await run(t, await overInfluxdb(t)); });
+}
+
+/** Starts an import of standard input that is given 12,000 lines and no end; resolves when a part of them is imported. */
+async function importBeginning(place: Place): ReturnType<typeof runProgram> {
+  const stdin = new PassThrough();
+  const program = await runProgram(['import', '-'], place.settings, { cwd: place.folder, stdin });
+  stdin.write(sample.lines.slice(0, 12_000).map((line) => `${line}\n`).join(''));
+  await until('a part of it is imported', () => program.stderr().includes('10,000 lines'));
+  return program;
 }
 
 async function embedded(t: ExecutionContext): Promise<Place> {

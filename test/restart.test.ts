@@ -167,15 +167,7 @@ test.serial('Signals: two SIGHUPs at once end in one worker, SIGTERM during one 
 testWithCaddy('Caddy at 200 requests a second notices nothing of three restarts: every request is counted, none waits for long, and its stderr stays empty.', async (t) => {
   t.timeout(300_000);
   const rig = await startEmbedded(t);
-  const [site] = await freePorts(1) as [number];
-  const caddy = await startCaddy(`{
-    auto_https off
-  }
-  http://127.0.0.1:${site} {
-    ${logTo(`tcp/127.0.0.1:${rig.port}`)}
-    respond "ok"
-  }`);
-  t.teardown(() => caddy.stop());
+  const { site, caddy } = await startSite(t, logTo(`tcp/127.0.0.1:${rig.port}`));
   const load = startLoad(site, 200);
   for (let at = 1; at <= 3; at += 1) {
     const before = load.sent();
@@ -197,15 +189,7 @@ const loggers = isFull ? 4 : 1;
 testWithCaddy(`Caddy at ${perSecondStopped * loggers} lines a second does not wait for a worker that is stopped for ${stopMs / 1000} s: it is killed, no request takes 5 s, and a new worker counts on.`, async (t) => {
   t.timeout(300_000);
   const rig = await startEmbedded(t);
-  const [site] = await freePorts(1) as [number];
-  const caddy = await startCaddy(`{
-    auto_https off
-  }
-  http://127.0.0.1:${site} {
-    ${Array.from({ length: loggers }, (_, at) => logTo(`tcp/127.0.0.1:${rig.port}`, `logger${at}`)).join('\n')}
-    respond "ok"
-  }`);
-  t.teardown(() => caddy.stop());
+  const { site, caddy } = await startSite(t, Array.from({ length: loggers }, (_, at) => logTo(`tcp/127.0.0.1:${rig.port}`, `logger${at}`)).join('\n'));
   // Long lines, so that the buffers of the kernel are full in no time.
   const load = startLoad(site, perSecondStopped, isFull ? {} : { 'X-Long': 'x'.repeat(8000) });
   t.teardown(() => load.stop());
@@ -306,15 +290,7 @@ testWithCaddy('1,000 idle connections that come again and again keep Caddy out n
   t.teardown(() => flood.kill('SIGKILL'));
   await once(flood.stdout, 'data');
   await until('connections are evicted', async () => ((await rig.ledger()).warnings['connections-evicted'] ?? 0) > 250);
-  const [site] = await freePorts(1) as [number];
-  const caddy = await startCaddy(`{
-    auto_https off
-  }
-  http://127.0.0.1:${site} {
-    ${logTo(`tcp/127.0.0.1:${rig.port}`)}
-    respond "ok"
-  }`);
-  t.teardown(() => caddy.stop());
+  const { site, caddy } = await startSite(t, logTo(`tcp/127.0.0.1:${rig.port}`));
   const ask = async (count: number): Promise<void> => {
     for (let at = 0; at < count; at += 1) await (await fetch(`http://127.0.0.1:${site}/`)).text();
   };
@@ -451,4 +427,18 @@ function isAlive(pid: number): boolean {
 
 async function descriptorsOf(pid: number): Promise<number> {
   return (await readdir(`/proc/${pid}/fd`)).length;
+}
+
+/** Starts Caddy with one site that answers every request, and these loggers. */
+async function startSite(t: ExecutionContext, loggers: string): Promise<{ site: number; caddy: Awaited<ReturnType<typeof startCaddy>> }> {
+  const [site] = await freePorts(1) as [number];
+  const caddy = await startCaddy(`{
+    auto_https off
+  }
+  http://127.0.0.1:${site} {
+    ${loggers}
+    respond "ok"
+  }`);
+  t.teardown(() => caddy.stop());
+  return { site, caddy };
 }

@@ -19,8 +19,8 @@ function busy(what: string): Problem {
   return new Problem(503, 'Too busy', `${what} Try again in a few seconds.`, { retry: true });
 }
 
-/** Admits answers, and aborts `ctx.state.signal` when the client has gone. */
-export function createAdmission(): { admit: Middleware; openStream: (signal: AbortSignal) => Promise<() => void> } {
+/** Admits answers. `ctx.state.signal` is aborted when an answer has been sent, or its client has gone: then a stream's place is free, too. */
+export function createAdmission(): { admit: Middleware; openStream: (signal: AbortSignal) => Promise<void> } {
   const answers = new Semaphore({ permits: activeMax, waitingMax, waitMsMax });
   const streams = new Semaphore({ permits: streamsMax, waitingMax: 0, waitMsMax });
   return {
@@ -44,7 +44,7 @@ export function createAdmission(): { admit: Middleware; openStream: (signal: Abo
       const release = await streams.acquire();
       if (release === undefined) throw busy(`${streamsMax} large answers are being sent, and no more are at once.`);
       signal.addEventListener('abort', release, { once: true });
-      return release;
+      if (signal.aborted) release();
     },
   };
 }

@@ -107,8 +107,8 @@ interface RouteParts {
   readonly reads: Reads;
   readonly assets: Assets;
   readonly metrics: ReturnType<typeof createWebMetrics>;
-  /** Counts an answer that is sent in pages, until `signal` is aborted or what it resolves to is called. Rejects when there are too many. */
-  readonly openStream: (signal: AbortSignal) => Promise<() => void>;
+  /** Counts an answer that is sent in pages, until `signal` is aborted. Rejects when there are too many. */
+  readonly openStream: (signal: AbortSignal) => Promise<void>;
   readonly connectHint: readonly string[];
   readonly now: () => number;
 }
@@ -185,21 +185,20 @@ function routes({ reads: allReads, assets, metrics, openStream, connectHint, now
       const query = queryOf(ctx);
       const reads = readsOf(ctx);
       const limit = query.limit ?? latestInApi;
-      const sampled = await readSampled(reads, query, now());
+      const isHeld = limit <= heldRowsMax;
+      const [found, sampled] = await Promise.all([isHeld ? readLatest(reads, query, latestInApi) : [], readSampled(reads, query, now())]);
       ctx.set('X-Complete', String(sampled === undefined));
       if (sampled !== undefined) ctx.set('X-Sampled', `${sampled.kept}/${sampled.of}`);
-      if (limit <= heldRowsMax) {
-        const requests = (await readLatest(reads, query, latestInApi)).slice(0, limit);
+      if (isHeld) {
+        const requests = found.slice(0, limit);
         answerRows(ctx, extension, requestsAnswer(requests, await readPairs(reads, query, requests)), requestColumns);
         return;
       }
-      const close = await openStream(signalOf(ctx));
+      await openStream(signalOf(ctx));
       const rows = pairedPages(reads, query, streamLatest(reads, { ...query, limit }), requestsAnswer);
       const first = await rows.next(); // what goes wrong at once is answered with its own status
-      const body = rowStream(extension === '' ? 'json' : 'csv', requestColumns, andThen(first, rows));
-      body.once('close', close);
+      ctx.body = rowStream(extension === '' ? 'json' : 'csv', requestColumns, andThen(first, rows));
       ctx.type = extension === '' ? 'json' : csvType;
-      ctx.body = body;
     });
   }
 

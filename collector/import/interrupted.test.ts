@@ -80,10 +80,8 @@ const plan = { lines: fc.array(line, { minLength: 1, maxLength: 30 }), attempts:
 const cases = Number(process.env['IMPORT_CASES'] ?? 40);
 
 test(`stores each line once, however often an import through the running program is interrupted (${cases} cases)`, async (t) => {
-  const folder = await temporaryFolder();
-  const real = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: keptMs, rollupsMs: keptMs } }, { log: quiet });
-  let caseAt = 0;
-  try {
+  await withStore(async (real) => {
+    let caseAt = 0;
     await fc.assert(fc.asyncProperty(fc.record(plan), async ({ lines, attempts, batchRequestsMax }) => {
       const startMs = windowOf(caseAt += 1);
       const held = new HeldStore(real);
@@ -133,17 +131,12 @@ test(`stores each line once, however often an import through the running program
       }
     }), { numRuns: cases, endOnFailure: true, includeErrorInReport: true });
     t.pass();
-  } finally {
-    await real.close();
-    await rm(folder, { recursive: true });
-  }
+  });
 });
 
 test(`stores each line once, however often an import that has the store to itself is interrupted (${cases} cases)`, async (t) => {
-  const folder = await temporaryFolder();
-  const real = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: keptMs, rollupsMs: keptMs } }, { log: quiet });
-  let caseAt = 0;
-  try {
+  await withStore(async (real) => {
+    let caseAt = 0;
     await fc.assert(fc.asyncProperty(fc.record(plan), async ({ lines, attempts, batchRequestsMax }) => {
       const startMs = windowOf(caseAt += 1);
       // Of a file that goes back in time, lines that come again are taken for the same.
@@ -167,13 +160,10 @@ test(`stores each line once, however often an import that has the store to itsel
       await assertStored(real, startMs, file);
     }), { numRuns: cases, endOnFailure: true, includeErrorInReport: true });
     t.pass();
-  } finally {
-    await real.close();
-    await rm(folder, { recursive: true });
-  }
+  });
 });
 
-/** Windows of their own, so that one store serves all cases: the later a case, the later its ten minutes. Rollups of every level are kept for that long. */
+/** Start of the ten minutes that a case has to itself, so that all cases share one store. Recent enough for rollups of every level. */
 function windowOf(caseAt: number): number {
   return Math.floor(Date.now() / windowMs) * windowMs - 46 * hourMs + caseAt * windowMs;
 }
@@ -240,5 +230,17 @@ async function assertStored(store: Store, startMs: number, file: readonly string
     const rows = await store.readRollups({ ...range, level });
     const count = rows.reduce((sum, row) => sum + row.count, 0);
     if (count !== file.length) throw new Error(`The rollups of ${level} s count ${count} requests of ${file.length}`);
+  }
+}
+
+/** Runs a test over a DuckDB store of its own. */
+async function withStore(run: (store: Store) => Promise<void>): Promise<void> {
+  const folder = await temporaryFolder();
+  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: keptMs, rollupsMs: keptMs } }, { log: quiet });
+  try {
+    await run(store);
+  } finally {
+    await store.close();
+    await rm(folder, { recursive: true });
   }
 }

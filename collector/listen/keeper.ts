@@ -10,10 +10,10 @@
  *   read or handed back by it; what comes later waits for the next.
  * - A worker gets connections when it is `running`. From then on it answers a `ping` four times a second. One that has not answered for
  *   `silentMsMax` is killed, and a new one gets its connections: closing this process's copy would not free Caddy of a worker that has its own.
- * - A connection that nobody reads makes Caddy wait, so none is held for longer than `unreadMsMax`: then all are closed, and new ones too,
- *   until a worker reads again. Caddy writes its lines to stderr meanwhile, and `import` takes them from there. What the kernel holds is read here
- *   and kept for the next worker, up to `unreadBytesMax`. Connections of a killed worker that cannot end, because it hangs in the kernel, stay open, and are
- *   read here until it has ended. What is more than that is dropped and counted.
+ * - An unread connection makes Caddy wait, so after `unreadMsMax` all connections are closed, and new ones too, until a worker reads again. Caddy
+ *   writes its lines to stderr meanwhile, and `import` takes them from there. Before closing, this process reads what the kernel has buffered and
+ *   keeps up to `unreadBytesMax` of it for the next worker. Connections of a killed worker that hangs in the kernel stay open; this process reads
+ *   them until that worker has ended. Lines beyond `unreadBytesMax` are dropped and counted.
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -87,7 +87,7 @@ interface Connection { readonly address: string; readonly socket: Socket; beginn
 const unreadMsMax = 4000;
 /** For how long connections are read here before they are closed, in milliseconds: the kernel holds some megabytes at most. */
 const readMs = 250;
-/** What is kept for the next worker, over all connections. */
+/** Maximum number of bytes kept for the next worker, over all connections. Beyond it, lines are dropped and counted. */
 const unreadBytesMax = 16 * 2 ** 20;
 /** A worker that was told to hand over is killed after this time, in milliseconds. */
 const handOverMsMax = 15_000;
@@ -153,7 +153,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     }
     if (!stopped.signal.aborted && hasRun) {
       pauseMs = performance.now() - worker.startMs > soundMsMin ? pauseMsMin : Math.min(2 * pauseMs, pauseMsMax);
-      if (!worker.isKilled) log.error('The worker ended by itself. What it had read and not stored is lost; its connections are kept, and a new one is started.', { status, pauseMs });
+      if (!worker.isKilled) log.error('The worker exited unexpectedly. Lines that it had read but not stored are lost. Its connections are kept; starting a new worker.', { status, pauseMs });
       await pause(pauseMs, stopped.signal);
     }
     if (stopped.signal.aborted || !hasRun) {
@@ -266,7 +266,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
       return;
     }
     startUnread();
-    if (!holds) readHere(lastId, connection); // and closes it: what Caddy sends with it is kept
+    if (!holds) readHere(lastId, connection); // then closes it, and keeps what Caddy sent with it
   }
 
   function canTake({ isRunning, isStopping, isKilled }: Worker): boolean {
@@ -303,7 +303,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
       return;
     }
     worker.isKilled = true;
-    log.error('The worker does not answer: it was stopped, or hangs. It is killed, so that Caddy does not wait. What it had read and not stored is lost; its connections are kept, and a new one is started.', { pid: worker.process.pid ?? 0, silentMs: Math.round(silentMs), connections: worker.held.size });
+    log.error('The worker does not answer: it was stopped, or hangs. Killing it so that Caddy does not wait. Lines that it had read but not stored are lost. Its connections are kept; starting a new worker.', { pid: worker.process.pid ?? 0, silentMs: Math.round(silentMs), connections: worker.held.size });
     startUnread(silentMs);
     kill(worker.process);
   }
@@ -320,7 +320,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     const closed = connections.size - hung;
     for (const [id, connection] of connections) readHere(id, connection, { untilEnded: isHung(id) });
     if (closed > 0) log.error('Nothing has read the connections for too long. They are closed, so that Caddy does not wait for them: it writes its log lines to its stderr now, from where `import` takes them.', { connections: closed, unreadMsMax });
-    if (hung > 0) log.error('The killed worker cannot end: it hangs in the kernel, on a disk perhaps. Caddy cannot be told, so its lines are read here until that worker has ended. What is more than unreadBytesMax is dropped and counted.', { connections: hung, pid: hanging?.process.pid ?? 0, unreadBytesMax });
+    if (hung > 0) log.error('The killed worker cannot end: it hangs in the kernel, perhaps on a disk. Its connections cannot be closed, so the supervisor reads them until it has ended. Lines beyond unreadBytesMax are dropped and counted.', { connections: hung, pid: hanging?.process.pid ?? 0, unreadBytesMax });
   }
 
   /** Reads in place of a worker that is not there, or of one that was killed and has not ended: with SIGKILL pending it never reads again. */
@@ -341,7 +341,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
         const connection = connections.get(id);
         if (read === undefined || connection === undefined) continue;
         const { bytes: keptBytes, droppedLines } = read;
-        if (keptBytes > 0 || droppedLines > 0) warn('unread', 'No worker could read a connection, and it was closed. What it held is kept for the next worker; the ledger counts lines beyond unreadBytesMax as dropped (no-worker).', { keptBytes, droppedLines, unreadBytesMax });
+        if (keptBytes > 0 || droppedLines > 0) warn('unread', 'No worker could read a connection, and it was closed. Its buffered lines are kept for the next worker; lines beyond unreadBytesMax count as dropped (no-worker).', { keptBytes, droppedLines, unreadBytesMax });
         unread.push({ type: 'unread', address: connection.address, beginning: connection.beginning, bytes: read.take(), droppedLines });
         connection.socket.destroy();
         connections.delete(id);

@@ -74,7 +74,7 @@ test('1,000 idle connections keep nobody out: the one that has been idle longest
   for (const [at, socket] of late.entries()) socket.write(`late ${at}\n`);
   await until('all of them are read', () => got.lines.length === 21);
   const unix = await Promise.all(Array.from({ length: 400 }, () => open({ path })));
-  await until('they fill up what is not reserved, and no more', () => connections.count === 900 && got.evicted + got.refused.length === connectionsMax - 749 + 20 + 250);
+  await until('the flood has every unreserved connection and no other', () => connections.count === 900 && got.evicted + got.refused.length === connectionsMax - 749 + 20 + 250);
   early.write('again\n');
   await until('the first one is read', () => got.lines.includes('again'));
   t.true(isEarlyOpen);

@@ -34,12 +34,17 @@ export function allowList(ranges: readonly Cidr[]): (remoteAddress: string | und
 
 /** A peer's address without an IPv6 zone, and as IPv4 where it is that. */
 export function peerAddress(remoteAddress: string): string {
-  return remoteAddress.replace(/^::ffff:(?=\d+\.)/i, '').replace(/%.*$/, '');
+  return withoutMapping(remoteAddress).replace(/%.*$/, '');
+}
+
+/** An address as IPv4 where it is an IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2). */
+export function withoutMapping(address: string): string {
+  return address.replace(/^::ffff:(?=\d+\.)/i, '');
 }
 
 /** Share of all connections that one address may have: the others leave room for other peers. */
 const shareOfPeer = 0.75;
-/** Share of all connections that is kept for peers that have sent lines before. */
+/** Share of all connections reserved for peers that have sent lines before. */
 const shareReserved = 0.1;
 /** Addresses that are remembered because they have sent lines; the oldest is forgotten first. */
 const knownPeersMax = 1000;

@@ -42,7 +42,7 @@ export interface OpenedStream {
   readonly port: number | undefined;
   /** Takes no new connections; resolves when those that it has are closed or handed back. */
   close(): Promise<void>;
-  /** Is told once of each connection that a line has come that was understood, for the process that reads it next. */
+  /** Records that a valid line came over this connection. Called once per connection; a later process that reads it is told. */
   sentLines(socket: Socket): void;
   /** Leaves a connection to the process that reads it next; `false` when there is none, and the caller has to close it. */
   handBack(socket: Socket, beginning: () => LineBeginning): boolean;

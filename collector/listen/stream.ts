@@ -5,7 +5,7 @@ import { formatAddress } from '../../shared/settings.js';
 import { createLineSplitter, type LineSplitter } from '../lines.js';
 import { formatListenAddress } from './address.js';
 import type { Listener, ListenOptions } from './listen.js';
-import { peerAddress, type LimitedConnection } from './peers.js';
+import { peerAddress, withoutMapping, type LimitedConnection } from './peers.js';
 import type { EarlierReads, OpenStream, StreamAddress, Unread } from './sockets.js';
 
 /** How long a stopping listener goes on reading from peers that do not pause, in milliseconds. */
@@ -97,7 +97,7 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     lines.end();
   }
 
-  /** What came with a new connection is read a turn later: until then nobody can say that it is silent. */
+  /** Marks a new connection as silent after two turns of the event loop: bytes that came with it are read in the first. */
   async function watchSilence(connection: Connection): Promise<void> {
     await turn();
     await turn();
@@ -200,7 +200,7 @@ export async function listenStream(address: StreamAddress, options: ListenOption
 
 /** The peer's address and port; of a unix socket, which has none, its path. */
 function peerOf({ remoteAddress = 'gone', remotePort = 0 }: Socket, address: StreamAddress): string {
-  return address.kind === 'unix' ? formatListenAddress(address) : formatAddress({ host: remoteAddress.replace(/^::ffff:(?=\d+\.)/i, ''), port: remotePort });
+  return address.kind === 'unix' ? formatListenAddress(address) : formatAddress({ host: withoutMapping(remoteAddress), port: remotePort });
 }
 
 /**

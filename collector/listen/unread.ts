@@ -1,13 +1,13 @@
 const lineFeed = 0x0a;
 
-/** What is read of one connection while there is no worker: whole lines are kept as far as there is room, later ones are counted. */
+/** Bytes read from one connection while there is no worker. Keeps whole lines while there is room, and counts the rest. */
 export class UnreadBytes {
   readonly #room: { bytes: number };
   #kept: Buffer[] = [];
   #isFull = false;
   #endsInside = false;
   #ended = 0;
-  /** What is kept, in bytes. */
+  /** Number of bytes kept. */
   bytes = 0;
 
   /** `room` is shared with other connections. */
@@ -25,7 +25,7 @@ export class UnreadBytes {
     this.#count(chunk);
   }
 
-  /** What is kept, in one piece. */
+  /** Returns the kept bytes in one buffer. */
   take(): Buffer {
     return Buffer.concat(this.#kept);
   }

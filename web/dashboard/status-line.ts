@@ -104,6 +104,7 @@ const dropAdvice: Readonly<Record<string, string>> = {
   'memory-full': 'Give the store a faster disk, or raise MEMORY_BYTES_MAX.',
   'spool-full': 'Bring InfluxDB back, or raise SPOOL_BYTES_MAX.',
   'disk-full': 'Make room on the disk of SPOOL_DIR.',
+  'no-worker': 'See its log: the worker hung, or did not start.',
 };
 
 function findingOf(source: string, verdict: Verdict, { nowMs, host }: { nowMs: number; host: string | undefined }): Told | undefined {

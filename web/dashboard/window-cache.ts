@@ -82,7 +82,6 @@ interface Kept<Digest> {
 
 interface Reading<Digest> extends TimeRange {
   readonly startedMs: number;
-  readonly levelMs: number;
   /** Windows that have changed since it began. */
   readonly changed: Set<number>;
   readonly done: CoalescedRead<ReadonlyMap<number, Digest>>;
@@ -142,8 +141,12 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
     },
 
     clear() {
-      for (const { reading } of groups.values()) for (const { changed, fromMs, toMs, levelMs } of reading) for (let windowMs = fromMs; windowMs < toMs; windowMs += levelMs) changed.add(windowMs);
-      for (const group of groups.values()) group.windows.clear();
+      for (const { level, windows, reading } of groups.values()) {
+        windows.clear();
+        for (const { changed, fromMs, toMs } of reading) {
+          for (let windowMs = fromMs; windowMs < toMs; windowMs += level * 1000) changed.add(windowMs);
+        }
+      }
       weight = 0;
     },
   };
@@ -171,7 +174,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
   function startReading(group: Group<Digest>, query: Query, span: TimeRange): Reading<Digest> {
     const changed = new Set<number>();
     const startedMs = clock();
-    const reading: Reading<Digest> = { ...span, startedMs, levelMs: query.level * 1000, changed, done: new CoalescedRead(run) };
+    const reading: Reading<Digest> = { ...span, startedMs, changed, done: new CoalescedRead(run) };
     group.reading.add(reading);
     return reading;
 

@@ -29,7 +29,7 @@ const mebibyte = 2 ** 20;
 
 /**
  * What DuckDB may hold in memory unless it is set, in bytes: an eighth of what the machine or the container has, from 96 to
- * 256 MiB. A checkpoint or a commit that finds no room fails, so less would not do: see docs/decisions, "The memory of DuckDB".
+ * 256 MiB. A checkpoint or a commit that finds no room fails, so less would not do: decision 38.
  */
 export function defaultMemoryBytes(machineBytes = Math.min(totalmem(), process.constrainedMemory() || Infinity)): number {
   return Math.min(256 * mebibyte, Math.max(96 * mebibyte, machineBytes / 8));
@@ -164,6 +164,7 @@ function openError(path: string, error: unknown): StoreError {
   return stop(firstLine(text), `See that the file and its folder can be written and that the disk has space, ${elsewhere}`);
 }
 
-function firstLine(text: string): string {
-  return text.split('\n', 1)[0]!.replace(/\.$/, '');
+/** The first line of an error of DuckDB, without its full stop. */
+export function firstLine(text: string): string {
+  return text.trim().split('\n', 1)[0]!.replace(/\.$/, '');
 }

@@ -1,4 +1,3 @@
-import { rename } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { messageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
@@ -7,12 +6,13 @@ import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
 import { RetentionGuard } from '../retention-guard.js';
 import type { Batch, LedgerSnapshot, ReadOptions, Store } from '../store.js';
-import { openDatabase, protectFiles, type Database } from './database.js';
+import { firstLine, openDatabase, protectFiles, type Database } from './database.js';
 import { listRequests, readLedgers, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
 import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
 import type { FileFate } from './watched-file.js';
+import { setLogAside } from './write-ahead-log.js';
 
 /** Which file, and how much it may take. */
 export interface DuckdbOptions {
@@ -123,6 +123,9 @@ class DuckdbStore implements Store {
         await this.#refuseExchanged(await file.fate({ withContent: false }));
         await batches.write(batch, this.#now());
         await protectFiles(this.#options.path);
+        if (this.#isReopened) this.#log.info(`The ${this.description} is open again.`);
+        this.#isReopened = false;
+        this.#problem = undefined;
       });
     } catch (error) {
       if (error instanceof StoreError && error.action === 'drop') await this.#onRefused?.(batch, error.message);
@@ -179,17 +182,13 @@ class DuckdbStore implements Store {
     return result;
   }
 
-  /** Runs what writes; on an error nothing of it is left. */
+  /** Runs something in turn over the open database; on an error nothing that it wrote is left. */
   #write<Result>(action: string, run: (database: Database) => Promise<Result>): Promise<Result> {
     this.#refuseWhenClosed(action);
     return this.#inTurn(async () => {
       const database = await this.#usable(action);
       try {
-        const result = await run(database);
-        if (this.#isReopened) this.#log.info(`The ${this.description} is open again.`);
-        this.#isReopened = false;
-        this.#problem = undefined;
-        return result;
+        return await run(database);
       } catch (error) {
         // The file was not touched by an error of our own.
         if (!(error instanceof StoreError)) await this.#abandon(database);
@@ -264,8 +263,7 @@ class DuckdbStore implements Store {
     await database.close();
     let aside = '';
     if (fate !== 'overwritten' && ownLog) {
-      const name = `${path}.wal.of-${fate}-file-${new Date(this.#now()).toISOString().replaceAll(':', '-')}`;
-      await rename(`${path}.wal`, name).then(() => { aside = ` Its log was set aside as ${name}.`; }, (error: unknown) => {
+      await setLogAside(`${path}.wal`, { label: `of-${fate}-file`, now: this.#now }).then((moved) => { aside = ` Its log was set aside as ${moved.path}.`; }, (error: unknown) => {
         if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       });
     }
@@ -323,10 +321,6 @@ function storeError(action: string, description: string, error: unknown): StoreE
 /** What an operator wants to know of an error of DuckDB's. */
 function explain(text: string): { why: string; todo: string } {
   if (/No space left on device|Disk quota exceeded|File too large/i.test(text)) return { why: 'its disk is full', todo: 'Make room: what waits is stored then.' };
-  if (/Out of Memory|could not allocate block|failed to pin block/i.test(text)) return { why: 'DuckDB has no memory left', todo: 'Set a higher DUCKDB_MEMORY_BYTES_MAX, or ask for a shorter range.' };
+  if (/Out of Memory|could not allocate block|failed to pin block/i.test(text)) return { why: `DuckDB has no memory left (${firstLine(text)})`, todo: 'Set a higher DUCKDB_MEMORY_BYTES_MAX, or ask for a shorter range.' };
   return { why: firstLine(text), todo: 'See that its disk works; the next try may go through.' };
-}
-
-function firstLine(text: string): string {
-  return text.trim().split('\n', 1)[0]!.replace(/\.$/, '');
 }

@@ -97,12 +97,12 @@ export async function copyIntact(path: string, to: string, damagedAt: number): P
 }
 
 /**
- * Moves a log to `PATH.damaged-TIME`, where its owner alone can read it, and puts `replacement` in its place, if given. A kill at any moment leaves the old log
+ * Moves a log to `PATH.LABEL-TIME` (`damaged` by default), where its owner alone can read it, and puts `replacement` in its place, if given. A kill at any moment leaves the old log
  * or the new one in place. Throws the system's error; then the log is as it was.
  */
-export async function setLogAside(path: string, { replacement, inCheckpoint = false, now = Date.now }: { replacement?: string | undefined; inCheckpoint?: boolean; now?: () => number } = {}): Promise<MovedLog> {
+export async function setLogAside(path: string, { replacement, label = 'damaged', inCheckpoint = false, now = Date.now }: { replacement?: string | undefined; label?: string; inCheckpoint?: boolean; now?: () => number } = {}): Promise<MovedLog> {
   const { size: bytes, mtimeMs: changedMs } = await stat(path);
-  const movedTo = await keepBeside(path, `${path}.damaged-${new Date(now()).toISOString().replace(/[-:]|\.\d+/g, '')}`);
+  const movedTo = await keepBeside(path, `${path}.${label}-${new Date(now()).toISOString().replace(/[-:]|\.\d+/g, '')}`);
   await syncFile(dirname(path));
   if (replacement === undefined) await unlink(path);
   else await rename(replacement, path);
