@@ -8,6 +8,7 @@ import type { Log } from './log.js';
 import { createRecorder, type Recorder, type RecorderOptions } from './recorder.js';
 import type { RequestEvent } from './request-event.js';
 import { levels } from './rollup.js';
+import { plainStore } from '../test/plain-store.js';
 import { openStore } from './store/open.js';
 import type { Batch, Store } from './store/store.js';
 import { topLevels, type TopLevel } from './top-row.js';
@@ -216,26 +217,7 @@ async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}
   const log: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
   const dayMs = 86_400_000;
   const real = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs } }, { log, now: () => startMs });
-  const store: Store = {
-    description: real.description,
-    spool: real.spool,
-    requestsKeptMs: real.requestsKeptMs,
-    get problem() { return real.problem; },
-    changes: real.changes,
-    write: (batch) => real.write(batch),
-    readRollups: (query) => real.readRollups(query),
-    readTops: (query) => real.readTops(query),
-    readRequests: (query) => real.readRequests(query),
-    streamRollups: (query) => real.streamRollups(query),
-    streamTops: (query) => real.streamTops(query),
-    streamRequests: (query) => real.streamRequests(query),
-    rollUpRequests: (query) => real.rollUpRequests(query),
-    listRequests: (query) => real.listRequests(query),
-    readLedgers: (query) => real.readLedgers(query),
-    ping: () => real.ping(),
-    pingToWrite: () => real.pingToWrite(),
-    close: () => real.close(),
-  };
+  const store: Store = { ...plainStore(real), gatherRequests: undefined };
   const recorder = createRecorder({ store: change(store), log, name: 'tested', hostsMax: 200, clientIp: 'truncated', flushMs: 20, ...options });
   t.teardown(async () => {
     await recorder.close();

@@ -12,6 +12,7 @@ import type { RequestEvent } from '../../shared/request-event.js';
 import { levels } from '../../shared/rollup.js';
 import { openDuckdbStore } from '../../shared/store/duckdb/duckdb-store.js';
 import type { Store } from '../../shared/store/store.js';
+import { plainStore } from '../../test/plain-store.js';
 import { temporaryFolder } from '../../test/program.js';
 import { createDecoder } from '../decode/decode.js';
 import { createImportEndpoint, importContentType, stoppedTrailer } from './endpoint.js';
@@ -34,7 +35,7 @@ class HeldStore {
 
   constructor(real: Store) {
     this.store = {
-      ...real,
+      ...plainStore(real),
       write: async (batch) => {
         this.#passing -= 1;
         const writing = (this.#passing < 0 ? this.#held! : Promise.resolve()).then(() => real.write(batch));

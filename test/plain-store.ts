@@ -1,0 +1,23 @@
+import type { Store } from '../shared/store/store.js';
+
+/** A store as a plain object, so that a test can spread it and replace a method: a class has its methods in its prototype. */
+export function plainStore(real: Store): Store {
+  const { description, gatherRequests, bulkRequests, spool, requestsKeptMs, changes } = real;
+  return {
+    description, gatherRequests, bulkRequests, spool, requestsKeptMs, changes,
+    get problem() { return real.problem; },
+    write: (batch) => real.write(batch),
+    readRollups: (...query) => real.readRollups(...query),
+    streamRollups: (...query) => real.streamRollups(...query),
+    readTops: (...query) => real.readTops(...query),
+    streamTops: (...query) => real.streamTops(...query),
+    readRequests: (...query) => real.readRequests(...query),
+    streamRequests: (...query) => real.streamRequests(...query),
+    rollUpRequests: (...query) => real.rollUpRequests(...query),
+    listRequests: (...query) => real.listRequests(...query),
+    readLedgers: (...query) => real.readLedgers(...query),
+    ping: () => real.ping(),
+    pingToWrite: () => real.pingToWrite(),
+    close: () => real.close(),
+  };
+}
