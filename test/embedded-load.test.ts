@@ -293,7 +293,7 @@ for (const [what, makeDisk] of [['a disk', diskByLimit], ...(isFull ? [['a tmpfs
     t.log(`${sender.sentMs.length} lines, dropped ${JSON.stringify(ledger.dropped)}`);
   });
 
-  inFull(`${what} that is full at the start: page and /ready say so, lines are held, and are stored when there is room`, async (t) => {
+  scenario(`${what} that is full at the start: page and /ready say so, lines are held, and are stored when there is room`, async (t) => {
     const disk = await makeDisk(t);
     const rig = await startEmbedded(t, disk);
     await send(t, rig, 5000, lineOf);
