@@ -31,6 +31,9 @@ const retentionEveryMs = 600_000;
 /** How often the path is looked at while nothing is written. */
 const watchEveryMs = 1000;
 
+/** How often a read is tried when the file is closed under it. */
+const readAttemptsMax = 3;
+
 /** Writers that are remembered to have written to the file before it was exchanged. */
 const writersMax = 1000;
 
@@ -200,12 +203,17 @@ class DuckdbStore implements Store {
   }
 
   async #read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
-    this.#refuseWhenClosed('read');
-    if (this.#database === undefined) await this.#inTurn(() => this.#usable('read'));
-    try {
-      return await this.#reads.use(run, signal);
-    } catch (error) {
-      throw storeError('read', this.description, error);
+    for (let attempt = 1; ; attempt += 1) {
+      this.#refuseWhenClosed('read');
+      if (this.#database === undefined) await this.#inTurn(() => this.#usable('read'));
+      const reads = this.#reads;
+      try {
+        return await reads.use(run, signal);
+      } catch (error) {
+        // A write that failed has closed the file meanwhile. With a full disk, each does.
+        if (reads.isClosed && signal?.aborted !== true && attempt < readAttemptsMax) continue;
+        throw storeError('read', this.description, error);
+      }
     }
   }
 

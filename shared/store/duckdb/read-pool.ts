@@ -73,6 +73,9 @@ export class ReadPool {
     }
   }
 
+  /** Whether `close` was called. */
+  get isClosed(): boolean { return this.#isClosing; }
+
   /** Refuses new reads, interrupts those under way, and resolves when the last of them has ended. Nothing uses the connections from then on. */
   async close(): Promise<void> {
     this.#isClosing = true;
