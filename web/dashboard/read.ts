@@ -274,52 +274,44 @@ function seriesFilter({ source, host, method, status }: Filter): Filter {
 
 /** Reads, and cancels the read when it takes too long or `signal` is aborted. */
 async function inTime<Answer>(store: Store, read: (until: AbortSignal) => Promise<Answer>, signal?: AbortSignal): Promise<Answer> {
-  const deadline = createDeadline(store, signal);
-  try {
-    return await Promise.race([read(deadline.until), deadline.passed]);
-  } finally {
-    deadline.clear();
-  }
+  const cancelling = new AbortController();
+  return await beforeDeadline(store, () => read(cancelling.signal), cancelling, signal);
 }
 
-/** The same for a read in pages, each of which has as much time. */
+/** The same for a read in pages, each of which has as much time. The time that its reader takes over a page does not count. */
 async function* pagesInTime<Row>(store: Store, read: (until: AbortSignal) => AsyncIterable<readonly Row[]>, signal?: AbortSignal): AsyncGenerator<readonly Row[]> {
-  const deadline = createDeadline(store, signal);
-  const pages = read(deadline.until)[Symbol.asyncIterator]();
+  const cancelling = new AbortController();
+  const pages = read(cancelling.signal)[Symbol.asyncIterator]();
   try {
     for (;;) {
-      const next = await Promise.race([pages.next(), deadline.passed]);
+      const next = await beforeDeadline(store, () => pages.next(), cancelling, signal);
       if (next.done === true) return;
-      deadline.clear();
       yield next.value;
-      deadline.restart();
     }
   } finally {
-    deadline.clear();
     void Promise.resolve(pages.return?.()).catch(() => undefined);
   }
 }
 
-/** Aborts `until` with `signal`, or `readMsMax` after the start; then `passed` rejects. */
-function createDeadline(store: Store, signal: AbortSignal | undefined) {
-  const controller = new AbortController();
-  let fail: (error: StoreError) => void;
-  const passed = new Promise<never>((_, reject) => { fail = reject; });
-  passed.catch(() => undefined);
+/**
+ * Resolves to what `read` does. Aborts `cancelling` when `signal` is aborted, and `readMsMax` after the start; then it throws a `StoreError` at once.
+ */
+async function beforeDeadline<Answer>(store: Store, read: () => Promise<Answer>, cancelling: AbortController, signal: AbortSignal | undefined): Promise<Answer> {
+  const cancel = (): void => { cancelling.abort(); };
+  if (signal?.aborted === true) cancel();
+  else signal?.addEventListener('abort', cancel, { once: true });
   let timer: NodeJS.Timeout | undefined;
-  const abort = (): void => { controller.abort(); };
-  const clear = (): void => {
+  try {
+    // Not `Promise.race` with one promise for all pages: it would hold on to each of them.
+    return await new Promise<Answer>((resolve, reject) => {
+      timer = setTimeout(() => {
+        reject(new StoreError('retry', `Cannot read ${store.description}: no answer within ${readMsMax / 1000} s. Check that it is running and not overloaded, or ask for a shorter range.`));
+        cancel();
+      }, readMsMax);
+      read().then(resolve, reject);
+    });
+  } finally {
     clearTimeout(timer);
-    signal?.removeEventListener('abort', abort);
-  };
-  const restart = (): void => {
-    timer = setTimeout(() => {
-      fail(new StoreError('retry', `Cannot read ${store.description}: no answer within ${readMsMax / 1000} s. Check that it is running and not overloaded, or ask for a shorter range.`));
-      abort();
-    }, readMsMax);
-    if (signal?.aborted === true) abort();
-    else signal?.addEventListener('abort', abort, { once: true });
-  };
-  restart();
-  return { until: controller.signal, passed, clear, restart };
+    signal?.removeEventListener('abort', cancel);
+  }
 }

@@ -14,7 +14,11 @@ import type { Query, Read } from './read-pool.js';
 const rollupRowsPerPage = 20_000;
 /** A row has 5 to 15 kB. */
 const topRowsPerPage = 2000;
-const requestsPerPage = 512;
+/** A page of requests: small enough that sixteen answers at once, of targets of 8 kB, take some 10 MB. */
+const requestPageCharactersMax = 262_144;
+/** The first page of requests, before anything is known about their length. */
+const firstRequests = 64;
+const requestsPerPageMax = 1024;
 /** Of so few rows DuckDB reads the other columns after the sort: its `late_materialization_max_rows`. */
 const lateRowsMax = 50;
 
@@ -144,21 +148,31 @@ const zlibFirstByte = 0x78;
  * See `Store.streamRequests`. Reads the times of the newest `limit` requests first, and then the rows page by page: a sort of whole rows, of up to
  * 20 kB each, would take all of DuckDB's memory.
  */
-export async function* streamRequests(read: Read, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }, rowsPerPage = requestsPerPage): AsyncGenerator<RequestEvent[]> {
+export async function* streamRequests(read: Read, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }, rowsPerPageMax = requestsPerPageMax): AsyncGenerator<RequestEvent[]> {
   if (limit <= lateRowsMax) {
     yield await read((query) => newestRequests(query, limit, (values) => requestConditions({ fromMs, toMs, filter }, values)));
     return;
   }
   const times = await read((query) => newestTimes(query, { fromMs, toMs, filter, limit }));
+  let rowsPerPage = Math.min(firstRequests, rowsPerPageMax);
   for (let from = 0; from < times.length;) {
     let to = Math.min(from + rowsPerPage, times.length);
     while (to < times.length && times[to] === times[to - 1]) to += 1; // requests of one time stay together
     const [newestNs, oldestNs] = [times[from]!, times[to - 1]!];
     const whereOf = (values: BoundValues): string => filterConditions(filter, [`time_ns BETWEEN ${values.add(oldestNs, BIGINT)} AND ${values.add(newestNs, BIGINT)}`], values);
     const rows = to - from;
-    yield await read((query) => newestRequests(query, rows, whereOf));
+    const page = await read((query) => newestRequests(query, rows, whereOf));
+    rowsPerPage = nextPageRows(page, rowsPerPageMax);
+    yield page;
     from = to;
   }
+}
+
+/** So many requests of the length of these fill a page. It at most doubles, for the next ones may be longer. */
+function nextPageRows(page: readonly RequestEvent[], rowsMax: number): number {
+  const characters = page.reduce((sum, { uri, endpoint, userAgent, referrer }) => sum + uri.length + endpoint.length + userAgent.length + referrer.length, 0);
+  const fitting = Math.floor(requestPageCharactersMax / Math.max(1, characters / page.length));
+  return Math.max(1, Math.min(fitting, 2 * page.length, rowsMax));
 }
 
 async function newestTimes(query: Query, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<bigint[]> {
