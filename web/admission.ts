@@ -11,40 +11,28 @@ const activeMax = 8;
 const waitingMax = 1000;
 const waitMsMax = 8000;
 
-/** Answers that are being sent in pages. Each holds one page of rows, for as long as its client takes. */
-const streamsMax = 16;
-
 /** Thrown where more is asked for at once than can be answered. */
-function busy(what: string): Problem {
+export function busy(what: string): Problem {
   return new Problem(503, 'Too busy', `${what} Try again in a few seconds.`, { retry: true });
 }
 
-/** Admits answers. `ctx.state.signal` is aborted when an answer has been sent, or its client has gone: then a stream's place is free, too. */
-export function createAdmission(): { admit: Middleware; openStream: (signal: AbortSignal) => Promise<void> } {
+/** Admits answers. `ctx.state.signal` is aborted when an answer has been sent, or its client has gone. */
+export function admission(): Middleware {
   const answers = new Semaphore({ permits: activeMax, waitingMax, waitMsMax });
-  const streams = new Semaphore({ permits: streamsMax, waitingMax: 0, waitMsMax });
-  return {
-    async admit(ctx, next) {
-      if (!/^\/(?:$|(?:api|chart)\/)/.test(ctx.path) || ctx.path === '/api/ping') {
-        await next();
-        return;
-      }
-      const gone = new AbortController();
-      ctx.res.once('close', () => { gone.abort(); });
-      ctx.state['signal'] = gone.signal;
-      const release = await answers.acquire(gone.signal);
-      if (release === undefined) throw busy('More pages and API answers are asked for at once than can be made.');
-      try {
-        await next();
-      } finally {
-        release();
-      }
-    },
-    async openStream(signal) {
-      const release = await streams.acquire();
-      if (release === undefined) throw busy(`${streamsMax} large answers are being sent, and no more are at once.`);
-      signal.addEventListener('abort', release, { once: true });
-      if (signal.aborted) release();
-    },
+  return async (ctx, next) => {
+    if (!/^\/(?:$|(?:api|chart)\/)/.test(ctx.path) || ctx.path === '/api/ping') {
+      await next();
+      return;
+    }
+    const gone = new AbortController();
+    ctx.res.once('close', () => { gone.abort(); });
+    ctx.state['signal'] = gone.signal;
+    const release = await answers.acquire(gone.signal);
+    if (release === undefined) throw busy('More pages and API answers are asked for at once than can be made.');
+    try {
+      await next();
+    } finally {
+      release();
+    }
   };
 }

@@ -10,7 +10,7 @@ import type { Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
 import { caddySource } from '../shared/request-event.js';
 import { topDimensions } from '../shared/top-row.js';
-import { createAdmission } from './admission.js';
+import { admission, busy } from './admission.js';
 import { timeChartDocument } from './chart/time-chart.js';
 import type { WebConfig } from './config.js';
 import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
@@ -25,7 +25,7 @@ import { createWebMetrics } from './metrics.js';
 import { answerErrors, Problem } from './problem.js';
 import { renderViews, type Asset, type Assets } from './render.js';
 import { requestMetrics } from './request-metrics.js';
-import { rowStream } from './row-stream.js';
+import { rowStream, RowStreams } from './row-stream.js';
 
 /** What the web app is made from. */
 export interface WebAppOptions {
@@ -68,9 +68,8 @@ export function createWebApp({ config, reads, recorder, log, assets, now = Date.
   app.use(answerErrors({ log, assets }));
   if (config.loopbackNamesOnly === true) app.use(refuseOtherNames());
   if (config.password !== undefined) app.use(requirePassword(config.password, { log, monotonicMs }));
-  const admission = createAdmission();
-  app.use(admission.admit);
-  const router = routes({ reads, assets, metrics, openStream: admission.openStream, connectHint: config.connectHint, now });
+  app.use(admission());
+  const router = routes({ reads, assets, metrics, connectHint: config.connectHint, now });
   app.use(router.routes());
   app.use(router.allowedMethods());
   return app;
@@ -107,14 +106,13 @@ interface RouteParts {
   readonly reads: Reads;
   readonly assets: Assets;
   readonly metrics: ReturnType<typeof createWebMetrics>;
-  /** Counts an answer that is sent in pages, until `signal` is aborted. Rejects when there are too many. */
-  readonly openStream: (signal: AbortSignal) => Promise<void>;
   readonly connectHint: readonly string[];
   readonly now: () => number;
 }
 
-function routes({ reads: allReads, assets, metrics, openStream, connectHint, now }: RouteParts): Router {
+function routes({ reads: allReads, assets, metrics, connectHint, now }: RouteParts): Router {
   const router = new Router();
+  const streams = new RowStreams();
   const signalOf = (ctx: Context): AbortSignal => ctx.state['signal'] as AbortSignal;
   /** The reads of one answer: they are cancelled when its client has gone. */
   const readsOf = (ctx: Context): Reads => ({ ...allReads, signal: signalOf(ctx) });
@@ -194,10 +192,11 @@ function routes({ reads: allReads, assets, metrics, openStream, connectHint, now
         answerRows(ctx, extension, requestsAnswer(requests, await readPairs(reads, query, requests)), requestColumns);
         return;
       }
-      await openStream(signalOf(ctx));
+      const sending = streams.open(signalOf(ctx));
+      if (sending === undefined) throw busy('As many large answers as can be sent at once are on their way.');
       const rows = pairedPages(reads, query, streamLatest(reads, { ...query, limit }), requestsAnswer);
       const first = await rows.next(); // what goes wrong at once is answered with its own status
-      ctx.body = rowStream(extension === '' ? 'json' : 'csv', requestColumns, andThen(first, rows));
+      ctx.body = rowStream(extension === '' ? 'json' : 'csv', requestColumns, andThen(first, rows), sending);
       ctx.type = extension === '' ? 'json' : csvType;
     });
   }
