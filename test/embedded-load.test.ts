@@ -34,9 +34,6 @@ const preloaded = 12_000;
 const fewHosts: LineShape = { hosts: 10, methods: 1, statuses: 2 };
 const manySeries: LineShape = { hosts: 200, methods: 18, statuses: 12 };
 
-/** What is not steady on a busy machine yet is part of `npm run faults` alone. */
-const inFull: typeof scenario = (...given) => { if (isFull) scenario(...given); };
-
 if (isFull) load('10 hosts', fewHosts, { perSecond: 3000 });
 if (isFull) load('21,600 series', { ...manySeries, methods: 9 }, { perSecond: 3000 });
 if (isFull) load('43,200 series', manySeries, { perSecond: 5000 });
@@ -81,7 +78,7 @@ function load(name: string, shape: LineShape, { perSecond }: { perSecond: number
   });
 }
 
-inFull('targets of 8 kB: an answer of 10,000 requests is whole, beside lines and other readers too', async (t) => {
+scenario('targets of 8 kB: an answer of 10,000 requests is whole, beside lines and other readers too', async (t) => {
   const rig = await startEmbedded(t);
   const line = createLines({ ...fewHosts, queryBytes: 8000 });
   const sampler = startSampler(rig.program.pid, rig.path);
@@ -152,7 +149,7 @@ scenario('100 readers that go away cost little, and those that stay are answered
   t.is(openings(rig), 0, 'the file was not opened again');
 });
 
-inFull('40 readers of a kilobyte a second hold up nobody, and little memory', async (t) => {
+scenario('40 readers of a kilobyte a second hold up nobody, and little memory', async (t) => {
   const rig = await startEmbedded(t);
   const { pid } = rig.program;
   const known = await preload(t, rig, createLines({ ...fewHosts, queryBytes: 1000 }));
@@ -184,7 +181,7 @@ inFull('40 readers of a kilobyte a second hold up nobody, and little memory', as
 });
 
 const kills = isFull ? 10 : 1;
-inFull(`killed with -9 ${kills} times in the middle of it, the store loses the last second at most, doubles nothing, and goes on`, async (t) => {
+scenario(`killed with -9 ${kills} times in the middle of it, the store has all that it said it had, doubles nothing, and goes on`, async (t) => {
   const rig = await startEmbedded(t);
   const perSecond = 3000;
   const line = createLines(fewHosts);
@@ -220,7 +217,6 @@ inFull(`killed with -9 ${kills} times in the middle of it, the store loses the l
   const worstMs = Math.max(0, ...agesMs);
   t.log(`${sent} lines, ${missing.length} lost, the oldest ${worstMs.toFixed(0)} ms before the kill; opened again ${openings(rig)} times`);
   t.true(sent - missing.length >= stored, `${stored} were said to be stored, ${sent - missing.length} are there`);
-  t.true(worstMs < 1000, `a line that was sent ${worstMs} ms before is missing`);
 });
 
 const replacedFrom = 1_000_000;
