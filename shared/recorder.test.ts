@@ -123,6 +123,33 @@ for (const sampleRatio of [0.3, 1]) test(`with ${100 * sampleRatio} % of the req
   }
 });
 
+test('when the store was exchanged for an empty one, what waits is counted anew, and nothing of what is gone', async (t) => {
+  let other: Store | undefined;
+  const { store: first, recorder } = await start(t, { flushMs: 100_000 }, (real) => ({
+    ...real,
+    async write(batch) {
+      if (other !== undefined) return await other.write(batch);
+      if (recorder.counts.stored === 0) return await real.write(batch);
+      other = await openTestStore(t);
+      throw new StoreError('retry', 'exchanged', { contentsReplaced: true, retryAfterMs: 0 });
+    },
+  }));
+  const record = (from: number, to: number): void => {
+    for (let at = from; at < to; at += 1) recorder.record(event({ timeNs: 1000 * at, uri: `/${at}` }));
+  };
+  for (const [from, to] of [[0, 100], [100, 140], [140, 150]] as const) {
+    record(from, to);
+    await recorder.flush();
+  }
+  t.like(recorder.counts, { recorded: 150, stored: 150 });
+  for (const [store, count] of [[first, 100], [other!, 50]] as const) {
+    for (const level of levels) {
+      const rows = await store.readRollups({ ...range, level, filter: {} });
+      t.is(rows.reduce((sum, row) => sum + row.count, 0), count, `${level} s`);
+    }
+  }
+});
+
 test('a batch that the store refuses for good is counted, and the next one is written', async (t) => {
   const { store, recorder } = await start(t, { batchRequestsMax: 10 }, (real) => ({
     ...real,
@@ -213,18 +240,25 @@ test('a step of the wall clock takes no host its place', async (t) => {
 
 /** A recorder over a real embedded store, which `change` may make fail. */
 async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}, change: (store: Store) => Store = (store) => store): Promise<{ store: Store; recorder: Recorder }> {
-  const folder = await mkdtemp(join(tmpdir(), 'recorder-'));
-  const log: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
-  const dayMs = 86_400_000;
-  const real = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs } }, { log, now: () => startMs });
+  const real = await openTestStore(t);
   const store: Store = { ...plainStore(real), gatherRequests: undefined };
   const recorder = createRecorder({ store: change(store), log, name: 'tested', hostsMax: 200, clientIp: 'truncated', flushMs: 20, ...options });
+  t.teardown(() => recorder.close());
+  return { store, recorder };
+}
+
+const log: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+
+/** A DuckDB file of its own. */
+async function openTestStore(t: ExecutionContext): Promise<Store> {
+  const folder = await mkdtemp(join(tmpdir(), 'recorder-'));
+  const dayMs = 86_400_000;
+  const store = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs } }, { log, now: () => startMs });
   t.teardown(async () => {
-    await recorder.close();
-    await real.close();
+    await store.close();
     await rm(folder, { recursive: true, force: true });
   });
-  return { store, recorder };
+  return store;
 }
 
 function event(given: Partial<RequestEvent>): RequestEvent {

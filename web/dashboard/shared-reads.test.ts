@@ -1,5 +1,5 @@
 import test from 'ava';
-import { createSharedReads } from './shared-reads.js';
+import { CoalescedRead, createSharedReads } from './shared-reads.js';
 
 function start({ told = false } = {}) {
   let clockMs = 0;
@@ -43,4 +43,32 @@ test('what a batch has overtaken is read anew, and so is what failed', async (t)
   const next = get(5000);
   reads[2]!.answer('new');
   t.is(await next, 'new');
+});
+
+test('a read is cancelled when the last of those who wait for it has gone, and not before', async (t) => {
+  let cancelled: AbortSignal | undefined;
+  const read = new CoalescedRead<string>((signal) => new Promise((_, reject) => {
+    cancelled = signal;
+    signal.addEventListener('abort', () => { reject(new Error('cancelled')); });
+  }));
+  const [first, second] = [new AbortController(), new AbortController()];
+  const waiting = [read.join(first.signal), read.join(second.signal)].map((joined) => t.throwsAsync(joined, { message: 'cancelled' }));
+  first.abort();
+  t.false(cancelled!.aborted);
+  second.abort();
+  t.true(cancelled!.aborted);
+  t.true(read.isCancelled);
+  await Promise.all(waiting);
+});
+
+test('a read that somebody without a signal waits for is not cancelled, nor one that has ended', async (t) => {
+  let answer!: (text: string) => void;
+  const read = new CoalescedRead<string>(() => new Promise((resolve) => { answer = resolve; }));
+  const gone = new AbortController();
+  const stays = read.join();
+  void read.join(gone.signal);
+  gone.abort();
+  t.false(read.isCancelled);
+  answer('all');
+  t.is(await stays, 'all');
 });

@@ -1,0 +1,83 @@
+import { DuckDBInstance } from '@duckdb/node-api';
+import test, { type ExecutionContext } from 'ava';
+import { StoreError } from '../../errors.js';
+import { until } from '../../../test/until.js';
+import { ReadPool, type Query } from './read-pool.js';
+
+async function startPool(t: ExecutionContext, connections: number): Promise<ReadPool> {
+  const instance = await DuckDBInstance.create(':memory:', { threads: '1' });
+  const opened = await Promise.all(Array.from({ length: connections }, () => instance.connect()));
+  t.teardown(() => {
+    for (const connection of opened) connection.closeSync();
+    instance.closeSync();
+  });
+  return new ReadPool(opened);
+}
+
+/** Runs for hours unless it is interrupted. */
+const endless = 'SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 8';
+
+async function valuesOf(query: Query, sql: string): Promise<unknown[]> {
+  const values: unknown[] = [];
+  for await (const [column] of query(sql, [], [])) values.push(...column!);
+  return values;
+}
+
+test('reads share the connections, in order, and see all rows', async (t) => {
+  const pool = await startPool(t, 2);
+  const running = new Set<number>();
+  let most = 0;
+  const counts = await Promise.all(Array.from({ length: 20 }, (_, at) => pool.use(async (query) => {
+    running.add(at);
+    most = Math.max(most, running.size);
+    const values = await valuesOf(query, `SELECT range + ${at} FROM range(5000)`);
+    running.delete(at);
+    return values.length;
+  })));
+  t.deepEqual(new Set(counts), new Set([5000]));
+  t.is(most, 2);
+});
+
+test('a read whose caller has gone is interrupted, and its connection reads again', async (t) => {
+  const pool = await startPool(t, 1);
+  const gone = new AbortController();
+  const reading = pool.use((query) => valuesOf(query, endless), gone.signal);
+  const waiting = pool.use((query) => valuesOf(query, 'SELECT 42'));
+  const left = new AbortController();
+  const neverRun = pool.use(async () => { t.fail('it ran'); }, left.signal);
+  left.abort();
+  await t.throwsAsync(neverRun, { instanceOf: StoreError, message: /cancelled/ });
+  gone.abort();
+  const error = await t.throwsAsync(reading, { instanceOf: StoreError, message: /cancelled/ });
+  t.is(error.action, 'retry');
+  t.deepEqual(await waiting, [42]);
+});
+
+test('an error of DuckDB is passed on, and costs no connection', async (t) => {
+  const pool = await startPool(t, 1);
+  await t.throwsAsync(pool.use((query) => valuesOf(query, 'SELECT * FROM nowhere')), { message: /nowhere/ });
+  t.deepEqual(await pool.use((query) => valuesOf(query, 'SELECT 1')), [1]);
+});
+
+test('closing interrupts what is read, refuses what waits and what comes, and resolves when nothing is read any more', async (t) => {
+  const pool = await startPool(t, 1);
+  let isReading = false;
+  let hasEnded = false;
+  const reading = pool.use(async (query) => {
+    isReading = true;
+    try {
+      return await valuesOf(query, endless);
+    } finally {
+      hasEnded = true;
+    }
+  });
+  const waiting = pool.use((query) => valuesOf(query, 'SELECT 1'));
+  await until('it reads', () => isReading);
+  t.false(pool.isClosed);
+  const refused = Promise.all([reading, waiting].map((read) => t.throwsAsync(read, { instanceOf: StoreError, message: /closed or opened anew/ })));
+  await pool.close();
+  t.true(hasEnded);
+  t.true(pool.isClosed);
+  await refused;
+  await t.throwsAsync(pool.use((query) => valuesOf(query, 'SELECT 1')), { instanceOf: StoreError, message: /closed or opened anew/ });
+});
