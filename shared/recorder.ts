@@ -111,6 +111,8 @@ const textLengthMax = 1024;
 /** Starts a recorder; it writes from a timer until it is closed. Throws a `RangeError` when `sampleRatio` is none. */
 export function createRecorder(options: RecorderOptions): Recorder {
   const { store, log, sampleRatio = 1, flushMs = 100, batchRequestsMax = 5000, sparseRequestsMax = batchRequestsMax, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = memoryBytesMaxDefault, batchesWaitingMax = Infinity, drainMsMax = 8000, now = Date.now } = options;
+  /** As an import does: readers need not make way for it. */
+  const makerWaits = batchesWaitingMax < Infinity;
   const writer = randomUUID();
   const ladder = createRollupLadder();
   const topLadder = createTopLadder();
@@ -132,7 +134,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const gathered = (sampleRatio === 1 ? store.gatherRequests?.(options.name) : undefined) ?? gatherObjects();
   /** Those of them that are kept one by one, where not all are. */
   let gatheredKept: RequestEvent[] | undefined = sampleRatio === 1 ? undefined : [];
-  let queue: { readonly batch: Batch; readonly bytes: number }[] = [];
+  let queue: { readonly batch: Batch; readonly bytes: number; readonly sealedMs: number }[] = [];
   let queuedBytes = 0;
   let sequence = 0;
   const counts = { recorded: 0, stored: 0, deadLettered: 0, hostsOverLimit: 0 };
@@ -266,7 +268,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
     const rollups = ladder.drain(now());
     const { requests, bytes: requestsBytes } = gathered.take();
     const bytes = requestsBytes + rollups.length * rollupRowBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
-    queue.push({ batch: { recorder: options.name, writer, sequence, requests, kept: gatheredKept, rollups, tops, ledger }, bytes });
+    queue.push({ batch: { recorder: options.name, writer, sequence, requests, kept: gatheredKept, rollups, tops, ledger }, bytes, sealedMs: performance.now() });
     queuedBytes += bytes;
     if (gatheredKept !== undefined) gatheredKept = [];
   }
@@ -283,10 +285,10 @@ export function createRecorder(options: RecorderOptions): Recorder {
   /** Writes the queue in order: a later batch replaces rows of an earlier one. */
   async function writeQueue(): Promise<void> {
     for (let failures = 0; queue[0] !== undefined && !stopped.signal.aborted;) {
-      const { batch, bytes } = queue[0];
+      const { batch, bytes, sealedMs } = queue[0];
       let refused = false;
       try {
-        const refusedRequests = await store.write(batch);
+        const refusedRequests = await store.write(batch, { waitedMs: makerWaits ? 0 : performance.now() - sealedMs });
         if (problem !== undefined) log.info('The store takes requests again.');
         problem = undefined;
         full = undefined;
@@ -321,10 +323,10 @@ export function createRecorder(options: RecorderOptions): Recorder {
    */
   function countAnew(): void {
     const anew = createRollupLadder();
-    queue = queue.map(({ batch, bytes }) => {
+    queue = queue.map(({ batch, ...others }) => {
       const kept = batch.kept && new Set(batch.kept);
       for (const request of batch.requests) anew.add(request, undefined, undefined, kept?.has(request));
-      return { batch: { ...batch, rollups: anew.drain(now()) }, bytes };
+      return { batch: { ...batch, rollups: anew.drain(now()) }, ...others };
     });
     ladder.closeRows();
   }

@@ -51,3 +51,25 @@ test('never hands out more than its permits, and loses none, whoever gives up', 
     t.true(all.every((release) => release !== undefined), 'all permits are free again');
   }));
 });
+
+test('has fewer permits from now on, and then more, for those who wait', async (t) => {
+  const semaphore = new Semaphore({ permits: 2, waitingMax: 10, waitMsMax: 10_000 });
+  const releases = [await semaphore.acquire(), await semaphore.acquire()];
+  const acquired: number[] = [];
+  const waiting = [1, 2, 3].map(async (id) => {
+    const release = await semaphore.acquire();
+    acquired.push(id);
+    return release;
+  });
+  semaphore.setPermits(1);
+  releases[0]!();
+  await Promise.resolve();
+  t.deepEqual(acquired, [], 'the other one is still held');
+  releases[1]!();
+  (await waiting[0])!();
+  (await waiting[1])!();
+  await waiting[2];
+  semaphore.setPermits(2);
+  t.truthy(await semaphore.acquire());
+  t.deepEqual(acquired, [1, 2, 3]);
+});

@@ -1,13 +1,14 @@
-/** Hands out a fixed number of permits. Callers beyond that wait in order. */
+/** Hands out a number of permits. Callers beyond that wait in order. */
 export class Semaphore {
   readonly #waitingMax: number;
   readonly #waitMsMax: number;
   readonly #queue = new Set<() => void>();
-  #free: number;
+  #permits: number;
+  #held = 0;
 
   /** At most `waitingMax` callers wait, each for at most `waitMsMax` milliseconds. */
   constructor({ permits, waitingMax, waitMsMax }: { permits: number; waitingMax: number; waitMsMax: number }) {
-    this.#free = permits;
+    this.#permits = permits;
     this.#waitingMax = waitingMax;
     this.#waitMsMax = waitMsMax;
   }
@@ -18,7 +19,7 @@ export class Semaphore {
    */
   async acquire(signal?: AbortSignal): Promise<(() => void) | undefined> {
     if (signal?.aborted === true) return undefined;
-    if (this.#free > 0) this.#free -= 1;
+    if (this.#held < this.#permits) this.#held += 1;
     else if (this.#queue.size >= this.#waitingMax || !(await this.#wait(signal))) return undefined;
     let held = true;
     return () => {
@@ -44,9 +45,22 @@ export class Semaphore {
     });
   }
 
+  /** Changes how many permits there are. Those that are held stay so until they are given back. */
+  setPermits(permits: number): void {
+    this.#permits = permits;
+    this.#passOn();
+  }
+
   #release(): void {
-    const [next] = this.#queue;
-    if (next === undefined) this.#free += 1;
-    else next();
+    this.#held -= 1;
+    this.#passOn();
+  }
+
+  #passOn(): void {
+    for (const next of this.#queue) {
+      if (this.#held >= this.#permits) return;
+      this.#held += 1;
+      next();
+    }
   }
 }

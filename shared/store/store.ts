@@ -154,9 +154,10 @@ export interface Store {
   readonly description: string;
   /**
    * Writes a batch; writing the same batch again changes nothing. Resolves to how many of its requests are refused for good and set
-   * aside; the others are written, or are in the spool of a store that has one.
+   * aside; the others are written, or are in the spool of a store that has one. `waitedMs` is how long a batch of lines has waited for the store,
+   * in milliseconds: an embedded store reads less while it is behind.
    */
-  write(batch: Batch): Promise<number>;
+  write(batch: Batch, options?: { readonly waitedMs?: number }): Promise<number>;
   /** Makes what gathers the requests of a recorder for `write`, which takes those of arrays as well. */
   readonly gatherRequests?: ((recorder: string) => RequestGatherer) | undefined;
   /** So many requests in one batch take the store the least work, where nobody waits for any of them; `undefined` where that of a recorder will do. */

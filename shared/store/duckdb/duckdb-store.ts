@@ -34,6 +34,12 @@ const watchEveryMs = 1000;
 /** How often a read is tried when the file is closed under it. */
 const readAttemptsMax = 3;
 
+/**
+ * A batch that has waited longer, in milliseconds, says that the store does not keep up: from then on one read begins at a time, until no such batch
+ * has come for as long.
+ */
+const behindMs = 1000;
+
 /** Writers that are remembered to have written to the file before it was exchanged. */
 const writersMax = 1000;
 
@@ -81,6 +87,7 @@ class DuckdbStore implements Store {
   readonly #onRefused: DuckdbStoreParts['onRefused'];
   readonly #guard: RetentionGuard;
   #isDeleting = false;
+  #behindTimer: NodeJS.Timeout | undefined;
   readonly #retentionTimer: NodeJS.Timeout;
   readonly #watchTimer: NodeJS.Timeout;
   /** `undefined` while the file has to be opened again. */
@@ -119,7 +126,9 @@ class DuckdbStore implements Store {
 
   get problem(): string | undefined { return this.#problem; }
 
-  async write(batch: Batch): Promise<number> {
+  async write(batch: Batch, { waitedMs = 0 }: { readonly waitedMs?: number } = {}): Promise<number> {
+    const isBehind = waitedMs > behindMs;
+    this.#putWritingFirst(isBehind);
     try {
       await this.#write('write to', async ({ batches, file }) => {
         this.#refuseOldTotals(batch);
@@ -135,6 +144,7 @@ class DuckdbStore implements Store {
       throw error;
     } finally {
       this.changes.tell(batch);
+      if (isBehind) this.#behindTimer = setTimeout(() => { this.#putWritingFirst(false); }, behindMs).unref();
     }
     return 0;
   }
@@ -165,6 +175,7 @@ class DuckdbStore implements Store {
   async #close(): Promise<void> {
     clearInterval(this.#retentionTimer);
     clearInterval(this.#watchTimer);
+    clearTimeout(this.#behindTimer);
     await this.#inTurn(async () => {
       try {
         if (this.#database === undefined) return;
@@ -177,6 +188,11 @@ class DuckdbStore implements Store {
         openPaths.delete(this.#options.path);
       }
     });
+  }
+
+  #putWritingFirst(isBehind: boolean): void {
+    clearTimeout(this.#behindTimer);
+    this.#reads.restrict(isBehind);
   }
 
   #inTurn<Result>(run: () => Promise<Result>): Promise<Result> {

@@ -29,6 +29,7 @@ const interruptEveryMs = 50;
  */
 export class ReadPool {
   readonly #idle: DuckDBConnection[];
+  readonly #connections: number;
   readonly #permits: Semaphore;
   readonly #readings = new Set<Reading>();
   #isClosing = false;
@@ -36,6 +37,7 @@ export class ReadPool {
 
   constructor(connections: readonly DuckDBConnection[]) {
     this.#idle = [...connections];
+    this.#connections = connections.length;
     this.#permits = new Semaphore({ permits: connections.length, waitingMax, waitMsMax });
   }
 
@@ -71,6 +73,11 @@ export class ReadPool {
       release();
       if (this.#readings.size === 0) this.#onIdle?.();
     }
+  }
+
+  /** Lets one read at a time begin, or all again: while lines wait, they come first. */
+  restrict(isRestricted: boolean): void {
+    this.#permits.setPermits(isRestricted ? 1 : this.#connections);
   }
 
   /** Whether `close` was called. */
