@@ -87,6 +87,11 @@ export async function startEmbeddedRig({ settings = {}, folder }: { settings?: R
   });
 }
 
+function isConnectionLost(error: unknown): boolean {
+  const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
+  return code === 'ECONNRESET' || code === 'UND_ERR_SOCKET';
+}
+
 async function createRig({ port, http, cwd }: { port: number; http: number; cwd: string }, start: () => Promise<RunningProgram>): Promise<Rig> {
   const rig: Rig = {
     port, cwd,
@@ -97,10 +102,15 @@ async function createRig({ port, http, cwd }: { port: number; http: number; cwd:
     },
     async ledger() {
       const { program } = rig;
-      const response = await fetch(`http://127.0.0.1:${http}/ledger`).catch(async (error: unknown) => {
+      const url = `http://127.0.0.1:${http}/ledger`;
+      const response = await fetch(url).catch(async (error: unknown) => {
+        // A server that was busy for seconds closes an idle connection just when the next question comes.
+        if (isConnectionLost(error)) return await fetch(url);
+        throw error;
+      }).catch(async (error: unknown) => {
         // The connection is gone a moment before the exit status is there.
         const ended = await Promise.race([program.ended, sleep(1000)]);
-        if (ended === undefined) throw error;
+        if (ended === undefined) throw new Error(`Cannot read ${url}: ${String((error as Error).cause)}`, { cause: error });
         throw new Error(`The program ended (${ended}), and wrote at last:\n${program.stderr().slice(-2000)}`, { cause: error });
       });
       const answer = await response.json() as { collectors: Record<string, RigLedger> };
