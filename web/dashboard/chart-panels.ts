@@ -3,7 +3,7 @@ import { chartLinks, spanOf, timeChart, unionOf, type ChartLink, type TimeChart 
 import { isoTime } from '../../shared/time-range.js';
 import { chartedPairs, chartedSources, chartKinds, chartOf, formatOf, pairChartKinds, timesOf, type Charted, type ChartKind } from './charts.js';
 import { bytes, clock, count, day, duration, nbsp, percent, printable, signed } from './format.js';
-import type { WindowFigures } from './figures.js';
+import { shareOf, type WindowFigures } from './figures.js';
 import type { Link } from './link.js';
 import type { Pair, PairWindow } from './pair.js';
 import type { Traffic } from './read.js';
@@ -133,7 +133,7 @@ function cellsOf(window: WindowFigures): readonly string[] {
   if (cells === undefined) {
     const { requests, errors, statuses, latencyMs: { mean, p50, p95 } } = window;
     const ofClass = (first: number): string => count([...statuses].reduce((sum, [status, each]) => (Math.floor(status / 100) === first ? sum + each : sum), 0));
-    cells = [count(requests), ofClass(2), ofClass(3), ofClass(4), ofClass(5), percent(errors / requests), duration(mean), duration(p50), duration(p95), duration(p99(window)), bytes(window.bytes)];
+    cells = [count(requests), ofClass(2), ofClass(3), ofClass(4), ofClass(5), percent(shareOf(errors, requests)), duration(mean), duration(p50), duration(p95), duration(p99(window)), bytes(window.bytes)];
     knownCells.set(window, cells);
   }
   return cells;

@@ -3,7 +3,7 @@ import type { ChartSeries, TimeChart } from '../chart/time-chart.js';
 import { groupBy } from '../../shared/group-by.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
-import type { WindowFigures } from './figures.js';
+import { shareOf, type WindowFigures } from './figures.js';
 import { bytes, clockOrDay, duration, percent, printable, rateFormat, signed, windowLength } from './format.js';
 import type { PairWindow } from './pair.js';
 import type { Traffic } from './read.js';
@@ -74,7 +74,7 @@ export const chartKinds: readonly ChartKind[] = [
     words: 'Share of 5xx',
     kind: 'stack',
     scale: 'linear',
-    series: [{ label: '5xx', class: 'status-5xx', valueOf: ({ requests, errors }) => errors / requests }],
+    series: [{ label: '5xx', class: 'status-5xx', valueOf: ({ requests, errors }) => shareOf(errors, requests) }],
     formatValue: (share) => percent(share).replace(/\.0(?=\D)/, ''),
   },
   {

@@ -82,14 +82,19 @@ export function foldWindows(digests: readonly WindowDigest[], { fromMs, stepMs }
   const newest = stretchOf(changing);
   const windows = [...older.windows, ...newest.windows];
   const total = merged(fromMs, [older.total, newest.total]);
-  const first = total.sources.values().next().value;
+  const first = [...total.sources.values()].find(({ all }) => hasRequests(all));
   return {
-    windows: windows.flatMap(({ sources }) => [...sources.values()].map(({ all }) => all)),
-    sources: new Map([...total.sources].map(([source, { all }]) => [source, all])),
+    windows: windows.flatMap(({ sources }) => [...sources.values()].map(({ all }) => all)).filter(hasRequests),
+    sources: new Map([...total.sources].map(([source, { all }]) => [source, all] as const).filter(([, all]) => hasRequests(all))),
     hosts: ranked(first?.hosts),
     methods: ranked(first?.methods),
     pairs: pairsOf(windows, total),
   };
+}
+
+/** Whether any request is left. Corrections can take away all that was counted: nothing is shown of such a window, source, host or method. */
+function hasRequests({ requests }: Figures): boolean {
+  return requests > 0;
 }
 
 /** The digests of windows as one. */
@@ -119,9 +124,9 @@ export interface Sampled {
 /** What is kept of the requests of some windows; `undefined` where all are. */
 export function sampledIn(digests: readonly WindowDigest[]): Sampled | undefined {
   const all = digests.flatMap(({ sources }) => [...sources.values()]);
-  const sampledOut = all.reduce((sum, source) => sum + source.all.sampledOut, 0);
   const of = all.reduce((sum, source) => sum + source.all.requests, 0);
-  return sampledOut === 0 ? undefined : { kept: of - sampledOut, of };
+  const sampledOut = Math.min(of, all.reduce((sum, source) => sum + source.all.net.sampledOut, 0));
+  return sampledOut <= 0 ? undefined : { kept: of - sampledOut, of };
 }
 
 /** Whether the figures hold all requests: no line was lost, none is still on its way, and no read stopped at its limit. */
@@ -145,7 +150,7 @@ function sumsOf(maps: readonly ReadonlyMap<string, Sum>[]): Map<string, Sum> {
 
 /** The sums by value, most requests first. */
 function ranked(sums: ReadonlyMap<string, Sum> = new Map()): Map<string, Sum> {
-  return new Map([...sums].sort(([a, { requests: requestsA }], [b, { requests: requestsB }]) => requestsB - requestsA || (a < b ? -1 : 1)));
+  return new Map([...sums].filter(([, sum]) => hasRequests(sum)).sort(([a, { requests: requestsA }], [b, { requests: requestsB }]) => requestsB - requestsA || (a < b ? -1 : 1)));
 }
 
 function compareSources(a: string, b: string): number {

@@ -33,15 +33,17 @@ export function signed(valueMs: number | null): string {
   return valueMs !== null && valueMs < 0 ? `−${duration(-valueMs)}` : duration(valueMs);
 }
 
-/** A share of 1: `0.2 %`. */
-export function percent(share: number): string {
+/** A share of 1: `0.2 %`; a dash where it is a share of nothing. */
+export function percent(share: number | null): string {
+  if (share === null) return none;
   if (share > 0 && share < 0.0005) return `<${nbsp}0.1${nbsp}%`;
   if (share < 1 && share > 0.9995) return `>${nbsp}99.9${nbsp}%`;
   return `${share === 0 || share === 1 ? share * 100 : (share * 100).toFixed(1)}${nbsp}%`;
 }
 
 /** Decimal units: `1.2 MB`. */
-export function bytes(value: number): string {
+export function bytes(value: number | null): string {
+  if (value === null) return none;
   const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
   let rest = value;
   let unit = 0;
@@ -121,6 +123,6 @@ export function statusClass(status: number): string {
 }
 
 /** A share of 1 as a part of 100 for a bar, which is never too short to be seen. */
-export function barOf(share: number): number {
-  return Math.max(0.5, Math.round(share * 1000) / 10);
+export function barOf(share: number | null): number {
+  return Math.max(0.5, Math.round((share ?? 0) * 1000) / 10);
 }

@@ -5,7 +5,7 @@ import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { changeOf, pointsOf, type Change } from './change.js';
 import { p99RequestsMin } from './charts.js';
-import type { Figures } from './figures.js';
+import { shareOf, type Figures } from './figures.js';
 import { barOf, bytes, count, duration, elapsed, moment, nbsp, percent, printable, rate, statusClass } from './format.js';
 import { errorShares, judgedRequestsMin } from './judge.js';
 import type { Link } from './link.js';
@@ -25,8 +25,8 @@ export function sourceCard(source: string, { sources, range, previous: before }:
   const sumChange = (sum: number, sumBefore: number | undefined): Change | undefined => changeOf(perMs(sum, soFar), sumBefore === undefined ? undefined : perMs(sumBefore, range), false);
   const latency = (name: string, value: number | null, valueBefore: number | null | undefined, note?: string) => ({ name, value: duration(value), change: changeOf(value, valueBefore, judged), note });
   const share = (status: string, part: number, partBefore: number | undefined, alarm = false) => ({
-    name: status, href: part > 0 ? link({ status, source }) : undefined, value: percent(part / requests), note: `${count(part)} ${part === 1 ? 'request' : 'requests'}`, alarm,
-    change: pointsOf(part / requests, previous === undefined || partBefore === undefined ? undefined : partBefore / previous.requests, judged),
+    name: status, href: part > 0 ? link({ status, source }) : undefined, value: percent(shareOf(part, requests)), note: `${count(part)} ${part === 1 ? 'request' : 'requests'}`, alarm,
+    change: pointsOf(shareOf(part, requests), previous === undefined || partBefore === undefined ? null : shareOf(partBefore, previous.requests), judged),
   });
   const p99Before = previous === undefined ? null : p99(previous);
   return {
@@ -44,7 +44,7 @@ export function sourceCard(source: string, { sources, range, previous: before }:
       latency('p50', latencyMs.p50, previous?.latencyMs.p50),
       latency('p95', latencyMs.p95, previous?.latencyMs.p95),
       latency('p99', p99(figures), p99Before, requests < p99RequestsMin ? `from ${p99RequestsMin} requests` : undefined),
-      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(figures.bytes / requests)}${nbsp}each`, change: sumChange(figures.bytes, previous?.bytes) },
+      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(shareOf(figures.bytes, requests))}${nbsp}each`, change: sumChange(figures.bytes, previous?.bytes) },
     ],
     statuses: statusesView(figures, link, source),
   };
@@ -56,8 +56,8 @@ function statusesView({ requests, statuses }: Figures, link: Link, source: strin
     reason: status === 0 ? 'no response' : STATUS_CODES[status] ?? '',
     class: statusClass(status),
     count: count(requestsOfStatus),
-    share: percent(requestsOfStatus / requests),
-    bar: barOf(requestsOfStatus / requests),
+    share: percent(shareOf(requestsOfStatus, requests)),
+    bar: barOf(shareOf(requestsOfStatus, requests)),
     href: link({ status: String(status), source }),
   }));
 }

@@ -5,7 +5,7 @@ import { isoTime } from '../../shared/time-range.js';
 import { collectionFindings, isNothingStored, type CollectionFinding } from './collection.js';
 import { reasonsText } from './collector-cards.js';
 import { day, duration, elapsed, moment, nbsp, percent, printable, rate } from './format.js';
-import type { Figures } from './figures.js';
+import { shareOf, type Figures } from './figures.js';
 import { judge, pastErrors, type State, type Verdict } from './judge.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';
 import type { Traffic } from './read.js';
@@ -64,7 +64,7 @@ export function statusOf({ sources, hosts, windows, range, stepMs, previous, rec
   const facts = [
     rate(figures.requests, elapsed(range, nowMs), `${nbsp}req`),
     ...(figures.latencyMs.p95 === null ? [] : [`p95 ${duration(figures.latencyMs.p95)}`]),
-    `${percent(figures.errors / figures.requests)} errors`,
+    `${percent(shareOf(figures.errors, figures.requests))} errors`,
   ].join(', ');
   const judged = verdicts.some(({ verdict }) => verdict.kind !== 'unjudged');
   const word = judged ? 'All well' : 'Too little traffic to judge';

@@ -2,6 +2,7 @@
 import { caddySource } from '../../shared/request-event.js';
 import { isCut } from '../../shared/top.js';
 import { agentName } from './agents.js';
+import { shareOf } from './figures.js';
 import { barOf, bytes, count, duration, nbsp, percent, printable } from './format.js';
 import { errorShares, judgedRequestsMin } from './judge.js';
 import { filterHref, type Link } from './link.js';
@@ -53,8 +54,8 @@ function topPanel({ name, title, labelOf, href, csvHref, list: { total, values }
       full: value.length > 60 || labelOf(value) !== value ? printable(value, 250) : undefined,
       href: href(value),
       count: missedMax > requests * missedShareMax ? `≥${nbsp}${count(requests)}` : count(requests),
-      share: percent(requests / total),
-      bar: barOf(requests / total),
+      share: percent(shareOf(requests, total)),
+      bar: barOf(shareOf(requests, total)),
       errors: count(errors),
       alarm: requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter,
       p95: duration(latencyMs.p95),

@@ -132,6 +132,22 @@ test('figures show their change against the previous period, and which rises are
   t.true(view(many(180)).sources[0]!.figures.every(({ change }) => change === undefined));
 });
 
+test('a change of less than a point, or than one percent, is a change, and bad where it is', (t) => {
+  const before = [...many(9990), ...many(10, { status: 500 })].map((request) => ({ ...request, timeMs: request.timeMs - 3_600_000 }));
+  const { sources } = view([...many(9910, { durationMs: 10.06 }), ...many(90, { status: 500, durationMs: 10.06 })].map((request) => ({ ...request, timeMs: nowMs - 1 })), { before });
+  const changes = Object.fromEntries(sources[0]!.figures.map(({ name, change }) => [name, change]));
+  t.deepEqual(changes['5xx'], { text: '+0.8\u00a0pp', words: 'up 0.8 percentage points on the previous period', worse: true });
+  t.like(changes['Mean'], { text: '+0.6\u00a0%', worse: false });
+  t.like(changes['4xx'], { text: '±0', words: 'as in the previous period' });
+});
+
+test('the card counts as 4xx what its link, its chart and its table do: all of them', (t) => {
+  const page = view([...many(70), ...many(10, { status: 401 }), ...many(10, { status: 404 }), ...many(10, { status: 429 })]);
+  t.like(page.sources[0]!.figures.find(({ name }) => name === '4xx'), { value: '30.0\u00a0%', note: '30 requests', href: '/?status=4xx&source=caddy' });
+  const column = page.tables[0]!.columns.indexOf('4xx');
+  t.is(page.tables[0]!.rows.reduce((sum, { cells }) => sum + Number(cells[column]), 0), 30);
+});
+
 test('p99 is hidden below 100 requests', (t) => {
   const p99 = (count: number) => view(many(count)).sources[0]?.figures.find(({ name }) => name === 'p99')?.value;
   t.is(p99(99), '–');
