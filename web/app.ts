@@ -225,9 +225,9 @@ function routes({ reads: allReads, assets, metrics, openStream, connectHint, now
       return { source, traffic, charted: chartedOf(traffic).filter(({ name }) => source === undefined || name === source) };
     };
     const rowsOf = async (ctx: Context): Promise<ReturnType<typeof chartRow>[]> => {
-      const { traffic: { stepMs }, charted } = await read(ctx);
+      const { traffic: { stepMs, firstMs }, charted } = await read(ctx);
       const windows = charted.flatMap(({ name, windows: some }) => some.map((window) => ({ name, window })));
-      return windows.sort((a, b) => a.window.timeMs - b.window.timeMs).map(({ name, window }) => chartRow(kind, name, window, { stepMs, nowMs: now() }));
+      return windows.sort((a, b) => a.window.timeMs - b.window.timeMs).map(({ name, window }) => chartRow(kind, name, window, { stepMs, firstMs, nowMs: now() }));
     };
 
     // Of the source that is asked for, or else of the first one.

@@ -235,6 +235,16 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
   });
 
+  declare('the oldest window of each level is known, whatever its row id is, and none of an empty store.', async (t, { store }) => {
+    t.deepEqual([...await store.readOldestWindows()], []);
+    const dayStartMs = hourMs - hourMs % 86_400_000;
+    await store.write(batchOf({ rollups: [
+      rollup({ level: 10, windowMs: hourMs + 20_000 }), rollup({ level: 10, windowMs: hourMs + 10_000, rowId: 2 ** 33 - 1 }), rollup({ level: 3600, windowMs: hourMs, series: { ...series, source: 'app' } }),
+      rollup({ level: 3600, windowMs: hourMs + 3_600_000 }), rollup({ level: 86_400, windowMs: dayStartMs }),
+    ] }));
+    t.deepEqual([...await store.readOldestWindows()].sort(([a], [b]) => a - b), [[10, hourMs + 10_000], [3600, hourMs], [86_400, dayStartMs]]);
+  });
+
   declare('a range without rows, an empty one and a reversed one give nothing.', async (t, { store }) => {
     await store.write(batchOf({ requests: [request()], rollups: [rollup()], ledger: snapshot() }));
     const ranges = [

@@ -165,6 +165,8 @@ export interface Store {
   readonly spool: SpoolState | undefined;
   /** How long single requests are kept, in milliseconds; `undefined` where that is not known here. */
   readonly requestsKeptMs: number | undefined;
+  /** How long rollups of an hour and of a day are kept, in milliseconds; `undefined` where that is not known here. */
+  readonly rollupsKeptMs: number | undefined;
   /** Why the store takes nothing at present; `undefined` while it does, as far as is known. */
   readonly problem: string | undefined;
   /** Tells of all that is written; `undefined` for a store that others write to as well. */
@@ -192,6 +194,8 @@ export interface Store {
    * were listed, where that is not all.
    */
   listRequests(query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number; requestsMax: number }, options?: ReadOptions): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;
+  /** The start of the oldest rollup window of each level that has any, in milliseconds since 1970. */
+  readOldestWindows(options?: ReadOptions): Promise<ReadonlyMap<Level, number>>;
   /** The newest ledger of each collector that wrote one since `sinceMs`. */
   readLedgers(query: { sinceMs: number }, options?: ReadOptions): Promise<LedgerSnapshot[]>;
   /** Resolves when the store can be read. */

@@ -54,13 +54,15 @@ export function bytes(value: number | null): string {
   return `${number(rest, unit === 0 || rest >= 100 ? 0 : 1)}${nbsp}${units[unit]}`;
 }
 
-/** The range up to now, where it reaches beyond: its last window is still open. */
-export function elapsed({ fromMs, toMs }: TimeRange, nowMs: number): TimeRange {
-  return { fromMs, toMs: Math.min(toMs, nowMs) };
+/** The part of a range of which anything can be known: from the store's first data, if that is later than its beginning, to now, if that is before its end. */
+export function covered({ fromMs, toMs }: TimeRange, { firstMs = -Infinity, nowMs }: { firstMs?: number | undefined; nowMs: number }): TimeRange {
+  const endMs = Math.max(fromMs, Math.min(toMs, nowMs));
+  return { fromMs: Math.min(Math.max(fromMs, firstMs), endMs), toMs: endMs };
 }
 
-/** Requests per second, minute, hour or day, whichever says most: `3.8/s`, or with a unit, `3.8 req/s`. */
+/** Requests per second, minute, hour or day, whichever says most: `3.8/s`, or with a unit, `3.8 req/s`. A dash where no time has passed. */
 export function rate(requests: number, { fromMs, toMs }: TimeRange, unit = ''): string {
+  if (toMs <= fromMs) return none;
   const perSecond = requests / ((toMs - fromMs) / 1000);
   const { seconds, label } = rateUnit(perSecond);
   return `${number(perSecond * seconds, perSecond < 10 ? 1 : 0)}${unit}/${label}`;

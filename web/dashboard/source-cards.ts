@@ -6,19 +6,19 @@ import type { TimeRange } from '../../shared/store/store.js';
 import { changeOf, pointsOf, type Change } from './change.js';
 import { p99RequestsMin } from './charts.js';
 import { shareOf, type Figures } from './figures.js';
-import { barOf, bytes, count, duration, elapsed, moment, nbsp, percent, printable, rate, statusClass } from './format.js';
+import { barOf, bytes, count, covered, duration, moment, nbsp, percent, printable, rate, statusClass } from './format.js';
 import { errorShares, judgedRequestsMin } from './judge.js';
 import type { Link } from './link.js';
 import type { Traffic } from './read.js';
 import type { Tops } from './tops.js';
 
 /** The card of a source. */
-export function sourceCard(source: string, { sources, range, previous: before }: Traffic, { bySource, ofNewest }: Tops, { nowMs, link, lastMs }: { nowMs: number; link: Link; lastMs: number | undefined }) {
+export function sourceCard(source: string, { sources, range, firstMs, previous: before }: Traffic, { bySource, ofNewest }: Tops, { nowMs, link, lastMs }: { nowMs: number; link: Link; lastMs: number | undefined }) {
   const clients = bySource.get(source)?.clients ?? null;
   const figures = sources.get(source)!;
   const { latencyMs, requests, errors, clientErrors } = figures;
   const previous = before?.sources.get(source);
-  const soFar = elapsed(range, nowMs);
+  const soFar = covered(range, { firstMs, nowMs });
   const perMs = (sum: number, { fromMs, toMs }: TimeRange): number => sum / (toMs - fromMs);
   const judged = requests >= judgedRequestsMin && previous !== undefined && previous.requests >= judgedRequestsMin;
   // Sums are compared by the time that they took, since the period before has ended and this one may not.

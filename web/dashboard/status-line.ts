@@ -4,7 +4,7 @@ import { caddySource } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import { collectionFindings, isNothingStored, type CollectionFinding } from './collection.js';
 import { reasonsText } from './collector-cards.js';
-import { day, duration, elapsed, moment, nbsp, percent, printable, rate } from './format.js';
+import { covered, day, duration, moment, nbsp, percent, printable, rate } from './format.js';
 import { shareOf, type Figures } from './figures.js';
 import { judge, pastErrors, type State, type Verdict } from './judge.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';
@@ -36,7 +36,7 @@ export interface StatusContext {
  * Makes the sentence at the top: why requests are not stored now, or else the gravest that is found of any source, or how the edge does (the
  * first app, where no edge is seen). Nothing is well, and nobody is called silent, while nothing is stored.
  */
-export function statusOf({ sources, hosts, windows, range, stepMs, previous, recent }: Traffic, { lastRequestMs, nowMs, exactMs, isFiltered }: StatusContext): Status {
+export function statusOf({ sources, hosts, windows, range, stepMs, firstMs, previous, recent }: Traffic, { lastRequestMs, nowMs, exactMs, isFiltered }: StatusContext): Status {
   const collection = recent === undefined ? [] : collectionFindings(recent, exactMs);
   const liveMs = nowMs < range.toMs + stepMs && !isNothingStored(collection) ? nowMs : undefined;
   const recentWindows = groupBy(recent?.windows ?? [], ({ source }) => source);
@@ -62,7 +62,7 @@ export function statusOf({ sources, hosts, windows, range, stepMs, previous, rec
     return { state: 'quiet', key: 'quiet', word: 'Quiet:', detail: [detail], more: [], title: `Quiet: ${detail}` };
   }
   const facts = [
-    rate(figures.requests, elapsed(range, nowMs), `${nbsp}req`),
+    rate(figures.requests, covered(range, { firstMs, nowMs: exactMs }), `${nbsp}req`),
     ...(figures.latencyMs.p95 === null ? [] : [`p95 ${duration(figures.latencyMs.p95)}`]),
     `${percent(shareOf(figures.errors, figures.requests))} errors`,
   ].join(', ');

@@ -17,18 +17,18 @@ import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
-function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, sampled, before, tops = { bySource: new Map(), ofNewest: undefined, keptFromMs: undefined }, keptFromMs, collection }: { collection?: Partial<Collection>; tops?: Tops; keptFromMs?: number; before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean; sampled?: Traffic['sampled'] } = {}) {
-  const query = parseQuery(raw, nowMs);
+function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, sampled, before, tops = { bySource: new Map(), ofNewest: undefined, keptFromMs: undefined }, keptFromMs, collection, nowMs: atMs = nowMs, firstMs = 0 }: { nowMs?: number; firstMs?: number; collection?: Partial<Collection>; tops?: Tops; keptFromMs?: number; before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean; sampled?: Traffic['sampled'] } = {}) {
+  const query = parseQuery(raw, atMs);
   const level = levelFor(query, query.toMs);
   const range = alignRange(query, level);
   const traffic: Traffic = {
-    range, stepMs: level * 1000, ledgers, bounded, keptFromMs, sampled,
+    range, stepMs: level * 1000, ledgers, bounded, firstMs, keptFromMs, rollupsFromMs: undefined, sampled,
     recent: { ...fold(rollUp(requests.filter(({ timeMs }) => timeMs > nowMs - 10_800_000), 60), { fromMs: nowMs - 10_800_000, stepMs: 60_000 }), stepMs: 60_000, problem: undefined, heldIn: 'memory', ledgers: [], dropping: new Set(), ...collection },
     complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }) && sampled === undefined,
     previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
     ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
-  return dashboardView({ query, traffic, tops, latest: requests, pairs: new Map(), nowMs, connectHint: ['one', 'two'] });
+  return dashboardView({ query, traffic, tops, latest: requests, pairs: new Map(), nowMs: atMs, connectHint: ['one', 'two'] });
 }
 
 const many = (count: number, parts: Partial<RequestEvent> = {}): RequestEvent[] => Array.from({ length: count }, (_, at) => event({ timeMs: nowMs - 1000 * (at + 1), durationMs: 10, ...parts }));
@@ -146,6 +146,18 @@ test('the card counts as 4xx what its link, its chart and its table do: all of t
   t.like(page.sources[0]!.figures.find(({ name }) => name === '4xx'), { value: '30.0\u00a0%', note: '30 requests', href: '/?status=4xx&source=caddy' });
   const column = page.tables[0]!.columns.indexOf('4xx');
   t.is(page.tables[0]!.rows.reduce((sum, { cells }) => sum + Number(cells[column]), 0), 30);
+});
+
+test('the rate of a steady site is the same in the open window and in the window of the first data as in all others', (t) => {
+  for (let ageMs = 15_500; ageMs < 60_000; ageMs += 3700) {
+    const atMs = Date.UTC(2026, 10, 23, 20) + ageMs;
+    const firstMs = Date.UTC(2026, 10, 23, 19, 40, 20);
+    const requests = Array.from({ length: (atMs - firstMs) / 250 }, (_, at) => event({ timeMs: atMs - at * 250 - 1 }));
+    const { charts, sources } = view(requests, { nowMs: atMs, firstMs });
+    const [, least, greatest] = /2xx: ([\d.]+)\/s to ([\d.]+)\/s/.exec(charts[0]!.panels[0]!.svg)!.map(Number);
+    t.true(least! > 3.9 && greatest! < 4.1, `${ageMs}: ${least} to ${greatest}`);
+    t.is(sources[0]!.figures.find(({ name }) => name === 'Rate')!.value, '4/s');
+  }
 });
 
 test('p99 is hidden below 100 requests', (t) => {

@@ -8,7 +8,7 @@ import { sumOf } from './fold.js';
 import { clock, count, day, nbsp, printable, signed, windowLength } from './format.js';
 import { linksOf, type Link } from './link.js';
 import type { Pair } from './pair.js';
-import { phrase, type Phrase, type Time } from './phrase.js';
+import { phrase, textOf, type Phrase, type Time } from './phrase.js';
 import { defaults, filterNames, type DashboardQuery, type Parameter } from './query.js';
 import type { Traffic } from './read.js';
 import type { RequestPairs } from './request-pairs.js';
@@ -46,7 +46,7 @@ export function dashboardView({ query, traffic, tops, latest, pairs, nowMs: exac
   const status = statusOf(traffic, { lastRequestMs, nowMs, exactMs, isFiltered: Object.keys(query.filter).length > 0 });
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
-  const drawing = drawingOf(traffic, nowMs, link);
+  const drawing = drawingOf(traffic, exactMs, link);
   const drawn = chartedNames(traffic);
   return {
     title: status.title,
@@ -55,7 +55,7 @@ export function dashboardView({ query, traffic, tops, latest, pairs, nowMs: exac
     range: { ...rangeView(query, traffic.range, nowMs, tickMs), href: link({ from: isoTime(traffic.range.fromMs), to: isoTime(traffic.range.toMs) }) },
     ranges: ranges.map(([name, label]) => ({ label, href: link({ from: `now-${name}`, to: undefined }), current: (query.given.to ?? defaults.to) === defaults.to && (query.given.from ?? defaults.from) === `now-${name}` })),
     steps: stepsView(query, nowMs, tickMs, link),
-    compare: { label: query.compare ? 'on' : 'off', href: link({ compare: query.compare ? 'off' : undefined }) },
+    compare: { label: query.compare ? 'on' : 'off', note: query.compare ? missingPeriod(traffic) : undefined, href: link({ compare: query.compare ? 'off' : undefined }) },
     form: formView(query, sources, link),
     refreshes: refreshes.map(([name, label]) => ({ label, href: link({ refresh: name }), current: name === (query.refreshSeconds?.toString() ?? 'off') })),
     filters: filterNames.filter((name) => query.given[name] !== undefined).map((name) => ({ name: name.replace('_', ' '), value: printable(query.given[name] ?? '', 80), href: link({ [name]: undefined }) })),
@@ -180,6 +180,12 @@ function latestOrders({ errorsFirst, given }: DashboardQuery, link: Link) {
   ];
 }
 
+/** Why there is no period to compare with; `undefined` where there is one. */
+function missingPeriod({ previous, sources, range: { fromMs, toMs }, firstMs }: Traffic): string | undefined {
+  if (previous !== undefined || sources.size === 0) return undefined;
+  return firstMs !== undefined && 2 * fromMs - toMs < firstMs ? `no: there is no data of the whole period before, only since ${textOf([dayAndClock(firstMs)])} UTC` : 'no: the period before is no longer kept whole';
+}
+
 /** How many requests of the range are kept one by one; `undefined` where all are. */
 function sampledText({ sampled }: Traffic): string | undefined {
   if (sampled === undefined) return undefined;
@@ -191,7 +197,7 @@ function sampledText({ sampled }: Traffic): string | undefined {
 const requestsFilter = 'a filter by path, client, user agent, referrer or request id';
 
 function incompleteReasons(query: DashboardQuery, traffic: Traffic): Phrase[] {
-  const { bounded, keptFromMs, ledgers, complete } = traffic;
+  const { bounded, keptFromMs, rollupsFromMs, ledgers, complete } = traffic;
   if (complete) return [];
   const sampled = needsRequests(query.filter) ? sampledText(traffic) : undefined;
   const total = (of: (ledger: LedgerSnapshot) => number): number => ledgers.reduce((sum, ledger) => sum + of(ledger), 0);
@@ -203,6 +209,7 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic): Phrase[] {
   return [
     ...(bounded ? [phrase`${requestsFilter} reads single requests, and stopped at its limit: choose a shorter range`] : []),
     ...(keptFromMs === undefined ? [] : [phrase`${requestsFilter} reads single requests, which are kept since ${dayAndClock(keptFromMs)} UTC (RETENTION_REQUESTS)`]),
+    ...(rollupsFromMs === undefined ? [] : [phrase`totals are kept since ${dayAndClock(rollupsFromMs)} UTC (RETENTION_ROLLUPS)`]),
     ...(sampled === undefined ? [] : [phrase`${requestsFilter} counts the requests that are kept one by one, ${sampled}`]),
     ...(dropped > 0 ? [phrase`${count(dropped)} lines were dropped`] : []),
     ...(spooled > 0 ? [phrase`${count(spooled)} requests are on disk, waiting for the store`] : []),

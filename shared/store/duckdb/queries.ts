@@ -4,7 +4,7 @@ import { StoreError } from '../../errors.js';
 import { nextTurn } from '../../next-turn.js';
 import { bucketOfDurationSql, Histogram } from '../../histogram.js';
 import { splitNanoseconds, withoutLatency, type RequestEvent } from '../../request-event.js';
-import { emptyTally, seriesKey, type Level, type RollupRow } from '../../rollup.js';
+import { emptyTally, levels, seriesKey, type Level, type RollupRow } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange, type TopsQuery } from '../store.js';
@@ -317,6 +317,16 @@ function histogramOf(buckets: string): Histogram {
 /** What a group of requests adds to a tally, one group for each bucket. */
 const tallySql = `CASE WHEN status_code NOT IN (${withoutLatency.join(', ')}) THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
   count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
+
+/** See `Store.readOldestWindows`. */
+export async function readOldestWindows(query: Query): Promise<ReadonlyMap<Level, number>> {
+  // Not GROUP BY: a statement that is kept while levels are added fails in DuckDB 1.5.5 ("aggregate group 167 exceeded total groups 4").
+  const columns = await new BoundValues().columnsOf(query, `SELECT ${levels.map((level) => `min(window_ms) FILTER (level = ${level})`).join(', ')} FROM request_rollup`) as (bigint | null)[][];
+  return new Map(levels.flatMap((level, at) => {
+    const oldest = columns[at]![0];
+    return typeof oldest === 'bigint' ? [[level, Number(oldest)] as const] : [];
+  }));
+}
 
 /** See `Store.readLedgers`. */
 export async function readLedgers(query: Query, { sinceMs }: { sinceMs: number }): Promise<LedgerSnapshot[]> {

@@ -9,7 +9,7 @@ import { StoreError } from '../../errors.js';
 import { Histogram } from '../../histogram.js';
 import type { RequestEvent } from '../../request-event.js';
 import { listRequests } from '../../request-lists.js';
-import { rollUp, windowStart, type Level, type RollupRow } from '../../rollup.js';
+import { levels, rollUp, windowStart, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange, type TopsQuery } from '../store.js';
@@ -123,6 +123,24 @@ ${requestsSince(fluxDateTime(oldest))}
     rows.push(requestOf(JSON.parse(json!) as StoredRequest));
   });
   return rows;
+}
+
+/** See `Store.readOldestWindows`. */
+export async function readOldestWindows(read: ReadCells, bucket: string): Promise<ReadonlyMap<Level, number>> {
+  const query = flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: ${new Date(0)}, stop: ${new Date(timeMsMax)})
+  |> filter(fn: (r) => r._measurement == "request_rollup" and r._field == "tally")
+  |> first()
+  |> keep(columns: ["_time", "level"])
+  |> group(columns: ["level"])
+  |> sort(columns: ["_time"])
+  |> limit(n: 1)`;
+  const oldest = new Map<Level, number>();
+  await read(query, ['_time', 'level'], ([time, tag]) => {
+    const level = levels.find((each) => levelTags[each] === tag);
+    if (level !== undefined) oldest.set(level, rowOfTime(time!, level).windowMs);
+  });
+  return oldest;
 }
 
 /** See `Store.readLedgers`. */
