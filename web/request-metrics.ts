@@ -14,6 +14,7 @@ import type { TLSSocket } from 'node:tls';
 import type { Context, Middleware } from 'koa';
 import { UsageError } from '../shared/errors.js';
 import { caddySource, type RequestEvent } from '../shared/request-event.js';
+import { isEventStream } from '../shared/status.js';
 
 /** What `requestMetrics` needs; all but the recorder have a default. */
 export interface RequestMetricsOptions {
@@ -39,6 +40,7 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
   const wallTimeAt = createWallClock(nowMs);
   return (ctx, next) => {
     const startMs = monotonicMs();
+    const { ip: clientIp } = ctx; // a socket that its client has closed no longer knows it
     const bytesReadOf = countRequestBytes(ctx.req);
     const sent = countResponseBytes(ctx.res);
     ctx.res.on('close', () => {
@@ -55,12 +57,12 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
           method: ctx.method,
           // A response that was cut short has the status that the client was told; one that never began has none.
           status: res.headersSent ? res.statusCode : 0,
-          durationMs: Math.round((endMs - startMs) * 1e6) / 1e6, // what is below a nanosecond is the clock's arithmetic
+          durationMs: isEventStream(String(res.getHeader('content-type') ?? '')) ? null : Math.round((endMs - startMs) * 1e6) / 1e6, // what is below a nanosecond is the clock's arithmetic
           size: isWithoutBody(req, res) ? 0 : sent.bytes,
           bytesRead: bytesReadOf(),
           uri: ctx.originalUrl,
           endpoint: endpointOf(ctx),
-          clientIp: ctx.ip,
+          clientIp,
           userAgent: textOf(headers['user-agent']),
           referrer: textOf(headers['referrer']) || textOf(headers.referer),
           protocol: req.httpVersionMajor === 1 && req.httpVersionMinor === 1 ? usualProtocol : `HTTP/${req.httpVersion}`,

@@ -319,7 +319,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   declare('what only raw requests know can be filtered by, alone and together, and rolled up by the store.', async (t, { store }) => {
     const referrers = ['https://r.example/', 'https://r.example/?q=1', 'https://r.example/#a?b', 'https://r.example/a', ''];
     const requests = Array.from({ length: 300 }, (_, index) => request({
-      timeMs: hourMs - 100_000 + 997 * index, timeNs: index, source: index % 7 === 0 ? 'app' : 'caddy', status: [200, 200, 404, 500, 101, 0][index % 6]!,
+      timeMs: hourMs - 100_000 + 997 * index, timeNs: index, source: index % 7 === 0 ? 'app' : 'caddy', status: [200, 200, 404, 500, 101, 0, 499][index % 7]!, method: ['GET', 'GET', 'CONNECT'][index % 3]!,
       durationMs: index % 11 === 0 ? null : index % 13 === 0 ? 0 : 0.01 * 1.07 ** index, size: index * 1000,
       uri: ['/', '/a', '/a?b=c'][index % 3]!, clientIp: ['192.0.2.0', '2001:db8::', ''][index % 4] ?? 'a"b', userAgent: ['curl/8', 'curl/8.1', ''][index % 3]!,
       referrer: referrers[index % 5]!, requestId: index % 2 === 0 ? `id-${index % 10}` : '',
@@ -349,7 +349,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   declare('requests are listed by path, referrer, user agent and client, each counted, under any filter.', async (t, { store }) => {
     const long = `/${'x'.repeat(300)}`;
     const requests = Array.from({ length: 400 }, (_, index) => request({
-      timeMs: hourMs - 100_000 + 997 * index, timeNs: index, source: index % 7 === 0 ? 'app' : 'caddy', status: [200, 200, 404, 500, 101, 0, 599][index % 7]!, method: index % 2 === 0 ? 'GET' : 'POST',
+      timeMs: hourMs - 100_000 + 997 * index, timeNs: index, source: index % 7 === 0 ? 'app' : 'caddy', status: [200, 200, 404, 500, 101, 0, 599, 499][index % 8]!, method: ['GET', 'POST', 'CONNECT'][index % 3]!,
       durationMs: index % 11 === 0 ? null : index % 13 === 0 ? 0 : 0.01 * 1.05 ** index, size: index * 1000,
       uri: ['/', '/a', '/a?b=c', '/a?b?c', '', `${long}1`, `${long}2`, '\ufeff/b', `/${index}`][index % 9]!, clientIp: ['192.0.2.0', '2001:db8::', ''][index % 4] ?? 'a"b',
       userAgent: ['curl/8', 'curl/8.1', ''][index % 3]!, referrer: ['https://r.example/', 'https://r.example/?q=1#a', 'https://r.example/#a?b', '?', ''][index % 5]!,

@@ -3,7 +3,8 @@ import { BIGINT, INTEGER, VARCHAR, type DuckDBBlobValue, type DuckDBType, type D
 import { StoreError } from '../../errors.js';
 import { nextTurn } from '../../next-turn.js';
 import { bucketOfDurationSql, Histogram } from '../../histogram.js';
-import { splitNanoseconds, withoutLatency, type RequestEvent } from '../../request-event.js';
+import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
+import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import { emptyTally, levels, seriesKey, type Level, type RollupRow } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
@@ -236,7 +237,7 @@ export async function listRequests(query: Query, { fromMs, toMs, filter, kinds, 
   const columns = await values.columnsOf(
     query,
     `WITH matching AS MATERIALIZED (
-       SELECT source, status_code, duration_ms, size, ${requestDimensions.map((dimension) => `${shortSql(valueSql[dimension])} AS ${dimension}`).join(', ')} FROM request_metrics WHERE ${where}
+       SELECT source, method, status_code, duration_ms, size, ${requestDimensions.map((dimension) => `${shortSql(valueSql[dimension])} AS ${dimension}`).join(', ')} FROM request_metrics WHERE ${where}
      )
      SELECT kind, ${texts('source', 'value')}, total, requests, errors, size_sum, duration_ms_sum, duration_ms_max, buckets
      FROM (${parts.join(' UNION ALL ')}) AS parts (kind, source, value, total, requests, errors, size_sum, duration_ms_sum, duration_ms_max, buckets)`,
@@ -315,7 +316,7 @@ function histogramOf(buckets: string): Histogram {
 }
 
 /** What a group of requests adds to a tally, one group for each bucket. */
-const tallySql = `CASE WHEN status_code NOT IN (${withoutLatency.join(', ')}) THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
+const tallySql = `CASE WHEN status_code NOT IN (${statusesWithoutLatency.join(', ')}) AND method <> '${methodWithoutLatency}' THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
   count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
 
 /** See `Store.readOldestWindows`. */
