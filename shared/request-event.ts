@@ -40,6 +40,12 @@ export interface RequestEvent {
 /** The `source` of what Caddy's access log says. */
 export const caddySource = 'caddy';
 
+/** The `source` of the dashboard's own requests. */
+export const dashboardSource = 'dashboard';
+
+/** The one under which older versions recorded those. It is also the default name of a user's own app. */
+export const formerDashboardSource = 'app';
+
 /** `timeMs` and `timeNs` of a count of nanoseconds since 1970. */
 export function splitNanoseconds(nanoseconds: bigint): { timeMs: number; timeNs: number } {
   return { timeMs: Number(nanoseconds / 1_000_000n), timeNs: Number(nanoseconds % 1_000_000n) };

@@ -15,7 +15,7 @@ export function plainStore(real: Store): Store {
     streamRequests: (...query) => real.streamRequests(...query),
     rollUpRequests: (...query) => real.rollUpRequests(...query),
     listRequests: (...query) => real.listRequests(...query),
-    readOldestWindows: (...query) => real.readOldestWindows(...query),
+    readStoredWindows: (...query) => real.readStoredWindows(...query),
     readLedgers: (...query) => real.readLedgers(...query),
     ping: () => real.ping(),
     pingToWrite: () => real.pingToWrite(),

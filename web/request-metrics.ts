@@ -13,7 +13,7 @@ import { performance } from 'node:perf_hooks';
 import type { TLSSocket } from 'node:tls';
 import type { Context, Middleware } from 'koa';
 import { UsageError } from '../shared/errors.js';
-import { caddySource, type RequestEvent } from '../shared/request-event.js';
+import { caddySource, dashboardSource, type RequestEvent } from '../shared/request-event.js';
 import { isEventStream } from '../shared/status.js';
 
 /** What `requestMetrics` needs; all but the recorder have a default. */
@@ -35,8 +35,13 @@ export const unmatchedEndpoint = 'unmatched';
  * The middleware. It changes neither the response nor errors that are thrown downstream. An error of its own (there
  * should be none) goes to the app's `error` event.
  */
-export function requestMetrics({ recorder, source = 'app', monotonicMs = () => performance.now(), nowMs = Date.now }: RequestMetricsOptions): Middleware {
-  if (source === caddySource) throw new UsageError('source is "caddy": it must be another name, because the edge has that one.');
+export function requestMetrics({ recorder, source = 'app', ...options }: RequestMetricsOptions): Middleware {
+  if (source === caddySource || source === dashboardSource) throw new UsageError(`source is "${source}": it must be another name, because ${source === caddySource ? 'the edge' : 'the dashboard itself'} has that one.`);
+  return measureRequests({ recorder, source, ...options });
+}
+
+/** The same with any source. */
+export function measureRequests({ recorder, source, monotonicMs = () => performance.now(), nowMs = Date.now }: RequestMetricsOptions & { readonly source: string }): Middleware {
   const wallTimeAt = createWallClock(nowMs);
   return (ctx, next) => {
     const startMs = monotonicMs();

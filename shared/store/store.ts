@@ -105,6 +105,8 @@ export interface SpoolState {
 /** Which rows to read; what is left out does not restrict. */
 export interface Filter {
   readonly source?: string;
+  /** Any source but this. */
+  readonly exceptSource?: string;
   readonly host?: string;
   readonly method?: string;
   /** Both ends included: 404 to 404, or 400 to 499. */
@@ -130,6 +132,14 @@ const requestFilters = ['path', 'client', 'userAgent', 'referrer', 'requestId'] 
 export interface TimeRange {
   readonly fromMs: number;
   readonly toMs: number;
+}
+
+/** The starts of the first and last rollup windows, in milliseconds since 1970. */
+export interface StoredWindows {
+  /** The oldest of each level that has any. */
+  readonly oldest: ReadonlyMap<Level, number>;
+  /** The newest of any level. */
+  readonly newestMs: number;
 }
 
 /** Which rows of the top lists to read. Their windows know no more than the source, and of unique clients the host. */
@@ -194,8 +204,8 @@ export interface Store {
    * were listed, where that is not all.
    */
   listRequests(query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number; requestsMax: number }, options?: ReadOptions): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;
-  /** The start of the oldest rollup window of each level that has any, in milliseconds since 1970. */
-  readOldestWindows(options?: ReadOptions): Promise<ReadonlyMap<Level, number>>;
+  /** Which rollup windows there are, by source. */
+  readStoredWindows(options?: ReadOptions): Promise<ReadonlyMap<string, StoredWindows>>;
   /** The newest ledger of each collector that wrote one since `sinceMs`. */
   readLedgers(query: { sinceMs: number }, options?: ReadOptions): Promise<LedgerSnapshot[]>;
   /** Resolves when the store can be read. */

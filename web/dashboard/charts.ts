@@ -4,7 +4,7 @@ import { groupBy } from '../../shared/group-by.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { shareOf, type WindowFigures } from './figures.js';
-import { bytes, clockOrDay, covered, duration, percent, printable, rateFormat, signed, windowLength } from './format.js';
+import { bytes, covered, duration, percent, printable, rateFormat, timeTicks, windowLength } from './format.js';
 import type { PairWindow } from './pair.js';
 import type { Traffic } from './read.js';
 
@@ -93,17 +93,12 @@ export const pairChartKinds: readonly ChartKind<PairWindow>[] = [
   {
     name: 'outside',
     title: 'Outside the app',
-    words: 'Latency at the edge less that in the app, of means and of percentiles,',
+    words: 'Mean latency at the edge less that in the app',
     kind: 'lines',
     scale: 'linear',
-    // Different clocks can make the app seem slower than the edge: that is drawn as nothing.
-    series: [
-      { label: 'p95', class: 'series-2', valueOf: ({ outsideP95Ms }) => outsideP95Ms },
-      { label: 'mean', class: 'series-3', valueOf: ({ outsideMeanMs }) => outsideMeanMs },
-      { label: 'p50', class: 'series-1', valueOf: ({ outsideP50Ms }) => outsideP50Ms },
-    ],
+    series: [{ label: 'mean', class: 'series-3', valueOf: ({ outsideMeanMs }) => outsideMeanMs }],
     compared: 'mean',
-    formatValue: signed,
+    formatValue: duration,
   },
   {
     name: 'unmatched',
@@ -139,10 +134,11 @@ export function chartedPairs({ pairs, previous }: Pick<Traffic, 'pairs' | 'previ
   return pairs.map(({ app, windows }) => ({ name: app, windows, before: previous && (previous.pairs.find((pair) => pair.app === app)?.windows ?? []) }));
 }
 
-/** Makes a chart. `id` is unique on the page; `formatValue` is that of all that share its axis, by default its own. */
+/** Makes a chart. `id` is unique on the page. */
 export function chartOf<Window extends { readonly timeMs: number }>(
-  kind: ChartKind<Window>, { name, windows, before }: Charted<Window>, { range, stepMs, firstMs }: Pick<Traffic, 'range' | 'stepMs' | 'firstMs'>, { id, nowMs, formatValue = formatOf(kind, [{ name, windows, before }], stepMs) }: { id: string; nowMs: number; formatValue?: TimeChart['formatValue'] },
+  kind: ChartKind<Window>, { name, windows, before }: Charted<Window>, { range, stepMs, firstMs }: Pick<Traffic, 'range' | 'stepMs' | 'firstMs'>, { id, nowMs }: { id: string; nowMs: number },
 ): TimeChart {
+  const formatValue = kind.formatValue === 'rate' ? rateFormat(greatestOf(kind, [...windows, ...before ?? []], stepMs)) : kind.formatValue;
   const timesMs = timesOf(range, stepMs);
   // A rate over the first moments of a window says nothing: it waits for a quarter of it, unless there is nothing else to show.
   const openMs = timesMs.findLast((timeMs) => timeMs <= nowMs) ?? range.toMs;
@@ -169,7 +165,7 @@ export function chartOf<Window extends { readonly timeMs: number }>(
     series: series.filter(({ values: some }, at) => at === 0 || some.some((value) => value !== null && (kind.kind === 'lines' || value > 0))),
     before: before === undefined ? undefined : timesMs.map((_, at) => sumAt(compared, at)),
     formatValue,
-    formatTime: clockOrDay,
+    formatTimes: (times) => timeTicks(times, nowMs),
   };
 }
 
@@ -207,14 +203,8 @@ function statusSeries(label: string, name: string, holds: (status: number) => bo
   };
 }
 
-/** The format of the values of charts that share an axis. */
-export function formatOf<Window>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], stepMs: number): TimeChart['formatValue'] {
-  return kind.formatValue === 'rate' ? rateFormat(greatestOf(kind, charted, stepMs)) : kind.formatValue;
-}
-
 /** The greatest value of a stack. */
-function greatestOf<Window>({ series }: ChartKind<Window>, charted: readonly Charted<Window>[], stepMs: number): number {
-  const windows = charted.flatMap(({ windows: now, before = [] }) => [...now, ...before]);
+function greatestOf<Window>({ series }: ChartKind<Window>, windows: readonly Window[], stepMs: number): number {
   return windows.reduce((greatest, window) => Math.max(greatest, series.reduce((sum, { valueOf }) => sum + (valueOf(window, stepMs) ?? 0), 0)), 0);
 }
 

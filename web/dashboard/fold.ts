@@ -3,14 +3,14 @@ import type { RollupRow } from '../../shared/rollup.js';
 import { groupBy } from '../../shared/group-by.js';
 import { addSums, sumOfRows, withWindow, type Figures, type Sum, type WindowFigures } from './figures.js';
 import { pairsOf, type Pair } from './pair.js';
-import { caddySource } from '../../shared/request-event.js';
+import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 
 /** What a page shows of its rows. */
 export interface Fold {
   /** By time, then by source. A window without requests of a source is left out: that is a gap, not a zero. */
   readonly windows: readonly WindowFigures[];
-  /** By source: Caddy first, then by name. */
+  /** By source: Caddy first, then by name, the dashboard itself last. */
   readonly sources: ReadonlyMap<string, Figures>;
   /** Of the first source, since what passes through both edge and app would count twice; by requests, most first. */
   readonly hosts: ReadonlyMap<string, Figures>;
@@ -48,6 +48,13 @@ export function digestOf(rows: readonly RollupRow[]): WindowDigest {
 /** How many sums a digest holds: each has a histogram, of 3 kB at most as a rule. */
 export function sumsIn({ sources }: WindowDigest): number {
   return [...sources.values()].reduce((count, { hosts, methods }) => count + 1 + hosts.size + methods.size, 0);
+}
+
+/** The same without a source. */
+export function withoutSource<Part extends Fold>(part: Part, source: string): Part {
+  const sources = new Map([...part.sources].filter(([name]) => name !== source));
+  const isFirst = part.sources.keys().next().value === source;
+  return { ...part, sources, windows: part.windows.filter((window) => window.source !== source), pairs: part.pairs.filter(({ app }) => app !== source), ...(isFirst && { hosts: new Map(), methods: new Map() }) };
 }
 
 /** Adds rows up, by window and source and by source. */
@@ -154,5 +161,5 @@ function ranked(sums: ReadonlyMap<string, Sum> = new Map()): Map<string, Sum> {
 }
 
 function compareSources(a: string, b: string): number {
-  return Number(b === caddySource) - Number(a === caddySource) || (a < b ? -1 : a > b ? 1 : 0);
+  return Number(b === caddySource) - Number(a === caddySource) || Number(a === dashboardSource) - Number(b === dashboardSource) || (a < b ? -1 : a > b ? 1 : 0);
 }

@@ -1,4 +1,5 @@
 /** Values as text for people, in British English and UTC. */
+import { boundClientIp, type ClientIpPolicy } from '../../shared/bounds.js';
 import type { TimeRange } from '../../shared/store/store.js';
 
 /** What stands for a value that is not there. */
@@ -83,7 +84,7 @@ function rateUnit(perSecond: number): (typeof rateUnits)[number] {
 
 /** A time that has passed, to the second, with its day where that is not today. (`3 s ago` would make every answer a new one.) */
 export function moment(timeMs: number, nowMs: number): string {
-  return `${day(timeMs) === day(nowMs) ? '' : `${day(timeMs)}${nbsp}`}${new Date(timeMs).toISOString().slice(11, 19)}`;
+  return `${dayOf(timeMs, nowMs) === day(nowMs) ? '' : `${dayOf(timeMs, nowMs)}${nbsp}`}${new Date(timeMs).toISOString().slice(11, 19)}`;
 }
 
 /** `10-second`, `1-minute`, … */
@@ -105,9 +106,23 @@ export function day(timeMs: number): string {
   return `${time.getUTCDate()}${nbsp}${['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'][time.getUTCMonth()]}`;
 }
 
-/** A tick of an axis of time: the day at midnight, else the time of day. */
-export function clockOrDay(timeMs: number): string {
-  return timeMs % 86_400_000 === 0 ? day(timeMs) : clock(timeMs);
+/** `23 Nov`, or `23 Nov 2025` where that is another year than now. */
+export function dayOf(timeMs: number, nowMs: number): string {
+  const year = new Date(timeMs).getUTCFullYear();
+  return year === new Date(nowMs).getUTCFullYear() ? day(timeMs) : `${day(timeMs)}${nbsp}${year}`;
+}
+
+/** The ticks of an axis of time: the day at midnight, else the time of day, as exactly as they are apart. No two are the same, and the first one of another year than now says which. */
+export function timeTicks(timesMs: readonly number[], nowMs: number): string[] {
+  const yearOf = (timeMs: number): number => new Date(timeMs).getUTCFullYear();
+  const hasSeconds = timesMs.some((timeMs) => timeMs % 60_000 !== 0);
+  return timesMs.map((timeMs, at) => {
+    const isMidnight = timeMs % 86_400_000 === 0;
+    const time = isMidnight ? '' : new Date(timeMs).toISOString().slice(11, hasSeconds ? 19 : 16);
+    const hasNewYear = yearOf(timeMs) !== (at === 0 ? yearOf(nowMs) : yearOf(timesMs[at - 1]!));
+    const date = hasNewYear ? `${day(timeMs)}${nbsp}${yearOf(timeMs)}` : isMidnight ? day(timeMs) : '';
+    return [date, time].filter((part) => part !== '').join(nbsp);
+  });
 }
 
 /**
@@ -117,6 +132,12 @@ export function clockOrDay(timeMs: number): string {
 export function printable(text: string, lengthMax: number): string {
   const cut = text.length > lengthMax ? `${text.slice(0, lengthMax).replace(/[\ud800-\udbff]$/, '')}…` : text;
   return cut.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`);
+}
+
+/** A stored client address: with the prefix that it stands for, where addresses are truncated. */
+export function clientText(address: string, policy: ClientIpPolicy | undefined): string {
+  if (policy !== 'truncated' || boundClientIp(address, policy) !== address || address === '') return address;
+  return `${address}/${address.includes(':') ? 48 : 24}`;
 }
 
 /** The class that gives a status its colour. */

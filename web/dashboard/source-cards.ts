@@ -1,6 +1,6 @@
 /** What is told of a source: its figures, with their change, and its status codes. */
 import { STATUS_CODES } from 'node:http';
-import { caddySource } from '../../shared/request-event.js';
+import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { changeOf, pointsOf, type Change } from './change.js';
@@ -31,7 +31,7 @@ export function sourceCard(source: string, { sources, range, firstMs, previous: 
   const p99Before = previous === undefined ? null : p99(previous);
   return {
     source: printable(source, 60),
-    role: source === caddySource ? 'at the edge' : 'inside the app',
+    role: source === caddySource ? 'at the edge' : source === dashboardSource ? 'this page and its API' : 'inside the app',
     href: link({ source }),
     last: lastMs === undefined ? undefined : { iso: isoTime(lastMs), text: moment(lastMs, nowMs) },
     figures: [

@@ -7,7 +7,7 @@ import { collect } from '../collect.js';
 import { RetentionGuard } from '../retention-guard.js';
 import type { Batch, LedgerSnapshot, ReadOptions, Store } from '../store.js';
 import { firstLine, openDatabase, protectFiles, type Database } from './database.js';
-import { listRequests, readLedgers, readOldestWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
+import { listRequests, readLedgers, readStoredWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
 import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
@@ -149,7 +149,7 @@ class DuckdbStore implements Store {
   streamRequests(query: Parameters<Store['streamRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRequests']> { return streamRequests((run) => this.#read(run, signal), query); }
   rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.#read((run) => rollUpRequests(run, query), signal); }
   listRequests(query: Parameters<Store['listRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['listRequests']> { return this.#read((run) => listRequests(run, query), signal); }
-  readOldestWindows({ signal }: ReadOptions = {}): ReturnType<Store['readOldestWindows']> { return this.#read((run) => readOldestWindows(run), signal); }
+  readStoredWindows({ signal }: ReadOptions = {}): ReturnType<Store['readStoredWindows']> { return this.#read((run) => readStoredWindows(run), signal); }
   readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> { return this.#read((run) => readLedgers(run, query), signal); }
 
   async ping(): Promise<void> {

@@ -8,7 +8,7 @@ import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import { emptyTally, levels, seriesKey, type Level, type RollupRow } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange, type TopsQuery } from '../store.js';
+import { needsRequests, type Filter, type LedgerSnapshot, type Store, type StoredWindows, type TimeRange, type TopsQuery } from '../store.js';
 import type { Query, Read } from './read-pool.js';
 
 /** Rows in one page: the memory that a read takes, however many windows and series its range has. */
@@ -319,13 +319,19 @@ function histogramOf(buckets: string): Histogram {
 const tallySql = `CASE WHEN status_code NOT IN (${statusesWithoutLatency.join(', ')}) AND method <> '${methodWithoutLatency}' THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
   count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
 
-/** See `Store.readOldestWindows`. */
-export async function readOldestWindows(query: Query): Promise<ReadonlyMap<Level, number>> {
-  // Not GROUP BY: a statement that is kept while levels are added fails in DuckDB 1.5.5 ("aggregate group 167 exceeded total groups 4").
-  const columns = await new BoundValues().columnsOf(query, `SELECT ${levels.map((level) => `min(window_ms) FILTER (level = ${level})`).join(', ')} FROM request_rollup`) as (bigint | null)[][];
-  return new Map(levels.flatMap((level, at) => {
-    const oldest = columns[at]![0];
-    return typeof oldest === 'bigint' ? [[level, Number(oldest)] as const] : [];
+/** See `Store.readStoredWindows`. */
+export async function readStoredWindows(query: Query): Promise<ReadonlyMap<string, StoredWindows>> {
+  const values = new BoundValues();
+  const oldestSql = levels.map((level) => `min(window_ms) FILTER (level = ${level})`).join(', ');
+  // A statement without a value is not planned again when it is run again: DuckDB 1.5.5 then groups by the statistics of the table as it was, and gives wrong sources.
+  const all = `window_ms >= ${values.add(0n, BIGINT)}`;
+  const [source = [], newestMs = [], ...oldestMs] = await values.columnsOf(query, `SELECT ${texts('source')}, max(window_ms), ${oldestSql} FROM request_rollup WHERE ${all} GROUP BY source`) as [string[]?, bigint[]?, ...(bigint | null)[][]];
+  return new Map(source.map((name, at) => {
+    const oldest = levels.flatMap((level, index) => {
+      const windowMs = oldestMs[index]![at];
+      return typeof windowMs === 'bigint' ? [[level, Number(windowMs)] as const] : [];
+    });
+    return [name, { oldest: new Map(oldest), newestMs: Number(newestMs[at]!) }];
   }));
 }
 
@@ -409,9 +415,10 @@ function filterConditions(filter: Filter, times: readonly string[], values: Boun
   return found.join(' AND ');
 }
 
-function conditions({ source, host, method, status }: Filter, values: BoundValues): string[] {
+function conditions({ source, exceptSource, host, method, status }: Filter, values: BoundValues): string[] {
   const found: string[] = [];
   if (source !== undefined) found.push(`source = ${values.add(source, VARCHAR)}`);
+  if (exceptSource !== undefined) found.push(`source <> ${values.add(exceptSource, VARCHAR)}`);
   if (host !== undefined) found.push(`host = ${values.add(host, VARCHAR)}`);
   if (method !== undefined) found.push(`method = ${values.add(method, VARCHAR)}`);
   if (status !== undefined) found.push(`status_code BETWEEN ${values.add(status.min, INTEGER)} AND ${values.add(status.max, INTEGER)}`);
