@@ -184,7 +184,7 @@ function packedLists(count: number, random: Random): Record<TopDimension | 'uniq
   const counted = Math.min(count, 20_000);
   const list = (valueOf: (rank: number) => string): string => {
     const summary = new TopSummary();
-    for (let at = 0; at < counted; at += 1) summary.add(valueOf(random.popular(1000)), { status: 200, durationMs: 100 * random.next() ** 3, size: 5000 });
+    for (let at = 0; at < counted; at += 1) summary.add(valueOf(random.popular(1000)), { method: 'GET', status: 200, durationMs: 100 * random.next() ** 3, size: 5000 });
     return summary.pack();
   };
   const clients = new DistinctSketch();

@@ -98,3 +98,14 @@ function histogramOf(values: readonly number[]): Histogram {
   for (const value of values) histogram.add(value);
   return histogram;
 }
+
+test('a correction of more than there is leaves no value, and never an error', (t) => {
+  const correction = new Histogram();
+  correction.add(7);
+  const histogram = new Histogram();
+  histogram.add(50);
+  histogram.merge(correction.negated());
+  t.is(histogram.total, 0);
+  t.true(Math.abs(histogram.quantile(0.5)! - 50) < 2.5);
+  t.is(correction.negated().quantile(0.5), null);
+});

@@ -66,21 +66,22 @@ export class Histogram {
 
   /**
    * The value in milliseconds that the share `quantile` (0 to 1) of the values does not exceed, by the nearest rank;
-   * `null` when the histogram is empty.
+   * `null` when no bucket has a value. A bucket with a count below zero, which a correction leaves, counts as empty.
    */
   quantile(quantile: number): number | null {
-    if (this.total === 0) return null;
-    const rank = Math.max(1, Math.ceil(quantile * this.total));
-    let seen = this.#zeros;
+    const zeros = Math.max(0, this.#zeros);
+    let values = zeros;
+    for (const count of this.#counts) if (count > 0) values += count;
+    if (values === 0) return null;
+    const rank = Math.min(values, Math.max(1, Math.ceil(quantile * values)));
+    let seen = zeros;
     if (rank <= seen) return 0;
-    for (let at = 0; at < this.#counts.length; at += 1) {
-      seen += this.#counts[at]!;
-      if (rank <= seen) return (2 * gamma ** (this.#first + at)) / (gamma + 1);
-    }
-    throw new Error(`A histogram of ${this.total} values has only ${seen} in its buckets.`);
+    let at = 0;
+    while ((seen += Math.max(0, this.#counts[at]!)) < rank) at += 1;
+    return (2 * gamma ** (this.#first + at)) / (gamma + 1);
   }
 
-  /** What takes all of this away where it is merged. A histogram by itself with counts below zero has no quantiles. */
+  /** What takes all of this away where it is merged. */
   negated(): Histogram {
     const copy = this.clone();
     copy.total = -this.total;

@@ -14,7 +14,7 @@ export interface RequestEvent {
   readonly method: string;
   /** The HTTP status; 0 when no response was sent (aborted, or nothing handled the request). */
   readonly status: number;
-  /** From the first byte in to the response finished or aborted, in milliseconds; `null` when the log does not say. */
+  /** From the first byte in to the response finished or aborted, in milliseconds; `null` when the log does not say, and of an event stream: see `status.ts`. */
   readonly durationMs: number | null;
   /** Bytes of the response's body. */
   readonly size: number;
@@ -40,16 +40,11 @@ export interface RequestEvent {
 /** The `source` of what Caddy's access log says. */
 export const caddySource = 'caddy';
 
-/**
- * Statuses with which the duration does not say how long a response took. A WebSocket (101) lasts as long as its connection, and a
- * request that was aborted or not handled (0) has none.
- */
-export const withoutLatency = [0, 101] as const;
+/** The `source` of the dashboard's own requests. */
+export const dashboardSource = 'dashboard';
 
-/** Whether the duration says how long a response took. */
-export function hasLatency(status: number): boolean {
-  return status !== withoutLatency[0] && status !== withoutLatency[1];
-}
+/** The one under which older versions recorded those. It is also the default name of a user's own app. */
+export const formerDashboardSource = 'app';
 
 /** `timeMs` and `timeNs` of a count of nanoseconds since 1970. */
 export function splitNanoseconds(nanoseconds: bigint): { timeMs: number; timeNs: number } {

@@ -18,6 +18,11 @@ export function requestsKeptFrom({ requestsKeptMs = Infinity }: { readonly reque
   return fromMs < nowMs - requestsKeptMs - windowMs ? nowMs - requestsKeptMs : undefined;
 }
 
+/** The same of rollups: what a range lacks that begins before the oldest that are kept. */
+export function rollupsKeptFrom({ rollupsKeptMs = Infinity }: { readonly rollupsKeptMs?: number | undefined }, fromMs: number, { windowMs, nowMs }: { windowMs: number; nowMs: number }): number | undefined {
+  return fromMs < nowMs - rollupsKeptMs - windowMs ? nowMs - rollupsKeptMs : undefined;
+}
+
 /** How long the rows of all windows are kept, where those of a day are kept for `rollupsMs`. */
 export function windowRetentions(rollupsMs: number): WindowRetention[] {
   return [

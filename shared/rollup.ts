@@ -1,5 +1,6 @@
 import { bucketOfDuration, Histogram } from './histogram.js';
-import { hasLatency, type RequestEvent } from './request-event.js';
+import type { RequestEvent } from './request-event.js';
+import { hasLatency } from './status.js';
 
 /** The lengths of the windows that are kept, in seconds, finest first. Each divides the next, and all divide a day. */
 export const levels = [10, 60, 600, 3600, 86_400] as const;
@@ -87,11 +88,11 @@ export function addEvent(tally: Tally, event: Measured, bucket = latencyBucketOf
 }
 
 /** What a tally takes of a request. */
-export type Measured = Pick<RequestEvent, 'status' | 'durationMs' | 'size'>;
+export type Measured = Pick<RequestEvent, 'method' | 'status' | 'durationMs' | 'size'>;
 
 /** The bucket of a request's latency in every histogram; `undefined` when it has none. */
-export function latencyBucketOf({ status, durationMs }: Measured): number | undefined {
-  return durationMs !== null && hasLatency(status) ? bucketOfDuration(durationMs) : undefined;
+export function latencyBucketOf({ method, status, durationMs }: Measured): number | undefined {
+  return durationMs !== null && hasLatency({ status, method }) ? bucketOfDuration(durationMs) : undefined;
 }
 
 /** The rollup rows of raw requests, as the recorder would have made them. */

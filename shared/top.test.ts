@@ -2,7 +2,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { entriesMax, TopSummary, valueLengthMax } from './top.js';
 
-const request = { status: 200, durationMs: 1, size: 10 };
+const request = { method: 'GET', status: 200, durationMs: 1, size: 10 };
 
 /** A few values come often and many come seldom. */
 const values = fc.array(fc.oneof(fc.nat({ max: 9 }), fc.nat({ max: 300 })).map((number) => `/${number}`), { maxLength: 3000, size: 'max' });
@@ -43,7 +43,7 @@ test('what is read from packed summaries has every value with more than its shar
 
 test('while there are few values, every number is exact', (t) => {
   const summary = new TopSummary();
-  for (let at = 0; at < 1000; at += 1) summary.add(`/${at % entriesMax}`, { status: at % 100 === 7 ? 502 : 200, durationMs: at, size: 5 });
+  for (let at = 0; at < 1000; at += 1) summary.add(`/${at % entriesMax}`, { method: 'GET', status: at % 100 === 7 ? 502 : 200, durationMs: at, size: 5 });
   const again = TopSummary.unpack(summary.pack());
   t.deepEqual(again.entries(), summary.entries());
   t.is(again.total, 1000);

@@ -393,7 +393,7 @@ async function counts(host: string): Promise<Counts> {
   const answer = await get(`/api/summary?host=${host}`).catch(() => undefined);
   if (answer?.status !== 200) return { caddy: 0, app: 0 };
   const { sources } = JSON.parse(answer.body) as { sources: Readonly<Record<string, SourceCounts>> };
-  return { caddy: sources['caddy']?.requests ?? 0, app: sources['app']?.requests ?? 0 };
+  return { caddy: sources['caddy']?.requests ?? 0, app: sources['dashboard']?.requests ?? 0 };
 }
 
 async function untilCounted(host: string, wanted: Counts): Promise<void> {

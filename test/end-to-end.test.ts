@@ -142,9 +142,9 @@ for (const { name, testWith, start } of stores) {
       await until('the edge has logged them', async () => (await ask<Summary>(product, atEdge)).sources['caddy']?.requests === 8);
       t.deepEqual((await ask<Summary>(product, atEdge)).sources['caddy']?.statuses, { 200: 7, 404: 1 });
       // The app saw the same requests, under the host that the proxy passed on.
-      const atApp = `/api/summary?from=${from}&to=now&source=app&host=dashboard.test:${proxy}`;
-      await until('the app has measured them', async () => (await ask<Summary>(product, atApp)).sources['app']?.requests === 8);
-      t.deepEqual((await ask<Summary>(product, atApp)).sources['app']?.statuses, { 200: 7, 404: 1 });
+      const atApp = `/api/summary?from=${from}&to=now&source=dashboard&host=dashboard.test:${proxy}`;
+      await until('the app has measured them', async () => (await ask<Summary>(product, atApp)).sources['dashboard']?.requests === 8);
+      t.deepEqual((await ask<Summary>(product, atApp)).sources['dashboard']?.statuses, { 200: 7, 404: 1 });
 
       const ledger = await product.ledger();
       t.is(ledger.accepted, 72);

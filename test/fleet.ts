@@ -1,5 +1,5 @@
 /** Several collectors and a web app over one InfluxDB, each the built program, and what they should say of the lines that they got. */
-import { hasLatency } from '../shared/request-event.js';
+import { hasLatency } from '../shared/status.js';
 import type { Influxd } from './influxd-server.js';
 import { freePorts } from './ports.js';
 import { readLedger, startProgram, temporaryFolder, type RunningProgram } from './program.js';
@@ -63,7 +63,7 @@ export function exactSummary(lines: Iterable<string>): SummarySource {
     requests += 1;
     bytes += Number(size);
     statuses[status!] = (statuses[status!] ?? 0) + 1;
-    if (hasLatency(Number(status))) durationsMs.push(Number(seconds) * 1000);
+    if (hasLatency({ status: Number(status), method: /"method":"(\w+)"/.exec(line)![1]! })) durationsMs.push(Number(seconds) * 1000);
   }
   durationsMs.sort((a, b) => a - b);
   const atShare = (share: number): number => durationsMs[Math.ceil(share * durationsMs.length) - 1]!;

@@ -2,9 +2,9 @@ import type { Store } from '../shared/store/store.js';
 
 /** A store as a plain object, so that a test can spread it and replace a method: a class has its methods in its prototype. */
 export function plainStore(real: Store): Store {
-  const { description, gatherRequests, bulkRequests, spool, requestsKeptMs, changes } = real;
+  const { description, gatherRequests, bulkRequests, spool, requestsKeptMs, rollupsKeptMs, changes } = real;
   return {
-    description, gatherRequests, bulkRequests, spool, requestsKeptMs, changes,
+    description, gatherRequests, bulkRequests, spool, requestsKeptMs, rollupsKeptMs, changes,
     get problem() { return real.problem; },
     write: (batch) => real.write(batch),
     readRollups: (...query) => real.readRollups(...query),
@@ -15,6 +15,7 @@ export function plainStore(real: Store): Store {
     streamRequests: (...query) => real.streamRequests(...query),
     rollUpRequests: (...query) => real.rollUpRequests(...query),
     listRequests: (...query) => real.listRequests(...query),
+    readStoredWindows: (...query) => real.readStoredWindows(...query),
     readLedgers: (...query) => real.readLedgers(...query),
     ping: () => real.ping(),
     pingToWrite: () => real.pingToWrite(),

@@ -1,4 +1,5 @@
 /** How many answers over the store are made at once. */
+import { setMaxListeners } from 'node:events';
 import type { Middleware } from 'koa';
 import { Semaphore } from '../shared/semaphore.js';
 import { Problem } from './problem.js';
@@ -25,6 +26,7 @@ export function admission(): Middleware {
       return;
     }
     const gone = new AbortController();
+    setMaxListeners(0, gone.signal); // each read of the answer listens until it is done
     ctx.res.once('close', () => { gone.abort(); });
     ctx.state['signal'] = gone.signal;
     const release = await answers.acquire(gone.signal);

@@ -8,7 +8,7 @@ import helmet from 'koa-helmet';
 import { messageOf } from '../shared/errors.js';
 import type { Log } from '../shared/log.js';
 import type { Recorder } from '../shared/recorder.js';
-import { caddySource } from '../shared/request-event.js';
+import { caddySource, dashboardSource } from '../shared/request-event.js';
 import { topDimensions } from '../shared/top-row.js';
 import { admission, busy } from './admission.js';
 import { timeChartDocument } from './chart/time-chart.js';
@@ -16,20 +16,20 @@ import type { WebConfig } from './config.js';
 import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
-import { filterNames, parseQuery, QueryError, type DashboardQuery } from './dashboard/query.js';
+import { filterNames, parseQuery, parseUsable, QueryError, unknownParameters, type DashboardQuery } from './dashboard/query.js';
 import { pairedPages, pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, streamLatest, type Reads, type Traffic } from './dashboard/read.js';
 import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './dashboard/tops.js';
-import { dashboardView } from './dashboard/view-model.js';
-import { probes, refuseOtherNames, refuseOtherSites, requirePassword } from './guard.js';
+import { dashboardView, showsOwn } from './dashboard/view-model.js';
+import { isOpenThroughProxy, probes, refuseOtherNames, refuseOtherSites, requirePassword } from './guard.js';
 import { createWebMetrics } from './metrics.js';
 import { answerErrors, Problem } from './problem.js';
 import { renderViews, type Asset, type Assets } from './render.js';
-import { requestMetrics } from './request-metrics.js';
+import { measureRequests } from './request-metrics.js';
 import { rowStream, RowStreams } from './row-stream.js';
 
 /** What the web app is made from. */
 export interface WebAppOptions {
-  readonly config: Pick<WebConfig, 'password' | 'loopbackNamesOnly' | 'connectHint'>;
+  readonly config: Pick<WebConfig, 'password' | 'loopbackNamesOnly' | 'clientIp' | 'connectHint'>;
   /** Of the store, with what is kept of it. */
   readonly reads: Reads;
   /** Takes the app's own requests. */
@@ -66,10 +66,10 @@ export function createWebApp({ config, reads, recorder, log, assets, now = Date.
   app.use(revalidation());
   app.use(renderViews());
   app.use(answerErrors({ log, assets }));
-  if (config.loopbackNamesOnly === true) app.use(refuseOtherNames());
+  if (config.loopbackNamesOnly === true) app.use(refuseOtherNames({ log }));
   if (config.password !== undefined) app.use(requirePassword(config.password, { log, monotonicMs }));
   app.use(admission());
-  const router = routes({ reads, assets, metrics, connectHint: config.connectHint, now });
+  const router = routes({ reads, assets, metrics, connectHint: config.connectHint, clientIp: config.clientIp, now });
   app.use(router.routes());
   app.use(router.allowedMethods());
   return app;
@@ -80,7 +80,8 @@ export function createWebApp({ config, reads, recorder, log, assets, now = Date.
  * ever be told that nothing has changed.
  */
 function measured({ metrics, recorder }: { metrics: ReturnType<typeof createWebMetrics>; recorder: Pick<Recorder, 'record'> }): Middleware {
-  const every = requestMetrics({
+  const every = measureRequests({
+    source: dashboardSource,
     recorder: {
       record(event) {
         metrics.observe(event);
@@ -89,7 +90,8 @@ function measured({ metrics, recorder }: { metrics: ReturnType<typeof createWebM
       },
     },
   });
-  const poll = requestMetrics({
+  const poll = measureRequests({
+    source: dashboardSource,
     recorder: {
       record(event) {
         metrics.observe(event);
@@ -107,16 +109,21 @@ interface RouteParts {
   readonly assets: Assets;
   readonly metrics: ReturnType<typeof createWebMetrics>;
   readonly connectHint: readonly string[];
+  readonly clientIp: WebConfig['clientIp'];
   readonly now: () => number;
 }
 
-function routes({ reads: allReads, assets, metrics, connectHint, now }: RouteParts): Router {
+function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }: RouteParts): Router {
   const router = new Router();
   const streams = new RowStreams();
   const signalOf = (ctx: Context): AbortSignal => ctx.state['signal'] as AbortSignal;
   /** The reads of one answer: they are cancelled when its client has gone. */
   const readsOf = (ctx: Context): Reads => ({ ...allReads, signal: signalOf(ctx) });
-  const queryOf = (ctx: Context, limits: { rowsMax?: number } = {}): DashboardQuery => parseQuery(ctx.query, now(), limits);
+  const queryOf = (ctx: Context, raw = ctx.query): DashboardQuery => {
+    const ignored = unknownParameters(raw);
+    if (ignored.length > 0) ctx.set('X-Ignored-Parameters', ignored.map((name) => encodeURIComponent(name.toWellFormed())).join(', ').slice(0, 500));
+    return parseQuery(raw, now(), { clientIp });
+  };
 
   /** One list, of the first source: what passes through both edge and app would count twice. */
   const readList = async (reads: Reads, dimension: Dimension, query: DashboardQuery): Promise<{ list: TopList; complete: boolean }> => {
@@ -131,19 +138,30 @@ function routes({ reads: allReads, assets, metrics, connectHint, now }: RoutePar
     return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && listsAll };
   };
 
+  /** Whether the last page showed the dashboard's own requests: the next one will as well, most likely. */
+  let showedOwn = false;
+
   router.get('/', async (ctx) => {
     const reads = readsOf(ctx);
-    const query = queryOf(ctx, { rowsMax: rowsOnPageMax });
-    const readRows = async () => {
-      const latest = await readLatest(reads, query, latestOnPage);
-      return { latest, pairs: await readPairs(reads, query, latest) };
+    const { query, problems } = parseUsable(ctx.query, now(), { rowsMax: rowsOnPageMax, clientIp });
+    const readRows = async (withOwn: boolean) => {
+      const { filter } = query;
+      const latest = await readLatest(reads, withOwn || filter.source !== undefined ? query : { ...query, filter: { ...filter, exceptSource: dashboardSource } }, latestOnPage);
+      return { latest, pairs: await readPairs(reads, query, latest), withOwn };
     };
-    const [traffic, tops, rows] = await Promise.all([
+    const [traffic, tops, read] = await Promise.all([
       readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare, withRecent: true }),
       readTops(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
-      readRows(),
+      readRows(showedOwn),
     ]);
-    const view = dashboardView({ query, traffic, tops, ...rows, nowMs: now(), connectHint });
+    showedOwn = showsOwn(query, traffic);
+    const { latest, pairs } = read.withOwn === showedOwn ? read : await readRows(showedOwn);
+    const view = dashboardView({ query, traffic, tops, latest, pairs, nowMs: now(), connectHint, clientIp, problems, ignored: unknownParameters(ctx.query), isOpenThroughProxy: isOpenThroughProxy(ctx) });
+    if (problems.length > 0) {
+      ctx.status = 400;
+      await ctx.render('dashboard', { assets, view });
+      return;
+    }
     // Over what the page says, so that a page that has not changed need not be rendered.
     const etag = etagOf(JSON.stringify([assets.stylesheet.url, assets.script.url, view]));
     ctx.set('ETag', etag);
@@ -215,7 +233,7 @@ function routes({ reads: allReads, assets, metrics, connectHint, now }: RoutePar
 
   for (const kind of chartKinds) chartRoutes(kind, queryOf, chartedSources);
   // A filter by source would leave nothing to compare with.
-  for (const kind of pairChartKinds) chartRoutes(kind, (ctx) => parseQuery({ ...ctx.query, source: undefined }, now()), chartedPairs);
+  for (const kind of pairChartKinds) chartRoutes(kind, (ctx) => queryOf(ctx, { ...ctx.query, source: undefined }), chartedPairs);
 
   function chartRoutes<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, readQueryOf: (ctx: Context) => DashboardQuery, chartedOf: (traffic: Traffic) => Charted<Window>[]): void {
     const read = async (ctx: Context, { withPrevious = false } = {}) => {
@@ -224,9 +242,9 @@ function routes({ reads: allReads, assets, metrics, connectHint, now }: RoutePar
       return { source, traffic, charted: chartedOf(traffic).filter(({ name }) => source === undefined || name === source) };
     };
     const rowsOf = async (ctx: Context): Promise<ReturnType<typeof chartRow>[]> => {
-      const { traffic: { stepMs }, charted } = await read(ctx);
+      const { traffic: { stepMs, firstMs }, charted } = await read(ctx);
       const windows = charted.flatMap(({ name, windows: some }) => some.map((window) => ({ name, window })));
-      return windows.sort((a, b) => a.window.timeMs - b.window.timeMs).map(({ name, window }) => chartRow(kind, name, window, { stepMs, nowMs: now() }));
+      return windows.sort((a, b) => a.window.timeMs - b.window.timeMs).map(({ name, window }) => chartRow(kind, name, window, { stepMs, firstMs, nowMs: now() }));
     };
 
     // Of the source that is asked for, or else of the first one.

@@ -1,3 +1,4 @@
+import type { ClientIpPolicy } from '../shared/bounds.js';
 import { UsageError } from '../shared/errors.js';
 import { address, flag, formatAddress, isLoopback, text, url, type Setting, type SettingValues } from '../shared/settings.js';
 
@@ -18,6 +19,8 @@ export interface WebConfig {
   readonly password: string | undefined;
   /** Whether only requests under names of this machine are answered, because nothing else guards the page. Default: false. */
   readonly loopbackNamesOnly?: boolean;
+  /** How client addresses are stored. Default: `full`. */
+  readonly clientIp?: ClientIpPolicy | undefined;
   /** The Caddyfile lines that an empty page tells people to paste. */
   readonly connectHint: readonly string[];
   /** Where alerts go; without it none are sent. */
@@ -27,7 +30,7 @@ export interface WebConfig {
 }
 
 /** Makes the web app's configuration. Throws a `UsageError` when the page would be open to strangers unasked. */
-export function webConfigFrom(values: SettingValues<typeof webSettings>, connectHint: readonly string[]): WebConfig {
+export function webConfigFrom(values: SettingValues<typeof webSettings> & { readonly CLIENT_IP?: ClientIpPolicy }, connectHint: readonly string[]): WebConfig {
   const { host, port } = values.WEB_LISTEN;
   const unguarded = values.DASHBOARD_PASSWORD === undefined && !values.DASHBOARD_OPEN;
   if (!isLoopback(host) && unguarded) {
@@ -35,7 +38,7 @@ export function webConfigFrom(values: SettingValues<typeof webSettings>, connect
       `WEB_LISTEN is ${JSON.stringify(formatAddress(values.WEB_LISTEN))}, which others can reach: set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it, or listen on 127.0.0.1.`,
     );
   }
-  return { host, port, password: values.DASHBOARD_PASSWORD, loopbackNamesOnly: unguarded, connectHint, alertWebhook: values.ALERT_WEBHOOK, publicUrl: values.DASHBOARD_URL };
+  return { host, port, password: values.DASHBOARD_PASSWORD, loopbackNamesOnly: unguarded, clientIp: values.CLIENT_IP, connectHint, alertWebhook: values.ALERT_WEBHOOK, publicUrl: values.DASHBOARD_URL };
 }
 
 /** A URL whose path or user may be a secret: whoever knows it can post there. */

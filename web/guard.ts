@@ -33,14 +33,29 @@ export function refuseOtherSites({ log }: { log: Log }): Middleware {
  * they say nothing of the traffic. What a proxy passes on is let through: it says so with `Via`, a header that
  * browsers let no page set.
  */
-export function refuseOtherNames(): Middleware {
+export function refuseOtherNames({ log }: { log: Log }): Middleware {
+  const warn = limitLog(log.warn, { intervalMs: openWarningEveryMs });
   return async (ctx, next) => {
     const harmless = isOpen(ctx) || probes.has(ctx.path);
     if (!harmless && !isLoopbackName(ctx.get('Host')) && ctx.get('Via') === '') {
       throw new Problem(403, 'Not under this name', `The dashboard has no password, so it answers only to localhost and to addresses, and not to ${JSON.stringify(ctx.get('Host').slice(0, 100))}: any page on the web could lead a browser here under a name of its own. Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it.`);
     }
+    if (!harmless && proxyHeaders.some((name) => ctx.get(name) !== '')) {
+      ctx.state['isOpenThroughProxy'] = true;
+      warn('open', 'The dashboard is open to everybody who reaches the proxy in front of it, under any name: it has no password. Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true if the proxy guards it.', { host: ctx.get('Host').slice(0, 100) });
+    }
     await next();
   };
+}
+
+/** Headers that tell of a proxy: Caddy sends the first three. */
+const proxyHeaders = ['Via', 'X-Forwarded-For', 'X-Forwarded-Host', 'X-Real-IP', 'Forwarded'];
+/** How often the log says that the page is open, in milliseconds. */
+const openWarningEveryMs = 3_600_000;
+
+/** Whether a request came through a proxy to a dashboard that has no password, and of which nothing says that it is meant to be open. */
+export function isOpenThroughProxy({ state }: Context): boolean {
+  return state['isOpenThroughProxy'] === true;
 }
 
 /** Asks for the password, and lets each address guess only so often. */

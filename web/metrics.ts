@@ -1,5 +1,6 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { RequestEvent } from '../shared/request-event.js';
+import { hasLatency } from '../shared/status.js';
 import { unmatchedEndpoint } from './request-metrics.js';
 
 /** The web app's own metrics, in the text format of Prometheus. */
@@ -37,10 +38,10 @@ export function createWebMetrics({ storeUp }: { storeUp: () => Promise<boolean> 
     },
   });
   return {
-    observe({ endpoint, status, durationMs }) {
+    observe({ endpoint, method, status, durationMs }) {
       const labels = { endpoint: endpoint === '' ? unmatchedEndpoint : endpoint };
       requests.inc({ ...labels, status });
-      if (durationMs !== null) durations.observe(labels, durationMs / 1000);
+      if (durationMs !== null && hasLatency({ status, method })) durations.observe(labels, durationMs / 1000);
     },
     contentType: registry.contentType,
     text: () => registry.metrics(),

@@ -169,7 +169,7 @@ test('a client that leaves before the answer is recorded with status 0', async (
   socket.write('GET /slow HTTP/1.1\r\nHost: a\r\n\r\n');
   await handling;
   socket.destroy();
-  t.like(await recorded(), { status: 0, size: 0, endpoint: '/slow' });
+  t.like(await recorded(), { status: 0, size: 0, endpoint: '/slow', clientIp: '127.0.0.1' });
 });
 
 test('a client that leaves in the middle of the answer is recorded with the status that it was told, and with what was sent by then', async (t) => {
@@ -186,6 +186,14 @@ test('a client that leaves in the middle of the answer is recorded with the stat
   const event = await recorded();
   t.is(event.status, 200);
   t.true(event.size >= chunk.length && event.size % chunk.length === 0, String(event.size));
+});
+
+test('an event stream is recorded without a duration, since it lasts as long as its reader wants', async (t) => {
+  const { call } = await start(t, withRouter((router) => router.get('/events', (ctx) => {
+    ctx.type = 'text/event-stream; charset=utf-8';
+    ctx.body = Readable.from(['data: 1\n\n']);
+  })));
+  t.like((await call('/events')).event, { status: 200, durationMs: null, size: 9 });
 });
 
 test('an error of the recorder goes to the app, not into the response', async (t) => {

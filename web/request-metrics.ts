@@ -13,7 +13,8 @@ import { performance } from 'node:perf_hooks';
 import type { TLSSocket } from 'node:tls';
 import type { Context, Middleware } from 'koa';
 import { UsageError } from '../shared/errors.js';
-import { caddySource, type RequestEvent } from '../shared/request-event.js';
+import { caddySource, dashboardSource, type RequestEvent } from '../shared/request-event.js';
+import { isEventStream } from '../shared/status.js';
 
 /** What `requestMetrics` needs; all but the recorder have a default. */
 export interface RequestMetricsOptions {
@@ -34,11 +35,17 @@ export const unmatchedEndpoint = 'unmatched';
  * The middleware. It changes neither the response nor errors that are thrown downstream. An error of its own (there
  * should be none) goes to the app's `error` event.
  */
-export function requestMetrics({ recorder, source = 'app', monotonicMs = () => performance.now(), nowMs = Date.now }: RequestMetricsOptions): Middleware {
-  if (source === caddySource) throw new UsageError('source is "caddy": it must be another name, because the edge has that one.');
+export function requestMetrics({ recorder, source = 'app', ...options }: RequestMetricsOptions): Middleware {
+  if (source === caddySource || source === dashboardSource) throw new UsageError(`source is "${source}": it must be another name, because ${source === caddySource ? 'the edge' : 'the dashboard itself'} has that one.`);
+  return measureRequests({ recorder, source, ...options });
+}
+
+/** The same with any source. */
+export function measureRequests({ recorder, source, monotonicMs = () => performance.now(), nowMs = Date.now }: RequestMetricsOptions & { readonly source: string }): Middleware {
   const wallTimeAt = createWallClock(nowMs);
   return (ctx, next) => {
     const startMs = monotonicMs();
+    const { ip: clientIp } = ctx; // a socket that its client has closed no longer knows it
     const bytesReadOf = countRequestBytes(ctx.req);
     const sent = countResponseBytes(ctx.res);
     ctx.res.on('close', () => {
@@ -55,12 +62,12 @@ export function requestMetrics({ recorder, source = 'app', monotonicMs = () => p
           method: ctx.method,
           // A response that was cut short has the status that the client was told; one that never began has none.
           status: res.headersSent ? res.statusCode : 0,
-          durationMs: Math.round((endMs - startMs) * 1e6) / 1e6, // what is below a nanosecond is the clock's arithmetic
+          durationMs: isEventStream(String(res.getHeader('content-type') ?? '')) ? null : Math.round((endMs - startMs) * 1e6) / 1e6, // what is below a nanosecond is the clock's arithmetic
           size: isWithoutBody(req, res) ? 0 : sent.bytes,
           bytesRead: bytesReadOf(),
           uri: ctx.originalUrl,
           endpoint: endpointOf(ctx),
-          clientIp: ctx.ip,
+          clientIp,
           userAgent: textOf(headers['user-agent']),
           referrer: textOf(headers['referrer']) || textOf(headers.referer),
           protocol: req.httpVersionMajor === 1 && req.httpVersionMinor === 1 ? usualProtocol : `HTTP/${req.httpVersion}`,

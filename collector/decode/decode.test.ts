@@ -1,4 +1,5 @@
 import test from 'ava';
+import { latencyBucketOf } from '../../shared/rollup.js';
 import { createDecoder, type Decoded } from './decode.js';
 import { normaliseHost } from './host.js';
 
@@ -17,6 +18,25 @@ test('a line of the default encoder becomes a request, its time to the last digi
     },
     timeOfArrival: false,
   });
+});
+
+test('WebSockets over HTTP/2 and 3, event streams and requests that their clients gave up have no latency, as a known shape and otherwise', (t) => {
+  const line = (of: { method?: string; protocol?: string; status?: number; seconds?: number; type?: string }) => {
+    const { method = 'GET', protocol = 'HTTP/2.0', status = 200, seconds = 3600.5, type = 'text/html' } = of;
+    return real.replace('/s/1?q=ä', '/s/1').replace('"GET"', `"${method}"`).replace('"HTTP/2.0"', `"${protocol}"`).replace('0.011871543', String(seconds)).replace('"status":200', `"status":${status}`).replace('["1.1 Caddy"]', `["1.1 Caddy"],"Content-Type":["${type}"]`);
+  };
+  for (const [of, expected] of [
+    [{ method: 'CONNECT' }, false], [{ method: 'CONNECT', protocol: 'websocket' }, false], [{ method: 'CONNECT', protocol: 'HTTP/3.0', status: 502 }, false], [{ status: 101, protocol: 'HTTP/1.1' }, false],
+    [{ status: 499 }, false], [{ status: 0 }, false], [{ type: 'text/event-stream' }, false], [{ type: 'Text/Event-Stream; charset=utf-8' }, false], [{ type: 'text/event-streams' }, true], [{ status: 502 }, true], [{ seconds: 0.004 }, true],
+  ] as const) {
+    const text = line(of);
+    const bytes = Buffer.from(text);
+    const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
+    const known = decoder.decodeKnown(bytes, 0, bytes.length);
+    const decoded = decoder.decode(text, arrivalMs);
+    t.deepEqual(known, decoded.kind === 'request' ? decoded.event : undefined, text);
+    t.is(latencyBucketOf(known!) !== undefined, expected, text);
+  }
 });
 
 test('every logger of access logs is taken, whatever its name', (t) => {

@@ -1,5 +1,6 @@
 import { createMemo } from '../../shared/memo.js';
-import { caddySource, hasLatency, type RequestEvent } from '../../shared/request-event.js';
+import { caddySource, type RequestEvent } from '../../shared/request-event.js';
+import { hasLatency, isEventStream } from '../../shared/status.js';
 import type { DurationFormat } from '../config.js';
 import type { RejectionReason } from '../ledger.js';
 import { createDurationReader, type LearnedDuration } from './duration.js';
@@ -68,7 +69,7 @@ export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Dec
       host: target.host,
       method: target.method,
       status,
-      durationMs: durations.read(known.duration, logger, { learn: hasLatency(status) }) ?? null,
+      durationMs: known.isEventStream ? null : durations.read(known.duration, logger, { learn: hasLatency({ status, method: target.method }) }) ?? null,
       size: known.size,
       bytesRead: known.bytesRead,
       uri: known.uri,
@@ -89,10 +90,13 @@ export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Dec
     if (time === undefined) return rejected('bad-time');
     const status = statusOf(fields['status']) ?? statusOf(writtenFirst('status', line));
     if (status === undefined) return rejected('bad-status');
-    // An aborted request and a WebSocket say nothing about how long requests take.
-    const options = { learn: hasLatency(status) };
-    const durationMs = durations.read(fields['duration'], logger, options) ?? durations.read(writtenFirst('duration', line), logger, options);
     const request = isObject(fields['request']) ? fields['request'] : empty;
+    const method = textOf(request['method']);
+    const responseHeaders = isObject(fields['resp_headers']) ? fields['resp_headers'] : empty;
+    const isStream = isEventStream(firstOf(responseHeaders['Content-Type']));
+    // What has no latency says nothing about the unit of those that have one.
+    const options = { learn: hasLatency({ status, method }) };
+    const durationMs = isStream ? null : durations.read(fields['duration'], logger, options) ?? durations.read(writtenFirst('duration', line), logger, options);
     const headers = isObject(request['headers']) ? request['headers'] : empty;
     return {
       kind: 'request',
@@ -101,7 +105,7 @@ export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Dec
         timeMs: time.timeMs,
         timeNs: time.timeNs,
         host: hostOf(textOf(request['host'])),
-        method: textOf(request['method']),
+        method,
         status,
         durationMs: durationMs ?? null,
         size: countOf(fields['size']) ?? countOf(writtenFirst('size', line)) ?? 0,
@@ -114,7 +118,7 @@ export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Dec
         protocol: textOf(request['proto']),
         tls: isObject(request['tls']) ? tlsOf(request['tls']['version']) : '',
         upstreamMs: upstreamMsOf(fields, logger),
-        requestId: appendedIdOf(fields) || (isObject(fields['resp_headers']) ? firstOf(fields['resp_headers']['X-Request-Id']) : ''),
+        requestId: appendedIdOf(fields) || firstOf(responseHeaders['X-Request-Id']),
       },
       timeOfArrival: 'ofArrival' in time,
     };

@@ -11,6 +11,7 @@
  * Each part of a pattern begins with what the one before cannot contain: it never goes back further than one value.
  */
 import { createMemo, ownText } from '../../shared/memo.js';
+import { isEventStream } from '../../shared/status.js';
 import type { JsonObject } from './envelope.js';
 import { normaliseHost } from './host.js';
 import { bytesOf, createSpanMemo, isAt, spanOf, type Bytes, type Span } from './span-memo.js';
@@ -34,6 +35,7 @@ export interface KnownLine {
   readonly status: number;
   /** `X-Request-Id` of the response. */
   readonly responseId: string;
+  readonly isEventStream: boolean;
   /** What `log_append` and tracing have put behind all that. */
   readonly appended: JsonObject | undefined;
 }
@@ -85,7 +87,7 @@ const ownKeys = ['level', 'ts', 'logger', 'msg', 'request', 'bytes_read', 'user_
 /** What the headers of a request say, and what stands behind them. */
 type RestOfRequest = Pick<KnownLine, 'userAgent' | 'referrer' | 'tlsVersion'>;
 /** What the headers of a response say, and what stands behind them. */
-type RestOfLine = Pick<KnownLine, 'responseId' | 'appended'>;
+type RestOfLine = Pick<KnownLine, 'responseId' | 'isEventStream' | 'appended'>;
 
 /**
  * Makes a reader of such lines. They stand in a buffer from `from` to `to`, where a line feed stands or the buffer ends; it gives `undefined` for all others. What
@@ -101,7 +103,7 @@ export function createKnownShapeReader(): (buffer: Buffer, from: number, to: num
   const own = { userAgent: createMemo((text) => text), referrer: createMemo((text) => text) };
   const known: { -readonly [Key in keyof KnownLine]: KnownLine[Key] } = {
     timeMs: 0, timeNs: 0, logger: '', address: '', target: readTarget(''), uri: '', userAgent: '', referrer: '', tlsVersion: undefined,
-    bytesRead: 0, duration: 0, size: 0, status: 0, responseId: '', appended: undefined,
+    bytesRead: 0, duration: 0, size: 0, status: 0, responseId: '', isEventStream: false, appended: undefined,
   };
 
   const starts = new Uint32Array(beforeTexts.length);
@@ -172,6 +174,7 @@ export function createKnownShapeReader(): (buffer: Buffer, from: number, to: num
     known.size = integerIn(buffer, size, sizeEnd);
     known.status = integerIn(buffer, status, statusEnd);
     known.responseId = rest.responseId;
+    known.isEventStream = rest.isEventStream;
     known.appended = rest.appended;
     return known;
   };
@@ -232,7 +235,7 @@ function readRestOfLine(text: string): RestOfLine | undefined {
   const [, responseHeaders, appendedText] = found as unknown as string[];
   const appended = appendedText === '' ? undefined : JSON.parse(`{${appendedText!.slice(1)}}`) as JsonObject;
   if (appended !== undefined && ownKeys.some((key) => Object.hasOwn(appended, key))) return undefined;
-  return { responseId: ownText(firstOf('X-Request-Id', responseHeaders!)), appended };
+  return { responseId: ownText(firstOf('X-Request-Id', responseHeaders!)), isEventStream: isEventStream(firstOf('Content-Type', responseHeaders!)), appended };
 }
 
 function readTarget(text: string): Target {
@@ -299,6 +302,6 @@ const backslash = 0x5c;
 const brace = 0x7d;
 /** By its byte: whether a character stands for itself in a text of JSON, and is one of ASCII. */
 const isPlain = Uint8Array.from({ length: 256 }, (_, byte) => Number(byte >= 0x20 && byte < 0x80 && byte !== quote && byte !== backslash));
-const headerEnds = { 'User-Agent': 'User-Agent":[', 'Referer': 'Referer":[', 'X-Request-Id': 'X-Request-Id":[' } as const;
+const headerEnds = { 'User-Agent': 'User-Agent":[', 'Referer': 'Referer":[', 'X-Request-Id': 'X-Request-Id":[', 'Content-Type': 'Content-Type":[' } as const;
 type HeaderName = keyof typeof headerEnds;
 const escapedText = new RegExp(`^"${escaped}"`);

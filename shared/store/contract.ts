@@ -235,6 +235,20 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
   });
 
+  declare('the oldest window of each level and the newest of all are known by source, whatever their row ids are, and none of an empty store.', async (t, { store }) => {
+    t.deepEqual([...await store.readStoredWindows()], []);
+    const dayStartMs = hourMs - hourMs % 86_400_000;
+    const ofApp = { ...series, source: 'app' };
+    await store.write(batchOf({ rollups: [
+      rollup({ level: 10, windowMs: hourMs + 20_000, series: ofApp }), rollup({ level: 10, windowMs: hourMs + 30_000 }), rollup({ level: 10, windowMs: hourMs + 10_000, rowId: 2 ** 33 - 1 }),
+      rollup({ level: 3600, windowMs: hourMs, series: ofApp }), rollup({ level: 3600, windowMs: hourMs + 3_600_000, rowId: 5 }), rollup({ level: 86_400, windowMs: dayStartMs }),
+    ] }));
+    const stored = await store.readStoredWindows();
+    const of = (source: string) => [[...stored.get(source)!.oldest].sort(([one], [other]) => one - other), stored.get(source)!.newestMs];
+    t.deepEqual([stored.size, of(series.source)], [2, [[[10, hourMs + 10_000], [3600, hourMs + 3_600_000], [86_400, dayStartMs]], hourMs + 3_600_000]]);
+    t.deepEqual(of('app'), [[[10, hourMs + 20_000], [3600, hourMs]], hourMs + 20_000]);
+  });
+
   declare('a range without rows, an empty one and a reversed one give nothing.', async (t, { store }) => {
     await store.write(batchOf({ requests: [request()], rollups: [rollup()], ledger: snapshot() }));
     const ranges = [
@@ -282,7 +296,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     await store.write(batchOf({ requests, rollups }));
 
     const filters: Filter[] = [
-      {}, { source: 'caddy' }, { source: '' }, { source: 'none' }, { host: 'a.example' }, { host: '' }, { method: 'GET' }, { method: '' },
+      {}, { source: 'caddy' }, { source: '' }, { source: 'none' }, { exceptSource: 'app' }, { exceptSource: 'none', host: 'a.example' }, { host: 'a.example' }, { host: '' }, { method: 'GET' }, { method: '' },
       { status: { min: 404, max: 404 } }, { status: { min: 400, max: 499 } }, { status: { min: 0, max: 0 } }, { status: { min: 0, max: 101 } },
       { status: { min: 101, max: 101 } }, { status: { min: 1, max: 599 } }, { status: { min: 405, max: 405 } }, { status: { min: 500, max: 400 } },
       { source: 'app', host: 'a.example', method: 'GET', status: { min: 500, max: 599 } }, { host: '*' }, { host: '%' }, { host: 'a_example' }, { host: 'a.exampl' },
@@ -309,7 +323,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   declare('what only raw requests know can be filtered by, alone and together, and rolled up by the store.', async (t, { store }) => {
     const referrers = ['https://r.example/', 'https://r.example/?q=1', 'https://r.example/#a?b', 'https://r.example/a', ''];
     const requests = Array.from({ length: 300 }, (_, index) => request({
-      timeMs: hourMs - 100_000 + 997 * index, timeNs: index, source: index % 7 === 0 ? 'app' : 'caddy', status: [200, 200, 404, 500, 101, 0][index % 6]!,
+      timeMs: hourMs - 100_000 + 997 * index, timeNs: index, source: index % 7 === 0 ? 'app' : 'caddy', status: [200, 200, 404, 500, 101, 0, 499][index % 7]!, method: ['GET', 'GET', 'CONNECT'][index % 3]!,
       durationMs: index % 11 === 0 ? null : index % 13 === 0 ? 0 : 0.01 * 1.07 ** index, size: index * 1000,
       uri: ['/', '/a', '/a?b=c'][index % 3]!, clientIp: ['192.0.2.0', '2001:db8::', ''][index % 4] ?? 'a"b', userAgent: ['curl/8', 'curl/8.1', ''][index % 3]!,
       referrer: referrers[index % 5]!, requestId: index % 2 === 0 ? `id-${index % 10}` : '',
@@ -339,7 +353,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   declare('requests are listed by path, referrer, user agent and client, each counted, under any filter.', async (t, { store }) => {
     const long = `/${'x'.repeat(300)}`;
     const requests = Array.from({ length: 400 }, (_, index) => request({
-      timeMs: hourMs - 100_000 + 997 * index, timeNs: index, source: index % 7 === 0 ? 'app' : 'caddy', status: [200, 200, 404, 500, 101, 0, 599][index % 7]!, method: index % 2 === 0 ? 'GET' : 'POST',
+      timeMs: hourMs - 100_000 + 997 * index, timeNs: index, source: index % 7 === 0 ? 'app' : 'caddy', status: [200, 200, 404, 500, 101, 0, 599, 499][index % 8]!, method: ['GET', 'POST', 'CONNECT'][index % 3]!,
       durationMs: index % 11 === 0 ? null : index % 13 === 0 ? 0 : 0.01 * 1.05 ** index, size: index * 1000,
       uri: ['/', '/a', '/a?b=c', '/a?b?c', '', `${long}1`, `${long}2`, '\ufeff/b', `/${index}`][index % 9]!, clientIp: ['192.0.2.0', '2001:db8::', ''][index % 4] ?? 'a"b',
       userAgent: ['curl/8', 'curl/8.1', ''][index % 3]!, referrer: ['https://r.example/', 'https://r.example/?q=1#a', 'https://r.example/#a?b', '?', ''][index % 5]!,
@@ -609,9 +623,9 @@ function roundedSum<Row extends { readonly durationSumMs: number }>(row: Row): R
   return { ...row, durationSumMs: Number(row.durationSumMs.toPrecision(12)) };
 }
 
-function takesSeries({ source, host, method, status }: Filter, one: Series): boolean {
+function takesSeries({ source, exceptSource, host, method, status }: Filter, one: Series): boolean {
   return (
-    (source === undefined || one.source === source) &&
+    (source === undefined || one.source === source) && one.source !== exceptSource &&
     (host === undefined || one.host === host) &&
     (method === undefined || one.method === method) &&
     (status === undefined || (one.status >= status.min && one.status <= status.max))

@@ -105,6 +105,8 @@ export interface SpoolState {
 /** Which rows to read; what is left out does not restrict. */
 export interface Filter {
   readonly source?: string;
+  /** Any source but this. */
+  readonly exceptSource?: string;
   readonly host?: string;
   readonly method?: string;
   /** Both ends included: 404 to 404, or 400 to 499. */
@@ -130,6 +132,14 @@ const requestFilters = ['path', 'client', 'userAgent', 'referrer', 'requestId'] 
 export interface TimeRange {
   readonly fromMs: number;
   readonly toMs: number;
+}
+
+/** The starts of the first and last rollup windows, in milliseconds since 1970. */
+export interface StoredWindows {
+  /** The oldest of each level that has any. */
+  readonly oldest: ReadonlyMap<Level, number>;
+  /** The newest of any level. */
+  readonly newestMs: number;
 }
 
 /** Which rows of the top lists to read. Their windows know no more than the source, and of unique clients the host. */
@@ -166,6 +176,8 @@ export interface Store {
   readonly spool: SpoolState | undefined;
   /** How long single requests are kept, in milliseconds; `undefined` where that is not known here. */
   readonly requestsKeptMs: number | undefined;
+  /** How long rollups of an hour and of a day are kept, in milliseconds; `undefined` where that is not known here. */
+  readonly rollupsKeptMs: number | undefined;
   /** Why the store takes nothing at present; `undefined` while it does, as far as is known. */
   readonly problem: string | undefined;
   /** Tells of all that is written; `undefined` for a store that others write to as well. */
@@ -193,6 +205,8 @@ export interface Store {
    * were listed, where that is not all.
    */
   listRequests(query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number; requestsMax: number }, options?: ReadOptions): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;
+  /** Which rollup windows there are, by source. */
+  readStoredWindows(options?: ReadOptions): Promise<ReadonlyMap<string, StoredWindows>>;
   /** The newest ledger of each collector that wrote one since `sinceMs`. */
   readLedgers(query: { sinceMs: number }, options?: ReadOptions): Promise<LedgerSnapshot[]>;
   /** Resolves when the store can be read. */

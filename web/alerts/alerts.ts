@@ -8,6 +8,7 @@ import type { WindowFigures } from '../dashboard/figures.js';
 import { findingsOf } from '../dashboard/judge.js';
 import { parseQuery } from '../dashboard/query.js';
 import { readTraffic, type Reads } from '../dashboard/read.js';
+import { dashboardSource } from '../../shared/request-event.js';
 import { createDelivery, type DeliveryOptions } from './deliver.js';
 import { alertMessage } from './message.js';
 import { createWatch, type Observation } from './watch.js';
@@ -67,10 +68,10 @@ async function observe(reads: Reads, nowMs: number): Promise<{ sources: Observat
   // Of what is not stored nobody knows whether it came.
   const liveMs = isNothingStored(collectionFound) ? undefined : nowMs;
   const [ofRange, ofRecent] = [windows, recent!.windows].map((some) => groupBy(some, ({ source }) => source)) as [Map<string, WindowFigures[]>, Map<string, WindowFigures[]>];
-  const sources = [...new Set([...ofRange.keys(), ...ofRecent.keys()])].map((source) => {
+  const sources = [...new Set([...ofRange.keys(), ...ofRecent.keys()])].filter((source) => source !== dashboardSource).map((source) => {
     const own = ofRange.get(source) ?? [];
     const last = { windows: ofRecent.get(source) ?? [], stepMs: recent!.stepMs };
-    const findings = findingsOf(own, { stepMs, previous: previous?.sources.get(source), liveMs, recent: last });
+    const findings = findingsOf(own, { stepMs, previous: previous?.sources.get(source), liveMs, recent: last, ownSinceMs: recent!.ownSinceMs });
     const endsMs = [{ windows: own, stepMs }, last].map((view) => (view.windows.at(-1)?.timeMs ?? -Infinity) + view.stepMs);
     return { source, findings, lastMs: Math.max(...endsMs) };
   });

@@ -21,7 +21,7 @@ const lines: TimeChart = {
     { label: '<p95>', class: 'series-2', values: [] },
   ],
   formatValue: (value) => `${value} ms`,
-  formatTime: (timeMs) => new Date(timeMs).toISOString().slice(11, 16),
+  formatTimes: (timesMs) => timesMs.map((timeMs) => new Date(timeMs).toISOString().slice(11, 16)),
 };
 const stack: TimeChart = {
   ...lines,
@@ -112,4 +112,10 @@ test('a chart by itself carries its style sheet and a legend', (t) => {
   t.true(svg.startsWith('<?xml'));
   t.true(svg.includes('<style>@media (width &#60; 36rem){.chart{color:red}}</style>'), 'a style sheet is text of an XML document');
   t.true(svg.includes('>&#60;p95&#62;</text>'));
+});
+
+test('no two ticks of an axis have the same label', (t) => {
+  const svg = timeChart({ ...stack, formatValue: (value) => (value === 0 ? '0' : '< 100') });
+  const labels = [...svg.matchAll(/<text class="tick" [^>]*>([^<]*)/g)].map(([, text]) => text);
+  t.deepEqual(labels, ['0', '&#60; 100']);
 });

@@ -27,10 +27,9 @@ export interface TimeChart {
   readonly before: readonly (number | null)[] | undefined;
   /** From this window on a missing value is no gap: nothing can be known yet. */
   readonly openMs: number;
-  /** What the axis of values spans, where charts side by side share it. */
-  readonly span?: Span;
   readonly formatValue: (value: number) => string;
-  readonly formatTime: (timeMs: number) => string;
+  /** The labels of the ticks of the axis of time. */
+  readonly formatTimes: (timesMs: readonly number[]) => readonly string[];
 }
 
 /** The least value above zero, and the greatest one. */
@@ -84,11 +83,6 @@ export function spanOf({ kind, series, before, timesMs }: Pick<TimeChart, 'kind'
     if (kind === 'stack') cover(sum);
   }
   return span;
-}
-
-/** The span of several. */
-export function unionOf(spans: readonly Span[]): Span {
-  return { min: Math.min(...spans.map(({ min }) => min)), max: Math.max(0, ...spans.map(({ max }) => max)) };
 }
 
 /** A part of a chart that leads somewhere. */
@@ -148,7 +142,10 @@ function logTicks(min: number, max: number): number[] {
 function svg(chart: TimeChart, style: string, extra: string, totalHeight: number, attributes = ''): string {
   const { id, title, description, kind, fromMs, toMs, series, before } = chart;
   const x = xScale(fromMs, toMs);
-  const { y, ticks } = yScale(chart.scale, chart.span ?? spanOf(chart));
+  const { y, ticks: allTicks } = yScale(chart.scale, spanOf(chart));
+  // Two values with the same label cannot be told apart: the lower one stands for both.
+  const labels = allTicks.map(chart.formatValue);
+  const ticks = allTicks.filter((_, at) => labels.indexOf(labels[at]!) === at);
   const { known, gaps } = runsOf(chart);
   const across = (run: Run): { left: string; right: string } => ({ left: x(run.fromMs).toFixed(1), right: x(run.toMs).toFixed(1) });
   return [
@@ -165,7 +162,7 @@ function svg(chart: TimeChart, style: string, extra: string, totalHeight: number
     ...ticks.map((value) => `<text class="tick" x="${plot.left - 8}" y="${y(value).toFixed(1)}" dy="0.32em" text-anchor="end">${escape(chart.formatValue(value))}</text>`),
     // Where nothing came there is no axis: the line at its height would say that there was a zero.
     ...(known.length === 0 ? [] : [`<path class="axis" d="${known.map(across).map(({ left, right }) => `M${left},${plot.bottom}H${right}`).join('')}"/>`]),
-    ...x.ticks(6).map((time) => xTick(time.getTime(), x(time), chart)),
+    ...xTicks(x.ticks(6).map((time) => time.getTime()), x, chart),
     extra,
     '</svg>',
   ].join('');
@@ -192,9 +189,14 @@ function runsOf({ timesMs, stepMs, toMs, openMs, series }: TimeChart): { known: 
   return { known, gaps };
 }
 
-function xTick(timeMs: number, x: number, { formatTime }: TimeChart): string {
+function xTicks(timesMs: readonly number[], x: Scales['x'], { formatTimes }: TimeChart): string[] {
+  const labels = formatTimes(timesMs);
+  return timesMs.map((timeMs, at) => xTick(x(timeMs), labels[at]!));
+}
+
+function xTick(x: number, label: string): string {
   return `<path class="axis" d="M${x.toFixed(1)},${plot.bottom}v4"/>`
-    + `<text class="tick tick-time" x="${x.toFixed(1)}" y="${plot.bottom + 17}" text-anchor="middle">${escape(formatTime(timeMs))}</text>`;
+    + `<text class="tick tick-time" x="${x.toFixed(1)}" y="${plot.bottom + 17}" text-anchor="middle">${escape(label)}</text>`;
 }
 
 /**

@@ -3,7 +3,7 @@ import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import { ledgerJson } from '../../shared/store/ledger-json.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
-import type { Latency, WindowFigures } from './figures.js';
+import { shareOf, type Latency, type WindowFigures } from './figures.js';
 import type { Traffic } from './read.js';
 import type { RequestPairs } from './request-pairs.js';
 import type { TopList, Tops } from './tops.js';
@@ -30,7 +30,7 @@ export function seriesAnswer({ timeMs, source, requests, errors, bytes, latencyM
 /** The rows of `/api/top/…`, most requests first. All numbers are of the `count` requests that were counted; there were `count_max` at most. */
 export function topAnswer({ total, values }: TopList, rowsMax: number) {
   return [...values].slice(0, rowsMax).map(([value, { requests, errors, bytes, latencyMs, missedMax }]) => ({
-    value, count: requests, share: rounded(requests / total), errors, bytes, duration_ms: { mean: rounded(latencyMs.mean), p95: rounded(latencyMs.p95) }, count_max: requests + missedMax,
+    value, count: requests, share: rounded(shareOf(requests, total)), errors, bytes, duration_ms: { mean: rounded(latencyMs.mean), p95: rounded(latencyMs.p95) }, count_max: requests + missedMax,
   }));
 }
 

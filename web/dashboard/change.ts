@@ -24,15 +24,16 @@ export function changeOf(value: number | null, before: number | null | undefined
 }
 
 /** The change of a share in percentage points. */
-export function pointsOf(share: number, before: number | undefined, judged: boolean): Change | undefined {
-  if (before === undefined) return undefined;
+export function pointsOf(share: number | null, before: number | null, judged: boolean): Change | undefined {
+  if (share === null || before === null) return undefined;
   const points = share - before;
   const size = number(Math.abs(points) * 100, 1);
-  return changeText(size === '0' ? 0 : points, `${size}${nbsp}pp`, `${size} percentage points`, judged && points > risenPoints);
+  return changeText(points, `${size}${nbsp}pp`, `${size} percentage points`, judged && points > risenPoints);
 }
 
+/** `size` is the change in words. Where it rounds to zero, nothing has changed that could be seen. */
 function changeText(change: number, text: string, size: string, worse: boolean): Change {
-  if (change === 0 || /^0\D/.test(text)) return { text: '±0', words: 'as in the previous period', worse: false };
+  if (/^0(?![.\d])/.test(size)) return { text: '±0', words: 'as in the previous period', worse: false };
   const sign = text.startsWith('×') ? '' : change > 0 ? '+' : '−';
   return { text: sign + text, words: `${change > 0 ? 'up' : 'down'} ${size} on the previous period`, worse };
 }

@@ -1,9 +1,9 @@
 /** The charts of the page, each with its legend, its links and its table. */
-import { chartLinks, spanOf, timeChart, unionOf, type ChartLink, type TimeChart } from '../chart/time-chart.js';
+import { chartLinks, timeChart, type ChartLink, type TimeChart } from '../chart/time-chart.js';
 import { isoTime } from '../../shared/time-range.js';
-import { chartedPairs, chartedSources, chartKinds, chartOf, formatOf, pairChartKinds, timesOf, type Charted, type ChartKind } from './charts.js';
-import { bytes, clock, count, day, duration, nbsp, percent, printable, signed } from './format.js';
-import type { WindowFigures } from './figures.js';
+import { chartedPairs, chartedSources, chartKinds, chartOf, pairChartKinds, timesOf, type Charted, type ChartKind } from './charts.js';
+import { bytes, clock, count, dayOf, duration, nbsp, percent, printable } from './format.js';
+import { shareOf, type WindowFigures } from './figures.js';
 import type { Link } from './link.js';
 import type { Pair, PairWindow } from './pair.js';
 import type { Traffic } from './read.js';
@@ -43,26 +43,24 @@ export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing 
   const { range, stepMs } = traffic;
   const timesMs = timesOf(range, stepMs);
   const zoom = (fromMs: number, toMs: number): string => link({ from: isoTime(Math.max(0, fromMs)), to: isoTime(toMs) });
-  /** `besides`: how many parts to either side the link shows too. */
-  const layerOf = (size: 'narrow' | 'wide', max: number, besides: number): Layer => {
+  const layerOf = (size: 'narrow' | 'wide', max: number): Layer => {
     const windowsPerPart = Math.ceil(timesMs.length / max);
-    const besidesMs = besides * windowsPerPart * stepMs;
     // The last one has what is left over too: by itself it would be too small to hit.
     const starts = Array.from({ length: Math.floor(timesMs.length / windowsPerPart) }, (_, at) => at * windowsPerPart);
     const parts = starts.filter((start) => timesMs[start]! <= nowMs).map((start) => {
       const end = start + 2 * windowsPerPart > timesMs.length ? timesMs.length : start + windowsPerPart;
       const fromMs = timesMs[start]!;
       const toMs = fromMs + (end - start) * stepMs;
-      return { start, end, fromMs, toMs, text: `${timeText(fromMs, stepMs)} – ${timeText(toMs, stepMs)} UTC`, href: zoom(fromMs - besidesMs, toMs + besidesMs) };
+      return { start, end, fromMs, toMs, text: `${timeText(fromMs, stepMs, nowMs)} – ${timeText(toMs, stepMs, nowMs)} UTC`, href: zoom(fromMs, toMs) };
     });
     return { parts, svgOf: chartLinks(range, parts, size) };
   };
-  const layers = [layerOf('narrow', partsMax, 1), layerOf('wide', wideMax, 0)];
-  const windows = new Map(timesMs.map((timeMs) => [timeMs, { iso: isoTime(timeMs), text: timeText(timeMs, stepMs), href: zoom(timeMs, timeMs + stepMs) }]));
+  const layers = [layerOf('narrow', partsMax), layerOf('wide', wideMax)];
+  const windows = new Map(timesMs.map((timeMs) => [timeMs, { iso: isoTime(timeMs), text: timeText(timeMs, stepMs, nowMs), href: zoom(timeMs, timeMs + stepMs) }]));
   return { traffic, nowMs, link, windows, layers };
 }
 
-/** A row for each kind of chart, with one panel for each source: they share the axis of values. */
+/** A row for each kind of chart, with one panel for each source, on an axis of its own: a busy source does not flatten the others. */
 export function chartRows(sources: readonly string[], drawing: Drawing) {
   const charted = chartedSources(drawing.traffic).filter(({ name }) => sources.includes(name));
   return chartKinds.map((kind) => ({ name: kind.name, panels: panelsOf(kind, charted, drawing) }));
@@ -80,13 +78,11 @@ export function chartTables(sources: readonly string[], drawing: Drawing) {
 }
 
 function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], { traffic, nowMs, link, layers }: Drawing, first = 0) {
-  const formatValue = formatOf(kind, charted, traffic.stepMs);
-  const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs, formatValue }) }));
-  const span = unionOf(charts.map(({ chart }) => spanOf(chart)));
+  const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs }) }));
   return charts.map(({ source, chart }) => ({
     title: kind.title,
     source: printable(source, 60),
-    svg: timeChart({ ...chart, span }),
+    svg: timeChart(chart),
     linksSvg: layers.map(({ parts, svgOf }) => svgOf(parts.map((part) => wordsOf(chart, part)))).join(''),
     note: kind.scale === 'log' ? 'log scale' : undefined,
     legend: legendOf(kind, chart, source, link),
@@ -133,7 +129,7 @@ function cellsOf(window: WindowFigures): readonly string[] {
   if (cells === undefined) {
     const { requests, errors, statuses, latencyMs: { mean, p50, p95 } } = window;
     const ofClass = (first: number): string => count([...statuses].reduce((sum, [status, each]) => (Math.floor(status / 100) === first ? sum + each : sum), 0));
-    cells = [count(requests), ofClass(2), ofClass(3), ofClass(4), ofClass(5), percent(errors / requests), duration(mean), duration(p50), duration(p95), duration(p99(window)), bytes(window.bytes)];
+    cells = [count(requests), ofClass(2), ofClass(3), ofClass(4), ofClass(5), percent(shareOf(errors, requests)), duration(mean), duration(p50), duration(p95), duration(p99(window)), bytes(window.bytes)];
     knownCells.set(window, cells);
   }
   return cells;
@@ -144,13 +140,13 @@ export function pairTable({ app, windows }: Pair, { windows: times, link }: Draw
   return {
     title: `The charts of ${printable(app, 60)} beside the edge as a table`,
     csvHref: link({ source: app, refresh: undefined, compare: undefined }, '/chart/outside.csv'),
-    columns: ['Outside, mean', 'p50', 'p95', 'Errors of the edge', 'Past the edge'],
-    rows: windows.map(({ timeMs, outsideMeanMs, outsideP50Ms, outsideP95Ms, edgeOnlyErrors, bypassed }: PairWindow) => ({
-      ...times.get(timeMs)!, cells: [signed(outsideMeanMs), signed(outsideP50Ms), signed(outsideP95Ms), count(edgeOnlyErrors), count(bypassed)],
+    columns: ['Outside, mean', 'Errors of the edge', 'Past the edge'],
+    rows: windows.map(({ timeMs, outsideMeanMs, edgeOnlyErrors, bypassed }: PairWindow) => ({
+      ...times.get(timeMs)!, cells: [duration(outsideMeanMs), count(edgeOnlyErrors), count(bypassed)],
     })),
   };
 }
 
-function timeText(timeMs: number, stepMs: number): string {
-  return stepMs >= 86_400_000 ? day(timeMs) : `${day(timeMs)} ${clock(timeMs)}${stepMs < 60_000 ? new Date(timeMs).toISOString().slice(16, 19) : ''}`;
+function timeText(timeMs: number, stepMs: number, nowMs: number): string {
+  return stepMs >= 86_400_000 ? dayOf(timeMs, nowMs) : `${dayOf(timeMs, nowMs)} ${clock(timeMs)}${stepMs < 60_000 ? new Date(timeMs).toISOString().slice(16, 19) : ''}`;
 }

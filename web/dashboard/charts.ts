@@ -3,8 +3,8 @@ import type { ChartSeries, TimeChart } from '../chart/time-chart.js';
 import { groupBy } from '../../shared/group-by.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
-import type { WindowFigures } from './figures.js';
-import { bytes, clockOrDay, duration, percent, printable, rateFormat, signed, windowLength } from './format.js';
+import { shareOf, type WindowFigures } from './figures.js';
+import { bytes, covered, duration, percent, printable, rateFormat, timeTicks, windowLength } from './format.js';
 import type { PairWindow } from './pair.js';
 import type { Traffic } from './read.js';
 
@@ -30,8 +30,8 @@ interface SeriesKind<Window> {
   readonly hatched?: boolean;
   /** What `status` is to be for these requests alone. */
   readonly status?: string;
-  /** `openMs`: how long the window has been open. `null` where nothing can be said. */
-  readonly valueOf: (window: Window, openMs: number) => number | null;
+  /** `coveredMs`: the part of the window that there can be data of. `null` where nothing can be said. */
+  readonly valueOf: (window: Window, coveredMs: number) => number | null;
 }
 
 /** The p99 of fewer requests says little: it is left out. */
@@ -74,7 +74,7 @@ export const chartKinds: readonly ChartKind[] = [
     words: 'Share of 5xx',
     kind: 'stack',
     scale: 'linear',
-    series: [{ label: '5xx', class: 'status-5xx', valueOf: ({ requests, errors }) => errors / requests }],
+    series: [{ label: '5xx', class: 'status-5xx', valueOf: ({ requests, errors }) => shareOf(errors, requests) }],
     formatValue: (share) => percent(share).replace(/\.0(?=\D)/, ''),
   },
   {
@@ -83,7 +83,7 @@ export const chartKinds: readonly ChartKind[] = [
     words: 'Bytes sent per second',
     kind: 'stack',
     scale: 'linear',
-    series: [{ label: 'bytes', class: 'series-1', valueOf: (window, openMs) => window.bytes / (openMs / 1000) }],
+    series: [{ label: 'bytes', class: 'series-1', valueOf: (window, coveredMs) => window.bytes / (coveredMs / 1000) }],
     formatValue: (value) => `${bytes(value)}/s`,
   },
 ];
@@ -93,17 +93,12 @@ export const pairChartKinds: readonly ChartKind<PairWindow>[] = [
   {
     name: 'outside',
     title: 'Outside the app',
-    words: 'Latency at the edge less that in the app, of means and of percentiles,',
+    words: 'Mean latency at the edge less that in the app',
     kind: 'lines',
     scale: 'linear',
-    // Different clocks can make the app seem slower than the edge: that is drawn as nothing.
-    series: [
-      { label: 'p95', class: 'series-2', valueOf: ({ outsideP95Ms }) => outsideP95Ms },
-      { label: 'mean', class: 'series-3', valueOf: ({ outsideMeanMs }) => outsideMeanMs },
-      { label: 'p50', class: 'series-1', valueOf: ({ outsideP50Ms }) => outsideP50Ms },
-    ],
+    series: [{ label: 'mean', class: 'series-3', valueOf: ({ outsideMeanMs }) => outsideMeanMs }],
     compared: 'mean',
-    formatValue: signed,
+    formatValue: duration,
   },
   {
     name: 'unmatched',
@@ -112,8 +107,8 @@ export const pairChartKinds: readonly ChartKind<PairWindow>[] = [
     kind: 'stack',
     scale: 'linear',
     series: [
-      { label: 'errors of the edge', class: 'status-5xx', hatched: true, valueOf: ({ edgeOnlyErrors }, openMs) => edgeOnlyErrors / (openMs / 1000) },
-      { label: 'past the edge', class: 'series-1', valueOf: ({ bypassed }, openMs) => bypassed / (openMs / 1000) },
+      { label: 'errors of the edge', class: 'status-5xx', hatched: true, valueOf: ({ edgeOnlyErrors }, coveredMs) => edgeOnlyErrors / (coveredMs / 1000) },
+      { label: 'past the edge', class: 'series-1', valueOf: ({ bypassed }, coveredMs) => bypassed / (coveredMs / 1000) },
     ],
     formatValue: 'rate',
   },
@@ -139,10 +134,11 @@ export function chartedPairs({ pairs, previous }: Pick<Traffic, 'pairs' | 'previ
   return pairs.map(({ app, windows }) => ({ name: app, windows, before: previous && (previous.pairs.find((pair) => pair.app === app)?.windows ?? []) }));
 }
 
-/** Makes a chart. `id` is unique on the page; `formatValue` is that of all that share its axis, by default its own. */
+/** Makes a chart. `id` is unique on the page. */
 export function chartOf<Window extends { readonly timeMs: number }>(
-  kind: ChartKind<Window>, { name, windows, before }: Charted<Window>, { range, stepMs }: { readonly range: TimeRange; readonly stepMs: number }, { id, nowMs, formatValue = formatOf(kind, [{ name, windows, before }], stepMs) }: { id: string; nowMs: number; formatValue?: TimeChart['formatValue'] },
+  kind: ChartKind<Window>, { name, windows, before }: Charted<Window>, { range, stepMs, firstMs }: Pick<Traffic, 'range' | 'stepMs' | 'firstMs'>, { id, nowMs }: { id: string; nowMs: number },
 ): TimeChart {
+  const formatValue = kind.formatValue === 'rate' ? rateFormat(greatestOf(kind, [...windows, ...before ?? []], stepMs)) : kind.formatValue;
   const timesMs = timesOf(range, stepMs);
   // A rate over the first moments of a window says nothing: it waits for a quarter of it, unless there is nothing else to show.
   const openMs = timesMs.findLast((timeMs) => timeMs <= nowMs) ?? range.toMs;
@@ -151,7 +147,7 @@ export function chartOf<Window extends { readonly timeMs: number }>(
   const earlier = new Map(before?.map((window) => [window.timeMs + lengthMs, window]));
   const valuesOf = (found: ReadonlyMap<number, Window>, { valueOf }: SeriesKind<Window>, untilMs: number) => timesMs.map((timeMs) => {
     const window = found.get(timeMs);
-    return window === undefined ? null : valueOf(window, openMsOf(timeMs, stepMs, untilMs));
+    return window === undefined ? null : valueOf(window, coveredMsOf(timeMs, { stepMs, firstMs, nowMs: untilMs }));
   });
   const series = kind.series.map((one): ChartSeries => ({ label: one.label, class: one.class, hatched: one.hatched ?? false, values: valuesOf(shown, one, nowMs) }));
   const compared = kind.series.filter(({ label }) => kind.compared === undefined || label === kind.compared).map((one) => valuesOf(earlier, one, Infinity));
@@ -169,7 +165,7 @@ export function chartOf<Window extends { readonly timeMs: number }>(
     series: series.filter(({ values: some }, at) => at === 0 || some.some((value) => value !== null && (kind.kind === 'lines' || value > 0))),
     before: before === undefined ? undefined : timesMs.map((_, at) => sumAt(compared, at)),
     formatValue,
-    formatTime: clockOrDay,
+    formatTimes: (times) => timeTicks(times, nowMs),
   };
 }
 
@@ -184,12 +180,12 @@ function sumAt(all: readonly (readonly (number | null)[])[], at: number): number
 }
 
 /** A row of a chart's CSV or JSON: one source in one window. */
-export function chartRow<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, source: string, window: Window, { stepMs, nowMs }: { stepMs: number; nowMs: number }): Record<string, string | number | null> {
-  const openMs = openMsOf(window.timeMs, stepMs, nowMs);
+export function chartRow<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, source: string, window: Window, { stepMs, firstMs, nowMs }: Pick<Traffic, 'stepMs' | 'firstMs'> & { readonly nowMs: number }): Record<string, string | number | null> {
+  const coveredMs = coveredMsOf(window.timeMs, { stepMs, firstMs, nowMs });
   return {
     time: isoTime(window.timeMs),
     source,
-    ...Object.fromEntries(kind.series.map(({ label, valueOf }) => [label, rounded(valueOf(window, openMs))])),
+    ...Object.fromEntries(kind.series.map(({ label, valueOf }) => [label, rounded(valueOf(window, coveredMs))])),
   };
 }
 
@@ -199,28 +195,23 @@ function statusSeries(label: string, name: string, holds: (status: number) => bo
     class: name,
     hatched: name === 'status-4xx' || name === 'status-5xx',
     ...(/^\dxx$/.test(label) && { status: label }),
-    valueOf({ statuses }, openMs) {
+    valueOf({ statuses }, coveredMs) {
       let requests = 0;
       for (const [status, count] of statuses) if (holds(status)) requests += count;
-      return requests / (openMs / 1000);
+      return requests / (coveredMs / 1000);
     },
   };
 }
 
-/** The format of the values of charts that share an axis. */
-export function formatOf<Window>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], stepMs: number): TimeChart['formatValue'] {
-  return kind.formatValue === 'rate' ? rateFormat(greatestOf(kind, charted, stepMs)) : kind.formatValue;
-}
-
 /** The greatest value of a stack. */
-function greatestOf<Window>({ series }: ChartKind<Window>, charted: readonly Charted<Window>[], stepMs: number): number {
-  const windows = charted.flatMap(({ windows: now, before = [] }) => [...now, ...before]);
+function greatestOf<Window>({ series }: ChartKind<Window>, windows: readonly Window[], stepMs: number): number {
   return windows.reduce((greatest, window) => Math.max(greatest, series.reduce((sum, { valueOf }) => sum + (valueOf(window, stepMs) ?? 0), 0)), 0);
 }
 
-/** The window that is still open counts for as long as it has been open, and for a quarter at least: its start is noisy. */
-function openMsOf(timeMs: number, stepMs: number, nowMs: number): number {
-  return Math.min(stepMs, Math.max(stepMs / 4, nowMs - timeMs));
+/** How much of a window lies between the store's first data and now. It is a quarter at least: what comes in the first moments is noisy. */
+function coveredMsOf(timeMs: number, { stepMs, firstMs, nowMs }: Pick<Traffic, 'stepMs' | 'firstMs'> & { readonly nowMs: number }): number {
+  const { fromMs, toMs } = covered({ fromMs: timeMs, toMs: timeMs + stepMs }, { firstMs, nowMs });
+  return Math.max(stepMs / 4, toMs - fromMs);
 }
 
 /** The least and the greatest of each series, and the gaps. */

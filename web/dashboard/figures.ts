@@ -16,7 +16,7 @@ export interface Figures {
   readonly requests: number;
   /** Those with a status of 5xx. */
   readonly errors: number;
-  /** Those with a status of 4xx, but for 401 and 429, which are how a site says no. */
+  /** Those with a status of 4xx. */
   readonly clientErrors: number;
   /** Bytes of the responses' bodies. */
   readonly bytes: number;
@@ -36,9 +36,19 @@ export interface WindowFigures extends Figures {
 
 /** Figures that add up with others. Not changed any more once they are made. */
 export interface Sum extends Figures {
-  /** Those of `requests` that are not kept one by one. */
-  readonly sampledOut: number;
+  readonly net: Net;
   readonly latencies: Latencies;
+}
+
+/**
+ * The counts of the rows, added up. A correction takes requests away (`count: -1`), so any of them can be below zero. `Figures` count what is
+ * below zero as zero.
+ */
+interface Net {
+  /** Requests that are not kept one by one. */
+  readonly sampledOut: number;
+  readonly bytes: number;
+  readonly statuses: ReadonlyMap<number, number>;
 }
 
 /** What latencies are told from. */
@@ -52,22 +62,21 @@ export function sumOfRows(rows: readonly RollupRow[]): Sum {
     addTally(tally, row);
     addCount(statuses, row.series.status, row.count);
   }
-  return sumWith(tally, statuses, () => tally);
+  return sumWith({ sampledOut: tally.sampledOut, bytes: tally.sizeSum, statuses }, () => tally);
 }
 
 /** Sums together. Their histograms are merged when a latency is asked for: of a list of hundreds, ten are shown. */
 export function addSums(parts: readonly Sum[]): Sum {
   const [first, ...others] = parts;
   if (first !== undefined && others.length === 0) return first;
-  const counts = { count: 0, sampledOut: 0, sizeSum: 0 };
   const statuses = new Map<number, number>();
-  for (const part of parts) {
-    counts.count += part.requests;
-    counts.sampledOut += part.sampledOut;
-    counts.sizeSum += part.bytes;
-    for (const [status, count] of part.statuses) addCount(statuses, status, count);
+  let [sampledOut, bytes] = [0, 0];
+  for (const { net } of parts) {
+    sampledOut += net.sampledOut;
+    bytes += net.bytes;
+    for (const [status, count] of net.statuses) addCount(statuses, status, count);
   }
-  return sumWith(counts, statuses, () => {
+  return sumWith({ sampledOut, bytes, statuses }, () => {
     const all = { durationSumMs: 0, durationMaxMs: 0, histogram: new Histogram() };
     for (const { latencies: { durationSumMs, durationMaxMs, histogram } } of parts) {
       all.durationSumMs += durationSumMs;
@@ -78,19 +87,21 @@ export function addSums(parts: readonly Sum[]): Sum {
   });
 }
 
-function sumWith({ count, sampledOut, sizeSum }: Pick<Tally, 'count' | 'sampledOut' | 'sizeSum'>, statuses: ReadonlyMap<number, number>, latenciesOf: () => Latencies): Sum {
-  let errors = 0;
-  let clientErrors = 0;
-  for (const [status, requests] of statuses) {
-    if (status >= 500 && status <= 599) errors += requests;
-    if (status >= 400 && status <= 499 && status !== 401 && status !== 429) clientErrors += requests;
+function sumWith(net: Net, latenciesOf: () => Latencies): Sum {
+  const sorted = [...net.statuses].sort(([a], [b]) => a - b);
+  const statuses = new Map(sorted.filter(([, count]) => count > 0));
+  let [requests, errors, clientErrors] = [0, 0, 0];
+  for (const [status, count] of statuses) {
+    requests += count;
+    if (status >= 500 && status <= 599) errors += count;
+    if (status >= 400 && status <= 499) clientErrors += count;
   }
   let latencies: Latencies | undefined;
   const known = (): Latencies => latencies ??= latenciesOf();
   let latencyMs: Latency | undefined;
   return {
-    requests: count, sampledOut, errors, clientErrors, bytes: sizeSum,
-    statuses: new Map([...statuses].sort(([a], [b]) => a - b)),
+    net: { ...net, statuses: new Map(sorted) },
+    requests, errors, clientErrors, statuses, bytes: Math.max(0, net.bytes),
     get latencies() { return known(); },
     get histogram() { return known().histogram; },
     get latencyMs() { return latencyMs ??= latencyOf(known()); },
@@ -103,19 +114,24 @@ function addCount(counts: Map<number, number>, status: number, count: number): v
 
 /** The same of one source in one window. A spread would ask for the latencies. */
 export function withWindow(sum: Sum, timeMs: number, source: string): Sum & WindowFigures {
-  const { requests, sampledOut, errors, clientErrors, bytes, statuses } = sum;
+  const { net, requests, errors, clientErrors, bytes, statuses } = sum;
   return {
-    timeMs, source, requests, sampledOut, errors, clientErrors, bytes, statuses,
+    timeMs, source, net, requests, errors, clientErrors, bytes, statuses,
     get latencies() { return sum.latencies; },
     get histogram() { return sum.histogram; },
     get latencyMs() { return sum.latencyMs; },
   };
 }
 
+/** The share of a part in a whole; `null` where the whole is nothing. */
+export function shareOf(part: number, whole: number): number | null {
+  return whole > 0 ? part / whole : null;
+}
+
 /** The latency figures of a tally. */
 export function latencyOf({ histogram, durationSumMs, durationMaxMs }: Latencies): Latency {
-  if (histogram.total === 0) return { mean: null, p50: null, p95: null, p99: null, max: null };
+  if (histogram.total <= 0) return { mean: null, p50: null, p95: null, p99: null, max: null };
   // The middle of the highest bucket can lie above the greatest value that was seen.
   const percentile = (quantile: number): number => Math.min(histogram.quantile(quantile) ?? 0, durationMaxMs);
-  return { mean: durationSumMs / histogram.total, p50: percentile(0.5), p95: percentile(0.95), p99: percentile(0.99), max: durationMaxMs };
+  return { mean: Math.max(0, durationSumMs / histogram.total), p50: percentile(0.5), p95: percentile(0.95), p99: percentile(0.99), max: durationMaxMs };
 }

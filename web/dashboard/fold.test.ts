@@ -33,9 +33,12 @@ test('hosts and methods are ranked by the requests of the first source, which sa
   t.deepEqual([...methods].map(([method, { requests }]) => [method, requests]), [['GET', 2], ['POST', 1]]);
 });
 
-test('WebSockets and aborted requests count, but have no latency', (t) => {
-  const { sources } = fold(rollUp([event({ status: 101, durationMs: 60_000 }), event({ status: 0, durationMs: 5 })], 10), grid);
-  t.like(sources.get('caddy'), { requests: 2, errors: 0, latencyMs: { mean: null, p50: null, p95: null, p99: null, max: null } });
+test('WebSockets, event streams and aborted requests count, but have no latency', (t) => {
+  const hourMs = 3_600_000;
+  const { sources } = fold(rollUp([
+    event({ status: 101, durationMs: hourMs }), event({ method: 'CONNECT', protocol: 'HTTP/2.0', durationMs: hourMs }), event({ durationMs: null }), event({ status: 0, durationMs: 5 }), event({ status: 499, durationMs: 2500 }),
+  ], 10), grid);
+  t.like(sources.get('caddy'), { requests: 5, errors: 0, latencyMs: { mean: null, p50: null, p95: null, p99: null, max: null } });
 });
 
 test('no percentile lies above the greatest latency', (t) => {

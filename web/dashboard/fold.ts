@@ -3,14 +3,14 @@ import type { RollupRow } from '../../shared/rollup.js';
 import { groupBy } from '../../shared/group-by.js';
 import { addSums, sumOfRows, withWindow, type Figures, type Sum, type WindowFigures } from './figures.js';
 import { pairsOf, type Pair } from './pair.js';
-import { caddySource } from '../../shared/request-event.js';
+import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 
 /** What a page shows of its rows. */
 export interface Fold {
   /** By time, then by source. A window without requests of a source is left out: that is a gap, not a zero. */
   readonly windows: readonly WindowFigures[];
-  /** By source: Caddy first, then by name. */
+  /** By source: Caddy first, then by name, the dashboard itself last. */
   readonly sources: ReadonlyMap<string, Figures>;
   /** Of the first source, since what passes through both edge and app would count twice; by requests, most first. */
   readonly hosts: ReadonlyMap<string, Figures>;
@@ -50,6 +50,13 @@ export function sumsIn({ sources }: WindowDigest): number {
   return [...sources.values()].reduce((count, { hosts, methods }) => count + 1 + hosts.size + methods.size, 0);
 }
 
+/** The same without a source. */
+export function withoutSource<Part extends Fold>(part: Part, source: string): Part {
+  const sources = new Map([...part.sources].filter(([name]) => name !== source));
+  const isFirst = part.sources.keys().next().value === source;
+  return { ...part, sources, windows: part.windows.filter((window) => window.source !== source), pairs: part.pairs.filter(({ app }) => app !== source), ...(isFirst && { hosts: new Map(), methods: new Map() }) };
+}
+
 /** Adds rows up, by window and source and by source. */
 export function fold(rows: readonly RollupRow[], grid: Grid): Fold {
   const byWindow = [...groupBy(rows, ({ windowMs }) => windowMs)].sort(([a], [b]) => a - b);
@@ -82,14 +89,19 @@ export function foldWindows(digests: readonly WindowDigest[], { fromMs, stepMs }
   const newest = stretchOf(changing);
   const windows = [...older.windows, ...newest.windows];
   const total = merged(fromMs, [older.total, newest.total]);
-  const first = total.sources.values().next().value;
+  const first = [...total.sources.values()].find(({ all }) => hasRequests(all));
   return {
-    windows: windows.flatMap(({ sources }) => [...sources.values()].map(({ all }) => all)),
-    sources: new Map([...total.sources].map(([source, { all }]) => [source, all])),
+    windows: windows.flatMap(({ sources }) => [...sources.values()].map(({ all }) => all)).filter(hasRequests),
+    sources: new Map([...total.sources].map(([source, { all }]) => [source, all] as const).filter(([, all]) => hasRequests(all))),
     hosts: ranked(first?.hosts),
     methods: ranked(first?.methods),
     pairs: pairsOf(windows, total),
   };
+}
+
+/** Whether any request is left. Corrections can take away all that was counted: nothing is shown of such a window, source, host or method. */
+function hasRequests({ requests }: Figures): boolean {
+  return requests > 0;
 }
 
 /** The digests of windows as one. */
@@ -119,9 +131,9 @@ export interface Sampled {
 /** What is kept of the requests of some windows; `undefined` where all are. */
 export function sampledIn(digests: readonly WindowDigest[]): Sampled | undefined {
   const all = digests.flatMap(({ sources }) => [...sources.values()]);
-  const sampledOut = all.reduce((sum, source) => sum + source.all.sampledOut, 0);
   const of = all.reduce((sum, source) => sum + source.all.requests, 0);
-  return sampledOut === 0 ? undefined : { kept: of - sampledOut, of };
+  const sampledOut = Math.min(of, all.reduce((sum, source) => sum + source.all.net.sampledOut, 0));
+  return sampledOut <= 0 ? undefined : { kept: of - sampledOut, of };
 }
 
 /** Whether the figures hold all requests: no line was lost, none is still on its way, and no read stopped at its limit. */
@@ -145,9 +157,9 @@ function sumsOf(maps: readonly ReadonlyMap<string, Sum>[]): Map<string, Sum> {
 
 /** The sums by value, most requests first. */
 function ranked(sums: ReadonlyMap<string, Sum> = new Map()): Map<string, Sum> {
-  return new Map([...sums].sort(([a, { requests: requestsA }], [b, { requests: requestsB }]) => requestsB - requestsA || (a < b ? -1 : 1)));
+  return new Map([...sums].filter(([, sum]) => hasRequests(sum)).sort(([a, { requests: requestsA }], [b, { requests: requestsB }]) => requestsB - requestsA || (a < b ? -1 : 1)));
 }
 
 function compareSources(a: string, b: string): number {
-  return Number(b === caddySource) - Number(a === caddySource) || (a < b ? -1 : a > b ? 1 : 0);
+  return Number(b === caddySource) - Number(a === caddySource) || Number(a === dashboardSource) - Number(b === dashboardSource) || (a < b ? -1 : a > b ? 1 : 0);
 }

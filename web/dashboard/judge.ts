@@ -4,6 +4,7 @@
  * entered at, so that it does not flicker.
  */
 import { Histogram } from '../../shared/histogram.js';
+import { dashboardSource, formerDashboardSource } from '../../shared/request-event.js';
 import type { Figures, WindowFigures } from './figures.js';
 
 /** How a source does. */
@@ -40,9 +41,6 @@ const silenceDistancesMin = 10;
 /** Silence in multiples of the usual gap between windows with requests: traffic may come in bursts. */
 const silenceGapsMin = 3;
 
-/** The web app counts its own pages under this name: that nobody looks at them is no news. */
-const ownSource = 'app';
-
 /** What `judge` needs to know besides the windows. */
 export interface JudgedRange {
   readonly stepMs: number;
@@ -54,6 +52,8 @@ export interface JudgedRange {
   readonly liveMs: number | undefined;
   /** The last hours in fine windows, of this source, whatever the range is: silence is judged by them where they hold enough requests. */
   readonly recent?: RecentWindows | undefined;
+  /** See `Recent.ownSinceMs`. Default: nothing is known of it. */
+  readonly ownSinceMs?: number | undefined;
 }
 
 /** Windows up to now. */
@@ -69,8 +69,8 @@ export function judge(windows: readonly WindowFigures[], range: JudgedRange): Ve
 }
 
 /** What there is to say against a source, of each kind once and the gravest first; `undefined` where it has too few requests to be judged. */
-export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous, lastMs, liveMs, recent }: JudgedRange): readonly Finding[] | undefined {
-  const silent = silence([...(recent === undefined ? [] : [recent]), { windows, stepMs }], lastMs, liveMs);
+export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous, lastMs, liveMs, recent, ownSinceMs }: JudgedRange): readonly Finding[] | undefined {
+  const silent = silence([...(recent === undefined ? [] : [recent]), { windows, stepMs }], { lastMs, liveMs, ownSinceMs });
   const requests = windows.reduce((sum, window) => sum + window.requests, 0);
   const blocks = blocksOf(windows, judgedRequestsMin);
   const last = blocks.at(-1);
@@ -170,14 +170,16 @@ export function pastErrors(windows: readonly WindowFigures[]): PastErrors | unde
 
 /**
  * Judges how long ago the last request came, by the first of several views of the same traffic that can tell: one with enough
- * requests, and from a source that was seen for at least as long as the gap that would be unusual.
+ * requests, and from a source that was seen for at least as long as the gap that would be unusual. The dashboard never falls silent: that nobody looks
+ * at it is no news.
  */
-function silence(views: readonly RecentWindows[], lastMs: number | undefined, liveMs: number | undefined): Finding | undefined {
+function silence(views: readonly RecentWindows[], { lastMs, liveMs, ownSinceMs = -Infinity }: Pick<JudgedRange, 'lastMs' | 'liveMs' | 'ownSinceMs'>): Finding | undefined {
   if (liveMs === undefined) return undefined;
   for (const { windows, stepMs } of views) {
     const requests = windows.reduce((sum, window) => sum + window.requests, 0);
-    if (requests < judgedRequestsMin || windows[0]!.source === ownSource) continue;
+    if (requests < judgedRequestsMin) continue;
     const last = windows.at(-1)!;
+    if (last.source === dashboardSource || (last.source === formerDashboardSource && last.timeMs <= ownSinceMs)) return undefined;
     const sinceMs = lastMs !== undefined && lastMs >= last.timeMs ? lastMs : last.timeMs + stepMs;
     const seenMs = sinceMs - windows[0]!.timeMs;
     const limitMs = Math.max(silenceMsMin, silenceDistancesMin * seenMs / requests, silenceGapsMin * usualGapMs(windows, stepMs));

@@ -1,3 +1,6 @@
+/** So many characters of a key weigh as much as a digest. */
+const keyLengthPerWeight = 3000;
+
 /** What the digests of windows were merged to, kept for as long as they are the same: of a range all but the newest are as they were a moment ago. */
 export class MergedWindows<Digest extends object, Merged> {
   readonly #weigh: (digest: Digest) => number;
@@ -16,7 +19,7 @@ export class MergedWindows<Digest extends object, Merged> {
   of(key: string, digests: readonly Digest[], merge: () => Merged): Merged {
     const known = this.#kept.get(key);
     const isSame = known?.digests.length === digests.length && digests.every((digest, at) => digest === known.digests[at]);
-    const made = isSame ? known : { digests, merged: merge(), weight: 1 + digests.reduce((sum, digest) => sum + this.#weigh(digest), 0) };
+    const made = isSame ? known : { digests, merged: merge(), weight: 1 + Math.floor(key.length / keyLengthPerWeight) + digests.reduce((sum, digest) => sum + this.#weigh(digest), 0) };
     this.#weight += made.weight - (known?.weight ?? 0);
     this.#kept.delete(key);
     this.#kept.set(key, made);

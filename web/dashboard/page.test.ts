@@ -34,7 +34,7 @@ test('the page of six hours with an incident is as it was', async (t) => {
   const within = ({ fromMs, toMs }: typeof before) => requests.filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs);
   const ledgers = [ledger({ timeMs: nowMs, received: 5000, accepted: 4990, runtime: 8, rejected: { 'not-json': 2 }, stored: 4990, lastLineMs: nowMs - 1200 })];
   const traffic: Traffic = {
-    range, stepMs: level * 1000, ledgers, bounded: false, keptFromMs: undefined, sampled: undefined, recent: undefined, complete: isComplete(ledgers, { bounded: false }),
+    range, stepMs: level * 1000, ledgers, bounded: false, firstMs: 0, newestMs: 0, keptFromMs: undefined, rollupsFromMs: undefined, sampled: undefined, recent: undefined, complete: isComplete(ledgers, { bounded: false }),
     previous: fold(rollUp(within(before), level), { fromMs: before.fromMs, stepMs: level * 1000 }),
     ...fold(rollUp(within(range), level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };

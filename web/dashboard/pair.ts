@@ -6,11 +6,11 @@ import type { WindowDigest } from './fold.js';
 
 /** An app beside the edge. Latencies and errors are of the hosts that both have seen. */
 export interface PairFigures {
-  /** Mean latency at the edge less that in the app, in milliseconds: the time outside the app. `null` without latencies. */
+  /**
+   * Mean latency at the edge less that in the app, in milliseconds: the time outside the app. Percentiles have no such difference. `null` without
+   * latencies, and where the app's mean is the greater one: then the two have not served the same requests.
+   */
   readonly outsideMeanMs: number | null;
-  /** Percentiles at the edge less those in the app, in milliseconds: not percentiles of the difference, which no count can tell. */
-  readonly outsideP50Ms: number | null;
-  readonly outsideP95Ms: number | null;
   /** 5xx at the edge beyond those of the app: it never produced them. */
   readonly edgeOnlyErrors: number;
   /** Requests of the app beyond those at the edge, on any host: they did not come through it. */
@@ -81,16 +81,13 @@ function byHost(hosts: ReadonlyMap<string, Sum>): Map<string, Sum[]> {
 
 /** Of the hosts that both have seen. */
 function compare(edge: Sum, app: Sum, bypassed: number): PairFigures {
-  const percentile = (quantile: number): number | null => difference(edge.histogram.quantile(quantile), app.histogram.quantile(quantile));
   return {
-    outsideMeanMs: difference(edge.latencyMs.mean, app.latencyMs.mean),
-    outsideP50Ms: percentile(0.5),
-    outsideP95Ms: percentile(0.95),
+    outsideMeanMs: outsideOf(edge.latencyMs.mean, app.latencyMs.mean),
     edgeOnlyErrors: Math.max(0, edge.errors - app.errors),
     bypassed,
   };
 }
 
-function difference(a: number | null, b: number | null): number | null {
-  return a === null || b === null ? null : a - b;
+function outsideOf(edgeMs: number | null, appMs: number | null): number | null {
+  return edgeMs === null || appMs === null || edgeMs < appMs ? null : edgeMs - appMs;
 }

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { parseQuery, QueryError } from './query.js';
+import { parseQuery, parseUsable, QueryError, unknownParameters } from './query.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
@@ -74,4 +74,29 @@ test(refused, { refresh: 'often' }, 'refresh', /off or a whole number from 1 to 
 test(refused, { compare: 'yes' }, 'compare', /allowed is on or off/);
 test(refused, { edit: '1' }, 'edit', /allowed is on or off/);
 test(refused, { host: ['a', 'b'] }, 'host', /"a, b"; allowed is one value/);
-test(refused, { stauts: '404' }, 'stauts', /allowed is one of the parameters from, to, source/);
+
+test('parameters that are not known are ignored, and can be named', (t) => {
+  const raw = { utm_source: 'mail', fbclid: ['a', 'b'], status: '404' };
+  t.deepEqual(parseQuery(raw, nowMs), parseQuery({ status: '404' }, nowMs));
+  t.deepEqual(unknownParameters(raw), ['utm_source', 'fbclid']);
+});
+
+test('a bad value costs itself alone: the other parameters are used', (t) => {
+  const { query, problems } = parseUsable({ from: 'now-6h', status: '6xx', host: ['a', 'b'], method: 'GET', limit: '0' }, nowMs);
+  t.deepEqual(query, parseQuery({ from: 'now-6h', method: 'GET' }, nowMs));
+  t.deepEqual(problems.map(({ parameter }) => parameter).sort(), ['host', 'limit', 'status']);
+  for (const raw of [{ from: 'now', to: 'now-1h' }, { to: 'now-2h' }, { to: '2026-01-01T00:00:00Z' }]) {
+    const usable = parseUsable({ ...raw, host: 'a' }, nowMs);
+    t.like(usable.query.filter, { host: 'a' });
+    t.true(usable.problems.length >= 1, JSON.stringify(raw));
+  }
+  t.deepEqual(parseUsable({ host: 'a' }, nowMs).problems, []);
+});
+
+test('a typed client address is truncated as stored ones are, and taken with its prefix', (t) => {
+  const clientOf = (client: string, clientIp: 'truncated' | 'full') => parseQuery({ client }, nowMs, { clientIp }).filter.client;
+  for (const client of ['203.0.113.9', '203.0.113.0', '203.0.113.0/24', '::ffff:203.0.113.9']) t.is(clientOf(client, 'truncated'), '203.0.113.0', client);
+  for (const client of ['2001:db8:1:2::9', '2001:db8:1::', '2001:db8:1::/48']) t.is(clientOf(client, 'truncated'), '2001:db8:1::', client);
+  t.is(clientOf('203.0.113.9', 'full'), '203.0.113.9');
+  t.is(clientOf('no address', 'truncated'), 'no address');
+});

@@ -1,4 +1,4 @@
-import { nameLengthMax } from '../../shared/bounds.js';
+import { boundClientIp, nameLengthMax, type ClientIpPolicy } from '../../shared/bounds.js';
 import { parseTime, timeSyntax } from '../../shared/time-range.js';
 import type { Filter, TimeRange } from '../../shared/store/store.js';
 
@@ -53,11 +53,41 @@ const refreshSecondsMax = 3600;
 /** Hosts and paths as strangers send them are long at times; beyond this they are nonsense. */
 const textLengthMax = 8192;
 
-/**
- * Reads a parsed query string (a parameter that is repeated has an array). `rowsMax` is the greatest `limit`: 10,000 unless given. Throws a
- * `QueryError`.
- */
-export function parseQuery(raw: Readonly<Record<string, string | readonly string[] | undefined>>, nowMs: number, { rowsMax = limitMax } = {}): DashboardQuery {
+/** A parsed query string: a parameter that is repeated has an array. */
+export type RawQuery = Readonly<Record<string, string | readonly string[] | undefined>>;
+
+/** What a query is read by besides its text. */
+export interface QueryOptions {
+  /** The greatest `limit`. Default: 10,000. */
+  readonly rowsMax?: number;
+  /** How client addresses are stored: a typed one is truncated by the same rule. Default: `full`. */
+  readonly clientIp?: ClientIpPolicy | undefined;
+}
+
+/** The parameters that are none of this page's, such as those that links in mails and social networks add. They are ignored. */
+export function unknownParameters(raw: RawQuery): string[] {
+  return Object.keys(raw).filter((name) => !isParameter(name));
+}
+
+/** Reads a query as far as it can be used: a parameter with a bad value is left out, and its error told. */
+export function parseUsable(raw: RawQuery, nowMs: number, options: QueryOptions = {}): { query: DashboardQuery; problems: readonly QueryError[] } {
+  const problems: QueryError[] = [];
+  let usable = raw;
+  for (;;) {
+    try {
+      return { query: parseQuery(usable, nowMs, options), problems };
+    } catch (error) {
+      // A default that does not go with the parameter `to` is named as `from`.
+      const bad = error instanceof QueryError ? [error.parameter, 'to'].find((name) => usable[name] !== undefined && usable[name] !== '') : undefined;
+      if (bad === undefined) throw error;
+      problems.push(error as QueryError);
+      usable = { ...usable, [bad]: undefined };
+    }
+  }
+}
+
+/** Reads a query. Parameters that are not known are ignored. Throws a `QueryError`. */
+export function parseQuery(raw: RawQuery, nowMs: number, { rowsMax = limitMax, clientIp = 'full' }: QueryOptions = {}): DashboardQuery {
   const given = readGiven(raw);
   const fromMs = readTime('from', given.from ?? defaults.from, nowMs);
   const to = given.to ?? defaults.to;
@@ -69,7 +99,7 @@ export function parseQuery(raw: Readonly<Record<string, string | readonly string
   return {
     fromMs,
     toMs,
-    filter: readFilter(given),
+    filter: readFilter(given, clientIp),
     limit: given.limit === undefined ? undefined : readInteger('limit', given.limit, rowsMax),
     // A range with a fixed end does not change: there is nothing to refresh. And a form must not be emptied under one's hands.
     refreshSeconds: to.startsWith('now') && !editing ? refreshSeconds : undefined,
@@ -80,11 +110,10 @@ export function parseQuery(raw: Readonly<Record<string, string | readonly string
   };
 }
 
-function readGiven(raw: Readonly<Record<string, string | readonly string[] | undefined>>): Partial<Record<Parameter, string>> {
+function readGiven(raw: RawQuery): Partial<Record<Parameter, string>> {
   const given: Partial<Record<Parameter, string>> = {};
   for (const [name, value] of Object.entries(raw)) {
-    if (!isParameter(name)) throw new QueryError(name, String(value), `one of the parameters ${parameters.join(', ')}`);
-    if (value === undefined || value === '') continue;
+    if (!isParameter(name) || value === undefined || value === '') continue;
     if (typeof value !== 'string') throw new QueryError(name, value.join(', '), 'one value, given once');
     given[name] = value;
   }
@@ -99,14 +128,14 @@ function readTime(name: Parameter, text: string, nowMs: number): number {
   return timeMs;
 }
 
-function readFilter({ source, host, method, status, path, client, user_agent: userAgent, referrer, request_id: requestId }: Partial<Record<Parameter, string>>): Filter {
+function readFilter({ source, host, method, status, path, client, user_agent: userAgent, referrer, request_id: requestId }: Partial<Record<Parameter, string>>, clientIp: ClientIpPolicy): Filter {
   return {
     ...(source !== undefined && { source: readText('source', source) }),
     ...(host !== undefined && { host: readText('host', host) }),
     ...(method !== undefined && { method: readMethod(method) }),
     ...(status !== undefined && { status: readStatus(status) }),
     ...(path !== undefined && { path: readPath(path) }),
-    ...(client !== undefined && { client: readText('client', client, nameLengthMax) }),
+    ...(client !== undefined && { client: readClient(client, clientIp) }),
     ...(userAgent !== undefined && { userAgent: readText('user_agent', userAgent) }),
     ...(referrer !== undefined && { referrer: readReferrer(referrer) }),
     ...(requestId !== undefined && { requestId: readText('request_id', requestId, nameLengthMax) }),
@@ -116,6 +145,13 @@ function readFilter({ source, host, method, status, path, client, user_agent: us
 function readText(name: Parameter, text: string, lengthMax = textLengthMax): string {
   if (text.length > lengthMax) throw new QueryError(name, text, `text of at most ${lengthMax} characters`);
   return text;
+}
+
+/** An address as it is stored. `203.0.113.9`, `203.0.113.0` and `203.0.113.0/24` are the same where addresses are truncated. */
+function readClient(text: string, policy: ClientIpPolicy): string {
+  readText('client', text, nameLengthMax);
+  if (policy !== 'truncated') return text;
+  return boundClientIp(text.replace(/(?<=\..*)\/24$|(?<=:.*)\/48$/, ''), policy) || text;
 }
 
 function readPath(text: string): string {

@@ -1,11 +1,12 @@
 /** Which reads an answer needs. They run at the same time, and none takes longer than `readMsMax`. */
 import { StoreError } from '../../shared/errors.js';
-import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
-import { fineLevelKeptMs, seriesKey, type Level } from '../../shared/rollup.js';
+import { caddySource, dashboardSource, rfc3339, type RequestEvent } from '../../shared/request-event.js';
+import { rollupRetentionMs, seriesKey, type Level } from '../../shared/rollup.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
-import { requestsKeptFrom } from '../../shared/retention.js';
+import { requestsKeptFrom, rollupsKeptFrom } from '../../shared/retention.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
 import { RecentDrops, type Collection } from './collection.js';
+import { FirstData, unionOf } from './first-data.js';
 import { digestOf, fold, foldWindows, isComplete, sampledIn, sumsIn, type Fold, type Sampled, type Stretch, type WindowDigest } from './fold.js';
 import type { RecentWindows } from './judge.js';
 import { MergedWindows } from './merged-windows.js';
@@ -48,6 +49,9 @@ export interface Reads {
   /** Aborted when nobody waits for the answer any more. */
   readonly signal?: AbortSignal | undefined;
   readonly drops: RecentDrops;
+  readonly firstData: FirstData;
+  /** When they were made, in milliseconds since 1970. */
+  readonly madeMs: number;
 }
 
 interface RollupsQuery {
@@ -71,7 +75,7 @@ export function createReads(store: Store, kept: { readonly closedKeptMsMax?: num
   });
   const stretches = new MergedWindows<WindowDigest, Stretch>({ weigh: sumsIn, weightMax: sumsKeptMax });
   const mergedTops = new MergedWindows<TopsDigest, Tops['bySource']>({ weigh: piecesIn, weightMax: piecesKeptMax });
-  return { store, rollups, tops, stretches, mergedTops, shared: createSharedReads(changes), drops: new RecentDrops() };
+  return { store, rollups, tops, stretches, mergedTops, shared: createSharedReads(changes), drops: new RecentDrops(), firstData: new FirstData(store), madeMs: Date.now() };
 }
 
 /** The figures of a query. */
@@ -80,8 +84,12 @@ export interface Traffic extends Fold {
   readonly range: TimeRange;
   /** The length of a window: the level's, or a multiple of it where there would be more than `windowsMax` of them. */
   readonly stepMs: number;
-  /** The same of the period of the same length before; `undefined` where it was not asked for, or is not kept whole. */
+  /** The same of the period of the same length before; `undefined` where it was not asked for, is not kept whole, or begins before the store's first data. */
   readonly previous: Fold | undefined;
+  /** Since when there is data, in milliseconds since 1970; `undefined` where the store has none. */
+  readonly firstMs: number | undefined;
+  /** The start of the newest window with data. */
+  readonly newestMs: number | undefined;
   /** The last hours, whatever the range is; `undefined` where it was not asked for. */
   readonly recent: Recent | undefined;
   /** Newest ledgers of the collectors that reported since the range began. */
@@ -90,6 +98,8 @@ export interface Traffic extends Fold {
   readonly bounded: boolean;
   /** Since when single requests are kept, in milliseconds since 1970, where they are what the figures are made from and the range begins earlier. */
   readonly keptFromMs: number | undefined;
+  /** Since when rollups are kept, in milliseconds since 1970, where the range begins earlier. */
+  readonly rollupsFromMs: number | undefined;
   /** How many of the requests of the range, whatever only single ones know, are kept one by one; `undefined` where all are. */
   readonly sampled: Sampled | undefined;
   /** See `isComplete`; not where the figures come from single requests, and not all are kept. */
@@ -97,7 +107,12 @@ export interface Traffic extends Fold {
 }
 
 /** What tells how things are now. */
-export interface Recent extends RecentWindows, Collection {}
+export interface Recent extends RecentWindows, Collection {
+  /** When the newest request of Caddy came, by its window; `undefined` where none ever did. */
+  readonly caddyNewestMs: number | undefined;
+  /** Since when the dashboard records its own requests as `dashboard`: before that, the source `app` may be the dashboard. */
+  readonly ownSinceMs: number;
+}
 
 /** Reads what the figures of a query need, and on demand those of the period before and the last hours, and folds it. Throws a `StoreError`. */
 export async function readTraffic(reads: Reads, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now(), withPrevious = false, withRecent = false } = {}): Promise<Traffic> {
@@ -107,22 +122,25 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
   const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
   const keptFrom = ({ fromMs }: TimeRange): number | undefined => (needsRequests(query.filter) ? requestsKeptFrom(reads.store, fromMs, { windowMs: stepMs, nowMs }) : undefined);
   const keptFromMs = keptFrom(query);
-  const isKept = nowMs - before.fromMs <= (fineLevelKeptMs[level] ?? Infinity) && keptFrom(before) === undefined;
+  const rollupsFromMs = rollupsKeptFrom(reads.store, query.fromMs, { windowMs: stepMs, nowMs });
+  const isKept = nowMs - before.fromMs <= rollupRetentionMs(level, reads.store.rollupsKeptMs ?? Infinity) && keptFrom(before) === undefined;
   const readWindows = (part: TimeRange): ReturnType<typeof readFold> => readFold(reads, { level, filter: query.filter }, { range: part, stepMs, requestsMax, nowMs });
   const last = { fromMs: nowMs - recentMs, toMs: nowMs };
-  const [{ folded, bounded, sampled }, allLedgers, previous, recent] = await Promise.all([
+  const [{ folded, bounded, sampled }, allLedgers, previous, recent, spans] = await Promise.all([
     readWindows(range),
     readLedgers(reads, withRecent ? { ...query, fromMs: Math.min(query.fromMs, last.fromMs) } : query),
     withPrevious && isKept ? readWindows(before) : undefined,
     withRecent ? readRecentWindows(reads, query, last, nowMs) : undefined,
+    reads.firstData.spans((run) => inTime(reads.store, run, reads.signal)),
   ]);
+  const span = unionOf(spans.values());
   const ledgersSince = (sinceMs: number): LedgerSnapshot[] => allLedgers.filter(({ timeMs }) => timeMs >= sinceMs);
   const ledgers = ledgersSince(query.fromMs);
   return {
-    range, stepMs, ledgers, bounded, keptFromMs, sampled,
-    complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }) && !(sampled !== undefined && needsRequests(query.filter)),
-    previous: previous === undefined || previous.bounded ? undefined : previous.folded,
-    recent: recent && { ...recent, ...readCollection(reads, ledgersSince(last.fromMs), nowMs) },
+    range, stepMs, ledgers, bounded, firstMs: span?.firstMs, newestMs: span?.newestMs, keptFromMs, rollupsFromMs, sampled,
+    complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined || rollupsFromMs !== undefined }) && !(sampled !== undefined && needsRequests(query.filter)),
+    previous: previous === undefined || previous.bounded || span === undefined || before.fromMs < span.firstMs ? undefined : previous.folded,
+    recent: recent && { ...recent, ...readCollection(reads, ledgersSince(last.fromMs), nowMs), caddyNewestMs: spans.get(caddySource)?.newestMs, ownSinceMs: spans.get(dashboardSource)?.firstMs ?? reads.madeMs },
     ...folded,
   };
 }

@@ -1,37 +1,37 @@
 /** What is told of a source: its figures, with their change, and its status codes. */
 import { STATUS_CODES } from 'node:http';
-import { caddySource } from '../../shared/request-event.js';
+import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { changeOf, pointsOf, type Change } from './change.js';
 import { p99RequestsMin } from './charts.js';
-import type { Figures } from './figures.js';
-import { barOf, bytes, count, duration, elapsed, moment, nbsp, percent, printable, rate, statusClass } from './format.js';
+import { shareOf, type Figures } from './figures.js';
+import { barOf, bytes, count, covered, duration, moment, nbsp, percent, printable, rate, statusClass } from './format.js';
 import { errorShares, judgedRequestsMin } from './judge.js';
 import type { Link } from './link.js';
 import type { Traffic } from './read.js';
 import type { Tops } from './tops.js';
 
 /** The card of a source. */
-export function sourceCard(source: string, { sources, range, previous: before }: Traffic, { bySource, ofNewest }: Tops, { nowMs, link, lastMs }: { nowMs: number; link: Link; lastMs: number | undefined }) {
+export function sourceCard(source: string, { sources, range, firstMs, previous: before }: Traffic, { bySource, ofNewest }: Tops, { nowMs, link, lastMs }: { nowMs: number; link: Link; lastMs: number | undefined }) {
   const clients = bySource.get(source)?.clients ?? null;
   const figures = sources.get(source)!;
   const { latencyMs, requests, errors, clientErrors } = figures;
   const previous = before?.sources.get(source);
-  const soFar = elapsed(range, nowMs);
+  const soFar = covered(range, { firstMs, nowMs });
   const perMs = (sum: number, { fromMs, toMs }: TimeRange): number => sum / (toMs - fromMs);
   const judged = requests >= judgedRequestsMin && previous !== undefined && previous.requests >= judgedRequestsMin;
   // Sums are compared by the time that they took, since the period before has ended and this one may not.
   const sumChange = (sum: number, sumBefore: number | undefined): Change | undefined => changeOf(perMs(sum, soFar), sumBefore === undefined ? undefined : perMs(sumBefore, range), false);
   const latency = (name: string, value: number | null, valueBefore: number | null | undefined, note?: string) => ({ name, value: duration(value), change: changeOf(value, valueBefore, judged), note });
   const share = (status: string, part: number, partBefore: number | undefined, alarm = false) => ({
-    name: status, href: part > 0 ? link({ status, source }) : undefined, value: percent(part / requests), note: `${count(part)} ${part === 1 ? 'request' : 'requests'}`, alarm,
-    change: pointsOf(part / requests, previous === undefined || partBefore === undefined ? undefined : partBefore / previous.requests, judged),
+    name: status, href: part > 0 ? link({ status, source }) : undefined, value: percent(shareOf(part, requests)), note: `${count(part)} ${part === 1 ? 'request' : 'requests'}`, alarm,
+    change: pointsOf(shareOf(part, requests), previous === undefined || partBefore === undefined ? null : shareOf(partBefore, previous.requests), judged),
   });
   const p99Before = previous === undefined ? null : p99(previous);
   return {
     source: printable(source, 60),
-    role: source === caddySource ? 'at the edge' : 'inside the app',
+    role: source === caddySource ? 'at the edge' : source === dashboardSource ? 'this page and its API' : 'inside the app',
     href: link({ source }),
     last: lastMs === undefined ? undefined : { iso: isoTime(lastMs), text: moment(lastMs, nowMs) },
     figures: [
@@ -44,7 +44,7 @@ export function sourceCard(source: string, { sources, range, previous: before }:
       latency('p50', latencyMs.p50, previous?.latencyMs.p50),
       latency('p95', latencyMs.p95, previous?.latencyMs.p95),
       latency('p99', p99(figures), p99Before, requests < p99RequestsMin ? `from ${p99RequestsMin} requests` : undefined),
-      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(figures.bytes / requests)}${nbsp}each`, change: sumChange(figures.bytes, previous?.bytes) },
+      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(shareOf(figures.bytes, requests))}${nbsp}each`, change: sumChange(figures.bytes, previous?.bytes) },
     ],
     statuses: statusesView(figures, link, source),
   };
@@ -56,8 +56,8 @@ function statusesView({ requests, statuses }: Figures, link: Link, source: strin
     reason: status === 0 ? 'no response' : STATUS_CODES[status] ?? '',
     class: statusClass(status),
     count: count(requestsOfStatus),
-    share: percent(requestsOfStatus / requests),
-    bar: barOf(requestsOfStatus / requests),
+    share: percent(shareOf(requestsOfStatus, requests)),
+    bar: barOf(shareOf(requestsOfStatus, requests)),
     href: link({ status: String(status), source }),
   }));
 }

@@ -1,11 +1,11 @@
 /** The sentence at the top of the page. */
 import { groupBy } from '../../shared/group-by.js';
-import { caddySource } from '../../shared/request-event.js';
+import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import { collectionFindings, isNothingStored, type CollectionFinding } from './collection.js';
 import { reasonsText } from './collector-cards.js';
-import { day, duration, elapsed, moment, nbsp, percent, printable, rate } from './format.js';
-import type { Figures } from './figures.js';
+import { covered, day, duration, moment, nbsp, percent, printable, rate } from './format.js';
+import { shareOf, type Figures } from './figures.js';
 import { judge, pastErrors, type State, type Verdict } from './judge.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';
 import type { Traffic } from './read.js';
@@ -30,21 +30,24 @@ export interface StatusContext {
   /** The clock. */
   readonly exactMs: number;
   readonly isFiltered: boolean;
+  /** Whether the dashboard's own requests are what was asked for: otherwise they are not judged. */
+  readonly isOwnAsked: boolean;
 }
 
 /**
  * Makes the sentence at the top: why requests are not stored now, or else the gravest that is found of any source, or how the edge does (the
  * first app, where no edge is seen). Nothing is well, and nobody is called silent, while nothing is stored.
  */
-export function statusOf({ sources, hosts, windows, range, stepMs, previous, recent }: Traffic, { lastRequestMs, nowMs, exactMs, isFiltered }: StatusContext): Status {
+export function statusOf({ sources, hosts, windows, range, stepMs, firstMs, previous, recent }: Traffic, { lastRequestMs, nowMs, exactMs, isFiltered, isOwnAsked }: StatusContext): Status {
   const collection = recent === undefined ? [] : collectionFindings(recent, exactMs);
   const liveMs = nowMs < range.toMs + stepMs && !isNothingStored(collection) ? nowMs : undefined;
   const recentWindows = groupBy(recent?.windows ?? [], ({ source }) => source);
   const [firstSource] = sources.keys();
-  const verdicts = [...new Set([...sources.keys(), ...recentWindows.keys()])].map((source) => {
+  const judgedSources = [...new Set([...sources.keys(), ...recentWindows.keys()])].filter((source) => source !== dashboardSource || isOwnAsked);
+  const verdicts = judgedSources.map((source) => {
     const ofSource = windows.filter((window) => window.source === source);
     const ofRecent = recent === undefined ? undefined : { windows: recentWindows.get(source) ?? [], stepMs: recent.stepMs };
-    return { source, verdict: judge(ofSource, { stepMs, previous: previous?.sources.get(source), lastMs: lastRequestMs.get(source), liveMs, recent: ofRecent }), past: pastErrors(ofSource) };
+    return { source, verdict: judge(ofSource, { stepMs, previous: previous?.sources.get(source), lastMs: lastRequestMs.get(source), liveMs, recent: ofRecent, ownSinceMs: recent?.ownSinceMs }), past: pastErrors(ofSource) };
   });
   const found = [
     // A title has no room for the reason.
@@ -62,9 +65,9 @@ export function statusOf({ sources, hosts, windows, range, stepMs, previous, rec
     return { state: 'quiet', key: 'quiet', word: 'Quiet:', detail: [detail], more: [], title: `Quiet: ${detail}` };
   }
   const facts = [
-    rate(figures.requests, elapsed(range, nowMs), `${nbsp}req`),
+    rate(figures.requests, covered(range, { firstMs, nowMs: exactMs }), `${nbsp}req`),
     ...(figures.latencyMs.p95 === null ? [] : [`p95 ${duration(figures.latencyMs.p95)}`]),
-    `${percent(figures.errors / figures.requests)} errors`,
+    `${percent(shareOf(figures.errors, figures.requests))} errors`,
   ].join(', ');
   const judged = verdicts.some(({ verdict }) => verdict.kind !== 'unjudged');
   const word = judged ? 'All well' : 'Too little traffic to judge';

@@ -1,8 +1,10 @@
 /** The lists of what comes most often. */
+import type { ClientIpPolicy } from '../../shared/bounds.js';
 import { caddySource } from '../../shared/request-event.js';
 import { isCut } from '../../shared/top.js';
 import { agentName } from './agents.js';
-import { barOf, bytes, count, duration, nbsp, percent, printable } from './format.js';
+import { shareOf } from './figures.js';
+import { barOf, bytes, clientText, count, duration, nbsp, percent, printable } from './format.js';
 import { errorShares, judgedRequestsMin } from './judge.js';
 import { filterHref, type Link } from './link.js';
 import { limitMax } from './query.js';
@@ -32,10 +34,10 @@ const lists: readonly { readonly name: ListedDimension | 'host' | 'method'; read
 ];
 
 /** The lists of the first source; what nothing is known of has none. */
-export function topPanels(traffic: Traffic, { bySource }: Tops, link: Link) {
+export function topPanels(traffic: Traffic, { bySource }: Tops, link: Link, clientIp: ClientIpPolicy | undefined) {
   const [first = caddySource] = traffic.sources.keys();
   return lists.map(({ name, title, labelOf = String }) => ({
-    name, title, labelOf,
+    name, title, labelOf: name === 'client' ? (address: string) => clientText(address, clientIp) : labelOf,
     href: (value: string) => (isCut(value) ? undefined : filterHref(link, name, value)),
     csvHref: link({ refresh: undefined, limit: String(limitMax) }, `/api/top/${name}.csv`),
     list: name === 'host' ? exactList(traffic.hosts) : name === 'method' ? exactList(traffic.methods) : listOf(bySource.get(first), name),
@@ -53,8 +55,8 @@ function topPanel({ name, title, labelOf, href, csvHref, list: { total, values }
       full: value.length > 60 || labelOf(value) !== value ? printable(value, 250) : undefined,
       href: href(value),
       count: missedMax > requests * missedShareMax ? `≥${nbsp}${count(requests)}` : count(requests),
-      share: percent(requests / total),
-      bar: barOf(requests / total),
+      share: percent(shareOf(requests, total)),
+      bar: barOf(shareOf(requests, total)),
       errors: count(errors),
       alarm: requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter,
       p95: duration(latencyMs.p95),

@@ -7,7 +7,7 @@ import { alignRange, levelFor } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import type { Collection } from './collection.js';
 import { fold, isComplete } from './fold.js';
-import { printable } from './format.js';
+import { printable, timeTicks } from './format.js';
 import { textOf } from './phrase.js';
 import { filterNames, parseQuery } from './query.js';
 import { rollUp } from '../../shared/rollup.js';
@@ -17,18 +17,18 @@ import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
-function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, sampled, before, tops = { bySource: new Map(), ofNewest: undefined, keptFromMs: undefined }, keptFromMs, collection }: { collection?: Partial<Collection>; tops?: Tops; keptFromMs?: number; before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean; sampled?: Traffic['sampled'] } = {}) {
-  const query = parseQuery(raw, nowMs);
+function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, sampled, before, tops = { bySource: new Map(), ofNewest: undefined, keptFromMs: undefined }, keptFromMs, collection, nowMs: atMs = nowMs, firstMs = 0, caddyNewestMs }: { caddyNewestMs?: number; nowMs?: number; firstMs?: number; collection?: Partial<Collection>; tops?: Tops; keptFromMs?: number; before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean; sampled?: Traffic['sampled'] } = {}) {
+  const query = parseQuery(raw, atMs);
   const level = levelFor(query, query.toMs);
   const range = alignRange(query, level);
   const traffic: Traffic = {
-    range, stepMs: level * 1000, ledgers, bounded, keptFromMs, sampled,
-    recent: { ...fold(rollUp(requests.filter(({ timeMs }) => timeMs > nowMs - 10_800_000), 60), { fromMs: nowMs - 10_800_000, stepMs: 60_000 }), stepMs: 60_000, problem: undefined, heldIn: 'memory', ledgers: [], dropping: new Set(), ...collection },
+    range, stepMs: level * 1000, ledgers, bounded, firstMs, newestMs: requests[0]?.timeMs, keptFromMs, rollupsFromMs: undefined, sampled,
+    recent: { ...fold(rollUp(requests.filter(({ timeMs }) => timeMs > nowMs - 10_800_000), 60), { fromMs: nowMs - 10_800_000, stepMs: 60_000 }), stepMs: 60_000, problem: undefined, heldIn: 'memory', ledgers: [], dropping: new Set(), caddyNewestMs, ownSinceMs: 0, ...collection },
     complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }) && sampled === undefined,
     previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
     ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
-  return dashboardView({ query, traffic, tops, latest: requests, pairs: new Map(), nowMs, connectHint: ['one', 'two'] });
+  return dashboardView({ query, traffic, tops, latest: requests, pairs: new Map(), nowMs: atMs, connectHint: ['one', 'two'] });
 }
 
 const many = (count: number, parts: Partial<RequestEvent> = {}): RequestEvent[] => Array.from({ length: count }, (_, at) => event({ timeMs: nowMs - 1000 * (at + 1), durationMs: 10, ...parts }));
@@ -94,7 +94,39 @@ test('a source that fell silent is told at once on any range, by its last reques
   t.is(sources[0]?.last?.text, '19:53:30');
   t.is(view(requests, { raw: { from: 'now-7d' } }).status.word, 'No requests from caddy');
   t.is(view(requests, { raw: { from: 'now-5m' } }).status.word, 'No requests from caddy', 'none is in the range');
-  t.is(view(requests.map((request) => ({ ...request, source: 'app' })), { raw: { from: 'now-6h' } }).status.state, 'well', 'that nobody looks at the dashboard is no news');
+  const of = (source: string, ownSinceMs: number) => view(requests.map((request) => ({ ...request, source })), { raw: { from: 'now-6h', source }, collection: { ownSinceMs } as Partial<Collection> }).status.word;
+  t.is(of('dashboard', 0), 'All well:', 'that nobody looks at the dashboard is no news');
+  t.is(of('app', 0), 'No requests from app');
+  t.is(of('app', nowMs - 60_000), 'All well:', 'an older version recorded the dashboard under this name');
+});
+
+test('the dashboard itself is on the page beside the Caddy that it is behind, or when it is asked for', (t) => {
+  const own = many(200, { source: 'dashboard', host: '127.0.0.1:3000', status: 502 });
+  const page = view([...many(1000), ...many(300, { source: 'app' }), ...own]);
+  t.deepEqual(page.sources.map(({ source }) => source), ['caddy', 'app']);
+  t.deepEqual([page.own?.count, page.own?.href], [200, '/?source=dashboard']);
+  t.deepEqual([page.charts[0]?.panels.length, page.status.state], [2, 'well'], 'it has no charts, and is not judged');
+  const behind = view([...many(1000), ...own.map((request) => ({ ...request, host: 'shop.example' }))]);
+  t.deepEqual([behind.sources.map(({ source }) => source), behind.own, behind.status.state], [['caddy', 'dashboard'], undefined, 'well']);
+  const asked = view(own, { raw: { source: 'dashboard' } });
+  t.deepEqual([asked.sources.map(({ source }) => source), asked.status.state], [['dashboard'], 'failing']);
+  t.like(view(own), { empty: true, tops: [] });
+});
+
+test('a busy source does not flatten the chart of another: each has an axis of its own', (t) => {
+  const [busy, quiet] = view([...many(3600), ...Array.from({ length: 30 }, () => many(600, { source: 'shop' })).flat()]).charts[0]!.panels;
+  const ticksOf = (svg: string) => [...svg.matchAll(/<text class="tick" [^>]*>([^<]*)/g)].map(([, text]) => text);
+  t.notDeepEqual(ticksOf(busy!.svg), ticksOf(quiet!.svg));
+});
+
+test('a range without requests says so and leads to where there are some, and only an empty store asks to connect Caddy', (t) => {
+  const caddyNewestMs = Date.UTC(2026, 10, 20, 12);
+  const past = view([], { caddyNewestMs });
+  t.is(past.connect, undefined);
+  t.like(past.elsewhere, { text: 'There are no requests in this range.', href: '/?from=2026-11-20T11%3A00%3A00Z&to=2026-11-20T13%3A00%3A00Z' });
+  const future = view([], { caddyNewestMs, raw: { from: '2026-12-01T00:00:00Z', to: '2026-12-02T00:00:00Z', host: 'a' } });
+  t.like(future.elsewhere, { text: 'This range lies in the future.', href: '/?from=2026-11-20T11%3A00%3A00Z&to=2026-11-20T13%3A00%3A00Z&host=a' });
+  t.deepEqual([view([]).elsewhere, view([]).connect?.lines, view(many(1)).elsewhere], [undefined, 'one\ntwo', undefined]);
 });
 
 test('a quiet source has figures and no charts, and a legend leads to its status class', (t) => {
@@ -130,6 +162,50 @@ test('figures show their change against the previous period, and which rises are
   t.like(changes['5xx'], { text: '+1.6\u00a0pp', words: 'up 1.6 percentage points on the previous period', worse: true });
   t.like(changes['4xx'], { text: '±0' });
   t.true(view(many(180)).sources[0]!.figures.every(({ change }) => change === undefined));
+});
+
+test('a change of less than a point, or than one percent, is a change, and bad where it is', (t) => {
+  const before = [...many(9990), ...many(10, { status: 500 })].map((request) => ({ ...request, timeMs: request.timeMs - 3_600_000 }));
+  const { sources } = view([...many(9910, { durationMs: 10.06 }), ...many(90, { status: 500, durationMs: 10.06 })].map((request) => ({ ...request, timeMs: nowMs - 1 })), { before });
+  const changes = Object.fromEntries(sources[0]!.figures.map(({ name, change }) => [name, change]));
+  t.deepEqual(changes['5xx'], { text: '+0.8\u00a0pp', words: 'up 0.8 percentage points on the previous period', worse: true });
+  t.like(changes['Mean'], { text: '+0.6\u00a0%', worse: false });
+  t.like(changes['4xx'], { text: '±0', words: 'as in the previous period' });
+});
+
+test('the card counts as 4xx what its link, its chart and its table do: all of them', (t) => {
+  const page = view([...many(70), ...many(10, { status: 401 }), ...many(10, { status: 404 }), ...many(10, { status: 429 })]);
+  t.like(page.sources[0]!.figures.find(({ name }) => name === '4xx'), { value: '30.0\u00a0%', note: '30 requests', href: '/?status=4xx&source=caddy' });
+  const column = page.tables[0]!.columns.indexOf('4xx');
+  t.is(page.tables[0]!.rows.reduce((sum, { cells }) => sum + Number(cells[column]), 0), 30);
+});
+
+test('the rate of a steady site is the same in the open window and in the window of the first data as in all others', (t) => {
+  for (let ageMs = 15_500; ageMs < 60_000; ageMs += 3700) {
+    const atMs = Date.UTC(2026, 10, 23, 20) + ageMs;
+    const firstMs = Date.UTC(2026, 10, 23, 19, 40, 20);
+    const requests = Array.from({ length: (atMs - firstMs) / 250 }, (_, at) => event({ timeMs: atMs - at * 250 - 1 }));
+    const { charts, sources } = view(requests, { nowMs: atMs, firstMs });
+    const [, least, greatest] = /2xx: ([\d.]+)\/s to ([\d.]+)\/s/.exec(charts[0]!.panels[0]!.svg)!.map(Number);
+    t.true(least! > 3.9 && greatest! < 4.1, `${ageMs}: ${least} to ${greatest}`);
+    t.is(sources[0]!.figures.find(({ name }) => name === 'Rate')!.value, '4/s');
+  }
+});
+
+test('a click on a chart opens exactly what was marked', (t) => {
+  const { linksSvg } = view(many(100)).charts[0]!.panels[0]!;
+  const narrow = linksSvg.slice(0, linksSvg.indexOf('</svg>'));
+  const links = [...narrow.matchAll(/from=([^&]*)&#38;to=([^"&]*)/g)].map(([, from, to]) => [Date.parse(decodeURIComponent(from!)), Date.parse(decodeURIComponent(to!))] as const);
+  t.is(links.length, 61);
+  t.true(links.every(([fromMs, toMs], at) => toMs - fromMs === 60_000 && (at === 0 || links[at - 1]![1] === fromMs)));
+});
+
+test('the ticks of an axis of time differ, and say the year where it is not this one', (t) => {
+  const at = (text: string) => Date.parse(`${text}Z`);
+  t.deepEqual(timeTicks([at('2026-11-23T20:00:00'), at('2026-11-23T20:00:10')], nowMs), ['20:00:00', '20:00:10']);
+  t.deepEqual(timeTicks([at('2026-11-22T12:00:00'), at('2026-11-23T00:00:00'), at('2026-11-23T12:00:00')], nowMs), ['12:00', '23\u00a0Nov', '12:00']);
+  t.deepEqual(timeTicks([at('2025-12-01T00:00:00'), at('2026-01-01T00:00:00'), at('2026-02-01T00:00:00')], nowMs), ['1\u00a0Dec\u00a02025', '1\u00a0Jan\u00a02026', '1\u00a0Feb']);
+  t.deepEqual(timeTicks([at('2025-11-23T19:00:00'), at('2025-11-23T20:00:00')], nowMs), ['23\u00a0Nov\u00a02025\u00a019:00', '20:00']);
 });
 
 test('p99 is hidden below 100 requests', (t) => {

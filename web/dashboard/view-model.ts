@@ -1,15 +1,16 @@
 /** All formatting of the page: from figures to the text, links and charts that the templates only loop over. */
-import { caddySource, type RequestEvent } from '../../shared/request-event.js';
+import type { ClientIpPolicy } from '../../shared/bounds.js';
+import { caddySource, dashboardSource, type RequestEvent } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import { needsRequests, type LedgerSnapshot, type TimeRange } from '../../shared/store/store.js';
 import { chartRows, chartTables, drawingOf, pairPanels, pairTable } from './chart-panels.js';
 import { collectorCards } from './collector-cards.js';
-import { sumOf } from './fold.js';
-import { clock, count, day, nbsp, printable, signed, windowLength } from './format.js';
+import { sumOf, withoutSource } from './fold.js';
+import { clientText, clock, count, day, dayOf, duration, nbsp, printable, windowLength } from './format.js';
 import { linksOf, type Link } from './link.js';
 import type { Pair } from './pair.js';
-import { phrase, type Phrase, type Time } from './phrase.js';
-import { defaults, filterNames, type DashboardQuery, type Parameter } from './query.js';
+import { phrase, textOf, type Phrase, type Time } from './phrase.js';
+import { defaults, filterNames, type DashboardQuery, type Parameter, type QueryError } from './query.js';
 import type { Traffic } from './read.js';
 import type { RequestPairs } from './request-pairs.js';
 import { requestRows } from './request-rows.js';
@@ -27,6 +28,13 @@ export interface DashboardData {
   readonly pairs: RequestPairs;
   readonly nowMs: number;
   readonly connectHint: readonly string[];
+  /** How client addresses are stored. Default: `full`. */
+  readonly clientIp?: ClientIpPolicy | undefined;
+  /** Parameters that are not known, and the errors of those that cannot be used: they are left out of `query`. */
+  readonly ignored?: readonly string[];
+  readonly problems?: readonly QueryError[];
+  /** Whether the page is shown through a proxy, and nothing says that it may be. */
+  readonly isOpenThroughProxy?: boolean;
 }
 
 /** So many sources have charts; the others have figures. */
@@ -37,42 +45,58 @@ const chartShareMin = 0.002;
 const ranges = [['15m', '15 min'], ['1h', '1 h'], ['6h', '6 h'], ['24h', '24 h'], ['7d', '7 d'], ['30d', '30 d']] as const;
 const refreshes = [['off', 'off'], ['5', '5 s'], ['15', '15 s'], ['60', '60 s']] as const;
 const ticksPerWindow = 6;
+/** So many parameters that are not known are named. */
+const ignoredMax = 5;
+
+/**
+ * Whether the page shows the dashboard's own requests: when they are asked for, and where the dashboard is itself behind the Caddy whose requests it
+ * shows, as in Compose. Then its host is among Caddy's.
+ */
+export function showsOwn({ filter }: Pick<DashboardQuery, 'filter'>, { pairs }: Pick<Traffic, 'pairs'>): boolean {
+  return filter.source === dashboardSource || pairs.some(({ app }) => app === dashboardSource);
+}
 
 /** Makes the view of the dashboard. Its clock ticks in parts of a window, so that a page on which nothing happens stays the same. */
-export function dashboardView({ query, traffic, tops, latest, pairs, nowMs: exactMs, connectHint }: DashboardData) {
+export function dashboardView({ query, traffic: all, tops, latest, pairs, nowMs: exactMs, connectHint, clientIp, ignored = [], problems = [], isOpenThroughProxy = false }: DashboardData) {
+  const traffic = showsOwn(query, all) ? all : withoutSource(all, dashboardSource);
   const tickMs = traffic.stepMs / ticksPerWindow;
   const nowMs = Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs);
   const lastRequestMs = lastOf(latest);
-  const status = statusOf(traffic, { lastRequestMs, nowMs, exactMs, isFiltered: Object.keys(query.filter).length > 0 });
+  const status = statusOf(traffic, { lastRequestMs, nowMs, exactMs, isFiltered: Object.keys(query.filter).length > 0, isOwnAsked: query.filter.source === dashboardSource });
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
-  const drawing = drawingOf(traffic, nowMs, link);
+  const drawing = drawingOf(traffic, exactMs, link);
   const drawn = chartedNames(traffic);
   return {
     title: status.title,
     status,
-    refreshSeconds: query.refreshSeconds,
+    refreshSeconds: problems.length > 0 ? undefined : query.refreshSeconds,
+    problems: problems.map(({ message }) => printable(message, 500)),
+    ignored: ignored.slice(0, ignoredMax).map((name) => printable(name, 40)).join(', ') + (ignored.length > ignoredMax ? ', …' : ''),
+    isOpenThroughProxy,
     range: { ...rangeView(query, traffic.range, nowMs, tickMs), href: link({ from: isoTime(traffic.range.fromMs), to: isoTime(traffic.range.toMs) }) },
     ranges: ranges.map(([name, label]) => ({ label, href: link({ from: `now-${name}`, to: undefined }), current: (query.given.to ?? defaults.to) === defaults.to && (query.given.from ?? defaults.from) === `now-${name}` })),
     steps: stepsView(query, nowMs, tickMs, link),
-    compare: { label: query.compare ? 'on' : 'off', href: link({ compare: query.compare ? 'off' : undefined }) },
+    compare: { label: query.compare ? 'on' : 'off', note: query.compare ? missingPeriod(traffic, nowMs) : undefined, href: link({ compare: query.compare ? 'off' : undefined }) },
     form: formView(query, sources, link),
     refreshes: refreshes.map(([name, label]) => ({ label, href: link({ refresh: name }), current: name === (query.refreshSeconds?.toString() ?? 'off') })),
-    filters: filterNames.filter((name) => query.given[name] !== undefined).map((name) => ({ name: name.replace('_', ' '), value: printable(query.given[name] ?? '', 80), href: link({ [name]: undefined }) })),
-    incomplete: incompleteReasons(query, traffic),
+    filters: filterNames.filter((name) => query.given[name] !== undefined).map((name) => ({ name: name.replace('_', ' '), value: printable(name === 'client' ? clientText(query.filter.client ?? '', clientIp) : query.given[name] ?? '', 80), href: link({ [name]: undefined }) })),
+    incomplete: incompleteReasons(query, traffic, nowMs),
     connect: needsConnecting(query, traffic) ? { lines: connectHint.join('\n'), rejected: traffic.ledgers.reduce((sum, ledger) => sum + sumOf(ledger.rejected), 0) } : undefined,
     empty: sources.length === 0,
+    elsewhere: sources.length === 0 ? elsewhere(query, traffic, link, exactMs) : undefined,
+    own: traffic === all ? undefined : ownView(all, link),
     sources: sources.map((source) => sourceCard(source, traffic, tops, { ...drawing, lastMs: lastRequestMs.get(source) })),
     charts: chartRows(drawn, drawing),
     sourcesWithoutChart: sources.length - drawn.length,
     windowLength: windowLength(traffic.stepMs),
     tables: chartTables(drawn, drawing),
     pairs: traffic.pairs.map((pair, index) => ({ ...pairCard(pair), panels: pairPanels(index, drawing), table: pairTable(pair, drawing) })),
-    tops: topPanels(traffic, tops, link),
+    tops: topPanels(traffic, tops, link, clientIp),
     topsOf: sources.length > 1 ? placeOf(sources[0]!) : undefined,
-    topsNote: topsNote(tops),
+    topsNote: topsNote(tops, nowMs),
     topsOfSampled: isOfRequests(query.filter) ? sampledText(traffic) : undefined,
-    latest: requestRows(latest, pairs, query, link),
+    latest: requestRows(latest, pairs, query, { link, clientIp, nowMs }),
     latestHaveIds: latest.some(({ requestId }) => requestId !== ''),
     latestSampled: sampledText(traffic),
     latestOrders: latestOrders(query, link),
@@ -97,8 +121,8 @@ function rangeView(query: DashboardQuery, aligned: TimeRange, nowMs: number, tic
   const live = (query.given.to ?? defaults.to) === 'now';
   const fromMs = live ? Math.floor(query.fromMs / tickMs) * tickMs : query.fromMs;
   const toMs = live ? nowMs : query.toMs;
-  const sameDay = day(fromMs) === day(toMs) && day(toMs) === day(nowMs);
-  const text = (timeMs: number): string => (sameDay ? '' : `${day(timeMs)}${new Date(timeMs).getUTCFullYear() === new Date(nowMs).getUTCFullYear() ? '' : ` ${new Date(timeMs).getUTCFullYear()}`} `) + clock(timeMs);
+  const sameDay = dayOf(fromMs, nowMs) === dayOf(toMs, nowMs) && dayOf(toMs, nowMs) === day(nowMs);
+  const text = (timeMs: number): string => (sameDay ? '' : `${dayOf(timeMs, nowMs)} `) + clock(timeMs);
   return { from: { iso: isoTime(aligned.fromMs), text: text(fromMs) }, to: { iso: isoTime(aligned.toMs), text: text(toMs) } };
 }
 
@@ -157,13 +181,11 @@ function keptFields(given: DashboardQuery['given'], names: readonly Parameter[])
   return names.flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }]));
 }
 
-function pairCard({ app, outsideMeanMs, outsideP50Ms, outsideP95Ms, edgeOnlyErrors, bypassed }: Pair) {
+function pairCard({ app, outsideMeanMs, edgeOnlyErrors, bypassed }: Pair) {
   return {
     app: printable(app, 60),
     figures: [
-      { name: 'Mean outside', value: signed(outsideMeanMs), note: 'edge − app' },
-      { name: 'p50', value: signed(outsideP50Ms), note: 'edge’s − app’s' },
-      { name: 'p95', value: signed(outsideP95Ms), note: 'edge’s − app’s' },
+      { name: 'Mean outside', value: duration(outsideMeanMs), note: 'mean at the edge − mean in the app' },
       { name: 'Errors of the edge', value: count(edgeOnlyErrors), note: '5xx that the app never sent', alarm: edgeOnlyErrors > 0 },
       { name: 'Past the edge', value: count(bypassed), note: 'came to the app directly', alarm: bypassed > 0 },
     ],
@@ -180,6 +202,12 @@ function latestOrders({ errorsFirst, given }: DashboardQuery, link: Link) {
   ];
 }
 
+/** Why there is no period to compare with; `undefined` where there is one. */
+function missingPeriod({ previous, sources, range: { fromMs, toMs }, firstMs }: Traffic, nowMs: number): string | undefined {
+  if (previous !== undefined || sources.size === 0) return undefined;
+  return firstMs !== undefined && 2 * fromMs - toMs < firstMs ? `no: there is no data of the whole period before, only since ${textOf([dayAndClock(firstMs, nowMs)])} UTC` : 'no: the period before is no longer kept whole';
+}
+
 /** How many requests of the range are kept one by one; `undefined` where all are. */
 function sampledText({ sampled }: Traffic): string | undefined {
   if (sampled === undefined) return undefined;
@@ -190,8 +218,8 @@ function sampledText({ sampled }: Traffic): string | undefined {
 /** A filter that `needsRequests`. */
 const requestsFilter = 'a filter by path, client, user agent, referrer or request id';
 
-function incompleteReasons(query: DashboardQuery, traffic: Traffic): Phrase[] {
-  const { bounded, keptFromMs, ledgers, complete } = traffic;
+function incompleteReasons(query: DashboardQuery, traffic: Traffic, nowMs: number): Phrase[] {
+  const { bounded, keptFromMs, rollupsFromMs, ledgers, complete } = traffic;
   if (complete) return [];
   const sampled = needsRequests(query.filter) ? sampledText(traffic) : undefined;
   const total = (of: (ledger: LedgerSnapshot) => number): number => ledgers.reduce((sum, ledger) => sum + of(ledger), 0);
@@ -202,7 +230,8 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic): Phrase[] {
   const datagrams = total((ledger) => ledger.warnings['datagrams-lost'] ?? 0);
   return [
     ...(bounded ? [phrase`${requestsFilter} reads single requests, and stopped at its limit: choose a shorter range`] : []),
-    ...(keptFromMs === undefined ? [] : [phrase`${requestsFilter} reads single requests, which are kept since ${dayAndClock(keptFromMs)} UTC (RETENTION_REQUESTS)`]),
+    ...(keptFromMs === undefined ? [] : [phrase`${requestsFilter} reads single requests, which are kept since ${dayAndClock(keptFromMs, nowMs)} UTC (RETENTION_REQUESTS)`]),
+    ...(rollupsFromMs === undefined ? [] : [phrase`totals are kept since ${dayAndClock(rollupsFromMs, nowMs)} UTC (RETENTION_ROLLUPS)`]),
     ...(sampled === undefined ? [] : [phrase`${requestsFilter} counts the requests that are kept one by one, ${sampled}`]),
     ...(dropped > 0 ? [phrase`${count(dropped)} lines were dropped`] : []),
     ...(spooled > 0 ? [phrase`${count(spooled)} requests are on disk, waiting for the store`] : []),
@@ -213,21 +242,39 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic): Phrase[] {
 }
 
 /** What the lists leave out. */
-function topsNote({ ofNewest, keptFromMs }: Tops): Phrase | undefined {
+function topsNote({ ofNewest, keptFromMs }: Tops, nowMs: number): Phrase | undefined {
   const reasons = [
     ...(ofNewest === undefined ? [] : [phrase`are made from the newest ${count(ofNewest)}`]),
-    ...(keptFromMs === undefined ? [] : [phrase`reach back to ${dayAndClock(keptFromMs)} UTC, since when requests are kept`]),
+    ...(keptFromMs === undefined ? [] : [phrase`reach back to ${dayAndClock(keptFromMs, nowMs)} UTC, since when requests are kept`]),
   ];
   const [first, second] = reasons;
   return first === undefined ? undefined : phrase`Under this filter the lists that only single requests know ${second === undefined ? first : phrase`${first}, and ${second}`}.`;
 }
 
 /** To the minute: what moves on with every request would make each answer a new one. */
-function dayAndClock(timeMs: number): Time {
-  return { iso: isoTime(Math.floor(timeMs / 60_000) * 60_000), text: `${day(timeMs)}${nbsp}${clock(timeMs)}` };
+function dayAndClock(timeMs: number, nowMs: number): Time {
+  return { iso: isoTime(Math.floor(timeMs / 60_000) * 60_000), text: `${dayOf(timeMs, nowMs)}${nbsp}${clock(timeMs)}` };
 }
 
-/** Whether Caddy seems not to be connected yet: no request of its own, none accepted, and no filter that would hide them. */
-function needsConnecting({ filter }: DashboardQuery, { sources, ledgers }: Traffic): boolean {
-  return Object.keys(filter).length === 0 && !sources.has(caddySource) && ledgers.every(({ accepted }) => accepted === 0);
+/** What the page leaves out of the dashboard's own requests; `undefined` where there are none. */
+function ownView({ sources }: Traffic, link: Link) {
+  const own = sources.get(dashboardSource);
+  return own === undefined ? undefined : { count: own.requests, text: count(own.requests), href: link({ source: dashboardSource }) };
+}
+
+/** Where there is data, when the range has none; `undefined` while nothing is stored. */
+function elsewhere({ fromMs }: DashboardQuery, { recent, newestMs, stepMs }: Traffic, link: Link, nowMs: number) {
+  const lastMs = recent?.caddyNewestMs ?? newestMs;
+  if (lastMs === undefined) return undefined;
+  const hourMs = 3_600_000;
+  return {
+    text: fromMs >= nowMs ? 'This range lies in the future.' : 'There are no requests in this range.',
+    last: dayAndClock(lastMs, nowMs),
+    href: link({ from: isoTime(lastMs - hourMs), to: isoTime(Math.min(lastMs + hourMs, Math.max(nowMs, lastMs + stepMs))) }),
+  };
+}
+
+/** Whether Caddy seems not to be connected yet: no request of its own is stored, none accepted, and no filter would hide them. */
+function needsConnecting({ filter }: DashboardQuery, { sources, ledgers, recent }: Traffic): boolean {
+  return Object.keys(filter).length === 0 && !sources.has(caddySource) && recent?.caddyNewestMs === undefined && ledgers.every(({ accepted }) => accepted === 0);
 }

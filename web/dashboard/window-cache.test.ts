@@ -112,6 +112,7 @@ function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number
   return {
     reads, row,
     spans: () => reads.splice(0).map(({ fromMs, toMs }) => [fromMs, toMs]),
+    cache,
     get: (from: number, to: number, { now = to, name = '' } = {}) => cache.get({ level: 60, name }, { fromMs: from * 60_000, toMs: to * 60_000 }, now * 60_000),
     forget: (...minutes: number[]) => { cache.forget(minutes.map((minute) => ({ level: 60, windowMs: minute * 60_000 }))); },
     advance: (ms: number) => { clockMs += ms; },
@@ -265,4 +266,32 @@ test('what is kept weighs no more than it may: other queries go first, then what
   advance(120_000);
   t.deepEqual(await ask(1, 4, 'one'), [[3, 4]]);
   t.deepEqual(await ask(1, 4, 'one'), [], 'the window that was left behind made room');
+});
+
+test('a query is forgotten with the last of its windows, however many there were', async (t) => {
+  const { cache, get, reads, row, forget } = cacheOf({ told: true, weightMax: 1_000_000 });
+  for (let at = 0; at < 2000; at += 1) {
+    const windows = get(5, 7, { name: `filter ${at}` });
+    reads.shift()!.answer([row(5)]);
+    await windows;
+  }
+  t.is(cache.queries, 2000);
+  forget(5);
+  t.is(cache.queries, 2000, 'the empty window is kept');
+  forget(6);
+  t.is(cache.queries, 0);
+  const failing = get(5, 6);
+  reads.shift()!.fail(new Error('no store'));
+  await t.throwsAsync(failing, { message: 'no store' });
+  t.is(cache.queries, 0, 'nothing came of it');
+});
+
+test('long queries take room from each other', async (t) => {
+  const { cache, get, reads, row } = cacheOf({ told: true, weightMax: 1000 });
+  for (let at = 0; at < 500; at += 1) {
+    const windows = get(5, 6, { name: `${at} ${'x'.repeat(30_000)}` });
+    reads.shift()!.answer([row(5)]);
+    await windows;
+  }
+  t.true(cache.queries <= 50, String(cache.queries));
 });

@@ -37,6 +37,8 @@ export interface WindowCache<Query, Digest> {
   forget(rows: readonly { readonly level: number; readonly windowMs: number }[]): void;
   /** Drops everything. */
   clear(): void;
+  /** How many queries there are of which anything is kept, or being read. */
+  readonly queries: number;
 }
 
 /** What a cache needs. */
@@ -72,6 +74,9 @@ const closesAfterMs = 60_000;
 /** What has not been asked for so long may go, in milliseconds: the page asks every few seconds. */
 const unusedMs = 60_000;
 
+/** So many characters of a query's key weigh as much as a window. */
+const keyLengthPerWeight = 3000;
+
 interface Kept<Digest> {
   /** `undefined` for a window without rows. */
   readonly digest: Digest | undefined;
@@ -88,6 +93,7 @@ interface Reading<Digest> extends TimeRange {
 }
 
 interface Group<Digest> {
+  readonly key: string;
   readonly level: number;
   readonly windows: Map<number, Kept<Digest>>;
   readonly reading: Set<Reading<Digest>>;
@@ -101,6 +107,8 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
   let weight = 0;
 
   return {
+    get queries() { return groups.size; },
+
     async get(query, range, nowMs, signal) {
       const lengthMs = query.level * 1000;
       const group = groupOf(query);
@@ -131,21 +139,24 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
     },
 
     forget(rows) {
-      for (const group of groups.values()) {
+      for (const group of [...groups.values()]) {
         for (const { level, windowMs } of rows) {
           if (level !== group.level) continue;
           drop(group, windowMs);
           for (const reading of group.reading) reading.changed.add(windowMs);
         }
+        dropIfEmpty(group);
       }
     },
 
     clear() {
-      for (const { level, windows, reading } of groups.values()) {
+      for (const group of [...groups.values()]) {
+        const { level, windows, reading } = group;
         windows.clear();
         for (const { changed, fromMs, toMs } of reading) {
           for (let windowMs = fromMs; windowMs < toMs; windowMs += level * 1000) changed.add(windowMs);
         }
+        dropIfEmpty(group);
       }
       weight = 0;
     },
@@ -159,7 +170,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
 
   function groupOf(query: Query): Group<Digest> {
     const key = JSON.stringify(query);
-    const group = groups.get(key) ?? { level: query.level, windows: new Map(), reading: new Set() };
+    const group = groups.get(key) ?? { key, level: query.level, windows: new Map(), reading: new Set() };
     groups.delete(key);
     groups.set(key, group);
     return group;
@@ -191,6 +202,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
         return digests;
       } finally {
         group.reading.delete(reading);
+        dropIfEmpty(group);
       }
     }
 
@@ -206,7 +218,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
   function keep(group: Group<Digest>, windowMs: number, kept: Digest | undefined, readMs: number): void {
     if ((group.windows.get(windowMs)?.readMs ?? -Infinity) > readMs) return; // a read that began later was quicker
     drop(group, windowMs);
-    const own = 1 + (kept === undefined ? 0 : weigh(kept));
+    const own = 1 + Math.floor(group.key.length / keyLengthPerWeight) + (kept === undefined ? 0 : weigh(kept));
     makeRoom(own, group);
     if (weight + own > weightMax) return;
     group.windows.set(windowMs, { digest: kept, readMs, weight: own, usedMs: clock() });
@@ -216,6 +228,11 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
   function drop(group: Group<Digest>, windowMs: number): void {
     weight -= group.windows.get(windowMs)?.weight ?? 0;
     group.windows.delete(windowMs);
+  }
+
+  /** A query that nothing is kept of is forgotten: there are as many as there are values to filter by. */
+  function dropIfEmpty(group: Group<Digest>): void {
+    if (group.windows.size === 0 && group.reading.size === 0 && groups.get(group.key) === group) groups.delete(group.key);
   }
 
   /** Drops the queries that were asked least lately, and of `last`, the one that is being asked, what its range has left behind. */

@@ -7,7 +7,7 @@ import { collect } from '../collect.js';
 import { RetentionGuard } from '../retention-guard.js';
 import type { Batch, LedgerSnapshot, ReadOptions, Store } from '../store.js';
 import { firstLine, openDatabase, protectFiles, type Database } from './database.js';
-import { listRequests, readLedgers, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
+import { listRequests, readLedgers, readStoredWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
 import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
@@ -80,6 +80,7 @@ class DuckdbStore implements Store {
   readonly bulkRequests = rowGroupRows;
   readonly spool = undefined;
   readonly requestsKeptMs: number;
+  readonly rollupsKeptMs: number;
   readonly changes = createChanges();
   readonly #options: DuckdbOptions;
   readonly #log: Log;
@@ -106,6 +107,7 @@ class DuckdbStore implements Store {
   constructor(options: DuckdbOptions, { log, now = Date.now, monotonicMs = () => performance.now(), onRefused }: DuckdbStoreParts, database: Database) {
     this.description = `DuckDB file ${options.path}`;
     this.requestsKeptMs = options.retention.requestsMs;
+    this.rollupsKeptMs = options.retention.rollupsMs;
     this.#options = options;
     this.#log = log;
     this.#now = now;
@@ -157,6 +159,7 @@ class DuckdbStore implements Store {
   streamRequests(query: Parameters<Store['streamRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRequests']> { return streamRequests((run) => this.#read(run, signal), query); }
   rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.#read((run) => rollUpRequests(run, query), signal); }
   listRequests(query: Parameters<Store['listRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['listRequests']> { return this.#read((run) => listRequests(run, query), signal); }
+  readStoredWindows({ signal }: ReadOptions = {}): ReturnType<Store['readStoredWindows']> { return this.#read((run) => readStoredWindows(run), signal); }
   readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> { return this.#read((run) => readLedgers(run, query), signal); }
 
   async ping(): Promise<void> {

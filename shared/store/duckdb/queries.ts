@@ -3,11 +3,12 @@ import { BIGINT, INTEGER, VARCHAR, type DuckDBBlobValue, type DuckDBType, type D
 import { StoreError } from '../../errors.js';
 import { nextTurn } from '../../next-turn.js';
 import { bucketOfDurationSql, Histogram } from '../../histogram.js';
-import { splitNanoseconds, withoutLatency, type RequestEvent } from '../../request-event.js';
-import { emptyTally, seriesKey, type Level, type RollupRow } from '../../rollup.js';
+import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
+import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
+import { emptyTally, levels, seriesKey, type Level, type RollupRow } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange, type TopsQuery } from '../store.js';
+import { needsRequests, type Filter, type LedgerSnapshot, type Store, type StoredWindows, type TimeRange, type TopsQuery } from '../store.js';
 import type { Query, Read } from './read-pool.js';
 
 /** Rows in one page: the memory that a read takes, however many windows and series its range has. */
@@ -250,7 +251,7 @@ export async function listRequests(query: Query, { fromMs, toMs, filter, kinds, 
   const columns = await values.columnsOf(
     query,
     `WITH matching AS MATERIALIZED (
-       SELECT source, status_code, duration_ms, size, ${requestDimensions.map((dimension) => `${shortSql(valueSql[dimension])} AS ${dimension}`).join(', ')} FROM request_metrics WHERE ${where}
+       SELECT source, method, status_code, duration_ms, size, ${requestDimensions.map((dimension) => `${shortSql(valueSql[dimension])} AS ${dimension}`).join(', ')} FROM request_metrics WHERE ${where}
      )
      SELECT kind, ${texts('source', 'value')}, total, requests, errors, size_sum, duration_ms_sum, duration_ms_max, buckets
      FROM (${parts.join(' UNION ALL ')}) AS parts (kind, source, value, total, requests, errors, size_sum, duration_ms_sum, duration_ms_max, buckets)`,
@@ -329,8 +330,24 @@ function histogramOf(buckets: string): Histogram {
 }
 
 /** What a group of requests adds to a tally, one group for each bucket. */
-const tallySql = `CASE WHEN status_code NOT IN (${withoutLatency.join(', ')}) THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
+const tallySql = `CASE WHEN status_code NOT IN (${statusesWithoutLatency.join(', ')}) AND method <> '${methodWithoutLatency}' THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
   count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
+
+/** See `Store.readStoredWindows`. */
+export async function readStoredWindows(query: Query): Promise<ReadonlyMap<string, StoredWindows>> {
+  const values = new BoundValues();
+  const oldestSql = levels.map((level) => `min(window_ms) FILTER (level = ${level})`).join(', ');
+  // A statement without a value is not planned again when it is run again: DuckDB 1.5.5 then groups by the statistics of the table as it was, and gives wrong sources.
+  const all = `window_ms >= ${values.add(0n, BIGINT)}`;
+  const [source = [], newestMs = [], ...oldestMs] = await values.columnsOf(query, `SELECT ${texts('source')}, max(window_ms), ${oldestSql} FROM request_rollup WHERE ${all} GROUP BY source`) as [string[]?, bigint[]?, ...(bigint | null)[][]];
+  return new Map(source.map((name, at) => {
+    const oldest = levels.flatMap((level, index) => {
+      const windowMs = oldestMs[index]![at];
+      return typeof windowMs === 'bigint' ? [[level, Number(windowMs)] as const] : [];
+    });
+    return [name, { oldest: new Map(oldest), newestMs: Number(newestMs[at]!) }];
+  }));
+}
 
 /** See `Store.readLedgers`. */
 export async function readLedgers(query: Query, { sinceMs }: { sinceMs: number }): Promise<LedgerSnapshot[]> {
@@ -412,9 +429,10 @@ function filterConditions(filter: Filter, times: readonly string[], values: Boun
   return found.join(' AND ');
 }
 
-function conditions({ source, host, method, status }: Filter, values: BoundValues): string[] {
+function conditions({ source, exceptSource, host, method, status }: Filter, values: BoundValues): string[] {
   const found: string[] = [];
   if (source !== undefined) found.push(`source = ${values.add(source, VARCHAR)}`);
+  if (exceptSource !== undefined) found.push(`source <> ${values.add(exceptSource, VARCHAR)}`);
   if (host !== undefined) found.push(`host = ${values.add(host, VARCHAR)}`);
   if (method !== undefined) found.push(`method = ${values.add(method, VARCHAR)}`);
   if (status !== undefined) found.push(`status_code BETWEEN ${values.add(status.min, INTEGER)} AND ${values.add(status.max, INTEGER)}`);

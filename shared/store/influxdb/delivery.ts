@@ -9,7 +9,7 @@
  */
 import { createHash } from 'node:crypto';
 import { Histogram } from '../../histogram.js';
-import { hasLatency } from '../../request-event.js';
+import { hasLatency } from '../../status.js';
 import { levels, rowIdEnd, windowStart, type RollupRow } from '../../rollup.js';
 import type { RefusedLine, DeadLetters } from '../dead-letters.js';
 import { InfluxdbError } from './influxdb-error.js';
@@ -93,7 +93,7 @@ function correctionsOf(line: string): string[] {
   const event = parseRequestLine(line);
   if (event === undefined) return []; // what InfluxDB refused may be no line at all, after damage that no checksum saw
   const { source, host, method, status, size } = event;
-  const durationMs = hasLatency(status) ? event.durationMs : null;
+  const durationMs = hasLatency({ status, method }) ? event.durationMs : null;
   const histogram = new Histogram();
   if (durationMs !== null) histogram.add(durationMs);
   const rowId = createHash('sha256').update(line).digest().readUIntBE(0, 6) % rowIdEnd;

@@ -18,7 +18,7 @@ import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress, createRequestGatherer } from './payload.js';
 import { postLines } from './post.js';
-import { listNewest, readLedgers, readNothing, readRequests, readRollups, readStoredSpan, readTops, rollUpRequests, type ReadCells } from './queries.js';
+import { listNewest, readLedgers, readNothing, readRequests, readRollups, readStoredSpan, readStoredWindows, readTops, rollUpRequests, type ReadCells } from './queries.js';
 import { retentionFile } from './retention-file.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
 import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
@@ -186,6 +186,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     get problem() { return spooled?.state.problem; },
     changes: undefined,
     requestsKeptMs: retention?.requestsMs,
+    rollupsKeptMs: retention?.rollupsMs,
     write: (batch) => use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
     gatherRequests: createRequestGatherer,
     readRollups: readAllRollups,
@@ -196,6 +197,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     streamRequests: (...query) => inOnePage(readLatestRequests(...query)),
     rollUpRequests: (query, options) => use('read requests', () => rollUpRequests(readUntil(options?.signal), bucket, query)),
     listRequests: (query, options) => use('read requests', () => listNewest(readUntil(options?.signal), bucket, query)),
+    readStoredWindows: (options) => use('read the oldest and newest rollup rows', () => readStoredWindows(readUntil(options?.signal), bucket)),
     readLedgers: (query, options) => use('read the ledgers', () => readLedgers(readUntil(options?.signal), bucket, query)),
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(readUntil(undefined), bucket)),
     pingToWrite: () => use(`write to the bucket ${JSON.stringify(bucket)}`, () => writeNothing(post)),

@@ -6,13 +6,14 @@
  */
 import { flux, fluxDateTime, fluxExpression, fluxRegExp, type ParameterizedQuery } from '@influxdata/influxdb-client';
 import { StoreError } from '../../errors.js';
+import { groupBy } from '../../group-by.js';
 import { Histogram } from '../../histogram.js';
 import type { RequestEvent } from '../../request-event.js';
 import { listRequests } from '../../request-lists.js';
-import { rollUp, windowStart, type Level, type RollupRow } from '../../rollup.js';
+import { levels, rollUp, windowStart, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
-import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange, type TopsQuery } from '../store.js';
+import { needsRequests, type Filter, type LedgerSnapshot, type Store, type StoredWindows, type TimeRange, type TopsQuery } from '../store.js';
 import { fluxText, fluxWholeOrStart } from './flux-text.js';
 import { ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
 
@@ -125,6 +126,31 @@ ${requestsSince(fluxDateTime(oldest))}
   return rows;
 }
 
+/** See `Store.readStoredWindows`. */
+export async function readStoredWindows(read: ReadCells, bucket: string): Promise<ReadonlyMap<string, StoredWindows>> {
+  const readEnds = async (which: 'first' | 'last'): Promise<{ source: string; level: Level; windowMs: number }[]> => {
+    const query = flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: ${new Date(0)}, stop: ${new Date(timeMsMax)})
+  |> filter(fn: (r) => r._measurement == "request_rollup" and r._field == "tally")
+  |> ${fluxExpression(which)}()
+  |> keep(columns: ["_time", "level", "source"])
+  |> group(columns: ["level", "source"])
+  |> sort(columns: ["_time"], desc: ${which === 'last'})
+  |> limit(n: 1)`;
+    const ends: { source: string; level: Level; windowMs: number }[] = [];
+    await read(query, ['_time', 'level', 'source'], ([time, tag, source]) => {
+      const level = levels.find((each) => levelTags[each] === tag);
+      if (level !== undefined) ends.push({ source: textOfTag(source), level, windowMs: rowOfTime(time!, level).windowMs });
+    });
+    return ends;
+  };
+  const [first, last] = await Promise.all([readEnds('first'), readEnds('last')]);
+  const oldest = groupBy(first, ({ source }) => source);
+  return new Map([...groupBy(last, ({ source }) => source)].map(([source, newest]) => [
+    source, { oldest: new Map((oldest.get(source) ?? []).map(({ level, windowMs }) => [level, windowMs])), newestMs: Math.max(...newest.map(({ windowMs }) => windowMs)) },
+  ]));
+}
+
 /** See `Store.readLedgers`. */
 export async function readLedgers(read: ReadCells, bucket: string, { sinceMs }: { sinceMs: number }): Promise<LedgerSnapshot[]> {
   const columns = ['_time', '_value', 'collector', 'account', 'reason'];
@@ -171,9 +197,10 @@ function rowOfTime(time: string, level: Level): { windowMs: number; rowId: numbe
 }
 
 /** The condition on the tags that rows of requests and rollups share, to go behind another. */
-function andSeries({ source, host, method, status }: Filter): ParameterizedQuery {
+function andSeries({ source, exceptSource, host, method, status }: Filter): ParameterizedQuery {
   let condition = flux``;
   if (source !== undefined) condition = flux`${condition} and ${tagIs(flux`r.source`, source)}`;
+  if (exceptSource !== undefined) condition = flux`${condition} and (not exists r.source or r.source != ${fluxText(tagText(exceptSource))})`;
   if (host !== undefined) condition = flux`${condition} and ${tagIs(flux`r.host`, host)}`;
   if (method !== undefined) condition = flux`${condition} and ${tagIs(flux`r.method`, method)}`;
   if (status !== undefined) condition = flux`${condition} and r.status_code =~ ${fluxRegExp(statusPattern(status))}`;

@@ -1,0 +1,64 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { createLog } from '../../shared/log.js';
+import { createRecorder } from '../../shared/recorder.js';
+import { openStore } from '../../shared/store/open.js';
+import { event } from '../../test/web-samples.js';
+import { firstOf } from './first-data.js';
+import { parseQuery } from './query.js';
+import { createReads, readTraffic, type Reads } from './read.js';
+
+const minuteMs = 60_000;
+const hourMs = 60 * minuteMs;
+const dayMs = 24 * hourMs;
+const log = createLog('test', { write: () => undefined });
+
+/** A DuckDB file and a recorder into it. */
+async function open(t: ExecutionContext, { rollupsMs = 400 * dayMs } = {}) {
+  const folder = await mkdtemp(join(tmpdir(), 'first-data-'));
+  const store = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs } }, { log });
+  const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full' });
+  t.teardown(async () => {
+    await recorder.close();
+    await store.close();
+    await rm(folder, { recursive: true });
+  });
+  /** Records a request every `everyMs` of a stretch of time. */
+  const record = async (fromMs: number, toMs: number, everyMs: number): Promise<void> => {
+    for (let timeMs = fromMs; timeMs < toMs; timeMs += everyMs) recorder.record(event({ timeMs, durationMs: 5 }));
+    await recorder.flush();
+  };
+  return { reads: createReads(store), record };
+}
+
+const read = (reads: Reads, from: string, nowMs: number) => readTraffic(reads, parseQuery({ from }, nowMs), { nowMs, withPrevious: true });
+
+test('a steady site is compared only with a period that lies after the first data of the store', async (t) => {
+  const { reads, record } = await open(t);
+  const nowMs = Date.now();
+  await record(nowMs - 30 * hourMs, nowMs, 2 * minuteMs);
+  t.is((await read(reads, 'now-24h', nowMs)).previous, undefined, 'only six hours of the day before are there');
+  const { previous, sources } = await read(reads, 'now-6h', nowMs);
+  t.true(Math.abs(previous!.sources.get('caddy')!.requests - sources.get('caddy')!.requests) <= 10);
+  await record(nowMs - 60 * hourMs, nowMs - 30 * hourMs, 2 * minuteMs);
+  t.true((await read(reads, 'now-24h', nowMs)).previous!.sources.get('caddy')!.requests > 700, 'an import has added the rest of the day before');
+});
+
+test('a range whose period before is older than RETENTION_ROLLUPS is not compared, and one that begins before that is incomplete', async (t) => {
+  const { reads, record } = await open(t);
+  const nowMs = Date.now();
+  await record(nowMs - 700 * dayMs, nowMs, dayMs);
+  const kept = await read(reads, 'now-300d', nowMs);
+  t.like(kept, { previous: undefined, complete: true, rollupsFromMs: undefined });
+  t.not((await read(reads, 'now-150d', nowMs)).previous, undefined);
+  const beyond = await read(reads, 'now-500d', nowMs);
+  t.like(beyond, { previous: undefined, complete: false, rollupsFromMs: nowMs - 400 * dayMs });
+});
+
+test('the first data is where the coarsest level begins, told as exactly as finer levels that reach back as far', (t) => {
+  t.is(firstOf(new Map()), undefined);
+  t.is(firstOf(new Map([[10, 15 * hourMs + 10_000], [60, 15 * hourMs], [3600, 15 * hourMs], [86_400, 0]])), 15 * hourMs + 10_000);
+  t.is(firstOf(new Map([[10, 98 * dayMs], [60, 86 * dayMs], [3600, 15 * hourMs], [86_400, 0]])), 15 * hourMs, 'the fine rows of the first hour are deleted');
+});
