@@ -9,7 +9,9 @@ export type RejectionReason =
   | 'not-json'
   /** JSON, but not what Caddy's loggers write. */
   | 'not-caddy'
-  /** More than a day ahead, or older than anything that is kept. In a file also one that cannot be read: there is no time of arrival to stand in. */
+  /** A request in an encoding that is not read, such as ECS, GELF or logfmt. */
+  | 'unknown-encoder'
+  /** More than a day ahead, before Caddy's first release, or older than anything that is kept. In a file also one that cannot be read: there is no time of arrival to stand in. */
   | 'bad-time'
   | 'bad-status';
 
