@@ -32,7 +32,7 @@ export interface LineAccounts {
   readonly warnings: Partial<Record<LedgerWarning, number>>;
   /** Requests whose own time could not be read: they have the time when they came in. */
   timeOfArrival: number;
-  /** The beginning of the last line that was rejected for each reason, secrets included: `redact` it before it is shown. */
+  /** The beginning of a line that was rejected for each reason, redacted. */
   readonly examples: Partial<Record<RejectionReason, string>>;
   lastLineMs: number | null;
 }

@@ -6,7 +6,7 @@ import type { CountryOf } from '../shared/countries.js';
 import type { UsedTimes } from '../shared/unique-time.js';
 import type { Ledger, LedgerWarning, Store } from '../shared/store/store.js';
 import { createDecoder, type Decoded } from './decode/decode.js';
-import { beginningOf } from './decode/redact.js';
+import { beginningOf, redact } from './decode/redact.js';
 import { isPlausibleTime } from './decode/time.js';
 import type { CollectorConfig } from './config.js';
 import { startStatusServer } from './http.js';
@@ -66,6 +66,9 @@ const whyRefused: Readonly<Record<'not-allowed' | NoRoom, string>> = {
   'too-many-of-peer': 'its address has three quarters of COLLECTOR_CONNECTIONS_MAX. Raise it if all of them are yours',
 };
 
+/** How often an example of a rejected line is kept for each reason, in milliseconds. */
+const exampleEveryMs = 1000;
+
 const whyNoRoom = 'the beginnings of other lines take all the memory for them';
 
 const whyRejected: Partial<Record<RejectionReason, string>> = {
@@ -96,6 +99,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   const warnOfSkew = limitLog(log.warn, { intervalMs: skewWarnMs });
   const heldMemory: HeldMemory = { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) };
   const ageMsMax = Math.max(parts.requestsKeptMs ?? 0, parts.rollupsKeptMs ?? rollupsKeptMsDefault);
+  const exampleMs: Partial<Record<RejectionReason, number>> = {};
   let linesUnderstood = 0;
   const connections = new ConnectionLimit(config.connectionsMax);
   const whyTooLong = `it is longer than COLLECTOR_LINE_BYTES_MAX, ${config.lineBytesMax} bytes`;
@@ -231,10 +235,17 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
         linesUnderstood += 1;
         break;
       case 'rejected':
-        accounts.examples[decoded.reason] = beginningOf(line);
+        keepExample(decoded.reason, line, arrivalMs);
         reject(decoded.reason, `${whyRejected[decoded.reason] ?? 'it is not what Caddy writes'}; ${ledgerPlace} counts these and shows an example`);
         break;
     }
+  }
+
+  /** Keeps what a rejected line looks like, a line a second for each reason: a flood of them would cost more to redact than to read. */
+  function keepExample(reason: RejectionReason, line: string, arrivalMs: number): void {
+    if (Math.abs(arrivalMs - (exampleMs[reason] ?? 0)) < exampleEveryMs) return;
+    exampleMs[reason] = arrivalMs;
+    accounts.examples[reason] = redact(beginningOf(line));
   }
 
   /** `source` is where it came from, unless its time is that of its arrival. */
