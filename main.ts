@@ -14,6 +14,7 @@ import type { Store } from './shared/store/store.js';
 import { collectorConfigFrom, collectorSettings, type CollectorConfig } from './collector/config.js';
 import { importSettings } from './collector/import/settings.js';
 import { caddyAddress, type ListenAddress } from './collector/listen/address.js';
+import type { Collector } from './collector/main.js';
 import { keepSockets } from './collector/listen/keeper.js';
 import { meetKeeper, type Keeper } from './collector/listen/kept.js';
 import { webConfigFrom, webSettings } from './web/config.js';
@@ -221,7 +222,7 @@ async function start(environment: Environment, given: Given): Promise<Stop> {
     const hint = caddyfileLines(collector.addresses);
     const web = await startWebOver(values, recording, webStore, hint, started);
     await register(given, collector.addresses, started);
-    process.stdout.write(welcome({ dashboard: web.url, addresses: collector.addresses, store: store.description, hint }));
+    process.stdout.write(welcome({ dashboard: web.url, addresses: collector.addresses, ledger: collector.httpUrl, store: store.description, registersAt: adminUrlOf(given), hint }));
   });
 }
 
@@ -234,9 +235,9 @@ async function startCollectorAlone(environment: Environment, given: Given): Prom
   await waitForTurn(given, config);
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'collector', started);
-    const { addresses } = await startCollectorOver(config, values, recording, store, given, started);
+    const { addresses, httpUrl } = await startCollectorOver(config, values, recording, store, given, started);
     await register(given, addresses, started);
-    process.stdout.write(welcome({ addresses, store: store.description, hint: caddyfileLines(addresses) }));
+    process.stdout.write(welcome({ addresses, ledger: httpUrl, store: store.description, registersAt: adminUrlOf(given), hint: caddyfileLines(addresses) }));
   });
 }
 
@@ -423,10 +424,10 @@ async function startWebOver(
 
 async function startCollectorOver(
   config: CollectorConfig, values: SettingValues<typeof storeSettings>, recording: Recording, store: Store, { keeper }: Given, started: Started,
-): Promise<{ addresses: readonly ListenAddress[] }> {
+): Promise<Pick<Collector, 'addresses' | 'httpUrl'>> {
   const { startCollector } = await import('./collector/main.js');
   const requestsKeptMs = values.STORE === 'influxdb' ? undefined : values.RETENTION_REQUESTS;
-  const collector = await startCollector(config, { store, log: createLog('collector'), ...recording, requestsKeptMs, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
+  const collector = await startCollector(config, { store, log: createLog('collector'), ...recording, requestsKeptMs, rollupsKeptMs: values.RETENTION_ROLLUPS, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
   started('next', async () => {
     const lost = await collector.stop();
     keeper?.leaveTimes(collector.usedTimes());
@@ -459,16 +460,34 @@ function caddyfileLines(addresses: readonly ListenAddress[]): readonly string[] 
   return ['log {', `    output net ${caddyAddress(address)} {`, '        dial_timeout 1s', '        soft_start', '    }', '}'];
 }
 
-/** What a person wants to know at the start: where things are, and what to put into the Caddyfile. */
-function welcome({ dashboard, addresses, store, hint }: { dashboard?: string; addresses?: readonly ListenAddress[]; store: string; hint?: readonly string[] }): string {
+/** The admin API of the Caddy that the sink adds itself to; `undefined` when people put the lines into their Caddyfile. */
+function adminUrlOf({ options: { register: adminUrl } }: Given): string | undefined {
+  return typeof adminUrl === 'string' ? adminUrl : undefined;
+}
+
+/** What the start prints: where things are, and how lines get here. */
+interface Welcome {
+  readonly dashboard?: string;
+  readonly addresses?: readonly ListenAddress[];
+  readonly ledger?: string | undefined;
+  readonly store: string;
+  readonly registersAt?: string | undefined;
+  readonly hint?: readonly string[];
+}
+
+function welcome({ dashboard, addresses, ledger, store, registersAt, hint }: Welcome): string {
+  const next = registersAt !== undefined
+    ? [`The sink adds itself to the Caddy at ${registersAt}: put nothing about it into the Caddyfile. Each site`, 'needs `log` in it, or Caddy writes no access lines; the log says which have none.', '']
+    : hint === undefined ? [] : ['Put these lines into each site of your Caddyfile and reload Caddy:', '', ...hint.map((line) => `    ${line}`), ''];
   return [
     '',
     `Caddy Log Sink ${version()}`,
     ...(dashboard === undefined ? [] : [`  Dashboard  ${dashboard}`]),
     ...(addresses === undefined ? [] : [`  Collector  ${addresses.map(caddyAddress).join('  ')}`]),
+    ...(ledger === undefined ? [] : [`  Ledger     ${ledger.replace(/\/$/, '')}/ledger`]),
     `  Store      ${store}`,
     '',
-    ...(hint === undefined ? [] : ['Put these lines into each site of your Caddyfile and reload Caddy:', '', ...hint.map((line) => `    ${line}`), '']),
+    ...next,
     '',
   ].join('\n');
 }

@@ -13,7 +13,6 @@ import { isLoopback, type Address } from '../shared/settings.js';
 import { ledgerJson } from '../shared/store/ledger-json.js';
 import type { Ledger, Store } from '../shared/store/store.js';
 import type { LearnedDuration } from './decode/duration.js';
-import { redact } from './decode/redact.js';
 import { createImportEndpoint, type ImportEndpointParts } from './import/endpoint.js';
 import type { LineAccounts } from './ledger.js';
 import type { LineSources } from './line-sources.js';
@@ -132,7 +131,7 @@ function decodingJson({ accounts, durationFormats }: StatusParts): object {
   return {
     time_of_arrival: accounts.timeOfArrival,
     duration_formats: durationFormats(),
-    rejected_examples: Object.fromEntries(Object.entries(accounts.examples).map(([reason, line]) => [reason, redact(line)])),
+    rejected_examples: accounts.examples,
   };
 }
 

@@ -9,7 +9,9 @@ export type RejectionReason =
   | 'not-json'
   /** JSON, but not what Caddy's loggers write. */
   | 'not-caddy'
-  /** More than a day ahead, or older than anything that is kept. In a file also one that cannot be read: there is no time of arrival to stand in. */
+  /** A request in an encoding that is not read, such as ECS, GELF or logfmt. */
+  | 'unknown-encoder'
+  /** More than a day ahead, before Caddy's first release, or older than anything that is kept. In a file also one that cannot be read: there is no time of arrival to stand in. */
   | 'bad-time'
   | 'bad-status';
 
@@ -30,7 +32,7 @@ export interface LineAccounts {
   readonly warnings: Partial<Record<LedgerWarning, number>>;
   /** Requests whose own time could not be read: they have the time when they came in. */
   timeOfArrival: number;
-  /** The beginning of the last line that was rejected for each reason, secrets included: `redact` it before it is shown. */
+  /** The beginning of a line that was rejected for each reason, redacted. */
   readonly examples: Partial<Record<RejectionReason, string>>;
   lastLineMs: number | null;
 }

@@ -53,6 +53,35 @@ test('a Caddy that is minutes behind is reported when it goes on; of TCP and of 
   t.regex(logged.join(''), /The clock of a Caddy is (?:300|600) s behind this machine's, or its lines take that long to arrive/);
 });
 
+for (const [timeZone, offsetHours, setting] of [['UTC', 2, 'COLLECTOR_TIME_ZONE=Etc/GMT-2'], ['Etc/GMT-5', 0, 'COLLECTOR_TIME_ZONE=UTC'], ['UTC', -3.5, 'COLLECTOR_TIME_ZONE to the IANA zone of that Caddy']] as const) {
+  test(`times without a zone that are off by hours, read in ${timeZone} and written at UTC ${offsetHours}, are reported with the setting that mends them`, (t) => {
+    const nowMs = Date.UTC(2026, 10, 23, 20);
+    const sources = new LineSources({ now: () => nowMs, timeZone });
+    const source = sources.open('10.0.0.1:1');
+    const readOffsetHours = timeZone === 'UTC' ? 0 : 5;
+    source.lagMsMin = (readOffsetHours - offsetHours) * 3_600_000 + 40;
+    t.is(sources.zoneHint(source), undefined, 'a clock that is wrong, as long as its times have a zone');
+    source.isWithoutZone = true;
+    t.true(sources.zoneHint(source)?.includes(setting), sources.zoneHint(source));
+    t.true(sources.json()[0]!.hint!.includes(setting));
+    for (const offMs of [60_000, 3_600_000 * 20]) {
+      source.lagMsMin = offMs + 300_000;
+      t.is(sources.zoneHint(source), undefined, 'no time zone is that far off');
+    }
+  });
+}
+
+test('a Caddy whose console times are in its local zone is reported with the setting', async (t) => {
+  const { logged, tcp, page } = await start(t);
+  const socket = await open(tcp);
+  const { logger, msg, ...fields } = JSON.parse(line) as Record<string, unknown>;
+  delete fields['ts'];
+  const local = new Date(Date.now() + 7_200_000).toISOString().replace(/^(\d+)-(\d+)-(\d+)T(.*)Z$/, '$1/$2/$3 $4');
+  socket.write(`${local}\tINFO\t${String(logger)}\t${String(msg)}\t${JSON.stringify(fields)}\n`);
+  await until('it is in the log', () => logged.some((text) => text.includes('Set COLLECTOR_TIME_ZONE=Etc/GMT-2')));
+  t.regex((await page())[0]!.hint!, /its clock shows UTC\+02:00\. Set COLLECTOR_TIME_ZONE=Etc\/GMT-2/);
+});
+
 test('old lines that waited in Caddy, and lines without a time, are no skew', async (t) => {
   const { logged, tcp, page, warnings } = await start(t);
   const socket = await open(tcp);

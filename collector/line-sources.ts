@@ -1,5 +1,8 @@
 /** What is known of each connection and each UDP sender: its lines, and how far the clock of its Caddy is off. */
 
+import { zoneOffsetMs } from './decode/wall-clock.js';
+import type { PartialLines } from './partial-lines.js';
+
 /** How far a clock may be off before it is a warning, in milliseconds. */
 const skewMsMin = 30_000;
 
@@ -25,6 +28,10 @@ export class LineSource {
   idleHalfWindows = 0;
   /** Whether it has been reported as off. */
   isReported = false;
+  /** Lines of it that came in parts; `undefined` before the first. */
+  partialLines: PartialLines | undefined;
+  /** Whether its last times had no zone, so that `COLLECTOR_TIME_ZONE` decides what they are. */
+  isWithoutZone = false;
 
   constructor(peer: string, sinceMs: number) {
     this.peer = peer;
@@ -59,6 +66,8 @@ export interface LineSourceJson {
   readonly lines: number;
   /** `null` before the first line. */
   readonly clock_skew_ms: number | null;
+  /** What to set when the skew is that of a time zone. */
+  readonly hint?: string;
 }
 
 /** All sources of lines of a collector. */
@@ -70,12 +79,14 @@ export class LineSources {
   readonly #senders = new Map<string, LineSource>();
   readonly #now: () => number;
   readonly #sendersMax: number;
+  readonly #timeZone: string;
   readonly #halfWindowMs: number;
   #turnedMs = performance.now();
 
-  /** `sendersMax`: number of UDP senders tracked; beyond it, the least recent is evicted. Default: 1,000. `halfWindowMs`: default 30 s. */
-  constructor({ now = Date.now, sendersMax = 1000, halfWindowMs = 30_000 }: { now?: () => number; sendersMax?: number; halfWindowMs?: number | undefined } = {}) {
+  /** `sendersMax`: number of UDP senders tracked; beyond it, the least recent is evicted. Default: 1,000. `halfWindowMs`: default 30 s. `timeZone`: that of times without one, default UTC. */
+  constructor({ now = Date.now, sendersMax = 1000, halfWindowMs = 30_000, timeZone = 'UTC' }: { now?: () => number; sendersMax?: number; halfWindowMs?: number | undefined; timeZone?: string } = {}) {
     this.#now = now;
+    this.#timeZone = timeZone;
     this.#sendersMax = sendersMax;
     this.#halfWindowMs = halfWindowMs;
   }
@@ -97,7 +108,7 @@ export class LineSources {
     if (source !== undefined && source === this.current) return source;
     if (source === undefined) {
       source = new LineSource(address, this.#now());
-      if (this.#senders.size >= this.#sendersMax) this.#senders.delete(this.#senders.keys().next().value!);
+      if (this.#senders.size >= this.#sendersMax) this.#forget(this.#senders.values().next().value!);
     } else {
       this.#senders.delete(address);
     }
@@ -127,11 +138,35 @@ export class LineSources {
     return Math.max(0, ...this.#all().map(({ skewMs = 0 }) => Math.abs(skewMs)));
   }
 
+  /** Gives up lines that have waited too long for their rest; returns how many. */
+  expirePartialLines(): number {
+    return this.#all().reduce((count, { partialLines }) => count + (partialLines?.expire(this.#now()) ?? 0), 0);
+  }
+
   /** For `/ledger`, those with the largest skew first. */
   json(): LineSourceJson[] {
     const skewOf = ({ skewMs = 0 }: LineSource): number => Math.abs(skewMs);
     return this.#all().sort((a, b) => skewOf(b) - skewOf(a)).slice(0, shownMax)
-      .map(({ peer, sinceMs, lines, skewMs }) => ({ peer, since: new Date(sinceMs).toISOString(), lines, clock_skew_ms: skewMs ?? null }));
+      .map((source) => {
+        const { peer, sinceMs, lines, skewMs } = source;
+        const hint = this.zoneHint(source);
+        return { peer, since: new Date(sinceMs).toISOString(), lines, clock_skew_ms: skewMs ?? null, ...(hint !== undefined && { hint: `${hint}.` }) };
+      });
+  }
+
+  /** What to set when the times of a source have no zone and are off by whole quarters of an hour; `undefined` when its skew has another reason. */
+  zoneHint({ isWithoutZone, skewMs }: LineSource): string | undefined {
+    if (!isWithoutZone || skewMs === undefined) return undefined;
+    const shiftMs = Math.round(skewMs / quarterMs) * quarterMs;
+    const offsetMs = zoneOffsetMs(this.#timeZone, this.#now()) - shiftMs;
+    if (shiftMs === 0 || Math.abs(skewMs - shiftMs) > skewMsMin || offsetMs < -12 * hourMs || offsetMs > 14 * hourMs) return undefined;
+    const zone = zoneOf(offsetMs);
+    return `Its times have no time zone and are read in ${this.#timeZone}, but its clock shows ${utcText(offsetMs)}. Set COLLECTOR_TIME_ZONE${zone === undefined ? ' to the IANA zone of that Caddy' : `=${zone}, or to the IANA zone of that Caddy, which knows its summer time`}, or let Caddy write times with a zone (time_format iso8601)`;
+  }
+
+  #forget(source: LineSource): void {
+    source.partialLines?.end(); // gives its memory back
+    this.#senders.delete(source.peer);
   }
 
   #all(): LineSource[] {
@@ -144,7 +179,7 @@ export class LineSources {
     for (const source of this.#all()) {
       if (source.lagMsMin === Infinity) {
         source.idleHalfWindows += 1;
-        if (source.idleHalfWindows * this.#halfWindowMs > idleMsMax) this.#senders.delete(source.peer);
+        if (source.idleHalfWindows * this.#halfWindowMs > idleMsMax) this.#forget(source);
         continue;
       }
       source.idleHalfWindows = 0;
@@ -153,4 +188,20 @@ export class LineSources {
       source.lagMsMin = Infinity;
     }
   }
+}
+
+/** Time zones differ by whole quarters of an hour. */
+const quarterMs = 900_000;
+const hourMs = 3_600_000;
+
+/** A name that has this offset all year, in the IANA database's reversed sign; only whole hours have one. */
+function zoneOf(offsetMs: number): string | undefined {
+  const hours = offsetMs / hourMs;
+  if (!Number.isInteger(hours)) return undefined;
+  return hours === 0 ? 'UTC' : `Etc/GMT${hours > 0 ? '-' : '+'}${Math.abs(hours)}`;
+}
+
+function utcText(offsetMs: number): string {
+  const minutes = Math.abs(offsetMs) / 60_000;
+  return `UTC${offsetMs < 0 ? '-' : '+'}${String(Math.floor(minutes / 60)).padStart(2, '0')}:${String(minutes % 60).padStart(2, '0')}`;
 }

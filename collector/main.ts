@@ -5,8 +5,9 @@ import type { ClientIpPolicy } from '../shared/bounds.js';
 import type { CountryOf } from '../shared/countries.js';
 import type { UsedTimes } from '../shared/unique-time.js';
 import type { Ledger, LedgerWarning, Store } from '../shared/store/store.js';
-import { createDecoder } from './decode/decode.js';
-import { beginningOf } from './decode/redact.js';
+import { createDecoder, type Decoded } from './decode/decode.js';
+import { beginningOf, redact } from './decode/redact.js';
+import { isPlausibleTime } from './decode/time.js';
 import type { CollectorConfig } from './config.js';
 import { startStatusServer } from './http.js';
 import { LineSources, type LineSource } from './line-sources.js';
@@ -15,6 +16,9 @@ import { formatListenAddress, type ListenAddress } from './listen/address.js';
 import { listen } from './listen/listen.js';
 import { allowList, ConnectionLimit, type NoRoom } from './listen/peers.js';
 import type { OpenStream } from './listen/sockets.js';
+import type { HeldMemory } from './lines.js';
+import { PartialLines } from './partial-lines.js';
+import { formatAddress } from '../shared/settings.js';
 
 /** A collector that is running. */
 export interface Collector {
@@ -42,6 +46,8 @@ export interface CollectorParts {
   readonly memoryBytesMax?: number;
   /** How long the store keeps single requests, in milliseconds, where that is known. */
   readonly requestsKeptMs?: number | undefined;
+  /** How long the store keeps totals, in milliseconds: 400 days when not given. */
+  readonly rollupsKeptMs?: number | undefined;
   /** Where stream sockets come from; this process opens them when not given. */
   readonly openStream?: OpenStream | undefined;
   /** What the collector before this one has left. */
@@ -51,14 +57,23 @@ export interface CollectorParts {
   readonly skewHalfWindowMs?: number;
 }
 
-/** A request of a day ahead, or of 400 days ago, did not just happen; `import` takes old ones. */
-const aheadMsMax = 86_400_000;
-const agoMsMax = 400 * 86_400_000;
+/** How long totals are kept where that is not known, in milliseconds: the default of `RETENTION_ROLLUPS`. */
+const rollupsKeptMsDefault = 400 * 86_400_000;
 
 const whyRefused: Readonly<Record<'not-allowed' | NoRoom, string>> = {
   'not-allowed': 'its address is not in COLLECTOR_ALLOW. Add it there if it should log here',
   'too-many-connections': 'COLLECTOR_CONNECTIONS_MAX is reached. Raise it if all of them are yours',
   'too-many-of-peer': 'its address has three quarters of COLLECTOR_CONNECTIONS_MAX. Raise it if all of them are yours',
+};
+
+/** How often an example of a rejected line is kept for each reason, in milliseconds. */
+const exampleEveryMs = 1000;
+
+const whyNoRoom = 'the beginnings of other lines take all the memory for them';
+
+const whyRejected: Partial<Record<RejectionReason, string>> = {
+  'unknown-encoder': 'it is a request in an encoding that is not read, such as ECS, GELF or logfmt: use `format json`',
+  'bad-status': 'it is a request without a status: a filter may have taken it away',
 };
 
 /** How often the kernel is asked how many datagrams it dropped, in milliseconds. */
@@ -72,7 +87,7 @@ const skewWarnMs = 600_000;
 export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
   const { store, log, now = Date.now } = parts;
   const accounts = createLineAccounts();
-  const decoder = createDecoder(config);
+  const decoder = createDecoder({ ...config, onTimeWithoutZone: () => { sources.current.isWithoutZone = true; } });
   const ledgerDue = createLedgerSchedule(config.id);
   const recorder: Recorder = createRecorder({
     ...parts,
@@ -80,10 +95,15 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     ledger: (counts) => ledgerDue(ledgerOf(accounts, counts), now()),
   });
   const warn = limitLog(log.warn);
-  const sources = new LineSources({ now, halfWindowMs: parts.skewHalfWindowMs });
+  const sources = new LineSources({ now, halfWindowMs: parts.skewHalfWindowMs, timeZone: config.timeZone });
   const warnOfSkew = limitLog(log.warn, { intervalMs: skewWarnMs });
+  const heldMemory: HeldMemory = { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) };
+  const ageMsMax = Math.max(parts.requestsKeptMs ?? 0, parts.rollupsKeptMs ?? rollupsKeptMsDefault);
+  const exampleMs: Partial<Record<RejectionReason, number>> = {};
   let linesUnderstood = 0;
   const connections = new ConnectionLimit(config.connectionsMax);
+  const whyTooLong = `it is longer than COLLECTOR_LINE_BYTES_MAX, ${config.lineBytesMax} bytes`;
+  const ledgerPlace = config.http === undefined ? 'the ledger (COLLECTOR_HTTP is off)' : `http://${formatAddress(config.http)}/ledger`;
 
   const listeners = await listen(config.listen, {
     lineBytesMax: config.lineBytesMax,
@@ -98,13 +118,10 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       return true;
     },
     onLine,
-    onTooLong: () => { onCut('too-long', `it is longer than COLLECTOR_LINE_BYTES_MAX, ${config.lineBytesMax} bytes`); },
-    onNoRoom: () => {
-      receive();
-      drop('memory-full', 'the beginnings of other lines take all the memory for them');
-    },
-    heldMemory: { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) },
-    onUnterminated: () => { onCut('unterminated', 'the connection ended in the middle of it'); },
+    onTooLong,
+    onNoRoom,
+    heldMemory,
+    onUnterminated,
     onRefused: (why, remoteAddress) => {
       countWarning(why === 'not-allowed' ? 'peers-not-allowed' : 'peers-too-many-connections');
       warn(why, `Turned a peer away: ${whyRefused[why]}.`, { peer: remoteAddress ?? 'gone', connectionsMax: config.connectionsMax });
@@ -139,7 +156,8 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     const { found, largestMs } = sources.look();
     if (largestMs > 0) accounts.warnings['clock-skew'] = Math.round(largestMs / 1000);
     else delete accounts.warnings['clock-skew'];
-    for (const { peer, skewMs = 0 } of found) reportSkew(peer, skewMs);
+    for (const source of found) reportSkew(source);
+    for (let cut = sources.expirePartialLines(); cut > 0; cut -= 1) onUnterminated();
   }, Math.min(skewLookMs, (parts.skewHalfWindowMs ?? Infinity) / 2));
   const ledger = (): Ledger => ledgerOf(accounts, recorder.counts, store.spool);
   const status = config.http === undefined ? undefined : await startStatusServer(config.http, {
@@ -180,6 +198,33 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   function onLine(line: string): void {
     const arrivalMs = receive(); // first: recording may take a snapshot of the ledger
     const decoded = decoder.decode(line, arrivalMs);
+    if (decoded.kind !== 'rejected' || decoded.reason === 'bad-status') {
+      takeDecoded(decoded, line, arrivalMs);
+      return;
+    }
+    const source = sources.current;
+    source.partialLines ??= new PartialLines(config.lineBytesMax, heldMemory);
+    const taken = source.partialLines.take(line, arrivalMs);
+    switch (taken.kind) {
+      case 'not-a-part':
+        takeDecoded(decoded, line, arrivalMs);
+        break;
+      case 'whole':
+        takeDecoded(decoder.decode(taken.line, arrivalMs), taken.line, arrivalMs);
+        break;
+      case 'held':
+        accounts.received -= 1; // it counts when it is whole
+        break;
+      case 'too-long':
+        reject('too-long', whyTooLong);
+        break;
+      case 'no-room':
+        drop('memory-full', whyNoRoom);
+        break;
+    }
+  }
+
+  function takeDecoded(decoded: Decoded, line: string, arrivalMs: number): void {
     switch (decoded.kind) {
       case 'request':
         if (decoded.timeOfArrival) accounts.timeOfArrival += 1;
@@ -190,31 +235,49 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
         linesUnderstood += 1;
         break;
       case 'rejected':
-        accounts.examples[decoded.reason] = beginningOf(line);
-        reject(decoded.reason, 'it is not what Caddy writes; /ledger counts these and shows an example');
+        keepExample(decoded.reason, line, arrivalMs);
+        reject(decoded.reason, `${whyRejected[decoded.reason] ?? 'it is not what Caddy writes'}; ${ledgerPlace} counts these and shows an example`);
         break;
     }
+  }
+
+  /** Keeps what a rejected line looks like, a line a second for each reason: a flood of them would cost more to redact than to read. */
+  function keepExample(reason: RejectionReason, line: string, arrivalMs: number): void {
+    if (Math.abs(arrivalMs - (exampleMs[reason] ?? 0)) < exampleEveryMs) return;
+    exampleMs[reason] = arrivalMs;
+    accounts.examples[reason] = redact(beginningOf(line));
   }
 
   /** `source` is where it came from, unless its time is that of its arrival. */
   function takeRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
     if (source !== undefined && arrivalMs - request.timeMs < source.lagMsMin) source.lagMsMin = arrivalMs - request.timeMs;
     linesUnderstood += 1;
-    if (!isPlausible(request.timeMs, arrivalMs)) reject('bad-time', 'its time is more than a day ahead, or older than anything that is kept');
+    if (!isPlausibleTime(request.timeMs, arrivalMs) || request.timeMs < arrivalMs - ageMsMax) reject('bad-time', 'its time is before 2015, more than a day ahead, or older than anything that is kept (RETENTION_ROLLUPS)');
     else if (!recorder.record(request)) drop(recorder.full, recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full');
   }
 
-  /** Clocks are wrong by hours at most, and what is older than the rollups are kept would only open files in the store. */
-  function isPlausible(timeMs: number, arrivalMs: number): boolean {
-    return timeMs <= arrivalMs + aheadMsMax && timeMs >= arrivalMs - agoMsMax;
-  }
-
-  function reportSkew(peer: string, skewMs: number): void {
+  function reportSkew(source: LineSource): void {
+    const { peer, skewMs = 0 } = source;
     const seconds = Math.round(Math.abs(skewMs) / 1000);
+    const zone = sources.zoneHint(source);
+    const mend = zone ?? 'Set the clocks of both machines with NTP';
     // One message for all connections of a machine.
     warnOfSkew(peer.replace(/:\d+$/, ''), skewMs < 0
-      ? `The clock of a Caddy is ${seconds} s ahead of this machine's: its requests are counted at the wrong time. Set the clocks of both machines with NTP.`
-      : `The clock of a Caddy is ${seconds} s behind this machine's, or its lines take that long to arrive: they are counted at the time that Caddy gives them. Set the clocks of both machines with NTP.`, { peer });
+      ? `The clock of a Caddy is ${seconds} s ahead of this machine's: its requests are counted at the wrong time. ${mend}.`
+      : `The clock of a Caddy is ${seconds} s behind this machine's${zone === undefined ? ', or its lines take that long to arrive' : ''}: its requests are counted at the time that Caddy gives them. ${mend}.`, { peer });
+  }
+
+  function onTooLong(): void {
+    onCut('too-long', whyTooLong);
+  }
+
+  function onUnterminated(): void {
+    onCut('unterminated', 'the connection ended in the middle of it');
+  }
+
+  function onNoRoom(): void {
+    receive();
+    drop('memory-full', whyNoRoom);
   }
 
   function onCut(reason: 'too-long' | 'unterminated', detail: string): void {

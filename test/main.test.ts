@@ -79,3 +79,17 @@ test('it goes on when nobody reads its log any more', async (t) => {
   t.is(await start.ended, 1);
   t.regex(start.stderr(), /Cannot open the DuckDB file \/proc\/nothing\/data\/requests\.duckdb: ENOENT.*or set STORE/);
 });
+
+test('the start says where the ledger is, and asks for lines to be pasted only where it does not register itself', async (t) => {
+  for (const register of [[], ['--register', `http://127.0.0.1:${await freePort()}`]]) {
+    const [tcp, http, web] = [await freePort(), await freePort(), await freePort()];
+    const program = await startProgram(['start', ...register], {
+      COLLECTOR_LISTEN: `tcp://127.0.0.1:${tcp}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
+    }, [`http://127.0.0.1:${http}/ready`, `http://127.0.0.1:${web}/health`]);
+    const said = await until('it says so', () => program.stdout().includes('Caddyfile') && program.stdout());
+    t.true(said.includes(`Ledger     http://127.0.0.1:${http}/ledger\n`), said);
+    t.is(said.includes('Put these lines into each site of your Caddyfile'), register.length === 0, said);
+    t.is(said.includes(`The sink adds itself to the Caddy at ${register[1] ?? ''}: put nothing`), register.length > 0, said);
+    t.is(await program.stop(), 0);
+  }
+});

@@ -1,11 +1,51 @@
+import { createDecoder } from '../decode/decode.js';
 import { objectOf, textOf, type JsonObject } from './access-lines.js';
 import type { LoggerProblem } from './find-problems.js';
 
 /** What a logger's encoder loses or blurs. Encoders may wrap one another; a missing one is `json`. */
 export function encoderProblems(encoder: unknown): LoggerProblem[] {
-  return chainOf(encoder).flatMap(({ path, config }) => config['format'] === 'filter'
-    ? filterProblems(path, objectOf(config['fields']))
-    : [...timeProblems(path, config), ...durationProblems(path, config), ...lineEndingProblems(path, config)]);
+  return chainOf(encoder).flatMap(({ path, config }) => {
+    if (config['format'] === 'filter') return filterProblems(path, objectOf(config['fields']));
+    if (!readEncoders.has(textOf(config['format']))) return foreignProblems(path, config);
+    return [...timeProblems(path, config), ...durationProblems(path, config), ...lineEndingProblems(path, config)];
+  });
+}
+
+/** Caddy's own encoders that the decoder reads, beside `filter`. */
+const readEncoders = new Set(['json', 'console', 'append', 'journald']);
+
+/** An encoder of a plugin, or of an old Caddy. What its template makes of a request is decoded: that says whether it is read. */
+function foreignProblems(path: string, config: JsonObject): LoggerProblem[] {
+  const format = textOf(config['format']);
+  const change = { path, caddyfile: ['format json'], json: { format: 'json' } };
+  const decoded = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' }).decode(sampleOf(config), 0);
+  if (decoded.kind !== 'request') {
+    return [{ ...change, severity: 'loses', code: 'unknown-encoder', what: `The encoder ${format} is not read`, why: 'Every line is rejected, and no request is counted.' }];
+  }
+  if (decoded.event.host !== '' && decoded.event.durationMs !== null && !decoded.timeOfArrival) return [];
+  return [{
+    ...change, severity: 'blurs', code: 'common-log-format', what: `The encoder ${format} leaves values out`,
+    why: 'Common and Combined Log Format have no host and no duration: all sites are one, and there is no latency.',
+  }];
+}
+
+const sampleTime = '23/Nov/2026:20:04:57 +0000';
+/** Values of a request for a template. A header that is not named here is `x`. */
+const sampleValues: Readonly<Record<string, string>> = {
+  common_log: `203.0.113.9 - - [${sampleTime}] "GET / HTTP/2.0" 200 5`, level: 'info', logger: 'http.log.access.log0', msg: 'handled request',
+  status: '200', size: '5', bytes_read: '0', duration: '0.1', user_id: '-', 'request>remote_ip': '203.0.113.9', 'request>client_ip': '203.0.113.9',
+  'request>remote_port': '5000', 'request>host': 'shop.example', 'request>method': 'GET', 'request>uri': '/', 'request>proto': 'HTTP/2.0',
+};
+
+/** A line of a template of `transform` (once `formatted`) or of `single_field`; empty for an encoder whose lines nobody can foresee. */
+function sampleOf(config: JsonObject): string {
+  const format = textOf(config['format']);
+  const times: Readonly<Record<string, string>> = { common_log: sampleTime, '02/Jan/2006:15:04:05 -0700': sampleTime, iso8601: '2026-11-23T20:04:57.000Z', rfc3339: '2026-11-23T20:04:57Z' };
+  const values: Readonly<Record<string, string>> = { ...sampleValues, ts: times[textOf(config['time_format'])] ?? '1795464297.5' };
+  if (format === 'single_field') return values[textOf(config['field'])] ?? '';
+  if (format !== 'transform' && format !== 'formatted') return '';
+  const template = textOf(config['template']) || '{common_log}';
+  return template.replace(/\{([\w>-]+(?:>\[\d+\])?)\}/g, (_, name: string) => values[name] ?? 'x');
 }
 
 /** An encoder and those that it wraps, from the outside in. */
@@ -93,6 +133,8 @@ const neededFields: readonly { field: string; severity: 'loses' | 'blurs' | 'hin
   { field: 'request>host', severity: 'blurs', why: 'Without it all sites are one.' },
   { field: 'request>method', severity: 'blurs', why: 'Without it the methods are unknown.' },
   { field: 'request>uri', severity: 'blurs', why: 'Without it the paths are unknown.' },
+  { field: 'request>client_ip', severity: 'hint', why: 'The sink then takes remote_ip, which may be a proxy’s. A hash is not an address: it is stored with CLIENT_IP=full alone, and else nobody is told apart.' },
+  { field: 'request>remote_ip', severity: 'hint', why: 'It stands in for client_ip. A hash is not an address: it is stored with CLIENT_IP=full alone, and else nobody is told apart.' },
   { field: 'request>headers', severity: 'hint', why: 'Without it browsers, systems, bots and referrers are unknown.' },
 ];
 

@@ -112,6 +112,14 @@ function connectionProblems({ address, config }: NetLogger): LoggerProblem[] {
   const writer = objectOf(config['writer']);
   const block = (line: string): string[] => [`output net ${address.text} {`, `    ${line}`, '}'];
   const problems: LoggerProblem[] = [];
+  if (!/^(?:tcp|udp)[46]?$|^unix$/.test(address.network)) {
+    const mended = address.network.startsWith('unix') ? address.place : 'tcp/127.0.0.1:9514';
+    problems.push({
+      severity: 'loses', code: 'network', what: `Network ${address.network}`, path: '/writer/address',
+      why: 'The collector listens on TCP, UDP and unix stream sockets: Caddy cannot connect to it in this way, and no line comes.',
+      caddyfile: [`output net ${mended} {`, '    dial_timeout 1s', '    soft_start', '}'], json: mended,
+    });
+  }
   if (writer['soft_start'] !== true && !address.network.startsWith('udp')) {
     problems.push({
       severity: 'loses', code: 'no-soft-start', what: 'No soft_start', path: '/writer/soft_start',

@@ -7,7 +7,7 @@ import { createDurationReader, type LearnedDuration } from './duration.js';
 import { isLevel, isObject, readEntry, type Entry, type JsonObject } from './envelope.js';
 import { normaliseHost } from './host.js';
 import { createKnownShapeReader } from './known-shape.js';
-import { readTimeNumber, readTimeText, type Time } from './time.js';
+import { readTimeNumber, readTimeText, type Time, type WallClock } from './time.js';
 import { createWallClock } from './wall-clock.js';
 
 /** What a line is. */
@@ -40,11 +40,17 @@ export interface DecoderOptions {
   readonly timeZone: string;
   /** What a duration that is a number is in; `auto` learns it for each logger. */
   readonly durationFormat: DurationFormat | 'auto';
+  /** Called for each time that is read in `timeZone`, since it has no zone of its own. */
+  readonly onTimeWithoutZone?: () => void;
 }
 
 /** Makes a decoder. Throws a `RangeError` when there is no such time zone. What it learns is bounded. */
-export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Decoder {
-  const wallClock = createWallClock(timeZone);
+export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: DecoderOptions): Decoder {
+  const clockOfZone = createWallClock(timeZone);
+  const wallClock: WallClock = (wallMs, nearMs) => {
+    onTimeWithoutZone?.();
+    return clockOfZone(wallMs, nearMs);
+  };
   const durations = createDurationReader(durationFormat);
   const readKnownShape = createKnownShapeReader();
   const hostOf = createMemo(normaliseHost);
@@ -52,9 +58,10 @@ export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Dec
 
   function decode(line: string, arrivalMs: number | undefined): Decoded {
     const entry = readEntry(line);
-    if (typeof entry === 'string') return rejected(entry);
-    const logger = accessLoggerOf(entry, line);
-    if (logger !== undefined) return decodeAccessLog(entry, logger, line, arrivalMs);
+    if (typeof entry === 'string') return rejected(isUnknownText(line) ? 'unknown-encoder' : entry);
+    const logger = accessLoggerOf(entry);
+    if (logger !== undefined) return decodeAccessLog(entry, logger, arrivalMs);
+    if (isOfUnknownEncoder(entry)) return rejected('unknown-encoder');
     return isRuntimeLog(entry) ? runtime : rejected('not-caddy');
   }
 
@@ -84,9 +91,9 @@ export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Dec
     };
   }
 
-  function decodeAccessLog(entry: Entry, logger: string, line: string, arrivalMs: number | undefined): Decoded {
-    const { fields } = entry;
-    const time = timeOf(entry, line, arrivalMs) ?? (arrivalMs === undefined ? undefined : { timeMs: arrivalMs, timeNs: 0, ofArrival: true });
+  function decodeAccessLog(entry: Entry, logger: string, arrivalMs: number | undefined): Decoded {
+    const { fields, text: line } = entry;
+    const time = timeOf(entry, arrivalMs) ?? (arrivalMs === undefined ? undefined : { timeMs: arrivalMs, timeNs: 0, ofArrival: true });
     if (time === undefined) return rejected('bad-time');
     const status = statusOf(fields['status']) ?? statusOf(writtenFirst('status', line));
     if (status === undefined) return rejected('bad-status');
@@ -139,15 +146,16 @@ export function createDecoder({ timeZone, durationFormat }: DecoderOptions): Dec
     return null;
   }
 
-  /** When the request ended, under Caddy's own key or another. */
-  function timeOf({ fields, columns }: Entry, line: string, arrivalMs: number | undefined): Time | undefined {
-    const read = (value: unknown): Time | undefined => typeof value === 'number' ? readTimeNumber(value, line)
+  /** When the request ended: under Caddy's own key, under another name of a time, in a console column, or where Caddy writes its time. */
+  function timeOf({ fields, columns, text }: Entry, arrivalMs: number | undefined): Time | undefined {
+    const read = (value: unknown): Time | undefined => typeof value === 'number' ? readTimeNumber(value, text)
       : typeof value === 'string' ? readTimeText(value, wallClock, arrivalMs)
       : undefined;
     const { ts } = fields;
-    const time = ts === undefined ? undefined : read(ts) ?? read(writtenFirst('ts', line));
+    const time = ts === undefined ? undefined : read(ts) ?? read(writtenFirst('ts', text));
     if (time !== undefined) return time;
-    for (const value of [...columns, ...leadingValues(fields)]) {
+    const values = [...timesByName(fields), ...valuesAtTimesPlace(fields)];
+    for (const value of columns.some(isLevel) ? [...columns, ...values] : [...values, ...columns]) {
       const found = read(value);
       if (found !== undefined) return found;
     }
@@ -167,7 +175,7 @@ function rejected(reason: RejectionReason): Decoded {
  * `http.log.access` and `http.log.access.NAME` are such loggers, and their debug lines ("rejecting request with long method") have no
  * request. Without a name the structure tells.
  */
-function accessLoggerOf({ fields, columns }: Entry, line: string): string | undefined {
+function accessLoggerOf({ fields, columns, text }: Entry): string | undefined {
   const { logger, request, status, size } = fields;
   if (isAccessLogger(logger)) return request === undefined && status === undefined && size === undefined ? undefined : logger;
   if (!isObject(request) || status === undefined || size === undefined) return undefined;
@@ -176,7 +184,7 @@ function accessLoggerOf({ fields, columns }: Entry, line: string): string | unde
   if (renamed !== undefined) return renamed;
   if (typeof logger !== 'string') return '';
   // `log_append logger …` hides the name that Caddy wrote.
-  const first = writtenFirst('logger', line);
+  const first = writtenFirst('logger', text);
   return isAccessLogger(first) ? first : undefined;
 }
 
@@ -195,6 +203,39 @@ function leadingValues(fields: JsonObject): unknown[] {
     values.push(fields[key]);
   }
   return values;
+}
+
+const timeNames = /^[@_]?(?:ts|time|timestamp|date|date_?time|event_?time|log_?time)$/i;
+
+/** Values under the names that times usually have, but for `ts`. */
+function timesByName(fields: JsonObject): unknown[] {
+  const values = [];
+  for (const key in fields) if (key !== 'ts' && timeNames.test(key)) values.push(fields[key]);
+  return values;
+}
+
+/** Where zap writes the time, whatever its key: behind the level, or first where the level is left out. A smaller number is a count or a duration. */
+const timePlaces = 2;
+const timeNumberMin = 1e9;
+const countKeys = new Set(['bytes_read', 'size', 'status', 'duration']);
+
+/** A number at the time's place may be the time, when a re-encoder has not put one of Caddy's other numbers there. A text tells by itself. */
+function valuesAtTimesPlace(fields: JsonObject): unknown[] {
+  const numbers = new Set(Object.keys(fields).slice(0, timePlaces).filter((key) => !countKeys.has(key)).map((key) => fields[key]));
+  return leadingValues(fields).filter((value) => typeof value === 'string' || (typeof value === 'number' && value >= timeNumberMin && numbers.has(value)));
+}
+
+/** Whether an encoder wrote an object that uses none of Caddy's keys for a request: ECS, GELF, or one that nests or renames them. */
+function isOfUnknownEncoder({ fields }: Entry): boolean {
+  if (fields['ecs.version'] !== undefined || isObject(fields['ecs']) || fields['log.level'] !== undefined) return true;
+  if (fields['short_message'] !== undefined && fields['version'] !== undefined) return true;
+  if (typeof fields['logger'] === 'string' || fields['err_id'] !== undefined || fields['upstream'] !== undefined) return false;
+  return Object.values(fields).slice(0, leadingMax * 2).includes('handled request');
+}
+
+/** Whether a text speaks of a request in an encoding such as logfmt. */
+function isUnknownText(line: string): boolean {
+  return /(?:^|\s)(?:logger|name|msg|message)="?(?:http\.log\.access|handled request)/.test(line);
 }
 
 /**

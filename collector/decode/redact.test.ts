@@ -1,4 +1,5 @@
 import test from 'ava';
+import fc from 'fast-check';
 import { beginningOf, redact } from './redact.js';
 
 const redacted = test.macro({
@@ -15,6 +16,80 @@ test(redacted, 'Cookie: a=1; b=2', 'Cookie: …');
 test(redacted, 'curl -H "X: Bearer abc.def"', 'curl -H "X: Bearer …"');
 test(redacted, 'id=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc', '…');
 test(redacted, 'a\u0000b\u001b[31mc\ud800', 'a\uFFFDb\uFFFD[31mc\uFFFD');
+test(redacted, '{"log":"{\\"request\\":{\\"client\\":\\"203.0.113.9\\",\\"headers\\":{\\"Cookie\\":[\\"a=1\\"]},\\"uri\\":\\"/a?b=c\\"}}\\n","stream":"stderr"}', '{"log":"{\\"request\\":{\\"client\\":\\"…\\",\\"headers\\":{\\"Cookie\\":\\"…\\"},\\"uri\\":\\"/a?…\\"}}\\n","stream":"stderr"}');
+test(redacted, '203.0.113.9 - bob [08/Apr/2021:01:50:28 +0000] "GET /reset/hunter2?x=1 HTTP/2.0" x 65', '… - … [08/Apr/2021:01:50:28 +0000] "GET /reset/…?… HTTP/2.0" x 65');
+test(redacted, 'php-1 | 2024/08/02 10:27:48.100 INFO hello bob@example.com 2001:db8::1', 'php-1 | 2024/08/02 10:27:48.100 INFO hello … …');
+test(redacted, '{"@timestamp":"2025-03-26T12:45:36.000Z","log.logger":"http.log.access.log0","status":404,"duration":0.00123}', '{"@timestamp":"2025-03-26T12:45:36.000Z","log.logger":"http.log.access.log0","status":404,"duration":0.00123}');
+
+const lower = 'abcdefghijklmnopqrstuvwxyz0123456789';
+const mixed = `${lower}ABCDEFGHIJKLMNOPQRSTUVWXYZ-_`;
+const of = (alphabet: string, minLength: number, maxLength = minLength): fc.Arbitrary<string> => fc.string({ unit: fc.nat(alphabet.length - 1).map((at) => alphabet[at]!), minLength, maxLength });
+/** What is secret wherever it stands. */
+const anywhere = fc.oneof(
+  fc.ipV4(), fc.ipV6().filter((address) => address.length > 4), fc.uuid(), of('0123456789abcdef', 32),
+  of(mixed, 24, 44), fc.tuple(of(lower, 3, 12), of(lower, 3, 12)).map(([name, host]) => `${name}.x@${host}.example`),
+  fc.tuple(of(mixed, 20), of(mixed, 40), of(mixed, 43)).map(([head, body, signature]) => `eyJ${head}.eyJ${body}.${signature}`),
+);
+/** What is secret by its place: short, and made of letters alone. */
+const placed = of('abcdefghijklmnopqrstuvwxyz', 7, 12).map((word) => `q${word}z`);
+
+/** Fields of a request with a secret in each place. */
+function fieldsWith(secret: string, hiddenByPlace: string): Record<string, unknown> {
+  return {
+    level: 'info', ts: 1795464297.5, logger: 'http.log.access.log0', msg: 'handled request',
+    request: {
+      remote_ip: secret, client: secret, method: 'GET', host: 'a.example', uri: `/reset/${hiddenByPlace}/x?token=${hiddenByPlace}&b=${secret}`, other: [`/files/${secret}/a`],
+      headers: { Cookie: [`a=1; session=${hiddenByPlace}`, hiddenByPlace], Authorization: [`Basic ${hiddenByPlace}`], 'X-Note': [secret, `Bearer ${hiddenByPlace}`], 'X-Api-Key': [hiddenByPlace], Referer: [`https://b.example/?q=${hiddenByPlace}`] },
+    },
+    [secret]: 1, text: `sent to ${secret}, for session=${hiddenByPlace}`, status: 200, resp_headers: { 'Set-Cookie': [`sid=${hiddenByPlace}; Path=/`] },
+  };
+}
+
+const shapes: readonly ((fields: Record<string, unknown>, secret: string, byPlace: string) => string)[] = [
+  (fields) => JSON.stringify(fields),
+  (fields) => JSON.stringify(fields, undefined, 1).replaceAll('\n', ''),
+  (_, secret, byPlace) => `${secret} - ${byPlace} [23/Nov/2026:20:04:57 +0000] "GET /reset/${byPlace}?a=${byPlace} HTTP/1.1" 200 5 "https://a.example/?${byPlace}" "agent ${secret}"`,
+  (_, secret, byPlace) => `level=info msg="for ${secret}" cookie="${byPlace}" uri=/a?b=${byPlace} ip=${secret} user=${byPlace}`,
+  (_, secret, byPlace) => `GET /invite/${byPlace}?x=${byPlace} from ${secret} Cookie: a=${byPlace}; b=${byPlace}`,
+  (_, secret, byPlace) => `Authorization: Bearer ${byPlace} for ${secret}`,
+];
+const wraps: readonly ((line: string) => string)[] = [
+  (line) => line,
+  (line) => `<14>1 2026-11-23T20:04:57+01:00 edge caddy - - [meta id="3"] ${line}`,
+  (line) => JSON.stringify({ log: `${line}\n`, stream: 'stderr', time: '2026-11-23T20:04:57.5Z' }),
+  (line) => JSON.stringify({ message: JSON.stringify({ log: line }), level: 'info' }),
+  (line) => JSON.stringify(line),
+];
+const encodings: readonly ((secret: string) => string)[] = [
+  (secret) => secret,
+  (secret) => secret.replace(/[^A-Za-z0-9]/g, (character) => `%${character.charCodeAt(0).toString(16)}`),
+  (secret) => secret.replace(/[^A-Za-z0-9]/g, (character) => `%25${character.charCodeAt(0).toString(16)}`),
+  (secret) => secret.replace(/./g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`),
+];
+
+test('no planted secret is in an example, whatever the shape of the line, however it is wrapped, encoded or cut', (t) => {
+  const planted = fc.record({ secret: anywhere, byPlace: placed, shape: fc.constantFrom(...shapes), wrap: fc.constantFrom(...wraps), encode: fc.constantFrom(...encodings), unicode: fc.boolean(), from: fc.nat(300), to: fc.integer({ min: 40, max: 2500 }), isCut: fc.boolean() });
+  fc.assert(fc.property(planted, ({ secret, byPlace, shape, wrap, encode, unicode, from, to, isCut }) => {
+    const [written, writtenByPlace] = [encode(secret), encode(byPlace)];
+    let line = shape(fieldsWith(written, writtenByPlace), written, writtenByPlace);
+    if (unicode) line = line.replace(/[&=@/]/g, (character) => `\\u00${character.charCodeAt(0).toString(16)}`);
+    line = wrap(line);
+    const shown = [redact(beginningOf(line)), redact(line), ...(isCut ? [redact(line.slice(0, to))] : [])];
+    // Where the beginning is cut off, only what is secret wherever it stands can be known.
+    if (isCut) shown.push(redact(line.slice(from)).replaceAll(byPlace, ''));
+    for (const example of shown) {
+      for (const text of [example, unescaped(example)]) {
+        if (text.includes(secret) || text.includes(byPlace) || text.includes(written) || text.includes(writtenByPlace)) return t.fail(`${secret} or ${byPlace} is in ${example} of ${line}`);
+      }
+    }
+    return true;
+  }), { numRuns: 20_000 });
+  t.pass();
+});
+
+function unescaped(text: string): string {
+  return text.replace(/%([\da-f]{2})/gi, (_, code: string) => String.fromCharCode(Number.parseInt(code, 16)));
+}
 
 test('only the beginning of a long line is kept', (t) => {
   t.is(beginningOf('x'.repeat(10_000)).length, 501);

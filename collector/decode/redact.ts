@@ -1,3 +1,8 @@
+/**
+ * Examples of lines that could not be read, without what is personal or secret in them. Nobody knows what such a line is, so values are judged by what they
+ * look like, and what looks like nothing in particular is left out: keys, words, small numbers and times stay.
+ */
+
 /** How much of a rejected line is kept as an example, in characters. */
 const exampleLengthMax = 500;
 
@@ -6,23 +11,170 @@ export function beginningOf(line: string): string {
   return line.length > exampleLengthMax ? `${Buffer.from(line.slice(0, exampleLengthMax)).toString()}…` : line;
 }
 
+const hidden = '…';
+
 /** Keys whose values are secrets or say who someone is. */
-const secretName = /authori[sz]ation|cookie|token|secret|passw|session|credential|signature|api[-_]?key|user_id|remote_|client_ip|forwarded|real-ip|csrf|auth/i;
+const secretName = /authori[sz]ation|cookie|token|secret|passw|session|sess_?id|credential|signature|api[-_]?key|user_id|remote_|client_ip|forwarded|real-ip|csrf|auth|jwt|bearer|\botp\b|e-?mail|phone/i;
+const secretWord = String.raw`[\w-]*(?:authori[sz]ation|cookie|token|secret|passw(?:or)?d|api[-_]?key|session|sessid|signature|forwarded-for|real-ip|csrf|jwt)`;
+/** A header or a parameter outside of JSON, with all that follows. */
+const secretPair = new RegExp(String.raw`(?<![\w-])(${secretWord})\s*[:=](?!\s*"…")\s*.*`, 'gis');
+const endsWithSecretName = new RegExp(String.raw`${secretWord}['\]]?\s*[:=]\s*\[?\s*$`, 'i');
+const scheme = /\b(bearer|basic|digest|negotiate|apikey)\s+[^\s",]+/gi;
+/** Path segments behind which a token stands. */
+const tokenPath = /(\/[\w-]*(?:reset|verif|confirm|activat|token|invit|unsubscri|magic|auth|passw|recover|session|share|secret|key|sign|otp|login|download)[\w-]*)\/[^\s?#"]+/gi;
+
+/** Text that stays as it is: times, and the colours of terminals. */
+const time = String.raw`\d{4}[-/]\d\d[-/]\d\d(?:[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?(?:Z|[+-]\d\d:?\d\d))?)?|\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d(?: [+-]\d{4})?|\d\d:\d\d:\d\d(?:\.\d{1,9})?`;
+const kept = new RegExp(String.raw`((?<![\w.:/-])(?:${time})(?![\w:-])|\u001b\[[\d;]*m)`);
 
 /**
- * A line that can be shown: the values of secret headers and keys, query strings, addresses of clients, and whatever is as
- * long and mixed as a token are replaced by `…`. Meant for a line's beginning: a value may be cut short.
+ * A line that can be shown: addresses, e-mail addresses, tokens, the values of cookies and other secrets, query strings and the like are replaced by
+ * `…`, also where the line is wrapped, escaped, percent-encoded or cut. Its structure stays. Meant for a line's beginning.
  */
 export function redact(line: string): string {
-  return line
-    // A JSON key with a text, a list of texts or a scalar.
-    .replace(/"((?:[^"\\]|\\.){1,100})"\s*:\s*(\[(?:[^\]"]|"(?:[^"\\]|\\.)*"?)*\]?|"(?:[^"\\]|\\.)*"?|[\w.+-]+)/g, (whole, name: string) => secretName.test(name) ? `"${name}":"…"` : whole)
-    .replace(/\?(?:[^\s"\\]|\\.)+/g, '?…')
-    // A header or a parameter outside of JSON.
-    .replace(/\b([\w-]*(?:authorization|cookie|token|secret|passw(?:or)?d|api[-_]?key))\s*[:=](?!\s*"…")\s*.*/gi, '$1: …')
-    .replace(/\b(bearer|basic|digest)\s+[^\s",]+/gi, '$1 …')
-    .replace(/[\w+/=.~-]{32,}/g, (run) => /\d/.test(run) && /[a-z]/i.test(run) && !/^[a-z.]+$/i.test(run) ? '…' : run)
+  return redactText(decoded(line))
     // eslint-disable-next-line no-control-regex -- control characters are what it looks for
     .replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, '\uFFFD')
     .toWellFormed();
+}
+
+/** How often a text may be percent-encoded. */
+const encodingsMax = 3;
+
+/** Characters in place of their escapes, but for quotes and backslashes, which are structure, and spaces, which would end a value. */
+function decoded(line: string): string {
+  const character = (whole: string, code: string): string => {
+    const found = String.fromCharCode(Number.parseInt(code, 16));
+    return found === ' ' ? '+' : found === '"' || found === '\\' || found === '\u007f' ? whole : found;
+  };
+  let text = line.replace(/\\+\//g, '/');
+  for (let round = 0; round < encodingsMax; round += 1) {
+    text = text.replace(/\\+u00([2-7][0-9a-f])/gi, character).replace(/%([2-7][0-9a-f])/gi, character);
+  }
+  return text;
+}
+
+/**
+ * Redacts a text with quoted strings in it, all of one depth: the quotes of a JSON text inside another have a backslash more for each level, or two. A
+ * string ends at the next quote that has no more of them than the one it began with.
+ */
+function redactText(text: string): string {
+  let shown = '';
+  for (let at = 0; at < text.length;) {
+    const opening = quoteFrom(text, at);
+    const plain = text.slice(at, opening?.from);
+    shown += redactWords(plain);
+    if (opening === undefined) return shown;
+    const { from, to: start, depth } = opening;
+    // What a quote ends here was not in quotes: where its value ends, nobody knows.
+    if (endsWithSecretName.test(plain) || /\?\S*$/.test(plain)) return `${shown}${hidden}`;
+    const closing = closingQuote(text, start, depth);
+    const content = text.slice(start, closing?.from);
+    const quote = text.slice(from, start);
+    at = closing?.to ?? text.length;
+    if (plain.endsWith('=')) {
+      shown += `${quote}${hidden}${closing === undefined ? '' : quote}`;
+      continue;
+    }
+    const colon = /^\s*:\s*/.exec(text.slice(at))?.[0];
+    if (closing === undefined || colon === undefined) {
+      shown += quote + redactString(content) + (closing === undefined ? '' : quote);
+    } else if (secretName.test(content)) {
+      shown += `${quote}${redactWords(content)}${quote}:${quote}${hidden}${quote}`;
+      const end = valueEnd(text, at + colon.length, depth);
+      if (end === undefined) return shown;
+      at = end;
+    } else {
+      shown += `${quote}${redactWords(content)}${quote}${colon}`;
+      at += colon.length;
+    }
+  }
+  return shown;
+}
+
+/** The content of a string: a text with strings of its own, such as a wrapped line, or a value. */
+function redactString(content: string): string {
+  const isText = /^\s*[{[]/.test(content) || /(\\+)"[^"\\]{1,100}\1"\s*:/.test(content);
+  return isText && content.includes('\\"') ? redactText(content) : redactWords(content);
+}
+
+interface Quote {
+  readonly from: number;
+  readonly to: number;
+  /** Backslashes before it. */
+  readonly depth: number;
+}
+
+function quoteFrom(text: string, at: number): Quote | undefined {
+  const to = text.indexOf('"', at) + 1;
+  if (to === 0) return undefined;
+  let from = to - 1;
+  while (from > at && text[from - 1] === '\\') from -= 1;
+  return { from, to, depth: to - 1 - from };
+}
+
+function closingQuote(text: string, start: number, depth: number): Quote | undefined {
+  for (let quote = quoteFrom(text, start); quote !== undefined; quote = quoteFrom(text, quote.to)) if (quote.depth <= depth) return quote;
+  return undefined;
+}
+
+/** Where the value of a key ends: a string, a list of strings, or a word. `undefined` when it is cut or anything else. */
+function valueEnd(text: string, from: number, depth: number): number | undefined {
+  const string = (at: number): number | undefined => {
+    const opening = quoteFrom(text, at);
+    if (opening?.from !== at || opening.depth !== depth) return undefined;
+    const closing = closingQuote(text, opening.to, depth);
+    return closing?.depth === depth ? closing.to : undefined;
+  };
+  let end: number | undefined;
+  if (text[from] === '[') {
+    end = from + 1;
+    for (let separator = /^\s*/; text[end] !== ']'; separator = /^\s*,\s*/) {
+      const item = separator.exec(text.slice(end));
+      end = item === null ? undefined : string(end + item[0].length);
+      if (end === undefined) return undefined;
+    }
+    end += 1;
+  } else {
+    const word = /^[\w.+-]+/.exec(text.slice(from));
+    end = word === null ? string(from) : from + word[0].length;
+  }
+  // Behind a value a comma or a bracket stands; anything else shows that the text is not what it seems.
+  return end === undefined || !/^\s*(?:[,}\]]|$)/.test(text.slice(end)) ? undefined : end;
+}
+
+/** Redacts text without structure. */
+function redactWords(text: string): string {
+  return text
+    .replace(/[?#]\S+/g, (query) => `${query[0]}${hidden}`)
+    .replace(secretPair, `$1: ${hidden}`)
+    .replace(/ - (?!-(?: |$))\S+(?= \[|\s*$)/g, ` - ${hidden}`)
+    .split(kept).map((part, at) => at % 2 === 1 ? part : redactUntimed(part)).join('');
+}
+
+function redactUntimed(text: string): string {
+  return text
+    .replace(tokenPath, `$1/${hidden}`)
+    .replace(scheme, `$1 ${hidden}`)
+    .replace(/[^\s"'<>()[\]{},;|]+@[^\s"'<>()[\]{},;|]*/g, hidden)
+    .replace(/[\w+/=.~-]{32,}/g, (run) => /\d/.test(run) && /[a-z]/i.test(run) ? hidden : run)
+    // An IPv6 address, or the beginning of one.
+    .replace(/(?<!\w)(?:[\da-f]{0,4}:){2,8}[\da-f]{0,4}(?:[.%][\w.%]+)*/gi, hidden)
+    // Two hexadecimal groups may be all that is left of one.
+    .replace(/(?<!\w)(?=[\da-f:]*\d)(?:[\da-f]{3,4}:)[\da-f]{1,4}(?!\w)/gi, hidden)
+    .replace(/(?<![\d.])\d{1,3}(?:\.\d{1,3}){2,}(?!\d)/g, hidden)
+    .replace(/=[^\s,;&"{}[\]()]+/g, (pair) => pair === `=${hidden}` ? pair : `=${hidden}`)
+    .replace(/[\p{L}\p{N}_%+~$!.-]+(?=(…$)?)/gu, (word, cut: string | undefined) => cut === undefined && isHarmless(word) ? word : hidden)
+    .replace(/…{2,}/g, hidden);
+}
+
+const wordLengthMax = 64;
+
+/** Whether a word is a number, or made of words that people write: neither is what a token looks like. */
+function isHarmless(word: string): boolean {
+  if (/^[-+.]*(?:\d{1,10}(?:\.\d{1,9})?(?:e[+-]\d{1,3})?|1\d{12}(?:\d{3})?|1\d{18})[.-]*$/i.test(word)) return true;
+  if (word.length > wordLengthMax || word.includes('%')) return false;
+  const parts = word.split(/[_+~$!.-]/);
+  const numbered = parts.filter((part) => /\p{N}/u.test(part));
+  return numbered.length <= 1 && parts.every((part) => /^(?:\p{L}{0,15}|\p{L}{1,4}\d{1,2}|\d{1,3})$/u.test(part) && !/(?:\p{Ll}\p{Lu}.*){2}/u.test(part));
 }

@@ -13,9 +13,7 @@ const dayMs = 86_400_000;
  */
 export function createWallClock(timeZone: string): WallClock {
   if (timeZone === 'UTC') return (wallMs) => wallMs;
-  const format = new Intl.DateTimeFormat('en', {
-    timeZone, hourCycle: 'h23', era: 'short', year: 'numeric', month: 'numeric', day: 'numeric', hour: 'numeric', minute: 'numeric', second: 'numeric',
-  });
+  const format = formatOf(timeZone);
   const offsets = new Map<number, readonly number[]>();
   return (wallMs, nearMs) => {
     const [first, second] = offsetsOf(Math.floor(wallMs / quarterMs));
@@ -38,8 +36,24 @@ export function createWallClock(timeZone: string): WallClock {
   }
 
   function offsetAt(timeMs: number): number {
-    const parts = Object.fromEntries(format.formatToParts(timeMs).map(({ type, value }) => [type, Number(value)]));
-    const { year, month, day, hour, minute, second } = parts as Record<'year' | 'month' | 'day' | 'hour' | 'minute' | 'second', number>;
-    return Date.UTC(year, month - 1, day, hour, minute, second) - timeMs;
+    return offsetOf(format, timeMs);
   }
+}
+
+/** How far the clocks of an IANA time zone are ahead of UTC at a time, in milliseconds. Throws a `RangeError` when there is no such zone. */
+export function zoneOffsetMs(timeZone: string, timeMs: number): number {
+  return offsetOf(formatOf(timeZone), timeMs);
+}
+
+function formatOf(timeZone: string): Intl.DateTimeFormat {
+  return new Intl.DateTimeFormat('en', {
+    timeZone, hourCycle: 'h23', era: 'short', year: 'numeric', month: 'numeric', day: 'numeric', hour: 'numeric', minute: 'numeric', second: 'numeric',
+  });
+}
+
+function offsetOf(format: Intl.DateTimeFormat, timeMs: number): number {
+  const wholeMs = Math.floor(timeMs / 1000) * 1000;
+  const parts = Object.fromEntries(format.formatToParts(wholeMs).map(({ type, value }) => [type, Number(value)]));
+  const { year, month, day, hour, minute, second } = parts as Record<'year' | 'month' | 'day' | 'hour' | 'minute' | 'second', number>;
+  return Date.UTC(year, month - 1, day, hour, minute, second) - wholeMs;
 }

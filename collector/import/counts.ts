@@ -42,3 +42,8 @@ export function sumOf(one: ImportCounts, other: ImportCounts): ImportCounts {
     unchecked: one.unchecked + other.unchecked,
   };
 }
+
+/** Rejected lines that were requests for certain. */
+export function requestsRejected({ rejected }: ImportCounts): number {
+  return (rejected['bad-time'] ?? 0) + (rejected['bad-status'] ?? 0) + (rejected['unknown-encoder'] ?? 0);
+}

@@ -5,8 +5,10 @@ import type { RequestEvent } from '../../shared/request-event.js';
 import { readDeadLetter } from '../../shared/store/open.js';
 import type { Store } from '../../shared/store/store.js';
 import { createDecoder, type DecoderOptions } from '../decode/decode.js';
+import { isPlausibleTime } from '../decode/time.js';
 import type { RejectionReason } from '../ledger.js';
 import { createLineSplitter } from '../lines.js';
+import { PartialLines } from '../partial-lines.js';
 import type { ImportCounts } from './counts.js';
 import { inflate } from './inflate.js';
 import { createMissingFinder } from './missing.js';
@@ -68,13 +70,15 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     takeLine(bytes, from, to) {
       const request = decoder.decodeKnown(bytes, from, to);
       if (request === undefined) return false;
-      onRequest(request);
+      takeRequest(request);
       return true;
     },
-    onLine,
+    onLine: onFileLine,
     onTooLong: () => { reject('too-long'); },
     onUnterminated: () => { if (!signal.aborted) reject('unterminated'); }, // a line that the stopping cut is whole in the file
   });
+  const partial = new PartialLines(parts.lineBytesMax);
+  let chunkMs = now();
   /** From when on all is new. */
   let newFromMs = Infinity;
   let newestFreshMs = -Infinity;
@@ -98,6 +102,8 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
       return signal.aborted ? stoppedEarly : messageOf(error);
     });
     lines.end();
+    const cut = partial.end();
+    if (!signal.aborted) reject('unterminated', cut);
     await takeFresh();
     await takeBatches(1);
     await orStopped(recorder.flush({ allTops: false }));
@@ -114,6 +120,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     if (parts.isAlone === true) newFromMs = await finding(() => newestStored(parts.store, now()));
     for await (const chunk of inflate(untilAborted(file, signal))) {
       if (signal.aborted) return stoppedEarly;
+      chunkMs = now();
       lines.write(chunk);
       if (chunk.length > 0) last = chunk;
       // In the order of time where it costs no more than one look: a window that is over would have to be opened again.
@@ -127,15 +134,47 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     return undefined;
   }
 
+  /** Takes a line of the file, which may belong to an object over several lines. */
+  function onFileLine(line: string): void {
+    const taken = partial.takeOfFile(line);
+    if (taken.kind === 'whole') onLine(taken.line);
+    else if (taken.kind === 'too-long') reject('too-long');
+    else if (taken.kind === 'not-a-part' && taken.givenUp === 0) onLine(line);
+    else if (taken.kind === 'not-a-part') {
+      reject('not-json', taken.givenUp);
+      onFileLine(line); // it may begin another one
+    }
+  }
+
   function onLine(line: string): void {
     const deadLetter = readDeadLetter(line);
     if (deadLetter === 'other') counts.runtime += 1;
     else if (deadLetter !== undefined) onRequest(deadLetter);
     if (deadLetter !== undefined) return;
     const decoded = decoder.decode(line, undefined);
-    if (decoded.kind === 'request') onRequest(decoded.event);
+    if (decoded.kind === 'request') takeRequest(decoded.event);
+    else if (decoded.kind === 'runtime') counts.runtime += 1;
+    else onRejected(line, decoded.reason);
+  }
+
+  /** Rejects a line, unless it is a part of one that came in several envelopes. */
+  function onRejected(line: string, reason: RejectionReason): void {
+    const taken = partial.take(line, chunkMs);
+    if (taken.kind === 'not-a-part') reject(reason);
+    else if (taken.kind === 'whole') onWhole(taken.line);
+    else if (taken.kind !== 'held') reject('too-long');
+  }
+
+  function onWhole(line: string): void {
+    const decoded = decoder.decode(line, undefined);
+    if (decoded.kind === 'request') takeRequest(decoded.event);
     else if (decoded.kind === 'runtime') counts.runtime += 1;
     else reject(decoded.reason);
+  }
+
+  function takeRequest(request: RequestEvent): void {
+    if (isPlausibleTime(request.timeMs, chunkMs)) onRequest(request);
+    else reject('bad-time');
   }
 
   function onRequest(request: RequestEvent): void {
@@ -150,8 +189,8 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     }
   }
 
-  function reject(reason: RejectionReason): void {
-    counts.rejected[reason] = (counts.rejected[reason] ?? 0) + 1;
+  function reject(reason: RejectionReason, count = 1): void {
+    if (count > 0) counts.rejected[reason] = (counts.rejected[reason] ?? 0) + count;
   }
 
   async function takeFresh(): Promise<void> {

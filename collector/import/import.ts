@@ -10,7 +10,7 @@ import { spoolPassed } from '../../shared/spool/spool.js';
 import { openStore } from '../../shared/store/open.js';
 import { storeSettingsFrom } from '../../shared/store/settings.js';
 import type { Store } from '../../shared/store/store.js';
-import { linesOf, noCounts, sumOf, type ImportCounts } from './counts.js';
+import { linesOf, noCounts, requestsRejected, sumOf, type ImportCounts } from './counts.js';
 import { orderFiles, readBytes } from './files.js';
 import type { Importer } from './importer.js';
 import { createLocalImporter } from './local.js';
@@ -68,7 +68,7 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
   }
   if (paths.includes('-')) process.stdin.destroy(); // an import that was stopped may still be waiting for it
   stdout.write(summaryText({ counts, files: filesRead, problems, dryRun, isIncomplete: end.isIncomplete, destination: importer.destination }));
-  return problems.length > 0 || counts.refused + counts.undecided > 0 ? 1 : 0;
+  return problems.length > 0 || counts.refused + counts.undecided + requestsRejected(counts) > 0 ? 1 : 0;
 
   async function prepare(): Promise<{ importer: Importer; files: Awaited<ReturnType<typeof orderFiles>> }> {
     const opened = await openImporter(values, { ...options, decoder, progress, stderr });
@@ -122,7 +122,7 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
   }
 }
 
-const logless = 'no line of it is a log line of Caddy. Is it the right file, and is it packed with gzip or Zstandard, or not at all?';
+const logless = 'no line of it is a log line of Caddy. Is it the right file?';
 
 /** How long an import goes on after it was stopped, in milliseconds: service managers and people wait for ten seconds. */
 const stopMsMax = 9000;
@@ -145,9 +145,8 @@ async function beforeStopLimit<Result>(running: Promise<Result>, signal: AbortSi
 }
 
 /** Whether there were lines, and none of them was one of a logger. */
-function isLogless({ rejected, ...counts }: ImportCounts): boolean {
-  const { 'bad-time': time = 0, 'bad-status': status = 0, ...foreign } = rejected;
-  return linesOf({ ...counts, rejected: { 'bad-time': time, 'bad-status': status } }) === 0 && Object.keys(foreign).length > 0;
+function isLogless(counts: ImportCounts): boolean {
+  return linesOf({ ...counts, rejected: {} }) + requestsRejected(counts) === 0 && Object.keys(counts.rejected).length > 0;
 }
 
 function nameOf(path: string): string {

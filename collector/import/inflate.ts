@@ -2,11 +2,43 @@ import type { Transform } from 'node:stream';
 import * as zlib from 'node:zlib';
 
 /**
- * The content of a file: gzip and Zstandard are unpacked, told by their first bytes, anything else is passed on. What comes before
+ * The content of a file: gzip and Zstandard are unpacked, told by their first bytes, anything else is passed on. What is packed in another way is
+ * refused, with the command that unpacks it, and so is an archive, packed or not. What comes before
  * the damage of a damaged file is given out before the error is thrown. Holds what one chunk unpacks to, which for gzip is at most
  * 1,032 times its length.
  */
 export async function* inflate(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  /** What has come before it is known whether it is an archive; `undefined` once that is known. */
+  let head: Buffer | undefined = Buffer.alloc(0);
+  try {
+    for await (const chunk of unpack(chunks)) {
+      if (head === undefined) {
+        yield chunk;
+        continue;
+      }
+      const read: Buffer = Buffer.concat([head, chunk]);
+      head = read.length < tarMagicEnd && !read.includes(0x0a) ? read : undefined;
+      if (head !== undefined) continue;
+      refuseTar(read);
+      yield read;
+    }
+  } catch (error) {
+    if (head !== undefined) yield head;
+    throw error;
+  }
+  if (head !== undefined) yield head;
+}
+
+/** A tar archive has `ustar` here, in the header of its first file (POSIX.1-2017, pax). */
+const tarMagicStart = 257;
+const tarMagicEnd = 262;
+
+function refuseTar(head: Buffer): void {
+  if (head.toString('latin1', tarMagicStart, tarMagicEnd) !== 'ustar') return;
+  throw new Error('it is a tar archive. `tar -xOf FILE | npm run import -- -` takes the files in it');
+}
+
+async function* unpack(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   let unpacker: Unpacker | undefined;
   let head: Buffer = Buffer.alloc(0);
   let known = false;
@@ -37,7 +69,29 @@ type UnpackStream = Transform & { readonly bytesWritten: number };
 /** Node has it from 22.15 and 23.8 on. */
 const { createZstdDecompress } = zlib as { createZstdDecompress?: () => UnpackStream };
 
+/** What Node cannot unpack, by its first bytes, and what does. */
+const foreign: readonly (readonly [magic: string, name: string, command: string])[] = [
+  ['fd377a58', 'xz', 'xz -dc FILE'],
+  ['425a68', 'bzip2', 'bzip2 -dc FILE'],
+  ['504b0304', 'zip', 'unzip -p FILE'],
+  ['504b0506', 'zip', 'unzip -p FILE'],
+  ['377abcaf', '7-Zip', '7z x -so FILE'],
+  ['04224d18', 'LZ4', 'lz4 -dc FILE'],
+  ['4c5a4950', 'lzip', 'lzip -dc FILE'],
+  ['1f9d', 'compress', 'uncompress -c FILE'],
+];
+/** The byte order marks of UTF-16: what Windows PowerShell writes with `>`. */
+const utf16 = ['fffe', 'feff'];
+
+function refuseForeign(head: Buffer): void {
+  const start = head.toString('hex');
+  const found = foreign.find(([magic]) => start.startsWith(magic));
+  if (found !== undefined) throw new Error(`it is packed with ${found[1]}. \`${found[2]} | npm run import -- -\` unpacks it`);
+  if (utf16.some((mark) => start.startsWith(mark))) throw new Error('it is text in UTF-16. `iconv -f UTF-16 -t UTF-8 FILE | npm run import -- -` converts it');
+}
+
 function unpackerFor(head: Buffer): (() => UnpackStream) | undefined {
+  refuseForeign(head);
   if (head[0] === 0x1f && head[1] === 0x8b) return () => zlib.createGunzip(); // RFC 1952
   if (head.readUInt32LE(0) !== 0xfd2fb528) return undefined; // RFC 8878
   if (createZstdDecompress === undefined) {

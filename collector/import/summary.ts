@@ -1,3 +1,4 @@
+import type { RejectionReason } from '../ledger.js';
 import { linesOf, type ImportCounts } from './counts.js';
 
 /** What the summary tells about. */
@@ -39,11 +40,19 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, des
       `${grouped(counts.undecided)} of the requests were not added: of their time only a part is kept one by one (SAMPLE_RATIO), so nobody can tell`,
       'whether they are counted already.',
     ]),
+    ...rejections.flatMap(([reason, why]) => (counts.rejected[reason] ?? 0) === 0 ? [] : [`${grouped(counts.rejected[reason]!)} requests were rejected as ${reason}: ${why}.`]),
     ...problems.map((problem) => `Problem: ${problem}`),
     ...next,
     '',
   ].join('\n');
 }
+
+/** Why requests were rejected, and the way out. */
+const rejections: readonly (readonly [RejectionReason, string])[] = [
+  ['bad-time', 'their time cannot be read, is before 2015 or is more than a day ahead. The clock of their machine was wrong, or time_format is none that is read'],
+  ['bad-status', 'they have no status. A filter of Caddy may have taken it away'],
+  ['unknown-encoder', 'their encoder is not read, such as ECS, GELF or logfmt. Let Caddy write `format json`'],
+];
 
 /** What to do about an import that did not get to its end. */
 function nextStep({ added, unchecked }: ImportCounts, dryRun: boolean): string {

@@ -150,6 +150,7 @@ export async function listenStream(address: StreamAddress, options: ListenOption
       takeHeld();
       sources.current = source;
       lines.end();
+      for (let cut = source.partialLines?.end() ?? 0; cut > 0; cut -= 1) options.onUnterminated();
       sources.close(source);
     });
 
