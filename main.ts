@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { messageOf, StoreError, UsageError } from './shared/errors.js';
 import { createLog } from './shared/log.js';
-import { readSettings, refuseUnknown, withEnvFiles, type Environment, type SettingTable, type SettingValues } from './shared/settings.js';
+import { checkNames, readSettings, withEnvFiles, type Environment, type SettingTable, type SettingValues } from './shared/settings.js';
 import { startWatchdog } from './shared/watchdog.js';
 import { openStore, setUpStore } from './shared/store/open.js';
 import { setupOptionsFrom, setupSettings, storeSettings, storeSettingsFrom } from './shared/store/settings.js';
@@ -149,7 +149,7 @@ async function main(args: readonly string[]): Promise<void> {
     if (given.options['restartable'] === true && keeper === undefined) {
       process.exit(await keepSockets({ program: process.argv[1]!, args, log: createLog('keeper') }));
     }
-    refuseUnknown(Object.keys(allSettings), process.env, envFiles);
+    for (const warning of checkNames(Object.keys(allSettings), process.env, envFiles)) createLog('settings').warn(warning);
     const started = await command.run(withEnvFiles(process.env, envFiles), { ...given, keeper });
     if (typeof started === 'number') process.exitCode = started;
     else if (keeper !== undefined) keeper.stopWith(() => stopWithStatus(started));
