@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
-import { messageOf, StoreError, UsageError } from './shared/errors.js';
+import { detailedMessageOf, messageOf, StoreError, UsageError } from './shared/errors.js';
 import { createLog } from './shared/log.js';
 import { checkNames, readSettings, withEnvFiles, type Environment, type SettingTable, type SettingValues } from './shared/settings.js';
 import { startWatchdog } from './shared/watchdog.js';
@@ -157,7 +157,7 @@ async function main(args: readonly string[]): Promise<void> {
   } catch (error) {
     keeper?.leave();
     if (!(error instanceof UsageError) && !(error instanceof StoreError)) throw error;
-    process.stderr.write(`${error.message}\n`);
+    process.stderr.write(`${detailedMessageOf(error)}\n`);
     process.exitCode = error instanceof UsageError ? 2 : 1;
   }
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, createHostLimit, nameLengthMax, otherName, type ClientIpPolicy } from './bounds.js';
 import type { CountryOf } from './countries.js';
-import { messageOf, StoreError } from './errors.js';
+import { detailedMessageOf, StoreError } from './errors.js';
 import type { Log } from './log.js';
 import { createMemo } from './memo.js';
 import { heldBytes, type RequestEvent } from './request-event.js';
@@ -293,17 +293,18 @@ export function createRecorder(options: RecorderOptions): Recorder {
         counts.stored += batch.requests.length - refusedRequests;
         counts.deadLettered += refusedRequests;
       } catch (error) {
-        if (!(error instanceof StoreError) || error.action === 'drop') {
+        const failure = asStoreError(error);
+        if (failure.action === 'drop') {
           refused = true;
           counts.deadLettered += batch.requests.length;
-          log.error(`The store refused a batch of ${batch.requests.length} requests for good: ${messageOf(error)}`);
+          log.error(`The store refused a batch of ${batch.requests.length} requests for good: ${detailedMessageOf(failure)}`);
         } else {
-          if (problem !== error.message) log.warn(`The store does not take requests, holding them: ${error.message}`);
-          if (error.contentsReplaced) countAnew();
-          problem = error.message;
-          full = error.full;
+          if (problem !== failure.message) log.warn(`The store does not take requests, holding them: ${detailedMessageOf(failure)}`);
+          if (failure.contentsReplaced) countAnew();
+          problem = failure.message;
+          full = failure.full;
           failures += 1;
-          await pause(Math.min(error.retryAfterMs ?? backoffMs(failures), retryAfterMsMax), stopped.signal);
+          await pause(Math.min(failure.retryAfterMs ?? backoffMs(failures), retryAfterMsMax), stopped.signal);
           continue;
         }
       }
@@ -328,6 +329,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
     });
     ladder.closeRows();
   }
+}
+
+/** An error that a store does not throw is a bug of this program: requests are held, so that a fixed version can store them. */
+function asStoreError(error: unknown): StoreError {
+  if (error instanceof StoreError) return error;
+  return new StoreError('hold', 'The store cannot be written, for an unexpected reason. The log has the details; please report them.', { cause: error, detail: error instanceof Error ? error.stack ?? error.message : String(error) });
 }
 
 type Writable<Type> = { -readonly [Key in keyof Type]: Type[Key] };

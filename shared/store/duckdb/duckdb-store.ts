@@ -313,17 +313,20 @@ class DuckdbStore implements Store {
 }
 
 /**
- * Errors of DuckDB that say that the statement or its values are wrong: the same batch would fail again. A duplicate key is
- * none: rows with a key are upserted, so only an index that does not fit its table can say so.
+ * Errors of DuckDB that say that the values are wrong: the same batch would fail again. A duplicate key does not: rows with a key are upserted, so
+ * only an index that does not fit its table can say so. A statement that DuckDB cannot run is a bug of this program, and costs no data.
  */
-const wrongForGood = /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type|Binder|Catalog|Parser|Syntax|Not implemented) Error:/;
+const wrongForGood = /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type) Error:/;
 
 function storeError(action: string, description: string, error: unknown): StoreError {
   if (error instanceof StoreError) return error;
   const text = messageOf(error);
-  const drop = wrongForGood.test(text) || error instanceof TypeError || error instanceof RangeError;
-  const { why, todo } = drop ? { why: firstLine(text), todo: 'The data does not fit the tables.' } : explain(text);
-  return new StoreError(drop ? 'drop' : 'retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, { cause: error });
+  if (wrongForGood.test(text)) return new StoreError('drop', `Cannot ${action} the ${description}: ${firstLine(text)}. The data does not fit the tables.`, { cause: error });
+  if (error instanceof TypeError || error instanceof RangeError) {
+    return new StoreError('hold', `Cannot ${action} the ${description}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`, { cause: error, detail: error.stack ?? text });
+  }
+  const { why, todo } = explain(text);
+  return new StoreError('retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, { cause: error });
 }
 
 /** What an operator wants to know of an error of DuckDB's. */

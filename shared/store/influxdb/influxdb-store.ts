@@ -14,7 +14,7 @@ import { callApi } from './call-api.js';
 import { deadline } from './deadline.js';
 import { createDelivery } from './delivery.js';
 import { startHousekeeping } from './housekeeping.js';
-import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
+import { influxdbError, isUnavailable, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress, createRequestGatherer } from './payload.js';
 import { postLines } from './post.js';
@@ -68,6 +68,11 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
   setMaxListeners(0, closing.signal); // each request listens until its deadline
   const underWay = new Set<Promise<unknown>>();
   let closed = false;
+  let unavailableSinceMs: number | undefined;
+  const failure = (action: string, error: unknown): StoreError => {
+    if (isUnavailable(error)) unavailableSinceMs ??= now();
+    return influxdbError(action, error, place, unavailableSinceMs);
+  };
   /** Does something with the store, unless it is closed; `close` waits for it. */
   const use = async <Result>(action: string, run: () => Promise<Result>): Promise<Result> => {
     if (closed) throw new StoreError('stop', `Cannot ${action} at ${url}: the store is closed. Open it again.`);
@@ -76,7 +81,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     try {
       return await running;
     } catch (error) {
-      throw influxdbError(action, error, place);
+      throw failure(action, error);
     } finally {
       underWay.delete(running);
     }
@@ -85,8 +90,8 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
   const writeUrl = `${url}/api/v2/write?${new URLSearchParams({ org, bucket, precision: 'ns' }).toString()}`;
   const post = async (gzip: Buffer): Promise<void> => {
     if (keepsHouse) await refuseNewer();
-    await postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal })
-      .catch((error: unknown) => { throw influxdbError('write', error, place); });
+    await postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal }).catch((error: unknown) => { throw failure('write', error); });
+    unavailableSinceMs = undefined;
   };
   const delivery = createDelivery({ deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), by: 'InfluxDB', log }), post });
   const spooled = spoolName === undefined ? undefined : await openSpooled(join(spoolDir, spoolName));
@@ -120,27 +125,31 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
         if (table !== known) {
           known = table;
           // A query that fails half way answers 200 and ends in a table of its own.
-          if (table.columns[0]?.label === 'error') throw new StoreError('retry', `Cannot read from ${url}: the query failed half way (${values[0]}). Try again.`);
+          if (table.columns[0]?.label === 'error') throw new StoreError('retry', `InfluxDB at ${url} did not finish its answer. Try again, perhaps with a shorter range.`, { detail: `the query failed half way (${values[0]})` });
           indexes = columns.map((column) => table.columns.findIndex(({ label }) => label === column));
         }
         onRow(indexes.map((index) => values[index] || undefined));
       };
-      let failure: Error | undefined;
+      let rowError: Error | undefined;
       connect(signal)
         .getQueryApi(org)
         .queryRows(query, {
           next: (values, table) => {
-            if (failure !== undefined) return;
+            if (rowError !== undefined) return;
             try {
               onValues(values, table);
             } catch (error) {
-              failure = error instanceof Error ? error : new Error(messageOf(error));
+              rowError = error instanceof Error ? error : new Error(messageOf(error));
             }
           },
           error: reject,
           complete: () => {
-            if (failure === undefined) resolve();
-            else reject(failure);
+            if (rowError !== undefined) {
+              reject(rowError);
+              return;
+            }
+            unavailableSinceMs = undefined;
+            resolve();
           },
         });
     });
@@ -152,7 +161,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
   const refuseNewer = (): Promise<void> => {
     if (checked === undefined || performance.now() - checked.atMs > versionCheckEveryMs) {
       const done = refuseNewerSchema(readUnchecked, { url, bucket })
-        .catch((error: unknown) => { throw influxdbError(`read the version of the bucket ${JSON.stringify(bucket)}`, error, place); });
+        .catch((error: unknown) => { throw failure(`read the version of the bucket ${JSON.stringify(bucket)}`, error); });
       checked = { atMs: performance.now(), done };
       done.catch(() => { checked = undefined; });
     }
