@@ -426,7 +426,7 @@ async function startCollectorOver(
 ): Promise<{ addresses: readonly ListenAddress[] }> {
   const { startCollector } = await import('./collector/main.js');
   const requestsKeptMs = values.STORE === 'influxdb' ? undefined : values.RETENTION_REQUESTS;
-  const collector = await startCollector(config, { store, log: createLog('collector'), ...recording, requestsKeptMs, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
+  const collector = await startCollector(config, { store, log: createLog('collector'), ...recording, requestsKeptMs, rollupRetentionMs: values.RETENTION_ROLLUPS, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
   started('next', async () => {
     const lost = await collector.stop();
     keeper?.leaveTimes(collector.usedTimes());

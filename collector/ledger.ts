@@ -9,7 +9,7 @@ export type RejectionReason =
   | 'not-json'
   /** JSON, but not what Caddy's loggers write. */
   | 'not-caddy'
-  /** More than a day ahead, or older than anything that is kept. In a file also one that cannot be read: there is no time of arrival to stand in. */
+  /** More than a day ahead, or older than `RETENTION_ROLLUPS`. In a file also one that cannot be read: there is no time of arrival to stand in. */
   | 'bad-time'
   | 'bad-status';
 

@@ -3,6 +3,7 @@ import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/
 import type { RequestEvent } from '../shared/request-event.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
 import type { CountryOf } from '../shared/countries.js';
+import { isPlausibleTime } from '../shared/retention.js';
 import type { UsedTimes } from '../shared/unique-time.js';
 import type { Ledger, LedgerWarning, Store } from '../shared/store/store.js';
 import { createDecoder } from './decode/decode.js';
@@ -42,6 +43,8 @@ export interface CollectorParts {
   readonly memoryBytesMax?: number;
   /** How long the store keeps single requests, in milliseconds, where that is known. */
   readonly requestsKeptMs?: number | undefined;
+  /** Retention of rollups, in milliseconds: older lines are rejected. Default: 400 days. */
+  readonly rollupRetentionMs?: number | undefined;
   /** Where stream sockets come from; this process opens them when not given. */
   readonly openStream?: OpenStream | undefined;
   /** What the collector before this one has left. */
@@ -50,10 +53,6 @@ export interface CollectorParts {
   /** See `LineSources`. */
   readonly skewHalfWindowMs?: number;
 }
-
-/** A request of a day ahead, or of 400 days ago, did not just happen; `import` takes old ones. */
-const aheadMsMax = 86_400_000;
-const agoMsMax = 400 * 86_400_000;
 
 const whyRefused: Readonly<Record<'not-allowed' | NoRoom, string>> = {
   'not-allowed': 'its address is not in COLLECTOR_ALLOW. Add it there if it should log here',
@@ -200,13 +199,8 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   function takeRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
     if (source !== undefined && arrivalMs - request.timeMs < source.lagMsMin) source.lagMsMin = arrivalMs - request.timeMs;
     linesUnderstood += 1;
-    if (!isPlausible(request.timeMs, arrivalMs)) reject('bad-time', 'its time is more than a day ahead, or older than anything that is kept');
+    if (!isPlausibleTime(request.timeMs, { nowMs: arrivalMs, rollupRetentionMs: parts.rollupRetentionMs })) reject('bad-time', 'its time is more than a day ahead, or older than RETENTION_ROLLUPS');
     else if (!recorder.record(request)) drop(recorder.full, recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full');
-  }
-
-  /** Clocks are wrong by hours at most, and what is older than the rollups are kept would only open files in the store. */
-  function isPlausible(timeMs: number, arrivalMs: number): boolean {
-    return timeMs <= arrivalMs + aheadMsMax && timeMs >= arrivalMs - agoMsMax;
   }
 
   function reportSkew(peer: string, skewMs: number): void {

@@ -232,6 +232,27 @@ test.serial('A line without a usable time is rejected, never given the time of a
   t.regex(stdout, /rejected +1 {2}bad-time/);
 });
 
+test.serial('rejects the same times from a file as over a socket: more than a day ahead, and older than RETENTION_ROLLUPS', async (t) => {
+  const plain = await embedded(t);
+  const place = { ...plain, settings: { ...plain.settings, RETENTION_REQUESTS: '7d', RETENTION_ROLLUPS: '30d' } };
+  const nowSeconds = Math.floor(Date.now() / 1000);
+  const times = [0, 946_684_800, nowSeconds - 31 * 86_400, nowSeconds - 29 * 86_400, nowSeconds - 60, nowSeconds + 3600, nowSeconds + 90_000, 4_102_444_800];
+  const text = times.map((time) => `${sample.lines[0]!.replace(/"ts":[\d.]+/, `"ts":${time}.5`)}\n`).join('');
+  const { counts, stdout } = await importFiles(place, ['-'], Buffer.from(text));
+  t.deepEqual(counts, { added: 3, rejected: 5 });
+  t.regex(stdout, /rejected +5 {2}bad-time: no readable time, more than a day ahead, or older than RETENTION_ROLLUPS/);
+
+  const other = await embedded(t);
+  const collector = await startProgram(['start'], {
+    ...other.settings, RETENTION_REQUESTS: '7d', RETENTION_ROLLUPS: '30d', COLLECTOR_LISTEN: `tcp://127.0.0.1:${other.port}`, WEB_LISTEN: '127.0.0.1:0',
+  }, [`http://127.0.0.1:${other.http}/ready`], { cwd: other.folder });
+  await sendTcp(other.port, Buffer.from(text), [65_536]);
+  await until('all have come', async () => (await readLedger(other.http)).received === times.length);
+  t.like(await readLedger(other.http), { accepted: 3, rejected: { 'bad-time': 5 } });
+  await until('it has started', () => collector.stdout().includes('Dashboard'));
+  t.is(await collector.stop(), 0);
+});
+
 test.serial('Files that cannot be read are named with the reason, and what was read of them and of the others counts.', async (t) => {
   const place = await embedded(t);
   const packed = packedSample;
@@ -428,7 +449,7 @@ testWithCaddy('A file that takes the lines of the logger that writes to the sink
 
 test.serial('Requests that are older than single requests are kept are imported, and it is said.', async (t) => {
   const place = await embedded(t);
-  const { counts, stdout, status } = await importFiles({ ...place, settings: { ...place.settings, RETENTION_REQUESTS: '1h' } }, ['-'], Buffer.from(`${sample.lines[0]!.replace(/"ts":\d+/, '"ts":1700000000')}\n`));
+  const { counts, stdout, status } = await importFiles({ ...place, settings: { ...place.settings, RETENTION_REQUESTS: '1h' } }, ['-'], Buffer.from(`${sample.lines[0]!.replace(/"ts":\d+/, `"ts":${Math.floor(Date.now() / 1000) - 100 * 86_400}`)}\n`));
   t.is(status, 0);
   t.deepEqual(counts, { added: 1 });
   t.regex(stdout, /1 of the requests are older than RETENTION_REQUESTS.*do not import them again/s);

@@ -33,7 +33,7 @@ export const importContentType = 'application/x-ndjson';
 export const stoppedTrailer = 'import-stopped';
 
 /** What the endpoint works with. */
-export interface ImportEndpointParts extends Pick<ImportParts, 'decoder' | 'lineBytesMax' | 'requestsKeptMs' | 'limits'> {
+export interface ImportEndpointParts extends Pick<ImportParts, 'decoder' | 'lineBytesMax' | 'requestsKeptMs' | 'rollupRetentionMs' | 'limits'> {
   readonly store: Store;
   /** The recorder of the collector itself. */
   readonly recorder: Pick<Recorder, 'flush'>;

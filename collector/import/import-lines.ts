@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, StoreError } from '../../shared/errors.js';
 import type { Recorder } from '../../shared/recorder.js';
 import type { RequestEvent } from '../../shared/request-event.js';
+import { isPlausibleTime } from '../../shared/retention.js';
 import { readDeadLetter } from '../../shared/store/open.js';
 import type { Store } from '../../shared/store/store.js';
 import { createDecoder, type DecoderOptions } from '../decode/decode.js';
@@ -27,6 +28,8 @@ export interface ImportParts {
   readonly flushOthers?: (() => Promise<void>) | undefined;
   /** How long the store keeps single requests, in milliseconds; `undefined` when it is not known. */
   readonly requestsKeptMs: number | undefined;
+  /** Retention of rollups, in milliseconds: older requests are rejected. Default: 400 days. */
+  readonly rollupRetentionMs?: number | undefined;
   /** Find out what is missing, and write nothing. */
   readonly dryRun: boolean;
   /** Ends the import early: what was read until then is written. */
@@ -140,6 +143,10 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
 
   function onRequest(request: RequestEvent): void {
     const { timeMs } = request;
+    if (!isPlausibleTime(timeMs, { nowMs: now(), rollupRetentionMs: parts.rollupRetentionMs })) {
+      reject('bad-time');
+      return;
+    }
     // A file that goes back in time may be several that hold the same.
     if (timeMs < newestFreshMs - disorderMsMax) newFromMs = Math.max(newFromMs, newestFreshMs + 1);
     if (timeMs < newFromMs) {

@@ -203,6 +203,7 @@ async function openImporter(values: SettingValues<typeof importSettings>, { deco
     clientIp: values.CLIENT_IP,
     sampleRatio: values.SAMPLE_RATIO,
     countryOf,
+    rollupRetentionMs: values.RETENTION_ROLLUPS,
     requestsKeptMs: settings.kind === 'duckdb' ? settings.retention.requestsMs : undefined,
     isAlone: settings.kind === 'duckdb', // no other process can have its file open
   });

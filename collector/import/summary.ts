@@ -24,7 +24,7 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, des
     ['undecided', counts.undecided, 'requests of times of which only a part is kept'],
     ['refused', counts.refused, 'requests that the store did not take; the log says why'],
     ['not requests', counts.runtime, 'lines of other loggers'],
-    ...Object.entries(counts.rejected).map(([reason, count]) => [`rejected`, count, reason] as const),
+    ...Object.entries(counts.rejected).map(([reason, count]) => ['rejected', count, reason === 'bad-time' ? 'bad-time: no readable time, more than a day ahead, or older than RETENTION_ROLLUPS' : reason] as const),
   ];
   const shown = rows.filter(([name, count]) => count > 0 || name.endsWith('added'));
   const width = Math.max(...shown.map(([, count]) => grouped(count).length));
