@@ -28,6 +28,8 @@ interface Command {
   /** What follows its name, for `--help`; `undefined` when it takes no arguments. */
   readonly takes?: string;
   readonly options?: Readonly<Record<string, CommandOption>>;
+  /** It serves until a signal stops it: one that comes while it starts takes effect when it has started. */
+  readonly serves?: true;
   /** Starts it; resolves to what stops it, or, of a command that has done its work, to the exit status. */
   readonly run: (environment: Environment, given: Given) => Promise<Stop | number>;
 }
@@ -67,17 +69,20 @@ const commands: Readonly<Record<string, Command>> = {
     does: 'Runs the collector and the dashboard in one process, over the embedded store unless STORE says otherwise.',
     settings: allSettings,
     options: collectorOptions,
+    serves: true,
     run: start,
   },
   collector: {
     does: 'Runs the collector alone, over InfluxDB.',
     settings: { ...collectorSettings, ...storeSettings },
     options: collectorOptions,
+    serves: true,
     run: startCollectorAlone,
   },
   web: {
     does: 'Runs the dashboard alone, over InfluxDB.',
     settings: { ...webSettings, ...webAloneSettings, ...storeSettings },
+    serves: true,
     run: startWebAlone,
   },
   demo: {
@@ -118,6 +123,9 @@ const commands: Readonly<Record<string, Command>> = {
   },
 };
 
+/** The signals that stop the program. SIGHUP, without `--restartable`, says that the terminal was closed. */
+const stopSignals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
+
 /**
  * How far the heap grows before all of it is looked through, in percent of what was alive the last time. V8 lets it quadruple while much is made and
  * thrown away, as here with every line: see docs/decisions, "What is held in memory". The option in the first line of this file is for the same,
@@ -150,10 +158,11 @@ async function main(args: readonly string[]): Promise<void> {
       process.exit(await keepSockets({ program: process.argv[1]!, args, log: createLog('keeper') }));
     }
     for (const warning of checkNames(Object.keys(allSettings), process.env, envFiles)) createLog('settings').warn(warning);
+    const stopWhenSignalled = keeper === undefined && command.serves === true ? catchSignals() : undefined;
     const started = await command.run(withEnvFiles(process.env, envFiles), { ...given, keeper });
     if (typeof started === 'number') process.exitCode = started;
     else if (keeper !== undefined) keeper.stopWith(() => stopWithStatus(started));
-    else stopOnSignals(() => stopWithStatus(started));
+    else (stopWhenSignalled ?? catchSignals())(() => stopWithStatus(started));
   } catch (error) {
     keeper?.leave();
     if (!(error instanceof UsageError) && !(error instanceof StoreError)) throw error;
@@ -271,8 +280,7 @@ async function demo(environment: Environment, given: Given): Promise<Stop | numb
     if (stopping.signal.aborted) process.exit(1);
     stopping.abort();
   };
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, interrupt);
-  process.once('SIGHUP', () => process.kill(process.pid, 'SIGTERM')); // its terminal was closed: the folder is to go all the same
+  for (const signal of stopSignals) process.on(signal, interrupt);
   try {
     return await startParts(async (started) => {
       const [{ appSource, createTraffic }, { seedDay }, { startLive }, { createRecorder }, { startWeb }] = await Promise.all([
@@ -304,7 +312,7 @@ async function demo(environment: Environment, given: Given): Promise<Stop | numb
     if (stopping.signal.aborted) return 0;
     throw error;
   } finally {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.off(signal, interrupt);
+    for (const signal of stopSignals) process.off(signal, interrupt);
   }
 }
 
@@ -376,7 +384,7 @@ async function importFiles(environment: Environment, { args, options }: Given): 
   const { runImport } = await import('./collector/import/import.js');
   const stopping = new AbortController();
   // The first signal stops gracefully, the second at once.
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => { stopping.abort(); });
+  for (const signal of stopSignals) process.once(signal, () => { stopping.abort(); });
   const status = await runImport(values, { paths: args, dryRun: options['dry-run'] === true, signal: stopping.signal });
   if (stopping.signal.aborted) process.exit(status); // a store that does not answer must not keep the process
   return status;
@@ -488,14 +496,22 @@ async function stopWithStatus(stop: Stop): Promise<number> {
   }
 }
 
-/** The first signal stops gracefully, the second at once. */
-function stopOnSignals(stop: () => Promise<number>): void {
-  let stopping = false;
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+/**
+ * Catches the signals that stop the program; the second one ends it at once. Call the result with what stops it as soon as it has started.
+ */
+function catchSignals(): (stop: () => Promise<number>) => void {
+  let signals = 0;
+  let stop: (() => Promise<number>) | undefined;
+  const stopOnce = (): void => void stop?.().then((status) => process.exit(status));
+  for (const signal of stopSignals) {
     process.on(signal, () => {
-      if (stopping) process.exit(1);
-      stopping = true;
-      void stop().then((status) => process.exit(status));
+      signals += 1;
+      if (signals > 1) process.exit(1);
+      stopOnce();
     });
   }
+  return (stopStarted) => {
+    stop = stopStarted;
+    if (signals > 0) stopOnce();
+  };
 }

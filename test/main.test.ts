@@ -106,6 +106,14 @@ test('it goes on when nobody reads its log any more', async (t) => {
   t.regex(start.stderr(), /Cannot open the DuckDB file \/proc\/nothing\/data\/requests\.duckdb: ENOENT.*or set STORE/);
 });
 
+for (const signal of ['SIGTERM', 'SIGHUP'] as const) test(`${signal} stops the program in order, also one that comes while it starts`, async (t) => {
+  const settings = { COLLECTOR_LISTEN: 'tcp://127.0.0.1:0', COLLECTOR_HTTP: 'off', WEB_LISTEN: '127.0.0.1:0' };
+  const program = await runProgram(['start'], settings);
+  await until('it listens', () => program.stderr().includes('Listening on')); // and has not said yet where the dashboard is
+  t.is(await program.stop(signal), 0);
+  t.regex(program.stderr(), /info collector: Stopped\./);
+});
+
 test('git ignores the folder of tokens that the docs make', async (t) => {
   t.true((await readFile('.gitignore', 'utf8')).split('\n').includes('tokens/'));
 });
