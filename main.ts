@@ -99,7 +99,10 @@ const commands: Readonly<Record<string, Command>> = {
     does: 'Adds the requests of access logs to the store: of files (also .gz, and .zst where Node has it) or, as -, of standard input. Importing a file twice adds nothing.',
     settings: importSettings,
     takes: 'FILE… | -',
-    options: { 'dry-run': { type: 'boolean', help: 'Reads everything, says what would be added, and writes nothing.' } },
+    options: {
+      'dry-run': { type: 'boolean', help: 'Reads everything, says what would be added, and writes nothing.' },
+      force: { type: 'boolean', help: 'Adds requests that may be counted already, instead of skipping them.' },
+    },
     run: importFiles,
   },
   check: {
@@ -385,7 +388,7 @@ async function importFiles(environment: Environment, { args, options }: Given): 
   const stopping = new AbortController();
   // The first signal stops gracefully, the second at once.
   for (const signal of stopSignals) process.once(signal, () => { stopping.abort(); });
-  const status = await runImport(values, { paths: args, dryRun: options['dry-run'] === true, signal: stopping.signal });
+  const status = await runImport(values, { paths: args, dryRun: options['dry-run'] === true, force: options['force'] === true, signal: stopping.signal });
   if (stopping.signal.aborted) process.exit(status); // a store that does not answer must not keep the process
   return status;
 }
@@ -433,8 +436,7 @@ async function startCollectorOver(
   config: CollectorConfig, values: SettingValues<typeof storeSettings>, recording: Recording, store: Store, { keeper }: Given, started: Started,
 ): Promise<{ addresses: readonly ListenAddress[] }> {
   const { startCollector } = await import('./collector/main.js');
-  const requestsKeptMs = values.STORE === 'influxdb' ? undefined : values.RETENTION_REQUESTS;
-  const collector = await startCollector(config, { store, log: createLog('collector'), ...recording, requestsKeptMs, rollupRetentionMs: values.RETENTION_ROLLUPS, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
+  const collector = await startCollector(config, { store, log: createLog('collector'), ...recording, rollupRetentionMs: values.RETENTION_ROLLUPS, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
   started('next', async () => {
     const lost = await collector.stop();
     keeper?.leaveTimes(collector.usedTimes());

@@ -41,8 +41,6 @@ export interface CollectorParts {
   readonly sampleRatio?: number | undefined;
   /** What requests may take in memory before they are stored, in bytes; lines that have begun may take a quarter of it more. */
   readonly memoryBytesMax?: number;
-  /** How long the store keeps single requests, in milliseconds, where that is known. */
-  readonly requestsKeptMs?: number | undefined;
   /** Retention of rollups, in milliseconds: older lines are rejected. Default: 400 days. */
   readonly rollupRetentionMs?: number | undefined;
   /** Where stream sockets come from; this process opens them when not given. */
@@ -143,7 +141,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   const ledger = (): Ledger => ledgerOf(accounts, recorder.counts, store.spool);
   const status = config.http === undefined ? undefined : await startStatusServer(config.http, {
     id: config.id, ledger, accounts, durationFormats: decoder.durationFormats, recorder, store, log, connections, sources, lostDatagrams,
-    imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax, requestsKeptMs: parts.requestsKeptMs },
+    imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax },
   }).catch(async (error: unknown) => {
     clearInterval(lossWatch);
     clearInterval(skewWatch);

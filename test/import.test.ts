@@ -59,7 +59,48 @@ scenario('importing a file twice adds its requests once, and changes no total.',
   t.deepEqual(await totalsOf(place), once);
 });
 
-scenario('with a part of the requests kept, importing a file twice counts each request once, and says of how many it cannot be told.', async (t, place) => {
+scenario('requests whose rows are deleted by age are counted once, however the file has grown and whatever came in over the socket', async (t, plain) => {
+  const place = { ...plain, settings: { ...plain.settings, RETENTION_REQUESTS: '1h', RETENTION_DELAY: '0s' } };
+  const hourMs = 3_600_000;
+  const firstMs = windowStart(Date.now() - 20 * 86_400_000, 3600);
+  /** Lines of an hour of a day long ago, some of them equal. */
+  const linesOf = (hour: number, count: number): string[] => Array.from({ length: count }, (_, at) => sample.lines[at]!
+    .replace(/"ts":[\d.]+/, `"ts":${(firstMs + hour * hourMs + Math.floor(at / 2) * 1000) / 1000}`).replace(/"uri":"[^"]*"/, `"uri":"/${Math.floor(at / 3)}"`));
+  const [old, more] = [[...linesOf(0, 300), ...linesOf(1, 200)], [...linesOf(1, 260).slice(200), ...linesOf(2, 40)]];
+  await writeFile(join(place.folder, 'access.log'), `${old.join('\n')}\n`);
+  t.deepEqual((await importFiles(place, ['access.log'])).counts, { added: 500 });
+  await deleteOldRows(place);
+  const once = await dayTotals(place);
+  t.is(once, 500);
+
+  const dry = await importFiles(place, ['--dry-run', 'access.log']);
+  t.deepEqual(dry.counts, { 'would be added': 0, 'already there': 500 }, dry.stdout);
+  t.deepEqual((await importFiles(place, ['access.log'])).counts, { added: 0, 'already there': 500 });
+  await writeFile(join(place.folder, 'access-rotated.log.gz'), gzipSync([...old, ...more, ''].join('\n')));
+  t.deepEqual((await importFiles(place, ['access-rotated.log.gz'])).counts, { added: 100, 'already there': 500 });
+  await deleteOldRows(place);
+  t.is(await dayTotals(place), 600);
+  t.deepEqual((await importFiles(place, ['access.log', 'access-rotated.log.gz'])).counts, { added: 0, 'already there': 1100 });
+
+  // Nobody can tell which requests of an hour came in over the socket, once their rows are deleted.
+  const collector = await place.startCollector();
+  await sendTcp(place.port, Buffer.from(linesOf(5, 30).map((line) => `${line}\n`).join('')), [65_536]);
+  await until('they are stored', async () => (await readLedger(place.http)).stored === 30);
+  t.is(await collector.stop(), 0);
+  await deleteOldRows(place);
+  await writeFile(join(place.folder, 'mixed.log'), [...linesOf(5, 50), ...linesOf(7, 20), ''].join('\n'));
+  const mixed = await importFiles(place, ['mixed.log']);
+  t.deepEqual([mixed.status, mixed.counts], [1, { added: 20, skipped: 50 }]);
+  t.regex(mixed.stdout, /50 of the requests were skipped: .*RETENTION_REQUESTS.*add them with --force\./s);
+  t.is(await dayTotals(place), 650);
+  await writeFile(join(place.folder, 'missed.log'), [...linesOf(5, 50).slice(30), ''].join('\n'));
+  t.deepEqual((await importFiles(place, ['--force', 'missed.log'])).counts, { added: 20 });
+  await deleteOldRows(place);
+  t.deepEqual((await importFiles(place, ['--force', 'missed.log'])).counts, { added: 0, 'already there': 20 }, 'what was imported is remembered, forced or not');
+  t.is(await dayTotals(place), 670);
+});
+
+scenario('with a part of the requests kept, importing a file twice counts each request once', async (t, place) => {
   const sampled = { ...place, settings: { ...place.settings, SAMPLE_RATIO: '0.1' } };
   const first = await importFiles(sampled, [samplePath]);
   t.is(first.status, 0, first.stderr);
@@ -68,11 +109,8 @@ scenario('with a part of the requests kept, importing a file twice counts each r
   t.true(once.requests > 4500 && once.requests < 5500, `${once.requests} are kept one by one`);
   for (const { count } of once.levels) t.is(count, 50_000);
 
-  // Whatever the setting is by now: the rows say what was kept.
   const second = await importFiles(place, [samplePath]);
-  t.is(second.status, 1);
-  t.deepEqual(second.counts, { added: 0, 'already there': once.requests, undecided: 50_000 - once.requests });
-  t.regex(second.stdout, /nobody can tell/);
+  t.deepEqual([second.status, second.counts], [0, { added: 0, 'already there': 50_000 }]);
   t.deepEqual(await totalsOf(place), once);
 });
 
@@ -447,14 +485,6 @@ testWithCaddy('A file that takes the lines of the logger that writes to the sink
   t.is(await collector.stop(), 0);
 });
 
-test.serial('Requests that are older than single requests are kept are imported, and it is said.', async (t) => {
-  const place = await embedded(t);
-  const { counts, stdout, status } = await importFiles({ ...place, settings: { ...place.settings, RETENTION_REQUESTS: '1h' } }, ['-'], Buffer.from(`${sample.lines[0]!.replace(/"ts":\d+/, `"ts":${Math.floor(Date.now() / 1000) - 100 * 86_400}`)}\n`));
-  t.is(status, 0);
-  t.deepEqual(counts, { added: 1 });
-  t.regex(stdout, /1 of the requests are older than RETENTION_REQUESTS.*do not import them again/s);
-});
-
 test.serial('Without the collector of the program that has the file open, the message says what to do.', async (t) => {
   const place = await embedded(t);
   const collector = await place.startCollector();
@@ -571,6 +601,23 @@ async function overInfluxdb(t: ExecutionContext): Promise<Place> {
     settings, folder, port, http,
     startCollector: () => startProgram(['collector'], { ...settings, COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}` }, [`http://127.0.0.1:${http}/ready`], { cwd: folder }),
   };
+}
+
+/** Deletes the rows of requests that are older than an hour, as the program does from time to time. */
+async function deleteOldRows(place: Place): Promise<void> {
+  const settings = { STORE: `duckdb:${join(place.folder, 'data/requests.duckdb')}`, ...place.settings, SPOOL_DIR: join(place.folder, 'spool-of-web'), RETENTION_REQUESTS: '1h', RETENTION_DELAY: '0s' };
+  const store = await openStore(storeSettingsFrom(readSettings(storeSettings, settings)), { log: createLog('test'), keepsHouse: true });
+  try {
+    await until('the rows are deleted', async () => (await store.readRequests({ fromMs: Date.UTC(2026, 0), toMs: Date.now() - 3_600_000, filter: {}, limit: 1 })).length === 0);
+  } finally {
+    await store.close();
+  }
+}
+
+/** Requests of the log in the rollups by day. */
+async function dayTotals(place: Place): Promise<number> {
+  const { levels: totals } = await totalsOf(place, { source: 'caddy' });
+  return totals.find(({ level }) => level === 86_400)!.count;
 }
 
 /** Runs the import; `counts` are the numbers of its summary, by their names. */

@@ -4,10 +4,10 @@ import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
 import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
-import { RetentionGuard } from '../retention-guard.js';
+import { deletedBefore, RetentionGuard } from '../retention-guard.js';
 import type { Batch, LedgerSnapshot, ReadOptions, Store } from '../store.js';
 import { firstLine, openDatabase, protectFiles, type Database } from './database.js';
-import { listRequests, readLedgers, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
+import { listImports, listRequests, readImported, readLedgers, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
 import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
@@ -148,6 +148,15 @@ class DuckdbStore implements Store {
   rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.#read((run) => rollUpRequests(run, query), signal); }
   listRequests(query: Parameters<Store['listRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['listRequests']> { return this.#read((run) => listRequests(run, query), signal); }
   readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> { return this.#read((run) => readLedgers(run, query), signal); }
+
+  readImported(query: Parameters<Store['readImported']>[0], { signal }: ReadOptions = {}): ReturnType<Store['readImported']> { return this.#read((run) => readImported(run, query), signal); }
+
+  listImports({ signal }: ReadOptions = {}): ReturnType<Store['listImports']> { return this.#read((run) => listImports(run), signal); }
+
+  async requestsFrom(): Promise<number> {
+    const deletedBeforeMs = deletedBefore(await this.#write('read the state of', ({ writing }) => loadRetentionState(writing)));
+    return Math.max(deletedBeforeMs, this.#now() - this.requestsKeptMs);
+  }
 
   async ping(): Promise<void> {
     await this.readLedgers({ sinceMs: this.#now() });

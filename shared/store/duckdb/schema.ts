@@ -9,6 +9,8 @@
  * - `collector_ledger`: the newest ledger of each collector.
  * - `applied_batch`: the last batch of each writer, written in the batch's own transaction: a batch counts exactly once.
  * - `retention_state`: one row, what `RetentionGuard` remembers, as JSON.
+ * - `imported_request`: what identifies the requests of imports, packed by hour and source: see `imported-requests.ts`. Written in the batch's
+ *   transaction.
  * - `store_schema`: one row, the version of all this.
  *
  * Times in `_ns` and `_ms` are whole nanoseconds and milliseconds since 1970; `duration_ms` is a duration. Texts that are
@@ -70,6 +72,8 @@ const steps: readonly (readonly string[])[] = [
   ],
   // 4
   ['CREATE TABLE retention_state (state VARCHAR NOT NULL)'],
+  // 5
+  ['CREATE TABLE imported_request (import_id BIGINT NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, packed BLOB NOT NULL)'],
 ];
 
 /** The version of the tables that this program writes. */

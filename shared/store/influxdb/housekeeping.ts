@@ -59,6 +59,7 @@ function rulesOf({ requestsMs, rollupsMs }: Retention): (readonly [string, numbe
   return [
     ['_measurement="request_metrics"', requestsMs],
     ['_measurement="collector_ledger"', requestsMs],
+    ['_measurement="imported_request"', rollupsMs],
     ...windowRetentions(rollupsMs).map(({ table, level, keptMs }) => [`_measurement="${table}" AND level="${levelTags[level]}"`, keptMs] as const),
   ];
 }

@@ -18,7 +18,7 @@ import { influxdbError, isUnavailable, type InfluxdbPlace } from './influxdb-err
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress, createRequestGatherer } from './payload.js';
 import { postLines } from './post.js';
-import { listNewest, readLedgers, readNothing, readRequests, readRollups, readStoredSpan, readTops, rollUpRequests, type ReadCells } from './queries.js';
+import { listImports, listNewest, readImported, readLedgers, readNothing, readRequests, readRollups, readStoredSpan, readTops, rollUpRequests, type ReadCells } from './queries.js';
 import { retentionFile } from './retention-file.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
 import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
@@ -109,12 +109,15 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
       await spooled.write(batch);
       return 0;
     }
-    const bodies = bodiesOf(batch);
+    const bodies = bodiesOf({ ...batch, imported: undefined });
     if (batch.ledger !== undefined) {
       const lines = ledgerLines(batch.ledger);
       bodies.push(compress(`${lines.join('\n')}\n`, lines.length));
     }
-    return await delivery.deliver(bodies);
+    const refused = await delivery.deliver(bodies);
+    // Last, and only when nothing was refused: a request that is remembered as imported has to be in the totals.
+    if (refused === 0) await delivery.deliver(bodiesOf({ ...batch, requests: [], kept: [], rollups: [], tops: [] }));
+    return refused;
   };
 
   const readUncheckedUntil = (signal: AbortSignal | undefined): ReadCells => (query, columns, onRow) =>
@@ -206,6 +209,9 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     rollUpRequests: (query, options) => use('read requests', () => rollUpRequests(readUntil(options?.signal), bucket, query)),
     listRequests: (query, options) => use('read requests', () => listNewest(readUntil(options?.signal), bucket, query)),
     readLedgers: (query, options) => use('read the ledgers', () => readLedgers(readUntil(options?.signal), bucket, query)),
+    readImported: (query, options) => use('read what was imported', () => readImported(readUntil(options?.signal), bucket, query)),
+    listImports: (options) => use('list the imports', () => listImports(readUntil(options?.signal), bucket)),
+    requestsFrom: () => Promise.resolve(now() - (retention?.requestsMs ?? Infinity)),
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(readUntil(undefined), bucket)),
     pingToWrite: () => use(`write to the bucket ${JSON.stringify(bucket)}`, () => writeNothing(post)),
     close: async () => {
