@@ -64,11 +64,13 @@ const collectorOptions = {
   'register-address': { type: 'string', value: 'ADDRESS', help: "The collector's address as that Caddy reaches it, such as tcp/collector:9514." },
 } as const;
 
+const readOnlyOption = { 'read-only': { type: 'boolean', help: 'Shows the dashboard over the store, and writes and deletes nothing: for a copy. Takes no log lines and no imports.' } } as const;
+
 const commands: Readonly<Record<string, Command>> = {
   start: {
     does: 'Runs the collector and the dashboard in one process, over the embedded store unless STORE says otherwise.',
     settings: allSettings,
-    options: collectorOptions,
+    options: { ...collectorOptions, ...readOnlyOption },
     serves: true,
     run: start,
   },
@@ -82,6 +84,7 @@ const commands: Readonly<Record<string, Command>> = {
   web: {
     does: 'Runs the dashboard alone, over InfluxDB.',
     settings: { ...webSettings, ...webAloneSettings, ...storeSettings },
+    options: readOnlyOption,
     serves: true,
     run: startWebAlone,
   },
@@ -155,9 +158,9 @@ async function main(args: readonly string[]): Promise<void> {
       return;
     }
     if (command === undefined) throw new UsageError(`Name a command: ${Object.keys(commands).join(', ')}. --help says what they do.`);
-    keeper = given.options['restartable'] === true ? meetKeeper() : undefined;
+    keeper = given.options['restartable'] === true && given.options['read-only'] !== true ? meetKeeper() : undefined;
     if (keeper === undefined) startWatchdog(process.env, { log: createLog('watchdog') });
-    if (given.options['restartable'] === true && keeper === undefined) {
+    if (given.options['restartable'] === true && given.options['read-only'] !== true && keeper === undefined) {
       process.exit(await keepSockets({ program: process.argv[1]!, args, log: createLog('keeper') }));
     }
     for (const warning of checkNames(Object.keys(allSettings), process.env, envFiles)) createLog('settings').warn(warning);
@@ -220,6 +223,7 @@ function helpText(command: Command | undefined): string {
 }
 
 async function start(environment: Environment, given: Given): Promise<Stop> {
+  if (given.options['read-only'] === true) return await startReadOnly(environment, given);
   const values = readSettings(allSettings, environment);
   const collectorConfig = collectorConfigFrom(values);
   webConfigFrom(values, []); // its mistakes are said before anything is opened
@@ -234,6 +238,23 @@ async function start(environment: Environment, given: Given): Promise<Stop> {
     const web = await startWebOver(values, recording, webStore, hint, started);
     await register(given, collector.addresses, started);
     process.stdout.write(welcome({ dashboard: web.url, addresses: collector.addresses, store: store.description, hint }));
+  });
+}
+
+/** Shows what a store holds, such as a copy, and leaves it as it is. */
+async function startReadOnly(environment: Environment, { options }: Given): Promise<Stop> {
+  const stray = Object.keys(options).find((option) => option !== 'read-only');
+  if (stray !== undefined) throw new UsageError(`--${stray} cannot be used with --read-only, which takes no log lines.`);
+  const values = readSettings({ ...webSettings, ...storeSettings }, environment);
+  const config = webConfigFrom(values, []);
+  return await startParts(async (started) => {
+    const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), isReadOnly: true });
+    started('last', () => store.close());
+    const { startWeb } = await import('./web/main.js');
+    // Of a copy, nobody wants alerts; and the page's own requests are not recorded.
+    const web = await startWeb({ ...config, alertWebhook: undefined }, { store, recorder: { record: () => true }, log: createLog('web') });
+    started('next', () => web.stop());
+    process.stdout.write(welcome({ dashboard: web.url, store: store.description }));
   });
 }
 
@@ -252,8 +273,9 @@ async function startCollectorAlone(environment: Environment, given: Given): Prom
   });
 }
 
-async function startWebAlone(environment: Environment): Promise<Stop> {
+async function startWebAlone(environment: Environment, given: Given): Promise<Stop> {
   const values = readSettings({ ...webSettings, ...webAloneSettings, ...storeSettings }, environment);
+  if (given.options['read-only'] === true) return await startReadOnly(environment, given);
   refuseEmbedded('web', values);
   webConfigFrom(values, []);
   const recording = await recorderOptions(values);

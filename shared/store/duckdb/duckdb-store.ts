@@ -6,7 +6,7 @@ import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
 import { deletedBefore, RetentionGuard } from '../retention-guard.js';
 import type { Batch, LedgerSnapshot, ReadOptions, Store } from '../store.js';
-import { firstLine, openDatabase, protectFiles, type Database } from './database.js';
+import { firstLine, openDatabase, openDatabaseReadOnly, protectFiles, type Database } from './database.js';
 import { listImports, listRequests, readImported, readLedgers, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
@@ -68,11 +68,86 @@ export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStore
   }
 }
 
-class DuckdbStore implements Store {
-  readonly description: string;
+/**
+ * Opens a file to read it: a store that writes and deletes nothing. Its writes throw a `StoreError` ('stop'). Throws a `StoreError` ('stop') when the file
+ * cannot be read.
+ */
+export async function openDuckdbStoreReadOnly(options: DuckdbOptions, { now = Date.now }: Pick<DuckdbStoreParts, 'now'> = {}): Promise<Store> {
+  const path = resolve(options.path);
+  return new ReadOnlyDuckdbStore({ ...options, path }, now, await openDatabaseReadOnly(path, options));
+}
+
+/** How a DuckDB store reads. */
+abstract class DuckdbReads {
   readonly gatherRequests = createRequestGatherer;
   readonly bulkRequests = rowGroupRows;
   readonly spool = undefined;
+
+  protected abstract read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result>;
+
+  readRollups(query: Parameters<Store['readRollups']>[0], options?: ReadOptions): ReturnType<Store['readRollups']> { return collect(this.streamRollups(query, options)); }
+  readTops(query: Parameters<Store['readTops']>[0], options?: ReadOptions): ReturnType<Store['readTops']> { return collect(this.streamTops(query, options)); }
+  readRequests(query: Parameters<Store['readRequests']>[0], options?: ReadOptions): ReturnType<Store['readRequests']> { return collect(this.streamRequests(query, options)); }
+  streamRollups(query: Parameters<Store['streamRollups']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRollups']> { return streamRollups((run) => this.read(run, signal), query); }
+  streamTops(query: Parameters<Store['streamTops']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamTops']> { return streamTops((run) => this.read(run, signal), query); }
+  streamRequests(query: Parameters<Store['streamRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRequests']> { return streamRequests((run) => this.read(run, signal), query); }
+  rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.read((run) => rollUpRequests(run, query), signal); }
+  listRequests(query: Parameters<Store['listRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['listRequests']> { return this.read((run) => listRequests(run, query), signal); }
+  readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> { return this.read((run) => readLedgers(run, query), signal); }
+
+  readImported(query: Parameters<Store['readImported']>[0], { signal }: ReadOptions = {}): ReturnType<Store['readImported']> { return this.read((run) => readImported(run, query), signal); }
+
+  listImports({ signal }: ReadOptions = {}): ReturnType<Store['listImports']> { return this.read((run) => listImports(run), signal); }
+}
+
+/** A file that is only read. */
+class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
+  readonly description: string;
+  readonly requestsKeptMs: number;
+  readonly changes = createChanges();
+  readonly problem = undefined;
+  readonly #now: () => number;
+  readonly #database: Awaited<ReturnType<typeof openDatabaseReadOnly>>;
+  readonly #reads: ReadPool;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: DuckdbOptions, now: () => number, database: Awaited<ReturnType<typeof openDatabaseReadOnly>>) {
+    super();
+    this.description = `DuckDB file ${options.path}, read-only`;
+    this.requestsKeptMs = options.retention.requestsMs;
+    this.#now = now;
+    this.#database = database;
+    this.#reads = new ReadPool(database.reading);
+  }
+
+  write(): Promise<number> { return Promise.reject(this.#refusal()); }
+  pingToWrite(): Promise<void> { return Promise.reject(this.#refusal()); }
+  requestsFrom(): Promise<number> { return Promise.resolve(this.#now() - this.requestsKeptMs); }
+
+  async ping(): Promise<void> {
+    await this.readLedgers({ sinceMs: this.#now() });
+  }
+
+  close(): Promise<void> {
+    return this.#closing ??= this.#reads.close().then(() => this.#database.close());
+  }
+
+  protected async read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
+    if (this.#closing !== undefined) throw new StoreError('stop', `Cannot read the ${this.description}: the store is closed. Open it again.`);
+    try {
+      return await this.#reads.use(run, signal);
+    } catch (error) {
+      throw storeError('read', this.description, error);
+    }
+  }
+
+  #refusal(): StoreError {
+    return new StoreError('stop', `Cannot write to the ${this.description}. Start without --read-only to write.`);
+  }
+}
+
+class DuckdbStore extends DuckdbReads implements Store {
+  readonly description: string;
   readonly requestsKeptMs: number;
   readonly changes = createChanges();
   readonly #options: DuckdbOptions;
@@ -97,6 +172,7 @@ class DuckdbStore implements Store {
   readonly #generations = new Map<string, number>();
 
   constructor(options: DuckdbOptions, { log, now = Date.now, monotonicMs = () => performance.now(), onRefused }: DuckdbStoreParts, database: Database) {
+    super();
     this.description = `DuckDB file ${options.path}`;
     this.requestsKeptMs = options.retention.requestsMs;
     this.#options = options;
@@ -138,20 +214,6 @@ class DuckdbStore implements Store {
     }
     return 0;
   }
-
-  readRollups(query: Parameters<Store['readRollups']>[0], options?: ReadOptions): ReturnType<Store['readRollups']> { return collect(this.streamRollups(query, options)); }
-  readTops(query: Parameters<Store['readTops']>[0], options?: ReadOptions): ReturnType<Store['readTops']> { return collect(this.streamTops(query, options)); }
-  readRequests(query: Parameters<Store['readRequests']>[0], options?: ReadOptions): ReturnType<Store['readRequests']> { return collect(this.streamRequests(query, options)); }
-  streamRollups(query: Parameters<Store['streamRollups']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRollups']> { return streamRollups((run) => this.#read(run, signal), query); }
-  streamTops(query: Parameters<Store['streamTops']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamTops']> { return streamTops((run) => this.#read(run, signal), query); }
-  streamRequests(query: Parameters<Store['streamRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRequests']> { return streamRequests((run) => this.#read(run, signal), query); }
-  rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.#read((run) => rollUpRequests(run, query), signal); }
-  listRequests(query: Parameters<Store['listRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['listRequests']> { return this.#read((run) => listRequests(run, query), signal); }
-  readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> { return this.#read((run) => readLedgers(run, query), signal); }
-
-  readImported(query: Parameters<Store['readImported']>[0], { signal }: ReadOptions = {}): ReturnType<Store['readImported']> { return this.#read((run) => readImported(run, query), signal); }
-
-  listImports({ signal }: ReadOptions = {}): ReturnType<Store['listImports']> { return this.#read((run) => listImports(run), signal); }
 
   async requestsFrom(): Promise<number> {
     const deletedBeforeMs = deletedBefore(await this.#write('read the state of', ({ writing }) => loadRetentionState(writing)));
@@ -211,7 +273,7 @@ class DuckdbStore implements Store {
     });
   }
 
-  async #read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
+  protected async read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
     for (let attempt = 1; ; attempt += 1) {
       this.#refuseWhenClosed('read');
       if (this.#database === undefined) await this.#inTurn(() => this.#usable('read'));
