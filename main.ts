@@ -104,6 +104,8 @@ const commands: Readonly<Record<string, Command>> = {
     takes: 'FILE… | -',
     options: {
       'dry-run': { type: 'boolean', help: 'Reads everything, says what would be added, and writes nothing.' },
+      list: { type: 'boolean', help: 'Lists the imports that the store remembers, with their ids.' },
+      undo: { type: 'string', value: 'ID', help: 'Takes an import back: its requests, and what they added to totals and lists.' },
       force: { type: 'boolean', help: 'Adds requests that may be counted already, instead of skipping them.' },
     },
     run: importFiles,
@@ -406,6 +408,12 @@ async function register({ options, keeper }: Given, addresses: readonly ListenAd
 
 async function importFiles(environment: Environment, { args, options }: Given): Promise<number> {
   const values = readSettings(importSettings, environment);
+  if (options['list'] === true || options['undo'] !== undefined) {
+    if (args.length > 0 || Object.keys(options).length > 1) throw new UsageError('--list and --undo take no files and no other option.');
+    const { parseImportName, pastImports } = await import('./collector/import/past-imports.js');
+    process.stdout.write(await pastImports(values, typeof options['undo'] === 'string' ? { kind: 'undo', importId: parseImportName(options['undo']) } : { kind: 'list' }));
+    return 0;
+  }
   const { runImport } = await import('./collector/import/import.js');
   const stopping = new AbortController();
   // The first signal stops gracefully, the second at once.

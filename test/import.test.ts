@@ -100,6 +100,41 @@ scenario('requests whose rows are deleted by age are counted once, however the f
   t.is(await dayTotals(place), 670);
 });
 
+scenario('an import is taken back whole, and nothing else', async (t, place) => {
+  const [first, second] = [sample.lines.slice(0, 4000), sample.lines.slice(2000, 6000)];
+  t.deepEqual((await importFiles(place, ['-'], Buffer.from(first.join('\n')))).counts, { added: 4000 });
+  const before = await totalsOf(place);
+  t.deepEqual((await importFiles(place, ['-'], Buffer.from(second.join('\n')))).counts, { added: 2000, 'already there': 2000 });
+  const ids = (text: string): string[] => Array.from(text.matchAll(/^(\S+Z) {2}([\d,]+) requests/gm), ([, id, count]) => `${id} ${count}`);
+  const listed = ids((await importFiles(place, ['--list'])).stdout);
+  t.deepEqual(listed.map((each) => each.split(' ')[1]), ['4,000', '2,000']);
+  const undone = await importFiles(place, ['--undo', listed[1]!.split(' ')[0]!]);
+  t.is(undone.status, 0, undone.stderr);
+  t.regex(undone.stdout, /Took back the 2,000 requests/);
+  const { levels: levelsBefore, ...rest } = before;
+  const { levels: levelsAfter, ...restAfter } = await totalsOf(place);
+  t.deepEqual(restAfter, rest);
+  const talliesOf = (totals: Totals['levels']): string[][] => totals.map(({ tallies }) => tallies.filter((tally) => !/ 0 0 0 \S*$/.test(tally)));
+  t.deepEqual(levelsAfter.map(({ count }) => count), levelsBefore.map(({ count }) => count));
+  t.deepEqual(talliesOf(levelsAfter), talliesOf(levelsBefore));
+  const again = await importFiles(place, ['--undo', listed[1]!.split(' ')[0]!]);
+  t.is(again.status, 1);
+  t.regex(again.stderr, /knows no import .*import --list/);
+  t.deepEqual((await importFiles(place, ['-'], Buffer.from(second.join('\n')))).counts, { added: 2000, 'already there': 2000 }, 'it can be imported again');
+});
+
+test.serial('an import is taken back through the running program, which shows it at once', async (t) => {
+  const place = await embedded(t);
+  const collector = await place.startCollector();
+  t.deepEqual((await importFiles(place, [samplePath])).counts, { added: 50_000 });
+  t.is(await storedRequests(place), 50_000);
+  const [id] = (await importFiles(place, ['--list'])).stdout.split(' ');
+  const undone = await importFiles(place, ['--undo', id!]);
+  t.deepEqual([undone.status, undone.stdout], [0, `Took back the 50,000 requests of the import ${id!}.\n`], undone.stderr);
+  t.is(await storedRequests(place), 0);
+  t.is(await collector.stop(), 0);
+});
+
 scenario('with a part of the requests kept, importing a file twice counts each request once', async (t, place) => {
   const sampled = { ...place, settings: { ...place.settings, SAMPLE_RATIO: '0.1' } };
   const first = await importFiles(sampled, [samplePath]);

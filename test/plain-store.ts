@@ -18,6 +18,7 @@ export function plainStore(real: Store): Store {
     readLedgers: (...query) => real.readLedgers(...query),
     readImported: (...query) => real.readImported(...query),
     listImports: (...query) => real.listImports(...query),
+    takeBack: (...query) => real.takeBack(...query),
     requestsFrom: () => real.requestsFrom(),
     ping: () => real.ping(),
     pingToWrite: () => real.pingToWrite(),

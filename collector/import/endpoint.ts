@@ -16,6 +16,7 @@ import type { Store } from '../../shared/store/store.js';
 import { noCounts, type ImportCounts } from './counts.js';
 import { importLimits, importLines, type ImportParts } from './import-lines.js';
 import { createImportRecorder } from './local.js';
+import { overStore } from './past-imports.js';
 
 /** One line of the answer. */
 export interface ImportAnswer {
@@ -88,7 +89,8 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
         await running.settled;
         if (response.destroyed) return;
       }
-      await start(request, response, { dryRun: query.get('dry-run') === 'true', force: query.get('force') === 'true' });
+      if (query.has('undo') || query.has('list')) await answerPast(request, response, query);
+      else await start(request, response, { dryRun: query.get('dry-run') === 'true', force: query.get('force') === 'true' });
     },
     async stop() {
       stopping.abort();
@@ -106,6 +108,18 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
     if (running?.isEnding === false) return [409, 'Another import is under way: wait until it has ended.'];
     if (stopping.signal.aborted) return [503, 'The collector is stopping.'];
     return undefined;
+  }
+
+  /** Lists imports, or takes one back; meanwhile no other import begins. */
+  async function answerPast(request: IncomingMessage, response: ServerResponse, query: URLSearchParams): Promise<void> {
+    request.resume();
+    const answered = overStore(store, query.has('list') ? { kind: 'list' } : { kind: 'undo', importId: Number(query.get('undo')) }).then(
+      (text) => ({ status: 200, body: { text } }), (error: unknown) => ({ status: 503, body: { error: messageOf(error) } }),
+    );
+    const settled = answered.then(() => { running = undefined; });
+    running = { isEnding: false, answered: settled, settled };
+    const { status, body } = await answered;
+    response.writeHead(status, { 'content-type': 'application/json', connection: 'close' }).end(JSON.stringify(body));
   }
 
   async function start(request: IncomingMessage, response: ServerResponse, options: { dryRun: boolean; force: boolean }): Promise<void> {

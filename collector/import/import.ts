@@ -1,5 +1,4 @@
 import { access } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { countriesFrom } from '../../shared/countries.js';
 import { messageOf, StoreError, UsageError } from '../../shared/errors.js';
@@ -202,7 +201,6 @@ async function openImporter(values: SettingValues<typeof importSettings>, { deco
   const local = createLocalImporter({
     importId: newImportId(Date.now(), taken),
     store, log, decoder, dryRun, force, signal,
-    id: values.COLLECTOR_ID ?? hostname(),
     lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX,
     hostsMax: values.HOSTS_MAX,
     clientIp: values.CLIENT_IP,

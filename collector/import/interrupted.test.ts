@@ -158,7 +158,7 @@ for (const rows of ['stored', 'deleted'] as const) test(`stores each line once, 
         const timer = writes < Infinity ? setTimeout(() => { stopping.abort(); }, 30) : undefined; // a held store is waited for until then
         importId += 1;
         const importer = createLocalImporter({
-          store: rows === 'stored' ? held.store : withoutRows(held.store), importId, log: quiet, id: 'tested', hostsMax: 100, clientIp: 'full', countryOf: undefined, decoder, lineBytesMax: 10_000,
+          store: rows === 'stored' ? held.store : withoutRows(held.store), importId, log: quiet, hostsMax: 100, clientIp: 'full', countryOf: undefined, decoder, lineBytesMax: 10_000,
           isAlone: true, dryRun: false, signal: stopping.signal, limits: { batchRequestsMax, stopMsMax: 10, stopDrainMsMax: 10 },
         });
         await importer.importFile(chunksOf(file, sent, stopping), () => undefined).catch(() => undefined); // a stopped import says that the store was busy

@@ -211,6 +211,11 @@ export interface Store {
   readImported(query: TimeRange, options?: ReadOptions): Promise<ImportedRow[]>;
   /** The imports that are remembered, oldest first. */
   listImports(options?: ReadOptions): Promise<ImportSummary[]>;
+  /**
+   * Takes an import back: its requests, what they add to rollups and top lists, and what is remembered of it. Resolves to how many requests it had. 0 when
+   * there is no such import. One that failed can be repeated.
+   */
+  takeBack(importId: number): Promise<number>;
   /** Resolves to the time, in milliseconds since 1970, before which raw requests may be deleted. */
   requestsFrom(): Promise<number>;
   /** Resolves when the store can be read. */

@@ -11,6 +11,7 @@ import { listImports, listRequests, readImported, readLedgers, rollUpRequests, s
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
 import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
+import { takeBack } from './take-back.js';
 import type { FileFate } from './watched-file.js';
 import { setLogAside } from './write-ahead-log.js';
 
@@ -122,6 +123,7 @@ class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
 
   write(): Promise<number> { return Promise.reject(this.#refusal()); }
   pingToWrite(): Promise<void> { return Promise.reject(this.#refusal()); }
+  takeBack(): Promise<number> { return Promise.reject(this.#refusal()); }
   requestsFrom(): Promise<number> { return Promise.resolve(this.#now() - this.requestsKeptMs); }
 
   async ping(): Promise<void> {
@@ -213,6 +215,12 @@ class DuckdbStore extends DuckdbReads implements Store {
       this.changes.tell(batch);
     }
     return 0;
+  }
+
+  async takeBack(importId: number): Promise<number> {
+    const requests = await this.#write('take an import back from', async ({ writing }) => await takeBack(writing, importId));
+    this.changes.tellExchanged(); // no cache may go on with what it has
+    return requests;
   }
 
   async requestsFrom(): Promise<number> {

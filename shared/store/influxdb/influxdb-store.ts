@@ -19,6 +19,7 @@ import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress, createRequestGatherer } from './payload.js';
 import { postLines } from './post.js';
 import { listImports, listNewest, readImported, readLedgers, readNothing, readRequests, readRollups, readStoredSpan, readTops, rollUpRequests, type ReadCells } from './queries.js';
+import { takeBack } from './take-back.js';
 import { retentionFile } from './retention-file.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
 import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
@@ -211,6 +212,15 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     readLedgers: (query, options) => use('read the ledgers', () => readLedgers(readUntil(options?.signal), bucket, query)),
     readImported: (query, options) => use('read what was imported', () => readImported(readUntil(options?.signal), bucket, query)),
     listImports: (options) => use('list the imports', () => listImports(readUntil(options?.signal), bucket)),
+    takeBack: (importId) => use('take an import back', async () => {
+      const found = (await listImports(readUntil(undefined), bucket)).find((each) => each.importId === importId);
+      if (found === undefined) return 0;
+      await takeBack(found, {
+        read: readUntil(undefined), bucket, deleteAll: (predicate) => deleteBefore(predicate, lastMs),
+        writeLines: (lines) => delivery.deliver([compress(`${lines.join('\n')}\n`, lines.length)]),
+      });
+      return found.requests;
+    }),
     requestsFrom: () => Promise.resolve(now() - (retention?.requestsMs ?? Infinity)),
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(readUntil(undefined), bucket)),
     pingToWrite: () => use(`write to the bucket ${JSON.stringify(bucket)}`, () => writeNothing(post)),
@@ -240,6 +250,8 @@ async function writeNothing(post: (gzip: Buffer) => Promise<void>): Promise<void
   });
 }
 
+/** The end of a deletion without one: the last whole day that 64 bits of nanoseconds hold. */
+const lastMs = Date.UTC(2262, 3, 11);
 const connectionsMax = 16;
 const versionCheckEveryMs = 600_000;
 /** Deleting is the slowest that InfluxDB does, and nobody waits for it. */
