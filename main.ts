@@ -4,9 +4,9 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
-import { messageOf, StoreError, UsageError } from './shared/errors.js';
+import { detailedMessageOf, messageOf, StoreError, UsageError } from './shared/errors.js';
 import { createLog } from './shared/log.js';
-import { readSettings, refuseUnknown, withEnvFiles, type Environment, type SettingTable, type SettingValues } from './shared/settings.js';
+import { checkNames, readSettings, withEnvFiles, type Environment, type SettingTable, type SettingValues } from './shared/settings.js';
 import { startWatchdog } from './shared/watchdog.js';
 import { openStore, setUpStore } from './shared/store/open.js';
 import { setupOptionsFrom, setupSettings, storeSettings, storeSettingsFrom } from './shared/store/settings.js';
@@ -29,6 +29,8 @@ interface Command {
   /** What follows its name, for `--help`; `undefined` when it takes no arguments. */
   readonly takes?: string;
   readonly options?: Readonly<Record<string, CommandOption>>;
+  /** It serves until a signal stops it: one that comes while it starts takes effect when it has started. */
+  readonly serves?: true;
   /** Starts it; resolves to what stops it, or, of a command that has done its work, to the exit status. */
   readonly run: (environment: Environment, given: Given) => Promise<Stop | number>;
 }
@@ -63,22 +65,28 @@ const collectorOptions = {
   'register-address': { type: 'string', value: 'ADDRESS', help: "The collector's address as that Caddy reaches it, such as tcp/collector:9514." },
 } as const;
 
+const readOnlyOption = { 'read-only': { type: 'boolean', help: 'Shows the dashboard over the store, and writes and deletes nothing: for a copy. Takes no log lines and no imports.' } } as const;
+
 const commands: Readonly<Record<string, Command>> = {
   start: {
     does: 'Runs the collector and the dashboard in one process, over the embedded store unless STORE says otherwise.',
     settings: allSettings,
-    options: collectorOptions,
+    options: { ...collectorOptions, ...readOnlyOption },
+    serves: true,
     run: start,
   },
   collector: {
     does: 'Runs the collector alone, over InfluxDB.',
     settings: { ...collectorSettings, ...storeSettings },
     options: collectorOptions,
+    serves: true,
     run: startCollectorAlone,
   },
   web: {
     does: 'Runs the dashboard alone, over InfluxDB.',
     settings: { ...webSettings, ...webAloneSettings, ...storeSettings },
+    options: readOnlyOption,
+    serves: true,
     run: startWebAlone,
   },
   demo: {
@@ -95,7 +103,12 @@ const commands: Readonly<Record<string, Command>> = {
     does: 'Adds the requests of access logs to the store: of files (also .gz, and .zst where Node has it) or, as -, of standard input. Importing a file twice adds nothing.',
     settings: importSettings,
     takes: 'FILE… | -',
-    options: { 'dry-run': { type: 'boolean', help: 'Reads everything, says what would be added, and writes nothing.' } },
+    options: {
+      'dry-run': { type: 'boolean', help: 'Reads everything, says what would be added, and writes nothing.' },
+      list: { type: 'boolean', help: 'Lists the imports that the store remembers, with their ids.' },
+      undo: { type: 'string', value: 'ID', help: 'Takes an import back: its requests, and what they added to totals and lists.' },
+      force: { type: 'boolean', help: 'Adds requests that may be counted already, instead of skipping them.' },
+    },
     run: importFiles,
   },
   check: {
@@ -118,6 +131,9 @@ const commands: Readonly<Record<string, Command>> = {
     run: setUp,
   },
 };
+
+/** The signals that stop the program. SIGHUP, without `--restartable`, says that the terminal was closed. */
+const stopSignals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
 
 /**
  * How far the heap grows before all of it is looked through, in percent of what was alive the last time. V8 lets it quadruple while much is made and
@@ -145,20 +161,21 @@ async function main(args: readonly string[]): Promise<void> {
       return;
     }
     if (command === undefined) throw new UsageError(`Name a command: ${Object.keys(commands).join(', ')}. --help says what they do.`);
-    keeper = given.options['restartable'] === true ? meetKeeper() : undefined;
+    keeper = given.options['restartable'] === true && given.options['read-only'] !== true ? meetKeeper() : undefined;
     if (keeper === undefined) startWatchdog(process.env, { log: createLog('watchdog') });
-    if (given.options['restartable'] === true && keeper === undefined) {
+    if (given.options['restartable'] === true && given.options['read-only'] !== true && keeper === undefined) {
       process.exit(await keepSockets({ program: process.argv[1]!, args, log: createLog('keeper') }));
     }
-    refuseUnknown(Object.keys(allSettings), process.env, envFiles);
+    for (const warning of checkNames(Object.keys(allSettings), process.env, envFiles)) createLog('settings').warn(warning);
+    const stopWhenSignalled = keeper === undefined && command.serves === true ? catchSignals() : undefined;
     const started = await command.run(withEnvFiles(process.env, envFiles), { ...given, keeper });
     if (typeof started === 'number') process.exitCode = started;
     else if (keeper !== undefined) keeper.stopWith(() => stopWithStatus(started));
-    else stopOnSignals(() => stopWithStatus(started));
+    else (stopWhenSignalled ?? catchSignals())(() => stopWithStatus(started));
   } catch (error) {
     keeper?.leave();
     if (!(error instanceof UsageError) && !(error instanceof StoreError)) throw error;
-    process.stderr.write(`${error.message}\n`);
+    process.stderr.write(`${detailedMessageOf(error)}\n`);
     process.exitCode = error instanceof UsageError ? 2 : 1;
   }
 }
@@ -209,6 +226,7 @@ function helpText(command: Command | undefined): string {
 }
 
 async function start(environment: Environment, given: Given): Promise<Stop> {
+  if (given.options['read-only'] === true) return await startReadOnly(environment, given);
   const values = readSettings(allSettings, environment);
   const collectorConfig = collectorConfigFrom(values);
   webConfigFrom(values, []); // its mistakes are said before anything is opened
@@ -223,6 +241,23 @@ async function start(environment: Environment, given: Given): Promise<Stop> {
     const web = await startWebOver(values, recording, webStore, hint, started);
     await register(given, collector.addresses, started);
     process.stdout.write(welcome({ dashboard: web.url, addresses: collector.addresses, ledger: collector.httpUrl, store: store.description, registersAt: adminUrlOf(given), hint }));
+  });
+}
+
+/** Shows what a store holds, such as a copy, and leaves it as it is. */
+async function startReadOnly(environment: Environment, { options }: Given): Promise<Stop> {
+  const stray = Object.keys(options).find((option) => option !== 'read-only');
+  if (stray !== undefined) throw new UsageError(`--${stray} cannot be used with --read-only, which takes no log lines.`);
+  const values = readSettings({ ...webSettings, ...storeSettings }, environment);
+  const config = webConfigFrom(values, []);
+  return await startParts(async (started) => {
+    const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), isReadOnly: true });
+    started('last', () => store.close());
+    const { startWeb } = await import('./web/main.js');
+    // Of a copy, nobody wants alerts; and the page's own requests are not recorded.
+    const web = await startWeb({ ...config, alertWebhook: undefined }, { store, recorder: { record: () => true }, log: createLog('web') });
+    started('next', () => web.stop());
+    process.stdout.write(welcome({ dashboard: web.url, store: store.description }));
   });
 }
 
@@ -241,8 +276,9 @@ async function startCollectorAlone(environment: Environment, given: Given): Prom
   });
 }
 
-async function startWebAlone(environment: Environment): Promise<Stop> {
+async function startWebAlone(environment: Environment, given: Given): Promise<Stop> {
   const values = readSettings({ ...webSettings, ...webAloneSettings, ...storeSettings }, environment);
+  if (given.options['read-only'] === true) return await startReadOnly(environment, given);
   refuseEmbedded('web', values);
   webConfigFrom(values, []);
   const recording = await recorderOptions(values);
@@ -272,8 +308,7 @@ async function demo(environment: Environment, given: Given): Promise<Stop | numb
     if (stopping.signal.aborted) process.exit(1);
     stopping.abort();
   };
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, interrupt);
-  process.once('SIGHUP', () => process.kill(process.pid, 'SIGTERM')); // its terminal was closed: the folder is to go all the same
+  for (const signal of stopSignals) process.on(signal, interrupt);
   try {
     return await startParts(async (started) => {
       const [{ appSource, createTraffic }, { seedDay }, { startLive }, { createRecorder }, { startWeb }] = await Promise.all([
@@ -305,7 +340,7 @@ async function demo(environment: Environment, given: Given): Promise<Stop | numb
     if (stopping.signal.aborted) return 0;
     throw error;
   } finally {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.off(signal, interrupt);
+    for (const signal of stopSignals) process.off(signal, interrupt);
   }
 }
 
@@ -374,11 +409,17 @@ async function register({ options, keeper }: Given, addresses: readonly ListenAd
 
 async function importFiles(environment: Environment, { args, options }: Given): Promise<number> {
   const values = readSettings(importSettings, environment);
+  if (options['list'] === true || options['undo'] !== undefined) {
+    if (args.length > 0 || Object.keys(options).length > 1) throw new UsageError('--list and --undo take no files and no other option.');
+    const { parseImportName, pastImports } = await import('./collector/import/past-imports.js');
+    process.stdout.write(await pastImports(values, typeof options['undo'] === 'string' ? { kind: 'undo', importId: parseImportName(options['undo']) } : { kind: 'list' }));
+    return 0;
+  }
   const { runImport } = await import('./collector/import/import.js');
   const stopping = new AbortController();
   // The first signal stops gracefully, the second at once.
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => { stopping.abort(); });
-  const status = await runImport(values, { paths: args, dryRun: options['dry-run'] === true, signal: stopping.signal });
+  for (const signal of stopSignals) process.once(signal, () => { stopping.abort(); });
+  const status = await runImport(values, { paths: args, dryRun: options['dry-run'] === true, force: options['force'] === true, signal: stopping.signal });
   if (stopping.signal.aborted) process.exit(status); // a store that does not answer must not keep the process
   return status;
 }
@@ -426,8 +467,7 @@ async function startCollectorOver(
   config: CollectorConfig, values: SettingValues<typeof storeSettings>, recording: Recording, store: Store, { keeper }: Given, started: Started,
 ): Promise<Pick<Collector, 'addresses' | 'httpUrl'>> {
   const { startCollector } = await import('./collector/main.js');
-  const requestsKeptMs = values.STORE === 'influxdb' ? undefined : values.RETENTION_REQUESTS;
-  const collector = await startCollector(config, { store, log: createLog('collector'), ...recording, requestsKeptMs, rollupsKeptMs: values.RETENTION_ROLLUPS, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
+  const collector = await startCollector(config, { store, log: createLog('collector'), ...recording, rollupRetentionMs: values.RETENTION_ROLLUPS, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes() });
   started('next', async () => {
     const lost = await collector.stop();
     keeper?.leaveTimes(collector.usedTimes());
@@ -507,14 +547,22 @@ async function stopWithStatus(stop: Stop): Promise<number> {
   }
 }
 
-/** The first signal stops gracefully, the second at once. */
-function stopOnSignals(stop: () => Promise<number>): void {
-  let stopping = false;
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+/**
+ * Catches the signals that stop the program; the second one ends it at once. Call the result with what stops it as soon as it has started.
+ */
+function catchSignals(): (stop: () => Promise<number>) => void {
+  let signals = 0;
+  let stop: (() => Promise<number>) | undefined;
+  const stopOnce = (): void => void stop?.().then((status) => process.exit(status));
+  for (const signal of stopSignals) {
     process.on(signal, () => {
-      if (stopping) process.exit(1);
-      stopping = true;
-      void stop().then((status) => process.exit(status));
+      signals += 1;
+      if (signals > 1) process.exit(1);
+      stopOnce();
     });
   }
+  return (stopStarted) => {
+    stop = stopStarted;
+    if (signals > 0) stopOnce();
+  };
 }

@@ -11,7 +11,7 @@ export type RejectionReason =
   | 'not-caddy'
   /** A request in an encoding that is not read, such as ECS, GELF or logfmt. */
   | 'unknown-encoder'
-  /** More than a day ahead, before Caddy's first release, or older than anything that is kept. In a file also one that cannot be read: there is no time of arrival to stand in. */
+  /** More than a day ahead, or older than `RETENTION_ROLLUPS`. In a file also one that cannot be read: there is no time of arrival to stand in. */
   | 'bad-time'
   | 'bad-status';
 

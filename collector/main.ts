@@ -3,11 +3,11 @@ import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/
 import type { RequestEvent } from '../shared/request-event.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
 import type { CountryOf } from '../shared/countries.js';
+import { isPlausibleTime } from '../shared/retention.js';
 import type { UsedTimes } from '../shared/unique-time.js';
 import type { Ledger, LedgerWarning, Store } from '../shared/store/store.js';
 import { createDecoder, type Decoded } from './decode/decode.js';
 import { beginningOf, redact } from './decode/redact.js';
-import { isPlausibleTime } from './decode/time.js';
 import type { CollectorConfig } from './config.js';
 import { startStatusServer } from './http.js';
 import { LineSources, type LineSource } from './line-sources.js';
@@ -44,10 +44,8 @@ export interface CollectorParts {
   readonly sampleRatio?: number | undefined;
   /** What requests may take in memory before they are stored, in bytes; lines that have begun may take a quarter of it more. */
   readonly memoryBytesMax?: number;
-  /** How long the store keeps single requests, in milliseconds, where that is known. */
-  readonly requestsKeptMs?: number | undefined;
-  /** How long the store keeps totals, in milliseconds: 400 days when not given. */
-  readonly rollupsKeptMs?: number | undefined;
+  /** Retention of rollups, in milliseconds: older lines are rejected. Default: 400 days. */
+  readonly rollupRetentionMs?: number | undefined;
   /** Where stream sockets come from; this process opens them when not given. */
   readonly openStream?: OpenStream | undefined;
   /** What the collector before this one has left. */
@@ -56,9 +54,6 @@ export interface CollectorParts {
   /** See `LineSources`. */
   readonly skewHalfWindowMs?: number;
 }
-
-/** How long totals are kept where that is not known, in milliseconds: the default of `RETENTION_ROLLUPS`. */
-const rollupsKeptMsDefault = 400 * 86_400_000;
 
 const whyRefused: Readonly<Record<'not-allowed' | NoRoom, string>> = {
   'not-allowed': 'its address is not in COLLECTOR_ALLOW. Add it there if it should log here',
@@ -98,7 +93,6 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   const sources = new LineSources({ now, halfWindowMs: parts.skewHalfWindowMs, timeZone: config.timeZone });
   const warnOfSkew = limitLog(log.warn, { intervalMs: skewWarnMs });
   const heldMemory: HeldMemory = { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) };
-  const ageMsMax = Math.max(parts.requestsKeptMs ?? 0, parts.rollupsKeptMs ?? rollupsKeptMsDefault);
   const exampleMs: Partial<Record<RejectionReason, number>> = {};
   let linesUnderstood = 0;
   const connections = new ConnectionLimit(config.connectionsMax);
@@ -162,7 +156,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   const ledger = (): Ledger => ledgerOf(accounts, recorder.counts, store.spool);
   const status = config.http === undefined ? undefined : await startStatusServer(config.http, {
     id: config.id, ledger, accounts, durationFormats: decoder.durationFormats, recorder, store, log, connections, sources, lostDatagrams,
-    imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax, requestsKeptMs: parts.requestsKeptMs },
+    imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax },
   }).catch(async (error: unknown) => {
     clearInterval(lossWatch);
     clearInterval(skewWatch);
@@ -252,7 +246,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   function takeRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
     if (source !== undefined && arrivalMs - request.timeMs < source.lagMsMin) source.lagMsMin = arrivalMs - request.timeMs;
     linesUnderstood += 1;
-    if (!isPlausibleTime(request.timeMs, arrivalMs) || request.timeMs < arrivalMs - ageMsMax) reject('bad-time', 'its time is before 2015, more than a day ahead, or older than anything that is kept (RETENTION_ROLLUPS)');
+    if (!isPlausibleTime(request.timeMs, { nowMs: arrivalMs, rollupRetentionMs: parts.rollupRetentionMs })) reject('bad-time', 'its time is more than a day ahead, or older than RETENTION_ROLLUPS');
     else if (!recorder.record(request)) drop(recorder.full, recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full');
   }
 

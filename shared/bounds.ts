@@ -10,6 +10,9 @@ export type ClientIpPolicy = 'truncated' | 'full' | 'off';
 /** The longest host, method, source or endpoint, in UTF-16 code units: what a domain name can have. */
 export const nameLengthMax = 255;
 
+/** The longest request target that is kept, in UTF-16 code units. */
+export const uriLengthMax = 8192;
+
 /** The methods of RFC 9110 and RFC 5789, and those that WebDAV's clients send (RFC 4918, RFC 3253). */
 const knownMethods = new Set([
   'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH',

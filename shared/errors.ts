@@ -9,7 +9,7 @@ export type StoreErrorAction =
   /** The process cannot go on with this store. */
   | 'stop';
 
-/** A store that could not do what it was asked. The message says what, why, and what to do. */
+/** A store that could not do what it was asked. The message says in plain words what, why, and what to do: people read it on the page. */
 export class StoreError extends Error {
   override readonly name = 'StoreError';
   readonly action: StoreErrorAction;
@@ -19,15 +19,18 @@ export class StoreError extends Error {
   readonly inUse: boolean;
   /** What has no room left, where that is why. */
   readonly full: 'spool-full' | 'disk-full' | undefined;
+  /** What the server or the system said, for the log alone; without secrets. */
+  readonly detail: string | undefined;
   /** The store holds other contents than before: totals that were written to it have to be counted anew. */
   readonly contentsReplaced: boolean;
 
-  constructor(action: StoreErrorAction, message: string, options: { cause?: unknown; retryAfterMs?: number; inUse?: boolean; full?: 'spool-full' | 'disk-full'; contentsReplaced?: boolean } = {}) {
+  constructor(action: StoreErrorAction, message: string, options: { cause?: unknown; retryAfterMs?: number; inUse?: boolean; full?: 'spool-full' | 'disk-full'; contentsReplaced?: boolean; detail?: string | undefined } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.action = action;
     this.retryAfterMs = options.retryAfterMs;
     this.inUse = options.inUse ?? false;
     this.full = options.full;
+    this.detail = options.detail;
     this.contentsReplaced = options.contentsReplaced ?? false;
   }
 }
@@ -58,4 +61,9 @@ export function isDiskFull(error: unknown): boolean {
 /** The message of anything that was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/** The message of anything that was thrown, with the detail of a `StoreError`: for logs and dead letters. */
+export function detailedMessageOf(error: unknown): string {
+  return error instanceof StoreError && error.detail !== undefined ? `${error.message} [${error.detail}]` : messageOf(error);
 }

@@ -170,6 +170,22 @@ test('a batch that the store refuses for good is counted, and the next one is wr
   }
 });
 
+test('an error that the store does not throw itself holds the requests until a write succeeds', async (t) => {
+  let failures = 0;
+  const { store, recorder } = await start(t, {}, (real) => ({
+    ...real,
+    async write(batch) {
+      failures += 1;
+      if (failures <= 2) throw new TypeError('a bug of ours');
+      return await real.write(batch);
+    },
+  }));
+  recorder.record(event({ uri: '/held' }));
+  await recorder.flush();
+  t.like(recorder.counts, { recorded: 1, stored: 1, deadLettered: 0 });
+  t.deepEqual((await store.readRequests({ ...range, filter: {}, limit: 10 })).map(({ uri }) => uri), ['/held']);
+});
+
 test('when the memory is full, further requests are dropped and said to be', async (t) => {
   const { recorder } = await start(t, { memoryBytesMax: 16_000, batchRequestsMax: 10, drainMsMax: 1 }, (real) => ({
     ...real,

@@ -1,14 +1,15 @@
 import { randomUUID } from 'node:crypto';
-import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, createHostLimit, nameLengthMax, otherName, type ClientIpPolicy } from './bounds.js';
+import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, createHostLimit, nameLengthMax, otherName, uriLengthMax, type ClientIpPolicy } from './bounds.js';
 import type { CountryOf } from './countries.js';
-import { messageOf, StoreError } from './errors.js';
+import { detailedMessageOf, StoreError } from './errors.js';
+import { importKey, packImported, type ImportedRequest } from './imported-requests.js';
 import type { Log } from './log.js';
 import { createMemo } from './memo.js';
 import { heldBytes, type RequestEvent } from './request-event.js';
 import { createRequestSample } from './request-sample.js';
 import { backoffMs, pause, retryAfterMsMax } from './retry.js';
 import { createRollupLadder } from './rollup-ladder.js';
-import { createSeriesKeys, latencyBucketOf, seriesKey } from './rollup.js';
+import { createSeriesKeys, importRowIds, latencyBucketOf, randomRowIds, seriesKey } from './rollup.js';
 import type { Batch, LedgerSnapshot, RequestGatherer, Store } from './store/store.js';
 import { createTopLadder } from './top-ladder.js';
 import { createUniqueTimes, type UsedTimes } from './unique-time.js';
@@ -88,6 +89,8 @@ export interface RecorderOptions {
    * it is time for one.
    */
   readonly ledger?: (counts: RecorderCounts) => LedgerSnapshot | undefined;
+  /** The id of the import that it records: its requests are remembered as imported, and its rows can be told from others. Default: it is not an import. */
+  readonly importId?: number | undefined;
   readonly now?: () => number;
 }
 
@@ -103,8 +106,6 @@ const sparsePart = 16;
 /** Requests that one recorder has taken and the next one has not are no further apart, in milliseconds. */
 const usedMs = 10_000;
 
-/** The longest request target that is kept, in UTF-16 code units. */
-export const uriLengthMax = 8192;
 /** The longest other free text. */
 const textLengthMax = 1024;
 
@@ -114,8 +115,10 @@ export function createRecorder(options: RecorderOptions): Recorder {
   /** As an import does: readers need not make way for it. */
   const makerWaits = batchesWaitingMax < Infinity;
   const writer = randomUUID();
-  const ladder = createRollupLadder();
-  const topLadder = createTopLadder();
+  const { importId } = options;
+  const rowIds = importId === undefined ? randomRowIds() : importRowIds(importId);
+  const ladder = createRollupLadder({ rowIds });
+  const topLadder = createTopLadder({ rowIds });
   const isInSample = createRequestSample(sampleRatio);
   const uniqueTimes = createUniqueTimes();
   const seriesKeyOf = createSeriesKeys();
@@ -132,6 +135,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
   let waiting: RequestEvent[] = [];
   const gathered = (sampleRatio === 1 ? store.gatherRequests?.(options.name) : undefined) ?? gatherObjects();
+  let gatheredImported: ImportedRequest[] = [];
   /** Those of them that are kept one by one, where not all are. */
   let gatheredKept: RequestEvent[] | undefined = sampleRatio === 1 ? undefined : [];
   let queue: { readonly batch: Batch; readonly bytes: number; readonly sealedMs: number }[] = [];
@@ -215,10 +219,15 @@ export function createRecorder(options: RecorderOptions): Recorder {
     const request = bound(event);
     const series = seriesKeyOf(request);
     const isKept = isInSample(request); // by the time that it came with
+    const { timeMs, timeNs } = request;
     if (isKept) {
       const time = uniqueTimes.take(series, request);
       if (time !== request) ({ timeMs: request.timeMs, timeNs: request.timeNs } = time);
       gatheredKept?.push(request);
+    }
+    if (importId !== undefined) {
+      const shiftNs = (request.timeMs - timeMs) * 1e6 + request.timeNs - timeNs;
+      gatheredImported.push({ source: request.source, timeMs, timeNs, shiftNs, key: importKey(request, { timeMs, timeNs }) });
     }
     const bucket = latencyBucketOf(request);
     ladder.add(request, series, bucket, isKept);
@@ -267,9 +276,11 @@ export function createRecorder(options: RecorderOptions): Recorder {
     sequence += 1;
     const rollups = ladder.drain(now());
     const { requests, bytes: requestsBytes } = gathered.take();
+    const imported = importId === undefined ? {} : { imported: packImported(importId, gatheredImported) };
     const bytes = requestsBytes + rollups.length * rollupRowBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
-    queue.push({ batch: { recorder: options.name, writer, sequence, requests, kept: gatheredKept, rollups, tops, ledger }, bytes, sealedMs: performance.now() });
+    queue.push({ batch: { recorder: options.name, writer, sequence, requests, kept: gatheredKept, rollups, tops, ledger, ...imported }, bytes, sealedMs: performance.now() });
     queuedBytes += bytes;
+    gatheredImported = [];
     if (gatheredKept !== undefined) gatheredKept = [];
   }
 
@@ -295,17 +306,18 @@ export function createRecorder(options: RecorderOptions): Recorder {
         counts.stored += batch.requests.length - refusedRequests;
         counts.deadLettered += refusedRequests;
       } catch (error) {
-        if (!(error instanceof StoreError) || error.action === 'drop') {
+        const failure = asStoreError(error);
+        if (failure.action === 'drop') {
           refused = true;
           counts.deadLettered += batch.requests.length;
-          log.error(`The store refused a batch of ${batch.requests.length} requests for good: ${messageOf(error)}`);
+          log.error(`The store refused a batch of ${batch.requests.length} requests for good: ${detailedMessageOf(failure)}`);
         } else {
-          if (problem !== error.message) log.warn(`The store does not take requests, holding them: ${error.message}`);
-          if (error.contentsReplaced) countAnew();
-          problem = error.message;
-          full = error.full;
+          if (problem !== failure.message) log.warn(`The store does not take requests, holding them: ${detailedMessageOf(failure)}`);
+          if (failure.contentsReplaced) countAnew();
+          problem = failure.message;
+          full = failure.full;
           failures += 1;
-          await pause(Math.min(error.retryAfterMs ?? backoffMs(failures), retryAfterMsMax), stopped.signal);
+          await pause(Math.min(failure.retryAfterMs ?? backoffMs(failures), retryAfterMsMax), stopped.signal);
           continue;
         }
       }
@@ -322,14 +334,21 @@ export function createRecorder(options: RecorderOptions): Recorder {
    * counted again, and what comes from now on goes into further rows, which add up with those that are stored. The top lists go on: see `Batch.tops`.
    */
   function countAnew(): void {
-    const anew = createRollupLadder();
+    ladder.closeRows();
+    const anew = createRollupLadder({ rowIds });
     queue = queue.map(({ batch, ...others }) => {
       const kept = batch.kept && new Set(batch.kept);
       for (const request of batch.requests) anew.add(request, undefined, undefined, kept?.has(request));
       return { batch: { ...batch, rollups: anew.drain(now()) }, ...others };
     });
-    ladder.closeRows();
+    anew.closeRows();
   }
+}
+
+/** An error that a store does not throw is a bug of this program: requests are held, so that a fixed version can store them. */
+function asStoreError(error: unknown): StoreError {
+  if (error instanceof StoreError) return error;
+  return new StoreError('hold', 'The store cannot be written, for an unexpected reason. The log has the details; please report them.', { cause: error, detail: error instanceof Error ? error.stack ?? error.message : String(error) });
 }
 
 type Writable<Type> = { -readonly [Key in keyof Type]: Type[Key] };

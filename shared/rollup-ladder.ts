@@ -1,6 +1,6 @@
 import {
-  addEvent, addTally, copyTally, emptyTally, finestLevel, isClosing, latencyBucketOf, levels, rowIdEnd, seriesKey, windowStart,
-  type Level, type RollupRow, type Series, type Tally,
+  addEvent, addTally, copyTally, emptyTally, finestLevel, isClosing, latencyBucketOf, levels, randomRowIds, seriesKey, windowStart,
+  type Level, type RollupRow, type RowIds, type Series, type Tally,
 } from './rollup.js';
 import type { RequestEvent } from './request-event.js';
 
@@ -30,9 +30,9 @@ const lookEveryMs = 10_000;
 
 /**
  * `openRowsMax` bounds the memory: beyond it the rows that were not written for longest are closed; a request that comes
- * for one of them later opens a further row, and the rows add up; see `isClosing`. `random` gives numbers from 0 to 1.
+ * for one of them later opens a further row, and the rows add up; see `isClosing`.
  */
-export function createRollupLadder({ openRowsMax = 50_000, random = Math.random } = {}): RollupLadder {
+export function createRollupLadder({ openRowsMax = 50_000, rowIds = randomRowIds() }: { openRowsMax?: number; rowIds?: RowIds } = {}): RollupLadder {
   /** By the key of its series, and by the window of the finest level. */
   const gathered = new Map<string, { readonly series: Series; readonly tallies: Map<number, Tally> }>();
   // In the order in which they were last written.
@@ -80,15 +80,17 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
       return changed.map(({ row }) => ({ ...row, ...copyTally(row) }));
     },
 
-    closeRows() { open.clear(); },
+    closeRows() {
+      open.clear();
+      rowIds.onClosed();
+    },
   };
 
   function openRow(series: Series, seriesText: string, level: Level, windowMs: number): OpenRow {
     const key = `${level}\n${windowMs}\n${seriesText}`;
     let entry = open.get(key);
     if (entry === undefined) {
-      const rowId = Math.floor(random() * rowIdEnd);
-      entry = { row: { level, windowMs, rowId, series, ...emptyTally() }, writtenMs: 0, changed: false };
+      entry = { row: { level, windowMs, rowId: rowIds.draw(), series, ...emptyTally() }, writtenMs: 0, changed: false };
     } else {
       open.delete(key);
     }
@@ -100,8 +102,10 @@ export function createRollupLadder({ openRowsMax = 50_000, random = Math.random 
     // Time alone closes a row after minutes: there is no hurry.
     if (open.size <= openRowsMax / 10 && Math.abs(nowMs - lookedMs) < lookEveryMs) return;
     lookedMs = nowMs;
+    const openBefore = open.size;
     for (const [key, { row, writtenMs }] of open) {
       if (isClosing(row, writtenMs, { open: open.size, openMax: openRowsMax, oldestMs, nowMs })) open.delete(key);
     }
+    if (open.size < openBefore) rowIds.onClosed();
   }
 }

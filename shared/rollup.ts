@@ -61,15 +61,57 @@ export interface RollupRow extends Tally {
   /** The window's start: milliseconds since 1970, a multiple of the level. */
   readonly windowMs: number;
   /**
-   * Which of the rows of this window it is: 0 to 2^33 - 1, drawn at random for every opening of the window. In InfluxDB
-   * it is the offset in nanoseconds that is added to the window's start (2^33 ns are 8.6 s, less than the finest window).
+   * Which of the rows of this window it is, from `RowIds`. In InfluxDB it is the offset in nanoseconds that is added to the window's start: all ids are
+   * less than the finest window.
    */
   readonly rowId: number;
   readonly series: Series;
 }
 
-/** One more than the greatest `rowId`. */
+/** One more than the greatest `rowId` of rows that are not an import's: 2^33 ns are 8.6 s. */
 export const rowIdEnd = 2 ** 33;
+
+/** Gives ids to the rows of one recorder. */
+export interface RowIds {
+  /** The id of a row that is opened now. No two rows of the same window and series have the same. */
+  draw(): number;
+  /** Call when rows were closed: those that are opened again need other ids. */
+  onClosed(): void;
+}
+
+/** Ids for rows that others write to the same windows. `random` gives numbers from 0 to 1. */
+export function randomRowIds(random = Math.random): RowIds {
+  return { draw: () => Math.floor(random() * rowIdEnd), onClosed: () => undefined };
+}
+
+/** How many ids one import has: it would have to close rows that often. */
+const idsPerImport = 2 ** 16;
+/** How many imports have ids of their own, above `rowIdEnd` and below the 10^10 ns of the finest window. */
+const importSlots = Math.floor((1e10 - rowIdEnd) / idsPerImport);
+
+/** The id of imports for which no range of row ids is left. They cannot be taken back. */
+export const sharedImportId = 0;
+
+/** An id for an import that begins at `nowMs`, whose rows get ids that those of no import in `taken` have. */
+export function newImportId(nowMs: number, taken: readonly number[]): number {
+  const takenSlots = new Set(taken.map((id) => id % importSlots));
+  for (let id = Math.floor(nowMs); id < nowMs + importSlots; id += 1) if (!takenSlots.has(id % importSlots)) return id;
+  return sharedImportId;
+}
+
+/** The ids of an import's rows, by which it can be taken back: `from` included, `to` not. `importId` is a whole number. */
+export function importRowRange(importId: number): { readonly from: number; readonly to: number } {
+  const from = rowIdEnd + (importId % importSlots) * idsPerImport;
+  return { from, to: from + idsPerImport };
+}
+
+/** Ids for the rows of one import. */
+export function importRowIds(importId: number): RowIds {
+  if (importId === sharedImportId) return randomRowIds();
+  const { from, to } = importRowRange(importId);
+  let next = from;
+  return { draw: () => next, onClosed: () => { next = Math.min(next + 1, to - 1); } };
+}
 
 /** A tally of nothing. */
 export function emptyTally(): Tally {

@@ -1,9 +1,9 @@
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { UsageError } from './errors.js';
-import { address, bytes, choice, count, duration, flag, isLoopback, list, parseAddress, ratio, readSettings, refuseUnknown, text, url, withEnvFiles, type Setting } from './settings.js';
+import { address, bytes, checkNames, choice, count, duration, flag, isLoopback, list, parseAddress, ratio, readSettings, text, url, withEnvFiles, type Setting } from './settings.js';
 
 const good = test.macro({
   exec(t, setting: Setting<unknown>, given: string, value: unknown) {
@@ -60,21 +60,38 @@ test('an empty setting is as good as none', (t) => {
   t.deepEqual(readSettings({ A: text('', { default: 'x' }), B: text('') }, { A: ' ', B: '' }), { A: 'x', B: undefined });
 });
 
-test('a misspelt setting is named, with the one that was meant', (t) => {
+test('warns of a misspelt setting in the environment, and names the one that was meant', (t) => {
   const known = ['COLLECTOR_LISTEN', 'STORE'];
-  t.throws(() => { refuseUnknown(known, { COLLECTOR_LISTN: 'x' }, []); }, { instanceOf: UsageError, message: /COLLECTOR_LISTN is not a setting; did you mean COLLECTOR_LISTEN\?/ });
-  t.throws(() => { refuseUnknown(known, { COLECTOR_LISTEN: 'x' }, []); }, { message: /COLECTOR_LISTEN is not a setting; did you mean COLLECTOR_LISTEN\?/ });
-  t.notThrows(() => { refuseUnknown(known, { COLLECTOR_LISTEN: 'x', STOREFRONT: 'x', STORES: 'x', PATH: 'x', COLLECTOR_PORT: 'tcp://10.0.0.1:9', COLLECTOR_SERVICE_HOST: 'x' }, []); });
+  t.deepEqual(checkNames(known, { COLLECTOR_LISTN: 'x' }, []), ['COLLECTOR_LISTN in the environment is not a setting and is ignored; did you mean COLLECTOR_LISTEN?']);
+  t.regex(checkNames(known, { COLECTOR_LISTEN: 'x' }, []).join(), /did you mean COLLECTOR_LISTEN\?/);
 });
 
-test('a settings file adds to the environment, which wins; a stranger in it is refused', (t) => {
-  const file = join(mkdtempSync(join(tmpdir(), 'settings-')), 'env');
-  writeFileSync(file, '# a comment\nSTORE=influxdb\nCLIENT_IP="full"\nWHATEVER=1\n');
+test('takes no notice of the variables of other programs', (t) => {
+  const known = ['COLLECTOR_LISTEN', 'WEB_LISTEN', 'INFLUXDB_BUCKET', 'CLIENT_IP', 'STORE'];
+  const others = { WEB_CONCURRENCY: '2', INFLUXDB_VERSION: '2.7', CLIENT_SECRET: 'x', STOREFRONT: 'x', STORES: 'x', PATH: 'x', COLLECTOR_PORT: 'tcp://10.0.0.1:9', COLLECTOR_SERVICE_HOST: 'x' };
+  t.deepEqual(checkNames(known, { ...others, COLLECTOR_LISTEN: 'x' }, []), []);
+});
+
+test('a settings file adds to the environment, which wins; an unknown name in it is refused', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'settings-'));
+  t.teardown(() => { rmSync(folder, { recursive: true }); });
+  const file = join(folder, 'env');
+  writeFileSync(file, '# a comment\nSTORE=influxdb\nCLIENT_IP="full"\nSTOR=1\n');
   const environment = withEnvFiles({ STORE: 'duckdb:x' }, [file]);
   t.is(environment['STORE'], 'duckdb:x');
   t.is(environment['CLIENT_IP'], 'full');
-  t.throws(() => { refuseUnknown(['STORE', 'CLIENT_IP'], {}, [file]); }, { message: /WHATEVER is not a setting/ });
+  t.throws(() => checkNames(['STORE', 'CLIENT_IP'], {}, [file]), { message: /STOR is not a setting; did you mean STORE\?/ });
   t.throws(() => withEnvFiles({}, ['/does/not/exist']), { instanceOf: UsageError, message: /\/does\/not\/exist/ });
+});
+
+test('an empty value hides nothing that a settings file has', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'settings-'));
+  t.teardown(() => { rmSync(folder, { recursive: true }); });
+  const [first, second] = [join(folder, 'first'), join(folder, 'second')];
+  writeFileSync(first, 'DASHBOARD_PASSWORD=secret\nSTORE=influxdb\n');
+  writeFileSync(second, 'DASHBOARD_PASSWORD=\nSTORE=" "\n');
+  t.deepEqual(withEnvFiles({ DASHBOARD_PASSWORD: '', STORE: '  ' }, [first]), { DASHBOARD_PASSWORD: 'secret', STORE: 'influxdb' });
+  t.deepEqual(withEnvFiles({}, [first, second]), { DASHBOARD_PASSWORD: 'secret', STORE: 'influxdb' });
 });
 
 test('loopback is told from the rest', (t) => {

@@ -47,30 +47,42 @@ export function readSettings<Table extends SettingTable>(table: Table, environme
 }
 
 /**
- * The environment with what the files add; the environment wins, and a later file wins over an earlier one. Throws a
+ * Merges the environment over the files; a later file overrides an earlier one. An empty value counts as not set and overrides nothing. Throws a
  * `UsageError` for a file that cannot be read.
  */
 export function withEnvFiles(environment: Environment, files: readonly string[]): Environment {
-  return { ...Object.assign({}, ...files.map(readEnvFile)) as Environment, ...environment };
+  return Object.assign({}, ...[...files.map(readEnvFile), environment].map(withoutEmpty)) as Environment;
+}
+
+function withoutEmpty(environment: Environment): Environment {
+  return Object.fromEntries(Object.entries(environment).filter(([, value = '']) => value.trim() !== ''));
 }
 
 /**
- * Refuses names that look like settings and are none: a misspelt setting must not be ignored. Looks at every name of the files, and in the
- * environment at names that share a setting's first word, or are a setting of two words or more but for two letters. Throws a `UsageError`.
+ * Checks for misspelt settings. Throws a `UsageError` for an unknown name in a file. Returns a warning for each name in the environment that is
+ * close to a setting: other programs have variables there too, and theirs must not stop the start.
  */
-export function refuseUnknown(known: readonly string[], environment: Environment, files: readonly string[]): void {
-  const ofWords = known.filter((name) => name.includes('_'));
-  const prefixes = [...new Set(ofWords.map((name) => name.slice(0, name.indexOf('_') + 1)))];
-  const isLikeOurs = (name: string): boolean => prefixes.some((prefix) => name.startsWith(prefix)) || ofWords.some((setting) => distance(setting, name) <= 2);
-  const names = [
-    ...Object.keys(environment).filter((name) => isLikeOurs(name) && !isServiceLink(name)),
-    ...files.flatMap((file) => Object.keys(readEnvFile(file))),
-  ];
-  for (const name of names) {
+export function checkNames(known: readonly string[], environment: Environment, files: readonly string[]): string[] {
+  for (const name of files.flatMap((file) => Object.keys(readEnvFile(file)))) {
     if (known.includes(name)) continue;
-    const nearest = known.find((candidate) => distance(candidate, name) <= 3);
+    const nearest = nearestOf(known, name, fileTypoLettersMax);
     throw new UsageError(`${name} is not a setting${nearest === undefined ? '.' : `; did you mean ${nearest}?`} --help lists all settings.`);
   }
+  // Short names such as STORE are close to too much.
+  const ofWords = known.filter((name) => name.includes('_'));
+  return Object.keys(environment).filter((name) => !known.includes(name)).flatMap((name) => {
+    const nearest = nearestOf(ofWords, name, environmentTypoLettersMax);
+    return nearest === undefined ? [] : [`${name} in the environment is not a setting and is ignored; did you mean ${nearest}?`];
+  });
+}
+
+/** The largest edit distance that counts as a typo. */
+const fileTypoLettersMax = 3;
+const environmentTypoLettersMax = 2;
+
+function nearestOf(known: readonly string[], name: string, lettersMax: number): string | undefined {
+  const distances = known.map((candidate) => ({ candidate, letters: distance(candidate, name) }));
+  return distances.filter(({ letters }) => letters <= lettersMax).toSorted((one, other) => one.letters - other.letters)[0]?.candidate;
 }
 
 /** A text that is taken as it is. */
@@ -220,11 +232,6 @@ function readEnvFile(file: string): Environment {
   } catch (error) {
     throw new UsageError(`Cannot read the settings file ${file}: ${messageOf(error)}. Give --env-file a file with lines of NAME=value.`, { cause: error });
   }
-}
-
-/** Kubernetes sets `COLLECTOR_SERVICE_HOST`, `INFLUXDB_PORT_8086_TCP` and the like for services of these names. */
-function isServiceLink(name: string): boolean {
-  return /_SERVICE_(HOST|PORT)(_|$)|_PORT(_\d+_(TCP|UDP)(_|$)|$)/.test(name);
 }
 
 /** Levenshtein's distance: how many letters to add, drop or change. */

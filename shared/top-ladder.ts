@@ -1,7 +1,7 @@
 import { DistinctSketch } from './distinct.js';
 import { createMemo } from './memo.js';
 import type { RequestEvent } from './request-event.js';
-import { isClosing, latencyBucketOf, rowIdEnd, windowStart } from './rollup.js';
+import { isClosing, latencyBucketOf, randomRowIds, windowStart, type RowIds } from './rollup.js';
 import { topDimensions, topKeptMs, topKinds, topLevels, topValueOf, type TopLevel, type TopRow } from './top-row.js';
 import { TopSummary } from './top.js';
 
@@ -48,9 +48,9 @@ interface OpenRow {
 /**
  * `listsOpenMax` and `clientsOpenMax` bound the memory: beyond them, the rows that did not change for longest are written and closed; see
  * `isClosing`. A list takes some 20 to 100 kB, a sketch of clients
- * 8 kB at most. `random` gives numbers from 0 to 1.
+ * 8 kB at most.
  */
-export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, random = Math.random } = {}): TopLadder {
+export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, rowIds = randomRowIds() }: { listsOpenMax?: number; clientsOpenMax?: number; rowIds?: RowIds } = {}): TopLadder {
   let gathered = new Map<string, Gathered>();
   /** The one of the last request: that of the next as a rule. */
   let last: Gathered | undefined;
@@ -58,8 +58,8 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, ran
   const referrerOf = createMemo((referrer) => topValueOf.referrer({ referrer }));
   let mergedMs = -Infinity;
   let dueMs = Infinity;
-  const lists = createOpenRows(() => new TopSummary(), { openMax: listsOpenMax, random });
-  const clients = createOpenRows(() => new DistinctSketch(), { openMax: clientsOpenMax, random });
+  const lists = createOpenRows(() => new TopSummary(), { openMax: listsOpenMax, rowIds });
+  const clients = createOpenRows(() => new DistinctSketch(), { openMax: clientsOpenMax, rowIds });
 
   return {
     add(event, bucket = latencyBucketOf(event), country = '') {
@@ -130,7 +130,7 @@ interface OpenRows<Kind> {
   dueMs(nowMs: number): number;
 }
 
-function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empty: () => Kind, { openMax, random }: { openMax: number; random: () => number }): OpenRows<Kind> {
+function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empty: () => Kind, { openMax, rowIds }: { openMax: number; rowIds: RowIds }): OpenRows<Kind> {
   // In the order in which they last changed.
   const open = new Map<string, OpenRow & { readonly digest: Kind }>();
 
@@ -138,7 +138,7 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
     merge(key, part, nowMs) {
       const text = `${key.level}\n${key.windowMs}\n${topKinds.indexOf(key.kind)}\n${key.source}\n${key.host}`;
       let row = open.get(text);
-      if (row === undefined) row = { key: { ...key, rowId: Math.floor(random() * rowIdEnd) }, digest: empty(), changedMs: 0, writtenMs: -Infinity, changed: false };
+      if (row === undefined) row = { key: { ...key, rowId: rowIds.draw() }, digest: empty(), changedMs: 0, writtenMs: -Infinity, changed: false };
       else open.delete(text);
       open.set(text, row);
       row.digest.merge(part);
@@ -148,6 +148,7 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
 
     drain(nowMs, { all, oldestMs }) {
       const rows: TopRow[] = [];
+      const openBefore = open.size;
       for (const [text, row] of open) {
         const closes = isClosing(row.key, row.changedMs, { open: open.size, openMax, oldestMs, nowMs });
         if (row.changed && (all || closes || nowMs >= dueMsOf(row, nowMs))) {
@@ -157,6 +158,7 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
         }
         if (closes) open.delete(text);
       }
+      if (open.size < openBefore) rowIds.onClosed();
       return rows;
     },
 

@@ -59,7 +59,83 @@ scenario('importing a file twice adds its requests once, and changes no total.',
   t.deepEqual(await totalsOf(place), once);
 });
 
-scenario('with a part of the requests kept, importing a file twice counts each request once, and says of how many it cannot be told.', async (t, place) => {
+scenario('requests whose rows are deleted by age are counted once, however the file has grown and whatever came in over the socket', async (t, plain) => {
+  const place = { ...plain, settings: { ...plain.settings, RETENTION_REQUESTS: '1h', RETENTION_DELAY: '0s' } };
+  const hourMs = 3_600_000;
+  const firstMs = windowStart(Date.now() - 20 * 86_400_000, 3600);
+  /** Lines of an hour of a day long ago, some of them equal. */
+  const linesOf = (hour: number, count: number): string[] => Array.from({ length: count }, (_, at) => sample.lines[at]!
+    .replace(/"ts":[\d.]+/, `"ts":${(firstMs + hour * hourMs + Math.floor(at / 2) * 1000) / 1000}`).replace(/"uri":"[^"]*"/, `"uri":"/${Math.floor(at / 3)}"`));
+  const [old, more] = [[...linesOf(0, 300), ...linesOf(1, 200)], [...linesOf(1, 260).slice(200), ...linesOf(2, 40)]];
+  await writeFile(join(place.folder, 'access.log'), `${old.join('\n')}\n`);
+  t.deepEqual((await importFiles(place, ['access.log'])).counts, { added: 500 });
+  await deleteOldRows(place);
+  const once = await dayTotals(place);
+  t.is(once, 500);
+
+  const dry = await importFiles(place, ['--dry-run', 'access.log']);
+  t.deepEqual(dry.counts, { 'would be added': 0, 'already there': 500 }, dry.stdout);
+  t.deepEqual((await importFiles(place, ['access.log'])).counts, { added: 0, 'already there': 500 });
+  await writeFile(join(place.folder, 'access-rotated.log.gz'), gzipSync([...old, ...more, ''].join('\n')));
+  t.deepEqual((await importFiles(place, ['access-rotated.log.gz'])).counts, { added: 100, 'already there': 500 });
+  await deleteOldRows(place);
+  t.is(await dayTotals(place), 600);
+  t.deepEqual((await importFiles(place, ['access.log', 'access-rotated.log.gz'])).counts, { added: 0, 'already there': 1100 });
+
+  // Nobody can tell which requests of an hour came in over the socket, once their rows are deleted.
+  const collector = await place.startCollector();
+  await sendTcp(place.port, Buffer.from(linesOf(5, 30).map((line) => `${line}\n`).join('')), [65_536]);
+  await until('they are stored', async () => (await readLedger(place.http)).stored === 30);
+  t.is(await collector.stop(), 0);
+  await deleteOldRows(place);
+  await writeFile(join(place.folder, 'mixed.log'), [...linesOf(5, 50), ...linesOf(7, 20), ''].join('\n'));
+  const mixed = await importFiles(place, ['mixed.log']);
+  t.deepEqual([mixed.status, mixed.counts], [1, { added: 20, skipped: 50 }]);
+  t.regex(mixed.stdout, /50 of the requests were skipped: .*RETENTION_REQUESTS.*add them with --force\./s);
+  t.is(await dayTotals(place), 650);
+  await writeFile(join(place.folder, 'missed.log'), [...linesOf(5, 50).slice(30), ''].join('\n'));
+  t.deepEqual((await importFiles(place, ['--force', 'missed.log'])).counts, { added: 20 });
+  await deleteOldRows(place);
+  t.deepEqual((await importFiles(place, ['--force', 'missed.log'])).counts, { added: 0, 'already there': 20 }, 'what was imported is remembered, forced or not');
+  t.is(await dayTotals(place), 670);
+});
+
+scenario('an import is taken back whole, and nothing else', async (t, place) => {
+  const [first, second] = [sample.lines.slice(0, 4000), sample.lines.slice(2000, 6000)];
+  t.deepEqual((await importFiles(place, ['-'], Buffer.from(first.join('\n')))).counts, { added: 4000 });
+  const before = await totalsOf(place);
+  t.deepEqual((await importFiles(place, ['-'], Buffer.from(second.join('\n')))).counts, { added: 2000, 'already there': 2000 });
+  const ids = (text: string): string[] => Array.from(text.matchAll(/^(\S+Z) {2}([\d,]+) requests/gm), ([, id, count]) => `${id} ${count}`);
+  const listed = ids((await importFiles(place, ['--list'])).stdout);
+  t.deepEqual(listed.map((each) => each.split(' ')[1]), ['4,000', '2,000']);
+  const undone = await importFiles(place, ['--undo', listed[1]!.split(' ')[0]!]);
+  t.is(undone.status, 0, undone.stderr);
+  t.regex(undone.stdout, /Took back the 2,000 requests/);
+  const { levels: levelsBefore, ...rest } = before;
+  const { levels: levelsAfter, ...restAfter } = await totalsOf(place);
+  t.deepEqual(restAfter, rest);
+  const talliesOf = (totals: Totals['levels']): string[][] => totals.map(({ tallies }) => tallies.filter((tally) => !/ 0 0 0 \S*$/.test(tally)));
+  t.deepEqual(levelsAfter.map(({ count }) => count), levelsBefore.map(({ count }) => count));
+  t.deepEqual(talliesOf(levelsAfter), talliesOf(levelsBefore));
+  const again = await importFiles(place, ['--undo', listed[1]!.split(' ')[0]!]);
+  t.is(again.status, 1);
+  t.regex(again.stderr, /knows no import .*import --list/);
+  t.deepEqual((await importFiles(place, ['-'], Buffer.from(second.join('\n')))).counts, { added: 2000, 'already there': 2000 }, 'it can be imported again');
+});
+
+test.serial('an import is taken back through the running program, which shows it at once', async (t) => {
+  const place = await embedded(t);
+  const collector = await place.startCollector();
+  t.deepEqual((await importFiles(place, [samplePath])).counts, { added: 50_000 });
+  t.is(await storedRequests(place), 50_000);
+  const [id] = (await importFiles(place, ['--list'])).stdout.split(' ');
+  const undone = await importFiles(place, ['--undo', id!]);
+  t.deepEqual([undone.status, undone.stdout], [0, `Took back the 50,000 requests of the import ${id!}.\n`], undone.stderr);
+  t.is(await storedRequests(place), 0);
+  t.is(await collector.stop(), 0);
+});
+
+scenario('with a part of the requests kept, importing a file twice counts each request once', async (t, place) => {
   const sampled = { ...place, settings: { ...place.settings, SAMPLE_RATIO: '0.1' } };
   const first = await importFiles(sampled, [samplePath]);
   t.is(first.status, 0, first.stderr);
@@ -68,11 +144,8 @@ scenario('with a part of the requests kept, importing a file twice counts each r
   t.true(once.requests > 4500 && once.requests < 5500, `${once.requests} are kept one by one`);
   for (const { count } of once.levels) t.is(count, 50_000);
 
-  // Whatever the setting is by now: the rows say what was kept.
   const second = await importFiles(place, [samplePath]);
-  t.is(second.status, 1);
-  t.deepEqual(second.counts, { added: 0, 'already there': once.requests, undecided: 50_000 - once.requests });
-  t.regex(second.stdout, /nobody can tell/);
+  t.deepEqual([second.status, second.counts], [0, { added: 0, 'already there': 50_000 }]);
   t.deepEqual(await totalsOf(place), once);
 });
 
@@ -230,6 +303,27 @@ test.serial('A line without a usable time is rejected, never given the time of a
   const { counts, stdout } = await importFiles(place, ['-'], Buffer.from(sample.lines[0]!.replace(/"ts":[\d.]+/, '"ts":"sometime"')));
   t.deepEqual(counts, { added: 0, rejected: 1 });
   t.regex(stdout, /rejected +1 {2}bad-time/);
+});
+
+test.serial('rejects the same times from a file as over a socket: more than a day ahead, and older than RETENTION_ROLLUPS', async (t) => {
+  const plain = await embedded(t);
+  const place = { ...plain, settings: { ...plain.settings, RETENTION_REQUESTS: '7d', RETENTION_ROLLUPS: '30d' } };
+  const nowSeconds = Math.floor(Date.now() / 1000);
+  const times = [0, 946_684_800, nowSeconds - 31 * 86_400, nowSeconds - 29 * 86_400, nowSeconds - 60, nowSeconds + 3600, nowSeconds + 90_000, 4_102_444_800];
+  const text = times.map((time) => `${sample.lines[0]!.replace(/"ts":[\d.]+/, `"ts":${time}.5`)}\n`).join('');
+  const { counts, stdout } = await importFiles(place, ['-'], Buffer.from(text));
+  t.deepEqual(counts, { added: 3, rejected: 5 });
+  t.regex(stdout, /rejected +5 {2}bad-time: no readable time, more than a day ahead, or older than RETENTION_ROLLUPS/);
+
+  const other = await embedded(t);
+  const collector = await startProgram(['start'], {
+    ...other.settings, RETENTION_REQUESTS: '7d', RETENTION_ROLLUPS: '30d', COLLECTOR_LISTEN: `tcp://127.0.0.1:${other.port}`, WEB_LISTEN: '127.0.0.1:0',
+  }, [`http://127.0.0.1:${other.http}/ready`], { cwd: other.folder });
+  await sendTcp(other.port, Buffer.from(text), [65_536]);
+  await until('all have come', async () => (await readLedger(other.http)).received === times.length);
+  t.like(await readLedger(other.http), { accepted: 3, rejected: { 'bad-time': 5 } });
+  await until('it has started', () => collector.stdout().includes('Dashboard'));
+  t.is(await collector.stop(), 0);
 });
 
 test.serial('Files that cannot be read are named with the reason, and what was read of them and of the others counts.', async (t) => {
@@ -426,14 +520,6 @@ testWithCaddy('A file that takes the lines of the logger that writes to the sink
   t.is(await collector.stop(), 0);
 });
 
-test.serial('Requests that are older than single requests are kept are imported, and it is said.', async (t) => {
-  const place = await embedded(t);
-  const { counts, stdout, status } = await importFiles({ ...place, settings: { ...place.settings, RETENTION_REQUESTS: '1h' } }, ['-'], Buffer.from(`${sample.lines[0]!.replace(/"ts":\d+/, '"ts":1700000000')}\n`));
-  t.is(status, 0);
-  t.deepEqual(counts, { added: 1 });
-  t.regex(stdout, /1 of the requests are older than RETENTION_REQUESTS.*do not import them again/s);
-});
-
 test.serial('Without the collector of the program that has the file open, the message says what to do.', async (t) => {
   const place = await embedded(t);
   const collector = await place.startCollector();
@@ -550,6 +636,23 @@ async function overInfluxdb(t: ExecutionContext): Promise<Place> {
     settings, folder, port, http,
     startCollector: () => startProgram(['collector'], { ...settings, COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}` }, [`http://127.0.0.1:${http}/ready`], { cwd: folder }),
   };
+}
+
+/** Deletes the rows of requests that are older than an hour, as the program does from time to time. */
+async function deleteOldRows(place: Place): Promise<void> {
+  const settings = { STORE: `duckdb:${join(place.folder, 'data/requests.duckdb')}`, ...place.settings, SPOOL_DIR: join(place.folder, 'spool-of-web'), RETENTION_REQUESTS: '1h', RETENTION_DELAY: '0s' };
+  const store = await openStore(storeSettingsFrom(readSettings(storeSettings, settings)), { log: createLog('test'), keepsHouse: true });
+  try {
+    await until('the rows are deleted', async () => (await store.readRequests({ fromMs: Date.UTC(2026, 0), toMs: Date.now() - 3_600_000, filter: {}, limit: 1 })).length === 0);
+  } finally {
+    await store.close();
+  }
+}
+
+/** Requests of the log in the rollups by day. */
+async function dayTotals(place: Place): Promise<number> {
+  const { levels: totals } = await totalsOf(place, { source: 'caddy' });
+  return totals.find(({ level }) => level === 86_400)!.count;
 }
 
 /** Runs the import; `counts` are the numbers of its summary, by their names. */

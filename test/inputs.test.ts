@@ -83,7 +83,7 @@ function expectedOf(name: string): Expected {
 async function imported(t: ExecutionContext, path: string): Promise<{ counts: Record<string, number>; stdout: string; status: number }> {
   const values = readSettings(importSettings, { ...retention, COLLECTOR_HTTP: 'off', STORE: `duckdb:${join(await folderOf(t), 'requests.duckdb')}` });
   let stdout = '';
-  const status = await runImport(values, { paths: [path], dryRun: false, signal: new AbortController().signal, stdout: { write: (text) => { stdout += String(text); return true; } } });
+  const status = await runImport(values, { paths: [path], dryRun: false, force: false, signal: new AbortController().signal, stdout: { write: (text) => { stdout += String(text); return true; } } });
   const counts: Record<string, number> = {};
   for (const [, name, count] of stdout.matchAll(/^ {2}(\S+(?: \S+)*) +([\d,]+) {2}/gm)) counts[name!] = (counts[name!] ?? 0) + Number(count);
   return { counts, stdout, status };

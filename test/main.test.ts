@@ -1,7 +1,9 @@
+import { readFile, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import test from 'ava';
 import { freePort } from './ports.js';
-import { readLedger, runProgram, startProgram } from './program.js';
+import { folderOf, readLedger, runProgram, startProgram } from './program.js';
 import { until } from './until.js';
 
 const usage = test.macro({
@@ -20,7 +22,6 @@ test(usage, ['fly'], {}, /There is no command "fly": it must be one of start, co
 test(usage, ['start', 'now'], {}, /start takes no arguments.*"now"/);
 test(usage, ['start', '--verbose'], {}, /--verbose/);
 test(usage, ['start', '--env-file', 'missing.env'], {}, /missing\.env/);
-test('with a misspelt setting', usage, ['start'], { COLLECTOR_LISTN: ':1' }, /COLLECTOR_LISTN is not a setting; did you mean COLLECTOR_LISTEN/);
 test('with a bad address', usage, ['start'], { COLLECTOR_LISTEN: '9514' }, /COLLECTOR_LISTEN is "9514": it must be tcp:\/\//);
 test('with a bad store', usage, ['start'], { STORE: 'postgres' }, /STORE is "postgres": it must be duckdb:FILE or influxdb/);
 test('without InfluxDB’s address', usage, ['collector'], { STORE: 'influxdb' }, /INFLUXDB_URL is not set/);
@@ -30,6 +31,31 @@ test('with a database of countries that is none', usage, ['start'], { GEOIP_DATA
 test('with a database of countries that is not there', usage, ['import', 'none.log'], { GEOIP_DATABASE: '/nowhere/countries.mmdb' }, /^GEOIP_DATABASE is "\/nowhere\/countries\.mmdb": .*ENOENT/);
 test('open to strangers', usage, ['start'], { WEB_LISTEN: '0.0.0.0:3000' }, /set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true/);
 test('with a bad webhook, whose secret it does not show', usage, ['start'], { ALERT_WEBHOOK: 'hooks.example/s3cret' }, /^(?!.*s3cret)ALERT_WEBHOOK cannot be used \(its value is not shown here\): it must be an http or https URL/);
+
+test('starts beside the variables of other programs, and warns of one that may be a misspelt setting', async (t) => {
+  const program = await runProgram(['import'], { WEB_CONCURRENCY: '2', CLIENT_ID: 'abc', INFLUXDB_VERSION: '2.7.12', COLLECTOR_LISTN: ':1' });
+  t.is(await program.ended, 2);
+  t.regex(program.stderr(), /warn.* COLLECTOR_LISTN in the environment is not a setting and is ignored; did you mean COLLECTOR_LISTEN\?/);
+  t.regex(program.stderr(), /Name the files to import/, 'it got as far as the command');
+  t.notRegex(program.stderr(), /WEB_CONCURRENCY|INFLUXDB_VERSION/);
+});
+
+test('a misspelt setting in a settings file ends the program with status 2', async (t) => {
+  const folder = await folderOf(t);
+  await writeFile(join(folder, 'my.env'), 'COLLECTOR_LISTN=:1\n');
+  const program = await runProgram(['start', '--env-file', join(folder, 'my.env')], {});
+  t.is(await program.ended, 2);
+  t.regex(program.stderr(), /^COLLECTOR_LISTN is not a setting; did you mean COLLECTOR_LISTEN\?/);
+});
+
+test('an empty variable does not hide the value of the settings file', async (t) => {
+  const folder = await folderOf(t);
+  await writeFile(join(folder, 'my.env'), 'DASHBOARD_PASSWORD=a long enough secret\nWEB_LISTEN=127.0.0.1:0\nCOLLECTOR_LISTEN=tcp://127.0.0.1:0\nCOLLECTOR_HTTP=off\n');
+  const program = await runProgram(['start', '--env-file', join(folder, 'my.env')], { DASHBOARD_PASSWORD: '' }, { cwd: folder });
+  const url = await until('the page is there', () => /Dashboard +(\S+)/.exec(program.stdout())?.[1]);
+  t.is((await fetch(url)).status, 401);
+  t.is(await program.stop(), 0);
+});
 
 test('--help lists the commands, and with a command its settings and defaults', async (t) => {
   const all = await runProgram(['--help'], {});
@@ -92,4 +118,16 @@ test('the start says where the ledger is, and asks for lines to be pasted only w
     t.is(said.includes(`The sink adds itself to the Caddy at ${register[1] ?? ''}: put nothing`), register.length > 0, said);
     t.is(await program.stop(), 0);
   }
+});
+
+for (const signal of ['SIGTERM', 'SIGHUP'] as const) test(`${signal} stops the program in order, also one that comes while it starts`, async (t) => {
+  const settings = { COLLECTOR_LISTEN: 'tcp://127.0.0.1:0', COLLECTOR_HTTP: 'off', WEB_LISTEN: '127.0.0.1:0' };
+  const program = await runProgram(['start'], settings);
+  await until('it listens', () => program.stderr().includes('Listening on')); // and has not said yet where the dashboard is
+  t.is(await program.stop(signal), 0);
+  t.regex(program.stderr(), /info collector: Stopped\./);
+});
+
+test('git ignores the folder of tokens that the docs make', async (t) => {
+  t.true((await readFile('.gitignore', 'utf8')).split('\n').includes('tokens/'));
 });

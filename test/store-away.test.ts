@@ -31,8 +31,12 @@ declare('a page whose store goes away keeps its figures, says since when and why
   await influxd.kill();
   await until('the page says so', async () => /^Stale since \d\d:\d\d:\d\d UTC: the server answered with status 503\. Trying again\.$/.test(await live()));
   t.true((await main()).includes('inside the app'), 'the last figures stay');
-  const { status, headers } = await fetch(url);
-  t.deepEqual([status, headers.get('retry-after')], [503, '5']);
+  const answer = await fetch(url);
+  t.deepEqual([answer.status, answer.headers.get('retry-after')], [503, '5']);
+  const text = await answer.text();
+  t.regex(text, /InfluxDB at http:\/\/127\.0\.0\.1:\d+ cannot be reached since .* UTC: nothing listens at that address\. Check that/);
+  t.notRegex(text, /ECONNREFUSED/);
+  t.regex(web.stderr(), /ECONNREFUSED/, 'the detail is in the log');
 
   await influxd.restart();
   await until('it goes on', async () => (await live()) === 'Live again');

@@ -1,7 +1,7 @@
 /** What goes wrong, as an answer. */
 import type { Context, Middleware } from 'koa';
-import { StoreError } from '../shared/errors.js';
-import type { Log } from '../shared/log.js';
+import { detailedMessageOf, StoreError } from '../shared/errors.js';
+import { limitLog, type Log } from '../shared/log.js';
 import { QueryError } from './dashboard/query.js';
 import type { Assets } from './render.js';
 
@@ -28,6 +28,7 @@ export class Problem extends Error {
 
 /** Turns what goes wrong downstream into a page or, under `/api`, `/chart` and the probes, into JSON. */
 export function answerErrors({ log, assets }: { log: Log; assets: Assets }): Middleware {
+  const warn = limitLog(log.warn);
   return async (ctx, next) => {
     let problem: Problem | undefined;
     try {
@@ -36,6 +37,7 @@ export function answerErrors({ log, assets }: { log: Log; assets: Assets }): Mid
       problem = problemOfStatus(ctx);
     } catch (error) {
       problem = problemOf(error);
+      if (error instanceof StoreError) warn('store', `Cannot answer from the store: ${detailedMessageOf(error)}`, { path: (pathOf(ctx) ?? '').slice(0, 200) });
       if (problem.status === 500) log.error(`Cannot answer ${ctx.method} ${JSON.stringify(ctx.url.slice(0, 200))}: ${error instanceof Error ? error.stack ?? error.message : String(error)}`);
     }
     if (problem === undefined) return;

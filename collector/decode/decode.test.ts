@@ -39,6 +39,16 @@ test('WebSockets over HTTP/2 and 3, event streams and requests that their client
   }
 });
 
+test('takes no number that Caddy writes beside the request for a time, in whatever order the keys are', (t) => {
+  const { request, ...rest } = JSON.parse(real.replace(/"ts":[\d.]+,/, '')) as Record<string, unknown>;
+  for (const [key, number] of [['bytes_read', 0], ['size', 4_102_444_800], ['duration', 1_795_461_210], ['status', 200]] as const) {
+    const line = JSON.stringify({ ...rest, status: 200, [key]: number, request }); // these numbers stand in front of the request
+    const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
+    t.deepEqual(decoder.decode(line, undefined), { kind: 'rejected', reason: 'bad-time' }, key);
+    t.like(decoder.decode(line, arrivalMs), { kind: 'request', timeOfArrival: true, event: { timeMs: arrivalMs } }, key);
+  }
+});
+
 test('every logger of access logs is taken, whatever its name', (t) => {
   for (const name of ['http.log.access', 'http.log.access.log0', 'http.log.access.shop.example']) {
     t.is(decodeLine(withKeys({ logger: name })).kind, 'request', name);

@@ -195,12 +195,15 @@ function isAccessLogger(value: unknown): value is string {
 /** How many keys an encoder writes before the fields of a line: level, time, logger, caller, function, message, and one to spare. */
 const leadingMax = 7;
 
+/** Numbers that Caddy writes beside the request. They stand in front of it where something has sorted the keys, and are no times. */
+const accessFields = new Set(['bytes_read', 'duration', 'size', 'status']);
+
 /** The values of the keys that the encoder itself wrote, which stand before the fields and can have any name. */
 function leadingValues(fields: JsonObject): unknown[] {
   const values = [];
   for (const key in fields) {
     if (key === 'request' || values.length === leadingMax) break;
-    values.push(fields[key]);
+    if (!accessFields.has(key)) values.push(fields[key]);
   }
   return values;
 }

@@ -12,16 +12,6 @@ export interface Time {
 /** Turns a clock on the wall into milliseconds since 1970, given as if the clock showed UTC. */
 export type WallClock = (wallMs: number, nearMs: number | undefined) => number;
 
-/** Caddy's first release, 2015-04-28. An earlier time comes from a clock that was never set, or is no time at all. */
-const earliestMs = Date.UTC(2015, 3, 28);
-/** Clocks are wrong by hours at most, and time zones by 14. */
-const aheadMsMax = 86_400_000;
-
-/** Whether a request can have ended then, as seen at `nowMs`, both in milliseconds since 1970: not before Caddy's first release, and not more than a day ahead. */
-export function isPlausibleTime(timeMs: number, nowMs: number): boolean {
-  return timeMs >= earliestMs && timeMs <= nowMs + aheadMsMax;
-}
-
 /** Times that a stored row can have: 1970 to 2200, inside what 64 bits of nanoseconds hold. */
 const timeMaxMs = Date.UTC(2200, 0, 1);
 

@@ -1,6 +1,6 @@
 import type { RejectionReason } from '../ledger.js';
 
-/** What became of the lines of an import: each is in exactly one of the counts, except that `unchecked` is a part of `added`. */
+/** What became of the lines of an import: each is in exactly one of the counts. */
 export interface ImportCounts {
   /** Lines of loggers that do not speak of requests. */
   runtime: number;
@@ -10,22 +10,20 @@ export interface ImportCounts {
   added: number;
   /** Requests that the store held already. */
   known: number;
-  /** Requests that were not added, since the store keeps only a part of those of their time: nobody can tell whether they are counted. */
-  undecided: number;
+  /** Requests that were not added because they may be counted already: see `uncertain-windows.ts`. */
+  skipped: number;
   /** Requests that the store refused for good. */
   refused: number;
-  /** Those of `added` that are older than single requests are kept: nobody can tell whether they were counted before. */
-  unchecked: number;
 }
 
 /** Counts with nothing in them. */
 export function noCounts(): ImportCounts {
-  return { runtime: 0, rejected: {}, added: 0, known: 0, undecided: 0, refused: 0, unchecked: 0 };
+  return { runtime: 0, rejected: {}, added: 0, known: 0, skipped: 0, refused: 0 };
 }
 
 /** All lines. */
-export function linesOf({ runtime, rejected, added, known, undecided, refused }: ImportCounts): number {
-  return runtime + added + known + undecided + refused + Object.values(rejected).reduce((sum, count) => sum + count, 0);
+export function linesOf({ runtime, rejected, added, known, skipped, refused }: ImportCounts): number {
+  return runtime + added + known + skipped + refused + Object.values(rejected).reduce((sum, count) => sum + count, 0);
 }
 
 /** The counts of both. */
@@ -37,9 +35,8 @@ export function sumOf(one: ImportCounts, other: ImportCounts): ImportCounts {
     rejected,
     added: one.added + other.added,
     known: one.known + other.known,
-    undecided: one.undecided + other.undecided,
+    skipped: one.skipped + other.skipped,
     refused: one.refused + other.refused,
-    unchecked: one.unchecked + other.unchecked,
   };
 }
 

@@ -7,14 +7,16 @@
  * A client that asks with `Expect: 100-continue` learns of a refusal before it sends anything.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { messageOf } from '../../shared/errors.js';
+import { detailedMessageOf, messageOf } from '../../shared/errors.js';
 import type { Log } from '../../shared/log.js';
 import { createRecorder, type Recorder } from '../../shared/recorder.js';
+import { newImportId } from '../../shared/rollup.js';
 import { isLoopback } from '../../shared/settings.js';
 import type { Store } from '../../shared/store/store.js';
 import { noCounts, type ImportCounts } from './counts.js';
 import { importLimits, importLines, type ImportParts } from './import-lines.js';
 import { createImportRecorder } from './local.js';
+import { overStore } from './past-imports.js';
 
 /** One line of the answer. */
 export interface ImportAnswer {
@@ -33,7 +35,7 @@ export const importContentType = 'application/x-ndjson';
 export const stoppedTrailer = 'import-stopped';
 
 /** What the endpoint works with. */
-export interface ImportEndpointParts extends Pick<ImportParts, 'decoder' | 'lineBytesMax' | 'requestsKeptMs' | 'limits'> {
+export interface ImportEndpointParts extends Pick<ImportParts, 'decoder' | 'lineBytesMax' | 'rollupRetentionMs' | 'limits'> {
   readonly store: Store;
   /** The recorder of the collector itself. */
   readonly recorder: Pick<Recorder, 'flush'>;
@@ -87,7 +89,8 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
         await running.settled;
         if (response.destroyed) return;
       }
-      await start(request, response, query.get('dry-run') === 'true');
+      if (query.has('undo') || query.has('list')) await answerPast(request, response, query);
+      else await start(request, response, { dryRun: query.get('dry-run') === 'true', force: query.get('force') === 'true' });
     },
     async stop() {
       stopping.abort();
@@ -107,19 +110,37 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
     return undefined;
   }
 
-  async function start(request: IncomingMessage, response: ServerResponse, dryRun: boolean): Promise<void> {
-    const recorder = createImportRecorder(parts);
+  /** Lists imports, or takes one back; meanwhile no other import begins. */
+  async function answerPast(request: IncomingMessage, response: ServerResponse, query: URLSearchParams): Promise<void> {
+    request.resume();
+    const answered = overStore(store, query.has('list') ? { kind: 'list' } : { kind: 'undo', importId: Number(query.get('undo')) }).then(
+      (text) => ({ status: 200, body: { text } }), (error: unknown) => ({ status: 503, body: { error: messageOf(error) } }),
+    );
+    const settled = answered.then(() => { running = undefined; });
+    running = { isEnding: false, answered: settled, settled };
+    const { status, body } = await answered;
+    response.writeHead(status, { 'content-type': 'application/json', connection: 'close' }).end(JSON.stringify(body));
+  }
+
+  async function start(request: IncomingMessage, response: ServerResponse, options: { dryRun: boolean; force: boolean }): Promise<void> {
     const current: RunningImport = { isEnding: false, answered: Promise.resolve(), settled: Promise.resolve() };
     running = current;
+    let recorder: Recorder | undefined;
     response.once('close', () => { current.isEnding = true; });
-    current.answered = answer(request, response, { dryRun, recorder, onBodyEnd: () => { current.isEnding = true; } })
-      .catch((error: unknown) => { log.error(`An import failed: ${messageOf(error)}`); });
+    const answerStarted = async (): Promise<void> => {
+      recorder = createImportRecorder({ ...parts, importId: newImportId(Date.now(), (await store.listImports()).map(({ importId }) => importId)) });
+      await answer(request, response, { ...options, recorder, onBodyEnd: () => { current.isEnding = true; } });
+    };
+    current.answered = answerStarted().catch((error: unknown) => {
+      log.error(`An import failed: ${detailedMessageOf(error)}`);
+      if (!response.headersSent) response.writeHead(503, { 'content-type': 'application/json', connection: 'close' }).end(JSON.stringify({ error: messageOf(error) }));
+    });
     // `close` gives up on a store that is slow, and the write in flight may still succeed.
-    current.settled = current.answered.then(() => recorder.idle()).then(() => { running = undefined; });
+    current.settled = current.answered.then(() => recorder?.idle()).then(() => { running = undefined; });
     await current.answered;
   }
 
-  async function answer(request: IncomingMessage, response: ServerResponse, { dryRun, recorder, onBodyEnd }: { dryRun: boolean; recorder: Recorder; onBodyEnd: () => void }): Promise<void> {
+  async function answer(request: IncomingMessage, response: ServerResponse, { dryRun, force, recorder, onBodyEnd }: { dryRun: boolean; force: boolean; recorder: Recorder; onBodyEnd: () => void }): Promise<void> {
     const counts = noCounts();
     const send = (line: ImportAnswer): void => void response.write(`${JSON.stringify(line)}\n`);
     response.on('error', () => undefined); // the client is gone: the request says so as well
@@ -132,7 +153,7 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
     let problem: string | undefined;
     try {
       const flushOthers = (): Promise<void> => parts.recorder.flush({ allTops: false });
-      problem = await importLines(bodyOf(request, stopped, onBodyEnd), counts, { ...parts, recorder, flushOthers, dryRun, signal });
+      problem = await importLines(bodyOf(request, stopped, onBodyEnd), counts, { ...parts, recorder, flushOthers, dryRun, force, signal });
       send({ counts, done: true, ...(problem !== undefined && { problem }) });
     } catch (error) {
       problem = messageOf(error);

@@ -2,23 +2,24 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, StoreError } from '../../shared/errors.js';
 import type { Recorder } from '../../shared/recorder.js';
 import type { RequestEvent } from '../../shared/request-event.js';
+import { isPlausibleTime } from '../../shared/retention.js';
 import { readDeadLetter } from '../../shared/store/open.js';
 import type { Store } from '../../shared/store/store.js';
 import { createDecoder, type DecoderOptions } from '../decode/decode.js';
-import { isPlausibleTime } from '../decode/time.js';
 import type { RejectionReason } from '../ledger.js';
 import { createLineSplitter } from '../lines.js';
 import { PartialLines } from '../partial-lines.js';
 import type { ImportCounts } from './counts.js';
+import { ImportedHours } from './imported-hours.js';
 import { inflate } from './inflate.js';
 import { createMissingFinder } from './missing.js';
 import { newestStored } from './newest.js';
-import { createSampledWindows } from './sampled-windows.js';
+import { createUncertainWindows } from './uncertain-windows.js';
 import { stoppedEarly, untilAborted } from './until-aborted.js';
 
 /** What an import works with. */
 export interface ImportParts {
-  readonly store: Pick<Store, 'readRequests' | 'readRollups'>;
+  readonly store: Pick<Store, 'readRequests' | 'readRollups' | 'readImported' | 'requestsFrom'>;
   /** Records what is missing: one for all files of an import. */
   readonly recorder: Recorder;
   readonly decoder: DecoderOptions;
@@ -27,8 +28,10 @@ export interface ImportParts {
   readonly isAlone?: boolean;
   /** Writes what the other recorders of this process hold, so that a lookup finds it. Not needed where there are none. */
   readonly flushOthers?: (() => Promise<void>) | undefined;
-  /** How long the store keeps single requests, in milliseconds; `undefined` when it is not known. */
-  readonly requestsKeptMs: number | undefined;
+  /** Add requests that may be counted already, instead of skipping them. */
+  readonly force?: boolean | undefined;
+  /** Retention of rollups, in milliseconds: older requests are rejected. Default: 400 days. */
+  readonly rollupRetentionMs?: number | undefined;
   /** Find out what is missing, and write nothing. */
   readonly dryRun: boolean;
   /** Ends the import early: what was read until then is written. */
@@ -63,14 +66,18 @@ const settleMs = 5000;
  */
 export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCounts, parts: ImportParts): Promise<string | undefined> {
   const { recorder, signal, dryRun, now = Date.now, limits: { batchRequestsMax, stopMsMax } = importLimits } = parts;
-  const finder = createMissingFinder(parts.store);
-  const windows = createSampledWindows(parts.store, { now });
+  const imported = new ImportedHours(parts.store);
+  const finder = createMissingFinder(parts.store, imported);
+  const windows = createUncertainWindows(parts.store, imported, { now });
+  const startMs = now();
+  /** At the start, the time before which rows may be deleted. It moves on with the clock. */
+  let requestsFromAtStartMs = -Infinity;
   const decoder = createDecoder(parts.decoder);
   const lines = createLineSplitter(parts.lineBytesMax, {
     takeLine(bytes, from, to) {
       const request = decoder.decodeKnown(bytes, from, to);
       if (request === undefined) return false;
-      takeRequest(request);
+      onRequest(request);
       return true;
     },
     onLine: onFileLine,
@@ -117,6 +124,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
 
   async function readAll(): Promise<string | undefined> {
     let last: Buffer | undefined;
+    requestsFromAtStartMs = await finding(() => parts.store.requestsFrom());
     if (parts.isAlone === true) newFromMs = await finding(() => newestStored(parts.store, now()));
     for await (const chunk of inflate(untilAborted(file, signal))) {
       if (signal.aborted) return stoppedEarly;
@@ -152,7 +160,7 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     else if (deadLetter !== undefined) onRequest(deadLetter);
     if (deadLetter !== undefined) return;
     const decoded = decoder.decode(line, undefined);
-    if (decoded.kind === 'request') takeRequest(decoded.event);
+    if (decoded.kind === 'request') onRequest(decoded.event);
     else if (decoded.kind === 'runtime') counts.runtime += 1;
     else onRejected(line, decoded.reason);
   }
@@ -167,18 +175,17 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
 
   function onWhole(line: string): void {
     const decoded = decoder.decode(line, undefined);
-    if (decoded.kind === 'request') takeRequest(decoded.event);
+    if (decoded.kind === 'request') onRequest(decoded.event);
     else if (decoded.kind === 'runtime') counts.runtime += 1;
     else reject(decoded.reason);
   }
 
-  function takeRequest(request: RequestEvent): void {
-    if (isPlausibleTime(request.timeMs, chunkMs)) onRequest(request);
-    else reject('bad-time');
-  }
-
   function onRequest(request: RequestEvent): void {
     const { timeMs } = request;
+    if (!isPlausibleTime(timeMs, { nowMs: now(), rollupRetentionMs: parts.rollupRetentionMs })) {
+      reject('bad-time');
+      return;
+    }
     // A file that goes back in time may be several that hold the same.
     if (timeMs < newestFreshMs - disorderMsMax) newFromMs = Math.max(newFromMs, newestFreshMs + 1);
     if (timeMs < newFromMs) {
@@ -210,25 +217,26 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
 
   async function take(requests: readonly RequestEvent[]): Promise<void> {
     // What the batches before are still writing need not be found: it is known here how often a request came, and when. But not of those that were not looked for.
-    if (isUnwritten) await orStopped(recorder.flush({ allTops: false }));
+    // Windows of which the rows are deleted are compared with what is remembered, which has to be complete.
+    const requestsFromMs = requestsFromAtStartMs + Math.max(0, now() - startMs);
+    if (isUnwritten || requests.some(({ timeMs }) => timeMs < requestsFromMs)) await orStopped(recorder.flush({ allTops: false }));
     isUnwritten = false;
     await settled(requests);
     // A request that came in over a socket may wait for a busy store for longer than it takes to settle.
     if (parts.flushOthers !== undefined) await orStopped(parts.flushOthers());
+    await finding(() => imported.load(requests));
     await finding(() => windows.look(requests));
     const found = await finding(() => finder.find(requests));
     counts.known += requests.length - found.requests.length;
-    const missing = { ...found, requests: found.requests.filter((request) => !windows.isSampled(request)) };
-    counts.undecided += found.requests.length - missing.requests.length;
+    const missing = { ...found, requests: found.requests.filter((request) => parts.force === true || !windows.isUncertain(request, requestsFromMs)) };
+    counts.skipped += found.requests.length - missing.requests.length;
     if (!dryRun) recorder.occupy(missing.neighbours);
     await record(missing.requests);
   }
 
   /** Gives requests to the recorder, which takes all of them: its memory has room again when the store has what waits there. */
   async function record(requests: readonly RequestEvent[]): Promise<void> {
-    const oldestMs = now() - (parts.requestsKeptMs ?? Infinity);
     for (const request of requests) {
-      if (request.timeMs < oldestMs) counts.unchecked += 1;
       if (dryRun) {
         counts.added += 1;
         continue;

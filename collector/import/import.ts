@@ -1,10 +1,10 @@
 import { access } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { countriesFrom } from '../../shared/countries.js';
 import { messageOf, StoreError, UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
 import { printable } from '../../shared/printable.js';
+import { newImportId } from '../../shared/rollup.js';
 import type { SettingValues } from '../../shared/settings.js';
 import { spoolPassed } from '../../shared/spool/spool.js';
 import { openStore } from '../../shared/store/open.js';
@@ -25,6 +25,8 @@ export interface ImportOptions {
   readonly paths: readonly string[];
   /** Read everything, say what would be added, and write nothing. */
   readonly dryRun: boolean;
+  /** Add requests that may be counted already, instead of skipping them. */
+  readonly force: boolean;
   /** Ends the import early; what was read until then is imported. */
   readonly signal: AbortSignal;
   readonly stdout?: Pick<NodeJS.WriteStream, 'write'>;
@@ -68,7 +70,7 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
   }
   if (paths.includes('-')) process.stdin.destroy(); // an import that was stopped may still be waiting for it
   stdout.write(summaryText({ counts, files: filesRead, problems, dryRun, isIncomplete: end.isIncomplete, destination: importer.destination }));
-  return problems.length > 0 || counts.refused + counts.undecided + requestsRejected(counts) > 0 ? 1 : 0;
+  return problems.length > 0 || counts.refused + counts.skipped + requestsRejected(counts) > 0 ? 1 : 0;
 
   async function prepare(): Promise<{ importer: Importer; files: Awaited<ReturnType<typeof orderFiles>> }> {
     const opened = await openImporter(values, { ...options, decoder, progress, stderr });
@@ -160,10 +162,10 @@ interface OpenOptions extends ImportOptions {
 }
 
 /** What an import needs of a store. */
-type ImportStore = Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'write' | 'gatherRequests' | 'bulkRequests' | 'ping' | 'close'>;
+type ImportStore = Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'readImported' | 'listImports' | 'requestsFrom' | 'write' | 'gatherRequests' | 'bulkRequests' | 'ping' | 'close'>;
 
 /** Opens the store, or finds the collector that has it open. */
-async function openImporter(values: SettingValues<typeof importSettings>, { decoder, dryRun, signal, progress, stderr }: OpenOptions): Promise<Importer> {
+async function openImporter(values: SettingValues<typeof importSettings>, { decoder, dryRun, force, signal, progress, stderr }: OpenOptions): Promise<Importer> {
   const settings = storeSettingsFrom(values);
   const log = createLog('import', {
     write(line) {
@@ -182,7 +184,7 @@ async function openImporter(values: SettingValues<typeof importSettings>, { deco
     if (values.COLLECTOR_HTTP === undefined) {
       throw new StoreError('stop', `${error.message} An import can go through that program, but COLLECTOR_HTTP is off.`, { cause: error });
     }
-    return createRemoteImporter({ http: values.COLLECTOR_HTTP, storePath: resolve(settings.path), dryRun, signal });
+    return createRemoteImporter({ http: values.COLLECTOR_HTTP, storePath: resolve(settings.path), dryRun, force, signal });
   }
   try {
     await store.ping();
@@ -194,15 +196,16 @@ async function openImporter(values: SettingValues<typeof importSettings>, { deco
     await store.close();
     throw new StoreError('stop', `Requests wait in the collector's spool in ${settings.spoolDir} that would be counted twice if they are in these files too. Start the collector, wait until its /ledger says spooled 0, and import again.`);
   }
+  const taken = (await store.listImports()).map(({ importId }) => importId);
   const local = createLocalImporter({
-    store, log, decoder, dryRun, signal,
-    id: values.COLLECTOR_ID ?? hostname(),
+    importId: newImportId(Date.now(), taken),
+    store, log, decoder, dryRun, force, signal,
     lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX,
     hostsMax: values.HOSTS_MAX,
     clientIp: values.CLIENT_IP,
     sampleRatio: values.SAMPLE_RATIO,
     countryOf,
-    requestsKeptMs: settings.kind === 'duckdb' ? settings.retention.requestsMs : undefined,
+    rollupRetentionMs: values.RETENTION_ROLLUPS,
     isAlone: settings.kind === 'duckdb', // no other process can have its file open
   });
   return {
@@ -225,5 +228,5 @@ async function isMissing(path: string): Promise<boolean> {
 function nothingStored(description: string): ImportStore {
   const nothing = (): Promise<never[]> => Promise.resolve([]);
   const done = (): Promise<void> => Promise.resolve();
-  return { description, readRequests: nothing, readRollups: nothing, write: () => Promise.resolve(0), ping: done, close: done };
+  return { description, readRequests: nothing, readRollups: nothing, readImported: nothing, listImports: nothing, requestsFrom: () => Promise.resolve(-Infinity), write: () => Promise.resolve(0), ping: done, close: done };
 }

@@ -18,6 +18,14 @@ import { createDecoder } from '../decode/decode.js';
 import { createImportEndpoint, importContentType, stoppedTrailer } from './endpoint.js';
 import { createLocalImporter } from './local.js';
 
+/** The id of the last import. */
+let importId = 0;
+
+/** A store whose rows were deleted after they were written, as those older than `RETENTION_REQUESTS` are. */
+function withoutRows(store: Store): Store {
+  return { ...store, readRequests: () => Promise.resolve([]), requestsFrom: () => Promise.resolve(Infinity) };
+}
+
 const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
 const keptMs = 400 * 86_400_000;
 const hourMs = 3_600_000;
@@ -90,7 +98,7 @@ test(`stores each line once, however often an import through the running program
       // Flushed by the endpoint alone: a store that is busy keeps live requests in memory for as long.
       const recorder = createRecorder({ store: held.store, log: quiet, name: 'live', hostsMax: 100, clientIp: 'full', flushMs: hourMs });
       const endpoint = createImportEndpoint({
-        store: held.store, log: quiet, recorder, decoder, lineBytesMax: 10_000, requestsKeptMs: keptMs, id: 'tested', hostsMax: 100, clientIp: 'full',
+        store: held.store, log: quiet, recorder, decoder, lineBytesMax: 10_000, id: 'tested', hostsMax: 100, clientIp: 'full',
         limits: { batchRequestsMax, stopMsMax: 10, stopDrainMsMax: 10 },
       });
       const server = createServer((request, response) => void endpoint.handle(request, response)).listen(0, '127.0.0.1');
@@ -135,7 +143,7 @@ test(`stores each line once, however often an import through the running program
   });
 });
 
-test(`stores each line once, however often an import that has the store to itself is interrupted (${cases} cases)`, async (t) => {
+for (const rows of ['stored', 'deleted'] as const) test(`stores each line once, however often an import that has the store to itself is interrupted, while rows are ${rows} (${cases} cases)`, async (t) => {
   await withStore(async (real) => {
     let caseAt = 0;
     await fc.assert(fc.asyncProperty(fc.record(plan), async ({ lines, attempts, batchRequestsMax }) => {
@@ -148,8 +156,9 @@ test(`stores each line once, however often an import that has the store to itsel
         held.holdAfter(writes);
         const stopping = new AbortController();
         const timer = writes < Infinity ? setTimeout(() => { stopping.abort(); }, 30) : undefined; // a held store is waited for until then
+        importId += 1;
         const importer = createLocalImporter({
-          store: held.store, log: quiet, id: 'tested', hostsMax: 100, clientIp: 'full', countryOf: undefined, decoder, lineBytesMax: 10_000, requestsKeptMs: keptMs,
+          store: rows === 'stored' ? held.store : withoutRows(held.store), importId, log: quiet, hostsMax: 100, clientIp: 'full', countryOf: undefined, decoder, lineBytesMax: 10_000,
           isAlone: true, dryRun: false, signal: stopping.signal, limits: { batchRequestsMax, stopMsMax: 10, stopDrainMsMax: 10 },
         });
         await importer.importFile(chunksOf(file, sent, stopping), () => undefined).catch(() => undefined); // a stopped import says that the store was busy

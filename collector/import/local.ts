@@ -9,9 +9,9 @@ import type { Importer } from './importer.js';
 
 /** What a local import works with. */
 export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'> {
-  readonly store: Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'write' | 'gatherRequests' | 'bulkRequests'>;
+  readonly store: Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'readImported' | 'requestsFrom' | 'write' | 'gatherRequests' | 'bulkRequests'>;
   readonly log: Log;
-  readonly id: string;
+  readonly importId: number;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
   /** As a recorder takes it. */
@@ -22,7 +22,8 @@ export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'
 /** What the recorder of an import works with. */
 interface ImportRecorderOptions extends Pick<RecorderOptions, 'log' | 'hostsMax' | 'clientIp' | 'sampleRatio' | 'countryOf'> {
   readonly store: Pick<Store, 'write' | 'gatherRequests' | 'bulkRequests'>;
-  readonly id: string;
+  /** Of this import: see `RecorderOptions`. */
+  readonly importId: number;
   /** As an import has it. */
   readonly isAlone?: boolean;
   readonly limits?: ImportLimits | undefined;
@@ -32,10 +33,10 @@ interface ImportRecorderOptions extends Pick<RecorderOptions, 'log' | 'hostsMax'
  * The recorder of an import. It has a name of its own beside the collector's: their times may be those of the collector's requests. Where nobody else uses the
  * store, it writes as many at once as take the store the least work.
  */
-export function createImportRecorder({ store, log, id, isAlone = false, limits: { batchRequestsMax } = importLimits, ...options }: ImportRecorderOptions): Recorder {
+export function createImportRecorder({ store, log, importId, isAlone = false, limits: { batchRequestsMax } = importLimits, ...options }: ImportRecorderOptions): Recorder {
   const { bulkRequests } = store;
   const size = isAlone && bulkRequests !== undefined && (options.sampleRatio ?? 1) === 1 ? { ...bulk, sparseRequestsMax: batchRequestsMax, batchRequestsMax: bulkRequests } : { ...usual, batchRequestsMax };
-  return createRecorder({ store, log, name: `import-${id}`, ...options, ...size });
+  return createRecorder({ store, log, name: `import-${importId}`, importId, ...options, ...size });
 }
 
 /**

@@ -1,11 +1,15 @@
 import test from 'ava';
 import fc from 'fast-check';
+import { importKey, packImported } from '../../shared/imported-requests.js';
 import { createUniqueTimes } from '../../shared/unique-time.js';
 import type { RequestEvent } from '../../shared/request-event.js';
 import { seriesKey } from '../../shared/rollup.js';
 import type { Store } from '../../shared/store/store.js';
 import { event } from '../../test/web-samples.js';
+import { ImportedHours } from './imported-hours.js';
 import { createMissingFinder } from './missing.js';
+
+const nothingImported = new ImportedHours({ readImported: () => Promise.resolve([]) });
 
 const startMs = Date.UTC(2026, 10, 23, 20);
 
@@ -46,10 +50,10 @@ test('Whatever part of a file is stored, and however it is cut into batches, wha
 
 test('A request of which all but the host and the client is the same is there already.', async (t) => {
   const stored = [event({ timeMs: startMs, host: '_other', clientIp: '203.0.113.0' })];
-  t.deepEqual((await createMissingFinder(storeOf(stored)).find([event({ timeMs: startMs, host: 'shop.example', clientIp: '203.0.113.9' })])).requests, []);
+  t.deepEqual((await createMissingFinder(storeOf(stored), nothingImported).find([event({ timeMs: startMs, host: 'shop.example', clientIp: '203.0.113.9' })])).requests, []);
   for (const difference of [{ status: 404 }, { method: 'PUT' }, { uri: '/b' }, { size: 3 }, { bytesRead: 3 }, { durationMs: 2 }, { source: 'app' }, { timeNs: 1 }, { timeMs: startMs - 1 }]) {
     const request = event({ timeMs: startMs, ...difference });
-    t.deepEqual((await createMissingFinder(storeOf(stored)).find([request])).requests, [request], JSON.stringify(difference));
+    t.deepEqual((await createMissingFinder(storeOf(stored), nothingImported).find([request])).requests, [request], JSON.stringify(difference));
   }
 });
 
@@ -57,28 +61,40 @@ test('A row that is a little later is another request, unless rows of its series
   const request = event({ timeMs: startMs });
   const later = event({ timeMs: startMs, timeNs: 2 });
   const between = [event({ timeMs: startMs, uri: '/x' }), event({ timeMs: startMs, timeNs: 1, uri: '/y' })];
-  t.deepEqual((await createMissingFinder(storeOf([later])).find([request])).requests, [request]);
-  t.deepEqual((await createMissingFinder(storeOf([later, between[0]!])).find([request])).requests, [request]);
-  t.deepEqual((await createMissingFinder(storeOf([later, ...between])).find([request])).requests, []);
+  t.deepEqual((await createMissingFinder(storeOf([later]), nothingImported).find([request])).requests, [request]);
+  t.deepEqual((await createMissingFinder(storeOf([later, between[0]!]), nothingImported).find([request])).requests, [request]);
+  t.deepEqual((await createMissingFinder(storeOf([later, ...between]), nothingImported).find([request])).requests, []);
 });
 
 test('A duration of which the unit was guessed otherwise is the same.', async (t) => {
   const stored = [event({ timeMs: startMs, durationMs: 4321 / 1e6 })];
-  t.deepEqual((await createMissingFinder(storeOf(stored)).find([event({ timeMs: startMs, durationMs: 4321 })])).requests, []);
+  t.deepEqual((await createMissingFinder(storeOf(stored), nothingImported).find([event({ timeMs: startMs, durationMs: 4321 })])).requests, []);
+});
+
+test('finds imported requests by what is remembered of them, whether or not their rows are deleted', async (t) => {
+  const [once, twice, live] = [event({ timeMs: startMs, uri: '/once' }), event({ timeMs: startMs + 5, uri: '/twice' }), event({ timeMs: startMs + 7, uri: '/live' })];
+  const entries = [once, twice, twice].map((request) => ({ ...request, key: importKey(request), shiftNs: 0 }));
+  for (const stored of [[], [once, twice, { ...twice, timeNs: 1 }]]) {
+    const imported = new ImportedHours({ readImported: () => Promise.resolve(packImported(1, entries)) });
+    const file = [once, twice, live, twice, twice, once];
+    await imported.load(file);
+    const { requests: missing } = await createMissingFinder(storeOf(stored), imported).find(file);
+    t.deepEqual(missing, [live, twice, once], 'the third of two, and the second of one');
+  }
 });
 
 test('Requests of many years are looked for in a few reads.', async (t) => {
   const file = Array.from({ length: 1000 }, (_, at) => event({ timeMs: startMs - at * 86_400_000 * 3 }));
   let reads = 0;
   const store = storeOf(file.slice(0, 500));
-  const { requests: missing } = await createMissingFinder({ readRequests(query) { reads += 1; return store.readRequests(query); } }).find(file);
+  const { requests: missing } = await createMissingFinder({ readRequests(query) { reads += 1; return store.readRequests(query); } }, nothingImported).find(file);
   t.deepEqual(missing, file.slice(500));
   t.true(reads <= 16, `${reads} reads`);
 });
 
 /** Imports a file as `importLines` does; the number of rows that it added. */
 async function importInto(stored: RequestEvent[], file: readonly RequestEvent[], batchLength: number, pageRowsMax: number): Promise<number> {
-  const finder = createMissingFinder(storeOf(stored), { pageRowsMax });
+  const finder = createMissingFinder(storeOf(stored), nothingImported, { pageRowsMax });
   const times = createUniqueTimes();
   const before = stored.length;
   for (let from = 0; from < file.length; from += batchLength) {

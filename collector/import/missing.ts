@@ -5,16 +5,16 @@
  * A request and a stored row are the same when they agree in source, method, status, URI, sizes and the digits of the
  * duration, and when the row's time follows from the request's: it is the same, or the recorder has moved it forward, past
  * rows of its series that stand on every nanosecond between the two. Of several equal requests in one file, the n-th is
- * there already when the store holds n such rows.
+ * there already when the store holds n such rows. Of requests that were imported, the store also remembers which: then it is there already when n are
+ * remembered, whether or not their rows are deleted by now.
  */
-import { hash } from 'node:crypto';
-import { boundBytes, boundDuration, boundMethod, boundText, cleanName } from '../../shared/bounds.js';
 import { StoreError } from '../../shared/errors.js';
 import { groupBy } from '../../shared/group-by.js';
-import { uriLengthMax } from '../../shared/recorder.js';
+import { sameness } from '../../shared/imported-requests.js';
 import type { RequestEvent } from '../../shared/request-event.js';
 import { seriesKey } from '../../shared/rollup.js';
 import type { Store, TimeRange } from '../../shared/store/store.js';
+import type { ImportedHours } from './imported-hours.js';
 
 /** What the store lacks. */
 export interface Missing {
@@ -37,20 +37,16 @@ export interface MissingFinder {
  * A finder for one file: equal requests in one file are several, the same request in two files is one. `pageRowsMax` rows
  * are read at once. Equal requests are told apart when at most `rememberedMin` others are between them.
  */
-export function createMissingFinder(store: Pick<Store, 'readRequests'>, { pageRowsMax = 10_000, rememberedMin = 20_000 } = {}): MissingFinder {
+export function createMissingFinder(store: Pick<Store, 'readRequests'>, imported: Pick<ImportedHours, 'count'>, { pageRowsMax = 10_000, rememberedMin = 20_000 } = {}): MissingFinder {
   const occurrences = createOccurrences(rememberedMin);
   return {
     async find(requests) {
       const rows = await readNear(store, requests, pageRowsMax);
-      if (rows.length === 0) {
-        for (const request of requests) occurrences.count(request);
-        return { requests, neighbours: [] };
-      }
       const rowsByKey = groupBy(rows, ({ key }) => key);
       const missing = requests.filter((request) => {
         const earlier = occurrences.count(request);
-        const same = rowsByKey.get(sameness(request))?.filter(({ row, runStart }) => nsBetween(runStart, request) >= 0 && nsBetween(request, row) >= 0);
-        return (same?.length ?? 0) <= earlier;
+        const same = rows.length === 0 ? undefined : rowsByKey.get(sameness(request))?.filter(({ row, runStart }) => nsBetween(runStart, request) >= 0 && nsBetween(request, row) >= 0);
+        return Math.max(same?.length ?? 0, imported.count(request)) <= earlier;
       });
       const missingMs = new Set(missing.map(({ timeMs }) => timeMs));
       const neighbours = rows.map(({ row }) => row).filter(({ timeMs }) => missingMs.has(timeMs) || missingMs.has(timeMs - 1));
@@ -65,17 +61,6 @@ interface NearRow {
   readonly key: string;
   /** The first time of the run of rows of its series that ends with it, one on each nanosecond. */
   readonly runStart: RequestEvent;
-}
-
-/** What a request and its row agree in, bounded as the recorder does. Host and client are left out: their bounds depend on settings and on what came before. */
-function sameness({ source, method, status, uri, durationMs, size, bytesRead }: RequestEvent): string {
-  const text = `${status} ${digitsOf(boundDuration(durationMs))} ${boundBytes(size)} ${boundBytes(bytesRead)} ${boundMethod(method)} ${cleanName(source)}\n${boundText(uri, uriLengthMax)}`;
-  return hash('sha1', text, 'base64'); // a URI can have 8 KiB, and many keys are remembered
-}
-
-/** The digits alone: whether an integer is in `ns` or `ms` is learned by the decoder, and may be taken otherwise the second time. */
-function digitsOf(durationMs: number | null): string {
-  return durationMs === null ? '' : durationMs.toExponential().split('e', 1)[0]!;
 }
 
 /** Nanoseconds from one time to another; exact when they are less than 100 days apart, and of the right sign always. */

@@ -13,14 +13,19 @@ export interface RemoteImportParts {
   /** The DuckDB file that it has to have open: its absolute path. */
   readonly storePath: string;
   readonly dryRun: boolean;
+  readonly force: boolean;
   readonly signal: AbortSignal;
 }
 
+/** Where this machine reaches what listens at an address. */
+export function reachableHost({ host }: Address): string {
+  return host === '' || host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host;
+}
+
 /** Imports through a running collector: see `endpoint.ts`. */
-export function createRemoteImporter({ http, storePath, dryRun, signal }: RemoteImportParts): Importer {
-  const host = http.host === '' || http.host === '0.0.0.0' ? '127.0.0.1' : http.host === '::' ? '::1' : http.host;
-  const address = formatAddress({ host, port: http.port });
-  const url = `http://${address}/import?${new URLSearchParams({ store: storePath, 'dry-run': String(dryRun) }).toString()}`;
+export function createRemoteImporter({ http, storePath, dryRun, force, signal }: RemoteImportParts): Importer {
+  const address = formatAddress({ host: reachableHost(http), port: http.port });
+  const url = `http://${address}/import?${new URLSearchParams({ store: storePath, 'dry-run': String(dryRun), force: String(force) }).toString()}`;
   return {
     destination: `DuckDB file ${storePath}, through the program that has it open`,
     async importFile(bytes, onCounts) {

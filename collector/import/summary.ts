@@ -22,23 +22,19 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, des
   const rows: readonly (readonly [string, number, string])[] = [
     [dryRun ? 'would be added' : 'added', counts.added, 'requests'],
     ['already there', counts.known, 'requests'],
-    ['undecided', counts.undecided, 'requests of times of which only a part is kept'],
+    ['skipped', counts.skipped, 'requests that may be counted already'],
     ['refused', counts.refused, 'requests that the store did not take; the log says why'],
     ['not requests', counts.runtime, 'lines of other loggers'],
-    ...Object.entries(counts.rejected).map(([reason, count]) => [`rejected`, count, reason] as const),
+    ...Object.entries(counts.rejected).map(([reason, count]) => ['rejected', count, reason === 'bad-time' ? 'bad-time: no readable time, more than a day ahead, or older than RETENTION_ROLLUPS' : reason] as const),
   ];
   const shown = rows.filter(([name, count]) => count > 0 || name.endsWith('added'));
   const width = Math.max(...shown.map(([, count]) => grouped(count).length));
   return [
     `${dryRun ? 'Read' : 'Imported'} ${grouped(linesOf(counts))} lines of ${files} ${files === 1 ? 'file' : 'files'} ${dryRun ? 'and wrote nothing into' : 'into'} the ${destination}:`,
     ...shown.map(([name, count, what]) => `  ${name.padEnd(15)}${grouped(count).padStart(width)}  ${what}`),
-    ...(counts.unchecked === 0 ? [] : [
-      `${grouped(counts.unchecked)} of the requests are older than RETENTION_REQUESTS: single requests that old are not kept, so nobody can tell whether they`,
-      'were counted before. They are in the totals; do not import them again.',
-    ]),
-    ...(counts.undecided === 0 ? [] : [
-      `${grouped(counts.undecided)} of the requests were not added: of their time only a part is kept one by one (SAMPLE_RATIO), so nobody can tell`,
-      'whether they are counted already.',
+    ...(counts.skipped === 0 ? [] : [
+      `${grouped(counts.skipped)} of the requests were skipped: the totals of their time hold requests that are not stored one by one (any more), because of`,
+      'RETENTION_REQUESTS or SAMPLE_RATIO, so these may be among them. If you know that they are not counted yet, add them with --force.',
     ]),
     ...rejections.flatMap(([reason, why]) => (counts.rejected[reason] ?? 0) === 0 ? [] : [`${grouped(counts.rejected[reason]!)} requests were rejected as ${reason}: ${why}.`]),
     ...problems.map((problem) => `Problem: ${problem}`),
@@ -55,12 +51,9 @@ const rejections: readonly (readonly [RejectionReason, string])[] = [
 ];
 
 /** What to do about an import that did not get to its end. */
-function nextStep({ added, unchecked }: ImportCounts, dryRun: boolean): string {
+function nextStep({ added }: ImportCounts, dryRun: boolean): string {
   if (dryRun) return 'The dry run did not get to its end. Run the same command again.';
-  const soFar = `The import did not get to its end: ${grouped(added)} requests are added so far.`;
-  // What is older than the retention cannot be looked up.
-  if (unchecked > 0) return `${soFar} Import the rest alone: a second time, those older than RETENTION_REQUESTS would be counted twice.`;
-  return `${soFar} Run the same command again to add the rest: nothing is counted twice.`;
+  return `The import did not get to its end: ${grouped(added)} requests are added so far. Run the same command again to add the rest: nothing is counted twice.`;
 }
 
 /** A count for people: `1,234,567`. */

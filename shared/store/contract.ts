@@ -18,6 +18,7 @@ import { Histogram } from '../histogram.js';
 import { createRecorder } from '../recorder.js';
 import { rfc3339, splitNanoseconds, type RequestEvent } from '../request-event.js';
 import { listRequests, type RequestLists } from '../request-lists.js';
+import { packImported, type ImportedRow } from '../imported-requests.js';
 import { levels, rollUp, rowIdEnd, type RollupRow, type Series } from '../rollup.js';
 import { TopSummary } from '../top.js';
 import { requestDimensions, topKinds, topLevels, topValueOf, type TopRow } from '../top-row.js';
@@ -114,6 +115,28 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       all.push(...requests);
     }
     sameRequests(t, (await store.readRequests({ ...aroundHour, filter: {}, limit: 10_000 })), all.toReversed());
+  });
+
+  declare('remembers what was imported, once, and lists the imports', async (t, opened) => {
+    const { store } = opened;
+    t.deepEqual([await store.listImports(), await store.readImported({ fromMs: 0, toMs: Date.UTC(2200, 0) })], [[], []]);
+    const entry = (timeMs: number, source = 'caddy') => ({ source, timeMs, timeNs: 7, shiftNs: 3, key: timeMs });
+    const first = packImported(1001, [entry(hourMs), entry(hourMs + 1), entry(hourMs + 2), entry(hourMs + 3_600_000), entry(hourMs, 'a "source", with=\\')]);
+    const second = packImported(2002, [entry(hourMs + 5)]);
+    const batch = batchOf({ requests: [request()], imported: first });
+    await store.write(batch);
+    await store.write(batch);
+    await store.write(writerOf('import')({ imported: second }));
+    const order = (rows: readonly ImportedRow[]): string[] => rows.map((row) => JSON.stringify([row.importId, row.windowMs, row.rowId, row.source, row.packed])).toSorted();
+    const check = async (each: Store): Promise<void> => {
+      t.deepEqual(await each.listImports(), [
+        { importId: 1001, requests: 5, firstHourMs: hourMs, lastHourMs: hourMs + 3_600_000 }, { importId: 2002, requests: 1, firstHourMs: hourMs, lastHourMs: hourMs },
+      ]);
+      t.deepEqual(order(await each.readImported({ fromMs: hourMs, toMs: hourMs + 3_600_001 })), order([...first, ...second]));
+      t.deepEqual(order(await each.readImported({ fromMs: hourMs + 1, toMs: hourMs + 3_600_001 })), order(first.filter(({ windowMs }) => windowMs > hourMs)));
+    };
+    await check(store);
+    await check(await opened.reopen());
   });
 
   declare('rows of the top lists read back as they were written, by level, kind, source and host.', async (t, { store }) => {
@@ -587,17 +610,17 @@ function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
 }
 
 /** Makes the batches of one writer, which belongs to the recorder of this name. */
-function writerOf(recorder = 'collector-1'): (parts: Partial<Pick<Batch, 'requests' | 'kept' | 'rollups' | 'tops' | 'ledger'>>) => Batch {
+function writerOf(recorder = 'collector-1'): (parts: Partial<Pick<Batch, 'requests' | 'kept' | 'rollups' | 'tops' | 'ledger' | 'imported'>>) => Batch {
   const writer = randomUUID();
   let sequence = 0;
-  return ({ requests = [], kept, rollups = [], tops = [], ledger }) => {
+  return ({ requests = [], kept, rollups = [], tops = [], ledger, imported }) => {
     sequence += 1;
-    return { recorder, writer, sequence, requests, kept, rollups, tops, ledger };
+    return { recorder, writer, sequence, requests, kept, rollups, tops, ledger, imported };
   };
 }
 
 /** The first batch of a new writer. */
-function batchOf(parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'tops' | 'ledger'>>): Batch {
+function batchOf(parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'tops' | 'ledger' | 'imported'>>): Batch {
   return writerOf()(parts);
 }
 

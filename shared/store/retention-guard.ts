@@ -17,6 +17,8 @@ export interface RetentionState {
   /** The retention in force. */
   readonly requestsMs: number;
   readonly rollupsMs: number;
+  /** Requests before this time have been deleted, in milliseconds since 1970; absent in a state of an earlier version. */
+  readonly deletedBeforeMs?: number;
   /** A shorter retention that is not in force yet, and for how long it has been announced, in milliseconds. */
   readonly announced: Retention & { readonly waitedMs: number } | null;
 }
@@ -96,11 +98,12 @@ export class RetentionGuard {
     const ranMs = isFirst ? Math.min(elapsedMs, restartMsMax) : elapsedMs;
     const clock = await this.#lookAtClock(last, { nowMs, elapsedMs, ranMs, stepMs: gapMs - elapsedMs }, spanOnce);
     const inForce = await this.#lookAtRetention(last, { trustedMs: clock.trustedMs, ranMs }, spanOnce);
-    const state = { lookedMs: nowMs, ...clock, ...inForce };
+    const deletionNowMs = Math.min(nowMs, clock.trustedMs);
+    const state = { lookedMs: nowMs, ...clock, ...inForce, deletedBeforeMs: Math.max(deletedBefore(last), deletionNowMs - inForce.requestsMs) };
     await save(state);
     this.#state = state;
     this.#lookedMonotonicMs = lookMonotonicMs;
-    return { retention: { requestsMs: state.requestsMs, rollupsMs: state.rollupsMs }, nowMs: Math.min(nowMs, state.trustedMs) };
+    return { retention: { requestsMs: state.requestsMs, rollupsMs: state.rollupsMs }, nowMs: deletionNowMs };
   }
 
   async #lookAtClock(last: RetentionState, { nowMs, elapsedMs, ranMs, stepMs }: { nowMs: number; elapsedMs: number; ranMs: number; stepMs: number }, readSpan: () => Promise<StoredSpan>): Promise<Pick<RetentionState, 'trustedMs' | 'clockWaitedMs'>> {
@@ -198,12 +201,18 @@ function durationText(ms: number): string {
   return minutes % 60 === 0 ? `${minutes / 60}h` : minutes > 600 ? `${Math.round(minutes / 6) / 10}h` : `${minutes}m`;
 }
 
+/** The time before which requests have been deleted, by what `save` was given, in milliseconds since 1970; `-Infinity` where that is not known. */
+export function deletedBefore(state: unknown): number {
+  const beforeMs = (state as Partial<RetentionState> | null | undefined)?.deletedBeforeMs;
+  return typeof beforeMs === 'number' ? beforeMs : -Infinity;
+}
+
 /** What `save` was given, out of JSON; `undefined` when it is not that. */
 function readState(value: unknown): RetentionState | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
-  const { lookedMs, trustedMs, clockWaitedMs, requestsMs, rollupsMs, announced } = value as Partial<RetentionState>;
+  const { lookedMs, trustedMs, clockWaitedMs, requestsMs, rollupsMs, announced, deletedBeforeMs } = value as Partial<RetentionState>;
   const areNumbers = (...values: unknown[]): boolean => values.every((each) => Number.isFinite(each));
   if (!areNumbers(lookedMs, trustedMs, requestsMs, rollupsMs, clockWaitedMs ?? 0)) return undefined;
   if (announced && !areNumbers(announced.requestsMs, announced.rollupsMs, announced.waitedMs)) return undefined;
-  return { lookedMs: lookedMs!, trustedMs: trustedMs!, clockWaitedMs: clockWaitedMs ?? null, requestsMs: requestsMs!, rollupsMs: rollupsMs!, announced: announced ?? null };
+  return { lookedMs: lookedMs!, trustedMs: trustedMs!, clockWaitedMs: clockWaitedMs ?? null, requestsMs: requestsMs!, rollupsMs: rollupsMs!, announced: announced ?? null, ...(typeof deletedBeforeMs === 'number' && { deletedBeforeMs }) };
 }

@@ -2,6 +2,7 @@ import type { RequestEvent } from '../request-event.js';
 import type { RequestLists } from '../request-lists.js';
 import type { Level, RollupRow } from '../rollup.js';
 import type { TopKind, TopLevel, TopRow } from '../top-row.js';
+import type { ImportedRow } from '../imported-requests.js';
 import type { SpoolCounts } from '../spool/spool.js';
 import type { StoreChanges } from './changes.js';
 
@@ -27,6 +28,8 @@ export interface Batch {
    */
   readonly tops: readonly TopRow[];
   readonly ledger: LedgerSnapshot | undefined;
+  /** Of an import: what identifies its requests. */
+  readonly imported?: readonly ImportedRow[] | undefined;
 }
 
 /** Requests in the order in which they came: an array, or what a store has made of them. To go through the latter takes as long as to read them. */
@@ -149,6 +152,16 @@ export interface TopsQuery extends TimeRange {
   readonly filter: Pick<Filter, 'source' | 'host'>;
 }
 
+/** An import that a store remembers. */
+export interface ImportSummary {
+  /** When it began, in milliseconds since 1970. */
+  readonly importId: number;
+  readonly requests: number;
+  /** Its hours: the start of the first and of the last, in milliseconds since 1970. */
+  readonly firstHourMs: number;
+  readonly lastHourMs: number;
+}
+
 /** What every read takes besides its query. */
 export interface ReadOptions {
   /** Cancels the read: the store stops working on it, and it throws a `StoreError`. */
@@ -209,6 +222,17 @@ export interface Store {
   readStoredWindows(options?: ReadOptions): Promise<ReadonlyMap<string, StoredWindows>>;
   /** The newest ledger of each collector that wrote one since `sinceMs`. */
   readLedgers(query: { sinceMs: number }, options?: ReadOptions): Promise<LedgerSnapshot[]>;
+  /** What is remembered of imports whose hours start in the range, in no particular order. */
+  readImported(query: TimeRange, options?: ReadOptions): Promise<ImportedRow[]>;
+  /** The imports that are remembered, oldest first. */
+  listImports(options?: ReadOptions): Promise<ImportSummary[]>;
+  /**
+   * Takes an import back: its requests, what they add to rollups and top lists, and what is remembered of it. Resolves to how many requests it had. 0 when
+   * there is no such import. One that failed can be repeated.
+   */
+  takeBack(importId: number): Promise<number>;
+  /** Resolves to the time, in milliseconds since 1970, before which raw requests may be deleted. */
+  requestsFrom(): Promise<number>;
   /** Resolves when the store can be read. */
   ping(): Promise<void>;
   /** Resolves when the store takes what is written; nothing is. A token that may only write is enough. */

@@ -1,5 +1,5 @@
 /** Watches the store and posts alerts, beside everything else: it answers nobody, and nobody waits for it. */
-import { messageOf } from '../../shared/errors.js';
+import { detailedMessageOf } from '../../shared/errors.js';
 import { groupBy } from '../../shared/group-by.js';
 import { limitLog, type Log } from '../../shared/log.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
@@ -57,7 +57,7 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
         delivery.send(message);
       }
     } catch (error) {
-      warn('unread', `Alerts are not judged at present: ${messageOf(error)}`);
+      warn('unread', `Alerts are not judged at present: ${detailedMessageOf(error)}`);
     }
   }
 }

@@ -1,12 +1,12 @@
-import { chmod, rm, stat } from 'node:fs/promises';
-import { totalmem } from 'node:os';
-import { dirname } from 'node:path';
+import { access, chmod, rm, stat } from 'node:fs/promises';
+import { tmpdir, totalmem } from 'node:os';
+import { dirname, join } from 'node:path';
 import { DuckDBInstance, type DuckDBConnection } from '@duckdb/node-api';
 import { messageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import { makeFolder } from '../../make-folder.js';
 import { openPastDamage } from './damaged-log.js';
-import { prepareSchema } from './schema.js';
+import { prepareSchema, refuseOtherSchema } from './schema.js';
 import { WatchedFile } from './watched-file.js';
 import { createBatchWriter, type BatchWriter } from './write-batch.js';
 
@@ -57,7 +57,7 @@ export async function openDatabase(path: string, { memoryBytesMax = defaultMemor
   let file: WatchedFile | undefined;
   try {
     await makeFolder(dirname(path));
-    instance = await openOrCreate(path, settings(path, memoryBytesMax), log);
+    instance = await openOrCreate(path, settings(spillFolder(path), memoryBytesMax), log);
     await rm(spillFolder(path), { recursive: true, force: true }); // of a process that was killed
     await protectFiles(path);
     file = await WatchedFile.open(path);
@@ -83,6 +83,34 @@ export async function openDatabase(path: string, { memoryBytesMax = defaultMemor
   } catch (error) {
     instance?.closeSync();
     await file?.close();
+    throw openError(path, error);
+  }
+}
+
+/**
+ * Opens a file to read it, such as a copy: nothing is written, and its write-ahead log is replayed in memory. Throws a `StoreError` ('stop') that says what
+ * to do.
+ */
+export async function openDatabaseReadOnly(path: string, { memoryBytesMax = defaultMemoryBytes() }: { memoryBytesMax?: number | undefined }): Promise<Pick<Database, 'reading' | 'close'>> {
+  let instance: DuckDBInstance | undefined;
+  try {
+    await access(path);
+    const spill = join(tmpdir(), `caddy-log-sink-${process.pid}.tmp`); // the file's folder may be read-only as well
+    instance = await DuckDBInstance.create(path, { access_mode: 'READ_ONLY', ...settings(spill, memoryBytesMax) });
+    const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));
+    await refuseOtherSchema(reading[0]!, path);
+    await reading[0]!.run('SET lock_configuration = true');
+    const opened = instance;
+    return {
+      reading,
+      close() {
+        for (const connection of reading) connection.closeSync();
+        opened.closeSync();
+        return Promise.resolve();
+      },
+    };
+  } catch (error) {
+    instance?.closeSync();
     throw openError(path, error);
   }
 }
@@ -126,10 +154,10 @@ function spillFolder(path: string): string {
 const spillBytesMax = 2 ** 30;
 
 /** See https://duckdb.org/docs/stable/configuration/overview. SQL can reach nothing but this file, whoever writes it. */
-function settings(path: string, memoryBytesMax: number): Record<string, string> {
+function settings(spillTo: string, memoryBytesMax: number): Record<string, string> {
   return {
     memory_limit: `${Math.floor(memoryBytesMax)}B`,
-    temp_directory: spillFolder(path),
+    temp_directory: spillTo,
     max_temp_directory_size: `${spillBytesMax}B`,
     wal_autocheckpoint: `${logBytesMax}B`,
     threads: '1', // beside the one that asks, another would do little but wait for it, and keep a processor busy with that
@@ -150,6 +178,7 @@ function openError(path: string, error: unknown): StoreError {
     const who = holder ? `another process (${holder[1]}, PID ${holder[2]})` : 'another process';
     return stop(`${who} has it open, and DuckDB lets one process at a time use a file`, `Stop that process, ${elsewhere} A collector and a web app in separate processes need STORE=influxdb.`);
   }
+  if ((error as NodeJS.ErrnoException).code === 'ENOENT') return stop('there is no such file', 'Set STORE to a file that is there.');
   if (text.includes(notADatabase)) return stop('it is there, but it is not a DuckDB database', `Move it away, ${elsewhere}`);
   if (/Is a directory/i.test(text)) return stop('it is a folder', `Name a file in it, ${elsewhere}`);
   if (text.includes('Trying to read a database file with version number')) return stop('a newer DuckDB wrote it', `Upgrade this program, ${elsewhere}`);

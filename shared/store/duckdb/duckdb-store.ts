@@ -4,13 +4,14 @@ import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
 import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
-import { RetentionGuard } from '../retention-guard.js';
+import { deletedBefore, RetentionGuard } from '../retention-guard.js';
 import type { Batch, LedgerSnapshot, ReadOptions, Store } from '../store.js';
-import { firstLine, openDatabase, protectFiles, type Database } from './database.js';
-import { listRequests, readLedgers, readStoredWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
+import { firstLine, openDatabase, openDatabaseReadOnly, protectFiles, type Database } from './database.js';
+import { listImports, listRequests, readImported, readLedgers, readStoredWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
 import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
+import { takeBack } from './take-back.js';
 import type { FileFate } from './watched-file.js';
 import { setLogAside } from './write-ahead-log.js';
 
@@ -74,11 +75,91 @@ export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStore
   }
 }
 
-class DuckdbStore implements Store {
-  readonly description: string;
+/**
+ * Opens a file to read it: a store that writes and deletes nothing. Its writes throw a `StoreError` ('stop'). Throws a `StoreError` ('stop') when the file
+ * cannot be read.
+ */
+export async function openDuckdbStoreReadOnly(options: DuckdbOptions, { now = Date.now }: Pick<DuckdbStoreParts, 'now'> = {}): Promise<Store> {
+  const path = resolve(options.path);
+  return new ReadOnlyDuckdbStore({ ...options, path }, now, await openDatabaseReadOnly(path, options));
+}
+
+/** How a DuckDB store reads. */
+abstract class DuckdbReads {
   readonly gatherRequests = createRequestGatherer;
   readonly bulkRequests = rowGroupRows;
   readonly spool = undefined;
+
+  protected abstract read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result>;
+
+  readRollups(query: Parameters<Store['readRollups']>[0], options?: ReadOptions): ReturnType<Store['readRollups']> { return collect(this.streamRollups(query, options)); }
+  readTops(query: Parameters<Store['readTops']>[0], options?: ReadOptions): ReturnType<Store['readTops']> { return collect(this.streamTops(query, options)); }
+  readRequests(query: Parameters<Store['readRequests']>[0], options?: ReadOptions): ReturnType<Store['readRequests']> { return collect(this.streamRequests(query, options)); }
+  streamRollups(query: Parameters<Store['streamRollups']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRollups']> { return streamRollups((run) => this.read(run, signal), query); }
+  streamTops(query: Parameters<Store['streamTops']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamTops']> { return streamTops((run) => this.read(run, signal), query); }
+  streamRequests(query: Parameters<Store['streamRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRequests']> { return streamRequests((run) => this.read(run, signal), query); }
+  rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.read((run) => rollUpRequests(run, query), signal); }
+  listRequests(query: Parameters<Store['listRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['listRequests']> { return this.read((run) => listRequests(run, query), signal); }
+  readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> { return this.read((run) => readLedgers(run, query), signal); }
+
+  readImported(query: Parameters<Store['readImported']>[0], { signal }: ReadOptions = {}): ReturnType<Store['readImported']> { return this.read((run) => readImported(run, query), signal); }
+
+  readStoredWindows({ signal }: ReadOptions = {}): ReturnType<Store['readStoredWindows']> { return this.read((run) => readStoredWindows(run), signal); }
+
+  listImports({ signal }: ReadOptions = {}): ReturnType<Store['listImports']> { return this.read((run) => listImports(run), signal); }
+}
+
+/** A file that is only read. */
+class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
+  readonly description: string;
+  readonly requestsKeptMs: number;
+  readonly rollupsKeptMs: number;
+  readonly changes = createChanges();
+  readonly problem = undefined;
+  readonly #now: () => number;
+  readonly #database: Awaited<ReturnType<typeof openDatabaseReadOnly>>;
+  readonly #reads: ReadPool;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: DuckdbOptions, now: () => number, database: Awaited<ReturnType<typeof openDatabaseReadOnly>>) {
+    super();
+    this.description = `DuckDB file ${options.path}, read-only`;
+    this.requestsKeptMs = options.retention.requestsMs;
+    this.rollupsKeptMs = options.retention.rollupsMs;
+    this.#now = now;
+    this.#database = database;
+    this.#reads = new ReadPool(database.reading);
+  }
+
+  write(): Promise<number> { return Promise.reject(this.#refusal()); }
+  pingToWrite(): Promise<void> { return Promise.reject(this.#refusal()); }
+  takeBack(): Promise<number> { return Promise.reject(this.#refusal()); }
+  requestsFrom(): Promise<number> { return Promise.resolve(this.#now() - this.requestsKeptMs); }
+
+  async ping(): Promise<void> {
+    await this.readLedgers({ sinceMs: this.#now() });
+  }
+
+  close(): Promise<void> {
+    return this.#closing ??= this.#reads.close().then(() => this.#database.close());
+  }
+
+  protected async read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
+    if (this.#closing !== undefined) throw new StoreError('stop', `Cannot read the ${this.description}: the store is closed. Open it again.`);
+    try {
+      return await this.#reads.use(run, signal);
+    } catch (error) {
+      throw storeError('read', this.description, error);
+    }
+  }
+
+  #refusal(): StoreError {
+    return new StoreError('stop', `Cannot write to the ${this.description}. Start without --read-only to write.`);
+  }
+}
+
+class DuckdbStore extends DuckdbReads implements Store {
+  readonly description: string;
   readonly requestsKeptMs: number;
   readonly rollupsKeptMs: number;
   readonly changes = createChanges();
@@ -105,6 +186,7 @@ class DuckdbStore implements Store {
   readonly #generations = new Map<string, number>();
 
   constructor(options: DuckdbOptions, { log, now = Date.now, monotonicMs = () => performance.now(), onRefused }: DuckdbStoreParts, database: Database) {
+    super();
     this.description = `DuckDB file ${options.path}`;
     this.requestsKeptMs = options.retention.requestsMs;
     this.rollupsKeptMs = options.retention.rollupsMs;
@@ -151,16 +233,16 @@ class DuckdbStore implements Store {
     return 0;
   }
 
-  readRollups(query: Parameters<Store['readRollups']>[0], options?: ReadOptions): ReturnType<Store['readRollups']> { return collect(this.streamRollups(query, options)); }
-  readTops(query: Parameters<Store['readTops']>[0], options?: ReadOptions): ReturnType<Store['readTops']> { return collect(this.streamTops(query, options)); }
-  readRequests(query: Parameters<Store['readRequests']>[0], options?: ReadOptions): ReturnType<Store['readRequests']> { return collect(this.streamRequests(query, options)); }
-  streamRollups(query: Parameters<Store['streamRollups']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRollups']> { return streamRollups((run) => this.#read(run, signal), query); }
-  streamTops(query: Parameters<Store['streamTops']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamTops']> { return streamTops((run) => this.#read(run, signal), query); }
-  streamRequests(query: Parameters<Store['streamRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRequests']> { return streamRequests((run) => this.#read(run, signal), query); }
-  rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.#read((run) => rollUpRequests(run, query), signal); }
-  listRequests(query: Parameters<Store['listRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['listRequests']> { return this.#read((run) => listRequests(run, query), signal); }
-  readStoredWindows({ signal }: ReadOptions = {}): ReturnType<Store['readStoredWindows']> { return this.#read((run) => readStoredWindows(run), signal); }
-  readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> { return this.#read((run) => readLedgers(run, query), signal); }
+  async takeBack(importId: number): Promise<number> {
+    const requests = await this.#write('take an import back from', async ({ writing }) => await takeBack(writing, importId));
+    this.changes.tellExchanged(); // no cache may go on with what it has
+    return requests;
+  }
+
+  async requestsFrom(): Promise<number> {
+    const deletedBeforeMs = deletedBefore(await this.#write('read the state of', ({ writing }) => loadRetentionState(writing)));
+    return Math.max(deletedBeforeMs, this.#now() - this.requestsKeptMs);
+  }
 
   async ping(): Promise<void> {
     await this.readLedgers({ sinceMs: this.#now() });
@@ -221,7 +303,7 @@ class DuckdbStore implements Store {
     });
   }
 
-  async #read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
+  protected async read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
     for (let attempt = 1; ; attempt += 1) {
       this.#refuseWhenClosed('read');
       if (this.#database === undefined) await this.#inTurn(() => this.#usable('read'));
@@ -332,17 +414,20 @@ class DuckdbStore implements Store {
 }
 
 /**
- * Errors of DuckDB that say that the statement or its values are wrong: the same batch would fail again. A duplicate key is
- * none: rows with a key are upserted, so only an index that does not fit its table can say so.
+ * Errors of DuckDB that say that the values are wrong: the same batch would fail again. A duplicate key does not: rows with a key are upserted, so
+ * only an index that does not fit its table can say so. A statement that DuckDB cannot run is a bug of this program, and costs no data.
  */
-const wrongForGood = /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type|Binder|Catalog|Parser|Syntax|Not implemented) Error:/;
+const wrongForGood = /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type) Error:/;
 
 function storeError(action: string, description: string, error: unknown): StoreError {
   if (error instanceof StoreError) return error;
   const text = messageOf(error);
-  const drop = wrongForGood.test(text) || error instanceof TypeError || error instanceof RangeError;
-  const { why, todo } = drop ? { why: firstLine(text), todo: 'The data does not fit the tables.' } : explain(text);
-  return new StoreError(drop ? 'drop' : 'retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, { cause: error });
+  if (wrongForGood.test(text)) return new StoreError('drop', `Cannot ${action} the ${description}: ${firstLine(text)}. The data does not fit the tables.`, { cause: error });
+  if (error instanceof TypeError || error instanceof RangeError) {
+    return new StoreError('hold', `Cannot ${action} the ${description}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`, { cause: error, detail: error.stack ?? text });
+  }
+  const { why, todo } = explain(text);
+  return new StoreError('retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, { cause: error });
 }
 
 /** What an operator wants to know of an error of DuckDB's. */

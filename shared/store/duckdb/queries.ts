@@ -1,6 +1,7 @@
 import { inflateSync } from 'node:zlib';
 import { BIGINT, INTEGER, VARCHAR, type DuckDBBlobValue, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
 import { StoreError } from '../../errors.js';
+import { importedBytes, type ImportedRow } from '../../imported-requests.js';
 import { nextTurn } from '../../next-turn.js';
 import { bucketOfDurationSql, Histogram } from '../../histogram.js';
 import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
@@ -8,7 +9,7 @@ import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import { emptyTally, levels, seriesKey, type Level, type RollupRow } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { needsRequests, type Filter, type LedgerSnapshot, type Store, type StoredWindows, type TimeRange, type TopsQuery } from '../store.js';
+import { needsRequests, type Filter, type ImportSummary, type LedgerSnapshot, type Store, type StoredWindows, type TimeRange, type TopsQuery } from '../store.js';
 import type { Query, Read } from './read-pool.js';
 
 /** Rows in one page: the memory that a read takes, however many windows and series its range has. */
@@ -53,6 +54,25 @@ async function rollupsBetween(query: Query, { level, ...range }: TimeRange & { l
     sizeSum: sizeSum[at]!,
     histogram: Histogram.unpack(histogram[at]!),
   }));
+}
+
+/** See `Store.readImported`. */
+export async function readImported(query: Query, range: TimeRange): Promise<ImportedRow[]> {
+  const values = new BoundValues();
+  const columns = await values.columnsOf(query, `SELECT import_id, window_ms, row_id, ${texts('source')}, packed FROM imported_request WHERE ${windowsIn(range, values).join(' AND ')}`);
+  const [importId, windowMs, rowId, source, packed] = columns as [bigint[], bigint[], bigint[], string[], DuckDBBlobValue[]];
+  return await inTurns(windowMs, (start, at) => ({
+    importId: Number(importId[at]!), windowMs: Number(start), rowId: Number(rowId[at]!), source: source[at]!, packed: Buffer.from(packed[at]!.bytes).toString('base64'),
+  }), topRowsPerTurn);
+}
+
+/** See `Store.listImports`. */
+export async function listImports(query: Query): Promise<ImportSummary[]> {
+  // By text: DuckDB 1.5.5 groups few integers by their statistics, which are out of date while rows are inserted, and then fails.
+  const columns = await new BoundValues().columnsOf(query, `
+    SELECT min(import_id), sum(octet_length(packed))::BIGINT, min(window_ms), max(window_ms) FROM imported_request GROUP BY import_id::VARCHAR ORDER BY 1`);
+  const [importId, bytes, first, last] = columns as [bigint[], bigint[], bigint[], bigint[]];
+  return importId.map((id, at) => ({ importId: Number(id), requests: Number(bytes[at]!) / importedBytes, firstHourMs: Number(first[at]!), lastHourMs: Number(last[at]!) }));
 }
 
 /** See `Store.streamTops`. */

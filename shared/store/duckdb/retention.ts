@@ -22,6 +22,7 @@ export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number,
       [level, BigInt(Math.floor(nowMs - keptMs)), BigInt(rowsMax)], [INTEGER, BIGINT, BIGINT],
     )),
     async (connection) => await deletedRows(connection, 'DELETE FROM collector_ledger WHERE time_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
+    async (connection) => await deletedRows(connection, 'DELETE FROM imported_request WHERE window_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
     async (connection) => await deletedRows(connection, 'DELETE FROM applied_batch WHERE applied_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
   ];
 }

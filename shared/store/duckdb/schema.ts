@@ -9,6 +9,8 @@
  * - `collector_ledger`: the newest ledger of each collector.
  * - `applied_batch`: the last batch of each writer, written in the batch's own transaction: a batch counts exactly once.
  * - `retention_state`: one row, what `RetentionGuard` remembers, as JSON.
+ * - `imported_request`: what identifies the requests of imports, packed by hour and source: see `imported-requests.ts`. Written in the batch's
+ *   transaction.
  * - `store_schema`: one row, the version of all this.
  *
  * Times in `_ns` and `_ms` are whole nanoseconds and milliseconds since 1970; `duration_ms` is a duration. Texts that are
@@ -70,10 +72,28 @@ const steps: readonly (readonly string[])[] = [
   ],
   // 4
   ['CREATE TABLE retention_state (state VARCHAR NOT NULL)'],
+  // 5
+  ['CREATE TABLE imported_request (import_id BIGINT NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, packed BLOB NOT NULL)'],
 ];
 
 /** The version of the tables that this program writes. */
 export const schemaVersion = steps.length;
+
+/** Throws a `StoreError` ('stop') when the tables have another version than this program's. Changes nothing. */
+export async function refuseOtherSchema(connection: Pick<DuckDBConnection, 'run'>, path: string): Promise<void> {
+  const [table] = await (await connection.run("SELECT count(*)::INTEGER FROM duckdb_tables() WHERE table_name = 'store_schema'")).getRows();
+  if (table?.[0] === 0) throw new StoreError('stop', `Cannot use the DuckDB file ${path}: it has no tables of this program. Set STORE to another file.`);
+  const [row] = await (await connection.run('SELECT max(version) FROM store_schema')).getRows();
+  const version = Number(row?.[0] ?? 0);
+  if (version === schemaVersion) return;
+  throw new StoreError('stop', version > schemaVersion
+    ? newerSchema(path, version)
+    : `Cannot read the DuckDB file ${path} with --read-only: its tables have version ${version}, and this program reads version ${schemaVersion}. Start a copy of it once without --read-only, which converts it; RETENTION_DELAY keeps its data meanwhile.`);
+}
+
+function newerSchema(path: string, version: number): string {
+  return `Cannot use the DuckDB file ${path}: its tables have version ${version}, and this program knows version ${schemaVersion}. Upgrade the program, or set STORE to another file.`;
+}
 
 /**
  * Brings the tables to this program's version, in one transaction: after a crash they are as before, or done. Throws a `StoreError` ('stop')
@@ -84,9 +104,7 @@ export async function prepareSchema(connection: Pick<DuckDBConnection, 'run'>, p
   await connection.run('CREATE TABLE IF NOT EXISTS store_schema (version INTEGER NOT NULL)');
   const [row] = await (await connection.run('SELECT max(version) FROM store_schema')).getRows();
   const version = Number(row?.[0] ?? 0);
-  if (version > schemaVersion) {
-    throw new StoreError('stop', `Cannot use the DuckDB file ${path}: its tables have version ${version}, and this program knows version ${schemaVersion}. Upgrade the program, or set STORE to another file.`);
-  }
+  if (version > schemaVersion) throw new StoreError('stop', newerSchema(path, version));
   for (const statement of steps.slice(version).flat()) await connection.run(statement);
   if (version < schemaVersion) {
     await connection.run('DELETE FROM store_schema');

@@ -34,6 +34,18 @@ test('a batch that can never be written is given up whole, and the next one goes
   await rm(folder, { recursive: true });
 });
 
+test('holds a batch that a bug of this program keeps from being written', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  t.teardown(() => rm(folder, { recursive: true }));
+  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 } }, { log: createLog('store') });
+  const good = duckdbBatch(1);
+  const error = await t.throwsAsync(store.write({ ...good, ledger: { ...good.ledger!, received: 1.5 } }), { instanceOf: StoreError, message: /for an unexpected reason/ });
+  t.is(error.action, 'hold');
+  t.regex(error.detail ?? '', /RangeError/);
+  await store.write(good);
+  await store.close();
+});
+
 test('rows that are written again and again take no more memory than DuckDB may have.', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 86_400_000, rollupsMs: 86_400_000 }, memoryBytesMax: 40 * 2 ** 20 }, { log: createLog('store') });

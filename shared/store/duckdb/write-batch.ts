@@ -5,6 +5,7 @@
 import { deflateSync } from 'node:zlib';
 import { BIGINT, VARCHAR, type DuckDBConnection, type DuckDBPreparedStatement } from '@duckdb/node-api';
 import { messageOf } from '../../errors.js';
+import type { ImportedRow } from '../../imported-requests.js';
 import type { RollupRow } from '../../rollup.js';
 import type { TopRow } from '../../top-row.js';
 import type { Batch, LedgerSnapshot } from '../store.js';
@@ -22,6 +23,7 @@ export async function createBatchWriter(connection: DuckDBConnection): Promise<B
   const appendRequests = createRequestAppender(connection);
   const upsertRollups = await connection.prepare(rollupsSql);
   const upsertTops = await connection.prepare(topsSql);
+  const insertImported = await connection.prepare(insertSql('imported_request', importedColumns));
   let heldBytes = heldBytesMax; // by a log that is there already, if one is
   return {
     async write(batch, nowMs) {
@@ -31,6 +33,7 @@ export async function createBatchWriter(connection: DuckDBConnection): Promise<B
         await appendRequests(batch.kept ?? batch.requests);
         heldBytes += await writeRows(upsertRollups, rollupColumns, batch.rollups, rowsPerStatement);
         heldBytes += await writeRows(upsertTops, topColumns, batch.tops, topRowsPerStatement);
+        if (batch.imported !== undefined) heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
       }
       await connection.run('COMMIT');
@@ -61,6 +64,8 @@ async function checkpoint(connection: DuckDBConnection, { waits }: { waits: bool
 const rowsPerStatement = 5000;
 /** A row of a list has some 10 kB. */
 const topRowsPerStatement = 200;
+/** A row of imported requests has up to 64 kB. */
+const importedRowsPerStatement = 50;
 
 async function isNew(connection: DuckDBConnection, { writer, sequence }: Batch, nowMs: number): Promise<boolean> {
   const result = await runKept(connection, 'SELECT sequence FROM applied_batch WHERE writer = $1', [writer], [VARCHAR]);
@@ -106,6 +111,14 @@ const topColumns: readonly Column<TopRow>[] = [
   ['host', 'VARCHAR', ({ host }) => host],
   ['kind', 'VARCHAR', ({ kind }) => kind],
   ['packed', 'BLOB', ({ packed }) => compress(packed)],
+];
+
+const importedColumns: readonly Column<ImportedRow>[] = [
+  ['import_id', 'BIGINT', ({ importId }) => importId],
+  ['window_ms', 'BIGINT', ({ windowMs }) => windowMs],
+  ['row_id', 'BIGINT', ({ rowId }) => rowId],
+  ['source', 'VARCHAR', ({ source }) => source],
+  ['packed', 'BLOB', ({ packed }) => packed],
 ];
 
 const rollupsSql = `${insertSql('request_rollup', rollupColumns)}

@@ -1,4 +1,5 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import fc from 'fast-check';
@@ -8,11 +9,13 @@ import { until } from '../../../test/until.js';
 import { createRecorder } from '../../recorder.js';
 import type { RequestEvent } from '../../request-event.js';
 import { levels } from '../../rollup.js';
+import { openSpool } from '../../spool/spool.js';
 import { readDeadLetter } from '../open.js';
 import type { Store } from '../store.js';
 import { openInfluxdbStore } from './influxdb-store.js';
 import { requestLine } from './line-protocol.js';
 import { bodiesOf, compress, decodePayload, encodePayload, joinBodies, linesIn } from './payload.js';
+import { startSpooledWriter } from './spooled-writer.js';
 
 const influxd = influxdOfThisFile();
 const startMs = Date.UTC(2026, 10, 23, 20);
@@ -59,6 +62,20 @@ testWithInfluxd('A field of another type is refused in part (422), and the rest 
     t.like(store.spool!.own, { stored: 90, deadLettered: 10 });
     await assertAgreement(t, store, 90);
   });
+});
+
+test('keeps requests in the spool when delivering them fails for an unexpected reason', async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  t.teardown(() => rm(dir, { recursive: true }));
+  const spool = await openSpool({ dir, bytesMax: 2 ** 20, log: quietLog });
+  let failures = 0;
+  const delivery = { deliver: () => (failures += 1) <= 2 ? Promise.reject(new RangeError('a bug of ours')) : Promise.resolve(0) };
+  const writer = startSpooledWriter({ spool, delivery, stopping: new AbortController(), bytesMax: 2 ** 20, log: quietLog });
+  await writer.write({ recorder: 'r', writer: 'w', sequence: 1, requests: [event({})], rollups: [], tops: [], ledger: undefined });
+  await until('it is delivered', () => writer.state.own.spooled === 0);
+  t.like(writer.state.own, { stored: 1, deadLettered: 0 });
+  t.is(failures, 3);
+  await writer.close();
 });
 
 const interruptions: Readonly<Record<string, readonly ProxyAct[]>> = {

@@ -8,6 +8,7 @@
  * rows are added that take it away again: with a count of -1 and ids that follow from the line, so that a repetition replaces them.
  */
 import { createHash } from 'node:crypto';
+import { detailedMessageOf } from '../../errors.js';
 import { Histogram } from '../../histogram.js';
 import { hasLatency } from '../../status.js';
 import { levels, rowIdEnd, windowStart, type RollupRow } from '../../rollup.js';
@@ -75,7 +76,7 @@ export function createDelivery({ post, deadLetters }: { post: (gzip: Buffer) => 
       if (error.tooLarge) linesAtOnceMax = Math.max(error.action === 'drop' ? 1 : linesMin, Math.floor(Math.min(body.lines, linesAtOnceMax) / 2));
       if (error.action !== 'drop') throw error;
       const lines = knownLines ?? await linesIn(body);
-      if (lines.length === 1 || error.refusedLines === lines.length) refused.push(...lines.map((line) => ({ line, reason: error.message })));
+      if (lines.length === 1 || error.refusedLines === lines.length) refused.push(...lines.map((line) => ({ line, reason: detailedMessageOf(error) })));
       else await deliverParts(lines, Math.ceil(lines.length / 2), refused);
     }
   }

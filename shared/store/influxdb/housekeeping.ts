@@ -1,4 +1,4 @@
-import { messageOf } from '../../errors.js';
+import { detailedMessageOf, messageOf } from '../../errors.js';
 import type { Log } from '../../log.js';
 import { windowRetentions } from '../../retention.js';
 import type { Retention } from '../../rollup.js';
@@ -41,7 +41,7 @@ export function startHousekeeping({ guard, deleteBefore, writeVersion, log, retr
       problem = undefined;
     } catch (error) {
       const message = messageOf(error);
-      if (!isStopped && message !== problem) log.warn(`Cannot delete old requests and totals yet: ${message}`);
+      if (!isStopped && message !== problem) log.warn(`Cannot delete old requests and totals yet: ${detailedMessageOf(error)}`);
       problem = message;
       nextMs = retryMs;
     }
@@ -59,6 +59,7 @@ function rulesOf({ requestsMs, rollupsMs }: Retention): (readonly [string, numbe
   return [
     ['_measurement="request_metrics"', requestsMs],
     ['_measurement="collector_ledger"', requestsMs],
+    ['_measurement="imported_request"', rollupsMs],
     ...windowRetentions(rollupsMs).map(({ table, level, keptMs }) => [`_measurement="${table}" AND level="${levelTags[level]}"`, keptMs] as const),
   ];
 }

@@ -20,23 +20,23 @@ const event: RequestEvent = {
 };
 const batch: Batch = { recorder: 'r', writer: 'w', sequence: 1, requests: [event], rollups: [], tops: [], ledger: undefined };
 
-const answers: readonly (readonly [status: number, headers: Record<string, string>, body: string, action: StoreErrorAction, message: RegExp, retryAfterMs?: number])[] = [
-  [429, { 'retry-after': '7' }, '{"code":"too many requests","message":"slow down"}', 'retry', /429 \(slow down\)/, 7000],
-  [503, { 'retry-after': '120' }, '', 'retry', /503/, 120_000],
-  [500, {}, '{"code":"internal error","message":"timeout"}', 'retry', /500 \(timeout\)/],
-  [502, { 'content-type': 'text/html' }, '<html>Bad Gateway</html>', 'retry', /502/],
-  [401, {}, `{"code":"unauthorized","message":"no access with ${token}"}`, 'hold', /INFLUXDB_TOKEN is missing, wrong/],
-  [403, {}, '{"code":"forbidden","message":"no"}', 'hold', /needs write on the bucket "b"/],
-  [404, {}, '{"code":"not found","message":"bucket \\"b\\" not found"}', 'hold', /Create the bucket "b" in the organisation "o"/],
-  [301, { location: 'https://elsewhere.example/' }, '', 'hold', /INFLUXDB_URL/],
-  [405, {}, 'no', 'hold', /INFLUXDB_URL/],
-  [400, {}, '{"code":"invalid","message":"unable to parse"}', 'drop', /unable to parse/],
-  [413, { 'content-type': 'text/html' }, '<html>too large</html>', 'drop', /413/],
-  [422, {}, '{"code":"unprocessable entity","message":"dropped=1"}', 'drop', /dropped=1/],
+const answers: readonly (readonly [status: number, headers: Record<string, string>, body: string, action: StoreErrorAction, message: RegExp, detail: RegExp, retryAfterMs?: number])[] = [
+  [429, { 'retry-after': '7' }, '{"code":"too many requests","message":"slow down"}', 'retry', /busy or not ready since .* UTC \(status 429\)/, /429 \(slow down\)/, 7000],
+  [503, { 'retry-after': '120' }, '', 'retry', /busy or not ready/, /503/, 120_000],
+  [500, {}, '{"code":"internal error","message":"timeout"}', 'retry', /busy or not ready/, /500 \(timeout\)/],
+  [502, { 'content-type': 'text/html' }, '<html>Bad Gateway</html>', 'retry', /busy or not ready/, /502/],
+  [401, {}, `{"code":"unauthorized","message":"no access with ${token}"}`, 'hold', /refused the token\. INFLUXDB_TOKEN is missing, wrong/, /no access with \[token\]/],
+  [403, {}, '{"code":"forbidden","message":"no"}', 'hold', /needs write on the bucket "b"/, /403 \(no\)/],
+  [404, {}, '{"code":"not found","message":"bucket \\"b\\" not found"}', 'hold', /Create the bucket "b" in the organisation "o"/, /bucket "b" not found/],
+  [301, { location: 'https://elsewhere.example/' }, '', 'hold', /INFLUXDB_URL/, /301/],
+  [405, {}, 'no', 'hold', /INFLUXDB_URL/, /405/],
+  [400, {}, '{"code":"invalid","message":"unable to parse"}', 'drop', /refused this \(status 400\)/, /unable to parse/],
+  [413, { 'content-type': 'text/html' }, '<html>too large</html>', 'drop', /status 413/, /413/],
+  [422, {}, '{"code":"unprocessable entity","message":"dropped=1"}', 'drop', /status 422/, /dropped=1/],
 ];
 
-for (const [status, headers, body, action, message, retryAfterMs] of answers) {
-  test(`An answer of ${status} says ${action}, for a write as for a read, and never shows the token.`, async (t) => {
+for (const [status, headers, body, action, message, detail, retryAfterMs] of answers) {
+  test(`an answer of ${status} says ${action}, for a write as for a read, keeps InfluxDB's words for the log, and never shows the token`, async (t) => {
     await withServer((request, response) => {
       request.resume();
       response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(body);
@@ -46,6 +46,8 @@ for (const [status, headers, body, action, message, retryAfterMs] of answers) {
         const error = await t.throwsAsync(use(), { instanceOf: StoreError, message });
         t.is(error.action, action);
         t.is(error.retryAfterMs, retryAfterMs);
+        t.regex(error.detail ?? '', detail);
+        t.notRegex(error.message, /slow down|timeout|Bad Gateway|no access with|\(no\)|unable to parse|too large|dropped=1|<html>/);
         noToken(t, error);
       }
       if (action !== 'drop') return;
@@ -55,10 +57,19 @@ for (const [status, headers, body, action, message, retryAfterMs] of answers) {
   });
 }
 
+test('an unknown error, such as a bug of this program, holds the data', (t) => {
+  for (const caught of [new TypeError('x is not a function'), new RangeError('Invalid array length'), new Error('?'), 'thrown text', undefined]) {
+    const error = influxdbError('write 5 lines', caught, { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token });
+    t.is(error.action, 'hold', String(caught));
+    t.regex(error.message, /for an unexpected reason\. The log has the details/);
+    t.true(error.detail?.startsWith('Cannot write 5 lines: '), error.detail);
+  }
+});
+
 test('The token is hidden in what InfluxDB says, also where that is cut, and in nothing else.', (t) => {
-  const said = (message: string, tokenOfPlace: string): string => influxdbError('write', new HttpError(401, 'Unauthorized', JSON.stringify({ message }), undefined, 'application/json'), { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token: tokenOfPlace }).message;
-  t.regex(said(`${'a'.repeat(490)}${token}`, token), /a\[token\]\)\./);
-  t.regex(said('no x here', 'x'), /^Cannot write at .*: InfluxDB answered 401 \(no \[token\] here\)\. INFLUXDB_TOKEN is missing/);
+  const said = (message: string, tokenOfPlace: string): string => influxdbError('write', new HttpError(401, 'Unauthorized', JSON.stringify({ message }), undefined, 'application/json'), { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token: tokenOfPlace }).detail!;
+  t.regex(said(`${'a'.repeat(490)}${token}`, token), /a\[token\]\)$/);
+  t.is(said('no x here', 'x'), 'Cannot write: InfluxDB answered 401 (no [token] here)');
 });
 
 test('A server that does not answer in time says retry.', async (t) => {
@@ -88,7 +99,8 @@ test('A query that fails half way is an error, though its status is 200.', async
     request.resume();
     response.writeHead(200, { 'content-type': 'text/csv' }).end('#datatype,string,string\r\n#group,true,true\r\n#default,,\r\n,error,reference\r\n,"it broke, sadly",897\r\n');
   }, async (store) => {
-    const error = await t.throwsAsync(store.readRollups({ fromMs: 0, toMs: 10_000, level: 10, filter: {} }), { instanceOf: StoreError, message: /half way \(it broke, sadly\)/ });
+    const error = await t.throwsAsync(store.readRollups({ fromMs: 0, toMs: 10_000, level: 10, filter: {} }), { instanceOf: StoreError, message: /did not finish its answer/ });
+    t.regex(error.detail ?? '', /half way \(it broke, sadly\)/);
     t.is(error.action, 'retry');
   });
 });
@@ -96,7 +108,8 @@ test('A query that fails half way is an error, though its status is 200.', async
 test('A server that is not there says retry, and where it was looked for.', async (t) => {
   const store = await openInfluxdbStore({ url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token, ...spool }, { log: quietLog });
   for (const use of usesOf(store)) {
-    const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /http:\/\/127\.0\.0\.1:1: .*ECONNREFUSED/ });
+    const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /^InfluxDB at http:\/\/127\.0\.0\.1:1 cannot be reached since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: nothing listens at that address\. / });
+    t.regex(error.detail ?? '', /ECONNREFUSED/);
     t.is(error.action, 'retry');
     noToken(t, error);
   }

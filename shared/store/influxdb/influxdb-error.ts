@@ -12,7 +12,7 @@ export class InfluxdbError extends StoreError {
   /** How many lines of the body were refused, where InfluxDB says so; the others are written. */
   readonly refusedLines: number | undefined;
 
-  constructor(action: StoreErrorAction, message: string, { tooLarge = false, refusedLines, ...options }: { cause?: unknown; retryAfterMs?: number; tooLarge?: boolean; refusedLines?: number | undefined } = {}) {
+  constructor(action: StoreErrorAction, message: string, { tooLarge = false, refusedLines, ...options }: { cause?: unknown; retryAfterMs?: number; tooLarge?: boolean; refusedLines?: number | undefined; detail?: string } = {}) {
     super(action, message, options);
     this.tooLarge = tooLarge;
     this.refusedLines = refusedLines;
@@ -29,34 +29,43 @@ export interface InfluxdbPlace {
 }
 
 /**
- * The error to throw for what was caught while doing `action` (`write 500 lines`).
+ * The error to throw for what was caught while doing `action` (`write 500 lines`). Its message is for people; what InfluxDB or the system said is its
+ * `detail`. `sinceMs` is when InfluxDB was first found unavailable, in milliseconds since 1970.
  *
- * Busy, down, unreachable, too slow: `retry`, with `retryAfterMs` where the server says so. A token, bucket or
- * organisation that is not right, or an address where no InfluxDB answers: `hold`. A batch that it will never take: `drop`.
+ * Busy, down, unreachable, too slow: `retry`, with `retryAfterMs` where the server says so. A token, bucket or organisation that is not right, an
+ * address where no InfluxDB answers, or anything unknown, such as a bug of this program: `hold`. Only an answer that says that InfluxDB will never
+ * take a batch is `drop`.
  */
-export function influxdbError(action: string, caught: unknown, place: InfluxdbPlace): StoreError {
+export function influxdbError(action: string, caught: unknown, place: InfluxdbPlace, sinceMs?: number): StoreError {
   if (caught instanceof StoreError) return caught;
   const { url, token } = place;
   const hide = (text: string): string => (token === '' ? text : text.replaceAll(token, '[token]'));
-  const failed = `Cannot ${action} at ${url}`;
-  if (!(caught instanceof HttpError) && !fromNetwork(caught)) return new InfluxdbError('drop', `${failed}: ${hide(messageOf(caught))}`, { cause: caught });
-  // From here on the cause is left out on purpose: requests and answers hang on it, and with them the token.
+  const since = sinceMs === undefined ? '' : ` since ${new Date(sinceMs).toISOString().slice(0, 19).replace('T', ' ')} UTC`;
+  // The cause is left out on purpose: requests and answers hang on it, and with them the token.
   if (!(caught instanceof HttpError)) {
-    return new InfluxdbError('retry', `${failed}: ${hide(reasonOf(caught))}. Check that InfluxDB is running there and can be reached.`, { tooLarge: isTimeout(caught) });
+    const detail = `Cannot ${action}: ${hide(reasonOf(caught))}`;
+    return fromNetwork(caught)
+      ? new InfluxdbError('retry', `InfluxDB at ${url} cannot be reached${since}: ${networkReason(caught)}. Check that InfluxDB is running there and can be reached.`, { tooLarge: isTimeout(caught), detail })
+      : new InfluxdbError('hold', `Cannot use InfluxDB at ${url}${since}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`, { detail: `${detail} ${hide(stackOf(caught))}`.trim() });
   }
   const { statusCode } = caught;
-  const said = `${failed}: InfluxDB answered ${statusCode}${caught.message ? ` (${hide(caught.message).slice(0, 500)})` : ''}.`;
-  if (statusCode === 429 || statusCode >= 500) {
+  const detail = `Cannot ${action}: InfluxDB answered ${statusCode}${caught.message ? ` (${hide(caught.message).slice(0, 500)})` : ''}`;
+  if (isUnavailable(caught)) {
     const retryAfterMs = parseRetryAfter(caught.headers?.['retry-after']);
-    return new InfluxdbError('retry', `${said} It is busy or not ready; the same can be tried later.`, retryAfterMs === undefined ? {} : { retryAfterMs });
+    return new InfluxdbError('retry', `InfluxDB at ${url} is busy or not ready${since} (status ${statusCode}). This is tried again.`, { detail, ...(retryAfterMs !== undefined && { retryAfterMs }) });
   }
   // Queries, unlike writes, answer 400 for an organisation that is not there.
-  if (statusCode === 400 && /organization name .* not found/.test(caught.message)) return new InfluxdbError('hold', `${said} ${advice(404, place)}`);
+  if (statusCode === 400 && /organization name .* not found/.test(caught.message)) return new InfluxdbError('hold', advice(404, place), { detail });
   if (statusCode === 400 || statusCode === 413 || statusCode === 422) {
     const dropped = /dropped=(\d{1,9})/.exec(caught.message)?.[1];
-    return new InfluxdbError('drop', `${said} It will not take this, now or later.`, { tooLarge: statusCode === 413, refusedLines: dropped === undefined ? undefined : Number(dropped) });
+    return new InfluxdbError('drop', `InfluxDB at ${url} refused this (status ${statusCode}), and always will.`, { tooLarge: statusCode === 413, refusedLines: dropped === undefined ? undefined : Number(dropped), detail });
   }
-  return new InfluxdbError('hold', `${said} ${advice(statusCode, place)}`);
+  return new InfluxdbError('hold', advice(statusCode, place), { detail });
+}
+
+/** Whether something that was thrown says that InfluxDB is down, unreachable, too slow or busy: the same may go through later. */
+export function isUnavailable(caught: unknown): boolean {
+  return caught instanceof HttpError ? caught.statusCode === 429 || caught.statusCode >= 500 : fromNetwork(caught);
 }
 
 /**
@@ -71,17 +80,14 @@ export function parseRetryAfter(header: string | readonly string[] | undefined, 
   return Number.isNaN(dateMs) ? undefined : Math.max(0, dateMs - nowMs);
 }
 
-function advice(statusCode: number, { org, bucket }: InfluxdbPlace): string {
-  if (statusCode === 401) {
-    return `INFLUXDB_TOKEN is missing, wrong or no longer valid: create a token for the bucket ${JSON.stringify(bucket)} in the organisation ${JSON.stringify(org)} and set INFLUXDB_TOKEN to it.`;
+function advice(statusCode: number, { url, org, bucket }: InfluxdbPlace): string {
+  const [bucketName, orgName] = [JSON.stringify(bucket), JSON.stringify(org)];
+  switch (statusCode) {
+    case 401: return `InfluxDB at ${url} refused the token. INFLUXDB_TOKEN is missing, wrong or no longer valid: create a token for the bucket ${bucketName} in the organisation ${orgName} and set INFLUXDB_TOKEN to it.`;
+    case 403: return `InfluxDB at ${url} does not allow this. INFLUXDB_TOKEN is not allowed to do this: the collector's token needs write on the bucket ${bucketName}, the web app's read and write.`;
+    case 404: return `InfluxDB at ${url} does not have the bucket. Create the bucket ${bucketName} in the organisation ${orgName}, or set INFLUXDB_BUCKET and INFLUXDB_ORG to those that are there and that the token may see.`;
+    default: return `${url} answered with status ${statusCode}. This is not how InfluxDB 2.x answers: check that INFLUXDB_URL leads to it.`;
   }
-  if (statusCode === 403) {
-    return `INFLUXDB_TOKEN is not allowed to do this: the collector's token needs write on the bucket ${JSON.stringify(bucket)}, the web app's read and write.`;
-  }
-  if (statusCode === 404) {
-    return `Create the bucket ${JSON.stringify(bucket)} in the organisation ${JSON.stringify(org)}, or set INFLUXDB_BUCKET and INFLUXDB_ORG to those that are there and that the token may see.`;
-  }
-  return 'This is not how InfluxDB 2.x answers: check that INFLUXDB_URL leads to it.';
 }
 
 /** Errors of sockets, TLS and name resolution have a code of their own; those of time have a name. */
@@ -94,8 +100,24 @@ function isTimeout(caught: unknown): boolean {
 }
 
 function reasonOf(caught: unknown): string {
-  if (isTimeout(caught)) return 'there was no whole answer in time';
   const message = messageOf(caught);
+  const code = (caught as { code?: unknown } | null | undefined)?.code;
+  return typeof code !== 'string' || message.includes(code) ? message : `${code} ${message}`.trim();
+}
+
+/** Where an error that is not the network's was thrown. */
+function stackOf(caught: unknown): string {
+  const lines = caught instanceof Error ? caught.stack?.split('\n') ?? [] : [];
+  return lines.slice(1, 4).map((line) => line.trim()).join(' ');
+}
+
+/** What a person wants to know of an error of the network: codes of Node and OpenSSL in words. */
+function networkReason(caught: unknown): string {
+  if (isTimeout(caught)) return 'there was no whole answer in time';
   const { code } = caught as { code: string };
-  return message.includes(code) ? message : `${code} ${message}`.trim();
+  if (code === 'ECONNREFUSED') return 'nothing listens at that address';
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'its name cannot be resolved';
+  if (code === 'EHOSTUNREACH' || code === 'ENETUNREACH' || code === 'ETIMEDOUT') return 'the machine does not answer';
+  if (/CERT|SIGNATURE|ISSUER|TLS|SSL/.test(code)) return 'the TLS connection failed, perhaps because its certificate is not trusted';
+  return 'the connection broke off';
 }

@@ -14,11 +14,12 @@ import { callApi } from './call-api.js';
 import { deadline } from './deadline.js';
 import { createDelivery } from './delivery.js';
 import { startHousekeeping } from './housekeeping.js';
-import { influxdbError, type InfluxdbPlace } from './influxdb-error.js';
+import { influxdbError, isUnavailable, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress, createRequestGatherer } from './payload.js';
 import { postLines } from './post.js';
-import { listNewest, readLedgers, readNothing, readRequests, readRollups, readStoredSpan, readStoredWindows, readTops, rollUpRequests, type ReadCells } from './queries.js';
+import { listImports, listNewest, readImported, readLedgers, readNothing, readRequests, readRollups, readStoredSpan, readStoredWindows, readTops, rollUpRequests, type ReadCells } from './queries.js';
+import { takeBack } from './take-back.js';
 import { retentionFile } from './retention-file.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
 import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
@@ -68,6 +69,11 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
   setMaxListeners(0, closing.signal); // each request listens until its deadline
   const underWay = new Set<Promise<unknown>>();
   let closed = false;
+  let unavailableSinceMs: number | undefined;
+  const failure = (action: string, error: unknown): StoreError => {
+    if (isUnavailable(error)) unavailableSinceMs ??= now();
+    return influxdbError(action, error, place, unavailableSinceMs);
+  };
   /** Does something with the store, unless it is closed; `close` waits for it. */
   const use = async <Result>(action: string, run: () => Promise<Result>): Promise<Result> => {
     if (closed) throw new StoreError('stop', `Cannot ${action} at ${url}: the store is closed. Open it again.`);
@@ -76,7 +82,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     try {
       return await running;
     } catch (error) {
-      throw influxdbError(action, error, place);
+      throw failure(action, error);
     } finally {
       underWay.delete(running);
     }
@@ -85,8 +91,8 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
   const writeUrl = `${url}/api/v2/write?${new URLSearchParams({ org, bucket, precision: 'ns' }).toString()}`;
   const post = async (gzip: Buffer): Promise<void> => {
     if (keepsHouse) await refuseNewer();
-    await postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal })
-      .catch((error: unknown) => { throw influxdbError('write', error, place); });
+    await postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal }).catch((error: unknown) => { throw failure('write', error); });
+    unavailableSinceMs = undefined;
   };
   const delivery = createDelivery({ deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), by: 'InfluxDB', log }), post });
   const spooled = spoolName === undefined ? undefined : await openSpooled(join(spoolDir, spoolName));
@@ -104,12 +110,15 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
       await spooled.write(batch);
       return 0;
     }
-    const bodies = bodiesOf(batch);
+    const bodies = bodiesOf({ ...batch, imported: undefined });
     if (batch.ledger !== undefined) {
       const lines = ledgerLines(batch.ledger);
       bodies.push(compress(`${lines.join('\n')}\n`, lines.length));
     }
-    return await delivery.deliver(bodies);
+    const refused = await delivery.deliver(bodies);
+    // Last, and only when nothing was refused: a request that is remembered as imported has to be in the totals.
+    if (refused === 0) await delivery.deliver(bodiesOf({ ...batch, requests: [], kept: [], rollups: [], tops: [] }));
+    return refused;
   };
 
   const readUncheckedUntil = (signal: AbortSignal | undefined): ReadCells => (query, columns, onRow) =>
@@ -120,27 +129,31 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
         if (table !== known) {
           known = table;
           // A query that fails half way answers 200 and ends in a table of its own.
-          if (table.columns[0]?.label === 'error') throw new StoreError('retry', `Cannot read from ${url}: the query failed half way (${values[0]}). Try again.`);
+          if (table.columns[0]?.label === 'error') throw new StoreError('retry', `InfluxDB at ${url} did not finish its answer. Try again, perhaps with a shorter range.`, { detail: `the query failed half way (${values[0]})` });
           indexes = columns.map((column) => table.columns.findIndex(({ label }) => label === column));
         }
         onRow(indexes.map((index) => values[index] || undefined));
       };
-      let failure: Error | undefined;
+      let rowError: Error | undefined;
       connect(signal)
         .getQueryApi(org)
         .queryRows(query, {
           next: (values, table) => {
-            if (failure !== undefined) return;
+            if (rowError !== undefined) return;
             try {
               onValues(values, table);
             } catch (error) {
-              failure = error instanceof Error ? error : new Error(messageOf(error));
+              rowError = error instanceof Error ? error : new Error(messageOf(error));
             }
           },
           error: reject,
           complete: () => {
-            if (failure === undefined) resolve();
-            else reject(failure);
+            if (rowError !== undefined) {
+              reject(rowError);
+              return;
+            }
+            unavailableSinceMs = undefined;
+            resolve();
           },
         });
     });
@@ -152,7 +165,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
   const refuseNewer = (): Promise<void> => {
     if (checked === undefined || performance.now() - checked.atMs > versionCheckEveryMs) {
       const done = refuseNewerSchema(readUnchecked, { url, bucket })
-        .catch((error: unknown) => { throw influxdbError(`read the version of the bucket ${JSON.stringify(bucket)}`, error, place); });
+        .catch((error: unknown) => { throw failure(`read the version of the bucket ${JSON.stringify(bucket)}`, error); });
       checked = { atMs: performance.now(), done };
       done.catch(() => { checked = undefined; });
     }
@@ -199,6 +212,18 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     listRequests: (query, options) => use('read requests', () => listNewest(readUntil(options?.signal), bucket, query)),
     readStoredWindows: (options) => use('read the oldest and newest rollup rows', () => readStoredWindows(readUntil(options?.signal), bucket)),
     readLedgers: (query, options) => use('read the ledgers', () => readLedgers(readUntil(options?.signal), bucket, query)),
+    readImported: (query, options) => use('read what was imported', () => readImported(readUntil(options?.signal), bucket, query)),
+    listImports: (options) => use('list the imports', () => listImports(readUntil(options?.signal), bucket)),
+    takeBack: (importId) => use('take an import back', async () => {
+      const found = (await listImports(readUntil(undefined), bucket)).find((each) => each.importId === importId);
+      if (found === undefined) return 0;
+      await takeBack(found, {
+        read: readUntil(undefined), bucket, deleteAll: (predicate) => deleteBefore(predicate, lastMs),
+        writeLines: (lines) => delivery.deliver([compress(`${lines.join('\n')}\n`, lines.length)]),
+      });
+      return found.requests;
+    }),
+    requestsFrom: () => Promise.resolve(now() - (retention?.requestsMs ?? Infinity)),
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(readUntil(undefined), bucket)),
     pingToWrite: () => use(`write to the bucket ${JSON.stringify(bucket)}`, () => writeNothing(post)),
     close: async () => {
@@ -227,6 +252,8 @@ async function writeNothing(post: (gzip: Buffer) => Promise<void>): Promise<void
   });
 }
 
+/** The end of a deletion without one: the last whole day that 64 bits of nanoseconds hold. */
+const lastMs = Date.UTC(2262, 3, 11);
 const connectionsMax = 16;
 const versionCheckEveryMs = 600_000;
 /** Deleting is the slowest that InfluxDB does, and nobody waits for it. */

@@ -15,6 +15,7 @@
  *   the row's id in nanoseconds.
  * - `request_top`: tags `host` (of unique clients), `kind`, `level`, `source`; field `packed`, see `TopRow`. The time is made as that of
  *   `request_rollup`.
+ * - `imported_request`: tags `import_id`, `source`; field `packed`, see `ImportedRow`. The time is made as that of `request_rollup`.
  * - `collector_ledger`: tags `account`, `collector`, `reason` (of `rejected`, `dropped` and `warnings`); field `lines` (integer), one
  *   point for each count; and the account `last_line` with the field `time_ms`. All have the snapshot's time.
  *
@@ -37,6 +38,7 @@
  *
  * This is what the collector spends its time on: the line of a request is put together in bytes, most of which were made before.
  */
+import type { ImportedRow } from '../../imported-requests.js';
 import { createMemo } from '../../memo.js';
 import { nanosecondsText, splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import type { Level, RollupRow } from '../../rollup.js';
@@ -173,6 +175,11 @@ export function topLine({ level, windowMs, rowId, source, host, kind, packed }: 
   line += `,kind=${kind},level=${levelTags[level]}`;
   if (source !== '') line += `,source=${escapeTag(source)}`;
   return `${line} packed="${escapeString(packed)}" ${rowTime(windowMs, rowId)}`;
+}
+
+/** The line of imported requests, without a line break. */
+export function importedLine({ importId, windowMs, rowId, source, packed }: ImportedRow): string {
+  return `imported_request,import_id=${importId}${source === '' ? '' : `,source=${escapeTag(source)}`} packed="${packed}" ${rowTime(windowMs, rowId)}`;
 }
 
 /** The single counts of a ledger, each with the value of the tag `account`. */

@@ -10,7 +10,7 @@ import { gunzip as gunzipCallback, gunzipSync, gzipSync } from 'node:zlib';
 import { createMemo } from '../../memo.js';
 import type { RequestEvent } from '../../request-event.js';
 import type { Batch, RequestGatherer, RequestList } from '../store.js';
-import { createRequestLines, parseRequestLine, rollupLine, topLine } from './line-protocol.js';
+import { createRequestLines, importedLine, parseRequestLine, rollupLine, topLine } from './line-protocol.js';
 import { TextBuffer } from './text-buffer.js';
 
 const gunzip = promisify(gunzipCallback);
@@ -32,7 +32,7 @@ const gzipLevel = 1;
 const bodyBytesMax = 2 ** 30;
 
 /** The lines of a batch's requests that are kept, rollup rows and top lists. The ledger is not among them. */
-export function bodiesOf({ recorder, requests, kept = requests, rollups, tops }: Batch): Body[] {
+export function bodiesOf({ recorder, requests, kept = requests, rollups, tops, imported = [] }: Batch): Body[] {
   const bodies = createBodies();
   if (!(kept instanceof RequestBodies)) {
     const addRequest = requestLinesOf(recorder);
@@ -43,6 +43,7 @@ export function bodiesOf({ recorder, requests, kept = requests, rollups, tops }:
   }
   for (const row of rollups) addLine(rollupLine(row));
   for (const row of tops) addLine(topLine(row));
+  for (const row of imported) addLine(importedLine(row));
   return kept instanceof RequestBodies ? [...kept.bodies, ...bodies.take()] : bodies.take();
 
   function addLine(line: string): void {

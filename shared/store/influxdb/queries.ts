@@ -8,12 +8,13 @@ import { flux, fluxDateTime, fluxExpression, fluxRegExp, type ParameterizedQuery
 import { StoreError } from '../../errors.js';
 import { groupBy } from '../../group-by.js';
 import { Histogram } from '../../histogram.js';
+import { importedBytes, type ImportedRow } from '../../imported-requests.js';
 import type { RequestEvent } from '../../request-event.js';
 import { listRequests } from '../../request-lists.js';
 import { levels, rollUp, windowStart, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
-import { needsRequests, type Filter, type LedgerSnapshot, type Store, type StoredWindows, type TimeRange, type TopsQuery } from '../store.js';
+import { needsRequests, type Filter, type ImportSummary, type LedgerSnapshot, type Store, type StoredWindows, type TimeRange, type TopsQuery } from '../store.js';
 import { fluxText, fluxWholeOrStart } from './flux-text.js';
 import { ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
 
@@ -65,6 +66,40 @@ export async function readTops(read: ReadCells, bucket: string, { fromMs, toMs, 
     rows.push({ level, ...rowOfTime(time!, level), source: textOfTag(sourceTag), host: textOfTag(hostTag), kind: kind as TopKind, packed: packed! });
   });
   return rows;
+}
+
+/** See `Store.readImported`. */
+export async function readImported(read: ReadCells, bucket: string, { fromMs, toMs }: TimeRange): Promise<ImportedRow[]> {
+  const range = wholeWindows({ fromMs, toMs }, 3600);
+  if (range.fromMs >= range.toMs) return [];
+  const columns = ['_time', '_value', 'source', 'import_id'];
+  const query = flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: ${new Date(range.fromMs)}, stop: ${new Date(range.toMs)})
+  |> filter(fn: (r) => r._measurement == "imported_request" and r._field == "packed")
+  |> keep(columns: ${columns})`;
+  const rows: ImportedRow[] = [];
+  await read(query, columns, ([time, packed, source, importId]) => {
+    rows.push({ importId: Number(importId), ...rowOfTime(time!, 3600), source: textOfTag(source), packed: packed! });
+  });
+  return rows;
+}
+
+/** See `Store.listImports`. */
+export async function listImports(read: ReadCells, bucket: string): Promise<ImportSummary[]> {
+  const imports = new Map<number, ImportSummary>();
+  const query = flux`import "strings"
+from(bucket: ${fluxText(bucket)})
+  |> range(start: ${new Date(0)}, stop: ${new Date(timeMsMax)})
+  |> filter(fn: (r) => r._measurement == "imported_request" and r._field == "packed")
+  |> map(fn: (r) => ({_time: r._time, import_id: r.import_id, length: strings.strlen(v: strings.trimSuffix(v: strings.trimSuffix(v: r._value, suffix: "="), suffix: "="))}))`;
+  await read(query, ['_time', 'import_id', 'length'], ([time, id, length]) => {
+    const importId = Number(id);
+    const { windowMs } = rowOfTime(time!, 3600);
+    const known = imports.get(importId) ?? { importId, requests: 0, firstHourMs: Infinity, lastHourMs: -Infinity };
+    const requests = Math.floor(Number(length) * 3 / 4) / importedBytes; // four letters of Base64 are three bytes
+    imports.set(importId, { importId, requests: known.requests + requests, firstHourMs: Math.min(known.firstHourMs, windowMs), lastHourMs: Math.max(known.lastHourMs, windowMs) });
+  });
+  return [...imports.values()].toSorted((one, other) => one.importId - other.importId);
 }
 
 /**

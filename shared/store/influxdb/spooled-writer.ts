@@ -1,4 +1,4 @@
-import { fileAdvice, isDiskFull, messageOf, StoreError } from '../../errors.js';
+import { detailedMessageOf, fileAdvice, isDiskFull, messageOf, StoreError } from '../../errors.js';
 import { backoffMs, pause, retryAfterMsMax } from '../../retry.js';
 import type { Log } from '../../log.js';
 import { SpoolFullError, type Spool, type SpoolRecord } from '../../spool/spool.js';
@@ -83,19 +83,21 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
   /** Tries until InfluxDB has taken all; resolves to how many requests it refused for good, or to `undefined` when stopped. */
   async function deliverStep(records: readonly SpoolRecord[]): Promise<number | undefined> {
     const requests = records.reduce((sum, record) => sum + record.requests, 0);
+    let bodies: Body[];
+    try {
+      bodies = records.flatMap(({ payload }) => decodePayload(payload));
+    } catch (error) { // its checksum fits, and it is no payload: a program of another kind wrote it
+      log.error(`What is in the spool is not what this program writes: ${messageOf(error)}`);
+      return requests;
+    }
     for (let failures = 1; !isStopping(); failures += 1) {
       try {
-        const bodies = records.flatMap(({ payload }) => decodePayload(payload));
         const deadLettered = await delivery.deliver([...bodies, ...ledgerBody(requests)]);
         setProblem(undefined);
         return deadLettered;
       } catch (error) {
         if (isStopping()) return undefined;
-        if (error instanceof RangeError) { // its checksum fits, and it is no payload: a program of another kind wrote it
-          log.error(`What is in the spool is not what this program writes: ${messageOf(error)}`);
-          return requests;
-        }
-        setProblem(messageOf(error));
+        setProblem(error);
         const retryAfterMs = error instanceof StoreError ? error.retryAfterMs : undefined;
         await pause(Math.min(retryAfterMs ?? backoffMs(failures), retryAfterMsMax), stopping.signal);
       }
@@ -111,7 +113,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
       await delivery.deliver(ledgerBody(0));
       setProblem(undefined);
     } catch (error) {
-      if (!isStopping()) setProblem(messageOf(error));
+      if (!isStopping()) setProblem(error);
     } finally {
       isLedgerUnderWay = false;
     }
@@ -133,9 +135,10 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     return stopping.signal.aborted;
   }
 
-  function setProblem(now: string | undefined): void {
+  function setProblem(error: unknown): void {
+    const now = error === undefined ? undefined : messageOf(error);
     if (now === undefined && problem !== undefined) log.info('InfluxDB takes requests again.', { spooled: spool.own.spooled + spool.earlier.spooled });
-    if (now !== undefined && now !== problem) log.warn(`InfluxDB does not take requests, they are spooled: ${now}`);
+    if (now !== undefined && now !== problem) log.warn(`InfluxDB does not take requests, they are spooled: ${detailedMessageOf(error)}`);
     problem = now;
   }
 
