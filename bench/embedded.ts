@@ -1,4 +1,4 @@
-/** The embedded store under readers of the largest answers: the program with 3,000 lines a second alone, and with 8 readers and 50 viewers beside them. */
+/** The embedded store at 3,000 lines per second, with and without 8 readers of the largest answers and 50 viewers. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { createLines, startEmbeddedRig, startSender, sumOf, type EmbeddedRig } from '../test/fault-rig.js';
 import { Answers, sampleOf, startReaders, startSampler, startViewers, type Clients, type Known } from '../test/load.js';
@@ -9,13 +9,13 @@ const linesPerSecond = 3000;
 const preloaded = 12_000;
 const readers = 8;
 const viewers = 50;
-/** Somebody who opens the page this often, in milliseconds, or at once when it took longer. */
+/** Interval at which another client opens the page, in milliseconds. A page that takes longer is followed by the next at once. */
 const pageEveryMs = 500;
 const restMsMax = 60_000;
 const residentMbMax = 600;
 const idleMbMax = 250;
 
-/** Compares the program with readers to the same without; `BENCH_SECONDS` of load in each run, 20 unless it is set. */
+/** Compares the program with readers to the program without. Each run lasts `BENCH_SECONDS`; default: 20. */
 export async function benchEmbedded(say: (text: string) => void): Promise<Result[]> {
   const seconds = Number(process.env['BENCH_SECONDS'] ?? 20);
   const runs = await inTurn([
@@ -28,16 +28,16 @@ export async function benchEmbedded(say: (text: string) => void): Promise<Result
   const restMb = figureOf(runs, 'read', 'restMb');
   return [
     { what: `DuckDB ${under}: answers of readers and viewers per second`, measured: text('answeredPerSecond', 1), against: `503: ${text('unavailablePercent', 1)} %`, wanted: '', holds: undefined },
-    { what: 'the same: answers that are neither right nor a 503 with Retry-After', measured: text('failed'), against: '', wanted: '0', holds: figureOf(runs, 'read', 'failed').max === 0 },
+    { what: 'the same: answers that are neither correct nor a 503 with Retry-After', measured: text('failed'), against: '', wanted: '0', holds: figureOf(runs, 'read', 'failed').max === 0 },
     ratioResult('the same: `/`, p95', { measured: `${text('pageP95Ms')} ms, ${text('pageUnavailablePercent', 1)} % × 503`, against: `lines alone: ${text('pageP95Ms', 0, 'alone')} ms`, ratio: ratioOf(runs, 'pageP95Ms', 'read', 'alone') }),
     ratioResult('the same: lines stored per second', { measured: text('storedPerSecond'), against: `lines alone: ${text('storedPerSecond', 0, 'alone')}`, ratio: ratioOf(runs, 'storedPerSecond', 'read', 'alone'), atLeast: 0.95 }),
     { what: 'the same: lines dropped', measured: text('dropped'), against: `lines alone: ${text('dropped', 0, 'alone')}`, wanted: '0', holds: figureOf(runs, 'read', 'dropped').max === 0 },
-    { what: 'the same: most resident memory', measured: `${spreadText(residentMb)} MB`, against: `lines alone: ${text('residentMb', 0, 'alone')} MB`, wanted: `at most ${residentMbMax} MB`, holds: residentMb.max <= residentMbMax },
+    { what: 'the same: peak resident memory', measured: `${spreadText(residentMb)} MB`, against: `lines alone: ${text('residentMb', 0, 'alone')} MB`, wanted: `at most ${residentMbMax} MB`, holds: residentMb.max <= residentMbMax },
     { what: `resident memory at rest, within ${restMsMax / 1000} s afterwards`, measured: `${spreadText(restMb)} MB`, against: `after lines alone: ${text('restMb', 0, 'alone')} MB`, wanted: `at most ${idleMbMax} MB`, holds: restMb.max <= idleMbMax },
   ];
 }
 
-/** Runs the program over an empty store, sends lines for some seconds, and asks for the page meanwhile. Throws when the program dies. */
+/** Runs the program over an empty store, sends lines for `seconds` and opens the page meanwhile. Throws if the program dies. */
 async function measure(seconds: number, startClients: (rig: EmbeddedRig, known: Known) => readonly Clients[]): Promise<Figures> {
   const rig = await startEmbeddedRig();
   try {
@@ -72,7 +72,7 @@ async function measure(seconds: number, startClients: (rig: EmbeddedRig, known: 
       answeredPerSecond: total.ok / loadSeconds,
       unavailablePercent: percentOf(total.unavailable, total.ok + total.unavailable + total.failed),
       failed: total.failed + pages.failed,
-      // Where no page was answered at all, the time of the run is the best that can be said.
+      // If no page was answered at all, the duration of the run is a lower bound.
       pageP95Ms: Math.round(sorted[Math.ceil(0.95 * sorted.length) - 1] ?? loadSeconds * 1000),
       pageUnavailablePercent: percentOf(pages.unavailable, pages.total),
       storedPerSecond: Math.round((stored - preloaded) / loadSeconds),
@@ -85,7 +85,7 @@ async function measure(seconds: number, startClients: (rig: EmbeddedRig, known: 
   }
 }
 
-/** The least that the process holds within a minute of rest, or the first that is little enough. */
+/** Returns the resident memory at rest: the first sample within the limit, or else the smallest within `restMsMax`. */
 async function restBytes({ program, path }: EmbeddedRig): Promise<number> {
   let least = Infinity;
   const endMs = performance.now() + restMsMax;

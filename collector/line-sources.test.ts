@@ -18,7 +18,7 @@ import { startCollector } from './main.js';
 const line = readSample().lines[0]!;
 const fiveMinutesMs = 300_000;
 
-test('a Caddy that is minutes ahead is reported by connection, in the ledger, in the metrics and in the log; one in time is not', async (t) => {
+test('reports a Caddy whose clock is minutes ahead by connection, in the ledger, the metrics and the log, but not one without skew', async (t) => {
   const { logged, tcp, page, metrics, warnings } = await start(t);
   const [ahead, inTime] = [await open(tcp), await open(tcp)];
   for (const socket of [inTime, ahead]) socket.write(lineOf(0));
@@ -39,7 +39,7 @@ test('a Caddy that is minutes ahead is reported by connection, in the ledger, in
   t.is((await page()).length, 1);
 });
 
-test('a Caddy that is minutes behind is reported when it goes on; of TCP and of UDP', async (t) => {
+test('reports a Caddy whose clock stays minutes behind, over TCP and UDP', async (t) => {
   const { logged, tcp, udp, page, warnings } = await start(t);
   const socket = await open(tcp);
   const datagrams = createSocket('udp4');
@@ -82,10 +82,10 @@ test('a Caddy whose console times are in its local zone is reported with the set
   t.regex((await page())[0]!.hint!, /its clock shows UTC\+02:00\. Set COLLECTOR_TIME_ZONE=Etc\/GMT-2/);
 });
 
-test('old lines that waited in Caddy, and lines without a time, are no skew', async (t) => {
+test('does not take a backlog, or lines without a time, for skew', async (t) => {
   const { logged, tcp, page, warnings } = await start(t);
   const socket = await open(tcp);
-  // A backlog that drains: its lines get younger, and a fresh one follows.
+  // A backlog drains: its lines get younger, until a fresh one follows.
   for (const lagMs of [600_000, 400_000, 200_000, 100_000, 50_000]) {
     socket.write(lineOf(lagMs));
     const before = (await page())[0]?.clock_skew_ms ?? Infinity;

@@ -1,32 +1,32 @@
-/** What is known of each connection and each UDP sender: its lines, and how far the clock of its Caddy is off. */
+/** Tracks each connection and each UDP sender: its lines, and the clock skew of its Caddy. */
 
 import { zoneOffsetMs } from './decode/wall-clock.js';
 import type { PartialLines } from './partial-lines.js';
 
-/** How far a clock may be off before it is a warning, in milliseconds. */
+/** Clock skew from which on there is a warning, in milliseconds. */
 const skewMsMin = 30_000;
 
 /** A UDP sender is forgotten when it has sent nothing for this long, in milliseconds. */
 const idleMsMax = 3_600_000;
 
-/** Connections that are shown at most, those whose clocks are off most first. */
+/** Maximum number of sources in `/ledger`: those with the largest skew. */
 const shownMax = 100;
 
-/** A stream connection, or the senders of one address over UDP. Its numbers are updated with each line. */
+/** A stream connection, or all UDP senders of one address. Updated with each line. */
 export class LineSource {
-  /** Of UDP the address; of TCP with the port; of a unix socket its path. */
+  /** UDP: the address. TCP: address and port. Unix socket: its path. */
   readonly peer: string;
-  /** When it was opened, in milliseconds since 1970. */
+  /** When it was opened or first seen, in milliseconds since 1970. */
   readonly sinceMs: number;
   lines = 0;
-  /** The smallest arrival time minus line time of the current half window, in milliseconds; `Infinity` before the first line. */
+  /** Smallest difference of arrival time and line time in the current half window, in milliseconds; `Infinity` before the first line. */
   lagMsMin = Infinity;
-  /** The same of the last half window that had lines, and of the one before that. */
+  /** The same for the last two half windows that had lines. */
   previousLagMsMin = Infinity;
   olderLagMsMin = Infinity;
   /** Half windows since the last line. */
   idleHalfWindows = 0;
-  /** Whether it has been reported as off. */
+  /** Whether its skew has been reported. */
   isReported = false;
   /** Lines of it that came in parts; `undefined` before the first. */
   partialLines: PartialLines | undefined;
@@ -39,8 +39,8 @@ export class LineSource {
   }
 
   /**
-   * How far the clock of the Caddy is behind (positive) or ahead (negative) of this machine's, in milliseconds; `undefined` before the first line. An
-   * access line is written when its request ends, so the smallest lag of a while is the skew.
+   * How far the clock of this Caddy is behind (positive) or ahead of (negative) this machine's, in milliseconds; `undefined` before the first line.
+   * Caddy writes an access line when its request ends, so the smallest lag over some time approximates the skew.
    */
   get skewMs(): number | undefined {
     const lagMs = Math.min(this.lagMsMin, this.previousLagMsMin);
@@ -48,8 +48,8 @@ export class LineSource {
   }
 
   /**
-   * The skew when it is large enough for a warning, else `undefined`. A line from the future always means one. An old line may have waited on
-   * the way, so a clock is behind only when two half windows agree: the lag of lines that have waited shrinks.
+   * The skew if it is large enough for a warning, else `undefined`. A line from the future always proves skew. An old line may have been delayed,
+   * so a clock counts as behind only if two half windows agree: the lag of a backlog shrinks.
    */
   get largeSkewMs(): number | undefined {
     const skewMs = this.skewMs;
@@ -59,7 +59,7 @@ export class LineSource {
   }
 }
 
-/** What the collector shows of a source. */
+/** A source in the JSON of `/ledger`. */
 export interface LineSourceJson {
   readonly peer: string;
   readonly since: string;
@@ -72,10 +72,10 @@ export interface LineSourceJson {
 
 /** All sources of lines of a collector. */
 export class LineSources {
-  /** The source of the lines that are being read: the listener sets it before each chunk, since all of them share their handlers. */
+  /** The source of the lines that are being read. Listeners set it before each chunk, since they share their handlers. */
   current = new LineSource('', 0);
   readonly #streams = new Set<LineSource>();
-  /** By address, those that were heard from longest ago first. */
+  /** By address, the least recent first. */
   readonly #senders = new Map<string, LineSource>();
   readonly #now: () => number;
   readonly #sendersMax: number;
@@ -102,7 +102,7 @@ export class LineSources {
     this.#streams.delete(source);
   }
 
-  /** The source of datagrams from an address. */
+  /** Returns the source of datagrams from an address. Adds it if it is new. */
   sender(address: string): LineSource {
     let source = this.#senders.get(address);
     if (source !== undefined && source === this.current) return source;
@@ -117,8 +117,8 @@ export class LineSources {
   }
 
   /**
-   * Looks at the skew of every source: to be called every few seconds. Gives the sources whose clocks have been found off since the last call, and the
-   * largest skew that is a warning, in milliseconds without its sign; 0 when there is none.
+   * Checks the skew of every source. Call it every few seconds. Returns the sources whose skew has newly been detected since the last call, and the
+   * largest absolute skew that deserves a warning, in milliseconds; 0 if there is none.
    */
   look(): { readonly found: readonly LineSource[]; readonly largestMs: number } {
     const found: LineSource[] = [];
@@ -133,7 +133,7 @@ export class LineSources {
     return { found, largestMs };
   }
 
-  /** The largest skew, in milliseconds without its sign. */
+  /** The largest absolute skew, in milliseconds. */
   get skewMsMax(): number {
     return Math.max(0, ...this.#all().map(({ skewMs = 0 }) => Math.abs(skewMs)));
   }
@@ -143,7 +143,7 @@ export class LineSources {
     return this.#all().reduce((count, { partialLines }) => count + (partialLines?.expire(this.#now()) ?? 0), 0);
   }
 
-  /** For `/ledger`, those with the largest skew first. */
+  /** The sources for `/ledger`, those with the largest skew first. */
   json(): LineSourceJson[] {
     const skewOf = ({ skewMs = 0 }: LineSource): number => Math.abs(skewMs);
     return this.#all().sort((a, b) => skewOf(b) - skewOf(a)).slice(0, shownMax)
@@ -173,7 +173,7 @@ export class LineSources {
     return [...this.#streams, ...this.#senders.values()];
   }
 
-  /** Begins a half window. A source without lines keeps its lags for an hour: a quiet site has few lines. */
+  /** Begins a half window. A source without lines keeps its lags, since a quiet site has few lines. An idle UDP sender is forgotten. */
   #turn(): void {
     this.#turnedMs = performance.now();
     for (const source of this.#all()) {

@@ -3,13 +3,13 @@ import { crossSiteRefusal } from './cross-site.js';
 
 const host = '127.0.0.1:3000';
 
-test('lets programs that are no browsers pass', (t) => {
+test('allows programs other than browsers', (t) => {
   for (const headers of [{ host }, {}, { host, 'sec-fetch-mode': 'cors' /* fetch of Node */ }]) {
     for (const method of ['GET', 'POST', 'OPTIONS']) t.is(crossSiteRefusal({ method, headers }), undefined);
   }
 });
 
-test('lets our own pages, the address bar and links pass', (t) => {
+test('allows our own pages, the address bar and links', (t) => {
   for (const headers of [
     { 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'cors', 'sec-fetch-dest': 'empty' },
     { 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'cors', origin: `http://${host}` },
@@ -20,7 +20,7 @@ test('lets our own pages, the address bar and links pass', (t) => {
 });
 
 for (const site of ['cross-site', 'same-site', 'cross-site, same-origin', 'anything else']) {
-  test(`refuses what a page loads, frames or posts when Sec-Fetch-Site is ${site}`, (t) => {
+  test(`refuses subresources, frames and posts when Sec-Fetch-Site is ${site}`, (t) => {
     const refused = (headers: Record<string, string>, method = 'GET'): void => {
       t.regex(crossSiteRefusal({ method, headers: { host, 'sec-fetch-site': site, ...headers } }) ?? '', /^Sec-Fetch-Site is "/, JSON.stringify(headers));
     };
@@ -43,12 +43,12 @@ for (const [origin, ownHost] of [
   ['http://[::1]:3000', '[::1]:3000'],
   ['http://stats.example', 'stats.example'],
   ['http://stats.example', 'stats.example:80'],
-  // A proxy has ended TLS, and passes the request on as http.
+  // Behind a proxy that terminates TLS and forwards the request as HTTP.
   ['https://stats.example', 'stats.example'],
   ['https://stats.example', 'stats.example:443'],
   ['https://stats.example:8443', 'stats.example:8443'],
 ] as const) {
-  test(`takes ${origin} for our own origin under the name ${ownHost}`, (t) => {
+  test(`accepts ${origin} as our own origin when Host is ${ownHost}`, (t) => {
     for (const method of ['GET', 'POST', 'OPTIONS']) t.is(crossSiteRefusal({ method, headers: { host: ownHost, origin } }), undefined);
   });
 }
@@ -73,7 +73,7 @@ for (const [origin, ownHost] of [
   ['http://', ''],
   ['http://stats.example', undefined],
 ] as const) {
-  test(`refuses the origin ${JSON.stringify(origin)} under the name ${ownHost}, whatever else it says`, (t) => {
+  test(`refuses the origin ${JSON.stringify(origin)} when Host is ${ownHost}, whatever its other headers`, (t) => {
     const refusal = crossSiteRefusal({ method: 'GET', headers: { ...(ownHost !== undefined && { host: ownHost }), origin, 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' } });
     t.true(refusal?.startsWith('Origin is '));
   });

@@ -1,17 +1,17 @@
 import type { IncomingHttpHeaders } from 'node:http';
 
-/** What a browser says about a request, in headers that no page can set. */
+/** The parts of a request by which a browser identifies its origin. Pages cannot set these headers. */
 export interface BrowserRequest {
   readonly method?: string | undefined;
   readonly headers: IncomingHttpHeaders;
 }
 
 /**
- * Decides whether a browser sent a request for a page of another origin. Returns why it must be refused, with what the browser
- * said; `undefined` for a request of our own pages, of a person (address bar, bookmark, link) or of a program that is no browser.
+ * Decides whether a browser sent a request on behalf of a page of another origin. Returns the reason to refuse it, with the header at
+ * fault; `undefined` for requests of our own pages, user navigation (address bar, bookmark, link) and programs other than browsers.
  *
- * Another port or subdomain (`same-site`) is another origin. Of its requests only a plain link passes: GET or HEAD that opens a
- * whole page. Headers: https://www.w3.org/TR/fetch-metadata/ and RFC 6454; `Sec-Purpose` marks prefetching.
+ * Another port or subdomain (`same-site`) is another origin. From other origins, only plain links are allowed: GET or HEAD that opens
+ * a whole page. Headers: https://www.w3.org/TR/fetch-metadata/ and RFC 6454; `Sec-Purpose` marks prefetching.
  */
 export function crossSiteRefusal({ method, headers }: BrowserRequest): string | undefined {
   const { origin, host } = headers;
@@ -22,12 +22,12 @@ export function crossSiteRefusal({ method, headers }: BrowserRequest): string | 
   return isLink ? undefined : `Sec-Fetch-Site is ${quoted(site)}`;
 }
 
-/** Compares host and port: a proxy in front may have ended TLS, so that the scheme is known from the origin alone. */
+/** Compares host and port only: behind a proxy that terminates TLS, the scheme is known from the origin alone. */
 function isOwnOrigin(origin: string, host: string | undefined): boolean {
   const scheme = /^https?:\/\//.exec(origin)?.[0];
   if (scheme === undefined || host === undefined) return false;
   const [asked, own] = [origin, scheme + host].map((url) => (URL.canParse(url) ? new URL(url) : undefined));
-  // An origin is a scheme, a host and a port: what holds more is none.
+  // An origin is a scheme, a host and a port. Anything else in either value makes it invalid.
   return asked !== undefined && asked.host === own?.host && [asked, own].every(({ href, protocol, host: name }) => href === `${protocol}//${name}/`);
 }
 

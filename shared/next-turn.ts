@@ -3,8 +3,8 @@ import { setImmediate as turn } from 'node:timers/promises';
 let last: Promise<void> = Promise.resolve();
 
 /**
- * Resolves in a later turn of the event loop. Of all callers that wait, one goes on in each turn, so sockets are read
- * after every piece of work, however many long tasks are under way.
+ * Resolves in a later turn of the event loop. Only one of the waiting callers resumes per turn, so that sockets are read
+ * between any two pieces of work, however many long tasks are running.
  */
 export function nextTurn(): Promise<void> {
   last = last.then(() => turn());

@@ -16,7 +16,7 @@ test('hands a freed permit to the caller that has waited longest', async (t) => 
   t.deepEqual(order, [1, 2, 3]);
 });
 
-test('refuses a caller when the queue is full, when it waits too long, and when it is aborted', async (t) => {
+test('refuses a caller when the queue is full, when it has waited too long, and when it is aborted', async (t) => {
   const semaphore = new Semaphore({ permits: 1, waitingMax: 1, waitMsMax: 20 });
   const release = await semaphore.acquire();
   const late = semaphore.acquire();
@@ -27,10 +27,10 @@ test('refuses a caller when the queue is full, when it waits too long, and when 
   gone.abort();
   t.is(await aborted, undefined);
   release?.();
-  t.is(typeof await semaphore.acquire(), 'function', 'whoever gave up holds no permit');
+  t.is(typeof await semaphore.acquire(), 'function', 'a caller that gave up holds no permit');
 });
 
-test('never hands out more than its permits, and loses none, whoever gives up', async (t) => {
+test('never grants more than its permits, and loses none when callers give up', async (t) => {
   await fc.assert(fc.asyncProperty(fc.integer({ min: 1, max: 4 }), fc.array(fc.boolean(), { maxLength: 40 }), async (permits, gives) => {
     const semaphore = new Semaphore({ permits, waitingMax: 20, waitMsMax: 10_000 });
     let held = 0;

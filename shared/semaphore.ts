@@ -1,4 +1,4 @@
-/** Hands out a number of permits. Callers beyond that wait in order. */
+/** Grants a number of permits. Further callers wait in FIFO order. */
 export class Semaphore {
   readonly #waitingMax: number;
   readonly #waitMsMax: number;
@@ -14,8 +14,8 @@ export class Semaphore {
   }
 
   /**
-   * Resolves to a function that gives the permit back, or to `undefined` when the queue is full, the wait took too long,
-   * or `signal` was aborted.
+   * Resolves to a function that releases the permit, or to `undefined` if the queue is full, the wait takes too long, or
+   * `signal` is aborted. Calling the function again does nothing.
    */
   async acquire(signal?: AbortSignal): Promise<(() => void) | undefined> {
     if (signal?.aborted === true) return undefined;
@@ -28,7 +28,7 @@ export class Semaphore {
     };
   }
 
-  /** Resolves to `true` with a permit that another caller passed on. */
+  /** Resolves to `true` when another caller passes its permit on, and to `false` when this one gives up. */
   #wait(signal: AbortSignal | undefined): Promise<boolean> {
     return new Promise((resolve) => {
       const leave = (hasPermit: boolean): void => {

@@ -10,7 +10,7 @@ const needs = ['systemd-notify', 'python3'].filter((command) => spawnSync(comman
 const testWithSystemd = needs.length === 0 ? test : test.skip;
 if (needs.length > 0) process.stderr.write(`Tests of the watchdog are skipped: ${needs.join(', ')} is not on the PATH.\n`);
 
-/** As systemd does: a datagram socket that tells who wrote, and that closes the descriptor which a sender waits for. */
+/** Stands in for systemd's end: a datagram socket that prints each message and closes the descriptor for which its sender waits. */
 const notifySocket = `
 import os, socket, struct, sys
 server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -22,7 +22,7 @@ while True:
     print(text.decode().strip().replace("\\n", " "), flush=True)
 `;
 
-testWithSystemd('tells systemd\'s watchdog that it runs for as long as its event loop turns, and only as the process that systemd started', async (t) => {
+testWithSystemd('sends heartbeats to systemd while its event loop runs, and only if systemd watches this process', async (t) => {
   const folder = await folderOf(t);
   const path = join(folder, 'notify');
   const server = spawn('python3', ['-c', notifySocket, path], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -35,16 +35,16 @@ testWithSystemd('tells systemd\'s watchdog that it runs for as long as its event
 
   const program = await runProgram(['start', '--restartable'], settings);
   t.teardown(() => program.stop());
-  await until('it has started, and beats', () => program.stdout().includes('Dashboard') && beats() > 3);
+  await until('it has started and sends heartbeats', () => program.stdout().includes('Dashboard') && beats() > 3);
   process.kill(program.pid, 'SIGSTOP');
-  await until('no beat comes for a second', async () => {
+  await until('no heartbeat arrives for a second', async () => {
     const before = got.length;
     await new Promise((resolve) => { setTimeout(resolve, 1000); });
     return got.length === before;
   });
   process.kill(program.pid, 'SIGCONT');
   const before = beats();
-  await until('it goes on', () => beats() > before);
+  await until('heartbeats resume', () => beats() > before);
   t.is(await program.stop('SIGTERM'), 0);
   t.notRegex(program.stderr(), /watchdog/);
 
@@ -52,12 +52,12 @@ testWithSystemd('tells systemd\'s watchdog that it runs for as long as its event
   const other = await runProgram(['start'], { ...settings, WATCHDOG_PID: '1' });
   await until('it has started', () => other.stdout().includes('Dashboard'));
   await other.stop();
-  t.is(got.length, stopped, 'the watchdog waits for another process');
+  t.is(got.length, stopped, 'the watchdog watches another process');
   server.kill();
   await once(server, 'exit');
 });
 
-test('says what to do when systemd cannot be told', async (t) => {
+test('says what to do when systemd cannot be notified', async (t) => {
   const program = await runProgram(['start'], { NOTIFY_SOCKET: '/nowhere', WATCHDOG_USEC: '1000000', PATH: '/nowhere', COLLECTOR_LISTEN: 'tcp://127.0.0.1:0', COLLECTOR_HTTP: 'off', WEB_LISTEN: '127.0.0.1:0' });
   await until('it says so', () => program.stderr().includes('NotifyAccess=all'));
   t.regex(program.stderr(), /systemd-notify/);

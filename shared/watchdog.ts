@@ -2,15 +2,15 @@ import { execFile } from 'node:child_process';
 import { messageOf } from './errors.js';
 import type { Log } from './log.js';
 
-/** Beats within the time that systemd waits for one: so many may be late or fail. */
+/** Number of heartbeats per watchdog timeout, so that some may be late or fail. */
 const beatsPerTimeout = 5;
 
 /**
- * Tells systemd's watchdog that the event loop of this process turns, where the unit has `WatchdogSec=` (sd_watchdog_enabled(3)). Does nothing where
- * there is no watchdog, or where it waits for another process.
+ * Sends heartbeats to systemd's watchdog for as long as the event loop of this process runs, if the unit sets `WatchdogSec=` (sd_watchdog_enabled(3)).
+ * Does nothing if there is no watchdog, or if it watches another process.
  *
- * Node has no unix datagram sockets, so each beat runs `systemd-notify`, which is part of systemd. It is another process than systemd's main one:
- * the unit needs `NotifyAccess=all`.
+ * Node has no unix datagram sockets, so each heartbeat runs `systemd-notify`, which is part of systemd. It is not the main process of the unit, so the
+ * unit needs `NotifyAccess=all`.
  */
 export function startWatchdog(environment: NodeJS.ProcessEnv, { log, pid = process.pid }: { log: Log; pid?: number }): void {
   const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID = String(pid) } = environment;
@@ -22,10 +22,10 @@ export function startWatchdog(environment: NodeJS.ProcessEnv, { log, pid = proce
   const beat = (): void => {
     if (isBeating) return;
     isBeating = true;
-    // It waits until systemd has read the message: once its process is gone, systemd could not tell from which unit it came.
+    // systemd-notify waits until systemd has read the message: systemd cannot attribute a message of an exited process to its unit.
     execFile('systemd-notify', ['WATCHDOG=1'], { env: environment, timeout: timeoutMs, killSignal: 'SIGKILL' }, (error) => {
       isBeating = false;
-      if (error !== null && !failedBefore) log.error(`Cannot tell systemd's watchdog that this program runs: ${messageOf(error)}. systemd ends it after WatchdogSec=. Put systemd-notify on its PATH and NotifyAccess=all into the unit, or set WatchdogSec=0.`, { timeoutMs });
+      if (error !== null && !failedBefore) log.error(`Cannot tell systemd's watchdog that this program runs: ${messageOf(error)}. systemd kills it after WatchdogSec=. Put systemd-notify on its PATH and set NotifyAccess=all in the unit, or set WatchdogSec=0.`, { timeoutMs });
       failedBefore = error !== null;
     });
   };

@@ -1,6 +1,6 @@
 /**
- * Load and faults over the embedded store: readers that ask for the largest answers, viewers, and lines at a fixed rate. Each answer is checked,
- * and at the end each line is looked for.
+ * Load and faults over the embedded store: readers that request the largest answers, viewers, and lines at a fixed rate. Each answer is checked,
+ * and at the end every line is accounted for.
  *
  * `npm test` runs a short form; `npm run faults` sets FAULTS=full for the long one. LOAD_SECONDS overrides how long the load lasts.
  */
@@ -23,10 +23,10 @@ const isFull = process.env['FAULTS'] === 'full';
 const loadMs = Number(process.env['LOAD_SECONDS'] ?? (isFull ? 600 : 3)) * 1000;
 const readers = isFull ? 8 : 4;
 const viewers = isFull ? 50 : 20;
-/** What the process may hold under load and at rest, in bytes. */
+/** Maximum resident memory under load and at rest, in bytes. */
 const residentBytesMax = 600e6;
 const idleBytesMax = 250e6;
-/** How long what was sent may wait once no more comes, and how long the process may take to come to rest, in milliseconds. */
+/** Maximum time to store all lines once no more are sent, and for the process to come to rest, in milliseconds. */
 const settledMsMax = 30_000;
 const restMsMax = 60_000;
 /** Enough for the largest answer of the API. */
@@ -38,9 +38,9 @@ if (isFull) load('10 hosts', fewHosts, { perSecond: 3000 });
 if (isFull) load('21,600 series', { ...manySeries, methods: 9 }, { perSecond: 3000 });
 if (isFull) load('43,200 series', manySeries, { perSecond: 5000 });
 
-/** Readers and viewers beside lines. */
+/** Declares a scenario with readers and viewers during a stream of lines. */
 function load(name: string, shape: LineShape, { perSecond }: { perSecond: number }): void {
-  scenario(`${name}: ${readers} readers of the largest answers and ${viewers} viewers beside ${perSecond} lines a second lose nothing, and get whole answers or a 503 that says when to ask again`, async (t) => {
+  scenario(`${name}: ${readers} readers of the largest answers and ${viewers} viewers during ${perSecond} lines per second lose nothing, and get complete answers or a 503 that says when to retry`, async (t) => {
     const rig = await startEmbedded(t);
     const { pid } = rig.program;
     assertAtRest(t, rig);
@@ -59,14 +59,14 @@ function load(name: string, shape: LineShape, { perSecond }: { perSecond: number
       ledger = settled;
     } finally {
       sampler.stop();
-      t.log(`${sender.sentMs.length} lines sent; ${ledger?.stored} stored, ${ledger?.in_memory} in memory, dropped ${JSON.stringify(ledger?.dropped)}; opened again ${openings(rig)} times`);
+      t.log(`${sender.sentMs.length} lines sent; ${ledger?.stored} stored, ${ledger?.in_memory} in memory, dropped ${JSON.stringify(ledger?.dropped)}; reopened ${openings(rig)} times`);
       for (const [who, { answers }] of Object.entries(clients)) t.log(`${who}: ${answers.toString()}`, ...answers.failures.values());
       logSamples(t, sampler);
     }
     for (const { answers } of Object.values(clients)) assertAnswers(t, answers);
     if (isFull) t.is(clients.readers.answers.okOf.size, 8, `each kind of question was answered: ${JSON.stringify([...clients.readers.answers.okOf])}`);
     t.is(rig.program.pid, pid);
-    t.is(openings(rig), 0, 'the file was not opened again');
+    t.is(openings(rig), 0, 'the file was not reopened');
     t.is(ledger.stored, ledger.accepted);
     if (shape === fewHosts) t.deepEqual(ledger.dropped, {});
     t.true(sampler.residentBytesMax() < residentBytesMax, `${sampler.residentBytesMax()} bytes resident`);
@@ -78,7 +78,7 @@ function load(name: string, shape: LineShape, { perSecond }: { perSecond: number
   });
 }
 
-scenario('targets of 8 kB: an answer of 10,000 requests is whole, beside lines and other readers too', async (t) => {
+scenario('URIs of 8 kB: an answer of 10,000 requests is complete, even during lines and other readers', async (t) => {
   const rig = await startEmbedded(t);
   const line = createLines({ ...fewHosts, queryBytes: 8000 });
   const sampler = startSampler(rig.program.pid, rig.path);
@@ -94,20 +94,20 @@ scenario('targets of 8 kB: an answer of 10,000 requests is whole, beside lines a
     await Promise.all([allIn(rig, preloaded + sender.sentMs.length), together.stop()]);
   } finally {
     sampler.stop();
-    t.log(`alone: ${alone.toString()}; opened again ${openings(rig)} times`, ...alone.failures.values());
+    t.log(`alone: ${alone.toString()}; reopened ${openings(rig)} times`, ...alone.failures.values());
     t.log(`together: ${together.answers.toString()}`, ...together.answers.failures.values());
     logSamples(t, sampler);
   }
   t.is(alone.ok, 2, 'JSON and CSV');
   assertAnswers(t, together.answers);
-  t.is(openings(rig), 0, 'the file was not opened again');
+  t.is(openings(rig), 0, 'the file was not reopened');
   t.true(sampler.residentBytesMax() < residentBytesMax, `${sampler.residentBytesMax()} bytes resident`);
   t.is(await rig.program.stop(), 0);
   t.deepEqual(await assertExactFile(t, rig.path, preloaded + sender.sentMs.length), []);
 });
 
 const pages = isFull ? 1000 : 300;
-scenario(`${pages} page loads at once, each with another range or another host, are answered, and the next one with 200`, async (t) => {
+scenario(`${pages} simultaneous page loads, each with a different range or host, are answered, and the next one gets 200`, async (t) => {
   const rig = await startEmbedded(t);
   const sampler = startSampler(rig.program.pid, rig.path);
   const { fromMs } = await preload(t, rig, createLines({ hosts: 200, methods: 1, statuses: 2 }));
@@ -124,16 +124,16 @@ scenario(`${pages} page loads at once, each with another range or another host, 
   sampler.stop();
   logSamples(t, sampler);
   t.true(sampler.residentBytesMax() < residentBytesMax, `${sampler.residentBytesMax()} bytes resident`);
-  t.is(openings(rig), 0, 'the file was not opened again');
+  t.is(openings(rig), 0, 'the file was not reopened');
   t.is(await rig.program.stop(), 0);
 });
 
-scenario('100 readers that go away cost little, and those that stay are answered', async (t) => {
+scenario('100 readers that disconnect cost little, and those that stay are answered', async (t) => {
   const rig = await startEmbedded(t);
   const { pid } = rig.program;
   const known = await preload(t, rig, createLines({ ...fewHosts, queryBytes: 1000 }));
   const urlOf = (at: number): string => `${rig.url}/api/requests?limit=${limitMax}&from=${new Date(known.fromMs - 1000 * at).toISOString()}`;
-  await ask(urlOf(1)); // the first one compiles code
+  await ask(urlOf(1)); // the first request compiles code
   const beforeOne = cpuSecondsOf(pid);
   t.is((await ask(urlOf(2))).status, 200);
   const one = cpuSecondsOf(pid) - beforeOne;
@@ -143,13 +143,13 @@ scenario('100 readers that go away cost little, and those that stay are answered
   const page = await ask(rig.url);
   await untilIdle(pid);
   const all = cpuSecondsOf(pid) - before;
-  t.log(`one answer: ${one.toFixed(2)} s of processor time; ${leaving} that nobody waits for: ${all.toFixed(2)} s; then a page: ${page.status} in ${page.ms.toFixed(0)} ms`);
+  t.log(`one answer: ${one.toFixed(2)} s of processor time; ${leaving} whose clients disconnected: ${all.toFixed(2)} s; then a page: ${page.status} in ${page.ms.toFixed(0)} ms`);
   t.is(page.status, 200, page.body);
   t.true(all < leaving * one / 4, 'most of the work was cancelled');
-  t.is(openings(rig), 0, 'the file was not opened again');
+  t.is(openings(rig), 0, 'the file was not reopened');
 });
 
-scenario('40 readers of a kilobyte a second hold up nobody, and little memory', async (t) => {
+scenario('40 readers of a kilobyte per second delay nobody and take little memory', async (t) => {
   const rig = await startEmbedded(t);
   const { pid } = rig.program;
   const known = await preload(t, rig, createLines({ ...fewHosts, queryBytes: 1000 }));
@@ -157,10 +157,10 @@ scenario('40 readers of a kilobyte a second hold up nobody, and little memory', 
   const sampler = startSampler(pid, rig.path);
   const slow = Array.from({ length: 40 }, (_, at) => startSlowReader(`${rig.url}/api/requests?limit=${limitMax}&from=${new Date(known.fromMs - 1000 * at).toISOString()}`));
   t.teardown(() => { for (const reader of slow) reader.stop(); });
-  await until('each has the head of an answer', () => slow.every(({ status }) => status() !== 0), { waitMsMax: 60_000 });
+  await until('each has the headers of an answer', () => slow.every(({ status }) => status() !== 0), { waitMsMax: 60_000 });
   const statuses = slow.map(({ status }) => status());
   const question = { ...known, storedMax: () => preloaded };
-  await until('one that reads at full speed gets the place of one that does not', async () => {
+  await until('a reader at full speed gets the slot of a slow one', async () => {
     const first = new Answers();
     await askLargest(first, rig, 0, question);
     return first.ok === 1;
@@ -169,19 +169,19 @@ scenario('40 readers of a kilobyte a second hold up nobody, and little memory', 
   for (let at = 0; at < (isFull ? 80 : 8); at += 1) await askLargest(answers, rig, at, question);
   await watch(rig, isFull ? 60_000 : 1000);
   sampler.stop();
-  t.log(`slow: ${statuses.filter((status) => status === 200).length} × 200, ${statuses.filter((status) => status === 503).length} × 503; beside them ${answers.toString()}`, ...answers.failures.values());
+  t.log(`slow: ${statuses.filter((status) => status === 200).length} × 200, ${statuses.filter((status) => status === 503).length} × 503; others: ${answers.toString()}`, ...answers.failures.values());
   logSamples(t, sampler);
   t.deepEqual(statuses.filter((status) => status !== 200 && status !== 503), []);
   t.deepEqual([...answers.failures.values()], []);
-  t.is(answers.unavailable, 0, 'those that read at full speed were all answered');
+  t.is(answers.unavailable, 0, 'all readers at full speed were answered');
   t.true(sampler.residentBytesMax() < residentBytesMax, `${sampler.residentBytesMax()} bytes resident`);
   for (const reader of slow) reader.stop();
   await comesToRest(rig, before.descriptors);
-  t.is(openings(rig), 0, 'the file was not opened again');
+  t.is(openings(rig), 0, 'the file was not reopened');
 });
 
 const kills = isFull ? 10 : 1;
-scenario(`killed with -9 ${kills} times in the middle of it, the store has all that it said it had, doubles nothing, and goes on`, async (t) => {
+scenario(`after ${kills} × kill -9 under load, the store has everything that it reported as stored, duplicates nothing, and resumes`, async (t) => {
   const rig = await startEmbedded(t);
   const perSecond = 3000;
   const line = createLines(fewHosts);
@@ -193,7 +193,7 @@ scenario(`killed with -9 ${kills} times in the middle of it, the store has all t
   let stored = preloaded;
   for (let kill = 0; kill < kills; kill += 1) {
     await watch(rig, 2000 + 2000 * random(`kill ${kill}`), { pollMs: 100 });
-    // What waits longer than a second would be lost with the process.
+    // Lines that have waited for more than a second would be lost with the process.
     let ledger: RigLedger | undefined;
     const kept = await until('the program keeps up', async () => {
       ledger = await rig.ledger();
@@ -204,19 +204,19 @@ scenario(`killed with -9 ${kills} times in the middle of it, the store has all t
     await rig.program.stop('SIGKILL');
     await rig.restart();
   }
-  await until('lines are taken again', async () => (await rig.ledger()).stored > perSecond);
+  await until('lines are stored again', async () => (await rig.ledger()).stored > perSecond);
   await sender.stop();
   stored += (await rig.settled(settledMsMax)).stored;
   await beside.stop();
   t.is(await rig.program.stop(), 0);
   const sent = preloaded + sender.sentMs.length;
   const missing = await assertExactFile(t, rig.path, sent);
-  // How old each was at the kill. Those that were sent just afterwards went into a connection that was gone.
+  // The age of each lost line at the kill. Those sent just afterwards went into a connection that was already dead.
   const noticedMsMax = 500;
   const agesMs = missing.map((id) => Math.min(...killedMs.map((killMs) => killMs - sender.sentMs[id - preloaded]!).filter((age) => age > -noticedMsMax)));
   const worstMs = Math.max(0, ...agesMs);
-  t.log(`${sent} lines, ${missing.length} lost, the oldest ${worstMs.toFixed(0)} ms before the kill; opened again ${openings(rig)} times`);
-  t.true(sent - missing.length >= stored, `${stored} were said to be stored, ${sent - missing.length} are there`);
+  t.log(`${sent} lines, ${missing.length} lost, the oldest ${worstMs.toFixed(0)} ms before the kill; reopened ${openings(rig)} times`);
+  t.true(sent - missing.length >= stored, `${stored} were reported as stored, ${sent - missing.length} are in the store`);
 });
 
 const replacedFrom = 1_000_000;
@@ -231,7 +231,7 @@ for (const [what, change] of [
     await rename(`${path}.new`, path);
   }],
 ] as const) {
-  scenario(`a DuckDB file that is ${what} under the running program is noticed, and lines are stored where the path leads`, async (t) => {
+  scenario(`a DuckDB file that is ${what} under the running program is noticed, and lines go to the file at its path`, async (t) => {
     const rig = await startEmbedded(t);
     const isReplaced = what === 'replaced by another';
     if (isReplaced) {
@@ -250,7 +250,7 @@ for (const [what, change] of [
       return rig.program.stderr().slice(logged).split('\n').find((text) => / (?:warn|error) /.test(text) && text.includes(rig.path));
     });
     const from = sender.sentMs.length;
-    await until('lines come in', async () => {
+    await until('lines arrive', async () => {
       await rig.ledger();
       return sender.sentMs.length > from + 1000;
     });
@@ -264,14 +264,14 @@ for (const [what, change] of [
     t.is(await rig.program.stop(), 0);
     const found = await idsInFile(t, rig.path);
     const lost = Array.from({ length: sent }, (_, id) => id).filter((id) => !found.has(id));
-    t.log(`${sent} lines, ${lost.length} are not in the file, the last of them ${from - (lost.at(-1) ?? 0)} before the log said: ${line}`);
+    t.log(`${sent} lines, ${lost.length} are not in the file, the last of them ${from - (lost.at(-1) ?? 0)} lines before this message: ${line}`);
     t.deepEqual(lost.filter((id) => id >= from), []);
-    if (isReplaced) t.true(found.has(replacedFrom) && found.has(replacedFrom + 999), 'what the other file held is there');
+    if (isReplaced) t.true(found.has(replacedFrom) && found.has(replacedFrom + 999), 'the lines of the other file are in the store');
   });
 }
 
 for (const [what, makeDisk] of [['a disk', diskByLimit], ...(isFull ? [['a tmpfs', diskByTmpfs] as const] : [])] as const) {
-  scenario(`${what} that is full while the program runs: page and /ready say so, lines are held, then dropped and counted, and what was held is stored when there is room`, async (t) => {
+  scenario(`${what} that fills up while the program runs: page and /ready say so, lines wait in memory, then are dropped and counted; waiting lines are stored when there is room`, async (t) => {
     const disk = await makeDisk(t);
     const rig = await startEmbedded(t, { ...disk, settings: { MEMORY_BYTES_MAX: '4MiB' } });
     const line = createLines({ ...fewHosts, queryBytes: 500 });
@@ -284,7 +284,7 @@ for (const [what, makeDisk] of [['a disk', diskByLimit], ...(isFull ? [['a tmpfs
     });
     await assertSaysFull(t, rig);
     await disk.free(rig.program.pid);
-    await until('what was held is stored', async () => (await rig.ledger()).in_memory < 2500);
+    await until('waiting lines are stored', async () => (await rig.ledger()).in_memory < 2500);
     await sender.stop();
     const ledger = await allIn(rig, sender.sentMs.length);
     t.is(ledger.stored, ledger.accepted);
@@ -294,15 +294,15 @@ for (const [what, makeDisk] of [['a disk', diskByLimit], ...(isFull ? [['a tmpfs
     t.log(`${sender.sentMs.length} lines, dropped ${JSON.stringify(ledger.dropped)}`);
   });
 
-  scenario(`${what} that is full at the start: page and /ready say so, lines are held, and are stored when there is room`, async (t) => {
+  scenario(`${what} that is full at the start: page and /ready say so, and lines wait in memory until there is room`, async (t) => {
     const disk = await makeDisk(t);
     const rig = await startEmbedded(t, disk);
     await send(t, rig, 5000, lineOf);
     t.is(await rig.program.stop(), 0);
-    await disk.fill(process.pid); // the program inherits a limit
+    await disk.fill(process.pid); // the program inherits the limit
     await rig.restart().finally(() => disk.freeFor(process.pid));
     const sender = startSender(t, rig, { perSecond: 5000, linesMax: 5000, line: (id) => lineOf(5000 + id) });
-    await until('lines are held', async () => (await rig.ledger()).in_memory === 5000);
+    await until('lines wait in memory', async () => (await rig.ledger()).in_memory === 5000);
     await assertSaysFull(t, rig);
     await disk.free(rig.program.pid);
     const ledger = await rig.settled(settledMsMax);
@@ -313,24 +313,24 @@ for (const [what, makeDisk] of [['a disk', diskByLimit], ...(isFull ? [['a tmpfs
   });
 }
 
-/** A disk that can be filled and freed, for a process. */
+/** A disk that can be filled and freed for a process. */
 interface Disk {
-  /** Where the DuckDB file is; in the rig's own folder by default. */
+  /** Folder for the DuckDB file. Default: the folder of the rig. */
   readonly folder?: string;
   fill(pid: number): Promise<void>;
   free(pid: number): Promise<void>;
-  /** Frees it for one process, and not for those that it has started. */
+  /** Frees it for one process, but not for its children. */
   freeFor(pid: number): Promise<void>;
 }
 
-/** The process may make no file larger than it is now: its writes fail as on a full disk, and no rights are needed. */
+/** Limits the size of files that the process may write: its writes then fail as on a full disk. Needs no privileges. */
 async function diskByLimit(): Promise<Disk> {
   const limit = async (pid: number, bytes: string): Promise<void> => { await promisify(execFile)('prlimit', [`--pid=${pid}`, `--fsize=${bytes}:`]); };
   const free = (pid: number): Promise<void> => limit(pid, 'unlimited');
   return { fill: (pid) => limit(pid, '20000'), free, freeFor: free };
 }
 
-/** A disk of 64 MB in memory. Only root can make it. */
+/** A disk of 64 MB in memory. Only root can create it. */
 async function diskByTmpfs(t: ExecutionContext): Promise<Disk> {
   const folder = join(await folderOf(t), 'disk');
   await mkdir(folder);
@@ -349,7 +349,7 @@ async function diskByTmpfs(t: ExecutionContext): Promise<Disk> {
   };
 }
 
-/** `false` when the disk is full; throws what else went wrong. */
+/** Returns `false` if the disk is full, and throws any other error. */
 function falseWhenFull(error: unknown): false {
   if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
   return false;
@@ -361,7 +361,7 @@ async function assertSaysFull(t: ExecutionContext, rig: EmbeddedRig): Promise<vo
     return answer.status === 503 && answer;
   });
   t.regex(ready.body, /disk/);
-  // While the file cannot be opened, the page is a 503.
+  // While the file cannot be opened, the page gets a 503.
   const page = await ask(`${rig.url}/?refresh=off`);
   t.true(page.status === 200 || (page.status === 503 && page.headers['retry-after'] !== undefined), String(page.status));
   t.notRegex(page.body, /All well/);
@@ -372,7 +372,7 @@ function pageProblem(body: string): string | undefined {
   return body.trimEnd().endsWith('</html>') ? undefined : `the page ends with ${JSON.stringify(body.slice(-50))}`;
 }
 
-/** `Known`, whose lower bound rises as the ledger is looked at. */
+/** `Known` with a lower bound that is raised as the ledger is read. */
 type Preloaded = { stored: number } & Known;
 
 /** Stores enough requests for the largest answers. */
@@ -393,9 +393,9 @@ async function send(t: ExecutionContext, rig: EmbeddedRig, lines: number, line: 
   await sender.stop();
 }
 
-/** Resolves when all lines that were sent have come in and none waits. */
+/** Resolves when all lines that were sent have arrived and none is waiting. */
 async function allIn(rig: EmbeddedRig, sent: number): Promise<RigLedger> {
-  return await until('every line is accounted for, and none waits', async () => {
+  return await until('every line is accounted for and none is waiting', async () => {
     const ledger = await rig.ledger();
     return ledger.received === sent && ledger.in_memory === 0 && ledger;
   }, { waitMsMax: settledMsMax });
@@ -406,7 +406,7 @@ async function askLargest(answers: Answers, rig: EmbeddedRig, at: number, known:
   await answers.ask(kind, `${rig.url}${path}`, { problemOf });
 }
 
-/** How often the program has opened its file again. */
+/** How often the program has reopened its file. */
 function openings(rig: EmbeddedRig): number {
   return rig.program.stderr().match(/open again|opened anew|reopen/gi)?.length ?? 0;
 }
@@ -422,17 +422,17 @@ function assertAtRest(t: ExecutionContext, rig: EmbeddedRig): void {
   t.true(residentBytes < idleBytesMax, `${residentBytes} bytes resident at rest`);
 }
 
-/** Resolves when the process holds as little as a program at rest may. The test's own connection to `/ledger` may be one descriptor more. */
+/** Resolves when the process uses as little as it may at rest. Allows for some descriptors more, such as the test's own connection to `/ledger`. */
 async function comesToRest(rig: EmbeddedRig, descriptors: number): Promise<void> {
   const spare = 5;
   const sample = (): ReturnType<typeof sampleOf> => sampleOf(rig.program.pid, rig.path);
-  await until('its descriptors are given back', () => sample().descriptors <= descriptors + spare, { waitMsMax: restMsMax, pollMs: 500 });
+  await until('its descriptors are closed', () => sample().descriptors <= descriptors + spare, { waitMsMax: restMsMax, pollMs: 500 });
   await until(`it holds less than ${idleBytesMax} bytes`, () => sample().residentBytes < idleBytesMax, { waitMsMax: restMsMax, pollMs: 500 }).catch((error: unknown) => {
     throw new Error(`${String(error)} It holds ${sample().residentBytes}.`, { cause: error });
   });
 }
 
-/** Memory that grows with time fails: the last third beside the one before. */
+/** Asserts that memory does not grow: compares the last third of the samples to the middle one. */
 function assertFlat(t: ExecutionContext, { samples }: Sampler): void {
   const third = Math.floor(samples.length / 3);
   const medianOf = (from: number): number => spreadOf(samples.slice(from, from + third).map(({ residentBytes }) => residentBytes)).median;
@@ -444,10 +444,10 @@ function logSamples(t: ExecutionContext, { samples, residentBytesMax: most }: Sa
   const mb = (bytes: number): string => `${Math.round(bytes / 1e6)} MB`;
   const maxOf = (name: 'descriptors' | 'fileBytes' | 'otherBytes'): number => Math.max(...samples.map((sample) => sample[name]));
   const { median } = spreadOf(samples.map(({ residentBytes }) => residentBytes));
-  t.log(`resident: at most ${mb(most())}, median ${mb(median)}, at last ${mb(samples.at(-1)!.residentBytes)}; ${maxOf('descriptors')} descriptors, file ${mb(maxOf('fileBytes'))}, beside it ${mb(maxOf('otherBytes'))}`);
+  t.log(`resident: peak ${mb(most())}, median ${mb(median)}, at last ${mb(samples.at(-1)!.residentBytes)}; ${maxOf('descriptors')} descriptors, file ${mb(maxOf('fileBytes'))}, other files ${mb(maxOf('otherBytes'))}`);
 }
 
-/** Resolves when a process has used next to no processor time for half a second. */
+/** Resolves when a process has used almost no processor time for half a second. */
 async function untilIdle(pid: number): Promise<void> {
   let before = -Infinity;
   await until('it is idle', () => {
@@ -464,7 +464,7 @@ async function startEmbedded(t: ExecutionContext, options: Parameters<typeof sta
   return rig;
 }
 
-/** A program that reads no more would hold up the sender at the end: then it is killed. */
+/** Starts a sender that stops with the test. A program that no longer reads would block it, and is killed. */
 function startSender(t: ExecutionContext, rig: EmbeddedRig, options: Parameters<typeof startSenderTo>[1]): Sender {
   const sender = startSenderTo(rig.port, options);
   t.teardown(async () => {
@@ -474,7 +474,7 @@ function startSender(t: ExecutionContext, rig: EmbeddedRig, options: Parameters<
   return sender;
 }
 
-/** Rejects when something takes longer than `waitMsMax`. */
+/** Rejects if a promise takes longer than `waitMsMax`. */
 async function inTime(what: string, promise: Promise<void>, waitMsMax = settledMsMax): Promise<void> {
   let isDone = false;
   void promise.then(() => { isDone = true; });
@@ -489,12 +489,12 @@ function ignoreMissing(error: unknown): void {
   if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
 }
 
-/** The same at each run, another in each place that asks. */
+/** Returns a pseudo-random number from 0 to 1 that depends only on the seed. */
 function random(seed: string): number {
   return createHash('sha256').update(seed).digest().readUInt32BE() / 2 ** 32;
 }
 
-/** Declares a test; they run one after the other. What they look at is in `/proc`. */
+/** Declares a serial test, on Linux only, since it reads `/proc`. */
 function scenario(title: string, run: (t: ExecutionContext) => Promise<void>): void {
   const declare = process.platform === 'linux' ? test.serial : test.serial.skip;
   declare(title, async (t) => {

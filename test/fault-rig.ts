@@ -1,6 +1,6 @@
 /**
- * What the fault tests share: the program as a process of its own over the real InfluxDB or over DuckDB, a sender of numbered lines at a
- * fixed rate, and a check of every number in the store.
+ * Shared by the fault tests: the program in its own process over the real InfluxDB or DuckDB, a sender of numbered lines at a fixed rate,
+ * and a check of every number in the store.
  */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -20,17 +20,17 @@ import { freePorts } from './ports.js';
 import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { until } from './until.js';
 
-/** One program whose store can be made to fail. */
+/** A running program whose store can be made to fail. */
 interface Rig {
   readonly port: number;
   readonly cwd: string;
-  /** The program that runs now. */
+  /** The current process. */
   program: RunningProgram;
-  /** Starts the program again, after the one before has ended. */
+  /** Waits until the program has ended and starts it again. */
   restart(): Promise<void>;
-  /** Reads `/ledger` and checks its two equations. Throws when one does not hold, or when the program has died. */
+  /** Reads `/ledger` and checks its two equations. Throws if one does not hold or the program has died. */
   ledger(): Promise<RigLedger>;
-  /** Resolves when nothing of this or an earlier start waits any more. */
+  /** Resolves when no request of this or an earlier start is still waiting. */
   settled(waitMsMax?: number): Promise<RigLedger>;
   stop(): Promise<void>;
 }
@@ -42,7 +42,7 @@ export interface FaultRig extends Rig {
 
 /** The collector and the web app in one process over DuckDB. */
 export interface EmbeddedRig extends Rig {
-  /** The web app, without a slash at its end. */
+  /** The web app, without a trailing slash. */
   readonly url: string;
   /** The collector's status server. */
   readonly statusUrl: string;
@@ -50,10 +50,10 @@ export interface EmbeddedRig extends Rig {
   readonly path: string;
 }
 
-/** A ledger with what `/ledger` adds to it over InfluxDB. */
+/** A ledger with the fields that `/ledger` adds over InfluxDB. */
 export type RigLedger = LedgerJson & { readonly earlier?: { readonly stored: number; readonly spooled: number; readonly dead_lettered: number } };
 
-/** Starts a collector over a bucket of its own. `url` is where it finds InfluxDB, a proxy perhaps. */
+/** Starts a collector over its own bucket. `url` is the InfluxDB that it uses, perhaps a proxy. */
 export async function startRig(influxd: Influxd, { url = influxd.url, settings = {}, args = [] }: { url?: string; settings?: Readonly<Record<string, string>>; args?: readonly string[] } = {}): Promise<FaultRig> {
   const [port, http] = await freePorts(2) as [number, number];
   const bucket = await influxd.createBucket();
@@ -67,8 +67,8 @@ export async function startRig(influxd: Influxd, { url = influxd.url, settings =
 }
 
 /**
- * Starts `start` over a DuckDB file in `folder`, by default an empty folder that is removed when the rig is stopped. All settings of the store are
- * the defaults unless given.
+ * Runs the command `start` over a DuckDB file in `folder`. Default: an empty folder that is removed when the rig is stopped. All settings of the
+ * store have their defaults unless given.
  */
 export async function startEmbeddedRig({ settings = {}, folder }: { settings?: Readonly<Record<string, string>>; folder?: string } = {}): Promise<EmbeddedRig> {
   const [port, http, web] = await freePorts(3) as [number, number, number];
@@ -104,14 +104,14 @@ async function createRig({ port, http, cwd }: { port: number; http: number; cwd:
       const { program } = rig;
       const url = `http://127.0.0.1:${http}/ledger`;
       const response = await fetch(url).catch(async (error: unknown) => {
-        // A server that was busy for seconds closes an idle connection just when the next question comes.
+        // A server that was busy for seconds can close an idle connection just as the next request arrives.
         if (isConnectionLost(error)) return await fetch(url);
         throw error;
       }).catch(async (error: unknown) => {
-        // The connection is gone a moment before the exit status is there.
+        // The connection closes a moment before the exit status arrives.
         const ended = await Promise.race([program.ended, sleep(1000)]);
         if (ended === undefined) throw new Error(`Cannot read ${url}: ${String((error as Error).cause)}`, { cause: error });
-        throw new Error(`The program ended (${ended}), and wrote at last:\n${program.stderr().slice(-2000)}`, { cause: error });
+        throw new Error(`The program ended (${ended}), and wrote:\n${program.stderr().slice(-2000)}`, { cause: error });
       });
       const answer = await response.json() as { collectors: Record<string, RigLedger> };
       const ledger = answer.collectors['tested']!;
@@ -134,7 +134,7 @@ export function sumOf(counts: Readonly<Record<string, number>>): number {
   return Object.values(counts).reduce((total, count) => total + count, 0);
 }
 
-/** Lets time go by under traffic, and looks at the ledger all the while. */
+/** Reads the ledger repeatedly for some time under traffic. */
 export async function watch(rig: Rig, durationMs: number, { pollMs = 20, onLedger = () => undefined }: { pollMs?: number; onLedger?: (ledger: RigLedger) => void } = {}): Promise<void> {
   const endMs = performance.now() + durationMs;
   while (performance.now() < endMs) {
@@ -145,17 +145,17 @@ export async function watch(rig: Rig, durationMs: number, { pollMs = 20, onLedge
 
 /** Sends lines with the numbers 0, 1, 2, … */
 export interface Sender {
-  /** Numbers that were given to the kernel, with when, by `performance.now`. */
+  /** By number, when each line was passed to the kernel, by `performance.now`. */
   readonly sentMs: readonly number[];
-  /** How many connections there were so far. */
+  /** Number of connections so far. */
   readonly connections: () => number;
-  /** Sends no more; resolves when all connections are closed. */
+  /** Stops sending. Resolves when all connections are closed. */
   stop(): Promise<void>;
 }
 
 /**
- * Sends `perSecond` lines a second over several connections, as Caddy does: each line in one write, the next connection at once when
- * one has ended, and nothing more on one whose other side has said that it ends.
+ * Sends `perSecond` lines per second over several connections, as Caddy does: each line in one write, a new connection as soon as
+ * one has ended, and nothing more after the other side has sent a FIN.
  */
 export function startSender(port: number, { perSecond, connections = 4, linesMax = Infinity, line = lineOf }: { perSecond: number; connections?: number; linesMax?: number; line?: (id: number) => string }): Sender {
   const sentMs: number[] = [];
@@ -199,12 +199,12 @@ export function startSender(port: number, { perSecond, connections = 4, linesMax
   };
 }
 
-/** Whether the other side still reads. */
+/** Whether the other side has not closed the connection. */
 function isWritable(socket: Socket): boolean {
   return !socket.destroyed && !socket.readableEnded;
 }
 
-/** A line of Caddy's access log whose path is the number; the requests are of a few hosts and statuses, and many have the same millisecond. */
+/** A line of Caddy's access log with the number in its path. The requests have a few hosts and statuses, and many have the same millisecond. */
 export function lineOf(id: number): string {
   return lineAt(Date.now(), id);
 }
@@ -215,11 +215,11 @@ function lineAt(timeMs: number, id: number, { host = `${id % 5}.example`, method
   return `{"level":"info","ts":${(timeMs / 1000).toFixed(6)},"logger":"http.log.access","msg":"handled request","request":{"remote_ip":"${client}","remote_port":"1","client_ip":"${client}","proto":"HTTP/2.0","method":"${method}","host":"${host}","uri":"/id/${id}${query}","headers":{"User-Agent":["fault test"]}},"bytes_read":0,"user_id":"","duration":0.00${1 + id % 9},"size":${id % 1000},"status":${status},"resp_headers":{}}\n`;
 }
 
-/** What lines differ in, besides their numbers. */
+/** How lines vary, besides their numbers. */
 export interface LineShape {
   /** Up to `HOSTS_MAX`, 200. */
   readonly hosts: number;
-  /** At most 18: the 17 known methods, and one that is not. */
+  /** At most 18: the 17 known methods and an unknown one. */
   readonly methods: number;
   /** At most 12. */
   readonly statuses: number;
@@ -232,7 +232,7 @@ const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', '
 const statuses = [200, 201, 204, 206, 301, 302, 304, 400, 403, 404, 500, 503];
 const noise = randomBytes(2 ** 20).toString('base64url');
 
-/** Makes numbered lines that go through every combination of host, method and status, from 65,536 clients of a /24 each. */
+/** Makes numbered lines that cycle through every combination of host, method and status, from 65,536 clients, each in its own /24. */
 export function createLines({ hosts, methods: methodsMax, statuses: statusesMax, queryBytes = 0 }: LineShape): (id: number) => string {
   return (id) => {
     const noiseAt = id * 7919 % (noise.length - queryBytes);
@@ -247,8 +247,8 @@ export function createLines({ hosts, methods: methodsMax, statuses: statusesMax,
 }
 
 /**
- * Lines whose times are a microsecond apart at least, as Caddy's clock tells them: however many a busy machine sends in one go. A worker that
- * follows a dead one does not know which times that one gave (decision 10).
+ * Makes lines whose times are at least a microsecond apart, like Caddy's, however many a busy machine sends at once. The successor of a dead
+ * worker does not know which times that one assigned (decision 10).
  */
 export function createLinesApart(): (id: number) => string {
   let lastMs = 0;
@@ -258,14 +258,14 @@ export function createLinesApart(): (id: number) => string {
   };
 }
 
-/** What is in the store. */
+/** The numbered lines in the store. */
 export interface Found {
-  /** How often each number is there. */
+  /** How often each number occurs. */
   readonly times: ReadonlyMap<number, number>;
   readonly doubled: readonly number[];
 }
 
-/** Reads every number in the bucket, past the product's own queries. */
+/** Reads every number in the bucket, bypassing the product's own queries. */
 export async function findAll({ url, org, token }: Influxd, bucket: string): Promise<Found> {
   const times = new Map<number, number>();
   const query = flux`from(bucket: ${bucket}) |> range(start: -1d, stop: 1d) |> filter(fn: (r) => r._measurement == "request_metrics" and r._field == "uri") |> keep(columns: ["_value"])`;
@@ -276,7 +276,7 @@ export async function findAll({ url, org, token }: Influxd, bucket: string): Pro
   return { times, doubled: [...times].flatMap(([id, count]) => count > 1 ? [id] : []) };
 }
 
-/** Asserts that no number is doubled, and that every level of the rollups counts exactly the requests that are there. Returns the numbers that are missing. */
+/** Asserts that no number is duplicated and that every rollup level counts exactly the stored requests. Returns the missing numbers. */
 export async function assertExact(t: ExecutionContext, influxd: Influxd, rig: Pick<FaultRig, 'bucket'>, sent: number): Promise<number[]> {
   const { times, doubled } = await findAll(influxd, rig.bucket);
   t.deepEqual(doubled, [], 'doubled');
@@ -286,7 +286,7 @@ export async function assertExact(t: ExecutionContext, influxd: Influxd, rig: Pi
   return missingOf(times, sent);
 }
 
-/** What `assertLevels` reads each level in: all of its windows together may not fit into the memory. */
+/** Asserts what the product's own reads return for each level. Reads it in ranges: all its windows together may not fit into memory. */
 async function assertLevels(t: ExecutionContext, store: Store, requests: number, rangesOf: (level: Level) => readonly TimeRange[]): Promise<void> {
   for (const level of levels) {
     let counted = 0;
@@ -307,8 +307,8 @@ function missingOf(times: Found['times'], sent: number): number[] {
 }
 
 /**
- * The same of a DuckDB file that no process has open. The counts are compared by window and series, past the product's own queries; its own
- * reads have to agree.
+ * Does the same for a DuckDB file that no process has open. Compares the counts by window and series, bypassing the product's own queries, and
+ * then checks that those agree.
  */
 export async function assertExactFile(t: ExecutionContext, path: string, sent: number): Promise<number[]> {
   const { times, doubled, windowsMs } = await findAllInFile(t, path);
@@ -319,7 +319,7 @@ export async function assertExactFile(t: ExecutionContext, path: string, sent: n
   return missingOf(times, sent);
 }
 
-/** Reads every number in a DuckDB file that no process has open, and asserts that each level agrees with the requests, by window and series. */
+/** Reads every number in a DuckDB file that no process has open. Asserts that each level agrees with the requests, by window and series. */
 async function findAllInFile(t: ExecutionContext, path: string): Promise<Found & { readonly windowsMs: ReadonlyMap<Level, readonly number[]> }> {
   const instance = await DuckDBInstance.create(path);
   const connection = await instance.connect();

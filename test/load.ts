@@ -1,4 +1,4 @@
-/** HTTP load on the web app: clients that check every answer, clients that misbehave, and a sampler of what the process holds meanwhile. */
+/** HTTP load on the web app: clients that check every answer, clients that misbehave, and a sampler of the process's memory, descriptors and files. */
 import { once, setMaxListeners } from 'node:events';
 import { readdirSync, statSync } from 'node:fs';
 import { Agent, request, type ClientRequest, type IncomingMessage, type RequestOptions } from 'node:http';
@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { gunzipSync } from 'node:zlib';
 import { residentBytesOf } from './process.js';
 
-/** A whole answer. */
+/** A complete answer. */
 interface Answer {
   readonly status: number;
   readonly headers: IncomingMessage['headers'];
@@ -16,22 +16,22 @@ interface Answer {
   readonly ms: number;
 }
 
-/** How long a client waits for an answer, in milliseconds. No answer in that time is a failure. */
+/** Timeout for an answer, in milliseconds. A timeout is a failure. */
 const answerMsMax = 120_000;
 
-/** Asks once. Rejects when the connection is lost, the answer is cut short, or none is complete within `waitMsMax`. */
+/** Sends one request. Rejects if the connection is lost, the answer is truncated, or it is not complete within `waitMsMax`. */
 export async function ask(url: string, { headers = {}, agent, waitMsMax = answerMsMax }: { headers?: Readonly<Record<string, string>>; agent?: Agent | undefined; waitMsMax?: number } = {}): Promise<Answer> {
   const startMs = performance.now();
   const response = await responseTo(url, { headers, agent, signal: AbortSignal.timeout(waitMsMax) });
   const chunks: Buffer[] = [];
   for await (const chunk of response) chunks.push(chunk as Buffer);
-  if (!response.complete) throw new Error('the answer is cut short');
+  if (!response.complete) throw new Error('the answer is truncated');
   const bytes = Buffer.concat(chunks);
   const body = (response.headers['content-encoding'] === 'gzip' ? gunzipSync(bytes) : bytes).toString();
   return { status: response.statusCode!, headers: response.headers, body, ms: performance.now() - startMs };
 }
 
-/** Sends again what met a kept connection that the server was just closing, as browsers do: https://nodejs.org/docs/latest-v20.x/api/http.html#requestreusedsocket */
+/** Retries a request on a kept-alive connection that the server was just closing, as browsers do: https://nodejs.org/docs/latest-v20.x/api/http.html#requestreusedsocket */
 async function responseTo(url: string, options: RequestOptions): Promise<IncomingMessage> {
   const sent = request(url, options).end();
   try {
@@ -43,21 +43,21 @@ async function responseTo(url: string, options: RequestOptions): Promise<Incomin
   }
 }
 
-/** What became of many questions. */
+/** Counts the outcomes of requests. */
 export class Answers {
-  /** Complete and right, status 200. */
+  /** Complete and correct, status 200. */
   ok = 0;
   /** Status 304. */
   unchanged = 0;
   /** Status 503, with `Retry-After` and a message. */
   unavailable = 0;
-  /** Everything else: lost connections, other statuses, bodies that are cut short or wrong. */
+  /** Everything else: lost connections, other statuses, truncated or wrong bodies. */
   failed = 0;
-  /** What was wrong, the first of each kind of question. */
+  /** The first failure of each kind of request. */
   readonly failures = new Map<string, string>();
-  /** How many of each kind of question were answered with 200. */
+  /** Number of answers with 200, by kind of request. */
   readonly okOf = new Map<string, number>();
-  /** How long the answers with 200 took, in milliseconds. */
+  /** Durations of the answers with 200, in milliseconds. */
   readonly okMs: number[] = [];
   /** The message of the last 503. */
   lastMessage = '';
@@ -66,7 +66,7 @@ export class Answers {
     return this.ok + this.unchanged + this.unavailable + this.failed;
   }
 
-  /** Asks, and counts the answer. `problemOf` says what is wrong with a body; never rejects. */
+  /** Sends a request and counts the answer. `problemOf` returns what is wrong with a body. Never rejects. */
   async ask(kind: string, url: string, options: Parameters<typeof ask>[1] & { readonly problemOf?: ((body: string) => string | undefined) | undefined } = {}): Promise<Answer | undefined> {
     let answer: Answer;
     try {
@@ -96,7 +96,7 @@ export class Answers {
   }
 
   toString(): string {
-    return `${this.total} answers: ${this.ok} ok, ${this.unchanged} unchanged, ${this.unavailable} × 503, ${this.failed} wrong${this.lastMessage === '' ? '' : `; the last 503 says: ${this.lastMessage.slice(0, 200)}`}`;
+    return `${this.total} answers: ${this.ok} ok, ${this.unchanged} unchanged, ${this.unavailable} × 503, ${this.failed} failed${this.lastMessage === '' ? '' : `; the last 503 says: ${this.lastMessage.slice(0, 200)}`}`;
   }
 
   #fail(kind: string, text: string): void {
@@ -113,12 +113,12 @@ function problemIn(body: string, problemOf: ((body: string) => string | undefine
   }
 }
 
-/** A 503 says when to ask again, and what to do. The limit of DuckDB's memory is nothing that whoever asks can do about. */
+/** A 503 has to say when to retry and what to do. It must not blame DuckDB's memory limit, which a client cannot change. */
 function unavailableProblem(answer: Answer): string | undefined {
   const retryAfter = answer.headers['retry-after'];
   if (retryAfter === undefined || !/^[1-9]\d*$/.test(retryAfter)) return `a 503 has the Retry-After ${String(retryAfter)}`;
   const message = messageIn(answer);
-  if (/out of memory/i.test(message)) return `a 503 says that the memory was spent: ${message}`;
+  if (/out of memory/i.test(message)) return `a 503 says that memory ran out: ${message}`;
   return /\b(?:again|narrow|shorter|smaller|fewer|lower|check)\b/i.test(message) ? undefined : `a 503 does not say what to do: ${message}`;
 }
 
@@ -127,22 +127,22 @@ function messageIn({ headers, body }: Answer): string {
   return String((JSON.parse(body) as { error?: { message?: unknown } }).error?.message);
 }
 
-/** A question, and what has to be true of its answer. */
+/** A request and the check of its answer. */
 interface Question {
   readonly kind: string;
   readonly path: string;
   readonly problemOf: (body: string) => string | undefined;
 }
 
-/** What is known of the store while it is asked. */
+/** What is known about the store while requests are sent. */
 export interface Known {
   /** Before the first numbered line, in milliseconds since 1970. */
   readonly fromMs: number;
-  /** Lines that were stored before the first question. */
+  /** Number of lines stored before the first request. */
   readonly preloaded: number;
-  /** Lines that are stored for certain. */
+  /** Minimum number of stored lines at present. */
   readonly storedMin: () => number;
-  /** Lines that can be there at most. */
+  /** Maximum number of stored lines at present. */
   readonly storedMax: () => number;
 }
 
@@ -150,7 +150,7 @@ export interface Known {
 export const limitMax = 10_000;
 const pageLimitMax = 500;
 
-/** The largest answers that docs/api.md promises, in turn; no two have the same range, so that none share a read. */
+/** Returns requests for the largest answers that docs/api.md promises, in turn. No two have the same range, so that none share a read. */
 export function largestQuestion(at: number, known: Known): Question {
   const { preloaded, fromMs, storedMin, storedMax } = known;
   const hours = [1, 6, 24][at % 3]!;
@@ -176,12 +176,12 @@ interface RequestRow { readonly time: string; readonly source: string; readonly 
 function rowsProblem(body: string, count: number): string | undefined {
   const rows = JSON.parse(body) as RequestRow[];
   if (rows.length !== count) return `${rows.length} rows instead of ${count}`;
-  if (rows.some(({ time }, at) => at > 0 && Date.parse(time) > Date.parse(rows[at - 1]!.time))) return 'rows are not newest first';
+  if (rows.some(({ time }, at) => at > 0 && Date.parse(time) > Date.parse(rows[at - 1]!.time))) return 'rows are not in order, newest first';
   const uris = rows.filter(({ source }) => source === 'caddy').map(({ uri }) => uri);
-  return new Set(uris).size === uris.length ? undefined : 'a request is there twice';
+  return new Set(uris).size === uris.length ? undefined : 'a request occurs twice';
 }
 
-/** No value of a numbered line has to be quoted. */
+/** No value of a numbered line contains a comma. */
 function csvProblem(body: string, count: number): string | undefined {
   const [header, ...rows] = body.split('\r\n');
   if (!header!.startsWith('"time","source",') || rows.pop() !== '') return `the first line is ${JSON.stringify(header)}, and the last ${JSON.stringify(rows.at(-1))}`;
@@ -194,7 +194,7 @@ function csvProblem(body: string, count: number): string | undefined {
 function listProblem(body: string): string | undefined {
   const rows = JSON.parse(body) as { value: string; count: number; count_max: number }[];
   if (rows.length < 50 || rows.length > limitMax) return `${rows.length} values`;
-  return rows.some(({ count, count_max: most }, at) => count < 0 || most < count || (at > 0 && count > rows[at - 1]!.count)) ? 'values are not by count' : undefined;
+  return rows.some(({ count, count_max: most }, at) => count < 0 || most < count || (at > 0 && count > rows[at - 1]!.count)) ? 'values are not in order of count' : undefined;
 }
 
 function pageProblem(body: string, rows: number): string | undefined {
@@ -205,17 +205,17 @@ function pageProblem(body: string, rows: number): string | undefined {
 
 function sumProblem(body: string, least: number, most: number): string | undefined {
   const sum = (JSON.parse(body) as { requests: number }[]).reduce((total, { requests }) => total + requests, 0);
-  return sum >= least && sum <= most ? undefined : `${sum} requests, where ${least} to ${most} are stored`;
+  return sum >= least && sum <= most ? undefined : `${sum} requests instead of ${least} to ${most}`;
 }
 
-/** Clients that go on until they are stopped. */
+/** Clients that run until they are stopped. */
 export interface Clients {
   readonly answers: Answers;
-  /** Asks no more; resolves when all answers are there. */
+  /** Sends no more requests. Resolves when all answers have arrived. */
   stop(): Promise<void>;
 }
 
-/** Readers that ask for the largest answers without pause, each over a connection of its own. */
+/** Starts readers that request the largest answers without pause, each over its own connection. */
 export function startReaders(url: string, { readers, known }: { readers: number; known: Known }): Clients {
   let at = 0;
   return startClients(readers, async (answers, agent) => {
@@ -224,7 +224,7 @@ export function startReaders(url: string, { readers, known }: { readers: number;
   });
 }
 
-/** Viewers with an open page, which asks for itself as `views/live.js` does. */
+/** Starts viewers with an open page that refreshes itself as `views/live.js` does. */
 export function startViewers(url: string, { viewers, refreshSeconds = 5 }: { viewers: number; refreshSeconds?: number }): Clients {
   return startClients(viewers, async (answers, agent, state) => {
     const { etag } = state;
@@ -247,7 +247,7 @@ function startClients(count: number, run: (answers: Answers, agent: Agent, state
     while (!stopping.signal.aborted) {
       const failed = answers.failed;
       await run(answers, agent, state);
-      // Whoever loses the connection does not ask again at once.
+      // After a failure, do not retry at once.
       const pauseMs = Math.max(state.pauseMs, answers.failed > failed ? 100 : 0);
       await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => undefined);
     }
@@ -262,7 +262,7 @@ function startClients(count: number, run: (answers: Answers, agent: Agent, state
   };
 }
 
-/** Sends a request and goes away, as a closed browser tab does. Resolves when the server's machine has the request. */
+/** Sends a request and disconnects, as a closed browser tab does. Resolves when the request has been passed to the kernel. */
 export async function askAndLeave(url: string): Promise<void> {
   const { hostname, port, pathname, search } = new URL(url);
   const socket = connect(Number(port), hostname).on('error', () => undefined);
@@ -271,9 +271,9 @@ export async function askAndLeave(url: string): Promise<void> {
   socket.destroy();
 }
 
-/** A client that reads an answer of megabytes a kilobyte a second. */
+/** A client that reads a large answer at a kilobyte a second. */
 export interface SlowReader {
-  /** 0 before the answer has begun. */
+  /** The status of the answer; 0 before it has begun. */
   readonly status: () => number;
   stop(): void;
 }
@@ -298,17 +298,17 @@ export function startSlowReader(url: string): SlowReader {
   };
 }
 
-/** What a process holds at a moment. */
+/** Resource use of a process at one moment. */
 export interface Sample {
   readonly residentBytes: number;
   readonly descriptors: number;
   /** The DuckDB file and its log. */
   readonly fileBytes: number;
-  /** Everything else in the folder of the DuckDB file, such as what DuckDB spills. */
+  /** Everything else in the folder of the DuckDB file, such as spilled data. */
   readonly otherBytes: number;
 }
 
-/** Looks at a process and at its DuckDB file. Throws when the process is gone. */
+/** Takes a sample of a process and its DuckDB file. Throws if the process has ended. */
 export function sampleOf(pid: number, path: string): Sample {
   const folder = dirname(path);
   const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name));
@@ -322,15 +322,15 @@ export function sampleOf(pid: number, path: string): Sample {
   };
 }
 
-/** Samples of a process, one each second. */
+/** Samples of a process, one per second. */
 export interface Sampler {
   readonly samples: readonly Sample[];
-  /** The most that the process has held of the memory since it started, in bytes, as the kernel counts it. */
+  /** Peak resident memory of the process since it started, in bytes, as counted by the kernel. */
   readonly residentBytesMax: () => number;
   stop(): void;
 }
 
-/** Starts to look at a process every second, until it is stopped or the process is gone. */
+/** Starts sampling a process every second, until it is stopped or the process has ended. */
 export function startSampler(pid: number, path: string): Sampler {
   const samples: Sample[] = [];
   let most = 0;

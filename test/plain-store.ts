@@ -1,6 +1,6 @@
 import type { Store } from '../shared/store/store.js';
 
-/** A store as a plain object, so that a test can spread it and replace a method: a class has its methods in its prototype. */
+/** Wraps a store in a plain object, so that a test can spread it and replace a method: the methods of a class are in its prototype. */
 export function plainStore(real: Store): Store {
   const { description, gatherRequests, bulkRequests, spool, requestsKeptMs, rollupsKeptMs, changes } = real;
   return {

@@ -1,23 +1,23 @@
-/** How many answers over the store are made at once. */
+/** Limits how many answers that read the store are made concurrently. */
 import { setMaxListeners } from 'node:events';
 import type { Middleware } from 'koa';
 import { Semaphore } from '../shared/semaphore.js';
 import { Problem } from './problem.js';
 
 /**
- * Answers that are made at once: more would take turns on one thread, and none would be ready sooner. The others wait in
- * order. One that has waited for `waitMsMax` is refused, as its reader has given up or reloads.
+ * Maximum number of concurrent answers: more would share one thread, and none would be ready sooner. Further requests wait
+ * in order. After `waitMsMax` milliseconds a request is refused: its reader has probably given up or reloaded.
  */
 const activeMax = 8;
 const waitingMax = 1000;
 const waitMsMax = 8000;
 
-/** Thrown where more is asked for at once than can be answered. */
+/** The error of a request that is refused because a limit is reached: 503. */
 export function busy(what: string): Problem {
   return new Problem(503, 'Too busy', `${what} Try again in a few seconds.`, { retry: true });
 }
 
-/** Admits answers. `ctx.state.signal` is aborted when an answer has been sent, or its client has gone. */
+/** Limits the requests that read the store. Sets `ctx.state.signal`, which is aborted when the answer has been sent or the client has disconnected. */
 export function admission(): Middleware {
   const answers = new Semaphore({ permits: activeMax, waitingMax, waitMsMax });
   return async (ctx, next) => {
@@ -30,7 +30,7 @@ export function admission(): Middleware {
     ctx.res.once('close', () => { gone.abort(); });
     ctx.state['signal'] = gone.signal;
     const release = await answers.acquire(gone.signal);
-    if (release === undefined) throw busy('More pages and API answers are asked for at once than can be made.');
+    if (release === undefined) throw busy('Too many pages and API answers are being requested at once.');
     try {
       await next();
     } finally {

@@ -12,7 +12,7 @@ const pagesOf = async function* (count: number, rowsPerPage: number, onPage: () 
   }
 };
 
-/** Takes all places with streams that nobody reads. */
+/** Occupies all slots with streams that nobody reads. */
 function fill(streams: RowStreams): { stalled: Sending[]; signals: AbortController[] } {
   const stalled: Sending[] = [];
   const signals: AbortController[] = [];
@@ -25,7 +25,7 @@ function fill(streams: RowStreams): { stalled: Sending[]; signals: AbortControll
   }
 }
 
-test('an answer in pages is the same as one that is held', async (t) => {
+test('a streamed answer equals one held in memory', async (t) => {
   const sending = (): Sending => new RowStreams().open(new AbortController().signal)!;
   const rows = JSON.parse(await text(rowStream('json', columns, pagesOf(3, 300), sending()))) as { id: number }[];
   t.deepEqual(rows.map(({ id }) => id), Array.from({ length: 900 }, (_, id) => id));
@@ -36,17 +36,17 @@ test('an answer in pages is the same as one that is held', async (t) => {
   t.is((await text(rowStream('csv', columns, pagesOf(0, 0), sending()))), '"id","name"\r\n');
 });
 
-test('a page is asked for when the one before has been taken', async (t) => {
+test('reads a page only when the client has read the one before', async (t) => {
   let asked = 0;
   const stream = rowStream('csv', columns, pagesOf(100, 5000, () => { asked += 1; }), new RowStreams().open(new AbortController().signal)!);
   t.teardown(() => stream.destroy());
   stream.read(0);
-  await until('the first page is there', () => stream.readableLength > 0);
+  await until('the first page is ready', () => stream.readableLength > 0);
   for (let waits = 0; waits < 1000; waits += 1) await turn();
   t.true(asked <= 2, `${asked} pages`);
 });
 
-test('an error in a later page breaks the answer off', async (t) => {
+test('aborts the answer on an error in a later page', async (t) => {
   const pages = async function* () {
     yield [{ id: 1, name: 'a' }];
     throw new Error('no more');
@@ -55,7 +55,7 @@ test('an error in a later page breaks the answer off', async (t) => {
   await t.throwsAsync(text(stream), { message: 'no more' });
 });
 
-test('a place is given back when its answer has ended', (t) => {
+test('frees a slot when its answer has ended', (t) => {
   const streams = new RowStreams();
   const { stalled, signals } = fill(streams);
   t.is(stalled.length, 16);
@@ -65,10 +65,10 @@ test('a place is given back when its answer has ended', (t) => {
   const gone = AbortSignal.abort();
   signals[4]!.abort();
   streams.open(gone);
-  t.truthy(streams.open(new AbortController().signal), 'one that has gone takes no place');
+  t.truthy(streams.open(new AbortController().signal), 'a client that has disconnected occupies no slot');
 });
 
-test('where no place is free, the client that has taken nothing for the longest time is cut off', (t) => {
+test('cuts off the client that has read nothing for longest when no slot is free', (t) => {
   let nowMs = 1000;
   const streams = new RowStreams({ monotonicMs: () => nowMs });
   const { stalled } = fill(streams);
@@ -77,7 +77,7 @@ test('where no place is free, the client that has taken nothing for the longest 
   nowMs += 4000;
   for (const [at, sending] of stalled.entries()) if (at !== 7 && at !== 9) sending.takenMs = nowMs;
   stalled[9]!.takenMs = nowMs - 500;
-  t.is(streams.open(new AbortController().signal), undefined, 'nobody has waited for long enough');
+  t.is(streams.open(new AbortController().signal), undefined, 'no client has been idle for long enough');
   nowMs += 1000;
   t.truthy(streams.open(new AbortController().signal));
   t.deepEqual(cut, [7]);

@@ -1,17 +1,17 @@
-/** Answers that are too large to be held: rows as JSON or CSV, page by page. */
+/** Answers that are too large to hold in memory: rows as JSON or CSV, streamed page by page. */
 import { Readable } from 'node:stream';
 import { nextTurn } from '../shared/next-turn.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 
 type Row = Readonly<Record<string, CsvValue>>;
 
-/** Answers that are being sent in pages. Each holds one page of rows, for as long as its client takes. */
+/** Maximum number of answers streamed at once. Each holds one page of rows until its client has read it. */
 const streamsMax = 16;
-/** A client that takes nothing for so long is cut off, in milliseconds; and how long where another waits for its place. */
+/** How long a client may read nothing before it is cut off, in milliseconds; shorter when another one needs its slot. */
 const stalledMsMax = 30_000;
 const stalledMsMaxWhenFull = 5000;
 
-/** Keeps the number of large answers that are being sent at once within `streamsMax`. */
+/** Limits the number of large answers that are streamed at once to `streamsMax`. */
 export class RowStreams {
   readonly #sending = new Set<Sending>();
   readonly #monotonicMs: () => number;
@@ -21,8 +21,8 @@ export class RowStreams {
   }
 
   /**
-   * Takes a place until `signal` is aborted. Where none is free, the client that has taken nothing for the longest time is cut off, after
-   * `stalledMsMaxWhenFull` at the earliest. Returns `undefined` where all others are being read.
+   * Occupies a slot until `signal` is aborted. If none is free, cuts off the client that has read nothing for longest, provided that is at least
+   * `stalledMsMaxWhenFull`. Returns `undefined` if all others are still being read.
    */
   open(signal: AbortSignal): Sending | undefined {
     const nowMs = this.#monotonicMs();
@@ -40,23 +40,23 @@ export class RowStreams {
   }
 }
 
-/** An answer that is being sent. */
+/** An answer that is being streamed. */
 export interface Sending {
-  /** When its client last took a part of it, by `monotonicMs`. */
+  /** When its client last read a part of it, by `monotonicMs`. */
   takenMs: number;
-  /** Breaks it off. */
+  /** Aborts the answer. */
   cutOff: () => void;
   readonly monotonicMs: () => number;
 }
 
 /**
- * The body of an answer over pages of rows. Its next page is asked for when the client has taken the one before. An error in
- * a later page breaks the answer off, so that no client takes a part for the whole.
+ * Streams pages of rows as the body of an answer. Reads the next page when the client has read the one before. An error in a
+ * later page aborts the connection, so that no client mistakes a partial answer for a whole one.
  */
 export function rowStream(format: 'json' | 'csv', columns: readonly string[], pages: AsyncIterable<readonly Row[]>, sending: Sending): Readable {
   const texts = format === 'json' ? jsonOf(pages) : csvOf(columns, pages);
   const stream = Readable.from(texts, { objectMode: false, highWaterMark: 65_536 });
-  sending.cutOff = () => { stream.destroy(Object.assign(new Error('The client takes nothing of a large answer.'), { code: 'ECONNABORTED' })); };
+  sending.cutOff = () => { stream.destroy(Object.assign(new Error('The client has stopped reading a large answer.'), { code: 'ECONNABORTED' })); };
   let timer: NodeJS.Timeout | undefined;
   const watch = (): void => {
     sending.takenMs = sending.monotonicMs();
@@ -69,7 +69,7 @@ export function rowStream(format: 'json' | 'csv', columns: readonly string[], pa
   return stream;
 }
 
-/** Rows that become text in one turn of the event loop. */
+/** Rows serialised per turn of the event loop. */
 const rowsPerTurn = 256;
 
 async function* jsonOf(pages: AsyncIterable<readonly Row[]>): AsyncGenerator<string> {

@@ -1,4 +1,4 @@
-/** Imports that are interrupted and repeated, against the real DuckDB store, with writes that are held at chosen moments. */
+/** Imports that are interrupted and repeated, over the real DuckDB store, whose writes are blocked at chosen moments. */
 import { once } from 'node:events';
 import { createServer, request as post } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -32,13 +32,13 @@ const hourMs = 3_600_000;
 const windowMs = 600_000;
 const decoder = { timeZone: 'UTC', durationFormat: 'auto' } as const;
 
-/** A store of which each write can be held before it begins. */
+/** A store whose writes can be blocked before they begin. */
 class HeldStore {
   readonly store: Store;
   readonly #inFlight = new Set<Promise<unknown>>();
   #held: Promise<void> | undefined;
   #release = (): void => undefined;
-  /** Writes to pass before one is held. */
+  /** Number of writes that pass before one is blocked. */
   #passing = Infinity;
 
   constructor(real: Store) {
@@ -53,7 +53,7 @@ class HeldStore {
     };
   }
 
-  /** Holds the writes after `passing` more, until `release`. */
+  /** Lets `passing` more writes pass and blocks later ones until `release`. */
   holdAfter(passing: number): void {
     this.#passing = passing;
     this.#held = new Promise((resolve) => { this.#release = resolve; });
@@ -69,18 +69,18 @@ class HeldStore {
   }
 }
 
-/** One try to import the file. */
+/** One attempt to import the file. */
 interface Attempt {
-  /** Lines that are sent before it is interrupted; beyond the file's length none is left out. */
+  /** Number of lines sent before it is interrupted. Values beyond the length of the file send all of it. */
   readonly lines: number;
   readonly end: 'stop' | 'kill';
-  /** Writes that the store takes before it is slow until the next attempt is under way. */
+  /** Number of writes before the store blocks, until the next attempt is running. */
   readonly writes: number;
-  /** Lines of the file, by index, that come in over a socket before any attempt has sent them, and are still held in memory. */
+  /** Indexes of lines that arrive over a socket before any attempt has sent them, and are still in memory. */
   readonly live: readonly number[];
 }
 
-/** Few times, series and paths: many lines are equal, or have one time. The last second is in every file, so that a rollup window is open at the cut. */
+/** Few times, series and paths, so that many lines are equal or have equal times, and rollup windows are open where an import is interrupted. */
 const line = fc.record({ offsetMs: fc.constantFrom(0, 1, 20_000, 61_000), status: fc.constantFrom(200, 404), path: fc.constantFrom('/a', '/b') });
 const attempt: fc.Arbitrary<Attempt> = fc.record({
   lines: fc.integer({ min: 0, max: 30 }), end: fc.constantFrom('stop', 'kill'), writes: fc.integer({ min: 0, max: 6 }), live: fc.array(fc.nat({ max: 29 }), { maxLength: 4 }),
@@ -95,7 +95,7 @@ test(`stores each line once, however often an import through the running program
       const startMs = windowOf(caseAt += 1);
       const held = new HeldStore(real);
       const file = lines.map((each, at) => lineText(startMs, at, each));
-      // Flushed by the endpoint alone: a store that is busy keeps live requests in memory for as long.
+      // Flushed only by the endpoint: a busy store keeps live requests in memory for as long.
       const recorder = createRecorder({ store: held.store, log: quiet, name: 'live', hostsMax: 100, clientIp: 'full', flushMs: hourMs });
       const endpoint = createImportEndpoint({
         store: held.store, log: quiet, recorder, decoder, lineBytesMax: 10_000, id: 'tested', hostsMax: 100, clientIp: 'full',
@@ -116,11 +116,11 @@ test(`stores each line once, however often an import through the running program
           }
           sentMax = Math.max(sentMax, sent);
           const importing = send(port, file.slice(0, sent), end);
-          // The writes of the attempt before are held until this one waits, or looks up what is stored.
+          // The writes of the previous attempt stay blocked until this one waits for it, or looks up stored requests.
           await sleep(15);
           held.release();
           held.holdAfter(writes);
-          // A stopped import gives up on the store after 20 ms; one that was killed waits for it, and so does one behind it.
+          // A stopped import gives up on the store after 20 ms. A killed one waits for it, and so does the one after it.
           await Promise.race([importing, sleep(60)]);
           before = importing;
         }
@@ -148,24 +148,24 @@ for (const rows of ['stored', 'deleted'] as const) test(`stores each line once, 
     let caseAt = 0;
     await fc.assert(fc.asyncProperty(fc.record(plan), async ({ lines, attempts, batchRequestsMax }) => {
       const startMs = windowOf(caseAt += 1);
-      // Of a file that goes back in time, lines that come again are taken for the same.
+      // In a file whose times go backwards, repeated lines count as duplicates.
       const ordered = lines.toSorted((one, other) => one.offsetMs - other.offsetMs);
       const file = ordered.map((each, at) => lineText(startMs, at, each));
       for (const { lines: sent, writes } of [...attempts, { lines: Infinity, writes: Infinity }]) {
         const held = new HeldStore(real);
         held.holdAfter(writes);
         const stopping = new AbortController();
-        const timer = writes < Infinity ? setTimeout(() => { stopping.abort(); }, 30) : undefined; // a held store is waited for until then
+        const timer = writes < Infinity ? setTimeout(() => { stopping.abort(); }, 30) : undefined; // it waits for the blocked store until then
         importId += 1;
         const importer = createLocalImporter({
           store: rows === 'stored' ? held.store : withoutRows(held.store), importId, log: quiet, hostsMax: 100, clientIp: 'full', countryOf: undefined, decoder, lineBytesMax: 10_000,
           isAlone: true, dryRun: false, signal: stopping.signal, limits: { batchRequestsMax, stopMsMax: 10, stopDrainMsMax: 10 },
         });
-        await importer.importFile(chunksOf(file, sent, stopping), () => undefined).catch(() => undefined); // a stopped import says that the store was busy
+        await importer.importFile(chunksOf(file, sent, stopping), () => undefined).catch(() => undefined); // a stopped import reports that the store was busy
         clearTimeout(timer);
         await importer.close();
         held.release();
-        await held.idle(); // the end of a process ends its write, or comes after it
+        await held.idle(); // a process does not end in the middle of a write
       }
       await assertStored(real, startMs, file);
     }), { numRuns: cases, endOnFailure: true, includeErrorInReport: true });
@@ -173,7 +173,7 @@ for (const rows of ['stored', 'deleted'] as const) test(`stores each line once, 
   });
 });
 
-/** Start of the ten minutes that a case has to itself, so that all cases share one store. Recent enough for rollups of every level. */
+/** Start of the ten minutes reserved for a case, so that all cases share one store. Recent enough for rollups of every level. */
 function windowOf(caseAt: number): number {
   return Math.floor(Date.now() / windowMs) * windowMs - 46 * hourMs + caseAt * windowMs;
 }
@@ -196,13 +196,13 @@ async function* chunksOf(file: readonly string[], sent: number, stopping: AbortC
   }
 }
 
-/** Sends lines to the endpoint; `stop` and `kill` end within the file. Resolves when the connection is over. */
+/** Sends lines to the endpoint; `stop` and `kill` end within the file. Resolves when the connection is closed. */
 async function send(port: number, lines: readonly string[], end: 'stop' | 'kill' | 'end'): Promise<void> {
-  // An earlier one may have waited as well, and begin first.
+  // An earlier import may have been waiting, too, and start first.
   while (await sendOnce(port, lines, end) === 409 && end === 'end') await sleep(5);
 }
 
-/** The status of the answer; `undefined` when the connection ended before. */
+/** Resolves to the status of the answer; `undefined` if the connection was closed first. */
 function sendOnce(port: number, lines: readonly string[], end: 'stop' | 'kill' | 'end'): Promise<number | undefined> {
   return new Promise((resolve, reject) => {
     const call = post({ host: '127.0.0.1', port, path: '/import', method: 'POST', agent: false, headers: { 'content-type': importContentType, expect: '100-continue', 'transfer-encoding': 'chunked' } });
@@ -229,7 +229,7 @@ function sendOnce(port: number, lines: readonly string[], end: 'stop' | 'kill' |
   });
 }
 
-/** Throws unless the store has exactly the lines of the file, in its requests and in every level of the rollups. */
+/** Throws unless the store contains exactly the lines of the file, as requests and in every rollup level. */
 async function assertStored(store: Store, startMs: number, file: readonly string[]): Promise<void> {
   const range = { fromMs: startMs, toMs: startMs + windowMs, filter: {} };
   const contentOf = ({ timeMs, uri, status, size }: RequestEvent): string => `${timeMs - startMs} ${uri} ${status} ${size}`;
@@ -243,7 +243,7 @@ async function assertStored(store: Store, startMs: number, file: readonly string
   }
 }
 
-/** Runs a test over a DuckDB store of its own. */
+/** Runs a test over its own DuckDB store. */
 async function withStore(run: (store: Store) => Promise<void>): Promise<void> {
   const folder = await temporaryFolder();
   const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: keptMs, rollupsMs: keptMs } }, { log: quiet });

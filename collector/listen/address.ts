@@ -5,10 +5,10 @@ export type ListenAddress =
   | { readonly kind: 'tcp' | 'udp'; readonly family: 4 | 6; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string };
 
-/** What `parseListenAddress` takes, for messages. */
+/** The syntax that `parseListenAddress` accepts, for messages. */
 export const listenSyntax = 'tcp://host:port, tcp6://, udp://, udp6:// or unix:///path, separated by commas; an empty host means every address';
 
-/** Reads one address. Throws when the text is not one. */
+/** Parses one address. Throws a `TypeError` if the text is not one. */
 export function parseListenAddress(text: string): ListenAddress {
   const match = /^(tcp|udp)(4|6)?:\/\/(.*)$/.exec(text);
   if (match !== null) {
@@ -21,12 +21,12 @@ export function parseListenAddress(text: string): ListenAddress {
   return { kind: 'unix', path };
 }
 
-/** The address as `parseListenAddress` reads it. */
+/** Formats an address in the syntax of `parseListenAddress`. */
 export function formatListenAddress(address: ListenAddress): string {
   return address.kind === 'unix' ? `unix://${address.path}` : `${address.kind}://${formatAddress(address)}`;
 }
 
-/** The address as a Caddyfile's `output net` has it. Listening on every address, this machine is `localhost`. */
+/** Formats an address for `output net` in a Caddyfile. A wildcard address becomes `localhost`. */
 export function caddyAddress(address: ListenAddress): string {
   if (address.kind === 'unix') return `unix/${address.path}`;
   const anyHost = address.host === '' || address.host === '0.0.0.0' || address.host === '::';

@@ -1,18 +1,18 @@
 /**
- * The keeper: a small process that owns the stream sockets and every connection, and outlives the worker that reads them.
+ * The supervisor: a small process that owns the stream sockets and all connections, and outlives the worker that reads them.
  *
- * - It reads nothing. Worker and keeper each have a descriptor of the same socket; a peer sees its end only when both are closed. So the
- *   worker says when a connection has ended.
- * - UDP is not kept: Node cannot hold a datagram socket without reading it. Each worker opens its own.
- * - A worker says `ready` when its settings are good, and what to listen on. It opens its store, and all else that only one process can
- *   have, at `go`, when the one before it has ended. It says `take` for each address that it reads, and `running` when it has started.
- * - Messages of one channel arrive in their order, with and without sockets: what was passed on before `stop` is the old worker's, and is
- *   read or handed back by it; what comes later waits for the next.
- * - A worker gets connections when it is `running`. From then on it answers a `ping` four times a second. One that has not answered for
- *   `silentMsMax` is killed, and a new one gets its connections: closing this process's copy would not free Caddy of a worker that has its own.
- * - An unread connection makes Caddy wait, so after `unreadMsMax` all connections are closed, and new ones too, until a worker reads again. Caddy
- *   writes its lines to stderr meanwhile, and `import` takes them from there. Before closing, this process reads what the kernel has buffered and
- *   keeps up to `unreadBytesMax` of it for the next worker. Connections of a killed worker that hangs in the kernel stay open; this process reads
+ * - Normally it reads nothing. Worker and supervisor each have a descriptor of the same socket, and the peer sees the end of the connection only
+ *   when both are closed. So the worker reports closed connections.
+ * - UDP sockets belong to the worker: Node cannot hold a datagram socket without reading it.
+ * - A worker sends `ready` with its listen addresses when its settings are valid. At `go`, when its predecessor has ended, it opens its store and
+ *   everything else that only one process can have. It sends `take` for each address that it reads, and `running` when it has started.
+ * - Messages of a channel arrive in order, with and without sockets. Connections passed on before `stop` belong to the old worker, which reads
+ *   them or hands them back. Later ones wait for the next worker.
+ * - A worker gets connections once it is `running`. From then on it has to answer a `ping` four times a second. If it does not answer for
+ *   `silentMsMax`, it is killed and a new one gets its connections: closing this process's descriptor would not close the worker's.
+ * - An unread connection blocks Caddy. So after `unreadMsMax` all connections, including new ones, are closed until a worker reads again; Caddy
+ *   then writes its lines to stderr, from where `import` can read them. Before closing, this process reads what the kernel has buffered and keeps
+ *   up to `unreadBytesMax` of it for the next worker. Connections of a killed worker that hangs in the kernel cannot be closed; this process reads
  *   them until that worker has ended. Lines beyond `unreadBytesMax` are dropped and counted.
  */
 import { fork, type ChildProcess } from 'node:child_process';
@@ -26,106 +26,106 @@ import type { LineBeginning } from '../lines.js';
 import { formatListenAddress } from './address.js';
 import { openStream, type EarlierReads, type OpenedStream, type StreamAddress, type Unread } from './sockets.js';
 import { OwnClock, SilenceWatch, tickMs } from './silence.js';
-import { UnreadBytes } from './unread.js';
+import { UnreadBytes, UnreadQueue } from './unread.js';
 
-/** Tells a worker that a keeper started it, and which version of the messages below the keeper speaks. */
+/** Environment variable that tells a worker that a supervisor started it, and the version of the protocol below. */
 export const keeperVariable = 'CADDY_LOG_SINK_KEEPER';
-/** To be raised when the messages change: a worker of another version refuses to start, and the old one goes on. */
-export const keeperVersion = '2';
+/** Protocol version. Raise it when the messages change: a worker of another version refuses to start, and the old one keeps running. */
+export const keeperVersion = '3';
 
-/** What a worker says. Addresses are named as `formatListenAddress` writes them. */
+/** A message from the worker. Addresses are in the format of `formatListenAddress`. */
 export type FromWorker =
   | { readonly type: 'ready'; readonly listen: readonly StreamAddress[]; readonly unixMode: number; readonly connectionsMax: number }
   | { readonly type: 'take'; readonly address: string }
   | { readonly type: 'running' }
   /** The answer to `ping`. */
   | { readonly type: 'pong' }
-  /** The peer has sent a line that was understood; once for each connection. */
+  /** The peer has sent a valid line. Sent once per connection. */
   | { readonly type: 'sent-lines'; readonly id: number }
-  /** Its copy is closed, and nobody is to read on. */
+  /** The worker has closed its descriptor, and the connection is finished. */
   | { readonly type: 'closed'; readonly id: number }
-  /** Its copy is closed, and the next worker reads on. */
+  /** The worker has closed its descriptor, and the next worker continues to read. */
   | { readonly type: 'handed-back'; readonly id: number; readonly beginning: LineBeginning }
-  /** The last word: all before it has been sent. The next worker gets the times. */
+  /** The last message. The next worker gets the times. */
   | { readonly type: 'done'; readonly usedTimes: UsedTimes | undefined };
 
-/** What a keeper says. */
+/** A message from the supervisor. */
 export type ToWorker =
   | { readonly type: 'go'; readonly ports: ReadonlyMap<string, number | undefined>; readonly usedTimes: UsedTimes | undefined }
   | { readonly type: 'ping' }
   | { readonly type: 'cannot-listen'; readonly address: string; readonly code: string | undefined; readonly message: string }
-  /** Comes with the socket. */
+  /** Sent with the socket. */
   | { readonly type: 'connection'; readonly address: string; readonly id: number; readonly earlier: EarlierReads }
-  | ({ readonly type: 'unread'; readonly address: string } & Unread)
+  | ({ readonly type: 'unread' } & Unread)
   | { readonly type: 'stop'; readonly handBack: boolean };
 
 interface Worker {
   readonly process: ChildProcess;
-  /** Whether its settings are good and its addresses are open; `false` when it ended before. */
+  /** Resolves to whether its settings are valid and its addresses are open; to `false` if it ended before. */
   readonly ready: Promise<boolean>;
-  /** Its exit status; by then all its messages have come. */
+  /** Resolves to its exit status, after all its messages have arrived. */
   readonly ended: Promise<number>;
   readonly startMs: number;
   addresses: readonly string[];
   readonly takes: Set<string>;
   isRunning: boolean;
-  /** It was told to stop, and gets nothing more. */
+  /** It was told to stop, and gets no more connections. */
   isStopping: boolean;
-  /** It did not answer and was killed: it never reads again, but its end may come late. */
+  /** It did not answer and was killed: it never reads again, but may take long to exit. */
   isKilled: boolean;
   readonly silence: SilenceWatch;
-  /** Connections of which it has a copy. */
+  /** Connections of which it has a descriptor. */
   readonly held: Set<number>;
 }
 
-interface Connection { readonly address: string; readonly socket: Socket; beginning: LineBeginning | undefined; hasSentLines: boolean }
+interface Connection { readonly address: string; readonly socket: Socket; /** Of a socket that may be closed. */ readonly remoteAddress: string | undefined; beginning: LineBeginning | undefined; hasSentLines: boolean }
 
 /**
- * How long connections may go unread, in milliseconds of this process's own time: from the last answer of a worker that does not answer, or from the end of
- * one that ended. Half of it is `silentMsMax`; the rest is for the next worker to start.
+ * Maximum time for which connections may go unread, in milliseconds of this process's own time, since a hung worker last answered or since a worker ended.
+ * Half of it is `silentMsMax`; the rest is for the next worker to start.
  */
 const unreadMsMax = 4000;
-/** For how long connections are read here before they are closed, in milliseconds: the kernel holds some megabytes at most. */
+/** How long this process reads a connection before it closes it, in milliseconds. The kernel buffers a few megabytes at most. */
 const readMs = 250;
 /** Maximum number of bytes kept for the next worker, over all connections. Beyond it, lines are dropped and counted. */
 const unreadBytesMax = 16 * 2 ** 20;
-/** A worker that was told to hand over is killed after this time, in milliseconds. */
+/** Maximum time for a worker to hand over, in milliseconds. Then it is killed. */
 const handOverMsMax = 15_000;
-/** The pause before a worker that died is started again: doubles from the first to the last, in milliseconds. */
+/** Back-off before a worker that died is restarted, in milliseconds. Doubles from the minimum to the maximum. */
 const pauseMsMin = 100;
 const pauseMsMax = 10_000;
-/** A worker that ran for so long did not die of its start, in milliseconds. */
+/** A worker that ran for longer than this, in milliseconds, started properly: the back-off begins again at its minimum. */
 const soundMsMin = 10_000;
 
-/** What `keepSockets` works with. */
+/** Dependencies of `keepSockets`. */
 export interface KeeperParts {
-  /** The program's first file. */
+  /** The program's entry file. */
   readonly program: string;
   readonly args: readonly string[];
   readonly log: Log;
-  /** Kills a worker that does not answer: with SIGKILL. */
+  /** Kills a worker that does not answer. Default: with SIGKILL. */
   readonly kill?: (worker: ChildProcess) => void;
 }
 
-/** Runs the program with these arguments as a worker, and again at SIGHUP and when it dies, until a signal ends it. Resolves to the exit status. */
+/** Runs the program as a worker, and restarts it on SIGHUP and when it dies, until SIGTERM or SIGINT. Resolves to the exit status. */
 export async function keepSockets({ program, args, log, kill = (worker) => worker.kill('SIGKILL') }: KeeperParts): Promise<number> {
   const sockets = new Map<string, OpenedStream>();
   const connections = new Map<number, Connection>();
   const stopped = new AbortController();
   let lastId = 0;
   let hasRun = false as boolean; // set in `hear`
-  /** A restart was asked for while one was under way. */
+  /** Another restart was requested during a restart. */
   let again = false;
   let next = undefined as Worker | undefined; // set in `restart`
   let usedTimes: UsedTimes | undefined;
-  /** How long nobody has read; `undefined` while a worker reads. */
+  /** How long no worker has read, in milliseconds; `undefined` while one does. */
   let unreadMs = undefined as number | undefined; // set in `startUnread`
+  /** Whether unread connections stay open. `false` from `letGo` until a worker is running. */
   let holds = true;
   let connectionsMax = Infinity;
-  /** Connections that are read here, since no worker does. */
+  /** Connections that this process reads, since no worker does. */
   const reading = new Map<number, UnreadBytes>();
-  /** What was read of connections that are closed, for the next worker. */
-  let unread: Extract<ToWorker, { type: 'unread' }>[] = [];
+  const unread = new UnreadQueue();
   const room = { bytes: unreadBytesMax };
   let active = startWorker();
   const warn = limitLog(log.warn);
@@ -146,7 +146,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     startUnread();
     if (worker.isKilled) endReading(worker.held);
     if (next !== undefined) {
-      if (status !== 0) log.error('The old worker did not hand over cleanly: lines may be lost. A new one goes on.', { status });
+      if (status !== 0) log.error('The old worker did not hand over cleanly: lines may be lost. The new one takes over.', { status });
       active = next;
       next = undefined;
       continue;
@@ -158,7 +158,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     }
     if (stopped.signal.aborted || !hasRun) {
       clearInterval(ticker);
-      if (unread.length > 0) log.error('What was read while there was no worker is lost: no other one has started.', { bytes: unreadBytesMax - room.bytes });
+      if (unread.size > 0) log.error('Lines buffered while there was no worker are lost: no new worker has started.', { bytes: unreadBytesMax - room.bytes });
       for (const socket of sockets.values()) void socket.close();
       closeConnections();
       return status;
@@ -168,10 +168,10 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   }
 
   function startWorker(): Worker {
-    // Without the dashes Node takes --env-file for itself, wherever it stands.
+    // Without the dashes, Node takes --env-file for itself, wherever it stands.
     const child = fork(program, args, { execArgv: [...process.execArgv, '--'], serialization: 'advanced', env: { ...process.env, [keeperVariable]: keeperVersion } });
     child.on('error', (error) => { if (child.connected) log.warn(`Cannot reach the worker: ${error.message}`); });
-    // A process that could not be started has no other event. The channel ends after the last message, which may be after the process.
+    // A process that could not be spawned emits nothing but 'error'. The last message may arrive after the exit, but before 'disconnect'.
     const ended = child.pid === undefined ? Promise.resolve(1)
       : Promise.all([once(child, 'exit'), once(child, 'disconnect')]).then(([[status]]) => (status as number | null) ?? 1);
     const ready = new Promise<boolean>((resolve) => {
@@ -222,7 +222,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
       }
       case 'closed':
         worker.held.delete(message.id);
-        if (reading.has(message.id)) break; // it is closed when that is over
+        if (reading.has(message.id)) break; // `endReading` closes it
         connections.get(message.id)?.socket.destroy();
         connections.delete(message.id);
         break;
@@ -252,21 +252,22 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   }
 
   function keep(address: string, socket: Socket): void {
-    socket.on('error', () => undefined); // the worker sees it too, and says so
+    socket.on('error', () => undefined); // the worker sees the error, too, and logs it
     const isRead = canTake(active) && active.takes.has(address);
-    // Half of the second `connectionsMax` are on their way to a worker that closes them, or from one that has.
+    // The worker enforces `connectionsMax`. Twice as many leave room for those that it is about to close, or has just closed.
     if (connections.size >= 2 * connectionsMax) {
       socket.destroy();
       return;
     }
-    const connection: Connection = { address, socket, beginning: undefined, hasSentLines: false };
+    const connection: Connection = { address, socket, remoteAddress: socket.remoteAddress, beginning: undefined, hasSentLines: false };
     connections.set(lastId += 1, connection);
     if (isRead) {
       pass(active, lastId, connection);
       return;
     }
-    startUnread();
-    if (!holds) readHere(lastId, connection); // then closes it, and keeps what Caddy sent with it
+    // A new address that the active worker does not read waits for the next worker. All other connections are still being read.
+    if (!canTake(active)) startUnread();
+    if (!holds) readHere(lastId, connection); // keeps what Caddy has sent, then closes
   }
 
   function canTake({ isRunning, isStopping, isKilled }: Worker): boolean {
@@ -275,13 +276,13 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
 
   function pass(worker: Worker, id: number, connection: Connection): void {
     const { address, socket, beginning, hasSentLines } = connection;
-    connection.beginning = undefined; // the worker's from here on: should it die, the next one begins in the middle of the line
+    connection.beginning = undefined; // now owned by the worker: if it dies, its successor starts in the middle of the line
     if (!worker.process.connected) return;
     worker.held.add(id);
     worker.process.send({ type: 'connection', address, id, earlier: { beginning, hasSentLines } } satisfies ToWorker, socket, { keepOpen: true });
   }
 
-  /** From now on, or for some time already, nobody reads. */
+  /** Notes that no worker has been reading for `forMs` milliseconds. */
   function startUnread(forMs = 0): void {
     unreadMs ??= forMs;
   }
@@ -294,7 +295,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     if (unreadMs >= unreadMsMax && holds) letGo();
   }
 
-  /** A worker is watched while it has connections, or is to be given some. One that is stopping and has none is in nobody's way. */
+  /** Pings a running worker and kills it if it does not answer. A stopping worker without connections blocks nobody and is left alone. */
   function watch(worker: Worker, passedMs: number): void {
     if (!worker.isRunning || worker.isKilled || (worker.isStopping && worker.held.size === 0)) return;
     const silentMs = worker.silence.tick(passedMs);
@@ -309,8 +310,8 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   }
 
   /**
-   * Nobody has read for too long: Caddy is not to wait any longer. What the kernel holds is read before a connection is closed, so that it is counted:
-   * Caddy believes that it was sent.
+   * Closes all connections, so that Caddy does not block any longer. Reads what the kernel has buffered first: Caddy believes that those lines were
+   * sent, so they have to be counted.
    */
   function letGo(): void {
     holds = false;
@@ -319,11 +320,11 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     const hung = [...connections.keys()].filter(isHung).length;
     const closed = connections.size - hung;
     for (const [id, connection] of connections) readHere(id, connection, { untilEnded: isHung(id) });
-    if (closed > 0) log.error('Nothing has read the connections for too long. They are closed, so that Caddy does not wait for them: it writes its log lines to its stderr now, from where `import` takes them.', { connections: closed, unreadMsMax });
-    if (hung > 0) log.error('The killed worker cannot end: it hangs in the kernel, perhaps on a disk. Its connections cannot be closed, so the supervisor reads them until it has ended. Lines beyond unreadBytesMax are dropped and counted.', { connections: hung, pid: hanging?.process.pid ?? 0, unreadBytesMax });
+    if (closed > 0) log.error('Nothing has read the connections for too long. Closing them, so that Caddy does not block: it now writes its log lines to its stderr, from where `import` can read them.', { connections: closed, unreadMsMax });
+    if (hung > 0) log.error('The killed worker cannot end: it hangs in the kernel, perhaps on a disk. Its connections cannot be closed, so the supervisor reads them until it has exited. Lines beyond unreadBytesMax are dropped and counted.', { connections: hung, pid: hanging?.process.pid ?? 0, unreadBytesMax });
   }
 
-  /** Reads in place of a worker that is not there, or of one that was killed and has not ended: with SIGKILL pending it never reads again. */
+  /** Reads a connection in place of a worker that has ended, or that was killed and has not exited: with SIGKILL pending, it never reads again. */
   function readHere(id: number, { socket }: Connection, { untilEnded = false } = {}): void {
     if (reading.has(id)) return;
     const bytes = new UnreadBytes(room);
@@ -333,7 +334,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     if (!untilEnded) setTimeout(() => { endReading([id]); }, readMs);
   }
 
-  /** Closes connections that are read here, right after a read, so that next to nothing comes in between. */
+  /** Closes connections that this process reads, right after a read, so that hardly anything arrives in between. */
   function endReading(ids: Iterable<number>): void {
     setImmediate(() => {
       for (const id of ids) {
@@ -342,7 +343,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
         if (read === undefined || connection === undefined) continue;
         const { bytes: keptBytes, droppedLines } = read;
         if (keptBytes > 0 || droppedLines > 0) warn('unread', 'No worker could read a connection, and it was closed. Its buffered lines are kept for the next worker; lines beyond unreadBytesMax count as dropped (no-worker).', { keptBytes, droppedLines, unreadBytesMax });
-        unread.push({ type: 'unread', address: connection.address, beginning: connection.beginning, bytes: read.take(), droppedLines });
+        unread.add({ address: connection.address, remoteAddress: connection.remoteAddress, beginning: connection.beginning, bytes: read.take(), droppedLines });
         connection.socket.destroy();
         connections.delete(id);
         reading.delete(id);
@@ -352,21 +353,20 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   }
 
   function passUnread(worker: Worker): void {
-    for (const message of unread) {
+    for (const message of unread.takeAll()) {
       room.bytes += message.bytes.length;
-      tell(worker, message);
+      tell(worker, { type: 'unread', ...message });
     }
-    unread = [];
   }
 
-  /** SIGHUP: a new worker takes over when its settings are good. */
+  /** SIGHUP: starts a new worker, which takes over if its settings are valid. */
   function restart(): void {
     if (stopped.signal.aborted) return;
     again = next !== undefined || !active.isRunning;
     if (again) return;
     const worker = next = startWorker();
     void worker.ready.then((isReady) => {
-      if (next !== worker) return; // the old one died, and this one has its place
+      if (next !== worker) return; // the old one died, and this one has already replaced it
       if (isReady) {
         const old = active;
         old.isStopping = true;
@@ -378,30 +378,30 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
       }
       next = undefined;
       closeUnwanted();
-      if (!stopped.signal.aborted) log.error('The new worker did not start, and said why. The old one goes on; send SIGHUP again when it is mended.');
+      if (!stopped.signal.aborted) log.error('The new worker did not start: see its own message. The old one keeps running. Fix the cause and send SIGHUP again.');
       if (again) restart();
     });
   }
 
-  /** SIGTERM and SIGINT: what has arrived is read and stored; at the second signal nothing more is waited for. */
+  /** SIGTERM and SIGINT: reads and stores what has arrived. A second signal exits at once. */
   function stop(): void {
     if (stopped.signal.aborted) {
       for (const worker of [active, next]) worker?.process.kill('SIGKILL');
       process.exit(1);
     }
     stopped.abort();
-    if (next !== undefined && !active.isStopping) next.process.kill('SIGKILL'); // it has nothing yet
+    if (next !== undefined && !active.isStopping) next.process.kill('SIGKILL'); // it has no connections yet
     for (const socket of sockets.values()) void socket.close();
     if (active.isRunning && !active.isStopping) end(active); // one that is still starting is told when it runs
   }
 
-  /** From here on the connections are the worker's alone, so that it closes them as it does without a keeper. */
+  /** Leaves the connections to the worker alone, so that it closes them as it does without a supervisor. */
   function end(worker: Worker): void {
     worker.isStopping = true;
     tell(worker, { type: 'stop', handBack: false }, () => { closeConnections(); });
   }
 
-  /** Those of one address, or all. */
+  /** Closes the connections of one address, or all. */
   function closeConnections(of?: string): void {
     for (const [id, { address, socket }] of connections) {
       if ((of !== undefined && address !== of) || reading.has(id)) continue;
@@ -410,7 +410,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     }
   }
 
-  /** Closes what only settings of before have asked for. */
+  /** Closes addresses that are no longer in the settings. */
   function closeUnwanted(): void {
     const wanted = new Set([...active.addresses, ...next?.addresses ?? []]);
     for (const [address, socket] of sockets) {

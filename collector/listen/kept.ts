@@ -6,29 +6,29 @@ import { keeperVariable, keeperVersion, type FromWorker, type ToWorker } from '.
 import { cannotListen } from './listen.js';
 import type { EarlierReads, OpenStream, StreamOptions } from './sockets.js';
 
-/** A worker's side of the keeper that started it. */
+/** A worker's channel to the supervisor that started it. */
 export interface Keeper {
   readonly openStream: OpenStream;
-  /** Whether another worker goes on after this one. */
+  /** Whether another worker takes over after this one. */
   readonly isHandingOver: () => boolean;
-  /** Says that the settings are good, and waits until the worker before has ended. Throws a `UsageError` when an address cannot be listened on. */
+  /** Reports that the settings are valid and waits until the previous worker has ended. Throws a `UsageError` if an address cannot be listened on. */
   turn(config: { readonly listen: readonly ListenAddress[]; readonly unixMode: number; readonly connectionsMax: number }): Promise<void>;
-  /** What the worker before has left. */
+  /** The times that the previous worker left. */
   readonly usedTimes: () => UsedTimes | undefined;
-  /** Leaves something to the next worker. */
+  /** Leaves the used times to the next worker. */
   leaveTimes(usedTimes: UsedTimes): void;
-  /** Says that all has started, and stops it when the keeper says so or is gone; `stop` resolves to the exit status, and never rejects. */
+  /** Reports that everything has started. Calls `stop` when the supervisor requests it or is gone; `stop` resolves to the exit status and must not reject. */
   stopWith(stop: () => Promise<number>): void;
-  /** Ends the talk, of a program that did not start. */
+  /** Closes the channel of a program that did not start. */
   leave(): void;
 }
 
-/** Meets the keeper of this process; `undefined` when it has none. Throws a `UsageError` when the keeper is of another version. */
+/** Connects to the supervisor of this process; returns `undefined` if it has none. Throws a `UsageError` if the supervisor has another protocol version. */
 export function meetKeeper(): Keeper | undefined {
   const version = process.env[keeperVariable];
   if (version === undefined || process.send === undefined) return undefined;
-  if (version !== keeperVersion) throw new UsageError('This version of the program cannot go on with the sockets of the one that runs. Stop that one and start this one instead.');
-  // The keeper gets these too, from the terminal, and says what is to be done.
+  if (version !== keeperVersion) throw new UsageError('This version of the program cannot take over the sockets of the running one. Stop that one and start this one instead.');
+  // The terminal sends these to the supervisor, too, which then tells this process what to do.
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
 
   const streams = new Map<string, Pick<StreamOptions, 'onConnection' | 'onUnread'>>();
@@ -57,7 +57,7 @@ export function meetKeeper(): Keeper | undefined {
         if (socket !== undefined) take(message.address, message.id, socket, message.earlier);
         break;
       case 'unread':
-        // An address that is not listened on any more: another one takes it as well.
+        // If this address is no longer listened on, another listener takes the lines.
         (streams.get(message.address) ?? [...streams.values()][0])?.onUnread(message);
         break;
       case 'stop':
@@ -91,7 +91,7 @@ export function meetKeeper(): Keeper | undefined {
           if (!handsBack || id === undefined) return false;
           ids.delete(socket);
           void tell({ type: 'handed-back', id, beginning: beginning() });
-          socket.destroy(); // closes this copy: the keeper's goes on
+          socket.destroy(); // closes this descriptor; the supervisor's stays open
           return true;
         },
       };
@@ -109,7 +109,7 @@ export function meetKeeper(): Keeper | undefined {
 
   function take(address: string, id: number, socket: Socket, earlier: EarlierReads): void {
     const stream = streams.get(address);
-    if (stream === undefined) { // stopping already: nothing was read of it
+    if (stream === undefined) { // already stopping: nothing was read from it
       socket.destroy();
       return;
     }
@@ -129,7 +129,7 @@ export function meetKeeper(): Keeper | undefined {
     });
   }
 
-  /** Without its keeper a worker ends as at SIGTERM. */
+  /** Without its supervisor, a worker ends as on SIGTERM. */
   function onGone(): void {
     handsBack = false;
     if (ports === undefined) process.exit(1);
@@ -137,7 +137,7 @@ export function meetKeeper(): Keeper | undefined {
   }
 }
 
-/** Resolves when it is on its way, or cannot be. */
+/** Sends a message to the supervisor. Resolves when it has been sent or cannot be sent. */
 function tell(message: FromWorker): Promise<void> {
   return new Promise((resolve) => {
     if (!process.connected) resolve();

@@ -12,23 +12,23 @@ import type { LineBeginning } from '../lines.js';
 import { parseListenAddress } from './address.js';
 import { listen, type Listener } from './listen.js';
 import { allowList, ConnectionLimit, parseCidr } from './peers.js';
-import { openStream } from './sockets.js';
+import { openStream, type OpenStream, type Unread } from './sockets.js';
 
-test('several sockets of every kind are listened on at once', async (t) => {
+test('listens on several sockets of every kind at once', async (t) => {
   const path = join(mkdtempSync(join(tmpdir(), 'sink-')), 'sink.sock');
   const { listeners, got } = await start(['tcp://127.0.0.1:0', 'tcp://127.0.0.1:0', 'tcp6://[::1]:0', `unix://${path}`]);
   for (const [at, { address }] of listeners.entries()) {
     await send(address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port }, `line ${at}\n`);
   }
-  await until('all lines came in', () => got.lines.length === listeners.length);
+  await until('all lines have arrived', () => got.lines.length === listeners.length);
   t.deepEqual(got.lines.toSorted(), ['line 0', 'line 1', 'line 2', 'line 3']);
   await stopAll(listeners);
 });
 
-test('a peer that is not allowed, and one too many, are turned away before a byte is read', async (t) => {
+test('refuses a peer that is not allowed, and one connection too many, before it reads a byte', async (t) => {
   const { listeners, got } = await start(['tcp://127.0.0.1:0'], { allow: '10.0.0.0/8' });
   await send(portOf(listeners[0]!), 'line\n');
-  await until('it was turned away', () => got.refused.length === 1);
+  await until('it was refused', () => got.refused.length === 1);
   t.deepEqual(got.refused, ['not-allowed']);
   t.deepEqual(got.lines, []);
   await stopAll(listeners);
@@ -38,17 +38,17 @@ test('a peer that is not allowed, and one too many, are turned away before a byt
   held.write('first\n');
   await until('the first has sent a line', () => busy.got.lines.length === 1);
   await send(portOf(busy.listeners[1]!), 'line\n');
-  await until('the second was turned away', () => busy.got.refused.length === 1);
+  await until('the second was refused', () => busy.got.refused.length === 1);
   t.deepEqual(busy.got.refused, ['too-many-of-peer']);
   held.write('still here\n');
   await until('the first is still read', () => busy.got.lines.length === 2);
   held.destroy();
-  await until('its place is free', () => busy.connections.count === 0);
+  await until('its connection is released', () => busy.connections.count === 0);
   t.is(busy.got.evicted, 0);
   await stopAll(busy.listeners);
 });
 
-test('1,000 idle connections keep nobody out: the one that has been idle longest makes room, and one that has sent a line never does', async (t) => {
+test('1,000 idle connections keep nobody out: evicts the longest idle one, and never one that has sent a line', async (t) => {
   const connectionsMax = 1000;
   const path = join(mkdtempSync(join(tmpdir(), 'sink-')), 'sink.sock');
   const { listeners, got, connections } = await start(['tcp://127.0.0.1:0', `unix://${path}`], { connectionsMax });
@@ -58,7 +58,7 @@ test('1,000 idle connections keep nobody out: the one that has been idle longest
   early.resume().on('close', () => { isEarlyOpen = false; });
   early.write('early\n');
   await until('it was read', () => got.lines.length === 1);
-  // A process of its own, as it is a thousand descriptors.
+  // In its own process, since it needs a thousand descriptors.
   const flood = spawn(process.execPath, ['--eval', `
     const net = require('node:net');
     let open = 0;
@@ -80,19 +80,19 @@ test('1,000 idle connections keep nobody out: the one that has been idle longest
   t.true(isEarlyOpen);
   for (const socket of [early, ...late, ...unix]) socket.destroy();
   flood.kill('SIGKILL');
-  await until('all places are free', () => connections.count === 0);
+  await until('all connections are released', () => connections.count === 0);
   await stopAll(listeners);
 });
 
-test('a line that a broken connection left unfinished is no line', async (t) => {
+test('does not count the partial line of a broken connection as a line', async (t) => {
   const { listeners, got } = await start(['tcp://127.0.0.1:0']);
   await send(portOf(listeners[0]!), 'whole\nhalf');
-  await until('the half was noticed', () => got.unterminated === 1);
+  await until('the partial line was counted', () => got.unterminated === 1);
   t.deepEqual(got.lines, ['whole']);
   await stopAll(listeners);
 });
 
-test('a line that takes too long ends its connection, and others go on', async (t) => {
+test('closes a connection whose line takes too long, and no other', async (t) => {
   const { listeners, got, connections } = await start(['tcp://127.0.0.1:0'], { lineMsMax: 200 });
   const [slow, quick, idle] = await Promise.all([open(portOf(listeners[0]!)), open(portOf(listeners[0]!)), open(portOf(listeners[0]!))]);
   slow.on('error', () => undefined);
@@ -100,7 +100,7 @@ test('a line that takes too long ends its connection, and others go on', async (
   idle.write('before\n');
   const drip = setInterval(() => {
     slow.write('x');
-    quick.write('whole\nbegun'); // always in the middle of a line, and never of the same one
+    quick.write('whole\nbegun'); // always within a line, but never the same one
   }, 20);
   await until('it is closed', () => connections.count === 2);
   clearInterval(drip);
@@ -113,7 +113,7 @@ test('a line that takes too long ends its connection, and others go on', async (
   await stopAll(listeners);
 });
 
-test('lines that have begun share a bound of memory: beyond it one is skipped, and all is given back', async (t) => {
+test('limits the memory of all partial lines: skips lines beyond it, and releases it', async (t) => {
   const { listeners, got, heldMemory } = await start(['tcp://127.0.0.1:0'], { heldBytesMax: 100_000 });
   const peers = await Promise.all(Array.from({ length: 5 }, () => open(portOf(listeners[0]!))));
   for (const peer of peers) peer.write('x'.repeat(40_000));
@@ -123,11 +123,11 @@ test('lines that have begun share a bound of memory: beyond it one is skipped, a
   await until('the next lines are read', () => got.lines.filter((line) => line === 'next').length === 5);
   t.is(got.lines.length, 10 - got.noRoom);
   for (const peer of peers) peer.destroy();
-  await until('nothing is held', () => heldMemory.bytes === 0);
+  await until('all memory is released', () => heldMemory.bytes === 0);
   await stopAll(listeners);
 });
 
-test('one connection that never pauses does not keep others waiting', async (t) => {
+test('a connection that never pauses does not delay others', async (t) => {
   let floods = 0;
   const { listeners, got } = await start(['tcp://127.0.0.1:0'], { isWanted: (line) => {
     if (line === 'quiet') return true;
@@ -135,7 +135,7 @@ test('one connection that never pauses does not keep others waiting', async (t) 
     return false;
   } });
   const place = portOf(listeners[0]!);
-  // A process of its own, so that it does not pause while this one reads.
+  // In its own process, so that it does not pause while this one reads.
   const firehose = spawn(process.execPath, ['--eval', `
     const socket = require('node:net').connect(${place.port}, ${JSON.stringify(place.host)});
     const lines = Buffer.from('firehose firehose firehose firehose\\n'.repeat(2000));
@@ -155,11 +155,11 @@ test('one connection that never pauses does not keep others waiting', async (t) 
   await stopAll(listeners);
 });
 
-test('in a flood, a connection is handed over without losing what its socket holds for the next turn', async (t) => {
+test('hands a connection over during a flood without losing the bytes that its socket has buffered', async (t) => {
   let leave: (() => void) | undefined;
   let handedOver: { readonly socket: Socket; readonly beginning: LineBeginning } | undefined;
   const { listeners, got } = await start(['tcp://127.0.0.1:0'], {
-    // As the handover of a restart: the connection stays open, for another to go on with.
+    // Like the handover at a restart: the connection stays open for another reader.
     open: async (address, options) => {
       const opened = await openStream(address, options);
       return {
@@ -178,7 +178,7 @@ test('in a flood, a connection is handed over without losing what its socket hol
   });
   const left = new Promise<void>((resolve) => { leave = () => { void stopAll(listeners).then(resolve); }; });
   const place = portOf(listeners[0]!);
-  // A process of its own, so that all of it waits in the kernel.
+  // In its own process, so that all of it is buffered in the kernel.
   const flood = spawn(process.execPath, ['--eval', `
     const lines = Array.from({ length: 200_000 }, (_, at) => at + '\\n').join('');
     require('node:net').connect(${place.port}, ${JSON.stringify(place.host)}).end(lines);`], { stdio: 'inherit' });
@@ -193,7 +193,7 @@ test('in a flood, a connection is handed over without losing what its socket hol
   t.deepEqual([...got.lines, ...rest.trimEnd().split('\n')], Array.from({ length: 200_000 }, (_, at) => String(at)));
 });
 
-test('a stopping listener takes what has arrived, and ends its peers without a reset', async (t) => {
+test('reads what has arrived when it stops, and closes connections without a reset', async (t) => {
   const { listeners, got } = await start(['tcp://127.0.0.1:0']);
   const socket = await open(portOf(listeners[0]!));
   let error: Error | undefined;
@@ -207,7 +207,7 @@ test('a stopping listener takes what has arrived, and ends its peers without a r
   t.is(error, undefined);
 });
 
-test('an address that is taken stops the start, names the address and what to do, and frees the others', async (t) => {
+test('fails if an address is in use, says what to do, and releases the other addresses', async (t) => {
   const { listeners } = await start(['tcp://127.0.0.1:0']);
   const { port } = portOf(listeners[0]!);
   const error = await t.throwsAsync(start(['udp://127.0.0.1:0', `tcp://127.0.0.1:${port}`]), { instanceOf: UsageError });
@@ -216,7 +216,7 @@ test('an address that is taken stops the start, names the address and what to do
   await stopAll(listeners);
 });
 
-test('a unix socket has the mode that is set, replaces one that a dead process left, and nothing else', async (t) => {
+test('creates a unix socket with the configured mode, and replaces a stale socket but no other file', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'sink-'));
   const path = join(folder, 'sink.sock');
   const child = spawn(process.execPath, ['--eval', `require('node:net').createServer().listen(${JSON.stringify(path)}, () => console.log('listening'))`], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -224,29 +224,29 @@ test('a unix socket has the mode that is set, replaces one that a dead process l
   await t.throwsAsync(start([`unix://${path}`]), { instanceOf: UsageError, message: /the address is in use/ }, 'another process listens on it');
   child.kill('SIGKILL');
   await once(child, 'exit');
-  t.true(statSync(path).isSocket(), 'it was left behind');
+  t.true(statSync(path).isSocket(), 'it is stale');
 
   const { listeners, got } = await start([`unix://${path}`]);
   t.is(statSync(path).mode & 0o777, 0o600);
   await send({ path }, 'line\n');
-  await until('the line came in', () => got.lines.length === 1);
+  await until('the line has arrived', () => got.lines.length === 1);
   await stopAll(listeners);
-  t.false(existsSync(path), 'a graceful stop leaves nothing behind');
+  t.false(existsSync(path), 'a graceful stop removes it');
 
   writeFileSync(path, 'precious');
   await t.throwsAsync(start([`unix://${path}`]), { instanceOf: UsageError, message: /a file of another kind/ });
   t.is(readFileSync(path, 'utf8'), 'precious');
 });
 
-test('datagrams that the kernel dropped are known', async (t) => {
+test('counts datagrams that the kernel dropped', async (t) => {
   if (!existsSync('/proc/net/udp')) {
-    t.pass('only Linux says');
+    t.pass('only Linux reports them');
     return;
   }
   const { listeners, got } = await start(['udp://127.0.0.1:0']);
   const { port } = portOf(listeners[0]!);
   t.is(await listeners[0]!.lost(), 0);
-  // A process of its own sends far more than the buffer holds, while this one does not read.
+  // Another process sends far more than the buffer holds while this one does not read.
   const sent = 40_000;
   spawnSync(process.execPath, ['--eval', `
     const socket = require('node:dgram').createSocket('udp4');
@@ -259,15 +259,45 @@ test('datagrams that the kernel dropped are known', async (t) => {
   await stopAll(listeners);
 });
 
-async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100, lineMsMax = 60_000, heldBytesMax = 1e9, isWanted = (line: string): boolean => line !== '', open: openWith = openStream } = {}) {
-  const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, evicted: 0, tooLong: 0, noRoom: 0 };
+test('takes lines that the supervisor read only from allowed peers, and attributes them to their peer', async (t) => {
+  let onUnread: ((unread: Unread) => void) | undefined;
+  const sources = new LineSources();
+  const peers: string[] = [];
+  const { listeners, got } = await start(['tcp://127.0.0.1:0'], {
+    allow: '10.0.0.0/8',
+    sources,
+    open: (address, options) => {
+      ({ onUnread } = options);
+      return openStream(address, options);
+    },
+    isWanted: () => {
+      peers.push(sources.current.peer);
+      return true;
+    },
+  });
+  const read = { beginning: undefined, bytes: Buffer.from('first\nsecond\n'), droppedLines: 3 };
+  onUnread!({ ...read, address: 'tcp://127.0.0.1:0', remoteAddress: '192.0.2.1' });
+  onUnread!({ ...read, address: 'tcp://127.0.0.1:0', remoteAddress: '::ffff:10.0.0.1' });
+  onUnread!({ ...read, address: 'unix:///run/sink.sock', remoteAddress: undefined });
+  await stopAll(listeners);
+  t.deepEqual(got.refused, ['not-allowed']);
+  t.deepEqual(got.lines, ['first', 'second', 'first', 'second']);
+  t.is(got.dropped, 6);
+  t.deepEqual(peers, ['10.0.0.1', '10.0.0.1', 'unix:///run/sink.sock', 'unix:///run/sink.sock']);
+  t.deepEqual(sources.json(), []);
+});
+
+const openHere: OpenStream = openStream;
+
+async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100, lineMsMax = 60_000, heldBytesMax = 1e9, sources = new LineSources(), isWanted = (line: string): boolean => line !== '', open: openWith = openHere } = {}) {
+  const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, evicted: 0, tooLong: 0, noRoom: 0, dropped: 0 };
   const heldMemory = { bytes: 0, bytesMax: heldBytesMax };
   const connections = new ConnectionLimit(connectionsMax);
   const listeners = await listen(addresses.map(parseListenAddress), {
     lineBytesMax: 65_536,
     unixMode: 0o600,
     connections,
-    sources: new LineSources(),
+    sources,
     lineMsMax,
     heldMemory,
     isAllowed: allowList(allow.split(',').map(parseCidr)),
@@ -277,7 +307,7 @@ async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', 
     onNoRoom: () => { got.noRoom += 1; },
     onRefused: (why) => { got.refused.push(why); },
     onEvicted: () => { got.evicted += 1; },
-    onDropped: () => undefined,
+    onDropped: (lines) => { got.dropped += lines; },
     linesUnderstood: () => got.lines.length,
     onError: () => undefined,
   }, openWith);
@@ -297,7 +327,7 @@ function open(where: { host: string; port: number } | { path: string }): Promise
 
 async function send(where: { host: string; port: number } | { path: string }, text: string): Promise<void> {
   const socket = await open(where);
-  socket.on('error', () => undefined); // one that is turned away may see a reset
+  socket.on('error', () => undefined); // a refused one may see a reset
   await new Promise<void>((resolve) => { socket.end(text, resolve).once('close', () => { resolve(); }); });
 }
 

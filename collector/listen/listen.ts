@@ -7,44 +7,44 @@ import { openStream, type OpenStream } from './sockets.js';
 import { listenStream } from './stream.js';
 import { listenUdp } from './udp.js';
 
-/** What every listener is given. */
+/** Options of every listener. */
 export interface ListenOptions extends LineHandlers {
   readonly lineBytesMax: number;
-  /** Asked before a byte is read; not for unix sockets, which the file's mode guards. */
+  /** Called before a byte is read, but not for unix sockets, which their file mode protects. */
   readonly isAllowed: (remoteAddress: string | undefined) => boolean;
   /** The permissions of unix sockets, such as 0o660. */
   readonly unixMode: number;
-  /** A peer that was turned away. */
+  /** A peer was refused. */
   readonly onRefused: (why: 'not-allowed' | NoRoom, remoteAddress: string | undefined) => void;
-  /** A connection without a line was closed to make room for another. */
+  /** A connection that has never sent a line was closed to make room for another. */
   readonly onEvicted: (remoteAddress: string | undefined) => void;
-  /** Lines that the supervisor could not keep while no worker read. */
+  /** The supervisor could not keep these lines while no worker was reading. */
   readonly onDropped: (lines: number) => void;
-  /** How many lines were understood so far, over all listeners. */
+  /** Number of valid lines so far, over all listeners. */
   readonly linesUnderstood: () => number;
-  /** A socket that failed; it is closed, the others go on. */
+  /** A socket failed and is closed; the others continue. */
   readonly onError: (message: string) => void;
-  /** For lines that have begun, over all listeners. */
+  /** Memory for partial lines, over all listeners. */
   readonly heldMemory: HeldMemory;
-  /** How long a line may take from its first byte to its last, in milliseconds; then its connection is closed: 60 s. */
+  /** Maximum time from the first byte of a line to its last, in milliseconds. Beyond it, its connection is closed. Default: 60 s. */
   readonly lineMsMax?: number;
-  /** Where lines come from: its `current` is set before each chunk of bytes is taken. */
+  /** The sources of lines. Listeners set its `current` before each chunk. */
   readonly sources: LineSources;
-  /** Of connections, over all stream listeners. */
+  /** The limit on connections, over all stream listeners. */
   readonly connections: ConnectionLimit;
 }
 
-/** One socket that is being listened on. */
+/** A listening socket. */
 export interface Listener {
-  /** With the port that was really taken. */
+  /** The address, with the port that was bound. */
   readonly address: ListenAddress;
-  /** Datagrams that the kernel dropped because its buffer was full; `undefined` where it does not say, and for streams. */
+  /** Number of datagrams that the kernel dropped because its buffer was full; `undefined` if unknown, and for streams. */
   lost(): Promise<number | undefined>;
-  /** Takes no new peers, reads what has arrived, and closes without a reset. */
+  /** Stops accepting peers, reads what has arrived, and closes without a reset. */
   stop(): Promise<void>;
 }
 
-/** Listens on every address, or on none: throws a `UsageError` that says which one failed, why, and what to do. */
+/** Listens on all addresses or on none. Throws a `UsageError` that says which one failed, why, and what to do. */
 export async function listen(addresses: readonly ListenAddress[], options: ListenOptions, open: OpenStream = openStream): Promise<Listener[]> {
   const results = await Promise.allSettled(addresses.map((address) =>
     address.kind === 'udp' ? listenUdp(address, options) : listenStream(address, options, open)));
@@ -56,7 +56,7 @@ export async function listen(addresses: readonly ListenAddress[], options: Liste
   throw cannotListen(formatListenAddress(addresses[failed]!), reason);
 }
 
-/** What to tell about an address that could not be opened, and the system's error. */
+/** The error for an address that could not be opened. `error` is the system's. */
 export function cannotListen(address: string, error: unknown): UsageError {
   return new UsageError(`Cannot listen on ${address}: ${explain(error)}`, { cause: error });
 }

@@ -19,41 +19,41 @@ export function parseCidr(text: string): Cidr {
   return { network: match![1]!, prefixLength };
 }
 
-/** Tells whether a peer's address is in one of the ranges. */
+/** Returns a predicate: whether a peer's address is in one of the ranges. */
 export function allowList(ranges: readonly Cidr[]): (remoteAddress: string | undefined) => boolean {
-  const allowed = new BlockList(); // Node's name; here it lists who may come in
+  const allowed = new BlockList(); // despite its name, a list of allowed ranges
   for (const { network, prefixLength } of ranges) {
     allowed.addSubnet(network, prefixLength, isIP(network) === 6 ? 'ipv6' : 'ipv4');
   }
   return (remoteAddress) => {
-    if (remoteAddress === undefined) return false; // the peer is gone already
+    if (remoteAddress === undefined) return false; // the peer has already disconnected
     const address = peerAddress(remoteAddress);
     return allowed.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4');
   };
 }
 
-/** A peer's address without an IPv6 zone, and as IPv4 where it is that. */
+/** A peer's address without an IPv6 zone. IPv4-mapped addresses become IPv4. */
 export function peerAddress(remoteAddress: string): string {
   return withoutMapping(remoteAddress).replace(/%.*$/, '');
 }
 
-/** An address as IPv4 where it is an IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2). */
+/** Turns an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) into an IPv4 address. */
 export function withoutMapping(address: string): string {
   return address.replace(/^::ffff:(?=\d+\.)/i, '');
 }
 
-/** Share of all connections that one address may have: the others leave room for other peers. */
+/** Maximum share of all connections for one address. The rest is left to other peers. */
 const shareOfPeer = 0.75;
 /** Share of all connections reserved for peers that have sent lines before. */
 const shareReserved = 0.1;
-/** Addresses that are remembered because they have sent lines; the oldest is forgotten first. */
+/** Maximum number of remembered addresses that have sent lines. Beyond it, the least recent is evicted. */
 const knownPeersMax = 1000;
 
-/** One connection, as the limit sees it. */
+/** A connection under the limit. */
 export interface LimitedConnection {
   /** The peer's address; `undefined` on a unix socket, whose peers have none. */
   readonly peer: string | undefined;
-  /** Makes room for another peer. The connection must `leave` by itself when it is closed. */
+  /** Closes the connection to make room for another. The limit has already removed it, so do not call `leave`. */
   readonly evict: () => void;
 }
 
@@ -61,18 +61,18 @@ export interface LimitedConnection {
 export type NoRoom = 'too-many-connections' | 'too-many-of-peer';
 
 /**
- * Limits how many connections are open, over all stream listeners, and decides who has to go when there are too many: the one that has been
- * idle longest of those that have never sent a line that was understood. One that has sent lines is never evicted.
+ * Limits the number of open connections over all stream listeners. When there are too many, evicts the longest idle connection of those that have
+ * never sent a valid line. A connection that has sent lines is never evicted.
  *
- * Only TCP peers are limited by address. Who may open a unix socket is decided by the file's mode.
+ * Only TCP peers are limited by address. Access to a unix socket is controlled by its file mode.
  */
 export class ConnectionLimit {
   readonly #connectionsMax: number;
   readonly #ofPeerMax: number;
   readonly #reserved: number;
-  /** How many each peer has open. */
+  /** Number of open connections by peer. */
   readonly #open = new Map<string | undefined, number>();
-  /** Those that never sent a line and can be evicted: the one that has been idle longest comes first. */
+  /** Connections that have never sent a line and can be evicted, the longest idle first. */
   readonly #silent = new Set<LimitedConnection>();
   readonly #silentOfPeer = new Map<string | undefined, Set<LimitedConnection>>();
   readonly #known = new Set<string | undefined>();
@@ -84,12 +84,12 @@ export class ConnectionLimit {
     this.#reserved = Math.floor(connectionsMax * shareReserved);
   }
 
-  /** Connections that are open. */
+  /** Number of open connections. */
   get count(): number {
     return this.#count;
   }
 
-  /** Takes a connection, and evicts another one where that is needed; says why when there is no room. */
+  /** Admits a connection, and evicts another one if necessary. Returns the reason if there is no room. */
   enter(connection: LimitedConnection): NoRoom | undefined {
     const { peer } = connection;
     const limit = this.#connectionsMax - (this.#known.has(peer) ? 0 : this.#reserved);
@@ -103,7 +103,7 @@ export class ConnectionLimit {
     return undefined;
   }
 
-  /** From now on it can be evicted. Call it again when bytes have come that were no line. */
+  /** Marks a connection as one that can be evicted. Call it again when it has sent bytes without a valid line. */
   silent(connection: LimitedConnection): void {
     const { peer } = connection;
     this.#forget(connection);
@@ -112,7 +112,7 @@ export class ConnectionLimit {
     this.#silentOfPeer.set(peer, ofPeer.add(connection));
   }
 
-  /** It has sent a line, and is not evicted any more. */
+  /** Marks a connection that has sent a line. It can no longer be evicted. */
   sent(connection: LimitedConnection): void {
     const { peer } = connection;
     this.#forget(connection);
@@ -121,7 +121,7 @@ export class ConnectionLimit {
     if (this.#known.size > knownPeersMax) for (const oldest of this.#known) { this.#known.delete(oldest); break; }
   }
 
-  /** It is closed, or was evicted. */
+  /** Removes a connection that was closed. Call it exactly once, and not for an evicted one. */
   leave(connection: LimitedConnection): void {
     const { peer } = connection;
     this.#forget(connection);

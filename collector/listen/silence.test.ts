@@ -1,7 +1,7 @@
 import test from 'ava';
 import { OwnClock, SilenceWatch, silentMsMax, tickMs } from './silence.js';
 
-test('a worker is silent for too long after 2 s without an answer, and not after a pause of 1.5 s', (t) => {
+test('reports a worker after 2 s without an answer, but not after a pause of 1.5 s', (t) => {
   let nowMs = 0;
   const clock = new OwnClock(() => nowMs);
   const watch = new SilenceWatch();
@@ -20,7 +20,7 @@ test('a worker is silent for too long after 2 s without an answer, and not after
   t.is(silentAfter(10_000), silentMsMax);
 });
 
-test('time in which the supervisor itself was paused does not count', (t) => {
+test('does not count time in which the supervisor itself was paused', (t) => {
   let nowMs = 0;
   const clock = new OwnClock(() => nowMs);
   const watch = new SilenceWatch();

@@ -4,8 +4,8 @@ export const tickMs = 250;
 export const silentMsMax = 2000;
 
 /**
- * The time of a process, in which its own pauses do not count. A tick that comes late counts as one: the process was stopped, or the machine
- * suspended, and so were those that it watches.
+ * A clock that does not count pauses of its own process. A late tick counts as a single tick: if the process was stopped or the machine suspended,
+ * the processes that it watches may have been, too.
  */
 export class OwnClock {
   readonly #now: () => number;
@@ -17,7 +17,7 @@ export class OwnClock {
     this.#lastMs = now();
   }
 
-  /** Milliseconds since the last tick, `tickMs` at most. Call it every `tickMs`. */
+  /** Returns the milliseconds since the last tick, at most `tickMs`. Call it every `tickMs`. */
   tick(): number {
     const nowMs = this.#now();
     const passedMs = Math.min(nowMs - this.#lastMs, tickMs);
@@ -26,7 +26,7 @@ export class OwnClock {
   }
 }
 
-/** Tells when a worker has not answered for too long. */
+/** Detects a worker that has not answered for too long. */
 export class SilenceWatch {
   #silentMs = 0;
 
@@ -34,7 +34,7 @@ export class SilenceWatch {
     this.#silentMs = 0;
   }
 
-  /** How long the worker has been silent when that is too long, in milliseconds; `undefined` while it is not. */
+  /** Adds elapsed time. Returns how long the worker has been silent if that is too long, in milliseconds; otherwise `undefined`. */
   tick(passedMs: number): number | undefined {
     this.#silentMs += passedMs;
     return this.#silentMs >= silentMsMax ? this.#silentMs : undefined;

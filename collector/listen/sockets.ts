@@ -4,30 +4,34 @@ import { removeStaleSocket } from '../../shared/stale-socket.js';
 import type { LineBeginning } from '../lines.js';
 import type { ListenAddress } from './address.js';
 
-/** An address of a stream socket. */
+/** The address of a stream socket. */
 export type StreamAddress = Exclude<ListenAddress, { kind: 'udp' }>;
 
-/** Where stream listeners get their sockets from: this process opens them, or a keeper has them. Rejects with the system's error. */
+/** Opens a stream socket, in this process or through the supervisor. Rejects with the system's error. */
 export type OpenStream = (address: StreamAddress, options: StreamOptions) => Promise<OpenedStream>;
 
-/** What another process knows of a connection that it has read before. */
+/** State of a connection that another process has read before. */
 export interface EarlierReads {
-  /** What it has read of a line that was not whole yet. */
+  /** The partial line that it had read. */
   readonly beginning: LineBeginning | undefined;
   /** Whether the peer has sent a line that was understood. */
   readonly hasSentLines: boolean;
 }
 
-/** What the supervisor has read of a connection, which is closed, while no worker could read it. */
+/** What the supervisor read from a connection, now closed, while no worker could read it. */
 export interface Unread {
-  /** What a worker had read before of a line that was not whole yet. */
+  /** The listen address, as `formatListenAddress` writes it. */
+  readonly address: string;
+  /** The peer's address; `undefined` for unix sockets. */
+  readonly remoteAddress: string | undefined;
+  /** The partial line that a worker had read before. */
   readonly beginning: LineBeginning | undefined;
   readonly bytes: Buffer;
-  /** Lines after these bytes that were not kept. */
+  /** Number of lines after these bytes that were not kept. */
   readonly droppedLines: number;
 }
 
-/** What a stream socket is opened with. */
+/** Options of a stream socket. */
 export interface StreamOptions {
   /** The permissions of a unix socket, such as 0o660. */
   readonly unixMode: number;
@@ -36,19 +40,19 @@ export interface StreamOptions {
   readonly onError: (message: string) => void;
 }
 
-/** A stream socket that is listened on. */
+/** A listening stream socket. */
 export interface OpenedStream {
-  /** The one that was really taken; `undefined` for unix sockets. */
+  /** The port that was bound; `undefined` for unix sockets. */
   readonly port: number | undefined;
-  /** Takes no new connections; resolves when those that it has are closed or handed back. */
+  /** Stops accepting connections. Resolves when the existing ones are closed or handed back. */
   close(): Promise<void>;
-  /** Records that a valid line came over this connection. Called once per connection; a later process that reads it is told. */
+  /** Records that this connection has sent a valid line, for a later process that reads it. Called once per connection. */
   sentLines(socket: Socket): void;
-  /** Leaves a connection to the process that reads it next; `false` when there is none, and the caller has to close it. */
+  /** Leaves a connection to the process that reads it next. Returns `false` if there is none; the caller then has to close it. */
   handBack(socket: Socket, beginning: () => LineBeginning): boolean;
 }
 
-/** Opens a stream socket of this process. With `pauseOnConnect` nothing is read of a connection until somebody asks. */
+/** Opens a stream socket in this process. With `pauseOnConnect`, connections are not read until they are resumed. */
 export async function openStream(address: StreamAddress, { unixMode, onConnection, onError }: Omit<StreamOptions, 'onUnread'>, { pauseOnConnect = false } = {}): Promise<OpenedStream> {
   const server = createServer({ noDelay: true, pauseOnConnect }, (socket) => { onConnection(socket); });
   await listening(server, address, unixMode);
@@ -71,7 +75,7 @@ async function listening(server: Server, address: StreamAddress, unixMode: numbe
       resolve();
     });
     if (address.kind === 'unix') {
-      // The socket is made inside `listen`, so it never has another mode, not even for a moment.
+      // `listen` creates the socket synchronously, so it never has another mode, not even for a moment.
       const umask = process.umask(0o777 ^ unixMode);
       server.listen({ path: address.path });
       process.umask(umask);

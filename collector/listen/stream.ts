@@ -8,34 +8,34 @@ import type { Listener, ListenOptions } from './listen.js';
 import { peerAddress, withoutMapping, type LimitedConnection } from './peers.js';
 import type { EarlierReads, OpenStream, StreamAddress, Unread } from './sockets.js';
 
-/** How long a stopping listener goes on reading from peers that do not pause, in milliseconds. */
+/** Maximum time for which a stopping listener reads from peers that do not pause, in milliseconds. */
 const drainMsMax = 2000;
-/** A connection that brought nothing for so long has nothing under way, in milliseconds. */
+/** A connection that has been quiet for this long has no lines in transit, in milliseconds. */
 const quietMsMin = 50;
 
-/** How long a line may take. Caddy writes each at once: one that takes longer holds a connection, and memory, for nothing. */
+/** Maximum duration of a line, in milliseconds. Caddy writes each line at once; a slower one only ties up a connection and memory. */
 const lineMsMaxDefault = 60_000;
 const looksMax = 4;
 
 /**
- * Bytes that are taken in one turn of the event loop: about a millisecond's work. libuv would read 32 times from each socket, and the store and
- * the pages would wait for all of it.
+ * Maximum number of bytes read per turn of the event loop: about a millisecond of work. libuv would read each socket up to 32 times in a row, and
+ * block the store and the pages.
  */
 const turnBytesMax = 65_536;
 
 interface Connection extends LimitedConnection {
-  /** When bytes came in last, by `performance.now`. */
+  /** When bytes last arrived, by `performance.now`. */
   lastReadMs: number;
   readonly lines: LineSplitter;
-  /** `new` until what came with the connection has been read, `silent` until a line has come that was understood. */
+  /** `new` until the first bytes of the connection have been read, then `silent` until it has sent a valid line. */
   is: 'new' | 'silent' | 'sending' | 'gone';
-  /** Takes what the socket has read and still holds for the next turn. */
+  /** Takes the bytes that the paused socket has buffered for the next turn. */
   takeHeld: () => void;
-  /** The line that had begun at the last look, and in how many looks in a row it was the same: sockets are read between two looks. */
+  /** Id of the partial line at the last check, and the number of consecutive checks that saw it. Sockets are read between checks. */
   unfinished: { readonly line: number; readonly looks: number };
 }
 
-/** Listens on TCP or on a unix stream socket. Rejects with the system's error when that cannot be done. */
+/** Listens on TCP or on a unix stream socket. Rejects with the system's error. */
 export async function listenStream(address: StreamAddress, options: ListenOptions, open: OpenStream): Promise<Listener> {
   const connections = new Map<Socket, Connection>();
   const server = await open(address, { unixMode: options.unixMode, onConnection: take, onUnread, onError: options.onError });
@@ -67,7 +67,7 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     const connection = connectionOf(socket);
     const why = address.kind !== 'unix' && !options.isAllowed(remoteAddress) ? 'not-allowed' : options.connections.enter(connection);
     if (why !== undefined) {
-      socket.on('error', () => undefined); // a peer that is turned away may reset: nothing is lost
+      socket.on('error', () => undefined); // a refused peer may reset: nothing is lost
       socket.destroy();
       options.onRefused(why, remoteAddress);
       return;
@@ -85,19 +85,29 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     unreadTaken = unreadTaken.then(() => takeUnread(unread));
   }
 
-  /** Takes megabytes, a turn's worth at a time: the supervisor kills a worker that does not answer meanwhile. */
-  async function takeUnread({ beginning, bytes, droppedLines }: Unread): Promise<void> {
+  /** Takes megabytes in small steps, since the supervisor kills a worker that does not answer. Checks the peer: the supervisor accepts any. */
+  async function takeUnread({ address: from, remoteAddress, beginning, bytes, droppedLines }: Unread): Promise<void> {
+    const isUnix = from.startsWith('unix:');
+    if (!isUnix && !options.isAllowed(remoteAddress)) {
+      options.onRefused('not-allowed', remoteAddress);
+      return;
+    }
     if (droppedLines > 0) options.onDropped(droppedLines);
+    const { sources } = options;
+    const source = sources.open(isUnix ? from : peerAddress(remoteAddress ?? ''));
     const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
     if (beginning !== undefined) lines.takeUp(beginning);
-    for (let from = 0; from < bytes.length; from += turnBytesMax) {
-      lines.write(bytes.subarray(from, from + turnBytesMax));
+    for (let at = 0; at < bytes.length; at += turnBytesMax) {
+      sources.current = source;
+      lines.write(bytes.subarray(at, at + turnBytesMax));
       await turn();
     }
+    sources.current = source;
     lines.end();
+    sources.close(source);
   }
 
-  /** Marks a new connection as silent after two turns of the event loop: bytes that came with it are read in the first. */
+  /** Marks a new connection as silent after two turns of the event loop: bytes that arrived with it are read in the first. */
   async function watchSilence(connection: Connection): Promise<void> {
     await turn();
     await turn();
@@ -106,7 +116,7 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     options.connections.silent(connection);
   }
 
-  /** Its line counts as unterminated. */
+  /** Closes a connection whose line takes too long. The line counts as unterminated. */
   function closeWhenSlow(socket: Socket, connection: Connection): void {
     const line = connection.lines.unfinished;
     connection.unfinished = { line, looks: line === connection.unfinished.line ? connection.unfinished.looks + 1 : 0 };
@@ -144,7 +154,7 @@ export async function listenStream(address: StreamAddress, options: ListenOption
       void watchSilence(connection);
     }
     socket.on('data', takeChunk);
-    // Reset, timed out or the like: 'close' follows.
+    // A reset, a timeout or the like. 'close' follows.
     socket.on('error', (error) => { options.onError(messageOf(error)); });
     socket.once('close', () => {
       takeHeld();
@@ -162,7 +172,7 @@ export async function listenStream(address: StreamAddress, options: ListenOption
       boundTurn(socket, chunk.length);
     }
 
-    /** Until a line was understood. */
+    /** Takes a chunk of a connection that has not sent a valid line yet. */
     function takeFirst(chunk: Buffer): void {
       const before = options.linesUnderstood();
       lines.write(chunk);
@@ -171,7 +181,7 @@ export async function listenStream(address: StreamAddress, options: ListenOption
         options.connections.sent(connection);
         server.sentLines(socket);
       } else if (connection.is === 'silent') {
-        options.connections.silent(connection); // it is the last to be evicted now
+        options.connections.silent(connection); // now the last to be evicted
       }
     }
 
@@ -182,7 +192,7 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     }
   }
 
-  /** Lets a socket wait for the next turn when this one has brought enough. It may hold bytes meanwhile: see `takeHeld`. */
+  /** Pauses a socket until the next turn once enough bytes have been read in this one. It may buffer bytes meanwhile: see `takeHeld`. */
   function boundTurn(socket: Socket, bytes: number): void {
     if (turnBytes === 0) setImmediate(nextTurn);
     turnBytes += bytes;
@@ -199,14 +209,14 @@ export async function listenStream(address: StreamAddress, options: ListenOption
   }
 }
 
-/** The peer's address and port; of a unix socket, which has none, its path. */
+/** The peer's address and port; for a unix socket, whose peers have none, its path. */
 function peerOf({ remoteAddress = 'gone', remotePort = 0 }: Socket, address: StreamAddress): string {
   return address.kind === 'unix' ? formatListenAddress(address) : formatAddress({ host: withoutMapping(remoteAddress), port: remotePort });
 }
 
 /**
- * Closes a connection when it has been quiet and the kernel holds nothing more of it: closing with bytes unread would send
- * a reset, which costs Caddy 9 to 17 lines instead of 1. The FIN goes first: a peer that reads then ends its own side.
+ * Closes a connection once it is quiet and the kernel has no more unread bytes: closing it with unread bytes would send a
+ * reset, which costs Caddy 9 to 17 lines instead of 1. Sends a FIN first, so that a peer that reads ends its own side.
  */
 async function drain(socket: Socket, state: Connection): Promise<void> {
   if (socket.destroyed) return;
@@ -215,7 +225,7 @@ async function drain(socket: Socket, state: Connection): Promise<void> {
   const startMs = performance.now();
   const quietSinceMs = (): number => performance.now() - Math.max(startMs, state.lastReadMs);
   while (!socket.closed && quietSinceMs() < quietMsMin && performance.now() - startMs < drainMsMax) await sleep(quietMsMin / 10);
-  // A peer that never pauses is left between two reads: the event loop reads sockets once in each turn, also those that had to wait.
+  // A peer that never pauses is abandoned between two reads: the event loop reads each socket once per turn, even after a pause.
   for (let beforeMs = -1, turns = 0; beforeMs !== state.lastReadMs && turns < 100; turns += 1) {
     beforeMs = state.lastReadMs;
     await turn();

@@ -7,13 +7,13 @@ import { createLineSplitter } from '../lines.js';
 import type { ListenAddress } from './address.js';
 import type { Listener, ListenOptions } from './listen.js';
 
-/** What is asked of the kernel for datagrams that wait, in bytes; it grants `net.core.rmem_max` at most. */
+/** Requested size of the kernel's receive buffer, in bytes. The kernel grants at most `net.core.rmem_max`. */
 const receiveBufferBytes = 8 * 2 ** 20;
 
-/** A stopping listener gives its peers so many turns of the event loop to pause. */
+/** Maximum number of turns of the event loop for which a stopping listener goes on reading. */
 const drainTurnsMax = 100;
 
-/** Listens on UDP, one line per datagram. Rejects with the system's error when that cannot be done. */
+/** Listens on UDP, one line per datagram. Rejects with the system's error. */
 export async function listenUdp(address: Extract<ListenAddress, { port: number }>, options: ListenOptions): Promise<Listener> {
   const socket = createSocket({ type: address.family === 6 ? 'udp6' : 'udp4', ipv6Only: address.family === 6 && address.host !== '', recvBufferSize: receiveBufferBytes });
   let received = 0;
@@ -26,7 +26,7 @@ export async function listenUdp(address: Extract<ListenAddress, { port: number }
     options.sources.current = options.sources.sender(remoteAddress);
     const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
     lines.write(datagram);
-    if (datagram.at(-1) !== 0x0a) lines.write(Buffer.from('\n')); // the datagram's end is the line's end
+    if (datagram.at(-1) !== 0x0a) lines.write(Buffer.from('\n')); // the end of the datagram ends the line
     lines.end();
   });
   socket.bind({ port: address.port, ...(address.host === '' ? {} : { address: address.host }) });
@@ -37,7 +37,7 @@ export async function listenUdp(address: Extract<ListenAddress, { port: number }
     lost: () => droppedByKernel(address.family, port),
     address: { ...address, port },
     async stop() {
-      // What has arrived is read; a peer that never pauses is left between two reads.
+      // Read what has arrived. A peer that never pauses is abandoned between two reads.
       for (let before = -1, turns = 0; before !== received && turns < drainTurnsMax; turns += 1) {
         before = received;
         await turn();
@@ -51,8 +51,8 @@ export async function listenUdp(address: Extract<ListenAddress, { port: number }
 }
 
 /**
- * What the kernel dropped of a UDP port since its socket was opened: the last column of `/proc/net/udp` (Linux, proc(5)).
- * Datagrams that were lost on the way are not among them: nothing knows of those.
+ * The number of datagrams that the kernel has dropped on a UDP port since its socket was opened: the last column of
+ * `/proc/net/udp` (Linux, proc(5)). Does not include datagrams lost in the network, which cannot be known.
  */
 async function droppedByKernel(family: 4 | 6, port: number): Promise<number | undefined> {
   const table = await readFile(family === 6 ? '/proc/net/udp6' : '/proc/net/udp', 'utf8').catch(() => undefined);

@@ -9,11 +9,11 @@ const dayMs = 24 * hourMs;
 const startMs = Date.UTC(2026, 10, 29);
 const usual: Retention = { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs };
 
-/** A machine with a clock that can be wrong, and a program on it that looks every ten minutes. */
+/** A machine whose clock can be wrong, with a program that checks every ten minutes. */
 class Machine {
-  /** What a right clock shows. */
+  /** The correct time. */
   trueMs = startMs;
-  /** How far the machine's clock is off. */
+  /** Error of the machine's clock. */
   offMs = 0;
   state: RetentionState | undefined;
   span: StoredSpan = { oldestRequestMs: startMs - 7 * dayMs, oldestRollupMs: startMs - 400 * dayMs, newestMs: startMs };
@@ -32,7 +32,7 @@ class Machine {
     return await this.#guard.look();
   }
 
-  /** Runs for a while; gives the last decision. */
+  /** Runs for a while and returns the last decision. */
   async run(forMs: number): Promise<DueDeletion> {
     let due: DueDeletion | undefined;
     for (let ranMs = 0; ranMs < forMs; ranMs += 10 * minuteMs) {
@@ -42,13 +42,13 @@ class Machine {
     return due!;
   }
 
-  /** What was logged since the last call. */
+  /** Takes the messages logged since the last call. */
   said(): string[] {
     return this.logged.splice(0);
   }
 }
 
-test('deletion goes by the clock and the settings in normal times, across short stops, and nothing is logged', async (t) => {
+test('follows the clock and the settings in normal operation, even across short stops, and logs nothing', async (t) => {
   const machine = new Machine();
   t.deepEqual(await machine.start(), { retention: usual, nowMs: startMs });
   t.deepEqual(await machine.run(2 * dayMs), { retention: usual, nowMs: machine.wallMs });
@@ -56,21 +56,21 @@ test('deletion goes by the clock and the settings in normal times, across short 
     machine.trueMs += offMs;
     t.is((await machine.start()).nowMs, machine.wallMs, 'it was off for less than a day');
   }
-  machine.offMs = -3000; // put right by NTP
+  machine.offMs = -3000; // corrected by NTP
   t.is((await machine.run(10 * minuteMs)).nowMs, machine.wallMs);
   t.deepEqual(machine.said(), []);
 });
 
 for (const aheadDays of [8, 730]) {
-  test(`a start with the clock ${aheadDays} days ahead deletes no more than usual, says so once, and is over when the clock is put right`, async (t) => {
+  test(`a start with the clock ${aheadDays} days ahead deletes no more than usual and warns once, until the clock is corrected`, async (t) => {
     const machine = new Machine();
     await machine.start();
     await machine.run(dayMs);
     machine.offMs = aheadDays * dayMs;
     t.is((await machine.start()).nowMs, machine.trueMs, 'the time since the last look counts');
-    machine.span = { ...machine.span, newestMs: machine.wallMs }; // live requests have such times, too
-    t.is((await machine.run(6 * hourMs)).nowMs, machine.trueMs, 'what has aged meanwhile goes');
-    t.is((await machine.start()).nowMs, machine.trueMs, 'a restart believes it no more');
+    machine.span = { ...machine.span, newestMs: machine.wallMs }; // new requests have the same wrong time
+    t.is((await machine.run(6 * hourMs)).nowMs, machine.trueMs, 'rows that expire meanwhile are deleted');
+    t.is((await machine.start()).nowMs, machine.trueMs, 'a restart does not make it more credible');
     const [said, saidAgain, ...more] = machine.said();
     t.regex(said!, new RegExp(`${aheadDays}d ahead of the time that deletion goes by, 2026-11-30T00:00:00Z .*will be deleted when the program has run for 1d with it.*set RETENTION_DELAY=0s`));
     t.regex(saidAgain!, /has run for 18h with it/, 'the restart says it again');
@@ -81,7 +81,7 @@ for (const aheadDays of [8, 730]) {
   });
 }
 
-test('a clock that jumps while the program runs is held until it has been steady for the delay; another jump begins anew', async (t) => {
+test('a clock that jumps while the program runs is trusted once it has been steady for the delay; another jump restarts the delay', async (t) => {
   const machine = new Machine();
   await machine.start();
   machine.offMs = 30 * dayMs;
@@ -90,10 +90,10 @@ test('a clock that jumps while the program runs is held until it has been steady
   t.is((await machine.run(20 * hourMs)).nowMs, machine.trueMs);
   t.is(machine.said().length, 2);
   t.is((await machine.run(5 * hourMs)).nowMs, machine.wallMs);
-  t.regex(machine.said().join('\n'), /is taken to be right, since RETENTION_DELAY=1d is over\. What is too old by it is deleted now\.$/);
+  t.regex(machine.said().join('\n'), /is taken to be right, since RETENTION_DELAY=1d is over\. Data that is too old by it is deleted now\.$/);
 });
 
-test('after months off the program deletes when it has run for the delay, also when it is restarted often', async (t) => {
+test('after months off, the program deletes once it has run for the delay, even if it is restarted often', async (t) => {
   const machine = new Machine();
   await machine.start();
   machine.trueMs += 90 * dayMs;
@@ -106,7 +106,7 @@ test('after months off the program deletes when it has run for the delay, also w
   t.is((await machine.run(10 * minuteMs)).nowMs, machine.wallMs);
 });
 
-test('a clock that is behind deletes less, takes nothing back when it is put right, and is believed after the delay', async (t) => {
+test('a clock that is behind deletes less, causes no wait when it is corrected, and is trusted after the delay', async (t) => {
   const machine = new Machine();
   await machine.start();
   machine.offMs = -20_000 * dayMs; // no battery: 1972
@@ -120,10 +120,10 @@ test('a clock that is behind deletes less, takes nothing back when it is put rig
   await machine.run(20 * minuteMs);
   t.regex(machine.said().join('\n'), /8d behind the time that deletion goes by.*\n.*is taken to be right/);
   machine.offMs = 0;
-  t.is((await machine.run(10 * minuteMs)).nowMs, machine.trueMs - 8 * dayMs, 'this step is a step ahead');
+  t.is((await machine.run(10 * minuteMs)).nowMs, machine.trueMs - 8 * dayMs, 'the correction is now a step ahead');
 });
 
-test('an empty store has nothing to lose', async (t) => {
+test('an empty store accepts any clock and retention at once', async (t) => {
   const machine = new Machine();
   machine.span = { oldestRequestMs: undefined, oldestRollupMs: undefined, newestMs: undefined };
   await machine.start();
@@ -132,27 +132,27 @@ test('an empty store has nothing to lose', async (t) => {
   t.deepEqual(machine.said(), []);
 });
 
-test('a shorter retention is announced and takes effect after the delay; a longer one at once', async (t) => {
+test('a shorter retention is announced and takes effect after the delay; a longer one takes effect at once', async (t) => {
   const machine = new Machine();
   machine.span = { ...machine.span, oldestRequestMs: startMs - 90 * dayMs };
   const long = { requestsMs: 90 * dayMs, rollupsMs: 400 * dayMs };
   await machine.start(long);
   t.deepEqual((await machine.start(usual)).retention, long);
-  t.deepEqual(machine.said(), ['RETENTION_REQUESTS is 7d and was 90d: requests from 2026-08-31T00:00:00Z to 2026-11-22T00:00:00Z will be deleted when the program has run for 1d with this setting. To keep them, set it as it was; to delete them at once, set RETENTION_DELAY=0s.']);
+  t.deepEqual(machine.said(), ['RETENTION_REQUESTS is 7d and was 90d: requests from 2026-08-31T00:00:00Z to 2026-11-22T00:00:00Z will be deleted when the program has run for 1d with this setting. To keep them, restore the setting; to delete them at once, set RETENTION_DELAY=0s.']);
   t.deepEqual((await machine.run(20 * hourMs)).retention, long);
   t.deepEqual((await machine.start(long)).retention, long, 'the settings file was missing once');
   t.deepEqual((await machine.start(usual)).retention, long);
-  t.deepEqual((await machine.run(20 * hourMs)).retention, long, 'it is announced anew');
+  t.deepEqual((await machine.run(20 * hourMs)).retention, long, 'it is announced again, with the full delay');
   machine.trueMs += 20 * hourMs;
   t.deepEqual((await machine.start(usual)).retention, long, 'a time in which nobody could see the message does not count');
   machine.said();
   t.deepEqual((await machine.run(4 * hourMs)).retention, usual);
-  t.deepEqual(machine.said(), ['The shorter retention is in force now (RETENTION_REQUESTS=7d, RETENTION_ROLLUPS=400d). What is older is deleted.']);
+  t.deepEqual(machine.said(), ['The shorter retention is in force now (RETENTION_REQUESTS=7d, RETENTION_ROLLUPS=400d). Older data is deleted.']);
   t.deepEqual((await machine.start(long)).retention, long);
   t.deepEqual((await machine.start(usual, 0)).retention, usual, 'without a delay');
 });
 
-test('of two retentions, the one that costs nothing is in force at once', async (t) => {
+test('a shorter retention that deletes nothing takes effect at once, while the other one waits', async (t) => {
   const machine = new Machine();
   await machine.start();
   const { retention } = await machine.start({ requestsMs: 14 * dayMs, rollupsMs: 100 * dayMs });
@@ -161,7 +161,7 @@ test('of two retentions, the one that costs nothing is in force at once', async 
   t.deepEqual((await machine.run(10 * minuteMs)).retention, { requestsMs: 14 * dayMs, rollupsMs: 100 * dayMs });
 });
 
-test('where nothing is remembered, what is stored stands in: a store of an earlier version, or a lost folder', async (t) => {
+test('infers a state from the stored data when none was saved: a store of an earlier version, or a lost folder', async (t) => {
   const machine = new Machine();
   machine.span = { oldestRequestMs: startMs - 89.5 * dayMs, oldestRollupMs: startMs - 300 * dayMs, newestMs: startMs };
   machine.offMs = 8 * dayMs;
@@ -170,7 +170,7 @@ test('where nothing is remembered, what is stored stands in: a store of an earli
   machine.offMs = 0;
   machine.state = { lookedMs: 'x' } as unknown as RetentionState;
   machine.span = { oldestRequestMs: startMs - 7.1 * dayMs, oldestRollupMs: startMs - 400.9 * dayMs, newestMs: startMs + dayMs };
-  t.deepEqual(await machine.start(), { retention: usual, nowMs: startMs }, 'rows of the future, and deletion that is a little late, are no sign of anything');
+  t.deepEqual(await machine.start(), { retention: usual, nowMs: startMs }, 'rows from the future and slightly late deletion prove nothing');
   t.deepEqual(machine.said(), []);
 });
 
@@ -180,12 +180,12 @@ const event = fc.record({
   then: fc.constantFrom('run on', 'restart', 'off for a while'),
 });
 
-test('whatever a clock does for less than a day, no more is deleted than by a right clock; and a steady one is believed in the end', async (t) => {
+test('whatever a clock does for less than a day, deletes no more than by a correct clock; a steady one is trusted in the end', async (t) => {
   await t.notThrowsAsync(async () => fc.assert(fc.asyncProperty(fc.array(event, { maxLength: 12 }), async (events) => {
     const machine = new Machine();
     await machine.start();
     for (const { offDays, runHours, then } of events) {
-      for (const offMs of [offDays * dayMs, 0]) { // it is put right each time
+      for (const offMs of [offDays * dayMs, 0]) { // it is corrected each time
         machine.offMs = offMs;
         if (then === 'off for a while') machine.trueMs += 5 * hourMs;
         if (then !== 'run on') await machine.start();

@@ -1,29 +1,29 @@
 /**
- * Decides before what time rows may be deleted. Neither the machine's clock nor the settings are believed at once: one start with the clock days
- * ahead, or without its settings file, must not cost the data. What is out of the ordinary is announced, and takes effect after a wait.
+ * Decides up to what time rows may be deleted. Does not trust a change of the machine's clock or the settings at once: a single start with the clock
+ * days ahead, or without its settings file, must not delete data. An unusual change is announced in the log and takes effect after a delay.
  */
 import type { Log } from '../log.js';
 import type { Retention } from '../rollup.js';
 import { isoTime } from '../time-range.js';
 
-/** What a store remembers for the guard from one look to the next, across restarts. JSON holds it. */
+/** State that the store keeps for the guard between checks and across restarts. Can be stored as JSON. */
 export interface RetentionState {
-  /** The wall clock at the last look, in milliseconds since 1970. */
+  /** The wall clock at the last check, in milliseconds since 1970. */
   readonly lookedMs: number;
-  /** The time that deletion goes by: the wall clock, or, after a step that is not believed yet, what it would show without the step. */
+  /** The time by which rows expire: the wall clock, or what it would show without a step that is not trusted yet. */
   readonly trustedMs: number;
-  /** How long the program has run with a wall clock that differs from `trustedMs`, in milliseconds; `null` when it does not. */
+  /** How long the program has run with a wall clock that differs from `trustedMs`, in milliseconds; `null` if it does not differ. */
   readonly clockWaitedMs: number | null;
   /** The retention in force. */
   readonly requestsMs: number;
   readonly rollupsMs: number;
   /** Requests before this time have been deleted, in milliseconds since 1970; absent in a state of an earlier version. */
   readonly deletedBeforeMs?: number;
-  /** A shorter retention that is not in force yet, and for how long it has been announced, in milliseconds. */
+  /** A shorter retention that is not in force yet, and how long the program has run since it was announced, in milliseconds. */
   readonly announced: Retention & { readonly waitedMs: number } | null;
 }
 
-/** The times of what a store holds, in milliseconds since 1970; `undefined` where it holds nothing. */
+/** The time span of the stored data, in milliseconds since 1970; `undefined` if there is none. */
 export interface StoredSpan {
   readonly oldestRequestMs: number | undefined;
   /** Of rollups of all levels. */
@@ -32,23 +32,23 @@ export interface StoredSpan {
   readonly newestMs: number | undefined;
 }
 
-/** Delete what is older than `retention` at `nowMs`. */
+/** What may be deleted: rows older than `retention` at `nowMs`. */
 export interface DueDeletion {
   readonly retention: Retention;
-  /** Milliseconds since 1970; not the machine's clock while that is not believed. */
+  /** Milliseconds since 1970. Differs from the machine's clock while that is not trusted. */
   readonly nowMs: number;
 }
 
-/** What the guard works with. */
+/** Settings and dependencies of the guard. */
 export interface RetentionGuardParts {
   /** The settings. */
   readonly retention: Retention;
   /** How long to wait before a step of the clock or a shorter retention takes effect, in milliseconds. Default: a day. */
   readonly delayMs?: number | undefined;
-  /** Resolves to what `save` was given last, or to `undefined`. */
+  /** Resolves to the value last passed to `save`, or to `undefined`. */
   readonly load: () => Promise<unknown>;
   readonly save: (state: RetentionState) => Promise<unknown>;
-  /** Only called when the answer matters. */
+  /** Called only when the result is needed. */
   readonly readSpan: () => Promise<StoredSpan>;
   readonly log: Log;
   /** The wall clock, in milliseconds since 1970. */
@@ -59,21 +59,21 @@ export interface RetentionGuardParts {
 
 const dayMs = 86_400_000;
 const hourMs = 3_600_000;
-/** The time between the last look before a restart and the first one after it that counts as running, at most: stores look every hour or more often. */
+/** Maximum time between the checks before and after a restart that counts as running, in milliseconds: stores check at least every hour. */
 const restartMsMax = hourMs;
 
-/** The largest step of the clock that is believed at once: a seventh of the retention of requests, at least 2 h and at most a day. */
+/** Largest step of the clock that is trusted at once: a seventh of the retention of requests, at least 2 h and at most a day. */
 function stepMsMax({ requestsMs }: Retention): number {
   return Math.min(dayMs, Math.max(2 * hourMs, requestsMs / 7));
 }
 
-/** Looks at the clocks and the settings before each deletion. One look at a time. */
+/** Checks the clocks and the settings before each deletion. Checks must not overlap. */
 export class RetentionGuard {
   readonly #parts: Required<Omit<RetentionGuardParts, 'delayMs'>> & { readonly delayMs: number };
   #state: RetentionState | undefined;
-  /** The monotonic clock at the last look of this process. */
+  /** The monotonic clock at the last check of this process. */
   #lookedMonotonicMs: number | undefined;
-  /** Whether this process has logged what it waits for. */
+  /** Whether this process has logged the clock, and the retention, on which it waits. */
   #hasSaidClock = false;
   #hasSaidRetention = false;
 
@@ -81,7 +81,7 @@ export class RetentionGuard {
     this.#parts = { ...parts, delayMs, now, monotonicMs };
   }
 
-  /** Decides what may be deleted now, and saves what the next look needs. Throws what `load`, `save` and `readSpan` throw. */
+  /** Decides what may be deleted now, and saves the state for the next check. Throws the errors of `load`, `save` and `readSpan`. */
   async look(): Promise<DueDeletion> {
     const { retention, now, monotonicMs, load, save, readSpan } = this.#parts;
     const before = this.#state ?? readState(await load());
@@ -90,11 +90,11 @@ export class RetentionGuard {
     const [nowMs, lookMonotonicMs] = [now(), monotonicMs()];
     const last = before ?? firstState(retention, nowMs, await spanOnce());
 
-    // Between two starts only the wall clock tells how much time has passed, and only as far as it is believed.
+    // Across a restart, only the wall clock can tell how much time has passed, and only as far as it is trusted.
     const gapMs = nowMs - last.lookedMs;
     const isFirst = this.#lookedMonotonicMs === undefined;
     const elapsedMs = isFirst ? (gapMs > 0 && gapMs <= stepMsMax(retention) ? gapMs : 0) : lookMonotonicMs - this.#lookedMonotonicMs!;
-    // The wait is over when the program has run for that long. A restart costs little of it: the program may be restarted often.
+    // The delay counts running time, in which the announcement can be noticed. Short restarts count, too: the program may be restarted often.
     const ranMs = isFirst ? Math.min(elapsedMs, restartMsMax) : elapsedMs;
     const clock = await this.#lookAtClock(last, { nowMs, elapsedMs, ranMs, stepMs: gapMs - elapsedMs }, spanOnce);
     const inForce = await this.#lookAtRetention(last, { trustedMs: clock.trustedMs, ranMs }, spanOnce);
@@ -108,22 +108,22 @@ export class RetentionGuard {
 
   async #lookAtClock(last: RetentionState, { nowMs, elapsedMs, ranMs, stepMs }: { nowMs: number; elapsedMs: number; ranMs: number; stepMs: number }, readSpan: () => Promise<StoredSpan>): Promise<Pick<RetentionState, 'trustedMs' | 'clockWaitedMs'>> {
     const { retention, delayMs, log } = this.#parts;
-    const believed = { trustedMs: nowMs, clockWaitedMs: null };
+    const trusted = { trustedMs: nowMs, clockWaitedMs: null };
     const trustedMs = last.trustedMs + elapsedMs;
     const aheadMs = nowMs - trustedMs;
     if (Math.abs(aheadMs) <= stepMsMax(retention)) {
       if (last.clockWaitedMs !== null) log.info("The machine's clock agrees with the time of the last deletion again.");
       this.#hasSaidClock = false;
-      return believed;
+      return trusted;
     }
     const clockWaitedMs = last.clockWaitedMs === null || Math.abs(stepMs) > stepMsMax(retention) ? 0 : last.clockWaitedMs + ranMs;
     if (clockWaitedMs >= delayMs) {
-      log.warn(`The machine's clock, ${durationText(Math.abs(aheadMs))} ${aheadMs > 0 ? 'ahead of' : 'behind'} the time of the last deletion, is taken to be right, since RETENTION_DELAY=${durationText(delayMs)} is over. What is too old by it is deleted now.`);
+      log.warn(`The machine's clock, ${durationText(Math.abs(aheadMs))} ${aheadMs > 0 ? 'ahead of' : 'behind'} the time of the last deletion, is taken to be right, since RETENTION_DELAY=${durationText(delayMs)} is over. Data that is too old by it is deleted now.`);
       this.#hasSaidClock = false;
-      return believed;
+      return trusted;
     }
     const { newestMs } = await readSpan();
-    if (newestMs === undefined) return believed; // there is nothing to lose
+    if (newestMs === undefined) return trusted; // there is nothing to lose
     if (!this.#hasSaidClock || clockWaitedMs === 0) log.warn(clockWarning({ nowMs, trustedMs, newestMs, waitMs: delayMs - clockWaitedMs, retention }));
     this.#hasSaidClock = true;
     return { trustedMs, clockWaitedMs };
@@ -140,7 +140,7 @@ export class RetentionGuard {
     const isAnnounced = announced?.requestsMs === wanted.requestsMs && announced.rollupsMs === wanted.rollupsMs;
     const waitedMs = isAnnounced ? announced.waitedMs + ranMs : 0;
     if (waitedMs >= delayMs) {
-      log.warn(`The shorter retention is in force now (RETENTION_REQUESTS=${durationText(wanted.requestsMs)}, RETENTION_ROLLUPS=${durationText(wanted.rollupsMs)}). What is older is deleted.`);
+      log.warn(`The shorter retention is in force now (RETENTION_REQUESTS=${durationText(wanted.requestsMs)}, RETENTION_ROLLUPS=${durationText(wanted.rollupsMs)}). Older data is deleted.`);
       return wanted;
     }
     const { oldestRequestMs = Infinity, oldestRollupMs = Infinity } = await readSpan();
@@ -152,10 +152,10 @@ export class RetentionGuard {
     const loss = losses.map(([setting, what, oldestMs, kind]) =>
       `${setting} is ${durationText(wanted[kind])} and was ${durationText(last[kind])}: ${what} from ${timeText(oldestMs)} to ${timeText(trustedMs - wanted[kind])} will be deleted`).join('; ');
     if (!this.#hasSaidRetention || waitedMs === 0) {
-      log.warn(`${loss} when the program has run for ${durationText(delayMs - waitedMs)} with this setting. To keep them, set it as it was; to delete them at once, set RETENTION_DELAY=0s.`);
+      log.warn(`${loss} when the program has run for ${durationText(delayMs - waitedMs)} with this setting. To keep them, restore the setting; to delete them at once, set RETENTION_DELAY=0s.`);
     }
     this.#hasSaidRetention = true;
-    // One that is longer, or shortens nothing, is in force at once; the other stays.
+    // A retention that deletes nothing takes effect at once; the other one waits.
     return {
       requestsMs: losses.some(([, , , kind]) => kind === 'requestsMs') ? last.requestsMs : wanted.requestsMs,
       rollupsMs: losses.some(([, , , kind]) => kind === 'rollupsMs') ? last.rollupsMs : wanted.rollupsMs,
@@ -165,14 +165,14 @@ export class RetentionGuard {
 }
 
 /**
- * Where no look is remembered, what is stored stands in for it: the last time is that of the newest row, and rows have been kept for as long as
- * the oldest say.
+ * Infers a state from the stored data if none was saved: the last check was at the time of the newest row, and the retention was as long as the age
+ * of the oldest.
  */
 function firstState(retention: Retention, nowMs: number, { oldestRequestMs, oldestRollupMs, newestMs }: StoredSpan): RetentionState {
   const lastMs = Math.min(nowMs, newestMs ?? nowMs);
   const keptFor = (oldestMs = lastMs, settingMs: number): number => {
     const days = Math.ceil((lastMs - oldestMs) / dayMs) * dayMs;
-    return days - settingMs > dayMs ? days : settingMs; // deletion is late by minutes, and windows begin a day before they end
+    return days - settingMs > dayMs ? days : settingMs; // rows outlive their retention by minutes until deletion runs, and by a day as the widest window
   };
   return {
     lookedMs: lastMs, trustedMs: lastMs, clockWaitedMs: null, announced: null,
@@ -183,16 +183,16 @@ function firstState(retention: Retention, nowMs: number, { oldestRequestMs, olde
 function clockWarning({ nowMs, trustedMs, newestMs, waitMs, retention }: { nowMs: number; trustedMs: number; newestMs: number; waitMs: number; retention: Retention }): string {
   const differs = `The machine's clock shows ${timeText(nowMs)}, ${durationText(Math.abs(nowMs - trustedMs))} ${nowMs > trustedMs ? 'ahead of' : 'behind'} the time that deletion goes by, ${timeText(trustedMs)} (the newest data is of ${timeText(newestMs)})`;
   return nowMs > trustedMs
-    ? `${differs}. By that clock, requests before ${timeText(nowMs - retention.requestsMs)} and rollups before ${timeText(nowMs - retention.rollupsMs)} are too old; they will be deleted when the program has run for ${durationText(waitMs)} with it. If it is wrong, set it right; if the program was off for that time, there is nothing to do; to delete at once, set RETENTION_DELAY=0s.`
-    : `${differs}. Set it right if it is wrong; it is taken to be right when the program has run for ${durationText(waitMs)} with it.`;
+    ? `${differs}. By that clock, requests before ${timeText(nowMs - retention.requestsMs)} and rollups before ${timeText(nowMs - retention.rollupsMs)} are too old; they will be deleted when the program has run for ${durationText(waitMs)} with it. If it is wrong, correct it; if the program was off for that time, there is nothing to do; to delete at once, set RETENTION_DELAY=0s.`
+    : `${differs}. Correct it if it is wrong; it is taken to be right when the program has run for ${durationText(waitMs)} with it.`;
 }
 
-/** To the second. */
+/** ISO time, to the second. */
 function timeText(timeMs: number): string {
   return isoTime(Math.floor(timeMs / 1000) * 1000);
 }
 
-/** A duration as a setting has it, rounded to minutes from a minute on: `36h`. */
+/** A duration in the syntax of the settings, such as `36h`. Rounded to minutes if it is a minute or more. */
 function durationText(ms: number): string {
   if (ms < 60_000) return `${Math.ceil(ms / 1000)}s`;
   const minutes = Math.round(ms / 60_000);
@@ -207,7 +207,7 @@ export function deletedBefore(state: unknown): number {
   return typeof beforeMs === 'number' ? beforeMs : -Infinity;
 }
 
-/** What `save` was given, out of JSON; `undefined` when it is not that. */
+/** Parses a saved state; `undefined` if it is invalid. */
 function readState(value: unknown): RetentionState | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
   const { lookedMs, trustedMs, clockWaitedMs, requestsMs, rollupsMs, announced, deletedBeforeMs } = value as Partial<RetentionState>;

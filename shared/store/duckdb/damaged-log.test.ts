@@ -1,4 +1,4 @@
-/** What a store holds after its write-ahead log was damaged. The log is that of a process that was killed. */
+/** What a store contains after its write-ahead log was damaged. The log was left by a process that was killed. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFile, link, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
@@ -24,17 +24,17 @@ interface Files {
   readonly log: Buffer;
 }
 
-/** Of a killed writer. `batches` is what it wrote; all of it is in the log. */
+/** Left by a killed writer. All its `batches` are in the log. */
 let killed: Files & { readonly batches: number };
-/** The same, killed after a checkpoint had written the file and before it deleted the log. */
+/** The same, but killed after a checkpoint had written the file and before it deleted the log. */
 let checkpointed: Files;
-/** Where each transaction of the log ends. */
+/** End of each transaction in the log. */
 let ends: number[];
 
 /** Bytes of the log before its first entry. */
 const headerBytes = 8;
 
-/** Where the transactions of a log end: behind each flush entry, of which this is the length, checksum and content, as DuckDB writes it. */
+/** Finds where the transactions of a log end: after each flush entry, here with its length, checksum and content as DuckDB writes them. */
 function endsOf(log: Buffer): number[] {
   const flush = Buffer.from('0500000000000000e7fe7d722fed3d5e640064ffff', 'hex');
   const found: number[] = [];
@@ -53,7 +53,7 @@ test.before(async (t) => {
   for await (const line of createInterface({ input: writer.stdout })) if (line === 'taken 8') writer.kill('SIGKILL');
   await gone;
   const [database, whole] = await Promise.all([readFile(path), readFile(`${path}.wal`)]);
-  // The retention guard writes a transaction of its own at any moment after the start. The others are batches.
+  // The retention guard writes its own transaction at some moment after the start. All others are batches.
   const log = Buffer.concat([whole.subarray(0, headerBytes), ...transactionsOf(whole).filter((transaction) => !transaction.includes('"lookedMs"'))]);
   ends = endsOf(log);
   killed = { database, log, batches: ends.length };
@@ -79,7 +79,7 @@ const flip = (at: (log: Buffer) => number, bits = 1): Damage => (log) => {
 };
 const end = (back: number) => (log: Buffer): number => log.length - back;
 
-/** `kept`: how many of the batches are there afterwards. */
+/** `kept`: number of batches that survive. */
 const damages: readonly { readonly name: string; readonly damage: Damage; readonly kept: (batches: number) => number; readonly line?: 'error' | 'warn' }[] = [
   { name: 'intact', damage: (log) => log, kept: (batches) => batches },
   { name: 'its last 100 bytes are zero', damage: (log) => Buffer.concat([log.subarray(0, -100), Buffer.alloc(100)]), kept: (batches) => batches - 1, line: 'error' },
@@ -134,7 +134,7 @@ for (const { name, damage, kept, line } of damages) {
   });
 }
 
-test('whatever the damage, it opens, keeps what lies before, and stores nothing twice.', async (t) => {
+test('opens after any damage, keeps everything before it, and stores nothing twice', async (t) => {
   const position = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
   const anyDamage = fc.oneof(
     fc.record({ kind: fc.constant('flip' as const), at: position, bits: fc.integer({ min: 1, max: 255 }) }),
@@ -153,7 +153,7 @@ test('whatever the damage, it opens, keeps what lies before, and stores nothing 
     else if (damage.kind === 'zeros') bytes.fill(0, at);
     else if (damage.kind === 'truncate') damaged = bytes.subarray(0, at);
     else damaged = Buffer.concat([bytes, damage.bytes]);
-    // Cut off where a transaction ends, a log does not show that it belongs to an earlier state of the file.
+    // Truncated at the end of a transaction, a log does not show that it belongs to an earlier state of the file.
     fc.pre(!isCheckpointed || damage.kind !== 'truncate' || !ends.includes(at));
 
     const { folder, path } = await emptyFolder();
@@ -176,7 +176,7 @@ test('whatever the damage, it opens, keeps what lies before, and stores nothing 
   }), { numRuns: 20 });
 });
 
-test('a log that outlived its checkpoint is not replayed when the mark at its end is damaged.', async (t) => {
+test('does not replay a log that outlived its checkpoint when the checkpoint record at its end is damaged', async (t) => {
   const { database, log } = checkpointed;
   for (const damaged of [log, log.subarray(0, -1), log.subarray(0, killed.log.length + 1), flip(end(3))(log), Buffer.concat([log.subarray(0, -100), Buffer.alloc(100)]), Buffer.concat([log, Buffer.alloc(4096)])]) {
     const { folder, path } = await emptyFolder();
@@ -188,7 +188,7 @@ test('a log that outlived its checkpoint is not replayed when the mark at its en
   }
 });
 
-test('a log without its database file, or with an empty one, is set aside: DuckDB would delete it.', async (t) => {
+test('sets aside a log whose database file is missing or empty, which DuckDB would delete', async (t) => {
   for (const database of [undefined, Buffer.alloc(0)]) {
     const { folder, path } = await emptyFolder();
     await put(path, { database, log: killed.log });
@@ -201,7 +201,7 @@ test('a log without its database file, or with an empty one, is set aside: DuckD
   }
 });
 
-test('a log with the tables of a new file is set aside, and the tables are made again.', async (t) => {
+test('sets aside a damaged log that creates the tables, and creates them again', async (t) => {
   const { folder, path } = await emptyFolder();
   const { store: first } = await openLogged(path);
   const copy = join(folder, 'copy.duckdb');
@@ -216,7 +216,7 @@ test('a log with the tables of a new file is set aside, and the tables are made 
   await rm(folder, { recursive: true });
 });
 
-test('an intact log of another database is set aside, since its tables are not there.', async (t) => {
+test('sets aside an intact log of another database', async (t) => {
   const { folder, path } = await emptyFolder();
   const other = join(folder, 'other.duckdb');
   const instance = await DuckDBInstance.create(other);
@@ -235,9 +235,9 @@ test('an intact log of another database is set aside, since its tables are not t
   await rm(folder, { recursive: true });
 });
 
-test('a kill in the middle of the recovery leaves what the next start can use.', async (t) => {
+test('completes a recovery that was killed at any step', async (t) => {
   const damaged = flip(() => ends[4]! + 9)(killed.log);
-  // After each step: the file has its other name; the intact part was copied in part; the damaged log has its second name; the intact part is the log.
+  // The steps: the file is linked; the intact part is partly copied; the damaged log is linked; the intact part replaces the log.
   for (const steps of [1, 2, 3, 4]) {
     const { folder, path } = await emptyFolder();
     await put(path, { database: killed.database, log: damaged });
@@ -258,7 +258,7 @@ test('a kill in the middle of the recovery leaves what the next start can use.',
   }
 });
 
-test('without memory to replay it, an intact log stays, and so does a torn one; the message says what to do.', async (t) => {
+test('keeps an intact or torn log when there is not enough memory to replay it, and says what to do', async (t) => {
   for (const log of [killed.log, killed.log.subarray(0, -1)]) {
     const { folder, path } = await emptyFolder();
     await put(path, { database: killed.database, log });
@@ -271,7 +271,7 @@ test('without memory to replay it, an intact log stays, and so does a torn one; 
   }
 });
 
-test('a damaged database file keeps its log, damaged or not.', async (t) => {
+test('keeps the log of a damaged database file, damaged or not', async (t) => {
   for (const log of [killed.log, flip(() => 0)(killed.log), flip(end(1))(killed.log)]) {
     const { folder, path } = await emptyFolder();
     await put(path, { database: Buffer.from(killed.database).fill(7, 4096, 20_000), log });
@@ -282,7 +282,7 @@ test('a damaged database file keeps its log, damaged or not.', async (t) => {
   }
 });
 
-test('the damaged log of a file that another process has open stays.', async (t) => {
+test('keeps the damaged log of a file that another process has open', async (t) => {
   const { folder, path } = await emptyFolder();
   const writer = spawn(process.execPath, [fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path], { stdio: ['ignore', 'pipe', 'inherit'] });
   const gone = once(writer, 'exit');
@@ -321,7 +321,7 @@ function totalsOf(batches: number): Totals {
   return { requests, counted: requests, counted60: requests, received: requests };
 }
 
-/** Opens a store, and collects what it logs. */
+/** Opens a store and collects its log lines. */
 async function openLogged(path: string, { memoryBytesMax }: { memoryBytesMax?: number } = {}): Promise<{ store: Store; lines: { level: string; text: string }[] }> {
   const lines: { level: string; text: string }[] = [];
   const log = createLog('store', { write: (text) => lines.push({ level: text.split(' ')[1]!, text }) });

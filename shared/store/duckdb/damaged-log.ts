@@ -7,9 +7,9 @@ import { copyIntact, scanLog, setLogAside, type LogScan, type MovedLog } from '.
 type Options = Record<string, string>;
 
 /**
- * Opens the file, even if its write-ahead log is damaged: then the log is set aside, its intact transactions are replayed, and an error line says what is
- * missing. A torn log, which a killed process leaves, gets a warning. Throws what DuckDB or the system throws; an error that does not come from the
- * content of the log (in use, no memory, no space, a damaged database file) leaves the log in place.
+ * Opens the file, even if its write-ahead log is damaged: sets the log aside, replays its intact transactions, and logs an error that says what is
+ * missing. For a torn log, as a killed process leaves it, logs a warning. Throws the errors of DuckDB and the system; an error with another cause than the
+ * content of the log (file in use, no memory, no space, a damaged database file) leaves the log in place.
  */
 export async function openPastDamage(path: string, options: Options, log: Pick<Log, 'warn' | 'error'>): Promise<DuckDBInstance> {
   let instance: DuckDBInstance | undefined;
@@ -36,18 +36,18 @@ interface Repair {
   readonly scan: LogScan | undefined;
   /** The log as it was, if it was set aside. */
   readonly moved: MovedLog | undefined;
-  /** The log outlived a checkpoint: the file holds its transactions already. */
+  /** The log outlived a checkpoint: the database file already contains its transactions. */
   readonly isStored: boolean;
 }
 
-/** Makes DuckDB able to open the file. `damagedAt` is where it found a wrong checksum. Returns `undefined` if the log needs no repair. */
+/** Repairs the log so that DuckDB can open the file. `damagedAt` is where DuckDB found it damaged. Returns `undefined` if it needs no repair. */
 async function repairLog(path: string, options: Options, log: Pick<Log, 'warn'>, damagedAt = Infinity): Promise<Repair | undefined> {
   const logPath = `${path}.wal`;
-  // A second name for the file, as DuckDB looks for the log under the name of the file. Some file systems know no links.
+  // A hard link to the file: DuckDB derives the name of the log from the name of the file. Some file systems have no hard links.
   const probe = `${path}.probe`;
   const replacement = `${probe}.wal`;
   const removeProbe = async (): Promise<void> => { for (const file of [probe, replacement]) await rm(file, { force: true }); };
-  await removeProbe(); // of a start that was killed
+  await removeProbe(); // left by a start that was killed
   const found = await scanLog(logPath);
   if (await isMissing(path)) {
     // DuckDB deletes the log of a file that it creates.
@@ -66,7 +66,7 @@ async function repairLog(path: string, options: Options, log: Pick<Log, 'warn'>,
       if (position === 0) scan = await scanLog(logPath, 0);
     }
     const hasIntact = scan !== undefined && scan.intactBytes > 0;
-    // The mark that says that a checkpoint was completed is gone. Replaying the log would store its requests twice.
+    // The log has lost its record of a completed checkpoint. Replaying it would store its requests twice.
     const isStored = hasIntact && replayed !== undefined && stored !== undefined && !isAhead(replayed, stored);
     const state = position === Infinity ? 'torn' : 'damaged';
     if (state === 'torn' && !isStored) return { state, scan, moved: undefined, isStored };
@@ -78,8 +78,8 @@ async function repairLog(path: string, options: Options, log: Pick<Log, 'warn'>,
 }
 
 /**
- * Replays the log and changes nothing. `position` is where it is known to be damaged, or `Infinity`; the result's is where DuckDB found it damaged, if that is
- * before. Throws any error that is not about the content of the log.
+ * Replays the log without changing anything. `position` is where the log is known to be damaged, or `Infinity`. The result has the position where DuckDB
+ * found it damaged, if that is earlier. Throws any error that is not about the content of the log.
  */
 async function tryReplay(path: string, options: Options, position: number): Promise<{ position: number; replayed: AppliedBatches | undefined }> {
   try {
@@ -92,10 +92,10 @@ async function tryReplay(path: string, options: Options, position: number): Prom
   }
 }
 
-/** The last batch of each writer. */
+/** The sequence number of the last batch of each writer. */
 type AppliedBatches = ReadonlyMap<string, bigint>;
 
-/** Opens the file with its log to read, which changes neither. */
+/** Opens the file and its log read-only, which changes neither. */
 async function appliedBatches(path: string, options: Options): Promise<AppliedBatches> {
   const instance = await DuckDBInstance.create(path, { ...options, access_mode: 'READ_ONLY' });
   try {
@@ -115,7 +115,7 @@ async function newestRequestMs(instance: DuckDBInstance): Promise<number | undef
   return typeof row?.[0] === 'bigint' ? Number(row[0] / 1_000_000n) : undefined;
 }
 
-/** No rows where the table is missing: its creation was in the log. */
+/** Returns no rows if the table is missing: its creation was in the log. */
 async function rowsOf(instance: DuckDBInstance, sql: string): Promise<unknown[][]> {
   const connection = await instance.connect();
   try {
@@ -133,8 +133,8 @@ function isReplayError(error: unknown): boolean {
 }
 
 /**
- * Where the log is damaged, in bytes; 0 if none of it fits. `undefined` for an error that is not about its content: without memory or space, a replay fails
- * too.
+ * The position of the damage in bytes, 0 if nothing can be replayed. `undefined` for an error that is not about the content of the log: a lack of memory or
+ * space makes a replay fail, too.
  */
 function positionOfDamage(error: unknown): number | undefined {
   const text = messageOf(error);
@@ -149,18 +149,18 @@ function positionOfDamage(error: unknown): number | undefined {
 function damageText(path: string, { state, scan, isStored }: Repair, moved: MovedLog, newestMs: number | undefined): string {
   const why = state === 'orphaned' ? `The file ${path} is missing or empty, but its write-ahead log is there.` : `The write-ahead log of ${path} is damaged.`;
   const intactBytes = scan?.intactBytes ?? 0;
-  const replayed = isStored ? 'The file holds its intact part already' : intactBytes > 0 ? `Its first ${intactBytes} bytes are intact and remain as the log` : 'None of it could be replayed';
-  const lost = (scan?.transactionsLost ?? 0) > 0 ? `at least ${scan!.transactionsLost} complete transactions are lost` : 'it cannot be told how many transactions are lost';
-  const since = newestMs === undefined ? 'until' : `from ${timeText(newestMs)}, the newest that is stored, until`;
+  const replayed = isStored ? 'The database file already contains its intact part' : intactBytes > 0 ? `Its first ${intactBytes} bytes are intact and remain as the log` : 'None of it could be replayed';
+  const lost = (scan?.transactionsLost ?? 0) > 0 ? `at least ${scan!.transactionsLost} complete transactions are lost` : 'the number of lost transactions is unknown';
+  const since = newestMs === undefined ? 'until' : `from ${timeText(newestMs)} (the newest stored request) until`;
   return `${why} It was moved to ${moved.path} (${moved.bytes} bytes, last changed ${timeText(moved.changedMs)}). ${replayed}; ${lost}. `
     + `Requests ${since} ${timeText(moved.changedMs)} may be missing. `
-    + "Import Caddy's own log files of that time (npm run import -- FILES): requests that are there are not added again. Keep the moved file until then.";
+    + "Import Caddy's own log files of that time (npm run import -- FILES); requests that are already stored are not added again. Keep the moved file until then.";
 }
 
 function tornText(path: string, { scan, moved }: Repair): string {
   const bytes = scan === undefined ? 0 : scan.bytes - scan.intactBytes;
-  return `The write-ahead log of ${path} ended in the middle of a transaction, as a killed process leaves it. Its last ${bytes} bytes, which were never confirmed, are dropped.`
-    + (moved === undefined ? '' : ` The file holds the rest already, so the log was moved to ${moved.path}.`);
+  return `The write-ahead log of ${path} ended in the middle of a transaction, as a killed process leaves it. Its last ${bytes} bytes, which were never committed, are dropped.`
+    + (moved === undefined ? '' : ` The database file already contains the rest, so the log was moved to ${moved.path}.`);
 }
 
 function timeText(timeMs: number): string {

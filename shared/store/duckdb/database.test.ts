@@ -15,7 +15,7 @@ import { defaultMemoryBytes, openDatabase } from './database.js';
 import { openDuckdbStore } from './duckdb-store.js';
 import { schemaVersion } from './schema.js';
 
-test('a file that another process has open is refused with that process and what to do, and opens once it is gone.', async (t) => {
+test('refuses a file that another process has open, names the process and what to do, and opens the file once it is gone', async (t) => {
   const { folder, cleanup } = await emptyFolder();
   const path = join(folder, 'requests.duckdb');
   const other = spawn(process.execPath, [fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -29,7 +29,7 @@ test('a file that another process has open is refused with that process and what
   await cleanup();
 });
 
-test('an empty file, which a full disk or a kill leaves of a new one, is made anew.', async (t) => {
+test('replaces an empty file, as a full disk or a kill leaves it', async (t) => {
   const { folder, cleanup } = await emptyFolder();
   const path = join(folder, 'requests.duckdb');
   await writeFile(path, '');
@@ -39,7 +39,7 @@ test('an empty file, which a full disk or a kill leaves of a new one, is made an
   await cleanup();
 });
 
-test('a second opening by the same process is refused, and the first goes on.', async (t) => {
+test('refuses a second open by the same process without affecting the first', async (t) => {
   const { folder, cleanup } = await emptyFolder();
   const path = join(folder, 'requests.duckdb');
   const store = await open(path);
@@ -50,7 +50,7 @@ test('a second opening by the same process is refused, and the first goes on.', 
   await cleanup();
 });
 
-test('the folder and the files are made for their owner alone, the log too.', async (t) => {
+test('creates the folder, the file and its log readable only by their owner', async (t) => {
   const { folder, cleanup } = await emptyFolder();
   const path = join(folder, 'new', 'data', 'requests.duckdb');
   const store = await open(path);
@@ -62,7 +62,7 @@ test('the folder and the files are made for their owner alone, the log too.', as
   await cleanup();
 });
 
-test('what cannot be a database is refused, and left as it is.', async (t) => {
+test('refuses what cannot be a database and leaves it unchanged', async (t) => {
   const { folder, cleanup } = await emptyFolder();
   const text = join(folder, 'text');
   await writeFile(text, 'Not a database. '.repeat(1000));
@@ -81,7 +81,7 @@ test('what cannot be a database is refused, and left as it is.', async (t) => {
   await cleanup();
 });
 
-test('tables of a newer program are refused.', async (t) => {
+test('refuses tables of a newer program', async (t) => {
   const { folder, cleanup } = await emptyFolder();
   const path = join(folder, 'requests.duckdb');
   await (await open(path)).close();
@@ -94,12 +94,12 @@ test('tables of a newer program are refused.', async (t) => {
   await cleanup();
 });
 
-test('takes an eighth of the memory of the machine, within bounds', (t) => {
+test('uses an eighth of the memory of the machine, within bounds', (t) => {
   const mebibytes = (machine: number): number => defaultMemoryBytes(machine * 2 ** 20) / 2 ** 20;
   t.deepEqual([256, 1024, 1536, 65_536].map(mebibytes), [96, 128, 192, 256]);
 });
 
-test('SQL can reach no other file, and cannot allow itself to.', async (t) => {
+test('lets SQL reach no other file, nor lift that restriction', async (t) => {
   const { folder, cleanup } = await emptyFolder();
   const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20, log: createLog('store') });
   const elsewhere = join(folder, 'elsewhere');
@@ -107,7 +107,7 @@ test('SQL can reach no other file, and cannot allow itself to.', async (t) => {
   for (const sql of [`SELECT * FROM read_text('${elsewhere}')`, `COPY request_metrics TO '${elsewhere}'`, `ATTACH '${elsewhere}.duckdb'`, 'INSTALL httpfs', 'LOAD httpfs', 'SET enable_external_access = true', "SET memory_limit = '1TB'"]) {
     await t.throwsAsync(database.reading[0]!.run(sql), { message: /disabled|locked|Cannot/ }, sql);
   }
-  // More rows than the memory holds are still sorted: in files of DuckDB's own, beside the database.
+  // DuckDB can still sort more rows than fit in memory: it spills to files beside the database.
   const sorted = await database.reading[1]!.run('SELECT count(*) FROM (SELECT a, row_number() OVER (ORDER BY b) FROM (SELECT range a, md5(range::VARCHAR) b FROM range(1000000)))');
   t.deepEqual(await sorted.getRows(), [[1_000_000n]]);
   await database.close();
@@ -118,7 +118,7 @@ function open(path: string): Promise<Store> {
   return openDuckdbStore({ path, retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 } }, { log: createLog('store') });
 }
 
-/** Opens what must not open; the error says to stop and names the file. */
+/** Asserts that opening fails with 'stop' and a message that names the file. */
 async function refused(t: ExecutionContext, path: string): Promise<StoreError> {
   const error = await t.throwsAsync(open(path), { instanceOf: StoreError });
   t.is(error.action, 'stop');

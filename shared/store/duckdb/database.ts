@@ -12,45 +12,44 @@ import { createBatchWriter, type BatchWriter } from './write-batch.js';
 
 /** An open DuckDB file with its connections. */
 export interface Database {
-  /** For writes, one at a time. */
+  /** Connection for writes, one at a time. */
   readonly writing: DuckDBConnection;
   readonly batches: BatchWriter;
-  /** For reads, one at a time each. */
+  /** Connections for reads. Each runs one at a time. */
   readonly reading: readonly DuckDBConnection[];
-  /** The file behind it. */
+  /** The open file, to notice when it is moved or replaced. */
   readonly file: WatchedFile;
-  /** Writes everything into the file, so that the next start has no log to replay. */
+  /** Writes the log into the database file, so that the next start has nothing to replay. */
   checkpoint(): Promise<void>;
-  /** Lets go of the file, without a checkpoint. Nothing may be under way on the connections. */
+  /** Closes the file without a checkpoint. The connections must be idle. */
   close(): Promise<void>;
 }
 
 const mebibyte = 2 ** 20;
 
 /**
- * What DuckDB may hold in memory unless it is set, in bytes: an eighth of what the machine or the container has, from 96 to
- * 256 MiB. A checkpoint or a commit that finds no room fails, so less would not do: decision 38.
+ * Default memory limit of DuckDB, in bytes: an eighth of the memory of the machine or container, clamped to 96–256 MiB. With
+ * less, checkpoints and commits fail: decision 38.
  */
 export function defaultMemoryBytes(machineBytes = Math.min(totalmem(), process.constrainedMemory() || Infinity)): number {
   return Math.min(256 * mebibyte, Math.max(96 * mebibyte, machineBytes / 8));
 }
 
 /**
- * Two reads at a time. Each takes one of the four threads that Node has for all blocking work, and writes must never wait
- * for one.
+ * Number of concurrent reads. Each occupies one of the four threads that Node has for blocking work; two are left, so that
+ * writes never wait for a thread.
  */
 const readingConnections = 2;
 
 /**
- * The log is worked into the file when it has so many bytes, DuckDB's own default twice over: each time, the newest part of every column is
- * written anew. Until then its rows are in memory, and after a crash the next start reads them again, which took 0.4 s on a busy machine.
+ * Log size that triggers a checkpoint: twice DuckDB's default, since each checkpoint rewrites the newest segment of every column. Until then the
+ * rows of the log are held in memory; after a crash, the next start replays them, which took 0.4 s on a busy machine.
  */
 const logBytesMax = 32 * 2 ** 20;
 
 /**
- * Opens the file, makes it and its folder where they are missing (only their owner may read them), and brings the tables
- * to this program's version. A damaged write-ahead log is set aside, and the log says what is missing. Throws a `StoreError` ('stop') that says what
- * to do.
+ * Opens the file and migrates its tables to this program's version. Creates the file and its folder if they are missing, readable only by their owner.
+ * Sets a damaged write-ahead log aside and logs what is missing. Throws a `StoreError` ('stop') that says what to do.
  */
 export async function openDatabase(path: string, { memoryBytesMax = defaultMemoryBytes(), log }: { memoryBytesMax?: number | undefined; log: Pick<Log, 'warn' | 'error'> }): Promise<Database> {
   let instance: DuckDBInstance | undefined;
@@ -58,11 +57,11 @@ export async function openDatabase(path: string, { memoryBytesMax = defaultMemor
   try {
     await makeFolder(dirname(path));
     instance = await openOrCreate(path, settings(spillFolder(path), memoryBytesMax), log);
-    await rm(spillFolder(path), { recursive: true, force: true }); // of a process that was killed
+    await rm(spillFolder(path), { recursive: true, force: true }); // left by a process that was killed
     await protectFiles(path);
     file = await WatchedFile.open(path);
     const writing = await instance.connect();
-    // It would write what is open, and remove the log, at a path that may lead to another file by then.
+    // A checkpoint at shutdown would remove the log at a path that may name another file by then.
     await writing.run('PRAGMA disable_checkpoint_on_shutdown');
     await prepareSchema(writing, path);
     await writing.run('SET lock_configuration = true');
@@ -116,8 +115,8 @@ export async function openDatabaseReadOnly(path: string, { memoryBytesMax = defa
 }
 
 /**
- * A full disk, or a kill in the moment when the file is made, leaves an empty one, which DuckDB does not take for new. It says so when nobody has the
- * file open: one that another process is about to fill stays.
+ * Opens the file, and replaces an empty one: a full disk or a kill during creation leaves it, and DuckDB refuses to open it. DuckDB checks its lock first,
+ * so an empty file that another process is about to fill is not removed.
  */
 async function openOrCreate(path: string, options: Record<string, string>, log: Pick<Log, 'warn' | 'error'>): Promise<DuckDBInstance> {
   try {
@@ -129,12 +128,12 @@ async function openOrCreate(path: string, options: Record<string, string>, log: 
   }
 }
 
-/** What DuckDB says of a file that is not its own. */
+/** Part of DuckDB's message about a file in another format. */
 const notADatabase = 'not a valid DuckDB database file';
 
 /**
- * Lets only the owner read the file and the log beside it, which DuckDB makes anew after each checkpoint. The files of
- * another owner are left as that one wants them.
+ * Makes the file and its log readable only by their owner. DuckDB creates the log again after each checkpoint. Files of another
+ * owner are left unchanged.
  */
 export async function protectFiles(path: string): Promise<void> {
   for (const file of [path, `${path}.wal`]) {
@@ -145,22 +144,22 @@ export async function protectFiles(path: string): Promise<void> {
   }
 }
 
-/** Where DuckDB puts what does not fit into its memory. */
+/** The folder to which DuckDB spills when it reaches its memory limit. */
 function spillFolder(path: string): string {
   return `${path}.tmp`;
 }
 
-/** A read that would take more fails, and the disk has room for what is written. */
+/** Maximum size of the spill folder. A read that needs more fails, so that it cannot fill the disk. */
 const spillBytesMax = 2 ** 30;
 
-/** See https://duckdb.org/docs/stable/configuration/overview. SQL can reach nothing but this file, whoever writes it. */
+/** See https://duckdb.org/docs/stable/configuration/overview. No SQL can reach any other file, whoever wrote it. */
 function settings(spillTo: string, memoryBytesMax: number): Record<string, string> {
   return {
     memory_limit: `${Math.floor(memoryBytesMax)}B`,
     temp_directory: spillTo,
     max_temp_directory_size: `${spillBytesMax}B`,
     wal_autocheckpoint: `${logBytesMax}B`,
-    threads: '1', // beside the one that asks, another would do little but wait for it, and keep a processor busy with that
+    threads: '1', // besides the calling one; a second thread would mostly spin while it waits for the first
     autoinstall_known_extensions: 'false',
     autoload_known_extensions: 'false',
     enable_external_access: 'false',
@@ -185,15 +184,15 @@ function openError(path: string, error: unknown): StoreError {
   const unchanged = 'start the program again. The file and its log are unchanged.';
   if (/Out of Memory|could not allocate|pin block/i.test(text)) return stop(`memory is used up (${firstLine(text)})`, `Give this program more memory, and ${unchanged}`);
   if (/ENOSPC|EDQUOT|No space left|quota exceeded/i.test(text)) return stop(`the disk is full (${firstLine(text)})`, `Free space on it, and ${unchanged}`);
-  if (text.includes('replaying WAL')) return stop(`its write-ahead log cannot be replayed (${firstLine(text)})`, `See that the disk works, and ${unchanged} To start without what the log holds, move ${path}.wal away.`);
+  if (text.includes('replaying WAL')) return stop(`its write-ahead log cannot be replayed (${firstLine(text)})`, `Check the disk, and ${unchanged} To start without the data in the log, move ${path}.wal away.`);
   if (/Corrupt|checksum|Could not read enough bytes|Serialization Error|INTERNAL Error/i.test(text)) {
-    return stop(`it is damaged (${firstLine(text)})`, `Put back a copy of it and of ${path}.wal, or move both away to begin anew.`);
+    return stop(`it is damaged (${firstLine(text)})`, `Put back a copy of it and of ${path}.wal, or move both away to start afresh.`);
   }
   if (/Permission denied|EACCES|EPERM|EROFS|Read-only file system/i.test(text)) return stop(`no permission (${firstLine(text)})`, `Let this user write the file and its folder, ${elsewhere}`);
-  return stop(firstLine(text), `See that the file and its folder can be written and that the disk has space, ${elsewhere}`);
+  return stop(firstLine(text), `Check that the file and its folder can be written and that the disk has space, ${elsewhere}`);
 }
 
-/** The first line of an error of DuckDB, without its full stop. */
+/** The first line of a DuckDB error message, without its full stop. */
 export function firstLine(text: string): string {
   return text.trim().split('\n', 1)[0]!.replace(/\.$/, '');
 }

@@ -2,13 +2,16 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import { duckdbBatch } from '../../../test/duckdb-writer.js';
+import { StoreError } from '../../errors.js';
 import { createLog } from '../../log.js';
+import { until } from '../../../test/until.js';
 import { runStoreContract } from '../contract.js';
 import type { Store } from '../store.js';
 import { openDuckdbStore } from './duckdb-store.js';
 
 const retention = { requestsMs: 7 * 86_400_000, rollupsMs: 400 * 86_400_000 };
-/** Some hours after the contract's requests: nothing of them is old. */
+/** Some hours after the contract's requests, so that none of them expires. */
 const now = (): number => Date.UTC(2026, 10, 24);
 
 runStoreContract(test, 'DuckDB', async () => {
@@ -27,4 +30,24 @@ runStoreContract(test, 'DuckDB', async () => {
       await rm(folder, { recursive: true });
     },
   };
+});
+
+test('makes every writer recount after its file was deleted, even if the log cannot be set aside', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  // The name for the log is longer than a file system allows.
+  const path = join(folder, 'a'.repeat(225));
+  const logged: string[] = [];
+  const store = await openDuckdbStore({ path, retention }, { log: createLog('store', { write: (line) => logged.push(line) }), now });
+  let exchanges = 0;
+  store.changes!.listenForExchange(() => { exchanges += 1; });
+  for (const sequence of [1, 2]) await store.write(duckdbBatch(sequence));
+  await rm(path);
+  await until('the store notices', () => exchanges === 1);
+  await until('the log says so', () => logged.length > 0);
+  t.regex(logged.join(''), /Its log could not be set aside: .*ENAMETOOLONG/);
+  const error = await t.throwsAsync(store.write(duckdbBatch(3)), { instanceOf: StoreError });
+  t.true(error.contentsReplaced, error.message);
+  await store.write(duckdbBatch(3));
+  await store.close();
+  await rm(folder, { recursive: true });
 });

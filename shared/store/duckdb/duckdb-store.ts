@@ -15,57 +15,57 @@ import { takeBack } from './take-back.js';
 import type { FileFate } from './watched-file.js';
 import { setLogAside } from './write-ahead-log.js';
 
-/** Which file, and how much it may take. */
+/** Location and limits of the embedded store. */
 export interface DuckdbOptions {
-  /** The file; made with its folder when it is not there. */
+  /** The database file. Created with its folder if missing. */
   readonly path: string;
   readonly retention: Retention;
   /** See `RetentionGuard`. */
   readonly retentionDelayMs?: number | undefined;
-  /** What DuckDB may hold in memory, in bytes. Default: see `defaultMemoryBytes`. Beyond it, DuckDB spills to the folder `PATH.tmp`. */
+  /** Memory limit of DuckDB, in bytes. Default: see `defaultMemoryBytes`. Beyond it, DuckDB spills to the folder `PATH.tmp`. */
   readonly memoryBytesMax?: number | undefined;
 }
 
-/** What is old is deleted when the store is opened and every so often from then on. */
+/** Interval between deletions of old rows, in milliseconds. The first one runs when the store is opened. */
 const retentionEveryMs = 600_000;
 
-/** How often the path is looked at while nothing is written. */
+/** Interval between checks that the path still names the open file, in milliseconds. Each write checks, too. */
 const watchEveryMs = 1000;
 
-/** How often a read is tried when the file is closed under it. */
+/** Maximum number of attempts of a read whose file is closed by a failed write. */
 const readAttemptsMax = 3;
 
 /**
- * A batch that has waited longer, in milliseconds, says that the store does not keep up: from then on one read begins at a time, until no such batch
- * has come for as long.
+ * A batch that has waited for longer, in milliseconds, shows that the store is falling behind: from then on reads run one at a time, until no such batch
+ * has arrived for this long.
  */
 const behindMs = 1000;
 
-/** Writers that are remembered to have written to the file before it was exchanged. */
+/** Maximum number of writers whose generation is remembered. Beyond it, the least recent is evicted. */
 const writersMax = 1000;
 
-/** The files that this process has open: DuckDB's lock keeps out other processes, but not a second opening by the same one. */
+/** Files that this process has open. DuckDB's lock keeps out other processes, but not a second open by the same one. */
 const openPaths = new Set<string>();
 
 interface DuckdbStoreParts {
   readonly log: Log;
   readonly now?: () => number;
   readonly monotonicMs?: () => number;
-  /** Keeps a batch that DuckDB will never take; `write` waits for it. */
+  /** Stores a batch that DuckDB rejects permanently. `write` waits for it. */
   readonly onRefused?: (batch: Batch, reason: string) => Promise<void>;
 }
 
 /**
- * Opens the embedded store: one DuckDB file, for one process. A batch is a transaction; batches are written one after another,
- * and a statement that reads sees all of a batch or nothing of it.
+ * Opens the embedded store: one DuckDB file, used by one process. A batch is a transaction. Batches are written one after
+ * another, and a query sees either all of a batch or none of it.
  *
- * After a write that failed, the file is closed and opened again before the next use. Meanwhile all else throws 'retry'.
+ * A failed write closes the file; the next use reopens it. While that fails, all operations throw 'retry'.
  *
- * Throws a `StoreError` ('stop') when the file cannot be used.
+ * Throws a `StoreError` ('stop') if the file cannot be used.
  */
 export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStoreParts): Promise<Store> {
   const path = resolve(options.path);
-  if (openPaths.has(path)) throw new StoreError('stop', `Cannot open the DuckDB file ${path}: this process has it open already. Use the store that is open.`);
+  if (openPaths.has(path)) throw new StoreError('stop', `Cannot open the DuckDB file ${path}: this process has it open already. Use the store that is already open.`);
   openPaths.add(path);
   try {
     return new DuckdbStore({ ...options, path }, parts, await openDatabase(path, { ...options, log: parts.log }));
@@ -172,16 +172,16 @@ class DuckdbStore extends DuckdbReads implements Store {
   #behindTimer: NodeJS.Timeout | undefined;
   readonly #retentionTimer: NodeJS.Timeout;
   readonly #watchTimer: NodeJS.Timeout;
-  /** `undefined` while the file has to be opened again. */
+  /** `undefined` while the file is closed and has to be reopened. */
   #database: Database | undefined;
   #reads: ReadPool;
   #problem: string | undefined;
-  /** Opened again, and nothing was written yet: a full disk lets a file be opened again and again. */
+  /** The file was reopened and nothing has been written since. Reopening proves nothing: it works on a full disk, too. */
   #isReopened = false;
   #closing: Promise<void> | undefined;
-  /** Everything that writes, and opening again, one after another. */
+  /** The last of the operations that run one at a time: writing, opening and closing. */
   #lastWrite: Promise<unknown> = Promise.resolve();
-  /** How often the file was exchanged for another one, and for which of them each writer has counted. */
+  /** How often the file was exchanged for another, and the generation for which each writer has counted. */
   #generation = 0;
   readonly #generations = new Map<string, number>();
 
@@ -265,7 +265,7 @@ class DuckdbStore extends DuckdbReads implements Store {
       try {
         if (this.#database === undefined) return;
         await this.#reads.close();
-        // Without it nothing is lost: the next start replays the log.
+        // A failed checkpoint loses nothing: the next start replays the log.
         await this.#database.checkpoint().catch((error: unknown) => { this.#log.warn(`The ${this.description} was closed without a checkpoint.`, { error: messageOf(error) }); });
         await this.#database.close();
         this.#database = undefined;
@@ -286,7 +286,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     return result;
   }
 
-  /** Runs something in turn over the open database; on an error nothing that it wrote is left. */
+  /** Runs an operation exclusively on the open database. An error of DuckDB or the system closes the file, which rolls back an open transaction. */
   #write<Result>(action: string, run: (database: Database) => Promise<Result>): Promise<Result> {
     this.#refuseWhenClosed(action);
     return this.#inTurn(async () => {
@@ -294,7 +294,7 @@ class DuckdbStore extends DuckdbReads implements Store {
       try {
         return await run(database);
       } catch (error) {
-        // The file was not touched by an error of our own.
+        // Our own errors are thrown before anything is written.
         if (!(error instanceof StoreError)) await this.#abandon(database);
         const failure = storeError(action, this.description, error);
         if (failure.action !== 'drop' && !failure.contentsReplaced) this.#problem = failure.message;
@@ -311,7 +311,7 @@ class DuckdbStore extends DuckdbReads implements Store {
       try {
         return await reads.use(run, signal);
       } catch (error) {
-        // A write that failed has closed the file meanwhile. With a full disk, each does.
+        // A failed write closed the file. On a full disk, every write does.
         if (reads.isClosed && signal?.aborted !== true && attempt < readAttemptsMax) continue;
         throw storeError('read', this.description, error);
       }
@@ -319,16 +319,16 @@ class DuckdbStore extends DuckdbReads implements Store {
   }
 
   #refuseWhenClosed(action: string): void {
-    if (this.#closing !== undefined) throw new StoreError('stop', `Cannot ${action} the ${this.description}: the store is closed. Open it again.`);
+    if (this.#closing !== undefined) throw new StoreError('stop', `Cannot ${action} the ${this.description}: the store is closed. Reopen it.`);
   }
 
-  /** The database, opened again when it has to be. Only in turn. */
+  /** Returns the database, and reopens it if necessary. Call it only within `#inTurn`. */
   async #usable(action: string): Promise<Database> {
     if (this.#database !== undefined) return this.#database;
     try {
       this.#database = await openDatabase(this.#options.path, { ...this.#options, log: this.#log });
     } catch (error) {
-      this.#problem = `Cannot ${action} the ${this.description}: it could not be opened again after an error. ${messageOf(error)}`;
+      this.#problem = `Cannot ${action} the ${this.description}: reopening it after an error failed. ${messageOf(error)}`;
       throw new StoreError('retry', this.#problem, { cause: error });
     }
     this.#reads = new ReadPool(this.#database.reading);
@@ -337,9 +337,8 @@ class DuckdbStore extends DuckdbReads implements Store {
   }
 
   /**
-   * Lets go of a database after a failed write. DuckDB 1.5.5 can leave pointers to freed memory behind when a commit runs out
-   * of memory, and crash at a later read (https://github.com/duckdb/duckdb/pull/26019); after a full disk it refuses all work.
-   * Only in turn.
+   * Closes the database after a failed write. A commit that runs out of memory can make DuckDB 1.5.5 crash at a later read
+   * (https://github.com/duckdb/duckdb/pull/26019), and after a full disk it refuses all statements. Call it only within `#inTurn`.
    */
   async #abandon(broken: Database): Promise<void> {
     this.#database = undefined;
@@ -347,49 +346,50 @@ class DuckdbStore extends DuckdbReads implements Store {
     await broken.close();
   }
 
-  /** Looks whether the path still leads to the open file, where nothing else does at present. */
+  /** Checks that the path still names the open file, even while nothing is written. */
   async #watch(): Promise<void> {
     try {
       if (this.#closing === undefined) await this.#write('watch', async ({ file }) => { await this.#refuseExchanged(await file.fate({ withContent: true })); });
     } catch (error) {
-      if (!(error instanceof StoreError) || error.action === 'stop') this.#log.warn(`Cannot look at the ${this.description}.`, { error: messageOf(error) });
+      if (!(error instanceof StoreError) || error.action === 'stop') this.#log.warn(`Cannot check the ${this.description}.`, { error: messageOf(error) });
     }
   }
 
   /**
-   * Lets go of a file that is no longer what its path leads to; the next use opens what is there now. Every writer is told to
-   * count anew, since its totals hold requests that are in the other file. Only in turn.
+   * Closes a file that its path no longer names; the next use opens what is there now. Every writer has to recount, since its
+   * totals include requests that are in the other file. Call it only within `#inTurn`.
    */
   async #refuseExchanged(fate: FileFate | undefined): Promise<void> {
     const database = this.#database;
     if (fate === undefined || database === undefined) return;
     const { path } = this.#options;
+    // Before anything can fail: from here on, the next write goes to another file.
+    this.#generation += 1;
     const ownLog = await database.file.hasOwnLog();
     this.#database = undefined;
     await this.#reads.close();
-    // The moved file gets what its log holds. A file that was put in its place must get nothing of it.
-    if (fate === 'moved' && ownLog) await database.checkpoint().catch((error: unknown) => { this.#log.warn('The moved DuckDB file lacks the requests of its log.', { error: messageOf(error) }); });
+    this.changes.tellExchanged();
+    // Complete the moved file with its log. A file that was put in its place must not get that log.
+    if (fate === 'moved' && ownLog) await database.checkpoint().catch((error: unknown) => { this.#log.warn('The moved DuckDB file lacks the requests in its log.', { error: messageOf(error) }); });
     await database.close();
     let aside = '';
     if (fate !== 'overwritten' && ownLog) {
       await setLogAside(`${path}.wal`, { label: `of-${fate}-file`, now: this.#now }).then((moved) => { aside = ` Its log was set aside as ${moved.path}.`; }, (error: unknown) => {
-        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') aside = ` Its log could not be set aside: ${messageOf(error)}.`;
       });
     }
-    this.#generation += 1;
-    this.changes.tellExchanged();
-    this.#log.error(`The ${this.description} was ${fate} while it was in use. What it held is no longer there.${aside} From now on requests go to the file that is at this path, a new one if there is none. Stop the program before you move or restore its file.`);
-    throw new StoreError('retry', `The ${this.description} was ${fate} while it was in use. It is being opened again.`, { retryAfterMs: 0 });
+    this.#log.error(`The ${this.description} was ${fate} while it was in use. Its data is no longer at this path.${aside} From now on, requests go to the file at this path, or to a new one if there is none. Stop the program before you move or restore its file.`);
+    throw new StoreError('retry', `The ${this.description} was ${fate} while it was in use. It is being reopened.`, { retryAfterMs: 0 });
   }
 
-  /** Refuses the first batch of each writer after the file was exchanged: its totals hold requests that are in the other file. */
+  /** Refuses the first batch of each writer after an exchange of the file: its totals include requests that are in the other file. */
   #refuseOldTotals({ writer }: Batch): void {
     const known = this.#generations.get(writer);
     this.#generations.delete(writer);
     this.#generations.set(writer, this.#generation);
     if (this.#generations.size > writersMax) this.#generations.delete(this.#generations.keys().next().value!);
     if (known !== undefined && known !== this.#generation) {
-      throw new StoreError('retry', `The ${this.description} was exchanged: totals have to be counted anew.`, { contentsReplaced: true, retryAfterMs: 0 });
+      throw new StoreError('retry', `The ${this.description} was exchanged: totals have to be recounted.`, { contentsReplaced: true, retryAfterMs: 0 });
     }
   }
 
@@ -406,7 +406,7 @@ class DuckdbStore extends DuckdbReads implements Store {
         } while (deleted > 0);
       }
     } catch (error) {
-      if (this.#closing === undefined) this.#log.warn(`Old rows are still there; the next try is in ${retentionEveryMs / 60_000} minutes.`, { error: messageOf(error) });
+      if (this.#closing === undefined) this.#log.warn(`Cannot delete old rows; the next attempt is in ${retentionEveryMs / 60_000} minutes.`, { error: messageOf(error) });
     } finally {
       this.#isDeleting = false;
     }
@@ -414,8 +414,8 @@ class DuckdbStore extends DuckdbReads implements Store {
 }
 
 /**
- * Errors of DuckDB that say that the values are wrong: the same batch would fail again. A duplicate key does not: rows with a key are upserted, so
- * only an index that does not fit its table can say so. A statement that DuckDB cannot run is a bug of this program, and costs no data.
+ * DuckDB errors caused by the values: the same batch would fail again. A duplicate key is not one of them: rows with a key are upserted, so only an
+ * inconsistent index can report it. Nor is a statement that DuckDB cannot run: that is a bug of this program, and must not cost data.
  */
 const wrongForGood = /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type) Error:/;
 
@@ -430,9 +430,9 @@ function storeError(action: string, description: string, error: unknown): StoreE
   return new StoreError('retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, { cause: error });
 }
 
-/** What an operator wants to know of an error of DuckDB's. */
+/** Explains an error of DuckDB to the operator: its cause, and what to do. */
 function explain(text: string): { why: string; todo: string } {
-  if (/No space left on device|Disk quota exceeded|File too large/i.test(text)) return { why: 'its disk is full', todo: 'Make room: what waits is stored then.' };
-  if (/Out of Memory|could not allocate block|failed to pin block/i.test(text)) return { why: `DuckDB has no memory left (${firstLine(text)})`, todo: 'Set a higher DUCKDB_MEMORY_BYTES_MAX, or ask for a shorter range.' };
-  return { why: firstLine(text), todo: 'See that its disk works; the next try may go through.' };
+  if (/No space left on device|Disk quota exceeded|File too large/i.test(text)) return { why: 'its disk is full', todo: 'Make room: waiting requests are then stored.' };
+  if (/Out of Memory|could not allocate block|failed to pin block/i.test(text)) return { why: `DuckDB is out of memory (${firstLine(text)})`, todo: 'Raise DUCKDB_MEMORY_BYTES_MAX, or ask for a shorter range.' };
+  return { why: firstLine(text), todo: 'Check its disk; the next attempt may succeed.' };
 }

@@ -11,7 +11,7 @@ import { ReadPool } from './read-pool.js';
 
 const startMs = Date.UTC(2026, 10, 23, 20);
 
-test('of more requests than can be listed at ease, the newest are, and it is said how many', async (t) => {
+test('lists only the newest of too many requests, and returns how many', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'queries-'));
   const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 2 ** 27, log: createLog('store') });
   const pool = new ReadPool(database.reading);
@@ -31,7 +31,7 @@ test('of more requests than can be listed at ease, the newest are, and it is sai
     t.true(part.ofNewest! > 990 && part.ofNewest! <= 1000, String(part.ofNewest));
     t.deepEqual(told(part), toldOf(requests.slice(-part.ofNewest!)));
     const least = await read(1);
-    t.true(least.ofNewest! >= 1 && least.ofNewest! < 5, 'the newest thousandth is always listed');
+    t.true(least.ofNewest! >= 1 && least.ofNewest! < 5, 'always lists the newest thousandth of the range');
   } finally {
     await database.close();
     await rm(folder, { recursive: true });

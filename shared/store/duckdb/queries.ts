@@ -12,16 +12,16 @@ import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js
 import { needsRequests, type Filter, type ImportSummary, type LedgerSnapshot, type Store, type StoredWindows, type TimeRange, type TopsQuery } from '../store.js';
 import type { Query, Read } from './read-pool.js';
 
-/** Rows in one page: the memory that a read takes, however many windows and series its range has. */
+/** Maximum number of rows per page. Bounds the memory of a read, however many windows and series its range has. */
 const rollupRowsPerPage = 20_000;
-/** A row has 5 to 15 kB. */
+/** Top lists per page. One takes 5 to 15 kB. */
 const topRowsPerPage = 2000;
-/** A page of requests: small enough that sixteen answers at once, of targets of 8 kB, take some 10 MB. */
+/** Target size of a page of requests: sixteen concurrent answers with URIs of 8 kB then take about 10 MB. */
 const requestPageCharactersMax = 262_144;
-/** The first page of requests, before anything is known about their length. */
+/** Rows in the first page of requests, when their length is still unknown. */
 const firstRequests = 64;
 const requestsPerPageMax = 1024;
-/** Of so few rows DuckDB reads the other columns after the sort: its `late_materialization_max_rows`. */
+/** Up to this limit, DuckDB sorts before it reads the other columns: its default of `late_materialization_max_rows`. */
 const lateRowsMax = 50;
 
 /** See `Store.streamRollups`. */
@@ -92,7 +92,7 @@ async function topsBetween(query: Query, { level, ...range }: TimeRange & { leve
   return await inTurns(windowMs, (start, at) => ({ level, windowMs: Number(start), rowId: Number(rowId[at]!), source: source[at]!, host: host[at]!, kind: kind[at]!, packed: textOf(packed[at]!) }), topRowsPerTurn);
 }
 
-/** Adds what a read asks for besides its range. */
+/** Adds the conditions of a read besides its time range. */
 type ConditionsOf = (values: BoundValues) => string[];
 
 function windowsIn({ fromMs, toMs }: TimeRange, values: BoundValues): string[] {
@@ -106,22 +106,22 @@ function limitSql(rowsMax: number, values: BoundValues): string {
 interface Paging<Row> {
   readonly conditionsOf: ConditionsOf;
   readonly rowsPerPage: number;
-  /** Reads the rows of a range, `rowsMax` at most. */
+  /** Reads up to `rowsMax` rows of a range. */
   readonly readPage: (query: Query, range: TimeRange, rowsMax: number) => Promise<Row[]>;
 }
 
-/** Most ranges have few rows, and are read at once. */
+/** Reads a range page by page. Most ranges fit in one page and take a single query. */
 async function* inPages<Row>(read: Read, table: 'request_rollup' | 'request_top', range: TimeRange, paging: Paging<Row>): AsyncGenerator<Row[]> {
   const rows = await read((query) => paging.readPage(query, range, paging.rowsPerPage + 1));
   if (rows.length <= paging.rowsPerPage) {
     yield rows;
     return;
   }
-  rows.length = 0; // not to be held meanwhile
+  rows.length = 0; // free them while the pages are read
   for (const page of await pagesOfWindows(read, table, range, paging)) yield await read((query) => paging.readPage(query, page, Infinity));
 }
 
-/** Cuts a range into parts of whole windows that have about `rowsPerPage` rows each. */
+/** Splits a range into pages of whole windows, with at most `rowsPerPage` rows each unless a single window has more. */
 async function pagesOfWindows(
   read: Read, table: 'request_rollup' | 'request_top', range: TimeRange, { conditionsOf, rowsPerPage }: Pick<Paging<unknown>, 'conditionsOf' | 'rowsPerPage'>,
 ): Promise<TimeRange[]> {
@@ -143,12 +143,12 @@ async function pagesOfWindows(
   return [...pages, { fromMs, toMs: range.toMs }];
 }
 
-/** Rows that are made in one turn of the event loop: a millisecond's work or two. */
+/** Rows decoded per turn of the event loop: one or two milliseconds of work. */
 const rowsPerTurn = 1024;
-/** Each is inflated. */
+/** Fewer, since each top list has to be inflated. */
 const topRowsPerTurn = 64;
 
-/** Like `map`, in turns of the event loop. */
+/** Like `map`, but yields to the event loop after every `perTurn` rows. */
 async function inTurns<Value, Row>(column: readonly Value[], make: (value: Value, at: number) => Row, perTurn = rowsPerTurn): Promise<Row[]> {
   const rows: Row[] = [];
   for (const [at, value] of column.entries()) {
@@ -158,7 +158,7 @@ async function inTurns<Value, Row>(column: readonly Value[], make: (value: Value
   return rows;
 }
 
-/** A list or sketch: see `schema.ts`. */
+/** Decodes a stored list or sketch: see `schema.ts`. */
 function textOf({ bytes }: DuckDBBlobValue): string {
   return (bytes[0] === zlibFirstByte ? inflateSync(bytes) : Buffer.from(bytes)).toString('utf8');
 }
@@ -166,8 +166,8 @@ function textOf({ bytes }: DuckDBBlobValue): string {
 const zlibFirstByte = 0x78;
 
 /**
- * See `Store.streamRequests`. Reads the times of the newest `limit` requests first, and then the rows page by page: a sort of whole rows, of up to
- * 20 kB each, would take all of DuckDB's memory.
+ * See `Store.streamRequests`. Reads the times of the newest `limit` requests first, then the rows page by page: sorting whole rows, of up to 20 kB each,
+ * would exhaust DuckDB's memory.
  */
 export async function* streamRequests(read: Read, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }, rowsPerPageMax = requestsPerPageMax): AsyncGenerator<RequestEvent[]> {
   if (limit <= lateRowsMax) {
@@ -178,7 +178,7 @@ export async function* streamRequests(read: Read, { fromMs, toMs, filter, limit 
   let rowsPerPage = Math.min(firstRequests, rowsPerPageMax);
   for (let from = 0; from < times.length;) {
     let to = Math.min(from + rowsPerPage, times.length);
-    while (to < times.length && times[to] === times[to - 1]) to += 1; // requests of one time stay together
+    while (to < times.length && times[to] === times[to - 1]) to += 1; // requests with equal times stay together
     const [newestNs, oldestNs] = [times[from]!, times[to - 1]!];
     const whereOf = (values: BoundValues): string => filterConditions(filter, [`time_ns BETWEEN ${values.add(oldestNs, BIGINT)} AND ${values.add(newestNs, BIGINT)}`], values);
     const rows = to - from;
@@ -189,7 +189,7 @@ export async function* streamRequests(read: Read, { fromMs, toMs, filter, limit 
   }
 }
 
-/** So many requests of the length of these fill a page. It at most doubles, for the next ones may be longer. */
+/** Estimates the rows of the next page from the length of these. At most doubles: the next requests may be longer. */
 function nextPageRows(page: readonly RequestEvent[], rowsMax: number): number {
   const characters = page.reduce((sum, { uri, endpoint, userAgent, referrer }) => sum + uri.length + endpoint.length + userAgent.length + referrer.length, 0);
   const fitting = Math.floor(requestPageCharactersMax / Math.max(1, characters / page.length));
@@ -223,7 +223,7 @@ async function newestRequests(query: Query, limit: number, whereOf: (values: Bou
   }));
 }
 
-/** See `Store.rollUpRequests`: DuckDB counts by window, series and bucket, so that no request is handed out, and all are counted. */
+/** See `Store.rollUpRequests`. DuckDB aggregates by window, series and bucket, so all requests are counted and none is returned. */
 export async function rollUpRequests(query: Query, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
   const values = new BoundValues();
   const lengthMs = BigInt(level) * 1000n;
@@ -253,10 +253,10 @@ export async function rollUpRequests(query: Query, { fromMs, toMs, level, filter
   return { rows: [...rows.values()], isBounded: false };
 }
 
-/** So many requests are listed in a second or so. */
+/** Maximum number of requests listed: about a second of work. */
 const listedMax = 500_000;
 
-/** See `Store.listRequests`: DuckDB counts by value and bucket. Of more than `requestsMax` requests it counts the newest, to a thousandth of the range. */
+/** See `Store.listRequests`. DuckDB counts by value and bucket. Of more than `requestsMax` requests it counts the newest, to the nearest thousandth of the range. */
 export async function listRequests(query: Query, { fromMs, toMs, filter, kinds, valuesMax }: Omit<Parameters<Store['listRequests']>[0], 'requestsMax'>, requestsMax = listedMax): ReturnType<Store['listRequests']> {
   const newest = await newestPart(query, { fromMs, toMs, filter }, requestsMax);
   const values = new BoundValues();
@@ -291,7 +291,7 @@ export async function listRequests(query: Query, { fromMs, toMs, filter, kinds, 
     if (list === undefined) ofSource.lists.set(name, list = { total: total[at]!, entries: [] });
     list.entries.push({
       value: shortValue(value[at]!), missedMax: 0, count: count[at]!, errors: errors[at]!, sizeSum: sizeSum[at]!, durationSumMs: durationSumMs[at]!, durationMaxMs: durationMaxMs[at]!,
-      // Of a thousand values ten are shown.
+      // Decoded on demand: of a thousand values, ten are shown.
       get histogram() { return histogramOf(buckets[at]!); },
     });
   }
@@ -299,7 +299,7 @@ export async function listRequests(query: Query, { fromMs, toMs, filter, kinds, 
   return { bySource, ofNewest: newest.requests };
 }
 
-/** Since when there are no more than `requestsMax` requests; and how many there are, where that is not all. */
+/** Start of the newest part of a range that has at most `requestsMax` requests, and their number; `undefined` if that is the whole range. */
 async function newestPart(query: Query, { fromMs, toMs, filter }: TimeRange & { filter: Filter }, requestsMax: number): Promise<{ fromMs: number; requests: number | undefined }> {
   const sliceMs = Math.max(1, Math.ceil((toMs - fromMs) / 1000));
   const values = new BoundValues();
@@ -310,7 +310,7 @@ async function newestPart(query: Query, { fromMs, toMs, filter }: TimeRange & { 
   let requests = 0;
   for (const [at, slice] of slices.entries()) {
     const more = Number(counts[at]!);
-    // The newest slice is listed however many it has: otherwise there would be nothing to show.
+    // Always include the newest slice: otherwise there would be nothing to show.
     if (at > 0 && requests + more > requestsMax) return { fromMs: (Number(slice) + 1) * sliceMs, requests };
     requests += more;
   }
@@ -325,12 +325,12 @@ const valueSql: Readonly<Record<RequestDimension, string>> = {
   client: 'client_ip',
 };
 
-/** `shortValue` as SQL, of code points: what is longer in UTF-16 is cut when it is read. */
+/** `shortValue` as SQL. Counts code points; values that are longer in UTF-16 are truncated when read. */
 function shortSql(expression: string): string {
   return `CASE WHEN length(${expression}) > ${valueLengthMax} THEN left(${expression}, ${valueLengthMax - 1}) || '…' ELSE ${expression} END`;
 }
 
-/** A list of each source, of what is `matching`. Values are ranked first, and counted by bucket only then: of hundreds of thousands some are wanted. */
+/** The top list of each source over `matching`. Ranks values before it counts them by bucket: of hundreds of thousands, only a few are needed. */
 function listSql(dimension: RequestDimension, rowsMax: string): string {
   return `SELECT '${dimension}', source, ${dimension}, total::DOUBLE, sum("count")::DOUBLE, sum(errors)::DOUBLE, sum(size_sum),
       coalesce(sum(duration_ms_sum) FILTER (bucket IS NOT NULL), 0), coalesce(max(duration_ms_max) FILTER (bucket IS NOT NULL), 0), coalesce(string_agg(bucket || ' ' || "count", ','), '')
@@ -342,14 +342,14 @@ function listSql(dimension: RequestDimension, rowsMax: string): string {
     ) GROUP BY source, ${dimension}, total`;
 }
 
-/** `-12 3,40 1`: three requests in bucket -12, one in bucket 40. */
+/** Parses `-12 3,40 1`: three requests in bucket -12, one in bucket 40. */
 function histogramOf(buckets: string): Histogram {
   const histogram = new Histogram();
   for (const [, bucket, count] of buckets.matchAll(/(-?\d+) (\d+)/g)) histogram.addBucket(Number(bucket), Number(count));
   return histogram;
 }
 
-/** What a group of requests adds to a tally, one group for each bucket. */
+/** Columns that aggregate a group of requests. To be grouped by bucket, too. */
 const tallySql = `CASE WHEN status_code NOT IN (${statusesWithoutLatency.join(', ')}) AND method <> '${methodWithoutLatency}' THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
   count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
 
@@ -399,23 +399,23 @@ export async function readLedgers(query: Query, { sinceMs }: { sinceMs: number }
 
 const nsPerMs = 1_000_000n;
 
-/** Columns of text to read. `@duckdb/node-api` 1.5.6 takes one byte order mark off the front of each text, so those that begin with one are given another. */
+/** Selects text columns. `@duckdb/node-api` 1.5.6 strips a leading byte order mark from each value, so values that begin with one get a second. */
 function texts(...columns: string[]): string {
   return columns.map((name) => `CASE WHEN starts_with(${name}, chr(65279)) THEN chr(65279) || ${name} ELSE ${name} END`).join(', ');
 }
 
-/** The values of one statement, in the order in which it names them. */
+/** The bound values of one statement. */
 class BoundValues {
   readonly #values: DuckDBValue[] = [];
   readonly #types: DuckDBType[] = [];
 
-  /** Takes a value and returns the name under which the statement has it. */
+  /** Binds a value and returns its placeholder, such as `$1`. */
   add(value: DuckDBValue, type: DuckDBType): string {
     this.#types.push(type);
     return `$${this.#values.push(value)}`;
   }
 
-  /** The columns of all rows. */
+  /** Runs the statement and returns the columns of all rows. */
   async columnsOf(query: Query, sql: string): Promise<DuckDBValue[][]> {
     let columns: DuckDBValue[][] | undefined;
     for await (const chunk of query(sql, this.#values, this.#types)) {
@@ -426,7 +426,7 @@ class BoundValues {
   }
 }
 
-/** What a row of `request_metrics` has to fulfil. */
+/** The conditions on a row of `request_metrics`. */
 function requestConditions({ fromMs, toMs, filter }: TimeRange & { filter: Filter }, values: BoundValues): string {
   return filterConditions(filter, [
     `time_ns >= ${values.add(BigInt(Math.ceil(fromMs)) * nsPerMs, BIGINT)}`,

@@ -23,7 +23,7 @@ async function valuesOf(query: Query, sql: string): Promise<unknown[]> {
   return values;
 }
 
-test('reads share the connections, in order, and see all rows', async (t) => {
+test('shares the connections among reads, each of which sees all its rows', async (t) => {
   const pool = await startPool(t, 2);
   const running = new Set<number>();
   let most = 0;
@@ -38,7 +38,7 @@ test('reads share the connections, in order, and see all rows', async (t) => {
   t.is(most, 2);
 });
 
-test('a read whose caller has gone is interrupted, and its connection reads again', async (t) => {
+test('interrupts a cancelled read and reuses its connection', async (t) => {
   const pool = await startPool(t, 1);
   const gone = new AbortController();
   const reading = pool.use((query) => valuesOf(query, endless), gone.signal);
@@ -53,13 +53,13 @@ test('a read whose caller has gone is interrupted, and its connection reads agai
   t.deepEqual(await waiting, [42]);
 });
 
-test('an error of DuckDB is passed on, and costs no connection', async (t) => {
+test('passes on an error of DuckDB without losing the connection', async (t) => {
   const pool = await startPool(t, 1);
   await t.throwsAsync(pool.use((query) => valuesOf(query, 'SELECT * FROM nowhere')), { message: /nowhere/ });
   t.deepEqual(await pool.use((query) => valuesOf(query, 'SELECT 1')), [1]);
 });
 
-test('closing interrupts what is read, refuses what waits and what comes, and resolves when nothing is read any more', async (t) => {
+test('interrupts running reads on close, refuses waiting and new ones, and resolves when none is left', async (t) => {
   const pool = await startPool(t, 1);
   let isReading = false;
   let hasEnded = false;
@@ -74,10 +74,10 @@ test('closing interrupts what is read, refuses what waits and what comes, and re
   const waiting = pool.use((query) => valuesOf(query, 'SELECT 1'));
   await until('it reads', () => isReading);
   t.false(pool.isClosed);
-  const refused = Promise.all([reading, waiting].map((read) => t.throwsAsync(read, { instanceOf: StoreError, message: /closed or opened anew/ })));
+  const refused = Promise.all([reading, waiting].map((read) => t.throwsAsync(read, { instanceOf: StoreError, message: /closed or reopened/ })));
   await pool.close();
   t.true(hasEnded);
   t.true(pool.isClosed);
   await refused;
-  await t.throwsAsync(pool.use((query) => valuesOf(query, 'SELECT 1')), { instanceOf: StoreError, message: /closed or opened anew/ });
+  await t.throwsAsync(pool.use((query) => valuesOf(query, 'SELECT 1')), { instanceOf: StoreError, message: /closed or reopened/ });
 });

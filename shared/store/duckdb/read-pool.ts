@@ -4,27 +4,27 @@ import { nextTurn } from '../../next-turn.js';
 import { Semaphore } from '../../semaphore.js';
 import { runKept } from './statements.js';
 
-/** Runs one statement, and hands out the columns of its rows in chunks of up to 2,048 rows, one at least. Each chunk takes a turn of the event loop of its own. */
+/** Runs one statement and yields its columns in chunks of up to 2,048 rows; at least one chunk, even without rows. Each chunk is read in its own turn of the event loop. */
 export type Query = (sql: string, values: DuckDBValue[], types: DuckDBType[]) => AsyncGenerator<DuckDBValue[][]>;
 
-/** Runs `run` over a connection that nobody else uses meanwhile. */
+/** Runs `run` with exclusive use of a connection. */
 export type Read = <Result>(run: (query: Query) => Promise<Result>) => Promise<Result>;
 
-/** A read under way. */
+/** A read in progress. */
 interface Reading {
   readonly isCancelled: () => boolean;
   readonly cancel: () => void;
 }
 
-/** Reads that wait for a connection, and how long they do, in milliseconds. */
+/** Maximum number of reads waiting for a connection, and how long each waits, in milliseconds. */
 const waitingMax = 256;
 const waitMsMax = 10_000;
-/** What a refused caller is told to wait, in milliseconds. */
+/** Suggested wait before a refused read is retried, in milliseconds. */
 const retryAfterMs = 5000;
 const interruptEveryMs = 50;
 
 /**
- * The connections that read. A read holds one until its last row has been taken over; results are materialised, never
+ * A pool of read connections. A read holds one until its last row has been consumed. Results are materialised, never
  * streamed: an open stream would keep DuckDB's instance, and its locks, alive after `close`.
  */
 export class ReadPool {
@@ -42,8 +42,8 @@ export class ReadPool {
   }
 
   /**
-   * Runs a read. When `signal` is aborted, its statement is interrupted. Throws what DuckDB throws, and a `StoreError`
-   * ('retry') when too many reads wait, when the read was cancelled, and when the pool is closed.
+   * Runs a read. Aborting `signal` interrupts its statement. Throws DuckDB's errors, and a `StoreError` ('retry') when too
+   * many reads are waiting, the read was cancelled, or the pool is closed.
    */
   async use<Result>(run: (query: Query) => Promise<Result>, signal?: AbortSignal): Promise<Result> {
     const release = this.#isClosing ? undefined : await this.#permits.acquire(signal);
@@ -56,7 +56,7 @@ export class ReadPool {
     let interrupting: NodeJS.Timeout | undefined;
     function cancel(): void {
       connection.interrupt();
-      // DuckDB forgets an interruption that comes just before a statement starts.
+      // DuckDB ignores an interrupt that arrives just before a statement starts.
       interrupting ??= setInterval(cancel, interruptEveryMs);
     }
     signal?.addEventListener('abort', cancel);
@@ -75,15 +75,15 @@ export class ReadPool {
     }
   }
 
-  /** Lets one read at a time begin, or all again: while lines wait, they come first. */
+  /** Limits reads to one at a time, or lifts that limit: while the store is behind, writes come first. */
   restrict(isRestricted: boolean): void {
     this.#permits.setPermits(isRestricted ? 1 : this.#connections);
   }
 
-  /** Whether `close` was called. */
+  /** Whether `close` has been called. */
   get isClosed(): boolean { return this.#isClosing; }
 
-  /** Refuses new reads, interrupts those under way, and resolves when the last of them has ended. Nothing uses the connections from then on. */
+  /** Refuses new reads, interrupts those in progress, and resolves when the last one has ended. The connections are unused from then on. */
   async close(): Promise<void> {
     this.#isClosing = true;
     if (this.#readings.size === 0) return;
@@ -92,9 +92,9 @@ export class ReadPool {
   }
 
   #refusal(signal: AbortSignal | undefined): StoreError {
-    if (this.#isClosing) return new StoreError('retry', 'The read was broken off: the DuckDB file is being closed or opened anew. Try again in a moment.', { retryAfterMs });
-    if (signal?.aborted === true) return new StoreError('retry', 'The read was cancelled: nobody waits for it any more, or it took too long. Try again, with a shorter range perhaps.', { retryAfterMs });
-    return new StoreError('retry', `Too many reads wait for the DuckDB file: more than ${waitingMax}, or for longer than ${waitMsMax / 1000} s. Try again in a moment.`, { retryAfterMs });
+    if (this.#isClosing) return new StoreError('retry', 'The read was aborted: the DuckDB file is being closed or reopened. Try again in a moment.', { retryAfterMs });
+    if (signal?.aborted === true) return new StoreError('retry', 'The read was cancelled: its client has disconnected, or it took too long. Try again, perhaps with a shorter range.', { retryAfterMs });
+    return new StoreError('retry', `Too many reads are waiting for the DuckDB file: more than ${waitingMax} are queued, or this one has waited for ${waitMsMax / 1000} s. Try again in a moment.`, { retryAfterMs });
   }
 }
 

@@ -19,13 +19,13 @@ const dayMs = 86_400_000;
 const startMs = Date.UTC(2026, 10, 23);
 const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
 
-test('fine windows are kept for days, coarse ones as long as the setting says, and none for longer.', (t) => {
+test('keeps fine windows for days, coarse ones for the configured time, and none for longer', (t) => {
   t.deepEqual(levels.map((level) => rollupRetentionMs(level, 400 * dayMs) / dayMs), [2, 14, 60, 400, 400]);
   t.deepEqual(levels.map((level) => rollupRetentionMs(level, 7 * dayMs) / dayMs), [2, 7, 7, 7, 7]);
   t.deepEqual(levels.map((level) => rollupRetentionMs(level, dayMs) / dayMs), [1, 1, 1, 1, 1]);
 });
 
-test('what has become too old is deleted when the store is opened, and nothing else.', async (t) => {
+test('deletes expired rows when the store is opened, and no others', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   let nowMs = startMs;
   const open = () => openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs }, retentionDelayMs: 0 }, { log: createLog('store'), now: () => nowMs });
@@ -45,7 +45,7 @@ test('what has become too old is deleted when the store is opened, and nothing e
     for (const level of topLevels) found[`top ${level}`] = sorted((await store.readTops({ ...everything, level, kinds: ['path'] })).map(({ windowMs }) => windowMs));
     return found;
   };
-  /** Opens the store again and waits until the ages are what they should be, or the test times out. */
+  /** Reopens the store and waits until the ages are as expected, or the test times out. */
   const agesBecome = async (wanted: Record<string, number[]>): Promise<void> => {
     await store.close();
     store = await open();
@@ -63,7 +63,7 @@ test('what has become too old is deleted when the store is opened, and nothing e
   await rm(folder, { recursive: true });
 });
 
-test('one start with the clock ahead, or with a shorter retention, deletes nothing; the next look after the delay does.', async (t) => {
+test('one start with the clock ahead, or with a shorter retention, deletes nothing until the delay is over', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const logged: string[] = [];
   const log = createLog('store', { write: (line) => logged.push(line) });
@@ -71,8 +71,8 @@ test('one start with the clock ahead, or with a shorter retention, deletes nothi
   const agesDays = [0, 1, 5];
   const path = join(folder, 'requests.duckdb');
   let sequence = 0;
-  /** Opens the store at a time for long enough that it deletes what it will, and gives the ages in days of what is there then. */
-  const agesAfterStart = (nowMs: number, retention = usual): Promise<number[]> => until('it has looked at the clock', async () => {
+  /** Opens the store at a given time, waits until it has deleted what it will, and returns the ages of the remaining requests in days. */
+  const agesAfterStart = (nowMs: number, retention = usual): Promise<number[]> => until('it has checked the clock', async () => {
     const store = await openDuckdbStore({ path, retention }, { log, now: () => nowMs });
     // Writes and deletions take turns.
     for (let turns = 0; turns < 20; turns += 1) await store.write({ recorder: 'test', writer: 'guard-test', sequence: sequence += 1, ledger: undefined, requests: [], rollups: [], tops: [] });
@@ -102,7 +102,7 @@ test('one start with the clock ahead, or with a shorter retention, deletes nothi
   await rm(folder, { recursive: true });
 });
 
-test('ledgers, and what tells that a batch is written already, are kept as long as the coarsest totals.', async (t) => {
+test('keeps ledgers and the ids of applied batches for as long as the coarsest rollups', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20, log: createLog('store') });
   const agesDays = [0, 8, 399, 400, 401, 500];
@@ -119,7 +119,7 @@ test('ledgers, and what tells that a batch is written already, are kept as long 
   await rm(folder, { recursive: true });
 });
 
-test('many old rollup rows are deleted in small steps.', async (t) => {
+test('deletes many expired rollup rows in small steps', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20, log: createLog('store') });
   const rollups = Array.from({ length: 250 }, (_, index) => rollup(10, startMs - index * 10_000));

@@ -3,18 +3,17 @@ import { windowRetentions } from '../../retention.js';
 import type { Retention } from '../../rollup.js';
 import type { RetentionState, StoredSpan } from '../retention-guard.js';
 
-/** Deletes some of the rows that are too old; resolves to how many. */
+/** Deletes some expired rows. Resolves to their number. */
 export type DeleteStep = (connection: DuckDBConnection) => Promise<number>;
 
 /**
- * The statements that delete what is too old at `nowMs`. Each deletes at most `rowsMax` rows and is to be run again until
- * it deletes none, so that batches can be written in between: a row of the rollups takes about 25 µs, for the sake of its
- * key.
+ * Returns the steps that delete rows that are expired at `nowMs`. Run each step until it deletes no more rows. A step deletes at
+ * most `rowsMax` rollup rows, so that batches can be written in between: deleting one takes about 25 µs, because of its index.
  */
 export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number, rowsMax = 10_000): DeleteStep[] {
   const requestsBefore = BigInt(Math.floor(nowMs - requestsMs)) * 1_000_000n;
   return [
-    // Without a key, and in the order of time: all at once is quick.
+    // These rows have no index and are stored in time order, so deleting all of them at once is fast.
     async (connection) => await deletedRows(connection, 'DELETE FROM request_metrics WHERE time_ns < $1', [requestsBefore], [BIGINT]),
     ...windowRetentions(rollupsMs).map(({ table, level, keptMs }): DeleteStep => async (connection) => await deletedRows(
       connection,
@@ -27,13 +26,13 @@ export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number,
   ];
 }
 
-/** What `saveRetentionState` has written; `undefined` before the first time. */
+/** Returns what `saveRetentionState` last wrote; `undefined` if it has not written yet. */
 export async function loadRetentionState(connection: DuckDBConnection): Promise<unknown> {
   const [row] = await (await connection.run('SELECT state FROM retention_state')).getRows();
   return row === undefined ? undefined : JSON.parse(row[0] as string);
 }
 
-/** Replaces what is remembered. */
+/** Replaces the saved state. */
 export async function saveRetentionState(connection: DuckDBConnection, state: RetentionState): Promise<void> {
   await connection.run('BEGIN TRANSACTION');
   await connection.run('DELETE FROM retention_state');
@@ -41,7 +40,7 @@ export async function saveRetentionState(connection: DuckDBConnection, state: Re
   await connection.run('COMMIT');
 }
 
-/** The oldest and newest times of what is stored. */
+/** Returns the oldest and newest times in the store. */
 export async function readStoredSpan(connection: DuckDBConnection): Promise<StoredSpan> {
   const [row] = await (await connection.run(`
     SELECT (SELECT min(time_ns) FROM request_metrics) // 1000000, (SELECT min(window_ms) FROM request_rollup),

@@ -5,7 +5,7 @@ import { DuckDBInstance, type DuckDBConnection } from '@duckdb/node-api';
 import test, { type ExecutionContext } from 'ava';
 import { WatchedFile, type FileFate } from './watched-file.js';
 
-/** A DuckDB file in use, with rows in it and in its log. */
+/** A watched DuckDB file that is open, with rows in it. */
 async function start(t: ExecutionContext): Promise<{ path: string; folder: string; connection: DuckDBConnection; watched: WatchedFile }> {
   const folder = await mkdtemp(join(tmpdir(), 'watched-file-'));
   const path = join(folder, 'a.duckdb');
@@ -23,7 +23,7 @@ async function start(t: ExecutionContext): Promise<{ path: string; folder: strin
   return { path, folder, connection, watched };
 }
 
-test('writes and checkpoints of DuckDB itself are no change', async (t) => {
+test("ignores DuckDB's own writes and checkpoints", async (t) => {
   const { watched, connection } = await start(t);
   for (let round = 0; round < 3; round += 1) {
     await connection.run('INSERT INTO numbers SELECT range FROM range(5000)');
@@ -44,14 +44,14 @@ const fates: readonly [FileFate, (path: string) => Promise<void>][] = [
   ['overwritten', (path) => truncate(path, 0)],
 ];
 for (const [fate, change] of fates) {
-  test(`a file that is ${fate} is noticed`, async (t) => {
+  test(`detects a file that was ${fate}`, async (t) => {
     const { path, watched } = await start(t);
     await change(path);
     t.is(await watched.fate({ withContent: true }), fate);
   });
 }
 
-test('an older copy that is put back over the file is noticed by its content alone', async (t) => {
+test('detects an older copy that overwrote the file by its content', async (t) => {
   const { path, watched, connection } = await start(t);
   await copyFile(path, `${path}.backup`);
   for (let round = 0; round < 3; round += 1) {
@@ -64,7 +64,7 @@ test('an older copy that is put back over the file is noticed by its content alo
   t.is(await watched.fate({ withContent: true }), 'overwritten');
 });
 
-test('a log that came with another file is not its own', async (t) => {
+test('does not take the log of another file for its own', async (t) => {
   const { path, watched, connection } = await start(t);
   await connection.run('INSERT INTO numbers SELECT range FROM range(10)');
   t.is(await watched.fate({ withContent: false }), undefined);

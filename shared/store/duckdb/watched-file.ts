@@ -1,19 +1,19 @@
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import type { Stats } from 'node:fs';
 
-/** What became of a file that is open: its path leads nowhere any more, leads to another file, or the file was written over. */
+/** What happened to an open file: its path no longer exists (deleted or moved), names another file, or the file was overwritten. */
 export type FileFate = 'deleted' | 'moved' | 'replaced' | 'overwritten';
 
 /**
- * The header of a DuckDB file: a block that never changes, and two that are written in turn at checkpoints, each with the
- * number of its checkpoint in the first eight bytes after its checksum. See src/storage/single_file_block_manager.cpp in DuckDB.
+ * The header of a DuckDB file: a main block that never changes, then two that checkpoints write alternately. In each of the
+ * two, an 8-byte checksum precedes the checkpoint number. See src/storage/single_file_block_manager.cpp in DuckDB.
  */
 const headerBytes = 4096;
 const checkpointNumberOffset = 8;
 
 /**
- * Tells whether a path still leads to the file that DuckDB opened there. It holds one descriptor from `open` to `close`, and
- * opens no other: closing any descriptor of a file releases all locks that this process has on it (fcntl(2)), DuckDB's too.
+ * Detects when a path no longer names the file that DuckDB opened there. Keeps one descriptor from `open` to `close` and opens
+ * no other: closing any descriptor of a file releases all locks of this process on it (fcntl(2)), including DuckDB's.
  */
 export class WatchedFile {
   readonly #path: string;
@@ -31,7 +31,7 @@ export class WatchedFile {
     this.#checkpoint = checkpoint;
   }
 
-  /** Starts to watch a file that DuckDB has open. Throws the system's error. */
+  /** Starts watching a file that DuckDB has open. Throws the system's error. */
   static async open(path: string): Promise<WatchedFile> {
     const file = await open(path, 'r');
     try {
@@ -43,7 +43,7 @@ export class WatchedFile {
     }
   }
 
-  /** What became of the file; `undefined` while it is as DuckDB left it. Looks at the file's content only `withContent`. */
+  /** What happened to the file; `undefined` while it is unchanged but for DuckDB's own writes. Reads its headers only `withContent`. Throws the system's error. */
   async fate({ withContent }: { withContent: boolean }): Promise<FileFate | undefined> {
     const current = await statOrNothing(this.#path);
     if (current === undefined) return (await this.#file.stat()).nlink > 0 ? 'moved' : 'deleted';
@@ -57,19 +57,19 @@ export class WatchedFile {
     return undefined;
   }
 
-  /** Whether the log beside the path is the one that DuckDB wrote for this file. */
+  /** Whether the write-ahead log beside the path is the one that DuckDB wrote for this file. */
   async hasOwnLog(): Promise<boolean> {
     const log = await statOrNothing(`${this.#path}.wal`);
     return log !== undefined && log.ino === this.#logInode;
   }
 
-  /** Only after DuckDB has closed the file. */
+  /** Closes the descriptor. Call it only after DuckDB has closed the file: see above. */
   async close(): Promise<void> {
     await this.#file.close();
   }
 }
 
-/** The main header, and the number of the newest checkpoint. */
+/** Reads the main header and the number of the newest checkpoint. */
 async function readHeaders(file: FileHandle): Promise<{ main: Buffer; checkpoint: bigint }> {
   const { buffer, bytesRead } = await file.read(Buffer.alloc(3 * headerBytes), 0, 3 * headerBytes, 0);
   const checkpoints = [1, 2].map((header) => buffer.readBigUInt64LE(header * headerBytes + checkpointNumberOffset));

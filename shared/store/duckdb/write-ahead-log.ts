@@ -1,11 +1,11 @@
 /**
  * DuckDB's write-ahead log, `FILE.wal`, after a power cut or on a failing disk.
  *
- * DuckDB refuses to open a file whose log has a wrong checksum. A log that ends in the middle of an entry it takes for torn: it opens, says nothing, and
- * truncates the rest at the next write, even if a damaged length hides hundreds of transactions there. So the log is read here before DuckDB opens it.
+ * DuckDB refuses to open a file whose log has a wrong checksum. If the log ends in the middle of an entry, DuckDB treats it as torn: it opens without a
+ * message and truncates the log at the next write, even if a damaged length hides hundreds of transactions. So this module reads the log first.
  *
- * Layout (DuckDB's `write_ahead_log.cpp`, version 2): a header without checksum, then entries of length (u64), checksum (u64) and content. A transaction ends
- * with a flush entry, which has always the same bytes.
+ * Layout (DuckDB's `write_ahead_log.cpp`, version 2): a header without a checksum, then entries of length (u64), checksum (u64) and content. A transaction
+ * ends with a flush entry, which always has the same bytes.
  */
 import { constants } from 'node:fs';
 import { chmod, copyFile, link, open, rename, rm, stat, unlink, type FileHandle } from 'node:fs/promises';
@@ -14,13 +14,13 @@ import { dirname } from 'node:path';
 /** What `scanLog` finds. All positions are in bytes. */
 export interface LogScan {
   readonly bytes: number;
-  /** Where the last intact transaction ends: what lies before can be replayed. 0 if nothing can. */
+  /** End of the last intact transaction: everything before it can be replayed. 0 if nothing can. */
   readonly intactBytes: number;
-  /** Where the first entry begins that no killed process leaves; `undefined` if the log is intact or merely torn. */
+  /** Start of the first damaged entry; `undefined` if the log is intact, or merely torn by a killed process. */
   readonly damagedAt: number | undefined;
-  /** Flush entries from the damage on: transactions that were complete and cannot be replayed, as each builds on those before it. */
+  /** Number of flush entries after the damage: complete transactions that cannot be replayed, since each builds on those before it. */
   readonly transactionsLost: number;
-  /** A checkpoint was under way when the log ended. */
+  /** Whether a checkpoint was in progress when the log ended. */
   readonly inCheckpoint: boolean;
 }
 
@@ -32,23 +32,23 @@ export interface MovedLog {
   readonly changedMs: number;
 }
 
-/** Field 100 (type): 98 (version). Field 101 (version): 2. */
+/** Field 100 (entry type) is 98 (version); field 101 (version) is 2. */
 const headerStart = Buffer.from('640062650002', 'hex');
-/** No further field. A database file of storage version 1.3 or later names itself in field 102, which this program's files do not. */
+/** End of the fields. Storage versions from 1.3 on add a database identifier in field 102; this program's files have none. */
 const headerEnd = Buffer.from('ffff', 'hex');
 const headerBytes = headerStart.length + headerEnd.length;
 const entryHeadBytes = 16;
 /** Checksum and content of a flush entry: field 100 (type), 100 (flush). */
 const flushMark = Buffer.from('e7fe7d722fed3d5e640064ffff', 'hex');
 const flushBytes = flushMark.length + 8;
-/** The type of the entry that a checkpoint writes before it changes the database file. It ends a log as a flush does. */
+/** Type of the entry that a checkpoint writes before it changes the database file. Like a flush entry, it is a valid end of the log. */
 const checkpointType = 99;
-/** No entry is longer: it holds at most 2,048 rows. A greater length is noise. */
+/** Maximum length of an entry, which holds at most 2,048 rows. A greater length is damage. */
 const entryBytesMax = 2 ** 30;
 
 /**
- * Reads the lengths of all entries; DuckDB verifies the checksums. Only entries that end by `limitBytes` count as intact. Returns `undefined` for a log that
- * is missing, empty or of a format that is not known here. Throws the system's error.
+ * Reads the lengths of all entries; DuckDB verifies the checksums. Entries that begin at or after `limitBytes` count as damaged. Returns `undefined` for a log
+ * that is missing, empty or of an unknown format. Throws the system's error.
  */
 export async function scanLog(path: string, limitBytes = Infinity): Promise<LogScan | undefined> {
   const file = await open(path).catch(ignoreMissing);
@@ -82,14 +82,14 @@ export async function scanLog(path: string, limitBytes = Infinity): Promise<LogS
       if (isFlush || inCheckpoint) intactBytes = position;
     }
     const transactionsLost = position < bytes ? await countFlushes(file, position) : 0;
-    // A killed process leaves a part of one transaction at the end, and no flush entry behind it.
+    // A killed process leaves an incomplete transaction at the end, with no flush entry after it.
     return { bytes, intactBytes, damagedAt: isDamaged || transactionsLost > 0 ? position : undefined, transactionsLost, inCheckpoint };
   } finally {
     await file.close();
   }
 }
 
-/** Copies the intact transactions from before `damagedAt`, if there are any. Throws the system's error. */
+/** Copies the intact transactions before `damagedAt`, if there are any. Returns the scan up to there. Throws the system's error. */
 export async function copyIntact(path: string, to: string, damagedAt: number): Promise<LogScan | undefined> {
   const scan = await scanLog(path, damagedAt);
   if (scan !== undefined && scan.intactBytes > 0) await copyStart(path, to, scan.intactBytes);
@@ -97,8 +97,8 @@ export async function copyIntact(path: string, to: string, damagedAt: number): P
 }
 
 /**
- * Moves a log to `PATH.LABEL-TIME` (`damaged` by default), where its owner alone can read it, and puts `replacement` in its place, if given. A kill at any moment leaves the old log
- * or the new one in place. Throws the system's error; then the log is as it was.
+ * Moves a log to `PATH.LABEL-TIME` (default label: `damaged`), readable only by its owner, and puts `replacement` in its place, if given. A kill at any
+ * moment leaves either the old log or the new one in place. Throws the system's error; the log is then unchanged.
  */
 export async function setLogAside(path: string, { replacement, label = 'damaged', inCheckpoint = false, now = Date.now }: { replacement?: string | undefined; label?: string; inCheckpoint?: boolean; now?: () => number } = {}): Promise<MovedLog> {
   const { size: bytes, mtimeMs: changedMs } = await stat(path);
@@ -106,7 +106,7 @@ export async function setLogAside(path: string, { replacement, label = 'damaged'
   await syncFile(dirname(path));
   if (replacement === undefined) await unlink(path);
   else await rename(replacement, path);
-  // DuckDB writes this one while a checkpoint is under way. It continues the part of the log that is gone.
+  // DuckDB writes this file during a checkpoint. It continues the log that was just moved.
   if (!inCheckpoint) await rename(`${path}.checkpoint`, `${movedTo}.checkpoint`).catch(ignoreMissing);
   await syncFile(dirname(path));
   return { path: movedTo, bytes, changedMs };
@@ -128,7 +128,7 @@ async function readAt(file: FileHandle, position: number, length: number): Promi
 async function countFlushes(file: FileHandle, start: number): Promise<number> {
   let count = 0;
   for (let position = start; ; position += windowBytes) {
-    // Windows overlap by less than one mark, so that each is found once.
+    // Windows overlap by one byte less than a mark, so that each mark is found exactly once.
     const data = await readAt(file, position, windowBytes + flushMark.length - 1);
     for (let at = data.indexOf(flushMark); at !== -1; at = data.indexOf(flushMark, at + flushMark.length)) count += 1;
     if (data.length <= windowBytes) return count;
@@ -155,7 +155,7 @@ async function copyStart(from: string, to: string, bytes: number): Promise<void>
   }
 }
 
-/** Gives a file a second name, or copies it where a file system knows no links. A file that has the name already stays. Returns the name. */
+/** Links a file under a second name, or copies it if the file system has no hard links. Never overwrites a file: appends a number instead. Returns the name. */
 async function keepBeside(path: string, wanted: string): Promise<string> {
   for (let number = 1; ; number += 1) {
     const name = number === 1 ? wanted : `${wanted}-${number}`;
