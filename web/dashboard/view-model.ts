@@ -60,7 +60,7 @@ export function showsOwn({ filter }: Pick<DashboardQuery, 'filter'>, { pairs }: 
 export function dashboardView({ query, traffic: all, tops, latest, pairs, nowMs: exactMs, connectHint, clientIp, ignored = [], problems = [], isOpenThroughProxy = false }: DashboardData) {
   const traffic = showsOwn(query, all) ? all : withoutSource(all, dashboardSource);
   const tickMs = traffic.stepMs / ticksPerWindow;
-  const nowMs = Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs);
+  const nowMs = Math.min(exactMs, Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs)); // never later than it is
   const lastRequestMs = lastOf(latest);
   const status = statusOf(traffic, { lastRequestMs, nowMs, exactMs, isFiltered: Object.keys(query.filter).length > 0, isOwnAsked: query.filter.source === dashboardSource });
   const sources = [...traffic.sources.keys()];
@@ -263,14 +263,16 @@ function ownView({ sources }: Traffic, link: Link) {
 }
 
 /** Where there is data, when the range has none; `undefined` while nothing is stored. */
-function elsewhere({ fromMs }: DashboardQuery, { recent, newestMs, stepMs }: Traffic, link: Link, nowMs: number) {
+function elsewhere({ fromMs, filter }: DashboardQuery, { recent, newestMs, stepMs }: Traffic, link: Link, nowMs: number) {
   const lastMs = recent?.caddyNewestMs ?? newestMs;
   if (lastMs === undefined) return undefined;
   const hourMs = 3_600_000;
+  const isFiltered = Object.keys(filter).length > 0;
   return {
-    text: fromMs >= nowMs ? 'This range lies in the future.' : 'There are no requests in this range.',
+    text: fromMs >= nowMs ? 'This range lies in the future.' : isFiltered ? 'No request of this range matches the filters.' : 'There are no requests in this range.',
+    label: isFiltered ? 'Show the latest ones without filters, of' : 'Show the latest ones, of',
     last: dayAndClock(lastMs, nowMs),
-    href: link({ from: isoTime(lastMs - hourMs), to: isoTime(Math.min(lastMs + hourMs, Math.max(nowMs, lastMs + stepMs))) }),
+    href: link({ ...Object.fromEntries(filterNames.map((name) => [name, undefined])), from: isoTime(lastMs - hourMs), to: isoTime(Math.min(lastMs + hourMs, Math.max(nowMs, lastMs + stepMs))) }),
   };
 }
 
