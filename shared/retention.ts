@@ -35,7 +35,7 @@ export function windowRetentions(rollupsMs: number): WindowRetention[] {
 const aheadMsMax = 86_400_000;
 
 /** Retention of rollups unless it is set, in milliseconds: the default of `RETENTION_ROLLUPS`. */
-export const rollupRetentionMsDefault = 400 * 86_400_000;
+const rollupRetentionMsDefault = 400 * 86_400_000;
 
 /** Whether a request can have a time, both in milliseconds since 1970: not more than a day ahead, and not so old that even its rollups are deleted. */
 export function isPlausibleTime(timeMs: number, { nowMs, rollupRetentionMs: ageMsMax = rollupRetentionMsDefault }: { nowMs: number; rollupRetentionMs?: number | undefined }): boolean {

@@ -16,7 +16,7 @@ import { grouped } from './summary.js';
 export type PastImportsAction = { readonly kind: 'list' } | { readonly kind: 'undo'; readonly importId: number };
 
 /** The id of an import as people see it: when it began. */
-export function importName(importId: number): string {
+function importName(importId: number): string {
   return new Date(importId).toISOString();
 }
 
