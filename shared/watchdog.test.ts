@@ -3,12 +3,13 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import test from 'ava';
+import { noteMissingPart } from '../test/missing-part.js';
 import { folderOf, runProgram } from '../test/program.js';
 import { until } from '../test/until.js';
 
 const needs = ['systemd-notify', 'python3'].filter((command) => spawnSync(command, ['--version']).status !== 0);
 const testWithSystemd = needs.length === 0 ? test : test.skip;
-if (needs.length > 0) process.stderr.write(`Tests of the watchdog are skipped: ${needs.join(', ')} is not on the PATH.\n`);
+if (needs.length > 0) noteMissingPart(`tests of the watchdog: ${needs.join(', ')} is not on the PATH. It is in systemd, and Python in Debian's python3.`);
 
 /** Stands in for systemd's end: a datagram socket that prints each message and closes the descriptor for which its sender waits. */
 const notifySocket = `

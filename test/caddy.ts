@@ -4,6 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { noteMissingPart } from './missing-part.js';
 import { freePort } from './ports.js';
 
 /** A Caddyfile, or Caddy's JSON configuration. Leave `admin` out of it: it is used to learn when Caddy serves. */
@@ -34,7 +35,7 @@ export function logTo(address: string, name = ''): string {
   }`;
 }
 
-/** Declares a test that needs Caddy, one after the other; where there is none it is skipped, and a line says how to get it. */
+/** Declares a test that needs Caddy, one after the other; where there is none it is skipped, and the summary of the tests says how to get it. */
 export const testWithCaddy: (title: string, run: (t: ExecutionContext) => Promise<void>) => void = chooseTest();
 
 /**
@@ -93,7 +94,7 @@ export async function startCaddy(config: CaddyConfig, { env = {}, adminPort }: {
 
 function chooseTest(): typeof testWithCaddy {
   if (spawnSync('caddy', ['version']).status === 0) return test.serial;
-  process.stderr.write('Tests with Caddy are skipped: caddy is not on the PATH. Install Caddy 2 (https://caddyserver.com/docs/install).\n');
+  noteMissingPart('tests with Caddy, which is not on the PATH. Install Caddy 2: https://caddyserver.com/docs/install.');
   return test.skip;
 }
 

@@ -1,7 +1,7 @@
 /** The package as `npm pack` makes it, installed into an empty folder: the program, and the app of docs/koa-middleware.md. */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile, writeFile } from 'node:fs/promises';
+import { cp, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -49,13 +49,27 @@ test('Nothing of the tests, and no file of this machine, is in the package.', as
   const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }];
   const paths = files.map(({ path }) => path);
   t.deepEqual(paths.filter((path) => /\.test\.|fixtures|dist\/test|node_modules|\.env$|^data/.test(path)), []);
-  for (const needed of ['dist/main.js', 'dist/public/main.css', 'views/dashboard.pug', 'dist/web/request-metrics.d.ts', 'LICENSE', 'README.md', 'CHANGELOG.md']) t.true(paths.includes(needed), needed);
+  for (const needed of ['bin/caddy-log-sink.js', 'dist/main.js', 'dist/public/main.css', 'views/dashboard.pug', 'dist/web/request-metrics.d.ts', 'LICENSE', 'README.md', 'CHANGELOG.md']) t.true(paths.includes(needed), needed);
   // The pages are where the messages, the unit and the settings file send people.
   const linked = (await Promise.all(paths.filter((path) => path.endsWith('.md')).map(async (path) => [...(await readFile(join(root, path), 'utf8')).matchAll(/\]\(([^)#\s]+\.(?:md|json))/g)]
     .map(([, target]) => target!).filter((target) => !target.includes(':')).map((target) => join(dirname(path), target))))).flat();
   t.true(linked.length > 50, `${linked.length} links`);
   t.deepEqual([...new Set(linked)].filter((path) => !paths.includes(path)), []);
 });
+
+for (const [what, engines, reason] of [
+  ['a build', '>=20.19', /^The program is not built: \/.*\/dist\/main\.js is missing\. Run `npm ci`, which builds it, or `npm run build`\.\n$/],
+  ['a recent Node', '>=999.1', new RegExp(`^This is Node ${process.versions.node.replaceAll('.', '\\.')}; caddy-log-sink needs 999\\.1 or later\\. .*nodejs\\.org.*\\n$`)],
+] as const) {
+  test(`Without ${what}, the program says what is missing, and nothing else.`, async (t) => {
+    const place = await folderOf(t);
+    await cp(join(root, 'bin'), join(place, 'bin'), { recursive: true });
+    await writeFile(join(place, 'package.json'), JSON.stringify({ type: 'module', engines: { node: engines } }));
+    const refused = await t.throwsAsync(run(process.execPath, [join(place, 'bin/caddy-log-sink.js'), 'start'], { cwd: place }));
+    t.like(refused, { code: 1, stdout: '' });
+    t.regex((refused as Error & { stderr: string }).stderr, reason);
+  });
+}
 
 test('A release is refused as long as package.json does not say where the repository is.', async (t) => {
   const place = await folderOf(t);
