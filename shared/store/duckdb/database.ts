@@ -193,6 +193,6 @@ function openError(path: string, error: unknown): StoreError {
 }
 
 /** The first line of a DuckDB error message, without its full stop. */
-export function firstLine(text: string): string {
+function firstLine(text: string): string {
   return text.trim().split('\n', 1)[0]!.replace(/\.$/, '');
 }

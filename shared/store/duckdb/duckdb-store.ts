@@ -1,12 +1,12 @@
 import { resolve } from 'node:path';
-import { messageOf, StoreError } from '../../errors.js';
+import { detailedMessageOf, messageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
 import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
 import { deletedBefore, RetentionGuard } from '../retention-guard.js';
 import type { Batch, LedgerSnapshot, ReadOptions, Store } from '../store.js';
-import { firstLine, openDatabase, openDatabaseReadOnly, protectFiles, type Database } from './database.js';
+import { openDatabase, openDatabaseReadOnly, protectFiles, type Database } from './database.js';
 import { listImports, listRequests, readImported, readLedgers, readStoredWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
@@ -224,7 +224,7 @@ class DuckdbStore extends DuckdbReads implements Store {
         this.#problem = undefined;
       });
     } catch (error) {
-      if (error instanceof StoreError && error.action === 'drop') await this.#onRefused?.(batch, error.message);
+      if (error instanceof StoreError && error.action === 'drop') await this.#onRefused?.(batch, detailedMessageOf(error));
       throw error;
     } finally {
       this.changes.tell(batch);
@@ -422,17 +422,17 @@ const wrongForGood = /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversi
 function storeError(action: string, description: string, error: unknown): StoreError {
   if (error instanceof StoreError) return error;
   const text = messageOf(error);
-  if (wrongForGood.test(text)) return new StoreError('drop', `Cannot ${action} the ${description}: ${firstLine(text)}. The data does not fit the tables.`, { cause: error });
+  if (wrongForGood.test(text)) return new StoreError('drop', `Cannot ${action} the ${description}: the data does not fit the tables. The log has the details.`, { cause: error, detail: text });
   if (error instanceof TypeError || error instanceof RangeError) {
     return new StoreError('hold', `Cannot ${action} the ${description}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`, { cause: error, detail: error.stack ?? text });
   }
   const { why, todo } = explain(text);
-  return new StoreError('retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, { cause: error });
+  return new StoreError('retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, { cause: error, detail: text });
 }
 
 /** Explains an error of DuckDB to the operator: its cause, and what to do. */
 function explain(text: string): { why: string; todo: string } {
   if (/No space left on device|Disk quota exceeded|File too large/i.test(text)) return { why: 'its disk is full', todo: 'Make room: waiting requests are then stored.' };
-  if (/Out of Memory|could not allocate block|failed to pin block/i.test(text)) return { why: `DuckDB is out of memory (${firstLine(text)})`, todo: 'Raise DUCKDB_MEMORY_BYTES_MAX, or ask for a shorter range.' };
-  return { why: firstLine(text), todo: 'Check its disk; the next attempt may succeed.' };
+  if (/Out of Memory|could not allocate block|failed to pin block/i.test(text)) return { why: 'DuckDB is out of memory', todo: 'Raise DUCKDB_MEMORY_BYTES_MAX, or ask for a shorter range.' };
+  return { why: 'DuckDB reported an error', todo: 'The log has the details. The next attempt may succeed.' };
 }
