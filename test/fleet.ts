@@ -63,7 +63,7 @@ export function exactSummary(lines: Iterable<string>): SummarySource {
     requests += 1;
     bytes += Number(size);
     statuses[status!] = (statuses[status!] ?? 0) + 1;
-    if (hasLatency({ status: Number(status), method: /"method":"(\w+)"/.exec(line)![1]! })) durationsMs.push(Number(seconds) * 1000);
+    if (hasLatency({ status: Number(status), method: /"method":"(\w+)"/.exec(line)?.[1] ?? '' })) durationsMs.push(Number(seconds) * 1000);
   }
   durationsMs.sort((a, b) => a - b);
   const atShare = (share: number): number => durationsMs[Math.ceil(share * durationsMs.length) - 1]!;

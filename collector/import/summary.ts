@@ -45,7 +45,7 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, des
 
 /** Why requests were rejected, and the way out. */
 const rejections: readonly (readonly [RejectionReason, string])[] = [
-  ['bad-time', 'their time cannot be read, is before 2015 or is more than a day ahead. The clock of their machine was wrong, or time_format is none that is read'],
+  ['bad-time', 'their time cannot be read, is more than a day ahead, or is older than RETENTION_ROLLUPS. The clock of their machine was wrong, or time_format is none that is read'],
   ['bad-status', 'they have no status. A filter of Caddy may have taken it away'],
   ['unknown-encoder', 'their encoder is not read, such as ECS, GELF or logfmt. Let Caddy write `format json`'],
 ];
