@@ -20,17 +20,17 @@ declare('a page whose store goes away keeps its figures, says since when and why
   const page = await browser.newPage();
   const main = () => page.locator('main').innerText();
   const live = () => page.locator('#live').innerText();
-  await page.goto(`${url}/?refresh=1`);
-  await until('the app counts its own pages', async () => {
+  await page.goto(`${url}/?refresh=1&source=dashboard`);
+  await until('the dashboard counts its own requests', async () => {
     await fetch(`${url}/api/ping`);
-    return (await main()).includes('inside the app');
+    return (await main()).includes('this page and its API');
   });
   await page.locator('#edit summary').click();
   await page.locator('#edit input[name=host]').fill('half a wor');
 
   await influxd.kill();
   await until('the page says so', async () => /^Stale since \d\d:\d\d:\d\d UTC: the server answered with status 503\. Trying again\.$/.test(await live()));
-  t.true((await main()).includes('inside the app'), 'the last figures stay');
+  t.true((await main()).includes('this page and its API'), 'the last figures stay');
   const answer = await fetch(url);
   t.deepEqual([answer.status, answer.headers.get('retry-after')], [503, '5']);
   const text = await answer.text();

@@ -93,7 +93,10 @@ export async function openDatabase(path: string, { memoryBytesMax = defaultMemor
 export async function openDatabaseReadOnly(path: string, { memoryBytesMax = defaultMemoryBytes() }: { memoryBytesMax?: number | undefined }): Promise<Pick<Database, 'reading' | 'close'>> {
   let instance: DuckDBInstance | undefined;
   try {
-    await access(path);
+    await access(path).catch((error: unknown) => {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      throw new StoreError('stop', `Cannot open the DuckDB file ${path}: there is no such file. Set STORE to a file that is there.`, { cause: error });
+    });
     const spill = join(tmpdir(), `caddy-log-sink-${process.pid}.tmp`); // the file's folder may be read-only as well
     instance = await DuckDBInstance.create(path, { access_mode: 'READ_ONLY', ...settings(spill, memoryBytesMax) });
     const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));
@@ -177,7 +180,6 @@ function openError(path: string, error: unknown): StoreError {
     const who = holder ? `another process (${holder[1]}, PID ${holder[2]})` : 'another process';
     return stop(`${who} has it open, and DuckDB lets one process at a time use a file`, `Stop that process, ${elsewhere} A collector and a web app in separate processes need STORE=influxdb.`);
   }
-  if ((error as NodeJS.ErrnoException).code === 'ENOENT') return stop('there is no such file', 'Set STORE to a file that is there.');
   if (text.includes(notADatabase)) return stop('it is there, but it is not a DuckDB database', `Move it away, ${elsewhere}`);
   if (/Is a directory/i.test(text)) return stop('it is a folder', `Name a file in it, ${elsewhere}`);
   if (text.includes('Trying to read a database file with version number')) return stop('a newer DuckDB wrote it', `Upgrade this program, ${elsewhere}`);
