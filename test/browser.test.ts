@@ -370,6 +370,7 @@ testWithChromium('a chart leads to its windows by keyboard, through its table, a
     const targets = await page.evaluate<readonly { width: number; height: number }[]>(`[...document.querySelectorAll('.chart-links rect')].filter((each) => each.checkVisibility()).map((each) => { const { width, height } = each.getBoundingClientRect(); return { width, height }; })`);
     t.true(targets.length >= 4 * 8);
     t.deepEqual(targets.filter(({ width, height }) => width < 24 || height < 24), [], 'wide enough for a finger');
+    await page.locator('.chart-stage').first().scrollIntoViewIfNeeded();
     const stage = (await page.locator('.chart-stage').first().boundingBox())!;
     await page.touchscreen.tap(stage.x + stage.width * 0.7, stage.y + stage.height / 2);
     await page.waitForURL(/to=20/);
