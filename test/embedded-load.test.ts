@@ -193,12 +193,8 @@ scenario(`after ${kills} × kill -9 under load, the store has everything that it
   let stored = preloaded;
   for (let kill = 0; kill < kills; kill += 1) {
     await watch(rig, 2000 + 2000 * random(`kill ${kill}`), { pollMs: 100 });
-    // Lines that have waited for more than a second would be lost with the process.
-    let ledger: RigLedger | undefined;
-    const kept = await until('the program keeps up', async () => {
-      ledger = await rig.ledger();
-      return ledger.in_memory < perSecond && ledger;
-    }).finally(() => { t.log(`at the kill: ${JSON.stringify(ledger)}`); });
+    const kept = await rig.ledger();
+    t.log(`at the kill: ${kept.stored} stored, ${kept.in_memory} in memory`);
     stored += kept.stored - (kill === 0 ? preloaded : 0);
     killedMs.push(performance.now());
     await rig.program.stop('SIGKILL');
