@@ -56,6 +56,7 @@ test.serial('the collector reads what its sockets take of inputs/ as their expec
   const program = await startProgram(['start'], {
     ...retention, COLLECTOR_LISTEN: `tcp://127.0.0.1:${tcp}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
   }, [`http://127.0.0.1:${http}/ready`, `http://127.0.0.1:${web}/health`]);
+  t.teardown(() => program.stop('SIGKILL'));
   let [before, statusesBefore] = [await readLedger(http), await statusesOf(web)];
   for (const name of cases.filter((each) => each !== overSeveralLines)) {
     const { requests, statuses, runtime_lines: runtime, rejected } = expectedOf(name);
