@@ -460,7 +460,7 @@ async function startWebOver(
     await web.stop();
     return await recorder.close();
   });
-  return web;
+  return { url: values.DASHBOARD_URL ?? web.url };
 }
 
 async function startCollectorOver(

@@ -7,7 +7,7 @@ export const webSettings = {
   WEB_LISTEN: address('Where the dashboard listens.', { default: '127.0.0.1:3000' }),
   DASHBOARD_PASSWORD: text('The password of the dashboard (any user name); needed when it listens beyond this machine.'),
   DASHBOARD_OPEN: flag('Whether the dashboard may, without a password, listen beyond this machine and answer to any name, because something in front guards it.'),
-  DASHBOARD_URL: url("The dashboard's address as people reach it, for links in alerts; where it listens when it is not set."),
+  DASHBOARD_URL: url("The dashboard's address as people reach it, for links in alerts and the log; where it listens when it is not set."),
   ALERT_WEBHOOK: webhook('Where alerts are posted as JSON when a source fails, gets slow or falls silent: an http or https URL.'),
 };
 
