@@ -115,7 +115,7 @@ testWithInfluxd('Each command of the documentation does what it is for.', async 
   const bucket = await createBucket();
   const [site, line, http, web, otherLine, otherHttp] = await freePorts(6) as [number, number, number, number, number, number];
   const folder = await folderOf(t);
-  for (const name of ['package.json', 'dist', 'views', 'config', 'node_modules']) await symlink(resolve(name), join(folder, name));
+  for (const name of ['package.json', 'bin', 'dist', 'views', 'config', 'node_modules']) await symlink(resolve(name), join(folder, name));
   await Promise.all(['BACKUP', 'log'].map((name) => mkdir(join(folder, name))));
   const log = Buffer.from(`${readSample().lines.slice(0, 200).join('\n')}\n`);
   const caddyfile = `http://127.0.0.1:${site} {\n  ${logTo(`tcp/127.0.0.1:${line}`)}\n}\n`;
