@@ -6,7 +6,7 @@ import { createLog } from '../../shared/log.js';
 import { createRecorder } from '../../shared/recorder.js';
 import { openStore } from '../../shared/store/open.js';
 import { event } from '../../test/web-samples.js';
-import { firstOf } from './first-data.js';
+import { FirstData, firstOf } from './first-data.js';
 import { parseQuery } from './query.js';
 import { createReads, readTraffic, type Reads } from './read.js';
 
@@ -44,6 +44,37 @@ test('a steady site is compared only with a period that lies after the first dat
   t.true(Math.abs(previous!.sources.get('caddy')!.requests - sources.get('caddy')!.requests) <= 10);
   await record(nowMs - 60 * hourMs, nowMs - 30 * hourMs, 2 * minuteMs);
   t.true((await read(reads, 'now-24h', nowMs)).previous!.sources.get('caddy')!.requests > 700, 'an import has added the rest of the day before');
+});
+
+test('what is read while lines come in is kept, unless they are older than all that is there', async (t) => {
+  const levelMs = 86_400_000;
+  let tell!: (batch: { rollups: { level: 86_400; windowMs: number; series: { source: string } }[] }) => void;
+  let reads = 0;
+  let answer!: () => void;
+  const changes = { listen: (onChange: unknown) => { tell = onChange as typeof tell; }, listenForExchange: () => undefined };
+  const windows = new Map([['caddy', { oldest: new Map([[86_400 as const, 10 * levelMs]]), newestMs: 12 * levelMs }]]);
+  const first = new FirstData({ changes, readStoredWindows: () => new Promise((resolve) => {
+    reads += 1;
+    answer = () => { resolve(windows); };
+  }) }, { clock: () => 0 });
+  const spans = () => first.spans((run) => run(new AbortController().signal));
+  const write = (windowMs: number): void => { tell({ rollups: [{ level: 86_400, windowMs, series: { source: 'caddy' } }] }); };
+  const reading = spans();
+  write(12 * levelMs);
+  answer();
+  await reading;
+  write(12 * levelMs);
+  await spans();
+  t.is(reads, 1, 'a batch of now changes nothing about the first data');
+  write(9 * levelMs);
+  const again = spans();
+  write(8 * levelMs);
+  answer();
+  await again;
+  const last = spans();
+  t.is(reads, 3, 'the second read may lack what came meanwhile');
+  answer();
+  await last;
 });
 
 test('a range whose period before is older than RETENTION_ROLLUPS is not compared, and one that begins before that is incomplete', async (t) => {

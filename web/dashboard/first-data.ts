@@ -1,5 +1,5 @@
 /** When the data of a store begins and ends. Nothing is compared with, or divided by, a time before the first data. */
-import { levels, type Level } from '../../shared/rollup.js';
+import { levels, type Level, type RollupRow } from '../../shared/rollup.js';
 import type { Store, StoredWindows } from '../../shared/store/store.js';
 
 /** The time from the first data to the last, in milliseconds since 1970. */
@@ -17,18 +17,18 @@ export class FirstData {
   readonly #store: Pick<Store, 'readStoredWindows'>;
   readonly #clock: () => number;
   #known: { readonly readMs: number; readonly windows: ReadonlyMap<string, StoredWindows> } | undefined;
-  /** Goes up with each batch: what is being read at that moment may lack its rows. */
-  #version = 0;
+  /** For each read in progress, the oldest windows that batches have written meanwhile: it may lack them. */
+  readonly #written = new Set<RollupKey[]>();
 
   constructor(store: Pick<Store, 'readStoredWindows' | 'changes'>, { clock = () => performance.now() } = {}) {
     this.#store = store;
     this.#clock = clock;
     store.changes?.listen(({ rollups }) => {
-      this.#version += 1;
-      if (rollups.some(({ level, windowMs, series }) => !((this.#known?.windows.get(series.source)?.oldest.get(level) ?? Infinity) <= windowMs))) this.#known = undefined;
+      for (const written of this.#written) written.push(...oldestOf(rollups));
+      if (this.#known !== undefined && isOlder(rollups, this.#known.windows)) this.#known = undefined;
     });
     store.changes?.listenForExchange(() => {
-      this.#version += 1;
+      this.#written.clear();
       this.#known = undefined;
     });
   }
@@ -36,11 +36,34 @@ export class FirstData {
   /** By source. Throws the store's `StoreError`. */
   async spans(inTime: (run: (signal: AbortSignal) => ReturnType<Store['readStoredWindows']>) => ReturnType<Store['readStoredWindows']>): Promise<ReadonlyMap<string, DataSpan>> {
     if (this.#known !== undefined && this.#clock() - this.#known.readMs <= keptMs) return spansOf(this.#known.windows);
-    const [version, readMs] = [this.#version, this.#clock()];
-    const windows = await inTime((signal) => this.#store.readStoredWindows({ signal }));
-    if (version === this.#version) this.#known = { readMs, windows };
-    return spansOf(windows);
+    const readMs = this.#clock();
+    const written: RollupKey[] = [];
+    this.#written.add(written);
+    try {
+      const windows = await inTime((signal) => this.#store.readStoredWindows({ signal }));
+      if (this.#written.has(written) && !isOlder(written, windows)) this.#known = { readMs, windows };
+      return spansOf(windows);
+    } finally {
+      this.#written.delete(written);
+    }
   }
+}
+
+type RollupKey = Pick<RollupRow, 'level' | 'windowMs' | 'series'>;
+
+/** Whether any of these rows is of a time before the data that is known. */
+function isOlder(rows: readonly RollupKey[], known: ReadonlyMap<string, StoredWindows>): boolean {
+  return rows.some(({ level, windowMs, series }) => (known.get(series.source)?.oldest.get(level) ?? Infinity) > windowMs);
+}
+
+/** The oldest row of each source and level. */
+function oldestOf(rows: readonly RollupKey[]): RollupKey[] {
+  const oldest = new Map<string, RollupKey>();
+  for (const row of rows) {
+    const key = `${row.level} ${row.series.source}`;
+    if (row.windowMs < (oldest.get(key)?.windowMs ?? Infinity)) oldest.set(key, row);
+  }
+  return [...oldest.values()];
 }
 
 /** From the first data of any of them to the last; `undefined` where there are none. */
