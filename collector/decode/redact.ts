@@ -76,7 +76,7 @@ function redactText(text: string): string {
       shown += `${quote}${hidden}${closing === undefined ? '' : quote}`;
       continue;
     }
-    const colon = /^\s*:\s*/.exec(text.slice(at))?.[0];
+    const colon = /^\s*:(?!:)\s*/.exec(text.slice(at))?.[0]; // two of them begin an address
     if (closing === undefined || colon === undefined) {
       shown += quote + redactString(content) + (closing === undefined ? '' : quote);
     } else if (secretName.test(content)) {
