@@ -19,6 +19,7 @@ test(redacted, 'a\u0000b\u001b[31mc\ud800', 'a\uFFFDb\uFFFD[31mc\uFFFD');
 test(redacted, '{"log":"{\\"request\\":{\\"client\\":\\"203.0.113.9\\",\\"headers\\":{\\"Cookie\\":[\\"a=1\\"]},\\"uri\\":\\"/a?b=c\\"}}\\n","stream":"stderr"}', '{"log":"{\\"request\\":{\\"client\\":\\"…\\",\\"headers\\":{\\"Cookie\\":\\"…\\"},\\"uri\\":\\"/a?…\\"}}\\n","stream":"stderr"}');
 test(redacted, '203.0.113.9 - bob [08/Apr/2021:01:50:28 +0000] "GET /reset/hunter2?x=1 HTTP/2.0" x 65', '… - … [08/Apr/2021:01:50:28 +0000] "GET /reset/…?… HTTP/2.0" x 65');
 test(redacted, '.log0", "remote_ip": "::579", "host": "a.example"', '.log0", "remote_ip": "…", "host": "a.example"'); // its first quote is cut off
+test(redacted, 'agent a0-d-zdw-mHVQHCE-rBIj_VNVs', 'agent …');
 test(redacted, 'php-1 | 2024/08/02 10:27:48.100 INFO hello bob@example.com 2001:db8::1', 'php-1 | 2024/08/02 10:27:48.100 INFO hello … …');
 test(redacted, '{"@timestamp":"2025-03-26T12:45:36.000Z","log.logger":"http.log.access.log0","status":404,"duration":0.00123}', '{"@timestamp":"2025-03-26T12:45:36.000Z","log.logger":"http.log.access.log0","status":404,"duration":0.00123}');
 
@@ -84,7 +85,7 @@ test('no planted secret is in an example, whatever the shape of the line, howeve
       }
     }
     return true;
-  }), { numRuns: 20_000 });
+  }), { numRuns: Number(process.env['REDACT_CASES'] ?? 5000) });
   t.pass();
 });
 

@@ -176,5 +176,7 @@ function isHarmless(word: string): boolean {
   if (word.length > wordLengthMax || word.includes('%')) return false;
   const parts = word.split(/[_+~$!.-]/);
   const numbered = parts.filter((part) => /\p{N}/u.test(part));
-  return numbered.length <= 1 && parts.every((part) => /^(?:\p{L}{0,15}|\p{L}{1,4}\d{1,2}|\d{1,3})$/u.test(part) && !/(?:\p{Ll}\p{Lu}.*){2}/u.test(part));
+  // In words that people write, a capital seldom follows a small letter, and hardly ever three do.
+  if (/(?:\p{Ll}\p{Lu}.*){2}|\p{Ll}\p{Lu}{3}/u.test(word)) return false;
+  return numbered.length <= 1 && parts.every((part) => /^(?:\p{L}{0,15}|\p{L}{1,4}\d{1,2}|\d{1,3})$/u.test(part));
 }
