@@ -73,3 +73,23 @@ test('has fewer permits from now on, and then more, for those who wait', async (
   t.truthy(await semaphore.acquire());
   t.deepEqual(acquired, [1, 2, 3]);
 });
+
+test('is idle when no permit is held, and not while one is passed on', async (t) => {
+  const semaphore = new Semaphore({ permits: 1, waitingMax: 10, waitMsMax: 10_000 });
+  t.true(semaphore.isIdle);
+  await semaphore.idle();
+  const release = await semaphore.acquire();
+  const next = semaphore.acquire();
+  let isIdle = false;
+  const idle = semaphore.idle().then(() => { isIdle = true; });
+  release!();
+  const releaseNext = await next;
+  t.false(semaphore.isIdle || isIdle);
+  semaphore.setPermits(0);
+  const held = semaphore.acquire();
+  releaseNext!();
+  await idle;
+  t.true(semaphore.isIdle, 'no permit is granted while there are none');
+  semaphore.setPermits(1);
+  t.truthy(await held);
+});

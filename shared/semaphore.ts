@@ -5,6 +5,7 @@ export class Semaphore {
   readonly #queue = new Set<() => void>();
   #permits: number;
   #held = 0;
+  #onIdle: (() => void)[] = [];
 
   /** At most `waitingMax` callers wait, each for at most `waitMsMax` milliseconds. */
   constructor({ permits, waitingMax, waitMsMax }: { permits: number; waitingMax: number; waitMsMax: number }) {
@@ -51,9 +52,18 @@ export class Semaphore {
     this.#passOn();
   }
 
+  /** Whether no permit is held. */
+  get isIdle(): boolean { return this.#held === 0; }
+
+  /** Resolves when no permit is held. */
+  async idle(): Promise<void> {
+    if (!this.isIdle) await new Promise<void>((resolve) => { this.#onIdle.push(resolve); });
+  }
+
   #release(): void {
     this.#held -= 1;
     this.#passOn();
+    if (this.isIdle) for (const resolve of this.#onIdle.splice(0)) resolve();
   }
 
   #passOn(): void {

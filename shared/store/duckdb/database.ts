@@ -19,7 +19,7 @@ export interface Database {
   readonly reading: readonly DuckDBConnection[];
   /** The open file, to notice when it is moved or replaced. */
   readonly file: WatchedFile;
-  /** Writes the log into the database file, so that the next start has nothing to replay. */
+  /** Writes the log into the database file, so that the next start has nothing to replay. No read may be in progress. */
   checkpoint(): Promise<void>;
   /** Closes the file without a checkpoint. The connections must be idle. */
   close(): Promise<void>;
@@ -42,16 +42,18 @@ export function defaultMemoryBytes(machineBytes = Math.min(totalmem(), process.c
 const readingConnections = 2;
 
 /**
- * Log size that triggers a checkpoint: twice DuckDB's default, since each checkpoint rewrites the newest segment of every column. Until then the
+ * Log size that forces a checkpoint, in bytes: twice DuckDB's default, since each checkpoint rewrites the newest segment of every column. Until then the
  * rows of the log are held in memory; after a crash, the next start replays them, which took 0.4 s on a busy machine.
  */
-const logBytesMax = 32 * 2 ** 20;
+const logBytesMaxDefault = 32 * 2 ** 20;
 
 /**
  * Opens the file and migrates its tables to this program's version. Creates the file and its folder if they are missing, readable only by their owner.
  * Sets a damaged write-ahead log aside and logs what is missing. Throws a `StoreError` ('stop') that says what to do.
  */
-export async function openDatabase(path: string, { memoryBytesMax = defaultMemoryBytes(), log }: { memoryBytesMax?: number | undefined; log: Pick<Log, 'warn' | 'error'> }): Promise<Database> {
+export async function openDatabase(
+  path: string, { memoryBytesMax = defaultMemoryBytes(), logBytesMax = logBytesMaxDefault, log }: { memoryBytesMax?: number | undefined; logBytesMax?: number | undefined; log: Pick<Log, 'warn' | 'error'> },
+): Promise<Database> {
   let instance: DuckDBInstance | undefined;
   let file: WatchedFile | undefined;
   try {
@@ -64,15 +66,15 @@ export async function openDatabase(path: string, { memoryBytesMax = defaultMemor
     // A checkpoint at shutdown would remove the log at a path that may name another file by then.
     await writing.run('PRAGMA disable_checkpoint_on_shutdown');
     await prepareSchema(writing, path);
+    // DuckDB must not run checkpoints by itself: reads have to wait for them, see `BatchWriter.isExclusive`.
+    await writing.run("SET wal_autocheckpoint = '1TB'");
     await writing.run('SET lock_configuration = true');
-    const batches = await createBatchWriter(writing);
+    const batches = await createBatchWriter(writing, { logBytesMax });
     const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));
     const opened = { instance, file };
     return {
       writing, batches, reading, file,
-      async checkpoint() {
-        await writing.run('CHECKPOINT');
-      },
+      checkpoint: () => batches.checkpoint(),
       async close() {
         for (const connection of [writing, ...reading]) connection.closeSync();
         opened.instance.closeSync();
@@ -161,7 +163,7 @@ function settings(spillTo: string, memoryBytesMax: number): Record<string, strin
     memory_limit: `${Math.floor(memoryBytesMax)}B`,
     temp_directory: spillTo,
     max_temp_directory_size: `${spillBytesMax}B`,
-    wal_autocheckpoint: `${logBytesMax}B`,
+    wal_autocheckpoint: `${logBytesMaxDefault}B`,
     threads: '1', // besides the calling one; a second thread would mostly spin while it waits for the first
     autoinstall_known_extensions: 'false',
     autoload_known_extensions: 'false',

@@ -32,6 +32,34 @@ runStoreContract(test, 'DuckDB', async () => {
   };
 });
 
+test('reads see all rows, beside batches and checkpoints', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 }, logBytesMax: 100_000 }, { log: createLog('store', { write: () => undefined }), now });
+  const limit = 600;
+  let sequence = 0;
+  const write = async (batches: number): Promise<void> => {
+    for (const last = sequence + batches; sequence < last; await store.write(duckdbBatch(sequence))) sequence += 1;
+  };
+  await write(3);
+  const range = { fromMs: now(), toMs: Date.UTC(2100, 0, 1), filter: {} };
+  const found = new Map<number, number>();
+  let isWritten = false;
+  const read = async (): Promise<void> => {
+    while (!isWritten) {
+      let rows = 0;
+      for await (const page of store.streamRequests({ ...range, limit })) rows += page.length;
+      found.set(rows, (found.get(rows) ?? 0) + 1);
+    }
+  };
+  const reading = Promise.all([read(), read()]);
+  await write(80);
+  isWritten = true;
+  await reading;
+  t.deepEqual([...found.keys()], [limit]);
+  await store.close();
+  await rm(folder, { recursive: true });
+});
+
 test('makes every writer recount after its file was deleted, even if the log cannot be set aside', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   // The name for the log is longer than a file system allows.

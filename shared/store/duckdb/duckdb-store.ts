@@ -24,6 +24,8 @@ export interface DuckdbOptions {
   readonly retentionDelayMs?: number | undefined;
   /** Memory limit of DuckDB, in bytes. Default: see `defaultMemoryBytes`. Beyond it, DuckDB spills to the folder `PATH.tmp`. */
   readonly memoryBytesMax?: number | undefined;
+  /** Size of the write-ahead log that forces a checkpoint, in bytes. Default: 32 MiB. */
+  readonly logBytesMax?: number | undefined;
 }
 
 /** Interval between deletions of old rows, in milliseconds. The first one runs when the store is opened. */
@@ -217,7 +219,14 @@ class DuckdbStore extends DuckdbReads implements Store {
       await this.#write('write to', async ({ batches, file }) => {
         this.#refuseOldTotals(batch);
         await this.#refuseExchanged(await file.fate({ withContent: false }));
-        await batches.write(batch, this.#now());
+        const due = batches.checkpointDue(file.logBytes);
+        const isCheckpointed = due === 'now' || (due === 'when-idle' && this.#reads.isIdle);
+        const write = async (): Promise<void> => {
+          if (isCheckpointed) await batches.checkpoint();
+          await batches.write(batch, this.#now());
+        };
+        if (isCheckpointed || batches.isExclusive(batch)) await this.#reads.exclusively(write);
+        else await write();
         await protectFiles(this.#options.path);
         if (this.#isReopened) this.#log.info(`The ${this.description} is open again.`);
         this.#isReopened = false;

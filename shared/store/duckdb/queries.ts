@@ -191,6 +191,7 @@ export async function* streamRequests(read: Read, { fromMs, toMs, filter, limit 
 
 /** Estimates the rows of the next page from the length of these. At most doubles: the next requests may be longer. */
 function nextPageRows(page: readonly RequestEvent[], rowsMax: number): number {
+  if (page.length === 0) return rowsMax; // all of them were deleted meanwhile
   const characters = page.reduce((sum, { uri, endpoint, userAgent, referrer }) => sum + uri.length + endpoint.length + userAgent.length + referrer.length, 0);
   const fitting = Math.floor(requestPageCharactersMax / Math.max(1, characters / page.length));
   return Math.max(1, Math.min(fitting, 2 * page.length, rowsMax));

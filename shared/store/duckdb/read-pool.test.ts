@@ -81,3 +81,25 @@ test('interrupts running reads on close, refuses waiting and new ones, and resol
   await refused;
   await t.throwsAsync(pool.use((query) => valuesOf(query, 'SELECT 1')), { instanceOf: StoreError, message: /closed or reopened/ });
 });
+
+test('runs something exclusively: after the reads in progress, and before those that come later', async (t) => {
+  const pool = await startPool(t, 2);
+  const events: string[] = [];
+  const read = (name: string): Promise<void> => pool.use(async (query) => {
+    events.push(`${name} begins`);
+    await valuesOf(query, 'SELECT count(*) FROM range(2000000)');
+    events.push(`${name} ends`);
+  });
+  const first = read('first');
+  await until('the first read begins', () => events.length === 1);
+  const exclusive = pool.exclusively(async () => {
+    events.push('exclusive begins');
+    await new Promise((resolve) => { setImmediate(resolve); });
+    events.push('exclusive ends');
+  });
+  await Promise.all([first, exclusive, read('second')]);
+  t.deepEqual(events, ['first begins', 'first ends', 'exclusive begins', 'exclusive ends', 'second begins', 'second ends']);
+  await t.throwsAsync(pool.exclusively(() => Promise.reject(new Error('disk full'))), { message: 'disk full' });
+  await read('third');
+  t.true(pool.isIdle);
+});

@@ -30,14 +30,17 @@ const interruptEveryMs = 50;
 export class ReadPool {
   readonly #idle: DuckDBConnection[];
   readonly #connections: number;
+  /** Reads that may be in progress at once, unless something runs exclusively. */
+  #limit: number;
+  #isExclusive = false;
   readonly #permits: Semaphore;
   readonly #readings = new Set<Reading>();
   #isClosing = false;
-  #onIdle: (() => void) | undefined;
 
   constructor(connections: readonly DuckDBConnection[]) {
     this.#idle = [...connections];
     this.#connections = connections.length;
+    this.#limit = connections.length;
     this.#permits = new Semaphore({ permits: connections.length, waitingMax, waitMsMax });
   }
 
@@ -71,13 +74,33 @@ export class ReadPool {
       this.#readings.delete(reading);
       this.#idle.push(connection);
       release();
-      if (this.#readings.size === 0) this.#onIdle?.();
+    }
+  }
+
+  /** Whether no read is in progress. */
+  get isIdle(): boolean { return this.#permits.isIdle; }
+
+  /** Holds new reads back, waits for those in progress, and then runs `run` alone. One call at a time. Throws what `run` throws. */
+  async exclusively(run: () => Promise<void>): Promise<void> {
+    this.#isExclusive = true;
+    this.#applyLimit();
+    try {
+      await this.#permits.idle();
+      await run();
+    } finally {
+      this.#isExclusive = false;
+      this.#applyLimit();
     }
   }
 
   /** Limits reads to one at a time, or lifts that limit: while the store is behind, writes come first. */
   restrict(isRestricted: boolean): void {
-    this.#permits.setPermits(isRestricted ? 1 : this.#connections);
+    this.#limit = isRestricted ? 1 : this.#connections;
+    this.#applyLimit();
+  }
+
+  #applyLimit(): void {
+    this.#permits.setPermits(this.#isExclusive ? 0 : this.#limit);
   }
 
   /** Whether `close` has been called. */
@@ -86,9 +109,8 @@ export class ReadPool {
   /** Refuses new reads, interrupts those in progress, and resolves when the last one has ended. The connections are unused from then on. */
   async close(): Promise<void> {
     this.#isClosing = true;
-    if (this.#readings.size === 0) return;
     for (const { cancel } of this.#readings) cancel();
-    await new Promise<void>((resolve) => { this.#onIdle = resolve; });
+    await this.#permits.idle();
   }
 
   #refusal(signal: AbortSignal | undefined): StoreError {

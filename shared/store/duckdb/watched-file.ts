@@ -22,6 +22,7 @@ export class WatchedFile {
   readonly #mainHeader: Buffer;
   #checkpoint: bigint;
   #logInode: number | undefined;
+  #logBytes = 0;
 
   private constructor(path: string, file: FileHandle, opened: Stats, mainHeader: Buffer, checkpoint: bigint) {
     this.#path = path;
@@ -50,12 +51,16 @@ export class WatchedFile {
     if (current.ino !== this.#opened.ino || current.dev !== this.#opened.dev) return 'replaced';
     const log = await statOrNothing(`${this.#path}.wal`);
     this.#logInode = log?.ino ?? this.#logInode;
+    this.#logBytes = log?.size ?? 0;
     if (!withContent) return undefined;
     const { main, checkpoint } = await readHeaders(this.#file);
     if (!main.equals(this.#mainHeader) || checkpoint < this.#checkpoint) return 'overwritten';
     this.#checkpoint = checkpoint;
     return undefined;
   }
+
+  /** Size of the write-ahead log at the last call of `fate`, in bytes. */
+  get logBytes(): number { return this.#logBytes; }
 
   /** Whether the write-ahead log beside the path is the one that DuckDB wrote for this file. */
   async hasOwnLog(): Promise<boolean> {
