@@ -66,7 +66,7 @@ export async function openDatabase(
     // A checkpoint at shutdown would remove the log at a path that may name another file by then.
     await writing.run('PRAGMA disable_checkpoint_on_shutdown');
     await prepareSchema(writing, path);
-    // DuckDB must not run checkpoints by itself: reads have to wait for them, see `BatchWriter.isExclusive`.
+    // DuckDB must not run checkpoints by itself: reads have to wait for them (decision 39).
     await writing.run("SET wal_autocheckpoint = '1TB'");
     await writing.run('SET lock_configuration = true');
     const batches = await createBatchWriter(writing, { logBytesMax });

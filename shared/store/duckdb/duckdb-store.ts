@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { detailedMessageOf, messageOf, StoreError } from '../../errors.js';
+import { detailedMessageOf, messageOf, stackOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
 import { createChanges } from '../changes.js';
@@ -91,6 +91,22 @@ abstract class DuckdbReads {
   readonly gatherRequests = createRequestGatherer;
   readonly bulkRequests = rowGroupRows;
   readonly spool = undefined;
+  readonly description: string;
+  readonly requestsKeptMs: number;
+  readonly rollupsKeptMs: number;
+  readonly changes = createChanges();
+  protected readonly now: () => number;
+
+  constructor(description: string, { requestsMs, rollupsMs }: DuckdbOptions['retention'], now = Date.now) {
+    this.description = description;
+    this.requestsKeptMs = requestsMs;
+    this.rollupsKeptMs = rollupsMs;
+    this.now = now;
+  }
+
+  async ping(): Promise<void> {
+    await this.readLedgers({ sinceMs: this.now() });
+  }
 
   protected abstract read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result>;
 
@@ -113,22 +129,13 @@ abstract class DuckdbReads {
 
 /** A file that is only read. */
 class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
-  readonly description: string;
-  readonly requestsKeptMs: number;
-  readonly rollupsKeptMs: number;
-  readonly changes = createChanges();
   readonly problem = undefined;
-  readonly #now: () => number;
   readonly #database: Awaited<ReturnType<typeof openDatabaseReadOnly>>;
   readonly #reads: ReadPool;
   #closing: Promise<void> | undefined;
 
   constructor(options: DuckdbOptions, now: () => number, database: Awaited<ReturnType<typeof openDatabaseReadOnly>>) {
-    super();
-    this.description = `DuckDB file ${options.path}, read-only`;
-    this.requestsKeptMs = options.retention.requestsMs;
-    this.rollupsKeptMs = options.retention.rollupsMs;
-    this.#now = now;
+    super(`DuckDB file ${options.path}, read-only`, options.retention, now);
     this.#database = database;
     this.#reads = new ReadPool(database.reading);
   }
@@ -136,11 +143,7 @@ class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
   write(): Promise<number> { return Promise.reject(this.#refusal()); }
   pingToWrite(): Promise<void> { return Promise.reject(this.#refusal()); }
   takeBack(): Promise<number> { return Promise.reject(this.#refusal()); }
-  requestsFrom(): Promise<number> { return Promise.resolve(this.#now() - this.requestsKeptMs); }
-
-  async ping(): Promise<void> {
-    await this.readLedgers({ sinceMs: this.#now() });
-  }
+  requestsFrom(): Promise<number> { return Promise.resolve(this.now() - this.requestsKeptMs); }
 
   close(): Promise<void> {
     return this.#closing ??= this.#reads.close().then(() => this.#database.close());
@@ -161,13 +164,8 @@ class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
 }
 
 class DuckdbStore extends DuckdbReads implements Store {
-  readonly description: string;
-  readonly requestsKeptMs: number;
-  readonly rollupsKeptMs: number;
-  readonly changes = createChanges();
   readonly #options: DuckdbOptions;
   readonly #log: Log;
-  readonly #now: () => number;
   readonly #onRefused: DuckdbStoreParts['onRefused'];
   readonly #guard: RetentionGuard;
   #isDeleting = false;
@@ -187,20 +185,16 @@ class DuckdbStore extends DuckdbReads implements Store {
   #generation = 0;
   readonly #generations = new Map<string, number>();
 
-  constructor(options: DuckdbOptions, { log, now = Date.now, monotonicMs = () => performance.now(), onRefused }: DuckdbStoreParts, database: Database) {
-    super();
-    this.description = `DuckDB file ${options.path}`;
-    this.requestsKeptMs = options.retention.requestsMs;
-    this.rollupsKeptMs = options.retention.rollupsMs;
+  constructor(options: DuckdbOptions, { log, now, monotonicMs = () => performance.now(), onRefused }: DuckdbStoreParts, database: Database) {
+    super(`DuckDB file ${options.path}`, options.retention, now);
     this.#options = options;
     this.#log = log;
-    this.#now = now;
     this.#onRefused = onRefused;
     this.#database = database;
     this.#reads = new ReadPool(database.reading);
     const action = 'delete old rows from';
     this.#guard = new RetentionGuard({
-      retention: options.retention, delayMs: options.retentionDelayMs, log, now, monotonicMs,
+      retention: options.retention, delayMs: options.retentionDelayMs, log, now: this.now, monotonicMs,
       load: () => this.#write(action, ({ writing }) => loadRetentionState(writing)),
       save: (state) => this.#write(action, ({ writing }) => saveRetentionState(writing, state)),
       readSpan: () => this.#write(action, ({ writing }) => readStoredSpan(writing)),
@@ -220,13 +214,8 @@ class DuckdbStore extends DuckdbReads implements Store {
         this.#refuseOldTotals(batch);
         await this.#refuseExchanged(await file.fate({ withContent: false }));
         const due = batches.checkpointDue(file.logBytes);
-        const isCheckpointed = due === 'now' || (due === 'when-idle' && this.#reads.isIdle);
-        const write = async (): Promise<void> => {
-          if (isCheckpointed) await batches.checkpoint();
-          await batches.write(batch, this.#now());
-        };
-        if (isCheckpointed || batches.isExclusive(batch)) await this.#reads.exclusively(write);
-        else await write();
+        if (due === 'now' || (due === 'when-idle' && this.#reads.isIdle)) await this.#reads.exclusively(() => batches.checkpoint());
+        await batches.write(batch, this.now(), (commit) => this.#reads.exclusively(commit));
         await protectFiles(this.#options.path);
         if (this.#isReopened) this.#log.info(`The ${this.description} is open again.`);
         this.#isReopened = false;
@@ -250,11 +239,7 @@ class DuckdbStore extends DuckdbReads implements Store {
 
   async requestsFrom(): Promise<number> {
     const deletedBeforeMs = deletedBefore(await this.#write('read the state of', ({ writing }) => loadRetentionState(writing)));
-    return Math.max(deletedBeforeMs, this.#now() - this.requestsKeptMs);
-  }
-
-  async ping(): Promise<void> {
-    await this.readLedgers({ sinceMs: this.#now() });
+    return Math.max(deletedBeforeMs, this.now() - this.requestsKeptMs);
   }
 
   async pingToWrite(): Promise<void> {
@@ -383,7 +368,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     await database.close();
     let aside = '';
     if (fate !== 'overwritten' && ownLog) {
-      await setLogAside(`${path}.wal`, { label: `of-${fate}-file`, now: this.#now }).then((moved) => { aside = ` Its log was set aside as ${moved.path}.`; }, (error: unknown) => {
+      await setLogAside(`${path}.wal`, { label: `of-${fate}-file`, now: this.now }).then((moved) => { aside = ` Its log was set aside as ${moved.path}.`; }, (error: unknown) => {
         if ((error as NodeJS.ErrnoException).code !== 'ENOENT') aside = ` Its log could not be set aside: ${messageOf(error)}.`;
       });
     }
@@ -433,7 +418,7 @@ function storeError(action: string, description: string, error: unknown): StoreE
   const text = messageOf(error);
   if (wrongForGood.test(text)) return new StoreError('drop', `Cannot ${action} the ${description}: the data does not fit the tables. The log has the details.`, { cause: error, detail: text });
   if (error instanceof TypeError || error instanceof RangeError) {
-    return new StoreError('hold', `Cannot ${action} the ${description}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`, { cause: error, detail: error.stack ?? text });
+    return new StoreError('hold', `Cannot ${action} the ${description}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`, { cause: error, detail: stackOf(error) });
   }
   const { why, todo } = explain(text);
   return new StoreError('retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, { cause: error, detail: text });

@@ -108,7 +108,7 @@ test('keeps ledgers and the ids of applied batches for as long as the coarsest r
   const agesDays = [0, 8, 399, 400, 401, 500];
   for (const age of agesDays) {
     const writtenMs = startMs - age * dayMs;
-    await database.batches.write({ recorder: 'test', writer: `writer-${age}`, sequence: 1, requests: [], rollups: [], tops: [], ledger: ledger(`collector-${age}`, writtenMs) }, writtenMs);
+    await database.batches.write({ recorder: 'test', writer: `writer-${age}`, sequence: 1, requests: [], rollups: [], tops: [], ledger: ledger(`collector-${age}`, writtenMs) }, writtenMs, (commit) => commit());
   }
   for (const step of deleteSteps({ requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs }, startMs)) while (await step(database.writing) > 0);
   const kept = [0, 8, 399, 400];
@@ -123,7 +123,7 @@ test('deletes many expired rollup rows in small steps', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20, log: createLog('store') });
   const rollups = Array.from({ length: 250 }, (_, index) => rollup(10, startMs - index * 10_000));
-  await database.batches.write({ recorder: 'test', writer: 'retention-test', sequence: 1, requests: [], rollups, tops: [], ledger: undefined }, startMs);
+  await database.batches.write({ recorder: 'test', writer: 'retention-test', sequence: 1, requests: [], rollups, tops: [], ledger: undefined }, startMs, (commit) => commit());
   const deleted: number[] = [];
   for (const step of deleteSteps({ requestsMs: dayMs, rollupsMs: 1_000_000 }, startMs, 100)) {
     let rows: number;

@@ -1,5 +1,6 @@
 /** Takes an import back: see `Store.takeBack`. */
 import { BIGINT, type DuckDBConnection } from '@duckdb/node-api';
+import { groupBy } from '../../group-by.js';
 import { importKey, unpackImported, type ImportedRequest } from '../../imported-requests.js';
 import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import { importRowRange } from '../../rollup.js';
@@ -28,11 +29,7 @@ export async function takeBack(connection: DuckDBConnection, importId: number): 
 
 /** Deletes the stored rows of requests, as far as they are still there: those with the time and the key of one. */
 async function deleteRows(connection: DuckDBConnection, hourStartNs: bigint, source: string, imported: readonly ImportedRequest[]): Promise<void> {
-  const byTime = new Map<bigint, ImportedRequest[]>();
-  for (const each of imported) {
-    const storedNs = BigInt(each.timeMs) * 1_000_000n + BigInt(each.timeNs + each.shiftNs);
-    byTime.set(storedNs, [...byTime.get(storedNs) ?? [], each]);
-  }
+  const byTime = groupBy(imported, ({ timeMs, timeNs, shiftNs }) => BigInt(timeMs) * 1_000_000n + BigInt(timeNs + shiftNs));
   const lastNs = [...byTime.keys()].reduce((last, timeNs) => timeNs > last ? timeNs : last, hourStartNs + hourNs);
   const stored = await (await connection.run(
     'SELECT rowid, time_ns, method, status_code, duration_ms, size, bytes_read, uri FROM request_metrics WHERE time_ns >= $1 AND time_ns <= $2 AND source = $3',

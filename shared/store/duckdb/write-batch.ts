@@ -13,17 +13,15 @@ import { runKept } from './statements.js';
 
 /** Writes batches over one connection, each in a transaction of its own. */
 export interface BatchWriter {
-  /** Writes a batch, unless its writer's number says that it is there already. Throws what DuckDB throws, with the transaction still open. */
-  write(batch: Batch, nowMs: number): Promise<void>;
+  /**
+   * Writes a batch, unless its writer's number says that it is there already. Throws what DuckDB throws, with the transaction still open. Commits by `alone`,
+   * which has to run the commit while nothing is read: a read of DuckDB 1.5.5 beside one can miss rows, or all of them (decision 39).
+   */
+  write(batch: Batch, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
   /** Whether a checkpoint is due, given the size of the write-ahead log in bytes: as soon as no read is in progress, or before the next batch. */
   checkpointDue(logBytes: number): 'when-idle' | 'now' | undefined;
-  /** Runs a checkpoint, which reads have to wait for: see `isExclusive`. */
+  /** Runs a checkpoint, which nothing may be read beside, either. */
   checkpoint(): Promise<void>;
-  /**
-   * Whether reads have to wait for the write of this batch, because it is the first to append to one of its tables since the last checkpoint. A read of DuckDB
-   * 1.5.5 beside that misses rows, or all of them (`duckdb-store.test.ts` shows it).
-   */
-  isExclusive(batch: Batch): boolean;
 }
 
 /** Prepares the statements once. The connection must be used for nothing else while a batch is written. */
@@ -33,8 +31,6 @@ export async function createBatchWriter(connection: DuckDBConnection, { logBytes
   const upsertTops = await connection.prepare(topsSql);
   const insertImported = await connection.prepare(insertSql('imported_request', importedColumns));
   let heldBytes = heldBytesMax; // by a log that is there already, if one is
-  /** What has been appended to since the last checkpoint. */
-  const appended = new Set<BatchPart>();
   return {
     checkpointDue(logBytes) {
       if (heldBytes >= heldBytesMax || logBytes >= logBytesMax) return 'now';
@@ -44,35 +40,20 @@ export async function createBatchWriter(connection: DuckDBConnection, { logBytes
     async checkpoint() {
       await connection.run('CHECKPOINT');
       heldBytes = 0;
-      appended.clear();
     },
 
-    isExclusive: (batch) => partsOf(batch).some((part) => !appended.has(part)),
-
-    async write(batch, nowMs) {
+    async write(batch, nowMs, alone) {
       await connection.run('BEGIN TRANSACTION');
-      const isFirst = await isNew(connection, batch, nowMs);
-      if (isFirst) {
+      if (await isNew(connection, batch, nowMs)) {
         await appendRequests(batch.kept ?? batch.requests);
         heldBytes += await writeRows(upsertRollups, rollupColumns, batch.rollups, rowsPerStatement);
         heldBytes += await writeRows(upsertTops, topColumns, batch.tops, topRowsPerStatement);
         if (batch.imported !== undefined) heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
       }
-      await connection.run('COMMIT');
-      if (isFirst) for (const part of partsOf(batch)) appended.add(part);
+      await alone(async () => { await connection.run('COMMIT'); });
     },
   };
-}
-
-/** The parts of a batch, each of which has a table of its own. */
-type BatchPart = 'requests' | 'rollups' | 'tops' | 'imported' | 'ledger';
-
-function partsOf(batch: Batch): BatchPart[] {
-  const lengths: Readonly<Record<BatchPart, number>> = {
-    requests: (batch.kept ?? batch.requests).length, rollups: batch.rollups.length, tops: batch.tops.length, imported: batch.imported?.length ?? 0, ledger: batch.ledger === undefined ? 0 : 1,
-  };
-  return (Object.keys(lengths) as BatchPart[]).filter((part) => lengths[part] > 0);
 }
 
 /**
