@@ -63,6 +63,11 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** The stack of anything that was thrown, which begins with its message. For logs. */
+export function stackOf(error: unknown): string {
+  return error instanceof Error ? error.stack ?? error.message : String(error);
+}
+
 /** The message of anything that was thrown, with the detail of a `StoreError`: for logs and dead letters. */
 export function detailedMessageOf(error: unknown): string {
   return error instanceof StoreError && error.detail !== undefined ? `${error.message} [${error.detail}]` : messageOf(error);

@@ -5,6 +5,7 @@
  */
 import { hash } from 'node:crypto';
 import { boundBytes, boundDuration, boundMethod, boundText, cleanName, uriLengthMax } from './bounds.js';
+import { groupBy } from './group-by.js';
 import type { RequestEvent } from './request-event.js';
 import { rowIdEnd, windowStart } from './rollup.js';
 
@@ -58,13 +59,7 @@ export function importKey(request: RequestEvent, { timeMs, timeNs }: Pick<Reques
 
 /** Packs requests of one import. `random` gives numbers from 0 to 1. */
 export function packImported(importId: number, requests: readonly ImportedRequest[], random = Math.random): ImportedRow[] {
-  const groups = new Map<string, ImportedRequest[]>();
-  for (const request of requests) {
-    const groupKey = `${windowStart(request.timeMs, hour)} ${request.source}`;
-    const group = groups.get(groupKey);
-    if (group === undefined) groups.set(groupKey, [request]);
-    else group.push(request);
-  }
+  const groups = groupBy(requests, ({ timeMs, source }) => `${windowStart(timeMs, hour)} ${source}`);
   const rows: ImportedRow[] = [];
   for (const group of groups.values()) {
     for (let from = 0; from < group.length; from += entriesPerRow) {

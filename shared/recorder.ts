@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, createHostLimit, nameLengthMax, otherName, uriLengthMax, type ClientIpPolicy } from './bounds.js';
 import type { CountryOf } from './countries.js';
-import { detailedMessageOf, StoreError } from './errors.js';
+import { detailedMessageOf, stackOf, StoreError } from './errors.js';
 import { importKey, packImported, type ImportedRequest } from './imported-requests.js';
 import type { Log } from './log.js';
 import { createMemo } from './memo.js';
@@ -348,7 +348,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
 /** An error that a store does not throw is a bug of this program: requests are held, so that a fixed version can store them. */
 function asStoreError(error: unknown): StoreError {
   if (error instanceof StoreError) return error;
-  return new StoreError('hold', 'The store cannot be written, for an unexpected reason. The log has the details; please report them.', { cause: error, detail: error instanceof Error ? error.stack ?? error.message : String(error) });
+  return new StoreError('hold', 'The store cannot be written, for an unexpected reason. The log has the details; please report them.', { cause: error, detail: stackOf(error) });
 }
 
 type Writable<Type> = { -readonly [Key in keyof Type]: Type[Key] };

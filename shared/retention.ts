@@ -11,16 +11,11 @@ export interface WindowRetention {
 }
 
 /**
- * Since when single requests are kept, in milliseconds since 1970, where a range begins earlier, by more than a window: in its first window some may
- * be missing. `undefined` where all are there, or nobody knows.
+ * Start of what is kept for `keptMs`, in milliseconds since 1970, if a range begins more than a window earlier: its first window may be partial.
+ * `undefined` if the whole range is kept, or the retention is unknown.
  */
-export function requestsKeptFrom({ requestsKeptMs = Infinity }: { readonly requestsKeptMs?: number | undefined }, fromMs: number, { windowMs, nowMs }: { windowMs: number; nowMs: number }): number | undefined {
-  return fromMs < nowMs - requestsKeptMs - windowMs ? nowMs - requestsKeptMs : undefined;
-}
-
-/** The same of rollups: what a range lacks that begins before the oldest that are kept. */
-export function rollupsKeptFrom({ rollupsKeptMs = Infinity }: { readonly rollupsKeptMs?: number | undefined }, fromMs: number, { windowMs, nowMs }: { windowMs: number; nowMs: number }): number | undefined {
-  return fromMs < nowMs - rollupsKeptMs - windowMs ? nowMs - rollupsKeptMs : undefined;
+export function keptFrom(keptMs: number | undefined, fromMs: number, { windowMs, nowMs }: { windowMs: number; nowMs: number }): number | undefined {
+  return keptMs !== undefined && fromMs < nowMs - keptMs - windowMs ? nowMs - keptMs : undefined;
 }
 
 /** How long the rows of all windows are kept, where those of a day are kept for `rollupsMs`. */

@@ -220,11 +220,10 @@ function timesByName(fields: JsonObject): unknown[] {
 /** Where zap writes the time, whatever its key: behind the level, or first where the level is left out. A smaller number is a count or a duration. */
 const timePlaces = 2;
 const timeNumberMin = 1e9;
-const countKeys = new Set(['bytes_read', 'size', 'status', 'duration']);
 
 /** A number at the time's place may be the time, when a re-encoder has not put one of Caddy's other numbers there. A text tells by itself. */
 function valuesAtTimesPlace(fields: JsonObject): unknown[] {
-  const numbers = new Set(Object.keys(fields).slice(0, timePlaces).filter((key) => !countKeys.has(key)).map((key) => fields[key]));
+  const numbers = new Set(Object.keys(fields).slice(0, timePlaces).filter((key) => !accessFields.has(key)).map((key) => fields[key]));
   return leadingValues(fields).filter((value) => typeof value === 'string' || (typeof value === 'number' && value >= timeNumberMin && numbers.has(value)));
 }
 

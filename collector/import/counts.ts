@@ -40,7 +40,10 @@ export function sumOf(one: ImportCounts, other: ImportCounts): ImportCounts {
   };
 }
 
-/** Rejected lines that were requests for certain. */
+/** Reasons for which only requests are rejected, never other lines. */
+export const requestReasons = ['bad-time', 'bad-status', 'unknown-encoder'] as const satisfies readonly RejectionReason[];
+
+/** Number of rejected requests. */
 export function requestsRejected({ rejected }: ImportCounts): number {
-  return (rejected['bad-time'] ?? 0) + (rejected['bad-status'] ?? 0) + (rejected['unknown-encoder'] ?? 0);
+  return requestReasons.reduce((sum, reason) => sum + (rejected[reason] ?? 0), 0);
 }

@@ -158,31 +158,27 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     const deadLetter = readDeadLetter(line);
     if (deadLetter === 'other') counts.runtime += 1;
     else if (deadLetter !== undefined) onRequest(deadLetter);
-    if (deadLetter !== undefined) return;
+    else decode(line, (reason) => { onRejected(line, reason); });
+  }
+
+  function decode(line: string, onUnread: (reason: RejectionReason) => void): void {
     const decoded = decoder.decode(line, undefined);
     if (decoded.kind === 'request') onRequest(decoded.event);
     else if (decoded.kind === 'runtime') counts.runtime += 1;
-    else onRejected(line, decoded.reason);
+    else onUnread(decoded.reason);
   }
 
   /** Rejects a line, unless it is a part of one that came in several envelopes. */
   function onRejected(line: string, reason: RejectionReason): void {
     const taken = partial.take(line, chunkMs);
     if (taken.kind === 'not-a-part') reject(reason);
-    else if (taken.kind === 'whole') onWhole(taken.line);
+    else if (taken.kind === 'whole') decode(taken.line, reject);
     else if (taken.kind !== 'held') reject('too-long');
-  }
-
-  function onWhole(line: string): void {
-    const decoded = decoder.decode(line, undefined);
-    if (decoded.kind === 'request') onRequest(decoded.event);
-    else if (decoded.kind === 'runtime') counts.runtime += 1;
-    else reject(decoded.reason);
   }
 
   function onRequest(request: RequestEvent): void {
     const { timeMs } = request;
-    if (!isPlausibleTime(timeMs, { nowMs: now(), rollupRetentionMs: parts.rollupRetentionMs })) {
+    if (!isPlausibleTime(timeMs, { nowMs: chunkMs, rollupRetentionMs: parts.rollupRetentionMs })) {
       reject('bad-time');
       return;
     }

@@ -1,5 +1,4 @@
-import type { RejectionReason } from '../ledger.js';
-import { linesOf, type ImportCounts } from './counts.js';
+import { linesOf, requestReasons, type ImportCounts } from './counts.js';
 
 /** What the summary tells about. */
 export interface ImportReport {
@@ -25,7 +24,7 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, des
     ['skipped', counts.skipped, 'requests that may be counted already'],
     ['refused', counts.refused, 'requests that the store did not take; the log says why'],
     ['not requests', counts.runtime, 'lines of other loggers'],
-    ...Object.entries(counts.rejected).map(([reason, count]) => ['rejected', count, reason === 'bad-time' ? 'bad-time: no readable time, more than a day ahead, or older than RETENTION_ROLLUPS' : reason] as const),
+    ...Object.entries(counts.rejected).map(([reason, count]) => ['rejected', count, reason] as const),
   ];
   const shown = rows.filter(([name, count]) => count > 0 || name.endsWith('added'));
   const width = Math.max(...shown.map(([, count]) => grouped(count).length));
@@ -36,7 +35,7 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, des
       `${grouped(counts.skipped)} of the requests were skipped: the totals of their time hold requests that are not stored one by one (any more), because of`,
       'RETENTION_REQUESTS or SAMPLE_RATIO, so these may be among them. If you know that they are not counted yet, add them with --force.',
     ]),
-    ...rejections.flatMap(([reason, why]) => (counts.rejected[reason] ?? 0) === 0 ? [] : [`${grouped(counts.rejected[reason]!)} requests were rejected as ${reason}: ${why}.`]),
+    ...requestReasons.flatMap((reason) => (counts.rejected[reason] ?? 0) === 0 ? [] : [`${grouped(counts.rejected[reason]!)} requests were rejected as ${reason}: ${remedies[reason]}.`]),
     ...problems.map((problem) => `Problem: ${problem}`),
     ...next,
     '',
@@ -44,11 +43,11 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, des
 }
 
 /** Why requests were rejected, and the way out. */
-const rejections: readonly (readonly [RejectionReason, string])[] = [
-  ['bad-time', 'their time cannot be read, is more than a day ahead, or is older than RETENTION_ROLLUPS. The clock of their machine was wrong, or time_format is none that is read'],
-  ['bad-status', 'they have no status. A filter of Caddy may have taken it away'],
-  ['unknown-encoder', 'their encoder is not read, such as ECS, GELF or logfmt. Let Caddy write `format json`'],
-];
+const remedies: Readonly<Record<(typeof requestReasons)[number], string>> = {
+  'bad-time': 'their time cannot be read, is more than a day ahead, or is older than RETENTION_ROLLUPS. The clock of their machine was wrong, or its time_format is not supported',
+  'bad-status': 'they have no status. A filter of Caddy may have removed it',
+  'unknown-encoder': 'their encoder is not read, such as ECS, GELF or logfmt. Let Caddy write `format json`',
+};
 
 /** What to do about an import that did not get to its end. */
 function nextStep({ added }: ImportCounts, dryRun: boolean): string {

@@ -3,7 +3,7 @@ import { StoreError } from '../../shared/errors.js';
 import { caddySource, dashboardSource, rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import { rollupRetentionMs, seriesKey, type Level } from '../../shared/rollup.js';
 import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
-import { requestsKeptFrom, rollupsKeptFrom } from '../../shared/retention.js';
+import { keptFrom } from '../../shared/retention.js';
 import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
 import { RecentDrops, type Collection } from './collection.js';
 import { FirstData, unionOf } from './first-data.js';
@@ -120,10 +120,10 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
   const range = alignRange(query, level);
   const stepMs = level * 1000 * Math.ceil((range.toMs - range.fromMs) / (level * 1000) / (windowsMax + 1));
   const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
-  const keptFrom = ({ fromMs }: TimeRange): number | undefined => (needsRequests(query.filter) ? requestsKeptFrom(reads.store, fromMs, { windowMs: stepMs, nowMs }) : undefined);
-  const keptFromMs = keptFrom(query);
-  const rollupsFromMs = rollupsKeptFrom(reads.store, query.fromMs, { windowMs: stepMs, nowMs });
-  const isKept = nowMs - before.fromMs <= rollupRetentionMs(level, reads.store.rollupsKeptMs ?? Infinity) && keptFrom(before) === undefined;
+  const requestsFrom = ({ fromMs }: TimeRange): number | undefined => (needsRequests(query.filter) ? keptFrom(reads.store.requestsKeptMs, fromMs, { windowMs: stepMs, nowMs }) : undefined);
+  const keptFromMs = requestsFrom(query);
+  const rollupsFromMs = keptFrom(reads.store.rollupsKeptMs, query.fromMs, { windowMs: stepMs, nowMs });
+  const isKept = nowMs - before.fromMs <= rollupRetentionMs(level, reads.store.rollupsKeptMs ?? Infinity) && requestsFrom(before) === undefined;
   const readWindows = (part: TimeRange): ReturnType<typeof readFold> => readFold(reads, { level, filter: query.filter }, { range: part, stepMs, requestsMax, nowMs });
   const last = { fromMs: nowMs - recentMs, toMs: nowMs };
   const [{ folded, bounded, sampled }, allLedgers, previous, recent, spans] = await Promise.all([

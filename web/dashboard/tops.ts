@@ -2,7 +2,7 @@
 import { Histogram } from '../../shared/histogram.js';
 import type { RequestList, RequestLists } from '../../shared/request-lists.js';
 import type { Filter, Store, TimeRange } from '../../shared/store/store.js';
-import { requestsKeptFrom } from '../../shared/retention.js';
+import { keptFrom } from '../../shared/retention.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
 import { DistinctSketch } from '../../shared/distinct.js';
 import { topKeptMs, topLevels, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
@@ -152,7 +152,7 @@ export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { d
   return {
     bySource: listed !== undefined || store.merged === undefined ? merge() : store.merged.of(JSON.stringify({ kinds, filter, dimensions, lengthMs: query.toMs - query.fromMs }), digests, merge),
     ofNewest: listed?.ofNewest,
-    keptFromMs: listed === undefined ? undefined : requestsKeptFrom(store, query.fromMs, { windowMs: level * 1000, nowMs }),
+    keptFromMs: listed === undefined ? undefined : keptFrom(store.requestsKeptMs, query.fromMs, { windowMs: level * 1000, nowMs }),
   };
 }
 
