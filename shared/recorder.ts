@@ -8,8 +8,8 @@ import { createMemo } from './memo.js';
 import { heldBytes, type RequestEvent } from './request-event.js';
 import { createRequestSample } from './request-sample.js';
 import { backoffMs, pause, retryAfterMsMax } from './retry.js';
-import { createRollupLadder } from './rollup-ladder.js';
-import { createSeriesKeys, importRowIds, latencyBucketOf, randomRowIds, seriesKey } from './rollup.js';
+import { BatchTallies, OpenRollups } from './rollup-ladder.js';
+import { createSeriesKeys, importRowIds, latencyBucketOf, randomRowIds, seriesKey, type RollupRow, type SeriesTally } from './rollup.js';
 import type { Batch, LedgerSnapshot, RequestGatherer, Store } from './store/store.js';
 import { createTopLadder } from './top-ladder.js';
 import { createUniqueTimes, type UsedTimes } from './unique-time.js';
@@ -58,7 +58,7 @@ export interface RecorderCounts {
 
 /** What a recorder needs; the limits have defaults. */
 export interface RecorderOptions {
-  readonly store: Pick<Store, 'write' | 'gatherRequests'>;
+  readonly store: Pick<Store, 'write' | 'gatherRequests' | 'keepsOpenRollups'>;
   readonly log: Log;
   /** Tells the recorders of one store apart, across restarts: the collector's ID, the web app's host name. */
   readonly name: string;
@@ -117,7 +117,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const writer = randomUUID();
   const { importId } = options;
   const rowIds = importId === undefined ? randomRowIds() : importRowIds(importId);
-  const ladder = createRollupLadder({ rowIds });
+  const batchTallies = new BatchTallies(now);
+  /** For a store that does not keep them itself. */
+  const openRollups = store.keepsOpenRollups === true ? undefined : new OpenRollups({ rowIds });
   const topLadder = createTopLadder({ rowIds });
   const isInSample = createRequestSample(sampleRatio);
   const uniqueTimes = createUniqueTimes();
@@ -156,7 +158,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       counts.recorded += 1;
       if (waiting.length >= takenAtOnce || gathered.length + waiting.length >= batchRequestsMax) {
         takeWaiting();
-        if (gathered.length >= batchRequestsMax || gathered.bytes >= batchBytesMax || (gathered.length >= sparseRequestsMax && ladder.gatheredRows * sparsePart > gathered.length)) {
+        if (gathered.length >= batchRequestsMax || gathered.bytes >= batchBytesMax || (gathered.length >= sparseRequestsMax && batchTallies.size * sparsePart > gathered.length)) {
           seal();
           void write();
         }
@@ -230,7 +232,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       gatheredImported.push({ source: request.source, timeMs, timeNs, shiftNs, key: importKey(request, { timeMs, timeNs }) });
     }
     const bucket = latencyBucketOf(request);
-    ladder.add(request, series, bucket, isKept);
+    batchTallies.add(request, series, bucket, isKept);
     topLadder.add(request, bucket, countryOf?.(event.clientIp));
     gathered.add(request);
   }
@@ -274,11 +276,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
     const tops = topLadder.drain(now(), { all: allTops });
     if (gathered.length === 0 && ledger === undefined && tops.length === 0) return;
     sequence += 1;
-    const rollups = ladder.drain(now());
+    const tallies = batchTallies.take();
+    const rollups = openRollups === undefined ? [] : changedRows(openRollups, tallies);
     const { requests, bytes: requestsBytes } = gathered.take();
-    const imported = importId === undefined ? {} : { imported: packImported(importId, gatheredImported) };
-    const bytes = requestsBytes + rollups.length * rollupRowBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
-    queue.push({ batch: { recorder: options.name, writer, sequence, requests, kept: gatheredKept, rollups, tops, ledger, ...imported }, bytes, sealedMs: performance.now() });
+    const imported = importId === undefined ? {} : { importId, imported: packImported(importId, gatheredImported) };
+    const bytes = requestsBytes + rollups.length * rollupRowBytes + tallies.length * tallyBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
+    queue.push({ batch: { recorder: options.name, writer, sequence, requests, kept: gatheredKept, tallies, rollups, tops, ledger, ...imported }, bytes, sealedMs: performance.now() });
     queuedBytes += bytes;
     gatheredImported = [];
     if (gatheredKept !== undefined) gatheredKept = [];
@@ -334,14 +337,15 @@ export function createRecorder(options: RecorderOptions): Recorder {
    * counted again, and what comes from now on goes into further rows, which add up with those that are stored. The top lists go on: see `Batch.tops`.
    */
   function countAnew(): void {
-    ladder.closeRows();
-    const anew = createRollupLadder({ rowIds });
-    queue = queue.map(({ batch, ...others }) => {
-      const kept = batch.kept && new Set(batch.kept);
-      for (const request of batch.requests) anew.add(request, undefined, undefined, kept?.has(request));
-      return { batch: { ...batch, rollups: anew.drain(now()) }, ...others };
-    });
-    anew.closeRows();
+    if (openRollups === undefined) return;
+    openRollups.clear();
+    queue = queue.map(({ batch, ...others }) => ({ batch: { ...batch, rollups: changedRows(openRollups, batch.tallies) }, ...others }));
+  }
+
+  function changedRows(open: OpenRollups, tallies: readonly SeriesTally[]): RollupRow[] {
+    const rows = open.copiesOf(open.merge(tallies, now()));
+    open.close(open.closing(now()));
+    return rows;
   }
 }
 
@@ -354,7 +358,9 @@ function asStoreError(error: unknown): StoreError {
 type Writable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
 
 /** What a rollup row holds in memory, in bytes: some 20 to 200 buckets of 8 bytes, and its numbers. */
-const rollupRowBytes = 800;
+const rollupRowBytes = 1200;
+/** The same of a tally. */
+const tallyBytes = 400;
 
 /** Gathers requests as they are, for a store that has no form of its own. */
 function gatherObjects(): RequestGatherer {

@@ -1,10 +1,10 @@
-import { levels, rollupRetentionMs, type Level } from './rollup.js';
+import { levelsOf, rollupRetentionMs, type Level } from './rollup.js';
 import { topLevels, topRetentionMs } from './top-row.js';
 
 /** Rows of one level that go when they are too old. */
 export interface WindowRetention {
   /** DuckDB's table, and InfluxDB's measurement. */
-  readonly table: 'request_rollup' | 'request_top';
+  readonly table: 'request_rollup' | 'host_rollup' | 'request_top';
   readonly level: Level;
   /** How long they are kept, in milliseconds. */
   readonly keptMs: number;
@@ -21,7 +21,8 @@ export function keptFrom(keptMs: number | undefined, fromMs: number, { windowMs,
 /** How long the rows of all windows are kept, where those of a day are kept for `rollupsMs`. */
 export function windowRetentions(rollupsMs: number): WindowRetention[] {
   return [
-    ...levels.map((level) => ({ table: 'request_rollup', level, keptMs: rollupRetentionMs(level, rollupsMs) } as const)),
+    ...levelsOf.all.map((level) => ({ table: 'request_rollup', level, keptMs: rollupRetentionMs(level, rollupsMs) } as const)),
+    ...levelsOf.host.map((level) => ({ table: 'host_rollup', level, keptMs: rollupRetentionMs(level, rollupsMs, 'host') } as const)),
     ...topLevels.map((level) => ({ table: 'request_top', level, keptMs: topRetentionMs(level, rollupsMs) } as const)),
   ];
 }

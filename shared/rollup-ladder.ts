@@ -1,111 +1,240 @@
 import {
-  addEvent, addTally, copyTally, emptyTally, finestLevel, isClosing, latencyBucketOf, levels, randomRowIds, seriesKey, windowStart,
-  type Level, type RollupRow, type RowIds, type Series, type Tally,
+  addEvent, addTally, copyTally, emptyTally, isClosing, keptLevels, latencyBucketOf, levels, randomRowIds, seriesKey, windowStart,
+  type Cell, type Level, type RollupRow, type RowIds, type RowKey, type Scope, type Series, type SeriesTally,
 } from './rollup.js';
 import type { RequestEvent } from './request-event.js';
 
-/**
- * Turns requests into rollup rows of every level. A request touches one tally of the finest level; `drain` merges what
- * has gathered into the rows of all levels, which are cumulative while their window is open.
- */
-export interface RollupLadder {
-  /** Counts a request. `key` is its `seriesKey`, and `bucket` that of its latency, where they are known already; `isKept` as in `addEvent`. */
-  add(event: RequestEvent, key?: string, bucket?: number, isKept?: boolean): void;
-  /** Rows of the finest level that have gathered. */
-  readonly gatheredRows: number;
-  /** Every row that changed since the last call, as it stands now. */
-  drain(nowMs: number): RollupRow[];
-  /** Closes all rows: what is not drained yet, and what comes, goes into further ones. */
-  closeRows(): void;
+/** Counts the requests of a batch by series and window: the finest windows that are kept for their age. */
+export class BatchTallies {
+  readonly #now: () => number;
+  #nowMs: number;
+  /** By the key of a series. */
+  #bySeries = new Map<string, { readonly series: Series; readonly windows: Map<number, SeriesTally> }>();
+  #size = 0;
+
+  constructor(now: () => number = Date.now) {
+    this.#now = now;
+    this.#nowMs = now();
+  }
+
+  /** Number of tallies. */
+  get size(): number { return this.#size; }
+
+  /** Counts a request. `key` is its `seriesKey`, and `bucket` that of its latency, if they are known already; `isKept` as in `addEvent`. */
+  add(event: RequestEvent, key = seriesKey(event), bucket = latencyBucketOf(event), isKept = true): void {
+    const level = this.#nowMs - event.timeMs < finestKeptMs ? levels[0] : keptLevels(this.#nowMs - event.timeMs, 'all')[0]!;
+    const windowMs = windowStart(event.timeMs, level);
+    let ofSeries = this.#bySeries.get(key);
+    if (ofSeries === undefined) {
+      const { source, host, method, status } = event;
+      this.#bySeries.set(key, ofSeries = { series: { source, host, method, status }, windows: new Map() });
+    }
+    let found = ofSeries.windows.get(windowMs);
+    if (found === undefined) {
+      ofSeries.windows.set(windowMs, found = { series: ofSeries.series, level, windowMs, tally: emptyTally() });
+      this.#size += 1;
+    }
+    addEvent(found.tally, event, bucket, isKept);
+  }
+
+  /** All tallies; counting starts anew. */
+  take(): SeriesTally[] {
+    const taken = [...this.#bySeries.values()].flatMap(({ windows }) => [...windows.values()]);
+    this.#bySeries = new Map();
+    this.#size = 0;
+    this.#nowMs = this.#now();
+    return taken;
+  }
 }
+
+const finestKeptMs = 3_600_000;
 
 interface OpenRow {
-  readonly row: RollupRow;
-  writtenMs: number;
-  changed: boolean;
+  readonly key: RowKey;
+  readonly rowId: number;
+  readonly cells: Map<string, Cell>;
+  changedMs: number;
+  isChanged: boolean;
 }
 
-/** How often open rows are looked through, in milliseconds. */
+/** Rows of one source: of all its requests, and by host. By level and window each, see `placeOf`. */
+interface OfSource {
+  readonly all: Map<number, OpenRow>;
+  readonly hosts: Map<string, Map<number, OpenRow>>;
+}
+
+/** How often open rows are looked through for those to close, in milliseconds. */
 const lookEveryMs = 10_000;
 
-/**
- * `openRowsMax` bounds the memory: beyond it the rows that were not written for longest are closed; a request that comes
- * for one of them later opens a further row, and the rows add up; see `isClosing`.
- */
-export function createRollupLadder({ openRowsMax = 50_000, rowIds = randomRowIds() }: { openRowsMax?: number; rowIds?: RowIds } = {}): RollupLadder {
-  /** By the key of its series, and by the window of the finest level. */
-  const gathered = new Map<string, { readonly series: Series; readonly tallies: Map<number, Tally> }>();
-  // In the order in which they were last written.
-  const open = new Map<string, OpenRow>();
-  let lookedMs = -Infinity;
-  let gatheredRows = 0;
+/** The rollup rows of windows that still change, at every level and of both scopes. */
+export class OpenRollups {
+  readonly #cellsMax: number;
+  readonly #rowIds: RowIds;
+  readonly #bySource = new Map<string, OfSource>();
+  #rows = 0;
+  #cells = 0;
+  #lookedMs = -Infinity;
+  #oldestMs = -Infinity;
 
-  return {
-    get gatheredRows() { return gatheredRows; },
+  /** `cellsMax` bounds the memory: beyond it, rows that have not changed for longest are closed early. A request that comes for one later opens a further row. */
+  constructor({ cellsMax = 200_000, rowIds = randomRowIds() }: { cellsMax?: number; rowIds?: RowIds } = {}) {
+    this.#cellsMax = cellsMax;
+    this.#rowIds = rowIds;
+  }
 
-    add(event, key = seriesKey(event), bucket = latencyBucketOf(event), isKept = true) {
-      const windowMs = windowStart(event.timeMs, finestLevel);
-      let entry = gathered.get(key);
-      if (entry === undefined) {
-        const { source, host, method, status } = event;
-        gathered.set(key, entry = { series: { source, host, method, status }, tallies: new Map() });
-      }
-      let tally = entry.tallies.get(windowMs);
-      if (tally === undefined) {
-        entry.tallies.set(windowMs, tally = emptyTally());
-        gatheredRows += 1;
-      }
-      addEvent(tally, event, bucket, isKept);
-    },
+  /** Number of open rows. */
+  get size(): number { return this.#rows; }
+  /** Number of their cells. */
+  get cells(): number { return this.#cells; }
 
-    drain(nowMs) {
-      const changed: OpenRow[] = [];
-      let oldestMs = gathered.size > 0 ? Infinity : -Infinity;
-      for (const [key, { series, tallies }] of gathered) {
-        for (const [windowMs, tally] of tallies) {
-          oldestMs = Math.min(oldestMs, windowMs);
-          for (const level of levels) {
-            const entry = openRow(series, key, level, windowStart(windowMs, level));
-            addTally(entry.row, tally);
-            if (!entry.changed) changed.push(entry);
-            entry.changed = true;
-            entry.writtenMs = nowMs;
-          }
+  /** Adds tallies to the rows of their windows at every level that is kept for their age. Returns the keys of the rows that changed. */
+  merge(tallies: readonly SeriesTally[], nowMs: number): RowKey[] {
+    const changed: OpenRow[] = [];
+    this.#oldestMs = Infinity;
+    for (const { series, level: finest, windowMs, tally } of tallies) {
+      this.#oldestMs = Math.min(this.#oldestMs, windowMs);
+      const cellKey = `${series.status} ${series.method}`;
+      for (const scope of scopes) {
+        const host = scope === 'all' ? undefined : series.host;
+        const places = this.#placesOf(series.source, host);
+        for (const level of keptLevels(nowMs - windowMs, scope)) {
+          if (level < finest) continue;
+          const row = this.#rowAt(places, { level, windowMs: windowStart(windowMs, level), source: series.source, host });
+          addTally(this.#cellOf(row, cellKey, series), tally);
+          row.changedMs = nowMs;
+          if (row.isChanged) continue;
+          row.isChanged = true;
+          changed.push(row);
         }
       }
-      gathered.clear();
-      gatheredRows = 0;
-      for (const entry of changed) entry.changed = false;
-      closeOld(nowMs, oldestMs);
-      return changed.map(({ row }) => ({ ...row, ...copyTally(row) }));
-    },
-
-    closeRows() {
-      open.clear();
-      rowIds.onClosed();
-    },
-  };
-
-  function openRow(series: Series, seriesText: string, level: Level, windowMs: number): OpenRow {
-    const key = `${level}\n${windowMs}\n${seriesText}`;
-    let entry = open.get(key);
-    if (entry === undefined) {
-      entry = { row: { level, windowMs, rowId: rowIds.draw(), series, ...emptyTally() }, writtenMs: 0, changed: false };
-    } else {
-      open.delete(key);
     }
-    open.set(key, entry);
-    return entry;
+    for (const row of changed) row.isChanged = false;
+    return changed.map(({ key }) => key);
   }
 
-  function closeOld(nowMs: number, oldestMs: number): void {
-    // Time alone closes a row after minutes: there is no hurry.
-    if (open.size <= openRowsMax / 10 && Math.abs(nowMs - lookedMs) < lookEveryMs) return;
-    lookedMs = nowMs;
-    const openBefore = open.size;
-    for (const [key, { row, writtenMs }] of open) {
-      if (isClosing(row, writtenMs, { open: open.size, openMax: openRowsMax, oldestMs, nowMs })) open.delete(key);
-    }
-    if (open.size < openBefore) rowIds.onClosed();
+  /** Copies of the open rows of these keys. */
+  copiesOf(keys: readonly RowKey[]): RollupRow[] {
+    return keys.flatMap(({ level, windowMs, source, host }) => {
+      const row = this.#placesOf(source, host).get(placeOf(level, windowMs));
+      return row === undefined ? [] : [copyOf(row)];
+    });
   }
+
+  /** Adds a stored row to the open one of its key. */
+  mergeRow({ level, windowMs, source, host, cells }: RollupRow, nowMs: number): void {
+    const row = this.#rowAt(this.#placesOf(source, host), { level, windowMs, source, host });
+    row.changedMs = nowMs;
+    for (const cell of cells) addTally(this.#cellOf(row, `${cell.status} ${cell.method}`, cell), cell);
+  }
+
+  /** Copies of the rows of one level and scope whose window starts in the range; of one host only, if `host` is given. */
+  rowsIn({ fromMs, toMs, level, scope, source, host }: { fromMs: number; toMs: number; level: Level; scope: Scope; source?: string | undefined; host?: string | undefined }): RollupRow[] {
+    const rows: RollupRow[] = [];
+    for (const [name, { all, hosts }] of this.#bySource) {
+      if (source !== undefined && name !== source) continue;
+      const places = scope === 'all' ? [all] : host === undefined ? hosts.values() : [hosts.get(host) ?? new Map<number, OpenRow>()];
+      for (const ofPlace of places) {
+        for (const row of ofPlace.values()) if (row.key.level === level && row.key.windowMs >= fromMs && row.key.windowMs < toMs) rows.push(copyOf(row));
+      }
+    }
+    return rows;
+  }
+
+  /** The keys of all rows. */
+  keys(): RowKey[] {
+    return [...this.#all()].map(({ key }) => key);
+  }
+
+  /** Copies of all rows. */
+  rows(): RollupRow[] {
+    return [...this.#all()].map(copyOf);
+  }
+
+  /** The rows to close now; see `isClosing`. Stays the same until they are removed by `close`. */
+  closing(nowMs: number): RollupRow[] {
+    const isFull = this.#cells > this.#cellsMax / 10;
+    if (!isFull && Math.abs(nowMs - this.#lookedMs) < lookEveryMs) return [];
+    this.#lookedMs = nowMs;
+    const open = { open: this.#cells, openMax: this.#cellsMax, oldestMs: this.#oldestMs, nowMs };
+    const closing = [...this.#all()].filter(({ key, changedMs }) => isClosing(key, changedMs, { ...open, open: Math.min(open.open, open.openMax) }));
+    let left = this.#cells - closing.reduce((sum, { cells }) => sum + cells.size, 0);
+    if (left > this.#cellsMax) {
+      const others = new Set(closing);
+      for (const row of [...this.#all()].filter((each) => !others.has(each)).sort((one, other) => one.changedMs - other.changedMs || one.key.windowMs - other.key.windowMs)) {
+        if (left <= this.#cellsMax / 2) break;
+        left -= row.cells.size;
+        closing.push(row);
+      }
+    }
+    return closing.map(copyOf);
+  }
+
+  /** Closes rows: what comes for their windows opens further ones. */
+  close(keys: readonly RowKey[]): void {
+    for (const { level, windowMs, source, host } of keys) {
+      const ofSource = this.#bySource.get(source);
+      const places = host === undefined ? ofSource?.all : ofSource?.hosts.get(host);
+      const row = places?.get(placeOf(level, windowMs));
+      if (ofSource === undefined || places === undefined || row === undefined) continue;
+      places.delete(placeOf(level, windowMs));
+      if (host !== undefined && places.size === 0) ofSource.hosts.delete(host);
+      this.#rows -= 1;
+      this.#cells -= row.cells.size;
+    }
+    if (keys.length > 0) this.#rowIds.onClosed();
+  }
+
+  /** Closes all rows. */
+  clear(): void {
+    this.#bySource.clear();
+    this.#rows = 0;
+    this.#cells = 0;
+    this.#rowIds.onClosed();
+  }
+
+  *#all(): Generator<OpenRow> {
+    for (const { all, hosts } of this.#bySource.values()) {
+      yield* all.values();
+      for (const places of hosts.values()) yield* places.values();
+    }
+  }
+
+  #placesOf(source: string, host: string | undefined): Map<number, OpenRow> {
+    let ofSource = this.#bySource.get(source);
+    if (ofSource === undefined) this.#bySource.set(source, ofSource = { all: new Map(), hosts: new Map() });
+    if (host === undefined) return ofSource.all;
+    let places = ofSource.hosts.get(host);
+    if (places === undefined) ofSource.hosts.set(host, places = new Map());
+    return places;
+  }
+
+  #rowAt(places: Map<number, OpenRow>, key: RowKey): OpenRow {
+    const place = placeOf(key.level, key.windowMs);
+    let row = places.get(place);
+    if (row === undefined) {
+      places.set(place, row = { key, rowId: this.#rowIds.draw(), cells: new Map(), changedMs: 0, isChanged: false });
+      this.#rows += 1;
+    }
+    return row;
+  }
+
+  #cellOf(row: OpenRow, cellKey: string, { method, status }: Pick<Series, 'method' | 'status'>): Cell {
+    let cell = row.cells.get(cellKey);
+    if (cell === undefined) {
+      row.cells.set(cellKey, cell = { method, status, ...emptyTally() });
+      this.#cells += 1;
+    }
+    return cell;
+  }
+}
+
+const scopes: readonly Scope[] = ['all', 'host'];
+
+/** A number for a level and a window. */
+function placeOf(level: Level, windowMs: number): number {
+  return windowMs * 8 + levels.indexOf(level);
+}
+
+function copyOf({ key, rowId, cells }: OpenRow): RollupRow {
+  return { ...key, rowId, cells: [...cells.values()].map((cell) => ({ ...copyTally(cell), method: cell.method, status: cell.status })) };
 }

@@ -9,10 +9,27 @@ export type Level = (typeof levels)[number];
 const dayMs = 86_400_000;
 
 /**
- * How long rows of the fine levels are kept, in milliseconds; those of an hour and a day as long as the settings say. Longer
- * than any recent range reads them: see `levelFor`.
+ * What a row counts: all requests of a source, or those of one host. Rows of scope `all` answer a page without a host filter, so that its cost does not depend
+ * on the number of hosts.
  */
-export const fineLevelKeptMs: Readonly<Partial<Record<Level, number>>> = { 10: 2 * dayMs, 60: 14 * dayMs, 600: 60 * dayMs };
+export type Scope = 'all' | 'host';
+
+/** The levels of each scope. Single hosts have no windows of ten seconds: most of these would hold one request. */
+export const levelsOf: Readonly<Record<Scope, readonly Level[]>> = { all: levels, host: levels.filter((level) => level >= 60) };
+
+/**
+ * How long rows of the fine levels are kept, in milliseconds; the others as long as the settings say. Longer than any page reads them, see `levelFor`. Rows of
+ * requests that are older are not written at all.
+ */
+const keptMsOf: Readonly<Record<Scope, Readonly<Partial<Record<Level, number>>>>> = {
+  all: { 10: dayMs / 4, 60: 14 * dayMs, 600: 60 * dayMs },
+  host: { 60: dayMs / 6, 600: 7 * dayMs, 3600: 60 * dayMs },
+};
+
+/** How long rows of a level are kept, in milliseconds; `Infinity` if that depends on the settings alone. */
+export function levelKeptMs(level: Level, scope: Scope = 'all'): number {
+  return keptMsOf[scope][level] ?? Infinity;
+}
 
 /** How long rows are kept, in milliseconds. */
 export interface Retention {
@@ -22,15 +39,17 @@ export interface Retention {
   readonly rollupsMs: number;
 }
 
-/** How long the rollup rows of a level are kept, in milliseconds. */
-export function rollupRetentionMs(level: Level, rollupsMs: number): number {
-  return Math.min(fineLevelKeptMs[level] ?? rollupsMs, rollupsMs);
+/** How long the rollup rows of a level are kept, in milliseconds, if those of a day are kept for `rollupsMs`. */
+export function rollupRetentionMs(level: Level, rollupsMs: number, scope: Scope = 'all'): number {
+  return Math.min(levelKeptMs(level, scope), rollupsMs);
 }
 
-/** The level that a request touches; the others are merged from it. */
-export const finestLevel: Level = levels[0];
+/** The levels that rows of this age, in milliseconds, are still kept at. */
+export function keptLevels(ageMs: number, scope: Scope): readonly Level[] {
+  return levelsOf[scope].filter((level) => ageMs < levelKeptMs(level, scope));
+}
 
-/** What tells one rollup row from the others of its window. */
+/** What the requests of a tally have in common. */
 export interface Series {
   readonly source: string;
   readonly host: string;
@@ -52,20 +71,66 @@ export interface Tally {
   readonly histogram: Histogram;
 }
 
-/**
- * A stored rollup row. It is cumulative: written again with the same `level`, `windowMs`, `rowId` and series it
- * replaces the earlier one.
- */
-export interface RollupRow extends Tally {
+/** The requests of one method and status in a row. */
+export interface Cell extends Tally {
+  readonly method: string;
+  readonly status: number;
+}
+
+/** What tells a rollup row from others, but for its `rowId`. */
+export interface RowKey {
   readonly level: Level;
   /** The window's start: milliseconds since 1970, a multiple of the level. */
   readonly windowMs: number;
+  readonly source: string;
+  /** The host whose requests it counts; `undefined` for all of them. */
+  readonly host: string | undefined;
+}
+
+/**
+ * A stored rollup row. Rows of one key and different ids add up. In InfluxDB it is cumulative: written again with the same key and id it replaces the
+ * earlier one. DuckDB writes a row once, when its window is closed.
+ */
+export interface RollupRow extends RowKey {
   /**
-   * Which of the rows of this window it is, from `RowIds`. In InfluxDB it is the offset in nanoseconds that is added to the window's start: all ids are
+   * Which of the rows of its key it is, from `RowIds`. In InfluxDB it is the offset in nanoseconds that is added to the window's start: all ids are
    * less than the finest window.
    */
   readonly rowId: number;
+  /** At most one for each method and status. */
+  readonly cells: readonly Cell[];
+}
+
+/** The requests of one series in one window, of a batch. */
+export interface SeriesTally {
   readonly series: Series;
+  /** The finest level that their rows are kept at. */
+  readonly level: Level;
+  readonly windowMs: number;
+  readonly tally: Tally;
+}
+
+/** Packs cells into text: of each the method, status, count, sampled-out requests, sum of sizes, sum and maximum of durations, and the histogram. */
+export function packCells(cells: Iterable<Cell>): string {
+  let packed = '';
+  for (const { method, status, count, sampledOut, sizeSum, durationSumMs, durationMaxMs, histogram } of cells) {
+    const max = durationMaxMs === durationSumMs ? '' : durationMaxMs; // of a single request
+    packed += `${packed === '' ? '' : ','}${encodeURIComponent(method)} ${status} ${count} ${sampledOut === 0 ? '' : sampledOut} ${sizeSum} ${durationSumMs} ${max} ${histogram.pack()}`;
+  }
+  return packed;
+}
+
+/** Reads what `packCells` made. Throws a `RangeError` that names a part that is none. */
+export function unpackCells(packed: string): Cell[] {
+  if (packed === '') return [];
+  return packed.split(',').map((text) => {
+    const [method, status, count, sampledOut, sizeSum, durationSumMs, durationMaxMs, histogram] = text.split(' ');
+    if (histogram === undefined) throw new RangeError(`${JSON.stringify(text)} is no cell of a rollup row.`);
+    return {
+      method: decodeURIComponent(method!), status: Number(status), count: Number(count), sampledOut: Number(sampledOut), sizeSum: Number(sizeSum),
+      durationSumMs: Number(durationSumMs), durationMaxMs: Number(durationMaxMs === '' ? durationSumMs : durationMaxMs), histogram: Histogram.unpack(histogram),
+    };
+  });
 }
 
 /** One more than the greatest `rowId` of rows that are not an import's: 2^33 ns are 8.6 s. */
@@ -138,16 +203,18 @@ export function latencyBucketOf({ method, status, durationMs }: Measured): numbe
 }
 
 /** The rollup rows of raw requests, as the recorder would have made them. */
-export function rollUp(requests: readonly RequestEvent[], level: Level): RollupRow[] {
-  const rows = new Map<string, RollupRow>();
+export function rollUp(requests: readonly RequestEvent[], level: Level, scope: Scope = 'all'): RollupRow[] {
+  const rows = new Map<string, RollupRow & { readonly cells: Cell[] }>();
   for (const request of requests) {
-    const { source, host, method, status } = request;
-    const series = { source, host, method, status };
+    const { source, method, status } = request;
+    const host = scope === 'all' ? undefined : request.host;
     const windowMs = windowStart(request.timeMs, level);
-    const key = `${windowMs}\n${seriesKey(series)}`;
+    const key = `${windowMs}\n${source}\n${host}`;
     let row = rows.get(key);
-    if (row === undefined) rows.set(key, row = { level, windowMs, rowId: 0, series, ...emptyTally() });
-    addEvent(row, request);
+    if (row === undefined) rows.set(key, row = { level, windowMs, rowId: 0, source, host, cells: [] });
+    let cell = row.cells.find((each) => each.method === method && each.status === status);
+    if (cell === undefined) row.cells.push(cell = { method, status, ...emptyTally() });
+    addEvent(cell, request);
   }
   return [...rows.values()];
 }

@@ -1,4 +1,4 @@
-import { fineLevelKeptMs, levels, windowStart, type Level } from './rollup.js';
+import { levelKeptMs, levelsOf, windowStart, type Level, type Scope } from './rollup.js';
 import type { TimeRange } from './store/store.js';
 
 /** A page reads at most about this many windows, so that its cost does not depend on the range. */
@@ -8,11 +8,14 @@ export const windowsMax = 180;
  * The finest level that covers a range with at most `windowsMax` windows and is still kept at its beginning; the coarsest
  * when there is none.
  */
-export function levelFor({ fromMs, toMs }: TimeRange, nowMs: number): Level {
+export function levelFor({ fromMs, toMs }: TimeRange, nowMs: number, scope: Scope = 'all'): Level {
   const fits = (level: Level): boolean => (toMs - fromMs) / (level * 1000) <= windowsMax;
-  const isKept = (level: Level): boolean => nowMs - fromMs <= (fineLevelKeptMs[level] ?? Infinity);
-  return levels.find((level) => fits(level) && isKept(level)) ?? 86_400;
+  const isKept = (level: Level): boolean => nowMs - fromMs <= keptPart * levelKeptMs(level, scope);
+  return levelsOf[scope].find((level) => fits(level) && isKept(level)) ?? 86_400;
 }
+
+/** Rows that are nearly too old may be deleted, or not written, while they are read. */
+const keptPart = 0.75;
 
 /** The range widened to whole windows: what rollups can answer exactly. */
 export function alignRange({ fromMs, toMs }: TimeRange, level: Level): TimeRange {

@@ -2,7 +2,7 @@
  * Tells from when on a store holds nothing: what a file has of that time is missing for sure, and need not be looked for. Where nobody else writes to the
  * store, that is so until the import is over.
  */
-import { fineLevelKeptMs, levels, windowStart, type Level } from '../../shared/rollup.js';
+import { levelKeptMs, levels, windowStart, type Level } from '../../shared/rollup.js';
 import type { Store } from '../../shared/store/store.js';
 
 /** The times that a store can hold, in milliseconds since 1970: nanoseconds in 64 bits go from 1677 to 2262. */
@@ -24,14 +24,14 @@ export async function newestStored(store: Pick<Store, 'readRequests' | 'readRoll
   // Windows of the finest level that is still there. Of what is too old for its level, parts may be deleted already, in no order.
   for (const level of levels) {
     const windowMs = await lastWindow(level, windowStart(newestMs, level));
-    if (windowMs === undefined || nowMs - windowMs > (fineLevelKeptMs[level] ?? Infinity)) continue;
+    if (windowMs === undefined || nowMs - windowMs > levelKeptMs(level)) continue;
     endMs = Math.max(endMs, windowMs + level * 1000);
     break;
   }
   return endMs;
 
   async function lastWindow(level: Level, fromMs: number): Promise<number | undefined> {
-    const rows = await store.readRollups({ fromMs, toMs: everMs.toMs, level, filter: {} });
+    const rows = await store.readRollups({ fromMs, toMs: everMs.toMs, level, scope: 'all', filter: {} });
     return rows.length === 0 ? undefined : rows.reduce((last, { windowMs }) => Math.max(last, windowMs), -Infinity);
   }
 }

@@ -8,7 +8,7 @@
  * are few of them; finer windows only of hours that are sampled.
  */
 import { groupBy } from '../../shared/group-by.js';
-import { fineLevelKeptMs, levels, windowStart, type Level, type RollupRow } from '../../shared/rollup.js';
+import { levelKeptMs, levels, windowStart, type Level, type RollupRow } from '../../shared/rollup.js';
 import type { RequestEvent } from '../../shared/request-event.js';
 import type { Store } from '../../shared/store/store.js';
 import type { ImportedHours } from './imported-hours.js';
@@ -37,7 +37,7 @@ export function createUncertainWindows(store: Pick<Store, 'readRollups'>, import
       const newHours = new Set(requests.map(({ timeMs }) => windowStart(timeMs, hour)).filter((startMs) => !hours.has(startMs)));
       for (const [startMs, rows] of await rowsOf(hour, [...newHours])) {
         const counts = new Map<string, number>();
-        for (const { series: { source }, count } of rows) counts.set(source, (counts.get(source) ?? 0) + count);
+        for (const { source, cells } of rows) counts.set(source, cells.reduce((sum, { count }) => sum + count, counts.get(source) ?? 0));
         const uncertain = [...counts].filter(([source, count]) => count > imported.countOf(startMs, source));
         hours.set(startMs, { isSampled: isSampled(rows), uncertainSources: new Set(uncertain.map(([source]) => source)) });
       }
@@ -62,18 +62,18 @@ export function createUncertainWindows(store: Pick<Store, 'readRollups'>, import
 
   /** The finest level whose windows of that time are there for as long again. */
   function levelOf(timeMs: number): Level {
-    return levels.find((level) => 2 * (now() - timeMs) < (fineLevelKeptMs[level] ?? Infinity)) ?? hour;
+    return levels.find((level) => 2 * (now() - timeMs) < levelKeptMs(level)) ?? hour;
   }
 
   async function rowsOf(level: Level, startsMs: readonly number[]): Promise<[startMs: number, rows: readonly RollupRow[]][]> {
     if (startsMs.length === 0) return [];
     const fromMs = startsMs.reduce((least, startMs) => Math.min(least, startMs));
     const toMs = startsMs.reduce((greatest, startMs) => Math.max(greatest, startMs)) + 1;
-    const rows = groupBy(await store.readRollups({ fromMs, toMs, level, filter: {} }), ({ windowMs }) => windowMs);
+    const rows = groupBy(await store.readRollups({ fromMs, toMs, level, scope: 'all', filter: {} }), ({ windowMs }) => windowMs);
     return startsMs.map((startMs) => [startMs, rows.get(startMs) ?? []]);
   }
 }
 
 function isSampled(rows: readonly RollupRow[]): boolean {
-  return rows.some(({ sampledOut }) => sampledOut > 0);
+  return rows.some(({ cells }) => cells.some(({ sampledOut }) => sampledOut > 0));
 }

@@ -1,6 +1,6 @@
 import type { RequestEvent } from '../request-event.js';
 import type { RequestLists } from '../request-lists.js';
-import type { Level, RollupRow } from '../rollup.js';
+import type { Level, RollupRow, Scope, SeriesTally } from '../rollup.js';
 import type { TopKind, TopLevel, TopRow } from '../top-row.js';
 import type { ImportedRow } from '../imported-requests.js';
 import type { SpoolCounts } from '../spool/spool.js';
@@ -21,6 +21,9 @@ export interface Batch {
   readonly requests: RequestList;
   /** Those of them that are to be kept one by one; all when it is not given. The others are in the rollups and the top lists alone. */
   readonly kept?: RequestList | undefined;
+  /** What the requests add to the rollups. */
+  readonly tallies: readonly SeriesTally[];
+  /** The rollup rows that the tallies changed, as they stand now. Empty for a store that `keepsOpenRollups`. */
   readonly rollups: readonly RollupRow[];
   /**
    * The rows of the top lists that are due. They hold requests of earlier and later batches too, and what is refused of a batch is
@@ -28,6 +31,8 @@ export interface Batch {
    */
   readonly tops: readonly TopRow[];
   readonly ledger: LedgerSnapshot | undefined;
+  /** The import that made it; `undefined` for other recorders. */
+  readonly importId?: number | undefined;
   /** Of an import: what identifies its requests. */
   readonly imported?: readonly ImportedRow[] | undefined;
 }
@@ -145,6 +150,13 @@ export interface StoredWindows {
   readonly newestMs: number;
 }
 
+/** Which rollup rows to read. */
+export interface RollupsQuery extends TimeRange {
+  readonly level: Level;
+  readonly scope: Scope;
+  readonly filter: Filter;
+}
+
 /** Which rows of the top lists to read. Their windows know no more than the source, and of unique clients the host. */
 export interface TopsQuery extends TimeRange {
   readonly level: TopLevel;
@@ -181,6 +193,8 @@ export interface Store {
    * in milliseconds: an embedded store reads less while it is behind.
    */
   write(batch: Batch, options?: { readonly waitedMs?: number }): Promise<number>;
+  /** Whether the store keeps the rows of open windows itself, and takes the tallies of batches instead. */
+  readonly keepsOpenRollups?: boolean | undefined;
   /** Makes what gathers the requests of a recorder for `write`, which takes those of arrays as well. */
   readonly gatherRequests?: ((recorder: string) => RequestGatherer) | undefined;
   /** So many requests in one batch take the store the least work, where nobody waits for any of them; `undefined` where that of a recorder will do. */
@@ -195,10 +209,13 @@ export interface Store {
   readonly problem: string | undefined;
   /** Tells of all that is written; `undefined` for a store that others write to as well. */
   readonly changes: StoreChanges | undefined;
-  /** All rows of one level whose window starts in the range, in no particular order. Not for a filter that `needsRequests`. */
-  readRollups(query: TimeRange & { level: Level; filter: Filter }, options?: ReadOptions): Promise<RollupRow[]>;
+  /**
+   * All rows of one level and scope whose window starts in the range, in no particular order, with the cells that the filter admits. A filter by host needs
+   * scope `host`. Not for a filter that `needsRequests`.
+   */
+  readRollups(query: RollupsQuery, options?: ReadOptions): Promise<RollupRow[]>;
   /** The same in pages, each of which has all rows of its windows. */
-  streamRollups(query: TimeRange & { level: Level; filter: Filter }, options?: ReadOptions): AsyncIterable<readonly RollupRow[]>;
+  streamRollups(query: RollupsQuery, options?: ReadOptions): AsyncIterable<readonly RollupRow[]>;
   /** All rows of one level and of these kinds whose window starts in the range, in no particular order. */
   readTops(query: TopsQuery, options?: ReadOptions): Promise<TopRow[]>;
   /** The same in pages, each of which has all rows of its windows. */
@@ -211,7 +228,7 @@ export interface Store {
    * The rollup rows of the requests of the range, as the recorder would have made them, for a filter that `needsRequests`. A store
    * that has to put each request together for it reads the newest `requestsMax`, and says in `isBounded` whether there were more.
    */
-  rollUpRequests(query: TimeRange & { level: Level; filter: Filter; requestsMax: number }, options?: ReadOptions): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
+  rollUpRequests(query: RollupsQuery & { requestsMax: number }, options?: ReadOptions): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
   /**
    * The lists of the requests of the range by source, with the `valuesMax` most frequent values of each, and the unique clients, as `listRequests`
    * makes them. A store that has to put each request together for it reads the newest `requestsMax`. `ofNewest` says how many requests, the newest,

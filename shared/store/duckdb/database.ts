@@ -6,6 +6,7 @@ import { messageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import { makeFolder } from '../../make-folder.js';
 import { openPastDamage } from './damaged-log.js';
+import { OpenWindows } from './open-windows.js';
 import { prepareSchema, refuseOtherSchema } from './schema.js';
 import { WatchedFile } from './watched-file.js';
 import { createBatchWriter, type BatchWriter } from './write-batch.js';
@@ -17,6 +18,7 @@ export interface Database {
   readonly batches: BatchWriter;
   /** Connections for reads. Each runs one at a time. */
   readonly reading: readonly DuckDBConnection[];
+  readonly windows: OpenWindows;
   /** The open file, to notice when it is moved or replaced. */
   readonly file: WatchedFile;
   /** Writes the log into the database file, so that the next start has nothing to replay. No read may be in progress. */
@@ -52,7 +54,7 @@ const logBytesMaxDefault = 32 * 2 ** 20;
  * Sets a damaged write-ahead log aside and logs what is missing. Throws a `StoreError` ('stop') that says what to do.
  */
 export async function openDatabase(
-  path: string, { memoryBytesMax = defaultMemoryBytes(), logBytesMax = logBytesMaxDefault, log }: { memoryBytesMax?: number | undefined; logBytesMax?: number | undefined; log: Pick<Log, 'warn' | 'error'> },
+  path: string, { memoryBytesMax = defaultMemoryBytes(), logBytesMax = logBytesMaxDefault, log, now = Date.now }: { memoryBytesMax?: number | undefined; logBytesMax?: number | undefined; log: Pick<Log, 'warn' | 'error'>; now?: (() => number) | undefined },
 ): Promise<Database> {
   let instance: DuckDBInstance | undefined;
   let file: WatchedFile | undefined;
@@ -69,11 +71,12 @@ export async function openDatabase(
     // DuckDB must not run checkpoints by itself: reads have to wait for them (decision 39).
     await writing.run("SET wal_autocheckpoint = '1TB'");
     await writing.run('SET lock_configuration = true');
-    const batches = await createBatchWriter(writing, { logBytesMax });
+    const windows = await OpenWindows.load(writing, now());
+    const batches = await createBatchWriter(writing, windows, { logBytesMax });
     const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));
     const opened = { instance, file };
     return {
-      writing, batches, reading, file,
+      writing, batches, windows, reading, file,
       checkpoint: () => batches.checkpoint(),
       async close() {
         for (const connection of [writing, ...reading]) connection.closeSync();
@@ -92,7 +95,7 @@ export async function openDatabase(
  * Opens a file to read it, such as a copy: nothing is written, and its write-ahead log is replayed in memory. Throws a `StoreError` ('stop') that says what
  * to do.
  */
-export async function openDatabaseReadOnly(path: string, { memoryBytesMax = defaultMemoryBytes() }: { memoryBytesMax?: number | undefined }): Promise<Pick<Database, 'reading' | 'close'>> {
+export async function openDatabaseReadOnly(path: string, { memoryBytesMax = defaultMemoryBytes(), now = Date.now }: { memoryBytesMax?: number | undefined; now?: (() => number) | undefined }): Promise<Pick<Database, 'reading' | 'windows' | 'close'>> {
   let instance: DuckDBInstance | undefined;
   try {
     await access(path).catch((error: unknown) => {
@@ -104,9 +107,10 @@ export async function openDatabaseReadOnly(path: string, { memoryBytesMax = defa
     const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));
     await refuseOtherSchema(reading[0]!, path);
     await reading[0]!.run('SET lock_configuration = true');
+    const windows = await OpenWindows.load(reading[0]!, now());
     const opened = instance;
     return {
-      reading,
+      reading, windows,
       close() {
         for (const connection of reading) connection.closeSync();
         opened.closeSync();

@@ -2,12 +2,14 @@ import { resolve } from 'node:path';
 import { detailedMessageOf, messageOf, stackOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
+import type { RowKey } from '../../rollup.js';
 import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
 import { deletedBefore, RetentionGuard } from '../retention-guard.js';
 import type { Batch, LedgerSnapshot, ReadOptions, Store } from '../store.js';
 import { openDatabase, openDatabaseReadOnly, protectFiles, type Database } from './database.js';
 import { listImports, listRequests, readImported, readLedgers, readStoredWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
+import type { OpenWindows } from './open-windows.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
 import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
@@ -42,9 +44,6 @@ const readAttemptsMax = 3;
  * has arrived for this long.
  */
 const behindMs = 1000;
-
-/** Maximum number of writers whose generation is remembered. Beyond it, the least recent is evicted. */
-const writersMax = 1000;
 
 /** Files that this process has open. DuckDB's lock keeps out other processes, but not a second open by the same one. */
 const openPaths = new Set<string>();
@@ -88,6 +87,7 @@ export async function openDuckdbStoreReadOnly(options: DuckdbOptions, { now = Da
 
 /** How a DuckDB store reads. */
 abstract class DuckdbReads {
+  readonly keepsOpenRollups = true;
   readonly gatherRequests = createRequestGatherer;
   readonly bulkRequests = rowGroupRows;
   readonly spool = undefined;
@@ -108,12 +108,13 @@ abstract class DuckdbReads {
     await this.readLedgers({ sinceMs: this.now() });
   }
 
+  protected abstract readonly windows: OpenWindows;
   protected abstract read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result>;
 
   readRollups(query: Parameters<Store['readRollups']>[0], options?: ReadOptions): ReturnType<Store['readRollups']> { return collect(this.streamRollups(query, options)); }
   readTops(query: Parameters<Store['readTops']>[0], options?: ReadOptions): ReturnType<Store['readTops']> { return collect(this.streamTops(query, options)); }
   readRequests(query: Parameters<Store['readRequests']>[0], options?: ReadOptions): ReturnType<Store['readRequests']> { return collect(this.streamRequests(query, options)); }
-  streamRollups(query: Parameters<Store['streamRollups']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRollups']> { return streamRollups((run) => this.read(run, signal), query); }
+  streamRollups(query: Parameters<Store['streamRollups']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRollups']> { return streamRollups((run) => this.read(run, signal), query, this.windows.snapshot(query)); }
   streamTops(query: Parameters<Store['streamTops']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamTops']> { return streamTops((run) => this.read(run, signal), query); }
   streamRequests(query: Parameters<Store['streamRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRequests']> { return streamRequests((run) => this.read(run, signal), query); }
   rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.read((run) => rollUpRequests(run, query), signal); }
@@ -122,7 +123,7 @@ abstract class DuckdbReads {
 
   readImported(query: Parameters<Store['readImported']>[0], { signal }: ReadOptions = {}): ReturnType<Store['readImported']> { return this.read((run) => readImported(run, query), signal); }
 
-  readStoredWindows({ signal }: ReadOptions = {}): ReturnType<Store['readStoredWindows']> { return this.read((run) => readStoredWindows(run), signal); }
+  readStoredWindows({ signal }: ReadOptions = {}): ReturnType<Store['readStoredWindows']> { return this.read((run) => readStoredWindows(run, this.windows.keys()), signal); }
 
   listImports({ signal }: ReadOptions = {}): ReturnType<Store['listImports']> { return this.read((run) => listImports(run), signal); }
 }
@@ -130,6 +131,7 @@ abstract class DuckdbReads {
 /** A file that is only read. */
 class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
   readonly problem = undefined;
+  protected readonly windows: OpenWindows;
   readonly #database: Awaited<ReturnType<typeof openDatabaseReadOnly>>;
   readonly #reads: ReadPool;
   #closing: Promise<void> | undefined;
@@ -137,6 +139,7 @@ class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
   constructor(options: DuckdbOptions, now: () => number, database: Awaited<ReturnType<typeof openDatabaseReadOnly>>) {
     super(`DuckDB file ${options.path}, read-only`, options.retention, now);
     this.#database = database;
+    this.windows = database.windows;
     this.#reads = new ReadPool(database.reading);
   }
 
@@ -174,6 +177,7 @@ class DuckdbStore extends DuckdbReads implements Store {
   readonly #watchTimer: NodeJS.Timeout;
   /** `undefined` while the file is closed and has to be reopened. */
   #database: Database | undefined;
+  protected windows: OpenWindows;
   #reads: ReadPool;
   #problem: string | undefined;
   /** The file was reopened and nothing has been written since. Reopening proves nothing: it works on a full disk, too. */
@@ -181,9 +185,6 @@ class DuckdbStore extends DuckdbReads implements Store {
   #closing: Promise<void> | undefined;
   /** The last of the operations that run one at a time: writing, opening and closing. */
   #lastWrite: Promise<unknown> = Promise.resolve();
-  /** How often the file was exchanged for another, and the generation for which each writer has counted. */
-  #generation = 0;
-  readonly #generations = new Map<string, number>();
 
   constructor(options: DuckdbOptions, { log, now, monotonicMs = () => performance.now(), onRefused }: DuckdbStoreParts, database: Database) {
     super(`DuckDB file ${options.path}`, options.retention, now);
@@ -191,6 +192,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     this.#log = log;
     this.#onRefused = onRefused;
     this.#database = database;
+    this.windows = database.windows;
     this.#reads = new ReadPool(database.reading);
     const action = 'delete old rows from';
     this.#guard = new RetentionGuard({
@@ -209,30 +211,35 @@ class DuckdbStore extends DuckdbReads implements Store {
   async write(batch: Batch, { waitedMs = 0 }: { readonly waitedMs?: number } = {}): Promise<number> {
     const isBehind = waitedMs > behindMs;
     this.#putWritingFirst(isBehind);
+    let changed: readonly RowKey[] = [];
     try {
-      await this.#write('write to', async ({ batches, file }) => {
-        this.#refuseOldTotals(batch);
+      changed = await this.#write('write to', async ({ batches, file }) => {
         await this.#refuseExchanged(await file.fate({ withContent: false }));
         const due = batches.checkpointDue(file.logBytes);
         if (due === 'now' || (due === 'when-idle' && this.#reads.isIdle)) await this.#reads.exclusively(() => batches.checkpoint());
-        await batches.write(batch, this.now(), (commit) => this.#reads.exclusively(commit));
+        const keys = await batches.write(batch, this.now(), (commit) => this.#reads.exclusively(commit));
         await protectFiles(this.#options.path);
         if (this.#isReopened) this.#log.info(`The ${this.description} is open again.`);
         this.#isReopened = false;
         this.#problem = undefined;
+        return keys;
       });
     } catch (error) {
       if (error instanceof StoreError && error.action === 'drop') await this.#onRefused?.(batch, detailedMessageOf(error));
       throw error;
     } finally {
-      this.changes.tell(batch);
+      this.changes.tell({ rollups: changed, tops: batch.tops });
       if (isBehind) this.#behindTimer = setTimeout(() => { this.#putWritingFirst(false); }, behindMs).unref();
     }
     return 0;
   }
 
   async takeBack(importId: number): Promise<number> {
-    const requests = await this.#write('take an import back from', async ({ writing }) => await takeBack(writing, importId));
+    const requests = await this.#write('take an import back from', async ({ writing }) => {
+      const taken = await takeBack(writing, importId);
+      this.windows.forget(importId);
+      return taken;
+    });
     this.changes.tellExchanged(); // no cache may go on with what it has
     return requests;
   }
@@ -325,6 +332,7 @@ class DuckdbStore extends DuckdbReads implements Store {
       this.#problem = `Cannot ${action} the ${this.description}: reopening it after an error failed. ${messageOf(error)}`;
       throw new StoreError('retry', this.#problem, { cause: error });
     }
+    this.windows = this.#database.windows;
     this.#reads = new ReadPool(this.#database.reading);
     this.#isReopened = true;
     return this.#database;
@@ -350,15 +358,12 @@ class DuckdbStore extends DuckdbReads implements Store {
   }
 
   /**
-   * Closes a file that its path no longer names; the next use opens what is there now. Every writer has to recount, since its
-   * totals include requests that are in the other file. Call it only within `#inTurn`.
+   * Closes a file that its path no longer names; the next use opens what is there now. Call it only within `#inTurn`.
    */
   async #refuseExchanged(fate: FileFate | undefined): Promise<void> {
     const database = this.#database;
     if (fate === undefined || database === undefined) return;
     const { path } = this.#options;
-    // Before anything can fail: from here on, the next write goes to another file.
-    this.#generation += 1;
     const ownLog = await database.file.hasOwnLog();
     this.#database = undefined;
     await this.#reads.close();
@@ -374,17 +379,6 @@ class DuckdbStore extends DuckdbReads implements Store {
     }
     this.#log.error(`The ${this.description} was ${fate} while it was in use. Its data is no longer at this path.${aside} From now on, requests go to the file at this path, or to a new one if there is none. Stop the program before you move or restore its file.`);
     throw new StoreError('retry', `The ${this.description} was ${fate} while it was in use. It is being reopened.`, { retryAfterMs: 0 });
-  }
-
-  /** Refuses the first batch of each writer after an exchange of the file: its totals include requests that are in the other file. */
-  #refuseOldTotals({ writer }: Batch): void {
-    const known = this.#generations.get(writer);
-    this.#generations.delete(writer);
-    this.#generations.set(writer, this.#generation);
-    if (this.#generations.size > writersMax) this.#generations.delete(this.#generations.keys().next().value!);
-    if (known !== undefined && known !== this.#generation) {
-      throw new StoreError('retry', `The ${this.description} was exchanged: totals have to be recounted.`, { contentsReplaced: true, retryAfterMs: 0 });
-    }
   }
 
   async #deleteOld(): Promise<void> {

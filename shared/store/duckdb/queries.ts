@@ -1,15 +1,16 @@
 import { inflateSync } from 'node:zlib';
 import { BIGINT, INTEGER, VARCHAR, type DuckDBBlobValue, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
-import { StoreError } from '../../errors.js';
 import { importedBytes, type ImportedRow } from '../../imported-requests.js';
 import { nextTurn } from '../../next-turn.js';
 import { bucketOfDurationSql, Histogram } from '../../histogram.js';
 import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
-import { emptyTally, levels, seriesKey, type Level, type RollupRow } from '../../rollup.js';
+import { emptyTally, levels, unpackCells, type Cell, type Level, type RollupRow, type RowKey, type Scope } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { needsRequests, type Filter, type ImportSummary, type LedgerSnapshot, type Store, type StoredWindows, type TimeRange, type TopsQuery } from '../store.js';
+import { filteredRow, refuseRollups } from '../rollups-query.js';
+import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
+import type { OpenSnapshot } from './open-windows.js';
 import type { Query, Read } from './read-pool.js';
 
 /** Maximum number of rows per page. Bounds the memory of a read, however many windows and series its range has. */
@@ -24,36 +25,35 @@ const requestsPerPageMax = 1024;
 /** Up to this limit, DuckDB sorts before it reads the other columns: its default of `late_materialization_max_rows`. */
 const lateRowsMax = 50;
 
-/** See `Store.streamRollups`. */
-export async function* streamRollups(read: Read, { level, filter, ...range }: TimeRange & { level: Level; filter: Filter }, rowsPerPage = rollupRowsPerPage): AsyncGenerator<RollupRow[]> {
-  if (needsRequests(filter)) throw new StoreError('drop', `Cannot read rollup rows by ${Object.keys(filter).join(', ')}: of these only source, host, method and status are known there. Use rollUpRequests.`);
-  const conditionsOf = (values: BoundValues): string[] => [`level = ${values.add(level, INTEGER)}`, ...conditions(filter, values)];
-  yield* inPages(read, 'request_rollup', range, { conditionsOf, rowsPerPage, readPage: (query, page, rowsMax) => rollupsBetween(query, { ...page, level }, conditionsOf, rowsMax) });
+/** See `Store.streamRollups`. The rows of open windows are `open`'s. */
+export async function* streamRollups(read: Read, rollupsQuery: RollupsQuery, open: OpenSnapshot, rowsPerPage = rollupRowsPerPage): AsyncGenerator<RollupRow[]> {
+  const { level, scope, filter, fromMs, toMs } = rollupsQuery;
+  refuseRollups(rollupsQuery);
+  const table = rollupTables[scope];
+  const conditionsOf = (values: BoundValues): string[] => [
+    `level = ${values.add(level, INTEGER)}`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(seriesOf(filter), values),
+  ];
+  const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<RollupRow[]> => {
+    const closed = await rollupsBetween(query, { ...page, level, scope }, conditionsOf, rowsMax);
+    return [...closed, ...open.rows.filter(({ windowMs }) => windowMs >= page.fromMs && windowMs < page.toMs)].flatMap((row) => filteredRow(row, filter));
+  };
+  yield* inPages(read, table, { fromMs, toMs }, { conditionsOf, rowsPerPage, readPage });
 }
 
-async function rollupsBetween(query: Query, { level, ...range }: TimeRange & { level: Level }, conditionsOf: ConditionsOf, rowsMax: number): Promise<RollupRow[]> {
+/** Tables of the rollup rows of each scope. */
+const rollupTables: Readonly<Record<Scope, 'request_rollup' | 'host_rollup'>> = { all: 'request_rollup', host: 'host_rollup' };
+
+async function rollupsBetween(query: Query, { level, scope, ...range }: TimeRange & Pick<RollupsQuery, 'level' | 'scope'>, conditionsOf: ConditionsOf, rowsMax: number): Promise<RollupRow[]> {
   const values = new BoundValues();
   const where = [...windowsIn(range, values), ...conditionsOf(values)];
-  const columns = await values.columnsOf(
-    query,
-    `SELECT window_ms, row_id, ${texts('source', 'host', 'method')}, status_code, "count", sampled_out, duration_ms_sum, duration_ms_max, size_sum, histogram
-     FROM request_rollup WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`,
-  );
-  const [windowMs, rowId, source, host, method, status, count, sampledOut, durationSumMs, durationMaxMs, sizeSum, histogram] = columns as [
-    bigint[], bigint[], string[], string[], string[], number[], bigint[], bigint[], number[], number[], number[], string[],
-  ];
-  return await inTurns(windowMs, (start, at) => ({
-    level,
-    windowMs: Number(start),
-    rowId: Number(rowId[at]!),
-    series: { source: source[at]!, host: host[at]!, method: method[at]!, status: status[at]! },
-    count: Number(count[at]!),
-    sampledOut: Number(sampledOut[at]!),
-    durationSumMs: durationSumMs[at]!,
-    durationMaxMs: durationMaxMs[at]!,
-    sizeSum: sizeSum[at]!,
-    histogram: Histogram.unpack(histogram[at]!),
-  }));
+  const columns = await values.columnsOf(query, `SELECT window_ms, ${texts('source')}, cells${scope === 'host' ? `, ${texts('host')}` : ''} FROM ${rollupTables[scope]} WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`);
+  const [windowMs, source, cells, host] = columns as [bigint[], string[], string[], string[]?];
+  return await inTurns(windowMs, (start, at) => ({ level, windowMs: Number(start), rowId: 0, source: source[at]!, host: host?.[at], cells: unpackCells(cells[at]!) }));
+}
+
+/** The part of a filter that a row is restricted by; cells are by the rest. */
+function seriesOf({ source, exceptSource, host }: Filter): Filter {
+  return { ...(source !== undefined && { source }), ...(exceptSource !== undefined && { exceptSource }), ...(host !== undefined && { host }) };
 }
 
 /** See `Store.readImported`. */
@@ -103,6 +103,8 @@ function limitSql(rowsMax: number, values: BoundValues): string {
   return rowsMax === Infinity ? '' : `LIMIT ${values.add(BigInt(rowsMax), BIGINT)}`;
 }
 
+type PagedTable = 'request_rollup' | 'host_rollup' | 'request_top';
+
 interface Paging<Row> {
   readonly conditionsOf: ConditionsOf;
   readonly rowsPerPage: number;
@@ -111,7 +113,7 @@ interface Paging<Row> {
 }
 
 /** Reads a range page by page. Most ranges fit in one page and take a single query. */
-async function* inPages<Row>(read: Read, table: 'request_rollup' | 'request_top', range: TimeRange, paging: Paging<Row>): AsyncGenerator<Row[]> {
+async function* inPages<Row>(read: Read, table: PagedTable, range: TimeRange, paging: Paging<Row>): AsyncGenerator<Row[]> {
   const rows = await read((query) => paging.readPage(query, range, paging.rowsPerPage + 1));
   if (rows.length <= paging.rowsPerPage) {
     yield rows;
@@ -123,7 +125,7 @@ async function* inPages<Row>(read: Read, table: 'request_rollup' | 'request_top'
 
 /** Splits a range into pages of whole windows, with at most `rowsPerPage` rows each unless a single window has more. */
 async function pagesOfWindows(
-  read: Read, table: 'request_rollup' | 'request_top', range: TimeRange, { conditionsOf, rowsPerPage }: Pick<Paging<unknown>, 'conditionsOf' | 'rowsPerPage'>,
+  read: Read, table: PagedTable, range: TimeRange, { conditionsOf, rowsPerPage }: Pick<Paging<unknown>, 'conditionsOf' | 'rowsPerPage'>,
 ): Promise<TimeRange[]> {
   const values = new BoundValues();
   const where = [...windowsIn(range, values), ...conditionsOf(values)];
@@ -225,31 +227,38 @@ async function newestRequests(query: Query, limit: number, whereOf: (values: Bou
 }
 
 /** See `Store.rollUpRequests`. DuckDB aggregates by window, series and bucket, so all requests are counted and none is returned. */
-export async function rollUpRequests(query: Query, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
+export async function rollUpRequests(query: Query, { fromMs, toMs, level, scope, filter }: RollupsQuery): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
   const values = new BoundValues();
   const lengthMs = BigInt(level) * 1000n;
+  const host = scope === 'host' ? 'host, ' : '';
   const columns = await values.columnsOf(
     query,
-    `SELECT window_ms, ${texts('source', 'host', 'method')}, status_code, bucket, "count", duration_ms_sum, duration_ms_max, size_sum FROM (
-       SELECT time_ns // ${lengthMs * nsPerMs} * ${lengthMs} AS window_ms, source, host, method, status_code, ${tallySql}
+    `SELECT window_ms, ${texts('source', 'method')}, status_code, bucket, "count", duration_ms_sum, duration_ms_max, size_sum${scope === 'host' ? `, ${texts('host')}` : ''} FROM (
+       SELECT time_ns // ${lengthMs * nsPerMs} * ${lengthMs} AS window_ms, source, ${host}method, status_code, ${tallySql}
        FROM request_metrics WHERE ${requestConditions({ fromMs, toMs, filter }, values)} GROUP BY ALL
      )`,
   );
-  const [windowMs, source, host, method, status, bucket, count, durationSumMs, durationMaxMs, sizeSum] = columns as [
-    bigint[], string[], string[], string[], number[], (number | null)[], bigint[], number[], number[], number[],
+  const [windowMs, source, method, status, bucket, count, durationSumMs, durationMaxMs, sizeSum, hosts] = columns as [
+    bigint[], string[], string[], number[], (number | null)[], bigint[], number[], number[], number[], string[]?,
   ];
-  const rows = new Map<string, RollupRow>();
+  const rows = new Map<string, RollupRow & { readonly cells: Cell[] }>();
+  const cells = new Map<string, Cell>();
   for (const [at, start] of windowMs.entries()) {
-    const series = { source: source[at]!, host: host[at]!, method: method[at]!, status: status[at]! };
-    const key = `${start}\n${seriesKey(series)}`;
-    let row = rows.get(key);
-    if (row === undefined) rows.set(key, row = { level, windowMs: Number(start), rowId: 0, series, ...emptyTally() });
-    row.count += Number(count[at]!);
-    row.sizeSum += sizeSum[at]!;
+    const rowKey = `${start}\n${source[at]!}\n${hosts?.[at]}`;
+    const cellKey = `${rowKey}\n${status[at]!}\n${method[at]!}`;
+    let cell = cells.get(cellKey);
+    if (cell === undefined) {
+      cells.set(cellKey, cell = { method: method[at]!, status: status[at]!, ...emptyTally() });
+      let row = rows.get(rowKey);
+      if (row === undefined) rows.set(rowKey, row = { level, windowMs: Number(start), rowId: 0, source: source[at]!, host: hosts?.[at], cells: [] });
+      row.cells.push(cell);
+    }
+    cell.count += Number(count[at]!);
+    cell.sizeSum += sizeSum[at]!;
     if (bucket[at] === null) continue;
-    row.durationSumMs += durationSumMs[at]!;
-    row.durationMaxMs = Math.max(row.durationMaxMs, durationMaxMs[at]!);
-    row.histogram.addBucket(bucket[at]!, Number(count[at]!));
+    cell.durationSumMs += durationSumMs[at]!;
+    cell.durationMaxMs = Math.max(cell.durationMaxMs, durationMaxMs[at]!);
+    cell.histogram.addBucket(bucket[at]!, Number(count[at]!));
   }
   return { rows: [...rows.values()], isBounded: false };
 }
@@ -354,20 +363,29 @@ function histogramOf(buckets: string): Histogram {
 const tallySql = `CASE WHEN status_code NOT IN (${statusesWithoutLatency.join(', ')}) AND method <> '${methodWithoutLatency}' THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
   count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
 
-/** See `Store.readStoredWindows`. */
-export async function readStoredWindows(query: Query): Promise<ReadonlyMap<string, StoredWindows>> {
+/** See `Store.readStoredWindows`. `open` are the keys of the rows of open windows. */
+export async function readStoredWindows(query: Query, open: readonly RowKey[]): Promise<ReadonlyMap<string, StoredWindows>> {
   const values = new BoundValues();
   const oldestSql = levels.map((level) => `min(window_ms) FILTER (level = ${level})`).join(', ');
   // A statement without a value is not planned again when it is run again: DuckDB 1.5.5 then groups by the statistics of the table as it was, and gives wrong sources.
   const all = `window_ms >= ${values.add(0n, BIGINT)}`;
   const [source = [], newestMs = [], ...oldestMs] = await values.columnsOf(query, `SELECT ${texts('source')}, max(window_ms), ${oldestSql} FROM request_rollup WHERE ${all} GROUP BY source`) as [string[]?, bigint[]?, ...(bigint | null)[][]];
-  return new Map(source.map((name, at) => {
-    const oldest = levels.flatMap((level, index) => {
+  const found = new Map<string, { oldest: Map<Level, number>; newestMs: number }>();
+  const add = (name: string, level: Level, windowMs: number): void => {
+    let ofSource = found.get(name);
+    if (ofSource === undefined) found.set(name, ofSource = { oldest: new Map(), newestMs: -Infinity });
+    ofSource.oldest.set(level, Math.min(ofSource.oldest.get(level) ?? Infinity, windowMs));
+    ofSource.newestMs = Math.max(ofSource.newestMs, windowMs);
+  };
+  for (const [at, name] of source.entries()) {
+    for (const [index, level] of levels.entries()) {
       const windowMs = oldestMs[index]![at];
-      return typeof windowMs === 'bigint' ? [[level, Number(windowMs)] as const] : [];
-    });
-    return [name, { oldest: new Map(oldest), newestMs: Number(newestMs[at]!) }];
-  }));
+      if (typeof windowMs === 'bigint') add(name, level, Number(windowMs));
+    }
+    found.get(name)!.newestMs = Number(newestMs[at]!);
+  }
+  for (const { host, source: name, level, windowMs } of open) if (host === undefined) add(name, level, windowMs);
+  return found;
 }
 
 /** See `Store.readLedgers`. */

@@ -3,7 +3,10 @@
  *
  * - `request_metrics`: a row per request. No index: DuckDB keeps the least and the greatest `time_ns` of every 122,880
  *   rows, and rows arrive in about the order of time.
- * - `request_rollup`: a row per window, row id and series, rewritten in place under its primary key.
+ * - `request_rollup`: per window and source, what its requests add up to: counts, and packed cells by method and status (`packCells`). Written once, when the
+ *   window is closed; late requests add further rows. No index: rows arrive in about the order of time. `closed` numbers the transactions that closed windows.
+ * - `host_rollup`: the same by host.
+ * - `rollup_journal`: what a kill would take of the open windows, which are in memory: see `open-windows.ts`.
  * - `request_top`: a row per window, row id, source, host and kind, rewritten in place: a packed list or sketch, compressed with zlib (its first
  *   byte is 0x78), or as text in rows that a program before version 3 wrote.
  * - `collector_ledger`: the newest ledger of each collector.
@@ -18,12 +21,13 @@
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { StoreError } from '../../errors.js';
+import { convertSeriesRollups } from './rollup-tables.js';
 
 /**
  * The way from an empty file to the tables of this program: step by step, from one version to the next. What a file holds depends on them: add
  * one at the end for a change, and leave those that are there as they are. See docs/decisions/0035-steps-from-version-to-version.md.
  */
-const steps: readonly (readonly string[])[] = [
+const steps: readonly (readonly (string | ((connection: DuckDBConnection, nowMs: number) => Promise<void>))[])[] = [
   // 1
   [
     `CREATE TABLE request_metrics (
@@ -74,6 +78,17 @@ const steps: readonly (readonly string[])[] = [
   ['CREATE TABLE retention_state (state VARCHAR NOT NULL)'],
   // 5
   ['CREATE TABLE imported_request (import_id BIGINT NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, packed BLOB NOT NULL)'],
+  // 6
+  [
+    'ALTER TABLE request_rollup RENAME TO series_rollup',
+    ...(['request_rollup', 'host_rollup'] as const).map((table) => `CREATE TABLE ${table} (
+      level INTEGER NOT NULL, window_ms BIGINT NOT NULL, source VARCHAR NOT NULL, ${table === 'host_rollup' ? 'host VARCHAR NOT NULL, ' : ''}import_id BIGINT NOT NULL,
+      requests BIGINT NOT NULL, errors BIGINT NOT NULL, client_errors BIGINT NOT NULL, sampled_out BIGINT NOT NULL, size_sum DOUBLE NOT NULL,
+      cells VARCHAR NOT NULL, closed BIGINT NOT NULL
+    )`),
+    'CREATE TABLE rollup_journal (import_id BIGINT NOT NULL, packed VARCHAR NOT NULL)',
+    convertSeriesRollups,
+  ],
 ];
 
 /** The version of the tables that this program writes. */
@@ -99,13 +114,13 @@ function newerSchema(path: string, version: number): string {
  * Brings the tables to this program's version, in one transaction: after a crash they are as before, or done. Throws a `StoreError` ('stop')
  * when a newer program made them. The connection is not to be used after an error.
  */
-export async function prepareSchema(connection: Pick<DuckDBConnection, 'run'>, path: string): Promise<void> {
+export async function prepareSchema(connection: DuckDBConnection, path: string, nowMs = Date.now()): Promise<void> {
   await connection.run('BEGIN TRANSACTION');
   await connection.run('CREATE TABLE IF NOT EXISTS store_schema (version INTEGER NOT NULL)');
   const [row] = await (await connection.run('SELECT max(version) FROM store_schema')).getRows();
   const version = Number(row?.[0] ?? 0);
   if (version > schemaVersion) throw new StoreError('stop', newerSchema(path, version));
-  for (const statement of steps.slice(version).flat()) await connection.run(statement);
+  for (const step of steps.slice(version).flat()) await (typeof step === 'string' ? connection.run(step) : step(connection, nowMs));
   if (version < schemaVersion) {
     await connection.run('DELETE FROM store_schema');
     await connection.run('INSERT INTO store_schema VALUES ($1)', [schemaVersion]);

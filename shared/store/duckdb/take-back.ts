@@ -21,8 +21,8 @@ export async function takeBack(connection: DuckDBConnection, importId: number): 
     await deleteRows(connection, windowMs * 1_000_000n, source, imported);
   }
   const { from, to } = importRowRange(importId);
-  for (const table of ['request_rollup', 'request_top']) await connection.run(`DELETE FROM ${table} WHERE row_id >= $1 AND row_id < $2`, [BigInt(from), BigInt(to)], [BIGINT, BIGINT]);
-  await connection.run('DELETE FROM imported_request WHERE import_id = $1', id, [BIGINT]);
+  await connection.run('DELETE FROM request_top WHERE row_id >= $1 AND row_id < $2', [BigInt(from), BigInt(to)], [BIGINT, BIGINT]);
+  for (const table of ['request_rollup', 'host_rollup', 'rollup_journal', 'imported_request']) await connection.run(`DELETE FROM ${table} WHERE import_id = $1`, id, [BIGINT]);
   await connection.run('COMMIT');
   return requests;
 }
