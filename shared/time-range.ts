@@ -22,6 +22,22 @@ export function alignRange({ fromMs, toMs }: TimeRange, level: Level): TimeRange
   return { fromMs: windowStart(fromMs, level), toMs: windowStart(toMs - 1, level) + level * 1000 };
 }
 
+/**
+ * The fewest windows of these levels, finest first, that cover a range of whole windows of the finest: a day is read as one row and not as 1,440. Coarse
+ * windows end by `settledMs`, in milliseconds since 1970: some rows are written less often while their window is open.
+ */
+export function coverRange<Of extends Level>({ fromMs, toMs }: TimeRange, levels: readonly Of[], settledMs = Infinity): (TimeRange & { readonly level: Of })[] {
+  const coarsest = levels.at(-1);
+  if (coarsest === undefined || fromMs >= toMs) return [];
+  if (levels.length === 1) return [{ level: coarsest, fromMs, toMs }];
+  const finer = levels.slice(0, -1);
+  const lengthMs = coarsest * 1000;
+  const first = Math.ceil(fromMs / lengthMs) * lengthMs;
+  const end = Math.floor(Math.min(toMs, settledMs) / lengthMs) * lengthMs;
+  if (first >= end) return coverRange({ fromMs, toMs }, finer, settledMs);
+  return [...coverRange({ fromMs, toMs: first }, finer, settledMs), { level: coarsest, fromMs: first, toMs: end }, ...coverRange({ fromMs: end, toMs }, finer, settledMs)];
+}
+
 const relativeUnitsMs: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** What `parseTime` takes, for messages. */

@@ -2,7 +2,7 @@ import { DistinctSketch } from './distinct.js';
 import { createMemo } from './memo.js';
 import type { RequestEvent } from './request-event.js';
 import { isClosing, latencyBucketOf, randomRowIds, windowStart, type RowIds } from './rollup.js';
-import { topDimensions, topKeptMs, topKinds, topLevels, topValueOf, type TopLevel, type TopRow } from './top-row.js';
+import { hostClientsLevels, topDimensions, topKeptMs, topKinds, topLevels, topValueOf, type TopLevel, type TopRow } from './top-row.js';
 import { TopSummary } from './top.js';
 
 /**
@@ -25,13 +25,15 @@ export interface TopLadder {
 const gatherMs = 2000;
 /** How often a row of an open window is written at most, in milliseconds. */
 const writeEveryMs: Readonly<Record<TopLevel, number>> = { 60: 2000, 600: 5000, 3600: 20_000, 86_400: 60_000 };
+/** The same of the clients of a host: there are as many rows as hosts. */
+const writeHostEveryMs = 60_000;
 /** The same for a window that has ended, into which an import may be writing. */
 const writeEndedEveryMs = 2000;
 /** So many windows and sources may gather before they are merged at once. */
 const gatheredMax = 100;
 
 /** What gathers of one source in one window of the finest level. */
-type Gathered = { readonly source: string; readonly windowMs: number; readonly clientsByHost: Map<string, DistinctSketch> } & Readonly<Record<(typeof topDimensions)[number], TopSummary>>;
+type Gathered = { readonly source: string; readonly windowMs: number; readonly clients: DistinctSketch; readonly clientsByHost: Map<string, DistinctSketch> } & Readonly<Record<(typeof topDimensions)[number], TopSummary>>;
 
 interface Digest {
   readonly pack: () => string;
@@ -50,7 +52,7 @@ interface OpenRow {
  * `isClosing`. A list takes some 20 to 100 kB, a sketch of clients
  * 8 kB at most.
  */
-export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, rowIds = randomRowIds() }: { listsOpenMax?: number; clientsOpenMax?: number; rowIds?: RowIds } = {}): TopLadder {
+export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 25_000, rowIds = randomRowIds() }: { listsOpenMax?: number; clientsOpenMax?: number; rowIds?: RowIds } = {}): TopLadder {
   let gathered = new Map<string, Gathered>();
   /** The one of the last request: that of the next as a rule. */
   let last: Gathered | undefined;
@@ -74,6 +76,7 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, row
       if (clientIp !== '') entry.client.add(clientIp, event, bucket);
       if (country !== '') entry.country.add(country, event, bucket);
       if (clientIp === '') return;
+      entry.clients.add(clientIp);
       let sketch = entry.clientsByHost.get(event.host);
       if (sketch === undefined) entry.clientsByHost.set(event.host, sketch = new DistinctSketch());
       sketch.add(clientIp);
@@ -87,7 +90,7 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, row
     drain(nowMs, { all = false } = {}) {
       if (!all && !this.isDue(nowMs)) return [];
       let oldestMs = gathered.size > 0 ? Infinity : -Infinity;
-      for (const { source, windowMs: finestMs, clientsByHost, ...summaries } of gathered.values()) {
+      for (const { source, windowMs: finestMs, clients: ofAll, clientsByHost, ...summaries } of gathered.values()) {
         oldestMs = Math.min(oldestMs, finestMs);
         for (const level of topLevels) {
           const windowMs = windowStart(finestMs, level);
@@ -95,7 +98,9 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, row
           for (const dimension of topDimensions) {
             if (summaries[dimension].total > 0) lists.merge({ level, windowMs, source, host: '', kind: dimension }, summaries[dimension], nowMs);
           }
-          for (const [host, sketch] of clientsByHost) clients.merge({ level, windowMs, source, host, kind: 'unique_clients' }, sketch, nowMs);
+          if (clientsByHost.size > 0) clients.merge({ level, windowMs, source, host: '', kind: 'unique_clients' }, ofAll, nowMs);
+          if (!hostClientsLevels.includes(level)) continue;
+          for (const [host, sketch] of clientsByHost) clients.merge({ level, windowMs, source, host, kind: 'host_clients' }, sketch, nowMs);
         }
       }
       gathered = new Map();
@@ -117,7 +122,7 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 4000, row
 }
 
 function emptyGathered(source: string, windowMs: number): Gathered {
-  return { source, windowMs, clientsByHost: new Map(), path: new TopSummary(), referrer: new TopSummary(), user_agent: new TopSummary(), client: new TopSummary(), country: new TopSummary() };
+  return { source, windowMs, clients: new DistinctSketch(), clientsByHost: new Map(), path: new TopSummary(), referrer: new TopSummary(), user_agent: new TopSummary(), client: new TopSummary(), country: new TopSummary() };
 }
 
 type RowKey = Omit<TopRow, 'packed' | 'rowId'>;
@@ -175,7 +180,7 @@ function dueMsOf(row: OpenRow, nowMs: number): number {
   const endMs = endOf(row);
   if (row.writtenMs > nowMs) return nowMs; // written before the clock was put back
   if (row.writtenMs < endMs && endMs <= nowMs) return endMs;
-  return endMs <= nowMs ? row.writtenMs + writeEndedEveryMs : Math.min(endMs, row.writtenMs + writeEveryMs[row.key.level]);
+  return endMs <= nowMs ? row.writtenMs + writeEndedEveryMs : Math.min(endMs, row.writtenMs + (row.key.kind === 'host_clients' ? writeHostEveryMs : writeEveryMs[row.key.level]));
 }
 
 function endOf({ key }: OpenRow): number {

@@ -11,8 +11,11 @@ export const topDimensions = [...requestDimensions, 'country'] as const;
 /** One of them. */
 export type TopDimension = (typeof topDimensions)[number];
 
-/** What a row holds: a list, or how many different clients there were. */
-export const topKinds = [...topDimensions, 'unique_clients'] as const;
+/**
+ * What a row holds: a list, a sketch of the different clients of a source, or one of the clients of a host. Rows of `unique_clients` that have a host were
+ * written by earlier versions, which had one for each host instead of one for all.
+ */
+export const topKinds = [...topDimensions, 'unique_clients', 'host_clients'] as const;
 /** One of them. */
 export type TopKind = (typeof topKinds)[number];
 
@@ -23,6 +26,9 @@ export type TopKind = (typeof topKinds)[number];
 export const topLevels = [60, 600, 3600, 86_400] as const satisfies readonly Level[];
 /** One of them. */
 export type TopLevel = (typeof topLevels)[number];
+
+/** The levels that have a sketch for each host. */
+export const hostClientsLevels: readonly TopLevel[] = [3600, 86_400];
 
 const dayMs = 86_400_000;
 
@@ -48,10 +54,10 @@ export interface TopRow {
   /** Which of the rows of this window it is: as in `RollupRow`. */
   readonly rowId: number;
   readonly source: string;
-  /** `''` for a list: only unique clients are told apart by host. */
+  /** `''` but for `host_clients`. */
   readonly host: string;
   readonly kind: TopKind;
-  /** A packed `TopSummary`, or a packed `DistinctSketch` for unique clients; ASCII or not, at most 60,000 bytes. */
+  /** A packed `TopSummary`, or a packed `DistinctSketch` of clients; ASCII or not, at most 60,000 bytes. */
   readonly packed: string;
 }
 

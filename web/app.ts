@@ -131,7 +131,7 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
     if (untold !== undefined) throw new QueryError(untold, query.given[untold]!, 'none for countries, which are not stored with single requests: leave it out');
     const inRollups = dimension === 'host' || dimension === 'method';
     const needed = inRollups ? [] : isOfAgents(dimension) ? ['user_agent' as const] : [dimension];
-    const [traffic, tops] = await Promise.all([readTraffic(reads, query, { nowMs: now() }), inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() })]);
+    const [traffic, tops] = await Promise.all([readTraffic(reads, query, { nowMs: now(), withHosts: dimension === 'host' }), inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() })]);
     if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods), complete: traffic.complete };
     const [source] = traffic.sources.keys();
     const listsAll = tops?.ofNewest === undefined && tops?.keptFromMs === undefined && (traffic.sampled === undefined || !isOfRequests(query.filter));
@@ -150,7 +150,7 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
       return { latest, pairs: await readPairs(reads, query, latest), withOwn };
     };
     const [traffic, tops, read] = await Promise.all([
-      readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare, withRecent: true }),
+      readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare, withRecent: true, withHosts: true, withPairs: true }),
       readTops(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
       readRows(showedOwn),
     ]);
@@ -233,12 +233,12 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
 
   for (const kind of chartKinds) chartRoutes(kind, queryOf, chartedSources);
   // A filter by source would leave nothing to compare with.
-  for (const kind of pairChartKinds) chartRoutes(kind, (ctx) => queryOf(ctx, { ...ctx.query, source: undefined }), chartedPairs);
+  for (const kind of pairChartKinds) chartRoutes(kind, (ctx) => queryOf(ctx, { ...ctx.query, source: undefined }), chartedPairs, { isOfPairs: true });
 
-  function chartRoutes<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, readQueryOf: (ctx: Context) => DashboardQuery, chartedOf: (traffic: Traffic) => Charted<Window>[]): void {
+  function chartRoutes<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, readQueryOf: (ctx: Context) => DashboardQuery, chartedOf: (traffic: Traffic) => Charted<Window>[], { isOfPairs = false } = {}): void {
     const read = async (ctx: Context, { withPrevious = false } = {}) => {
       const { filter: { source }, compare } = queryOf(ctx);
-      const traffic = await readTraffic(readsOf(ctx), readQueryOf(ctx), { nowMs: now(), withPrevious: withPrevious && compare });
+      const traffic = await readTraffic(readsOf(ctx), readQueryOf(ctx), { nowMs: now(), withPrevious: withPrevious && compare, withPairs: isOfPairs });
       return { source, traffic, charted: chartedOf(traffic).filter(({ name }) => source === undefined || name === source) };
     };
     const rowsOf = async (ctx: Context): Promise<ReturnType<typeof chartRow>[]> => {

@@ -1,7 +1,7 @@
 /** What every store makes of a query of rollup rows. */
 import { StoreError } from '../errors.js';
 import type { RollupRow } from '../rollup.js';
-import { needsRequests, type Filter, type RollupsQuery } from './store.js';
+import { needsRequests, type Filter, type HostCounts, type RollupsQuery } from './store.js';
 
 /** Throws a `StoreError` ('drop') for a query that rollups cannot answer: that is a bug of the caller. */
 export function refuseRollups({ scope, filter }: RollupsQuery): void {
@@ -9,10 +9,34 @@ export function refuseRollups({ scope, filter }: RollupsQuery): void {
   if (filter.host !== undefined && scope !== 'host') throw new StoreError('drop', `Cannot read rollup rows of scope ${scope} by host. Use scope host.`);
 }
 
+/** Whether a filter leaves out some cells of a row. */
+export function isOfCells({ method, status }: { readonly method?: Filter['method'] | undefined; readonly status?: Filter['status'] | undefined }): boolean {
+  return method !== undefined || status !== undefined;
+}
+
 /** The row with the cells that a filter admits; nothing if there are none. */
 export function filteredRow(row: RollupRow, { exceptSource, method, status }: Filter): RollupRow[] {
   if (row.source === exceptSource) return [];
-  if (method === undefined && status === undefined) return [row];
+  if (!isOfCells({ method, status })) return [row];
   const cells = row.cells.filter((cell) => (method === undefined || cell.method === method) && (status === undefined || (cell.status >= status.min && cell.status <= status.max)));
   return cells.length === 0 ? [] : [{ ...row, cells }];
+}
+
+/** Adds rows of single hosts to their counts, by `hostKey`. */
+export function addHostRows(counts: Map<string, HostCounts>, rows: readonly RollupRow[]): void {
+  for (const { source, host = '', cells } of rows) {
+    const found = { ...counts.get(hostKey(source, host)) ?? { source, host, requests: 0, errors: 0, clientErrors: 0, bytes: 0 } };
+    for (const { status, count, sizeSum } of cells) {
+      found.requests += count;
+      if (status >= 500 && status <= 599) found.errors += count;
+      if (status >= 400 && status <= 499) found.clientErrors += count;
+      found.bytes += sizeSum;
+    }
+    counts.set(hostKey(source, host), found);
+  }
+}
+
+/** A key that no two hosts of a source share. */
+export function hostKey(source: string, host: string): string {
+  return `${source}\n${host}`;
 }

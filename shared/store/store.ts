@@ -155,6 +155,28 @@ export interface RollupsQuery extends TimeRange {
   readonly level: Level;
   readonly scope: Scope;
   readonly filter: Filter;
+  /** Of scope `host`: these hosts alone. Default: all. */
+  readonly hosts?: readonly string[] | undefined;
+}
+
+/** Which windows of single hosts to count: whole windows, of a level each. */
+export interface HostCountsQuery {
+  readonly parts: readonly (TimeRange & { readonly level: Level })[];
+  /** Not one that `needsRequests`. */
+  readonly filter: Filter;
+}
+
+/** The requests of one host of a source. */
+export interface HostCounts {
+  readonly source: string;
+  readonly host: string;
+  readonly requests: number;
+  /** Those with a status of 5xx. */
+  readonly errors: number;
+  /** Those with a status of 4xx. */
+  readonly clientErrors: number;
+  /** Bytes of the responses' bodies. */
+  readonly bytes: number;
 }
 
 /** Which rows of the top lists to read. Their windows know no more than the source, and of unique clients the host. */
@@ -216,6 +238,8 @@ export interface Store {
   readRollups(query: RollupsQuery, options?: ReadOptions): Promise<RollupRow[]>;
   /** The same in pages, each of which has all rows of its windows. */
   streamRollups(query: RollupsQuery, options?: ReadOptions): AsyncIterable<readonly RollupRow[]>;
+  /** Counts the requests of each host, in no particular order. */
+  countHosts(query: HostCountsQuery, options?: ReadOptions): Promise<HostCounts[]>;
   /** All rows of one level and of these kinds whose window starts in the range, in no particular order. */
   readTops(query: TopsQuery, options?: ReadOptions): Promise<TopRow[]>;
   /** The same in pages, each of which has all rows of its windows. */

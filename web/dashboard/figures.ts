@@ -1,6 +1,6 @@
 /** What is told of some requests, and how it adds up: pure. */
 import { Histogram } from '../../shared/histogram.js';
-import { addTally, emptyTally, type RollupRow, type Tally } from '../../shared/rollup.js';
+import { addTally, emptyTally, type Cell, type Tally } from '../../shared/rollup.js';
 
 /** Latencies in milliseconds; `null` where no request has one. */
 export interface Latency {
@@ -54,13 +54,13 @@ interface Net {
 /** What latencies are told from. */
 type Latencies = Pick<Tally, 'durationSumMs' | 'durationMaxMs' | 'histogram'>;
 
-/** The sum of rows. */
-export function sumOfRows(rows: readonly RollupRow[]): Sum {
+/** The sum of cells. */
+export function sumOfCells(cells: readonly Cell[]): Sum {
   const tally = emptyTally();
   const statuses = new Map<number, number>();
-  for (const row of rows) {
-    addTally(tally, row);
-    addCount(statuses, row.series.status, row.count);
+  for (const cell of cells) {
+    addTally(tally, cell);
+    addCount(statuses, cell.status, cell.count);
   }
   return sumWith({ sampledOut: tally.sampledOut, bytes: tally.sizeSum, statuses }, () => tally);
 }

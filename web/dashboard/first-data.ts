@@ -1,5 +1,5 @@
 /** When the data of a store begins and ends. Nothing is compared with, or divided by, a time before the first data. */
-import { levels, type Level, type RollupRow } from '../../shared/rollup.js';
+import { levels, type Level, type RowKey } from '../../shared/rollup.js';
 import type { Store, StoredWindows } from '../../shared/store/store.js';
 
 /** The time from the first data to the last, in milliseconds since 1970. */
@@ -49,18 +49,18 @@ export class FirstData {
   }
 }
 
-type RollupKey = Pick<RollupRow, 'level' | 'windowMs' | 'series'>;
+type RollupKey = Pick<RowKey, 'level' | 'windowMs' | 'source'>;
 
 /** Whether any of these rows is of a time before the data that is known. */
 function isOlder(rows: readonly RollupKey[], known: ReadonlyMap<string, StoredWindows>): boolean {
-  return rows.some(({ level, windowMs, series }) => (known.get(series.source)?.oldest.get(level) ?? Infinity) > windowMs);
+  return rows.some(({ level, windowMs, source }) => (known.get(source)?.oldest.get(level) ?? Infinity) > windowMs);
 }
 
 /** The oldest row of each source and level. */
 function oldestOf(rows: readonly RollupKey[]): RollupKey[] {
   const oldest = new Map<string, RollupKey>();
   for (const row of rows) {
-    const key = `${row.level} ${row.series.source}`;
+    const key = `${row.level} ${row.source}`;
     if (row.windowMs < (oldest.get(key)?.windowMs ?? Infinity)) oldest.set(key, row);
   }
   return [...oldest.values()];

@@ -1,7 +1,7 @@
 /** From rollup rows to figures: pure, and the same for every store. */
-import type { RollupRow } from '../../shared/rollup.js';
+import type { Cell, RollupRow } from '../../shared/rollup.js';
 import { groupBy } from '../../shared/group-by.js';
-import { addSums, sumOfRows, withWindow, type Figures, type Sum, type WindowFigures } from './figures.js';
+import { addSums, sumOfCells, withWindow, type Figures, type Sum, type WindowFigures } from './figures.js';
 import { pairsOf, type Pair } from './pair.js';
 import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
@@ -12,7 +12,7 @@ export interface Fold {
   readonly windows: readonly WindowFigures[];
   /** By source: Caddy first, then by name, the dashboard itself last. */
   readonly sources: ReadonlyMap<string, Figures>;
-  /** Of the first source, since what passes through both edge and app would count twice; by requests, most first. */
+  /** Of the first source, since what passes through both edge and app would count twice; by requests, most first. Empty if the rows were of scope `all`. */
   readonly hosts: ReadonlyMap<string, Figures>;
   /** The same by method. */
   readonly methods: ReadonlyMap<string, Figures>;
@@ -41,8 +41,15 @@ interface SourceDigest {
 /** Makes the digest of the rows of one window, one at least. */
 export function digestOf(rows: readonly RollupRow[]): WindowDigest {
   const { windowMs } = rows[0]!;
-  return digestWith(windowMs, [...groupBy(rows, ({ series }) => series.source)].map(([source, ofSource]) => (
-    [source, { all: sumOfRows(ofSource), hosts: sumsOfRows(ofSource, 'host'), methods: sumsOfRows(ofSource, 'method') }])));
+  return digestWith(windowMs, [...groupBy(rows, ({ source }) => source)].map(([source, ofSource]) => {
+    const cells = ofSource.flatMap((row) => row.cells);
+    const ofHosts = ofSource.filter(({ host }) => host !== undefined);
+    return [source, {
+      all: sumOfCells(cells),
+      hosts: sumsBy(ofHosts, ({ host }) => host!, (some) => some.flatMap((row) => row.cells)),
+      methods: sumsBy(cells, ({ method }) => method, (some) => some),
+    }];
+  }));
 }
 
 /** How many sums a digest holds: each has a histogram, of 3 kB at most as a rule. */
@@ -105,7 +112,7 @@ function hasRequests({ requests }: Figures): boolean {
 }
 
 /** The digests of windows as one. */
-function merged(windowMs: number, digests: readonly WindowDigest[]): WindowDigest {
+export function merged(windowMs: number, digests: readonly WindowDigest[]): WindowDigest {
   const [first, ...others] = digests;
   if (first?.windowMs === windowMs && others.length === 0) return first;
   return digestWith(windowMs, [...together(digests.map(({ sources }) => sources))].map(([source, parts]) => (
@@ -147,8 +154,8 @@ export function sumOf(counts: Readonly<Record<string, number>>): number {
   return Object.values(counts).reduce((sum, count) => sum + count, 0);
 }
 
-function sumsOfRows(rows: readonly RollupRow[], key: 'host' | 'method'): Map<string, Sum> {
-  return new Map([...groupBy(rows, ({ series }) => series[key])].map(([value, ofValue]) => [value, sumOfRows(ofValue)]));
+function sumsBy<Item>(items: readonly Item[], keyOf: (item: Item) => string, cellsOf: (items: readonly Item[]) => readonly Cell[]): Map<string, Sum> {
+  return new Map([...groupBy(items, keyOf)].map(([value, ofValue]) => [value, sumOfCells(cellsOf(ofValue))]));
 }
 
 function sumsOf(maps: readonly ReadonlyMap<string, Sum>[]): Map<string, Sum> {
@@ -156,7 +163,7 @@ function sumsOf(maps: readonly ReadonlyMap<string, Sum>[]): Map<string, Sum> {
 }
 
 /** The sums by value, most requests first. */
-function ranked(sums: ReadonlyMap<string, Sum> = new Map()): Map<string, Sum> {
+export function ranked(sums: ReadonlyMap<string, Sum> = new Map()): Map<string, Sum> {
   return new Map([...sums].filter(([, sum]) => hasRequests(sum)).sort(([a, { requests: requestsA }], [b, { requests: requestsB }]) => requestsB - requestsA || (a < b ? -1 : 1)));
 }
 

@@ -73,9 +73,13 @@ function figuresOf({ sources }: WindowDigest, app: string, hosts: readonly strin
   return compare(addSums(shared), addSums(ofHosts(inside)), bypassed);
 }
 
-/** By host without the port, which the app may see and the edge not. */
+/** A host without its port, which the app may see and the edge not. */
+export function pairedHost(host: string): string {
+  return host.toLowerCase().replace(/:\d+$/, '');
+}
+
 function byHost(hosts: ReadonlyMap<string, Sum>): Map<string, Sum[]> {
-  const groups = groupBy(hosts, ([host]) => host.toLowerCase().replace(/:\d+$/, ''));
+  const groups = groupBy(hosts, ([host]) => pairedHost(host));
   return new Map([...groups].map(([host, entries]) => [host, entries.map(([, sum]) => sum)]));
 }
 

@@ -1,15 +1,18 @@
 /** Which reads an answer needs. They run at the same time, and none takes longer than `readMsMax`. */
 import { StoreError } from '../../shared/errors.js';
 import { caddySource, dashboardSource, rfc3339, type RequestEvent } from '../../shared/request-event.js';
-import { rollupRetentionMs, seriesKey, type Level } from '../../shared/rollup.js';
-import { needsRequests, type Filter, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
+import { levelsOf, rollupRetentionMs, seriesKey, type Level, type RollupRow, type Scope } from '../../shared/rollup.js';
+import { needsRequests, type Filter, type HostCounts, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
+import { groupBy } from '../../shared/group-by.js';
 import { keptFrom } from '../../shared/retention.js';
-import { alignRange, levelFor, windowsMax } from '../../shared/time-range.js';
+import { alignRange, coverRange, levelFor, windowsMax } from '../../shared/time-range.js';
 import { RecentDrops, type Collection } from './collection.js';
 import { FirstData, unionOf } from './first-data.js';
-import { digestOf, fold, foldWindows, isComplete, sampledIn, sumsIn, type Fold, type Sampled, type Stretch, type WindowDigest } from './fold.js';
+import { digestOf, fold, foldWindows, isComplete, merged, ranked, sampledIn, sumsIn, type Fold, type Sampled, type Stretch, type WindowDigest } from './fold.js';
+import type { Figures } from './figures.js';
 import type { RecentWindows } from './judge.js';
 import { MergedWindows } from './merged-windows.js';
+import { pairedHost, type Pair } from './pair.js';
 import type { DashboardQuery } from './query.js';
 import { requestPairs, type RequestPairs } from './request-pairs.js';
 import { piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
@@ -56,6 +59,7 @@ export interface Reads {
 
 interface RollupsQuery {
   readonly level: Level;
+  readonly scope: Scope;
   readonly filter: DashboardQuery['filter'];
   readonly [restriction: string]: unknown;
 }
@@ -115,16 +119,17 @@ export interface Recent extends RecentWindows, Collection {
 }
 
 /** Reads what the figures of a query need, and on demand those of the period before and the last hours, and folds it. Throws a `StoreError`. */
-export async function readTraffic(reads: Reads, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now(), withPrevious = false, withRecent = false } = {}): Promise<Traffic> {
-  const level = levelFor(query, nowMs);
+export async function readTraffic(reads: Reads, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now(), withPrevious = false, withRecent = false, withHosts = false, withPairs = false } = {}): Promise<Traffic> {
+  const scope = scopeOf(query.filter);
+  const level = levelFor(query, nowMs, scope);
   const range = alignRange(query, level);
   const stepMs = level * 1000 * Math.ceil((range.toMs - range.fromMs) / (level * 1000) / (windowsMax + 1));
   const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
   const requestsFrom = ({ fromMs }: TimeRange): number | undefined => (needsRequests(query.filter) ? keptFrom(reads.store.requestsKeptMs, fromMs, { windowMs: stepMs, nowMs }) : undefined);
   const keptFromMs = requestsFrom(query);
   const rollupsFromMs = keptFrom(reads.store.rollupsKeptMs, query.fromMs, { windowMs: stepMs, nowMs });
-  const isKept = nowMs - before.fromMs <= rollupRetentionMs(level, reads.store.rollupsKeptMs ?? Infinity) && requestsFrom(before) === undefined;
-  const readWindows = (part: TimeRange): ReturnType<typeof readFold> => readFold(reads, { level, filter: query.filter }, { range: part, stepMs, requestsMax, nowMs });
+  const isKept = nowMs - before.fromMs <= rollupRetentionMs(level, reads.store.rollupsKeptMs ?? Infinity, scope) && requestsFrom(before) === undefined;
+  const readWindows = (part: TimeRange): ReturnType<typeof readFold> => readFold(reads, { level, scope, filter: query.filter }, { range: part, stepMs, requestsMax, nowMs });
   const last = { fromMs: nowMs - recentMs, toMs: nowMs };
   const [{ folded, bounded, sampled }, allLedgers, previous, recent, spans] = await Promise.all([
     readWindows(range),
@@ -133,15 +138,22 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
     withRecent ? readRecentWindows(reads, query, last, nowMs) : undefined,
     reads.firstData.spans((run) => inTime(reads.store, run, reads.signal)),
   ]);
+  const [hosts, pairs, previousPairs] = await Promise.all([
+    withHosts && scope === 'all' && !needsRequests(query.filter) ? readHosts(reads, query.filter, range, { source: folded.sources.keys().next().value, limit: query.limit ?? hostsListed, nowMs }) : undefined,
+    withPairs && !needsRequests(query.filter) && scope === 'all' ? readSourcePairs(reads, query.filter, range, { stepMs, sources: folded.sources, nowMs }) : undefined,
+    withPairs && previous !== undefined && !needsRequests(query.filter) && scope === 'all' ? readSourcePairs(reads, query.filter, before, { stepMs, sources: previous.folded.sources, nowMs }) : undefined,
+  ]);
   const span = unionOf(spans.values());
   const ledgersSince = (sinceMs: number): LedgerSnapshot[] => allLedgers.filter(({ timeMs }) => timeMs >= sinceMs);
   const ledgers = ledgersSince(query.fromMs);
   return {
     range, stepMs, ledgers, bounded, firstMs: span?.firstMs, newestMs: span?.newestMs, keptFromMs, rollupsFromMs, sampled,
     complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined || rollupsFromMs !== undefined }) && !(sampled !== undefined && needsRequests(query.filter)),
-    previous: previous === undefined || previous.bounded || span === undefined || before.fromMs < span.firstMs ? undefined : previous.folded,
+    previous: previous === undefined || previous.bounded || span === undefined || before.fromMs < span.firstMs ? undefined : { ...previous.folded, ...(previousPairs && { pairs: previousPairs }) },
     recent: recent && { ...recent, ...readCollection(reads, ledgersSince(last.fromMs), nowMs), caddyNewestMs: spans.get(caddySource)?.newestMs, ownSinceMs: spans.get(dashboardSource)?.firstMs ?? reads.madeMs },
     ...folded,
+    ...(hosts && { hosts }),
+    ...(pairs && { pairs }),
   };
 }
 
@@ -151,17 +163,19 @@ function readCollection({ store, drops }: Reads, ledgers: readonly LedgerSnapsho
 
 /** Windows of a minute; none under a filter that only single requests know, of which as many would have to be read. */
 async function readRecentWindows(reads: Reads, { filter }: DashboardQuery, part: TimeRange, nowMs: number): Promise<RecentWindows> {
-  const level = levelFor(part, nowMs);
+  const scope = scopeOf(filter);
+  const level = levelFor(part, nowMs, scope);
   const stepMs = level * 1000;
   if (needsRequests(filter)) return { windows: [], stepMs };
-  const { folded } = await readFold(reads, { level, filter }, { range: alignRange(part, level), stepMs, requestsMax: 0, nowMs });
+  const { folded } = await readFold(reads, { level, scope, filter }, { range: alignRange(part, level), stepMs, requestsMax: 0, nowMs });
   return { windows: folded.windows, stepMs };
 }
 
 /** Reads how many of the requests of a query's range, whatever only single ones know, are kept one by one: as in `Traffic`, without its figures. Throws a `StoreError`. */
 export async function readSampled(reads: Reads, query: DashboardQuery, nowMs = Date.now()): Promise<Sampled | undefined> {
-  const level = levelFor(query, nowMs);
-  return sampledIn(await readSeriesWindows(reads, { level, filter: query.filter }, alignRange(query, level), nowMs));
+  const scope = scopeOf(query.filter);
+  const level = levelFor(query, nowMs, scope);
+  return sampledIn(await readSeriesWindows(reads, { level, scope, filter: query.filter }, alignRange(query, level), nowMs));
 }
 
 /** Reads top lists and unique clients: see `readTopsFrom`. Throws a `StoreError`. */
@@ -268,22 +282,69 @@ export function pingStore(store: Store): Promise<void> {
   return inTime(store, () => store.ping());
 }
 
-async function readFold(reads: Reads, { level, filter }: RollupsQuery, { range, stepMs, requestsMax, nowMs }: { range: TimeRange; stepMs: number; requestsMax: number; nowMs: number }): Promise<{ folded: Fold; bounded: boolean; sampled: Sampled | undefined }> {
+async function readFold(reads: Reads, { level, scope, filter }: RollupsQuery, { range, stepMs, requestsMax, nowMs }: { range: TimeRange; stepMs: number; requestsMax: number; nowMs: number }): Promise<{ folded: Fold; bounded: boolean; sampled: Sampled | undefined }> {
   const grid = { fromMs: range.fromMs, stepMs };
-  const inWindows = readSeriesWindows(reads, { level, filter }, range, nowMs);
+  const inWindows = readSeriesWindows(reads, { level, scope, filter }, range, nowMs);
   if (!needsRequests(filter)) {
     const windows = await inWindows;
-    const folded = foldWindows(windows, grid, (older, make) => reads.stretches.of(JSON.stringify({ level, filter, range, stepMs }), older, make));
+    const folded = foldWindows(windows, grid, (older, make) => reads.stretches.of(JSON.stringify({ level, scope, filter, range, stepMs }), older, make));
     return { folded, bounded: false, sampled: sampledIn(windows) };
   }
   const { store } = reads;
-  const [{ rows, isBounded }, windows] = await Promise.all([inTime(store, (until) => store.rollUpRequests({ ...range, level, filter, requestsMax }, { signal: until }), reads.signal), inWindows]);
+  const [{ rows, isBounded }, windows] = await Promise.all([inTime(store, (until) => store.rollUpRequests({ ...range, level, scope: 'host', filter, requestsMax }, { signal: until }), reads.signal), inWindows]);
   return { folded: fold(rows, grid), bounded: isBounded, sampled: sampledIn(windows) };
 }
 
 /** The windows of what rollups know of a filter. */
-async function readSeriesWindows({ rollups, signal }: Reads, { level, filter }: RollupsQuery, range: TimeRange, nowMs: number): Promise<WindowDigest[]> {
-  return (await rollups.get({ level, filter: seriesFilter(filter) }, range, nowMs, signal)).map(({ digest }) => digest);
+async function readSeriesWindows({ rollups, signal }: Reads, { level, scope, filter }: RollupsQuery, range: TimeRange, nowMs: number): Promise<WindowDigest[]> {
+  return (await rollups.get({ level, scope, filter: seriesFilter(filter) }, range, nowMs, signal)).map(({ digest }) => digest);
+}
+
+/** A filter by host is answered by rows of hosts; all others by rows of scope `all`. */
+function scopeOf({ host }: Filter): Scope {
+  return host === undefined ? 'all' : 'host';
+}
+
+/** Hosts that a page lists, unless its query says how many. */
+const hostsListed = 100;
+
+/** The figures of the hosts of a source with most requests, and of those with most errors. Whole windows, of the levels that single hosts have. */
+async function readHosts({ store, signal }: Reads, filter: Filter, range: TimeRange, { source, limit, nowMs }: { source: string | undefined; limit: number; nowMs: number }): Promise<ReadonlyMap<string, Figures>> {
+  if (source === undefined) return new Map();
+  const parts = hostParts(range, nowMs);
+  const ofSource = { ...seriesFilter(filter), source };
+  const counts = await inTime(store, (until) => store.countHosts({ parts, filter: ofSource }, { signal: until }), signal);
+  const first = (keyOf: (of: HostCounts) => number): HostCounts[] => counts.toSorted((one, other) => keyOf(other) - keyOf(one) || (one.host < other.host ? -1 : 1)).slice(0, limit);
+  const listed = new Set([...first(({ requests }) => requests), ...first(({ errors }) => errors)].map(({ host }) => host));
+  const digests = await readHostDigests({ store, signal }, { parts, filter: ofSource, hosts: [...listed] });
+  return ranked(merged(range.fromMs, digests).sources.get(source)?.hosts);
+}
+
+/** Edge and app side by side: their windows of the hosts that both have. */
+async function readSourcePairs({ store, signal }: Reads, filter: Filter, range: TimeRange, { stepMs, sources, nowMs }: { stepMs: number; sources: ReadonlyMap<string, unknown>; nowMs: number }): Promise<readonly Pair[]> {
+  if (!sources.has(caddySource) || sources.size < 2) return [];
+  const hostLevel = levelFor(range, nowMs, 'host');
+  const counts = await inTime(store, (until) => store.countHosts({ parts: hostParts(range, nowMs), filter: seriesFilter(filter) }, { signal: until }), signal);
+  const appHosts = new Set(counts.filter(({ source }) => source !== caddySource).map(({ host }) => pairedHost(host)));
+  const hosts = counts.filter(({ host }) => appHosts.has(pairedHost(host))).toSorted((one, other) => other.requests - one.requests).slice(0, pairedHostsMax).map(({ host }) => host);
+  const aligned = alignRange(range, hostLevel);
+  const digests = await readHostDigests({ store, signal }, { parts: [{ ...aligned, level: hostLevel }], filter: seriesFilter(filter), hosts: [...new Set(hosts)] });
+  return foldWindows(digests, { fromMs: aligned.fromMs, stepMs: Math.max(stepMs, hostLevel * 1000) }).pairs;
+}
+
+/** Hosts of apps that are compared with the edge at most. */
+const pairedHostsMax = 200;
+
+/** The fewest windows of single hosts that cover a range. */
+function hostParts(range: TimeRange, nowMs: number): (TimeRange & { level: Level })[] {
+  const finest = levelFor(range, nowMs, 'host');
+  return coverRange(alignRange(range, finest), levelsOf.host.filter((each) => each >= finest));
+}
+
+async function readHostDigests({ store, signal }: Pick<Reads, 'store' | 'signal'>, { parts, filter, hosts }: { parts: readonly (TimeRange & { level: Level })[]; filter: Filter; hosts: readonly string[] }): Promise<WindowDigest[]> {
+  const rows: RollupRow[] = [];
+  for (const part of parts) rows.push(...await inTime(store, (until) => store.readRollups({ ...part, scope: 'host', filter, hosts }, { signal: until }), signal));
+  return [...groupBy(rows, ({ windowMs }) => windowMs)].sort(([one], [other]) => one - other).map(([, ofWindow]) => digestOf(ofWindow));
 }
 
 function seriesFilter({ source, host, method, status }: Filter): Filter {

@@ -3,9 +3,9 @@ import { Histogram } from '../../shared/histogram.js';
 import type { RequestList, RequestLists } from '../../shared/request-lists.js';
 import type { Filter, Store, TimeRange } from '../../shared/store/store.js';
 import { keptFrom } from '../../shared/retention.js';
-import { alignRange, levelFor } from '../../shared/time-range.js';
+import { alignRange, coverRange, levelFor } from '../../shared/time-range.js';
 import { DistinctSketch } from '../../shared/distinct.js';
-import { topKeptMs, topLevels, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
+import { hostClientsLevels, topKeptMs, topLevels, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
 import { TopSummary, type TopEntry } from '../../shared/top.js';
 import { agentOf, type Agent } from './agents.js';
 import { latencyOf, type Figures } from './figures.js';
@@ -68,26 +68,10 @@ export function topRange(query: TimeRange, nowMs: number): { range: TimeRange; l
   return { range: alignRange(query, level), level };
 }
 
-/**
- * The fewest windows that cover a range of whole windows of `finest`: a day is read as one row and not as 1,440. Coarse windows are read
- * when they have ended some time ago, since they are written less often while they are open.
- */
-export function coverRange({ fromMs, toMs }: TimeRange, { finest, nowMs }: { finest: TopLevel; nowMs: number }): (TimeRange & { level: TopLevel })[] {
-  const cover = (startMs: number, endMs: number, from: readonly TopLevel[]): (TimeRange & { level: TopLevel })[] => {
-    const [level, ...finer] = from;
-    if (level === undefined || startMs >= endMs) return [];
-    if (finer.length === 0) return [{ level, fromMs: startMs, toMs: endMs }];
-    const lengthMs = level * 1000;
-    const first = Math.ceil(startMs / lengthMs) * lengthMs;
-    const end = Math.floor(Math.min(endMs, nowMs - settledMs) / lengthMs) * lengthMs;
-    if (first >= end) return cover(startMs, endMs, finer);
-    return [...cover(startMs, first, finer), { level, fromMs: first, toMs: end }, ...cover(end, endMs, finer)];
-  };
-  return cover(fromMs, toMs, topLevels.filter((level) => level >= finest).toReversed());
-}
-
 /** By then the rows of a window that has ended are written, in milliseconds. */
 const settledMs = 10_000;
+/** The same of the clients of a host. */
+const hostSettledMs = 70_000;
 
 /** What a page needs of a window's rows: unpacked once, and merged into those of other windows. Not changed any more. */
 export type TopsDigest = ReadonlyMap<string, WindowTops>;
@@ -110,11 +94,15 @@ export interface WindowTopsQuery {
 /** Makes the digest of the rows of one window. */
 export function topsDigestOf(rows: readonly TopRow[]): TopsDigest {
   return new Map([...groupBy(rows, ({ source }) => source)].map(([source, ofSource]) => {
-    const sketches = ofSource.filter(({ kind }) => kind === 'unique_clients').map(({ packed }) => DistinctSketch.unpack(packed));
+    const sketches = ofSource.filter(({ kind }) => isOfClients(kind)).map(({ packed }) => DistinctSketch.unpack(packed));
     const [clients, ...others] = sketches;
     for (const other of others) clients!.merge(other);
-    return [source, { lists: ofSource.flatMap(({ kind, packed }) => (kind === 'unique_clients' ? [] : [[kind, TopSummary.unpack(packed)] as const])), clients }];
+    return [source, { lists: ofSource.flatMap(({ kind, packed }) => (isOfClients(kind) ? [] : [[kind, TopSummary.unpack(packed)] as const])), clients }];
   }));
+}
+
+function isOfClients(kind: TopKind): kind is 'unique_clients' | 'host_clients' {
+  return kind === 'unique_clients' || kind === 'host_clients';
 }
 
 /** What a digest takes, in pieces of about 3 kB. */
@@ -138,13 +126,14 @@ export interface TopsReader {
 export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { dimensions, valuesMax, requestsMax, nowMs }: { dimensions: readonly TopDimension[]; valuesMax: number; requestsMax: number; nowMs: number }): Promise<Tops> {
   const { source, host, ...others } = query.filter;
   const { range, level } = topRange(query, nowMs);
-  const rowsTellClients = Object.keys(others).length === 0;
+  const rowsTellClients = Object.keys(others).length === 0 && (host === undefined || hostClientsLevels.includes(level));
   const rowsTellLists = !isOfRequests(query.filter);
   const clientKinds = ['unique_clients'] as const;
-  const kinds: TopKind[] = [...(rowsTellLists ? dimensions : []), ...(rowsTellClients ? clientKinds : [])];
+  const storedKinds: readonly TopKind[] = host === undefined ? clientKinds : host === '' ? ['host_clients'] : ['unique_clients', 'host_clients'];
+  const kinds: TopKind[] = [...(rowsTellLists ? dimensions : []), ...(rowsTellClients ? storedKinds : [])];
   const filter = { ...(source !== undefined && { source }), ...(host !== undefined && { host }) };
   const [windows, listed] = await Promise.all([
-    kinds.length === 0 ? [] : Promise.all(coverRange(range, { finest: level, nowMs }).map((part) => store.readTopWindows({ level: part.level, kinds, filter }, part, nowMs))),
+    kinds.length === 0 ? [] : Promise.all(coverRange(range, (host === undefined ? topLevels : hostClientsLevels).filter((each) => each >= level), nowMs - (host === undefined ? settledMs : hostSettledMs)).map((part) => store.readTopWindows({ level: part.level, kinds, filter }, part, nowMs))),
     rowsTellLists || dimensions.length === 0 ? undefined : store.listRequests({ ...range, filter: query.filter, kinds: [...dimensions, ...(rowsTellClients ? [] : clientKinds)], valuesMax, requestsMax }),
   ]);
   const digests = windows.flat().map(({ digest }) => digest);

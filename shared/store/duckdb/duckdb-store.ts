@@ -6,9 +6,9 @@ import type { RowKey } from '../../rollup.js';
 import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
 import { deletedBefore, RetentionGuard } from '../retention-guard.js';
-import type { Batch, LedgerSnapshot, ReadOptions, Store } from '../store.js';
+import type { Batch, HostCountsQuery, LedgerSnapshot, ReadOptions, RollupsQuery, Store } from '../store.js';
 import { openDatabase, openDatabaseReadOnly, protectFiles, type Database } from './database.js';
-import { listImports, listRequests, readImported, readLedgers, readStoredWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
+import { countHosts, listImports, listRequests, readImported, readLedgers, readStoredWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
 import type { OpenWindows } from './open-windows.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
@@ -119,6 +119,11 @@ abstract class DuckdbReads {
   streamRequests(query: Parameters<Store['streamRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRequests']> { return streamRequests((run) => this.read(run, signal), query); }
   rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.read((run) => rollUpRequests(run, query), signal); }
   listRequests(query: Parameters<Store['listRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['listRequests']> { return this.read((run) => listRequests(run, query), signal); }
+  countHosts(query: HostCountsQuery, { signal }: ReadOptions = {}): ReturnType<Store['countHosts']> {
+    const open = this.windows.snapshot(...query.parts.map((part): RollupsQuery => ({ ...part, scope: 'host', filter: query.filter })));
+    return this.read((run) => countHosts(run, query, open), signal);
+  }
+
   readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> { return this.read((run) => readLedgers(run, query), signal); }
 
   readImported(query: Parameters<Store['readImported']>[0], { signal }: ReadOptions = {}): ReturnType<Store['readImported']> { return this.read((run) => readImported(run, query), signal); }

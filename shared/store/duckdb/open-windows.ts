@@ -102,8 +102,12 @@ export class OpenWindows {
   }
 
   /** What a read needs of them. */
-  snapshot({ level, scope, filter: { source, host }, fromMs, toMs }: RollupsQuery): OpenSnapshot {
-    const rows = [...this.#byImport.values()].flatMap((open) => open.rowsIn({ level, scope, source, host, fromMs, toMs }));
+  snapshot(...queries: readonly RollupsQuery[]): OpenSnapshot {
+    const rows = queries.flatMap(({ level, scope, filter: { source, host }, hosts, fromMs, toMs }) => {
+      const wanted = hosts && new Set(hosts);
+      const found = [...this.#byImport.values()].flatMap((open) => open.rowsIn({ level, scope, source, host, fromMs, toMs }));
+      return wanted === undefined ? found : found.filter((row) => row.host !== undefined && wanted.has(row.host));
+    });
     return { rows, closedMax: this.#closedMax };
   }
 

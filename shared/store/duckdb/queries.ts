@@ -8,8 +8,8 @@ import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import { emptyTally, levels, unpackCells, type Cell, type Level, type RollupRow, type RowKey, type Scope } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { filteredRow, refuseRollups } from '../rollups-query.js';
-import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
+import { addHostRows, filteredRow, hostKey, isOfCells, refuseRollups } from '../rollups-query.js';
+import type { Filter, HostCounts, HostCountsQuery, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
 import type { OpenSnapshot } from './open-windows.js';
 import type { Query, Read } from './read-pool.js';
 
@@ -27,11 +27,12 @@ const lateRowsMax = 50;
 
 /** See `Store.streamRollups`. The rows of open windows are `open`'s. */
 export async function* streamRollups(read: Read, rollupsQuery: RollupsQuery, open: OpenSnapshot, rowsPerPage = rollupRowsPerPage): AsyncGenerator<RollupRow[]> {
-  const { level, scope, filter, fromMs, toMs } = rollupsQuery;
+  const { level, scope, filter, hosts, fromMs, toMs } = rollupsQuery;
   refuseRollups(rollupsQuery);
   const table = rollupTables[scope];
   const conditionsOf = (values: BoundValues): string[] => [
     `level = ${values.add(level, INTEGER)}`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(seriesOf(filter), values),
+    ...(hosts === undefined ? [] : [`host IN (${[...hosts.map((host) => values.add(host, VARCHAR)), 'NULL'].join(', ')})`]),
   ];
   const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<RollupRow[]> => {
     const closed = await rollupsBetween(query, { ...page, level, scope }, conditionsOf, rowsMax);
@@ -49,6 +50,27 @@ async function rollupsBetween(query: Query, { level, scope, ...range }: TimeRang
   const columns = await values.columnsOf(query, `SELECT window_ms, ${texts('source')}, cells${scope === 'host' ? `, ${texts('host')}` : ''} FROM ${rollupTables[scope]} WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`);
   const [windowMs, source, cells, host] = columns as [bigint[], string[], string[], string[]?];
   return await inTurns(windowMs, (start, at) => ({ level, windowMs: Number(start), rowId: 0, source: source[at]!, host: host?.[at], cells: unpackCells(cells[at]!) }));
+}
+
+/** See `Store.countHosts`. `open` are the rows of open windows of all parts. */
+export async function countHosts(query: Query, { parts, filter }: HostCountsQuery, open: OpenSnapshot): Promise<HostCounts[]> {
+  const values = new BoundValues();
+  const inParts = parts.map(({ level, ...range }) => [`level = ${values.add(level, INTEGER)}`, ...windowsIn(range, values)].join(' AND '));
+  const where = [`(${inParts.map((part) => `(${part})`).join(' OR ')})`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(seriesOf(filter), values)].join(' AND ');
+  const counts = new Map<string, HostCounts>();
+  if (parts.length > 0 && isOfCells(filter)) {
+    const [source, host, cells] = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`) as [string[], string[], string[]];
+    const rows = await inTurns(source ?? [], (name, at) => ({ level: 60, windowMs: 0, rowId: 0, source: name, host: host[at]!, cells: unpackCells(cells[at]!) } as const));
+    addHostRows(counts, rows.flatMap((row) => filteredRow(row, filter)));
+  } else if (parts.length > 0) {
+    const columns = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, sum(requests)::BIGINT, sum(errors)::BIGINT, sum(client_errors)::BIGINT, sum(size_sum) FROM host_rollup WHERE ${where} GROUP BY source, host`);
+    const [source = [], host, requests, errors, clientErrors, bytes] = columns as [string[]?, string[]?, bigint[]?, bigint[]?, bigint[]?, number[]?];
+    for (const [at, name] of source.entries()) {
+      counts.set(hostKey(name, host![at]!), { source: name, host: host![at]!, requests: Number(requests![at]!), errors: Number(errors![at]!), clientErrors: Number(clientErrors![at]!), bytes: bytes![at]! });
+    }
+  }
+  addHostRows(counts, open.rows.flatMap((row) => filteredRow(row, filter)));
+  return [...counts.values()];
 }
 
 /** The part of a filter that a row is restricted by; cells are by the rest. */
