@@ -69,7 +69,7 @@ async function requestsOf(file: LinesFile): Promise<RequestEvent[]> {
 async function writeRequests(settings: StoreSettings, requests: readonly RequestEvent[]): Promise<void> {
   const store = await openStore(settings, { log: createLog('bench', { write: () => undefined }), spoolName: 'collector' });
   for (let from = 0; from < requests.length; from += 5000) {
-    await store.write({ recorder: 'bench', writer: 'bench', sequence: from + 1, requests: requests.slice(from, from + 5000), rollups: [], tops: [], ledger: undefined });
+    await store.write({ recorder: 'bench', writer: 'bench', sequence: from + 1, requests: requests.slice(from, from + 5000), tallies: [], rollups: [], tops: [], ledger: undefined });
   }
   await until('all is delivered', () => (store.spool?.own.spooled ?? 0) === 0, { waitMsMax: 120_000 });
   await store.close();

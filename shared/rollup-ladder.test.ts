@@ -1,7 +1,7 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { createRollupLadder } from './rollup-ladder.js';
-import { addEvent, addTally, emptyTally, levels, seriesKey, windowStart, type RollupRow, type Tally } from './rollup.js';
+import { BatchTallies, OpenRollups } from './rollup-ladder.js';
+import { addEvent, addTally, emptyTally, levelsOf, packCells, rollUp, unpackCells, type Cell, type RollupRow, type Tally } from './rollup.js';
 import type { RequestEvent } from './request-event.js';
 
 const dayMs = 86_400_000;
@@ -25,77 +25,79 @@ const step = fc.record({
   then: fc.constantFrom('nothing', 'flush', 'restart', 'ten minutes pass'),
 });
 
-test('any split of events over windows, flushes, restarts and collectors adds up to the same totals at every level', (t) => {
-  fc.assert(fc.property(fc.array(step, { maxLength: 120 }), fc.integer({ min: 1, max: 30 }), (steps, openRowsMax) => {
+test('any split of events over windows, flushes, restarts and collectors adds up to the same totals at every level and scope', (t) => {
+  fc.assert(fc.property(fc.array(step, { maxLength: 120 }), fc.integer({ min: 1, max: 30 }), (steps, cellsMax) => {
     const stored = new Map<string, RollupRow>();
-    const newLadder = (): ReturnType<typeof createRollupLadder> => createRollupLadder({ openRowsMax });
-    const ladders = [newLadder(), newLadder(), newLadder()];
+    const newCollector = (): Collector => new Collector({ cellsMax });
+    const collectors = [newCollector(), newCollector(), newCollector()];
     let nowMs = startMs;
     const flush = (at: number): void => {
-      for (const row of ladders[at]!.drain(nowMs)) stored.set(rowKey(row), row);
+      for (const row of collectors[at]!.flush(nowMs)) stored.set(`${row.rowId} ${keyOf(row)}`, row);
     };
     for (const { event: each, collector, then } of steps) {
-      ladders[collector]!.add(each);
+      collectors[collector]!.tallies.add(each);
       if (then !== 'nothing') flush(collector);
-      if (then === 'restart') ladders[collector] = newLadder();
+      if (then === 'restart') collectors[collector] = newCollector();
       if (then === 'ten minutes pass') nowMs += 600_000;
     }
-    for (const at of ladders.keys()) flush(at);
+    for (const at of collectors.keys()) flush(at);
 
-    for (const level of levels) {
-      const exact = totals(steps.map(({ event: each }) => {
-        const tally = emptyTally();
-        addEvent(tally, each);
-        return { key: `${windowStart(each.timeMs, level)} ${seriesKey(each)}`, tally };
-      }));
-      const read = totals([...stored.values()].filter((row) => row.level === level)
-        .map((row) => ({ key: `${row.windowMs} ${seriesKey(row.series)}`, tally: row })));
-      assertSame(read, exact);
+    const events = steps.map(({ event: each }) => each);
+    for (const scope of ['all', 'host'] as const) {
+      for (const level of [600, 3600, 86_400] as const) {
+        assertSame(totals([...stored.values()].filter((row) => row.level === level && (row.host === undefined) === (scope === 'all'))), totals(rollUp(events, level, scope)));
+      }
     }
   }), { numRuns: 200 });
   t.pass();
 });
 
-test('a window that is open is rewritten in place', (t) => {
-  const ladder = createRollupLadder();
+test('a window that is open is rewritten in place, and earlier copies of its rows stay as they are', (t) => {
+  const collector = new Collector();
   const [one] = fc.sample(event, { numRuns: 1, seed: 1 });
-  ladder.add(one!);
-  const first = ladder.drain(startMs);
-  ladder.add(one!);
-  const second = ladder.drain(startMs + 1000);
-  t.is(first.length, levels.length);
-  t.deepEqual(second.map(rowKey), first.map(rowKey));
-  t.true(first.every(({ count }) => count === 1), 'an earlier row does not change with a later one');
-  t.true(second.every(({ count }) => count === 2));
+  const recent = { ...one!, timeMs: startMs };
+  collector.tallies.add(recent);
+  const first = collector.flush(startMs);
+  collector.tallies.add(recent);
+  const second = collector.flush(startMs + 1000);
+  t.is(first.length, levelsOf.all.length + levelsOf.host.length);
+  t.deepEqual(second.map((row) => `${row.rowId} ${keyOf(row)}`), first.map((row) => `${row.rowId} ${keyOf(row)}`));
+  t.true(first.every(({ cells }) => cells[0]!.count === 1));
+  t.true(second.every(({ cells }) => cells[0]!.count === 2));
+  t.deepEqual(collector.flush(startMs), [], 'only what changed is written');
 });
 
-test('only what changed is written', (t) => {
-  const ladder = createRollupLadder();
-  for (const each of fc.sample(event, { numRuns: 50, seed: 2 })) ladder.add(each);
-  ladder.drain(startMs);
-  t.deepEqual(ladder.drain(startMs), []);
+test('a request that is too old for the rows of a level is not counted there, and in all coarser ones', (t) => {
+  const [one] = fc.sample(event, { numRuns: 1, seed: 5 });
+  for (const [ageMs, levels, ofHosts] of [[0, [10, 60, 600, 3600, 86_400], [60, 600, 3600, 86_400]], [dayMs, [60, 600, 3600, 86_400], [600, 3600, 86_400]], [30 * dayMs, [600, 3600, 86_400], [3600, 86_400]], [300 * dayMs, [3600, 86_400], [86_400]]] as const) {
+    const collector = new Collector();
+    collector.tallies.add({ ...one!, timeMs: startMs - ageMs });
+    const rows = collector.flush(startMs);
+    t.deepEqual(rows.filter(({ host }) => host === undefined).map(({ level }) => level), [...levels]);
+    t.deepEqual(rows.filter(({ host }) => host !== undefined).map(({ level }) => level), [...ofHosts]);
+  }
 });
 
 test('a row that was closed is never written again: a late request opens one of its own', (t) => {
-  const ladder = createRollupLadder();
+  const collector = new Collector();
   const [one] = fc.sample(event, { numRuns: 1, seed: 3 });
-  ladder.add(one!);
-  const first = ladder.drain(one!.timeMs);
-  ladder.add({ ...one!, timeMs: one!.timeMs + 40 * dayMs });
-  ladder.drain(one!.timeMs + 40 * dayMs); // closes what is old
-  ladder.add(one!);
-  const late = ladder.drain(one!.timeMs + 40 * dayMs);
-  t.is(late.length, levels.length);
-  t.deepEqual(new Set([...first, ...late].map(rowKey)).size, 2 * levels.length);
-  t.true(late.every(({ count }) => count === 1));
+  const early = { ...one!, timeMs: startMs };
+  collector.tallies.add(early);
+  const first = collector.flush(startMs);
+  collector.tallies.add({ ...early, timeMs: startMs + dayMs });
+  collector.flush(startMs + dayMs); // closes what is old
+  collector.tallies.add(early);
+  const late = collector.flush(startMs + dayMs);
+  t.is(new Set([...first, ...late].map((row) => `${row.rowId} ${keyOf(row)}`)).size, first.length + late.length);
+  t.true(late.every(({ cells }) => cells[0]!.count === 1));
 });
 
 test('a log of hours that comes in minutes does not keep all its windows open, whatever the clock says', (t) => {
-  const ladder = createRollupLadder({ openRowsMax: 100 });
+  const collector = new Collector({ cellsMax: 200 });
   const [one] = fc.sample(event, { numRuns: 1, seed: 4 });
   const idsAt = (timeMs: number): Map<number, number> => {
-    ladder.add({ ...one!, timeMs });
-    return new Map(ladder.drain(startMs + dayMs).map(({ level, rowId }) => [level, rowId]));
+    collector.tallies.add({ ...one!, timeMs });
+    return new Map(collector.flush(startMs).filter(({ host }) => host === undefined).map(({ level, rowId }) => [level, rowId]));
   };
   const first = idsAt(startMs);
   t.deepEqual(idsAt(startMs), first, 'a few stay open');
@@ -105,16 +107,51 @@ test('a log of hours that comes in minutes does not keep all its windows open, w
   t.deepEqual([again.get(3600), again.get(86_400)], [first.get(3600), first.get(86_400)]);
 });
 
-function rowKey(row: RollupRow): string {
-  return `${row.level} ${row.windowMs} ${row.rowId} ${seriesKey(row.series)}`;
+test('cells read back as they were packed, negative ones too', (t) => {
+  const text = fc.string({ unit: 'binary', maxLength: 20 }).map((value) => value.toWellFormed());
+  const cell = fc.record({ method: text, status: fc.nat(999), durations: fc.array(fc.double({ min: 0, max: 1e9, noNaN: true }), { maxLength: 5 }), size: fc.nat(2 ** 43), sampledOut: fc.nat(3), isNegative: fc.boolean() });
+  fc.assert(fc.property(fc.uniqueArray(cell, { selector: ({ method, status }) => `${status} ${method}`, maxLength: 8 }), (given) => {
+    const cells = given.map(({ method, status, durations, size, sampledOut, isNegative }): Cell => {
+      const tally = emptyTally();
+      for (const durationMs of durations) addEvent(tally, { method: 'GET', status: 200, durationMs, size });
+      const sign = isNegative ? -1 : 1;
+      return { ...tally, method, status, count: sign * tally.count, sizeSum: sign * tally.sizeSum, durationSumMs: sign * tally.durationSumMs, sampledOut: sign * sampledOut, histogram: isNegative ? tally.histogram.negated() : tally.histogram };
+    });
+    const plain = (some: readonly Cell[]) => JSON.stringify(some.map(({ histogram, ...others }) => ({ ...others, total: histogram.total, histogram: histogram.pack() }), undefined));
+    return plain(unpackCells(packCells(cells)).map((each) => ({ ...each }))).replaceAll('-0', '0') === plain(cells.map(({ histogram, ...others }) => ({ method: others.method, status: others.status, count: others.count, sampledOut: others.sampledOut, sizeSum: others.sizeSum, durationSumMs: others.durationSumMs, durationMaxMs: others.durationMaxMs, histogram }))).replaceAll('-0', '0');
+  }));
+  t.throws(() => unpackCells('GET 200 1'), { instanceOf: RangeError, message: /"GET 200 1"/ });
+});
+
+/** What a collector does of its rollups for a store with cumulative rows. */
+class Collector {
+  readonly tallies = new BatchTallies(() => startMs);
+  readonly #open: OpenRollups;
+
+  constructor(options: ConstructorParameters<typeof OpenRollups>[0] = {}) {
+    this.#open = new OpenRollups(options);
+  }
+
+  flush(nowMs: number): RollupRow[] {
+    const rows = this.#open.copiesOf(this.#open.merge(this.tallies.take(), nowMs));
+    this.#open.close(this.#open.closing(nowMs));
+    return rows;
+  }
 }
 
-function totals(parts: readonly { key: string; tally: Tally }[]): Map<string, Tally> {
+function keyOf({ level, windowMs, source, host }: RollupRow): string {
+  return JSON.stringify([level, windowMs, source, host ?? null]);
+}
+
+function totals(rows: readonly RollupRow[]): Map<string, Tally> {
   const sums = new Map<string, Tally>();
-  for (const { key, tally } of parts) {
-    const sum = sums.get(key) ?? emptyTally();
-    addTally(sum, tally);
-    sums.set(key, sum);
+  for (const row of rows) {
+    for (const cell of row.cells) {
+      const key = `${keyOf(row)} ${cell.method} ${cell.status}`;
+      const sum = sums.get(key) ?? emptyTally();
+      addTally(sum, cell);
+      sums.set(key, sum);
+    }
   }
   return sums;
 }

@@ -120,10 +120,10 @@ export class OpenRollups {
     });
   }
 
-  /** Adds a stored row to the open one of its key. */
-  mergeRow({ level, windowMs, source, host, cells }: RollupRow, nowMs: number): void {
+  /** Adds a stored row, which last changed at `changedMs`, to the open one of its key. */
+  mergeRow({ level, windowMs, source, host, cells }: RollupRow, changedMs: number): void {
     const row = this.#rowAt(this.#placesOf(source, host), { level, windowMs, source, host });
-    row.changedMs = nowMs;
+    row.changedMs = Math.max(row.changedMs, changedMs);
     for (const cell of cells) addTally(this.#cellOf(row, `${cell.status} ${cell.method}`, cell), cell);
   }
 
@@ -212,7 +212,7 @@ export class OpenRollups {
     const place = placeOf(key.level, key.windowMs);
     let row = places.get(place);
     if (row === undefined) {
-      places.set(place, row = { key, rowId: this.#rowIds.draw(), cells: new Map(), changedMs: 0, isChanged: false });
+      places.set(place, row = { key, rowId: this.#rowIds.draw(), cells: new Map(), changedMs: -Infinity, isChanged: false });
       this.#rows += 1;
     }
     return row;

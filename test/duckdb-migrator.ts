@@ -19,11 +19,12 @@ async function migrate(path: string, killAt: number): Promise<void> {
     if (statement === killAt) process.kill(process.pid, 'SIGKILL');
     statement += 1;
   };
+  const real = connection.run.bind(connection);
   const run: DuckDBConnection['run'] = (...args) => {
     kill();
-    return connection.run(...args);
+    return real(...args);
   };
-  await prepareSchema({ run }, path);
+  await prepareSchema(Object.assign(connection, { run }), path);
   kill();
   connection.closeSync();
   instance.closeSync();

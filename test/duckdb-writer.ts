@@ -5,10 +5,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { messageOf, StoreError } from '../shared/errors.js';
-import { Histogram } from '../shared/histogram.js';
 import { createLog } from '../shared/log.js';
 import type { RequestEvent } from '../shared/request-event.js';
-import type { RollupRow } from '../shared/rollup.js';
+import { BatchTallies } from '../shared/rollup-ladder.js';
 import { openStore } from '../shared/store/open.js';
 import type { Batch } from '../shared/store/store.js';
 
@@ -21,22 +20,19 @@ const retentionMs = 3650 * 86_400_000;
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) await writeOn(process.argv[2]!);
 
-/** Batch `sequence` of one writer: its requests, and a row of 10 s, two of 1 min and a ledger that count all requests up to this one. */
+/** Batch `sequence` of one writer: its requests with what they add to the rollups, and a ledger that counts all requests up to this one. */
 export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBatch: number } {
   const requests = Array.from({ length: requestsPerBatch }, (_, index): RequestEvent => ({
     source: 'caddy', timeMs: startMs + sequence, timeNs: index, host: 'shop.example', method: 'GET', status: 200, durationMs: index, size: index, bytesRead: 0,
     uri: `/${sequence}/${Math.random()}`, endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
   }));
-  const row = (level: 10 | 60, host: string): RollupRow => ({
-    level, windowMs: startMs, rowId: 1, series: { source: 'caddy', host, method: 'GET', status: 200 }, count: sequence * requestsPerBatch, sampledOut: 0,
-    durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram(),
-  });
-  const rollups = [row(10, 'shop.example'), row(60, 'a.example'), row(60, 'b.example')];
+  const counted = new BatchTallies(() => startMs);
+  for (const request of requests) counted.add(request);
   const ledger = {
     collector: 'duckdb-writer', timeMs: startMs + sequence, received: sequence * requestsPerBatch, accepted: sequence * requestsPerBatch, runtime: 0, rejected: {}, dropped: {},
     stored: sequence * requestsPerBatch, spooled: 0, inMemory: 0, deadLettered: 0, warnings: {}, lastLineMs: startMs,
   };
-  return { recorder: 'test', writer: 'duckdb-writer', sequence, requests, rollups, tops: [], ledger, requestsPerBatch };
+  return { recorder: 'test', writer: 'duckdb-writer', sequence, requests, tallies: counted.take(), rollups: [], tops: [], ledger, requestsPerBatch };
 }
 
 async function writeOn(path: string): Promise<never> {

@@ -9,7 +9,7 @@ import { gzipSync } from 'node:zlib';
 import test, { type ExecutionContext } from 'ava';
 import { createLog } from '../shared/log.js';
 import type { RequestEvent } from '../shared/request-event.js';
-import { addTally, emptyTally, levels, seriesKey, windowStart, type Tally } from '../shared/rollup.js';
+import { addTally, emptyTally, levels, levelsOf, windowStart, type Tally } from '../shared/rollup.js';
 import { readSettings } from '../shared/settings.js';
 import { openStore } from '../shared/store/open.js';
 import { storeSettings, storeSettingsFrom } from '../shared/store/settings.js';
@@ -22,6 +22,7 @@ import { startProxy } from './proxy.js';
 import { readSample, sendTcp } from './sample.js';
 import { shiftedSample } from './shifted-sample.js';
 import { until } from './until.js';
+import { tallyOf } from './rollup-rows.js';
 
 const sample = readSample();
 const packedSample = gzipSync(sample.bytes);
@@ -692,18 +693,20 @@ async function readTotals(store: Store, filter: Filter): Promise<Totals> {
     statuses,
     sizeSum: requests.reduce((sum, { size }) => sum + size, 0),
     levels: await Promise.all(levels.map(async (level) => {
-      const rows = await store.readRollups({ ...range, level });
+      const rows = (await Promise.all((filter.host === undefined ? ['all', 'host'] as const : ['host'] as const).filter((scope) => levelsOf[scope].includes(level)).map((scope) => store.readRollups({ ...range, level, scope })))).flat();
       const tallies = new Map<string, Tally>();
-      for (const row of rows) {
-        const key = `${row.windowMs} ${seriesKey(row.series)}`;
-        if (!tallies.has(key)) tallies.set(key, emptyTally());
-        addTally(tallies.get(key)!, row);
+      for (const { windowMs, source, host, cells } of rows) {
+        for (const cell of cells) {
+          const key = `${windowMs} ${source} ${host === undefined ? 'all' : `host ${host}`} ${cell.method} ${cell.status}`;
+          if (!tallies.has(key)) tallies.set(key, emptyTally());
+          addTally(tallies.get(key)!, cell);
+        }
       }
       return {
         level,
         rows: rows.length,
-        windows: tallies.size,
-        count: rows.reduce((sum, { count }) => sum + count, 0),
+        windows: new Set(rows.map(({ windowMs, source, host }) => `${windowMs} ${source} ${host === undefined ? 'all' : `host ${host}`}`)).size,
+        count: tallyOf(rows).count,
         tallies: [...tallies].map(([key, { count, sizeSum, durationMaxMs, histogram }]) => `${key} ${count} ${sizeSum} ${durationMaxMs} ${histogram.pack()}`).toSorted(),
       };
     })),
@@ -712,11 +715,11 @@ async function readTotals(store: Store, filter: Filter): Promise<Totals> {
 
 /** All requests, second by second where they are dense: InfluxDB takes long over 50,000 at once. */
 async function readAll(store: Store, range: { fromMs: number; toMs: number; filter: object }): Promise<RequestEvent[]> {
-  const windows = [...new Set((await store.readRollups({ ...range, level: 10 })).map(({ windowMs }) => windowMs))].toSorted((one, other) => one - other);
-  if (windows.length > 100) return await store.readRequests({ ...range, limit: 200_000 });
+  const windows = [...new Set((await store.readRollups({ ...range, level: 60, scope: 'all' })).map(({ windowMs }) => windowMs))].toSorted((one, other) => one - other);
+  if (windows.length > 20) return await store.readRequests({ ...range, limit: 200_000 });
   const requests: RequestEvent[] = [];
   for (const windowMs of windows) {
-    for (let fromMs = windowMs; fromMs < windowMs + 10_000; fromMs += 1000) requests.push(...await store.readRequests({ fromMs, toMs: fromMs + 1000, filter: {}, limit: 200_000 }));
+    for (let fromMs = windowMs; fromMs < windowMs + 60_000; fromMs += 1000) requests.push(...await store.readRequests({ fromMs, toMs: fromMs + 1000, filter: {}, limit: 200_000 }));
   }
   return requests;
 }

@@ -2,13 +2,14 @@ import type { Store } from '../shared/store/store.js';
 
 /** Wraps a store in a plain object, so that a test can spread it and replace a method: the methods of a class are in its prototype. */
 export function plainStore(real: Store): Store {
-  const { description, gatherRequests, bulkRequests, spool, requestsKeptMs, rollupsKeptMs, changes } = real;
+  const { description, keepsOpenRollups, gatherRequests, bulkRequests, spool, requestsKeptMs, rollupsKeptMs, changes } = real;
   return {
-    description, gatherRequests, bulkRequests, spool, requestsKeptMs, rollupsKeptMs, changes,
+    description, keepsOpenRollups, gatherRequests, bulkRequests, spool, requestsKeptMs, rollupsKeptMs, changes,
     get problem() { return real.problem; },
     write: (batch) => real.write(batch),
     readRollups: (...query) => real.readRollups(...query),
     streamRollups: (...query) => real.streamRollups(...query),
+    countHosts: (...query) => real.countHosts(...query),
     readTops: (...query) => real.readTops(...query),
     streamTops: (...query) => real.streamTops(...query),
     readRequests: (...query) => real.readRequests(...query),

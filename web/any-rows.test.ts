@@ -5,7 +5,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { Histogram } from '../shared/histogram.js';
 import { createLog } from '../shared/log.js';
-import type { RollupRow } from '../shared/rollup.js';
+import type { SeriesTally } from '../shared/rollup.js';
 import { openStore } from '../shared/store/open.js';
 import { startWeb } from './main.js';
 
@@ -21,13 +21,15 @@ type AnyRow = typeof anyRow extends fc.Arbitrary<infer Row> ? Row : never;
 /** Some rows alone, and some with what takes exactly all of them away. */
 const anyRows = fc.array(fc.tuple(anyRow, fc.boolean()), { maxLength: 12 }).map((rows) => rows.flatMap(([row, isRefused]) => [row, ...(isRefused ? [{ ...row, count: -row.count }] : [])]));
 
-function rollupRow({ agoMinutes, source, host, method, status, count, sampledOut, durationMs, size }: AnyRow, rowId: number, nowMs: number): RollupRow {
+function tallyOfRow({ agoMinutes, source, host, method, status, count, sampledOut, durationMs, size }: AnyRow, nowMs: number): SeriesTally {
   const counted = new Histogram();
   if (durationMs !== null) for (let at = 0; at < Math.abs(count); at += 1) counted.add(durationMs);
   return {
-    level: 60, windowMs: Math.floor(nowMs / minuteMs - agoMinutes) * minuteMs, rowId, series: { source, host, method, status },
-    count, sampledOut: Math.sign(count) * Math.min(sampledOut, Math.abs(count)), durationSumMs: count * (durationMs ?? 0), durationMaxMs: count > 0 ? durationMs ?? 0 : 0, sizeSum: count * size,
-    histogram: count < 0 ? counted.negated() : counted,
+    level: 60, windowMs: Math.floor(nowMs / minuteMs - agoMinutes) * minuteMs, series: { source, host, method, status },
+    tally: {
+      count, sampledOut: Math.sign(count) * Math.min(sampledOut, Math.abs(count)), durationSumMs: count * (durationMs ?? 0), durationMaxMs: count > 0 ? durationMs ?? 0 : 0, sizeSum: count * size,
+      histogram: count < 0 ? counted.negated() : counted,
+    },
   };
 }
 
@@ -46,7 +48,7 @@ test('the page, the charts, the API and CSV answer with numbers or nothing, what
     await fc.assert(fc.asyncProperty(anyRows, fc.constantFrom('', '?status=5xx', '?source=shop', '?host=a.example&from=now-15m', '?compare=off&from=now-2h'), async (rows, search) => {
       nowMs += 4 * 3_600_000;
       sequence += 1;
-      await store.write({ recorder: 'tested', writer: 'tested', sequence, requests: [], kept: undefined, rollups: rows.map((row, at) => rollupRow(row, at, nowMs)), tops: [], ledger: undefined });
+      await store.write({ recorder: 'tested', writer: 'tested', sequence, requests: [], kept: undefined, tallies: rows.map((row) => tallyOfRow(row, nowMs)), rollups: [], tops: [], ledger: undefined });
       for (const path of documents) {
         const response = await fetch(`${web.url}${path}${search}`);
         const text = await response.text();

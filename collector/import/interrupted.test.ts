@@ -17,6 +17,7 @@ import { temporaryFolder } from '../../test/program.js';
 import { createDecoder } from '../decode/decode.js';
 import { createImportEndpoint, importContentType, stoppedTrailer } from './endpoint.js';
 import { createLocalImporter } from './local.js';
+import { tallyOf } from '../../test/rollup-rows.js';
 
 /** The id of the last import. */
 let importId = 0;
@@ -237,8 +238,7 @@ async function assertStored(store: Store, startMs: number, file: readonly string
   const stored = (await store.readRequests({ ...range, limit: 1000 })).map(contentOf).toSorted();
   if (stored.join('\n') !== wanted.join('\n')) throw new Error(`The file has ${wanted.length} requests:\n${wanted.join('\n')}\nand the store ${stored.length}:\n${stored.join('\n')}`);
   for (const level of levels.filter((each) => each * 1000 <= windowMs)) {
-    const rows = await store.readRollups({ ...range, level });
-    const count = rows.reduce((sum, row) => sum + row.count, 0);
+    const { count } = tallyOf(await store.readRollups({ ...range, level, scope: 'all' }));
     if (count !== file.length) throw new Error(`The rollups of ${level} s count ${count} requests of ${file.length}`);
   }
 }

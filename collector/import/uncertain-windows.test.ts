@@ -18,8 +18,8 @@ function storeOf(rows: readonly RollupRow[], reads: number[] = []): Pick<Store, 
 }
 
 function rowsAt(timeMs: number, sampledOut: number): RollupRow[] {
-  const { source, host, method, status } = event({});
-  return levels.map((level) => ({ ...emptyTally(), level, windowMs: windowStart(timeMs, level), rowId: 1, series: { source, host, method, status }, count: 10, sampledOut }));
+  const { source, method, status } = event({});
+  return levels.map((level) => ({ level, windowMs: windowStart(timeMs, level), rowId: 1, source, host: undefined, cells: [{ ...emptyTally(), method, status, count: 10, sampledOut }] }));
 }
 
 /** What is remembered of imports: so many requests of the source `caddy` in each hour. */

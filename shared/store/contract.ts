@@ -14,12 +14,13 @@ import type { ExecutionContext } from 'ava';
 import fc from 'fast-check';
 import { until } from '../../test/until.js';
 import { StoreError } from '../errors.js';
-import { Histogram } from '../histogram.js';
+import { groupBy } from '../group-by.js';
 import { createRecorder } from '../recorder.js';
 import { rfc3339, splitNanoseconds, type RequestEvent } from '../request-event.js';
 import { listRequests, type RequestLists } from '../request-lists.js';
 import { packImported, type ImportedRow } from '../imported-requests.js';
-import { levels, rollUp, rowIdEnd, type RollupRow, type Series } from '../rollup.js';
+import { BatchTallies, OpenRollups } from '../rollup-ladder.js';
+import { addTally, copyTally, levelsOf, rollUp, rowIdEnd, type Cell, type Level, type RollupRow, type Scope, type Series } from '../rollup.js';
 import { TopSummary } from '../top.js';
 import { requestDimensions, topKinds, topLevels, topValueOf, type TopRow } from '../top-row.js';
 import type { Batch, Filter, LedgerSnapshot, Store, TopsQuery } from './store.js';
@@ -51,13 +52,10 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
 
   declare('requests, rollup rows and the ledger read back as they were written.', async (t, { store }) => {
     const requests = [request(), request({ timeMs: hourMs + 1, timeNs: 999_999, host: '', method: '', uri: '', endpoint: '/users/:id', durationMs: null, clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '' })];
-    const rollups = levels.map((level) => rollup({ level, windowMs: dayMs }));
     const ledger = snapshot();
-    await store.write(batchOf({ requests, rollups, ledger }));
+    await store.write(batchOf({ requests, ledger }));
     sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10 }), requests.toReversed());
-    for (const [at, level] of levels.entries()) {
-      sameRollups(t, await store.readRollups({ fromMs: dayMs, toMs: dayMs + 86_400_000, level, filter: {} }), rollups.slice(at, at + 1));
-    }
+    for (const scope of ['all', 'host'] as const) for (const level of levelsOf[scope]) await holdsRollups(t, store, requests, { level, scope });
     t.deepEqual(await store.readLedgers({ sinceMs: 0 }), [ledger]);
     await store.ping();
     await store.pingToWrite();
@@ -71,7 +69,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   });
 
   declare('rows are there after the store is closed and opened again.', async (t, opened) => {
-    const batch = batchOf({ requests: [request()], rollups: [rollup()], ledger: snapshot() });
+    const batch = batchOf({ requests: [request()], ledger: snapshot() });
     await opened.store.write(batch);
     const again = await opened.reopen();
     await holdsOnly(t, again, batch);
@@ -79,7 +77,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
 
   declare('writing the same batch again adds nothing, after a restart neither.', async (t, opened) => {
     const requests = Array.from({ length: 20 }, (_, index) => request({ timeNs: index, size: index }));
-    const batch = batchOf({ requests, rollups: [rollup(), rollup({ rowId: 8 })], ledger: snapshot() });
+    const batch = batchOf({ requests, ledger: snapshot() });
     await opened.store.write(batch);
     await opened.store.write(batch);
     await holdsOnly(t, opened.store, batch);
@@ -170,44 +168,58 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     sameTops(t, await read(hourMs + 3_600_000), awkward);
   });
 
-  declare('a later batch replaces a cumulative rollup row in place.', async (t, { store }) => {
+  declare('batches of one writer and of several add up in the rollups of both scopes, also after a restart.', async (t, opened) => {
+    const requests = Array.from({ length: 60 }, (_, index) => request({
+      timeMs: hourMs + 1009 * index, timeNs: index, source: ['caddy', 'app'][index % 2]!, host: ['a.example', 'b.example', ''][index % 3]!, method: ['GET', 'PUT'][index % 5 % 2]!, status: [200, 404, 503][index % 7 % 3]!,
+      durationMs: 1.5 ** (index % 30), size: index,
+    }));
+    const writers = [writerOf('collector-1'), writerOf('collector-2')];
+    const hold = async (store: Store, some: readonly RequestEvent[]): Promise<void> => {
+      for (const [level, scope] of [[10, 'all'], [60, 'all'], [60, 'host'], [86_400, 'host']] as const) await holdsRollups(t, store, some, { level, scope });
+    };
+    for (let at = 0; at < 40; at += 10) await opened.store.write(writers[at / 10 % 2]!({ requests: requests.slice(at, at + 10) }));
+    await hold(opened.store, requests.slice(0, 40));
+    const again = await opened.reopen();
+    await hold(again, requests.slice(0, 40));
+    for (let at = 40; at < 60; at += 10) await again.write(writers[at / 10 % 2]!({ requests: requests.slice(at, at + 10) }));
+    await hold(again, requests);
+  });
+
+  declare('of a batch, the requests that are kept one by one are there, and its rollups say how many are not.', async (t, { store }) => {
+    const requests = Array.from({ length: 5 }, (_, index) => request({ timeNs: index }));
     const writer = writerOf();
-    await store.write(writer({ rollups: [rollup({ durations: [1] })] }));
-    const grown = rollup({ durations: [1, 2, 300] });
-    await store.write(writer({ rollups: [grown] }));
-    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), [grown]);
-  });
-
-  declare('rows of one window and series with another row id stand beside each other.', async (t, { store }) => {
-    const rows = [0, 1, 999_999, 1_000_000, rowIdEnd - 1].map((rowId, index) => rollup({ rowId, durations: [index + 1] }));
-    await store.write(batchOf({ rollups: rows }));
-    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rows);
-  });
-
-  declare('rows of other levels and of other series of the same window and row id are kept apart.', async (t, { store }) => {
-    const rows = [
-      ...levels.map((level) => rollup({ level, windowMs: dayMs })),
-      ...[{ source: 'app' }, { host: 'other.example' }, { method: 'PUT' }, { status: 404 }].map((other) => rollup({ windowMs: dayMs, series: { ...series, ...other } })),
-    ];
-    await store.write(batchOf({ rollups: rows }));
-    for (const level of levels) {
-      sameRollups(t, await store.readRollups({ fromMs: dayMs, toMs: dayMs + 1, level, filter: {} }), rows.filter((row) => row.level === level));
+    await store.write(writer({ requests, kept: requests.slice(3) }));
+    await store.write(writer({ requests, kept: [] }));
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10 }), requests.slice(3).toReversed());
+    for (const scope of ['all', 'host'] as const) {
+      const cells = (await store.readRollups({ ...aroundHour, level: 60, scope, filter: {} })).flatMap((row) => row.cells);
+      t.deepEqual(['count', 'sampledOut'].map((name) => cells.reduce((sum, cell) => sum + cell[name as 'count' | 'sampledOut'], 0)), [10, 8]);
     }
   });
 
-  declare('of a batch, the requests that are kept one by one are there, and its rollup rows say how many are not.', async (t, { store }) => {
-    const requests = Array.from({ length: 5 }, (_, index) => request({ timeNs: index }));
-    const [one, other] = [rollup({ sampledOut: 3, rowId: 1 }), rollup({ sampledOut: 1, rowId: 2, durations: [] })];
-    const writer = writerOf();
-    await store.write(writer({ requests, kept: requests.slice(3), rollups: [one, other] }));
-    await store.write(writer({ requests, kept: [], rollups: [{ ...one, sampledOut: 8 }] }));
-    sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10 }), requests.slice(3).toReversed());
-    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), [{ ...one, sampledOut: 8 }, other]);
+  declare('hosts are counted over windows of several levels, under any filter of theirs.', async (t, { store }) => {
+    const requests = Array.from({ length: 90 }, (_, index) => request({
+      timeMs: hourMs - 3_000_000 + 60_013 * index, timeNs: index, source: ['caddy', 'app'][index % 2]!, host: ['a.example', 'b.example', ''][index % 3]!, method: ['GET', 'PUT'][index % 5 % 2]!, status: [200, 404, 503][index % 7 % 3]!, size: index,
+    }));
+    for (let at = 0; at < 90; at += 45) await store.write(batchOf({ requests: requests.slice(at, at + 45) }));
+    const parts = [{ level: 600, fromMs: hourMs - 1_200_000, toMs: hourMs }, { level: 3600, fromMs: hourMs, toMs: hourMs + 3_600_000 }] as const;
+    const inParts = requests.filter(({ timeMs }) => timeMs >= hourMs - 1_200_000 && timeMs < hourMs + 3_600_000);
+    for (const filter of [{}, { source: 'app' }, { exceptSource: 'app' }, { host: 'a.example' }, { method: 'GET' }, { status: { min: 500, max: 599 }, source: 'caddy' }, { source: 'none' }] satisfies Filter[]) {
+      const wanted = groupBy(inParts.filter((one) => takesSeries(filter, one)), ({ source, host }) => JSON.stringify([source, host]));
+      const counts = await store.countHosts({ parts, filter });
+      t.deepEqual(counts.toSorted(byName).map((each) => ({ ...each })), [...wanted.values()].map((some) => ({
+        source: some[0]!.source, host: some[0]!.host, requests: some.length, errors: some.filter(({ status }) => status >= 500).length,
+        clientErrors: some.filter(({ status }) => status >= 400 && status <= 499).length, bytes: some.reduce((sum, { size }) => sum + size, 0),
+      })).toSorted(byName), JSON.stringify(filter));
+    }
+    t.deepEqual(await store.countHosts({ parts: [], filter: {} }), []);
+    const hosts = ['b.example', 'none'];
+    await holdsRollups(t, store, requests.filter(({ host }) => hosts.includes(host)), { level: 3600, scope: 'host', hosts });
   });
 
   declare('whatever part of the requests is kept, the rollups and the top lists count all of them, and say exactly how many are not kept.', async (t, { store }) => {
     const log = { info: () => undefined, warn: () => undefined, error: () => undefined };
-    let timeMs = hourMs - 86_400_000;
+    let timeMs = hourMs;
     const sample = fc.record({ host: fc.constantFrom('a.example', 'b.example'), status: fc.constantFrom(200, 500), uri: fc.constantFrom('/', '/a', '/b'), size: fc.nat({ max: 1000 }), requestId: fc.constantFrom('', 'one', 'two', 'three') });
     await fc.assert(
       fc.asyncProperty(fc.array(sample, { minLength: 1, maxLength: 60 }), fc.constantFrom(0, 0.01, 0.3, 0.9, 1), async (samples, sampleRatio) => {
@@ -217,19 +229,20 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
         const recorder = createRecorder({ store, log, name: 'sampled', hostsMax: 10, clientIp: 'full', sampleRatio, drainMsMax: 60_000, now: () => timeMs });
         for (const each of requests) recorder.record(each);
         t.is(await recorder.close(), 0);
-        const sum = (rows: readonly RollupRow[], of: (row: RollupRow) => number): number => rows.reduce((all, row) => all + of(row), 0);
+        const cellsOf = async (level: Level, scope: Scope): Promise<Cell[]> => (await store.readRollups({ ...range, level, scope, filter: {} })).flatMap((row) => row.cells);
+        const sum = (cells: readonly Cell[], of: (cell: Cell) => number): number => cells.reduce((all, cell) => all + of(cell), 0);
         const kept = await until('the requests that are kept are there', async () => {
-          const [rows, found] = [await store.readRollups({ ...range, level: 10, filter: {} }), await store.readRequests({ ...range, filter: {}, limit: 100 })];
-          return sum(rows, ({ count }) => count) === samples.length && sum(rows, ({ sampledOut }) => sampledOut) === samples.length - found.length && found;
+          const [cells, found] = [await cellsOf(10, 'all'), await store.readRequests({ ...range, filter: {}, limit: 100 })];
+          return sum(cells, ({ count }) => count) === samples.length && sum(cells, ({ sampledOut }) => sampledOut) === samples.length - found.length && found;
         });
         if (sampleRatio === 0) t.is(kept.length, 0);
         if (sampleRatio === 1) t.is(kept.length, samples.length);
-        for (const level of [10, 60, 600] as const) {
-          const rows = await store.readRollups({ ...range, level, filter: {} });
-          t.is(sum(rows, ({ sizeSum }) => sizeSum), samples.reduce((all, { size }) => all + size, 0), `${level} s`);
-          t.is(sum(rows, ({ histogram }) => histogram.total), samples.length);
+        for (const [level, scope] of [[10, 'all'], [60, 'all'], [600, 'all'], [60, 'host'], [600, 'host']] as const) {
+          const cells = await cellsOf(level, scope);
+          t.is(sum(cells, ({ sizeSum }) => sizeSum), samples.reduce((all, { size }) => all + size, 0), `${level} s`);
+          t.is(sum(cells, ({ histogram }) => histogram.total), samples.length);
           for (const status of [200, 500]) {
-            const ofStatus = rows.filter(({ series: { status: each } }) => each === status);
+            const ofStatus = cells.filter((cell) => cell.status === status);
             t.is(sum(ofStatus, ({ count }) => count), samples.filter((each) => each.status === status).length);
             t.is(sum(ofStatus, ({ count, sampledOut }) => count - sampledOut), kept.filter((each) => each.status === status).length, `${level} s`);
           }
@@ -250,30 +263,25 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     sameRequests(t, read, requests.toReversed());
   });
 
-  declare('a batch of 12,345 requests and 6,000 rollup rows is written whole.', async (t, { store }) => {
-    const requests = Array.from({ length: 12_345 }, (_, index) => request({ timeMs: hourMs + index, status: 200 + (index % 5), host: `host-${index % 7}.example` }));
-    const rollups = Array.from({ length: 6000 }, (_, index) => rollup({ rowId: index, series: { ...series, host: `host-${index % 50}.example` }, durations: [index] }));
-    await store.write(batchOf({ requests, rollups }));
+  declare('a batch of 12,345 requests of 5,000 hosts is written whole.', async (t, { store }) => {
+    const requests = Array.from({ length: 12_345 }, (_, index) => request({ timeMs: hourMs + index, status: 200 + (index % 5), host: `host-${index % 5000}.example` }));
+    await store.write(batchOf({ requests }));
     sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 20_000 }), requests.toReversed());
-    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
+    for (const [level, scope] of [[10, 'all'], [60, 'host']] as const) await holdsRollups(t, store, requests, { level, scope });
   });
 
   declare('the oldest window of each level and the newest of all are known by source, whatever their row ids are, and none of an empty store.', async (t, { store }) => {
     t.deepEqual([...await store.readStoredWindows()], []);
-    const dayStartMs = hourMs - hourMs % 86_400_000;
-    const ofApp = { ...series, source: 'app' };
-    await store.write(batchOf({ rollups: [
-      rollup({ level: 10, windowMs: hourMs + 20_000, series: ofApp }), rollup({ level: 10, windowMs: hourMs + 30_000 }), rollup({ level: 10, windowMs: hourMs + 10_000, rowId: 2 ** 33 - 1 }),
-      rollup({ level: 3600, windowMs: hourMs, series: ofApp }), rollup({ level: 3600, windowMs: hourMs + 3_600_000, rowId: 5 }), rollup({ level: 86_400, windowMs: dayStartMs }),
-    ] }));
+    const requests = [request({ timeMs: hourMs + 20_001, source: 'app' }), request({ timeMs: hourMs + 30_000 }), request({ timeMs: hourMs + 19_999 }), request({ timeMs: hourMs + 3_600_000 })];
+    await store.write(batchOf({ requests }));
     const stored = await store.readStoredWindows();
     const of = (source: string) => [[...stored.get(source)!.oldest].sort(([one], [other]) => one - other), stored.get(source)!.newestMs];
-    t.deepEqual([stored.size, of(series.source)], [2, [[[10, hourMs + 10_000], [3600, hourMs + 3_600_000], [86_400, dayStartMs]], hourMs + 3_600_000]]);
-    t.deepEqual(of('app'), [[[10, hourMs + 20_000], [3600, hourMs]], hourMs + 20_000]);
+    t.deepEqual([stored.size, of(series.source)], [2, [[[10, hourMs + 10_000], [60, hourMs], [600, hourMs], [3600, hourMs], [86_400, dayMs]], hourMs + 3_600_000]]);
+    t.deepEqual(of('app'), [[[10, hourMs + 20_000], [60, hourMs], [600, hourMs], [3600, hourMs], [86_400, dayMs]], hourMs + 20_000]);
   });
 
   declare('a range without rows, an empty one and a reversed one give nothing.', async (t, { store }) => {
-    await store.write(batchOf({ requests: [request()], rollups: [rollup()], ledger: snapshot() }));
+    await store.write(batchOf({ requests: [request()], ledger: snapshot() }));
     const ranges = [
       { fromMs: hourMs + 3_600_000, toMs: hourMs + 7_200_000 },
       { fromMs: 0, toMs: 1000 },
@@ -282,7 +290,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     ];
     for (const range of ranges) {
       t.deepEqual(await store.readRequests({ ...range, filter: {}, limit: 10 }), []);
-      t.deepEqual(await store.readRollups({ ...range, level: 10, filter: {} }), []);
+      t.deepEqual(await store.readRollups({ ...range, level: 10, scope: 'all', filter: {} }), []);
     }
     t.deepEqual(await store.readLedgers({ sinceMs: hourMs + 1 }), []);
   });
@@ -297,12 +305,12 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   });
 
   declare('a window is in a range when it starts in it, whatever its row id and however the range is cut.', async (t, { store }) => {
-    const rows = [-2, -1, 0, 1, 2, 3].flatMap((step) => [0, 5, rowIdEnd - 1].map((rowId) => rollup({ windowMs: hourMs + step * 10_000, rowId })));
-    await store.write(batchOf({ rollups: rows }));
+    const requests = [-2, -1, 0, 1, 2, 3].flatMap((step) => [0, 5, 9999].map((offsetMs) => request({ timeMs: hourMs + step * 10_000 + offsetMs })));
+    await store.write(batchOf({ requests }));
     for (const [from, to] of [[0, 20_000], [0, 10_000], [0, 1], [1, 10_000], [1, 10_001], [-1, 0], [-1, 1], [8000, 9000], [-10_000, 30_001], [-3000, 27_000]] as const) {
       const range = { fromMs: hourMs + from, toMs: hourMs + to };
-      const wanted = rows.filter((row) => row.windowMs >= range.fromMs && row.windowMs < range.toMs);
-      sameRollups(t, await store.readRollups({ ...range, level: 10, filter: {} }), wanted, `${from} to ${to}`);
+      const wanted = rollUp(requests, 10).filter((row) => row.windowMs >= range.fromMs && row.windowMs < range.toMs);
+      sameRollups(t, await store.readRollups({ ...range, level: 10, scope: 'all', filter: {} }), wanted, `${from} to ${to}`);
     }
   });
 
@@ -315,8 +323,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
     const paths = ['/', '/a', '/a?', '/a?b=c', '/a/b', '/ab', '/a%3Fb', '', '?b'];
     const requests = all.map((one, index) => request({ ...one, timeMs: hourMs + index, uri: paths[index % paths.length]! }));
-    const rollups = all.map((one) => rollup({ series: one }));
-    await store.write(batchOf({ requests, rollups }));
+    await store.write(batchOf({ requests }));
 
     const filters: Filter[] = [
       {}, { source: 'caddy' }, { source: '' }, { source: 'none' }, { exceptSource: 'app' }, { exceptSource: 'none', host: 'a.example' }, { host: 'a.example' }, { host: '' }, { method: 'GET' }, { method: '' },
@@ -326,7 +333,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     ];
     for (const filter of filters) {
       const about = JSON.stringify(filter);
-      sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter }), rollups.filter((row) => takesSeries(filter, row.series)), about);
+      for (const scope of filter.host === undefined ? ['all', 'host'] as const : ['host'] as const) await holdsRollups(t, store, requests, { level: 600, scope, filter });
       sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 1000 }), requests.filter((one) => takesSeries(filter, one)).toReversed(), about);
     }
     for (const path of ['/', '/a', '/a/b', '/ab', '/a%3Fb', '', '/none', '%', '/_']) {
@@ -339,8 +346,9 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
 
   declare('rollup rows know neither path nor client, user agent, referrer and request id: a filter by them is refused.', async (t, { store }) => {
     for (const filter of [{ path: '/' }, { client: '192.0.2.0' }, { userAgent: 'curl' }, { referrer: '' }, { requestId: '7' }]) {
-      await t.throwsAsync(store.readRollups({ ...aroundHour, level: 10, filter }), { message: new RegExp(Object.keys(filter).join()) });
+      await t.throwsAsync(store.readRollups({ ...aroundHour, level: 10, scope: 'all', filter }), { message: new RegExp(Object.keys(filter).join()) });
     }
+    await t.throwsAsync(store.readRollups({ ...aroundHour, level: 10, scope: 'all', filter: { host: 'a.example' } }), { message: /by host/ });
   });
 
   declare('what only raw requests know can be filtered by, alone and together, and rolled up by the store.', async (t, { store }) => {
@@ -362,15 +370,15 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       const wanted = requests.filter((one) => takesRequest(filter, one)).toReversed();
       sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 1000 }), wanted, about);
       sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 3 }), wanted.slice(0, 3), about);
-      for (const level of [10, 3600] as const) {
-        const { rows, isBounded } = await store.rollUpRequests({ ...aroundHour, level, filter, requestsMax: 1000 });
+      for (const [level, scope] of [[10, 'all'], [3600, 'all'], [3600, 'host']] as const) {
+        const { rows, isBounded } = await store.rollUpRequests({ ...aroundHour, level, scope, filter, requestsMax: 1000 });
         t.false(isBounded);
-        sameRollups(t, rows.map(roundedSum), rollUp(wanted, level).map(roundedSum), about);
+        sameRollups(t, rows, rollUp(wanted, level, scope), about);
       }
     }
-    const { rows, isBounded } = await store.rollUpRequests({ ...aroundHour, level: 60, filter: { path: '/a' }, requestsMax: 20 });
+    const { rows, isBounded } = await store.rollUpRequests({ ...aroundHour, level: 60, scope: 'all', filter: { path: '/a' }, requestsMax: 20 });
     const matching = requests.filter((one) => takesRequest({ path: '/a' }, one)).toReversed();
-    sameRollups(t, rows.map(roundedSum), rollUp(isBounded ? matching.slice(0, 20) : matching, 60).map(roundedSum), 'all of them, or the newest, and it says which');
+    sameRollups(t, rows, rollUp(isBounded ? matching.slice(0, 20) : matching, 60), 'all of them, or the newest, and it says which');
   });
 
   declare('requests are listed by path, referrer, user agent and client, each counted, under any filter.', async (t, { store }) => {
@@ -430,17 +438,16 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       const plain = text.replaceAll(/\p{Cc}/gu, '\ufffd');
       return request({ timeMs: hourMs + index, source: plain, host: plain, method: plain, endpoint: plain, uri: text, userAgent: text, referrer: text, clientIp: text, protocol: text, tls: text });
     });
-    const rollups = requests.map(({ source, host, method, status }, rowId) => rollup({ rowId, series: { source, host, method, status } }));
-    await store.write(batchOf({ requests, rollups }));
+    await store.write(batchOf({ requests }));
     sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), requests.toReversed());
-    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
+    for (const scope of ['all', 'host'] as const) await holdsRollups(t, store, requests, { level: 60, scope });
     const range = { fromMs: hourMs, toMs: hourMs + 1000 };
     for (const [index, one] of requests.entries()) {
       const filter = { source: one.source, host: one.host, method: one.method };
       const about = JSON.stringify(one.uri);
       const same = requests.filter(({ host }) => host === one.host);
       sameRequests(t, await store.readRequests({ ...range, filter, limit: 1000 }), same.toReversed(), about);
-      sameRollups(t, await store.readRollups({ ...range, level: 10, filter }), rollups.filter(({ series: { host } }) => host === one.host), about);
+      sameRollups(t, await store.readRollups({ ...range, level: 60, scope: 'host', filter }), rollUp(same, 60, 'host'), about);
       const samePath = requests.filter(({ uri }) => uri === one.uri || uri.startsWith(`${one.uri}?`));
       sameRequests(t, await store.readRequests({ ...range, filter: { path: one.uri }, limit: 1000 }), samePath.toReversed(), about);
       t.true(samePath.includes(requests[index]!));
@@ -458,15 +465,14 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     const texts = fc.record({ source: tag, host: tag, method: tag, endpoint: tag, uri: text, userAgent: text, referrer: text, clientIp: text, protocol: text, tls: text });
     await fc.assert(
       fc.asyncProperty(fc.array(texts, { minLength: 1, maxLength: 30 }), async (samples) => {
-        timeMs += 10_000;
-        const range = { fromMs: timeMs, toMs: timeMs + 10_000 };
+        timeMs += 60_000;
+        const range = { fromMs: timeMs, toMs: timeMs + 60_000 };
         const requests = samples.map((sample, index) => request({ ...sample, timeMs: timeMs + index }));
-        const rollups = requests.map(({ source, host, method, status }, rowId) => rollup({ windowMs: timeMs, rowId, series: { source, host, method, status } }));
-        await store.write(writer({ requests, rollups }));
+        await store.write(writer({ requests }));
         sameRequests(t, await store.readRequests({ ...range, filter: {}, limit: 100 }), requests.toReversed());
-        sameRollups(t, await store.readRollups({ ...range, level: 10, filter: {} }), rollups);
+        sameRollups(t, await store.readRollups({ ...range, level: 60, scope: 'host', filter: {} }), rollUp(requests, 60, 'host'));
         const { source, host, method } = requests[0]!;
-        sameRollups(t, await store.readRollups({ ...range, level: 10, filter: { source, host, method } }), rollups.filter((row) => takesSeries({ source, host, method }, row.series)));
+        sameRollups(t, await store.readRollups({ ...range, level: 60, scope: 'host', filter: { source, host, method } }), rollUp(requests.filter((one) => takesSeries({ source, host, method }, one)), 60, 'host'));
       }),
       { numRuns: 25 },
     );
@@ -492,10 +498,9 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       { status: 100, durationMs: 1e21, size: 5, bytesRead: 5 },
     ];
     const requests = numbers.map((one, index) => request({ ...one, timeMs: hourMs + index }));
-    const rollups = numbers.map(({ status, durationMs, size }, rowId) => ({ ...rollup({ rowId, series: { ...series, status } }), count: size, sizeSum: size, durationSumMs: durationMs, durationMaxMs: durationMs }));
-    await store.write(batchOf({ requests, rollups }));
+    await store.write(batchOf({ requests }));
     sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10 }), requests.toReversed());
-    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
+    await holdsRollups(t, store, requests, { level: 10, scope: 'all' });
   });
 
   declare('the newest ledger of each collector is read, as a whole.', async (t, { store }) => {
@@ -525,27 +530,28 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     const requests = Array.from({ length: 300 }, (_, index) => request({ timeNs: index }));
     const running: Promise<unknown>[] = [];
     for (let at = 0; at < requests.length; at += 100) {
-      running.push(store.write(writer({ requests: requests.slice(at, at + 100), rollups: [rollup({ rowId: at })], ledger: snapshot({ timeMs: hourMs + at }) })));
-      running.push(store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), store.readRollups({ ...aroundHour, level: 10, filter: {} }), store.readLedgers({ sinceMs: 0 }), store.ping());
+      running.push(store.write(writer({ requests: requests.slice(at, at + 100), ledger: snapshot({ timeMs: hourMs + at }) })));
+      running.push(store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), store.readRollups({ ...aroundHour, level: 10, scope: 'all', filter: {} }), store.readLedgers({ sinceMs: 0 }), store.ping());
     }
     await Promise.all(running);
     sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), requests.toReversed());
-    sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), [0, 100, 200].map((rowId) => rollup({ rowId })));
+    await holdsRollups(t, store, requests, { level: 10, scope: 'all' });
     t.deepEqual(await store.readLedgers({ sinceMs: 0 }), [snapshot({ timeMs: hourMs + 200 })]);
   });
 
   declare('closing waits for the writes under way, can be repeated, and everything after it says that the store is closed.', async (t, opened) => {
     const { store } = opened;
-    const batch = batchOf({ requests: [request()], rollups: [rollup()], ledger: snapshot() });
+    const batch = batchOf({ requests: [request()], ledger: snapshot() });
     const writing = store.write(batch);
     await store.close();
     await writing;
     await store.close();
     const uses: [string, () => Promise<unknown>][] = [
       ['write', () => store.write(batchOf({ requests: [request()] }))],
-      ['readRollups', () => store.readRollups({ ...aroundHour, level: 10, filter: {} })],
+      ['readRollups', () => store.readRollups({ ...aroundHour, level: 10, scope: 'all', filter: {} })],
+      ['countHosts', () => store.countHosts({ parts: [{ ...aroundHour, level: 60 }], filter: {} })],
       ['readRequests', () => store.readRequests({ ...aroundHour, filter: {}, limit: 1 })],
-      ['rollUpRequests', () => store.rollUpRequests({ ...aroundHour, level: 60, filter: { path: '/' }, requestsMax: 1 })],
+      ['rollUpRequests', () => store.rollUpRequests({ ...aroundHour, level: 60, scope: 'all', filter: { path: '/' }, requestsMax: 1 })],
       ['listRequests', () => store.listRequests({ ...aroundHour, filter: {}, kinds: ['path'], valuesMax: 1, requestsMax: 1 })],
       ['readTops', () => store.readTops({ ...aroundHour, level: 60, kinds: ['path'], filter: {} })],
       ['readLedgers', () => store.readLedgers({ sinceMs: 0 })],
@@ -589,15 +595,6 @@ function request(part: Partial<RequestEvent> = {}): RequestEvent {
   };
 }
 
-function rollup({ durations = [0.5, 12, 12, 4000], ...part }: Partial<RollupRow> & { durations?: readonly number[] } = {}): RollupRow {
-  const histogram = new Histogram();
-  for (const duration of durations) histogram.add(duration);
-  return {
-    level: 10, windowMs: hourMs, rowId: 7, series, count: durations.length, sampledOut: 0, durationSumMs: durations.reduce((sum, duration) => sum + duration, 0),
-    durationMaxMs: Math.max(0, ...durations), sizeSum: 99, histogram, ...part,
-  };
-}
-
 function top(part: Partial<TopRow> = {}): TopRow {
   return { level: 60, windowMs: hourMs, rowId: 7, source: 'caddy', host: '', kind: 'path', packed: '[3,0,[["/a",0,0,3,1,1,5,"AA=="]]]', ...part };
 }
@@ -609,25 +606,40 @@ function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
   };
 }
 
-/** Makes the batches of one writer, which belongs to the recorder of this name. */
-function writerOf(recorder = 'collector-1'): (parts: Partial<Pick<Batch, 'requests' | 'kept' | 'rollups' | 'tops' | 'ledger' | 'imported'>>) => Batch {
+/** Makes the batches of one writer, which belongs to the recorder of this name, as a recorder does. */
+function writerOf(recorder = 'collector-1'): (parts: Partial<Pick<Batch, 'requests' | 'kept' | 'tops' | 'ledger' | 'imported'>>) => Batch {
   const writer = randomUUID();
+  const batchTallies = new BatchTallies(() => hourMs);
+  const open = new OpenRollups();
   let sequence = 0;
-  return ({ requests = [], kept, rollups = [], tops = [], ledger, imported }) => {
+  return ({ requests = [], kept, tops = [], ledger, imported }) => {
     sequence += 1;
-    return { recorder, writer, sequence, requests, kept, rollups, tops, ledger, imported };
+    const isKept = kept && new Set(kept);
+    for (const each of requests) batchTallies.add(each, undefined, undefined, isKept?.has(each));
+    const tallies = batchTallies.take();
+    return { recorder, writer, sequence, requests, kept, tallies, rollups: open.copiesOf(open.merge(tallies, hourMs)), tops, ledger, imported };
   };
 }
 
 /** The first batch of a new writer. */
-function batchOf(parts: Partial<Pick<Batch, 'requests' | 'rollups' | 'tops' | 'ledger' | 'imported'>>): Batch {
+function batchOf(parts: Partial<Pick<Batch, 'requests' | 'tops' | 'ledger' | 'imported'>>): Batch {
   return writerOf()(parts);
 }
 
-async function holdsOnly(t: ExecutionContext, store: Store, { requests, rollups, ledger }: Batch): Promise<void> {
+async function holdsOnly(t: ExecutionContext, store: Store, { requests, ledger }: Batch): Promise<void> {
   sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 1000 }), [...requests].reverse());
-  sameRollups(t, await store.readRollups({ ...aroundHour, level: 10, filter: {} }), rollups);
+  for (const [level, scope] of [[10, 'all'], [60, 'host']] as const) await holdsRollups(t, store, [...requests], { level, scope });
   t.deepEqual(await store.readLedgers({ sinceMs: 0 }), ledger === undefined ? [] : [ledger]);
+}
+
+/** The rollups of a level and scope are those of the requests that the filter takes. */
+async function holdsRollups(t: ExecutionContext, store: Store, requests: readonly RequestEvent[], { level, scope, filter = {}, hosts }: { level: Level; scope: Scope; filter?: Filter; hosts?: readonly string[] }): Promise<void> {
+  const read = await store.readRollups({ fromMs: dayMs, toMs: dayMs + 86_400_000, level, scope, filter, ...(hosts && { hosts }) });
+  sameRollups(t, read, rollUp(requests.filter((one) => takesSeries(filter, one)), level, scope), JSON.stringify([level, scope, filter]));
+}
+
+function byName(one: { readonly source: string; readonly host: string }, other: { readonly source: string; readonly host: string }): number {
+  return one.source + one.host < other.source + other.host ? -1 : 1;
 }
 
 function takesRequest({ path, client, userAgent, referrer, requestId, ...ofSeries }: Filter, one: RequestEvent): boolean {
@@ -660,9 +672,9 @@ function sameRequests(t: ExecutionContext, read: readonly RequestEvent[], wanted
   sameTexts(t, read.map(describeRequest), wanted.map(describeRequest), about);
 }
 
-/** The same rows in any order. */
+/** The same rows in any order, where those of one key add up. */
 function sameRollups(t: ExecutionContext, read: readonly RollupRow[], wanted: readonly RollupRow[], about?: string): void {
-  sameTexts(t, read.map(describeRollup).toSorted(), wanted.map(describeRollup).toSorted(), about);
+  sameTexts(t, describeRollups(read), describeRollups(wanted), about);
 }
 
 /** The same rows in any order. */
@@ -692,6 +704,18 @@ function describeRequest(event: RequestEvent): string {
   return `${rfc3339(event)} ${JSON.stringify(known)} ${Object.keys(event).length}`;
 }
 
-function describeRollup({ level, windowMs, rowId, series: { source, host, method, status }, count, sampledOut, durationSumMs, durationMaxMs, sizeSum, histogram }: RollupRow): string {
-  return JSON.stringify({ level, windowMs, rowId, source, host, method, status, count, sampledOut, durationSumMs, durationMaxMs, sizeSum, total: histogram.total, histogram: histogram.pack() });
+function describeRollups(rows: readonly RollupRow[]): string[] {
+  const cells = new Map<string, Cell>();
+  for (const { level, windowMs, source, host, cells: ofRow } of rows) {
+    for (const { method, status, ...tally } of ofRow) {
+      const key = JSON.stringify([level, windowMs, source, host ?? null, method, status]);
+      const found = cells.get(key);
+      if (found === undefined) cells.set(key, { method, status, ...copyTally(tally) });
+      else addTally(found, tally);
+    }
+  }
+  return [...cells].map(([key, cell]) => {
+    const { count, sampledOut, durationSumMs, durationMaxMs, sizeSum, histogram } = roundedSum(cell);
+    return `${key} ${JSON.stringify({ count, sampledOut, durationSumMs, durationMaxMs, sizeSum, total: histogram.total, histogram: histogram.pack() })}`;
+  }).toSorted();
 }

@@ -6,7 +6,8 @@ import { topLevels, type TopRow } from '../../shared/top-row.js';
 import { listRequests } from '../../shared/request-lists.js';
 import { parseQuery } from './query.js';
 import { groupBy } from '../../shared/group-by.js';
-import { coverRange, listOf, readTopsFrom, topRange, topsDigestOf, type TopsReader } from './tops.js';
+import { coverRange } from '../../shared/time-range.js';
+import { listOf, readTopsFrom, topRange, topsDigestOf, type TopsReader } from './tops.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 17, 33);
 const dayMs = 86_400_000;
@@ -14,7 +15,7 @@ const dayMs = 86_400_000;
 test('a range is covered by whole windows without a gap, few of them, and none that is still open but the finest', (t) => {
   fc.assert(fc.property(fc.integer({ min: 60_000, max: 400 * dayMs }), fc.integer({ min: 0, max: 500 * dayMs }), (lengthMs, agoMs) => {
     const { range, level: finest } = topRange({ fromMs: nowMs - agoMs - lengthMs, toMs: nowMs - agoMs }, nowMs);
-    const parts = coverRange(range, { finest, nowMs });
+    const parts = coverRange(range, topLevels.filter((each) => each >= finest), nowMs - 10_000);
     let atMs = range.fromMs;
     let windows = 0;
     for (const { fromMs, toMs, level } of parts) {
@@ -32,7 +33,7 @@ test('a range is covered by whole windows without a gap, few of them, and none t
 test('the last hour is read to the minute, and days as days', (t) => {
   const levelsOf = (from: string): number[] => {
     const { range, level } = topRange(parseQuery({ from }, nowMs), nowMs);
-    return coverRange(range, { finest: level, nowMs }).map((part) => part.level);
+    return coverRange(range, topLevels.filter((each) => each >= level), nowMs - 10_000).map((part) => part.level);
   };
   t.deepEqual(levelsOf('now-15m'), [60]);
   t.deepEqual(levelsOf('now-1h'), [60, 600, 60]);

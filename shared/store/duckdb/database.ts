@@ -67,12 +67,13 @@ export async function openDatabase(
     const writing = await instance.connect();
     // A checkpoint at shutdown would remove the log at a path that may name another file by then.
     await writing.run('PRAGMA disable_checkpoint_on_shutdown');
-    await prepareSchema(writing, path);
+    await prepareSchema(writing, path, now());
     // DuckDB must not run checkpoints by itself: reads have to wait for them (decision 39).
     await writing.run("SET wal_autocheckpoint = '1TB'");
     await writing.run('SET lock_configuration = true');
     const windows = await OpenWindows.load(writing, now());
     const batches = await createBatchWriter(writing, windows, { logBytesMax });
+    await batches.closeWindows(now(), (commit) => commit());
     const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));
     const opened = { instance, file };
     return {

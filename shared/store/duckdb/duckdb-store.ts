@@ -69,7 +69,7 @@ export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStore
   if (openPaths.has(path)) throw new StoreError('stop', `Cannot open the DuckDB file ${path}: this process has it open already. Use the store that is already open.`);
   openPaths.add(path);
   try {
-    return new DuckdbStore({ ...options, path }, parts, await openDatabase(path, { ...options, log: parts.log }));
+    return new DuckdbStore({ ...options, path }, parts, await openDatabase(path, { ...options, log: parts.log, now: parts.now }));
   } catch (error) {
     openPaths.delete(path);
     throw error;
@@ -82,7 +82,7 @@ export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStore
  */
 export async function openDuckdbStoreReadOnly(options: DuckdbOptions, { now = Date.now }: Pick<DuckdbStoreParts, 'now'> = {}): Promise<Store> {
   const path = resolve(options.path);
-  return new ReadOnlyDuckdbStore({ ...options, path }, now, await openDatabaseReadOnly(path, options));
+  return new ReadOnlyDuckdbStore({ ...options, path }, now, await openDatabaseReadOnly(path, { ...options, now }));
 }
 
 /** How a DuckDB store reads. */
@@ -332,7 +332,7 @@ class DuckdbStore extends DuckdbReads implements Store {
   async #usable(action: string): Promise<Database> {
     if (this.#database !== undefined) return this.#database;
     try {
-      this.#database = await openDatabase(this.#options.path, { ...this.#options, log: this.#log });
+      this.#database = await openDatabase(this.#options.path, { ...this.#options, log: this.#log, now: this.now });
     } catch (error) {
       this.#problem = `Cannot ${action} the ${this.description}: reopening it after an error failed. ${messageOf(error)}`;
       throw new StoreError('retry', this.#problem, { cause: error });

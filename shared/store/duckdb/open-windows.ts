@@ -135,7 +135,7 @@ export class OpenWindows {
       const [kind, levelText, windowText, source, host, cells] = line.split('\t') as [string, string, string, string, string, string];
       const [level, windowMs] = [Number(levelText) as Level, Number(windowText)];
       if (kind === 'tally') tallies.push(...unpackCells(cells).map(({ method, status, ...tally }) => ({ series: { source, host, method, status }, level, windowMs, tally })));
-      else open.mergeRow({ level, windowMs, rowId: 0, source, host: kind === 'host' ? host : undefined, cells: unpackCells(cells) }, nowMs);
+      else open.mergeRow({ level, windowMs, rowId: 0, source, host: kind === 'host' ? host : undefined, cells: unpackCells(cells) }, -Infinity);
     }
     open.merge(tallies, nowMs);
   }

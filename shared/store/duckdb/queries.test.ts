@@ -17,7 +17,7 @@ test('lists only the newest of too many requests, and returns how many', async (
   const pool = new ReadPool(database.reading);
   try {
     const requests = Array.from({ length: 3000 }, (_, at) => event({ timeMs: startMs + at * 1000, uri: `/${at % 7}`, clientIp: `192.0.2.${at % 5}` }));
-    await database.batches.write({ recorder: 'r', writer: 'w', sequence: 1, requests, rollups: [], tops: [], ledger: undefined }, startMs, (commit) => commit());
+    await database.batches.write({ recorder: 'r', writer: 'w', sequence: 1, requests, tallies: [], rollups: [], tops: [], ledger: undefined }, startMs, (commit) => commit());
     const query = { fromMs: startMs, toMs: startMs + 3_600_000, filter: { method: 'GET' }, kinds: ['path', 'unique_clients'], valuesMax: 10 } as const;
     const read = (requestsMax?: number) => pool.use((run) => listRequests(run, query, requestsMax));
     const told = ({ bySource }: Awaited<ReturnType<typeof read>>) => [...bySource].map(([source, { lists, clients }]) => [source, clients, lists.get('path')?.total, lists.get('path')?.entries.map(({ value, count }) => [value, count])]);

@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { until } from '../../../test/until.js';
-import { Histogram } from '../../histogram.js';
 import { createLog } from '../../log.js';
 import type { RequestEvent } from '../../request-event.js';
-import { levels, rollupRetentionMs, type Level, type RollupRow } from '../../rollup.js';
+import { talliesOf } from '../../../test/rollup-rows.js';
+import { levels, levelsOf, rollupRetentionMs } from '../../rollup.js';
 import { topLevels, type TopLevel, type TopRow } from '../../top-row.js';
 import type { RetentionState } from '../retention-guard.js';
 import type { LedgerSnapshot } from '../store.js';
@@ -20,9 +20,10 @@ const startMs = Date.UTC(2026, 10, 23);
 const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
 
 test('keeps fine windows for days, coarse ones for the configured time, and none for longer', (t) => {
-  t.deepEqual(levels.map((level) => rollupRetentionMs(level, 400 * dayMs) / dayMs), [2, 14, 60, 400, 400]);
-  t.deepEqual(levels.map((level) => rollupRetentionMs(level, 7 * dayMs) / dayMs), [2, 7, 7, 7, 7]);
-  t.deepEqual(levels.map((level) => rollupRetentionMs(level, dayMs) / dayMs), [1, 1, 1, 1, 1]);
+  t.deepEqual(levels.map((level) => rollupRetentionMs(level, 400 * dayMs) / dayMs), [0.25, 14, 60, 400, 400]);
+  t.deepEqual(levelsOf.host.map((level) => rollupRetentionMs(level, 400 * dayMs, 'host') / dayMs), [1 / 6, 7, 60, 400]);
+  t.deepEqual(levels.map((level) => rollupRetentionMs(level, 7 * dayMs) / dayMs), [0.25, 7, 7, 7, 7]);
+  t.deepEqual(levels.map((level) => rollupRetentionMs(level, dayMs) / dayMs), [0.25, 1, 1, 1, 1]);
 });
 
 test('deletes expired rows when the store is opened, and no others', async (t) => {
@@ -31,17 +32,19 @@ test('deletes expired rows when the store is opened, and no others', async (t) =
   const open = () => openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs }, retentionDelayMs: 0 }, { log: createLog('store'), now: () => nowMs });
   let store = await open();
   const agesDays = [0, 1, 2, 3, 7, 8, 14, 15, 60, 61, 400, 401];
-  await store.write({
-    recorder: 'test', writer: 'retention-test', sequence: 1, ledger: undefined,
-    requests: agesDays.map((age) => request(startMs - age * dayMs)),
-    rollups: agesDays.flatMap((age) => levels.map((level) => rollup(level, startMs - age * dayMs))),
-    tops: agesDays.flatMap((age) => topLevels.map((level) => top(level, startMs - age * dayMs))),
-  });
+  for (const [at, age] of agesDays.toReversed().entries()) {
+    nowMs = startMs - age * dayMs;
+    const requests = [request(nowMs)];
+    await store.write({
+      recorder: 'test', writer: 'retention-test', sequence: at + 1, ledger: undefined, requests, tallies: talliesOf(requests, nowMs), rollups: [], tops: topLevels.map((level) => top(level, nowMs)),
+    });
+  }
 
   const ages = async (): Promise<Record<string, number[]>> => {
     const sorted = (timesMs: number[]): number[] => timesMs.map((timeMs) => (startMs - timeMs) / dayMs).toSorted((a, b) => a - b);
     const found: Record<string, number[]> = { requests: sorted((await store.readRequests({ ...everything, limit: 1000 })).map(({ timeMs }) => timeMs)) };
-    for (const level of levels) found[level] = sorted((await store.readRollups({ ...everything, level })).map(({ windowMs }) => windowMs));
+    for (const level of levels) found[level] = sorted((await store.readRollups({ ...everything, level, scope: 'all' })).map(({ windowMs }) => windowMs));
+    for (const level of levelsOf.host) found[`host ${level}`] = sorted((await store.readRollups({ ...everything, level, scope: 'host' })).map(({ windowMs }) => windowMs));
     for (const level of topLevels) found[`top ${level}`] = sorted((await store.readTops({ ...everything, level, kinds: ['path'] })).map(({ windowMs }) => windowMs));
     return found;
   };
@@ -54,11 +57,11 @@ test('deletes expired rows when the store is opened, and no others', async (t) =
   };
 
   const upTo = (days: number): number[] => agesDays.filter((age) => age <= days);
-  await agesBecome({ 10: upTo(2), 60: upTo(14), 600: upTo(60), 3600: upTo(400), 86_400: upTo(400), requests: upTo(7), 'top 60': upTo(1), 'top 600': upTo(7), 'top 3600': upTo(60), 'top 86400': upTo(400) });
+  await agesBecome({ 10: upTo(0), 60: upTo(14), 600: upTo(60), 3600: upTo(400), 86_400: upTo(400), 'host 60': upTo(0), 'host 600': upTo(7), 'host 3600': upTo(60), 'host 86400': upTo(400), requests: upTo(7), 'top 60': upTo(1), 'top 600': upTo(7), 'top 3600': upTo(60), 'top 86400': upTo(400) });
   nowMs += dayMs;
-  await agesBecome({ 10: upTo(1), 60: upTo(13), 600: upTo(59), 3600: upTo(399), 86_400: upTo(399), requests: upTo(6), 'top 60': upTo(0), 'top 600': upTo(6), 'top 3600': upTo(59), 'top 86400': upTo(399) });
+  await agesBecome({ 10: [], 60: upTo(13), 600: upTo(59), 3600: upTo(399), 86_400: upTo(399), 'host 60': [], 'host 600': upTo(6), 'host 3600': upTo(59), 'host 86400': upTo(399), requests: upTo(6), 'top 60': upTo(0), 'top 600': upTo(6), 'top 3600': upTo(59), 'top 86400': upTo(399) });
   nowMs += 500 * dayMs;
-  await agesBecome({ 10: [], 60: [], 600: [], 3600: [], 86_400: [], requests: [], 'top 60': [], 'top 600': [], 'top 3600': [], 'top 86400': [] });
+  await agesBecome({ 10: [], 60: [], 600: [], 3600: [], 86_400: [], 'host 60': [], 'host 600': [], 'host 3600': [], 'host 86400': [], requests: [], 'top 60': [], 'top 600': [], 'top 3600': [], 'top 86400': [] });
   await store.close();
   await rm(folder, { recursive: true });
 });
@@ -75,7 +78,7 @@ test('one start with the clock ahead, or with a shorter retention, deletes nothi
   const agesAfterStart = (nowMs: number, retention = usual): Promise<number[]> => until('it has checked the clock', async () => {
     const store = await openDuckdbStore({ path, retention }, { log, now: () => nowMs });
     // Writes and deletions take turns.
-    for (let turns = 0; turns < 20; turns += 1) await store.write({ recorder: 'test', writer: 'guard-test', sequence: sequence += 1, ledger: undefined, requests: [], rollups: [], tops: [] });
+    for (let turns = 0; turns < 20; turns += 1) await store.write({ recorder: 'test', writer: 'guard-test', sequence: sequence += 1, ledger: undefined, requests: [], tallies: [], rollups: [], tops: [] });
     const requests = await store.readRequests({ ...everything, limit: 100 });
     await store.close();
     const database = await openDatabase(path, { memoryBytesMax: 64 * 2 ** 20, log });
@@ -86,8 +89,8 @@ test('one start with the clock ahead, or with a shorter retention, deletes nothi
   t.deepEqual(await agesAfterStart(startMs), []);
   const store = await openDuckdbStore({ path, retention: usual }, { log, now: () => startMs });
   await store.write({
-    recorder: 'test', writer: 'guard-test', sequence: sequence += 1, ledger: undefined, tops: [],
-    requests: agesDays.map((age) => request(startMs - age * dayMs)), rollups: agesDays.map((age) => rollup(3600, startMs - age * dayMs)),
+    recorder: 'test', writer: 'guard-test', sequence: sequence += 1, ledger: undefined, tops: [], rollups: [],
+    requests: agesDays.map((age) => request(startMs - age * dayMs)), tallies: talliesOf(agesDays.map((age) => request(startMs - age * dayMs)), startMs),
   });
   await store.close();
   t.deepEqual(await agesAfterStart(startMs), agesDays);
@@ -108,7 +111,7 @@ test('keeps ledgers and the ids of applied batches for as long as the coarsest r
   const agesDays = [0, 8, 399, 400, 401, 500];
   for (const age of agesDays) {
     const writtenMs = startMs - age * dayMs;
-    await database.batches.write({ recorder: 'test', writer: `writer-${age}`, sequence: 1, requests: [], rollups: [], tops: [], ledger: ledger(`collector-${age}`, writtenMs) }, writtenMs, (commit) => commit());
+    await database.batches.write({ recorder: 'test', writer: `writer-${age}`, sequence: 1, requests: [], tallies: [], rollups: [], tops: [], ledger: ledger(`collector-${age}`, writtenMs) }, writtenMs, (commit) => commit());
   }
   for (const step of deleteSteps({ requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs }, startMs)) while (await step(database.writing) > 0);
   const kept = [0, 8, 399, 400];
@@ -122,16 +125,17 @@ test('keeps ledgers and the ids of applied batches for as long as the coarsest r
 test('deletes many expired rollup rows in small steps', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20, log: createLog('store') });
-  const rollups = Array.from({ length: 250 }, (_, index) => rollup(10, startMs - index * 10_000));
-  await database.batches.write({ recorder: 'test', writer: 'retention-test', sequence: 1, requests: [], rollups, tops: [], ledger: undefined }, startMs, (commit) => commit());
+  const requests = Array.from({ length: 250 }, (_, index) => request(startMs - index * 60_000));
+  await database.batches.write({ recorder: 'test', writer: 'retention-test', sequence: 1, requests: [], tallies: talliesOf(requests, startMs), rollups: [], tops: [], ledger: undefined }, startMs, (commit) => commit());
+  await database.batches.closeWindows(startMs + dayMs, (commit) => commit());
   const deleted: number[] = [];
-  for (const step of deleteSteps({ requestsMs: dayMs, rollupsMs: 1_000_000 }, startMs, 100)) {
+  for (const step of deleteSteps({ requestsMs: dayMs, rollupsMs: 6_000_000 }, startMs, 100)) {
     let rows: number;
     do deleted.push(rows = await step(database.writing));
     while (rows > 0);
   }
-  t.deepEqual(deleted.filter((rows) => rows > 0), [100, 49]);
-  t.deepEqual(await (await database.writing.run('SELECT count(*), min(window_ms) FROM request_rollup')).getRows(), [[101n, BigInt(startMs - 1_000_000)]]);
+  t.true(deleted.every((rows) => rows <= 100) && deleted.includes(100), deleted.join());
+  t.deepEqual(await (await database.writing.run('SELECT count(*), min(window_ms) FROM request_rollup WHERE level = 60')).getRows(), [[101n, BigInt(startMs - 6_000_000)]]);
   await database.close();
   await rm(folder, { recursive: true });
 });
@@ -141,10 +145,6 @@ function request(timeMs: number): RequestEvent {
     source: 'caddy', timeMs, timeNs: 0, host: 'shop.example', method: 'GET', status: 200, durationMs: 1, size: 1, bytesRead: 0, uri: '/', endpoint: '',
     clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
   };
-}
-
-function rollup(level: Level, windowMs: number): RollupRow {
-  return { level, windowMs, rowId: 1, series: { source: 'caddy', host: 'shop.example', method: 'GET', status: 200 }, count: 1, sampledOut: 0, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram() };
 }
 
 function top(level: TopLevel, windowMs: number): TopRow {

@@ -17,6 +17,7 @@ import { levels } from '../../rollup.js';
 import type { Store } from '../store.js';
 import { openDuckdbStore } from './duckdb-store.js';
 import { schemaVersion } from './schema.js';
+import { tallyOf } from '../../../test/rollup-rows.js';
 
 const fixtures = 'shared/store/duckdb/fixtures';
 const startMs = Date.UTC(2026, 10, 27);
@@ -71,7 +72,7 @@ const whatWasWritten = {
 };
 
 async function contents(store: Store): Promise<unknown> {
-  const rollups = (await Promise.all(levels.map((level) => store.readRollups({ ...everything, level })))).flat();
+  const rollups = await Promise.all(levels.map(async (level) => ({ level, ...tallyOf(await store.readRollups({ ...everything, level, scope: 'all' })) })));
   return {
     requests: (await store.readRequests({ ...everything, limit: 100 })).toSorted((a, b) => a.timeMs - b.timeMs),
     rollups: rollups.map(({ level, count, durationSumMs, sizeSum, histogram }) => ({ level, count, durationSumMs, sizeSum, median: Math.abs(histogram.quantile(0.5)! / 2.5 - 1) < 0.05 })),

@@ -10,7 +10,7 @@ import { windowStart } from '../../rollup.js';
 import type { TopRow } from '../../top-row.js';
 import type { Batch, Store } from '../store.js';
 import { openDuckdbStore } from './duckdb-store.js';
-import { joinColumn } from './write-batch.js';
+import { joinColumn } from './columns.js';
 
 test('a NUL in a text moves no other value out of its row.', (t) => {
   t.is(joinColumn(['a', '', 'c']), 'a\0\0c');
@@ -76,7 +76,7 @@ test('after a batch that DuckDB has not enough memory for, others go through.', 
 const listsMs = windowStart(Date.now(), 3600);
 
 function batchOf(sequence: number, tops: TopRow[]): Batch {
-  return { recorder: 'tested', writer: 'tested', sequence, requests: [], rollups: [], tops, ledger: undefined };
+  return { recorder: 'tested', writer: 'tested', sequence, requests: [], tallies: [], rollups: [], tops, ledger: undefined };
 }
 
 /** As long as lists can be, and other ones each time. */

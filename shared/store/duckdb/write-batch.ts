@@ -24,6 +24,8 @@ export interface BatchWriter {
   write(batch: Batch, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<readonly RowKey[]>;
   /** Whether a checkpoint is due, given the size of the write-ahead log in bytes: as soon as no read is in progress, or before the next batch. */
   checkpointDue(logBytes: number): 'when-idle' | 'now' | undefined;
+  /** Closes the windows that ended well before `nowMs`. `alone` as in `write`. */
+  closeWindows(nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
   /** Runs a checkpoint, which nothing may be read beside, either. */
   checkpoint(): Promise<void>;
 }
@@ -45,6 +47,8 @@ export async function createBatchWriter(connection: DuckDBConnection, windows: O
       await connection.run('CHECKPOINT');
       heldBytes = 0;
     },
+
+    closeWindows,
 
     async write(batch, nowMs, alone) {
       await closeWindows(nowMs, alone);
