@@ -34,6 +34,12 @@ test('What is encoded comes out line by line, whatever the texts hold, and bodie
   }), { numRuns: 50 });
 });
 
+test('finds the lines of a body with a row of megabytes, and skips what is no line', async (t) => {
+  const long = `request_rollup,level=1m cells="${'GET 200 1,'.repeat(1_000_000)}" 1`;
+  const lines = [requestLine(event({ uri: '/\n"\\', host: 'a "b' }), 'r'), long, 'm,t=\\ "a f="x" 1'];
+  t.deepEqual(await linesIn(compress(`${lines.join('\n')}\nnone\n${lines.join('\n')}\nm f="no end\n`, 8)), [...lines, ...lines]);
+});
+
 testWithInfluxd('One line that InfluxDB refuses costs itself alone, is kept with the reason, and all levels agree with the requests.', async (t) => {
   await overProxy(t, async ({ store, spoolDir, recorder }) => {
     // A time that cannot be: 400 for the whole body. It is put in behind the recorder, which bounds times no further.
