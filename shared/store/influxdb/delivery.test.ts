@@ -8,7 +8,7 @@ import { startProxy, type Proxy, type ProxyAct } from '../../../test/proxy.js';
 import { until } from '../../../test/until.js';
 import { createRecorder } from '../../recorder.js';
 import type { RequestEvent } from '../../request-event.js';
-import { levels } from '../../rollup.js';
+import { levelsOf } from '../../rollup.js';
 import { openSpool } from '../../spool/spool.js';
 import { readDeadLetter } from '../open.js';
 import type { Store } from '../store.js';
@@ -19,6 +19,8 @@ import { startSpooledWriter } from './spooled-writer.js';
 
 const influxd = influxdOfThisFile();
 const startMs = Date.UTC(2026, 10, 23, 20);
+/** All levels are kept for requests of this time. */
+const now = (): number => startMs + 60_000;
 const range = { fromMs: startMs - 86_400_000, toMs: startMs + 86_400_000 };
 
 test('What is encoded comes out line by line, whatever the texts hold, and bodies can be joined as they are.', async (t) => {
@@ -26,12 +28,18 @@ test('What is encoded comes out line by line, whatever the texts hold, and bodie
   await fc.assert(fc.asyncProperty(fc.array(fc.record({ uri: text, userAgent: text, host: fc.string({ unit: fc.constantFrom('"', '\\', ' ', 'a') }) }), { minLength: 1, maxLength: 8 }), async (texts) => {
     const requests = texts.map((each) => event(each));
     const wanted = requests.map((request) => requestLine(request, 'r'));
-    const bodies = bodiesOf({ recorder: 'r', writer: 'w', sequence: 1, requests, rollups: [], tops: [], ledger: undefined });
+    const bodies = bodiesOf({ recorder: 'r', writer: 'w', sequence: 1, requests, tallies: [], rollups: [], tops: [], ledger: undefined });
     t.deepEqual(await linesIn(decodePayload(encodePayload(bodies))[0]!), wanted);
     const twice = joinBodies([...bodies, compress(`${wanted[0]!}\n`, 1)]);
     t.is(twice.lines, wanted.length + 1);
     t.deepEqual(await linesIn(twice), [...wanted, wanted[0]!]);
   }), { numRuns: 50 });
+});
+
+test('finds the lines of a body with a row of megabytes, and skips what is no line', async (t) => {
+  const long = `request_rollup,level=1m cells="${'GET 200 1,'.repeat(1_000_000)}" 1`;
+  const lines = [requestLine(event({ uri: '/\n"\\', host: 'a "b' }), 'r'), long, 'm,t=\\ "a f="x" 1'];
+  t.deepEqual(await linesIn(compress(`${lines.join('\n')}\nnone\n${lines.join('\n')}\nm f="no end\n`, 8)), [...lines, ...lines]);
 });
 
 testWithInfluxd('One line that InfluxDB refuses costs itself alone, is kept with the reason, and all levels agree with the requests.', async (t) => {
@@ -61,6 +69,8 @@ testWithInfluxd('A field of another type is refused in part (422), and the rest 
     await until('all are settled', () => store.spool!.own.spooled === 0 && store.spool!.own.stored > 0);
     t.like(store.spool!.own, { stored: 90, deadLettered: 10 });
     await assertAgreement(t, store, 90);
+    const [row] = (await store.readRollups({ ...range, level: 60, scope: 'all', filter: {} })).filter(({ cells }) => cells.some(({ count }) => count < 0));
+    t.like(row, { windowMs: startMs, source: 'caddy', host: undefined }, 'a refused request is taken out by a row of its own');
   });
 });
 
@@ -71,7 +81,7 @@ test('keeps requests in the spool when delivering them fails for an unexpected r
   let failures = 0;
   const delivery = { deliver: () => (failures += 1) <= 2 ? Promise.reject(new RangeError('a bug of ours')) : Promise.resolve(0) };
   const writer = startSpooledWriter({ spool, delivery, stopping: new AbortController(), bytesMax: 2 ** 20, log: quietLog });
-  await writer.write({ recorder: 'r', writer: 'w', sequence: 1, requests: [event({})], rollups: [], tops: [], ledger: undefined });
+  await writer.write({ recorder: 'r', writer: 'w', sequence: 1, requests: [event({})], tallies: [], rollups: [], tops: [], ledger: undefined });
   await until('it is delivered', () => writer.state.own.spooled === 0);
   t.like(writer.state.own, { stored: 1, deadLettered: 0 });
   t.is(failures, 3);
@@ -117,14 +127,14 @@ testWithInfluxd('What waits in the spool is delivered by the next start, before 
   const { url, org, token, createBucket } = await influxd();
   const options = { org, bucket: await createBucket(), token, ...spoolOfTest() };
   const away = await openInfluxdbStore({ ...options, url: 'http://127.0.0.1:1' }, { log: quietLog, spoolName: 'collector' });
-  const first = createRecorder({ store: away, log: quietLog, name: 'tested', hostsMax: 10, clientIp: 'off', flushMs: 5 });
+  const first = createRecorder({ store: away, log: quietLog, name: 'tested', hostsMax: 10, clientIp: 'off', flushMs: 5, now });
   for (let at = 0; at < 50; at += 1) first.record(event({ uri: `/old-${at}`, timeMs: startMs + at }));
   t.is(await first.close(), 0, 'nothing is lost: it is in the spool');
   t.is(away.spool!.own.spooled, 50);
   await away.close();
   const store = await openInfluxdbStore({ ...options, url }, { log: quietLog, spoolName: 'collector' });
   t.is(store.spool!.earlier.spooled + store.spool!.earlier.stored, 50);
-  const second = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 10, clientIp: 'off', flushMs: 5 });
+  const second = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 10, clientIp: 'off', flushMs: 5, now });
   for (let at = 0; at < 50; at += 1) second.record(event({ uri: `/new-${at}`, timeMs: startMs + 100 + at }));
   await until('all are stored', () => store.spool!.own.stored === 50);
   t.deepEqual(store.spool!.earlier, { spooled: 0, stored: 50, deadLettered: 0 });
@@ -151,8 +161,8 @@ async function overProxy(t: ExecutionContext, run: (rig: Rig) => Promise<void>):
   const bucket = await createBucket();
   const proxy = await startProxy(url);
   const spool = spoolOfTest();
-  const store = await openInfluxdbStore({ url: proxy.url, org, bucket, token, timeoutMs: 1000, ...spool }, { log: quietLog, spoolName: 'collector' });
-  const recorder = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 200, clientIp: 'full', flushMs: 10 });
+  const store = await openInfluxdbStore({ url: proxy.url, org, bucket, token, timeoutMs: 1000, ...spool }, { log: quietLog, spoolName: 'collector', now });
+  const recorder = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 200, clientIp: 'full', flushMs: 10, now });
   t.teardown(async () => {
     await recorder.close();
     await store.close();
@@ -171,10 +181,12 @@ async function assertAgreement(t: ExecutionContext, store: Store, count: number)
   const requests = await store.readRequests({ ...range, filter: {}, limit: 20_000 });
   t.is(new Set(requests.map(({ uri }) => uri)).size, count);
   t.is(requests.length, count);
-  for (const level of levels) {
-    const rows = await store.readRollups({ ...range, level, filter: {} });
-    t.is(rows.reduce((sum, row) => sum + row.count, 0), count, `level ${level}`);
-    t.is(rows.reduce((sum, row) => sum + row.histogram.total, 0), count, `histograms of level ${level}`);
+  for (const scope of ['all', 'host'] as const) {
+    for (const level of levelsOf[scope]) {
+      const cells = (await store.readRollups({ ...range, level, scope, filter: {} })).flatMap((row) => row.cells);
+      t.is(cells.reduce((sum, cell) => sum + cell.count, 0), count, `level ${level} of scope ${scope}`);
+      t.is(cells.reduce((sum, cell) => sum + cell.histogram.total, 0), count, `histograms of level ${level} of scope ${scope}`);
+    }
   }
 }
 

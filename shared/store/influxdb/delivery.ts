@@ -5,13 +5,13 @@
  * InfluxDB has taken of a body that it refused in part (422) is written again, which changes nothing.
  *
  * A request that is refused is in the rollups already, whose rows are cumulative and may have been made by a process that is gone. So
- * rows are added that take it away again: with a count of -1 and ids that follow from the line, so that a repetition replaces them.
+ * rows are added that take it away again: with a cell whose count is -1, and ids that follow from the line, so that a repetition replaces them.
  */
 import { createHash } from 'node:crypto';
 import { detailedMessageOf } from '../../errors.js';
 import { Histogram } from '../../histogram.js';
 import { hasLatency } from '../../status.js';
-import { levels, rowIdEnd, windowStart, type RollupRow } from '../../rollup.js';
+import { keptLevels, rowIdEnd, windowStart, type Cell, type RollupRow, type Scope } from '../../rollup.js';
 import type { RefusedLine, DeadLetters } from '../dead-letters.js';
 import { InfluxdbError } from './influxdb-error.js';
 import { isRequestLine, parseRequestLine, rollupLine } from './line-protocol.js';
@@ -30,7 +30,7 @@ export interface Delivery {
 const linesMin = 100;
 
 /** `post` writes one body, or throws an `InfluxdbError`. */
-export function createDelivery({ post, deadLetters }: { post: (gzip: Buffer) => Promise<void>; deadLetters: DeadLetters }): Delivery {
+export function createDelivery({ post, deadLetters, now }: { post: (gzip: Buffer) => Promise<void>; deadLetters: DeadLetters; now: () => number }): Delivery {
   /** How many lines go at once: halved when that was too much for InfluxDB or for a proxy, and slowly raised again. */
   let linesAtOnceMax = linesMax;
 
@@ -44,7 +44,7 @@ export function createDelivery({ post, deadLetters }: { post: (gzip: Buffer) => 
       if (refused.length === 0) return 0;
       await deadLetters.keep(refused);
       const requests = refused.flatMap(({ line }) => isRequestLine(line) ? [line] : []);
-      const corrections = requests.flatMap(correctionsOf);
+      const corrections = requests.flatMap((line) => correctionsOf(line, now()));
       // What is too old for the bucket is so in each level; those rows are not there, and their corrections need not be.
       await deliverParts(corrections, linesAtOnceMax, []);
       return requests.length;
@@ -89,17 +89,18 @@ export function createDelivery({ post, deadLetters }: { post: (gzip: Buffer) => 
   }
 }
 
-/** The lines of rollup rows that take a request out of the windows that it is counted in. */
-function correctionsOf(line: string): string[] {
+/** The lines of rollup rows that take a request out of the windows that it is counted in, of both scopes. Levels that are not kept for its age have no rows to correct. */
+function correctionsOf(line: string, nowMs: number): string[] {
   const event = parseRequestLine(line);
   if (event === undefined) return []; // what InfluxDB refused may be no line at all, after damage that no checksum saw
-  const { source, host, method, status, size } = event;
+  const { timeMs, source, host, method, status, size } = event;
   const durationMs = hasLatency({ status, method }) ? event.durationMs : null;
   const histogram = new Histogram();
   if (durationMs !== null) histogram.add(durationMs);
+  const cell: Cell = { method, status, count: -1, sampledOut: 0, durationSumMs: -(durationMs ?? 0), durationMaxMs: 0, sizeSum: -size, histogram: histogram.negated() };
   const rowId = createHash('sha256').update(line).digest().readUIntBE(0, 6) % rowIdEnd;
-  return levels.map((level): RollupRow => ({
-    level, windowMs: windowStart(event.timeMs, level), rowId, series: { source, host, method, status },
-    count: -1, sampledOut: 0, durationSumMs: -(durationMs ?? 0), durationMaxMs: 0, sizeSum: -size, histogram: histogram.negated(),
-  })).map(rollupLine);
+  const rowsOf = (scope: Scope): RollupRow[] => keptLevels(nowMs - timeMs, scope).map((level) => ({
+    level, windowMs: windowStart(timeMs, level), rowId, source, host: scope === 'all' ? undefined : host, cells: [cell],
+  }));
+  return [...rowsOf('all'), ...rowsOf('host')].map(rollupLine);
 }

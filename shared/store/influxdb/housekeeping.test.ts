@@ -7,7 +7,7 @@ import { until } from '../../../test/until.js';
 import { StoreError } from '../../errors.js';
 import { Histogram } from '../../histogram.js';
 import type { RequestEvent } from '../../request-event.js';
-import { levels, rollupRetentionMs, windowStart, type RollupRow } from '../../rollup.js';
+import { levelsOf, rollupRetentionMs, windowStart, type RollupRow, type Scope } from '../../rollup.js';
 import { topLevels, topRetentionMs } from '../../top-row.js';
 import type { Batch } from '../store.js';
 import { startHousekeeping } from './housekeeping.js';
@@ -15,27 +15,29 @@ import { openInfluxdbStore, type InfluxdbOptions } from './influxdb-store.js';
 
 const influxd = influxdOfThisFile();
 const dayMs = 86_400_000;
+const scopes: readonly Scope[] = ['all', 'host'];
 const retention = { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs };
 
 function batchOf(ageDays: number): Batch {
   const timeMs = Date.now() - ageDays * dayMs;
+  const rowId = Math.round(ageDays * 10);
   const request: RequestEvent = {
     source: 'caddy', timeMs, timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1, size: 1, bytesRead: 0,
     uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
   };
-  const rollups = levels.map((level): RollupRow => ({
-    level, windowMs: windowStart(timeMs, level), rowId: 1, series: { source: 'caddy', host: 'a.example', method: 'GET', status: 200 },
-    count: 1, sampledOut: 0, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram(),
-  }));
-  const tops = topLevels.map((level) => ({ level, windowMs: windowStart(timeMs, level), rowId: 1, source: 'caddy', host: '', kind: 'path', packed: 'x' } as const));
-  return { recorder: 'r', writer: randomUUID(), sequence: 1, requests: [request], rollups, tops, ledger: undefined };
+  const rollups = scopes.flatMap((scope) => levelsOf[scope].map((level): RollupRow => ({
+    level, windowMs: windowStart(timeMs, level), rowId, source: 'caddy', host: scope === 'all' ? undefined : 'a.example',
+    cells: [{ method: 'GET', status: 200, count: 1, sampledOut: 0, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram() }],
+  })));
+  const tops = topLevels.map((level) => ({ level, windowMs: windowStart(timeMs, level), rowId, source: 'caddy', host: '', kind: 'path', packed: 'x' } as const));
+  return { recorder: 'r', writer: randomUUID(), sequence: 1, requests: [request], tallies: [], rollups, tops, ledger: undefined };
 }
 
 testWithInfluxd('A store that keeps house deletes what is older than its kind is kept, with a token for the bucket alone, and nothing else.', async (t) => {
   const { url, org, createBucket, createToken } = await influxd();
   const bucket = await createBucket();
   const options = { url, org, bucket, token: await createToken(bucket, ['read', 'write']), retention, ...spoolOfTest() };
-  const ages = [0, 1, 5, 10, 30, 100, 390];
+  const ages = [0, 0.1, 0.2, 1, 5, 10, 30, 100, 390];
   const plain = await openInfluxdbStore(options, { log: quietLog });
   for (const age of ages) await plain.write(batchOf(age));
   const foreign = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, {
@@ -49,10 +51,15 @@ testWithInfluxd('A store that keeps house deletes what is older than its kind is
   const house = await openInfluxdbStore({ ...options, retentionDelayMs: 0 }, { log: quietLog, keepsHouse: true });
   const keptAt = (keptMs: number): number => ages.filter((age) => age * dayMs < keptMs).length;
   await until('what is old is deleted', async () => {
-    const rows = await Promise.all(levels.map((level) => plain.readRollups({ ...everything, level })));
     const tops = await Promise.all(topLevels.map((level) => plain.readTops({ ...everything, level, kinds: ['path'] })));
-    return await requests() === keptAt(retention.requestsMs) && topLevels.every((level, at) => tops[at]!.length === keptAt(topRetentionMs(level, retention.rollupsMs))) && levels.every((level, at) => rows[at]!.length === keptAt(rollupRetentionMs(level, retention.rollupsMs)));
+    return await requests() === keptAt(retention.requestsMs) && topLevels.every((level, at) => tops[at]!.length === keptAt(topRetentionMs(level, retention.rollupsMs)));
   });
+  for (const scope of scopes) {
+    for (const level of levelsOf[scope]) {
+      const rows = await plain.readRollups({ ...everything, level, scope, filter: {} });
+      t.is(rows.length, keptAt(rollupRetentionMs(level, retention.rollupsMs, scope)), `level ${level} of scope ${scope}`);
+    }
+  }
   const left = await fetch(`${url}/api/v2/query?org=${org}`, {
     method: 'POST', headers: { authorization: `Token ${options.token}`, 'content-type': 'application/vnd.flux' },
     body: `from(bucket: "${bucket}") |> range(start: 0) |> filter(fn: (r) => r._measurement == "temperature")`,
@@ -97,6 +104,12 @@ testWithInfluxd('A clock that is ahead and a shorter retention delete nothing fr
   await until('what is too old is deleted', async () => await requests() === 2);
 });
 
+test('keeps rows of single hosts at no level for longer than the others', (t) => {
+  for (const rollupsMs of [dayMs, 400 * dayMs]) {
+    for (const level of levelsOf.host) t.true(rollupRetentionMs(level, rollupsMs, 'host') <= rollupRetentionMs(level, rollupsMs, 'all'));
+  }
+});
+
 test('What could not be done, because InfluxDB was still starting, is done soon after, and said once.', async (t) => {
   const said: string[] = [];
   let tries = 0;
@@ -125,10 +138,10 @@ testWithInfluxd('A bucket that a newer program has written to is neither read no
   await first.ping();
   await first.close();
 
-  await write('store_schema version=2i');
+  await write('store_schema version=3i');
   const older = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
   for (const use of [() => older.ping(), () => older.write(batchOf(0)), () => older.readLedgers({ sinceMs: 0 }), () => older.pingToWrite()]) {
-    const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /a newer program writes it, in version 2, and this one knows version 1\. Upgrade this program, or set INFLUXDB_BUCKET/ });
+    const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /a newer program writes it, in version 3, and this one knows version 2\. Upgrade this program, or set INFLUXDB_BUCKET/ });
     t.is(error.action, 'stop');
   }
   await older.close();

@@ -1,6 +1,6 @@
 import { detailedMessageOf, messageOf } from '../../errors.js';
 import type { Log } from '../../log.js';
-import { windowRetentions } from '../../retention.js';
+import { windowRetentions, type WindowRetention } from '../../retention.js';
 import type { Retention } from '../../rollup.js';
 import type { RetentionGuard } from '../retention-guard.js';
 import { levelTags } from './line-protocol.js';
@@ -60,6 +60,13 @@ function rulesOf({ requestsMs, rollupsMs }: Retention): (readonly [string, numbe
     ['_measurement="request_metrics"', requestsMs],
     ['_measurement="collector_ledger"', requestsMs],
     ['_measurement="imported_request"', rollupsMs],
-    ...windowRetentions(rollupsMs).map(({ table, level, keptMs }) => [`_measurement="${table}" AND level="${levelTags[level]}"`, keptMs] as const),
+    ...windowRetentions(rollupsMs).map(({ table, level, keptMs }) => [`${predicates[table]} AND level="${levelTags[level]}"`, keptMs] as const),
   ];
 }
+
+/** Predicates of InfluxDB 2 have no `!=`: that of `request_rollup` names rows of single hosts too, which are at no level kept for longer than the others. */
+const predicates: Readonly<Record<WindowRetention['table'], string>> = {
+  request_rollup: '_measurement="request_rollup"',
+  host_rollup: '_measurement="request_rollup" AND scope="host"',
+  request_top: '_measurement="request_top"',
+};

@@ -18,7 +18,7 @@ const event: RequestEvent = {
   source: 'caddy', timeMs: Date.UTC(2026, 10, 23, 20), timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1, size: 1, bytesRead: 0,
   uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
 };
-const batch: Batch = { recorder: 'r', writer: 'w', sequence: 1, requests: [event], rollups: [], tops: [], ledger: undefined };
+const batch: Batch = { recorder: 'r', writer: 'w', sequence: 1, requests: [event], tallies: [], rollups: [], tops: [], ledger: undefined };
 
 const answers: readonly (readonly [status: number, headers: Record<string, string>, body: string, action: StoreErrorAction, message: RegExp, detail: RegExp, retryAfterMs?: number])[] = [
   [429, { 'retry-after': '7' }, '{"code":"too many requests","message":"slow down"}', 'retry', /busy or not ready since .* UTC \(status 429\)/, /429 \(slow down\)/, 7000],
@@ -99,7 +99,7 @@ test('A query that fails half way is an error, though its status is 200.', async
     request.resume();
     response.writeHead(200, { 'content-type': 'text/csv' }).end('#datatype,string,string\r\n#group,true,true\r\n#default,,\r\n,error,reference\r\n,"it broke, sadly",897\r\n');
   }, async (store) => {
-    const error = await t.throwsAsync(store.readRollups({ fromMs: 0, toMs: 10_000, level: 10, filter: {} }), { instanceOf: StoreError, message: /did not finish its answer/ });
+    const error = await t.throwsAsync(store.readRollups({ fromMs: 0, toMs: 10_000, level: 10, scope: 'all', filter: {} }), { instanceOf: StoreError, message: /did not finish its answer/ });
     t.regex(error.detail ?? '', /half way \(it broke, sadly\)/);
     t.is(error.action, 'retry');
   });

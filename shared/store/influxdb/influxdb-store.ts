@@ -94,7 +94,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     await postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal }).catch((error: unknown) => { throw failure('write', error); });
     unavailableSinceMs = undefined;
   };
-  const delivery = createDelivery({ deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), by: 'InfluxDB', log }), post });
+  const delivery = createDelivery({ deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), by: 'InfluxDB', log }), post, now });
   const spooled = spoolName === undefined ? undefined : await openSpooled(join(spoolDir, spoolName));
   async function openSpooled(dir: string): Promise<SpooledWriter> {
     try {

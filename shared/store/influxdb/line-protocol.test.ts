@@ -4,9 +4,10 @@ import fc from 'fast-check';
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd, type Influxd } from '../../../test/influxd.js';
 import { Histogram } from '../../histogram.js';
 import type { RequestEvent } from '../../request-event.js';
+import { packCells, unpackCells, type Cell } from '../../rollup.js';
 import { fluxText } from './flux-text.js';
 import { openInfluxdbStore } from './influxdb-store.js';
-import { ledgerLines, parseRequestLine, parseTimestamp, createRequestLines, requestLine, rollupLine, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
+import { createRequestLines, ledgerLines, parseRequestLine, parseTimestamp, requestLine, rollupLine, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
 import { TextBuffer } from './text-buffer.js';
 
 const influxd = influxdOfThisFile();
@@ -46,13 +47,31 @@ test('A line leads back to the one request that it was made of.', (t) => {
   t.is(parseRequestLine('request_rollup,host=a count=1i 5'), undefined);
 });
 
-test('A rollup row has its window and its id in its timestamp.', (t) => {
-  const row = { level: 60, windowMs: Date.UTC(2026, 10, 23, 20), rowId: 2 ** 33 - 1, series: event, count: 2, sampledOut: 0, durationSumMs: 3.5, durationMaxMs: 3, sizeSum: 9, histogram: new Histogram() } as const;
+const cellOf = (method: string, status: number, count: number): Cell => ({ method, status, count, sampledOut: 0, durationSumMs: 3.5 * count, durationMaxMs: 3, sizeSum: 9, histogram: new Histogram() });
+
+test('writes a rollup row as one line, with the window and the id as its time', (t) => {
+  const row = { level: 60, windowMs: Date.UTC(2026, 10, 23, 20), rowId: 2 ** 33 - 1, source: 'caddy', host: undefined, cells: [cellOf('GET', 200, 2), cellOf('_other', 503, 1), cellOf('GET', 0, 1)] } as const;
   t.is(
     rollupLine(row),
-    'request_rollup,host=shop.example,level=1m,method=GET,source=caddy,status_code=200 count=2i,duration_sum_ms=3.5,duration_max_ms=3,size_sum=9i,tally="2 3.5 3 9 AA==" 1795464008589934591',
+    'request_rollup,level=1m,source=caddy count=4i,duration_sum_ms=14,duration_max_ms=3,size_sum=27i,status_2xx=2i,status_5xx=1i,status_other=1i,'
+      + 'cells="GET 200 2  9 7 3 AA==,_other 503 1  9 3.5 3 AA==,GET 0 1  9 3.5 3 AA==" 1795464008589934591',
   );
-  t.regex(rollupLine({ ...row, sampledOut: 1 }), /,sampled_out=1i,tally="2 3\.5 3 9 AA== 1" /);
+  t.regex(rollupLine({ ...row, host: 'a b' }), /^request_rollup,host=a\\ b,level=1m,scope=host,source=caddy count=4i/);
+  t.regex(rollupLine({ ...row, host: '', source: '' }), /^request_rollup,level=1m,scope=host count=4i/);
+  t.regex(rollupLine({ ...row, cells: [{ ...cellOf('GET', 200, 2), sampledOut: 1 }] }), /,sampled_out=1i,status_2xx=2i,cells="GET 200 2 1 9 7 3 AA==" /);
+  t.regex(rollupLine({ ...row, cells: [] }), / count=0i,duration_sum_ms=0,duration_max_ms=0,size_sum=0i,sampled_out=0i,status_1xx=0i,.*,status_other=0i,cells="" /);
+});
+
+test('packs cells that take a request away', (t) => {
+  const histogram = new Histogram();
+  histogram.add(12.5);
+  const cells: Cell[] = [
+    { method: 'GET', status: 200, count: -1, sampledOut: 0, durationSumMs: -12.5, durationMaxMs: 0, sizeSum: -9, histogram: histogram.negated() },
+    { method: 'GET', status: 101, count: -1, sampledOut: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: -9, histogram: new Histogram() },
+  ];
+  t.deepEqual(unpackCells(packCells(cells)).map(({ histogram: { total }, ...numbers }) => ({ total, ...numbers })), cells.map(({ histogram: { total }, ...numbers }) => ({ total, ...numbers })));
+  histogram.merge(unpackCells(packCells(cells))[0]!.histogram);
+  t.is(histogram.quantile(0.5), null);
 });
 
 test('A ledger is one point for each count, all at one time.', (t) => {
@@ -132,7 +151,7 @@ if (process.env['INFLUXDB_URL'] === undefined) {
 
 async function writeTo({ url, org, token }: Influxd, bucket: string, requests: readonly RequestEvent[]): Promise<void> {
   const store = await openInfluxdbStore({ url, org, bucket, token, ...spoolOfTest() }, { log: quietLog });
-  await store.write({ recorder: 'test', writer: 'test', sequence: 1, requests, rollups: [], tops: [], ledger: undefined });
+  await store.write({ recorder: 'test', writer: 'test', sequence: 1, requests, tallies: [], rollups: [], tops: [], ledger: undefined });
   await store.close();
 }
 

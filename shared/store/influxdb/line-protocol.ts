@@ -6,13 +6,16 @@
  * - `request_metrics`: tags `endpoint`, `host`, `method`, `recorder`, `source`, `status_code`; fields `uri` (always there),
  *   `size`, `bytes_read` (integers), and `duration_ms` (float), `client_ip`, `user_agent`, `referrer`, `protocol`, `tls`,
  *   `upstream_ms` (float), `request_id` where they are known. The time is the request's.
- * - `request_rollup`: tags `host`, `level` (`10s`, `1m`, `10m`, `1h`, `1d`), `method`, `source`, `status_code`; fields
- *   `count`, `size_sum` (integers), `duration_sum_ms`, `duration_max_ms` (floats), and `tally`: these four as numbers and
- *   the packed histogram (see `histogram.ts`), `COUNT DURATION_SUM_MS DURATION_MAX_MS SIZE_SUM HISTOGRAM`, and behind it, where there are
- *   any, how many of the requests are not kept one by one, as in the field `sampled_out` (integer). The four are there
- *   for Flux and Grafana. This program reads `tally` alone: InfluxDB stores and reads field by field, so one field is read
- *   three times as fast as five, and is never half of an old row and half of a new one. The time is the window's start plus
- *   the row's id in nanoseconds.
+ * - `request_rollup`: tags `level` (`10s`, `1m`, `10m`, `1h`, `1d`) and `source`, of a row that counts one host also `host` and `scope=host`. Fields
+ *   for Flux and Grafana: `count`, `size_sum`, `sampled_out`, `status_1xx` to `status_5xx`, `status_other` (integers; the last seven are left out
+ *   where they are 0), `duration_sum_ms`, `duration_max_ms` (floats). This program reads `cells` alone, the packed cells (see `packCells`):
+ *   InfluxDB stores and reads field by field, so one field is read three times as fast as five. The time is the window's start plus the row's id in
+ *   nanoseconds.
+ *   Cells that are too long for one field are split over `cells`, `cells_2`, `cells_3`, …: see `split-cells.ts`.
+ *   A row without cells replaces one that is taken back. All its fields are 0, and `cells` is empty.
+ *   Version 1 wrote a point for each host, method and status, with the tags `host`, `level`, `method`, `source`, `status_code`, and with `tally`
+ *   in place of `cells`: `COUNT DURATION_SUM_MS DURATION_MAX_MS SIZE_SUM HISTOGRAM`, and ` SAMPLED_OUT` where there are any. Such points are
+ *   still read: they count for all requests of a source, and for their host.
  * - `request_top`: tags `host` (of unique clients), `kind`, `level`, `source`; field `packed`, see `TopRow`. The time is made as that of
  *   `request_rollup`.
  * - `imported_request`: tags `import_id`, `source`; field `packed`, see `ImportedRow`. The time is made as that of `request_rollup`.
@@ -31,19 +34,21 @@
  * - Measurement and tags together may have 65,535 bytes. Five tags of 255 characters have at most 3,825 before escaping.
  * - A string field can hold every character. `"` and `\` are escaped by `\`.
  * - A string field can be empty, but Flux's `pivot` then gives its row the value of a later one (seen with 2.7.12). So no
- *   empty field is written: the optional ones are left out, and a `uri` of no characters is stored as `-`. To keep it
+ *   empty field of a request is written: the optional ones are left out, and a `uri` of no characters is stored as `-`. To keep it
  *   apart from a real `-`, one of dashes alone gets one more: `-` is stored as `--`. `uriText` and `textOfUri` are each
  *   other's inverse.
  * - A float must be finite. It is: see `contract.ts`.
  *
  * This is what the collector spends its time on: the line of a request is put together in bytes, most of which were made before.
  */
+import { Histogram } from '../../histogram.js';
 import type { ImportedRow } from '../../imported-requests.js';
 import { createMemo } from '../../memo.js';
 import { nanosecondsText, splitNanoseconds, type RequestEvent } from '../../request-event.js';
-import type { Level, RollupRow } from '../../rollup.js';
+import { packCells, type Cell, type Level, type RollupRow, type RowKey, type Series } from '../../rollup.js';
 import type { TopRow } from '../../top-row.js';
 import type { Ledger, LedgerSnapshot } from '../store.js';
+import { splitCells } from './split-cells.js';
 import { TextBuffer } from './text-buffer.js';
 
 /** The value of the tag `level`, by the length of the window in seconds. */
@@ -155,17 +160,60 @@ export function parseRequestLine(line: string): RequestEvent | undefined {
 }
 
 /** The line of one rollup row, without a line break. */
-export function rollupLine({ level, windowMs, rowId, series: { source, host, method, status }, count, sampledOut, durationSumMs, durationMaxMs, sizeSum: sizeSumAny, histogram }: RollupRow): string {
-  const sizeSum = Math.min(sizeSumAny, Number.MAX_SAFE_INTEGER); // an integer field; 9 PB of responses in one window are enough
+export function rollupLine({ level, windowMs, rowId, source, host, cells }: RollupRow): string {
   let line = 'request_rollup';
-  if (host !== '') line += `,host=${escapeTag(host)}`;
+  if (host !== undefined && host !== '') line += `,host=${escapeTag(host)}`;
   line += `,level=${levelTags[level]}`;
-  if (method !== '') line += `,method=${escapeTag(method)}`;
+  if (host !== undefined) line += ',scope=host';
   if (source !== '') line += `,source=${escapeTag(source)}`;
-  line += `,status_code=${status} count=${count}i,duration_sum_ms=${durationSumMs},duration_max_ms=${durationMaxMs},size_sum=${sizeSum}i`;
-  if (sampledOut !== 0) line += `,sampled_out=${sampledOut}i`;
-  line += `,tally="${count} ${durationSumMs} ${durationMaxMs} ${sizeSum} ${histogram.pack()}${sampledOut === 0 ? '' : ` ${sampledOut}`}"`;
-  return `${line} ${rowTime(windowMs, rowId)}`;
+  return `${line} ${rollupFields(cells)} ${rowTime(windowMs, rowId)}`;
+}
+
+/** Which stored point of `request_rollup`: what its tags and its time say. */
+export interface RollupPoint extends RowKey {
+  readonly rowId: number;
+  /** Of a point that version 1 wrote. Its `host` is never `undefined`. */
+  readonly series?: Pick<Series, 'method' | 'status'> | undefined;
+}
+
+/** The line that replaces a stored point by one that counts nothing. */
+export function emptiedRollupLine(point: RollupPoint): string {
+  const { level, windowMs, rowId, source, host = '', series } = point;
+  if (series === undefined) return rollupLine({ ...point, cells: [] });
+  const tags = Object.entries({ host, level: levelTags[level], method: series.method, source }).flatMap(([name, value]) => value === '' ? [] : [`,${name}=${escapeTag(value)}`]);
+  return `request_rollup${tags.join('')},status_code=${series.status} ${noTotals},tally="0 0 0 0 ${new Histogram().pack()}" ${rowTime(windowMs, rowId)}`;
+}
+
+const noTotals = 'count=0i,duration_sum_ms=0,duration_max_ms=0,size_sum=0i,sampled_out=0i';
+const statusFields = ['status_1xx', 'status_2xx', 'status_3xx', 'status_4xx', 'status_5xx', 'status_other'] as const;
+
+function rollupFields(cells: readonly Cell[]): string {
+  if (cells.length === 0) return `${noTotals},${statusFields.map((name) => `${name}=0i`).join(',')},cells=""`;
+  let [count, sampledOut, durationSumMs, durationMaxMs, sizeSum] = [0, 0, 0, 0, 0];
+  const byClass = statusFields.map(() => 0);
+  for (const cell of cells) {
+    count += cell.count;
+    sampledOut += cell.sampledOut;
+    durationSumMs += cell.durationSumMs;
+    durationMaxMs = Math.max(durationMaxMs, cell.durationMaxMs);
+    sizeSum += cell.sizeSum;
+    byClass[cell.status >= 100 && cell.status <= 599 ? Math.floor(cell.status / 100) - 1 : 5]! += cell.count;
+  }
+  const bytes = Math.min(sizeSum, Number.MAX_SAFE_INTEGER); // an integer field; 9 PB of responses in one window are enough
+  let fields = `count=${count}i,duration_sum_ms=${durationSumMs},duration_max_ms=${durationMaxMs},size_sum=${bytes}i`;
+  if (sampledOut !== 0) fields += `,sampled_out=${sampledOut}i`;
+  for (const [at, name] of statusFields.entries()) if (byClass[at] !== 0) fields += `,${name}=${byClass[at]}i`;
+  for (const [at, text] of splitCells(packCells(cells)).entries()) fields += `,${at === 0 ? 'cells' : `cells_${at + 1}`}="${text}"`; // nothing in it needs escaping
+  return fields;
+}
+
+/** The one cell of a point that version 1 wrote, from its field `tally`. */
+export function cellOfTally(tally: string, { method, status }: Pick<Series, 'method' | 'status'>): Cell {
+  const [count, durationSumMs, durationMaxMs, sizeSum, packed, sampledOut = '0'] = tally.split(' ');
+  return {
+    method, status, count: Number(count), sampledOut: Number(sampledOut), durationSumMs: Number(durationSumMs), durationMaxMs: Number(durationMaxMs),
+    sizeSum: Number(sizeSum), histogram: Histogram.unpack(packed!),
+  };
 }
 
 /** The line of one row of the top lists, without a line break. */

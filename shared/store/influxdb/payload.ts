@@ -153,12 +153,44 @@ export async function linesIn({ gzip: bytes }: Body): Promise<string[]> {
   return linesOfText(await gunzip(bytes, { maxOutputLength: bodyBytesMax }));
 }
 
+/** Searches instead of one expression for a line: that would need a stack as long as the longest text in quotes. */
 function linesOfText(bytes: Buffer): string[] {
-  return Array.from(bytes.toString('utf8').matchAll(lineShape), ([, line]) => line!);
+  const text = bytes.toString('utf8');
+  const lines: string[] = [];
+  for (let start = 0; start < text.length;) {
+    tagsShape.lastIndex = start;
+    const end = tagsShape.test(text) ? endOfFields(text, tagsShape.lastIndex) : undefined;
+    if (end !== undefined) lines.push(text.slice(start, end));
+    const lineBreak = end ?? text.indexOf('\n', start); // a line that is none is skipped
+    if (lineBreak < 0) break;
+    start = lineBreak + 1;
+  }
+  return lines;
 }
 
-/** Measurement and tags up to a space that no backslash escapes, then fields and time; a text in quotes may hold line breaks. */
-const lineShape = /((?:\\.|[^\\ \n])+ (?:[^"\n]|"(?:\\.|[^"\\])*")+)\n/gs;
+/** Measurement and tags, up to a space that no backslash escapes. */
+const tagsShape = /(?:\\.|[^\\ \n])+ /sy;
+
+/** The line break that ends the fields and the time; a text in quotes may hold others. `undefined` if there is none. */
+function endOfFields(text: string, from: number): number | undefined {
+  let lineBreak = text.indexOf('\n', from);
+  for (let quote = text.indexOf('"', from); quote >= 0 && quote < lineBreak; quote = text.indexOf('"', quote + 1)) {
+    quote = closingQuote(text, quote + 1);
+    if (quote < 0) return undefined;
+    if (quote > lineBreak) lineBreak = text.indexOf('\n', quote);
+  }
+  return lineBreak < 0 ? undefined : lineBreak;
+}
+
+/** The quote that ends a text: the first with an even number of backslashes before it. -1 if there is none. */
+function closingQuote(text: string, from: number): number {
+  for (let quote = text.indexOf('"', from); quote >= 0; quote = text.indexOf('"', quote + 1)) {
+    let unescaped = quote;
+    while (unescaped > from && text[unescaped - 1] === '\\') unescaped -= 1;
+    if ((quote - unescaped) % 2 === 0) return quote;
+  }
+  return -1;
+}
 
 /** Several bodies as one. */
 export function joinBodies(bodies: readonly Body[]): Body {

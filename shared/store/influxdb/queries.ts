@@ -7,16 +7,17 @@
 import { flux, fluxDateTime, fluxExpression, fluxRegExp, type ParameterizedQuery } from '@influxdata/influxdb-client';
 import { StoreError } from '../../errors.js';
 import { groupBy } from '../../group-by.js';
-import { Histogram } from '../../histogram.js';
 import { importedBytes, type ImportedRow } from '../../imported-requests.js';
 import type { RequestEvent } from '../../request-event.js';
 import { listRequests } from '../../request-lists.js';
-import { levels, rollUp, windowStart, type Level, type RollupRow } from '../../rollup.js';
+import { levels, rollUp, unpackCells, windowStart, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
-import { needsRequests, type Filter, type ImportSummary, type LedgerSnapshot, type Store, type StoredWindows, type TimeRange, type TopsQuery } from '../store.js';
+import { filteredRow, refuseRollups } from '../rollups-query.js';
+import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
 import { fluxText, fluxWholeOrStart } from './flux-text.js';
-import { ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText } from './line-protocol.js';
+import { cellOfTally, ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText, type RollupPoint } from './line-protocol.js';
+import { isSplit, joinCells } from './split-cells.js';
 
 /**
  * Runs a query and gives `onRow` the cells of each row, in the order of `columns`; a column that the row's table does not
@@ -25,31 +26,72 @@ import { ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUr
 export type ReadCells = (query: ParameterizedQuery, columns: readonly string[], onRow: (cells: readonly (string | undefined)[]) => void) => Promise<void>;
 
 /** See `Store.readRollups`. */
-export async function readRollups(read: ReadCells, bucket: string, { fromMs, toMs, level, filter }: TimeRange & { level: Level; filter: Filter }): Promise<RollupRow[]> {
-  if (needsRequests(filter)) throw new StoreError('drop', `Cannot read rollup rows by ${Object.keys(filter).join(', ')}: of these only source, host, method and status are known there. Use rollUpRequests.`);
-  const range = wholeWindows({ fromMs, toMs }, level);
+export async function readRollups(read: ReadCells, bucket: string, query: RollupsQuery): Promise<RollupRow[]> {
+  refuseRollups(query);
+  const range = wholeWindows(query, query.level);
   if (range.fromMs >= range.toMs) return [];
-  const columns = ['_time', '_value', 'source', 'host', 'method', 'status_code'];
+  // The fields of a split row become visible one after the other: what is read in between is read again.
+  for (let tries = 0; tries < triesMax; tries += 1) {
+    const rows = await readRollupsOnce(read, bucket, { ...query, ...range });
+    if (rows !== undefined) return rows.flatMap((row) => filteredRow(row, query.filter));
+  }
+  throw new StoreError('retry', `Cannot read rollup rows from InfluxDB: one was half written each of ${triesMax} times. Try again.`);
+}
+
+/** `undefined` if the fields of a split row are not of one version. */
+async function readRollupsOnce(read: ReadCells, bucket: string, { fromMs, toMs, level, scope, filter }: RollupsQuery): Promise<RollupRow[] | undefined> {
+  const columns = ['_time', '_field', '_value', 'source', 'host', 'method', 'status_code'];
+  // Points of version 1, which have the field `tally` alone, are read for both scopes.
+  const ofScope = scope === 'all' ? flux`not exists r.scope` : flux`(r.scope == "host" or r._field == "tally")`;
   const query = flux`from(bucket: ${fluxText(bucket)})
-  |> range(start: ${new Date(range.fromMs)}, stop: ${new Date(range.toMs)})
-  |> filter(fn: (r) => r._measurement == "request_rollup" and r._field == "tally" and r.level == ${levelTags[level]}${andSeries(filter)})
+  |> range(start: ${new Date(fromMs)}, stop: ${new Date(toMs)})
+  |> filter(fn: (r) => r._measurement == "request_rollup" and r.level == ${levelTags[level]} and r._field =~ /^(tally|cells(_[0-9]+)?)$/ and ${ofScope}${andSeries(ofRow(filter))})
   |> keep(columns: ${columns})`;
   const rows: RollupRow[] = [];
-  await read(query, columns, ([time, tally, source, host, method, status]) => {
-    const [count, durationSumMs, durationMaxMs, sizeSum, packed, sampledOut = '0'] = tally!.split(' ');
-    rows.push({
-      level,
-      ...rowOfTime(time!, level),
-      series: { source: textOfTag(source), host: textOfTag(host), method: textOfTag(method), status: Number(status) },
-      count: Number(count),
-      sampledOut: Number(sampledOut),
-      durationSumMs: Number(durationSumMs),
-      durationMaxMs: Number(durationMaxMs),
-      sizeSum: Number(sizeSum),
-      histogram: Histogram.unpack(packed!),
+  const split = new Map<string, { readonly key: Omit<RollupRow, 'cells'>; readonly parts: Map<number, string> }>();
+  await read(query, columns, ([time, field, value = '', sourceTag, hostTag, method, status]) => {
+    const key = { level, ...rowOfTime(time!, level), source: textOfTag(sourceTag), host: scope === 'all' ? undefined : textOfTag(hostTag) };
+    if (field === 'tally') {
+      const cell = cellOfTally(value, { method: textOfTag(method), status: Number(status) });
+      if (cell.count !== 0) rows.push({ ...key, cells: [cell] });
+    } else if (field === 'cells' && !isSplit(value)) {
+      if (value !== '') rows.push({ ...key, cells: unpackCells(value) });
+    } else {
+      const name = `${time!}\n${key.source}\n${key.host}`;
+      const found = split.get(name) ?? { key, parts: new Map<number, string>() };
+      split.set(name, found);
+      found.parts.set(field === 'cells' ? 1 : Number(field!.slice('cells_'.length)), value);
+    }
+  });
+  for (const { key, parts } of split.values()) {
+    const packed = joinCells(parts);
+    if (packed === undefined) return undefined;
+    if (packed !== '') rows.push({ ...key, cells: unpackCells(packed) });
+  }
+  return rows;
+}
+
+/** The part of a filter that restricts rows; the rest restricts their cells. */
+function ofRow({ source, exceptSource, host }: Filter): Filter {
+  return { ...(source !== undefined && { source }), ...(exceptSource !== undefined && { exceptSource }), ...(host !== undefined && { host }) };
+}
+
+/** The points of all rollup rows of a level whose window starts in the range: of both scopes, and of earlier versions. */
+export async function readRollupPoints(read: ReadCells, bucket: string, { fromMs, toMs, level }: TimeRange & { level: Level }): Promise<RollupPoint[]> {
+  const range = wholeWindows({ fromMs, toMs }, level);
+  const columns = ['_time', 'source', 'scope', 'host', 'method', 'status_code'];
+  const query = flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: ${new Date(range.fromMs)}, stop: ${new Date(range.toMs)})
+  |> filter(fn: (r) => r._measurement == "request_rollup" and r._field == "count" and r.level == ${levelTags[level]})
+  |> keep(columns: ${columns})`;
+  const points: RollupPoint[] = [];
+  await read(query, columns, ([time, source, scope, host, method, status]) => {
+    points.push({
+      level, ...rowOfTime(time!, level), source: textOfTag(source), host: scope === undefined && status === undefined ? undefined : textOfTag(host),
+      series: status === undefined ? undefined : { method: textOfTag(method), status: Number(status) },
     });
   });
-  return rows;
+  return points;
 }
 
 /** See `Store.readTops`. */
@@ -116,9 +158,9 @@ export async function readRequests(read: ReadCells, bucket: string, { fromMs, to
 }
 
 /** See `Store.rollUpRequests`. The fields of a request are apart in InfluxDB: it cannot count by them without putting each request together. */
-export async function rollUpRequests(read: ReadCells, bucket: string, { requestsMax, level, ...query }: TimeRange & { level: Level; filter: Filter; requestsMax: number }): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
+export async function rollUpRequests(read: ReadCells, bucket: string, { requestsMax, level, scope, ...query }: RollupsQuery & { requestsMax: number }): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
   const requests = await readRequests(read, bucket, { ...query, limit: requestsMax + 1 });
-  return { rows: rollUp(requests.slice(0, requestsMax), level), isBounded: requests.length > requestsMax };
+  return { rows: rollUp(requests.slice(0, requestsMax), level, scope), isBounded: requests.length > requestsMax };
 }
 
 /** See `Store.listRequests`. */
@@ -166,7 +208,7 @@ export async function readStoredWindows(read: ReadCells, bucket: string): Promis
   const readEnds = async (which: 'first' | 'last'): Promise<{ source: string; level: Level; windowMs: number }[]> => {
     const query = flux`from(bucket: ${fluxText(bucket)})
   |> range(start: ${new Date(0)}, stop: ${new Date(timeMsMax)})
-  |> filter(fn: (r) => r._measurement == "request_rollup" and r._field == "tally")
+  |> filter(fn: (r) => r._measurement == "request_rollup" and r._field == "count" and not exists r.scope)
   |> ${fluxExpression(which)}()
   |> keep(columns: ["_time", "level", "source"])
   |> group(columns: ["level", "source"])
@@ -196,7 +238,7 @@ export async function readLedgers(read: ReadCells, bucket: string, { sinceMs }: 
   |> group()
   |> keep(columns: ${columns})`;
   // The points of a snapshot become visible one after the other: what is read in between is read again.
-  for (let tries = 0; tries < ledgerTriesMax; tries += 1) {
+  for (let tries = 0; tries < triesMax; tries += 1) {
     const counts: LedgerCount[] = [];
     await read(query, columns, ([time, value, collector, account, reason]) => {
       counts.push({ timeMs: Date.parse(time!), value: Number(value), collector: textOfTag(collector), account: account!, reason: textOfTag(reason) });
@@ -205,7 +247,7 @@ export async function readLedgers(read: ReadCells, bucket: string, { sinceMs }: 
     const snapshots = collectors.map((collector) => snapshotOf(counts.filter((count) => count.collector === collector)));
     if (snapshots.every((snapshot) => snapshot !== undefined)) return snapshots;
   }
-  throw new StoreError('retry', `Cannot read the ledgers from InfluxDB: the newest of a collector was half written each of ${ledgerTriesMax} times. Try again.`);
+  throw new StoreError('retry', `Cannot read the ledgers from InfluxDB: the newest of a collector was half written each of ${triesMax} times. Try again.`);
 }
 
 /** Asks for next to nothing: it fails when the bucket cannot be read. */
@@ -215,7 +257,7 @@ export async function readNothing(read: ReadCells, bucket: string): Promise<void
 
 const sliceMsFirst = 1000;
 const sliceGrowth = 60;
-const ledgerTriesMax = 5;
+const triesMax = 5;
 /** The last whole day that a time of 64 bits of nanoseconds can hold: an open end would be now, by the server's clock. */
 const timeMsMax = Date.UTC(2262, 3, 11);
 
@@ -231,7 +273,7 @@ function rowOfTime(time: string, level: Level): { windowMs: number; rowId: numbe
   return { windowMs, rowId: (timeMs - windowMs) * 1e6 + timeNs };
 }
 
-/** The condition on the tags that rows of requests and rollups share, to go behind another. */
+/** The condition on tags, to go behind another. */
 function andSeries({ source, exceptSource, host, method, status }: Filter): ParameterizedQuery {
   let condition = flux``;
   if (source !== undefined) condition = flux`${condition} and ${tagIs(flux`r.source`, source)}`;

@@ -23,10 +23,15 @@ for (const name of readdirSync(fixtures)) {
       source: 'caddy', timeMs: startMs + at * 1000, timeNs: at, host: 'shop.example', method: 'GET', status: 200 + at, durationMs: 1.5 + at, size: 100 * at, bytesRead: at,
       uri: `/${at}?q=ü`, endpoint: '', clientIp: '203.0.113.0', userAgent: 'curl/8', referrer: 'https://r.example/', protocol: 'HTTP/2.0', tls: 'tls1.3', upstreamMs: null, requestId: '',
     })));
-    const [row, ...others] = await store.readRollups({ ...everything, level: 60 });
-    t.is(others.length, 0);
-    t.like(row, { windowMs: startMs, rowId: 1, series: { source: 'caddy', host: 'shop.example', method: 'GET', status: 200 }, count: 3, durationSumMs: 7.5, durationMaxMs: 3.5, sizeSum: 300 });
-    t.true(Math.abs(row!.histogram.quantile(0.5)! / 2.5 - 1) < 0.05);
+    for (const [scope, host] of [['all', undefined], ['host', 'shop.example']] as const) {
+      const [row, ...others] = await store.readRollups({ ...everything, level: 60, scope });
+      t.is(others.length, 0);
+      t.like(row, { windowMs: startMs, rowId: 1, source: 'caddy', host });
+      const [cell, ...otherCells] = row!.cells;
+      t.is(otherCells.length, 0);
+      t.like(cell, { method: 'GET', status: 200, count: 3, durationSumMs: 7.5, durationMaxMs: 3.5, sizeSum: 300 });
+      t.true(Math.abs(cell!.histogram.quantile(0.5)! / 2.5 - 1) < 0.05);
+    }
     t.deepEqual(await store.readLedgers({ sinceMs: startMs }), [{
       collector: 'edge', timeMs: startMs + 3000, received: 4, accepted: 3, runtime: 0, rejected: { 'not-json': 1 }, dropped: {}, stored: 3, spooled: 0, inMemory: 0,
       deadLettered: 0, warnings: {}, lastLineMs: startMs + 2000,

@@ -2,6 +2,9 @@
  * The version of what is in a bucket: the measurement `store_schema`, without tags, with the integer field `version`, one point for each day
  * on which a web app wrote it, so that the bucket's retention leaves the newest. A bucket without one has version 1, or nothing.
  *
+ * Version 2 has rollup rows by source and by host, with a cell for each method and status; version 1 had a row for each host, method and status. Points of version
+ * 1 are read beside those of version 2. A web app of version 1 would not count those of version 2, so it has to refuse the bucket.
+ *
  * The web app and imports look at it before they read, write or delete. A collector may only write and cannot: upgrade it first or last.
  */
 import { flux } from '@influxdata/influxdb-client';
@@ -10,7 +13,7 @@ import { fluxText } from './flux-text.js';
 import type { ReadCells } from './queries.js';
 
 /** The version that this program writes. */
-const schemaVersion = 1;
+const schemaVersion = 2;
 
 const dayMs = 86_400_000;
 
