@@ -18,7 +18,7 @@ import { influxdbError, isUnavailable, type InfluxdbPlace } from './influxdb-err
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress, createRequestGatherer } from './payload.js';
 import { postLines } from './post.js';
-import { listImports, listNewest, readImported, readLedgers, readNothing, readRequests, readRollups, readStoredSpan, readStoredWindows, readTops, rollUpRequests, type ReadCells } from './queries.js';
+import { countHosts, listImports, listNewest, readImported, readLedgers, readNothing, readRequests, readRollups, readStoredSpan, readStoredWindows, readTops, rollUpRequests, type ReadCells } from './queries.js';
 import { takeBack } from './take-back.js';
 import { retentionFile } from './retention-file.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
@@ -203,6 +203,7 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     write: (batch) => use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
     gatherRequests: createRequestGatherer,
     readRollups: readAllRollups,
+    countHosts: (query, options) => use('count hosts', () => countHosts(readUntil(options?.signal), bucket, query)),
     streamRollups: (...query) => inOnePage(readAllRollups(...query)),
     readTops: readAllTops,
     streamTops: (...query) => inOnePage(readAllTops(...query)),

@@ -13,8 +13,8 @@ import { listRequests } from '../../request-lists.js';
 import { levels, rollUp, unpackCells, windowStart, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
-import { filteredRow, refuseRollups } from '../rollups-query.js';
-import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
+import { addHostRows, filteredRow, refuseRollups } from '../rollups-query.js';
+import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery, HostCounts, HostCountsQuery } from '../store.js';
 import { fluxText, fluxWholeOrStart } from './flux-text.js';
 import { cellOfTally, ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText, type RollupPoint } from './line-protocol.js';
 import { isSplit, joinCells } from './split-cells.js';
@@ -38,14 +38,28 @@ export async function readRollups(read: ReadCells, bucket: string, query: Rollup
   throw new StoreError('retry', `Cannot read rollup rows from InfluxDB: one was half written each of ${triesMax} times. Try again.`);
 }
 
+/** The condition on a row of any of these hosts, to go behind another. */
+function andHosts(hosts: readonly string[] | undefined): ParameterizedQuery {
+  if (hosts === undefined) return flux``;
+  const conditions = hosts.reduce((some, host) => flux`${some} or ${tagIs(flux`r.host`, host)}`, flux`false`);
+  return flux` and (${conditions})`;
+}
+
+/** See `Store.countHosts`. */
+export async function countHosts(read: ReadCells, bucket: string, { parts, filter }: HostCountsQuery): Promise<HostCounts[]> {
+  const counts = new Map<string, HostCounts>();
+  for (const part of parts) addHostRows(counts, await readRollups(read, bucket, { ...part, scope: 'host', filter }));
+  return [...counts.values()];
+}
+
 /** `undefined` if the fields of a split row are not of one version. */
-async function readRollupsOnce(read: ReadCells, bucket: string, { fromMs, toMs, level, scope, filter }: RollupsQuery): Promise<RollupRow[] | undefined> {
+async function readRollupsOnce(read: ReadCells, bucket: string, { fromMs, toMs, level, scope, filter, hosts }: RollupsQuery): Promise<RollupRow[] | undefined> {
   const columns = ['_time', '_field', '_value', 'source', 'host', 'method', 'status_code'];
   // Points of version 1, which have the field `tally` alone, are read for both scopes.
   const ofScope = scope === 'all' ? flux`not exists r.scope` : flux`(r.scope == "host" or r._field == "tally")`;
   const query = flux`from(bucket: ${fluxText(bucket)})
   |> range(start: ${new Date(fromMs)}, stop: ${new Date(toMs)})
-  |> filter(fn: (r) => r._measurement == "request_rollup" and r.level == ${levelTags[level]} and r._field =~ /^(tally|cells(_[0-9]+)?)$/ and ${ofScope}${andSeries(ofRow(filter))})
+  |> filter(fn: (r) => r._measurement == "request_rollup" and r.level == ${levelTags[level]} and r._field =~ /^(tally|cells(_[0-9]+)?)$/ and ${ofScope}${andSeries(ofRow(filter))}${andHosts(hosts)})
   |> keep(columns: ${columns})`;
   const rows: RollupRow[] = [];
   const split = new Map<string, { readonly key: Omit<RollupRow, 'cells'>; readonly parts: Map<number, string> }>();
