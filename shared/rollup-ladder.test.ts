@@ -84,10 +84,10 @@ test('a row that was closed is never written again: a late request opens one of 
   const early = { ...one!, timeMs: startMs };
   collector.tallies.add(early);
   const first = collector.flush(startMs);
-  collector.tallies.add({ ...early, timeMs: startMs + dayMs });
-  collector.flush(startMs + dayMs); // closes what is old
+  collector.tallies.add({ ...early, timeMs: startMs + 2 * dayMs });
+  collector.flush(startMs + 2 * dayMs); // closes what is old
   collector.tallies.add(early);
-  const late = collector.flush(startMs + dayMs);
+  const late = collector.flush(startMs + 2 * dayMs);
   t.is(new Set([...first, ...late].map((row) => `${row.rowId} ${keyOf(row)}`)).size, first.length + late.length);
   t.true(late.every(({ cells }) => cells[0]!.count === 1));
 });

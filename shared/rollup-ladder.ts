@@ -87,8 +87,8 @@ export class OpenRollups {
   /** Number of their cells. */
   get cells(): number { return this.#cells; }
 
-  /** Adds tallies to the rows of their windows at every level that is kept for their age. Returns the keys of the rows that changed. */
-  merge(tallies: readonly SeriesTally[], nowMs: number): RowKey[] {
+  /** Adds tallies to the rows of their windows at every level that is kept for their age at `nowMs`. Returns the keys of the rows that changed, at `changedMs`. */
+  merge(tallies: readonly SeriesTally[], nowMs: number, changedMs = nowMs): RowKey[] {
     const changed: OpenRow[] = [];
     this.#oldestMs = Infinity;
     for (const { series, level: finest, windowMs, tally } of tallies) {
@@ -101,7 +101,7 @@ export class OpenRollups {
           if (level < finest) continue;
           const row = this.#rowAt(places, { level, windowMs: windowStart(windowMs, level), source: series.source, host });
           addTally(this.#cellOf(row, cellKey, series), tally);
-          row.changedMs = nowMs;
+          row.changedMs = Math.max(row.changedMs, changedMs);
           if (row.isChanged) continue;
           row.isChanged = true;
           changed.push(row);

@@ -6,7 +6,7 @@ import { createZipf } from '../test/zipf.js';
 import { DistinctSketch } from './distinct.js';
 import { windowStart } from './rollup.js';
 import { createTopLadder } from './top-ladder.js';
-import { requestDimensions, topLevels, topValueOf, type TopRow } from './top-row.js';
+import { hostClientsLevels, requestDimensions, topLevels, topValueOf, type TopRow } from './top-row.js';
 import { TopSummary } from './top.js';
 
 const startMs = Date.UTC(2026, 10, 23);
@@ -126,7 +126,7 @@ test('the row that is rewritten has the same id', (t) => {
     ladder.add(event({ timeMs: startMs, uri: '/a', clientIp: '192.0.2.0' }));
     return ladder.drain(startMs, { all: true }).map(keyOf);
   });
-  t.is(keys[0]?.length, 3 * topLevels.length);
+  t.is(keys[0]?.length, 3 * topLevels.length + hostClientsLevels.length);
   t.deepEqual(keys[0], keys[1]);
 });
 

@@ -48,7 +48,7 @@ test('a steady site is compared only with a period that lies after the first dat
 
 test('what is read while lines come in is kept, unless they are older than all that is there', async (t) => {
   const levelMs = 86_400_000;
-  let tell!: (batch: { rollups: { level: 86_400; windowMs: number; series: { source: string } }[] }) => void;
+  let tell!: (changed: { rollups: { level: 86_400; windowMs: number; source: string }[] }) => void;
   let reads = 0;
   let answer!: () => void;
   const changes = { listen: (onChange: unknown) => { tell = onChange as typeof tell; }, listenForExchange: () => undefined };
@@ -58,7 +58,7 @@ test('what is read while lines come in is kept, unless they are older than all t
     answer = () => { resolve(windows); };
   }) }, { clock: () => 0 });
   const spans = () => first.spans((run) => run(new AbortController().signal));
-  const write = (windowMs: number): void => { tell({ rollups: [{ level: 86_400, windowMs, series: { source: 'caddy' } }] }); };
+  const write = (windowMs: number): void => { tell({ rollups: [{ level: 86_400, windowMs, source: 'caddy' }] }); };
   const reading = spans();
   write(12 * levelMs);
   answer();

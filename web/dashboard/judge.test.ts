@@ -12,7 +12,7 @@ const stepMs = 60_000;
 function windowsOf(minutes: readonly { requests: number; errors?: number; durationMs?: number }[]) {
   const requests = minutes.flatMap(({ requests: count, errors = 0, durationMs = 10 }, minute) =>
     Array.from({ length: count }, (_, at) => event({ timeMs: minute * stepMs, status: at < errors ? 500 : 200, durationMs })));
-  return fold(rollUp(requests, 60), { fromMs: 0, stepMs });
+  return fold(rollUp(requests, 60, 'host'), { fromMs: 0, stepMs });
 }
 
 function verdict(minutes: readonly { requests: number; errors?: number; durationMs?: number }[], { previous }: { previous?: Figures } = {}) {

@@ -35,8 +35,8 @@ test('the page of six hours with an incident is as it was', async (t) => {
   const ledgers = [ledger({ timeMs: nowMs, received: 5000, accepted: 4990, runtime: 8, rejected: { 'not-json': 2 }, stored: 4990, lastLineMs: nowMs - 1200 })];
   const traffic: Traffic = {
     range, stepMs: level * 1000, ledgers, bounded: false, firstMs: 0, newestMs: 0, keptFromMs: undefined, rollupsFromMs: undefined, sampled: undefined, recent: undefined, complete: isComplete(ledgers, { bounded: false }),
-    previous: fold(rollUp(within(before), level), { fromMs: before.fromMs, stepMs: level * 1000 }),
-    ...fold(rollUp(within(range), level), { fromMs: range.fromMs, stepMs: level * 1000 }),
+    previous: fold(rollUp(within(before), level, 'host'), { fromMs: before.fromMs, stepMs: level * 1000 }),
+    ...fold(rollUp(within(range), level, 'host'), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
   const reader = { readTopWindows: () => Promise.resolve([]), listRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) => Promise.resolve({ bySource: listRequests(within(range), { kinds, valuesMax }), ofNewest: undefined }) };
   const tops = await readTopsFrom(reader, query, { dimensions: ['path', 'referrer', 'user_agent', 'client'], valuesMax: 1000, requestsMax: 10_000, nowMs });

@@ -4,7 +4,7 @@ import { event } from '../../test/web-samples.js';
 import { fold } from './fold.js';
 import { rollUp } from '../../shared/rollup.js';
 
-const pairs = (requests: readonly Partial<RequestEvent>[]) => fold(rollUp(requests.map((parts) => event(parts)), 60), { fromMs: 0, stepMs: 60_000 }).pairs;
+const pairs = (requests: readonly Partial<RequestEvent>[]) => fold(rollUp(requests.map((parts) => event(parts)), 60, 'host'), { fromMs: 0, stepMs: 60_000 }).pairs;
 
 test('the time outside an app is what the edge took beyond it, on the hosts that both have seen', (t) => {
   const [pair, ...others] = pairs([

@@ -23,10 +23,10 @@ function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bound
   const range = alignRange(query, level);
   const traffic: Traffic = {
     range, stepMs: level * 1000, ledgers, bounded, firstMs, newestMs: requests[0]?.timeMs, keptFromMs, rollupsFromMs: undefined, sampled,
-    recent: { ...fold(rollUp(requests.filter(({ timeMs }) => timeMs > nowMs - 10_800_000), 60), { fromMs: nowMs - 10_800_000, stepMs: 60_000 }), stepMs: 60_000, problem: undefined, heldIn: 'memory', ledgers: [], dropping: new Set(), caddyNewestMs, ownSinceMs: 0, ...collection },
+    recent: { ...fold(rollUp(requests.filter(({ timeMs }) => timeMs > nowMs - 10_800_000), 60, 'host'), { fromMs: nowMs - 10_800_000, stepMs: 60_000 }), stepMs: 60_000, problem: undefined, heldIn: 'memory', ledgers: [], dropping: new Set(), caddyNewestMs, ownSinceMs: 0, ...collection },
     complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }) && sampled === undefined,
-    previous: before === undefined ? undefined : fold(rollUp(before, level), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
-    ...fold(rollUp(requests, level), { fromMs: range.fromMs, stepMs: level * 1000 }),
+    previous: before === undefined ? undefined : fold(rollUp(before, level, 'host'), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
+    ...fold(rollUp(requests, level, 'host'), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
   return dashboardView({ query, traffic, tops, latest: requests, pairs: new Map(), nowMs: atMs, connectHint: ['one', 'two'] });
 }
@@ -126,7 +126,7 @@ test('a range without requests says so and leads to where there are some, and on
   t.like(past.elsewhere, { text: 'There are no requests in this range.', href: '/?from=2026-11-20T11%3A00%3A00Z&to=2026-11-20T13%3A00%3A00Z' });
   const future = view([], { caddyNewestMs, raw: { from: '2026-12-01T00:00:00Z', to: '2026-12-02T00:00:00Z', host: 'a' } });
   t.like(future.elsewhere, { text: 'This range lies in the future.', href: '/?from=2026-11-20T11%3A00%3A00Z&to=2026-11-20T13%3A00%3A00Z' }, 'without the filter, which may be why there is nothing');
-  const { windows } = fold(rollUp(many(3600), 60), { fromMs: 0, stepMs: 60_000 });
+  const { windows } = fold(rollUp(many(3600), 60, 'host'), { fromMs: 0, stepMs: 60_000 });
   t.is(view([], { raw: { from: '2026-12-01T00:00:00Z', to: '2026-12-02T00:00:00Z' }, caddyNewestMs, collection: { windows } as Partial<Collection> }).status.state, 'quiet', 'Caddy is not silent because the range is in the future');
   t.deepEqual([view([]).elsewhere, view([]).connect?.lines, view(many(1)).elsewhere], [undefined, 'one\ntwo', undefined]);
 });

@@ -71,7 +71,7 @@ export async function openDatabase(
     // DuckDB must not run checkpoints by itself: reads have to wait for them (decision 39).
     await writing.run("SET wal_autocheckpoint = '1TB'");
     await writing.run('SET lock_configuration = true');
-    const windows = await OpenWindows.load(writing, now());
+    const windows = await OpenWindows.load(writing);
     const batches = await createBatchWriter(writing, windows, { logBytesMax });
     await batches.closeWindows(now(), (commit) => commit());
     const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));
@@ -96,7 +96,7 @@ export async function openDatabase(
  * Opens a file to read it, such as a copy: nothing is written, and its write-ahead log is replayed in memory. Throws a `StoreError` ('stop') that says what
  * to do.
  */
-export async function openDatabaseReadOnly(path: string, { memoryBytesMax = defaultMemoryBytes(), now = Date.now }: { memoryBytesMax?: number | undefined; now?: (() => number) | undefined }): Promise<Pick<Database, 'reading' | 'windows' | 'close'>> {
+export async function openDatabaseReadOnly(path: string, { memoryBytesMax = defaultMemoryBytes() }: { memoryBytesMax?: number | undefined }): Promise<Pick<Database, 'reading' | 'windows' | 'close'>> {
   let instance: DuckDBInstance | undefined;
   try {
     await access(path).catch((error: unknown) => {
@@ -108,7 +108,7 @@ export async function openDatabaseReadOnly(path: string, { memoryBytesMax = defa
     const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));
     await refuseOtherSchema(reading[0]!, path);
     await reading[0]!.run('SET lock_configuration = true');
-    const windows = await OpenWindows.load(reading[0]!, now());
+    const windows = await OpenWindows.load(reading[0]!);
     const opened = instance;
     return {
       reading, windows,

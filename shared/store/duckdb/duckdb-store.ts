@@ -82,7 +82,7 @@ export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStore
  */
 export async function openDuckdbStoreReadOnly(options: DuckdbOptions, { now = Date.now }: Pick<DuckdbStoreParts, 'now'> = {}): Promise<Store> {
   const path = resolve(options.path);
-  return new ReadOnlyDuckdbStore({ ...options, path }, now, await openDatabaseReadOnly(path, { ...options, now }));
+  return new ReadOnlyDuckdbStore({ ...options, path }, now, await openDatabaseReadOnly(path, options));
 }
 
 /** How a DuckDB store reads. */
@@ -222,6 +222,7 @@ class DuckdbStore extends DuckdbReads implements Store {
         await this.#refuseExchanged(await file.fate({ withContent: false }));
         const due = batches.checkpointDue(file.logBytes);
         if (due === 'now' || (due === 'when-idle' && this.#reads.isIdle)) await this.#reads.exclusively(() => batches.checkpoint());
+        await this.#closeWindows();
         const keys = await batches.write(batch, this.now(), (commit) => this.#reads.exclusively(commit));
         await protectFiles(this.#options.path);
         if (this.#isReopened) this.#log.info(`The ${this.description} is open again.`);
@@ -279,6 +280,18 @@ class DuckdbStore extends DuckdbReads implements Store {
         openPaths.delete(this.#options.path);
       }
     });
+  }
+
+  /** Closes windows before a batch, which must not be dropped for what is wrong with others. Call it only within `#inTurn`. */
+  async #closeWindows(): Promise<void> {
+    const database = this.#database!;
+    try {
+      await database.batches.closeWindows(this.now(), (commit) => this.#reads.exclusively(commit));
+    } catch (error) {
+      await this.#abandon(database);
+      const { action, message, detail } = storeError('close windows of', this.description, error);
+      throw new StoreError(action === 'drop' ? 'hold' : action, message, { cause: error, detail });
+    }
   }
 
   #putWritingFirst(isBehind: boolean): void {

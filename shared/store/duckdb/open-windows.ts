@@ -38,20 +38,20 @@ export class OpenWindows {
   }
 
   /** Reads the journal of a file, as its last process left it. */
-  static async load(connection: Pick<DuckDBConnection, 'run'>, nowMs: number): Promise<OpenWindows> {
+  static async load(connection: Pick<DuckDBConnection, 'run'>): Promise<OpenWindows> {
     const [row] = await (await connection.run('SELECT greatest((SELECT coalesce(max(closed), 0) FROM request_rollup), (SELECT coalesce(max(closed), 0) FROM host_rollup))')).getRows();
     const windows = new OpenWindows(Number(row![0]));
     const entries = await (await connection.run('SELECT import_id, packed FROM rollup_journal')).getRows();
     for (const [importId, packed] of entries as [bigint, string][]) {
       windows.#journalLength += packed.length;
-      windows.#replay(Number(importId), packed, nowMs);
+      windows.#replay(Number(importId), packed);
     }
     return windows;
   }
 
   /** Writes what tallies add to the journal. To be called in the transaction of their batch, and `merge` once it is committed. */
-  async journal(connection: DuckDBConnection, tallies: readonly SeriesTally[], importId: number): Promise<void> {
-    for (let from = 0; from < tallies.length; from += tallyLines) await this.#addEntry(connection, importId, tallies.slice(from, from + tallyLines).map(tallyLine));
+  async journal(connection: DuckDBConnection, tallies: readonly SeriesTally[], importId: number, nowMs: number): Promise<void> {
+    for (let from = 0; from < tallies.length; from += tallyLines) await this.#addEntry(connection, importId, [`at\t${nowMs}`, ...tallies.slice(from, from + tallyLines).map(tallyLine)]);
   }
 
   /** Adds tallies to the open rows. Returns the keys of those that changed. */
@@ -128,16 +128,19 @@ export class OpenWindows {
     await runKept(connection, 'INSERT INTO rollup_journal (import_id, packed) VALUES ($1, $2)', [BigInt(importId), packed], [BIGINT, VARCHAR]);
   }
 
-  #replay(importId: number, packed: string, nowMs: number): void {
+  /** What it adds counts as unchanged for long: windows that are over are closed at once. */
+  #replay(importId: number, packed: string): void {
     const open = this.#openOf(importId);
     const tallies: SeriesTally[] = [];
+    let atMs = 0;
     for (const line of packed.split('\n')) {
       const [kind, levelText, windowText, source, host, cells] = line.split('\t') as [string, string, string, string, string, string];
       const [level, windowMs] = [Number(levelText) as Level, Number(windowText)];
-      if (kind === 'tally') tallies.push(...unpackCells(cells).map(({ method, status, ...tally }) => ({ series: { source, host, method, status }, level, windowMs, tally })));
+      if (kind === 'at') atMs = Number(levelText);
+      else if (kind === 'tally') tallies.push(...unpackCells(cells).map(({ method, status, ...tally }) => ({ series: { source, host, method, status }, level, windowMs, tally })));
       else open.mergeRow({ level, windowMs, rowId: 0, source, host: kind === 'host' ? host : undefined, cells: unpackCells(cells) }, -Infinity);
     }
-    open.merge(tallies, nowMs);
+    open.merge(tallies, atMs, -Infinity);
   }
 }
 

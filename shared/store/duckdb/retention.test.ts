@@ -57,11 +57,11 @@ test('deletes expired rows when the store is opened, and no others', async (t) =
   };
 
   const upTo = (days: number): number[] => agesDays.filter((age) => age <= days);
-  await agesBecome({ 10: upTo(0), 60: upTo(14), 600: upTo(60), 3600: upTo(400), 86_400: upTo(400), 'host 60': upTo(0), 'host 600': upTo(7), 'host 3600': upTo(60), 'host 86400': upTo(400), requests: upTo(7), 'top 60': upTo(1), 'top 600': upTo(7), 'top 3600': upTo(60), 'top 86400': upTo(400) });
+  await agesBecome({ 10: upTo(0), 60: upTo(14), 600: upTo(60), 3600: upTo(400), 86_400: upTo(400), requests: upTo(7), 'host 60': upTo(0), 'host 600': upTo(7), 'host 3600': upTo(60), 'host 86400': upTo(400), 'top 60': upTo(1), 'top 600': upTo(7), 'top 3600': upTo(60), 'top 86400': upTo(400) });
   nowMs += dayMs;
-  await agesBecome({ 10: [], 60: upTo(13), 600: upTo(59), 3600: upTo(399), 86_400: upTo(399), 'host 60': [], 'host 600': upTo(6), 'host 3600': upTo(59), 'host 86400': upTo(399), requests: upTo(6), 'top 60': upTo(0), 'top 600': upTo(6), 'top 3600': upTo(59), 'top 86400': upTo(399) });
+  await agesBecome({ 10: [], 60: upTo(13), 600: upTo(59), 3600: upTo(399), 86_400: upTo(399), requests: upTo(6), 'host 60': [], 'host 600': upTo(6), 'host 3600': upTo(59), 'host 86400': upTo(399), 'top 60': upTo(0), 'top 600': upTo(6), 'top 3600': upTo(59), 'top 86400': upTo(399) });
   nowMs += 500 * dayMs;
-  await agesBecome({ 10: [], 60: [], 600: [], 3600: [], 86_400: [], 'host 60': [], 'host 600': [], 'host 3600': [], 'host 86400': [], requests: [], 'top 60': [], 'top 600': [], 'top 3600': [], 'top 86400': [] });
+  await agesBecome({ 10: [], 60: [], 600: [], 3600: [], 86_400: [], requests: [], 'host 60': [], 'host 600': [], 'host 3600': [], 'host 86400': [], 'top 60': [], 'top 600': [], 'top 3600': [], 'top 86400': [] });
   await store.close();
   await rm(folder, { recursive: true });
 });

@@ -23,7 +23,7 @@ test('a batch that can never be written is given up whole, and the next one goes
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 } }, { log: createLog('store') });
   const good = duckdbBatch(2);
-  const bad = { ...duckdbBatch(1), rollups: good.rollups.map((row) => ({ ...row, count: 0.5e300 })) };
+  const bad = { ...duckdbBatch(1), tops: longLists(1).map((row) => ({ ...row, rowId: 0.5e300 })) };
   const error = await t.throwsAsync(store.write(bad), { instanceOf: StoreError, message: /the data does not fit the tables/ });
   t.regex(error.detail!, /Conversion Error/);
   t.is(error.action, 'drop');

@@ -51,13 +51,12 @@ export async function createBatchWriter(connection: DuckDBConnection, windows: O
     closeWindows,
 
     async write(batch, nowMs, alone) {
-      await closeWindows(nowMs, alone);
       const { importId = 0 } = batch;
       await connection.run('BEGIN TRANSACTION');
       const isFirst = await isNew(connection, batch, nowMs);
       if (isFirst) {
         await appendRequests(batch.kept ?? batch.requests);
-        await windows.journal(connection, batch.tallies, importId);
+        await windows.journal(connection, batch.tallies, importId, nowMs);
         heldBytes += await writeRows(upsertTops, topColumns, batch.tops, topRowsPerStatement);
         if (batch.imported !== undefined) heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
