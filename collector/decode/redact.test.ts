@@ -22,6 +22,11 @@ test(redacted, '.log0", "remote_ip": "::579", "host": "a.example"', '.log0", "re
 test(redacted, 'agent a0-d-zdw-mHVQHCE-rBIj_VNVs', 'agent …');
 test(redacted, 'php-1 | 2024/08/02 10:27:48.100 INFO hello bob@example.com 2001:db8::1', 'php-1 | 2024/08/02 10:27:48.100 INFO hello … …');
 test(redacted, '{"@timestamp":"2025-03-26T12:45:36.000Z","log.logger":"http.log.access.log0","status":404,"duration":0.00123}', '{"@timestamp":"2025-03-26T12:45:36.000Z","log.logger":"http.log.access.log0","status":404,"duration":0.00123}');
+test(redacted, '{"url":{"path":"/x","query":"summerholiday"},"user":{"name":"bobuser"},"source":{"address":"myhost-bob"}}', '{"url":{"path":"/x","query":"…"},"user":{"name":"…"},"source":{"address":"…"}}');
+test(redacted, "{'Cookie': 'summerholiday'}", "{'Cookie: …");
+test(redacted, '{"rawHeaders":["Authorization","summerholiday","Accept","text"]}', '{"rawHeaders":["Authorization","…","Accept","text"]}');
+test(redacted, '{"Sec-WebSocket-Protocol":["bearer, summerholiday"],"pwd":"summer"}', '{"Sec-WebSocket-Protocol":"…","pwd":"…"}');
+test(redacted, 'curl -u bob:summer with sk_live_abcdefabcdef from alice＠corp.example', 'curl -u … with … from …');
 
 const lower = 'abcdefghijklmnopqrstuvwxyz0123456789';
 const mixed = `${lower}ABCDEFGHIJKLMNOPQRSTUVWXYZ-_`;

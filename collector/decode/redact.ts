@@ -14,11 +14,17 @@ export function beginningOf(line: string): string {
 const hidden = '…';
 
 /** Keys whose values are secrets or say who someone is. */
-const secretName = /authori[sz]ation|cookie|token|secret|passw|session|sess_?id|credential|signature|api[-_]?key|user_id|remote_|client_ip|forwarded|real-ip|csrf|auth|jwt|bearer|\botp\b|e-?mail|phone/i;
-const secretWord = String.raw`[\w-]*(?:authori[sz]ation|cookie|token|secret|passw(?:or)?d|api[-_]?key|session|sessid|signature|forwarded-for|real-ip|csrf|jwt)`;
+const secretName = /authori[sz]ation|cookie|token|secret|passw|pwd|session|sess_?id|credential|signature|api[-_]?key|user_?(?:id|name)|remote_|client_ip|forwarded|real-ip|csrf|auth|jwt|bearer|websocket-protocol|\botp\b|e-?mail|phone/i;
+/** The same, unless an object follows, whose own keys are judged. */
+const personalName = /^(?:user|name|login|address|query|query_string)$/i;
+const secretWord = String.raw`[\w-]*(?:authori[sz]ation|cookie|token|secret|passw(?:or)?d|pwd|api[-_]?key|session|sessid|signature|forwarded-for|real-ip|csrf|jwt)`;
 /** A header or a parameter outside of JSON, with all that follows. */
-const secretPair = new RegExp(String.raw`(?<![\w-])(${secretWord})\s*[:=](?!\s*"…")\s*.*`, 'gis');
+const secretPair = new RegExp(String.raw`(?<![\w-])(${secretWord})['\]]?\s*[:=](?!\s*"…")\s*.*`, 'gis');
 const endsWithSecretName = new RegExp(String.raw`${secretWord}['\]]?\s*[:=]\s*\[?\s*$`, 'i');
+/** A header's name as an item of a list, with its value as the next one. */
+const secretItem = new RegExp(String.raw`^${secretWord}$`, 'i');
+/** Tokens that say what they are, and what follows `curl -u`. */
+const namedToken = /\b(?:sk|pk|rk)_(?:live|test)_\w+|\b(?:gh[opsu]|github_pat|glpat|xox[a-z])[_-][\w-]+|(?<=\s-u\s+)\S+/g;
 const scheme = /\b(bearer|basic|digest|negotiate|apikey)\s+[^\s",]+/gi;
 /** Path segments behind which a token stands. */
 const tokenPath = /(\/[\w-]*(?:reset|verif|confirm|activat|token|invit|unsubscri|magic|auth|passw|recover|session|share|secret|key|sign|otp|login|download)[\w-]*)\/[^\s?#"]+/gi;
@@ -77,9 +83,15 @@ function redactText(text: string): string {
       continue;
     }
     const colon = /^\s*:(?!:)\s*/.exec(text.slice(at))?.[0]; // two of them begin an address
-    if (closing === undefined || colon === undefined) {
+    const item = secretItem.test(content) ? /^\s*,\s*(?=\\*")/.exec(text.slice(at))?.[0] : undefined;
+    if (closing !== undefined && item !== undefined) {
+      const end = valueEnd(text, at + item.length, depth);
+      shown += `${quote}${content}${quote}${item}${quote}${hidden}${quote}`;
+      if (end === undefined) return shown;
+      at = end;
+    } else if (closing === undefined || colon === undefined) {
       shown += quote + redactString(content) + (closing === undefined ? '' : quote);
-    } else if (secretName.test(content)) {
+    } else if (secretName.test(content) || (personalName.test(content) && text[at + colon.length] !== '{')) {
       shown += `${quote}${redactWords(content)}${quote}:${quote}${hidden}${quote}`;
       const end = valueEnd(text, at + colon.length, depth);
       if (end === undefined) return shown;
@@ -156,7 +168,8 @@ function redactUntimed(text: string): string {
   return text
     .replace(tokenPath, `$1/${hidden}`)
     .replace(scheme, `$1 ${hidden}`)
-    .replace(/[^\s"'<>()[\]{},;|]+@[^\s"'<>()[\]{},;|]*/g, hidden)
+    .replace(namedToken, hidden)
+    .replace(/[^\s"'<>()[\]{},;|]+[@＠][^\s"'<>()[\]{},;|]*/g, hidden)
     .replace(/[\w+/=.~-]{32,}/g, (run) => /\d/.test(run) && /[a-z]/i.test(run) ? hidden : run)
     // An IPv6 address, or the beginning of one.
     .replace(/(?<!\w)(?:[\da-f]{0,4}:){2,8}[\da-f]{0,4}(?:[.%][\w.%]+)*/gi, hidden)

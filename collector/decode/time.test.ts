@@ -22,6 +22,8 @@ test(times, '1795476892829525219', '2026-11-23T23:34:52.829Z', 525_219);
 test(times, '1.7954768928295252e+09', '2026-11-23T23:34:52.829Z', 525_200);
 test(times, '1.7954768928295252e+12', '2026-11-23T23:34:52.829Z', 525_200);
 test(times, '23/Foo/2026:21:04:57 +0100', undefined);
+test(times, '2026-02-30T10:00:00Z', undefined);
+test(times, '31/Feb/2026:21:04:57 +0100', undefined);
 test(times, '0001-01-01T00:00:00Z', undefined);
 test(times, '9999-01-01T00:00:00Z', undefined);
 test(times, '20:04:57.626', undefined);

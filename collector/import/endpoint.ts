@@ -31,6 +31,9 @@ export interface ImportAnswer {
 /** The type of the request's body: none that a web page can send without asking first. */
 export const importContentType = 'application/x-ndjson';
 
+/** The settings that decide how a line is read. */
+export const decoderSettings = ['COLLECTOR_TIME_ZONE', 'COLLECTOR_DURATION_FORMAT'] as const;
+
 /** The trailer of a body that ends before its file does. */
 export const stoppedTrailer = 'import-stopped';
 
@@ -74,6 +77,7 @@ const progressMs = 250;
 export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint {
   const { store, log } = parts;
   const stopping = new AbortController();
+  const ownDecoder = { COLLECTOR_TIME_ZONE: parts.decoder.timeZone, COLLECTOR_DURATION_FORMAT: parts.decoder.durationFormat };
   let running: RunningImport | undefined;
   return {
     async handle(request, response) {
@@ -105,6 +109,10 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
     if (store.spool !== undefined) return [409, 'This collector writes into InfluxDB: run the import with the same settings, and it writes there by itself.'];
     const file = query.get('store');
     if (file !== null && store.description !== `DuckDB file ${file}`) return [409, `This collector writes into the ${store.description}, not into ${file}: set STORE or COLLECTOR_HTTP to those of one program.`];
+    for (const name of decoderSettings) {
+      const [wanted, own] = [query.get(name), ownDecoder[name]];
+      if (wanted !== null && wanted !== own) return [409, `The program that has the file open reads times and durations by its own settings, and its ${name} is ${own}, not ${wanted}: set both alike, or stop the program and import again.`];
+    }
     if (running?.isEnding === false) return [409, 'Another import is under way: wait until it has ended.'];
     if (stopping.signal.aborted) return [503, 'The collector is stopping.'];
     return undefined;

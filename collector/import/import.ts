@@ -17,6 +17,7 @@ import { createLocalImporter } from './local.js';
 import { createProgress, type Progress, type ProgressStream } from './progress.js';
 import { createRemoteImporter } from './remote.js';
 import type { importSettings } from './settings.js';
+import { decoderSettings } from './endpoint.js';
 import { summaryText } from './summary.js';
 
 /** What an import is started with. */
@@ -29,6 +30,8 @@ export interface ImportOptions {
   readonly force: boolean;
   /** Ends the import early; what was read until then is imported. */
   readonly signal: AbortSignal;
+  /** Names of the settings that are set, and not left at their default. A running program refuses those that contradict its own. */
+  readonly given?: ReadonlySet<string> | undefined;
   readonly stdout?: Pick<NodeJS.WriteStream, 'write'>;
   readonly stderr?: ProgressStream;
 }
@@ -69,7 +72,7 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
     problems.push(`The store did not finish within ${stopMsMax / 1000} s.`);
   }
   if (paths.includes('-')) process.stdin.destroy(); // an import that was stopped may still be waiting for it
-  stdout.write(summaryText({ counts, files: filesRead, problems, dryRun, isIncomplete: end.isIncomplete, destination: importer.destination }));
+  stdout.write(summaryText({ counts, files: filesRead, problems, dryRun, isIncomplete: end.isIncomplete, isStopped: isStopped(), destination: importer.destination }));
   return problems.length > 0 || counts.refused + counts.skipped + requestsRejected(counts) > 0 ? 1 : 0;
 
   async function prepare(): Promise<{ importer: Importer; files: Awaited<ReturnType<typeof orderFiles>> }> {
@@ -165,7 +168,7 @@ interface OpenOptions extends ImportOptions {
 type ImportStore = Pick<Store, 'description' | 'readRequests' | 'readRollups' | 'readImported' | 'listImports' | 'requestsFrom' | 'write' | 'gatherRequests' | 'bulkRequests' | 'ping' | 'close'>;
 
 /** Opens the store, or finds the collector that has it open. */
-async function openImporter(values: SettingValues<typeof importSettings>, { decoder, dryRun, force, signal, progress, stderr }: OpenOptions): Promise<Importer> {
+async function openImporter(values: SettingValues<typeof importSettings>, { decoder, dryRun, force, signal, given = new Set(), progress, stderr }: OpenOptions): Promise<Importer> {
   const settings = storeSettingsFrom(values);
   const log = createLog('import', {
     write(line) {
@@ -184,7 +187,8 @@ async function openImporter(values: SettingValues<typeof importSettings>, { deco
     if (values.COLLECTOR_HTTP === undefined) {
       throw new StoreError('stop', `${error.message} An import can go through that program, but COLLECTOR_HTTP is off.`, { cause: error });
     }
-    return createRemoteImporter({ http: values.COLLECTOR_HTTP, storePath: resolve(settings.path), dryRun, force, signal });
+    const wanted = Object.fromEntries(decoderSettings.flatMap((name) => given.has(name) ? [[name, values[name]]] : []));
+    return createRemoteImporter({ http: values.COLLECTOR_HTTP, storePath: resolve(settings.path), wanted, dryRun, force, signal });
   }
   try {
     await store.ping();

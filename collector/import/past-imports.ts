@@ -10,7 +10,7 @@ import type { Store } from '../../shared/store/store.js';
 import { importContentType } from './endpoint.js';
 import { reachableHost } from './remote.js';
 import type { importSettings } from './settings.js';
-import { grouped } from './summary.js';
+import { counted } from './summary.js';
 
 /** What to do with past imports. */
 export type PastImportsAction = { readonly kind: 'list' } | { readonly kind: 'undo'; readonly importId: number };
@@ -32,13 +32,13 @@ export async function overStore(store: Pick<Store, 'listImports' | 'takeBack' | 
   if (action.kind === 'undo') {
     const requests = await store.takeBack(action.importId);
     if (requests === 0) throw new StoreError('stop', `The ${store.description} knows no import ${importName(action.importId)}. \`import --list\` shows those that it knows.`);
-    return `Took back the ${grouped(requests)} requests of the import ${importName(action.importId)}.\n`;
+    return `Took back ${counted(requests, 'request', 'requests')} of the import ${importName(action.importId)}.\n`;
   }
   const imports = await store.listImports();
   if (imports.length === 0) return `The ${store.description} knows no imports.\n`;
-  const hourOf = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 13).replace('T', ' ');
+  const hourOf = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 16).replace('T', ' ');
   return imports.map(({ importId, requests, firstHourMs, lastHourMs }) =>
-    `${importName(importId)}  ${grouped(requests)} requests from ${hourOf(firstHourMs)} to ${hourOf(lastHourMs + 3_600_000)} h UTC\n`).join('');
+    `${importName(importId)}  ${counted(requests, 'request', 'requests')} between ${hourOf(firstHourMs)} and ${hourOf(lastHourMs + 3_600_000)} UTC\n`).join('');
 }
 
 /** Does it over the store of the settings, or through the collector that has the file open. */

@@ -12,6 +12,8 @@ export interface RemoteImportParts {
   readonly http: Address;
   /** The DuckDB file that it has to have open: its absolute path. */
   readonly storePath: string;
+  /** Settings by which its decoder has to read, by name. */
+  readonly wanted: Readonly<Record<string, string>>;
   readonly dryRun: boolean;
   readonly force: boolean;
   readonly signal: AbortSignal;
@@ -23,9 +25,9 @@ export function reachableHost({ host }: Address): string {
 }
 
 /** Imports through a running collector: see `endpoint.ts`. */
-export function createRemoteImporter({ http, storePath, dryRun, force, signal }: RemoteImportParts): Importer {
+export function createRemoteImporter({ http, storePath, wanted, dryRun, force, signal }: RemoteImportParts): Importer {
   const address = formatAddress({ host: reachableHost(http), port: http.port });
-  const url = `http://${address}/import?${new URLSearchParams({ store: storePath, 'dry-run': String(dryRun), force: String(force) }).toString()}`;
+  const url = `http://${address}/import?${new URLSearchParams({ ...wanted, store: storePath, 'dry-run': String(dryRun), force: String(force) }).toString()}`;
   return {
     destination: `DuckDB file ${storePath}, through the program that has it open`,
     async importFile(bytes, onCounts) {

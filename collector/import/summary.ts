@@ -10,13 +10,15 @@ export interface ImportReport {
   readonly dryRun: boolean;
   /** The import ended before all files were read: it was stopped, or the store or the running program went away. */
   readonly isIncomplete: boolean;
+  /** Somebody stopped it: there is no problem to solve before the next attempt. */
+  readonly isStopped: boolean;
   /** Where it went, such as `DuckDB file /srv/requests.duckdb`. */
   readonly destination: string;
 }
 
 /** The end of an import in words: what became of every line, and which files have problems. */
-export function summaryText({ counts, files, problems, dryRun, isIncomplete, destination }: ImportReport): string {
-  const next = isIncomplete ? [nextStep(counts, dryRun)] : [];
+export function summaryText({ counts, files, problems, dryRun, isIncomplete, isStopped, destination }: ImportReport): string {
+  const next = isIncomplete ? [nextStep(counts, { dryRun, isStopped })] : [];
   if (files === 0) return [`${dryRun ? 'Read' : 'Imported'} nothing.`, ...problems.map((problem) => `Problem: ${problem}`), ...next, ''].join('\n');
   const rows: readonly (readonly [string, number, string])[] = [
     [dryRun ? 'would be added' : 'added', counts.added, 'requests'],
@@ -29,13 +31,13 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, des
   const shown = rows.filter(([name, count]) => count > 0 || name.endsWith('added'));
   const width = Math.max(...shown.map(([, count]) => grouped(count).length));
   return [
-    `${dryRun ? 'Read' : 'Imported'} ${grouped(linesOf(counts))} lines of ${files} ${files === 1 ? 'file' : 'files'} ${dryRun ? 'and wrote nothing into' : 'into'} the ${destination}:`,
+    `${dryRun ? 'Read' : 'Imported'} ${counted(linesOf(counts), 'line', 'lines')} of ${counted(files, 'file', 'files')} ${dryRun ? 'and wrote nothing into' : 'into'} the ${destination}:`,
     ...shown.map(([name, count, what]) => `  ${name.padEnd(15)}${grouped(count).padStart(width)}  ${what}`),
     ...(counts.skipped === 0 ? [] : [
       `${grouped(counts.skipped)} of the requests were skipped: the totals of their time hold requests that are not stored one by one (any more), because of`,
       'RETENTION_REQUESTS or SAMPLE_RATIO, so these may be among them. If you know that they are not counted yet, add them with --force.',
     ]),
-    ...requestReasons.flatMap((reason) => (counts.rejected[reason] ?? 0) === 0 ? [] : [`${grouped(counts.rejected[reason]!)} requests were rejected as ${reason}: ${remedies[reason]}.`]),
+    ...requestReasons.flatMap((reason) => (counts.rejected[reason] ?? 0) === 0 ? [] : [`${counted(counts.rejected[reason]!, 'request was', 'requests were')} rejected as ${reason}: ${remedies[reason]}.`]),
     ...problems.map((problem) => `Problem: ${problem}`),
     ...next,
     '',
@@ -44,15 +46,21 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, des
 
 /** Why requests were rejected, and the way out. */
 const remedies: Readonly<Record<(typeof requestReasons)[number], string>> = {
-  'bad-time': 'their time cannot be read, is more than a day ahead, or is older than RETENTION_ROLLUPS. The clock of their machine was wrong, or its time_format is not supported',
+  'bad-time': 'their time is older than RETENTION_ROLLUPS, is more than a day ahead, or cannot be read. To import an older log, raise RETENTION_ROLLUPS: that of the running program, if one has the store open. Otherwise check the clock and the time_format of the machine that wrote them',
   'bad-status': 'they have no status. A filter of Caddy may have removed it',
   'unknown-encoder': 'their encoder is not read, such as ECS, GELF or logfmt. Let Caddy write `format json`',
 };
 
-/** What to do about an import that did not get to its end. */
-function nextStep({ added }: ImportCounts, dryRun: boolean): string {
-  if (dryRun) return 'The dry run did not get to its end. Run the same command again.';
-  return `The import did not get to its end: ${grouped(added)} requests are added so far. Run the same command again to add the rest: nothing is counted twice.`;
+/** What to do about an import that did not finish. */
+function nextStep({ added }: ImportCounts, { dryRun, isStopped }: Pick<ImportReport, 'dryRun' | 'isStopped'>): string {
+  const again = `${isStopped ? 'Run' : 'Solve the problem above, then run'} the same command again`;
+  if (dryRun) return `The dry run did not finish. ${again}.`;
+  return `The import did not finish: ${counted(added, 'request has', 'requests have')} been added so far. ${again} to add the rest: nothing is counted twice.`;
+}
+
+/** A count with its noun: `1 line`, `1,234 lines`. */
+export function counted(count: number, one: string, several: string): string {
+  return `${grouped(count)} ${count === 1 ? one : several}`;
 }
 
 /** A count for people: `1,234,567`. */

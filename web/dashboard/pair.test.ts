@@ -20,6 +20,11 @@ test('the time outside an app is what the edge took beyond it, on the hosts that
   t.deepEqual(others, []);
 });
 
+test('there is no time outside an app on hosts where requests bypassed the edge, since they are in its mean alone', (t) => {
+  const [pair] = pairs([{ durationMs: 1464 }, { source: 'shop', durationMs: 1468 }, { source: 'shop', durationMs: 2 }, { source: 'shop', host: 'internal', durationMs: 2 }]);
+  t.like(pair, { outsideMeanMs: null, bypassed: 2 });
+});
+
 test('an app that is slower than the edge has no time outside, on the page, in the chart and in the API alike', (t) => {
   const [pair] = pairs([{ durationMs: 3 }, { source: 'shop', durationMs: 25 }]);
   t.is(pair?.outsideMeanMs, null);

@@ -8,7 +8,7 @@ import type { WindowDigest } from './fold.js';
 export interface PairFigures {
   /**
    * Mean latency at the edge less that in the app, in milliseconds: the time outside the app. Percentiles have no such difference. `null` without
-   * latencies, and where the app's mean is the greater one: then the two have not served the same requests.
+   * latencies, and if the two have not served the same requests: the app's mean is the greater one, or it had requests that bypassed the edge.
    */
   readonly outsideMeanMs: number | null;
   /** 5xx at the edge beyond those of the app: it never produced them. */
@@ -70,7 +70,9 @@ function figuresOf({ sources }: WindowDigest, app: string, hosts: readonly strin
   // Host by host, so that traffic of one host through the edge does not hide what bypassed it on another.
   const requestsOf = (sums: readonly Sum[] = []): number => sums.reduce((all, { requests }) => all + requests, 0);
   const bypassed = [...inside].reduce((all, [host, sums]) => all + Math.max(0, requestsOf(sums) - requestsOf(edge.get(host))), 0);
-  return compare(addSums(shared), addSums(ofHosts(inside)), bypassed);
+  // Requests that bypassed the edge are in the app's mean, and not in the edge's.
+  const isBypassed = hosts.some((host) => requestsOf(inside.get(host)) > requestsOf(edge.get(host)));
+  return compare(addSums(shared), addSums(ofHosts(inside)), { bypassed, isBypassed });
 }
 
 /** A host without its port, which the app may see and the edge not. */
@@ -84,9 +86,9 @@ function byHost(hosts: ReadonlyMap<string, Sum>): Map<string, Sum[]> {
 }
 
 /** Of the hosts that both have seen. */
-function compare(edge: Sum, app: Sum, bypassed: number): PairFigures {
+function compare(edge: Sum, app: Sum, { bypassed, isBypassed }: { bypassed: number; isBypassed: boolean }): PairFigures {
   return {
-    outsideMeanMs: outsideOf(edge.latencyMs.mean, app.latencyMs.mean),
+    outsideMeanMs: isBypassed ? null : outsideOf(edge.latencyMs.mean, app.latencyMs.mean),
     edgeOnlyErrors: Math.max(0, edge.errors - app.errors),
     bypassed,
   };
