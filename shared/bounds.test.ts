@@ -1,6 +1,6 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, createHostLimit } from './bounds.js';
+import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName } from './bounds.js';
 
 const addresses = test.macro({
   exec(t, given: string, truncated: string) {
@@ -30,18 +30,6 @@ test('unknown methods are counted together', (t) => {
   t.is(boundMethod('get'), '_other');
   t.is(boundMethod('X'.repeat(10_000)), '_other');
   t.is(boundMethod('__proto__'), '_other');
-});
-
-test('hosts beyond the limit are _other, until a known one has been idle for a day', (t) => {
-  let nowMs = 0;
-  const admit = createHostLimit({ hostsMax: 2, monotonicMs: () => nowMs });
-  t.deepEqual(['a', 'b', 'c', 'a'].map(admit), ['a', 'b', '_other', 'a']);
-  nowMs += 80_000_000;
-  t.is(admit('a'), 'a');
-  nowMs += 10_000_000;
-  t.is(admit('c'), 'c', 'b was idle for more than a day');
-  t.is(admit('b'), '_other');
-  t.is(admit('a'), 'a');
 });
 
 test('names and texts are well-formed, bounded, and keep what they can', (t) => {

@@ -24,32 +24,6 @@ export function boundMethod(method: string): string {
   return knownMethods.has(method) ? method : otherName;
 }
 
-/**
- * Admits the first `hostsMax` hosts that it is asked about; the rest are `_other`. A host that was not asked about for
- * `idleMs` (a day) gives up its place. `monotonicMs` is a clock in milliseconds that never steps.
- */
-export function createHostLimit({ hostsMax, idleMs = 86_400_000, monotonicMs = () => performance.now() }: { hostsMax: number; idleMs?: number; monotonicMs?: () => number }): (host: string) => string {
-  const admitted = new Map<string, { seenMs: number }>();
-  let fullUntilMs = -Infinity;
-  return (host) => {
-    const timeMs = monotonicMs();
-    const known = admitted.get(host);
-    if (known !== undefined) {
-      known.seenMs = timeMs;
-      return host;
-    }
-    if (admitted.size >= hostsMax) {
-      if (timeMs < fullUntilMs) return otherName;
-      for (const [name, { seenMs }] of admitted) if (timeMs - seenMs > idleMs) admitted.delete(name);
-      // Strangers can ask about a new host every time: look for idle ones at most once a minute.
-      fullUntilMs = timeMs + 60_000;
-      if (admitted.size >= hostsMax) return otherName;
-    }
-    admitted.set(host, { seenMs: timeMs });
-    return host;
-  };
-}
-
 // eslint-disable-next-line no-control-regex -- control characters are what it looks for
 const controlCharacters = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/gu;
 

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, createHostLimit, nameLengthMax, otherName, uriLengthMax, type ClientIpPolicy } from './bounds.js';
+import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, nameLengthMax, otherName, uriLengthMax, type ClientIpPolicy } from './bounds.js';
 import type { CountryOf } from './countries.js';
 import { detailedMessageOf, stackOf, StoreError } from './errors.js';
+import { HostLimit } from './host-limit.js';
 import { importKey, packImported, type ImportedRequest } from './imported-requests.js';
 import type { Log } from './log.js';
 import { createMemo } from './memo.js';
@@ -131,9 +132,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const boundedText = (): (text: string) => string => createMemo((text) => boundText(text, textLengthMax));
   const textOf = { userAgent: boundedText(), referrer: boundedText(), protocol: boundedText(), tls: boundedText() };
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
-  /** When requests were taken last, by `performance.now`: reading a clock takes longer than looking up a host. */
-  let takenMs = performance.now();
-  const admitHost = createHostLimit({ hostsMax: options.hostsMax, monotonicMs: () => takenMs });
+  const hostLimit = new HostLimit({ hostsMax: options.hostsMax });
 
   let waiting: RequestEvent[] = [];
   const gathered = (sampleRatio === 1 ? store.gatherRequests?.(options.name) : undefined) ?? gatherObjects();
@@ -213,7 +212,6 @@ export function createRecorder(options: RecorderOptions): Recorder {
     if (waiting.length === 0) return;
     const events = waiting;
     waiting = [];
-    takenMs = performance.now();
     for (const event of events) take(event);
   }
 
@@ -239,7 +237,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
   function bound(event: RequestEvent): Writable<RequestEvent> {
     const clean = nameOf.host(event.host);
-    const host = admitHost(clean);
+    const host = hostLimit.admit(clean, event);
     if (host === otherName && clean !== otherName) counts.hostsOverLimit += 1;
     return {
       source: nameOf.source(event.source),

@@ -1,0 +1,38 @@
+import test from 'ava';
+import { createRandom } from '../demo/random.js';
+import { HostLimit } from './host-limit.js';
+
+const dayMs = 86_400_000;
+const limitOf = (options: ConstructorParameters<typeof HostLimit>[0]): HostLimit => {
+  const random = createRandom(7);
+  return new HostLimit(options, () => random.next());
+};
+
+test('counts hosts beyond the limit as _other, until one that is admitted has been idle for a day by the log', (t) => {
+  const limit = limitOf({ hostsMax: 2 });
+  const at = (timeMs: number) => (host: string): string => limit.admit(host, { status: 200, timeMs });
+  t.deepEqual(['a', 'a', 'b', 'b', 'c', 'a'].map(at(0)), ['a', 'a', 'b', 'b', '_other', 'a']);
+  t.is(at(0.9 * dayMs)('a'), 'a');
+  t.is(at(1.1 * dayMs)('c'), 'c');
+  t.is(at(1.1 * dayMs)('a'), 'a');
+});
+
+test('gives real sites their names, however many hosts a scanner made up before them', (t) => {
+  for (const status of [404, 200]) {
+    const limit = limitOf({ hostsMax: 100 });
+    for (let made = 0; made < 10_000; made += 1) limit.admit(`made-up-${made}.example`, { status, timeMs: made });
+    const sites = Array.from({ length: 50 }, (_, at) => `site-${at}.example`);
+    for (let round = 0; round < 20; round += 1) {
+      for (const site of sites) limit.admit(site, { status: 200, timeMs: 10_000 + round });
+      for (let made = 0; made < 500; made += 1) limit.admit(`later-${round}-${made}.example`, { status, timeMs: 10_000 + round });
+    }
+    t.deepEqual(sites.filter((site) => limit.admit(site, { status: 502, timeMs: 20_000 }) !== site), [], `answered with ${status}`);
+  }
+});
+
+test('always counts configured hosts by name', (t) => {
+  const limit = limitOf({ hostsMax: 1, configured: ['mine.example'] });
+  limit.admit('busy.example', { status: 200, timeMs: 0 });
+  t.is(limit.admit('mine.example', { status: 502, timeMs: 0 }), 'mine.example');
+  t.is(limit.admit('busy.example', { status: 200, timeMs: 0 }), 'busy.example');
+});

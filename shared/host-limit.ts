@@ -1,0 +1,109 @@
+import { otherName } from './bounds.js';
+
+/** Which hosts are counted by name. Scanners make up as many `Host` headers as they like. */
+export interface HostLimitOptions {
+  /** Maximum number of hosts that are counted by name. Requests of all others are counted as `_other`. */
+  readonly hostsMax: number;
+  /** Hosts that are always counted by name, such as those of Caddy's configuration. */
+  readonly configured?: Iterable<string>;
+  /** Time without a request after which a host gives way to any other, in milliseconds. Default: a day. */
+  readonly idleMs?: number;
+}
+
+interface Host {
+  readonly name: string;
+  /** Requests with a status below 400 since it is known. */
+  successes: number;
+  requests: number;
+  lastMs: number;
+}
+
+/** Hosts that a newcomer is compared with: the weakest of so many, chosen at random, is nearly the weakest of all. */
+const sampled = 16;
+/** Hosts without a place that are remembered, at least: their requests add up only as long as they are. */
+const waitingMin = 20_000;
+
+/**
+ * Admits hosts up to a limit. Beyond it a newcomer takes the place of a weaker host: configured hosts are stronger than all others, those with successful
+ * answers stronger than those without, and more requests than fewer. So a scanner's names never displace a real site for long, and not by being first.
+ */
+export class HostLimit {
+  readonly #hostsMax: number;
+  readonly #idleMs: number;
+  readonly #random: () => number;
+  readonly #configured = new Set<string>();
+  readonly #admitted = new Map<string, Host>();
+  /** The admitted hosts in no order, to draw from. */
+  readonly #drawn: Host[] = [];
+  /** Hosts that have no place, the one that was seen least recently first. */
+  readonly #waiting = new Map<string, Host>();
+
+  /** `random` gives numbers from 0 to 1. */
+  constructor({ hostsMax, configured = [], idleMs = 86_400_000 }: HostLimitOptions, random = Math.random) {
+    this.#hostsMax = hostsMax;
+    this.#idleMs = idleMs;
+    this.#random = random;
+    this.configure(configured);
+  }
+
+  /** Adds hosts that are always counted by name, beside up to `hostsMax` others. */
+  configure(hosts: Iterable<string>): void {
+    for (const host of hosts) this.#configured.add(host);
+  }
+
+  /** The name that a request is counted by: its host, or `_other`. `timeMs` is the time of the request, so that idleness follows the log in an import. */
+  admit(host: string, { status, timeMs }: { readonly status: number; readonly timeMs: number }): string {
+    const known = this.#admitted.get(host);
+    if (known !== undefined) {
+      count(known, status, timeMs);
+      return host;
+    }
+    if (this.#configured.has(host)) return host;
+    const newcomer = this.#waiting.get(host) ?? { name: host, successes: 0, requests: 0, lastMs: timeMs };
+    count(newcomer, status, timeMs);
+    if (this.#drawn.length < this.#hostsMax) {
+      this.#drawn.push(newcomer);
+    } else {
+      const place = this.#placeFor(newcomer);
+      if (place === undefined) {
+        this.#wait(newcomer);
+        return otherName;
+      }
+      const displaced = this.#drawn[place]!;
+      this.#admitted.delete(displaced.name);
+      this.#wait(displaced);
+      this.#drawn[place] = newcomer;
+    }
+    this.#waiting.delete(host);
+    this.#admitted.set(host, newcomer);
+    return host;
+  }
+
+  /** The place of a weaker host; `undefined` if none was found. */
+  #placeFor(newcomer: Host): number | undefined {
+    let weakest: number | undefined;
+    for (let draw = 0; draw < sampled; draw += 1) {
+      const at = Math.floor(this.#random() * this.#drawn.length);
+      if (weakest === undefined || this.#isWeaker(this.#drawn[at]!, this.#drawn[weakest]!, newcomer.lastMs)) weakest = at;
+    }
+    return weakest !== undefined && this.#isWeaker(this.#drawn[weakest]!, newcomer, newcomer.lastMs) ? weakest : undefined;
+  }
+
+  #isWeaker(one: Host, other: Host, nowMs: number): boolean {
+    const idle = [one, other].map(({ lastMs }) => Number(nowMs - lastMs > this.#idleMs));
+    if (idle[0] !== idle[1]) return idle[0]! > idle[1]!;
+    return one.successes !== other.successes ? one.successes < other.successes : one.requests < other.requests;
+  }
+
+  #wait(host: Host): void {
+    this.#waiting.delete(host.name);
+    this.#waiting.set(host.name, host);
+    if (this.#waiting.size > Math.max(waitingMin, this.#hostsMax)) this.#waiting.delete(this.#waiting.keys().next().value!);
+  }
+}
+
+function count(host: Host, status: number, timeMs: number): void {
+  host.requests += 1;
+  if (status >= 100 && status < 400) host.successes += 1;
+  if (timeMs > host.lastMs) host.lastMs = timeMs;
+}
