@@ -7,9 +7,10 @@ import { join } from 'node:path';
 import { createRandom, type Random } from '../demo/random.js';
 import { DistinctSketch } from '../shared/distinct.js';
 import { createLog } from '../shared/log.js';
-import { addTally, emptyTally, levels, rowIdEnd, windowStart, type Level, type RollupRow, type Tally } from '../shared/rollup.js';
+import { OpenRollups } from '../shared/rollup-ladder.js';
+import { addTally, emptyTally, levels, rowIdEnd, windowStart, type Level, type SeriesTally, type Tally } from '../shared/rollup.js';
 import { openStore } from '../shared/store/open.js';
-import type { Store } from '../shared/store/store.js';
+import type { Batch, Store } from '../shared/store/store.js';
 import { topDimensions, topLevels, type TopDimension, type TopLevel, type TopRow } from '../shared/top-row.js';
 import { TopSummary } from '../shared/top.js';
 import { startInfluxd } from '../test/influxd-server.js';
@@ -112,20 +113,26 @@ const windowsRead: Readonly<Record<Level, number>> = { 10: 0, 60: 122, 600: 290,
 const topWindowsRead: Readonly<Record<TopLevel, number>> = { 60: 22, 600: 14, 3600: 50, 86_400: 31 };
 
 /** Writes the rows of all windows. Gives a function that makes those of the newest anew, as they are when some more requests have come. */
-async function fill(store: Store, requests: number): Promise<() => { rollups: RollupRow[]; tops: TopRow[] }> {
+async function fill(store: Store, requests: number): Promise<() => Pick<Batch, 'tallies' | 'rollups' | 'tops'>> {
   const nowMs = Date.now();
   const random = createRandom(1);
   const windowsOf: Readonly<Record<Level, number>> = { 10: 360, 60: 60, 600: 144, 3600: 720, 86_400: 30 };
   let sequence = 0;
-  const write = async (rollups: RollupRow[], tops: TopRow[]): Promise<void> => {
-    await store.write({ recorder: 'bench', writer: 'fill', sequence: sequence += 1, requests: [], rollups, tops, ledger: undefined });
+  const open = new OpenRollups();
+  const rolledUp = (tallies: SeriesTally[]): Pick<Batch, 'tallies' | 'rollups'> => {
+    const rollups = store.keepsOpenRollups === true ? [] : open.copiesOf(open.merge(tallies, Date.now()));
+    open.close(open.closing(Date.now()));
+    return { tallies, rollups };
+  };
+  const write = async (tallies: SeriesTally[], tops: TopRow[]): Promise<void> => {
+    await store.write({ recorder: 'bench', writer: 'fill', sequence: sequence += 1, requests: [], ...rolledUp(tallies), tops, ledger: undefined });
   };
   for (const level of levels) {
     const perRow = Math.max(1, Math.round(requests / windowsOf[level] / seriesCount));
     // A few kinds of rows are enough: only how full they are matters.
     const tallies = Array.from({ length: 20 }, () => tallyOf(perRow, random));
     for (let back = 0; back < windowsRead[level]; back += 1) {
-      await write(rowsOf(level, windowStart(nowMs, level) - back * level * 1000, () => tallies[Math.floor(random.next() * tallies.length)]!), []);
+      await write(talliesOf(level, windowStart(nowMs, level) - back * level * 1000, () => tallies[Math.floor(random.next() * tallies.length)]!), []);
     }
   }
   for (const level of topLevels) {
@@ -142,19 +149,17 @@ async function fill(store: Store, requests: number): Promise<() => { rollups: Ro
     written += 1;
     addTally(newestTally, tallyOf(1, random));
     return {
-      rollups: levels.flatMap((level) => rowsOf(level, windowStart(Date.now(), level), () => newestTally)),
+      ...rolledUp(talliesOf(10, windowStart(Date.now(), 10), () => newestTally)),
       // Lists are written every two seconds at most.
       tops: written % 10 === 0 ? topLevels.flatMap((level) => topsOf(level, windowStart(Date.now(), level), newestLists[written / 10 % 2]!)) : [],
     };
   };
 }
 
-/** One row of each series. */
-function rowsOf(level: Level, windowMs: number, tallyOfRow: () => Tally): RollupRow[] {
+/** A tally of each series. */
+function talliesOf(level: Level, windowMs: number, next: () => Tally): SeriesTally[] {
   return ['caddy', 'shop'].flatMap((source) => Array.from({ length: 5 }, (_, host) => `host-${host}.example`).flatMap((host) => (
-    [['GET', 200], ['GET', 304], ['GET', 404], ['POST', 200], ['POST', 500]] as const).map(([method, status]) => ({
-    level, windowMs, rowId: windowMs % rowIdEnd, series: { source, host, method, status }, ...tallyOfRow(),
-  }))));
+    [['GET', 200], ['GET', 304], ['GET', 404], ['POST', 200], ['POST', 500]] as const).map(([method, status]) => ({ level, windowMs, series: { source, host, method, status }, tally: next() }))));
 }
 
 function topsOf(level: TopLevel, windowMs: number, lists: Readonly<Record<TopDimension | 'unique_clients', string>>): TopRow[] {

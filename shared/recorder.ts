@@ -278,7 +278,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
     const rollups = openRollups === undefined ? [] : changedRows(openRollups, tallies);
     const { requests, bytes: requestsBytes } = gathered.take();
     const imported = importId === undefined ? {} : { importId, imported: packImported(importId, gatheredImported) };
-    const bytes = requestsBytes + rollups.length * rollupRowBytes + tallies.length * tallyBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
+    const bytes = requestsBytes + rollups.reduce((sum, { cells }) => sum + rollupRowBytes + cells.length * cellBytes, 0) + tallies.length * cellBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
     queue.push({ batch: { recorder: options.name, writer, sequence, requests, kept: gatheredKept, tallies, rollups, tops, ledger, ...imported }, bytes, sealedMs: performance.now() });
     queuedBytes += bytes;
     gatheredImported = [];
@@ -355,10 +355,10 @@ function asStoreError(error: unknown): StoreError {
 
 type Writable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
 
-/** What a rollup row holds in memory, in bytes: some 20 to 200 buckets of 8 bytes, and its numbers. */
-const rollupRowBytes = 1200;
-/** The same of a tally. */
-const tallyBytes = 400;
+/** Estimated size of a rollup row without its cells, in bytes. */
+const rollupRowBytes = 200;
+/** Estimated size of a cell or a tally, in bytes: 20 to 200 buckets of 8 bytes, and its numbers. */
+const cellBytes = 500;
 
 /** Gathers requests as they are, for a store that has no form of its own. */
 function gatherObjects(): RequestGatherer {

@@ -9,6 +9,11 @@ export function refuseRollups({ scope, filter }: RollupsQuery): void {
   if (filter.host !== undefined && scope !== 'host') throw new StoreError('drop', `Cannot read rollup rows of scope ${scope} by host. Use scope host.`);
 }
 
+/** The part of a filter that whole rows are restricted by; their cells are by the rest. */
+export function rowFilter({ source, exceptSource, host }: Filter): Filter {
+  return { ...(source !== undefined && { source }), ...(exceptSource !== undefined && { exceptSource }), ...(host !== undefined && { host }) };
+}
+
 /** Whether a filter leaves out some cells of a row. */
 export function isOfCells({ method, status }: { readonly method?: Filter['method'] | undefined; readonly status?: Filter['status'] | undefined }): boolean {
   return method !== undefined || status !== undefined;

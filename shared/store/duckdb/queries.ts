@@ -8,7 +8,7 @@ import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import { emptyTally, levels, unpackCells, type Cell, type Level, type RollupRow, type RowKey, type Scope } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { addHostRows, filteredRow, hostKey, isOfCells, refuseRollups } from '../rollups-query.js';
+import { addHostRows, filteredRow, hostKey, isOfCells, refuseRollups, rowFilter } from '../rollups-query.js';
 import type { Filter, HostCounts, HostCountsQuery, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
 import type { OpenSnapshot } from './open-windows.js';
 import type { Query, Read } from './read-pool.js';
@@ -31,7 +31,7 @@ export async function* streamRollups(read: Read, rollupsQuery: RollupsQuery, ope
   refuseRollups(rollupsQuery);
   const table = rollupTables[scope];
   const conditionsOf = (values: BoundValues): string[] => [
-    `level = ${values.add(level, INTEGER)}`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(seriesOf(filter), values),
+    `level = ${values.add(level, INTEGER)}`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values),
     ...(hosts === undefined ? [] : [`host IN (${[...hosts.map((host) => values.add(host, VARCHAR)), 'NULL'].join(', ')})`]),
   ];
   const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<RollupRow[]> => {
@@ -56,7 +56,7 @@ async function rollupsBetween(query: Query, { level, scope, ...range }: TimeRang
 export async function countHosts(query: Query, { parts, filter }: HostCountsQuery, open: OpenSnapshot): Promise<HostCounts[]> {
   const values = new BoundValues();
   const inParts = parts.map(({ level, ...range }) => [`level = ${values.add(level, INTEGER)}`, ...windowsIn(range, values)].join(' AND '));
-  const where = [`(${inParts.map((part) => `(${part})`).join(' OR ')})`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(seriesOf(filter), values)].join(' AND ');
+  const where = [`(${inParts.map((part) => `(${part})`).join(' OR ')})`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values)].join(' AND ');
   const counts = new Map<string, HostCounts>();
   if (parts.length > 0 && isOfCells(filter)) {
     const [source, host, cells] = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`) as [string[], string[], string[]];
@@ -71,11 +71,6 @@ export async function countHosts(query: Query, { parts, filter }: HostCountsQuer
   }
   addHostRows(counts, open.rows.flatMap((row) => filteredRow(row, filter)));
   return [...counts.values()];
-}
-
-/** The part of a filter that a row is restricted by; cells are by the rest. */
-function seriesOf({ source, exceptSource, host }: Filter): Filter {
-  return { ...(source !== undefined && { source }), ...(exceptSource !== undefined && { exceptSource }), ...(host !== undefined && { host }) };
 }
 
 /** See `Store.readImported`. */

@@ -13,7 +13,7 @@ import { listRequests } from '../../request-lists.js';
 import { levels, rollUp, unpackCells, windowStart, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
-import { addHostRows, filteredRow, refuseRollups } from '../rollups-query.js';
+import { addHostRows, filteredRow, refuseRollups, rowFilter } from '../rollups-query.js';
 import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery, HostCounts, HostCountsQuery } from '../store.js';
 import { fluxText, fluxWholeOrStart } from './flux-text.js';
 import { cellOfTally, ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText, type RollupPoint } from './line-protocol.js';
@@ -59,7 +59,7 @@ async function readRollupsOnce(read: ReadCells, bucket: string, { fromMs, toMs, 
   const ofScope = scope === 'all' ? flux`not exists r.scope` : flux`(r.scope == "host" or r._field == "tally")`;
   const query = flux`from(bucket: ${fluxText(bucket)})
   |> range(start: ${new Date(fromMs)}, stop: ${new Date(toMs)})
-  |> filter(fn: (r) => r._measurement == "request_rollup" and r.level == ${levelTags[level]} and r._field =~ /^(tally|cells(_[0-9]+)?)$/ and ${ofScope}${andSeries(ofRow(filter))}${andHosts(hosts)})
+  |> filter(fn: (r) => r._measurement == "request_rollup" and r.level == ${levelTags[level]} and r._field =~ /^(tally|cells(_[0-9]+)?)$/ and ${ofScope}${andSeries(rowFilter(filter))}${andHosts(hosts)})
   |> keep(columns: ${columns})`;
   const rows: RollupRow[] = [];
   const split = new Map<string, { readonly key: Omit<RollupRow, 'cells'>; readonly parts: Map<number, string> }>();
@@ -83,11 +83,6 @@ async function readRollupsOnce(read: ReadCells, bucket: string, { fromMs, toMs, 
     if (packed !== '') rows.push({ ...key, cells: unpackCells(packed) });
   }
   return rows;
-}
-
-/** The part of a filter that restricts rows; the rest restricts their cells. */
-function ofRow({ source, exceptSource, host }: Filter): Filter {
-  return { ...(source !== undefined && { source }), ...(exceptSource !== undefined && { exceptSource }), ...(host !== undefined && { host }) };
 }
 
 /** The points of all rollup rows of a level whose window starts in the range: of both scopes, and of earlier versions. */
