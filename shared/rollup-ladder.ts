@@ -204,7 +204,7 @@ export class OpenRollups {
     if (ofSource === undefined) this.#bySource.set(source, ofSource = { all: new Map(), hosts: new Map() });
     if (host === undefined) return ofSource.all;
     let places = ofSource.hosts.get(host);
-    if (places === undefined) ofSource.hosts.set(host, places = new Map());
+    if (places === undefined) ofSource.hosts.set(host, places = new Map<number, OpenRow>());
     return places;
   }
 

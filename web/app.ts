@@ -13,11 +13,12 @@ import { topDimensions } from '../shared/top-row.js';
 import { admission, busy } from './admission.js';
 import { timeChartDocument } from './chart/time-chart.js';
 import type { WebConfig } from './config.js';
-import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer, topAnswer } from './dashboard/answers.js';
+import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer, topAnswer, siteAnswer, siteSeriesAnswer } from './dashboard/answers.js';
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { filterNames, parseQuery, parseUsable, QueryError, unknownParameters, type DashboardQuery } from './dashboard/query.js';
-import { pairedPages, pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, streamLatest, type Reads, type Traffic } from './dashboard/read.js';
+import { pairedPages, pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, streamLatest, type Reads, type Traffic, readSites, readSiteWindows } from './dashboard/read.js';
+import { afterOf, parseSitePage, type SitePage } from './dashboard/sites.js';
 import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './dashboard/tops.js';
 import { dashboardView, showsOwn } from './dashboard/view-model.js';
 import { isOpenThroughProxy, probes, refuseOtherNames, refuseOtherSites, requirePassword } from './guard.js';
@@ -182,7 +183,24 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
   });
 
   for (const extension of ['', '.csv'] as const) {
+    router.get(`/api/sites${extension}`, async (ctx) => {
+      const query = queryOf(ctx);
+      const { sites, hasMore } = await readSites(readsOf(ctx), query, sitePageOf(ctx, query), now());
+      tellNext(ctx, hasMore, sites.at(-1));
+      if (extension === '') ctx.body = sites.map(siteAnswer);
+      else answerRows(ctx, extension, sites.map((site) => ({ ...siteAnswer(site), spark: site.spark.join(' ') })), siteColumns);
+    });
+
     router.get(`/api/series${extension}`, async (ctx) => {
+      const by = textOf(ctx.query['by']);
+      if (by !== undefined && by !== 'host') throw new QueryError('by', by, 'host');
+      if (by === 'host') {
+        const query = queryOf(ctx);
+        const { windows, last, hasMore } = await readSiteWindows(readsOf(ctx), query, sitePageOf(ctx, query), now());
+        tellNext(ctx, hasMore, last);
+        answerRows(ctx, extension, windows.map(siteSeriesAnswer), siteSeriesColumns);
+        return;
+      }
       const traffic = await readTraffic(readsOf(ctx), queryOf(ctx), { nowMs: now() });
       ctx.set('X-Complete', String(traffic.complete));
       answerRows(ctx, extension, traffic.windows.map(seriesAnswer), seriesColumns);
@@ -284,6 +302,25 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
   return router;
 }
 
+/** The page of the sites that a URL asks for. */
+function sitePageOf(ctx: Context, { limit }: DashboardQuery): SitePage {
+  return parseSitePage({ sort: textOf(ctx.query['sort']), after: textOf(ctx.query['after']) }, limit ?? sitesInAnswer);
+}
+
+const sitesInAnswer = 100;
+
+/** A parameter that is given once; `undefined` if it is empty. */
+function textOf(value: string | string[] | undefined): string | undefined {
+  return typeof value === 'string' && value !== '' ? value : undefined;
+}
+
+/** Tells where the next page begins, if there is one. */
+function tellNext(ctx: Context, hasMore: boolean, last: { readonly source: string; readonly host: string } | undefined): void {
+  if (hasMore && last !== undefined) ctx.set('X-Next', afterOf(last));
+}
+
+const siteColumns = ['source', 'host', 'requests', 'errors', 'client_errors', 'bytes', 'duration_ms.mean', 'duration_ms.p50', 'duration_ms.p95', 'duration_ms.p99', 'last_request', 'spark'];
+const siteSeriesColumns = ['time', 'source', 'host', 'requests', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p50', 'duration_ms.p95', 'duration_ms.p99', 'statuses'];
 const seriesColumns = ['time', 'source', 'requests', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p50', 'duration_ms.p95', 'duration_ms.p99', 'statuses'];
 const exactColumns = ['value', 'count', 'share', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p95'];
 const topColumns = [...exactColumns, 'count_max'];

@@ -4,7 +4,7 @@ import { ledgerJson } from '../../shared/store/ledger-json.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { shareOf, type Latency, type WindowFigures } from './figures.js';
-import type { Traffic } from './read.js';
+import type { readSiteWindows, Site, Traffic } from './read.js';
 import type { RequestPairs } from './request-pairs.js';
 import type { TopList, Tops } from './tops.js';
 
@@ -25,6 +25,18 @@ export function summaryAnswer({ range, complete, sampled, sources }: Traffic, { 
 /** A row of `/api/series`: one source in one window. A window without requests of a source has no row. */
 export function seriesAnswer({ timeMs, source, requests, errors, bytes, latencyMs, statuses }: WindowFigures) {
   return { time: isoTime(timeMs), source, requests, errors, bytes, duration_ms: percentiles(latencyMs), statuses: Object.fromEntries(statuses) };
+}
+
+/** A row of `/api/series?by=host`: one site in one window. */
+export function siteSeriesAnswer({ timeMs, source, host, figures: { requests, errors, bytes, latencyMs, statuses } }: SiteWindow) {
+  return { time: isoTime(timeMs), source, host, requests, errors, bytes, duration_ms: percentiles(latencyMs), statuses: Object.fromEntries(statuses) };
+}
+
+type SiteWindow = Awaited<ReturnType<typeof readSiteWindows>>['windows'][number];
+
+/** A row of `/api/sites`. `spark` has the requests of each window of the range, and `last_request` is the start of the last window with any. */
+export function siteAnswer({ source, host, figures: { requests, errors, clientErrors, bytes, latencyMs }, spark, lastWindowMs }: Site) {
+  return { source, host, requests, errors, client_errors: clientErrors, bytes, duration_ms: percentiles(latencyMs), last_request: isoTime(lastWindowMs), spark };
 }
 
 /** The rows of `/api/top/…`, most requests first. All numbers are of the `count` requests that were counted; there were `count_max` at most. */

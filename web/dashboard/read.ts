@@ -13,7 +13,8 @@ import type { Figures } from './figures.js';
 import type { RecentWindows } from './judge.js';
 import { MergedWindows } from './merged-windows.js';
 import { pairedHost, type Pair } from './pair.js';
-import type { DashboardQuery } from './query.js';
+import { QueryError, type DashboardQuery } from './query.js';
+import { sitesOfPage, type SitePage } from './sites.js';
 import { requestPairs, type RequestPairs } from './request-pairs.js';
 import { piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './tops.js';
 import type { TopDimension } from '../../shared/top-row.js';
@@ -303,6 +304,69 @@ async function readSeriesWindows({ rollups, signal }: Reads, { level, scope, fil
 /** A filter by host is answered by rows of hosts; all others by rows of scope `all`. */
 function scopeOf({ host }: Filter): Scope {
   return host === undefined ? 'all' : 'host';
+}
+
+/** One site with its figures. */
+export interface Site {
+  readonly source: string;
+  readonly host: string;
+  readonly figures: Figures;
+  /** Requests per window of the range, ascending. */
+  readonly spark: readonly number[];
+  /** The start of the last window with requests, in milliseconds since 1970. */
+  readonly lastWindowMs: number;
+}
+
+/** Windows of a sparkline at most. */
+const sparkWindowsMax = 48;
+
+/** Reads a page of the sites of a range. Throws a `StoreError`. */
+export async function readSites({ store, signal }: Reads, query: DashboardQuery, page: SitePage, nowMs = Date.now()): Promise<{ sites: readonly Site[]; hasMore: boolean }> {
+  const filter = rowsFilter(query.filter);
+  const parts = hostParts(query, nowMs);
+  const counts = await inTime(store, (until) => store.countHosts({ parts, filter }, { signal: until }), signal);
+  const { sites, hasMore } = sitesOfPage(counts, page);
+  if (sites.length === 0) return { sites: [], hasMore };
+  const hosts = [...new Set(sites.map(({ host }) => host))];
+  const finest = levelFor(query, nowMs, 'host');
+  const sparkLevel = levelsOf.host.find((level) => level >= finest && (query.toMs - query.fromMs) / (level * 1000) <= sparkWindowsMax) ?? 86_400;
+  const sparkRange = alignRange(query, sparkLevel);
+  const [digests, sparks] = await Promise.all([
+    readHostDigests({ store, signal }, { parts, filter, hosts }),
+    readHostDigests({ store, signal }, { parts: [{ ...sparkRange, level: sparkLevel }], filter, hosts }),
+  ]);
+  const total = merged(parts[0]!.fromMs, digests);
+  const requestsIn = new Map(sparks.map((digest) => [digest.windowMs, digest.sources]));
+  return {
+    hasMore,
+    sites: sites.flatMap(({ source, host }) => {
+      const figures = total.sources.get(source)?.hosts.get(host);
+      if (figures === undefined) return [];
+      const spark = Array.from({ length: (sparkRange.toMs - sparkRange.fromMs) / (sparkLevel * 1000) }, (_, at) => requestsIn.get(sparkRange.fromMs + at * sparkLevel * 1000)?.get(source)?.hosts.get(host)?.requests ?? 0);
+      const lastWindowMs = digests.reduce((last, digest) => ((digest.sources.get(source)?.hosts.get(host)?.requests ?? 0) > 0 ? Math.max(last, digest.windowMs) : last), -Infinity);
+      return [{ source, host, figures, spark, lastWindowMs }];
+    }),
+  };
+}
+
+/** Reads the windows of each site of a page, ascending by time. Throws a `StoreError`. */
+export async function readSiteWindows({ store, signal }: Reads, query: DashboardQuery, page: SitePage, nowMs = Date.now()): Promise<{ windows: readonly { readonly timeMs: number; readonly source: string; readonly host: string; readonly figures: Figures }[]; last: HostCounts | undefined; hasMore: boolean }> {
+  const filter = rowsFilter(query.filter);
+  const counts = await inTime(store, (until) => store.countHosts({ parts: hostParts(query, nowMs), filter }, { signal: until }), signal);
+  const { sites, hasMore } = sitesOfPage(counts, page);
+  const level = levelFor(query, nowMs, 'host');
+  const digests = sites.length === 0 ? [] : await readHostDigests({ store, signal }, { parts: [{ ...alignRange(query, level), level }], filter, hosts: [...new Set(sites.map(({ host }) => host))] });
+  const windows = digests.flatMap(({ windowMs, sources }) => sites.flatMap(({ source, host }) => {
+    const figures = sources.get(source)?.hosts.get(host);
+    return figures === undefined ? [] : [{ timeMs: windowMs, source, host, figures }];
+  }));
+  return { windows, last: sites.at(-1), hasMore };
+}
+
+/** A filter that rollups can answer. Throws a `QueryError` for others. */
+function rowsFilter(filter: Filter): Filter {
+  if (needsRequests(filter)) throw new QueryError('filter', Object.keys(filter).join(', '), 'a filter by source, host, method or status: sites are counted by these');
+  return filter;
 }
 
 /** Hosts that a page lists, unless its query says how many. */

@@ -59,8 +59,8 @@ export async function countHosts(query: Query, { parts, filter }: HostCountsQuer
   const where = [`(${inParts.map((part) => `(${part})`).join(' OR ')})`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values)].join(' AND ');
   const counts = new Map<string, HostCounts>();
   if (parts.length > 0 && isOfCells(filter)) {
-    const [source, host, cells] = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`) as [string[], string[], string[]];
-    const rows = await inTurns(source ?? [], (name, at) => ({ level: 60, windowMs: 0, rowId: 0, source: name, host: host[at]!, cells: unpackCells(cells[at]!) } as const));
+    const [source = [], host, cells] = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`) as [string[]?, string[]?, string[]?];
+    const rows = await inTurns(source, (name, at) => ({ level: 60, windowMs: 0, rowId: 0, source: name, host: host![at]!, cells: unpackCells(cells![at]!) } as const));
     addHostRows(counts, rows.flatMap((row) => filteredRow(row, filter)));
   } else if (parts.length > 0) {
     const columns = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, sum(requests)::BIGINT, sum(errors)::BIGINT, sum(client_errors)::BIGINT, sum(size_sum) FROM host_rollup WHERE ${where} GROUP BY source, host`);
