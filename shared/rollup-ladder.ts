@@ -145,9 +145,9 @@ export class OpenRollups {
     return [...this.#all()].map(({ key }) => key);
   }
 
-  /** Copies of all rows. */
-  rows(): RollupRow[] {
-    return [...this.#all()].map(copyOf);
+  /** All rows as they are: to be read before anything is merged or closed. */
+  *rows(): Generator<RowKey & { readonly cells: Iterable<Cell> }> {
+    for (const { key, cells } of this.#all()) yield { ...key, cells: cells.values() };
   }
 
   /** The rows to close now; see `isClosing`. Stays the same until they are removed by `close`. */

@@ -4,7 +4,7 @@
  */
 import { BIGINT, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
 import { OpenRollups } from '../../rollup-ladder.js';
-import { packCells, unpackCells, type Level, type RollupRow, type RowKey, type SeriesTally } from '../../rollup.js';
+import { packCells, unpackCells, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally } from '../../rollup.js';
 import type { RollupsQuery } from '../store.js';
 import type { ClosedRow } from './rollup-tables.js';
 import { runKept } from './statements.js';
@@ -78,8 +78,14 @@ export class OpenWindows {
     this.#journalLength = 0;
     const closed = new Set(closing.map(({ importId, row }) => `${importId}\n${keyText(row)}`));
     for (const [importId, open] of this.#byImport) {
-      const left = open.rows().filter((row) => !closed.has(`${importId}\n${keyText(row)}`));
-      for (let from = 0; from < left.length; from += rowsPerEntry) await this.#addEntry(connection, importId, left.slice(from, from + rowsPerEntry).map(rowLine));
+      let lines: string[] = [];
+      for (const row of open.rows()) {
+        if (closed.has(`${importId}\n${keyText(row)}`)) continue;
+        if (lines.push(rowLine(row)) < rowsPerEntry) continue;
+        await this.#addEntry(connection, importId, lines);
+        lines = [];
+      }
+      if (lines.length > 0) await this.#addEntry(connection, importId, lines);
     }
   }
 
@@ -152,7 +158,7 @@ function tallyLine({ series: { source, host, method, status }, level, windowMs, 
   return `tally\t${level}\t${windowMs}\t${source}\t${host}\t${packCells([{ ...tally, method, status }])}`;
 }
 
-function rowLine({ level, windowMs, source, host, cells }: RollupRow): string {
+function rowLine({ level, windowMs, source, host, cells }: RowKey & { readonly cells: Iterable<Cell> }): string {
   return `${host === undefined ? 'all' : 'host'}\t${level}\t${windowMs}\t${source}\t${host ?? ''}\t${packCells(cells)}`;
 }
 
