@@ -53,6 +53,38 @@ testWithInfluxd('each list, and its CSV, says the same over both stores; countri
   }
 });
 
+testWithInfluxd('sites are the same over both stores, add up to the summary, and are given page by page', async (t) => {
+  const get = await overBoth(t, ({ edge, app }, at) => [{ ...edge, host: `site-${at * at % 37}.example` }, ...(app === undefined ? [] : [app])]);
+  const [whole] = await get('/api/sites?from=now-6h&limit=1000');
+  const rows = JSON.parse(whole.text) as SiteRow[];
+  const paged: SiteRow[] = [];
+  for (let next: string | null = ''; next !== null;) {
+    const [expected, page] = await get(`/api/sites?from=now-6h&limit=7&sort=errors&after=${encodeURIComponent(next)}`);
+    t.deepEqual(page, expected);
+    paged.push(...JSON.parse(page.text) as SiteRow[]);
+    next = page.next;
+  }
+  const names = (some: readonly SiteRow[]) => some.map(({ source, host }) => `${source} ${host}`).toSorted();
+  t.deepEqual(names(paged), names(rows));
+  t.true(paged.every(({ errors }, at) => at === 0 || errors <= paged[at - 1]!.errors));
+  const [, summary] = await get('/api/summary?from=now-6h');
+  const { sources } = JSON.parse(summary.text) as { sources: Record<string, { requests: number; errors: number; bytes: number }> };
+  const [, series] = await get('/api/series?by=host&from=now-6h&limit=1000');
+  for (const [source, wanted] of Object.entries(sources)) {
+    const ofSource = rows.filter((row) => row.source === source);
+    for (const name of ['requests', 'errors', 'bytes'] as const) t.is(ofSource.reduce((sum, row) => sum + row[name], 0), wanted[name], `${source} ${name}`);
+    t.is((JSON.parse(series.text) as SiteRow[]).filter((row) => row.source === source).reduce((sum, { requests }) => sum + requests, 0), wanted.requests);
+  }
+  t.true(rows.every(({ spark, requests }) => spark.reduce((sum, count) => sum + count, 0) >= requests));
+  for (const [path, problem] of [['sort=p95', /allowed is requests/], ['after=x', /parameter after/], ['path=/', /a filter by source, host, method or status/]] as const) {
+    const [, refused] = await get(`/api/sites?${path}`);
+    t.is(refused.status, 400);
+    t.regex(refused.text, problem);
+  }
+});
+
+interface SiteRow { readonly source: string; readonly host: string; readonly requests: number; readonly errors: number; readonly bytes: number; readonly spark: readonly number[] }
+
 testWithInfluxd('the list of paths over each store has the true ten of a Zipf distribution, with counts as near as it says', async (t) => {
   const rankOf = createZipf({ exponent: 1.2, ranksMax: 5000, random: createRandom(7).next });
   const exact = new Map<string, number>();
@@ -130,7 +162,7 @@ async function overBoth(t: ExecutionContext, choose: (request: { readonly edge: 
   const ofInfluxdb = await over({ kind: 'influxdb', url, org, bucket: await createBucket(), token, ...spoolOfTest() });
   const read = async (from: string, path: string) => {
     const response = await fetch(from + path);
-    return { status: response.status, text: await response.text(), complete: response.headers.get('x-complete'), sampled: response.headers.get('x-sampled') };
+    return { status: response.status, text: await response.text(), complete: response.headers.get('x-complete'), sampled: response.headers.get('x-sampled'), next: response.headers.get('x-next') };
   };
   return (path: string) => Promise.all([read(ofDuckdb, path), read(ofInfluxdb, path)]);
 }
