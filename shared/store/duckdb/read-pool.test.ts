@@ -85,20 +85,29 @@ test('interrupts running reads on close, refuses waiting and new ones, and resol
 test('runs something exclusively: after the reads in progress, and before those that come later', async (t) => {
   const pool = await startPool(t, 2);
   const events: string[] = [];
-  const read = (name: string): Promise<void> => pool.use(async (query) => {
+  const read = (name: string, whileReading: () => Promise<void> = () => Promise.resolve()): Promise<void> => pool.use(async (query) => {
     events.push(`${name} begins`);
-    await valuesOf(query, 'SELECT count(*) FROM range(2000000)');
+    await valuesOf(query, 'SELECT 1');
+    await whileReading();
     events.push(`${name} ends`);
   });
-  const first = read('first');
-  await until('the first read begins', () => events.length === 1);
-  const exclusive = pool.exclusively(async () => {
-    events.push('exclusive begins');
-    await new Promise((resolve) => { setImmediate(resolve); });
-    events.push('exclusive ends');
+  let endFirst = (): void => undefined;
+  const first = await new Promise<{ ended: Promise<void> }>((resolve) => {
+    const ended = read('first', () => new Promise((end) => {
+      endFirst = end;
+      resolve({ ended });
+    }));
   });
-  await Promise.all([first, exclusive, read('second')]);
-  t.deepEqual(events, ['first begins', 'first ends', 'exclusive begins', 'exclusive ends', 'second begins', 'second ends']);
+  const exclusive = pool.exclusively(() => {
+    events.push('exclusive');
+    return Promise.resolve();
+  });
+  const second = read('second');
+  await new Promise((resolve) => { setImmediate(resolve); });
+  t.deepEqual(events, ['first begins']);
+  endFirst();
+  await Promise.all([first.ended, exclusive, second]);
+  t.deepEqual(events, ['first begins', 'first ends', 'exclusive', 'second begins', 'second ends']);
   await t.throwsAsync(pool.exclusively(() => Promise.reject(new Error('disk full'))), { message: 'disk full' });
   await read('third');
   t.true(pool.isIdle);
