@@ -407,11 +407,6 @@ async function register({ options, keeper }: Given, addresses: readonly ListenAd
   started('first', async () => { if (keeper?.isHandingOver() !== true) await registration.stop(); });
 }
 
-/** Names of the settings that are set. */
-function givenNames(environment: Environment): ReadonlySet<string> {
-  return new Set(Object.keys(environment).filter((name) => (environment[name] ?? '') !== ''));
-}
-
 async function importFiles(environment: Environment, { args, options }: Given): Promise<number> {
   const values = readSettings(importSettings, environment);
   if (options['list'] === true || options['undo'] !== undefined) {
@@ -424,7 +419,7 @@ async function importFiles(environment: Environment, { args, options }: Given): 
   const stopping = new AbortController();
   // The first signal stops gracefully, the second at once.
   for (const signal of stopSignals) process.once(signal, () => { stopping.abort(); });
-  const status = await runImport(values, { paths: args, dryRun: options['dry-run'] === true, force: options['force'] === true, signal: stopping.signal, given: givenNames(environment) });
+  const status = await runImport(values, { paths: args, dryRun: options['dry-run'] === true, force: options['force'] === true, signal: stopping.signal, given: new Set(Object.keys(environment)) });
   if (stopping.signal.aborted) process.exit(status); // a store that does not answer must not keep the process
   return status;
 }

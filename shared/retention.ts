@@ -11,8 +11,8 @@ export interface WindowRetention {
 }
 
 /**
- * Start of what is kept for `keptMs`, in milliseconds since 1970, if a range begins more than a window earlier: its first window may be partial.
- * `undefined` if the whole range is kept, or the retention is unknown.
+ * Returns the time, in milliseconds since 1970, before which data with a retention of `keptMs` has expired, if a range starts more than one window before it.
+ * Returns `undefined` if the range is covered, except perhaps for part of its first window, or if the retention is unknown.
  */
 export function keptFrom(keptMs: number | undefined, fromMs: number, { windowMs, nowMs }: { windowMs: number; nowMs: number }): number | undefined {
   return keptMs !== undefined && fromMs < nowMs - keptMs - windowMs ? nowMs - keptMs : undefined;

@@ -4,14 +4,13 @@
  * Statuses without a latency. A request that was aborted (499) or not answered at all (0) never got its response. A WebSocket (101) lasts as long as its
  * connection.
  */
-export const statusesWithoutLatency = [0, 101, 499] as const;
+export const statusesWithoutLatency: readonly number[] = [0, 101, 499];
 /** The method of tunnels: WebSockets over HTTP/2 (RFC 8441) and HTTP/3 (RFC 9220), and forward proxies. They last as long as their connection, whatever the status. */
 export const methodWithoutLatency = 'CONNECT';
-const [unanswered, switchedProtocols, clientClosed] = statusesWithoutLatency; // compared one by one: twice as fast as `includes`
 
 /** Whether the duration of a request says how long its response took. */
 export function hasLatency({ status, method }: { readonly status: number; readonly method: string }): boolean {
-  return status !== unanswered && status !== switchedProtocols && status !== clientClosed && method !== methodWithoutLatency;
+  return !statusesWithoutLatency.includes(status) && method !== methodWithoutLatency;
 }
 
 /**

@@ -51,11 +51,16 @@ export function parseTime(text: string, nowMs: number): number | undefined {
     return amount === undefined ? nowMs : nowMs - Number(amount) * relativeUnitsMs[unit!]!;
   }
   if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$/.test(text)) return undefined;
-  // Date.parse takes 31 February for 3 March.
   const [year, month, day] = text.slice(0, 10).split('-').map(Number) as [number, number, number];
-  if (new Date(Date.UTC(year, month - 1, day)).getUTCDate() !== day) return undefined;
+  if (!isCalendarDate(year, month, day)) return undefined;
   const timeMs = Date.parse(text);
   return Number.isNaN(timeMs) ? undefined : timeMs;
+}
+
+/** Whether a date exists. `Date` takes 31 February for 3 March. */
+export function isCalendarDate(year: number, month: number, day: number): boolean {
+  const date = new Date(Date.UTC(year, month - 1, day));
+  return date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
 }
 
 /** RFC 3339 in UTC, without empty fractions: `2026-11-23T20:00:00Z`. */

@@ -15,15 +15,15 @@ const hidden = '…';
 
 /** Keys whose values are secrets or say who someone is. */
 const secretName = /authori[sz]ation|cookie|token|secret|passw|pwd|session|sess_?id|credential|signature|api[-_]?key|user_?(?:id|name)|remote_|client_ip|forwarded|real-ip|csrf|auth|jwt|bearer|websocket-protocol|\botp\b|e-?mail|phone/i;
-/** The same, unless an object follows, whose own keys are judged. */
+/** Keys whose values are personal, unless the value is an object: its own keys are judged one by one. */
 const personalName = /^(?:user|name|login|address|query|query_string)$/i;
 const secretWord = String.raw`[\w-]*(?:authori[sz]ation|cookie|token|secret|passw(?:or)?d|pwd|api[-_]?key|session|sessid|signature|forwarded-for|real-ip|csrf|jwt)`;
 /** A header or a parameter outside of JSON, with all that follows. */
 const secretPair = new RegExp(String.raw`(?<![\w-])(${secretWord})['\]]?\s*[:=](?!\s*"…")\s*.*`, 'gis');
 const endsWithSecretName = new RegExp(String.raw`${secretWord}['\]]?\s*[:=]\s*\[?\s*$`, 'i');
-/** A header's name as an item of a list, with its value as the next one. */
+/** A header name in a list that alternates names and values, such as `rawHeaders`. */
 const secretItem = new RegExp(String.raw`^${secretWord}$`, 'i');
-/** Tokens that say what they are, and what follows `curl -u`. */
+/** Tokens with a known prefix, and the credentials behind `curl -u`. */
 const namedToken = /\b(?:sk|pk|rk)_(?:live|test)_\w+|\b(?:gh[opsu]|github_pat|glpat|xox[a-z])[_-][\w-]+|(?<=\s-u\s+)\S+/g;
 const scheme = /\b(bearer|basic|digest|negotiate|apikey)\s+[^\s",]+/gi;
 /** Path segments behind which a token stands. */
@@ -83,22 +83,18 @@ function redactText(text: string): string {
       continue;
     }
     const colon = /^\s*:(?!:)\s*/.exec(text.slice(at))?.[0]; // two of them begin an address
-    const item = secretItem.test(content) ? /^\s*,\s*(?=\\*")/.exec(text.slice(at))?.[0] : undefined;
-    if (closing !== undefined && item !== undefined) {
-      const end = valueEnd(text, at + item.length, depth);
-      shown += `${quote}${content}${quote}${item}${quote}${hidden}${quote}`;
-      if (end === undefined) return shown;
-      at = end;
-    } else if (closing === undefined || colon === undefined) {
+    const comma = colon === undefined && secretItem.test(content) ? /^\s*,\s*(?=\\*")/.exec(text.slice(at))?.[0] : undefined;
+    const separator = colon ?? comma;
+    if (closing === undefined || separator === undefined) {
       shown += quote + redactString(content) + (closing === undefined ? '' : quote);
-    } else if (secretName.test(content) || (personalName.test(content) && text[at + colon.length] !== '{')) {
-      shown += `${quote}${redactWords(content)}${quote}:${quote}${hidden}${quote}`;
-      const end = valueEnd(text, at + colon.length, depth);
+    } else if (comma !== undefined || secretName.test(content) || (personalName.test(content) && text[at + separator.length] !== '{')) {
+      shown += `${quote}${redactWords(content)}${quote}${comma ?? ':'}${quote}${hidden}${quote}`;
+      const end = valueEnd(text, at + separator.length, depth);
       if (end === undefined) return shown;
       at = end;
     } else {
-      shown += `${quote}${redactWords(content)}${quote}${colon}`;
-      at += colon.length;
+      shown += `${quote}${redactWords(content)}${quote}${separator}`;
+      at += separator.length;
     }
   }
   return shown;

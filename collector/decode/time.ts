@@ -2,6 +2,7 @@
  * Times as Caddy writes them, to the nanosecond where the text has it. A double holds neither the nanoseconds since 1970 nor the
  * digits that Caddy wrote, so everything is read from text.
  */
+import { isCalendarDate } from '../../shared/time-range.js';
 
 /** Whole milliseconds since 1970 in UTC, and the rest in nanoseconds. */
 export interface Time {
@@ -67,8 +68,8 @@ function readCalendar(text: string, wallClock: WallClock, nearMs: number | undef
   const match = /^(\d{4})([-/])(\d\d)\2(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?: ?(Z|[+-]\d\d:?\d\d))?$/.exec(text);
   if (match === null) return undefined;
   const [, year, , month, day, hour, minute, second, fraction = '', zone] = match;
-  const wallMs = utcOf(Number(year), Number(month), Number(day), hour!, minute!, second!);
-  if (wallMs === undefined) return undefined;
+  if (!isCalendarDate(Number(year), Number(month), Number(day))) return undefined;
+  const wallMs = Date.UTC(Number(year), Number(month) - 1, Number(day), Number(hour), Number(minute), Number(second));
   const digits = fraction.padEnd(9, '0');
   const timeMs = zone === undefined ? wallClock(wallMs, nearMs) : wallMs - zoneMs(zone);
   return timeWithin(timeMs + Number(digits.slice(0, 3)), Number(digits.slice(3)));
@@ -81,14 +82,9 @@ function readCommonLog(text: string): Time | undefined {
   const match = /^(\d\d)\/([A-Z][a-z]{2})\/(\d{4}):(\d\d):(\d\d):(\d\d) ([+-]\d{4})$/.exec(text);
   if (match === null) return undefined;
   const [, day, month, year, hour, minute, second, zone] = match;
-  const wallMs = utcOf(Number(year), months.indexOf(month!) + 1, Number(day), hour!, minute!, second!);
-  return wallMs === undefined ? undefined : timeWithin(wallMs - zoneMs(zone!), 0);
-}
-
-/** The milliseconds since 1970 of a date in UTC; `undefined` for one that no calendar has, such as 30 February. */
-function utcOf(year: number, month: number, day: number, hour: string, minute: string, second: string): number | undefined {
-  const date = new Date(Date.UTC(year, month - 1, day));
-  return date.getUTCMonth() === month - 1 && date.getUTCDate() === day ? date.getTime() + ((Number(hour) * 60 + Number(minute)) * 60 + Number(second)) * 1000 : undefined;
+  const monthIndex = months.indexOf(month!);
+  if (!isCalendarDate(Number(year), monthIndex + 1, Number(day))) return undefined;
+  return timeWithin(Date.UTC(Number(year), monthIndex, Number(day), Number(hour), Number(minute), Number(second)) - zoneMs(zone!), 0);
 }
 
 /** `Z`, `+0100` or `+01:00`. */

@@ -36,9 +36,9 @@ export async function overStore(store: Pick<Store, 'listImports' | 'takeBack' | 
   }
   const imports = await store.listImports();
   if (imports.length === 0) return `The ${store.description} knows no imports.\n`;
-  const hourOf = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 16).replace('T', ' ');
+  const timeOf = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 16).replace('T', ' ');
   return imports.map(({ importId, requests, firstHourMs, lastHourMs }) =>
-    `${importName(importId)}  ${counted(requests, 'request', 'requests')} between ${hourOf(firstHourMs)} and ${hourOf(lastHourMs + 3_600_000)} UTC\n`).join('');
+    `${importName(importId)}  ${counted(requests, 'request', 'requests')} between ${timeOf(firstHourMs)} and ${timeOf(lastHourMs + 3_600_000)} UTC\n`).join('');
 }
 
 /** Does it over the store of the settings, or through the collector that has the file open. */

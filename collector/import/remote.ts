@@ -12,7 +12,7 @@ export interface RemoteImportParts {
   readonly http: Address;
   /** The DuckDB file that it has to have open: its absolute path. */
   readonly storePath: string;
-  /** Settings by which its decoder has to read, by name. */
+  /** Decoder settings that the collector must have as well, by name. */
   readonly wanted: Readonly<Record<string, string>>;
   readonly dryRun: boolean;
   readonly force: boolean;

@@ -10,7 +10,7 @@ export interface ImportReport {
   readonly dryRun: boolean;
   /** The import ended before all files were read: it was stopped, or the store or the running program went away. */
   readonly isIncomplete: boolean;
-  /** Somebody stopped it: there is no problem to solve before the next attempt. */
+  /** A signal stopped it, so no problem has to be solved before the next attempt. */
   readonly isStopped: boolean;
   /** Where it went, such as `DuckDB file /srv/requests.duckdb`. */
   readonly destination: string;
@@ -44,7 +44,7 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, isS
   ].join('\n');
 }
 
-/** Why requests were rejected, and the way out. */
+/** Cause and remedy, by the reason for which requests were rejected. */
 const remedies: Readonly<Record<(typeof requestReasons)[number], string>> = {
   'bad-time': 'their time is older than RETENTION_ROLLUPS, is more than a day ahead, or cannot be read. To import an older log, raise RETENTION_ROLLUPS: that of the running program, if one has the store open. Otherwise check the clock and the time_format of the machine that wrote them',
   'bad-status': 'they have no status. A filter of Caddy may have removed it',

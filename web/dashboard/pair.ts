@@ -69,9 +69,10 @@ function figuresOf({ sources }: WindowDigest, app: string, hosts: readonly strin
   if (shared.length === 0 && inside.size === 0) return undefined;
   // Host by host, so that traffic of one host through the edge does not hide what bypassed it on another.
   const requestsOf = (sums: readonly Sum[] = []): number => sums.reduce((all, { requests }) => all + requests, 0);
-  const bypassed = [...inside].reduce((all, [host, sums]) => all + Math.max(0, requestsOf(sums) - requestsOf(edge.get(host))), 0);
+  const bypassedOn = (host: string): number => Math.max(0, requestsOf(inside.get(host)) - requestsOf(edge.get(host)));
+  const bypassed = [...inside.keys()].reduce((all, host) => all + bypassedOn(host), 0);
   // Requests that bypassed the edge are in the app's mean, and not in the edge's.
-  const isBypassed = hosts.some((host) => requestsOf(inside.get(host)) > requestsOf(edge.get(host)));
+  const isBypassed = hosts.some((host) => bypassedOn(host) > 0);
   return compare(addSums(shared), addSums(ofHosts(inside)), { bypassed, isBypassed });
 }
 

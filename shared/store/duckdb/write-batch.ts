@@ -17,8 +17,8 @@ import { runKept } from './statements.js';
 /** Writes batches over one connection, each in a transaction of its own. */
 export interface BatchWriter {
   /**
-   * Writes a batch, unless its writer's number says that it is there already. Throws what DuckDB throws, with the transaction still open. Commits by `alone`,
-   * which has to run the commit while nothing is read: a read of DuckDB 1.5.5 beside one can miss rows, or all of them (decision 39).
+   * Writes a batch, unless its writer's number says that it is there already. Throws what DuckDB throws, with the transaction still open. Passes
+   * the commit to `alone`, which must run it while no read is in progress: in DuckDB 1.5.5, a concurrent read can miss rows (decision 39).
    * Resolves to the keys of the rollup rows that changed.
    */
   write(batch: Batch, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<readonly RowKey[]>;
@@ -26,7 +26,7 @@ export interface BatchWriter {
   checkpointDue(logBytes: number): 'when-idle' | 'now' | undefined;
   /** Closes the windows that ended well before `nowMs`. `alone` as in `write`. */
   closeWindows(nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
-  /** Runs a checkpoint, which nothing may be read beside, either. */
+  /** Runs a checkpoint. No read may be in progress. */
   checkpoint(): Promise<void>;
 }
 

@@ -3,7 +3,7 @@
  * are those of InfluxDB's write API (2.7); reads follow the same.
  */
 import { HttpError } from '@influxdata/influxdb-client';
-import { messageOf, StoreError, type StoreErrorAction } from '../../errors.js';
+import { messageOf, stackOf, StoreError, type StoreErrorAction } from '../../errors.js';
 
 /** A `StoreError` of InfluxDB, with what a delivery needs to know. */
 export class InfluxdbError extends StoreError {
@@ -46,7 +46,7 @@ export function influxdbError(action: string, caught: unknown, place: InfluxdbPl
     const detail = `Cannot ${action}: ${hide(reasonOf(caught))}`;
     return fromNetwork(caught)
       ? new InfluxdbError('retry', `InfluxDB at ${url} cannot be reached${since}: ${networkReason(caught)}. Check that InfluxDB is running there and can be reached.`, { tooLarge: isTimeout(caught), detail })
-      : new InfluxdbError('hold', `Cannot use InfluxDB at ${url}${since}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`, { detail: `${detail} ${hide(stackOf(caught))}`.trim() });
+      : new InfluxdbError('hold', `Cannot use InfluxDB at ${url}${since}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`, { detail: `${detail} ${hide(topFramesOf(caught))}`.trim() });
   }
   const { statusCode } = caught;
   const detail = `Cannot ${action}: InfluxDB answered ${statusCode}${caught.message ? ` (${hide(caught.message).slice(0, 500)})` : ''}`;
@@ -106,9 +106,8 @@ function reasonOf(caught: unknown): string {
 }
 
 /** Where an error that is not the network's was thrown. */
-function stackOf(caught: unknown): string {
-  const lines = caught instanceof Error ? caught.stack?.split('\n') ?? [] : [];
-  return lines.slice(1, 4).map((line) => line.trim()).join(' ');
+function topFramesOf(caught: unknown): string {
+  return stackOf(caught).split('\n').slice(1, 4).map((line) => line.trim()).join(' ');
 }
 
 /** What a person wants to know of an error of the network: codes of Node and OpenSSL in words. */
