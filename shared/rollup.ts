@@ -12,7 +12,9 @@ const dayMs = 86_400_000;
  * What a row counts: all requests of a source, or those of one host. Rows of scope `all` answer a page without a host filter, so that its cost does not depend
  * on the number of hosts.
  */
-export type Scope = 'all' | 'host';
+export type Scope = (typeof scopes)[number];
+/** All scopes. */
+export const scopes = ['all', 'host'] as const;
 
 /** The levels of each scope. Single hosts have no windows of ten seconds: most of these would hold one request. */
 export const levelsOf: Readonly<Record<Scope, readonly Level[]>> = { all: levels, host: levels.filter((level) => level >= 60) };
