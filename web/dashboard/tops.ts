@@ -9,6 +9,7 @@ import { hostClientsLevels, topKeptMs, topLevels, type TopDimension, type TopKin
 import { TopSummary, type TopEntry } from '../../shared/top.js';
 import { agentOf, type Agent } from './agents.js';
 import { latencyOf, type Figures } from './figures.js';
+import type { HostList } from './fold.js';
 import { groupBy } from '../../shared/group-by.js';
 import type { MergedWindows } from './merged-windows.js';
 import type { DashboardQuery } from './query.js';
@@ -24,6 +25,8 @@ export interface TopFigures extends Pick<Figures, 'requests' | 'errors' | 'bytes
 export interface TopList {
   /** All requests of which the value is known. */
   readonly total: number;
+  /** Number of values. Default: as many as have figures. */
+  readonly count?: number;
   readonly values: ReadonlyMap<string, TopFigures>;
 }
 
@@ -190,10 +193,11 @@ function agentLists({ total, entries }: RankedList): SourceTops['agents'] {
   return Object.fromEntries(agentDimensions.map((dimension) => [dimension, once(() => listBy(dimension))])) as SourceTops['agents'];
 }
 
-/** A list of what rollups know exactly: hosts or methods. */
-export function exactList(figures: ReadonlyMap<string, Figures>): TopList {
+/** A list of what rollups know exactly: hosts or methods. `all` counts what has no figures as well. */
+export function exactList(figures: ReadonlyMap<string, Figures>, all?: Pick<HostList, 'count' | 'requests'>): TopList {
   return {
-    total: [...figures.values()].reduce((sum, { requests }) => sum + requests, 0),
+    total: all?.requests ?? [...figures.values()].reduce((sum, { requests }) => sum + requests, 0),
+    count: all?.count ?? figures.size,
     values: new Map([...figures].map(([value, each]) => [value, { requests: each.requests, errors: each.errors, bytes: each.bytes, get latencyMs() { return each.latencyMs; }, missedMax: 0 }])),
   };
 }
