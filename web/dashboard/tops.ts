@@ -123,21 +123,24 @@ export interface TopsReader {
 }
 
 /**
- * Reads lists. Their rows know the source alone (and unique clients the host); under any other filter single requests are listed, `requestsMax`
- * of them where the store has to read each. With no dimension, they are not read for the sake of the clients.
+ * Reads lists. Their rows know the source alone, and of unique clients the host, by hours and days. Under any other filter raw requests are listed,
+ * `requestsMax` of them where the store has to read each. Without `dimensions` they are read only to count the clients of a host.
  */
 export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { dimensions, valuesMax, requestsMax, nowMs }: { dimensions: readonly TopDimension[]; valuesMax: number; requestsMax: number; nowMs: number }): Promise<Tops> {
   const { source, host, ...others } = query.filter;
   const { range, level } = topRange(query, nowMs);
-  const rowsTellClients = Object.keys(others).length === 0 && (host === undefined || hostClientsLevels.includes(level));
+  const hasClientRows = Object.keys(others).length === 0;
+  const rowsTellClients = hasClientRows && (host === undefined || hostClientsLevels.includes(level));
   const rowsTellLists = !isOfRequests(query.filter);
   const clientKinds = ['unique_clients'] as const;
   const storedKinds: readonly TopKind[] = host === undefined ? clientKinds : host === '' ? ['host_clients'] : ['unique_clients', 'host_clients'];
   const kinds: TopKind[] = [...(rowsTellLists ? dimensions : []), ...(rowsTellClients ? storedKinds : [])];
   const filter = { ...(source !== undefined && { source }), ...(host !== undefined && { host }) };
+  // DuckDB cannot run the statement without a list: see `valuesMax` there.
+  const fromRequests = rowsTellLists ? [] : dimensions.length > 0 ? dimensions : hasClientRows && !rowsTellClients ? ['client' as const] : [];
   const [windows, listed] = await Promise.all([
     kinds.length === 0 ? [] : Promise.all(coverRange(range, (host === undefined ? topLevels : hostClientsLevels).filter((each) => each >= level), nowMs - (host === undefined ? settledMs : hostSettledMs)).map((part) => store.readTopWindows({ level: part.level, kinds, filter }, part, nowMs))),
-    rowsTellLists || dimensions.length === 0 ? undefined : store.listRequests({ ...range, filter: query.filter, kinds: [...dimensions, ...(rowsTellClients ? [] : clientKinds)], valuesMax, requestsMax }),
+    fromRequests.length === 0 ? undefined : store.listRequests({ ...range, filter: query.filter, kinds: [...fromRequests, ...(rowsTellClients ? [] : clientKinds)], valuesMax, requestsMax }),
   ]);
   const digests = windows.flat().map(({ digest }) => digest);
   const merge = (): Tops['bySource'] => mergeTops(digests, listed?.bySource ?? new Map());
