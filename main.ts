@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
+import { ConfiguredHosts } from './shared/configured-hosts.js';
 import { detailedMessageOf, messageOf, StoreError, UsageError } from './shared/errors.js';
 import { createLog } from './shared/log.js';
 import { checkNames, readSettings, withEnvFiles, type Environment, type SettingTable, type SettingValues } from './shared/settings.js';
@@ -239,7 +240,7 @@ async function start(environment: Environment, given: Given): Promise<Stop> {
     const collector = await startCollectorOver(collectorConfig, values, recording, store, given, started);
     const hint = caddyfileLines(collector.addresses);
     const web = await startWebOver(values, recording, webStore, hint, started);
-    await register(given, collector.addresses, started);
+    await register(given, collector.addresses, recording, started);
     process.stdout.write(welcome({ dashboard: web.url, addresses: collector.addresses, ledger: collector.httpUrl, store: store.description, registersAt: adminUrlOf(given), hint }));
   });
 }
@@ -271,7 +272,7 @@ async function startCollectorAlone(environment: Environment, given: Given): Prom
   return await startParts(async (started) => {
     const store = await openStoreOf(values, 'collector', started);
     const { addresses, httpUrl } = await startCollectorOver(config, values, recording, store, given, started);
-    await register(given, addresses, started);
+    await register(given, addresses, recording, started);
     process.stdout.write(welcome({ addresses, ledger: httpUrl, store: store.description, registersAt: adminUrlOf(given), hint: caddyfileLines(addresses) }));
   });
 }
@@ -399,11 +400,11 @@ async function waitForTurn({ keeper }: Given, config: CollectorConfig, loadMore?
 }
 
 /** Registers with Caddy when that was asked for. */
-async function register({ options, keeper }: Given, addresses: readonly ListenAddress[], started: Started): Promise<void> {
+async function register({ options, keeper }: Given, addresses: readonly ListenAddress[], { configuredHosts }: Recording, started: Started): Promise<void> {
   const { register: adminUrl, 'register-address': address } = options;
   if (typeof adminUrl !== 'string') return;
   const { startRegistration } = await import('./collector/register.js');
-  const registration = startRegistration({ adminUrl, addresses, address: typeof address === 'string' ? address : undefined, log: createLog('register') });
+  const registration = startRegistration({ adminUrl, addresses, address: typeof address === 'string' ? address : undefined, log: createLog('register'), onHosts: (hosts) => { configuredHosts.set(hosts); } });
   started('first', async () => { if (keeper?.isHandingOver() !== true) await registration.stop(); });
 }
 
@@ -491,7 +492,7 @@ async function recorderOptions(values: SettingValues<typeof storeSettings>) {
   // Loaded where there is a database alone.
   const countryOf = GEOIP_DATABASE === undefined ? undefined : (await import('./shared/countries.js')).countriesFrom(values, createLog('countries'));
   // Appending to the spool costs less than a transaction of DuckDB: twice as often, so that SIGKILL costs 100 ms with all that comes on top.
-  return { hostsMax, clientIp, countryOf, memoryBytesMax, sampleRatio, ...(STORE === 'influxdb' && { flushMs: 50 }) };
+  return { hostsMax, configuredHosts: new ConfiguredHosts(), clientIp, countryOf, memoryBytesMax, sampleRatio, ...(STORE === 'influxdb' && { flushMs: 50 }) };
 }
 
 /** The lines for a Caddyfile's site, for the first stream listener. */

@@ -2,6 +2,7 @@ import { limitLog, type Log } from '../shared/log.js';
 import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/recorder.js';
 import type { RequestEvent } from '../shared/request-event.js';
 import type { ClientIpPolicy } from '../shared/bounds.js';
+import type { ConfiguredHosts } from '../shared/configured-hosts.js';
 import type { CountryOf } from '../shared/countries.js';
 import { isPlausibleTime } from '../shared/retention.js';
 import type { UsedTimes } from '../shared/unique-time.js';
@@ -38,6 +39,8 @@ export interface CollectorParts {
   readonly store: Store;
   readonly log: Log;
   readonly hostsMax: number;
+  /** Hosts of Caddy's configuration. Default: none. */
+  readonly configuredHosts?: ConfiguredHosts | undefined;
   readonly clientIp: ClientIpPolicy;
   readonly countryOf?: CountryOf | undefined;
   /** The part of the requests that are kept one by one, from 0 to 1: 1. */

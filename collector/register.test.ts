@@ -9,6 +9,7 @@ import { collectorOfTest, type TestCollector } from '../test/collector.js';
 import { freePort } from '../test/ports.js';
 import { temporaryFolder } from '../test/program.js';
 import { until } from '../test/until.js';
+import { ConfiguredHosts } from '../shared/configured-hosts.js';
 import { UsageError } from '../shared/errors.js';
 import { createLog } from '../shared/log.js';
 import { adminUrlFrom, callAdmin } from './caddy-admin.js';
@@ -163,6 +164,49 @@ testWithCaddy('Looking for reloads leaves no lines in Caddy’s log.', async (t)
   await registration.stop();
 });
 
+testWithCaddy('Hosts of the configuration are counted by name beyond HOSTS_MAX, after a reload too.', async (t) => {
+  const configuredHosts = new ConfiguredHosts();
+  const [collector, port] = [await collectorOfTest(t, undefined, { hostsMax: 1, configuredHosts }), await freePort()];
+  const caddyfile = (late: string): string => `http://mine.example:${port}, http://*.mine.example:${port} {
+\tlog {
+\t\toutput discard
+\t}
+\trespond "hello"
+}
+http://:${port} {
+\tlog {
+\t\toutput discard
+\t}
+\t@nested host nested.example
+\thandle @nested {
+\t\trespond "hello"
+\t}
+\t@late host ${late}
+\thandle @late {
+\t\trespond "hello"
+\t}
+}
+`;
+  const caddy = await caddyOfTest(t, caddyfile('early.example'));
+  const { registration } = register(t, caddy, collector, { onHosts: (hosts) => { configuredHosts.set(hosts); } });
+  await until('it is registered', () => registration.status() === 'registered');
+  const url = `http://127.0.0.1:${port}/`;
+  await send(url, 20, 'stranger.example');
+  await until('a stranger has the only place', () => collector.ledger().stored === 20);
+  for (const host of ['mine.example', 'nested.example', 'late.example', 'other.example']) await send(url, 1, host);
+  await until('they are stored', () => collector.ledger().stored === 24);
+  await caddy.reload(caddyfile('late.example'));
+  await until('that is read', () => configuredHosts.has('late.example') && registration.status() === 'registered');
+  await send(url, 1, 'late.example');
+  await send(url, 1, 'any.mine.example');
+  const nowMs = Date.now();
+  const hosts = await until('all are stored', async () => {
+    const requests = await collector.store.readRequests({ fromMs: nowMs - 60_000, toMs: nowMs + 60_000, filter: {}, limit: 100 });
+    return requests.length === 26 && requests.map(({ host }) => host);
+  });
+  t.deepEqual(hosts.filter((host) => host !== 'stranger.example').reverse(), ['mine.example', 'nested.example', '_other', '_other', 'late.example', 'any.mine.example']);
+});
+
 test('A Caddy that hangs does not keep the sink from stopping.', async (t) => {
   const hanging = createServer(() => undefined);
   const adminUrl = await listenOn(t, hanging);
@@ -251,10 +295,10 @@ async function configOf({ adminUrl }: RunningCaddy): Promise<string> {
   return (await callAdmin(new URL(adminUrl), '/config/')).text;
 }
 
-async function send(url: string, count: number): Promise<void> {
+async function send(url: string, count: number, host?: string): Promise<void> {
   for (let sent = 0; sent < count; sent += 50) {
     await Promise.all(Array.from({ length: Math.min(50, count - sent) }, () => new Promise((resolve, reject) => {
-      request(url, (response) => response.resume().once('end', resolve)).once('error', reject).end();
+      request(url, { headers: { ...(host !== undefined && { host }) } }, (response) => response.resume().once('end', resolve)).once('error', reject).end();
     })));
   }
 }

@@ -20,6 +20,7 @@ import { isLoopback } from '../shared/settings.js';
 import { adminUrlFrom, callAdmin, curlArguments, errorOf, isCutOff, type AdminCall } from './caddy-admin.js';
 import { accessLogger, filterOf, netAddress, netLoggers, objectOf, requestGroups, type JsonObject } from './check/access-lines.js';
 import { caddyAddress, type ListenAddress } from './listen/address.js';
+import { siteHosts } from './site-hosts.js';
 
 /** How it stands with the registration. */
 export type RegistrationState =
@@ -50,6 +51,8 @@ export interface RegistrationOptions {
   /** The collector's address as that Caddy reaches it, such as `tcp/collector:9514`; needed when Caddy is on another machine. */
   readonly address?: string | undefined;
   readonly log: Log;
+  /** Told the hosts of Caddy's sites whenever the configuration was read, as `ConfiguredHosts` takes them. */
+  readonly onHosts?: (hosts: readonly string[]) => void;
   /** How often to look, in milliseconds; 3000 when not given. */
   readonly pollMs?: number;
 }
@@ -71,7 +74,7 @@ const stopMsMax = 1800;
  * Starts to register. Returns at once: a Caddy that is down is waited for. Throws a `UsageError` when the admin API's address
  * is none, or when Caddy is on another machine and the sink's address there is not known.
  */
-export function startRegistration({ adminUrl, addresses, address: given, log, pollMs = pollMsDefault }: RegistrationOptions): Registration {
+export function startRegistration({ adminUrl, addresses, address: given, log, onHosts, pollMs = pollMsDefault }: RegistrationOptions): Registration {
   const { admin, address } = registrationTarget({ adminUrl, addresses, address: given });
   const places = new Set([address, ...addresses.map(caddyAddress)].map((each) => netAddress(each).place));
   const name = `caddy-log-sink-${address.replace(/[^\w.-]+/g, '-')}`;
@@ -118,6 +121,7 @@ export function startRegistration({ adminUrl, addresses, address: given, log, po
     if (stamp !== undefined && stamp === settledStamp) return;
     for (let tries = 0; tries < triesMax && !wake.signal.aborted; tries += 1) {
       const { config, etag } = await readConfig(giveUp.signal);
+      onHosts?.(siteHosts(config));
       const plan = planRegistration(config, { name, address, places });
       if (plan.method === undefined) {
         settledStamp = stamp;

@@ -1,5 +1,6 @@
 import test from 'ava';
 import { createRandom } from '../demo/random.js';
+import { ConfiguredHosts } from './configured-hosts.js';
 import { HostLimit } from './host-limit.js';
 
 const dayMs = 86_400_000;
@@ -31,8 +32,21 @@ test('gives real sites their names, however many hosts a scanner made up before 
 });
 
 test('always counts configured hosts by name', (t) => {
-  const limit = limitOf({ hostsMax: 1, configured: ['mine.example'] });
+  const limit = limitOf({ hostsMax: 1, configured: new ConfiguredHosts(['mine.example']) });
   limit.admit('busy.example', { status: 200, timeMs: 0 });
   t.is(limit.admit('mine.example', { status: 502, timeMs: 0 }), 'mine.example');
   t.is(limit.admit('busy.example', { status: 200, timeMs: 0 }), 'busy.example');
+});
+
+test('prefers hosts below a configured wildcard to all others, within the limit, as soon as it is configured', (t) => {
+  const configured = new ConfiguredHosts();
+  const limit = limitOf({ hostsMax: 100, configured });
+  const at = (host: string, status = 200): string => limit.admit(host, { status, timeMs: 0 });
+  const tenants = Array.from({ length: 50 }, (_, tenant) => `tenant-${tenant}.example.com`);
+  for (const tenant of tenants) at(tenant, 404);
+  configured.set(['*.example.com']);
+  for (let made = 0; made < 10_000; made += 1) at(`made-up-${made % 2000}.example`);
+  t.deepEqual(tenants.filter((tenant) => at(tenant, 404) !== tenant), []);
+  const below = new Set(Array.from({ length: 1000 }, (_, made) => at(`made-up-${made}.example.com`)));
+  t.true(below.has('_other') && below.size <= 101, 'strangers can make up names below it, too');
 });

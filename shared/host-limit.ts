@@ -1,11 +1,12 @@
 import { otherName } from './bounds.js';
+import { ConfiguredHosts } from './configured-hosts.js';
 
 /** Which hosts are counted by name. Scanners make up as many `Host` headers as they like. */
 export interface HostLimitOptions {
   /** Maximum number of hosts that are counted by name. Requests of all others are counted as `_other`. */
   readonly hostsMax: number;
-  /** Hosts that are always counted by name, such as those of Caddy's configuration. */
-  readonly configured?: Iterable<string>;
+  /** Hosts that are always counted by name, beside up to `hostsMax` others. Those that it only covers take precedence over others. Default: none. */
+  readonly configured?: Pick<ConfiguredHosts, 'version' | 'has' | 'covers'> | undefined;
   /** Time without a request after which a host gives way to any other, in milliseconds. Default: a day. */
   readonly idleMs?: number;
 }
@@ -16,6 +17,7 @@ interface Host {
   successes: number;
   requests: number;
   lastMs: number;
+  isCovered: boolean;
 }
 
 /** Hosts that a newcomer is compared with: the weakest of so many, chosen at random, is nearly the weakest of all. */
@@ -24,14 +26,15 @@ const sampled = 16;
 const waitingMin = 20_000;
 
 /**
- * Admits hosts up to a limit. Beyond it a newcomer takes the place of a weaker host: configured hosts are stronger than all others, those with successful
- * answers stronger than those without, and more requests than fewer. So a scanner's names never displace a real site for long, and not by being first.
+ * Admits hosts up to a limit. Beyond it a newcomer takes the place of a weaker host: those that Caddy's configuration covers are stronger than all others, those
+ * with successful answers stronger than those without, and more requests than fewer. So a scanner's names never displace a real site for long, and not by being first.
  */
 export class HostLimit {
   readonly #hostsMax: number;
   readonly #idleMs: number;
   readonly #random: () => number;
-  readonly #configured = new Set<string>();
+  readonly #configured: NonNullable<HostLimitOptions['configured']>;
+  #version: number;
   readonly #admitted = new Map<string, Host>();
   /** The admitted hosts in no order, to draw from. */
   readonly #drawn: Host[] = [];
@@ -39,16 +42,12 @@ export class HostLimit {
   readonly #waiting = new Map<string, Host>();
 
   /** `random` gives numbers from 0 to 1. */
-  constructor({ hostsMax, configured = [], idleMs = 86_400_000 }: HostLimitOptions, random = Math.random) {
+  constructor({ hostsMax, configured = new ConfiguredHosts(), idleMs = 86_400_000 }: HostLimitOptions, random = Math.random) {
     this.#hostsMax = hostsMax;
     this.#idleMs = idleMs;
     this.#random = random;
-    this.configure(configured);
-  }
-
-  /** Adds hosts that are always counted by name, beside up to `hostsMax` others. */
-  configure(hosts: Iterable<string>): void {
-    for (const host of hosts) this.#configured.add(host);
+    this.#configured = configured;
+    this.#version = configured.version;
   }
 
   /** The name that a request is counted by: its host, or `_other`. `timeMs` is the time of the request, so that idleness follows the log in an import. */
@@ -59,7 +58,8 @@ export class HostLimit {
       return host;
     }
     if (this.#configured.has(host)) return host;
-    const newcomer = this.#waiting.get(host) ?? { name: host, successes: 0, requests: 0, lastMs: timeMs };
+    if (this.#version !== this.#configured.version) this.#reconfigure();
+    const newcomer = this.#waiting.get(host) ?? { name: host, successes: 0, requests: 0, lastMs: timeMs, isCovered: this.#configured.covers(host) };
     count(newcomer, status, timeMs);
     if (this.#drawn.length < this.#hostsMax) {
       this.#drawn.push(newcomer);
@@ -79,6 +79,11 @@ export class HostLimit {
     return host;
   }
 
+  #reconfigure(): void {
+    this.#version = this.#configured.version;
+    for (const host of [...this.#drawn, ...this.#waiting.values()]) host.isCovered = this.#configured.covers(host.name);
+  }
+
   /** The place of a weaker host; `undefined` if none was found. */
   #placeFor(newcomer: Host): number | undefined {
     let weakest: number | undefined;
@@ -92,6 +97,7 @@ export class HostLimit {
   #isWeaker(one: Host, other: Host, nowMs: number): boolean {
     const idle = [one, other].map(({ lastMs }) => Number(nowMs - lastMs > this.#idleMs));
     if (idle[0] !== idle[1]) return idle[0]! > idle[1]!;
+    if (one.isCovered !== other.isCovered) return other.isCovered;
     return one.successes !== other.successes ? one.successes < other.successes : one.requests < other.requests;
   }
 

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, nameLengthMax, otherName, uriLengthMax, type ClientIpPolicy } from './bounds.js';
+import type { ConfiguredHosts } from './configured-hosts.js';
 import type { CountryOf } from './countries.js';
 import { detailedMessageOf, stackOf, StoreError } from './errors.js';
 import { HostLimit } from './host-limit.js';
@@ -64,6 +65,8 @@ export interface RecorderOptions {
   /** Tells the recorders of one store apart, across restarts: the collector's ID, the web app's host name. */
   readonly name: string;
   readonly hostsMax: number;
+  /** Hosts of Caddy's configuration, which may become known later. Default: none. */
+  readonly configuredHosts?: ConfiguredHosts | undefined;
   readonly clientIp: ClientIpPolicy;
   /** Tells the country of an address, which is asked about before it is truncated. Without it, countries are not known. */
   readonly countryOf?: CountryOf | undefined;
@@ -132,7 +135,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const boundedText = (): (text: string) => string => createMemo((text) => boundText(text, textLengthMax));
   const textOf = { userAgent: boundedText(), referrer: boundedText(), protocol: boundedText(), tls: boundedText() };
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
-  const hostLimit = new HostLimit({ hostsMax: options.hostsMax });
+  const hostLimit = new HostLimit({ hostsMax: options.hostsMax, configured: options.configuredHosts });
 
   let waiting: RequestEvent[] = [];
   const gathered = (sampleRatio === 1 ? store.gatherRequests?.(options.name) : undefined) ?? gatherObjects();

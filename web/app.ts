@@ -20,6 +20,7 @@ import { filterNames, parseQuery, parseUsable, QueryError, unknownParameters, ty
 import { pairedPages, pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, streamLatest, type Reads, type Traffic, readSites, readSiteWindows } from './dashboard/read.js';
 import { afterOf, parseSitePage, type SitePage } from './dashboard/sites.js';
 import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './dashboard/tops.js';
+import { topRowsMax } from './dashboard/top-panels.js';
 import { dashboardView, showsOwn } from './dashboard/view-model.js';
 import { isOpenThroughProxy, probes, refuseOtherNames, refuseOtherSites, requirePassword } from './guard.js';
 import { createWebMetrics } from './metrics.js';
@@ -132,8 +133,8 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
     if (untold !== undefined) throw new QueryError(untold, query.given[untold]!, 'none for countries, which are not stored with single requests: leave it out');
     const inRollups = dimension === 'host' || dimension === 'method';
     const needed = inRollups ? [] : isOfAgents(dimension) ? ['user_agent' as const] : [dimension];
-    const [traffic, tops] = await Promise.all([readTraffic(reads, query, { nowMs: now(), withHosts: dimension === 'host' }), inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() })]);
-    if (inRollups) return { list: exactList(dimension === 'host' ? traffic.hosts : traffic.methods), complete: traffic.complete };
+    const [traffic, tops] = await Promise.all([readTraffic(reads, query, { nowMs: now(), hostsMax: dimension === 'host' ? query.limit ?? latestInApi : 0 }), inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() })]);
+    if (inRollups) return { list: dimension === 'host' ? exactList(traffic.hosts.figures, traffic.hosts) : exactList(traffic.methods), complete: traffic.complete };
     const [source] = traffic.sources.keys();
     const listsAll = tops?.ofNewest === undefined && tops?.keptFromMs === undefined && (traffic.sampled === undefined || !isOfRequests(query.filter));
     return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && listsAll };
@@ -151,7 +152,7 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
       return { latest, pairs: await readPairs(reads, query, latest), withOwn };
     };
     const [traffic, tops, read] = await Promise.all([
-      readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare, withRecent: true, withHosts: true, withPairs: true }),
+      readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare, withRecent: true, hostsMax: topRowsMax, withPairs: true }),
       readTops(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
       readRows(showedOwn),
     ]);

@@ -20,7 +20,7 @@ export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'
 }
 
 /** What the recorder of an import works with. */
-interface ImportRecorderOptions extends Pick<RecorderOptions, 'log' | 'hostsMax' | 'clientIp' | 'sampleRatio' | 'countryOf'> {
+interface ImportRecorderOptions extends Pick<RecorderOptions, 'log' | 'hostsMax' | 'configuredHosts' | 'clientIp' | 'sampleRatio' | 'countryOf'> {
   readonly store: Pick<Store, 'write' | 'gatherRequests' | 'bulkRequests'>;
   /** Of this import: see `RecorderOptions`. */
   readonly importId: number;

@@ -1,14 +1,14 @@
 import test from 'ava';
 import fc from 'fast-check';
 import type { RequestEvent } from '../../shared/request-event.js';
-import { fold, isComplete } from './fold.js';
+import { fold, hostListOf, isComplete } from './fold.js';
 import { rollUp } from '../../shared/rollup.js';
 import { event, ledger } from '../../test/web-samples.js';
 
 const grid = { fromMs: 0, stepMs: 60_000 };
 
 test('nothing folds to nothing', (t) => {
-  t.deepEqual(fold([], grid), { windows: [], sources: new Map(), hosts: new Map(), methods: new Map(), pairs: [] });
+  t.deepEqual(fold([], grid), { windows: [], sources: new Map(), hosts: hostListOf([], new Map()), methods: new Map(), pairs: [] });
 });
 
 test('figures are counted by source, Caddy first, and by window', (t) => {
@@ -29,7 +29,8 @@ test('hosts and methods are ranked by the requests of the first source, which sa
   const { hosts, methods } = fold(rollUp([
     event({ host: 'b', status: 500, size: 3 }), event({ host: 'a' }), event({ host: 'b', method: 'POST' }), event({ source: 'app', host: 'a' }), event({ source: 'app', host: 'a' }),
   ], 10, 'host'), grid);
-  t.deepEqual([...hosts].map(([host, { requests, errors, bytes }]) => [host, requests, errors, bytes]), [['b', 2, 1, 3], ['a', 1, 0, 0]]);
+  t.like(hosts, { count: 2, requests: 3, errors: 1, worst: { host: 'b', errors: 1 } });
+  t.deepEqual([...hosts.figures].map(([host, { requests, errors, bytes }]) => [host, requests, errors, bytes]), [['b', 2, 1, 3], ['a', 1, 0, 0]]);
   t.deepEqual([...methods].map(([method, { requests }]) => [method, requests]), [['GET', 2], ['POST', 1]]);
 });
 

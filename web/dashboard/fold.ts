@@ -12,11 +12,28 @@ export interface Fold {
   readonly windows: readonly WindowFigures[];
   /** By source: Caddy first, then by name, the dashboard itself last. */
   readonly sources: ReadonlyMap<string, Figures>;
-  /** Of the first source, since what passes through both edge and app would count twice; by requests, most first. Empty if the rows were of scope `all`. */
-  readonly hosts: ReadonlyMap<string, Figures>;
-  /** The same by method. */
+  /** Of the first source, since what passes through both edge and app would count twice. Empty if the rows were of scope `all`. */
+  readonly hosts: HostList;
+  /** Of the first source, by requests, most first. */
   readonly methods: ReadonlyMap<string, Figures>;
   readonly pairs: readonly Pair[];
+}
+
+/** The hosts of a source. */
+export interface HostList {
+  /** Number of hosts, and of all their requests and errors, whether or not their figures are known. */
+  readonly count: number;
+  readonly requests: number;
+  readonly errors: number;
+  /** The host with most errors, if there were any. */
+  readonly worst: HostErrors | undefined;
+  /** Figures of the hosts with most requests, most first. */
+  readonly figures: ReadonlyMap<string, Figures>;
+}
+
+interface HostErrors {
+  readonly host: string;
+  readonly errors: number;
 }
 
 /** The windows of a page: `stepMs` long, the first one starting at `fromMs`. */
@@ -61,7 +78,19 @@ export function sumsIn({ sources }: WindowDigest): number {
 export function withoutSource<Part extends Fold>(part: Part, source: string): Part {
   const sources = new Map([...part.sources].filter(([name]) => name !== source));
   const isFirst = part.sources.keys().next().value === source;
-  return { ...part, sources, windows: part.windows.filter((window) => window.source !== source), pairs: part.pairs.filter(({ app }) => app !== source), ...(isFirst && { hosts: new Map(), methods: new Map() }) };
+  return { ...part, sources, windows: part.windows.filter((window) => window.source !== source), pairs: part.pairs.filter(({ app }) => app !== source), ...(isFirst && { hosts: hostListOf([], new Map()), methods: new Map() }) };
+}
+
+/** Makes the list of the hosts of one source. `figures` may lack some of them. */
+export function hostListOf(hosts: readonly (HostErrors & Pick<Figures, 'requests'>)[], figures: ReadonlyMap<string, Figures>): HostList {
+  const list = { count: 0, requests: 0, errors: 0, worst: undefined as HostErrors | undefined, figures };
+  for (const { host, requests, errors } of hosts) {
+    list.count += 1;
+    list.requests += requests;
+    list.errors += errors;
+    if (errors > (list.worst?.errors ?? 0)) list.worst = { host, errors };
+  }
+  return list;
 }
 
 /** Adds rows up, by window and source and by source. */
@@ -97,10 +126,11 @@ export function foldWindows(digests: readonly WindowDigest[], { fromMs, stepMs }
   const windows = [...older.windows, ...newest.windows];
   const total = merged(fromMs, [older.total, newest.total]);
   const first = [...total.sources.values()].find(({ all }) => hasRequests(all));
+  const hosts = ranked(first?.hosts);
   return {
     windows: windows.flatMap(({ sources }) => [...sources.values()].map(({ all }) => all)).filter(hasRequests),
     sources: new Map([...total.sources].map(([source, { all }]) => [source, all] as const).filter(([, all]) => hasRequests(all))),
-    hosts: ranked(first?.hosts),
+    hosts: hostListOf([...hosts].map(([host, { requests, errors }]) => ({ host, requests, errors })), hosts),
     methods: ranked(first?.methods),
     pairs: pairsOf(windows, total),
   };

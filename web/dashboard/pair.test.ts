@@ -2,6 +2,7 @@ import test from 'ava';
 import type { RequestEvent } from '../../shared/request-event.js';
 import { event } from '../../test/web-samples.js';
 import { fold } from './fold.js';
+import { pairedHosts } from './pair.js';
 import { rollUp } from '../../shared/rollup.js';
 
 const pairs = (requests: readonly Partial<RequestEvent>[]) => fold(rollUp(requests.map((parts) => event(parts)), 60, 'host'), { fromMs: 0, stepMs: 60_000 }).pairs;
@@ -43,4 +44,14 @@ test('errors that the app never produced, and requests that bypassed the edge, a
 test('without an edge, or without an app, there is no pair', (t) => {
   t.deepEqual(pairs([{}]), []);
   t.deepEqual(pairs([{ source: 'shop' }]), []);
+});
+
+test('the hosts to compare are those of apps behind the edge, busiest first', (t) => {
+  const host = (source: string, name: string, requests: number) => ({ source, host: name, requests });
+  t.deepEqual(pairedHosts([host('caddy', 'a.example', 9), host('caddy', 'b.example', 5), host('dashboard', '127.0.0.1:8080', 3)]), []);
+  t.deepEqual(
+    pairedHosts([host('caddy', 'a.example', 9), host('caddy', 'b.example', 5), host('shop', 'B.example:3000', 4), host('shop', 'internal', 7), host('lonely', 'c.example', 8)]),
+    ['internal', 'b.example', 'B.example:3000'],
+    'all hosts of the app, of which some may have bypassed the edge',
+  );
 });

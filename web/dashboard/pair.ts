@@ -1,6 +1,7 @@
 /** What only the edge and an app together can tell: pure. */
 import { groupBy } from '../../shared/group-by.js';
 import { caddySource } from '../../shared/request-event.js';
+import type { HostCounts } from '../../shared/store/store.js';
 import { addSums, type Sum } from './figures.js';
 import type { WindowDigest } from './fold.js';
 
@@ -76,8 +77,21 @@ function figuresOf({ sources }: WindowDigest, app: string, hosts: readonly strin
   return compare(addSums(shared), addSums(ofHosts(inside)), { bypassed, isBypassed });
 }
 
+/**
+ * The hosts that `pairsOf` needs, those with most requests first: all hosts of the apps that have one in common with the edge, and the same of the edge.
+ */
+export function pairedHosts(counts: readonly Pick<HostCounts, 'source' | 'host' | 'requests'>[]): string[] {
+  const [atEdge, ofApps] = [counts.filter(({ source }) => source === caddySource), counts.filter(({ source }) => source !== caddySource)];
+  const edgeHosts = new Set(atEdge.map(({ host }) => pairedHost(host)));
+  const apps = new Set(ofApps.filter(({ host }) => edgeHosts.has(pairedHost(host))).map(({ source }) => source));
+  const inApps = ofApps.filter(({ source }) => apps.has(source));
+  const appHosts = new Set(inApps.map(({ host }) => pairedHost(host)));
+  const paired = [...inApps, ...atEdge.filter(({ host }) => appHosts.has(pairedHost(host)))];
+  return [...new Set(paired.sort((one, other) => other.requests - one.requests).map(({ host }) => host))];
+}
+
 /** A host without its port, which the app may see and the edge not. */
-export function pairedHost(host: string): string {
+function pairedHost(host: string): string {
   return host.toLowerCase().replace(/:\d+$/, '');
 }
 

@@ -2,17 +2,18 @@
 import { StoreError } from '../../shared/errors.js';
 import { caddySource, dashboardSource, rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import { levelsOf, rollupRetentionMs, seriesKey, type Level, type RollupRow, type Scope } from '../../shared/rollup.js';
-import { needsRequests, type Filter, type HostCounts, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
+import { needsRequests, type Filter, type HostCounts, type HostCountsQuery, type LedgerSnapshot, type Store, type TimeRange } from '../../shared/store/store.js';
 import { groupBy } from '../../shared/group-by.js';
 import { keptFrom } from '../../shared/retention.js';
 import { alignRange, coverRange, levelFor, windowsMax } from '../../shared/time-range.js';
 import { RecentDrops, type Collection } from './collection.js';
 import { FirstData, unionOf } from './first-data.js';
-import { digestOf, fold, foldWindows, isComplete, merged, ranked, sampledIn, sumsIn, type Fold, type Sampled, type Stretch, type WindowDigest } from './fold.js';
+import { digestOf, fold, foldWindows, hostListOf, isComplete, merged, ranked, sampledIn, sumsIn, type Fold, type HostList, type Sampled, type Stretch, type WindowDigest } from './fold.js';
 import type { Figures } from './figures.js';
 import type { RecentWindows } from './judge.js';
+import { HostCountsCache } from './host-counts.js';
 import { MergedWindows } from './merged-windows.js';
-import { pairedHost, type Pair } from './pair.js';
+import { pairedHosts, type Pair } from './pair.js';
 import { QueryError, type DashboardQuery } from './query.js';
 import { sitesOfPage, type SitePage } from './sites.js';
 import { requestPairs, type RequestPairs } from './request-pairs.js';
@@ -48,6 +49,7 @@ export interface Reads {
   readonly tops: WindowCache<WindowTopsQuery, TopsDigest>;
   readonly stretches: MergedWindows<WindowDigest, Stretch>;
   readonly mergedTops: MergedWindows<TopsDigest, Tops['bySource']>;
+  readonly hostCounts: HostCountsCache;
   /** Reads that viewers who come at the same time make together. */
   readonly shared: SharedReads;
   /** Aborted when nobody waits for the answer any more. */
@@ -62,6 +64,8 @@ interface RollupsQuery {
   readonly level: Level;
   readonly scope: Scope;
   readonly filter: DashboardQuery['filter'];
+  /** See `Store.readRollups`. */
+  readonly hosts?: readonly string[] | undefined;
   readonly [restriction: string]: unknown;
 }
 
@@ -80,7 +84,8 @@ export function createReads(store: Store, kept: { readonly closedKeptMsMax?: num
   });
   const stretches = new MergedWindows<WindowDigest, Stretch>({ weigh: sumsIn, weightMax: sumsKeptMax });
   const mergedTops = new MergedWindows<TopsDigest, Tops['bySource']>({ weigh: piecesIn, weightMax: piecesKeptMax });
-  return { store, rollups, tops, stretches, mergedTops, shared: createSharedReads(changes), drops: new RecentDrops(), firstData: new FirstData(store), madeMs: Date.now() };
+  const hostCounts = new HostCountsCache({ read: (query, signal) => inTime(store, (until) => store.countHosts(query, { signal: until }), signal), changes });
+  return { store, rollups, tops, stretches, mergedTops, hostCounts, shared: createSharedReads(changes), drops: new RecentDrops(), firstData: new FirstData(store), madeMs: Date.now() };
 }
 
 /** The figures of a query. */
@@ -119,8 +124,11 @@ export interface Recent extends RecentWindows, Collection {
   readonly ownSinceMs: number;
 }
 
-/** Reads what the figures of a query need, and on demand those of the period before and the last hours, and folds it. Throws a `StoreError`. */
-export async function readTraffic(reads: Reads, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now(), withPrevious = false, withRecent = false, withHosts = false, withPairs = false } = {}): Promise<Traffic> {
+/**
+ * Reads what the figures of a query need, and folds it; on demand also the period before, the last hours, the pairs, and the figures of the `hostsMax` hosts with
+ * most requests. Throws a `StoreError`.
+ */
+export async function readTraffic(reads: Reads, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now(), withPrevious = false, withRecent = false, hostsMax = 0, withPairs = false } = {}): Promise<Traffic> {
   const scope = scopeOf(query.filter);
   const level = levelFor(query, nowMs, scope);
   const range = alignRange(query, level);
@@ -140,7 +148,7 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
     reads.firstData.spans((run) => inTime(reads.store, run, reads.signal)),
   ]);
   const [hosts, pairs, previousPairs] = await Promise.all([
-    withHosts && scope === 'all' && !needsRequests(query.filter) ? readHosts(reads, query.filter, range, { source: folded.sources.keys().next().value, limit: query.limit ?? hostsListed, nowMs }) : undefined,
+    hostsMax > 0 && scope === 'all' && !needsRequests(query.filter) ? readHosts(reads, query.filter, range, { source: folded.sources.keys().next().value, hostsMax, nowMs }) : undefined,
     withPairs && !needsRequests(query.filter) && scope === 'all' ? readSourcePairs(reads, query.filter, range, { stepMs, sources: folded.sources, nowMs }) : undefined,
     withPairs && previous !== undefined && !needsRequests(query.filter) && scope === 'all' ? readSourcePairs(reads, query.filter, before, { stepMs, sources: previous.folded.sources, nowMs }) : undefined,
   ]);
@@ -321,10 +329,10 @@ export interface Site {
 const sparkWindowsMax = 48;
 
 /** Reads a page of the sites of a range. Throws a `StoreError`. */
-export async function readSites({ store, signal }: Reads, query: DashboardQuery, page: SitePage, nowMs = Date.now()): Promise<{ sites: readonly Site[]; hasMore: boolean }> {
+export async function readSites(reads: Reads, query: DashboardQuery, page: SitePage, nowMs = Date.now()): Promise<{ sites: readonly Site[]; hasMore: boolean }> {
   const filter = rowsFilter(query.filter);
   const parts = hostParts(query, nowMs);
-  const counts = await inTime(store, (until) => store.countHosts({ parts, filter }, { signal: until }), signal);
+  const counts = await readHostCounts(reads, { parts, filter }, nowMs);
   const { sites, hasMore } = sitesOfPage(counts, page);
   if (sites.length === 0) return { sites: [], hasMore };
   const hosts = [...new Set(sites.map(({ host }) => host))];
@@ -332,8 +340,8 @@ export async function readSites({ store, signal }: Reads, query: DashboardQuery,
   const sparkLevel = levelsOf.host.find((level) => level >= finest && (query.toMs - query.fromMs) / (level * 1000) <= sparkWindowsMax) ?? 86_400;
   const sparkRange = alignRange(query, sparkLevel);
   const [digests, sparks] = await Promise.all([
-    readHostDigests({ store, signal }, { parts, filter, hosts }),
-    readHostDigests({ store, signal }, { parts: [{ ...sparkRange, level: sparkLevel }], filter, hosts }),
+    readHostDigests(reads, { parts, filter, hosts, nowMs }),
+    readHostDigests(reads, { parts: [{ ...sparkRange, level: sparkLevel }], filter, hosts, nowMs }),
   ]);
   const total = merged(parts[0]!.fromMs, digests);
   const requestsIn = new Map(sparks.map((digest) => [digest.windowMs, digest.sources]));
@@ -350,12 +358,12 @@ export async function readSites({ store, signal }: Reads, query: DashboardQuery,
 }
 
 /** Reads the windows of each site of a page, ascending by time. Throws a `StoreError`. */
-export async function readSiteWindows({ store, signal }: Reads, query: DashboardQuery, page: SitePage, nowMs = Date.now()): Promise<{ windows: readonly { readonly timeMs: number; readonly source: string; readonly host: string; readonly figures: Figures }[]; last: HostCounts | undefined; hasMore: boolean }> {
+export async function readSiteWindows(reads: Reads, query: DashboardQuery, page: SitePage, nowMs = Date.now()): Promise<{ windows: readonly { readonly timeMs: number; readonly source: string; readonly host: string; readonly figures: Figures }[]; last: HostCounts | undefined; hasMore: boolean }> {
   const filter = rowsFilter(query.filter);
-  const counts = await inTime(store, (until) => store.countHosts({ parts: hostParts(query, nowMs), filter }, { signal: until }), signal);
+  const counts = await readHostCounts(reads, { parts: hostParts(query, nowMs), filter }, nowMs);
   const { sites, hasMore } = sitesOfPage(counts, page);
   const level = levelFor(query, nowMs, 'host');
-  const digests = sites.length === 0 ? [] : await readHostDigests({ store, signal }, { parts: [{ ...alignRange(query, level), level }], filter, hosts: [...new Set(sites.map(({ host }) => host))] });
+  const digests = sites.length === 0 ? [] : await readHostDigests(reads, { parts: [{ ...alignRange(query, level), level }], filter, hosts: [...new Set(sites.map(({ host }) => host))], nowMs });
   const windows = digests.flatMap(({ windowMs, sources }) => sites.flatMap(({ source, host }) => {
     const figures = sources.get(source)?.hosts.get(host);
     return figures === undefined ? [] : [{ timeMs: windowMs, source, host, figures }];
@@ -369,30 +377,25 @@ function rowsFilter(filter: Filter): Filter {
   return filter;
 }
 
-/** Hosts that a page lists, unless its query says how many. */
-const hostsListed = 100;
-
-/** The figures of the hosts of a source with most requests, and of those with most errors. Whole windows, of the levels that single hosts have. */
-async function readHosts({ store, signal }: Reads, filter: Filter, range: TimeRange, { source, limit, nowMs }: { source: string | undefined; limit: number; nowMs: number }): Promise<ReadonlyMap<string, Figures>> {
-  if (source === undefined) return new Map();
+/** Reads the hosts of a source, with figures of the `hostsMax` with most requests. Whole windows, of the levels that single hosts have. */
+async function readHosts(reads: Reads, filter: Filter, range: TimeRange, { source, hostsMax, nowMs }: { source: string | undefined; hostsMax: number; nowMs: number }): Promise<HostList> {
   const parts = hostParts(range, nowMs);
-  const ofSource = { ...seriesFilter(filter), source };
-  const counts = await inTime(store, (until) => store.countHosts({ parts, filter: ofSource }, { signal: until }), signal);
-  const first = (keyOf: (of: HostCounts) => number): HostCounts[] => counts.toSorted((one, other) => keyOf(other) - keyOf(one) || (one.host < other.host ? -1 : 1)).slice(0, limit);
-  const listed = new Set([...first(({ requests }) => requests), ...first(({ errors }) => errors)].map(({ host }) => host));
-  const digests = await readHostDigests({ store, signal }, { parts, filter: ofSource, hosts: [...listed] });
-  return ranked(merged(range.fromMs, digests).sources.get(source)?.hosts);
+  const counts = (await readHostCounts(reads, { parts, filter: seriesFilter(filter) }, nowMs)).filter((host) => host.source === source && host.requests > 0);
+  const listed = counts.toSorted((one, other) => other.requests - one.requests || (one.host < other.host ? -1 : 1)).slice(0, hostsMax).map(({ host }) => host);
+  if (source === undefined || listed.length === 0) return hostListOf([], new Map());
+  const digests = await readHostDigests(reads, { parts, filter: { ...seriesFilter(filter), source }, hosts: listed, nowMs });
+  return hostListOf(counts, ranked(merged(range.fromMs, digests).sources.get(source)?.hosts));
 }
 
 /** Edge and app side by side: their windows of the hosts that both have. */
-async function readSourcePairs({ store, signal }: Reads, filter: Filter, range: TimeRange, { stepMs, sources, nowMs }: { stepMs: number; sources: ReadonlyMap<string, unknown>; nowMs: number }): Promise<readonly Pair[]> {
+async function readSourcePairs(reads: Reads, filter: Filter, range: TimeRange, { stepMs, sources, nowMs }: { stepMs: number; sources: ReadonlyMap<string, unknown>; nowMs: number }): Promise<readonly Pair[]> {
   if (!sources.has(caddySource) || sources.size < 2) return [];
   const hostLevel = levelFor(range, nowMs, 'host');
-  const counts = await inTime(store, (until) => store.countHosts({ parts: hostParts(range, nowMs), filter: seriesFilter(filter) }, { signal: until }), signal);
-  const appHosts = new Set(counts.filter(({ source }) => source !== caddySource).map(({ host }) => pairedHost(host)));
-  const hosts = counts.filter(({ host }) => appHosts.has(pairedHost(host))).toSorted((one, other) => other.requests - one.requests).slice(0, pairedHostsMax).map(({ host }) => host);
+  const counts = await readHostCounts(reads, { parts: hostParts(range, nowMs), filter: seriesFilter(filter) }, nowMs);
+  const hosts = pairedHosts(counts).slice(0, pairedHostsMax);
+  if (hosts.length === 0) return [];
   const aligned = alignRange(range, hostLevel);
-  const digests = await readHostDigests({ store, signal }, { parts: [{ ...aligned, level: hostLevel }], filter: seriesFilter(filter), hosts: [...new Set(hosts)] });
+  const digests = await readHostDigests(reads, { parts: [{ ...aligned, level: hostLevel }], filter: seriesFilter(filter), hosts, nowMs });
   return foldWindows(digests, { fromMs: aligned.fromMs, stepMs: Math.max(stepMs, hostLevel * 1000) }).pairs;
 }
 
@@ -405,10 +408,35 @@ function hostParts(range: TimeRange, nowMs: number): (TimeRange & { level: Level
   return coverRange(alignRange(range, finest), levelsOf.host.filter((each) => each >= finest));
 }
 
-async function readHostDigests({ store, signal }: Pick<Reads, 'store' | 'signal'>, { parts, filter, hosts }: { parts: readonly (TimeRange & { level: Level })[]; filter: Filter; hosts: readonly string[] }): Promise<WindowDigest[]> {
+/** Reads the counts of all hosts. Readers of one page share them. */
+async function readHostCounts({ hostCounts, shared, signal }: Reads, query: HostCountsQuery, nowMs: number): Promise<readonly HostCounts[]> {
+  const [first, last] = [query.parts[0], query.parts.at(-1)];
+  if (first === undefined || last === undefined) return [];
+  const range = { fromMs: first.fromMs, toMs: last.toMs };
+  return await shared('host counts', range, query, (_range, of, cancelled) => hostCounts.get(of, nowMs, cancelled), signal);
+}
+
+/** Maximum number of hosts whose windows are cached: many hosts would evict what pages need. */
+const cachedHostsMax = 20;
+
+async function readHostDigests({ store, rollups, signal }: Reads, { parts, filter, hosts, nowMs }: HostDigestsQuery): Promise<WindowDigest[]> {
+  if (hosts.length <= cachedHostsMax) {
+    const sorted = hosts.toSorted();
+    const ofParts = await Promise.all(parts.map(({ level, ...range }) => rollups.get({ level, scope: 'host', filter, hosts: sorted }, range, nowMs, signal)));
+    return ofParts.flat().map(({ digest }) => digest);
+  }
   const rows: RollupRow[] = [];
   for (const part of parts) rows.push(...await inTime(store, (until) => store.readRollups({ ...part, scope: 'host', filter, hosts }, { signal: until }), signal));
   return [...groupBy(rows, ({ windowMs }) => windowMs)].sort(([one], [other]) => one - other).map(([, ofWindow]) => digestOf(ofWindow));
+}
+
+/** Which windows of which hosts to read. */
+interface HostDigestsQuery {
+  /** In the order of time. */
+  readonly parts: readonly (TimeRange & { readonly level: Level })[];
+  readonly filter: Filter;
+  readonly hosts: readonly string[];
+  readonly nowMs: number;
 }
 
 function seriesFilter({ source, host, method, status }: Filter): Filter {

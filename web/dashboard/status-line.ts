@@ -5,7 +5,8 @@ import { isoTime } from '../../shared/time-range.js';
 import { collectionFindings, isNothingStored, type CollectionFinding } from './collection.js';
 import { reasonsText } from './collector-cards.js';
 import { covered, day, duration, moment, nbsp, percent, printable, rate } from './format.js';
-import { shareOf, type Figures } from './figures.js';
+import { shareOf } from './figures.js';
+import type { HostList } from './fold.js';
 import { judge, pastErrors, type State, type Verdict } from './judge.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';
 import type { Traffic } from './read.js';
@@ -131,8 +132,6 @@ function minute(timeMs: number, nowMs: number): Time {
 }
 
 /** The host that most errors are on, where there are several. */
-function worstHost(hosts: ReadonlyMap<string, Figures>): string | undefined {
-  if (hosts.size < 2) return undefined;
-  const errors = [...hosts.values()].reduce((sum, figures) => sum + figures.errors, 0);
-  return [...hosts].find(([, figures]) => figures.errors > errors * 2 / 3)?.[0];
+function worstHost({ count, errors, worst }: HostList): string | undefined {
+  return count > 1 && worst !== undefined && worst.errors > errors * 2 / 3 ? worst.host : undefined;
 }

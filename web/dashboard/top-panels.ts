@@ -12,7 +12,7 @@ import type { Traffic } from './read.js';
 import { exactList, listOf, type ListedDimension, type TopList, type Tops } from './tops.js';
 
 /** Rows of a list on the page; its CSV has more. */
-const topRowsMax = 10;
+export const topRowsMax = 10;
 /** A count of which a larger share may be missing is marked. */
 const missedShareMax = 0.01;
 
@@ -40,16 +40,16 @@ export function topPanels(traffic: Traffic, { bySource }: Tops, link: Link, clie
     name, title, labelOf: name === 'client' ? (address: string) => clientText(address, clientIp) : labelOf,
     href: (value: string) => (isCut(value) ? undefined : filterHref(link, name, value)),
     csvHref: link({ refresh: undefined, limit: String(limitMax) }, `/api/top/${name}.csv`),
-    list: name === 'host' ? exactList(traffic.hosts) : name === 'method' ? exactList(traffic.methods) : listOf(bySource.get(first), name),
+    list: name === 'host' ? exactList(traffic.hosts.figures, traffic.hosts) : name === 'method' ? exactList(traffic.methods) : listOf(bySource.get(first), name),
   })).filter(({ list }) => list.values.size > 0).map(topPanel);
 }
 
-function topPanel({ name, title, labelOf, href, csvHref, list: { total, values } }: { name: string; title: string; labelOf: (value: string) => string | undefined; href: (value: string) => string | undefined; csvHref: string; list: TopList }) {
+function topPanel({ name, title, labelOf, href, csvHref, list: { total, values, count: valuesCount = values.size } }: { name: string; title: string; labelOf: (value: string) => string | undefined; href: (value: string) => string | undefined; csvHref: string; list: TopList }) {
   return {
     name,
     title,
     csvHref,
-    more: Math.max(0, values.size - topRowsMax),
+    more: Math.max(0, valuesCount - topRowsMax),
     rows: [...values].slice(0, topRowsMax).map(([value, { requests, errors, bytes: size, latencyMs, missedMax }]) => ({
       text: printable(labelOf(value) ?? value, 60) || 'none',
       full: value.length > 60 || labelOf(value) !== value ? printable(value, 250) : undefined,

@@ -9,6 +9,7 @@ import { hostClientsLevels, topKeptMs, topLevels, type TopDimension, type TopKin
 import { TopSummary, type TopEntry } from '../../shared/top.js';
 import { agentOf, type Agent } from './agents.js';
 import { latencyOf, type Figures } from './figures.js';
+import type { HostList } from './fold.js';
 import { groupBy } from '../../shared/group-by.js';
 import type { MergedWindows } from './merged-windows.js';
 import type { DashboardQuery } from './query.js';
@@ -24,6 +25,8 @@ export interface TopFigures extends Pick<Figures, 'requests' | 'errors' | 'bytes
 export interface TopList {
   /** All requests of which the value is known. */
   readonly total: number;
+  /** Number of values. Default: as many as have figures. */
+  readonly count?: number;
   readonly values: ReadonlyMap<string, TopFigures>;
 }
 
@@ -120,21 +123,24 @@ export interface TopsReader {
 }
 
 /**
- * Reads lists. Their rows know the source alone (and unique clients the host); under any other filter single requests are listed, `requestsMax`
- * of them where the store has to read each. With no dimension, they are not read for the sake of the clients.
+ * Reads lists. Their rows know the source alone, and of unique clients the host, by hours and days. Under any other filter raw requests are listed,
+ * `requestsMax` of them where the store has to read each. Without `dimensions` they are read only to count the clients of a host.
  */
 export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { dimensions, valuesMax, requestsMax, nowMs }: { dimensions: readonly TopDimension[]; valuesMax: number; requestsMax: number; nowMs: number }): Promise<Tops> {
   const { source, host, ...others } = query.filter;
   const { range, level } = topRange(query, nowMs);
-  const rowsTellClients = Object.keys(others).length === 0 && (host === undefined || hostClientsLevels.includes(level));
+  const hasClientRows = Object.keys(others).length === 0;
+  const rowsTellClients = hasClientRows && (host === undefined || hostClientsLevels.includes(level));
   const rowsTellLists = !isOfRequests(query.filter);
   const clientKinds = ['unique_clients'] as const;
   const storedKinds: readonly TopKind[] = host === undefined ? clientKinds : host === '' ? ['host_clients'] : ['unique_clients', 'host_clients'];
   const kinds: TopKind[] = [...(rowsTellLists ? dimensions : []), ...(rowsTellClients ? storedKinds : [])];
   const filter = { ...(source !== undefined && { source }), ...(host !== undefined && { host }) };
+  // DuckDB cannot run the statement without a list: see `valuesMax` there.
+  const fromRequests = rowsTellLists ? [] : dimensions.length > 0 ? dimensions : hasClientRows && !rowsTellClients ? ['client' as const] : [];
   const [windows, listed] = await Promise.all([
     kinds.length === 0 ? [] : Promise.all(coverRange(range, (host === undefined ? topLevels : hostClientsLevels).filter((each) => each >= level), nowMs - (host === undefined ? settledMs : hostSettledMs)).map((part) => store.readTopWindows({ level: part.level, kinds, filter }, part, nowMs))),
-    rowsTellLists || dimensions.length === 0 ? undefined : store.listRequests({ ...range, filter: query.filter, kinds: [...dimensions, ...(rowsTellClients ? [] : clientKinds)], valuesMax, requestsMax }),
+    fromRequests.length === 0 ? undefined : store.listRequests({ ...range, filter: query.filter, kinds: [...fromRequests, ...(rowsTellClients ? [] : clientKinds)], valuesMax, requestsMax }),
   ]);
   const digests = windows.flat().map(({ digest }) => digest);
   const merge = (): Tops['bySource'] => mergeTops(digests, listed?.bySource ?? new Map());
@@ -190,10 +196,11 @@ function agentLists({ total, entries }: RankedList): SourceTops['agents'] {
   return Object.fromEntries(agentDimensions.map((dimension) => [dimension, once(() => listBy(dimension))])) as SourceTops['agents'];
 }
 
-/** A list of what rollups know exactly: hosts or methods. */
-export function exactList(figures: ReadonlyMap<string, Figures>): TopList {
+/** A list of what rollups know exactly: hosts or methods. `all` counts what has no figures as well. */
+export function exactList(figures: ReadonlyMap<string, Figures>, all?: Pick<HostList, 'count' | 'requests'>): TopList {
   return {
-    total: [...figures.values()].reduce((sum, { requests }) => sum + requests, 0),
+    total: all?.requests ?? [...figures.values()].reduce((sum, { requests }) => sum + requests, 0),
+    count: all?.count ?? figures.size,
     values: new Map([...figures].map(([value, each]) => [value, { requests: each.requests, errors: each.errors, bytes: each.bytes, get latencyMs() { return each.latencyMs; }, missedMax: 0 }])),
   };
 }

@@ -46,11 +46,12 @@ async function openInfluxdb(t: ExecutionContext): Promise<Store> {
 /** What a page says, by source and by window. */
 async function readPage(reads: Reads, raw: Record<string, string>, nowMs: number) {
   const query = parseQuery(raw, nowMs);
-  const [{ windows, sources, hosts, methods, pairs, previous }, tops] = await Promise.all([readTraffic(reads, query, { nowMs, withPrevious: true }), readTops(reads, query, { dimensions: ['path', 'user_agent'], nowMs })]);
+  const [{ windows, sources, hosts, methods, pairs, previous }, tops] = await Promise.all([readTraffic(reads, query, { nowMs, withPrevious: true, hostsMax: 10, withPairs: true }), readTops(reads, query, { dimensions: ['path', 'user_agent'], nowMs })]);
   return {
     sources: [...sources].map(([source, { requests, errors, bytes, latencyMs, statuses }]) => [source, requests, errors, bytes, latencyMs, [...statuses]]),
     windows: windows.map(({ timeMs, source, requests, latencyMs: { p95 } }) => [timeMs, source, requests, p95]),
-    values: [...hosts, ...methods].map(([value, { requests, latencyMs: { p95 } }]) => [value, requests, p95]),
+    hosts: { count: hosts.count, requests: hosts.requests, worst: hosts.worst },
+    values: [...hosts.figures, ...methods].map(([value, { requests, latencyMs: { p95 } }]) => [value, requests, p95]),
     pairs,
     before: previous && [[...previous.sources].map(([source, { requests, latencyMs }]) => [source, requests, latencyMs]), previous.pairs],
     bots: listOf(tops.bySource.get('caddy'), 'bot').values.get('curl')?.latencyMs,

@@ -61,7 +61,7 @@ export interface WindowCacheOptions<Query, Row, Digest> {
 }
 
 /** How long a window is kept where the store tells of its changes, in milliseconds: what is too old is deleted without a word. */
-const toldKeptMs = 600_000;
+export const toldKeptMs = 600_000;
 /** How long a window that has ended is kept at least where others write, in milliseconds. */
 export const closedKeptMsMin = 10_000;
 /** And at most: an import, or what waited on a disk, changes old windows too. */
@@ -69,7 +69,7 @@ export const closedKeptMsMaxDefault = 60_000;
 /** How long one is kept that has not, or not for long: a crowd costs the store no more reads than this lets through. */
 const openKeptMsDefault = 200;
 /** A window counts as ended so long after its end: lines come late, and clocks differ. */
-const closesAfterMs = 60_000;
+export const closesAfterMs = 60_000;
 
 /** What has not been asked for so long may go, in milliseconds: the page asks every few seconds. */
 const unusedMs = 60_000;
