@@ -112,6 +112,18 @@ export interface SeriesTally {
   readonly tally: Tally;
 }
 
+/** Adds up the cells of each class of statuses, such as 5xx: they get the method `''` and the first status of the class. */
+export function byStatusClass(cells: Iterable<Cell>): Cell[] {
+  const classes = new Map<number, Cell>();
+  for (const cell of cells) {
+    const status = Math.floor(cell.status / 100) * 100;
+    const found = classes.get(status);
+    if (found === undefined) classes.set(status, { ...copyTally(cell), method: '', status });
+    else addTally(found, cell);
+  }
+  return [...classes.values()];
+}
+
 /** Packs cells into text: of each the method, status, count, sampled-out requests, sum of sizes, sum and maximum of durations, and the histogram. */
 export function packCells(cells: Iterable<Cell>): string {
   let packed = '';

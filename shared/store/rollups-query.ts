@@ -19,6 +19,11 @@ export function isOfCells({ method, status }: { readonly method?: Filter['method
   return method !== undefined || status !== undefined;
 }
 
+/** Whether rows are read by class of status: a filter of cells needs each of them. */
+export function isByClass({ scope, byClass = false, filter }: RollupsQuery): boolean {
+  return byClass && scope === 'host' && !isOfCells(filter);
+}
+
 /** Whether a filter admits a row, by what all its cells have in common. */
 export function takesRow({ source, exceptSource, host }: Filter, row: Pick<RowKey, 'source' | 'host'>): boolean {
   return (source === undefined || row.source === source) && row.source !== exceptSource && (host === undefined || row.host === host);

@@ -422,11 +422,11 @@ const cachedHostsMax = 20;
 async function readHostDigests({ store, rollups, signal }: Reads, { parts, filter, hosts, nowMs }: HostDigestsQuery): Promise<WindowDigest[]> {
   if (hosts.length <= cachedHostsMax) {
     const sorted = hosts.toSorted();
-    const ofParts = await Promise.all(parts.map(({ level, ...range }) => rollups.get({ level, scope: 'host', filter, hosts: sorted }, range, nowMs, signal)));
+    const ofParts = await Promise.all(parts.map(({ level, ...range }) => rollups.get({ level, scope: 'host', filter, hosts: sorted, byClass: true }, range, nowMs, signal)));
     return ofParts.flat().map(({ digest }) => digest);
   }
   const rows: RollupRow[] = [];
-  for (const part of parts) rows.push(...await inTime(store, (until) => store.readRollups({ ...part, scope: 'host', filter, hosts }, { signal: until }), signal));
+  for (const part of parts) rows.push(...await inTime(store, (until) => store.readRollups({ ...part, scope: 'host', filter, hosts, byClass: true }, { signal: until }), signal));
   return [...groupBy(rows, ({ windowMs }) => windowMs)].sort(([one], [other]) => one - other).map(([, ofWindow]) => digestOf(ofWindow));
 }
 

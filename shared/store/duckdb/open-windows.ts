@@ -6,8 +6,8 @@
 import { deflateSync, inflateSync } from 'node:zlib';
 import { BIGINT, BLOB, DuckDBBlobValue, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
 import { CellSet } from '../../cell-set.js';
-import { keptLevels, levelsOf, packCells, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally } from '../../rollup.js';
-import { addHostCells, filteredRow, takesCell, takesRow } from '../rollups-query.js';
+import { byStatusClass, keptLevels, levelsOf, packCells, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally } from '../../rollup.js';
+import { addHostCells, filteredRow, isByClass, takesCell, takesRow } from '../rollups-query.js';
 import type { HostCounts, HostCountsQuery, RollupsQuery } from '../store.js';
 import { RollupFolds, type Folded } from './rollup-folds.js';
 import { storedRow, type StoredRow } from './rollup-tables.js';
@@ -92,7 +92,7 @@ export class OpenWindows {
     )).getRows();
     const windows = new OpenWindows(Number(row![0]), await RollupFolds.load(connection), cellsMax);
     const entries = await (await connection.run('SELECT import_id, level, window_ms, packed FROM rollup_journal')).getRows();
-    for (const [importId, level, windowMs, packed] of entries as [bigint, Level, bigint, DuckDBBlobValue][]) {
+    for (const [importId, level, windowMs, packed] of entries as [bigint, Level, bigint, { readonly bytes: Uint8Array }][]) {
       windows.#replay({ importId: Number(importId), level, windowMs: Number(windowMs) }, inflateSync(packed.bytes).toString('utf8'));
     }
     return windows;
@@ -213,7 +213,7 @@ export class OpenWindows {
       const wanted = query.hosts && new Set(query.hosts);
       for (const row of this.#rowsIn(query)) {
         if (!takesRow(query.filter, row) || (wanted !== undefined && !(row.host !== undefined && wanted.has(row.host)))) continue;
-        rows.push(...filteredRow({ ...row, rowId: 0, cells: row.cells.copy() }, query.filter));
+        rows.push(...filteredRow({ ...row, rowId: 0, cells: isByClass(query) ? byStatusClass(row.cells) : row.cells.copy() }, query.filter));
       }
     }
     return { rows, closedMax: this.#closedMax, folded: this.folds.folded };

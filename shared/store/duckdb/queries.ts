@@ -8,7 +8,7 @@ import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import { emptyTally, levels, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { addHostRows, filteredRow, hostKey, isOfCells, refuseRollups, rowFilter } from '../rollups-query.js';
+import { addHostRows, filteredRow, hostKey, isByClass, isOfCells, refuseRollups, rowFilter } from '../rollups-query.js';
 import type { Filter, HostCounts, HostCountsQuery, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
 import type { OpenSnapshot } from './open-windows.js';
 import type { Query, Read } from './read-pool.js';
@@ -36,16 +36,16 @@ export async function* streamRollups(read: Read, rollupsQuery: RollupsQuery, ope
     ...(hosts === undefined ? [] : [`host IN (${[...hosts.map((host) => values.add(host, VARCHAR)), 'NULL'].join(', ')})`]),
   ];
   const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<RollupRow[]> => {
-    const closed = await rollupsBetween(query, { ...page, level, scope }, conditionsOf, rowsMax);
+    const closed = await rollupsBetween(query, { ...page, level, scope, byClass: isByClass(rollupsQuery) }, conditionsOf, rowsMax);
     return [...closed.flatMap((row) => filteredRow(row, filter)), ...open.rows.filter(({ windowMs }) => windowMs >= page.fromMs && windowMs < page.toMs)];
   };
   yield* inPages(read, rollupTables[scope], { fromMs, toMs }, { level, conditionsOf, rowsPerPage, readPage });
 }
 
-async function rollupsBetween(query: Query, { level, scope, ...range }: TimeRange & Pick<RollupsQuery, 'level' | 'scope'>, conditionsOf: ConditionsOf, rowsMax: number): Promise<RollupRow[]> {
+async function rollupsBetween(query: Query, { level, scope, byClass = false, ...range }: TimeRange & Pick<RollupsQuery, 'level' | 'scope' | 'byClass'>, conditionsOf: ConditionsOf, rowsMax: number): Promise<RollupRow[]> {
   const values = new BoundValues();
   const where = [...windowsIn(range, values), ...conditionsOf(values)];
-  const columns = await values.columnsOf(query, `SELECT window_ms, ${texts('source')}, cells${scope === 'host' ? `, ${texts('host')}` : ''} FROM ${rollupTables[scope]} WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`);
+  const columns = await values.columnsOf(query, `SELECT window_ms, ${texts('source')}, ${byClass ? "CASE WHEN classes = '' THEN cells ELSE classes END" : 'cells'}${scope === 'host' ? `, ${texts('host')}` : ''} FROM ${rollupTables[scope]} WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`);
   const [windowMs, source, cells, host] = columns as [bigint[], string[], string[], string[]?];
   return await inTurns(windowMs, (start, at) => ({ level, windowMs: windowStart(Number(start), level), rowId: 0, source: source[at]!, host: host?.[at], cells: unpackCells(cells[at]!) }));
 }

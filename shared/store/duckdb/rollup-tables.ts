@@ -2,7 +2,7 @@
 import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
 import { Histogram } from '../../histogram.js';
 import { CellSet } from '../../cell-set.js';
-import { importRowRange, keptLevels, levels, packCells, scopes, type Cell, type RowKey, type Scope } from '../../rollup.js';
+import { byStatusClass, importRowRange, keptLevels, levels, packCells, scopes, type RowKey, type Scope } from '../../rollup.js';
 import { insertSql, writeRows, type Column } from './columns.js';
 
 /** A row of one of the tables, but for its number. */
@@ -18,13 +18,18 @@ export interface StoredRow extends RowKey {
   readonly sizeSum: number;
   /** See `packCells`. */
   readonly cells: string;
+  /** The cells by class, if that is shorter; else `''`. Not of scope `all`. */
+  readonly classes: string;
 }
+
+/** So many cells need not be added up by class. */
+const fewCells = 4;
 
 /** The tables of each scope. */
 export const rollupTables: Readonly<Record<Scope, 'request_rollup' | 'host_rollup'>> = { all: 'request_rollup', host: 'host_rollup' };
 
 /** Makes the row of some cells. */
-export function storedRow({ level, windowMs, source, host }: RowKey, cells: Iterable<Cell>, importId: number): StoredRow {
+export function storedRow({ level, windowMs, source, host }: RowKey, cells: CellSet, importId: number): StoredRow {
   const counts = { requests: 0, errors: 0, clientErrors: 0, sampledOut: 0, sizeSum: 0 };
   for (const { status, count, sampledOut, sizeSum } of cells) {
     counts.requests += count;
@@ -33,7 +38,7 @@ export function storedRow({ level, windowMs, source, host }: RowKey, cells: Iter
     counts.sampledOut += sampledOut;
     counts.sizeSum += sizeSum;
   }
-  return { level, windowMs, source, host, importId, ...counts, cells: packCells(cells) };
+  return { level, windowMs, source, host, importId, ...counts, cells: packCells(cells), classes: host === undefined || cells.size <= fewCells ? '' : packCells(byStatusClass(cells)) };
 }
 
 function compareRows(one: RowKey, other: RowKey): number {
@@ -54,7 +59,7 @@ const rollupColumns: readonly Column<StoredRow & { readonly closed: number }>[] 
   ['closed', 'BIGINT', ({ closed }) => closed],
 ];
 
-const hostRollupColumns: typeof rollupColumns = [...rollupColumns, ['host', 'VARCHAR', ({ host }) => host!]];
+const hostRollupColumns: typeof rollupColumns = [...rollupColumns, ['host', 'VARCHAR', ({ host }) => host!], ['classes', 'VARCHAR', ({ classes }) => classes]];
 
 /** Bounds the texts that are built at once. */
 const rowsPerStatement = 5000;
