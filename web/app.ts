@@ -17,7 +17,8 @@ import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer
 import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './dashboard/charts.js';
 import { csv, type CsvValue } from './dashboard/csv.js';
 import { filterNames, parseQuery, parseUsable, QueryError, unknownParameters, type DashboardQuery } from './dashboard/query.js';
-import { pairedPages, pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, streamLatest, type Reads, type Traffic, readSites, readSiteWindows } from './dashboard/read.js';
+import { pairedPages, pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, streamLatest, type Reads, type Traffic } from './dashboard/read.js';
+import { readSites, readSiteWindows } from './dashboard/read-sites.js';
 import { afterOf, parseSitePage, type SitePage } from './dashboard/sites.js';
 import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './dashboard/tops.js';
 import { topRowsMax } from './dashboard/top-panels.js';

@@ -4,7 +4,8 @@ import { ledgerJson } from '../../shared/store/ledger-json.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { shareOf, type Latency, type WindowFigures } from './figures.js';
-import type { readSiteWindows, Site, Traffic } from './read.js';
+import type { Traffic } from './read.js';
+import type { Site, SiteWindow } from './read-sites.js';
 import type { RequestPairs } from './request-pairs.js';
 import type { TopList, Tops } from './tops.js';
 
@@ -31,8 +32,6 @@ export function seriesAnswer({ timeMs, source, requests, errors, bytes, latencyM
 export function siteSeriesAnswer({ timeMs, source, host, figures: { requests, errors, bytes, latencyMs, statuses } }: SiteWindow) {
   return { time: isoTime(timeMs), source, host, requests, errors, bytes, duration_ms: percentiles(latencyMs), statuses: Object.fromEntries(statuses) };
 }
-
-type SiteWindow = Awaited<ReturnType<typeof readSiteWindows>>['windows'][number];
 
 /** A row of `/api/sites`. `spark` has the requests of each window of the range, and `last_request` is the start of the last window with any. */
 export function siteAnswer({ source, host, figures: { requests, errors, clientErrors, bytes, latencyMs }, spark, lastWindowMs }: Site) {

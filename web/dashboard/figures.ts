@@ -56,13 +56,25 @@ type Latencies = Pick<Tally, 'durationSumMs' | 'durationMaxMs' | 'histogram'>;
 
 /** The sum of cells. */
 export function sumOfCells(cells: readonly Cell[]): Sum {
-  const tally = emptyTally();
-  const statuses = new Map<number, number>();
-  for (const cell of cells) {
-    addTally(tally, cell);
-    addCount(statuses, cell.status, cell.count);
+  const sum = new CellSum();
+  for (const cell of cells) sum.add(cell);
+  return sum.sum();
+}
+
+/** Adds cells up as they come. */
+export class CellSum {
+  readonly #tally = emptyTally();
+  readonly #statuses = new Map<number, number>();
+
+  add(cell: Cell): void {
+    addTally(this.#tally, cell);
+    addCount(this.#statuses, cell.status, cell.count);
   }
-  return sumWith({ sampledOut: tally.sampledOut, bytes: tally.sizeSum, statuses }, () => tally);
+
+  /** The sum of the cells so far. Do not add more afterwards. */
+  sum(): Sum {
+    return sumWith({ sampledOut: this.#tally.sampledOut, bytes: this.#tally.sizeSum, statuses: this.#statuses }, () => this.#tally);
+  }
 }
 
 /** Sums together. Their histograms are merged when a latency is asked for: of a list of hundreds, ten are shown. */

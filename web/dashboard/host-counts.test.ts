@@ -4,7 +4,7 @@ import { levelsOf } from '../../shared/rollup.js';
 import { createChanges } from '../../shared/store/changes.js';
 import type { HostCounts, HostCountsQuery } from '../../shared/store/store.js';
 import { alignRange, coverRange } from '../../shared/time-range.js';
-import { HostCountsCache } from './host-counts.js';
+import { HostCountsCache, refineOpen } from './host-counts.js';
 
 const nowMs = Date.parse('2026-11-23T20:05:30Z');
 const hourMs = 3_600_000;
@@ -77,6 +77,13 @@ test('reads ended windows once, and only the last minutes again', async (t) => {
   add({ host: 'b', timeMs: nowMs - 5 * hourMs });
   t.like(await get(), [{ host: 'a' }, { host: 'b', requests: 2 }]);
   t.deepEqual(parts().map(({ level }) => level).sort(), [3600, 60]);
+});
+
+test('refines an open day to its hours and minutes', (t) => {
+  const fromMs = Date.parse('2026-11-22T00:00:00Z');
+  const parts = refineOpen([{ level: 86_400, fromMs, toMs: fromMs + 2 * dayMs }], nowMs);
+  t.deepEqual(parts.map(({ level, fromMs: startMs }) => [level, new Date(startMs).toISOString().slice(8, 16)]), [[86_400, '22T00:00'], [3600, '23T00:00'], [60, '23T20:00']]);
+  t.is(parts.at(-1)!.toMs, fromMs + 2 * dayMs);
 });
 
 test('reads everything again when the store has other contents', async (t) => {

@@ -1,5 +1,5 @@
 /** The requests of each host of a range. Ended windows are counted once, until a batch changes them. */
-import { levelsOf, windowStart, type RowKey } from '../../shared/rollup.js';
+import { levelsOf, windowStart, type Level, type RowKey } from '../../shared/rollup.js';
 import type { StoreChanges } from '../../shared/store/changes.js';
 import { hostKey } from '../../shared/store/rollups-query.js';
 import type { HostCounts, HostCountsQuery, TimeRange } from '../../shared/store/store.js';
@@ -49,8 +49,7 @@ export class HostCountsCache {
   async get({ parts, filter }: HostCountsQuery, nowMs: number, signal: AbortSignal): Promise<HostCounts[]> {
     const settledMs = nowMs - closesAfterMs;
     const { ended, open } = splitAt(parts, settledMs);
-    // A window that is open for hours is mostly finer windows that have ended.
-    const finer = splitAt(open.flatMap((part) => coverRange(part, levelsOf.host.filter((level) => level <= part.level), settledMs)), settledMs);
+    const finer = splitAt(finerOf(open, settledMs), settledMs);
     const [counts, ...more] = await Promise.all([
       this.#cached({ parts: ended, filter }, signal),
       this.#cached({ parts: finer.ended, filter }, signal),
@@ -102,6 +101,16 @@ export class HostCountsCache {
       if (rows.some(({ level, windowMs }) => parts.some((part) => part.level === level && windowMs >= part.fromMs && windowMs < part.toMs))) this.#entries.delete(key);
     }
   }
+}
+
+/** The same parts, with open windows as their finer windows: an open day is mostly hours that have ended. */
+export function refineOpen(parts: HostCountsQuery['parts'], nowMs: number): (TimeRange & { readonly level: Level })[] {
+  const { ended, open } = splitAt(parts, nowMs);
+  return [...ended, ...finerOf(open, nowMs)];
+}
+
+function finerOf(parts: HostCountsQuery['parts'], settledMs: number): (TimeRange & { readonly level: Level })[] {
+  return parts.flatMap((part) => coverRange(part, levelsOf.host.filter((level) => level <= part.level), settledMs));
 }
 
 /** Splits parts into windows that ended by then, and the others. */

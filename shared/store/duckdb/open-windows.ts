@@ -85,8 +85,8 @@ export class OpenWindows {
     this.#cellsMax = cellsMax;
   }
 
-  /** Reads the journal of a file, as its last process left it. */
-  static async load(connection: Pick<DuckDBConnection, 'run'>, { cellsMax = cellsMaxDefault } = {}): Promise<OpenWindows> {
+  /** Reads the journal of a file, as its last process left it. `cellsMax` bounds the cells that are open: 250,000. */
+  static async load(connection: Pick<DuckDBConnection, 'run'>, { cellsMax = cellsMaxDefault }: { cellsMax?: number | undefined } = {}): Promise<OpenWindows> {
     const [row] = await (await connection.run(
       'SELECT greatest((SELECT max(closed) FROM request_rollup), (SELECT max(closed) FROM host_rollup), (SELECT max(closed) FROM rollup_fold), 0)',
     )).getRows();
