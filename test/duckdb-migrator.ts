@@ -4,6 +4,7 @@
  */
 import { fileURLToPath } from 'node:url';
 import { DuckDBInstance, type DuckDBConnection } from '@duckdb/node-api';
+import { createLog } from '../shared/log.js';
 import { prepareSchema } from '../shared/store/duckdb/schema.js';
 
 /** The program, for Node. */
@@ -24,7 +25,7 @@ async function migrate(path: string, killAt: number): Promise<void> {
     kill();
     return real(...args);
   };
-  await prepareSchema(Object.assign(connection, { run }), path);
+  await prepareSchema(Object.assign(connection, { run }), path, { nowMs: Date.now(), log: createLog('store') });
   kill();
   connection.closeSync();
   instance.closeSync();

@@ -55,7 +55,7 @@ const logBytesMaxDefault = 32 * 2 ** 20;
  */
 export async function openDatabase(
   path: string,
-  { memoryBytesMax = defaultMemoryBytes(), logBytesMax = logBytesMaxDefault, openCellsMax, log, now = Date.now }: { memoryBytesMax?: number | undefined; logBytesMax?: number | undefined; openCellsMax?: number | undefined; log: Pick<Log, 'warn' | 'error'>; now?: (() => number) | undefined },
+  { memoryBytesMax = defaultMemoryBytes(), logBytesMax = logBytesMaxDefault, openCellsMax, log, now = Date.now }: { memoryBytesMax?: number | undefined; logBytesMax?: number | undefined; openCellsMax?: number | undefined; log: Pick<Log, 'info' | 'warn' | 'error'>; now?: (() => number) | undefined },
 ): Promise<Database> {
   let instance: DuckDBInstance | undefined;
   let file: WatchedFile | undefined;
@@ -68,7 +68,7 @@ export async function openDatabase(
     const writing = await instance.connect();
     // A checkpoint at shutdown would remove the log at a path that may name another file by then.
     await writing.run('PRAGMA disable_checkpoint_on_shutdown');
-    await prepareSchema(writing, path, now());
+    await prepareSchema(writing, path, { nowMs: now(), log });
     // DuckDB must not run checkpoints by itself: reads have to wait for them (decision 39).
     await writing.run("SET wal_autocheckpoint = '1TB'");
     await writing.run('SET lock_configuration = true');

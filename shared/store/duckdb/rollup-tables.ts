@@ -2,6 +2,8 @@
 import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
 import { Histogram } from '../../histogram.js';
 import { CellSet } from '../../cell-set.js';
+import type { Log } from '../../log.js';
+import { nextTurn } from '../../next-turn.js';
 import { byStatusClass, importRowRange, keptLevels, levels, packCells, scopes, type RowKey, type Scope } from '../../rollup.js';
 import { insertSql, writeRows, type Column } from './columns.js';
 
@@ -77,14 +79,21 @@ export async function createRollupWriter(connection: DuckDBConnection): Promise<
   };
 }
 
-/** Series of one page of a conversion. */
+/** Series of one page of a conversion, and of one turn of the event loop. */
 const seriesPerPage = 20_000;
+const rowsPerTurn = 2000;
+/** Interval between two messages about the progress of a conversion, in milliseconds. */
+const progressEveryMs = 5000;
 
 /**
  * Converts the table `series_rollup`, which had a row for each host, method and status, and drops it. Rows of hosts that this version no longer keeps at a
- * level are left out; all totals stay. To be called in a transaction.
+ * level are left out; all totals stay. Logs its progress. To be called in a transaction.
  */
-export async function convertSeriesRollups(connection: DuckDBConnection, nowMs: number): Promise<void> {
+export async function convertSeriesRollups(connection: DuckDBConnection, { nowMs, log }: { nowMs: number; log: Pick<Log, 'info'> }): Promise<void> {
+  const [all] = (await (await connection.run('SELECT count(*) FROM series_rollup')).getRows())[0] as [bigint];
+  let done = 0;
+  let loggedMs = performance.now();
+  if (all > seriesPerPage) log.info('Converting rollups of an earlier version. Until this is done, no lines are taken and no pages are served.', { rows: Number(all) });
   const write = await createRollupWriter(connection);
   const imports = (await (await connection.run('SELECT DISTINCT import_id FROM imported_request')).getRows()).map(([id]) => Number(id)).map((importId) => ({ importId, ...importRowRange(importId) }));
   for (const level of levels) {
@@ -102,6 +111,8 @@ export async function convertSeriesRollups(connection: DuckDBConnection, nowMs: 
       )).getRows() as [bigint, bigint, string, string, string, number, bigint, bigint, number, number, number, string][];
       const converted = new Map<string, { readonly importId: number; readonly row: RowKey; readonly cells: CellSet }>();
       for (const [window, rowId, source, host, method, status, count, sampledOut, durationSumMs, durationMaxMs, sizeSum, histogram] of rows) {
+        done += 1;
+        if (done % rowsPerTurn === 0) await nextTurn();
         const importId = imports.find(({ from: first, to }) => Number(rowId) >= first && Number(rowId) < to)?.importId ?? 0;
         const windowMs = Number(window);
         const tally = { count: Number(count), sampledOut: Number(sampledOut), durationSumMs, durationMaxMs, sizeSum, histogram: Histogram.unpack(histogram) };
@@ -117,6 +128,9 @@ export async function convertSeriesRollups(connection: DuckDBConnection, nowMs: 
         }
       }
       await write([...converted.values()].map(({ importId, row, cells }) => storedRow(row, cells, importId)), 0);
+      if (performance.now() - loggedMs < progressEveryMs) return;
+      loggedMs = performance.now();
+      log.info('Converting rollups of an earlier version.', { done: `${Math.floor(100 * done / Number(all))}%` });
     }
   }
   await connection.run('DROP TABLE series_rollup');

@@ -22,13 +22,14 @@
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { StoreError } from '../../errors.js';
+import type { Log } from '../../log.js';
 import { convertSeriesRollups } from './rollup-tables.js';
 
 /**
  * The way from an empty file to the tables of this program: step by step, from one version to the next. What a file holds depends on them: add
  * one at the end for a change, and leave those that are there as they are. See docs/decisions/0035-steps-from-version-to-version.md.
  */
-const steps: readonly (readonly (string | ((connection: DuckDBConnection, nowMs: number) => Promise<void>))[])[] = [
+const steps: readonly (readonly (string | ((connection: DuckDBConnection, options: SchemaOptions) => Promise<void>))[])[] = [
   // 1
   [
     `CREATE TABLE request_metrics (
@@ -93,6 +94,14 @@ const steps: readonly (readonly (string | ((connection: DuckDBConnection, nowMs:
   ],
 ];
 
+/** What the steps need. */
+export interface SchemaOptions {
+  /** Now, in milliseconds since 1970. */
+  readonly nowMs: number;
+  /** Takes the progress of a step that takes long. */
+  readonly log: Pick<Log, 'info'>;
+}
+
 /** The version of the tables that this program writes. */
 export const schemaVersion = steps.length;
 
@@ -116,13 +125,13 @@ function newerSchema(path: string, version: number): string {
  * Brings the tables to this program's version, in one transaction: after a crash they are as before, or done. Throws a `StoreError` ('stop')
  * when a newer program made them. The connection is not to be used after an error.
  */
-export async function prepareSchema(connection: DuckDBConnection, path: string, nowMs = Date.now()): Promise<void> {
+export async function prepareSchema(connection: DuckDBConnection, path: string, options: SchemaOptions): Promise<void> {
   await connection.run('BEGIN TRANSACTION');
   await connection.run('CREATE TABLE IF NOT EXISTS store_schema (version INTEGER NOT NULL)');
   const [row] = await (await connection.run('SELECT max(version) FROM store_schema')).getRows();
   const version = Number(row?.[0] ?? 0);
   if (version > schemaVersion) throw new StoreError('stop', newerSchema(path, version));
-  for (const step of steps.slice(version).flat()) await (typeof step === 'string' ? connection.run(step) : step(connection, nowMs));
+  for (const step of steps.slice(version).flat()) await (typeof step === 'string' ? connection.run(step) : step(connection, options));
   if (version < schemaVersion) {
     await connection.run('DELETE FROM store_schema');
     await connection.run('INSERT INTO store_schema VALUES ($1)', [schemaVersion]);
