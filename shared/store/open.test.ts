@@ -14,7 +14,7 @@ test('What the embedded store refuses for good is kept beside its file, each req
   const good = duckdbBatch(1);
   const [request] = good.requests;
   const awkward = { ...request!, host: 'a b,c=d', uri: '/"\\ \n', userAgent: '💥', status: 0, durationMs: null };
-  const bad = { ...good, requests: [awkward, ...good.requests], rollups: good.rollups.map((row) => ({ ...row, count: 0.5e300 })) };
+  const bad = { ...good, requests: [awkward, ...good.requests], tops: [{ level: 60, windowMs: 0, rowId: 0.5e300, source: 'caddy', host: '', kind: 'path', packed: '' } as const] };
   const error = await t.throwsAsync(store.write(bad), { instanceOf: StoreError });
   t.is(error.action, 'drop');
   await store.close();
