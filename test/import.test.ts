@@ -9,7 +9,7 @@ import { gzipSync } from 'node:zlib';
 import test, { type ExecutionContext } from 'ava';
 import { createLog } from '../shared/log.js';
 import type { RequestEvent } from '../shared/request-event.js';
-import { addTally, emptyTally, levels, levelsOf, windowStart, type Tally } from '../shared/rollup.js';
+import { addTally, emptyTally, levels, levelsOf, scopes, windowStart, type Tally } from '../shared/rollup.js';
 import { readSettings } from '../shared/settings.js';
 import { openStore } from '../shared/store/open.js';
 import { storeSettings, storeSettingsFrom } from '../shared/store/settings.js';
@@ -696,7 +696,11 @@ async function readTotals(store: Store, filter: Filter): Promise<Totals> {
     statuses,
     sizeSum: requests.reduce((sum, { size }) => sum + size, 0),
     levels: await Promise.all(levels.map(async (level) => {
-      const rows = (await Promise.all((filter.host === undefined ? ['all', 'host'] as const : ['host'] as const).filter((scope) => levelsOf[scope].includes(level)).map((scope) => store.readRollups({ ...range, level, scope })))).flat();
+      const ofScopes = await Promise.all(scopes.filter((scope) => levelsOf[scope].includes(level) && (scope === 'host' || filter.host === undefined)).map((scope) => store.readRollups({ ...range, level, scope })));
+      const rows = ofScopes.flat();
+      // Fine rows of hosts are not kept as long.
+      const counts = new Set(ofScopes.filter((ofScope) => ofScope.length > 0).map((ofScope) => tallyOf(ofScope).count));
+      if (counts.size > 1) throw new Error(`Rollups of level ${level} count ${[...counts].join(' and ')} requests, by source and by host.`);
       const tallies = new Map<string, Tally>();
       for (const { windowMs, source, host, cells } of rows) {
         for (const cell of cells) {
@@ -709,7 +713,7 @@ async function readTotals(store: Store, filter: Filter): Promise<Totals> {
         level,
         rows: rows.length,
         windows: new Set(rows.map(({ windowMs, source, host }) => `${windowMs} ${source} ${host === undefined ? 'all' : `host ${host}`}`)).size,
-        count: tallyOf(rows).count,
+        count: [...counts][0] ?? 0,
         tallies: [...tallies].map(([key, { count, sizeSum, durationMaxMs, histogram }]) => `${key} ${count} ${sizeSum} ${durationMaxMs} ${histogram.pack()}`).toSorted(),
       };
     })),
