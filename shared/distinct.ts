@@ -14,19 +14,28 @@ import { hashOf } from './hash.js';
 const registerBits = 13;
 const registerCount = 2 ** registerBits;
 const rankBits = 32;
-/** As long as so few registers are filled, they are in a map. */
+/** As long as so few registers are filled, they are in a list. */
 const sparseMax = 1000;
+/** Bits of a rank in an entry of the list, below its register. */
+const entryRankBits = 6;
 const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
 const noRank = 0xff;
+/** Estimated size of a sketch without its registers, in bytes. */
+const objectBytes = 200;
 /** By the code of a digit: a page unpacks a hundred sketches. */
 const rankOfDigit = Uint8Array.from({ length: 0x80 }, (_, code) => digits.includes(String.fromCharCode(code)) ? digits.indexOf(String.fromCharCode(code)) : noRank);
 
 /** Counts different texts. Not shared between owners: merging changes the target. */
 export class DistinctSketch {
-  #sparse = new Map<number, number>();
+  /** The filled registers, ascending, with their ranks: the first `#filledCount` entries. Thousands of hosts have a sketch each, most with few clients. */
+  #sparse = new Uint32Array(2);
+  #filledCount = 0;
   #dense: Uint8Array | undefined;
   /** The text that was taken last: often the next one too. */
   #last: string | undefined;
+
+  /** What it holds in memory, about, in bytes. */
+  get bytes(): number { return objectBytes + (this.#dense ?? this.#sparse).byteLength; }
 
   /** Takes a text. */
   add(text: string): void {
@@ -39,7 +48,7 @@ export class DistinctSketch {
   /** Takes all that `other` has taken. */
   merge(other: DistinctSketch): void {
     if (other.#dense === undefined) {
-      for (const [register, rank] of other.#sparse) this.#raise(register, rank);
+      for (const [register, rank] of other.#filled()) this.#raise(register, rank);
       return;
     }
     const ranks = this.#dense ?? this.#densify();
@@ -110,7 +119,7 @@ export class DistinctSketch {
 
   *#filled(): Iterable<readonly [register: number, rank: number]> {
     if (this.#dense === undefined) {
-      yield* this.#sparse;
+      for (const entry of this.#sparse.subarray(0, this.#filledCount)) yield [entry >>> entryRankBits, entry & ((1 << entryRankBits) - 1)];
       return;
     }
     for (let register = 0; register < registerCount; register += 1) if (this.#dense[register]! > 0) yield [register, this.#dense[register]!];
@@ -121,15 +130,45 @@ export class DistinctSketch {
       if (rank > this.#dense[register]!) this.#dense[register] = rank;
       return;
     }
-    if (rank > (this.#sparse.get(register) ?? 0)) this.#sparse.set(register, rank);
-    if (this.#sparse.size > sparseMax) this.#densify();
+    const entry = (register << entryRankBits) | rank;
+    const at = this.#placeOf(register);
+    const found = at < this.#filledCount ? this.#sparse[at]! : undefined;
+    if (found !== undefined && found >>> entryRankBits === register) {
+      if (entry > found) this.#sparse[at] = entry;
+      return;
+    }
+    if (this.#filledCount === sparseMax) {
+      this.#densify()[register] = rank;
+      return;
+    }
+    if (this.#filledCount === this.#sparse.length) {
+      const sparse = new Uint32Array(Math.min(2 * this.#sparse.length, sparseMax));
+      sparse.set(this.#sparse);
+      this.#sparse = sparse;
+    }
+    this.#sparse.copyWithin(at + 1, at, this.#filledCount);
+    this.#sparse[at] = entry;
+    this.#filledCount += 1;
+  }
+
+  /** Where a register is, or belongs, among the entries. */
+  #placeOf(register: number): number {
+    let [from, to] = [0, this.#filledCount];
+    if (to > 0 && this.#sparse[to - 1]! >>> entryRankBits < register) return to; // packed ones come in order
+    while (from < to) {
+      const middle = (from + to) >>> 1;
+      if (this.#sparse[middle]! >>> entryRankBits < register) from = middle + 1;
+      else to = middle;
+    }
+    return from;
   }
 
   #densify(): Uint8Array {
     const ranks = new Uint8Array(registerCount);
-    for (const [register, rank] of this.#sparse) ranks[register] = rank;
+    for (const [register, rank] of this.#filled()) ranks[register] = rank;
     this.#dense = ranks;
-    this.#sparse = new Map();
+    this.#sparse = new Uint32Array(0);
+    this.#filledCount = 0;
     return ranks;
   }
 }

@@ -1,6 +1,7 @@
+import { CellSet } from './cell-set.js';
 import {
-  addEvent, addTally, copyTally, emptyTally, isClosing, keptLevels, latencyBucketOf, levels, randomRowIds, seriesKey, windowStart,
-  type Cell, type Level, type RollupRow, type RowIds, type RowKey, type Scope, type Series, type SeriesTally,
+  addEvent, emptyTally, isClosing, keptLevels, latencyBucketOf, levels, randomRowIds, scopes, seriesKey, windowStart,
+  type Level, type RollupRow, type RowIds, type RowKey, type Series, type SeriesTally,
 } from './rollup.js';
 import type { RequestEvent } from './request-event.js';
 
@@ -52,7 +53,7 @@ const finestKeptMs = 3_600_000;
 interface OpenRow {
   readonly key: RowKey;
   readonly rowId: number;
-  readonly cells: Map<string, Cell>;
+  readonly cells: CellSet;
   changedMs: number;
   isChanged: boolean;
 }
@@ -66,7 +67,7 @@ interface OfSource {
 /** How often open rows are looked through for those to close, in milliseconds. */
 const lookEveryMs = 10_000;
 
-/** The rollup rows of windows that still change, at every level and of both scopes. */
+/** The rollup rows of windows that still change, at every level and of both scopes, for a store with cumulative rows. */
 export class OpenRollups {
   readonly #cellsMax: number;
   readonly #rowIds: RowIds;
@@ -93,14 +94,15 @@ export class OpenRollups {
     this.#oldestMs = Infinity;
     for (const { series, level: finest, windowMs, tally } of tallies) {
       this.#oldestMs = Math.min(this.#oldestMs, windowMs);
-      const cellKey = `${series.status} ${series.method}`;
       for (const scope of scopes) {
         const host = scope === 'all' ? undefined : series.host;
         const places = this.#placesOf(series.source, host);
         for (const level of keptLevels(nowMs - windowMs, scope)) {
           if (level < finest) continue;
           const row = this.#rowAt(places, { level, windowMs: windowStart(windowMs, level), source: series.source, host });
-          addTally(this.#cellOf(row, cellKey, series), tally);
+          const before = row.cells.size;
+          row.cells.add(series.method, series.status, tally);
+          this.#cells += row.cells.size - before;
           row.changedMs = Math.max(row.changedMs, changedMs);
           if (row.isChanged) continue;
           row.isChanged = true;
@@ -118,36 +120,6 @@ export class OpenRollups {
       const row = this.#placesOf(source, host).get(placeOf(level, windowMs));
       return row === undefined ? [] : [copyOf(row)];
     });
-  }
-
-  /** Adds a stored row, which last changed at `changedMs`, to the open one of its key. */
-  mergeRow({ level, windowMs, source, host, cells }: RollupRow, changedMs: number): void {
-    const row = this.#rowAt(this.#placesOf(source, host), { level, windowMs, source, host });
-    row.changedMs = Math.max(row.changedMs, changedMs);
-    for (const cell of cells) addTally(this.#cellOf(row, `${cell.status} ${cell.method}`, cell), cell);
-  }
-
-  /** Copies of the rows of one level and scope whose window starts in the range; of one host only, if `host` is given. */
-  rowsIn({ fromMs, toMs, level, scope, source, host }: { fromMs: number; toMs: number; level: Level; scope: Scope; source?: string | undefined; host?: string | undefined }): RollupRow[] {
-    const rows: RollupRow[] = [];
-    for (const [name, { all, hosts }] of this.#bySource) {
-      if (source !== undefined && name !== source) continue;
-      const places = scope === 'all' ? [all] : host === undefined ? hosts.values() : [hosts.get(host) ?? new Map<number, OpenRow>()];
-      for (const ofPlace of places) {
-        for (const row of ofPlace.values()) if (row.key.level === level && row.key.windowMs >= fromMs && row.key.windowMs < toMs) rows.push(copyOf(row));
-      }
-    }
-    return rows;
-  }
-
-  /** The keys of all rows. */
-  keys(): RowKey[] {
-    return [...this.#all()].map(({ key }) => key);
-  }
-
-  /** All rows as they are: to be read before anything is merged or closed. */
-  *rows(): Generator<RowKey & { readonly cells: Iterable<Cell> }> {
-    for (const { key, cells } of this.#all()) yield { ...key, cells: cells.values() };
   }
 
   /** The rows to close now; see `isClosing`. Stays the same until they are removed by `close`. */
@@ -212,23 +184,12 @@ export class OpenRollups {
     const place = placeOf(key.level, key.windowMs);
     let row = places.get(place);
     if (row === undefined) {
-      places.set(place, row = { key, rowId: this.#rowIds.draw(), cells: new Map(), changedMs: -Infinity, isChanged: false });
+      places.set(place, row = { key, rowId: this.#rowIds.draw(), cells: new CellSet(), changedMs: -Infinity, isChanged: false });
       this.#rows += 1;
     }
     return row;
   }
-
-  #cellOf(row: OpenRow, cellKey: string, { method, status }: Pick<Series, 'method' | 'status'>): Cell {
-    let cell = row.cells.get(cellKey);
-    if (cell === undefined) {
-      row.cells.set(cellKey, cell = { method, status, ...emptyTally() });
-      this.#cells += 1;
-    }
-    return cell;
-  }
 }
-
-const scopes: readonly Scope[] = ['all', 'host'];
 
 /** A number for a level and a window. */
 function placeOf(level: Level, windowMs: number): number {
@@ -236,5 +197,5 @@ function placeOf(level: Level, windowMs: number): number {
 }
 
 function copyOf({ key, rowId, cells }: OpenRow): RollupRow {
-  return { ...key, rowId, cells: [...cells.values()].map((cell) => ({ ...copyTally(cell), method: cell.method, status: cell.status })) };
+  return { ...key, rowId, cells: cells.copy() };
 }

@@ -12,7 +12,9 @@ const dayMs = 86_400_000;
  * What a row counts: all requests of a source, or those of one host. Rows of scope `all` answer a page without a host filter, so that its cost does not depend
  * on the number of hosts.
  */
-export type Scope = 'all' | 'host';
+export type Scope = (typeof scopes)[number];
+/** All scopes. */
+export const scopes = ['all', 'host'] as const;
 
 /** The levels of each scope. Single hosts have no windows of ten seconds: most of these would hold one request. */
 export const levelsOf: Readonly<Record<Scope, readonly Level[]>> = { all: levels, host: levels.filter((level) => level >= 60) };
@@ -108,6 +110,18 @@ export interface SeriesTally {
   readonly level: Level;
   readonly windowMs: number;
   readonly tally: Tally;
+}
+
+/** Adds up the cells of each class of statuses, such as 5xx: they get the method `''` and the first status of the class. */
+export function byStatusClass(cells: Iterable<Cell>): Cell[] {
+  const classes = new Map<number, Cell>();
+  for (const cell of cells) {
+    const status = Math.floor(cell.status / 100) * 100;
+    const found = classes.get(status);
+    if (found === undefined) classes.set(status, { ...copyTally(cell), method: '', status });
+    else addTally(found, cell);
+  }
+  return [...classes.values()];
 }
 
 /** Packs cells into text: of each the method, status, count, sampled-out requests, sum of sizes, sum and maximum of durations, and the histogram. */

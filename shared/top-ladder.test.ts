@@ -27,7 +27,7 @@ const step = fc.record({ request, collector: fc.nat({ max: 2 }), then: fc.consta
 test('any split of requests over windows, flushes, restarts and collectors adds up to the same lists at every level', (t) => {
   fc.assert(fc.property(fc.array(step, { maxLength: 100 }), fc.integer({ min: 1, max: 30 }), (steps, openMax) => {
     const stored = new Map<string, TopRow>();
-    const newLadder = (): ReturnType<typeof createTopLadder> => createTopLadder({ listsOpenMax: openMax, clientsOpenMax: openMax });
+    const newLadder = (): ReturnType<typeof createTopLadder> => createTopLadder({ listsOpenMax: openMax, clientsBytesMax: 600 * openMax });
     const ladders = [newLadder(), newLadder(), newLadder()];
     let nowMs = startMs;
     const flush = (at: number, all: boolean): void => {
@@ -131,7 +131,7 @@ test('the row that is rewritten has the same id', (t) => {
 });
 
 test('a log of hours that comes in minutes does not keep all its windows open, and what closes is written first', (t) => {
-  const ladder = createTopLadder({ listsOpenMax: 100, clientsOpenMax: 100 });
+  const ladder = createTopLadder({ listsOpenMax: 100, clientsBytesMax: 60_000 });
   const stored = new Map<string, TopRow>();
   const add = (timeMs: number): TopRow[] => {
     ladder.add(event({ timeMs, uri: '/a', clientIp: '192.0.2.0' }));

@@ -25,8 +25,9 @@ export interface TopLadder {
 const gatherMs = 2000;
 /** How often a row of an open window is written at most, in milliseconds. */
 const writeEveryMs: Readonly<Record<TopLevel, number>> = { 60: 2000, 600: 5000, 3600: 20_000, 86_400: 60_000 };
-/** The same of the clients of a host: there are as many rows as hosts. */
+/** The same of the clients of a host: there are as many rows as hosts. With many hosts, so much longer for each of their rows. */
 const writeHostEveryMs = 60_000;
+const writeHostEveryMsPerRow = 15;
 /** The same for a window that has ended, into which an import may be writing. */
 const writeEndedEveryMs = 2000;
 /** So many windows and sources may gather before they are merged at once. */
@@ -48,20 +49,21 @@ interface OpenRow {
 }
 
 /**
- * `listsOpenMax` and `clientsOpenMax` bound the memory: beyond them, the rows that did not change for longest are written and closed; see
- * `isClosing`. A list takes some 20 to 100 kB, a sketch of clients
- * 8 kB at most.
+ * `listsOpenMax` and `clientsBytesMax` bound the memory: beyond them, the rows that did not change for longest are written and closed; see
+ * `isClosing`. A list takes some 20 to 100 kB, a sketch of clients 8 kB at most.
  */
-export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 25_000, rowIds = randomRowIds() }: { listsOpenMax?: number; clientsOpenMax?: number; rowIds?: RowIds } = {}): TopLadder {
+export function createTopLadder({ listsOpenMax = 500, clientsBytesMax = 48 * 2 ** 20, rowIds = randomRowIds() }: { listsOpenMax?: number; clientsBytesMax?: number; rowIds?: RowIds } = {}): TopLadder {
   let gathered = new Map<string, Gathered>();
   /** The one of the last request: that of the next as a rule. */
   let last: Gathered | undefined;
+  /** The same of single hosts, by the finest level that they have. */
+  let gatheredHosts = new Map<string, Pick<Gathered, 'source' | 'windowMs' | 'clientsByHost'>>();
   // The same ones again and again: they need not be cut, and hashed, for each request.
   const referrerOf = createMemo((referrer) => topValueOf.referrer({ referrer }));
   let mergedMs = -Infinity;
   let dueMs = Infinity;
-  const lists = createOpenRows(() => new TopSummary(), { openMax: listsOpenMax, rowIds });
-  const clients = createOpenRows(() => new DistinctSketch(), { openMax: clientsOpenMax, rowIds });
+  const lists = createOpenRows(() => new TopSummary(), { weigh: () => 1, weightMax: listsOpenMax, rowIds });
+  const clients = createOpenRows(() => new DistinctSketch(), { weigh: ({ bytes }) => rowBytes + bytes, weightMax: clientsBytesMax, rowIds });
 
   return {
     add(event, bucket = latencyBucketOf(event), country = '') {
@@ -90,7 +92,7 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 25_000, r
     drain(nowMs, { all = false } = {}) {
       if (!all && !this.isDue(nowMs)) return [];
       let oldestMs = gathered.size > 0 ? Infinity : -Infinity;
-      for (const { source, windowMs: finestMs, clients: ofAll, clientsByHost, ...summaries } of gathered.values()) {
+      for (const { source, windowMs: finestMs, clients: ofAll, ...summaries } of gathered.values()) {
         oldestMs = Math.min(oldestMs, finestMs);
         for (const level of topLevels) {
           const windowMs = windowStart(finestMs, level);
@@ -98,12 +100,17 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 25_000, r
           for (const dimension of topDimensions) {
             if (summaries[dimension].total > 0) lists.merge({ level, windowMs, source, host: '', kind: dimension }, summaries[dimension], nowMs);
           }
-          if (clientsByHost.size > 0) clients.merge({ level, windowMs, source, host: '', kind: 'unique_clients' }, ofAll, nowMs);
-          if (!hostClientsLevels.includes(level)) continue;
+          if (summaries.client.total > 0) clients.merge({ level, windowMs, source, host: '', kind: 'unique_clients' }, ofAll, nowMs);
+        }
+      }
+      for (const { source, windowMs: finestMs, clientsByHost } of gatheredHosts.values()) {
+        for (const level of hostClientsLevels) {
+          const windowMs = windowStart(finestMs, level);
           for (const [host, sketch] of clientsByHost) clients.merge({ level, windowMs, source, host, kind: 'host_clients' }, sketch, nowMs);
         }
       }
       gathered = new Map();
+      gatheredHosts = new Map();
       last = undefined;
       mergedMs = nowMs;
       const rows = [...lists.drain(nowMs, { all, oldestMs }), ...clients.drain(nowMs, { all, oldestMs })];
@@ -115,14 +122,24 @@ export function createTopLadder({ listsOpenMax = 500, clientsOpenMax = 25_000, r
   function gatheredOf(source: string, windowMs: number): Gathered {
     if (last?.windowMs === windowMs && last.source === source) return last;
     const key = `${windowMs}\n${source}`;
-    last = gathered.get(key) ?? emptyGathered(source, windowMs);
+    last = gathered.get(key) ?? emptyGathered(source, windowMs, clientsByHostOf(source, windowStart(windowMs, hostClientsLevels[0]!)));
     gathered.set(key, last);
     return last;
   }
+
+  function clientsByHostOf(source: string, windowMs: number): Gathered['clientsByHost'] {
+    const key = `${windowMs}\n${source}`;
+    let ofHosts = gatheredHosts.get(key);
+    if (ofHosts === undefined) gatheredHosts.set(key, ofHosts = { source, windowMs, clientsByHost: new Map() });
+    return ofHosts.clientsByHost;
+  }
 }
 
-function emptyGathered(source: string, windowMs: number): Gathered {
-  return { source, windowMs, clients: new DistinctSketch(), clientsByHost: new Map(), path: new TopSummary(), referrer: new TopSummary(), user_agent: new TopSummary(), client: new TopSummary(), country: new TopSummary() };
+/** Estimated size of an open row without its digest, in bytes. */
+const rowBytes = 300;
+
+function emptyGathered(source: string, windowMs: number, clientsByHost: Gathered['clientsByHost']): Gathered {
+  return { source, windowMs, clients: new DistinctSketch(), clientsByHost, path: new TopSummary(), referrer: new TopSummary(), user_agent: new TopSummary(), client: new TopSummary(), country: new TopSummary() };
 }
 
 type RowKey = Omit<TopRow, 'packed' | 'rowId'>;
@@ -135,18 +152,21 @@ interface OpenRows<Kind> {
   dueMs(nowMs: number): number;
 }
 
-function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empty: () => Kind, { openMax, rowIds }: { openMax: number; rowIds: RowIds }): OpenRows<Kind> {
+function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empty: () => Kind, { weigh, weightMax, rowIds }: { weigh: (digest: Kind) => number; weightMax: number; rowIds: RowIds }): OpenRows<Kind> {
   // In the order in which they last changed.
   const open = new Map<string, OpenRow & { readonly digest: Kind }>();
+  let weight = 0;
 
   return {
     merge(key, part, nowMs) {
       const text = `${key.level}\n${key.windowMs}\n${topKinds.indexOf(key.kind)}\n${key.source}\n${key.host}`;
       let row = open.get(text);
+      const before = row === undefined ? 0 : weigh(row.digest);
       if (row === undefined) row = { key: { ...key, rowId: rowIds.draw() }, digest: empty(), changedMs: 0, writtenMs: -Infinity, changed: false };
       else open.delete(text);
       open.set(text, row);
       row.digest.merge(part);
+      weight += weigh(row.digest) - before;
       row.changed = true;
       row.changedMs = nowMs;
     },
@@ -155,13 +175,15 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
       const rows: TopRow[] = [];
       const openBefore = open.size;
       for (const [text, row] of open) {
-        const closes = isClosing(row.key, row.changedMs, { open: open.size, openMax, oldestMs, nowMs });
-        if (row.changed && (all || closes || nowMs >= dueMsOf(row, nowMs))) {
+        const closes = isClosing(row.key, row.changedMs, { open: weight, openMax: weightMax, oldestMs, nowMs });
+        if (row.changed && (all || closes || nowMs >= dueMsOf(row, nowMs, open.size))) {
           rows.push({ ...row.key, packed: row.digest.pack() });
           row.changed = false;
           row.writtenMs = nowMs;
         }
-        if (closes) open.delete(text);
+        if (!closes) continue;
+        open.delete(text);
+        weight -= weigh(row.digest);
       }
       if (open.size < openBefore) rowIds.onClosed();
       return rows;
@@ -169,18 +191,18 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
 
     dueMs(nowMs) {
       let dueMs = Infinity;
-      for (const row of open.values()) if (row.changed) dueMs = Math.min(dueMs, dueMsOf(row, nowMs));
+      for (const row of open.values()) if (row.changed) dueMs = Math.min(dueMs, dueMsOf(row, nowMs, open.size));
       return dueMs;
     },
   };
 }
 
-/** When a row that has changed is to be written. */
-function dueMsOf(row: OpenRow, nowMs: number): number {
+/** When a row that has changed is to be written, with so many rows open. */
+function dueMsOf(row: OpenRow, nowMs: number, open: number): number {
   const endMs = endOf(row);
   if (row.writtenMs > nowMs) return nowMs; // written before the clock was put back
   if (row.writtenMs < endMs && endMs <= nowMs) return endMs;
-  return endMs <= nowMs ? row.writtenMs + writeEndedEveryMs : Math.min(endMs, row.writtenMs + (row.key.kind === 'host_clients' ? writeHostEveryMs : writeEveryMs[row.key.level]));
+  return endMs <= nowMs ? row.writtenMs + writeEndedEveryMs : Math.min(endMs, row.writtenMs + (row.key.kind === 'host_clients' ? Math.max(writeHostEveryMs, open * writeHostEveryMsPerRow) : writeEveryMs[row.key.level]));
 }
 
 function endOf({ key }: OpenRow): number {

@@ -32,12 +32,16 @@ interface Used {
   readonly era: number;
   readonly nanoseconds: IntegerSet;
   /** From a nanosecond that many wanted to the one behind the last that they were given, so that they do not look through each other. */
-  readonly goOnAt: Map<number, number>;
+  goOnAt: Map<number, number> | undefined;
   /** What it had used in the generation before: two are remembered. */
   older: Used | undefined;
 }
 
-/** `rememberedMin`: how many of the last times are remembered at least; some 20 bytes each. */
+/** What a series takes besides its times, in times; the first `fewSeries` are not counted. */
+const seriesTimes = 10;
+const fewSeries = 1000;
+
+/** `rememberedMin`: how many of the last times are remembered at least; some 20 bytes each. Fewer where there are many series, each of which takes as much as `seriesTimes`. */
 export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes {
   let current = new Map<string, Used>();
   let previous = new Map<string, Used>();
@@ -54,12 +58,12 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
       if (older?.nanoseconds.has(wanted) !== true && nanoseconds.add(wanted)) return time;
       let free = wanted;
       for (;;) {
-        const next = used.goOnAt.get(free) ?? older?.goOnAt.get(free) ?? (nanoseconds.has(free) || older?.nanoseconds.has(free) === true ? free + 1 : undefined);
+        const next = used.goOnAt?.get(free) ?? older?.goOnAt?.get(free) ?? (nanoseconds.has(free) || older?.nanoseconds.has(free) === true ? free + 1 : undefined);
         if (next === undefined) break;
         free = next;
       }
       nanoseconds.add(free);
-      used.goOnAt.set(wanted, free + 1);
+      (used.goOnAt ??= new Map<number, number>()).set(wanted, free + 1);
       return timeOf(used.era, free);
     },
 
@@ -98,7 +102,9 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
     usualEra ??= era;
     const key = era === usualEra ? series : `${era}\n${series}`;
     let used = current.get(key);
-    if (used === undefined) current.set(key, used = { series, era, nanoseconds: new IntegerSet(), goOnAt: new Map(), older: previous.get(key) });
+    if (used !== undefined) return used;
+    if (current.size >= fewSeries) remembered += seriesTimes;
+    current.set(key, used = { series, era, nanoseconds: new IntegerSet(), goOnAt: undefined, older: previous.get(key) });
     return used;
   }
 }
@@ -108,40 +114,52 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
  * took a tenth of the collector's time.
  */
 class IntegerSet {
-  /** Each integer plus 1; 0 where nothing is. Half of it at most is filled. */
-  #slots = new Float64Array(16);
+  /** The only integer plus 1; 0 where there is none. Most sets hold one. */
+  #only = 0;
+  /** Of several, each integer plus 1; 0 where nothing is. Half of it at most is filled. */
+  #slots: Float64Array | undefined;
   #size = 0;
 
   has(integer: number): boolean {
-    return this.#slots[this.#slotOf(integer + 1)] !== 0;
+    return this.#slots === undefined ? this.#only === integer + 1 : this.#slots[slotOf(this.#slots, integer + 1)] !== 0;
   }
 
   /** Takes an integer; `false` when it is there already. */
   add(integer: number): boolean {
-    const slot = this.#slotOf(integer + 1);
+    if (this.#slots === undefined) {
+      if (this.#only === integer + 1) return false;
+      if (this.#only === 0) {
+        this.#only = integer + 1;
+        return true;
+      }
+      this.#slots = new Float64Array(8);
+      this.#slots[slotOf(this.#slots, this.#only)] = this.#only;
+      this.#size = 1;
+    }
+    const slot = slotOf(this.#slots, integer + 1);
     if (this.#slots[slot] !== 0) return false;
     this.#slots[slot] = integer + 1;
     this.#size += 1;
     if (2 * this.#size > this.#slots.length) {
       const filled = this.#slots.filter((each) => each !== 0);
       this.#slots = new Float64Array(2 * this.#slots.length);
-      for (const each of filled) this.#slots[this.#slotOf(each)] = each;
+      for (const each of filled) this.#slots[slotOf(this.#slots, each)] = each;
     }
     return true;
   }
 
   values(): number[] {
-    return Array.from(this.#slots.filter((each) => each !== 0), (each) => each - 1);
+    return Array.from(this.#slots?.filter((each) => each !== 0) ?? (this.#only === 0 ? [] : [this.#only]), (each) => each - 1);
   }
+}
 
-  /** Where a value is, or belongs. */
-  #slotOf(value: number): number {
-    const mask = this.#slots.length - 1;
-    // The multipliers are those of MurmurHash3's finisher: the times of one clock have patterns in their last bits.
-    let hash = Math.imul((value >>> 0) ^ Math.imul((value / 2 ** 32) >>> 0, 0x85ebca6b), 0xc2b2ae35);
-    hash ^= hash >>> 15;
-    let slot = hash & mask;
-    while (this.#slots[slot] !== 0 && this.#slots[slot] !== value) slot = (slot + 1) & mask;
-    return slot;
-  }
+/** Where a value is among the slots, or belongs. */
+function slotOf(slots: Float64Array, value: number): number {
+  const mask = slots.length - 1;
+  // The multipliers are those of MurmurHash3's finisher: the times of one clock have patterns in their last bits.
+  let hash = Math.imul((value >>> 0) ^ Math.imul((value / 2 ** 32) >>> 0, 0x85ebca6b), 0xc2b2ae35);
+  hash ^= hash >>> 15;
+  let slot = hash & mask;
+  while (slots[slot] !== 0 && slots[slot] !== value) slot = (slot + 1) & mask;
+  return slot;
 }

@@ -157,6 +157,8 @@ export interface RollupsQuery extends TimeRange {
   readonly filter: Filter;
   /** Of scope `host`: these hosts alone. Default: all. */
   readonly hosts?: readonly string[] | undefined;
+  /** Whether cells of all methods and of a class of statuses may come as one: see `byStatusClass`. */
+  readonly byClass?: boolean | undefined;
 }
 
 /** Which windows of single hosts to count: whole windows, of a level each. */

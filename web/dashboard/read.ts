@@ -362,7 +362,7 @@ const cachedHostsMax = 20;
 export async function readHostDigests(reads: Reads, { parts, filter, hosts, nowMs }: HostDigestsQuery): Promise<WindowDigest[]> {
   if (hosts.length <= cachedHostsMax) {
     const sorted = hosts.toSorted();
-    const ofParts = await Promise.all(parts.map(({ level, ...range }) => reads.rollups.get({ level, scope: 'host', filter, hosts: sorted }, range, nowMs, reads.signal)));
+    const ofParts = await Promise.all(parts.map(({ level, ...range }) => reads.rollups.get({ level, scope: 'host', filter, hosts: sorted, byClass: true }, range, nowMs, reads.signal)));
     return ofParts.flat().map(({ digest }) => digest);
   }
   const rows: RollupRow[] = [];
@@ -375,7 +375,7 @@ export async function* streamHostRows({ store, signal }: Reads, { parts, filter,
   const wanted = new Set(hosts);
   const named = wanted.size > namedHostsMax ? undefined : [...wanted];
   for (const part of wanted.size === 0 ? [] : parts) {
-    for await (const rows of pagesInTime(store, (until) => store.streamRollups({ ...part, scope: 'host', filter, hosts: named }, { signal: until }), signal)) {
+    for await (const rows of pagesInTime(store, (until) => store.streamRollups({ ...part, scope: 'host', filter, hosts: named, byClass: true }, { signal: until }), signal)) {
       for (const row of rows) if (wanted.has(row.host!)) yield row;
     }
   }

@@ -54,7 +54,8 @@ const logBytesMaxDefault = 32 * 2 ** 20;
  * Sets a damaged write-ahead log aside and logs what is missing. Throws a `StoreError` ('stop') that says what to do.
  */
 export async function openDatabase(
-  path: string, { memoryBytesMax = defaultMemoryBytes(), logBytesMax = logBytesMaxDefault, log, now = Date.now }: { memoryBytesMax?: number | undefined; logBytesMax?: number | undefined; log: Pick<Log, 'warn' | 'error'>; now?: (() => number) | undefined },
+  path: string,
+  { memoryBytesMax = defaultMemoryBytes(), logBytesMax = logBytesMaxDefault, openCellsMax, log, now = Date.now }: { memoryBytesMax?: number | undefined; logBytesMax?: number | undefined; openCellsMax?: number | undefined; log: Pick<Log, 'warn' | 'error'>; now?: (() => number) | undefined },
 ): Promise<Database> {
   let instance: DuckDBInstance | undefined;
   let file: WatchedFile | undefined;
@@ -71,7 +72,7 @@ export async function openDatabase(
     // DuckDB must not run checkpoints by itself: reads have to wait for them (decision 39).
     await writing.run("SET wal_autocheckpoint = '1TB'");
     await writing.run('SET lock_configuration = true');
-    const windows = await OpenWindows.load(writing);
+    const windows = await OpenWindows.load(writing, { cellsMax: openCellsMax });
     const batches = await createBatchWriter(writing, windows, { logBytesMax });
     await batches.closeWindows(now(), (commit) => commit());
     const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));

@@ -6,7 +6,7 @@ import type { RowKey } from '../../rollup.js';
 import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
 import { deletedBefore, RetentionGuard } from '../retention-guard.js';
-import type { Batch, HostCountsQuery, LedgerSnapshot, ReadOptions, RollupsQuery, Store } from '../store.js';
+import type { Batch, HostCounts, HostCountsQuery, LedgerSnapshot, ReadOptions, Store } from '../store.js';
 import { openDatabase, openDatabaseReadOnly, protectFiles, type Database } from './database.js';
 import { countHosts, listImports, listRequests, readImported, readLedgers, readStoredWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
 import type { OpenWindows } from './open-windows.js';
@@ -120,8 +120,10 @@ abstract class DuckdbReads {
   rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.read((run) => rollUpRequests(run, query), signal); }
   listRequests(query: Parameters<Store['listRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['listRequests']> { return this.read((run) => listRequests(run, query), signal); }
   countHosts(query: HostCountsQuery, { signal }: ReadOptions = {}): ReturnType<Store['countHosts']> {
-    const open = this.windows.snapshot(...query.parts.map((part): RollupsQuery => ({ ...part, scope: 'host', filter: query.filter })));
-    return this.read((run) => countHosts(run, query, open), signal);
+    const open = this.windows.snapshot();
+    const counts = new Map<string, HostCounts>();
+    this.windows.addHosts(counts, query);
+    return this.read((run) => countHosts(run, query, open, new Map(counts)), signal);
   }
 
   readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> { return this.read((run) => readLedgers(run, query), signal); }
@@ -177,6 +179,7 @@ class DuckdbStore extends DuckdbReads implements Store {
   readonly #onRefused: DuckdbStoreParts['onRefused'];
   readonly #guard: RetentionGuard;
   #isDeleting = false;
+  #folding: Promise<void> | undefined;
   #behindTimer: NodeJS.Timeout | undefined;
   readonly #retentionTimer: NodeJS.Timeout;
   readonly #watchTimer: NodeJS.Timeout;
@@ -286,11 +289,31 @@ class DuckdbStore extends DuckdbReads implements Store {
   async #closeWindows(): Promise<void> {
     const database = this.#database!;
     try {
-      await database.batches.closeWindows(this.now(), (commit) => this.#reads.exclusively(commit));
+      if (await database.batches.closeWindows(this.now(), (commit) => this.#reads.exclusively(commit))) void this.#fold();
     } catch (error) {
       await this.#abandon(database);
       const { action, message, detail } = storeError('close windows of', this.description, error);
       throw new StoreError(action === 'drop' ? 'hold' : action, message, { cause: error, detail });
+    }
+  }
+
+  /** Folds what is due, in turns with batches. */
+  #fold(): Promise<void> {
+    return this.#folding ??= this.#foldAll().catch((error: unknown) => {
+      if (this.#closing === undefined) this.#log.warn(`Cannot fold rollups of the ${this.description}; the next attempt is in a minute.`, { error: detailedMessageOf(error) });
+    }).finally(() => { this.#folding = undefined; });
+  }
+
+  async #foldAll(): Promise<void> {
+    for (;;) {
+      const database = this.#database;
+      const reads = this.#reads;
+      const fold = this.#closing === undefined ? database?.windows.folds.due(database.windows.closedMax, this.now()) : undefined;
+      if (database === undefined || fold === undefined) return;
+      const prepared = await database.windows.folds.prepare((run) => reads.use(run), fold);
+      await this.#write('fold rollups of', async ({ windows, batches }) => {
+        if (windows === database.windows && windows.folds.isValid(prepared)) await batches.fold(prepared, this.now(), (commit) => this.#reads.exclusively(commit));
+      });
     }
   }
 
@@ -404,6 +427,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     this.#isDeleting = true;
     try {
       const due = await this.#guard.look();
+      await this.#fold(); // what is not folded yet is not deleted
       for (const step of deleteSteps(due.retention, due.nowMs)) {
         let deleted: number;
         do {

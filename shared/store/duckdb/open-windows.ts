@@ -1,157 +1,341 @@
 /**
- * The rollup rows of windows that still change. They are in memory; what a kill would take of them is in the table `rollup_journal`, written in the
- * transaction of each batch. A row goes to its table once, when its window is closed.
+ * The rollup rows of windows that still change: at the finest levels alone. They are kept in memory, by segment. What a kill would take of them is in the table
+ * `rollup_journal`, written in the transaction of each batch. When a segment is closed, its rows go to their tables and its journal is deleted.
+ * The rows of coarser levels are made from these: see `rollup-folds.ts`.
  */
-import { BIGINT, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
-import { OpenRollups } from '../../rollup-ladder.js';
-import { packCells, unpackCells, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally } from '../../rollup.js';
-import type { RollupsQuery } from '../store.js';
-import type { ClosedRow } from './rollup-tables.js';
+import { deflateSync, inflateSync } from 'node:zlib';
+import { BIGINT, BLOB, DuckDBBlobValue, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
+import { CellSet } from '../../cell-set.js';
+import { byStatusClass, keptLevels, levelsOf, packCells, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally } from '../../rollup.js';
+import { addHostCells, filteredRow, isByClass, takesCell, takesRow } from '../rollups-query.js';
+import type { HostCounts, HostCountsQuery, RollupsQuery } from '../store.js';
+import { RollupFolds, type Folded } from './rollup-folds.js';
+import { storedRow, type StoredRow } from './rollup-tables.js';
 import { runKept } from './statements.js';
 
-/** What a read takes of the open windows. */
+/** What a read takes of the rows that are not in their tables, or not at their level. */
 export interface OpenSnapshot {
-  /** Open rows that the query asks for, with all their cells. */
+  /** Open rows that the query asks for, at its level. */
   readonly rows: readonly RollupRow[];
   /** Rows that are closed later than this are among the open ones: see the column `closed`. */
   readonly closedMax: number;
+  readonly folded: Folded;
 }
 
-/** Rows to close at once, unless time or the journal's length calls for it. */
-const closingMin = 2000;
-/** Length of the journal that calls for closing what can be closed, in characters. */
-const journalLengthMax = 8_000_000;
-/** Time after which windows that can be closed are, however few, in milliseconds. */
+interface OpenRow {
+  readonly level: Level;
+  readonly windowMs: number;
+  readonly cells: CellSet;
+}
+
+/** What identifies a segment: one window of the finest level that is kept of single hosts, for its age. */
+interface SegmentKey {
+  /** 0 for none. */
+  readonly importId: number;
+  readonly level: Level;
+  readonly windowMs: number;
+}
+
+/** All open rows of a segment: of hosts at its level, and of whole sources at this and finer levels. */
+export interface Segment extends SegmentKey {
+  /** Rows of whole sources: by source, then by level and window. */
+  readonly all: Map<string, OpenRow[]>;
+  /** By source, then by host. */
+  readonly hosts: Map<string, Map<string, CellSet>>;
+  cells: number;
+  changedMs: number;
+  /** Length of its journal in characters: now, and after it was last rewritten. */
+  journalLength: number;
+  rewrittenLength: number;
+}
+
+/** What a batch adds to one segment. */
+export interface Addition {
+  readonly key: SegmentKey;
+  readonly tallies: SeriesTally[];
+}
+
+/** How long a segment stays open after its window ended and it last changed, in milliseconds. What comes later opens it again: rows of one key add up. */
+const graceMs = 30_000;
+/** The same while many cells are open, by the time of the requests that come: a log of hours passes through in minutes. */
+const passedMs = 5 * 60_000;
+/** Cells that are open at most: some 80 MB. Beyond it the segments that changed least recently are closed early. */
+const cellsMaxDefault = 250_000;
 const closeEveryMs = 10_000;
-/** Rows in one row of the journal. */
-const rowsPerEntry = 500;
+/** A journal that is longer than this, in characters, and several times as long as what it adds up to, is rewritten. */
+const journalLengthMin = 4_000_000;
+const journalGrowthMax = 4;
 
-/** The open windows of one open file. */
+/** The open segments of an open file. */
 export class OpenWindows {
-  readonly #byImport = new Map<number, OpenRollups>();
+  readonly #segments = new Map<string, Segment>();
+  readonly #cellsMax: number;
   #closedMax: number;
-  #journalLength = 0;
-  #foldedMs = -Infinity;
+  #cells = 0;
+  #lookedMs = -Infinity;
+  /** The start of the oldest window of the last batch. */
+  #oldestMs = -Infinity;
 
-  private constructor(closedMax: number) {
+  /** How far the levels of closed rows are folded. */
+  readonly folds: RollupFolds;
+
+  private constructor(closedMax: number, folds: RollupFolds, cellsMax: number) {
     this.#closedMax = closedMax;
+    this.folds = folds;
+    this.#cellsMax = cellsMax;
   }
 
-  /** Reads the journal of a file, as its last process left it. */
-  static async load(connection: Pick<DuckDBConnection, 'run'>): Promise<OpenWindows> {
-    const [row] = await (await connection.run('SELECT greatest((SELECT coalesce(max(closed), 0) FROM request_rollup), (SELECT coalesce(max(closed), 0) FROM host_rollup))')).getRows();
-    const windows = new OpenWindows(Number(row![0]));
-    const entries = await (await connection.run('SELECT import_id, packed FROM rollup_journal')).getRows();
-    for (const [importId, packed] of entries as [bigint, string][]) {
-      windows.#journalLength += packed.length;
-      windows.#replay(Number(importId), packed);
+  /** Reads the journal of a file, as its last process left it. `cellsMax` bounds the cells that are open: 250,000. */
+  static async load(connection: Pick<DuckDBConnection, 'run'>, { cellsMax = cellsMaxDefault }: { cellsMax?: number | undefined } = {}): Promise<OpenWindows> {
+    const [row] = await (await connection.run(
+      'SELECT greatest((SELECT max(closed) FROM request_rollup), (SELECT max(closed) FROM host_rollup), (SELECT max(closed) FROM rollup_fold), 0)',
+    )).getRows();
+    const windows = new OpenWindows(Number(row![0]), await RollupFolds.load(connection), cellsMax);
+    const entries = await (await connection.run('SELECT import_id, level, window_ms, packed FROM rollup_journal')).getRows();
+    for (const [importId, level, windowMs, packed] of entries as [bigint, Level, bigint, { readonly bytes: Uint8Array }][]) {
+      windows.#replay({ importId: Number(importId), level, windowMs: Number(windowMs) }, inflateSync(packed.bytes).toString('utf8'));
     }
     return windows;
   }
 
-  /** Writes what tallies add to the journal. To be called in the transaction of their batch, and `merge` once it is committed. */
-  async journal(connection: DuckDBConnection, tallies: readonly SeriesTally[], importId: number, nowMs: number): Promise<void> {
-    for (let from = 0; from < tallies.length; from += tallyLines) await this.#addEntry(connection, importId, [`at\t${nowMs}`, ...tallies.slice(from, from + tallyLines).map(tallyLine)]);
-  }
+  /** The greatest number that closed rows have. */
+  get closedMax(): number { return this.#closedMax; }
+  /** Number of open cells. */
+  get cells(): number { return this.#cells; }
 
-  /** Adds tallies to the open rows. Returns the keys of those that changed. */
-  merge(tallies: readonly SeriesTally[], importId: number, nowMs: number): RowKey[] {
-    return this.#openOf(importId).merge(tallies, nowMs);
-  }
-
-  /** The rows that are to be closed now; none as long as it is not worth a transaction. */
-  closing(nowMs: number): ClosedRow[] {
-    const closing = [...this.#byImport].flatMap(([importId, open]) => open.closing(nowMs).map((row) => ({ importId, row })));
-    const isDue = closing.length >= closingMin || this.#journalLength > journalLengthMax || Math.abs(nowMs - this.#foldedMs) >= closeEveryMs;
-    return isDue ? closing : [];
-  }
-
-  /** Whether the journal is so long that it is to be written anew, even if no row is closed. */
-  get isLong(): boolean { return this.#journalLength > 2 * journalLengthMax; }
-
-  /** The number that closed rows get. */
-  get nextClosed(): number { return this.#closedMax + 1; }
-
-  /** Writes the journal anew, without the rows that are closed in the same transaction. */
-  async rewriteJournal(connection: DuckDBConnection, closing: readonly ClosedRow[]): Promise<void> {
-    await connection.run('DELETE FROM rollup_journal');
-    this.#journalLength = 0;
-    const closed = new Set(closing.map(({ importId, row }) => `${importId}\n${keyText(row)}`));
-    for (const [importId, open] of this.#byImport) {
-      let lines: string[] = [];
-      for (const row of open.rows()) {
-        if (closed.has(`${importId}\n${keyText(row)}`)) continue;
-        if (lines.push(rowLine(row)) < rowsPerEntry) continue;
-        await this.#addEntry(connection, importId, lines);
-        lines = [];
+  /** Sorts tallies by the segment that they belong to at `nowMs`. */
+  place(tallies: readonly SeriesTally[], importId: number, nowMs: number): Addition[] {
+    const additions = new Map<string, Addition>();
+    let last: Addition | undefined;
+    for (const tally of tallies) {
+      const level = keptLevels(nowMs - tally.windowMs, 'host').find((each) => each >= tally.level) ?? levelsOf.host.at(-1)!;
+      const windowMs = windowStart(tally.windowMs, level);
+      if (last?.key.windowMs !== windowMs || last.key.level !== level) {
+        const key = { importId, level, windowMs };
+        last = additions.get(textOf(key)) ?? { key, tallies: [] };
+        additions.set(textOf(key), last);
       }
-      if (lines.length > 0) await this.#addEntry(connection, importId, lines);
+      last.tallies.push(tally);
+    }
+    return [...additions.values()];
+  }
+
+  /** Writes additions to the journal. Call it in the transaction of their batch, and `merge` once it is committed. */
+  async journal(connection: DuckDBConnection, additions: readonly Addition[]): Promise<void> {
+    for (const { key, tallies } of additions) {
+      for (let from = 0; from < tallies.length; from += linesPerEntry) await writeEntry(connection, key, tallies.slice(from, from + linesPerEntry).map(tallyLine));
     }
   }
 
-  /** Forgets rows, once the transaction that closed them is committed. */
-  onClosed(closing: readonly ClosedRow[], nowMs: number): void {
-    this.#foldedMs = nowMs;
-    this.#closedMax += 1;
-    const byImport = new Map<number, RollupRow[]>();
-    for (const { importId, row } of closing) byImport.set(importId, [...byImport.get(importId) ?? [], row]);
-    for (const [importId, rows] of byImport) {
-      const open = this.#openOf(importId);
-      open.close(rows);
-      if (importId !== 0 && open.size === 0) this.#byImport.delete(importId);
+  /** Adds to the open rows; the tallies must not be used any more. Returns the keys of the rows that change by it at any level, those of hosts without their host. */
+  merge(additions: readonly Addition[], nowMs: number): RowKey[] {
+    const keys = new Map<string, RowKey>();
+    this.#oldestMs = Infinity;
+    for (const { key, tallies } of additions) {
+      const segment = this.#segmentOf(key);
+      segment.changedMs = Math.max(segment.changedMs, nowMs);
+      for (const { series: { source, host, method, status }, level, windowMs, tally } of tallies) {
+        this.#oldestMs = Math.min(this.#oldestMs, windowMs);
+        this.#add(segment, { level, windowMs, source, host: undefined }, [{ method, status, ...tally }]);
+        this.#add(segment, { level: key.level, windowMs: key.windowMs, source, host }, [{ method, status, ...tally }], true);
+        const text = `${source}\n${level}\n${windowMs}`;
+        if (!keys.has(text)) keys.set(text, { level, windowMs, source, host: undefined });
+      }
+      segment.journalLength += tallies.length * tallyLength;
     }
+    return coarserKeys([...keys.values()]);
+  }
+
+  /** The segments that are to be closed now. */
+  closing(nowMs: number): Segment[] {
+    const isFull = this.#cells > this.#cellsMax / 10;
+    if (!isFull && Math.abs(nowMs - this.#lookedMs) < closeEveryMs) return [];
+    this.#lookedMs = nowMs;
+    const all = [...this.#segments.values()];
+    const closing = new Set(all.filter(({ windowMs, level, changedMs }) => {
+      const endMs = windowMs + level * 1000;
+      return (nowMs - endMs > graceMs && nowMs - changedMs > graceMs) || (isFull && this.#oldestMs - endMs > passedMs);
+    }));
+    let left = this.#cells - [...closing].reduce((sum, { cells }) => sum + cells, 0);
+    if (left > this.#cellsMax) {
+      for (const segment of all.filter((each) => !closing.has(each)).sort((one, other) => one.changedMs - other.changedMs || one.windowMs - other.windowMs)) {
+        if (left <= this.#cellsMax / 2) break;
+        left -= segment.cells;
+        closing.add(segment);
+      }
+    }
+    return [...closing];
+  }
+
+  /** Deletes the journals of segments, whose rows are written in the same transaction. */
+  async deleteJournals(connection: DuckDBConnection, segments: readonly Segment[]): Promise<void> {
+    for (const segment of segments) await deleteEntries(connection, segment);
+  }
+
+  /** The segments whose journal is to be rewritten. */
+  long(): Segment[] {
+    return [...this.#segments.values()].filter(({ journalLength, rewrittenLength }) => journalLength > Math.max(journalLengthMin, journalGrowthMax * rewrittenLength));
+  }
+
+  /** Replaces the journal of a segment by its rows. Call `onRewritten` once the transaction is committed. */
+  async rewriteJournal(connection: DuckDBConnection, segment: Segment): Promise<void> {
+    await deleteEntries(connection, segment);
+    let lines: string[] = [];
+    for (const row of rowsOf(segment)) {
+      if (lines.push(rowLine(row)) < linesPerEntry) continue;
+      await writeEntry(connection, segment, lines);
+      lines = [];
+    }
+    if (lines.length > 0) await writeEntry(connection, segment, lines);
+  }
+
+  /** See `rewriteJournal`. */
+  onRewritten(segments: readonly Segment[]): void {
+    for (const segment of segments) segment.journalLength = segment.rewrittenLength = segment.cells * tallyLength;
+  }
+
+  /** Call when a transaction is committed whose rows have the number `closedMax + 1`. Forgets the segments that it closed. */
+  onClosed(segments: readonly Segment[]): void {
+    this.#closedMax += 1;
+    for (const segment of segments) this.#forget(segment);
   }
 
   /** Forgets the open rows of an import that is taken back. */
   forget(importId: number): void {
-    this.#byImport.delete(importId);
+    this.folds.onDeleted();
+    for (const segment of [...this.#segments.values()]) if (segment.importId === importId) this.#forget(segment);
   }
 
-  /** What a read needs of them. */
-  snapshot(...queries: readonly RollupsQuery[]): OpenSnapshot {
-    const rows = queries.flatMap(({ level, scope, filter: { source, host }, hosts, fromMs, toMs }) => {
-      const wanted = hosts && new Set(hosts);
-      const found = [...this.#byImport.values()].flatMap((open) => open.rowsIn({ level, scope, source, host, fromMs, toMs }));
-      return wanted === undefined ? found : found.filter((row) => row.host !== undefined && wanted.has(row.host));
-    });
-    return { rows, closedMax: this.#closedMax };
+  /** What a read needs of them, and of the levels of rows in their tables. */
+  snapshot(query?: RollupsQuery): OpenSnapshot {
+    const rows: RollupRow[] = [];
+    if (query !== undefined) {
+      const wanted = query.hosts && new Set(query.hosts);
+      for (const row of this.#rowsIn(query)) {
+        if (!takesRow(query.filter, row) || (wanted !== undefined && !(row.host !== undefined && wanted.has(row.host)))) continue;
+        rows.push(...filteredRow({ ...row, rowId: 0, cells: isByClass(query) ? byStatusClass(row.cells) : row.cells.copy() }, query.filter));
+      }
+    }
+    return { rows, closedMax: this.#closedMax, folded: this.folds.folded };
   }
 
-  /** The keys of all open rows. */
+  /** Adds the requests of each host in open windows to counts, by `hostKey`. */
+  addHosts(counts: Map<string, HostCounts>, { parts, filter }: HostCountsQuery): void {
+    for (const part of parts) {
+      for (const row of this.#rowsIn({ ...part, scope: 'host' })) {
+        if (takesRow(filter, row)) addHostCells(counts, row, [...row.cells].filter((cell) => takesCell(filter, cell)));
+      }
+    }
+  }
+
+  /** The keys of all rows of whole sources, at each level that they count at. */
   keys(): RowKey[] {
-    return [...this.#byImport.values()].flatMap((open) => open.keys());
+    return coarserKeys([...this.#segments.values()].flatMap(({ all }) => [...all].flatMap(([source, rows]) => rows.map(({ level, windowMs }) => ({ level, windowMs, source, host: undefined })))));
   }
 
-  #openOf(importId: number): OpenRollups {
-    let open = this.#byImport.get(importId);
-    if (open === undefined) this.#byImport.set(importId, open = new OpenRollups());
-    return open;
+  /** The rows of a level and scope whose window starts in a range: finer ones are told as of this level. */
+  *#rowsIn({ fromMs, toMs, level, scope }: Pick<RollupsQuery, 'fromMs' | 'toMs' | 'level' | 'scope'>): Generator<RowKey & { readonly cells: CellSet }> {
+    for (const segment of this.#segments.values()) {
+      if (segment.windowMs + segment.level * 1000 <= fromMs || segment.windowMs >= toMs) continue;
+      for (const row of rowsOf(segment)) {
+        if ((row.host === undefined) !== (scope === 'all') || row.level > level) continue;
+        const windowMs = windowStart(row.windowMs, level);
+        if (windowMs >= fromMs && windowMs < toMs) yield { ...row, level, windowMs };
+      }
+    }
   }
 
-  async #addEntry(connection: DuckDBConnection, importId: number, lines: readonly string[]): Promise<void> {
-    const packed = lines.join('\n');
-    this.#journalLength += packed.length;
-    await runKept(connection, 'INSERT INTO rollup_journal (import_id, packed) VALUES ($1, $2)', [BigInt(importId), packed], [BIGINT, VARCHAR]);
+  #segmentOf(key: SegmentKey): Segment {
+    const text = textOf(key);
+    let segment = this.#segments.get(text);
+    if (segment === undefined) {
+      this.#segments.set(text, segment = { ...key, all: new Map(), hosts: new Map(), cells: 0, changedMs: -Infinity, journalLength: 0, rewrittenLength: 0 });
+    }
+    return segment;
+  }
+
+  #add(segment: Segment, { level, windowMs, source, host }: RowKey, cells: Iterable<Cell>, isGiven = false): void {
+    const set = host === undefined ? sourceCells(segment, source, level, windowMs) : hostCells(segment, source, host);
+    const before = set.size;
+    for (const { method, status, ...tally } of cells) set.add(method, status, tally, isGiven);
+    segment.cells += set.size - before;
+    this.#cells += set.size - before;
+  }
+
+  #forget(segment: Segment): void {
+    if (this.#segments.delete(textOf(segment))) this.#cells -= segment.cells;
   }
 
   /** What it adds counts as unchanged for long: windows that are over are closed at once. */
-  #replay(importId: number, packed: string): void {
-    const open = this.#openOf(importId);
-    const tallies: SeriesTally[] = [];
-    let atMs = 0;
+  #replay(key: SegmentKey, packed: string): void {
+    const segment = this.#segmentOf(key);
+    segment.journalLength += packed.length;
     for (const line of packed.split('\n')) {
-      const [kind, levelText, windowText, source, host, cells] = line.split('\t') as [string, string, string, string, string, string];
-      const [level, windowMs] = [Number(levelText) as Level, Number(windowText)];
-      if (kind === 'at') atMs = Number(levelText);
-      else if (kind === 'tally') tallies.push(...unpackCells(cells).map(({ method, status, ...tally }) => ({ series: { source, host, method, status }, level, windowMs, tally })));
-      else open.mergeRow({ level, windowMs, rowId: 0, source, host: kind === 'host' ? host : undefined, cells: unpackCells(cells) }, -Infinity);
+      const [kind, levelText, windowText, source, host, packedCells] = line.split('\t') as [string, string, string, string, string, string];
+      const [level, windowMs, cells] = [Number(levelText) as Level, Number(windowText), unpackCells(packedCells)];
+      if (kind !== 'host') this.#add(segment, { level, windowMs, source, host: undefined }, cells);
+      if (kind !== 'all') this.#add(segment, { level: key.level, windowMs: key.windowMs, source, host }, cells);
     }
-    open.merge(tallies, atMs, -Infinity);
   }
 }
 
-/** Tallies in one row of the journal. */
-const tallyLines = 5000;
+/** The rows of segments, to be written to their tables. */
+export function closedRows(segments: readonly Segment[]): StoredRow[] {
+  return segments.flatMap((segment) => Array.from(rowsOf(segment), ({ cells, ...key }) => storedRow(key, cells, segment.importId)));
+}
+
+function* rowsOf({ level, windowMs, all, hosts }: Segment): Generator<RowKey & { readonly cells: CellSet }> {
+  for (const [source, rows] of all) for (const row of rows) yield { ...row, source, host: undefined };
+  for (const [source, ofSource] of hosts) for (const [host, cells] of ofSource) yield { level, windowMs, source, host, cells };
+}
+
+function sourceCells({ all }: Segment, source: string, level: Level, windowMs: number): CellSet {
+  let rows = all.get(source);
+  if (rows === undefined) all.set(source, rows = []);
+  let row = rows.at(-1);
+  if (row?.windowMs !== windowMs || row.level !== level) row = rows.find((each) => each.windowMs === windowMs && each.level === level);
+  if (row === undefined) rows.push(row = { level, windowMs, cells: new CellSet() });
+  return row.cells;
+}
+
+function hostCells({ hosts }: Segment, source: string, host: string): CellSet {
+  let ofSource = hosts.get(source);
+  if (ofSource === undefined) hosts.set(source, ofSource = new Map<string, CellSet>());
+  let cells = ofSource.get(host);
+  if (cells === undefined) ofSource.set(host, cells = new CellSet());
+  return cells;
+}
+
+/** Keys at their own and at each coarser level, without repetitions, for both scopes. */
+function coarserKeys(keys: readonly RowKey[]): RowKey[] {
+  const all = new Map<string, RowKey>();
+  for (const { source, level: finest, windowMs } of keys) {
+    for (const level of levelsOf.all) {
+      if (level < finest) continue;
+      const key = { level, windowMs: windowStart(windowMs, level), source, host: undefined };
+      all.set(`${source}\n${level}\n${key.windowMs}`, key);
+    }
+  }
+  return [...all.values()];
+}
+
+function textOf({ importId, level, windowMs }: SegmentKey): string {
+  return `${importId} ${level} ${windowMs}`;
+}
+
+/** Lines in one entry of the journal. */
+const linesPerEntry = 5000;
+/** Typical length of a line of the journal, in characters. */
+const tallyLength = 80;
+
+async function writeEntry(connection: DuckDBConnection, { importId, level, windowMs }: SegmentKey, lines: readonly string[]): Promise<void> {
+  const packed = new DuckDBBlobValue(deflateSync(lines.join('\n'), { level: 1 }));
+  await runKept(connection, 'INSERT INTO rollup_journal (import_id, level, window_ms, packed) VALUES ($1, $2, $3, $4)', [BigInt(importId), level, BigInt(windowMs), packed], [BIGINT, INTEGER, BIGINT, BLOB]);
+}
+
+async function deleteEntries(connection: DuckDBConnection, { importId, level, windowMs }: SegmentKey): Promise<void> {
+  await runKept(connection, 'DELETE FROM rollup_journal WHERE import_id = $1 AND level = $2 AND window_ms = $3', [BigInt(importId), level, BigInt(windowMs)], [BIGINT, INTEGER, BIGINT]);
+}
 
 /** No source or host has a control character: see `contract.ts`. */
 function tallyLine({ series: { source, host, method, status }, level, windowMs, tally }: SeriesTally): string {
@@ -160,8 +344,4 @@ function tallyLine({ series: { source, host, method, status }, level, windowMs, 
 
 function rowLine({ level, windowMs, source, host, cells }: RowKey & { readonly cells: Iterable<Cell> }): string {
   return `${host === undefined ? 'all' : 'host'}\t${level}\t${windowMs}\t${source}\t${host ?? ''}\t${packCells(cells)}`;
-}
-
-function keyText({ level, windowMs, source, host }: RowKey): string {
-  return `${level}\n${windowMs}\n${source}\n${host === undefined ? '' : `\n${host}`}`;
 }

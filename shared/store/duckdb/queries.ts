@@ -5,13 +5,15 @@ import { nextTurn } from '../../next-turn.js';
 import { bucketOfDurationSql, Histogram } from '../../histogram.js';
 import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
-import { emptyTally, levels, unpackCells, type Cell, type Level, type RollupRow, type RowKey, type Scope } from '../../rollup.js';
+import { emptyTally, levels, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { addHostRows, filteredRow, hostKey, isOfCells, refuseRollups, rowFilter } from '../rollups-query.js';
+import { addHostRows, filteredRow, hostKey, isByClass, isOfCells, refuseRollups, rowFilter } from '../rollups-query.js';
 import type { Filter, HostCounts, HostCountsQuery, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
 import type { OpenSnapshot } from './open-windows.js';
 import type { Query, Read } from './read-pool.js';
+import { levelSql } from './rollup-folds.js';
+import { rollupTables } from './rollup-tables.js';
 
 /** Maximum number of rows per page. Bounds the memory of a read, however many windows and series its range has. */
 const rollupRowsPerPage = 20_000;
@@ -29,35 +31,30 @@ const lateRowsMax = 50;
 export async function* streamRollups(read: Read, rollupsQuery: RollupsQuery, open: OpenSnapshot, rowsPerPage = rollupRowsPerPage): AsyncGenerator<RollupRow[]> {
   const { level, scope, filter, hosts, fromMs, toMs } = rollupsQuery;
   refuseRollups(rollupsQuery);
-  const table = rollupTables[scope];
   const conditionsOf = (values: BoundValues): string[] => [
-    `level = ${values.add(level, INTEGER)}`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values),
+    levelSql({ scope, level }, open.folded, values), `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values),
     ...(hosts === undefined ? [] : [`host IN (${[...hosts.map((host) => values.add(host, VARCHAR)), 'NULL'].join(', ')})`]),
   ];
   const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<RollupRow[]> => {
-    const closed = await rollupsBetween(query, { ...page, level, scope }, conditionsOf, rowsMax);
-    return [...closed, ...open.rows.filter(({ windowMs }) => windowMs >= page.fromMs && windowMs < page.toMs)].flatMap((row) => filteredRow(row, filter));
+    const closed = await rollupsBetween(query, { ...page, level, scope, byClass: isByClass(rollupsQuery) }, conditionsOf, rowsMax);
+    return [...closed.flatMap((row) => filteredRow(row, filter)), ...open.rows.filter(({ windowMs }) => windowMs >= page.fromMs && windowMs < page.toMs)];
   };
-  yield* inPages(read, table, { fromMs, toMs }, { conditionsOf, rowsPerPage, readPage });
+  yield* inPages(read, rollupTables[scope], { fromMs, toMs }, { level, conditionsOf, rowsPerPage, readPage });
 }
 
-/** Tables of the rollup rows of each scope. */
-const rollupTables: Readonly<Record<Scope, 'request_rollup' | 'host_rollup'>> = { all: 'request_rollup', host: 'host_rollup' };
-
-async function rollupsBetween(query: Query, { level, scope, ...range }: TimeRange & Pick<RollupsQuery, 'level' | 'scope'>, conditionsOf: ConditionsOf, rowsMax: number): Promise<RollupRow[]> {
+async function rollupsBetween(query: Query, { level, scope, byClass = false, ...range }: TimeRange & Pick<RollupsQuery, 'level' | 'scope' | 'byClass'>, conditionsOf: ConditionsOf, rowsMax: number): Promise<RollupRow[]> {
   const values = new BoundValues();
   const where = [...windowsIn(range, values), ...conditionsOf(values)];
-  const columns = await values.columnsOf(query, `SELECT window_ms, ${texts('source')}, cells${scope === 'host' ? `, ${texts('host')}` : ''} FROM ${rollupTables[scope]} WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`);
+  const columns = await values.columnsOf(query, `SELECT window_ms, ${texts('source')}, ${byClass ? "CASE WHEN classes = '' THEN cells ELSE classes END" : 'cells'}${scope === 'host' ? `, ${texts('host')}` : ''} FROM ${rollupTables[scope]} WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`);
   const [windowMs, source, cells, host] = columns as [bigint[], string[], string[], string[]?];
-  return await inTurns(windowMs, (start, at) => ({ level, windowMs: Number(start), rowId: 0, source: source[at]!, host: host?.[at], cells: unpackCells(cells[at]!) }));
+  return await inTurns(windowMs, (start, at) => ({ level, windowMs: windowStart(Number(start), level), rowId: 0, source: source[at]!, host: host?.[at], cells: unpackCells(cells[at]!) }));
 }
 
-/** See `Store.countHosts`. `open` are the rows of open windows of all parts. */
-export async function countHosts(query: Query, { parts, filter }: HostCountsQuery, open: OpenSnapshot): Promise<HostCounts[]> {
+/** See `Store.countHosts`. `counts` holds the requests of open windows, by `hostKey`; the others are added. */
+export async function countHosts(query: Query, { parts, filter }: HostCountsQuery, open: OpenSnapshot, counts: Map<string, HostCounts>): Promise<HostCounts[]> {
   const values = new BoundValues();
-  const inParts = parts.map(({ level, ...range }) => [`level = ${values.add(level, INTEGER)}`, ...windowsIn(range, values)].join(' AND '));
+  const inParts = parts.map(({ level, ...range }) => [levelSql({ scope: 'host', level }, open.folded, values), ...windowsIn(range, values)].join(' AND '));
   const where = [`(${inParts.map((part) => `(${part})`).join(' OR ')})`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values)].join(' AND ');
-  const counts = new Map<string, HostCounts>();
   if (parts.length > 0 && isOfCells(filter)) {
     const [source = [], host, cells] = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`) as [string[]?, string[]?, string[]?];
     const rows = await inTurns(source, (name, at) => ({ level: 60, windowMs: 0, rowId: 0, source: name, host: host![at]!, cells: unpackCells(cells![at]!) } as const));
@@ -66,10 +63,13 @@ export async function countHosts(query: Query, { parts, filter }: HostCountsQuer
     const columns = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, sum(requests)::BIGINT, sum(errors)::BIGINT, sum(client_errors)::BIGINT, sum(size_sum) FROM host_rollup WHERE ${where} GROUP BY source, host`);
     const [source = [], host, requests, errors, clientErrors, bytes] = columns as [string[]?, string[]?, bigint[]?, bigint[]?, bigint[]?, number[]?];
     for (const [at, name] of source.entries()) {
-      counts.set(hostKey(name, host![at]!), { source: name, host: host![at]!, requests: Number(requests![at]!), errors: Number(errors![at]!), clientErrors: Number(clientErrors![at]!), bytes: bytes![at]! });
+      const before = counts.get(hostKey(name, host![at]!)) ?? { requests: 0, errors: 0, clientErrors: 0, bytes: 0 };
+      counts.set(hostKey(name, host![at]!), {
+        source: name, host: host![at]!, requests: before.requests + Number(requests![at]!), errors: before.errors + Number(errors![at]!),
+        clientErrors: before.clientErrors + Number(clientErrors![at]!), bytes: before.bytes + bytes![at]!,
+      });
     }
   }
-  addHostRows(counts, open.rows.flatMap((row) => filteredRow(row, filter)));
   return [...counts.values()];
 }
 
@@ -98,7 +98,7 @@ export async function* streamTops(read: Read, { level, kinds, filter, ...range }
   const conditionsOf = (values: BoundValues): string[] => [
     `level = ${values.add(level, INTEGER)}`, `kind IN (${kinds.map((kind) => values.add(kind, VARCHAR)).join(', ')})`, ...conditions(filter, values),
   ];
-  yield* inPages(read, 'request_top', range, { conditionsOf, rowsPerPage, readPage: (query, page, rowsMax) => topsBetween(query, { ...page, level }, conditionsOf, rowsMax) });
+  yield* inPages(read, 'request_top', range, { level, conditionsOf, rowsPerPage, readPage: (query, page, rowsMax) => topsBetween(query, { ...page, level }, conditionsOf, rowsMax) });
 }
 
 async function topsBetween(query: Query, { level, ...range }: TimeRange & { level: TopLevel }, conditionsOf: ConditionsOf, rowsMax: number): Promise<TopRow[]> {
@@ -123,6 +123,8 @@ function limitSql(rowsMax: number, values: BoundValues): string {
 type PagedTable = 'request_rollup' | 'host_rollup' | 'request_top';
 
 interface Paging<Row> {
+  /** The level of the windows that a page has whole. */
+  readonly level: number;
   readonly conditionsOf: ConditionsOf;
   readonly rowsPerPage: number;
   /** Reads up to `rowsMax` rows of a range. */
@@ -142,11 +144,11 @@ async function* inPages<Row>(read: Read, table: PagedTable, range: TimeRange, pa
 
 /** Splits a range into pages of whole windows, with at most `rowsPerPage` rows each unless a single window has more. */
 async function pagesOfWindows(
-  read: Read, table: PagedTable, range: TimeRange, { conditionsOf, rowsPerPage }: Pick<Paging<unknown>, 'conditionsOf' | 'rowsPerPage'>,
+  read: Read, table: PagedTable, range: TimeRange, { level, conditionsOf, rowsPerPage }: Pick<Paging<unknown>, 'level' | 'conditionsOf' | 'rowsPerPage'>,
 ): Promise<TimeRange[]> {
   const values = new BoundValues();
   const where = [...windowsIn(range, values), ...conditionsOf(values)];
-  const [windows, counts] = await read((query) => values.columnsOf(query, `SELECT window_ms, count(*) FROM ${table} WHERE ${where.join(' AND ')} GROUP BY window_ms ORDER BY window_ms`)) as [bigint[], bigint[]];
+  const [windows, counts] = await read((query) => values.columnsOf(query, `SELECT window_ms - window_ms % ${level * 1000} AS start, count(*) FROM ${table} WHERE ${where.join(' AND ')} GROUP BY start ORDER BY start`)) as [bigint[], bigint[]];
   const pages: TimeRange[] = [];
   let { fromMs } = range;
   let rows = 0;
@@ -380,7 +382,7 @@ function histogramOf(buckets: string): Histogram {
 const tallySql = `CASE WHEN status_code NOT IN (${statusesWithoutLatency.join(', ')}) AND method <> '${methodWithoutLatency}' THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
   count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
 
-/** See `Store.readStoredWindows`. `open` are the keys of the rows of open windows. */
+/** See `Store.readStoredWindows`. `open` are the keys of open windows. */
 export async function readStoredWindows(query: Query, open: readonly RowKey[]): Promise<ReadonlyMap<string, StoredWindows>> {
   const values = new BoundValues();
   const oldestSql = levels.map((level) => `min(window_ms) FILTER (level = ${level})`).join(', ');
@@ -401,7 +403,14 @@ export async function readStoredWindows(query: Query, open: readonly RowKey[]): 
     }
     found.get(name)!.newestMs = Number(newestMs[at]!);
   }
-  for (const { host, source: name, level, windowMs } of open) if (host === undefined) add(name, level, windowMs);
+  for (const { source: name, level, windowMs } of open) add(name, level, windowMs);
+  // What is not folded yet counts at coarser levels, too.
+  for (const { oldest } of found.values()) {
+    for (const [at, level] of levels.entries()) {
+      const finer = oldest.get(levels[at - 1]!);
+      if (finer !== undefined) oldest.set(level, Math.min(oldest.get(level) ?? Infinity, windowStart(finer, level)));
+    }
+  }
   return found;
 }
 

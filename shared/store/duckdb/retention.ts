@@ -1,7 +1,8 @@
 import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
-import { windowRetentions } from '../../retention.js';
-import type { Retention } from '../../rollup.js';
+import { windowRetentions, type WindowRetention } from '../../retention.js';
+import { levelsOf, scopes, type Level, type Retention } from '../../rollup.js';
 import type { RetentionState, StoredSpan } from '../retention-guard.js';
+import { rollupTables } from './rollup-tables.js';
 
 /** Deletes some expired rows. Resolves to their number. */
 export type DeleteStep = (connection: DuckDBConnection) => Promise<number>;
@@ -17,13 +18,20 @@ export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number,
     async (connection) => await deletedRows(connection, 'DELETE FROM request_metrics WHERE time_ns < $1', [requestsBefore], [BIGINT]),
     ...windowRetentions(rollupsMs).map(({ table, level, keptMs }): DeleteStep => async (connection) => await deletedRows(
       connection,
-      `DELETE FROM ${table} WHERE rowid IN (SELECT rowid FROM ${table} WHERE level = $1 AND window_ms < $2 LIMIT $3)`,
+      `DELETE FROM ${table} WHERE rowid IN (SELECT rowid FROM ${table} WHERE level = $1 AND window_ms < $2${isFolded(table, level)} LIMIT $3)`,
       [level, BigInt(Math.floor(nowMs - keptMs)), BigInt(rowsMax)], [INTEGER, BIGINT, BIGINT],
     )),
     async (connection) => await deletedRows(connection, 'DELETE FROM collector_ledger WHERE time_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
     async (connection) => await deletedRows(connection, 'DELETE FROM imported_request WHERE window_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
     async (connection) => await deletedRows(connection, 'DELETE FROM applied_batch WHERE applied_ms < $1', [BigInt(Math.floor(nowMs - rollupsMs))], [BIGINT]),
   ];
+}
+
+/** A condition that leaves out rows that are not part of rows of the next coarser level yet. */
+function isFolded(table: WindowRetention['table'], level: Level): string {
+  const scope = scopes.find((each) => rollupTables[each] === table);
+  const coarser = scope && levelsOf[scope][levelsOf[scope].indexOf(level) + 1];
+  return coarser === undefined ? '' : ` AND closed <= coalesce((SELECT max(closed) FROM rollup_fold WHERE scope = '${scope}' AND level = ${coarser}), 0)`;
 }
 
 /** Returns what `saveRetentionState` last wrote; `undefined` if it has not written yet. */

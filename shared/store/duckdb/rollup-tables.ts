@@ -1,25 +1,35 @@
 /** The tables of closed rollup rows, and how rows of earlier versions become theirs. */
 import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
 import { Histogram } from '../../histogram.js';
-import { addTally, emptyTally, importRowRange, keptLevels, levels, packCells, type Cell, type RollupRow, type Scope } from '../../rollup.js';
+import { CellSet } from '../../cell-set.js';
+import { byStatusClass, importRowRange, keptLevels, levels, packCells, scopes, type RowKey, type Scope } from '../../rollup.js';
 import { insertSql, writeRows, type Column } from './columns.js';
 
-/** A row that is closed, with the import that it belongs to; 0 for none. */
-export interface ClosedRow {
+/** A row of one of the tables, but for its number. */
+export interface StoredRow extends RowKey {
+  /** The import that it belongs to; 0 for none. */
   readonly importId: number;
-  readonly row: RollupRow;
-}
-
-interface ClosingRow extends ClosedRow {
-  readonly closed: number;
   readonly requests: number;
+  /** Those with a status of 5xx. */
   readonly errors: number;
+  /** Those with a status of 4xx. */
   readonly clientErrors: number;
   readonly sampledOut: number;
   readonly sizeSum: number;
+  /** See `packCells`. */
+  readonly cells: string;
+  /** The cells by class, if that is shorter; else `''`. Not of scope `all`. */
+  readonly classes: string;
 }
 
-function countsOf({ row: { cells } }: ClosedRow): Omit<ClosingRow, 'closed' | keyof ClosedRow> {
+/** So many cells need not be added up by class. */
+const fewCells = 4;
+
+/** The tables of each scope. */
+export const rollupTables: Readonly<Record<Scope, 'request_rollup' | 'host_rollup'>> = { all: 'request_rollup', host: 'host_rollup' };
+
+/** Makes the row of some cells. */
+export function storedRow({ level, windowMs, source, host }: RowKey, cells: CellSet, importId: number): StoredRow {
   const counts = { requests: 0, errors: 0, clientErrors: 0, sampledOut: 0, sizeSum: 0 };
   for (const { status, count, sampledOut, sizeSum } of cells) {
     counts.requests += count;
@@ -28,40 +38,42 @@ function countsOf({ row: { cells } }: ClosedRow): Omit<ClosingRow, 'closed' | ke
     counts.sampledOut += sampledOut;
     counts.sizeSum += sizeSum;
   }
-  return counts;
+  return { level, windowMs, source, host, importId, ...counts, cells: packCells(cells), classes: host === undefined || cells.size <= fewCells ? '' : packCells(byStatusClass(cells)) };
 }
 
-function byWindow({ row: one }: ClosedRow, { row: other }: ClosedRow): number {
+function compareRows(one: RowKey, other: RowKey): number {
   return one.level - other.level || one.windowMs - other.windowMs;
 }
 
-const rollupColumns: readonly Column<ClosingRow>[] = [
-  ['level', 'INTEGER', ({ row }) => row.level],
-  ['window_ms', 'BIGINT', ({ row }) => row.windowMs],
-  ['source', 'VARCHAR', ({ row }) => row.source],
+const rollupColumns: readonly Column<StoredRow & { readonly closed: number }>[] = [
+  ['level', 'INTEGER', ({ level }) => level],
+  ['window_ms', 'BIGINT', ({ windowMs }) => windowMs],
+  ['source', 'VARCHAR', ({ source }) => source],
   ['import_id', 'BIGINT', ({ importId }) => importId],
   ['requests', 'BIGINT', ({ requests }) => requests],
   ['errors', 'BIGINT', ({ errors }) => errors],
   ['client_errors', 'BIGINT', ({ clientErrors }) => clientErrors],
   ['sampled_out', 'BIGINT', ({ sampledOut }) => sampledOut],
   ['size_sum', 'DOUBLE', ({ sizeSum }) => sizeSum],
-  ['cells', 'VARCHAR', ({ row }) => packCells(row.cells)],
+  ['cells', 'VARCHAR', ({ cells }) => cells],
   ['closed', 'BIGINT', ({ closed }) => closed],
 ];
 
-const hostRollupColumns: readonly Column<ClosingRow>[] = [...rollupColumns, ['host', 'VARCHAR', ({ row }) => row.host!]];
+const hostRollupColumns: typeof rollupColumns = [...rollupColumns, ['host', 'VARCHAR', ({ host }) => host!], ['classes', 'VARCHAR', ({ classes }) => classes]];
 
 /** Bounds the texts that are built at once. */
 const rowsPerStatement = 5000;
 
-/** Makes what writes closed rows. The connection must be in a transaction by then. */
-export async function createRollupWriter(connection: DuckDBConnection): Promise<(rows: readonly ClosedRow[], closed: number) => Promise<void>> {
+/** Makes what writes rows with a number: see the column `closed`. The connection must be in a transaction by then. */
+export async function createRollupWriter(connection: DuckDBConnection): Promise<(rows: readonly StoredRow[], closed: number) => Promise<void>> {
   const insert = await connection.prepare(insertSql('request_rollup', rollupColumns));
   const insertOfHosts = await connection.prepare(insertSql('host_rollup', hostRollupColumns));
   return async (rows, closed) => {
-    const closing = rows.map((each): ClosingRow => ({ ...each, ...countsOf(each), closed })).sort(byWindow);
-    await writeRows(insert, rollupColumns, closing.filter(({ row }) => row.host === undefined), rowsPerStatement);
-    await writeRows(insertOfHosts, hostRollupColumns, closing.filter(({ row }) => row.host !== undefined), rowsPerStatement);
+    for (let from = 0; from < rows.length; from += rowsPerStatement) {
+      const some = rows.slice(from, from + rowsPerStatement).map((row) => ({ ...row, closed })).sort(compareRows);
+      await writeRows(insert, rollupColumns, some.filter(({ host }) => host === undefined), rowsPerStatement);
+      await writeRows(insertOfHosts, hostRollupColumns, some.filter(({ host }) => host !== undefined), rowsPerStatement);
+    }
   };
 }
 
@@ -88,7 +100,7 @@ export async function convertSeriesRollups(connection: DuckDBConnection, nowMs: 
         `SELECT window_ms, row_id, source, host, method, status_code, "count", sampled_out, duration_ms_sum, duration_ms_max, size_sum, histogram
          FROM series_rollup WHERE level = $1 AND window_ms BETWEEN $2 AND $3`, [level, ...page], [INTEGER, BIGINT, BIGINT],
       )).getRows() as [bigint, bigint, string, string, string, number, bigint, bigint, number, number, number, string][];
-      const converted = new Map<string, { readonly importId: number; readonly row: RollupRow; readonly cells: Map<string, Cell> }>();
+      const converted = new Map<string, { readonly importId: number; readonly row: RowKey; readonly cells: CellSet }>();
       for (const [window, rowId, source, host, method, status, count, sampledOut, durationSumMs, durationMaxMs, sizeSum, histogram] of rows) {
         const importId = imports.find(({ from: first, to }) => Number(rowId) >= first && Number(rowId) < to)?.importId ?? 0;
         const windowMs = Number(window);
@@ -99,18 +111,13 @@ export async function convertSeriesRollups(connection: DuckDBConnection, nowMs: 
           const key = `${importId}\n${windowMs}\n${source}${ofHost === undefined ? '' : `\n${ofHost}`}`;
           let found = converted.get(key);
           if (found === undefined) {
-            converted.set(key, found = { importId, row: { level, windowMs, rowId: 0, source, host: ofHost, cells: [] }, cells: new Map() });
+            converted.set(key, found = { importId, row: { level, windowMs, source, host: ofHost }, cells: new CellSet() });
           }
-          const cellKey = `${status} ${method}`;
-          const cell = found.cells.get(cellKey) ?? { method, status, ...emptyTally() };
-          found.cells.set(cellKey, cell);
-          addTally(cell, tally);
+          found.cells.add(method, status, tally);
         }
       }
-      await write([...converted.values()].map(({ importId, row, cells }) => ({ importId, row: { ...row, cells: [...cells.values()] } })), 0);
+      await write([...converted.values()].map(({ importId, row, cells }) => storedRow(row, cells, importId)), 0);
     }
   }
   await connection.run('DROP TABLE series_rollup');
 }
-
-const scopes: readonly Scope[] = ['all', 'host'];

@@ -5,8 +5,9 @@
  *   rows, and rows arrive in about the order of time.
  * - `request_rollup`: per window and source, what its requests add up to: counts, and packed cells by method and status (`packCells`). Written once, when the
  *   window is closed; late requests add further rows. No index: rows arrive in about the order of time. `closed` numbers the transactions that closed windows.
- * - `host_rollup`: the same by host.
- * - `rollup_journal`: what a kill would take of the open windows, which are in memory: see `open-windows.ts`.
+ * - `host_rollup`: the same by host, where there are many cells also by class of status, for lists of hosts.
+ * - `rollup_journal`: what a kill would take of the open windows, which are in memory: see `open-windows.ts`. Compressed with zlib.
+ * - `rollup_fold`: up to which `closed` rows of the next finer level are part of the rows of a level: see `rollup-folds.ts`.
  * - `request_top`: a row per window, row id, source, host and kind, rewritten in place: a packed list or sketch, compressed with zlib (its first
  *   byte is 0x78), or as text in rows that a program before version 3 wrote.
  * - `collector_ledger`: the newest ledger of each collector.
@@ -84,9 +85,10 @@ const steps: readonly (readonly (string | ((connection: DuckDBConnection, nowMs:
     ...(['request_rollup', 'host_rollup'] as const).map((table) => `CREATE TABLE ${table} (
       level INTEGER NOT NULL, window_ms BIGINT NOT NULL, source VARCHAR NOT NULL, ${table === 'host_rollup' ? 'host VARCHAR NOT NULL, ' : ''}import_id BIGINT NOT NULL,
       requests BIGINT NOT NULL, errors BIGINT NOT NULL, client_errors BIGINT NOT NULL, sampled_out BIGINT NOT NULL, size_sum DOUBLE NOT NULL,
-      cells VARCHAR NOT NULL, closed BIGINT NOT NULL
+      cells VARCHAR NOT NULL, ${table === 'host_rollup' ? 'classes VARCHAR NOT NULL, ' : ''}closed BIGINT NOT NULL
     )`),
-    'CREATE TABLE rollup_journal (import_id BIGINT NOT NULL, packed VARCHAR NOT NULL)',
+    'CREATE TABLE rollup_journal (import_id BIGINT NOT NULL, level INTEGER NOT NULL, window_ms BIGINT NOT NULL, packed BLOB NOT NULL)',
+    'CREATE TABLE rollup_fold (scope VARCHAR NOT NULL, level INTEGER NOT NULL, closed BIGINT NOT NULL, folded_ms BIGINT NOT NULL)',
     convertSeriesRollups,
   ],
 ];

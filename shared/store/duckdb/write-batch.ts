@@ -8,7 +8,8 @@ import type { ImportedRow } from '../../imported-requests.js';
 import type { RowKey } from '../../rollup.js';
 import type { TopRow } from '../../top-row.js';
 import { insertSql, writeRows, type Column } from './columns.js';
-import type { OpenWindows } from './open-windows.js';
+import { closedRows, type OpenWindows } from './open-windows.js';
+import type { PreparedFold } from './rollup-folds.js';
 import { createRollupWriter } from './rollup-tables.js';
 import type { Batch, LedgerSnapshot } from '../store.js';
 import { createRequestAppender } from './request-appender.js';
@@ -24,8 +25,10 @@ export interface BatchWriter {
   write(batch: Batch, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<readonly RowKey[]>;
   /** Whether a checkpoint is due, given the size of the write-ahead log in bytes: as soon as no read is in progress, or before the next batch. */
   checkpointDue(logBytes: number): 'when-idle' | 'now' | undefined;
-  /** Closes the windows that ended well before `nowMs`. `alone` as in `write`. */
-  closeWindows(nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
+  /** Closes the windows that ended well before `nowMs`. `alone` as in `write`. Resolves to whether there were any. */
+  closeWindows(nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<boolean>;
+  /** Appends what was folded. `alone` as in `write`. */
+  fold(prepared: PreparedFold, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
   /** Runs a checkpoint. No read may be in progress. */
   checkpoint(): Promise<void>;
 }
@@ -33,7 +36,7 @@ export interface BatchWriter {
 /** Prepares the statements once. The connection must be used for nothing else while a batch is written. */
 export async function createBatchWriter(connection: DuckDBConnection, windows: OpenWindows, { logBytesMax }: { logBytesMax: number }): Promise<BatchWriter> {
   const appendRequests = createRequestAppender(connection);
-  const writeClosed = await createRollupWriter(connection);
+  const writeRollups = await createRollupWriter(connection);
   const upsertTops = await connection.prepare(topsSql);
   const insertImported = await connection.prepare(insertSql('imported_request', importedColumns));
   let heldBytes = heldBytesMax; // by a log that is there already, if one is
@@ -48,35 +51,55 @@ export async function createBatchWriter(connection: DuckDBConnection, windows: O
       heldBytes = 0;
     },
 
-    closeWindows,
+    async closeWindows(nowMs, alone) {
+      const segments = windows.closing(nowMs);
+      const long = windows.long().filter((segment) => !segments.includes(segment));
+      if (segments.length + long.length === 0) return false;
+      const rows = closedRows(segments);
+      await connection.run('BEGIN TRANSACTION');
+      await writeRollups(rows, windows.closedMax + 1);
+      await windows.deleteJournals(connection, segments);
+      for (const segment of long) await windows.rewriteJournal(connection, segment);
+      await alone(async () => {
+        await connection.run('COMMIT');
+        windows.onClosed(segments);
+        windows.onRewritten(long);
+        windows.folds.onClosed(rows);
+      });
+      return segments.length > 0;
+    },
+
+    async fold(prepared, nowMs, alone) {
+      await connection.run('BEGIN TRANSACTION');
+      await writeRollups(prepared.rows, windows.closedMax + 1);
+      await windows.folds.note(connection, prepared, nowMs);
+      await alone(async () => {
+        await connection.run('COMMIT');
+        windows.onClosed([]);
+        windows.folds.onFolded(prepared, nowMs);
+      });
+    },
 
     async write(batch, nowMs, alone) {
       const { importId = 0 } = batch;
       await connection.run('BEGIN TRANSACTION');
       const isFirst = await isNew(connection, batch, nowMs);
+      const additions = isFirst ? windows.place(batch.tallies, importId, nowMs) : [];
       if (isFirst) {
         await appendRequests(batch.kept ?? batch.requests);
-        await windows.journal(connection, batch.tallies, importId, nowMs);
+        await windows.journal(connection, additions);
         heldBytes += await writeRows(upsertTops, topColumns, batch.tops, topRowsPerStatement);
         if (batch.imported !== undefined) heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
       }
-      await alone(async () => { await connection.run('COMMIT'); });
-      return isFirst ? windows.merge(batch.tallies, importId, nowMs) : [];
+      let changed: RowKey[] = [];
+      await alone(async () => {
+        await connection.run('COMMIT');
+        changed = windows.merge(additions, nowMs);
+      });
+      return changed;
     },
   };
-
-  async function closeWindows(nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void> {
-    const closing = windows.closing(nowMs);
-    if (closing.length === 0 && !windows.isLong) return;
-    await connection.run('BEGIN TRANSACTION');
-    await writeClosed(closing, windows.nextClosed);
-    await windows.rewriteJournal(connection, closing);
-    await alone(async () => {
-      await connection.run('COMMIT');
-      windows.onClosed(closing, nowMs);
-    });
-  }
 }
 
 /**

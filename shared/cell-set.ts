@@ -1,0 +1,49 @@
+import { addTally, copyTally, type Cell, type Tally } from './rollup.js';
+
+/** Beyond so many cells, a search goes by method first. */
+const listMax = 16;
+
+/** The cells of a row: one for each method and status. */
+export class CellSet {
+  readonly #cells: Cell[] = [];
+  #byMethod: Map<string, Cell[]> | undefined;
+
+  /** Number of cells. */
+  get size(): number { return this.#cells.length; }
+
+  [Symbol.iterator](): Iterator<Cell> { return this.#cells[Symbol.iterator](); }
+
+  /** Adds a tally to the cell of a method and status. With `isGiven` the tally becomes part of the set and must not be used any more. */
+  add(method: string, status: number, tally: Tally, isGiven = false): void {
+    const found = this.#find(method, status);
+    if (found !== undefined) addTally(found, tally);
+    else if (isGiven) this.#append({ method, status, ...tally });
+    else this.#append({ method, status, ...copyTally(tally) });
+  }
+
+  /** Copies of the cells. */
+  copy(): Cell[] {
+    return this.#cells.map((cell) => ({ ...copyTally(cell), method: cell.method, status: cell.status }));
+  }
+
+  #find(method: string, status: number): Cell | undefined {
+    const cells = this.#byMethod === undefined ? this.#cells : this.#byMethod.get(method) ?? [];
+    for (const cell of cells) if (cell.status === status && cell.method === method) return cell;
+    return undefined;
+  }
+
+  #append(cell: Cell): void {
+    this.#cells.push(cell);
+    if (this.#byMethod !== undefined) this.#index(cell);
+    else if (this.#cells.length > listMax) {
+      this.#byMethod = new Map();
+      for (const each of this.#cells) this.#index(each);
+    }
+  }
+
+  #index(cell: Cell): void {
+    const ofMethod = this.#byMethod!.get(cell.method);
+    if (ofMethod === undefined) this.#byMethod!.set(cell.method, [cell]);
+    else ofMethod.push(cell);
+  }
+}

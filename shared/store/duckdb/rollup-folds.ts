@@ -1,0 +1,227 @@
+/**
+ * Rows of coarse levels. Segments write rows of the finest levels only; a fold adds up what has come to one level since the last fold, and appends it to the next
+ * coarser level. Until then, a read of the coarser level takes those rows as well.
+ */
+import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
+import { CellSet } from '../../cell-set.js';
+import { nextTurn } from '../../next-turn.js';
+import { levelKeptMs, levelsOf, scopes, unpackCells, windowStart, type Level, type RowKey, type Scope } from '../../rollup.js';
+import type { Query, Read } from './read-pool.js';
+import { rollupTables, storedRow, type StoredRow } from './rollup-tables.js';
+import { runKept } from './statements.js';
+
+/** Up to which `closed` rows of the next finer level are part of the rows of a level, by `foldKey`. */
+export type Folded = ReadonlyMap<string, number>;
+
+/** A level to which rows of the next finer one are added, up to the number `closed`. */
+interface Fold {
+  readonly scope: Scope;
+  readonly from: Level;
+  readonly to: Level;
+  readonly after: number;
+  readonly closed: number;
+}
+
+/** What a fold appends. */
+export interface PreparedFold extends Fold {
+  readonly rows: readonly StoredRow[];
+  /** How many rows of the finer level they are made of. */
+  readonly taken: number;
+  readonly version: number;
+}
+
+/** All levels to fold to, with the next finer one of each; the finest first. */
+const pairs = scopes.flatMap((scope) => levelsOf[scope].slice(1).map((to, at) => ({ scope, from: levelsOf[scope][at]!, to }))).sort((one, other) => one.to - other.to);
+
+/** A fold waits for this long after the end of a window, in milliseconds, so that it finds all of its segments closed. */
+const settledMs = 90_000;
+/** Rows that call for a fold whatever the time is: those of sources have more cells. */
+const rowsMax: Readonly<Record<Scope, number>> = { all: 5000, host: 50_000 };
+/** Rows that are read at once. */
+const rowsPerPage = 2000;
+
+/** The folds of an open file. */
+export class RollupFolds {
+  #folded: Map<string, number>;
+  /** Rows of the next finer level that are not folded into a level, by its key. */
+  readonly #waiting = new Map<string, Waiting>();
+  readonly #foldedMs = new Map<string, number>();
+  #version = 0;
+
+  private constructor(folded: Map<string, number>) {
+    this.#folded = folded;
+  }
+
+  /** Reads how far the levels of a file are folded. */
+  static async load(connection: Pick<DuckDBConnection, 'run'>): Promise<RollupFolds> {
+    const rows = await (await connection.run('SELECT scope, level, closed, folded_ms FROM rollup_fold')).getRows() as [Scope, Level, bigint, bigint][];
+    const folds = new RollupFolds(new Map(rows.map(([scope, level, closed]) => [foldKey(scope, level), Number(closed)])));
+    for (const [scope, level, , foldedMs] of rows) folds.#foldedMs.set(foldKey(scope, level), Number(foldedMs));
+    for (const { scope, from, to } of pairs) {
+      const [row] = await (await connection.run(`SELECT count(*), min(window_ms) FROM ${rollupTables[scope]} WHERE level = $1 AND closed > $2`, [from, BigInt(folds.#foldedOf(scope, to))], [INTEGER, BIGINT])).getRows();
+      folds.#waiting.set(foldKey(scope, to), { rows: Number(row![0]), oldestMs: Number(row![1] ?? Infinity) });
+    }
+    return folds;
+  }
+
+  /** How far the levels are folded now. */
+  get folded(): Folded { return this.#folded; }
+
+  /** Counts rows that were closed. */
+  onClosed(rows: readonly RowKey[]): void {
+    for (const { level, windowMs, host } of rows) {
+      const scope = host === undefined ? 'all' : 'host';
+      const to = levelsOf[scope][levelsOf[scope].indexOf(level) + 1];
+      if (to === undefined) continue;
+      const waiting = this.#waitingOf(foldKey(scope, to));
+      waiting.rows += 1;
+      waiting.oldestMs = Math.min(waiting.oldestMs, windowMs);
+    }
+  }
+
+  /** Call when rows that are not folded yet may have been deleted: what is being prepared is of no use. */
+  onDeleted(): void {
+    this.#version += 1;
+  }
+
+  /** The next fold that is due: when a window of its level is over, many rows wait for it, or one of them is about to be deleted for its age. `closedMax` is the greatest number that rows have. */
+  due(closedMax: number, nowMs: number): Fold | undefined {
+    const pair = pairs.find(({ scope, from, to }) => {
+      const key = foldKey(scope, to);
+      const { rows, oldestMs } = this.#waitingOf(key);
+      const isOver = windowStart(nowMs - settledMs, to) !== windowStart((this.#foldedMs.get(key) ?? -Infinity) - settledMs, to);
+      return rows > rowsMax[scope] || (rows > 0 && (isOver || nowMs - oldestMs > levelKeptMs(from, scope)));
+    });
+    return pair && { ...pair, after: this.#foldedOf(pair.scope, pair.to), closed: closedMax };
+  }
+
+  /** Adds up rows. Reads them in pages, and yields to the event loop in between. */
+  async prepare(read: Read, fold: Fold): Promise<PreparedFold> {
+    const version = this.#version;
+    const rows: StoredRow[] = [];
+    let taken = 0;
+    for (const page of await read((query) => pagesOf(query, fold))) {
+      const added = await read((query) => addUp(query, fold, page));
+      rows.push(...added.rows);
+      taken += added.taken;
+    }
+    return { ...fold, rows, taken, version };
+  }
+
+  /** Whether what was prepared still holds. */
+  isValid({ version }: PreparedFold): boolean {
+    return version === this.#version;
+  }
+
+  /** Notes in the file that a fold is done. Call it in the transaction that appends its rows, and `onFolded` once that is committed. */
+  async note(connection: DuckDBConnection, { scope, to, closed }: Fold, nowMs: number): Promise<void> {
+    await runKept(connection, 'DELETE FROM rollup_fold WHERE scope = $1 AND level = $2', [scope, to], [VARCHAR, INTEGER]);
+    await runKept(connection, 'INSERT INTO rollup_fold (scope, level, closed, folded_ms) VALUES ($1, $2, $3, $4)', [scope, to, BigInt(closed), BigInt(Math.floor(nowMs))], [VARCHAR, INTEGER, BIGINT, BIGINT]);
+  }
+
+  /** See `note`. */
+  onFolded({ scope, to, closed, rows, taken }: PreparedFold, nowMs: number): void {
+    this.#folded = new Map(this.#folded).set(foldKey(scope, to), closed); // readers hold on to the one before
+    this.#foldedMs.set(foldKey(scope, to), nowMs);
+    const waiting = this.#waitingOf(foldKey(scope, to));
+    waiting.rows -= taken;
+    if (waiting.rows <= 0) Object.assign(waiting, { rows: 0, oldestMs: Infinity });
+    this.onClosed(rows);
+  }
+
+  #foldedOf(scope: Scope, level: Level): number {
+    return this.#folded.get(foldKey(scope, level)) ?? 0;
+  }
+
+  #waitingOf(key: string): Waiting {
+    let waiting = this.#waiting.get(key);
+    if (waiting === undefined) this.#waiting.set(key, waiting = { rows: 0, oldestMs: Infinity });
+    return waiting;
+  }
+}
+
+interface Waiting {
+  rows: number;
+  /** The start of their oldest window, or of an earlier one. */
+  oldestMs: number;
+}
+
+/** A condition that takes the rows of a level, and those of finer ones that are not folded into it. */
+export function levelSql({ scope, level }: { readonly scope: Scope; readonly level: Level }, folded: Folded, values: { add(value: bigint, type: typeof BIGINT): string }): string {
+  const conditions = [`level = ${level}`];
+  for (let to = level, at = levelsOf[scope].indexOf(level) - 1; at >= 0; at -= 1) {
+    const from = levelsOf[scope][at]!;
+    conditions.push(`level = ${from} AND closed > ${values.add(BigInt(folded.get(foldKey(scope, to)) ?? 0), BIGINT)}`);
+    to = from;
+  }
+  return `(${conditions.join(' OR ')})`;
+}
+
+function foldKey(scope: Scope, level: Level): string {
+  return `${scope} ${level}`;
+}
+
+/** Windows and hosts, or sources, that are folded at once: from the first to the last, in order. */
+interface Page {
+  readonly first: readonly [windowMs: bigint, name: string];
+  last: readonly [windowMs: bigint, name: string];
+}
+
+async function pagesOf(query: Query, fold: Fold): Promise<Page[]> {
+  const pages: Page[] = [];
+  let rows = 0;
+  for await (const [windows, names, counts] of query(`SELECT ${windowSql(fold)}, ${nameOf(fold)}, count(*) FROM ${sourceSql(fold)} GROUP BY ALL ORDER BY ALL`, [], [])) {
+    for (const [at, windowMs] of (windows as bigint[] | undefined ?? []).entries()) {
+      const group = [windowMs, names![at] as string] as const;
+      const page = pages.at(-1);
+      if (page === undefined || rows >= rowsPerPage) {
+        pages.push({ first: group, last: group });
+        rows = 0;
+      } else {
+        page.last = group;
+      }
+      rows += Number(counts![at]);
+    }
+  }
+  return pages;
+}
+
+async function addUp(query: Query, fold: Fold, { first, last }: Page): Promise<{ rows: StoredRow[]; taken: number }> {
+  const [windowMs, name, host] = [windowSql(fold), nameOf(fold), fold.scope === 'host' ? 'host' : 'NULL'];
+  const chunks = query(
+    `SELECT import_id, ${windowMs}, source, ${host}, cells FROM ${sourceSql(fold)}
+      AND (${windowMs} > $1 OR (${windowMs} = $1 AND ${name} >= $2)) AND (${windowMs} < $3 OR (${windowMs} = $3 AND ${name} <= $4))`,
+    [...first, ...last], [BIGINT, VARCHAR, BIGINT, VARCHAR],
+  );
+  const sums = new Map<string, { readonly importId: number; readonly windowMs: number; readonly source: string; readonly host: string | undefined; readonly cells: CellSet }>();
+  let taken = 0;
+  for await (const [importIds, windows, sources, hosts, packed] of chunks) {
+    for (const [at, importId] of (importIds as bigint[] | undefined ?? []).entries()) {
+      if (taken % rowsPerTurn === 0) await nextTurn();
+      taken += 1;
+      const key = `${importId}\n${windows![at] as bigint}\n${sources![at] as string}\n${hosts![at] as string}`;
+      let sum = sums.get(key);
+      if (sum === undefined) {
+        const ofHost = fold.scope === 'host' ? hosts![at] as string : undefined;
+        sums.set(key, sum = { importId: Number(importId), windowMs: Number(windows![at]), source: sources![at] as string, host: ofHost, cells: new CellSet() });
+      }
+      for (const { method, status, ...tally } of unpackCells(packed![at] as string)) sum.cells.add(method, status, tally, true);
+    }
+  }
+  return { rows: [...sums.values()].map(({ importId, cells, ...key }) => storedRow({ ...key, level: fold.to }, cells, importId)), taken };
+}
+
+/** Rows that are added up in one turn of the event loop. */
+const rowsPerTurn = 256;
+
+function sourceSql({ scope, from, after, closed }: Fold): string {
+  return `${rollupTables[scope]} WHERE level = ${from} AND closed > ${after} AND closed <= ${closed}`;
+}
+
+function windowSql({ to }: Fold): string {
+  return `window_ms - window_ms % ${to * 1000}`;
+}
+
+function nameOf({ scope }: Fold): 'host' | 'source' {
+  return scope === 'host' ? 'host' : 'source';
+}
