@@ -213,8 +213,9 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       })).toSorted(byName), JSON.stringify(filter));
     }
     t.deepEqual(await store.countHosts({ parts: [], filter: {} }), []);
-    const hosts = ['b.example', 'none'];
-    await holdsRollups(t, store, requests.filter(({ host }) => hosts.includes(host)), { level: 3600, scope: 'host', hosts });
+    for (const hosts of [['b.example', 'none'], [''], [], ['a.example', '', ...Array.from({ length: 500 }, (_, at) => `none.${at}|(.example`)]]) {
+      await holdsRollups(t, store, requests.filter(({ host }) => hosts.includes(host)), { level: 3600, scope: 'host', hosts });
+    }
   });
 
   declare('whatever part of the requests is kept, the rollups and the top lists count all of them, and say exactly how many are not kept.', async (t, { store }) => {

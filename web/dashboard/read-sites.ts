@@ -48,7 +48,7 @@ export async function readSiteWindows(reads: Reads, query: DashboardQuery, page:
   const { sites, hasMore } = sitesOfPage(await readHostCounts(reads, { parts: hostParts(query, nowMs), filter }, nowMs), page);
   const level = levelFor(query, nowMs, 'host');
   const hosts = [...new Set(sites.map(({ host }) => host))];
-  const digests = hosts.length === 0 ? [] : await readHostDigests(reads, { parts: [{ ...alignRange(query, level), level }], filter, hosts, nowMs });
+  const digests = hosts.length === 0 ? [] : await readHostDigests(reads, { parts: [{ ...alignRange(query, level), level }], filter, hosts, byClass: false, nowMs });
   const windows = digests.flatMap(({ windowMs, sources }) => sites.flatMap(({ source, host }) => {
     const figures = sources.get(source)?.hosts.get(host);
     return figures === undefined ? [] : [{ timeMs: windowMs, source, host, figures }];

@@ -2,7 +2,7 @@ import test from 'ava';
 import { flux, InfluxDB } from '@influxdata/influxdb-client';
 import fc from 'fast-check';
 import { influxdOfThisFile, testWithInfluxd } from '../../../test/influxd.js';
-import { fluxText, fluxWholeOrStart } from './flux-text.js';
+import { fluxAnyOf, fluxText, fluxWholeOrStart } from './flux-text.js';
 
 const special = fc.constantFrom('$', '{', '}', '"', '\\', '\n', '\r', '\0', '`', 'x', '4', '1', '/', '?', '*', '[', ']', '(', ')', '|', '^', '.', '+', '-');
 const text = fc.string({ unit: fc.oneof(special, fc.string({ unit: 'binary', minLength: 1, maxLength: 1 })), maxLength: 50 }).map((value) => value.toWellFormed());
@@ -42,5 +42,19 @@ array.from(rows: ${values})`);
       t.deepEqual(rows.map(({ found }) => found), cases.map(({ whole, start, tried }) => tried === whole || tried.startsWith(start)));
     }),
     { numRuns: 10, examples: [[[['/', '/?', '/?a'], ['.*', '\\E', '$'], ['\n', 'a\nb', 'a'], ['€', '🙂?', '[^a]'], ['', '?', '-']]]] },
+  );
+});
+
+testWithInfluxd('Flux finds any of several texts, and no others.', async (t) => {
+  const { url, org, token } = await influxd();
+  const query = new InfluxDB({ url, token }).getQueryApi(org);
+  await fc.assert(
+    fc.asyncProperty(fc.array(text, { minLength: 1, maxLength: 20 }), fc.array(text, { maxLength: 20 }), async (texts, others) => {
+      const tried = [...texts, ...others, ...texts.flatMap((each) => [`${each}x`, `x${each}`, `${each}\n`])];
+      const rows = await query.collectRows<{ found: boolean }>(flux`import "array"
+array.from(rows: ${tried.map((each) => flux`{found: ${fluxText(each)} =~ ${fluxAnyOf(texts)}}`)})`);
+      t.deepEqual(rows.map(({ found }) => found), tried.map((each) => texts.includes(each)));
+    }),
+    { numRuns: 10, examples: [[['a|b', '(', '.*', '$', '\\E', '€', '🙂'], ['a', 'b', 'c']]] },
   );
 });

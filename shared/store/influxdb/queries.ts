@@ -15,7 +15,7 @@ import type { TopKind, TopRow } from '../../top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
 import { addHostRows, filteredRow, refuseRollups, rowFilter } from '../rollups-query.js';
 import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery, HostCounts, HostCountsQuery } from '../store.js';
-import { fluxText, fluxWholeOrStart } from './flux-text.js';
+import { fluxAnyOf, fluxText, fluxWholeOrStart } from './flux-text.js';
 import { cellOfTally, ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText, type RollupPoint } from './line-protocol.js';
 import { isSplit, joinCells } from './split-cells.js';
 
@@ -38,11 +38,12 @@ export async function readRollups(read: ReadCells, bucket: string, query: Rollup
   throw new StoreError('retry', `Cannot read rollup rows from InfluxDB: one was half written each of ${triesMax} times. Try again.`);
 }
 
-/** The condition on a row of any of these hosts, to go behind another. */
+/** The condition on a row of any of these hosts, to go behind another. An expression that finds the empty text would find rows without a host. */
 function andHosts(hosts: readonly string[] | undefined): ParameterizedQuery {
   if (hosts === undefined) return flux``;
-  const conditions = hosts.reduce((some, host) => flux`${some} or ${tagIs(flux`r.host`, host)}`, flux`false`);
-  return flux` and (${conditions})`;
+  const names = hosts.filter((host) => host !== '').map(tagText);
+  const named = names.length === 0 ? flux`false` : flux`r.host =~ ${fluxAnyOf(names)}`;
+  return hosts.includes('') ? flux` and (${tagIs(flux`r.host`, '')} or ${named})` : flux` and ${named}`;
 }
 
 /** See `Store.countHosts`. */
