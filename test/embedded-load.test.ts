@@ -258,7 +258,7 @@ for (const [what, change] of [
     t.is(await rig.program.stop(), 0);
     await rig.restart();
     t.is(await rig.program.stop(), 0);
-    const found = await idsInFile(t, rig.path);
+    const found = await idsInFile(rig.path);
     const lost = Array.from({ length: sent }, (_, id) => id).filter((id) => !found.has(id));
     t.log(`${sent} lines, ${lost.length} are not in the file, the last of them ${from - (lost.at(-1) ?? 0)} lines before this message: ${line}`);
     t.deepEqual(lost.filter((id) => id >= from), []);

@@ -2,7 +2,7 @@
  * Shared by the fault tests: the program in its own process over the real InfluxDB or DuckDB, a sender of numbered lines at a fixed rate,
  * and a check of every number in the store.
  */
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ExecutionContext } from 'ava';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { flux, InfluxDB } from '@influxdata/influxdb-client';
-import { levels, type Level } from '../shared/rollup.js';
+import { levels, levelsOf, scopes, type Level, type RollupRow, type Scope } from '../shared/rollup.js';
 import { openStore } from '../shared/store/open.js';
 import type { LedgerJson } from '../shared/store/ledger-json.js';
 import type { Store, TimeRange } from '../shared/store/store.js';
@@ -306,46 +306,73 @@ function missingOf(times: Found['times'], sent: number): number[] {
   return Array.from({ length: sent }, (_, id) => id).filter((id) => !times.has(id));
 }
 
-/**
- * Does the same for a DuckDB file that no process has open. Compares the counts by window and series, bypassing the product's own queries, and
- * then checks that those agree.
- */
+/** Does the same for a DuckDB file that no process has open. Compares the counts of each window and series with those of the single requests in the file. */
 export async function assertExactFile(t: ExecutionContext, path: string, sent: number): Promise<number[]> {
-  const { times, doubled, windowsMs } = await findAllInFile(t, path);
+  const { times, doubled } = await findAllInFile(path);
   t.deepEqual(doubled, [], 'doubled');
+  const counted = await countInFile(path);
   const store = await openStore({ kind: 'duckdb', path, retention: { requestsMs: 7 * 86_400_000, rollupsMs: 400 * 86_400_000 } }, { log: quietLog });
-  await assertLevels(t, store, times.size, (level) => windowsMs.get(level)!.map((fromMs) => ({ fromMs, toMs: fromMs + 1 })));
+  for (const { level, scope, windowMs, digest } of counted) {
+    const rows = await store.readRollups({ level, scope, fromMs: windowMs, toMs: windowMs + 1, filter: {} });
+    t.is(digestOf(seriesCounts(rows)), digest, `scope ${scope}, ${level} s, ${new Date(windowMs).toISOString()}`);
+  }
+  await assertLevels(t, store, times.size, (level) => counted.flatMap((window) => window.level === level && window.scope === 'all' ? [{ fromMs: window.windowMs, toMs: window.windowMs + 1 }] : []));
   await store.close();
   return missingOf(times, sent);
 }
 
-/** Reads every number in a DuckDB file that no process has open. Asserts that each level agrees with the requests, by window and series. */
-async function findAllInFile(t: ExecutionContext, path: string): Promise<Found & { readonly windowsMs: ReadonlyMap<Level, readonly number[]> }> {
+/** The windows of the single requests in a file, with the digest of what each series counts. */
+async function countInFile(path: string): Promise<{ level: Level; scope: Scope; windowMs: number; digest: string }[]> {
+  return await withFile(path, async (rowsOf) => {
+    const counted: Awaited<ReturnType<typeof countInFile>> = [];
+    for (const scope of scopes) {
+      for (const level of levelsOf[scope]) {
+        const window = `time_ns // ${level * 1e9}`;
+        for (const [number] of await rowsOf(`SELECT DISTINCT ${window} FROM request_metrics`) as [bigint][]) {
+          const counts = await rowsOf(`SELECT source, ${scope === 'host' ? 'host' : 'NULL'}, method, status_code, count(*) FROM request_metrics WHERE ${window} = ${number} GROUP BY ALL`);
+          counted.push({ level, scope, windowMs: Number(number) * level * 1000, digest: digestOf(counts.map((row) => JSON.stringify(row.map((value) => typeof value === 'bigint' ? Number(value) : value)))) });
+        }
+      }
+    }
+    return counted;
+  });
+}
+
+/** A line for each series, with its count. */
+function seriesCounts(rows: readonly RollupRow[]): string[] {
+  const counts = new Map<string, number>();
+  for (const { source, host = null, cells } of rows) {
+    for (const { method, status, count } of cells) {
+      const series = JSON.stringify([source, host, method, status]).slice(0, -1);
+      counts.set(series, (counts.get(series) ?? 0) + count);
+    }
+  }
+  return [...counts].map(([series, count]) => `${series},${count}]`);
+}
+
+function digestOf(lines: readonly string[]): string {
+  return createHash('sha256').update(lines.toSorted().join('\n')).digest('hex');
+}
+
+async function withFile<Result>(path: string, use: (rowsOf: (sql: string) => Promise<unknown[][]>) => Promise<Result>): Promise<Result> {
   const instance = await DuckDBInstance.create(path);
   const connection = await instance.connect();
-  const columnsOf = async (sql: string): Promise<bigint[][]> => (await connection.runAndReadAll(sql)).getColumns() as bigint[][];
-  const windowsMs = new Map<Level, number[]>();
-  for (const level of levels) {
-    const lengthMs = `${level * 1000}::BIGINT`;
-    const [differences] = await columnsOf(`
-      WITH counted AS (
-        SELECT time_ns // (${lengthMs} * 1000000) * ${lengthMs} AS window_ms, source, host, method, status_code, count(*) AS requests FROM request_metrics GROUP BY ALL
-      ), rolled_up AS (
-        SELECT window_ms, source, host, method, status_code, sum("count")::BIGINT AS requests FROM request_rollup WHERE level = ${level} GROUP BY ALL
-      )
-      SELECT count(*) FROM counted FULL JOIN rolled_up USING (window_ms, source, host, method, status_code) WHERE counted.requests IS DISTINCT FROM rolled_up.requests`);
-    t.is(Number(differences![0]), 0, `rows of ${level} s that do not agree with the requests`);
-    const [windows] = await columnsOf(`SELECT DISTINCT window_ms FROM request_rollup WHERE level = ${level}`);
-    windowsMs.set(level, (windows ?? []).map(Number));
+  try {
+    return await use(async (sql) => (await connection.runAndReadAll(sql)).getRows());
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
   }
-  const [ids, counts] = await columnsOf("SELECT regexp_extract(uri, '^/id/([0-9]+)', 1)::BIGINT AS id, count(*) FROM request_metrics WHERE source = 'caddy' GROUP BY id");
-  connection.closeSync();
-  instance.closeSync();
-  const times = new Map((ids ?? []).map((id, at) => [Number(id), Number(counts![at])]));
-  return { times, doubled: [...times].flatMap(([id, count]) => count > 1 ? [id] : []), windowsMs };
+}
+
+/** Reads every number in a DuckDB file that no process has open. */
+async function findAllInFile(path: string): Promise<Found> {
+  const found = await withFile(path, (rowsOf) => rowsOf("SELECT regexp_extract(uri, '^/id/([0-9]+)', 1)::BIGINT AS id, count(*) FROM request_metrics WHERE source = 'caddy' GROUP BY id"));
+  const times = new Map((found as [bigint, bigint][]).map(([id, count]) => [Number(id), Number(count)]));
+  return { times, doubled: [...times].flatMap(([id, count]) => count > 1 ? [id] : []) };
 }
 
 /** Reads the numbers in a DuckDB file that no process has open. */
-export async function idsInFile(t: ExecutionContext, path: string): Promise<ReadonlySet<number>> {
-  return new Set((await findAllInFile(t, path)).times.keys());
+export async function idsInFile(path: string): Promise<ReadonlySet<number>> {
+  return new Set((await findAllInFile(path)).times.keys());
 }
