@@ -1,7 +1,7 @@
 /** What every store makes of a query of rollup rows. */
 import { StoreError } from '../errors.js';
-import type { Cell, Level, RollupRow, RowKey } from '../rollup.js';
-import { needsRequests, type Filter, type HostCounts, type RollupsQuery, type TimeRange } from './store.js';
+import type { Cell, RollupRow, RowKey } from '../rollup.js';
+import { needsRequests, type Filter, type HostCounts, type RollupsQuery } from './store.js';
 
 /** Throws a `StoreError` ('drop') for a query that rollups cannot answer: that is a bug of the caller. */
 export function refuseRollups({ scope, filter }: RollupsQuery): void {
@@ -17,12 +17,6 @@ export function rowFilter({ source, exceptSource, host }: Filter): Filter {
 /** Whether a filter leaves out some cells of a row. */
 export function isOfCells({ method, status }: { readonly method?: Filter['method'] | undefined; readonly status?: Filter['status'] | undefined }): boolean {
   return method !== undefined || status !== undefined;
-}
-
-/** The windows of a level that start in a range, from the start of the first to the end of the last: rows of finer windows count in them. */
-export function wholeWindows({ fromMs, toMs }: TimeRange, level: Level): TimeRange {
-  const lengthMs = level * 1000;
-  return { fromMs: Math.ceil(fromMs / lengthMs) * lengthMs, toMs: Math.ceil(toMs / lengthMs) * lengthMs };
 }
 
 /** Whether rows are read by class of status: a filter of cells needs each of them. */

@@ -8,7 +8,7 @@ import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import { emptyTally, levels, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { addHostRows, filteredRow, hostKey, isByClass, isOfCells, refuseRollups, rowFilter, wholeWindows } from '../rollups-query.js';
+import { addHostRows, filteredRow, hostKey, isByClass, isOfCells, refuseRollups, rowFilter } from '../rollups-query.js';
 import type { Filter, HostCounts, HostCountsQuery, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
 import type { OpenSnapshot } from './open-windows.js';
 import type { Query, Read } from './read-pool.js';
@@ -29,8 +29,7 @@ const lateRowsMax = 50;
 
 /** See `Store.streamRollups`. The rows of open windows are `open`'s. */
 export async function* streamRollups(read: Read, rollupsQuery: RollupsQuery, open: OpenSnapshot, rowsPerPage = rollupRowsPerPage): AsyncGenerator<RollupRow[]> {
-  const { level, scope, filter, hosts } = rollupsQuery;
-  const { fromMs, toMs } = wholeWindows(rollupsQuery, level);
+  const { level, scope, filter, hosts, fromMs, toMs } = rollupsQuery;
   refuseRollups(rollupsQuery);
   const conditionsOf = (values: BoundValues): string[] => [
     levelSql({ scope, level }, open.folded, values), `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values),
@@ -54,7 +53,7 @@ async function rollupsBetween(query: Query, { level, scope, byClass = false, ...
 /** See `Store.countHosts`. `counts` holds the requests of open windows, by `hostKey`; the others are added. */
 export async function countHosts(query: Query, { parts, filter }: HostCountsQuery, open: OpenSnapshot, counts: Map<string, HostCounts>): Promise<HostCounts[]> {
   const values = new BoundValues();
-  const inParts = parts.map(({ level, ...range }) => [levelSql({ scope: 'host', level }, open.folded, values), ...windowsIn(wholeWindows(range, level), values)].join(' AND '));
+  const inParts = parts.map(({ level, ...range }) => [levelSql({ scope: 'host', level }, open.folded, values), ...windowsIn(range, values)].join(' AND '));
   const where = [`(${inParts.map((part) => `(${part})`).join(' OR ')})`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values)].join(' AND ');
   if (parts.length > 0 && isOfCells(filter)) {
     const [source = [], host, cells] = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`) as [string[]?, string[]?, string[]?];
