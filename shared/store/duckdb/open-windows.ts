@@ -7,7 +7,7 @@ import { deflateSync, inflateSync } from 'node:zlib';
 import { BIGINT, BLOB, DuckDBBlobValue, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
 import { CellSet } from '../../cell-set.js';
 import { byStatusClass, keptLevels, levelsOf, packCells, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally } from '../../rollup.js';
-import { addHostCells, filteredRow, isByClass, takesCell, takesRow } from '../rollups-query.js';
+import { addHostCells, filteredRow, isByClass, takesCell, takesRow, wholeWindows } from '../rollups-query.js';
 import type { HostCounts, HostCountsQuery, RollupsQuery } from '../store.js';
 import { RollupFolds, type Folded } from './rollup-folds.js';
 import { storedRow, type StoredRow } from './rollup-tables.js';
@@ -234,7 +234,8 @@ export class OpenWindows {
   }
 
   /** The rows of a level and scope whose window starts in a range: finer ones are told as of this level. */
-  *#rowsIn({ fromMs, toMs, level, scope }: Pick<RollupsQuery, 'fromMs' | 'toMs' | 'level' | 'scope'>): Generator<RowKey & { readonly cells: CellSet }> {
+  *#rowsIn({ level, scope, ...range }: Pick<RollupsQuery, 'fromMs' | 'toMs' | 'level' | 'scope'>): Generator<RowKey & { readonly cells: CellSet }> {
+    const { fromMs, toMs } = wholeWindows(range, level);
     for (const segment of this.#segments.values()) {
       if (segment.windowMs + segment.level * 1000 <= fromMs || segment.windowMs >= toMs) continue;
       for (const row of rowsOf(segment)) {

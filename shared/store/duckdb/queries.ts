@@ -8,7 +8,7 @@ import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import { emptyTally, levels, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { addHostRows, filteredRow, hostKey, isByClass, isOfCells, refuseRollups, rowFilter } from '../rollups-query.js';
+import { addHostRows, filteredRow, hostKey, isByClass, isOfCells, refuseRollups, rowFilter, wholeWindows } from '../rollups-query.js';
 import type { Filter, HostCounts, HostCountsQuery, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
 import type { OpenSnapshot } from './open-windows.js';
 import type { Query, Read } from './read-pool.js';
@@ -29,15 +29,17 @@ const lateRowsMax = 50;
 
 /** See `Store.streamRollups`. The rows of open windows are `open`'s. */
 export async function* streamRollups(read: Read, rollupsQuery: RollupsQuery, open: OpenSnapshot, rowsPerPage = rollupRowsPerPage): AsyncGenerator<RollupRow[]> {
-  const { level, scope, filter, hosts, fromMs, toMs } = rollupsQuery;
+  const { level, scope, filter, hosts } = rollupsQuery;
   refuseRollups(rollupsQuery);
+  const { fromMs, toMs } = wholeWindows(rollupsQuery, level);
   const conditionsOf = (values: BoundValues): string[] => [
     levelSql({ scope, level }, open.folded, values), `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values),
     ...(hosts === undefined ? [] : [`host IN (${[...hosts.map((host) => values.add(host, VARCHAR)), 'NULL'].join(', ')})`]),
   ];
-  const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<RollupRow[]> => {
+  const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<Page<RollupRow>> => {
     const closed = await rollupsBetween(query, { ...page, level, scope, byClass: isByClass(rollupsQuery) }, conditionsOf, rowsMax);
-    return [...closed.flatMap((row) => filteredRow(row, filter)), ...open.rows.filter(({ windowMs }) => windowMs >= page.fromMs && windowMs < page.toMs)];
+    const rows = [...closed.flatMap((row) => filteredRow(row, filter)), ...open.rows.filter(({ windowMs }) => windowMs >= page.fromMs && windowMs < page.toMs)];
+    return { rows, rowsRead: closed.length };
   };
   yield* inPages(read, rollupTables[scope], { fromMs, toMs }, { level, conditionsOf, rowsPerPage, readPage });
 }
@@ -98,7 +100,11 @@ export async function* streamTops(read: Read, { level, kinds, filter, ...range }
   const conditionsOf = (values: BoundValues): string[] => [
     `level = ${values.add(level, INTEGER)}`, `kind IN (${kinds.map((kind) => values.add(kind, VARCHAR)).join(', ')})`, ...conditions(filter, values),
   ];
-  yield* inPages(read, 'request_top', range, { level, conditionsOf, rowsPerPage, readPage: (query, page, rowsMax) => topsBetween(query, { ...page, level }, conditionsOf, rowsMax) });
+  const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<Page<TopRow>> => {
+    const rows = await topsBetween(query, { ...page, level }, conditionsOf, rowsMax);
+    return { rows, rowsRead: rows.length };
+  };
+  yield* inPages(read, 'request_top', range, { level, conditionsOf, rowsPerPage, readPage });
 }
 
 async function topsBetween(query: Query, { level, ...range }: TimeRange & { level: TopLevel }, conditionsOf: ConditionsOf, rowsMax: number): Promise<TopRow[]> {
@@ -127,19 +133,25 @@ interface Paging<Row> {
   readonly level: number;
   readonly conditionsOf: ConditionsOf;
   readonly rowsPerPage: number;
-  /** Reads up to `rowsMax` rows of a range. */
-  readonly readPage: (query: Query, range: TimeRange, rowsMax: number) => Promise<Row[]>;
+  /** Reads up to `rowsMax` rows of a range from the table. */
+  readonly readPage: (query: Query, range: TimeRange, rowsMax: number) => Promise<Page<Row>>;
+}
+
+interface Page<Row> {
+  readonly rows: Row[];
+  /** Number of rows read from the table: a filter by cells drops some of them, and open windows add others. */
+  readonly rowsRead: number;
 }
 
 /** Reads a range page by page. Most ranges fit in one page and take a single query. */
 async function* inPages<Row>(read: Read, table: PagedTable, range: TimeRange, paging: Paging<Row>): AsyncGenerator<Row[]> {
-  const rows = await read((query) => paging.readPage(query, range, paging.rowsPerPage + 1));
-  if (rows.length <= paging.rowsPerPage) {
+  const { rows, rowsRead } = await read((query) => paging.readPage(query, range, paging.rowsPerPage + 1));
+  if (rowsRead <= paging.rowsPerPage) {
     yield rows;
     return;
   }
   rows.length = 0; // free them while the pages are read
-  for (const page of await pagesOfWindows(read, table, range, paging)) yield await read((query) => paging.readPage(query, page, Infinity));
+  for (const page of await pagesOfWindows(read, table, range, paging)) yield (await read((query) => paging.readPage(query, page, Infinity))).rows;
 }
 
 /** Splits a range into pages of whole windows, with at most `rowsPerPage` rows each unless a single window has more. */
