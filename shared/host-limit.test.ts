@@ -38,6 +38,15 @@ test('always counts configured hosts by name', (t) => {
   t.is(limit.admit('busy.example', { status: 200, timeMs: 0 }), 'busy.example');
 });
 
+test('frees the place of a host that is configured later', (t) => {
+  const configured = new ConfiguredHosts();
+  const limit = limitOf({ hostsMax: 1, configured });
+  const at = (host: string): string => limit.admit(host, { status: 200, timeMs: 0 });
+  at('mine.example');
+  configured.set(['mine.example']);
+  t.deepEqual(['other.example', 'mine.example', 'third.example'].map(at), ['other.example', 'mine.example', '_other']);
+});
+
 test('prefers hosts below a configured wildcard to all others, within the limit, as soon as it is configured', (t) => {
   const configured = new ConfiguredHosts();
   const limit = limitOf({ hostsMax: 100, configured });

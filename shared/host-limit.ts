@@ -37,7 +37,7 @@ export class HostLimit {
   #version: number;
   readonly #admitted = new Map<string, Host>();
   /** The admitted hosts in no order, to draw from. */
-  readonly #drawn: Host[] = [];
+  #drawn: Host[] = [];
   /** Hosts that have no place, the one that was seen least recently first. */
   readonly #waiting = new Map<string, Host>();
 
@@ -82,6 +82,8 @@ export class HostLimit {
   #reconfigure(): void {
     this.#version = this.#configured.version;
     for (const host of [...this.#drawn, ...this.#waiting.values()]) host.isCovered = this.#configured.covers(host.name);
+    for (const name of this.#admitted.keys()) if (this.#configured.has(name)) this.#admitted.delete(name);
+    this.#drawn = [...this.#admitted.values()];
   }
 
   /** The place of a weaker host; `undefined` if none was found. */

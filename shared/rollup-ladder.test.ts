@@ -67,6 +67,17 @@ test('a window that is open is rewritten in place, and earlier copies of its row
   t.deepEqual(collector.flush(startMs), [], 'only what changed is written');
 });
 
+test('a batch without requests closes no row while many are open', (t) => {
+  const open = new OpenRollups({ cellsMax: 50 });
+  const [one] = fc.sample(event, { numRuns: 1, seed: 1 });
+  const tallies = new BatchTallies(() => startMs);
+  tallies.add({ ...one!, timeMs: startMs });
+  open.merge(tallies.take(), startMs);
+  open.merge([], startMs + 1000);
+  t.deepEqual(open.closing(startMs + 1000), []);
+  t.true(open.cells > 5, 'more than a tenth of the limit');
+});
+
 test('a request that is too old for the rows of a level is not counted there, and in all coarser ones', (t) => {
   const [one] = fc.sample(event, { numRuns: 1, seed: 5 });
   for (const [ageMs, levels, ofHosts] of [[0, [10, 60, 600, 3600, 86_400], [60, 600, 3600, 86_400]], [dayMs, [60, 600, 3600, 86_400], [600, 3600, 86_400]], [30 * dayMs, [600, 3600, 86_400], [3600, 86_400]], [300 * dayMs, [3600, 86_400], [86_400]]] as const) {

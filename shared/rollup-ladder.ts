@@ -91,7 +91,7 @@ export class OpenRollups {
   /** Adds tallies to the rows of their windows at every level that is kept for their age at `nowMs`. Returns the keys of the rows that changed, at `changedMs`. */
   merge(tallies: readonly SeriesTally[], nowMs: number, changedMs = nowMs): RowKey[] {
     const changed: OpenRow[] = [];
-    this.#oldestMs = Infinity;
+    this.#oldestMs = tallies.length > 0 ? Infinity : -Infinity;
     for (const { series, level: finest, windowMs, tally } of tallies) {
       this.#oldestMs = Math.min(this.#oldestMs, windowMs);
       for (const scope of scopes) {

@@ -155,6 +155,8 @@ test('requests that are too old for a level do not make rows of it', (t) => {
   const ladder = createTopLadder();
   ladder.add(event({ timeMs: startMs - 8 * 86_400_000, uri: '/a' }));
   t.deepEqual(ladder.drain(startMs).map(({ level }) => level), [3600, 86_400]);
+  ladder.add(event({ timeMs: startMs - 61 * 86_400_000, clientIp: '192.0.2.0' }));
+  t.deepEqual(ladder.drain(startMs + 86_400_000, { all: true }).flatMap(({ kind, level }) => (kind === 'host_clients' ? [level] : [])), [86_400]);
 });
 
 test('rows are written as before when the clock was put back', (t) => {

@@ -96,7 +96,7 @@ export function createTopLadder({ listsOpenMax = 500, clientsBytesMax = 48 * 2 *
         oldestMs = Math.min(oldestMs, finestMs);
         for (const level of topLevels) {
           const windowMs = windowStart(finestMs, level);
-          if (nowMs - windowMs > (topKeptMs[level] ?? Infinity)) continue; // it would be deleted, and is never read
+          if (isExpired(level, windowMs, nowMs)) continue;
           for (const dimension of topDimensions) {
             if (summaries[dimension].total > 0) lists.merge({ level, windowMs, source, host: '', kind: dimension }, summaries[dimension], nowMs);
           }
@@ -106,6 +106,7 @@ export function createTopLadder({ listsOpenMax = 500, clientsBytesMax = 48 * 2 *
       for (const { source, windowMs: finestMs, clientsByHost } of gatheredHosts.values()) {
         for (const level of hostClientsLevels) {
           const windowMs = windowStart(finestMs, level);
+          if (isExpired(level, windowMs, nowMs)) continue;
           for (const [host, sketch] of clientsByHost) clients.merge({ level, windowMs, source, host, kind: 'host_clients' }, sketch, nowMs);
         }
       }
@@ -133,6 +134,11 @@ export function createTopLadder({ listsOpenMax = 500, clientsBytesMax = 48 * 2 *
     if (ofHosts === undefined) gatheredHosts.set(key, ofHosts = { source, windowMs, clientsByHost: new Map() });
     return ofHosts.clientsByHost;
   }
+}
+
+/** Whether a row of a window is too old to be read, and would be deleted soon. */
+function isExpired(level: TopLevel, windowMs: number, nowMs: number): boolean {
+  return nowMs - windowMs > (topKeptMs[level] ?? Infinity);
 }
 
 /** Estimated size of an open row without its digest, in bytes. */

@@ -19,6 +19,11 @@ export const topKinds = [...topDimensions, 'unique_clients', 'host_clients'] as 
 /** One of them. */
 export type TopKind = (typeof topKinds)[number];
 
+/** Whether rows of a kind hold a sketch of clients, and not a list. */
+export function isOfClients(kind: TopKind): kind is 'unique_clients' | 'host_clients' {
+  return kind === 'unique_clients' || kind === 'host_clients';
+}
+
 /**
  * The lengths of the windows that have lists, in seconds, finest first. Lists are for a whole range, never for a chart: windows of ten
  * seconds would be read for nothing.

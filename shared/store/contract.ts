@@ -315,6 +315,16 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
   });
 
+  declare('reads a window whole when its range ends within it, and not at all when it starts before the range', async (t, { store }) => {
+    const requests = [0, 5, 59].map((minute) => request({ timeMs: hourMs + minute * 60_000 }));
+    await store.write(batchOf({ requests }));
+    for (const scope of ['all', 'host'] as const) {
+      const read = (from: number, to: number): Promise<RollupRow[]> => store.readRollups({ fromMs: hourMs + from, toMs: hourMs + to, level: 3600, scope, filter: {} });
+      sameRollups(t, await read(0, 1), rollUp(requests, 3600, scope));
+      t.deepEqual(await read(1, 3_600_000), []);
+    }
+  });
+
   declare('every filter takes exactly the rows that it names.', async (t, { store }) => {
     const all: Series[] = [];
     for (const source of ['caddy', 'app', '']) {

@@ -1,12 +1,18 @@
 /** What every store makes of a query of rollup rows. */
 import { StoreError } from '../errors.js';
-import type { Cell, RollupRow, RowKey } from '../rollup.js';
-import { needsRequests, type Filter, type HostCounts, type RollupsQuery } from './store.js';
+import type { Cell, Level, RollupRow, RowKey } from '../rollup.js';
+import { needsRequests, type Filter, type HostCounts, type RollupsQuery, type TimeRange } from './store.js';
 
 /** Throws a `StoreError` ('drop') for a query that rollups cannot answer: that is a bug of the caller. */
 export function refuseRollups({ scope, filter }: RollupsQuery): void {
   if (needsRequests(filter)) throw new StoreError('drop', `Cannot read rollup rows by ${Object.keys(filter).join(', ')}: of these only source, host, method and status are known there. Use rollUpRequests.`);
   if (filter.host !== undefined && scope !== 'host') throw new StoreError('drop', `Cannot read rollup rows of scope ${scope} by host. Use scope host.`);
+}
+
+/** The range of the windows that start in a range: both ends move up to the start of a window. Rows of finer windows are then read for whole windows of the level. */
+export function wholeWindows({ fromMs, toMs }: TimeRange, level: Level): TimeRange {
+  const lengthMs = level * 1000;
+  return { fromMs: Math.ceil(fromMs / lengthMs) * lengthMs, toMs: Math.ceil(toMs / lengthMs) * lengthMs };
 }
 
 /** The part of a filter that whole rows are restricted by; their cells are by the rest. */

@@ -54,4 +54,9 @@ test('the hosts to compare are those of apps behind the edge, busiest first', (t
     ['internal', 'b.example', 'B.example:3000'],
     'all hosts of the app, of which some may have bypassed the edge',
   );
+  t.deepEqual(
+    pairedHosts([host('caddy', 'a.example', 9), host('shop', 'b.example:3000', 8), host('shop', 'a.example:3000', 7), host('caddy', 'b.example', 6)], 1),
+    ['a.example', 'a.example:3000'],
+    'a host is never cut off from itself at the edge',
+  );
 });

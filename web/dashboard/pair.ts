@@ -78,16 +78,18 @@ function figuresOf({ sources }: WindowDigest, app: string, hosts: readonly strin
 }
 
 /**
- * The hosts that `pairsOf` needs, those with most requests first: all hosts of the apps that have one in common with the edge, and the same of the edge.
+ * The hosts that `pairsOf` needs, busiest first: all hosts of apps that share one with the edge, and the edge's hosts of the same names. Returns at most
+ * `hostsMax` names, each with all its ports: without its requests at the edge, a host would seem to bypass it.
  */
-export function pairedHosts(counts: readonly Pick<HostCounts, 'source' | 'host' | 'requests'>[]): string[] {
+export function pairedHosts(counts: readonly Pick<HostCounts, 'source' | 'host' | 'requests'>[], hostsMax = Infinity): string[] {
   const [atEdge, ofApps] = [counts.filter(({ source }) => source === caddySource), counts.filter(({ source }) => source !== caddySource)];
   const edgeHosts = new Set(atEdge.map(({ host }) => pairedHost(host)));
   const apps = new Set(ofApps.filter(({ host }) => edgeHosts.has(pairedHost(host))).map(({ source }) => source));
   const inApps = ofApps.filter(({ source }) => apps.has(source));
   const appHosts = new Set(inApps.map(({ host }) => pairedHost(host)));
-  const paired = [...inApps, ...atEdge.filter(({ host }) => appHosts.has(pairedHost(host)))];
-  return [...new Set(paired.sort((one, other) => other.requests - one.requests).map(({ host }) => host))];
+  const paired = [...inApps, ...atEdge.filter(({ host }) => appHosts.has(pairedHost(host)))].sort((one, other) => other.requests - one.requests);
+  const busiest = new Set([...new Set(paired.map(({ host }) => pairedHost(host)))].slice(0, hostsMax));
+  return [...new Set(paired.filter(({ host }) => busiest.has(pairedHost(host))).map(({ host }) => host))];
 }
 
 /** A host without its port, which the app may see and the edge not. */

@@ -331,7 +331,7 @@ async function readSourcePairs(reads: Reads, filter: Filter, range: TimeRange, {
   if (!sources.has(caddySource) || sources.size < 2) return [];
   const hostLevel = levelFor(range, nowMs, 'host');
   const counts = await readHostCounts(reads, { parts: hostParts(range, nowMs), filter: seriesFilter(filter) }, nowMs);
-  const hosts = pairedHosts(counts).slice(0, pairedHostsMax);
+  const hosts = pairedHosts(counts, pairedHostsMax);
   if (hosts.length === 0) return [];
   const aligned = alignRange(range, hostLevel);
   const digests = await readHostDigests(reads, { parts: [{ ...aligned, level: hostLevel }], filter: seriesFilter(filter), hosts, nowMs });

@@ -5,7 +5,7 @@ import type { Filter, Store, TimeRange } from '../../shared/store/store.js';
 import { keptFrom } from '../../shared/retention.js';
 import { alignRange, coverRange, levelFor } from '../../shared/time-range.js';
 import { DistinctSketch } from '../../shared/distinct.js';
-import { hostClientsLevels, topKeptMs, topLevels, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
+import { hostClientsLevels, isOfClients, topKeptMs, topLevels, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-row.js';
 import { TopSummary, type TopEntry } from '../../shared/top.js';
 import { agentOf, type Agent } from './agents.js';
 import { latencyOf, type Figures } from './figures.js';
@@ -102,10 +102,6 @@ export function topsDigestOf(rows: readonly TopRow[]): TopsDigest {
     for (const other of others) clients!.merge(other);
     return [source, { lists: ofSource.flatMap(({ kind, packed }) => (isOfClients(kind) ? [] : [[kind, TopSummary.unpack(packed)] as const])), clients }];
   }));
-}
-
-function isOfClients(kind: TopKind): kind is 'unique_clients' | 'host_clients' {
-  return kind === 'unique_clients' || kind === 'host_clients';
 }
 
 /** What a digest takes, in pieces of about 3 kB. */

@@ -1,4 +1,4 @@
-/** Writes many rows with one statement: each column is bound as one text, which DuckDB splits. */
+/** Columns of text on their way into and out of DuckDB. Many rows are written with one statement: each column is bound as one text, which DuckDB splits. */
 import type { DuckDBPreparedStatement } from '@duckdb/node-api';
 
 /** A column of a table, its type, and the text of its value in a row. */
@@ -51,3 +51,7 @@ export function joinColumn(values: readonly (string | number)[]): string {
   return values.map((value) => String(value).replaceAll('\0', '\ufffd')).join('\0');
 }
 
+/** Selects text columns. `@duckdb/node-api` 1.5.6 strips a leading byte order mark from each value, so values that begin with one get a second. */
+export function texts(...columns: string[]): string {
+  return columns.map((name) => `CASE WHEN starts_with(${name}, chr(65279)) THEN chr(65279) || ${name} ELSE ${name} END`).join(', ');
+}

@@ -3,7 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { duckdbBatch } from '../../../test/duckdb-writer.js';
+import { talliesOf } from '../../../test/rollup-rows.js';
+import { event } from '../../../test/web-samples.js';
 import { createLog } from '../../log.js';
+import { levels } from '../../rollup.js';
 import { until } from '../../../test/until.js';
 import { runStoreContract } from '../contract.js';
 import type { Store } from '../store.js';
@@ -76,6 +79,20 @@ test('counts nothing twice after its file was deleted, even if the log cannot be
   await store.write(batch);
   const rows = await store.readRollups({ fromMs: 0, toMs: Date.UTC(2100, 0), level: 86_400, scope: 'all', filter: {} });
   t.deepEqual(rows.map(({ cells }) => cells.map(({ count }) => count)), [[batch.requestsPerBatch]]);
+  await store.close();
+  await rm(folder, { recursive: true });
+});
+
+test('reports the windows of a batch as changed, even if it turns out to be stored already', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention }, { log: createLog('store', { write: () => undefined }), now });
+  const changed: number[] = [];
+  store.changes!.listen(({ rollups }) => { changed.push(rollups.length); });
+  const requests = [event({ timeMs: now() })];
+  const batch = { recorder: 'r', writer: 'w', sequence: 1, requests, tallies: talliesOf(requests, now()), rollups: [], tops: [], ledger: undefined };
+  await store.write(batch);
+  await store.write(batch);
+  t.deepEqual(changed, [levels.length, levels.length]);
   await store.close();
   await rm(folder, { recursive: true });
 });

@@ -2,14 +2,13 @@ import { resolve } from 'node:path';
 import { detailedMessageOf, messageOf, stackOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
 import type { Retention } from '../../rollup.js';
-import type { RowKey } from '../../rollup.js';
 import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
 import { deletedBefore, RetentionGuard } from '../retention-guard.js';
 import type { Batch, HostCounts, HostCountsQuery, LedgerSnapshot, ReadOptions, Store } from '../store.js';
 import { openDatabase, openDatabaseReadOnly, protectFiles, type Database } from './database.js';
 import { countHosts, listImports, listRequests, readImported, readLedgers, readStoredWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
-import type { OpenWindows } from './open-windows.js';
+import { changedKeys, type OpenWindows } from './open-windows.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
 import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
@@ -219,25 +218,24 @@ class DuckdbStore extends DuckdbReads implements Store {
   async write(batch: Batch, { waitedMs = 0 }: { readonly waitedMs?: number } = {}): Promise<number> {
     const isBehind = waitedMs > behindMs;
     this.#putWritingFirst(isBehind);
-    let changed: readonly RowKey[] = [];
+    const changed = { rollups: changedKeys(batch.tallies), tops: batch.tops };
     try {
-      changed = await this.#write('write to', async ({ batches, file }) => {
+      await this.#write('write to', async ({ batches, file }) => {
         await this.#refuseExchanged(await file.fate({ withContent: false }));
         const due = batches.checkpointDue(file.logBytes);
         if (due === 'now' || (due === 'when-idle' && this.#reads.isIdle)) await this.#reads.exclusively(() => batches.checkpoint());
         await this.#closeWindows();
-        const keys = await batches.write(batch, this.now(), (commit) => this.#reads.exclusively(commit));
+        await batches.write(batch, this.now(), (commit) => this.#reads.exclusively(commit));
         await protectFiles(this.#options.path);
         if (this.#isReopened) this.#log.info(`The ${this.description} is open again.`);
         this.#isReopened = false;
         this.#problem = undefined;
-        return keys;
       });
     } catch (error) {
       if (error instanceof StoreError && error.action === 'drop') await this.#onRefused?.(batch, detailedMessageOf(error));
       throw error;
     } finally {
-      this.changes.tell({ rollups: changed, tops: batch.tops });
+      this.changes.tell(changed); // a write that failed may have been committed
       if (isBehind) this.#behindTimer = setTimeout(() => { this.#putWritingFirst(false); }, behindMs).unref();
     }
     return 0;
@@ -246,7 +244,7 @@ class DuckdbStore extends DuckdbReads implements Store {
   async takeBack(importId: number): Promise<number> {
     const requests = await this.#write('take an import back from', async ({ writing }) => {
       const taken = await takeBack(writing, importId);
-      this.windows.forget(importId);
+      await this.windows.forget(importId, writing);
       return taken;
     });
     this.changes.tellExchanged(); // no cache may go on with what it has

@@ -7,7 +7,7 @@ import { deflateSync, inflateSync } from 'node:zlib';
 import { BIGINT, BLOB, DuckDBBlobValue, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
 import { CellSet } from '../../cell-set.js';
 import { byStatusClass, keptLevels, levelsOf, packCells, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally } from '../../rollup.js';
-import { addHostCells, filteredRow, isByClass, takesCell, takesRow } from '../rollups-query.js';
+import { addHostCells, filteredRow, isByClass, takesCell, takesRow, wholeWindows } from '../rollups-query.js';
 import type { HostCounts, HostCountsQuery, RollupsQuery } from '../store.js';
 import { RollupFolds, type Folded } from './rollup-folds.js';
 import { storedRow, type StoredRow } from './rollup-tables.js';
@@ -127,10 +127,9 @@ export class OpenWindows {
     }
   }
 
-  /** Adds to the open rows; the tallies must not be used any more. Returns the keys of the rows that change by it at any level, those of hosts without their host. */
-  merge(additions: readonly Addition[], nowMs: number): RowKey[] {
-    const keys = new Map<string, RowKey>();
-    this.#oldestMs = Infinity;
+  /** Adds to the open rows. Takes ownership of the tallies. */
+  merge(additions: readonly Addition[], nowMs: number): void {
+    this.#oldestMs = additions.length > 0 ? Infinity : -Infinity;
     for (const { key, tallies } of additions) {
       const segment = this.#segmentOf(key);
       segment.changedMs = Math.max(segment.changedMs, nowMs);
@@ -138,12 +137,9 @@ export class OpenWindows {
         this.#oldestMs = Math.min(this.#oldestMs, windowMs);
         this.#add(segment, { level, windowMs, source, host: undefined }, [{ method, status, ...tally }]);
         this.#add(segment, { level: key.level, windowMs: key.windowMs, source, host }, [{ method, status, ...tally }], true);
-        const text = `${source}\n${level}\n${windowMs}`;
-        if (!keys.has(text)) keys.set(text, { level, windowMs, source, host: undefined });
       }
       segment.journalLength += tallies.length * tallyLength;
     }
-    return coarserKeys([...keys.values()]);
   }
 
   /** The segments that are to be closed now. */
@@ -200,9 +196,9 @@ export class OpenWindows {
     for (const segment of segments) this.#forget(segment);
   }
 
-  /** Forgets the open rows of an import that is taken back. */
-  forget(importId: number): void {
-    this.folds.onDeleted();
+  /** Forgets the open rows of an import, whose rows and journal were deleted. */
+  async forget(importId: number, connection: Pick<DuckDBConnection, 'run'>): Promise<void> {
+    await this.folds.onDeleted(connection);
     for (const segment of [...this.#segments.values()]) if (segment.importId === importId) this.#forget(segment);
   }
 
@@ -234,7 +230,8 @@ export class OpenWindows {
   }
 
   /** The rows of a level and scope whose window starts in a range: finer ones are told as of this level. */
-  *#rowsIn({ fromMs, toMs, level, scope }: Pick<RollupsQuery, 'fromMs' | 'toMs' | 'level' | 'scope'>): Generator<RowKey & { readonly cells: CellSet }> {
+  *#rowsIn({ level, scope, ...range }: Pick<RollupsQuery, 'fromMs' | 'toMs' | 'level' | 'scope'>): Generator<RowKey & { readonly cells: CellSet }> {
+    const { fromMs, toMs } = wholeWindows(range, level);
     for (const segment of this.#segments.values()) {
       if (segment.windowMs + segment.level * 1000 <= fromMs || segment.windowMs >= toMs) continue;
       for (const row of rowsOf(segment)) {
@@ -306,7 +303,17 @@ function hostCells({ hosts }: Segment, source: string, host: string): CellSet {
   return cells;
 }
 
-/** Keys at their own and at each coarser level, without repetitions, for both scopes. */
+/** The keys of the rows of whole sources that tallies change, at all levels. Rows of their hosts change in the same windows. */
+export function changedKeys(tallies: readonly SeriesTally[]): RowKey[] {
+  const keys = new Map<string, RowKey>();
+  for (const { series: { source }, level, windowMs } of tallies) {
+    const text = `${source}\n${level}\n${windowMs}`;
+    if (!keys.has(text)) keys.set(text, { level, windowMs, source, host: undefined });
+  }
+  return coarserKeys([...keys.values()]);
+}
+
+/** Distinct keys at the given levels and all coarser ones. */
 function coarserKeys(keys: readonly RowKey[]): RowKey[] {
   const all = new Map<string, RowKey>();
   for (const { source, level: finest, windowMs } of keys) {

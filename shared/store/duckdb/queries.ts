@@ -8,8 +8,9 @@ import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import { emptyTally, levels, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { addHostRows, filteredRow, hostKey, isByClass, isOfCells, refuseRollups, rowFilter } from '../rollups-query.js';
+import { addHostCells, filteredRow, hostKey, isByClass, isOfCells, refuseRollups, rowFilter, takesCell, wholeWindows } from '../rollups-query.js';
 import type { Filter, HostCounts, HostCountsQuery, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
+import { texts } from './columns.js';
 import type { OpenSnapshot } from './open-windows.js';
 import type { Query, Read } from './read-pool.js';
 import { levelSql } from './rollup-folds.js';
@@ -29,15 +30,17 @@ const lateRowsMax = 50;
 
 /** See `Store.streamRollups`. The rows of open windows are `open`'s. */
 export async function* streamRollups(read: Read, rollupsQuery: RollupsQuery, open: OpenSnapshot, rowsPerPage = rollupRowsPerPage): AsyncGenerator<RollupRow[]> {
-  const { level, scope, filter, hosts, fromMs, toMs } = rollupsQuery;
+  const { level, scope, filter, hosts } = rollupsQuery;
   refuseRollups(rollupsQuery);
+  const { fromMs, toMs } = wholeWindows(rollupsQuery, level);
   const conditionsOf = (values: BoundValues): string[] => [
     levelSql({ scope, level }, open.folded, values), `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values),
     ...(hosts === undefined ? [] : [`host IN (${[...hosts.map((host) => values.add(host, VARCHAR)), 'NULL'].join(', ')})`]),
   ];
-  const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<RollupRow[]> => {
+  const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<Page<RollupRow>> => {
     const closed = await rollupsBetween(query, { ...page, level, scope, byClass: isByClass(rollupsQuery) }, conditionsOf, rowsMax);
-    return [...closed.flatMap((row) => filteredRow(row, filter)), ...open.rows.filter(({ windowMs }) => windowMs >= page.fromMs && windowMs < page.toMs)];
+    const rows = [...closed.flatMap((row) => filteredRow(row, filter)), ...open.rows.filter(({ windowMs }) => windowMs >= page.fromMs && windowMs < page.toMs)];
+    return { rows, rowsRead: closed.length };
   };
   yield* inPages(read, rollupTables[scope], { fromMs, toMs }, { level, conditionsOf, rowsPerPage, readPage });
 }
@@ -56,9 +59,14 @@ export async function countHosts(query: Query, { parts, filter }: HostCountsQuer
   const inParts = parts.map(({ level, ...range }) => [levelSql({ scope: 'host', level }, open.folded, values), ...windowsIn(range, values)].join(' AND '));
   const where = [`(${inParts.map((part) => `(${part})`).join(' OR ')})`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values)].join(' AND ');
   if (parts.length > 0 && isOfCells(filter)) {
-    const [source = [], host, cells] = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`) as [string[]?, string[]?, string[]?];
-    const rows = await inTurns(source, (name, at) => ({ level: 60, windowMs: 0, rowId: 0, source: name, host: host![at]!, cells: unpackCells(cells![at]!) } as const));
-    addHostRows(counts, rows.flatMap((row) => filteredRow(row, filter)));
+    // Chunk by chunk: all cells of thousands of hosts would not fit into memory.
+    for await (const chunk of values.chunksOf(query, `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`)) {
+      const [sources = [], hosts, cells] = chunk as [string[]?, string[]?, string[]?];
+      await inTurns(sources, (source, at) => {
+        const admitted = unpackCells(cells![at]!).filter((cell) => takesCell(filter, cell));
+        if (admitted.length > 0) addHostCells(counts, { source, host: hosts![at]! }, admitted);
+      });
+    }
   } else if (parts.length > 0) {
     const columns = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, sum(requests)::BIGINT, sum(errors)::BIGINT, sum(client_errors)::BIGINT, sum(size_sum) FROM host_rollup WHERE ${where} GROUP BY source, host`);
     const [source = [], host, requests, errors, clientErrors, bytes] = columns as [string[]?, string[]?, bigint[]?, bigint[]?, bigint[]?, number[]?];
@@ -98,7 +106,11 @@ export async function* streamTops(read: Read, { level, kinds, filter, ...range }
   const conditionsOf = (values: BoundValues): string[] => [
     `level = ${values.add(level, INTEGER)}`, `kind IN (${kinds.map((kind) => values.add(kind, VARCHAR)).join(', ')})`, ...conditions(filter, values),
   ];
-  yield* inPages(read, 'request_top', range, { level, conditionsOf, rowsPerPage, readPage: (query, page, rowsMax) => topsBetween(query, { ...page, level }, conditionsOf, rowsMax) });
+  const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<Page<TopRow>> => {
+    const rows = await topsBetween(query, { ...page, level }, conditionsOf, rowsMax);
+    return { rows, rowsRead: rows.length };
+  };
+  yield* inPages(read, 'request_top', range, { level, conditionsOf, rowsPerPage, readPage });
 }
 
 async function topsBetween(query: Query, { level, ...range }: TimeRange & { level: TopLevel }, conditionsOf: ConditionsOf, rowsMax: number): Promise<TopRow[]> {
@@ -127,19 +139,25 @@ interface Paging<Row> {
   readonly level: number;
   readonly conditionsOf: ConditionsOf;
   readonly rowsPerPage: number;
-  /** Reads up to `rowsMax` rows of a range. */
-  readonly readPage: (query: Query, range: TimeRange, rowsMax: number) => Promise<Row[]>;
+  /** Reads up to `rowsMax` rows of a range from the table. */
+  readonly readPage: (query: Query, range: TimeRange, rowsMax: number) => Promise<Page<Row>>;
+}
+
+interface Page<Row> {
+  readonly rows: Row[];
+  /** Number of rows read from the table: a filter by cells drops some of them, and open windows add others. */
+  readonly rowsRead: number;
 }
 
 /** Reads a range page by page. Most ranges fit in one page and take a single query. */
 async function* inPages<Row>(read: Read, table: PagedTable, range: TimeRange, paging: Paging<Row>): AsyncGenerator<Row[]> {
-  const rows = await read((query) => paging.readPage(query, range, paging.rowsPerPage + 1));
-  if (rows.length <= paging.rowsPerPage) {
+  const { rows, rowsRead } = await read((query) => paging.readPage(query, range, paging.rowsPerPage + 1));
+  if (rowsRead <= paging.rowsPerPage) {
     yield rows;
     return;
   }
   rows.length = 0; // free them while the pages are read
-  for (const page of await pagesOfWindows(read, table, range, paging)) yield await read((query) => paging.readPage(query, page, Infinity));
+  for (const page of await pagesOfWindows(read, table, range, paging)) yield (await read((query) => paging.readPage(query, page, Infinity))).rows;
 }
 
 /** Splits a range into pages of whole windows, with at most `rowsPerPage` rows each unless a single window has more. */
@@ -444,11 +462,6 @@ export async function readLedgers(query: Query, { sinceMs }: { sinceMs: number }
 
 const nsPerMs = 1_000_000n;
 
-/** Selects text columns. `@duckdb/node-api` 1.5.6 strips a leading byte order mark from each value, so values that begin with one get a second. */
-function texts(...columns: string[]): string {
-  return columns.map((name) => `CASE WHEN starts_with(${name}, chr(65279)) THEN chr(65279) || ${name} ELSE ${name} END`).join(', ');
-}
-
 /** The bound values of one statement. */
 class BoundValues {
   readonly #values: DuckDBValue[] = [];
@@ -460,10 +473,15 @@ class BoundValues {
     return `$${this.#values.push(value)}`;
   }
 
+  /** Runs the statement and yields the columns of up to 2,048 rows at a time. */
+  chunksOf(query: Query, sql: string): ReturnType<Query> {
+    return query(sql, this.#values, this.#types);
+  }
+
   /** Runs the statement and returns the columns of all rows. */
   async columnsOf(query: Query, sql: string): Promise<DuckDBValue[][]> {
     let columns: DuckDBValue[][] | undefined;
-    for await (const chunk of query(sql, this.#values, this.#types)) {
+    for await (const chunk of this.chunksOf(query, sql)) {
       if (columns === undefined) columns = chunk;
       else for (const [at, column] of columns.entries()) for (const value of chunk[at]!) column.push(value);
     }

@@ -7,6 +7,7 @@ import { CellSet } from '../../cell-set.js';
 import { nextTurn } from '../../next-turn.js';
 import { levelKeptMs, levelsOf, scopes, unpackCells, windowStart, type Level, type RowKey, type Scope } from '../../rollup.js';
 import type { Query, Read } from './read-pool.js';
+import { texts } from './columns.js';
 import { rollupTables, storedRow, type StoredRow } from './rollup-tables.js';
 import { runKept } from './statements.js';
 
@@ -57,10 +58,7 @@ export class RollupFolds {
     const rows = await (await connection.run('SELECT scope, level, closed, folded_ms FROM rollup_fold')).getRows() as [Scope, Level, bigint, bigint][];
     const folds = new RollupFolds(new Map(rows.map(([scope, level, closed]) => [foldKey(scope, level), Number(closed)])));
     for (const [scope, level, , foldedMs] of rows) folds.#foldedMs.set(foldKey(scope, level), Number(foldedMs));
-    for (const { scope, from, to } of pairs) {
-      const [row] = await (await connection.run(`SELECT count(*), min(window_ms) FROM ${rollupTables[scope]} WHERE level = $1 AND closed > $2`, [from, BigInt(folds.#foldedOf(scope, to))], [INTEGER, BIGINT])).getRows();
-      folds.#waiting.set(foldKey(scope, to), { rows: Number(row![0]), oldestMs: Number(row![1] ?? Infinity) });
-    }
+    await folds.#countWaiting(connection);
     return folds;
   }
 
@@ -79,9 +77,17 @@ export class RollupFolds {
     }
   }
 
-  /** Call when rows that are not folded yet may have been deleted: what is being prepared is of no use. */
-  onDeleted(): void {
+  /** Invalidates prepared folds and counts the waiting rows again. Call it after rows that are not folded yet may have been deleted. */
+  async onDeleted(connection: Pick<DuckDBConnection, 'run'>): Promise<void> {
     this.#version += 1;
+    await this.#countWaiting(connection);
+  }
+
+  async #countWaiting(connection: Pick<DuckDBConnection, 'run'>): Promise<void> {
+    for (const { scope, from, to } of pairs) {
+      const [row] = await (await connection.run(`SELECT count(*), min(window_ms) FROM ${rollupTables[scope]} WHERE level = $1 AND closed > $2`, [from, BigInt(this.#foldedOf(scope, to))], [INTEGER, BIGINT])).getRows();
+      this.#waiting.set(foldKey(scope, to), { rows: Number(row![0]), oldestMs: Number(row![1] ?? Infinity) });
+    }
   }
 
   /** The next fold that is due: when a window of its level is over, many rows wait for it, or one of them is about to be deleted for its age. `closedMax` is the greatest number that rows have. */
@@ -170,7 +176,7 @@ interface Page {
 async function pagesOf(query: Query, fold: Fold): Promise<Page[]> {
   const pages: Page[] = [];
   let rows = 0;
-  for await (const [windows, names, counts] of query(`SELECT ${windowSql(fold)}, ${nameOf(fold)}, count(*) FROM ${sourceSql(fold)} GROUP BY ALL ORDER BY ALL`, [], [])) {
+  for await (const [windows, names, counts] of query(`SELECT ${windowSql(fold)} AS start, ${texts(nameOf(fold))}, count(*) FROM ${sourceSql(fold)} GROUP BY start, ${nameOf(fold)} ORDER BY start, ${nameOf(fold)}`, [], [])) {
     for (const [at, windowMs] of (windows as bigint[] | undefined ?? []).entries()) {
       const group = [windowMs, names![at] as string] as const;
       const page = pages.at(-1);
@@ -187,9 +193,9 @@ async function pagesOf(query: Query, fold: Fold): Promise<Page[]> {
 }
 
 async function addUp(query: Query, fold: Fold, { first, last }: Page): Promise<{ rows: StoredRow[]; taken: number }> {
-  const [windowMs, name, host] = [windowSql(fold), nameOf(fold), fold.scope === 'host' ? 'host' : 'NULL'];
+  const [windowMs, name, host] = [windowSql(fold), nameOf(fold), fold.scope === 'host' ? texts('host') : 'NULL'];
   const chunks = query(
-    `SELECT import_id, ${windowMs}, source, ${host}, cells FROM ${sourceSql(fold)}
+    `SELECT import_id, ${windowMs}, ${texts('source')}, ${host}, cells FROM ${sourceSql(fold)}
       AND (${windowMs} > $1 OR (${windowMs} = $1 AND ${name} >= $2)) AND (${windowMs} < $3 OR (${windowMs} = $3 AND ${name} <= $4))`,
     [...first, ...last], [BIGINT, VARCHAR, BIGINT, VARCHAR],
   );

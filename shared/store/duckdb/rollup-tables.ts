@@ -5,7 +5,7 @@ import { CellSet } from '../../cell-set.js';
 import type { Log } from '../../log.js';
 import { nextTurn } from '../../next-turn.js';
 import { byStatusClass, importRowRange, keptLevels, levels, packCells, scopes, type RowKey, type Scope } from '../../rollup.js';
-import { insertSql, writeRows, type Column } from './columns.js';
+import { insertSql, texts, writeRows, type Column } from './columns.js';
 
 /** A row of one of the tables, but for its number. */
 export interface StoredRow extends RowKey {
@@ -106,7 +106,7 @@ export async function convertSeriesRollups(connection: DuckDBConnection, { nowMs
 
     async function convertPage(page: [bigint, bigint]): Promise<void> {
       const rows = await (await connection.run(
-        `SELECT window_ms, row_id, source, host, method, status_code, "count", sampled_out, duration_ms_sum, duration_ms_max, size_sum, histogram
+        `SELECT window_ms, row_id, ${texts('source', 'host', 'method')}, status_code, "count", sampled_out, duration_ms_sum, duration_ms_max, size_sum, histogram
          FROM series_rollup WHERE level = $1 AND window_ms BETWEEN $2 AND $3`, [level, ...page], [INTEGER, BIGINT, BIGINT],
       )).getRows() as [bigint, bigint, string, string, string, number, bigint, bigint, number, number, number, string][];
       const converted = new Map<string, { readonly importId: number; readonly row: RowKey; readonly cells: CellSet }>();

@@ -5,7 +5,6 @@
 import { deflateSync } from 'node:zlib';
 import { BIGINT, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
 import type { ImportedRow } from '../../imported-requests.js';
-import type { RowKey } from '../../rollup.js';
 import type { TopRow } from '../../top-row.js';
 import { insertSql, writeRows, type Column } from './columns.js';
 import { closedRows, type OpenWindows } from './open-windows.js';
@@ -20,9 +19,8 @@ export interface BatchWriter {
   /**
    * Writes a batch, unless its writer's number says that it is there already. Throws what DuckDB throws, with the transaction still open. Passes
    * the commit to `alone`, which must run it while no read is in progress: in DuckDB 1.5.5, a concurrent read can miss rows (decision 39).
-   * Resolves to the keys of the rollup rows that changed.
    */
-  write(batch: Batch, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<readonly RowKey[]>;
+  write(batch: Batch, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
   /** Whether a checkpoint is due, given the size of the write-ahead log in bytes: as soon as no read is in progress, or before the next batch. */
   checkpointDue(logBytes: number): 'when-idle' | 'now' | undefined;
   /** Closes the windows that ended well before `nowMs`. `alone` as in `write`. Resolves to whether there were any. */
@@ -92,12 +90,10 @@ export async function createBatchWriter(connection: DuckDBConnection, windows: O
         if (batch.imported !== undefined) heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
       }
-      let changed: RowKey[] = [];
       await alone(async () => {
         await connection.run('COMMIT');
-        changed = windows.merge(additions, nowMs);
+        windows.merge(additions, nowMs);
       });
-      return changed;
     },
   };
 }

@@ -13,7 +13,7 @@ import { listRequests } from '../../request-lists.js';
 import { levels, rollUp, unpackCells, windowStart, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
-import { addHostRows, filteredRow, refuseRollups, rowFilter } from '../rollups-query.js';
+import { addHostRows, filteredRow, refuseRollups, rowFilter, wholeWindows } from '../rollups-query.js';
 import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery, HostCounts, HostCountsQuery } from '../store.js';
 import { fluxAnyOf, fluxText, fluxWholeOrStart } from './flux-text.js';
 import { cellOfTally, ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText, type RollupPoint } from './line-protocol.js';
@@ -270,12 +270,6 @@ const sliceGrowth = 60;
 const triesMax = 5;
 /** The last whole day that a time of 64 bits of nanoseconds can hold: an open end would be now, by the server's clock. */
 const timeMsMax = Date.UTC(2262, 3, 11);
-
-/** A row's time is its window's start and less than the window's length more: read from whole window to whole window. */
-function wholeWindows({ fromMs, toMs }: TimeRange, level: Level): TimeRange {
-  const lengthMs = level * 1000;
-  return { fromMs: Math.ceil(fromMs / lengthMs) * lengthMs, toMs: Math.ceil(toMs / lengthMs) * lengthMs };
-}
 
 function rowOfTime(time: string, level: Level): { windowMs: number; rowId: number } {
   const { timeMs, timeNs } = parseTimestamp(time);

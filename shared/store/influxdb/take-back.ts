@@ -2,7 +2,7 @@
 import { DistinctSketch } from '../../distinct.js';
 import { importRowRange, levels } from '../../rollup.js';
 import { TopSummary } from '../../top.js';
-import { topKinds, topLevels } from '../../top-row.js';
+import { isOfClients, topKinds, topLevels } from '../../top-row.js';
 import type { ImportSummary } from '../store.js';
 import { emptiedRollupLine, topLine } from './line-protocol.js';
 import { linesMax } from './payload.js';
@@ -34,7 +34,7 @@ export async function takeBack({ importId, firstHourMs, lastHourMs }: ImportSumm
   }
   for (const level of topLevels) {
     for (const row of await readTops(read, bucket, { ...range, level, kinds: topKinds, filter: {} })) {
-      if (isOfImport(row)) lines.push(topLine({ ...row, packed: row.kind === 'unique_clients' ? emptySketch : emptyList }));
+      if (isOfImport(row)) lines.push(topLine({ ...row, packed: isOfClients(row.kind) ? emptySketch : emptyList }));
     }
   }
   for (let at = 0; at < lines.length; at += linesMax) await writeLines(lines.slice(at, at + linesMax));
