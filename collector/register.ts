@@ -51,7 +51,7 @@ export interface RegistrationOptions {
   /** The collector's address as that Caddy reaches it, such as `tcp/collector:9514`; needed when Caddy is on another machine. */
   readonly address?: string | undefined;
   readonly log: Log;
-  /** Told the hosts of Caddy's sites whenever the configuration was read, as `ConfiguredHosts` takes them. */
+  /** Called with the hosts of Caddy's sites whenever its configuration has been read. They are in the form that `ConfiguredHosts` takes. */
   readonly onHosts?: (hosts: readonly string[]) => void;
   /** How often to look, in milliseconds; 3000 when not given. */
   readonly pollMs?: number;

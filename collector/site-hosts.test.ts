@@ -16,7 +16,7 @@ test('finds the hosts of all routes, as they are logged', (t) => {
   t.deepEqual(siteHosts(config).sort(), ['*.shop.example', 'deep.example', 'errors.example', 'named.example', 'nested.example', 'shop.example', 'xn--bcher-kva.example']);
 });
 
-test('takes a configuration of any shape', (t) => {
+test('accepts a configuration of any shape', (t) => {
   fc.assert(fc.property(fc.jsonValue(), (value) => {
     for (const config of [value, { apps: value }, { apps: { http: { servers: value } } }, { apps: { http: { servers: { a: { routes: [{ match: value }, { match: [{ host: value }] }] } } } } }]) {
       t.true(siteHosts(config).every((host) => typeof host === 'string'));

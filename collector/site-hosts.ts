@@ -3,7 +3,7 @@ import { domainToASCII } from 'node:url';
 import { objectOf, textsOf } from './check/access-lines.js';
 import { normaliseHost } from './decode/host.js';
 
-/** Finds them, as `ConfiguredHosts` takes them. A configuration of any shape is read. */
+/** Returns the hosts of a configuration in the form that `ConfiguredHosts` takes. Accepts any shape. */
 export function siteHosts(config: unknown): string[] {
   const hosts = new Set<string>();
   const left: unknown[] = [objectOf(objectOf(objectOf(config)['apps'])['http'])['servers']];
@@ -15,7 +15,7 @@ export function siteHosts(config: unknown): string[] {
       else left.push(nested);
     }
   }
-  // What a placeholder stands for is known to Caddy alone.
+  // Only Caddy can resolve placeholders.
   return [...hosts].filter((host) => host !== '' && !host.includes('{'));
 }
 

@@ -1,7 +1,7 @@
 import { addTally, copyTally, type Cell, type Tally } from './rollup.js';
 
-/** Beyond so many cells, a search goes by method first. */
-const listMax = 16;
+/** Number of cells beyond which they are indexed by method. */
+const unindexedMax = 16;
 
 /** The cells of a row: one for each method and status. */
 export class CellSet {
@@ -13,15 +13,15 @@ export class CellSet {
 
   [Symbol.iterator](): Iterator<Cell> { return this.#cells[Symbol.iterator](); }
 
-  /** Adds a tally to the cell of a method and status. With `isGiven` the tally becomes part of the set and must not be used any more. */
-  add(method: string, status: number, tally: Tally, isGiven = false): void {
+  /** Adds a tally to the cell of its method and status. With `isOwned`, the set takes ownership of the tally instead of copying it. */
+  add(method: string, status: number, tally: Tally, isOwned = false): void {
     const found = this.#find(method, status);
     if (found !== undefined) addTally(found, tally);
-    else if (isGiven) this.#append({ method, status, ...tally });
+    else if (isOwned) this.#append({ method, status, ...tally });
     else this.#append({ method, status, ...copyTally(tally) });
   }
 
-  /** Copies of the cells. */
+  /** Returns copies of the cells. */
   copy(): Cell[] {
     return this.#cells.map((cell) => ({ ...copyTally(cell), method: cell.method, status: cell.status }));
   }
@@ -35,7 +35,7 @@ export class CellSet {
   #append(cell: Cell): void {
     this.#cells.push(cell);
     if (this.#byMethod !== undefined) this.#index(cell);
-    else if (this.#cells.length > listMax) {
+    else if (this.#cells.length > unindexedMax) {
       this.#byMethod = new Map();
       for (const each of this.#cells) this.#index(each);
     }

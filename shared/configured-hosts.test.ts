@@ -1,7 +1,7 @@
 import test from 'ava';
 import { ConfiguredHosts } from './configured-hosts.js';
 
-test('covers configured hosts at any port, and hosts in the place of a wildcard', (t) => {
+test('covers configured hosts at any port, and hosts that match a wildcard', (t) => {
   const hosts = new ConfiguredHosts(['shop.example', '*.shop.example', 'api.*.example', '*']);
   t.true(hosts.has('shop.example'));
   for (const covered of ['shop.example', 'shop.example:8443', 'a.shop.example', 'a.shop.example:8443', 'api.eu.example', 'localhost']) t.true(hosts.covers(covered), covered);
@@ -9,7 +9,7 @@ test('covers configured hosts at any port, and hosts in the place of a wildcard'
   for (const other of ['a.shop.example', '*.shop.example', 'shop.example:8443', 'localhost']) t.false(hosts.has(other), other);
 });
 
-test('replaces the hosts, and has another version only if they changed', (t) => {
+test('replaces the hosts, and changes the version only if they differ', (t) => {
   const hosts = new ConfiguredHosts();
   const { version } = hosts;
   hosts.set(['a.example', '*.example']);

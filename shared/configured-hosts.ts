@@ -1,9 +1,9 @@
-/** The hosts of Caddy's configuration, as far as it is known. */
+/** The hosts of Caddy's configuration, as far as known. */
 export class ConfiguredHosts {
   #names: ReadonlySet<string> = new Set();
-  /** Hosts with a `*` in the place of labels. */
+  /** Hosts in which `*` stands for a label. */
   #patterns: ReadonlySet<string> = new Set();
-  /** Where these have labels, and where `*`: `*..` for `*.example.com`. */
+  /** The positions of `*` in them: `*..` for `*.example.com`. */
   #shapes: readonly string[] = [];
   #version = 0;
 
@@ -24,7 +24,7 @@ export class ConfiguredHosts {
     this.#version += 1;
   }
 
-  /** Whether this very host is configured. */
+  /** Whether exactly this host is configured. */
   has(host: string): boolean {
     return this.#names.has(host);
   }

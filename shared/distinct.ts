@@ -14,9 +14,9 @@ import { hashOf } from './hash.js';
 const registerBits = 13;
 const registerCount = 2 ** registerBits;
 const rankBits = 32;
-/** As long as so few registers are filled, they are in a list. */
+/** Maximum number of filled registers in the sparse form. */
 const sparseMax = 1000;
-/** Bits of a rank in an entry of the list, below its register. */
+/** Low bits of a sparse entry, which hold the rank. The register is above them. */
 const entryRankBits = 6;
 const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
 const noRank = 0xff;
@@ -34,7 +34,7 @@ export class DistinctSketch {
   /** The text that was taken last: often the next one too. */
   #last: string | undefined;
 
-  /** What it holds in memory, about, in bytes. */
+  /** Estimated memory, in bytes. */
   get bytes(): number { return objectBytes + (this.#dense ?? this.#sparse).byteLength; }
 
   /** Takes a text. */
@@ -72,7 +72,7 @@ export class DistinctSketch {
 
   /** The packed form: see the head of this file. */
   pack(): string {
-    const filled = [...this.#filled()].sort(([a], [b]) => a - b);
+    const filled = [...this.#filled()];
     const bytes: number[] = [];
     let previous = 0;
     for (const [register, rank] of filled) {
@@ -154,7 +154,7 @@ export class DistinctSketch {
   /** Where a register is, or belongs, among the entries. */
   #placeOf(register: number): number {
     let [from, to] = [0, this.#filledCount];
-    if (to > 0 && this.#sparse[to - 1]! >>> entryRankBits < register) return to; // packed ones come in order
+    if (to > 0 && this.#sparse[to - 1]! >>> entryRankBits < register) return to; // packed registers are in order
     while (from < to) {
       const middle = (from + to) >>> 1;
       if (this.#sparse[middle]! >>> entryRankBits < register) from = middle + 1;

@@ -9,7 +9,7 @@ const limitOf = (options: ConstructorParameters<typeof HostLimit>[0]): HostLimit
   return new HostLimit(options, () => random.next());
 };
 
-test('counts hosts beyond the limit as _other, until one that is admitted has been idle for a day by the log', (t) => {
+test('counts hosts beyond the limit as _other, until an admitted one has been idle for a day of the log', (t) => {
   const limit = limitOf({ hostsMax: 2 });
   const at = (timeMs: number) => (host: string): string => limit.admit(host, { status: 200, timeMs });
   t.deepEqual(['a', 'a', 'b', 'b', 'c', 'a'].map(at(0)), ['a', 'a', 'b', 'b', '_other', 'a']);
@@ -18,7 +18,7 @@ test('counts hosts beyond the limit as _other, until one that is admitted has be
   t.is(at(1.1 * dayMs)('a'), 'a');
 });
 
-test('gives real sites their names, however many hosts a scanner made up before them', (t) => {
+test('counts real sites by name, however many hosts a scanner has made up before', (t) => {
   for (const status of [404, 200]) {
     const limit = limitOf({ hostsMax: 100 });
     for (let made = 0; made < 10_000; made += 1) limit.admit(`made-up-${made}.example`, { status, timeMs: made });

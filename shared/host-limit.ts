@@ -1,33 +1,33 @@
 import { otherName } from './bounds.js';
 import { ConfiguredHosts } from './configured-hosts.js';
 
-/** Which hosts are counted by name. Scanners make up as many `Host` headers as they like. */
+/** Limits how many hosts are counted by name. Scanners can make up any number of them. */
 export interface HostLimitOptions {
   /** Maximum number of hosts that are counted by name. Requests of all others are counted as `_other`. */
   readonly hostsMax: number;
-  /** Hosts that are always counted by name, beside up to `hostsMax` others. Those that it only covers take precedence over others. Default: none. */
+  /** Hosts that are always counted by name, in addition to `hostsMax` others. Hosts that it merely covers rank above all others. Default: none. */
   readonly configured?: Pick<ConfiguredHosts, 'version' | 'has' | 'covers'> | undefined;
-  /** Time without a request after which a host gives way to any other, in milliseconds. Default: a day. */
+  /** Time without a request after which a host ranks below all active ones, in milliseconds. Default: a day. */
   readonly idleMs?: number;
 }
 
 interface Host {
   readonly name: string;
-  /** Requests with a status below 400 since it is known. */
+  /** Requests with a status from 100 to 399, since the host became known. */
   successes: number;
   requests: number;
   lastMs: number;
   isCovered: boolean;
 }
 
-/** Hosts that a newcomer is compared with: the weakest of so many, chosen at random, is nearly the weakest of all. */
-const sampled = 16;
-/** Hosts without a place that are remembered, at least: their requests add up only as long as they are. */
+/** Number of admitted hosts drawn at random to find one to replace: the weakest of 16 is nearly the weakest of all. */
+const draws = 16;
+/** Minimum capacity for hosts without a place. Their requests add up only while they are remembered. */
 const waitingMin = 20_000;
 
 /**
  * Admits hosts up to a limit. Beyond it a newcomer takes the place of a weaker host: those that Caddy's configuration covers are stronger than all others, those
- * with successful answers stronger than those without, and more requests than fewer. So a scanner's names never displace a real site for long, and not by being first.
+ * with successful answers stronger than those without, and more requests than fewer. So a scanner cannot keep real sites out, not even by being first.
  */
 export class HostLimit {
   readonly #hostsMax: number;
@@ -36,9 +36,9 @@ export class HostLimit {
   readonly #configured: NonNullable<HostLimitOptions['configured']>;
   #version: number;
   readonly #admitted = new Map<string, Host>();
-  /** The admitted hosts in no order, to draw from. */
+  /** The admitted hosts, to draw from at random. */
   #drawn: Host[] = [];
-  /** Hosts that have no place, the one that was seen least recently first. */
+  /** Hosts without a place, least recently seen first. */
   readonly #waiting = new Map<string, Host>();
 
   /** `random` gives numbers from 0 to 1. */
@@ -50,7 +50,7 @@ export class HostLimit {
     this.#version = configured.version;
   }
 
-  /** The name that a request is counted by: its host, or `_other`. `timeMs` is the time of the request, so that idleness follows the log in an import. */
+  /** Returns the name to count a request under: its host, or `_other`. `timeMs` is the time of the request, so that in an import idle time follows the log. */
   admit(host: string, { status, timeMs }: { readonly status: number; readonly timeMs: number }): string {
     const known = this.#admitted.get(host);
     if (known !== undefined) {
@@ -86,10 +86,10 @@ export class HostLimit {
     this.#drawn = [...this.#admitted.values()];
   }
 
-  /** The place of a weaker host; `undefined` if none was found. */
+  /** Index of a weaker host in `#drawn`; `undefined` if none was found. */
   #placeFor(newcomer: Host): number | undefined {
     let weakest: number | undefined;
-    for (let draw = 0; draw < sampled; draw += 1) {
+    for (let draw = 0; draw < draws; draw += 1) {
       const at = Math.floor(this.#random() * this.#drawn.length);
       if (weakest === undefined || this.#isWeaker(this.#drawn[at]!, this.#drawn[weakest]!, newcomer.lastMs)) weakest = at;
     }

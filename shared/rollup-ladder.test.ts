@@ -78,7 +78,7 @@ test('a batch without requests closes no row while many are open', (t) => {
   t.true(open.cells > 5, 'more than a tenth of the limit');
 });
 
-test('a request that is too old for the rows of a level is not counted there, and in all coarser ones', (t) => {
+test('counts a request that is too old for a level at coarser levels only', (t) => {
   const [one] = fc.sample(event, { numRuns: 1, seed: 5 });
   for (const [ageMs, levels, ofHosts] of [[0, [10, 60, 600, 3600, 86_400], [60, 600, 3600, 86_400]], [dayMs, [60, 600, 3600, 86_400], [600, 3600, 86_400]], [30 * dayMs, [600, 3600, 86_400], [3600, 86_400]], [300 * dayMs, [3600, 86_400], [86_400]]] as const) {
     const collector = new Collector();
@@ -118,7 +118,7 @@ test('a log of hours that comes in minutes does not keep all its windows open, w
   t.deepEqual([again.get(3600), again.get(86_400)], [first.get(3600), first.get(86_400)]);
 });
 
-test('cells read back as they were packed, negative ones too', (t) => {
+test('unpacks cells as they were packed, negative ones too', (t) => {
   const text = fc.string({ unit: 'binary', maxLength: 20 }).map((value) => value.toWellFormed());
   const cell = fc.record({ method: text, status: fc.nat(999), durations: fc.array(fc.double({ min: 0, max: 1e9, noNaN: true }), { maxLength: 5 }), size: fc.nat(2 ** 43), sampledOut: fc.nat(3), isNegative: fc.boolean() });
   fc.assert(fc.property(fc.uniqueArray(cell, { selector: ({ method, status }) => `${status} ${method}`, maxLength: 8 }), (given) => {
@@ -134,7 +134,7 @@ test('cells read back as they were packed, negative ones too', (t) => {
   t.throws(() => unpackCells('GET 200 1'), { instanceOf: RangeError, message: /"GET 200 1"/ });
 });
 
-/** What a collector does of its rollups for a store with cumulative rows. */
+/** Rolls requests up as a collector does for a store with cumulative rows. */
 class Collector {
   readonly tallies = new BatchTallies(() => startMs);
   readonly #open: OpenRollups;

@@ -5,11 +5,11 @@ import {
 } from './rollup.js';
 import type { RequestEvent } from './request-event.js';
 
-/** Counts the requests of a batch by series and window: the finest windows that are kept for their age. */
+/** Counts the requests of a batch by series and window, at the finest level that keeps rows of their age. */
 export class BatchTallies {
   readonly #now: () => number;
   #nowMs: number;
-  /** By the key of a series. */
+  /** By `seriesKey`. */
   #bySeries = new Map<string, { readonly series: Series; readonly windows: Map<number, SeriesTally> }>();
   #size = 0;
 
@@ -21,9 +21,9 @@ export class BatchTallies {
   /** Number of tallies. */
   get size(): number { return this.#size; }
 
-  /** Counts a request. `key` is its `seriesKey`, and `bucket` that of its latency, if they are known already; `isKept` as in `addEvent`. */
+  /** Counts a request. Pass its `seriesKey` and latency bucket if they are known already. `isKept` as in `addEvent`. */
   add(event: RequestEvent, key = seriesKey(event), bucket = latencyBucketOf(event), isKept = true): void {
-    const level = this.#nowMs - event.timeMs < finestKeptMs ? levels[0] : keptLevels(this.#nowMs - event.timeMs, 'all')[0]!;
+    const level = this.#nowMs - event.timeMs < recentMs ? levels[0] : keptLevels(this.#nowMs - event.timeMs, 'all')[0]!;
     const windowMs = windowStart(event.timeMs, level);
     let ofSeries = this.#bySeries.get(key);
     if (ofSeries === undefined) {
@@ -38,7 +38,7 @@ export class BatchTallies {
     addEvent(found.tally, event, bucket, isKept);
   }
 
-  /** All tallies; counting starts anew. */
+  /** Returns all tallies and starts over. */
   take(): SeriesTally[] {
     const taken = [...this.#bySeries.values()].flatMap(({ windows }) => [...windows.values()]);
     this.#bySeries = new Map();
@@ -48,7 +48,8 @@ export class BatchTallies {
   }
 }
 
-const finestKeptMs = 3_600_000;
+/** Age up to which requests have the finest level for certain, in milliseconds. Saves looking it up. */
+const recentMs = 3_600_000;
 
 interface OpenRow {
   readonly key: RowKey;
@@ -58,26 +59,26 @@ interface OpenRow {
   isChanged: boolean;
 }
 
-/** Rows of one source: of all its requests, and by host. By level and window each, see `placeOf`. */
-interface OfSource {
+/** The open rows of one source: for all its requests, and by host. The inner maps are keyed by `placeOf`. */
+interface SourceRows {
   readonly all: Map<number, OpenRow>;
   readonly hosts: Map<string, Map<number, OpenRow>>;
 }
 
-/** How often open rows are looked through for those to close, in milliseconds. */
+/** Interval between searches for rows to close, in milliseconds. */
 const lookEveryMs = 10_000;
 
-/** The rollup rows of windows that still change, at every level and of both scopes, for a store with cumulative rows. */
+/** The rollup rows of open windows, at every level and scope, for a store with cumulative rows. */
 export class OpenRollups {
   readonly #cellsMax: number;
   readonly #rowIds: RowIds;
-  readonly #bySource = new Map<string, OfSource>();
+  readonly #bySource = new Map<string, SourceRows>();
   #rows = 0;
   #cells = 0;
   #lookedMs = -Infinity;
   #oldestMs = -Infinity;
 
-  /** `cellsMax` bounds the memory: beyond it, rows that have not changed for longest are closed early. A request that comes for one later opens a further row. */
+  /** `cellsMax` limits the memory. Default: 200,000. Beyond it, the least recently changed rows are closed early; later requests of their windows open further rows. */
   constructor({ cellsMax = 200_000, rowIds = randomRowIds() }: { cellsMax?: number; rowIds?: RowIds } = {}) {
     this.#cellsMax = cellsMax;
     this.#rowIds = rowIds;
@@ -88,8 +89,8 @@ export class OpenRollups {
   /** Number of their cells. */
   get cells(): number { return this.#cells; }
 
-  /** Adds tallies to the rows of their windows at every level that is kept for their age at `nowMs`. Returns the keys of the rows that changed, at `changedMs`. */
-  merge(tallies: readonly SeriesTally[], nowMs: number, changedMs = nowMs): RowKey[] {
+  /** Adds tallies to the rows of their windows, at every level that keeps rows of their age at `nowMs`. Returns the keys of the changed rows. */
+  merge(tallies: readonly SeriesTally[], nowMs: number): RowKey[] {
     const changed: OpenRow[] = [];
     this.#oldestMs = tallies.length > 0 ? Infinity : -Infinity;
     for (const { series, level: finest, windowMs, tally } of tallies) {
@@ -103,7 +104,7 @@ export class OpenRollups {
           const before = row.cells.size;
           row.cells.add(series.method, series.status, tally);
           this.#cells += row.cells.size - before;
-          row.changedMs = Math.max(row.changedMs, changedMs);
+          row.changedMs = Math.max(row.changedMs, nowMs);
           if (row.isChanged) continue;
           row.isChanged = true;
           changed.push(row);
@@ -122,7 +123,7 @@ export class OpenRollups {
     });
   }
 
-  /** The rows to close now; see `isClosing`. Stays the same until they are removed by `close`. */
+  /** Returns copies of the rows to close now: see `isClosing`. Remove them with `close`. */
   closing(nowMs: number): RollupRow[] {
     const isFull = this.#cells > this.#cellsMax / 10;
     if (!isFull && Math.abs(nowMs - this.#lookedMs) < lookEveryMs) return [];
@@ -131,8 +132,8 @@ export class OpenRollups {
     const closing = [...this.#all()].filter(({ key, changedMs }) => isClosing(key, changedMs, { ...open, open: Math.min(open.open, open.openMax) }));
     let left = this.#cells - closing.reduce((sum, { cells }) => sum + cells.size, 0);
     if (left > this.#cellsMax) {
-      const others = new Set(closing);
-      for (const row of [...this.#all()].filter((each) => !others.has(each)).sort((one, other) => one.changedMs - other.changedMs || one.key.windowMs - other.key.windowMs)) {
+      const chosen = new Set(closing);
+      for (const row of [...this.#all()].filter((each) => !chosen.has(each)).sort((one, other) => one.changedMs - other.changedMs || one.key.windowMs - other.key.windowMs)) {
         if (left <= this.#cellsMax / 2) break;
         left -= row.cells.size;
         closing.push(row);
@@ -141,7 +142,7 @@ export class OpenRollups {
     return closing.map(copyOf);
   }
 
-  /** Closes rows: what comes for their windows opens further ones. */
+  /** Closes rows. Later requests of their windows open further rows. */
   close(keys: readonly RowKey[]): void {
     for (const { level, windowMs, source, host } of keys) {
       const ofSource = this.#bySource.get(source);
@@ -191,7 +192,7 @@ export class OpenRollups {
   }
 }
 
-/** A number for a level and a window. */
+/** A unique number for a level and a window. */
 function placeOf(level: Level, windowMs: number): number {
   return windowMs * 8 + levels.indexOf(level);
 }

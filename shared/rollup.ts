@@ -20,15 +20,15 @@ export const scopes = ['all', 'host'] as const;
 export const levelsOf: Readonly<Record<Scope, readonly Level[]>> = { all: levels, host: levels.filter((level) => level >= 60) };
 
 /**
- * How long rows of the fine levels are kept, in milliseconds; the others as long as the settings say. Longer than any page reads them, see `levelFor`. Rows of
- * requests that are older are not written at all.
+ * Retention of rows of fine levels, in milliseconds: longer than any page reads them, see `levelFor`. That of other levels depends on the settings alone. Requests
+ * that are older get no row at that level.
  */
 const keptMsOf: Readonly<Record<Scope, Readonly<Partial<Record<Level, number>>>>> = {
   all: { 10: dayMs / 4, 60: 14 * dayMs, 600: 60 * dayMs },
   host: { 60: dayMs / 6, 600: 7 * dayMs, 3600: 60 * dayMs },
 };
 
-/** How long rows of a level are kept, in milliseconds; `Infinity` if that depends on the settings alone. */
+/** Maximum retention of a level, in milliseconds. `Infinity` if only the settings limit it. */
 export function levelKeptMs(level: Level, scope: Scope = 'all'): number {
   return keptMsOf[scope][level] ?? Infinity;
 }
@@ -37,16 +37,16 @@ export function levelKeptMs(level: Level, scope: Scope = 'all'): number {
 export interface Retention {
   /** Single requests. */
   readonly requestsMs: number;
-  /** Totals by hour and by day; those of finer windows are kept for a shorter time, see `rollupRetentionMs`. */
+  /** Rollups by day. Those of finer windows may be kept for a shorter time: see `rollupRetentionMs`. */
   readonly rollupsMs: number;
 }
 
-/** How long the rollup rows of a level are kept, in milliseconds, if those of a day are kept for `rollupsMs`. */
+/** Retention of a level, in milliseconds, given that of rollups by day. */
 export function rollupRetentionMs(level: Level, rollupsMs: number, scope: Scope = 'all'): number {
   return Math.min(levelKeptMs(level, scope), rollupsMs);
 }
 
-/** The levels that rows of this age, in milliseconds, are still kept at. */
+/** The levels that keep rows of this age, which is in milliseconds. Finest first. */
 export function keptLevels(ageMs: number, scope: Scope): readonly Level[] {
   return levelsOf[scope].filter((level) => ageMs < levelKeptMs(level, scope));
 }
@@ -79,7 +79,7 @@ export interface Cell extends Tally {
   readonly status: number;
 }
 
-/** What tells a rollup row from others, but for its `rowId`. */
+/** Identifies a rollup row, together with its `rowId`. */
 export interface RowKey {
   readonly level: Level;
   /** The window's start: milliseconds since 1970, a multiple of the level. */
@@ -90,8 +90,8 @@ export interface RowKey {
 }
 
 /**
- * A stored rollup row. Rows of one key and different ids add up. In InfluxDB it is cumulative: written again with the same key and id it replaces the
- * earlier one. DuckDB writes a row once, when its window is closed.
+ * A stored rollup row. Rows with the same key and different ids add up. Rows in InfluxDB are cumulative: one with the same key and id replaces the earlier one.
+ * DuckDB writes each row once, when its window closes.
  */
 export interface RollupRow extends RowKey {
   /**
@@ -103,16 +103,16 @@ export interface RollupRow extends RowKey {
   readonly cells: readonly Cell[];
 }
 
-/** The requests of one series in one window, of a batch. */
+/** What a batch adds to one series in one window. */
 export interface SeriesTally {
   readonly series: Series;
-  /** The finest level that their rows are kept at. */
+  /** The finest level that keeps rows of their age. */
   readonly level: Level;
   readonly windowMs: number;
   readonly tally: Tally;
 }
 
-/** Adds up the cells of each class of statuses, such as 5xx: they get the method `''` and the first status of the class. */
+/** Merges cells by status class, such as 5xx. A merged cell has the method `''` and the first status of its class. */
 export function byStatusClass(cells: Iterable<Cell>): Cell[] {
   const classes = new Map<number, Cell>();
   for (const cell of cells) {
@@ -124,17 +124,17 @@ export function byStatusClass(cells: Iterable<Cell>): Cell[] {
   return [...classes.values()];
 }
 
-/** Packs cells into text: of each the method, status, count, sampled-out requests, sum of sizes, sum and maximum of durations, and the histogram. */
+/** Packs cells into text: for each its method, status, count, sampled-out requests, sum of sizes, sum and maximum of durations, and histogram. */
 export function packCells(cells: Iterable<Cell>): string {
   let packed = '';
   for (const { method, status, count, sampledOut, sizeSum, durationSumMs, durationMaxMs, histogram } of cells) {
-    const max = durationMaxMs === durationSumMs ? '' : durationMaxMs; // of a single request
+    const max = durationMaxMs === durationSumMs ? '' : durationMaxMs; // the same for a single request
     packed += `${packed === '' ? '' : ','}${encodeURIComponent(method)} ${status} ${count} ${sampledOut === 0 ? '' : sampledOut} ${sizeSum} ${durationSumMs} ${max} ${histogram.pack()}`;
   }
   return packed;
 }
 
-/** Reads what `packCells` made. Throws a `RangeError` that names a part that is none. */
+/** Parses the output of `packCells`. Throws a `RangeError` with the text that is not a cell. */
 export function unpackCells(packed: string): Cell[] {
   if (packed === '') return [];
   return packed.split(',').map((text) => {

@@ -14,7 +14,7 @@ export function levelFor({ fromMs, toMs }: TimeRange, nowMs: number, scope: Scop
   return levelsOf[scope].find((level) => fits(level) && isKept(level)) ?? 86_400;
 }
 
-/** Rows that are nearly too old may be deleted, or not written, while they are read. */
+/** Part of a level's retention that is read. Older rows may be deleted, or not be written at all. */
 const keptPart = 0.75;
 
 /** The range widened to whole windows: what rollups can answer exactly. */
@@ -23,8 +23,8 @@ export function alignRange({ fromMs, toMs }: TimeRange, level: Level): TimeRange
 }
 
 /**
- * The fewest windows of these levels, finest first, that cover a range of whole windows of the finest: a day is read as one row and not as 1,440. Coarse
- * windows end by `settledMs`, in milliseconds since 1970: some rows are written less often while their window is open.
+ * Covers a range with the fewest windows of these levels, finest first: a day takes one row instead of 1,440. The range consists of whole windows of the finest
+ * level. Coarser windows end by `settledMs`, in milliseconds since 1970: rows of open windows may be stale.
  */
 export function coverRange<Of extends Level>({ fromMs, toMs }: TimeRange, levels: readonly Of[], settledMs = Infinity): (TimeRange & { readonly level: Of })[] {
   const coarsest = levels.at(-1);

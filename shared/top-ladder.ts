@@ -25,7 +25,7 @@ export interface TopLadder {
 const gatherMs = 2000;
 /** How often a row of an open window is written at most, in milliseconds. */
 const writeEveryMs: Readonly<Record<TopLevel, number>> = { 60: 2000, 600: 5000, 3600: 20_000, 86_400: 60_000 };
-/** The same of the clients of a host: there are as many rows as hosts. With many hosts, so much longer for each of their rows. */
+/** The same for the clients of a host: at least, and for each open row, so that the load does not grow with the number of hosts. */
 const writeHostEveryMs = 60_000;
 const writeHostEveryMsPerRow = 15;
 /** The same for a window that has ended, into which an import may be writing. */
@@ -56,7 +56,7 @@ export function createTopLadder({ listsOpenMax = 500, clientsBytesMax = 48 * 2 *
   let gathered = new Map<string, Gathered>();
   /** The one of the last request: that of the next as a rule. */
   let last: Gathered | undefined;
-  /** The same of single hosts, by the finest level that they have. */
+  /** Clients by host, in windows of the finest level that has them. */
   let gatheredHosts = new Map<string, Pick<Gathered, 'source' | 'windowMs' | 'clientsByHost'>>();
   // The same ones again and again: they need not be cut, and hashed, for each request.
   const referrerOf = createMemo((referrer) => topValueOf.referrer({ referrer }));

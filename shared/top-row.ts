@@ -12,8 +12,8 @@ export const topDimensions = [...requestDimensions, 'country'] as const;
 export type TopDimension = (typeof topDimensions)[number];
 
 /**
- * What a row holds: a list, a sketch of the different clients of a source, or one of the clients of a host. Rows of `unique_clients` that have a host were
- * written by earlier versions, which had one for each host instead of one for all.
+ * What a row holds: a list, or a sketch of the distinct clients of a source or of one host. Earlier versions wrote a row of `unique_clients` for each host
+ * instead of one for the source.
  */
 export const topKinds = [...topDimensions, 'unique_clients', 'host_clients'] as const;
 /** One of them. */

@@ -33,15 +33,15 @@ interface Used {
   readonly nanoseconds: IntegerSet;
   /** From a nanosecond that many wanted to the one behind the last that they were given, so that they do not look through each other. */
   goOnAt: Map<number, number> | undefined;
-  /** What it had used in the generation before: two are remembered. */
+  /** The same series in the previous generation; `undefined` if it is not in there. */
   older: Used | undefined;
 }
 
-/** What a series takes besides its times, in times; the first `fewSeries` are not counted. */
+/** Memory that a series takes besides its times, in units of one time. The first `fewSeries` series are not counted. */
 const seriesTimes = 10;
 const fewSeries = 1000;
 
-/** `rememberedMin`: how many of the last times are remembered at least; some 20 bytes each. Fewer where there are many series, each of which takes as much as `seriesTimes`. */
+/** `rememberedMin` is the minimum number of times remembered, at about 20 bytes each; fewer if there are many series, see `seriesTimes`. Default: 200,000. */
 export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes {
   let current = new Map<string, Used>();
   let previous = new Map<string, Used>();
@@ -114,9 +114,9 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
  * took a tenth of the collector's time.
  */
 class IntegerSet {
-  /** The only integer plus 1; 0 where there is none. Most sets hold one. */
+  /** The only integer plus 1; 0 if there is none. Most sets hold one integer. */
   #only = 0;
-  /** Of several, each integer plus 1; 0 where nothing is. Half of it at most is filled. */
+  /** Hash table of two or more integers, each plus 1; 0 is an empty slot. At most half full. */
   #slots: Float64Array | undefined;
   #size = 0;
 

@@ -218,7 +218,7 @@ function lineAt(timeMs: number, id: number, { host = `${id % 5}.example`, method
 
 /** How lines vary, besides their numbers. */
 export interface LineShape {
-  /** Up to `HOSTS_MAX`, 200. */
+  /** At most `HOSTS_MAX`. */
   readonly hosts: number;
   /** At most 18: the 17 known methods and an unknown one. */
   readonly methods: number;

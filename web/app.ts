@@ -188,7 +188,7 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
     router.get(`/api/sites${extension}`, async (ctx) => {
       const query = queryOf(ctx);
       const { sites, hasMore } = await readSites(readsOf(ctx), query, sitePageOf(ctx, query), now());
-      tellNext(ctx, hasMore, sites.at(-1));
+      setNext(ctx, hasMore, sites.at(-1));
       if (extension === '') ctx.body = sites.map(siteAnswer);
       else answerRows(ctx, extension, sites.map((site) => ({ ...siteAnswer(site), spark: site.spark.join(' ') })), siteColumns);
     });
@@ -199,7 +199,7 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
       if (by === 'host') {
         const query = queryOf(ctx);
         const { windows, last, hasMore } = await readSiteWindows(readsOf(ctx), query, sitePageOf(ctx, query), now());
-        tellNext(ctx, hasMore, last);
+        setNext(ctx, hasMore, last);
         answerRows(ctx, extension, windows.map(siteSeriesAnswer), siteSeriesColumns);
         return;
       }
@@ -304,7 +304,7 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
   return router;
 }
 
-/** The page of the sites that a URL asks for. */
+/** The page of the sites that a request asks for. */
 function sitePageOf(ctx: Context, { limit }: DashboardQuery): SitePage {
   return parseSitePage({ sort: textOf(ctx.query['sort']), after: textOf(ctx.query['after']) }, limit ?? sitesInAnswer);
 }
@@ -316,8 +316,8 @@ function textOf(value: string | string[] | undefined): string | undefined {
   return typeof value === 'string' && value !== '' ? value : undefined;
 }
 
-/** Tells where the next page begins, if there is one. */
-function tellNext(ctx: Context, hasMore: boolean, last: { readonly source: string; readonly host: string } | undefined): void {
+/** Sets `X-Next` to the cursor of the next page, if there is one. */
+function setNext(ctx: Context, hasMore: boolean, last: { readonly source: string; readonly host: string } | undefined): void {
   if (hasMore && last !== undefined) ctx.set('X-Next', afterOf(last));
 }
 

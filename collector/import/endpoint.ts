@@ -45,7 +45,7 @@ export interface ImportEndpointParts extends Pick<ImportParts, 'decoder' | 'line
   readonly log: Log;
   readonly id: string;
   readonly hostsMax: number;
-  /** As a recorder takes it. */
+  /** See `RecorderOptions`. */
   readonly configuredHosts?: Parameters<typeof createRecorder>[0]['configuredHosts'];
   readonly clientIp: Parameters<typeof createRecorder>[0]['clientIp'];
   readonly sampleRatio?: number | undefined;

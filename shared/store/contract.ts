@@ -197,7 +197,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
   });
 
-  declare('hosts are counted over windows of several levels, under any filter of theirs.', async (t, { store }) => {
+  declare('counts hosts over windows of several levels, under any filter', async (t, { store }) => {
     const requests = Array.from({ length: 90 }, (_, index) => request({
       timeMs: hourMs - 3_000_000 + 60_013 * index, timeNs: index, source: ['caddy', 'app'][index % 2]!, host: ['a.example', 'b.example', ''][index % 3]!, method: ['GET', 'PUT'][index % 5 % 2]!, status: [200, 404, 503][index % 7 % 3]!, size: index,
     }));

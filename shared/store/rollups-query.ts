@@ -1,4 +1,4 @@
-/** What every store makes of a query of rollup rows. */
+/** How every store validates and filters a query of rollup rows, and counts hosts. */
 import { StoreError } from '../errors.js';
 import type { Cell, Level, RollupRow, RowKey } from '../rollup.js';
 import { needsRequests, type Filter, type HostCounts, type RollupsQuery, type TimeRange } from './store.js';
@@ -15,40 +15,40 @@ export function wholeWindows({ fromMs, toMs }: TimeRange, level: Level): TimeRan
   return { fromMs: Math.ceil(fromMs / lengthMs) * lengthMs, toMs: Math.ceil(toMs / lengthMs) * lengthMs };
 }
 
-/** The part of a filter that whole rows are restricted by; their cells are by the rest. */
+/** The part of a filter that applies to whole rows. The rest applies to their cells. */
 export function rowFilter({ source, exceptSource, host }: Filter): Filter {
   return { ...(source !== undefined && { source }), ...(exceptSource !== undefined && { exceptSource }), ...(host !== undefined && { host }) };
 }
 
-/** Whether a filter leaves out some cells of a row. */
-export function isOfCells({ method, status }: { readonly method?: Filter['method'] | undefined; readonly status?: Filter['status'] | undefined }): boolean {
+/** Whether a filter applies to cells. */
+export function filtersCells({ method, status }: { readonly method?: Filter['method'] | undefined; readonly status?: Filter['status'] | undefined }): boolean {
   return method !== undefined || status !== undefined;
 }
 
-/** Whether rows are read by class of status: a filter of cells needs each of them. */
-export function isByClass({ scope, byClass = false, filter }: RollupsQuery): boolean {
-  return byClass && scope === 'host' && !isOfCells(filter);
+/** Whether to read cells merged by status class. A filter on cells needs the exact ones. */
+export function readsByClass({ scope, byClass = false, filter }: RollupsQuery): boolean {
+  return byClass && scope === 'host' && !filtersCells(filter);
 }
 
-/** Whether a filter admits a row, by what all its cells have in common. */
-export function takesRow({ source, exceptSource, host }: Filter, row: Pick<RowKey, 'source' | 'host'>): boolean {
+/** Whether a row matches the part of a filter that applies to rows. */
+export function matchesRow({ source, exceptSource, host }: Filter, row: Pick<RowKey, 'source' | 'host'>): boolean {
   return (source === undefined || row.source === source) && row.source !== exceptSource && (host === undefined || row.host === host);
 }
 
-/** Whether a filter admits a cell of a row that it admits. */
-export function takesCell({ method, status }: Filter, cell: Pick<Cell, 'method' | 'status'>): boolean {
+/** Whether a cell matches the part of a filter that applies to cells. */
+export function matchesCell({ method, status }: Filter, cell: Pick<Cell, 'method' | 'status'>): boolean {
   return (method === undefined || cell.method === method) && (status === undefined || (cell.status >= status.min && cell.status <= status.max));
 }
 
-/** The row with the cells that a filter admits; nothing if there are none. */
+/** The row with its matching cells; empty if none match. */
 export function filteredRow(row: RollupRow, filter: Filter): RollupRow[] {
   if (row.source === filter.exceptSource) return [];
-  if (!isOfCells(filter)) return [row];
-  const cells = row.cells.filter((cell) => takesCell(filter, cell));
+  if (!filtersCells(filter)) return [row];
+  const cells = row.cells.filter((cell) => matchesCell(filter, cell));
   return cells.length === 0 ? [] : [{ ...row, cells }];
 }
 
-/** Adds cells of a row of a host to its counts, by `hostKey`. */
+/** Adds cells of a host's row to the counts of that host, by `hostKey`. */
 export function addHostCells(counts: Map<string, HostCounts>, { source, host = '' }: Pick<RowKey, 'source' | 'host'>, cells: Iterable<Cell>): void {
   const found = { ...counts.get(hostKey(source, host)) ?? { source, host, requests: 0, errors: 0, clientErrors: 0, bytes: 0 } };
   for (const { status, count, sizeSum } of cells) {
@@ -60,7 +60,7 @@ export function addHostCells(counts: Map<string, HostCounts>, { source, host = '
   counts.set(hostKey(source, host), found);
 }
 
-/** The same for whole rows. */
+/** Adds the rows of hosts to their counts, by `hostKey`. */
 export function addHostRows(counts: Map<string, HostCounts>, rows: readonly RollupRow[]): void {
   for (const row of rows) addHostCells(counts, row, row.cells);
 }

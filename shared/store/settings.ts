@@ -21,7 +21,7 @@ export const storeSettings = {
   RETENTION_DELAY: duration('How long a shorter retention, or a clock that has jumped, is announced in the log before anything is deleted because of it.', { default: '1d', min: '0s', max: '365d' }),
   CLIENT_IP: choice('How client addresses are kept: truncated to /24 and /48, full, or off.', ['truncated', 'full', 'off'], { default: 'truncated' }),
   GEOIP_DATABASE: text('An MMDB file with the countries of addresses, such as GeoLite2-Country.mmdb, for a list of countries.'),
-  HOSTS_MAX: count('How many hosts are told apart; requests to further ones are kept under the host _other.', { default: '10000', min: 1, max: 100_000 }),
+  HOSTS_MAX: count('Maximum number of hosts counted by name; requests to further ones are counted under the host _other.', { default: '10000', min: 1, max: 100_000 }),
 };
 
 const { INFLUXDB_URL, INFLUXDB_ORG, INFLUXDB_BUCKET, INFLUXDB_TOKEN, INFLUXDB_TOKEN_FILE, RETENTION_ROLLUPS } = storeSettings;

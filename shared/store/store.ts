@@ -155,16 +155,16 @@ export interface RollupsQuery extends TimeRange {
   readonly level: Level;
   readonly scope: Scope;
   readonly filter: Filter;
-  /** Of scope `host`: these hosts alone. Default: all. */
+  /** Only these hosts, for scope `host`. Default: all. */
   readonly hosts?: readonly string[] | undefined;
-  /** Whether cells of all methods and of a class of statuses may come as one: see `byStatusClass`. */
+  /** Whether the store may merge cells by status class: see `byStatusClass`. Default: no. */
   readonly byClass?: boolean | undefined;
 }
 
-/** Which windows of single hosts to count: whole windows, of a level each. */
+/** Which windows to count hosts over. A part consists of whole windows of its level. */
 export interface HostCountsQuery {
   readonly parts: readonly (TimeRange & { readonly level: Level })[];
-  /** Not one that `needsRequests`. */
+  /** Must not be one that `needsRequests`. */
   readonly filter: Filter;
 }
 

@@ -61,7 +61,7 @@ export function sumOfCells(cells: readonly Cell[]): Sum {
   return sum.sum();
 }
 
-/** Adds cells up as they come. */
+/** Sums cells one by one. */
 export class CellSum {
   readonly #tally = emptyTally();
   readonly #statuses = new Map<number, number>();

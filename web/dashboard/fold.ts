@@ -21,8 +21,9 @@ export interface Fold {
 
 /** The hosts of a source. */
 export interface HostList {
-  /** Number of hosts, and of all their requests and errors, whether or not their figures are known. */
+  /** Number of hosts, including those without figures. */
   readonly count: number;
+  /** Requests and errors of all of them. */
   readonly requests: number;
   readonly errors: number;
   /** The host with most errors, if there were any. */
@@ -141,7 +142,7 @@ function hasRequests({ requests }: Figures): boolean {
   return requests > 0;
 }
 
-/** The digests of windows as one. */
+/** Merges the digests of several windows into one. */
 export function merged(windowMs: number, digests: readonly WindowDigest[]): WindowDigest {
   const [first, ...others] = digests;
   if (first?.windowMs === windowMs && others.length === 0) return first;

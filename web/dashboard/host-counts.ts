@@ -103,7 +103,7 @@ export class HostCountsCache {
   }
 }
 
-/** The same parts, with open windows as their finer windows: an open day is mostly hours that have ended. */
+/** Splits open windows into finer ones: most hours of an open day have ended. */
 export function refineOpen(parts: HostCountsQuery['parts'], nowMs: number): (TimeRange & { readonly level: Level })[] {
   const { ended, open } = splitAt(parts, nowMs);
   return [...ended, ...finerOf(open, nowMs)];
@@ -125,7 +125,7 @@ function isNotEmpty({ fromMs, toMs }: TimeRange): boolean {
   return fromMs < toMs;
 }
 
-/** Maximum number of entries. Those without hosts take little. */
+/** Maximum number of entries: those without hosts do not count towards `hostsMax`. */
 const entriesMax = 100;
 
 function keyOf({ source, host }: HostCounts): string {

@@ -46,7 +46,7 @@ test('without an edge, or without an app, there is no pair', (t) => {
   t.deepEqual(pairs([{ source: 'shop' }]), []);
 });
 
-test('the hosts to compare are those of apps behind the edge, busiest first', (t) => {
+test('compares the hosts of apps behind the edge, busiest first', (t) => {
   const host = (source: string, name: string, requests: number) => ({ source, host: name, requests });
   t.deepEqual(pairedHosts([host('caddy', 'a.example', 9), host('caddy', 'b.example', 5), host('dashboard', '127.0.0.1:8080', 3)]), []);
   t.deepEqual(

@@ -16,7 +16,7 @@ export interface Site {
   readonly figures: Figures;
   /** Requests per window of the range, ascending. */
   readonly spark: readonly number[];
-  /** The start of the last window with requests, in milliseconds since 1970: a minute of the last ten, or a longer one. */
+  /** The start of the last window with requests, in milliseconds since 1970: a minute, if it is one of the last ten, or a longer window. */
   readonly lastWindowMs: number;
 }
 
@@ -28,7 +28,7 @@ export interface SiteWindow {
   readonly figures: Figures;
 }
 
-/** Windows of a sparkline at most. */
+/** Maximum number of windows in a sparkline. */
 const sparkWindowsMax = 48;
 
 /** Reads a page of the sites of a range. Throws a `StoreError`, and a `QueryError` for a filter that rollups cannot answer. */
@@ -66,7 +66,7 @@ function sparkGrid(query: TimeRange, nowMs: number): SparkGrid {
   return { ...alignRange(query, level), level };
 }
 
-/** Whole windows that cover the range, none longer than those of a sparkline; the open ones by finer windows, which tell of the last request. */
+/** Whole windows that cover the range, none longer than those of a sparkline. Open ones are split into finer windows, to find the time of the last request. */
 function siteParts(query: TimeRange, sparkLevel: Level, nowMs: number): (TimeRange & { readonly level: Level })[] {
   const finest = levelFor(query, nowMs, 'host');
   return refineOpen(coverRange(alignRange(query, finest), levelsOf.host.filter((level) => level >= finest && level <= sparkLevel)), nowMs);

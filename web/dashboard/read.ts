@@ -124,8 +124,8 @@ export interface Recent extends RecentWindows, Collection {
 }
 
 /**
- * Reads what the figures of a query need, and folds it; on demand also the period before, the last hours, the pairs, and the figures of the `hostsMax` hosts with
- * most requests. Throws a `StoreError`.
+ * Reads and folds the figures of a query. On demand also the period before, the last hours, the pairs, and the figures of the `hostsMax` busiest hosts.
+ * Throws a `StoreError`.
  */
 export async function readTraffic(reads: Reads, query: DashboardQuery, { requestsMax = rawRequestsMax, nowMs = Date.now(), withPrevious = false, withRecent = false, hostsMax = 0, withPairs = false } = {}): Promise<Traffic> {
   const scope = scopeOf(query.filter);
@@ -313,7 +313,7 @@ function scopeOf({ host }: Filter): Scope {
   return host === undefined ? 'all' : 'host';
 }
 
-/** Reads the hosts of a source, with figures of the `hostsMax` with most requests. Whole windows, of the levels that single hosts have. */
+/** Reads the hosts of a source, with the figures of the `hostsMax` busiest. Covers whole windows of the levels that hosts have, which may exceed the range. */
 async function readHosts(reads: Reads, filter: Filter, range: TimeRange, { source, hostsMax, nowMs }: { source: string | undefined; hostsMax: number; nowMs: number }): Promise<HostList> {
   const parts = hostParts(range, nowMs);
   const counts = (await readHostCounts(reads, { parts, filter: seriesFilter(filter) }, nowMs)).filter((host) => host.source === source && host.requests > 0);
@@ -326,7 +326,7 @@ async function readHosts(reads: Reads, filter: Filter, range: TimeRange, { sourc
   return hostListOf(counts, ranked(new Map([...sums].map(([host, sum]) => [host, sum.sum()]))));
 }
 
-/** Edge and app side by side: their windows of the hosts that both have. */
+/** Compares the edge with each app, over the hosts that both have. */
 async function readSourcePairs(reads: Reads, filter: Filter, range: TimeRange, { stepMs, sources, nowMs }: { stepMs: number; sources: ReadonlyMap<string, unknown>; nowMs: number }): Promise<readonly Pair[]> {
   if (!sources.has(caddySource) || sources.size < 2) return [];
   const hostLevel = levelFor(range, nowMs, 'host');
@@ -338,7 +338,7 @@ async function readSourcePairs(reads: Reads, filter: Filter, range: TimeRange, {
   return foldWindows(digests, { fromMs: aligned.fromMs, stepMs: Math.max(stepMs, hostLevel * 1000) }).pairs;
 }
 
-/** Hosts of apps that are compared with the edge at most. */
+/** Maximum number of hosts that are compared, without their ports. */
 const pairedHostsMax = 200;
 
 /** The fewest windows of single hosts that cover a range, in the order of time. */
@@ -347,7 +347,7 @@ export function hostParts(range: TimeRange, nowMs: number): (TimeRange & { level
   return coverRange(alignRange(range, finest), levelsOf.host.filter((each) => each >= finest));
 }
 
-/** Reads the counts of all hosts. Readers of one page share them. Throws a `StoreError`. */
+/** Reads the counts of all hosts. Concurrent readers share a read. Throws a `StoreError`. */
 export async function readHostCounts({ hostCounts, shared, signal }: Reads, query: HostCountsQuery, nowMs: number): Promise<readonly HostCounts[]> {
   const [first, last] = [query.parts[0], query.parts.at(-1)];
   if (first === undefined || last === undefined) return [];
@@ -390,7 +390,7 @@ interface HostDigestsQuery {
   readonly parts: readonly (TimeRange & { readonly level: Level })[];
   readonly filter: Filter;
   readonly hosts: readonly string[];
-  /** Whether one cell may stand for a class of statuses. Default: yes. */
+  /** Whether cells may be merged by status class. Default: yes. */
   readonly byClass?: boolean;
   readonly nowMs: number;
 }

@@ -8,7 +8,7 @@ const site = fc.record({
 });
 const sites = fc.uniqueArray(site, { selector: ({ source, host }) => `${source} ${host}`, maxLength: 10 });
 
-test('pages hold every site with requests exactly once, in the order that is asked for', (t) => {
+test('returns every site with requests exactly once over all pages, in the requested order', (t) => {
   fc.assert(fc.property(sites, fc.constantFrom(...siteSorts), fc.integer({ min: 1, max: 4 }), (counts, sort, limit) => {
     const paged: HostCounts[] = [];
     for (let after: string | undefined; ;) {
@@ -23,7 +23,7 @@ test('pages hold every site with requests exactly once, in the order that is ask
   t.deepEqual(sitesOfPage([], parseSitePage({ after: 'caddy/gone.example' }, 5)), { sites: [], hasMore: false });
 });
 
-test('an unknown sort or a made-up cursor is refused with what is allowed', (t) => {
+test('refuses an unknown sort or an invalid cursor, and says what is allowed', (t) => {
   t.throws(() => parseSitePage({ sort: 'p95' }, 1), { message: /sort is "p95"; allowed is requests, errors/ });
   t.throws(() => parseSitePage({ after: 'caddy' }, 1), { message: /after is "caddy"/ });
   t.throws(() => parseSitePage({ after: '%/a' }, 1), { message: /after is "%\/a"/ });

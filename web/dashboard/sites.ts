@@ -1,4 +1,4 @@
-/** Sites: the hosts of each source, in the order that is asked for, page by page. */
+/** Sites: the hosts of each source, sorted and paged. */
 import type { HostCounts } from '../../shared/store/store.js';
 import { QueryError } from './query.js';
 
@@ -7,7 +7,7 @@ export const siteSorts = ['requests', 'errors', 'error_share', 'client_errors', 
 /** One of them. */
 export type SiteSort = (typeof siteSorts)[number];
 
-/** Which page of the sites is wanted. */
+/** A page of the sites. */
 export interface SitePage {
   readonly sort: SiteSort;
   readonly limit: number;
@@ -21,7 +21,7 @@ export function parseSitePage({ sort = 'requests', after }: { readonly sort?: st
   return { sort, limit, after: after === undefined ? undefined : parseAfter(after) };
 }
 
-/** The value of `after` for the page behind a site: its source and host, each percent-encoded. */
+/** The cursor of the page after a site, for the parameter `after`: its source and host, each percent-encoded. */
 export function afterOf({ source, host }: { readonly source: string; readonly host: string }): string {
   return `${encodeURIComponent(source)}/${encodeURIComponent(host)}`;
 }
@@ -36,7 +36,7 @@ function parseAfter(text: string): { source: string; host: string } {
   throw new QueryError('after', text, 'what an answer gave as its X-Next');
 }
 
-/** The sites of one page, and whether more follow. The site `after` is looked up as it stands now: counts change between two pages. */
+/** Returns the sites of a page, and whether more follow. Compares with the current counts of the site `after`, which may have changed since the page before. */
 export function sitesOfPage(counts: readonly HostCounts[], { sort, limit, after }: SitePage): { sites: readonly HostCounts[]; hasMore: boolean } {
   const sorted = counts.filter(({ requests }) => requests > 0).sort((one, other) => compareSites(one, other, sort));
   const last = after && (counts.find(({ source, host }) => source === after.source && host === after.host) ?? { ...noCounts, ...after });

@@ -131,7 +131,7 @@ function minute(timeMs: number, nowMs: number): Time {
   return { iso: isoTime(timeMs), text: moment(timeMs, nowMs).slice(0, -3) };
 }
 
-/** The host that most errors are on, where there are several. */
+/** The host with more than two thirds of the errors, if there are several hosts. */
 function worstHost({ count, errors, worst }: HostList): string | undefined {
   return count > 1 && worst !== undefined && worst.errors > errors * 2 / 3 ? worst.host : undefined;
 }

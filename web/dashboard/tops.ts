@@ -71,9 +71,9 @@ export function topRange(query: TimeRange, nowMs: number): { range: TimeRange; l
   return { range: alignRange(query, level), level };
 }
 
-/** By then the rows of a window that has ended are written, in milliseconds. */
+/** Time within which the rows of an ended window are written, in milliseconds. */
 const settledMs = 10_000;
-/** The same of the clients of a host. */
+/** The same for rows of the clients of a host. */
 const hostSettledMs = 70_000;
 
 /** What a page needs of a window's rows: unpacked once, and merged into those of other windows. Not changed any more. */
@@ -119,8 +119,8 @@ export interface TopsReader {
 }
 
 /**
- * Reads lists. Their rows know the source alone, and of unique clients the host, by hours and days. Under any other filter raw requests are listed,
- * `requestsMax` of them where the store has to read each. Without `dimensions` they are read only to count the clients of a host.
+ * Reads lists. Their rows can be filtered by source, and those of unique clients by hour and day also by host. Under any other filter raw requests are listed, at
+ * most `requestsMax` if the store has to read each of them. Without `dimensions` only unique clients are counted.
  */
 export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { dimensions, valuesMax, requestsMax, nowMs }: { dimensions: readonly TopDimension[]; valuesMax: number; requestsMax: number; nowMs: number }): Promise<Tops> {
   const { source, host, ...others } = query.filter;
@@ -192,7 +192,7 @@ function agentLists({ total, entries }: RankedList): SourceTops['agents'] {
   return Object.fromEntries(agentDimensions.map((dimension) => [dimension, once(() => listBy(dimension))])) as SourceTops['agents'];
 }
 
-/** A list of what rollups know exactly: hosts or methods. `all` counts what has no figures as well. */
+/** A list that rollups know exactly: hosts or methods. `all` also counts hosts without figures. Default: the values of `figures`. */
 export function exactList(figures: ReadonlyMap<string, Figures>, all?: Pick<HostList, 'count' | 'requests'>): TopList {
   return {
     total: all?.requests ?? [...figures.values()].reduce((sum, { requests }) => sum + requests, 0),

@@ -283,7 +283,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     });
   }
 
-  /** Closes windows before a batch, which must not be dropped for what is wrong with others. Call it only within `#inTurn`. */
+  /** Closes windows before a batch is written. Their errors never drop the batch. Call it only within `#inTurn`. */
   async #closeWindows(): Promise<void> {
     const database = this.#database!;
     try {
@@ -295,7 +295,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     }
   }
 
-  /** Folds what is due, in turns with batches. */
+  /** Runs the folds that are due, taking turns with batches. */
   #fold(): Promise<void> {
     return this.#folding ??= this.#foldAll().catch((error: unknown) => {
       if (this.#closing === undefined) this.#log.warn(`Cannot fold rollups of the ${this.description}; the next attempt is in a minute.`, { error: detailedMessageOf(error) });
@@ -425,7 +425,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     this.#isDeleting = true;
     try {
       const due = await this.#guard.look();
-      await this.#fold(); // what is not folded yet is not deleted
+      await this.#fold(); // rows that are not folded yet cannot be deleted
       for (const step of deleteSteps(due.retention, due.nowMs)) {
         let deleted: number;
         do {

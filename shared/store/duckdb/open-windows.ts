@@ -1,23 +1,23 @@
 /**
- * The rollup rows of windows that still change: at the finest levels alone. They are kept in memory, by segment. What a kill would take of them is in the table
- * `rollup_journal`, written in the transaction of each batch. When a segment is closed, its rows go to their tables and its journal is deleted.
- * The rows of coarser levels are made from these: see `rollup-folds.ts`.
+ * The rollup rows of open windows, at the finest levels only, held in memory by segment. Each batch also writes what it adds to the table `rollup_journal`, in its
+ * own transaction, so that a kill loses nothing. Closing a segment writes its rows to their tables and deletes its journal. Rows of coarser levels are made
+ * from these: see `rollup-folds.ts`.
  */
 import { deflateSync, inflateSync } from 'node:zlib';
 import { BIGINT, BLOB, DuckDBBlobValue, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
 import { CellSet } from '../../cell-set.js';
 import { byStatusClass, keptLevels, levelsOf, packCells, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally } from '../../rollup.js';
-import { addHostCells, filteredRow, isByClass, takesCell, takesRow, wholeWindows } from '../rollups-query.js';
+import { addHostCells, filteredRow, readsByClass, matchesCell, matchesRow, wholeWindows } from '../rollups-query.js';
 import type { HostCounts, HostCountsQuery, RollupsQuery } from '../store.js';
 import { RollupFolds, type Folded } from './rollup-folds.js';
 import { storedRow, type StoredRow } from './rollup-tables.js';
 import { runKept } from './statements.js';
 
-/** What a read takes of the rows that are not in their tables, or not at their level. */
+/** What a read needs to know besides the tables: rows that are not in them yet, or not at their level yet. */
 export interface OpenSnapshot {
-  /** Open rows that the query asks for, at its level. */
+  /** Open rows that match the query, at its level. */
   readonly rows: readonly RollupRow[];
-  /** Rows that are closed later than this are among the open ones: see the column `closed`. */
+  /** Stored rows with a greater `closed` are among the open ones, or made from others: skip them. */
   readonly closedMax: number;
   readonly folded: Folded;
 }
@@ -28,7 +28,7 @@ interface OpenRow {
   readonly cells: CellSet;
 }
 
-/** What identifies a segment: one window of the finest level that is kept of single hosts, for its age. */
+/** Identifies a segment: a window of the finest level that hosts have at its age. */
 interface SegmentKey {
   /** 0 for none. */
   readonly importId: number;
@@ -44,7 +44,7 @@ export interface Segment extends SegmentKey {
   readonly hosts: Map<string, Map<string, CellSet>>;
   cells: number;
   changedMs: number;
-  /** Length of its journal in characters: now, and after it was last rewritten. */
+  /** Length of its journal, in characters: now, and right after the last rewrite. */
   journalLength: number;
   rewrittenLength: number;
 }
@@ -55,14 +55,14 @@ export interface Addition {
   readonly tallies: SeriesTally[];
 }
 
-/** How long a segment stays open after its window ended and it last changed, in milliseconds. What comes later opens it again: rows of one key add up. */
+/** Time for which a segment stays open after its window ended and it last changed, in milliseconds. Later requests open it again: rows with the same key add up. */
 const graceMs = 30_000;
-/** The same while many cells are open, by the time of the requests that come: a log of hours passes through in minutes. */
+/** While many cells are open, a segment also closes once all requests are newer than its window by this, in milliseconds: an import reads hours within minutes. */
 const passedMs = 5 * 60_000;
-/** Cells that are open at most: some 80 MB. Beyond it the segments that changed least recently are closed early. */
+/** Maximum number of open cells, about 80 MB. Beyond it, the least recently changed segments are closed early. */
 const cellsMaxDefault = 250_000;
 const closeEveryMs = 10_000;
-/** A journal that is longer than this, in characters, and several times as long as what it adds up to, is rewritten. */
+/** A journal is rewritten when it is longer than this, in characters, and has grown by the factor `journalGrowthMax` since the last time. */
 const journalLengthMin = 4_000_000;
 const journalGrowthMax = 4;
 
@@ -85,7 +85,7 @@ export class OpenWindows {
     this.#cellsMax = cellsMax;
   }
 
-  /** Reads the journal of a file, as its last process left it. `cellsMax` bounds the cells that are open: 250,000. */
+  /** Restores the open windows of a file from its journal. `cellsMax` is the maximum number of open cells. Default: 250,000. */
   static async load(connection: Pick<DuckDBConnection, 'run'>, { cellsMax = cellsMaxDefault }: { cellsMax?: number | undefined } = {}): Promise<OpenWindows> {
     const [row] = await (await connection.run(
       'SELECT greatest((SELECT max(closed) FROM request_rollup), (SELECT max(closed) FROM host_rollup), (SELECT max(closed) FROM rollup_fold), 0)',
@@ -98,12 +98,12 @@ export class OpenWindows {
     return windows;
   }
 
-  /** The greatest number that closed rows have. */
+  /** The greatest `closed` of all stored rows. */
   get closedMax(): number { return this.#closedMax; }
   /** Number of open cells. */
   get cells(): number { return this.#cells; }
 
-  /** Sorts tallies by the segment that they belong to at `nowMs`. */
+  /** Groups tallies by the segment that they belong to at `nowMs`. */
   place(tallies: readonly SeriesTally[], importId: number, nowMs: number): Addition[] {
     const additions = new Map<string, Addition>();
     let last: Addition | undefined;
@@ -120,7 +120,7 @@ export class OpenWindows {
     return [...additions.values()];
   }
 
-  /** Writes additions to the journal. Call it in the transaction of their batch, and `merge` once it is committed. */
+  /** Writes additions to the journal. Call it in the transaction of their batch, and `merge` after its commit. */
   async journal(connection: DuckDBConnection, additions: readonly Addition[]): Promise<void> {
     for (const { key, tallies } of additions) {
       for (let from = 0; from < tallies.length; from += linesPerEntry) await writeEntry(connection, key, tallies.slice(from, from + linesPerEntry).map(tallyLine));
@@ -142,7 +142,7 @@ export class OpenWindows {
     }
   }
 
-  /** The segments that are to be closed now. */
+  /** Returns the segments to close now. */
   closing(nowMs: number): Segment[] {
     const isFull = this.#cells > this.#cellsMax / 10;
     if (!isFull && Math.abs(nowMs - this.#lookedMs) < closeEveryMs) return [];
@@ -163,17 +163,17 @@ export class OpenWindows {
     return [...closing];
   }
 
-  /** Deletes the journals of segments, whose rows are written in the same transaction. */
+  /** Deletes the journals of segments. Call it in the transaction that writes their rows. */
   async deleteJournals(connection: DuckDBConnection, segments: readonly Segment[]): Promise<void> {
     for (const segment of segments) await deleteEntries(connection, segment);
   }
 
-  /** The segments whose journal is to be rewritten. */
-  long(): Segment[] {
+  /** Returns the segments whose journal has grown too long. */
+  withLongJournal(): Segment[] {
     return [...this.#segments.values()].filter(({ journalLength, rewrittenLength }) => journalLength > Math.max(journalLengthMin, journalGrowthMax * rewrittenLength));
   }
 
-  /** Replaces the journal of a segment by its rows. Call `onRewritten` once the transaction is committed. */
+  /** Replaces the journal of a segment by its rows. Call `onRewritten` after the commit. */
   async rewriteJournal(connection: DuckDBConnection, segment: Segment): Promise<void> {
     await deleteEntries(connection, segment);
     let lines: string[] = [];
@@ -190,7 +190,7 @@ export class OpenWindows {
     for (const segment of segments) segment.journalLength = segment.rewrittenLength = segment.cells * tallyLength;
   }
 
-  /** Call when a transaction is committed whose rows have the number `closedMax + 1`. Forgets the segments that it closed. */
+  /** Call after the commit of rows whose `closed` is `closedMax + 1`. Forgets the segments that were closed. */
   onClosed(segments: readonly Segment[]): void {
     this.#closedMax += 1;
     for (const segment of segments) this.#forget(segment);
@@ -202,14 +202,14 @@ export class OpenWindows {
     for (const segment of [...this.#segments.values()]) if (segment.importId === importId) this.#forget(segment);
   }
 
-  /** What a read needs of them, and of the levels of rows in their tables. */
+  /** Returns what a read needs to know besides the tables. Without a query there are no rows. */
   snapshot(query?: RollupsQuery): OpenSnapshot {
     const rows: RollupRow[] = [];
     if (query !== undefined) {
       const wanted = query.hosts && new Set(query.hosts);
       for (const row of this.#rowsIn(query)) {
-        if (!takesRow(query.filter, row) || (wanted !== undefined && !(row.host !== undefined && wanted.has(row.host)))) continue;
-        rows.push(...filteredRow({ ...row, rowId: 0, cells: isByClass(query) ? byStatusClass(row.cells) : row.cells.copy() }, query.filter));
+        if (!matchesRow(query.filter, row) || (wanted !== undefined && !(row.host !== undefined && wanted.has(row.host)))) continue;
+        rows.push(...filteredRow({ ...row, rowId: 0, cells: readsByClass(query) ? byStatusClass(row.cells) : row.cells.copy() }, query.filter));
       }
     }
     return { rows, closedMax: this.#closedMax, folded: this.folds.folded };
@@ -219,17 +219,17 @@ export class OpenWindows {
   addHosts(counts: Map<string, HostCounts>, { parts, filter }: HostCountsQuery): void {
     for (const part of parts) {
       for (const row of this.#rowsIn({ ...part, scope: 'host' })) {
-        if (takesRow(filter, row)) addHostCells(counts, row, [...row.cells].filter((cell) => takesCell(filter, cell)));
+        if (matchesRow(filter, row)) addHostCells(counts, row, [...row.cells].filter((cell) => matchesCell(filter, cell)));
       }
     }
   }
 
-  /** The keys of all rows of whole sources, at each level that they count at. */
+  /** Returns the keys of all open rows of whole sources, at their own level and all coarser ones. */
   keys(): RowKey[] {
     return coarserKeys([...this.#segments.values()].flatMap(({ all }) => [...all].flatMap(([source, rows]) => rows.map(({ level, windowMs }) => ({ level, windowMs, source, host: undefined })))));
   }
 
-  /** The rows of a level and scope whose window starts in a range: finer ones are told as of this level. */
+  /** Yields the rows of a level and scope whose window starts in a range. Finer rows count as rows of this level. */
   *#rowsIn({ level, scope, ...range }: Pick<RollupsQuery, 'fromMs' | 'toMs' | 'level' | 'scope'>): Generator<RowKey & { readonly cells: CellSet }> {
     const { fromMs, toMs } = wholeWindows(range, level);
     for (const segment of this.#segments.values()) {
@@ -251,10 +251,10 @@ export class OpenWindows {
     return segment;
   }
 
-  #add(segment: Segment, { level, windowMs, source, host }: RowKey, cells: Iterable<Cell>, isGiven = false): void {
+  #add(segment: Segment, { level, windowMs, source, host }: RowKey, cells: Iterable<Cell>, isOwned = false): void {
     const set = host === undefined ? sourceCells(segment, source, level, windowMs) : hostCells(segment, source, host);
     const before = set.size;
-    for (const { method, status, ...tally } of cells) set.add(method, status, tally, isGiven);
+    for (const { method, status, ...tally } of cells) set.add(method, status, tally, isOwned);
     segment.cells += set.size - before;
     this.#cells += set.size - before;
   }
@@ -263,7 +263,7 @@ export class OpenWindows {
     if (this.#segments.delete(textOf(segment))) this.#cells -= segment.cells;
   }
 
-  /** What it adds counts as unchanged for long: windows that are over are closed at once. */
+  /** Leaves `changedMs` as it is, so that ended windows close at once. */
   #replay(key: SegmentKey, packed: string): void {
     const segment = this.#segmentOf(key);
     segment.journalLength += packed.length;
@@ -276,7 +276,7 @@ export class OpenWindows {
   }
 }
 
-/** The rows of segments, to be written to their tables. */
+/** Returns the rows of segments as they are stored. */
 export function closedRows(segments: readonly Segment[]): StoredRow[] {
   return segments.flatMap((segment) => Array.from(rowsOf(segment), ({ cells, ...key }) => storedRow(key, cells, segment.importId)));
 }

@@ -8,7 +8,7 @@ import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import { emptyTally, levels, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { addHostCells, filteredRow, hostKey, isByClass, isOfCells, refuseRollups, rowFilter, takesCell, wholeWindows } from '../rollups-query.js';
+import { addHostCells, filteredRow, hostKey, readsByClass, filtersCells, refuseRollups, rowFilter, matchesCell, wholeWindows } from '../rollups-query.js';
 import type { Filter, HostCounts, HostCountsQuery, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
 import { texts } from './columns.js';
 import type { OpenSnapshot } from './open-windows.js';
@@ -28,7 +28,7 @@ const requestsPerPageMax = 1024;
 /** Up to this limit, DuckDB sorts before it reads the other columns: its default of `late_materialization_max_rows`. */
 const lateRowsMax = 50;
 
-/** See `Store.streamRollups`. The rows of open windows are `open`'s. */
+/** See `Store.streamRollups`. `open` has the rows of open windows. */
 export async function* streamRollups(read: Read, rollupsQuery: RollupsQuery, open: OpenSnapshot, rowsPerPage = rollupRowsPerPage): AsyncGenerator<RollupRow[]> {
   const { level, scope, filter, hosts } = rollupsQuery;
   refuseRollups(rollupsQuery);
@@ -38,7 +38,7 @@ export async function* streamRollups(read: Read, rollupsQuery: RollupsQuery, ope
     ...(hosts === undefined ? [] : [`host IN (${[...hosts.map((host) => values.add(host, VARCHAR)), 'NULL'].join(', ')})`]),
   ];
   const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<Page<RollupRow>> => {
-    const closed = await rollupsBetween(query, { ...page, level, scope, byClass: isByClass(rollupsQuery) }, conditionsOf, rowsMax);
+    const closed = await rollupsBetween(query, { ...page, level, scope, byClass: readsByClass(rollupsQuery) }, conditionsOf, rowsMax);
     const rows = [...closed.flatMap((row) => filteredRow(row, filter)), ...open.rows.filter(({ windowMs }) => windowMs >= page.fromMs && windowMs < page.toMs)];
     return { rows, rowsRead: closed.length };
   };
@@ -53,17 +53,17 @@ async function rollupsBetween(query: Query, { level, scope, byClass = false, ...
   return await inTurns(windowMs, (start, at) => ({ level, windowMs: windowStart(Number(start), level), rowId: 0, source: source[at]!, host: host?.[at], cells: unpackCells(cells[at]!) }));
 }
 
-/** See `Store.countHosts`. `counts` holds the requests of open windows, by `hostKey`; the others are added. */
+/** See `Store.countHosts`. Adds to `counts`, which holds those of open windows by `hostKey`. */
 export async function countHosts(query: Query, { parts, filter }: HostCountsQuery, open: OpenSnapshot, counts: Map<string, HostCounts>): Promise<HostCounts[]> {
   const values = new BoundValues();
   const inParts = parts.map(({ level, ...range }) => [levelSql({ scope: 'host', level }, open.folded, values), ...windowsIn(range, values)].join(' AND '));
   const where = [`(${inParts.map((part) => `(${part})`).join(' OR ')})`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values)].join(' AND ');
-  if (parts.length > 0 && isOfCells(filter)) {
+  if (parts.length > 0 && filtersCells(filter)) {
     // Chunk by chunk: all cells of thousands of hosts would not fit into memory.
     for await (const chunk of values.chunksOf(query, `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`)) {
       const [sources = [], hosts, cells] = chunk as [string[]?, string[]?, string[]?];
       await inTurns(sources, (source, at) => {
-        const admitted = unpackCells(cells![at]!).filter((cell) => takesCell(filter, cell));
+        const admitted = unpackCells(cells![at]!).filter((cell) => matchesCell(filter, cell));
         if (admitted.length > 0) addHostCells(counts, { source, host: hosts![at]! }, admitted);
       });
     }
@@ -422,7 +422,7 @@ export async function readStoredWindows(query: Query, open: readonly RowKey[]): 
     found.get(name)!.newestMs = Number(newestMs[at]!);
   }
   for (const { source: name, level, windowMs } of open) add(name, level, windowMs);
-  // What is not folded yet counts at coarser levels, too.
+  // Rows that are not folded yet count at coarser levels, too.
   for (const { oldest } of found.values()) {
     for (const [at, level] of levels.entries()) {
       const finer = oldest.get(levels[at - 1]!);

@@ -9,7 +9,7 @@ export type DeleteStep = (connection: DuckDBConnection) => Promise<number>;
 
 /**
  * Returns the steps that delete rows that are expired at `nowMs`. Run each step until it deletes no more rows. A step deletes at
- * most `rowsMax` rollup rows, so that batches can be written in between: deleting one takes about 25 µs, because of its index.
+ * most `rowsMax` rows of rollups or top lists, so that batches can be written in between: deleting a top list takes about 25 µs, because of its index.
  */
 export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number, rowsMax = 10_000): DeleteStep[] {
   const requestsBefore = BigInt(Math.floor(nowMs - requestsMs)) * 1_000_000n;
@@ -27,7 +27,7 @@ export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number,
   ];
 }
 
-/** A condition that leaves out rows that are not part of rows of the next coarser level yet. */
+/** A condition that spares rows which are not folded into the next coarser level yet. */
 function isFolded(table: WindowRetention['table'], level: Level): string {
   const scope = scopes.find((each) => rollupTables[each] === table);
   const coarser = scope && levelsOf[scope][levelsOf[scope].indexOf(level) + 1];

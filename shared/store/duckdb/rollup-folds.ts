@@ -1,6 +1,6 @@
 /**
- * Rows of coarse levels. Segments write rows of the finest levels only; a fold adds up what has come to one level since the last fold, and appends it to the next
- * coarser level. Until then, a read of the coarser level takes those rows as well.
+ * Makes the rows of coarse levels. Closing segments writes rows of the finest levels only. A fold merges the rows that one level has got since the last fold, and
+ * appends the result to the next coarser level. Until then, a read of the coarser level includes the finer rows.
  */
 import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
 import { CellSet } from '../../cell-set.js';
@@ -11,10 +11,10 @@ import { texts } from './columns.js';
 import { rollupTables, storedRow, type StoredRow } from './rollup-tables.js';
 import { runKept } from './statements.js';
 
-/** Up to which `closed` rows of the next finer level are part of the rows of a level, by `foldKey`. */
+/** By `foldKey`, the greatest `closed` of the finer rows that a level includes. */
 export type Folded = ReadonlyMap<string, number>;
 
-/** A level to which rows of the next finer one are added, up to the number `closed`. */
+/** Merges the rows of level `from` whose number is greater than `after` and at most `closed`, into rows of level `to`. */
 interface Fold {
   readonly scope: Scope;
   readonly from: Level;
@@ -26,17 +26,17 @@ interface Fold {
 /** What a fold appends. */
 export interface PreparedFold extends Fold {
   readonly rows: readonly StoredRow[];
-  /** How many rows of the finer level they are made of. */
+  /** Number of finer rows that they were merged from. */
   readonly taken: number;
   readonly version: number;
 }
 
-/** All levels to fold to, with the next finer one of each; the finest first. */
+/** All levels to fold to, each with the next finer one. Finest first. */
 const pairs = scopes.flatMap((scope) => levelsOf[scope].slice(1).map((to, at) => ({ scope, from: levelsOf[scope][at]!, to }))).sort((one, other) => one.to - other.to);
 
-/** A fold waits for this long after the end of a window, in milliseconds, so that it finds all of its segments closed. */
+/** Delay of a fold after the end of a window, in milliseconds: by then, the segments of the window are closed. */
 const settledMs = 90_000;
-/** Rows that call for a fold whatever the time is: those of sources have more cells. */
+/** Number of waiting rows that triggers a fold at any time. Rows of sources have more cells. */
 const rowsMax: Readonly<Record<Scope, number>> = { all: 5000, host: 50_000 };
 /** Rows that are read at once. */
 const rowsPerPage = 2000;
@@ -44,7 +44,7 @@ const rowsPerPage = 2000;
 /** The folds of an open file. */
 export class RollupFolds {
   #folded: Map<string, number>;
-  /** Rows of the next finer level that are not folded into a level, by its key. */
+  /** Rows of the next finer level that are not folded into a level yet, by `foldKey`. */
   readonly #waiting = new Map<string, Waiting>();
   readonly #foldedMs = new Map<string, number>();
   #version = 0;
@@ -53,7 +53,7 @@ export class RollupFolds {
     this.#folded = folded;
   }
 
-  /** Reads how far the levels of a file are folded. */
+  /** Reads from a file how far its levels are folded. */
   static async load(connection: Pick<DuckDBConnection, 'run'>): Promise<RollupFolds> {
     const rows = await (await connection.run('SELECT scope, level, closed, folded_ms FROM rollup_fold')).getRows() as [Scope, Level, bigint, bigint][];
     const folds = new RollupFolds(new Map(rows.map(([scope, level, closed]) => [foldKey(scope, level), Number(closed)])));
@@ -65,7 +65,7 @@ export class RollupFolds {
   /** How far the levels are folded now. */
   get folded(): Folded { return this.#folded; }
 
-  /** Counts rows that were closed. */
+  /** Counts rows that were written to their tables. */
   onClosed(rows: readonly RowKey[]): void {
     for (const { level, windowMs, host } of rows) {
       const scope = host === undefined ? 'all' : 'host';
@@ -90,7 +90,10 @@ export class RollupFolds {
     }
   }
 
-  /** The next fold that is due: when a window of its level is over, many rows wait for it, or one of them is about to be deleted for its age. `closedMax` is the greatest number that rows have. */
+  /**
+   * Returns the next fold that is due: a window of its level has ended, many rows are waiting, or one of these is about to be deleted for its age.
+   * `closedMax`: see `OpenWindows`.
+   */
   due(closedMax: number, nowMs: number): Fold | undefined {
     const pair = pairs.find(({ scope, from, to }) => {
       const key = foldKey(scope, to);
@@ -101,25 +104,25 @@ export class RollupFolds {
     return pair && { ...pair, after: this.#foldedOf(pair.scope, pair.to), closed: closedMax };
   }
 
-  /** Adds up rows. Reads them in pages, and yields to the event loop in between. */
+  /** Merges the rows of a fold. Reads them in pages, and yields to the event loop in between. */
   async prepare(read: Read, fold: Fold): Promise<PreparedFold> {
     const version = this.#version;
     const rows: StoredRow[] = [];
     let taken = 0;
     for (const page of await read((query) => pagesOf(query, fold))) {
-      const added = await read((query) => addUp(query, fold, page));
+      const added = await read((query) => mergePage(query, fold, page));
       rows.push(...added.rows);
       taken += added.taken;
     }
     return { ...fold, rows, taken, version };
   }
 
-  /** Whether what was prepared still holds. */
+  /** Whether no rows have been deleted since the fold was prepared. */
   isValid({ version }: PreparedFold): boolean {
     return version === this.#version;
   }
 
-  /** Notes in the file that a fold is done. Call it in the transaction that appends its rows, and `onFolded` once that is committed. */
+  /** Records a fold in the file. Call it in the transaction that appends its rows, and `onFolded` after the commit. */
   async note(connection: DuckDBConnection, { scope, to, closed }: Fold, nowMs: number): Promise<void> {
     await runKept(connection, 'DELETE FROM rollup_fold WHERE scope = $1 AND level = $2', [scope, to], [VARCHAR, INTEGER]);
     await runKept(connection, 'INSERT INTO rollup_fold (scope, level, closed, folded_ms) VALUES ($1, $2, $3, $4)', [scope, to, BigInt(closed), BigInt(Math.floor(nowMs))], [VARCHAR, INTEGER, BIGINT, BIGINT]);
@@ -127,7 +130,7 @@ export class RollupFolds {
 
   /** See `note`. */
   onFolded({ scope, to, closed, rows, taken }: PreparedFold, nowMs: number): void {
-    this.#folded = new Map(this.#folded).set(foldKey(scope, to), closed); // readers hold on to the one before
+    this.#folded = new Map(this.#folded).set(foldKey(scope, to), closed); // a copy: snapshots share the old one
     this.#foldedMs.set(foldKey(scope, to), nowMs);
     const waiting = this.#waitingOf(foldKey(scope, to));
     waiting.rows -= taken;
@@ -148,11 +151,11 @@ export class RollupFolds {
 
 interface Waiting {
   rows: number;
-  /** The start of their oldest window, or of an earlier one. */
+  /** Lower bound of the starts of their windows, in milliseconds since 1970. */
   oldestMs: number;
 }
 
-/** A condition that takes the rows of a level, and those of finer ones that are not folded into it. */
+/** A condition that matches the rows of a level, and finer rows that are not folded into it yet. */
 export function levelSql({ scope, level }: { readonly scope: Scope; readonly level: Level }, folded: Folded, values: { add(value: bigint, type: typeof BIGINT): string }): string {
   const conditions = [`level = ${level}`];
   for (let to = level, at = levelsOf[scope].indexOf(level) - 1; at >= 0; at -= 1) {
@@ -167,7 +170,7 @@ function foldKey(scope: Scope, level: Level): string {
   return `${scope} ${level}`;
 }
 
-/** Windows and hosts, or sources, that are folded at once: from the first to the last, in order. */
+/** A range of windows and hosts, or windows and sources, that is folded at once. Includes both ends. */
 interface Page {
   readonly first: readonly [windowMs: bigint, name: string];
   last: readonly [windowMs: bigint, name: string];
@@ -192,7 +195,7 @@ async function pagesOf(query: Query, fold: Fold): Promise<Page[]> {
   return pages;
 }
 
-async function addUp(query: Query, fold: Fold, { first, last }: Page): Promise<{ rows: StoredRow[]; taken: number }> {
+async function mergePage(query: Query, fold: Fold, { first, last }: Page): Promise<{ rows: StoredRow[]; taken: number }> {
   const [windowMs, name, host] = [windowSql(fold), nameOf(fold), fold.scope === 'host' ? texts('host') : 'NULL'];
   const chunks = query(
     `SELECT import_id, ${windowMs}, ${texts('source')}, ${host}, cells FROM ${sourceSql(fold)}
@@ -217,7 +220,7 @@ async function addUp(query: Query, fold: Fold, { first, last }: Page): Promise<{
   return { rows: [...sums.values()].map(({ importId, cells, ...key }) => storedRow({ ...key, level: fold.to }, cells, importId)), taken };
 }
 
-/** Rows that are added up in one turn of the event loop. */
+/** Rows merged per turn of the event loop. */
 const rowsPerTurn = 256;
 
 function sourceSql({ scope, from, after, closed }: Fold): string {

@@ -7,7 +7,7 @@ import { nextTurn } from '../../next-turn.js';
 import { byStatusClass, importRowRange, keptLevels, levels, packCells, scopes, type RowKey, type Scope } from '../../rollup.js';
 import { insertSql, texts, writeRows, type Column } from './columns.js';
 
-/** A row of one of the tables, but for its number. */
+/** A row of either table, without its column `closed`. */
 export interface StoredRow extends RowKey {
   /** The import that it belongs to; 0 for none. */
   readonly importId: number;
@@ -20,17 +20,17 @@ export interface StoredRow extends RowKey {
   readonly sizeSum: number;
   /** See `packCells`. */
   readonly cells: string;
-  /** The cells by class, if that is shorter; else `''`. Not of scope `all`. */
+  /** The cells merged by status class, if there are more than a few; otherwise `''`. Always `''` for scope `all`. */
   readonly classes: string;
 }
 
-/** So many cells need not be added up by class. */
+/** Maximum number of cells that are not merged by class: it would hardly save anything. */
 const fewCells = 4;
 
 /** The tables of each scope. */
 export const rollupTables: Readonly<Record<Scope, 'request_rollup' | 'host_rollup'>> = { all: 'request_rollup', host: 'host_rollup' };
 
-/** Makes the row of some cells. */
+/** Makes a row with the counts of its cells. */
 export function storedRow({ level, windowMs, source, host }: RowKey, cells: CellSet, importId: number): StoredRow {
   const counts = { requests: 0, errors: 0, clientErrors: 0, sampledOut: 0, sizeSum: 0 };
   for (const { status, count, sampledOut, sizeSum } of cells) {
@@ -63,10 +63,10 @@ const rollupColumns: readonly Column<StoredRow & { readonly closed: number }>[] 
 
 const hostRollupColumns: typeof rollupColumns = [...rollupColumns, ['host', 'VARCHAR', ({ host }) => host!], ['classes', 'VARCHAR', ({ classes }) => classes]];
 
-/** Bounds the texts that are built at once. */
+/** Limits the size of the texts that are bound at once. */
 const rowsPerStatement = 5000;
 
-/** Makes what writes rows with a number: see the column `closed`. The connection must be in a transaction by then. */
+/** Prepares the statements, and returns a function that writes rows with a value of `closed`. Call that in a transaction. */
 export async function createRollupWriter(connection: DuckDBConnection): Promise<(rows: readonly StoredRow[], closed: number) => Promise<void>> {
   const insert = await connection.prepare(insertSql('request_rollup', rollupColumns));
   const insertOfHosts = await connection.prepare(insertSql('host_rollup', hostRollupColumns));
@@ -87,7 +87,7 @@ const progressEveryMs = 5000;
 
 /**
  * Converts the table `series_rollup`, which had a row for each host, method and status, and drops it. Rows of hosts that this version no longer keeps at a
- * level are left out; all totals stay. Logs its progress. To be called in a transaction.
+ * level are dropped; all totals stay. Logs its progress. Call it in a transaction.
  */
 export async function convertSeriesRollups(connection: DuckDBConnection, { nowMs, log }: { nowMs: number; log: Pick<Log, 'info'> }): Promise<void> {
   const [all] = (await (await connection.run('SELECT count(*) FROM series_rollup')).getRows())[0] as [bigint];

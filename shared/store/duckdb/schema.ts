@@ -3,11 +3,11 @@
  *
  * - `request_metrics`: a row per request. No index: DuckDB keeps the least and the greatest `time_ns` of every 122,880
  *   rows, and rows arrive in about the order of time.
- * - `request_rollup`: per window and source, what its requests add up to: counts, and packed cells by method and status (`packCells`). Written once, when the
- *   window is closed; late requests add further rows. No index: rows arrive in about the order of time. `closed` numbers the transactions that closed windows.
- * - `host_rollup`: the same by host, where there are many cells also by class of status, for lists of hosts.
- * - `rollup_journal`: what a kill would take of the open windows, which are in memory: see `open-windows.ts`. Compressed with zlib.
- * - `rollup_fold`: up to which `closed` rows of the next finer level are part of the rows of a level: see `rollup-folds.ts`.
+ * - `request_rollup`: a row per window and source: counts, and packed cells by method and status (`packCells`). Written once, when the window closes; late
+ *   requests add further rows. No index: rows arrive in about the order of time. `closed` numbers the transactions that wrote rows.
+ * - `host_rollup`: the same by host. A row with many cells also has them merged by status class, for lists of hosts.
+ * - `rollup_journal`: a copy of the open windows, which are in memory, for the start after a kill: see `open-windows.ts`. Compressed with zlib.
+ * - `rollup_fold`: per level, the greatest `closed` of the finer rows that it includes: see `rollup-folds.ts`.
  * - `request_top`: a row per window, row id, source, host and kind, rewritten in place: a packed list or sketch, compressed with zlib (its first
  *   byte is 0x78), or as text in rows that a program before version 3 wrote.
  * - `collector_ledger`: the newest ledger of each collector.
@@ -98,7 +98,7 @@ const steps: readonly (readonly (string | ((connection: DuckDBConnection, option
 export interface SchemaOptions {
   /** Now, in milliseconds since 1970. */
   readonly nowMs: number;
-  /** Takes the progress of a step that takes long. */
+  /** Receives the progress of a long step. */
   readonly log: Pick<Log, 'info'>;
 }
 

@@ -25,7 +25,7 @@ export interface BatchWriter {
   checkpointDue(logBytes: number): 'when-idle' | 'now' | undefined;
   /** Closes the windows that ended well before `nowMs`. `alone` as in `write`. Resolves to whether there were any. */
   closeWindows(nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<boolean>;
-  /** Appends what was folded. `alone` as in `write`. */
+  /** Appends the rows of a prepared fold. `alone` as in `write`. */
   fold(prepared: PreparedFold, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
   /** Runs a checkpoint. No read may be in progress. */
   checkpoint(): Promise<void>;
@@ -51,7 +51,7 @@ export async function createBatchWriter(connection: DuckDBConnection, windows: O
 
     async closeWindows(nowMs, alone) {
       const segments = windows.closing(nowMs);
-      const long = windows.long().filter((segment) => !segments.includes(segment));
+      const long = windows.withLongJournal().filter((segment) => !segments.includes(segment));
       if (segments.length + long.length === 0) return false;
       const rows = closedRows(segments);
       await connection.run('BEGIN TRANSACTION');

@@ -89,7 +89,7 @@ export function createDelivery({ post, deadLetters, now }: { post: (gzip: Buffer
   }
 }
 
-/** The lines of rollup rows that take a request out of the windows that it is counted in, of both scopes. Levels that are not kept for its age have no rows to correct. */
+/** Rollup rows that subtract a request from its windows, in both scopes, as lines. Levels that do not keep rows of its age have nothing to correct. */
 function correctionsOf(line: string, nowMs: number): string[] {
   const event = parseRequestLine(line);
   if (event === undefined) return []; // what InfluxDB refused may be no line at all, after damage that no checksum saw

@@ -64,7 +64,7 @@ function rulesOf({ requestsMs, rollupsMs }: Retention): (readonly [string, numbe
   ];
 }
 
-/** Predicates of InfluxDB 2 have no `!=`: that of `request_rollup` names rows of single hosts too, which are at no level kept for longer than the others. */
+/** Predicates of InfluxDB 2 have no `!=`, so that of `request_rollup` also matches the rows of hosts. Those are kept at no level for longer than the others. */
 const predicates: Readonly<Record<WindowRetention['table'], string>> = {
   request_rollup: '_measurement="request_rollup"',
   host_rollup: '_measurement="request_rollup" AND scope="host"',

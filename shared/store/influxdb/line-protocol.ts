@@ -169,10 +169,10 @@ export function rollupLine({ level, windowMs, rowId, source, host, cells }: Roll
   return `${line} ${rollupFields(cells)} ${rowTime(windowMs, rowId)}`;
 }
 
-/** Which stored point of `request_rollup`: what its tags and its time say. */
+/** Identifies a stored point of `request_rollup`, by its tags and its time. */
 export interface RollupPoint extends RowKey {
   readonly rowId: number;
-  /** Of a point that version 1 wrote. Its `host` is never `undefined`. */
+  /** Only of a point that version 1 wrote, whose `host` is never `undefined`. */
   readonly series?: Pick<Series, 'method' | 'status'> | undefined;
 }
 

@@ -153,7 +153,7 @@ export async function linesIn({ gzip: bytes }: Body): Promise<string[]> {
   return linesOfText(await gunzip(bytes, { maxOutputLength: bodyBytesMax }));
 }
 
-/** Searches instead of one expression for a line: that would need a stack as long as the longest text in quotes. */
+/** Searches for the end of each line. One regular expression for a line would exhaust the stack on texts of megabytes. */
 function linesOfText(bytes: Buffer): string[] {
   const text = bytes.toString('utf8');
   const lines: string[] = [];
@@ -161,7 +161,7 @@ function linesOfText(bytes: Buffer): string[] {
     tagsShape.lastIndex = start;
     const end = tagsShape.test(text) ? endOfFields(text, tagsShape.lastIndex) : undefined;
     if (end !== undefined) lines.push(text.slice(start, end));
-    const lineBreak = end ?? text.indexOf('\n', start); // a line that is none is skipped
+    const lineBreak = end ?? text.indexOf('\n', start); // malformed lines are skipped
     if (lineBreak < 0) break;
     start = lineBreak + 1;
   }
@@ -171,7 +171,7 @@ function linesOfText(bytes: Buffer): string[] {
 /** Measurement and tags, up to a space that no backslash escapes. */
 const tagsShape = /(?:\\.|[^\\ \n])+ /sy;
 
-/** The line break that ends the fields and the time; a text in quotes may hold others. `undefined` if there is none. */
+/** The line break after the fields and the time. Line breaks within quotes do not count. `undefined` if there is none. */
 function endOfFields(text: string, from: number): number | undefined {
   let lineBreak = text.indexOf('\n', from);
   for (let quote = text.indexOf('"', from); quote >= 0 && quote < lineBreak; quote = text.indexOf('"', quote + 1)) {

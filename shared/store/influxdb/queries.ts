@@ -30,7 +30,7 @@ export async function readRollups(read: ReadCells, bucket: string, query: Rollup
   refuseRollups(query);
   const range = wholeWindows(query, query.level);
   if (range.fromMs >= range.toMs) return [];
-  // The fields of a split row become visible one after the other: what is read in between is read again.
+  // The fields of a split row become visible one after the other: a read in between is repeated.
   for (let tries = 0; tries < triesMax; tries += 1) {
     const rows = await readRollupsOnce(read, bucket, { ...query, ...range });
     if (rows !== undefined) return rows.flatMap((row) => filteredRow(row, query.filter));
@@ -38,7 +38,7 @@ export async function readRollups(read: ReadCells, bucket: string, query: Rollup
   throw new StoreError('retry', `Cannot read rollup rows from InfluxDB: one was half written each of ${triesMax} times. Try again.`);
 }
 
-/** The condition on a row of any of these hosts, to go behind another. An expression that finds the empty text would find rows without a host. */
+/** A condition that matches rows of any of these hosts, to append to another. An expression that matches the empty text would match rows without a host. */
 function andHosts(hosts: readonly string[] | undefined): ParameterizedQuery {
   if (hosts === undefined) return flux``;
   const names = hosts.filter((host) => host !== '').map(tagText);
@@ -53,7 +53,7 @@ export async function countHosts(read: ReadCells, bucket: string, { parts, filte
   return [...counts.values()];
 }
 
-/** `undefined` if the fields of a split row are not of one version. */
+/** Resolves to `undefined` if the fields of a split row belong to different versions of it. */
 async function readRollupsOnce(read: ReadCells, bucket: string, { fromMs, toMs, level, scope, filter, hosts }: RollupsQuery): Promise<RollupRow[] | undefined> {
   const columns = ['_time', '_field', '_value', 'source', 'host', 'method', 'status_code'];
   // Points of version 1, which have the field `tally` alone, are read for both scopes.

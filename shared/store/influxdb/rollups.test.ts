@@ -88,7 +88,7 @@ testWithInfluxd('takes an import back at every level of both scopes, with the po
   t.deepEqual(Object.fromEntries(sums.filter(({ _value }) => _value !== 0).map(({ _field, _value }) => [_field, _value])), { count: 4, status_2xx: 3, status_5xx: 1 }, 'also for Flux');
 });
 
-testWithInfluxd('has the numbers of statuses and hosts for Flux', async (t) => {
+testWithInfluxd('stores counts by host and status class for Flux', async (t) => {
   const { store, query, run } = await openStore(t);
   await store.write(batchOf([
     rowOf({ level: 3600, cells: [cellOf(200, 10), cellOf(404, 5), cellOf(204, 1), cellOf(503, 2)] }), rowOf({ level: 3600, host: 'a.example', cells: [cellOf(404, 5), cellOf(503, 2)] }),

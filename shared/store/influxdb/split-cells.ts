@@ -3,8 +3,8 @@
  * takes 1 MiB. A row has at most 18,000 cells, one for each of 18 methods and 1,000 statuses, and one cell has at most 15 kB.
  *
  * `cells` then starts with `FIELDS:CRC:`, the number of fields and the CRC-32 of the packed cells in hexadecimal; neither is ever at the start of packed cells.
- * The fields of a point become visible one after the other, so a read may find those of two versions of a row: the CRC tells. A further field is of an
- * earlier version, and ignored.
+ * The fields of a point become visible one after the other, so a read may find those of two versions of a row: the CRC detects that. Fields beyond that
+ * number belong to an earlier version and are ignored.
  */
 import { crc32 } from 'node:zlib';
 

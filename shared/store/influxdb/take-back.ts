@@ -18,8 +18,8 @@ export interface TakeBackParts {
 }
 
 /**
- * Takes an import back. Rows of rollups, of both scopes, and of top lists are replaced by empty ones: InfluxDB deletes single points slowly. What is remembered goes last, so
- * that it can be repeated. Throws a `StoreError`.
+ * Takes an import back. Replaces its rows of rollups and top lists by empty ones, since InfluxDB deletes single points slowly. Deletes the record of the import
+ * last, so that a failed attempt can be repeated. Throws a `StoreError`.
  */
 export async function takeBack({ importId, firstHourMs, lastHourMs }: ImportSummary, { read, bucket, writeLines, deleteAll }: TakeBackParts): Promise<void> {
   await deleteAll(`_measurement="request_metrics" AND recorder="import-${importId}"`);
