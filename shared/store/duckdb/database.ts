@@ -74,7 +74,6 @@ export async function openDatabase(
     await writing.run('SET lock_configuration = true');
     const windows = await OpenWindows.load(writing, { cellsMax: openCellsMax });
     const batches = await createBatchWriter(writing, windows, { logBytesMax });
-    await batches.closeWindows(now(), (commit) => commit());
     const reading = await Promise.all(Array.from({ length: readingConnections }, async () => await instance!.connect()));
     const opened = { instance, file };
     return {
