@@ -146,32 +146,30 @@ function noisyLineOf(id: number): string {
   return lineOf(id).replace(`/id/${id}"`, `/id/${id}?${noise}"`);
 }
 
-fault('a spool of 4 MB takes what fits of 20,000 lines, drops whole lines beyond it, and counts them', async (t) => {
+fault('a spool of 4 MB takes what fits of 20,000 lines or more, drops whole lines beyond it, and counts them', async (t) => {
   const server = await influxd();
   const proxy = await startProxy(t, server.url);
   proxy.act = () => ({ status: 503 });
   const rig = await startRig(t, server, { url: proxy.url, settings: { SPOOL_BYTES_MAX: '4MiB', MEMORY_BYTES_MAX: '2MiB' } });
-  const sender = startSender(t, rig.port, { perSecond, linesMax: 20_000, line: noisyLineOf }); // so many do not fit
-  await until('all were sent', async () => {
-    await rig.ledger();
-    return sender.sentMs.length === 20_000;
-  });
+  const sender = startSender(t, rig.port, { perSecond, line: noisyLineOf });
+  // A busy machine fills the memory first: it takes more lines until the spool has refused some.
+  await until('the spool is full, and 20,000 were sent', async () => ((await rig.ledger()).dropped['spool-full'] ?? 0) > 0 && sender.sentMs.length >= 20_000);
   await sender.stop();
+  const sent = sender.sentMs.length;
   const full = await until('all have come in', async () => {
     const ledger = await rig.ledger();
-    return ledger.received === 20_000 && ledger;
+    return ledger.received === sent && ledger;
   });
-  // A busy machine fills the memory before the spool has refused anything.
-  t.true((full.dropped['spool-full'] ?? 0) + (full.dropped['memory-full'] ?? 0) > 0, JSON.stringify(full));
+  t.true((full.dropped['spool-full'] ?? 0) > 0, JSON.stringify(full));
   t.true(full.spooled > 1000);
   proxy.act = () => 'pass';
   const ledger = await rig.settled();
   t.is(ledger.stored, ledger.accepted);
-  const missing = await assertExact(t, server, rig, 20_000);
-  t.is(missing.length, 20_000 - ledger.accepted);
+  const missing = await assertExact(t, server, rig, sent);
+  t.is(missing.length, sent - ledger.accepted);
   t.true(missing[0]! > 1000, 'the oldest are kept');
   t.log(`${ledger.accepted} kept, ${missing.length} dropped`);
-  const more = startSender(t, rig.port, { perSecond, linesMax: 100, line: (id) => lineOf(20_000 + id) });
+  const more = startSender(t, rig.port, { perSecond, linesMax: 100, line: (id) => lineOf(sent + id) });
   await until('there is room again', async () => (await rig.ledger()).stored === ledger.stored + 100);
   await more.stop();
 });
