@@ -265,8 +265,8 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   });
 
   declare('a batch of 12,345 requests and 6,000 rollup rows is written whole.', async (t, { store }) => {
-    // Ten minutes of 500 hosts. InfluxDB reads single requests of thousands of series slowly.
-    const requests = Array.from({ length: 12_345 }, (_, index) => request({ timeMs: hourMs + 48 * index, status: 200 + (index % 5), host: `host-${index % 500}.example` }));
+    // Twenty minutes of 250 hosts. InfluxDB reads single requests of thousands of series slowly.
+    const requests = Array.from({ length: 12_345 }, (_, index) => request({ timeMs: hourMs + 100 * index, status: 200 + (index % 5), host: `host-${index % 250}.example` }));
     t.true(levelsOf.host.reduce((rows, level) => rows + rollUp(requests, level, 'host').length, 0) >= 6000);
     await store.write(batchOf({ requests }));
     sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 20_000 }), requests.toReversed());
