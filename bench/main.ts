@@ -7,6 +7,7 @@ import { benchCollectors } from './collectors.js';
 import { benchDecode } from './decode.js';
 import { benchEmbedded } from './embedded.js';
 import { benchFreshness } from './freshness.js';
+import { benchHosts } from './hosts.js';
 import { benchImport } from './import.js';
 import { benchMemory } from './memory.js';
 import { benchMiddleware } from './middleware.js';
@@ -23,6 +24,7 @@ const benches: Readonly<Record<string, (say: (text: string) => void) => Promise<
   embedded: benchEmbedded,
   freshness: benchFreshness,
   pages: benchPages,
+  hosts: benchHosts,
   collectors: benchCollectors,
   memory: benchMemory,
   bytes: benchBytes,
