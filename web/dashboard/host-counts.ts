@@ -5,13 +5,13 @@ import { hostKey } from '../../shared/store/rollups-query.js';
 import type { HostCounts, HostCountsQuery, TimeRange } from '../../shared/store/store.js';
 import { coverRange } from '../../shared/time-range.js';
 import { CoalescedRead } from './shared-reads.js';
-import { closedKeptMsMin, closesAfterMs, toldKeptMs } from './window-cache.js';
+import { closedTtlMs, closesAfterMs, toldKeptMs } from './window-cache.js';
 
 /** What the cache needs. */
 export interface HostCountsOptions {
   /** Counts the hosts of some parts. */
   readonly read: (query: HostCountsQuery, signal: AbortSignal) => Promise<HostCounts[]>;
-  /** `undefined` for a store to which others write as well: then ended windows are counted again after `closedKeptMsMin`. */
+  /** `undefined` for a store to which others write as well: then ended windows are counted again after a time, see `closedTtlMs`. */
   readonly changes: StoreChanges | undefined;
   /** Maximum number of hosts in all entries together. Default: 50,000, about 10 MB. */
   readonly hostsMax?: number;
@@ -31,7 +31,7 @@ interface Entry {
 export class HostCountsCache {
   readonly #read: HostCountsOptions['read'];
   readonly #hostsMax: number;
-  readonly #ttlMs: number;
+  readonly #isTold: boolean;
   readonly #clock: () => number;
   /** By filter and parts, the least recently used first. */
   readonly #entries = new Map<string, Entry>();
@@ -39,7 +39,7 @@ export class HostCountsCache {
   constructor({ read, changes, hostsMax = 50_000, clock = () => performance.now() }: HostCountsOptions) {
     this.#read = read;
     this.#hostsMax = hostsMax;
-    this.#ttlMs = changes === undefined ? closedKeptMsMin : toldKeptMs;
+    this.#isTold = changes !== undefined;
     this.#clock = clock;
     changes?.listen(({ rollups }) => { this.#forget(rollups); });
     changes?.listenForExchange(() => { this.#entries.clear(); });
@@ -51,8 +51,8 @@ export class HostCountsCache {
     const { ended, open } = splitAt(parts, settledMs);
     const finer = splitAt(finerOf(open, settledMs), settledMs);
     const [counts, ...more] = await Promise.all([
-      this.#cached({ parts: ended, filter }, signal),
-      this.#cached({ parts: finer.ended, filter }, signal),
+      this.#cached({ parts: ended, filter }, nowMs, signal),
+      this.#cached({ parts: finer.ended, filter }, nowMs, signal),
       finer.open.length === 0 ? undefined : this.#read({ parts: finer.open, filter }, signal),
     ]);
     const all = new Map(counts);
@@ -60,12 +60,13 @@ export class HostCountsCache {
     return [...all.values()];
   }
 
-  async #cached(query: HostCountsQuery, signal: AbortSignal): Promise<ReadonlyMap<string, HostCounts>> {
+  async #cached(query: HostCountsQuery, nowMs: number, signal: AbortSignal): Promise<ReadonlyMap<string, HostCounts>> {
     if (query.parts.length === 0) return new Map();
     const key = JSON.stringify(query);
     let entry = this.#entries.get(key);
     this.#entries.delete(key);
-    if (entry === undefined || entry.counts.isCancelled || this.#clock() - entry.startedMs > this.#ttlMs) entry = this.#start(key, query);
+    const ttlMs = this.#isTold ? toldKeptMs : closedTtlMs(nowMs - Math.max(...query.parts.map(({ toMs }) => toMs)));
+    if (entry === undefined || entry.counts.isCancelled || this.#clock() - entry.startedMs > ttlMs) entry = this.#start(key, query);
     this.#entries.set(key, entry);
     return await entry.counts.join(signal);
   }

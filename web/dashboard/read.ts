@@ -137,7 +137,8 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
   const keptFromMs = requestsFrom(query);
   const rollupsFromMs = keptFrom(reads.store.rollupsKeptMs, query.fromMs, { windowMs: stepMs, nowMs });
   const isKept = nowMs - before.fromMs <= rollupRetentionMs(level, reads.store.rollupsKeptMs ?? Infinity, scope) && requestsFrom(before) === undefined;
-  const readWindows = (part: TimeRange): ReturnType<typeof readFold> => readFold(reads, { level, scope, filter: query.filter }, { range: part, stepMs, requestsMax, nowMs });
+  const requestsScope = hostsMax > 0 || withPairs ? 'host' : 'all';
+  const readWindows = (part: TimeRange): ReturnType<typeof readFold> => readFold(reads, { level, scope, filter: query.filter }, { range: part, stepMs, requestsMax, requestsScope, nowMs });
   const last = { fromMs: nowMs - recentMs, toMs: nowMs };
   const [{ folded, bounded, sampled }, allLedgers, previous, recent, spans] = await Promise.all([
     readWindows(range),
@@ -175,7 +176,7 @@ async function readRecentWindows(reads: Reads, { filter }: DashboardQuery, part:
   const level = levelFor(part, nowMs, scope);
   const stepMs = level * 1000;
   if (needsRequests(filter)) return { windows: [], stepMs };
-  const { folded } = await readFold(reads, { level, scope, filter }, { range: alignRange(part, level), stepMs, requestsMax: 0, nowMs });
+  const { folded } = await readFold(reads, { level, scope, filter }, { range: alignRange(part, level), stepMs, requestsMax: 0, requestsScope: 'all', nowMs });
   return { windows: folded.windows, stepMs };
 }
 
@@ -290,7 +291,7 @@ export function pingStore(store: Store): Promise<void> {
   return inTime(store, () => store.ping());
 }
 
-async function readFold(reads: Reads, { level, scope, filter }: RollupsQuery, { range, stepMs, requestsMax, nowMs }: { range: TimeRange; stepMs: number; requestsMax: number; nowMs: number }): Promise<{ folded: Fold; bounded: boolean; sampled: Sampled | undefined }> {
+async function readFold(reads: Reads, { level, scope, filter }: RollupsQuery, { range, stepMs, requestsMax, requestsScope, nowMs }: { range: TimeRange; stepMs: number; requestsMax: number; requestsScope: Scope; nowMs: number }): Promise<{ folded: Fold; bounded: boolean; sampled: Sampled | undefined }> {
   const grid = { fromMs: range.fromMs, stepMs };
   const inWindows = readSeriesWindows(reads, { level, scope, filter }, range, nowMs);
   if (!needsRequests(filter)) {
@@ -299,7 +300,7 @@ async function readFold(reads: Reads, { level, scope, filter }: RollupsQuery, { 
     return { folded, bounded: false, sampled: sampledIn(windows) };
   }
   const { store } = reads;
-  const [{ rows, isBounded }, windows] = await Promise.all([inTime(store, (until) => store.rollUpRequests({ ...range, level, scope: 'host', filter, requestsMax }, { signal: until }), reads.signal), inWindows]);
+  const [{ rows, isBounded }, windows] = await Promise.all([inTime(store, (until) => store.rollUpRequests({ ...range, level, scope: requestsScope, filter, requestsMax }, { signal: until }), reads.signal), inWindows]);
   return { folded: fold(rows, grid), bounded: isBounded, sampled: sampledIn(windows) };
 }
 

@@ -165,7 +165,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
   function keptMs(endMs: number, nowMs: number): number {
     if (changes !== undefined) return toldKeptMs;
     const sinceMs = nowMs - endMs;
-    return sinceMs < closesAfterMs ? openKeptMs : Math.min(closedKeptMsMax, Math.max(closedKeptMsMin, sinceMs / 10));
+    return sinceMs < closesAfterMs ? openKeptMs : closedTtlMs(sinceMs, closedKeptMsMax);
   }
 
   function groupOf(query: Query): Group<Digest> {
@@ -243,6 +243,11 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
       if (group !== last && group.reading.size === 0) groups.delete(key);
     }
   }
+}
+
+/** How long what was read of a window is kept where others write, that long after its end, in milliseconds: what ended lately is more likely to change. */
+export function closedTtlMs(sinceEndMs: number, maxMs = closedKeptMsMaxDefault): number {
+  return Math.min(maxMs, Math.max(closedKeptMsMin, sinceEndMs / 10));
 }
 
 function covers({ fromMs, toMs }: TimeRange, windows: readonly number[]): boolean {

@@ -13,7 +13,7 @@ import { listRequests } from '../../request-lists.js';
 import { levels, rollUp, unpackCells, windowStart, type Level, type RollupRow } from '../../rollup.js';
 import type { TopKind, TopRow } from '../../top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
-import { addHostRows, filteredRow, refuseRollups, rowFilter, wholeWindows } from '../rollups-query.js';
+import { addHostRows, filteredRow, filtersCells, hostKey, refuseRollups, rowFilter, wholeWindows } from '../rollups-query.js';
 import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery, HostCounts, HostCountsQuery } from '../store.js';
 import { fluxAnyOf, fluxText, fluxWholeOrStart } from './flux-text.js';
 import { cellOfTally, ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText, type RollupPoint } from './line-protocol.js';
@@ -46,11 +46,38 @@ function andHosts(hosts: readonly string[] | undefined): ParameterizedQuery {
   return hosts.includes('') ? flux` and (${tagIs(flux`r.host`, '')} or ${named})` : flux` and ${named}`;
 }
 
-/** See `Store.countHosts`. */
+/** See `Store.countHosts`. InfluxDB adds up the fields; under a filter that takes some cells of a row, the cells are read. */
 export async function countHosts(read: ReadCells, bucket: string, { parts, filter }: HostCountsQuery): Promise<HostCounts[]> {
   const counts = new Map<string, HostCounts>();
-  for (const part of parts) addHostRows(counts, await readRollups(read, bucket, { ...part, scope: 'host', filter }));
+  for (const part of parts) {
+    if (filtersCells(filter)) addHostRows(counts, await readRollups(read, bucket, { ...part, scope: 'host', filter }));
+    else await addHostSums(counts, read, bucket, { ...part, filter });
+  }
   return [...counts.values()];
+}
+
+async function addHostSums(counts: Map<string, HostCounts>, read: ReadCells, bucket: string, { level, filter, ...range }: TimeRange & { level: Level; filter: Filter }): Promise<void> {
+  const { fromMs, toMs } = wholeWindows(range, level);
+  if (fromMs >= toMs) return;
+  const columns = ['_field', '_value', 'source', 'host', 'status_code'];
+  // Points of version 1 have a status, and no scope.
+  const query = flux`from(bucket: ${fluxText(bucket)})
+  |> range(start: ${new Date(fromMs)}, stop: ${new Date(toMs)})
+  |> filter(fn: (r) => r._measurement == "request_rollup" and r.level == ${levelTags[level]} and r._field =~ /^(count|size_sum|status_[45]xx)$/ and (r.scope == "host" or r.status_code =~ /./)${andSeries(rowFilter(filter))})
+  |> sum()
+  |> group()
+  |> keep(columns: ${columns})`;
+  await read(query, columns, ([field, value, sourceTag, hostTag, statusTag]) => {
+    const [source, host, sum, status] = [textOfTag(sourceTag), textOfTag(hostTag), Number(value), Number(statusTag ?? 0)];
+    const key = hostKey(source, host);
+    const { requests, errors, clientErrors, bytes } = counts.get(key) ?? { requests: 0, errors: 0, clientErrors: 0, bytes: 0 };
+    const isError = field === 'status_5xx' || (field === 'count' && status >= 500 && status <= 599);
+    const isClientError = field === 'status_4xx' || (field === 'count' && status >= 400 && status <= 499);
+    counts.set(key, {
+      source, host, requests: requests + (field === 'count' ? sum : 0), errors: errors + (isError ? sum : 0), clientErrors: clientErrors + (isClientError ? sum : 0),
+      bytes: bytes + (field === 'size_sum' ? sum : 0),
+    });
+  });
 }
 
 /** Resolves to `undefined` if the fields of a split row belong to different versions of it. */
