@@ -36,7 +36,7 @@ test("the collector reads the demo's lines as the requests that they were made f
   }
 });
 
-test('two days of one seed have the same totals, and all levels of them agree with their requests as far back as they are kept', async (t) => {
+test('the same seed gives the same totals on two days, and every level agrees with the requests as far back as it is kept', async (t) => {
   const [one, two] = await Promise.all([seeded(t), seeded(t)]);
   const totals = async ({ store, seededMs }: Seeded) => {
     const toMs = startMs + 86_400_000;

@@ -15,7 +15,7 @@ const hidden = '…';
 
 /** Keys whose values are secrets or say who someone is. */
 const secretName = /authori[sz]ation|cookie|token|secret|passw|pwd|session|sess_?id|credential|signature|api[-_]?key|user_?(?:id|name)|remote_|client_ip|forwarded|real-ip|csrf|auth|jwt|bearer|websocket-protocol|\botp\b|e-?mail|phone/i;
-/** Keys whose values are personal, unless the value is an object: its own keys are judged one by one. */
+/** Keys of personal data. Where such a key holds an object, the object's own keys decide instead. */
 const personalName = /^(?:user|name|login|address|query|query_string)$/i;
 const secretWord = String.raw`[\w-]*(?:authori[sz]ation|cookie|token|secret|passw(?:or)?d|pwd|api[-_]?key|session|sessid|signature|forwarded-for|real-ip|csrf|jwt)`;
 /** A header or a parameter outside of JSON, with all that follows. */

@@ -230,7 +230,7 @@ function sendOnce(port: number, lines: readonly string[], end: 'stop' | 'kill' |
   });
 }
 
-/** Throws unless the store contains exactly the lines of the file, as requests and in every rollup level that is kept for so long. */
+/** Throws if the store's requests, or its rollups as far back as each level is kept, differ from the lines of the file. */
 async function assertStored(store: Store, startMs: number, file: readonly string[]): Promise<void> {
   const range = { fromMs: startMs, toMs: startMs + windowMs, filter: {} };
   const contentOf = ({ timeMs, uri, status, size }: RequestEvent): string => `${timeMs - startMs} ${uri} ${status} ${size}`;

@@ -1,4 +1,4 @@
-/** Columns of text on their way into and out of DuckDB. Many rows are written with one statement: each column is bound as one text, which DuckDB splits. */
+/** Writes many rows to DuckDB with one statement: each column is bound as one text, which DuckDB splits. */
 import type { DuckDBPreparedStatement } from '@duckdb/node-api';
 
 /** A column of a table, its type, and the text of its value in a row. */

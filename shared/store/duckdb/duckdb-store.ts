@@ -298,7 +298,7 @@ class DuckdbStore extends DuckdbReads implements Store {
   /** Runs the folds that are due, taking turns with batches. */
   #fold(): Promise<void> {
     return this.#folding ??= this.#foldAll().catch((error: unknown) => {
-      if (this.#closing === undefined) this.#log.warn(`Cannot fold rollups of the ${this.description}; the next attempt is in a minute.`, { error: detailedMessageOf(error) });
+      if (this.#closing === undefined) this.#log.warn(`Cannot fold rollups of the ${this.description}; they are folded later.`, { error: detailedMessageOf(error) });
     }).finally(() => { this.#folding = undefined; });
   }
 

@@ -130,7 +130,7 @@ test('deletes many expired rollup rows in small steps', async (t) => {
   await database.batches.write({ recorder: 'test', writer: 'retention-test', sequence: 1, requests: [], tallies: talliesOf(requests, startMs), rollups: [], tops: [], ledger: undefined }, startMs, (commit) => commit());
   await database.batches.closeWindows(startMs + dayMs, (commit) => commit());
   const steps = deleteSteps({ requestsMs: dayMs, rollupsMs: 6_000_000 }, startMs, 100);
-  for (const step of steps) t.is(await step(database.writing), 0, 'what is not folded is kept');
+  for (const step of steps) t.is(await step(database.writing), 0, 'no row is deleted before it is folded');
   const { folds } = database.windows;
   const reads = new ReadPool(database.reading);
   for (let fold; (fold = folds.due(database.windows.closedMax, startMs + dayMs)) !== undefined;) {

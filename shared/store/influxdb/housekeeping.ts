@@ -64,7 +64,7 @@ function rulesOf({ requestsMs, rollupsMs }: Retention): (readonly [string, numbe
   ];
 }
 
-/** Predicates of InfluxDB 2 have no `!=`, so that of `request_rollup` also matches the rows of hosts. Those are kept at no level for longer than the others. */
+/** InfluxDB 2 has no `!=` in delete predicates, so the one for `request_rollup` also matches rows of hosts. No level keeps these for longer than the others. */
 const predicates: Readonly<Record<WindowRetention['table'], string>> = {
   request_rollup: '_measurement="request_rollup"',
   host_rollup: '_measurement="request_rollup" AND scope="host"',
