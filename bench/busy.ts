@@ -1,8 +1,7 @@
 /** How quick the dashboard stays while lines pour in as fast as they are taken: collector and web app in one process over DuckDB, `/` beside that of the idle program. */
 import { setTimeout as pause } from 'node:timers/promises';
 import type { LedgerJson } from '../shared/store/ledger-json.js';
-import { freePorts } from '../test/ports.js';
-import { readLedger, startProgram } from '../test/program.js';
+import { readLedger, startOverDuckdb } from '../test/program.js';
 import { until } from '../test/until.js';
 import { figureOf, inTurn, ratioOf, ratioResult, spreadText, type Result } from './compare.js';
 import { makeLinesFile, sendFile } from './lines-file.js';
@@ -15,10 +14,8 @@ const pageEveryMs = 100;
 /** Compares the pages of the program at rest with those of the same program at full speed. */
 export async function benchBusy(say: (text: string) => void): Promise<Result[]> {
   const file = await makeLinesFile(Number(process.env['BENCH_LINES'] ?? 300_000));
-  const [port, http, web] = await freePorts(3) as [number, number, number];
-  const program = await startProgram(['start'], {
-    STORE: 'duckdb:requests.duckdb', COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
-  }, [`http://127.0.0.1:${http}/health`, `http://127.0.0.1:${web}/health`]);
+  const program = await startOverDuckdb();
+  const { port, http, web } = program;
   let sent = 0;
   const send = async (): Promise<void> => {
     await sendFile(file, port);

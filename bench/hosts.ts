@@ -8,9 +8,8 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { DuckDBInstance } from '@duckdb/node-api';
-import { freePorts } from '../test/ports.js';
 import { residentBytesOf, runningSecondsOf } from '../test/process.js';
-import { readLedger, runProgram, startProgram, temporaryFolder } from '../test/program.js';
+import { readLedger, runProgram, startOverDuckdb, temporaryFolder } from '../test/program.js';
 import { sendTcp } from '../test/sample.js';
 import { until } from '../test/until.js';
 import { figureOf, inTurn, ratioOf, spreadOf, spreadText, type Figures, type Result, type Runs } from './compare.js';
@@ -163,10 +162,8 @@ interface ServedFile {
 
 /** Runs the program over a file, and stops it. */
 async function withProgram<Result>(path: string, run: (served: ServedFile) => Promise<Result>): Promise<Result> {
-  const [port, http, web] = await freePorts(3) as [number, number, number];
-  const program = await startProgram(['start'], {
-    STORE: `duckdb:${path}`, COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
-  }, [`http://127.0.0.1:${http}/health`, `http://127.0.0.1:${web}/health`]);
+  const program = await startOverDuckdb(path);
+  const { port, http, web } = program;
   let sent = 0;
   try {
     return await run({

@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import { Readable } from 'node:stream';
 import { startInfluxd } from '../test/influxd-server.js';
 import { freePorts } from '../test/ports.js';
-import { readLedger, runProgram, startProgram } from '../test/program.js';
+import { readLedger, runProgram, startOverDuckdb, startProgram } from '../test/program.js';
 import { shiftedSample } from '../test/shifted-sample.js';
 import { until } from '../test/until.js';
 import type { Result } from './compare.js';
@@ -49,12 +49,9 @@ export async function benchMemory(say: (text: string) => void): Promise<Result[]
 type OnSeen = (seen: Seen) => void;
 
 async function runEmbedded(lookAt: readonly number[], onSeen: OnSeen): Promise<Seen[]> {
-  const [port, http, web] = await freePorts(3) as [number, number, number];
-  const program = await startProgram(['start'], {
-    STORE: 'duckdb:requests.duckdb', COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
-  }, [`http://127.0.0.1:${http}/health`, `http://127.0.0.1:${web}/health`]);
+  const program = await startOverDuckdb();
   try {
-    return await sendAndLook({ pid: program.pid, port, http }, lookAt, onSeen);
+    return await sendAndLook(program, lookAt, onSeen);
   } finally {
     await program.stop();
   }

@@ -1,7 +1,6 @@
 /** From the start of the program until it answers, over an embedded store that holds a day of the demo's traffic */
 import { join } from 'node:path';
-import { freePorts } from '../test/ports.js';
-import { startProgram, temporaryFolder } from '../test/program.js';
+import { startOverDuckdb, temporaryFolder } from '../test/program.js';
 import { figureOf, inTurn, spreadText, type Result } from './compare.js';
 import { makeDay } from './day.js';
 
@@ -15,11 +14,8 @@ export async function benchStart(say: (text: string) => void): Promise<Result[]>
   const runs = await inTurn([{
     name: 'start',
     run: async () => {
-      const [port, http, web] = await freePorts(3) as [number, number, number];
       const startMs = performance.now();
-      const program = await startProgram(['start'], {
-        STORE: `duckdb:${path}`, COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
-      }, [`http://127.0.0.1:${http}/health`, `http://127.0.0.1:${web}/health`], { cwd });
+      const program = await startOverDuckdb(path, { cwd });
       const ms = performance.now() - startMs;
       await program.stop();
       return { ms };

@@ -8,6 +8,7 @@ import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import type { ExecutionContext } from 'ava';
 import type { LedgerJson } from '../shared/store/ledger-json.js';
+import { freePorts } from './ports.js';
 import { until } from './until.js';
 
 /** The built program as a process of its own, in an empty folder. */
@@ -85,6 +86,15 @@ export async function startProgram(
     return (await Promise.all(urls.map((url) => fetch(url).then(({ ok }) => ok, () => false)))).every((ok) => ok);
   });
   return program;
+}
+
+/** Starts the whole program over a DuckDB file on free ports. `path` is relative to `cwd`; default: a file in a folder of its own. */
+export async function startOverDuckdb(path = 'requests.duckdb', options: { cwd?: string } = {}): Promise<RunningProgram & { readonly port: number; readonly http: number; readonly web: number }> {
+  const [port, http, web] = await freePorts(3) as [number, number, number];
+  const program = await startProgram(['start'], {
+    STORE: `duckdb:${path}`, COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
+  }, [`http://127.0.0.1:${http}/health`, `http://127.0.0.1:${web}/health`], options);
+  return { ...program, port, http, web };
 }
 
 /** What the collector at a port of this machine, `COLLECTOR_HTTP`, says of its lines. */
