@@ -1,4 +1,4 @@
-import { addTally, copyTally, type Cell, type Tally } from './rollup.js';
+import { addTally, copyTally, emptyTally, type Cell, type Tally } from './rollup.js';
 
 /** Number of cells beyond which they are indexed by method. */
 const unindexedMax = 16;
@@ -21,6 +21,11 @@ export class CellSet {
     else this.#append({ method, status, ...copyTally(tally) });
   }
 
+  /** The cell of a method and status, added if there is none. */
+  at(method: string, status: number): Cell {
+    return this.#find(method, status) ?? this.#append({ method, status, ...emptyTally() });
+  }
+
   /** Returns copies of the cells. */
   copy(): Cell[] {
     return this.#cells.map((cell) => ({ ...copyTally(cell), method: cell.method, status: cell.status }));
@@ -32,13 +37,14 @@ export class CellSet {
     return undefined;
   }
 
-  #append(cell: Cell): void {
+  #append(cell: Cell): Cell {
     this.#cells.push(cell);
     if (this.#byMethod !== undefined) this.#index(cell);
     else if (this.#cells.length > unindexedMax) {
       this.#byMethod = new Map();
       for (const each of this.#cells) this.#index(each);
     }
+    return cell;
   }
 
   #index(cell: Cell): void {

@@ -1,7 +1,7 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { BatchTallies, OpenRollups } from './rollup-ladder.js';
-import { addEvent, addTally, emptyTally, levelsOf, packCells, rollUp, unpackCells, type Cell, type RollupRow, type Tally } from './rollup.js';
+import { BatchTallies, OpenRollups, rollUp } from './rollup-ladder.js';
+import { addEvent, addTally, emptyTally, levelsOf, packCells, unpackCells, type Cell, type RollupRow, type Tally } from './rollup.js';
 import type { RequestEvent } from './request-event.js';
 
 const dayMs = 86_400_000;

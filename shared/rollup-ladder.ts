@@ -1,7 +1,7 @@
 import { CellSet } from './cell-set.js';
 import {
-  addEvent, emptyTally, isClosing, keptLevels, latencyBucketOf, levels, randomRowIds, scopes, seriesKey, windowStart,
-  type Level, type RollupRow, type RowIds, type RowKey, type Series, type SeriesTally,
+  addEvent, chooseClosing, emptyTally, keptLevels, latencyBucketOf, levels, randomRowIds, scopes, seriesKey, windowStart,
+  type Level, type RollupRow, type RowIds, type RowKey, type Scope, type Series, type SeriesTally,
 } from './rollup.js';
 import type { RequestEvent } from './request-event.js';
 
@@ -51,8 +51,7 @@ export class BatchTallies {
 /** Age up to which requests have the finest level for certain, in milliseconds. Saves looking it up. */
 const recentMs = 3_600_000;
 
-interface OpenRow {
-  readonly key: RowKey;
+interface OpenRow extends RowKey {
   readonly rowId: number;
   readonly cells: CellSet;
   changedMs: number;
@@ -73,7 +72,6 @@ export class OpenRollups {
   readonly #cellsMax: number;
   readonly #rowIds: RowIds;
   readonly #bySource = new Map<string, SourceRows>();
-  #rows = 0;
   #cells = 0;
   #lookedMs = -Infinity;
   #oldestMs = -Infinity;
@@ -84,8 +82,6 @@ export class OpenRollups {
     this.#rowIds = rowIds;
   }
 
-  /** Number of open rows. */
-  get size(): number { return this.#rows; }
   /** Number of their cells. */
   get cells(): number { return this.#cells; }
 
@@ -112,7 +108,7 @@ export class OpenRollups {
       }
     }
     for (const row of changed) row.isChanged = false;
-    return changed.map(({ key }) => key);
+    return changed.map(({ level, windowMs, source, host }) => ({ level, windowMs, source, host }));
   }
 
   /** Copies of the open rows of these keys. */
@@ -123,23 +119,12 @@ export class OpenRollups {
     });
   }
 
-  /** Returns copies of the rows to close now: see `isClosing`. Remove them with `close`. */
+  /** Returns copies of the rows to close now: see `chooseClosing`. Remove them with `close`. */
   closing(nowMs: number): RollupRow[] {
     const isFull = this.#cells > this.#cellsMax / 10;
     if (!isFull && Math.abs(nowMs - this.#lookedMs) < lookEveryMs) return [];
     this.#lookedMs = nowMs;
-    const open = { open: this.#cells, openMax: this.#cellsMax, oldestMs: this.#oldestMs, nowMs };
-    const closing = [...this.#all()].filter(({ key, changedMs }) => isClosing(key, changedMs, { ...open, open: Math.min(open.open, open.openMax) }));
-    let left = this.#cells - closing.reduce((sum, { cells }) => sum + cells.size, 0);
-    if (left > this.#cellsMax) {
-      const chosen = new Set(closing);
-      for (const row of [...this.#all()].filter((each) => !chosen.has(each)).sort((one, other) => one.changedMs - other.changedMs || one.key.windowMs - other.key.windowMs)) {
-        if (left <= this.#cellsMax / 2) break;
-        left -= row.cells.size;
-        closing.push(row);
-      }
-    }
-    return closing.map(copyOf);
+    return chooseClosing([...this.#all()], ({ cells }) => cells.size, { open: this.#cells, openMax: this.#cellsMax, oldestMs: this.#oldestMs, nowMs }).map(copyOf);
   }
 
   /** Closes rows. Later requests of their windows open further rows. */
@@ -151,7 +136,6 @@ export class OpenRollups {
       if (ofSource === undefined || places === undefined || row === undefined) continue;
       places.delete(placeOf(level, windowMs));
       if (host !== undefined && places.size === 0) ofSource.hosts.delete(host);
-      this.#rows -= 1;
       this.#cells -= row.cells.size;
     }
     if (keys.length > 0) this.#rowIds.onClosed();
@@ -160,7 +144,6 @@ export class OpenRollups {
   /** Closes all rows. */
   clear(): void {
     this.#bySource.clear();
-    this.#rows = 0;
     this.#cells = 0;
     this.#rowIds.onClosed();
   }
@@ -185,8 +168,7 @@ export class OpenRollups {
     const place = placeOf(key.level, key.windowMs);
     let row = places.get(place);
     if (row === undefined) {
-      places.set(place, row = { key, rowId: this.#rowIds.draw(), cells: new CellSet(), changedMs: -Infinity, isChanged: false });
-      this.#rows += 1;
+      places.set(place, row = { ...key, rowId: this.#rowIds.draw(), cells: new CellSet(), changedMs: -Infinity, isChanged: false });
     }
     return row;
   }
@@ -197,6 +179,21 @@ function placeOf(level: Level, windowMs: number): number {
   return windowMs * 8 + levels.indexOf(level);
 }
 
-function copyOf({ key, rowId, cells }: OpenRow): RollupRow {
-  return { ...key, rowId, cells: cells.copy() };
+function copyOf({ level, windowMs, source, host, rowId, cells }: OpenRow): RollupRow {
+  return { level, windowMs, source, host, rowId, cells: cells.copy() };
+}
+
+/** The rollup rows of raw requests, as the recorder would have made them. */
+export function rollUp(requests: readonly RequestEvent[], level: Level, scope: Scope = 'all'): RollupRow[] {
+  const rows = new Map<string, RowKey & { readonly cells: CellSet }>();
+  for (const request of requests) {
+    const { source, method, status } = request;
+    const host = scope === 'all' ? undefined : request.host;
+    const windowMs = windowStart(request.timeMs, level);
+    const key = `${windowMs}\n${source}\n${host}`;
+    let row = rows.get(key);
+    if (row === undefined) rows.set(key, row = { level, windowMs, source, host, cells: new CellSet() });
+    addEvent(row.cells.at(method, status), request);
+  }
+  return [...rows.values()].map(({ cells, ...row }) => ({ ...row, rowId: 0, cells: [...cells] }));
 }

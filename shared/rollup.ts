@@ -1,6 +1,6 @@
 import { bucketOfDuration, Histogram } from './histogram.js';
 import type { RequestEvent } from './request-event.js';
-import { hasLatency } from './status.js';
+import { hasLatency, isClientError, isServerError } from './status.js';
 
 /** The lengths of the windows that are kept, in seconds, finest first. Each divides the next, and all divide a day. */
 export const levels = [10, 60, 600, 3600, 86_400] as const;
@@ -44,6 +44,11 @@ export interface Retention {
 /** Retention of a level, in milliseconds, given that of rollups by day. */
 export function rollupRetentionMs(level: Level, rollupsMs: number, scope: Scope = 'all'): number {
   return Math.min(levelKeptMs(level, scope), rollupsMs);
+}
+
+/** The next coarser level of a scope; `undefined` for the coarsest. */
+export function coarserLevel(level: Level, scope: Scope): Level | undefined {
+  return levelsOf[scope][levelsOf[scope].indexOf(level) + 1];
 }
 
 /** The levels that keep rows of this age, which is in milliseconds. Finest first. */
@@ -122,6 +127,30 @@ export function byStatusClass(cells: Iterable<Cell>): Cell[] {
     else addTally(found, cell);
   }
   return [...classes.values()];
+}
+
+/** The counts of a row. */
+export interface CellCounts {
+  readonly requests: number;
+  /** Those with a status of 5xx. */
+  readonly errors: number;
+  /** Those with a status of 4xx. */
+  readonly clientErrors: number;
+  readonly sampledOut: number;
+  readonly sizeSum: number;
+}
+
+/** Adds up cells. */
+export function countsOf(cells: Iterable<Cell>): CellCounts {
+  const counts = { requests: 0, errors: 0, clientErrors: 0, sampledOut: 0, sizeSum: 0 };
+  for (const { status, count, sampledOut, sizeSum } of cells) {
+    counts.requests += count;
+    if (isServerError(status)) counts.errors += count;
+    if (isClientError(status)) counts.clientErrors += count;
+    counts.sampledOut += sampledOut;
+    counts.sizeSum += sizeSum;
+  }
+  return counts;
 }
 
 /** Packs cells into text: for each its method, status, count, sampled-out requests, sum of sizes, sum and maximum of durations, and histogram. */
@@ -216,23 +245,6 @@ export function latencyBucketOf({ method, status, durationMs }: Measured): numbe
   return durationMs !== null && hasLatency({ status, method }) ? bucketOfDuration(durationMs) : undefined;
 }
 
-/** The rollup rows of raw requests, as the recorder would have made them. */
-export function rollUp(requests: readonly RequestEvent[], level: Level, scope: Scope = 'all'): RollupRow[] {
-  const rows = new Map<string, RollupRow & { readonly cells: Cell[] }>();
-  for (const request of requests) {
-    const { source, method, status } = request;
-    const host = scope === 'all' ? undefined : request.host;
-    const windowMs = windowStart(request.timeMs, level);
-    const key = `${windowMs}\n${source}\n${host}`;
-    let row = rows.get(key);
-    if (row === undefined) rows.set(key, row = { level, windowMs, rowId: 0, source, host, cells: [] });
-    let cell = row.cells.find((each) => each.method === method && each.status === status);
-    if (cell === undefined) row.cells.push(cell = { method, status, ...emptyTally() });
-    addEvent(cell, request);
-  }
-  return [...rows.values()];
-}
-
 /** Adds `other` to `tally`. */
 export function addTally(tally: Tally, other: Tally): void {
   tally.count += other.count;
@@ -254,17 +266,53 @@ export function windowStart(timeMs: number, level: Level): number {
   return Math.floor(timeMs / lengthMs) * lengthMs;
 }
 
-/** A row stays open, so that it can grow in place, until this long after its window ended and it last changed. */
-const graceMs = 5 * 60_000;
+/** An open row, or several that are closed together. */
+export interface OpenPart {
+  readonly level: Level;
+  readonly windowMs: number;
+  /** When it last changed, in milliseconds. */
+  readonly changedMs: number;
+}
 
-/**
- * Whether an open row is closed. When more than `openMax` are open it is, whatever it is; when there are more than a tenth of that, if its window ended
- * well before all requests that come (`oldestMs` is the window of the oldest, and `-Infinity` when none came): a file passes through hours in a
- * minute. Otherwise it is when it has been left alone for long.
- */
-export function isClosing({ windowMs, level }: { readonly windowMs: number; readonly level: Level }, changedMs: number, { open, openMax, oldestMs, nowMs }: { open: number; openMax: number; oldestMs: number; nowMs: number }): boolean {
+/** Everything that is open, and the time. */
+export interface OpenState {
+  /** How much is open, and how much may be. */
+  readonly open: number;
+  readonly openMax: number;
+  /** The window of the oldest request that came last; `-Infinity` if none came. */
+  readonly oldestMs: number;
+  readonly nowMs: number;
+  /** How long a part stays open after its window ended and it last changed, in milliseconds. Default: 5 minutes. */
+  readonly graceMs?: number | undefined;
+}
+
+const graceMsDefault = 5 * 60_000;
+/** While more than a tenth of `openMax` is open, a part is closed once all requests are newer than its window by this, in milliseconds: an import passes through hours within minutes. */
+const passedMs = 5 * 60_000;
+
+/** Whether a part has been left alone for long enough to be closed, or requests have passed it. */
+export function isClosing({ windowMs, level, changedMs }: OpenPart, { open, openMax, oldestMs, nowMs, graceMs = graceMsDefault }: OpenState): boolean {
   const endMs = windowMs + level * 1000;
-  return open > openMax || (open > openMax / 10 && oldestMs - endMs > graceMs) || (nowMs - changedMs > graceMs && nowMs - endMs > graceMs);
+  return (open > openMax / 10 && oldestMs - endMs > passedMs) || (nowMs - changedMs > graceMs && nowMs - endMs > graceMs);
+}
+
+/** Returns the parts to close: those of `isClosing`, and while more than `openMax` stays open, the least recently changed ones until half of that is left. */
+export function chooseClosing<Part extends OpenPart>(parts: readonly Part[], sizeOf: (part: Part) => number, state: OpenState): Part[] {
+  const closing: Part[] = [];
+  const staying: Part[] = [];
+  let left = state.open;
+  for (const part of parts) {
+    const closes = isClosing(part, state);
+    if (closes) left -= sizeOf(part);
+    (closes ? closing : staying).push(part);
+  }
+  if (left <= state.openMax) return closing;
+  for (const part of staying.sort((one, other) => one.changedMs - other.changedMs || one.windowMs - other.windowMs)) {
+    if (left <= state.openMax / 2) break;
+    left -= sizeOf(part);
+    closing.push(part);
+  }
+  return closing;
 }
 
 /** A key that no two series share. Host and method come from strangers; a newline can be in neither's place. */

@@ -1,4 +1,14 @@
-/** What a status says about the duration of a request: one rule for the collector, the middleware, rollups, lists and the SQL of raw requests. */
+/** What a status says about a request: one rule for the collector, the middleware, rollups, lists and the SQL of raw requests. */
+
+/** Whether a status is 5xx. */
+export function isServerError(status: number): boolean {
+  return status >= 500 && status <= 599;
+}
+
+/** Whether a status is 4xx. */
+export function isClientError(status: number): boolean {
+  return status >= 400 && status <= 499;
+}
 
 /**
  * Statuses without a latency. A request that was aborted (499) or not answered at all (0) never got its response. A WebSocket (101) lasts as long as its

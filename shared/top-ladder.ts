@@ -181,7 +181,7 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
       const rows: TopRow[] = [];
       const openBefore = open.size;
       for (const [text, row] of open) {
-        const closes = isClosing(row.key, row.changedMs, { open: weight, openMax: weightMax, oldestMs, nowMs });
+        const closes = weight > weightMax || isClosing({ ...row.key, changedMs: row.changedMs }, { open: weight, openMax: weightMax, oldestMs, nowMs });
         if (row.changed && (all || closes || nowMs >= dueMsOf(row, nowMs, open.size))) {
           rows.push({ ...row.key, packed: row.digest.pack() });
           row.changed = false;
@@ -203,7 +203,7 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
   };
 }
 
-/** When a row that has changed is to be written, with so many rows open. */
+/** The time at which a changed row is written, while `open` rows are open. */
 function dueMsOf(row: OpenRow, nowMs: number, open: number): number {
   const endMs = endOf(row);
   if (row.writtenMs > nowMs) return nowMs; // written before the clock was put back

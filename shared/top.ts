@@ -17,6 +17,7 @@
 import { Histogram } from './histogram.js';
 import { ownText } from './memo.js';
 import { latencyBucketOf, type Measured, type Tally } from './rollup.js';
+import { isServerError } from './status.js';
 
 /** So many values are kept in the packed form; up to twice as many in memory. */
 export const entriesMax = 100;
@@ -73,7 +74,7 @@ export class TopSummary {
     this.total += 1;
     entry.count += 1;
     entry.sizeSum += size;
-    if (status >= 500 && status <= 599) entry.errors += 1;
+    if (isServerError(status)) entry.errors += 1;
     if (bucket !== undefined && durationMs !== null) {
       entry.durationSumMs += durationMs;
       if (durationMs > entry.durationMaxMs) entry.durationMaxMs = durationMs;

@@ -149,7 +149,8 @@ class IntegerSet {
   }
 
   values(): number[] {
-    return Array.from(this.#slots?.filter((each) => each !== 0) ?? (this.#only === 0 ? [] : [this.#only]), (each) => each - 1);
+    const slots = this.#slots ?? [this.#only];
+    return [...slots].filter((slot) => slot !== 0).map((slot) => slot - 1);
   }
 }
 

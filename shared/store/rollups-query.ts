@@ -1,6 +1,6 @@
 /** How every store validates and filters a query of rollup rows, and counts hosts. */
 import { StoreError } from '../errors.js';
-import type { Cell, Level, RollupRow, RowKey } from '../rollup.js';
+import { countsOf, type Cell, type Level, type RollupRow, type RowKey } from '../rollup.js';
 import { needsRequests, type Filter, type HostCounts, type RollupsQuery, type TimeRange } from './store.js';
 
 /** Throws a `StoreError` ('drop') for a query that rollups cannot answer: that is a bug of the caller. */
@@ -50,14 +50,18 @@ export function filteredRow(row: RollupRow, filter: Filter): RollupRow[] {
 
 /** Adds cells of a host's row to the counts of that host, by `hostKey`. */
 export function addHostCells(counts: Map<string, HostCounts>, { source, host = '' }: Pick<RowKey, 'source' | 'host'>, cells: Iterable<Cell>): void {
-  const found = { ...counts.get(hostKey(source, host)) ?? { source, host, requests: 0, errors: 0, clientErrors: 0, bytes: 0 } };
-  for (const { status, count, sizeSum } of cells) {
-    found.requests += count;
-    if (status >= 500 && status <= 599) found.errors += count;
-    if (status >= 400 && status <= 499) found.clientErrors += count;
-    found.bytes += sizeSum;
-  }
-  counts.set(hostKey(source, host), found);
+  const { requests, errors, clientErrors, sizeSum } = countsOf(cells);
+  addHostCounts(counts, { source, host, requests, errors, clientErrors, bytes: sizeSum });
+}
+
+/** Adds to the counts of a host, by `hostKey`. */
+export function addHostCounts(counts: Map<string, HostCounts>, added: HostCounts): void {
+  const key = hostKey(added.source, added.host);
+  const known = counts.get(key);
+  counts.set(key, known === undefined ? added : {
+    source: added.source, host: added.host, requests: known.requests + added.requests, errors: known.errors + added.errors,
+    clientErrors: known.clientErrors + added.clientErrors, bytes: known.bytes + added.bytes,
+  });
 }
 
 /** Adds the rows of hosts to their counts, by `hostKey`. */

@@ -1,6 +1,7 @@
 /** The charts of the page: which values of a window each shows, for drawing, for CSV and for JSON. */
 import type { ChartSeries, TimeChart } from '../chart/time-chart.js';
 import { groupBy } from '../../shared/group-by.js';
+import { isClientError, isServerError } from '../../shared/status.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { shareOf, type WindowFigures } from './figures.js';
@@ -48,8 +49,8 @@ export const chartKinds: readonly ChartKind[] = [
     series: [
       statusSeries('2xx', 'status-2xx', (status) => status >= 200 && status <= 299),
       statusSeries('3xx', 'status-3xx', (status) => status >= 300 && status <= 399),
-      statusSeries('4xx', 'status-4xx', (status) => status >= 400 && status <= 499),
-      statusSeries('5xx', 'status-5xx', (status) => status >= 500 && status <= 599),
+      statusSeries('4xx', 'status-4xx', isClientError),
+      statusSeries('5xx', 'status-5xx', isServerError),
       statusSeries('other', 'status-none', (status) => status < 200 || status > 599),
     ],
     formatValue: 'rate',

@@ -1,6 +1,7 @@
 /** What is told of some requests, and how it adds up: pure. */
 import { Histogram } from '../../shared/histogram.js';
 import { addTally, emptyTally, type Cell, type Tally } from '../../shared/rollup.js';
+import { isClientError, isServerError } from '../../shared/status.js';
 
 /** Latencies in milliseconds; `null` where no request has one. */
 export interface Latency {
@@ -61,7 +62,7 @@ export function sumOfCells(cells: readonly Cell[]): Sum {
   return sum.sum();
 }
 
-/** Sums cells one by one. */
+/** Adds up cells, given one at a time. */
 export class CellSum {
   readonly #tally = emptyTally();
   readonly #statuses = new Map<number, number>();
@@ -105,8 +106,8 @@ function sumWith(net: Net, latenciesOf: () => Latencies): Sum {
   let [requests, errors, clientErrors] = [0, 0, 0];
   for (const [status, count] of statuses) {
     requests += count;
-    if (status >= 500 && status <= 599) errors += count;
-    if (status >= 400 && status <= 499) clientErrors += count;
+    if (isServerError(status)) errors += count;
+    if (isClientError(status)) clientErrors += count;
   }
   let latencies: Latencies | undefined;
   const known = (): Latencies => latencies ??= latenciesOf();

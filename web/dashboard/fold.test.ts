@@ -2,7 +2,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import type { RequestEvent } from '../../shared/request-event.js';
 import { fold, hostListOf, isComplete } from './fold.js';
-import { rollUp } from '../../shared/rollup.js';
+import { rollUp } from '../../shared/rollup-ladder.js';
 import { event, ledger } from '../../test/web-samples.js';
 
 const grid = { fromMs: 0, stepMs: 60_000 };

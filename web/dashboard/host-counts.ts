@@ -1,7 +1,7 @@
 /** The requests of each host of a range. Ended windows are counted once, until a batch changes them. */
 import { levelsOf, windowStart, type Level, type RowKey } from '../../shared/rollup.js';
 import type { StoreChanges } from '../../shared/store/changes.js';
-import { hostKey } from '../../shared/store/rollups-query.js';
+import { addHostCounts, hostKey } from '../../shared/store/rollups-query.js';
 import type { HostCounts, HostCountsQuery, TimeRange } from '../../shared/store/store.js';
 import { coverRange } from '../../shared/time-range.js';
 import { CoalescedRead } from './shared-reads.js';
@@ -56,7 +56,7 @@ export class HostCountsCache {
       finer.open.length === 0 ? undefined : this.#read({ parts: finer.open, filter }, signal),
     ]);
     const all = new Map(counts);
-    for (const each of more.flatMap((some) => [...some?.values() ?? []])) all.set(keyOf(each), added(all.get(keyOf(each)), each));
+    for (const some of more) for (const each of some?.values() ?? []) addHostCounts(all, each);
     return [...all.values()];
   }
 
@@ -75,7 +75,7 @@ export class HostCountsCache {
     const forget = (): void => { if (this.#entries.get(key) === entry) this.#entries.delete(key); };
     const read = async (cancelled: AbortSignal): Promise<ReadonlyMap<string, HostCounts>> => {
       try {
-        const counts = new Map((await this.#read(query, cancelled)).map((each) => [keyOf(each), each]));
+        const counts = new Map((await this.#read(query, cancelled)).map((each) => [hostKey(each.source, each.host), each]));
         entry.hosts = counts.size;
         this.#makeRoom();
         return counts;
@@ -128,13 +128,3 @@ function isNotEmpty({ fromMs, toMs }: TimeRange): boolean {
 
 /** Maximum number of entries: those without hosts do not count towards `hostsMax`. */
 const entriesMax = 100;
-
-function keyOf({ source, host }: HostCounts): string {
-  return hostKey(source, host);
-}
-
-function added(one: HostCounts | undefined, other: HostCounts): HostCounts {
-  if (one === undefined) return other;
-  const { source, host } = one;
-  return { source, host, requests: one.requests + other.requests, errors: one.errors + other.errors, clientErrors: one.clientErrors + other.clientErrors, bytes: one.bytes + other.bytes };
-}

@@ -4,7 +4,7 @@ import { event } from '../../test/web-samples.js';
 import type { Figures } from './figures.js';
 import { fold } from './fold.js';
 import { judge, pastErrors } from './judge.js';
-import { rollUp } from '../../shared/rollup.js';
+import { rollUp } from '../../shared/rollup-ladder.js';
 
 const stepMs = 60_000;
 

@@ -13,7 +13,7 @@ import { renderViews } from '../render.js';
 import { fold, isComplete } from './fold.js';
 import { parseQuery } from './query.js';
 import { requestPairs } from './request-pairs.js';
-import { rollUp } from '../../shared/rollup.js';
+import { rollUp } from '../../shared/rollup-ladder.js';
 import type { Traffic } from './read.js';
 import { readTopsFrom } from './tops.js';
 import { dashboardView } from './view-model.js';

@@ -3,7 +3,7 @@ import type { RequestEvent } from '../../shared/request-event.js';
 import { event } from '../../test/web-samples.js';
 import { fold } from './fold.js';
 import { pairedHosts } from './pair.js';
-import { rollUp } from '../../shared/rollup.js';
+import { rollUp } from '../../shared/rollup-ladder.js';
 
 const pairs = (requests: readonly Partial<RequestEvent>[]) => fold(rollUp(requests.map((parts) => event(parts)), 60, 'host'), { fromMs: 0, stepMs: 60_000 }).pairs;
 

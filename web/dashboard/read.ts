@@ -147,10 +147,11 @@ export async function readTraffic(reads: Reads, query: DashboardQuery, { request
     withRecent ? readRecentWindows(reads, query, last, nowMs) : undefined,
     reads.firstData.spans((run) => inTime(reads.store, run, reads.signal)),
   ]);
+  const countsAllHosts = scope === 'all' && !needsRequests(query.filter);
   const [hosts, pairs, previousPairs] = await Promise.all([
-    hostsMax > 0 && scope === 'all' && !needsRequests(query.filter) ? readHosts(reads, query.filter, range, { source: folded.sources.keys().next().value, hostsMax, nowMs }) : undefined,
-    withPairs && !needsRequests(query.filter) && scope === 'all' ? readSourcePairs(reads, query.filter, range, { stepMs, sources: folded.sources, nowMs }) : undefined,
-    withPairs && previous !== undefined && !needsRequests(query.filter) && scope === 'all' ? readSourcePairs(reads, query.filter, before, { stepMs, sources: previous.folded.sources, nowMs }) : undefined,
+    hostsMax > 0 && countsAllHosts ? readHosts(reads, query.filter, range, { source: folded.sources.keys().next().value, hostsMax, nowMs }) : undefined,
+    withPairs && countsAllHosts ? readSourcePairs(reads, query.filter, range, { stepMs, sources: folded.sources, nowMs }) : undefined,
+    withPairs && previous !== undefined && countsAllHosts ? readSourcePairs(reads, query.filter, before, { stepMs, sources: previous.folded.sources, nowMs }) : undefined,
   ]);
   const span = unionOf(spans.values());
   const ledgersSince = (sinceMs: number): LedgerSnapshot[] => allLedgers.filter(({ timeMs }) => timeMs >= sinceMs);

@@ -10,7 +10,7 @@ import { fold, isComplete } from './fold.js';
 import { printable, timeTicks } from './format.js';
 import { textOf } from './phrase.js';
 import { filterNames, parseQuery } from './query.js';
-import { rollUp } from '../../shared/rollup.js';
+import { rollUp } from '../../shared/rollup-ladder.js';
 import type { Traffic } from './read.js';
 import { readTopsFrom, type Tops } from './tops.js';
 import { dashboardView } from './view-model.js';

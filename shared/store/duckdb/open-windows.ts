@@ -6,7 +6,9 @@
 import { deflateSync, inflateSync } from 'node:zlib';
 import { BIGINT, BLOB, DuckDBBlobValue, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
 import { CellSet } from '../../cell-set.js';
-import { byStatusClass, keptLevels, levelsOf, packCells, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally } from '../../rollup.js';
+import {
+  byStatusClass, chooseClosing, keptLevels, levelsOf, packCells, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally, type Tally,
+} from '../../rollup.js';
 import { addHostCells, filteredRow, readsByClass, matchesCell, matchesRow, wholeWindows } from '../rollups-query.js';
 import type { HostCounts, HostCountsQuery, RollupsQuery } from '../store.js';
 import { RollupFolds, type Folded } from './rollup-folds.js';
@@ -57,8 +59,6 @@ export interface Addition {
 
 /** Time for which a segment stays open after its window ended and it last changed, in milliseconds. Later requests open it again: rows with the same key add up. */
 const graceMs = 30_000;
-/** While many cells are open, a segment also closes once all requests are newer than its window by this, in milliseconds: an import reads hours within minutes. */
-const passedMs = 5 * 60_000;
 /** Maximum number of open cells, about 80 MB. Beyond it, the least recently changed segments are closed early. */
 const cellsMaxDefault = 250_000;
 const closeEveryMs = 10_000;
@@ -100,8 +100,6 @@ export class OpenWindows {
 
   /** The greatest `closed` of all stored rows. */
   get closedMax(): number { return this.#closedMax; }
-  /** Number of open cells. */
-  get cells(): number { return this.#cells; }
 
   /** Groups tallies by the segment that they belong to at `nowMs`. */
   place(tallies: readonly SeriesTally[], importId: number, nowMs: number): Addition[] {
@@ -135,8 +133,8 @@ export class OpenWindows {
       segment.changedMs = Math.max(segment.changedMs, nowMs);
       for (const { series: { source, host, method, status }, level, windowMs, tally } of tallies) {
         this.#oldestMs = Math.min(this.#oldestMs, windowMs);
-        this.#add(segment, { level, windowMs, source, host: undefined }, [{ method, status, ...tally }]);
-        this.#add(segment, { level: key.level, windowMs: key.windowMs, source, host }, [{ method, status, ...tally }], true);
+        this.#add(segment, sourceCells(segment, source, level, windowMs), method, status, tally);
+        this.#add(segment, hostCells(segment, source, host), method, status, tally, true);
       }
       segment.journalLength += tallies.length * tallyLength;
     }
@@ -144,23 +142,9 @@ export class OpenWindows {
 
   /** Returns the segments to close now. */
   closing(nowMs: number): Segment[] {
-    const isFull = this.#cells > this.#cellsMax / 10;
-    if (!isFull && Math.abs(nowMs - this.#lookedMs) < closeEveryMs) return [];
+    if (this.#cells <= this.#cellsMax / 10 && Math.abs(nowMs - this.#lookedMs) < closeEveryMs) return [];
     this.#lookedMs = nowMs;
-    const all = [...this.#segments.values()];
-    const closing = new Set(all.filter(({ windowMs, level, changedMs }) => {
-      const endMs = windowMs + level * 1000;
-      return (nowMs - endMs > graceMs && nowMs - changedMs > graceMs) || (isFull && this.#oldestMs - endMs > passedMs);
-    }));
-    let left = this.#cells - [...closing].reduce((sum, { cells }) => sum + cells, 0);
-    if (left > this.#cellsMax) {
-      for (const segment of all.filter((each) => !closing.has(each)).sort((one, other) => one.changedMs - other.changedMs || one.windowMs - other.windowMs)) {
-        if (left <= this.#cellsMax / 2) break;
-        left -= segment.cells;
-        closing.add(segment);
-      }
-    }
-    return [...closing];
+    return chooseClosing([...this.#segments.values()], ({ cells }) => cells, { open: this.#cells, openMax: this.#cellsMax, oldestMs: this.#oldestMs, nowMs, graceMs });
   }
 
   /** Deletes the journals of segments. Call it in the transaction that writes their rows. */
@@ -251,12 +235,11 @@ export class OpenWindows {
     return segment;
   }
 
-  #add(segment: Segment, { level, windowMs, source, host }: RowKey, cells: Iterable<Cell>, isOwned = false): void {
-    const set = host === undefined ? sourceCells(segment, source, level, windowMs) : hostCells(segment, source, host);
-    const before = set.size;
-    for (const { method, status, ...tally } of cells) set.add(method, status, tally, isOwned);
-    segment.cells += set.size - before;
-    this.#cells += set.size - before;
+  #add(segment: Segment, cells: CellSet, method: string, status: number, tally: Tally, isOwned = false): void {
+    const before = cells.size;
+    cells.add(method, status, tally, isOwned);
+    segment.cells += cells.size - before;
+    this.#cells += cells.size - before;
   }
 
   #forget(segment: Segment): void {
@@ -269,9 +252,10 @@ export class OpenWindows {
     segment.journalLength += packed.length;
     for (const line of packed.split('\n')) {
       const [kind, levelText, windowText, source, host, packedCells] = line.split('\t') as [string, string, string, string, string, string];
-      const [level, windowMs, cells] = [Number(levelText) as Level, Number(windowText), unpackCells(packedCells)];
-      if (kind !== 'host') this.#add(segment, { level, windowMs, source, host: undefined }, cells);
-      if (kind !== 'all') this.#add(segment, { level: key.level, windowMs: key.windowMs, source, host }, cells);
+      for (const { method, status, ...tally } of unpackCells(packedCells)) {
+        if (kind !== 'host') this.#add(segment, sourceCells(segment, source, Number(levelText) as Level, Number(windowText)), method, status, tally);
+        if (kind !== 'all') this.#add(segment, hostCells(segment, source, host), method, status, tally, true);
+      }
     }
   }
 }

@@ -8,7 +8,7 @@ import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import { emptyTally, levels, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey } from '../../rollup.js';
 import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
-import { addHostCells, filteredRow, hostKey, readsByClass, filtersCells, refuseRollups, rowFilter, matchesCell, wholeWindows } from '../rollups-query.js';
+import { addHostCells, addHostCounts, filteredRow, readsByClass, filtersCells, refuseRollups, rowFilter, matchesCell, wholeWindows } from '../rollups-query.js';
 import type { Filter, HostCounts, HostCountsQuery, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
 import { texts } from './columns.js';
 import type { OpenSnapshot } from './open-windows.js';
@@ -71,10 +71,8 @@ export async function countHosts(query: Query, { parts, filter }: HostCountsQuer
     const columns = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, sum(requests)::BIGINT, sum(errors)::BIGINT, sum(client_errors)::BIGINT, sum(size_sum) FROM host_rollup WHERE ${where} GROUP BY source, host`);
     const [source = [], host, requests, errors, clientErrors, bytes] = columns as [string[]?, string[]?, bigint[]?, bigint[]?, bigint[]?, number[]?];
     for (const [at, name] of source.entries()) {
-      const before = counts.get(hostKey(name, host![at]!)) ?? { requests: 0, errors: 0, clientErrors: 0, bytes: 0 };
-      counts.set(hostKey(name, host![at]!), {
-        source: name, host: host![at]!, requests: before.requests + Number(requests![at]!), errors: before.errors + Number(errors![at]!),
-        clientErrors: before.clientErrors + Number(clientErrors![at]!), bytes: before.bytes + bytes![at]!,
+      addHostCounts(counts, {
+        source: name, host: host![at]!, requests: Number(requests![at]!), errors: Number(errors![at]!), clientErrors: Number(clientErrors![at]!), bytes: bytes![at]!,
       });
     }
   }

@@ -1,6 +1,6 @@
 import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
 import { windowRetentions, type WindowRetention } from '../../retention.js';
-import { levelsOf, scopes, type Level, type Retention } from '../../rollup.js';
+import { coarserLevel, scopes, type Level, type Retention } from '../../rollup.js';
 import type { RetentionState, StoredSpan } from '../retention-guard.js';
 import { rollupTables } from './rollup-tables.js';
 
@@ -30,7 +30,7 @@ export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number,
 /** A condition that spares rows which are not folded into the next coarser level yet. */
 function isFolded(table: WindowRetention['table'], level: Level): string {
   const scope = scopes.find((each) => rollupTables[each] === table);
-  const coarser = scope && levelsOf[scope][levelsOf[scope].indexOf(level) + 1];
+  const coarser = scope && coarserLevel(level, scope);
   return coarser === undefined ? '' : ` AND closed <= coalesce((SELECT max(closed) FROM rollup_fold WHERE scope = '${scope}' AND level = ${coarser}), 0)`;
 }
 

@@ -7,7 +7,8 @@ import { talliesOf } from '../../../test/rollup-rows.js';
 import { collect } from '../collect.js';
 import { createLog } from '../../log.js';
 import type { RequestEvent } from '../../request-event.js';
-import { addTally, emptyTally, levelsOf, rollUp, scopes, type Level, type RollupRow, type Tally } from '../../rollup.js';
+import { rollUp } from '../../rollup-ladder.js';
+import { addTally, emptyTally, levelsOf, scopes, type Level, type RollupRow, type Tally } from '../../rollup.js';
 import type { HostCounts } from '../store.js';
 import { openDatabase, type Database } from './database.js';
 import { countHosts, streamRollups } from './queries.js';
@@ -20,7 +21,7 @@ const hourMs = 60 * minuteMs;
 const dayMs = 24 * hourMs;
 const startMs = Date.UTC(2026, 10, 23, 12);
 
-/** Ages of requests, with the finest levels that are kept at each. They stay so while the test's clock goes on for an hour. */
+/** Ages of requests, with the finest levels kept at each age. These do not change during the hour by which the test's clock advances. */
 const ages = [
   { fromMs: 0, toMs: hourMs, all: 10, host: 60 },
   { fromMs: dayMs, toMs: dayMs + hourMs, all: 60, host: 600 },

@@ -5,7 +5,7 @@
 import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
 import { CellSet } from '../../cell-set.js';
 import { nextTurn } from '../../next-turn.js';
-import { levelKeptMs, levelsOf, scopes, unpackCells, windowStart, type Level, type RowKey, type Scope } from '../../rollup.js';
+import { coarserLevel, levelKeptMs, levelsOf, scopes, unpackCells, windowStart, type Level, type RowKey, type Scope } from '../../rollup.js';
 import type { Query, Read } from './read-pool.js';
 import { texts } from './columns.js';
 import { rollupTables, storedRow, type StoredRow } from './rollup-tables.js';
@@ -44,7 +44,7 @@ const rowsPerPage = 2000;
 /** The folds of an open file. */
 export class RollupFolds {
   #folded: Map<string, number>;
-  /** Rows of the next finer level that are not folded into a level yet, by `foldKey`. */
+  /** Rows of the next finer level that are not folded into a level yet, by `foldKey`: for each of `pairs`. */
   readonly #waiting = new Map<string, Waiting>();
   readonly #foldedMs = new Map<string, number>();
   #version = 0;
@@ -69,9 +69,9 @@ export class RollupFolds {
   onClosed(rows: readonly RowKey[]): void {
     for (const { level, windowMs, host } of rows) {
       const scope = host === undefined ? 'all' : 'host';
-      const to = levelsOf[scope][levelsOf[scope].indexOf(level) + 1];
+      const to = coarserLevel(level, scope);
       if (to === undefined) continue;
-      const waiting = this.#waitingOf(foldKey(scope, to));
+      const waiting = this.#waiting.get(foldKey(scope, to))!;
       waiting.rows += 1;
       waiting.oldestMs = Math.min(waiting.oldestMs, windowMs);
     }
@@ -97,7 +97,7 @@ export class RollupFolds {
   due(closedMax: number, nowMs: number): Fold | undefined {
     const pair = pairs.find(({ scope, from, to }) => {
       const key = foldKey(scope, to);
-      const { rows, oldestMs } = this.#waitingOf(key);
+      const { rows, oldestMs } = this.#waiting.get(key)!;
       const isOver = windowStart(nowMs - settledMs, to) !== windowStart((this.#foldedMs.get(key) ?? -Infinity) - settledMs, to);
       return rows > rowsMax[scope] || (rows > 0 && (isOver || nowMs - oldestMs > levelKeptMs(from, scope)));
     });
@@ -132,7 +132,7 @@ export class RollupFolds {
   onFolded({ scope, to, closed, rows, taken }: PreparedFold, nowMs: number): void {
     this.#folded = new Map(this.#folded).set(foldKey(scope, to), closed); // a copy: snapshots share the old one
     this.#foldedMs.set(foldKey(scope, to), nowMs);
-    const waiting = this.#waitingOf(foldKey(scope, to));
+    const waiting = this.#waiting.get(foldKey(scope, to))!;
     waiting.rows -= taken;
     if (waiting.rows <= 0) Object.assign(waiting, { rows: 0, oldestMs: Infinity });
     this.onClosed(rows);
@@ -142,11 +142,6 @@ export class RollupFolds {
     return this.#folded.get(foldKey(scope, level)) ?? 0;
   }
 
-  #waitingOf(key: string): Waiting {
-    let waiting = this.#waiting.get(key);
-    if (waiting === undefined) this.#waiting.set(key, waiting = { rows: 0, oldestMs: Infinity });
-    return waiting;
-  }
 }
 
 interface Waiting {

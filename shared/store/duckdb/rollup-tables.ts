@@ -4,20 +4,13 @@ import { Histogram } from '../../histogram.js';
 import { CellSet } from '../../cell-set.js';
 import type { Log } from '../../log.js';
 import { nextTurn } from '../../next-turn.js';
-import { byStatusClass, importRowRange, keptLevels, levels, packCells, scopes, type RowKey, type Scope } from '../../rollup.js';
+import { byStatusClass, countsOf, importRowRange, keptLevels, levels, packCells, scopes, type CellCounts, type RowKey, type Scope } from '../../rollup.js';
 import { insertSql, texts, writeRows, type Column } from './columns.js';
 
 /** A row of either table, without its column `closed`. */
-export interface StoredRow extends RowKey {
+export interface StoredRow extends RowKey, CellCounts {
   /** The import that it belongs to; 0 for none. */
   readonly importId: number;
-  readonly requests: number;
-  /** Those with a status of 5xx. */
-  readonly errors: number;
-  /** Those with a status of 4xx. */
-  readonly clientErrors: number;
-  readonly sampledOut: number;
-  readonly sizeSum: number;
   /** See `packCells`. */
   readonly cells: string;
   /** The cells merged by status class, if there are more than a few; otherwise `''`. Always `''` for scope `all`. */
@@ -32,22 +25,14 @@ export const rollupTables: Readonly<Record<Scope, 'request_rollup' | 'host_rollu
 
 /** Makes a row with the counts of its cells. */
 export function storedRow({ level, windowMs, source, host }: RowKey, cells: CellSet, importId: number): StoredRow {
-  const counts = { requests: 0, errors: 0, clientErrors: 0, sampledOut: 0, sizeSum: 0 };
-  for (const { status, count, sampledOut, sizeSum } of cells) {
-    counts.requests += count;
-    if (status >= 500 && status <= 599) counts.errors += count;
-    if (status >= 400 && status <= 499) counts.clientErrors += count;
-    counts.sampledOut += sampledOut;
-    counts.sizeSum += sizeSum;
-  }
-  return { level, windowMs, source, host, importId, ...counts, cells: packCells(cells), classes: host === undefined || cells.size <= fewCells ? '' : packCells(byStatusClass(cells)) };
+  return { level, windowMs, source, host, importId, ...countsOf(cells), cells: packCells(cells), classes: host === undefined || cells.size <= fewCells ? '' : packCells(byStatusClass(cells)) };
 }
 
 function compareRows(one: RowKey, other: RowKey): number {
   return one.level - other.level || one.windowMs - other.windowMs;
 }
 
-const rollupColumns: readonly Column<StoredRow & { readonly closed: number }>[] = [
+const rollupColumns: readonly Column<StoredRow>[] = [
   ['level', 'INTEGER', ({ level }) => level],
   ['window_ms', 'BIGINT', ({ windowMs }) => windowMs],
   ['source', 'VARCHAR', ({ source }) => source],
@@ -58,7 +43,6 @@ const rollupColumns: readonly Column<StoredRow & { readonly closed: number }>[] 
   ['sampled_out', 'BIGINT', ({ sampledOut }) => sampledOut],
   ['size_sum', 'DOUBLE', ({ sizeSum }) => sizeSum],
   ['cells', 'VARCHAR', ({ cells }) => cells],
-  ['closed', 'BIGINT', ({ closed }) => closed],
 ];
 
 const hostRollupColumns: typeof rollupColumns = [...rollupColumns, ['host', 'VARCHAR', ({ host }) => host!], ['classes', 'VARCHAR', ({ classes }) => classes]];
@@ -68,14 +52,16 @@ const rowsPerStatement = 5000;
 
 /** Prepares the statements, and returns a function that writes rows with a value of `closed`. Call that in a transaction. */
 export async function createRollupWriter(connection: DuckDBConnection): Promise<(rows: readonly StoredRow[], closed: number) => Promise<void>> {
-  const insert = await connection.prepare(insertSql('request_rollup', rollupColumns));
-  const insertOfHosts = await connection.prepare(insertSql('host_rollup', hostRollupColumns));
-  return async (rows, closed) => {
-    for (let from = 0; from < rows.length; from += rowsPerStatement) {
-      const some = rows.slice(from, from + rowsPerStatement).map((row) => ({ ...row, closed })).sort(compareRows);
-      await writeRows(insert, rollupColumns, some.filter(({ host }) => host === undefined), rowsPerStatement);
-      await writeRows(insertOfHosts, hostRollupColumns, some.filter(({ host }) => host !== undefined), rowsPerStatement);
-    }
+  let closed = 0;
+  const closedColumn: Column<StoredRow> = ['closed', 'BIGINT', () => closed];
+  const [columns, columnsOfHosts] = [[...rollupColumns, closedColumn], [...hostRollupColumns, closedColumn]];
+  const insert = await connection.prepare(insertSql('request_rollup', columns));
+  const insertOfHosts = await connection.prepare(insertSql('host_rollup', columnsOfHosts));
+  return async (rows, closedOfRows) => {
+    closed = closedOfRows;
+    const sorted = rows.toSorted(compareRows);
+    await writeRows(insert, columns, sorted.filter(({ host }) => host === undefined), rowsPerStatement);
+    await writeRows(insertOfHosts, columnsOfHosts, sorted.filter(({ host }) => host !== undefined), rowsPerStatement);
   };
 }
 

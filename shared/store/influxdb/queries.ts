@@ -10,10 +10,12 @@ import { groupBy } from '../../group-by.js';
 import { importedBytes, type ImportedRow } from '../../imported-requests.js';
 import type { RequestEvent } from '../../request-event.js';
 import { listRequests } from '../../request-lists.js';
-import { levels, rollUp, unpackCells, windowStart, type Level, type RollupRow } from '../../rollup.js';
+import { levels, unpackCells, windowStart, type Level, type RollupRow } from '../../rollup.js';
+import { rollUp } from '../../rollup-ladder.js';
+import { isClientError, isServerError } from '../../status.js';
 import type { TopKind, TopRow } from '../../top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
-import { addHostRows, filteredRow, filtersCells, hostKey, refuseRollups, rowFilter, wholeWindows } from '../rollups-query.js';
+import { addHostCounts, addHostRows, filteredRow, filtersCells, refuseRollups, rowFilter, wholeWindows } from '../rollups-query.js';
 import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery, HostCounts, HostCountsQuery } from '../store.js';
 import { fluxAnyOf, fluxText, fluxWholeOrStart } from './flux-text.js';
 import { cellOfTally, ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText, type RollupPoint } from './line-protocol.js';
@@ -68,14 +70,13 @@ async function addHostSums(counts: Map<string, HostCounts>, read: ReadCells, buc
   |> group()
   |> keep(columns: ${columns})`;
   await read(query, columns, ([field, value, sourceTag, hostTag, statusTag]) => {
-    const [source, host, sum, status] = [textOfTag(sourceTag), textOfTag(hostTag), Number(value), Number(statusTag ?? 0)];
-    const key = hostKey(source, host);
-    const { requests, errors, clientErrors, bytes } = counts.get(key) ?? { requests: 0, errors: 0, clientErrors: 0, bytes: 0 };
-    const isError = field === 'status_5xx' || (field === 'count' && status >= 500 && status <= 599);
-    const isClientError = field === 'status_4xx' || (field === 'count' && status >= 400 && status <= 499);
-    counts.set(key, {
-      source, host, requests: requests + (field === 'count' ? sum : 0), errors: errors + (isError ? sum : 0), clientErrors: clientErrors + (isClientError ? sum : 0),
-      bytes: bytes + (field === 'size_sum' ? sum : 0),
+    const [sum, status] = [Number(value), Number(statusTag ?? 0)];
+    addHostCounts(counts, {
+      source: textOfTag(sourceTag), host: textOfTag(hostTag),
+      requests: field === 'count' ? sum : 0,
+      errors: field === 'status_5xx' || (field === 'count' && isServerError(status)) ? sum : 0,
+      clientErrors: field === 'status_4xx' || (field === 'count' && isClientError(status)) ? sum : 0,
+      bytes: field === 'size_sum' ? sum : 0,
     });
   });
 }
