@@ -283,7 +283,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     });
   }
 
-  /** Closes windows before a batch is written. Their errors never drop the batch. Call it only within `#inTurn`. */
+  /** Closes windows. Errors never drop a batch that is written next. Call it only within `#inTurn`. */
   async #closeWindows(): Promise<void> {
     const database = this.#database!;
     try {
@@ -425,7 +425,9 @@ class DuckdbStore extends DuckdbReads implements Store {
     this.#isDeleting = true;
     try {
       const due = await this.#guard.look();
-      await this.#fold(); // rows that are not folded yet cannot be deleted
+      // Only rows that are closed and folded can be deleted.
+      await this.#write('close windows of', () => this.#closeWindows());
+      await this.#fold();
       for (const step of deleteSteps(due.retention, due.nowMs)) {
         let deleted: number;
         do {

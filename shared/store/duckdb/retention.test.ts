@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import test from 'ava';
 import { until } from '../../../test/until.js';
 import { createLog } from '../../log.js';
@@ -49,11 +49,11 @@ test('deletes expired rows when the store is opened, and no others', async (t) =
     for (const level of topLevels) found[`top ${level}`] = sorted((await store.readTops({ ...everything, level, kinds: ['path'] })).map(({ windowMs }) => windowMs));
     return found;
   };
-  /** Reopens the store and waits until the ages are as expected, or the test times out. */
+  /** Reopens the store and waits until the ages are as expected. */
   const agesBecome = async (wanted: Record<string, number[]>): Promise<void> => {
     await store.close();
     store = await open();
-    while (JSON.stringify(await ages()) !== JSON.stringify(wanted)) await sleep(20);
+    await until('old rows are deleted', async () => isDeepStrictEqual(await ages(), wanted)).catch(() => undefined);
     t.deepEqual(await ages(), wanted);
   };
 
