@@ -4,10 +4,10 @@ import tseslint from 'typescript-eslint';
 
 // The import rule of the design: collector → shared ← web, never across, never out of shared.
 const no = {
-  collector: { regex: '^[./]+/collector/', message: 'Nothing but main.ts and test/ may import from collector/. Move what both need to shared/.' },
-  web: { regex: '^[./]+/web/', message: 'Nothing but main.ts and test/ may import from web/. Move what both need to shared/.' },
-  demo: { regex: '^[./]+/demo/', message: 'Nothing but main.ts and test/ may import from demo/.' },
-  program: { regex: '^[./]+/main\\.js$', message: 'main.ts is the program: it imports the parts, not the other way round.' },
+  collector: { regex: '^[./]+/collector/', message: 'Nothing but cli/ and test/ may import from collector/. Move what both need to shared/.' },
+  web: { regex: '^[./]+/web/', message: 'Nothing but cli/ and test/ may import from web/. Move what both need to shared/.' },
+  demo: { regex: '^[./]+/demo/', message: 'Nothing but cli/ and test/ may import from demo/.' },
+  program: { regex: '^[./]+/cli/', message: 'cli/ is the program: it imports the parts, not the other way round.' },
   tests: { regex: '^[./]+/test/', message: 'test/ holds what tests need. Only tests may import it.' },
   backends: { regex: '(^\\.{1,2}|/store)/(duckdb|influxdb)/', message: 'Only shared/store/open.ts names the backends. Use the Store interface.' },
   duckdb: { regex: '^@duckdb/', message: 'SQL stays in shared/store/duckdb/.' },
@@ -42,7 +42,7 @@ export default defineConfig(
   },
 
   // The later block wins where two match the same file.
-  restrict(['main.ts'], no.tests, no.backends, ...drivers),
+  restrict(['cli/**/*.ts'], no.tests, no.backends, ...drivers),
   restrict(['demo/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, ...drivers),
   restrict(['collector/**/*.ts'], no.web, no.demo, no.program, no.tests, no.backends, ...drivers),
   restrict(['web/**/*.ts'], no.collector, no.demo, no.program, no.tests, no.backends, ...drivers),

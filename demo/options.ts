@@ -20,12 +20,19 @@ const table = {
   '--requests': count('', { default: '100000', min: 1000, max: 1_000_000 }),
 };
 
-/** Reads the options of the command. Throws a `UsageError`. */
-export function demoOptionsFrom({ seed, requests, dir }: Readonly<Record<string, string | boolean | undefined>>): DemoOptions {
-  const textOf = (option: string | boolean | undefined): string | undefined => typeof option === 'string' ? option || '""' : undefined;
+/** The options of the command as they were given. */
+export interface DemoArguments {
+  readonly seed?: string;
+  readonly requests?: string;
+  readonly dir?: string;
+}
+
+/** Parses the options. Throws a `UsageError`. */
+export function demoOptionsFrom({ seed, requests, dir }: DemoArguments): DemoOptions {
+  const textOf = (option: string | undefined): string | undefined => option === '' ? '""' : option;
   const values = readSettings(table, { '--seed': textOf(seed), '--requests': textOf(requests) });
   if (dir === '') throw new UsageError('--dir is empty: it must be a new or an empty folder.');
-  return { seed: values['--seed'], requestsPerDay: values['--requests'], dir: typeof dir === 'string' ? dir : undefined };
+  return { seed: values['--seed'], requestsPerDay: values['--requests'], dir };
 }
 
 /** Makes the demo's folder. Without a name it is a temporary one that is removed when the process exits. Throws a `UsageError` for one that has something in it. */

@@ -6,5 +6,5 @@ import { fileURLToPath } from 'node:url';
 import { keepSockets } from '../collector/listen/keeper.js';
 import { createLog } from '../shared/log.js';
 
-const program = fileURLToPath(new URL('../main.js', import.meta.url));
+const program = fileURLToPath(new URL('../../bin/caddy-log-sink.js', import.meta.url));
 process.exit(await keepSockets({ program, args: process.argv.slice(2), log: createLog('keeper'), kill: () => undefined }));

@@ -78,7 +78,7 @@ test('the demo takes free ports where the usual ones are in use, shows both sour
   const demo = await runProgram(['demo', '--requests', '30000'], { TMPDIR: folder });
   const url = await until('it says where the page is', () => /Dashboard +(http:\S+)/.exec(demo.stdout())?.[1], { waitMsMax: 120_000 });
   t.not(new URL(url).port, '3000');
-  t.regex(demo.stdout(), /^Making up a day of traffic:( \d+ %)+ 100 %, [\d,]+ requests in /m);
+  t.regex(demo.stdout(), /^Generating a day of traffic:( \d+ %)+ 100 %, [\d,]+ requests in /m);
   const { sources } = await (await fetch(`${url}/api/summary?from=now-24h`)).json() as { sources: Record<string, { requests: number }> };
   t.deepEqual(Object.keys(sources), ['caddy', 'shop']);
   t.true(sources['caddy']!.requests > 20_000 && sources['shop']!.requests > 5000, JSON.stringify(sources));

@@ -53,7 +53,7 @@ const ways: Readonly<Record<string, Way>> = {
   'docker compose up --build --detach': docker,
   'docker compose --file docker-compose.embedded.yml up --build --detach': docker,
   'docker compose logs --no-log-prefix caddy | docker compose run --rm -T --no-deps web import -': docker,
-  'docker compose --file docker-compose.embedded.yml logs --no-log-prefix caddy | docker compose --file docker-compose.embedded.yml exec -T sink node dist/main.js import -': docker,
+  'docker compose --file docker-compose.embedded.yml logs --no-log-prefix caddy | docker compose --file docker-compose.embedded.yml exec -T sink bin/caddy-log-sink.js import -': docker,
   'pin() { echo "$1=$2@$(docker buildx imagetools inspect "$2" --format \'{{.Manifest.Digest}}\')"; }': registry,
   '{ pin NODE_IMAGE node:24-bookworm-slim; pin INFLUXDB_IMAGE influxdb:2.7; pin CADDY_IMAGE caddy:2.11; } >> .env': registry,
   'docker buildx build --platform linux/amd64,linux/arm64 --file Dockerfile.collector --tag registry.example/caddy-log-sink-collector --push .': registry,

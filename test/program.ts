@@ -24,7 +24,7 @@ export interface RunningProgram {
   readonly ended: Promise<number | NodeJS.Signals>;
 }
 
-const programPath = fileURLToPath(new URL('../main.js', import.meta.url));
+const programPath = fileURLToPath(new URL('../../bin/caddy-log-sink.js', import.meta.url));
 
 /** The program, with the options of Node that its first line has it started with. */
 export const programCommand = [...readFileSync(programPath, 'utf8').split('\n', 1)[0]!.split(' ').filter((part) => part.startsWith('--')), programPath];

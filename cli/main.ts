@@ -1,0 +1,63 @@
+import { setFlagsFromString } from 'node:v8';
+import { detailedMessageOf, StoreError, UsageError } from '../shared/errors.js';
+import { createLog } from '../shared/log.js';
+import { checkNames, withEnvFiles } from '../shared/settings.js';
+import { startWatchdog } from '../shared/watchdog.js';
+import { keepSockets } from '../collector/listen/keeper.js';
+import { meetKeeper, type Keeper } from '../collector/listen/kept.js';
+import { check } from './commands/check.js';
+import { collector } from './commands/collector.js';
+import { demo } from './commands/demo.js';
+import { importCommand } from './commands/import.js';
+import { setup } from './commands/setup.js';
+import { start } from './commands/start.js';
+import { web } from './commands/web.js';
+import { catchSignals, stopWithStatus } from './lifecycle.js';
+import { parseArgs, type CliCommand, type ParsedArgs } from './parse.js';
+import type { CollectorOptions, ReadOnlyOptions } from './parts.js';
+
+const commands = [start, collector, web, demo, importCommand, check, setup] as readonly CliCommand[];
+
+/**
+ * How far the heap may grow before a full collection, in percent of what was alive after the last one. V8's default lets it quadruple when every line
+ * allocates: decision 18. The other option, `--max-semi-space-size`, works only when Node starts: see `bin/`.
+ */
+const heapGrowingPercent = 75;
+
+/** Runs the program. `program` is its entry file. Sets the exit status, and resolves once the command has started or finished. */
+export async function main(program: string, args: readonly string[]): Promise<void> {
+  setFlagsFromString(`--heap-growing-percent=${heapGrowingPercent}`);
+  // A reader of the output that goes away, as in `… | head`, must not end the program.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
+  try {
+    const parsed = await parseArgs(args, commands, start.settings);
+    if (parsed === undefined) return;
+    const isRestartable = isRestartableWith(parsed.options);
+    const keeper = isRestartable ? meetKeeper() : undefined;
+    if (keeper === undefined) startWatchdog(process.env, { log: createLog('watchdog') });
+    if (isRestartable && keeper === undefined) process.exit(await keepSockets({ program, args, log: createLog('keeper') }));
+    await run(parsed, keeper);
+  } catch (error) {
+    if (!(error instanceof UsageError) && !(error instanceof StoreError)) throw error;
+    process.stderr.write(`${detailedMessageOf(error)}\n`);
+    process.exitCode = error instanceof UsageError ? 2 : 1;
+  }
+}
+
+function isRestartableWith({ restartable, readOnly }: CollectorOptions & ReadOnlyOptions): boolean {
+  return restartable === true && readOnly !== true;
+}
+
+async function run({ command, args, options, envFiles }: ParsedArgs, keeper: Keeper | undefined): Promise<void> {
+  try {
+    for (const warning of checkNames(Object.keys(start.settings), process.env, envFiles)) createLog('settings').warn(warning);
+    const stopWhenSignalled = keeper === undefined && command.serves === true ? catchSignals() : undefined;
+    const started = await command.run({ args, options, environment: withEnvFiles(process.env, envFiles), keeper });
+    if (typeof started === 'number') process.exitCode = started;
+    else if (keeper !== undefined) keeper.stopWith(() => stopWithStatus(started));
+    else (stopWhenSignalled ?? catchSignals())(() => stopWithStatus(started));
+  } catch (error) {
+    keeper?.leave();
+    throw error;
+  }
+}

@@ -1,0 +1,47 @@
+import { caddyAddress, type ListenAddress } from '../collector/listen/address.js';
+import { version } from './version.js';
+
+/** What a started program tells its operator. */
+export interface Welcome {
+  /** The dashboard's URL. */
+  readonly dashboard?: string;
+  readonly addresses?: readonly ListenAddress[];
+  /** The URL of the collector's status server. */
+  readonly ledger?: string | undefined;
+  readonly store: string;
+  /** The admin API of the Caddy to which the sink adds itself. */
+  readonly registersAt?: string | undefined;
+  /** The lines to paste into a Caddyfile. */
+  readonly hint?: readonly string[];
+}
+
+/** The text that a started program prints: where everything is, and how to get Caddy's lines here. */
+export function welcome({ dashboard, addresses, ledger, store, registersAt, hint }: Welcome): string {
+  return [
+    '',
+    `Caddy Log Sink ${version()}`,
+    ...(dashboard === undefined ? [] : [`  Dashboard  ${dashboard}`]),
+    ...(addresses === undefined ? [] : [`  Collector  ${addresses.map(caddyAddress).join('  ')}`]),
+    ...(ledger === undefined ? [] : [`  Ledger     ${ledger.replace(/\/$/, '')}/ledger`]),
+    `  Store      ${store}`,
+    '',
+    ...nextSteps({ registersAt, hint }),
+    '',
+  ].join('\n');
+}
+
+function nextSteps({ registersAt, hint }: Pick<Welcome, 'registersAt'> & { readonly hint: readonly string[] | undefined }): readonly string[] {
+  if (registersAt !== undefined) {
+    return [
+      `The sink adds itself to the Caddy at ${registersAt}: put nothing about it into the Caddyfile. Each site`,
+      'needs `log` in it, or Caddy writes no access lines; the log names the sites that have none.', '',
+    ];
+  }
+  return hint === undefined ? [] : ['Put these lines into each site of your Caddyfile and reload Caddy:', '', ...hint.map((line) => `    ${line}`), ''];
+}
+
+/** The lines for a site in a Caddyfile, for the first stream listener. */
+export function caddyfileLines(addresses: readonly ListenAddress[]): readonly string[] {
+  const address = addresses.find(({ kind }) => kind !== 'udp') ?? addresses[0]!;
+  return ['log {', `    output net ${caddyAddress(address)} {`, '        dial_timeout 1s', '        soft_start', '    }', '}'];
+}
