@@ -54,7 +54,7 @@ export default defineConfig(
   restrict(['collector/**/*.test.ts'], no.web, ...drivers),
   restrict(['web/**/*.test.ts'], no.collector, ...drivers),
   restrict(['demo/**/*.test.ts'], no.collector, no.web, ...drivers),
-  restrict(['shared/**/*.test.ts', 'shared/store/contract.ts'], no.collector, no.web, ...drivers),
+  restrict(['shared/**/*.test.ts', 'shared/store/contract/**/*.ts'], no.collector, no.web, ...drivers),
   restrict(['shared/store/duckdb/**/*.test.ts'], no.collector, no.web, no.influxdb),
   restrict(['shared/store/influxdb/**/*.test.ts'], no.collector, no.web, no.duckdb),
 );

@@ -1,7 +1,7 @@
 import { seedDay } from '../demo/seed.js';
 import { createTraffic } from '../demo/traffic.js';
 import { createLog } from '../shared/log.js';
-import { createRecorder } from '../shared/recorder.js';
+import { createRecorder } from '../shared/record/recorder.js';
 import { openStore } from '../shared/store/open.js';
 
 /** Makes a DuckDB file with a day of the demo's traffic, totals and lists included; resolves to how many requests it has. */

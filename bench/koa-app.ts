@@ -1,8 +1,8 @@
 /** The app of the middleware's benchmark: `node dist/bench/koa-app.js PORT PLAIN_PORT`, the same with the middleware and without. What it measures is recorded, and stored in memory only. */
 import Koa from 'koa';
 import { createLog } from '../shared/log.js';
-import { createRecorder } from '../shared/recorder.js';
-import { requestMetrics } from '../web/request-metrics.js';
+import { createRecorder } from '../shared/record/recorder.js';
+import { requestMetrics } from '../web/middleware/request-metrics.js';
 
 const [port, plainPort] = process.argv.slice(2).map(Number);
 const log = createLog('bench', { write: () => undefined });

@@ -5,17 +5,17 @@
  */
 import { join } from 'node:path';
 import { createRandom, type Random } from '../demo/random.js';
-import { DistinctSketch } from '../shared/distinct.js';
+import { DistinctSketch } from '../shared/sketch/hyperloglog.js';
 import { createLog } from '../shared/log.js';
-import { OpenRollups } from '../shared/rollup-ladder.js';
-import { addTally, emptyTally, levels, rowIdEnd, windowStart, type Level, type SeriesTally, type Tally } from '../shared/rollup.js';
+import { OpenRollups } from '../shared/rollup/rollup-aggregator.js';
+import { addTally, emptyTally, levels, rowIdEnd, windowStart, type Level, type SeriesTally, type Tally } from '../shared/rollup/rollup.js';
 import { openStore } from '../shared/store/open.js';
 import type { Batch, Store } from '../shared/store/store.js';
-import { topDimensions, topLevels, type TopDimension, type TopLevel, type TopRow } from '../shared/top-row.js';
-import { TopSummary } from '../shared/top.js';
+import { topDimensions, topLevels, type TopDimension, type TopLevel, type TopRow } from '../shared/top-list/top-row.js';
+import { TopSummary } from '../shared/sketch/space-saving.js';
 import { startInfluxd } from '../test/influxd-server.js';
 import { temporaryFolder } from '../test/program.js';
-import { startWeb } from '../web/main.js';
+import { startWeb } from '../web/web.js';
 import { figureOf, inTurn, ratioOf, ratioResult, spreadOf, spreadText, type Contender, type Figures, type Result } from './compare.js';
 import { pageMs } from './page.js';
 

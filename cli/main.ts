@@ -1,10 +1,10 @@
 import { setFlagsFromString } from 'node:v8';
 import { detailedMessageOf, StoreError, UsageError } from '../shared/errors.js';
 import { createLog } from '../shared/log.js';
-import { checkNames, withEnvFiles } from '../shared/settings.js';
+import { checkNames, withEnvFiles } from '../shared/settings/settings.js';
 import { startWatchdog } from '../shared/watchdog.js';
-import { keepSockets } from '../collector/listen/keeper.js';
-import { meetKeeper, type Keeper } from '../collector/listen/kept.js';
+import { keepSockets } from '../collector/supervisor/supervisor.js';
+import { meetKeeper, type Keeper } from '../collector/supervisor/worker-channel.js';
 import { check } from './commands/check.js';
 import { collector } from './commands/collector.js';
 import { demo } from './commands/demo.js';

@@ -1,8 +1,8 @@
 /** The command line: which command runs, with which arguments and options. */
 import { Command, CommanderError } from 'commander';
 import { messageOf, UsageError } from '../shared/errors.js';
-import type { Environment, SettingTable } from '../shared/settings.js';
-import type { Keeper } from '../collector/listen/kept.js';
+import type { Environment, SettingTable } from '../shared/settings/settings.js';
+import type { Keeper } from '../collector/supervisor/worker-channel.js';
 import type { Stop } from './lifecycle.js';
 import { version } from './version.js';
 
@@ -53,7 +53,7 @@ export async function parseArgs(args: readonly string[], commands: readonly CliC
   const program = withHelp(new Command('caddy-log-sink'), settings)
     .usage('COMMAND [OPTIONS]')
     .version(version(), '--version', 'Prints the version.')
-    .option('--env-file <file>', 'Reads settings from a file of NAME=value lines. Can be repeated.', (file: string, files: readonly string[] = []) => [...files, file])
+    .option('--env-file <file>', 'Reads settings from a file of NAME=value lines. Can be repeated.', (file: string, files: readonly string[] | undefined) => [...files ?? [], file])
     .argument('[command]')
     .action((name: string | undefined) => {
       if (name === undefined) throw new UsageError(`Name a command: ${names}. --help describes them.`);

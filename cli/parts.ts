@@ -1,16 +1,16 @@
 /** The parts that several commands start: stores, the collector, the web app and the registration with Caddy. */
 import { hostname } from 'node:os';
-import { ConfiguredHosts } from '../shared/configured-hosts.js';
+import { ConfiguredHosts } from '../shared/record/configured-hosts.js';
 import { UsageError } from '../shared/errors.js';
 import { createLog } from '../shared/log.js';
-import type { SettingValues } from '../shared/settings.js';
+import type { SettingValues } from '../shared/settings/settings.js';
 import { openStore } from '../shared/store/open.js';
-import { storeSettingsFrom, type storeSettings } from '../shared/store/settings.js';
+import { storeSettingsFrom, type storeSettings } from '../shared/settings/store-settings.js';
 import type { Store } from '../shared/store/store.js';
 import type { CollectorConfig } from '../collector/config.js';
 import type { ListenAddress } from '../collector/listen/address.js';
-import type { Keeper } from '../collector/listen/kept.js';
-import type { Collector } from '../collector/main.js';
+import type { Keeper } from '../collector/supervisor/worker-channel.js';
+import type { Collector } from '../collector/collector.js';
 import { webConfigFrom, type webSettings } from '../web/config.js';
 import type { CliOption } from './parse.js';
 import type { OnStarted } from './lifecycle.js';
@@ -47,7 +47,7 @@ export type Recording = Awaited<ReturnType<typeof recordingFrom>>;
 export async function recordingFrom(values: StoreValues) {
   const { STORE, HOSTS_MAX: hostsMax, CLIENT_IP: clientIp, GEOIP_DATABASE, MEMORY_BYTES_MAX: memoryBytesMax, SAMPLE_RATIO: sampleRatio } = values;
   // Loads the reader only if there is a database.
-  const countryOf = GEOIP_DATABASE === undefined ? undefined : (await import('../shared/countries.js')).countriesFrom(values, createLog('countries'));
+  const countryOf = GEOIP_DATABASE === undefined ? undefined : (await import('../shared/record/countries.js')).countriesFrom(values, createLog('countries'));
   // Appending to the spool is cheaper than a transaction of DuckDB. Flushing twice as often limits the loss by SIGKILL to 100 ms.
   return { hostsMax, configuredHosts: new ConfiguredHosts(), clientIp, countryOf, memoryBytesMax, sampleRatio, ...(STORE === 'influxdb' && { flushMs: 50 }) };
 }
@@ -68,7 +68,7 @@ export function refuseEmbedded(command: string, { STORE }: StoreValues): void {
 /** Waits until the previous worker has ended, if there is a supervisor. Loads the code first, so that the pause is short. */
 export async function waitForTurn(keeper: Keeper | undefined, config: CollectorConfig, loadMore?: () => Promise<unknown>): Promise<void> {
   if (keeper === undefined) return;
-  await Promise.all([import('../collector/main.js'), loadMore?.()]);
+  await Promise.all([import('../collector/collector.js'), loadMore?.()]);
   await keeper.turn(config);
 }
 
@@ -76,7 +76,7 @@ export async function waitForTurn(keeper: Keeper | undefined, config: CollectorC
 export async function startCollectorOver(
   config: CollectorConfig, values: StoreValues, { recording, store, keeper, onStarted }: { recording: Recording; store: Store; keeper?: Keeper | undefined; onStarted: OnStarted },
 ): Promise<Pick<Collector, 'addresses' | 'httpUrl'>> {
-  const { startCollector } = await import('../collector/main.js');
+  const { startCollector } = await import('../collector/collector.js');
   const collector = await startCollector(config, {
     store, log: createLog('collector'), ...recording, rollupRetentionMs: values.RETENTION_ROLLUPS, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes(),
   });
@@ -92,8 +92,8 @@ export async function startCollectorOver(
 export async function startWebOver(
   values: SettingValues<typeof webSettings> & StoreValues, hint: readonly string[], { recording, store, onStarted }: { recording: Recording; store: Store; onStarted: OnStarted },
 ): Promise<{ url: string }> {
-  const { startWeb } = await import('../web/main.js');
-  const { createRecorder } = await import('../shared/recorder.js');
+  const { startWeb } = await import('../web/web.js');
+  const { createRecorder } = await import('../shared/record/recorder.js');
   const log = createLog('web');
   const recorder = createRecorder({ store, log, name: hostname(), ...recording });
   const web = await startWeb(webConfigFrom(values, hint), { store, recorder, log }).catch(async (error: unknown) => {
@@ -110,7 +110,7 @@ export async function startWebOver(
 /** Validates the options of the registration before anything is opened. Throws a `UsageError`. */
 export async function refuseBadRegistration({ register: adminUrl, registerAddress: address }: CollectorOptions, addresses: readonly ListenAddress[]): Promise<void> {
   if (adminUrl !== undefined) {
-    const { registrationTarget } = await import('../collector/register.js');
+    const { registrationTarget } = await import('../collector/caddy/register.js');
     registrationTarget({ adminUrl, addresses, address });
   } else if (address !== undefined) {
     throw new UsageError('--register-address is of use only with --register. Give --register http://127.0.0.1:2019 too.');
@@ -123,7 +123,7 @@ export async function register(
   { recording: { configuredHosts }, keeper, onStarted }: { recording: Recording; keeper: Keeper | undefined; onStarted: OnStarted },
 ): Promise<void> {
   if (adminUrl === undefined) return;
-  const { startRegistration } = await import('../collector/register.js');
+  const { startRegistration } = await import('../collector/caddy/register.js');
   const registration = startRegistration({ adminUrl, addresses, address, log: createLog('register'), onHosts: (hosts) => { configuredHosts.set(hosts); } });
   onStarted('ingress', async () => { if (keeper?.isHandingOver() !== true) await registration.stop(); });
 }

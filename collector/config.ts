@@ -1,6 +1,6 @@
 import { hostname } from 'node:os';
 import { UsageError } from '../shared/errors.js';
-import { address, bytes, choice, count, list, parseAddress, text, type Address, type Setting, type SettingValues } from '../shared/settings.js';
+import { address, bytes, choice, count, list, parseAddress, text, type Address, type Setting, type SettingValues } from '../shared/settings/settings.js';
 import { listenSyntax, parseListenAddress, type ListenAddress } from './listen/address.js';
 import { parseCidr, privateRanges, type Cidr } from './listen/peers.js';
 

@@ -1,4 +1,4 @@
-import type { RecorderCounts } from '../shared/recorder.js';
+import type { RecorderCounts } from '../shared/record/recorder.js';
 import { withEarlierSpooled, type Ledger, type LedgerSnapshot, type LedgerWarning, type SpoolState } from '../shared/store/store.js';
 
 /** Why a line was not understood. */

@@ -5,15 +5,15 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { createLog } from '../shared/log.js';
-import { readSettings } from '../shared/settings.js';
+import { readSettings } from '../shared/settings/settings.js';
 import { openStore } from '../shared/store/open.js';
-import { storeSettings, storeSettingsFrom } from '../shared/store/settings.js';
+import { storeSettings, storeSettingsFrom } from '../shared/settings/store-settings.js';
 import { temporaryFolder } from '../test/program.js';
 import { readSample } from '../test/sample.js';
 import { until } from '../test/until.js';
 import { collectorConfigFrom, collectorSettings } from './config.js';
 import { LineSources, type LineSourceJson } from './line-sources.js';
-import { startCollector } from './main.js';
+import { startCollector } from './collector.js';
 
 const line = readSample().lines[0]!;
 const fiveMinutesMs = 300_000;

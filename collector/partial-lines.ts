@@ -1,4 +1,4 @@
-import { envelopeKeys, isObject, parse } from './decode/envelope.js';
+import { envelopeKeys, isObject, parse } from './decode/split-encoding.js';
 import type { HeldMemory } from './lines.js';
 
 /** What became of a line that may be a part of another. */

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { messageOf } from '../shared/errors.js';
 import type { Log } from '../shared/log.js';
-import type { Recorder } from '../shared/recorder.js';
+import type { Recorder } from '../shared/record/recorder.js';
 import { caddyLine } from './caddy-line.js';
 import type { DemoRequest, Traffic } from './traffic.js';
 

@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { messageOf, UsageError } from '../shared/errors.js';
-import { count, readSettings, type Address } from '../shared/settings.js';
+import { count, readSettings, type Address } from '../shared/settings/settings.js';
 
 /** What the demo is started with. */
 export interface DemoOptions {

@@ -1,4 +1,4 @@
-import type { Recorder } from '../shared/recorder.js';
+import type { Recorder } from '../shared/record/recorder.js';
 import type { Traffic } from './traffic.js';
 
 const dayS = 86_400;

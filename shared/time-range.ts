@@ -1,4 +1,4 @@
-import { levelKeptMs, levelsOf, windowStart, type Level, type Scope } from './rollup.js';
+import { levelKeptMs, levelsOf, windowStart, type Level, type Scope } from './rollup/rollup.js';
 import type { TimeRange } from './store/store.js';
 
 /** A page reads at most about this many windows, so that its cost does not depend on the range. */

@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { collectorConfigFrom, collectorSettings } from '../collector/config.js';
 import { caddyAddress } from '../collector/listen/address.js';
-import { startCollector, type Collector, type CollectorParts } from '../collector/main.js';
+import { startCollector, type Collector, type CollectorParts } from '../collector/collector.js';
 import { createLog } from '../shared/log.js';
-import { readSettings } from '../shared/settings.js';
+import { readSettings } from '../shared/settings/settings.js';
 import { openStore } from '../shared/store/open.js';
-import { storeSettings, storeSettingsFrom } from '../shared/store/settings.js';
+import { storeSettings, storeSettingsFrom } from '../shared/settings/store-settings.js';
 import type { Store } from '../shared/store/store.js';
 import { temporaryFolder } from './program.js';
 

@@ -3,7 +3,7 @@
  * worker, so that it never reads again, and kills it when it likes.
  */
 import { fileURLToPath } from 'node:url';
-import { keepSockets } from '../collector/listen/keeper.js';
+import { keepSockets } from '../collector/supervisor/supervisor.js';
 import { createLog } from '../shared/log.js';
 
 const program = fileURLToPath(new URL('../../bin/caddy-log-sink.js', import.meta.url));

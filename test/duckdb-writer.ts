@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { messageOf, StoreError } from '../shared/errors.js';
 import { createLog } from '../shared/log.js';
 import type { RequestEvent } from '../shared/request-event.js';
-import { BatchTallies } from '../shared/rollup-ladder.js';
+import { BatchTallies } from '../shared/rollup/rollup-aggregator.js';
 import { openStore } from '../shared/store/open.js';
 import type { Batch } from '../shared/store/store.js';
 

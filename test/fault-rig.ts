@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ExecutionContext } from 'ava';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { flux, InfluxDB } from '@influxdata/influxdb-client';
-import { levels, levelsOf, scopes, type Level, type RollupRow, type Scope } from '../shared/rollup.js';
+import { levels, levelsOf, scopes, type Level, type RollupRow, type Scope } from '../shared/rollup/rollup.js';
 import { openStore } from '../shared/store/open.js';
 import type { LedgerJson } from '../shared/store/ledger-json.js';
 import type { Store, TimeRange } from '../shared/store/store.js';

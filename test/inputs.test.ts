@@ -5,7 +5,7 @@ import test, { type ExecutionContext } from 'ava';
 import { freePorts } from './ports.js';
 import { runImport } from '../collector/import/import.js';
 import { importSettings } from '../collector/import/settings.js';
-import { readSettings } from '../shared/settings.js';
+import { readSettings } from '../shared/settings/settings.js';
 import { folderOf, readLedger, startProgram } from './program.js';
 import { sendTcp } from './sample.js';
 import { until } from './until.js';

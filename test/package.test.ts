@@ -49,7 +49,7 @@ test('Nothing of the tests, and no file of this machine, is in the package.', as
   const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }];
   const paths = files.map(({ path }) => path);
   t.deepEqual(paths.filter((path) => /\.test\.|fixtures|dist\/test|node_modules|\.env$|^data/.test(path)), []);
-  for (const needed of ['bin/caddy-log-sink.js', 'dist/cli/main.js', 'dist/public/main.css', 'views/dashboard.pug', 'dist/web/request-metrics.d.ts', 'LICENSE', 'README.md', 'CHANGELOG.md']) t.true(paths.includes(needed), needed);
+  for (const needed of ['bin/caddy-log-sink.js', 'dist/cli/main.js', 'dist/public/main.css', 'views/dashboard.pug', 'dist/web/middleware/request-metrics.d.ts', 'LICENSE', 'README.md', 'CHANGELOG.md']) t.true(paths.includes(needed), needed);
   // The pages are where the messages, the unit and the settings file send people.
   const linked = (await Promise.all(paths.filter((path) => path.endsWith('.md')).map(async (path) => [...(await readFile(join(root, path), 'utf8')).matchAll(/\]\(([^)#\s]+\.(?:md|json))/g)]
     .map(([, target]) => target!).filter((target) => !target.includes(':')).map((target) => join(dirname(path), target))))).flat();

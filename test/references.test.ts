@@ -3,8 +3,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import test from 'ava';
 import { collectorSettings } from '../collector/config.js';
-import { readSettings, type SettingTable } from '../shared/settings.js';
-import { storeSettings } from '../shared/store/settings.js';
+import { readSettings, type SettingTable } from '../shared/settings/settings.js';
+import { storeSettings } from '../shared/settings/store-settings.js';
 import { webSettings } from '../web/config.js';
 import { runProgram } from './program.js';
 

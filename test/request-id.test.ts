@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
 import Koa from 'koa';
-import { requestMetrics } from '../web/request-metrics.js';
+import { requestMetrics } from '../web/middleware/request-metrics.js';
 import { createDecoder } from '../collector/decode/decode.js';
 import type { RequestEvent } from '../shared/request-event.js';
 import { startCaddy, testWithCaddy } from './caddy.js';

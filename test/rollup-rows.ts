@@ -1,6 +1,6 @@
 /** Rollup rows in tests. */
-import { BatchTallies } from '../shared/rollup-ladder.js';
-import { addTally, emptyTally, type RollupRow, type SeriesTally, type Tally } from '../shared/rollup.js';
+import { BatchTallies } from '../shared/rollup/rollup-aggregator.js';
+import { addTally, emptyTally, type RollupRow, type SeriesTally, type Tally } from '../shared/rollup/rollup.js';
 import type { RequestEvent } from '../shared/request-event.js';
 
 /** The sum of all cells of some rows. */

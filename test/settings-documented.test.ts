@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import test from 'ava';
 import { collectorSettings } from '../collector/config.js';
-import type { SettingTable } from '../shared/settings.js';
-import { storeSettings } from '../shared/store/settings.js';
+import type { SettingTable } from '../shared/settings/settings.js';
+import { storeSettings } from '../shared/settings/store-settings.js';
 import { webSettings } from '../web/config.js';
 
 const settings: SettingTable = { ...collectorSettings, ...webSettings, ...storeSettings };

@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
-import { Histogram } from '../shared/histogram.js';
+import { Histogram } from '../shared/sketch/histogram.js';
 import { createLog } from '../shared/log.js';
-import type { SeriesTally } from '../shared/rollup.js';
+import type { SeriesTally } from '../shared/rollup/rollup.js';
 import { openStore } from '../shared/store/open.js';
-import { startWeb } from './main.js';
+import { startWeb } from './web.js';
 
 const minuteMs = 60_000;
 const dayMs = 86_400_000;

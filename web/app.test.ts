@@ -7,14 +7,14 @@ import { join } from 'node:path';
 import { text as textOf } from 'node:stream/consumers';
 import test, { type ExecutionContext } from 'ava';
 import { createLog } from '../shared/log.js';
-import { createRecorder } from '../shared/recorder.js';
+import { createRecorder } from '../shared/record/recorder.js';
 import { openStore } from '../shared/store/open.js';
 import type { RequestEvent } from '../shared/request-event.js';
 import type { LedgerSnapshot } from '../shared/store/store.js';
-import type { ClientIpPolicy } from '../shared/bounds.js';
+import type { ClientIpPolicy } from '../shared/record/bounds.js';
 import { until } from '../test/until.js';
 import { event, ledger } from '../test/web-samples.js';
-import { startWeb } from './main.js';
+import { startWeb } from './web.js';
 
 /** The web app over a DuckDB file, both real, with some requests in it that ended just now. */
 async function start(t: ExecutionContext, { requests = [], snapshot, password, loopbackNamesOnly = false, clientIp = 'full', now = Date.now, monotonicMs = () => performance.now() }: { requests?: Partial<RequestEvent>[]; snapshot?: LedgerSnapshot; password?: string; loopbackNamesOnly?: boolean; clientIp?: ClientIpPolicy; now?: () => number; monotonicMs?: () => number } = {}) {

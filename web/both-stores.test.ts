@@ -5,14 +5,14 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { createRandom } from '../demo/random.js';
 import { createTraffic } from '../demo/traffic.js';
-import { countriesFrom } from '../shared/countries.js';
-import { createRecorder } from '../shared/recorder.js';
+import { countriesFrom } from '../shared/record/countries.js';
+import { createRecorder } from '../shared/record/recorder.js';
 import type { RequestEvent } from '../shared/request-event.js';
 import { openStore } from '../shared/store/open.js';
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../test/influxd.js';
 import { documentedCountries, writeMmdb } from '../test/mmdb.js';
 import { createZipf } from '../test/zipf.js';
-import { startWeb } from './main.js';
+import { startWeb } from './web.js';
 
 const influxd = influxdOfThisFile();
 const dayMs = 86_400_000;

@@ -1,6 +1,6 @@
-import type { ClientIpPolicy } from '../shared/bounds.js';
+import type { ClientIpPolicy } from '../shared/record/bounds.js';
 import { UsageError } from '../shared/errors.js';
-import { address, flag, formatAddress, isLoopback, text, url, type Setting, type SettingValues } from '../shared/settings.js';
+import { address, flag, formatAddress, isLoopback, text, url, type Setting, type SettingValues } from '../shared/settings/settings.js';
 
 /** The settings of the web app. */
 export const webSettings = {

@@ -1,7 +1,7 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { RequestEvent } from '../shared/request-event.js';
 import { hasLatency } from '../shared/status.js';
-import { unmatchedEndpoint } from './request-metrics.js';
+import { unmatchedEndpoint } from './middleware/request-metrics.js';
 
 /** The web app's own metrics, in the text format of Prometheus. */
 export interface WebMetrics {

@@ -2,7 +2,7 @@
 import type { Context, Middleware } from 'koa';
 import { detailedMessageOf, StoreError } from '../shared/errors.js';
 import { limitLog, type Log } from '../shared/log.js';
-import { QueryError } from './dashboard/query.js';
+import { QueryError } from './query/query.js';
 import type { Assets } from './render.js';
 
 /** Seconds after which a page that could not be made loads itself again, and clients may ask again. */

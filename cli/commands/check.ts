@@ -1,5 +1,5 @@
 import { UsageError } from '../../shared/errors.js';
-import { readSettings } from '../../shared/settings.js';
+import { readSettings } from '../../shared/settings/settings.js';
 import { collectorSettings } from '../../collector/config.js';
 import { webSettings } from '../../web/config.js';
 import type { CliCommand } from '../parse.js';
@@ -24,7 +24,7 @@ export const check: CliCommand<CheckOptions> = {
   async run({ args: [source, ...more], options: { address, json }, environment }) {
     if (source === undefined || more.length > 0) throw new UsageError('check takes one argument: a Caddyfile, a file of JSON, or the address of an admin API such as http://127.0.0.1:2019.');
     const values = readSettings(settings, environment);
-    const { check: checkCaddy } = await import('../../collector/check/main.js');
+    const { check: checkCaddy } = await import('../../collector/caddy/check/check.js');
     const { text, exitStatus } = await checkCaddy({
       source, address, json: json === true, dashboard: values.WEB_LISTEN, listen: environment['COLLECTOR_LISTEN'] ? values.COLLECTOR_LISTEN : undefined,
     });

@@ -1,5 +1,5 @@
-import { readSettings } from '../../shared/settings.js';
-import { storeSettings } from '../../shared/store/settings.js';
+import { readSettings } from '../../shared/settings/settings.js';
+import { storeSettings } from '../../shared/settings/store-settings.js';
 import { collectorConfigFrom, collectorSettings } from '../../collector/config.js';
 import { startParts } from '../lifecycle.js';
 import type { CliCommand } from '../parse.js';

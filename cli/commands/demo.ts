@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
-import { readSettings } from '../../shared/settings.js';
-import { storeSettings } from '../../shared/store/settings.js';
+import { readSettings } from '../../shared/settings/settings.js';
+import { storeSettings } from '../../shared/settings/store-settings.js';
 import { collectorConfigFrom, collectorSettings } from '../../collector/config.js';
 import type { ListenAddress } from '../../collector/listen/address.js';
 import { webConfigFrom, webSettings } from '../../web/config.js';
@@ -67,7 +67,7 @@ interface DemoParts {
 
 async function startDemo(values: DemoValues, { seed, requestsPerDay, dir, listen, signal, onStarted }: DemoParts): Promise<void> {
   const [{ appSource, createTraffic }, { seedDay }, { startLive }, { createRecorder }, { startWeb }] = await Promise.all([
-    import('../../demo/traffic.js'), import('../../demo/seed.js'), import('../../demo/live.js'), import('../../shared/recorder.js'), import('../../web/main.js'),
+    import('../../demo/traffic.js'), import('../../demo/seed.js'), import('../../demo/live.js'), import('../../shared/record/recorder.js'), import('../../web/web.js'),
   ]);
   const log = createLog('demo');
   const recording = await recordingFrom(values);

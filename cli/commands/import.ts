@@ -1,5 +1,5 @@
 import { UsageError } from '../../shared/errors.js';
-import { readSettings } from '../../shared/settings.js';
+import { readSettings } from '../../shared/settings/settings.js';
 import { importSettings } from '../../collector/import/settings.js';
 import { stopSignals } from '../lifecycle.js';
 import type { CliCommand } from '../parse.js';

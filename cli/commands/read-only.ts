@@ -1,8 +1,8 @@
 import { UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
-import { readSettings } from '../../shared/settings.js';
+import { readSettings } from '../../shared/settings/settings.js';
 import { openStore } from '../../shared/store/open.js';
-import { storeSettings, storeSettingsFrom } from '../../shared/store/settings.js';
+import { storeSettings, storeSettingsFrom } from '../../shared/settings/store-settings.js';
 import { webConfigFrom, webSettings } from '../../web/config.js';
 import { startParts, type Stop } from '../lifecycle.js';
 import type { Invocation } from '../parse.js';
@@ -18,7 +18,7 @@ export async function startReadOnly({ options: { restartable, register, register
   return await startParts(async (onStarted) => {
     const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), isReadOnly: true });
     onStarted('stores', () => store.close());
-    const { startWeb } = await import('../../web/main.js');
+    const { startWeb } = await import('../../web/web.js');
     // Nobody wants alerts of a copy, and the page's own requests are not recorded.
     const web = await startWeb({ ...config, alertWebhook: undefined }, { store, recorder: { record: () => true }, log: createLog('web') });
     onStarted('workers', () => web.stop());

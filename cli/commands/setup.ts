@@ -1,8 +1,8 @@
 import { UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
-import { readSettings } from '../../shared/settings.js';
+import { readSettings } from '../../shared/settings/settings.js';
 import { setUpStore } from '../../shared/store/open.js';
-import { setupOptionsFrom, setupSettings } from '../../shared/store/settings.js';
+import { setupOptionsFrom, setupSettings } from '../../shared/settings/store-settings.js';
 import type { CliCommand } from '../parse.js';
 
 interface SetupOptions {

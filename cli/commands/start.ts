@@ -1,5 +1,5 @@
-import { readSettings } from '../../shared/settings.js';
-import { storeSettings } from '../../shared/store/settings.js';
+import { readSettings } from '../../shared/settings/settings.js';
+import { storeSettings } from '../../shared/settings/store-settings.js';
 import { collectorConfigFrom, collectorSettings } from '../../collector/config.js';
 import { webConfigFrom, webSettings } from '../../web/config.js';
 import { startParts } from '../lifecycle.js';
@@ -26,7 +26,7 @@ export const start: CliCommand<CollectorOptions & ReadOnlyOptions> = {
     webConfigFrom(values, []); // validate before opening anything
     await refuseBadRegistration(options, values.COLLECTOR_LISTEN);
     const recording = await recordingFrom(values);
-    await waitForTurn(keeper, collectorConfig, () => import('../../web/main.js'));
+    await waitForTurn(keeper, collectorConfig, () => import('../../web/web.js'));
     return await startParts(async (onStarted) => {
       const store = await openStoreOf(values, 'collector', onStarted);
       const webStore = values.STORE === 'influxdb' ? await openStoreOf(values, 'web', onStarted) : store;

@@ -1,5 +1,5 @@
-import { readSettings } from '../../shared/settings.js';
-import { storeSettings } from '../../shared/store/settings.js';
+import { readSettings } from '../../shared/settings/settings.js';
+import { storeSettings } from '../../shared/settings/store-settings.js';
 import { collectorSettings } from '../../collector/config.js';
 import { webConfigFrom, webSettings } from '../../web/config.js';
 import { startParts } from '../lifecycle.js';

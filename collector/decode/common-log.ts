@@ -3,7 +3,7 @@
  * host or a duration.
  */
 import ipaddr from 'ipaddr.js';
-import type { JsonObject } from './envelope.js';
+import type { JsonObject } from './split-encoding.js';
 
 const date = /\[(\d\d\/[A-Z][a-z]{2}\/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "/;
 /** Behind the opening quote of the request. What strangers choose stands last, and takes every quote before the one at the end. */

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { latencyBucketOf } from '../../shared/rollup.js';
+import { latencyBucketOf } from '../../shared/rollup/rollup.js';
 import { createDecoder, type Decoded } from './decode.js';
 import { normaliseHost } from './host.js';
 

@@ -4,9 +4,9 @@ import { hasLatency, isEventStream } from '../../shared/status.js';
 import type { DurationFormat } from '../config.js';
 import type { RejectionReason } from '../ledger.js';
 import { createDurationReader, type LearnedDuration } from './duration.js';
-import { isLevel, isObject, readEntry, type Entry, type JsonObject } from './envelope.js';
+import { isLevel, isObject, readEntry, type Entry, type JsonObject } from './split-encoding.js';
 import { normaliseHost } from './host.js';
-import { createKnownShapeReader } from './known-shape.js';
+import { createKnownShapeReader } from './fast-path.js';
 import { readTimeNumber, readTimeText, type Time, type WallClock } from './time.js';
 import { createWallClock } from './wall-clock.js';
 

@@ -9,9 +9,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { detailedMessageOf, messageOf } from '../../shared/errors.js';
 import type { Log } from '../../shared/log.js';
-import { createRecorder, type Recorder } from '../../shared/recorder.js';
-import { newImportId } from '../../shared/rollup.js';
-import { isLoopback } from '../../shared/settings.js';
+import { createRecorder, type Recorder } from '../../shared/record/recorder.js';
+import { newImportId } from '../../shared/rollup/rollup.js';
+import { isLoopback } from '../../shared/settings/settings.js';
 import type { Store } from '../../shared/store/store.js';
 import { noCounts, type ImportCounts } from './counts.js';
 import { importLimits, importLines, type ImportParts } from './import-lines.js';

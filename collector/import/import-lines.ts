@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, StoreError } from '../../shared/errors.js';
-import type { Recorder } from '../../shared/recorder.js';
+import type { Recorder } from '../../shared/record/recorder.js';
 import type { RequestEvent } from '../../shared/request-event.js';
-import { isPlausibleTime } from '../../shared/retention.js';
+import { isPlausibleTime } from '../../shared/store/retention.js';
 import { readDeadLetter } from '../../shared/store/open.js';
 import type { Store } from '../../shared/store/store.js';
 import { createDecoder, type DecoderOptions } from '../decode/decode.js';
@@ -12,8 +12,8 @@ import { PartialLines } from '../partial-lines.js';
 import type { ImportCounts } from './counts.js';
 import { ImportedHours } from './imported-hours.js';
 import { inflate } from './inflate.js';
-import { createMissingFinder } from './missing.js';
-import { newestStored } from './newest.js';
+import { createMissingFinder } from './deduplicate.js';
+import { newestStored } from './high-water-mark.js';
 import { createUncertainWindows } from './uncertain-windows.js';
 import { stoppedEarly, untilAborted } from './until-aborted.js';
 

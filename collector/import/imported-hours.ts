@@ -1,7 +1,7 @@
 /** What a store remembers of imported requests, hour by hour, for one file. */
-import { importKey, unpackImported } from '../../shared/imported-requests.js';
+import { importKey, unpackImported } from '../../shared/record/imported-requests.js';
 import type { RequestEvent } from '../../shared/request-event.js';
-import { windowStart } from '../../shared/rollup.js';
+import { windowStart } from '../../shared/rollup/rollup.js';
 import type { Store } from '../../shared/store/store.js';
 
 /** The hours of the requests at hand. Other hours are let go of: files are in about the order of time. */

@@ -1,7 +1,7 @@
-import type { ClientIpPolicy } from '../../shared/bounds.js';
-import type { CountryOf } from '../../shared/countries.js';
+import type { ClientIpPolicy } from '../../shared/record/bounds.js';
+import type { CountryOf } from '../../shared/record/countries.js';
 import type { Log } from '../../shared/log.js';
-import { createRecorder, type Recorder, type RecorderOptions } from '../../shared/recorder.js';
+import { createRecorder, type Recorder, type RecorderOptions } from '../../shared/record/recorder.js';
 import type { Store } from '../../shared/store/store.js';
 import { noCounts } from './counts.js';
 import { importLimits, importLines, type ImportLimits, type ImportParts } from './import-lines.js';

@@ -2,10 +2,10 @@
 import { resolve } from 'node:path';
 import { StoreError, UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
-import { sharedImportId } from '../../shared/rollup.js';
-import { formatAddress, type SettingValues } from '../../shared/settings.js';
+import { sharedImportId } from '../../shared/rollup/rollup.js';
+import { formatAddress, type SettingValues } from '../../shared/settings/settings.js';
 import { openStore } from '../../shared/store/open.js';
-import { storeSettingsFrom } from '../../shared/store/settings.js';
+import { storeSettingsFrom } from '../../shared/settings/store-settings.js';
 import type { Store } from '../../shared/store/store.js';
 import { importContentType } from './endpoint.js';
 import { reachableHost } from './remote.js';

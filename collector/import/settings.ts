@@ -1,4 +1,4 @@
-import { storeSettings } from '../../shared/store/settings.js';
+import { storeSettings } from '../../shared/settings/store-settings.js';
 import { collectorSettings } from '../config.js';
 
 const { COLLECTOR_HTTP, COLLECTOR_LINE_BYTES_MAX, COLLECTOR_TIME_ZONE, COLLECTOR_DURATION_FORMAT, COLLECTOR_ID } = collectorSettings;

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { emptyTally, levels, windowStart, type RollupRow } from '../../shared/rollup.js';
+import { emptyTally, levels, windowStart, type RollupRow } from '../../shared/rollup/rollup.js';
 import type { Store } from '../../shared/store/store.js';
 import { event } from '../../test/web-samples.js';
 import { createUncertainWindows } from './uncertain-windows.js';

@@ -8,7 +8,7 @@
  * are few of them; finer windows only of hours that are sampled.
  */
 import { groupBy } from '../../shared/group-by.js';
-import { levelKeptMs, levels, windowStart, type Level, type RollupRow } from '../../shared/rollup.js';
+import { levelKeptMs, levels, windowStart, type Level, type RollupRow } from '../../shared/rollup/rollup.js';
 import type { RequestEvent } from '../../shared/request-event.js';
 import type { Store } from '../../shared/store/store.js';
 import type { ImportedHours } from './imported-hours.js';

@@ -1,4 +1,4 @@
-import { formatAddress, parseAddress } from '../../shared/settings.js';
+import { formatAddress, parseAddress } from '../../shared/settings/settings.js';
 
 /** A socket that the collector listens on. */
 export type ListenAddress =

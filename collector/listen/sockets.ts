@@ -1,6 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { messageOf } from '../../shared/errors.js';
-import { removeStaleSocket } from '../../shared/stale-socket.js';
+import { removeStaleSocket } from '../../shared/net/stale-socket.js';
 import type { LineBeginning } from '../lines.js';
 import type { ListenAddress } from './address.js';
 

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
-import { formatAddress } from '../../shared/settings.js';
+import { formatAddress } from '../../shared/settings/settings.js';
 import { createLineSplitter, type LineSplitter } from '../lines.js';
 import { formatListenAddress } from './address.js';
 import type { Listener, ListenOptions } from './listen.js';

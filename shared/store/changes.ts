@@ -1,5 +1,5 @@
-import type { RowKey } from '../rollup.js';
-import type { TopRow } from '../top-row.js';
+import type { RowKey } from '../rollup/rollup.js';
+import type { TopRow } from '../top-list/top-row.js';
 
 /** Rows that a batch has changed. */
 export interface ChangedRows {

@@ -3,7 +3,7 @@ import type { RequestEvent } from '../request-event.js';
 import { createDeadLetters } from './dead-letters.js';
 import { parseRequestLine, requestLine } from './influxdb/line-protocol.js';
 import type { SetupOptions } from './influxdb/setup.js';
-import type { StoreSettings } from './settings.js';
+import type { StoreSettings } from '../settings/store-settings.js';
 import type { Store } from './store.js';
 
 /**

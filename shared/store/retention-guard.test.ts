@@ -1,6 +1,6 @@
 import test from 'ava';
 import fc from 'fast-check';
-import type { Retention } from '../rollup.js';
+import type { Retention } from '../rollup/rollup.js';
 import { RetentionGuard, type DueDeletion, type RetentionState, type StoredSpan } from './retention-guard.js';
 
 const minuteMs = 60_000;

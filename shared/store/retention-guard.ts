@@ -3,7 +3,7 @@
  * days ahead, or without its settings file, must not delete data. An unusual change is announced in the log and takes effect after a delay.
  */
 import type { Log } from '../log.js';
-import type { Retention } from '../rollup.js';
+import type { Retention } from '../rollup/rollup.js';
 import { isoTime } from '../time-range.js';
 
 /** State that the store keeps for the guard between checks and across restarts. Can be stored as JSON. */

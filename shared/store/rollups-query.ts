@@ -1,6 +1,6 @@
 /** How every store validates and filters a query of rollup rows, and counts hosts. */
 import { StoreError } from '../errors.js';
-import { countsOf, type Cell, type Level, type RollupRow, type RowKey } from '../rollup.js';
+import { countsOf, type Cell, type Level, type RollupRow, type RowKey } from '../rollup/rollup.js';
 import { needsRequests, type Filter, type HostCounts, type RollupsQuery, type TimeRange } from './store.js';
 
 /** Throws a `StoreError` ('drop') for a query that rollups cannot answer: that is a bug of the caller. */

@@ -1,9 +1,9 @@
 import type { RequestEvent } from '../request-event.js';
-import type { RequestLists } from '../request-lists.js';
-import type { Level, RollupRow, Scope, SeriesTally } from '../rollup.js';
-import type { TopKind, TopLevel, TopRow } from '../top-row.js';
-import type { ImportedRow } from '../imported-requests.js';
-import type { SpoolCounts } from '../spool/spool.js';
+import type { RequestLists } from '../top-list/top-lists-of-requests.js';
+import type { Level, RollupRow, Scope, SeriesTally } from '../rollup/rollup.js';
+import type { TopKind, TopLevel, TopRow } from '../top-list/top-row.js';
+import type { ImportedRow } from '../record/imported-requests.js';
+import type { SpoolCounts } from './spool/spool.js';
 import type { StoreChanges } from './changes.js';
 
 /** What a recorder hands to a store in one piece: all of it is written, or nothing. */

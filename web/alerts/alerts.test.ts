@@ -7,12 +7,12 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { createLog } from '../../shared/log.js';
-import { createRecorder } from '../../shared/recorder.js';
+import { createRecorder } from '../../shared/record/recorder.js';
 import { openStore } from '../../shared/store/open.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { event, ledger } from '../../test/web-samples.js';
 import { until } from '../../test/until.js';
-import { createReads } from '../dashboard/read.js';
+import { createReads } from '../query/read.js';
 import { startAlerts } from './alerts.js';
 import type { AlertMessage } from './message.js';
 

@@ -1,9 +1,9 @@
 import { caddySource } from '../../shared/request-event.js';
-import { reportSilenceMsMax } from '../dashboard/collection.js';
-import { reasonsText } from '../dashboard/collector-cards.js';
-import { sumOf } from '../dashboard/fold.js';
-import { duration, percent, printable } from '../dashboard/format.js';
-import { errorShares, slowFactors } from '../dashboard/judge.js';
+import { reportSilenceMsMax } from '../stats/collection.js';
+import { reasonsText } from '../pages/collector-cards.js';
+import { sumOf } from '../stats/fold.js';
+import { duration, percent, printable } from '../pages/format.js';
+import { errorShares, slowFactors } from '../stats/health.js';
 import type { Change, Finding } from './watch.js';
 
 /** What is posted. `docs/alerts.md` explains it. */

@@ -3,8 +3,8 @@
  * lower values than they are entered at; on top of that a finding has to last before it fires, and to be gone for a while
  * before it is resolved.
  */
-import type { CollectionFinding } from '../dashboard/collection.js';
-import type { Finding as SourceFinding } from '../dashboard/judge.js';
+import type { CollectionFinding } from '../stats/collection.js';
+import type { Finding as SourceFinding } from '../stats/health.js';
 
 /** What an alert can be about. */
 export type Finding = SourceFinding | (CollectionFinding & { readonly sinceMs: number });

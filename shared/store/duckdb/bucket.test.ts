@@ -1,7 +1,7 @@
 import { DOUBLE, DuckDBInstance } from '@duckdb/node-api';
 import test from 'ava';
 import fc from 'fast-check';
-import { bucketOfDuration, bucketOfDurationSql } from '../../histogram.js';
+import { bucketOfDuration, bucketOfDurationSql } from '../../sketch/histogram.js';
 
 test('a duration is in the same bucket in SQL as in the recorder.', async (t) => {
   const instance = await DuckDBInstance.create(':memory:');

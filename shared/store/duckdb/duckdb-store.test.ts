@@ -6,9 +6,9 @@ import { duckdbBatch } from '../../../test/duckdb-writer.js';
 import { talliesOf } from '../../../test/rollup-rows.js';
 import { event } from '../../../test/web-samples.js';
 import { createLog } from '../../log.js';
-import { levels } from '../../rollup.js';
+import { levels } from '../../rollup/rollup.js';
 import { until } from '../../../test/until.js';
-import { runStoreContract } from '../contract.js';
+import { runStoreContract } from '../contract/contract.js';
 import type { Store } from '../store.js';
 import { openDuckdbStore } from './duckdb-store.js';
 

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { detailedMessageOf, messageOf, stackOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
-import type { Retention } from '../../rollup.js';
+import type { Retention } from '../../rollup/rollup.js';
 import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
 import { deletedBefore, RetentionGuard } from '../retention-guard.js';

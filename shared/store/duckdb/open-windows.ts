@@ -5,10 +5,10 @@
  */
 import { deflateSync, inflateSync } from 'node:zlib';
 import { BIGINT, BLOB, DuckDBBlobValue, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
-import { CellSet } from '../../cell-set.js';
+import { CellSet } from '../../rollup/cell-set.js';
 import {
   byStatusClass, chooseClosing, keptLevels, levelsOf, packCells, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally, type Tally,
-} from '../../rollup.js';
+} from '../../rollup/rollup.js';
 import { addHostCells, filteredRow, readsByClass, matchesCell, matchesRow, wholeWindows } from '../rollups-query.js';
 import type { HostCounts, HostCountsQuery, RollupsQuery } from '../store.js';
 import { RollupFolds, type Folded } from './rollup-folds.js';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { event } from '../../../test/web-samples.js';
 import { talliesOf, tallyOf } from '../../../test/rollup-rows.js';
-import { listRequests as listed } from '../../request-lists.js';
+import { listRequests as listed } from '../../top-list/top-lists-of-requests.js';
 import { createLog } from '../../log.js';
 import { collect } from '../collect.js';
 import { openDatabase } from './database.js';

@@ -1,13 +1,13 @@
 import { inflateSync } from 'node:zlib';
 import { BIGINT, INTEGER, VARCHAR, type DuckDBBlobValue, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
-import { importedBytes, type ImportedRow } from '../../imported-requests.js';
+import { importedBytes, type ImportedRow } from '../../record/imported-requests.js';
 import { nextTurn } from '../../next-turn.js';
-import { bucketOfDurationSql, Histogram } from '../../histogram.js';
+import { bucketOfDurationSql, Histogram } from '../../sketch/histogram.js';
 import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
-import { emptyTally, levels, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey } from '../../rollup.js';
-import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-row.js';
-import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../top.js';
+import { emptyTally, levels, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey } from '../../rollup/rollup.js';
+import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-list/top-row.js';
+import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../sketch/space-saving.js';
 import { addHostCells, addHostCounts, filteredRow, readsByClass, filtersCells, refuseRollups, rowFilter, matchesCell, wholeWindows } from '../rollups-query.js';
 import type { Filter, HostCounts, HostCountsQuery, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
 import { texts } from './columns.js';

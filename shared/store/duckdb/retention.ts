@@ -1,6 +1,6 @@
 import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
-import { windowRetentions, type WindowRetention } from '../../retention.js';
-import { coarserLevel, scopes, type Level, type Retention } from '../../rollup.js';
+import { windowRetentions, type WindowRetention } from '../retention.js';
+import { coarserLevel, scopes, type Level, type Retention } from '../../rollup/rollup.js';
 import type { RetentionState, StoredSpan } from '../retention-guard.js';
 import { rollupTables } from './rollup-tables.js';
 

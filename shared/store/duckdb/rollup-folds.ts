@@ -3,9 +3,9 @@
  * appends the result to the next coarser level. Until then, a read of the coarser level includes the finer rows.
  */
 import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
-import { CellSet } from '../../cell-set.js';
+import { CellSet } from '../../rollup/cell-set.js';
 import { nextTurn } from '../../next-turn.js';
-import { coarserLevel, levelKeptMs, levelsOf, scopes, unpackCells, windowStart, type Level, type RowKey, type Scope } from '../../rollup.js';
+import { coarserLevel, levelKeptMs, levelsOf, scopes, unpackCells, windowStart, type Level, type RowKey, type Scope } from '../../rollup/rollup.js';
 import type { Query, Read } from './read-pool.js';
 import { texts } from './columns.js';
 import { rollupTables, storedRow, type StoredRow } from './rollup-tables.js';

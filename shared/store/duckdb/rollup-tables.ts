@@ -1,10 +1,10 @@
 /** The tables of closed rollup rows, and how rows of earlier versions become theirs. */
 import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
-import { Histogram } from '../../histogram.js';
-import { CellSet } from '../../cell-set.js';
+import { Histogram } from '../../sketch/histogram.js';
+import { CellSet } from '../../rollup/cell-set.js';
 import type { Log } from '../../log.js';
 import { nextTurn } from '../../next-turn.js';
-import { byStatusClass, countsOf, importRowRange, keptLevels, levels, packCells, scopes, type CellCounts, type RowKey, type Scope } from '../../rollup.js';
+import { byStatusClass, countsOf, importRowRange, keptLevels, levels, packCells, scopes, type CellCounts, type RowKey, type Scope } from '../../rollup/rollup.js';
 import { insertSql, texts, writeRows, type Column } from './columns.js';
 
 /** A row of either table, without its column `closed`. */

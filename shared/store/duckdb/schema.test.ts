@@ -13,7 +13,7 @@ import test from 'ava';
 import { duckdbMigrator } from '../../../test/duckdb-migrator.js';
 import { duckdbBatch } from '../../../test/duckdb-writer.js';
 import { createLog } from '../../log.js';
-import { levels } from '../../rollup.js';
+import { levels } from '../../rollup/rollup.js';
 import type { Store } from '../store.js';
 import { openDuckdbStore } from './duckdb-store.js';
 import { schemaVersion } from './schema.js';

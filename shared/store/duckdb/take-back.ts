@@ -1,9 +1,9 @@
 /** Takes an import back: see `Store.takeBack`. */
 import { BIGINT, type DuckDBConnection } from '@duckdb/node-api';
 import { groupBy } from '../../group-by.js';
-import { importKey, unpackImported, type ImportedRequest } from '../../imported-requests.js';
+import { importKey, unpackImported, type ImportedRequest } from '../../record/imported-requests.js';
 import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
-import { importRowRange } from '../../rollup.js';
+import { importRowRange } from '../../rollup/rollup.js';
 
 /** Rows that one statement deletes. */
 const rowsPerStatement = 5000;

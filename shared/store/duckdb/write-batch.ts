@@ -4,8 +4,8 @@
  */
 import { deflateSync } from 'node:zlib';
 import { BIGINT, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
-import type { ImportedRow } from '../../imported-requests.js';
-import type { TopRow } from '../../top-row.js';
+import type { ImportedRow } from '../../record/imported-requests.js';
+import type { TopRow } from '../../top-list/top-row.js';
 import { insertSql, writeRows, type Column } from './columns.js';
 import { closedRows, type OpenWindows } from './open-windows.js';
 import type { PreparedFold } from './rollup-folds.js';

@@ -9,9 +9,9 @@
  */
 import { createHash } from 'node:crypto';
 import { detailedMessageOf } from '../../errors.js';
-import { Histogram } from '../../histogram.js';
+import { Histogram } from '../../sketch/histogram.js';
 import { hasLatency } from '../../status.js';
-import { keptLevels, rowIdEnd, windowStart, type Cell, type RollupRow, type Scope } from '../../rollup.js';
+import { keptLevels, rowIdEnd, windowStart, type Cell, type RollupRow, type Scope } from '../../rollup/rollup.js';
 import type { RefusedLine, DeadLetters } from '../dead-letters.js';
 import { InfluxdbError } from './influxdb-error.js';
 import { isRequestLine, parseRequestLine, rollupLine } from './line-protocol.js';

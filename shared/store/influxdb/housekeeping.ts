@@ -1,7 +1,7 @@
 import { detailedMessageOf, messageOf } from '../../errors.js';
 import type { Log } from '../../log.js';
-import { windowRetentions, type WindowRetention } from '../../retention.js';
-import type { Retention } from '../../rollup.js';
+import { windowRetentions, type WindowRetention } from '../retention.js';
+import type { Retention } from '../../rollup/rollup.js';
 import type { RetentionGuard } from '../retention-guard.js';
 import { levelTags } from './line-protocol.js';
 

@@ -1,5 +1,5 @@
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../../../test/influxd.js';
-import { runStoreContract } from '../contract.js';
+import { runStoreContract } from '../contract/contract.js';
 import { openInfluxdbStore } from './influxdb-store.js';
 
 const influxd = influxdOfThisFile();

@@ -41,12 +41,12 @@
  *
  * This is what the collector spends its time on: the line of a request is put together in bytes, most of which were made before.
  */
-import { Histogram } from '../../histogram.js';
-import type { ImportedRow } from '../../imported-requests.js';
+import { Histogram } from '../../sketch/histogram.js';
+import type { ImportedRow } from '../../record/imported-requests.js';
 import { createMemo } from '../../memo.js';
 import { nanosecondsText, splitNanoseconds, type RequestEvent } from '../../request-event.js';
-import { packCells, type Cell, type Level, type RollupRow, type RowKey, type Series } from '../../rollup.js';
-import type { TopRow } from '../../top-row.js';
+import { packCells, type Cell, type Level, type RollupRow, type RowKey, type Series } from '../../rollup/rollup.js';
+import type { TopRow } from '../../top-list/top-row.js';
 import type { Ledger, LedgerSnapshot } from '../store.js';
 import { splitCells } from './split-cells.js';
 import { TextBuffer } from './text-buffer.js';

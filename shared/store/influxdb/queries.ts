@@ -7,13 +7,13 @@
 import { flux, fluxDateTime, fluxExpression, fluxRegExp, type ParameterizedQuery } from '@influxdata/influxdb-client';
 import { StoreError } from '../../errors.js';
 import { groupBy } from '../../group-by.js';
-import { importedBytes, type ImportedRow } from '../../imported-requests.js';
+import { importedBytes, type ImportedRow } from '../../record/imported-requests.js';
 import type { RequestEvent } from '../../request-event.js';
-import { listRequests } from '../../request-lists.js';
-import { levels, unpackCells, windowStart, type Level, type RollupRow } from '../../rollup.js';
-import { rollUp } from '../../rollup-ladder.js';
+import { listRequests } from '../../top-list/top-lists-of-requests.js';
+import { levels, unpackCells, windowStart, type Level, type RollupRow } from '../../rollup/rollup.js';
+import { rollUp } from '../../rollup/rollup-aggregator.js';
 import { isClientError, isServerError } from '../../status.js';
-import type { TopKind, TopRow } from '../../top-row.js';
+import type { TopKind, TopRow } from '../../top-list/top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
 import { addHostCounts, addHostRows, filteredRow, filtersCells, refuseRollups, rowFilter, wholeWindows } from '../rollups-query.js';
 import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery, HostCounts, HostCountsQuery } from '../store.js';

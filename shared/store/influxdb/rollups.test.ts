@@ -4,9 +4,9 @@ import { readFile } from 'node:fs/promises';
 import { InfluxDB } from '@influxdata/influxdb-client';
 import type { ExecutionContext } from 'ava';
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../../../test/influxd.js';
-import { Histogram } from '../../histogram.js';
-import { packImported } from '../../imported-requests.js';
-import { importRowRange, levelsOf, windowStart, type Cell, type Level, type RollupRow, type Scope } from '../../rollup.js';
+import { Histogram } from '../../sketch/histogram.js';
+import { packImported } from '../../record/imported-requests.js';
+import { importRowRange, levelsOf, windowStart, type Cell, type Level, type RollupRow, type Scope } from '../../rollup/rollup.js';
 import type { Filter, Store } from '../store.js';
 import { openInfluxdbStore } from './influxdb-store.js';
 

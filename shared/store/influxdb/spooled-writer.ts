@@ -1,7 +1,7 @@
 import { detailedMessageOf, fileAdvice, isDiskFull, messageOf, StoreError } from '../../errors.js';
 import { backoffMs, pause, retryAfterMsMax } from '../../retry.js';
 import type { Log } from '../../log.js';
-import { SpoolFullError, type Spool, type SpoolRecord } from '../../spool/spool.js';
+import { SpoolFullError, type Spool, type SpoolRecord } from '../spool/spool.js';
 import { withEarlierSpooled, type Batch, type LedgerSnapshot, type SpoolState } from '../store.js';
 import type { Delivery } from './delivery.js';
 import { ledgerLines } from './line-protocol.js';

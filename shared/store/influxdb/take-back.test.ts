@@ -1,7 +1,7 @@
 import test from 'ava';
-import { DistinctSketch } from '../../distinct.js';
-import { importRowRange } from '../../rollup.js';
-import { TopSummary } from '../../top.js';
+import { DistinctSketch } from '../../sketch/hyperloglog.js';
+import { importRowRange } from '../../rollup/rollup.js';
+import { TopSummary } from '../../sketch/space-saving.js';
 import { takeBack } from './take-back.js';
 
 const hourMs = Date.UTC(2026, 10, 23, 20);

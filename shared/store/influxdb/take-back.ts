@@ -1,8 +1,8 @@
 /** Takes an import back: see `Store.takeBack`. */
-import { DistinctSketch } from '../../distinct.js';
-import { importRowRange, levels } from '../../rollup.js';
-import { TopSummary } from '../../top.js';
-import { isOfClients, topKinds, topLevels } from '../../top-row.js';
+import { DistinctSketch } from '../../sketch/hyperloglog.js';
+import { importRowRange, levels } from '../../rollup/rollup.js';
+import { TopSummary } from '../../sketch/space-saving.js';
+import { isOfClients, topKinds, topLevels } from '../../top-list/top-row.js';
 import type { ImportSummary } from '../store.js';
 import { emptiedRollupLine, topLine } from './line-protocol.js';
 import { linesMax } from './payload.js';

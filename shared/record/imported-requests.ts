@@ -1,0 +1,90 @@
+/**
+ * Remembers which requests were imported, so that importing them again is noticed after their rows are deleted (`RETENTION_REQUESTS`).
+ *
+ * An imported request is remembered by its time and by a key of 48 bits, in 16 bytes, packed by hour and source. See docs/decisions/0008.
+ */
+import { hash } from 'node:crypto';
+import { boundBytes, boundDuration, boundMethod, boundText, cleanName, uriLengthMax } from './bounds.js';
+import { groupBy } from '../group-by.js';
+import type { RequestEvent } from '../request-event.js';
+import { rowIdEnd, windowStart } from '../rollup/rollup.js';
+
+/** A request that was imported. */
+export interface ImportedRequest {
+  readonly source: string;
+  /** As in its log line: the stored row may be later, see `shiftNs`. */
+  readonly timeMs: number;
+  readonly timeNs: number;
+  /** How much later its stored row is, in nanoseconds: the recorder makes times unique within a series. */
+  readonly shiftNs: number;
+  /** 48 bits of a hash of its time and its `sameness`. */
+  readonly key: number;
+}
+
+/** Imported requests of one hour and source, as a store keeps them. A row is written once. */
+export interface ImportedRow {
+  /** When the import began, in milliseconds since 1970: its id. */
+  readonly importId: number;
+  /** Start of the hour. */
+  readonly windowMs: number;
+  /** Tells the rows of an hour apart, as in a rollup row. */
+  readonly rowId: number;
+  readonly source: string;
+  /** In Base64: of each request the nanoseconds since the start of the hour (6 bytes), the key (6 bytes) and the shift (4 bytes). */
+  readonly packed: string;
+}
+
+/** InfluxDB takes strings of 64 KiB. */
+const entriesPerRow = 3000;
+/** What a request takes in a row, before Base64. */
+export const importedBytes = 16;
+const shiftNsMax = 2 ** 32 - 1;
+const hour = 3600;
+
+/** What two requests that are the same agree in, bounded as the recorder does. Host and client are left out: their bounds depend on settings and on what came before. */
+export function sameness({ source, method, status, uri, durationMs, size, bytesRead }: RequestEvent): string {
+  const text = `${status} ${digitsOf(boundDuration(durationMs))} ${boundBytes(size)} ${boundBytes(bytesRead)} ${boundMethod(method)} ${cleanName(source)}\n${boundText(uri, uriLengthMax)}`;
+  return hash('sha1', text, 'hex'); // a URI can have 8 KiB, and many keys are remembered
+}
+
+/** The digits alone: whether an integer is in `ns` or `ms` is learned by the decoder, and may be taken otherwise the second time. */
+function digitsOf(durationMs: number | null): string {
+  return durationMs === null ? '' : durationMs.toExponential().split('e', 1)[0]!;
+}
+
+/** The key of a request, whose time is that of its log line. */
+export function importKey(request: RequestEvent, { timeMs, timeNs }: Pick<RequestEvent, 'timeMs' | 'timeNs'> = request): number {
+  return Number.parseInt(hash('sha1', `${sameness(request)} ${timeMs} ${timeNs}`, 'hex').slice(0, 12), 16);
+}
+
+/** Packs requests of one import. `random` gives numbers from 0 to 1. */
+export function packImported(importId: number, requests: readonly ImportedRequest[], random = Math.random): ImportedRow[] {
+  const groups = groupBy(requests, ({ timeMs, source }) => `${windowStart(timeMs, hour)} ${source}`);
+  const rows: ImportedRow[] = [];
+  for (const group of groups.values()) {
+    for (let from = 0; from < group.length; from += entriesPerRow) {
+      const part = group.slice(from, from + entriesPerRow);
+      const windowMs = windowStart(part[0]!.timeMs, hour);
+      const bytes = Buffer.allocUnsafe(part.length * importedBytes);
+      for (const [at, { timeMs, timeNs, key, shiftNs }] of part.entries()) {
+        bytes.writeUIntBE((timeMs - windowMs) * 1e6 + timeNs, at * importedBytes, 6);
+        bytes.writeUIntBE(key, at * importedBytes + 6, 6);
+        bytes.writeUInt32BE(Math.min(shiftNs, shiftNsMax), at * importedBytes + 12);
+      }
+      rows.push({ importId, windowMs, rowId: Math.floor(random() * rowIdEnd), source: part[0]!.source, packed: bytes.toString('base64') });
+    }
+  }
+  return rows;
+}
+
+/** The requests of a row. */
+export function unpackImported({ windowMs, source, packed }: ImportedRow): ImportedRequest[] {
+  const bytes = Buffer.from(packed, 'base64');
+  return Array.from({ length: Math.floor(bytes.length / importedBytes) }, (_, at) => {
+    const offsetNs = bytes.readUIntBE(at * importedBytes, 6);
+    return {
+      source, timeMs: windowMs + Math.floor(offsetNs / 1e6), timeNs: offsetNs % 1e6,
+      key: bytes.readUIntBE(at * importedBytes + 6, 6), shiftNs: bytes.readUInt32BE(at * importedBytes + 12),
+    };
+  });
+}

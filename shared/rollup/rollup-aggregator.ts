@@ -1,0 +1,199 @@
+import { CellSet } from './cell-set.js';
+import {
+  addEvent, chooseClosing, emptyTally, keptLevels, latencyBucketOf, levels, randomRowIds, scopes, seriesKey, windowStart,
+  type Level, type RollupRow, type RowIds, type RowKey, type Scope, type Series, type SeriesTally,
+} from './rollup.js';
+import type { RequestEvent } from '../request-event.js';
+
+/** Counts the requests of a batch by series and window, at the finest level that keeps rows of their age. */
+export class BatchTallies {
+  readonly #now: () => number;
+  #nowMs: number;
+  /** By `seriesKey`. */
+  #bySeries = new Map<string, { readonly series: Series; readonly windows: Map<number, SeriesTally> }>();
+  #size = 0;
+
+  constructor(now: () => number = Date.now) {
+    this.#now = now;
+    this.#nowMs = now();
+  }
+
+  /** Number of tallies. */
+  get size(): number { return this.#size; }
+
+  /** Counts a request. Pass its `seriesKey` and latency bucket if they are known already. `isKept` as in `addEvent`. */
+  add(event: RequestEvent, key = seriesKey(event), bucket = latencyBucketOf(event), isKept = true): void {
+    const level = this.#nowMs - event.timeMs < recentMs ? levels[0] : keptLevels(this.#nowMs - event.timeMs, 'all')[0]!;
+    const windowMs = windowStart(event.timeMs, level);
+    let ofSeries = this.#bySeries.get(key);
+    if (ofSeries === undefined) {
+      const { source, host, method, status } = event;
+      this.#bySeries.set(key, ofSeries = { series: { source, host, method, status }, windows: new Map() });
+    }
+    let found = ofSeries.windows.get(windowMs);
+    if (found === undefined) {
+      ofSeries.windows.set(windowMs, found = { series: ofSeries.series, level, windowMs, tally: emptyTally() });
+      this.#size += 1;
+    }
+    addEvent(found.tally, event, bucket, isKept);
+  }
+
+  /** Returns all tallies and starts over. */
+  take(): SeriesTally[] {
+    const taken = [...this.#bySeries.values()].flatMap(({ windows }) => [...windows.values()]);
+    this.#bySeries = new Map();
+    this.#size = 0;
+    this.#nowMs = this.#now();
+    return taken;
+  }
+}
+
+/** Age up to which requests have the finest level for certain, in milliseconds. Saves looking it up. */
+const recentMs = 3_600_000;
+
+interface OpenRow extends RowKey {
+  readonly rowId: number;
+  readonly cells: CellSet;
+  changedMs: number;
+  isChanged: boolean;
+}
+
+/** The open rows of one source: for all its requests, and by host. The inner maps are keyed by `placeOf`. */
+interface SourceRows {
+  readonly all: Map<number, OpenRow>;
+  readonly hosts: Map<string, Map<number, OpenRow>>;
+}
+
+/** Interval between searches for rows to close, in milliseconds. */
+const lookEveryMs = 10_000;
+
+/** The rollup rows of open windows, at every level and scope, for a store with cumulative rows. */
+export class OpenRollups {
+  readonly #cellsMax: number;
+  readonly #rowIds: RowIds;
+  readonly #bySource = new Map<string, SourceRows>();
+  #cells = 0;
+  #lookedMs = -Infinity;
+  #oldestMs = -Infinity;
+
+  /** `cellsMax` limits the memory. Default: 200,000. Beyond it, the least recently changed rows are closed early; later requests of their windows open further rows. */
+  constructor({ cellsMax = 200_000, rowIds = randomRowIds() }: { cellsMax?: number; rowIds?: RowIds } = {}) {
+    this.#cellsMax = cellsMax;
+    this.#rowIds = rowIds;
+  }
+
+  /** Number of their cells. */
+  get cells(): number { return this.#cells; }
+
+  /** Adds tallies to the rows of their windows, at every level that keeps rows of their age at `nowMs`. Returns the keys of the changed rows. */
+  merge(tallies: readonly SeriesTally[], nowMs: number): RowKey[] {
+    const changed: OpenRow[] = [];
+    this.#oldestMs = tallies.length > 0 ? Infinity : -Infinity;
+    for (const { series, level: finest, windowMs, tally } of tallies) {
+      this.#oldestMs = Math.min(this.#oldestMs, windowMs);
+      for (const scope of scopes) {
+        const host = scope === 'all' ? undefined : series.host;
+        const places = this.#placesOf(series.source, host);
+        for (const level of keptLevels(nowMs - windowMs, scope)) {
+          if (level < finest) continue;
+          const row = this.#rowAt(places, { level, windowMs: windowStart(windowMs, level), source: series.source, host });
+          const before = row.cells.size;
+          row.cells.add(series.method, series.status, tally);
+          this.#cells += row.cells.size - before;
+          row.changedMs = Math.max(row.changedMs, nowMs);
+          if (row.isChanged) continue;
+          row.isChanged = true;
+          changed.push(row);
+        }
+      }
+    }
+    for (const row of changed) row.isChanged = false;
+    return changed.map(({ level, windowMs, source, host }) => ({ level, windowMs, source, host }));
+  }
+
+  /** Copies of the open rows of these keys. */
+  copiesOf(keys: readonly RowKey[]): RollupRow[] {
+    return keys.flatMap(({ level, windowMs, source, host }) => {
+      const row = this.#placesOf(source, host).get(placeOf(level, windowMs));
+      return row === undefined ? [] : [copyOf(row)];
+    });
+  }
+
+  /** Returns copies of the rows to close now: see `chooseClosing`. Remove them with `close`. */
+  closing(nowMs: number): RollupRow[] {
+    const isFull = this.#cells > this.#cellsMax / 10;
+    if (!isFull && Math.abs(nowMs - this.#lookedMs) < lookEveryMs) return [];
+    this.#lookedMs = nowMs;
+    return chooseClosing([...this.#all()], ({ cells }) => cells.size, { open: this.#cells, openMax: this.#cellsMax, oldestMs: this.#oldestMs, nowMs }).map(copyOf);
+  }
+
+  /** Closes rows. Later requests of their windows open further rows. */
+  close(keys: readonly RowKey[]): void {
+    for (const { level, windowMs, source, host } of keys) {
+      const ofSource = this.#bySource.get(source);
+      const places = host === undefined ? ofSource?.all : ofSource?.hosts.get(host);
+      const row = places?.get(placeOf(level, windowMs));
+      if (ofSource === undefined || places === undefined || row === undefined) continue;
+      places.delete(placeOf(level, windowMs));
+      if (host !== undefined && places.size === 0) ofSource.hosts.delete(host);
+      this.#cells -= row.cells.size;
+    }
+    if (keys.length > 0) this.#rowIds.onClosed();
+  }
+
+  /** Closes all rows. */
+  clear(): void {
+    this.#bySource.clear();
+    this.#cells = 0;
+    this.#rowIds.onClosed();
+  }
+
+  *#all(): Generator<OpenRow> {
+    for (const { all, hosts } of this.#bySource.values()) {
+      yield* all.values();
+      for (const places of hosts.values()) yield* places.values();
+    }
+  }
+
+  #placesOf(source: string, host: string | undefined): Map<number, OpenRow> {
+    let ofSource = this.#bySource.get(source);
+    if (ofSource === undefined) this.#bySource.set(source, ofSource = { all: new Map(), hosts: new Map() });
+    if (host === undefined) return ofSource.all;
+    let places = ofSource.hosts.get(host);
+    if (places === undefined) ofSource.hosts.set(host, places = new Map<number, OpenRow>());
+    return places;
+  }
+
+  #rowAt(places: Map<number, OpenRow>, key: RowKey): OpenRow {
+    const place = placeOf(key.level, key.windowMs);
+    let row = places.get(place);
+    if (row === undefined) {
+      places.set(place, row = { ...key, rowId: this.#rowIds.draw(), cells: new CellSet(), changedMs: -Infinity, isChanged: false });
+    }
+    return row;
+  }
+}
+
+/** A unique number for a level and a window. */
+function placeOf(level: Level, windowMs: number): number {
+  return windowMs * 8 + levels.indexOf(level);
+}
+
+function copyOf({ level, windowMs, source, host, rowId, cells }: OpenRow): RollupRow {
+  return { level, windowMs, source, host, rowId, cells: cells.copy() };
+}
+
+/** The rollup rows of raw requests, as the recorder would have made them. */
+export function rollUp(requests: readonly RequestEvent[], level: Level, scope: Scope = 'all'): RollupRow[] {
+  const rows = new Map<string, RowKey & { readonly cells: CellSet }>();
+  for (const request of requests) {
+    const { source, method, status } = request;
+    const host = scope === 'all' ? undefined : request.host;
+    const windowMs = windowStart(request.timeMs, level);
+    const key = `${windowMs}\n${source}\n${host}`;
+    let row = rows.get(key);
+    if (row === undefined) rows.set(key, row = { level, windowMs, source, host, cells: new CellSet() });
+    addEvent(row.cells.at(method, status), request);
+  }
+  return [...rows.values()].map(({ cells, ...row }) => ({ ...row, rowId: 0, cells: [...cells] }));
+}

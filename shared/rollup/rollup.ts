@@ -1,0 +1,348 @@
+import { bucketOfDuration, Histogram } from '../sketch/histogram.js';
+import type { RequestEvent } from '../request-event.js';
+import { hasLatency, isClientError, isServerError } from '../status.js';
+
+/** The lengths of the windows that are kept, in seconds, finest first. Each divides the next, and all divide a day. */
+export const levels = [10, 60, 600, 3600, 86_400] as const;
+/** The length of a window, in seconds. */
+export type Level = (typeof levels)[number];
+const dayMs = 86_400_000;
+
+/**
+ * What a row counts: all requests of a source, or those of one host. Rows of scope `all` answer a page without a host filter, so that its cost does not depend
+ * on the number of hosts.
+ */
+export type Scope = (typeof scopes)[number];
+/** All scopes. */
+export const scopes = ['all', 'host'] as const;
+
+/** The levels of each scope. Single hosts have no windows of ten seconds: most of these would hold one request. */
+export const levelsOf: Readonly<Record<Scope, readonly Level[]>> = { all: levels, host: levels.filter((level) => level >= 60) };
+
+/**
+ * Retention of rows of fine levels, in milliseconds: longer than any page reads them, see `levelFor`. That of other levels depends on the settings alone. Requests
+ * that are older get no row at that level.
+ */
+const keptMsOf: Readonly<Record<Scope, Readonly<Partial<Record<Level, number>>>>> = {
+  all: { 10: dayMs / 4, 60: 14 * dayMs, 600: 60 * dayMs },
+  host: { 60: dayMs / 6, 600: 7 * dayMs, 3600: 60 * dayMs },
+};
+
+/** Maximum retention of a level, in milliseconds. `Infinity` if only the settings limit it. */
+export function levelKeptMs(level: Level, scope: Scope = 'all'): number {
+  return keptMsOf[scope][level] ?? Infinity;
+}
+
+/** How long rows are kept, in milliseconds. */
+export interface Retention {
+  /** Single requests. */
+  readonly requestsMs: number;
+  /** Rollups by day. Those of finer windows may be kept for a shorter time: see `rollupRetentionMs`. */
+  readonly rollupsMs: number;
+}
+
+/** Retention of a level, in milliseconds, given that of rollups by day. */
+export function rollupRetentionMs(level: Level, rollupsMs: number, scope: Scope = 'all'): number {
+  return Math.min(levelKeptMs(level, scope), rollupsMs);
+}
+
+/** The next coarser level of a scope; `undefined` for the coarsest. */
+export function coarserLevel(level: Level, scope: Scope): Level | undefined {
+  return levelsOf[scope][levelsOf[scope].indexOf(level) + 1];
+}
+
+/** The levels that keep rows of this age, which is in milliseconds. Finest first. */
+export function keptLevels(ageMs: number, scope: Scope): readonly Level[] {
+  return levelsOf[scope].filter((level) => ageMs < levelKeptMs(level, scope));
+}
+
+/** What the requests of a tally have in common. */
+export interface Series {
+  readonly source: string;
+  readonly host: string;
+  readonly method: string;
+  readonly status: number;
+}
+
+/** What is known of the requests of one series in one window. Rows of the same window and series add up. */
+export interface Tally {
+  /** Requests, those without a latency included. */
+  count: number;
+  /** Those of `count` that are not kept one by one: see `request-sample.ts`. */
+  sampledOut: number;
+  /** Sum of the durations in milliseconds of those that have a latency: as many as the histogram holds. */
+  durationSumMs: number;
+  durationMaxMs: number;
+  /** Sum of the response bodies, in bytes. */
+  sizeSum: number;
+  readonly histogram: Histogram;
+}
+
+/** The requests of one method and status in a row. */
+export interface Cell extends Tally {
+  readonly method: string;
+  readonly status: number;
+}
+
+/** Identifies a rollup row, together with its `rowId`. */
+export interface RowKey {
+  readonly level: Level;
+  /** The window's start: milliseconds since 1970, a multiple of the level. */
+  readonly windowMs: number;
+  readonly source: string;
+  /** The host whose requests it counts; `undefined` for all of them. */
+  readonly host: string | undefined;
+}
+
+/**
+ * A stored rollup row. Rows with the same key and different ids add up. Rows in InfluxDB are cumulative: one with the same key and id replaces the earlier one.
+ * DuckDB writes each row once, when its window closes.
+ */
+export interface RollupRow extends RowKey {
+  /**
+   * Which of the rows of its key it is, from `RowIds`. In InfluxDB it is the offset in nanoseconds that is added to the window's start: all ids are
+   * less than the finest window.
+   */
+  readonly rowId: number;
+  /** At most one for each method and status. */
+  readonly cells: readonly Cell[];
+}
+
+/** What a batch adds to one series in one window. */
+export interface SeriesTally {
+  readonly series: Series;
+  /** The finest level that keeps rows of their age. */
+  readonly level: Level;
+  readonly windowMs: number;
+  readonly tally: Tally;
+}
+
+/** Merges cells by status class, such as 5xx. A merged cell has the method `''` and the first status of its class. */
+export function byStatusClass(cells: Iterable<Cell>): Cell[] {
+  const classes = new Map<number, Cell>();
+  for (const cell of cells) {
+    const status = Math.floor(cell.status / 100) * 100;
+    const found = classes.get(status);
+    if (found === undefined) classes.set(status, { ...copyTally(cell), method: '', status });
+    else addTally(found, cell);
+  }
+  return [...classes.values()];
+}
+
+/** The counts of a row. */
+export interface CellCounts {
+  readonly requests: number;
+  /** Those with a status of 5xx. */
+  readonly errors: number;
+  /** Those with a status of 4xx. */
+  readonly clientErrors: number;
+  readonly sampledOut: number;
+  readonly sizeSum: number;
+}
+
+/** Adds up cells. */
+export function countsOf(cells: Iterable<Cell>): CellCounts {
+  const counts = { requests: 0, errors: 0, clientErrors: 0, sampledOut: 0, sizeSum: 0 };
+  for (const { status, count, sampledOut, sizeSum } of cells) {
+    counts.requests += count;
+    if (isServerError(status)) counts.errors += count;
+    if (isClientError(status)) counts.clientErrors += count;
+    counts.sampledOut += sampledOut;
+    counts.sizeSum += sizeSum;
+  }
+  return counts;
+}
+
+/** Packs cells into text: for each its method, status, count, sampled-out requests, sum of sizes, sum and maximum of durations, and histogram. */
+export function packCells(cells: Iterable<Cell>): string {
+  let packed = '';
+  for (const { method, status, count, sampledOut, sizeSum, durationSumMs, durationMaxMs, histogram } of cells) {
+    const max = durationMaxMs === durationSumMs ? '' : durationMaxMs; // the same for a single request
+    packed += `${packed === '' ? '' : ','}${encodeURIComponent(method)} ${status} ${count} ${sampledOut === 0 ? '' : sampledOut} ${sizeSum} ${durationSumMs} ${max} ${histogram.pack()}`;
+  }
+  return packed;
+}
+
+/** Parses the output of `packCells`. Throws a `RangeError` with the text that is not a cell. */
+export function unpackCells(packed: string): Cell[] {
+  if (packed === '') return [];
+  return packed.split(',').map((text) => {
+    const [method, status, count, sampledOut, sizeSum, durationSumMs, durationMaxMs, histogram] = text.split(' ');
+    if (histogram === undefined) throw new RangeError(`${JSON.stringify(text)} is no cell of a rollup row.`);
+    return {
+      method: decodeURIComponent(method!), status: Number(status), count: Number(count), sampledOut: Number(sampledOut), sizeSum: Number(sizeSum),
+      durationSumMs: Number(durationSumMs), durationMaxMs: Number(durationMaxMs === '' ? durationSumMs : durationMaxMs), histogram: Histogram.unpack(histogram),
+    };
+  });
+}
+
+/** One more than the greatest `rowId` of rows that are not an import's: 2^33 ns are 8.6 s. */
+export const rowIdEnd = 2 ** 33;
+
+/** Gives ids to the rows of one recorder. */
+export interface RowIds {
+  /** The id of a row that is opened now. No two rows of the same window and series have the same. */
+  draw(): number;
+  /** Call when rows were closed: those that are opened again need other ids. */
+  onClosed(): void;
+}
+
+/** Ids for rows that others write to the same windows. `random` gives numbers from 0 to 1. */
+export function randomRowIds(random = Math.random): RowIds {
+  return { draw: () => Math.floor(random() * rowIdEnd), onClosed: () => undefined };
+}
+
+/** How many ids one import has: it would have to close rows that often. */
+const idsPerImport = 2 ** 16;
+/** How many imports have ids of their own, above `rowIdEnd` and below the 10^10 ns of the finest window. */
+const importSlots = Math.floor((1e10 - rowIdEnd) / idsPerImport);
+
+/** The id of imports for which no range of row ids is left. They cannot be taken back. */
+export const sharedImportId = 0;
+
+/** An id for an import that begins at `nowMs`, whose rows get ids that those of no import in `taken` have. */
+export function newImportId(nowMs: number, taken: readonly number[]): number {
+  const takenSlots = new Set(taken.map((id) => id % importSlots));
+  for (let id = Math.floor(nowMs); id < nowMs + importSlots; id += 1) if (!takenSlots.has(id % importSlots)) return id;
+  return sharedImportId;
+}
+
+/** The ids of an import's rows, by which it can be taken back: `from` included, `to` not. `importId` is a whole number. */
+export function importRowRange(importId: number): { readonly from: number; readonly to: number } {
+  const from = rowIdEnd + (importId % importSlots) * idsPerImport;
+  return { from, to: from + idsPerImport };
+}
+
+/** Ids for the rows of one import. */
+export function importRowIds(importId: number): RowIds {
+  if (importId === sharedImportId) return randomRowIds();
+  const { from, to } = importRowRange(importId);
+  let next = from;
+  return { draw: () => next, onClosed: () => { next = Math.min(next + 1, to - 1); } };
+}
+
+/** A tally of nothing. */
+export function emptyTally(): Tally {
+  return { count: 0, sampledOut: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram() };
+}
+
+/** Counts one request. `bucket` is that of its latency, where it is known already: see `latencyBucketOf`. It is kept one by one unless `isKept` says no. */
+export function addEvent(tally: Tally, event: Measured, bucket = latencyBucketOf(event), isKept = true): void {
+  tally.count += 1;
+  if (!isKept) tally.sampledOut += 1;
+  tally.sizeSum += event.size;
+  if (bucket === undefined || event.durationMs === null) return;
+  tally.durationSumMs += event.durationMs;
+  if (event.durationMs > tally.durationMaxMs) tally.durationMaxMs = event.durationMs;
+  tally.histogram.addBucket(bucket);
+}
+
+/** What a tally takes of a request. */
+export type Measured = Pick<RequestEvent, 'method' | 'status' | 'durationMs' | 'size'>;
+
+/** The bucket of a request's latency in every histogram; `undefined` when it has none. */
+export function latencyBucketOf({ method, status, durationMs }: Measured): number | undefined {
+  return durationMs !== null && hasLatency({ status, method }) ? bucketOfDuration(durationMs) : undefined;
+}
+
+/** Adds `other` to `tally`. */
+export function addTally(tally: Tally, other: Tally): void {
+  tally.count += other.count;
+  tally.sampledOut += other.sampledOut;
+  tally.durationSumMs += other.durationSumMs;
+  tally.durationMaxMs = Math.max(tally.durationMaxMs, other.durationMaxMs);
+  tally.sizeSum += other.sizeSum;
+  tally.histogram.merge(other.histogram);
+}
+
+/** A tally of its own with the same counts. */
+export function copyTally(tally: Tally): Tally {
+  return { ...tally, histogram: tally.histogram.clone() };
+}
+
+/** The start of the window that holds a time, both in milliseconds since 1970. */
+export function windowStart(timeMs: number, level: Level): number {
+  const lengthMs = level * 1000;
+  return Math.floor(timeMs / lengthMs) * lengthMs;
+}
+
+/** An open row, or several that are closed together. */
+export interface OpenPart {
+  readonly level: Level;
+  readonly windowMs: number;
+  /** When it last changed, in milliseconds. */
+  readonly changedMs: number;
+}
+
+/** Everything that is open, and the time. */
+export interface OpenState {
+  /** How much is open, and how much may be. */
+  readonly open: number;
+  readonly openMax: number;
+  /** The window of the oldest request that came last; `-Infinity` if none came. */
+  readonly oldestMs: number;
+  readonly nowMs: number;
+  /** How long a part stays open after its window ended and it last changed, in milliseconds. Default: 5 minutes. */
+  readonly graceMs?: number | undefined;
+}
+
+const graceMsDefault = 5 * 60_000;
+/** While more than a tenth of `openMax` is open, a part is closed once all requests are newer than its window by this, in milliseconds: an import passes through hours within minutes. */
+const passedMs = 5 * 60_000;
+
+/** Whether a part has been left alone for long enough to be closed, or requests have passed it. */
+export function isClosing({ windowMs, level, changedMs }: OpenPart, { open, openMax, oldestMs, nowMs, graceMs = graceMsDefault }: OpenState): boolean {
+  const endMs = windowMs + level * 1000;
+  return (open > openMax / 10 && oldestMs - endMs > passedMs) || (nowMs - changedMs > graceMs && nowMs - endMs > graceMs);
+}
+
+/** Returns the parts to close: those of `isClosing`, and while more than `openMax` stays open, the least recently changed ones until half of that is left. */
+export function chooseClosing<Part extends OpenPart>(parts: readonly Part[], sizeOf: (part: Part) => number, state: OpenState): Part[] {
+  const closing: Part[] = [];
+  const staying: Part[] = [];
+  let left = state.open;
+  for (const part of parts) {
+    const closes = isClosing(part, state);
+    if (closes) left -= sizeOf(part);
+    (closes ? closing : staying).push(part);
+  }
+  if (left <= state.openMax) return closing;
+  for (const part of staying.sort((one, other) => one.changedMs - other.changedMs || one.windowMs - other.windowMs)) {
+    if (left <= state.openMax / 2) break;
+    left -= sizeOf(part);
+    closing.push(part);
+  }
+  return closing;
+}
+
+/** A key that no two series share. Host and method come from strangers; a newline can be in neither's place. */
+export function seriesKey(series: Series): string {
+  return `${series.status}\n${series.source}\n${series.method}\n${series.host}`;
+}
+
+/**
+ * Makes the keys of `seriesKey`, and gives the same text again for the same series: to build and hash a new one for each request takes
+ * longer than to find it. Beyond `seriesMax` it forgets all, and begins anew.
+ */
+export function createSeriesKeys({ seriesMax = 20_000 } = {}): (series: Series) => string {
+  const bySource = new Map<string, Map<string, Map<string, Map<number, string>>>>();
+  let known = 0;
+  return (series) => {
+    const found = bySource.get(series.source)?.get(series.host)?.get(series.method)?.get(series.status);
+    if (found !== undefined) return found;
+    if (known >= seriesMax) {
+      bySource.clear();
+      known = 0;
+    }
+    known += 1;
+    const key = seriesKey(series);
+    within(within(within(bySource, series.source), series.host), series.method).set(series.status, key);
+    return key;
+  };
+}
+
+function within<Key, InnerKey, Value>(outer: Map<Key, Map<InnerKey, Value>>, key: Key): Map<InnerKey, Value> {
+  let inner = outer.get(key);
+  if (inner === undefined) outer.set(key, inner = new Map<InnerKey, Value>());
+  return inner;
+}

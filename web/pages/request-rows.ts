@@ -1,0 +1,46 @@
+/** Single requests: every value is a link that filters the page by it. */
+import type { ClientIpPolicy } from '../../shared/record/bounds.js';
+import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
+import type { TimeRange } from '../../shared/store/store.js';
+import { topValueOf } from '../../shared/top-list/top-row.js';
+import { agentName } from '../stats/agents.js';
+import { bytes, clientText, dayOf, duration, printable, signed, statusClass } from './format.js';
+import { filterHref, type Link } from './link.js';
+import type { RequestPair, RequestPairs } from '../stats/request-pairs.js';
+
+/** How rows are shown: see `DashboardData`. */
+interface Shown {
+  readonly link: Link;
+  readonly clientIp: ClientIpPolicy | undefined;
+  readonly nowMs: number;
+}
+
+/** The rows of the table of requests. */
+export function requestRows(requests: readonly RequestEvent[], pairs: RequestPairs, range: TimeRange, shown: Shown) {
+  return requests.map((request) => requestRow(request, pairs.get(request.requestId), range, shown));
+}
+
+function requestRow(request: RequestEvent, pair: RequestPair | undefined, { fromMs, toMs }: TimeRange, { link, clientIp, nowMs }: Shown) {
+  const { source, host, method, uri, status, endpoint } = request;
+  const value = (name: string, text: string, { shown = text, lengthMax = 60 } = {}) => ({
+    text: printable(shown, lengthMax), full: shown === text && text.length <= lengthMax ? undefined : printable(text, 1000), href: filterHref(link, name, text),
+  });
+  const path = topValueOf.path(request);
+  return {
+    iso: rfc3339(request),
+    text: `${toMs - fromMs > 86_400_000 ? `${dayOf(request.timeMs, nowMs)} ` : ''}${new Date(request.timeMs).toISOString().slice(11, 23)}`,
+    status: { text: status === 0 ? 'none' : String(status), class: statusClass(status), href: link({ status: String(status) }) },
+    method: value('method', method, { lengthMax: 20 }),
+    host: value('host', host),
+    uri: { text: printable(uri, 120), full: printable(uri, 1000), href: filterHref(link, 'path', path) },
+    duration: duration(request.durationMs),
+    size: bytes(request.size),
+    source: value('source', source),
+    endpoint: printable(endpoint, 60),
+    client: value('client', request.clientIp, { shown: clientText(request.clientIp, clientIp) }),
+    agent: value('user_agent', request.userAgent, { shown: agentName(request.userAgent) }),
+    pair: pair && { text: signed(pair.outsideMs), full: `edge ${duration(pair.edgeMs)}, app ${duration(pair.appMs)}` },
+    id: value('request_id', request.requestId, { lengthMax: 8 }),
+    referrer: value('referrer', topValueOf.referrer(request), { shown: topValueOf.referrer(request).replace(/^https?:\/\//, ''), lengthMax: 40 }),
+  };
+}

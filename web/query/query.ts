@@ -1,0 +1,201 @@
+import { boundClientIp, nameLengthMax, type ClientIpPolicy } from '../../shared/record/bounds.js';
+import { parseTime, timeSyntax } from '../../shared/time-range.js';
+import type { Filter, TimeRange } from '../../shared/store/store.js';
+
+/** What the URL of a page, a chart or an API call asks for. */
+export interface DashboardQuery extends TimeRange {
+  readonly filter: Filter;
+  /** How many raw requests, at most; `undefined` leaves it to the endpoint. */
+  readonly limit: number | undefined;
+  /** Seconds until the page loads itself again; `undefined` for never. */
+  readonly refreshSeconds: number | undefined;
+  /** Whether figures are compared with the previous period. */
+  readonly compare: boolean;
+  /** Whether the latest errors come before the latest requests. */
+  readonly errorsFirst: boolean;
+  /** Whether the form is open: then nothing loads by itself. */
+  readonly editing: boolean;
+  /** The parameters as they were given, for links that keep them. Empty ones are left out, as forms send them. */
+  readonly given: Readonly<Partial<Record<Parameter, string>>>;
+}
+
+/** The parameters that take requests away. */
+export const filterNames = ['source', 'host', 'method', 'status', 'path', 'client', 'user_agent', 'referrer', 'request_id'] as const;
+/** The parameters that `parseQuery` knows. */
+export const parameters = ['from', 'to', ...filterNames, 'limit', 'errors', 'refresh', 'compare', 'edit'] as const;
+/** One of them. */
+export type Parameter = (typeof parameters)[number];
+
+/** A parameter that cannot be used. The message names it, the value and what is allowed. */
+export class QueryError extends Error {
+  override readonly name = 'QueryError';
+  readonly parameter: string;
+  readonly value: string;
+
+  constructor(parameter: string, value: string, allowed: string) {
+    super(`The parameter ${parameter} is ${quote(value)}; allowed is ${allowed}.`);
+    this.parameter = parameter;
+    this.value = value;
+  }
+}
+
+/** Defaults of `from`, `to` and `refresh`. */
+export const defaults = { from: 'now-1h', to: 'now', refresh: '5' } as const;
+/** The greatest `limit`: what one answer can carry at ease. */
+export const limitMax = 10_000;
+/** The greatest distance of `from` and `to`, in days: ten years. */
+const rangeDaysMax = 3660;
+
+const dayMs = 86_400_000;
+const timeMinMs = 0;
+const timeMaxMs = Date.UTC(2200, 0, 1);
+const refreshSecondsMax = 3600;
+/** Hosts and paths as strangers send them are long at times; beyond this they are nonsense. */
+const textLengthMax = 8192;
+
+/** A parsed query string: a parameter that is repeated has an array. */
+export type RawQuery = Readonly<Record<string, string | readonly string[] | undefined>>;
+
+/** What a query is read by besides its text. */
+export interface QueryOptions {
+  /** The greatest `limit`. Default: 10,000. */
+  readonly rowsMax?: number;
+  /** How client addresses are stored: a typed one is truncated by the same rule. Default: `full`. */
+  readonly clientIp?: ClientIpPolicy | undefined;
+}
+
+/** The parameters that are none of this page's, such as those that links in mails and social networks add. They are ignored. */
+export function unknownParameters(raw: RawQuery): string[] {
+  return Object.keys(raw).filter((name) => !isParameter(name));
+}
+
+/** Reads a query as far as it can be used: a parameter with a bad value is left out, and its error told. */
+export function parseUsable(raw: RawQuery, nowMs: number, options: QueryOptions = {}): { query: DashboardQuery; problems: readonly QueryError[] } {
+  const problems: QueryError[] = [];
+  let usable = raw;
+  for (;;) {
+    try {
+      return { query: parseQuery(usable, nowMs, options), problems };
+    } catch (error) {
+      // A default that does not go with the parameter `to` is named as `from`.
+      const bad = error instanceof QueryError ? [error.parameter, 'to'].find((name) => usable[name] !== undefined && usable[name] !== '') : undefined;
+      if (bad === undefined) throw error;
+      problems.push(error as QueryError);
+      usable = { ...usable, [bad]: undefined };
+    }
+  }
+}
+
+/** Reads a query. Parameters that are not known are ignored. Throws a `QueryError`. */
+export function parseQuery(raw: RawQuery, nowMs: number, { rowsMax = limitMax, clientIp = 'full' }: QueryOptions = {}): DashboardQuery {
+  const given = readGiven(raw);
+  const fromMs = readTime('from', given.from ?? defaults.from, nowMs);
+  const to = given.to ?? defaults.to;
+  const toMs = readTime('to', to, nowMs);
+  if (fromMs >= toMs) throw new QueryError('from', given.from ?? defaults.from, `a time before the parameter to, which is ${quote(to)}`);
+  if (toMs - fromMs > rangeDaysMax * dayMs) throw new QueryError('from', given.from ?? defaults.from, `a time at most ${rangeDaysMax} days before the parameter to`);
+  const editing = given.edit !== undefined && readChoice('edit', given.edit, ['on', 'off']) === 'on';
+  const refreshSeconds = readRefresh(given.refresh ?? defaults.refresh);
+  return {
+    fromMs,
+    toMs,
+    filter: readFilter(given, clientIp),
+    limit: given.limit === undefined ? undefined : readInteger('limit', given.limit, rowsMax),
+    // A range with a fixed end does not change: there is nothing to refresh. And a form must not be emptied under one's hands.
+    refreshSeconds: to.startsWith('now') && !editing ? refreshSeconds : undefined,
+    compare: given.compare === undefined || readChoice('compare', given.compare, ['on', 'off']) === 'on',
+    errorsFirst: given.errors !== undefined && readChoice('errors', given.errors, ['first', 'in-order']) === 'first',
+    editing,
+    given,
+  };
+}
+
+function readGiven(raw: RawQuery): Partial<Record<Parameter, string>> {
+  const given: Partial<Record<Parameter, string>> = {};
+  for (const [name, value] of Object.entries(raw)) {
+    if (!isParameter(name) || value === undefined || value === '') continue;
+    if (typeof value !== 'string') throw new QueryError(name, value.join(', '), 'one value, given once');
+    given[name] = value;
+  }
+  return given;
+}
+
+function readTime(name: Parameter, text: string, nowMs: number): number {
+  // What a form's `datetime-local` sends has no zone: the page says that it means UTC.
+  const timeMs = parseTime(/^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?$/.test(text) ? `${text}Z` : text, nowMs);
+  if (timeMs === undefined) throw new QueryError(name, text, timeSyntax);
+  if (timeMs < timeMinMs || timeMs > timeMaxMs) throw new QueryError(name, text, 'a time between the years 1970 and 2200');
+  return timeMs;
+}
+
+function readFilter({ source, host, method, status, path, client, user_agent: userAgent, referrer, request_id: requestId }: Partial<Record<Parameter, string>>, clientIp: ClientIpPolicy): Filter {
+  return {
+    ...(source !== undefined && { source: readText('source', source) }),
+    ...(host !== undefined && { host: readText('host', host) }),
+    ...(method !== undefined && { method: readMethod(method) }),
+    ...(status !== undefined && { status: readStatus(status) }),
+    ...(path !== undefined && { path: readPath(path) }),
+    ...(client !== undefined && { client: readClient(client, clientIp) }),
+    ...(userAgent !== undefined && { userAgent: readText('user_agent', userAgent) }),
+    ...(referrer !== undefined && { referrer: readReferrer(referrer) }),
+    ...(requestId !== undefined && { requestId: readText('request_id', requestId, nameLengthMax) }),
+  };
+}
+
+function readText(name: Parameter, text: string, lengthMax = textLengthMax): string {
+  if (text.length > lengthMax) throw new QueryError(name, text, `text of at most ${lengthMax} characters`);
+  return text;
+}
+
+/** An address as it is stored. `203.0.113.9`, `203.0.113.0` and `203.0.113.0/24` are the same where addresses are truncated. */
+function readClient(text: string, policy: ClientIpPolicy): string {
+  readText('client', text, nameLengthMax);
+  if (policy !== 'truncated') return text;
+  return boundClientIp(text.replace(/(?<=\..*)\/24$|(?<=:.*)\/48$/, ''), policy) || text;
+}
+
+function readPath(text: string): string {
+  if (text.includes('?')) throw new QueryError('path', text, 'a path without its query (no question mark)');
+  return readText('path', text);
+}
+
+function readReferrer(text: string): string {
+  if (/[?#]/.test(text)) throw new QueryError('referrer', text, 'a referrer without its query and fragment (no question mark, no number sign)');
+  return readText('referrer', text);
+}
+
+/** An HTTP method is a token: RFC 9110, section 5.6.2. */
+function readMethod(text: string): string {
+  if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$/.test(text)) throw new QueryError('method', text, 'an HTTP method such as GET');
+  return text;
+}
+
+function readStatus(text: string): { min: number; max: number } {
+  const statusClass = /^([1-5])xx$/.exec(text)?.[1];
+  if (statusClass !== undefined) return { min: Number(statusClass) * 100, max: Number(statusClass) * 100 + 99 };
+  if (!/^(0|[1-9]\d\d)$/.test(text)) throw new QueryError('status', text, 'a status such as 404, a class from 1xx to 5xx, or 0 (no response)');
+  return { min: Number(text), max: Number(text) };
+}
+
+function readChoice(name: Parameter, text: string, choices: readonly string[]): string {
+  if (!choices.includes(text)) throw new QueryError(name, text, choices.join(' or '));
+  return text;
+}
+
+function readRefresh(text: string): number | undefined {
+  return text === 'off' ? undefined : readInteger('refresh', text, refreshSecondsMax, 'off or ');
+}
+
+function readInteger(name: Parameter, text: string, max: number, orElse = ''): number {
+  const value = /^\d{1,9}$/.test(text) ? Number(text) : NaN;
+  if (!(value >= 1 && value <= max)) throw new QueryError(name, text, `${orElse}a whole number from 1 to ${max}`);
+  return value;
+}
+
+function isParameter(name: string): name is Parameter {
+  return (parameters as readonly string[]).includes(name);
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text.length > 100 ? `${text.slice(0, 100)}…` : text);
+}

@@ -1,0 +1,31 @@
+import { createServer } from 'node:http';
+import { listenHttp, type HttpListener } from '../shared/net/http-listener.js';
+import type { Log } from '../shared/log.js';
+import type { Recorder } from '../shared/record/recorder.js';
+import type { Store } from '../shared/store/store.js';
+import { startAlerts } from './alerts/alerts.js';
+import { createWebApp } from './app.js';
+import type { WebConfig } from './config.js';
+import { createReads } from './query/read.js';
+import { loadAssets } from './render.js';
+
+/** How long answers in flight may take when the web app stops, in milliseconds. */
+const drainMsMax = 5000;
+
+/** Starts the web app; for `now` and `monotonicMs` see `WebAppOptions`. The store stays open when it is stopped. Throws a `UsageError` when it cannot listen. */
+export async function startWeb(config: WebConfig, { store, ...others }: { store: Store; recorder: Pick<Recorder, 'record'>; log: Log; now?: () => number; monotonicMs?: () => number }): Promise<HttpListener> {
+  const parts = { ...others, reads: createReads(store) };
+  const app = createWebApp({ config, assets: await loadAssets(), ...parts });
+  const handle = app.callback();
+  const server = createServer((request, response) => void handle(request, response));
+  const listener = await listenHttp(server, config, { setting: 'WEB_LISTEN', drainMsMax });
+  const { alertWebhook: webhook, publicUrl: dashboardUrl = listener.url } = config;
+  const alerts = webhook === undefined ? undefined : startAlerts({ webhook, dashboardUrl, ...parts });
+  return {
+    url: listener.url,
+    async stop() {
+      alerts?.stop();
+      await listener.stop();
+    },
+  };
+}
