@@ -7,13 +7,19 @@ export type Stop = () => Promise<number>;
 /** The signals that stop the program. Without `--restartable`, SIGHUP means that the terminal was closed. */
 export const stopSignals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
 
-/** The order in which parts stop: first what takes in work, then what does it, last the stores. Parts of one phase stop together. */
+/**
+ * The order in which parts stop: first what takes in work, then what does it, last the stores. Parts of one phase stop
+ * together.
+ */
 const phases = ['ingress', 'workers', 'stores'] as const;
 
 /** Registers a started part: the phase in which it stops, and how. A number it resolves to counts lost requests. */
 export type OnStarted = (phase: (typeof phases)[number], stop: () => Promise<unknown>) => void;
 
-/** Starts the parts of a command, and resolves to what stops them. If a part fails to start, the others are stopped and its error is thrown. */
+/**
+ * Starts the parts of a command, and resolves to what stops them. If a part fails to start, the others are stopped and
+ * its error is thrown.
+ */
 export async function startParts(begin: (onStarted: OnStarted) => Promise<void>): Promise<Stop> {
   const stops = new Map(phases.map((phase) => [phase, [] as (() => Promise<unknown>)[]]));
   const stop = async (): Promise<number> => {
@@ -25,7 +31,9 @@ export async function startParts(begin: (onStarted: OnStarted) => Promise<void>)
     return lost;
   };
   try {
-    await begin((phase, stopPart) => { stops.get(phase)!.push(stopPart); });
+    await begin((phase, stopPart) => {
+      stops.get(phase)!.push(stopPart);
+    });
   } catch (error) {
     await stop();
     throw error;
@@ -33,17 +41,23 @@ export async function startParts(begin: (onStarted: OnStarted) => Promise<void>)
   return stop;
 }
 
-/** Stops what a command started. Resolves to the exit status, which is 1 if accepted requests were lost, and never rejects. */
+/**
+ * Stops what a command started. Resolves to the exit status, which is 1 if accepted requests were lost, and never
+ * rejects.
+ */
 export async function stopWithStatus(stop: Stop): Promise<number> {
   try {
-    return await stop() === 0 ? 0 : 1;
+    return (await stop()) === 0 ? 0 : 1;
   } catch (error) {
     process.stderr.write(`Could not stop cleanly: ${messageOf(error)}\n`);
     return 1;
   }
 }
 
-/** Catches the signals that stop the program; a second one ends it at once. Call the result with what stops the program as soon as it has started. */
+/**
+ * Catches the signals that stop the program; a second one ends it at once. Call the result with what stops the program
+ * as soon as it has started.
+ */
 export function catchSignals(): (stop: () => Promise<number>) => void {
   let signals = 0;
   let stop: (() => Promise<number>) | undefined;

@@ -19,12 +19,16 @@ import type { CollectorOptions, ReadOnlyOptions } from './parts.js';
 const commands = [start, collector, web, demo, importCommand, check, setup] as readonly CliCommand[];
 
 /**
- * How far the heap may grow before a full collection, in percent of what was alive after the last one. V8's default lets it quadruple when every line
- * allocates: decision 18. The other option, `--max-semi-space-size`, works only when Node starts: see `bin/`.
+ * How far the heap may grow before a full collection, in percent of what was alive after the last one. V8's default
+ * lets it quadruple when every line allocates: decision 18. The other option, `--max-semi-space-size`, works only when
+ * Node starts: see `bin/`.
  */
 const heapGrowingPercent = 75;
 
-/** Runs the program. `program` is its entry file. Sets the exit status, and resolves once the command has started or finished. */
+/**
+ * Runs the program. `program` is its entry file. Sets the exit status, and resolves once the command has started or
+ * finished.
+ */
 export async function main(program: string, args: readonly string[]): Promise<void> {
   setFlagsFromString(`--heap-growing-percent=${heapGrowingPercent}`);
   // A reader of the output that goes away, as in `… | head`, must not end the program.
@@ -35,7 +39,8 @@ export async function main(program: string, args: readonly string[]): Promise<vo
     const isRestartable = isRestartableWith(parsed.options);
     const keeper = isRestartable ? meetKeeper() : undefined;
     if (keeper === undefined) startWatchdog(process.env, { log: createLog('watchdog') });
-    if (isRestartable && keeper === undefined) process.exit(await keepSockets({ program, args, log: createLog('keeper') }));
+    if (isRestartable && keeper === undefined)
+      process.exit(await keepSockets({ program, args, log: createLog('keeper') }));
     await run(parsed, keeper);
   } catch (error) {
     if (!(error instanceof UsageError) && !(error instanceof StoreError)) throw error;
@@ -50,7 +55,8 @@ function isRestartableWith({ restartable, readOnly }: CollectorOptions & ReadOnl
 
 async function run({ command, args, options, envFiles }: ParsedArgs, keeper: Keeper | undefined): Promise<void> {
   try {
-    for (const warning of checkNames(Object.keys(start.settings), process.env, envFiles)) createLog('settings').warn(warning);
+    for (const warning of checkNames(Object.keys(start.settings), process.env, envFiles))
+      createLog('settings').warn(warning);
     const stopWhenSignalled = keeper === undefined && command.serves === true ? catchSignals() : undefined;
     const started = await command.run({ args, options, environment: withEnvFiles(process.env, envFiles), keeper });
     if (typeof started === 'number') process.exitCode = started;

@@ -16,7 +16,9 @@ export interface CliCommand<Options extends object = object> {
   /** Its positional arguments, for `--help`. Default: none, and any are refused. */
   readonly positionals?: string;
   readonly options?: readonly CliOption[];
-  /** Whether it serves until a signal stops it. A signal that arrives while it starts takes effect once it has started. */
+  /**
+   * Whether it serves until a signal stops it. A signal that arrives while it starts takes effect once it has started.
+   */
   readonly serves?: true;
   /** Starts it. Resolves to what stops it, or to the exit status if it has finished. */
   readonly run: (invocation: Invocation<Options>) => Promise<Stop | number>;
@@ -44,16 +46,24 @@ export interface ParsedArgs {
 }
 
 /**
- * Parses the command line. Returns `undefined` after printing a help text or the version. Throws a `UsageError` for anything that no command takes.
- * `settings` are those of all commands, for the general help.
+ * Parses the command line. Returns `undefined` after printing a help text or the version. Throws a `UsageError` for
+ * anything that no command takes. `settings` are those of all commands, for the general help.
  */
-export async function parseArgs(args: readonly string[], commands: readonly CliCommand[], settings: SettingTable): Promise<ParsedArgs | undefined> {
+export async function parseArgs(
+  args: readonly string[],
+  commands: readonly CliCommand[],
+  settings: SettingTable,
+): Promise<ParsedArgs | undefined> {
   let parsed: Omit<ParsedArgs, 'envFiles'> | undefined;
   const names = commands.map(({ name }) => name).join(', ');
   const program = withHelp(new Command('caddy-log-sink'), settings)
     .usage('COMMAND [OPTIONS]')
     .version(version(), '--version', 'Prints the version.')
-    .option('--env-file <file>', 'Reads settings from a file of NAME=value lines. Can be repeated.', (file: string, files: readonly string[] | undefined) => [...files ?? [], file])
+    .option(
+      '--env-file <file>',
+      'Reads settings from a file of NAME=value lines. Can be repeated.',
+      (file: string, files: readonly string[] | undefined) => [...(files ?? []), file],
+    )
     .argument('[command]')
     .action((name: string | undefined) => {
       if (name === undefined) throw new UsageError(`Name a command: ${names}. --help describes them.`);
@@ -66,7 +76,8 @@ export async function parseArgs(args: readonly string[], commands: readonly CliC
       .usage([positionals, '[OPTIONS] [--env-file FILE]'].filter(Boolean).join(' '))
       .argument('[args...]')
       .action((rest: string[]) => {
-        if (rest.length > 0 && positionals === undefined) throw new UsageError(`${name} takes no arguments, and was given ${JSON.stringify(rest.join(' '))}.`);
+        if (rest.length > 0 && positionals === undefined)
+          throw new UsageError(`${name} takes no arguments, and was given ${JSON.stringify(rest.join(' '))}.`);
         parsed = { command, args: rest, options: added.opts() };
       });
     for (const [flags, help] of options) added.option(flags, help);
@@ -82,14 +93,20 @@ export async function parseArgs(args: readonly string[], commands: readonly CliC
 }
 
 function withHelp(command: Command, settings: SettingTable): Command {
-  const lines = Object.entries(settings).flatMap(([name, setting]) => [`  ${name}${setting.default === undefined ? '' : `=${setting.default}`}`, `      ${setting.help}`]);
+  const lines = Object.entries(settings).flatMap(([name, setting]) => [
+    `  ${name}${setting.default === undefined ? '' : `=${setting.default}`}`,
+    `      ${setting.help}`,
+  ]);
   return command
     .exitOverride()
     .helpCommand(false)
     .configureHelp({ subcommandTerm: (subcommand) => subcommand.name() })
     .helpOption('-h, --help', 'Prints this text.')
     .configureOutput({ writeErr: () => undefined })
-    .addHelpText('after', ['', 'Settings, from the environment or from the files given with --env-file:', '', ...lines].join('\n'));
+    .addHelpText(
+      'after',
+      ['', 'Settings, from the environment or from the files given with --env-file:', '', ...lines].join('\n'),
+    );
 }
 
 /** `error: unknown option '--x'\n(Did you mean --y?)` as sentences on one line. */

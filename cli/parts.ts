@@ -27,8 +27,14 @@ export interface CollectorOptions {
 
 /** See `CollectorOptions`. */
 export const collectorOptions: readonly CliOption[] = [
-  ['--restartable', 'Keeps the sockets in a small process of its own, so that SIGHUP restarts the program without losing a line.'],
-  ['--register <url>', 'Adds the sink to the Caddy with this admin API, such as http://127.0.0.1:2019, until the program ends.'],
+  [
+    '--restartable',
+    'Keeps the sockets in a small process of its own, so that SIGHUP restarts the program without losing a line.',
+  ],
+  [
+    '--register <url>',
+    'Adds the sink to the Caddy with this admin API, such as http://127.0.0.1:2019, until the program ends.',
+  ],
   ['--register-address <address>', "The collector's address as that Caddy reaches it, such as tcp/collector:9514."],
 ];
 
@@ -38,23 +44,56 @@ export interface ReadOnlyOptions {
 }
 
 /** See `ReadOnlyOptions`. */
-export const readOnlyOption: CliOption = ['--read-only', 'Shows the dashboard over the store, and writes and deletes nothing: for a copy. Takes no log lines and no imports.'];
+export const readOnlyOption: CliOption = [
+  '--read-only',
+  'Shows the dashboard over the store, and writes and deletes nothing: for a copy. Takes no log lines and no imports.',
+];
 
 /** What all recorders of this process have in common. */
 export type Recording = Awaited<ReturnType<typeof recordingFrom>>;
 
 /** Reads it from the settings. Throws a `UsageError` if the database of countries cannot be read. */
 export async function recordingFrom(values: StoreValues) {
-  const { STORE, HOSTS_MAX: hostsMax, CLIENT_IP: clientIp, GEOIP_DATABASE, MEMORY_BYTES_MAX: memoryBytesMax, SAMPLE_RATIO: sampleRatio } = values;
+  const {
+    STORE,
+    HOSTS_MAX: hostsMax,
+    CLIENT_IP: clientIp,
+    GEOIP_DATABASE,
+    MEMORY_BYTES_MAX: memoryBytesMax,
+    SAMPLE_RATIO: sampleRatio,
+  } = values;
   // Loads the reader only if there is a database.
-  const countryOf = GEOIP_DATABASE === undefined ? undefined : (await import('../shared/record/countries.js')).countriesFrom(values, createLog('countries'));
-  // Appending to the spool is cheaper than a transaction of DuckDB. Flushing twice as often limits the loss by SIGKILL to 100 ms.
-  return { hostsMax, configuredHosts: new ConfiguredHosts(), clientIp, countryOf, memoryBytesMax, sampleRatio, ...(STORE === 'influxdb' && { flushMs: 50 }) };
+  const countryOf =
+    GEOIP_DATABASE === undefined
+      ? undefined
+      : (await import('../shared/record/countries.js')).countriesFrom(values, createLog('countries'));
+  // Appending to the spool is cheaper than a transaction of DuckDB. Flushing twice as often limits the loss by SIGKILL
+  // to 100 ms.
+  return {
+    hostsMax,
+    configuredHosts: new ConfiguredHosts(),
+    clientIp,
+    countryOf,
+    memoryBytesMax,
+    sampleRatio,
+    ...(STORE === 'influxdb' && { flushMs: 50 }),
+  };
 }
 
-/** Opens the store of one recorder. Each has a spool of its own, so that the collector's ledger does not count the web app's requests. */
-export async function openStoreOf(values: StoreValues, spoolName: 'collector' | 'web', onStarted: OnStarted): Promise<Store> {
-  const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), spoolName, keepsHouse: spoolName === 'web' });
+/**
+ * Opens the store of one recorder. Each has a spool of its own, so that the collector's ledger does not count the web
+ * app's requests.
+ */
+export async function openStoreOf(
+  values: StoreValues,
+  spoolName: 'collector' | 'web',
+  onStarted: OnStarted,
+): Promise<Store> {
+  const store = await openStore(storeSettingsFrom(values), {
+    log: createLog('store'),
+    spoolName,
+    keepsHouse: spoolName === 'web',
+  });
   onStarted('stores', () => store.close());
   return store;
 }
@@ -62,11 +101,20 @@ export async function openStoreOf(values: StoreValues, spoolName: 'collector' | 
 /** Refuses a store that only one process can use: nobody could see what a collector without a web app has stored. */
 export function refuseEmbedded(command: string, { STORE }: StoreValues): void {
   if (STORE === 'influxdb') return;
-  throw new UsageError(`${command} alone needs STORE=influxdb, and STORE is ${JSON.stringify(STORE)}: only one process can use a DuckDB file. \`start\` runs both over it.`);
+  throw new UsageError(
+    `${command} alone needs STORE=influxdb, and STORE is ${JSON.stringify(STORE)}: only one process can use a DuckDB file. \`start\` runs both over it.`,
+  );
 }
 
-/** Waits until the previous worker has ended, if there is a supervisor. Loads the code first, so that the pause is short. */
-export async function waitForTurn(keeper: Keeper | undefined, config: CollectorConfig, loadMore?: () => Promise<unknown>): Promise<void> {
+/**
+ * Waits until the previous worker has ended, if there is a supervisor. Loads the code first, so that the pause is
+ * short.
+ */
+export async function waitForTurn(
+  keeper: Keeper | undefined,
+  config: CollectorConfig,
+  loadMore?: () => Promise<unknown>,
+): Promise<void> {
   if (keeper === undefined) return;
   await Promise.all([import('../collector/collector.js'), loadMore?.()]);
   await keeper.turn(config);
@@ -74,11 +122,23 @@ export async function waitForTurn(keeper: Keeper | undefined, config: CollectorC
 
 /** Starts the collector. */
 export async function startCollectorOver(
-  config: CollectorConfig, values: StoreValues, { recording, store, keeper, onStarted }: { recording: Recording; store: Store; keeper?: Keeper | undefined; onStarted: OnStarted },
+  config: CollectorConfig,
+  values: StoreValues,
+  {
+    recording,
+    store,
+    keeper,
+    onStarted,
+  }: { recording: Recording; store: Store; keeper?: Keeper | undefined; onStarted: OnStarted },
 ): Promise<Pick<Collector, 'addresses' | 'httpUrl'>> {
   const { startCollector } = await import('../collector/collector.js');
   const collector = await startCollector(config, {
-    store, log: createLog('collector'), ...recording, rollupRetentionMs: values.RETENTION_ROLLUPS, openStream: keeper?.openStream, usedTimes: keeper?.usedTimes(),
+    store,
+    log: createLog('collector'),
+    ...recording,
+    rollupRetentionMs: values.RETENTION_ROLLUPS,
+    openStream: keeper?.openStream,
+    usedTimes: keeper?.usedTimes(),
   });
   onStarted('workers', async () => {
     const lost = await collector.stop();
@@ -90,7 +150,9 @@ export async function startCollectorOver(
 
 /** Starts the web app with its recorder. */
 export async function startWebOver(
-  values: SettingValues<typeof webSettings> & StoreValues, hint: readonly string[], { recording, store, onStarted }: { recording: Recording; store: Store; onStarted: OnStarted },
+  values: SettingValues<typeof webSettings> & StoreValues,
+  hint: readonly string[],
+  { recording, store, onStarted }: { recording: Recording; store: Store; onStarted: OnStarted },
 ): Promise<{ url: string }> {
   const { startWeb } = await import('../web/web.js');
   const { createRecorder } = await import('../shared/record/recorder.js');
@@ -108,22 +170,42 @@ export async function startWebOver(
 }
 
 /** Validates the options of the registration before anything is opened. Throws a `UsageError`. */
-export async function refuseBadRegistration({ register: adminUrl, registerAddress: address }: CollectorOptions, addresses: readonly ListenAddress[]): Promise<void> {
+export async function refuseBadRegistration(
+  { register: adminUrl, registerAddress: address }: CollectorOptions,
+  addresses: readonly ListenAddress[],
+): Promise<void> {
   if (adminUrl !== undefined) {
     const { registrationTarget } = await import('../collector/caddy/register.js');
     registrationTarget({ adminUrl, addresses, address });
   } else if (address !== undefined) {
-    throw new UsageError('--register-address is of use only with --register. Give --register http://127.0.0.1:2019 too.');
+    throw new UsageError(
+      '--register-address is of use only with --register. Give --register http://127.0.0.1:2019 too.',
+    );
   }
 }
 
 /** Registers with Caddy if `--register` was given. */
 export async function register(
-  { register: adminUrl, registerAddress: address }: CollectorOptions, addresses: readonly ListenAddress[],
-  { recording: { configuredHosts }, keeper, onStarted }: { recording: Recording; keeper: Keeper | undefined; onStarted: OnStarted },
+  { register: adminUrl, registerAddress: address }: CollectorOptions,
+  addresses: readonly ListenAddress[],
+  {
+    recording: { configuredHosts },
+    keeper,
+    onStarted,
+  }: { recording: Recording; keeper: Keeper | undefined; onStarted: OnStarted },
 ): Promise<void> {
   if (adminUrl === undefined) return;
   const { startRegistration } = await import('../collector/caddy/register.js');
-  const registration = startRegistration({ adminUrl, addresses, address, log: createLog('register'), onHosts: (hosts) => { configuredHosts.set(hosts); } });
-  onStarted('ingress', async () => { if (keeper?.isHandingOver() !== true) await registration.stop(); });
+  const registration = startRegistration({
+    adminUrl,
+    addresses,
+    address,
+    log: createLog('register'),
+    onHosts: (hosts) => {
+      configuredHosts.set(hosts);
+    },
+  });
+  onStarted('ingress', async () => {
+    if (keeper?.isHandingOver() !== true) await registration.stop();
+  });
 }

@@ -30,18 +30,36 @@ export function welcome({ dashboard, addresses, ledger, store, registersAt, hint
   ].join('\n');
 }
 
-function nextSteps({ registersAt, hint }: Pick<Welcome, 'registersAt'> & { readonly hint: readonly string[] | undefined }): readonly string[] {
+function nextSteps({
+  registersAt,
+  hint,
+}: Pick<Welcome, 'registersAt'> & { readonly hint: readonly string[] | undefined }): readonly string[] {
   if (registersAt !== undefined) {
     return [
       `The sink adds itself to the Caddy at ${registersAt}: put nothing about it into the Caddyfile. Each site`,
-      'needs `log` in it, or Caddy writes no access lines; the log names the sites that have none.', '',
+      'needs `log` in it, or Caddy writes no access lines; the log names the sites that have none.',
+      '',
     ];
   }
-  return hint === undefined ? [] : ['Put these lines into each site of your Caddyfile and reload Caddy:', '', ...hint.map((line) => `    ${line}`), ''];
+  return hint === undefined
+    ? []
+    : [
+        'Put these lines into each site of your Caddyfile and reload Caddy:',
+        '',
+        ...hint.map((line) => `    ${line}`),
+        '',
+      ];
 }
 
 /** The lines for a site in a Caddyfile, for the first stream listener. */
 export function caddyfileLines(addresses: readonly ListenAddress[]): readonly string[] {
   const address = addresses.find(({ kind }) => kind !== 'udp') ?? addresses[0]!;
-  return ['log {', `    output net ${caddyAddress(address)} {`, '        dial_timeout 1s', '        soft_start', '    }', '}'];
+  return [
+    'log {',
+    `    output net ${caddyAddress(address)} {`,
+    '        dial_timeout 1s',
+    '        soft_start',
+    '    }',
+    '}',
+  ];
 }

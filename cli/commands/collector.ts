@@ -3,7 +3,17 @@ import { storeSettings } from '../../shared/settings/store-settings.js';
 import { collectorConfigFrom, collectorSettings } from '../../collector/config.js';
 import { startParts } from '../lifecycle.js';
 import type { CliCommand } from '../parse.js';
-import { collectorOptions, openStoreOf, recordingFrom, refuseBadRegistration, refuseEmbedded, register, startCollectorOver, waitForTurn, type CollectorOptions } from '../parts.js';
+import {
+  collectorOptions,
+  openStoreOf,
+  recordingFrom,
+  refuseBadRegistration,
+  refuseEmbedded,
+  register,
+  startCollectorOver,
+  waitForTurn,
+  type CollectorOptions,
+} from '../parts.js';
 import { caddyfileLines, welcome } from '../welcome.js';
 
 const settings = { ...collectorSettings, ...storeSettings };
@@ -24,9 +34,22 @@ export const collector: CliCommand<CollectorOptions> = {
     await waitForTurn(keeper, config);
     return await startParts(async (onStarted) => {
       const store = await openStoreOf(values, 'collector', onStarted);
-      const { addresses, httpUrl: ledger } = await startCollectorOver(config, values, { recording, store, keeper, onStarted });
+      const { addresses, httpUrl: ledger } = await startCollectorOver(config, values, {
+        recording,
+        store,
+        keeper,
+        onStarted,
+      });
       await register(options, addresses, { recording, keeper, onStarted });
-      process.stdout.write(welcome({ addresses, ledger, store: store.description, registersAt: options.register, hint: caddyfileLines(addresses) }));
+      process.stdout.write(
+        welcome({
+          addresses,
+          ledger,
+          store: store.description,
+          registersAt: options.register,
+          hint: caddyfileLines(addresses),
+        }),
+      );
     });
   },
 };

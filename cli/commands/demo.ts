@@ -18,7 +18,8 @@ const settings = { ...webSettings, COLLECTOR_LISTEN: collectorSettings.COLLECTOR
 /** A dashboard over generated traffic. */
 export const demo: CliCommand<DemoArguments> = {
   name: 'demo',
-  summary: 'Shows the dashboard over a generated day of traffic and live requests. Needs no Caddy and leaves nothing behind. If a default port is in use, takes a free one.',
+  summary:
+    'Shows the dashboard over a generated day of traffic and live requests. Needs no Caddy and leaves nothing behind. If a default port is in use, takes a free one.',
   settings,
   options: [
     ['--seed <number>', 'The same seed generates the same day. Default: 1.'],
@@ -31,10 +32,17 @@ export const demo: CliCommand<DemoArguments> = {
     const given = readSettings(settings, environment);
     webConfigFrom(given, []);
     const tcp = given.COLLECTOR_LISTEN.find(isTcp);
-    if (tcp === undefined) throw new UsageError(`COLLECTOR_LISTEN is ${JSON.stringify(environment['COLLECTOR_LISTEN'])}: the demo needs a tcp:// address in it.`);
-    const listen = environment['COLLECTOR_LISTEN'] ? given.COLLECTOR_LISTEN : [{ ...tcp, ...await orFreePort(tcp) }];
+    if (tcp === undefined)
+      throw new UsageError(
+        `COLLECTOR_LISTEN is ${JSON.stringify(environment['COLLECTOR_LISTEN'])}: the demo needs a tcp:// address in it.`,
+      );
+    const listen = environment['COLLECTOR_LISTEN'] ? given.COLLECTOR_LISTEN : [{ ...tcp, ...(await orFreePort(tcp)) }];
     const webListen = environment['WEB_LISTEN'] ? given.WEB_LISTEN : await orFreePort(given.WEB_LISTEN);
-    const values = { ...readSettings(storeSettings, { STORE: `duckdb:${join(makeFolder(dir), storeFile)}` }), ...given, WEB_LISTEN: webListen };
+    const values = {
+      ...readSettings(storeSettings, { STORE: `duckdb:${join(makeFolder(dir), storeFile)}` }),
+      ...given,
+      WEB_LISTEN: webListen,
+    };
 
     const stopping = new AbortController();
     const interrupt = (): void => {
@@ -43,7 +51,9 @@ export const demo: CliCommand<DemoArguments> = {
     };
     for (const signal of stopSignals) process.on(signal, interrupt);
     try {
-      return await startParts((onStarted) => startDemo(values, { seed, requestsPerDay, dir, listen, signal: stopping.signal, onStarted }));
+      return await startParts((onStarted) =>
+        startDemo(values, { seed, requestsPerDay, dir, listen, signal: stopping.signal, onStarted }),
+      );
     } catch (error) {
       if (stopping.signal.aborted) return 0;
       throw error;
@@ -65,10 +75,18 @@ interface DemoParts {
   readonly onStarted: OnStarted;
 }
 
-async function startDemo(values: DemoValues, { seed, requestsPerDay, dir, listen, signal, onStarted }: DemoParts): Promise<void> {
-  const [{ appSource, createTraffic }, { seedDay }, { startLive }, { createRecorder }, { startWeb }] = await Promise.all([
-    import('../../demo/traffic.js'), import('../../demo/seed.js'), import('../../demo/live.js'), import('../../shared/record/recorder.js'), import('../../web/web.js'),
-  ]);
+async function startDemo(
+  values: DemoValues,
+  { seed, requestsPerDay, dir, listen, signal, onStarted }: DemoParts,
+): Promise<void> {
+  const [{ appSource, createTraffic }, { seedDay }, { startLive }, { createRecorder }, { startWeb }] =
+    await Promise.all([
+      import('../../demo/traffic.js'),
+      import('../../demo/seed.js'),
+      import('../../demo/live.js'),
+      import('../../shared/record/recorder.js'),
+      import('../../web/web.js'),
+    ]);
   const log = createLog('demo');
   const recording = await recordingFrom(values);
   const store = await openStoreOf(values, 'collector', onStarted);
@@ -77,19 +95,34 @@ async function startDemo(values: DemoValues, { seed, requestsPerDay, dir, listen
   const [startMs, startedMs] = [Date.now(), performance.now()];
   const traffic = createTraffic({ seed, requestsPerDay, startMs });
   process.stdout.write('Generating a day of traffic:');
-  const requests = await seedDay(traffic, recorder, { signal, onPercent: (percent) => process.stdout.write(` ${percent} %`) });
-  process.stdout.write(`, ${requests.toLocaleString('en')} requests in ${((performance.now() - startedMs) / 1000).toFixed(1)} s.\n`);
+  const requests = await seedDay(traffic, recorder, {
+    signal,
+    onPercent: (percent) => process.stdout.write(` ${percent} %`),
+  });
+  process.stdout.write(
+    `, ${requests.toLocaleString('en')} requests in ${((performance.now() - startedMs) / 1000).toFixed(1)} s.\n`,
+  );
 
-  const config = collectorConfigFrom({ ...readSettings(collectorSettings, { COLLECTOR_HTTP: 'off' }), COLLECTOR_LISTEN: listen, COLLECTOR_ID: 'demo' });
+  const config = collectorConfigFrom({
+    ...readSettings(collectorSettings, { COLLECTOR_HTTP: 'off' }),
+    COLLECTOR_LISTEN: listen,
+    COLLECTOR_ID: 'demo',
+  });
   const { addresses } = await startCollectorOver(config, values, { recording, store, onStarted });
   // The page's own requests are not recorded: they are not part of the generated traffic.
-  const web = await startWeb(webConfigFrom(values, caddyfileLines(addresses)), { store, recorder: { record: () => true }, log: createLog('web') });
+  const web = await startWeb(webConfigFrom(values, caddyfileLines(addresses)), {
+    store,
+    recorder: { record: () => true },
+    log: createLog('web'),
+  });
   onStarted('workers', () => web.stop());
   const live = await startLive({ traffic, startMs, collector: addresses.find(isTcp)!, appRecorder: recorder, log });
   onStarted('ingress', () => live.stop());
   signal.throwIfAborted();
   process.stdout.write(welcome({ dashboard: web.url, addresses, store: store.description }));
-  process.stdout.write(`The app was in trouble some three hours ago: ${web.url}/?from=now-6h\nCtrl+C ends the demo${dir === undefined ? ' and removes its folder' : ''}.\n`);
+  process.stdout.write(
+    `The app was in trouble some three hours ago: ${web.url}/?from=now-6h\nCtrl+C ends the demo${dir === undefined ? ' and removes its folder' : ''}.\n`,
+  );
 }
 
 function isTcp(address: ListenAddress): address is Extract<ListenAddress, { kind: 'tcp' | 'udp' }> {

@@ -15,7 +15,8 @@ interface ImportOptions {
 /** Adds log files to the store. */
 export const importCommand: CliCommand<ImportOptions> = {
   name: 'import',
-  summary: 'Adds the requests of access logs to the store: from files (also .gz, and .zst where Node supports it) or, as -, from standard input. Importing a file twice adds nothing.',
+  summary:
+    'Adds the requests of access logs to the store: from files (also .gz, and .zst where Node supports it) or, as -, from standard input. Importing a file twice adds nothing.',
   settings: importSettings,
   positionals: 'FILE… | -',
   options: [
@@ -28,16 +29,31 @@ export const importCommand: CliCommand<ImportOptions> = {
     const values = readSettings(importSettings, environment);
     const { list, undo } = options;
     if (list !== undefined || undo !== undefined) {
-      if (args.length > 0 || Object.keys(options).length > 1) throw new UsageError('--list and --undo take no files and no other option.');
+      if (args.length > 0 || Object.keys(options).length > 1)
+        throw new UsageError('--list and --undo take no files and no other option.');
       const { parseImportName, pastImports } = await import('../../collector/import/past-imports.js');
-      process.stdout.write(await pastImports(values, undo !== undefined ? { kind: 'undo', importId: parseImportName(undo) } : { kind: 'list' }));
+      process.stdout.write(
+        await pastImports(
+          values,
+          undo !== undefined ? { kind: 'undo', importId: parseImportName(undo) } : { kind: 'list' },
+        ),
+      );
       return 0;
     }
     const { runImport } = await import('../../collector/import/import.js');
     const stopping = new AbortController();
     // The first signal stops gracefully, the second at once.
-    for (const signal of stopSignals) process.once(signal, () => { stopping.abort(); });
-    const status = await runImport(values, { paths: args, dryRun: options.dryRun === true, force: options.force === true, signal: stopping.signal, given: new Set(Object.keys(environment)) });
+    for (const signal of stopSignals)
+      process.once(signal, () => {
+        stopping.abort();
+      });
+    const status = await runImport(values, {
+      paths: args,
+      dryRun: options.dryRun === true,
+      force: options.force === true,
+      signal: stopping.signal,
+      given: new Set(Object.keys(environment)),
+    });
     if (stopping.signal.aborted) process.exit(status); // a store that does not answer must not keep the process
     return status;
   },

@@ -9,10 +9,18 @@ import type { Invocation } from '../parse.js';
 import type { CollectorOptions, ReadOnlyOptions } from '../parts.js';
 import { welcome } from '../welcome.js';
 
-/** Runs `start --read-only` and `web --read-only`: the dashboard over a store, such as a copy, that is left as it is. */
-export async function startReadOnly({ options: { restartable, register, registerAddress }, environment }: Pick<Invocation<CollectorOptions & ReadOnlyOptions>, 'options' | 'environment'>): Promise<Stop> {
-  const stray = Object.entries({ restartable, register, 'register-address': registerAddress }).find(([, value]) => value !== undefined);
-  if (stray !== undefined) throw new UsageError(`--${stray[0]} cannot be used with --read-only, which takes no log lines.`);
+/**
+ * Runs `start --read-only` and `web --read-only`: the dashboard over a store, such as a copy, that is left as it is.
+ */
+export async function startReadOnly({
+  options: { restartable, register, registerAddress },
+  environment,
+}: Pick<Invocation<CollectorOptions & ReadOnlyOptions>, 'options' | 'environment'>): Promise<Stop> {
+  const stray = Object.entries({ restartable, register, 'register-address': registerAddress }).find(
+    ([, value]) => value !== undefined,
+  );
+  if (stray !== undefined)
+    throw new UsageError(`--${stray[0]} cannot be used with --read-only, which takes no log lines.`);
   const values = readSettings({ ...webSettings, ...storeSettings }, environment);
   const config = webConfigFrom(values, []);
   return await startParts(async (onStarted) => {
@@ -20,7 +28,10 @@ export async function startReadOnly({ options: { restartable, register, register
     onStarted('stores', () => store.close());
     const { startWeb } = await import('../../web/web.js');
     // Nobody wants alerts of a copy, and the page's own requests are not recorded.
-    const web = await startWeb({ ...config, alertWebhook: undefined }, { store, recorder: { record: () => true }, log: createLog('web') });
+    const web = await startWeb(
+      { ...config, alertWebhook: undefined },
+      { store, recorder: { record: () => true }, log: createLog('web') },
+    );
     onStarted('workers', () => web.stop());
     process.stdout.write(welcome({ dashboard: web.url, store: store.description }));
   });

@@ -13,16 +13,25 @@ interface SetupOptions {
 /** Prepares InfluxDB. */
 export const setup: CliCommand<SetupOptions> = {
   name: 'setup',
-  summary: 'Creates the bucket in InfluxDB, and a token each for the collector and the web app. Sets up a fresh InfluxDB first. Leaves existing ones as they are.',
+  summary:
+    'Creates the bucket in InfluxDB, and a token each for the collector and the web app. Sets up a fresh InfluxDB first. Leaves existing ones as they are.',
   settings: setupSettings,
   options: [
-    ['--tokens <folder>', 'Writes the tokens to FOLDER/collector/token and FOLDER/web/token, readable by this user only, instead of printing them.'],
+    [
+      '--tokens <folder>',
+      'Writes the tokens to FOLDER/collector/token and FOLDER/web/token, readable by this user only, instead of printing them.',
+    ],
     ['--new-tokens', 'Creates new tokens for both, and deletes the earlier ones.'],
   ],
   async run({ options: { tokens, newTokens }, environment }) {
     const options = setupOptionsFrom(readSettings(setupSettings, environment));
     if (tokens === '') throw new UsageError('--tokens is empty: give it a folder.');
-    const report = await setUpStore({ ...options, tokensDir: tokens, newTokens: newTokens === true, log: createLog('setup') });
+    const report = await setUpStore({
+      ...options,
+      tokensDir: tokens,
+      newTokens: newTokens === true,
+      log: createLog('setup'),
+    });
     process.stdout.write(`${report.join('\n')}\n`);
     return 0;
   },

@@ -5,7 +5,17 @@ import { webConfigFrom, webSettings } from '../../web/config.js';
 import { startParts } from '../lifecycle.js';
 import type { CliCommand } from '../parse.js';
 import {
-  collectorOptions, openStoreOf, readOnlyOption, recordingFrom, refuseBadRegistration, register, startCollectorOver, startWebOver, waitForTurn, type CollectorOptions, type ReadOnlyOptions,
+  collectorOptions,
+  openStoreOf,
+  readOnlyOption,
+  recordingFrom,
+  refuseBadRegistration,
+  register,
+  startCollectorOver,
+  startWebOver,
+  waitForTurn,
+  type CollectorOptions,
+  type ReadOnlyOptions,
 } from '../parts.js';
 import { caddyfileLines, welcome } from '../welcome.js';
 import { startReadOnly } from './read-only.js';
@@ -30,11 +40,25 @@ export const start: CliCommand<CollectorOptions & ReadOnlyOptions> = {
     return await startParts(async (onStarted) => {
       const store = await openStoreOf(values, 'collector', onStarted);
       const webStore = values.STORE === 'influxdb' ? await openStoreOf(values, 'web', onStarted) : store;
-      const { addresses, httpUrl: ledger } = await startCollectorOver(collectorConfig, values, { recording, store, keeper, onStarted });
+      const { addresses, httpUrl: ledger } = await startCollectorOver(collectorConfig, values, {
+        recording,
+        store,
+        keeper,
+        onStarted,
+      });
       const hint = caddyfileLines(addresses);
       const web = await startWebOver(values, hint, { recording, store: webStore, onStarted });
       await register(options, addresses, { recording, keeper, onStarted });
-      process.stdout.write(welcome({ dashboard: web.url, addresses, ledger, store: store.description, registersAt: options.register, hint }));
+      process.stdout.write(
+        welcome({
+          dashboard: web.url,
+          addresses,
+          ledger,
+          store: store.description,
+          registersAt: options.register,
+          hint,
+        }),
+      );
     });
   },
 };

@@ -4,7 +4,14 @@ import { collectorSettings } from '../../collector/config.js';
 import { webConfigFrom, webSettings } from '../../web/config.js';
 import { startParts } from '../lifecycle.js';
 import type { CliCommand } from '../parse.js';
-import { openStoreOf, readOnlyOption, recordingFrom, refuseEmbedded, startWebOver, type ReadOnlyOptions } from '../parts.js';
+import {
+  openStoreOf,
+  readOnlyOption,
+  recordingFrom,
+  refuseEmbedded,
+  startWebOver,
+  type ReadOnlyOptions,
+} from '../parts.js';
 import { caddyfileLines, welcome } from '../welcome.js';
 import { startReadOnly } from './read-only.js';
 
@@ -26,7 +33,11 @@ export const web: CliCommand<ReadOnlyOptions> = {
     const recording = await recordingFrom(values);
     return await startParts(async (onStarted) => {
       const store = await openStoreOf(values, 'web', onStarted);
-      const { url: dashboard } = await startWebOver(values, caddyfileLines(values.COLLECTOR_LISTEN), { recording, store, onStarted });
+      const { url: dashboard } = await startWebOver(values, caddyfileLines(values.COLLECTOR_LISTEN), {
+        recording,
+        store,
+        onStarted,
+      });
       process.stdout.write(welcome({ dashboard, store: store.description }));
     });
   },

@@ -11,20 +11,28 @@ import type { Finding } from './find-problems.js';
 const root = process.cwd();
 const fixtures = join(root, 'collector/caddy/check/fixtures');
 
-testWithCaddy('check prints for people what, where, why and the lines to change, and ends with status 1 when something would be lost.', async (t) => {
-  const { stdout, status } = await run(['check', join(fixtures, 'bare-output.caddyfile')]);
-  t.is(status, 1);
-  t.regex(stdout, /^.*bare-output\.caddyfile: 2 findings\.\nLooked at: every logger with `output net`; --address/);
-  t.true(stdout.includes([
-    'loses   No soft_start',
-    '        in log log0; shop.example; /logging/logs/log0/writer/soft_start',
-    '        Caddy refuses to start, or to reload, while the sink is down, and every request is lost until someone notices.',
-    'change  output net collector.example:9514 {',
-    '            soft_start',
-    '        }',
-  ].join('\n')), stdout);
-  t.true(stdout.endsWith('\nSomething would be lost.\n'));
-});
+testWithCaddy(
+  'check prints for people what, where, why and the lines to change, and ends with status 1 when something would be lost.',
+  async (t) => {
+    const { stdout, status } = await run(['check', join(fixtures, 'bare-output.caddyfile')]);
+    t.is(status, 1);
+    t.regex(stdout, /^.*bare-output\.caddyfile: 2 findings\.\nLooked at: every logger with `output net`; --address/);
+    t.true(
+      stdout.includes(
+        [
+          'loses   No soft_start',
+          '        in log log0; shop.example; /logging/logs/log0/writer/soft_start',
+          '        Caddy refuses to start, or to reload, while the sink is down, and every request is lost until someone notices.',
+          'change  output net collector.example:9514 {',
+          '            soft_start',
+          '        }',
+        ].join('\n'),
+      ),
+      stdout,
+    );
+    t.true(stdout.endsWith('\nSomething would be lost.\n'));
+  },
+);
 
 testWithCaddy('check ends with status 0 when nothing would be lost, doubles and hints included.', async (t) => {
   const good = await run(['check', join(fixtures, 'good.caddyfile')]);
@@ -36,7 +44,9 @@ testWithCaddy('check ends with status 0 when nothing would be lost, doubles and 
 test('check looks only at the sink that --address or COLLECTOR_LISTEN names.', async (t) => {
   const file = join(fixtures, 'default-logger-doubles.json');
   const codes = async (args: string[], settings = {}): Promise<string[]> => {
-    const { findings } = JSON.parse((await run(['check', file, '--json', ...args], settings)).stdout) as { findings: Finding[] };
+    const { findings } = JSON.parse((await run(['check', file, '--json', ...args], settings)).stdout) as {
+      findings: Finding[];
+    };
     return findings.map(({ code }) => code);
   };
   t.deepEqual(await codes([]), ['sent-twice']);
@@ -48,17 +58,26 @@ test('check looks only at the sink that --address or COLLECTOR_LISTEN names.', a
 
 test('check writes the lines to change for the sink that it was asked about.', async (t) => {
   const off = await fileOf(t, 'off.json', '{"apps":{"http":{"servers":{"edge":{"logs":{},"listen":[":80"]}}}}}');
-  const logger = async (args: string[], settings = {}): Promise<string> => (await run(['check', off, ...args], settings)).stdout;
-  const writer = (address: string): string => `{"writer":{"output":"net","address":"${address}","dial_timeout":1000000000,"soft_start":true}`;
+  const logger = async (args: string[], settings = {}): Promise<string> =>
+    (await run(['check', off, ...args], settings)).stdout;
+  const writer = (address: string): string =>
+    `{"writer":{"output":"net","address":"${address}","dial_timeout":1000000000,"soft_start":true}`;
   t.true((await logger([])).includes(writer('tcp/127.0.0.1:9514')));
   t.true((await logger(['--address', 'tcp/sink.example:9999'])).includes(writer('tcp/sink.example:9999')));
   const listening = await logger([], { COLLECTOR_LISTEN: 'udp://:39514,unix:///run/sink.sock' });
   t.true(listening.includes(writer('unix//run/sink.sock')));
-  t.true(listening.includes('Looked at: the loggers that write to port 39514 or unix//run/sink.sock, by COLLECTOR_LISTEN.'), listening);
+  t.true(
+    listening.includes('Looked at: the loggers that write to port 39514 or unix//run/sink.sock, by COLLECTOR_LISTEN.'),
+    listening,
+  );
 });
 
 test('check obeys no control characters that a configuration has in its names.', async (t) => {
-  const file = await fileOf(t, 'names.json', '{"logging":{"logs":{"\\u001b[2J":{"writer":{"output":"net","address":"localhost:9514"}}}}}');
+  const file = await fileOf(
+    t,
+    'names.json',
+    '{"logging":{"logs":{"\\u001b[2J":{"writer":{"output":"net","address":"localhost:9514"}}}}}',
+  );
   const { stdout } = await run(['check', file]);
   t.true(stdout.includes('\\u001b[2J (localhost:9514)'), stdout);
   t.false(stdout.includes('\u001b'));
@@ -66,7 +85,9 @@ test('check obeys no control characters that a configuration has in its names.',
 
 testWithCaddy('check reads a running Caddy, and says in Caddy’s words what it cannot read.', async (t) => {
   const port = await freePort();
-  const caddy = await startCaddy(`http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net 127.0.0.1:${port + 1} {\n\t\t\tsoft_start\n\t\t}\n\t\tsampling {\n\t\t\tfirst 10\n\t\t}\n\t}\n\trespond "hello"\n}\n`);
+  const caddy = await startCaddy(
+    `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net 127.0.0.1:${port + 1} {\n\t\t\tsoft_start\n\t\t}\n\t\tsampling {\n\t\t\tfirst 10\n\t\t}\n\t}\n\trespond "hello"\n}\n`,
+  );
   t.teardown(caddy.stop);
   const { status, stdout } = await run(['check', caddy.adminUrl]);
   t.is(status, 1);
@@ -89,41 +110,73 @@ test('check says why it cannot read a configuration, with status 2 and in one li
   await refused([], /check takes one argument/);
   await refused(['one', 'two'], /check takes one argument/);
   await refused(['missing'], /Cannot read missing: ENOENT/);
-  await refused([join(fixtures, 'good.caddyfile')], /caddy is not on the PATH.*caddy adapt.*http:\/\/127\.0\.0\.1:2019/, { PATH: '/nowhere' });
+  await refused(
+    [join(fixtures, 'good.caddyfile')],
+    /caddy is not on the PATH.*caddy adapt.*http:\/\/127\.0\.0\.1:2019/,
+    { PATH: '/nowhere' },
+  );
   await refused([join(root, 'package.json')], /package\.json is not a configuration of Caddy: it has "name"/);
-  await refused([await fileOf(t, 'list.json', '[]')], /list\.json is not a configuration of Caddy: it is an array, and must be an object/);
+  await refused(
+    [await fileOf(t, 'list.json', '[]')],
+    /list\.json is not a configuration of Caddy: it is an array, and must be an object/,
+  );
   await refused([await fileOf(t, 'broken.json', '{"apps":')], /broken\.json is not JSON/);
   const server = (of: object): string => JSON.stringify({ apps: { http: { servers: { edge: of } } } });
   for (const [text, message] of [
     ['null', /: it is null, and must be an object/],
     ['{"logging":5}', /: \/logging is the number 5, and must be an object/],
     ['{"logging":{"logs":{"default":[]}}}', /: \/logging\/logs\/default is an array, and must be an object/],
-    ['{"logging":{"logs":{"default":{"include":"http"}}}}', /: \/logging\/logs\/default\/include is the text "http", and must be an array/],
-    ['{"logging":{"logs":{"default":{"writer":{"output":"net"}}}}}', /: \/logging\/logs\/default\/writer\/address is missing, and must be an address such as/],
+    [
+      '{"logging":{"logs":{"default":{"include":"http"}}}}',
+      /: \/logging\/logs\/default\/include is the text "http", and must be an array/,
+    ],
+    [
+      '{"logging":{"logs":{"default":{"writer":{"output":"net"}}}}}',
+      /: \/logging\/logs\/default\/writer\/address is missing, and must be an address such as/,
+    ],
     ['{"apps":{"http":{"servers":[]}}}', /: \/apps\/http\/servers is an array, and must be an object/],
     [server({ routes: {} }), /: \/apps\/http\/servers\/edge\/routes is an object, and must be an array/],
-    [server({ routes: [{ match: [{ host: 'a' }] }] }), /: \/apps\/http\/servers\/edge\/routes\/0\/match\/0\/host is the text "a"/],
-    [server({ logs: { logger_names: { a: [5] } } }), /: \/apps\/http\/servers\/edge\/logs\/logger_names\/a is an array, and must be a text or an array of texts/],
+    [
+      server({ routes: [{ match: [{ host: 'a' }] }] }),
+      /: \/apps\/http\/servers\/edge\/routes\/0\/match\/0\/host is the text "a"/,
+    ],
+    [
+      server({ logs: { logger_names: { a: [5] } } }),
+      /: \/apps\/http\/servers\/edge\/logs\/logger_names\/a is an array, and must be a text or an array of texts/,
+    ],
     [`{"apps":${'{"a":'.repeat(20_000)}1${'}'.repeat(20_001)}`, /: it is nested deeper than 10,000 levels/],
     ['{"\\u001b[31m":1}', /it has "\\u001b\[31m"/],
     ['{"a":\u001b\u0007', /is not JSON: .*\\u001b/],
-  ] as const) await refused([await fileOf(t, 'shape.json', text)], message);
+  ] as const)
+    await refused([await fileOf(t, 'shape.json', text)], message);
   await refused(['/dev/zero'], /Cannot read \/dev\/zero: it has more than 100 MiB/);
-  await refused([`http://127.0.0.1:${await freePort()}`], /Cannot read the configuration of Caddy at .*ECONNREFUSED.*Start Caddy/);
+  await refused(
+    [`http://127.0.0.1:${await freePort()}`],
+    /Cannot read the configuration of Caddy at .*ECONNREFUSED.*Start Caddy/,
+  );
   await refused(['http://127.0.0.1:2019/load'], /must be the address of Caddy's admin API/);
   await refused([join(fixtures, 'good.caddyfile'), '--address', '9514'], /--address is "9514"/);
-  await refused([join(fixtures, 'good.caddyfile'), '--register', 'http://127.0.0.1:2019'], /check has no option --register/);
+  await refused(
+    [join(fixtures, 'good.caddyfile'), '--register', 'http://127.0.0.1:2019'],
+    /Unknown option '--register'/,
+  );
 });
 
 testWithCaddy('`start --register` adds the logger to a running Caddy, and SIGTERM removes it.', async (t) => {
-  const [port, line, http, web] = await freePorts(4) as [number, number, number, number];
+  const [port, line, http, web] = (await freePorts(4)) as [number, number, number, number];
   const caddy = await startCaddy(`http://127.0.0.1:${port} {\n\tlog\n\trespond "hello"\n}\n`);
   t.teardown(caddy.stop);
   const config = async (): Promise<string> => (await callAdmin(new URL(caddy.adminUrl), '/config/')).text;
   const before = await config();
-  const program = await startProgram(['start', '--register', caddy.adminUrl], {
-    COLLECTOR_LISTEN: `tcp://127.0.0.1:${line}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
-  }, [`http://127.0.0.1:${web}/ready`]);
+  const program = await startProgram(
+    ['start', '--register', caddy.adminUrl],
+    {
+      COLLECTOR_LISTEN: `tcp://127.0.0.1:${line}`,
+      COLLECTOR_HTTP: `127.0.0.1:${http}`,
+      WEB_LISTEN: `127.0.0.1:${web}`,
+    },
+    [`http://127.0.0.1:${web}/ready`],
+  );
   t.teardown(() => program.stop('SIGKILL'));
   await until('it is registered', () => program.stderr().includes('Registered with Caddy'));
   t.regex(await config(), new RegExp(`"tcp/127\\.0\\.0\\.1:${line}"`));
@@ -136,7 +189,10 @@ testWithCaddy('`start --register` adds the logger to a running Caddy, and SIGTER
 test('A bad --register is refused with status 2 before anything is opened.', async (t) => {
   const cwd = await folderOf(t);
   for (const [args, message] of [
-    [['--register', '127.0.0.1:2019'], /^--register is "127\.0\.0\.1:2019": it must be the address of Caddy's admin API/],
+    [
+      ['--register', '127.0.0.1:2019'],
+      /^--register is "127\.0\.0\.1:2019": it must be the address of Caddy's admin API/,
+    ],
     [['--register', 'http://caddy:2019'], /give --register-address/],
     [['--register', 'http://caddy:2019', '--register-address', 'collector'], /^--register-address is "collector"/],
     [['--register-address', 'tcp/collector:9514'], /only with --register/],
@@ -149,7 +205,10 @@ test('A bad --register is refused with status 2 before anything is opened.', asy
   }
 });
 
-async function run(args: readonly string[], settings: Record<string, string> = {}): Promise<{ status: number | NodeJS.Signals; stdout: string; stderr: string }> {
+async function run(
+  args: readonly string[],
+  settings: Record<string, string> = {},
+): Promise<{ status: number | NodeJS.Signals; stdout: string; stderr: string }> {
   const program = await runProgram(args, settings);
   return { status: await program.ended, stdout: program.stdout(), stderr: program.stderr() };
 }
