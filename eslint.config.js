@@ -4,12 +4,21 @@ import tseslint from 'typescript-eslint';
 
 // The import rule of the design: collector → shared ← web, never across, never out of shared.
 const no = {
-  collector: { regex: '^[./]+/collector/', message: 'Nothing but cli/ and test/ may import from collector/. Move what both need to shared/.' },
-  web: { regex: '^[./]+/web/', message: 'Nothing but cli/ and test/ may import from web/. Move what both need to shared/.' },
+  collector: {
+    regex: '^[./]+/collector/',
+    message: 'Nothing but cli/ and test/ may import from collector/. Move what both need to shared/.',
+  },
+  web: {
+    regex: '^[./]+/web/',
+    message: 'Nothing but cli/ and test/ may import from web/. Move what both need to shared/.',
+  },
   demo: { regex: '^[./]+/demo/', message: 'Nothing but cli/ and test/ may import from demo/.' },
   program: { regex: '^[./]+/cli/', message: 'cli/ is the program: it imports the parts, not the other way round.' },
   tests: { regex: '^[./]+/test/', message: 'test/ holds what tests need. Only tests may import it.' },
-  backends: { regex: '(^\\.{1,2}|/store)/(duckdb|influxdb)/', message: 'Only shared/store/open.ts names the backends. Use the Store interface.' },
+  backends: {
+    regex: '(^\\.{1,2}|/store)/(duckdb|influxdb)/',
+    message: 'Only shared/store/open.ts names the backends. Use the Store interface.',
+  },
   duckdb: { regex: '^@duckdb/', message: 'SQL stays in shared/store/duckdb/.' },
   influxdb: { regex: '^@influxdata/', message: 'Flux and line protocol stay in shared/store/influxdb/.' },
 };

@@ -1,4 +1,7 @@
-/** What a request takes on the disk: in DuckDB, alone and with a day's totals and lists, and in InfluxDB beside the points that telegraf makes of the same lines. */
+/**
+ * What a request takes on the disk: in DuckDB, alone and with a day's totals and lists, and in InfluxDB beside the
+ * points that telegraf makes of the same lines.
+ */
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createDecoder } from '../collector/decode/decode.js';
@@ -21,7 +24,12 @@ import { startTelegraf } from './telegraf.js';
 const bytesMax = 20;
 const retention = { requestsMs: 7 * 86_400_000, rollupsMs: 400 * 86_400_000 };
 /** So that what has come in is in compacted files soon after, as it is hours later otherwise: see `influxd --help`. */
-const compactSoon = ['--storage-cache-snapshot-write-cold-duration', '3s', '--storage-compact-full-write-cold-duration', '5s'];
+const compactSoon = [
+  '--storage-cache-snapshot-write-cold-duration',
+  '3s',
+  '--storage-compact-full-write-cold-duration',
+  '5s',
+];
 
 /** Measures both stores. */
 export async function benchBytes(say: (text: string) => void): Promise<Result[]> {
@@ -39,13 +47,21 @@ export async function benchBytes(say: (text: string) => void): Promise<Result[]>
   const dayBytes = (await stat(day)).size / dayRequests;
   const influxd = await startInfluxd(process.env, { args: compactSoon });
   try {
-    const ours = await bytesIn(influxd, async (bucket) => {
-      await writeRequests({ kind: 'influxdb', ...influxd, bucket, spoolDir: await temporaryFolder(), spoolBytesMax: 2 ** 30 }, requests);
-    }) / file.lines;
-    const whole = await bytesIn(influxd, (bucket) => collect(influxd, bucket, file)) / file.lines;
-    const telegraf = await bytesIn(influxd, (bucket) => collectByTelegraf(influxd, bucket, file)) / file.lines;
+    const ours =
+      (await bytesIn(influxd, async (bucket) => {
+        await writeRequests(
+          { kind: 'influxdb', ...influxd, bucket, spoolDir: await temporaryFolder(), spoolBytesMax: 2 ** 30 },
+          requests,
+        );
+      })) / file.lines;
+    const whole = (await bytesIn(influxd, (bucket) => collect(influxd, bucket, file))) / file.lines;
+    const telegraf = (await bytesIn(influxd, (bucket) => collectByTelegraf(influxd, bucket, file))) / file.lines;
     return [
-      { ...reported('DuckDB: bytes of a request, alone', aloneBytes), wanted: `at most ${bytesMax}`, holds: aloneBytes <= bytesMax },
+      {
+        ...reported('DuckDB: bytes of a request, alone', aloneBytes),
+        wanted: `at most ${bytesMax}`,
+        holds: aloneBytes <= bytesMax,
+      },
       reported("DuckDB: bytes of a request, with a day's totals and lists at 4 requests a second", dayBytes),
       reported('InfluxDB: bytes of a request, alone', ours, `telegraf: ${telegraf.toFixed(1)}`),
       reported('InfluxDB: bytes of a request, with the totals and lists of ten minutes', whole),
@@ -59,35 +75,59 @@ export async function benchBytes(say: (text: string) => void): Promise<Result[]>
 async function requestsOf(file: LinesFile): Promise<RequestEvent[]> {
   const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
   const times = createUniqueTimes();
-  return (await readFile(file.path, 'utf8')).trimEnd().split('\n').map((line) => {
-    const decoded = decoder.decode(line, undefined);
-    if (decoded.kind !== 'request') throw new Error(`A line of the sample is no request: ${line.slice(0, 100)}`);
-    return { ...decoded.event, ...times.take(seriesKey(decoded.event), decoded.event) };
-  });
+  return (await readFile(file.path, 'utf8'))
+    .trimEnd()
+    .split('\n')
+    .map((line) => {
+      const decoded = decoder.decode(line, undefined);
+      if (decoded.kind !== 'request') throw new Error(`A line of the sample is no request: ${line.slice(0, 100)}`);
+      return { ...decoded.event, ...times.take(seriesKey(decoded.event), decoded.event) };
+    });
 }
 
 async function writeRequests(settings: StoreSettings, requests: readonly RequestEvent[]): Promise<void> {
-  const store = await openStore(settings, { log: createLog('bench', { write: () => undefined }), spoolName: 'collector' });
+  const store = await openStore(settings, {
+    log: createLog('bench', { write: () => undefined }),
+    spoolName: 'collector',
+  });
   for (let from = 0; from < requests.length; from += 5000) {
-    await store.write({ recorder: 'bench', writer: 'bench', sequence: from + 1, requests: requests.slice(from, from + 5000), tallies: [], rollups: [], tops: [], ledger: undefined });
+    await store.write({
+      recorder: 'bench',
+      writer: 'bench',
+      sequence: from + 1,
+      requests: requests.slice(from, from + 5000),
+      tallies: [],
+      rollups: [],
+      tops: [],
+      ledger: undefined,
+    });
   }
   await until('all is delivered', () => (store.spool?.own.spooled ?? 0) === 0, { waitMsMax: 120_000 });
   await store.close();
 }
 
 async function collect(influxd: Influxd, bucket: string, file: LinesFile): Promise<void> {
-  const [port, http] = await freePorts(2) as [number, number];
-  const program = await startProgram(['collector'], {
-    STORE: 'influxdb', INFLUXDB_URL: influxd.url, INFLUXDB_ORG: influxd.org, INFLUXDB_BUCKET: bucket, INFLUXDB_TOKEN: influxd.token,
-    COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`,
-  }, [`http://127.0.0.1:${http}/health`]);
+  const [port, http] = (await freePorts(2)) as [number, number];
+  const program = await startProgram(
+    ['collector'],
+    {
+      STORE: 'influxdb',
+      INFLUXDB_URL: influxd.url,
+      INFLUXDB_ORG: influxd.org,
+      INFLUXDB_BUCKET: bucket,
+      INFLUXDB_TOKEN: influxd.token,
+      COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`,
+      COLLECTOR_HTTP: `127.0.0.1:${http}`,
+    },
+    [`http://127.0.0.1:${http}/health`],
+  );
   await sendFile(file, port);
   await arrived(influxd, bucket, file.lines);
   await program.stop();
 }
 
 async function collectByTelegraf(influxd: Influxd, bucket: string, file: LinesFile): Promise<void> {
-  const [port] = await freePorts(1) as [number];
+  const [port] = (await freePorts(1)) as [number];
   const telegraf = await startTelegraf(influxd, bucket, port);
   await sendFile(file, port);
   await arrived(influxd, bucket, file.lines);
@@ -101,22 +141,28 @@ async function bytesIn(influxd: Influxd, fill: (bucket: string) => Promise<void>
   const id = await bucketId(influxd, bucket);
   let before = 0;
   let sinceMs = performance.now();
-  return await until('the bucket is compacted', async () => {
-    const bytes = await diskBytesOf(influxd, id);
-    if (bytes !== before) sinceMs = performance.now();
-    before = bytes;
-    return bytes > 0 && performance.now() - sinceMs > 20_000 && bytes;
-  }, { waitMsMax: 300_000, pollMs: 1000 });
+  return await until(
+    'the bucket is compacted',
+    async () => {
+      const bytes = await diskBytesOf(influxd, id);
+      if (bytes !== before) sinceMs = performance.now();
+      before = bytes;
+      return bytes > 0 && performance.now() - sinceMs > 20_000 && bytes;
+    },
+    { waitMsMax: 300_000, pollMs: 1000 },
+  );
 }
 
 async function bucketId({ url, token }: Influxd, name: string): Promise<string> {
   const response = await fetch(`${url}/api/v2/buckets?name=${name}`, { headers: { authorization: `Token ${token}` } });
-  const { buckets } = await response.json() as { buckets: { id: string }[] };
+  const { buckets } = (await response.json()) as { buckets: { id: string }[] };
   return buckets[0]!.id;
 }
 
 /** InfluxDB's own figure: files and log of the bucket's shards. */
 async function diskBytesOf({ url, token }: Influxd, id: string): Promise<number> {
   const text = await (await fetch(`${url}/metrics`, { headers: { authorization: `Token ${token}` } })).text();
-  return [...text.matchAll(/^storage_shard_disk_size\{([^}]*)\} ([\d.e+]+)$/gm)].filter(([, labels]) => labels!.includes(`bucket="${id}"`)).reduce((sum, [, , bytes]) => sum + Number(bytes), 0);
+  return [...text.matchAll(/^storage_shard_disk_size\{([^}]*)\} ([\d.e+]+)$/gm)]
+    .filter(([, labels]) => labels!.includes(`bucket="${id}"`))
+    .reduce((sum, [, , bytes]) => sum + Number(bytes), 0);
 }

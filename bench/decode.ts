@@ -1,4 +1,7 @@
-/** Bytes to requests, line splitter and decoder together, against what `split2` alone passes: both get the same chunks in this process. */
+/**
+ * Bytes to requests, line splitter and decoder together, against what `split2` alone passes: both get the same chunks
+ * in this process.
+ */
 import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -15,14 +18,36 @@ const chunkBytes = 65_536;
 /** Compares lines per CPU-second. */
 export async function benchDecode(say: (text: string) => void): Promise<Result[]> {
   const bytes = await readFile((await makeLinesFile(lines)).path);
-  const chunks = Array.from({ length: Math.ceil(bytes.length / chunkBytes) }, (_, at) => bytes.subarray(at * chunkBytes, (at + 1) * chunkBytes));
-  const runs = await inTurn([{ name: 'decode', run: () => measured(() => { decodeAll(chunks); }) }, { name: 'split2', run: () => measured(() => splitAll(chunks)) }], {
-    rounds: 5, warmUp: true, onRun: (name, figures) => { say(`${name}: ${JSON.stringify(figures)}`); },
-  });
-  return [ratioResult('lines per CPU-second, bytes to decoded requests', {
-    measured: spreadText(figureOf(runs, 'decode', 'linesPerCpuSecond')), against: `split2 alone: ${spreadText(figureOf(runs, 'split2', 'linesPerCpuSecond'))}`,
-    ratio: ratioOf(runs, 'linesPerCpuSecond', 'decode', 'split2'), atLeast: 0.6,
-  })];
+  const chunks = Array.from({ length: Math.ceil(bytes.length / chunkBytes) }, (_, at) =>
+    bytes.subarray(at * chunkBytes, (at + 1) * chunkBytes),
+  );
+  const runs = await inTurn(
+    [
+      {
+        name: 'decode',
+        run: () =>
+          measured(() => {
+            decodeAll(chunks);
+          }),
+      },
+      { name: 'split2', run: () => measured(() => splitAll(chunks)) },
+    ],
+    {
+      rounds: 5,
+      warmUp: true,
+      onRun: (name, figures) => {
+        say(`${name}: ${JSON.stringify(figures)}`);
+      },
+    },
+  );
+  return [
+    ratioResult('lines per CPU-second, bytes to decoded requests', {
+      measured: spreadText(figureOf(runs, 'decode', 'linesPerCpuSecond')),
+      against: `split2 alone: ${spreadText(figureOf(runs, 'split2', 'linesPerCpuSecond'))}`,
+      ratio: ratioOf(runs, 'linesPerCpuSecond', 'decode', 'split2'),
+      atLeast: 0.6,
+    }),
+  ];
 }
 
 async function measured(run: () => void | Promise<void>): Promise<Figures> {
@@ -41,7 +66,11 @@ function decodeAll(chunks: readonly Buffer[]): void {
       requests += 1;
       return true;
     },
-    onLine: (line) => { if (decoder.decode(line, undefined).kind === 'request') requests += 1; }, onTooLong: () => undefined, onUnterminated: () => undefined,
+    onLine: (line) => {
+      if (decoder.decode(line, undefined).kind === 'request') requests += 1;
+    },
+    onTooLong: () => undefined,
+    onUnterminated: () => undefined,
   });
   for (const chunk of chunks) splitter.write(chunk);
   check(requests);
@@ -49,7 +78,9 @@ function decodeAll(chunks: readonly Buffer[]): void {
 
 async function splitAll(chunks: readonly Buffer[]): Promise<void> {
   let found = 0;
-  const splitter = split2().on('data', () => { found += 1; });
+  const splitter = split2().on('data', () => {
+    found += 1;
+  });
   await pipeline(Readable.from(chunks), splitter);
   check(found);
 }

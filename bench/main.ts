@@ -30,7 +30,9 @@ const benches: Readonly<Record<string, (say: (text: string) => void) => Promise<
   bytes: benchBytes,
 };
 
-const say = (text: string): void => { process.stderr.write(`${text}\n`); };
+const say = (text: string): void => {
+  process.stderr.write(`${text}\n`);
+};
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => benches[name] === undefined);
 if (unknown.length > 0) {
@@ -41,7 +43,7 @@ const results: Result[] = [];
 for (const [name, bench] of Object.entries(benches)) {
   if (wanted.length > 0 && !wanted.includes(name)) continue;
   say(`— ${name}`);
-  results.push(...await bench(say));
+  results.push(...(await bench(say)));
 }
 process.stdout.write(`${tableOf(results)}\n`);
 process.exit(0);

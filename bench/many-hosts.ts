@@ -1,9 +1,32 @@
-/** Access lines of many sites, as a hosting server writes them: Zipf over hosts, few paths with most requests, seven methods, eleven statuses, random clients. */
+/**
+ * Access lines of many sites, as a hosting server writes them: Zipf over hosts, few paths with most requests, seven
+ * methods, eleven statuses, random clients.
+ */
 import { createRandom, type Weighted } from '../demo/random.js';
 import { createZipf } from '../test/zipf.js';
 
-const methods: readonly Weighted<string>[] = [[80, 'GET'], [10, 'POST'], [5, 'HEAD'], [2, 'OPTIONS'], [1, 'PUT'], [1, 'DELETE'], [1, 'PROPFIND']];
-const statuses: readonly Weighted<number>[] = [[70, 200], [8, 304], [4, 301], [3, 302], [8, 404], [2, 403], [1, 500], [1, 502], [1, 401], [1, 206], [1, 204]];
+const methods: readonly Weighted<string>[] = [
+  [80, 'GET'],
+  [10, 'POST'],
+  [5, 'HEAD'],
+  [2, 'OPTIONS'],
+  [1, 'PUT'],
+  [1, 'DELETE'],
+  [1, 'PROPFIND'],
+];
+const statuses: readonly Weighted<number>[] = [
+  [70, 200],
+  [8, 304],
+  [4, 301],
+  [3, 302],
+  [8, 404],
+  [2, 403],
+  [1, 500],
+  [1, 502],
+  [1, 401],
+  [1, 206],
+  [1, 204],
+];
 const pathsMax = 5000;
 /** Of a Pareto distribution: two in five requests have the same path. */
 const pathShape = 0.8;
@@ -12,7 +35,10 @@ const agentsMax = 40;
 /** The host and the path that come most often. */
 export const busiest = { host: 'site1.example.com', path: '/p/1' };
 
-/** Makes lines, each of the time that it is given, in milliseconds since 1970. The same number of hosts gives the same lines. */
+/**
+ * Makes lines, each of the time that it is given, in milliseconds since 1970. The same number of hosts gives the same
+ * lines.
+ */
 export function createManyHosts(hosts: number): (timeMs: number) => string {
   const random = createRandom(7);
   const host = createZipf({ exponent: 1, ranksMax: hosts, random: () => random.next() });
@@ -27,7 +53,15 @@ export function createManyHosts(hosts: number): (timeMs: number) => string {
 }
 
 /** `count` lines over the last `hours`, in parts of some thousand lines. */
-export function* manyHostsLog({ count, hours, hosts }: { count: number; hours: number; hosts: number }): Generator<string> {
+export function* manyHostsLog({
+  count,
+  hours,
+  hosts,
+}: {
+  count: number;
+  hours: number;
+  hosts: number;
+}): Generator<string> {
   const line = createManyHosts(hosts);
   const lengthMs = hours * 3_600_000;
   const fromMs = Date.now() - lengthMs;

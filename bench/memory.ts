@@ -1,4 +1,7 @@
-/** Whether the memory of the program stays as it is while millions of lines come in, at full speed, over each store, and of an import. */
+/**
+ * Whether the memory of the program stays as it is while millions of lines come in, at full speed, over each store, and
+ * of an import.
+ */
 import { rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Readable } from 'node:stream';
@@ -14,7 +17,10 @@ import { residentBytesOf } from '../test/process.js';
 /** After so many lines the memory is looked at. */
 const marks = [1e6, 5e6, 10e6, 20e6];
 const linesPerFile = 250_000;
-/** The most that it may have grown from the first mark to the last: a collection of garbage sooner or later makes a tenth. */
+/**
+ * The most that it may have grown from the first mark to the last: a collection of garbage sooner or later makes a
+ * tenth.
+ */
 const growthMax = 1.2;
 
 /** What was seen at a mark: the most memory since the mark before, and what became of the lines. */
@@ -25,22 +31,30 @@ interface Seen {
 }
 
 /**
- * Measures the embedded store, InfluxDB and an import, one after the other, or what `BENCH_OF` names of the three; `BENCH_LINES` lines of each, 5
- * million unless it is set.
+ * Measures the embedded store, InfluxDB and an import, one after the other, or what `BENCH_OF` names of the three;
+ * `BENCH_LINES` lines of each, 5 million unless it is set.
  */
 export async function benchMemory(say: (text: string) => void): Promise<Result[]> {
   const lines = Number(process.env['BENCH_LINES'] ?? 5e6);
   const lookAt = [...marks.filter((mark) => mark < lines), lines];
   const results: Result[] = [];
-  for (const [name, run, mbMax] of [['DuckDB', runEmbedded, 400], ['InfluxDB', runOverInfluxdb, 150], ['import', runImport, 400]] as const) {
+  for (const [name, run, mbMax] of [
+    ['DuckDB', runEmbedded, 400],
+    ['InfluxDB', runOverInfluxdb, 150],
+    ['import', runImport, 400],
+  ] as const) {
     if (process.env['BENCH_OF'] !== undefined && process.env['BENCH_OF'] !== name) continue;
-    const seen = await run(lookAt, (at) => { say(`${name}: ${JSON.stringify(at)}`); });
+    const seen = await run(lookAt, (at) => {
+      say(`${name}: ${JSON.stringify(at)}`);
+    });
     const first = seen[0]!;
     const last = seen.at(-1)!;
     results.push({
-      what: `${name}: resident memory after ${seen.map((at) => at.lines / 1e6).join(', ')} million lines`, measured: `${seen.map(({ mostMb }) => mostMb).join(', ')} MB`,
+      what: `${name}: resident memory after ${seen.map((at) => at.lines / 1e6).join(', ')} million lines`,
+      measured: `${seen.map(({ mostMb }) => mostMb).join(', ')} MB`,
       against: last.dropped === 0 ? 'no line dropped' : `${last.dropped.toLocaleString('en')} lines dropped`,
-      wanted: `at most ${growthMax} × the first, and ${mbMax} MB`, holds: last.mostMb <= growthMax * first.mostMb && Math.max(...seen.map(({ mostMb }) => mostMb)) <= mbMax,
+      wanted: `at most ${growthMax} × the first, and ${mbMax} MB`,
+      holds: last.mostMb <= growthMax * first.mostMb && Math.max(...seen.map(({ mostMb }) => mostMb)) <= mbMax,
     });
   }
   return results;
@@ -59,12 +73,21 @@ async function runEmbedded(lookAt: readonly number[], onSeen: OnSeen): Promise<S
 
 async function runOverInfluxdb(lookAt: readonly number[], onSeen: OnSeen): Promise<Seen[]> {
   const influxd = await startInfluxd();
-  const [port, http] = await freePorts(2) as [number, number];
+  const [port, http] = (await freePorts(2)) as [number, number];
   try {
-    const program = await startProgram(['collector'], {
-      STORE: 'influxdb', INFLUXDB_URL: influxd.url, INFLUXDB_ORG: influxd.org, INFLUXDB_BUCKET: influxd.bucket, INFLUXDB_TOKEN: influxd.token,
-      COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`, COLLECTOR_HTTP: `127.0.0.1:${http}`,
-    }, [`http://127.0.0.1:${http}/health`]);
+    const program = await startProgram(
+      ['collector'],
+      {
+        STORE: 'influxdb',
+        INFLUXDB_URL: influxd.url,
+        INFLUXDB_ORG: influxd.org,
+        INFLUXDB_BUCKET: influxd.bucket,
+        INFLUXDB_TOKEN: influxd.token,
+        COLLECTOR_LISTEN: `tcp://127.0.0.1:${port}`,
+        COLLECTOR_HTTP: `127.0.0.1:${http}`,
+      },
+      [`http://127.0.0.1:${http}/health`],
+    );
     try {
       return await sendAndLook({ pid: program.pid, port, http }, lookAt, onSeen);
     } finally {
@@ -75,18 +98,33 @@ async function runOverInfluxdb(lookAt: readonly number[], onSeen: OnSeen): Promi
   }
 }
 
-async function sendAndLook({ pid, port, http }: { pid: number; port: number; http: number }, lookAt: readonly number[], onSeen: OnSeen): Promise<Seen[]> {
+async function sendAndLook(
+  { pid, port, http }: { pid: number; port: number; http: number },
+  lookAt: readonly number[],
+  onSeen: OnSeen,
+): Promise<Seen[]> {
   const seen: Seen[] = [];
-  for (let sent = 0; sent < lookAt.at(-1)!;) {
+  for (let sent = 0; sent < lookAt.at(-1)!; ) {
     const file = await makeLinesFile(Math.min(linesPerFile, lookAt[seen.length]! - sent), { minutes: 1 });
     await sendFile(file, port);
     await rm(dirname(file.path), { recursive: true });
     sent += file.lines;
-    const ledger = await until('all lines are stored or dropped', async () => {
-      const now = await readLedger(http);
-      return now.received >= sent && now.in_memory + now.spooled === 0 && now;
-    }, { waitMsMax: 600_000, pollMs: 200 });
-    if (sent === lookAt[seen.length]) seen.push(await look(pid, { lines: sent, dropped: Object.values(ledger.dropped).reduce((sum, count) => sum + count, 0) }, onSeen));
+    const ledger = await until(
+      'all lines are stored or dropped',
+      async () => {
+        const now = await readLedger(http);
+        return now.received >= sent && now.in_memory + now.spooled === 0 && now;
+      },
+      { waitMsMax: 600_000, pollMs: 200 },
+    );
+    if (sent === lookAt[seen.length])
+      seen.push(
+        await look(
+          pid,
+          { lines: sent, dropped: Object.values(ledger.dropped).reduce((sum, count) => sum + count, 0) },
+          onSeen,
+        ),
+      );
   }
   return seen;
 }
@@ -106,7 +144,8 @@ async function runImport(lookAt: readonly number[], onSeen: OnSeen): Promise<See
   };
   const program = await runProgram(['import', '-'], {}, { stdin: Readable.from(log(), { highWaterMark: 1 }) });
   const status = await program.ended;
-  if (status !== 0) throw new Error(`The import ended with status ${status}, and wrote:\n${program.stdout()}${program.stderr()}`);
+  if (status !== 0)
+    throw new Error(`The import ended with status ${status}, and wrote:\n${program.stdout()}${program.stderr()}`);
   return await Promise.all(seen);
 }
 

@@ -1,14 +1,23 @@
 /**
- * What a page costs: `/` and `/api/summary` at 1 h, 24 h and 30 d over 10,000 and over 100 million requests of the same 50 series, in both
- * stores. The rows are made up, each with the latencies and the lists of so many requests; between two pages the newest windows
- * are written again, as traffic does.
+ * What a page costs: `/` and `/api/summary` at 1 h, 24 h and 30 d over 10,000 and over 100 million requests of the same
+ * 50 series, in both stores. The rows are made up, each with the latencies and the lists of so many requests; between
+ * two pages the newest windows are written again, as traffic does.
  */
 import { join } from 'node:path';
 import { createRandom, type Random } from '../demo/random.js';
 import { DistinctSketch } from '../shared/sketch/hyperloglog.js';
 import { createLog } from '../shared/log.js';
 import { OpenRollups } from '../shared/rollup/rollup-aggregator.js';
-import { addTally, emptyTally, levels, rowIdEnd, windowStart, type Level, type SeriesTally, type Tally } from '../shared/rollup/rollup.js';
+import {
+  addTally,
+  emptyTally,
+  levels,
+  rowIdEnd,
+  windowStart,
+  type Level,
+  type SeriesTally,
+  type Tally,
+} from '../shared/rollup/rollup.js';
 import { openStore } from '../shared/store/open.js';
 import type { Batch, Store } from '../shared/store/store.js';
 import { topDimensions, topLevels, type TopDimension, type TopLevel, type TopRow } from '../shared/top-list/top-row.js';
@@ -16,7 +25,17 @@ import { TopSummary } from '../shared/sketch/space-saving.js';
 import { startInfluxd } from '../test/influxd-server.js';
 import { temporaryFolder } from '../test/program.js';
 import { startWeb } from '../web/web.js';
-import { figureOf, inTurn, ratioOf, ratioResult, spreadOf, spreadText, type Contender, type Figures, type Result } from './compare.js';
+import {
+  figureOf,
+  inTurn,
+  ratioOf,
+  ratioResult,
+  spreadOf,
+  spreadText,
+  type Contender,
+  type Figures,
+  type Result,
+} from './compare.js';
 import { pageMs } from './page.js';
 
 const small = 10_000;
@@ -38,24 +57,61 @@ export async function benchPages(say: (text: string) => void): Promise<Result[]>
   try {
     const results: Result[] = [];
     for (const kind of ['DuckDB', 'InfluxDB'] as const) {
-      const open = async (): Promise<Store> => kind === 'DuckDB'
-        ? await openStore({ kind: 'duckdb', path: join(await temporaryFolder(), 'requests.duckdb'), retention }, { log })
-        : await openStore({ kind: 'influxdb', url: influxd.url, org: influxd.org, token: influxd.token, bucket: await influxd.createBucket(), spoolDir: await temporaryFolder(), spoolBytesMax: 2 ** 30, retention }, { log });
+      const open = async (): Promise<Store> =>
+        kind === 'DuckDB'
+          ? await openStore(
+              { kind: 'duckdb', path: join(await temporaryFolder(), 'requests.duckdb'), retention },
+              { log },
+            )
+          : await openStore(
+              {
+                kind: 'influxdb',
+                url: influxd.url,
+                org: influxd.org,
+                token: influxd.token,
+                bucket: await influxd.createBucket(),
+                spoolDir: await temporaryFolder(),
+                spoolBytesMax: 2 ** 30,
+                retention,
+              },
+              { log },
+            );
       const sites = await Promise.all([small, large].map(async (requests) => await startSite(await open(), requests)));
       try {
-        const runs = await inTurn(sites.map((site, at): Contender => ({ name: at === 0 ? 'small' : 'large', run: site.measure })), {
-          rounds: Number(process.env['BENCH_ROUNDS'] ?? 5), warmUp: true, onRun: (name, figures) => { say(`${kind}, ${name}: ${JSON.stringify(figures)}`); },
-        });
-        // The processor time of the process: the embedded store's threads are in it, and what else the machine does is not.
-        results.push(...paths.flatMap((path) => ranges.map((range) => ratioResult(`${kind}: ${path} of ${range}, 100 million requests, processor time`, {
-          measured: `${spreadText(figureOf(runs, 'large', `${path} ${range} cpu`), 1)} ms`, against: `10,000 requests: ${spreadText(figureOf(runs, 'small', `${path} ${range} cpu`), 1)} ms`,
-          ratio: ratioOf(runs, `${path} ${range} cpu`, 'large', 'small'), atMost: 1.3,
-        }))));
-        const slowest = Math.max(...paths.flatMap((path) => ranges.map((range) => figureOf(runs, 'large', `${path} ${range}`).median)));
+        const runs = await inTurn(
+          sites.map((site, at): Contender => ({ name: at === 0 ? 'small' : 'large', run: site.measure })),
+          {
+            rounds: Number(process.env['BENCH_ROUNDS'] ?? 5),
+            warmUp: true,
+            onRun: (name, figures) => {
+              say(`${kind}, ${name}: ${JSON.stringify(figures)}`);
+            },
+          },
+        );
+        // The processor time of the process: the embedded store's threads are in it, and what else the machine does is
+        // not.
+        results.push(
+          ...paths.flatMap((path) =>
+            ranges.map((range) =>
+              ratioResult(`${kind}: ${path} of ${range}, 100 million requests, processor time`, {
+                measured: `${spreadText(figureOf(runs, 'large', `${path} ${range} cpu`), 1)} ms`,
+                against: `10,000 requests: ${spreadText(figureOf(runs, 'small', `${path} ${range} cpu`), 1)} ms`,
+                ratio: ratioOf(runs, `${path} ${range} cpu`, 'large', 'small'),
+                atMost: 1.3,
+              }),
+            ),
+          ),
+        );
+        const slowest = Math.max(
+          ...paths.flatMap((path) => ranges.map((range) => figureOf(runs, 'large', `${path} ${range}`).median)),
+        );
         const yardstick = figureOf(runs, 'large', 'yardstick');
         results.push({
-          what: `${kind}: the slowest of these, by the clock`, measured: `${slowest.toFixed(1)} ms`, against: `a million hashes of a number: ${spreadText(yardstick, 1)} ms`,
-          wanted: `at most ${pageMsMax[kind]} ms`, holds: slowest <= pageMsMax[kind],
+          what: `${kind}: the slowest of these, by the clock`,
+          measured: `${slowest.toFixed(1)} ms`,
+          against: `a million hashes of a number: ${spreadText(yardstick, 1)} ms`,
+          wanted: `at most ${pageMsMax[kind]} ms`,
+          holds: slowest <= pageMsMax[kind],
         });
       } finally {
         for (const site of sites) await site.stop();
@@ -68,9 +124,15 @@ export async function benchPages(say: (text: string) => void): Promise<Result[]>
 }
 
 /** A web app over a store full of `requests` in each range, with what measures its pages. */
-async function startSite(store: Store, requests: number): Promise<{ measure: () => Promise<Figures>; stop: () => Promise<void> }> {
+async function startSite(
+  store: Store,
+  requests: number,
+): Promise<{ measure: () => Promise<Figures>; stop: () => Promise<void> }> {
   const newest = await fill(store, requests);
-  const web = await startWeb({ host: '127.0.0.1', port: 0, password: undefined, loopbackNamesOnly: false, connectHint: [] }, { store, recorder: { record: () => true }, log });
+  const web = await startWeb(
+    { host: '127.0.0.1', port: 0, password: undefined, loopbackNamesOnly: false, connectHint: [] },
+    { store, recorder: { record: () => true }, log },
+  );
   let sequence = 1_000_000;
   return {
     async measure() {
@@ -80,7 +142,14 @@ async function startSite(store: Store, requests: number): Promise<{ measure: () 
           const times: number[] = [];
           const cpus: number[] = [];
           for (let page = 0; page < pagesPerRound; page += 1) {
-            await store.write({ recorder: 'bench', writer: 'newest', sequence: sequence += 1, requests: [], ...newest(), ledger: undefined });
+            await store.write({
+              recorder: 'bench',
+              writer: 'newest',
+              sequence: (sequence += 1),
+              requests: [],
+              ...newest(),
+              ledger: undefined,
+            });
             const before = process.cpuUsage();
             times.push(await pageMs(`${web.url}${path}?from=now-${range}`));
             const { user, system } = process.cpuUsage(before);
@@ -112,7 +181,10 @@ function yardstickMs(): number {
 const windowsRead: Readonly<Record<Level, number>> = { 10: 0, 60: 122, 600: 290, 3600: 0, 86_400: 62 };
 const topWindowsRead: Readonly<Record<TopLevel, number>> = { 60: 22, 600: 14, 3600: 50, 86_400: 31 };
 
-/** Writes the rows of all windows. Gives a function that makes those of the newest anew, as they are when some more requests have come. */
+/**
+ * Writes the rows of all windows. Gives a function that makes those of the newest anew, as they are when some more
+ * requests have come.
+ */
 async function fill(store: Store, requests: number): Promise<() => Pick<Batch, 'tallies' | 'rollups' | 'tops'>> {
   const nowMs = Date.now();
   const random = createRandom(1);
@@ -125,20 +197,44 @@ async function fill(store: Store, requests: number): Promise<() => Pick<Batch, '
     return { tallies, rollups };
   };
   const write = async (tallies: SeriesTally[], tops: TopRow[]): Promise<void> => {
-    await store.write({ recorder: 'bench', writer: 'fill', sequence: sequence += 1, requests: [], ...rolledUp(tallies), tops, ledger: undefined });
+    await store.write({
+      recorder: 'bench',
+      writer: 'fill',
+      sequence: (sequence += 1),
+      requests: [],
+      ...rolledUp(tallies),
+      tops,
+      ledger: undefined,
+    });
   };
   for (const level of levels) {
     const perRow = Math.max(1, Math.round(requests / windowsOf[level] / seriesCount));
     // A few kinds of rows are enough: only how full they are matters.
     const tallies = Array.from({ length: 20 }, () => tallyOf(perRow, random));
     for (let back = 0; back < windowsRead[level]; back += 1) {
-      await write(talliesOf(level, windowStart(nowMs, level) - back * level * 1000, () => tallies[Math.floor(random.next() * tallies.length)]!), []);
+      await write(
+        talliesOf(
+          level,
+          windowStart(nowMs, level) - back * level * 1000,
+          () => tallies[Math.floor(random.next() * tallies.length)]!,
+        ),
+        [],
+      );
     }
   }
   for (const level of topLevels) {
-    const lists = Array.from({ length: 8 }, () => packedLists(Math.max(1, Math.round(requests / windowsOf[level] / 2)), random));
+    const lists = Array.from({ length: 8 }, () =>
+      packedLists(Math.max(1, Math.round(requests / windowsOf[level] / 2)), random),
+    );
     for (let back = 0; back < topWindowsRead[level]; back += 1) {
-      await write([], topsOf(level, windowStart(nowMs, level) - back * level * 1000, lists[Math.floor(random.next() * lists.length)]!));
+      await write(
+        [],
+        topsOf(
+          level,
+          windowStart(nowMs, level) - back * level * 1000,
+          lists[Math.floor(random.next() * lists.length)]!,
+        ),
+      );
     }
   }
   const newestTally = tallyOf(Math.max(1, Math.round(requests / 60 / seriesCount)), random);
@@ -151,22 +247,48 @@ async function fill(store: Store, requests: number): Promise<() => Pick<Batch, '
     return {
       ...rolledUp(talliesOf(10, windowStart(Date.now(), 10), () => newestTally)),
       // Lists are written every two seconds at most.
-      tops: written % 10 === 0 ? topLevels.flatMap((level) => topsOf(level, windowStart(Date.now(), level), newestLists[written / 10 % 2]!)) : [],
+      tops:
+        written % 10 === 0
+          ? topLevels.flatMap((level) =>
+              topsOf(level, windowStart(Date.now(), level), newestLists[(written / 10) % 2]!),
+            )
+          : [],
     };
   };
 }
 
 /** A tally of each series. */
 function talliesOf(level: Level, windowMs: number, next: () => Tally): SeriesTally[] {
-  return ['caddy', 'shop'].flatMap((source) => Array.from({ length: 5 }, (_, host) => `host-${host}.example`).flatMap((host) => (
-    [['GET', 200], ['GET', 304], ['GET', 404], ['POST', 200], ['POST', 500]] as const).map(([method, status]) => ({ level, windowMs, series: { source, host, method, status }, tally: next() }))));
+  return ['caddy', 'shop'].flatMap((source) =>
+    Array.from({ length: 5 }, (_, host) => `host-${host}.example`).flatMap((host) =>
+      (
+        [
+          ['GET', 200],
+          ['GET', 304],
+          ['GET', 404],
+          ['POST', 200],
+          ['POST', 500],
+        ] as const
+      ).map(([method, status]) => ({ level, windowMs, series: { source, host, method, status }, tally: next() })),
+    ),
+  );
 }
 
-function topsOf(level: TopLevel, windowMs: number, lists: Readonly<Record<TopDimension | 'unique_clients', string>>): TopRow[] {
+function topsOf(
+  level: TopLevel,
+  windowMs: number,
+  lists: Readonly<Record<TopDimension | 'unique_clients', string>>,
+): TopRow[] {
   const row = { level, windowMs, rowId: windowMs % rowIdEnd };
   return ['caddy', 'shop'].flatMap((source) => [
     ...topDimensions.map((kind) => ({ ...row, source, host: '', kind, packed: lists[kind] })),
-    ...Array.from({ length: 5 }, (_, host) => ({ ...row, source, host: `host-${host}.example`, kind: 'unique_clients' as const, packed: lists.unique_clients })),
+    ...Array.from({ length: 5 }, (_, host) => ({
+      ...row,
+      source,
+      host: `host-${host}.example`,
+      kind: 'unique_clients' as const,
+      packed: lists.unique_clients,
+    })),
   ]);
 }
 
@@ -189,14 +311,26 @@ function packedLists(count: number, random: Random): Record<TopDimension | 'uniq
   const counted = Math.min(count, 20_000);
   const list = (valueOf: (rank: number) => string): string => {
     const summary = new TopSummary();
-    for (let at = 0; at < counted; at += 1) summary.add(valueOf(random.popular(1000)), { method: 'GET', status: 200, durationMs: 100 * random.next() ** 3, size: 5000 });
+    for (let at = 0; at < counted; at += 1)
+      summary.add(valueOf(random.popular(1000)), {
+        method: 'GET',
+        status: 200,
+        durationMs: 100 * random.next() ** 3,
+        size: 5000,
+      });
     return summary.pack();
   };
   const clients = new DistinctSketch();
   for (let at = 0; at < counted; at += 1) clients.add(`192.0.${at % 97}.${at % 251}`);
   return {
-    path: list((rank) => `/articles/2026/number-${rank}`), referrer: list((rank) => `https://site-${rank}.example/`),
-    user_agent: list((rank) => `Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/${100 + rank}.0.0.0 Safari/537.36`), client: list((rank) => `192.0.${rank % 256}.0`),
-    country: list((rank) => `${String.fromCharCode(65 + rank % 26)}E`), unique_clients: clients.pack(),
+    path: list((rank) => `/articles/2026/number-${rank}`),
+    referrer: list((rank) => `https://site-${rank}.example/`),
+    user_agent: list(
+      (rank) =>
+        `Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/${100 + rank}.0.0.0 Safari/537.36`,
+    ),
+    client: list((rank) => `192.0.${rank % 256}.0`),
+    country: list((rank) => `${String.fromCharCode(65 + (rank % 26))}E`),
+    unique_clients: clients.pack(),
   };
 }

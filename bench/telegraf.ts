@@ -20,7 +20,15 @@ export async function startTelegraf(influxd: Influxd, bucket: string, port: numb
   await writeFile(path, telegrafConfig({ ...influxd, port, bucket }));
   const telegraf = spawn('telegraf', ['--config', path, '--quiet'], { stdio: ['ignore', 'inherit', 'inherit'] });
   const ended = once(telegraf, 'exit');
-  await until('telegraf listens', () => openConnection(port).then((socket) => { socket.destroy(); return true; }, () => false));
+  await until('telegraf listens', () =>
+    openConnection(port).then(
+      (socket) => {
+        socket.destroy();
+        return true;
+      },
+      () => false,
+    ),
+  );
   return {
     pid: telegraf.pid!,
     async stop() {
@@ -31,11 +39,34 @@ export async function startTelegraf(influxd: Influxd, bucket: string, port: numb
 }
 
 /** The same tags and fields as the collector writes. */
-function telegrafConfig({ port, bucket, url, org, token }: { port: number; bucket: string; url: string; org: string; token: string }): string {
-  const tags = [['request.host', 'host'], ['request.method', 'method'], ['status', 'status_code'], ['logger', 'source']] as const;
+function telegrafConfig({
+  port,
+  bucket,
+  url,
+  org,
+  token,
+}: {
+  port: number;
+  bucket: string;
+  url: string;
+  org: string;
+  token: string;
+}): string {
+  const tags = [
+    ['request.host', 'host'],
+    ['request.method', 'method'],
+    ['status', 'status_code'],
+    ['logger', 'source'],
+  ] as const;
   const fields = [
-    ['request.uri', 'uri', 'string'], ['size', 'size', 'int'], ['bytes_read', 'bytes_read', 'int'], ['duration', 'duration_s', 'float'], ['request.client_ip', 'client_ip', 'string'],
-    ['request.headers.User-Agent.0', 'user_agent', 'string'], ['request.headers.Referer.0', 'referrer', 'string'], ['request.proto', 'protocol', 'string'],
+    ['request.uri', 'uri', 'string'],
+    ['size', 'size', 'int'],
+    ['bytes_read', 'bytes_read', 'int'],
+    ['duration', 'duration_s', 'float'],
+    ['request.client_ip', 'client_ip', 'string'],
+    ['request.headers.User-Agent.0', 'user_agent', 'string'],
+    ['request.headers.Referer.0', 'referrer', 'string'],
+    ['request.proto', 'protocol', 'string'],
   ] as const;
   return `[agent]
   interval = "10s"

@@ -30,7 +30,9 @@ export interface Collector {
   readonly ledger: () => Ledger;
   /** The times of the last requests, for the collector that goes on after this one. */
   readonly usedTimes: () => UsedTimes;
-  /** Takes what has arrived, stores it, and stops; resolves to how many requests were not stored. The store stays open. */
+  /**
+   * Takes what has arrived, stores it, and stops; resolves to how many requests were not stored. The store stays open.
+   */
   stop(): Promise<number>;
 }
 
@@ -45,7 +47,10 @@ export interface CollectorParts {
   readonly countryOf?: CountryOf | undefined;
   /** The part of the requests that are kept one by one, from 0 to 1: 1. */
   readonly sampleRatio?: number | undefined;
-  /** What requests may take in memory before they are stored, in bytes; lines that have begun may take a quarter of it more. */
+  /**
+   * What requests may take in memory before they are stored, in bytes; lines that have begun may take a quarter of it
+   * more.
+   */
   readonly memoryBytesMax?: number;
   /** Retention of rollups, in milliseconds: older lines are rejected. Default: 400 days. */
   readonly rollupRetentionMs?: number | undefined;
@@ -77,7 +82,10 @@ const whyRejected: Partial<Record<RejectionReason, string>> = {
 /** How often the kernel is asked how many datagrams it dropped, in milliseconds. */
 const lossWatchMs = 5000;
 
-/** How often the clocks of Caddys are looked at, and how often one is reported that is off now and then, in milliseconds. */
+/**
+ * How often the clocks of Caddys are looked at, and how often one is reported that is off now and then, in
+ * milliseconds.
+ */
 const skewLookMs = 5000;
 const skewWarnMs = 600_000;
 
@@ -85,7 +93,12 @@ const skewWarnMs = 600_000;
 export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
   const { store, log, now = Date.now } = parts;
   const accounts = createLineAccounts();
-  const decoder = createDecoder({ ...config, onTimeWithoutZone: () => { sources.current.isWithoutZone = true; } });
+  const decoder = createDecoder({
+    ...config,
+    onTimeWithoutZone: () => {
+      sources.current.isWithoutZone = true;
+    },
+  });
   const ledgerDue = createLedgerSchedule(config.id);
   const recorder: Recorder = createRecorder({
     ...parts,
@@ -100,73 +113,108 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   let linesUnderstood = 0;
   const connections = new ConnectionLimit(config.connectionsMax);
   const whyTooLong = `it is longer than COLLECTOR_LINE_BYTES_MAX, ${config.lineBytesMax} bytes`;
-  const ledgerPlace = config.http === undefined ? 'the ledger (COLLECTOR_HTTP is off)' : `http://${formatAddress(config.http)}/ledger`;
+  const ledgerPlace =
+    config.http === undefined ? 'the ledger (COLLECTOR_HTTP is off)' : `http://${formatAddress(config.http)}/ledger`;
 
-  const listeners = await listen(config.listen, {
-    lineBytesMax: config.lineBytesMax,
-    unixMode: config.unixMode,
-    connections,
-    sources,
-    isAllowed: allowList(config.allow),
-    takeLine(bytes, from, to) {
-      const request = decoder.decodeKnown(bytes, from, to);
-      if (request === undefined) return false;
-      takeRequest(request, receive(), sources.current);
-      return true;
+  const listeners = await listen(
+    config.listen,
+    {
+      lineBytesMax: config.lineBytesMax,
+      unixMode: config.unixMode,
+      connections,
+      sources,
+      isAllowed: allowList(config.allow),
+      takeLine(bytes, from, to) {
+        const request = decoder.decodeKnown(bytes, from, to);
+        if (request === undefined) return false;
+        takeRequest(request, receive(), sources.current);
+        return true;
+      },
+      onLine,
+      onTooLong,
+      onNoRoom,
+      heldMemory,
+      onUnterminated,
+      onRefused: (why, remoteAddress) => {
+        countWarning(why === 'not-allowed' ? 'peers-not-allowed' : 'peers-too-many-connections');
+        warn(why, `Turned a peer away: ${whyRefused[why]}.`, {
+          peer: remoteAddress ?? 'gone',
+          connectionsMax: config.connectionsMax,
+        });
+      },
+      onEvicted: (remoteAddress) => {
+        countWarning('connections-evicted');
+        warn(
+          'evicted',
+          'Closed a connection that has not sent a line, to make room for another: COLLECTOR_CONNECTIONS_MAX is reached. Raise it if they are all yours.',
+          { peer: remoteAddress ?? 'unix', connectionsMax: config.connectionsMax },
+        );
+      },
+      onDropped: (lines) => {
+        accounts.received += lines;
+        accounts.dropped['no-worker'] = (accounts.dropped['no-worker'] ?? 0) + lines;
+      },
+      linesUnderstood: () => linesUnderstood,
+      onError: (message) => {
+        warn('socket', `A connection failed: ${message}`);
+      },
     },
-    onLine,
-    onTooLong,
-    onNoRoom,
-    heldMemory,
-    onUnterminated,
-    onRefused: (why, remoteAddress) => {
-      countWarning(why === 'not-allowed' ? 'peers-not-allowed' : 'peers-too-many-connections');
-      warn(why, `Turned a peer away: ${whyRefused[why]}.`, { peer: remoteAddress ?? 'gone', connectionsMax: config.connectionsMax });
-    },
-    onEvicted: (remoteAddress) => {
-      countWarning('connections-evicted');
-      warn('evicted', 'Closed a connection that has not sent a line, to make room for another: COLLECTOR_CONNECTIONS_MAX is reached. Raise it if they are all yours.', { peer: remoteAddress ?? 'unix', connectionsMax: config.connectionsMax });
-    },
-    onDropped: (lines) => {
-      accounts.received += lines;
-      accounts.dropped['no-worker'] = (accounts.dropped['no-worker'] ?? 0) + lines;
-    },
-    linesUnderstood: () => linesUnderstood,
-    onError: (message) => { warn('socket', `A connection failed: ${message}`); },
-  }, parts.openStream).catch(async (error: unknown) => {
+    parts.openStream,
+  ).catch(async (error: unknown) => {
     await recorder.close();
     throw error;
   });
   const lostDatagrams = async (): Promise<number | null> => {
-    const counts = (await Promise.all(listeners.map((listener) => listener.lost()))).filter((count) => count !== undefined);
+    const counts = (await Promise.all(listeners.map((listener) => listener.lost()))).filter(
+      (count) => count !== undefined,
+    );
     return counts.length === 0 ? null : counts.reduce((sum, count) => sum + count, 0);
   };
   const lossWatch = setInterval(() => {
     void lostDatagrams().then((lost) => {
       const before = accounts.warnings['datagrams-lost'] ?? 0;
       if (lost === null || lost <= before) return;
-      warn('datagrams', "The kernel dropped log lines that came over UDP faster than they were read: they are lost. Use TCP, or raise the kernel's net.core.rmem_max.", { datagrams: lost - before });
+      warn(
+        'datagrams',
+        "The kernel dropped log lines that came over UDP faster than they were read: they are lost. Use TCP, or raise the kernel's net.core.rmem_max.",
+        { datagrams: lost - before },
+      );
       accounts.warnings['datagrams-lost'] = lost;
     });
   }, lossWatchMs);
-  const skewWatch = setInterval(() => {
-    const { found, largestMs } = sources.look();
-    if (largestMs > 0) accounts.warnings['clock-skew'] = Math.round(largestMs / 1000);
-    else delete accounts.warnings['clock-skew'];
-    for (const source of found) reportSkew(source);
-    for (let cut = sources.expirePartialLines(); cut > 0; cut -= 1) onUnterminated();
-  }, Math.min(skewLookMs, (parts.skewHalfWindowMs ?? Infinity) / 2));
+  const skewWatch = setInterval(
+    () => {
+      const { found, largestMs } = sources.look();
+      if (largestMs > 0) accounts.warnings['clock-skew'] = Math.round(largestMs / 1000);
+      else delete accounts.warnings['clock-skew'];
+      for (const source of found) reportSkew(source);
+      for (let cut = sources.expirePartialLines(); cut > 0; cut -= 1) onUnterminated();
+    },
+    Math.min(skewLookMs, (parts.skewHalfWindowMs ?? Infinity) / 2),
+  );
   const ledger = (): Ledger => ledgerOf(accounts, recorder.counts, store.spool);
-  const status = config.http === undefined ? undefined : await startStatusServer(config.http, {
-    id: config.id, ledger, accounts, durationFormats: decoder.durationFormats, recorder, store, log, connections, sources, lostDatagrams,
-    imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax },
-  }).catch(async (error: unknown) => {
-    clearInterval(lossWatch);
-    clearInterval(skewWatch);
-    await Promise.all(listeners.map((listener) => listener.stop()));
-    await recorder.close();
-    throw error;
-  });
+  const status =
+    config.http === undefined
+      ? undefined
+      : await startStatusServer(config.http, {
+          id: config.id,
+          ledger,
+          accounts,
+          durationFormats: decoder.durationFormats,
+          recorder,
+          store,
+          log,
+          connections,
+          sources,
+          lostDatagrams,
+          imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax },
+        }).catch(async (error: unknown) => {
+          clearInterval(lossWatch);
+          clearInterval(skewWatch);
+          await Promise.all(listeners.map((listener) => listener.stop()));
+          await recorder.close();
+          throw error;
+        });
   const addresses = listeners.map((listener) => listener.address);
   log.info(`Listening on ${addresses.map(formatListenAddress).join(', ')}.`);
 
@@ -233,12 +281,18 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
         break;
       case 'rejected':
         keepExample(decoded.reason, line, arrivalMs);
-        reject(decoded.reason, `${whyRejected[decoded.reason] ?? 'it is not what Caddy writes'}; ${ledgerPlace} counts these and shows an example`);
+        reject(
+          decoded.reason,
+          `${whyRejected[decoded.reason] ?? 'it is not what Caddy writes'}; ${ledgerPlace} counts these and shows an example`,
+        );
         break;
     }
   }
 
-  /** Keeps what a rejected line looks like, a line a second for each reason: a flood of them would cost more to redact than to read. */
+  /**
+   * Keeps what a rejected line looks like, a line a second for each reason: a flood of them would cost more to redact
+   * than to read.
+   */
   function keepExample(reason: RejectionReason, line: string, arrivalMs: number): void {
     if (Math.abs(arrivalMs - (exampleMs[reason] ?? 0)) < exampleEveryMs) return;
     exampleMs[reason] = arrivalMs;
@@ -247,10 +301,16 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
 
   /** `source` is where it came from, unless its time is that of its arrival. */
   function takeRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
-    if (source !== undefined && arrivalMs - request.timeMs < source.lagMsMin) source.lagMsMin = arrivalMs - request.timeMs;
+    if (source !== undefined && arrivalMs - request.timeMs < source.lagMsMin)
+      source.lagMsMin = arrivalMs - request.timeMs;
     linesUnderstood += 1;
-    if (!isPlausibleTime(request.timeMs, { nowMs: arrivalMs, rollupRetentionMs: parts.rollupRetentionMs })) reject('bad-time', 'its time is more than a day ahead, or older than RETENTION_ROLLUPS');
-    else if (!recorder.record(request)) drop(recorder.full, recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full');
+    if (!isPlausibleTime(request.timeMs, { nowMs: arrivalMs, rollupRetentionMs: parts.rollupRetentionMs }))
+      reject('bad-time', 'its time is more than a day ahead, or older than RETENTION_ROLLUPS');
+    else if (!recorder.record(request))
+      drop(
+        recorder.full,
+        recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full',
+      );
   }
 
   function reportSkew(source: LineSource): void {
@@ -259,9 +319,13 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     const zone = sources.zoneHint(source);
     const mend = zone ?? 'Set the clocks of both machines with NTP';
     // One message for all connections of a machine.
-    warnOfSkew(peer.replace(/:\d+$/, ''), skewMs < 0
-      ? `The clock of a Caddy is ${seconds} s ahead of this machine's: its requests are counted at the wrong time. ${mend}.`
-      : `The clock of a Caddy is ${seconds} s behind this machine's${zone === undefined ? ', or its lines take that long to arrive' : ''}: its requests are counted at the time that Caddy gives them. ${mend}.`, { peer });
+    warnOfSkew(
+      peer.replace(/:\d+$/, ''),
+      skewMs < 0
+        ? `The clock of a Caddy is ${seconds} s ahead of this machine's: its requests are counted at the wrong time. ${mend}.`
+        : `The clock of a Caddy is ${seconds} s behind this machine's${zone === undefined ? ', or its lines take that long to arrive' : ''}: its requests are counted at the time that Caddy gives them. ${mend}.`,
+      { peer },
+    );
   }
 
   function onTooLong(): void {

@@ -1,6 +1,17 @@
 import { hostname } from 'node:os';
 import { UsageError } from '../shared/errors.js';
-import { address, bytes, choice, count, list, parseAddress, text, type Address, type Setting, type SettingValues } from '../shared/settings/settings.js';
+import {
+  address,
+  bytes,
+  choice,
+  count,
+  list,
+  parseAddress,
+  text,
+  type Address,
+  type Setting,
+  type SettingValues,
+} from '../shared/settings/settings.js';
 import { listenSyntax, parseListenAddress, type ListenAddress } from './listen/address.js';
 import { parseCidr, privateRanges, type Cidr } from './listen/peers.js';
 
@@ -9,18 +20,37 @@ const durationFormats = ['s', 'ns', 'ms', 'string'] as const;
 /** The settings of the collector. */
 export const collectorSettings = {
   COLLECTOR_LISTEN: list('Where the collector takes log lines.', {
-    default: 'tcp://127.0.0.1:9514,udp://127.0.0.1:9514', allowed: listenSyntax, parse: parseListenAddress,
+    default: 'tcp://127.0.0.1:9514,udp://127.0.0.1:9514',
+    allowed: listenSyntax,
+    parse: parseListenAddress,
   }),
   COLLECTOR_ALLOW: list('Which peers may send log lines.', {
-    default: privateRanges, allowed: 'address ranges such as 10.0.0.0/8 or fc00::/7, separated by commas', parse: parseCidr,
+    default: privateRanges,
+    allowed: 'address ranges such as 10.0.0.0/8 or fc00::/7, separated by commas',
+    parse: parseCidr,
   }),
-  COLLECTOR_CONNECTIONS_MAX: count('How many connections may be open at once. Beyond it the longest idle one that never sent a line is closed, or the new one refused; one address may have three quarters.', { default: '1000', min: 1, max: 100_000 }),
-  COLLECTOR_LINE_BYTES_MAX: bytes('The longest line; longer ones are counted and skipped.', { default: '1MiB', min: '1KiB', max: '64MiB' }),
-  COLLECTOR_UNIX_MODE: fileMode("The permissions of a unix socket; Caddy's user has to be able to write to it.", { default: '0660' }),
+  COLLECTOR_CONNECTIONS_MAX: count(
+    'How many connections may be open at once. Beyond it the longest idle one that never sent a line is closed, or the new one refused; one address may have three quarters.',
+    { default: '1000', min: 1, max: 100_000 },
+  ),
+  COLLECTOR_LINE_BYTES_MAX: bytes('The longest line; longer ones are counted and skipped.', {
+    default: '1MiB',
+    min: '1KiB',
+    max: '64MiB',
+  }),
+  COLLECTOR_UNIX_MODE: fileMode("The permissions of a unix socket; Caddy's user has to be able to write to it.", {
+    default: '0660',
+  }),
   COLLECTOR_HTTP: httpAddress(),
   COLLECTOR_TIME_ZONE: timeZone(),
-  COLLECTOR_DURATION_FORMAT: choice('What the durations in log lines are in where they are numbers; auto learns it for each logger.', ['auto', ...durationFormats], { default: 'auto' }),
-  COLLECTOR_ID: text("The collector's name in the ledger, one for each collector of a store; the host name when it is not set."),
+  COLLECTOR_DURATION_FORMAT: choice(
+    'What the durations in log lines are in where they are numbers; auto learns it for each logger.',
+    ['auto', ...durationFormats],
+    { default: 'auto' },
+  ),
+  COLLECTOR_ID: text(
+    "The collector's name in the ledger, one for each collector of a store; the host name when it is not set.",
+  ),
 };
 
 /** Caddy's `duration_format`. */
@@ -47,7 +77,9 @@ export interface CollectorConfig {
 export function collectorConfigFrom(values: SettingValues<typeof collectorSettings>): CollectorConfig {
   const id = values.COLLECTOR_ID ?? hostname();
   if (!/^[\w.:-]{1,100}$/.test(id)) {
-    throw new UsageError(`COLLECTOR_ID is ${JSON.stringify(id)}: it must be 1 to 100 letters, digits, dots, colons, hyphens or underscores.`);
+    throw new UsageError(
+      `COLLECTOR_ID is ${JSON.stringify(id)}: it must be 1 to 100 letters, digits, dots, colons, hyphens or underscores.`,
+    );
   }
   return {
     id,
@@ -63,8 +95,14 @@ export function collectorConfigFrom(values: SettingValues<typeof collectorSettin
 }
 
 function httpAddress(): Setting<Address | undefined> {
-  const setting = address('Where the collector answers /health, /ready, /metrics and /ledger.', { default: '127.0.0.1:9515' });
-  return { ...setting, allowed: `${setting.allowed}, or off`, parse: (value) => value === 'off' ? undefined : parseAddress(value) };
+  const setting = address('Where the collector answers /health, /ready, /metrics and /ledger.', {
+    default: '127.0.0.1:9515',
+  });
+  return {
+    ...setting,
+    allowed: `${setting.allowed}, or off`,
+    parse: (value) => (value === 'off' ? undefined : parseAddress(value)),
+  };
 }
 
 function fileMode(help: string, options: { default: string }): Setting<number> {
@@ -81,7 +119,9 @@ function fileMode(help: string, options: { default: string }): Setting<number> {
 
 function timeZone(): Setting<string> {
   return {
-    ...text('The time zone of log lines whose times do not name theirs (time_format wall, and the console encoder).', { default: 'UTC' }),
+    ...text('The time zone of log lines whose times do not name theirs (time_format wall, and the console encoder).', {
+      default: 'UTC',
+    }),
     allowed: 'UTC or an IANA time zone, such as Europe/Berlin',
     parse: (value) => new Intl.DateTimeFormat('en', { timeZone: value }).resolvedOptions().timeZone,
   };

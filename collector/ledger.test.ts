@@ -5,7 +5,8 @@ test('a ledger is due when it has changed, and every five seconds, whatever the 
   let monotonicMs = 0;
   const due = createLedgerSchedule('edge', { monotonicMs: () => monotonicMs });
   const accounts = createLineAccounts();
-  const dueAt = (nowMs: number) => due(ledgerOf(accounts, { recorded: 0, stored: 0, deadLettered: 0, hostsOverLimit: 0 }), nowMs)?.timeMs;
+  const dueAt = (nowMs: number) =>
+    due(ledgerOf(accounts, { recorded: 0, stored: 0, deadLettered: 0, hostsOverLimit: 0 }), nowMs)?.timeMs;
   const [startMs, yearMs] = [Date.UTC(2026, 10, 29), 365 * 86_400_000];
   t.is(dueAt(startMs), startMs);
   t.is(dueAt(startMs + yearMs), undefined, 'a step ahead is no time that has passed');

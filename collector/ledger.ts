@@ -1,5 +1,11 @@
 import type { RecorderCounts } from '../shared/record/recorder.js';
-import { withEarlierSpooled, type Ledger, type LedgerSnapshot, type LedgerWarning, type SpoolState } from '../shared/store/store.js';
+import {
+  withEarlierSpooled,
+  type Ledger,
+  type LedgerSnapshot,
+  type LedgerWarning,
+  type SpoolState,
+} from '../shared/store/store.js';
 
 /** Why a line was not understood. */
 export type RejectionReason =
@@ -11,12 +17,18 @@ export type RejectionReason =
   | 'not-caddy'
   /** A request in an encoding that is not read, such as ECS, GELF or logfmt. */
   | 'unknown-encoder'
-  /** More than a day ahead, or older than `RETENTION_ROLLUPS`. In a file also one that cannot be read: there is no time of arrival to stand in. */
+  /**
+   * More than a day ahead, or older than `RETENTION_ROLLUPS`. In a file also one that cannot be read: there is no time
+   * of arrival to stand in.
+   */
   | 'bad-time'
   | 'bad-status';
 
 /** Why a line that was understood is not counted. */
-export type DropReason = 'memory-full' | 'spool-full' | 'disk-full'
+export type DropReason =
+  | 'memory-full'
+  | 'spool-full'
+  | 'disk-full'
   /** No worker could read them in time, and the supervisor did in its place. They were not looked at. */
   | 'no-worker';
 
@@ -39,14 +51,27 @@ export interface LineAccounts {
 
 /** Accounts with nothing in them. */
 export function createLineAccounts(): LineAccounts {
-  return { received: 0, runtime: 0, rejected: {}, dropped: {}, warnings: {}, timeOfArrival: 0, examples: {}, lastLineMs: null };
+  return {
+    received: 0,
+    runtime: 0,
+    rejected: {},
+    dropped: {},
+    warnings: {},
+    timeOfArrival: 0,
+    examples: {},
+    lastLineMs: null,
+  };
 }
 
 /**
- * The ledger: the accounts, and what became of the lines that were accepted, which are the recorder's requests. What the recorder has handed
- * over to a store with a spool is stored only when the spool has delivered it.
+ * The ledger: the accounts, and what became of the lines that were accepted, which are the recorder's requests. What
+ * the recorder has handed over to a store with a spool is stored only when the spool has delivered it.
  */
-export function ledgerOf(accounts: LineAccounts, { recorded, stored: handedOver, deadLettered: refused }: RecorderCounts, spool?: SpoolState): Ledger {
+export function ledgerOf(
+  accounts: LineAccounts,
+  { recorded, stored: handedOver, deadLettered: refused }: RecorderCounts,
+  spool?: SpoolState,
+): Ledger {
   const spooled = spool?.own.spooled ?? 0;
   const deadLettered = refused + (spool?.own.deadLettered ?? 0);
   const stored = spool?.own.stored ?? handedOver;
@@ -69,10 +94,13 @@ export function ledgerOf(accounts: LineAccounts, { recorded, stored: handedOver,
 const heartbeatMs = 5000;
 
 /**
- * Decides when a ledger is due: returns a snapshot of the time `nowMs` to write, or `undefined`. `monotonicMs` is a clock in milliseconds that
- * never steps.
+ * Decides when a ledger is due: returns a snapshot of the time `nowMs` to write, or `undefined`. `monotonicMs` is a
+ * clock in milliseconds that never steps.
  */
-export function createLedgerSchedule(collector: string, { monotonicMs = () => performance.now() } = {}): (ledger: Ledger, nowMs: number) => LedgerSnapshot | undefined {
+export function createLedgerSchedule(
+  collector: string,
+  { monotonicMs = () => performance.now() } = {},
+): (ledger: Ledger, nowMs: number) => LedgerSnapshot | undefined {
   let lastText = '';
   let lastMs = -Infinity;
   return (ledger, nowMs) => {

@@ -26,7 +26,13 @@ test('reports a Caddy whose clock is minutes ahead by connection, in the ledger,
   await until('it is a warning', () => warnings()['clock-skew']);
   t.is(warnings()['clock-skew'], 300);
   const connections = await page();
-  t.deepEqual(connections.map(({ peer, lines }) => [peer, lines]), [[peerOf(ahead), 2], [peerOf(inTime), 1]]);
+  t.deepEqual(
+    connections.map(({ peer, lines }) => [peer, lines]),
+    [
+      [peerOf(ahead), 2],
+      [peerOf(inTime), 1],
+    ],
+  );
   t.true(Math.abs(connections[0]!.clock_skew_ms! + fiveMinutesMs) < 2000);
   t.true(Math.abs(connections[1]!.clock_skew_ms!) < 2000);
   t.true(Math.abs(Date.parse(connections[0]!.since) - Date.now()) < 60_000);
@@ -43,17 +49,29 @@ test('reports a Caddy whose clock stays minutes behind, over TCP and UDP', async
   const { logged, tcp, udp, page, warnings } = await start(t);
   const socket = await open(tcp);
   const datagrams = createSocket('udp4');
-  t.teardown(() => { datagrams.close(); });
+  t.teardown(() => {
+    datagrams.close();
+  });
   await until('it is a warning', async () => {
     socket.write(lineOf(fiveMinutesMs));
     datagrams.send(lineOf(2 * fiveMinutesMs), udp, '127.0.0.1');
     return warnings()['clock-skew'] === 600 && (await page()).every(({ clock_skew_ms: skewMs }) => skewMs! > 290_000);
   });
-  t.deepEqual((await page()).map(({ peer }) => peer), ['127.0.0.1', peerOf(socket)]);
-  t.regex(logged.join(''), /The clock of a Caddy is (?:300|600) s behind this machine's, or its lines take that long to arrive/);
+  t.deepEqual(
+    (await page()).map(({ peer }) => peer),
+    ['127.0.0.1', peerOf(socket)],
+  );
+  t.regex(
+    logged.join(''),
+    /The clock of a Caddy is (?:300|600) s behind this machine's, or its lines take that long to arrive/,
+  );
 });
 
-for (const [timeZone, offsetHours, setting] of [['UTC', 2, 'COLLECTOR_TIME_ZONE=Etc/GMT-2'], ['Etc/GMT-5', 0, 'COLLECTOR_TIME_ZONE=UTC'], ['UTC', -3.5, 'COLLECTOR_TIME_ZONE to the IANA zone of that Caddy']] as const) {
+for (const [timeZone, offsetHours, setting] of [
+  ['UTC', 2, 'COLLECTOR_TIME_ZONE=Etc/GMT-2'],
+  ['Etc/GMT-5', 0, 'COLLECTOR_TIME_ZONE=UTC'],
+  ['UTC', -3.5, 'COLLECTOR_TIME_ZONE to the IANA zone of that Caddy'],
+] as const) {
   test(`times without a zone that are off by hours, read in ${timeZone} and written at UTC ${offsetHours}, are reported with the setting that mends them`, (t) => {
     const nowMs = Date.UTC(2026, 10, 23, 20);
     const sources = new LineSources({ now: () => nowMs, timeZone });
@@ -94,7 +112,10 @@ test('does not take a backlog, or lines without a time, for skew', async (t) => 
   socket.write(lineOf(0) + line.replace(/"ts":[\d.]+,?/, ''));
   await until('it is in time', async () => Math.abs((await page())[0]!.clock_skew_ms!) < 2000);
   t.is(warnings()['clock-skew'], undefined);
-  t.deepEqual(logged.filter((text) => text.includes('clock')), []);
+  t.deepEqual(
+    logged.filter((text) => text.includes('clock')),
+    [],
+  );
 });
 
 test('a source keeps its skew over half windows without lines, and UDP senders are bounded', (t) => {
@@ -110,7 +131,13 @@ test('a source keeps its skew over half windows without lines, and UDP senders a
   t.is(sources.look().largestMs, 0, 'one fresh line is enough');
   sources.close(quiet);
   for (const address of ['a', 'b', 'a', 'c']) sources.current = sources.sender(address);
-  t.deepEqual(sources.json().map(({ peer, clock_skew_ms: skewMs }) => [peer, skewMs]), [['a', null], ['c', null]]);
+  t.deepEqual(
+    sources.json().map(({ peer, clock_skew_ms: skewMs }) => [peer, skewMs]),
+    [
+      ['a', null],
+      ['c', null],
+    ],
+  );
 });
 
 function lineOf(lagMs: number): string {
@@ -130,24 +157,43 @@ async function open(port: number): Promise<Socket> {
 /** A collector on free ports over a store of its own. */
 async function start(t: ExecutionContext) {
   const folder = await temporaryFolder();
-  const values = readSettings({ ...collectorSettings, ...storeSettings }, {
-    COLLECTOR_LISTEN: 'tcp://127.0.0.1:0,udp://127.0.0.1:0', COLLECTOR_HTTP: '127.0.0.1:0', COLLECTOR_ID: 'test', STORE: `duckdb:${join(folder, 'requests.duckdb')}`,
-  });
+  const values = readSettings(
+    { ...collectorSettings, ...storeSettings },
+    {
+      COLLECTOR_LISTEN: 'tcp://127.0.0.1:0,udp://127.0.0.1:0',
+      COLLECTOR_HTTP: '127.0.0.1:0',
+      COLLECTOR_ID: 'test',
+      STORE: `duckdb:${join(folder, 'requests.duckdb')}`,
+    },
+  );
   const logged: string[] = [];
   const log = createLog('test', { write: (text) => logged.push(text) });
   const store = await openStore(storeSettingsFrom(values), { log });
-  const collector = await startCollector(collectorConfigFrom(values), { store, log, hostsMax: 200, clientIp: 'full', skewHalfWindowMs: 200 });
+  const collector = await startCollector(collectorConfigFrom(values), {
+    store,
+    log,
+    hostsMax: 200,
+    clientIp: 'full',
+    skewHalfWindowMs: 200,
+  });
   t.teardown(async () => {
     await collector.stop();
     await store.close();
     await rm(folder, { recursive: true, force: true });
   });
-  const [tcp, udp] = collector.addresses.map((address) => address.kind === 'unix' ? 0 : address.port) as [number, number];
+  const [tcp, udp] = collector.addresses.map((address) => (address.kind === 'unix' ? 0 : address.port)) as [
+    number,
+    number,
+  ];
   const ask = async (path: string): Promise<Response> => await fetch(collector.httpUrl! + path);
   return {
-    logged, tcp, udp,
+    logged,
+    tcp,
+    udp,
     warnings: () => collector.ledger().warnings,
-    page: async () => (await (await ask('/ledger')).json() as { collectors: { test: { connections: LineSourceJson[] } } }).collectors.test.connections,
+    page: async () =>
+      ((await (await ask('/ledger')).json()) as { collectors: { test: { connections: LineSourceJson[] } } }).collectors
+        .test.connections,
     metrics: async () => await (await ask('/metrics')).text(),
   };
 }

@@ -19,7 +19,10 @@ export class LineSource {
   /** When it was opened or first seen, in milliseconds since 1970. */
   readonly sinceMs: number;
   lines = 0;
-  /** Smallest difference of arrival time and line time in the current half window, in milliseconds; `Infinity` before the first line. */
+  /**
+   * Smallest difference of arrival time and line time in the current half window, in milliseconds; `Infinity` before
+   * the first line.
+   */
   lagMsMin = Infinity;
   /** The same for the last two half windows that had lines. */
   previousLagMsMin = Infinity;
@@ -39,8 +42,9 @@ export class LineSource {
   }
 
   /**
-   * How far the clock of this Caddy is behind (positive) or ahead of (negative) this machine's, in milliseconds; `undefined` before the first line.
-   * Caddy writes an access line when its request ends, so the smallest lag over some time approximates the skew.
+   * How far the clock of this Caddy is behind (positive) or ahead of (negative) this machine's, in milliseconds;
+   * `undefined` before the first line. Caddy writes an access line when its request ends, so the smallest lag over some
+   * time approximates the skew.
    */
   get skewMs(): number | undefined {
     const lagMs = Math.min(this.lagMsMin, this.previousLagMsMin);
@@ -48,14 +52,17 @@ export class LineSource {
   }
 
   /**
-   * The skew if it is large enough for a warning, else `undefined`. A line from the future always proves skew. An old line may have been delayed,
-   * so a clock counts as behind only if two half windows agree: the lag of a backlog shrinks.
+   * The skew if it is large enough for a warning, else `undefined`. A line from the future always proves skew. An old
+   * line may have been delayed, so a clock counts as behind only if two half windows agree: the lag of a backlog
+   * shrinks.
    */
   get largeSkewMs(): number | undefined {
     const skewMs = this.skewMs;
     if (skewMs === undefined || Math.abs(skewMs) < skewMsMin) return undefined;
     if (skewMs < 0) return skewMs;
-    return Math.abs(this.previousLagMsMin - this.olderLagMsMin) <= Math.max(skewMsMin / 3, skewMs / 20) ? skewMs : undefined;
+    return Math.abs(this.previousLagMsMin - this.olderLagMsMin) <= Math.max(skewMsMin / 3, skewMs / 20)
+      ? skewMs
+      : undefined;
   }
 }
 
@@ -72,7 +79,9 @@ export interface LineSourceJson {
 
 /** All sources of lines of a collector. */
 export class LineSources {
-  /** The source of the lines that are being read. Listeners set it before each chunk, since they share their handlers. */
+  /**
+   * The source of the lines that are being read. Listeners set it before each chunk, since they share their handlers.
+   */
   current = new LineSource('', 0);
   readonly #streams = new Set<LineSource>();
   /** By address, the least recent first. */
@@ -83,8 +92,16 @@ export class LineSources {
   readonly #halfWindowMs: number;
   #turnedMs = performance.now();
 
-  /** `sendersMax`: number of UDP senders tracked; beyond it, the least recent is evicted. Default: 1,000. `halfWindowMs`: default 30 s. `timeZone`: that of times without one, default UTC. */
-  constructor({ now = Date.now, sendersMax = 1000, halfWindowMs = 30_000, timeZone = 'UTC' }: { now?: () => number; sendersMax?: number; halfWindowMs?: number | undefined; timeZone?: string } = {}) {
+  /**
+   * `sendersMax`: number of UDP senders tracked; beyond it, the least recent is evicted. Default: 1,000.
+   * `halfWindowMs`: default 30 s. `timeZone`: that of times without one, default UTC.
+   */
+  constructor({
+    now = Date.now,
+    sendersMax = 1000,
+    halfWindowMs = 30_000,
+    timeZone = 'UTC',
+  }: { now?: () => number; sendersMax?: number; halfWindowMs?: number | undefined; timeZone?: string } = {}) {
     this.#now = now;
     this.#timeZone = timeZone;
     this.#sendersMax = sendersMax;
@@ -117,8 +134,8 @@ export class LineSources {
   }
 
   /**
-   * Checks the skew of every source. Call it every few seconds. Returns the sources whose skew has newly been detected since the last call, and the
-   * largest absolute skew that deserves a warning, in milliseconds; 0 if there is none.
+   * Checks the skew of every source. Call it every few seconds. Returns the sources whose skew has newly been detected
+   * since the last call, and the largest absolute skew that deserves a warning, in milliseconds; 0 if there is none.
    */
   look(): { readonly found: readonly LineSource[]; readonly largestMs: number } {
     const found: LineSource[] = [];
@@ -146,20 +163,32 @@ export class LineSources {
   /** The sources for `/ledger`, those with the largest skew first. */
   json(): LineSourceJson[] {
     const skewOf = ({ skewMs = 0 }: LineSource): number => Math.abs(skewMs);
-    return this.#all().sort((a, b) => skewOf(b) - skewOf(a)).slice(0, shownMax)
+    return this.#all()
+      .sort((a, b) => skewOf(b) - skewOf(a))
+      .slice(0, shownMax)
       .map((source) => {
         const { peer, sinceMs, lines, skewMs } = source;
         const hint = this.zoneHint(source);
-        return { peer, since: new Date(sinceMs).toISOString(), lines, clock_skew_ms: skewMs ?? null, ...(hint !== undefined && { hint: `${hint}.` }) };
+        return {
+          peer,
+          since: new Date(sinceMs).toISOString(),
+          lines,
+          clock_skew_ms: skewMs ?? null,
+          ...(hint !== undefined && { hint: `${hint}.` }),
+        };
       });
   }
 
-  /** What to set when the times of a source have no zone and are off by whole quarters of an hour; `undefined` when its skew has another reason. */
+  /**
+   * What to set when the times of a source have no zone and are off by whole quarters of an hour; `undefined` when its
+   * skew has another reason.
+   */
   zoneHint({ isWithoutZone, skewMs }: LineSource): string | undefined {
     if (!isWithoutZone || skewMs === undefined) return undefined;
     const shiftMs = Math.round(skewMs / quarterMs) * quarterMs;
     const offsetMs = zoneOffsetMs(this.#timeZone, this.#now()) - shiftMs;
-    if (shiftMs === 0 || Math.abs(skewMs - shiftMs) > skewMsMin || offsetMs < -12 * hourMs || offsetMs > 14 * hourMs) return undefined;
+    if (shiftMs === 0 || Math.abs(skewMs - shiftMs) > skewMsMin || offsetMs < -12 * hourMs || offsetMs > 14 * hourMs)
+      return undefined;
     const zone = zoneOf(offsetMs);
     return `Its times have no time zone and are read in ${this.#timeZone}, but its clock shows ${utcText(offsetMs)}. Set COLLECTOR_TIME_ZONE${zone === undefined ? ' to the IANA zone of that Caddy' : `=${zone}, or to the IANA zone of that Caddy, which knows its summer time`}, or let Caddy write times with a zone (time_format iso8601)`;
   }
@@ -173,7 +202,10 @@ export class LineSources {
     return [...this.#streams, ...this.#senders.values()];
   }
 
-  /** Begins a half window. A source without lines keeps its lags, since a quiet site has few lines. An idle UDP sender is forgotten. */
+  /**
+   * Begins a half window. A source without lines keeps its lags, since a quiet site has few lines. An idle UDP sender
+   * is forgotten.
+   */
   #turn(): void {
     this.#turnedMs = performance.now();
     for (const source of this.#all()) {

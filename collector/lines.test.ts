@@ -9,22 +9,38 @@ const lines = fc.array(fc.record({ text: content, ending: fc.constantFrom('\n', 
 
 test('any chunking of the same bytes gives the same lines', (t) => {
   // Some lines are taken as bytes.
-  const takers = fc.constantFrom<((text: string) => boolean) | undefined>(undefined, () => false, (text) => text.length % 2 === 0 && !text.endsWith('\r'));
-  fc.assert(fc.property(lines, content, fc.infiniteStream(fc.integer({ min: 1, max: 90 })), takers, (given, tail, sizes, takes) => {
-    const bytes = Buffer.from(given.map(({ text, ending }) => text + ending).join('') + tail);
-    const got = split(chunksOf(bytes, sizes), takes);
-    const fits = ({ text }: { text: string }): boolean => Buffer.byteLength(text) <= lineBytesMax;
-    const kept = given.filter((line) => line.text !== '' && fits(line));
-    const expected = kept.map(({ text }) => text);
-    const taken = kept.filter(({ text, ending }) => takes?.(text) === true && ending === '\n').length;
-    if (got.taken !== taken) throw new Error(`${got.taken} lines were taken as bytes instead of ${taken}`);
-    if (JSON.stringify(got.lines) !== JSON.stringify(expected)) throw new Error(`${JSON.stringify(got.lines)} instead of ${JSON.stringify(expected)}`);
-    const tooLong = given.filter((line) => !fits(line)).length;
-    // A tail without an ending is either unterminated, or known to be too long already.
-    if (got.tooLong + got.unterminated !== tooLong + (tail === '' ? 0 : 1) || got.tooLong < tooLong) {
-      throw new Error(`${got.tooLong} too long and ${got.unterminated} unterminated instead of ${tooLong} and tail ${JSON.stringify(tail)}`);
-    }
-  }), { numRuns: 500 });
+  const takers = fc.constantFrom<((text: string) => boolean) | undefined>(
+    undefined,
+    () => false,
+    (text) => text.length % 2 === 0 && !text.endsWith('\r'),
+  );
+  fc.assert(
+    fc.property(
+      lines,
+      content,
+      fc.infiniteStream(fc.integer({ min: 1, max: 90 })),
+      takers,
+      (given, tail, sizes, takes) => {
+        const bytes = Buffer.from(given.map(({ text, ending }) => text + ending).join('') + tail);
+        const got = split(chunksOf(bytes, sizes), takes);
+        const fits = ({ text }: { text: string }): boolean => Buffer.byteLength(text) <= lineBytesMax;
+        const kept = given.filter((line) => line.text !== '' && fits(line));
+        const expected = kept.map(({ text }) => text);
+        const taken = kept.filter(({ text, ending }) => takes?.(text) === true && ending === '\n').length;
+        if (got.taken !== taken) throw new Error(`${got.taken} lines were taken as bytes instead of ${taken}`);
+        if (JSON.stringify(got.lines) !== JSON.stringify(expected))
+          throw new Error(`${JSON.stringify(got.lines)} instead of ${JSON.stringify(expected)}`);
+        const tooLong = given.filter((line) => !fits(line)).length;
+        // A tail without an ending is either unterminated, or known to be too long already.
+        if (got.tooLong + got.unterminated !== tooLong + (tail === '' ? 0 : 1) || got.tooLong < tooLong) {
+          throw new Error(
+            `${got.tooLong} too long and ${got.unterminated} unterminated instead of ${tooLong} and tail ${JSON.stringify(tail)}`,
+          );
+        }
+      },
+    ),
+    { numRuns: 500 },
+  );
   t.pass();
 });
 
@@ -42,13 +58,18 @@ test('the bound counts bytes, not characters', (t) => {
 test('many long lines in a row are counted one by one, whatever the chunks', (t) => {
   const bytes = Buffer.from(`${'x'.repeat(5000)}\n`.repeat(100));
   for (const size of [1, 1500, 5001, 65_536]) {
-    const chunks = Array.from({ length: Math.ceil(bytes.length / size) }, (_, at) => bytes.subarray(at * size, (at + 1) * size));
+    const chunks = Array.from({ length: Math.ceil(bytes.length / size) }, (_, at) =>
+      bytes.subarray(at * size, (at + 1) * size),
+    );
     t.deepEqual(split(chunks), { lines: [], tooLong: 100, unterminated: 0, taken: 0 }, `chunks of ${size} bytes`);
   }
 });
 
 /** The lines in their order, however they were taken; those that `takes` says are taken as bytes. */
-function split(chunks: readonly Buffer[], takes?: (text: string) => boolean): { lines: string[]; tooLong: number; unterminated: number; taken: number } {
+function split(
+  chunks: readonly Buffer[],
+  takes?: (text: string) => boolean,
+): { lines: string[]; tooLong: number; unterminated: number; taken: number } {
   const got = { lines: [] as string[], tooLong: 0, unterminated: 0, taken: 0 };
   const splitter = createLineSplitter(lineBytesMax, {
     ...(takes !== undefined && {
@@ -60,9 +81,15 @@ function split(chunks: readonly Buffer[], takes?: (text: string) => boolean): { 
         return true;
       },
     }),
-    onLine: (line) => { got.lines.push(line); },
-    onTooLong: () => { got.tooLong += 1; },
-    onUnterminated: () => { got.unterminated += 1; },
+    onLine: (line) => {
+      got.lines.push(line);
+    },
+    onTooLong: () => {
+      got.tooLong += 1;
+    },
+    onUnterminated: () => {
+      got.unterminated += 1;
+    },
   });
   for (const chunk of chunks) splitter.write(chunk);
   splitter.end();
@@ -71,7 +98,7 @@ function split(chunks: readonly Buffer[], takes?: (text: string) => boolean): { 
 
 function chunksOf(bytes: Buffer, sizes: fc.Stream<number>): Buffer[] {
   const chunks: Buffer[] = [];
-  for (let from = 0; from < bytes.length;) {
+  for (let from = 0; from < bytes.length; ) {
     const size = sizes.next().value as number;
     chunks.push(bytes.subarray(from, from + size));
     from += size;

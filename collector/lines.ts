@@ -4,8 +4,8 @@ import split2 from 'split2';
 export interface LineHandlers {
   readonly onLine: (line: string) => void;
   /**
-   * Is given each line first, as it stands in `bytes` from `from` to `to`, without its LF, and says whether it has taken it. What it has not taken goes
-   * to `onLine`. The bytes may change afterwards.
+   * Is given each line first, as it stands in `bytes` from `from` to `to`, without its LF, and says whether it has
+   * taken it. What it has not taken goes to `onLine`. The bytes may change afterwards.
    */
   readonly takeLine?: (bytes: Buffer, from: number, to: number) => boolean;
   /** Called once for each line that is longer than the bound, and is skipped. */
@@ -26,7 +26,9 @@ export interface HeldMemory {
 export interface LineSplitter {
   write(chunk: Buffer): void;
   end(): void;
-  /** Whether a line has begun that has not ended, in a way that tells it from others: a number of its own; 0 for none. */
+  /**
+   * Whether a line has begun that has not ended, in a way that tells it from others: a number of its own; 0 for none.
+   */
   readonly unfinished: number;
   /** Gives the line that has begun away, and holds nothing any more. */
   handOver(): LineBeginning;
@@ -45,12 +47,17 @@ const lineFeed = 0x0a;
 const nothing = Buffer.alloc(0);
 
 /**
- * Splits bytes into lines at LF or CRLF. `lineBytesMax` bounds a line without its ending, in bytes. Empty lines are passed over.
+ * Splits bytes into lines at LF or CRLF. `lineBytesMax` bounds a line without its ending, in bytes. Empty lines are
+ * passed over.
  *
- * split2 looks through all that it holds at each chunk, so a line that comes in small pieces would cost the square of its length.
- * It is given whole lines only: the beginning of a line waits here, and each byte is looked at once.
+ * split2 looks through all that it holds at each chunk, so a line that comes in small pieces would cost the square of
+ * its length. It is given whole lines only: the beginning of a line waits here, and each byte is looked at once.
  */
-export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers, memory: HeldMemory = { bytes: 0, bytesMax: Infinity }): LineSplitter {
+export function createLineSplitter(
+  lineBytesMax: number,
+  handlers: LineHandlers,
+  memory: HeldMemory = { bytes: 0, bytesMax: Infinity },
+): LineSplitter {
   // The mapper takes the lines, so nothing goes through the stream's queue and no backpressure can arise.
   const splitter = split2('\n', onText);
   /** The beginning of a line, in the first `heldBytes` of a buffer that grows by doubling. */
@@ -62,7 +69,9 @@ export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers,
   let ended = 0;
 
   return {
-    get unfinished() { return heldBytes > 0 || skipping ? ended + 1 : 0; },
+    get unfinished() {
+      return heldBytes > 0 || skipping ? ended + 1 : 0;
+    },
     write(chunk) {
       const first = chunk.indexOf(lineFeed);
       if (first === -1) {
@@ -132,7 +141,8 @@ export function createLineSplitter(lineBytesMax: number, handlers: LineHandlers,
   function hold(bytes: Buffer): boolean {
     if (skipping) return false;
     const total = heldBytes + bytes.length;
-    if (total > lineBytesMax + 2) { // with its ending
+    if (total > lineBytesMax + 2) {
+      // with its ending
       return skip(handlers.onTooLong);
     }
     if (total > held.length) {

@@ -3,10 +3,18 @@ import { createDecoder } from './decode/decode.js';
 import { PartialLines } from './partial-lines.js';
 
 const long = JSON.stringify({
-  level: 'info', ts: 1795464297.5, logger: 'http.log.access.log0', msg: 'handled request',
-  request: { remote_ip: '203.0.113.9', method: 'GET', host: 'a.example', uri: `/{"${'x'.repeat(200)}"}`, headers: {} }, duration: 0.1, size: 5, status: 200, resp_headers: {},
+  level: 'info',
+  ts: 1795464297.5,
+  logger: 'http.log.access.log0',
+  msg: 'handled request',
+  request: { remote_ip: '203.0.113.9', method: 'GET', host: 'a.example', uri: `/{"${'x'.repeat(200)}"}`, headers: {} },
+  duration: 0.1,
+  size: 5,
+  status: 200,
+  resp_headers: {},
 });
-const docker = (log: string, stream = 'stderr'): string => JSON.stringify({ log, stream, time: '2026-11-23T20:04:57.6Z' });
+const docker = (log: string, stream = 'stderr'): string =>
+  JSON.stringify({ log, stream, time: '2026-11-23T20:04:57.6Z' });
 const cri = (text: string, tag: 'P' | 'F'): string => `2026-11-23T20:04:57.626123456Z stderr ${tag} ${text}`;
 
 /** What comes of lines, read as the collector reads them. */
@@ -24,19 +32,48 @@ function read(lines: readonly string[], partial = new PartialLines(10_000)): str
 test('parts of a line are put together, wherever it was cut and in whatever envelope', (t) => {
   for (let size = 40; size < long.length; size += 7) {
     const parts = long.match(new RegExp(`.{1,${size}}`, 'g'))!;
-    t.deepEqual(read([...parts.slice(0, -1).map((part) => docker(part)), docker(`${parts.at(-1)!}\n`)]), ['request'], `docker, ${size}`);
+    t.deepEqual(
+      read([...parts.slice(0, -1).map((part) => docker(part)), docker(`${parts.at(-1)!}\n`)]),
+      ['request'],
+      `docker, ${size}`,
+    );
     t.deepEqual(read(parts.map((part) => docker(part))), ['request'], `without line breaks, ${size}`);
-    t.deepEqual(read(parts.map((part, at) => cri(part, at === parts.length - 1 ? 'F' : 'P'))), ['request'], `cri, ${size}`);
+    t.deepEqual(
+      read(parts.map((part, at) => cri(part, at === parts.length - 1 ? 'F' : 'P'))),
+      ['request'],
+      `cri, ${size}`,
+    );
   }
 });
 
 test('the parts of two streams are told apart, and whole lines in between are read', (t) => {
   const [head, tail] = [long.slice(0, 100), long.slice(100)];
-  t.deepEqual(read([docker(head), docker(head, 'stdout'), docker(`${long}\n`), long, docker(`${tail}\n`), docker(`${tail}\n`, 'stdout')]), ['request', 'request', 'request', 'request']);
+  t.deepEqual(
+    read([
+      docker(head),
+      docker(head, 'stdout'),
+      docker(`${long}\n`),
+      long,
+      docker(`${tail}\n`),
+      docker(`${tail}\n`, 'stdout'),
+    ]),
+    ['request', 'request', 'request', 'request'],
+  );
 });
 
 test('what is no part of a line is not kept', (t) => {
-  t.deepEqual(read(['hello', docker('hello'), docker('{"a":1}'), docker('GET /{x'), cri('hello', 'F'), '{"log":5}', long.slice(0, 50)]), Array.from({ length: 7 }, () => 'not-a-part'));
+  t.deepEqual(
+    read([
+      'hello',
+      docker('hello'),
+      docker('{"a":1}'),
+      docker('GET /{x'),
+      cri('hello', 'F'),
+      '{"log":5}',
+      long.slice(0, 50),
+    ]),
+    Array.from({ length: 7 }, () => 'not-a-part'),
+  );
 });
 
 test('parts that are too long together, find no room or wait too long are given up, and their memory is free again', (t) => {
@@ -44,7 +81,13 @@ test('parts that are too long together, find no room or wait too long are given 
   const partial = new PartialLines(300, memory);
   t.deepEqual(read([docker(long.slice(0, 200)), docker('y'.repeat(200))], partial), ['too-long']);
   t.is(memory.bytes, 0);
-  t.deepEqual(read([docker(long.slice(0, 200)), docker(long.slice(0, 200), 'stdout'), docker(long.slice(0, 200), 'third')], partial), ['no-room']);
+  t.deepEqual(
+    read(
+      [docker(long.slice(0, 200)), docker(long.slice(0, 200), 'stdout'), docker(long.slice(0, 200), 'third')],
+      partial,
+    ),
+    ['no-room'],
+  );
   t.is(partial.expire(60_000), 0);
   t.is(partial.expire(60_001), 2);
   t.is(memory.bytes, 0);
@@ -61,7 +104,10 @@ test('an object over several lines of a file is one line, whatever surrounds it,
       let taken = partial.takeOfFile(line);
       const givenUp = taken.kind === 'not-a-part' ? taken.givenUp : 0;
       if (givenUp > 0) taken = partial.takeOfFile(line);
-      return [...Array.from({ length: givenUp }, () => 'given up'), ...(taken.kind === 'held' ? [] : [taken.kind === 'whole' ? JSON.stringify(JSON.parse(taken.line)) : line])];
+      return [
+        ...Array.from({ length: givenUp }, () => 'given up'),
+        ...(taken.kind === 'held' ? [] : [taken.kind === 'whole' ? JSON.stringify(JSON.parse(taken.line)) : line]),
+      ];
     });
     return [...found, ...Array.from({ length: partial.end() }, () => 'cut')];
   };

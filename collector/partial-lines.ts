@@ -27,8 +27,8 @@ interface Held {
 }
 
 /**
- * Puts lines together that came in parts. Docker's `json-file` and Kubernetes' CRI format split what is longer than 16 KB, each part in an
- * envelope of its own. In a file one JSON object may stand over several lines.
+ * Puts lines together that came in parts. Docker's `json-file` and Kubernetes' CRI format split what is longer than 16
+ * KB, each part in an envelope of its own. In a file one JSON object may stand over several lines.
  */
 export class PartialLines {
   readonly #lineLengthMax: number;
@@ -37,7 +37,10 @@ export class PartialLines {
   readonly #streams = new Map<string, Held>();
   #object: { readonly indent: string; readonly lines: string[]; length: number } | undefined;
 
-  /** `lineLengthMax`: of a whole line, in characters. `memory` is shared with other sources; a character is counted as two bytes. */
+  /**
+   * `lineLengthMax`: of a whole line, in characters. `memory` is shared with other sources; a character is counted as
+   * two bytes.
+   */
   constructor(lineLengthMax: number, memory: HeldMemory = { bytes: 0, bytesMax: Infinity }) {
     this.#lineLengthMax = lineLengthMax;
     this.#memory = memory;
@@ -56,13 +59,16 @@ export class PartialLines {
     this.#drop(stream);
     if (isWhole) return { kind: 'whole', line: whole.trimEnd() };
     if (whole.length > this.#lineLengthMax) return { kind: 'too-long' };
-    if (this.#memory.bytes + 2 * whole.length > this.#memory.bytesMax || this.#streams.size >= streamsMax) return { kind: 'no-room' };
+    if (this.#memory.bytes + 2 * whole.length > this.#memory.bytesMax || this.#streams.size >= streamsMax)
+      return { kind: 'no-room' };
     this.#memory.bytes += 2 * whole.length;
     this.#streams.set(stream, { text: whole, scan, sinceMs: before?.sinceMs ?? nowMs });
     return held;
   }
 
-  /** Takes each line of a file, before anything else does: it may belong to an object that stands over several lines. */
+  /**
+   * Takes each line of a file, before anything else does: it may belong to an object that stands over several lines.
+   */
   takeOfFile(line: string): Taken {
     const object = this.#object;
     const content = line.trim();
@@ -116,7 +122,10 @@ interface Part {
   readonly isLast: boolean;
 }
 
-/** `2026-11-23T20:04:57.6Z stderr P {"level"…`: time, stream, partial or full. The prefix of a collecting tool may stand before it. */
+/**
+ * `2026-11-23T20:04:57.6Z stderr P {"level"…`: time, stream, partial or full. The prefix of a collecting tool may stand
+ * before it.
+ */
 const criPart = /^(.{0,200}?)\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d) (stdout|stderr) ([PF])(?::\S*)? ([^]*)$/;
 
 function partIn(line: string): Part | undefined {

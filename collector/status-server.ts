@@ -47,7 +47,9 @@ export interface StatusServer extends HttpListener {
   stopImports(): Promise<void>;
 }
 
-/** Serves `/health`, `/ready`, `/metrics` and `/ledger`, and takes imports. Throws a `UsageError` when it cannot listen. */
+/**
+ * Serves `/health`, `/ready`, `/metrics` and `/ledger`, and takes imports. Throws a `UsageError` when it cannot listen.
+ */
 export async function startStatusServer(address: Address, parts: StatusParts): Promise<StatusServer> {
   const loopDelay = monitorEventLoopDelay({ resolution: loopDelaySampleMs });
   loopDelay.enable();
@@ -57,9 +59,14 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
   const imports = createImportEndpoint({ ...parts.imports, recorder: parts.recorder });
   let importsUnderWay = 0;
   const router = new Router()
-    .get('/health', (ctx) => { ctx.body = { status: 'ok' }; })
+    .get('/health', (ctx) => {
+      ctx.body = { status: 'ok' };
+    })
     .get('/ready', async (ctx) => {
-      const problem = parts.recorder.problem ?? parts.store.spool?.problem ?? await parts.store.pingToWrite().then(() => undefined, messageOf);
+      const problem =
+        parts.recorder.problem ??
+        parts.store.spool?.problem ??
+        (await parts.store.pingToWrite().then(() => undefined, messageOf));
       ctx.status = problem === undefined ? 200 : 503;
       ctx.body = problem === undefined ? { status: 'ok' } : { status: 'store-unavailable', message: problem };
     })
@@ -69,7 +76,18 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
     })
     .get('/ledger', async (ctx) => {
       const datagramsLost = await parts.lostDatagrams();
-      ctx.body = { collectors: { [parts.id]: { ...ledgerJson(parts.ledger()), ...decodingJson(parts), ...spoolJson(parts.store), unread_ms_max: Math.round(unreadMsMax()), connections: parts.sources.json() } }, udp: { datagrams_lost: datagramsLost } };
+      ctx.body = {
+        collectors: {
+          [parts.id]: {
+            ...ledgerJson(parts.ledger()),
+            ...decodingJson(parts),
+            ...spoolJson(parts.store),
+            unread_ms_max: Math.round(unreadMsMax()),
+            connections: parts.sources.json(),
+          },
+        },
+        udp: { datagrams_lost: datagramsLost },
+      };
     })
     .post('/import', async (ctx) => {
       ctx.respond = false;
@@ -86,9 +104,13 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
   });
 
   const handle = app.callback();
-  const server = createServer((request, response) => { void handle(request, response); });
+  const server = createServer((request, response) => {
+    void handle(request, response);
+  });
   const requestMsMax = server.requestTimeout;
-  server.on('checkContinue', (request, response) => { void handle(request, response); });
+  server.on('checkContinue', (request, response) => {
+    void handle(request, response);
+  });
   const listener = await listenHttp(server, address, { setting: 'COLLECTOR_HTTP', orElse: ', or to off', drainMsMax });
   return {
     url: listener.url,
@@ -102,23 +124,30 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
 }
 
 /**
- * Refuses what a page of another origin makes a browser send, and, where only this machine is served, requests under names that
- * anybody can point here (DNS rebinding). `/health` and `/ready` answer under every name; so does what a proxy passes on, by its
- * `Via`, which no page can set. On other addresses the names are not known: a container has that of its service.
+ * Refuses what a page of another origin makes a browser send, and, where only this machine is served, requests under
+ * names that anybody can point here (DNS rebinding). `/health` and `/ready` answer under every name; so does what a
+ * proxy passes on, by its `Via`, which no page can set. On other addresses the names are not known: a container has
+ * that of its service.
  */
 function refuseOtherPages({ host }: Address, log: Log): Middleware {
   const warn = limitLog(log.warn);
   return async (ctx, next) => {
     const name = ctx.get('Host');
-    const underAnyName = !isLoopback(host) || isLoopbackName(name) || ctx.get('Via') !== '' || ctx.path === '/health' || ctx.path === '/ready';
+    const underAnyName =
+      !isLoopback(host) ||
+      isLoopbackName(name) ||
+      ctx.get('Via') !== '' ||
+      ctx.path === '/health' ||
+      ctx.path === '/ready';
     const crossSite = crossSiteRefusal(ctx.req);
     if (crossSite === undefined && underAnyName) {
       await next();
       return;
     }
-    const refusal = crossSite === undefined
-      ? `Host is ${JSON.stringify(name.slice(0, 100))}, and COLLECTOR_HTTP is on loopback, where only localhost and addresses are answered. Ask under 127.0.0.1, or listen on an address of the network`
-      : `a page of another site sent it: ${crossSite}`;
+    const refusal =
+      crossSite === undefined
+        ? `Host is ${JSON.stringify(name.slice(0, 100))}, and COLLECTOR_HTTP is on loopback, where only localhost and addresses are answered. Ask under 127.0.0.1, or listen on an address of the network`
+        : `a page of another site sent it: ${crossSite}`;
     warn('refused', `Refused a request for the collector's status: ${refusal}.`, { path: ctx.url.slice(0, 100) });
     ctx.status = 403;
     ctx.set('Connection', 'close'); // the body of an import is not read
@@ -126,7 +155,10 @@ function refuseOtherPages({ host }: Address, log: Log): Middleware {
   };
 }
 
-/** What the ledger of one collector tells beyond the counts: how its lines were read, and examples of those that could not be. */
+/**
+ * What the ledger of one collector tells beyond the counts: how its lines were read, and examples of those that could
+ * not be.
+ */
 function decodingJson({ accounts, durationFormats }: StatusParts): object {
   return {
     time_of_arrival: accounts.timeOfArrival,
@@ -139,74 +171,146 @@ function decodingJson({ accounts, durationFormats }: StatusParts): object {
 function spoolJson({ spool }: Store): object {
   if (spool === undefined) return {};
   const { earlier, bytes, damages } = spool;
-  return { earlier: { stored: earlier.stored, spooled: earlier.spooled, dead_lettered: earlier.deadLettered }, spool: { bytes, damages } };
+  return {
+    earlier: { stored: earlier.stored, spooled: earlier.spooled, dead_lettered: earlier.deadLettered },
+    spool: { bytes, damages },
+  };
 }
 
 /** The ledger and the sockets as Prometheus metrics, read when they are asked for. */
-function createMetrics({ ledger, accounts, connections, sources, recorder, lostDatagrams, store }: StatusParts, unreadMsMax: () => number): Registry {
+function createMetrics(
+  { ledger, accounts, connections, sources, recorder, lostDatagrams, store }: StatusParts,
+  unreadMsMax: () => number,
+): Registry {
   const registry = new Registry();
   const registers = [registry];
   // Counters that are kept elsewhere: set anew at each reading.
-  const linesBy = (name: string, help: string, read: (current: Ledger) => Readonly<Record<string, number>>, labelName: string): void => {
+  const linesBy = (
+    name: string,
+    help: string,
+    read: (current: Ledger) => Readonly<Record<string, number>>,
+    labelName: string,
+  ): void => {
     new Counter({
-      name, help, registers, labelNames: [labelName],
+      name,
+      help,
+      registers,
+      labelNames: [labelName],
       collect() {
         this.reset();
         for (const [label, value] of Object.entries(read(ledger()))) this.inc({ [labelName]: label }, value);
       },
     });
   };
-  linesBy('caddy_log_sink_lines_total', 'Log lines since the start, by what became of them.', ({ received, accepted, runtime }) => ({ received, accepted, runtime }), 'account');
-  linesBy('caddy_log_sink_lines_rejected_total', 'Log lines that were not understood, by reason.', ({ rejected }) => rejected, 'reason');
-  linesBy('caddy_log_sink_lines_dropped_total', 'Log lines that were understood and not kept, by reason.', ({ dropped }) => dropped, 'reason');
-  linesBy('caddy_log_sink_peers_refused_total', 'Peers that were turned away, by reason.', () => ({ 'not-allowed': accounts.warnings['peers-not-allowed'] ?? 0, 'too-many-connections': accounts.warnings['peers-too-many-connections'] ?? 0 }), 'reason');
+  linesBy(
+    'caddy_log_sink_lines_total',
+    'Log lines since the start, by what became of them.',
+    ({ received, accepted, runtime }) => ({ received, accepted, runtime }),
+    'account',
+  );
+  linesBy(
+    'caddy_log_sink_lines_rejected_total',
+    'Log lines that were not understood, by reason.',
+    ({ rejected }) => rejected,
+    'reason',
+  );
+  linesBy(
+    'caddy_log_sink_lines_dropped_total',
+    'Log lines that were understood and not kept, by reason.',
+    ({ dropped }) => dropped,
+    'reason',
+  );
+  linesBy(
+    'caddy_log_sink_peers_refused_total',
+    'Peers that were turned away, by reason.',
+    () => ({
+      'not-allowed': accounts.warnings['peers-not-allowed'] ?? 0,
+      'too-many-connections': accounts.warnings['peers-too-many-connections'] ?? 0,
+    }),
+    'reason',
+  );
   new Counter({
-    name: 'caddy_log_sink_connections_evicted_total', help: 'Connections that were closed before they sent a line, to make room for others.', registers,
+    name: 'caddy_log_sink_connections_evicted_total',
+    help: 'Connections that were closed before they sent a line, to make room for others.',
+    registers,
     collect() {
       this.reset();
       this.inc(accounts.warnings['connections-evicted'] ?? 0);
     },
   });
   new Gauge({
-    name: 'caddy_log_sink_accepted_lines', help: 'Where the accepted log lines are.', registers, labelNames: ['place'],
+    name: 'caddy_log_sink_accepted_lines',
+    help: 'Where the accepted log lines are.',
+    registers,
+    labelNames: ['place'],
     collect() {
       const { stored, spooled, inMemory, deadLettered } = ledger();
-      for (const [place, value] of Object.entries({ stored, spooled, in_memory: inMemory, dead_lettered: deadLettered })) this.set({ place }, value);
+      for (const [place, value] of Object.entries({
+        stored,
+        spooled,
+        in_memory: inMemory,
+        dead_lettered: deadLettered,
+      }))
+        this.set({ place }, value);
     },
   });
   new Counter({
-    name: 'caddy_log_sink_time_of_arrival_total', help: 'Requests whose own time could not be read, and that have the time when they came in.', registers,
+    name: 'caddy_log_sink_time_of_arrival_total',
+    help: 'Requests whose own time could not be read, and that have the time when they came in.',
+    registers,
     collect() {
       this.reset();
       this.inc(accounts.timeOfArrival);
     },
   });
   new Gauge({
-    name: 'caddy_log_sink_connections', help: 'Connections that are open.', registers,
-    collect() { this.set(connections.count); },
+    name: 'caddy_log_sink_connections',
+    help: 'Connections that are open.',
+    registers,
+    collect() {
+      this.set(connections.count);
+    },
   });
   new Gauge({
-    name: 'caddy_log_sink_clock_skew_seconds_max', help: 'The largest difference between the clock of a connected Caddy and the one of this machine.', registers,
-    collect() { this.set(sources.skewMsMax / 1000); },
+    name: 'caddy_log_sink_clock_skew_seconds_max',
+    help: 'The largest difference between the clock of a connected Caddy and the one of this machine.',
+    registers,
+    collect() {
+      this.set(sources.skewMsMax / 1000);
+    },
   });
   new Gauge({
-    name: 'caddy_log_sink_unread_seconds_max', help: 'The longest time that a socket went unread since the start.', registers,
-    collect() { this.set(unreadMsMax() / 1000); },
+    name: 'caddy_log_sink_unread_seconds_max',
+    help: 'The longest time that a socket went unread since the start.',
+    registers,
+    collect() {
+      this.set(unreadMsMax() / 1000);
+    },
   });
   if (store.spool !== undefined) {
     new Gauge({
-      name: 'caddy_log_sink_spool_bytes', help: 'What the files of the spool take.', registers,
-      collect() { this.set(store.spool!.bytes); },
+      name: 'caddy_log_sink_spool_bytes',
+      help: 'What the files of the spool take.',
+      registers,
+      collect() {
+        this.set(store.spool!.bytes);
+      },
     });
     new Gauge({
-      name: 'caddy_log_sink_spool_earlier_lines', help: 'Lines that an earlier start left in the spool, by where they are now.', registers, labelNames: ['place'],
+      name: 'caddy_log_sink_spool_earlier_lines',
+      help: 'Lines that an earlier start left in the spool, by where they are now.',
+      registers,
+      labelNames: ['place'],
       collect() {
         const { stored, spooled, deadLettered } = store.spool!.earlier;
-        for (const [place, value] of Object.entries({ stored, spooled, dead_lettered: deadLettered })) this.set({ place }, value);
+        for (const [place, value] of Object.entries({ stored, spooled, dead_lettered: deadLettered }))
+          this.set({ place }, value);
       },
     });
     new Counter({
-      name: 'caddy_log_sink_spool_damages_total', help: 'Damaged places that were found in the spool and set aside.', registers,
+      name: 'caddy_log_sink_spool_damages_total',
+      help: 'Damaged places that were found in the spool and set aside.',
+      registers,
       collect() {
         this.reset();
         this.inc(store.spool!.damages);
@@ -214,7 +318,9 @@ function createMetrics({ ledger, accounts, connections, sources, recorder, lostD
     });
   }
   new Counter({
-    name: 'caddy_log_sink_udp_datagrams_lost_total', help: 'Datagrams that the kernel dropped because its buffer was full (Linux).', registers,
+    name: 'caddy_log_sink_udp_datagrams_lost_total',
+    help: 'Datagrams that the kernel dropped because its buffer was full (Linux).',
+    registers,
     async collect() {
       const lost = await lostDatagrams();
       this.reset();
@@ -222,7 +328,9 @@ function createMetrics({ ledger, accounts, connections, sources, recorder, lostD
     },
   });
   new Counter({
-    name: 'caddy_log_sink_requests_over_hosts_max_total', help: 'Requests counted under the host _other.', registers,
+    name: 'caddy_log_sink_requests_over_hosts_max_total',
+    help: 'Requests counted under the host _other.',
+    registers,
     collect() {
       this.reset();
       this.inc(recorder.counts.hostsOverLimit);

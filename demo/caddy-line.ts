@@ -3,12 +3,17 @@ import type { RequestEvent } from '../shared/request-event.js';
 const tlsVersions: Readonly<Record<string, number>> = { 'TLS 1.2': 0x0303, 'TLS 1.3': 0x0304 };
 
 /**
- * The line that Caddy 2.11 would have written for a request, without its newline: its JSON encoder in the default formats, with
- * `log_append upstream_ms {http.reverse_proxy.upstream.latency_ms}` and `log_append request_id {http.request.uuid}`.
+ * The line that Caddy 2.11 would have written for a request, without its newline: its JSON encoder in the default
+ * formats, with `log_append upstream_ms {http.reverse_proxy.upstream.latency_ms}` and `log_append request_id
+ * {http.request.uuid}`.
  */
 export function caddyLine(event: RequestEvent): string {
   const { timeMs, timeNs, durationMs, tls } = event;
-  const headers = { 'User-Agent': [event.userAgent], Accept: ['*/*'], ...(event.referrer !== '' && { Referer: [event.referrer] }) };
+  const headers = {
+    'User-Agent': [event.userAgent],
+    Accept: ['*/*'],
+    ...(event.referrer !== '' && { Referer: [event.referrer] }),
+  };
   return JSON.stringify({
     level: event.status >= 500 ? 'error' : 'info',
     // A double holds microseconds of our century: Caddy writes no more either.
@@ -16,8 +21,17 @@ export function caddyLine(event: RequestEvent): string {
     logger: 'http.log.access.log0',
     msg: 'handled request',
     request: {
-      remote_ip: event.clientIp, remote_port: '50000', client_ip: event.clientIp, proto: event.protocol, method: event.method, host: event.host, uri: event.uri, headers,
-      ...(tls !== '' && { tls: { resumed: false, version: tlsVersions[tls], cipher_suite: 4865, proto: 'h2', server_name: event.host } }),
+      remote_ip: event.clientIp,
+      remote_port: '50000',
+      client_ip: event.clientIp,
+      proto: event.protocol,
+      method: event.method,
+      host: event.host,
+      uri: event.uri,
+      headers,
+      ...(tls !== '' && {
+        tls: { resumed: false, version: tlsVersions[tls], cipher_suite: 4865, proto: 'h2', server_name: event.host },
+      }),
     },
     bytes_read: event.bytesRead,
     user_id: '',

@@ -25,12 +25,24 @@ const tickMs = 100;
 /** After a sleep of the machine, the demo goes on from here: seconds that it makes up for. */
 const behindMaxS = 600;
 
-/** Sends each request's log line to the collector when its time has come. Resolves when it is connected; `stop` ends the connection. */
-export async function startLive({ traffic, startMs, collector, appRecorder, log, now = Date.now }: LiveOptions): Promise<{ stop(): Promise<void> }> {
+/**
+ * Sends each request's log line to the collector when its time has come. Resolves when it is connected; `stop` ends the
+ * connection.
+ */
+export async function startLive({
+  traffic,
+  startMs,
+  collector,
+  appRecorder,
+  log,
+  now = Date.now,
+}: LiveOptions): Promise<{ stop(): Promise<void> }> {
   const socket = connect({ host: collector.host, port: collector.port });
   await once(socket, 'connect'); // rejects on 'error'
   socket.resume(); // the collector says nothing, and its end is to be noticed
-  socket.on('error', (error) => { log.error(`The demo's connection to the collector failed, and no more requests come in: ${messageOf(error)}`); });
+  socket.on('error', (error) => {
+    log.error(`The demo's connection to the collector failed, and no more requests come in: ${messageOf(error)}`);
+  });
   let nextS = 0;
   let waiting: DemoRequest[] = [];
   const timer = setInterval(tick, tickMs);

@@ -29,17 +29,22 @@ export interface DemoArguments {
 
 /** Parses the options. Throws a `UsageError`. */
 export function demoOptionsFrom({ seed, requests, dir }: DemoArguments): DemoOptions {
-  const textOf = (option: string | undefined): string | undefined => option === '' ? '""' : option;
+  const textOf = (option: string | undefined): string | undefined => (option === '' ? '""' : option);
   const values = readSettings(table, { '--seed': textOf(seed), '--requests': textOf(requests) });
   if (dir === '') throw new UsageError('--dir is empty: it must be a new or an empty folder.');
   return { seed: values['--seed'], requestsPerDay: values['--requests'], dir };
 }
 
-/** Makes the demo's folder. Without a name it is a temporary one that is removed when the process exits. Throws a `UsageError` for one that has something in it. */
+/**
+ * Makes the demo's folder. Without a name it is a temporary one that is removed when the process exits. Throws a
+ * `UsageError` for one that has something in it.
+ */
 export function makeFolder(dir: string | undefined): string {
   if (dir === undefined) {
     const folder = mkdtempSync(join(tmpdir(), 'caddy-log-sink-demo-'));
-    process.once('exit', () => { rmSync(folder, { recursive: true, force: true }); });
+    process.once('exit', () => {
+      rmSync(folder, { recursive: true, force: true });
+    });
     return folder;
   }
   let names: readonly string[];
@@ -47,9 +52,15 @@ export function makeFolder(dir: string | undefined): string {
     mkdirSync(dir, { recursive: true, mode: 0o700 });
     names = readdirSync(dir);
   } catch (error) {
-    throw new UsageError(`--dir is ${JSON.stringify(dir)}: it must be a new or an empty folder (${messageOf(error)}).`, { cause: error });
+    throw new UsageError(
+      `--dir is ${JSON.stringify(dir)}: it must be a new or an empty folder (${messageOf(error)}).`,
+      { cause: error },
+    );
   }
-  if (names.length > 0) throw new UsageError(`--dir is ${JSON.stringify(dir)}: it must be a new or an empty folder, and ${names[0]!} is in it. To see what an earlier demo left there: STORE=duckdb:${join(dir, storeFile)} npm start.`);
+  if (names.length > 0)
+    throw new UsageError(
+      `--dir is ${JSON.stringify(dir)}: it must be a new or an empty folder, and ${names[0]!} is in it. To see what an earlier demo left there: STORE=duckdb:${join(dir, storeFile)} npm start.`,
+    );
   return dir;
 }
 
@@ -60,9 +71,13 @@ export const storeFile = 'requests.duckdb';
 export function orFreePort({ host, port }: Address): Promise<Address> {
   return new Promise((resolve) => {
     const server = createServer();
-    server.once('error', () => { resolve({ host, port: 0 }); });
+    server.once('error', () => {
+      resolve({ host, port: 0 });
+    });
     server.listen(port, host, () => {
-      server.close(() => { resolve({ host, port }); });
+      server.close(() => {
+        resolve({ host, port });
+      });
     });
   });
 }

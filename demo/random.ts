@@ -8,14 +8,19 @@ export interface Random {
   popular(end: number): number;
   /** Log-normal: half of the numbers are below `median`, and the greater `spread`, the longer the tail. */
   around(median: number, spread: number): number;
-  /** How many events fall into a span that has `mean` of them on average (Poisson, by Knuth's method: for small means). */
+  /**
+   * How many events fall into a span that has `mean` of them on average (Poisson, by Knuth's method: for small means).
+   */
   arrivals(mean: number): number;
 }
 
 /** A value and how often it comes, in relation to the others. */
 export type Weighted<Value> = readonly [weight: number, value: Value];
 
-/** `seed` is any whole number. The generator is mulberry32 (Ettinger, 2017, public domain): 32 bits of state are enough to draw a picture. */
+/**
+ * `seed` is any whole number. The generator is mulberry32 (Ettinger, 2017, public domain): 32 bits of state are enough
+ * to draw a picture.
+ */
 export function createRandom(seed: number): Random {
   let state = seed >>> 0;
   const next = (): number => {
@@ -35,7 +40,8 @@ export function createRandom(seed: number): Random {
       return weighted.at(-1)![1];
     },
     popular: (end) => Math.floor(end * next() ** 3),
-    around: (median, spread) => median * Math.exp(spread * Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next())),
+    around: (median, spread) =>
+      median * Math.exp(spread * Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next())),
     arrivals(mean) {
       const limit = Math.exp(-mean);
       let count = 0;

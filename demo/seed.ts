@@ -14,10 +14,14 @@ export interface SeedOptions {
 }
 
 /**
- * Records the day before the start, both what Caddy and what the app saw. Resolves to how many requests that were. Throws the
- * signal's reason soon after it is aborted.
+ * Records the day before the start, both what Caddy and what the app saw. Resolves to how many requests that were.
+ * Throws the signal's reason soon after it is aborted.
  */
-export async function seedDay(traffic: Traffic, recorder: Pick<Recorder, 'record' | 'flush'>, { signal, onPercent = () => undefined }: SeedOptions = {}): Promise<number> {
+export async function seedDay(
+  traffic: Traffic,
+  recorder: Pick<Recorder, 'record' | 'flush'>,
+  { signal, onPercent = () => undefined }: SeedOptions = {},
+): Promise<number> {
   let recorded = 0;
   let unwritten = 0;
   for (let offsetS = -dayS; offsetS < 0; offsetS += 1) {
@@ -32,7 +36,7 @@ export async function seedDay(traffic: Traffic, recorder: Pick<Recorder, 'record
     recorded += unwritten;
     unwritten = 0;
     await recorder.flush();
-    onPercent(Math.floor((dayS + offsetS) / dayS * 100));
+    onPercent(Math.floor(((dayS + offsetS) / dayS) * 100));
   }
   await recorder.flush();
   onPercent(100);

@@ -11,10 +11,13 @@ function requestsOf({ seed = 1, startMs = 0, fromS = hour.fromS, toS = hour.toS 
 test('a seed gives the same requests at any time, only moved, and another seed others', (t) => {
   const early = requestsOf({ startMs: 0 });
   const late = requestsOf({ startMs: 5000 });
-  t.deepEqual(late, early.map(({ edge, app }) => ({
-    edge: { ...edge, timeMs: edge.timeMs + 5000 },
-    app: app && { ...app, timeMs: app.timeMs + 5000 },
-  })));
+  t.deepEqual(
+    late,
+    early.map(({ edge, app }) => ({
+      edge: { ...edge, timeMs: edge.timeMs + 5000 },
+      app: app && { ...app, timeMs: app.timeMs + 5000 },
+    })),
+  );
   t.notDeepEqual(requestsOf({ seed: 2 }).slice(0, 5), early.slice(0, 5));
 });
 
@@ -22,7 +25,10 @@ test('requests are in order of time, and those of a second end within it', (t) =
   const traffic = createTraffic({ seed: 1, requestsPerDay: 1_000_000, startMs: 60_000 });
   const times = traffic.requestsOf(3).map(({ edge }) => edge.timeMs);
   t.true(times.length > 1);
-  t.deepEqual(times, times.toSorted((a, b) => a - b));
+  t.deepEqual(
+    times,
+    times.toSorted((a, b) => a - b),
+  );
   t.true(times.every((timeMs) => timeMs >= 63_000 && timeMs < 64_000));
 });
 
@@ -35,7 +41,8 @@ test('edge and app have logged a request under one id, which no other has', (t) 
 });
 
 test('the app fails and is slow in the incident, and the app sees fewer errors than the edge', (t) => {
-  const share = (requests: ReturnType<typeof requestsOf>): number => requests.filter(({ edge }) => edge.status >= 500).length / requests.length;
+  const share = (requests: ReturnType<typeof requestsOf>): number =>
+    requests.filter(({ edge }) => edge.status >= 500).length / requests.length;
   const incident = requestsOf({ fromS: -12_240, toS: -11_040 });
   t.true(share(incident) > 0.05, String(share(incident)));
   t.true(share(requestsOf({ fromS: -11_000, toS: -9000 })) < 0.01);

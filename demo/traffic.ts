@@ -1,6 +1,7 @@
 /**
- * The traffic of the demo: two sites behind one Caddy, one of them in front of an app. The time of day is counted from the moment
- * at which the demo starts, so that it looks the same at any hour: a seed gives the same requests, only moved in time.
+ * The traffic of the demo: two sites behind one Caddy, one of them in front of an app. The time of day is counted from
+ * the moment at which the demo starts, so that it looks the same at any hour: a seed gives the same requests, only
+ * moved in time.
  */
 import { caddySource, type RequestEvent } from '../shared/request-event.js';
 import { createRandom, type Random } from './random.js';
@@ -14,7 +15,10 @@ export interface DemoRequest {
 
 /** Makes requests second by second. */
 export interface Traffic {
-  /** Those that end within the second that begins `offsetS` seconds after the start (before it where negative), in order of time. To be called in order. */
+  /**
+   * Those that end within the second that begins `offsetS` seconds after the start (before it where negative), in order
+   * of time. To be called in order.
+   */
   requestsOf(offsetS: number): DemoRequest[];
 }
 
@@ -31,8 +35,18 @@ const dataMsMin = 5;
 /** When a scanner went through both sites. */
 const scan = { fromS: -8.2 * 3600, toS: -8.2 * 3600 + 240, perS: 4 } as const;
 
-/** `requestsPerDay` is what Caddy sees in a day on average; `startMs`, in milliseconds since 1970, when the demo starts. */
-export function createTraffic({ seed, requestsPerDay, startMs }: { seed: number; requestsPerDay: number; startMs: number }): Traffic {
+/**
+ * `requestsPerDay` is what Caddy sees in a day on average; `startMs`, in milliseconds since 1970, when the demo starts.
+ */
+export function createTraffic({
+  seed,
+  requestsPerDay,
+  startMs,
+}: {
+  seed: number;
+  requestsPerDay: number;
+  startMs: number;
+}): Traffic {
   const random = createRandom(seed);
   // Of their own numbers, so that requests are the same with and without ids.
   const ids = createRandom(~seed);
@@ -41,15 +55,21 @@ export function createTraffic({ seed, requestsPerDay, startMs }: { seed: number;
       const requests: DemoRequest[] = [];
       const parts = { random, ids, startMs, offsetS };
       // Sums of fewer arrivals, since Knuth's method wants small means.
-      for (let left = rhythm(offsetS) * requestsPerDay / dayS; left > 0; left -= 10) {
+      for (let left = (rhythm(offsetS) * requestsPerDay) / dayS; left > 0; left -= 10) {
         for (let more = random.arrivals(Math.min(left, 10)); more > 0; more -= 1) {
           const agent = visitor(random);
           requests.push(requestOf(agent, visit(agent, random), parts));
         }
       }
       if (isWithin(scan, offsetS)) {
-        for (let more = random.arrivals(scan.perS * requestsPerDay / 100_000); more > 0; more -= 1) {
-          requests.push(requestOf({ userAgent: 'Mozilla/5.0 zgrab/0.x', kind: 'scanner' }, { host: shopHost, page: scannedPage(shopHost, random), referrer: '' }, parts));
+        for (let more = random.arrivals((scan.perS * requestsPerDay) / 100_000); more > 0; more -= 1) {
+          requests.push(
+            requestOf(
+              { userAgent: 'Mozilla/5.0 zgrab/0.x', kind: 'scanner' },
+              { host: shopHost, page: scannedPage(shopHost, random), referrer: '' },
+              parts,
+            ),
+          );
         }
       }
       return requests.sort((a, b) => a.edge.timeMs - b.edge.timeMs || a.edge.timeNs - b.edge.timeNs);
@@ -60,7 +80,7 @@ export function createTraffic({ seed, requestsPerDay, startMs }: { seed: number;
 /** How busy a moment is, as a multiple of the mean: lowest before dawn, with a wave of some minutes on top. */
 function rhythm(offsetS: number): number {
   const hour = startHour + offsetS / 3600;
-  const day = 1 - 0.62 * Math.cos((hour - 4.5) / 24 * 2 * Math.PI) - 0.16 * Math.cos((hour - 1) / 12 * 2 * Math.PI);
+  const day = 1 - 0.62 * Math.cos(((hour - 4.5) / 24) * 2 * Math.PI) - 0.16 * Math.cos(((hour - 1) / 12) * 2 * Math.PI);
   return Math.max(0.1, day * (1 + 0.1 * Math.sin(offsetS / 700) + 0.07 * Math.sin(offsetS / 170)));
 }
 
@@ -75,15 +95,27 @@ interface Moment {
   readonly offsetS: number;
 }
 
-function requestOf({ userAgent, kind }: Agent, { host, page, referrer }: ReturnType<typeof visit>, { random, ids, startMs, offsetS }: Moment): DemoRequest {
+function requestOf(
+  { userAgent, kind }: Agent,
+  { host, page, referrer }: ReturnType<typeof visit>,
+  { random, ids, startMs, offsetS }: Moment,
+): DemoRequest {
   // Its database is: what needs none of it is served as ever.
   const inTrouble = page.endpoint !== '' && page.medianMs > dataMsMin && isWithin(incident, offsetS);
   const { status, reachesApp } = outcome(page, inTrouble, random);
   const withoutBody = status === 304 || page.method === 'HEAD' || status === 0;
-  const appMs = page.endpoint === '' ? undefined : inTrouble ? random.around(page.medianMs * 14, 0.7) : random.around(page.medianMs, 0.45);
+  const appMs =
+    page.endpoint === ''
+      ? undefined
+      : inTrouble
+        ? random.around(page.medianMs * 14, 0.7)
+        : random.around(page.medianMs, 0.45);
   // What Caddy adds: TLS, and the way to a client that may be slow.
   const edgeMs = (appMs ?? random.around(page.medianMs, 0.8)) + random.around(0.4, 0.9);
-  const at = { timeMs: startMs + offsetS * 1000 + Math.floor(random.next() * 1000), timeNs: Math.floor(random.next() * 1_000_000) };
+  const at = {
+    timeMs: startMs + offsetS * 1000 + Math.floor(random.next() * 1000),
+    timeNs: Math.floor(random.next() * 1_000_000),
+  };
   const edge: RequestEvent = {
     ...at,
     source: caddySource,
@@ -104,7 +136,18 @@ function requestOf({ userAgent, kind }: Agent, { host, page, referrer }: ReturnT
     requestId: uuid(ids),
   };
   if (!reachesApp || appMs === undefined) return { edge, app: undefined };
-  return { edge, app: { ...edge, source: appSource, endpoint: page.endpoint, durationMs: round(appMs), protocol: 'HTTP/1.1', tls: '', upstreamMs: null } };
+  return {
+    edge,
+    app: {
+      ...edge,
+      source: appSource,
+      endpoint: page.endpoint,
+      durationMs: round(appMs),
+      protocol: 'HTTP/1.1',
+      tls: '',
+      upstreamMs: null,
+    },
+  };
 }
 
 /** In trouble, the app fails (500), is too slow for Caddy (504), or cannot be reached (502). */
@@ -125,7 +168,11 @@ function outcome(page: Page, inTrouble: boolean, random: Random): { status: numb
 
 /** As `{http.request.uuid}` makes them: version 4 of RFC 9562. */
 function uuid({ next }: Random): string {
-  const [a, b, c, d] = Array.from({ length: 4 }, () => Math.floor(next() * 2 ** 32).toString(16).padStart(8, '0')) as [string, string, string, string];
+  const [a, b, c, d] = Array.from({ length: 4 }, () =>
+    Math.floor(next() * 2 ** 32)
+      .toString(16)
+      .padStart(8, '0'),
+  ) as [string, string, string, string];
   return `${a}-${b.slice(0, 4)}-4${b.slice(5)}-${'89ab'[Math.floor(next() * 4)]}${c.slice(1, 4)}-${c.slice(4)}${d}`;
 }
 

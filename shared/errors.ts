@@ -9,7 +9,10 @@ export type StoreErrorAction =
   /** The process cannot go on with this store. */
   | 'stop';
 
-/** A store that could not do what it was asked. The message says in plain words what, why, and what to do: people read it on the page. */
+/**
+ * A store that could not do what it was asked. The message says in plain words what, why, and what to do: people read
+ * it on the page.
+ */
 export class StoreError extends Error {
   override readonly name = 'StoreError';
   readonly action: StoreErrorAction;
@@ -24,7 +27,18 @@ export class StoreError extends Error {
   /** The store holds other contents than before: totals that were written to it have to be counted anew. */
   readonly contentsReplaced: boolean;
 
-  constructor(action: StoreErrorAction, message: string, options: { cause?: unknown; retryAfterMs?: number; inUse?: boolean; full?: 'spool-full' | 'disk-full'; contentsReplaced?: boolean; detail?: string | undefined } = {}) {
+  constructor(
+    action: StoreErrorAction,
+    message: string,
+    options: {
+      cause?: unknown;
+      retryAfterMs?: number;
+      inUse?: boolean;
+      full?: 'spool-full' | 'disk-full';
+      contentsReplaced?: boolean;
+      detail?: string | undefined;
+    } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.action = action;
     this.retryAfterMs = options.retryAfterMs;
@@ -43,13 +57,24 @@ export class UsageError extends Error {
 /** What a person can do about an error of the file system, as a sentence: `Make room on its disk.` */
 export function fileAdvice(error: unknown): string {
   switch ((error as NodeJS.ErrnoException | null)?.code) {
-    case 'ENOSPC': case 'EDQUOT': return 'Make room on its disk.';
-    case 'EACCES': case 'EPERM': return 'Let this user write there.';
-    case 'EROFS': return 'Its file system is mounted read-only: see why, and mount it for writing.';
-    case 'ENOENT': case 'ENOTDIR': return 'Make its folder again, where this user can write.';
-    case 'EFBIG': return 'A limit on the size of files is reached: raise it (ulimit -f).';
-    case 'EMFILE': case 'ENFILE': return 'Too many files are open: raise the limit (ulimit -n).';
-    default: return 'See that its disk works.';
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return 'Make room on its disk.';
+    case 'EACCES':
+    case 'EPERM':
+      return 'Let this user write there.';
+    case 'EROFS':
+      return 'Its file system is mounted read-only: see why, and mount it for writing.';
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return 'Make its folder again, where this user can write.';
+    case 'EFBIG':
+      return 'A limit on the size of files is reached: raise it (ulimit -f).';
+    case 'EMFILE':
+    case 'ENFILE':
+      return 'Too many files are open: raise the limit (ulimit -n).';
+    default:
+      return 'See that its disk works.';
   }
 }
 
@@ -65,10 +90,12 @@ export function messageOf(error: unknown): string {
 
 /** The stack of anything that was thrown, which begins with its message. For logs. */
 export function stackOf(error: unknown): string {
-  return error instanceof Error ? error.stack ?? error.message : String(error);
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
 /** The message of anything that was thrown, with the detail of a `StoreError`: for logs and dead letters. */
 export function detailedMessageOf(error: unknown): string {
-  return error instanceof StoreError && error.detail !== undefined ? `${error.message} [${error.detail}]` : messageOf(error);
+  return error instanceof StoreError && error.detail !== undefined
+    ? `${error.message} [${error.detail}]`
+    : messageOf(error);
 }

@@ -4,19 +4,35 @@ import { limitLog } from './log.js';
 test('the first message of a key is written, then one per interval with the number of those left out', (t) => {
   const written: unknown[] = [];
   let timeMs = 0;
-  const warn = limitLog((...message) => { written.push(message); }, { intervalMs: 1000, monotonicMs: () => timeMs });
+  const warn = limitLog(
+    (...message) => {
+      written.push(message);
+    },
+    { intervalMs: 1000, monotonicMs: () => timeMs },
+  );
   for (timeMs = 0; timeMs <= 1000; timeMs += 250) warn('a', 'text', { peer: 'x' });
   warn('b', 'other');
-  t.deepEqual(written, [['text', { peer: 'x' }], ['text', { peer: 'x', alsoSinceLastReport: 3 }], ['other', undefined]]);
+  t.deepEqual(written, [
+    ['text', { peer: 'x' }],
+    ['text', { peer: 'x', alsoSinceLastReport: 3 }],
+    ['other', undefined],
+  ]);
 });
 
 test('a clock that is put back silences no message', (t) => {
   const written: string[] = [];
   const { now } = Date;
   let aheadMs = 730 * 86_400_000;
-  t.teardown(() => { Date.now = now; });
+  t.teardown(() => {
+    Date.now = now;
+  });
   Date.now = () => now() + aheadMs;
-  const warn = limitLog((message) => { written.push(message); }, { intervalMs: 0 });
+  const warn = limitLog(
+    (message) => {
+      written.push(message);
+    },
+    { intervalMs: 0 },
+  );
   warn('a', 'before');
   aheadMs = 0;
   warn('a', 'after');

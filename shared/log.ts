@@ -9,11 +9,18 @@ export interface Log {
 export type LogFields = Readonly<Record<string, string | number | boolean>>;
 
 /** A log of one part of the program (`collector`, `web`), on standard error by default. */
-export function createLog(part: string, { write = writeToStderr, now = Date.now }: { write?: (line: string) => void; now?: () => number } = {}): Log {
-  const line = (level: string) => (message: string, fields: LogFields = {}): void => {
-    const rest = Object.entries(fields).map(([name, value]) => ` ${name}=${typeof value === 'string' ? JSON.stringify(value) : value}`);
-    write(`${new Date(now()).toISOString()} ${level} ${part}: ${message}${rest.join('')}\n`);
-  };
+export function createLog(
+  part: string,
+  { write = writeToStderr, now = Date.now }: { write?: (line: string) => void; now?: () => number } = {},
+): Log {
+  const line =
+    (level: string) =>
+    (message: string, fields: LogFields = {}): void => {
+      const rest = Object.entries(fields).map(
+        ([name, value]) => ` ${name}=${typeof value === 'string' ? JSON.stringify(value) : value}`,
+      );
+      write(`${new Date(now()).toISOString()} ${level} ${part}: ${message}${rest.join('')}\n`);
+    };
   return { info: line('info'), warn: line('warn'), error: line('error') };
 }
 
@@ -21,7 +28,10 @@ export function createLog(part: string, { write = writeToStderr, now = Date.now 
  * Lets the first message of each key through at once and then one per interval, which says how many it stands for: what
  * strangers cause must not fill the log. `monotonicMs` is a clock in milliseconds that never steps.
  */
-export function limitLog(warn: Log['warn'], { intervalMs = 60_000, keysMax = 100, monotonicMs = () => performance.now() } = {}): (key: string, message: string, fields?: LogFields) => void {
+export function limitLog(
+  warn: Log['warn'],
+  { intervalMs = 60_000, keysMax = 100, monotonicMs = () => performance.now() } = {},
+): (key: string, message: string, fields?: LogFields) => void {
   const seen = new Map<string, { nextMs: number; held: number }>();
   return (key, message, fields) => {
     const timeMs = monotonicMs();

@@ -20,6 +20,9 @@ test('a file in the way is an error.', async (t) => {
   await t.throwsAsync(makeFolder(join(base, 'file/below')), { code: 'ENOTDIR' });
 });
 
-(process.platform === 'linux' ? test : test.skip)('a file system that has no room for folders is an error, not an endless try.', async (t) => {
-  await t.throwsAsync(makeFolder('/proc/nothing/spool'), { code: 'ENOENT' });
-});
+(process.platform === 'linux' ? test : test.skip)(
+  'a file system that has no room for folders is an error, not an endless try.',
+  async (t) => {
+    await t.throwsAsync(makeFolder('/proc/nothing/spool'), { code: 'ENOENT' });
+  },
+);

@@ -4,7 +4,8 @@ import { dirname } from 'node:path';
 /**
  * Makes a folder and those above it, where they are missing, for their owner alone. Throws the system's error.
  *
- * Node's own `recursive` never ends where a file system says ENOENT to a folder whose parent is there, as `/proc` does (seen with Node 20).
+ * Node's own `recursive` never ends where a file system says ENOENT to a folder whose parent is there, as `/proc` does
+ * (seen with Node 20).
  */
 export async function makeFolder(path: string): Promise<void> {
   const make = (): Promise<void> => mkdir(path, { mode: 0o700 });

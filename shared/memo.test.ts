@@ -5,20 +5,28 @@ import fc from 'fast-check';
 import { createMemo, ownText } from './memo.js';
 
 test('a memo gives what the function gives, whatever is asked in whatever order', (t) => {
-  const texts = fc.array(fc.oneof(fc.constantFrom('a', 'b', 'c', ''), fc.string({ maxLength: 5 }), fc.constant('x'.repeat(501))), { maxLength: 200 });
-  fc.assert(fc.property(texts, (asked) => {
-    const memo = createMemo((text) => `${text.length} ${text}`, { entriesMax: 3 });
-    return asked.every((text) => memo(text) === `${text.length} ${text}`);
-  }));
+  const texts = fc.array(
+    fc.oneof(fc.constantFrom('a', 'b', 'c', ''), fc.string({ maxLength: 5 }), fc.constant('x'.repeat(501))),
+    { maxLength: 200 },
+  );
+  fc.assert(
+    fc.property(texts, (asked) => {
+      const memo = createMemo((text) => `${text.length} ${text}`, { entriesMax: 3 });
+      return asked.every((text) => memo(text) === `${text.length} ${text}`);
+    }),
+  );
   t.pass();
 });
 
 test('a text is read once while it is asked for again and again, and anew when twice `entriesMax` others came in between', (t) => {
   const read: string[] = [];
-  const memo = createMemo((text) => {
-    read.push(text);
-    return text;
-  }, { entriesMax: 10 });
+  const memo = createMemo(
+    (text) => {
+      read.push(text);
+      return text;
+    },
+    { entriesMax: 10 },
+  );
   for (let at = 0; at < 30; at += 1) memo('again');
   for (let at = 0; at < 19; at += 1) {
     memo(`other ${at}`);
@@ -31,7 +39,12 @@ test('a text is read once while it is asked for again and again, and anew when t
 });
 
 test('a text of its own is the same text, lone surrogates included', (t) => {
-  fc.assert(fc.property(fc.string({ unit: 'binary' }), (text) => ownText(text) === text && ownText(`${text}\ud800`) === `${text}\ud800`));
+  fc.assert(
+    fc.property(
+      fc.string({ unit: 'binary' }),
+      (text) => ownText(text) === text && ownText(`${text}\ud800`) === `${text}\ud800`,
+    ),
+  );
   t.pass();
 });
 
@@ -44,7 +57,13 @@ test('a text of its own does not keep what it was cut from', (t) => {
   };
   const before = heapMb();
   // A mebibyte each: a hundred of them would be seen.
-  const own = Array.from({ length: 100 }, (_, at) => ownText(Buffer.alloc(2 ** 20, 97 + (at % 26)).toString('latin1').slice(100, 140)));
+  const own = Array.from({ length: 100 }, (_, at) =>
+    ownText(
+      Buffer.alloc(2 ** 20, 97 + (at % 26))
+        .toString('latin1')
+        .slice(100, 140),
+    ),
+  );
   t.true(heapMb() - before < 20);
   t.is(own.length, 100);
 });

@@ -2,9 +2,9 @@
 const sliceLengthMin = 13;
 
 /**
- * The same text by itself: a slice of a longer one would keep all of that in memory. To cut something off a concatenation, V8 makes one flat text
- * of it first. By way of a `Buffer` it takes four times as long, and a text of ASCII then has two bytes for each character, as has all that it
- * becomes a part of.
+ * The same text by itself: a slice of a longer one would keep all of that in memory. To cut something off a
+ * concatenation, V8 makes one flat text of it first. By way of a `Buffer` it takes four times as long, and a text of
+ * ASCII then has two bytes for each character, as has all that it becomes a part of.
  */
 export function ownText(text: string): string {
   return text.length < sliceLengthMin ? text : ` ${text}`.slice(1);
@@ -14,10 +14,12 @@ export function ownText(text: string): string {
 const textLengthMax = 500;
 
 /**
- * Remembers what `read` made of the last texts: `entriesMax` to twice as many, in two generations. Hosts, addresses and user agents repeat
- * from request to request, and a look-up takes a tenth of what reading them does. Texts of over 500 characters are read each time.
+ * Remembers what `read` made of the last texts: `entriesMax` to twice as many, in two generations. Hosts, addresses and
+ * user agents repeat from request to request, and a look-up takes a tenth of what reading them does. Texts of over 500
+ * characters are read each time.
  *
- * `read` is given a text of its own, so neither what is remembered nor what is made of it holds on to the line that the text was cut from.
+ * `read` is given a text of its own, so neither what is remembered nor what is made of it holds on to the line that the
+ * text was cut from.
  */
 export function createMemo<Value>(read: (text: string) => Value, { entriesMax = 1000 } = {}): (text: string) => Value {
   let current = new Map<string, Value>();

@@ -14,7 +14,10 @@ export interface RequestEvent {
   readonly method: string;
   /** The HTTP status; 0 when no response was sent (aborted, or nothing handled the request). */
   readonly status: number;
-  /** From the first byte in to the response finished or aborted, in milliseconds; `null` when the log does not say, and of an event stream: see `status.ts`. */
+  /**
+   * From the first byte in to the response finished or aborted, in milliseconds; `null` when the log does not say, and
+   * of an event stream: see `status.ts`.
+   */
   readonly durationMs: number | null;
   /** Bytes of the response's body. */
   readonly size: number;
@@ -61,7 +64,10 @@ export function rfc3339(event: { timeMs: number; timeNs: number }): string {
   return `${new Date(event.timeMs).toISOString().slice(0, -1)}${String(event.timeNs).padStart(6, '0')}Z`;
 }
 
-/** What a request holds in memory, about, in bytes: an object of 18 properties, its time among the used ones, and its texts. */
+/**
+ * What a request holds in memory, about, in bytes: an object of 18 properties, its time among the used ones, and its
+ * texts.
+ */
 export function heldBytes({ uri, userAgent, referrer }: RequestEvent): number {
   return 600 + 2 * (uri.length + userAgent.length + referrer.length);
 }

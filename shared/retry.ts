@@ -4,8 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 export const retryAfterMsMax = 600_000;
 
 /**
- * How long to wait after a number of failures in a row, in milliseconds: exponential back-off with full jitter, 30 s at most
- * (Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+ * How long to wait after a number of failures in a row, in milliseconds: exponential back-off with full jitter, 30 s at
+ * most (Brooker, "Exponential Backoff And Jitter", AWS, 2015).
  */
 export function backoffMs(failures: number): number {
   return Math.random() * Math.min(30_000, 250 * 2 ** Math.min(failures, 10));

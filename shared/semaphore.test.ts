@@ -27,29 +27,40 @@ test('refuses a caller when the queue is full, when it has waited too long, and 
   gone.abort();
   t.is(await aborted, undefined);
   release?.();
-  t.is(typeof await semaphore.acquire(), 'function', 'a caller that gave up holds no permit');
+  t.is(typeof (await semaphore.acquire()), 'function', 'a caller that gave up holds no permit');
 });
 
 test('never grants more than its permits, and loses none when callers give up', async (t) => {
-  await fc.assert(fc.asyncProperty(fc.integer({ min: 1, max: 4 }), fc.array(fc.boolean(), { maxLength: 40 }), async (permits, gives) => {
-    const semaphore = new Semaphore({ permits, waitingMax: 20, waitMsMax: 10_000 });
-    let held = 0;
-    await Promise.all(gives.map(async (givesUp) => {
-      const controller = new AbortController();
-      const acquired = semaphore.acquire(controller.signal);
-      if (givesUp) controller.abort();
-      const release = await acquired;
-      if (release === undefined) return;
-      held += 1;
-      t.true(held <= permits);
-      await Promise.resolve();
-      held -= 1;
-      release();
-      release();
-    }));
-    const all = await Promise.all(Array.from({ length: permits }, () => semaphore.acquire()));
-    t.true(all.every((release) => release !== undefined), 'all permits are free again');
-  }));
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 1, max: 4 }),
+      fc.array(fc.boolean(), { maxLength: 40 }),
+      async (permits, gives) => {
+        const semaphore = new Semaphore({ permits, waitingMax: 20, waitMsMax: 10_000 });
+        let held = 0;
+        await Promise.all(
+          gives.map(async (givesUp) => {
+            const controller = new AbortController();
+            const acquired = semaphore.acquire(controller.signal);
+            if (givesUp) controller.abort();
+            const release = await acquired;
+            if (release === undefined) return;
+            held += 1;
+            t.true(held <= permits);
+            await Promise.resolve();
+            held -= 1;
+            release();
+            release();
+          }),
+        );
+        const all = await Promise.all(Array.from({ length: permits }, () => semaphore.acquire()));
+        t.true(
+          all.every((release) => release !== undefined),
+          'all permits are free again',
+        );
+      },
+    ),
+  );
 });
 
 test('has fewer permits from now on, and then more, for those who wait', async (t) => {
@@ -81,7 +92,9 @@ test('is idle when no permit is held, and not while one is passed on', async (t)
   const release = await semaphore.acquire();
   const next = semaphore.acquire();
   let isIdle = false;
-  const idle = semaphore.idle().then(() => { isIdle = true; });
+  const idle = semaphore.idle().then(() => {
+    isIdle = true;
+  });
   release!();
   const releaseNext = await next;
   t.false(semaphore.isIdle || isIdle);

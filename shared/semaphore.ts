@@ -15,8 +15,8 @@ export class Semaphore {
   }
 
   /**
-   * Resolves to a function that releases the permit, or to `undefined` if the queue is full, the wait takes too long, or
-   * `signal` is aborted. Calling the function again does nothing.
+   * Resolves to a function that releases the permit, or to `undefined` if the queue is full, the wait takes too long,
+   * or `signal` is aborted. Calling the function again does nothing.
    */
   async acquire(signal?: AbortSignal): Promise<(() => void) | undefined> {
     if (signal?.aborted === true) return undefined;
@@ -38,8 +38,12 @@ export class Semaphore {
         signal?.removeEventListener('abort', giveUp);
         resolve(hasPermit);
       };
-      const enter = (): void => { leave(true); };
-      const giveUp = (): void => { leave(false); };
+      const enter = (): void => {
+        leave(true);
+      };
+      const giveUp = (): void => {
+        leave(false);
+      };
       const timer = setTimeout(giveUp, this.#waitMsMax);
       signal?.addEventListener('abort', giveUp);
       this.#queue.add(enter);
@@ -53,11 +57,16 @@ export class Semaphore {
   }
 
   /** Whether no permit is held. */
-  get isIdle(): boolean { return this.#held === 0; }
+  get isIdle(): boolean {
+    return this.#held === 0;
+  }
 
   /** Resolves when no permit is held. */
   async idle(): Promise<void> {
-    if (!this.isIdle) await new Promise<void>((resolve) => { this.#onIdle.push(resolve); });
+    if (!this.isIdle)
+      await new Promise<void>((resolve) => {
+        this.#onIdle.push(resolve);
+      });
   }
 
   #release(): void {

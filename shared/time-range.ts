@@ -5,8 +5,8 @@ import type { TimeRange } from './store/store.js';
 export const windowsMax = 180;
 
 /**
- * The finest level that covers a range with at most `windowsMax` windows and is still kept at its beginning; the coarsest
- * when there is none.
+ * The finest level that covers a range with at most `windowsMax` windows and is still kept at its beginning; the
+ * coarsest when there is none.
  */
 export function levelFor({ fromMs, toMs }: TimeRange, nowMs: number, scope: Scope = 'all'): Level {
   const fits = (level: Level): boolean => (toMs - fromMs) / (level * 1000) <= windowsMax;
@@ -23,10 +23,15 @@ export function alignRange({ fromMs, toMs }: TimeRange, level: Level): TimeRange
 }
 
 /**
- * Covers a range with the fewest windows of these levels, finest first: a day takes one row instead of 1,440. The range consists of whole windows of the finest
- * level. Coarser windows end by `settledMs`, in milliseconds since 1970: rows of open windows may be stale.
+ * Covers a range with the fewest windows of these levels, finest first: a day takes one row instead of 1,440. The range
+ * consists of whole windows of the finest level. Coarser windows end by `settledMs`, in milliseconds since 1970: rows
+ * of open windows may be stale.
  */
-export function coverRange<Of extends Level>({ fromMs, toMs }: TimeRange, levels: readonly Of[], settledMs = Infinity): (TimeRange & { readonly level: Of })[] {
+export function coverRange<Of extends Level>(
+  { fromMs, toMs }: TimeRange,
+  levels: readonly Of[],
+  settledMs = Infinity,
+): (TimeRange & { readonly level: Of })[] {
   const coarsest = levels.at(-1);
   if (coarsest === undefined || fromMs >= toMs) return [];
   if (levels.length === 1) return [{ level: coarsest, fromMs, toMs }];
@@ -35,7 +40,11 @@ export function coverRange<Of extends Level>({ fromMs, toMs }: TimeRange, levels
   const first = Math.ceil(fromMs / lengthMs) * lengthMs;
   const end = Math.floor(Math.min(toMs, settledMs) / lengthMs) * lengthMs;
   if (first >= end) return coverRange({ fromMs, toMs }, finer, settledMs);
-  return [...coverRange({ fromMs, toMs: first }, finer, settledMs), { level: coarsest, fromMs: first, toMs: end }, ...coverRange({ fromMs: end, toMs }, finer, settledMs)];
+  return [
+    ...coverRange({ fromMs, toMs: first }, finer, settledMs),
+    { level: coarsest, fromMs: first, toMs: end },
+    ...coverRange({ fromMs: end, toMs }, finer, settledMs),
+  ];
 }
 
 const relativeUnitsMs: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };

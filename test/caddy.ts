@@ -25,7 +25,10 @@ export interface RunningCaddy {
 const startMsMax = 30_000;
 const stopMsMax = 15_000;
 
-/** The lines of a Caddyfile's site that log to an address such as `tcp/127.0.0.1:9514`, as the README has them. `name` is the logger's, where it needs one. */
+/**
+ * The lines of a Caddyfile's site that log to an address such as `tcp/127.0.0.1:9514`, as the README has them. `name`
+ * is the logger's, where it needs one.
+ */
 export function logTo(address: string, name = ''): string {
   return `log ${name} {
     output net ${address} {
@@ -35,20 +38,25 @@ export function logTo(address: string, name = ''): string {
   }`;
 }
 
-/** Declares a test that needs Caddy, one after the other; where there is none it is skipped, and the summary of the tests says how to get it. */
+/**
+ * Declares a test that needs Caddy, one after the other; where there is none it is skipped, and the summary of the
+ * tests says how to get it.
+ */
 export const testWithCaddy: (title: string, run: (t: ExecutionContext) => Promise<void>) => void = chooseTest();
 
 /**
- * Starts the `caddy` on the PATH in a temporary home with its admin endpoint on a free port (or the one given), and resolves
- * when it serves.
- * Throws with Caddy's own words when it ends before.
+ * Starts the `caddy` on the PATH in a temporary home with its admin endpoint on a free port (or the one given), and
+ * resolves when it serves. Throws with Caddy's own words when it ends before.
  */
-export async function startCaddy(config: CaddyConfig, { env = {}, adminPort }: { env?: Readonly<Record<string, string>>; adminPort?: number } = {}): Promise<RunningCaddy> {
+export async function startCaddy(
+  config: CaddyConfig,
+  { env = {}, adminPort }: { env?: Readonly<Record<string, string>>; adminPort?: number } = {},
+): Promise<RunningCaddy> {
   const home = await mkdtemp(join(tmpdir(), 'caddy-'));
   const { body, fileName } = encode(config);
   const file = join(home, fileName);
   await writeFile(file, body);
-  const admin = `127.0.0.1:${adminPort ?? await freePort()}`;
+  const admin = `127.0.0.1:${adminPort ?? (await freePort())}`;
   const adapter = typeof config === 'string' ? ['--adapter', 'caddyfile'] : [];
   const caddy = spawn('caddy', ['run', '--config', file, ...adapter], {
     env: { PATH: process.env.PATH, HOME: home, XDG_CONFIG_HOME: home, XDG_DATA_HOME: home, CADDY_ADMIN: admin, ...env },
@@ -72,7 +80,9 @@ export async function startCaddy(config: CaddyConfig, { env = {}, adminPort }: {
   try {
     await untilServing(admin, () => {
       if (caddy.exitCode === null && caddy.signalCode === null) return;
-      throw new Error(`Cannot start caddy: it ended with ${caddy.signalCode ?? `status ${caddy.exitCode}`}, and wrote:\n${written}`);
+      throw new Error(
+        `Cannot start caddy: it ended with ${caddy.signalCode ?? `status ${caddy.exitCode}`}, and wrote:\n${written}`,
+      );
     });
   } catch (error) {
     await stop();
@@ -113,10 +123,14 @@ function encode(config: CaddyConfig): { body: string; contentType: string; fileN
 async function untilServing(admin: string, throwIfEnded: () => void): Promise<void> {
   const deadlineMs = Date.now() + startMsMax;
   for (;;) {
-    const answer = await fetch(`http://${admin}/config/`, { headers: originOf(admin) }).then((response) => response.ok ? response.json() : null, () => null);
+    const answer = await fetch(`http://${admin}/config/`, { headers: originOf(admin) }).then(
+      (response) => (response.ok ? response.json() : null),
+      () => null,
+    );
     if (answer !== null) return;
     throwIfEnded();
-    if (Date.now() > deadlineMs) throw new Error(`Cannot use caddy: it did not serve on http://${admin}/config/ within ${startMsMax} ms.`);
+    if (Date.now() > deadlineMs)
+      throw new Error(`Cannot use caddy: it did not serve on http://${admin}/config/ within ${startMsMax} ms.`);
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
 }

@@ -7,43 +7,66 @@ import { startCaddy, testWithCaddy } from './caddy.js';
 import { freePort, freePorts } from './ports.js';
 import { startProgram } from './program.js';
 
-testWithCaddy("The repository's Caddyfile proxies the web app and sends each request as a line of JSON to the collector.", async (t) => {
-  const app = createHttpServer((_, response) => response.end('from the app')).listen(0, '127.0.0.1');
-  const collector = createServer().listen(0, '127.0.0.1');
-  await Promise.all([once(app, 'listening'), once(collector, 'listening')]);
-  t.teardown(() => app.close());
-  t.teardown(() => collector.close());
-  const connected = once(collector, 'connection');
+testWithCaddy(
+  "The repository's Caddyfile proxies the web app and sends each request as a line of JSON to the collector.",
+  async (t) => {
+    const app = createHttpServer((_, response) => response.end('from the app')).listen(0, '127.0.0.1');
+    const collector = createServer().listen(0, '127.0.0.1');
+    await Promise.all([once(app, 'listening'), once(collector, 'listening')]);
+    t.teardown(() => app.close());
+    t.teardown(() => collector.close());
+    const connected = once(collector, 'connection');
 
-  const port = await freePort();
-  const caddy = await startCaddy(await readFile('Caddyfile', 'utf8'), {
-    env: { SITE: `http://127.0.0.1:${port}`, WEB: addressOf(app), COLLECTOR: addressOf(collector) },
-  });
-  t.teardown(caddy.stop);
-  const answer = await fetch(`http://127.0.0.1:${port}/hello?a=1`);
-  t.is(await answer.text(), 'from the app');
+    const port = await freePort();
+    const caddy = await startCaddy(await readFile('Caddyfile', 'utf8'), {
+      env: { SITE: `http://127.0.0.1:${port}`, WEB: addressOf(app), COLLECTOR: addressOf(collector) },
+    });
+    t.teardown(caddy.stop);
+    const answer = await fetch(`http://127.0.0.1:${port}/hello?a=1`);
+    t.is(await answer.text(), 'from the app');
 
-  const [socket] = (await connected) as [Socket];
-  const [line] = (await once(createInterface(socket), 'line')) as [string];
-  const { logger, status, request } = JSON.parse(line) as { logger: string; status: number; request: { uri: string } };
-  t.like({ logger, status, uri: request.uri }, { logger: 'http.log.access.log0', status: 200, uri: '/hello?a=1' });
-});
+    const [socket] = (await connected) as [Socket];
+    const [line] = (await once(createInterface(socket), 'line')) as [string];
+    const { logger, status, request } = JSON.parse(line) as {
+      logger: string;
+      status: number;
+      request: { uri: string };
+    };
+    t.like({ logger, status, uri: request.uri }, { logger: 'http.log.access.log0', status: 200, uri: '/hello?a=1' });
+  },
+);
 
-testWithCaddy('The dashboard on loopback is there under any name through Caddy, and under no name that others can have without it.', async (t) => {
-  const [site, line, http, web] = (await freePorts(4)) as [number, number, number, number];
-  const program = await startProgram(['start'], {
-    COLLECTOR_LISTEN: `tcp://127.0.0.1:${line}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: `127.0.0.1:${web}`,
-  }, [`http://127.0.0.1:${web}/ready`]);
-  t.teardown(() => program.stop());
-  const caddy = await startCaddy(await readFile('Caddyfile', 'utf8'), { env: { SITE: `:${site}`, WEB: `127.0.0.1:${web}`, COLLECTOR: `127.0.0.1:${line}` } });
-  t.teardown(caddy.stop);
-  const statusAt = (port: number, host: string): Promise<number> => new Promise((resolve, reject) => {
-    request({ host: '127.0.0.1', port, headers: { host }, agent: false }, (response) => { resolve(response.resume().statusCode!); }).on('error', reject).end();
-  });
-  t.is(await statusAt(site, 'stats.example'), 200);
-  t.is(await statusAt(web, 'stats.example'), 403);
-  t.is(await statusAt(web, `localhost:${web}`), 200);
-});
+testWithCaddy(
+  'The dashboard on loopback is there under any name through Caddy, and under no name that others can have without it.',
+  async (t) => {
+    const [site, line, http, web] = (await freePorts(4)) as [number, number, number, number];
+    const program = await startProgram(
+      ['start'],
+      {
+        COLLECTOR_LISTEN: `tcp://127.0.0.1:${line}`,
+        COLLECTOR_HTTP: `127.0.0.1:${http}`,
+        WEB_LISTEN: `127.0.0.1:${web}`,
+      },
+      [`http://127.0.0.1:${web}/ready`],
+    );
+    t.teardown(() => program.stop());
+    const caddy = await startCaddy(await readFile('Caddyfile', 'utf8'), {
+      env: { SITE: `:${site}`, WEB: `127.0.0.1:${web}`, COLLECTOR: `127.0.0.1:${line}` },
+    });
+    t.teardown(caddy.stop);
+    const statusAt = (port: number, host: string): Promise<number> =>
+      new Promise((resolve, reject) => {
+        request({ host: '127.0.0.1', port, headers: { host }, agent: false }, (response) => {
+          resolve(response.resume().statusCode!);
+        })
+          .on('error', reject)
+          .end();
+      });
+    t.is(await statusAt(site, 'stats.example'), 200);
+    t.is(await statusAt(web, 'stats.example'), 403);
+    t.is(await statusAt(web, `localhost:${web}`), 200);
+  },
+);
 
 testWithCaddy("The repository's Caddyfile starts and serves while the collector is down.", async (t) => {
   const [port, nobody] = (await freePorts(2)) as [number, number];

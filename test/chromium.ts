@@ -2,7 +2,10 @@ import test, { type ExecutionContext } from 'ava';
 import { chromiumOnPath } from './launch-chromium.js';
 import { noteMissingPart } from './missing-part.js';
 
-/** Declares a test that needs Chromium, one after the other; where there is none it is skipped, and the summary of the tests says how to get it. */
+/**
+ * Declares a test that needs Chromium, one after the other; where there is none it is skipped, and the summary of the
+ * tests says how to get it.
+ */
 export const testWithChromium: (title: string, run: (t: ExecutionContext) => Promise<void>) => void = chooseTest();
 
 function chooseTest(): typeof testWithChromium {

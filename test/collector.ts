@@ -19,14 +19,30 @@ export interface TestCollector extends Collector {
 }
 
 /** Starts a collector in this process, over the embedded store in a temporary folder. */
-export async function collectorOfTest(t: ExecutionContext, listen = 'tcp://127.0.0.1:0', parts: Partial<Pick<CollectorParts, 'hostsMax' | 'configuredHosts'>> = {}): Promise<TestCollector> {
+export async function collectorOfTest(
+  t: ExecutionContext,
+  listen = 'tcp://127.0.0.1:0',
+  parts: Partial<Pick<CollectorParts, 'hostsMax' | 'configuredHosts'>> = {},
+): Promise<TestCollector> {
   const folder = await temporaryFolder();
-  const values = readSettings({ ...collectorSettings, ...storeSettings }, {
-    COLLECTOR_LISTEN: listen, COLLECTOR_HTTP: 'off', COLLECTOR_ID: 'test', STORE: `duckdb:${join(folder, 'requests.duckdb')}`,
-  });
+  const values = readSettings(
+    { ...collectorSettings, ...storeSettings },
+    {
+      COLLECTOR_LISTEN: listen,
+      COLLECTOR_HTTP: 'off',
+      COLLECTOR_ID: 'test',
+      STORE: `duckdb:${join(folder, 'requests.duckdb')}`,
+    },
+  );
   const log = createLog('test', { write: () => undefined });
   const store = await openStore(storeSettingsFrom(values), { log });
-  const collector = await startCollector(collectorConfigFrom(values), { store, log, hostsMax: values.HOSTS_MAX, clientIp: values.CLIENT_IP, ...parts });
+  const collector = await startCollector(collectorConfigFrom(values), {
+    store,
+    log,
+    hostsMax: values.HOSTS_MAX,
+    clientIp: values.CLIENT_IP,
+    ...parts,
+  });
   t.teardown(async () => {
     await collector.stop();
     await store.close();

@@ -24,7 +24,8 @@ const startMs = Date.now();
 test("the collector reads the demo's lines as the requests that they were made from", (t) => {
   const decoder = createDecoder(collectorConfigFrom(readSettings(collectorSettings, {})));
   const requests = createTraffic({ seed: 3, requestsPerDay: 1_000_000, startMs }).requestsOf(-12_000);
-  for (let offsetS = -11_999; requests.length < 500; offsetS += 1) requests.push(...createTraffic({ seed: offsetS, requestsPerDay: 1_000_000, startMs }).requestsOf(offsetS));
+  for (let offsetS = -11_999; requests.length < 500; offsetS += 1)
+    requests.push(...createTraffic({ seed: offsetS, requestsPerDay: 1_000_000, startMs }).requestsOf(offsetS));
   for (const { edge } of requests) {
     const line = caddyLine(edge);
     const decoded = decoder.decode(line, edge.timeMs);
@@ -41,15 +42,30 @@ test('the same seed gives the same totals on two days, and every level agrees wi
   const totals = async ({ store, seededMs }: Seeded) => {
     const toMs = startMs + 86_400_000;
     const requests = await store.readRequests({ fromMs: 0, toMs, filter: {}, limit: 100_000 });
-    const totalOf = (some: readonly RequestEvent[]) => ({ count: some.length, sizeSum: some.reduce((sum, { size }) => sum + size, 0) });
-    for (const scope of ['all', 'host'] as const) for (const level of levelsOf[scope]) {
-      const fromMs = Number.isFinite(levelKeptMs(level, scope)) ? windowStart(seededMs - levelKeptMs(level, scope), level) + level * 1000 : 0;
-      const { count, sizeSum } = tallyOf(await store.readRollups({ fromMs, toMs, level, scope, filter: {} }));
-      t.deepEqual({ count, sizeSum }, totalOf(requests.filter(({ timeMs }) => timeMs >= fromMs)), `${scope}, level ${level}`);
-      // What became too old while the day was made up may be written or not.
-      const tooOldMs = startMs - levelKeptMs(level, scope) - level * 1000;
-      if (tooOldMs > 0) t.deepEqual(await store.readRollups({ fromMs: 0, toMs: tooOldMs, level, scope, filter: {} }), [], `${scope}, level ${level}, too old`);
-    }
+    const totalOf = (some: readonly RequestEvent[]) => ({
+      count: some.length,
+      sizeSum: some.reduce((sum, { size }) => sum + size, 0),
+    });
+    for (const scope of ['all', 'host'] as const)
+      for (const level of levelsOf[scope]) {
+        const fromMs = Number.isFinite(levelKeptMs(level, scope))
+          ? windowStart(seededMs - levelKeptMs(level, scope), level) + level * 1000
+          : 0;
+        const { count, sizeSum } = tallyOf(await store.readRollups({ fromMs, toMs, level, scope, filter: {} }));
+        t.deepEqual(
+          { count, sizeSum },
+          totalOf(requests.filter(({ timeMs }) => timeMs >= fromMs)),
+          `${scope}, level ${level}`,
+        );
+        // What became too old while the day was made up may be written or not.
+        const tooOldMs = startMs - levelKeptMs(level, scope) - level * 1000;
+        if (tooOldMs > 0)
+          t.deepEqual(
+            await store.readRollups({ fromMs: 0, toMs: tooOldMs, level, scope, filter: {} }),
+            [],
+            `${scope}, level ${level}, too old`,
+          );
+      }
     return totalOf(requests);
   };
   const total = await totals(one);
@@ -60,11 +76,21 @@ test('the same seed gives the same totals on two days, and every level agrees wi
 
 test('while it makes up its day the demo says how far it is', async (t) => {
   const percents: number[] = [];
-  const requests = await seedDay(createTraffic({ seed: 7, requestsPerDay: 50_000, startMs }), { record: () => true, flush: () => Promise.resolve() }, { onPercent: (percent) => percents.push(percent) });
+  const requests = await seedDay(
+    createTraffic({ seed: 7, requestsPerDay: 50_000, startMs }),
+    { record: () => true, flush: () => Promise.resolve() },
+    { onPercent: (percent) => percents.push(percent) },
+  );
   t.true(percents.length > requests / 30_000, percents.join(' '));
-  t.deepEqual(percents, [...new Set(percents)].toSorted((a, b) => a - b));
+  t.deepEqual(
+    percents,
+    [...new Set(percents)].toSorted((a, b) => a - b),
+  );
   t.is(percents.at(-1), 100);
-  t.true(percents.slice(0, -1).every((percent) => percent > 0 && percent < 100), percents.join(' '));
+  t.true(
+    percents.slice(0, -1).every((percent) => percent > 0 && percent < 100),
+    percents.join(' '),
+  );
 });
 
 test('the demo takes free ports where the usual ones are in use, shows both sources, lets requests come in, and leaves nothing behind', async (t) => {
@@ -76,14 +102,20 @@ test('the demo takes free ports where the usual ones are in use, shows both sour
   }
   const folder = await folderOf(t);
   const demo = await runProgram(['demo', '--requests', '30000'], { TMPDIR: folder });
-  const url = await until('it says where the page is', () => /Dashboard +(http:\S+)/.exec(demo.stdout())?.[1], { waitMsMax: 120_000 });
+  const url = await until('it says where the page is', () => /Dashboard +(http:\S+)/.exec(demo.stdout())?.[1], {
+    waitMsMax: 120_000,
+  });
   t.not(new URL(url).port, '3000');
   t.regex(demo.stdout(), /^Generating a day of traffic:( \d+ %)+ 100 %, [\d,]+ requests in /m);
-  const { sources } = await (await fetch(`${url}/api/summary?from=now-24h`)).json() as { sources: Record<string, { requests: number }> };
+  const { sources } = (await (await fetch(`${url}/api/summary?from=now-24h`)).json()) as {
+    sources: Record<string, { requests: number }>;
+  };
   t.deepEqual(Object.keys(sources), ['caddy', 'shop']);
   t.true(sources['caddy']!.requests > 20_000 && sources['shop']!.requests > 5000, JSON.stringify(sources));
   await until('lines come in', async () => {
-    const { collectors } = await (await fetch(`${url}/api/ledger`)).json() as { collectors: Record<string, { accepted: number; received: number }> };
+    const { collectors } = (await (await fetch(`${url}/api/ledger`)).json()) as {
+      collectors: Record<string, { accepted: number; received: number }>;
+    };
     const ledger = collectors['demo'];
     return ledger !== undefined && ledger.accepted > 0 && ledger.accepted === ledger.received;
   });
@@ -106,7 +138,11 @@ test('with --dir the store is kept, and is not made up a second time', async (t)
 
 test('a demo whose terminal is closed while it makes up its day leaves nothing behind', async (t) => {
   const folder = await folderOf(t);
-  const demo = await runProgram(['demo', '--requests', '1000000'], { TMPDIR: folder, WEB_LISTEN: '127.0.0.1:0', COLLECTOR_LISTEN: 'tcp://127.0.0.1:0' });
+  const demo = await runProgram(['demo', '--requests', '1000000'], {
+    TMPDIR: folder,
+    WEB_LISTEN: '127.0.0.1:0',
+    COLLECTOR_LISTEN: 'tcp://127.0.0.1:0',
+  });
   await until('it has begun', () => demo.stdout().includes('Making up'));
   t.is(await demo.stop('SIGHUP'), 0, demo.stderr());
   t.deepEqual(await readdir(folder), []);
@@ -127,7 +163,13 @@ const refused = test.macro({
 test(refused, ['--seed', 'x'], {}, /--seed is "x": it must be a whole number from 0/);
 test(refused, ['--requests', '999'], {}, /--requests is "999": it must be a whole number from 1000 to 1000000/);
 test(refused, ['--requests='], {}, /--requests is/);
-test('for a folder that holds something', refused, ['--dir', '.'], {}, /--dir is "\.": it must be a new or an empty folder, and a-file is in it/);
+test(
+  'for a folder that holds something',
+  refused,
+  ['--dir', '.'],
+  {},
+  /--dir is "\.": it must be a new or an empty folder, and a-file is in it/,
+);
 test(refused, ['--dir', 'a-file'], {}, /--dir is "a-file": it must be a new or an empty folder/);
 test(refused, ['now'], {}, /demo takes no arguments/);
 test('without TCP', refused, [], { COLLECTOR_LISTEN: 'udp://127.0.0.1:0' }, /COLLECTOR_LISTEN is "udp:.*needs a tcp:/);
@@ -144,7 +186,14 @@ async function seeded(t: ExecutionContext): Promise<Seeded> {
   const folder = await temporaryFolder();
   const log = createLog('test', { write: () => undefined });
   const dayMs = 86_400_000;
-  const store = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs } }, { log });
+  const store = await openStore(
+    {
+      kind: 'duckdb',
+      path: join(folder, 'requests.duckdb'),
+      retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs },
+    },
+    { log },
+  );
   const recorder = createRecorder({ store, log, name: 'shop', hostsMax: 200, clientIp: 'truncated' });
   const requests = await seedDay(createTraffic({ seed: 7, requestsPerDay: 3000, startMs }), recorder);
   t.teardown(async () => {

@@ -1,6 +1,7 @@
 /**
- * Brings the DuckDB file that it is given to this program's version, and kills itself (-9) before the statement of the number that it is given,
- * or, where that is how many there are, when all are done and the file is still open: the process that the test of migrations ends in the middle.
+ * Brings the DuckDB file that it is given to this program's version, and kills itself (-9) before the statement of the
+ * number that it is given, or, where that is how many there are, when all are done and the file is still open: the
+ * process that the test of migrations ends in the middle.
  */
 import { fileURLToPath } from 'node:url';
 import { DuckDBInstance, type DuckDBConnection } from '@duckdb/node-api';

@@ -20,30 +20,78 @@ const retentionMs = 3650 * 86_400_000;
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) await writeOn(process.argv[2]!);
 
-/** Batch `sequence` of one writer: its requests with what they add to the rollups, and a ledger that counts all requests up to this one. */
+/**
+ * Batch `sequence` of one writer: its requests with what they add to the rollups, and a ledger that counts all requests
+ * up to this one.
+ */
 export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBatch: number } {
-  const requests = Array.from({ length: requestsPerBatch }, (_, index): RequestEvent => ({
-    source: 'caddy', timeMs: startMs + sequence, timeNs: index, host: 'shop.example', method: 'GET', status: 200, durationMs: index, size: index, bytesRead: 0,
-    uri: `/${sequence}/${Math.random()}`, endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
-  }));
+  const requests = Array.from(
+    { length: requestsPerBatch },
+    (_, index): RequestEvent => ({
+      source: 'caddy',
+      timeMs: startMs + sequence,
+      timeNs: index,
+      host: 'shop.example',
+      method: 'GET',
+      status: 200,
+      durationMs: index,
+      size: index,
+      bytesRead: 0,
+      uri: `/${sequence}/${Math.random()}`,
+      endpoint: '',
+      clientIp: '',
+      userAgent: '',
+      referrer: '',
+      protocol: '',
+      tls: '',
+      upstreamMs: null,
+      requestId: '',
+    }),
+  );
   const counted = new BatchTallies(() => startMs);
   for (const request of requests) counted.add(request);
   const ledger = {
-    collector: 'duckdb-writer', timeMs: startMs + sequence, received: sequence * requestsPerBatch, accepted: sequence * requestsPerBatch, runtime: 0, rejected: {}, dropped: {},
-    stored: sequence * requestsPerBatch, spooled: 0, inMemory: 0, deadLettered: 0, warnings: {}, lastLineMs: startMs,
+    collector: 'duckdb-writer',
+    timeMs: startMs + sequence,
+    received: sequence * requestsPerBatch,
+    accepted: sequence * requestsPerBatch,
+    runtime: 0,
+    rejected: {},
+    dropped: {},
+    stored: sequence * requestsPerBatch,
+    spooled: 0,
+    inMemory: 0,
+    deadLettered: 0,
+    warnings: {},
+    lastLineMs: startMs,
   };
-  return { recorder: 'test', writer: 'duckdb-writer', sequence, requests, tallies: counted.take(), rollups: [], tops: [], ledger, requestsPerBatch };
+  return {
+    recorder: 'test',
+    writer: 'duckdb-writer',
+    sequence,
+    requests,
+    tallies: counted.take(),
+    rollups: [],
+    tops: [],
+    ledger,
+    requestsPerBatch,
+  };
 }
 
 async function writeOn(path: string): Promise<never> {
-  const store = await openStore({ kind: 'duckdb', path, retention: { requestsMs: retentionMs, rollupsMs: retentionMs } }, { log: createLog('store') });
+  const store = await openStore(
+    { kind: 'duckdb', path, retention: { requestsMs: retentionMs, rollupsMs: retentionMs } },
+    { log: createLog('store') },
+  );
   for (let sequence = 1; ; ) {
     try {
       await store.write(duckdbBatch(sequence));
       process.stdout.write(`taken ${sequence}\n`);
       sequence += 1;
     } catch (error) {
-      process.stdout.write(`refused ${sequence} ${error instanceof StoreError ? error.action : 'unknown'} ${messageOf(error)}\n`);
+      process.stdout.write(
+        `refused ${sequence} ${error instanceof StoreError ? error.action : 'unknown'} ${messageOf(error)}\n`,
+      );
       await sleep(20);
     }
   }

@@ -1,6 +1,6 @@
 /**
- * The real InfluxDB for tests and benchmarks: `influxd` from the PATH, on a port and in a folder of its own; or the one that
- * `INFLUXDB_URL`, `INFLUXDB_ORG` and `INFLUXDB_TOKEN` name, whose token has to be allowed to create buckets.
+ * The real InfluxDB for tests and benchmarks: `influxd` from the PATH, on a port and in a folder of its own; or the one
+ * that `INFLUXDB_URL`, `INFLUXDB_ORG` and `INFLUXDB_TOKEN` name, whose token has to be allowed to create buckets.
  *
  * Tests only ever touch buckets that they made. `INFLUXDB_BUCKET` is what the names of these start with, so a bucket
  * that somebody uses is never written to.
@@ -45,8 +45,14 @@ export interface Influxd {
 
 const startMsMax = 60_000;
 
-/** Starts InfluxDB, with further arguments where it is one of its own, or finds the one that `INFLUXDB_URL` names. Throws an `Error` that says what is missing. */
-export async function startInfluxd(env: NodeJS.ProcessEnv = process.env, { args = [] }: { args?: readonly string[] } = {}): Promise<Influxd> {
+/**
+ * Starts InfluxDB, with further arguments where it is one of its own, or finds the one that `INFLUXDB_URL` names.
+ * Throws an `Error` that says what is missing.
+ */
+export async function startInfluxd(
+  env: NodeJS.ProcessEnv = process.env,
+  { args = [] }: { args?: readonly string[] } = {},
+): Promise<Influxd> {
   return env['INFLUXDB_URL'] === undefined ? await startOwn(args) : await findExisting(env['INFLUXDB_URL'], env);
 }
 
@@ -60,7 +66,12 @@ async function startOwn(args: readonly string[]): Promise<Influxd> {
     rmSync(directory, { recursive: true, force: true });
   });
   const org = 'test-org';
-  const setup = await call(url, undefined, 'POST', '/api/v2/setup', { username: 'test', password: randomBytes(12).toString('hex'), org, bucket: 'first' });
+  const setup = await call(url, undefined, 'POST', '/api/v2/setup', {
+    username: 'test',
+    password: randomBytes(12).toString('hex'),
+    org,
+    bucket: 'first',
+  });
   const { token } = setup['auth'] as { token: string };
   const end = async (signal: NodeJS.Signals): Promise<void> => {
     if (server.exitCode !== null || server.signalCode !== null) return;
@@ -75,7 +86,9 @@ async function startOwn(args: readonly string[]): Promise<Influxd> {
       await rm(directory, { recursive: true, force: true });
     },
     kill: () => end('SIGKILL'),
-    signal: (signal) => { server.kill(signal); },
+    signal: (signal) => {
+      server.kill(signal);
+    },
     restart: async () => {
       await end('SIGTERM');
       server = await launchInfluxd(directory, port, args);
@@ -85,8 +98,12 @@ async function startOwn(args: readonly string[]): Promise<Influxd> {
 
 async function findExisting(url: string, env: NodeJS.ProcessEnv): Promise<Influxd> {
   const { INFLUXDB_ORG: org, INFLUXDB_TOKEN: token } = env;
-  if (!org || !token) throw new Error('INFLUXDB_URL is set, but INFLUXDB_ORG or INFLUXDB_TOKEN is not: set both, or none of the three.');
-  const notOurs = (): Promise<never> => Promise.reject(new Error(`The InfluxDB at INFLUXDB_URL was not started by the test: unset INFLUXDB_URL to run it.`));
+  if (!org || !token)
+    throw new Error('INFLUXDB_URL is set, but INFLUXDB_ORG or INFLUXDB_TOKEN is not: set both, or none of the three.');
+  const notOurs = (): Promise<never> =>
+    Promise.reject(
+      new Error(`The InfluxDB at INFLUXDB_URL was not started by the test: unset INFLUXDB_URL to run it.`),
+    );
   const made: string[] = [];
   const buckets = await withBuckets({ url, org, token, bucketPrefix: env['INFLUXDB_BUCKET'] ?? 'test', made });
   return {
@@ -96,19 +113,37 @@ async function findExisting(url: string, env: NodeJS.ProcessEnv): Promise<Influx
     },
     kill: notOurs,
     restart: notOurs,
-    signal: () => { throw new Error('The InfluxDB at INFLUXDB_URL was not started by the test.'); },
+    signal: () => {
+      throw new Error('The InfluxDB at INFLUXDB_URL was not started by the test.');
+    },
   };
 }
 
 type Buckets = Omit<Influxd, 'stop' | 'kill' | 'restart' | 'signal'>;
 
-async function withBuckets({ url, org, token, bucketPrefix, made = [] }: { url: string; org: string; token: string; bucketPrefix: string; made?: string[] }): Promise<Buckets> {
-  const { orgs } = (await call(url, token, 'GET', `/api/v2/orgs?org=${encodeURIComponent(org)}`)) as { orgs: { id: string }[] };
+async function withBuckets({
+  url,
+  org,
+  token,
+  bucketPrefix,
+  made = [],
+}: {
+  url: string;
+  org: string;
+  token: string;
+  bucketPrefix: string;
+  made?: string[];
+}): Promise<Buckets> {
+  const { orgs } = (await call(url, token, 'GET', `/api/v2/orgs?org=${encodeURIComponent(org)}`)) as {
+    orgs: { id: string }[];
+  };
   const orgID = orgs[0]!.id;
   const ids = new Map<string, string>();
   const createBucket = async (): Promise<string> => {
     const name = `${bucketPrefix}-${randomBytes(6).toString('hex')}`;
-    const { id } = (await call(url, token, 'POST', '/api/v2/buckets', { orgID, name, retentionRules: [] })) as { id: string };
+    const { id } = (await call(url, token, 'POST', '/api/v2/buckets', { orgID, name, retentionRules: [] })) as {
+      id: string;
+    };
     ids.set(name, id);
     made.push(name);
     return name;
@@ -120,8 +155,13 @@ async function withBuckets({ url, org, token, bucketPrefix, made = [] }: { url: 
     bucket: await createBucket(),
     createBucket,
     createToken: async (bucket, actions) => {
-      const permissions = actions.map((action) => ({ action, resource: { type: 'buckets', orgID, id: ids.get(bucket) } }));
-      const answer = (await call(url, token, 'POST', '/api/v2/authorizations', { orgID, permissions })) as { token: string };
+      const permissions = actions.map((action) => ({
+        action,
+        resource: { type: 'buckets', orgID, id: ids.get(bucket) },
+      }));
+      const answer = (await call(url, token, 'POST', '/api/v2/authorizations', { orgID, permissions })) as {
+        token: string;
+      };
       return answer.token;
     },
     setRetention: async (bucket, seconds) => {
@@ -138,15 +178,32 @@ async function withBuckets({ url, org, token, bucketPrefix, made = [] }: { url: 
 }
 
 /** Starts the process and waits until it answers. */
-export async function launchInfluxd(directory: string, port: number, args: readonly string[] = []): Promise<ChildProcess> {
+export async function launchInfluxd(
+  directory: string,
+  port: number,
+  args: readonly string[] = [],
+): Promise<ChildProcess> {
   const server = spawn(
     'influxd',
     [
-      '--http-bind-address', `127.0.0.1:${port}`, '--bolt-path', join(directory, 'influxd.bolt'), '--engine-path', join(directory, 'engine'),
-      '--sqlite-path', join(directory, 'influxd.sqlite'), '--reporting-disabled', '--log-level', 'error', ...args,
+      '--http-bind-address',
+      `127.0.0.1:${port}`,
+      '--bolt-path',
+      join(directory, 'influxd.bolt'),
+      '--engine-path',
+      join(directory, 'engine'),
+      '--sqlite-path',
+      join(directory, 'influxd.sqlite'),
+      '--reporting-disabled',
+      '--log-level',
+      'error',
+      ...args,
     ],
     // Neither settings nor a configuration file of this machine's own InfluxDB.
-    { env: { PATH: process.env['PATH'], HOME: directory, INFLUXD_CONFIG_PATH: directory }, stdio: ['ignore', 'pipe', 'pipe'] },
+    {
+      env: { PATH: process.env['PATH'], HOME: directory, INFLUXD_CONFIG_PATH: directory },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
   );
   let said = '';
   const listen = (text: Buffer): void => {
@@ -160,17 +217,27 @@ export async function launchInfluxd(directory: string, port: number, args: reado
   });
   const giveUpMs = Date.now() + startMsMax;
   for (;;) {
-    const answer = await fetch(`http://127.0.0.1:${port}/health`, { signal: AbortSignal.timeout(2000) }).catch(() => undefined);
+    const answer = await fetch(`http://127.0.0.1:${port}/health`, { signal: AbortSignal.timeout(2000) }).catch(
+      () => undefined,
+    );
     if (answer?.ok) return server;
     if (failure || server.exitCode !== null || Date.now() > giveUpMs) {
       server.kill('SIGKILL');
-      throw new Error(`influxd did not start on port ${port}: ${failure?.message ?? `exit status ${server.exitCode}`}. It said: ${said}`);
+      throw new Error(
+        `influxd did not start on port ${port}: ${failure?.message ?? `exit status ${server.exitCode}`}. It said: ${said}`,
+      );
     }
     await delay(50);
   }
 }
 
-async function call(url: string, token: string | undefined, method: string, path: string, body?: object): Promise<Record<string, unknown>> {
+async function call(
+  url: string,
+  token: string | undefined,
+  method: string,
+  path: string,
+  body?: object,
+): Promise<Record<string, unknown>> {
   const answer = await fetch(`${url}${path}`, {
     method,
     headers: { 'content-type': 'application/json', ...(token !== undefined && { authorization: `Token ${token}` }) },

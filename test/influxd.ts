@@ -11,10 +11,16 @@ import { freePort } from './ports.js';
 
 export { quietLog, spoolOfTest, startInfluxd, type Influxd } from './influxd-server.js';
 
-/** Declares a test that needs InfluxDB, one after the other; where there is none it is skipped, and the summary of the tests says how to get it. */
+/**
+ * Declares a test that needs InfluxDB, one after the other; where there is none it is skipped, and the summary of the
+ * tests says how to get it.
+ */
 export const testWithInfluxd: (title: string, run: (t: ExecutionContext) => Promise<void>) => void = chooseTest();
 
-/** One InfluxDB for all tests of a file: started when the first of them asks, stopped after the last. Call it once, at the top. */
+/**
+ * One InfluxDB for all tests of a file: started when the first of them asks, stopped after the last. Call it once, at
+ * the top.
+ */
 export function influxdOfThisFile(): () => Promise<Influxd> {
   let started: Promise<Influxd> | undefined;
   test.after.always('InfluxDB is stopped.', async () => {
@@ -51,6 +57,8 @@ function haveInfluxd(): boolean {
 
 function chooseTest(): typeof testWithInfluxd {
   if (haveInfluxd()) return test.serial;
-  noteMissingPart('tests with InfluxDB: influxd is not on the PATH. Install InfluxDB 2.7 (https://docs.influxdata.com/influxdb/v2/install/), or set INFLUXDB_URL, INFLUXDB_ORG and INFLUXDB_TOKEN.');
+  noteMissingPart(
+    'tests with InfluxDB: influxd is not on the PATH. Install InfluxDB 2.7 (https://docs.influxdata.com/influxdb/v2/install/), or set INFLUXDB_URL, INFLUXDB_ORG and INFLUXDB_TOKEN.',
+  );
   return test.skip;
 }

@@ -1,4 +1,7 @@
-/** HTTP load on the web app: clients that check every answer, clients that misbehave, and a sampler of the process's memory, descriptors and files. */
+/**
+ * HTTP load on the web app: clients that check every answer, clients that misbehave, and a sampler of the process's
+ * memory, descriptors and files.
+ */
 import { once, setMaxListeners } from 'node:events';
 import { readdirSync, statSync } from 'node:fs';
 import { Agent, request, type ClientRequest, type IncomingMessage, type RequestOptions } from 'node:http';
@@ -19,8 +22,18 @@ interface Answer {
 /** Timeout for an answer, in milliseconds. A timeout is a failure. */
 const answerMsMax = 120_000;
 
-/** Sends one request. Rejects if the connection is lost, the answer is truncated, or it is not complete within `waitMsMax`. */
-export async function ask(url: string, { headers = {}, agent, waitMsMax = answerMsMax }: { headers?: Readonly<Record<string, string>>; agent?: Agent | undefined; waitMsMax?: number } = {}): Promise<Answer> {
+/**
+ * Sends one request. Rejects if the connection is lost, the answer is truncated, or it is not complete within
+ * `waitMsMax`.
+ */
+export async function ask(
+  url: string,
+  {
+    headers = {},
+    agent,
+    waitMsMax = answerMsMax,
+  }: { headers?: Readonly<Record<string, string>>; agent?: Agent | undefined; waitMsMax?: number } = {},
+): Promise<Answer> {
   const startMs = performance.now();
   const response = await responseTo(url, { headers, agent, signal: AbortSignal.timeout(waitMsMax) });
   const chunks: Buffer[] = [];
@@ -31,11 +44,14 @@ export async function ask(url: string, { headers = {}, agent, waitMsMax = answer
   return { status: response.statusCode!, headers: response.headers, body, ms: performance.now() - startMs };
 }
 
-/** Retries a request on a kept-alive connection that the server was just closing, as browsers do: https://nodejs.org/docs/latest-v20.x/api/http.html#requestreusedsocket */
+/**
+ * Retries a request on a kept-alive connection that the server was just closing, as browsers do:
+ * https://nodejs.org/docs/latest-v20.x/api/http.html#requestreusedsocket
+ */
 async function responseTo(url: string, options: RequestOptions): Promise<IncomingMessage> {
   const sent = request(url, options).end();
   try {
-    const [response] = await once(sent, 'response') as [IncomingMessage];
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
     return response;
   } catch (error) {
     if (!sent.reusedSocket || (error as NodeJS.ErrnoException).code !== 'ECONNRESET') throw error;
@@ -67,7 +83,13 @@ export class Answers {
   }
 
   /** Sends a request and counts the answer. `problemOf` returns what is wrong with a body. Never rejects. */
-  async ask(kind: string, url: string, options: Parameters<typeof ask>[1] & { readonly problemOf?: ((body: string) => string | undefined) | undefined } = {}): Promise<Answer | undefined> {
+  async ask(
+    kind: string,
+    url: string,
+    options: Parameters<typeof ask>[1] & {
+      readonly problemOf?: ((body: string) => string | undefined) | undefined;
+    } = {},
+  ): Promise<Answer | undefined> {
     let answer: Answer;
     try {
       answer = await ask(url, options);
@@ -83,7 +105,10 @@ export class Answers {
       else this.#fail(kind, `${url}: ${problem}`);
       this.lastMessage = messageIn(answer);
     } else {
-      const problem = answer.status === 200 ? problemIn(answer.body, options.problemOf) : `status ${answer.status}: ${answer.body.slice(0, 300)}`;
+      const problem =
+        answer.status === 200
+          ? problemIn(answer.body, options.problemOf)
+          : `status ${answer.status}: ${answer.body.slice(0, 300)}`;
       if (problem === undefined) {
         this.ok += 1;
         this.okOf.set(kind, (this.okOf.get(kind) ?? 0) + 1);
@@ -113,17 +138,23 @@ function problemIn(body: string, problemOf: ((body: string) => string | undefine
   }
 }
 
-/** A 503 has to say when to retry and what to do. It must not blame DuckDB's memory limit, which a client cannot change. */
+/**
+ * A 503 has to say when to retry and what to do. It must not blame DuckDB's memory limit, which a client cannot change.
+ */
 function unavailableProblem(answer: Answer): string | undefined {
   const retryAfter = answer.headers['retry-after'];
-  if (retryAfter === undefined || !/^[1-9]\d*$/.test(retryAfter)) return `a 503 has the Retry-After ${String(retryAfter)}`;
+  if (retryAfter === undefined || !/^[1-9]\d*$/.test(retryAfter))
+    return `a 503 has the Retry-After ${String(retryAfter)}`;
   const message = messageIn(answer);
   if (/out of memory/i.test(message)) return `a 503 says that memory ran out: ${message}`;
-  return /\b(?:again|narrow|shorter|smaller|fewer|lower|check)\b/i.test(message) ? undefined : `a 503 does not say what to do: ${message}`;
+  return /\b(?:again|narrow|shorter|smaller|fewer|lower|check)\b/i.test(message)
+    ? undefined
+    : `a 503 does not say what to do: ${message}`;
 }
 
 function messageIn({ headers, body }: Answer): string {
-  if (!headers['content-type']?.startsWith('application/json')) return body.replaceAll(/<[^>]*>/g, ' ').replaceAll(/\s+/g, ' ');
+  if (!headers['content-type']?.startsWith('application/json'))
+    return body.replaceAll(/<[^>]*>/g, ' ').replaceAll(/\s+/g, ' ');
   return String((JSON.parse(body) as { error?: { message?: unknown } }).error?.message);
 }
 
@@ -150,33 +181,65 @@ export interface Known {
 export const limitMax = 10_000;
 const pageLimitMax = 500;
 
-/** Returns requests for the largest answers that docs/api.md promises, in turn. No two have the same range, so that none share a read. */
+/**
+ * Returns requests for the largest answers that docs/api.md promises, in turn. No two have the same range, so that none
+ * share a read.
+ */
 export function largestQuestion(at: number, known: Known): Question {
   const { preloaded, fromMs, storedMin, storedMax } = known;
   const hours = [1, 6, 24][at % 3]!;
   const from = `from=${new Date(fromMs - hours * 3_600_000 + at * 1000).toISOString()}`;
   const rows = Math.min(limitMax, preloaded);
-  const id = at * 37 % preloaded;
+  const id = (at * 37) % preloaded;
   const least = storedMin();
   const questions: readonly Question[] = [
     { kind: 'requests', path: `/api/requests?limit=${limitMax}&${from}`, problemOf: (body) => rowsProblem(body, rows) },
-    { kind: 'requests as CSV', path: `/api/requests.csv?limit=${limitMax}&source=caddy&${from}`, problemOf: (body) => csvProblem(body, rows) },
-    { kind: 'paths of a host', path: `/api/top/path?limit=${limitMax}&host=${id % 10}.example&${from}`, problemOf: listProblem },
-    { kind: 'page', path: `/?limit=${pageLimitMax}&source=caddy&refresh=off&${from}`, problemOf: (body) => pageProblem(body, Math.min(pageLimitMax, preloaded)) },
-    { kind: 'series', path: `/api/series?source=caddy&${from}`, problemOf: (body) => sumProblem(body, least, storedMax()) },
-    { kind: 'series of a path', path: `/api/series?path=/id/${id}&${from}`, problemOf: (body) => sumProblem(body, 1, 1) },
+    {
+      kind: 'requests as CSV',
+      path: `/api/requests.csv?limit=${limitMax}&source=caddy&${from}`,
+      problemOf: (body) => csvProblem(body, rows),
+    },
+    {
+      kind: 'paths of a host',
+      path: `/api/top/path?limit=${limitMax}&host=${id % 10}.example&${from}`,
+      problemOf: listProblem,
+    },
+    {
+      kind: 'page',
+      path: `/?limit=${pageLimitMax}&source=caddy&refresh=off&${from}`,
+      problemOf: (body) => pageProblem(body, Math.min(pageLimitMax, preloaded)),
+    },
+    {
+      kind: 'series',
+      path: `/api/series?source=caddy&${from}`,
+      problemOf: (body) => sumProblem(body, least, storedMax()),
+    },
+    {
+      kind: 'series of a path',
+      path: `/api/series?path=/id/${id}&${from}`,
+      problemOf: (body) => sumProblem(body, 1, 1),
+    },
     { kind: 'clients', path: `/api/top/client?limit=${limitMax}&method=GET&${from}`, problemOf: listProblem },
-    { kind: 'requests of a path', path: `/api/requests?limit=${limitMax}&path=/id/${id}&${from}`, problemOf: (body) => rowsProblem(body, 1) },
+    {
+      kind: 'requests of a path',
+      path: `/api/requests?limit=${limitMax}&path=/id/${id}&${from}`,
+      problemOf: (body) => rowsProblem(body, 1),
+    },
   ];
   return questions[at % questions.length]!;
 }
 
-interface RequestRow { readonly time: string; readonly source: string; readonly uri: string }
+interface RequestRow {
+  readonly time: string;
+  readonly source: string;
+  readonly uri: string;
+}
 
 function rowsProblem(body: string, count: number): string | undefined {
   const rows = JSON.parse(body) as RequestRow[];
   if (rows.length !== count) return `${rows.length} rows instead of ${count}`;
-  if (rows.some(({ time }, at) => at > 0 && Date.parse(time) > Date.parse(rows[at - 1]!.time))) return 'rows are not in order, newest first';
+  if (rows.some(({ time }, at) => at > 0 && Date.parse(time) > Date.parse(rows[at - 1]!.time)))
+    return 'rows are not in order, newest first';
   const uris = rows.filter(({ source }) => source === 'caddy').map(({ uri }) => uri);
   return new Set(uris).size === uris.length ? undefined : 'a request occurs twice';
 }
@@ -184,7 +247,8 @@ function rowsProblem(body: string, count: number): string | undefined {
 /** No value of a numbered line contains a comma. */
 function csvProblem(body: string, count: number): string | undefined {
   const [header, ...rows] = body.split('\r\n');
-  if (!header!.startsWith('"time","source",') || rows.pop() !== '') return `the first line is ${JSON.stringify(header)}, and the last ${JSON.stringify(rows.at(-1))}`;
+  if (!header!.startsWith('"time","source",') || rows.pop() !== '')
+    return `the first line is ${JSON.stringify(header)}, and the last ${JSON.stringify(rows.at(-1))}`;
   if (rows.length !== count) return `${rows.length} rows instead of ${count}`;
   const cells = header!.split(',').length;
   const wrong = rows.find((row) => row.split(',').length !== cells);
@@ -194,7 +258,11 @@ function csvProblem(body: string, count: number): string | undefined {
 function listProblem(body: string): string | undefined {
   const rows = JSON.parse(body) as { value: string; count: number; count_max: number }[];
   if (rows.length < 50 || rows.length > limitMax) return `${rows.length} values`;
-  return rows.some(({ count, count_max: most }, at) => count < 0 || most < count || (at > 0 && count > rows[at - 1]!.count)) ? 'values are not in order of count' : undefined;
+  return rows.some(
+    ({ count, count_max: most }, at) => count < 0 || most < count || (at > 0 && count > rows[at - 1]!.count),
+  )
+    ? 'values are not in order of count'
+    : undefined;
 }
 
 function pageProblem(body: string, rows: number): string | undefined {
@@ -225,34 +293,50 @@ export function startReaders(url: string, { readers, known }: { readers: number;
 }
 
 /** Starts viewers with an open page that refreshes itself as `views/live.js` does. */
-export function startViewers(url: string, { viewers, refreshSeconds = 5 }: { viewers: number; refreshSeconds?: number }): Clients {
+export function startViewers(
+  url: string,
+  { viewers, refreshSeconds = 5 }: { viewers: number; refreshSeconds?: number },
+): Clients {
   return startClients(viewers, async (answers, agent, state) => {
     const { etag } = state;
-    const headers = { 'X-Poll': '1', 'Cache-Control': 'max-age=0', 'Accept-Encoding': 'gzip', ...(etag !== undefined && { 'If-None-Match': etag }) };
+    const headers = {
+      'X-Poll': '1',
+      'Cache-Control': 'max-age=0',
+      'Accept-Encoding': 'gzip',
+      ...(etag !== undefined && { 'If-None-Match': etag }),
+    };
     const answer = await answers.ask('/', `${url}/`, { agent, headers, problemOf: (body) => pageProblem(body, 0) });
     if (answer?.status === 200) state.etag = answer.headers.etag;
     state.pauseMs = refreshSeconds * 1000;
   });
 }
 
-interface ClientState { etag?: string | undefined; pauseMs: number }
+interface ClientState {
+  etag?: string | undefined;
+  pauseMs: number;
+}
 
-function startClients(count: number, run: (answers: Answers, agent: Agent, state: ClientState) => Promise<void>): Clients {
+function startClients(
+  count: number,
+  run: (answers: Answers, agent: Agent, state: ClientState) => Promise<void>,
+): Clients {
   const answers = new Answers();
   const stopping = new AbortController();
   setMaxListeners(count, stopping.signal);
-  const running = Promise.all(Array.from({ length: count }, async () => {
-    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-    const state: ClientState = { pauseMs: 0 };
-    while (!stopping.signal.aborted) {
-      const failed = answers.failed;
-      await run(answers, agent, state);
-      // After a failure, do not retry at once.
-      const pauseMs = Math.max(state.pauseMs, answers.failed > failed ? 100 : 0);
-      await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => undefined);
-    }
-    agent.destroy();
-  }));
+  const running = Promise.all(
+    Array.from({ length: count }, async () => {
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      const state: ClientState = { pauseMs: 0 };
+      while (!stopping.signal.aborted) {
+        const failed = answers.failed;
+        await run(answers, agent, state);
+        // After a failure, do not retry at once.
+        const pauseMs = Math.max(state.pauseMs, answers.failed > failed ? 100 : 0);
+        await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => undefined);
+      }
+      agent.destroy();
+    }),
+  );
   return {
     answers,
     async stop() {
@@ -262,12 +346,17 @@ function startClients(count: number, run: (answers: Answers, agent: Agent, state
   };
 }
 
-/** Sends a request and disconnects, as a closed browser tab does. Resolves when the request has been passed to the kernel. */
+/**
+ * Sends a request and disconnects, as a closed browser tab does. Resolves when the request has been passed to the
+ * kernel.
+ */
 export async function askAndLeave(url: string): Promise<void> {
   const { hostname, port, pathname, search } = new URL(url);
   const socket = connect(Number(port), hostname).on('error', () => undefined);
   await once(socket, 'connect');
-  await new Promise((resolve) => socket.write(`GET ${pathname}${search} HTTP/1.1\r\nHost: ${hostname}:${port}\r\n\r\n`, resolve));
+  await new Promise((resolve) =>
+    socket.write(`GET ${pathname}${search} HTTP/1.1\r\nHost: ${hostname}:${port}\r\n\r\n`, resolve),
+  );
   socket.destroy();
 }
 
@@ -312,7 +401,8 @@ export interface Sample {
 export function sampleOf(pid: number, path: string): Sample {
   const folder = dirname(path);
   const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name));
-  const bytesOf = (some: readonly string[]): number => some.reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0);
+  const bytesOf = (some: readonly string[]): number =>
+    some.reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0);
   const own = new Set([path, `${path}.wal`]);
   return {
     residentBytes: residentBytesOf(pid).now,

@@ -20,7 +20,10 @@ const formats = [
 testWithCaddy('nine loggers of mixed encoders on one connection are counted exactly', async (t) => {
   const collector = await collectorOfTest(t);
   const port = await freePort();
-  const sites = formats.map((format, at) => `http://site${at}.test:${port} {\n log {\n output net ${collector.address} {\n soft_start\n }\n format ${format}\n }\n respond "hello" 200\n }`);
+  const sites = formats.map(
+    (format, at) =>
+      `http://site${at}.test:${port} {\n log {\n output net ${collector.address} {\n soft_start\n }\n format ${format}\n }\n respond "hello" 200\n }`,
+  );
   const caddy = await startCaddy(`{\n auto_https off\n }\n${sites.join('\n')}`);
   try {
     for (let at = 0; at < 40; at += 1) {
@@ -39,6 +42,8 @@ function visit(port: number, host: string): Promise<void> {
   return new Promise((resolve, reject) => {
     request({ host: '127.0.0.1', port, headers: { host }, agent: false }, (response) => {
       response.resume().on('end', resolve);
-    }).on('error', reject).end();
+    })
+      .on('error', reject)
+      .end();
   });
 }

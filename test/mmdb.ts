@@ -1,4 +1,7 @@
-/** Writes small databases in the MMDB format 2.0 (https://maxmind.github.io/MaxMind-DB/), so that no foreign one need be kept here. */
+/**
+ * Writes small databases in the MMDB format 2.0 (https://maxmind.github.io/MaxMind-DB/), so that no foreign one need be
+ * kept here.
+ */
 import { writeFile } from 'node:fs/promises';
 import ipaddr from 'ipaddr.js';
 
@@ -6,7 +9,10 @@ import ipaddr from 'ipaddr.js';
 type MmdbValue = string | { readonly [key: string]: MmdbValue };
 
 /** Numbers are of the type that the metadata has to have. */
-interface Unsigned { readonly bytes: 2 | 4 | 8; readonly value: number }
+interface Unsigned {
+  readonly bytes: 2 | 4 | 8;
+  readonly value: number;
+}
 
 /** What `writeMmdb` is given besides the networks. */
 export interface MmdbOptions {
@@ -22,7 +28,11 @@ export const documentedCountries: Readonly<Record<string, MmdbValue>> = {
 };
 
 /** Writes a database with a value for each network. An IPv6 one has IPv4 networks below `::/96`, as the format says. */
-export async function writeMmdb(path: string, networks: Readonly<Record<string, MmdbValue>>, { ipVersion = 6, type = 'Test-Country' }: MmdbOptions = {}): Promise<void> {
+export async function writeMmdb(
+  path: string,
+  networks: Readonly<Record<string, MmdbValue>>,
+  { ipVersion = 6, type = 'Test-Country' }: MmdbOptions = {},
+): Promise<void> {
   // A record is the number of a node, that of nodes where nothing is known, or beyond it a place in the data.
   const nodes: [Entry, Entry][] = [[undefined, undefined]];
   const data: Buffer[] = [];
@@ -30,7 +40,10 @@ export async function writeMmdb(path: string, networks: Readonly<Record<string, 
   for (const [network, value] of Object.entries(networks)) {
     const [address, length] = ipaddr.parseCIDR(network);
     const isShort = address.kind() === 'ipv4' && ipVersion === 6;
-    const bits = [...(isShort ? new Array<number>(12).fill(0) : []), ...address.toByteArray()].map((byte) => byte.toString(2).padStart(8, '0')).join('').slice(0, length + (isShort ? 96 : 0));
+    const bits = [...(isShort ? new Array<number>(12).fill(0) : []), ...address.toByteArray()]
+      .map((byte) => byte.toString(2).padStart(8, '0'))
+      .join('')
+      .slice(0, length + (isShort ? 96 : 0));
     let node = 0;
     for (const bit of bits.slice(0, -1)) {
       const side = Number(bit) as 0 | 1;
@@ -43,17 +56,26 @@ export async function writeMmdb(path: string, networks: Readonly<Record<string, 
     data.push(encoded);
     dataLength += encoded.length;
   }
-  const recordOf = (entry: Entry): number => entry?.node ?? (entry?.data === undefined ? nodes.length : nodes.length + 16 + entry.data);
+  const recordOf = (entry: Entry): number =>
+    entry?.node ?? (entry?.data === undefined ? nodes.length : nodes.length + 16 + entry.data);
   const tree = nodes.flat().map((entry) => {
     const record = Buffer.alloc(4);
     record.writeUInt32BE(recordOf(entry));
     return record;
   });
   const metadata = encode({
-    binary_format_major_version: { bytes: 2, value: 2 }, binary_format_minor_version: { bytes: 2, value: 0 }, build_epoch: { bytes: 8, value: 1_700_000_000 },
-    database_type: type, ip_version: { bytes: 2, value: ipVersion }, node_count: { bytes: 4, value: nodes.length }, record_size: { bytes: 2, value: 32 },
+    binary_format_major_version: { bytes: 2, value: 2 },
+    binary_format_minor_version: { bytes: 2, value: 0 },
+    build_epoch: { bytes: 8, value: 1_700_000_000 },
+    database_type: type,
+    ip_version: { bytes: 2, value: ipVersion },
+    node_count: { bytes: 4, value: nodes.length },
+    record_size: { bytes: 2, value: 32 },
   });
-  await writeFile(path, Buffer.concat([...tree, Buffer.alloc(16), ...data, Buffer.from('\xab\xcd\xefMaxMind.com', 'latin1'), metadata]));
+  await writeFile(
+    path,
+    Buffer.concat([...tree, Buffer.alloc(16), ...data, Buffer.from('\xab\xcd\xefMaxMind.com', 'latin1'), metadata]),
+  );
 }
 
 type Entry = { readonly node?: number; readonly data?: number } | undefined;
@@ -61,7 +83,10 @@ type Entry = { readonly node?: number; readonly data?: number } | undefined;
 function encode(value: MmdbValue | Readonly<Record<string, MmdbValue | Unsigned>>): Buffer {
   if (typeof value === 'string') return Buffer.concat([control(2, Buffer.byteLength(value)), Buffer.from(value)]);
   const entries = Object.entries(value);
-  return Buffer.concat([control(7, entries.length), ...entries.flatMap(([key, each]) => [encode(key), isUnsigned(each) ? unsigned(each) : encode(each)])]);
+  return Buffer.concat([
+    control(7, entries.length),
+    ...entries.flatMap(([key, each]) => [encode(key), isUnsigned(each) ? unsigned(each) : encode(each)]),
+  ]);
 }
 
 function isUnsigned(value: MmdbValue | Unsigned): value is Unsigned {

@@ -1,11 +1,24 @@
 import type { Store } from '../shared/store/store.js';
 
-/** Wraps a store in a plain object, so that a test can spread it and replace a method: the methods of a class are in its prototype. */
+/**
+ * Wraps a store in a plain object, so that a test can spread it and replace a method: the methods of a class are in its
+ * prototype.
+ */
 export function plainStore(real: Store): Store {
-  const { description, keepsOpenRollups, gatherRequests, bulkRequests, spool, requestsKeptMs, rollupsKeptMs, changes } = real;
+  const { description, keepsOpenRollups, gatherRequests, bulkRequests, spool, requestsKeptMs, rollupsKeptMs, changes } =
+    real;
   return {
-    description, keepsOpenRollups, gatherRequests, bulkRequests, spool, requestsKeptMs, rollupsKeptMs, changes,
-    get problem() { return real.problem; },
+    description,
+    keepsOpenRollups,
+    gatherRequests,
+    bulkRequests,
+    spool,
+    requestsKeptMs,
+    rollupsKeptMs,
+    changes,
+    get problem() {
+      return real.problem;
+    },
     write: (batch) => real.write(batch),
     readRollups: (...query) => real.readRollups(...query),
     streamRollups: (...query) => real.streamRollups(...query),

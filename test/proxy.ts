@@ -28,7 +28,9 @@ export interface Proxy {
 /** Starts a proxy that passes everything on, until `act` says otherwise. */
 export async function startProxy(target: string): Promise<Proxy> {
   const proxy = { act: (): ProxyAct => 'pass', writes: 0 } as { act: Proxy['act']; writes: number };
-  const server = createServer((request, response) => { void answer(request, response).catch(() => response.destroy()); }).listen(0, '127.0.0.1');
+  const server = createServer((request, response) => {
+    void answer(request, response).catch(() => response.destroy());
+  }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   return Object.assign(proxy, {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
@@ -44,7 +46,8 @@ export async function startProxy(target: string): Promise<Proxy> {
     let act: ProxyAct = 'pass';
     if (request.url?.startsWith('/api/v2/write') === true) {
       proxy.writes += 1;
-      const text = request.headers['content-encoding'] === 'gzip' ? gunzipSync(body).toString('utf8') : body.toString('utf8');
+      const text =
+        request.headers['content-encoding'] === 'gzip' ? gunzipSync(body).toString('utf8') : body.toString('utf8');
       act = proxy.act({ text, lines: text.split('\n').length - 1 });
     }
     if (act === 'hang') return;
@@ -53,7 +56,10 @@ export async function startProxy(target: string): Promise<Proxy> {
     } else if (typeof act === 'object') {
       response.writeHead(act.status, act.headers).end(act.body);
     } else {
-      const passed = forward(`${target}${request.url ?? '/'}`, { method: request.method, headers: { ...request.headers, host: new URL(target).host } });
+      const passed = forward(`${target}${request.url ?? '/'}`, {
+        method: request.method,
+        headers: { ...request.headers, host: new URL(target).host },
+      });
       passed.on('error', () => request.socket.resetAndDestroy());
       passed.on('response', (answered) => {
         if (act === 'reset-after') {

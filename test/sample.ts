@@ -17,13 +17,16 @@ export interface Sample {
 
 /** Reads the sample. */
 export function readSample(): Sample {
-  const written = gunzipSync(readFileSync(new URL('../../test/samples/caddy-2.11.4-mix-50000.ndjson.gz', import.meta.url))).toString('utf8');
+  const written = gunzipSync(
+    readFileSync(new URL('../../test/samples/caddy-2.11.4-mix-50000.ndjson.gz', import.meta.url)),
+  ).toString('utf8');
   // All of it moves by whole seconds, to half an hour ago: what is older than the retention would be deleted.
   const endMs = Math.floor(Date.now() / 60_000 - 30) * 60_000;
   const lines = written.trimEnd().split('\n');
   const secondsOf = (line: string): number => Number(/"ts":(\d+)/.exec(line)![1]);
   const moveSeconds = Math.floor(endMs / 1000) - Math.max(...lines.map(secondsOf)) - 1;
-  for (const [at, line] of lines.entries()) lines[at] = line.replace(/"ts":(\d+)/, (_, seconds: string) => `"ts":${Number(seconds) + moveSeconds}`);
+  for (const [at, line] of lines.entries())
+    lines[at] = line.replace(/"ts":(\d+)/, (_, seconds: string) => `"ts":${Number(seconds) + moveSeconds}`);
   const statuses: Record<string, number> = {};
   let sizeSum = 0;
   for (const line of lines) {
@@ -38,7 +41,9 @@ export function readSample(): Sample {
 /** Connects; the caller writes and ends. */
 export function openConnection(port: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = connect({ host: '127.0.0.1', port }, () => { resolve(socket); });
+    const socket = connect({ host: '127.0.0.1', port }, () => {
+      resolve(socket);
+    });
     socket.once('error', reject);
   });
 }
@@ -51,18 +56,34 @@ export async function sendTcp(port: number, bytes: Buffer, chunkSizes: readonly 
     if (!socket.write(bytes.subarray(from, from + size))) await new Promise((resolve) => socket.once('drain', resolve));
     from += size;
   }
-  await new Promise<void>((resolve) => { socket.end(resolve); });
+  await new Promise<void>((resolve) => {
+    socket.end(resolve);
+  });
 }
 
 /** Sends one line per datagram; after every `burst` it waits until `received` says that all have come in. */
-export async function sendUdp(port: number, lines: readonly string[], { burst, received }: { burst: number; received: (count: number) => Promise<void> }): Promise<void> {
+export async function sendUdp(
+  port: number,
+  lines: readonly string[],
+  { burst, received }: { burst: number; received: (count: number) => Promise<void> },
+): Promise<void> {
   const socket = createSocket('udp4');
   for (let from = 0; from < lines.length; from += burst) {
     const part = lines.slice(from, from + burst);
-    await Promise.all(part.map((line) => new Promise<void>((resolve, reject) => {
-      socket.send(line, port, '127.0.0.1', (error) => { if (error === null) resolve(); else reject(error); });
-    })));
+    await Promise.all(
+      part.map(
+        (line) =>
+          new Promise<void>((resolve, reject) => {
+            socket.send(line, port, '127.0.0.1', (error) => {
+              if (error === null) resolve();
+              else reject(error);
+            });
+          }),
+      ),
+    );
     await received(from + part.length);
   }
-  await new Promise<void>((resolve) => { socket.close(resolve); });
+  await new Promise<void>((resolve) => {
+    socket.close(resolve);
+  });
 }

@@ -1,4 +1,7 @@
-/** Makes the pictures in `docs/screenshots` (`npm run screenshots`): the demo in Chromium, always with the same requests. */
+/**
+ * Makes the pictures in `docs/screenshots` (`npm run screenshots`): the demo in Chromium, always with the same
+ * requests.
+ */
 import { mkdir, stat } from 'node:fs/promises';
 import { runProgram } from './program.js';
 import { startChromium } from './launch-chromium.js';
@@ -17,10 +20,15 @@ const pictures = [
   { name: 'narrow', colorScheme: 'light', width: 390, height: 1180 },
 ] as const;
 
-const demo = await runProgram(['demo', '--seed', '1'], { WEB_LISTEN: '127.0.0.1:0', COLLECTOR_LISTEN: 'tcp://127.0.0.1:0' });
+const demo = await runProgram(['demo', '--seed', '1'], {
+  WEB_LISTEN: '127.0.0.1:0',
+  COLLECTOR_LISTEN: 'tcp://127.0.0.1:0',
+});
 const browser = await startChromium();
 try {
-  const url = await until('the demo serves', () => /Dashboard +(http:\S+)/.exec(demo.stdout())?.[1], { waitMsMax: 120_000 });
+  const url = await until('the demo serves', () => /Dashboard +(http:\S+)/.exec(demo.stdout())?.[1], {
+    waitMsMax: 120_000,
+  });
   await mkdir('docs/screenshots', { recursive: true });
   for (const { name, colorScheme, width, height } of pictures) {
     const context = await browser.newContext({ viewport: { width, height: 1000 }, colorScheme });
@@ -28,11 +36,16 @@ try {
     await page.goto(url + view, { waitUntil: 'networkidle' });
     const path = `docs/screenshots/${name}.png`;
     const charts = await page.locator('.charts').last().boundingBox();
-    await page.screenshot({ path, fullPage: true, clip: { x: 0, y: 0, width, height: height ?? charts!.y + charts!.height + 8 } });
+    await page.screenshot({
+      path,
+      fullPage: true,
+      clip: { x: 0, y: 0, width, height: height ?? charts!.y + charts!.height + 8 },
+    });
     await context.close();
     const { size } = await stat(path);
     process.stdout.write(`${path}  ${Math.round(size / 1000)} kB\n`);
-    if (size > bytesMax) throw new Error(`${path} has ${size} bytes: more than ${bytesMax} are too many for a README. Make it smaller.`);
+    if (size > bytesMax)
+      throw new Error(`${path} has ${size} bytes: more than ${bytesMax} are too many for a README. Make it smaller.`);
   }
 } finally {
   await browser.close();

@@ -1,6 +1,6 @@
 /**
- * The sample, repeated and spread evenly over some hours: a log of any length. `node dist/test/shifted-sample.js LINES HOURS`
- * writes it to standard output; the last line is an hour old.
+ * The sample, repeated and spread evenly over some hours: a log of any length. `node dist/test/shifted-sample.js LINES
+ * HOURS` writes it to standard output; the last line is an hour old.
  */
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
@@ -15,7 +15,10 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
 }
 
 /** `count` lines with times from `startMs` up to `endMs`, in parts of some thousand lines. */
-export function* shiftedSample(count: number, { startMs, endMs }: { startMs: number; endMs: number }): Generator<string> {
+export function* shiftedSample(
+  count: number,
+  { startMs, endMs }: { startMs: number; endMs: number },
+): Generator<string> {
   const { lines } = readSample();
   const parts = lines.map((line) => line.split(/(?<="ts":)[\d.]+/) as [string, string]);
   let text = '';

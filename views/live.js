@@ -42,12 +42,16 @@
       // What was said has been there for an update: it goes, unless it is still so.
       if (!isNew && !paused) note.textContent = '';
       isNew = false;
-      if (answer.ok && !paused) show(new DOMParser().parseFromString(await answer.text(), 'text/html'), answer.headers.get('ETag'));
+      if (answer.ok && !paused)
+        show(new DOMParser().parseFromString(await answer.text(), 'text/html'), answer.headers.get('ETag'));
       updated = clock();
       if (stale) say('Live again');
       stale = false;
     } catch ({ message }) {
-      if (!stale) say(`Stale since ${updated}: ${message.startsWith('the server') ? message : 'no answer from the server'}. Trying again.`);
+      if (!stale)
+        say(
+          `Stale since ${updated}: ${message.startsWith('the server') ? message : 'no answer from the server'}. Trying again.`,
+        );
       stale = true;
     }
     document.body.classList.toggle('stale', stale);
@@ -66,7 +70,8 @@
       callbacks: {
         // Whoever reads a part keeps it: what is open stays open, and what is selected or focused stays where it is.
         beforeAttributeUpdated: (name, node) => !(name === 'open' && node.localName === 'details'),
-        beforeNodeMorphed: (node) => !(node.parentNode === main && !selection.isCollapsed && selection.containsNode(node, true)),
+        beforeNodeMorphed: (node) =>
+          !(node.parentNode === main && !selection.isCollapsed && selection.containsNode(node, true)),
         beforeNodeRemoved: (node) => !node.contains(document.activeElement),
       },
     });

@@ -13,11 +13,48 @@ import { topDimensions } from '../shared/top-list/top-row.js';
 import { admission, busy } from './middleware/admission.js';
 import { timeChartDocument } from './chart/time-chart.js';
 import type { WebConfig } from './config.js';
-import { ledgerAnswer, ledgerCsvRow, requestsAnswer, seriesAnswer, summaryAnswer, topAnswer, siteAnswer, siteSeriesAnswer } from './routes/answers.js';
-import { chartedPairs, chartedSources, chartKinds, chartOf, chartRow, pairChartKinds, type Charted, type ChartKind } from './pages/charts.js';
+import {
+  ledgerAnswer,
+  ledgerCsvRow,
+  requestsAnswer,
+  seriesAnswer,
+  summaryAnswer,
+  topAnswer,
+  siteAnswer,
+  siteSeriesAnswer,
+} from './routes/answers.js';
+import {
+  chartedPairs,
+  chartedSources,
+  chartKinds,
+  chartOf,
+  chartRow,
+  pairChartKinds,
+  type Charted,
+  type ChartKind,
+} from './pages/charts.js';
 import { csv, type CsvValue } from './routes/csv.js';
-import { filterNames, parseQuery, parseUsable, QueryError, unknownParameters, type DashboardQuery } from './query/query.js';
-import { pairedPages, pingStore, readLatest, readLedgers, readPairs, readSampled, readTops, readTraffic, streamLatest, type Reads, type Traffic } from './query/read.js';
+import {
+  filterNames,
+  parseQuery,
+  parseUsable,
+  QueryError,
+  unknownParameters,
+  type DashboardQuery,
+} from './query/query.js';
+import {
+  pairedPages,
+  pingStore,
+  readLatest,
+  readLedgers,
+  readPairs,
+  readSampled,
+  readTops,
+  readTraffic,
+  streamLatest,
+  type Reads,
+  type Traffic,
+} from './query/read.js';
 import { readSites, readSiteWindows } from './query/read-sites.js';
 import { afterOf, parseSitePage, type SitePage } from './query/sites.js';
 import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from './query/top-lists.js';
@@ -56,8 +93,22 @@ const rowsOnPageMax = 500;
 const listedOnPageMax = 5000;
 
 /** Makes the Koa app. */
-export function createWebApp({ config, reads, recorder, log, assets, now = Date.now, monotonicMs }: WebAppOptions): Koa {
-  const metrics = createWebMetrics({ storeUp: () => pingStore(reads.store).then(() => true, () => false) });
+export function createWebApp({
+  config,
+  reads,
+  recorder,
+  log,
+  assets,
+  now = Date.now,
+  monotonicMs,
+}: WebAppOptions): Koa {
+  const metrics = createWebMetrics({
+    storeUp: () =>
+      pingStore(reads.store).then(
+        () => true,
+        () => false,
+      ),
+  });
   const app = new Koa();
   app.on('error', (error: NodeJS.ErrnoException) => {
     if (!isClientGone(error)) log.error(`Cannot finish an answer: ${messageOf(error)}`);
@@ -79,10 +130,16 @@ export function createWebApp({ config, reads, recorder, log, assets, now = Date.
 }
 
 /**
- * Measures requests, and records all but the polls of an open page: they would be new requests to show, so that no poll could
- * ever be told that nothing has changed.
+ * Measures requests, and records all but the polls of an open page: they would be new requests to show, so that no poll
+ * could ever be told that nothing has changed.
  */
-function measured({ metrics, recorder }: { metrics: ReturnType<typeof createWebMetrics>; recorder: Pick<Recorder, 'record'> }): Middleware {
+function measured({
+  metrics,
+  recorder,
+}: {
+  metrics: ReturnType<typeof createWebMetrics>;
+  recorder: Pick<Recorder, 'record'>;
+}): Middleware {
   const every = measureRequests({
     source: dashboardSource,
     recorder: {
@@ -124,21 +181,53 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
   const readsOf = (ctx: Context): Reads => ({ ...allReads, signal: signalOf(ctx) });
   const queryOf = (ctx: Context, raw = ctx.query): DashboardQuery => {
     const ignored = unknownParameters(raw);
-    if (ignored.length > 0) ctx.set('X-Ignored-Parameters', ignored.map((name) => encodeURIComponent(name.toWellFormed())).join(', ').slice(0, 500));
+    if (ignored.length > 0)
+      ctx.set(
+        'X-Ignored-Parameters',
+        ignored
+          .map((name) => encodeURIComponent(name.toWellFormed()))
+          .join(', ')
+          .slice(0, 500),
+      );
     return parseQuery(raw, now(), { clientIp });
   };
 
   /** One list, of the first source: what passes through both edge and app would count twice. */
-  const readList = async (reads: Reads, dimension: Dimension, query: DashboardQuery): Promise<{ list: TopList; complete: boolean }> => {
-    const untold = dimension === 'country' ? filterNames.find((name) => name !== 'source' && query.given[name] !== undefined) : undefined;
-    if (untold !== undefined) throw new QueryError(untold, query.given[untold]!, 'none for countries, which are not stored with single requests: leave it out');
+  const readList = async (
+    reads: Reads,
+    dimension: Dimension,
+    query: DashboardQuery,
+  ): Promise<{ list: TopList; complete: boolean }> => {
+    const untold =
+      dimension === 'country'
+        ? filterNames.find((name) => name !== 'source' && query.given[name] !== undefined)
+        : undefined;
+    if (untold !== undefined)
+      throw new QueryError(
+        untold,
+        query.given[untold]!,
+        'none for countries, which are not stored with single requests: leave it out',
+      );
     const inRollups = dimension === 'host' || dimension === 'method';
     const needed = inRollups ? [] : isOfAgents(dimension) ? ['user_agent' as const] : [dimension];
-    const [traffic, tops] = await Promise.all([readTraffic(reads, query, { nowMs: now(), hostsMax: dimension === 'host' ? query.limit ?? latestInApi : 0 }), inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() })]);
-    if (inRollups) return { list: dimension === 'host' ? exactList(traffic.hosts.figures, traffic.hosts) : exactList(traffic.methods), complete: traffic.complete };
+    const [traffic, tops] = await Promise.all([
+      readTraffic(reads, query, { nowMs: now(), hostsMax: dimension === 'host' ? (query.limit ?? latestInApi) : 0 }),
+      inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() }),
+    ]);
+    if (inRollups)
+      return {
+        list: dimension === 'host' ? exactList(traffic.hosts.figures, traffic.hosts) : exactList(traffic.methods),
+        complete: traffic.complete,
+      };
     const [source] = traffic.sources.keys();
-    const listsAll = tops?.ofNewest === undefined && tops?.keptFromMs === undefined && (traffic.sampled === undefined || !isOfRequests(query.filter));
-    return { list: listOf(tops?.bySource.get(source ?? caddySource), dimension), complete: traffic.complete && listsAll };
+    const listsAll =
+      tops?.ofNewest === undefined &&
+      tops?.keptFromMs === undefined &&
+      (traffic.sampled === undefined || !isOfRequests(query.filter));
+    return {
+      list: listOf(tops?.bySource.get(source ?? caddySource), dimension),
+      complete: traffic.complete && listsAll,
+    };
   };
 
   /** Whether the last page showed the dashboard's own requests: the next one will as well, most likely. */
@@ -149,17 +238,41 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
     const { query, problems } = parseUsable(ctx.query, now(), { rowsMax: rowsOnPageMax, clientIp });
     const readRows = async (withOwn: boolean) => {
       const { filter } = query;
-      const latest = await readLatest(reads, withOwn || filter.source !== undefined ? query : { ...query, filter: { ...filter, exceptSource: dashboardSource } }, latestOnPage);
+      const latest = await readLatest(
+        reads,
+        withOwn || filter.source !== undefined
+          ? query
+          : { ...query, filter: { ...filter, exceptSource: dashboardSource } },
+        latestOnPage,
+      );
       return { latest, pairs: await readPairs(reads, query, latest), withOwn };
     };
     const [traffic, tops, read] = await Promise.all([
-      readTraffic(reads, query, { nowMs: now(), withPrevious: query.compare, withRecent: true, hostsMax: topRowsMax, withPairs: true }),
+      readTraffic(reads, query, {
+        nowMs: now(),
+        withPrevious: query.compare,
+        withRecent: true,
+        hostsMax: topRowsMax,
+        withPairs: true,
+      }),
       readTops(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
       readRows(showedOwn),
     ]);
     showedOwn = showsOwn(query, traffic);
     const { latest, pairs } = read.withOwn === showedOwn ? read : await readRows(showedOwn);
-    const view = dashboardView({ query, traffic, tops, latest, pairs, nowMs: now(), connectHint, clientIp, problems, ignored: unknownParameters(ctx.query), isOpenThroughProxy: isOpenThroughProxy(ctx) });
+    const view = dashboardView({
+      query,
+      traffic,
+      tops,
+      latest,
+      pairs,
+      nowMs: now(),
+      connectHint,
+      clientIp,
+      problems,
+      ignored: unknownParameters(ctx.query),
+      isOpenThroughProxy: isOpenThroughProxy(ctx),
+    });
     if (problems.length > 0) {
       ctx.status = 400;
       await ctx.render('dashboard', { assets, view });
@@ -181,7 +294,12 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
   router.get('/api/summary', async (ctx) => {
     const reads = readsOf(ctx);
     const query = queryOf(ctx);
-    ctx.body = summaryAnswer(...await Promise.all([readTraffic(reads, query, { nowMs: now() }), readTops(reads, query, { dimensions: [], nowMs: now() })]));
+    ctx.body = summaryAnswer(
+      ...(await Promise.all([
+        readTraffic(reads, query, { nowMs: now() }),
+        readTops(reads, query, { dimensions: [], nowMs: now() }),
+      ])),
+    );
   });
 
   for (const extension of ['', '.csv'] as const) {
@@ -190,7 +308,13 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
       const { sites, hasMore } = await readSites(readsOf(ctx), query, sitePageOf(ctx, query), now());
       setNext(ctx, hasMore, sites.at(-1));
       if (extension === '') ctx.body = sites.map(siteAnswer);
-      else answerRows(ctx, extension, sites.map((site) => ({ ...siteAnswer(site), spark: site.spark.join(' ') })), siteColumns);
+      else
+        answerRows(
+          ctx,
+          extension,
+          sites.map((site) => ({ ...siteAnswer(site), spark: site.spark.join(' ') })),
+          siteColumns,
+        );
     });
 
     router.get(`/api/series${extension}`, async (ctx) => {
@@ -213,7 +337,12 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
         const query = queryOf(ctx);
         const { list, complete } = await readList(readsOf(ctx), dimension, query);
         ctx.set('X-Complete', String(complete));
-        answerRows(ctx, extension, topAnswer(list, query.limit ?? latestInApi), dimension === 'host' || dimension === 'method' ? exactColumns : topColumns);
+        answerRows(
+          ctx,
+          extension,
+          topAnswer(list, query.limit ?? latestInApi),
+          dimension === 'host' || dimension === 'method' ? exactColumns : topColumns,
+        );
       });
     }
 
@@ -222,7 +351,10 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
       const reads = readsOf(ctx);
       const limit = query.limit ?? latestInApi;
       const isHeld = limit <= heldRowsMax;
-      const [found, sampled] = await Promise.all([isHeld ? readLatest(reads, query, latestInApi) : [], readSampled(reads, query, now())]);
+      const [found, sampled] = await Promise.all([
+        isHeld ? readLatest(reads, query, latestInApi) : [],
+        readSampled(reads, query, now()),
+      ]);
       ctx.set('X-Complete', String(sampled === undefined));
       if (sampled !== undefined) ctx.set('X-Sampled', `${sampled.kept}/${sampled.of}`);
       if (isHeld) {
@@ -240,7 +372,11 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
   }
 
   router.get('/api/top/:dimension', (ctx) => {
-    throw new Problem(404, 'Not found', `There is no list by ${JSON.stringify(ctx.path.slice('/api/top/'.length).slice(0, 100))}; there are lists by ${dimensions.join(', ')}, each also with .csv.`);
+    throw new Problem(
+      404,
+      'Not found',
+      `There is no list by ${JSON.stringify(ctx.path.slice('/api/top/'.length).slice(0, 100))}; there are lists by ${dimensions.join(', ')}, each also with .csv.`,
+    );
   });
 
   router.get('/api/ledger', async (ctx) => {
@@ -253,18 +389,40 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
 
   for (const kind of chartKinds) chartRoutes(kind, queryOf, chartedSources);
   // A filter by source would leave nothing to compare with.
-  for (const kind of pairChartKinds) chartRoutes(kind, (ctx) => queryOf(ctx, { ...ctx.query, source: undefined }), chartedPairs, { isOfPairs: true });
+  for (const kind of pairChartKinds)
+    chartRoutes(kind, (ctx) => queryOf(ctx, { ...ctx.query, source: undefined }), chartedPairs, { isOfPairs: true });
 
-  function chartRoutes<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, readQueryOf: (ctx: Context) => DashboardQuery, chartedOf: (traffic: Traffic) => Charted<Window>[], { isOfPairs = false } = {}): void {
+  function chartRoutes<Window extends { readonly timeMs: number }>(
+    kind: ChartKind<Window>,
+    readQueryOf: (ctx: Context) => DashboardQuery,
+    chartedOf: (traffic: Traffic) => Charted<Window>[],
+    { isOfPairs = false } = {},
+  ): void {
     const read = async (ctx: Context, { withPrevious = false } = {}) => {
-      const { filter: { source }, compare } = queryOf(ctx);
-      const traffic = await readTraffic(readsOf(ctx), readQueryOf(ctx), { nowMs: now(), withPrevious: withPrevious && compare, withPairs: isOfPairs });
-      return { source, traffic, charted: chartedOf(traffic).filter(({ name }) => source === undefined || name === source) };
+      const {
+        filter: { source },
+        compare,
+      } = queryOf(ctx);
+      const traffic = await readTraffic(readsOf(ctx), readQueryOf(ctx), {
+        nowMs: now(),
+        withPrevious: withPrevious && compare,
+        withPairs: isOfPairs,
+      });
+      return {
+        source,
+        traffic,
+        charted: chartedOf(traffic).filter(({ name }) => source === undefined || name === source),
+      };
     };
     const rowsOf = async (ctx: Context): Promise<ReturnType<typeof chartRow>[]> => {
-      const { traffic: { stepMs, firstMs }, charted } = await read(ctx);
+      const {
+        traffic: { stepMs, firstMs },
+        charted,
+      } = await read(ctx);
       const windows = charted.flatMap(({ name, windows: some }) => some.map((window) => ({ name, window })));
-      return windows.sort((a, b) => a.window.timeMs - b.window.timeMs).map(({ name, window }) => chartRow(kind, name, window, { stepMs, firstMs, nowMs: now() }));
+      return windows
+        .sort((a, b) => a.window.timeMs - b.window.timeMs)
+        .map(({ name, window }) => chartRow(kind, name, window, { stepMs, firstMs, nowMs: now() }));
     };
 
     // Of the source that is asked for, or else of the first one.
@@ -273,7 +431,10 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
       const [first = { name: source ?? caddySource, windows: [], before: undefined }] = charted;
       ctx.set('Content-Security-Policy', `default-src 'none'; style-src ${assets.styleHash}`);
       ctx.type = 'image/svg+xml';
-      ctx.body = timeChartDocument(chartOf(kind, first, traffic, { id: kind.name, nowMs: now() }), assets.stylesheet.body);
+      ctx.body = timeChartDocument(
+        chartOf(kind, first, traffic, { id: kind.name, nowMs: now() }),
+        assets.stylesheet.body,
+      );
     });
 
     router.get(`/chart/${kind.name}.csv`, async (ctx) => {
@@ -317,23 +478,102 @@ function textOf(value: string | string[] | undefined): string | undefined {
 }
 
 /** Sets `X-Next` to the cursor of the next page, if there is one. */
-function setNext(ctx: Context, hasMore: boolean, last: { readonly source: string; readonly host: string } | undefined): void {
+function setNext(
+  ctx: Context,
+  hasMore: boolean,
+  last: { readonly source: string; readonly host: string } | undefined,
+): void {
   if (hasMore && last !== undefined) ctx.set('X-Next', afterOf(last));
 }
 
-const siteColumns = ['source', 'host', 'requests', 'errors', 'client_errors', 'bytes', 'duration_ms.mean', 'duration_ms.p50', 'duration_ms.p95', 'duration_ms.p99', 'last_request', 'spark'];
-const siteSeriesColumns = ['time', 'source', 'host', 'requests', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p50', 'duration_ms.p95', 'duration_ms.p99', 'statuses'];
-const seriesColumns = ['time', 'source', 'requests', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p50', 'duration_ms.p95', 'duration_ms.p99', 'statuses'];
+const siteColumns = [
+  'source',
+  'host',
+  'requests',
+  'errors',
+  'client_errors',
+  'bytes',
+  'duration_ms.mean',
+  'duration_ms.p50',
+  'duration_ms.p95',
+  'duration_ms.p99',
+  'last_request',
+  'spark',
+];
+const siteSeriesColumns = [
+  'time',
+  'source',
+  'host',
+  'requests',
+  'errors',
+  'bytes',
+  'duration_ms.mean',
+  'duration_ms.p50',
+  'duration_ms.p95',
+  'duration_ms.p99',
+  'statuses',
+];
+const seriesColumns = [
+  'time',
+  'source',
+  'requests',
+  'errors',
+  'bytes',
+  'duration_ms.mean',
+  'duration_ms.p50',
+  'duration_ms.p95',
+  'duration_ms.p99',
+  'statuses',
+];
 const exactColumns = ['value', 'count', 'share', 'errors', 'bytes', 'duration_ms.mean', 'duration_ms.p95'];
 const topColumns = [...exactColumns, 'count_max'];
 
 /** What there are lists by. */
 const dimensions = [...topDimensions, 'host', 'method', ...agentDimensions] as const;
 type Dimension = (typeof dimensions)[number];
-const requestColumns = ['time', 'source', 'method', 'host', 'uri', 'status', 'duration_ms', 'size', 'bytes_read', 'endpoint', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls', 'upstream_ms', 'request_id', 'pair.edge_ms', 'pair.app_ms', 'pair.outside_ms'];
-const ledgerColumns = ['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory', 'dead_lettered', 'warnings', 'last_line'];
+const requestColumns = [
+  'time',
+  'source',
+  'method',
+  'host',
+  'uri',
+  'status',
+  'duration_ms',
+  'size',
+  'bytes_read',
+  'endpoint',
+  'client_ip',
+  'user_agent',
+  'referrer',
+  'protocol',
+  'tls',
+  'upstream_ms',
+  'request_id',
+  'pair.edge_ms',
+  'pair.app_ms',
+  'pair.outside_ms',
+];
+const ledgerColumns = [
+  'collector',
+  'received',
+  'accepted',
+  'runtime',
+  'rejected',
+  'dropped',
+  'stored',
+  'spooled',
+  'in_memory',
+  'dead_lettered',
+  'warnings',
+  'last_line',
+];
 
-function answerRows(ctx: Context, extension: '' | '.csv', rows: readonly Readonly<Record<string, CsvValue>>[], columns: readonly string[]): void {
+function answerRows(
+  ctx: Context,
+  extension: '' | '.csv',
+  rows: readonly Readonly<Record<string, CsvValue>>[],
+  columns: readonly string[],
+): void {
   if (extension === '') {
     ctx.body = rows;
     return;
@@ -361,7 +601,10 @@ function serveAsset({ body, type }: Asset): Middleware {
 /** May be kept, by the browser alone, and has to be asked for again with its ETag. */
 const revalidate = 'private, no-cache';
 
-/** Gives what the API and the charts answer with an ETag over its body; a client that has it already is told so with 304. */
+/**
+ * Gives what the API and the charts answer with an ETag over its body; a client that has it already is told so with
+ * 304.
+ */
 function revalidation(): Middleware {
   return async (ctx, next) => {
     await next();
@@ -379,8 +622,8 @@ function etagOf(content: string): string {
 }
 
 /**
- * A strict policy: one style sheet, one icon, one script that asks for this page again, forms that lead here. The page may be served over plain HTTP, so nothing here makes
- * browsers insist on HTTPS; a proxy in front can.
+ * A strict policy: one style sheet, one icon, one script that asks for this page again, forms that lead here. The page
+ * may be served over plain HTTP, so nothing here makes browsers insist on HTTPS; a proxy in front can.
  */
 function securityHeaders(): Middleware {
   const headers = helmet({

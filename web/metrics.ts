@@ -34,7 +34,7 @@ export function createWebMetrics({ storeUp }: { storeUp: () => Promise<boolean> 
     help: 'Whether the store can be read: 1 or 0.',
     registers,
     async collect() {
-      this.set(await storeUp() ? 1 : 0);
+      this.set((await storeUp()) ? 1 : 0);
     },
   });
   return {

@@ -17,7 +17,12 @@ export class Problem extends Error {
   readonly details: Readonly<Record<string, string>>;
   readonly retry: boolean;
 
-  constructor(status: number, title: string, message: string, { details = {}, retry = false }: { details?: Readonly<Record<string, string>>; retry?: boolean } = {}) {
+  constructor(
+    status: number,
+    title: string,
+    message: string,
+    { details = {}, retry = false }: { details?: Readonly<Record<string, string>>; retry?: boolean } = {},
+  ) {
     super(message);
     this.status = status;
     this.title = title;
@@ -32,13 +37,24 @@ export function answerErrors({ log, assets }: { log: Log; assets: Assets }): Mid
   return async (ctx, next) => {
     let problem: Problem | undefined;
     try {
-      if (pathOf(ctx) === undefined) throw new Problem(400, 'Not a request target', `The request target is ${JSON.stringify(ctx.url.slice(0, 100))}; wanted is a path such as /.`);
+      if (pathOf(ctx) === undefined)
+        throw new Problem(
+          400,
+          'Not a request target',
+          `The request target is ${JSON.stringify(ctx.url.slice(0, 100))}; wanted is a path such as /.`,
+        );
       await next();
       problem = problemOfStatus(ctx);
     } catch (error) {
       problem = problemOf(error);
-      if (error instanceof StoreError) warn('store', `Cannot answer from the store: ${detailedMessageOf(error)}`, { path: (pathOf(ctx) ?? '').slice(0, 200) });
-      if (problem.status === 500) log.error(`Cannot answer ${ctx.method} ${JSON.stringify(ctx.url.slice(0, 200))}: ${error instanceof Error ? error.stack ?? error.message : String(error)}`);
+      if (error instanceof StoreError)
+        warn('store', `Cannot answer from the store: ${detailedMessageOf(error)}`, {
+          path: (pathOf(ctx) ?? '').slice(0, 200),
+        });
+      if (problem.status === 500)
+        log.error(
+          `Cannot answer ${ctx.method} ${JSON.stringify(ctx.url.slice(0, 200))}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+        );
     }
     if (problem === undefined) return;
     ctx.status = problem.status;
@@ -46,7 +62,16 @@ export function answerErrors({ log, assets }: { log: Log; assets: Assets }): Mid
     if (/^\/(?:api|chart|ready|metrics|health)(?:\/|$)/.test(pathOf(ctx) ?? '/')) {
       ctx.body = { error: { ...problem.details, message: problem.message } };
     } else {
-      await ctx.render('problem', { assets, view: { title: problem.title, status: problem.status, message: problem.message, retry: problem.retry, refreshSeconds: problem.retry ? retrySeconds : undefined } });
+      await ctx.render('problem', {
+        assets,
+        view: {
+          title: problem.title,
+          status: problem.status,
+          message: problem.message,
+          retry: problem.retry,
+          refreshSeconds: problem.retry ? retrySeconds : undefined,
+        },
+      });
     }
   };
 }
@@ -63,18 +88,31 @@ function pathOf(ctx: Context): string | undefined {
 function problemOf(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof QueryError) {
-    return new Problem(400, 'A parameter cannot be used', error.message, { details: { parameter: error.parameter, value: error.value } });
+    return new Problem(400, 'A parameter cannot be used', error.message, {
+      details: { parameter: error.parameter, value: error.value },
+    });
   }
   if (error instanceof StoreError) return new Problem(503, 'The store cannot be read', error.message, { retry: true });
-  return new Problem(500, 'Something went wrong here', 'The answer could not be made; the log of the web app says why.');
+  return new Problem(
+    500,
+    'Something went wrong here',
+    'The answer could not be made; the log of the web app says why.',
+  );
 }
 
 function problemOfStatus(ctx: Context): Problem | undefined {
   if (ctx.body !== undefined && ctx.body !== null) return undefined;
   switch (ctx.status) {
-    case 404: return new Problem(404, 'Not found', 'There is nothing under this address. The dashboard is at /.');
+    case 404:
+      return new Problem(404, 'Not found', 'There is nothing under this address. The dashboard is at /.');
     case 405:
-    case 501: return new Problem(ctx.status, 'Method not allowed', `The method ${ctx.method.slice(0, 20)} does nothing here; allowed is ${ctx.response.get('Allow') || 'GET'}.`);
-    default: return undefined;
+    case 501:
+      return new Problem(
+        ctx.status,
+        'Method not allowed',
+        `The method ${ctx.method.slice(0, 20)} does nothing here; allowed is ${ctx.response.get('Allow') || 'GET'}.`,
+      );
+    default:
+      return undefined;
   }
 }

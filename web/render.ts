@@ -33,10 +33,16 @@ export function renderViews(): Middleware {
 /** Reads the compiled style sheet, the icon and the scripts. Throws when the style sheet has not been built. */
 export async function loadAssets(): Promise<Assets> {
   const style = await readFile(stylesheetFile, 'utf8').catch((cause: unknown) => {
-    throw new Error(`Cannot read the style sheet ${stylesheetFile}: run "npm run build", which compiles it.`, { cause });
+    throw new Error(`Cannot read the style sheet ${stylesheetFile}: run "npm run build", which compiles it.`, {
+      cause,
+    });
   });
   const icon = await readFile(`${viewsDirectory}/icon.svg`, 'utf8');
-  const scripts = await Promise.all([new URL(import.meta.resolve('idiomorph/dist/idiomorph.min.js')), `${viewsDirectory}/live.js`].map((file) => readFile(file, 'utf8')));
+  const scripts = await Promise.all(
+    [new URL(import.meta.resolve('idiomorph/dist/idiomorph.min.js')), `${viewsDirectory}/live.js`].map((file) =>
+      readFile(file, 'utf8'),
+    ),
+  );
   return {
     stylesheet: asset('main', 'css', 'text/css; charset=utf-8', style.trim()),
     icon: asset('icon', 'svg', 'image/svg+xml', icon),

@@ -12,8 +12,17 @@ import { loadAssets } from './render.js';
 /** How long answers in flight may take when the web app stops, in milliseconds. */
 const drainMsMax = 5000;
 
-/** Starts the web app; for `now` and `monotonicMs` see `WebAppOptions`. The store stays open when it is stopped. Throws a `UsageError` when it cannot listen. */
-export async function startWeb(config: WebConfig, { store, ...others }: { store: Store; recorder: Pick<Recorder, 'record'>; log: Log; now?: () => number; monotonicMs?: () => number }): Promise<HttpListener> {
+/**
+ * Starts the web app; for `now` and `monotonicMs` see `WebAppOptions`. The store stays open when it is stopped. Throws
+ * a `UsageError` when it cannot listen.
+ */
+export async function startWeb(
+  config: WebConfig,
+  {
+    store,
+    ...others
+  }: { store: Store; recorder: Pick<Recorder, 'record'>; log: Log; now?: () => number; monotonicMs?: () => number },
+): Promise<HttpListener> {
   const parts = { ...others, reads: createReads(store) };
   const app = createWebApp({ config, assets: await loadAssets(), ...parts });
   const handle = app.callback();

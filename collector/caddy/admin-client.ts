@@ -27,15 +27,17 @@ const readTriesMax = 3;
 const answerBytesMax = 100 * 2 ** 20; // as `maxConfigSize` in Caddy's admin.go
 
 /**
- * Reads the address of an admin API, `http://127.0.0.1:2019` or, as Caddy writes it, `unix//run/caddy/admin.sock`; the latter becomes
- * the URL `unix:///run/caddy/admin.sock`. Throws a `UsageError` that names `what`.
+ * Reads the address of an admin API, `http://127.0.0.1:2019` or, as Caddy writes it, `unix//run/caddy/admin.sock`; the
+ * latter becomes the URL `unix:///run/caddy/admin.sock`. Throws a `UsageError` that names `what`.
  */
 export function adminUrlFrom(text: string, what: string): URL {
   const socket = unixSocketOf(text);
   if (socket !== undefined) return new URL(`unix://${encodeURI(socket)}`);
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol !== 'http:' || url.host === '' || !/^\/(config\/?)?$/.test(url.pathname)) {
-    throw new UsageError(`${what} is ${JSON.stringify(text)}: it must be the address of Caddy's admin API, such as http://127.0.0.1:2019 or unix//run/caddy/admin.sock.`);
+    throw new UsageError(
+      `${what} is ${JSON.stringify(text)}: it must be the address of Caddy's admin API, such as http://127.0.0.1:2019 or unix//run/caddy/admin.sock.`,
+    );
   }
   return new URL('/', url);
 }
@@ -47,7 +49,9 @@ export function isAdminUrl(text: string): boolean {
 
 /** What a person runs to call the admin API: the arguments of `curl`. */
 export function curlArguments(admin: URL, path: string): string {
-  return admin.protocol === 'unix:' ? `--unix-socket ${decodeURI(admin.pathname)} http://127.0.0.1${path}` : new URL(path, admin).href;
+  return admin.protocol === 'unix:'
+    ? `--unix-socket ${decodeURI(admin.pathname)} http://127.0.0.1${path}`
+    : new URL(path, admin).href;
 }
 
 function unixSocketOf(text: string): string | undefined {
@@ -55,8 +59,8 @@ function unixSocketOf(text: string): string | undefined {
 }
 
 /**
- * Calls the admin API. Any status is an answer. Rejects when there is none in time. Caddy closes its admin endpoint and opens
- * it anew with every change of the configuration, so a read that is cut off is made again.
+ * Calls the admin API. Any status is an answer. Rejects when there is none in time. Caddy closes its admin endpoint and
+ * opens it anew with every change of the configuration, so a read that is cut off is made again.
  */
 export async function callAdmin(admin: URL, path: string, call: AdminCall = {}): Promise<AdminAnswer> {
   let answer = callOnce(admin, path, call);
@@ -67,8 +71,11 @@ export async function callAdmin(admin: URL, path: string, call: AdminCall = {}):
     });
   }
   const first = await answer;
-  // With `enforce_origin` Caddy wants an origin; without it, Caddy looks at one only to refuse those that it does not know.
-  return first.status === 403 && first.text.includes('origin') ? await callOnce(admin, path, call, { origin: originOf(admin) }) : first;
+  // With `enforce_origin` Caddy wants an origin; without it, Caddy looks at one only to refuse those that it does not
+  // know.
+  return first.status === 403 && first.text.includes('origin')
+    ? await callOnce(admin, path, call, { origin: originOf(admin) })
+    : first;
 }
 
 /** Whether a call was made, and nobody knows what became of it: Caddy closed the connection. */
@@ -82,33 +89,51 @@ function originOf(admin: URL): string {
 }
 
 /** Not with `fetch`: it says `Sec-Fetch-Mode`, so Caddy takes it for a browser and wants an origin that it knows. */
-function callOnce(admin: URL, path: string, { method = 'GET', body, ifMatch, timeoutMs = 5000, signal }: AdminCall, more: OutgoingHttpHeaders = {}): Promise<AdminAnswer> {
+function callOnce(
+  admin: URL,
+  path: string,
+  { method = 'GET', body, ifMatch, timeoutMs = 5000, signal }: AdminCall,
+  more: OutgoingHttpHeaders = {},
+): Promise<AdminAnswer> {
   const deadline = AbortSignal.timeout(timeoutMs);
   const text = body === undefined ? undefined : JSON.stringify(body);
   return new Promise((resolve, reject) => {
     const fail = (error: unknown): void => {
-      const why = deadline.aborted ? `there was no answer within ${timeoutMs} ms` : messageOf(error) || 'nothing listens there';
-      reject(new Error(`${method} ${admin.protocol === 'unix:' ? `${path} at ${decodeURI(admin.pathname)}` : new URL(path, admin).href} failed: ${why}`, { cause: error }));
+      const why = deadline.aborted
+        ? `there was no answer within ${timeoutMs} ms`
+        : messageOf(error) || 'nothing listens there';
+      reject(
+        new Error(
+          `${method} ${admin.protocol === 'unix:' ? `${path} at ${decodeURI(admin.pathname)}` : new URL(path, admin).href} failed: ${why}`,
+          { cause: error },
+        ),
+      );
     };
-    const call = request(new URL(path, originOf(admin)), {
-      method,
-      ...(admin.protocol === 'unix:' && { socketPath: decodeURI(admin.pathname) }),
-      agent: false, // no connection is worth keeping: see above
-      signal: signal === undefined ? deadline : AbortSignal.any([deadline, signal]),
-      headers: {
-        ...more,
-        ...(text !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }),
-        ...(ifMatch !== undefined && { 'if-match': ifMatch }),
+    const call = request(
+      new URL(path, originOf(admin)),
+      {
+        method,
+        ...(admin.protocol === 'unix:' && { socketPath: decodeURI(admin.pathname) }),
+        agent: false, // no connection is worth keeping: see above
+        signal: signal === undefined ? deadline : AbortSignal.any([deadline, signal]),
+        headers: {
+          ...more,
+          ...(text !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }),
+          ...(ifMatch !== undefined && { 'if-match': ifMatch }),
+        },
       },
-    }, (response) => {
-      let answer = '';
-      response.setEncoding('utf8').on('data', (chunk: string) => {
-        answer += chunk;
-        if (answer.length > answerBytesMax) response.destroy(new Error('the answer is longer than 100 MiB'));
-      });
-      response.once('error', fail);
-      response.once('end', () => resolve({ status: response.statusCode!, text: answer, etag: response.headers.etag ?? '' }));
-    });
+      (response) => {
+        let answer = '';
+        response.setEncoding('utf8').on('data', (chunk: string) => {
+          answer += chunk;
+          if (answer.length > answerBytesMax) response.destroy(new Error('the answer is longer than 100 MiB'));
+        });
+        response.once('error', fail);
+        response.once('end', () =>
+          resolve({ status: response.statusCode!, text: answer, etag: response.headers.etag ?? '' }),
+        );
+      },
+    );
     call.once('error', fail);
     call.end(text);
   });

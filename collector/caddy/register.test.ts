@@ -16,73 +16,105 @@ import { adminUrlFrom, callAdmin } from './admin-client.js';
 import { check } from './check/check.js';
 import { planRegistration, startRegistration, type Registration, type RegistrationOptions } from './register.js';
 
-testWithCaddy('A registered sink gets each request once, again after a reload, and leaves the configuration as it was, byte for byte.', async (t) => {
-  t.timeout(60_000);
-  const [collector, port] = [await collectorOfTest(t), await freePort()];
-  const caddyfile = `http://127.0.0.1:${port}, http://localhost:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`;
-  const caddy = await caddyOfTest(t, caddyfile);
-  const original = await configOf(caddy);
-  const { registration, said } = register(t, caddy, collector);
+testWithCaddy(
+  'A registered sink gets each request once, again after a reload, and leaves the configuration as it was, byte for byte.',
+  async (t) => {
+    t.timeout(60_000);
+    const [collector, port] = [await collectorOfTest(t), await freePort()];
+    const caddyfile = `http://127.0.0.1:${port}, http://localhost:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`;
+    const caddy = await caddyOfTest(t, caddyfile);
+    const original = await configOf(caddy);
+    const { registration, said } = register(t, caddy, collector);
 
-  await until('it is registered', () => registration.status() === 'registered');
-  await send(`http://127.0.0.1:${port}/`, 500);
-  await until('500 requests came', () => collector.ledger().accepted === 500);
+    await until('it is registered', () => registration.status() === 'registered');
+    await send(`http://127.0.0.1:${port}/`, 500);
+    await until('500 requests came', () => collector.ledger().accepted === 500);
 
-  // Without its logger, as the file has it, and with one byte more, so that Caddy loads it.
-  await caddy.reload(caddyfile.replace('hello', 'hello again'));
-  await until('it is registered again', async () => (await configOf(caddy)).includes('caddy-log-sink'));
-  await send(`http://127.0.0.1:${port}/`, 500);
-  await until('500 more came', () => collector.ledger().accepted === 1000);
+    // Without its logger, as the file has it, and with one byte more, so that Caddy loads it.
+    await caddy.reload(caddyfile.replace('hello', 'hello again'));
+    await until('it is registered again', async () => (await configOf(caddy)).includes('caddy-log-sink'));
+    await send(`http://127.0.0.1:${port}/`, 500);
+    await until('500 more came', () => collector.ledger().accepted === 1000);
 
-  await caddy.reload(caddyfile);
-  await until('it is registered a third time', async () => (await configOf(caddy)).includes('caddy-log-sink'));
-  await registration.stop();
-  t.is(registration.status(), 'stopped');
-  t.is(await configOf(caddy), original);
-  await send(`http://127.0.0.1:${port}/`, 20);
-  t.is(collector.ledger().accepted, 1000);
-  t.is(said().filter((line) => line.includes('Registered with Caddy')).length, 1, 'the same is not said again');
-});
+    await caddy.reload(caddyfile);
+    await until('it is registered a third time', async () => (await configOf(caddy)).includes('caddy-log-sink'));
+    await registration.stop();
+    t.is(registration.status(), 'stopped');
+    t.is(await configOf(caddy), original);
+    await send(`http://127.0.0.1:${port}/`, 20);
+    t.is(collector.ledger().accepted, 1000);
+    t.is(said().filter((line) => line.includes('Registered with Caddy')).length, 1, 'the same is not said again');
+  },
+);
 
-testWithCaddy('A configuration without any logging gets its logger, and afterwards has no empty objects in it.', async (t) => {
-  const [collector, port] = [await collectorOfTest(t), await freePort()];
-  const caddy = await caddyOfTest(t, {
-    apps: { http: { servers: { edge: { listen: [`127.0.0.1:${port}`], logs: {}, routes: [{ handle: [{ handler: 'static_response', body: 'hello' }] }] } } } },
-  });
-  const original = await configOf(caddy);
-  t.false(original.includes('logging'));
-  const { registration } = register(t, caddy, collector);
-  await until('it is registered', () => registration.status() === 'registered');
-  await send(`http://127.0.0.1:${port}/`, 10);
-  await until('10 requests came', () => collector.ledger().accepted === 10);
-  await registration.stop();
-  t.is(await configOf(caddy), original);
-});
+testWithCaddy(
+  'A configuration without any logging gets its logger, and afterwards has no empty objects in it.',
+  async (t) => {
+    const [collector, port] = [await collectorOfTest(t), await freePort()];
+    const caddy = await caddyOfTest(t, {
+      apps: {
+        http: {
+          servers: {
+            edge: {
+              listen: [`127.0.0.1:${port}`],
+              logs: {},
+              routes: [{ handle: [{ handler: 'static_response', body: 'hello' }] }],
+            },
+          },
+        },
+      },
+    });
+    const original = await configOf(caddy);
+    t.false(original.includes('logging'));
+    const { registration } = register(t, caddy, collector);
+    await until('it is registered', () => registration.status() === 'registered');
+    await send(`http://127.0.0.1:${port}/`, 10);
+    await until('10 requests came', () => collector.ledger().accepted === 10);
+    await registration.stop();
+    t.is(await configOf(caddy), original);
+  },
+);
 
 testWithCaddy('What somebody else changes in the meantime stays.', async (t) => {
   const [collector, port] = [await collectorOfTest(t), await freePort()];
-  const caddy = await caddyOfTest(t, { apps: { http: { servers: { edge: { listen: [`127.0.0.1:${port}`], logs: {} } } } } });
+  const caddy = await caddyOfTest(t, {
+    apps: { http: { servers: { edge: { listen: [`127.0.0.1:${port}`], logs: {} } } } },
+  });
   const { registration } = register(t, caddy, collector);
   await until('it is registered', () => registration.status() === 'registered' || registration.status() === 'waiting');
-  await callAdmin(new URL(caddy.adminUrl), '/config/logging/logs/other', { method: 'PUT', body: { writer: { output: 'discard' }, include: ['tls'] } });
+  await callAdmin(new URL(caddy.adminUrl), '/config/logging/logs/other', {
+    method: 'PUT',
+    body: { writer: { output: 'discard' }, include: ['tls'] },
+  });
   await registration.stop();
-  t.deepEqual((JSON.parse(await configOf(caddy)) as { logging?: unknown }).logging, { logs: { other: { writer: { output: 'discard' }, include: ['tls'] } } });
+  t.deepEqual((JSON.parse(await configOf(caddy)) as { logging?: unknown }).logging, {
+    logs: { other: { writer: { output: 'discard' }, include: ['tls'] } },
+  });
 });
 
-testWithCaddy('A site with two logs has two lines for each request, and a registered sink gets one of them.', async (t) => {
-  const [collector, port] = [await collectorOfTest(t), await freePort()];
-  const caddy = await caddyOfTest(t, `http://127.0.0.1:${port} {\n\tlog first {\n\t\toutput discard\n\t}\n\tlog second {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`);
-  const { registration } = register(t, caddy, collector);
-  await until('it is registered', () => registration.status() === 'registered');
-  await send(`http://127.0.0.1:${port}/`, 50);
-  await registration.stop(); // Caddy closes its connection, so all lines have come
-  await until('the connection is drained', () => collector.ledger().accepted >= 50);
-  t.is(collector.ledger().accepted, 50);
-});
+testWithCaddy(
+  'A site with two logs has two lines for each request, and a registered sink gets one of them.',
+  async (t) => {
+    const [collector, port] = [await collectorOfTest(t), await freePort()];
+    const caddy = await caddyOfTest(
+      t,
+      `http://127.0.0.1:${port} {\n\tlog first {\n\t\toutput discard\n\t}\n\tlog second {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`,
+    );
+    const { registration } = register(t, caddy, collector);
+    await until('it is registered', () => registration.status() === 'registered');
+    await send(`http://127.0.0.1:${port}/`, 50);
+    await registration.stop(); // Caddy closes its connection, so all lines have come
+    await until('the connection is drained', () => collector.ledger().accepted >= 50);
+    t.is(collector.ledger().accepted, 50);
+  },
+);
 
 testWithCaddy('A Caddy that writes to the sink already is left alone, and the log says so.', async (t) => {
   const [collector, port] = [await collectorOfTest(t), await freePort()];
-  const caddy = await caddyOfTest(t, `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net ${collector.address.replace('127.0.0.1', 'localhost')} {\n\t\t\tsoft_start\n\t\t}\n\t}\n\trespond "hello"\n}\n`);
+  const caddy = await caddyOfTest(
+    t,
+    `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net ${collector.address.replace('127.0.0.1', 'localhost')} {\n\t\t\tsoft_start\n\t\t}\n\t}\n\trespond "hello"\n}\n`,
+  );
   const original = await configOf(caddy);
   const { registration, said } = register(t, caddy, collector);
   await until('that is seen', () => registration.status() === 'not-needed');
@@ -105,57 +137,107 @@ testWithCaddy('A Caddy that is down is waited for, and the log says so once.', a
   const [collector, port, adminPort] = [await collectorOfTest(t), await freePort(), await freePort()];
   const { registration, said } = register(t, { adminUrl: `http://127.0.0.1:${adminPort}` }, collector);
   await until('that is seen', () => registration.status() === 'failing');
-  const caddy = await caddyOfTest(t, `{\n\tadmin 127.0.0.1:${adminPort}\n}\nhttp://127.0.0.1:${port} {\n\tlog\n\trespond "hello"\n}\n`, adminPort);
+  const caddy = await caddyOfTest(
+    t,
+    `{\n\tadmin 127.0.0.1:${adminPort}\n}\nhttp://127.0.0.1:${port} {\n\tlog\n\trespond "hello"\n}\n`,
+    adminPort,
+  );
   t.truthy(caddy);
   await until('it is registered', () => registration.status() === 'registered');
   t.is(said().filter((line) => line.includes('Cannot register')).length, 1);
   await registration.stop();
 });
 
-testWithCaddy('An admin API that wants an origin, and one on a unix socket, are registered with like any other.', async (t) => {
-  const [collector, port, adminPort, folder] = [await collectorOfTest(t), await freePort(), await freePort(), await temporaryFolder()];
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
-  const caddyfile = (admin: string): string => `{\n\tadmin ${admin}\n}\nhttp://127.0.0.1:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`;
-  const caddy = await caddyOfTest(t, caddyfile(`127.0.0.1:${adminPort} {\n\t\tenforce_origin\n\t}`), adminPort);
-  const socket = `unix/${join(folder, 'admin.sock')}`;
-  for (const adminUrl of [caddy.adminUrl, socket]) {
-    if (adminUrl === socket) await caddy.reload(caddyfile(socket));
-    const config = async (): Promise<string> => (await callAdmin(adminUrlFrom(adminUrl, 'It'), '/config/')).text;
-    const original = await config();
-    const { registration, said } = register(t, { adminUrl }, collector);
-    await until('it is registered', () => registration.status() === 'registered');
-    t.true((await config()).includes(collector.address));
-    await registration.stop();
-    t.is(await config(), original);
-    t.deepEqual(said().filter((line) => line.includes('warn')), []);
-  }
-  t.regex((await check({ source: socket, address: undefined, listen: undefined, dashboard: { host: '127.0.0.1', port: 3000 }, json: false })).text, /No logger writes to it/);
-});
+testWithCaddy(
+  'An admin API that wants an origin, and one on a unix socket, are registered with like any other.',
+  async (t) => {
+    const [collector, port, adminPort, folder] = [
+      await collectorOfTest(t),
+      await freePort(),
+      await freePort(),
+      await temporaryFolder(),
+    ];
+    t.teardown(() => rm(folder, { recursive: true, force: true }));
+    const caddyfile = (admin: string): string =>
+      `{\n\tadmin ${admin}\n}\nhttp://127.0.0.1:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`;
+    const caddy = await caddyOfTest(t, caddyfile(`127.0.0.1:${adminPort} {\n\t\tenforce_origin\n\t}`), adminPort);
+    const socket = `unix/${join(folder, 'admin.sock')}`;
+    for (const adminUrl of [caddy.adminUrl, socket]) {
+      if (adminUrl === socket) await caddy.reload(caddyfile(socket));
+      const config = async (): Promise<string> => (await callAdmin(adminUrlFrom(adminUrl, 'It'), '/config/')).text;
+      const original = await config();
+      const { registration, said } = register(t, { adminUrl }, collector);
+      await until('it is registered', () => registration.status() === 'registered');
+      t.true((await config()).includes(collector.address));
+      await registration.stop();
+      t.is(await config(), original);
+      t.deepEqual(
+        said().filter((line) => line.includes('warn')),
+        [],
+      );
+    }
+    t.regex(
+      (
+        await check({
+          source: socket,
+          address: undefined,
+          listen: undefined,
+          dashboard: { host: '127.0.0.1', port: 3000 },
+          json: false,
+        })
+      ).text,
+      /No logger writes to it/,
+    );
+  },
+);
 
-testWithCaddy('Two sinks register with one Caddy, and one that was killed and comes again adds nothing twice.', async (t) => {
-  const [one, other, port] = [await collectorOfTest(t), await collectorOfTest(t), await freePort()];
-  const caddy = await caddyOfTest(t, `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`);
-  const original = await configOf(caddy);
-  const killed = planRegistration(JSON.parse(original), { name: `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`, address: one.address, places: new Set() });
-  t.is(killed.method, 'PUT');
-  const name = `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`;
-  await callAdmin(new URL(caddy.adminUrl), `/config/logging/logs/${name}`, { method: 'PUT', body: killed.method === 'PUT' && killed.logger }); // as a SIGKILL leaves it
-  const both = [register(t, caddy, one), register(t, caddy, other)];
-  const registrations = both.map(({ registration }) => registration);
-  await until('both are registered', () => registrations.every((each) => each.status() === 'registered'));
-  await until('both loggers are there', async () => (await configOf(caddy)).includes(one.address) && (await configOf(caddy)).includes(other.address));
-  await send(`http://127.0.0.1:${port}/`, 50);
-  await until('both have them', () => one.ledger().accepted >= 50 && other.ledger().accepted >= 50);
-  await Promise.all(registrations.map((each) => each.stop()));
-  t.deepEqual(both.flatMap(({ said }) => said()).filter((line) => line.includes('warn')), []);
-  t.deepEqual([one.ledger().accepted, other.ledger().accepted], [50, 50]);
-  t.is(await configOf(caddy), original);
-});
+testWithCaddy(
+  'Two sinks register with one Caddy, and one that was killed and comes again adds nothing twice.',
+  async (t) => {
+    const [one, other, port] = [await collectorOfTest(t), await collectorOfTest(t), await freePort()];
+    const caddy = await caddyOfTest(
+      t,
+      `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`,
+    );
+    const original = await configOf(caddy);
+    const killed = planRegistration(JSON.parse(original), {
+      name: `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`,
+      address: one.address,
+      places: new Set(),
+    });
+    t.is(killed.method, 'PUT');
+    const name = `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`;
+    await callAdmin(new URL(caddy.adminUrl), `/config/logging/logs/${name}`, {
+      method: 'PUT',
+      body: killed.method === 'PUT' && killed.logger,
+    }); // as a SIGKILL leaves it
+    const both = [register(t, caddy, one), register(t, caddy, other)];
+    const registrations = both.map(({ registration }) => registration);
+    await until('both are registered', () => registrations.every((each) => each.status() === 'registered'));
+    await until(
+      'both loggers are there',
+      async () => (await configOf(caddy)).includes(one.address) && (await configOf(caddy)).includes(other.address),
+    );
+    await send(`http://127.0.0.1:${port}/`, 50);
+    await until('both have them', () => one.ledger().accepted >= 50 && other.ledger().accepted >= 50);
+    await Promise.all(registrations.map((each) => each.stop()));
+    t.deepEqual(
+      both.flatMap(({ said }) => said()).filter((line) => line.includes('warn')),
+      [],
+    );
+    t.deepEqual([one.ledger().accepted, other.ledger().accepted], [50, 50]);
+    t.is(await configOf(caddy), original);
+  },
+);
 
 testWithCaddy('Looking for reloads leaves no lines in Caddy’s log.', async (t) => {
   const [collector, port] = [await collectorOfTest(t), await freePort()];
   const caddy = await caddyOfTest(t, `http://127.0.0.1:${port} {\n\tlog\n\trespond "hello"\n}\n`);
-  const asked = (): number => caddy.stderr().split('\n').filter((line) => line.includes('received request') && line.includes('"/config/"')).length;
+  const asked = (): number =>
+    caddy
+      .stderr()
+      .split('\n')
+      .filter((line) => line.includes('received request') && line.includes('"/config/"')).length;
   const { registration } = register(t, caddy, collector, { pollMs: 20 });
   await until('it is registered', () => registration.status() === 'registered');
   const before = asked();
@@ -188,7 +270,11 @@ http://:${port} {
 }
 `;
   const caddy = await caddyOfTest(t, caddyfile('early.example'));
-  const { registration } = register(t, caddy, collector, { onHosts: (hosts) => { configuredHosts.set(hosts); } });
+  const { registration } = register(t, caddy, collector, {
+    onHosts: (hosts) => {
+      configuredHosts.set(hosts);
+    },
+  });
   await until('it is registered', () => registration.status() === 'registered');
   const url = `http://127.0.0.1:${port}/`;
   await send(url, 20, 'stranger.example');
@@ -196,15 +282,30 @@ http://:${port} {
   for (const host of ['mine.example', 'nested.example', 'late.example', 'other.example']) await send(url, 1, host);
   await until('they are stored', () => collector.ledger().stored === 24);
   await caddy.reload(caddyfile('late.example'));
-  await until('that is read, and it is registered again', async () => configuredHosts.has('late.example') && (await configOf(caddy)).includes('caddy-log-sink'));
+  await until(
+    'that is read, and it is registered again',
+    async () => configuredHosts.has('late.example') && (await configOf(caddy)).includes('caddy-log-sink'),
+  );
   await send(url, 1, 'late.example');
   await send(url, 1, 'any.mine.example');
   const nowMs = Date.now();
   const hosts = await until('all are stored', async () => {
-    const requests = await collector.store.readRequests({ fromMs: nowMs - 60_000, toMs: nowMs + 60_000, filter: {}, limit: 100 });
+    const requests = await collector.store.readRequests({
+      fromMs: nowMs - 60_000,
+      toMs: nowMs + 60_000,
+      filter: {},
+      limit: 100,
+    });
     return requests.length === 26 && requests.map(({ host }) => host);
   });
-  t.deepEqual(hosts.filter((host) => host !== 'stranger.example').reverse(), ['mine.example', 'nested.example', '_other', '_other', 'late.example', 'any.mine.example']);
+  t.deepEqual(hosts.filter((host) => host !== 'stranger.example').reverse(), [
+    'mine.example',
+    'nested.example',
+    '_other',
+    '_other',
+    'late.example',
+    'any.mine.example',
+  ]);
 });
 
 test('A Caddy that hangs does not keep the sink from stopping.', async (t) => {
@@ -217,46 +318,86 @@ test('A Caddy that hangs does not keep the sink from stopping.', async (t) => {
   await registration.stop();
   t.true(performance.now() - startMs < 3000, 'the bound is 2 s');
   t.is(registration.status(), 'stopped');
-  t.deepEqual(said().filter((line) => line.includes('unhandled')), []);
+  t.deepEqual(
+    said().filter((line) => line.includes('unhandled')),
+    [],
+  );
 });
 
 test('A change that met another one is made again on what is there now.', async (t) => {
   let logs: Record<string, unknown> = {};
   const calls: string[] = [];
-  const adminUrl = await listenOn(t, createServer((call, response) => {
-    if (call.url !== '/metrics') calls.push(`${call.method} ${call.headers['if-match'] ?? ''}`.trim());
-    if (call.url === '/metrics') response.writeHead(404).end();
-    else if (call.method === 'GET') response.writeHead(200, { etag: `"/config/ ${calls.length}"` }).end(JSON.stringify({ logging: { logs }, apps: { http: { servers: { edge: { logs: {}, routes: [{}] } } } } }));
-    else if (calls.length === 2) response.writeHead(412).end();
-    else call.once('end', () => response.end()).on('data', (body: Buffer) => { logs = { [call.url!.split('/').at(-1)!]: JSON.parse(body.toString()) as unknown }; });
-  }));
+  const adminUrl = await listenOn(
+    t,
+    createServer((call, response) => {
+      if (call.url !== '/metrics') calls.push(`${call.method} ${call.headers['if-match'] ?? ''}`.trim());
+      if (call.url === '/metrics') response.writeHead(404).end();
+      else if (call.method === 'GET')
+        response
+          .writeHead(200, { etag: `"/config/ ${calls.length}"` })
+          .end(
+            JSON.stringify({ logging: { logs }, apps: { http: { servers: { edge: { logs: {}, routes: [{}] } } } } }),
+          );
+      else if (calls.length === 2) response.writeHead(412).end();
+      else
+        call
+          .once('end', () => response.end())
+          .on('data', (body: Buffer) => {
+            logs = { [call.url!.split('/').at(-1)!]: JSON.parse(body.toString()) as unknown };
+          });
+    }),
+  );
   const { registration } = register(t, { adminUrl }, await collectorOfTest(t), { pollMs: 60_000 });
   await until('it is registered', () => registration.status() === 'registered');
   t.deepEqual(calls, ['GET', 'PUT "/config/ 1"', 'GET', 'PUT "/config/ 3"', 'GET']);
 });
 
 test('A refusal is said in Caddy’s own words.', async (t) => {
-  const adminUrl = await listenOn(t, createServer((_, response) => response.writeHead(403).end('{"error":"host not allowed: 127.0.0.1"}')));
+  const adminUrl = await listenOn(
+    t,
+    createServer((_, response) => response.writeHead(403).end('{"error":"host not allowed: 127.0.0.1"}')),
+  );
   const { registration, said } = register(t, { adminUrl }, await collectorOfTest(t));
   await until('that is seen', () => registration.status() === 'failing');
   t.regex(said().join(''), /Caddy answered 403 host not allowed: 127\.0\.0\.1/);
 });
 
 test('A Caddy on another machine needs the collector’s address there.', (t) => {
-  const options = { addresses: [{ kind: 'tcp', family: 4, host: '127.0.0.1', port: 9514 }], log: createLog('test', { write: () => undefined }) } as const;
-  t.throws(() => startRegistration({ ...options, adminUrl: 'http://caddy:2019' }), { instanceOf: UsageError, message: /give --register-address/ });
-  t.throws(() => startRegistration({ ...options, adminUrl: '127.0.0.1:2019' }), { instanceOf: UsageError, message: /--register is "127.0.0.1:2019"/ });
+  const options = {
+    addresses: [{ kind: 'tcp', family: 4, host: '127.0.0.1', port: 9514 }],
+    log: createLog('test', { write: () => undefined }),
+  } as const;
+  t.throws(() => startRegistration({ ...options, adminUrl: 'http://caddy:2019' }), {
+    instanceOf: UsageError,
+    message: /give --register-address/,
+  });
+  t.throws(() => startRegistration({ ...options, adminUrl: '127.0.0.1:2019' }), {
+    instanceOf: UsageError,
+    message: /--register is "127.0.0.1:2019"/,
+  });
   for (const address of ['collector', 'http://collector:9514', 'tcp/collector']) {
-    t.throws(() => startRegistration({ ...options, adminUrl: 'http://caddy:2019', address }), { instanceOf: UsageError, message: /--register-address is / });
+    t.throws(() => startRegistration({ ...options, adminUrl: 'http://caddy:2019', address }), {
+      instanceOf: UsageError,
+      message: /--register-address is /,
+    });
   }
 });
 
 test('The plan takes each request once, and says where that cannot be.', (t) => {
   const sink = { name: 'sink', address: 'tcp/127.0.0.1:9514', places: new Set(['localhost:9514']) };
-  const config = (names: Record<string, string[]>, logs = {}) => ({ logging: { logs }, apps: { http: { servers: { edge: { logs: { logger_names: names } } } } } });
+  const config = (names: Record<string, string[]>, logs = {}) => ({
+    logging: { logs },
+    apps: { http: { servers: { edge: { logs: { logger_names: names } } } } },
+  });
   const plan = (names: Record<string, string[]>) => planRegistration(config(names), sink);
-  const logger = { writer: { output: 'net', address: sink.address, dial_timeout: 1_000_000_000, soft_start: true }, include: ['http.log.access'] };
-  const without = (...names: string[]) => ({ method: 'PUT', logger: { ...logger, exclude: names.map((name) => `http.log.access.${name}`) } });
+  const logger = {
+    writer: { output: 'net', address: sink.address, dial_timeout: 1_000_000_000, soft_start: true },
+    include: ['http.log.access'],
+  };
+  const without = (...names: string[]) => ({
+    method: 'PUT',
+    logger: { ...logger, exclude: names.map((name) => `http.log.access.${name}`) },
+  });
   t.deepEqual(plan({ a: ['one'], b: ['two'] }), { method: 'PUT', logger });
   t.deepEqual(plan({ a: ['one', 'two'] }), without('two'));
   t.deepEqual(plan({ a: ['one', 'two'], b: ['two'] }), without('one'), 'two is all that b has');
@@ -266,19 +407,32 @@ test('The plan takes each request once, and says where that cannot be.', (t) => 
   const done = planRegistration(config(impossible, { sink: logger }), sink);
   t.true(done.method === undefined && done.warnings.join('').includes('of a overlap'));
   t.is(planRegistration(null, sink).method, undefined);
-  t.deepEqual(planRegistration(config({ a: ['one'] }, { sink: { ...logger, include: ['http'] } }), sink), { method: 'PATCH', logger });
+  t.deepEqual(planRegistration(config({ a: ['one'] }, { sink: { ...logger, include: ['http'] } }), sink), {
+    method: 'PATCH',
+    logger,
+  });
   t.deepEqual(
-    planRegistration(config({ a: ['one'] }, { sink: logger, own: { writer: { output: 'net', address: 'localhost:9514' } } }), sink),
+    planRegistration(
+      config({ a: ['one'] }, { sink: logger, own: { writer: { output: 'net', address: 'localhost:9514' } } }),
+      sink,
+    ),
     { method: 'DELETE' },
   );
 });
 
 /** Registers, quickly; what it says is kept. */
 function register(
-  t: ExecutionContext, { adminUrl }: { adminUrl: string }, collector: TestCollector, options: Partial<RegistrationOptions> = {},
+  t: ExecutionContext,
+  { adminUrl }: { adminUrl: string },
+  collector: TestCollector,
+  options: Partial<RegistrationOptions> = {},
 ): { registration: Registration; said: () => readonly string[] } {
   const lines: string[] = [];
-  const log = createLog('register', { write: (line) => { lines.push(line); } });
+  const log = createLog('register', {
+    write: (line) => {
+      lines.push(line);
+    },
+  });
   const registration = startRegistration({ adminUrl, addresses: collector.addresses, log, pollMs: 50, ...options });
   t.teardown(() => registration.stop());
   return { registration, said: () => lines };
@@ -297,9 +451,19 @@ async function configOf({ adminUrl }: RunningCaddy): Promise<string> {
 
 async function send(url: string, count: number, host?: string): Promise<void> {
   for (let sent = 0; sent < count; sent += 50) {
-    await Promise.all(Array.from({ length: Math.min(50, count - sent) }, () => new Promise((resolve, reject) => {
-      request(url, { headers: { ...(host !== undefined && { host }) } }, (response) => response.resume().once('end', resolve)).once('error', reject).end();
-    })));
+    await Promise.all(
+      Array.from(
+        { length: Math.min(50, count - sent) },
+        () =>
+          new Promise((resolve, reject) => {
+            request(url, { headers: { ...(host !== undefined && { host }) } }, (response) =>
+              response.resume().once('end', resolve),
+            )
+              .once('error', reject)
+              .end();
+          }),
+      ),
+    );
   }
 }
 

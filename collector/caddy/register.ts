@@ -4,10 +4,12 @@
  *
  * - The entry has a name of its own, made from the sink's address, so that it is found again after a crash, and so that
  *   two sinks do not fight over one name.
- * - It takes each access line once: a host with two logger names (`log` twice in a site) has two lines for each request,
+ * - It takes each access line once: a host with two logger names (`log` twice in a site) has two lines for each
+ *   request,
  *   so the entry leaves one of the names out.
  * - It gets lines only from servers that write access logs. Where one does not, the log says which, and what to add.
- * - A reload with the Caddyfile drops it. Caddy's metrics tell when the configuration was loaded last, and asking for them,
+ * - A reload with the Caddyfile drops it. Caddy's metrics tell when the configuration was loaded last, and asking for
+ *   them,
  *   other than asking for the configuration, leaves no line in Caddy's log. Where there are no such metrics, the
  *   configuration is asked for each time.
  * - Changes are conditional (`If-Match`), so one of somebody else's in between is never undone.
@@ -18,7 +20,15 @@ import { messageOf, UsageError } from '../../shared/errors.js';
 import type { Log } from '../../shared/log.js';
 import { isLoopback } from '../../shared/settings/settings.js';
 import { adminUrlFrom, callAdmin, curlArguments, errorOf, isCutOff, type AdminCall } from './admin-client.js';
-import { accessLogger, filterOf, netAddress, netLoggers, objectOf, requestGroups, type JsonObject } from './check/log-routing.js';
+import {
+  accessLogger,
+  filterOf,
+  netAddress,
+  netLoggers,
+  objectOf,
+  requestGroups,
+  type JsonObject,
+} from './check/log-routing.js';
 import { caddyAddress, type ListenAddress } from '../listen/address.js';
 import { siteHosts } from './site-hosts.js';
 
@@ -48,10 +58,16 @@ export interface RegistrationOptions {
   readonly adminUrl: string;
   /** Where the collector listens; the first that is not UDP is registered. */
   readonly addresses: readonly ListenAddress[];
-  /** The collector's address as that Caddy reaches it, such as `tcp/collector:9514`; needed when Caddy is on another machine. */
+  /**
+   * The collector's address as that Caddy reaches it, such as `tcp/collector:9514`; needed when Caddy is on another
+   * machine.
+   */
   readonly address?: string | undefined;
   readonly log: Log;
-  /** Called with the hosts of Caddy's sites whenever its configuration has been read. They are in the form that `ConfiguredHosts` takes. */
+  /**
+   * Called with the hosts of Caddy's sites whenever its configuration has been read. They are in the form that
+   * `ConfiguredHosts` takes.
+   */
   readonly onHosts?: (hosts: readonly string[]) => void;
   /** How often to look, in milliseconds; 3000 when not given. */
   readonly pollMs?: number;
@@ -59,7 +75,12 @@ export interface RegistrationOptions {
 
 /** What is to be done about a configuration. */
 export type RegistrationPlan =
-  | { readonly state: 'waiting' | 'not-needed' | 'registered'; readonly method?: undefined; readonly say: string; readonly warnings: readonly string[] }
+  | {
+      readonly state: 'waiting' | 'not-needed' | 'registered';
+      readonly method?: undefined;
+      readonly say: string;
+      readonly warnings: readonly string[];
+    }
   | { readonly method: 'PUT' | 'PATCH'; readonly logger: JsonObject }
   | { readonly method: 'DELETE' };
 
@@ -71,10 +92,17 @@ const finishMsMax = 600;
 const stopMsMax = 1800;
 
 /**
- * Starts to register. Returns at once: a Caddy that is down is waited for. Throws a `UsageError` when the admin API's address
- * is none, or when Caddy is on another machine and the sink's address there is not known.
+ * Starts to register. Returns at once: a Caddy that is down is waited for. Throws a `UsageError` when the admin API's
+ * address is none, or when Caddy is on another machine and the sink's address there is not known.
  */
-export function startRegistration({ adminUrl, addresses, address: given, log, onHosts, pollMs = pollMsDefault }: RegistrationOptions): Registration {
+export function startRegistration({
+  adminUrl,
+  addresses,
+  address: given,
+  log,
+  onHosts,
+  pollMs = pollMsDefault,
+}: RegistrationOptions): Registration {
   const { admin, address } = registrationTarget({ adminUrl, addresses, address: given });
   const places = new Set([address, ...addresses.map(caddyAddress)].map((each) => netAddress(each).place));
   const name = `caddy-log-sink-${address.replace(/[^\w.-]+/g, '-')}`;
@@ -130,9 +158,10 @@ export function startRegistration({ adminUrl, addresses, address: given, log, on
         return;
       }
       if (plan.method === 'PUT') loggingBefore = objectOf(config)['logging'];
-      const change = plan.method === 'DELETE'
-        ? { path: pathToRemove(config), call: { method: plan.method } }
-        : { path, call: { method: plan.method, body: plan.logger } };
+      const change =
+        plan.method === 'DELETE'
+          ? { path: pathToRemove(config), call: { method: plan.method } }
+          : { path, call: { method: plan.method, body: plan.logger } };
       await changeConfig(change.path, { ...change.call, ifMatch: etag, signal: giveUp.signal });
     }
   }
@@ -149,7 +178,10 @@ export function startRegistration({ adminUrl, addresses, address: given, log, on
     return { config: JSON.parse(answer.text) as unknown, etag: answer.etag };
   }
 
-  /** Whether the change was made. If not, or if that is not known, the configuration is to be read again: another change came in between. */
+  /**
+   * Whether the change was made. If not, or if that is not known, the configuration is to be read again: another change
+   * came in between.
+   */
   async function changeConfig(where: string, call: AdminCall): Promise<boolean> {
     try {
       const answer = await callAdmin(admin, where, call);
@@ -174,7 +206,9 @@ export function startRegistration({ adminUrl, addresses, address: given, log, on
       }
     } catch (error) {
       if (state === 'trying' || state === 'failing') return; // said already
-      log.warn(`Cannot remove the logger from Caddy: ${messageOf(error)}. A reload of Caddy removes it, and so does: curl -X DELETE ${curlArguments(admin, path)}`);
+      log.warn(
+        `Cannot remove the logger from Caddy: ${messageOf(error)}. A reload of Caddy removes it, and so does: curl -X DELETE ${curlArguments(admin, path)}`,
+      );
     }
   }
 
@@ -198,30 +232,46 @@ export function startRegistration({ adminUrl, addresses, address: given, log, on
  * Which admin API the sink registers with, and as what: to be asked before anything is opened. Throws a `UsageError` as
  * `startRegistration` does.
  */
-export function registrationTarget({ adminUrl, addresses, address: given }: Pick<RegistrationOptions, 'adminUrl' | 'addresses' | 'address'>): { admin: URL; address: string } {
+export function registrationTarget({
+  adminUrl,
+  addresses,
+  address: given,
+}: Pick<RegistrationOptions, 'adminUrl' | 'addresses' | 'address'>): { admin: URL; address: string } {
   const admin = adminUrlFrom(adminUrl, '--register');
   if (given === undefined) return { admin, address: addressFor(admin, addresses) };
   const { network, port } = netAddress(given);
   if (!/^(tcp|udp|unix)/.test(network) || (port === '' && !network.startsWith('unix'))) {
-    throw new UsageError(`--register-address is ${JSON.stringify(given)}: it must be the collector's address as Caddy has it, such as tcp/collector:9514 or unix//run/sink.sock.`);
+    throw new UsageError(
+      `--register-address is ${JSON.stringify(given)}: it must be the collector's address as Caddy has it, such as tcp/collector:9514 or unix//run/sink.sock.`,
+    );
   }
   return { admin, address: given.replace('://', '/') };
 }
 
 /** Decides what to do about a configuration. Pure. */
 export function planRegistration(
-  config: unknown, { name, address, places }: { readonly name: string; readonly address: string; readonly places: ReadonlySet<string> },
+  config: unknown,
+  { name, address, places }: { readonly name: string; readonly address: string; readonly places: ReadonlySet<string> },
 ): RegistrationPlan {
   const groups = requestGroups(config);
   const existing = logsOf(config)[name];
-  if (groups.length === 0 && existing === undefined) return { state: 'waiting', say: 'Caddy serves no HTTP site yet: the logger is added when it does.', warnings: [] };
+  if (groups.length === 0 && existing === undefined)
+    return { state: 'waiting', say: 'Caddy serves no HTTP site yet: the logger is added when it does.', warnings: [] };
 
-  const others = netLoggers(config).filter((logger) => logger.name !== name && places.has(logger.address.place)
-    && groups.some(({ loggerNames }) => loggerNames.some(logger.takes)));
+  const others = netLoggers(config).filter(
+    (logger) =>
+      logger.name !== name &&
+      places.has(logger.address.place) &&
+      groups.some(({ loggerNames }) => loggerNames.some(logger.takes)),
+  );
   if (others.length > 0) {
     if (existing !== undefined) return { method: 'DELETE' };
     const names = others.map((logger) => `${logger.name} (${logger.address.text})`).join(', ');
-    return { state: 'not-needed', say: `Caddy writes to this sink already, by its own logger ${names}: none is added, for it would send requests twice.`, warnings: [] };
+    return {
+      state: 'not-needed',
+      say: `Caddy writes to this sink already, by its own logger ${names}: none is added, for it would send requests twice.`,
+      warnings: [],
+    };
   }
 
   const exclude = namesToLeaveOut(groups.map(({ loggerNames }) => loggerNames));
@@ -240,8 +290,16 @@ export function planRegistration(
     state: 'registered',
     say: `Registered with Caddy: its logger ${name} sends access logs to ${address}.`,
     warnings: [
-      ...(silent.length === 0 ? [] : [`Caddy writes no access log for ${hostsOf(silent)}, so these requests do not come. Put the line \`log\` into that site of the Caddyfile, or "logs": {} into that server of the JSON.`]),
-      ...(uneven.length === 0 ? [] : [`The access logs of ${hostsOf(uneven)} overlap with those of other sites so that no logger gets each request once. Give each site one \`log\`.`]),
+      ...(silent.length === 0
+        ? []
+        : [
+            `Caddy writes no access log for ${hostsOf(silent)}, so these requests do not come. Put the line \`log\` into that site of the Caddyfile, or "logs": {} into that server of the JSON.`,
+          ]),
+      ...(uneven.length === 0
+        ? []
+        : [
+            `The access logs of ${hostsOf(uneven)} overlap with those of other sites so that no logger gets each request once. Give each site one \`log\`.`,
+          ]),
     ],
   };
 }
@@ -263,7 +321,9 @@ function addressFor(admin: URL, addresses: readonly ListenAddress[]): string {
   const address = addresses.find(({ kind }) => kind !== 'udp') ?? addresses[0]!;
   const text = caddyAddress(address);
   if (admin.protocol !== 'unix:' && !isLoopback(admin.hostname.replace(/^\[|\]$/g, '')) && netAddress(text).isLocal) {
-    throw new UsageError(`--register is ${admin.href}, another machine, which does not reach this one as ${text}: give --register-address with the collector's address there, such as tcp/collector:9514.`);
+    throw new UsageError(
+      `--register is ${admin.href}, another machine, which does not reach this one as ${text}: give --register-address with the collector's address there, such as tcp/collector:9514.`,
+    );
   }
   return text;
 }

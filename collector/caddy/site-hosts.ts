@@ -1,4 +1,7 @@
-/** The hosts of the sites in Caddy's JSON configuration: those of the `host` matchers of all routes, nested ones included. */
+/**
+ * The hosts of the sites in Caddy's JSON configuration: those of the `host` matchers of all routes, nested ones
+ * included.
+ */
 import { domainToASCII } from 'node:url';
 import { objectOf, textsOf } from './check/log-routing.js';
 import { normaliseHost } from '../decode/host.js';
@@ -11,7 +14,8 @@ export function siteHosts(config: unknown): string[] {
     const next = left.pop();
     if (typeof next !== 'object' || next === null) continue;
     for (const [key, nested] of Object.entries(next)) {
-      if (key === 'match' && Array.isArray(nested)) for (const host of nested.flatMap((matchers) => textsOf(objectOf(matchers)['host']))) hosts.add(asLogged(host));
+      if (key === 'match' && Array.isArray(nested))
+        for (const host of nested.flatMap((matchers) => textsOf(objectOf(matchers)['host']))) hosts.add(asLogged(host));
       else left.push(nested);
     }
   }
@@ -21,5 +25,10 @@ export function siteHosts(config: unknown): string[] {
 
 /** As browsers send it: international names are encoded label by label, since a label may be `*`. */
 function asLogged(host: string): string {
-  return normaliseHost(host.split('.').map((label) => domainToASCII(label) || label).join('.'));
+  return normaliseHost(
+    host
+      .split('.')
+      .map((label) => domainToASCII(label) || label)
+      .join('.'),
+  );
 }

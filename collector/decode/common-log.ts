@@ -1,12 +1,15 @@
 /**
- * Common and Combined Log Format, as the encoders `single_field common_log` (Caddy up to 2.4) and `transform` write them. Neither has a
- * host or a duration.
+ * Common and Combined Log Format, as the encoders `single_field common_log` (Caddy up to 2.4) and `transform` write
+ * them. Neither has a host or a duration.
  */
 import ipaddr from 'ipaddr.js';
 import type { JsonObject } from './split-encoding.js';
 
 const date = /\[(\d\d\/[A-Z][a-z]{2}\/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "/;
-/** Behind the opening quote of the request. What strangers choose stands last, and takes every quote before the one at the end. */
+/**
+ * Behind the opening quote of the request. What strangers choose stands last, and takes every quote before the one at
+ * the end.
+ */
 const rest = /^((?:[^"\\]|\\.)*)" (\d{1,3}) (\d{1,15}|-)(?: "((?:[^"\\]|\\.)*)" "(.*)")?\s*$/;
 /** Text before the date that is searched for the client's address, in characters. */
 const headMax = 1000;
@@ -17,8 +20,8 @@ const decoration = /\u001b\[[\d;]*m|[<>|]/g;
 const wordsMax = 6;
 
 /**
- * The fields of a line in Common or Combined Log Format, under Caddy's names; `undefined` for any other text. Only the first date counts: a
- * request or a user agent may hold another.
+ * The fields of a line in Common or Combined Log Format, under Caddy's names; `undefined` for any other text. Only the
+ * first date counts: a request or a user agent may hold another.
  */
 export function readCommonLog(text: string): JsonObject | undefined {
   const found = date.exec(text);
@@ -30,7 +33,13 @@ export function readCommonLog(text: string): JsonObject | undefined {
   return {
     logger: 'http.log.access',
     ts: found[1],
-    request: { remote_ip: addressIn(text.slice(Math.max(0, found.index - headMax), found.index)), method, uri, proto, headers: { Referer: valueOf(referrer), 'User-Agent': valueOf(userAgent) } },
+    request: {
+      remote_ip: addressIn(text.slice(Math.max(0, found.index - headMax), found.index)),
+      method,
+      uri,
+      proto,
+      headers: { Referer: valueOf(referrer), 'User-Agent': valueOf(userAgent) },
+    },
     size: size === '-' ? 0 : Number(size),
     status: Number(status),
   };

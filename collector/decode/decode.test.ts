@@ -12,9 +12,24 @@ test('a line of the default encoder becomes a request, its time to the last digi
   t.deepEqual(decodeLine(real), {
     kind: 'request',
     event: {
-      source: 'caddy', timeMs: 1_795_461_210_823, timeNs: 292_300, host: 'secure.test:8443', method: 'GET', status: 200,
-      durationMs: 11.871543, size: 4559, bytesRead: 7, uri: '/s/1?q=ä', endpoint: '', clientIp: '203.0.113.9',
-      userAgent: 'curl/8.7.1', referrer: 'https://a.example/', protocol: 'HTTP/2.0', tls: 'TLS 1.3', upstreamMs: null, requestId: '',
+      source: 'caddy',
+      timeMs: 1_795_461_210_823,
+      timeNs: 292_300,
+      host: 'secure.test:8443',
+      method: 'GET',
+      status: 200,
+      durationMs: 11.871543,
+      size: 4559,
+      bytesRead: 7,
+      uri: '/s/1?q=ä',
+      endpoint: '',
+      clientIp: '203.0.113.9',
+      userAgent: 'curl/8.7.1',
+      referrer: 'https://a.example/',
+      protocol: 'HTTP/2.0',
+      tls: 'TLS 1.3',
+      upstreamMs: null,
+      requestId: '',
     },
     timeOfArrival: false,
   });
@@ -23,11 +38,26 @@ test('a line of the default encoder becomes a request, its time to the last digi
 test('WebSockets over HTTP/2 and 3, event streams and requests that their clients gave up have no latency, as a known shape and otherwise', (t) => {
   const line = (of: { method?: string; protocol?: string; status?: number; seconds?: number; type?: string }) => {
     const { method = 'GET', protocol = 'HTTP/2.0', status = 200, seconds = 3600.5, type = 'text/html' } = of;
-    return real.replace('/s/1?q=ä', '/s/1').replace('"GET"', `"${method}"`).replace('"HTTP/2.0"', `"${protocol}"`).replace('0.011871543', String(seconds)).replace('"status":200', `"status":${status}`).replace('["1.1 Caddy"]', `["1.1 Caddy"],"Content-Type":["${type}"]`);
+    return real
+      .replace('/s/1?q=ä', '/s/1')
+      .replace('"GET"', `"${method}"`)
+      .replace('"HTTP/2.0"', `"${protocol}"`)
+      .replace('0.011871543', String(seconds))
+      .replace('"status":200', `"status":${status}`)
+      .replace('["1.1 Caddy"]', `["1.1 Caddy"],"Content-Type":["${type}"]`);
   };
   for (const [of, expected] of [
-    [{ method: 'CONNECT' }, false], [{ method: 'CONNECT', protocol: 'websocket' }, false], [{ method: 'CONNECT', protocol: 'HTTP/3.0', status: 502 }, false], [{ status: 101, protocol: 'HTTP/1.1' }, false],
-    [{ status: 499 }, false], [{ status: 0 }, false], [{ type: 'text/event-stream' }, false], [{ type: 'Text/Event-Stream; charset=utf-8' }, false], [{ type: 'text/event-streams' }, true], [{ status: 502 }, true], [{ seconds: 0.004 }, true],
+    [{ method: 'CONNECT' }, false],
+    [{ method: 'CONNECT', protocol: 'websocket' }, false],
+    [{ method: 'CONNECT', protocol: 'HTTP/3.0', status: 502 }, false],
+    [{ status: 101, protocol: 'HTTP/1.1' }, false],
+    [{ status: 499 }, false],
+    [{ status: 0 }, false],
+    [{ type: 'text/event-stream' }, false],
+    [{ type: 'Text/Event-Stream; charset=utf-8' }, false],
+    [{ type: 'text/event-streams' }, true],
+    [{ status: 502 }, true],
+    [{ seconds: 0.004 }, true],
   ] as const) {
     const text = line(of);
     const bytes = Buffer.from(text);
@@ -41,11 +71,20 @@ test('WebSockets over HTTP/2 and 3, event streams and requests that their client
 
 test('takes no number that Caddy writes beside the request for a time, in whatever order the keys are', (t) => {
   const { request, ...rest } = JSON.parse(real.replace(/"ts":[\d.]+,/, '')) as Record<string, unknown>;
-  for (const [key, number] of [['bytes_read', 0], ['size', 4_102_444_800], ['duration', 1_795_461_210], ['status', 200]] as const) {
+  for (const [key, number] of [
+    ['bytes_read', 0],
+    ['size', 4_102_444_800],
+    ['duration', 1_795_461_210],
+    ['status', 200],
+  ] as const) {
     const line = JSON.stringify({ ...rest, status: 200, [key]: number, request }); // these numbers stand in front of the request
     const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
     t.deepEqual(decoder.decode(line, undefined), { kind: 'rejected', reason: 'bad-time' }, key);
-    t.like(decoder.decode(line, arrivalMs), { kind: 'request', timeOfArrival: true, event: { timeMs: arrivalMs } }, key);
+    t.like(
+      decoder.decode(line, arrivalMs),
+      { kind: 'request', timeOfArrival: true, event: { timeMs: arrivalMs } },
+      key,
+    );
   }
 });
 
@@ -59,7 +98,12 @@ test('what is not a request is not counted as one', (t) => {
   const others = [
     withKeys({ logger: 'http.log.error', err_id: 'x', err_trace: 'y' }),
     withKeys({ logger: 'http.log.error.log2', err_id: 'x', err_trace: 'y' }),
-    withKeys({ logger: 'http.handlers.reverse_proxy', level: 'debug', msg: 'upstream roundtrip', upstream: '127.0.0.1:9' }),
+    withKeys({
+      logger: 'http.handlers.reverse_proxy',
+      level: 'debug',
+      msg: 'upstream roundtrip',
+      upstream: '127.0.0.1:9',
+    }),
     withKeys({ logger: 'http.log.accessories' }),
     '{"level":"debug","ts":1795461210.8,"logger":"http.log.access","msg":"rejecting request with long method","method_trunc":"AAAA"}',
     '{"level":"info","ts":1795464338.7931416,"msg":"serving initial configuration"}',
@@ -89,13 +133,31 @@ test('a request whose duration is missing or cannot be read is counted without o
 test('a status with four digits', rejections, withKeys({ status: 2000 }), 'bad-status');
 
 test('fields of another type than Caddy writes are left out, and the request is counted', (t) => {
-  const decoded = decodeLine(withKeys({ size: 1.5, bytes_read: -1, request: { host: 7, method: null, uri: [], headers: 'x', tls: [] } }));
-  t.like(decoded, { kind: 'request', event: { host: '', method: '', uri: '', size: 0, bytesRead: 0, userAgent: '', tls: '', upstreamMs: null, requestId: '' } });
+  const decoded = decodeLine(
+    withKeys({ size: 1.5, bytes_read: -1, request: { host: 7, method: null, uri: [], headers: 'x', tls: [] } }),
+  );
+  t.like(decoded, {
+    kind: 'request',
+    event: {
+      host: '',
+      method: '',
+      uri: '',
+      size: 0,
+      bytesRead: 0,
+      userAgent: '',
+      tls: '',
+      upstreamMs: null,
+      requestId: '',
+    },
+  });
 });
 
 test('a request is one whatever became of its request object', (t) => {
   for (const request of ['hidden', undefined, null, [], 7]) {
-    t.like(decodeLine(withKeys({ request })), { kind: 'request', event: { status: 200, host: '', method: '', clientIp: '' } });
+    t.like(decodeLine(withKeys({ request })), {
+      kind: 'request',
+      event: { status: 200, host: '', method: '', clientIp: '' },
+    });
   }
 });
 
@@ -113,14 +175,21 @@ test('a time that cannot be read is rejected where there is no time of arrival',
 });
 
 test('the fields of Caddy 2.0 to 2.4 are read', (t) => {
-  const old = (remote: string): string => withKeys({ common_log: '203.0.113.9 - - [23/Nov/2026:20:04:57 +0000] "GET / HTTP/1.1" 200 5', request: { remote_addr: remote, proto: 'HTTP/1.1', method: 'GET', host: 'shop.test', uri: '/', headers: {} } });
+  const old = (remote: string): string =>
+    withKeys({
+      common_log: '203.0.113.9 - - [23/Nov/2026:20:04:57 +0000] "GET / HTTP/1.1" 200 5',
+      request: { remote_addr: remote, proto: 'HTTP/1.1', method: 'GET', host: 'shop.test', uri: '/', headers: {} },
+    });
   t.like(decodeLine(old('203.0.113.9:53462')), { kind: 'request', event: { clientIp: '203.0.113.9' } });
   t.like(decodeLine(old('[2001:db8::1]:53462')), { kind: 'request', event: { clientIp: '2001:db8::1' } });
 });
 
 const hidden = test.macro({
-  exec(t, repeated: string, parts: object) { t.like(decodeLine(`${real.slice(0, -1)},${repeated}}`), { kind: 'request', event: parts }); },
-  title: (_, repeated: string) => `log_append that repeats ${repeated} does not hide what Caddy wrote, unless it is usable`,
+  exec(t, repeated: string, parts: object) {
+    t.like(decodeLine(`${real.slice(0, -1)},${repeated}}`), { kind: 'request', event: parts });
+  },
+  title: (_, repeated: string) =>
+    `log_append that repeats ${repeated} does not hide what Caddy wrote, unless it is usable`,
 });
 test(hidden, '"status":"teapot"', { status: 200 });
 test(hidden, '"status":"418"', { status: 418 });
@@ -133,7 +202,9 @@ test(hidden, '"request":"mine"', { status: 200, host: '' });
 test(hidden, '"level":null,"msg":7', { status: 200 });
 
 const upstream = test.macro({
-  exec(t, fields: string, upstreamMs: number | null) { t.like(decodeLine(`${real.slice(0, -1)},${fields}}`), { kind: 'request', event: { upstreamMs } }); },
+  exec(t, fields: string, upstreamMs: number | null) {
+    t.like(decodeLine(`${real.slice(0, -1)},${fields}}`), { kind: 'request', event: { upstreamMs } });
+  },
   title: (_, fields: string, upstreamMs: number | null) => `${fields} is an upstream time of ${upstreamMs} ms`,
 });
 test(upstream, '"upstream_ms":6.5', 6.5);
@@ -149,7 +220,9 @@ test(upstream, '"upstream_ms":1e999', null);
 test(upstream, '"upstream_ms":{"a":1}', null);
 
 const ids = test.macro({
-  exec(t, fields: string, requestId: string) { t.like(decodeLine(`${real.slice(0, -1)},${fields}}`), { kind: 'request', event: { requestId } }); },
+  exec(t, fields: string, requestId: string) {
+    t.like(decodeLine(`${real.slice(0, -1)},${fields}}`), { kind: 'request', event: { requestId } });
+  },
   title: (_, fields: string, requestId: string) => `${fields} is the request identifier ${JSON.stringify(requestId)}`,
 });
 test(ids, '"request_id":"a","uuid":"b"', 'a');
@@ -159,13 +232,21 @@ test(ids, '"resp_headers":{"X-Request-Id":["c"]}', 'c');
 
 test('a nanosecond timestamp keeps its last digit, whatever else is in the line', (t) => {
   for (const last of ['0', '1', '7', '9']) {
-    const line = real.replace('1795461210.8232923', `179546121082329230${last}`).replace('/s/1?q=ä', '/:1795461210823292399,');
-    t.like(decodeLine(line), { kind: 'request', timeOfArrival: false, event: { timeMs: 1_795_461_210_823, timeNs: 292_300 + Number(last) } });
+    const line = real
+      .replace('1795461210.8232923', `179546121082329230${last}`)
+      .replace('/s/1?q=ä', '/:1795461210823292399,');
+    t.like(decodeLine(line), {
+      kind: 'request',
+      timeOfArrival: false,
+      event: { timeMs: 1_795_461_210_823, timeNs: 292_300 + Number(last) },
+    });
   }
 });
 
 const hosts = test.macro({
-  exec(t, host: string, normal: string) { t.is(normaliseHost(host), normal); },
+  exec(t, host: string, normal: string) {
+    t.is(normaliseHost(host), normal);
+  },
   title: (_, host, normal) => `the host ${JSON.stringify(host)} is counted as ${JSON.stringify(normal)}`,
 });
 test(hosts, 'Example.COM', 'example.com');
@@ -181,7 +262,7 @@ test(hosts, '', '');
 test(hosts, 'a:b:c', 'a:b:c');
 
 function withKeys(keys: Readonly<Record<string, unknown>>): string {
-  return JSON.stringify({ ...JSON.parse(real) as object, ...keys });
+  return JSON.stringify({ ...(JSON.parse(real) as object), ...keys });
 }
 
 function decodeLine(line: string): Decoded {

@@ -21,13 +21,13 @@ export type Decoded =
 /** Reads the lines of one collector, whatever encoders wrote them: each line is decided by itself. */
 export interface Decoder {
   /**
-   * Reads one line. Never throws. `arrivalMs` is when it came in, in milliseconds since 1970: it stands in for a time that cannot be
-   * read. When it is `undefined`, as for a file, such a line is rejected as `bad-time`.
+   * Reads one line. Never throws. `arrivalMs` is when it came in, in milliseconds since 1970: it stands in for a time
+   * that cannot be read. When it is `undefined`, as for a file, such a line is rejected as `bad-time`.
    */
   decode(line: string, arrivalMs: number | undefined): Decoded;
   /**
-   * Reads the line that stands in `bytes` from `from` to `to`, without its ending, if it is as Caddy writes most: in a fraction of the time, and
-   * with the same result. `undefined` when it has to be decoded as a text.
+   * Reads the line that stands in `bytes` from `from` to `to`, without its ending, if it is as Caddy writes most: in a
+   * fraction of the time, and with the same result. `undefined` when it has to be decoded as a text.
    */
   decodeKnown(bytes: Buffer, from: number, to: number): RequestEvent | undefined;
   /** How each logger writes durations, as far as that was learned. */
@@ -76,7 +76,9 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
       host: target.host,
       method: target.method,
       status,
-      durationMs: known.isEventStream ? null : durations.read(known.duration, logger, { learn: hasLatency({ status, method: target.method }) }) ?? null,
+      durationMs: known.isEventStream
+        ? null
+        : (durations.read(known.duration, logger, { learn: hasLatency({ status, method: target.method }) }) ?? null),
       size: known.size,
       bytesRead: known.bytesRead,
       uri: known.uri,
@@ -93,7 +95,9 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
 
   function decodeAccessLog(entry: Entry, logger: string, arrivalMs: number | undefined): Decoded {
     const { fields, text: line } = entry;
-    const time = timeOf(entry, arrivalMs) ?? (arrivalMs === undefined ? undefined : { timeMs: arrivalMs, timeNs: 0, ofArrival: true });
+    const time =
+      timeOf(entry, arrivalMs) ??
+      (arrivalMs === undefined ? undefined : { timeMs: arrivalMs, timeNs: 0, ofArrival: true });
     if (time === undefined) return rejected('bad-time');
     const status = statusOf(fields['status']) ?? statusOf(writtenFirst('status', line));
     if (status === undefined) return rejected('bad-status');
@@ -103,7 +107,10 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
     const isStream = isEventStream(firstOf(responseHeaders['Content-Type']));
     // What has no latency says nothing about the unit of those that have one.
     const options = { learn: hasLatency({ status, method }) };
-    const durationMs = isStream ? null : durations.read(fields['duration'], logger, options) ?? durations.read(writtenFirst('duration', line), logger, options);
+    const durationMs = isStream
+      ? null
+      : (durations.read(fields['duration'], logger, options) ??
+        durations.read(writtenFirst('duration', line), logger, options));
     const headers = isObject(request['headers']) ? request['headers'] : empty;
     return {
       kind: 'request',
@@ -119,7 +126,8 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
         bytesRead: countOf(fields['bytes_read']) ?? 0,
         uri: textOf(request['uri']),
         endpoint: '',
-        clientIp: textOf(request['client_ip']) || textOf(request['remote_ip']) || addressOf(textOf(request['remote_addr'])),
+        clientIp:
+          textOf(request['client_ip']) || textOf(request['remote_ip']) || addressOf(textOf(request['remote_addr'])),
         userAgent: firstOf(headers['User-Agent']),
         referrer: firstOf(headers['Referer']),
         protocol: textOf(request['proto']),
@@ -146,13 +154,19 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
     return null;
   }
 
-  /** When the request ended: under Caddy's own key, under another name of a time, in a console column, or where Caddy writes its time. */
+  /**
+   * When the request ended: under Caddy's own key, under another name of a time, in a console column, or where Caddy
+   * writes its time.
+   */
   function timeOf({ fields, columns, text }: Entry, arrivalMs: number | undefined): Time | undefined {
-    const read = (value: unknown): Time | undefined => typeof value === 'number' ? readTimeNumber(value, text)
-      : typeof value === 'string' ? readTimeText(value, wallClock, arrivalMs)
-      : undefined;
+    const read = (value: unknown): Time | undefined =>
+      typeof value === 'number'
+        ? readTimeNumber(value, text)
+        : typeof value === 'string'
+          ? readTimeText(value, wallClock, arrivalMs)
+          : undefined;
     const { ts } = fields;
-    const time = ts === undefined ? undefined : read(ts) ?? read(writtenFirst('ts', text));
+    const time = ts === undefined ? undefined : (read(ts) ?? read(writtenFirst('ts', text)));
     if (time !== undefined) return time;
     const values = [...timesByName(fields), ...valuesAtTimesPlace(fields)];
     for (const value of columns.some(isLevel) ? [...columns, ...values] : [...values, ...columns]) {
@@ -171,13 +185,14 @@ function rejected(reason: RejectionReason): Decoded {
 }
 
 /**
- * The logger of a line that speaks of a request that ended, `''` when the line does not name it; `undefined` for any other line. Only
- * `http.log.access` and `http.log.access.NAME` are such loggers, and their debug lines ("rejecting request with long method") have no
- * request. Without a name the structure tells.
+ * The logger of a line that speaks of a request that ended, `''` when the line does not name it; `undefined` for any
+ * other line. Only `http.log.access` and `http.log.access.NAME` are such loggers, and their debug lines ("rejecting
+ * request with long method") have no request. Without a name the structure tells.
  */
 function accessLoggerOf({ fields, columns, text }: Entry): string | undefined {
   const { logger, request, status, size } = fields;
-  if (isAccessLogger(logger)) return request === undefined && status === undefined && size === undefined ? undefined : logger;
+  if (isAccessLogger(logger))
+    return request === undefined && status === undefined && size === undefined ? undefined : logger;
   if (!isObject(request) || status === undefined || size === undefined) return undefined;
   if (fields['err_id'] !== undefined || fields['upstream'] !== undefined) return undefined;
   const renamed = [...columns, ...leadingValues(fields)].find(isAccessLogger);
@@ -192,10 +207,16 @@ function isAccessLogger(value: unknown): value is string {
   return typeof value === 'string' && value.startsWith('http.log.access') && (value.length === 15 || value[15] === '.');
 }
 
-/** How many keys an encoder writes before the fields of a line: level, time, logger, caller, function, message, and one to spare. */
+/**
+ * How many keys an encoder writes before the fields of a line: level, time, logger, caller, function, message, and one
+ * to spare.
+ */
 const leadingMax = 7;
 
-/** Numbers that Caddy writes beside the request. They stand in front of it where something has sorted the keys, and are no times. */
+/**
+ * Numbers that Caddy writes beside the request. They stand in front of it where something has sorted the keys, and are
+ * no times.
+ */
 const accessFields = new Set(['bytes_read', 'duration', 'size', 'status']);
 
 /** The values of the keys that the encoder itself wrote, which stand before the fields and can have any name. */
@@ -217,22 +238,41 @@ function timesByName(fields: JsonObject): unknown[] {
   return values;
 }
 
-/** Where zap writes the time, whatever its key: behind the level, or first where the level is left out. A smaller number is a count or a duration. */
+/**
+ * Where zap writes the time, whatever its key: behind the level, or first where the level is left out. A smaller number
+ * is a count or a duration.
+ */
 const timePlaces = 2;
 const timeNumberMin = 1e9;
 
-/** A number at the time's place may be the time, when a re-encoder has not put one of Caddy's other numbers there. A text tells by itself. */
+/**
+ * A number at the time's place may be the time, when a re-encoder has not put one of Caddy's other numbers there. A
+ * text tells by itself.
+ */
 function valuesAtTimesPlace(fields: JsonObject): unknown[] {
-  const numbers = new Set(Object.keys(fields).slice(0, timePlaces).filter((key) => !accessFields.has(key)).map((key) => fields[key]));
-  return leadingValues(fields).filter((value) => typeof value === 'string' || (typeof value === 'number' && value >= timeNumberMin && numbers.has(value)));
+  const numbers = new Set(
+    Object.keys(fields)
+      .slice(0, timePlaces)
+      .filter((key) => !accessFields.has(key))
+      .map((key) => fields[key]),
+  );
+  return leadingValues(fields).filter(
+    (value) => typeof value === 'string' || (typeof value === 'number' && value >= timeNumberMin && numbers.has(value)),
+  );
 }
 
-/** Whether an encoder wrote an object that uses none of Caddy's keys for a request: ECS, GELF, or one that nests or renames them. */
+/**
+ * Whether an encoder wrote an object that uses none of Caddy's keys for a request: ECS, GELF, or one that nests or
+ * renames them.
+ */
 function isOfUnknownEncoder({ fields }: Entry): boolean {
   if (fields['ecs.version'] !== undefined || isObject(fields['ecs']) || fields['log.level'] !== undefined) return true;
   if (fields['short_message'] !== undefined && fields['version'] !== undefined) return true;
-  if (typeof fields['logger'] === 'string' || fields['err_id'] !== undefined || fields['upstream'] !== undefined) return false;
-  return Object.values(fields).slice(0, leadingMax * 2).includes('handled request');
+  if (typeof fields['logger'] === 'string' || fields['err_id'] !== undefined || fields['upstream'] !== undefined)
+    return false;
+  return Object.values(fields)
+    .slice(0, leadingMax * 2)
+    .includes('handled request');
 }
 
 /** Whether a text speaks of a request in an encoding such as logfmt. */
@@ -241,8 +281,9 @@ function isUnknownText(line: string): boolean {
 }
 
 /**
- * What Caddy itself wrote under a key that `log_append` repeated: JSON.parse keeps the last. A quote inside a string is escaped, so what is
- * found is a key; `duration`, `size` and `status` are found as the three that Caddy writes together.
+ * What Caddy itself wrote under a key that `log_append` repeated: JSON.parse keeps the last. A quote inside a string is
+ * escaped, so what is found is a key; `duration`, `size` and `status` are found as the three that Caddy writes
+ * together.
  */
 function writtenFirst(key: keyof typeof firstPatterns, line: string): string | number | undefined {
   const text = firstPatterns[key].exec(line)?.groups?.[key];
@@ -250,7 +291,8 @@ function writtenFirst(key: keyof typeof firstPatterns, line: string): string | n
   return text.startsWith('"') ? text.slice(1, -1) : Number(text);
 }
 
-const together = /"duration":(?<duration>"[^"\\]{1,40}"|[\d.]{1,30}),"size":(?<size>\d{1,16}),"status":(?<status>\d{1,3})[,}]/;
+const together =
+  /"duration":(?<duration>"[^"\\]{1,40}"|[\d.]{1,30}),"size":(?<size>\d{1,16}),"status":(?<status>\d{1,3})[,}]/;
 const firstPatterns = {
   ts: /"ts":(?<ts>"[^"\\]{1,40}"|[\d.]{1,30})[,}]/,
   logger: /"logger":(?<logger>"[^"\\]{1,300}")[,}]/,
@@ -264,7 +306,11 @@ function isRuntimeLog({ fields, columns }: Entry): boolean {
   const values = [...columns, ...leadingValues(fields)];
   const signs = [
     values.some((value) => typeof value === 'string' && isLevel(value)),
-    values.some((value) => typeof value === 'number' ? value > 1e9 : typeof value === 'string' && readTimeText(value, (wallMs) => wallMs, undefined) !== undefined),
+    values.some((value) =>
+      typeof value === 'number'
+        ? value > 1e9
+        : typeof value === 'string' && readTimeText(value, (wallMs) => wallMs, undefined) !== undefined,
+    ),
     typeof fields['logger'] === 'string',
     typeof fields['msg'] === 'string',
     columns.length > 1,
@@ -285,7 +331,7 @@ function textOf(value: unknown): string {
 /** A whole number of at least 0, also as text. */
 function countOf(value: unknown): number | undefined {
   const count = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value;
-  return Number.isSafeInteger(count) && (count as number) >= 0 ? count as number : undefined;
+  return Number.isSafeInteger(count) && (count as number) >= 0 ? (count as number) : undefined;
 }
 
 /** The first value of a header: Caddy writes arrays of strings, and some of its filters one string. */
@@ -298,9 +344,15 @@ function addressOf(remote: string): string {
   return remote.replace(/:\d{1,5}$/, '').replace(/^\[([^\]]*)\]$/, '$1');
 }
 
-/** `log_append` keys for `{http.reverse_proxy.upstream.latency_ms}` and `{http.reverse_proxy.upstream.duration_ms}`, the first found wins. */
+/**
+ * `log_append` keys for `{http.reverse_proxy.upstream.latency_ms}` and `{http.reverse_proxy.upstream.duration_ms}`, the
+ * first found wins.
+ */
 const upstreamKeysMs = ['upstream_ms', 'upstream_latency_ms', 'upstream_duration_ms'];
-/** Those for `{http.reverse_proxy.upstream.latency}` and `.duration`, which Caddy writes in the logger's `duration_format`. */
+/**
+ * Those for `{http.reverse_proxy.upstream.latency}` and `.duration`, which Caddy writes in the logger's
+ * `duration_format`.
+ */
 const upstreamKeys = ['upstream_latency', 'upstream_duration'];
 /** `log_append` keys for `{http.request.uuid}` or the id that another proxy gave, the first found wins. */
 const requestIdKeys = ['request_id', 'req_id', 'uuid'];
@@ -314,7 +366,12 @@ function appendedIdOf(fields: JsonObject): string {
 }
 
 /** The versions of RFC 8446, section 4.2.1, as Caddy writes them: integers. */
-const tlsVersions: ReadonlyMap<unknown, string> = new Map([[769, 'TLS 1.0'], [770, 'TLS 1.1'], [771, 'TLS 1.2'], [772, 'TLS 1.3']]);
+const tlsVersions: ReadonlyMap<unknown, string> = new Map([
+  [769, 'TLS 1.0'],
+  [770, 'TLS 1.1'],
+  [771, 'TLS 1.2'],
+  [772, 'TLS 1.3'],
+]);
 
 function tlsOf(version: unknown): string {
   return tlsVersions.get(version) ?? 'TLS';

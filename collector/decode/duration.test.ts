@@ -2,8 +2,11 @@ import test from 'ava';
 import { createDurationReader, parseGoDuration } from './duration.js';
 
 const texts = test.macro({
-  exec(t, text: string, durationMs: number | undefined) { t.is(parseGoDuration(text), durationMs); },
-  title: (_, text: string, durationMs: number | undefined) => `the duration ${JSON.stringify(text)} is ${durationMs === undefined ? 'none' : `${durationMs} ms`}`,
+  exec(t, text: string, durationMs: number | undefined) {
+    t.is(parseGoDuration(text), durationMs);
+  },
+  title: (_, text: string, durationMs: number | undefined) =>
+    `the duration ${JSON.stringify(text)} is ${durationMs === undefined ? 'none' : `${durationMs} ms`}`,
 });
 test(texts, '1m32.05s', 92_050);
 test(texts, '6.31ms', 6.31);
@@ -59,7 +62,11 @@ test('integers are a guess until ten of them say the same', (t) => {
   reader.read(7, 'a', learned);
   reader.read(0.5, 'b', learned);
   reader.read('5ms', 'c', learned);
-  t.deepEqual(reader.formats(), { a: { format: 'ms', guessed: false }, b: { format: 's', guessed: false }, c: { format: 'string', guessed: false } });
+  t.deepEqual(reader.formats(), {
+    a: { format: 'ms', guessed: false },
+    b: { format: 's', guessed: false },
+    c: { format: 'string', guessed: false },
+  });
 });
 
 test('a setting is taken instead of learning, and text still speaks for itself', (t) => {

@@ -8,7 +8,10 @@ export interface LearnedDuration {
 
 /** Reads the durations of one collector's loggers. */
 export interface DurationReader {
-  /** Milliseconds; `undefined` when the value is not a duration of at least 0. `learn` says whether it is typical of its logger. */
+  /**
+   * Milliseconds; `undefined` when the value is not a duration of at least 0. `learn` says whether it is typical of its
+   * logger.
+   */
   read(value: unknown, logger: string, options: { learn: boolean }): number | undefined;
   /** What is known of each logger, by its name; `''` stands for lines that do not name theirs. */
   formats(): Readonly<Record<string, LearnedDuration>>;
@@ -39,8 +42,8 @@ interface LoggerState {
 
 /**
  * A duration is text (`1m32.05s`), seconds with a fraction, or an integer of nanoseconds or of milliseconds. Only the
- * integers are ambiguous. Each logger's format is learned from those that can hardly be the other one, since one collector
- * hears loggers with different encoders. A `format` other than `auto` is taken for every number instead.
+ * integers are ambiguous. Each logger's format is learned from those that can hardly be the other one, since one
+ * collector hears loggers with different encoders. A `format` other than `auto` is taken for every number instead.
  */
 export function createDurationReader(format: DurationFormat | 'auto'): DurationReader {
   const states = new Map<string, LoggerState>();
@@ -60,7 +63,9 @@ export function createDurationReader(format: DurationFormat | 'auto'): DurationR
     },
     formats() {
       const known = [...states].filter(([, { format: current }]) => current !== undefined);
-      return Object.fromEntries(known.map(([name, state]) => [name, { format: state.format!, guessed: format === 'auto' && isGuess(state) }]));
+      return Object.fromEntries(
+        known.map(([name, state]) => [name, { format: state.format!, guessed: format === 'auto' && isGuess(state) }]),
+      );
     },
   };
 
@@ -100,23 +105,39 @@ function unitOfInteger(value: number, state: LoggerState, learn: boolean): 'ms' 
 
 function toMs(value: number, format: DurationFormat): number | undefined {
   switch (format) {
-    case 's': return toNanosecond(value * 1000);
-    case 'ms': return value;
-    case 'ns': return value / 1e6;
-    case 'string': return undefined;
+    case 's':
+      return toNanosecond(value * 1000);
+    case 'ms':
+      return value;
+    case 'ns':
+      return value / 1e6;
+    case 'string':
+      return undefined;
   }
 }
 
-/** Takes out what the arithmetic of doubles added below a nanosecond: 66.074 µs are 0.066074 ms, and not 0.06607400000000001. */
+/**
+ * Takes out what the arithmetic of doubles added below a nanosecond: 66.074 µs are 0.066074 ms, and not
+ * 0.06607400000000001.
+ */
 function toNanosecond(durationMs: number): number {
   return durationMs < 1e9 ? Math.round(durationMs * 1e6) / 1e6 : durationMs;
 }
 
-const unitsMs: Readonly<Record<string, number>> = { h: 3_600_000, m: 60_000, s: 1000, ms: 1, us: 1e-3, µs: 1e-3, μs: 1e-3, ns: 1e-6 };
+const unitsMs: Readonly<Record<string, number>> = {
+  h: 3_600_000,
+  m: 60_000,
+  s: 1000,
+  ms: 1,
+  us: 1e-3,
+  µs: 1e-3,
+  μs: 1e-3,
+  ns: 1e-6,
+};
 
 /**
- * Milliseconds of what Go's `time.Duration.String` writes: `1h0m0.5s`, `6.31ms`, `850µs`, `0s`. `undefined` when the text is not one, or is
- * negative.
+ * Milliseconds of what Go's `time.Duration.String` writes: `1h0m0.5s`, `6.31ms`, `850µs`, `0s`. `undefined` when the
+ * text is not one, or is negative.
  */
 export function parseGoDuration(text: string): number | undefined {
   if (text.length > 40 || !/^(?:\d+(?:\.\d+)?(?:h|ms|m|s|us|µs|μs|ns))+$/.test(text)) return undefined;

@@ -1,14 +1,15 @@
 /**
- * The line that Caddy's `json` encoder writes unless it is told otherwise, read where it stands, byte by byte: several times as fast as JSON.parse, which
- * builds objects and texts for all that nobody looks at.
+ * The line that Caddy's `json` encoder writes unless it is told otherwise, read where it stands, byte by byte: several
+ * times as fast as JSON.parse, which builds objects and texts for all that nobody looks at.
  *
- * Nothing is taken that JSON.parse refuses, and it is known where each value stands, so what is read is what JSON.parse would have given.
- * Anything else (other encoders, keys or formats, a value with an escape or beyond ASCII in front of the headers, a long line) is left to the general
- * way; a property over mutated lines holds both against each other.
+ * Nothing is taken that JSON.parse refuses, and it is known where each value stands, so what is read is what JSON.parse
+ * would have given. Anything else (other encoders, keys or formats, a value with an escape or beyond ASCII in front of
+ * the headers, a long line) is left to the general way; a property over mutated lines holds both against each other.
  *
- * The headers are half of a line, and a client sends the same ones with each request, as a server does with each answer: what was read of
- * them, by patterns, is remembered. They end where `},"bytes_read":` or `},"user_id":` is found first, since no text has a quote in it that nothing escapes.
- * Each part of a pattern begins with what the one before cannot contain: it never goes back further than one value.
+ * The headers are half of a line, and a client sends the same ones with each request, as a server does with each
+ * answer: what was read of them, by patterns, is remembered. They end where `},"bytes_read":` or `},"user_id":` is
+ * found first, since no text has a quote in it that nothing escapes. Each part of a pattern begins with what the one
+ * before cannot contain: it never goes back further than one value.
  */
 import { createMemo, ownText } from '../../shared/memo.js';
 import { isEventStream } from '../../shared/status.js';
@@ -61,10 +62,31 @@ const restOfLine = new RegExp(String.raw`^(${headers})((?:,"[A-Za-z_]{1,60}":(?:
 
 const literal = (text: string): Span => spanOf(bytesOf(Buffer.from(text)), 0, text.length);
 const levels = [literal('{"level":"info","ts":'), literal('{"level":"error","ts":')] as const;
-/** The texts between the time and the request's headers, in their order, with what stands in front of each: their places in `from` and `to`. */
-const texts = { logger: 0, message: 1, remoteIp: 2, remotePort: 3, clientIp: 4, protocol: 5, method: 6, host: 7, uri: 8 } as const;
+/**
+ * The texts between the time and the request's headers, in their order, with what stands in front of each: their places
+ * in `from` and `to`.
+ */
+const texts = {
+  logger: 0,
+  message: 1,
+  remoteIp: 2,
+  remotePort: 3,
+  clientIp: 4,
+  protocol: 5,
+  method: 6,
+  host: 7,
+  uri: 8,
+} as const;
 const beforeTexts = [
-  ',"logger":"http.log.access', '","msg":"', '","request":{"remote_ip":"', '","remote_port":"', '","client_ip":"', '","proto":"', '","method":"', '","host":"', '","uri":"',
+  ',"logger":"http.log.access',
+  '","msg":"',
+  '","request":{"remote_ip":"',
+  '","remote_port":"',
+  '","client_ip":"',
+  '","proto":"',
+  '","method":"',
+  '","host":"',
+  '","uri":"',
 ].map(literal);
 const beforeHeaders = literal('","headers":');
 const beforeBytesRead = literal('},"bytes_read":');
@@ -82,7 +104,19 @@ const secondsMin = 1.1e9;
 const secondsMax = 2.1e9;
 
 /** The keys in front of what is appended: one of them again hides the first, in JSON.parse. */
-const ownKeys = ['level', 'ts', 'logger', 'msg', 'request', 'bytes_read', 'user_id', 'duration', 'size', 'status', 'resp_headers'];
+const ownKeys = [
+  'level',
+  'ts',
+  'logger',
+  'msg',
+  'request',
+  'bytes_read',
+  'user_id',
+  'duration',
+  'size',
+  'status',
+  'resp_headers',
+];
 
 /** What the headers of a request say, and what stands behind them. */
 type RestOfRequest = Pick<KnownLine, 'userAgent' | 'referrer' | 'tlsVersion'>;
@@ -90,8 +124,9 @@ type RestOfRequest = Pick<KnownLine, 'userAgent' | 'referrer' | 'tlsVersion'>;
 type RestOfLine = Pick<KnownLine, 'responseId' | 'isEventStream' | 'appended'>;
 
 /**
- * Makes a reader of such lines. They stand in a buffer from `from` to `to`, where a line feed stands or the buffer ends; it gives `undefined` for all others. What
- * it gives holds on to no part of the buffer, and until the next line is read: it is the same object each time.
+ * Makes a reader of such lines. They stand in a buffer from `from` to `to`, where a line feed stands or the buffer
+ * ends; it gives `undefined` for all others. What it gives holds on to no part of the buffer, and until the next line
+ * is read: it is the same object each time.
  */
 export function createKnownShapeReader(): (buffer: Buffer, from: number, to: number) => KnownLine | undefined {
   const loggerIn = createSpanMemo((text) => text, { spansMax: 64 });
@@ -102,8 +137,22 @@ export function createKnownShapeReader(): (buffer: Buffer, from: number, to: num
   // Agents and referrers of different headers are often the same.
   const own = { userAgent: createMemo((text) => text), referrer: createMemo((text) => text) };
   const known: { -readonly [Key in keyof KnownLine]: KnownLine[Key] } = {
-    timeMs: 0, timeNs: 0, logger: '', address: '', target: readTarget(''), uri: '', userAgent: '', referrer: '', tlsVersion: undefined,
-    bytesRead: 0, duration: 0, size: 0, status: 0, responseId: '', isEventStream: false, appended: undefined,
+    timeMs: 0,
+    timeNs: 0,
+    logger: '',
+    address: '',
+    target: readTarget(''),
+    uri: '',
+    userAgent: '',
+    referrer: '',
+    tlsVersion: undefined,
+    bytesRead: 0,
+    duration: 0,
+    size: 0,
+    status: 0,
+    responseId: '',
+    isEventStream: false,
+    appended: undefined,
   };
 
   const starts = new Uint32Array(beforeTexts.length);
@@ -118,7 +167,8 @@ export function createKnownShapeReader(): (buffer: Buffer, from: number, to: num
     const secondsEnd = digitsEnd(buffer, ts);
     const tsEnd = digitsEnd(buffer, secondsEnd + 1);
     const seconds = integerIn(buffer, ts, secondsEnd);
-    if (secondsEnd !== ts + 10 || buffer[secondsEnd] !== point || !(seconds >= secondsMin && seconds < secondsMax)) return undefined;
+    if (secondsEnd !== ts + 10 || buffer[secondsEnd] !== point || !(seconds >= secondsMin && seconds < secondsMax))
+      return undefined;
     const nanoseconds = nanosecondsIn(buffer, secondsEnd + 1, tsEnd);
     if (nanoseconds === undefined) return undefined;
 
@@ -158,7 +208,10 @@ export function createKnownShapeReader(): (buffer: Buffer, from: number, to: num
 
     const request = restOfRequestIn(bytes, headersAt, headersEnd);
     // What is appended is seldom the same twice.
-    const rest = buffer[to - 2] === brace ? restOfLineIn(bytes, responseHeaders, to) : readRestOfLine(buffer.toString('utf8', responseHeaders, to));
+    const rest =
+      buffer[to - 2] === brace
+        ? restOfLineIn(bytes, responseHeaders, to)
+        : readRestOfLine(buffer.toString('utf8', responseHeaders, to));
     if (request === undefined || rest === undefined) return undefined;
     known.timeNs = nanoseconds % 1_000_000;
     known.timeMs = seconds * 1000 + (nanoseconds - known.timeNs) / 1_000_000;
@@ -197,8 +250,8 @@ function endOf(text: Span, bytes: Bytes, at: number): number {
 }
 
 /**
- * Where the ASCII ends, from `at` on, that has no quote, no escape and no control character: at the closing quote of a text, or at what is not read here. -1 when
- * `at` is.
+ * Where the ASCII ends, from `at` on, that has no quote, no escape and no control character: at the closing quote of a
+ * text, or at what is not read here. -1 when `at` is.
  */
 function plainEnd(bytes: Buffer, at: number): number {
   if (at === -1) return -1;
@@ -233,29 +286,37 @@ function readRestOfLine(text: string): RestOfLine | undefined {
   const found = restOfLine.exec(text);
   if (found === null) return undefined;
   const [, responseHeaders, appendedText] = found as unknown as string[];
-  const appended = appendedText === '' ? undefined : JSON.parse(`{${appendedText!.slice(1)}}`) as JsonObject;
+  const appended = appendedText === '' ? undefined : (JSON.parse(`{${appendedText!.slice(1)}}`) as JsonObject);
   if (appended !== undefined && ownKeys.some((key) => Object.hasOwn(appended, key))) return undefined;
-  return { responseId: ownText(firstOf('X-Request-Id', responseHeaders!)), isEventStream: isEventStream(firstOf('Content-Type', responseHeaders!)), appended };
+  return {
+    responseId: ownText(firstOf('X-Request-Id', responseHeaders!)),
+    isEventStream: isEventStream(firstOf('Content-Type', responseHeaders!)),
+    appended,
+  };
 }
 
 function readTarget(text: string): Target {
-  const [protocol = '', method = '', host = ''] = text.split('","').map((pair) => pair.slice(pair.indexOf('":"') + 3).replace(/"$/, ''));
+  const [protocol = '', method = '', host = ''] = text
+    .split('","')
+    .map((pair) => pair.slice(pair.indexOf('":"') + 3).replace(/"$/, ''));
   return { protocol: ownText(protocol), method: ownText(method), host: ownText(normaliseHost(host)) };
 }
 
 /**
- * What `1795461349.0951176` has behind the point, in nanoseconds: seconds from 2^30 to 2^31 with up to seven decimals, which stand from `from` to `to`. `undefined`
- * where JSON.parse would print the number with other digits than the line has.
+ * What `1795461349.0951176` has behind the point, in nanoseconds: seconds from 2^30 to 2^31 with up to seven decimals,
+ * which stand from `from` to `to`. `undefined` where JSON.parse would print the number with other digits than the line
+ * has.
  *
- * Doubles of that size are 2^-22 apart at most. Numbers of six decimals are further apart, so each is what its double is printed as, but for zeros
- * at its end. With seven the double is printed as the nearest of them, unless six will do. The products below are exact: 10^7 × 2^22 < 2^53.
+ * Doubles of that size are 2^-22 apart at most. Numbers of six decimals are further apart, so each is what its double
+ * is printed as, but for zeros at its end. With seven the double is printed as the nearest of them, unless six will do.
+ * The products below are exact: 10^7 × 2^22 < 2^53.
  */
 function nanosecondsIn(bytes: Buffer, from: number, to: number): number | undefined {
   const decimals = to - from;
   if (decimals === 0 || decimals > 7 || bytes[to - 1] === zero) return undefined;
   const fraction = integerIn(bytes, from, to);
   if (decimals === 7) {
-    const double = Math.round(fraction * 2 ** 22 / 1e7) / 2 ** 22;
+    const double = Math.round((fraction * 2 ** 22) / 1e7) / 2 ** 22;
     const distance = Math.abs(double * 1e6 - Math.round(double * 1e6));
     if (Math.round(double * 1e7) !== fraction || distance * 2 ** 23 <= 1.000001e6) return undefined;
   }
@@ -267,9 +328,13 @@ function decimalIn(bytes: Buffer, from: number, to: number): number {
   if (to - from > 16) return Number(bytes.toString('latin1', from, to));
   const wholeEnd = digitsEnd(bytes, from);
   if (wholeEnd === to) return integerIn(bytes, from, to);
-  // Both are exact in a double, so their quotient is the double that is nearest (Clinger, "How to read floating point numbers accurately", 1990).
+  // Both are exact in a double, so their quotient is the double that is nearest (Clinger, "How to read floating point
+  // numbers accurately", 1990).
   const decimals = to - wholeEnd - 1;
-  return (integerIn(bytes, from, wholeEnd) * powersOfTen[decimals]! + integerIn(bytes, wholeEnd + 1, to)) / powersOfTen[decimals]!;
+  return (
+    (integerIn(bytes, from, wholeEnd) * powersOfTen[decimals]! + integerIn(bytes, wholeEnd + 1, to)) /
+    powersOfTen[decimals]!
+  );
 }
 
 /** That of at most 15 digits. */
@@ -282,16 +347,18 @@ function integerIn(bytes: Buffer, from: number, to: number): number {
 const powersOfTen = Array.from({ length: 23 }, (_, exponent) => Number(`1e${exponent}`));
 
 /**
- * The first value of a header, of the last of that name as in JSON.parse. Between a quote that nothing escapes and `:[` only a name can end, and
- * names have no escapes, so `"NAME":[` is found nowhere else. The quote in front is looked at last, since there are many.
+ * The first value of a header, of the last of that name as in JSON.parse. Between a quote that nothing escapes and `:[`
+ * only a name can end, and names have no escapes, so `"NAME":[` is found nowhere else. The quote in front is looked at
+ * last, since there are many.
  */
 function firstOf(name: HeaderName, headersText: string): string {
   const end = headerEnds[name];
   let from = -1;
-  for (let at = headersText.indexOf(end); at !== -1; at = headersText.indexOf(end, at + 1)) if (headersText.charCodeAt(at - 1) === quote) from = at + end.length + 1;
+  for (let at = headersText.indexOf(end); at !== -1; at = headersText.indexOf(end, at + 1))
+    if (headersText.charCodeAt(at - 1) === quote) from = at + end.length + 1;
   if (from === -1 || headersText.charCodeAt(from - 1) !== quote) return '';
   const text = headersText.slice(from, headersText.indexOf('"', from));
-  return text.includes('\\') ? JSON.parse(escapedText.exec(headersText.slice(from - 1))![0]) as string : text;
+  return text.includes('\\') ? (JSON.parse(escapedText.exec(headersText.slice(from - 1))![0]) as string) : text;
 }
 
 const quote = 0x22;
@@ -301,7 +368,14 @@ const nine = 0x39;
 const backslash = 0x5c;
 const brace = 0x7d;
 /** By its byte: whether a character stands for itself in a text of JSON, and is one of ASCII. */
-const isPlain = Uint8Array.from({ length: 256 }, (_, byte) => Number(byte >= 0x20 && byte < 0x80 && byte !== quote && byte !== backslash));
-const headerEnds = { 'User-Agent': 'User-Agent":[', 'Referer': 'Referer":[', 'X-Request-Id': 'X-Request-Id":[', 'Content-Type': 'Content-Type":[' } as const;
+const isPlain = Uint8Array.from({ length: 256 }, (_, byte) =>
+  Number(byte >= 0x20 && byte < 0x80 && byte !== quote && byte !== backslash),
+);
+const headerEnds = {
+  'User-Agent': 'User-Agent":[',
+  Referer: 'Referer":[',
+  'X-Request-Id': 'X-Request-Id":[',
+  'Content-Type': 'Content-Type":[',
+} as const;
 type HeaderName = keyof typeof headerEnds;
 const escapedText = new RegExp(`^"${escaped}"`);

@@ -15,30 +15,66 @@ test('no line throws out of the decoder, and the next good line is counted', (t)
   const take = (line: string): void => {
     inputs += 1;
     const known = decoder.decodeKnown(Buffer.from(line), 0, Buffer.byteLength(line));
-    const decoded = known === undefined ? decoder.decode(line, inputs % 2 === 0 ? arrivalMs : undefined) : { kind: 'request', event: known } as const;
+    const decoded =
+      known === undefined
+        ? decoder.decode(line, inputs % 2 === 0 ? arrivalMs : undefined)
+        : ({ kind: 'request', event: known } as const);
     if (decoded.kind === 'rejected') redact(beginningOf(line));
     if (decoded.kind === 'request') {
       const { timeMs, timeNs, status, durationMs, size, bytesRead, upstreamMs } = decoded.event;
       const numbers = [timeMs, timeNs, status, durationMs ?? 0, size, bytesRead, upstreamMs ?? 0];
-      if (!numbers.every((value) => value >= 0 && value <= Number.MAX_SAFE_INTEGER * 1000)) t.fail(`${JSON.stringify(decoded)} of ${line}`);
+      if (!numbers.every((value) => value >= 0 && value <= Number.MAX_SAFE_INTEGER * 1000))
+        t.fail(`${JSON.stringify(decoded)} of ${line}`);
     }
-    if (decoder.decodeKnown(goodBytes, 0, goodBytes.length) === undefined) t.fail(`The good line was not counted after ${line}`);
+    if (decoder.decodeKnown(goodBytes, 0, goodBytes.length) === undefined)
+      t.fail(`The good line was not counted after ${line}`);
   };
 
   for (const line of extremes(good)) take(line);
 
   const anyReal = fc.constantFrom(...lines);
   const noise = fc.oneof(fc.string({ unit: 'binary', maxLength: 6 }), fc.constantFrom(...pieces));
-  const mutated = fc.tuple(anyReal, fc.array(fc.tuple(fc.double({ min: 0, max: 1, noNaN: true }), fc.nat(12), noise), { minLength: 1, maxLength: 3 }))
-    .map(([line, changes]) => changes.reduce((text, [place, cut, piece]) => {
-      const at = Math.floor(place * text.length);
-      return text.slice(0, at) + piece + text.slice(at + cut);
-    }, line));
+  const mutated = fc
+    .tuple(
+      anyReal,
+      fc.array(fc.tuple(fc.double({ min: 0, max: 1, noNaN: true }), fc.nat(12), noise), { minLength: 1, maxLength: 3 }),
+    )
+    .map(([line, changes]) =>
+      changes.reduce((text, [place, cut, piece]) => {
+        const at = Math.floor(place * text.length);
+        return text.slice(0, at) + piece + text.slice(at + cut);
+      }, line),
+    );
   const bytes = fc.uint8Array({ maxLength: 200 }).map((array) => Buffer.from(array).toString('utf8'));
   const glued = fc.tuple(anyReal, anyReal, fc.nat(600)).map(([first, second, at]) => first.slice(0, at) + second);
-  const replaced = fc.tuple(anyReal, fc.constantFrom('ts', 'duration', 'status', 'request', 'logger', 'size', 'level', 'msg', 'upstream_ms', 'upstream_latency', 'uuid'), fc.jsonValue())
-    .map(([line, key, value]) => line.endsWith('}') ? `${line.slice(0, -1)},${JSON.stringify(key)}:${JSON.stringify(value)}}` : line);
-  const mixed = fc.oneof({ weight: 10, arbitrary: mutated }, { weight: 3, arbitrary: bytes }, { weight: 2, arbitrary: glued }, { weight: 3, arbitrary: replaced }, { weight: 1, arbitrary: fc.json() });
+  const replaced = fc
+    .tuple(
+      anyReal,
+      fc.constantFrom(
+        'ts',
+        'duration',
+        'status',
+        'request',
+        'logger',
+        'size',
+        'level',
+        'msg',
+        'upstream_ms',
+        'upstream_latency',
+        'uuid',
+      ),
+      fc.jsonValue(),
+    )
+    .map(([line, key, value]) =>
+      line.endsWith('}') ? `${line.slice(0, -1)},${JSON.stringify(key)}:${JSON.stringify(value)}}` : line,
+    );
+  const mixed = fc.oneof(
+    { weight: 10, arbitrary: mutated },
+    { weight: 3, arbitrary: bytes },
+    { weight: 2, arbitrary: glued },
+    { weight: 3, arbitrary: replaced },
+    { weight: 1, arbitrary: fc.json() },
+  );
   fc.assert(fc.property(mixed, take), { numRuns: 100_000 - inputs });
 
   t.is(inputs, 100_000);
@@ -46,8 +82,37 @@ test('no line throws out of the decoder, and the next good line is counted', (t)
 });
 
 const pieces = [
-  '"', '\\', '{', '}', '[', ']', ',', ':', '\t', '\t{', '\u0000', '\ud800', '\udfff\ud800', '\u001b[31m', '<6>', '1e999', '-0', '1e-400', '9'.repeat(400), '"ts":', '"status":',
-  '"duration":"1.1.1s"', '"__proto__":{"status":200}', '"constructor":', 'null', 'NaN', '-1', '\\u0000', '\\ud800', '?', '1.7e+09',
+  '"',
+  '\\',
+  '{',
+  '}',
+  '[',
+  ']',
+  ',',
+  ':',
+  '\t',
+  '\t{',
+  '\u0000',
+  '\ud800',
+  '\udfff\ud800',
+  '\u001b[31m',
+  '<6>',
+  '1e999',
+  '-0',
+  '1e-400',
+  '9'.repeat(400),
+  '"ts":',
+  '"status":',
+  '"duration":"1.1.1s"',
+  '"__proto__":{"status":200}',
+  '"constructor":',
+  'null',
+  'NaN',
+  '-1',
+  '\\u0000',
+  '\\ud800',
+  '?',
+  '1.7e+09',
 ];
 
 /** Inputs that are each too large to have 100,000 of. */
@@ -55,12 +120,40 @@ function extremes(good: string): string[] {
   const long = 10 * 1024 * 1024;
   const withUri = (uri: string): string => good.replace(/"uri":"[^"]*"/, () => `"uri":"${uri}"`);
   return [
-    '', ' ', '\u0000', '\ud800', '{}', 'null', '{', '"', 'x'.repeat(long), '\t'.repeat(long), '{'.repeat(long), '\t{'.repeat(long / 2), ':1234567890123456'.repeat(long / 17),
-    '['.repeat(long), `${'['.repeat(100_000)}${']'.repeat(100_000)}`, `{"request":${'{"a":'.repeat(50_000)}1${'}'.repeat(50_000)},"status":200,"size":1}`,
-    '"ts":'.repeat(long / 5), '"duration":1,"size":1,'.repeat(long / 22), `${good.slice(0, -1)},"ts":${'9'.repeat(100_000)}}`, `${good.slice(0, -1)},"ts":1e999,"duration":1e999,"size":1e999}`,
-    withUri('/'.repeat(long)), withUri('\\u0000'.repeat(100_000)), withUri('\\ud800'.repeat(100_000)), withUri('?'.repeat(long)), good + ' '.repeat(long), ' '.repeat(long) + good, good + '}'.repeat(long),
-    good.replace(/"host":"[^"]*"/, () => `"host":"${'['.repeat(long)}"`), good.replace(/"host":"[^"]*"/, () => `"host":"${'.'.repeat(long)}"`),
-    good.replace(/"ts":[\d.]+/, () => `"ts":"${'1'.repeat(long)}"`), good.replace(/"duration":[\d.]+/, () => `"duration":"${'1h'.repeat(long / 2)}"`),
-    `{${Array.from({ length: 200_000 }, (_, at) => `"k${at}":${at}`).join(',')}}`, good.slice(0, long), `<6>${good}`, `<6>${'<6>'.repeat(1000)}${good}`,
+    '',
+    ' ',
+    '\u0000',
+    '\ud800',
+    '{}',
+    'null',
+    '{',
+    '"',
+    'x'.repeat(long),
+    '\t'.repeat(long),
+    '{'.repeat(long),
+    '\t{'.repeat(long / 2),
+    ':1234567890123456'.repeat(long / 17),
+    '['.repeat(long),
+    `${'['.repeat(100_000)}${']'.repeat(100_000)}`,
+    `{"request":${'{"a":'.repeat(50_000)}1${'}'.repeat(50_000)},"status":200,"size":1}`,
+    '"ts":'.repeat(long / 5),
+    '"duration":1,"size":1,'.repeat(long / 22),
+    `${good.slice(0, -1)},"ts":${'9'.repeat(100_000)}}`,
+    `${good.slice(0, -1)},"ts":1e999,"duration":1e999,"size":1e999}`,
+    withUri('/'.repeat(long)),
+    withUri('\\u0000'.repeat(100_000)),
+    withUri('\\ud800'.repeat(100_000)),
+    withUri('?'.repeat(long)),
+    good + ' '.repeat(long),
+    ' '.repeat(long) + good,
+    good + '}'.repeat(long),
+    good.replace(/"host":"[^"]*"/, () => `"host":"${'['.repeat(long)}"`),
+    good.replace(/"host":"[^"]*"/, () => `"host":"${'.'.repeat(long)}"`),
+    good.replace(/"ts":[\d.]+/, () => `"ts":"${'1'.repeat(long)}"`),
+    good.replace(/"duration":[\d.]+/, () => `"duration":"${'1h'.repeat(long / 2)}"`),
+    `{${Array.from({ length: 200_000 }, (_, at) => `"k${at}":${at}`).join(',')}}`,
+    good.slice(0, long),
+    `<6>${good}`,
+    `<6>${'<6>'.repeat(1000)}${good}`,
   ];
 }

@@ -6,7 +6,9 @@ import { scenarios } from './fixtures/scenarios.js';
 import { normaliseHost } from './host.js';
 
 const folder = new URL('../../../collector/decode/fixtures/', import.meta.url);
-const names = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory()).map(({ name }) => name);
+const names = readdirSync(folder, { withFileTypes: true })
+  .filter((entry) => entry.isDirectory())
+  .map(({ name }) => name);
 
 const golden = test.macro({
   exec(t, name: string) {
@@ -22,19 +24,33 @@ const golden = test.macro({
 /** What was done, known from the client's side, against what the lines gave. */
 const facts = test.macro({
   exec(t, name: string) {
-    const { lines, facts: { requests, copies, altered, timesOfArrival, timeZone, fromMs, toMs } } = readFixture(name);
+    const {
+      lines,
+      facts: { requests, copies, altered, timesOfArrival, timeZone, fromMs, toMs },
+    } = readFixture(name);
     const decoder = createDecoder({ timeZone, durationFormat: 'auto' });
     const found = lines.map((line) => decoder.decode(line, toMs)).filter((decoded) => decoded.kind === 'request');
-    const known = (key: 'method' | 'host' | 'uri', value: string): string => altered.includes(key) ? '' : value;
+    const known = (key: 'method' | 'host' | 'uri', value: string): string => (altered.includes(key) ? '' : value);
     const asked = requests.flatMap((request) => Array.from({ length: copies }, () => request));
     t.deepEqual(
-      found.map(({ event }) => [event.status, known('method', event.method), known('host', event.host), known('uri', event.uri)].join(' ')).sort(),
-      asked.map(({ status, method, host, uri }) => [status, known('method', method), known('host', normaliseHost(host)), known('uri', uri)].join(' ')).sort(),
+      found
+        .map(({ event }) =>
+          [event.status, known('method', event.method), known('host', event.host), known('uri', event.uri)].join(' '),
+        )
+        .sort(),
+      asked
+        .map(({ status, method, host, uri }) =>
+          [status, known('method', method), known('host', normaliseHost(host)), known('uri', uri)].join(' '),
+        )
+        .sort(),
     );
     t.is(found.filter(({ timeOfArrival }) => timeOfArrival).length, timesOfArrival);
     for (const { event } of found) {
       // Some formats have whole seconds.
-      t.true(event.timeMs >= fromMs - 999 && event.timeMs <= toMs, `ended at ${event.timeMs}, between ${fromMs} and ${toMs}`);
+      t.true(
+        event.timeMs >= fromMs - 999 && event.timeMs <= toMs,
+        `ended at ${event.timeMs}, between ${fromMs} and ${toMs}`,
+      );
       t.true(event.timeNs >= 0 && event.timeNs <= 999_999);
       const slowMs = requests.find(({ uri }) => uri === event.uri)?.slowMs ?? 0;
       const { durationMs, upstreamMs } = event;
@@ -60,7 +76,12 @@ test('every scenario has its folder, and every folder its scenario', (t) => {
 test('no line of an error, of a proxy or of the start was counted as a request', (t) => {
   const { lines } = readFixture('runtime');
   const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
-  for (const sign of ['"logger":"http.log.error', '"msg":"upstream roundtrip"', '"msg":"rejecting request with long method"', '"logger":"admin"']) {
+  for (const sign of [
+    '"logger":"http.log.error',
+    '"msg":"upstream roundtrip"',
+    '"msg":"rejecting request with long method"',
+    '"logger":"admin"',
+  ]) {
     const others = lines.filter((line) => line.includes(sign));
     t.true(others.length > 0, sign);
     for (const line of others) t.is(decoder.decode(line, 0).kind, 'runtime', line);
@@ -72,7 +93,11 @@ test('lines of all fixtures through one decoder, in turn, are the same requests'
   const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
   const longest = Math.max(...fixtures.map(({ lines }) => lines.length));
   for (let at = 0; at < longest; at += 1) {
-    for (const { lines, expected, facts: { toMs } } of fixtures) {
+    for (const {
+      lines,
+      expected,
+      facts: { toMs },
+    } of fixtures) {
       if (at >= lines.length) continue;
       const decoded = decoder.decode(lines[at]!, toMs);
       t.is(decoded.kind, (expected[at] as Decoded).kind);
@@ -84,7 +109,10 @@ test('lines of all fixtures through one decoder, in turn, are the same requests'
 function readFixture(name: string): { lines: string[]; facts: Facts; expected: unknown[] } {
   const read = (file: string): string => readFileSync(new URL(`${name}/${file}`, folder), 'utf8');
   return {
-    lines: read('input.ndjson').split('\n').map((line) => line.replace(/\r$/, '')).filter((line) => line !== ''),
+    lines: read('input.ndjson')
+      .split('\n')
+      .map((line) => line.replace(/\r$/, ''))
+      .filter((line) => line !== ''),
     facts: JSON.parse(read('requests.json')) as Facts,
     expected: JSON.parse(read('expected.json')) as unknown[],
   };

@@ -1,6 +1,7 @@
 /**
- * Examples of lines that could not be read, without what is personal or secret in them. Nobody knows what such a line is, so values are judged by what they
- * look like, and what looks like nothing in particular is left out: keys, words, small numbers and times stay.
+ * Examples of lines that could not be read, without what is personal or secret in them. Nobody knows what such a line
+ * is, so values are judged by what they look like, and what looks like nothing in particular is left out: keys, words,
+ * small numbers and times stay.
  */
 
 /** How much of a rejected line is kept as an example, in characters. */
@@ -14,7 +15,8 @@ export function beginningOf(line: string): string {
 const hidden = '…';
 
 /** Keys whose values are secrets or say who someone is. */
-const secretName = /authori[sz]ation|cookie|token|secret|passw|pwd|session|sess_?id|credential|signature|api[-_]?key|user_?(?:id|name)|remote_|client_ip|forwarded|real-ip|csrf|auth|jwt|bearer|websocket-protocol|\botp\b|e-?mail|phone/i;
+const secretName =
+  /authori[sz]ation|cookie|token|secret|passw|pwd|session|sess_?id|credential|signature|api[-_]?key|user_?(?:id|name)|remote_|client_ip|forwarded|real-ip|csrf|auth|jwt|bearer|websocket-protocol|\botp\b|e-?mail|phone/i;
 /** Keys of personal data. Where such a key holds an object, the object's own keys decide instead. */
 const personalName = /^(?:user|name|login|address|query|query_string)$/i;
 const secretWord = String.raw`[\w-]*(?:authori[sz]ation|cookie|token|secret|passw(?:or)?d|pwd|api[-_]?key|session|sessid|signature|forwarded-for|real-ip|csrf|jwt)`;
@@ -24,30 +26,38 @@ const endsWithSecretName = new RegExp(String.raw`${secretWord}['\]]?\s*[:=]\s*\[
 /** A header name in a list that alternates names and values, such as `rawHeaders`. */
 const secretItem = new RegExp(String.raw`^${secretWord}$`, 'i');
 /** Tokens with a known prefix, and the credentials behind `curl -u`. */
-const namedToken = /\b(?:sk|pk|rk)_(?:live|test)_\w+|\b(?:gh[opsu]|github_pat|glpat|xox[a-z])[_-][\w-]+|(?<=\s-u\s+)\S+/g;
+const namedToken =
+  /\b(?:sk|pk|rk)_(?:live|test)_\w+|\b(?:gh[opsu]|github_pat|glpat|xox[a-z])[_-][\w-]+|(?<=\s-u\s+)\S+/g;
 const scheme = /\b(bearer|basic|digest|negotiate|apikey)\s+[^\s",]+/gi;
 /** Path segments behind which a token stands. */
-const tokenPath = /(\/[\w-]*(?:reset|verif|confirm|activat|token|invit|unsubscri|magic|auth|passw|recover|session|share|secret|key|sign|otp|login|download)[\w-]*)\/[^\s?#"]+/gi;
+const tokenPath =
+  /(\/[\w-]*(?:reset|verif|confirm|activat|token|invit|unsubscri|magic|auth|passw|recover|session|share|secret|key|sign|otp|login|download)[\w-]*)\/[^\s?#"]+/gi;
 
 /** Text that stays as it is: times, and the colours of terminals. */
 const time = String.raw`\d{4}[-/]\d\d[-/]\d\d(?:[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?(?:Z|[+-]\d\d:?\d\d))?)?|\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d(?: [+-]\d{4})?|\d\d:\d\d:\d\d(?:\.\d{1,9})?`;
 const kept = new RegExp(String.raw`((?<![\w.:/-])(?:${time})(?![\w:-])|\u001b\[[\d;]*m)`);
 
 /**
- * A line that can be shown: addresses, e-mail addresses, tokens, the values of cookies and other secrets, query strings and the like are replaced by
- * `…`, also where the line is wrapped, escaped, percent-encoded or cut. Its structure stays. Meant for a line's beginning.
+ * A line that can be shown: addresses, e-mail addresses, tokens, the values of cookies and other secrets, query strings
+ * and the like are replaced by `…`, also where the line is wrapped, escaped, percent-encoded or cut. Its structure
+ * stays. Meant for a line's beginning.
  */
 export function redact(line: string): string {
-  return redactText(decoded(line))
-    // eslint-disable-next-line no-control-regex -- control characters are what it looks for
-    .replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, '\uFFFD')
-    .toWellFormed();
+  return (
+    redactText(decoded(line))
+      // eslint-disable-next-line no-control-regex -- control characters are what it looks for
+      .replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, '\uFFFD')
+      .toWellFormed()
+  );
 }
 
 /** How often a text may be percent-encoded. */
 const encodingsMax = 3;
 
-/** Characters in place of their escapes, but for quotes and backslashes, which are structure, and spaces, which would end a value. */
+/**
+ * Characters in place of their escapes, but for quotes and backslashes, which are structure, and spaces, which would
+ * end a value.
+ */
 function decoded(line: string): string {
   const character = (whole: string, code: string): string => {
     const found = String.fromCharCode(Number.parseInt(code, 16));
@@ -61,12 +71,12 @@ function decoded(line: string): string {
 }
 
 /**
- * Redacts a text with quoted strings in it, all of one depth: the quotes of a JSON text inside another have a backslash more for each level, or two. A
- * string ends at the next quote that has no more of them than the one it began with.
+ * Redacts a text with quoted strings in it, all of one depth: the quotes of a JSON text inside another have a backslash
+ * more for each level, or two. A string ends at the next quote that has no more of them than the one it began with.
  */
 function redactText(text: string): string {
   let shown = '';
-  for (let at = 0; at < text.length;) {
+  for (let at = 0; at < text.length; ) {
     const opening = quoteFrom(text, at);
     const plain = text.slice(at, opening?.from);
     shown += redactWords(plain);
@@ -83,11 +93,16 @@ function redactText(text: string): string {
       continue;
     }
     const colon = /^\s*:(?!:)\s*/.exec(text.slice(at))?.[0]; // two of them begin an address
-    const comma = colon === undefined && secretItem.test(content) ? /^\s*,\s*(?=\\*")/.exec(text.slice(at))?.[0] : undefined;
+    const comma =
+      colon === undefined && secretItem.test(content) ? /^\s*,\s*(?=\\*")/.exec(text.slice(at))?.[0] : undefined;
     const separator = colon ?? comma;
     if (closing === undefined || separator === undefined) {
       shown += quote + redactString(content) + (closing === undefined ? '' : quote);
-    } else if (comma !== undefined || secretName.test(content) || (personalName.test(content) && text[at + separator.length] !== '{')) {
+    } else if (
+      comma !== undefined ||
+      secretName.test(content) ||
+      (personalName.test(content) && text[at + separator.length] !== '{')
+    ) {
       shown += `${quote}${redactWords(content)}${quote}${comma ?? ':'}${quote}${hidden}${quote}`;
       const end = valueEnd(text, at + separator.length, depth);
       if (end === undefined) return shown;
@@ -122,11 +137,14 @@ function quoteFrom(text: string, at: number): Quote | undefined {
 }
 
 function closingQuote(text: string, start: number, depth: number): Quote | undefined {
-  for (let quote = quoteFrom(text, start); quote !== undefined; quote = quoteFrom(text, quote.to)) if (quote.depth <= depth) return quote;
+  for (let quote = quoteFrom(text, start); quote !== undefined; quote = quoteFrom(text, quote.to))
+    if (quote.depth <= depth) return quote;
   return undefined;
 }
 
-/** Where the value of a key ends: a string, a list of strings, or a word. `undefined` when it is cut or anything else. */
+/**
+ * Where the value of a key ends: a string, a list of strings, or a word. `undefined` when it is cut or anything else.
+ */
 function valueEnd(text: string, from: number, depth: number): number | undefined {
   const string = (at: number): number | undefined => {
     const opening = quoteFrom(text, at);
@@ -157,24 +175,30 @@ function redactWords(text: string): string {
     .replace(/[?#]\S+/g, (query) => `${query[0]}${hidden}`)
     .replace(secretPair, `$1: ${hidden}`)
     .replace(/ - (?!-(?: |$))\S+(?= \[|\s*$)/g, ` - ${hidden}`)
-    .split(kept).map((part, at) => at % 2 === 1 ? part : redactUntimed(part)).join('');
+    .split(kept)
+    .map((part, at) => (at % 2 === 1 ? part : redactUntimed(part)))
+    .join('');
 }
 
 function redactUntimed(text: string): string {
-  return text
-    .replace(tokenPath, `$1/${hidden}`)
-    .replace(scheme, `$1 ${hidden}`)
-    .replace(namedToken, hidden)
-    .replace(/[^\s"'<>()[\]{},;|]+[@＠][^\s"'<>()[\]{},;|]*/g, hidden)
-    .replace(/[\w+/=.~-]{32,}/g, (run) => /\d/.test(run) && /[a-z]/i.test(run) ? hidden : run)
-    // An IPv6 address, or the beginning of one.
-    .replace(/(?<!\w)(?:[\da-f]{0,4}:){2,8}[\da-f]{0,4}(?:[.%][\w.%]+)*/gi, hidden)
-    // Two hexadecimal groups may be all that is left of one.
-    .replace(/(?<!\w)(?=[\da-f:]*\d)(?:[\da-f]{3,4}:)[\da-f]{1,4}(?!\w)/gi, hidden)
-    .replace(/(?<![\d.])\d{1,3}(?:\.\d{1,3}){2,}(?!\d)/g, hidden)
-    .replace(/=[^\s,;&"{}[\]()]+/g, (pair) => pair === `=${hidden}` ? pair : `=${hidden}`)
-    .replace(/[\p{L}\p{N}_%+~$!.-]+(?=(…$)?)/gu, (word, cut: string | undefined) => cut === undefined && isHarmless(word) ? word : hidden)
-    .replace(/…{2,}/g, hidden);
+  return (
+    text
+      .replace(tokenPath, `$1/${hidden}`)
+      .replace(scheme, `$1 ${hidden}`)
+      .replace(namedToken, hidden)
+      .replace(/[^\s"'<>()[\]{},;|]+[@＠][^\s"'<>()[\]{},;|]*/g, hidden)
+      .replace(/[\w+/=.~-]{32,}/g, (run) => (/\d/.test(run) && /[a-z]/i.test(run) ? hidden : run))
+      // An IPv6 address, or the beginning of one.
+      .replace(/(?<!\w)(?:[\da-f]{0,4}:){2,8}[\da-f]{0,4}(?:[.%][\w.%]+)*/gi, hidden)
+      // Two hexadecimal groups may be all that is left of one.
+      .replace(/(?<!\w)(?=[\da-f:]*\d)(?:[\da-f]{3,4}:)[\da-f]{1,4}(?!\w)/gi, hidden)
+      .replace(/(?<![\d.])\d{1,3}(?:\.\d{1,3}){2,}(?!\d)/g, hidden)
+      .replace(/=[^\s,;&"{}[\]()]+/g, (pair) => (pair === `=${hidden}` ? pair : `=${hidden}`))
+      .replace(/[\p{L}\p{N}_%+~$!.-]+(?=(…$)?)/gu, (word, cut: string | undefined) =>
+        cut === undefined && isHarmless(word) ? word : hidden,
+      )
+      .replace(/…{2,}/g, hidden)
+  );
 }
 
 const wordLengthMax = 64;

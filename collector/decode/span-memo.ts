@@ -19,11 +19,15 @@ export function bytesOf(buffer: Buffer): Bytes {
 }
 
 /**
- * Remembers what `read` made of spans of bytes, `spansMax` of them (4,096, a power of two): a new one takes the place of an older one. A
- * span is looked up by its length and eight of its bytes and then compared as a whole: no text is made of it. Where spans are seldom the same
- * twice, to remember them costs more than to read them, and most are only read.
+ * Remembers what `read` made of spans of bytes, `spansMax` of them (4,096, a power of two): a new one takes the place
+ * of an older one. A span is looked up by its length and eight of its bytes and then compared as a whole: no text is
+ * made of it. Where spans are seldom the same twice, to remember them costs more than to read them, and most are only
+ * read.
  */
-export function createSpanMemo<Value>(read: (span: string) => Value, { spansMax = 4096 } = {}): (bytes: Bytes, from: number, to: number) => Value {
+export function createSpanMemo<Value>(
+  read: (span: string) => Value,
+  { spansMax = 4096 } = {},
+): (bytes: Bytes, from: number, to: number) => Value {
   const spans = new Array<Span>(spansMax).fill({ length: 0, words: new Float64Array(0), lastWord: Number.NaN });
   const values = new Array<Value | undefined>(spansMax).fill(undefined);
   let turn = 0;
@@ -62,8 +66,8 @@ export function createSpanMemo<Value>(read: (span: string) => Value, { spansMax 
 const wordBytes = 8;
 
 /**
- * At least eight bytes to compare others with, eight at once as a double: V8 would make an object of each integer of that size. The last eight may overlap
- * with those before.
+ * At least eight bytes to compare others with, eight at once as a double: V8 would make an object of each integer of
+ * that size. The last eight may overlap with those before.
  */
 export interface Span {
   readonly length: number;
@@ -73,19 +77,28 @@ export interface Span {
 
 /** Copies bytes for comparisons. Throws a `RangeError` when there are less than eight. */
 export function spanOf({ view }: Bytes, from: number, to: number): Span {
-  const words = Float64Array.from({ length: Math.ceil((to - from) / wordBytes) - 1 }, (_, at) => view.getFloat64(from + at * wordBytes, true));
+  const words = Float64Array.from({ length: Math.ceil((to - from) / wordBytes) - 1 }, (_, at) =>
+    view.getFloat64(from + at * wordBytes, true),
+  );
   return { length: to - from, words, lastWord: view.getFloat64(to - wordBytes, true) };
 }
 
-/** Whether the bytes from `at` on are those of a span that is told from all others. `false` where there are not so many, and when `at` is -1. */
+/**
+ * Whether the bytes from `at` on are those of a span that is told from all others. `false` where there are not so many,
+ * and when `at` is -1.
+ */
 export function isAt({ length, words, lastWord }: Span, bytes: Bytes, at: number): boolean {
   const { view } = bytes;
   if (at < 0 || at + length > bytes.length) return false;
-  for (let word = 0; word < words.length; word += 1) if (view.getFloat64(at + word * wordBytes, true) !== words[word]) return false;
+  for (let word = 0; word < words.length; word += 1)
+    if (view.getFloat64(at + word * wordBytes, true) !== words[word]) return false;
   return view.getFloat64(at + length - wordBytes, true) === lastWord;
 }
 
-/** Whether a span is told from all others: zero equals a negative zero, and what is not a number nothing. No text without NULs and DELs is either. */
+/**
+ * Whether a span is told from all others: zero equals a negative zero, and what is not a number nothing. No text
+ * without NULs and DELs is either.
+ */
 function isTold({ words, lastWord }: Span): boolean {
   return [...words, lastWord].every((word) => word !== 0 && !Number.isNaN(word));
 }
@@ -94,6 +107,6 @@ function isTold({ words, lastWord }: Span): boolean {
 function placeOf({ buffer }: Bytes, from: number, to: number): number {
   let place = to - from;
   const step = place >>> 3;
-  for (let at = from + (step >>> 1); at < to; at += step) place = Math.imul(place, 31) + buffer[at]! | 0;
-  return place ^ place >>> 12;
+  for (let at = from + (step >>> 1); at < to; at += step) place = (Math.imul(place, 31) + buffer[at]!) | 0;
+  return place ^ (place >>> 12);
 }

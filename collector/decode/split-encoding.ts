@@ -3,7 +3,10 @@ import { readCommonLog } from './common-log.js';
 /** What a line says, whatever its encoder. */
 export interface Entry {
   readonly fields: JsonObject;
-  /** What the console encoder writes before the fields: time, level, logger and message, as far as they are not switched off. */
+  /**
+   * What the console encoder writes before the fields: time, level, logger and message, as far as they are not switched
+   * off.
+   */
   readonly columns: readonly string[];
   /** The part of the line that Caddy wrote as JSON; the line itself where nothing was wrapped around it. */
   readonly text: string;
@@ -18,12 +21,33 @@ export function isObject(value: unknown): value is JsonObject {
 }
 
 /**
- * Keys under which log shippers put the line that they took: Docker, Fluent Bit, Vector, Filebeat, journald, Loki, Splunk, CloudWatch, Google
- * Cloud, OpenTelemetry. Caddy writes none of them by itself. Others are not unwrapped: strangers choose the texts of some of Caddy's own keys.
+ * Keys under which log shippers put the line that they took: Docker, Fluent Bit, Vector, Filebeat, journald, Loki,
+ * Splunk, CloudWatch, Google Cloud, OpenTelemetry. Caddy writes none of them by itself. Others are not unwrapped:
+ * strangers choose the texts of some of Caddy's own keys.
  */
 export const envelopeKeys = [
-  'log', 'message', 'MESSAGE', 'msg', 'line', 'Line', '@message', '_raw', 'raw', 'event', 'body', 'Body', 'content', 'text', 'data', 'record', 'original',
-  'log_processed', 'json', 'jsonPayload', 'textPayload', 'parsed',
+  'log',
+  'message',
+  'MESSAGE',
+  'msg',
+  'line',
+  'Line',
+  '@message',
+  '_raw',
+  'raw',
+  'event',
+  'body',
+  'Body',
+  'content',
+  'text',
+  'data',
+  'record',
+  'original',
+  'log_processed',
+  'json',
+  'jsonPayload',
+  'textPayload',
+  'parsed',
 ] as const;
 
 const none: readonly string[] = [];
@@ -54,7 +78,10 @@ export function parse(text: string): unknown {
   }
 }
 
-/** The line inside an envelope, or the object itself where it is none. A line of Caddy's with a request is never an envelope. */
+/**
+ * The line inside an envelope, or the object itself where it is none. A line of Caddy's with a request is never an
+ * envelope.
+ */
 function unwrapped(fields: JsonObject, text: string): Entry {
   const own = { fields, columns: none, text };
   if (fields['request'] !== undefined || fields['ecs'] !== undefined) return own;
@@ -78,15 +105,23 @@ function unwrapped(fields: JsonObject, text: string): Entry {
 function textIn(value: unknown): string | undefined {
   if (typeof value === 'string') return value.trimEnd();
   if (!Array.isArray(value) || value.length === 0 || value.length > bytesMax) return undefined;
-  return value.every((byte) => Number.isInteger(byte) && byte >= 0 && byte <= 255) ? textIn(Buffer.from(value as number[]).toString()) : undefined;
+  return value.every((byte) => Number.isInteger(byte) && byte >= 0 && byte <= 255)
+    ? textIn(Buffer.from(value as number[]).toString())
+    : undefined;
 }
 
 /** Whether an object is what Caddy's loggers write, as far as its keys tell. */
 function isLogEntry({ request, status, level, logger, msg }: JsonObject): boolean {
-  return (isObject(request) && status !== undefined) || typeof logger === 'string' || (typeof level === 'string' && typeof msg === 'string');
+  return (
+    (isObject(request) && status !== undefined) ||
+    typeof logger === 'string' ||
+    (typeof level === 'string' && typeof msg === 'string')
+  );
 }
 
-/** Reads a line that is not JSON as a whole: Common Log Format, console columns, or JSON behind a prefix of any length. */
+/**
+ * Reads a line that is not JSON as a whole: Common Log Format, console columns, or JSON behind a prefix of any length.
+ */
 function readText(text: string): Entry | undefined {
   const common = readCommonLog(text);
   if (common !== undefined) return { fields: common, columns: none, text };
@@ -94,8 +129,8 @@ function readText(text: string): Entry | undefined {
 }
 
 /**
- * JSON that ends where the line ends, or up to a `line_ending` before that. A quote before its brace, or behind it, is one of a text
- * that holds it, such as a user agent, and strangers choose those.
+ * JSON that ends where the line ends, or up to a `line_ending` before that. A quote before its brace, or behind it, is
+ * one of a text that holds it, such as a user agent, and strangers choose those.
  */
 function readPrefixed(text: string): Entry | undefined {
   const beginnings = text.matchAll(/\{\s*["}]/g);
@@ -124,18 +159,27 @@ function readColumns(text: string): Entry | undefined {
 }
 
 /**
- * Console columns at the end of a text, behind a prefix of any kind, which may have a time of its own: Caddy's stands directly before the level.
- * Some tools turn the TABs between columns into spaces. Where Caddy leaves time or level out, only TABs tell the columns.
+ * Console columns at the end of a text, behind a prefix of any kind, which may have a time of its own: Caddy's stands
+ * directly before the level. Some tools turn the TABs between columns into spaces. Where Caddy leaves time or level
+ * out, only TABs tell the columns.
  */
 function columnsOf(head: string): readonly string[] {
   const end = head.length > headMax ? head.slice(-headMax) : head;
   for (const { 1: level, index, 0: found } of end.matchAll(spacedLevel)) {
     const time = timeAtEnd(end.slice(0, index));
     if (time === undefined) continue;
-    const [logger = '', ...message] = end.slice(index + found.length).trim().split(/\s+/);
+    const [logger = '', ...message] = end
+      .slice(index + found.length)
+      .trim()
+      .split(/\s+/);
     return [time, level!, logger, message.join(' ')];
   }
-  return end.includes('\t') ? end.split('\t', columnsMax).map((column) => column.trim()).filter((column) => column !== '') : none;
+  return end.includes('\t')
+    ? end
+        .split('\t', columnsMax)
+        .map((column) => column.trim())
+        .filter((column) => column !== '')
+    : none;
 }
 
 /** A time as Caddy writes it, behind anything but a digit. */

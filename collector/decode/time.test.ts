@@ -6,9 +6,13 @@ const utc = createWallClock('UTC');
 
 const times = test.macro({
   exec(t, text: string, iso: string | undefined, timeNs = 0) {
-    t.deepEqual(readTimeText(text, utc, undefined), iso === undefined ? undefined : { timeMs: Date.parse(iso), timeNs });
+    t.deepEqual(
+      readTimeText(text, utc, undefined),
+      iso === undefined ? undefined : { timeMs: Date.parse(iso), timeNs },
+    );
   },
-  title: (_, text: string, iso: string | undefined, timeNs: number | undefined = 0) => `the time ${JSON.stringify(text)} is ${iso === undefined ? 'none' : `${iso} and ${timeNs} ns`}`,
+  title: (_, text: string, iso: string | undefined, timeNs: number | undefined = 0) =>
+    `the time ${JSON.stringify(text)} is ${iso === undefined ? 'none' : `${iso} and ${timeNs} ns`}`,
 });
 test(times, '2026-11-23T20:04:57.626Z', '2026-11-23T20:04:57.626Z');
 test(times, '2026-11-23T21:04:57.626+0100', '2026-11-23T20:04:57.626Z');
@@ -32,9 +36,15 @@ test(times, 'Mon, 23 Nov 2026 20:04:57 UTC', undefined);
 
 const walls = test.macro({
   exec(t, timeZone: string, wall: string, iso: string, near?: string) {
-    t.is(new Date(createWallClock(timeZone)(Date.parse(`${wall}Z`), near === undefined ? undefined : Date.parse(near))).toISOString(), `${iso}.000Z`);
+    t.is(
+      new Date(
+        createWallClock(timeZone)(Date.parse(`${wall}Z`), near === undefined ? undefined : Date.parse(near)),
+      ).toISOString(),
+      `${iso}.000Z`,
+    );
   },
-  title: (_, timeZone: string, wall: string, iso: string, near?: string) => `${wall} in ${timeZone} is ${iso} in UTC${near === undefined ? '' : `, near ${near}`}`,
+  title: (_, timeZone: string, wall: string, iso: string, near?: string) =>
+    `${wall} in ${timeZone} is ${iso} in UTC${near === undefined ? '' : `, near ${near}`}`,
 });
 test(walls, 'Europe/Berlin', '2026-07-01T12:00:00', '2026-07-01T10:00:00');
 test(walls, 'Europe/Berlin', '2026-11-23T12:00:00', '2026-11-23T11:00:00');

@@ -1,6 +1,6 @@
 /**
- * Times as Caddy writes them, to the nanosecond where the text has it. A double holds neither the nanoseconds since 1970 nor the
- * digits that Caddy wrote, so everything is read from text.
+ * Times as Caddy writes them, to the nanosecond where the text has it. A double holds neither the nanoseconds since
+ * 1970 nor the digits that Caddy wrote, so everything is read from text.
  */
 import { isCalendarDate } from '../../shared/time-range.js';
 
@@ -17,8 +17,8 @@ export type WallClock = (wallMs: number, nearMs: number | undefined) => number;
 const timeMaxMs = Date.UTC(2200, 0, 1);
 
 /**
- * A time from JSON: `unix_seconds_float`, `unix_milli_float` and `unix_nano` are told apart by their size. `line` is where an integer of
- * nanoseconds is read again: above 2^53 JSON.parse has rounded it.
+ * A time from JSON: `unix_seconds_float`, `unix_milli_float` and `unix_nano` are told apart by their size. `line` is
+ * where an integer of nanoseconds is read again: above 2^53 JSON.parse has rounded it.
  */
 export function readTimeNumber(value: number, line: string): Time | undefined {
   if (value < 1e15) return readDecimal(String(value), 0);
@@ -30,13 +30,16 @@ export function readTimeNumber(value: number, line: string): Time | undefined {
 }
 
 /**
- * A time from text: `iso8601`, `rfc3339`, `rfc3339_nano`, `wall`, `wall_milli`, `wall_nano`, `common_log`, or, from the console encoder, a number.
- * `wallClock` reads those without a zone; `nearMs` is about when it was written, if known.
+ * A time from text: `iso8601`, `rfc3339`, `rfc3339_nano`, `wall`, `wall_milli`, `wall_nano`, `common_log`, or, from the
+ * console encoder, a number. `wallClock` reads those without a zone; `nearMs` is about when it was written, if known.
  */
 export function readTimeText(text: string, wallClock: WallClock, nearMs: number | undefined): Time | undefined {
   if (text.length < 10 || text.length > 40) return undefined;
-  return readCalendar(text, wallClock, nearMs) ?? readCommonLog(text)
-    ?? (/^\d{19}$/.test(text) ? timeOfNanoseconds(text) : readDecimal(withoutExponent(text), 10));
+  return (
+    readCalendar(text, wallClock, nearMs) ??
+    readCommonLog(text) ??
+    (/^\d{19}$/.test(text) ? timeOfNanoseconds(text) : readDecimal(withoutExponent(text), 10))
+  );
 }
 
 /** The console encoder writes seconds as `1.7954768928295252e+09`, and milliseconds likewise. */
@@ -63,9 +66,14 @@ function timeOfNanoseconds(digits: string): Time | undefined {
   return timeWithin(Number(digits.slice(0, -6)), Number(digits.slice(-6)));
 }
 
-/** `2026-11-23T20:04:57.626Z`, `2026-11-23T20:04:57+01:00`, `2026/11/23 20:04:57.626`: the fraction and the zone may be missing. */
+/**
+ * `2026-11-23T20:04:57.626Z`, `2026-11-23T20:04:57+01:00`, `2026/11/23 20:04:57.626`: the fraction and the zone may be
+ * missing.
+ */
 function readCalendar(text: string, wallClock: WallClock, nearMs: number | undefined): Time | undefined {
-  const match = /^(\d{4})([-/])(\d\d)\2(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?: ?(Z|[+-]\d\d:?\d\d))?$/.exec(text);
+  const match = /^(\d{4})([-/])(\d\d)\2(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?: ?(Z|[+-]\d\d:?\d\d))?$/.exec(
+    text,
+  );
   if (match === null) return undefined;
   const [, year, , month, day, hour, minute, second, fraction = '', zone] = match;
   if (!isCalendarDate(Number(year), Number(month), Number(day))) return undefined;
@@ -84,7 +92,10 @@ function readCommonLog(text: string): Time | undefined {
   const [, day, month, year, hour, minute, second, zone] = match;
   const monthIndex = months.indexOf(month!);
   if (!isCalendarDate(Number(year), monthIndex + 1, Number(day))) return undefined;
-  return timeWithin(Date.UTC(Number(year), monthIndex, Number(day), Number(hour), Number(minute), Number(second)) - zoneMs(zone!), 0);
+  return timeWithin(
+    Date.UTC(Number(year), monthIndex, Number(day), Number(hour), Number(minute), Number(second)) - zoneMs(zone!),
+    0,
+  );
 }
 
 /** `Z`, `+0100` or `+01:00`. */

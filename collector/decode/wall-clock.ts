@@ -8,8 +8,9 @@ const dayMs = 86_400_000;
 /**
  * Reads clocks of an IANA time zone (`UTC`, `Europe/Berlin`). Throws a `RangeError` when there is no such zone.
  *
- * In the hour that comes twice when summer time ends, the reading nearer to `nearMs` is taken, or the first when that is not known. In
- * the hour that is left out when it begins, which no right clock shows, the offset from before it counts.
+ * In the hour that comes twice when summer time ends, the reading nearer to `nearMs` is taken, or the first when that
+ * is not known. In the hour that is left out when it begins, which no right clock shows, the offset from before it
+ * counts.
  */
 export function createWallClock(timeZone: string): WallClock {
   if (timeZone === 'UTC') return (wallMs) => wallMs;
@@ -40,20 +41,34 @@ export function createWallClock(timeZone: string): WallClock {
   }
 }
 
-/** How far the clocks of an IANA time zone are ahead of UTC at a time, in milliseconds. Throws a `RangeError` when there is no such zone. */
+/**
+ * How far the clocks of an IANA time zone are ahead of UTC at a time, in milliseconds. Throws a `RangeError` when there
+ * is no such zone.
+ */
 export function zoneOffsetMs(timeZone: string, timeMs: number): number {
   return offsetOf(formatOf(timeZone), timeMs);
 }
 
 function formatOf(timeZone: string): Intl.DateTimeFormat {
   return new Intl.DateTimeFormat('en', {
-    timeZone, hourCycle: 'h23', era: 'short', year: 'numeric', month: 'numeric', day: 'numeric', hour: 'numeric', minute: 'numeric', second: 'numeric',
+    timeZone,
+    hourCycle: 'h23',
+    era: 'short',
+    year: 'numeric',
+    month: 'numeric',
+    day: 'numeric',
+    hour: 'numeric',
+    minute: 'numeric',
+    second: 'numeric',
   });
 }
 
 function offsetOf(format: Intl.DateTimeFormat, timeMs: number): number {
   const wholeMs = Math.floor(timeMs / 1000) * 1000;
   const parts = Object.fromEntries(format.formatToParts(wholeMs).map(({ type, value }) => [type, Number(value)]));
-  const { year, month, day, hour, minute, second } = parts as Record<'year' | 'month' | 'day' | 'hour' | 'minute' | 'second', number>;
+  const { year, month, day, hour, minute, second } = parts as Record<
+    'year' | 'month' | 'day' | 'hour' | 'minute' | 'second',
+    number
+  >;
   return Date.UTC(year, month - 1, day, hour, minute, second) - wholeMs;
 }

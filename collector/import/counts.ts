@@ -29,7 +29,8 @@ export function linesOf({ runtime, rejected, added, known, skipped, refused }: I
 /** The counts of both. */
 export function sumOf(one: ImportCounts, other: ImportCounts): ImportCounts {
   const rejected = { ...one.rejected };
-  for (const [reason, count] of Object.entries(other.rejected) as [RejectionReason, number][]) rejected[reason] = (rejected[reason] ?? 0) + count;
+  for (const [reason, count] of Object.entries(other.rejected) as [RejectionReason, number][])
+    rejected[reason] = (rejected[reason] ?? 0) + count;
   return {
     runtime: one.runtime + other.runtime,
     rejected,
@@ -41,7 +42,11 @@ export function sumOf(one: ImportCounts, other: ImportCounts): ImportCounts {
 }
 
 /** Reasons for which only requests are rejected, never other lines. */
-export const requestReasons = ['bad-time', 'bad-status', 'unknown-encoder'] as const satisfies readonly RejectionReason[];
+export const requestReasons = [
+  'bad-time',
+  'bad-status',
+  'unknown-encoder',
+] as const satisfies readonly RejectionReason[];
 
 /** Number of rejected requests. */
 export function requestsRejected({ rejected }: ImportCounts): number {

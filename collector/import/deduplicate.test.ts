@@ -16,10 +16,13 @@ const startMs = Date.UTC(2026, 10, 23, 20);
 /** Requests in memory, read as a store reads them: the pure core needs no more. */
 function storeOf(stored: RequestEvent[]): Pick<Store, 'readRequests'> {
   return {
-    readRequests: ({ fromMs, toMs, limit }) => Promise.resolve(stored
-      .filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs)
-      .toSorted((one, other) => other.timeMs - one.timeMs || other.timeNs - one.timeNs)
-      .slice(0, limit)),
+    readRequests: ({ fromMs, toMs, limit }) =>
+      Promise.resolve(
+        stored
+          .filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs)
+          .toSorted((one, other) => other.timeMs - one.timeMs || other.timeNs - one.timeNs)
+          .slice(0, limit),
+      ),
   };
 }
 
@@ -29,31 +32,70 @@ function recordedBy(times = createUniqueTimes()): (request: RequestEvent) => Req
 }
 
 /** Few times, series and sizes, so that many requests are equal or have one time. */
-const requests = fc.array(fc.record({
-  timeMs: fc.constantFrom(startMs, startMs + 5, startMs + 120_000),
-  timeNs: fc.constantFrom(0, 500, 999_990),
-  host: fc.constantFrom('a.example', 'b.example'),
-  size: fc.constantFrom(1, 2),
-}).map(event), { maxLength: 60 });
+const requests = fc.array(
+  fc
+    .record({
+      timeMs: fc.constantFrom(startMs, startMs + 5, startMs + 120_000),
+      timeNs: fc.constantFrom(0, 500, 999_990),
+      host: fc.constantFrom('a.example', 'b.example'),
+      size: fc.constantFrom(1, 2),
+    })
+    .map(event),
+  { maxLength: 60 },
+);
 
 test('Whatever part of a file is stored, and however it is cut into batches, what is missing is added and nothing else.', async (t) => {
-  await fc.assert(fc.asyncProperty(requests, fc.infiniteStream(fc.boolean()), fc.integer({ min: 1, max: 20 }), fc.integer({ min: 1, max: 8 }), async (file, isStored, batchLength, pageRowsMax) => {
-    const stored = file.filter(() => isStored.next().value).map(recordedBy());
-    await importInto(stored, file, batchLength, pageRowsMax);
-    // Of requests that differ in the host alone the wrong one may be taken for the one that is there.
-    const sizes = (rows: readonly RequestEvent[]): number[] => rows.map(({ size }) => size).toSorted();
-    t.deepEqual(sizes(stored), sizes(file));
-    t.is(new Set(stored.map((row) => `${seriesKey(row)} ${row.timeMs} ${row.timeNs}`)).size, file.length, 'no two rows of a series have one time');
-    t.is(await importInto(stored, file, batchLength, pageRowsMax), 0, 'the second time nothing is added');
-  }), { numRuns: 300 });
+  await fc.assert(
+    fc.asyncProperty(
+      requests,
+      fc.infiniteStream(fc.boolean()),
+      fc.integer({ min: 1, max: 20 }),
+      fc.integer({ min: 1, max: 8 }),
+      async (file, isStored, batchLength, pageRowsMax) => {
+        const stored = file.filter(() => isStored.next().value).map(recordedBy());
+        await importInto(stored, file, batchLength, pageRowsMax);
+        // Of requests that differ in the host alone the wrong one may be taken for the one that is there.
+        const sizes = (rows: readonly RequestEvent[]): number[] => rows.map(({ size }) => size).toSorted();
+        t.deepEqual(sizes(stored), sizes(file));
+        t.is(
+          new Set(stored.map((row) => `${seriesKey(row)} ${row.timeMs} ${row.timeNs}`)).size,
+          file.length,
+          'no two rows of a series have one time',
+        );
+        t.is(await importInto(stored, file, batchLength, pageRowsMax), 0, 'the second time nothing is added');
+      },
+    ),
+    { numRuns: 300 },
+  );
 });
 
 test('A request of which all but the host and the client is the same is there already.', async (t) => {
   const stored = [event({ timeMs: startMs, host: '_other', clientIp: '203.0.113.0' })];
-  t.deepEqual((await createMissingFinder(storeOf(stored), nothingImported).find([event({ timeMs: startMs, host: 'shop.example', clientIp: '203.0.113.9' })])).requests, []);
-  for (const difference of [{ status: 404 }, { method: 'PUT' }, { uri: '/b' }, { size: 3 }, { bytesRead: 3 }, { durationMs: 2 }, { source: 'app' }, { timeNs: 1 }, { timeMs: startMs - 1 }]) {
+  t.deepEqual(
+    (
+      await createMissingFinder(storeOf(stored), nothingImported).find([
+        event({ timeMs: startMs, host: 'shop.example', clientIp: '203.0.113.9' }),
+      ])
+    ).requests,
+    [],
+  );
+  for (const difference of [
+    { status: 404 },
+    { method: 'PUT' },
+    { uri: '/b' },
+    { size: 3 },
+    { bytesRead: 3 },
+    { durationMs: 2 },
+    { source: 'app' },
+    { timeNs: 1 },
+    { timeMs: startMs - 1 },
+  ]) {
     const request = event({ timeMs: startMs, ...difference });
-    t.deepEqual((await createMissingFinder(storeOf(stored), nothingImported).find([request])).requests, [request], JSON.stringify(difference));
+    t.deepEqual(
+      (await createMissingFinder(storeOf(stored), nothingImported).find([request])).requests,
+      [request],
+      JSON.stringify(difference),
+    );
   }
 });
 
@@ -62,17 +104,27 @@ test('A row that is a little later is another request, unless rows of its series
   const later = event({ timeMs: startMs, timeNs: 2 });
   const between = [event({ timeMs: startMs, uri: '/x' }), event({ timeMs: startMs, timeNs: 1, uri: '/y' })];
   t.deepEqual((await createMissingFinder(storeOf([later]), nothingImported).find([request])).requests, [request]);
-  t.deepEqual((await createMissingFinder(storeOf([later, between[0]!]), nothingImported).find([request])).requests, [request]);
+  t.deepEqual((await createMissingFinder(storeOf([later, between[0]!]), nothingImported).find([request])).requests, [
+    request,
+  ]);
   t.deepEqual((await createMissingFinder(storeOf([later, ...between]), nothingImported).find([request])).requests, []);
 });
 
 test('A duration of which the unit was guessed otherwise is the same.', async (t) => {
   const stored = [event({ timeMs: startMs, durationMs: 4321 / 1e6 })];
-  t.deepEqual((await createMissingFinder(storeOf(stored), nothingImported).find([event({ timeMs: startMs, durationMs: 4321 })])).requests, []);
+  t.deepEqual(
+    (await createMissingFinder(storeOf(stored), nothingImported).find([event({ timeMs: startMs, durationMs: 4321 })]))
+      .requests,
+    [],
+  );
 });
 
 test('finds imported requests by what is remembered of them, whether or not their rows are deleted', async (t) => {
-  const [once, twice, live] = [event({ timeMs: startMs, uri: '/once' }), event({ timeMs: startMs + 5, uri: '/twice' }), event({ timeMs: startMs + 7, uri: '/live' })];
+  const [once, twice, live] = [
+    event({ timeMs: startMs, uri: '/once' }),
+    event({ timeMs: startMs + 5, uri: '/twice' }),
+    event({ timeMs: startMs + 7, uri: '/live' }),
+  ];
   const entries = [once, twice, twice].map((request) => ({ ...request, key: importKey(request), shiftNs: 0 }));
   for (const stored of [[], [once, twice, { ...twice, timeNs: 1 }]]) {
     const imported = new ImportedHours({ readImported: () => Promise.resolve(packImported(1, entries)) });
@@ -87,13 +139,26 @@ test('Requests of many years are looked for in a few reads.', async (t) => {
   const file = Array.from({ length: 1000 }, (_, at) => event({ timeMs: startMs - at * 86_400_000 * 3 }));
   let reads = 0;
   const store = storeOf(file.slice(0, 500));
-  const { requests: missing } = await createMissingFinder({ readRequests(query) { reads += 1; return store.readRequests(query); } }, nothingImported).find(file);
+  const { requests: missing } = await createMissingFinder(
+    {
+      readRequests(query) {
+        reads += 1;
+        return store.readRequests(query);
+      },
+    },
+    nothingImported,
+  ).find(file);
   t.deepEqual(missing, file.slice(500));
   t.true(reads <= 16, `${reads} reads`);
 });
 
 /** Imports a file as `importLines` does; the number of rows that it added. */
-async function importInto(stored: RequestEvent[], file: readonly RequestEvent[], batchLength: number, pageRowsMax: number): Promise<number> {
+async function importInto(
+  stored: RequestEvent[],
+  file: readonly RequestEvent[],
+  batchLength: number,
+  pageRowsMax: number,
+): Promise<number> {
   const finder = createMissingFinder(storeOf(stored), nothingImported, { pageRowsMax });
   const times = createUniqueTimes();
   const before = stored.length;

@@ -14,19 +14,29 @@ export interface ImportFile {
   readonly bytesTotal: number | undefined;
 }
 
-/** Finds the lengths of files, and puts them into the order of their first requests; standard input and files without a request come last. */
-export async function orderFiles(paths: readonly string[], options: { decoder: DecoderOptions; lineBytesMax: number }): Promise<ImportFile[]> {
-  const files = await Promise.all(paths.map(async (path) => {
-    // Why a file cannot be read is said when it is its turn.
-    const file = path === '-' ? undefined : await stat(path).catch(() => undefined);
-    const isFile = file?.isFile() === true;
-    return {
-      path,
-      bytesTotal: isFile ? file.size : undefined,
-      firstMs: isFile && paths.length > 1 ? await firstTimeMs(path, options) : Infinity,
-    };
-  }));
-  return files.toSorted((one, other) => one.firstMs === other.firstMs ? 0 : one.firstMs - other.firstMs).map(({ path, bytesTotal }) => ({ path, bytesTotal }));
+/**
+ * Finds the lengths of files, and puts them into the order of their first requests; standard input and files without a
+ * request come last.
+ */
+export async function orderFiles(
+  paths: readonly string[],
+  options: { decoder: DecoderOptions; lineBytesMax: number },
+): Promise<ImportFile[]> {
+  const files = await Promise.all(
+    paths.map(async (path) => {
+      // Why a file cannot be read is said when it is its turn.
+      const file = path === '-' ? undefined : await stat(path).catch(() => undefined);
+      const isFile = file?.isFile() === true;
+      return {
+        path,
+        bytesTotal: isFile ? file.size : undefined,
+        firstMs: isFile && paths.length > 1 ? await firstTimeMs(path, options) : Infinity,
+      };
+    }),
+  );
+  return files
+    .toSorted((one, other) => (one.firstMs === other.firstMs ? 0 : one.firstMs - other.firstMs))
+    .map(({ path, bytesTotal }) => ({ path, bytesTotal }));
 }
 
 /** What is read of a file at once, in a fraction of a millisecond. */
@@ -41,12 +51,15 @@ export async function* readBytes(path: string): AsyncGenerator<Buffer> {
     else for await (const chunk of path === '-' ? process.stdin : createReadStream(path)) yield chunk as Buffer;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    const why = code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'this user may not read it' : messageOf(error);
+    const why =
+      code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'this user may not read it' : messageOf(error);
     throw new Error(`it cannot be read: ${why}`, { cause: error });
   }
 }
 
-/** On this thread: to ask another one for a piece takes longer than to read it, where the store has all processors busy. */
+/**
+ * On this thread: to ask another one for a piece takes longer than to read it, where the store has all processors busy.
+ */
 async function* readFile(path: string): AsyncGenerator<Buffer> {
   const file = await open(path);
   try {
@@ -65,8 +78,14 @@ async function* readFile(path: string): AsyncGenerator<Buffer> {
 /** Packed bytes that are searched for the first request. */
 const searchBytesMax = 2 ** 20;
 
-/** The time of the first line that is a request; `Infinity` when there is none near the beginning, or the file cannot be read. */
-async function firstTimeMs(path: string, { decoder: decoderOptions, lineBytesMax }: { decoder: DecoderOptions; lineBytesMax: number }): Promise<number> {
+/**
+ * The time of the first line that is a request; `Infinity` when there is none near the beginning, or the file cannot be
+ * read.
+ */
+async function firstTimeMs(
+  path: string,
+  { decoder: decoderOptions, lineBytesMax }: { decoder: DecoderOptions; lineBytesMax: number },
+): Promise<number> {
   const decoder = createDecoder(decoderOptions);
   let firstMs = Infinity;
   const lines = createLineSplitter(lineBytesMax, {

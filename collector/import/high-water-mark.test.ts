@@ -9,11 +9,21 @@ const nowMs = Date.UTC(2026, 10, 23, 20);
 const dayMs = 86_400_000;
 
 /** The windows of requests, in memory, read as a store reads them. */
-function storeOf(requests: readonly RequestEvent[], timesMs: readonly number[], isThere: (level: number, windowMs: number) => boolean = () => true): Pick<Store, 'readRequests' | 'readRollups'> {
+function storeOf(
+  requests: readonly RequestEvent[],
+  timesMs: readonly number[],
+  isThere: (level: number, windowMs: number) => boolean = () => true,
+): Pick<Store, 'readRequests' | 'readRollups'> {
   return {
-    readRequests: ({ limit }) => Promise.resolve(requests.toSorted((one, other) => other.timeMs - one.timeMs).slice(0, limit)),
-    readRollups: ({ level, fromMs, toMs }) => Promise.resolve(timesMs.map((timeMs) => windowStart(timeMs, level))
-      .filter((windowMs) => windowMs >= fromMs && windowMs < toMs && isThere(level, windowMs)).map((windowMs) => ({ level, windowMs }) as RollupRow)),
+    readRequests: ({ limit }) =>
+      Promise.resolve(requests.toSorted((one, other) => other.timeMs - one.timeMs).slice(0, limit)),
+    readRollups: ({ level, fromMs, toMs }) =>
+      Promise.resolve(
+        timesMs
+          .map((timeMs) => windowStart(timeMs, level))
+          .filter((windowMs) => windowMs >= fromMs && windowMs < toMs && isThere(level, windowMs))
+          .map((windowMs) => ({ level, windowMs }) as RollupRow),
+      ),
   };
 }
 
@@ -24,8 +34,14 @@ test('All is new to an empty store; to another, what is behind its newest window
 });
 
 test('Requests that are in totals alone count as well, and those of the future.', async (t) => {
-  t.is(await newestStored(storeOf([], [nowMs - dayMs, nowMs - 60_000]), nowMs), windowStart(nowMs - 60_000, 10) + 10_000);
-  t.is(await newestStored(storeOf([event({ timeMs: nowMs - dayMs })], [nowMs - dayMs, nowMs - 60_000]), nowMs), windowStart(nowMs - 60_000, 10) + 10_000);
+  t.is(
+    await newestStored(storeOf([], [nowMs - dayMs, nowMs - 60_000]), nowMs),
+    windowStart(nowMs - 60_000, 10) + 10_000,
+  );
+  t.is(
+    await newestStored(storeOf([event({ timeMs: nowMs - dayMs })], [nowMs - dayMs, nowMs - 60_000]), nowMs),
+    windowStart(nowMs - 60_000, 10) + 10_000,
+  );
   t.is(await newestStored(storeOf([], [Date.UTC(2100, 0)]), nowMs), Date.UTC(2100, 0) + 10_000);
 });
 
@@ -33,13 +49,22 @@ test('Windows that are too old for their level tell nothing: some of them may be
   const timesMs = [nowMs - 3 * dayMs, nowMs - 3 * dayMs + 3_000_000];
   const withoutNewestFine = storeOf([], timesMs, (level, windowMs) => level !== 10 || windowMs < timesMs[1]! - 10_000);
   t.is(await newestStored(withoutNewestFine, nowMs), windowStart(timesMs[1]!, 60) + 60_000);
-  for (const [ageMs, level] of [[dayMs, 10], [10 * dayMs, 60], [50 * dayMs, 600], [100 * dayMs, 3600]] as const) {
+  for (const [ageMs, level] of [
+    [dayMs, 10],
+    [10 * dayMs, 60],
+    [50 * dayMs, 600],
+    [100 * dayMs, 3600],
+  ] as const) {
     const timeMs = nowMs - ageMs - 1;
-    t.is(await newestStored(storeOf([], [timeMs]), nowMs), windowStart(timeMs, level) + level * 1000, `${level} s, of ${levels.join()}`);
+    t.is(
+      await newestStored(storeOf([], [timeMs]), nowMs),
+      windowStart(timeMs, level) + level * 1000,
+      `${level} s, of ${levels.join()}`,
+    );
   }
 });
 
 test('A request that was moved on is behind no new one.', async (t) => {
   const timeMs = windowStart(nowMs, 10) - 1;
-  t.true(await newestStored(storeOf([event({ timeMs, timeNs: 999_999 })], [timeMs]), nowMs) > timeMs + 1);
+  t.true((await newestStored(storeOf([event({ timeMs, timeNs: 999_999 })], [timeMs]), nowMs)) > timeMs + 1);
 });

@@ -24,9 +24,14 @@ export interface ImportParts {
   readonly recorder: Recorder;
   readonly decoder: DecoderOptions;
   readonly lineBytesMax: number;
-  /** Nobody else writes to the store while files are imported: what is newer than all that it holds need not be looked for. */
+  /**
+   * Nobody else writes to the store while files are imported: what is newer than all that it holds need not be looked
+   * for.
+   */
   readonly isAlone?: boolean;
-  /** Writes what the other recorders of this process hold, so that a lookup finds it. Not needed where there are none. */
+  /**
+   * Writes what the other recorders of this process hold, so that a lookup finds it. Not needed where there are none.
+   */
   readonly flushOthers?: (() => Promise<void>) | undefined;
   /** Add requests that may be counted already, instead of skipping them. */
   readonly force?: boolean | undefined;
@@ -43,7 +48,10 @@ export interface ImportParts {
 
 /** The limits of an import. */
 export interface ImportLimits {
-  /** Requests that are looked up and written at once, and the size of the recorder's batches: each lookup and each batch has a price of its own. */
+  /**
+   * Requests that are looked up and written at once, and the size of the recorder's batches: each lookup and each batch
+   * has a price of its own.
+   */
   readonly batchRequestsMax: number;
   /** How long a stopped import waits for the store to look up and take what was read, in milliseconds. */
   readonly stopMsMax: number;
@@ -51,20 +59,28 @@ export interface ImportLimits {
   readonly stopDrainMsMax: number;
 }
 
-/** The limits of every import but in tests. The two waits together are shorter than the ten seconds that people and service managers wait. */
+/**
+ * The limits of every import but in tests. The two waits together are shorter than the ten seconds that people and
+ * service managers wait.
+ */
 export const importLimits: ImportLimits = { batchRequestsMax: 10_000, stopMsMax: 5000, stopDrainMsMax: 2000 };
 
 /**
- * A request that ended so recently may still be on its way from Caddy to the store through a socket: it is looked for when it is this old, in
- * milliseconds.
+ * A request that ended so recently may still be on its way from Caddy to the store through a socket: it is looked for
+ * when it is this old, in milliseconds.
  */
 const settleMs = 5000;
 
 /**
- * Imports the lines of one file, packed or not, and counts them in `counts` as it goes; memory does not grow with the file. Resolves to
- * `undefined`, or to why the file was not read to its end, when all that came before is written. Throws a `StoreError` when the store cannot go on.
+ * Imports the lines of one file, packed or not, and counts them in `counts` as it goes; memory does not grow with the
+ * file. Resolves to `undefined`, or to why the file was not read to its end, when all that came before is written.
+ * Throws a `StoreError` when the store cannot go on.
  */
-export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCounts, parts: ImportParts): Promise<string | undefined> {
+export async function importLines(
+  file: AsyncIterable<Buffer>,
+  counts: ImportCounts,
+  parts: ImportParts,
+): Promise<string | undefined> {
   const { recorder, signal, dryRun, now = Date.now, limits: { batchRequestsMax, stopMsMax } = importLimits } = parts;
   const imported = new ImportedHours(parts.store);
   const finder = createMissingFinder(parts.store, imported);
@@ -81,8 +97,12 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
       return true;
     },
     onLine: onFileLine,
-    onTooLong: () => { reject('too-long'); },
-    onUnterminated: () => { if (!signal.aborted) reject('unterminated'); }, // a line that the stopping cut is whole in the file
+    onTooLong: () => {
+      reject('too-long');
+    },
+    onUnterminated: () => {
+      if (!signal.aborted) reject('unterminated');
+    }, // a line that the stopping cut is whole in the file
   });
   const partial = new PartialLines(parts.lineBytesMax);
   let chunkMs = now();
@@ -99,7 +119,11 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
 
   const stopLimit = new AbortController();
   let stopTimer: NodeJS.Timeout | undefined;
-  const onAbort = (): void => { stopTimer ??= setTimeout(() => { stopLimit.abort(); }, stopMsMax); };
+  const onAbort = (): void => {
+    stopTimer ??= setTimeout(() => {
+      stopLimit.abort();
+    }, stopMsMax);
+  };
   signal.addEventListener('abort', onAbort);
   if (signal.aborted) onAbort();
   const counting = setInterval(countWritten, countMs);
@@ -158,7 +182,10 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     const deadLetter = readDeadLetter(line);
     if (deadLetter === 'other') counts.runtime += 1;
     else if (deadLetter !== undefined) onRequest(deadLetter);
-    else decode(line, (reason) => { onRejected(line, reason); });
+    else
+      decode(line, (reason) => {
+        onRejected(line, reason);
+      });
   }
 
   function decode(line: string, onUnread: (reason: RejectionReason) => void): void {
@@ -212,10 +239,12 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   }
 
   async function take(requests: readonly RequestEvent[]): Promise<void> {
-    // What the batches before are still writing need not be found: it is known here how often a request came, and when. But not of those that were not looked for.
-    // Windows of which the rows are deleted are compared with what is remembered, which has to be complete.
+    // What the batches before are still writing need not be found: it is known here how often a request came, and when.
+    // But not of those that were not looked for. Windows of which the rows are deleted are compared with what is
+    // remembered, which has to be complete.
     const requestsFromMs = requestsFromAtStartMs + Math.max(0, now() - startMs);
-    if (isUnwritten || requests.some(({ timeMs }) => timeMs < requestsFromMs)) await orStopped(recorder.flush({ allTops: false }));
+    if (isUnwritten || requests.some(({ timeMs }) => timeMs < requestsFromMs))
+      await orStopped(recorder.flush({ allTops: false }));
     isUnwritten = false;
     await settled(requests);
     // A request that came in over a socket may wait for a busy store for longer than it takes to settle.
@@ -224,13 +253,21 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
     await finding(() => windows.look(requests));
     const found = await finding(() => finder.find(requests));
     counts.known += requests.length - found.requests.length;
-    const missing = { ...found, requests: found.requests.filter((request) => parts.force === true || !windows.isUncertain(request, requestsFromMs)) };
+    const missing = {
+      ...found,
+      requests: found.requests.filter(
+        (request) => parts.force === true || !windows.isUncertain(request, requestsFromMs),
+      ),
+    };
     counts.skipped += found.requests.length - missing.requests.length;
     if (!dryRun) recorder.occupy(missing.neighbours);
     await record(missing.requests);
   }
 
-  /** Gives requests to the recorder, which takes all of them: its memory has room again when the store has what waits there. */
+  /**
+   * Gives requests to the recorder, which takes all of them: its memory has room again when the store has what waits
+   * there.
+   */
   async function record(requests: readonly RequestEvent[]): Promise<void> {
     for (const request of requests) {
       if (dryRun) {
@@ -254,7 +291,8 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
   async function settled(requests: readonly RequestEvent[]): Promise<void> {
     const newestMs = requests.reduce((newest, { timeMs }) => Math.max(newest, timeMs), 0);
     const ageMs = now() - newestMs;
-    if (Math.abs(ageMs) < settleMs) await sleep(settleMs - Math.max(0, ageMs), undefined, { signal }).catch(() => undefined); // rejects only when stopped
+    if (Math.abs(ageMs) < settleMs)
+      await sleep(settleMs - Math.max(0, ageMs), undefined, { signal }).catch(() => undefined); // rejects only when stopped
   }
 
   /** Reads again after a while when the store is busy. */
@@ -263,19 +301,32 @@ export async function importLines(file: AsyncIterable<Buffer>, counts: ImportCou
       try {
         return await orStopped(read());
       } catch (error) {
-        if (!(error instanceof StoreError) || error.action !== 'retry' || pauseMs > pauseMsMax || signal.aborted) throw error;
+        if (!(error instanceof StoreError) || error.action !== 'retry' || pauseMs > pauseMsMax || signal.aborted)
+          throw error;
         await sleep(error.retryAfterMs ?? pauseMs, undefined, { signal }).catch(() => undefined);
       }
     }
   }
 
-  /** Waits for the store, but not beyond the limit of a stopped import: a recorder retries for as long as the store is down. */
+  /**
+   * Waits for the store, but not beyond the limit of a stopped import: a recorder retries for as long as the store is
+   * down.
+   */
   function orStopped<Result>(waiting: Promise<Result>): Promise<Result> {
     return new Promise((resolve, reject) => {
-      const giveUp = (): void => { reject(new StoreError('stop', `The import was stopped, and the store did not finish within ${stopMsMax / 1000} s: ${recorder.problem ?? 'it is busy'}`)); };
+      const giveUp = (): void => {
+        reject(
+          new StoreError(
+            'stop',
+            `The import was stopped, and the store did not finish within ${stopMsMax / 1000} s: ${recorder.problem ?? 'it is busy'}`,
+          ),
+        );
+      };
       stopLimit.signal.addEventListener('abort', giveUp);
       if (stopLimit.signal.aborted) giveUp();
-      void waiting.then(resolve, reject).finally(() => { stopLimit.signal.removeEventListener('abort', giveUp); });
+      void waiting.then(resolve, reject).finally(() => {
+        stopLimit.signal.removeEventListener('abort', giveUp);
+      });
     });
   }
 }

@@ -19,7 +19,9 @@ export class ImportedHours {
     this.#hours = new Map([...this.#hours].filter(([startMs]) => wanted.has(startMs)));
     const missing = [...wanted].filter((startMs) => !this.#hours.has(startMs)).toSorted((one, other) => one - other);
     if (missing.length === 0) return;
-    const builders = new Map(missing.map((startMs) => [startMs, { keys: [] as number[], countBySource: new Map<string, number>() }]));
+    const builders = new Map(
+      missing.map((startMs) => [startMs, { keys: [] as number[], countBySource: new Map<string, number>() }]),
+    );
     for (const row of await this.#store.readImported({ fromMs: missing[0]!, toMs: missing.at(-1)! + 1 })) {
       const builder = builders.get(row.windowMs);
       if (builder === undefined) continue;
@@ -27,7 +29,8 @@ export class ImportedHours {
       for (const { key } of requestsOfRow) builder.keys.push(key);
       builder.countBySource.set(row.source, (builder.countBySource.get(row.source) ?? 0) + requestsOfRow.length);
     }
-    for (const [startMs, { keys, countBySource }] of builders) this.#hours.set(startMs, { keys: Float64Array.from(keys).sort(), countBySource });
+    for (const [startMs, { keys, countBySource }] of builders)
+      this.#hours.set(startMs, { keys: Float64Array.from(keys).sort(), countBySource });
   }
 
   /** How often a request was imported. Its hour has been loaded. */

@@ -5,9 +5,12 @@ export interface Importer {
   /** What the requests go into, such as `DuckDB file /srv/requests.duckdb`. */
   readonly destination: string;
   /**
-   * Imports one file, and tells the counts as they grow. Resolves to them, with why the file was not read to its end. `isOver` says that
-   * no other file can be imported either. Throws an `Error` when nothing more can be imported.
+   * Imports one file, and tells the counts as they grow. Resolves to them, with why the file was not read to its end.
+   * `isOver` says that no other file can be imported either. Throws an `Error` when nothing more can be imported.
    */
-  importFile(bytes: AsyncIterable<Buffer>, onCounts: (counts: ImportCounts) => void): Promise<{ counts: ImportCounts; problem: string | undefined; isOver?: boolean }>;
+  importFile(
+    bytes: AsyncIterable<Buffer>,
+    onCounts: (counts: ImportCounts) => void,
+  ): Promise<{ counts: ImportCounts; problem: string | undefined; isOver?: boolean }>;
   close(): Promise<void>;
 }

@@ -4,15 +4,25 @@ import fc from 'fast-check';
 import { inflate } from './inflate.js';
 
 const { gzipSync, zstdCompressSync } = zlib as typeof zlib & { zstdCompressSync?: (bytes: Buffer) => Buffer };
-const content = Buffer.from(Array.from({ length: 20_000 }, (_, at) => `line ${at} ${(at * 2_654_435_761) % 4_294_967_296}\n`).join(''));
+const content = Buffer.from(
+  Array.from({ length: 20_000 }, (_, at) => `line ${at} ${(at * 2_654_435_761) % 4_294_967_296}\n`).join(''),
+);
 
 test('Any cutting of plain, packed and repeatedly packed bytes gives the same content.', async (t) => {
   const halves = [content.subarray(0, 100_000), content.subarray(100_000)];
-  const forms = [content, gzipSync(content), Buffer.concat(halves.map((half) => gzipSync(half))), ...(zstdCompressSync ? [zstdCompressSync(content)] : [])];
+  const forms = [
+    content,
+    gzipSync(content),
+    Buffer.concat(halves.map((half) => gzipSync(half))),
+    ...(zstdCompressSync ? [zstdCompressSync(content)] : []),
+  ];
   for (const bytes of forms) {
-    await fc.assert(fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 60_000 }), { minLength: 1, maxLength: 5 }), async (sizes) => {
-      t.true((await unpacked(bytes, sizes)).bytes.equals(content));
-    }), { numRuns: 10 });
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 60_000 }), { minLength: 1, maxLength: 5 }), async (sizes) => {
+        t.true((await unpacked(bytes, sizes)).bytes.equals(content));
+      }),
+      { numRuns: 10 },
+    );
   }
 });
 
@@ -22,7 +32,10 @@ test('All that stands before the damage of a file is given out, wherever it is a
   for (const size of [1000, 16 * 1024, packed.length + rubbish.length]) {
     const { bytes, error } = await unpacked(Buffer.concat([packed, rubbish]), [size]);
     t.true(bytes.equals(content), `cut at ${size}`);
-    t.regex(error!, new RegExp(`damaged at byte ${(packed.length + 1).toLocaleString('en')} \\(incorrect header check\\)`));
+    t.regex(
+      error!,
+      new RegExp(`damaged at byte ${(packed.length + 1).toLocaleString('en')} \\(incorrect header check\\)`),
+    );
   }
   const twice = await unpacked(Buffer.concat([packed, packed, rubbish]), [30_000]);
   t.true(twice.bytes.equals(Buffer.concat([content, content])));
@@ -35,7 +48,10 @@ test('All that stands before the damage of a file is given out, wherever it is a
 
 test('Zeros behind the packed content, with which some programs fill a block, are passed over.', async (t) => {
   const packed = gzipSync(content);
-  for (const [parts, times] of [[[packed, Buffer.alloc(512)], 1], [[packed, Buffer.alloc(40_000), packed], 2]] as const) {
+  for (const [parts, times] of [
+    [[packed, Buffer.alloc(512)], 1],
+    [[packed, Buffer.alloc(40_000), packed], 2],
+  ] as const) {
     const padded = Buffer.concat(parts);
     for (const size of [packed.length, 1000, padded.length]) {
       const { bytes, error } = await unpacked(padded, [size]);
@@ -64,7 +80,10 @@ test('All that stands before the end of a cut file is given out, and then the er
   t.regex(error!, /packed with Zstandard, which Node .* cannot read\. Use Node 22\.15 or later, or unpack it/);
 });
 
-async function unpacked(bytes: Buffer, sizes: readonly number[]): Promise<{ bytes: Buffer; error: string | undefined }> {
+async function unpacked(
+  bytes: Buffer,
+  sizes: readonly number[],
+): Promise<{ bytes: Buffer; error: string | undefined }> {
   const parts: Buffer[] = [];
   try {
     for await (const part of inflate(chunksOf(bytes, sizes))) parts.push(part);
@@ -74,7 +93,6 @@ async function unpacked(bytes: Buffer, sizes: readonly number[]): Promise<{ byte
   }
 }
 
- 
 async function* chunksOf(bytes: Buffer, sizes: readonly number[]): AsyncGenerator<Buffer> {
   for (let from = 0, at = 0; from < bytes.length; at += 1) {
     const size = sizes[at % sizes.length]!;

@@ -2,10 +2,10 @@ import type { Transform } from 'node:stream';
 import * as zlib from 'node:zlib';
 
 /**
- * The content of a file: gzip and Zstandard are unpacked, told by their first bytes, anything else is passed on. What is packed in another way is
- * refused, with the command that unpacks it, and so is an archive, packed or not. What comes before
- * the damage of a damaged file is given out before the error is thrown. Holds what one chunk unpacks to, which for gzip is at most
- * 1,032 times its length.
+ * The content of a file: gzip and Zstandard are unpacked, told by their first bytes, anything else is passed on. What
+ * is packed in another way is refused, with the command that unpacks it, and so is an archive, packed or not. What
+ * comes before the damage of a damaged file is given out before the error is thrown. Holds what one chunk unpacks to,
+ * which for gzip is at most 1,032 times its length.
  */
 export async function* inflate(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   /** What has come before it is known whether it is an archive; `undefined` once that is known. */
@@ -53,7 +53,9 @@ async function* unpack(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
       rest = head;
     }
     if (unpacker === undefined) yield rest;
-    else for (let from = 0; from < rest.length; from += pieceBytes) yield* unpacker.take(rest.subarray(from, from + pieceBytes));
+    else
+      for (let from = 0; from < rest.length; from += pieceBytes)
+        yield* unpacker.take(rest.subarray(from, from + pieceBytes));
   }
   if (!known) yield head;
   if (unpacker !== undefined) yield* unpacker.end();
@@ -86,8 +88,10 @@ const utf16 = ['fffe', 'feff'];
 function refuseForeign(head: Buffer): void {
   const start = head.toString('hex');
   const found = foreign.find(([magic]) => start.startsWith(magic));
-  if (found !== undefined) throw new Error(`it is packed with ${found[1]}. \`${found[2]} | npm run import -- -\` unpacks it`);
-  if (utf16.some((mark) => start.startsWith(mark))) throw new Error('it is text in UTF-16. `iconv -f UTF-16 -t UTF-8 FILE | npm run import -- -` converts it');
+  if (found !== undefined)
+    throw new Error(`it is packed with ${found[1]}. \`${found[2]} | npm run import -- -\` unpacks it`);
+  if (utf16.some((mark) => start.startsWith(mark)))
+    throw new Error('it is text in UTF-16. `iconv -f UTF-16 -t UTF-8 FILE | npm run import -- -` converts it');
 }
 
 function unpackerFor(head: Buffer): (() => UnpackStream) | undefined {
@@ -95,7 +99,9 @@ function unpackerFor(head: Buffer): (() => UnpackStream) | undefined {
   if (head[0] === 0x1f && head[1] === 0x8b) return () => zlib.createGunzip(); // RFC 1952
   if (head.readUInt32LE(0) !== 0xfd2fb528) return undefined; // RFC 8878
   if (createZstdDecompress === undefined) {
-    throw new Error(`it is packed with Zstandard, which Node ${process.versions.node} cannot read. Use Node 22.15 or later, or unpack it: zstd -dc FILE | npm run import -- -`);
+    throw new Error(
+      `it is packed with Zstandard, which Node ${process.versions.node} cannot read. Use Node 22.15 or later, or unpack it: zstd -dc FILE | npm run import -- -`,
+    );
   }
   return createZstdDecompress;
 }
@@ -106,9 +112,10 @@ interface Unpacker {
 }
 
 /**
- * Unpacks piece by piece. A stream of Node's that meets damage discards what it has unpacked of the piece, so a second one follows
- * behind the first: it is given what the first has found good, and a piece with damage byte by byte. After zeros, with which some
- * programs fill up the last block, the streams take nothing more, so new ones begin with what follows.
+ * Unpacks piece by piece. A stream of Node's that meets damage discards what it has unpacked of the piece, so a second
+ * one follows behind the first: it is given what the first has found good, and a piece with damage byte by byte. After
+ * zeros, with which some programs fill up the last block, the streams take nothing more, so new ones begin with what
+ * follows.
  */
 function createUnpacker(create: () => UnpackStream): Unpacker {
   let streams: { readonly first: UnpackStream; readonly second: UnpackStream } | undefined;
@@ -118,7 +125,7 @@ function createUnpacker(create: () => UnpackStream): Unpacker {
   return { take, end };
 
   async function* take(piece: Buffer): AsyncGenerator<Buffer> {
-    for (let rest = piece; rest.length > 0;) {
+    for (let rest = piece; rest.length > 0; ) {
       if (streams === undefined) {
         const zeros = rest.findIndex((byte) => byte !== 0);
         goodBytes += zeros === -1 ? rest.length : zeros;
@@ -147,7 +154,10 @@ function createUnpacker(create: () => UnpackStream): Unpacker {
       if (byte.error !== undefined) break;
       goodBytes += 1;
     }
-    throw new Error(`it is damaged at byte ${goodBytes.toLocaleString('en')} (${error.message}); what stands before that was read`, { cause: error });
+    throw new Error(
+      `it is damaged at byte ${goodBytes.toLocaleString('en')} (${error.message}); what stands before that was read`,
+      { cause: error },
+    );
   }
 
   async function* end(): AsyncGenerator<Buffer> {
@@ -156,20 +166,35 @@ function createUnpacker(create: () => UnpackStream): Unpacker {
     if (streams === undefined) return;
     const { unpacked, error } = await put(streams.first, undefined);
     yield* unpacked;
-    if (error !== undefined) throw new Error(`its end is missing (${error.message}): it was cut, or is still being written; what is there was read`, { cause: error });
+    if (error !== undefined)
+      throw new Error(
+        `its end is missing (${error.message}): it was cut, or is still being written; what is there was read`,
+        { cause: error },
+      );
   }
 }
 
 /** Puts bytes through, or the end. Nothing stays in the stream, where an error would discard it. */
-async function put(stream: UnpackStream, bytes: Buffer | undefined): Promise<{ unpacked: Buffer[]; takenBytes: number; error: Error | undefined }> {
+async function put(
+  stream: UnpackStream,
+  bytes: Buffer | undefined,
+): Promise<{ unpacked: Buffer[]; takenBytes: number; error: Error | undefined }> {
   const unpacked: Buffer[] = [];
   const collect = (chunk: Buffer): void => void unpacked.push(chunk);
   const bytesBefore = stream.bytesWritten;
   stream.on('data', collect);
   const error = await new Promise<Error | undefined>((resolve) => {
     stream.on('error', resolve); // and it stays: an error may be told twice, to the callback and as an event
-    if (bytes === undefined) stream.once('end', () => { resolve(undefined); }).end();
-    else stream.write(bytes, (problem) => { resolve(problem ?? undefined); });
+    if (bytes === undefined)
+      stream
+        .once('end', () => {
+          resolve(undefined);
+        })
+        .end();
+    else
+      stream.write(bytes, (problem) => {
+        resolve(problem ?? undefined);
+      });
   });
   stream.off('data', collect);
   if (error === undefined) stream.removeAllListeners('error');

@@ -23,37 +23,71 @@ function importName(importId: number): string {
 /** Reads what `importName` gives. Throws a `UsageError` for anything else. */
 export function parseImportName(name: string): number {
   const importId = /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(name) ? Date.parse(name) : Number.NaN;
-  if (Number.isNaN(importId) || importId === sharedImportId) throw new UsageError(`--undo is ${JSON.stringify(name)}: it must be an id that \`import --list\` shows, such as 2026-11-29T10:42:07.123Z.`);
+  if (Number.isNaN(importId) || importId === sharedImportId)
+    throw new UsageError(
+      `--undo is ${JSON.stringify(name)}: it must be an id that \`import --list\` shows, such as 2026-11-29T10:42:07.123Z.`,
+    );
   return importId;
 }
 
 /** Does it over a store; resolves to what was done, in lines for people. Throws the store's `StoreError`. */
-export async function overStore(store: Pick<Store, 'listImports' | 'takeBack' | 'description'>, action: PastImportsAction): Promise<string> {
+export async function overStore(
+  store: Pick<Store, 'listImports' | 'takeBack' | 'description'>,
+  action: PastImportsAction,
+): Promise<string> {
   if (action.kind === 'undo') {
     const requests = await store.takeBack(action.importId);
-    if (requests === 0) throw new StoreError('stop', `The ${store.description} knows no import ${importName(action.importId)}. \`import --list\` shows those that it knows.`);
+    if (requests === 0)
+      throw new StoreError(
+        'stop',
+        `The ${store.description} knows no import ${importName(action.importId)}. \`import --list\` shows those that it knows.`,
+      );
     return `Took back ${counted(requests, 'request', 'requests')} of the import ${importName(action.importId)}.\n`;
   }
   const imports = await store.listImports();
   if (imports.length === 0) return `The ${store.description} knows no imports.\n`;
   const timeOf = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 16).replace('T', ' ');
-  return imports.map(({ importId, requests, firstHourMs, lastHourMs }) =>
-    `${importName(importId)}  ${counted(requests, 'request', 'requests')} between ${timeOf(firstHourMs)} and ${timeOf(lastHourMs + 3_600_000)} UTC\n`).join('');
+  return imports
+    .map(
+      ({ importId, requests, firstHourMs, lastHourMs }) =>
+        `${importName(importId)}  ${counted(requests, 'request', 'requests')} between ${timeOf(firstHourMs)} and ${timeOf(lastHourMs + 3_600_000)} UTC\n`,
+    )
+    .join('');
 }
 
 /** Does it over the store of the settings, or through the collector that has the file open. */
-export async function pastImports(values: SettingValues<typeof importSettings>, action: PastImportsAction): Promise<string> {
+export async function pastImports(
+  values: SettingValues<typeof importSettings>,
+  action: PastImportsAction,
+): Promise<string> {
   const settings = storeSettingsFrom(values);
   let store: Store;
   try {
     store = await openStore(settings, { log: createLog('import') });
   } catch (error) {
-    if (!(error instanceof StoreError) || !error.inUse || settings.kind !== 'duckdb' || values.COLLECTOR_HTTP === undefined) throw error;
+    if (
+      !(error instanceof StoreError) ||
+      !error.inUse ||
+      settings.kind !== 'duckdb' ||
+      values.COLLECTOR_HTTP === undefined
+    )
+      throw error;
     const address = formatAddress({ ...values.COLLECTOR_HTTP, host: reachableHost(values.COLLECTOR_HTTP) });
-    const query = new URLSearchParams({ store: resolve(settings.path), ...(action.kind === 'list' ? { list: 'true' } : { undo: String(action.importId) }) });
-    const answer = await fetch(`http://${address}/import?${query.toString()}`, { method: 'POST', headers: { 'content-type': importContentType } })
-      .catch((cause: unknown) => { throw new StoreError('stop', `${error.message} That program's collector was not found at ${address}: set COLLECTOR_HTTP to it.`, { cause }); });
-    const { error: problem, text = '' } = await answer.json() as { error?: string; text?: string };
+    const query = new URLSearchParams({
+      store: resolve(settings.path),
+      ...(action.kind === 'list' ? { list: 'true' } : { undo: String(action.importId) }),
+    });
+    const answer = await fetch(`http://${address}/import?${query.toString()}`, {
+      method: 'POST',
+      headers: { 'content-type': importContentType },
+    }).catch((cause: unknown) => {
+      throw new StoreError(
+        'stop',
+        `${error.message} That program's collector was not found at ${address}: set COLLECTOR_HTTP to it.`,
+        { cause },
+      );
+    });
+    const { error: problem, text = '' } = (await answer.json()) as { error?: string; text?: string };
     if (problem !== undefined) throw new StoreError('stop', problem);
     return text;
   }

@@ -15,7 +15,10 @@ function written(stream: Omit<ProgressStream, 'write'>, bytesTotal: number | und
 }
 
 test('Where the output is piped, a plain line comes every five seconds.', (t) => {
-  t.deepEqual(written({}, 1000), ['access.log  5,000 lines  1,000/s  50 %  0:05 left\n', 'access.log  10,000 lines  1,000/s  100 %  0:00 left\n']);
+  t.deepEqual(written({}, 1000), [
+    'access.log  5,000 lines  1,000/s  50 %  0:05 left\n',
+    'access.log  10,000 lines  1,000/s  100 %  0:00 left\n',
+  ]);
 });
 
 test('Without a known length there is neither a share nor a time left.', (t) => {

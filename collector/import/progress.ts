@@ -3,7 +3,12 @@ import { grouped } from './summary.js';
 /** Shows how far an import is. */
 export interface Progress {
   /** `bytesTotal` is `undefined` when it is not known. */
-  show(state: { readonly file: string; readonly lines: number; readonly bytesRead: number; readonly bytesTotal: number | undefined }): void;
+  show(state: {
+    readonly file: string;
+    readonly lines: number;
+    readonly bytesRead: number;
+    readonly bytesTotal: number | undefined;
+  }): void;
   /** Takes the bar off the terminal, so that something else can be written there. */
   clear(): void;
 }
@@ -42,7 +47,11 @@ export function createProgress(stream: ProgressStream, { now = () => performance
 }
 
 /** Such as `access.log  1,234,567 lines  98,000/s  62 %  0:41 left`. */
-function progressText({ file, lines, bytesRead, bytesTotal }: Parameters<Progress['show']>[0], elapsedMs: number, { bar }: { bar: boolean }): string {
+function progressText(
+  { file, lines, bytesRead, bytesTotal }: Parameters<Progress['show']>[0],
+  elapsedMs: number,
+  { bar }: { bar: boolean },
+): string {
   const parts = [file, `${grouped(lines)} lines`, `${grouped(Math.round(lines / (elapsedMs / 1000)))}/s`];
   if (bytesTotal !== undefined && bytesTotal > 0 && bytesRead > 0) {
     const share = Math.min(1, bytesRead / bytesTotal);
@@ -58,5 +67,7 @@ function durationText(durationMs: number): string {
   const seconds = Math.round(durationMs / 1000);
   const two = (value: number): string => String(value).padStart(2, '0');
   const minutes = Math.floor(seconds / 60);
-  return minutes < 60 ? `${minutes}:${two(seconds % 60)}` : `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(seconds % 60)}`;
+  return minutes < 60
+    ? `${minutes}:${two(seconds % 60)}`
+    : `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(seconds % 60)}`;
 }

@@ -35,7 +35,11 @@ export function createRemoteImporter({ http, storePath, wanted, dryRun, force, s
       const over = new AbortController();
       let stopTimer: NodeJS.Timeout | undefined;
       const state = { isTaken: false, counts: noCounts() };
-      const call = request(url, { method: 'POST', agent: false, headers: { 'content-type': importContentType, expect: '100-continue', 'transfer-encoding': 'chunked' } });
+      const call = request(url, {
+        method: 'POST',
+        agent: false,
+        headers: { 'content-type': importContentType, expect: '100-continue', 'transfer-encoding': 'chunked' },
+      });
       let sending: Promise<string | undefined> = Promise.resolve(undefined);
       call.once('continue', () => {
         state.isTaken = true;
@@ -43,7 +47,12 @@ export function createRemoteImporter({ http, storePath, wanted, dryRun, force, s
       });
       const onAbort = (): void => {
         over.abort();
-        stopTimer = setTimeout(() => { call.destroy(new Error('it did not answer')); }, state.isTaken ? stopMsMax : 0);
+        stopTimer = setTimeout(
+          () => {
+            call.destroy(new Error('it did not answer'));
+          },
+          state.isTaken ? stopMsMax : 0,
+        );
       };
       signal.addEventListener('abort', onAbort);
       if (signal.aborted) onAbort();
@@ -55,7 +64,10 @@ export function createRemoteImporter({ http, storePath, wanted, dryRun, force, s
       try {
         const response = await answered.catch((error: unknown) => {
           if (signal.aborted) throw error;
-          throw new Error(`The DuckDB file ${storePath} is open in another program, and that program's collector was not found at ${address}: ${messageOf(error) || 'nothing listens there'}. Set COLLECTOR_HTTP to that collector's, or stop the program and import again.`, { cause: error });
+          throw new Error(
+            `The DuckDB file ${storePath} is open in another program, and that program's collector was not found at ${address}: ${messageOf(error) || 'nothing listens there'}. Set COLLECTOR_HTTP to that collector's, or stop the program and import again.`,
+            { cause: error },
+          );
         });
         const last = await readAnswers(response, (current) => {
           state.counts = current;
@@ -67,11 +79,21 @@ export function createRemoteImporter({ http, storePath, wanted, dryRun, force, s
         call.destroy();
         const problem = await sending;
         if (signal.aborted) return { counts: state.counts, problem: stoppedEarly };
-        if (last.problem === stoppedEarly) return { counts: state.counts, problem: 'the running program was stopped before the end of the file', isOver: true };
+        if (last.problem === stoppedEarly)
+          return {
+            counts: state.counts,
+            problem: 'the running program was stopped before the end of the file',
+            isOver: true,
+          };
         return { counts: state.counts, problem: problem ?? last.problem };
       } catch (error) {
         if (!signal.aborted) throw error;
-        return { counts: state.counts, problem: state.isTaken ? `${stoppedEarly}, and the running program had not confirmed all that it was sent: ${messageOf(error)}` : stoppedEarly };
+        return {
+          counts: state.counts,
+          problem: state.isTaken
+            ? `${stoppedEarly}, and the running program had not confirmed all that it was sent: ${messageOf(error)}`
+            : stoppedEarly,
+        };
       } finally {
         clearTimeout(stopTimer);
         signal.removeEventListener('abort', onAbort);
@@ -83,11 +105,20 @@ export function createRemoteImporter({ http, storePath, wanted, dryRun, force, s
   };
 }
 
-/** How long the running program may take to confirm what it was sent before the import was stopped, in milliseconds: longer than it gives itself. */
+/**
+ * How long the running program may take to confirm what it was sent before the import was stopped, in milliseconds:
+ * longer than it gives itself.
+ */
 const stopMsMax = 8000;
 
-/** Sends the bytes as the collector takes them, and ends the body; resolves to why they could not be read to their end. */
-async function send(bytes: AsyncIterable<Buffer>, call: ClientRequest, signal: AbortSignal): Promise<string | undefined> {
+/**
+ * Sends the bytes as the collector takes them, and ends the body; resolves to why they could not be read to their end.
+ */
+async function send(
+  bytes: AsyncIterable<Buffer>,
+  call: ClientRequest,
+  signal: AbortSignal,
+): Promise<string | undefined> {
   let problem: string | undefined;
   try {
     for await (const chunk of bytes) {
@@ -127,9 +158,14 @@ async function readAnswers(response: IncomingMessage, onCounts: (counts: ImportC
       }
     }
   } catch (error) {
-    throw new Error(`The running program ended before the import did (${messageOf(error)}): see its log and start it.`, { cause: error });
+    throw new Error(
+      `The running program ended before the import did (${messageOf(error)}): see its log and start it.`,
+      { cause: error },
+    );
   }
-  if (response.statusCode !== 200) throw new Error(`The running program takes no import: ${(JSON.parse(rest) as { error: string }).error}`);
-  if (last.done === undefined) throw new Error('The running program ended before the import did: see its log and start it.');
+  if (response.statusCode !== 200)
+    throw new Error(`The running program takes no import: ${(JSON.parse(rest) as { error: string }).error}`);
+  if (last.done === undefined)
+    throw new Error('The running program ended before the import did: see its log and start it.');
   return last;
 }

@@ -17,9 +17,23 @@ export interface ImportReport {
 }
 
 /** The end of an import in words: what became of every line, and which files have problems. */
-export function summaryText({ counts, files, problems, dryRun, isIncomplete, isStopped, destination }: ImportReport): string {
+export function summaryText({
+  counts,
+  files,
+  problems,
+  dryRun,
+  isIncomplete,
+  isStopped,
+  destination,
+}: ImportReport): string {
   const next = isIncomplete ? [nextStep(counts, { dryRun, isStopped })] : [];
-  if (files === 0) return [`${dryRun ? 'Read' : 'Imported'} nothing.`, ...problems.map((problem) => `Problem: ${problem}`), ...next, ''].join('\n');
+  if (files === 0)
+    return [
+      `${dryRun ? 'Read' : 'Imported'} nothing.`,
+      ...problems.map((problem) => `Problem: ${problem}`),
+      ...next,
+      '',
+    ].join('\n');
   const rows: readonly (readonly [string, number, string])[] = [
     [dryRun ? 'would be added' : 'added', counts.added, 'requests'],
     ['already there', counts.known, 'requests'],
@@ -33,11 +47,19 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, isS
   return [
     `${dryRun ? 'Read' : 'Imported'} ${counted(linesOf(counts), 'line', 'lines')} of ${counted(files, 'file', 'files')} ${dryRun ? 'and wrote nothing into' : 'into'} the ${destination}:`,
     ...shown.map(([name, count, what]) => `  ${name.padEnd(15)}${grouped(count).padStart(width)}  ${what}`),
-    ...(counts.skipped === 0 ? [] : [
-      `${grouped(counts.skipped)} of the requests were skipped: the totals of their time hold requests that are not stored one by one (any more), because of`,
-      'RETENTION_REQUESTS or SAMPLE_RATIO, so these may be among them. If you know that they are not counted yet, add them with --force.',
-    ]),
-    ...requestReasons.flatMap((reason) => (counts.rejected[reason] ?? 0) === 0 ? [] : [`${counted(counts.rejected[reason]!, 'request was', 'requests were')} rejected as ${reason}: ${remedies[reason]}.`]),
+    ...(counts.skipped === 0
+      ? []
+      : [
+          `${grouped(counts.skipped)} of the requests were skipped: the totals of their time hold requests that are not stored one by one (any more), because of`,
+          'RETENTION_REQUESTS or SAMPLE_RATIO, so these may be among them. If you know that they are not counted yet, add them with --force.',
+        ]),
+    ...requestReasons.flatMap((reason) =>
+      (counts.rejected[reason] ?? 0) === 0
+        ? []
+        : [
+            `${counted(counts.rejected[reason]!, 'request was', 'requests were')} rejected as ${reason}: ${remedies[reason]}.`,
+          ],
+    ),
     ...problems.map((problem) => `Problem: ${problem}`),
     ...next,
     '',
@@ -46,7 +68,8 @@ export function summaryText({ counts, files, problems, dryRun, isIncomplete, isS
 
 /** Cause and remedy, by the reason for which requests were rejected. */
 const remedies: Readonly<Record<(typeof requestReasons)[number], string>> = {
-  'bad-time': 'their time is older than RETENTION_ROLLUPS, is more than a day ahead, or cannot be read. To import an older log, raise RETENTION_ROLLUPS: that of the running program, if one has the store open. Otherwise check the clock and the time_format of the machine that wrote them',
+  'bad-time':
+    'their time is older than RETENTION_ROLLUPS, is more than a day ahead, or cannot be read. To import an older log, raise RETENTION_ROLLUPS: that of the running program, if one has the store open. Otherwise check the clock and the time_format of the machine that wrote them',
   'bad-status': 'they have no status. A filter of Caddy may have removed it',
   'unknown-encoder': 'their encoder is not read, such as ECS, GELF or logfmt. Let Caddy write `format json`',
 };

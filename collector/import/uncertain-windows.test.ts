@@ -12,40 +12,75 @@ function storeOf(rows: readonly RollupRow[], reads: number[] = []): Pick<Store, 
   return {
     readRollups({ fromMs, toMs, level }) {
       reads.push(level);
-      return Promise.resolve(rows.filter((row) => row.level === level && row.windowMs >= fromMs && row.windowMs < toMs));
+      return Promise.resolve(
+        rows.filter((row) => row.level === level && row.windowMs >= fromMs && row.windowMs < toMs),
+      );
     },
   };
 }
 
 function rowsAt(timeMs: number, sampledOut: number): RollupRow[] {
   const { source, method, status } = event({});
-  return levels.map((level) => ({ level, windowMs: windowStart(timeMs, level), rowId: 1, source, host: undefined, cells: [{ ...emptyTally(), method, status, count: 10, sampledOut }] }));
+  return levels.map((level) => ({
+    level,
+    windowMs: windowStart(timeMs, level),
+    rowId: 1,
+    source,
+    host: undefined,
+    cells: [{ ...emptyTally(), method, status, count: 10, sampledOut }],
+  }));
 }
 
 /** What is remembered of imports: so many requests of the source `caddy` in each hour. */
 function imported(count: number): { countOf: (hourMs: number, source: string) => number } {
-  return { countOf: (_, source) => source === 'caddy' ? count : 0 };
+  return { countOf: (_, source) => (source === 'caddy' ? count : 0) };
 }
 
 test('before the time from which rows are stored, requests are uncertain in hours that count more than was imported', async (t) => {
   const store = storeOf(rowsAt(hourMs, 0));
   const requests = [hourMs, hourMs + 600_000, hourMs + 3_600_000].map((timeMs) => event({ timeMs }));
-  for (const [count, uncertain] of [[0, true], [9, true], [10, false]] as const) {
+  for (const [count, uncertain] of [
+    [0, true],
+    [9, true],
+    [10, false],
+  ] as const) {
     const windows = createUncertainWindows(store, imported(count), { now: () => hourMs + 100 * 86_400_000 });
     await windows.look(requests);
-    t.deepEqual(requests.map((request) => windows.isUncertain(request, hourMs + 86_400_000)), [uncertain, uncertain, false], `${count} of 10 were imported`);
-    t.deepEqual(requests.map((request) => windows.isUncertain(request, hourMs)), [false, false, false], 'rows are stored');
-    t.false(windows.isUncertain(event({ timeMs: hourMs, source: 'app' }), hourMs + 86_400_000), 'of that source nothing is counted');
+    t.deepEqual(
+      requests.map((request) => windows.isUncertain(request, hourMs + 86_400_000)),
+      [uncertain, uncertain, false],
+      `${count} of 10 were imported`,
+    );
+    t.deepEqual(
+      requests.map((request) => windows.isUncertain(request, hourMs)),
+      [false, false, false],
+      'rows are stored',
+    );
+    t.false(
+      windows.isUncertain(event({ timeMs: hourMs, source: 'app' }), hourMs + 86_400_000),
+      'of that source nothing is counted',
+    );
   }
 });
 
 test('The windows of which a part is kept are told from the others of their hour, as finely as their age allows.', async (t) => {
-  for (const [ageDays, lengthMs] of [[0, 10_000], [3, minuteMs], [20, 10 * minuteMs], [100, 60 * minuteMs]] as const) {
+  for (const [ageDays, lengthMs] of [
+    [0, 10_000],
+    [3, minuteMs],
+    [20, 10 * minuteMs],
+    [100, 60 * minuteMs],
+  ] as const) {
     const store = storeOf([...rowsAt(hourMs + lengthMs, 9), ...rowsAt(hourMs + 5 * lengthMs, 0)]);
     const windows = createUncertainWindows(store, imported(0), { now: () => hourMs + 600_000 + ageDays * 86_400_000 });
-    const requests = [0, lengthMs, 2 * lengthMs - 1, 2 * lengthMs, 5 * lengthMs].map((offsetMs) => event({ timeMs: hourMs + offsetMs }));
+    const requests = [0, lengthMs, 2 * lengthMs - 1, 2 * lengthMs, 5 * lengthMs].map((offsetMs) =>
+      event({ timeMs: hourMs + offsetMs }),
+    );
     await windows.look(requests);
-    t.deepEqual(requests.map((request) => windows.isUncertain(request, -Infinity)), [false, true, true, false, false], `${ageDays} days`);
+    t.deepEqual(
+      requests.map((request) => windows.isUncertain(request, -Infinity)),
+      [false, true, true, false, false],
+      `${ageDays} days`,
+    );
   }
 });
 
@@ -57,6 +92,9 @@ test('What is added to a window once it was looked at changes nothing, and hours
   await windows.look(requests);
   rows.push(...rowsAt(hourMs, 5), ...rowsAt(hourMs + 3_600_000, 5));
   await windows.look(requests);
-  t.deepEqual(requests.map((request) => windows.isUncertain(request, -Infinity)), [false, false]);
+  t.deepEqual(
+    requests.map((request) => windows.isUncertain(request, -Infinity)),
+    [false, false],
+  );
   t.deepEqual(reads, [3600]);
 });

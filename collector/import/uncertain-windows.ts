@@ -1,11 +1,13 @@
 /**
- * Finds the requests of a file that may be counted already although neither a row nor an import of them is known: to add them could count them twice.
+ * Finds the requests of a file that may be counted already although neither a row nor an import of them is known: to
+ * add them could count them twice.
  *
- * Two kinds of windows hold such requests: those of which only a part of the requests is stored (`SAMPLE_RATIO`), and those whose rows are deleted
- * (`RETENTION_REQUESTS`), where more requests are counted than the store remembers as imported.
+ * Two kinds of windows hold such requests: those of which only a part of the requests is stored (`SAMPLE_RATIO`), and
+ * those whose rows are deleted (`RETENTION_REQUESTS`), where more requests are counted than the store remembers as
+ * imported.
  *
- * A window is looked at once, when the file comes to it: what the import itself adds to it from then on changes nothing. Hours are looked at first, as there
- * are few of them; finer windows only of hours that are sampled.
+ * A window is looked at once, when the file comes to it: what the import itself adds to it from then on changes
+ * nothing. Hours are looked at first, as there are few of them; finer windows only of hours that are sampled.
  */
 import { groupBy } from '../../shared/group-by.js';
 import { levelKeptMs, levels, windowStart, type Level, type RollupRow } from '../../shared/rollup/rollup.js';
@@ -15,11 +17,14 @@ import type { ImportedHours } from './imported-hours.js';
 
 /** Looks at the windows of one file. */
 export interface UncertainWindows {
-  /** Looks at the windows of requests that come next, before anything of them is written. Their imported hours have been loaded. Throws the store's `StoreError`. */
+  /**
+   * Looks at the windows of requests that come next, before anything of them is written. Their imported hours have been
+   * loaded. Throws the store's `StoreError`.
+   */
   look(requests: readonly RequestEvent[]): Promise<void>;
   /**
-   * Whether a request may be counted already, without a trace of itself. Its window has been looked at. Rows from before `requestsFromMs`, in
-   * milliseconds since 1970, may be deleted.
+   * Whether a request may be counted already, without a trace of itself. Its window has been looked at. Rows from
+   * before `requestsFromMs`, in milliseconds since 1970, may be deleted.
    */
   isUncertain(request: RequestEvent, requestsFromMs: number): boolean;
 }
@@ -27,31 +32,51 @@ export interface UncertainWindows {
 const hour: Level = 3600;
 
 /** Makes what looks at the windows of one file. `now` is the clock in milliseconds since 1970. */
-export function createUncertainWindows(store: Pick<Store, 'readRollups'>, imported: Pick<ImportedHours, 'countOf'>, { now = Date.now } = {}): UncertainWindows {
+export function createUncertainWindows(
+  store: Pick<Store, 'readRollups'>,
+  imported: Pick<ImportedHours, 'countOf'>,
+  { now = Date.now } = {},
+): UncertainWindows {
   const hours = new Map<number, { readonly isSampled: boolean; readonly uncertainSources: ReadonlySet<string> }>();
   /** By level and start, of sampled hours alone. */
   const windows = new Map<string, boolean>();
 
   return {
     async look(requests) {
-      const newHours = new Set(requests.map(({ timeMs }) => windowStart(timeMs, hour)).filter((startMs) => !hours.has(startMs)));
+      const newHours = new Set(
+        requests.map(({ timeMs }) => windowStart(timeMs, hour)).filter((startMs) => !hours.has(startMs)),
+      );
       for (const [startMs, rows] of await rowsOf(hour, [...newHours])) {
         const counts = new Map<string, number>();
-        for (const { source, cells } of rows) counts.set(source, cells.reduce((sum, { count }) => sum + count, counts.get(source) ?? 0));
+        for (const { source, cells } of rows)
+          counts.set(
+            source,
+            cells.reduce((sum, { count }) => sum + count, counts.get(source) ?? 0),
+          );
         const uncertain = [...counts].filter(([source, count]) => count > imported.countOf(startMs, source));
-        hours.set(startMs, { isSampled: isSampled(rows), uncertainSources: new Set(uncertain.map(([source]) => source)) });
+        hours.set(startMs, {
+          isSampled: isSampled(rows),
+          uncertainSources: new Set(uncertain.map(([source]) => source)),
+        });
       }
-      const unknown = requests.filter(({ timeMs }) => hours.get(windowStart(timeMs, hour))?.isSampled === true && !windows.has(keyOf(timeMs)));
+      const unknown = requests.filter(
+        ({ timeMs }) => hours.get(windowStart(timeMs, hour))?.isSampled === true && !windows.has(keyOf(timeMs)),
+      );
       for (const level of levels) {
-        const starts = new Set(unknown.filter(({ timeMs }) => levelOf(timeMs) === level).map(({ timeMs }) => windowStart(timeMs, level)));
-        for (const [startMs, rows] of await rowsOf(level, [...starts])) windows.set(`${level} ${startMs}`, isSampled(rows));
+        const starts = new Set(
+          unknown.filter(({ timeMs }) => levelOf(timeMs) === level).map(({ timeMs }) => windowStart(timeMs, level)),
+        );
+        for (const [startMs, rows] of await rowsOf(level, [...starts]))
+          windows.set(`${level} ${startMs}`, isSampled(rows));
       }
     },
 
     isUncertain({ timeMs, source }, requestsFromMs) {
       const found = hours.get(windowStart(timeMs, hour));
       if (found === undefined) return false;
-      return timeMs < requestsFromMs ? found.uncertainSources.has(source) : found.isSampled && windows.get(keyOf(timeMs)) === true;
+      return timeMs < requestsFromMs
+        ? found.uncertainSources.has(source)
+        : found.isSampled && windows.get(keyOf(timeMs)) === true;
     },
   };
 
@@ -65,11 +90,17 @@ export function createUncertainWindows(store: Pick<Store, 'readRollups'>, import
     return levels.find((level) => 2 * (now() - timeMs) < levelKeptMs(level)) ?? hour;
   }
 
-  async function rowsOf(level: Level, startsMs: readonly number[]): Promise<[startMs: number, rows: readonly RollupRow[]][]> {
+  async function rowsOf(
+    level: Level,
+    startsMs: readonly number[],
+  ): Promise<[startMs: number, rows: readonly RollupRow[]][]> {
     if (startsMs.length === 0) return [];
     const fromMs = startsMs.reduce((least, startMs) => Math.min(least, startMs));
     const toMs = startsMs.reduce((greatest, startMs) => Math.max(greatest, startMs)) + 1;
-    const rows = groupBy(await store.readRollups({ fromMs, toMs, level, scope: 'all', filter: {} }), ({ windowMs }) => windowMs);
+    const rows = groupBy(
+      await store.readRollups({ fromMs, toMs, level, scope: 'all', filter: {} }),
+      ({ windowMs }) => windowMs,
+    );
     return startsMs.map((startMs) => [startMs, rows.get(startMs) ?? []]);
   }
 }

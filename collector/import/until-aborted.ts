@@ -5,13 +5,17 @@ export const stoppedEarly = 'it was stopped before its end';
 export async function* untilAborted(chunks: AsyncIterable<Buffer>, signal: AbortSignal): AsyncGenerator<Buffer> {
   // Not `Promise.race`: one promise for all races would hold on to the chunk of each.
   let stop = (): void => undefined;
-  const onAbort = (): void => { stop(); };
+  const onAbort = (): void => {
+    stop();
+  };
   signal.addEventListener('abort', onAbort);
   const source = chunks[Symbol.asyncIterator]();
   try {
     while (!signal.aborted) {
       const next = await new Promise<IteratorResult<Buffer> | undefined>((resolve, reject) => {
-        stop = () => { resolve(undefined); };
+        stop = () => {
+          resolve(undefined);
+        };
         source.next().then(resolve, reject);
       });
       if (next === undefined || next.done === true) return;

@@ -19,7 +19,20 @@ test('tcp6 without a host means every address of both families', (t) => {
 });
 
 const bad = test.macro({
-  exec(t, text: string) { t.throws(() => parseListenAddress(text)); },
+  exec(t, text: string) {
+    t.throws(() => parseListenAddress(text));
+  },
   title: (_, text: string) => `${JSON.stringify(text.slice(0, 40))} is not an address to listen on`,
 });
-for (const text of ['', '9514', 'tcp://', 'tcp://127.0.0.1', 'http://127.0.0.1:80', 'unix://relative', 'unix://', 'tcp://a:b', `unix:///${'x'.repeat(200)}`]) test(bad, text);
+for (const text of [
+  '',
+  '9514',
+  'tcp://',
+  'tcp://127.0.0.1',
+  'http://127.0.0.1:80',
+  'unix://relative',
+  'unix://',
+  'tcp://a:b',
+  `unix:///${'x'.repeat(200)}`,
+])
+  test(bad, text);

@@ -6,7 +6,8 @@ export type ListenAddress =
   | { readonly kind: 'unix'; readonly path: string };
 
 /** The syntax that `parseListenAddress` accepts, for messages. */
-export const listenSyntax = 'tcp://host:port, tcp6://, udp://, udp6:// or unix:///path, separated by commas; an empty host means every address';
+export const listenSyntax =
+  'tcp://host:port, tcp6://, udp://, udp6:// or unix:///path, separated by commas; an empty host means every address';
 
 /** Parses one address. Throws a `TypeError` if the text is not one. */
 export function parseListenAddress(text: string): ListenAddress {

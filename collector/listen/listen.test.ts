@@ -16,9 +16,17 @@ import { openStream, type OpenStream, type Unread } from './sockets.js';
 
 test('listens on several sockets of every kind at once', async (t) => {
   const path = join(mkdtempSync(join(tmpdir(), 'sink-')), 'sink.sock');
-  const { listeners, got } = await start(['tcp://127.0.0.1:0', 'tcp://127.0.0.1:0', 'tcp6://[::1]:0', `unix://${path}`]);
+  const { listeners, got } = await start([
+    'tcp://127.0.0.1:0',
+    'tcp://127.0.0.1:0',
+    'tcp6://[::1]:0',
+    `unix://${path}`,
+  ]);
   for (const [at, { address }] of listeners.entries()) {
-    await send(address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port }, `line ${at}\n`);
+    await send(
+      address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port },
+      `line ${at}\n`,
+    );
   }
   await until('all lines have arrived', () => got.lines.length === listeners.length);
   t.deepEqual(got.lines.toSorted(), ['line 0', 'line 1', 'line 2', 'line 3']);
@@ -55,26 +63,41 @@ test('1,000 idle connections keep nobody out: evicts the longest idle one, and n
   const place = portOf(listeners[0]!);
   const early = await open(place);
   let isEarlyOpen = true;
-  early.resume().on('close', () => { isEarlyOpen = false; });
+  early.resume().on('close', () => {
+    isEarlyOpen = false;
+  });
   early.write('early\n');
   await until('it was read', () => got.lines.length === 1);
   // In its own process, since it needs a thousand descriptors.
-  const flood = spawn(process.execPath, ['--eval', `
+  const flood = spawn(
+    process.execPath,
+    [
+      '--eval',
+      `
     const net = require('node:net');
     let open = 0;
     for (let at = 0; at < ${connectionsMax}; at += 1) {
       const socket = net.connect(${place.port}, '127.0.0.1', () => { socket.write('x'); open += 1; if (open === ${connectionsMax}) console.log('all'); });
       socket.on('error', () => undefined).resume();
     }
-    setInterval(() => undefined, 1000);`], { stdio: ['ignore', 'pipe', 'inherit'] });
+    setInterval(() => undefined, 1000);`,
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
   t.teardown(() => flood.kill('SIGKILL'));
   await once(flood.stdout, 'data');
-  await until('one address has its share', () => connections.count === 750 && got.evicted + got.refused.length === connectionsMax - 749);
+  await until(
+    'one address has its share',
+    () => connections.count === 750 && got.evicted + got.refused.length === connectionsMax - 749,
+  );
   const late = await Promise.all(Array.from({ length: 20 }, () => open(place)));
   for (const [at, socket] of late.entries()) socket.write(`late ${at}\n`);
   await until('all of them are read', () => got.lines.length === 21);
   const unix = await Promise.all(Array.from({ length: 400 }, () => open({ path })));
-  await until('the flood has every unreserved connection and no other', () => connections.count === 900 && got.evicted + got.refused.length === connectionsMax - 749 + 20 + 250);
+  await until(
+    'the flood has every unreserved connection and no other',
+    () => connections.count === 900 && got.evicted + got.refused.length === connectionsMax - 749 + 20 + 250,
+  );
   early.write('again\n');
   await until('the first one is read', () => got.lines.includes('again'));
   t.true(isEarlyOpen);
@@ -94,7 +117,11 @@ test('does not count the partial line of a broken connection as a line', async (
 
 test('closes a connection whose line takes too long, and no other', async (t) => {
   const { listeners, got, connections } = await start(['tcp://127.0.0.1:0'], { lineMsMax: 200 });
-  const [slow, quick, idle] = await Promise.all([open(portOf(listeners[0]!)), open(portOf(listeners[0]!)), open(portOf(listeners[0]!))]);
+  const [slow, quick, idle] = await Promise.all([
+    open(portOf(listeners[0]!)),
+    open(portOf(listeners[0]!)),
+    open(portOf(listeners[0]!)),
+  ]);
   slow.on('error', () => undefined);
   await until('all are in', () => connections.count === 3);
   idle.write('before\n');
@@ -129,19 +156,28 @@ test('limits the memory of all partial lines: skips lines beyond it, and release
 
 test('a connection that never pauses does not delay others', async (t) => {
   let floods = 0;
-  const { listeners, got } = await start(['tcp://127.0.0.1:0'], { isWanted: (line) => {
-    if (line === 'quiet') return true;
-    floods += 1;
-    return false;
-  } });
+  const { listeners, got } = await start(['tcp://127.0.0.1:0'], {
+    isWanted: (line) => {
+      if (line === 'quiet') return true;
+      floods += 1;
+      return false;
+    },
+  });
   const place = portOf(listeners[0]!);
   // In its own process, so that it does not pause while this one reads.
-  const firehose = spawn(process.execPath, ['--eval', `
+  const firehose = spawn(
+    process.execPath,
+    [
+      '--eval',
+      `
     const socket = require('node:net').connect(${place.port}, ${JSON.stringify(place.host)});
     const lines = Buffer.from('firehose firehose firehose firehose\\n'.repeat(2000));
     const write = () => { while (socket.write(lines)); socket.once('drain', write); };
     socket.on('error', () => process.exit());
-    write();`], { stdio: 'inherit' });
+    write();`,
+    ],
+    { stdio: 'inherit' },
+  );
   await until('it runs', () => floods > 10_000);
   const quiet = await Promise.all(Array.from({ length: 20 }, () => open(place)));
   for (const peer of quiet) peer.write('quiet\n');
@@ -164,7 +200,9 @@ test('hands a connection over during a flood without losing the bytes that its s
       const opened = await openStream(address, options);
       return {
         ...opened,
-        async close() { void opened.close(); },
+        async close() {
+          void opened.close();
+        },
         handBack(socket, beginning) {
           handedOver = { socket: socket.removeAllListeners(), beginning: beginning() };
           return true;
@@ -172,35 +210,64 @@ test('hands a connection over during a flood without losing the bytes that its s
       };
     },
     isWanted: (line) => {
-      if (line === '1000') setImmediate(() => { leave!(); });
+      if (line === '1000')
+        setImmediate(() => {
+          leave!();
+        });
       return true;
     },
   });
-  const left = new Promise<void>((resolve) => { leave = () => { void stopAll(listeners).then(resolve); }; });
+  const left = new Promise<void>((resolve) => {
+    leave = () => {
+      void stopAll(listeners).then(resolve);
+    };
+  });
   const place = portOf(listeners[0]!);
   // In its own process, so that all of it is buffered in the kernel.
-  const flood = spawn(process.execPath, ['--eval', `
+  const flood = spawn(
+    process.execPath,
+    [
+      '--eval',
+      `
     const lines = Array.from({ length: 200_000 }, (_, at) => at + '\\n').join('');
-    require('node:net').connect(${place.port}, ${JSON.stringify(place.host)}).end(lines);`], { stdio: 'inherit' });
+    require('node:net').connect(${place.port}, ${JSON.stringify(place.host)}).end(lines);`,
+    ],
+    { stdio: 'inherit' },
+  );
   await left;
   const { socket, beginning } = handedOver!;
   let rest = beginning.bytes.toString();
-  socket.on('data', (chunk: Buffer) => { rest += chunk.toString(); }).resume();
+  socket
+    .on('data', (chunk: Buffer) => {
+      rest += chunk.toString();
+    })
+    .resume();
   await once(socket, 'end');
   socket.destroy();
   await once(flood, 'exit');
   t.true(got.lines.length < 200_000);
-  t.deepEqual([...got.lines, ...rest.trimEnd().split('\n')], Array.from({ length: 200_000 }, (_, at) => String(at)));
+  t.deepEqual(
+    [...got.lines, ...rest.trimEnd().split('\n')],
+    Array.from({ length: 200_000 }, (_, at) => String(at)),
+  );
 });
 
 test('reads what has arrived when it stops, and closes connections without a reset', async (t) => {
   const { listeners, got } = await start(['tcp://127.0.0.1:0']);
   const socket = await open(portOf(listeners[0]!));
   let error: Error | undefined;
-  socket.on('error', (reason) => { error = reason; });
-  const ended = new Promise<void>((resolve) => { socket.resume().once('end', resolve); });
+  socket.on('error', (reason) => {
+    error = reason;
+  });
+  const ended = new Promise<void>((resolve) => {
+    socket.resume().once('end', resolve);
+  });
   const line = `${'x'.repeat(999)}\n`;
-  await new Promise<void>((resolve) => { socket.write(line.repeat(2000), () => { resolve(); }); }); // 2 MB: the kernel has it
+  await new Promise<void>((resolve) => {
+    socket.write(line.repeat(2000), () => {
+      resolve();
+    });
+  }); // 2 MB: the kernel has it
   await stopAll(listeners);
   await ended;
   t.is(got.lines.length, 2000);
@@ -210,18 +277,34 @@ test('reads what has arrived when it stops, and closes connections without a res
 test('fails if an address is in use, says what to do, and releases the other addresses', async (t) => {
   const { listeners } = await start(['tcp://127.0.0.1:0']);
   const { port } = portOf(listeners[0]!);
-  const error = await t.throwsAsync(start(['udp://127.0.0.1:0', `tcp://127.0.0.1:${port}`]), { instanceOf: UsageError });
-  t.is(error.message, `Cannot listen on tcp://127.0.0.1:${port}: the address is in use. Stop the other process, or set COLLECTOR_LISTEN to a free one.`);
-  await t.throwsAsync(start(['tcp://192.0.2.1:0']), { instanceOf: UsageError, message: /192\.0\.2\.1.*does not have that address/ });
+  const error = await t.throwsAsync(start(['udp://127.0.0.1:0', `tcp://127.0.0.1:${port}`]), {
+    instanceOf: UsageError,
+  });
+  t.is(
+    error.message,
+    `Cannot listen on tcp://127.0.0.1:${port}: the address is in use. Stop the other process, or set COLLECTOR_LISTEN to a free one.`,
+  );
+  await t.throwsAsync(start(['tcp://192.0.2.1:0']), {
+    instanceOf: UsageError,
+    message: /192\.0\.2\.1.*does not have that address/,
+  });
   await stopAll(listeners);
 });
 
 test('creates a unix socket with the configured mode, and replaces a stale socket but no other file', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'sink-'));
   const path = join(folder, 'sink.sock');
-  const child = spawn(process.execPath, ['--eval', `require('node:net').createServer().listen(${JSON.stringify(path)}, () => console.log('listening'))`], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(
+    process.execPath,
+    ['--eval', `require('node:net').createServer().listen(${JSON.stringify(path)}, () => console.log('listening'))`],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
   await once(child.stdout, 'data');
-  await t.throwsAsync(start([`unix://${path}`]), { instanceOf: UsageError, message: /the address is in use/ }, 'another process listens on it');
+  await t.throwsAsync(
+    start([`unix://${path}`]),
+    { instanceOf: UsageError, message: /the address is in use/ },
+    'another process listens on it',
+  );
   child.kill('SIGKILL');
   await once(child, 'exit');
   t.true(statSync(path).isSocket(), 'it is stale');
@@ -248,12 +331,18 @@ test('counts datagrams that the kernel dropped', async (t) => {
   t.is(await listeners[0]!.lost(), 0);
   // Another process sends far more than the buffer holds while this one does not read.
   const sent = 40_000;
-  spawnSync(process.execPath, ['--eval', `
+  spawnSync(process.execPath, [
+    '--eval',
+    `
     const socket = require('node:dgram').createSocket('udp4');
     let left = ${sent};
     for (let at = 0; at < ${sent}; at += 1) socket.send(Buffer.alloc(1000, 120), ${port}, '127.0.0.1', () => { left -= 1; if (left === 0) socket.close(); });
-  `]);
-  await until('every datagram is accounted for', async () => sent === got.lines.length + (await listeners[0]!.lost() ?? 0));
+  `,
+  ]);
+  await until(
+    'every datagram is accounted for',
+    async () => sent === got.lines.length + ((await listeners[0]!.lost()) ?? 0),
+  );
   t.true(got.lines.length > 0);
   t.true((await listeners[0]!.lost())! > 0);
   await stopAll(listeners);
@@ -289,28 +378,65 @@ test('takes lines that the supervisor read only from allowed peers, and attribut
 
 const openHere: OpenStream = openStream;
 
-async function start(addresses: readonly string[], { allow = '127.0.0.0/8,::1', connectionsMax = 100, lineMsMax = 60_000, heldBytesMax = 1e9, sources = new LineSources(), isWanted = (line: string): boolean => line !== '', open: openWith = openHere } = {}) {
-  const got = { lines: [] as string[], refused: [] as string[], unterminated: 0, evicted: 0, tooLong: 0, noRoom: 0, dropped: 0 };
+async function start(
+  addresses: readonly string[],
+  {
+    allow = '127.0.0.0/8,::1',
+    connectionsMax = 100,
+    lineMsMax = 60_000,
+    heldBytesMax = 1e9,
+    sources = new LineSources(),
+    isWanted = (line: string): boolean => line !== '',
+    open: openWith = openHere,
+  } = {},
+) {
+  const got = {
+    lines: [] as string[],
+    refused: [] as string[],
+    unterminated: 0,
+    evicted: 0,
+    tooLong: 0,
+    noRoom: 0,
+    dropped: 0,
+  };
   const heldMemory = { bytes: 0, bytesMax: heldBytesMax };
   const connections = new ConnectionLimit(connectionsMax);
-  const listeners = await listen(addresses.map(parseListenAddress), {
-    lineBytesMax: 65_536,
-    unixMode: 0o600,
-    connections,
-    sources,
-    lineMsMax,
-    heldMemory,
-    isAllowed: allowList(allow.split(',').map(parseCidr)),
-    onLine: (line) => { if (isWanted(line)) got.lines.push(line); },
-    onTooLong: () => { got.tooLong += 1; },
-    onUnterminated: () => { got.unterminated += 1; },
-    onNoRoom: () => { got.noRoom += 1; },
-    onRefused: (why) => { got.refused.push(why); },
-    onEvicted: () => { got.evicted += 1; },
-    onDropped: (lines) => { got.dropped += lines; },
-    linesUnderstood: () => got.lines.length,
-    onError: () => undefined,
-  }, openWith);
+  const listeners = await listen(
+    addresses.map(parseListenAddress),
+    {
+      lineBytesMax: 65_536,
+      unixMode: 0o600,
+      connections,
+      sources,
+      lineMsMax,
+      heldMemory,
+      isAllowed: allowList(allow.split(',').map(parseCidr)),
+      onLine: (line) => {
+        if (isWanted(line)) got.lines.push(line);
+      },
+      onTooLong: () => {
+        got.tooLong += 1;
+      },
+      onUnterminated: () => {
+        got.unterminated += 1;
+      },
+      onNoRoom: () => {
+        got.noRoom += 1;
+      },
+      onRefused: (why) => {
+        got.refused.push(why);
+      },
+      onEvicted: () => {
+        got.evicted += 1;
+      },
+      onDropped: (lines) => {
+        got.dropped += lines;
+      },
+      linesUnderstood: () => got.lines.length,
+      onError: () => undefined,
+    },
+    openWith,
+  );
   return { listeners, got, connections, heldMemory };
 }
 
@@ -321,14 +447,20 @@ function portOf({ address }: Listener): { host: string; port: number } {
 
 function open(where: { host: string; port: number } | { path: string }): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = connect(where, () => { resolve(socket); }).once('error', reject);
+    const socket = connect(where, () => {
+      resolve(socket);
+    }).once('error', reject);
   });
 }
 
 async function send(where: { host: string; port: number } | { path: string }, text: string): Promise<void> {
   const socket = await open(where);
   socket.on('error', () => undefined); // a refused one may see a reset
-  await new Promise<void>((resolve) => { socket.end(text, resolve).once('close', () => { resolve(); }); });
+  await new Promise<void>((resolve) => {
+    socket.end(text, resolve).once('close', () => {
+      resolve();
+    });
+  });
 }
 
 async function stopAll(listeners: readonly Listener[]): Promise<void> {

@@ -26,7 +26,10 @@ export interface ListenOptions extends LineHandlers {
   readonly onError: (message: string) => void;
   /** Memory for partial lines, over all listeners. */
   readonly heldMemory: HeldMemory;
-  /** Maximum time from the first byte of a line to its last, in milliseconds. Beyond it, its connection is closed. Default: 60 s. */
+  /**
+   * Maximum time from the first byte of a line to its last, in milliseconds. Beyond it, its connection is closed.
+   * Default: 60 s.
+   */
   readonly lineMsMax?: number;
   /** The sources of lines. Listeners set its `current` before each chunk. */
   readonly sources: LineSources;
@@ -38,17 +41,26 @@ export interface ListenOptions extends LineHandlers {
 export interface Listener {
   /** The address, with the port that was bound. */
   readonly address: ListenAddress;
-  /** Number of datagrams that the kernel dropped because its buffer was full; `undefined` if unknown, and for streams. */
+  /**
+   * Number of datagrams that the kernel dropped because its buffer was full; `undefined` if unknown, and for streams.
+   */
   lost(): Promise<number | undefined>;
   /** Stops accepting peers, reads what has arrived, and closes without a reset. */
   stop(): Promise<void>;
 }
 
 /** Listens on all addresses or on none. Throws a `UsageError` that says which one failed, why, and what to do. */
-export async function listen(addresses: readonly ListenAddress[], options: ListenOptions, open: OpenStream = openStream): Promise<Listener[]> {
-  const results = await Promise.allSettled(addresses.map((address) =>
-    address.kind === 'udp' ? listenUdp(address, options) : listenStream(address, options, open)));
-  const listeners = results.flatMap((result) => result.status === 'fulfilled' ? [result.value] : []);
+export async function listen(
+  addresses: readonly ListenAddress[],
+  options: ListenOptions,
+  open: OpenStream = openStream,
+): Promise<Listener[]> {
+  const results = await Promise.allSettled(
+    addresses.map((address) =>
+      address.kind === 'udp' ? listenUdp(address, options) : listenStream(address, options, open),
+    ),
+  );
+  const listeners = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
   const failed = results.findIndex((result) => result.status === 'rejected');
   if (failed === -1) return listeners;
   await Promise.all(listeners.map((listener) => listener.stop()));
@@ -63,9 +75,14 @@ export function cannotListen(address: string, error: unknown): UsageError {
 
 function explain(error: unknown): string {
   switch ((error as NodeJS.ErrnoException).code) {
-    case 'EADDRINUSE': return 'the address is in use. Stop the other process, or set COLLECTOR_LISTEN to a free one.';
-    case 'EACCES': return 'this user may not, or the folder of the path is missing. Set COLLECTOR_LISTEN to a port from 1024 on, or to a path in a folder that this user can write.';
-    case 'EADDRNOTAVAIL': case 'ENOTFOUND': return 'this machine does not have that address. Set COLLECTOR_LISTEN to one that it has.';
-    default: return messageOf(error);
+    case 'EADDRINUSE':
+      return 'the address is in use. Stop the other process, or set COLLECTOR_LISTEN to a free one.';
+    case 'EACCES':
+      return 'this user may not, or the folder of the path is missing. Set COLLECTOR_LISTEN to a port from 1024 on, or to a path in a folder that this user can write.';
+    case 'EADDRNOTAVAIL':
+    case 'ENOTFOUND':
+      return 'this machine does not have that address. Set COLLECTOR_LISTEN to one that it has.';
+    default:
+      return messageOf(error);
   }
 }

@@ -3,10 +3,21 @@ import { allowList, ConnectionLimit, parseCidr, privateRanges, type LimitedConne
 
 test('allows loopback and private peers by default, and no others', (t) => {
   const isAllowed = allowList(privateRanges.split(',').map(parseCidr));
-  for (const peer of ['127.0.0.1', '127.8.8.8', '::1', '10.1.2.3', '172.31.0.1', '192.168.1.1', '::ffff:192.168.1.1', 'fd00::1', 'fe80::1%eth0']) {
+  for (const peer of [
+    '127.0.0.1',
+    '127.8.8.8',
+    '::1',
+    '10.1.2.3',
+    '172.31.0.1',
+    '192.168.1.1',
+    '::ffff:192.168.1.1',
+    'fd00::1',
+    'fe80::1%eth0',
+  ]) {
     t.true(isAllowed(peer), peer);
   }
-  for (const peer of ['8.8.8.8', '172.32.0.1', '2001:db8::1', '::ffff:8.8.8.8', undefined]) t.false(isAllowed(peer), peer);
+  for (const peer of ['8.8.8.8', '172.32.0.1', '2001:db8::1', '::ffff:8.8.8.8', undefined])
+    t.false(isAllowed(peer), peer);
 });
 
 test('accepts a single address as a range of one', (t) => {
@@ -15,7 +26,8 @@ test('accepts a single address as a range of one', (t) => {
 });
 
 test('refuses text that is not a range', (t) => {
-  for (const text of ['', '10.0.0.0/33', '10.0.0/8', '::/129', 'example.com', '10.0.0.0/-1', '10.0.0.0/']) t.throws(() => parseCidr(text), undefined, text);
+  for (const text of ['', '10.0.0.0/33', '10.0.0/8', '::/129', 'example.com', '10.0.0.0/-1', '10.0.0.0/'])
+    t.throws(() => parseCidr(text), undefined, text);
 });
 
 test('allows one address three quarters of all connections, and evicts its own silent ones beyond that', (t) => {
@@ -70,7 +82,12 @@ function limitOf(connectionsMax: number) {
   const evicted: string[] = [];
   named.clear();
   const connect = (peer: string | undefined, name: string) => {
-    const connection: LimitedConnection = { peer, evict: () => { evicted.push(name); } };
+    const connection: LimitedConnection = {
+      peer,
+      evict: () => {
+        evicted.push(name);
+      },
+    };
     named.set(name, connection);
     return limit.enter(connection);
   };

@@ -1,7 +1,10 @@
 import { BlockList, isIP } from 'node:net';
 
-/** Loopback (RFC 1122, RFC 4291) and private ranges (RFC 1918, RFC 4193, RFC 3927): the default of `COLLECTOR_ALLOW`. */
-export const privateRanges = '127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,fc00::/7,fe80::/10';
+/**
+ * Loopback (RFC 1122, RFC 4291) and private ranges (RFC 1918, RFC 4193, RFC 3927): the default of `COLLECTOR_ALLOW`.
+ */
+export const privateRanges =
+  '127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,fc00::/7,fe80::/10';
 
 /** An address range. */
 export interface Cidr {
@@ -61,8 +64,8 @@ export interface LimitedConnection {
 export type NoRoom = 'too-many-connections' | 'too-many-of-peer';
 
 /**
- * Limits the number of open connections over all stream listeners. When there are too many, evicts the longest idle connection of those that have
- * never sent a valid line. A connection that has sent lines is never evicted.
+ * Limits the number of open connections over all stream listeners. When there are too many, evicts the longest idle
+ * connection of those that have never sent a valid line. A connection that has sent lines is never evicted.
  *
  * Only TCP peers are limited by address. Access to a unix socket is controlled by its file mode.
  */
@@ -118,7 +121,11 @@ export class ConnectionLimit {
     this.#forget(connection);
     this.#known.delete(peer);
     this.#known.add(peer);
-    if (this.#known.size > knownPeersMax) for (const oldest of this.#known) { this.#known.delete(oldest); break; }
+    if (this.#known.size > knownPeersMax)
+      for (const oldest of this.#known) {
+        this.#known.delete(oldest);
+        break;
+      }
   }
 
   /** Removes a connection that was closed. Call it exactly once, and not for an evicted one. */

@@ -46,21 +46,39 @@ export interface OpenedStream {
   readonly port: number | undefined;
   /** Stops accepting connections. Resolves when the existing ones are closed or handed back. */
   close(): Promise<void>;
-  /** Records that this connection has sent a valid line, for a later process that reads it. Called once per connection. */
+  /**
+   * Records that this connection has sent a valid line, for a later process that reads it. Called once per connection.
+   */
   sentLines(socket: Socket): void;
-  /** Leaves a connection to the process that reads it next. Returns `false` if there is none; the caller then has to close it. */
+  /**
+   * Leaves a connection to the process that reads it next. Returns `false` if there is none; the caller then has to
+   * close it.
+   */
   handBack(socket: Socket, beginning: () => LineBeginning): boolean;
 }
 
 /** Opens a stream socket in this process. With `pauseOnConnect`, connections are not read until they are resumed. */
-export async function openStream(address: StreamAddress, { unixMode, onConnection, onError }: Omit<StreamOptions, 'onUnread'>, { pauseOnConnect = false } = {}): Promise<OpenedStream> {
-  const server = createServer({ noDelay: true, pauseOnConnect }, (socket) => { onConnection(socket); });
+export async function openStream(
+  address: StreamAddress,
+  { unixMode, onConnection, onError }: Omit<StreamOptions, 'onUnread'>,
+  { pauseOnConnect = false } = {},
+): Promise<OpenedStream> {
+  const server = createServer({ noDelay: true, pauseOnConnect }, (socket) => {
+    onConnection(socket);
+  });
   await listening(server, address, unixMode);
-  server.on('error', (error) => { onError(messageOf(error)); });
+  server.on('error', (error) => {
+    onError(messageOf(error));
+  });
   const bound = server.address();
   return {
     port: address.kind !== 'unix' && bound !== null && typeof bound === 'object' ? bound.port : undefined,
-    close: () => new Promise((resolve) => { server.close(() => { resolve(); }); }),
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => {
+          resolve();
+        });
+      }),
     sentLines: () => undefined,
     handBack: () => false,
   };
@@ -80,7 +98,11 @@ async function listening(server: Server, address: StreamAddress, unixMode: numbe
       server.listen({ path: address.path });
       process.umask(umask);
     } else {
-      server.listen({ host: address.host || (address.family === 6 ? '::' : '0.0.0.0'), port: address.port, ipv6Only: address.family === 6 && address.host !== '' });
+      server.listen({
+        host: address.host || (address.family === 6 ? '::' : '0.0.0.0'),
+        port: address.port,
+        ipv6Only: address.family === 6 && address.host !== '',
+      });
     }
   });
 }

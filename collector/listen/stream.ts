@@ -13,13 +13,16 @@ const drainMsMax = 2000;
 /** A connection that has been quiet for this long has no lines in transit, in milliseconds. */
 const quietMsMin = 50;
 
-/** Maximum duration of a line, in milliseconds. Caddy writes each line at once; a slower one only ties up a connection and memory. */
+/**
+ * Maximum duration of a line, in milliseconds. Caddy writes each line at once; a slower one only ties up a connection
+ * and memory.
+ */
 const lineMsMaxDefault = 60_000;
 const looksMax = 4;
 
 /**
- * Maximum number of bytes read per turn of the event loop: about a millisecond of work. libuv would read each socket up to 32 times in a row, and
- * block the store and the pages.
+ * Maximum number of bytes read per turn of the event loop: about a millisecond of work. libuv would read each socket up
+ * to 32 times in a row, and block the store and the pages.
  */
 const turnBytesMax = 65_536;
 
@@ -31,14 +34,26 @@ interface Connection extends LimitedConnection {
   is: 'new' | 'silent' | 'sending' | 'gone';
   /** Takes the bytes that the paused socket has buffered for the next turn. */
   takeHeld: () => void;
-  /** Id of the partial line at the last check, and the number of consecutive checks that saw it. Sockets are read between checks. */
+  /**
+   * Id of the partial line at the last check, and the number of consecutive checks that saw it. Sockets are read
+   * between checks.
+   */
   unfinished: { readonly line: number; readonly looks: number };
 }
 
 /** Listens on TCP or on a unix stream socket. Rejects with the system's error. */
-export async function listenStream(address: StreamAddress, options: ListenOptions, open: OpenStream): Promise<Listener> {
+export async function listenStream(
+  address: StreamAddress,
+  options: ListenOptions,
+  open: OpenStream,
+): Promise<Listener> {
   const connections = new Map<Socket, Connection>();
-  const server = await open(address, { unixMode: options.unixMode, onConnection: take, onUnread, onError: options.onError });
+  const server = await open(address, {
+    unixMode: options.unixMode,
+    onConnection: take,
+    onUnread,
+    onError: options.onError,
+  });
   const { lineMsMax = lineMsMaxDefault } = options;
   const slowLines = setInterval(() => {
     for (const [socket, connection] of connections) closeWhenSlow(socket, connection);
@@ -53,10 +68,13 @@ export async function listenStream(address: StreamAddress, options: ListenOption
       clearInterval(slowLines);
       const closed = server.close();
       await unreadTaken;
-      const left = [...connections].filter(([socket, { lines, takeHeld }]) => !server.handBack(socket, () => {
-        takeHeld();
-        return lines.handOver();
-      }));
+      const left = [...connections].filter(
+        ([socket, { lines, takeHeld }]) =>
+          !server.handBack(socket, () => {
+            takeHeld();
+            return lines.handOver();
+          }),
+      );
       await Promise.all(left.map(([socket, state]) => drain(socket, state)));
       await closed;
     },
@@ -65,7 +83,10 @@ export async function listenStream(address: StreamAddress, options: ListenOption
   function take(socket: Socket, earlier?: EarlierReads): void {
     const { remoteAddress } = socket;
     const connection = connectionOf(socket);
-    const why = address.kind !== 'unix' && !options.isAllowed(remoteAddress) ? 'not-allowed' : options.connections.enter(connection);
+    const why =
+      address.kind !== 'unix' && !options.isAllowed(remoteAddress)
+        ? 'not-allowed'
+        : options.connections.enter(connection);
     if (why !== undefined) {
       socket.on('error', () => undefined); // a refused peer may reset: nothing is lost
       socket.destroy();
@@ -85,7 +106,10 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     unreadTaken = unreadTaken.then(() => takeUnread(unread));
   }
 
-  /** Takes megabytes in small steps, since the supervisor kills a worker that does not answer. Checks the peer: the supervisor accepts any. */
+  /**
+   * Takes megabytes in small steps, since the supervisor kills a worker that does not answer. Checks the peer: the
+   * supervisor accepts any.
+   */
   async function takeUnread({ address: from, remoteAddress, beginning, bytes, droppedLines }: Unread): Promise<void> {
     const isUnix = from.startsWith('unix:');
     if (!isUnix && !options.isAllowed(remoteAddress)) {
@@ -107,7 +131,10 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     sources.close(source);
   }
 
-  /** Marks a new connection as silent after two turns of the event loop: bytes that arrived with it are read in the first. */
+  /**
+   * Marks a new connection as silent after two turns of the event loop: bytes that arrived with it are read in the
+   * first.
+   */
   async function watchSilence(connection: Connection): Promise<void> {
     await turn();
     await turn();
@@ -129,7 +156,9 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     const { remoteAddress } = socket;
     const connection: Connection = {
       peer: address.kind === 'unix' ? undefined : peerAddress(remoteAddress ?? ''),
-      is: 'new', lastReadMs: 0, unfinished: { line: 0, looks: 0 },
+      is: 'new',
+      lastReadMs: 0,
+      unfinished: { line: 0, looks: 0 },
       lines: createLineSplitter(options.lineBytesMax, options, options.heldMemory),
       takeHeld: () => undefined,
       evict() {
@@ -155,7 +184,9 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     }
     socket.on('data', takeChunk);
     // A reset, a timeout or the like. 'close' follows.
-    socket.on('error', (error) => { options.onError(messageOf(error)); });
+    socket.on('error', (error) => {
+      options.onError(messageOf(error));
+    });
     socket.once('close', () => {
       takeHeld();
       sources.current = source;
@@ -188,11 +219,14 @@ export async function listenStream(address: StreamAddress, options: ListenOption
     function takeHeld(): void {
       sources.current = source;
       socket.off('data', takeChunk); // reading tells the listeners too, but not always
-      for (let held; (held = socket.read() as Buffer | null) !== null;) lines.write(held);
+      for (let held; (held = socket.read() as Buffer | null) !== null; ) lines.write(held);
     }
   }
 
-  /** Pauses a socket until the next turn once enough bytes have been read in this one. It may buffer bytes meanwhile: see `takeHeld`. */
+  /**
+   * Pauses a socket until the next turn once enough bytes have been read in this one. It may buffer bytes meanwhile:
+   * see `takeHeld`.
+   */
   function boundTurn(socket: Socket, bytes: number): void {
     if (turnBytes === 0) setImmediate(nextTurn);
     turnBytes += bytes;
@@ -211,21 +245,30 @@ export async function listenStream(address: StreamAddress, options: ListenOption
 
 /** The peer's address and port; for a unix socket, whose peers have none, its path. */
 function peerOf({ remoteAddress = 'gone', remotePort = 0 }: Socket, address: StreamAddress): string {
-  return address.kind === 'unix' ? formatListenAddress(address) : formatAddress({ host: withoutMapping(remoteAddress), port: remotePort });
+  return address.kind === 'unix'
+    ? formatListenAddress(address)
+    : formatAddress({ host: withoutMapping(remoteAddress), port: remotePort });
 }
 
 /**
- * Closes a connection once it is quiet and the kernel has no more unread bytes: closing it with unread bytes would send a
- * reset, which costs Caddy 9 to 17 lines instead of 1. Sends a FIN first, so that a peer that reads ends its own side.
+ * Closes a connection once it is quiet and the kernel has no more unread bytes: closing it with unread bytes would send
+ * a reset, which costs Caddy 9 to 17 lines instead of 1. Sends a FIN first, so that a peer that reads ends its own
+ * side.
  */
 async function drain(socket: Socket, state: Connection): Promise<void> {
   if (socket.destroyed) return;
-  const closed = new Promise<void>((resolve) => { socket.once('close', () => { resolve(); }); });
+  const closed = new Promise<void>((resolve) => {
+    socket.once('close', () => {
+      resolve();
+    });
+  });
   socket.end();
   const startMs = performance.now();
   const quietSinceMs = (): number => performance.now() - Math.max(startMs, state.lastReadMs);
-  while (!socket.closed && quietSinceMs() < quietMsMin && performance.now() - startMs < drainMsMax) await sleep(quietMsMin / 10);
-  // A peer that never pauses is abandoned between two reads: the event loop reads each socket once per turn, even after a pause.
+  while (!socket.closed && quietSinceMs() < quietMsMin && performance.now() - startMs < drainMsMax)
+    await sleep(quietMsMin / 10);
+  // A peer that never pauses is abandoned between two reads: the event loop reads each socket once per turn, even after
+  // a pause.
   for (let beforeMs = -1, turns = 0; beforeMs !== state.lastReadMs && turns < 100; turns += 1) {
     beforeMs = state.lastReadMs;
     await turn();

@@ -14,8 +14,15 @@ const receiveBufferBytes = 8 * 2 ** 20;
 const drainTurnsMax = 100;
 
 /** Listens on UDP, one line per datagram. Rejects with the system's error. */
-export async function listenUdp(address: Extract<ListenAddress, { port: number }>, options: ListenOptions): Promise<Listener> {
-  const socket = createSocket({ type: address.family === 6 ? 'udp6' : 'udp4', ipv6Only: address.family === 6 && address.host !== '', recvBufferSize: receiveBufferBytes });
+export async function listenUdp(
+  address: Extract<ListenAddress, { port: number }>,
+  options: ListenOptions,
+): Promise<Listener> {
+  const socket = createSocket({
+    type: address.family === 6 ? 'udp6' : 'udp4',
+    ipv6Only: address.family === 6 && address.host !== '',
+    recvBufferSize: receiveBufferBytes,
+  });
   let received = 0;
   socket.on('message', (datagram, { address: remoteAddress }) => {
     received += 1;
@@ -31,7 +38,9 @@ export async function listenUdp(address: Extract<ListenAddress, { port: number }
   });
   socket.bind({ port: address.port, ...(address.host === '' ? {} : { address: address.host }) });
   await once(socket, 'listening'); // rejects on 'error'
-  socket.on('error', (error) => { options.onError(messageOf(error)); });
+  socket.on('error', (error) => {
+    options.onError(messageOf(error));
+  });
   const { port } = socket.address();
   return {
     lost: () => droppedByKernel(address.family, port),
@@ -57,7 +66,10 @@ export async function listenUdp(address: Extract<ListenAddress, { port: number }
 async function droppedByKernel(family: 4 | 6, port: number): Promise<number | undefined> {
   const table = await readFile(family === 6 ? '/proc/net/udp6' : '/proc/net/udp', 'utf8').catch(() => undefined);
   const hexPort = port.toString(16).toUpperCase().padStart(4, '0');
-  const sockets = table?.split('\n').map((line) => line.trim().split(/\s+/)).filter(([, local]) => local?.endsWith(`:${hexPort}`));
+  const sockets = table
+    ?.split('\n')
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, local]) => local?.endsWith(`:${hexPort}`));
   if (sockets === undefined || sockets.length === 0) return undefined;
   return sockets.reduce((sum, columns) => sum + Number(columns.at(-1)), 0);
 }

@@ -6,7 +6,7 @@ test('reports a worker after 2 s without an answer, but not after a pause of 1.5
   const clock = new OwnClock(() => nowMs);
   const watch = new SilenceWatch();
   const silentAfter = (ms: number): number | undefined => {
-    for (const endMs = nowMs + ms; nowMs < endMs;) {
+    for (const endMs = nowMs + ms; nowMs < endMs; ) {
       nowMs += tickMs;
       const silentMs = watch.tick(clock.tick());
       if (silentMs !== undefined) return silentMs;

@@ -4,8 +4,8 @@ export const tickMs = 250;
 export const silentMsMax = 2000;
 
 /**
- * A clock that does not count pauses of its own process. A late tick counts as a single tick: if the process was stopped or the machine suspended,
- * the processes that it watches may have been, too.
+ * A clock that does not count pauses of its own process. A late tick counts as a single tick: if the process was
+ * stopped or the machine suspended, the processes that it watches may have been, too.
  */
 export class OwnClock {
   readonly #now: () => number;
@@ -34,7 +34,10 @@ export class SilenceWatch {
     this.#silentMs = 0;
   }
 
-  /** Adds elapsed time. Returns how long the worker has been silent if that is too long, in milliseconds; otherwise `undefined`. */
+  /**
+   * Adds elapsed time. Returns how long the worker has been silent if that is too long, in milliseconds; otherwise
+   * `undefined`.
+   */
   tick(passedMs: number): number | undefined {
     this.#silentMs += passedMs;
     return this.#silentMs >= silentMsMax ? this.#silentMs : undefined;

@@ -1,16 +1,22 @@
 /**
- * The supervisor: a small process that owns the stream sockets and all connections, and outlives the worker that reads them.
+ * The supervisor: a small process that owns the stream sockets and all connections, and outlives the worker that reads
+ * them.
  *
- * - Normally it reads nothing. Worker and supervisor each have a descriptor of the same socket, and the peer sees the end of the connection only
+ * - Normally it reads nothing. Worker and supervisor each have a descriptor of the same socket, and the peer sees the
+ *   end of the connection only
  *   when both are closed. So the worker reports closed connections.
  * - UDP sockets belong to the worker: Node cannot hold a datagram socket without reading it.
- * - A worker sends `ready` with its listen addresses when its settings are valid. At `go`, when its predecessor has ended, it opens its store and
+ * - A worker sends `ready` with its listen addresses when its settings are valid. At `go`, when its predecessor has
+ *   ended, it opens its store and
  *   everything else that only one process can have. It sends `take` for each address that it reads, and `running` when it has started.
- * - Messages of a channel arrive in order, with and without sockets. Connections passed on before `stop` belong to the old worker, which reads
+ * - Messages of a channel arrive in order, with and without sockets. Connections passed on before `stop` belong to the
+ *   old worker, which reads
  *   them or hands them back. Later ones wait for the next worker.
- * - A worker gets connections once it is `running`. From then on it has to answer a `ping` four times a second. If it does not answer for
+ * - A worker gets connections once it is `running`. From then on it has to answer a `ping` four times a second. If it
+ *   does not answer for
  *   `silentMsMax`, it is killed and a new one gets its connections: closing this process's descriptor would not close the worker's.
- * - An unread connection blocks Caddy. So after `unreadMsMax` all connections, including new ones, are closed until a worker reads again; Caddy
+ * - An unread connection blocks Caddy. So after `unreadMsMax` all connections, including new ones, are closed until a
+ *   worker reads again; Caddy
  *   then writes its lines to stderr, from where `import` can read them. Before closing, this process reads what the kernel has buffered and keeps
  *   up to `unreadBytesMax` of it for the next worker. Connections of a killed worker that hangs in the kernel cannot be closed; this process reads
  *   them until that worker has ended. Lines beyond `unreadBytesMax` are dropped and counted.
@@ -24,18 +30,32 @@ import { pause } from '../../shared/retry.js';
 import type { UsedTimes } from '../../shared/record/unique-time.js';
 import type { LineBeginning } from '../lines.js';
 import { formatListenAddress } from '../listen/address.js';
-import { openStream, type EarlierReads, type OpenedStream, type StreamAddress, type Unread } from '../listen/sockets.js';
+import {
+  openStream,
+  type EarlierReads,
+  type OpenedStream,
+  type StreamAddress,
+  type Unread,
+} from '../listen/sockets.js';
 import { OwnClock, SilenceWatch, tickMs } from './silence.js';
 import { UnreadBytes, UnreadQueue } from './unread-bytes.js';
 
 /** Environment variable that tells a worker that a supervisor started it, and the version of the protocol below. */
 export const keeperVariable = 'CADDY_LOG_SINK_KEEPER';
-/** Protocol version. Raise it when the messages change: a worker of another version refuses to start, and the old one keeps running. */
+/**
+ * Protocol version. Raise it when the messages change: a worker of another version refuses to start, and the old one
+ * keeps running.
+ */
 export const keeperVersion = '3';
 
 /** A message from the worker. Addresses are in the format of `formatListenAddress`. */
 export type FromWorker =
-  | { readonly type: 'ready'; readonly listen: readonly StreamAddress[]; readonly unixMode: number; readonly connectionsMax: number }
+  | {
+      readonly type: 'ready';
+      readonly listen: readonly StreamAddress[];
+      readonly unixMode: number;
+      readonly connectionsMax: number;
+    }
   | { readonly type: 'take'; readonly address: string }
   | { readonly type: 'running' }
   /** The answer to `ping`. */
@@ -51,9 +71,18 @@ export type FromWorker =
 
 /** A message from the supervisor. */
 export type ToWorker =
-  | { readonly type: 'go'; readonly ports: ReadonlyMap<string, number | undefined>; readonly usedTimes: UsedTimes | undefined }
+  | {
+      readonly type: 'go';
+      readonly ports: ReadonlyMap<string, number | undefined>;
+      readonly usedTimes: UsedTimes | undefined;
+    }
   | { readonly type: 'ping' }
-  | { readonly type: 'cannot-listen'; readonly address: string; readonly code: string | undefined; readonly message: string }
+  | {
+      readonly type: 'cannot-listen';
+      readonly address: string;
+      readonly code: string | undefined;
+      readonly message: string;
+    }
   /** Sent with the socket. */
   | { readonly type: 'connection'; readonly address: string; readonly id: number; readonly earlier: EarlierReads }
   | ({ readonly type: 'unread' } & Unread)
@@ -78,14 +107,23 @@ interface Worker {
   readonly held: Set<number>;
 }
 
-interface Connection { readonly address: string; readonly socket: Socket; /** Of a socket that may be closed. */ readonly remoteAddress: string | undefined; beginning: LineBeginning | undefined; hasSentLines: boolean }
+interface Connection {
+  readonly address: string;
+  readonly socket: Socket /** Of a socket that may be closed. */;
+  readonly remoteAddress: string | undefined;
+  beginning: LineBeginning | undefined;
+  hasSentLines: boolean;
+}
 
 /**
- * Maximum time for which connections may go unread, in milliseconds of this process's own time, since a hung worker last answered or since a worker ended.
- * Half of it is `silentMsMax`; the rest is for the next worker to start.
+ * Maximum time for which connections may go unread, in milliseconds of this process's own time, since a hung worker
+ * last answered or since a worker ended. Half of it is `silentMsMax`; the rest is for the next worker to start.
  */
 const unreadMsMax = 4000;
-/** How long this process reads a connection before it closes it, in milliseconds. The kernel buffers a few megabytes at most. */
+/**
+ * How long this process reads a connection before it closes it, in milliseconds. The kernel buffers a few megabytes at
+ * most.
+ */
 const readMs = 250;
 /** Maximum number of bytes kept for the next worker, over all connections. Beyond it, lines are dropped and counted. */
 const unreadBytesMax = 16 * 2 ** 20;
@@ -94,7 +132,9 @@ const handOverMsMax = 15_000;
 /** Back-off before a worker that died is restarted, in milliseconds. Doubles from the minimum to the maximum. */
 const pauseMsMin = 100;
 const pauseMsMax = 10_000;
-/** A worker that ran for longer than this, in milliseconds, started properly: the back-off begins again at its minimum. */
+/**
+ * A worker that ran for longer than this, in milliseconds, started properly: the back-off begins again at its minimum.
+ */
 const soundMsMin = 10_000;
 
 /** Dependencies of `keepSockets`. */
@@ -107,8 +147,16 @@ export interface KeeperParts {
   readonly kill?: (worker: ChildProcess) => void;
 }
 
-/** Runs the program as a worker, and restarts it on SIGHUP and when it dies, until SIGTERM or SIGINT. Resolves to the exit status. */
-export async function keepSockets({ program, args, log, kill = (worker) => worker.kill('SIGKILL') }: KeeperParts): Promise<number> {
+/**
+ * Runs the program as a worker, and restarts it on SIGHUP and when it dies, until SIGTERM or SIGINT. Resolves to the
+ * exit status.
+ */
+export async function keepSockets({
+  program,
+  args,
+  log,
+  kill = (worker) => worker.kill('SIGKILL'),
+}: KeeperParts): Promise<number> {
   const sockets = new Map<string, OpenedStream>();
   const connections = new Map<number, Connection>();
   const stopped = new AbortController();
@@ -139,26 +187,39 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   for (let pauseMs = pauseMsMin; ; ) {
     const worker = active;
     void worker.ready.then((isReady) => {
-      if (isReady) tell(worker, { type: 'go', ports: new Map([...sockets].map(([address, { port }]) => [address, port])), usedTimes });
+      if (isReady)
+        tell(worker, {
+          type: 'go',
+          ports: new Map([...sockets].map(([address, { port }]) => [address, port])),
+          usedTimes,
+        });
     });
     const status = await worker.ended;
     worker.isRunning = false;
     startUnread();
     if (worker.isKilled) endReading(worker.held);
     if (next !== undefined) {
-      if (status !== 0) log.error('The old worker did not hand over cleanly: lines may be lost. The new one takes over.', { status });
+      if (status !== 0)
+        log.error('The old worker did not hand over cleanly: lines may be lost. The new one takes over.', { status });
       active = next;
       next = undefined;
       continue;
     }
     if (!stopped.signal.aborted && hasRun) {
       pauseMs = performance.now() - worker.startMs > soundMsMin ? pauseMsMin : Math.min(2 * pauseMs, pauseMsMax);
-      if (!worker.isKilled) log.error('The worker exited unexpectedly. Lines that it had read but not stored are lost. Its connections are kept; starting a new worker.', { status, pauseMs });
+      if (!worker.isKilled)
+        log.error(
+          'The worker exited unexpectedly. Lines that it had read but not stored are lost. Its connections are kept; starting a new worker.',
+          { status, pauseMs },
+        );
       await pause(pauseMs, stopped.signal);
     }
     if (stopped.signal.aborted || !hasRun) {
       clearInterval(ticker);
-      if (unread.size > 0) log.error('Lines buffered while there was no worker are lost: no new worker has started.', { bytes: unreadBytesMax - room.bytes });
+      if (unread.size > 0)
+        log.error('Lines buffered while there was no worker are lost: no new worker has started.', {
+          bytes: unreadBytesMax - room.bytes,
+        });
       for (const socket of sockets.values()) void socket.close();
       closeConnections();
       return status;
@@ -169,16 +230,45 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
 
   function startWorker(): Worker {
     // Without the dashes, Node takes --env-file for itself, wherever it stands.
-    const child = fork(program, args, { execArgv: [...process.execArgv, '--'], serialization: 'advanced', env: { ...process.env, [keeperVariable]: keeperVersion } });
-    child.on('error', (error) => { if (child.connected) log.warn(`Cannot reach the worker: ${error.message}`); });
-    // A process that could not be spawned emits nothing but 'error'. The last message may arrive after the exit, but before 'disconnect'.
-    const ended = child.pid === undefined ? Promise.resolve(1)
-      : Promise.all([once(child, 'exit'), once(child, 'disconnect')]).then(([[status]]) => (status as number | null) ?? 1);
-    const ready = new Promise<boolean>((resolve) => {
-      child.on('message', (message: FromWorker) => { void hear(worker, message, () => { resolve(true); }); });
-      void ended.then(() => { resolve(false); });
+    const child = fork(program, args, {
+      execArgv: [...process.execArgv, '--'],
+      serialization: 'advanced',
+      env: { ...process.env, [keeperVariable]: keeperVersion },
     });
-    const worker: Worker = { process: child, ready, ended, startMs: performance.now(), addresses: [], takes: new Set(), isRunning: false, isStopping: false, isKilled: false, silence: new SilenceWatch(), held: new Set() };
+    child.on('error', (error) => {
+      if (child.connected) log.warn(`Cannot reach the worker: ${error.message}`);
+    });
+    // A process that could not be spawned emits nothing but 'error'. The last message may arrive after the exit, but
+    // before 'disconnect'.
+    const ended =
+      child.pid === undefined
+        ? Promise.resolve(1)
+        : Promise.all([once(child, 'exit'), once(child, 'disconnect')]).then(
+            ([[status]]) => (status as number | null) ?? 1,
+          );
+    const ready = new Promise<boolean>((resolve) => {
+      child.on('message', (message: FromWorker) => {
+        void hear(worker, message, () => {
+          resolve(true);
+        });
+      });
+      void ended.then(() => {
+        resolve(false);
+      });
+    });
+    const worker: Worker = {
+      process: child,
+      ready,
+      ended,
+      startMs: performance.now(),
+      addresses: [],
+      takes: new Set(),
+      isRunning: false,
+      isStopping: false,
+      isKilled: false,
+      silence: new SilenceWatch(),
+      held: new Set(),
+    };
     return worker;
   }
 
@@ -191,7 +281,12 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
           try {
             await open(address, message.unixMode);
           } catch (error) {
-            tell(worker, { type: 'cannot-listen', address: formatListenAddress(address), code: (error as NodeJS.ErrnoException).code, message: messageOf(error) });
+            tell(worker, {
+              type: 'cannot-listen',
+              address: formatListenAddress(address),
+              code: (error as NodeJS.ErrnoException).code,
+              message: messageOf(error),
+            });
             return;
           }
         }
@@ -207,7 +302,8 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
         unreadMs = undefined;
         passUnread(worker);
         worker.silence.answered();
-        for (const [id, connection] of connections) if (worker.takes.has(connection.address) && !reading.has(id)) pass(worker, id, connection);
+        for (const [id, connection] of connections)
+          if (worker.takes.has(connection.address) && !reading.has(id)) pass(worker, id, connection);
         closeUnwanted();
         if (stopped.signal.aborted) end(worker);
         else if (again) restart();
@@ -238,34 +334,56 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   }
 
   function tell(worker: Worker, message: ToWorker, done?: () => void): void {
-    if (worker.process.connected) worker.process.send(message, () => { done?.(); });
+    if (worker.process.connected)
+      worker.process.send(message, () => {
+        done?.();
+      });
   }
 
   async function open(address: StreamAddress, unixMode: number): Promise<void> {
     const name = formatListenAddress(address);
     if (sockets.has(name)) return;
-    sockets.set(name, await openStream(address, {
-      unixMode,
-      onError: (message) => { log.warn(`A socket failed: ${message}`, { address: name }); },
-      onConnection: (socket) => { keep(name, socket); },
-    }, { pauseOnConnect: true }));
+    sockets.set(
+      name,
+      await openStream(
+        address,
+        {
+          unixMode,
+          onError: (message) => {
+            log.warn(`A socket failed: ${message}`, { address: name });
+          },
+          onConnection: (socket) => {
+            keep(name, socket);
+          },
+        },
+        { pauseOnConnect: true },
+      ),
+    );
   }
 
   function keep(address: string, socket: Socket): void {
     socket.on('error', () => undefined); // the worker sees the error, too, and logs it
     const isRead = canTake(active) && active.takes.has(address);
-    // The worker enforces `connectionsMax`. Twice as many leave room for those that it is about to close, or has just closed.
+    // The worker enforces `connectionsMax`. Twice as many leave room for those that it is about to close, or has just
+    // closed.
     if (connections.size >= 2 * connectionsMax) {
       socket.destroy();
       return;
     }
-    const connection: Connection = { address, socket, remoteAddress: socket.remoteAddress, beginning: undefined, hasSentLines: false };
-    connections.set(lastId += 1, connection);
+    const connection: Connection = {
+      address,
+      socket,
+      remoteAddress: socket.remoteAddress,
+      beginning: undefined,
+      hasSentLines: false,
+    };
+    connections.set((lastId += 1), connection);
     if (isRead) {
       pass(active, lastId, connection);
       return;
     }
-    // A new address that the active worker does not read waits for the next worker. All other connections are still being read.
+    // A new address that the active worker does not read waits for the next worker. All other connections are still
+    // being read.
     if (!canTake(active)) startUnread();
     if (!holds) readHere(lastId, connection); // keeps what Caddy has sent, then closes
   }
@@ -279,7 +397,11 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     connection.beginning = undefined; // now owned by the worker: if it dies, its successor starts in the middle of the line
     if (!worker.process.connected) return;
     worker.held.add(id);
-    worker.process.send({ type: 'connection', address, id, earlier: { beginning, hasSentLines } } satisfies ToWorker, socket, { keepOpen: true });
+    worker.process.send(
+      { type: 'connection', address, id, earlier: { beginning, hasSentLines } } satisfies ToWorker,
+      socket,
+      { keepOpen: true },
+    );
   }
 
   /** Notes that no worker has been reading for `forMs` milliseconds. */
@@ -295,7 +417,10 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     if (unreadMs >= unreadMsMax && holds) letGo();
   }
 
-  /** Pings a running worker and kills it if it does not answer. A stopping worker without connections blocks nobody and is left alone. */
+  /**
+   * Pings a running worker and kills it if it does not answer. A stopping worker without connections blocks nobody and
+   * is left alone.
+   */
   function watch(worker: Worker, passedMs: number): void {
     if (!worker.isRunning || worker.isKilled || (worker.isStopping && worker.held.size === 0)) return;
     const silentMs = worker.silence.tick(passedMs);
@@ -304,14 +429,17 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
       return;
     }
     worker.isKilled = true;
-    log.error('The worker does not answer: it was stopped, or hangs. Killing it so that Caddy does not wait. Lines that it had read but not stored are lost. Its connections are kept; starting a new worker.', { pid: worker.process.pid ?? 0, silentMs: Math.round(silentMs), connections: worker.held.size });
+    log.error(
+      'The worker does not answer: it was stopped, or hangs. Killing it so that Caddy does not wait. Lines that it had read but not stored are lost. Its connections are kept; starting a new worker.',
+      { pid: worker.process.pid ?? 0, silentMs: Math.round(silentMs), connections: worker.held.size },
+    );
     startUnread(silentMs);
     kill(worker.process);
   }
 
   /**
-   * Closes all connections, so that Caddy does not block any longer. Reads what the kernel has buffered first: Caddy believes that those lines were
-   * sent, so they have to be counted.
+   * Closes all connections, so that Caddy does not block any longer. Reads what the kernel has buffered first: Caddy
+   * believes that those lines were sent, so they have to be counted.
    */
   function letGo(): void {
     holds = false;
@@ -320,18 +448,34 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     const hung = [...connections.keys()].filter(isHung).length;
     const closed = connections.size - hung;
     for (const [id, connection] of connections) readHere(id, connection, { untilEnded: isHung(id) });
-    if (closed > 0) log.error('Nothing has read the connections for too long. Closing them, so that Caddy does not block: it now writes its log lines to its stderr, from where `import` can read them.', { connections: closed, unreadMsMax });
-    if (hung > 0) log.error('The killed worker cannot end: it hangs in the kernel, perhaps on a disk. Its connections cannot be closed, so the supervisor reads them until it has exited. Lines beyond unreadBytesMax are dropped and counted.', { connections: hung, pid: hanging?.process.pid ?? 0, unreadBytesMax });
+    if (closed > 0)
+      log.error(
+        'Nothing has read the connections for too long. Closing them, so that Caddy does not block: it now writes its log lines to its stderr, from where `import` can read them.',
+        { connections: closed, unreadMsMax },
+      );
+    if (hung > 0)
+      log.error(
+        'The killed worker cannot end: it hangs in the kernel, perhaps on a disk. Its connections cannot be closed, so the supervisor reads them until it has exited. Lines beyond unreadBytesMax are dropped and counted.',
+        { connections: hung, pid: hanging?.process.pid ?? 0, unreadBytesMax },
+      );
   }
 
-  /** Reads a connection in place of a worker that has ended, or that was killed and has not exited: with SIGKILL pending, it never reads again. */
+  /**
+   * Reads a connection in place of a worker that has ended, or that was killed and has not exited: with SIGKILL
+   * pending, it never reads again.
+   */
   function readHere(id: number, { socket }: Connection, { untilEnded = false } = {}): void {
     if (reading.has(id)) return;
     const bytes = new UnreadBytes(room);
     reading.set(id, bytes);
-    socket.on('data', (chunk) => { bytes.add(chunk); });
+    socket.on('data', (chunk) => {
+      bytes.add(chunk);
+    });
     socket.resume();
-    if (!untilEnded) setTimeout(() => { endReading([id]); }, readMs);
+    if (!untilEnded)
+      setTimeout(() => {
+        endReading([id]);
+      }, readMs);
   }
 
   /** Closes connections that this process reads, right after a read, so that hardly anything arrives in between. */
@@ -342,8 +486,19 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
         const connection = connections.get(id);
         if (read === undefined || connection === undefined) continue;
         const { bytes: keptBytes, droppedLines } = read;
-        if (keptBytes > 0 || droppedLines > 0) warn('unread', 'No worker could read a connection, and it was closed. Its buffered lines are kept for the next worker; lines beyond unreadBytesMax count as dropped (no-worker).', { keptBytes, droppedLines, unreadBytesMax });
-        unread.add({ address: connection.address, remoteAddress: connection.remoteAddress, beginning: connection.beginning, bytes: read.take(), droppedLines });
+        if (keptBytes > 0 || droppedLines > 0)
+          warn(
+            'unread',
+            'No worker could read a connection, and it was closed. Its buffered lines are kept for the next worker; lines beyond unreadBytesMax count as dropped (no-worker).',
+            { keptBytes, droppedLines, unreadBytesMax },
+          );
+        unread.add({
+          address: connection.address,
+          remoteAddress: connection.remoteAddress,
+          beginning: connection.beginning,
+          bytes: read.take(),
+          droppedLines,
+        });
         connection.socket.destroy();
         connections.delete(id);
         reading.delete(id);
@@ -364,7 +519,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
     if (stopped.signal.aborted) return;
     again = next !== undefined || !active.isRunning;
     if (again) return;
-    const worker = next = startWorker();
+    const worker = (next = startWorker());
     void worker.ready.then((isReady) => {
       if (next !== worker) return; // the old one died, and this one has already replaced it
       if (isReady) {
@@ -373,12 +528,17 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
         startUnread();
         tell(old, { type: 'stop', handBack: true });
         const killer = setTimeout(() => old.process.kill('SIGKILL'), handOverMsMax);
-        void old.ended.then(() => { clearTimeout(killer); });
+        void old.ended.then(() => {
+          clearTimeout(killer);
+        });
         return;
       }
       next = undefined;
       closeUnwanted();
-      if (!stopped.signal.aborted) log.error('The new worker did not start: see its own message. The old one keeps running. Fix the cause and send SIGHUP again.');
+      if (!stopped.signal.aborted)
+        log.error(
+          'The new worker did not start: see its own message. The old one keeps running. Fix the cause and send SIGHUP again.',
+        );
       if (again) restart();
     });
   }
@@ -398,7 +558,9 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
   /** Leaves the connections to the worker alone, so that it closes them as it does without a supervisor. */
   function end(worker: Worker): void {
     worker.isStopping = true;
-    tell(worker, { type: 'stop', handBack: false }, () => { closeConnections(); });
+    tell(worker, { type: 'stop', handBack: false }, () => {
+      closeConnections();
+    });
   }
 
   /** Closes the connections of one address, or all. */
@@ -412,7 +574,7 @@ export async function keepSockets({ program, args, log, kill = (worker) => worke
 
   /** Closes addresses that are no longer in the settings. */
   function closeUnwanted(): void {
-    const wanted = new Set([...active.addresses, ...next?.addresses ?? []]);
+    const wanted = new Set([...active.addresses, ...(next?.addresses ?? [])]);
     for (const [address, socket] of sockets) {
       if (wanted.has(address)) continue;
       void socket.close();

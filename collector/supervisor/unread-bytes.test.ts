@@ -21,7 +21,13 @@ test('keeps whole lines while there is room, and counts each other line once, ho
 
 test('bounds what connections add that left no bytes, and loses no count', (t) => {
   const queue = new UnreadQueue();
-  const entry: Unread = { address: 'tcp://127.0.0.1:9514', remoteAddress: '10.0.0.1', beginning: undefined, bytes: Buffer.alloc(0), droppedLines: 0 };
+  const entry: Unread = {
+    address: 'tcp://127.0.0.1:9514',
+    remoteAddress: '10.0.0.1',
+    beginning: undefined,
+    bytes: Buffer.alloc(0),
+    droppedLines: 0,
+  };
   const withBytes = { ...entry, bytes: Buffer.from('first\n') };
   for (let at = 0; at < 1000; at += 1) {
     queue.add(entry);
@@ -30,6 +36,10 @@ test('bounds what connections add that left no bytes, and loses no count', (t) =
   }
   queue.add(withBytes);
   t.is(queue.size, 3);
-  t.deepEqual(queue.takeAll(), [{ ...entry, droppedLines: 2000 }, { ...entry, remoteAddress: '10.0.0.2', droppedLines: 1000 }, withBytes]);
+  t.deepEqual(queue.takeAll(), [
+    { ...entry, droppedLines: 2000 },
+    { ...entry, remoteAddress: '10.0.0.2', droppedLines: 1000 },
+    withBytes,
+  ]);
   t.is(queue.size, 0);
 });

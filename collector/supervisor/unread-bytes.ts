@@ -2,7 +2,10 @@ import type { Unread } from '../listen/sockets.js';
 
 const lineFeed = 0x0a;
 
-/** Buffers what is read from one connection while there is no worker. Keeps whole lines while there is room and counts the rest. */
+/**
+ * Buffers what is read from one connection while there is no worker. Keeps whole lines while there is room and counts
+ * the rest.
+ */
 export class UnreadBytes {
   readonly #room: { bytes: number };
   #kept: Buffer[] = [];
@@ -63,18 +66,26 @@ export class UnreadBytes {
 export class UnreadQueue {
   #entries: Unread[] = [];
 
-  get size(): number { return this.#entries.length; }
+  get size(): number {
+    return this.#entries.length;
+  }
 
-  /** Adds a connection. One that left no bytes adds at most a count: peers may reconnect for as long as there is no worker. */
+  /**
+   * Adds a connection. One that left no bytes adds at most a count: peers may reconnect for as long as there is no
+   * worker.
+   */
   add(entry: Unread): void {
     if (entry.bytes.length > 0 || entry.beginning !== undefined) {
       this.#entries.push(entry);
       return;
     }
     if (entry.droppedLines === 0) return;
-    const at = this.#entries.findIndex(({ address, remoteAddress }) => address === entry.address && remoteAddress === entry.remoteAddress);
+    const at = this.#entries.findIndex(
+      ({ address, remoteAddress }) => address === entry.address && remoteAddress === entry.remoteAddress,
+    );
     if (at === -1) this.#entries.push(entry);
-    else this.#entries[at] = { ...this.#entries[at]!, droppedLines: this.#entries[at]!.droppedLines + entry.droppedLines };
+    else
+      this.#entries[at] = { ...this.#entries[at]!, droppedLines: this.#entries[at]!.droppedLines + entry.droppedLines };
   }
 
   /** Returns all entries and removes them. */

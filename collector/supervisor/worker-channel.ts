@@ -11,23 +11,39 @@ export interface Keeper {
   readonly openStream: OpenStream;
   /** Whether another worker takes over after this one. */
   readonly isHandingOver: () => boolean;
-  /** Reports that the settings are valid and waits until the previous worker has ended. Throws a `UsageError` if an address cannot be listened on. */
-  turn(config: { readonly listen: readonly ListenAddress[]; readonly unixMode: number; readonly connectionsMax: number }): Promise<void>;
+  /**
+   * Reports that the settings are valid and waits until the previous worker has ended. Throws a `UsageError` if an
+   * address cannot be listened on.
+   */
+  turn(config: {
+    readonly listen: readonly ListenAddress[];
+    readonly unixMode: number;
+    readonly connectionsMax: number;
+  }): Promise<void>;
   /** The times that the previous worker left. */
   readonly usedTimes: () => UsedTimes | undefined;
   /** Leaves the used times to the next worker. */
   leaveTimes(usedTimes: UsedTimes): void;
-  /** Reports that everything has started. Calls `stop` when the supervisor requests it or is gone; `stop` resolves to the exit status and must not reject. */
+  /**
+   * Reports that everything has started. Calls `stop` when the supervisor requests it or is gone; `stop` resolves to
+   * the exit status and must not reject.
+   */
   stopWith(stop: () => Promise<number>): void;
   /** Closes the channel of a program that did not start. */
   leave(): void;
 }
 
-/** Connects to the supervisor of this process; returns `undefined` if it has none. Throws a `UsageError` if the supervisor has another protocol version. */
+/**
+ * Connects to the supervisor of this process; returns `undefined` if it has none. Throws a `UsageError` if the
+ * supervisor has another protocol version.
+ */
 export function meetKeeper(): Keeper | undefined {
   const version = process.env[keeperVariable];
   if (version === undefined || process.send === undefined) return undefined;
-  if (version !== keeperVersion) throw new UsageError('This version of the program cannot take over the sockets of the running one. Stop that one and start this one instead.');
+  if (version !== keeperVersion)
+    throw new UsageError(
+      'This version of the program cannot take over the sockets of the running one. Stop that one and start this one instead.',
+    );
   // The terminal sends these to the supervisor, too, which then tells this process what to do.
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
 
@@ -51,7 +67,9 @@ export function meetKeeper(): Keeper | undefined {
         void tell({ type: 'pong' });
         break;
       case 'cannot-listen':
-        atTurn?.reject(cannotListen(message.address, Object.assign(new Error(message.message), { code: message.code })));
+        atTurn?.reject(
+          cannotListen(message.address, Object.assign(new Error(message.message), { code: message.code })),
+        );
         break;
       case 'connection':
         if (socket !== undefined) take(message.address, message.id, socket, message.earlier);
@@ -70,18 +88,28 @@ export function meetKeeper(): Keeper | undefined {
   return {
     isHandingOver: () => handsBack,
     usedTimes: () => usedTimes,
-    leaveTimes(times) { left = times; },
-    turn: ({ listen, unixMode, connectionsMax }) => new Promise((resolve, reject) => {
-      atTurn = { resolve, reject };
-      void tell({ type: 'ready', listen: listen.filter((address) => address.kind !== 'udp'), unixMode, connectionsMax });
-    }),
+    leaveTimes(times) {
+      left = times;
+    },
+    turn: ({ listen, unixMode, connectionsMax }) =>
+      new Promise((resolve, reject) => {
+        atTurn = { resolve, reject };
+        void tell({
+          type: 'ready',
+          listen: listen.filter((address) => address.kind !== 'udp'),
+          unixMode,
+          connectionsMax,
+        });
+      }),
     async openStream(address, { onConnection, onUnread }) {
       const name = formatListenAddress(address);
       streams.set(name, { onConnection, onUnread });
       void tell({ type: 'take', address: name });
       return {
         port: ports?.get(name),
-        async close() { streams.delete(name); },
+        async close() {
+          streams.delete(name);
+        },
         sentLines(socket) {
           const id = ids.get(socket);
           if (id !== undefined) void tell({ type: 'sent-lines', id });
@@ -109,12 +137,15 @@ export function meetKeeper(): Keeper | undefined {
 
   function take(address: string, id: number, socket: Socket, earlier: EarlierReads): void {
     const stream = streams.get(address);
-    if (stream === undefined) { // already stopping: nothing was read from it
+    if (stream === undefined) {
+      // already stopping: nothing was read from it
       socket.destroy();
       return;
     }
     ids.set(socket, id);
-    socket.once('close', () => { if (ids.delete(socket)) void tell({ type: 'closed', id }); });
+    socket.once('close', () => {
+      if (ids.delete(socket)) void tell({ type: 'closed', id });
+    });
     stream.onConnection(socket, earlier);
   }
 
@@ -141,6 +172,9 @@ export function meetKeeper(): Keeper | undefined {
 function tell(message: FromWorker): Promise<void> {
   return new Promise((resolve) => {
     if (!process.connected) resolve();
-    else process.send!(message, undefined, undefined, () => { resolve(); });
+    else
+      process.send!(message, undefined, undefined, () => {
+        resolve();
+      });
   });
 }

@@ -15,19 +15,31 @@ test('allows our own pages, the address bar and links', (t) => {
     { 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'cors', origin: `http://${host}` },
     { 'sec-fetch-site': 'none', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' },
     { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' },
-    { 'sec-fetch-site': 'same-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document', 'sec-fetch-user': '?1' },
-  ]) t.is(crossSiteRefusal({ method: 'GET', headers: { host, ...headers } }), undefined, JSON.stringify(headers));
+    {
+      'sec-fetch-site': 'same-site',
+      'sec-fetch-mode': 'navigate',
+      'sec-fetch-dest': 'document',
+      'sec-fetch-user': '?1',
+    },
+  ])
+    t.is(crossSiteRefusal({ method: 'GET', headers: { host, ...headers } }), undefined, JSON.stringify(headers));
 });
 
 for (const site of ['cross-site', 'same-site', 'cross-site, same-origin', 'anything else']) {
   test(`refuses subresources, frames and posts when Sec-Fetch-Site is ${site}`, (t) => {
     const refused = (headers: Record<string, string>, method = 'GET'): void => {
-      t.regex(crossSiteRefusal({ method, headers: { host, 'sec-fetch-site': site, ...headers } }) ?? '', /^Sec-Fetch-Site is "/, JSON.stringify(headers));
+      t.regex(
+        crossSiteRefusal({ method, headers: { host, 'sec-fetch-site': site, ...headers } }) ?? '',
+        /^Sec-Fetch-Site is "/,
+        JSON.stringify(headers),
+      );
     };
     for (const mode of ['no-cors', 'cors', 'same-origin', 'websocket']) {
-      for (const dest of ['image', 'script', 'style', 'empty', 'document']) refused({ 'sec-fetch-mode': mode, 'sec-fetch-dest': dest });
+      for (const dest of ['image', 'script', 'style', 'empty', 'document'])
+        refused({ 'sec-fetch-mode': mode, 'sec-fetch-dest': dest });
     }
-    for (const dest of ['iframe', 'frame', 'embed', 'object', 'fencedframe', 'empty']) refused({ 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': dest });
+    for (const dest of ['iframe', 'frame', 'embed', 'object', 'fencedframe', 'empty'])
+      refused({ 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': dest });
     refused({ 'sec-fetch-mode': 'navigate' });
     refused({});
     const page = { 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' };
@@ -49,7 +61,8 @@ for (const [origin, ownHost] of [
   ['https://stats.example:8443', 'stats.example:8443'],
 ] as const) {
   test(`accepts ${origin} as our own origin when Host is ${ownHost}`, (t) => {
-    for (const method of ['GET', 'POST', 'OPTIONS']) t.is(crossSiteRefusal({ method, headers: { host: ownHost, origin } }), undefined);
+    for (const method of ['GET', 'POST', 'OPTIONS'])
+      t.is(crossSiteRefusal({ method, headers: { host: ownHost, origin } }), undefined);
   });
 }
 
@@ -74,7 +87,16 @@ for (const [origin, ownHost] of [
   ['http://stats.example', undefined],
 ] as const) {
   test(`refuses the origin ${JSON.stringify(origin)} when Host is ${ownHost}, whatever its other headers`, (t) => {
-    const refusal = crossSiteRefusal({ method: 'GET', headers: { ...(ownHost !== undefined && { host: ownHost }), origin, 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' } });
+    const refusal = crossSiteRefusal({
+      method: 'GET',
+      headers: {
+        ...(ownHost !== undefined && { host: ownHost }),
+        origin,
+        'sec-fetch-site': 'same-origin',
+        'sec-fetch-mode': 'navigate',
+        'sec-fetch-dest': 'document',
+      },
+    });
     t.true(refusal?.startsWith('Origin is '));
   });
 }

@@ -9,7 +9,12 @@ import type { Address } from '../settings/settings.js';
 const free: Address = { host: '127.0.0.1', port: 0 };
 
 test('its address is one that this machine reaches, whatever it listens on', async (t) => {
-  for (const [host, reached] of [['127.0.0.1', '127.0.0.1'], ['0.0.0.0', '127.0.0.1'], ['', '127.0.0.1|\\[::1\\]'], ['localhost', '127.0.0.1|\\[::1\\]']] as const) {
+  for (const [host, reached] of [
+    ['127.0.0.1', '127.0.0.1'],
+    ['0.0.0.0', '127.0.0.1'],
+    ['', '127.0.0.1|\\[::1\\]'],
+    ['localhost', '127.0.0.1|\\[::1\\]'],
+  ] as const) {
     const { url } = await listening(t, { host, port: 0 });
     t.regex(url, new RegExp(`^http://(${reached}):\\d+$`), host);
     t.is(await (await fetch(url)).text(), 'answered');
@@ -20,14 +25,25 @@ test('a port that is taken and an address of another machine are refused, with t
   const { url } = await listening(t, free);
   const port = Number(new URL(url).port);
   await t.throwsAsync(listening(t, { host: '127.0.0.1', port }), {
-    instanceOf: UsageError, message: `Cannot listen on http://127.0.0.1:${port}: the port is in use. Stop the other process, or set THE_SETTING to a free port, or to off.`,
+    instanceOf: UsageError,
+    message: `Cannot listen on http://127.0.0.1:${port}: the port is in use. Stop the other process, or set THE_SETTING to a free port, or to off.`,
   });
-  await t.throwsAsync(listening(t, { host: '192.0.2.1', port: 0 }), { instanceOf: UsageError, message: /^Cannot listen on http:\/\/192\.0\.2\.1:0: this machine does not have that address\. Set THE_SETTING/ });
+  await t.throwsAsync(listening(t, { host: '192.0.2.1', port: 0 }), {
+    instanceOf: UsageError,
+    message: /^Cannot listen on http:\/\/192\.0\.2\.1:0: this machine does not have that address\. Set THE_SETTING/,
+  });
 });
 
 test('at the end it waits for answers in flight, and no longer than it may', async (t) => {
   let answer: (() => void) | undefined;
-  const listener = await listening(t, free, (_, response) => { answer = () => response.end('late'); }, { drainMsMax: 60_000 });
+  const listener = await listening(
+    t,
+    free,
+    (_, response) => {
+      answer = () => response.end('late');
+    },
+    { drainMsMax: 60_000 },
+  );
   const asked = fetch(listener.url);
   while (answer === undefined) await once(listener.server, 'request');
   const stopped = listener.stop();
@@ -43,9 +59,17 @@ test('at the end it waits for answers in flight, and no longer than it may', asy
   t.pass('it is closed with the connection still open');
 });
 
-async function listening(t: ExecutionContext, address: Address, answer: RequestListener = (_, response) => void response.end('answered'), { drainMsMax = 1000 } = {}): Promise<{ readonly server: Server; readonly url: string; stop(): Promise<void> }> {
+async function listening(
+  t: ExecutionContext,
+  address: Address,
+  answer: RequestListener = (_, response) => void response.end('answered'),
+  { drainMsMax = 1000 } = {},
+): Promise<{ readonly server: Server; readonly url: string; stop(): Promise<void> }> {
   const server = createServer(answer);
   const listener = await listenHttp(server, address, { setting: 'THE_SETTING', orElse: ', or to off', drainMsMax });
-  t.teardown(() => { server.closeAllConnections(); server.close(); });
+  t.teardown(() => {
+    server.closeAllConnections();
+    server.close();
+  });
   return { server, ...listener };
 }

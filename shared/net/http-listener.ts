@@ -22,18 +22,30 @@ export interface HttpListenerOptions {
 }
 
 /** Lets a server listen. Throws a `UsageError` that names the setting when it cannot. */
-export async function listenHttp(server: Server, address: Address, { setting, orElse = '', drainMsMax }: HttpListenerOptions): Promise<HttpListener> {
+export async function listenHttp(
+  server: Server,
+  address: Address,
+  { setting, orElse = '', drainMsMax }: HttpListenerOptions,
+): Promise<HttpListener> {
   await new Promise<void>((resolve, reject) => {
     server.on('error', reject); // it stays: a later connection that cannot be taken, for want of file descriptors, ends nothing
     server.listen({ port: address.port, ...(address.host !== '' && { host: address.host }) }, resolve);
   }).catch((error: unknown) => {
-    throw new UsageError(`Cannot listen on http://${formatAddress(address)}: ${explain(error, setting)}${orElse}.`, { cause: error });
+    throw new UsageError(`Cannot listen on http://${formatAddress(address)}: ${explain(error, setting)}${orElse}.`, {
+      cause: error,
+    });
   });
   return {
     url: urlOf(server.address() as AddressInfo),
     async stop() {
-      const closed = new Promise<void>((resolve) => { server.close(() => { resolve(); }); });
-      const timer = setTimeout(() => { server.closeAllConnections(); }, drainMsMax);
+      const closed = new Promise<void>((resolve) => {
+        server.close(() => {
+          resolve();
+        });
+      });
+      const timer = setTimeout(() => {
+        server.closeAllConnections();
+      }, drainMsMax);
       await closed;
       clearTimeout(timer);
     },
@@ -42,10 +54,15 @@ export async function listenHttp(server: Server, address: Address, { setting, or
 
 function explain(error: unknown, setting: string): string {
   switch ((error as NodeJS.ErrnoException).code) {
-    case 'EADDRINUSE': return `the port is in use. Stop the other process, or set ${setting} to a free port`;
-    case 'EACCES': return `this user may not use that port. Set ${setting} to one from 1024 on`;
-    case 'EADDRNOTAVAIL': case 'ENOTFOUND': return `this machine does not have that address. Set ${setting} to one that it has`;
-    default: return `${messageOf(error)}. Set ${setting} to another address`;
+    case 'EADDRINUSE':
+      return `the port is in use. Stop the other process, or set ${setting} to a free port`;
+    case 'EACCES':
+      return `this user may not use that port. Set ${setting} to one from 1024 on`;
+    case 'EADDRNOTAVAIL':
+    case 'ENOTFOUND':
+      return `this machine does not have that address. Set ${setting} to one that it has`;
+    default:
+      return `${messageOf(error)}. Set ${setting} to another address`;
   }
 }
 

@@ -2,8 +2,8 @@ import { lstat, unlink } from 'node:fs/promises';
 import { connect } from 'node:net';
 
 /**
- * Removes a unix socket that a process left behind when it was killed. One that answers stays. Throws when there is a file of another
- * kind.
+ * Removes a unix socket that a process left behind when it was killed. One that answers stays. Throws when there is a
+ * file of another kind.
  */
 export async function removeStaleSocket(path: string): Promise<void> {
   const file = await lstat(path).catch(() => undefined);
@@ -14,7 +14,9 @@ export async function removeStaleSocket(path: string): Promise<void> {
       probe.destroy();
       resolve(true);
     });
-    probe.once('error', () => { resolve(false); });
+    probe.once('error', () => {
+      resolve(false);
+    });
   });
   if (!answers) await unlink(path);
 }

@@ -8,7 +8,8 @@ const addresses = test.macro({
     t.is(boundClientIp(given, 'off'), '');
     t.is(boundClientIp(given, 'full'), given);
   },
-  title: (_, given, truncated) => `the client address ${JSON.stringify(given)} is stored as ${JSON.stringify(truncated)} unless configured`,
+  title: (_, given, truncated) =>
+    `the client address ${JSON.stringify(given)} is stored as ${JSON.stringify(truncated)} unless configured`,
 });
 
 test(addresses, '203.0.113.9', '203.0.113.0');
@@ -20,8 +21,24 @@ test(addresses, 'not an address', '');
 test(addresses, '', '');
 
 test('numbers that no store could add up are bounded', (t) => {
-  t.deepEqual([0, 12.5, 366 * 86_400_000, Infinity, 1e306, -1, Number.NaN, null].map(boundDuration), [0, 12.5, 366 * 86_400_000, null, null, null, null, null]);
-  t.deepEqual([0, 12, Number.MAX_SAFE_INTEGER, Infinity, -1, Number.NaN].map(boundBytes), [0, 12, 2 ** 43, 2 ** 43, 0, 0]);
+  t.deepEqual([0, 12.5, 366 * 86_400_000, Infinity, 1e306, -1, Number.NaN, null].map(boundDuration), [
+    0,
+    12.5,
+    366 * 86_400_000,
+    null,
+    null,
+    null,
+    null,
+    null,
+  ]);
+  t.deepEqual([0, 12, Number.MAX_SAFE_INTEGER, Infinity, -1, Number.NaN].map(boundBytes), [
+    0,
+    12,
+    2 ** 43,
+    2 ** 43,
+    0,
+    0,
+  ]);
 });
 
 test('unknown methods are counted together', (t) => {
@@ -33,12 +50,20 @@ test('unknown methods are counted together', (t) => {
 });
 
 test('names and texts are well-formed, bounded, and keep what they can', (t) => {
-  fc.assert(fc.property(fc.string({ unit: 'binary', maxLength: 600 }), fc.nat(600), (given, length) => {
-    const text = boundText(given, length);
-    const name = cleanName(given);
-    return text.isWellFormed() && !text.includes('\0') && text.length <= length
-      && name.isWellFormed() && name.length <= 255 && !/[\p{Cc}]/u.test(name);
-  }));
+  fc.assert(
+    fc.property(fc.string({ unit: 'binary', maxLength: 600 }), fc.nat(600), (given, length) => {
+      const text = boundText(given, length);
+      const name = cleanName(given);
+      return (
+        text.isWellFormed() &&
+        !text.includes('\0') &&
+        text.length <= length &&
+        name.isWellFormed() &&
+        name.length <= 255 &&
+        !/[\p{Cc}]/u.test(name)
+      );
+    }),
+  );
   t.is(cleanName('Bücher.example'), 'Bücher.example');
   t.is(cleanName('a\nb\u0000\ud800'), 'a\uFFFDb\uFFFD\uFFFD');
   t.is(boundText('a\nb\t"', 10), 'a\nb\t"');

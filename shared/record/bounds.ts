@@ -15,8 +15,23 @@ export const uriLengthMax = 8192;
 
 /** The methods of RFC 9110 and RFC 5789, and those that WebDAV's clients send (RFC 4918, RFC 3253). */
 const knownMethods = new Set([
-  'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH',
-  'PROPFIND', 'PROPPATCH', 'MKCOL', 'COPY', 'MOVE', 'LOCK', 'UNLOCK', 'REPORT',
+  'GET',
+  'HEAD',
+  'POST',
+  'PUT',
+  'DELETE',
+  'CONNECT',
+  'OPTIONS',
+  'TRACE',
+  'PATCH',
+  'PROPFIND',
+  'PROPPATCH',
+  'MKCOL',
+  'COPY',
+  'MOVE',
+  'LOCK',
+  'UNLOCK',
+  'REPORT',
 ]);
 
 /** The method itself when it is a known one, else `_other`: strangers choose it. */
@@ -27,7 +42,9 @@ export function boundMethod(method: string): string {
 // eslint-disable-next-line no-control-regex -- control characters are what it looks for
 const controlCharacters = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/gu;
 
-/** A name as a tag can hold it: control characters and lone surrogates become U+FFFD, and it is cut at 255 characters. */
+/**
+ * A name as a tag can hold it: control characters and lone surrogates become U+FFFD, and it is cut at 255 characters.
+ */
 export function cleanName(name: string): string {
   return boundText(name, nameLengthMax).replace(controlCharacters, '\uFFFD');
 }
@@ -39,7 +56,10 @@ export function boundText(text: string, lengthMax: number): string {
   return whole.includes('\0') ? whole.replaceAll('\0', '\uFFFD') : whole;
 }
 
-/** The longest duration that is believed, a year in milliseconds: sums of what is longer would leave the range of the stores. */
+/**
+ * The longest duration that is believed, a year in milliseconds: sums of what is longer would leave the range of the
+ * stores.
+ */
 const durationMsMax = 366 * 86_400_000;
 /** The largest body that is believed, 8 TiB in bytes. */
 const bytesMax = 2 ** 43;

@@ -12,12 +12,18 @@ export class ConfiguredHosts {
   }
 
   /** Changes whenever the hosts do. */
-  get version(): number { return this.#version; }
+  get version(): number {
+    return this.#version;
+  }
 
   /** Replaces the hosts: lower case, without a port. `*` stands for any one label, as in Caddy's `host` matcher. */
   set(hosts: Iterable<string>): void {
     const all = [...new Set(hosts)];
-    if (all.length === this.#names.size + this.#patterns.size && all.every((host) => this.#names.has(host) || this.#patterns.has(host))) return;
+    if (
+      all.length === this.#names.size + this.#patterns.size &&
+      all.every((host) => this.#names.has(host) || this.#patterns.has(host))
+    )
+      return;
     this.#names = new Set(all.filter((host) => !isPattern(host)));
     this.#patterns = new Set(all.filter(isPattern));
     this.#shapes = [...new Set([...this.#patterns].map(shapeOf))];
@@ -36,7 +42,10 @@ export class ConfiguredHosts {
     const labels = name.split('.');
     return this.#shapes.some((shape) => {
       const marks = shape.split('.');
-      return marks.length === labels.length && this.#patterns.has(labels.map((label, at) => (marks[at] === '*' ? '*' : label)).join('.'));
+      return (
+        marks.length === labels.length &&
+        this.#patterns.has(labels.map((label, at) => (marks[at] === '*' ? '*' : label)).join('.'))
+      );
     });
   }
 }
@@ -46,5 +55,8 @@ function isPattern(host: string): boolean {
 }
 
 function shapeOf(pattern: string): string {
-  return pattern.split('.').map((label) => (label === '*' ? '*' : '')).join('.');
+  return pattern
+    .split('.')
+    .map((label) => (label === '*' ? '*' : ''))
+    .join('.');
 }

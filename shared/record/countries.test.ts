@@ -11,9 +11,19 @@ test('the country of an address is that of its network, of IPv4, IPv6 and IPv4 i
   const { path } = await folder(t);
   await writeMmdb(path, documentedCountries);
   const { countryOf, logged } = open(path);
-  const countries = ['192.0.2.1', '192.0.2.127', '192.0.2.128', '::ffff:192.0.2.200', '2001:db8::1', '2001:0DB8:0:0::1'].map(countryOf);
+  const countries = [
+    '192.0.2.1',
+    '192.0.2.127',
+    '192.0.2.128',
+    '::ffff:192.0.2.200',
+    '2001:db8::1',
+    '2001:0DB8:0:0::1',
+  ].map(countryOf);
   t.deepEqual(countries, ['DE', 'DE', 'FR', 'FR', 'JP', 'JP']);
-  t.deepEqual(['', '-', 'example.com', '192.0.3.1', '198.51.100.7', '2001:db8:8000::1', '::1', 'fe80::1%eth0'].map(countryOf), ['', '', '', '', '', '', '', '']);
+  t.deepEqual(
+    ['', '-', 'example.com', '192.0.3.1', '198.51.100.7', '2001:db8:8000::1', '::1', 'fe80::1%eth0'].map(countryOf),
+    ['', '', '', '', '', '', '', ''],
+  );
   t.deepEqual(logged, []);
 });
 
@@ -26,7 +36,11 @@ test('a database of IPv4 alone knows no country of an IPv6 address', async (t) =
 
 test('what is no code of two letters is no country', async (t) => {
   const { path } = await folder(t);
-  await writeMmdb(path, { '192.0.2.0/25': { country: 'Germany', country_code: 'DE' }, '192.0.2.128/25': { country_code: '<b>' }, '198.51.100.0/24': { registered_country: { iso_code: 'DE' } } });
+  await writeMmdb(path, {
+    '192.0.2.0/25': { country: 'Germany', country_code: 'DE' },
+    '192.0.2.128/25': { country_code: '<b>' },
+    '198.51.100.0/24': { registered_country: { iso_code: 'DE' } },
+  });
   t.deepEqual(['192.0.2.1', '192.0.2.129', '198.51.100.1'].map(open(path).countryOf), ['DE', '', '']);
 });
 
@@ -36,16 +50,39 @@ test('where nothing is named, nothing is looked up', (t) => {
 
 test('a database that cannot be used is named, with what is wanted', async (t) => {
   const { path } = await folder(t);
-  const message = (clientIp: 'off' | 'full' = 'full'): string => t.throws(() => countriesFrom({ GEOIP_DATABASE: path, CLIENT_IP: clientIp }, createLog('test')), { instanceOf: UsageError }).message;
-  t.regex(message(), /^GEOIP_DATABASE is ".*countries\.mmdb": it must be an MMDB file with countries, such as GeoLite2-Country\.mmdb .*\(ENOENT/);
+  const message = (clientIp: 'off' | 'full' = 'full'): string =>
+    t.throws(() => countriesFrom({ GEOIP_DATABASE: path, CLIENT_IP: clientIp }, createLog('test')), {
+      instanceOf: UsageError,
+    }).message;
+  t.regex(
+    message(),
+    /^GEOIP_DATABASE is ".*countries\.mmdb": it must be an MMDB file with countries, such as GeoLite2-Country\.mmdb .*\(ENOENT/,
+  );
   for (const content of ['', 'not a database', '<html>404</html>'.repeat(1000)]) {
     await writeFile(path, content);
-    t.regex(message(), /^GEOIP_DATABASE is ".*countries\.mmdb": it must be an MMDB file with countries, .*unpacked/, JSON.stringify(content.slice(0, 20)));
+    t.regex(
+      message(),
+      /^GEOIP_DATABASE is ".*countries\.mmdb": it must be an MMDB file with countries, .*unpacked/,
+      JSON.stringify(content.slice(0, 20)),
+    );
   }
-  await writeMmdb(path, { '192.0.2.0/24': { autonomous_system_organization: 'Example' }, '2001:db8::/32': { autonomous_system_organization: 'Example' } }, { type: 'GeoLite2-ASN' });
-  t.regex(message(), /GEOIP_DATABASE is .* must be an MMDB file with countries.*, and this one \("GeoLite2-ASN"\) has none\./);
+  await writeMmdb(
+    path,
+    {
+      '192.0.2.0/24': { autonomous_system_organization: 'Example' },
+      '2001:db8::/32': { autonomous_system_organization: 'Example' },
+    },
+    { type: 'GeoLite2-ASN' },
+  );
+  t.regex(
+    message(),
+    /GEOIP_DATABASE is .* must be an MMDB file with countries.*, and this one \("GeoLite2-ASN"\) has none\./,
+  );
   await writeMmdb(path, documentedCountries);
-  t.regex(message('off'), /^GEOIP_DATABASE is set, and CLIENT_IP is "off": .*Set CLIENT_IP=truncated, or leave GEOIP_DATABASE out/);
+  t.regex(
+    message('off'),
+    /^GEOIP_DATABASE is set, and CLIENT_IP is "off": .*Set CLIENT_IP=truncated, or leave GEOIP_DATABASE out/,
+  );
   const whole = await readFile(path);
   await writeFile(path, whole.subarray(0, whole.length / 2));
   t.regex(message(), /unpacked/, 'a download that ended early');
@@ -67,7 +104,13 @@ test('where a database is damaged, countries are unknown, and the log says so on
 
 function open(path: string) {
   const logged: string[] = [];
-  return { countryOf: countriesFrom({ GEOIP_DATABASE: path, CLIENT_IP: 'truncated' }, createLog('test', { write: (line) => logged.push(line) }))!, logged };
+  return {
+    countryOf: countriesFrom(
+      { GEOIP_DATABASE: path, CLIENT_IP: 'truncated' },
+      createLog('test', { write: (line) => logged.push(line) }),
+    )!,
+    logged,
+  };
 }
 
 async function folder(t: ExecutionContext): Promise<{ path: string }> {

@@ -9,21 +9,38 @@ import { limitLog, type Log } from '../log.js';
 /** The ISO 3166 code of the country of an address, such as `DE`; `''` where it is not known. Never throws. */
 export type CountryOf = (address: string) => string;
 
-/** A database without a country in so many networks, which is a part of the first few millions of addresses, has none. */
+/**
+ * A database without a country in so many networks, which is a part of the first few millions of addresses, has none.
+ */
 const networksTriedMax = 10_000;
 
-/** Opens the database that the settings name. Throws a `UsageError` when it cannot be used; `undefined` when none is named. */
-export function countriesFrom({ GEOIP_DATABASE: path, CLIENT_IP: clientIp }: { GEOIP_DATABASE: string | undefined; CLIENT_IP: ClientIpPolicy }, log: Log): CountryOf | undefined {
+/**
+ * Opens the database that the settings name. Throws a `UsageError` when it cannot be used; `undefined` when none is
+ * named.
+ */
+export function countriesFrom(
+  { GEOIP_DATABASE: path, CLIENT_IP: clientIp }: { GEOIP_DATABASE: string | undefined; CLIENT_IP: ClientIpPolicy },
+  log: Log,
+): CountryOf | undefined {
   if (path === undefined) return undefined;
-  if (clientIp === 'off') throw new UsageError('GEOIP_DATABASE is set, and CLIENT_IP is "off": nothing is kept of addresses then, and so no country. Set CLIENT_IP=truncated, or leave GEOIP_DATABASE out.');
+  if (clientIp === 'off')
+    throw new UsageError(
+      'GEOIP_DATABASE is set, and CLIENT_IP is "off": nothing is kept of addresses then, and so no country. Set CLIENT_IP=truncated, or leave GEOIP_DATABASE out.',
+    );
   const wanted = 'it must be an MMDB file with countries, such as GeoLite2-Country.mmdb or dbip-country-lite.mmdb';
   let reader: Reader<Response>;
   try {
     reader = new Reader(readFileSync(path));
   } catch (error) {
-    throw new UsageError(`GEOIP_DATABASE is ${JSON.stringify(path)}: ${wanted}, unpacked, that this user can read (${messageOf(error)}).`, { cause: error });
+    throw new UsageError(
+      `GEOIP_DATABASE is ${JSON.stringify(path)}: ${wanted}, unpacked, that this user can read (${messageOf(error)}).`,
+      { cause: error },
+    );
   }
-  if (!hasCountries(reader)) throw new UsageError(`GEOIP_DATABASE is ${JSON.stringify(path)}: ${wanted}, and this one (${JSON.stringify(reader.metadata.databaseType)}) has none.`);
+  if (!hasCountries(reader))
+    throw new UsageError(
+      `GEOIP_DATABASE is ${JSON.stringify(path)}: ${wanted}, and this one (${JSON.stringify(reader.metadata.databaseType)}) has none.`,
+    );
   const warn = limitLog(log.warn);
   return (address) => {
     if (!ipaddr.isValid(address)) return '';
@@ -32,7 +49,10 @@ export function countriesFrom({ GEOIP_DATABASE: path, CLIENT_IP: clientIp }: { G
     try {
       return countryIn(reader.get(known.toString()));
     } catch (error) {
-      warn('countries', `Cannot look up the country of an address in ${path}, which is damaged: ${messageOf(error)}. Get the file anew, and restart.`);
+      warn(
+        'countries',
+        `Cannot look up the country of an address in ${path}, which is damaged: ${messageOf(error)}. Get the file anew, and restart.`,
+      );
       return '';
     }
   };
@@ -64,7 +84,10 @@ function addressOf(value: bigint, bits: number): string {
 
 /** MaxMind and DB-IP have `country.iso_code`, IPinfo and others `country_code`. */
 function countryIn(found: unknown): string {
-  const { country, country_code: flat } = (found ?? {}) as { country?: { iso_code?: unknown } | null; country_code?: unknown };
+  const { country, country_code: flat } = (found ?? {}) as {
+    country?: { iso_code?: unknown } | null;
+    country_code?: unknown;
+  };
   const code = country?.iso_code ?? flat;
   return typeof code === 'string' && /^[A-Z]{2}$/.test(code) ? code : '';
 }

@@ -11,7 +11,10 @@ const limitOf = (options: ConstructorParameters<typeof HostLimit>[0]): HostLimit
 
 test('counts hosts beyond the limit as _other, until an admitted one has been idle for a day of the log', (t) => {
   const limit = limitOf({ hostsMax: 2 });
-  const at = (timeMs: number) => (host: string): string => limit.admit(host, { status: 200, timeMs });
+  const at =
+    (timeMs: number) =>
+    (host: string): string =>
+      limit.admit(host, { status: 200, timeMs });
   t.deepEqual(['a', 'a', 'b', 'b', 'c', 'a'].map(at(0)), ['a', 'a', 'b', 'b', '_other', 'a']);
   t.is(at(0.9 * dayMs)('a'), 'a');
   t.is(at(1.1 * dayMs)('c'), 'c');
@@ -25,9 +28,14 @@ test('counts real sites by name, however many hosts a scanner has made up before
     const sites = Array.from({ length: 50 }, (_, at) => `site-${at}.example`);
     for (let round = 0; round < 20; round += 1) {
       for (const site of sites) limit.admit(site, { status: 200, timeMs: 10_000 + round });
-      for (let made = 0; made < 500; made += 1) limit.admit(`later-${round}-${made}.example`, { status, timeMs: 10_000 + round });
+      for (let made = 0; made < 500; made += 1)
+        limit.admit(`later-${round}-${made}.example`, { status, timeMs: 10_000 + round });
     }
-    t.deepEqual(sites.filter((site) => limit.admit(site, { status: 502, timeMs: 20_000 }) !== site), [], `answered with ${status}`);
+    t.deepEqual(
+      sites.filter((site) => limit.admit(site, { status: 502, timeMs: 20_000 }) !== site),
+      [],
+      `answered with ${status}`,
+    );
   }
 });
 
@@ -55,7 +63,10 @@ test('prefers hosts below a configured wildcard to all others, within the limit,
   for (const tenant of tenants) at(tenant, 404);
   configured.set(['*.example.com']);
   for (let made = 0; made < 10_000; made += 1) at(`made-up-${made % 2000}.example`);
-  t.deepEqual(tenants.filter((tenant) => at(tenant, 404) !== tenant), []);
+  t.deepEqual(
+    tenants.filter((tenant) => at(tenant, 404) !== tenant),
+    [],
+  );
   const below = new Set(Array.from({ length: 1000 }, (_, made) => at(`made-up-${made}.example.com`)));
   t.true(below.has('_other') && below.size <= 101, 'strangers can make up names below it, too');
 });

@@ -5,7 +5,10 @@ import { ConfiguredHosts } from './configured-hosts.js';
 export interface HostLimitOptions {
   /** Maximum number of hosts that are counted by name. Requests of all others are counted as `_other`. */
   readonly hostsMax: number;
-  /** Hosts that are always counted by name, in addition to `hostsMax` others. Hosts that it merely covers rank above all others. Default: none. */
+  /**
+   * Hosts that are always counted by name, in addition to `hostsMax` others. Hosts that it merely covers rank above all
+   * others. Default: none.
+   */
   readonly configured?: Pick<ConfiguredHosts, 'version' | 'has' | 'covers'> | undefined;
   /** Time without a request after which a host ranks below all active ones, in milliseconds. Default: a day. */
   readonly idleMs?: number;
@@ -26,8 +29,9 @@ const draws = 16;
 const waitingMin = 20_000;
 
 /**
- * Admits hosts up to a limit. Beyond it a newcomer takes the place of a weaker host: those that Caddy's configuration covers are stronger than all others, those
- * with successful answers stronger than those without, and more requests than fewer. So a scanner cannot keep real sites out, not even by being first.
+ * Admits hosts up to a limit. Beyond it a newcomer takes the place of a weaker host: those that Caddy's configuration
+ * covers are stronger than all others, those with successful answers stronger than those without, and more requests
+ * than fewer. So a scanner cannot keep real sites out, not even by being first.
  */
 export class HostLimit {
   readonly #hostsMax: number;
@@ -42,7 +46,10 @@ export class HostLimit {
   readonly #waiting = new Map<string, Host>();
 
   /** `random` gives numbers from 0 to 1. */
-  constructor({ hostsMax, configured = new ConfiguredHosts(), idleMs = 86_400_000 }: HostLimitOptions, random = Math.random) {
+  constructor(
+    { hostsMax, configured = new ConfiguredHosts(), idleMs = 86_400_000 }: HostLimitOptions,
+    random = Math.random,
+  ) {
     this.#hostsMax = hostsMax;
     this.#idleMs = idleMs;
     this.#random = random;
@@ -50,7 +57,10 @@ export class HostLimit {
     this.#version = configured.version;
   }
 
-  /** Returns the name to count a request under: its host, or `_other`. `timeMs` is the time of the request, so that in an import idle time follows the log. */
+  /**
+   * Returns the name to count a request under: its host, or `_other`. `timeMs` is the time of the request, so that in
+   * an import idle time follows the log.
+   */
   admit(host: string, { status, timeMs }: { readonly status: number; readonly timeMs: number }): string {
     const known = this.#admitted.get(host);
     if (known !== undefined) {
@@ -59,7 +69,13 @@ export class HostLimit {
     }
     if (this.#configured.has(host)) return host;
     if (this.#version !== this.#configured.version) this.#reconfigure();
-    const newcomer = this.#waiting.get(host) ?? { name: host, successes: 0, requests: 0, lastMs: timeMs, isCovered: this.#configured.covers(host) };
+    const newcomer = this.#waiting.get(host) ?? {
+      name: host,
+      successes: 0,
+      requests: 0,
+      lastMs: timeMs,
+      isCovered: this.#configured.covers(host),
+    };
     count(newcomer, status, timeMs);
     if (this.#drawn.length < this.#hostsMax) {
       this.#drawn.push(newcomer);
@@ -91,9 +107,12 @@ export class HostLimit {
     let weakest: number | undefined;
     for (let draw = 0; draw < draws; draw += 1) {
       const at = Math.floor(this.#random() * this.#drawn.length);
-      if (weakest === undefined || this.#isWeaker(this.#drawn[at]!, this.#drawn[weakest]!, newcomer.lastMs)) weakest = at;
+      if (weakest === undefined || this.#isWeaker(this.#drawn[at]!, this.#drawn[weakest]!, newcomer.lastMs))
+        weakest = at;
     }
-    return weakest !== undefined && this.#isWeaker(this.#drawn[weakest]!, newcomer, newcomer.lastMs) ? weakest : undefined;
+    return weakest !== undefined && this.#isWeaker(this.#drawn[weakest]!, newcomer, newcomer.lastMs)
+      ? weakest
+      : undefined;
   }
 
   #isWeaker(one: Host, other: Host, nowMs: number): boolean {
@@ -106,7 +125,8 @@ export class HostLimit {
   #wait(host: Host): void {
     this.#waiting.delete(host.name);
     this.#waiting.set(host.name, host);
-    if (this.#waiting.size > Math.max(waitingMin, this.#hostsMax)) this.#waiting.delete(this.#waiting.keys().next().value!);
+    if (this.#waiting.size > Math.max(waitingMin, this.#hostsMax))
+      this.#waiting.delete(this.#waiting.keys().next().value!);
   }
 }
 

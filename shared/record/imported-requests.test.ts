@@ -5,21 +5,35 @@ import { importKey, packImported, unpackImported, type ImportedRequest } from '.
 import { importRowIds, importRowRange, newImportId, rowIdEnd, sharedImportId, windowStart } from '../rollup/rollup.js';
 
 const imported: fc.Arbitrary<ImportedRequest> = fc.record({
-  source: fc.constantFrom('caddy', 'app', ''), timeMs: fc.integer({ min: 0, max: Date.UTC(2200, 0) }), timeNs: fc.integer({ min: 0, max: 999_999 }),
-  shiftNs: fc.integer({ min: 0, max: 2 ** 32 - 1 }), key: fc.integer({ min: 0, max: 2 ** 48 - 1 }),
+  source: fc.constantFrom('caddy', 'app', ''),
+  timeMs: fc.integer({ min: 0, max: Date.UTC(2200, 0) }),
+  timeNs: fc.integer({ min: 0, max: 999_999 }),
+  shiftNs: fc.integer({ min: 0, max: 2 ** 32 - 1 }),
+  key: fc.integer({ min: 0, max: 2 ** 48 - 1 }),
 });
 
 test('unpacks what was packed, in rows of one hour and source', (t) => {
-  fc.assert(fc.property(fc.array(imported, { maxLength: 50 }), (requests) => {
-    const rows = packImported(7, requests);
-    const order = (list: readonly ImportedRequest[]): string[] => list.map((each) => JSON.stringify([each.source, each.timeMs, each.timeNs, each.shiftNs, each.key])).toSorted();
-    t.deepEqual(order(rows.flatMap(unpackImported)), order(requests));
-    for (const row of rows) for (const { timeMs, source } of unpackImported(row)) t.deepEqual([windowStart(timeMs, 3600), source], [row.windowMs, row.source]);
-  }));
+  fc.assert(
+    fc.property(fc.array(imported, { maxLength: 50 }), (requests) => {
+      const rows = packImported(7, requests);
+      const order = (list: readonly ImportedRequest[]): string[] =>
+        list.map((each) => JSON.stringify([each.source, each.timeMs, each.timeNs, each.shiftNs, each.key])).toSorted();
+      t.deepEqual(order(rows.flatMap(unpackImported)), order(requests));
+      for (const row of rows)
+        for (const { timeMs, source } of unpackImported(row))
+          t.deepEqual([windowStart(timeMs, 3600), source], [row.windowMs, row.source]);
+    }),
+  );
 });
 
 test('packs no more into a row than InfluxDB takes in a string', (t) => {
-  const requests = Array.from({ length: 10_000 }, (_, at) => ({ source: 'caddy', timeMs: at, timeNs: 0, shiftNs: 0, key: at }));
+  const requests = Array.from({ length: 10_000 }, (_, at) => ({
+    source: 'caddy',
+    timeMs: at,
+    timeNs: 0,
+    shiftNs: 0,
+    key: at,
+  }));
   const rows = packImported(7, requests);
   t.true(rows.every(({ packed }) => packed.length <= 64 * 1024));
   t.is(rows.flatMap(unpackImported).length, 10_000);
@@ -27,7 +41,8 @@ test('packs no more into a row than InfluxDB takes in a string', (t) => {
 
 test('the key of a request tells its time and what it is, but not its host and client', (t) => {
   const request = event({ timeMs: 1000 });
-  for (const part of [{ timeMs: 1001 }, { timeNs: 1 }, { uri: '/other' }, { status: 404 }, { size: 99 }]) t.not(importKey({ ...request, ...part }), importKey(request), JSON.stringify(part));
+  for (const part of [{ timeMs: 1001 }, { timeNs: 1 }, { uri: '/other' }, { status: 404 }, { size: 99 }])
+    t.not(importKey({ ...request, ...part }), importKey(request), JSON.stringify(part));
   t.is(importKey({ ...request, host: '_other', clientIp: '' }), importKey(request));
 });
 

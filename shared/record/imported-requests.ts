@@ -1,7 +1,9 @@
 /**
- * Remembers which requests were imported, so that importing them again is noticed after their rows are deleted (`RETENTION_REQUESTS`).
+ * Remembers which requests were imported, so that importing them again is noticed after their rows are deleted
+ * (`RETENTION_REQUESTS`).
  *
- * An imported request is remembered by its time and by a key of 48 bits, in 16 bytes, packed by hour and source. See docs/decisions/0008.
+ * An imported request is remembered by its time and by a key of 48 bits, in 16 bytes, packed by hour and source. See
+ * docs/decisions/0008.
  */
 import { hash } from 'node:crypto';
 import { boundBytes, boundDuration, boundMethod, boundText, cleanName, uriLengthMax } from './bounds.js';
@@ -30,7 +32,10 @@ export interface ImportedRow {
   /** Tells the rows of an hour apart, as in a rollup row. */
   readonly rowId: number;
   readonly source: string;
-  /** In Base64: of each request the nanoseconds since the start of the hour (6 bytes), the key (6 bytes) and the shift (4 bytes). */
+  /**
+   * In Base64: of each request the nanoseconds since the start of the hour (6 bytes), the key (6 bytes) and the shift
+   * (4 bytes).
+   */
   readonly packed: string;
 }
 
@@ -41,24 +46,37 @@ export const importedBytes = 16;
 const shiftNsMax = 2 ** 32 - 1;
 const hour = 3600;
 
-/** What two requests that are the same agree in, bounded as the recorder does. Host and client are left out: their bounds depend on settings and on what came before. */
+/**
+ * What two requests that are the same agree in, bounded as the recorder does. Host and client are left out: their
+ * bounds depend on settings and on what came before.
+ */
 export function sameness({ source, method, status, uri, durationMs, size, bytesRead }: RequestEvent): string {
   const text = `${status} ${digitsOf(boundDuration(durationMs))} ${boundBytes(size)} ${boundBytes(bytesRead)} ${boundMethod(method)} ${cleanName(source)}\n${boundText(uri, uriLengthMax)}`;
   return hash('sha1', text, 'hex'); // a URI can have 8 KiB, and many keys are remembered
 }
 
-/** The digits alone: whether an integer is in `ns` or `ms` is learned by the decoder, and may be taken otherwise the second time. */
+/**
+ * The digits alone: whether an integer is in `ns` or `ms` is learned by the decoder, and may be taken otherwise the
+ * second time.
+ */
 function digitsOf(durationMs: number | null): string {
   return durationMs === null ? '' : durationMs.toExponential().split('e', 1)[0]!;
 }
 
 /** The key of a request, whose time is that of its log line. */
-export function importKey(request: RequestEvent, { timeMs, timeNs }: Pick<RequestEvent, 'timeMs' | 'timeNs'> = request): number {
+export function importKey(
+  request: RequestEvent,
+  { timeMs, timeNs }: Pick<RequestEvent, 'timeMs' | 'timeNs'> = request,
+): number {
   return Number.parseInt(hash('sha1', `${sameness(request)} ${timeMs} ${timeNs}`, 'hex').slice(0, 12), 16);
 }
 
 /** Packs requests of one import. `random` gives numbers from 0 to 1. */
-export function packImported(importId: number, requests: readonly ImportedRequest[], random = Math.random): ImportedRow[] {
+export function packImported(
+  importId: number,
+  requests: readonly ImportedRequest[],
+  random = Math.random,
+): ImportedRow[] {
   const groups = groupBy(requests, ({ timeMs, source }) => `${windowStart(timeMs, hour)} ${source}`);
   const rows: ImportedRow[] = [];
   for (const group of groups.values()) {
@@ -71,7 +89,13 @@ export function packImported(importId: number, requests: readonly ImportedReques
         bytes.writeUIntBE(key, at * importedBytes + 6, 6);
         bytes.writeUInt32BE(Math.min(shiftNs, shiftNsMax), at * importedBytes + 12);
       }
-      rows.push({ importId, windowMs, rowId: Math.floor(random() * rowIdEnd), source: part[0]!.source, packed: bytes.toString('base64') });
+      rows.push({
+        importId,
+        windowMs,
+        rowId: Math.floor(random() * rowIdEnd),
+        source: part[0]!.source,
+        packed: bytes.toString('base64'),
+      });
     }
   }
   return rows;
@@ -83,8 +107,11 @@ export function unpackImported({ windowMs, source, packed }: ImportedRow): Impor
   return Array.from({ length: Math.floor(bytes.length / importedBytes) }, (_, at) => {
     const offsetNs = bytes.readUIntBE(at * importedBytes, 6);
     return {
-      source, timeMs: windowMs + Math.floor(offsetNs / 1e6), timeNs: offsetNs % 1e6,
-      key: bytes.readUIntBE(at * importedBytes + 6, 6), shiftNs: bytes.readUInt32BE(at * importedBytes + 12),
+      source,
+      timeMs: windowMs + Math.floor(offsetNs / 1e6),
+      timeNs: offsetNs % 1e6,
+      key: bytes.readUIntBE(at * importedBytes + 6, 6),
+      shiftNs: bytes.readUInt32BE(at * importedBytes + 12),
     };
   });
 }

@@ -34,7 +34,10 @@ test('10,000 requests with one time in one series are all stored, and every roll
 test('a request is written by itself within moments, without a flush', async (t) => {
   const { store, recorder } = await start(t);
   recorder.record(event({}));
-  await until('it is in the store', async () => (await store.readRequests({ ...range, filter: {}, limit: 1 })).length === 1);
+  await until(
+    'it is in the store',
+    async () => (await store.readRequests({ ...range, filter: {}, limit: 1 })).length === 1,
+  );
   await until('it is counted', () => recorder.counts.stored > 0); // a moment after a reader sees it
   t.is(recorder.counts.stored, 1);
 });
@@ -47,9 +50,9 @@ test('the top lists follow by themselves within seconds, and all of them when it
   };
   const timeMs = Date.now();
   recorder.record(event({ timeMs }));
-  await until('the first is in the lists', async () => await counted(60) === 1);
+  await until('the first is in the lists', async () => (await counted(60)) === 1);
   recorder.record(event({ timeMs }));
-  await until('the second is in the lists', async () => await counted(60) === 2);
+  await until('the second is in the lists', async () => (await counted(60)) === 2);
   recorder.record(event({ timeMs }));
   t.is(await recorder.close(), 0);
   for (const level of topLevels) t.is(await counted(level), 3, `${level} s`);
@@ -62,7 +65,11 @@ test('a flush that begins in the moment in which the batch before is taken waits
     ...real,
     write: (batch) => {
       if (taking.length > 0) return real.write(batch);
-      const taken = new Promise<number>((resolve) => { takeFirst = () => { resolve(0); }; });
+      const taken = new Promise<number>((resolve) => {
+        takeFirst = () => {
+          resolve(0);
+        };
+      });
       taking.push(taken);
       return taken;
     },
@@ -91,7 +98,10 @@ test('a store that fails gets the same batches again, in order, until it takes t
   for (let at = 0; at < 35; at += 1) t.true(recorder.record(event({ uri: `/${at}` })));
   await until('it was tried more than once', () => tried.length > 2);
   t.is(recorder.problem, 'The store sleeps.');
-  t.true(tried.every((batch) => batch === tried[0]), 'the first batch is not overtaken');
+  t.true(
+    tried.every((batch) => batch === tried[0]),
+    'the first batch is not overtaken',
+  );
   failing = false;
   await recorder.flush();
   t.is(recorder.problem, undefined);
@@ -100,29 +110,30 @@ test('a store that fails gets the same batches again, in order, until it takes t
   t.is(tallyOf(await store.readRollups({ ...range, level: 86_400, scope: 'all', filter: {} })).count, 35);
 });
 
-for (const sampleRatio of [0.3, 1]) test(`with ${100 * sampleRatio} % of the requests kept, all are counted as stored, and after a refused batch the rest is counted anew`, async (t) => {
-  let refusing = true;
-  const { store, recorder } = await start(t, { sampleRatio, batchRequestsMax: 100, flushMs: 100_000 }, (real) => ({
-    ...real,
-    async write(batch) {
-      if (refusing) {
-        refusing = false;
-        throw new StoreError('drop', 'refused');
-      }
-      return await real.write(batch);
-    },
-  }));
-  for (let at = 0; at < 350; at += 1) recorder.record(event({ timeNs: 1000 * at, uri: `/${at}` }));
-  await recorder.flush();
-  t.like(recorder.counts, { recorded: 350, stored: 250, deadLettered: 100 });
-  const kept = (await store.readRequests({ ...range, filter: {}, limit: 1000 })).length;
-  t.true(sampleRatio === 1 ? kept === 250 : kept > 30 && kept < 150);
-  for (const level of levels) {
-    const { count, sampledOut } = tallyOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} }));
-    t.is(count, 250, `${level} s`);
-    t.is(count - sampledOut, kept);
-  }
-});
+for (const sampleRatio of [0.3, 1])
+  test(`with ${100 * sampleRatio} % of the requests kept, all are counted as stored, and after a refused batch the rest is counted anew`, async (t) => {
+    let refusing = true;
+    const { store, recorder } = await start(t, { sampleRatio, batchRequestsMax: 100, flushMs: 100_000 }, (real) => ({
+      ...real,
+      async write(batch) {
+        if (refusing) {
+          refusing = false;
+          throw new StoreError('drop', 'refused');
+        }
+        return await real.write(batch);
+      },
+    }));
+    for (let at = 0; at < 350; at += 1) recorder.record(event({ timeNs: 1000 * at, uri: `/${at}` }));
+    await recorder.flush();
+    t.like(recorder.counts, { recorded: 350, stored: 250, deadLettered: 100 });
+    const kept = (await store.readRequests({ ...range, filter: {}, limit: 1000 })).length;
+    t.true(sampleRatio === 1 ? kept === 250 : kept > 30 && kept < 150);
+    for (const level of levels) {
+      const { count, sampledOut } = tallyOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} }));
+      t.is(count, 250, `${level} s`);
+      t.is(count - sampledOut, kept);
+    }
+  });
 
 test('when the store was exchanged for an empty one, what waits is counted anew, and nothing of what is gone', async (t) => {
   let other: Store | undefined;
@@ -138,12 +149,19 @@ test('when the store was exchanged for an empty one, what waits is counted anew,
   const record = (from: number, to: number): void => {
     for (let at = from; at < to; at += 1) recorder.record(event({ timeNs: 1000 * at, uri: `/${at}` }));
   };
-  for (const [from, to] of [[0, 100], [100, 140], [140, 150]] as const) {
+  for (const [from, to] of [
+    [0, 100],
+    [100, 140],
+    [140, 150],
+  ] as const) {
     record(from, to);
     await recorder.flush();
   }
   t.like(recorder.counts, { recorded: 150, stored: 150 });
-  for (const [store, count] of [[first, 100], [other!, 50]] as const) {
+  for (const [store, count] of [
+    [first, 100],
+    [other!, 50],
+  ] as const) {
     for (const level of levels) {
       t.is(tallyOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} })).count, count, `${level} s`);
     }
@@ -165,7 +183,11 @@ test('a batch that the store refuses for good is counted, and the next one is wr
   await recorder.flush();
   t.is((await store.readRequests({ ...range, filter: {}, limit: 100 })).length, 6);
   for (const level of levels) {
-    t.is(tallyOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} })).count, 6, `the rows of ${level} s do not count what was refused`);
+    t.is(
+      tallyOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} })).count,
+      6,
+      `the rows of ${level} s do not count what was refused`,
+    );
   }
 });
 
@@ -182,7 +204,10 @@ test('an error that the store does not throw itself holds the requests until a w
   recorder.record(event({ uri: '/held' }));
   await recorder.flush();
   t.like(recorder.counts, { recorded: 1, stored: 1, deadLettered: 0 });
-  t.deepEqual((await store.readRequests({ ...range, filter: {}, limit: 10 })).map(({ uri }) => uri), ['/held']);
+  t.deepEqual(
+    (await store.readRequests({ ...range, filter: {}, limit: 10 })).map(({ uri }) => uri),
+    ['/held'],
+  );
 });
 
 test('when the memory is full, further requests are dropped and said to be', async (t) => {
@@ -201,15 +226,21 @@ test('when the memory is full, further requests are dropped and said to be', asy
 test('a batch of requests that are far apart is smaller, and no more wait than are allowed to', async (t) => {
   const sizes: number[] = [];
   let letThrough = (): void => undefined;
-  const through = new Promise<void>((resolve) => { letThrough = resolve; });
-  const { recorder } = await start(t, { batchRequestsMax: 3200, sparseRequestsMax: 320, batchesWaitingMax: 0, flushMs: 100_000 }, (real) => ({
-    ...real,
-    async write(batch) {
-      sizes.push(batch.requests.length);
-      await through;
-      return await real.write(batch);
-    },
-  }));
+  const through = new Promise<void>((resolve) => {
+    letThrough = resolve;
+  });
+  const { recorder } = await start(
+    t,
+    { batchRequestsMax: 3200, sparseRequestsMax: 320, batchesWaitingMax: 0, flushMs: 100_000 },
+    (real) => ({
+      ...real,
+      async write(batch) {
+        sizes.push(batch.requests.length);
+        await through;
+        return await real.write(batch);
+      },
+    }),
+  );
   const timeMs = Date.UTC(2026, 10, 24);
   for (let at = 0; at < 3200; at += 1) t.true(recorder.record(event({ timeMs, timeNs: at })));
   for (let at = 0; at < 320; at += 1) t.true(recorder.record(event({ timeMs: timeMs + 10_000 * at })));
@@ -218,13 +249,26 @@ test('a batch of requests that are far apart is smaller, and no more wait than a
   await recorder.flush();
   t.true(recorder.record(event({ timeMs })));
   await recorder.flush();
-  t.deepEqual(sizes.filter((size) => size > 0), [3200, 320, 1], 'the others are of lists alone');
+  t.deepEqual(
+    sizes.filter((size) => size > 0),
+    [3200, 320, 1],
+    'the others are of lists alone',
+  );
 });
 
 test('closing says what the store had not taken, and does not wait for ever', async (t) => {
   const lines: string[] = [];
-  const log: Log = { info: () => undefined, warn: () => undefined, error: (message) => { lines.push(message); } };
-  const { recorder } = await start(t, { drainMsMax: 50, log }, (real) => ({ ...real, write: () => new Promise(() => undefined) }));
+  const log: Log = {
+    info: () => undefined,
+    warn: () => undefined,
+    error: (message) => {
+      lines.push(message);
+    },
+  };
+  const { recorder } = await start(t, { drainMsMax: 50, log }, (real) => ({
+    ...real,
+    write: () => new Promise(() => undefined),
+  }));
   for (let at = 0; at < 3; at += 1) recorder.record(event({}));
   t.is(await recorder.close(), 3);
   t.deepEqual(lines, ['Stopped before the store took 3 requests: it did not answer']);
@@ -234,7 +278,9 @@ test('closing says what the store had not taken, and does not wait for ever', as
 test('what strangers choose is bounded before it is stored', async (t) => {
   const { store, recorder } = await start(t, { hostsMax: 1 });
   recorder.record(event({ host: 'known.example' }));
-  recorder.record(event({ host: 'a\nb', method: 'BREW', uri: `/${'x'.repeat(9000)}`, userAgent: '\ud800', clientIp: '203.0.113.9' }));
+  recorder.record(
+    event({ host: 'a\nb', method: 'BREW', uri: `/${'x'.repeat(9000)}`, userAgent: '\ud800', clientIp: '203.0.113.9' }),
+  );
   await recorder.flush();
   const [other] = await store.readRequests({ ...range, filter: { host: '_other' }, limit: 10 });
   t.like(other, { host: '_other', method: '_other', userAgent: '\uFFFD', clientIp: '203.0.113.0' });
@@ -254,10 +300,22 @@ test('a step of the wall clock takes no host its place', async (t) => {
 });
 
 /** A recorder over a real embedded store, which `change` may make fail. */
-async function start(t: ExecutionContext, options: Partial<RecorderOptions> = {}, change: (store: Store) => Store = (store) => store): Promise<{ store: Store; recorder: Recorder }> {
+async function start(
+  t: ExecutionContext,
+  options: Partial<RecorderOptions> = {},
+  change: (store: Store) => Store = (store) => store,
+): Promise<{ store: Store; recorder: Recorder }> {
   const real = await openTestStore(t);
   const store: Store = { ...plainStore(real), gatherRequests: undefined };
-  const recorder = createRecorder({ store: change(store), log, name: 'tested', hostsMax: 200, clientIp: 'truncated', flushMs: 20, ...options });
+  const recorder = createRecorder({
+    store: change(store),
+    log,
+    name: 'tested',
+    hostsMax: 200,
+    clientIp: 'truncated',
+    flushMs: 20,
+    ...options,
+  });
   t.teardown(() => recorder.close());
   return { store, recorder };
 }
@@ -268,7 +326,14 @@ const log: Log = { info: () => undefined, warn: () => undefined, error: () => un
 async function openTestStore(t: ExecutionContext): Promise<Store> {
   const folder = await mkdtemp(join(tmpdir(), 'recorder-'));
   const dayMs = 86_400_000;
-  const store = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs } }, { log, now: () => startMs });
+  const store = await openStore(
+    {
+      kind: 'duckdb',
+      path: join(folder, 'requests.duckdb'),
+      retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs },
+    },
+    { log, now: () => startMs },
+  );
   t.teardown(async () => {
     await store.close();
     await rm(folder, { recursive: true, force: true });
@@ -278,7 +343,24 @@ async function openTestStore(t: ExecutionContext): Promise<Store> {
 
 function event(given: Partial<RequestEvent>): RequestEvent {
   return {
-    source: 'caddy', timeMs: startMs, timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1, size: 10, bytesRead: 0,
-    uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: 'HTTP/1.1', tls: '', upstreamMs: null, requestId: '', ...given,
+    source: 'caddy',
+    timeMs: startMs,
+    timeNs: 0,
+    host: 'a.example',
+    method: 'GET',
+    status: 200,
+    durationMs: 1,
+    size: 10,
+    bytesRead: 0,
+    uri: '/',
+    endpoint: '',
+    clientIp: '',
+    userAgent: '',
+    referrer: '',
+    protocol: 'HTTP/1.1',
+    tls: '',
+    upstreamMs: null,
+    requestId: '',
+    ...given,
   };
 }

@@ -1,5 +1,16 @@
 import { randomUUID } from 'node:crypto';
-import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName, nameLengthMax, otherName, uriLengthMax, type ClientIpPolicy } from './bounds.js';
+import {
+  boundBytes,
+  boundClientIp,
+  boundDuration,
+  boundMethod,
+  boundText,
+  cleanName,
+  nameLengthMax,
+  otherName,
+  uriLengthMax,
+  type ClientIpPolicy,
+} from './bounds.js';
 import type { ConfiguredHosts } from './configured-hosts.js';
 import type { CountryOf } from './countries.js';
 import { detailedMessageOf, stackOf, StoreError } from '../errors.js';
@@ -11,14 +22,22 @@ import { heldBytes, type RequestEvent } from '../request-event.js';
 import { createRequestSample } from './request-sample.js';
 import { backoffMs, pause, retryAfterMsMax } from '../retry.js';
 import { BatchTallies, OpenRollups } from '../rollup/rollup-aggregator.js';
-import { createSeriesKeys, importRowIds, latencyBucketOf, randomRowIds, seriesKey, type RollupRow, type SeriesTally } from '../rollup/rollup.js';
+import {
+  createSeriesKeys,
+  importRowIds,
+  latencyBucketOf,
+  randomRowIds,
+  seriesKey,
+  type RollupRow,
+  type SeriesTally,
+} from '../rollup/rollup.js';
 import type { Batch, LedgerSnapshot, RequestGatherer, Store } from '../store/store.js';
 import { createTopLadder } from '../top-list/top-list-aggregator.js';
 import { createUniqueTimes, type UsedTimes } from './unique-time.js';
 
 /**
- * Takes requests, makes their times unique, adds them to the rollups and top lists and writes all in batches, in order, each until the
- * store has taken it. `record` never waits and never throws.
+ * Takes requests, makes their times unique, adds them to the rollups and top lists and writes all in batches, in order,
+ * each until the store has taken it. `record` never waits and never throws.
  */
 export interface Recorder {
   /** Takes one request; `false` when the memory is full and it was dropped. */
@@ -28,15 +47,18 @@ export interface Recorder {
   /** The times of the last requests, for the recorder that goes on after this one: see `RecorderOptions`. */
   usedTimes(): UsedTimes;
   /**
-   * Writes what has been recorded; resolves when the store has taken, or refused for good, all of it. Without `allTops`, which is set unless
-   * given, of the top lists those that are due alone.
+   * Writes what has been recorded; resolves when the store has taken, or refused for good, all of it. Without
+   * `allTops`, which is set unless given, of the top lists those that are due alone.
    */
   flush(options?: { readonly allTops?: boolean }): Promise<void>;
-  /** Resolves to `true` when the store has taken, or refused for good, one more of the batches that wait; to `false` when none does. */
+  /**
+   * Resolves to `true` when the store has taken, or refused for good, one more of the batches that wait; to `false`
+   * when none does.
+   */
   batchWritten(): Promise<boolean>;
   /**
-   * Flushes for at most `drainMsMax`, then stops; resolves to how many requests the store had not taken by then, and logs it. The write
-   * that is in flight by then may still succeed: see `idle`.
+   * Flushes for at most `drainMsMax`, then stops; resolves to how many requests the store had not taken by then, and
+   * logs it. The write that is in flight by then may still succeed: see `idle`.
    */
   close(options?: { readonly drainMsMax?: number }): Promise<number>;
   /** Resolves when no write is in flight. After `close`, nothing of this recorder reaches the store from then on. */
@@ -48,7 +70,10 @@ export interface Recorder {
   readonly full: 'memory-full' | 'spool-full' | 'disk-full';
 }
 
-/** Requests since the recorder was made: recorded = stored + deadLettered + in memory. What a store has spooled counts as stored here. */
+/**
+ * Requests since the recorder was made: recorded = stored + deadLettered + in memory. What a store has spooled counts
+ * as stored here.
+ */
 export interface RecorderCounts {
   readonly recorded: number;
   readonly stored: number;
@@ -68,7 +93,9 @@ export interface RecorderOptions {
   /** Hosts of Caddy's configuration, which may become known later. Default: none. */
   readonly configuredHosts?: ConfiguredHosts | undefined;
   readonly clientIp: ClientIpPolicy;
-  /** Tells the country of an address, which is asked about before it is truncated. Without it, countries are not known. */
+  /**
+   * Tells the country of an address, which is asked about before it is truncated. Without it, countries are not known.
+   */
   readonly countryOf?: CountryOf | undefined;
   /** The part of the requests that are kept one by one, from 0 to 1: 1. All are counted, whatever it is. */
   readonly sampleRatio?: number | undefined;
@@ -82,18 +109,27 @@ export interface RecorderOptions {
   readonly sparseRequestsMax?: number;
   /** What the requests of one batch hold in memory, in bytes as what gathers them estimates: 16 MiB. */
   readonly batchBytesMax?: number;
-  /** What may be held while the store does not take it, in bytes as what gathers it estimates: 128 MiB. What comes then is dropped. */
+  /**
+   * What may be held while the store does not take it, in bytes as what gathers it estimates: 128 MiB. What comes then
+   * is dropped.
+   */
   readonly memoryBytesMax?: number;
-  /** While more batches than so many wait besides the one that is being written, whatever they hold, what comes is dropped: any number may wait. */
+  /**
+   * While more batches than so many wait besides the one that is being written, whatever they hold, what comes is
+   * dropped: any number may wait.
+   */
   readonly batchesWaitingMax?: number;
   /** How long `close` waits for the store: 8 s. */
   readonly drainMsMax?: number;
   /**
-   * Called when a batch is made, with the counts as they will be once it is written: the ledger that travels with it, if
-   * it is time for one.
+   * Called when a batch is made, with the counts as they will be once it is written: the ledger that travels with it,
+   * if it is time for one.
    */
   readonly ledger?: (counts: RecorderCounts) => LedgerSnapshot | undefined;
-  /** The id of the import that it records: its requests are remembered as imported, and its rows can be told from others. Default: it is not an import. */
+  /**
+   * The id of the import that it records: its requests are remembered as imported, and its rows can be told from
+   * others. Default: it is not an import.
+   */
   readonly importId?: number | undefined;
   readonly now?: () => number;
 }
@@ -101,10 +137,16 @@ export interface RecorderOptions {
 /** What a recorder holds in memory unless it is told otherwise, in bytes. */
 export const memoryBytesMaxDefault = 128 * 2 ** 20;
 
-/** Requests that are taken together: one by one, each would find the processor's caches full of what its maker does in between. */
+/**
+ * Requests that are taken together: one by one, each would find the processor's caches full of what its maker does in
+ * between.
+ */
 const takenAtOnce = 32;
 
-/** Requests are far apart when they have more rows of the finest level than so many in one. A row, with those of the other levels, takes some kilobytes until it is written. */
+/**
+ * Requests are far apart when they have more rows of the finest level than so many in one. A row, with those of the
+ * other levels, takes some kilobytes until it is written.
+ */
 const sparsePart = 16;
 
 /** Requests that one recorder has taken and the next one has not are no further apart, in milliseconds. */
@@ -115,7 +157,19 @@ const textLengthMax = 1024;
 
 /** Starts a recorder; it writes from a timer until it is closed. Throws a `RangeError` when `sampleRatio` is none. */
 export function createRecorder(options: RecorderOptions): Recorder {
-  const { store, log, sampleRatio = 1, flushMs = 100, batchRequestsMax = 5000, sparseRequestsMax = batchRequestsMax, batchBytesMax = 16 * 2 ** 20, memoryBytesMax = memoryBytesMaxDefault, batchesWaitingMax = Infinity, drainMsMax = 8000, now = Date.now } = options;
+  const {
+    store,
+    log,
+    sampleRatio = 1,
+    flushMs = 100,
+    batchRequestsMax = 5000,
+    sparseRequestsMax = batchRequestsMax,
+    batchBytesMax = 16 * 2 ** 20,
+    memoryBytesMax = memoryBytesMaxDefault,
+    batchesWaitingMax = Infinity,
+    drainMsMax = 8000,
+    now = Date.now,
+  } = options;
   /** As an import does: readers need not make way for it. */
   const makerWaits = batchesWaitingMax < Infinity;
   const writer = randomUUID();
@@ -132,7 +186,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const nameOf = { source: createMemo(cleanName), host: createMemo(cleanName), endpoint: createMemo(cleanName) };
   const clientOf = createMemo((address) => boundClientIp(address, options.clientIp), { entriesMax: 10_000 });
   const countryOf = options.countryOf && createMemo(options.countryOf, { entriesMax: 10_000 });
-  const boundedText = (): (text: string) => string => createMemo((text) => boundText(text, textLengthMax));
+  const boundedText = (): ((text: string) => string) => createMemo((text) => boundText(text, textLengthMax));
   const textOf = { userAgent: boundedText(), referrer: boundedText(), protocol: boundedText(), tls: boundedText() };
   for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
   const hostLimit = new HostLimit({ hostsMax: options.hostsMax, configured: options.configuredHosts });
@@ -155,12 +209,21 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
   return {
     record(event) {
-      if (queuedBytes + gathered.bytes >= memoryBytesMax || queue.length > batchesWaitingMax + 1 || stopped.signal.aborted) return false;
+      if (
+        queuedBytes + gathered.bytes >= memoryBytesMax ||
+        queue.length > batchesWaitingMax + 1 ||
+        stopped.signal.aborted
+      )
+        return false;
       waiting.push(event);
       counts.recorded += 1;
       if (waiting.length >= takenAtOnce || gathered.length + waiting.length >= batchRequestsMax) {
         takeWaiting();
-        if (gathered.length >= batchRequestsMax || gathered.bytes >= batchBytesMax || (gathered.length >= sparseRequestsMax && batchTallies.size * sparsePart > gathered.length)) {
+        if (
+          gathered.length >= batchRequestsMax ||
+          gathered.bytes >= batchBytesMax ||
+          (gathered.length >= sparseRequestsMax && batchTallies.size * sparsePart > gathered.length)
+        ) {
           seal();
           void write();
         }
@@ -185,7 +248,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
     async batchWritten() {
       if (queue.length === 0) return false;
-      await new Promise<void>((resolve) => { onWritten.push(resolve); });
+      await new Promise<void>((resolve) => {
+        onWritten.push(resolve);
+      });
       return true;
     },
 
@@ -207,8 +272,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
     },
 
     counts,
-    get problem() { return problem; },
-    get full() { return full ?? 'memory-full'; },
+    get problem() {
+      return problem;
+    },
+    get full() {
+      return full ?? 'memory-full';
+    },
   };
 
   function takeWaiting(): void {
@@ -230,7 +299,13 @@ export function createRecorder(options: RecorderOptions): Recorder {
     }
     if (importId !== undefined) {
       const shiftNs = (request.timeMs - timeMs) * 1e6 + request.timeNs - timeNs;
-      gatheredImported.push({ source: request.source, timeMs, timeNs, shiftNs, key: importKey(request, { timeMs, timeNs }) });
+      gatheredImported.push({
+        source: request.source,
+        timeMs,
+        timeNs,
+        shiftNs,
+        key: importKey(request, { timeMs, timeNs }),
+      });
     }
     const bucket = latencyBucketOf(request);
     batchTallies.add(request, series, bucket, isKept);
@@ -270,7 +345,10 @@ export function createRecorder(options: RecorderOptions): Recorder {
     void write();
   }
 
-  /** Makes a batch of what has gathered: the requests with exactly the rollup rows that they changed, and the top lists that are due. */
+  /**
+   * Makes a batch of what has gathered: the requests with exactly the rollup rows that they changed, and the top lists
+   * that are due.
+   */
   function seal({ allTops = false } = {}): void {
     takeWaiting();
     const ledger = options.ledger?.({ ...counts, stored: counts.recorded - counts.deadLettered });
@@ -281,8 +359,27 @@ export function createRecorder(options: RecorderOptions): Recorder {
     const rollups = openRollups === undefined ? [] : changedRows(openRollups, tallies);
     const { requests, bytes: requestsBytes } = gathered.take();
     const imported = importId === undefined ? {} : { importId, imported: packImported(importId, gatheredImported) };
-    const bytes = requestsBytes + rollups.reduce((sum, { cells }) => sum + rollupRowBytes + cells.length * cellBytes, 0) + tallies.length * cellBytes + tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
-    queue.push({ batch: { recorder: options.name, writer, sequence, requests, kept: gatheredKept, tallies, rollups, tops, ledger, ...imported }, bytes, sealedMs: performance.now() });
+    const bytes =
+      requestsBytes +
+      rollups.reduce((sum, { cells }) => sum + rollupRowBytes + cells.length * cellBytes, 0) +
+      tallies.length * cellBytes +
+      tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
+    queue.push({
+      batch: {
+        recorder: options.name,
+        writer,
+        sequence,
+        requests,
+        kept: gatheredKept,
+        tallies,
+        rollups,
+        tops,
+        ledger,
+        ...imported,
+      },
+      bytes,
+      sealedMs: performance.now(),
+    });
     queuedBytes += bytes;
     gatheredImported = [];
     if (gatheredKept !== undefined) gatheredKept = [];
@@ -299,7 +396,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
   /** Writes the queue in order: a later batch replaces rows of an earlier one. */
   async function writeQueue(): Promise<void> {
-    for (let failures = 0; queue[0] !== undefined && !stopped.signal.aborted;) {
+    for (let failures = 0; queue[0] !== undefined && !stopped.signal.aborted; ) {
       const { batch, bytes, sealedMs } = queue[0];
       let refused = false;
       try {
@@ -314,9 +411,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
         if (failure.action === 'drop') {
           refused = true;
           counts.deadLettered += batch.requests.length;
-          log.error(`The store refused a batch of ${batch.requests.length} requests for good: ${detailedMessageOf(failure)}`);
+          log.error(
+            `The store refused a batch of ${batch.requests.length} requests for good: ${detailedMessageOf(failure)}`,
+          );
         } else {
-          if (problem !== failure.message) log.warn(`The store does not take requests, holding them: ${detailedMessageOf(failure)}`);
+          if (problem !== failure.message)
+            log.warn(`The store does not take requests, holding them: ${detailedMessageOf(failure)}`);
           if (failure.contentsReplaced) countAnew();
           problem = failure.message;
           full = failure.full;
@@ -334,13 +434,17 @@ export function createRecorder(options: RecorderOptions): Recorder {
   }
 
   /**
-   * Rollup rows are cumulative: they also hold requests of earlier batches, one that was refused, or those in a file that is gone. What waits is
-   * counted again, and what comes from now on goes into further rows, which add up with those that are stored. The top lists go on: see `Batch.tops`.
+   * Rollup rows are cumulative: they also hold requests of earlier batches, one that was refused, or those in a file
+   * that is gone. What waits is counted again, and what comes from now on goes into further rows, which add up with
+   * those that are stored. The top lists go on: see `Batch.tops`.
    */
   function countAnew(): void {
     if (openRollups === undefined) return;
     openRollups.clear();
-    queue = queue.map(({ batch, ...others }) => ({ batch: { ...batch, rollups: changedRows(openRollups, batch.tallies) }, ...others }));
+    queue = queue.map(({ batch, ...others }) => ({
+      batch: { ...batch, rollups: changedRows(openRollups, batch.tallies) },
+      ...others,
+    }));
   }
 
   function changedRows(open: OpenRollups, tallies: readonly SeriesTally[]): RollupRow[] {
@@ -350,10 +454,17 @@ export function createRecorder(options: RecorderOptions): Recorder {
   }
 }
 
-/** An error that a store does not throw is a bug of this program: requests are held, so that a fixed version can store them. */
+/**
+ * An error that a store does not throw is a bug of this program: requests are held, so that a fixed version can store
+ * them.
+ */
 function asStoreError(error: unknown): StoreError {
   if (error instanceof StoreError) return error;
-  return new StoreError('hold', 'The store cannot be written, for an unexpected reason. The log has the details; please report them.', { cause: error, detail: stackOf(error) });
+  return new StoreError(
+    'hold',
+    'The store cannot be written, for an unexpected reason. The log has the details; please report them.',
+    { cause: error, detail: stackOf(error) },
+  );
 }
 
 type Writable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
@@ -372,8 +483,12 @@ function gatherObjects(): RequestGatherer {
       requests.push(event);
       bytes += heldBytes(event);
     },
-    get length() { return requests.length; },
-    get bytes() { return bytes; },
+    get length() {
+      return requests.length;
+    },
+    get bytes() {
+      return bytes;
+    },
     take() {
       const taken = { requests, bytes };
       requests = [];

@@ -3,23 +3,42 @@ import fc from 'fast-check';
 import { event } from '../../test/web-samples.js';
 import { createRequestSample } from './request-sample.js';
 
-const requests = Array.from({ length: 20_000 }, (_, at) => event({ timeMs: 1_764_000_000_000 + at, timeNs: (at * 1000) % 1_000_000, uri: `/${at % 50}`, status: at % 10 === 0 ? 404 : 200 }));
+const requests = Array.from({ length: 20_000 }, (_, at) =>
+  event({
+    timeMs: 1_764_000_000_000 + at,
+    timeNs: (at * 1000) % 1_000_000,
+    uri: `/${at % 50}`,
+    status: at % 10 === 0 ? 404 : 200,
+  }),
+);
 
 test('The part that is kept is the part that was asked for, of every status and path.', (t) => {
-  fc.assert(fc.property(fc.double({ min: 0, max: 1, noNaN: true }), (ratio) => {
-    const isKept = createRequestSample(ratio);
-    for (const some of [requests, requests.filter(({ status }) => status === 404), requests.filter(({ uri }) => uri === '/7')]) {
-      const kept = some.filter(isKept).length;
-      const deviation = Math.sqrt(some.length * ratio * (1 - ratio));
-      // Six standard deviations: once in 500 million.
-      if (Math.abs(kept - some.length * ratio) > 6 * deviation + 1) throw new Error(`${kept} of ${some.length} are kept, where ${ratio} of them are wanted`);
-    }
-  }), { numRuns: 50 });
+  fc.assert(
+    fc.property(fc.double({ min: 0, max: 1, noNaN: true }), (ratio) => {
+      const isKept = createRequestSample(ratio);
+      for (const some of [
+        requests,
+        requests.filter(({ status }) => status === 404),
+        requests.filter(({ uri }) => uri === '/7'),
+      ]) {
+        const kept = some.filter(isKept).length;
+        const deviation = Math.sqrt(some.length * ratio * (1 - ratio));
+        // Six standard deviations: once in 500 million.
+        if (Math.abs(kept - some.length * ratio) > 6 * deviation + 1)
+          throw new Error(`${kept} of ${some.length} are kept, where ${ratio} of them are wanted`);
+      }
+    }),
+    { numRuns: 50 },
+  );
   t.pass();
 });
 
 test('A greater part holds the smaller one, and the choice is the same each time.', (t) => {
-  const [small, again, great] = [0.1, 0.1, 0.3].map(createRequestSample) as [ReturnType<typeof createRequestSample>, ReturnType<typeof createRequestSample>, ReturnType<typeof createRequestSample>];
+  const [small, again, great] = [0.1, 0.1, 0.3].map(createRequestSample) as [
+    ReturnType<typeof createRequestSample>,
+    ReturnType<typeof createRequestSample>,
+    ReturnType<typeof createRequestSample>,
+  ];
   for (const request of requests) {
     if (small(request) !== again({ ...request })) t.fail('two collectors choose otherwise');
     if (small(request) && !great(request)) t.fail('what is kept of a tenth is not kept of three tenths');
@@ -36,10 +55,14 @@ test('The edge and the app keep the same requests where they share ids.', (t) =>
   const isKept = createRequestSample(0.2);
   const ids = Array.from({ length: 2000 }, (_, at) => `id-${at}`);
   const kept = ids.filter((requestId) => isKept(event({ requestId, timeMs: 1, uri: '/a' })));
-  t.deepEqual(ids.filter((requestId) => isKept(event({ requestId, source: 'app', timeMs: 2, uri: '/b', status: 500 }))), kept);
+  t.deepEqual(
+    ids.filter((requestId) => isKept(event({ requestId, source: 'app', timeMs: 2, uri: '/b', status: 500 }))),
+    kept,
+  );
   t.true(kept.length > 300 && kept.length < 500);
 });
 
 test('Any other part is refused.', (t) => {
-  for (const ratio of [-0.1, 1.1, Number.NaN, Infinity]) t.throws(() => createRequestSample(ratio), { instanceOf: RangeError, message: /from 0 to 1/ });
+  for (const ratio of [-0.1, 1.1, Number.NaN, Infinity])
+    t.throws(() => createRequestSample(ratio), { instanceOf: RangeError, message: /from 0 to 1/ });
 });

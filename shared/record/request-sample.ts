@@ -1,6 +1,7 @@
 /**
- * Which requests are kept one by one where traffic is too much to keep all. The choice depends on the request alone: the same request is kept
- * or not by any collector, and by an import. Where an edge and an app share a request's id, both rows are kept, or neither.
+ * Which requests are kept one by one where traffic is too much to keep all. The choice depends on the request alone:
+ * the same request is kept or not by any collector, and by an import. Where an edge and an app share a request's id,
+ * both rows are kept, or neither.
  */
 import { hashOf } from '../sketch/hash.js';
 import type { RequestEvent } from '../request-event.js';
@@ -8,9 +9,12 @@ import type { RequestEvent } from '../request-event.js';
 /** Whether a request is kept, besides being counted. */
 export type RequestSample = (request: RequestEvent) => boolean;
 
-/** Keeps about the part `ratio` of all requests, from 0 (none) to 1 (all). Throws a `RangeError` for any other number. */
+/**
+ * Keeps about the part `ratio` of all requests, from 0 (none) to 1 (all). Throws a `RangeError` for any other number.
+ */
 export function createRequestSample(ratio: number): RequestSample {
-  if (!(ratio >= 0 && ratio <= 1)) throw new RangeError(`The part of requests that are kept is ${ratio}: it must be a number from 0 to 1.`);
+  if (!(ratio >= 0 && ratio <= 1))
+    throw new RangeError(`The part of requests that are kept is ${ratio}: it must be a number from 0 to 1.`);
   if (ratio === 1) return () => true;
   return (request) => hashOf(identityOf(request))[0] < ratio * 2 ** 32;
 }

@@ -6,30 +6,36 @@ import { createUniqueTimes } from './unique-time.js';
 const startMs = Date.UTC(2026, 10, 23, 20);
 
 test('no two requests of a series have the same time, and none moves further than it must', (t) => {
-  const times = fc.array(fc.record({
-    series: fc.constantFrom('a', 'b'),
-    timeMs: fc.integer({ min: startMs, max: startMs + 2 }),
-    timeNs: fc.integer({ min: 999_990, max: 999_999 }),
-  }), { maxLength: 300 });
-  fc.assert(fc.property(times, (given) => {
-    const unique = createUniqueTimes();
-    const taken = new Set<string>();
-    for (const { series, ...time } of given) {
-      let expected = BigInt(nanosecondsText(time));
-      while (taken.has(`${series} ${expected}`)) expected += 1n;
-      const got = unique.take(series, time);
-      if (nanosecondsText(got) !== String(expected)) return false;
-      taken.add(`${series} ${expected}`);
-    }
-    return taken.size === given.length;
-  }));
+  const times = fc.array(
+    fc.record({
+      series: fc.constantFrom('a', 'b'),
+      timeMs: fc.integer({ min: startMs, max: startMs + 2 }),
+      timeNs: fc.integer({ min: 999_990, max: 999_999 }),
+    }),
+    { maxLength: 300 },
+  );
+  fc.assert(
+    fc.property(times, (given) => {
+      const unique = createUniqueTimes();
+      const taken = new Set<string>();
+      for (const { series, ...time } of given) {
+        let expected = BigInt(nanosecondsText(time));
+        while (taken.has(`${series} ${expected}`)) expected += 1n;
+        const got = unique.take(series, time);
+        if (nanosecondsText(got) !== String(expected)) return false;
+        taken.add(`${series} ${expected}`);
+      }
+      return taken.size === given.length;
+    }),
+  );
   t.pass();
 });
 
 test('100,000 requests with one time are told apart', (t) => {
   const unique = createUniqueTimes();
   const taken = new Set<string>();
-  for (let at = 0; at < 100_000; at += 1) taken.add(nanosecondsText(unique.take('a', { timeMs: startMs, timeNs: 999_000 })));
+  for (let at = 0; at < 100_000; at += 1)
+    taken.add(nanosecondsText(unique.take('a', { timeMs: startMs, timeNs: 999_000 })));
   t.is(taken.size, 100_000);
 });
 
@@ -68,19 +74,21 @@ test('a time that a stored request has is not taken, and occupying it again chan
 });
 
 test('what one has used is not taken by the next one that is told of it, and only what is recent is told', (t) => {
-  fc.assert(fc.property(fc.array(fc.integer({ min: 0, max: 30 }), { maxLength: 60 }), fc.nat(60), (offsets, cut) => {
-    const taken = new Set<string>();
-    let unique = createUniqueTimes({ rememberedMin: 50 });
-    for (const [at, timeNs] of offsets.entries()) {
-      if (at === cut) {
-        const next = createUniqueTimes();
-        for (const [series, times] of unique.usedFrom(startMs)) for (const time of times) next.occupy(series, time);
-        unique = next;
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: 0, max: 30 }), { maxLength: 60 }), fc.nat(60), (offsets, cut) => {
+      const taken = new Set<string>();
+      let unique = createUniqueTimes({ rememberedMin: 50 });
+      for (const [at, timeNs] of offsets.entries()) {
+        if (at === cut) {
+          const next = createUniqueTimes();
+          for (const [series, times] of unique.usedFrom(startMs)) for (const time of times) next.occupy(series, time);
+          unique = next;
+        }
+        taken.add(nanosecondsText(unique.take('a\nb', { timeMs: startMs, timeNs })));
       }
-      taken.add(nanosecondsText(unique.take('a\nb', { timeMs: startMs, timeNs })));
-    }
-    return taken.size === offsets.length;
-  }));
+      return taken.size === offsets.length;
+    }),
+  );
   const unique = createUniqueTimes();
   unique.take('a', { timeMs: startMs, timeNs: 1 });
   unique.take('a', { timeMs: startMs + 1, timeNs: 2 });

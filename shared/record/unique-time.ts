@@ -31,7 +31,10 @@ interface Used {
   readonly series: string;
   readonly era: number;
   readonly nanoseconds: IntegerSet;
-  /** From a nanosecond that many wanted to the one behind the last that they were given, so that they do not look through each other. */
+  /**
+   * From a nanosecond that many wanted to the one behind the last that they were given, so that they do not look
+   * through each other.
+   */
   goOnAt: Map<number, number> | undefined;
   /** The same series in the previous generation; `undefined` if it is not in there. */
   older: Used | undefined;
@@ -41,7 +44,10 @@ interface Used {
 const seriesTimes = 10;
 const fewSeries = 1000;
 
-/** `rememberedMin` is the minimum number of times remembered, at about 20 bytes each; fewer if there are many series, see `seriesTimes`. Default: 200,000. */
+/**
+ * `rememberedMin` is the minimum number of times remembered, at about 20 bytes each; fewer if there are many series,
+ * see `seriesTimes`. Default: 200,000.
+ */
 export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes {
   let current = new Map<string, Used>();
   let previous = new Map<string, Used>();
@@ -58,7 +64,10 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
       if (older?.nanoseconds.has(wanted) !== true && nanoseconds.add(wanted)) return time;
       let free = wanted;
       for (;;) {
-        const next = used.goOnAt?.get(free) ?? older?.goOnAt?.get(free) ?? (nanoseconds.has(free) || older?.nanoseconds.has(free) === true ? free + 1 : undefined);
+        const next =
+          used.goOnAt?.get(free) ??
+          older?.goOnAt?.get(free) ??
+          (nanoseconds.has(free) || older?.nanoseconds.has(free) === true ? free + 1 : undefined);
         if (next === undefined) break;
         free = next;
       }
@@ -76,8 +85,11 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
     usedFrom(fromMs) {
       const found = new Map<string, Time[]>();
       for (const { series, era, nanoseconds } of [...previous.values(), ...current.values()]) {
-        const times = nanoseconds.values().map((ns) => timeOf(era, ns)).filter(({ timeMs }) => timeMs >= fromMs);
-        if (times.length > 0) found.set(series, [...found.get(series) ?? [], ...times]);
+        const times = nanoseconds
+          .values()
+          .map((ns) => timeOf(era, ns))
+          .filter(({ timeMs }) => timeMs >= fromMs);
+        if (times.length > 0) found.set(series, [...(found.get(series) ?? []), ...times]);
       }
       return found;
     },
@@ -104,14 +116,17 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
     let used = current.get(key);
     if (used !== undefined) return used;
     if (current.size >= fewSeries) remembered += seriesTimes;
-    current.set(key, used = { series, era, nanoseconds: new IntegerSet(), goOnAt: undefined, older: previous.get(key) });
+    current.set(
+      key,
+      (used = { series, era, nanoseconds: new IntegerSet(), goOnAt: undefined, older: previous.get(key) }),
+    );
     return used;
   }
 }
 
 /**
- * A set of integers from 0 to 2^53 - 2, hashed with open addressing and linear probing. A `Set` of such integers holds an object for each, and
- * took a tenth of the collector's time.
+ * A set of integers from 0 to 2^53 - 2, hashed with open addressing and linear probing. A `Set` of such integers holds
+ * an object for each, and took a tenth of the collector's time.
  */
 class IntegerSet {
   /** The only integer plus 1; 0 if there is none. Most sets hold one integer. */

@@ -9,11 +9,18 @@ export class CellSet {
   #byMethod: Map<string, Cell[]> | undefined;
 
   /** Number of cells. */
-  get size(): number { return this.#cells.length; }
+  get size(): number {
+    return this.#cells.length;
+  }
 
-  [Symbol.iterator](): Iterator<Cell> { return this.#cells[Symbol.iterator](); }
+  [Symbol.iterator](): Iterator<Cell> {
+    return this.#cells[Symbol.iterator]();
+  }
 
-  /** Adds a tally to the cell of its method and status. With `isOwned`, the set takes ownership of the tally instead of copying it. */
+  /**
+   * Adds a tally to the cell of its method and status. With `isOwned`, the set takes ownership of the tally instead of
+   * copying it.
+   */
   add(method: string, status: number, tally: Tally, isOwned = false): void {
     const found = this.#find(method, status);
     if (found !== undefined) addTally(found, tally);
@@ -32,7 +39,7 @@ export class CellSet {
   }
 
   #find(method: string, status: number): Cell | undefined {
-    const cells = this.#byMethod === undefined ? this.#cells : this.#byMethod.get(method) ?? [];
+    const cells = this.#byMethod === undefined ? this.#cells : (this.#byMethod.get(method) ?? []);
     for (const cell of cells) if (cell.status === status && cell.method === method) return cell;
     return undefined;
   }

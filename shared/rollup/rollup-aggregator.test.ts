@@ -1,22 +1,48 @@
 import test from 'ava';
 import fc from 'fast-check';
 import { BatchTallies, OpenRollups, rollUp } from './rollup-aggregator.js';
-import { addEvent, addTally, emptyTally, levelsOf, packCells, unpackCells, type Cell, type RollupRow, type Tally } from './rollup.js';
+import {
+  addEvent,
+  addTally,
+  emptyTally,
+  levelsOf,
+  packCells,
+  unpackCells,
+  type Cell,
+  type RollupRow,
+  type Tally,
+} from './rollup.js';
 import type { RequestEvent } from '../request-event.js';
 
 const dayMs = 86_400_000;
 const startMs = Date.UTC(2026, 10, 23);
 
-const event = fc.record({
-  timeMs: fc.integer({ min: startMs - dayMs, max: startMs + dayMs }),
-  host: fc.constantFrom('a.example', 'b.example', '_other'),
-  method: fc.constantFrom('GET', 'POST'),
-  status: fc.constantFrom(200, 404, 500, 101, 0),
-  durationMs: fc.integer({ min: 0, max: 100_000 }),
-  size: fc.integer({ min: 0, max: 1e9 }),
-}).map((given): RequestEvent => ({
-  source: 'caddy', timeNs: 0, bytesRead: 0, uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '', ...given,
-}));
+const event = fc
+  .record({
+    timeMs: fc.integer({ min: startMs - dayMs, max: startMs + dayMs }),
+    host: fc.constantFrom('a.example', 'b.example', '_other'),
+    method: fc.constantFrom('GET', 'POST'),
+    status: fc.constantFrom(200, 404, 500, 101, 0),
+    durationMs: fc.integer({ min: 0, max: 100_000 }),
+    size: fc.integer({ min: 0, max: 1e9 }),
+  })
+  .map(
+    (given): RequestEvent => ({
+      source: 'caddy',
+      timeNs: 0,
+      bytesRead: 0,
+      uri: '/',
+      endpoint: '',
+      clientIp: '',
+      userAgent: '',
+      referrer: '',
+      protocol: '',
+      tls: '',
+      upstreamMs: null,
+      requestId: '',
+      ...given,
+    }),
+  );
 
 /** Each event goes to one of three collectors, after which that collector may flush, restart, or let minutes pass. */
 const step = fc.record({
@@ -26,29 +52,39 @@ const step = fc.record({
 });
 
 test('any split of events over windows, flushes, restarts and collectors adds up to the same totals at every level and scope', (t) => {
-  fc.assert(fc.property(fc.array(step, { maxLength: 120 }), fc.integer({ min: 1, max: 30 }), (steps, cellsMax) => {
-    const stored = new Map<string, RollupRow>();
-    const newCollector = (): Collector => new Collector({ cellsMax });
-    const collectors = [newCollector(), newCollector(), newCollector()];
-    let nowMs = startMs;
-    const flush = (at: number): void => {
-      for (const row of collectors[at]!.flush(nowMs)) stored.set(`${row.rowId} ${keyOf(row)}`, row);
-    };
-    for (const { event: each, collector, then } of steps) {
-      collectors[collector]!.tallies.add(each);
-      if (then !== 'nothing') flush(collector);
-      if (then === 'restart') collectors[collector] = newCollector();
-      if (then === 'ten minutes pass') nowMs += 600_000;
-    }
-    for (const at of collectors.keys()) flush(at);
-
-    const events = steps.map(({ event: each }) => each);
-    for (const scope of ['all', 'host'] as const) {
-      for (const level of [600, 3600, 86_400] as const) {
-        assertSame(totals([...stored.values()].filter((row) => row.level === level && (row.host === undefined) === (scope === 'all'))), totals(rollUp(events, level, scope)));
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 120 }), fc.integer({ min: 1, max: 30 }), (steps, cellsMax) => {
+      const stored = new Map<string, RollupRow>();
+      const newCollector = (): Collector => new Collector({ cellsMax });
+      const collectors = [newCollector(), newCollector(), newCollector()];
+      let nowMs = startMs;
+      const flush = (at: number): void => {
+        for (const row of collectors[at]!.flush(nowMs)) stored.set(`${row.rowId} ${keyOf(row)}`, row);
+      };
+      for (const { event: each, collector, then } of steps) {
+        collectors[collector]!.tallies.add(each);
+        if (then !== 'nothing') flush(collector);
+        if (then === 'restart') collectors[collector] = newCollector();
+        if (then === 'ten minutes pass') nowMs += 600_000;
       }
-    }
-  }), { numRuns: 200 });
+      for (const at of collectors.keys()) flush(at);
+
+      const events = steps.map(({ event: each }) => each);
+      for (const scope of ['all', 'host'] as const) {
+        for (const level of [600, 3600, 86_400] as const) {
+          assertSame(
+            totals(
+              [...stored.values()].filter(
+                (row) => row.level === level && (row.host === undefined) === (scope === 'all'),
+              ),
+            ),
+            totals(rollUp(events, level, scope)),
+          );
+        }
+      }
+    }),
+    { numRuns: 200 },
+  );
   t.pass();
 });
 
@@ -61,7 +97,10 @@ test('a window that is open is rewritten in place, and earlier copies of its row
   collector.tallies.add(recent);
   const second = collector.flush(startMs + 1000);
   t.is(first.length, levelsOf.all.length + levelsOf.host.length);
-  t.deepEqual(second.map((row) => `${row.rowId} ${keyOf(row)}`), first.map((row) => `${row.rowId} ${keyOf(row)}`));
+  t.deepEqual(
+    second.map((row) => `${row.rowId} ${keyOf(row)}`),
+    first.map((row) => `${row.rowId} ${keyOf(row)}`),
+  );
   t.true(first.every(({ cells }) => cells[0]!.count === 1));
   t.true(second.every(({ cells }) => cells[0]!.count === 2));
   t.deepEqual(collector.flush(startMs), [], 'only what changed is written');
@@ -80,12 +119,23 @@ test('a batch without requests closes no row while many are open', (t) => {
 
 test('counts a request that is too old for a level at coarser levels only', (t) => {
   const [one] = fc.sample(event, { numRuns: 1, seed: 5 });
-  for (const [ageMs, levels, ofHosts] of [[0, [10, 60, 600, 3600, 86_400], [60, 600, 3600, 86_400]], [dayMs, [60, 600, 3600, 86_400], [600, 3600, 86_400]], [30 * dayMs, [600, 3600, 86_400], [3600, 86_400]], [300 * dayMs, [3600, 86_400], [86_400]]] as const) {
+  for (const [ageMs, levels, ofHosts] of [
+    [0, [10, 60, 600, 3600, 86_400], [60, 600, 3600, 86_400]],
+    [dayMs, [60, 600, 3600, 86_400], [600, 3600, 86_400]],
+    [30 * dayMs, [600, 3600, 86_400], [3600, 86_400]],
+    [300 * dayMs, [3600, 86_400], [86_400]],
+  ] as const) {
     const collector = new Collector();
     collector.tallies.add({ ...one!, timeMs: startMs - ageMs });
     const rows = collector.flush(startMs);
-    t.deepEqual(rows.filter(({ host }) => host === undefined).map(({ level }) => level), [...levels]);
-    t.deepEqual(rows.filter(({ host }) => host !== undefined).map(({ level }) => level), [...ofHosts]);
+    t.deepEqual(
+      rows.filter(({ host }) => host === undefined).map(({ level }) => level),
+      [...levels],
+    );
+    t.deepEqual(
+      rows.filter(({ host }) => host !== undefined).map(({ level }) => level),
+      [...ofHosts],
+    );
   }
 });
 
@@ -108,7 +158,12 @@ test('a log of hours that comes in minutes does not keep all its windows open, w
   const [one] = fc.sample(event, { numRuns: 1, seed: 4 });
   const idsAt = (timeMs: number): Map<number, number> => {
     collector.tallies.add({ ...one!, timeMs });
-    return new Map(collector.flush(startMs).filter(({ host }) => host === undefined).map(({ level, rowId }) => [level, rowId]));
+    return new Map(
+      collector
+        .flush(startMs)
+        .filter(({ host }) => host === undefined)
+        .map(({ level, rowId }) => [level, rowId]),
+    );
   };
   const first = idsAt(startMs);
   t.deepEqual(idsAt(startMs), first, 'a few stay open');
@@ -120,17 +175,58 @@ test('a log of hours that comes in minutes does not keep all its windows open, w
 
 test('unpacks cells as they were packed, negative ones too', (t) => {
   const text = fc.string({ unit: 'binary', maxLength: 20 }).map((value) => value.toWellFormed());
-  const cell = fc.record({ method: text, status: fc.nat(999), durations: fc.array(fc.double({ min: 0, max: 1e9, noNaN: true }), { maxLength: 5 }), size: fc.nat(2 ** 43), sampledOut: fc.nat(3), isNegative: fc.boolean() });
-  fc.assert(fc.property(fc.uniqueArray(cell, { selector: ({ method, status }) => `${status} ${method}`, maxLength: 8 }), (given) => {
-    const cells = given.map(({ method, status, durations, size, sampledOut, isNegative }): Cell => {
-      const tally = emptyTally();
-      for (const durationMs of durations) addEvent(tally, { method: 'GET', status: 200, durationMs, size });
-      const sign = isNegative ? -1 : 1;
-      return { ...tally, method, status, count: sign * tally.count, sizeSum: sign * tally.sizeSum, durationSumMs: sign * tally.durationSumMs, sampledOut: sign * sampledOut, histogram: isNegative ? tally.histogram.negated() : tally.histogram };
-    });
-    const plain = (some: readonly Cell[]) => JSON.stringify(some.map(({ histogram, ...others }) => ({ ...others, total: histogram.total, histogram: histogram.pack() }), undefined));
-    return plain(unpackCells(packCells(cells)).map((each) => ({ ...each }))).replaceAll('-0', '0') === plain(cells.map(({ histogram, ...others }) => ({ method: others.method, status: others.status, count: others.count, sampledOut: others.sampledOut, sizeSum: others.sizeSum, durationSumMs: others.durationSumMs, durationMaxMs: others.durationMaxMs, histogram }))).replaceAll('-0', '0');
-  }));
+  const cell = fc.record({
+    method: text,
+    status: fc.nat(999),
+    durations: fc.array(fc.double({ min: 0, max: 1e9, noNaN: true }), { maxLength: 5 }),
+    size: fc.nat(2 ** 43),
+    sampledOut: fc.nat(3),
+    isNegative: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(
+      fc.uniqueArray(cell, { selector: ({ method, status }) => `${status} ${method}`, maxLength: 8 }),
+      (given) => {
+        const cells = given.map(({ method, status, durations, size, sampledOut, isNegative }): Cell => {
+          const tally = emptyTally();
+          for (const durationMs of durations) addEvent(tally, { method: 'GET', status: 200, durationMs, size });
+          const sign = isNegative ? -1 : 1;
+          return {
+            ...tally,
+            method,
+            status,
+            count: sign * tally.count,
+            sizeSum: sign * tally.sizeSum,
+            durationSumMs: sign * tally.durationSumMs,
+            sampledOut: sign * sampledOut,
+            histogram: isNegative ? tally.histogram.negated() : tally.histogram,
+          };
+        });
+        const plain = (some: readonly Cell[]) =>
+          JSON.stringify(
+            some.map(
+              ({ histogram, ...others }) => ({ ...others, total: histogram.total, histogram: histogram.pack() }),
+              undefined,
+            ),
+          );
+        return (
+          plain(unpackCells(packCells(cells)).map((each) => ({ ...each }))).replaceAll('-0', '0') ===
+          plain(
+            cells.map(({ histogram, ...others }) => ({
+              method: others.method,
+              status: others.status,
+              count: others.count,
+              sampledOut: others.sampledOut,
+              sizeSum: others.sizeSum,
+              durationSumMs: others.durationSumMs,
+              durationMaxMs: others.durationMaxMs,
+              histogram,
+            })),
+          ).replaceAll('-0', '0')
+        );
+      },
+    ),
+  );
   t.throws(() => unpackCells('GET 200 1'), { instanceOf: RangeError, message: /"GET 200 1"/ });
 });
 

@@ -1,7 +1,22 @@
 import { CellSet } from './cell-set.js';
 import {
-  addEvent, chooseClosing, emptyTally, keptLevels, latencyBucketOf, levels, randomRowIds, scopes, seriesKey, windowStart,
-  type Level, type RollupRow, type RowIds, type RowKey, type Scope, type Series, type SeriesTally,
+  addEvent,
+  chooseClosing,
+  emptyTally,
+  keptLevels,
+  latencyBucketOf,
+  levels,
+  randomRowIds,
+  scopes,
+  seriesKey,
+  windowStart,
+  type Level,
+  type RollupRow,
+  type RowIds,
+  type RowKey,
+  type Scope,
+  type Series,
+  type SeriesTally,
 } from './rollup.js';
 import type { RequestEvent } from '../request-event.js';
 
@@ -19,7 +34,9 @@ export class BatchTallies {
   }
 
   /** Number of tallies. */
-  get size(): number { return this.#size; }
+  get size(): number {
+    return this.#size;
+  }
 
   /** Counts a request. Pass its `seriesKey` and latency bucket if they are known already. `isKept` as in `addEvent`. */
   add(event: RequestEvent, key = seriesKey(event), bucket = latencyBucketOf(event), isKept = true): void {
@@ -28,11 +45,11 @@ export class BatchTallies {
     let ofSeries = this.#bySeries.get(key);
     if (ofSeries === undefined) {
       const { source, host, method, status } = event;
-      this.#bySeries.set(key, ofSeries = { series: { source, host, method, status }, windows: new Map() });
+      this.#bySeries.set(key, (ofSeries = { series: { source, host, method, status }, windows: new Map() }));
     }
     let found = ofSeries.windows.get(windowMs);
     if (found === undefined) {
-      ofSeries.windows.set(windowMs, found = { series: ofSeries.series, level, windowMs, tally: emptyTally() });
+      ofSeries.windows.set(windowMs, (found = { series: ofSeries.series, level, windowMs, tally: emptyTally() }));
       this.#size += 1;
     }
     addEvent(found.tally, event, bucket, isKept);
@@ -76,16 +93,24 @@ export class OpenRollups {
   #lookedMs = -Infinity;
   #oldestMs = -Infinity;
 
-  /** `cellsMax` limits the memory. Default: 200,000. Beyond it, the least recently changed rows are closed early; later requests of their windows open further rows. */
+  /**
+   * `cellsMax` limits the memory. Default: 200,000. Beyond it, the least recently changed rows are closed early; later
+   * requests of their windows open further rows.
+   */
   constructor({ cellsMax = 200_000, rowIds = randomRowIds() }: { cellsMax?: number; rowIds?: RowIds } = {}) {
     this.#cellsMax = cellsMax;
     this.#rowIds = rowIds;
   }
 
   /** Number of their cells. */
-  get cells(): number { return this.#cells; }
+  get cells(): number {
+    return this.#cells;
+  }
 
-  /** Adds tallies to the rows of their windows, at every level that keeps rows of their age at `nowMs`. Returns the keys of the changed rows. */
+  /**
+   * Adds tallies to the rows of their windows, at every level that keeps rows of their age at `nowMs`. Returns the keys
+   * of the changed rows.
+   */
   merge(tallies: readonly SeriesTally[], nowMs: number): RowKey[] {
     const changed: OpenRow[] = [];
     this.#oldestMs = tallies.length > 0 ? Infinity : -Infinity;
@@ -96,7 +121,12 @@ export class OpenRollups {
         const places = this.#placesOf(series.source, host);
         for (const level of keptLevels(nowMs - windowMs, scope)) {
           if (level < finest) continue;
-          const row = this.#rowAt(places, { level, windowMs: windowStart(windowMs, level), source: series.source, host });
+          const row = this.#rowAt(places, {
+            level,
+            windowMs: windowStart(windowMs, level),
+            source: series.source,
+            host,
+          });
           const before = row.cells.size;
           row.cells.add(series.method, series.status, tally);
           this.#cells += row.cells.size - before;
@@ -124,7 +154,12 @@ export class OpenRollups {
     const isFull = this.#cells > this.#cellsMax / 10;
     if (!isFull && Math.abs(nowMs - this.#lookedMs) < lookEveryMs) return [];
     this.#lookedMs = nowMs;
-    return chooseClosing([...this.#all()], ({ cells }) => cells.size, { open: this.#cells, openMax: this.#cellsMax, oldestMs: this.#oldestMs, nowMs }).map(copyOf);
+    return chooseClosing([...this.#all()], ({ cells }) => cells.size, {
+      open: this.#cells,
+      openMax: this.#cellsMax,
+      oldestMs: this.#oldestMs,
+      nowMs,
+    }).map(copyOf);
   }
 
   /** Closes rows. Later requests of their windows open further rows. */
@@ -157,10 +192,10 @@ export class OpenRollups {
 
   #placesOf(source: string, host: string | undefined): Map<number, OpenRow> {
     let ofSource = this.#bySource.get(source);
-    if (ofSource === undefined) this.#bySource.set(source, ofSource = { all: new Map(), hosts: new Map() });
+    if (ofSource === undefined) this.#bySource.set(source, (ofSource = { all: new Map(), hosts: new Map() }));
     if (host === undefined) return ofSource.all;
     let places = ofSource.hosts.get(host);
-    if (places === undefined) ofSource.hosts.set(host, places = new Map<number, OpenRow>());
+    if (places === undefined) ofSource.hosts.set(host, (places = new Map<number, OpenRow>()));
     return places;
   }
 
@@ -168,7 +203,10 @@ export class OpenRollups {
     const place = placeOf(key.level, key.windowMs);
     let row = places.get(place);
     if (row === undefined) {
-      places.set(place, row = { ...key, rowId: this.#rowIds.draw(), cells: new CellSet(), changedMs: -Infinity, isChanged: false });
+      places.set(
+        place,
+        (row = { ...key, rowId: this.#rowIds.draw(), cells: new CellSet(), changedMs: -Infinity, isChanged: false }),
+      );
     }
     return row;
   }
@@ -192,7 +230,7 @@ export function rollUp(requests: readonly RequestEvent[], level: Level, scope: S
     const windowMs = windowStart(request.timeMs, level);
     const key = `${windowMs}\n${source}\n${host}`;
     let row = rows.get(key);
-    if (row === undefined) rows.set(key, row = { level, windowMs, source, host, cells: new CellSet() });
+    if (row === undefined) rows.set(key, (row = { level, windowMs, source, host, cells: new CellSet() }));
     addEvent(row.cells.at(method, status), request);
   }
   return [...rows.values()].map(({ cells, ...row }) => ({ ...row, rowId: 0, cells: [...cells] }));

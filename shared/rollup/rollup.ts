@@ -9,19 +9,22 @@ export type Level = (typeof levels)[number];
 const dayMs = 86_400_000;
 
 /**
- * What a row counts: all requests of a source, or those of one host. Rows of scope `all` answer a page without a host filter, so that its cost does not depend
- * on the number of hosts.
+ * What a row counts: all requests of a source, or those of one host. Rows of scope `all` answer a page without a host
+ * filter, so that its cost does not depend on the number of hosts.
  */
 export type Scope = (typeof scopes)[number];
 /** All scopes. */
 export const scopes = ['all', 'host'] as const;
 
 /** The levels of each scope. Single hosts have no windows of ten seconds: most of these would hold one request. */
-export const levelsOf: Readonly<Record<Scope, readonly Level[]>> = { all: levels, host: levels.filter((level) => level >= 60) };
+export const levelsOf: Readonly<Record<Scope, readonly Level[]>> = {
+  all: levels,
+  host: levels.filter((level) => level >= 60),
+};
 
 /**
- * Retention of rows of fine levels, in milliseconds: longer than any page reads them, see `levelFor`. That of other levels depends on the settings alone. Requests
- * that are older get no row at that level.
+ * Retention of rows of fine levels, in milliseconds: longer than any page reads them, see `levelFor`. That of other
+ * levels depends on the settings alone. Requests that are older get no row at that level.
  */
 const keptMsOf: Readonly<Record<Scope, Readonly<Partial<Record<Level, number>>>>> = {
   all: { 10: dayMs / 4, 60: 14 * dayMs, 600: 60 * dayMs },
@@ -95,13 +98,13 @@ export interface RowKey {
 }
 
 /**
- * A stored rollup row. Rows with the same key and different ids add up. Rows in InfluxDB are cumulative: one with the same key and id replaces the earlier one.
- * DuckDB writes each row once, when its window closes.
+ * A stored rollup row. Rows with the same key and different ids add up. Rows in InfluxDB are cumulative: one with the
+ * same key and id replaces the earlier one. DuckDB writes each row once, when its window closes.
  */
 export interface RollupRow extends RowKey {
   /**
-   * Which of the rows of its key it is, from `RowIds`. In InfluxDB it is the offset in nanoseconds that is added to the window's start: all ids are
-   * less than the finest window.
+   * Which of the rows of its key it is, from `RowIds`. In InfluxDB it is the offset in nanoseconds that is added to the
+   * window's start: all ids are less than the finest window.
    */
   readonly rowId: number;
   /** At most one for each method and status. */
@@ -153,7 +156,10 @@ export function countsOf(cells: Iterable<Cell>): CellCounts {
   return counts;
 }
 
-/** Packs cells into text: for each its method, status, count, sampled-out requests, sum of sizes, sum and maximum of durations, and histogram. */
+/**
+ * Packs cells into text: for each its method, status, count, sampled-out requests, sum of sizes, sum and maximum of
+ * durations, and histogram.
+ */
 export function packCells(cells: Iterable<Cell>): string {
   let packed = '';
   for (const { method, status, count, sampledOut, sizeSum, durationSumMs, durationMaxMs, histogram } of cells) {
@@ -170,8 +176,14 @@ export function unpackCells(packed: string): Cell[] {
     const [method, status, count, sampledOut, sizeSum, durationSumMs, durationMaxMs, histogram] = text.split(' ');
     if (histogram === undefined) throw new RangeError(`${JSON.stringify(text)} is no cell of a rollup row.`);
     return {
-      method: decodeURIComponent(method!), status: Number(status), count: Number(count), sampledOut: Number(sampledOut), sizeSum: Number(sizeSum),
-      durationSumMs: Number(durationSumMs), durationMaxMs: Number(durationMaxMs === '' ? durationSumMs : durationMaxMs), histogram: Histogram.unpack(histogram),
+      method: decodeURIComponent(method!),
+      status: Number(status),
+      count: Number(count),
+      sampledOut: Number(sampledOut),
+      sizeSum: Number(sizeSum),
+      durationSumMs: Number(durationSumMs),
+      durationMaxMs: Number(durationMaxMs === '' ? durationSumMs : durationMaxMs),
+      histogram: Histogram.unpack(histogram),
     };
   });
 }
@@ -207,7 +219,9 @@ export function newImportId(nowMs: number, taken: readonly number[]): number {
   return sharedImportId;
 }
 
-/** The ids of an import's rows, by which it can be taken back: `from` included, `to` not. `importId` is a whole number. */
+/**
+ * The ids of an import's rows, by which it can be taken back: `from` included, `to` not. `importId` is a whole number.
+ */
 export function importRowRange(importId: number): { readonly from: number; readonly to: number } {
   const from = rowIdEnd + (importId % importSlots) * idsPerImport;
   return { from, to: from + idsPerImport };
@@ -218,7 +232,12 @@ export function importRowIds(importId: number): RowIds {
   if (importId === sharedImportId) return randomRowIds();
   const { from, to } = importRowRange(importId);
   let next = from;
-  return { draw: () => next, onClosed: () => { next = Math.min(next + 1, to - 1); } };
+  return {
+    draw: () => next,
+    onClosed: () => {
+      next = Math.min(next + 1, to - 1);
+    },
+  };
 }
 
 /** A tally of nothing. */
@@ -226,7 +245,10 @@ export function emptyTally(): Tally {
   return { count: 0, sampledOut: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram() };
 }
 
-/** Counts one request. `bucket` is that of its latency, where it is known already: see `latencyBucketOf`. It is kept one by one unless `isKept` says no. */
+/**
+ * Counts one request. `bucket` is that of its latency, where it is known already: see `latencyBucketOf`. It is kept one
+ * by one unless `isKept` says no.
+ */
 export function addEvent(tally: Tally, event: Measured, bucket = latencyBucketOf(event), isKept = true): void {
   tally.count += 1;
   if (!isKept) tally.sampledOut += 1;
@@ -287,17 +309,32 @@ export interface OpenState {
 }
 
 const graceMsDefault = 5 * 60_000;
-/** While more than a tenth of `openMax` is open, a part is closed once all requests are newer than its window by this, in milliseconds: an import passes through hours within minutes. */
+/**
+ * While more than a tenth of `openMax` is open, a part is closed once all requests are newer than its window by this,
+ * in milliseconds: an import passes through hours within minutes.
+ */
 const passedMs = 5 * 60_000;
 
 /** Whether a part has been left alone for long enough to be closed, or requests have passed it. */
-export function isClosing({ windowMs, level, changedMs }: OpenPart, { open, openMax, oldestMs, nowMs, graceMs = graceMsDefault }: OpenState): boolean {
+export function isClosing(
+  { windowMs, level, changedMs }: OpenPart,
+  { open, openMax, oldestMs, nowMs, graceMs = graceMsDefault }: OpenState,
+): boolean {
   const endMs = windowMs + level * 1000;
-  return (open > openMax / 10 && oldestMs - endMs > passedMs) || (nowMs - changedMs > graceMs && nowMs - endMs > graceMs);
+  return (
+    (open > openMax / 10 && oldestMs - endMs > passedMs) || (nowMs - changedMs > graceMs && nowMs - endMs > graceMs)
+  );
 }
 
-/** Returns the parts to close: those of `isClosing`, and while more than `openMax` stays open, the least recently changed ones until half of that is left. */
-export function chooseClosing<Part extends OpenPart>(parts: readonly Part[], sizeOf: (part: Part) => number, state: OpenState): Part[] {
+/**
+ * Returns the parts to close: those of `isClosing`, and while more than `openMax` stays open, the least recently
+ * changed ones until half of that is left.
+ */
+export function chooseClosing<Part extends OpenPart>(
+  parts: readonly Part[],
+  sizeOf: (part: Part) => number,
+  state: OpenState,
+): Part[] {
   const closing: Part[] = [];
   const staying: Part[] = [];
   let left = state.open;
@@ -321,8 +358,8 @@ export function seriesKey(series: Series): string {
 }
 
 /**
- * Makes the keys of `seriesKey`, and gives the same text again for the same series: to build and hash a new one for each request takes
- * longer than to find it. Beyond `seriesMax` it forgets all, and begins anew.
+ * Makes the keys of `seriesKey`, and gives the same text again for the same series: to build and hash a new one for
+ * each request takes longer than to find it. Beyond `seriesMax` it forgets all, and begins anew.
  */
 export function createSeriesKeys({ seriesMax = 20_000 } = {}): (series: Series) => string {
   const bySource = new Map<string, Map<string, Map<string, Map<number, string>>>>();
@@ -343,6 +380,6 @@ export function createSeriesKeys({ seriesMax = 20_000 } = {}): (series: Series) 
 
 function within<Key, InnerKey, Value>(outer: Map<Key, Map<InnerKey, Value>>, key: Key): Map<InnerKey, Value> {
   let inner = outer.get(key);
-  if (inner === undefined) outer.set(key, inner = new Map<InnerKey, Value>());
+  if (inner === undefined) outer.set(key, (inner = new Map<InnerKey, Value>()));
   return inner;
 }

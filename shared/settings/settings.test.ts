@@ -3,13 +3,31 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { UsageError } from '../errors.js';
-import { address, bytes, checkNames, choice, count, duration, flag, isLoopback, list, parseAddress, ratio, readSettings, text, url, withEnvFiles, type Setting } from './settings.js';
+import {
+  address,
+  bytes,
+  checkNames,
+  choice,
+  count,
+  duration,
+  flag,
+  isLoopback,
+  list,
+  parseAddress,
+  ratio,
+  readSettings,
+  text,
+  url,
+  withEnvFiles,
+  type Setting,
+} from './settings.js';
 
 const good = test.macro({
   exec(t, setting: Setting<unknown>, given: string, value: unknown) {
     t.deepEqual(readSettings({ NAME: setting }, { NAME: given }).NAME, value);
   },
-  title: (_, setting: Setting<unknown>, given: string) => `${JSON.stringify(given)} is allowed where ${setting.allowed} is wanted`,
+  title: (_, setting: Setting<unknown>, given: string) =>
+    `${JSON.stringify(given)} is allowed where ${setting.allowed} is wanted`,
 });
 const bad = test.macro({
   exec(t, setting: Setting<unknown>, given: string) {
@@ -17,7 +35,8 @@ const bad = test.macro({
     t.true(error.message.startsWith(`NAME is ${JSON.stringify(given)}: it must be `));
     t.true(error.message.includes(setting.allowed));
   },
-  title: (_, setting: Setting<unknown>, given: string) => `${JSON.stringify(given)} is refused where ${setting.allowed} is wanted`,
+  title: (_, setting: Setting<unknown>, given: string) =>
+    `${JSON.stringify(given)} is refused where ${setting.allowed} is wanted`,
 });
 
 const size = bytes('', { default: '1MiB', min: '1KiB', max: '1GiB' });
@@ -31,7 +50,10 @@ test(good, time, '7d', 604_800_000);
 for (const given of ['7', '7 days', '0ms', '401d', 'd']) test(bad, time, given);
 
 test('The example of a duration or a size is inside the range that is allowed.', (t) => {
-  t.is(duration('', { default: '7d', min: '1h', max: '3650d' }).allowed, 'a duration from 1h to 3650d, such as 7d (ms, s, m, h, d)');
+  t.is(
+    duration('', { default: '7d', min: '1h', max: '3650d' }).allowed,
+    'a duration from 1h to 3650d, such as 7d (ms, s, m, h, d)',
+  );
   t.regex(size.allowed, /^a size from 1KiB to 1GiB, such as 1MiB \(/);
 });
 
@@ -39,14 +61,22 @@ const listen = address('', { default: '127.0.0.1:3000' });
 test(good, listen, '127.0.0.1:3000', { host: '127.0.0.1', port: 3000 });
 test(good, listen, '[::1]:0', { host: '::1', port: 0 });
 test(good, listen, ':3000', { host: '', port: 3000 });
-for (const given of ['3000', 'host', '::1:3000', '127.0.0.1:65536', '127.0.0.1:', 'http://a:1', '[zz]:1', 'a b:1']) test(bad, listen, given);
+for (const given of ['3000', 'host', '::1:3000', '127.0.0.1:65536', '127.0.0.1:', 'http://a:1', '[zz]:1', 'a b:1'])
+  test(bad, listen, given);
 
 const number = count('', { default: '1', min: 1, max: 10 });
 test(good, number, '10', 10);
 for (const given of ['0', '11', '1.5', '-1', '0x1', 'one', '9'.repeat(30)]) test(bad, number, given);
 
-for (const [given, part] of [['0', 0], ['1', 1], ['0.01', 0.01], ['1.0', 1]] as const) test(good, ratio('', { default: '1' }), given, part);
-for (const given of ['1.1', '-0.1', '10%', '1e-3', '.5', '0,5', '1/100', 'all']) test(bad, ratio('', { default: '1' }), given);
+for (const [given, part] of [
+  ['0', 0],
+  ['1', 1],
+  ['0.01', 0.01],
+  ['1.0', 1],
+] as const)
+  test(good, ratio('', { default: '1' }), given, part);
+for (const given of ['1.1', '-0.1', '10%', '1e-3', '.5', '0,5', '1/100', 'all'])
+  test(bad, ratio('', { default: '1' }), given);
 
 test(good, flag(''), 'true', true);
 test(bad, flag(''), 'yes');
@@ -54,43 +84,69 @@ test(bad, choice('', ['a', 'b'], { default: 'a' }), 'c');
 test(good, url(''), 'http://127.0.0.1:8086/', 'http://127.0.0.1:8086');
 test(bad, url(''), 'ftp://a');
 test(bad, url(''), '127.0.0.1:8086');
-test(good, list('', { default: ':1', allowed: 'addresses', parse: parseAddress }), ':1, a:2', [{ host: '', port: 1 }, { host: 'a', port: 2 }]);
+test(good, list('', { default: ':1', allowed: 'addresses', parse: parseAddress }), ':1, a:2', [
+  { host: '', port: 1 },
+  { host: 'a', port: 2 },
+]);
 
 test('an empty setting is as good as none', (t) => {
-  t.deepEqual(readSettings({ A: text('', { default: 'x' }), B: text('') }, { A: ' ', B: '' }), { A: 'x', B: undefined });
+  t.deepEqual(readSettings({ A: text('', { default: 'x' }), B: text('') }, { A: ' ', B: '' }), {
+    A: 'x',
+    B: undefined,
+  });
 });
 
 test('warns of a misspelt setting in the environment, and names the one that was meant', (t) => {
   const known = ['COLLECTOR_LISTEN', 'STORE'];
-  t.deepEqual(checkNames(known, { COLLECTOR_LISTN: 'x' }, []), ['COLLECTOR_LISTN in the environment is not a setting and is ignored; did you mean COLLECTOR_LISTEN?']);
+  t.deepEqual(checkNames(known, { COLLECTOR_LISTN: 'x' }, []), [
+    'COLLECTOR_LISTN in the environment is not a setting and is ignored; did you mean COLLECTOR_LISTEN?',
+  ]);
   t.regex(checkNames(known, { COLECTOR_LISTEN: 'x' }, []).join(), /did you mean COLLECTOR_LISTEN\?/);
 });
 
 test('takes no notice of the variables of other programs', (t) => {
   const known = ['COLLECTOR_LISTEN', 'WEB_LISTEN', 'INFLUXDB_BUCKET', 'CLIENT_IP', 'STORE'];
-  const others = { WEB_CONCURRENCY: '2', INFLUXDB_VERSION: '2.7', CLIENT_SECRET: 'x', STOREFRONT: 'x', STORES: 'x', PATH: 'x', COLLECTOR_PORT: 'tcp://10.0.0.1:9', COLLECTOR_SERVICE_HOST: 'x' };
+  const others = {
+    WEB_CONCURRENCY: '2',
+    INFLUXDB_VERSION: '2.7',
+    CLIENT_SECRET: 'x',
+    STOREFRONT: 'x',
+    STORES: 'x',
+    PATH: 'x',
+    COLLECTOR_PORT: 'tcp://10.0.0.1:9',
+    COLLECTOR_SERVICE_HOST: 'x',
+  };
   t.deepEqual(checkNames(known, { ...others, COLLECTOR_LISTEN: 'x' }, []), []);
 });
 
 test('a settings file adds to the environment, which wins; an unknown name in it is refused', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'settings-'));
-  t.teardown(() => { rmSync(folder, { recursive: true }); });
+  t.teardown(() => {
+    rmSync(folder, { recursive: true });
+  });
   const file = join(folder, 'env');
   writeFileSync(file, '# a comment\nSTORE=influxdb\nCLIENT_IP="full"\nSTOR=1\n');
   const environment = withEnvFiles({ STORE: 'duckdb:x' }, [file]);
   t.is(environment['STORE'], 'duckdb:x');
   t.is(environment['CLIENT_IP'], 'full');
-  t.throws(() => checkNames(['STORE', 'CLIENT_IP'], {}, [file]), { message: /STOR is not a setting; did you mean STORE\?/ });
+  t.throws(() => checkNames(['STORE', 'CLIENT_IP'], {}, [file]), {
+    message: /STOR is not a setting; did you mean STORE\?/,
+  });
   t.throws(() => withEnvFiles({}, ['/does/not/exist']), { instanceOf: UsageError, message: /\/does\/not\/exist/ });
 });
 
 test('an empty value hides nothing that a settings file has', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'settings-'));
-  t.teardown(() => { rmSync(folder, { recursive: true }); });
+  t.teardown(() => {
+    rmSync(folder, { recursive: true });
+  });
   const [first, second] = [join(folder, 'first'), join(folder, 'second')];
   writeFileSync(first, 'DASHBOARD_PASSWORD=secret\nSTORE=influxdb\n');
   writeFileSync(second, 'DASHBOARD_PASSWORD=\nSTORE=" "\n');
-  t.deepEqual(withEnvFiles({ DASHBOARD_PASSWORD: '', STORE: '  ' }, [first]), { DASHBOARD_PASSWORD: 'secret', STORE: 'influxdb' });
+  t.deepEqual(withEnvFiles({ DASHBOARD_PASSWORD: '', STORE: '  ' }, [first]), {
+    DASHBOARD_PASSWORD: 'secret',
+    STORE: 'influxdb',
+  });
   t.deepEqual(withEnvFiles({}, [first, second]), { DASHBOARD_PASSWORD: 'secret', STORE: 'influxdb' });
 });
 

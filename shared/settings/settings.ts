@@ -28,8 +28,8 @@ export type SettingValues<Table extends SettingTable> = {
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * Reads the settings of a table. An empty text counts as not set. Throws a `UsageError` that names the setting, its value
- * and what is allowed.
+ * Reads the settings of a table. An empty text counts as not set. Throws a `UsageError` that names the setting, its
+ * value and what is allowed.
  */
 export function readSettings<Table extends SettingTable>(table: Table, environment: Environment): SettingValues<Table> {
   const values = Object.entries(table).map(([name, setting]) => {
@@ -39,7 +39,8 @@ export function readSettings<Table extends SettingTable>(table: Table, environme
       return [name, setting.parse(text)];
     } catch (error) {
       const reason = error instanceof RangeError ? ` ${error.message}` : '';
-      const seen = setting.secret === true ? 'cannot be used (its value is not shown here)' : `is ${JSON.stringify(text)}`;
+      const seen =
+        setting.secret === true ? 'cannot be used (its value is not shown here)' : `is ${JSON.stringify(text)}`;
       throw new UsageError(`${name} ${seen}: it must be ${setting.allowed}.${reason}`);
     }
   });
@@ -47,8 +48,8 @@ export function readSettings<Table extends SettingTable>(table: Table, environme
 }
 
 /**
- * Merges the environment over the files; a later file overrides an earlier one. An empty value counts as not set and overrides nothing. Throws a
- * `UsageError` for a file that cannot be read.
+ * Merges the environment over the files; a later file overrides an earlier one. An empty value counts as not set and
+ * overrides nothing. Throws a `UsageError` for a file that cannot be read.
  */
 export function withEnvFiles(environment: Environment, files: readonly string[]): Environment {
   return Object.assign({}, ...[...files.map(readEnvFile), environment].map(withoutEmpty)) as Environment;
@@ -59,21 +60,28 @@ function withoutEmpty(environment: Environment): Environment {
 }
 
 /**
- * Checks for misspelt settings. Throws a `UsageError` for an unknown name in a file. Returns a warning for each name in the environment that is
- * close to a setting: other programs have variables there too, and theirs must not stop the start.
+ * Checks for misspelt settings. Throws a `UsageError` for an unknown name in a file. Returns a warning for each name in
+ * the environment that is close to a setting: other programs have variables there too, and theirs must not stop the
+ * start.
  */
 export function checkNames(known: readonly string[], environment: Environment, files: readonly string[]): string[] {
   for (const name of files.flatMap((file) => Object.keys(readEnvFile(file)))) {
     if (known.includes(name)) continue;
     const nearest = nearestOf(known, name, fileTypoLettersMax);
-    throw new UsageError(`${name} is not a setting${nearest === undefined ? '.' : `; did you mean ${nearest}?`} --help lists all settings.`);
+    throw new UsageError(
+      `${name} is not a setting${nearest === undefined ? '.' : `; did you mean ${nearest}?`} --help lists all settings.`,
+    );
   }
   // Short names such as STORE are close to too much.
   const ofWords = known.filter((name) => name.includes('_'));
-  return Object.keys(environment).filter((name) => !known.includes(name)).flatMap((name) => {
-    const nearest = nearestOf(ofWords, name, environmentTypoLettersMax);
-    return nearest === undefined ? [] : [`${name} in the environment is not a setting and is ignored; did you mean ${nearest}?`];
-  });
+  return Object.keys(environment)
+    .filter((name) => !known.includes(name))
+    .flatMap((name) => {
+      const nearest = nearestOf(ofWords, name, environmentTypoLettersMax);
+      return nearest === undefined
+        ? []
+        : [`${name} in the environment is not a setting and is ignored; did you mean ${nearest}?`];
+    });
 }
 
 /** The largest edit distance that counts as a typo. */
@@ -82,7 +90,9 @@ const environmentTypoLettersMax = 2;
 
 function nearestOf(known: readonly string[], name: string, lettersMax: number): string | undefined {
   const distances = known.map((candidate) => ({ candidate, letters: distance(candidate, name) }));
-  return distances.filter(({ letters }) => letters <= lettersMax).toSorted((one, other) => one.letters - other.letters)[0]?.candidate;
+  return distances
+    .filter(({ letters }) => letters <= lettersMax)
+    .toSorted((one, other) => one.letters - other.letters)[0]?.candidate;
 }
 
 /** A text that is taken as it is. */
@@ -93,7 +103,11 @@ export function text(help: string, options: { default?: string } = {}): Setting<
 }
 
 /** One of a few words. */
-export function choice<const Word extends string>(help: string, words: readonly Word[], options: { default: Word }): Setting<Word> {
+export function choice<const Word extends string>(
+  help: string,
+  words: readonly Word[],
+  options: { default: Word },
+): Setting<Word> {
   return {
     default: options.default,
     allowed: `one of ${words.join(', ')}`,
@@ -115,7 +129,8 @@ export function count(help: string, options: { default: string; min: number; max
     default: options.default,
     allowed: `a whole number from ${min} to ${max}`,
     help,
-    parse: (value) => /^\d{1,15}$/.test(value) && Number(value) >= min && Number(value) <= max ? Number(value) : refuse(),
+    parse: (value) =>
+      /^\d{1,15}$/.test(value) && Number(value) >= min && Number(value) <= max ? Number(value) : refuse(),
   };
 }
 
@@ -125,18 +140,30 @@ export function ratio(help: string, options: { default: string }): Setting<numbe
     default: options.default,
     allowed: 'a number from 0 to 1, such as 0.01 for one in a hundred',
     help,
-    parse: (value) => /^(?:0(?:\.\d{1,9})?|1(?:\.0{1,9})?)$/.test(value) ? Number(value) : refuse(),
+    parse: (value) => (/^(?:0(?:\.\d{1,9})?|1(?:\.0{1,9})?)$/.test(value) ? Number(value) : refuse()),
   };
 }
 
 const byteUnits: Readonly<Record<string, number>> = {
-  B: 1, kB: 1e3, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40,
+  B: 1,
+  kB: 1e3,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+  TiB: 2 ** 40,
 };
 
 /** A size in bytes, with a unit. */
 export function bytes(help: string, options: { default: string; min: string; max: string }): Setting<number>;
 export function bytes(help: string, options: { min: string; max: string }): Setting<number | undefined>;
-export function bytes(help: string, options: { default?: string; min: string; max: string }): Setting<number | undefined> {
+export function bytes(
+  help: string,
+  options: { default?: string; min: string; max: string },
+): Setting<number | undefined> {
   const read = (value: string): number => quantity(value, byteUnits);
   return {
     default: options.default,
@@ -167,7 +194,12 @@ export interface Address {
 
 /** `host:port`; IPv6 in brackets; an empty host for every address; port 0 for a free one. */
 export function address(help: string, options: { default: string }): Setting<Address> {
-  return { default: options.default, allowed: 'host:port, such as 127.0.0.1:3000, [::1]:3000 or :3000', help, parse: parseAddress };
+  return {
+    default: options.default,
+    allowed: 'host:port, such as 127.0.0.1:3000, [::1]:3000 or :3000',
+    help,
+    parse: parseAddress,
+  };
 }
 
 /** Reads `host:port`. Throws when the text is not of that form. */
@@ -195,12 +227,16 @@ export function url(help: string): Setting<string | undefined> {
     default: undefined,
     allowed: 'an http or https URL, such as http://127.0.0.1:8086',
     help,
-    parse: (value) => URL.canParse(value) && /^https?:$/.test(new URL(value).protocol) ? value.replace(/\/+$/, '') : refuse(),
+    parse: (value) =>
+      URL.canParse(value) && /^https?:$/.test(new URL(value).protocol) ? value.replace(/\/+$/, '') : refuse(),
   };
 }
 
 /** Several values behind one another, separated by commas. */
-export function list<Value>(help: string, options: { default: string; allowed: string; parse: (item: string) => Value }): Setting<readonly Value[]> {
+export function list<Value>(
+  help: string,
+  options: { default: string; allowed: string; parse: (item: string) => Value },
+): Setting<readonly Value[]> {
   return {
     default: options.default,
     allowed: options.allowed,
@@ -230,7 +266,10 @@ function readEnvFile(file: string): Environment {
     if (stray !== undefined) throw new Error(`the line ${JSON.stringify(stray.trim())} has no value`);
     return parseEnv(content);
   } catch (error) {
-    throw new UsageError(`Cannot read the settings file ${file}: ${messageOf(error)}. Give --env-file a file with lines of NAME=value.`, { cause: error });
+    throw new UsageError(
+      `Cannot read the settings file ${file}: ${messageOf(error)}. Give --env-file a file with lines of NAME=value.`,
+      { cause: error },
+    );
   }
 }
 

@@ -1,6 +1,7 @@
 /**
- * A hash of a text as two times 32 bits: two lanes that multiply by the odd constants of MurmurHash3, each finished with its mixer. It is part of
- * what is stored (`distinct.ts`, `request-sample.ts`): with another, the same text would count twice, and other requests would be kept.
+ * A hash of a text as two times 32 bits: two lanes that multiply by the odd constants of MurmurHash3, each finished
+ * with its mixer. It is part of what is stored (`distinct.ts`, `request-sample.ts`): with another, the same text would
+ * count twice, and other requests would be kept.
  */
 export function hashOf(text: string): [number, number] {
   let first = 0x9747b28c;

@@ -6,58 +6,87 @@ const errorPromised = 0.05;
 const quantiles = [0, 0.01, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1];
 
 /** Standard normal from two uniform numbers (Box and Muller, 1958). */
-const normal = fc.tuple(fc.double({ min: 1e-12, max: 1, noNaN: true }), fc.double({ min: 0, max: 1, noNaN: true }))
+const normal = fc
+  .tuple(fc.double({ min: 1e-12, max: 1, noNaN: true }), fc.double({ min: 0, max: 1, noNaN: true }))
   .map(([first, second]) => Math.sqrt(-2 * Math.log(first)) * Math.cos(2 * Math.PI * second));
 
-const logNormal = fc.tuple(fc.double({ min: -6, max: 6, noNaN: true }), fc.double({ min: 0.1, max: 2.5, noNaN: true }))
-  .chain(([mean, deviation]) => fc.array(normal.map((value) => Math.max(Math.exp(mean + deviation * value), durationMinMs)), { minLength: 1, maxLength: 400 }));
+const logNormal = fc
+  .tuple(fc.double({ min: -6, max: 6, noNaN: true }), fc.double({ min: 0.1, max: 2.5, noNaN: true }))
+  .chain(([mean, deviation]) =>
+    fc.array(
+      normal.map((value) => Math.max(Math.exp(mean + deviation * value), durationMinMs)),
+      { minLength: 1, maxLength: 400 },
+    ),
+  );
 /** Below a nanosecond nothing is told apart. */
 const durationMinMs = 1e-6;
-const bimodal = fc.array(fc.oneof(normal.map((value) => Math.exp(value * 0.2)), normal.map((value) => 900 + Math.abs(value) * 50)), { minLength: 1, maxLength: 400 });
-const constant = fc.tuple(fc.double({ min: 1e-4, max: 1e7, noNaN: true }), fc.integer({ min: 1, max: 400 }))
+const bimodal = fc.array(
+  fc.oneof(
+    normal.map((value) => Math.exp(value * 0.2)),
+    normal.map((value) => 900 + Math.abs(value) * 50),
+  ),
+  { minLength: 1, maxLength: 400 },
+);
+const constant = fc
+  .tuple(fc.double({ min: 1e-4, max: 1e7, noNaN: true }), fc.integer({ min: 1, max: 400 }))
   .map(([value, count]) => new Array<number>(count).fill(value));
-const anyDurations = fc.array(fc.oneof(fc.constant(0), fc.double({ min: 0, max: 1e9, noNaN: true })), { maxLength: 200 });
+const anyDurations = fc.array(fc.oneof(fc.constant(0), fc.double({ min: 0, max: 1e9, noNaN: true })), {
+  maxLength: 200,
+});
 
 for (const [name, durations] of Object.entries({ logNormal, bimodal, constant })) {
   test(`a percentile of ${name} data is within 5 % of the exact one`, (t) => {
-    fc.assert(fc.property(durations, (values) => {
-      const histogram = histogramOf(values);
-      const sorted = values.toSorted((one, other) => one - other);
-      for (const quantile of quantiles) {
-        const exact = sorted[Math.max(1, Math.ceil(quantile * sorted.length)) - 1]!;
-        const read = histogram.quantile(quantile)!;
-        if (Math.abs(read - exact) > errorPromised * exact) throw new Error(`p${quantile * 100} is ${read}, and exactly ${exact}`);
-      }
-    }), { numRuns: 300 });
+    fc.assert(
+      fc.property(durations, (values) => {
+        const histogram = histogramOf(values);
+        const sorted = values.toSorted((one, other) => one - other);
+        for (const quantile of quantiles) {
+          const exact = sorted[Math.max(1, Math.ceil(quantile * sorted.length)) - 1]!;
+          const read = histogram.quantile(quantile)!;
+          if (Math.abs(read - exact) > errorPromised * exact)
+            throw new Error(`p${quantile * 100} is ${read}, and exactly ${exact}`);
+        }
+      }),
+      { numRuns: 300 },
+    );
     t.pass();
   });
 }
 
 test('merging histograms in any order and grouping gives the same as adding everything to one', (t) => {
-  fc.assert(fc.property(
-    fc.array(anyDurations, { minLength: 1, maxLength: 8 }).chain((parts) => fc.tuple(fc.constant(parts), fc.shuffledSubarray(parts, { minLength: parts.length }))),
-    ([parts, shuffled]) => {
-      const whole = histogramOf(parts.flat()).pack();
-      const merged = new Histogram();
-      for (const part of shuffled) merged.merge(histogramOf(part));
-      const grouped = shuffled.reduceRight((rest, part) => {
-        const both = histogramOf(part);
-        both.merge(rest);
-        return both;
-      }, new Histogram());
-      return merged.pack() === whole && grouped.pack() === whole;
-    },
-  ));
+  fc.assert(
+    fc.property(
+      fc
+        .array(anyDurations, { minLength: 1, maxLength: 8 })
+        .chain((parts) => fc.tuple(fc.constant(parts), fc.shuffledSubarray(parts, { minLength: parts.length }))),
+      ([parts, shuffled]) => {
+        const whole = histogramOf(parts.flat()).pack();
+        const merged = new Histogram();
+        for (const part of shuffled) merged.merge(histogramOf(part));
+        const grouped = shuffled.reduceRight((rest, part) => {
+          const both = histogramOf(part);
+          both.merge(rest);
+          return both;
+        }, new Histogram());
+        return merged.pack() === whole && grouped.pack() === whole;
+      },
+    ),
+  );
   t.pass();
 });
 
 test('the packed form gives the same histogram again', (t) => {
-  fc.assert(fc.property(anyDurations, (values) => {
-    const histogram = histogramOf(values);
-    const again = Histogram.unpack(histogram.pack());
-    return again.total === values.length && again.pack() === histogram.pack()
-      && quantiles.every((quantile) => again.quantile(quantile) === histogram.quantile(quantile));
-  }));
+  fc.assert(
+    fc.property(anyDurations, (values) => {
+      const histogram = histogramOf(values);
+      const again = Histogram.unpack(histogram.pack());
+      return (
+        again.total === values.length &&
+        again.pack() === histogram.pack() &&
+        quantiles.every((quantile) => again.quantile(quantile) === histogram.quantile(quantile))
+      );
+    }),
+  );
   t.pass();
 });
 
@@ -90,7 +119,10 @@ test('durations outside the range are counted in the outermost buckets', (t) => 
 test('what is not a packed histogram is refused with its text', (t) => {
   t.throws(() => Histogram.unpack(''), { instanceOf: RangeError, message: /""/ });
   t.throws(() => Histogram.unpack('gA=='), { instanceOf: RangeError, message: /ends too early/ });
-  t.throws(() => Histogram.unpack(Buffer.from([0, 0xff, 0xff, 0x7f, 1]).toString('base64')), { instanceOf: RangeError, message: /bucket/ });
+  t.throws(() => Histogram.unpack(Buffer.from([0, 0xff, 0xff, 0x7f, 1]).toString('base64')), {
+    instanceOf: RangeError,
+    message: /bucket/,
+  });
 });
 
 function histogramOf(values: readonly number[]): Histogram {

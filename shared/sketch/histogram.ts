@@ -7,8 +7,8 @@
  * the order does not matter.
  *
  * Packed form, base64 of: varint zero count, then for each filled bucket in ascending order a zigzag varint (the
- * bucket's distance from the one before, from 0 for the first) and a varint (its count). A `-` before it all says that the
- * counts are to be taken away: a correction of what others hold.
+ * bucket's distance from the one before, from 0 for the first) and a varint (its count). A `-` before it all says that
+ * the counts are to be taken away: a correction of what others hold.
  */
 
 /** The relative error of a percentile, at most: 2 %, well inside the promised 5 %. */
@@ -30,7 +30,10 @@ export class Histogram {
   total = 0;
   #zeros = 0;
   #first = 0;
-  /** Counts of the buckets from `#first` on. In an array, which is made in less time than a typed one of a hundred: thousands are made and thrown away each second. */
+  /**
+   * Counts of the buckets from `#first` on. In an array, which is made in less time than a typed one of a hundred:
+   * thousands are made and thrown away each second.
+   */
   #counts: number[] = [];
 
   /** Adds one duration in milliseconds. What is not a positive number counts as 0. */
@@ -115,7 +118,10 @@ export class Histogram {
     return histogram;
   }
 
-  /** Adds all that a packed form holds, without making a histogram of it. Throws a `RangeError`, and adds nothing, when it is none. */
+  /**
+   * Adds all that a packed form holds, without making a histogram of it. Throws a `RangeError`, and adds nothing, when
+   * it is none.
+   */
   mergePacked(packed: string): void {
     if (packed.startsWith('-')) {
       this.merge(Histogram.unpack(packed));
@@ -148,7 +154,9 @@ export class Histogram {
       bucket += zigzag % 2 === 1 ? -(zigzag + 1) / 2 : zigzag / 2;
       const count = next();
       if (bucket < bucketMin || bucket > bucketMax) {
-        throw new RangeError(`The packed histogram ${JSON.stringify(packed)} names bucket ${bucket}, outside ${bucketMin} to ${bucketMax}.`);
+        throw new RangeError(
+          `The packed histogram ${JSON.stringify(packed)} names bucket ${bucket}, outside ${bucketMin} to ${bucketMax}.`,
+        );
       }
       buckets.push(bucket);
       counts.push(count);
@@ -183,7 +191,10 @@ export class Histogram {
   }
 }
 
-/** The bucket of a duration in milliseconds, for a request that several histograms count: the logarithm is what takes the time. */
+/**
+ * The bucket of a duration in milliseconds, for a request that several histograms count: the logarithm is what takes
+ * the time.
+ */
 export function bucketOfDuration(durationMs: number): number {
   return durationMs > 0 ? bucketOf(Math.min(Math.max(durationMs, valueMinMs), valueMaxMs)) : zeroBucket;
 }

@@ -5,7 +5,11 @@ import { DistinctSketch } from './hyperloglog.js';
 const texts = fc.array(fc.oneof(fc.ipV4(), fc.ipV6(), fc.string({ maxLength: 5 })), { maxLength: 2500, size: 'max' });
 
 test('10 to 100,000 addresses are counted to about one part in a hundred', (t) => {
-  for (const kind of [(at: number) => `10.${at >> 16}.${(at >> 8) & 255}.${at & 255}`, (at: number) => `2001:db8:${at.toString(16)}::`, (at: number) => `203.0.${at}.0`]) {
+  for (const kind of [
+    (at: number) => `10.${at >> 16}.${(at >> 8) & 255}.${at & 255}`,
+    (at: number) => `2001:db8:${at.toString(16)}::`,
+    (at: number) => `203.0.${at}.0`,
+  ]) {
     const sketch = new DistinctSketch();
     let squares = 0;
     let checks = 0;
@@ -29,27 +33,38 @@ test('a text that comes again does not count again, and nothing is nothing', (t)
 });
 
 test('merged sketches are the sketch of all texts, however they were divided and in whatever order', (t) => {
-  fc.assert(fc.property(fc.array(texts, { maxLength: 5 }), (parts) => {
-    const merged = new DistinctSketch();
-    for (const part of parts.toReversed()) merged.merge(sketchOf(part));
-    return merged.pack() === sketchOf(parts.flat()).pack();
-  }), { numRuns: 50 });
+  fc.assert(
+    fc.property(fc.array(texts, { maxLength: 5 }), (parts) => {
+      const merged = new DistinctSketch();
+      for (const part of parts.toReversed()) merged.merge(sketchOf(part));
+      return merged.pack() === sketchOf(parts.flat()).pack();
+    }),
+    { numRuns: 50 },
+  );
   t.pass();
 });
 
 test('the packed form gives the same sketch again, small while there are few texts and never large', (t) => {
-  fc.assert(fc.property(texts, (all) => {
-    const packed = sketchOf(all).pack();
-    const again = DistinctSketch.unpack(packed);
-    return again.pack() === packed && again.count() === sketchOf(all).count() && packed.length <= Math.min(1 + 4 * (all.length + 1), 8193);
-  }), { numRuns: 50 });
+  fc.assert(
+    fc.property(texts, (all) => {
+      const packed = sketchOf(all).pack();
+      const again = DistinctSketch.unpack(packed);
+      return (
+        again.pack() === packed &&
+        again.count() === sketchOf(all).count() &&
+        packed.length <= Math.min(1 + 4 * (all.length + 1), 8193)
+      );
+    }),
+    { numRuns: 50 },
+  );
   const large = sketchOf(Array.from({ length: 50_000 }, (_, at) => `client ${at}`));
   t.is(large.pack().length, 8193);
   t.is(DistinctSketch.unpack(large.pack()).count(), large.count());
 });
 
 test('what is no packed sketch is refused with its text', (t) => {
-  for (const wrong of ['', 'x', 'dAAAA', 'sAA==', 'sAQA=', `d${'-'.repeat(8192)}`]) t.throws(() => DistinctSketch.unpack(wrong), { instanceOf: RangeError, message: /no packed sketch/ }, wrong);
+  for (const wrong of ['', 'x', 'dAAAA', 'sAA==', 'sAQA=', `d${'-'.repeat(8192)}`])
+    t.throws(() => DistinctSketch.unpack(wrong), { instanceOf: RangeError, message: /no packed sketch/ }, wrong);
 });
 
 function sketchOf(all: readonly string[]): DistinctSketch {

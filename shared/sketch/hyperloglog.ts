@@ -1,13 +1,15 @@
 /**
- * How many different texts there were, in bounded memory: a HyperLogLog sketch (Flajolet, Fusy, Gandouet and Meunier, 2007)
- * with the estimator of Ertl, "New cardinality estimation algorithms for HyperLogLog sketches", 2017, algorithm 6, which needs no
- * tables of corrections. With 8,192 registers the standard error is 1.04 / √8192 = 1.15 %; few texts are counted almost exactly.
+ * How many different texts there were, in bounded memory: a HyperLogLog sketch (Flajolet, Fusy, Gandouet and Meunier,
+ * 2007) with the estimator of Ertl, "New cardinality estimation algorithms for HyperLogLog sketches", 2017, algorithm
+ * 6, which needs no tables of corrections. With 8,192 registers the standard error is 1.04 / √8192 = 1.15 %; few texts
+ * are counted almost exactly.
  *
- * A register holds the greatest rank of the texts that fall on it: one more than the zeros in front of 32 bits of their hash. Merging takes the
- * greater rank of each, so it is exact, and the order does not matter.
+ * A register holds the greatest rank of the texts that fall on it: one more than the zeros in front of 32 bits of their
+ * hash. Merging takes the greater rank of each, so it is exact, and the order does not matter.
  *
- * Packed form: `s` and base64 of, for each filled register in ascending order, a varint (its distance from the one before) and a byte (its
- * rank); or, where that is longer, `d` and one character for each register, the digit that base64 has for its rank.
+ * Packed form: `s` and base64 of, for each filled register in ascending order, a varint (its distance from the one
+ * before) and a byte (its rank); or, where that is longer, `d` and one character for each register, the digit that
+ * base64 has for its rank.
  */
 import { hashOf } from './hash.js';
 
@@ -23,11 +25,16 @@ const noRank = 0xff;
 /** Estimated size of a sketch without its registers, in bytes. */
 const objectBytes = 200;
 /** By the code of a digit: a page unpacks a hundred sketches. */
-const rankOfDigit = Uint8Array.from({ length: 0x80 }, (_, code) => digits.includes(String.fromCharCode(code)) ? digits.indexOf(String.fromCharCode(code)) : noRank);
+const rankOfDigit = Uint8Array.from({ length: 0x80 }, (_, code) =>
+  digits.includes(String.fromCharCode(code)) ? digits.indexOf(String.fromCharCode(code)) : noRank,
+);
 
 /** Counts different texts. Not shared between owners: merging changes the target. */
 export class DistinctSketch {
-  /** The filled registers, ascending, with their ranks: the first `#filledCount` entries. Thousands of hosts have a sketch each, most with few clients. */
+  /**
+   * The filled registers, ascending, with their ranks: the first `#filledCount` entries. Thousands of hosts have a
+   * sketch each, most with few clients.
+   */
   #sparse = new Uint32Array(2);
   #filledCount = 0;
   #dense: Uint8Array | undefined;
@@ -35,7 +42,9 @@ export class DistinctSketch {
   #last: string | undefined;
 
   /** Estimated memory, in bytes. */
-  get bytes(): number { return objectBytes + (this.#dense ?? this.#sparse).byteLength; }
+  get bytes(): number {
+    return objectBytes + (this.#dense ?? this.#sparse).byteLength;
+  }
 
   /** Takes a text. */
   add(text: string): void {
@@ -53,7 +62,8 @@ export class DistinctSketch {
     }
     const ranks = this.#dense ?? this.#densify();
     // A page merges a hundred of them: without a generator, each takes microseconds.
-    for (let register = 0; register < registerCount; register += 1) if (other.#dense[register]! > ranks[register]!) ranks[register] = other.#dense[register]!;
+    for (let register = 0; register < registerCount; register += 1)
+      if (other.#dense[register]! > ranks[register]!) ranks[register] = other.#dense[register]!;
   }
 
   /** How many different texts it has taken, about: a whole number. */
@@ -92,7 +102,8 @@ export class DistinctSketch {
   /** Reads the packed form. Throws a `RangeError` when it is none. */
   static unpack(packed: string): DistinctSketch {
     const sketch = new DistinctSketch();
-    const wrong = (): RangeError => new RangeError(`${JSON.stringify(packed.slice(0, 100))} is no packed sketch of ${registerCount} registers.`);
+    const wrong = (): RangeError =>
+      new RangeError(`${JSON.stringify(packed.slice(0, 100))} is no packed sketch of ${registerCount} registers.`);
     if (packed.startsWith('d') && packed.length === registerCount + 1) {
       const ranks = new Uint8Array(registerCount);
       for (let register = 0; register < registerCount; register += 1) {
@@ -108,8 +119,8 @@ export class DistinctSketch {
     let register = 0;
     for (let at = 0; at < bytes.length; at += 1) {
       let distance = bytes[at]!;
-      if (distance >= 0x80) distance = (distance & 0x7f) | ((bytes[at += 1] ?? 0) << 7);
-      const rank = bytes[at += 1];
+      if (distance >= 0x80) distance = (distance & 0x7f) | ((bytes[(at += 1)] ?? 0) << 7);
+      const rank = bytes[(at += 1)];
       register += distance;
       if (rank === undefined || rank === 0 || rank > rankBits + 1 || register >= registerCount) throw wrong();
       sketch.#raise(register, rank);
@@ -119,10 +130,12 @@ export class DistinctSketch {
 
   *#filled(): Iterable<readonly [register: number, rank: number]> {
     if (this.#dense === undefined) {
-      for (const entry of this.#sparse.subarray(0, this.#filledCount)) yield [entry >>> entryRankBits, entry & ((1 << entryRankBits) - 1)];
+      for (const entry of this.#sparse.subarray(0, this.#filledCount))
+        yield [entry >>> entryRankBits, entry & ((1 << entryRankBits) - 1)];
       return;
     }
-    for (let register = 0; register < registerCount; register += 1) if (this.#dense[register]! > 0) yield [register, this.#dense[register]!];
+    for (let register = 0; register < registerCount; register += 1)
+      if (this.#dense[register]! > 0) yield [register, this.#dense[register]!];
   }
 
   #raise(register: number, rank: number): void {

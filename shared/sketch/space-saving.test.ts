@@ -5,45 +5,70 @@ import { entriesMax, TopSummary, valueLengthMax } from './space-saving.js';
 const request = { method: 'GET', status: 200, durationMs: 1, size: 10 };
 
 /** A few values come often and many come seldom. */
-const values = fc.array(fc.oneof(fc.nat({ max: 9 }), fc.nat({ max: 300 })).map((number) => `/${number}`), { maxLength: 3000, size: 'max' });
+const values = fc.array(
+  fc.oneof(fc.nat({ max: 9 }), fc.nat({ max: 300 })).map((number) => `/${number}`),
+  { maxLength: 3000, size: 'max' },
+);
 
 test('an entry counts no more than there were, and no more were missed than it says', (t) => {
-  fc.assert(fc.property(values, fc.integer({ min: 1, max: 40 }), (all, max) => {
-    holds(summaryOf(all, max), all);
-  }), { numRuns: 50 });
+  fc.assert(
+    fc.property(values, fc.integer({ min: 1, max: 40 }), (all, max) => {
+      holds(summaryOf(all, max), all);
+    }),
+    { numRuns: 50 },
+  );
   t.pass();
 });
 
 test('a value with more than its share of all requests is always there', (t) => {
-  fc.assert(fc.property(values, fc.integer({ min: 1, max: 40 }), (all, max) => {
-    const summary = summaryOf(all, max);
-    const found = new Set(summary.entries().map(({ value }) => value));
-    return summary.absentMax <= all.length / max && [...countsOf(all)].every(([value, count]) => count <= all.length / max || found.has(value));
-  }), { numRuns: 50 });
+  fc.assert(
+    fc.property(values, fc.integer({ min: 1, max: 40 }), (all, max) => {
+      const summary = summaryOf(all, max);
+      const found = new Set(summary.entries().map(({ value }) => value));
+      return (
+        summary.absentMax <= all.length / max &&
+        [...countsOf(all)].every(([value, count]) => count <= all.length / max || found.has(value))
+      );
+    }),
+    { numRuns: 50 },
+  );
   t.pass();
 });
 
 test('merged summaries keep these bounds, however the requests were divided, packed or not', (t) => {
-  fc.assert(fc.property(fc.array(values, { maxLength: 8 }), fc.integer({ min: 1, max: 40 }), fc.boolean(), (parts, max, packed) => {
-    const merged = new TopSummary({ entriesMax: max });
-    for (const part of parts) merged.merge(packed ? TopSummary.unpack(summaryOf(part, max).pack()) : summaryOf(part, max));
-    holds(merged, parts.flat());
-  }), { numRuns: 50 });
+  fc.assert(
+    fc.property(
+      fc.array(values, { maxLength: 8 }),
+      fc.integer({ min: 1, max: 40 }),
+      fc.boolean(),
+      (parts, max, packed) => {
+        const merged = new TopSummary({ entriesMax: max });
+        for (const part of parts)
+          merged.merge(packed ? TopSummary.unpack(summaryOf(part, max).pack()) : summaryOf(part, max));
+        holds(merged, parts.flat());
+      },
+    ),
+    { numRuns: 50 },
+  );
   t.pass();
 });
 
 test('what is read from packed summaries has every value with more than its share', (t) => {
-  fc.assert(fc.property(fc.array(values, { maxLength: 8 }), (parts) => {
-    const merged = new TopSummary({ entriesMax: Infinity });
-    for (const part of parts) merged.merge(TopSummary.unpack(summaryOf(part, 10).pack()));
-    return merged.absentMax <= parts.flat().length / 10;
-  }), { numRuns: 50 });
+  fc.assert(
+    fc.property(fc.array(values, { maxLength: 8 }), (parts) => {
+      const merged = new TopSummary({ entriesMax: Infinity });
+      for (const part of parts) merged.merge(TopSummary.unpack(summaryOf(part, 10).pack()));
+      return merged.absentMax <= parts.flat().length / 10;
+    }),
+    { numRuns: 50 },
+  );
   t.pass();
 });
 
 test('while there are few values, every number is exact', (t) => {
   const summary = new TopSummary();
-  for (let at = 0; at < 1000; at += 1) summary.add(`/${at % entriesMax}`, { method: 'GET', status: at % 100 === 7 ? 502 : 200, durationMs: at, size: 5 });
+  for (let at = 0; at < 1000; at += 1)
+    summary.add(`/${at % entriesMax}`, { method: 'GET', status: at % 100 === 7 ? 502 : 200, durationMs: at, size: 5 });
   const again = TopSummary.unpack(summary.pack());
   t.deepEqual(again.entries(), summary.entries());
   t.is(again.total, 1000);
@@ -71,10 +96,12 @@ test('a value that is too long is cut, and says so', (t) => {
 });
 
 test('any text is packed and read again', (t) => {
-  fc.assert(fc.property(fc.array(fc.string({ unit: 'binary', maxLength: valueLengthMax / 2 })), (all) => {
-    const summary = summaryOf(all, entriesMax);
-    t.deepEqual(TopSummary.unpack(summary.pack()).entries(), summary.entries());
-  }));
+  fc.assert(
+    fc.property(fc.array(fc.string({ unit: 'binary', maxLength: valueLengthMax / 2 })), (all) => {
+      const summary = summaryOf(all, entriesMax);
+      t.deepEqual(TopSummary.unpack(summary.pack()).entries(), summary.entries());
+    }),
+  );
   t.throws(() => TopSummary.unpack('{}'), { instanceOf: RangeError });
 });
 
@@ -89,12 +116,16 @@ function holds(summary: TopSummary, all: readonly string[]): void {
   const entries = summary.entries();
   for (const { value, count, missedMax, sizeSum } of entries) {
     const exact = counts.get(value) ?? 0;
-    if (count > exact || exact > count + missedMax) throw new Error(`${value} has ${exact}, and the entry says ${count} to ${count + missedMax}`);
-    if (missedMax < 0 || missedMax > summary.absentMax) throw new Error(`${value} may have been missed ${missedMax} times, and an absent value ${summary.absentMax}`);
+    if (count > exact || exact > count + missedMax)
+      throw new Error(`${value} has ${exact}, and the entry says ${count} to ${count + missedMax}`);
+    if (missedMax < 0 || missedMax > summary.absentMax)
+      throw new Error(`${value} may have been missed ${missedMax} times, and an absent value ${summary.absentMax}`);
     if (sizeSum !== 10 * count) throw new Error(`${value} has ${sizeSum} bytes in ${count} requests`);
     counts.delete(value);
   }
-  for (const [value, exact] of counts) if (exact > summary.absentMax) throw new Error(`${value} is missing, with ${exact} requests of ${summary.absentMax}`);
+  for (const [value, exact] of counts)
+    if (exact > summary.absentMax)
+      throw new Error(`${value} is missing, with ${exact} requests of ${summary.absentMax}`);
   if (summary.total !== all.length) throw new Error(`${summary.total} instead of ${all.length}`);
 }
 

@@ -1,18 +1,20 @@
 /**
- * The most frequent values of one kind (paths, user agents, …) in bounded memory: a space-saving summary after Metwally,
- * Agrawal and El Abbadi, "Efficient computation of frequent and top-k elements in data streams", ICDT 2005.
+ * The most frequent values of one kind (paths, user agents, …) in bounded memory: a space-saving summary after
+ * Metwally, Agrawal and El Abbadi, "Efficient computation of frequent and top-k elements in data streams", ICDT 2005.
  *
- * An entry counts the requests of its value since it was made; what came before may have been missed, `missedMax` at most. So
- * `count ≤ true count ≤ count + missedMax`. A value without an entry has at most `absentMax` requests, and `absentMax` is at most
- * the hundredth part of all of them: a value that has more is always there.
+ * An entry counts the requests of its value since it was made; what came before may have been missed, `missedMax` at
+ * most. So `count ≤ true count ≤ count + missedMax`. A value without an entry has at most `absentMax` requests, and
+ * `absentMax` is at most the hundredth part of all of them: a value that has more is always there.
  *
- * Where the paper replaces the smallest entry each time, entries are let grow to twice `entriesMax`, and the smaller half is then dropped
- * at once: each entry that is dropped counts for at least `absentMax`, so that the bound stays, and a request costs one look-up.
+ * Where the paper replaces the smallest entry each time, entries are let grow to twice `entriesMax`, and the smaller
+ * half is then dropped at once: each entry that is dropped counts for at least `absentMax`, so that the bound stays,
+ * and a request costs one look-up.
  *
- * Two summaries add up: an entry that only one of them has may have been missed by the other, `absentMax` times at most. To add that to
- * every such entry would be slow, so an entry keeps how far its `missedMax` is below `absentMax`.
+ * Two summaries add up: an entry that only one of them has may have been missed by the other, `absentMax` times at
+ * most. To add that to every such entry would be slow, so an entry keeps how far its `missedMax` is below `absentMax`.
  *
- * Packed form: JSON, `[total, absentMax, [[value, missedMax, errors, count, durationSumMs, durationMaxMs, sizeSum, histogram], …]]`.
+ * Packed form: JSON, `[total, absentMax, [[value, missedMax, errors, count, durationSumMs, durationMaxMs, sizeSum,
+ * histogram], …]]`.
  */
 import { Histogram } from './histogram.js';
 import { ownText } from '../memo.js';
@@ -37,9 +39,15 @@ export interface TopEntry extends Omit<Tally, 'sampledOut'> {
 
 interface Entry extends Omit<Tally, 'histogram' | 'sampledOut'> {
   errors: number;
-  /** Buckets of durations that are not in the histogram yet: most values of a busy site come once or twice, and need none. */
+  /**
+   * Buckets of durations that are not in the histogram yet: most values of a busy site come once or twice, and need
+   * none.
+   */
   recent: number[];
-  /** Packed histograms that are not in the histogram yet: of the thousands of values of a page's lists, some ten are shown. */
+  /**
+   * Packed histograms that are not in the histogram yet: of the thousands of values of a page's lists, some ten are
+   * shown.
+   */
   packed: string[];
   histogram: Histogram | undefined;
   /** `missedMax` less `absentMax`: 0 or below. */
@@ -49,7 +57,16 @@ interface Entry extends Omit<Tally, 'histogram' | 'sampledOut'> {
 /** So many durations wait for the histogram at most. */
 const recentMax = 32;
 
-type PackedEntry = [value: string, missedMax: number, errors: number, count: number, durationSumMs: number, durationMaxMs: number, sizeSum: number, histogram: string];
+type PackedEntry = [
+  value: string,
+  missedMax: number,
+  errors: number,
+  count: number,
+  durationSumMs: number,
+  durationMaxMs: number,
+  sizeSum: number,
+  histogram: string,
+];
 
 /** A list of the most frequent values. Not shared between owners: merging changes the target. */
 export class TopSummary {
@@ -65,12 +82,15 @@ export class TopSummary {
     this.#entriesMax = max;
   }
 
-  /** Counts one request; `bucket` as in `addEvent`. The value is kept as it is: when it is a slice, so is the text that it is a slice of, until it is merged into another list. */
+  /**
+   * Counts one request; `bucket` as in `addEvent`. The value is kept as it is: when it is a slice, so is the text that
+   * it is a slice of, until it is merged into another list.
+   */
   add(value: string, request: Measured, bucket = latencyBucketOf(request)): void {
     const { status, durationMs, size } = request;
     const short = shortValue(value);
     let entry = this.#entries.get(short);
-    if (entry === undefined) this.#entries.set(short, entry = emptyEntry());
+    if (entry === undefined) this.#entries.set(short, (entry = emptyEntry()));
     this.total += 1;
     entry.count += 1;
     entry.sizeSum += size;
@@ -92,7 +112,7 @@ export class TopSummary {
   merge(other: TopSummary): void {
     for (const [value, part] of other.#entries) {
       let entry = this.#entries.get(value);
-      if (entry === undefined) this.#entries.set(ownText(value), entry = emptyEntry());
+      if (entry === undefined) this.#entries.set(ownText(value), (entry = emptyEntry()));
       entry.count += part.count;
       entry.sizeSum += part.sizeSum;
       entry.errors += part.errors;
@@ -114,12 +134,26 @@ export class TopSummary {
     return [...this.#entries]
       .map(([value, entry]) => {
         const { count, durationSumMs, durationMaxMs, sizeSum, errors, slack } = entry;
-        return { value, count, durationSumMs, durationMaxMs, sizeSum, get histogram() { return histogramOf(entry); }, errors, missedMax: this.absentMax + slack };
+        return {
+          value,
+          count,
+          durationSumMs,
+          durationMaxMs,
+          sizeSum,
+          get histogram() {
+            return histogramOf(entry);
+          },
+          errors,
+          missedMax: this.absentMax + slack,
+        };
       })
       .sort(byCount);
   }
 
-  /** The packed form: see the head of this file. It holds as many values as fit, and so says less than the summary itself where there are more. */
+  /**
+   * The packed form: see the head of this file. It holds as many values as fit, and so says less than the summary
+   * itself where there are more.
+   */
   pack(): string {
     const ranked = this.#ranked();
     let absentMax = this.absentMax;
@@ -127,7 +161,16 @@ export class TopSummary {
     const packed: string[] = [];
     for (const [value, entry] of ranked) {
       const { count, durationSumMs, durationMaxMs, sizeSum, errors, slack } = entry;
-      const fields: PackedEntry = [value, this.absentMax + slack, errors, count, durationSumMs, durationMaxMs, sizeSum, histogramOf(entry).pack()];
+      const fields: PackedEntry = [
+        value,
+        this.absentMax + slack,
+        errors,
+        count,
+        durationSumMs,
+        durationMaxMs,
+        sizeSum,
+        histogramOf(entry).pack(),
+      ];
       const text = JSON.stringify(fields);
       bytes += Buffer.byteLength(text) + 1;
       if (packed.length >= this.#entriesMax || bytes > packedBytesMax) {
@@ -139,16 +182,32 @@ export class TopSummary {
     return `[${this.total},${absentMax},[${packed.join(',')}]]`;
   }
 
-  /** Reads the packed form, to be merged: all its values are kept. Throws a `SyntaxError` or a `RangeError` when it is none; a histogram that is none throws when it is used. */
+  /**
+   * Reads the packed form, to be merged: all its values are kept. Throws a `SyntaxError` or a `RangeError` when it is
+   * none; a histogram that is none throws when it is used.
+   */
   static unpack(text: string): TopSummary {
     const packed: unknown = JSON.parse(text);
-    if (!Array.isArray(packed) || !Array.isArray(packed[2])) throw new RangeError(`The packed list ${JSON.stringify(text.slice(0, 100))} is no array of total, bound and values.`);
+    if (!Array.isArray(packed) || !Array.isArray(packed[2]))
+      throw new RangeError(
+        `The packed list ${JSON.stringify(text.slice(0, 100))} is no array of total, bound and values.`,
+      );
     const [total, absentMax, entries] = packed as [number, number, PackedEntry[]];
     const summary = new TopSummary({ entriesMax: Infinity });
     summary.total = total;
     summary.absentMax = absentMax;
     for (const [value, missedMax, errors, count, durationSumMs, durationMaxMs, sizeSum, histogram] of entries) {
-      summary.#entries.set(value, { count, durationSumMs, durationMaxMs, sizeSum, histogram: undefined, packed: [histogram], recent: [], errors, slack: missedMax - absentMax });
+      summary.#entries.set(value, {
+        count,
+        durationSumMs,
+        durationMaxMs,
+        sizeSum,
+        histogram: undefined,
+        packed: [histogram],
+        recent: [],
+        errors,
+        slack: missedMax - absentMax,
+      });
     }
     return summary;
   }
@@ -189,7 +248,17 @@ export function byCount(a: TopEntry, b: TopEntry): number {
 }
 
 function emptyEntry(): Entry {
-  return { count: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, errors: 0, recent: [], packed: [], histogram: undefined, slack: 0 };
+  return {
+    count: 0,
+    durationSumMs: 0,
+    durationMaxMs: 0,
+    sizeSum: 0,
+    errors: 0,
+    recent: [],
+    packed: [],
+    histogram: undefined,
+    slack: 0,
+  };
 }
 
 /** The histogram of an entry, with all its durations. */

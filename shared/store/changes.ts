@@ -20,9 +20,17 @@ export function createChanges(): StoreChanges & { tell: (changed: ChangedRows) =
   const listeners: ((changed: ChangedRows) => void)[] = [];
   const exchangeListeners: (() => void)[] = [];
   return {
-    listen(onChange) { listeners.push(onChange); },
-    listenForExchange(onExchange) { exchangeListeners.push(onExchange); },
-    tell(changed) { for (const onChange of listeners) onChange(changed); },
-    tellExchanged() { for (const onExchange of exchangeListeners) onExchange(); },
+    listen(onChange) {
+      listeners.push(onChange);
+    },
+    listenForExchange(onExchange) {
+      exchangeListeners.push(onExchange);
+    },
+    tell(changed) {
+      for (const onChange of listeners) onChange(changed);
+    },
+    tellExchanged() {
+      for (const onExchange of exchangeListeners) onExchange();
+    },
   };
 }

@@ -1,7 +1,9 @@
 import { isoTime } from '../time-range.js';
 import type { Ledger } from './store.js';
 
-/** A ledger as the collector's `/ledger` and the web app's `/api/ledger` answer it: counts of lines, times in RFC 3339. */
+/**
+ * A ledger as the collector's `/ledger` and the web app's `/api/ledger` answer it: counts of lines, times in RFC 3339.
+ */
 export interface LedgerJson {
   readonly received: number;
   readonly accepted: number;
@@ -19,9 +21,27 @@ export interface LedgerJson {
 
 /** Writes a ledger under the names of the interface. */
 export function ledgerJson(ledger: Ledger): LedgerJson {
-  const { received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, warnings, lastLineMs } = ledger;
+  const {
+    received,
+    accepted,
+    runtime,
+    rejected,
+    dropped,
+    stored,
+    spooled,
+    inMemory,
+    deadLettered,
+    warnings,
+    lastLineMs,
+  } = ledger;
   return {
-    received, accepted, runtime, rejected, dropped, stored, spooled,
+    received,
+    accepted,
+    runtime,
+    rejected,
+    dropped,
+    stored,
+    spooled,
     in_memory: inMemory,
     dead_lettered: deadLettered,
     warnings,

@@ -10,11 +10,18 @@ import { openStore, readDeadLetter } from './open.js';
 test('What the embedded store refuses for good is kept beside its file, each request as it was, and the refusal is passed on.', async (t) => {
   const folder = await temporaryFolder();
   const path = join(folder, 'requests.duckdb');
-  const store = await openStore({ kind: 'duckdb', path, retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 } }, { log: quietLog });
+  const store = await openStore(
+    { kind: 'duckdb', path, retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 } },
+    { log: quietLog },
+  );
   const good = duckdbBatch(1);
   const [request] = good.requests;
   const awkward = { ...request!, host: 'a b,c=d', uri: '/"\\ \n', userAgent: '💥', status: 0, durationMs: null };
-  const bad = { ...good, requests: [awkward, ...good.requests], tops: [{ level: 60, windowMs: 0, rowId: 0.5e300, source: 'caddy', host: '', kind: 'path', packed: '' } as const] };
+  const bad = {
+    ...good,
+    requests: [awkward, ...good.requests],
+    tops: [{ level: 60, windowMs: 0, rowId: 0.5e300, source: 'caddy', host: '', kind: 'path', packed: '' } as const],
+  };
   const error = await t.throwsAsync(store.write(bad), { instanceOf: StoreError });
   t.is(error.action, 'drop');
   await store.close();

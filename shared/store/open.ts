@@ -9,9 +9,27 @@ import type { Store } from './store.js';
 /**
  * Opens the store that the settings name. Each backend is loaded only when it is used: who has InfluxDB never loads
  * DuckDB's native module. What is written to InfluxDB goes through the spool `spoolName` where one is named. With
- * `keepsHouse` what is old in InfluxDB is deleted; in DuckDB it always is. With `isReadOnly`, nothing is written or deleted. Throws a `StoreError` or a `UsageError` that says what to do.
+ * `keepsHouse` what is old in InfluxDB is deleted; in DuckDB it always is. With `isReadOnly`, nothing is written or
+ * deleted. Throws a `StoreError` or a `UsageError` that says what to do.
  */
-export async function openStore(settings: StoreSettings, { log, now = Date.now, monotonicMs = () => performance.now(), spoolName, keepsHouse = false, isReadOnly = false }: { log: Log; now?: () => number; monotonicMs?: () => number; spoolName?: string; keepsHouse?: boolean; isReadOnly?: boolean }): Promise<Store> {
+export async function openStore(
+  settings: StoreSettings,
+  {
+    log,
+    now = Date.now,
+    monotonicMs = () => performance.now(),
+    spoolName,
+    keepsHouse = false,
+    isReadOnly = false,
+  }: {
+    log: Log;
+    now?: () => number;
+    monotonicMs?: () => number;
+    spoolName?: string;
+    keepsHouse?: boolean;
+    isReadOnly?: boolean;
+  },
+): Promise<Store> {
   if (settings.kind === 'influxdb') {
     const { openInfluxdbStore } = await import('./influxdb/influxdb-store.js');
     if (isReadOnly) return await openInfluxdbStore(settings, { log, now, monotonicMs });
@@ -22,8 +40,13 @@ export async function openStore(settings: StoreSettings, { log, now = Date.now, 
   // InfluxDB's store keeps refused lines itself.
   const deadLetters = createDeadLetters({ dir: `${settings.path}.dead-letters`, by: 'DuckDB', log, now });
   return await openDuckdbStore(settings, {
-    log, now, monotonicMs,
-    onRefused: (batch, reason) => deadLetters.keep(Array.from(batch.requests, (request) => ({ line: requestLine(request, batch.recorder), reason }))),
+    log,
+    now,
+    monotonicMs,
+    onRefused: (batch, reason) =>
+      deadLetters.keep(
+        Array.from(batch.requests, (request) => ({ line: requestLine(request, batch.recorder), reason })),
+      ),
   });
 }
 

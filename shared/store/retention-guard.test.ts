@@ -20,13 +20,24 @@ class Machine {
   readonly logged: string[] = [];
   #guard: RetentionGuard | undefined;
 
-  get wallMs(): number { return this.trueMs + this.offMs; }
+  get wallMs(): number {
+    return this.trueMs + this.offMs;
+  }
 
   async start(retention = usual, delayMs?: number): Promise<DueDeletion> {
-    const log = (message: string): void => { this.logged.push(message); };
+    const log = (message: string): void => {
+      this.logged.push(message);
+    };
     this.#guard = new RetentionGuard({
-      retention, delayMs, log: { info: log, warn: log, error: log }, now: () => this.wallMs, monotonicMs: () => this.trueMs - startMs,
-      load: async () => this.state === undefined ? undefined : JSON.parse(JSON.stringify(this.state)) as unknown, save: async (state) => { this.state = state; },
+      retention,
+      delayMs,
+      log: { info: log, warn: log, error: log },
+      now: () => this.wallMs,
+      monotonicMs: () => this.trueMs - startMs,
+      load: async () => (this.state === undefined ? undefined : (JSON.parse(JSON.stringify(this.state)) as unknown)),
+      save: async (state) => {
+        this.state = state;
+      },
       readSpan: async () => this.span,
     });
     return await this.#guard.look();
@@ -72,7 +83,12 @@ for (const aheadDays of [8, 730]) {
     t.is((await machine.run(6 * hourMs)).nowMs, machine.trueMs, 'rows that expire meanwhile are deleted');
     t.is((await machine.start()).nowMs, machine.trueMs, 'a restart does not make it more credible');
     const [said, saidAgain, ...more] = machine.said();
-    t.regex(said!, new RegExp(`${aheadDays}d ahead of the time that deletion goes by, 2026-11-30T00:00:00Z .*will be deleted when the program has run for 1d with it.*set RETENTION_DELAY=0s`));
+    t.regex(
+      said!,
+      new RegExp(
+        `${aheadDays}d ahead of the time that deletion goes by, 2026-11-30T00:00:00Z .*will be deleted when the program has run for 1d with it.*set RETENTION_DELAY=0s`,
+      ),
+    );
     t.regex(saidAgain!, /has run for 18h with it/, 'the restart says it again');
     t.deepEqual(more, []);
     machine.offMs = 0;
@@ -90,7 +106,10 @@ test('a clock that jumps while the program runs is trusted once it has been stea
   t.is((await machine.run(20 * hourMs)).nowMs, machine.trueMs);
   t.is(machine.said().length, 2);
   t.is((await machine.run(5 * hourMs)).nowMs, machine.wallMs);
-  t.regex(machine.said().join('\n'), /is taken to be right, since RETENTION_DELAY=1d is over\. Data that is too old by it is deleted now\.$/);
+  t.regex(
+    machine.said().join('\n'),
+    /is taken to be right, since RETENTION_DELAY=1d is over\. Data that is too old by it is deleted now\.$/,
+  );
 });
 
 test('after months off, the program deletes once it has run for the delay, even if it is restarted often', async (t) => {
@@ -128,7 +147,10 @@ test('an empty store accepts any clock and retention at once', async (t) => {
   machine.span = { oldestRequestMs: undefined, oldestRollupMs: undefined, newestMs: undefined };
   await machine.start();
   machine.offMs = 730 * dayMs;
-  t.deepEqual(await machine.start({ requestsMs: dayMs, rollupsMs: dayMs }), { retention: { requestsMs: dayMs, rollupsMs: dayMs }, nowMs: machine.wallMs });
+  t.deepEqual(await machine.start({ requestsMs: dayMs, rollupsMs: dayMs }), {
+    retention: { requestsMs: dayMs, rollupsMs: dayMs },
+    nowMs: machine.wallMs,
+  });
   t.deepEqual(machine.said(), []);
 });
 
@@ -138,16 +160,24 @@ test('a shorter retention is announced and takes effect after the delay; a longe
   const long = { requestsMs: 90 * dayMs, rollupsMs: 400 * dayMs };
   await machine.start(long);
   t.deepEqual((await machine.start(usual)).retention, long);
-  t.deepEqual(machine.said(), ['RETENTION_REQUESTS is 7d and was 90d: requests from 2026-08-31T00:00:00Z to 2026-11-22T00:00:00Z will be deleted when the program has run for 1d with this setting. To keep them, restore the setting; to delete them at once, set RETENTION_DELAY=0s.']);
+  t.deepEqual(machine.said(), [
+    'RETENTION_REQUESTS is 7d and was 90d: requests from 2026-08-31T00:00:00Z to 2026-11-22T00:00:00Z will be deleted when the program has run for 1d with this setting. To keep them, restore the setting; to delete them at once, set RETENTION_DELAY=0s.',
+  ]);
   t.deepEqual((await machine.run(20 * hourMs)).retention, long);
   t.deepEqual((await machine.start(long)).retention, long, 'the settings file was missing once');
   t.deepEqual((await machine.start(usual)).retention, long);
   t.deepEqual((await machine.run(20 * hourMs)).retention, long, 'it is announced again, with the full delay');
   machine.trueMs += 20 * hourMs;
-  t.deepEqual((await machine.start(usual)).retention, long, 'a time in which nobody could see the message does not count');
+  t.deepEqual(
+    (await machine.start(usual)).retention,
+    long,
+    'a time in which nobody could see the message does not count',
+  );
   machine.said();
   t.deepEqual((await machine.run(4 * hourMs)).retention, usual);
-  t.deepEqual(machine.said(), ['The shorter retention is in force now (RETENTION_REQUESTS=7d, RETENTION_ROLLUPS=400d). Older data is deleted.']);
+  t.deepEqual(machine.said(), [
+    'The shorter retention is in force now (RETENTION_REQUESTS=7d, RETENTION_ROLLUPS=400d). Older data is deleted.',
+  ]);
   t.deepEqual((await machine.start(long)).retention, long);
   t.deepEqual((await machine.start(usual, 0)).retention, usual, 'without a delay');
 });
@@ -169,8 +199,16 @@ test('infers a state from the stored data when none was saved: a store of an ear
   t.is(machine.said().length, 2);
   machine.offMs = 0;
   machine.state = { lookedMs: 'x' } as unknown as RetentionState;
-  machine.span = { oldestRequestMs: startMs - 7.1 * dayMs, oldestRollupMs: startMs - 400.9 * dayMs, newestMs: startMs + dayMs };
-  t.deepEqual(await machine.start(), { retention: usual, nowMs: startMs }, 'rows from the future and slightly late deletion prove nothing');
+  machine.span = {
+    oldestRequestMs: startMs - 7.1 * dayMs,
+    oldestRollupMs: startMs - 400.9 * dayMs,
+    newestMs: startMs + dayMs,
+  };
+  t.deepEqual(
+    await machine.start(),
+    { retention: usual, nowMs: startMs },
+    'rows from the future and slightly late deletion prove nothing',
+  );
   t.deepEqual(machine.said(), []);
 });
 
@@ -181,20 +219,26 @@ const event = fc.record({
 });
 
 test('whatever a clock does for less than a day, deletes no more than by a correct clock; a steady one is trusted in the end', async (t) => {
-  await t.notThrowsAsync(async () => fc.assert(fc.asyncProperty(fc.array(event, { maxLength: 12 }), async (events) => {
-    const machine = new Machine();
-    await machine.start();
-    for (const { offDays, runHours, then } of events) {
-      for (const offMs of [offDays * dayMs, 0]) { // it is corrected each time
-        machine.offMs = offMs;
-        if (then === 'off for a while') machine.trueMs += 5 * hourMs;
-        if (then !== 'run on') await machine.start();
-        const { nowMs } = await machine.run(runHours * hourMs);
-        if (nowMs > machine.trueMs) return false;
-      }
-    }
-    machine.offMs = (events.at(-1)?.offDays ?? 0) * dayMs;
-    await machine.run(dayMs + 20 * minuteMs);
-    return (await machine.run(10 * minuteMs)).nowMs === machine.wallMs;
-  }), { numRuns: 50 }));
+  await t.notThrowsAsync(async () =>
+    fc.assert(
+      fc.asyncProperty(fc.array(event, { maxLength: 12 }), async (events) => {
+        const machine = new Machine();
+        await machine.start();
+        for (const { offDays, runHours, then } of events) {
+          for (const offMs of [offDays * dayMs, 0]) {
+            // it is corrected each time
+            machine.offMs = offMs;
+            if (then === 'off for a while') machine.trueMs += 5 * hourMs;
+            if (then !== 'run on') await machine.start();
+            const { nowMs } = await machine.run(runHours * hourMs);
+            if (nowMs > machine.trueMs) return false;
+          }
+        }
+        machine.offMs = (events.at(-1)?.offDays ?? 0) * dayMs;
+        await machine.run(dayMs + 20 * minuteMs);
+        return (await machine.run(10 * minuteMs)).nowMs === machine.wallMs;
+      }),
+      { numRuns: 50 },
+    ),
+  );
 });

@@ -1,6 +1,7 @@
 /**
- * Decides up to what time rows may be deleted. Does not trust a change of the machine's clock or the settings at once: a single start with the clock
- * days ahead, or without its settings file, must not delete data. An unusual change is announced in the log and takes effect after a delay.
+ * Decides up to what time rows may be deleted. Does not trust a change of the machine's clock or the settings at once:
+ * a single start with the clock days ahead, or without its settings file, must not delete data. An unusual change is
+ * announced in the log and takes effect after a delay.
  */
 import type { Log } from '../log.js';
 import type { Retention } from '../rollup/rollup.js';
@@ -12,15 +13,23 @@ export interface RetentionState {
   readonly lookedMs: number;
   /** The time by which rows expire: the wall clock, or what it would show without a step that is not trusted yet. */
   readonly trustedMs: number;
-  /** How long the program has run with a wall clock that differs from `trustedMs`, in milliseconds; `null` if it does not differ. */
+  /**
+   * How long the program has run with a wall clock that differs from `trustedMs`, in milliseconds; `null` if it does
+   * not differ.
+   */
   readonly clockWaitedMs: number | null;
   /** The retention in force. */
   readonly requestsMs: number;
   readonly rollupsMs: number;
-  /** Requests before this time have been deleted, in milliseconds since 1970; absent in a state of an earlier version. */
+  /**
+   * Requests before this time have been deleted, in milliseconds since 1970; absent in a state of an earlier version.
+   */
   readonly deletedBeforeMs?: number;
-  /** A shorter retention that is not in force yet, and how long the program has run since it was announced, in milliseconds. */
-  readonly announced: Retention & { readonly waitedMs: number } | null;
+  /**
+   * A shorter retention that is not in force yet, and how long the program has run since it was announced, in
+   * milliseconds.
+   */
+  readonly announced: (Retention & { readonly waitedMs: number }) | null;
 }
 
 /** The time span of the stored data, in milliseconds since 1970; `undefined` if there is none. */
@@ -43,7 +52,9 @@ export interface DueDeletion {
 export interface RetentionGuardParts {
   /** The settings. */
   readonly retention: Retention;
-  /** How long to wait before a step of the clock or a shorter retention takes effect, in milliseconds. Default: a day. */
+  /**
+   * How long to wait before a step of the clock or a shorter retention takes effect, in milliseconds. Default: a day.
+   */
   readonly delayMs?: number | undefined;
   /** Resolves to the value last passed to `save`, or to `undefined`. */
   readonly load: () => Promise<unknown>;
@@ -59,10 +70,16 @@ export interface RetentionGuardParts {
 
 const dayMs = 86_400_000;
 const hourMs = 3_600_000;
-/** Maximum time between the checks before and after a restart that counts as running, in milliseconds: stores check at least every hour. */
+/**
+ * Maximum time between the checks before and after a restart that counts as running, in milliseconds: stores check at
+ * least every hour.
+ */
 const restartMsMax = hourMs;
 
-/** Largest step of the clock that is trusted at once: a seventh of the retention of requests, at least 2 h and at most a day. */
+/**
+ * Largest step of the clock that is trusted at once: a seventh of the retention of requests, at least 2 h and at most a
+ * day.
+ */
 function stepMsMax({ requestsMs }: Retention): number {
   return Math.min(dayMs, Math.max(2 * hourMs, requestsMs / 7));
 }
@@ -77,36 +94,58 @@ export class RetentionGuard {
   #hasSaidClock = false;
   #hasSaidRetention = false;
 
-  constructor({ delayMs = dayMs, now = Date.now, monotonicMs = () => performance.now(), ...parts }: RetentionGuardParts) {
+  constructor({
+    delayMs = dayMs,
+    now = Date.now,
+    monotonicMs = () => performance.now(),
+    ...parts
+  }: RetentionGuardParts) {
     this.#parts = { ...parts, delayMs, now, monotonicMs };
   }
 
-  /** Decides what may be deleted now, and saves the state for the next check. Throws the errors of `load`, `save` and `readSpan`. */
+  /**
+   * Decides what may be deleted now, and saves the state for the next check. Throws the errors of `load`, `save` and
+   * `readSpan`.
+   */
   async look(): Promise<DueDeletion> {
     const { retention, now, monotonicMs, load, save, readSpan } = this.#parts;
     const before = this.#state ?? readState(await load());
     let span: StoredSpan | undefined;
-    const spanOnce = async (): Promise<StoredSpan> => span ??= await readSpan();
+    const spanOnce = async (): Promise<StoredSpan> => (span ??= await readSpan());
     const [nowMs, lookMonotonicMs] = [now(), monotonicMs()];
     const last = before ?? firstState(retention, nowMs, await spanOnce());
 
     // Across a restart, only the wall clock can tell how much time has passed, and only as far as it is trusted.
     const gapMs = nowMs - last.lookedMs;
     const isFirst = this.#lookedMonotonicMs === undefined;
-    const elapsedMs = isFirst ? (gapMs > 0 && gapMs <= stepMsMax(retention) ? gapMs : 0) : lookMonotonicMs - this.#lookedMonotonicMs!;
-    // The delay counts running time, in which the announcement can be noticed. Short restarts count, too: the program may be restarted often.
+    const elapsedMs = isFirst
+      ? gapMs > 0 && gapMs <= stepMsMax(retention)
+        ? gapMs
+        : 0
+      : lookMonotonicMs - this.#lookedMonotonicMs!;
+    // The delay counts running time, in which the announcement can be noticed. Short restarts count, too: the program
+    // may be restarted often.
     const ranMs = isFirst ? Math.min(elapsedMs, restartMsMax) : elapsedMs;
     const clock = await this.#lookAtClock(last, { nowMs, elapsedMs, ranMs, stepMs: gapMs - elapsedMs }, spanOnce);
     const inForce = await this.#lookAtRetention(last, { trustedMs: clock.trustedMs, ranMs }, spanOnce);
     const deletionNowMs = Math.min(nowMs, clock.trustedMs);
-    const state = { lookedMs: nowMs, ...clock, ...inForce, deletedBeforeMs: Math.max(deletedBefore(last), deletionNowMs - inForce.requestsMs) };
+    const state = {
+      lookedMs: nowMs,
+      ...clock,
+      ...inForce,
+      deletedBeforeMs: Math.max(deletedBefore(last), deletionNowMs - inForce.requestsMs),
+    };
     await save(state);
     this.#state = state;
     this.#lookedMonotonicMs = lookMonotonicMs;
     return { retention: { requestsMs: state.requestsMs, rollupsMs: state.rollupsMs }, nowMs: deletionNowMs };
   }
 
-  async #lookAtClock(last: RetentionState, { nowMs, elapsedMs, ranMs, stepMs }: { nowMs: number; elapsedMs: number; ranMs: number; stepMs: number }, readSpan: () => Promise<StoredSpan>): Promise<Pick<RetentionState, 'trustedMs' | 'clockWaitedMs'>> {
+  async #lookAtClock(
+    last: RetentionState,
+    { nowMs, elapsedMs, ranMs, stepMs }: { nowMs: number; elapsedMs: number; ranMs: number; stepMs: number },
+    readSpan: () => Promise<StoredSpan>,
+  ): Promise<Pick<RetentionState, 'trustedMs' | 'clockWaitedMs'>> {
     const { retention, delayMs, log } = this.#parts;
     const trusted = { trustedMs: nowMs, clockWaitedMs: null };
     const trustedMs = last.trustedMs + elapsedMs;
@@ -116,20 +155,28 @@ export class RetentionGuard {
       this.#hasSaidClock = false;
       return trusted;
     }
-    const clockWaitedMs = last.clockWaitedMs === null || Math.abs(stepMs) > stepMsMax(retention) ? 0 : last.clockWaitedMs + ranMs;
+    const clockWaitedMs =
+      last.clockWaitedMs === null || Math.abs(stepMs) > stepMsMax(retention) ? 0 : last.clockWaitedMs + ranMs;
     if (clockWaitedMs >= delayMs) {
-      log.warn(`The machine's clock, ${durationText(Math.abs(aheadMs))} ${aheadMs > 0 ? 'ahead of' : 'behind'} the time of the last deletion, is taken to be right, since RETENTION_DELAY=${durationText(delayMs)} is over. Data that is too old by it is deleted now.`);
+      log.warn(
+        `The machine's clock, ${durationText(Math.abs(aheadMs))} ${aheadMs > 0 ? 'ahead of' : 'behind'} the time of the last deletion, is taken to be right, since RETENTION_DELAY=${durationText(delayMs)} is over. Data that is too old by it is deleted now.`,
+      );
       this.#hasSaidClock = false;
       return trusted;
     }
     const { newestMs } = await readSpan();
     if (newestMs === undefined) return trusted; // there is nothing to lose
-    if (!this.#hasSaidClock || clockWaitedMs === 0) log.warn(clockWarning({ nowMs, trustedMs, newestMs, waitMs: delayMs - clockWaitedMs, retention }));
+    if (!this.#hasSaidClock || clockWaitedMs === 0)
+      log.warn(clockWarning({ nowMs, trustedMs, newestMs, waitMs: delayMs - clockWaitedMs, retention }));
     this.#hasSaidClock = true;
     return { trustedMs, clockWaitedMs };
   }
 
-  async #lookAtRetention(last: RetentionState, { trustedMs, ranMs }: { trustedMs: number; ranMs: number }, readSpan: () => Promise<StoredSpan>): Promise<Pick<RetentionState, 'requestsMs' | 'rollupsMs' | 'announced'>> {
+  async #lookAtRetention(
+    last: RetentionState,
+    { trustedMs, ranMs }: { trustedMs: number; ranMs: number },
+    readSpan: () => Promise<StoredSpan>,
+  ): Promise<Pick<RetentionState, 'requestsMs' | 'rollupsMs' | 'announced'>> {
     const { retention, delayMs, log } = this.#parts;
     const wanted = { requestsMs: retention.requestsMs, rollupsMs: retention.rollupsMs, announced: null };
     if (wanted.requestsMs >= last.requestsMs && wanted.rollupsMs >= last.rollupsMs) {
@@ -140,19 +187,29 @@ export class RetentionGuard {
     const isAnnounced = announced?.requestsMs === wanted.requestsMs && announced.rollupsMs === wanted.rollupsMs;
     const waitedMs = isAnnounced ? announced.waitedMs + ranMs : 0;
     if (waitedMs >= delayMs) {
-      log.warn(`The shorter retention is in force now (RETENTION_REQUESTS=${durationText(wanted.requestsMs)}, RETENTION_ROLLUPS=${durationText(wanted.rollupsMs)}). Older data is deleted.`);
+      log.warn(
+        `The shorter retention is in force now (RETENTION_REQUESTS=${durationText(wanted.requestsMs)}, RETENTION_ROLLUPS=${durationText(wanted.rollupsMs)}). Older data is deleted.`,
+      );
       return wanted;
     }
     const { oldestRequestMs = Infinity, oldestRollupMs = Infinity } = await readSpan();
-    const losses = ([
-      ['RETENTION_REQUESTS', 'requests', oldestRequestMs, 'requestsMs'],
-      ['RETENTION_ROLLUPS', 'rollups', oldestRollupMs, 'rollupsMs'],
-    ] as const).filter(([, , oldestMs, kind]) => wanted[kind] < last[kind] && oldestMs < trustedMs - wanted[kind]);
+    const losses = (
+      [
+        ['RETENTION_REQUESTS', 'requests', oldestRequestMs, 'requestsMs'],
+        ['RETENTION_ROLLUPS', 'rollups', oldestRollupMs, 'rollupsMs'],
+      ] as const
+    ).filter(([, , oldestMs, kind]) => wanted[kind] < last[kind] && oldestMs < trustedMs - wanted[kind]);
     if (losses.length === 0) return wanted;
-    const loss = losses.map(([setting, what, oldestMs, kind]) =>
-      `${setting} is ${durationText(wanted[kind])} and was ${durationText(last[kind])}: ${what} from ${timeText(oldestMs)} to ${timeText(trustedMs - wanted[kind])} will be deleted`).join('; ');
+    const loss = losses
+      .map(
+        ([setting, what, oldestMs, kind]) =>
+          `${setting} is ${durationText(wanted[kind])} and was ${durationText(last[kind])}: ${what} from ${timeText(oldestMs)} to ${timeText(trustedMs - wanted[kind])} will be deleted`,
+      )
+      .join('; ');
     if (!this.#hasSaidRetention || waitedMs === 0) {
-      log.warn(`${loss} when the program has run for ${durationText(delayMs - waitedMs)} with this setting. To keep them, restore the setting; to delete them at once, set RETENTION_DELAY=0s.`);
+      log.warn(
+        `${loss} when the program has run for ${durationText(delayMs - waitedMs)} with this setting. To keep them, restore the setting; to delete them at once, set RETENTION_DELAY=0s.`,
+      );
     }
     this.#hasSaidRetention = true;
     // A retention that deletes nothing takes effect at once; the other one waits.
@@ -165,22 +222,42 @@ export class RetentionGuard {
 }
 
 /**
- * Infers a state from the stored data if none was saved: the last check was at the time of the newest row, and the retention was as long as the age
- * of the oldest.
+ * Infers a state from the stored data if none was saved: the last check was at the time of the newest row, and the
+ * retention was as long as the age of the oldest.
  */
-function firstState(retention: Retention, nowMs: number, { oldestRequestMs, oldestRollupMs, newestMs }: StoredSpan): RetentionState {
+function firstState(
+  retention: Retention,
+  nowMs: number,
+  { oldestRequestMs, oldestRollupMs, newestMs }: StoredSpan,
+): RetentionState {
   const lastMs = Math.min(nowMs, newestMs ?? nowMs);
   const keptFor = (oldestMs = lastMs, settingMs: number): number => {
     const days = Math.ceil((lastMs - oldestMs) / dayMs) * dayMs;
     return days - settingMs > dayMs ? days : settingMs; // rows outlive their retention by minutes until deletion runs, and by a day as the widest window
   };
   return {
-    lookedMs: lastMs, trustedMs: lastMs, clockWaitedMs: null, announced: null,
-    requestsMs: keptFor(oldestRequestMs, retention.requestsMs), rollupsMs: keptFor(oldestRollupMs, retention.rollupsMs),
+    lookedMs: lastMs,
+    trustedMs: lastMs,
+    clockWaitedMs: null,
+    announced: null,
+    requestsMs: keptFor(oldestRequestMs, retention.requestsMs),
+    rollupsMs: keptFor(oldestRollupMs, retention.rollupsMs),
   };
 }
 
-function clockWarning({ nowMs, trustedMs, newestMs, waitMs, retention }: { nowMs: number; trustedMs: number; newestMs: number; waitMs: number; retention: Retention }): string {
+function clockWarning({
+  nowMs,
+  trustedMs,
+  newestMs,
+  waitMs,
+  retention,
+}: {
+  nowMs: number;
+  trustedMs: number;
+  newestMs: number;
+  waitMs: number;
+  retention: Retention;
+}): string {
   const differs = `The machine's clock shows ${timeText(nowMs)}, ${durationText(Math.abs(nowMs - trustedMs))} ${nowMs > trustedMs ? 'ahead of' : 'behind'} the time that deletion goes by, ${timeText(trustedMs)} (the newest data is of ${timeText(newestMs)})`;
   return nowMs > trustedMs
     ? `${differs}. By that clock, requests before ${timeText(nowMs - retention.requestsMs)} and rollups before ${timeText(nowMs - retention.rollupsMs)} are too old; they will be deleted when the program has run for ${durationText(waitMs)} with it. If it is wrong, correct it; if the program was off for that time, there is nothing to do; to delete at once, set RETENTION_DELAY=0s.`
@@ -201,7 +278,10 @@ function durationText(ms: number): string {
   return minutes % 60 === 0 ? `${minutes / 60}h` : minutes > 600 ? `${Math.round(minutes / 6) / 10}h` : `${minutes}m`;
 }
 
-/** The time before which requests have been deleted, by what `save` was given, in milliseconds since 1970; `-Infinity` where that is not known. */
+/**
+ * The time before which requests have been deleted, by what `save` was given, in milliseconds since 1970; `-Infinity`
+ * where that is not known.
+ */
 export function deletedBefore(state: unknown): number {
   const beforeMs = (state as Partial<RetentionState> | null | undefined)?.deletedBeforeMs;
   return typeof beforeMs === 'number' ? beforeMs : -Infinity;
@@ -210,9 +290,18 @@ export function deletedBefore(state: unknown): number {
 /** Parses a saved state; `undefined` if it is invalid. */
 function readState(value: unknown): RetentionState | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
-  const { lookedMs, trustedMs, clockWaitedMs, requestsMs, rollupsMs, announced, deletedBeforeMs } = value as Partial<RetentionState>;
+  const { lookedMs, trustedMs, clockWaitedMs, requestsMs, rollupsMs, announced, deletedBeforeMs } =
+    value as Partial<RetentionState>;
   const areNumbers = (...values: unknown[]): boolean => values.every((each) => Number.isFinite(each));
   if (!areNumbers(lookedMs, trustedMs, requestsMs, rollupsMs, clockWaitedMs ?? 0)) return undefined;
   if (announced && !areNumbers(announced.requestsMs, announced.rollupsMs, announced.waitedMs)) return undefined;
-  return { lookedMs: lookedMs!, trustedMs: trustedMs!, clockWaitedMs: clockWaitedMs ?? null, requestsMs: requestsMs!, rollupsMs: rollupsMs!, announced: announced ?? null, ...(typeof deletedBeforeMs === 'number' && { deletedBeforeMs }) };
+  return {
+    lookedMs: lookedMs!,
+    trustedMs: trustedMs!,
+    clockWaitedMs: clockWaitedMs ?? null,
+    requestsMs: requestsMs!,
+    rollupsMs: rollupsMs!,
+    announced: announced ?? null,
+    ...(typeof deletedBeforeMs === 'number' && { deletedBeforeMs }),
+  };
 }

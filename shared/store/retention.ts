@@ -11,19 +11,28 @@ export interface WindowRetention {
 }
 
 /**
- * Returns the time, in milliseconds since 1970, before which data with a retention of `keptMs` has expired, if a range starts more than one window before it.
- * Returns `undefined` if the range is covered, except perhaps for part of its first window, or if the retention is unknown.
+ * Returns the time, in milliseconds since 1970, before which data with a retention of `keptMs` has expired, if a range
+ * starts more than one window before it. Returns `undefined` if the range is covered, except perhaps for part of its
+ * first window, or if the retention is unknown.
  */
-export function keptFrom(keptMs: number | undefined, fromMs: number, { windowMs, nowMs }: { windowMs: number; nowMs: number }): number | undefined {
+export function keptFrom(
+  keptMs: number | undefined,
+  fromMs: number,
+  { windowMs, nowMs }: { windowMs: number; nowMs: number },
+): number | undefined {
   return keptMs !== undefined && fromMs < nowMs - keptMs - windowMs ? nowMs - keptMs : undefined;
 }
 
 /** How long the rows of all windows are kept, where those of a day are kept for `rollupsMs`. */
 export function windowRetentions(rollupsMs: number): WindowRetention[] {
   return [
-    ...levelsOf.all.map((level) => ({ table: 'request_rollup', level, keptMs: rollupRetentionMs(level, rollupsMs) } as const)),
-    ...levelsOf.host.map((level) => ({ table: 'host_rollup', level, keptMs: rollupRetentionMs(level, rollupsMs, 'host') } as const)),
-    ...topLevels.map((level) => ({ table: 'request_top', level, keptMs: topRetentionMs(level, rollupsMs) } as const)),
+    ...levelsOf.all.map(
+      (level) => ({ table: 'request_rollup', level, keptMs: rollupRetentionMs(level, rollupsMs) }) as const,
+    ),
+    ...levelsOf.host.map(
+      (level) => ({ table: 'host_rollup', level, keptMs: rollupRetentionMs(level, rollupsMs, 'host') }) as const,
+    ),
+    ...topLevels.map((level) => ({ table: 'request_top', level, keptMs: topRetentionMs(level, rollupsMs) }) as const),
   ];
 }
 
@@ -33,7 +42,16 @@ const aheadMsMax = 86_400_000;
 /** Retention of rollups unless it is set, in milliseconds: the default of `RETENTION_ROLLUPS`. */
 const rollupRetentionMsDefault = 400 * 86_400_000;
 
-/** Whether a request can have a time, both in milliseconds since 1970: not more than a day ahead, and not so old that even its rollups are deleted. */
-export function isPlausibleTime(timeMs: number, { nowMs, rollupRetentionMs: ageMsMax = rollupRetentionMsDefault }: { nowMs: number; rollupRetentionMs?: number | undefined }): boolean {
+/**
+ * Whether a request can have a time, both in milliseconds since 1970: not more than a day ahead, and not so old that
+ * even its rollups are deleted.
+ */
+export function isPlausibleTime(
+  timeMs: number,
+  {
+    nowMs,
+    rollupRetentionMs: ageMsMax = rollupRetentionMsDefault,
+  }: { nowMs: number; rollupRetentionMs?: number | undefined },
+): boolean {
   return timeMs <= nowMs + aheadMsMax && timeMs >= nowMs - ageMsMax;
 }

@@ -19,15 +19,18 @@ export interface Batch {
   readonly sequence: number;
   /** No two requests of one recorder and series (source, host, method, status, endpoint) have the same time. */
   readonly requests: RequestList;
-  /** Those of them that are to be kept one by one; all when it is not given. The others are in the rollups and the top lists alone. */
+  /**
+   * Those of them that are to be kept one by one; all when it is not given. The others are in the rollups and the top
+   * lists alone.
+   */
   readonly kept?: RequestList | undefined;
   /** What the requests add to the rollups. */
   readonly tallies: readonly SeriesTally[];
   /** The rollup rows that the tallies changed, as they stand now. Empty for a store that `keepsOpenRollups`. */
   readonly rollups: readonly RollupRow[];
   /**
-   * The rows of the top lists that are due. They hold requests of earlier and later batches too, and what is refused of a batch is
-   * not taken out of them again: a list says what came most often, and owes nobody an exact sum.
+   * The rows of the top lists that are due. They hold requests of earlier and later batches too, and what is refused of
+   * a batch is not taken out of them again: a list says what came most often, and owes nobody an exact sum.
    */
   readonly tops: readonly TopRow[];
   readonly ledger: LedgerSnapshot | undefined;
@@ -37,14 +40,17 @@ export interface Batch {
   readonly imported?: readonly ImportedRow[] | undefined;
 }
 
-/** Requests in the order in which they came: an array, or what a store has made of them. To go through the latter takes as long as to read them. */
+/**
+ * Requests in the order in which they came: an array, or what a store has made of them. To go through the latter takes
+ * as long as to read them.
+ */
 export interface RequestList extends Iterable<RequestEvent> {
   readonly length: number;
 }
 
 /**
- * Gathers the requests of a batch in the form in which they are written. Objects that wait for their batch would be moved about by the garbage
- * collector, which was a third of all the work that a line makes.
+ * Gathers the requests of a batch in the form in which they are written. Objects that wait for their batch would be
+ * moved about by the garbage collector, which was a third of all the work that a line makes.
  */
 export interface RequestGatherer {
   /** Takes a request, which must not change any more. */
@@ -70,22 +76,37 @@ export interface Ledger {
   readonly spooled: number;
   readonly inMemory: number;
   readonly deadLettered: number;
-  /** What is worth knowing and is no line that came in, by name: see `LedgerWarning`. Absent or 0 where there is nothing to say. */
+  /**
+   * What is worth knowing and is no line that came in, by name: see `LedgerWarning`. Absent or 0 where there is nothing
+   * to say.
+   */
   readonly warnings: Readonly<Partial<Record<LedgerWarning, number>>>;
   /** When the last line came in, in milliseconds since 1970; `null` before the first. */
   readonly lastLineMs: number | null;
 }
 
 /**
- * Peers that were turned away since the process started, by the reason; connections without a line that were closed to make room; datagrams that the kernel dropped, as far as it tells; requests that an
- * earlier start has left in the spool and that are not delivered yet; by how many seconds the clocks of a Caddy and of the collector differ, from 30 on.
+ * Peers that were turned away since the process started, by the reason; connections without a line that were closed to
+ * make room; datagrams that the kernel dropped, as far as it tells; requests that an earlier start has left in the
+ * spool and that are not delivered yet; by how many seconds the clocks of a Caddy and of the collector differ, from 30
+ * on.
  */
-export const ledgerWarnings = ['peers-not-allowed', 'peers-too-many-connections', 'connections-evicted', 'datagrams-lost', 'earlier-spooled', 'clock-skew'] as const;
+export const ledgerWarnings = [
+  'peers-not-allowed',
+  'peers-too-many-connections',
+  'connections-evicted',
+  'datagrams-lost',
+  'earlier-spooled',
+  'clock-skew',
+] as const;
 /** One of them. */
 export type LedgerWarning = (typeof ledgerWarnings)[number];
 
 /** A ledger's warnings with what an earlier start has left in the spool. */
-export function withEarlierSpooled(warnings: Ledger['warnings'], spool: Pick<SpoolState, 'earlier'> | undefined): Ledger['warnings'] {
+export function withEarlierSpooled(
+  warnings: Ledger['warnings'],
+  spool: Pick<SpoolState, 'earlier'> | undefined,
+): Ledger['warnings'] {
   const spooled = spool?.earlier.spooled ?? 0;
   return spooled === 0 ? { ...warnings } : { ...warnings, 'earlier-spooled': spooled };
 }
@@ -134,7 +155,13 @@ export function needsRequests(filter: Filter): boolean {
   return requestFilters.some((name) => filter[name] !== undefined);
 }
 
-const requestFilters = ['path', 'client', 'userAgent', 'referrer', 'requestId'] as const satisfies readonly (keyof Filter)[];
+const requestFilters = [
+  'path',
+  'client',
+  'userAgent',
+  'referrer',
+  'requestId',
+] as const satisfies readonly (keyof Filter)[];
 
 /** A time range in milliseconds since 1970, `fromMs` included, `toMs` not. */
 export interface TimeRange {
@@ -205,23 +232,26 @@ export interface ReadOptions {
 }
 
 /**
- * Where requests are kept. Two backends stand behind it and pass one contract suite (`contract.ts`). All methods throw a
- * `StoreError` that says what to do.
+ * Where requests are kept. Two backends stand behind it and pass one contract suite (`contract.ts`). All methods throw
+ * a `StoreError` that says what to do.
  */
 export interface Store {
   /** What it is and where, without secrets: for messages. */
   readonly description: string;
   /**
-   * Writes a batch; writing the same batch again changes nothing. Resolves to how many of its requests are refused for good and set
-   * aside; the others are written, or are in the spool of a store that has one. `waitedMs` is how long a batch of lines has waited for the store,
-   * in milliseconds: an embedded store reads less while it is behind.
+   * Writes a batch; writing the same batch again changes nothing. Resolves to how many of its requests are refused for
+   * good and set aside; the others are written, or are in the spool of a store that has one. `waitedMs` is how long a
+   * batch of lines has waited for the store, in milliseconds: an embedded store reads less while it is behind.
    */
   write(batch: Batch, options?: { readonly waitedMs?: number }): Promise<number>;
   /** Whether the store keeps the rows of open windows itself, and takes the tallies of batches instead. */
   readonly keepsOpenRollups?: boolean | undefined;
   /** Makes what gathers the requests of a recorder for `write`, which takes those of arrays as well. */
   readonly gatherRequests?: ((recorder: string) => RequestGatherer) | undefined;
-  /** So many requests in one batch take the store the least work, where nobody waits for any of them; `undefined` where that of a recorder will do. */
+  /**
+   * So many requests in one batch take the store the least work, where nobody waits for any of them; `undefined` where
+   * that of a recorder will do.
+   */
   readonly bulkRequests?: number | undefined;
   /** What waits in the store's spool; `undefined` for a store without one. */
   readonly spool: SpoolState | undefined;
@@ -234,8 +264,8 @@ export interface Store {
   /** Tells of all that is written; `undefined` for a store that others write to as well. */
   readonly changes: StoreChanges | undefined;
   /**
-   * All rows of one level and scope whose window starts in the range, in no particular order, with the cells that the filter admits. A filter by host needs
-   * scope `host`. Not for a filter that `needsRequests`.
+   * All rows of one level and scope whose window starts in the range, in no particular order, with the cells that the
+   * filter admits. A filter by host needs scope `host`. Not for a filter that `needsRequests`.
    */
   readRollups(query: RollupsQuery, options?: ReadOptions): Promise<RollupRow[]>;
   /** The same in pages, each of which has all rows of its windows. */
@@ -249,18 +279,28 @@ export interface Store {
   /** The latest requests of the range that are kept one by one, newest first, `limit` at most. */
   readRequests(query: TimeRange & { filter: Filter; limit: number }, options?: ReadOptions): Promise<RequestEvent[]>;
   /** The same in pages, newest first. The store holds nothing for a reader that pauses between two pages. */
-  streamRequests(query: TimeRange & { filter: Filter; limit: number }, options?: ReadOptions): AsyncIterable<readonly RequestEvent[]>;
+  streamRequests(
+    query: TimeRange & { filter: Filter; limit: number },
+    options?: ReadOptions,
+  ): AsyncIterable<readonly RequestEvent[]>;
   /**
-   * The rollup rows of the requests of the range, as the recorder would have made them, for a filter that `needsRequests`. A store
-   * that has to put each request together for it reads the newest `requestsMax`, and says in `isBounded` whether there were more.
+   * The rollup rows of the requests of the range, as the recorder would have made them, for a filter that
+   * `needsRequests`. A store that has to put each request together for it reads the newest `requestsMax`, and says in
+   * `isBounded` whether there were more.
    */
-  rollUpRequests(query: RollupsQuery & { requestsMax: number }, options?: ReadOptions): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
+  rollUpRequests(
+    query: RollupsQuery & { requestsMax: number },
+    options?: ReadOptions,
+  ): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
   /**
-   * The lists of the requests of the range by source, with the `valuesMax` most frequent values of each, and the unique clients, as `listRequests`
-   * makes them. A store that has to put each request together for it reads the newest `requestsMax`. `ofNewest` says how many requests, the newest,
-   * were listed, where that is not all.
+   * The lists of the requests of the range by source, with the `valuesMax` most frequent values of each, and the unique
+   * clients, as `listRequests` makes them. A store that has to put each request together for it reads the newest
+   * `requestsMax`. `ofNewest` says how many requests, the newest, were listed, where that is not all.
    */
-  listRequests(query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number; requestsMax: number }, options?: ReadOptions): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;
+  listRequests(
+    query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number; requestsMax: number },
+    options?: ReadOptions,
+  ): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;
   /** Which rollup windows there are, by source. */
   readStoredWindows(options?: ReadOptions): Promise<ReadonlyMap<string, StoredWindows>>;
   /** The newest ledger of each collector that wrote one since `sinceMs`. */
@@ -270,8 +310,8 @@ export interface Store {
   /** The imports that are remembered, oldest first. */
   listImports(options?: ReadOptions): Promise<ImportSummary[]>;
   /**
-   * Takes an import back: its requests, what they add to rollups and top lists, and what is remembered of it. Resolves to how many requests it had. 0 when
-   * there is no such import. One that failed can be repeated.
+   * Takes an import back: its requests, what they add to rollups and top lists, and what is remembered of it. Resolves
+   * to how many requests it had. 0 when there is no such import. One that failed can be repeated.
    */
   takeBack(importId: number): Promise<number>;
   /** Resolves to the time, in milliseconds since 1970, before which raw requests may be deleted. */

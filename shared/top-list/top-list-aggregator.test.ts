@@ -11,100 +11,134 @@ import { TopSummary } from '../sketch/space-saving.js';
 
 const startMs = Date.UTC(2026, 10, 23);
 
-const request = fc.record({
-  timeMs: fc.integer({ min: startMs - 5_400_000, max: startMs + 5_400_000 }),
-  source: fc.constantFrom('caddy', 'app'),
-  host: fc.constantFrom('a.example', 'b.example'),
-  status: fc.constantFrom(200, 502),
-  uri: fc.constantFrom('', '/', '/a', '/a?b=c', '/b?c', '?d'),
-  userAgent: fc.constantFrom('', 'curl/8.0', 'Firefox'),
-  referrer: fc.constantFrom('', 'https://example.org/', 'https://example.org/?q=1', 'https://example.org/#top'),
-  clientIp: fc.constantFrom('', '192.0.2.0', '198.51.100.0', '2001:db8::'),
-}).map(event);
+const request = fc
+  .record({
+    timeMs: fc.integer({ min: startMs - 5_400_000, max: startMs + 5_400_000 }),
+    source: fc.constantFrom('caddy', 'app'),
+    host: fc.constantFrom('a.example', 'b.example'),
+    status: fc.constantFrom(200, 502),
+    uri: fc.constantFrom('', '/', '/a', '/a?b=c', '/b?c', '?d'),
+    userAgent: fc.constantFrom('', 'curl/8.0', 'Firefox'),
+    referrer: fc.constantFrom('', 'https://example.org/', 'https://example.org/?q=1', 'https://example.org/#top'),
+    clientIp: fc.constantFrom('', '192.0.2.0', '198.51.100.0', '2001:db8::'),
+  })
+  .map(event);
 
-const step = fc.record({ request, collector: fc.nat({ max: 2 }), then: fc.constantFrom('nothing', 'flush', 'restart', 'three seconds pass', 'ten minutes pass') });
+const step = fc.record({
+  request,
+  collector: fc.nat({ max: 2 }),
+  then: fc.constantFrom('nothing', 'flush', 'restart', 'three seconds pass', 'ten minutes pass'),
+});
 
 test('any split of requests over windows, flushes, restarts and collectors adds up to the same lists at every level', (t) => {
-  fc.assert(fc.property(fc.array(step, { maxLength: 100 }), fc.integer({ min: 1, max: 30 }), (steps, openMax) => {
-    const stored = new Map<string, TopRow>();
-    const newLadder = (): ReturnType<typeof createTopLadder> => createTopLadder({ listsOpenMax: openMax, clientsBytesMax: 600 * openMax });
-    const ladders = [newLadder(), newLadder(), newLadder()];
-    let nowMs = startMs;
-    const flush = (at: number, all: boolean): void => {
-      for (const row of ladders[at]!.drain(nowMs, { all })) stored.set(keyOf(row), row);
-    };
-    for (const { request: each, collector, then } of steps) {
-      ladders[collector]!.add(each);
-      if (then !== 'nothing') flush(collector, then === 'restart');
-      if (then === 'restart') ladders[collector] = newLadder();
-      if (then === 'three seconds pass') nowMs += 3000;
-      if (then === 'ten minutes pass') nowMs += 600_000;
-    }
-    for (const at of ladders.keys()) flush(at, true);
-
-    const requests = steps.map((each) => each.request);
-    for (const level of topLevels) {
-      const rows = [...stored.values()].filter((row) => row.level === level);
-      const windows = new Set(requests.map(({ timeMs }) => windowStart(timeMs, level)));
-      for (const windowMs of windows) {
-        const inWindow = requests.filter(({ timeMs }) => windowStart(timeMs, level) === windowMs);
-        for (const dimension of requestDimensions) {
-          const exact = new TopSummary();
-          for (const each of inWindow) if (topValueOf[dimension](each) !== '') exact.add(topValueOf[dimension](each), each);
-          const read = new TopSummary();
-          for (const row of rows) if (row.windowMs === windowMs && row.kind === dimension) read.merge(TopSummary.unpack(row.packed));
-          t.deepEqual(figuresOf(read), figuresOf(exact));
-        }
-        const exact = new Set(inWindow.flatMap(({ clientIp }) => clientIp || []));
-        const read = new DistinctSketch();
-        for (const row of rows) if (row.windowMs === windowMs && row.kind === 'unique_clients') read.merge(DistinctSketch.unpack(row.packed));
-        t.is(read.count(), exact.size);
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 100 }), fc.integer({ min: 1, max: 30 }), (steps, openMax) => {
+      const stored = new Map<string, TopRow>();
+      const newLadder = (): ReturnType<typeof createTopLadder> =>
+        createTopLadder({ listsOpenMax: openMax, clientsBytesMax: 600 * openMax });
+      const ladders = [newLadder(), newLadder(), newLadder()];
+      let nowMs = startMs;
+      const flush = (at: number, all: boolean): void => {
+        for (const row of ladders[at]!.drain(nowMs, { all })) stored.set(keyOf(row), row);
+      };
+      for (const { request: each, collector, then } of steps) {
+        ladders[collector]!.add(each);
+        if (then !== 'nothing') flush(collector, then === 'restart');
+        if (then === 'restart') ladders[collector] = newLadder();
+        if (then === 'three seconds pass') nowMs += 3000;
+        if (then === 'ten minutes pass') nowMs += 600_000;
       }
-    }
-  }), { numRuns: 100 });
+      for (const at of ladders.keys()) flush(at, true);
+
+      const requests = steps.map((each) => each.request);
+      for (const level of topLevels) {
+        const rows = [...stored.values()].filter((row) => row.level === level);
+        const windows = new Set(requests.map(({ timeMs }) => windowStart(timeMs, level)));
+        for (const windowMs of windows) {
+          const inWindow = requests.filter(({ timeMs }) => windowStart(timeMs, level) === windowMs);
+          for (const dimension of requestDimensions) {
+            const exact = new TopSummary();
+            for (const each of inWindow)
+              if (topValueOf[dimension](each) !== '') exact.add(topValueOf[dimension](each), each);
+            const read = new TopSummary();
+            for (const row of rows)
+              if (row.windowMs === windowMs && row.kind === dimension) read.merge(TopSummary.unpack(row.packed));
+            t.deepEqual(figuresOf(read), figuresOf(exact));
+          }
+          const exact = new Set(inWindow.flatMap(({ clientIp }) => clientIp || []));
+          const read = new DistinctSketch();
+          for (const row of rows)
+            if (row.windowMs === windowMs && row.kind === 'unique_clients')
+              read.merge(DistinctSketch.unpack(row.packed));
+          t.is(read.count(), exact.size);
+        }
+      }
+    }),
+    { numRuns: 100 },
+  );
 });
 
 test('the true ten most frequent of a Zipf distribution are found in the merged rows of collectors and windows, and no count is further off than it says', (t) => {
-  fc.assert(fc.property(fc.integer(), fc.double({ min: 1.1, max: 1.6, noNaN: true }), fc.integer({ min: 1, max: 4 }), fc.constantFrom(...topLevels), (seed, exponent, collectors, level) => {
-    const rankOf = createZipf({ exponent, ranksMax: 20_000, random: createRandom(seed).next });
-    const stored = new Map<string, TopRow>();
-    const ladders = Array.from({ length: collectors }, () => createTopLadder());
-    const exact = new Map<string, number>();
-    const count = 20_000;
-    for (let at = 0; at < count; at += 1) {
-      const uri = `/${rankOf()}`;
-      exact.set(uri, (exact.get(uri) ?? 0) + 1);
-      ladders[at % collectors]!.add(event({ timeMs: startMs + Math.floor(at / 10) * 1000, uri }));
-      if (at % 5000 === 4999) for (const ladder of ladders) for (const row of ladder.drain(startMs + at * 100, { all: true })) stored.set(keyOf(row), row);
-    }
-    const merged = new TopSummary({ entriesMax: Infinity });
-    for (const row of stored.values()) if (row.level === level && row.kind === 'path') merged.merge(TopSummary.unpack(row.packed));
-    foundIn(merged, exact, count);
-  }), { numRuns: 20 });
+  fc.assert(
+    fc.property(
+      fc.integer(),
+      fc.double({ min: 1.1, max: 1.6, noNaN: true }),
+      fc.integer({ min: 1, max: 4 }),
+      fc.constantFrom(...topLevels),
+      (seed, exponent, collectors, level) => {
+        const rankOf = createZipf({ exponent, ranksMax: 20_000, random: createRandom(seed).next });
+        const stored = new Map<string, TopRow>();
+        const ladders = Array.from({ length: collectors }, () => createTopLadder());
+        const exact = new Map<string, number>();
+        const count = 20_000;
+        for (let at = 0; at < count; at += 1) {
+          const uri = `/${rankOf()}`;
+          exact.set(uri, (exact.get(uri) ?? 0) + 1);
+          ladders[at % collectors]!.add(event({ timeMs: startMs + Math.floor(at / 10) * 1000, uri }));
+          if (at % 5000 === 4999)
+            for (const ladder of ladders)
+              for (const row of ladder.drain(startMs + at * 100, { all: true })) stored.set(keyOf(row), row);
+        }
+        const merged = new TopSummary({ entriesMax: Infinity });
+        for (const row of stored.values())
+          if (row.level === level && row.kind === 'path') merged.merge(TopSummary.unpack(row.packed));
+        foundIn(merged, exact, count);
+      },
+    ),
+    { numRuns: 20 },
+  );
   t.pass();
 });
 
-/** Throws unless the summary holds the ten most frequent, with counts as near as it says, and none that is not among them is clearly before them. */
+/**
+ * Throws unless the summary holds the ten most frequent, with counts as near as it says, and none that is not among
+ * them is clearly before them.
+ */
 function foundIn(summary: TopSummary, exact: ReadonlyMap<string, number>, total: number): void {
-  if (summary.total !== total || summary.absentMax > total / 100) throw new Error(`${summary.total} of ${total}; an absent value may have ${summary.absentMax}`);
+  if (summary.total !== total || summary.absentMax > total / 100)
+    throw new Error(`${summary.total} of ${total}; an absent value may have ${summary.absentMax}`);
   const entries = summary.entries();
   for (const { value, count, missedMax } of entries) {
-    if (count > exact.get(value)! || exact.get(value)! > count + missedMax) throw new Error(`${value} has ${exact.get(value)}, and the entry says ${count} to ${count + missedMax}`);
+    if (count > exact.get(value)! || exact.get(value)! > count + missedMax)
+      throw new Error(`${value} has ${exact.get(value)}, and the entry says ${count} to ${count + missedMax}`);
   }
   const tenth = entries[9]!.count;
   const shown = new Set(entries.slice(0, 10).map(({ value }) => value));
   const byCount = new Map(entries.map((entry) => [entry.value, entry]));
   for (const [value, count] of [...exact].sort(([, a], [, b]) => b - a).slice(0, 10)) {
     const entry = byCount.get(value);
-    if (entry === undefined) throw new Error(`${value} is missing, with ${count}, and an absent value has ${summary.absentMax} at most`);
-    if (!shown.has(value) && entry.count + entry.missedMax < tenth) throw new Error(`${value} is not among the first ten, with ${count}, and cannot be: the tenth has ${tenth}`);
+    if (entry === undefined)
+      throw new Error(`${value} is missing, with ${count}, and an absent value has ${summary.absentMax} at most`);
+    if (!shown.has(value) && entry.count + entry.missedMax < tenth)
+      throw new Error(`${value} is not among the first ten, with ${count}, and cannot be: the tenth has ${tenth}`);
   }
 }
 
 test('a row is there at once, is rewritten in place every few seconds, and once more when its window has ended', (t) => {
   const ladder = createTopLadder();
   const add = (): void => ladder.add(event({ timeMs: startMs, uri: '/a' }));
-  const countsAt = (timeMs: number): string[] => ladder.drain(timeMs).map((row) => `${row.level} ${TopSummary.unpack(row.packed).total}`);
+  const countsAt = (timeMs: number): string[] =>
+    ladder.drain(timeMs).map((row) => `${row.level} ${TopSummary.unpack(row.packed).total}`);
   t.false(ladder.isDue(startMs));
   add();
   t.true(ladder.isDue(startMs));
@@ -139,31 +173,49 @@ test('a log of hours that comes in minutes does not keep all its windows open, a
     for (const row of rows) stored.set(keyOf(row), row);
     return rows;
   };
-  const idOf = (rows: readonly TopRow[], level: number): number => rows.find((row) => row.level === level && row.kind === 'path')!.rowId;
+  const idOf = (rows: readonly TopRow[], level: number): number =>
+    rows.find((row) => row.level === level && row.kind === 'path')!.rowId;
   const first = add(startMs);
   for (let minute = 1; minute < 60; minute += 1) add(startMs + minute * 60_000);
   const again = add(startMs);
   t.not(idOf(again, 60), idOf(first, 60));
   t.is(idOf(again, 3600), idOf(first, 3600));
   for (const level of [60, 600, 3600, 86_400]) {
-    const counts = [...stored.values()].filter((row) => row.level === level && row.kind === 'path').map(({ packed }) => TopSummary.unpack(packed).total);
-    t.is(counts.reduce((sum, count) => sum + count, 0), 61, `of level ${level}`);
+    const counts = [...stored.values()]
+      .filter((row) => row.level === level && row.kind === 'path')
+      .map(({ packed }) => TopSummary.unpack(packed).total);
+    t.is(
+      counts.reduce((sum, count) => sum + count, 0),
+      61,
+      `of level ${level}`,
+    );
   }
 });
 
 test('requests that are too old for a level do not make rows of it', (t) => {
   const ladder = createTopLadder();
   ladder.add(event({ timeMs: startMs - 8 * 86_400_000, uri: '/a' }));
-  t.deepEqual(ladder.drain(startMs).map(({ level }) => level), [3600, 86_400]);
+  t.deepEqual(
+    ladder.drain(startMs).map(({ level }) => level),
+    [3600, 86_400],
+  );
   ladder.add(event({ timeMs: startMs - 61 * 86_400_000, clientIp: '192.0.2.0' }));
-  t.deepEqual(ladder.drain(startMs + 86_400_000, { all: true }).flatMap(({ kind, level }) => (kind === 'host_clients' ? [level] : [])), [86_400]);
+  t.deepEqual(
+    ladder
+      .drain(startMs + 86_400_000, { all: true })
+      .flatMap(({ kind, level }) => (kind === 'host_clients' ? [level] : [])),
+    [86_400],
+  );
 });
 
 test('rows are written as before when the clock was put back', (t) => {
   const ladder = createTopLadder();
   const drain = (nowMs: number): (string | number)[] => {
     ladder.add(event({ timeMs: startMs, uri: '/a' }));
-    return ladder.drain(nowMs).filter(({ kind }) => kind === 'path').map(({ level }) => level);
+    return ladder
+      .drain(nowMs)
+      .filter(({ kind }) => kind === 'path')
+      .map(({ level }) => level);
   };
   t.deepEqual(drain(startMs + 86_400_000 / 2), [...topLevels]);
   t.deepEqual(drain(startMs), [...topLevels]);
@@ -175,5 +227,11 @@ function keyOf({ level, windowMs, rowId, source, host, kind }: TopRow): string {
 }
 
 function figuresOf(summary: TopSummary): unknown {
-  return [summary.total, summary.entries().map(({ histogram, ...entry }) => ({ ...entry, total: histogram.total })).sort((a, b) => (a.value < b.value ? -1 : 1))];
+  return [
+    summary.total,
+    summary
+      .entries()
+      .map(({ histogram, ...entry }) => ({ ...entry, total: histogram.total }))
+      .sort((a, b) => (a.value < b.value ? -1 : 1)),
+  ];
 }

@@ -2,18 +2,30 @@ import { DistinctSketch } from '../sketch/hyperloglog.js';
 import { createMemo } from '../memo.js';
 import type { RequestEvent } from '../request-event.js';
 import { isClosing, latencyBucketOf, randomRowIds, windowStart, type RowIds } from '../rollup/rollup.js';
-import { hostClientsLevels, topDimensions, topKeptMs, topKinds, topLevels, topValueOf, type TopLevel, type TopRow } from './top-row.js';
+import {
+  hostClientsLevels,
+  topDimensions,
+  topKeptMs,
+  topKinds,
+  topLevels,
+  topValueOf,
+  type TopLevel,
+  type TopRow,
+} from './top-row.js';
 import { TopSummary } from '../sketch/space-saving.js';
 
 /**
- * Turns requests into the rows of the top lists and of the unique clients. A request touches the finest level; the rows of all levels
- * are merged from it every `gatherMs`, and are cumulative while their window is open.
+ * Turns requests into the rows of the top lists and of the unique clients. A request touches the finest level; the rows
+ * of all levels are merged from it every `gatherMs`, and are cumulative while their window is open.
  *
- * A row has thousands of bytes, so it is not written with every batch, but as `writeEveryMs` says, and once more when its window has ended. A
- * process that is killed takes with it what was not written.
+ * A row has thousands of bytes, so it is not written with every batch, but as `writeEveryMs` says, and once more when
+ * its window has ended. A process that is killed takes with it what was not written.
  */
 export interface TopLadder {
-  /** Counts a request; `bucket` is that of its latency, where it is known already, and `country` `''` where it is not known. */
+  /**
+   * Counts a request; `bucket` is that of its latency, where it is known already, and `country` `''` where it is not
+   * known.
+   */
   add(event: RequestEvent, bucket?: number, country?: string): void;
   /** Whether `drain` would have something to give. */
   isDue(nowMs: number): boolean;
@@ -25,7 +37,10 @@ export interface TopLadder {
 const gatherMs = 2000;
 /** How often a row of an open window is written at most, in milliseconds. */
 const writeEveryMs: Readonly<Record<TopLevel, number>> = { 60: 2000, 600: 5000, 3600: 20_000, 86_400: 60_000 };
-/** The same for the clients of a host: at least, and for each open row, so that the load does not grow with the number of hosts. */
+/**
+ * The same for the clients of a host: at least, and for each open row, so that the load does not grow with the number
+ * of hosts.
+ */
 const writeHostEveryMs = 60_000;
 const writeHostEveryMsPerRow = 15;
 /** The same for a window that has ended, into which an import may be writing. */
@@ -34,7 +49,12 @@ const writeEndedEveryMs = 2000;
 const gatheredMax = 100;
 
 /** What gathers of one source in one window of the finest level. */
-type Gathered = { readonly source: string; readonly windowMs: number; readonly clients: DistinctSketch; readonly clientsByHost: Map<string, DistinctSketch> } & Readonly<Record<(typeof topDimensions)[number], TopSummary>>;
+type Gathered = {
+  readonly source: string;
+  readonly windowMs: number;
+  readonly clients: DistinctSketch;
+  readonly clientsByHost: Map<string, DistinctSketch>;
+} & Readonly<Record<(typeof topDimensions)[number], TopSummary>>;
 
 interface Digest {
   readonly pack: () => string;
@@ -49,10 +69,18 @@ interface OpenRow {
 }
 
 /**
- * `listsOpenMax` and `clientsBytesMax` bound the memory: beyond them, the rows that did not change for longest are written and closed; see
- * `isClosing`. A list takes some 20 to 100 kB, a sketch of clients 8 kB at most.
+ * `listsOpenMax` and `clientsBytesMax` bound the memory: beyond them, the rows that did not change for longest are
+ * written and closed; see `isClosing`. A list takes some 20 to 100 kB, a sketch of clients 8 kB at most.
  */
-export function createTopLadder({ listsOpenMax = 500, clientsBytesMax = 48 * 2 ** 20, rowIds = randomRowIds() }: { listsOpenMax?: number; clientsBytesMax?: number; rowIds?: RowIds } = {}): TopLadder {
+export function createTopLadder({
+  listsOpenMax = 500,
+  clientsBytesMax = 48 * 2 ** 20,
+  rowIds = randomRowIds(),
+}: {
+  listsOpenMax?: number;
+  clientsBytesMax?: number;
+  rowIds?: RowIds;
+} = {}): TopLadder {
   let gathered = new Map<string, Gathered>();
   /** The one of the last request: that of the next as a rule. */
   let last: Gathered | undefined;
@@ -63,7 +91,11 @@ export function createTopLadder({ listsOpenMax = 500, clientsBytesMax = 48 * 2 *
   let mergedMs = -Infinity;
   let dueMs = Infinity;
   const lists = createOpenRows(() => new TopSummary(), { weigh: () => 1, weightMax: listsOpenMax, rowIds });
-  const clients = createOpenRows(() => new DistinctSketch(), { weigh: ({ bytes }) => rowBytes + bytes, weightMax: clientsBytesMax, rowIds });
+  const clients = createOpenRows(() => new DistinctSketch(), {
+    weigh: ({ bytes }) => rowBytes + bytes,
+    weightMax: clientsBytesMax,
+    rowIds,
+  });
 
   return {
     add(event, bucket = latencyBucketOf(event), country = '') {
@@ -80,13 +112,17 @@ export function createTopLadder({ listsOpenMax = 500, clientsBytesMax = 48 * 2 *
       if (clientIp === '') return;
       entry.clients.add(clientIp);
       let sketch = entry.clientsByHost.get(event.host);
-      if (sketch === undefined) entry.clientsByHost.set(event.host, sketch = new DistinctSketch());
+      if (sketch === undefined) entry.clientsByHost.set(event.host, (sketch = new DistinctSketch()));
       sketch.add(clientIp);
     },
 
     isDue(nowMs) {
       // A clock that was put back comes to none of these times for long.
-      return nowMs < mergedMs || nowMs >= dueMs || (gathered.size > 0 && (nowMs - mergedMs >= gatherMs || gathered.size > gatheredMax));
+      return (
+        nowMs < mergedMs ||
+        nowMs >= dueMs ||
+        (gathered.size > 0 && (nowMs - mergedMs >= gatherMs || gathered.size > gatheredMax))
+      );
     },
 
     drain(nowMs, { all = false } = {}) {
@@ -98,16 +134,19 @@ export function createTopLadder({ listsOpenMax = 500, clientsBytesMax = 48 * 2 *
           const windowMs = windowStart(finestMs, level);
           if (isExpired(level, windowMs, nowMs)) continue;
           for (const dimension of topDimensions) {
-            if (summaries[dimension].total > 0) lists.merge({ level, windowMs, source, host: '', kind: dimension }, summaries[dimension], nowMs);
+            if (summaries[dimension].total > 0)
+              lists.merge({ level, windowMs, source, host: '', kind: dimension }, summaries[dimension], nowMs);
           }
-          if (summaries.client.total > 0) clients.merge({ level, windowMs, source, host: '', kind: 'unique_clients' }, ofAll, nowMs);
+          if (summaries.client.total > 0)
+            clients.merge({ level, windowMs, source, host: '', kind: 'unique_clients' }, ofAll, nowMs);
         }
       }
       for (const { source, windowMs: finestMs, clientsByHost } of gatheredHosts.values()) {
         for (const level of hostClientsLevels) {
           const windowMs = windowStart(finestMs, level);
           if (isExpired(level, windowMs, nowMs)) continue;
-          for (const [host, sketch] of clientsByHost) clients.merge({ level, windowMs, source, host, kind: 'host_clients' }, sketch, nowMs);
+          for (const [host, sketch] of clientsByHost)
+            clients.merge({ level, windowMs, source, host, kind: 'host_clients' }, sketch, nowMs);
         }
       }
       gathered = new Map();
@@ -123,7 +162,9 @@ export function createTopLadder({ listsOpenMax = 500, clientsBytesMax = 48 * 2 *
   function gatheredOf(source: string, windowMs: number): Gathered {
     if (last?.windowMs === windowMs && last.source === source) return last;
     const key = `${windowMs}\n${source}`;
-    last = gathered.get(key) ?? emptyGathered(source, windowMs, clientsByHostOf(source, windowStart(windowMs, hostClientsLevels[0]!)));
+    last =
+      gathered.get(key) ??
+      emptyGathered(source, windowMs, clientsByHostOf(source, windowStart(windowMs, hostClientsLevels[0]!)));
     gathered.set(key, last);
     return last;
   }
@@ -131,7 +172,7 @@ export function createTopLadder({ listsOpenMax = 500, clientsBytesMax = 48 * 2 *
   function clientsByHostOf(source: string, windowMs: number): Gathered['clientsByHost'] {
     const key = `${windowMs}\n${source}`;
     let ofHosts = gatheredHosts.get(key);
-    if (ofHosts === undefined) gatheredHosts.set(key, ofHosts = { source, windowMs, clientsByHost: new Map() });
+    if (ofHosts === undefined) gatheredHosts.set(key, (ofHosts = { source, windowMs, clientsByHost: new Map() }));
     return ofHosts.clientsByHost;
   }
 }
@@ -145,7 +186,17 @@ function isExpired(level: TopLevel, windowMs: number, nowMs: number): boolean {
 const rowBytes = 300;
 
 function emptyGathered(source: string, windowMs: number, clientsByHost: Gathered['clientsByHost']): Gathered {
-  return { source, windowMs, clients: new DistinctSketch(), clientsByHost, path: new TopSummary(), referrer: new TopSummary(), user_agent: new TopSummary(), client: new TopSummary(), country: new TopSummary() };
+  return {
+    source,
+    windowMs,
+    clients: new DistinctSketch(),
+    clientsByHost,
+    path: new TopSummary(),
+    referrer: new TopSummary(),
+    user_agent: new TopSummary(),
+    client: new TopSummary(),
+    country: new TopSummary(),
+  };
 }
 
 type RowKey = Omit<TopRow, 'packed' | 'rowId'>;
@@ -158,7 +209,10 @@ interface OpenRows<Kind> {
   dueMs(nowMs: number): number;
 }
 
-function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empty: () => Kind, { weigh, weightMax, rowIds }: { weigh: (digest: Kind) => number; weightMax: number; rowIds: RowIds }): OpenRows<Kind> {
+function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(
+  empty: () => Kind,
+  { weigh, weightMax, rowIds }: { weigh: (digest: Kind) => number; weightMax: number; rowIds: RowIds },
+): OpenRows<Kind> {
   // In the order in which they last changed.
   const open = new Map<string, OpenRow & { readonly digest: Kind }>();
   let weight = 0;
@@ -168,7 +222,14 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
       const text = `${key.level}\n${key.windowMs}\n${topKinds.indexOf(key.kind)}\n${key.source}\n${key.host}`;
       let row = open.get(text);
       const before = row === undefined ? 0 : weigh(row.digest);
-      if (row === undefined) row = { key: { ...key, rowId: rowIds.draw() }, digest: empty(), changedMs: 0, writtenMs: -Infinity, changed: false };
+      if (row === undefined)
+        row = {
+          key: { ...key, rowId: rowIds.draw() },
+          digest: empty(),
+          changedMs: 0,
+          writtenMs: -Infinity,
+          changed: false,
+        };
       else open.delete(text);
       open.set(text, row);
       row.digest.merge(part);
@@ -181,7 +242,9 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(empt
       const rows: TopRow[] = [];
       const openBefore = open.size;
       for (const [text, row] of open) {
-        const closes = weight > weightMax || isClosing({ ...row.key, changedMs: row.changedMs }, { open: weight, openMax: weightMax, oldestMs, nowMs });
+        const closes =
+          weight > weightMax ||
+          isClosing({ ...row.key, changedMs: row.changedMs }, { open: weight, openMax: weightMax, oldestMs, nowMs });
         if (row.changed && (all || closes || nowMs >= dueMsOf(row, nowMs, open.size))) {
           rows.push({ ...row.key, packed: row.digest.pack() });
           row.changed = false;
@@ -208,7 +271,15 @@ function dueMsOf(row: OpenRow, nowMs: number, open: number): number {
   const endMs = endOf(row);
   if (row.writtenMs > nowMs) return nowMs; // written before the clock was put back
   if (row.writtenMs < endMs && endMs <= nowMs) return endMs;
-  return endMs <= nowMs ? row.writtenMs + writeEndedEveryMs : Math.min(endMs, row.writtenMs + (row.key.kind === 'host_clients' ? Math.max(writeHostEveryMs, open * writeHostEveryMsPerRow) : writeEveryMs[row.key.level]));
+  return endMs <= nowMs
+    ? row.writtenMs + writeEndedEveryMs
+    : Math.min(
+        endMs,
+        row.writtenMs +
+          (row.key.kind === 'host_clients'
+            ? Math.max(writeHostEveryMs, open * writeHostEveryMsPerRow)
+            : writeEveryMs[row.key.level]),
+      );
 }
 
 function endOf({ key }: OpenRow): number {

@@ -21,17 +21,28 @@ export interface RequestLists {
 }
 
 /** Lists requests by source, `valuesMax` values in each list at most. */
-export function listRequests(requests: readonly RequestEvent[], { kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }): ReadonlyMap<string, RequestLists> {
-  return new Map([...groupBy(requests, ({ source }) => source)].map(([source, ofSource]) => {
-    const lists = requestDimensions.filter((dimension) => kinds.includes(dimension)).flatMap((dimension) => {
-      const summary = new TopSummary({ entriesMax: Infinity });
-      for (const request of ofSource) {
-        const value = topValueOf[dimension](request);
-        if (value !== '') summary.add(value, request);
-      }
-      return summary.total === 0 ? [] : [[dimension, { total: summary.total, entries: summary.entries().slice(0, valuesMax) }] as const];
-    });
-    const clients = kinds.includes('unique_clients') ? new Set(ofSource.map(({ clientIp }) => clientIp).filter((address) => address !== '')).size : 0;
-    return [source, { lists: new Map(lists), clients }];
-  }));
+export function listRequests(
+  requests: readonly RequestEvent[],
+  { kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number },
+): ReadonlyMap<string, RequestLists> {
+  return new Map(
+    [...groupBy(requests, ({ source }) => source)].map(([source, ofSource]) => {
+      const lists = requestDimensions
+        .filter((dimension) => kinds.includes(dimension))
+        .flatMap((dimension) => {
+          const summary = new TopSummary({ entriesMax: Infinity });
+          for (const request of ofSource) {
+            const value = topValueOf[dimension](request);
+            if (value !== '') summary.add(value, request);
+          }
+          return summary.total === 0
+            ? []
+            : [[dimension, { total: summary.total, entries: summary.entries().slice(0, valuesMax) }] as const];
+        });
+      const clients = kinds.includes('unique_clients')
+        ? new Set(ofSource.map(({ clientIp }) => clientIp).filter((address) => address !== '')).size
+        : 0;
+      return [source, { lists: new Map(lists), clients }];
+    }),
+  );
 }

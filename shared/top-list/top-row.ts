@@ -6,14 +6,17 @@ import type { Level } from '../rollup/rollup.js';
 export const requestDimensions = ['path', 'referrer', 'user_agent', 'client'] as const;
 /** One of them. */
 export type RequestDimension = (typeof requestDimensions)[number];
-/** The lists that are kept. A country is that of the whole address, and so is not stored with the request, whose address may be truncated. */
+/**
+ * The lists that are kept. A country is that of the whole address, and so is not stored with the request, whose address
+ * may be truncated.
+ */
 export const topDimensions = [...requestDimensions, 'country'] as const;
 /** One of them. */
 export type TopDimension = (typeof topDimensions)[number];
 
 /**
- * What a row holds: a list, or a sketch of the distinct clients of a source or of one host. Earlier versions wrote a row of `unique_clients` for each host
- * instead of one for the source.
+ * What a row holds: a list, or a sketch of the distinct clients of a source or of one host. Earlier versions wrote a
+ * row of `unique_clients` for each host instead of one for the source.
  */
 export const topKinds = [...topDimensions, 'unique_clients', 'host_clients'] as const;
 /** One of them. */
@@ -25,8 +28,8 @@ export function isOfClients(kind: TopKind): kind is 'unique_clients' | 'host_cli
 }
 
 /**
- * The lengths of the windows that have lists, in seconds, finest first. Lists are for a whole range, never for a chart: windows of ten
- * seconds would be read for nothing.
+ * The lengths of the windows that have lists, in seconds, finest first. Lists are for a whole range, never for a chart:
+ * windows of ten seconds would be read for nothing.
  */
 export const topLevels = [60, 600, 3600, 86_400] as const satisfies readonly Level[];
 /** One of them. */
@@ -38,8 +41,8 @@ export const hostClientsLevels: readonly TopLevel[] = [3600, 86_400];
 const dayMs = 86_400_000;
 
 /**
- * How long the rows of the finer levels are kept, in milliseconds; those of a day as long as the settings say. A row has some 5 to 15 kB where
- * there is traffic.
+ * How long the rows of the finer levels are kept, in milliseconds; those of a day as long as the settings say. A row
+ * has some 5 to 15 kB where there is traffic.
  */
 export const topKeptMs: Readonly<Partial<Record<TopLevel, number>>> = { 60: dayMs, 600: 7 * dayMs, 3600: 60 * dayMs };
 
@@ -49,8 +52,8 @@ export function topRetentionMs(level: TopLevel, rollupsMs: number): number {
 }
 
 /**
- * A stored row. It is cumulative: written again with the same `level`, `windowMs`, `rowId`, `source`, `host` and `kind` it replaces the
- * earlier one; rows of one window with other ids are to be merged.
+ * A stored row. It is cumulative: written again with the same `level`, `windowMs`, `rowId`, `source`, `host` and `kind`
+ * it replaces the earlier one; rows of one window with other ids are to be merged.
  */
 export interface TopRow {
   readonly level: TopLevel;

@@ -21,19 +21,45 @@ test('errors of a source, and a collector that does not report, are posted when 
   const logged: string[] = [];
   const log = createLog('test', { write: (line) => logged.push(line) });
   const dayMs = 86_400_000;
-  const store = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs } }, { log });
+  const store = await openStore(
+    {
+      kind: 'duckdb',
+      path: join(folder, 'requests.duckdb'),
+      retention: { requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs },
+    },
+    { log },
+  );
   const ledgers: LedgerSnapshot[] = [];
-  const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full', ledger: () => ledgers.pop() });
+  const recorder = createRecorder({
+    store,
+    log,
+    name: 'tested',
+    hostsMax: 200,
+    clientIp: 'full',
+    ledger: () => ledgers.pop(),
+  });
   const received: AlertMessage[] = [];
-  const server = createServer((request, response) => void text(request).then((body) => {
-    received.push(JSON.parse(body) as AlertMessage);
-    response.end();
-  })).listen(0, '127.0.0.1');
+  const server = createServer(
+    (request, response) =>
+      void text(request).then((body) => {
+        received.push(JSON.parse(body) as AlertMessage);
+        response.end();
+      }),
+  ).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const webhook = new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
   // In the middle of a minute, since a window is a minute.
   let nowMs = Math.floor(Date.now() / 60_000) * 60_000 - 30_000;
-  const alerts = startAlerts({ webhook, log, reads: createReads(store), dashboardUrl: 'https://stats.example', now: () => nowMs, everyMs: 20, fireAfterMs: 0, resolveAfterMs: 0 });
+  const alerts = startAlerts({
+    webhook,
+    log,
+    reads: createReads(store),
+    dashboardUrl: 'https://stats.example',
+    now: () => nowMs,
+    everyMs: 20,
+    fireAfterMs: 0,
+    resolveAfterMs: 0,
+  });
   t.teardown(async () => {
     alerts.stop();
     server.close();
@@ -51,14 +77,27 @@ test('errors of a source, and a collector that does not report, are posted when 
   await until('it fires', () => received.length === 1);
   const sinceMs = nowMs - 30_000;
   t.deepEqual(received[0], {
-    status: 'firing', kind: 'errors', source: 'caddy', value: 0.03, threshold: 0.02, unit: 'share', since: new Date(sinceMs).toISOString(), at: new Date(nowMs).toISOString(),
+    status: 'firing',
+    kind: 'errors',
+    source: 'caddy',
+    value: 0.03,
+    threshold: 0.02,
+    unit: 'share',
+    since: new Date(sinceMs).toISOString(),
+    at: new Date(nowMs).toISOString(),
     url: `https://stats.example/?${new URLSearchParams({ from: new Date(sinceMs - 1_800_000).toISOString(), to: 'now', source: 'caddy' }).toString()}`,
     text: `Firing: 3.0\u00a0% of the requests to Caddy are answered with 5xx, since ${new Date(sinceMs).toISOString()}.`,
   });
   nowMs += 60_000;
   await record(200, { status: 200 });
   await until('it is resolved', () => received.length === 2);
-  t.like(received[1], { status: 'resolved', kind: 'errors', source: 'caddy', since: received[0]!.since, at: new Date(nowMs).toISOString() });
+  t.like(received[1], {
+    status: 'resolved',
+    kind: 'errors',
+    source: 'caddy',
+    since: received[0]!.since,
+    at: new Date(nowMs).toISOString(),
+  });
 
   ledgers.push(ledger({ collector: 'edge-1', timeMs: nowMs }));
   await recorder.flush();
@@ -66,7 +105,14 @@ test('errors of a source, and a collector that does not report, are posted when 
   nowMs += 400_000;
   await until('it fires', () => received.length === 3);
   t.deepEqual(received[2], {
-    status: 'firing', kind: 'no-report', source: 'edge-1', value: 400, threshold: 15, unit: 's', since: new Date(reportedMs).toISOString(), at: new Date(nowMs).toISOString(),
+    status: 'firing',
+    kind: 'no-report',
+    source: 'edge-1',
+    value: 400,
+    threshold: 15,
+    unit: 's',
+    since: new Date(reportedMs).toISOString(),
+    at: new Date(nowMs).toISOString(),
     url: `https://stats.example/?${new URLSearchParams({ from: new Date(reportedMs - 1_800_000).toISOString(), to: 'now' }).toString()}`,
     text: `Firing: there is no report from the collector edge-1, since ${new Date(reportedMs).toISOString()}.`,
   });
@@ -76,5 +122,7 @@ test('errors of a source, and a collector that does not report, are posted when 
   t.like(received[3], { status: 'resolved', kind: 'no-report', source: 'edge-1' });
 
   await store.close();
-  await until('it says so', () => logged.some((line) => line.includes('Alerts are not judged at present: Cannot read')));
+  await until('it says so', () =>
+    logged.some((line) => line.includes('Alerts are not judged at present: Cannot read')),
+  );
 });

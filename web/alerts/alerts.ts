@@ -30,7 +30,10 @@ export interface AlertOptions extends DeliveryOptions {
 /** The name under which alerts of the store go, where those of sources and collectors have theirs. */
 const storeName = 'store';
 
-/** Starts to watch what the page shows when it is opened: the last hour, compared with the one before, and whether requests are stored at all. */
+/**
+ * Starts to watch what the page shows when it is opened: the last hour, compared with the one before, and whether
+ * requests are stored at all.
+ */
 export function startAlerts(options: AlertOptions): { stop(): void } {
   const { reads, log, dashboardUrl, now = Date.now, everyMs = 5000 } = options;
   const watch = createWatch(options);
@@ -38,7 +41,11 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
   const delivery = createDelivery(options);
   const warn = limitLog(log.warn);
   let looking: Promise<void> | undefined;
-  const timer = setInterval(() => { looking ??= look().finally(() => { looking = undefined; }); }, everyMs);
+  const timer = setInterval(() => {
+    looking ??= look().finally(() => {
+      looking = undefined;
+    });
+  }, everyMs);
 
   return {
     stop() {
@@ -51,7 +58,10 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
     try {
       const { sources, collection } = await observe(reads, now());
       const monotonicMs = performance.now();
-      for (const change of [...collectionWatch.observe(collection, monotonicMs), ...watch.observe(sources, monotonicMs)]) {
+      for (const change of [
+        ...collectionWatch.observe(collection, monotonicMs),
+        ...watch.observe(sources, monotonicMs),
+      ]) {
         const message = alertMessage(change, { dashboardUrl, nowMs: now() });
         log.info(message.text);
         delivery.send(message);
@@ -63,26 +73,50 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
 }
 
 async function observe(reads: Reads, nowMs: number): Promise<{ sources: Observation[]; collection: Observation[] }> {
-  const { windows, stepMs, previous, recent } = await readTraffic(reads, parseQuery({}, nowMs), { nowMs, withPrevious: true, withRecent: true });
+  const { windows, stepMs, previous, recent } = await readTraffic(reads, parseQuery({}, nowMs), {
+    nowMs,
+    withPrevious: true,
+    withRecent: true,
+  });
   const collectionFound = collectionFindings(recent!, nowMs);
   // Of what is not stored nobody knows whether it came.
   const liveMs = isNothingStored(collectionFound) ? undefined : nowMs;
-  const [ofRange, ofRecent] = [windows, recent!.windows].map((some) => groupBy(some, ({ source }) => source)) as [Map<string, WindowFigures[]>, Map<string, WindowFigures[]>];
-  const sources = [...new Set([...ofRange.keys(), ...ofRecent.keys()])].filter((source) => source !== dashboardSource).map((source) => {
-    const own = ofRange.get(source) ?? [];
-    const last = { windows: ofRecent.get(source) ?? [], stepMs: recent!.stepMs };
-    const findings = findingsOf(own, { stepMs, previous: previous?.sources.get(source), liveMs, recent: last, ownSinceMs: recent!.ownSinceMs });
-    const endsMs = [{ windows: own, stepMs }, last].map((view) => (view.windows.at(-1)?.timeMs ?? -Infinity) + view.stepMs);
-    return { source, findings, lastMs: Math.max(...endsMs) };
-  });
+  const [ofRange, ofRecent] = [windows, recent!.windows].map((some) => groupBy(some, ({ source }) => source)) as [
+    Map<string, WindowFigures[]>,
+    Map<string, WindowFigures[]>,
+  ];
+  const sources = [...new Set([...ofRange.keys(), ...ofRecent.keys()])]
+    .filter((source) => source !== dashboardSource)
+    .map((source) => {
+      const own = ofRange.get(source) ?? [];
+      const last = { windows: ofRecent.get(source) ?? [], stepMs: recent!.stepMs };
+      const findings = findingsOf(own, {
+        stepMs,
+        previous: previous?.sources.get(source),
+        liveMs,
+        recent: last,
+        ownSinceMs: recent!.ownSinceMs,
+      });
+      const endsMs = [{ windows: own, stepMs }, last].map(
+        (view) => (view.windows.at(-1)?.timeMs ?? -Infinity) + view.stepMs,
+      );
+      return { source, findings, lastMs: Math.max(...endsMs) };
+    });
   return { sources, collection: observeCollection(recent!.ledgers, collectionFound, nowMs) };
 }
 
 /** The store and each collector, by whose names their alerts go. */
-function observeCollection(ledgers: readonly LedgerSnapshot[], found: readonly CollectionFinding[], nowMs: number): Observation[] {
-  const nameOf = (finding: CollectionFinding): string => (finding.kind === 'not-stored' ? storeName : finding.collector);
+function observeCollection(
+  ledgers: readonly LedgerSnapshot[],
+  found: readonly CollectionFinding[],
+  nowMs: number,
+): Observation[] {
+  const nameOf = (finding: CollectionFinding): string =>
+    finding.kind === 'not-stored' ? storeName : finding.collector;
   return [storeName, ...ledgers.map(({ collector }) => collector)].map((source) => {
-    const findings = found.filter((finding) => nameOf(finding) === source).map((finding) => ({ ...finding, sinceMs: finding.sinceMs ?? nowMs }));
+    const findings = found
+      .filter((finding) => nameOf(finding) === source)
+      .map((finding) => ({ ...finding, sinceMs: finding.sinceMs ?? nowMs }));
     return { source, findings, lastMs: nowMs };
   });
 }

@@ -8,8 +8,16 @@ import { createDelivery, type DeliveryOptions } from './deliver.js';
 import type { AlertMessage } from './message.js';
 
 const message: AlertMessage = {
-  status: 'firing', kind: 'errors', source: 'caddy', value: 0.03, threshold: 0.02, unit: 'share', since: '2026-11-23T20:00:00.000Z', at: '2026-11-23T20:01:00.000Z',
-  url: 'http://127.0.0.1:3000/', text: 'Firing.',
+  status: 'firing',
+  kind: 'errors',
+  source: 'caddy',
+  value: 0.03,
+  threshold: 0.02,
+  unit: 'share',
+  since: '2026-11-23T20:00:00.000Z',
+  at: '2026-11-23T20:01:00.000Z',
+  url: 'http://127.0.0.1:3000/',
+  text: 'Firing.',
 };
 
 interface Received {
@@ -20,13 +28,24 @@ interface Received {
 }
 
 /** A real receiver, which answers the nth request as it is told to, and a delivery to it. */
-async function start(t: ExecutionContext, answer: (response: ServerResponse, nth: number, request: IncomingMessage) => void, options: Partial<DeliveryOptions> = {}) {
+async function start(
+  t: ExecutionContext,
+  answer: (response: ServerResponse, nth: number, request: IncomingMessage) => void,
+  options: Partial<DeliveryOptions> = {},
+) {
   const received: Received[] = [];
   const server = createServer((request, response) => {
     let text = '';
-    request.setEncoding('utf8').on('data', (chunk: string) => { text += chunk; });
+    request.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk;
+    });
     request.on('end', () => {
-      received.push({ path: request.url!, authorization: request.headers.authorization, type: request.headers['content-type'], body: JSON.parse(text) });
+      received.push({
+        path: request.url!,
+        authorization: request.headers.authorization,
+        type: request.headers['content-type'],
+        body: JSON.parse(text),
+      });
       answer(response, received.length, request);
     });
   }).listen(0, '127.0.0.1');
@@ -38,7 +57,10 @@ async function start(t: ExecutionContext, answer: (response: ServerResponse, nth
     logged.push(line);
   };
   const delivery = createDelivery({
-    webhook: new URL(`http://someone:s3cret%21@127.0.0.1:${port}/hooks/s3cret`), log: createLog('test', { write: note }), waitMs: () => 1, ...options,
+    webhook: new URL(`http://someone:s3cret%21@127.0.0.1:${port}/hooks/s3cret`),
+    log: createLog('test', { write: note }),
+    waitMs: () => 1,
+    ...options,
   });
   t.teardown(() => {
     delivery.stop();
@@ -48,45 +70,70 @@ async function start(t: ExecutionContext, answer: (response: ServerResponse, nth
   return { delivery, received, logged, server, port };
 }
 
-const ok = (response: ServerResponse): void => { response.end('ok'); };
-const say = (status: number, headers = {}) => (response: ServerResponse): void => { response.writeHead(status, headers).end(); };
+const ok = (response: ServerResponse): void => {
+  response.end('ok');
+};
+const say =
+  (status: number, headers = {}) =>
+  (response: ServerResponse): void => {
+    response.writeHead(status, headers).end();
+  };
 
 test('a message is posted once as JSON, with the user and password of the URL as a header', async (t) => {
   const { delivery, received, logged } = await start(t, ok);
   delivery.send(message);
   delivery.send({ ...message, status: 'resolved' });
   await until('both are there', () => received.length === 2);
-  t.deepEqual(received[0], { path: '/hooks/s3cret', authorization: `Basic ${Buffer.from('someone:s3cret!').toString('base64')}`, type: 'application/json', body: message });
+  t.deepEqual(received[0], {
+    path: '/hooks/s3cret',
+    authorization: `Basic ${Buffer.from('someone:s3cret!').toString('base64')}`,
+    type: 'application/json',
+    body: message,
+  });
   t.like(received[1], { body: { status: 'resolved' } });
   t.deepEqual(logged, []);
 });
 
 test('a receiver that fails first gets the message again, and those behind it wait their turn', async (t) => {
-  const { delivery, received, logged } = await start(t, (response, nth) => { say(nth === 1 ? 503 : nth === 2 ? 429 : 204)(response); });
+  const { delivery, received, logged } = await start(t, (response, nth) => {
+    say(nth === 1 ? 503 : nth === 2 ? 429 : 204)(response);
+  });
   delivery.send(message);
   delivery.send({ ...message, status: 'resolved' });
   await until('both are there', () => received.length === 4);
-  t.deepEqual(received.map(({ body }) => (body as AlertMessage).status), ['firing', 'firing', 'firing', 'resolved']);
+  t.deepEqual(
+    received.map(({ body }) => (body as AlertMessage).status),
+    ['firing', 'firing', 'firing', 'resolved'],
+  );
   t.is(logged.length, 1);
   t.regex(logged[0]!, /could not be posted to http:\/\/127\.0\.0\.1:\d+ yet: it answered with status 503/);
 });
 
 test('a receiver that hangs, that never ends its answer, or that hangs up, is left and tried again', async (t) => {
-  const { delivery, received } = await start(t, (response, nth, request) => {
-    if (nth === 1) return;
-    if (nth === 2) request.socket.destroy();
-    else response.write('and so on'); // 200, and no end
-  }, { timeoutMs: 200 });
+  const { delivery, received } = await start(
+    t,
+    (response, nth, request) => {
+      if (nth === 1) return;
+      if (nth === 2) request.socket.destroy();
+      else response.write('and so on'); // 200, and no end
+    },
+    { timeoutMs: 200 },
+  );
   delivery.send(message);
   delivery.send(message);
   await until('the second one is there', () => received.length === 4);
 });
 
 test('a redirect is not followed, and a refusal is not tried again', async (t) => {
-  const { delivery, received, logged } = await start(t, (response, nth) => { (nth === 1 ? say(307, { location: '/elsewhere?s3cret' }) : nth === 2 ? say(404) : ok)(response); });
+  const { delivery, received, logged } = await start(t, (response, nth) => {
+    (nth === 1 ? say(307, { location: '/elsewhere?s3cret' }) : nth === 2 ? say(404) : ok)(response);
+  });
   for (let at = 0; at < 3; at += 1) delivery.send(message);
   await until('the last one is there', () => received.length === 3);
-  t.deepEqual(received.map(({ path }) => path), ['/hooks/s3cret', '/hooks/s3cret', '/hooks/s3cret']);
+  t.deepEqual(
+    received.map(({ path }) => path),
+    ['/hooks/s3cret', '/hooks/s3cret', '/hooks/s3cret'],
+  );
   t.regex(logged[0]!, /given up: it redirects with status 307.* tries=1/);
   t.regex(logged[1]!, /given up: it answered with status 404.* tries=1/);
 });
@@ -96,13 +143,19 @@ test('a receiver that is down is tried so often and no more; what does not fit i
   server.close();
   delivery.send(message);
   delivery.send(message);
-  await until('it is given up', () => logged.some((line) => line.includes('given up') && line.includes('ECONNREFUSED') && line.includes('tries=3')));
+  await until('it is given up', () =>
+    logged.some((line) => line.includes('given up') && line.includes('ECONNREFUSED') && line.includes('tries=3')),
+  );
   t.true(logged.some((line) => line.includes('not sent: 1 others wait')));
 });
 
 test('stopping breaks off what is under way, and nothing is sent from then on', async (t) => {
   let gone = false;
-  const { delivery, received, logged } = await start(t, (response) => { response.on('close', () => { gone = true; }); });
+  const { delivery, received, logged } = await start(t, (response) => {
+    response.on('close', () => {
+      gone = true;
+    });
+  });
   delivery.send(message);
   delivery.send(message);
   await until('the first one hangs', () => received.length === 1);

@@ -27,7 +27,14 @@ export interface DeliveryOptions {
 }
 
 /** Starts a delivery. */
-export function createDelivery({ webhook, log, timeoutMs = 10_000, triesMax = 20, waitingMax = 100, waitMs = backoffMs }: DeliveryOptions): Delivery {
+export function createDelivery({
+  webhook,
+  log,
+  timeoutMs = 10_000,
+  triesMax = 20,
+  waitingMax = 100,
+  waitMs = backoffMs,
+}: DeliveryOptions): Delivery {
   const stopped = new AbortController();
   const waiting: AlertMessage[] = [];
   const { url, authorization } = withoutCredentials(webhook);
@@ -43,7 +50,9 @@ export function createDelivery({ webhook, log, timeoutMs = 10_000, triesMax = 20
       waiting.push(message);
       if (!sending) void sendAll();
     },
-    stop: () => { stopped.abort(); },
+    stop: () => {
+      stopped.abort();
+    },
   };
 
   function isStopped(): boolean {
@@ -64,7 +73,10 @@ export function createDelivery({ webhook, log, timeoutMs = 10_000, triesMax = 20
       const problem = await post(message);
       if (problem === undefined || isStopped()) return;
       if (problem.final || failures >= triesMax) {
-        log.error(`An alert could not be posted to ${url.origin} and is given up: ${problem.why}. See that ALERT_WEBHOOK is right.`, { tries: failures, alert: message.text });
+        log.error(
+          `An alert could not be posted to ${url.origin} and is given up: ${problem.why}. See that ALERT_WEBHOOK is right.`,
+          { tries: failures, alert: message.text },
+        );
         return;
       }
       if (failures === 1) log.warn(`An alert could not be posted to ${url.origin} yet: ${problem.why}.`);
@@ -77,13 +89,20 @@ export function createDelivery({ webhook, log, timeoutMs = 10_000, triesMax = 20
     const timeout = AbortSignal.timeout(timeoutMs);
     try {
       const response = await fetch(url, {
-        method: 'POST', redirect: 'manual', body: JSON.stringify(message), signal: AbortSignal.any([stopped.signal, timeout]),
+        method: 'POST',
+        redirect: 'manual',
+        body: JSON.stringify(message),
+        signal: AbortSignal.any([stopped.signal, timeout]),
         headers: { 'content-type': 'application/json', ...(authorization !== undefined && { authorization }) },
       });
       void response.body?.cancel().catch(() => undefined); // it may have no end
       if (response.ok) return undefined;
-      if (response.status >= 300 && response.status < 400) return { why: `it redirects with status ${response.status}, which is not followed`, final: true };
-      return { why: `it answered with status ${response.status}`, final: response.status < 500 && response.status !== 408 && response.status !== 429 };
+      if (response.status >= 300 && response.status < 400)
+        return { why: `it redirects with status ${response.status}, which is not followed`, final: true };
+      return {
+        why: `it answered with status ${response.status}`,
+        final: response.status < 500 && response.status !== 408 && response.status !== 429,
+      };
     } catch (error) {
       if (timeout.aborted) return { why: `no answer within ${timeoutMs / 1000} s`, final: false };
       // What fetch itself says may hold the URL; its cause is of the system.
@@ -100,5 +119,8 @@ function withoutCredentials(webhook: URL): { url: URL; authorization: string | u
   if (username === '' && password === '') return { url, authorization: undefined };
   url.username = '';
   url.password = '';
-  return { url, authorization: `Basic ${Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString('base64')}` };
+  return {
+    url,
+    authorization: `Basic ${Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString('base64')}`,
+  };
 }

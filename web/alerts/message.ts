@@ -28,14 +28,25 @@ export interface AlertMessage {
 const beforeMs = 30 * 60_000;
 
 /** The message of an alert that begins or ends; `dashboardUrl` without a slash at its end. */
-export function alertMessage({ status, source, finding, sinceMs }: Change, { dashboardUrl, nowMs }: { dashboardUrl: string; nowMs: number }): AlertMessage {
+export function alertMessage(
+  { status, source, finding, sinceMs }: Change,
+  { dashboardUrl, nowMs }: { dashboardUrl: string; nowMs: number },
+): AlertMessage {
   const measured = measure(finding, nowMs);
   const since = new Date(sinceMs).toISOString();
   const isOfSource = finding.kind === 'errors' || finding.kind === 'slow' || finding.kind === 'silent';
   const place = isOfSource && source === caddySource ? 'Caddy' : printable(source, 60);
-  const query = new URLSearchParams({ from: new Date(sinceMs - beforeMs).toISOString(), to: 'now', ...(isOfSource && { source }) });
+  const query = new URLSearchParams({
+    from: new Date(sinceMs - beforeMs).toISOString(),
+    to: 'now',
+    ...(isOfSource && { source }),
+  });
   return {
-    status, kind: finding.kind, source, ...measured, since,
+    status,
+    kind: finding.kind,
+    source,
+    ...measured,
+    since,
     at: new Date(nowMs).toISOString(),
     url: `${dashboardUrl}/?${query.toString()}`,
     text: `${status === 'firing' ? 'Firing' : 'Resolved'}: ${sentence(finding, place, status)}, since ${since}.`,
@@ -44,24 +55,40 @@ export function alertMessage({ status, source, finding, sinceMs }: Change, { das
 
 function measure(finding: Finding, nowMs: number): Pick<AlertMessage, 'value' | 'threshold' | 'unit'> {
   switch (finding.kind) {
-    case 'errors': return { value: rounded(finding.share, 4), threshold: errorShares.troubled.enter, unit: 'share' };
-    case 'slow': return { value: rounded(finding.p95Ms, 3), threshold: rounded(slowFactors.enter * finding.usualMs, 3), unit: 'ms' };
-    case 'silent': return { value: secondsSince(finding.sinceMs, nowMs), threshold: Math.round(finding.limitMs / 1000), unit: 's' };
-    case 'not-stored': return { value: secondsSince(finding.sinceMs, nowMs), threshold: 0, unit: 's' };
-    case 'no-report': return { value: secondsSince(finding.sinceMs, nowMs), threshold: reportSilenceMsMax / 1000, unit: 's' };
-    case 'dropping': return { value: sumOf(finding.dropped), threshold: 0, unit: 'lines' };
+    case 'errors':
+      return { value: rounded(finding.share, 4), threshold: errorShares.troubled.enter, unit: 'share' };
+    case 'slow':
+      return {
+        value: rounded(finding.p95Ms, 3),
+        threshold: rounded(slowFactors.enter * finding.usualMs, 3),
+        unit: 'ms',
+      };
+    case 'silent':
+      return { value: secondsSince(finding.sinceMs, nowMs), threshold: Math.round(finding.limitMs / 1000), unit: 's' };
+    case 'not-stored':
+      return { value: secondsSince(finding.sinceMs, nowMs), threshold: 0, unit: 's' };
+    case 'no-report':
+      return { value: secondsSince(finding.sinceMs, nowMs), threshold: reportSilenceMsMax / 1000, unit: 's' };
+    case 'dropping':
+      return { value: sumOf(finding.dropped), threshold: 0, unit: 'lines' };
   }
 }
 
 function sentence(finding: Finding, place: string, status: Change['status']): string {
   const verb = status === 'firing' ? 'are' : 'were';
   switch (finding.kind) {
-    case 'errors': return `${percent(finding.share)} of the requests to ${place} ${verb} answered with 5xx`;
-    case 'slow': return `the p95 of ${place} ${status === 'firing' ? 'is' : 'was'} ${duration(finding.p95Ms)}, after ${duration(finding.usualMs)} in the period before`;
-    case 'silent': return `there ${verb} no requests from ${place}`;
-    case 'not-stored': return `nothing ${status === 'firing' ? 'is being stored' : 'was stored'} (${printable(finding.problem, 500).replace(/\.$/, '')})`;
-    case 'no-report': return `there ${status === 'firing' ? 'is' : 'was'} no report from the collector ${place}`;
-    case 'dropping': return `the collector ${place} ${status === 'firing' ? 'is dropping' : 'dropped'} log lines (${reasonsText(finding.dropped)} since it started)`;
+    case 'errors':
+      return `${percent(finding.share)} of the requests to ${place} ${verb} answered with 5xx`;
+    case 'slow':
+      return `the p95 of ${place} ${status === 'firing' ? 'is' : 'was'} ${duration(finding.p95Ms)}, after ${duration(finding.usualMs)} in the period before`;
+    case 'silent':
+      return `there ${verb} no requests from ${place}`;
+    case 'not-stored':
+      return `nothing ${status === 'firing' ? 'is being stored' : 'was stored'} (${printable(finding.problem, 500).replace(/\.$/, '')})`;
+    case 'no-report':
+      return `there ${status === 'firing' ? 'is' : 'was'} no report from the collector ${place}`;
+    case 'dropping':
+      return `the collector ${place} ${status === 'firing' ? 'is dropping' : 'dropped'} log lines (${reasonsText(finding.dropped)} since it started)`;
   }
 }
 

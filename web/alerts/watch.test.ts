@@ -12,7 +12,9 @@ test('a finding fires when it has lasted, once, and is resolved when it has been
   const watch = createWatch({ fireAfterMs: 10, resolveAfterMs: 30 });
   t.deepEqual(watch.observe(caddy(errors), 0), []);
   t.deepEqual(watch.observe(caddy(errors), 9), []);
-  t.deepEqual(watch.observe(caddy({ ...errors, share: 0.04, sinceMs: 900 }), 10), [{ status: 'firing', source: 'caddy', finding: { ...errors, share: 0.04, sinceMs: 900 }, sinceMs: 500 }]);
+  t.deepEqual(watch.observe(caddy({ ...errors, share: 0.04, sinceMs: 900 }), 10), [
+    { status: 'firing', source: 'caddy', finding: { ...errors, share: 0.04, sinceMs: 900 }, sinceMs: 500 },
+  ]);
   t.deepEqual(watch.observe(caddy(errors), 20), []);
   t.deepEqual(watch.observe(caddy(), 30), []);
   t.deepEqual(watch.observe(caddy(errors), 50), [], 'it came back');
@@ -26,13 +28,17 @@ test('a finding fires when it has lasted, once, and is resolved when it has been
 
 test('what is gone before it has lasted never fires', (t) => {
   const watch = createWatch({ fireAfterMs: 10 });
-  for (let nowMs = 0; nowMs < 100; nowMs += 10) t.deepEqual(watch.observe(nowMs % 20 === 0 ? caddy(errors) : caddy(), nowMs), []);
+  for (let nowMs = 0; nowMs < 100; nowMs += 10)
+    t.deepEqual(watch.observe(nowMs % 20 === 0 ? caddy(errors) : caddy(), nowMs), []);
 });
 
 test('kinds and sources are told apart', (t) => {
   const watch = createWatch({ fireAfterMs: 0 });
   const changes = watch.observe([...caddy(errors, silent), { source: 'shop', findings: [errors], lastMs: 0 }], 0);
-  t.deepEqual(changes.map(({ source, finding }) => `${source} ${finding.kind}`), ['caddy errors', 'caddy silent', 'shop errors']);
+  t.deepEqual(
+    changes.map(({ source, finding }) => `${source} ${finding.kind}`),
+    ['caddy errors', 'caddy silent', 'shop errors'],
+  );
 });
 
 test('too few requests, or none, do not resolve errors; any request resolves silence', (t) => {
@@ -40,12 +46,30 @@ test('too few requests, or none, do not resolve errors; any request resolves sil
   t.is(watch.observe(caddy(errors, silent), 0).length, 2);
   t.deepEqual(watch.observe([], 100_000), []);
   t.deepEqual(watch.observe([{ source: 'caddy', findings: undefined, lastMs: 700 }], 100_000), []);
-  t.deepEqual(watch.observe([{ source: 'caddy', findings: [errors], lastMs: 700 }], 100_000), [], 'what is left does not tell that it is silent, and it has not come back');
-  t.deepEqual(watch.observe([{ source: 'caddy', findings: undefined, lastMs: 100_000 }], 100_000).map(({ finding }) => finding.kind), ['silent']);
-  t.deepEqual(watch.observe(caddy(), 200_000).map(({ finding }) => finding.kind), ['errors']);
+  t.deepEqual(
+    watch.observe([{ source: 'caddy', findings: [errors], lastMs: 700 }], 100_000),
+    [],
+    'what is left does not tell that it is silent, and it has not come back',
+  );
+  t.deepEqual(
+    watch
+      .observe([{ source: 'caddy', findings: undefined, lastMs: 100_000 }], 100_000)
+      .map(({ finding }) => finding.kind),
+    ['silent'],
+  );
+  t.deepEqual(
+    watch.observe(caddy(), 200_000).map(({ finding }) => finding.kind),
+    ['errors'],
+  );
 });
 
 test('so many alerts at once are remembered, and no more', (t) => {
   const watch = createWatch({ fireAfterMs: 0, alertsMax: 3 });
-  t.is(watch.observe(Array.from({ length: 5 }, (_, at) => ({ source: `app-${at}`, findings: [errors], lastMs: 0 })), 0).length, 3);
+  t.is(
+    watch.observe(
+      Array.from({ length: 5 }, (_, at) => ({ source: `app-${at}`, findings: [errors], lastMs: 0 })),
+      0,
+    ).length,
+    3,
+  );
 });

@@ -1,7 +1,7 @@
 /**
- * When an alert is sent, and when it is over: pure. The thresholds are those of the status line (`judge.ts`), which are left at
- * lower values than they are entered at; on top of that a finding has to last before it fires, and to be gone for a while
- * before it is resolved.
+ * When an alert is sent, and when it is over: pure. The thresholds are those of the status line (`judge.ts`), which are
+ * left at lower values than they are entered at; on top of that a finding has to last before it fires, and to be gone
+ * for a while before it is resolved.
  */
 import type { CollectionFinding } from '../stats/collection.js';
 import type { Finding as SourceFinding } from '../stats/health.js';
@@ -31,8 +31,8 @@ export interface Change {
 /** Remembers what was found. */
 export interface Watch {
   /**
-   * Takes what is found now of every source that had requests; returns what changes by it. `monotonicMs` is the time of a clock that never steps:
-   * how long a finding lasts goes by that.
+   * Takes what is found now of every source that had requests; returns what changes by it. `monotonicMs` is the time of
+   * a clock that never steps: how long a finding lasts goes by that.
    */
   observe(observations: readonly Observation[], monotonicMs: number): Change[];
 }
@@ -49,8 +49,8 @@ interface State {
 }
 
 /**
- * `fireAfterMs`: how long a finding lasts before it fires, 15 s; `resolveAfterMs`: how long it is gone before it is resolved, 60 s;
- * `alertsMax`: what is found beyond so many at once is left out.
+ * `fireAfterMs`: how long a finding lasts before it fires, 15 s; `resolveAfterMs`: how long it is gone before it is
+ * resolved, 60 s; `alertsMax`: what is found beyond so many at once is left out.
  */
 export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, alertsMax = 200 } = {}): Watch {
   const states = new Map<string, State>();
@@ -65,12 +65,24 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
           found.add(key);
           const state = states.get(key);
           if (state !== undefined) Object.assign(state, { finding, goneMs: undefined });
-          else if (states.size < alertsMax) states.set(key, { source, finding, sinceMs: finding.sinceMs, foundMs: monotonicMs, firing: false, goneMs: undefined });
+          else if (states.size < alertsMax)
+            states.set(key, {
+              source,
+              finding,
+              sinceMs: finding.sinceMs,
+              foundMs: monotonicMs,
+              firing: false,
+              goneMs: undefined,
+            });
         }
       }
       return [...states].flatMap(([key, state]) => {
-        const status = found.has(key) ? rise(state, monotonicMs) : fall(key, state, bySource.get(state.source), monotonicMs);
-        return status === undefined ? [] : [{ status, source: state.source, finding: state.finding, sinceMs: state.sinceMs }];
+        const status = found.has(key)
+          ? rise(state, monotonicMs)
+          : fall(key, state, bySource.get(state.source), monotonicMs);
+        return status === undefined
+          ? []
+          : [{ status, source: state.source, finding: state.finding, sinceMs: state.sinceMs }];
       });
     },
   };
@@ -81,7 +93,12 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
     return 'firing';
   }
 
-  function fall(key: string, state: State, observation: Observation | undefined, monotonicMs: number): 'resolved' | undefined {
+  function fall(
+    key: string,
+    state: State,
+    observation: Observation | undefined,
+    monotonicMs: number,
+  ): 'resolved' | undefined {
     if (!state.firing) {
       states.delete(key);
       return undefined;
@@ -97,7 +114,10 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
   }
 }
 
-/** Too few requests do not say that errors or slowness are over. Silence is over with the first request, and not when there is too little left to judge it by. */
+/**
+ * Too few requests do not say that errors or slowness are over. Silence is over with the first request, and not when
+ * there is too little left to judge it by.
+ */
 function isOver(finding: Finding, observation: Observation | undefined): boolean {
   if (observation === undefined) return false;
   return finding.kind === 'silent' ? observation.lastMs > finding.sinceMs : observation.findings !== undefined;

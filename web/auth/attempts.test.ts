@@ -18,7 +18,9 @@ test('an address waits after so many failures until the minute that began with t
 test('a step of the wall clock makes nobody wait longer', (t) => {
   const { now } = Date;
   let aheadMs = 730 * 86_400_000;
-  t.teardown(() => { Date.now = now; });
+  t.teardown(() => {
+    Date.now = now;
+  });
   Date.now = () => now() + aheadMs;
   const limit = createAttemptLimit({ failuresMax: 1 });
   limit.fail('a');
@@ -29,11 +31,17 @@ test('a step of the wall clock makes nobody wait longer', (t) => {
 test('so many addresses are remembered, those that failed last', (t) => {
   const limit = createAttemptLimit({ failuresMax: 1, addressesMax: 2 });
   for (const address of ['a', 'b', 'a', 'c']) limit.fail(address);
-  t.deepEqual(['a', 'b', 'c'].map((address) => limit.waitMs(address) > 0), [true, false, true]);
+  t.deepEqual(
+    ['a', 'b', 'c'].map((address) => limit.waitMs(address) > 0),
+    [true, false, true],
+  );
 });
 
 const address = (remoteAddress: string | undefined, forwarded?: string): string =>
-  attemptAddress({ headers: forwarded === undefined ? {} : { 'x-forwarded-for': forwarded }, socket: { remoteAddress } });
+  attemptAddress({
+    headers: forwarded === undefined ? {} : { 'x-forwarded-for': forwarded },
+    socket: { remoteAddress },
+  });
 
 test('the address is that of the connection, and of IPv6 its /64', (t) => {
   t.is(address('192.0.2.1'), '192.0.2.1');

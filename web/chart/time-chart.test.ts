@@ -54,7 +54,11 @@ test('a stack has a step for each window, stands on the areas below it, and leav
 });
 
 test('a gap is marked, and has no axis that would say zero; what cannot be known yet is neither', (t) => {
-  const svg = timeChart({ ...stack, openMs: fromMs + 5 * stepMs, series: [{ label: '2xx', class: 'status-2xx', values: [10, null, null, 0, null, null] }] });
+  const svg = timeChart({
+    ...stack,
+    openMs: fromMs + 5 * stepMs,
+    series: [{ label: '2xx', class: 'status-2xx', values: [10, null, null, 0, null, null] }],
+  });
   const [, gap] = /class="gap" d="([^"]*)"/.exec(svg) ?? [];
   t.is(gap, 'M152.7,8H342.0V128H152.7ZM436.7,8H531.3V128H436.7Z');
   const [, axis] = /class="axis" d="([^"]*)"/.exec(svg) ?? [];
@@ -64,25 +68,41 @@ test('a gap is marked, and has no axis that would say zero; what cannot be known
 test('the period before is a line behind the lines, and level over each window of a stack', (t) => {
   const before = [8, 8, null, 8, 8, 8];
   t.true(timeChart({ ...lines, before }).includes('class="line before" d="M105.3,'));
-  const [, path = ''] = /class="line before" d="([^"]*)"/.exec(timeChart({ ...stack, before: [8, 16, null, 8, 8, 8] })) ?? [];
+  const [, path = ''] =
+    /class="line before" d="([^"]*)"/.exec(timeChart({ ...stack, before: [8, 16, null, 8, 8, 8] })) ?? [];
   t.is(path, 'M105.3,104L152.7,104L152.7,80L200,80M389.3,104L436.7,104L436.7,104L531.3,104L531.3,104L578.7,104');
   t.deepEqual(spanOf({ ...lines, before: [100] }), { min: 5, max: 100 });
 });
 
 test('a logarithmic axis has a few round values, spans them all, and is linear where there is nothing above zero', (t) => {
-  const ticks = (...values: number[]) => [...timeChart({ ...lines, scale: 'log', series: [{ label: 'p50', class: 'series-1', values }] }).matchAll(/text-anchor="end">([^<]*)</g)].map(([, text]) => text);
+  const ticks = (...values: number[]) =>
+    [
+      ...timeChart({ ...lines, scale: 'log', series: [{ label: 'p50', class: 'series-1', values }] }).matchAll(
+        /text-anchor="end">([^<]*)</g,
+      ),
+    ].map(([, text]) => text);
   t.deepEqual(ticks(2, 2500), ['10 ms', '100 ms', '1000 ms']);
   t.deepEqual(ticks(8, 60), ['10 ms', '20 ms', '50 ms']);
   t.deepEqual(ticks(5, 5.5), ['5 ms']);
   t.deepEqual(ticks(0.01, 100_000), ['0.1 ms', '10 ms', '1000 ms', '100000 ms']);
   t.deepEqual(ticks(0), ['0 ms', '0.5 ms', '1 ms']);
-  const [, line = ''] = /class="line series-1" d="([^"]*)"/.exec(timeChart({ ...lines, scale: 'log', series: [{ label: 'p50', class: 'series-1', values: [0, 1, 1000] }] })) ?? [];
+  const [, line = ''] =
+    /class="line series-1" d="([^"]*)"/.exec(
+      timeChart({ ...lines, scale: 'log', series: [{ label: 'p50', class: 'series-1', values: [0, 1, 1000] }] }),
+    ) ?? [];
   t.regex(line, /^M105\.3,128L/, 'a zero is at the bottom');
 });
 
 test('parts of a chart are links for pointers alone', (t) => {
-  const layer = chartLinks(lines, [{ fromMs: fromMs + stepMs, toMs: fromMs + 2 * stepMs, href: '/?a=1&b="' }], 'wide')(['p50 <20>']);
-  t.is(layer, '<svg class="chart-links wide" viewBox="0 0 640 150" preserveAspectRatio="none" aria-hidden="true"><a href="/?a=1&#38;b=&#34;" tabindex="-1"><rect x="152.7" width="94.7" y="8" height="120"/><title>p50 &#60;20&#62;</title></a></svg>');
+  const layer = chartLinks(
+    lines,
+    [{ fromMs: fromMs + stepMs, toMs: fromMs + 2 * stepMs, href: '/?a=1&b="' }],
+    'wide',
+  )(['p50 <20>']);
+  t.is(
+    layer,
+    '<svg class="chart-links wide" viewBox="0 0 640 150" preserveAspectRatio="none" aria-hidden="true"><a href="/?a=1&#38;b=&#34;" tabindex="-1"><rect x="152.7" width="94.7" y="8" height="120"/><title>p50 &#60;20&#62;</title></a></svg>',
+  );
 });
 
 test('a chart has a title and a description, escaped, and no inline style', (t) => {
@@ -94,7 +114,8 @@ test('a chart has a title and a description, escaped, and no inline style', (t) 
 
 for (const chart of [lines, { ...stack, before: [8, 16, null, 8, 8, 8] }]) {
   test(`a chart of ${chart.kind} is drawn as it was: see ${chart.kind}.golden.svg, which a browser can open`, async (t) => {
-    const stylesheet = '.axis,.grid{stroke:#aaa}.gap{fill:#eee}.before{stroke:#888}.line{fill:none;stroke:#15b;stroke-width:2}.area:not([fill]){fill:#7a9}.status-5xx:not([fill]){fill:#c22}.hatch{stroke:#fff}text{font:11px sans-serif}';
+    const stylesheet =
+      '.axis,.grid{stroke:#aaa}.gap{fill:#eee}.before{stroke:#888}.line{fill:none;stroke:#15b;stroke-width:2}.area:not([fill]){fill:#7a9}.status-5xx:not([fill]){fill:#c22}.hatch{stroke:#fff}text{font:11px sans-serif}';
     await compareWithGolden(t, `web/chart/${chart.kind}.golden.svg`, timeChartDocument(chart, stylesheet));
   });
 }
@@ -110,7 +131,10 @@ test('a chart without values has axes and no line', (t) => {
 test('a chart by itself carries its style sheet and a legend', (t) => {
   const svg = timeChartDocument(lines, '@media (width < 36rem){.chart{color:red}}');
   t.true(svg.startsWith('<?xml'));
-  t.true(svg.includes('<style>@media (width &#60; 36rem){.chart{color:red}}</style>'), 'a style sheet is text of an XML document');
+  t.true(
+    svg.includes('<style>@media (width &#60; 36rem){.chart{color:red}}</style>'),
+    'a style sheet is text of an XML document',
+  );
   t.true(svg.includes('>&#60;p95&#62;</text>'));
 });
 

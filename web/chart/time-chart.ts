@@ -23,7 +23,9 @@ export interface TimeChart {
   readonly timesMs: readonly number[];
   /** A stack is drawn from the bottom up. */
   readonly series: readonly ChartSeries[];
-  /** The same in the period before, one value for each window, as a faint line; `undefined` where it is not compared. */
+  /**
+   * The same in the period before, one value for each window, as a faint line; `undefined` where it is not compared.
+   */
   readonly before: readonly (number | null)[] | undefined;
   /** From this window on a missing value is no gap: nothing can be known yet. */
   readonly openMs: number;
@@ -66,7 +68,12 @@ export function timeChartDocument(chart: TimeChart, stylesheet: string): string 
 }
 
 /** What the values of a chart span. Without any, `min` is `Infinity` and `max` is 0. */
-export function spanOf({ kind, series, before, timesMs }: Pick<TimeChart, 'kind' | 'series' | 'before' | 'timesMs'>): Span {
+export function spanOf({
+  kind,
+  series,
+  before,
+  timesMs,
+}: Pick<TimeChart, 'kind' | 'series' | 'before' | 'timesMs'>): Span {
   const span = { min: Infinity, max: 0 };
   const cover = (value: number): void => {
     if (value > 0 && value < span.min) span.min = value;
@@ -93,17 +100,23 @@ export interface ChartLink {
 }
 
 /**
- * Makes layers of links to be laid over the charts of a range, given the words that are shown of each link under the pointer. A layer is for pointers alone: hidden
- * from screen readers, and left out of the tab order, since hundreds of stops would stand in the way of the keyboard. The chart's table has the same links. The style
- * sheet shows one of two layers: `narrow` links for a mouse, or `wide` ones for fingers.
+ * Makes layers of links to be laid over the charts of a range, given the words that are shown of each link under the
+ * pointer. A layer is for pointers alone: hidden from screen readers, and left out of the tab order, since hundreds of
+ * stops would stand in the way of the keyboard. The chart's table has the same links. The style sheet shows one of two
+ * layers: `narrow` links for a mouse, or `wide` ones for fingers.
  */
-export function chartLinks({ fromMs, toMs }: Pick<TimeChart, 'fromMs' | 'toMs'>, links: readonly ChartLink[], size: 'narrow' | 'wide'): (words: readonly string[]) => string {
+export function chartLinks(
+  { fromMs, toMs }: Pick<TimeChart, 'fromMs' | 'toMs'>,
+  links: readonly ChartLink[],
+  size: 'narrow' | 'wide',
+): (words: readonly string[]) => string {
   const x = xScale(fromMs, toMs);
   const areas = links.map((one) => {
     const left = x(Math.max(fromMs, one.fromMs));
     return `<a href="${escape(one.href)}" tabindex="-1"><rect x="${left.toFixed(1)}" width="${(x(Math.min(toMs, one.toMs)) - left).toFixed(1)}" y="${plot.top}" height="${plot.bottom - plot.top}"/><title>`;
   });
-  return (words) => `<svg class="chart-links ${size}" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">${areas.map((area, at) => `${area}${escape(words[at]!)}</title></a>`).join('')}</svg>`;
+  return (words) =>
+    `<svg class="chart-links ${size}" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">${areas.map((area, at) => `${area}${escape(words[at]!)}</title></a>`).join('')}</svg>`;
 }
 
 interface Scales {
@@ -115,13 +128,20 @@ function xScale(fromMs: number, toMs: number) {
   return scaleUtc().domain([fromMs, toMs]).range([plot.left, plot.right]);
 }
 
-function yScale(scale: TimeChart['scale'], { min, max }: Span): { y: (value: number) => number; ticks: readonly number[] } {
+function yScale(
+  scale: TimeChart['scale'],
+  { min, max }: Span,
+): { y: (value: number) => number; ticks: readonly number[] } {
   if (scale === 'log' && max > 0) {
     // The lowest value is a little above the axis.
     const domain: [number, number] = [min * 0.8, Math.max(max, min * 1.5)];
     return { y: scaleLog().domain(domain).range([plot.bottom, plot.top]).clamp(true), ticks: logTicks(...domain) };
   }
-  const y = scaleLinear().domain([0, max === 0 ? 1 : max]).nice(3).range([plot.bottom, plot.top]).clamp(true);
+  const y = scaleLinear()
+    .domain([0, max === 0 ? 1 : max])
+    .nice(3)
+    .range([plot.bottom, plot.top])
+    .clamp(true);
   return { y, ticks: y.ticks(3) };
 }
 
@@ -129,7 +149,8 @@ function yScale(scale: TimeChart['scale'], { min, max }: Span): { y: (value: num
 function logTicks(min: number, max: number): number[] {
   const ticksOf = (...mantissas: number[]): number[] => {
     const found: number[] = [];
-    for (let power = Math.floor(Math.log10(min)); 10 ** power <= max; power += 1) found.push(...mantissas.map((mantissa) => Number((mantissa * 10 ** power).toPrecision(1))));
+    for (let power = Math.floor(Math.log10(min)); 10 ** power <= max; power += 1)
+      found.push(...mantissas.map((mantissa) => Number((mantissa * 10 ** power).toPrecision(1))));
     return found.filter((tick) => tick >= min && tick <= max);
   };
   const powers = ticksOf(1);
@@ -147,22 +168,48 @@ function svg(chart: TimeChart, style: string, extra: string, totalHeight: number
   const labels = allTicks.map(chart.formatValue);
   const ticks = allTicks.filter((_, at) => labels.indexOf(labels[at]!) === at);
   const { known, gaps } = runsOf(chart);
-  const across = (run: Run): { left: string; right: string } => ({ left: x(run.fromMs).toFixed(1), right: x(run.toMs).toFixed(1) });
+  const across = (run: Run): { left: string; right: string } => ({
+    left: x(run.fromMs).toFixed(1),
+    right: x(run.toMs).toFixed(1),
+  });
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" class="chart" id="${id}" viewBox="0 0 ${width} ${totalHeight}"${attributes} role="img" aria-labelledby="${id}-title ${id}-desc">`,
     `<title id="${id}-title">${escape(title)}</title>`,
     `<desc id="${id}-desc">${escape(description)}</desc>`,
     style,
     ...(kind === 'stack' ? series.filter(({ hatched }) => hatched).map((one) => hatching(id, one)) : []),
-    ...(gaps.length === 0 ? [] : [`<path class="gap" d="${gaps.map(across).map(({ left, right }) => `M${left},${plot.top}H${right}V${plot.bottom}H${left}Z`).join('')}"/>`]),
-    ...ticks.filter((value) => chart.scale === 'log' || value > 0).map((value) => `<path class="grid" d="M${plot.left},${y(value).toFixed(1)}H${plot.right}"/>`),
+    ...(gaps.length === 0
+      ? []
+      : [
+          `<path class="gap" d="${gaps
+            .map(across)
+            .map(({ left, right }) => `M${left},${plot.top}H${right}V${plot.bottom}H${left}Z`)
+            .join('')}"/>`,
+        ]),
+    ...ticks
+      .filter((value) => chart.scale === 'log' || value > 0)
+      .map((value) => `<path class="grid" d="M${plot.left},${y(value).toFixed(1)}H${plot.right}"/>`),
     ...(kind === 'stack' ? areas(chart, { x, y }) : []),
     ...(before === undefined ? [] : [linePath({ class: 'before', values: before }, chart, { x, y })]),
     ...(kind === 'lines' ? series.map((one) => linePath(one, chart, { x, y })) : []),
-    ...ticks.map((value) => `<text class="tick" x="${plot.left - 8}" y="${y(value).toFixed(1)}" dy="0.32em" text-anchor="end">${escape(chart.formatValue(value))}</text>`),
+    ...ticks.map(
+      (value) =>
+        `<text class="tick" x="${plot.left - 8}" y="${y(value).toFixed(1)}" dy="0.32em" text-anchor="end">${escape(chart.formatValue(value))}</text>`,
+    ),
     // Where nothing came there is no axis: the line at its height would say that there was a zero.
-    ...(known.length === 0 ? [] : [`<path class="axis" d="${known.map(across).map(({ left, right }) => `M${left},${plot.bottom}H${right}`).join('')}"/>`]),
-    ...xTicks(x.ticks(6).map((time) => time.getTime()), x, chart),
+    ...(known.length === 0
+      ? []
+      : [
+          `<path class="axis" d="${known
+            .map(across)
+            .map(({ left, right }) => `M${left},${plot.bottom}H${right}`)
+            .join('')}"/>`,
+        ]),
+    ...xTicks(
+      x.ticks(6).map((time) => time.getTime()),
+      x,
+      chart,
+    ),
     extra,
     '</svg>',
   ].join('');
@@ -195,15 +242,21 @@ function xTicks(timesMs: readonly number[], x: Scales['x'], { formatTimes }: Tim
 }
 
 function xTick(x: number, label: string): string {
-  return `<path class="axis" d="M${x.toFixed(1)},${plot.bottom}v4"/>`
-    + `<text class="tick tick-time" x="${x.toFixed(1)}" y="${plot.bottom + 17}" text-anchor="middle">${escape(label)}</text>`;
+  return (
+    `<path class="axis" d="M${x.toFixed(1)},${plot.bottom}v4"/>` +
+    `<text class="tick tick-time" x="${x.toFixed(1)}" y="${plot.bottom + 17}" text-anchor="middle">${escape(label)}</text>`
+  );
 }
 
 /**
- * A line through the middles of the windows; in a stack it is level over each window, as the areas are. So it is over a window that stands alone between gaps:
- * a dot as thin as a line would hardly be seen.
+ * A line through the middles of the windows; in a stack it is level over each window, as the areas are. So it is over a
+ * window that stands alone between gaps: a dot as thin as a line would hardly be seen.
  */
-function linePath({ class: name, values }: Pick<ChartSeries, 'class' | 'values'>, { kind, timesMs, stepMs }: TimeChart, { x, y }: Scales): string {
+function linePath(
+  { class: name, values }: Pick<ChartSeries, 'class' | 'values'>,
+  { kind, timesMs, stepMs }: TimeChart,
+  { x, y }: Scales,
+): string {
   const isKnown = (at: number): boolean => typeof values[at] === 'number';
   const isAlone = (at: number): boolean => isKnown(at) && !isKnown(at - 1) && !isKnown(at + 1);
   const indices = [...timesMs.keys()];
@@ -213,13 +266,18 @@ function linePath({ class: name, values }: Pick<ChartSeries, 'class' | 'values'>
     .y((at) => y(values[at] ?? 0))
     .curve(kind === 'stack' ? curveStep : curveLinear)
     .digits(1);
-  const level = (at: number): string => `M${x(timesMs[at]!).toFixed(1)},${y(values[at]!).toFixed(1)}H${x(timesMs[at]! + stepMs).toFixed(1)}`;
+  const level = (at: number): string =>
+    `M${x(timesMs[at]!).toFixed(1)},${y(values[at]!).toFixed(1)}H${x(timesMs[at]! + stepMs).toFixed(1)}`;
   return `<path class="line ${name}" d="${draw(indices) ?? ''}${indices.filter(isAlone).map(level).join('')}"/>`;
 }
 
 /** Areas that are level over each window: their size is what was counted. */
 function areas({ id, series, timesMs, stepMs, toMs }: TimeChart, { x, y }: Scales): string[] {
-  const edges = timesMs.map((timeMs) => ({ timeMs, left: x(timeMs).toFixed(1), right: x(Math.min(timeMs + stepMs, toMs)).toFixed(1) }));
+  const edges = timesMs.map((timeMs) => ({
+    timeMs,
+    left: x(timeMs).toFixed(1),
+    right: x(Math.min(timeMs + stepMs, toMs)).toFixed(1),
+  }));
   const heightOf = (value: number) => ({ value, y: y(value).toFixed(1) });
   const ground = heightOf(0);
   /** Where the series before ends in each window. */
@@ -229,7 +287,7 @@ function areas({ id, series, timesMs, stepMs, toMs }: TimeChart, { x, y }: Scale
       const value = one.values[at];
       if (typeof value !== 'number' || value === 0) return [];
       const bottom = tops[at]!;
-      const top = tops[at] = heightOf(bottom.value + value);
+      const top = (tops[at] = heightOf(bottom.value + value));
       return [{ timeMs: edge.timeMs, left: edge.left, right: edge.right, top: top.y, bottom: bottom.y }];
     });
     const fill = one.hatched ? ` fill="url(#${hatchingId(id, one)})"` : '';
@@ -261,13 +319,18 @@ function runs(steps: readonly Step[], stepMs: number): Step[][] {
 /** To the right along the tops, and back along the bottoms. */
 function areaPath(run: readonly Step[]): string {
   const there = run.map(({ top, right }) => `V${top}H${right}`).join('');
-  const back = run.toReversed().map(({ bottom, left }) => `V${bottom}H${left}`).join('');
+  const back = run
+    .toReversed()
+    .map(({ bottom, left }) => `V${bottom}H${left}`)
+    .join('');
   return `M${run[0]!.left},${run[0]!.bottom}${there}${back}Z`;
 }
 
 function hatching(chartId: string, series: ChartSeries): string {
-  return `<pattern id="${hatchingId(chartId, series)}" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">`
-    + `<rect class="area ${series.class}" width="5" height="5"/><path class="hatch" d="M0,0V5"/></pattern>`;
+  return (
+    `<pattern id="${hatchingId(chartId, series)}" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">` +
+    `<rect class="area ${series.class}" width="5" height="5"/><path class="hatch" d="M0,0V5"/></pattern>`
+  );
 }
 
 function hatchingId(chartId: string, { class: name }: ChartSeries): string {
@@ -281,9 +344,17 @@ function legend({ id, kind, series, before }: TimeChart): string {
     x += 44 + label.length * 7;
     return text;
   };
-  const stroke = (name: string, label: string): string => entry(`<path class="line ${name}" d="M${x},${height + 10}h22"/>`, label);
-  const box = (one: ChartSeries): string => entry(`<rect class="area ${one.class}"${one.hatched ? ` fill="url(#${hatchingId(id, one)})"` : ''} x="${x}" y="${height + 5}" width="22" height="10"/>`, one.label);
-  return [...series.map((one) => (kind === 'lines' ? stroke(one.class, one.label) : box(one))), ...(before === undefined ? [] : [stroke('before', 'before')])].join('');
+  const stroke = (name: string, label: string): string =>
+    entry(`<path class="line ${name}" d="M${x},${height + 10}h22"/>`, label);
+  const box = (one: ChartSeries): string =>
+    entry(
+      `<rect class="area ${one.class}"${one.hatched ? ` fill="url(#${hatchingId(id, one)})"` : ''} x="${x}" y="${height + 5}" width="22" height="10"/>`,
+      one.label,
+    );
+  return [
+    ...series.map((one) => (kind === 'lines' ? stroke(one.class, one.label) : box(one))),
+    ...(before === undefined ? [] : [stroke('before', 'before')]),
+  ].join('');
 }
 
 function escape(text: string): string {

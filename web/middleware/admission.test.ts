@@ -7,27 +7,41 @@ import test, { type ExecutionContext } from 'ava';
 import { until } from '../../test/until.js';
 import { admission } from './admission.js';
 
-interface Waiting { readonly path: string; readonly answer: () => void; readonly signal: AbortSignal }
+interface Waiting {
+  readonly path: string;
+  readonly answer: () => void;
+  readonly signal: AbortSignal;
+}
 
 /** An app whose answers the test completes. */
-async function start(t: ExecutionContext): Promise<{ port: number; waiting: Waiting[]; connections: () => Promise<number> }> {
+async function start(
+  t: ExecutionContext,
+): Promise<{ port: number; waiting: Waiting[]; connections: () => Promise<number> }> {
   const waiting: Waiting[] = [];
   const app = new Koa();
   app.silent = true;
   app.use(admission());
   app.use(async (ctx) => {
-    await new Promise<void>((resolve) => { waiting.push({ path: ctx.path, answer: resolve, signal: ctx.state['signal'] as AbortSignal }); });
+    await new Promise<void>((resolve) => {
+      waiting.push({ path: ctx.path, answer: resolve, signal: ctx.state['signal'] as AbortSignal });
+    });
     ctx.body = 'answer';
   });
   const answer = app.callback();
-  const server = createServer((...exchange) => { void answer(...exchange); }).listen(0, '127.0.0.1');
+  const server = createServer((...exchange) => {
+    void answer(...exchange);
+  }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   t.teardown(() => {
     for (const { answer } of waiting) answer();
     server.closeAllConnections();
     server.close();
   });
-  return { port: (server.address() as AddressInfo).port, waiting, connections: promisify(server.getConnections.bind(server)) };
+  return {
+    port: (server.address() as AddressInfo).port,
+    waiting,
+    connections: promisify(server.getConnections.bind(server)),
+  };
 }
 
 test('makes eight answers at once and the others in order, and lets files pass', async (t) => {
@@ -54,11 +68,15 @@ test('removes a disconnected client from the queue and cancels its answer', asyn
   const { port, waiting, connections } = await start(t);
   const made = Array.from({ length: 8 }, () => ask(port, '/'));
   await until('eight are in progress', () => waiting.length === 8);
-  const leaving = Array.from({ length: 20 }, () => request({ port, path: '/', agent: false }).on('error', () => undefined).end());
+  const leaving = Array.from({ length: 20 }, () =>
+    request({ port, path: '/', agent: false })
+      .on('error', () => undefined)
+      .end(),
+  );
   const stays = ask(port, '/api/summary');
-  await until('they have connected', async () => await connections() === 29);
+  await until('they have connected', async () => (await connections()) === 29);
   for (const client of leaving) client.destroy();
-  await until('they have disconnected', async () => await connections() === 9);
+  await until('they have disconnected', async () => (await connections()) === 9);
   waiting[0]!.answer();
   t.is(await made[0], 200);
   await until('the one that stayed is in progress', () => waiting.some(({ path }) => path === '/api/summary'));
@@ -72,7 +90,7 @@ test('removes a disconnected client from the queue and cancels its answer', asyn
 
 /** Sends a request, reads the whole answer and returns its status. */
 async function ask(port: number, path: string): Promise<number> {
-  const [answer] = await once(request({ port, path, agent: false }).end(), 'response') as [IncomingMessage];
+  const [answer] = (await once(request({ port, path, agent: false }).end(), 'response')) as [IncomingMessage];
   answer.resume();
   await once(answer, 'end');
   return answer.statusCode!;

@@ -5,8 +5,8 @@ import { Semaphore } from '../../shared/semaphore.js';
 import { Problem } from '../problem.js';
 
 /**
- * Maximum number of concurrent answers: more would share one thread, and none would be ready sooner. Further requests wait
- * in order. After `waitMsMax` milliseconds a request is refused: its reader has probably given up or reloaded.
+ * Maximum number of concurrent answers: more would share one thread, and none would be ready sooner. Further requests
+ * wait in order. After `waitMsMax` milliseconds a request is refused: its reader has probably given up or reloaded.
  */
 const activeMax = 8;
 const waitingMax = 1000;
@@ -17,7 +17,10 @@ export function busy(what: string): Problem {
   return new Problem(503, 'Too busy', `${what} Try again in a few seconds.`, { retry: true });
 }
 
-/** Limits the requests that read the store. Sets `ctx.state.signal`, which is aborted when the answer has been sent or the client has disconnected. */
+/**
+ * Limits the requests that read the store. Sets `ctx.state.signal`, which is aborted when the answer has been sent or
+ * the client has disconnected.
+ */
 export function admission(): Middleware {
   const answers = new Semaphore({ permits: activeMax, waitingMax, waitMsMax });
   return async (ctx, next) => {
@@ -27,7 +30,9 @@ export function admission(): Middleware {
     }
     const gone = new AbortController();
     setMaxListeners(0, gone.signal); // each read of the answer listens until it is done
-    ctx.res.once('close', () => { gone.abort(); });
+    ctx.res.once('close', () => {
+      gone.abort();
+    });
     ctx.state['signal'] = gone.signal;
     const release = await answers.acquire(gone.signal);
     if (release === undefined) throw busy('Too many pages and API answers are being requested at once.');

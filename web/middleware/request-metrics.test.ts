@@ -9,22 +9,28 @@ import type { RequestEvent } from '../../shared/request-event.js';
 import { requestMetrics } from './request-metrics.js';
 
 /** A Koa app that listens, what it recorded, and a way to wait for the next record. */
-async function start(t: ExecutionContext, build: (app: Koa) => void, options: Partial<Parameters<typeof requestMetrics>[0]> = {}) {
+async function start(
+  t: ExecutionContext,
+  build: (app: Koa) => void,
+  options: Partial<Parameters<typeof requestMetrics>[0]> = {},
+) {
   const events: RequestEvent[] = [];
   const waiting: ((event: RequestEvent) => void)[] = [];
   const app = new Koa();
   app.silent = true;
-  app.use(requestMetrics({
-    recorder: {
-      record(event) {
-        const next = waiting.shift();
-        if (next) next(event);
-        else events.push(event);
-        return true;
+  app.use(
+    requestMetrics({
+      recorder: {
+        record(event) {
+          const next = waiting.shift();
+          if (next) next(event);
+          else events.push(event);
+          return true;
+        },
       },
-    },
-    ...options,
-  }));
+      ...options,
+    }),
+  );
   build(app);
   const handle = app.callback();
   const server = createServer((request, response) => void handle(request, response)).listen(0, '127.0.0.1');
@@ -38,9 +44,12 @@ async function start(t: ExecutionContext, build: (app: Koa) => void, options: Pa
     const event = events.shift();
     return event === undefined ? new Promise((resolve) => waiting.push(resolve)) : Promise.resolve(event);
   };
-  const call = async (path: string, { body, ...init }: RequestOptions & { body?: string } = {}): Promise<{ status: number | undefined; text: string; event: RequestEvent }> => {
+  const call = async (
+    path: string,
+    { body, ...init }: RequestOptions & { body?: string } = {},
+  ): Promise<{ status: number | undefined; text: string; event: RequestEvent }> => {
     const sent = httpRequest({ host: '127.0.0.1', port, path, ...init }).end(body);
-    const [response] = await once(sent, 'response') as [IncomingMessage];
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
     const text = (await response.toArray()).join('');
     return { status: response.statusCode, text, event: await recorded() };
   };
@@ -56,14 +65,35 @@ function withRouter(define: (router: Router) => void): (app: Koa) => void {
 }
 
 test('a request is recorded once, with everything that is known of it', async (t) => {
-  const { call, events } = await start(t, withRouter((router) => router.get('/users/:id', (ctx) => {
-    ctx.body = 'grüße';
-  })), { source: 'shop' });
+  const { call, events } = await start(
+    t,
+    withRouter((router) =>
+      router.get('/users/:id', (ctx) => {
+        ctx.body = 'grüße';
+      }),
+    ),
+    { source: 'shop' },
+  );
   const before = Date.now();
-  const { event } = await call('/users/42?q=1', { headers: { host: 'shop.example', 'user-agent': 'tester', referer: 'http://from.example/' } });
+  const { event } = await call('/users/42?q=1', {
+    headers: { host: 'shop.example', 'user-agent': 'tester', referer: 'http://from.example/' },
+  });
   t.like(event, {
-    source: 'shop', host: 'shop.example', method: 'GET', status: 200, size: 7, bytesRead: 0, uri: '/users/42?q=1', endpoint: '/users/:id',
-    clientIp: '127.0.0.1', userAgent: 'tester', referrer: 'http://from.example/', protocol: 'HTTP/1.1', tls: '', upstreamMs: null, requestId: '',
+    source: 'shop',
+    host: 'shop.example',
+    method: 'GET',
+    status: 200,
+    size: 7,
+    bytesRead: 0,
+    uri: '/users/42?q=1',
+    endpoint: '/users/:id',
+    clientIp: '127.0.0.1',
+    userAgent: 'tester',
+    referrer: 'http://from.example/',
+    protocol: 'HTTP/1.1',
+    tls: '',
+    upstreamMs: null,
+    requestId: '',
   });
   t.true(event.durationMs! > 0);
   t.true(event.timeMs >= before - 10 && event.timeMs <= Date.now() + 10);
@@ -101,17 +131,27 @@ test('the endpoint is the whole pattern of the route that answered', async (t) =
 });
 
 test('what no route takes is unmatched, whatever its path', async (t) => {
-  const { call } = await start(t, withRouter((router) => router.get('/known', (ctx) => {
-    ctx.body = '';
-  })));
+  const { call } = await start(
+    t,
+    withRouter((router) =>
+      router.get('/known', (ctx) => {
+        ctx.body = '';
+      }),
+    ),
+  );
   t.like((await call('/wp-login.php')).event, { endpoint: 'unmatched', status: 404, uri: '/wp-login.php' });
   t.like((await call('/known', { method: 'DELETE' })).event, { endpoint: 'unmatched', status: 405 });
 });
 
 test('a thrown error is measured with the status that the client gets, and reaches the app', async (t) => {
-  const { app, call } = await start(t, withRouter((router) => router.get('/fails', () => {
-    throw new Error('broken');
-  })));
+  const { app, call } = await start(
+    t,
+    withRouter((router) =>
+      router.get('/fails', () => {
+        throw new Error('broken');
+      }),
+    ),
+  );
   const seen: string[] = [];
   app.on('error', (error: Error) => seen.push(error.message));
   const { status, event } = await call('/fails');
@@ -121,24 +161,32 @@ test('a thrown error is measured with the status that the client gets, and reach
 });
 
 test('a stream is measured to its end, and its bytes are counted', async (t) => {
-  const { call } = await start(t, withRouter((router) => router.get('/stream', (ctx) => {
-    ctx.body = Readable.from(['ab', Buffer.alloc(100_000), 'cd']);
-  })));
+  const { call } = await start(
+    t,
+    withRouter((router) =>
+      router.get('/stream', (ctx) => {
+        ctx.body = Readable.from(['ab', Buffer.alloc(100_000), 'cd']);
+      }),
+    ),
+  );
   const { text, event } = await call('/stream');
   t.is(text.length, 100_004);
   t.is(event.size, 100_004);
 });
 
 test('HEAD, redirects and empty answers have the size that was sent', async (t) => {
-  const { call } = await start(t, withRouter((router) => {
-    router.get('/page', (ctx) => {
-      ctx.body = 'page';
-    });
-    router.get('/moved', (ctx) => ctx.redirect('/page'));
-    router.get('/empty', (ctx) => {
-      ctx.status = 204;
-    });
-  }));
+  const { call } = await start(
+    t,
+    withRouter((router) => {
+      router.get('/page', (ctx) => {
+        ctx.body = 'page';
+      });
+      router.get('/moved', (ctx) => ctx.redirect('/page'));
+      router.get('/empty', (ctx) => {
+        ctx.status = 204;
+      });
+    }),
+  );
   t.like((await call('/page', { method: 'HEAD' })).event, { method: 'HEAD', status: 200, size: 0, endpoint: '/page' });
   const moved = await call('/moved');
   t.like(moved.event, { status: 302, size: moved.text.length });
@@ -146,25 +194,41 @@ test('HEAD, redirects and empty answers have the size that was sent', async (t) 
 });
 
 test('the bytes of a request body are counted as the app reads them', async (t) => {
-  const { call } = await start(t, withRouter((router) => router.post('/upload', async (ctx) => {
-    const chunks = await ctx.req.toArray() as Buffer[];
-    ctx.body = String(Buffer.concat(chunks).length);
-  })));
+  const { call } = await start(
+    t,
+    withRouter((router) =>
+      router.post('/upload', async (ctx) => {
+        const chunks = (await ctx.req.toArray()) as Buffer[];
+        ctx.body = String(Buffer.concat(chunks).length);
+      }),
+    ),
+  );
   const sized = await call('/upload', { method: 'POST', body: 'x'.repeat(50_000) });
   t.like(sized, { text: '50000' });
   t.is(sized.event.bytesRead, 50_000);
-  const chunked = await call('/upload', { method: 'POST', body: 'y'.repeat(70_000), headers: { 'transfer-encoding': 'chunked' } });
+  const chunked = await call('/upload', {
+    method: 'POST',
+    body: 'y'.repeat(70_000),
+    headers: { 'transfer-encoding': 'chunked' },
+  });
   t.like(chunked, { text: '70000' });
   t.is(chunked.event.bytesRead, 70_000);
 });
 
 test('a client that leaves before the answer is recorded with status 0', async (t) => {
   let entered: () => void = () => undefined;
-  const handling = new Promise<void>((resolve) => { entered = resolve; });
-  const { port, recorded } = await start(t, withRouter((router) => router.get('/slow', () => {
-    entered();
-    return new Promise(() => undefined);
-  })));
+  const handling = new Promise<void>((resolve) => {
+    entered = resolve;
+  });
+  const { port, recorded } = await start(
+    t,
+    withRouter((router) =>
+      router.get('/slow', () => {
+        entered();
+        return new Promise(() => undefined);
+      }),
+    ),
+  );
   const socket = connect(port, '127.0.0.1');
   socket.write('GET /slow HTTP/1.1\r\nHost: a\r\n\r\n');
   await handling;
@@ -174,11 +238,18 @@ test('a client that leaves before the answer is recorded with status 0', async (
 
 test('a client that leaves in the middle of the answer is recorded with the status that it was told, and with what was sent by then', async (t) => {
   const chunk = Buffer.alloc(1_000_000);
-  const { port, recorded } = await start(t, withRouter((router) => router.get('/large', (ctx) => {
-    ctx.body = Readable.from(function* () {
-      for (;;) yield chunk;
-    }());
-  })));
+  const { port, recorded } = await start(
+    t,
+    withRouter((router) =>
+      router.get('/large', (ctx) => {
+        ctx.body = Readable.from(
+          (function* () {
+            for (;;) yield chunk;
+          })(),
+        );
+      }),
+    ),
+  );
   const socket = connect(port, '127.0.0.1');
   socket.write('GET /large HTTP/1.1\r\nHost: a\r\n\r\n');
   await once(socket, 'data');
@@ -189,20 +260,38 @@ test('a client that leaves in the middle of the answer is recorded with the stat
 });
 
 test('an event stream is recorded without a duration, since it lasts as long as its reader wants', async (t) => {
-  const { call } = await start(t, withRouter((router) => router.get('/events', (ctx) => {
-    ctx.type = 'text/event-stream; charset=utf-8';
-    ctx.body = Readable.from(['data: 1\n\n']);
-  })));
+  const { call } = await start(
+    t,
+    withRouter((router) =>
+      router.get('/events', (ctx) => {
+        ctx.type = 'text/event-stream; charset=utf-8';
+        ctx.body = Readable.from(['data: 1\n\n']);
+      }),
+    ),
+  );
   t.like((await call('/events')).event, { status: 200, durationMs: null, size: 9 });
 });
 
 test('an error of the recorder goes to the app, not into the response', async (t) => {
-  const { app, call, events } = await start(t, withRouter((router) => router.get('/', (ctx) => {
-    ctx.body = 'fine';
-  })));
+  const { app, call, events } = await start(
+    t,
+    withRouter((router) =>
+      router.get('/', (ctx) => {
+        ctx.body = 'fine';
+      }),
+    ),
+  );
   t.deepEqual(events, []);
   const failing = new Koa();
-  failing.use(requestMetrics({ recorder: { record() { throw new Error('recorder broke'); } } }));
+  failing.use(
+    requestMetrics({
+      recorder: {
+        record() {
+          throw new Error('recorder broke');
+        },
+      },
+    }),
+  );
   failing.use((ctx) => {
     ctx.body = 'fine';
   });
@@ -220,9 +309,14 @@ test('an error of the recorder goes to the app, not into the response', async (t
 test('the time is carried on by the monotonic clock, and follows a wall clock that is set', async (t) => {
   let monotonic = 1000;
   let wall = 1_795_000_000_000;
-  const { call } = await start(t, (app) => app.use((ctx) => {
-    ctx.body = '';
-  }), { monotonicMs: () => monotonic, nowMs: () => wall });
+  const { call } = await start(
+    t,
+    (app) =>
+      app.use((ctx) => {
+        ctx.body = '';
+      }),
+    { monotonicMs: () => monotonic, nowMs: () => wall },
+  );
   t.like((await call('/')).event, { timeMs: 1_795_000_000_000, timeNs: 0, durationMs: 0 });
   monotonic += 1.234567;
   wall += 1;

@@ -2,9 +2,9 @@
  * Measures every request of a Koa app and hands it to a recorder as a `RequestEvent`.
  *
  * The clock starts when the middleware is entered. Node gives a request to Koa once its headers are parsed, which is
- * also when Caddy starts its own clock; so use it first, before all other middleware. The clock stops when the last byte
- * of the response is handed to the operating system, or when the connection closes before that: Node emits `close` in both
- * cases, right after `finish` in the first.
+ * also when Caddy starts its own clock; so use it first, before all other middleware. The clock stops when the last
+ * byte of the response is handed to the operating system, or when the connection closes before that: Node emits `close`
+ * in both cases, right after `finish` in the first.
  *
  * The event is made after the response has ended, so the response never waits for it.
  */
@@ -36,12 +36,20 @@ export const unmatchedEndpoint = 'unmatched';
  * should be none) goes to the app's `error` event.
  */
 export function requestMetrics({ recorder, source = 'app', ...options }: RequestMetricsOptions): Middleware {
-  if (source === caddySource || source === dashboardSource) throw new UsageError(`source is "${source}": it must be another name, because ${source === caddySource ? 'the edge' : 'the dashboard itself'} has that one.`);
+  if (source === caddySource || source === dashboardSource)
+    throw new UsageError(
+      `source is "${source}": it must be another name, because ${source === caddySource ? 'the edge' : 'the dashboard itself'} has that one.`,
+    );
   return measureRequests({ recorder, source, ...options });
 }
 
 /** The same with any source. */
-export function measureRequests({ recorder, source, monotonicMs = () => performance.now(), nowMs = Date.now }: RequestMetricsOptions & { readonly source: string }): Middleware {
+export function measureRequests({
+  recorder,
+  source,
+  monotonicMs = () => performance.now(),
+  nowMs = Date.now,
+}: RequestMetricsOptions & { readonly source: string }): Middleware {
   const wallTimeAt = createWallClock(nowMs);
   return (ctx, next) => {
     const startMs = monotonicMs();
@@ -62,7 +70,9 @@ export function measureRequests({ recorder, source, monotonicMs = () => performa
           method: ctx.method,
           // A response that was cut short has the status that the client was told; one that never began has none.
           status: res.headersSent ? res.statusCode : 0,
-          durationMs: isEventStream(String(res.getHeader('content-type') ?? '')) ? null : Math.round((endMs - startMs) * 1e6) / 1e6, // what is below a nanosecond is the clock's arithmetic
+          durationMs: isEventStream(String(res.getHeader('content-type') ?? ''))
+            ? null
+            : Math.round((endMs - startMs) * 1e6) / 1e6, // what is below a nanosecond is the clock's arithmetic
           size: isWithoutBody(req, res) ? 0 : sent.bytes,
           bytesRead: bytesReadOf(),
           uri: ctx.originalUrl,
@@ -70,7 +80,8 @@ export function measureRequests({ recorder, source, monotonicMs = () => performa
           clientIp,
           userAgent: textOf(headers['user-agent']),
           referrer: textOf(headers['referrer']) || textOf(headers.referer),
-          protocol: req.httpVersionMajor === 1 && req.httpVersionMinor === 1 ? usualProtocol : `HTTP/${req.httpVersion}`,
+          protocol:
+            req.httpVersionMajor === 1 && req.httpVersionMinor === 1 ? usualProtocol : `HTTP/${req.httpVersion}`,
           tls: tlsVersionOf(req),
           upstreamMs: null,
           requestId: textOf(headers['x-request-id']),
@@ -91,21 +102,29 @@ function textOf(header: string | string[] | undefined): string {
 /** A text that is there already need not be made, and hashed, for each request. */
 const usualProtocol = 'HTTP/1.1';
 
-/** `ctx.host`, which takes a header apart for each request: most have one host, and no proxy in front that is trusted to name another. */
+/**
+ * `ctx.host`, which takes a header apart for each request: most have one host, and no proxy in front that is trusted to
+ * name another.
+ */
 function hostOf(ctx: Context): string {
-  const { headers: { host }, httpVersionMajor } = ctx.req;
+  const {
+    headers: { host },
+    httpVersionMajor,
+  } = ctx.req;
   return host === undefined || ctx.app.proxy || httpVersionMajor > 1 || /[\s,@]/.test(host) ? ctx.host : host;
 }
 
-/** What `@koa/router` leaves on the context: the routes and the middleware layers whose path matched, of all routers. */
+/**
+ * What `@koa/router` leaves on the context: the routes and the middleware layers whose path matched, of all routers.
+ */
 interface RoutedContext {
   readonly matched?: readonly { readonly path: string | RegExp; readonly methods: readonly string[] }[];
   readonly _matchedRoute?: string | RegExp;
 }
 
 /**
- * The pattern of the route that handled the request, never its path. Where several match, that is the last one entered; where
- * `router.use` middleware answered before any route was entered, it is the first that would have been.
+ * The pattern of the route that handled the request, never its path. Where several match, that is the last one entered;
+ * where `router.use` middleware answered before any route was entered, it is the first that would have been.
  */
 function endpointOf(ctx: Context): string {
   const { matched, _matchedRoute: entered } = ctx as unknown as RoutedContext;
@@ -137,12 +156,15 @@ function countRequestBytes(request: IncomingMessage): () => number {
 }
 
 /**
- * Counts the bytes of the response's body that are given to the socket, without headers and chunk framing. When the client
- * leaves early, that includes what was still in flight: Node does not tell how much of a chunk it had sent.
+ * Counts the bytes of the response's body that are given to the socket, without headers and chunk framing. When the
+ * client leaves early, that includes what was still in flight: Node does not tell how much of a chunk it had sent.
  */
 function countResponseBytes(response: ServerResponse): { bytes: number } {
   const sent = { bytes: 0 };
-  const { write, end } = response as { write: (...args: unknown[]) => boolean; end: (...args: unknown[]) => typeof response };
+  const { write, end } = response as {
+    write: (...args: unknown[]) => boolean;
+    end: (...args: unknown[]) => typeof response;
+  };
   // `end` passes its chunk on inside Node, not through the `write` that is replaced here.
   response.write = (chunk: unknown, encoding?: unknown, done?: unknown) => {
     if (!response.destroyed) sent.bytes += bytesIn(chunk, encoding);
@@ -156,7 +178,8 @@ function countResponseBytes(response: ServerResponse): { bytes: number } {
 }
 
 function bytesIn(chunk: unknown, encoding: unknown): number {
-  if (typeof chunk === 'string') return Buffer.byteLength(chunk, typeof encoding === 'string' ? encoding as BufferEncoding : 'utf8');
+  if (typeof chunk === 'string')
+    return Buffer.byteLength(chunk, typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8');
   return chunk instanceof Uint8Array ? chunk.byteLength : 0;
 }
 
@@ -165,8 +188,8 @@ function isWithoutBody({ method }: IncomingMessage, { statusCode }: ServerRespon
 }
 
 /**
- * The wall clock to the nanosecond, at a time of the monotonic one: `Date.now` carried on by that. It is anchored again when the two are more than 5 ms
- * apart, so that it follows a wall clock that is set.
+ * The wall clock to the nanosecond, at a time of the monotonic one: `Date.now` carried on by that. It is anchored again
+ * when the two are more than 5 ms apart, so that it follows a wall clock that is set.
  */
 function createWallClock(nowMs: () => number): (monotonicMs: number) => { timeMs: number; timeNs: number } {
   const driftMsMax = 5;

@@ -11,7 +11,9 @@ export interface Change {
   readonly worse: boolean;
 }
 
-/** Latencies that rise by more than this share, and shares of errors that rise by more than `risenPoints`, are marked. */
+/**
+ * Latencies that rise by more than this share, and shares of errors that rise by more than `risenPoints`, are marked.
+ */
 const risenShare = 0.25;
 const risenPoints = 0.005;
 
@@ -19,8 +21,16 @@ const risenPoints = 0.005;
 export function changeOf(value: number | null, before: number | null | undefined, judged: boolean): Change | undefined {
   if (value === null || before === null || before === undefined || before === 0) return undefined;
   const share = value / before - 1;
-  const size = share >= 9.995 ? `${number(value / before, 0)} times` : `${number(Math.abs(share) * 100, Math.abs(share) < 0.0995 ? 1 : 0)}${nbsp}%`;
-  return changeText(share, share >= 9.995 ? `×${nbsp}${number(value / before, 0)}` : size, size, judged && share > risenShare);
+  const size =
+    share >= 9.995
+      ? `${number(value / before, 0)} times`
+      : `${number(Math.abs(share) * 100, Math.abs(share) < 0.0995 ? 1 : 0)}${nbsp}%`;
+  return changeText(
+    share,
+    share >= 9.995 ? `×${nbsp}${number(value / before, 0)}` : size,
+    size,
+    judged && share > risenShare,
+  );
 }
 
 /** The change of a share in percentage points. */

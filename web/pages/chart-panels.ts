@@ -1,7 +1,16 @@
 /** The charts of the page, each with its legend, its links and its table. */
 import { chartLinks, timeChart, type ChartLink, type TimeChart } from '../chart/time-chart.js';
 import { isoTime } from '../../shared/time-range.js';
-import { chartedPairs, chartedSources, chartKinds, chartOf, pairChartKinds, timesOf, type Charted, type ChartKind } from './charts.js';
+import {
+  chartedPairs,
+  chartedSources,
+  chartKinds,
+  chartOf,
+  pairChartKinds,
+  timesOf,
+  type Charted,
+  type ChartKind,
+} from './charts.js';
 import { bytes, clock, count, dayOf, duration, nbsp, percent, printable } from './format.js';
 import { shareOf, type WindowFigures } from '../stats/figures.js';
 import type { Link } from './link.js';
@@ -42,25 +51,43 @@ interface Part extends ChartLink {
 export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing {
   const { range, stepMs } = traffic;
   const timesMs = timesOf(range, stepMs);
-  const zoom = (fromMs: number, toMs: number): string => link({ from: isoTime(Math.max(0, fromMs)), to: isoTime(toMs) });
+  const zoom = (fromMs: number, toMs: number): string =>
+    link({ from: isoTime(Math.max(0, fromMs)), to: isoTime(toMs) });
   const layerOf = (size: 'narrow' | 'wide', max: number): Layer => {
     const windowsPerPart = Math.ceil(timesMs.length / max);
     // The last one has what is left over too: by itself it would be too small to hit.
     const starts = Array.from({ length: Math.floor(timesMs.length / windowsPerPart) }, (_, at) => at * windowsPerPart);
-    const parts = starts.filter((start) => timesMs[start]! <= nowMs).map((start) => {
-      const end = start + 2 * windowsPerPart > timesMs.length ? timesMs.length : start + windowsPerPart;
-      const fromMs = timesMs[start]!;
-      const toMs = fromMs + (end - start) * stepMs;
-      return { start, end, fromMs, toMs, text: `${timeText(fromMs, stepMs, nowMs)} – ${timeText(toMs, stepMs, nowMs)} UTC`, href: zoom(fromMs, toMs) };
-    });
+    const parts = starts
+      .filter((start) => timesMs[start]! <= nowMs)
+      .map((start) => {
+        const end = start + 2 * windowsPerPart > timesMs.length ? timesMs.length : start + windowsPerPart;
+        const fromMs = timesMs[start]!;
+        const toMs = fromMs + (end - start) * stepMs;
+        return {
+          start,
+          end,
+          fromMs,
+          toMs,
+          text: `${timeText(fromMs, stepMs, nowMs)} – ${timeText(toMs, stepMs, nowMs)} UTC`,
+          href: zoom(fromMs, toMs),
+        };
+      });
     return { parts, svgOf: chartLinks(range, parts, size) };
   };
   const layers = [layerOf('narrow', partsMax), layerOf('wide', wideMax)];
-  const windows = new Map(timesMs.map((timeMs) => [timeMs, { iso: isoTime(timeMs), text: timeText(timeMs, stepMs, nowMs), href: zoom(timeMs, timeMs + stepMs) }]));
+  const windows = new Map(
+    timesMs.map((timeMs) => [
+      timeMs,
+      { iso: isoTime(timeMs), text: timeText(timeMs, stepMs, nowMs), href: zoom(timeMs, timeMs + stepMs) },
+    ]),
+  );
   return { traffic, nowMs, link, windows, layers };
 }
 
-/** A row for each kind of chart, with one panel for each source, on an axis of its own: a busy source does not flatten the others. */
+/**
+ * A row for each kind of chart, with one panel for each source, on an axis of its own: a busy source does not flatten
+ * the others.
+ */
 export function chartRows(sources: readonly string[], drawing: Drawing) {
   const charted = chartedSources(drawing.traffic).filter(({ name }) => sources.includes(name));
   return chartKinds.map((kind) => ({ name: kind.name, panels: panelsOf(kind, charted, drawing) }));
@@ -77,8 +104,16 @@ export function chartTables(sources: readonly string[], drawing: Drawing) {
   return sources.map((source) => sourceTable(source, drawing));
 }
 
-function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, charted: readonly Charted<Window>[], { traffic, nowMs, link, layers }: Drawing, first = 0) {
-  const charts = charted.map((each, at) => ({ source: each.name, chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs }) }));
+function panelsOf<Window extends { readonly timeMs: number }>(
+  kind: ChartKind<Window>,
+  charted: readonly Charted<Window>[],
+  { traffic, nowMs, link, layers }: Drawing,
+  first = 0,
+) {
+  const charts = charted.map((each, at) => ({
+    source: each.name,
+    chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs }),
+  }));
   return charts.map(({ source, chart }) => ({
     title: kind.title,
     source: printable(source, 60),
@@ -86,16 +121,36 @@ function panelsOf<Window extends { readonly timeMs: number }>(kind: ChartKind<Wi
     linksSvg: layers.map(({ parts, svgOf }) => svgOf(parts.map((part) => wordsOf(chart, part)))).join(''),
     note: kind.scale === 'log' ? 'log scale' : undefined,
     legend: legendOf(kind, chart, source, link),
-    links: ['svg', 'csv', 'json'].map((format) => ({ label: format.toUpperCase(), href: link({ source, refresh: undefined }, `/chart/${kind.name}.${format}`) })),
+    links: ['svg', 'csv', 'json'].map((format) => ({
+      label: format.toUpperCase(),
+      href: link({ source, refresh: undefined }, `/chart/${kind.name}.${format}`),
+    })),
   }));
 }
 
 function legendOf<Window>(kind: ChartKind<Window>, chart: TimeChart, source: string, link: Link) {
   const entries = chart.series.map(({ label, class: name, hatched }) => {
     const status = kind.series.find((one) => one.label === label)?.status;
-    return { label, class: name, kind: kind.kind, fill: hatched === true ? `url(#${chart.id}-${name})` : undefined, href: status === undefined ? undefined : link({ status, source }) };
+    return {
+      label,
+      class: name,
+      kind: kind.kind,
+      fill: hatched === true ? `url(#${chart.id}-${name})` : undefined,
+      href: status === undefined ? undefined : link({ status, source }),
+    };
   });
-  const before = chart.before?.some((value) => value !== null) === true ? [{ label: `${kind.compared ?? ''} before`.trim(), class: 'before', kind: 'lines' as const, fill: undefined, href: undefined }] : [];
+  const before =
+    chart.before?.some((value) => value !== null) === true
+      ? [
+          {
+            label: `${kind.compared ?? ''} before`.trim(),
+            class: 'before',
+            kind: 'lines' as const,
+            fill: undefined,
+            href: undefined,
+          },
+        ]
+      : [];
   // What can only be one thing is named by the title.
   return kind.series.length + before.length < 2 ? [] : [...entries, ...before];
 }
@@ -105,7 +160,8 @@ function wordsOf({ series, formatValue }: TimeChart, { start, end, text }: Part)
   const values: string[] = [];
   for (const { label, values: all } of series) {
     let greatest: number | null = null;
-    for (let at = start; at < end; at += 1) if (all[at] !== null && (greatest === null || all[at]! > greatest)) greatest = all[at]!;
+    for (let at = start; at < end; at += 1)
+      if (all[at] !== null && (greatest === null || all[at]! > greatest)) greatest = all[at]!;
     if (greatest !== null) values.push(`${label}${nbsp}${formatValue(greatest)}`);
   }
   return `${text}: ${values.length === 0 ? 'no requests' : `${end - start > 1 ? 'up to ' : ''}${values.join(', ')}`}`;
@@ -117,7 +173,9 @@ function sourceTable(source: string, { traffic: { windows }, windows: times, lin
     title: `The charts of ${printable(source, 60)} as a table`,
     csvHref: link({ source, refresh: undefined }, '/api/series.csv'),
     columns: ['Requests', '2xx', '3xx', '4xx', '5xx', 'Error share', 'Mean', 'p50', 'p95', 'p99', 'Sent'],
-    rows: windows.filter((window) => window.source === source).map((window) => ({ ...times.get(window.timeMs)!, cells: cellsOf(window) })),
+    rows: windows
+      .filter((window) => window.source === source)
+      .map((window) => ({ ...times.get(window.timeMs)!, cells: cellsOf(window) })),
   };
 }
 
@@ -127,9 +185,27 @@ const knownCells = new WeakMap<WindowFigures, readonly string[]>();
 function cellsOf(window: WindowFigures): readonly string[] {
   let cells = knownCells.get(window);
   if (cells === undefined) {
-    const { requests, errors, statuses, latencyMs: { mean, p50, p95 } } = window;
-    const ofClass = (first: number): string => count([...statuses].reduce((sum, [status, each]) => (Math.floor(status / 100) === first ? sum + each : sum), 0));
-    cells = [count(requests), ofClass(2), ofClass(3), ofClass(4), ofClass(5), percent(shareOf(errors, requests)), duration(mean), duration(p50), duration(p95), duration(p99(window)), bytes(window.bytes)];
+    const {
+      requests,
+      errors,
+      statuses,
+      latencyMs: { mean, p50, p95 },
+    } = window;
+    const ofClass = (first: number): string =>
+      count([...statuses].reduce((sum, [status, each]) => (Math.floor(status / 100) === first ? sum + each : sum), 0));
+    cells = [
+      count(requests),
+      ofClass(2),
+      ofClass(3),
+      ofClass(4),
+      ofClass(5),
+      percent(shareOf(errors, requests)),
+      duration(mean),
+      duration(p50),
+      duration(p95),
+      duration(p99(window)),
+      bytes(window.bytes),
+    ];
     knownCells.set(window, cells);
   }
   return cells;
@@ -142,11 +218,14 @@ export function pairTable({ app, windows }: Pair, { windows: times, link }: Draw
     csvHref: link({ source: app, refresh: undefined, compare: undefined }, '/chart/outside.csv'),
     columns: ['Outside, mean', 'Errors of the edge', 'Past the edge'],
     rows: windows.map(({ timeMs, outsideMeanMs, edgeOnlyErrors, bypassed }: PairWindow) => ({
-      ...times.get(timeMs)!, cells: [duration(outsideMeanMs), count(edgeOnlyErrors), count(bypassed)],
+      ...times.get(timeMs)!,
+      cells: [duration(outsideMeanMs), count(edgeOnlyErrors), count(bypassed)],
     })),
   };
 }
 
 function timeText(timeMs: number, stepMs: number, nowMs: number): string {
-  return stepMs >= 86_400_000 ? dayOf(timeMs, nowMs) : `${dayOf(timeMs, nowMs)} ${clock(timeMs)}${stepMs < 60_000 ? new Date(timeMs).toISOString().slice(16, 19) : ''}`;
+  return stepMs >= 86_400_000
+    ? dayOf(timeMs, nowMs)
+    : `${dayOf(timeMs, nowMs)} ${clock(timeMs)}${stepMs < 60_000 ? new Date(timeMs).toISOString().slice(16, 19) : ''}`;
 }

@@ -62,7 +62,11 @@ export const chartKinds: readonly ChartKind[] = [
     kind: 'lines',
     scale: 'log',
     series: [
-      { label: 'p99', class: 'series-3', valueOf: ({ requests, latencyMs }) => (requests < p99RequestsMin ? null : latencyMs.p99) },
+      {
+        label: 'p99',
+        class: 'series-3',
+        valueOf: ({ requests, latencyMs }) => (requests < p99RequestsMin ? null : latencyMs.p99),
+      },
       { label: 'p95', class: 'series-2', valueOf: ({ latencyMs }) => latencyMs.p95 },
       { label: 'p50', class: 'series-1', valueOf: ({ latencyMs }) => latencyMs.p50 },
     ],
@@ -108,8 +112,17 @@ export const pairChartKinds: readonly ChartKind<PairWindow>[] = [
     kind: 'stack',
     scale: 'linear',
     series: [
-      { label: 'errors of the edge', class: 'status-5xx', hatched: true, valueOf: ({ edgeOnlyErrors }, coveredMs) => edgeOnlyErrors / (coveredMs / 1000) },
-      { label: 'past the edge', class: 'series-1', valueOf: ({ bypassed }, coveredMs) => bypassed / (coveredMs / 1000) },
+      {
+        label: 'errors of the edge',
+        class: 'status-5xx',
+        hatched: true,
+        valueOf: ({ edgeOnlyErrors }, coveredMs) => edgeOnlyErrors / (coveredMs / 1000),
+      },
+      {
+        label: 'past the edge',
+        class: 'series-1',
+        valueOf: ({ bypassed }, coveredMs) => bypassed / (coveredMs / 1000),
+      },
     ],
     formatValue: 'rate',
   },
@@ -125,33 +138,66 @@ export interface Charted<Window> {
 }
 
 /** Each source. */
-export function chartedSources({ sources, windows, previous }: Pick<Traffic, 'sources' | 'windows' | 'previous'>): Charted<WindowFigures>[] {
+export function chartedSources({
+  sources,
+  windows,
+  previous,
+}: Pick<Traffic, 'sources' | 'windows' | 'previous'>): Charted<WindowFigures>[] {
   const [now, before] = [windows, previous?.windows].map((some) => some && groupBy(some, ({ source }) => source));
-  return [...sources.keys()].map((name) => ({ name, windows: now?.get(name) ?? [], before: before && (before.get(name) ?? []) }));
+  return [...sources.keys()].map((name) => ({
+    name,
+    windows: now?.get(name) ?? [],
+    before: before && (before.get(name) ?? []),
+  }));
 }
 
 /** Each app beside the edge. */
 export function chartedPairs({ pairs, previous }: Pick<Traffic, 'pairs' | 'previous'>): Charted<PairWindow>[] {
-  return pairs.map(({ app, windows }) => ({ name: app, windows, before: previous && (previous.pairs.find((pair) => pair.app === app)?.windows ?? []) }));
+  return pairs.map(({ app, windows }) => ({
+    name: app,
+    windows,
+    before: previous && (previous.pairs.find((pair) => pair.app === app)?.windows ?? []),
+  }));
 }
 
 /** Makes a chart. `id` is unique on the page. */
 export function chartOf<Window extends { readonly timeMs: number }>(
-  kind: ChartKind<Window>, { name, windows, before }: Charted<Window>, { range, stepMs, firstMs }: Pick<Traffic, 'range' | 'stepMs' | 'firstMs'>, { id, nowMs }: { id: string; nowMs: number },
+  kind: ChartKind<Window>,
+  { name, windows, before }: Charted<Window>,
+  { range, stepMs, firstMs }: Pick<Traffic, 'range' | 'stepMs' | 'firstMs'>,
+  { id, nowMs }: { id: string; nowMs: number },
 ): TimeChart {
-  const formatValue = kind.formatValue === 'rate' ? rateFormat(greatestOf(kind, [...windows, ...before ?? []], stepMs)) : kind.formatValue;
+  const formatValue =
+    kind.formatValue === 'rate'
+      ? rateFormat(greatestOf(kind, [...windows, ...(before ?? [])], stepMs))
+      : kind.formatValue;
   const timesMs = timesOf(range, stepMs);
-  // A rate over the first moments of a window says nothing: it waits for a quarter of it, unless there is nothing else to show.
+  // A rate over the first moments of a window says nothing: it waits for a quarter of it, unless there is nothing else
+  // to show.
   const openMs = timesMs.findLast((timeMs) => timeMs <= nowMs) ?? range.toMs;
-  const shown = new Map(windows.filter(({ timeMs }) => timeMs < openMs || windows.length === 1 || nowMs - timeMs >= stepMs / 4).map((window) => [window.timeMs, window]));
+  const shown = new Map(
+    windows
+      .filter(({ timeMs }) => timeMs < openMs || windows.length === 1 || nowMs - timeMs >= stepMs / 4)
+      .map((window) => [window.timeMs, window]),
+  );
   const lengthMs = range.toMs - range.fromMs;
   const earlier = new Map(before?.map((window) => [window.timeMs + lengthMs, window]));
-  const valuesOf = (found: ReadonlyMap<number, Window>, { valueOf }: SeriesKind<Window>, untilMs: number) => timesMs.map((timeMs) => {
-    const window = found.get(timeMs);
-    return window === undefined ? null : valueOf(window, coveredMsOf(timeMs, { stepMs, firstMs, nowMs: untilMs }));
-  });
-  const series = kind.series.map((one): ChartSeries => ({ label: one.label, class: one.class, hatched: one.hatched ?? false, values: valuesOf(shown, one, nowMs) }));
-  const compared = kind.series.filter(({ label }) => kind.compared === undefined || label === kind.compared).map((one) => valuesOf(earlier, one, Infinity));
+  const valuesOf = (found: ReadonlyMap<number, Window>, { valueOf }: SeriesKind<Window>, untilMs: number) =>
+    timesMs.map((timeMs) => {
+      const window = found.get(timeMs);
+      return window === undefined ? null : valueOf(window, coveredMsOf(timeMs, { stepMs, firstMs, nowMs: untilMs }));
+    });
+  const series = kind.series.map(
+    (one): ChartSeries => ({
+      label: one.label,
+      class: one.class,
+      hatched: one.hatched ?? false,
+      values: valuesOf(shown, one, nowMs),
+    }),
+  );
+  const compared = kind.series
+    .filter(({ label }) => kind.compared === undefined || label === kind.compared)
+    .map((one) => valuesOf(earlier, one, Infinity));
   return {
     id,
     title: `${kind.title}: ${printable(name, 60)}`,
@@ -163,7 +209,10 @@ export function chartOf<Window extends { readonly timeMs: number }>(
     timesMs,
     openMs,
     // What never came needs neither an area or a line, nor a place in the legend.
-    series: series.filter(({ values: some }, at) => at === 0 || some.some((value) => value !== null && (kind.kind === 'lines' || value > 0))),
+    series: series.filter(
+      ({ values: some }, at) =>
+        at === 0 || some.some((value) => value !== null && (kind.kind === 'lines' || value > 0)),
+    ),
     before: before === undefined ? undefined : timesMs.map((_, at) => sumAt(compared, at)),
     formatValue,
     formatTimes: (times) => timeTicks(times, nowMs),
@@ -177,11 +226,19 @@ export function timesOf({ fromMs, toMs }: TimeRange, stepMs: number): number[] {
 
 /** `null` where none has a value. */
 function sumAt(all: readonly (readonly (number | null)[])[], at: number): number | null {
-  return all.reduce<number | null>((sum, values) => ((values[at] ?? null) === null ? sum : (sum ?? 0) + values[at]!), null);
+  return all.reduce<number | null>(
+    (sum, values) => ((values[at] ?? null) === null ? sum : (sum ?? 0) + values[at]!),
+    null,
+  );
 }
 
 /** A row of a chart's CSV or JSON: one source in one window. */
-export function chartRow<Window extends { readonly timeMs: number }>(kind: ChartKind<Window>, source: string, window: Window, { stepMs, firstMs, nowMs }: Pick<Traffic, 'stepMs' | 'firstMs'> & { readonly nowMs: number }): Record<string, string | number | null> {
+export function chartRow<Window extends { readonly timeMs: number }>(
+  kind: ChartKind<Window>,
+  source: string,
+  window: Window,
+  { stepMs, firstMs, nowMs }: Pick<Traffic, 'stepMs' | 'firstMs'> & { readonly nowMs: number },
+): Record<string, string | number | null> {
   const coveredMs = coveredMsOf(window.timeMs, { stepMs, firstMs, nowMs });
   return {
     time: isoTime(window.timeMs),
@@ -206,23 +263,45 @@ function statusSeries(label: string, name: string, holds: (status: number) => bo
 
 /** The greatest value of a stack. */
 function greatestOf<Window>({ series }: ChartKind<Window>, windows: readonly Window[], stepMs: number): number {
-  return windows.reduce((greatest, window) => Math.max(greatest, series.reduce((sum, { valueOf }) => sum + (valueOf(window, stepMs) ?? 0), 0)), 0);
+  return windows.reduce(
+    (greatest, window) =>
+      Math.max(
+        greatest,
+        series.reduce((sum, { valueOf }) => sum + (valueOf(window, stepMs) ?? 0), 0),
+      ),
+    0,
+  );
 }
 
-/** How much of a window lies between the store's first data and now. It is a quarter at least: what comes in the first moments is noisy. */
-function coveredMsOf(timeMs: number, { stepMs, firstMs, nowMs }: Pick<Traffic, 'stepMs' | 'firstMs'> & { readonly nowMs: number }): number {
+/**
+ * How much of a window lies between the store's first data and now. It is a quarter at least: what comes in the first
+ * moments is noisy.
+ */
+function coveredMsOf(
+  timeMs: number,
+  { stepMs, firstMs, nowMs }: Pick<Traffic, 'stepMs' | 'firstMs'> & { readonly nowMs: number },
+): number {
   const { fromMs, toMs } = covered({ fromMs: timeMs, toMs: timeMs + stepMs }, { firstMs, nowMs });
   return Math.max(stepMs / 4, toMs - fromMs);
 }
 
 /** The least and the greatest of each series, and the gaps. */
-function sentence({ formatValue, kind }: Pick<TimeChart, 'formatValue' | 'kind'>, series: readonly ChartSeries[], { gaps }: { gaps: number }): string {
+function sentence(
+  { formatValue, kind }: Pick<TimeChart, 'formatValue' | 'kind'>,
+  series: readonly ChartSeries[],
+  { gaps }: { gaps: number },
+): string {
   const extremes = series.flatMap(({ label, values }) => {
     const some = values.filter((value) => value !== null);
     if (some.length === 0 || (kind === 'stack' && some.every((value) => value === 0))) return [];
-    return [`${label}: ${formatValue(some.reduce((a, b) => Math.min(a, b)))} to ${formatValue(some.reduce((a, b) => Math.max(a, b)))}`];
+    return [
+      `${label}: ${formatValue(some.reduce((a, b) => Math.min(a, b)))} to ${formatValue(some.reduce((a, b) => Math.max(a, b)))}`,
+    ];
   });
-  return [...extremes, ...(gaps > 0 ? [`${gaps} windows without requests`] : [])].join('; ') + (extremes.length + gaps > 0 ? '.' : 'All are zero.');
+  return (
+    [...extremes, ...(gaps > 0 ? [`${gaps} windows without requests`] : [])].join('; ') +
+    (extremes.length + gaps > 0 ? '.' : 'All are zero.')
+  );
 }
 
 /** Six digits: more than is measured. */

@@ -3,7 +3,17 @@ import { ledger } from '../../test/web-samples.js';
 import { collectorCards } from './collector-cards.js';
 
 test('a clock that is off is shown with its unit and what to do, and not shown when it is not', (t) => {
-  const figures = (warnings: { 'clock-skew'?: number }) => collectorCards([ledger({ warnings })], Date.now(), Date.now())[0]!.figures.filter(({ name }) => name === 'Clock skew');
-  t.deepEqual(figures({ 'clock-skew': 300 }), [{ name: 'Clock skew', value: '300\u00a0s', note: 'Caddy’s clock and the collector’s differ: set both with NTP', alarm: true }]);
+  const figures = (warnings: { 'clock-skew'?: number }) =>
+    collectorCards([ledger({ warnings })], Date.now(), Date.now())[0]!.figures.filter(
+      ({ name }) => name === 'Clock skew',
+    );
+  t.deepEqual(figures({ 'clock-skew': 300 }), [
+    {
+      name: 'Clock skew',
+      value: '300\u00a0s',
+      note: 'Caddy’s clock and the collector’s differ: set both with NTP',
+      alarm: true,
+    },
+  ]);
   t.deepEqual(figures({}), []);
 });

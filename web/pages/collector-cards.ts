@@ -8,26 +8,44 @@ import { phrase } from './phrase.js';
 
 /** A card for each collector. `nowMs` is the clock of the page, which ticks in parts of a window. */
 export function collectorCards(ledgers: readonly LedgerSnapshot[], nowMs: number, exactMs: number) {
-  return [...ledgers].sort((a, b) => (a.collector < b.collector ? -1 : 1)).map((ledger) => {
-    const figure = (name: string, value: number, note: string, alarm = false) => ({ name, value: count(value), note, alarm: alarm && value > 0 });
-    return {
-      collector: printable(ledger.collector, 40),
-      silent: exactMs - ledger.timeMs > reportSilenceMsMax ? phrase`no report since ${{ iso: isoTime(ledger.timeMs), text: moment(ledger.timeMs, nowMs) }} UTC` : undefined,
-      figures: [
-        { name: 'Last line', iso: ledger.lastLineMs === null ? undefined : isoTime(ledger.lastLineMs), value: ledger.lastLineMs === null ? 'none' : moment(ledger.lastLineMs, nowMs), note: ledger.lastLineMs === null ? 'since it started' : 'UTC', alarm: false },
-        figure('Received', ledger.received, 'lines since it started'),
-        figure('Accepted', ledger.accepted, 'requests'),
-        figure('Runtime', ledger.runtime, 'Caddy’s other logs'),
-        figure('Rejected', sumOf(ledger.rejected), reasonsText(ledger.rejected) || 'not understood'),
-        figure('Dropped', sumOf(ledger.dropped), reasonsText(ledger.dropped) || 'lost here', true),
-        figure('Stored', ledger.stored, 'of the accepted'),
-        figure('In memory', ledger.inMemory, 'to be written'),
-        figure('Spooled', ledger.spooled, 'waiting on disk', true),
-        figure('Dead-lettered', ledger.deadLettered, 'refused by the store', true),
-        ...ledgerWarnings.filter((warning) => (ledger.warnings[warning] ?? 0) > 0).map((warning) => warningFigure(warning, ledger.warnings[warning]!)),
-      ],
-    };
-  });
+  return [...ledgers]
+    .sort((a, b) => (a.collector < b.collector ? -1 : 1))
+    .map((ledger) => {
+      const figure = (name: string, value: number, note: string, alarm = false) => ({
+        name,
+        value: count(value),
+        note,
+        alarm: alarm && value > 0,
+      });
+      return {
+        collector: printable(ledger.collector, 40),
+        silent:
+          exactMs - ledger.timeMs > reportSilenceMsMax
+            ? phrase`no report since ${{ iso: isoTime(ledger.timeMs), text: moment(ledger.timeMs, nowMs) }} UTC`
+            : undefined,
+        figures: [
+          {
+            name: 'Last line',
+            iso: ledger.lastLineMs === null ? undefined : isoTime(ledger.lastLineMs),
+            value: ledger.lastLineMs === null ? 'none' : moment(ledger.lastLineMs, nowMs),
+            note: ledger.lastLineMs === null ? 'since it started' : 'UTC',
+            alarm: false,
+          },
+          figure('Received', ledger.received, 'lines since it started'),
+          figure('Accepted', ledger.accepted, 'requests'),
+          figure('Runtime', ledger.runtime, 'Caddy’s other logs'),
+          figure('Rejected', sumOf(ledger.rejected), reasonsText(ledger.rejected) || 'not understood'),
+          figure('Dropped', sumOf(ledger.dropped), reasonsText(ledger.dropped) || 'lost here', true),
+          figure('Stored', ledger.stored, 'of the accepted'),
+          figure('In memory', ledger.inMemory, 'to be written'),
+          figure('Spooled', ledger.spooled, 'waiting on disk', true),
+          figure('Dead-lettered', ledger.deadLettered, 'refused by the store', true),
+          ...ledgerWarnings
+            .filter((warning) => (ledger.warnings[warning] ?? 0) > 0)
+            .map((warning) => warningFigure(warning, ledger.warnings[warning]!)),
+        ],
+      };
+    });
 }
 
 function warningFigure(warning: LedgerWarning, value: number) {
@@ -35,17 +53,25 @@ function warningFigure(warning: LedgerWarning, value: number) {
   return { name, value: `${count(value)}${unit}`, note, alarm: true };
 }
 
-const warningTexts: Readonly<Record<LedgerWarning, { readonly name: string; readonly note: string; readonly unit?: string }>> = {
+const warningTexts: Readonly<
+  Record<LedgerWarning, { readonly name: string; readonly note: string; readonly unit?: string }>
+> = {
   'peers-not-allowed': { name: 'Turned away', note: 'not in COLLECTOR_ALLOW' },
   'peers-too-many-connections': { name: 'Turned away', note: 'too many connections' },
   'connections-evicted': { name: 'Evicted', note: 'idle connections' },
   'datagrams-lost': { name: 'Lost over UDP', note: 'by the kernel' },
   'earlier-spooled': { name: 'Still spooled', note: 'by an earlier start' },
-  'clock-skew': { name: 'Clock skew', note: 'Caddy’s clock and the collector’s differ: set both with NTP', unit: `${nbsp}s` },
+  'clock-skew': {
+    name: 'Clock skew',
+    note: 'Caddy’s clock and the collector’s differ: set both with NTP',
+    unit: `${nbsp}s`,
+  },
 };
 
 /** Counts by reason as text: `memory-full 1,234`. */
 export function reasonsText(counts: Readonly<Record<string, number>>): string {
-  return Object.entries(counts).filter(([, lines]) => lines > 0).map(([reason, lines]) => `${printable(reason, 40)} ${count(lines)}`).join(', ');
+  return Object.entries(counts)
+    .filter(([, lines]) => lines > 0)
+    .map(([reason, lines]) => `${printable(reason, 40)} ${count(lines)}`)
+    .join(', ');
 }
-

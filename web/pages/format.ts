@@ -55,13 +55,22 @@ export function bytes(value: number | null): string {
   return `${number(rest, unit === 0 || rest >= 100 ? 0 : 1)}${nbsp}${units[unit]}`;
 }
 
-/** The part of a range of which anything can be known: from the store's first data, if that is later than its beginning, to now, if that is before its end. */
-export function covered({ fromMs, toMs }: TimeRange, { firstMs = -Infinity, nowMs }: { firstMs?: number | undefined; nowMs: number }): TimeRange {
+/**
+ * The part of a range of which anything can be known: from the store's first data, if that is later than its beginning,
+ * to now, if that is before its end.
+ */
+export function covered(
+  { fromMs, toMs }: TimeRange,
+  { firstMs = -Infinity, nowMs }: { firstMs?: number | undefined; nowMs: number },
+): TimeRange {
   const endMs = Math.max(fromMs, Math.min(toMs, nowMs));
   return { fromMs: Math.min(Math.max(fromMs, firstMs), endMs), toMs: endMs };
 }
 
-/** Requests per second, minute, hour or day, whichever says most: `3.8/s`, or with a unit, `3.8 req/s`. A dash where no time has passed. */
+/**
+ * Requests per second, minute, hour or day, whichever says most: `3.8/s`, or with a unit, `3.8 req/s`. A dash where no
+ * time has passed.
+ */
 export function rate(requests: number, { fromMs, toMs }: TimeRange, unit = ''): string {
   if (toMs <= fromMs) return none;
   const perSecond = requests / ((toMs - fromMs) / 1000);
@@ -75,14 +84,22 @@ export function rateFormat(perSecondMax: number): (perSecond: number) => string 
   return (perSecond) => `${number(perSecond * seconds, perSecond * seconds < 10 ? 2 : 0)}/${label}`;
 }
 
-const rateUnits = [{ label: 's', seconds: 1 }, { label: 'min', seconds: 60 }, { label: 'h', seconds: 3600 }, { label: 'd', seconds: 86_400 }] as const;
+const rateUnits = [
+  { label: 's', seconds: 1 },
+  { label: 'min', seconds: 60 },
+  { label: 'h', seconds: 3600 },
+  { label: 'd', seconds: 86_400 },
+] as const;
 
 function rateUnit(perSecond: number): (typeof rateUnits)[number] {
   if (perSecond === 0) return rateUnits[0];
   return rateUnits.find(({ seconds }) => perSecond * seconds >= 0.1) ?? rateUnits[3];
 }
 
-/** A time that has passed, to the second, with its day where that is not today. (`3 s ago` would make every answer a new one.) */
+/**
+ * A time that has passed, to the second, with its day where that is not today. (`3 s ago` would make every answer a new
+ * one.)
+ */
 export function moment(timeMs: number, nowMs: number): string {
   return `${dayOf(timeMs, nowMs) === day(nowMs) ? '' : `${dayOf(timeMs, nowMs)}${nbsp}`}${new Date(timeMs).toISOString().slice(11, 19)}`;
 }
@@ -112,7 +129,10 @@ export function dayOf(timeMs: number, nowMs: number): string {
   return year === new Date(nowMs).getUTCFullYear() ? day(timeMs) : `${day(timeMs)}${nbsp}${year}`;
 }
 
-/** The ticks of an axis of time: the day at midnight, else the time of day, as exactly as they are apart. No two are the same, and the first one of another year than now says which. */
+/**
+ * The ticks of an axis of time: the day at midnight, else the time of day, as exactly as they are apart. No two are the
+ * same, and the first one of another year than now says which.
+ */
 export function timeTicks(timesMs: readonly number[], nowMs: number): string[] {
   const yearOf = (timeMs: number): number => new Date(timeMs).getUTCFullYear();
   const hasSeconds = timesMs.some((timeMs) => timeMs % 60_000 !== 0);
@@ -126,12 +146,15 @@ export function timeTicks(timesMs: readonly number[], nowMs: number): string[] {
 }
 
 /**
- * Text from strangers, made safe to look at: control and direction characters as `\u{…}`, and cut at `lengthMax` characters.
- * (Pug escapes markup.)
+ * Text from strangers, made safe to look at: control and direction characters as `\u{…}`, and cut at `lengthMax`
+ * characters. (Pug escapes markup.)
  */
 export function printable(text: string, lengthMax: number): string {
   const cut = text.length > lengthMax ? `${text.slice(0, lengthMax).replace(/[\ud800-\udbff]$/, '')}…` : text;
-  return cut.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`);
+  return cut.replace(
+    /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu,
+    (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`,
+  );
 }
 
 /** A stored client address: with the prefix that it stands for, where addresses are truncated. */

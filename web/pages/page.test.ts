@@ -1,4 +1,7 @@
-/** The whole page as it was, from the demo's traffic at a fixed time: `page.golden.html` can be opened in a browser, once the style sheet is built. */
+/**
+ * The whole page as it was, from the demo's traffic at a fixed time: `page.golden.html` can be opened in a browser,
+ * once the style sheet is built.
+ */
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import test from 'ava';
@@ -28,31 +31,75 @@ test('the page of six hours with an incident is as it was', async (t) => {
   const level = levelFor(query, nowMs);
   const range = alignRange(query, level);
   const demo = createTraffic({ seed: 1, requestsPerDay: 20_000, startMs: nowMs });
-  const requests = Array.from({ length: 12 * 3600 }, (_, at) => demo.requestsOf(at - 12 * 3600)).flat()
-    .flatMap(({ edge, app }) => [edge, ...(app === undefined ? [] : [app])]).filter(({ method }) => method === 'GET').reverse();
+  const requests = Array.from({ length: 12 * 3600 }, (_, at) => demo.requestsOf(at - 12 * 3600))
+    .flat()
+    .flatMap(({ edge, app }) => [edge, ...(app === undefined ? [] : [app])])
+    .filter(({ method }) => method === 'GET')
+    .reverse();
   const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
-  const within = ({ fromMs, toMs }: typeof before) => requests.filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs);
-  const ledgers = [ledger({ timeMs: nowMs, received: 5000, accepted: 4990, runtime: 8, rejected: { 'not-json': 2 }, stored: 4990, lastLineMs: nowMs - 1200 })];
+  const within = ({ fromMs, toMs }: typeof before) =>
+    requests.filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs);
+  const ledgers = [
+    ledger({
+      timeMs: nowMs,
+      received: 5000,
+      accepted: 4990,
+      runtime: 8,
+      rejected: { 'not-json': 2 },
+      stored: 4990,
+      lastLineMs: nowMs - 1200,
+    }),
+  ];
   const traffic: Traffic = {
-    range, stepMs: level * 1000, ledgers, bounded: false, firstMs: 0, newestMs: 0, keptFromMs: undefined, rollupsFromMs: undefined, sampled: undefined, recent: undefined, complete: isComplete(ledgers, { bounded: false }),
+    range,
+    stepMs: level * 1000,
+    ledgers,
+    bounded: false,
+    firstMs: 0,
+    newestMs: 0,
+    keptFromMs: undefined,
+    rollupsFromMs: undefined,
+    sampled: undefined,
+    recent: undefined,
+    complete: isComplete(ledgers, { bounded: false }),
     previous: fold(rollUp(within(before), level, 'host'), { fromMs: before.fromMs, stepMs: level * 1000 }),
     ...fold(rollUp(within(range), level, 'host'), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
-  const reader = { readTopWindows: () => Promise.resolve([]), listRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) => Promise.resolve({ bySource: listRequests(within(range), { kinds, valuesMax }), ofNewest: undefined }) };
-  const tops = await readTopsFrom(reader, query, { dimensions: ['path', 'referrer', 'user_agent', 'client'], valuesMax: 1000, requestsMax: 10_000, nowMs });
+  const reader = {
+    readTopWindows: () => Promise.resolve([]),
+    listRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) =>
+      Promise.resolve({ bySource: listRequests(within(range), { kinds, valuesMax }), ofNewest: undefined }),
+  };
+  const tops = await readTopsFrom(reader, query, {
+    dimensions: ['path', 'referrer', 'user_agent', 'client'],
+    valuesMax: 1000,
+    requestsMax: 10_000,
+    nowMs,
+  });
   const latest = within(range).slice(0, 12);
   const view = dashboardView({ query, traffic, tops, latest, pairs: requestPairs(latest), nowMs, connectHint: [] });
-  await compareWithGolden(t, 'web/pages/page.golden.html', await render({
-    view, etag: 'W/"golden"',
-    assets: { stylesheet: { url: '../../dist/public/main.css' }, icon: { url: '../../views/icon.svg', type: 'image/svg+xml' }, script: { url: '' } },
-  }));
+  await compareWithGolden(
+    t,
+    'web/pages/page.golden.html',
+    await render({
+      view,
+      etag: 'W/"golden"',
+      assets: {
+        stylesheet: { url: '../../dist/public/main.css' },
+        icon: { url: '../../views/icon.svg', type: 'image/svg+xml' },
+        script: { url: '' },
+      },
+    }),
+  );
 });
 
 /** Renders the page as the web app does, with a line for each block, so that a difference can be read. */
 async function render(locals: Record<string, unknown>): Promise<string> {
   const app = new Koa();
   app.use(renderViews());
-  app.use(async (ctx) => { await ctx.render('dashboard', locals); });
+  app.use(async (ctx) => {
+    await ctx.render('dashboard', locals);
+  });
   const server = app.listen(0, '127.0.0.1');
   await once(server, 'listening');
   try {

@@ -11,7 +11,10 @@ export type Phrase = readonly (string | Time)[];
 
 /** Makes a phrase of a template: of text, times and other phrases. */
 export function phrase(texts: TemplateStringsArray, ...values: readonly (string | Time | Phrase)[]): Phrase {
-  return texts.flatMap((text, at) => [text, values[at] ?? '']).flat().filter((part) => part !== '');
+  return texts
+    .flatMap((text, at) => [text, values[at] ?? ''])
+    .flat()
+    .filter((part) => part !== '');
 }
 
 /** The same as text alone. */

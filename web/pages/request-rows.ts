@@ -20,16 +20,27 @@ export function requestRows(requests: readonly RequestEvent[], pairs: RequestPai
   return requests.map((request) => requestRow(request, pairs.get(request.requestId), range, shown));
 }
 
-function requestRow(request: RequestEvent, pair: RequestPair | undefined, { fromMs, toMs }: TimeRange, { link, clientIp, nowMs }: Shown) {
+function requestRow(
+  request: RequestEvent,
+  pair: RequestPair | undefined,
+  { fromMs, toMs }: TimeRange,
+  { link, clientIp, nowMs }: Shown,
+) {
   const { source, host, method, uri, status, endpoint } = request;
   const value = (name: string, text: string, { shown = text, lengthMax = 60 } = {}) => ({
-    text: printable(shown, lengthMax), full: shown === text && text.length <= lengthMax ? undefined : printable(text, 1000), href: filterHref(link, name, text),
+    text: printable(shown, lengthMax),
+    full: shown === text && text.length <= lengthMax ? undefined : printable(text, 1000),
+    href: filterHref(link, name, text),
   });
   const path = topValueOf.path(request);
   return {
     iso: rfc3339(request),
     text: `${toMs - fromMs > 86_400_000 ? `${dayOf(request.timeMs, nowMs)} ` : ''}${new Date(request.timeMs).toISOString().slice(11, 23)}`,
-    status: { text: status === 0 ? 'none' : String(status), class: statusClass(status), href: link({ status: String(status) }) },
+    status: {
+      text: status === 0 ? 'none' : String(status),
+      class: statusClass(status),
+      href: link({ status: String(status) }),
+    },
     method: value('method', method, { lengthMax: 20 }),
     host: value('host', host),
     uri: { text: printable(uri, 120), full: printable(uri, 1000), href: filterHref(link, 'path', path) },
@@ -41,6 +52,9 @@ function requestRow(request: RequestEvent, pair: RequestPair | undefined, { from
     agent: value('user_agent', request.userAgent, { shown: agentName(request.userAgent) }),
     pair: pair && { text: signed(pair.outsideMs), full: `edge ${duration(pair.edgeMs)}, app ${duration(pair.appMs)}` },
     id: value('request_id', request.requestId, { lengthMax: 8 }),
-    referrer: value('referrer', topValueOf.referrer(request), { shown: topValueOf.referrer(request).replace(/^https?:\/\//, ''), lengthMax: 40 }),
+    referrer: value('referrer', topValueOf.referrer(request), {
+      shown: topValueOf.referrer(request).replace(/^https?:\/\//, ''),
+      lengthMax: 40,
+    }),
   };
 }

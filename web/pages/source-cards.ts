@@ -6,14 +6,31 @@ import type { TimeRange } from '../../shared/store/store.js';
 import { changeOf, pointsOf, type Change } from './change.js';
 import { p99RequestsMin } from './charts.js';
 import { shareOf, type Figures } from '../stats/figures.js';
-import { barOf, bytes, count, covered, duration, moment, nbsp, percent, printable, rate, statusClass } from './format.js';
+import {
+  barOf,
+  bytes,
+  count,
+  covered,
+  duration,
+  moment,
+  nbsp,
+  percent,
+  printable,
+  rate,
+  statusClass,
+} from './format.js';
 import { errorShares, judgedRequestsMin } from '../stats/health.js';
 import type { Link } from './link.js';
 import type { Traffic } from '../query/read.js';
 import type { Tops } from '../query/top-lists.js';
 
 /** The card of a source. */
-export function sourceCard(source: string, { sources, range, firstMs, previous: before }: Traffic, { bySource, ofNewest }: Tops, { nowMs, link, lastMs }: { nowMs: number; link: Link; lastMs: number | undefined }) {
+export function sourceCard(
+  source: string,
+  { sources, range, firstMs, previous: before }: Traffic,
+  { bySource, ofNewest }: Tops,
+  { nowMs, link, lastMs }: { nowMs: number; link: Link; lastMs: number | undefined },
+) {
   const clients = bySource.get(source)?.clients ?? null;
   const figures = sources.get(source)!;
   const { latencyMs, requests, errors, clientErrors } = figures;
@@ -22,29 +39,73 @@ export function sourceCard(source: string, { sources, range, firstMs, previous: 
   const perMs = (sum: number, { fromMs, toMs }: TimeRange): number => sum / (toMs - fromMs);
   const judged = requests >= judgedRequestsMin && previous !== undefined && previous.requests >= judgedRequestsMin;
   // Sums are compared by the time that they took, since the period before has ended and this one may not.
-  const sumChange = (sum: number, sumBefore: number | undefined): Change | undefined => changeOf(perMs(sum, soFar), sumBefore === undefined ? undefined : perMs(sumBefore, range), false);
-  const latency = (name: string, value: number | null, valueBefore: number | null | undefined, note?: string) => ({ name, value: duration(value), change: changeOf(value, valueBefore, judged), note });
+  const sumChange = (sum: number, sumBefore: number | undefined): Change | undefined =>
+    changeOf(perMs(sum, soFar), sumBefore === undefined ? undefined : perMs(sumBefore, range), false);
+  const latency = (name: string, value: number | null, valueBefore: number | null | undefined, note?: string) => ({
+    name,
+    value: duration(value),
+    change: changeOf(value, valueBefore, judged),
+    note,
+  });
   const share = (status: string, part: number, partBefore: number | undefined, alarm = false) => ({
-    name: status, href: part > 0 ? link({ status, source }) : undefined, value: percent(shareOf(part, requests)), note: `${count(part)} ${part === 1 ? 'request' : 'requests'}`, alarm,
-    change: pointsOf(shareOf(part, requests), previous === undefined || partBefore === undefined ? null : shareOf(partBefore, previous.requests), judged),
+    name: status,
+    href: part > 0 ? link({ status, source }) : undefined,
+    value: percent(shareOf(part, requests)),
+    note: `${count(part)} ${part === 1 ? 'request' : 'requests'}`,
+    alarm,
+    change: pointsOf(
+      shareOf(part, requests),
+      previous === undefined || partBefore === undefined ? null : shareOf(partBefore, previous.requests),
+      judged,
+    ),
   });
   const p99Before = previous === undefined ? null : p99(previous);
   return {
     source: printable(source, 60),
-    role: source === caddySource ? 'at the edge' : source === dashboardSource ? 'this page and its API' : 'inside the app',
+    role:
+      source === caddySource ? 'at the edge' : source === dashboardSource ? 'this page and its API' : 'inside the app',
     href: link({ source }),
     last: lastMs === undefined ? undefined : { iso: isoTime(lastMs), text: moment(lastMs, nowMs) },
     figures: [
       { name: 'Requests', value: count(requests), change: sumChange(requests, previous?.requests) },
       { name: 'Rate', value: rate(requests, soFar) },
-      ...(clients === null ? [] : [{ name: 'Clients', value: count(clients), note: ofNewest === undefined ? clients === 1 ? 'address' : 'addresses' : `in the newest ${count(ofNewest)}` }]),
-      share('5xx', errors, previous?.errors, requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter),
+      ...(clients === null
+        ? []
+        : [
+            {
+              name: 'Clients',
+              value: count(clients),
+              note:
+                ofNewest === undefined ? (clients === 1 ? 'address' : 'addresses') : `in the newest ${count(ofNewest)}`,
+            },
+          ]),
+      share(
+        '5xx',
+        errors,
+        previous?.errors,
+        requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter,
+      ),
       share('4xx', clientErrors, previous?.clientErrors),
-      latency('Mean', latencyMs.mean, previous?.latencyMs.mean, latencyMs.max === null ? 'no latency' : `max${nbsp}${duration(latencyMs.max)}`),
+      latency(
+        'Mean',
+        latencyMs.mean,
+        previous?.latencyMs.mean,
+        latencyMs.max === null ? 'no latency' : `max${nbsp}${duration(latencyMs.max)}`,
+      ),
       latency('p50', latencyMs.p50, previous?.latencyMs.p50),
       latency('p95', latencyMs.p95, previous?.latencyMs.p95),
-      latency('p99', p99(figures), p99Before, requests < p99RequestsMin ? `from ${p99RequestsMin} requests` : undefined),
-      { name: 'Sent', value: bytes(figures.bytes), note: `${bytes(shareOf(figures.bytes, requests))}${nbsp}each`, change: sumChange(figures.bytes, previous?.bytes) },
+      latency(
+        'p99',
+        p99(figures),
+        p99Before,
+        requests < p99RequestsMin ? `from ${p99RequestsMin} requests` : undefined,
+      ),
+      {
+        name: 'Sent',
+        value: bytes(figures.bytes),
+        note: `${bytes(shareOf(figures.bytes, requests))}${nbsp}each`,
+        change: sumChange(figures.bytes, previous?.bytes),
+      },
     ],
     statuses: statusesView(figures, link, source),
   };
@@ -53,7 +114,7 @@ export function sourceCard(source: string, { sources, range, firstMs, previous: 
 function statusesView({ requests, statuses }: Figures, link: Link, source: string) {
   return [...statuses].map(([status, requestsOfStatus]) => ({
     status: status === 0 ? 'none' : String(status),
-    reason: status === 0 ? 'no response' : STATUS_CODES[status] ?? '',
+    reason: status === 0 ? 'no response' : (STATUS_CODES[status] ?? ''),
     class: statusClass(status),
     count: count(requestsOfStatus),
     share: percent(shareOf(requestsOfStatus, requests)),
@@ -66,4 +127,3 @@ function statusesView({ requests, statuses }: Figures, link: Link, source: strin
 export function p99({ requests, latencyMs }: Figures): number | null {
   return requests < p99RequestsMin ? null : latencyMs.p99;
 }
-

@@ -36,29 +36,68 @@ export interface StatusContext {
 }
 
 /**
- * Makes the sentence at the top: why requests are not stored now, or else the gravest that is found of any source, or how the edge does (the
- * first app, where no edge is seen). Nothing is well, and nobody is called silent, while nothing is stored.
+ * Makes the sentence at the top: why requests are not stored now, or else the gravest that is found of any source, or
+ * how the edge does (the first app, where no edge is seen). Nothing is well, and nobody is called silent, while nothing
+ * is stored.
  */
-export function statusOf({ sources, hosts, windows, range, stepMs, firstMs, previous, recent }: Traffic, { lastRequestMs, nowMs, exactMs, isFiltered, isOwnAsked }: StatusContext): Status {
+export function statusOf(
+  { sources, hosts, windows, range, stepMs, firstMs, previous, recent }: Traffic,
+  { lastRequestMs, nowMs, exactMs, isFiltered, isOwnAsked }: StatusContext,
+): Status {
   const collection = recent === undefined ? [] : collectionFindings(recent, exactMs);
   const liveMs = nowMs < range.toMs + stepMs && !isNothingStored(collection) ? nowMs : undefined;
   const recentWindows = groupBy(recent?.windows ?? [], ({ source }) => source);
   const [firstSource] = sources.keys();
-  const judgedSources = [...new Set([...sources.keys(), ...recentWindows.keys()])].filter((source) => source !== dashboardSource || isOwnAsked);
+  const judgedSources = [...new Set([...sources.keys(), ...recentWindows.keys()])].filter(
+    (source) => source !== dashboardSource || isOwnAsked,
+  );
   const verdicts = judgedSources.map((source) => {
     const ofSource = windows.filter((window) => window.source === source);
-    const ofRecent = recent === undefined ? undefined : { windows: recentWindows.get(source) ?? [], stepMs: recent.stepMs };
-    return { source, verdict: judge(ofSource, { stepMs, previous: previous?.sources.get(source), lastMs: lastRequestMs.get(source), liveMs, recent: ofRecent, ownSinceMs: recent?.ownSinceMs }), past: pastErrors(ofSource) };
+    const ofRecent =
+      recent === undefined ? undefined : { windows: recentWindows.get(source) ?? [], stepMs: recent.stepMs };
+    return {
+      source,
+      verdict: judge(ofSource, {
+        stepMs,
+        previous: previous?.sources.get(source),
+        lastMs: lastRequestMs.get(source),
+        liveMs,
+        recent: ofRecent,
+        ownSinceMs: recent?.ownSinceMs,
+      }),
+      past: pastErrors(ofSource),
+    };
   });
   const found = [
     // A title has no room for the reason.
-    ...collection.map((finding): Told => collectionFindingOf(finding, nowMs)).map((told) => ({ ...told, title: told.word.replace(/:$/, '') })),
-    ...verdicts.flatMap(({ source, verdict }) => findingOf(source, verdict, { nowMs, host: source === firstSource ? worstHost(hosts) : undefined }) ?? []),
+    ...collection
+      .map((finding): Told => collectionFindingOf(finding, nowMs))
+      .map((told) => ({ ...told, title: told.word.replace(/:$/, '') })),
+    ...verdicts.flatMap(
+      ({ source, verdict }) =>
+        findingOf(source, verdict, { nowMs, host: source === firstSource ? worstHost(hosts) : undefined }) ?? [],
+    ),
   ];
-  const over = verdicts.flatMap(({ source, past }) => (past === undefined ? [] : [phrase`5xx were up to ${percent(past.share)} from ${minute(past.fromMs, nowMs)} to ${minute(past.toMs, day(past.toMs) === day(past.fromMs) ? past.toMs : nowMs)} UTC at ${placeOf(source)}`]));
-  const [worst, ...rest] = [...found.filter(({ state }) => state === 'failing'), ...found.filter(({ state }) => state === 'troubled')];
+  const over = verdicts.flatMap(({ source, past }) =>
+    past === undefined
+      ? []
+      : [
+          phrase`5xx were up to ${percent(past.share)} from ${minute(past.fromMs, nowMs)} to ${minute(past.toMs, day(past.toMs) === day(past.fromMs) ? past.toMs : nowMs)} UTC at ${placeOf(source)}`,
+        ],
+  );
+  const [worst, ...rest] = [
+    ...found.filter(({ state }) => state === 'failing'),
+    ...found.filter(({ state }) => state === 'troubled'),
+  ];
   if (worst !== undefined) {
-    return { state: worst.state, key: worst.key, word: worst.word, detail: worst.detail, more: [...rest.map(({ word, detail }) => phrase`${word} ${detail}`), ...over], title: worst.title ?? `${worst.word} ${textOf(worst.detail)}` };
+    return {
+      state: worst.state,
+      key: worst.key,
+      word: worst.word,
+      detail: worst.detail,
+      more: [...rest.map(({ word, detail }) => phrase`${word} ${detail}`), ...over],
+      title: worst.title ?? `${worst.word} ${textOf(worst.detail)}`,
+    };
   }
   const figures = firstSource === undefined ? undefined : sources.get(firstSource);
   if (firstSource === undefined || figures === undefined) {
@@ -73,7 +112,14 @@ export function statusOf({ sources, hosts, windows, range, stepMs, firstMs, prev
   const judged = verdicts.some(({ verdict }) => verdict.kind !== 'unjudged');
   const word = judged ? 'All well' : 'Too little traffic to judge';
   const state = judged ? 'well' : 'quiet';
-  return { state, key: state, word: `${word}:`, detail: phrase`${facts} at ${placeOf(firstSource)}`, more: over, title: `${word}: ${facts}` };
+  return {
+    state,
+    key: state,
+    word: `${word}:`,
+    detail: phrase`${facts} at ${placeOf(firstSource)}`,
+    more: over,
+    title: `${word}: ${facts}`,
+  };
 }
 
 /** A finding as the page tells it. */
@@ -86,20 +132,32 @@ interface Told extends Pick<Status, 'key' | 'word' | 'detail'> {
 function collectionFindingOf(finding: CollectionFinding, nowMs: number): Told {
   const { kind, state } = finding;
   const collector = kind === 'not-stored' ? '' : printable(finding.collector, 40);
-  const since = (sinceMs: number): Phrase => phrase`since ${{ iso: isoTime(sinceMs), text: moment(sinceMs, nowMs) }} UTC`;
+  const since = (sinceMs: number): Phrase =>
+    phrase`since ${{ iso: isoTime(sinceMs), text: moment(sinceMs, nowMs) }} UTC`;
   switch (kind) {
-    case 'not-stored': return {
-      state, key: kind, word: 'Nothing is being stored:',
-      detail: phrase`${printable(finding.problem, 500)} Requests${finding.sinceMs === undefined ? '' : phrase` ${since(finding.sinceMs)}`} wait in ${finding.heldIn === 'memory' ? 'memory, up to MEMORY_BYTES_MAX' : 'the spool, up to SPOOL_BYTES_MAX'}; beyond that they are dropped.`,
-    };
-    case 'no-report': return {
-      state, key: `${kind} ${finding.collector}`, word: `No report from the collector ${collector}`,
-      detail: phrase`${since(finding.sinceMs)}: it has stopped, or cannot write to the store. See its log, and start it if it is down.`,
-    };
-    case 'dropping': return {
-      state, key: `${kind} ${finding.collector}`, word: `The collector ${collector} is dropping log lines`,
-      detail: phrase`(${reasonsText(finding.dropped)} since it started): they are lost. ${Object.keys(finding.dropped).map((reason) => dropAdvice[reason] ?? '').join(' ')}`,
-    };
+    case 'not-stored':
+      return {
+        state,
+        key: kind,
+        word: 'Nothing is being stored:',
+        detail: phrase`${printable(finding.problem, 500)} Requests${finding.sinceMs === undefined ? '' : phrase` ${since(finding.sinceMs)}`} wait in ${finding.heldIn === 'memory' ? 'memory, up to MEMORY_BYTES_MAX' : 'the spool, up to SPOOL_BYTES_MAX'}; beyond that they are dropped.`,
+      };
+    case 'no-report':
+      return {
+        state,
+        key: `${kind} ${finding.collector}`,
+        word: `No report from the collector ${collector}`,
+        detail: phrase`${since(finding.sinceMs)}: it has stopped, or cannot write to the store. See its log, and start it if it is down.`,
+      };
+    case 'dropping':
+      return {
+        state,
+        key: `${kind} ${finding.collector}`,
+        word: `The collector ${collector} is dropping log lines`,
+        detail: phrase`(${reasonsText(finding.dropped)} since it started): they are lost. ${Object.keys(finding.dropped)
+          .map((reason) => dropAdvice[reason] ?? '')
+          .join(' ')}`,
+      };
   }
 }
 
@@ -111,14 +169,37 @@ const dropAdvice: Readonly<Record<string, string>> = {
   'no-worker': 'See its log: the worker hung, or did not start.',
 };
 
-function findingOf(source: string, verdict: Verdict, { nowMs, host }: { nowMs: number; host: string | undefined }): Told | undefined {
+function findingOf(
+  source: string,
+  verdict: Verdict,
+  { nowMs, host }: { nowMs: number; host: string | undefined },
+): Told | undefined {
   const key = `${verdict.kind} ${source}`;
   switch (verdict.kind) {
-    case 'errors': return { state: verdict.state, key: `${verdict.state} ${key}`, word: `5xx rose to ${percent(verdict.share)}`, detail: phrase`at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}${host === undefined ? '' : `, most of them on ${printable(host, 60)}`}` };
-    case 'slow': return { state: verdict.state, key, word: `p95 rose to ${duration(verdict.p95Ms)}`, detail: phrase`at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}; the period before it was ${duration(verdict.usualMs)}` };
-    case 'silent': return { state: verdict.state, key, word: `No requests from ${printable(source, 60)}`, detail: phrase`since ${{ iso: isoTime(verdict.sinceMs), text: moment(verdict.sinceMs, nowMs) }} UTC` };
+    case 'errors':
+      return {
+        state: verdict.state,
+        key: `${verdict.state} ${key}`,
+        word: `5xx rose to ${percent(verdict.share)}`,
+        detail: phrase`at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}${host === undefined ? '' : `, most of them on ${printable(host, 60)}`}`,
+      };
+    case 'slow':
+      return {
+        state: verdict.state,
+        key,
+        word: `p95 rose to ${duration(verdict.p95Ms)}`,
+        detail: phrase`at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}; the period before it was ${duration(verdict.usualMs)}`,
+      };
+    case 'silent':
+      return {
+        state: verdict.state,
+        key,
+        word: `No requests from ${printable(source, 60)}`,
+        detail: phrase`since ${{ iso: isoTime(verdict.sinceMs), text: moment(verdict.sinceMs, nowMs) }} UTC`,
+      };
     case 'well':
-    case 'unjudged': return undefined;
+    case 'unjudged':
+      return undefined;
   }
 }
 
@@ -133,5 +214,5 @@ function minute(timeMs: number, nowMs: number): Time {
 
 /** The host with more than two thirds of the errors, if there are several hosts. */
 function worstHost({ count, errors, worst }: HostList): string | undefined {
-  return count > 1 && worst !== undefined && worst.errors > errors * 2 / 3 ? worst.host : undefined;
+  return count > 1 && worst !== undefined && worst.errors > (errors * 2) / 3 ? worst.host : undefined;
 }

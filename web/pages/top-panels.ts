@@ -19,7 +19,11 @@ const missedShareMax = 0.01;
 const countries = new Intl.DisplayNames('en', { type: 'region' });
 
 /** `labelOf` says what a value means, where that is not what it says. */
-const lists: readonly { readonly name: ListedDimension | 'host' | 'method'; readonly title: string; readonly labelOf?: (value: string) => string | undefined }[] = [
+const lists: readonly {
+  readonly name: ListedDimension | 'host' | 'method';
+  readonly title: string;
+  readonly labelOf?: (value: string) => string | undefined;
+}[] = [
   { name: 'path', title: 'Paths' },
   { name: 'host', title: 'Hosts' },
   { name: 'method', title: 'Methods' },
@@ -36,15 +40,39 @@ const lists: readonly { readonly name: ListedDimension | 'host' | 'method'; read
 /** The lists of the first source; what nothing is known of has none. */
 export function topPanels(traffic: Traffic, { bySource }: Tops, link: Link, clientIp: ClientIpPolicy | undefined) {
   const [first = caddySource] = traffic.sources.keys();
-  return lists.map(({ name, title, labelOf = String }) => ({
-    name, title, labelOf: name === 'client' ? (address: string) => clientText(address, clientIp) : labelOf,
-    href: (value: string) => (isCut(value) ? undefined : filterHref(link, name, value)),
-    csvHref: link({ refresh: undefined, limit: String(limitMax) }, `/api/top/${name}.csv`),
-    list: name === 'host' ? exactList(traffic.hosts.figures, traffic.hosts) : name === 'method' ? exactList(traffic.methods) : listOf(bySource.get(first), name),
-  })).filter(({ list }) => list.values.size > 0).map(topPanel);
+  return lists
+    .map(({ name, title, labelOf = String }) => ({
+      name,
+      title,
+      labelOf: name === 'client' ? (address: string) => clientText(address, clientIp) : labelOf,
+      href: (value: string) => (isCut(value) ? undefined : filterHref(link, name, value)),
+      csvHref: link({ refresh: undefined, limit: String(limitMax) }, `/api/top/${name}.csv`),
+      list:
+        name === 'host'
+          ? exactList(traffic.hosts.figures, traffic.hosts)
+          : name === 'method'
+            ? exactList(traffic.methods)
+            : listOf(bySource.get(first), name),
+    }))
+    .filter(({ list }) => list.values.size > 0)
+    .map(topPanel);
 }
 
-function topPanel({ name, title, labelOf, href, csvHref, list: { total, values, count: valuesCount = values.size } }: { name: string; title: string; labelOf: (value: string) => string | undefined; href: (value: string) => string | undefined; csvHref: string; list: TopList }) {
+function topPanel({
+  name,
+  title,
+  labelOf,
+  href,
+  csvHref,
+  list: { total, values, count: valuesCount = values.size },
+}: {
+  name: string;
+  title: string;
+  labelOf: (value: string) => string | undefined;
+  href: (value: string) => string | undefined;
+  csvHref: string;
+  list: TopList;
+}) {
   return {
     name,
     title,
@@ -64,4 +92,3 @@ function topPanel({ name, title, labelOf, href, csvHref, list: { total, values, 
     })),
   };
 }
-

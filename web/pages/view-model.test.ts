@@ -17,84 +17,207 @@ import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
-function view(requests: readonly RequestEvent[], { raw = {}, ledgers = [], bounded = false, sampled, before, tops = { bySource: new Map(), ofNewest: undefined, keptFromMs: undefined }, keptFromMs, collection, nowMs: atMs = nowMs, firstMs = 0, caddyNewestMs }: { caddyNewestMs?: number; nowMs?: number; firstMs?: number; collection?: Partial<Collection>; tops?: Tops; keptFromMs?: number; before?: RequestEvent[]; raw?: Record<string, string>; ledgers?: LedgerSnapshot[]; bounded?: boolean; sampled?: Traffic['sampled'] } = {}) {
+function view(
+  requests: readonly RequestEvent[],
+  {
+    raw = {},
+    ledgers = [],
+    bounded = false,
+    sampled,
+    before,
+    tops = { bySource: new Map(), ofNewest: undefined, keptFromMs: undefined },
+    keptFromMs,
+    collection,
+    nowMs: atMs = nowMs,
+    firstMs = 0,
+    caddyNewestMs,
+  }: {
+    caddyNewestMs?: number;
+    nowMs?: number;
+    firstMs?: number;
+    collection?: Partial<Collection>;
+    tops?: Tops;
+    keptFromMs?: number;
+    before?: RequestEvent[];
+    raw?: Record<string, string>;
+    ledgers?: LedgerSnapshot[];
+    bounded?: boolean;
+    sampled?: Traffic['sampled'];
+  } = {},
+) {
   const query = parseQuery(raw, atMs);
   const level = levelFor(query, query.toMs);
   const range = alignRange(query, level);
   const traffic: Traffic = {
-    range, stepMs: level * 1000, ledgers, bounded, firstMs, newestMs: requests[0]?.timeMs, keptFromMs, rollupsFromMs: undefined, sampled,
-    recent: { ...fold(rollUp(requests.filter(({ timeMs }) => timeMs > nowMs - 10_800_000), 60, 'host'), { fromMs: nowMs - 10_800_000, stepMs: 60_000 }), stepMs: 60_000, problem: undefined, heldIn: 'memory', ledgers: [], dropping: new Set(), caddyNewestMs, ownSinceMs: 0, ...collection },
+    range,
+    stepMs: level * 1000,
+    ledgers,
+    bounded,
+    firstMs,
+    newestMs: requests[0]?.timeMs,
+    keptFromMs,
+    rollupsFromMs: undefined,
+    sampled,
+    recent: {
+      ...fold(
+        rollUp(
+          requests.filter(({ timeMs }) => timeMs > nowMs - 10_800_000),
+          60,
+          'host',
+        ),
+        { fromMs: nowMs - 10_800_000, stepMs: 60_000 },
+      ),
+      stepMs: 60_000,
+      problem: undefined,
+      heldIn: 'memory',
+      ledgers: [],
+      dropping: new Set(),
+      caddyNewestMs,
+      ownSinceMs: 0,
+      ...collection,
+    },
     complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }) && sampled === undefined,
-    previous: before === undefined ? undefined : fold(rollUp(before, level, 'host'), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
+    previous:
+      before === undefined
+        ? undefined
+        : fold(rollUp(before, level, 'host'), { fromMs: 2 * range.fromMs - range.toMs, stepMs: level * 1000 }),
     ...fold(rollUp(requests, level, 'host'), { fromMs: range.fromMs, stepMs: level * 1000 }),
   };
-  return dashboardView({ query, traffic, tops, latest: requests, pairs: new Map(), nowMs: atMs, connectHint: ['one', 'two'] });
+  return dashboardView({
+    query,
+    traffic,
+    tops,
+    latest: requests,
+    pairs: new Map(),
+    nowMs: atMs,
+    connectHint: ['one', 'two'],
+  });
 }
 
-const many = (count: number, parts: Partial<RequestEvent> = {}): RequestEvent[] => Array.from({ length: count }, (_, at) => event({ timeMs: nowMs - 1000 * (at + 1), durationMs: 10, ...parts }));
+const many = (count: number, parts: Partial<RequestEvent> = {}): RequestEvent[] =>
+  Array.from({ length: count }, (_, at) => event({ timeMs: nowMs - 1000 * (at + 1), durationMs: 10, ...parts }));
 
 test('the status line and the title say how the edge does', (t) => {
   const well = view(many(200)).status;
   t.is(textOf(well.detail), '3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors at the edge');
-  t.like(well, { state: 'well', word: 'All well:', title: 'All well: 3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors' });
-  t.like(view([...many(190), ...many(6, { status: 500 })]).status, { state: 'troubled', title: '5xx rose to 3.8\u00a0% at 20:00 UTC at the edge' });
+  t.like(well, {
+    state: 'well',
+    word: 'All well:',
+    title: 'All well: 3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors',
+  });
+  t.like(view([...many(190), ...many(6, { status: 500 })]).status, {
+    state: 'troubled',
+    title: '5xx rose to 3.8\u00a0% at 20:00 UTC at the edge',
+  });
   t.is(view([...many(190), ...many(20, { status: 503 })]).status.state, 'failing');
   t.is(view([...many(190), ...many(100, { status: 429 })]).status.state, 'well', '4xx are not errors of the site');
 });
 
 test('the gravest finding is said first, and the others after it', (t) => {
-  const { status } = view([...many(190), ...many(6, { status: 500 }), ...many(150, { source: 'shop' }).map((request, at) => ({ ...request, timeMs: nowMs - 600_000 - at * 4000 }))]);
+  const { status } = view([
+    ...many(190),
+    ...many(6, { status: 500 }),
+    ...many(150, { source: 'shop' }).map((request, at) => ({ ...request, timeMs: nowMs - 600_000 - at * 4000 })),
+  ]);
   t.like(status, { state: 'failing', word: 'No requests from shop' });
-  t.deepEqual([status.detail, ...status.more].map(textOf), ['since 19:50:30 UTC', '5xx rose to 3.8\u00a0% at 20:00 UTC at the edge']);
+  t.deepEqual([status.detail, ...status.more].map(textOf), [
+    'since 19:50:30 UTC',
+    '5xx rose to 3.8\u00a0% at 20:00 UTC at the edge',
+  ]);
 });
 
 test('the status line is never well while requests are not stored, on any range, and says why, since when and what to do', (t) => {
-  const problem = 'Cannot write to the DuckDB file /data/requests.duckdb: No space left on device. See that its disk has space.';
+  const problem =
+    'Cannot write to the DuckDB file /data/requests.duckdb: No space left on device. See that its disk has space.';
   const ledgers = [ledger({ timeMs: nowMs - 2000 })];
   for (const from of ['now-5m', 'now-1h', 'now-7d']) {
     const { status, title } = view(many(500), { raw: { from }, collection: { problem, ledgers } });
     t.like(status, { state: 'failing', key: 'not-stored', word: 'Nothing is being stored:' });
-    t.is(textOf(status.detail), `${problem} Requests since 20:00:28 UTC wait in memory, up to MEMORY_BYTES_MAX; beyond that they are dropped.`);
+    t.is(
+      textOf(status.detail),
+      `${problem} Requests since 20:00:28 UTC wait in memory, up to MEMORY_BYTES_MAX; beyond that they are dropped.`,
+    );
     t.is(title, 'Nothing is being stored');
   }
-  t.is(view(many(500), { raw: { from: '2026-11-22T00:00:00Z', to: '2026-11-22T01:00:00Z' }, collection: { problem, ledgers } }).status.state, 'failing', 'a range of the past');
+  t.is(
+    view(many(500), {
+      raw: { from: '2026-11-22T00:00:00Z', to: '2026-11-22T01:00:00Z' },
+      collection: { problem, ledgers },
+    }).status.state,
+    'failing',
+    'a range of the past',
+  );
   t.is(view([], { collection: { problem, ledgers } }).status.state, 'failing', 'no requests yet');
-  t.regex(textOf(view([], { collection: { problem, heldIn: 'spool' } }).status.detail), /space\. Requests wait in the spool, up to SPOOL_BYTES_MAX/);
+  t.regex(
+    textOf(view([], { collection: { problem, heldIn: 'spool' } }).status.detail),
+    /space\. Requests wait in the spool, up to SPOOL_BYTES_MAX/,
+  );
   const gone = Array.from({ length: 3600 }, (_, at) => event({ timeMs: nowMs - 600_000 - at * 1000 }));
-  t.deepEqual(view(gone, { collection: { problem, ledgers } }).status.more, [], 'nobody is called silent while nothing is stored');
+  t.deepEqual(
+    view(gone, { collection: { problem, ledgers } }).status.more,
+    [],
+    'nobody is called silent while nothing is stored',
+  );
   const failing = view(many(500, { status: 502 }), { collection: { problem, ledgers } }).status;
   t.regex(failing.more.map(textOf).join(), /^5xx rose to 100/, 'what was stored is told after it');
 });
 
 test('the status line tells of collectors that do not report and that drop lines', (t) => {
-  const [fresh, stale] = [ledger({ collector: 'a', timeMs: nowMs - 2000 }), ledger({ collector: 'b', timeMs: nowMs - 60_000 })];
+  const [fresh, stale] = [
+    ledger({ collector: 'a', timeMs: nowMs - 2000 }),
+    ledger({ collector: 'b', timeMs: nowMs - 60_000 }),
+  ];
   const alone = view(many(500), { collection: { ledgers: [stale] } }).status;
   t.like(alone, { state: 'failing', word: 'No report from the collector b' });
-  t.is(textOf(alone.detail), 'since 19:59:30 UTC: it has stopped, or cannot write to the store. See its log, and start it if it is down.');
+  t.is(
+    textOf(alone.detail),
+    'since 19:59:30 UTC: it has stopped, or cannot write to the store. See its log, and start it if it is down.',
+  );
   t.is(view(many(500), { collection: { ledgers: [fresh, stale] } }).status.state, 'troubled');
   t.is(view(many(500), { collection: { ledgers: [fresh] } }).status.state, 'well');
-  const { status } = view(many(500), { collection: { ledgers: [ledger({ collector: 'a', timeMs: nowMs, dropped: { 'memory-full': 1234 } })], dropping: new Set(['a']) } });
+  const { status } = view(many(500), {
+    collection: {
+      ledgers: [ledger({ collector: 'a', timeMs: nowMs, dropped: { 'memory-full': 1234 } })],
+      dropping: new Set(['a']),
+    },
+  });
   t.like(status, { state: 'failing', word: 'The collector a is dropping log lines' });
-  t.is(textOf(status.detail), '(memory-full 1,234 since it started): they are lost. Give the store a faster disk, or raise MEMORY_BYTES_MAX.');
+  t.is(
+    textOf(status.detail),
+    '(memory-full 1,234 since it started): they are lost. Give the store a faster disk, or raise MEMORY_BYTES_MAX.',
+  );
 });
 
 test('the host that most errors are on is named where there are several, and errors that are over are told', (t) => {
   const shop = view([...many(190), ...many(6, { status: 500 }), ...many(20, { host: 'blog.example' })]).status;
   t.is(textOf(shop.detail), 'at 20:00 UTC at the edge, most of them on shop.example');
-  const past = many(200, { timeMs: nowMs - 1_800_000 }).map((request, at) => ({ ...request, status: at < 20 ? 502 : 200 }));
+  const past = many(200, { timeMs: nowMs - 1_800_000 }).map((request, at) => ({
+    ...request,
+    status: at < 20 ? 502 : 200,
+  }));
   const { status } = view([...past, ...many(500)]);
   t.is(status.state, 'well');
   t.deepEqual(status.more.map(textOf), ['5xx were up to 10.0\u00a0% from 19:30 to 19:54 UTC at the edge']);
 });
 
 test('a source that fell silent is told at once on any range, by its last request, which its card has too', (t) => {
-  const requests = Array.from({ length: 3600 }, (_, at) => event({ timeMs: nowMs - 420_000 - at * 5000, durationMs: 1 }));
+  const requests = Array.from({ length: 3600 }, (_, at) =>
+    event({ timeMs: nowMs - 420_000 - at * 5000, durationMs: 1 }),
+  );
   const { status, sources } = view(requests, { raw: { from: 'now-6h' } });
-  t.like(status, { state: 'failing', word: 'No requests from caddy', detail: ['since ', { iso: '2026-11-23T19:53:30Z', text: '19:53:30' }, ' UTC'] });
+  t.like(status, {
+    state: 'failing',
+    word: 'No requests from caddy',
+    detail: ['since ', { iso: '2026-11-23T19:53:30Z', text: '19:53:30' }, ' UTC'],
+  });
   t.is(sources[0]?.last?.text, '19:53:30');
   t.is(view(requests, { raw: { from: 'now-7d' } }).status.word, 'No requests from caddy');
   t.is(view(requests, { raw: { from: 'now-5m' } }).status.word, 'No requests from caddy', 'none is in the range');
-  const of = (source: string, ownSinceMs: number) => view(requests.map((request) => ({ ...request, source })), { raw: { from: 'now-6h', source }, collection: { ownSinceMs } as Partial<Collection> }).status.word;
+  const of = (source: string, ownSinceMs: number) =>
+    view(
+      requests.map((request) => ({ ...request, source })),
+      { raw: { from: 'now-6h', source }, collection: { ownSinceMs } as Partial<Collection> },
+    ).status.word;
   t.is(of('dashboard', 0), 'All well:', 'that nobody looks at the dashboard is no news');
   t.is(of('app', 0), 'No requests from app');
   t.is(of('app', nowMs - 60_000), 'All well:', 'an older version recorded the dashboard under this name');
@@ -103,18 +226,25 @@ test('a source that fell silent is told at once on any range, by its last reques
 test('the dashboard itself is on the page beside the Caddy that it is behind, or when it is asked for', (t) => {
   const own = many(200, { source: 'dashboard', host: '127.0.0.1:3000', status: 502 });
   const page = view([...many(1000), ...many(300, { source: 'app' }), ...own]);
-  t.deepEqual(page.sources.map(({ source }) => source), ['caddy', 'app']);
+  t.deepEqual(
+    page.sources.map(({ source }) => source),
+    ['caddy', 'app'],
+  );
   t.deepEqual([page.own?.count, page.own?.href], [200, '/?source=dashboard']);
   t.deepEqual([page.charts[0]?.panels.length, page.status.state], [2, 'well'], 'it has no charts, and is not judged');
   const behind = view([...many(1000), ...own.map((request) => ({ ...request, host: 'shop.example' }))]);
-  t.deepEqual([behind.sources.map(({ source }) => source), behind.own, behind.status.state], [['caddy', 'dashboard'], undefined, 'well']);
+  t.deepEqual(
+    [behind.sources.map(({ source }) => source), behind.own, behind.status.state],
+    [['caddy', 'dashboard'], undefined, 'well'],
+  );
   const asked = view(own, { raw: { source: 'dashboard' } });
   t.deepEqual([asked.sources.map(({ source }) => source), asked.status.state], [['dashboard'], 'failing']);
   t.like(view(own), { empty: true, tops: [] });
 });
 
 test('a busy source does not flatten the chart of another: each has an axis of its own', (t) => {
-  const [busy, quiet] = view([...many(3600), ...Array.from({ length: 30 }, () => many(600, { source: 'shop' })).flat()]).charts[0]!.panels;
+  const [busy, quiet] = view([...many(3600), ...Array.from({ length: 30 }, () => many(600, { source: 'shop' })).flat()])
+    .charts[0]!.panels;
   const ticksOf = (svg: string) => [...svg.matchAll(/<text class="tick" [^>]*>([^<]*)/g)].map(([, text]) => text);
   t.notDeepEqual(ticksOf(busy!.svg), ticksOf(quiet!.svg));
 });
@@ -123,19 +253,46 @@ test('a range without requests says so and leads to where there are some, and on
   const caddyNewestMs = Date.UTC(2026, 10, 20, 12);
   const past = view([], { caddyNewestMs });
   t.is(past.connect, undefined);
-  t.like(past.elsewhere, { text: 'There are no requests in this range.', href: '/?from=2026-11-20T11%3A00%3A00Z&to=2026-11-20T13%3A00%3A00Z' });
-  const future = view([], { caddyNewestMs, raw: { from: '2026-12-01T00:00:00Z', to: '2026-12-02T00:00:00Z', host: 'a' } });
-  t.like(future.elsewhere, { text: 'This range lies in the future.', href: '/?from=2026-11-20T11%3A00%3A00Z&to=2026-11-20T13%3A00%3A00Z' }, 'without the filter, which may be why there is nothing');
+  t.like(past.elsewhere, {
+    text: 'There are no requests in this range.',
+    href: '/?from=2026-11-20T11%3A00%3A00Z&to=2026-11-20T13%3A00%3A00Z',
+  });
+  const future = view([], {
+    caddyNewestMs,
+    raw: { from: '2026-12-01T00:00:00Z', to: '2026-12-02T00:00:00Z', host: 'a' },
+  });
+  t.like(
+    future.elsewhere,
+    { text: 'This range lies in the future.', href: '/?from=2026-11-20T11%3A00%3A00Z&to=2026-11-20T13%3A00%3A00Z' },
+    'without the filter, which may be why there is nothing',
+  );
   const { windows } = fold(rollUp(many(3600), 60, 'host'), { fromMs: 0, stepMs: 60_000 });
-  t.is(view([], { raw: { from: '2026-12-01T00:00:00Z', to: '2026-12-02T00:00:00Z' }, caddyNewestMs, collection: { windows } as Partial<Collection> }).status.state, 'quiet', 'Caddy is not silent because the range is in the future');
-  t.deepEqual([view([]).elsewhere, view([]).connect?.lines, view(many(1)).elsewhere], [undefined, 'one\ntwo', undefined]);
+  t.is(
+    view([], {
+      raw: { from: '2026-12-01T00:00:00Z', to: '2026-12-02T00:00:00Z' },
+      caddyNewestMs,
+      collection: { windows } as Partial<Collection>,
+    }).status.state,
+    'quiet',
+    'Caddy is not silent because the range is in the future',
+  );
+  t.deepEqual(
+    [view([]).elsewhere, view([]).connect?.lines, view(many(1)).elsewhere],
+    [undefined, 'one\ntwo', undefined],
+  );
 });
 
 test('a quiet source has figures and no charts, and a legend leads to its status class', (t) => {
   const page = view([...many(1000, { status: 404 }), ...many(1, { source: 'app' }), ...many(20, { source: 'shop' })]);
-  t.deepEqual(page.charts[0]?.panels.map(({ source }) => source), ['caddy', 'shop']);
+  t.deepEqual(
+    page.charts[0]?.panels.map(({ source }) => source),
+    ['caddy', 'shop'],
+  );
   t.is(page.sourcesWithoutChart, 1);
-  t.like(page.charts[0]?.panels[0]?.legend.find(({ label }) => label === '4xx'), { href: '/?status=4xx&source=caddy' });
+  t.like(
+    page.charts[0]?.panels[0]?.legend.find(({ label }) => label === '4xx'),
+    { href: '/?status=4xx&source=caddy' },
+  );
 });
 
 test('where a part of the requests is kept, the page says which, and that figures under a filter for single requests are of that part', (t) => {
@@ -159,27 +316,59 @@ test('figures show their change against the previous period, and which rises are
   const before = many(122, { status: 200, durationMs: 5 });
   const { sources } = view([...many(180), ...many(3, { status: 500 })], { before });
   const changes = Object.fromEntries(sources[0]!.figures.map(({ name, change }) => [name, change]));
-  t.like(changes['Requests'], { text: '+51\u00a0%', words: 'up 51\u00a0% on the previous period', worse: false }, 'by the time that has passed');
+  t.like(
+    changes['Requests'],
+    { text: '+51\u00a0%', words: 'up 51\u00a0% on the previous period', worse: false },
+    'by the time that has passed',
+  );
   t.like(changes['Mean'], { text: '+100\u00a0%', worse: true });
-  t.like(changes['5xx'], { text: '+1.6\u00a0pp', words: 'up 1.6 percentage points on the previous period', worse: true });
+  t.like(changes['5xx'], {
+    text: '+1.6\u00a0pp',
+    words: 'up 1.6 percentage points on the previous period',
+    worse: true,
+  });
   t.like(changes['4xx'], { text: '±0' });
   t.true(view(many(180)).sources[0]!.figures.every(({ change }) => change === undefined));
 });
 
 test('a change of less than a point, or than one percent, is a change, and bad where it is', (t) => {
-  const before = [...many(9990), ...many(10, { status: 500 })].map((request) => ({ ...request, timeMs: request.timeMs - 3_600_000 }));
-  const { sources } = view([...many(9910, { durationMs: 10.06 }), ...many(90, { status: 500, durationMs: 10.06 })].map((request) => ({ ...request, timeMs: nowMs - 1 })), { before });
+  const before = [...many(9990), ...many(10, { status: 500 })].map((request) => ({
+    ...request,
+    timeMs: request.timeMs - 3_600_000,
+  }));
+  const { sources } = view(
+    [...many(9910, { durationMs: 10.06 }), ...many(90, { status: 500, durationMs: 10.06 })].map((request) => ({
+      ...request,
+      timeMs: nowMs - 1,
+    })),
+    { before },
+  );
   const changes = Object.fromEntries(sources[0]!.figures.map(({ name, change }) => [name, change]));
-  t.deepEqual(changes['5xx'], { text: '+0.8\u00a0pp', words: 'up 0.8 percentage points on the previous period', worse: true });
+  t.deepEqual(changes['5xx'], {
+    text: '+0.8\u00a0pp',
+    words: 'up 0.8 percentage points on the previous period',
+    worse: true,
+  });
   t.like(changes['Mean'], { text: '+0.6\u00a0%', worse: false });
   t.like(changes['4xx'], { text: '±0', words: 'as in the previous period' });
 });
 
 test('the card counts as 4xx what its link, its chart and its table do: all of them', (t) => {
-  const page = view([...many(70), ...many(10, { status: 401 }), ...many(10, { status: 404 }), ...many(10, { status: 429 })]);
-  t.like(page.sources[0]!.figures.find(({ name }) => name === '4xx'), { value: '30.0\u00a0%', note: '30 requests', href: '/?status=4xx&source=caddy' });
+  const page = view([
+    ...many(70),
+    ...many(10, { status: 401 }),
+    ...many(10, { status: 404 }),
+    ...many(10, { status: 429 }),
+  ]);
+  t.like(
+    page.sources[0]!.figures.find(({ name }) => name === '4xx'),
+    { value: '30.0\u00a0%', note: '30 requests', href: '/?status=4xx&source=caddy' },
+  );
   const column = page.tables[0]!.columns.indexOf('4xx');
-  t.is(page.tables[0]!.rows.reduce((sum, { cells }) => sum + Number(cells[column]), 0), 30);
+  t.is(
+    page.tables[0]!.rows.reduce((sum, { cells }) => sum + Number(cells[column]), 0),
+    30,
+  );
 });
 
 test('the rate of a steady site is the same in the open window and in the window of the first data as in all others', (t) => {
@@ -197,7 +386,9 @@ test('the rate of a steady site is the same in the open window and in the window
 test('a click on a chart opens exactly what was marked', (t) => {
   const { linksSvg } = view(many(100)).charts[0]!.panels[0]!;
   const narrow = linksSvg.slice(0, linksSvg.indexOf('</svg>'));
-  const links = [...narrow.matchAll(/from=([^&]*)&#38;to=([^"&]*)/g)].map(([, from, to]) => [Date.parse(decodeURIComponent(from!)), Date.parse(decodeURIComponent(to!))] as const);
+  const links = [...narrow.matchAll(/from=([^&]*)&#38;to=([^"&]*)/g)].map(
+    ([, from, to]) => [Date.parse(decodeURIComponent(from!)), Date.parse(decodeURIComponent(to!))] as const,
+  );
   t.is(links.length, 61);
   t.true(links.every(([fromMs, toMs], at) => toMs - fromMs === 60_000 && (at === 0 || links[at - 1]![1] === fromMs)));
 });
@@ -205,9 +396,20 @@ test('a click on a chart opens exactly what was marked', (t) => {
 test('the ticks of an axis of time differ, and say the year where it is not this one', (t) => {
   const at = (text: string) => Date.parse(`${text}Z`);
   t.deepEqual(timeTicks([at('2026-11-23T20:00:00'), at('2026-11-23T20:00:10')], nowMs), ['20:00:00', '20:00:10']);
-  t.deepEqual(timeTicks([at('2026-11-22T12:00:00'), at('2026-11-23T00:00:00'), at('2026-11-23T12:00:00')], nowMs), ['12:00', '23\u00a0Nov', '12:00']);
-  t.deepEqual(timeTicks([at('2025-12-01T00:00:00'), at('2026-01-01T00:00:00'), at('2026-02-01T00:00:00')], nowMs), ['1\u00a0Dec\u00a02025', '1\u00a0Jan\u00a02026', '1\u00a0Feb']);
-  t.deepEqual(timeTicks([at('2025-11-23T19:00:00'), at('2025-11-23T20:00:00')], nowMs), ['23\u00a0Nov\u00a02025\u00a019:00', '20:00']);
+  t.deepEqual(timeTicks([at('2026-11-22T12:00:00'), at('2026-11-23T00:00:00'), at('2026-11-23T12:00:00')], nowMs), [
+    '12:00',
+    '23\u00a0Nov',
+    '12:00',
+  ]);
+  t.deepEqual(timeTicks([at('2025-12-01T00:00:00'), at('2026-01-01T00:00:00'), at('2026-02-01T00:00:00')], nowMs), [
+    '1\u00a0Dec\u00a02025',
+    '1\u00a0Jan\u00a02026',
+    '1\u00a0Feb',
+  ]);
+  t.deepEqual(timeTicks([at('2025-11-23T19:00:00'), at('2025-11-23T20:00:00')], nowMs), [
+    '23\u00a0Nov\u00a02025\u00a019:00',
+    '20:00',
+  ]);
 });
 
 test('p99 is hidden below 100 requests', (t) => {
@@ -217,7 +419,10 @@ test('p99 is hidden below 100 requests', (t) => {
 });
 
 test('the page says why figures are incomplete', (t) => {
-  const { incomplete } = view(many(1), { bounded: true, ledgers: [ledger({ dropped: { 'memory-full': 3 } }), ledger({ collector: 'b', spooled: 1000, deadLettered: 2 })] });
+  const { incomplete } = view(many(1), {
+    bounded: true,
+    ledgers: [ledger({ dropped: { 'memory-full': 3 } }), ledger({ collector: 'b', spooled: 1000, deadLettered: 2 })],
+  });
   t.is(incomplete.length, 4);
   t.is(textOf(incomplete[1]!), '3 lines were dropped');
   t.is(textOf(incomplete[2]!), '1,000 requests are on disk, waiting for the store');
@@ -226,91 +431,201 @@ test('the page says why figures are incomplete', (t) => {
 
 test('the way to connect Caddy is shown until a line of Caddy is accepted, and not under a filter', (t) => {
   t.is(view([]).connect?.lines, 'one\ntwo');
-  t.is(view(many(3, { source: 'app' }), { ledgers: [ledger({ received: 4, rejected: { 'not-json': 4 } })] }).connect?.rejected, 4);
+  t.is(
+    view(many(3, { source: 'app' }), { ledgers: [ledger({ received: 4, rejected: { 'not-json': 4 } })] }).connect
+      ?.rejected,
+    4,
+  );
   t.is(view([], { ledgers: [ledger({ accepted: 1 })] }).connect, undefined);
   t.is(view(many(1)).connect, undefined);
   t.is(view([], { raw: { host: 'a' } }).connect, undefined);
 });
 
 test('links keep the other parameters, and a chip takes its filter away', (t) => {
-  const { ranges, refreshes, filters, sources } = view(many(1, { status: 404 }), { raw: { from: 'now-6h', host: 'a&b', refresh: '15' } });
+  const { ranges, refreshes, filters, sources } = view(many(1, { status: 404 }), {
+    raw: { from: 'now-6h', host: 'a&b', refresh: '15' },
+  });
   t.is(ranges.find(({ label }) => label === '1 h')?.href, '/?from=now-1h&host=a%26b&refresh=15');
-  t.deepEqual(ranges.filter(({ current }) => current).map(({ label }) => label), ['6 h']);
-  t.deepEqual(refreshes.filter(({ current }) => current).map(({ label }) => label), ['15 s']);
+  t.deepEqual(
+    ranges.filter(({ current }) => current).map(({ label }) => label),
+    ['6 h'],
+  );
+  t.deepEqual(
+    refreshes.filter(({ current }) => current).map(({ label }) => label),
+    ['15 s'],
+  );
   t.like(filters, [{ name: 'host', value: 'a&b', href: '/?from=now-6h&refresh=15' }]);
   t.is(sources[0]?.statuses[0]?.href, '/?from=now-6h&host=a%26b&refresh=15&status=404&source=caddy');
 });
 
 test('one can step and zoom, and what reaches up to now stays live', (t) => {
-  const hrefs = (raw: Record<string, string>) => Object.fromEntries(view(many(1), { raw }).steps.map(({ words, href }) => [words, href]));
+  const hrefs = (raw: Record<string, string>) =>
+    Object.fromEntries(view(many(1), { raw }).steps.map(({ words, href }) => [words, href]));
   t.deepEqual(hrefs({ host: 'a' }), {
-    'Earlier': '/?host=a&from=2026-11-23T18%3A00%3A30Z&to=2026-11-23T19%3A00%3A30Z',
+    Earlier: '/?host=a&from=2026-11-23T18%3A00%3A30Z&to=2026-11-23T19%3A00%3A30Z',
     'Zoom out': '/?host=a&from=now-2h',
     'Zoom in': '/?host=a&from=now-30m',
   });
   t.deepEqual(hrefs({ from: '2026-11-23T18:00:00Z', to: '2026-11-23T19:00:00Z' }), {
-    'Earlier': '/?from=2026-11-23T17%3A00%3A00Z&to=2026-11-23T18%3A00%3A00Z',
-    'Later': '/?from=now-1h',
+    Earlier: '/?from=2026-11-23T17%3A00%3A00Z&to=2026-11-23T18%3A00%3A00Z',
+    Later: '/?from=now-1h',
     'Zoom out': '/?from=2026-11-23T17%3A30%3A00Z&to=2026-11-23T19%3A30%3A00Z',
     'Zoom in': '/?from=2026-11-23T18%3A15%3A00Z&to=2026-11-23T18%3A45%3A00Z',
   });
-  t.is(hrefs({ from: '2026-11-23T16:00:00Z', to: '2026-11-23T17:00:00Z' })['Later'], '/?from=2026-11-23T17%3A00%3A00Z&to=2026-11-23T18%3A00%3A00Z');
+  t.is(
+    hrefs({ from: '2026-11-23T16:00:00Z', to: '2026-11-23T17:00:00Z' })['Later'],
+    '/?from=2026-11-23T17%3A00%3A00Z&to=2026-11-23T18%3A00%3A00Z',
+  );
   t.is(hrefs({ from: '2026-11-23T19:10:00Z', to: '2026-11-23T19:40:00Z' })['Later'], '/?from=now-30m');
 });
 
 test('the form has the filters of the page, and carries the rest along', (t) => {
   const { form, filters } = view(many(1), { raw: { edit: 'on', host: 'a', from: 'now-6h', compare: 'off' } });
   t.true(form.open);
-  t.deepEqual(form.fields.map(({ name }) => name), [...filterNames], 'every filter can be typed');
-  t.deepEqual(form.fields.filter(({ value }) => value !== undefined).map(({ name, value }) => [name, value]), [['host', 'a']]);
-  t.deepEqual(form.kept, [{ name: 'from', value: 'now-6h' }, { name: 'compare', value: 'off' }]);
+  t.deepEqual(
+    form.fields.map(({ name }) => name),
+    [...filterNames],
+    'every filter can be typed',
+  );
+  t.deepEqual(
+    form.fields.filter(({ value }) => value !== undefined).map(({ name, value }) => [name, value]),
+    [['host', 'a']],
+  );
+  t.deepEqual(form.kept, [
+    { name: 'from', value: 'now-6h' },
+    { name: 'compare', value: 'off' },
+  ]);
   t.is(filters[0]?.href, '/?from=now-6h&compare=off', 'links close the form');
 });
 
 test('figures, codes, tables and the ledger are formatted for reading', (t) => {
-  const { sources, tables, latest, collectors, charts } = view([...many(150, { size: 1234 }), ...many(2, { status: 502 }), event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 })], {
-    ledgers: [ledger({ timeMs: nowMs - 90_000, received: 50_100, rejected: { 'not-json': 6, 'too-long': 4 }, spooled: 3, lastLineMs: nowMs - 1500 })],
+  const { sources, tables, latest, collectors, charts } = view(
+    [
+      ...many(150, { size: 1234 }),
+      ...many(2, { status: 502 }),
+      event({ timeMs: nowMs - 60_000, source: 'app', endpoint: '/users/:id', uri: '/users/7?q=1', durationMs: 1234.5 }),
+    ],
+    {
+      ledgers: [
+        ledger({
+          timeMs: nowMs - 90_000,
+          received: 50_100,
+          rejected: { 'not-json': 6, 'too-long': 4 },
+          spooled: 3,
+          lastLineMs: nowMs - 1500,
+        }),
+      ],
+    },
+  );
+  t.deepEqual(
+    sources[0]?.figures.map((figure) => [figure.name, figure.value, 'note' in figure ? figure.note : undefined]),
+    [
+      ['Requests', '152', undefined],
+      ['Rate', '2.5/min', undefined],
+      ['5xx', '1.3\u00a0%', '2 requests'],
+      ['4xx', '0\u00a0%', '0 requests'],
+      ['Mean', '10\u00a0ms', 'max\u00a010\u00a0ms'],
+      ['p50', '10\u00a0ms', undefined],
+      ['p95', '10\u00a0ms', undefined],
+      ['p99', '10\u00a0ms', undefined],
+      ['Sent', '185\u00a0kB', '1.2\u00a0kB\u00a0each'],
+    ],
+  );
+  t.like(sources[0]?.statuses[1], {
+    status: '502',
+    reason: 'Bad Gateway',
+    class: 'status-5xx',
+    count: '2',
+    share: '1.3\u00a0%',
   });
-  t.deepEqual(sources[0]?.figures.map((figure) => [figure.name, figure.value, 'note' in figure ? figure.note : undefined]), [
-    ['Requests', '152', undefined],
-    ['Rate', '2.5/min', undefined],
-    ['5xx', '1.3\u00a0%', '2 requests'],
-    ['4xx', '0\u00a0%', '0 requests'],
-    ['Mean', '10\u00a0ms', 'max\u00a010\u00a0ms'],
-    ['p50', '10\u00a0ms', undefined],
-    ['p95', '10\u00a0ms', undefined],
-    ['p99', '10\u00a0ms', undefined],
-    ['Sent', '185\u00a0kB', '1.2\u00a0kB\u00a0each'],
-  ]);
-  t.like(sources[0]?.statuses[1], { status: '502', reason: 'Bad Gateway', class: 'status-5xx', count: '2', share: '1.3\u00a0%' });
-  t.like(tables[0]?.rows.at(-1), { iso: '2026-11-23T20:00:00Z', text: '23\u00a0Nov 20:00', cells: ['32', '30', '0', '0', '2', '6.3\u00a0%', '10\u00a0ms', '10\u00a0ms', '10\u00a0ms', '–', '37\u00a0kB'] });
-  t.like(latest.at(-1), { text: '19:59:30.000', duration: '1.23\u00a0s', endpoint: '/users/:id', uri: { text: '/users/7?q=1', href: '/?path=%2Fusers%2F7' } });
+  t.like(tables[0]?.rows.at(-1), {
+    iso: '2026-11-23T20:00:00Z',
+    text: '23\u00a0Nov 20:00',
+    cells: ['32', '30', '0', '0', '2', '6.3\u00a0%', '10\u00a0ms', '10\u00a0ms', '10\u00a0ms', '–', '37\u00a0kB'],
+  });
+  t.like(latest.at(-1), {
+    text: '19:59:30.000',
+    duration: '1.23\u00a0s',
+    endpoint: '/users/:id',
+    uri: { text: '/users/7?q=1', href: '/?path=%2Fusers%2F7' },
+  });
   t.is(textOf(collectors[0]?.silent ?? []), 'no report since 19:59:00 UTC');
-  t.like(collectors[0]?.figures.find(({ name }) => name === 'Rejected'), { value: '10', note: 'not-json 6, too-long 4', alarm: false });
-  t.like(collectors[0]?.figures.find(({ name }) => name === 'Spooled'), { value: '3', alarm: true });
-  t.deepEqual(charts.map(({ name, panels }) => [name, panels.map(({ links }) => links[0]?.href)]), ['requests', 'latency', 'errors', 'bytes'].map((name) => [name, [`/chart/${name}.svg?source=caddy`, `/chart/${name}.svg?source=app`]]));
+  t.like(
+    collectors[0]?.figures.find(({ name }) => name === 'Rejected'),
+    { value: '10', note: 'not-json 6, too-long 4', alarm: false },
+  );
+  t.like(
+    collectors[0]?.figures.find(({ name }) => name === 'Spooled'),
+    { value: '3', alarm: true },
+  );
+  t.deepEqual(
+    charts.map(({ name, panels }) => [name, panels.map(({ links }) => links[0]?.href)]),
+    ['requests', 'latency', 'errors', 'bytes'].map((name) => [
+      name,
+      [`/chart/${name}.svg?source=caddy`, `/chart/${name}.svg?source=app`],
+    ]),
+  );
 });
 
 test('lists link to the page of a value, and are there for what is known', async (t) => {
-  const requests = [...many(150, { uri: '/a?x=1', clientIp: '192.0.2.0' }), ...many(50, { uri: `/${'b'.repeat(400)}`, status: 502, userAgent: 'curl/8.5.0' })];
+  const requests = [
+    ...many(150, { uri: '/a?x=1', clientIp: '192.0.2.0' }),
+    ...many(50, { uri: `/${'b'.repeat(400)}`, status: 502, userAgent: 'curl/8.5.0' }),
+  ];
   const query = parseQuery({ method: 'GET' }, nowMs);
-  const store = { readTopWindows: () => Promise.resolve([]), listRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) => Promise.resolve({ bySource: listRequests(requests, { kinds, valuesMax }), ofNewest: undefined }) };
-  const tops = await readTopsFrom(store, query, { dimensions: ['path', 'user_agent', 'client'], valuesMax: 100, requestsMax: 200, nowMs });
+  const store = {
+    readTopWindows: () => Promise.resolve([]),
+    listRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) =>
+      Promise.resolve({ bySource: listRequests(requests, { kinds, valuesMax }), ofNewest: undefined }),
+  };
+  const tops = await readTopsFrom(store, query, {
+    dimensions: ['path', 'user_agent', 'client'],
+    valuesMax: 100,
+    requestsMax: 200,
+    nowMs,
+  });
   const page = view(requests, { tops });
-  t.deepEqual(page.tops.map(({ title }) => title), ['Paths', 'Hosts', 'Methods', 'Clients', 'People and bots', 'Bots', 'User agents']);
+  t.deepEqual(
+    page.tops.map(({ title }) => title),
+    ['Paths', 'Hosts', 'Methods', 'Clients', 'People and bots', 'Bots', 'User agents'],
+  );
   t.like(page.tops[0]?.rows, [
-    { text: '/a', href: '/?path=%2Fa', count: '150', share: '75.0\u00a0%', errors: '0', p95: '10\u00a0ms', alarm: false },
+    {
+      text: '/a',
+      href: '/?path=%2Fa',
+      count: '150',
+      share: '75.0\u00a0%',
+      errors: '0',
+      p95: '10\u00a0ms',
+      alarm: false,
+    },
     { text: `/${'b'.repeat(59)}…`, href: undefined, count: '50', errors: '50' },
   ]);
-  t.is(page.tops[0]?.csvHref, '/api/top/path.csv?limit=10000', 'all that there are, not the hundred of an answer that is not told how many');
-  t.like(page.sources[0]?.figures.find(({ name }) => name === 'Clients'), { value: '1', note: 'address' });
+  t.is(
+    page.tops[0]?.csvHref,
+    '/api/top/path.csv?limit=10000',
+    'all that there are, not the hundred of an answer that is not told how many',
+  );
+  t.like(
+    page.sources[0]?.figures.find(({ name }) => name === 'Clients'),
+    { value: '1', note: 'address' },
+  );
   t.is(page.topsNote, undefined);
-  t.is(textOf(view(requests, { tops: { ...tops, ofNewest: 5000, keptFromMs: nowMs - 7 * 86_400_000 } }).topsNote ?? []), 'Under this filter the lists that only single requests know are made from the newest 5,000, and reach back to 16\u00a0Nov\u00a020:00 UTC, since when requests are kept.');
+  t.is(
+    textOf(view(requests, { tops: { ...tops, ofNewest: 5000, keptFromMs: nowMs - 7 * 86_400_000 } }).topsNote ?? []),
+    'Under this filter the lists that only single requests know are made from the newest 5,000, and reach back to 16\u00a0Nov\u00a020:00 UTC, since when requests are kept.',
+  );
 });
 
 test('every range and any figures give a view without NaN', (t) => {
-  const odd = [event({ timeMs: nowMs - 1, durationMs: 0 }), event({ timeMs: nowMs - 1, durationMs: 1e9, size: 1e15 }), event({ timeMs: nowMs - 1, status: 0, host: '', uri: '' }), event({ timeMs: nowMs - 1, status: 999, source: 'weird' })];
-  for (const from of ['now-1s', 'now-15m', 'now-24h', 'now-30d', 'now-3000d']) t.notRegex(JSON.stringify(view(odd, { raw: { from } })), /NaN|Infinity|undefined/, from);
+  const odd = [
+    event({ timeMs: nowMs - 1, durationMs: 0 }),
+    event({ timeMs: nowMs - 1, durationMs: 1e9, size: 1e15 }),
+    event({ timeMs: nowMs - 1, status: 0, host: '', uri: '' }),
+    event({ timeMs: nowMs - 1, status: 999, source: 'weird' }),
+  ];
+  for (const from of ['now-1s', 'now-15m', 'now-24h', 'now-30d', 'now-3000d'])
+    t.notRegex(JSON.stringify(view(odd, { raw: { from } })), /NaN|Infinity|undefined/, from);
 });
 
 test('the rates of a quiet site have a unit that tells them apart', (t) => {

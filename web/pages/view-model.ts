@@ -42,27 +42,60 @@ const chartSourcesMax = 4;
 /** A source with a smaller part of the busiest one's requests has no charts. */
 const chartShareMin = 0.002;
 
-const ranges = [['15m', '15 min'], ['1h', '1 h'], ['6h', '6 h'], ['24h', '24 h'], ['7d', '7 d'], ['30d', '30 d']] as const;
-const refreshes = [['off', 'off'], ['5', '5 s'], ['15', '15 s'], ['60', '60 s']] as const;
+const ranges = [
+  ['15m', '15 min'],
+  ['1h', '1 h'],
+  ['6h', '6 h'],
+  ['24h', '24 h'],
+  ['7d', '7 d'],
+  ['30d', '30 d'],
+] as const;
+const refreshes = [
+  ['off', 'off'],
+  ['5', '5 s'],
+  ['15', '15 s'],
+  ['60', '60 s'],
+] as const;
 const ticksPerWindow = 6;
 /** So many parameters that are not known are named. */
 const ignoredMax = 5;
 
 /**
- * Whether the page shows the dashboard's own requests: when they are asked for, and where the dashboard is itself behind the Caddy whose requests it
- * shows, as in Compose. Then its host is among Caddy's.
+ * Whether the page shows the dashboard's own requests: when they are asked for, and where the dashboard is itself
+ * behind the Caddy whose requests it shows, as in Compose. Then its host is among Caddy's.
  */
 export function showsOwn({ filter }: Pick<DashboardQuery, 'filter'>, { pairs }: Pick<Traffic, 'pairs'>): boolean {
   return filter.source === dashboardSource || pairs.some(({ app }) => app === dashboardSource);
 }
 
-/** Makes the view of the dashboard. Its clock ticks in parts of a window, so that a page on which nothing happens stays the same. */
-export function dashboardView({ query, traffic: all, tops, latest, pairs, nowMs: exactMs, connectHint, clientIp, ignored = [], problems = [], isOpenThroughProxy = false }: DashboardData) {
+/**
+ * Makes the view of the dashboard. Its clock ticks in parts of a window, so that a page on which nothing happens stays
+ * the same.
+ */
+export function dashboardView({
+  query,
+  traffic: all,
+  tops,
+  latest,
+  pairs,
+  nowMs: exactMs,
+  connectHint,
+  clientIp,
+  ignored = [],
+  problems = [],
+  isOpenThroughProxy = false,
+}: DashboardData) {
   const traffic = showsOwn(query, all) ? all : withoutSource(all, dashboardSource);
   const tickMs = traffic.stepMs / ticksPerWindow;
   const nowMs = Math.min(exactMs, Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs)); // never later than it is
   const lastRequestMs = lastOf(latest);
-  const status = statusOf(traffic, { lastRequestMs, nowMs, exactMs, isFiltered: Object.keys(query.filter).length > 0, isOwnAsked: query.filter.source === dashboardSource });
+  const status = statusOf(traffic, {
+    lastRequestMs,
+    nowMs,
+    exactMs,
+    isFiltered: Object.keys(query.filter).length > 0,
+    isOwnAsked: query.filter.source === dashboardSource,
+  });
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
   const drawing = drawingOf(traffic, exactMs, link);
@@ -72,26 +105,65 @@ export function dashboardView({ query, traffic: all, tops, latest, pairs, nowMs:
     status,
     refreshSeconds: problems.length > 0 ? undefined : query.refreshSeconds,
     problems: problems.map(({ message }) => printable(message, 500)),
-    ignored: ignored.slice(0, ignoredMax).map((name) => printable(name, 40)).join(', ') + (ignored.length > ignoredMax ? ', …' : ''),
+    ignored:
+      ignored
+        .slice(0, ignoredMax)
+        .map((name) => printable(name, 40))
+        .join(', ') + (ignored.length > ignoredMax ? ', …' : ''),
     isOpenThroughProxy,
-    range: { ...rangeView(query, traffic.range, nowMs, tickMs), href: link({ from: isoTime(traffic.range.fromMs), to: isoTime(traffic.range.toMs) }) },
-    ranges: ranges.map(([name, label]) => ({ label, href: link({ from: `now-${name}`, to: undefined }), current: (query.given.to ?? defaults.to) === defaults.to && (query.given.from ?? defaults.from) === `now-${name}` })),
+    range: {
+      ...rangeView(query, traffic.range, nowMs, tickMs),
+      href: link({ from: isoTime(traffic.range.fromMs), to: isoTime(traffic.range.toMs) }),
+    },
+    ranges: ranges.map(([name, label]) => ({
+      label,
+      href: link({ from: `now-${name}`, to: undefined }),
+      current: (query.given.to ?? defaults.to) === defaults.to && (query.given.from ?? defaults.from) === `now-${name}`,
+    })),
     steps: stepsView(query, nowMs, tickMs, link),
-    compare: { label: query.compare ? 'on' : 'off', note: query.compare ? missingPeriod(traffic, nowMs) : undefined, href: link({ compare: query.compare ? 'off' : undefined }) },
+    compare: {
+      label: query.compare ? 'on' : 'off',
+      note: query.compare ? missingPeriod(traffic, nowMs) : undefined,
+      href: link({ compare: query.compare ? 'off' : undefined }),
+    },
     form: formView(query, sources, link),
-    refreshes: refreshes.map(([name, label]) => ({ label, href: link({ refresh: name }), current: name === (query.refreshSeconds?.toString() ?? 'off') })),
-    filters: filterNames.filter((name) => query.given[name] !== undefined).map((name) => ({ name: name.replace('_', ' '), value: printable(name === 'client' ? clientText(query.filter.client ?? '', clientIp) : query.given[name] ?? '', 80), href: link({ [name]: undefined }) })),
+    refreshes: refreshes.map(([name, label]) => ({
+      label,
+      href: link({ refresh: name }),
+      current: name === (query.refreshSeconds?.toString() ?? 'off'),
+    })),
+    filters: filterNames
+      .filter((name) => query.given[name] !== undefined)
+      .map((name) => ({
+        name: name.replace('_', ' '),
+        value: printable(
+          name === 'client' ? clientText(query.filter.client ?? '', clientIp) : (query.given[name] ?? ''),
+          80,
+        ),
+        href: link({ [name]: undefined }),
+      })),
     incomplete: incompleteReasons(query, traffic, nowMs),
-    connect: needsConnecting(query, traffic) ? { lines: connectHint.join('\n'), rejected: traffic.ledgers.reduce((sum, ledger) => sum + sumOf(ledger.rejected), 0) } : undefined,
+    connect: needsConnecting(query, traffic)
+      ? {
+          lines: connectHint.join('\n'),
+          rejected: traffic.ledgers.reduce((sum, ledger) => sum + sumOf(ledger.rejected), 0),
+        }
+      : undefined,
     empty: sources.length === 0,
     elsewhere: sources.length === 0 ? elsewhere(query, traffic, link, exactMs) : undefined,
     own: traffic === all ? undefined : ownView(all, link),
-    sources: sources.map((source) => sourceCard(source, traffic, tops, { ...drawing, lastMs: lastRequestMs.get(source) })),
+    sources: sources.map((source) =>
+      sourceCard(source, traffic, tops, { ...drawing, lastMs: lastRequestMs.get(source) }),
+    ),
     charts: chartRows(drawn, drawing),
     sourcesWithoutChart: sources.length - drawn.length,
     windowLength: windowLength(traffic.stepMs),
     tables: chartTables(drawn, drawing),
-    pairs: traffic.pairs.map((pair, index) => ({ ...pairCard(pair), panels: pairPanels(index, drawing), table: pairTable(pair, drawing) })),
+    pairs: traffic.pairs.map((pair, index) => ({
+      ...pairCard(pair),
+      panels: pairPanels(index, drawing),
+      table: pairTable(pair, drawing),
+    })),
     tops: topPanels(traffic, tops, link, clientIp),
     topsOf: sources.length > 1 ? placeOf(sources[0]!) : undefined,
     topsNote: topsNote(tops, nowMs),
@@ -114,7 +186,10 @@ function lastOf(latest: readonly RequestEvent[]): Map<string, number> {
 
 function chartedNames({ sources }: Traffic): string[] {
   const busiest = Math.max(...[...sources.values()].map(({ requests }) => requests));
-  return [...sources].filter(([, { requests }]) => requests >= busiest * chartShareMin).slice(0, chartSourcesMax).map(([source]) => source);
+  return [...sources]
+    .filter(([, { requests }]) => requests >= busiest * chartShareMin)
+    .slice(0, chartSourcesMax)
+    .map(([source]) => source);
 }
 
 function rangeView(query: DashboardQuery, aligned: TimeRange, nowMs: number, tickMs: number) {
@@ -123,23 +198,42 @@ function rangeView(query: DashboardQuery, aligned: TimeRange, nowMs: number, tic
   const toMs = live ? nowMs : query.toMs;
   const sameDay = dayOf(fromMs, nowMs) === dayOf(toMs, nowMs) && dayOf(toMs, nowMs) === day(nowMs);
   const text = (timeMs: number): string => (sameDay ? '' : `${dayOf(timeMs, nowMs)} `) + clock(timeMs);
-  return { from: { iso: isoTime(aligned.fromMs), text: text(fromMs) }, to: { iso: isoTime(aligned.toMs), text: text(toMs) } };
+  return {
+    from: { iso: isoTime(aligned.fromMs), text: text(fromMs) },
+    to: { iso: isoTime(aligned.toMs), text: text(toMs) },
+  };
 }
 
-/** Links to the range before and after, and to half and twice of it. Those that reach up to about now stay live, as time has gone on since the page was made. */
+/**
+ * Links to the range before and after, and to half and twice of it. Those that reach up to about now stay live, as time
+ * has gone on since the page was made.
+ */
 function stepsView(query: DashboardQuery, nowMs: number, tickMs: number, link: Link) {
-  const [fromMs, toMs] = [query.fromMs, query.toMs].map((timeMs) => Math.floor(timeMs / tickMs) * tickMs) as [number, number];
+  const [fromMs, toMs] = [query.fromMs, query.toMs].map((timeMs) => Math.floor(timeMs / tickMs) * tickMs) as [
+    number,
+    number,
+  ];
   const lengthMs = Math.max(tickMs, toMs - fromMs);
   const live = (query.given.to ?? defaults.to) === 'now';
   const to = (startMs: number, endMs: number): string | undefined => {
     if (endMs - startMs < 1000 || startMs < 0) return undefined;
-    return endMs >= nowMs - lengthMs / 20 ? link({ from: `now-${relative(endMs - startMs)}`, to: undefined }) : link({ from: isoTime(startMs), to: isoTime(endMs) });
+    return endMs >= nowMs - lengthMs / 20
+      ? link({ from: `now-${relative(endMs - startMs)}`, to: undefined })
+      : link({ from: isoTime(startMs), to: isoTime(endMs) });
   };
   return [
     { label: '‹', words: 'Earlier', href: to(fromMs - lengthMs, toMs - lengthMs) },
     { label: '›', words: 'Later', href: live ? undefined : to(fromMs + lengthMs, toMs + lengthMs) },
-    { label: '−', words: 'Zoom out', href: live ? to(nowMs - 2 * lengthMs, nowMs) : to(fromMs - lengthMs / 2, toMs + lengthMs / 2) },
-    { label: '+', words: 'Zoom in', href: live ? to(nowMs - lengthMs / 2, nowMs) : to(fromMs + lengthMs / 4, toMs - lengthMs / 4) },
+    {
+      label: '−',
+      words: 'Zoom out',
+      href: live ? to(nowMs - 2 * lengthMs, nowMs) : to(fromMs - lengthMs / 2, toMs + lengthMs / 2),
+    },
+    {
+      label: '+',
+      words: 'Zoom in',
+      href: live ? to(nowMs - lengthMs / 2, nowMs) : to(fromMs + lengthMs / 4, toMs - lengthMs / 4),
+    },
   ].filter(({ href }) => href !== undefined);
 }
 
@@ -162,8 +256,20 @@ function formView(query: DashboardQuery, sources: readonly string[], link: Link)
     fields: [
       { name: 'source', label: 'Source', value: given.source, hint: 'caddy', options: sources },
       { name: 'host', label: 'Host', value: given.host, hint: 'shop.example' },
-      { name: 'method', label: 'Method', value: given.method, hint: 'GET', options: ['GET', 'POST', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] },
-      { name: 'status', label: 'Status', value: given.status, hint: '5xx or 404', options: ['2xx', '3xx', '4xx', '5xx'] },
+      {
+        name: 'method',
+        label: 'Method',
+        value: given.method,
+        hint: 'GET',
+        options: ['GET', 'POST', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'],
+      },
+      {
+        name: 'status',
+        label: 'Status',
+        value: given.status,
+        hint: '5xx or 404',
+        options: ['2xx', '3xx', '4xx', '5xx'],
+      },
       { name: 'path', label: 'Path', value: given.path, hint: '/checkout' },
       { name: 'client', label: 'Client', value: given.client, hint: '198.51.100.0' },
       { name: 'user_agent', label: 'User agent', value: given.user_agent, hint: 'curl/8.14.1' },
@@ -186,7 +292,12 @@ function pairCard({ app, outsideMeanMs, edgeOnlyErrors, bypassed }: Pair) {
     app: printable(app, 60),
     figures: [
       { name: 'Mean outside', value: duration(outsideMeanMs), note: 'mean at the edge − mean in the app' },
-      { name: 'Errors of the edge', value: count(edgeOnlyErrors), note: '5xx that the app never sent', alarm: edgeOnlyErrors > 0 },
+      {
+        name: 'Errors of the edge',
+        value: count(edgeOnlyErrors),
+        note: '5xx that the app never sent',
+        alarm: edgeOnlyErrors > 0,
+      },
       { name: 'Past the edge', value: count(bypassed), note: 'came to the app directly', alarm: bypassed > 0 },
     ],
   };
@@ -203,16 +314,23 @@ function latestOrders({ errorsFirst, given }: DashboardQuery, link: Link) {
 }
 
 /** Why there is no period to compare with; `undefined` where there is one. */
-function missingPeriod({ previous, sources, range: { fromMs, toMs }, firstMs }: Traffic, nowMs: number): string | undefined {
+function missingPeriod(
+  { previous, sources, range: { fromMs, toMs }, firstMs }: Traffic,
+  nowMs: number,
+): string | undefined {
   if (previous !== undefined || sources.size === 0) return undefined;
-  return firstMs !== undefined && 2 * fromMs - toMs < firstMs ? `no: there is no data of the whole period before, only since ${textOf([dayAndClock(firstMs, nowMs)])} UTC` : 'no: the period before is no longer kept whole';
+  return firstMs !== undefined && 2 * fromMs - toMs < firstMs
+    ? `no: there is no data of the whole period before, only since ${textOf([dayAndClock(firstMs, nowMs)])} UTC`
+    : 'no: the period before is no longer kept whole';
 }
 
 /** How many requests of the range are kept one by one; `undefined` where all are. */
 function sampledText({ sampled }: Traffic): string | undefined {
   if (sampled === undefined) return undefined;
   const { kept, of } = sampled;
-  return kept === 0 ? `none of the ${count(of)} requests of this range` : `${count(kept)} of the ${count(of)} requests of this range, about one in ${count(Math.max(1, Math.round(of / kept)))}`;
+  return kept === 0
+    ? `none of the ${count(of)} requests of this range`
+    : `${count(kept)} of the ${count(of)} requests of this range, about one in ${count(Math.max(1, Math.round(of / kept)))}`;
 }
 
 /** A filter that `needsRequests`. */
@@ -222,17 +340,28 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic, nowMs: numbe
   const { bounded, keptFromMs, rollupsFromMs, ledgers, complete } = traffic;
   if (complete) return [];
   const sampled = needsRequests(query.filter) ? sampledText(traffic) : undefined;
-  const total = (of: (ledger: LedgerSnapshot) => number): number => ledgers.reduce((sum, ledger) => sum + of(ledger), 0);
+  const total = (of: (ledger: LedgerSnapshot) => number): number =>
+    ledgers.reduce((sum, ledger) => sum + of(ledger), 0);
   const dropped = total((ledger) => sumOf(ledger.dropped));
   const spooled = total((ledger) => ledger.spooled);
   const deadLettered = total((ledger) => ledger.deadLettered);
   const earlier = total((ledger) => ledger.warnings['earlier-spooled'] ?? 0);
   const datagrams = total((ledger) => ledger.warnings['datagrams-lost'] ?? 0);
   return [
-    ...(bounded ? [phrase`${requestsFilter} reads single requests, and stopped at its limit: choose a shorter range`] : []),
-    ...(keptFromMs === undefined ? [] : [phrase`${requestsFilter} reads single requests, which are kept since ${dayAndClock(keptFromMs, nowMs)} UTC (RETENTION_REQUESTS)`]),
-    ...(rollupsFromMs === undefined ? [] : [phrase`totals are kept since ${dayAndClock(rollupsFromMs, nowMs)} UTC (RETENTION_ROLLUPS)`]),
-    ...(sampled === undefined ? [] : [phrase`${requestsFilter} counts the requests that are kept one by one, ${sampled}`]),
+    ...(bounded
+      ? [phrase`${requestsFilter} reads single requests, and stopped at its limit: choose a shorter range`]
+      : []),
+    ...(keptFromMs === undefined
+      ? []
+      : [
+          phrase`${requestsFilter} reads single requests, which are kept since ${dayAndClock(keptFromMs, nowMs)} UTC (RETENTION_REQUESTS)`,
+        ]),
+    ...(rollupsFromMs === undefined
+      ? []
+      : [phrase`totals are kept since ${dayAndClock(rollupsFromMs, nowMs)} UTC (RETENTION_ROLLUPS)`]),
+    ...(sampled === undefined
+      ? []
+      : [phrase`${requestsFilter} counts the requests that are kept one by one, ${sampled}`]),
     ...(dropped > 0 ? [phrase`${count(dropped)} lines were dropped`] : []),
     ...(spooled > 0 ? [phrase`${count(spooled)} requests are on disk, waiting for the store`] : []),
     ...(deadLettered > 0 ? [phrase`${count(deadLettered)} requests were refused by the store`] : []),
@@ -245,10 +374,14 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic, nowMs: numbe
 function topsNote({ ofNewest, keptFromMs }: Tops, nowMs: number): Phrase | undefined {
   const reasons = [
     ...(ofNewest === undefined ? [] : [phrase`are made from the newest ${count(ofNewest)}`]),
-    ...(keptFromMs === undefined ? [] : [phrase`reach back to ${dayAndClock(keptFromMs, nowMs)} UTC, since when requests are kept`]),
+    ...(keptFromMs === undefined
+      ? []
+      : [phrase`reach back to ${dayAndClock(keptFromMs, nowMs)} UTC, since when requests are kept`]),
   ];
   const [first, second] = reasons;
-  return first === undefined ? undefined : phrase`Under this filter the lists that only single requests know ${second === undefined ? first : phrase`${first}, and ${second}`}.`;
+  return first === undefined
+    ? undefined
+    : phrase`Under this filter the lists that only single requests know ${second === undefined ? first : phrase`${first}, and ${second}`}.`;
 }
 
 /** To the minute: what moves on with every request would make each answer a new one. */
@@ -259,24 +392,48 @@ function dayAndClock(timeMs: number, nowMs: number): Time {
 /** What the page leaves out of the dashboard's own requests; `undefined` where there are none. */
 function ownView({ sources }: Traffic, link: Link) {
   const own = sources.get(dashboardSource);
-  return own === undefined ? undefined : { count: own.requests, text: count(own.requests), href: link({ source: dashboardSource }) };
+  return own === undefined
+    ? undefined
+    : { count: own.requests, text: count(own.requests), href: link({ source: dashboardSource }) };
 }
 
 /** Where there is data, when the range has none; `undefined` while nothing is stored. */
-function elsewhere({ fromMs, filter }: DashboardQuery, { recent, newestMs, stepMs }: Traffic, link: Link, nowMs: number) {
+function elsewhere(
+  { fromMs, filter }: DashboardQuery,
+  { recent, newestMs, stepMs }: Traffic,
+  link: Link,
+  nowMs: number,
+) {
   const lastMs = recent?.caddyNewestMs ?? newestMs;
   if (lastMs === undefined) return undefined;
   const hourMs = 3_600_000;
   const isFiltered = Object.keys(filter).length > 0;
   return {
-    text: fromMs >= nowMs ? 'This range lies in the future.' : isFiltered ? 'No request of this range matches the filters.' : 'There are no requests in this range.',
+    text:
+      fromMs >= nowMs
+        ? 'This range lies in the future.'
+        : isFiltered
+          ? 'No request of this range matches the filters.'
+          : 'There are no requests in this range.',
     label: isFiltered ? 'Show the latest ones without filters, of' : 'Show the latest ones, of',
     last: dayAndClock(lastMs, nowMs),
-    href: link({ ...Object.fromEntries(filterNames.map((name) => [name, undefined])), from: isoTime(lastMs - hourMs), to: isoTime(Math.min(lastMs + hourMs, Math.max(nowMs, lastMs + stepMs))) }),
+    href: link({
+      ...Object.fromEntries(filterNames.map((name) => [name, undefined])),
+      from: isoTime(lastMs - hourMs),
+      to: isoTime(Math.min(lastMs + hourMs, Math.max(nowMs, lastMs + stepMs))),
+    }),
   };
 }
 
-/** Whether Caddy seems not to be connected yet: no request of its own is stored, none accepted, and no filter would hide them. */
+/**
+ * Whether Caddy seems not to be connected yet: no request of its own is stored, none accepted, and no filter would hide
+ * them.
+ */
 function needsConnecting({ filter }: DashboardQuery, { sources, ledgers, recent }: Traffic): boolean {
-  return Object.keys(filter).length === 0 && !sources.has(caddySource) && recent?.caddyNewestMs === undefined && ledgers.every(({ accepted }) => accepted === 0);
+  return (
+    Object.keys(filter).length === 0 &&
+    !sources.has(caddySource) &&
+    recent?.caddyNewestMs === undefined &&
+    ledgers.every(({ accepted }) => accepted === 0)
+  );
 }

@@ -5,12 +5,35 @@ function start({ told = false } = {}) {
   let clockMs = 0;
   const reads: { answer: (text: string) => void; fail: (error: Error) => void }[] = [];
   const listeners: (() => void)[] = [];
-  const shared = createSharedReads(told ? { listen: (onChange) => { listeners.push(onChange as () => void); }, listenForExchange: () => undefined } : undefined, { clock: () => clockMs });
+  const shared = createSharedReads(
+    told
+      ? {
+          listen: (onChange) => {
+            listeners.push(onChange as () => void);
+          },
+          listenForExchange: () => undefined,
+        }
+      : undefined,
+    { clock: () => clockMs },
+  );
   return {
     reads,
-    get: (toMs: number, query = 'all') => shared('requests', { fromMs: toMs - 1000, toMs }, { query }, () => new Promise<string>((answer, fail) => { reads.push({ answer, fail }); })),
-    advance: (ms: number) => { clockMs += ms; },
-    change: () => { for (const listener of listeners) listener(); },
+    get: (toMs: number, query = 'all') =>
+      shared(
+        'requests',
+        { fromMs: toMs - 1000, toMs },
+        { query },
+        () =>
+          new Promise<string>((answer, fail) => {
+            reads.push({ answer, fail });
+          }),
+      ),
+    advance: (ms: number) => {
+      clockMs += ms;
+    },
+    change: () => {
+      for (const listener of listeners) listener();
+    },
   };
 }
 
@@ -47,12 +70,19 @@ test('what a batch has overtaken is read anew, and so is what failed', async (t)
 
 test('a read is cancelled when the last of those who wait for it has gone, and not before', async (t) => {
   let cancelled: AbortSignal | undefined;
-  const read = new CoalescedRead<string>((signal) => new Promise((_, reject) => {
-    cancelled = signal;
-    signal.addEventListener('abort', () => { reject(new Error('cancelled')); });
-  }));
+  const read = new CoalescedRead<string>(
+    (signal) =>
+      new Promise((_, reject) => {
+        cancelled = signal;
+        signal.addEventListener('abort', () => {
+          reject(new Error('cancelled'));
+        });
+      }),
+  );
   const [first, second] = [new AbortController(), new AbortController()];
-  const waiting = [read.join(first.signal), read.join(second.signal)].map((joined) => t.throwsAsync(joined, { message: 'cancelled' }));
+  const waiting = [read.join(first.signal), read.join(second.signal)].map((joined) =>
+    t.throwsAsync(joined, { message: 'cancelled' }),
+  );
   first.abort();
   t.false(cancelled!.aborted);
   second.abort();
@@ -63,7 +93,12 @@ test('a read is cancelled when the last of those who wait for it has gone, and n
 
 test('a read that somebody without a signal waits for is not cancelled, nor one that has ended', async (t) => {
   let answer!: (text: string) => void;
-  const read = new CoalescedRead<string>(() => new Promise((resolve) => { answer = resolve; }));
+  const read = new CoalescedRead<string>(
+    () =>
+      new Promise((resolve) => {
+        answer = resolve;
+      }),
+  );
   const gone = new AbortController();
   const stays = read.join();
   void read.join(gone.signal);

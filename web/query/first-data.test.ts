@@ -18,7 +18,10 @@ const log = createLog('test', { write: () => undefined });
 /** A DuckDB file and a recorder into it. */
 async function open(t: ExecutionContext, { rollupsMs = 400 * dayMs } = {}) {
   const folder = await mkdtemp(join(tmpdir(), 'first-data-'));
-  const store = await openStore({ kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs } }, { log });
+  const store = await openStore(
+    { kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention: { requestsMs: 7 * dayMs, rollupsMs } },
+    { log },
+  );
   const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full' });
   t.teardown(async () => {
     await recorder.close();
@@ -33,7 +36,8 @@ async function open(t: ExecutionContext, { rollupsMs = 400 * dayMs } = {}) {
   return { reads: createReads(store), record };
 }
 
-const read = (reads: Reads, from: string, nowMs: number) => readTraffic(reads, parseQuery({ from }, nowMs), { nowMs, withPrevious: true });
+const read = (reads: Reads, from: string, nowMs: number) =>
+  readTraffic(reads, parseQuery({ from }, nowMs), { nowMs, withPrevious: true });
 
 test('a steady site is compared only with a period that lies after the first data of the store', async (t) => {
   const { reads, record } = await open(t);
@@ -43,7 +47,10 @@ test('a steady site is compared only with a period that lies after the first dat
   const { previous, sources } = await read(reads, 'now-6h', nowMs);
   t.true(Math.abs(previous!.sources.get('caddy')!.requests - sources.get('caddy')!.requests) <= 10);
   await record(nowMs - 60 * hourMs, nowMs - 30 * hourMs, 2 * minuteMs);
-  t.true((await read(reads, 'now-24h', nowMs)).previous!.sources.get('caddy')!.requests > 700, 'an import has added the rest of the day before');
+  t.true(
+    (await read(reads, 'now-24h', nowMs)).previous!.sources.get('caddy')!.requests > 700,
+    'an import has added the rest of the day before',
+  );
 });
 
 test('what is read while lines come in is kept, unless they are older than all that is there', async (t) => {
@@ -51,14 +58,30 @@ test('what is read while lines come in is kept, unless they are older than all t
   let tell!: (changed: { rollups: { level: 86_400; windowMs: number; source: string }[] }) => void;
   let reads = 0;
   let answer!: () => void;
-  const changes = { listen: (onChange: unknown) => { tell = onChange as typeof tell; }, listenForExchange: () => undefined };
+  const changes = {
+    listen: (onChange: unknown) => {
+      tell = onChange as typeof tell;
+    },
+    listenForExchange: () => undefined,
+  };
   const windows = new Map([['caddy', { oldest: new Map([[86_400 as const, 10 * levelMs]]), newestMs: 12 * levelMs }]]);
-  const first = new FirstData({ changes, readStoredWindows: () => new Promise((resolve) => {
-    reads += 1;
-    answer = () => { resolve(windows); };
-  }) }, { clock: () => 0 });
+  const first = new FirstData(
+    {
+      changes,
+      readStoredWindows: () =>
+        new Promise((resolve) => {
+          reads += 1;
+          answer = () => {
+            resolve(windows);
+          };
+        }),
+    },
+    { clock: () => 0 },
+  );
   const spans = () => first.spans((run) => run(new AbortController().signal));
-  const write = (windowMs: number): void => { tell({ rollups: [{ level: 86_400, windowMs, source: 'caddy' }] }); };
+  const write = (windowMs: number): void => {
+    tell({ rollups: [{ level: 86_400, windowMs, source: 'caddy' }] });
+  };
   const reading = spans();
   write(12 * levelMs);
   answer();
@@ -90,6 +113,27 @@ test('a range whose period before is older than RETENTION_ROLLUPS is not compare
 
 test('the first data is where the coarsest level begins, told as exactly as finer levels that reach back as far', (t) => {
   t.is(firstOf(new Map()), undefined);
-  t.is(firstOf(new Map([[10, 15 * hourMs + 10_000], [60, 15 * hourMs], [3600, 15 * hourMs], [86_400, 0]])), 15 * hourMs + 10_000);
-  t.is(firstOf(new Map([[10, 98 * dayMs], [60, 86 * dayMs], [3600, 15 * hourMs], [86_400, 0]])), 15 * hourMs, 'the fine rows of the first hour are deleted');
+  t.is(
+    firstOf(
+      new Map([
+        [10, 15 * hourMs + 10_000],
+        [60, 15 * hourMs],
+        [3600, 15 * hourMs],
+        [86_400, 0],
+      ]),
+    ),
+    15 * hourMs + 10_000,
+  );
+  t.is(
+    firstOf(
+      new Map([
+        [10, 98 * dayMs],
+        [60, 86 * dayMs],
+        [3600, 15 * hourMs],
+        [86_400, 0],
+      ]),
+    ),
+    15 * hourMs,
+    'the fine rows of the first hour are deleted',
+  );
 });

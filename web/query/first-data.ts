@@ -9,7 +9,10 @@ export interface DataSpan {
   readonly newestMs: number;
 }
 
-/** How long an answer is used, in milliseconds: what is too old is deleted, and what others import is added, without notice. */
+/**
+ * How long an answer is used, in milliseconds: what is too old is deleted, and what others import is added, without
+ * notice.
+ */
 const keptMs = 10_000;
 
 /** Remembers when the data of each source of a store begins, until older data is written. */
@@ -34,7 +37,11 @@ export class FirstData {
   }
 
   /** By source. Throws the store's `StoreError`. */
-  async spans(inTime: (run: (signal: AbortSignal) => ReturnType<Store['readStoredWindows']>) => ReturnType<Store['readStoredWindows']>): Promise<ReadonlyMap<string, DataSpan>> {
+  async spans(
+    inTime: (
+      run: (signal: AbortSignal) => ReturnType<Store['readStoredWindows']>,
+    ) => ReturnType<Store['readStoredWindows']>,
+  ): Promise<ReadonlyMap<string, DataSpan>> {
     if (this.#known !== undefined && this.#clock() - this.#known.readMs <= keptMs) return spansOf(this.#known.windows);
     const readMs = this.#clock();
     const written: RollupKey[] = [];
@@ -69,17 +76,27 @@ function oldestOf(rows: readonly RollupKey[]): RollupKey[] {
 /** From the first data of any of them to the last; `undefined` where there are none. */
 export function unionOf(spans: Iterable<DataSpan>): DataSpan | undefined {
   const all = [...spans];
-  return all.length === 0 ? undefined : { firstMs: Math.min(...all.map(({ firstMs }) => firstMs)), newestMs: Math.max(...all.map(({ newestMs }) => newestMs)) };
+  return all.length === 0
+    ? undefined
+    : {
+        firstMs: Math.min(...all.map(({ firstMs }) => firstMs)),
+        newestMs: Math.max(...all.map(({ newestMs }) => newestMs)),
+      };
 }
 
 function spansOf(windows: ReadonlyMap<string, StoredWindows>): ReadonlyMap<string, DataSpan> {
-  return new Map([...windows].flatMap(([source, { oldest, newestMs }]) => {
-    const firstMs = firstOf(oldest);
-    return firstMs === undefined ? [] : [[source, { firstMs, newestMs: Math.max(firstMs, newestMs) }] as const];
-  }));
+  return new Map(
+    [...windows].flatMap(([source, { oldest, newestMs }]) => {
+      const firstMs = firstOf(oldest);
+      return firstMs === undefined ? [] : [[source, { firstMs, newestMs: Math.max(firstMs, newestMs) }] as const];
+    }),
+  );
 }
 
-/** The oldest window, found in the coarsest level, which is kept longest, and told as exactly as the finer levels tell it. */
+/**
+ * The oldest window, found in the coarsest level, which is kept longest, and told as exactly as the finer levels tell
+ * it.
+ */
 export function firstOf(oldest: ReadonlyMap<Level, number>): number | undefined {
   const [coarsest, ...finer] = levels.filter((level) => oldest.has(level)).toReversed();
   if (coarsest === undefined) return undefined;

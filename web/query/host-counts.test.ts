@@ -9,7 +9,12 @@ import { HostCountsCache, refineOpen } from './host-counts.js';
 const nowMs = Date.parse('2026-11-23T20:05:30Z');
 const hourMs = 3_600_000;
 const dayMs = 24 * hourMs;
-const aDay = { parts: [{ level: 3600 as const, fromMs: nowMs - nowMs % hourMs - 23 * hourMs, toMs: nowMs - nowMs % hourMs + hourMs }], filter: {} };
+const aDay = {
+  parts: [
+    { level: 3600 as const, fromMs: nowMs - (nowMs % hourMs) - 23 * hourMs, toMs: nowMs - (nowMs % hourMs) + hourMs },
+  ],
+  filter: {},
+};
 
 interface Request {
   readonly host: string;
@@ -35,15 +40,30 @@ function start({ isTold = true, hostsMax = 1000 } = {}) {
     queries.push(query);
     return state.failure === undefined ? Promise.resolve(count(query)) : Promise.reject(state.failure);
   };
-  const cache = new HostCountsCache({ read, changes: isTold ? changes : undefined, hostsMax, clock: () => state.clockMs });
+  const cache = new HostCountsCache({
+    read,
+    changes: isTold ? changes : undefined,
+    hostsMax,
+    clock: () => state.clockMs,
+  });
   return {
-    state, count, changes,
+    state,
+    count,
+    changes,
     add(...added: readonly Request[]): void {
       requests.push(...added);
-      const rollups = added.flatMap(({ timeMs }) => levelsOf.host.map((level) => ({ level, windowMs: alignRange({ fromMs: timeMs, toMs: timeMs + 1 }, level).fromMs, source: 'caddy', host: undefined })));
+      const rollups = added.flatMap(({ timeMs }) =>
+        levelsOf.host.map((level) => ({
+          level,
+          windowMs: alignRange({ fromMs: timeMs, toMs: timeMs + 1 }, level).fromMs,
+          source: 'caddy',
+          host: undefined,
+        })),
+      );
       changes.tell({ rollups, tops: [] });
     },
-    get: async (query: HostCountsQuery = aDay): Promise<HostCounts[]> => (await cache.get(query, nowMs, new AbortController().signal)).sort(byHost),
+    get: async (query: HostCountsQuery = aDay): Promise<HostCounts[]> =>
+      (await cache.get(query, nowMs, new AbortController().signal)).sort(byHost),
     /** Parts read since the last call. */
     parts: () => queries.splice(0).flatMap(({ parts }) => parts),
   };
@@ -54,35 +74,71 @@ function byHost(one: HostCounts, other: HostCounts): number {
 }
 
 test('counts what the store counts, whatever is written between two reads', async (t) => {
-  const requests = fc.array(fc.record({ host: fc.constantFrom('a', 'b', 'c'), agoMs: fc.oneof(fc.nat(2 * hourMs), fc.nat(3 * dayMs)) }), { maxLength: 5 });
-  await fc.assert(fc.asyncProperty(fc.array(requests, { maxLength: 6 }), fc.constantFrom(...levelsOf.host), async (batches, finest) => {
-    const { add, get, count } = start();
-    const range = alignRange({ fromMs: nowMs - 2 * dayMs, toMs: nowMs }, finest);
-    const query = { parts: coverRange(range, levelsOf.host.filter((level) => level >= finest)), filter: {} };
-    for (const batch of batches) {
-      add(...batch.map(({ host, agoMs }) => ({ host, timeMs: nowMs - agoMs })));
-      t.deepEqual(await get(query), count(query));
-    }
-  }));
+  const requests = fc.array(
+    fc.record({ host: fc.constantFrom('a', 'b', 'c'), agoMs: fc.oneof(fc.nat(2 * hourMs), fc.nat(3 * dayMs)) }),
+    { maxLength: 5 },
+  );
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(requests, { maxLength: 6 }),
+      fc.constantFrom(...levelsOf.host),
+      async (batches, finest) => {
+        const { add, get, count } = start();
+        const range = alignRange({ fromMs: nowMs - 2 * dayMs, toMs: nowMs }, finest);
+        const query = {
+          parts: coverRange(
+            range,
+            levelsOf.host.filter((level) => level >= finest),
+          ),
+          filter: {},
+        };
+        for (const batch of batches) {
+          add(...batch.map(({ host, agoMs }) => ({ host, timeMs: nowMs - agoMs })));
+          t.deepEqual(await get(query), count(query));
+        }
+      },
+    ),
+  );
 });
 
 test('reads ended windows once, and only the last minutes again', async (t) => {
   const { add, get, parts } = start();
   add({ host: 'a', timeMs: nowMs - 5 * hourMs }, { host: 'a', timeMs: nowMs });
   t.like(await get(), [{ host: 'a', requests: 2, bytes: 20 }]);
-  t.deepEqual(parts().map(({ level }) => level), [3600, 60, 60], 'whole hours, and minutes of the current one');
+  t.deepEqual(
+    parts().map(({ level }) => level),
+    [3600, 60, 60],
+    'whole hours, and minutes of the current one',
+  );
   add({ host: 'b', timeMs: nowMs });
-  t.like(await get(), [{ host: 'a', requests: 2 }, { host: 'b', requests: 1 }]);
-  t.deepEqual(parts(), [{ level: 60, fromMs: Date.parse('2026-11-23T20:04:00Z'), toMs: Date.parse('2026-11-23T21:00:00Z') }]);
+  t.like(await get(), [
+    { host: 'a', requests: 2 },
+    { host: 'b', requests: 1 },
+  ]);
+  t.deepEqual(parts(), [
+    { level: 60, fromMs: Date.parse('2026-11-23T20:04:00Z'), toMs: Date.parse('2026-11-23T21:00:00Z') },
+  ]);
   add({ host: 'b', timeMs: nowMs - 5 * hourMs });
   t.like(await get(), [{ host: 'a' }, { host: 'b', requests: 2 }]);
-  t.deepEqual(parts().map(({ level }) => level).sort(), [3600, 60]);
+  t.deepEqual(
+    parts()
+      .map(({ level }) => level)
+      .sort(),
+    [3600, 60],
+  );
 });
 
 test('refines an open day to its hours and minutes', (t) => {
   const fromMs = Date.parse('2026-11-22T00:00:00Z');
   const parts = refineOpen([{ level: 86_400, fromMs, toMs: fromMs + 2 * dayMs }], nowMs);
-  t.deepEqual(parts.map(({ level, fromMs: startMs }) => [level, new Date(startMs).toISOString().slice(8, 16)]), [[86_400, '22T00:00'], [3600, '23T00:00'], [60, '23T20:00']]);
+  t.deepEqual(
+    parts.map(({ level, fromMs: startMs }) => [level, new Date(startMs).toISOString().slice(8, 16)]),
+    [
+      [86_400, '22T00:00'],
+      [3600, '23T00:00'],
+      [60, '23T20:00'],
+    ],
+  );
   t.is(parts.at(-1)!.toMs, fromMs + 2 * dayMs);
 });
 
@@ -102,7 +158,10 @@ test('reads ended windows again where others write, those that ended lately soon
   state.clockMs = 30_000; // the last whole hour ended 330 s ago, and the last whole minute 90 s
   parts();
   t.deepEqual(await get(), []);
-  t.deepEqual(parts().map(({ level }) => level), [60, 60]);
+  t.deepEqual(
+    parts().map(({ level }) => level),
+    [60, 60],
+  );
   state.clockMs = 33_001;
   t.like(await get(), [{ host: 'a' }]);
 });
@@ -123,7 +182,10 @@ test('evicts the least recently used beyond the limit', async (t) => {
   await get({ ...aDay, filter: { method: 'GET' } });
   parts();
   await get({ ...aDay, filter: { method: 'GET' } });
-  t.deepEqual(parts().map(({ level }) => level), [60]);
+  t.deepEqual(
+    parts().map(({ level }) => level),
+    [60],
+  );
   await get();
   t.true(parts().some(({ level }) => level === 3600));
 });

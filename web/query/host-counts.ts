@@ -11,7 +11,10 @@ import { closedTtlMs, closesAfterMs, toldKeptMs } from './window-cache.js';
 export interface HostCountsOptions {
   /** Counts the hosts of some parts. */
   readonly read: (query: HostCountsQuery, signal: AbortSignal) => Promise<HostCounts[]>;
-  /** `undefined` for a store to which others write as well: then ended windows are counted again after a time, see `closedTtlMs`. */
+  /**
+   * `undefined` for a store to which others write as well: then ended windows are counted again after a time, see
+   * `closedTtlMs`.
+   */
   readonly changes: StoreChanges | undefined;
   /** Maximum number of hosts in all entries together. Default: 50,000, about 10 MB. */
   readonly hostsMax?: number;
@@ -41,8 +44,12 @@ export class HostCountsCache {
     this.#hostsMax = hostsMax;
     this.#isTold = changes !== undefined;
     this.#clock = clock;
-    changes?.listen(({ rollups }) => { this.#forget(rollups); });
-    changes?.listenForExchange(() => { this.#entries.clear(); });
+    changes?.listen(({ rollups }) => {
+      this.#forget(rollups);
+    });
+    changes?.listenForExchange(() => {
+      this.#entries.clear();
+    });
   }
 
   /** Counts the requests of each host, in no particular order. Throws what the read throws. */
@@ -66,16 +73,21 @@ export class HostCountsCache {
     let entry = this.#entries.get(key);
     this.#entries.delete(key);
     const ttlMs = this.#isTold ? toldKeptMs : closedTtlMs(nowMs - Math.max(...query.parts.map(({ toMs }) => toMs)));
-    if (entry === undefined || entry.counts.isCancelled || this.#clock() - entry.startedMs > ttlMs) entry = this.#start(key, query);
+    if (entry === undefined || entry.counts.isCancelled || this.#clock() - entry.startedMs > ttlMs)
+      entry = this.#start(key, query);
     this.#entries.set(key, entry);
     return await entry.counts.join(signal);
   }
 
   #start(key: string, query: HostCountsQuery): Entry {
-    const forget = (): void => { if (this.#entries.get(key) === entry) this.#entries.delete(key); };
+    const forget = (): void => {
+      if (this.#entries.get(key) === entry) this.#entries.delete(key);
+    };
     const read = async (cancelled: AbortSignal): Promise<ReadonlyMap<string, HostCounts>> => {
       try {
-        const counts = new Map((await this.#read(query, cancelled)).map((each) => [hostKey(each.source, each.host), each]));
+        const counts = new Map(
+          (await this.#read(query, cancelled)).map((each) => [hostKey(each.source, each.host), each]),
+        );
         entry.hosts = counts.size;
         this.#makeRoom();
         return counts;
@@ -99,7 +111,12 @@ export class HostCountsCache {
 
   #forget(rows: readonly RowKey[]): void {
     for (const [key, { parts }] of this.#entries) {
-      if (rows.some(({ level, windowMs }) => parts.some((part) => part.level === level && windowMs >= part.fromMs && windowMs < part.toMs))) this.#entries.delete(key);
+      if (
+        rows.some(({ level, windowMs }) =>
+          parts.some((part) => part.level === level && windowMs >= part.fromMs && windowMs < part.toMs),
+        )
+      )
+        this.#entries.delete(key);
     }
   }
 }
@@ -111,12 +128,24 @@ export function refineOpen(parts: HostCountsQuery['parts'], nowMs: number): (Tim
 }
 
 function finerOf(parts: HostCountsQuery['parts'], settledMs: number): (TimeRange & { readonly level: Level })[] {
-  return parts.flatMap((part) => coverRange(part, levelsOf.host.filter((level) => level <= part.level), settledMs));
+  return parts.flatMap((part) =>
+    coverRange(
+      part,
+      levelsOf.host.filter((level) => level <= part.level),
+      settledMs,
+    ),
+  );
 }
 
 /** Splits parts into windows that ended by then, and the others. */
-function splitAt(parts: HostCountsQuery['parts'], settledMs: number): { ended: HostCountsQuery['parts']; open: HostCountsQuery['parts'] } {
-  const cuts = parts.map((part) => ({ ...part, cutMs: Math.min(part.toMs, Math.max(part.fromMs, windowStart(settledMs, part.level))) }));
+function splitAt(
+  parts: HostCountsQuery['parts'],
+  settledMs: number,
+): { ended: HostCountsQuery['parts']; open: HostCountsQuery['parts'] } {
+  const cuts = parts.map((part) => ({
+    ...part,
+    cutMs: Math.min(part.toMs, Math.max(part.fromMs, windowStart(settledMs, part.level))),
+  }));
   const ended = cuts.map(({ level, fromMs, cutMs }) => ({ level, fromMs, toMs: cutMs }));
   const open = cuts.map(({ level, cutMs, toMs }) => ({ level, fromMs: cutMs, toMs }));
   return { ended: ended.filter(isNotEmpty), open: open.filter(isNotEmpty) };

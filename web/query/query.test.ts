@@ -4,15 +4,52 @@ import { parseQuery, parseUsable, QueryError, unknownParameters } from './query.
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
 test('without parameters it is the last hour, refreshed every 5 s, unfiltered', (t) => {
-  t.deepEqual(parseQuery({}, nowMs), { fromMs: nowMs - 3_600_000, toMs: nowMs, filter: {}, limit: undefined, refreshSeconds: 5, compare: true, errorsFirst: false, editing: false, given: {} });
+  t.deepEqual(parseQuery({}, nowMs), {
+    fromMs: nowMs - 3_600_000,
+    toMs: nowMs,
+    filter: {},
+    limit: undefined,
+    refreshSeconds: 5,
+    compare: true,
+    errorsFirst: false,
+    editing: false,
+    given: {},
+  });
 });
 
 test('every parameter is read', (t) => {
-  const given = { from: 'now-2d', to: 'now-1d', source: 'caddy', host: 'a.example', method: 'GET', status: '5xx', path: '/a b', client: '192.0.2.0', user_agent: 'curl/8', referrer: 'https://r.example/', request_id: '7f-1', limit: '7', errors: 'first', refresh: '15', compare: 'off', edit: 'off' };
+  const given = {
+    from: 'now-2d',
+    to: 'now-1d',
+    source: 'caddy',
+    host: 'a.example',
+    method: 'GET',
+    status: '5xx',
+    path: '/a b',
+    client: '192.0.2.0',
+    user_agent: 'curl/8',
+    referrer: 'https://r.example/',
+    request_id: '7f-1',
+    limit: '7',
+    errors: 'first',
+    refresh: '15',
+    compare: 'off',
+    edit: 'off',
+  };
   t.deepEqual(parseQuery(given, nowMs), {
     fromMs: nowMs - 2 * 86_400_000,
     toMs: nowMs - 86_400_000,
-    filter: { source: 'caddy', host: 'a.example', method: 'GET', status: { min: 500, max: 599 }, path: '/a b', client: '192.0.2.0', userAgent: 'curl/8', referrer: 'https://r.example/', requestId: '7f-1' },
+    filter: {
+      source: 'caddy',
+      host: 'a.example',
+      method: 'GET',
+      status: { min: 500, max: 599 },
+      path: '/a b',
+      client: '192.0.2.0',
+      userAgent: 'curl/8',
+      referrer: 'https://r.example/',
+      requestId: '7f-1',
+    },
     limit: 7,
     refreshSeconds: 15,
     compare: false,
@@ -37,7 +74,10 @@ test('an open form is not refreshed', (t) => {
 });
 
 test('a time without a zone, as a form sends it, is UTC', (t) => {
-  t.like(parseQuery({ from: '2026-11-23T19:00', to: '2026-11-23T19:30:15' }, nowMs), { fromMs: Date.UTC(2026, 10, 23, 19), toMs: Date.UTC(2026, 10, 23, 19, 30, 15) });
+  t.like(parseQuery({ from: '2026-11-23T19:00', to: '2026-11-23T19:30:15' }, nowMs), {
+    fromMs: Date.UTC(2026, 10, 23, 19),
+    toMs: Date.UTC(2026, 10, 23, 19, 30, 15),
+  });
 });
 
 test('parameters that are empty count as left out, as plain forms send them', (t) => {
@@ -51,7 +91,8 @@ const refused = test.macro({
     t.regex(error.message, message);
     t.true(error.message.includes(`The parameter ${parameter} is "`));
   },
-  title: (_title, raw) => `${JSON.stringify(raw).slice(0, 60)} is refused with the parameter, the value and what is allowed`,
+  title: (_title, raw) =>
+    `${JSON.stringify(raw).slice(0, 60)} is refused with the parameter, the value and what is allowed`,
 });
 
 test(refused, { from: 'yesterday' }, 'from', /"yesterday"; allowed is now, now-15m/);
@@ -82,7 +123,10 @@ test('parameters that are not known are ignored, and can be named', (t) => {
 });
 
 test('a bad value costs itself alone: the other parameters are used', (t) => {
-  const { query, problems } = parseUsable({ from: 'now-6h', status: '6xx', host: ['a', 'b'], method: 'GET', limit: '0' }, nowMs);
+  const { query, problems } = parseUsable(
+    { from: 'now-6h', status: '6xx', host: ['a', 'b'], method: 'GET', limit: '0' },
+    nowMs,
+  );
   t.deepEqual(query, parseQuery({ from: 'now-6h', method: 'GET' }, nowMs));
   t.deepEqual(problems.map(({ parameter }) => parameter).sort(), ['host', 'limit', 'status']);
   for (const raw of [{ from: 'now', to: 'now-1h' }, { to: 'now-2h' }, { to: '2026-01-01T00:00:00Z' }]) {
@@ -94,9 +138,12 @@ test('a bad value costs itself alone: the other parameters are used', (t) => {
 });
 
 test('a typed client address is truncated as stored ones are, and taken with its prefix', (t) => {
-  const clientOf = (client: string, clientIp: 'truncated' | 'full') => parseQuery({ client }, nowMs, { clientIp }).filter.client;
-  for (const client of ['203.0.113.9', '203.0.113.0', '203.0.113.0/24', '::ffff:203.0.113.9']) t.is(clientOf(client, 'truncated'), '203.0.113.0', client);
-  for (const client of ['2001:db8:1:2::9', '2001:db8:1::', '2001:db8:1::/48']) t.is(clientOf(client, 'truncated'), '2001:db8:1::', client);
+  const clientOf = (client: string, clientIp: 'truncated' | 'full') =>
+    parseQuery({ client }, nowMs, { clientIp }).filter.client;
+  for (const client of ['203.0.113.9', '203.0.113.0', '203.0.113.0/24', '::ffff:203.0.113.9'])
+    t.is(clientOf(client, 'truncated'), '203.0.113.0', client);
+  for (const client of ['2001:db8:1:2::9', '2001:db8:1::', '2001:db8:1::/48'])
+    t.is(clientOf(client, 'truncated'), '2001:db8:1::', client);
   t.is(clientOf('203.0.113.9', 'full'), '203.0.113.9');
   t.is(clientOf('no address', 'truncated'), 'no address');
 });

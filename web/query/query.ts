@@ -20,7 +20,17 @@ export interface DashboardQuery extends TimeRange {
 }
 
 /** The parameters that take requests away. */
-export const filterNames = ['source', 'host', 'method', 'status', 'path', 'client', 'user_agent', 'referrer', 'request_id'] as const;
+export const filterNames = [
+  'source',
+  'host',
+  'method',
+  'status',
+  'path',
+  'client',
+  'user_agent',
+  'referrer',
+  'request_id',
+] as const;
 /** The parameters that `parseQuery` knows. */
 export const parameters = ['from', 'to', ...filterNames, 'limit', 'errors', 'refresh', 'compare', 'edit'] as const;
 /** One of them. */
@@ -64,13 +74,20 @@ export interface QueryOptions {
   readonly clientIp?: ClientIpPolicy | undefined;
 }
 
-/** The parameters that are none of this page's, such as those that links in mails and social networks add. They are ignored. */
+/**
+ * The parameters that are none of this page's, such as those that links in mails and social networks add. They are
+ * ignored.
+ */
 export function unknownParameters(raw: RawQuery): string[] {
   return Object.keys(raw).filter((name) => !isParameter(name));
 }
 
 /** Reads a query as far as it can be used: a parameter with a bad value is left out, and its error told. */
-export function parseUsable(raw: RawQuery, nowMs: number, options: QueryOptions = {}): { query: DashboardQuery; problems: readonly QueryError[] } {
+export function parseUsable(
+  raw: RawQuery,
+  nowMs: number,
+  options: QueryOptions = {},
+): { query: DashboardQuery; problems: readonly QueryError[] } {
   const problems: QueryError[] = [];
   let usable = raw;
   for (;;) {
@@ -78,7 +95,10 @@ export function parseUsable(raw: RawQuery, nowMs: number, options: QueryOptions 
       return { query: parseQuery(usable, nowMs, options), problems };
     } catch (error) {
       // A default that does not go with the parameter `to` is named as `from`.
-      const bad = error instanceof QueryError ? [error.parameter, 'to'].find((name) => usable[name] !== undefined && usable[name] !== '') : undefined;
+      const bad =
+        error instanceof QueryError
+          ? [error.parameter, 'to'].find((name) => usable[name] !== undefined && usable[name] !== '')
+          : undefined;
       if (bad === undefined) throw error;
       problems.push(error as QueryError);
       usable = { ...usable, [bad]: undefined };
@@ -87,13 +107,23 @@ export function parseUsable(raw: RawQuery, nowMs: number, options: QueryOptions 
 }
 
 /** Reads a query. Parameters that are not known are ignored. Throws a `QueryError`. */
-export function parseQuery(raw: RawQuery, nowMs: number, { rowsMax = limitMax, clientIp = 'full' }: QueryOptions = {}): DashboardQuery {
+export function parseQuery(
+  raw: RawQuery,
+  nowMs: number,
+  { rowsMax = limitMax, clientIp = 'full' }: QueryOptions = {},
+): DashboardQuery {
   const given = readGiven(raw);
   const fromMs = readTime('from', given.from ?? defaults.from, nowMs);
   const to = given.to ?? defaults.to;
   const toMs = readTime('to', to, nowMs);
-  if (fromMs >= toMs) throw new QueryError('from', given.from ?? defaults.from, `a time before the parameter to, which is ${quote(to)}`);
-  if (toMs - fromMs > rangeDaysMax * dayMs) throw new QueryError('from', given.from ?? defaults.from, `a time at most ${rangeDaysMax} days before the parameter to`);
+  if (fromMs >= toMs)
+    throw new QueryError('from', given.from ?? defaults.from, `a time before the parameter to, which is ${quote(to)}`);
+  if (toMs - fromMs > rangeDaysMax * dayMs)
+    throw new QueryError(
+      'from',
+      given.from ?? defaults.from,
+      `a time at most ${rangeDaysMax} days before the parameter to`,
+    );
   const editing = given.edit !== undefined && readChoice('edit', given.edit, ['on', 'off']) === 'on';
   const refreshSeconds = readRefresh(given.refresh ?? defaults.refresh);
   return {
@@ -101,7 +131,8 @@ export function parseQuery(raw: RawQuery, nowMs: number, { rowsMax = limitMax, c
     toMs,
     filter: readFilter(given, clientIp),
     limit: given.limit === undefined ? undefined : readInteger('limit', given.limit, rowsMax),
-    // A range with a fixed end does not change: there is nothing to refresh. And a form must not be emptied under one's hands.
+    // A range with a fixed end does not change: there is nothing to refresh. And a form must not be emptied under one's
+    // hands.
     refreshSeconds: to.startsWith('now') && !editing ? refreshSeconds : undefined,
     compare: given.compare === undefined || readChoice('compare', given.compare, ['on', 'off']) === 'on',
     errorsFirst: given.errors !== undefined && readChoice('errors', given.errors, ['first', 'in-order']) === 'first',
@@ -124,11 +155,25 @@ function readTime(name: Parameter, text: string, nowMs: number): number {
   // What a form's `datetime-local` sends has no zone: the page says that it means UTC.
   const timeMs = parseTime(/^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?$/.test(text) ? `${text}Z` : text, nowMs);
   if (timeMs === undefined) throw new QueryError(name, text, timeSyntax);
-  if (timeMs < timeMinMs || timeMs > timeMaxMs) throw new QueryError(name, text, 'a time between the years 1970 and 2200');
+  if (timeMs < timeMinMs || timeMs > timeMaxMs)
+    throw new QueryError(name, text, 'a time between the years 1970 and 2200');
   return timeMs;
 }
 
-function readFilter({ source, host, method, status, path, client, user_agent: userAgent, referrer, request_id: requestId }: Partial<Record<Parameter, string>>, clientIp: ClientIpPolicy): Filter {
+function readFilter(
+  {
+    source,
+    host,
+    method,
+    status,
+    path,
+    client,
+    user_agent: userAgent,
+    referrer,
+    request_id: requestId,
+  }: Partial<Record<Parameter, string>>,
+  clientIp: ClientIpPolicy,
+): Filter {
   return {
     ...(source !== undefined && { source: readText('source', source) }),
     ...(host !== undefined && { host: readText('host', host) }),
@@ -147,7 +192,10 @@ function readText(name: Parameter, text: string, lengthMax = textLengthMax): str
   return text;
 }
 
-/** An address as it is stored. `203.0.113.9`, `203.0.113.0` and `203.0.113.0/24` are the same where addresses are truncated. */
+/**
+ * An address as it is stored. `203.0.113.9`, `203.0.113.0` and `203.0.113.0/24` are the same where addresses are
+ * truncated.
+ */
 function readClient(text: string, policy: ClientIpPolicy): string {
   readText('client', text, nameLengthMax);
   if (policy !== 'truncated') return text;
@@ -160,20 +208,27 @@ function readPath(text: string): string {
 }
 
 function readReferrer(text: string): string {
-  if (/[?#]/.test(text)) throw new QueryError('referrer', text, 'a referrer without its query and fragment (no question mark, no number sign)');
+  if (/[?#]/.test(text))
+    throw new QueryError(
+      'referrer',
+      text,
+      'a referrer without its query and fragment (no question mark, no number sign)',
+    );
   return readText('referrer', text);
 }
 
 /** An HTTP method is a token: RFC 9110, section 5.6.2. */
 function readMethod(text: string): string {
-  if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$/.test(text)) throw new QueryError('method', text, 'an HTTP method such as GET');
+  if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$/.test(text))
+    throw new QueryError('method', text, 'an HTTP method such as GET');
   return text;
 }
 
 function readStatus(text: string): { min: number; max: number } {
   const statusClass = /^([1-5])xx$/.exec(text)?.[1];
   if (statusClass !== undefined) return { min: Number(statusClass) * 100, max: Number(statusClass) * 100 + 99 };
-  if (!/^(0|[1-9]\d\d)$/.test(text)) throw new QueryError('status', text, 'a status such as 404, a class from 1xx to 5xx, or 0 (no response)');
+  if (!/^(0|[1-9]\d\d)$/.test(text))
+    throw new QueryError('status', text, 'a status such as 404, a class from 1xx to 5xx, or 0 (no response)');
   return { min: Number(text), max: Number(text) };
 }
 

@@ -16,7 +16,10 @@ export interface SitePage {
 }
 
 /** Reads the parameters `sort` and `after`. Throws a `QueryError`. */
-export function parseSitePage({ sort = 'requests', after }: { readonly sort?: string | undefined; readonly after?: string | undefined }, limit: number): SitePage {
+export function parseSitePage(
+  { sort = 'requests', after }: { readonly sort?: string | undefined; readonly after?: string | undefined },
+  limit: number,
+): SitePage {
   if (!isSiteSort(sort)) throw new QueryError('sort', sort, siteSorts.join(', '));
   return { sort, limit, after: after === undefined ? undefined : parseAfter(after) };
 }
@@ -36,10 +39,18 @@ function parseAfter(text: string): { source: string; host: string } {
   throw new QueryError('after', text, 'what an answer gave as its X-Next');
 }
 
-/** Returns the sites of a page, and whether more follow. Compares with the current counts of the site `after`, which may have changed since the page before. */
-export function sitesOfPage(counts: readonly HostCounts[], { sort, limit, after }: SitePage): { sites: readonly HostCounts[]; hasMore: boolean } {
+/**
+ * Returns the sites of a page, and whether more follow. Compares with the current counts of the site `after`, which may
+ * have changed since the page before.
+ */
+export function sitesOfPage(
+  counts: readonly HostCounts[],
+  { sort, limit, after }: SitePage,
+): { sites: readonly HostCounts[]; hasMore: boolean } {
   const sorted = counts.filter(({ requests }) => requests > 0).sort((one, other) => compareSites(one, other, sort));
-  const last = after && (counts.find(({ source, host }) => source === after.source && host === after.host) ?? { ...noCounts, ...after });
+  const last =
+    after &&
+    (counts.find(({ source, host }) => source === after.source && host === after.host) ?? { ...noCounts, ...after });
   const from = last === undefined ? 0 : sorted.findIndex((site) => compareSites(site, last, sort) > 0);
   const sites = from < 0 ? [] : sorted.slice(from, from + limit);
   return { sites, hasMore: from >= 0 && from + limit < sorted.length };

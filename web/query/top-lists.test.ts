@@ -13,27 +13,43 @@ const nowMs = Date.UTC(2026, 10, 23, 20, 17, 33);
 const dayMs = 86_400_000;
 
 test('a range is covered by whole windows without a gap, few of them, and none that is still open but the finest', (t) => {
-  fc.assert(fc.property(fc.integer({ min: 60_000, max: 400 * dayMs }), fc.integer({ min: 0, max: 500 * dayMs }), (lengthMs, agoMs) => {
-    const { range, level: finest } = topRange({ fromMs: nowMs - agoMs - lengthMs, toMs: nowMs - agoMs }, nowMs);
-    const parts = coverRange(range, topLevels.filter((each) => each >= finest), nowMs - 10_000);
-    let atMs = range.fromMs;
-    let windows = 0;
-    for (const { fromMs, toMs, level } of parts) {
-      if (fromMs !== atMs || toMs <= fromMs) throw new Error(`a part from ${fromMs} to ${toMs} after ${atMs}`);
-      if (fromMs % (level * 1000) !== 0 || toMs % (level * 1000) !== 0) throw new Error(`a window of ${level} s is cut`);
-      if (level !== finest && toMs > nowMs) throw new Error(`a window of ${level} s is open`);
-      windows += (toMs - fromMs) / (level * 1000);
-      atMs = toMs;
-    }
-    return atMs === range.toMs && windows <= 2 * (9 + 5 + 23) + 61 + lengthMs / dayMs;
-  }), { numRuns: 1000 });
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 60_000, max: 400 * dayMs }),
+      fc.integer({ min: 0, max: 500 * dayMs }),
+      (lengthMs, agoMs) => {
+        const { range, level: finest } = topRange({ fromMs: nowMs - agoMs - lengthMs, toMs: nowMs - agoMs }, nowMs);
+        const parts = coverRange(
+          range,
+          topLevels.filter((each) => each >= finest),
+          nowMs - 10_000,
+        );
+        let atMs = range.fromMs;
+        let windows = 0;
+        for (const { fromMs, toMs, level } of parts) {
+          if (fromMs !== atMs || toMs <= fromMs) throw new Error(`a part from ${fromMs} to ${toMs} after ${atMs}`);
+          if (fromMs % (level * 1000) !== 0 || toMs % (level * 1000) !== 0)
+            throw new Error(`a window of ${level} s is cut`);
+          if (level !== finest && toMs > nowMs) throw new Error(`a window of ${level} s is open`);
+          windows += (toMs - fromMs) / (level * 1000);
+          atMs = toMs;
+        }
+        return atMs === range.toMs && windows <= 2 * (9 + 5 + 23) + 61 + lengthMs / dayMs;
+      },
+    ),
+    { numRuns: 1000 },
+  );
   t.pass();
 });
 
 test('the last hour is read to the minute, and days as days', (t) => {
   const levelsOf = (from: string): number[] => {
     const { range, level } = topRange(parseQuery({ from }, nowMs), nowMs);
-    return coverRange(range, topLevels.filter((each) => each >= level), nowMs - 10_000).map((part) => part.level);
+    return coverRange(
+      range,
+      topLevels.filter((each) => each >= level),
+      nowMs - 10_000,
+    ).map((part) => part.level);
   };
   t.deepEqual(levelsOf('now-15m'), [60]);
   t.deepEqual(levelsOf('now-1h'), [60, 600, 60]);
@@ -43,27 +59,64 @@ test('the last hour is read to the minute, and days as days', (t) => {
 });
 
 test('lists from rows are the lists from raw requests', async (t) => {
-  const requests = Array.from({ length: 3000 }, (_, at) => event({
-    timeMs: nowMs - (at * 7919) % (5 * 3_600_000), uri: `/${at % 7}?${at}`, clientIp: `192.0.2.${at % 30}`, userAgent: at % 3 === 0 ? 'curl/8.5.0' : 'Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0',
-    status: at % 10 === 0 ? 502 : 200, durationMs: at % 100, size: at,
-  }));
+  const requests = Array.from({ length: 3000 }, (_, at) =>
+    event({
+      timeMs: nowMs - ((at * 7919) % (5 * 3_600_000)),
+      uri: `/${at % 7}?${at}`,
+      clientIp: `192.0.2.${at % 30}`,
+      userAgent: at % 3 === 0 ? 'curl/8.5.0' : 'Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0',
+      status: at % 10 === 0 ? 502 : 200,
+      durationMs: at % 100,
+      size: at,
+    }),
+  );
   const ladder = createTopLadder();
   const rows: TopRow[] = [];
   for (const request of requests) ladder.add(request);
   rows.push(...ladder.drain(nowMs, { all: true }));
   const store: TopsReader = {
-    readTopWindows: ({ level, kinds }, { fromMs, toMs }) => Promise.resolve([...groupBy(rows.filter((row) => row.level === level && kinds.includes(row.kind) && row.windowMs >= fromMs && row.windowMs < toMs), ({ windowMs }) => windowMs)]
-      .map(([windowMs, ofWindow]) => ({ windowMs, digest: topsDigestOf(ofWindow) }))),
+    readTopWindows: ({ level, kinds }, { fromMs, toMs }) =>
+      Promise.resolve(
+        [
+          ...groupBy(
+            rows.filter(
+              (row) => row.level === level && kinds.includes(row.kind) && row.windowMs >= fromMs && row.windowMs < toMs,
+            ),
+            ({ windowMs }) => windowMs,
+          ),
+        ].map(([windowMs, ofWindow]) => ({ windowMs, digest: topsDigestOf(ofWindow) })),
+      ),
     listRequests: ({ fromMs, toMs, kinds, valuesMax, requestsMax }) => {
       const within = requests.filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs);
-      return Promise.resolve({ bySource: listRequests(within.slice(0, requestsMax), { kinds, valuesMax }), ofNewest: within.length > requestsMax ? requestsMax : undefined });
+      return Promise.resolve({
+        bySource: listRequests(within.slice(0, requestsMax), { kinds, valuesMax }),
+        ofNewest: within.length > requestsMax ? requestsMax : undefined,
+      });
     },
   };
-  const read = async (raw: Record<string, string>, requestsMax = 10_000) => await readTopsFrom(store, parseQuery(raw, nowMs), { dimensions: ['path', 'user_agent', 'client'], valuesMax: 100, requestsMax, nowMs });
+  const read = async (raw: Record<string, string>, requestsMax = 10_000) =>
+    await readTopsFrom(store, parseQuery(raw, nowMs), {
+      dimensions: ['path', 'user_agent', 'client'],
+      valuesMax: 100,
+      requestsMax,
+      nowMs,
+    });
   for (const from of ['now-15m', 'now-1h', 'now-6h']) {
     const [byRows, byRequests] = await Promise.all([read({ from }), read({ from, method: 'GET' })]);
     for (const dimension of ['path', 'user_agent', 'client', 'browser', 'bot', 'referrer'] as const) {
-      const figures = ({ bySource }: typeof byRows) => [...listOf(bySource.get('caddy'), dimension).values].map(([value, { requests: count, errors, bytes, latencyMs: { p95 }, missedMax }]) => [value, count, errors, bytes, p95, missedMax]);
+      const figures = ({ bySource }: typeof byRows) =>
+        [...listOf(bySource.get('caddy'), dimension).values].map(
+          ([
+            value,
+            {
+              requests: count,
+              errors,
+              bytes,
+              latencyMs: { p95 },
+              missedMax,
+            },
+          ]) => [value, count, errors, bytes, p95, missedMax],
+        );
       t.deepEqual(figures(byRows), figures(byRequests), `${from} ${dimension}`);
     }
     t.is(byRows.bySource.get('caddy')?.clients, 30);
@@ -71,5 +124,8 @@ test('lists from rows are the lists from raw requests', async (t) => {
   }
   t.is((await read({ method: 'GET' }, 100)).ofNewest, 100);
   t.is((await read({})).ofNewest, undefined);
-  t.deepEqual(topLevels.filter((level) => !rows.some((row) => row.level === level)), []);
+  t.deepEqual(
+    topLevels.filter((level) => !rows.some((row) => row.level === level)),
+    [],
+  );
 });

@@ -5,7 +5,16 @@ import type { Filter, Store, TimeRange } from '../../shared/store/store.js';
 import { keptFrom } from '../../shared/store/retention.js';
 import { alignRange, coverRange, levelFor } from '../../shared/time-range.js';
 import { DistinctSketch } from '../../shared/sketch/hyperloglog.js';
-import { hostClientsLevels, isOfClients, topKeptMs, topLevels, type TopDimension, type TopKind, type TopLevel, type TopRow } from '../../shared/top-list/top-row.js';
+import {
+  hostClientsLevels,
+  isOfClients,
+  topKeptMs,
+  topLevels,
+  type TopDimension,
+  type TopKind,
+  type TopLevel,
+  type TopRow,
+} from '../../shared/top-list/top-row.js';
 import { TopSummary, type TopEntry } from '../../shared/sketch/space-saving.js';
 import { agentOf, type Agent } from '../stats/agents.js';
 import { latencyOf, type Figures } from '../stats/figures.js';
@@ -50,7 +59,10 @@ export interface Tops {
   readonly bySource: ReadonlyMap<string, SourceTops>;
   /** How many single requests, the newest, they were made from, where that is not all; `undefined` where it is. */
   readonly ofNewest: number | undefined;
-  /** Since when single requests are kept, in milliseconds since 1970, where they were made from them and the range begins earlier. */
+  /**
+   * Since when single requests are kept, in milliseconds since 1970, where they were made from them and the range
+   * begins earlier.
+   */
   readonly keptFromMs: number | undefined;
 }
 
@@ -67,7 +79,8 @@ export function isOfAgents(dimension: ListedDimension): dimension is (typeof age
 /** The range of a query as lists have it: in whole windows of the finest level that is kept. */
 export function topRange(query: TimeRange, nowMs: number): { range: TimeRange; level: TopLevel } {
   const pageLevel = levelFor(query, nowMs);
-  const level = topLevels.find((each) => each >= pageLevel && nowMs - query.fromMs <= (topKeptMs[each] ?? Infinity)) ?? 86_400;
+  const level =
+    topLevels.find((each) => each >= pageLevel && nowMs - query.fromMs <= (topKeptMs[each] ?? Infinity)) ?? 86_400;
   return { range: alignRange(query, level), level };
 }
 
@@ -76,7 +89,9 @@ const settledMs = 10_000;
 /** The same for rows of the clients of a host. */
 const hostSettledMs = 70_000;
 
-/** What a page needs of a window's rows: unpacked once, and merged into those of other windows. Not changed any more. */
+/**
+ * What a page needs of a window's rows: unpacked once, and merged into those of other windows. Not changed any more.
+ */
 export type TopsDigest = ReadonlyMap<string, WindowTops>;
 
 interface WindowTops {
@@ -96,17 +111,32 @@ export interface WindowTopsQuery {
 
 /** Makes the digest of the rows of one window. */
 export function topsDigestOf(rows: readonly TopRow[]): TopsDigest {
-  return new Map([...groupBy(rows, ({ source }) => source)].map(([source, ofSource]) => {
-    const sketches = ofSource.filter(({ kind }) => isOfClients(kind)).map(({ packed }) => DistinctSketch.unpack(packed));
-    const [clients, ...others] = sketches;
-    for (const other of others) clients!.merge(other);
-    return [source, { lists: ofSource.flatMap(({ kind, packed }) => (isOfClients(kind) ? [] : [[kind, TopSummary.unpack(packed)] as const])), clients }];
-  }));
+  return new Map(
+    [...groupBy(rows, ({ source }) => source)].map(([source, ofSource]) => {
+      const sketches = ofSource
+        .filter(({ kind }) => isOfClients(kind))
+        .map(({ packed }) => DistinctSketch.unpack(packed));
+      const [clients, ...others] = sketches;
+      for (const other of others) clients!.merge(other);
+      return [
+        source,
+        {
+          lists: ofSource.flatMap(({ kind, packed }) =>
+            isOfClients(kind) ? [] : [[kind, TopSummary.unpack(packed)] as const],
+          ),
+          clients,
+        },
+      ];
+    }),
+  );
 }
 
 /** What a digest takes, in pieces of about 3 kB. */
 export function piecesIn(digest: TopsDigest): number {
-  return [...digest.values()].reduce((sum, { lists, clients }) => sum + 15 * lists.length + (clients === undefined ? 0 : 3), 0);
+  return [...digest.values()].reduce(
+    (sum, { lists, clients }) => sum + 15 * lists.length + (clients === undefined ? 0 : 3),
+    0,
+  );
 }
 
 /** Reads of a store, which throw a `StoreError`. */
@@ -119,31 +149,74 @@ export interface TopsReader {
 }
 
 /**
- * Reads lists. Their rows can be filtered by source, and those of unique clients by hour and day also by host. Under any other filter raw requests are listed, at
- * most `requestsMax` if the store has to read each of them. Without `dimensions` only unique clients are counted.
+ * Reads lists. Their rows can be filtered by source, and those of unique clients by hour and day also by host. Under
+ * any other filter raw requests are listed, at most `requestsMax` if the store has to read each of them. Without
+ * `dimensions` only unique clients are counted.
  */
-export async function readTopsFrom(store: TopsReader, query: DashboardQuery, { dimensions, valuesMax, requestsMax, nowMs }: { dimensions: readonly TopDimension[]; valuesMax: number; requestsMax: number; nowMs: number }): Promise<Tops> {
+export async function readTopsFrom(
+  store: TopsReader,
+  query: DashboardQuery,
+  {
+    dimensions,
+    valuesMax,
+    requestsMax,
+    nowMs,
+  }: { dimensions: readonly TopDimension[]; valuesMax: number; requestsMax: number; nowMs: number },
+): Promise<Tops> {
   const { source, host, ...others } = query.filter;
   const { range, level } = topRange(query, nowMs);
   const hasClientRows = Object.keys(others).length === 0;
   const rowsTellClients = hasClientRows && (host === undefined || hostClientsLevels.includes(level));
   const rowsTellLists = !isOfRequests(query.filter);
   const clientKinds = ['unique_clients'] as const;
-  const storedKinds: readonly TopKind[] = host === undefined ? clientKinds : host === '' ? ['host_clients'] : ['unique_clients', 'host_clients'];
+  const storedKinds: readonly TopKind[] =
+    host === undefined ? clientKinds : host === '' ? ['host_clients'] : ['unique_clients', 'host_clients'];
   const kinds: TopKind[] = [...(rowsTellLists ? dimensions : []), ...(rowsTellClients ? storedKinds : [])];
   const filter = { ...(source !== undefined && { source }), ...(host !== undefined && { host }) };
   // DuckDB cannot run the statement without a list: see `valuesMax` there.
-  const fromRequests = rowsTellLists ? [] : dimensions.length > 0 ? dimensions : hasClientRows && !rowsTellClients ? ['client' as const] : [];
+  const fromRequests = rowsTellLists
+    ? []
+    : dimensions.length > 0
+      ? dimensions
+      : hasClientRows && !rowsTellClients
+        ? ['client' as const]
+        : [];
   const [windows, listed] = await Promise.all([
-    kinds.length === 0 ? [] : Promise.all(coverRange(range, (host === undefined ? topLevels : hostClientsLevels).filter((each) => each >= level), nowMs - (host === undefined ? settledMs : hostSettledMs)).map((part) => store.readTopWindows({ level: part.level, kinds, filter }, part, nowMs))),
-    fromRequests.length === 0 ? undefined : store.listRequests({ ...range, filter: query.filter, kinds: [...fromRequests, ...(rowsTellClients ? [] : clientKinds)], valuesMax, requestsMax }),
+    kinds.length === 0
+      ? []
+      : Promise.all(
+          coverRange(
+            range,
+            (host === undefined ? topLevels : hostClientsLevels).filter((each) => each >= level),
+            nowMs - (host === undefined ? settledMs : hostSettledMs),
+          ).map((part) => store.readTopWindows({ level: part.level, kinds, filter }, part, nowMs)),
+        ),
+    fromRequests.length === 0
+      ? undefined
+      : store.listRequests({
+          ...range,
+          filter: query.filter,
+          kinds: [...fromRequests, ...(rowsTellClients ? [] : clientKinds)],
+          valuesMax,
+          requestsMax,
+        }),
   ]);
   const digests = windows.flat().map(({ digest }) => digest);
   const merge = (): Tops['bySource'] => mergeTops(digests, listed?.bySource ?? new Map());
   return {
-    bySource: listed !== undefined || store.merged === undefined ? merge() : store.merged.of(JSON.stringify({ kinds, filter, dimensions, lengthMs: query.toMs - query.fromMs }), digests, merge),
+    bySource:
+      listed !== undefined || store.merged === undefined
+        ? merge()
+        : store.merged.of(
+            JSON.stringify({ kinds, filter, dimensions, lengthMs: query.toMs - query.fromMs }),
+            digests,
+            merge,
+          ),
     ofNewest: listed?.ofNewest,
-    keptFromMs: listed === undefined ? undefined : keptFrom(store.requestsKeptMs, query.fromMs, { windowMs: level * 1000, nowMs }),
+    keptFromMs:
+      listed === undefined
+        ? undefined
+        : keptFrom(store.requestsKeptMs, query.fromMs, { windowMs: level * 1000, nowMs }),
   };
 }
 
@@ -156,7 +229,7 @@ function mergeTops(digests: readonly TopsDigest[], listed: ReadonlyMap<string, R
   const parts = new Map<string, { lists: Record<TopDimension, TopSummary>; clients: DistinctSketch }>();
   const partOf = (of: string) => {
     let part = parts.get(of);
-    if (part === undefined) parts.set(of, part = { lists: emptyLists(), clients: new DistinctSketch() });
+    if (part === undefined) parts.set(of, (part = { lists: emptyLists(), clients: new DistinctSketch() }));
     return part;
   };
   for (const digest of digests) {
@@ -167,12 +240,21 @@ function mergeTops(digests: readonly TopsDigest[], listed: ReadonlyMap<string, R
     }
   }
   for (const of of listed.keys()) partOf(of);
-  return new Map([...parts].map(([of, { lists, clients }]) => {
-    const fromRequests = listed.get(of);
-    // One of the two is 0.
-    const ranked = rankedLists(lists, fromRequests?.lists);
-    return [of, { lists: ranked, agents: agentLists(ranked.user_agent), clients: clients.count() + (fromRequests?.clients ?? 0) || null }];
-  }));
+  return new Map(
+    [...parts].map(([of, { lists, clients }]) => {
+      const fromRequests = listed.get(of);
+      // One of the two is 0.
+      const ranked = rankedLists(lists, fromRequests?.lists);
+      return [
+        of,
+        {
+          lists: ranked,
+          agents: agentLists(ranked.user_agent),
+          clients: clients.count() + (fromRequests?.clients ?? 0) || null,
+        },
+      ];
+    }),
+  );
 }
 
 /** A list as the page and the API show it. */
@@ -187,23 +269,56 @@ function agentLists({ total, entries }: RankedList): SourceTops['agents'] {
   const listBy = (dimension: (typeof agentDimensions)[number]): TopList => {
     const byAgent = groupBy(entries(), ({ value }) => agentOf(value)[dimension]);
     byAgent.delete('');
-    return { total, values: new Map([...byAgent].map(([value, some]) => [value, figuresOfAll(some)] as const).sort(([, a], [, b]) => b.requests - a.requests)) };
+    return {
+      total,
+      values: new Map(
+        [...byAgent]
+          .map(([value, some]) => [value, figuresOfAll(some)] as const)
+          .sort(([, a], [, b]) => b.requests - a.requests),
+      ),
+    };
   };
-  return Object.fromEntries(agentDimensions.map((dimension) => [dimension, once(() => listBy(dimension))])) as SourceTops['agents'];
+  return Object.fromEntries(
+    agentDimensions.map((dimension) => [dimension, once(() => listBy(dimension))]),
+  ) as SourceTops['agents'];
 }
 
-/** A list that rollups know exactly: hosts or methods. `all` also counts hosts without figures. Default: the values of `figures`. */
+/**
+ * A list that rollups know exactly: hosts or methods. `all` also counts hosts without figures. Default: the values of
+ * `figures`.
+ */
 export function exactList(figures: ReadonlyMap<string, Figures>, all?: Pick<HostList, 'count' | 'requests'>): TopList {
   return {
     total: all?.requests ?? [...figures.values()].reduce((sum, { requests }) => sum + requests, 0),
     count: all?.count ?? figures.size,
-    values: new Map([...figures].map(([value, each]) => [value, { requests: each.requests, errors: each.errors, bytes: each.bytes, get latencyMs() { return each.latencyMs; }, missedMax: 0 }])),
+    values: new Map(
+      [...figures].map(([value, each]) => [
+        value,
+        {
+          requests: each.requests,
+          errors: each.errors,
+          bytes: each.bytes,
+          get latencyMs() {
+            return each.latencyMs;
+          },
+          missedMax: 0,
+        },
+      ]),
+    ),
   };
 }
 
 /** Latencies are put together when they are asked for: of a list of thousands, ten are shown. */
 function figuresOf(entry: TopEntry): TopFigures {
-  return { requests: entry.count, errors: entry.errors, bytes: entry.sizeSum, get latencyMs() { return latencyOf(entry); }, missedMax: entry.missedMax };
+  return {
+    requests: entry.count,
+    errors: entry.errors,
+    bytes: entry.sizeSum,
+    get latencyMs() {
+      return latencyOf(entry);
+    },
+    missedMax: entry.missedMax,
+  };
 }
 
 function figuresOfAll(entries: readonly TopEntry[]): TopFigures {
@@ -211,26 +326,40 @@ function figuresOfAll(entries: readonly TopEntry[]): TopFigures {
   const latency = once(() => {
     const histogram = new Histogram();
     for (const entry of entries) histogram.merge(entry.histogram);
-    return latencyOf({ histogram, durationSumMs: sum(({ durationSumMs }) => durationSumMs), durationMaxMs: Math.max(...entries.map(({ durationMaxMs }) => durationMaxMs)) });
+    return latencyOf({
+      histogram,
+      durationSumMs: sum(({ durationSumMs }) => durationSumMs),
+      durationMaxMs: Math.max(...entries.map(({ durationMaxMs }) => durationMaxMs)),
+    });
   });
   return {
-    requests: sum(({ count }) => count), errors: sum(({ errors }) => errors), bytes: sum(({ sizeSum }) => sizeSum), missedMax: sum(({ missedMax }) => missedMax),
-    get latencyMs() { return latency(); },
+    requests: sum(({ count }) => count),
+    errors: sum(({ errors }) => errors),
+    bytes: sum(({ sizeSum }) => sizeSum),
+    missedMax: sum(({ missedMax }) => missedMax),
+    get latencyMs() {
+      return latency();
+    },
   };
 }
 
-function rankedLists(lists: Readonly<Record<TopDimension, TopSummary>>, listed: ReadonlyMap<string, RequestList> = new Map()): Record<TopDimension, RankedList> {
-  return Object.fromEntries(Object.entries(lists).map(([dimension, list]) => {
-    const counted = listed.get(dimension);
-    if (counted !== undefined) return [dimension, { total: counted.total, entries: () => counted.entries }];
-    return [dimension, { total: list.total, entries: once(() => list.entries()) }];
-  })) as Record<TopDimension, RankedList>;
+function rankedLists(
+  lists: Readonly<Record<TopDimension, TopSummary>>,
+  listed: ReadonlyMap<string, RequestList> = new Map(),
+): Record<TopDimension, RankedList> {
+  return Object.fromEntries(
+    Object.entries(lists).map(([dimension, list]) => {
+      const counted = listed.get(dimension);
+      if (counted !== undefined) return [dimension, { total: counted.total, entries: () => counted.entries }];
+      return [dimension, { total: list.total, entries: once(() => list.entries()) }];
+    }),
+  ) as Record<TopDimension, RankedList>;
 }
 
 /** Makes something when it is asked for, and then once. */
 function once<Made extends object>(make: () => Made): () => Made {
   let made: Made | undefined;
-  return () => made ??= make();
+  return () => (made ??= make());
 }
 
 function emptyLists(): Record<TopDimension, TopSummary> {

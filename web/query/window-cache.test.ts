@@ -46,77 +46,145 @@ async function openInfluxdb(t: ExecutionContext): Promise<Store> {
 /** What a page says, by source and by window. */
 async function readPage(reads: Reads, raw: Record<string, string>, nowMs: number) {
   const query = parseQuery(raw, nowMs);
-  const [{ windows, sources, hosts, methods, pairs, previous }, tops] = await Promise.all([readTraffic(reads, query, { nowMs, withPrevious: true, hostsMax: 10, withPairs: true }), readTops(reads, query, { dimensions: ['path', 'user_agent'], nowMs })]);
+  const [{ windows, sources, hosts, methods, pairs, previous }, tops] = await Promise.all([
+    readTraffic(reads, query, { nowMs, withPrevious: true, hostsMax: 10, withPairs: true }),
+    readTops(reads, query, { dimensions: ['path', 'user_agent'], nowMs }),
+  ]);
   return {
-    sources: [...sources].map(([source, { requests, errors, bytes, latencyMs, statuses }]) => [source, requests, errors, bytes, latencyMs, [...statuses]]),
+    sources: [...sources].map(([source, { requests, errors, bytes, latencyMs, statuses }]) => [
+      source,
+      requests,
+      errors,
+      bytes,
+      latencyMs,
+      [...statuses],
+    ]),
     windows: windows.map(({ timeMs, source, requests, latencyMs: { p95 } }) => [timeMs, source, requests, p95]),
     hosts: { count: hosts.count, requests: hosts.requests, worst: hosts.worst },
-    values: [...hosts.figures, ...methods].map(([value, { requests, latencyMs: { p95 } }]) => [value, requests, p95]),
+    values: [...hosts.figures, ...methods].map(
+      ([
+        value,
+        {
+          requests,
+          latencyMs: { p95 },
+        },
+      ]) => [value, requests, p95],
+    ),
     pairs,
-    before: previous && [[...previous.sources].map(([source, { requests, latencyMs }]) => [source, requests, latencyMs]), previous.pairs],
+    before: previous && [
+      [...previous.sources].map(([source, { requests, latencyMs }]) => [source, requests, latencyMs]),
+      previous.pairs,
+    ],
     bots: listOf(tops.bySource.get('caddy'), 'bot').values.get('curl')?.latencyMs,
     // In no order: they are only looked up.
-    paths: [...tops.bySource].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([source, { lists }]) => [source, lists.path.entries().map(({ value, count }) => [value, count])]),
+    paths: [...tops.bySource]
+      .toSorted(([one], [other]) => (one < other ? -1 : 1))
+      .map(([source, { lists }]) => [source, lists.path.entries().map(({ value, count }) => [value, count])]),
   };
 }
 
 const asked: readonly Record<string, string>[] = [
-  { from: 'now-15m' }, { from: 'now-1h' }, { from: 'now-24h' }, { from: 'now-7d' }, { from: 'now-30d' }, { from: 'now-400d' }, { from: 'now-50h', to: 'now-2h' }, { from: 'now-24h', host: 'a' },
+  { from: 'now-15m' },
+  { from: 'now-1h' },
+  { from: 'now-24h' },
+  { from: 'now-7d' },
+  { from: 'now-30d' },
+  { from: 'now-400d' },
+  { from: 'now-50h', to: 'now-2h' },
+  { from: 'now-24h', host: 'a' },
 ];
 /** What is written between two looks at the page: requests so many minutes old, as traffic and imports bring them. */
-const writes = fc.array(fc.array(fc.record({
-  agoMinutes: fc.oneof(fc.nat(2), fc.nat(60), fc.nat(40 * 1440)), status: fc.constantFrom(200, 404, 502), host: fc.constantFrom('a', 'b'), source: fc.constantFrom('caddy', 'shop'), durationMs: fc.nat(1000),
-}), { maxLength: 8 }), { minLength: 1, maxLength: 6 });
+const writes = fc.array(
+  fc.array(
+    fc.record({
+      agoMinutes: fc.oneof(fc.nat(2), fc.nat(60), fc.nat(40 * 1440)),
+      status: fc.constantFrom(200, 404, 502),
+      host: fc.constantFrom('a', 'b'),
+      source: fc.constantFrom('caddy', 'shop'),
+      durationMs: fc.nat(1000),
+    }),
+    { maxLength: 8 },
+  ),
+  { minLength: 1, maxLength: 6 },
+);
 
 for (const { name, open, testHere, numRuns, waitMs } of [
   { name: 'DuckDB', open: openEmbedded, testHere: test, numRuns: 12, waitMs: 0 },
   { name: 'InfluxDB', open: openInfluxdb, testHere: testWithInfluxd, numRuns: 1, waitMs: closedKeptMsMin },
 ]) {
-  testHere(`${name}: whatever traffic and imports write, into windows of any age, is on a page that has shown these windows before`, async (t: ExecutionContext) => {
-    await fc.assert(fc.asyncProperty(writes, async (batches) => {
-      const store = await open(t);
-      const reads = createReads(store, { closedKeptMsMax: closedKeptMsMin });
-      const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full' });
-      try {
-        for (const batch of batches) {
-          const nowMs = Date.now();
-          for (const { agoMinutes, ...parts } of batch) recorder.record(event({ userAgent: 'curl/8.14.1', ...parts, timeMs: nowMs - agoMinutes * 60_000 }));
-          await recorder.flush();
-          for (const raw of asked) {
-            const atMs = Date.now();
-            const wanted = await readPage(createReads(store), raw, atMs);
-            if (waitMs === 0) t.deepEqual(await readPage(reads, raw, atMs), wanted, JSON.stringify(raw));
-            else await until('the page shows what the store has', async () => JSON.stringify(await readPage(reads, raw, atMs)) === JSON.stringify(wanted), { waitMsMax: waitMs + 20_000, pollMs: 200 });
+  testHere(
+    `${name}: whatever traffic and imports write, into windows of any age, is on a page that has shown these windows before`,
+    async (t: ExecutionContext) => {
+      await fc.assert(
+        fc.asyncProperty(writes, async (batches) => {
+          const store = await open(t);
+          const reads = createReads(store, { closedKeptMsMax: closedKeptMsMin });
+          const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full' });
+          try {
+            for (const batch of batches) {
+              const nowMs = Date.now();
+              for (const { agoMinutes, ...parts } of batch)
+                recorder.record(event({ userAgent: 'curl/8.14.1', ...parts, timeMs: nowMs - agoMinutes * 60_000 }));
+              await recorder.flush();
+              for (const raw of asked) {
+                const atMs = Date.now();
+                const wanted = await readPage(createReads(store), raw, atMs);
+                if (waitMs === 0) t.deepEqual(await readPage(reads, raw, atMs), wanted, JSON.stringify(raw));
+                else
+                  await until(
+                    'the page shows what the store has',
+                    async () => JSON.stringify(await readPage(reads, raw, atMs)) === JSON.stringify(wanted),
+                    { waitMsMax: waitMs + 20_000, pollMs: 200 },
+                  );
+              }
+            }
+          } finally {
+            await recorder.close();
           }
-        }
-      } finally {
-        await recorder.close();
-      }
-    }), { numRuns });
-    t.pass();
-  });
+        }),
+        { numRuns },
+      );
+      t.pass();
+    },
+  );
 }
 
 /** A cache over windows of a minute whose rows are numbers, with the reads that it makes. */
 function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number }) {
-  const reads: { fromMs: number; toMs: number; answer: (rows: { windowMs: number; value: number }[]) => void; fail: (error: Error) => void }[] = [];
+  const reads: {
+    fromMs: number;
+    toMs: number;
+    answer: (rows: { windowMs: number; value: number }[]) => void;
+    fail: (error: Error) => void;
+  }[] = [];
   let clockMs = 0;
   const cache = createWindowCache<{ level: number; name: string }, { windowMs: number; value: number }, number>({
-    async* read({ fromMs, toMs }) {
+    async *read({ fromMs, toMs }) {
       const asked = { fromMs: fromMs / 60_000, toMs: toMs / 60_000 };
-      yield await new Promise<{ windowMs: number; value: number }[]>((answer, fail) => { reads.push({ ...asked, answer, fail }); });
+      yield await new Promise<{ windowMs: number; value: number }[]>((answer, fail) => {
+        reads.push({ ...asked, answer, fail });
+      });
     },
     digest: (rows) => rows.reduce((sum, { value }) => sum + value, 0),
-    weigh: () => 9, weightMax, changes: told ? { listen: () => undefined, listenForExchange: () => undefined } : undefined, clock: () => clockMs,
+    weigh: () => 9,
+    weightMax,
+    changes: told ? { listen: () => undefined, listenForExchange: () => undefined } : undefined,
+    clock: () => clockMs,
   });
   const row = (minute: number, value = 1) => ({ windowMs: minute * 60_000, value });
   return {
-    reads, row,
+    reads,
+    row,
     spans: () => reads.splice(0).map(({ fromMs, toMs }) => [fromMs, toMs]),
     cache,
-    get: (from: number, to: number, { now = to, name = '' } = {}) => cache.get({ level: 60, name }, { fromMs: from * 60_000, toMs: to * 60_000 }, now * 60_000),
-    forget: (...minutes: number[]) => { cache.forget(minutes.map((minute) => ({ level: 60, windowMs: minute * 60_000 }))); },
-    advance: (ms: number) => { clockMs += ms; },
+    get: (from: number, to: number, { now = to, name = '' } = {}) =>
+      cache.get({ level: 60, name }, { fromMs: from * 60_000, toMs: to * 60_000 }, now * 60_000),
+    forget: (...minutes: number[]) => {
+      cache.forget(minutes.map((minute) => ({ level: 60, windowMs: minute * 60_000 })));
+    },
+    advance: (ms: number) => {
+      clockMs += ms;
+    },
   };
 }
 
@@ -124,7 +192,10 @@ test('only what is not known is read, windows without rows are known too, and a 
   const { get, reads, row, spans, forget } = cacheOf({ told: true });
   const first = get(0, 5);
   reads[0]!.answer([row(1), row(3), row(3, 2)]);
-  t.deepEqual(await first, [{ windowMs: 60_000, digest: 1 }, { windowMs: 180_000, digest: 3 }]);
+  t.deepEqual(await first, [
+    { windowMs: 60_000, digest: 1 },
+    { windowMs: 180_000, digest: 3 },
+  ]);
   t.deepEqual(spans(), [[0, 5]]);
   const moved = get(1, 6);
   reads[0]!.answer([]);
@@ -133,7 +204,10 @@ test('only what is not known is read, windows without rows are known too, and a 
   forget(3);
   const again = get(1, 6);
   reads[0]!.answer([row(3, 7)]);
-  t.deepEqual(await again, [{ windowMs: 60_000, digest: 1 }, { windowMs: 180_000, digest: 7 }]);
+  t.deepEqual(await again, [
+    { windowMs: 60_000, digest: 1 },
+    { windowMs: 180_000, digest: 7 },
+  ]);
   t.deepEqual(spans(), [[3, 4]]);
 });
 
@@ -149,7 +223,11 @@ test('those who come together make one read, and those who come after a change a
   reads[1]!.answer([row(1), row(2, 5)]);
   t.deepEqual((await late).at(-1), { windowMs: 120_000, digest: 5 });
   spans();
-  t.deepEqual((await get(0, 3)).at(-1), { windowMs: 120_000, digest: 5 }, 'what was read before the change is not kept');
+  t.deepEqual(
+    (await get(0, 3)).at(-1),
+    { windowMs: 120_000, digest: 5 },
+    'what was read before the change is not kept',
+  );
   t.deepEqual(spans(), []);
 });
 
@@ -172,7 +250,10 @@ test('where others write too, open windows are read again at once and closed one
   advance(1000);
   const second = get(0, 10);
   reads[0]!.answer([row(9, 4)]);
-  t.deepEqual(await second, [{ windowMs: 60_000, digest: 1 }, { windowMs: 540_000, digest: 4 }]);
+  t.deepEqual(await second, [
+    { windowMs: 60_000, digest: 1 },
+    { windowMs: 540_000, digest: 4 },
+  ]);
   t.deepEqual(spans(), [[9, 10]], 'all but the last minute have ended for long enough');
   advance(closedKeptMsMaxDefault);
   const third = get(0, 10);
@@ -198,7 +279,14 @@ test('where others write too, a closed window is kept for a tenth of the time si
   t.deepEqual(await readAfter(5000), [], 'half of the time is over for none');
   t.deepEqual(await readAfter(1), [[18, 19]], 'ended a minute ago: kept for ten seconds');
   t.deepEqual(await readAfter(1000), [[17, 18]], 'ended two minutes ago: kept for twelve');
-  t.deepEqual(await readAfter(23_000), [[10, 15], [15, 19]], 'half of the time is over for some, and all of it for others');
+  t.deepEqual(
+    await readAfter(23_000),
+    [
+      [10, 15],
+      [15, 19],
+    ],
+    'half of the time is over for some, and all of it for others',
+  );
   t.deepEqual(await readAfter(1000), [[0, 10]], 'ended ten minutes ago and more: kept for one');
 });
 
@@ -255,7 +343,8 @@ test('what is kept weighs no more than it may: other queries go first, then what
   const { get, reads, row, spans, advance } = cacheOf({ told: true, weightMax: 30 });
   const ask = async (from: number, to: number, name: string) => {
     const answer = get(from, to, { name });
-    for (const { fromMs, toMs, answer: give } of reads) give(Array.from({ length: toMs - fromMs }, (_, at) => row(fromMs + at)));
+    for (const { fromMs, toMs, answer: give } of reads)
+      give(Array.from({ length: toMs - fromMs }, (_, at) => row(fromMs + at)));
     await answer;
     return spans();
   };

@@ -1,10 +1,12 @@
 /**
- * What was made of the rows of each window, kept so that a page reads the newest windows alone: a window that has ended does not change
- * any more, as a rule. An import can change it all the same, so that nothing is kept beyond doubt:
+ * What was made of the rows of each window, kept so that a page reads the newest windows alone: a window that has ended
+ * does not change any more, as a rule. An import can change it all the same, so that nothing is kept beyond doubt:
  *
- * - a store that tells of its changes is asked for a window again as soon as a batch has touched it. What was being read at that moment is
+ * - a store that tells of its changes is asked for a window again as soon as a batch has touched it. What was being
+ *   read at that moment is
  *   not kept, since it may lack that batch;
- * - of a store to which others write as well, windows are asked for again after a time: the newest almost at once, the others
+ * - of a store to which others write as well, windows are asked for again after a time: the newest almost at once, the
+ *   others
  *   after a tenth of the time since their end, within bounds. From half that time on they are read again while those who ask get what is kept: else every now and then
  *   somebody would wait for a whole range.
  *
@@ -43,24 +45,36 @@ export interface WindowCache<Query, Digest> {
 
 /** What a cache needs. */
 export interface WindowCacheOptions<Query, Row, Digest> {
-  /** Reads in pages, each of which has all rows of its windows: what was read of a long range is kept even if the rest is cancelled. */
+  /**
+   * Reads in pages, each of which has all rows of its windows: what was read of a long range is kept even if the rest
+   * is cancelled.
+   */
   readonly read: (query: Query & TimeRange, signal: AbortSignal) => AsyncIterable<readonly Row[]>;
   readonly digest: (rows: readonly Row[]) => Digest;
   /** What a digest weighs; one more is added for the window itself. */
   readonly weigh: (digest: Digest) => number;
-  /** What all digests may weigh together. Beyond it the queries that were asked least lately are dropped, and then no more is kept. */
+  /**
+   * What all digests may weigh together. Beyond it the queries that were asked least lately are dropped, and then no
+   * more is kept.
+   */
   readonly weightMax: number;
   /** `undefined` for a store to which others write as well. */
   readonly changes: StoreChanges | undefined;
   /** How long a window that has not ended is kept where others write, in milliseconds: 200. */
   readonly openKeptMs?: number;
-  /** How long a window that has ended long ago is kept where others write, in milliseconds: a minute. One that ended later is kept for a tenth of the time since then. */
+  /**
+   * How long a window that has ended long ago is kept where others write, in milliseconds: a minute. One that ended
+   * later is kept for a tenth of the time since then.
+   */
   readonly closedKeptMsMax?: number;
   /** Milliseconds of a clock that only goes forward. */
   readonly clock?: () => number;
 }
 
-/** How long a window is kept where the store tells of its changes, in milliseconds: what is too old is deleted without a word. */
+/**
+ * How long a window is kept where the store tells of its changes, in milliseconds: what is too old is deleted without a
+ * word.
+ */
 export const toldKeptMs = 600_000;
 /** How long a window that has ended is kept at least where others write, in milliseconds. */
 export const closedKeptMsMin = 10_000;
@@ -100,14 +114,27 @@ interface Group<Digest> {
 }
 
 /** Makes a cache that is empty. */
-export function createWindowCache<Query extends WindowQuery, Row extends { readonly windowMs: number }, Digest>(options: WindowCacheOptions<Query, Row, Digest>): WindowCache<Query, Digest> {
-  const { read, digest, weigh, weightMax, changes, openKeptMs = openKeptMsDefault, closedKeptMsMax = closedKeptMsMaxDefault, clock = () => performance.now() } = options;
+export function createWindowCache<Query extends WindowQuery, Row extends { readonly windowMs: number }, Digest>(
+  options: WindowCacheOptions<Query, Row, Digest>,
+): WindowCache<Query, Digest> {
+  const {
+    read,
+    digest,
+    weigh,
+    weightMax,
+    changes,
+    openKeptMs = openKeptMsDefault,
+    closedKeptMsMax = closedKeptMsMaxDefault,
+    clock = () => performance.now(),
+  } = options;
   /** By query, those that were asked least lately first. */
   const groups = new Map<string, Group<Digest>>();
   let weight = 0;
 
   return {
-    get queries() { return groups.size; },
+    get queries() {
+      return groups.size;
+    },
 
     async get(query, range, nowMs, signal) {
       const lengthMs = query.level * 1000;
@@ -121,15 +148,21 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
         if (kept === undefined || clock() - kept.readMs > forMs) missing.push(windowMs);
         else {
           kept.usedMs = clock();
-          if (changes === undefined && forMs >= closedKeptMsMin && clock() - kept.readMs > forMs / 2) ageing.push(windowMs);
+          if (changes === undefined && forMs >= closedKeptMsMin && clock() - kept.readMs > forMs / 2)
+            ageing.push(windowMs);
           if (kept.digest !== undefined) found.set(windowMs, kept.digest);
         }
       }
       if (ageing.length > 0 && ![...group.reading].some((reading) => covers(reading, ageing))) {
-        startReading(group, query, { fromMs: ageing[0]!, toMs: ageing.at(-1)! + lengthMs }).done.join().catch(() => undefined); // who asks when they are too old gets the error
+        startReading(group, query, { fromMs: ageing[0]!, toMs: ageing.at(-1)! + lengthMs })
+          .done.join()
+          .catch(() => undefined); // who asks when they are too old gets the error
       }
       if (missing.length > 0) {
-        const digests = await (joinable(group, missing) ?? startReading(group, query, { fromMs: missing[0]!, toMs: missing.at(-1)! + lengthMs })).done.join(signal);
+        const digests = await (
+          joinable(group, missing) ??
+          startReading(group, query, { fromMs: missing[0]!, toMs: missing.at(-1)! + lengthMs })
+        ).done.join(signal);
         for (const windowMs of missing) {
           const fresh = digests.get(windowMs);
           if (fresh !== undefined) found.set(windowMs, fresh);
@@ -178,8 +211,13 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
 
   /** A read under way that gives all these windows as they are now. */
   function joinable(group: Group<Digest>, missing: readonly number[]): Reading<Digest> | undefined {
-    return [...group.reading].find((reading) => covers(reading, missing) && !reading.done.isCancelled
-      && (changes !== undefined || clock() - reading.startedMs <= openKeptMs) && !missing.some((windowMs) => reading.changed.has(windowMs)));
+    return [...group.reading].find(
+      (reading) =>
+        covers(reading, missing) &&
+        !reading.done.isCancelled &&
+        (changes !== undefined || clock() - reading.startedMs <= openKeptMs) &&
+        !missing.some((windowMs) => reading.changed.has(windowMs)),
+    );
   }
 
   function startReading(group: Group<Digest>, query: Query, span: TimeRange): Reading<Digest> {
@@ -196,7 +234,11 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
         for await (const page of read({ ...query, ...span }, signal)) {
           const rowsOf = groupBy(page, ({ windowMs }) => windowMs);
           for (const [windowMs, rows] of rowsOf) digests.set(windowMs, digest(rows));
-          fromMs = keepUntil(Math.max(fromMs, ...[...rowsOf.keys()].map((windowMs) => windowMs + query.level * 1000)), fromMs, digests);
+          fromMs = keepUntil(
+            Math.max(fromMs, ...[...rowsOf.keys()].map((windowMs) => windowMs + query.level * 1000)),
+            fromMs,
+            digests,
+          );
         }
         keepUntil(span.toMs, fromMs, digests);
         return digests;
@@ -232,20 +274,28 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
 
   /** A query that nothing is kept of is forgotten: there are as many as there are values to filter by. */
   function dropIfEmpty(group: Group<Digest>): void {
-    if (group.windows.size === 0 && group.reading.size === 0 && groups.get(group.key) === group) groups.delete(group.key);
+    if (group.windows.size === 0 && group.reading.size === 0 && groups.get(group.key) === group)
+      groups.delete(group.key);
   }
 
-  /** Drops the queries that were asked least lately, and of `last`, the one that is being asked, what its range has left behind. */
+  /**
+   * Drops the queries that were asked least lately, and of `last`, the one that is being asked, what its range has left
+   * behind.
+   */
   function makeRoom(wanted: number, last: Group<Digest>): void {
     for (const [key, group] of groups) {
       if (weight + wanted <= weightMax) return;
-      for (const [windowMs, { usedMs }] of group.windows) if (group !== last || clock() - usedMs > unusedMs) drop(group, windowMs);
+      for (const [windowMs, { usedMs }] of group.windows)
+        if (group !== last || clock() - usedMs > unusedMs) drop(group, windowMs);
       if (group !== last && group.reading.size === 0) groups.delete(key);
     }
   }
 }
 
-/** How long what was read of a window is kept where others write, that long after its end, in milliseconds: what ended lately is more likely to change. */
+/**
+ * How long what was read of a window is kept where others write, that long after its end, in milliseconds: what ended
+ * lately is more likely to change.
+ */
 export function closedTtlMs(sinceEndMs: number, maxMs = closedKeptMsMaxDefault): number {
   return Math.min(maxMs, Math.max(closedKeptMsMin, sinceEndMs / 10));
 }

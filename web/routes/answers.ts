@@ -16,40 +16,105 @@ export function summaryAnswer({ range, complete, sampled, sources }: Traffic, { 
     to: isoTime(range.toMs),
     complete,
     ...(sampled !== undefined && { sampled }),
-    sources: Object.fromEntries([...sources].map(([source, { requests, errors, bytes, latencyMs, statuses }]) => [
-      source,
-      { requests, errors, bytes, clients: bySource.get(source)?.clients ?? null, duration_ms: { ...percentiles(latencyMs), max: rounded(latencyMs.max) }, statuses: Object.fromEntries(statuses) },
-    ])),
+    sources: Object.fromEntries(
+      [...sources].map(([source, { requests, errors, bytes, latencyMs, statuses }]) => [
+        source,
+        {
+          requests,
+          errors,
+          bytes,
+          clients: bySource.get(source)?.clients ?? null,
+          duration_ms: { ...percentiles(latencyMs), max: rounded(latencyMs.max) },
+          statuses: Object.fromEntries(statuses),
+        },
+      ]),
+    ),
   };
 }
 
 /** A row of `/api/series`: one source in one window. A window without requests of a source has no row. */
 export function seriesAnswer({ timeMs, source, requests, errors, bytes, latencyMs, statuses }: WindowFigures) {
-  return { time: isoTime(timeMs), source, requests, errors, bytes, duration_ms: percentiles(latencyMs), statuses: Object.fromEntries(statuses) };
+  return {
+    time: isoTime(timeMs),
+    source,
+    requests,
+    errors,
+    bytes,
+    duration_ms: percentiles(latencyMs),
+    statuses: Object.fromEntries(statuses),
+  };
 }
 
 /** A row of `/api/series?by=host`: one site in one window. */
-export function siteSeriesAnswer({ timeMs, source, host, figures: { requests, errors, bytes, latencyMs, statuses } }: SiteWindow) {
-  return { time: isoTime(timeMs), source, host, requests, errors, bytes, duration_ms: percentiles(latencyMs), statuses: Object.fromEntries(statuses) };
+export function siteSeriesAnswer({
+  timeMs,
+  source,
+  host,
+  figures: { requests, errors, bytes, latencyMs, statuses },
+}: SiteWindow) {
+  return {
+    time: isoTime(timeMs),
+    source,
+    host,
+    requests,
+    errors,
+    bytes,
+    duration_ms: percentiles(latencyMs),
+    statuses: Object.fromEntries(statuses),
+  };
 }
 
-/** A row of `/api/sites`. `spark` has the requests of each window of the range, and `last_request` is the start of the last window with any. */
-export function siteAnswer({ source, host, figures: { requests, errors, clientErrors, bytes, latencyMs }, spark, lastWindowMs }: Site) {
-  return { source, host, requests, errors, client_errors: clientErrors, bytes, duration_ms: percentiles(latencyMs), last_request: isoTime(lastWindowMs), spark };
+/**
+ * A row of `/api/sites`. `spark` has the requests of each window of the range, and `last_request` is the start of the
+ * last window with any.
+ */
+export function siteAnswer({
+  source,
+  host,
+  figures: { requests, errors, clientErrors, bytes, latencyMs },
+  spark,
+  lastWindowMs,
+}: Site) {
+  return {
+    source,
+    host,
+    requests,
+    errors,
+    client_errors: clientErrors,
+    bytes,
+    duration_ms: percentiles(latencyMs),
+    last_request: isoTime(lastWindowMs),
+    spark,
+  };
 }
 
-/** The rows of `/api/top/…`, most requests first. All numbers are of the `count` requests that were counted; there were `count_max` at most. */
+/**
+ * The rows of `/api/top/…`, most requests first. All numbers are of the `count` requests that were counted; there were
+ * `count_max` at most.
+ */
 export function topAnswer({ total, values }: TopList, rowsMax: number) {
   return [...values].slice(0, rowsMax).map(([value, { requests, errors, bytes, latencyMs, missedMax }]) => ({
-    value, count: requests, share: rounded(shareOf(requests, total)), errors, bytes, duration_ms: { mean: rounded(latencyMs.mean), p95: rounded(latencyMs.p95) }, count_max: requests + missedMax,
+    value,
+    count: requests,
+    share: rounded(shareOf(requests, total)),
+    errors,
+    bytes,
+    duration_ms: { mean: rounded(latencyMs.mean), p95: rounded(latencyMs.p95) },
+    count_max: requests + missedMax,
   }));
 }
 
-/** The rows of `/api/requests`. What is not known is an empty string. `pair` is there where edge and app have logged one id. */
+/**
+ * The rows of `/api/requests`. What is not known is an empty string. `pair` is there where edge and app have logged one
+ * id.
+ */
 export function requestsAnswer(requests: readonly RequestEvent[], pairs: RequestPairs) {
   return requests.map((request) => {
     const pair = pairs.get(request.requestId);
-    return { ...requestAnswer(request), pair: pair === undefined ? null : { edge_ms: pair.edgeMs, app_ms: pair.appMs, outside_ms: pair.outsideMs } };
+    return {
+      ...requestAnswer(request),
+      pair: pair === undefined ? null : { edge_ms: pair.edgeMs, app_ms: pair.appMs, outside_ms: pair.outsideMs },
+    };
   });
 }
 

@@ -28,17 +28,27 @@ function fill(streams: RowStreams): { stalled: Sending[]; signals: AbortControll
 test('a streamed answer equals one held in memory', async (t) => {
   const sending = (): Sending => new RowStreams().open(new AbortController().signal)!;
   const rows = JSON.parse(await text(rowStream('json', columns, pagesOf(3, 300), sending()))) as { id: number }[];
-  t.deepEqual(rows.map(({ id }) => id), Array.from({ length: 900 }, (_, id) => id));
+  t.deepEqual(
+    rows.map(({ id }) => id),
+    Array.from({ length: 900 }, (_, id) => id),
+  );
   t.is(await text(rowStream('json', columns, pagesOf(0, 0), sending())), '[]');
   const lines = (await text(rowStream('csv', columns, pagesOf(3, 300), sending()))).split('\r\n');
   t.is(lines.length, 902);
   t.is(lines[0], '"id","name"');
-  t.is((await text(rowStream('csv', columns, pagesOf(0, 0), sending()))), '"id","name"\r\n');
+  t.is(await text(rowStream('csv', columns, pagesOf(0, 0), sending())), '"id","name"\r\n');
 });
 
 test('reads a page only when the client has read the one before', async (t) => {
   let asked = 0;
-  const stream = rowStream('csv', columns, pagesOf(100, 5000, () => { asked += 1; }), new RowStreams().open(new AbortController().signal)!);
+  const stream = rowStream(
+    'csv',
+    columns,
+    pagesOf(100, 5000, () => {
+      asked += 1;
+    }),
+    new RowStreams().open(new AbortController().signal)!,
+  );
   t.teardown(() => stream.destroy());
   stream.read(0);
   await until('the first page is ready', () => stream.readableLength > 0);
@@ -73,7 +83,10 @@ test('cuts off the client that has read nothing for longest when no slot is free
   const streams = new RowStreams({ monotonicMs: () => nowMs });
   const { stalled } = fill(streams);
   const cut: number[] = [];
-  for (const [at, sending] of stalled.entries()) sending.cutOff = () => { cut.push(at); };
+  for (const [at, sending] of stalled.entries())
+    sending.cutOff = () => {
+      cut.push(at);
+    };
   nowMs += 4000;
   for (const [at, sending] of stalled.entries()) if (at !== 7 && at !== 9) sending.takenMs = nowMs;
   stalled[9]!.takenMs = nowMs - 500;

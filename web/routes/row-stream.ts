@@ -7,7 +7,9 @@ type Row = Readonly<Record<string, CsvValue>>;
 
 /** Maximum number of answers streamed at once. Each holds one page of rows until its client has read it. */
 const streamsMax = 16;
-/** How long a client may read nothing before it is cut off, in milliseconds; shorter when another one needs its slot. */
+/**
+ * How long a client may read nothing before it is cut off, in milliseconds; shorter when another one needs its slot.
+ */
 const stalledMsMax = 30_000;
 const stalledMsMaxWhenFull = 5000;
 
@@ -21,13 +23,13 @@ export class RowStreams {
   }
 
   /**
-   * Occupies a slot until `signal` is aborted. If none is free, cuts off the client that has read nothing for longest, provided that is at least
-   * `stalledMsMaxWhenFull`. Returns `undefined` if all others are still being read.
+   * Occupies a slot until `signal` is aborted. If none is free, cuts off the client that has read nothing for longest,
+   * provided that is at least `stalledMsMaxWhenFull`. Returns `undefined` if all others are still being read.
    */
   open(signal: AbortSignal): Sending | undefined {
     const nowMs = this.#monotonicMs();
     if (this.#sending.size >= streamsMax) {
-      const slowest = [...this.#sending].reduce((slower, other) => other.takenMs < slower.takenMs ? other : slower);
+      const slowest = [...this.#sending].reduce((slower, other) => (other.takenMs < slower.takenMs ? other : slower));
       if (nowMs - slowest.takenMs < stalledMsMaxWhenFull) return undefined;
       this.#sending.delete(slowest);
       slowest.cutOff();
@@ -35,7 +37,13 @@ export class RowStreams {
     const sending: Sending = { takenMs: nowMs, cutOff: () => undefined, monotonicMs: this.#monotonicMs };
     if (signal.aborted) return sending;
     this.#sending.add(sending);
-    signal.addEventListener('abort', () => { this.#sending.delete(sending); }, { once: true });
+    signal.addEventListener(
+      'abort',
+      () => {
+        this.#sending.delete(sending);
+      },
+      { once: true },
+    );
     return sending;
   }
 }
@@ -50,22 +58,35 @@ export interface Sending {
 }
 
 /**
- * Streams pages of rows as the body of an answer. Reads the next page when the client has read the one before. An error in a
- * later page aborts the connection, so that no client mistakes a partial answer for a whole one.
+ * Streams pages of rows as the body of an answer. Reads the next page when the client has read the one before. An error
+ * in a later page aborts the connection, so that no client mistakes a partial answer for a whole one.
  */
-export function rowStream(format: 'json' | 'csv', columns: readonly string[], pages: AsyncIterable<readonly Row[]>, sending: Sending): Readable {
+export function rowStream(
+  format: 'json' | 'csv',
+  columns: readonly string[],
+  pages: AsyncIterable<readonly Row[]>,
+  sending: Sending,
+): Readable {
   const texts = format === 'json' ? jsonOf(pages) : csvOf(columns, pages);
   const stream = Readable.from(texts, { objectMode: false, highWaterMark: 65_536 });
-  sending.cutOff = () => { stream.destroy(Object.assign(new Error('The client has stopped reading a large answer.'), { code: 'ECONNABORTED' })); };
+  sending.cutOff = () => {
+    stream.destroy(
+      Object.assign(new Error('The client has stopped reading a large answer.'), { code: 'ECONNABORTED' }),
+    );
+  };
   let timer: NodeJS.Timeout | undefined;
   const watch = (): void => {
     sending.takenMs = sending.monotonicMs();
     clearTimeout(timer);
-    timer = setTimeout(() => { sending.cutOff(); }, stalledMsMax).unref();
+    timer = setTimeout(() => {
+      sending.cutOff();
+    }, stalledMsMax).unref();
   };
   stream.on('data', watch).pause();
   watch();
-  stream.once('close', () => { clearTimeout(timer); });
+  stream.once('close', () => {
+    clearTimeout(timer);
+  });
   return stream;
 }
 

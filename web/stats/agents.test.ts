@@ -2,16 +2,29 @@ import test from 'ava';
 import { agentName, agentOf } from './agents.js';
 
 test('browsers and bots are told apart by what they say', (t) => {
-  t.deepEqual(agentOf('Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0'), { who: 'people', browser: 'Firefox', version: '120', system: 'Linux', bot: '' });
-  t.deepEqual(agentOf('Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1'), { who: 'people', browser: 'Safari', version: '17', system: 'iOS', bot: '' });
+  t.deepEqual(agentOf('Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0'), {
+    who: 'people',
+    browser: 'Firefox',
+    version: '120',
+    system: 'Linux',
+    bot: '',
+  });
+  t.deepEqual(
+    agentOf(
+      'Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1',
+    ),
+    { who: 'people', browser: 'Safari', version: '17', system: 'iOS', bot: '' },
+  );
   const bots = {
     'Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)': 'Googlebot',
-    'Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm) Chrome/116.0 Safari/537.36': 'bingbot',
+    'Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm) Chrome/116.0 Safari/537.36':
+      'bingbot',
     'curl/8.5.0': 'curl',
     'Go-http-client/1.1': 'Go-http-client',
     'python-requests/2.31.0': 'python-requests',
   };
-  for (const [userAgent, bot] of Object.entries(bots)) t.deepEqual(agentOf(userAgent), { who: 'bots', browser: '', version: '', system: '', bot });
+  for (const [userAgent, bot] of Object.entries(bots))
+    t.deepEqual(agentOf(userAgent), { who: 'bots', browser: '', version: '', system: '', bot });
 });
 
 test('a user agent has a short name, and one that says nothing is itself', (t) => {

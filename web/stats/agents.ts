@@ -45,11 +45,21 @@ export function agentName(userAgent: string): string {
 function readAgent(userAgent: string): Agent {
   if (isbot(userAgent)) return { who: 'bots', browser: '', version: '', system: '', bot: botName(userAgent) };
   const { browser, os } = Bowser.parse(userAgent);
-  return { who: 'people', browser: browser.name || other, version: browser.version?.split('.')[0] ?? '', system: os.name || other, bot: '' };
+  return {
+    who: 'people',
+    browser: browser.name || other,
+    version: browser.version?.split('.')[0] ?? '',
+    system: os.name || other,
+    bot: '',
+  };
 }
 
 /** The word that says bot, or the name that comes first. */
 function botName(userAgent: string): string {
-  const [, name] = /([\w-]*(?:bot|crawler|spider)[\w-]*)/i.exec(userAgent) ?? /compatible; ([^/;)]+)/.exec(userAgent) ?? /^([^\s/;(]+)/.exec(userAgent) ?? [];
+  const [, name] =
+    /([\w-]*(?:bot|crawler|spider)[\w-]*)/i.exec(userAgent) ??
+    /compatible; ([^/;)]+)/.exec(userAgent) ??
+    /^([^\s/;(]+)/.exec(userAgent) ??
+    [];
   return name === undefined || name === 'Mozilla' ? other : name;
 }

@@ -7,7 +7,10 @@ const fresh = ledger({ collector: 'a', timeMs: nowMs - 15_000 });
 const stale = ledger({ collector: 'b', timeMs: nowMs - 15_001 });
 
 function found(parts: Partial<Collection>) {
-  const findings = collectionFindings({ problem: undefined, heldIn: 'memory', ledgers: [], dropping: new Set(), ...parts }, nowMs);
+  const findings = collectionFindings(
+    { problem: undefined, heldIn: 'memory', ledgers: [], dropping: new Set(), ...parts },
+    nowMs,
+  );
   return { findings, isNothingStored: isNothingStored(findings) };
 }
 
@@ -17,25 +20,48 @@ test('finds nothing while the store takes requests and all collectors have repor
 });
 
 test('finds that nothing is stored, since the newest ledger, when the store says why, and blames no collector', (t) => {
-  t.deepEqual(found({ problem: 'Full.', ledgers: [stale, fresh] }), { findings: [{ kind: 'not-stored', state: 'failing', sinceMs: fresh.timeMs, problem: 'Full.', heldIn: 'memory' }], isNothingStored: true });
-  t.like(found({ problem: 'Full.' }), { findings: [{ kind: 'not-stored', sinceMs: undefined }], isNothingStored: true });
+  t.deepEqual(found({ problem: 'Full.', ledgers: [stale, fresh] }), {
+    findings: [{ kind: 'not-stored', state: 'failing', sinceMs: fresh.timeMs, problem: 'Full.', heldIn: 'memory' }],
+    isNothingStored: true,
+  });
+  t.like(found({ problem: 'Full.' }), {
+    findings: [{ kind: 'not-stored', sinceMs: undefined }],
+    isNothingStored: true,
+  });
 });
 
 test('finds a collector that has not reported: failing when it is the only one, troubled beside others', (t) => {
-  t.deepEqual(found({ ledgers: [stale] }), { findings: [{ kind: 'no-report', state: 'failing', sinceMs: stale.timeMs, collector: 'b' }], isNothingStored: true });
-  t.deepEqual(found({ ledgers: [fresh, stale] }), { findings: [{ kind: 'no-report', state: 'troubled', sinceMs: stale.timeMs, collector: 'b' }], isNothingStored: false });
+  t.deepEqual(found({ ledgers: [stale] }), {
+    findings: [{ kind: 'no-report', state: 'failing', sinceMs: stale.timeMs, collector: 'b' }],
+    isNothingStored: true,
+  });
+  t.deepEqual(found({ ledgers: [fresh, stale] }), {
+    findings: [{ kind: 'no-report', state: 'troubled', sinceMs: stale.timeMs, collector: 'b' }],
+    isNothingStored: false,
+  });
 });
 
 test('finds a collector that drops lines, also while the store takes nothing', (t) => {
   const dropping = { ledgers: [{ ...fresh, dropped: { 'memory-full': 3 } }], dropping: new Set(['a']) };
-  const finding = { kind: 'dropping', state: 'failing', sinceMs: fresh.timeMs, collector: 'a', dropped: { 'memory-full': 3 } } as const;
+  const finding = {
+    kind: 'dropping',
+    state: 'failing',
+    sinceMs: fresh.timeMs,
+    collector: 'a',
+    dropped: { 'memory-full': 3 },
+  } as const;
   t.deepEqual(found(dropping), { findings: [finding], isNothingStored: false });
   t.deepEqual(found({ ...dropping, problem: 'Full.' }).findings.slice(1), [finding]);
 });
 
 test('a collector drops lines when its count has grown from one report to the next, for a minute', (t) => {
   const drops = new RecentDrops();
-  const seen = (timeMs: number, lines: number, atMs = timeMs): string[] => [...drops.observe([ledger({ collector: 'a', timeMs, dropped: { 'memory-full': lines } }), ledger({ collector: 'b', timeMs })], atMs)];
+  const seen = (timeMs: number, lines: number, atMs = timeMs): string[] => [
+    ...drops.observe(
+      [ledger({ collector: 'a', timeMs, dropped: { 'memory-full': lines } }), ledger({ collector: 'b', timeMs })],
+      atMs,
+    ),
+  ];
   t.deepEqual(seen(0, 5), [], 'nobody knows when');
   t.deepEqual(seen(5000, 5), []);
   t.deepEqual(seen(10_000, 6), ['a']);

@@ -42,8 +42,8 @@ export interface Sum extends Figures {
 }
 
 /**
- * The counts of the rows, added up. A correction takes requests away (`count: -1`), so any of them can be below zero. `Figures` count what is
- * below zero as zero.
+ * The counts of the rows, added up. A correction takes requests away (`count: -1`), so any of them can be below zero.
+ * `Figures` count what is below zero as zero.
  */
 interface Net {
   /** Requests that are not kept one by one. */
@@ -74,7 +74,10 @@ export class CellSum {
 
   /** The sum of the cells so far. Do not add more afterwards. */
   sum(): Sum {
-    return sumWith({ sampledOut: this.#tally.sampledOut, bytes: this.#tally.sizeSum, statuses: this.#statuses }, () => this.#tally);
+    return sumWith(
+      { sampledOut: this.#tally.sampledOut, bytes: this.#tally.sizeSum, statuses: this.#statuses },
+      () => this.#tally,
+    );
   }
 }
 
@@ -91,7 +94,9 @@ export function addSums(parts: readonly Sum[]): Sum {
   }
   return sumWith({ sampledOut, bytes, statuses }, () => {
     const all = { durationSumMs: 0, durationMaxMs: 0, histogram: new Histogram() };
-    for (const { latencies: { durationSumMs, durationMaxMs, histogram } } of parts) {
+    for (const {
+      latencies: { durationSumMs, durationMaxMs, histogram },
+    } of parts) {
       all.durationSumMs += durationSumMs;
       all.durationMaxMs = Math.max(all.durationMaxMs, durationMaxMs);
       all.histogram.merge(histogram);
@@ -110,14 +115,24 @@ function sumWith(net: Net, latenciesOf: () => Latencies): Sum {
     if (isClientError(status)) clientErrors += count;
   }
   let latencies: Latencies | undefined;
-  const known = (): Latencies => latencies ??= latenciesOf();
+  const known = (): Latencies => (latencies ??= latenciesOf());
   let latencyMs: Latency | undefined;
   return {
     net: { ...net, statuses: new Map(sorted) },
-    requests, errors, clientErrors, statuses, bytes: Math.max(0, net.bytes),
-    get latencies() { return known(); },
-    get histogram() { return known().histogram; },
-    get latencyMs() { return latencyMs ??= latencyOf(known()); },
+    requests,
+    errors,
+    clientErrors,
+    statuses,
+    bytes: Math.max(0, net.bytes),
+    get latencies() {
+      return known();
+    },
+    get histogram() {
+      return known().histogram;
+    },
+    get latencyMs() {
+      return (latencyMs ??= latencyOf(known()));
+    },
   };
 }
 
@@ -129,10 +144,23 @@ function addCount(counts: Map<number, number>, status: number, count: number): v
 export function withWindow(sum: Sum, timeMs: number, source: string): Sum & WindowFigures {
   const { net, requests, errors, clientErrors, bytes, statuses } = sum;
   return {
-    timeMs, source, net, requests, errors, clientErrors, bytes, statuses,
-    get latencies() { return sum.latencies; },
-    get histogram() { return sum.histogram; },
-    get latencyMs() { return sum.latencyMs; },
+    timeMs,
+    source,
+    net,
+    requests,
+    errors,
+    clientErrors,
+    bytes,
+    statuses,
+    get latencies() {
+      return sum.latencies;
+    },
+    get histogram() {
+      return sum.histogram;
+    },
+    get latencyMs() {
+      return sum.latencyMs;
+    },
   };
 }
 
@@ -146,5 +174,11 @@ export function latencyOf({ histogram, durationSumMs, durationMaxMs }: Latencies
   if (histogram.total <= 0) return { mean: null, p50: null, p95: null, p99: null, max: null };
   // The middle of the highest bucket can lie above the greatest value that was seen.
   const percentile = (quantile: number): number => Math.min(histogram.quantile(quantile) ?? 0, durationMaxMs);
-  return { mean: Math.max(0, durationSumMs / histogram.total), p50: percentile(0.5), p95: percentile(0.95), p99: percentile(0.99), max: durationMaxMs };
+  return {
+    mean: Math.max(0, durationSumMs / histogram.total),
+    p50: percentile(0.5),
+    p95: percentile(0.95),
+    p99: percentile(0.99),
+    max: durationMaxMs,
+  };
 }

@@ -8,7 +8,13 @@ import { event, ledger } from '../../test/web-samples.js';
 const grid = { fromMs: 0, stepMs: 60_000 };
 
 test('nothing folds to nothing', (t) => {
-  t.deepEqual(fold([], grid), { windows: [], sources: new Map(), hosts: hostListOf([], new Map()), methods: new Map(), pairs: [] });
+  t.deepEqual(fold([], grid), {
+    windows: [],
+    sources: new Map(),
+    hosts: hostListOf([], new Map()),
+    methods: new Map(),
+    pairs: [],
+  });
 });
 
 test('figures are counted by source, Caddy first, and by window', (t) => {
@@ -21,46 +27,111 @@ test('figures are counted by source, Caddy first, and by window', (t) => {
   const { windows, sources } = fold(rollUp(requests, 60, 'host'), grid);
   t.deepEqual([...sources.keys()], ['caddy', 'app']);
   t.like(sources.get('caddy'), { requests: 3, errors: 1, bytes: 8, latencyMs: { mean: 30, max: 40 } });
-  t.deepEqual([...sources.get('caddy')!.statuses], [[200, 1], [404, 1], [502, 1]]);
-  t.deepEqual(windows.map(({ timeMs, source, requests: count }) => [timeMs, source, count]), [[0, 'caddy', 2], [0, 'app', 1], [120_000, 'caddy', 1]], 'the window between is left out');
+  t.deepEqual(
+    [...sources.get('caddy')!.statuses],
+    [
+      [200, 1],
+      [404, 1],
+      [502, 1],
+    ],
+  );
+  t.deepEqual(
+    windows.map(({ timeMs, source, requests: count }) => [timeMs, source, count]),
+    [
+      [0, 'caddy', 2],
+      [0, 'app', 1],
+      [120_000, 'caddy', 1],
+    ],
+    'the window between is left out',
+  );
 });
 
 test('hosts and methods are ranked by the requests of the first source, which saw them all', (t) => {
-  const { hosts, methods } = fold(rollUp([
-    event({ host: 'b', status: 500, size: 3 }), event({ host: 'a' }), event({ host: 'b', method: 'POST' }), event({ source: 'app', host: 'a' }), event({ source: 'app', host: 'a' }),
-  ], 10, 'host'), grid);
+  const { hosts, methods } = fold(
+    rollUp(
+      [
+        event({ host: 'b', status: 500, size: 3 }),
+        event({ host: 'a' }),
+        event({ host: 'b', method: 'POST' }),
+        event({ source: 'app', host: 'a' }),
+        event({ source: 'app', host: 'a' }),
+      ],
+      10,
+      'host',
+    ),
+    grid,
+  );
   t.like(hosts, { count: 2, requests: 3, errors: 1, worst: { host: 'b', errors: 1 } });
-  t.deepEqual([...hosts.figures].map(([host, { requests, errors, bytes }]) => [host, requests, errors, bytes]), [['b', 2, 1, 3], ['a', 1, 0, 0]]);
-  t.deepEqual([...methods].map(([method, { requests }]) => [method, requests]), [['GET', 2], ['POST', 1]]);
+  t.deepEqual(
+    [...hosts.figures].map(([host, { requests, errors, bytes }]) => [host, requests, errors, bytes]),
+    [
+      ['b', 2, 1, 3],
+      ['a', 1, 0, 0],
+    ],
+  );
+  t.deepEqual(
+    [...methods].map(([method, { requests }]) => [method, requests]),
+    [
+      ['GET', 2],
+      ['POST', 1],
+    ],
+  );
 });
 
 test('WebSockets, event streams and aborted requests count, but have no latency', (t) => {
   const hourMs = 3_600_000;
-  const { sources } = fold(rollUp([
-    event({ status: 101, durationMs: hourMs }), event({ method: 'CONNECT', protocol: 'HTTP/2.0', durationMs: hourMs }), event({ durationMs: null }), event({ status: 0, durationMs: 5 }), event({ status: 499, durationMs: 2500 }),
-  ], 10, 'host'), grid);
-  t.like(sources.get('caddy'), { requests: 5, errors: 0, latencyMs: { mean: null, p50: null, p95: null, p99: null, max: null } });
+  const { sources } = fold(
+    rollUp(
+      [
+        event({ status: 101, durationMs: hourMs }),
+        event({ method: 'CONNECT', protocol: 'HTTP/2.0', durationMs: hourMs }),
+        event({ durationMs: null }),
+        event({ status: 0, durationMs: 5 }),
+        event({ status: 499, durationMs: 2500 }),
+      ],
+      10,
+      'host',
+    ),
+    grid,
+  );
+  t.like(sources.get('caddy'), {
+    requests: 5,
+    errors: 0,
+    latencyMs: { mean: null, p50: null, p95: null, p99: null, max: null },
+  });
 });
 
 test('no percentile lies above the greatest latency', (t) => {
   const { latencyMs } = fold(rollUp([event({ durationMs: 7.77 })], 10, 'host'), grid).sources.get('caddy')!;
-  t.deepEqual(latencyMs, { mean: 7.77, p50: Math.min(7.77, latencyMs.p50!), p95: latencyMs.p50, p99: latencyMs.p50, max: 7.77 });
+  t.deepEqual(latencyMs, {
+    mean: 7.77,
+    p50: Math.min(7.77, latencyMs.p50!),
+    p95: latencyMs.p50,
+    p99: latencyMs.p50,
+    max: 7.77,
+  });
 });
 
 test('any rows of the same requests, in any order, fold to the same figures', (t) => {
-  const requests = fc.array(fc.record({
-    source: fc.constantFrom('caddy', 'app', 'other'),
-    timeMs: fc.integer({ min: 0, max: 600_000 }),
-    status: fc.constantFrom(0, 101, 200, 404, 500),
-    durationMs: fc.integer({ min: 0, max: 5000 }),
-    size: fc.nat(1000),
-  }), { maxLength: 60 });
-  fc.assert(fc.property(requests, fc.nat(60), (parts, at) => {
-    const events: RequestEvent[] = parts.map((part) => event(part));
-    const whole = fold(rollUp(events, 60, 'host'), grid);
-    const split = fold([...rollUp(events.slice(at), 60, 'host'), ...rollUp(events.slice(0, at), 60, 'host')], grid);
-    t.deepEqual(split, whole);
-  }), { numRuns: 50 });
+  const requests = fc.array(
+    fc.record({
+      source: fc.constantFrom('caddy', 'app', 'other'),
+      timeMs: fc.integer({ min: 0, max: 600_000 }),
+      status: fc.constantFrom(0, 101, 200, 404, 500),
+      durationMs: fc.integer({ min: 0, max: 5000 }),
+      size: fc.nat(1000),
+    }),
+    { maxLength: 60 },
+  );
+  fc.assert(
+    fc.property(requests, fc.nat(60), (parts, at) => {
+      const events: RequestEvent[] = parts.map((part) => event(part));
+      const whole = fold(rollUp(events, 60, 'host'), grid);
+      const split = fold([...rollUp(events.slice(at), 60, 'host'), ...rollUp(events.slice(0, at), 60, 'host')], grid);
+      t.deepEqual(split, whole);
+    }),
+    { numRuns: 50 },
+  );
 });
 
 test('figures are complete unless lines were lost or are on their way, or a read was bounded', (t) => {

@@ -11,25 +11,46 @@ const stepMs = 60_000;
 /** Windows of a minute, one for each element: requests, errors among them, and how long each took. */
 function windowsOf(minutes: readonly { requests: number; errors?: number; durationMs?: number }[]) {
   const requests = minutes.flatMap(({ requests: count, errors = 0, durationMs = 10 }, minute) =>
-    Array.from({ length: count }, (_, at) => event({ timeMs: minute * stepMs, status: at < errors ? 500 : 200, durationMs })));
+    Array.from({ length: count }, (_, at) =>
+      event({ timeMs: minute * stepMs, status: at < errors ? 500 : 200, durationMs }),
+    ),
+  );
   return fold(rollUp(requests, 60, 'host'), { fromMs: 0, stepMs });
 }
 
-function verdict(minutes: readonly { requests: number; errors?: number; durationMs?: number }[], { previous }: { previous?: Figures } = {}) {
+function verdict(
+  minutes: readonly { requests: number; errors?: number; durationMs?: number }[],
+  { previous }: { previous?: Figures } = {},
+) {
   return judge(windowsOf(minutes).windows, { stepMs, previous, liveMs: undefined });
 }
 
 test('nothing is judged on fewer than 120 requests', (t) => {
   t.deepEqual(verdict([]), { kind: 'unjudged' });
   t.deepEqual(verdict([{ requests: 119, errors: 119 }]), { kind: 'unjudged' });
-  t.like(verdict([{ requests: 60, errors: 60 }, { requests: 60 }]), { kind: 'errors', state: 'failing', sinceMs: stepMs, share: 0.5 });
+  t.like(verdict([{ requests: 60, errors: 60 }, { requests: 60 }]), {
+    kind: 'errors',
+    state: 'failing',
+    sinceMs: stepMs,
+    share: 0.5,
+  });
 });
 
 test('a source is troubled above 2 % of 5xx and failing above 5 %, since the window that first showed it', (t) => {
   const good = { requests: 200, errors: 4 };
   t.deepEqual(verdict([good, good]), { kind: 'well' }, '2 % is not above 2 %');
-  t.deepEqual(verdict([good, { requests: 200, errors: 5 }, { requests: 200, errors: 6 }]), { kind: 'errors', state: 'troubled', sinceMs: stepMs, share: 0.03 });
-  t.deepEqual(verdict([good, { requests: 200, errors: 5 }, { requests: 200, errors: 20 }]), { kind: 'errors', state: 'failing', sinceMs: 2 * stepMs, share: 0.1 });
+  t.deepEqual(verdict([good, { requests: 200, errors: 5 }, { requests: 200, errors: 6 }]), {
+    kind: 'errors',
+    state: 'troubled',
+    sinceMs: stepMs,
+    share: 0.03,
+  });
+  t.deepEqual(verdict([good, { requests: 200, errors: 5 }, { requests: 200, errors: 20 }]), {
+    kind: 'errors',
+    state: 'failing',
+    sinceMs: 2 * stepMs,
+    share: 0.1,
+  });
 });
 
 test('a state is left at half of what it was entered at', (t) => {
@@ -51,15 +72,42 @@ test('a source is slow when its p95 is over twice that of the previous period', 
 });
 
 /** The verdict at `liveMs` on requests at these times, seen in windows of this length. */
-function at(timesMs: readonly number[], liveMs: number, { windowMs = stepMs, lastMs }: { windowMs?: number; lastMs?: number } = {}) {
-  const { windows } = fold(rollUp(timesMs.map((timeMs) => event({ timeMs })), 10), { fromMs: 0, stepMs: windowMs });
+function at(
+  timesMs: readonly number[],
+  liveMs: number,
+  { windowMs = stepMs, lastMs }: { windowMs?: number; lastMs?: number } = {},
+) {
+  const { windows } = fold(
+    rollUp(
+      timesMs.map((timeMs) => event({ timeMs })),
+      10,
+    ),
+    { fromMs: 0, stepMs: windowMs },
+  );
   return judge(windows, { stepMs: windowMs, previous: undefined, liveMs, lastMs });
 }
 
-const every = (periodMs: number, count: number): number[] => Array.from({ length: count }, (_, index) => index * periodMs);
+const every = (periodMs: number, count: number): number[] =>
+  Array.from({ length: count }, (_, index) => index * periodMs);
 /** `count` bursts of `requests` each, `burstMs` long, that begin `periodMs` apart. */
-const bursts = ({ count, requests, burstMs, periodMs, fromMs = 0 }: { count: number; requests: number; burstMs: number; periodMs: number; fromMs?: number }): number[] => (
-  Array.from({ length: count * requests }, (_, index) => fromMs + Math.floor(index / requests) * periodMs + Math.floor((index % requests) * burstMs / requests)));
+const bursts = ({
+  count,
+  requests,
+  burstMs,
+  periodMs,
+  fromMs = 0,
+}: {
+  count: number;
+  requests: number;
+  burstMs: number;
+  periodMs: number;
+  fromMs?: number;
+}): number[] =>
+  Array.from(
+    { length: count * requests },
+    (_, index) =>
+      fromMs + Math.floor(index / requests) * periodMs + Math.floor(((index % requests) * burstMs) / requests),
+  );
 
 const minute = 60_000;
 for (const [what, timesMs, windowMs, limitMs] of [
@@ -67,9 +115,24 @@ for (const [what, timesMs, windowMs, limitMs] of [
   ['a request every 30 s', every(30_000, 240), minute, 5 * minute],
   ['a request every 50 s', every(50_000, 144), minute, 10 * 50_000],
   ['a request every 100 s', every(100_000, 200), minute, 10 * 100_000],
-  ['25 requests every 10 minutes', bursts({ count: 6, requests: 25, burstMs: 2000, periodMs: 10 * minute }), minute, 30 * minute],
-  ['25 requests every 10 minutes, in windows of 10 s', bursts({ count: 6, requests: 25, burstMs: 2000, periodMs: 10 * minute }), 10_000, 30 * minute],
-  ['a request every 100 ms after an outage of 20 minutes', [...every(100, 6000), ...every(100, 12_000).map((timeMs) => timeMs + 30 * minute)], minute, 5 * minute],
+  [
+    '25 requests every 10 minutes',
+    bursts({ count: 6, requests: 25, burstMs: 2000, periodMs: 10 * minute }),
+    minute,
+    30 * minute,
+  ],
+  [
+    '25 requests every 10 minutes, in windows of 10 s',
+    bursts({ count: 6, requests: 25, burstMs: 2000, periodMs: 10 * minute }),
+    10_000,
+    30 * minute,
+  ],
+  [
+    'a request every 100 ms after an outage of 20 minutes',
+    [...every(100, 6000), ...every(100, 12_000).map((timeMs) => timeMs + 30 * minute)],
+    minute,
+    5 * minute,
+  ],
 ] as const) {
   test(`finds ${what} silent after ${limitMs / 1000} s, and not before`, (t) => {
     const endMs = Math.ceil((timesMs.at(-1)! + 1) / windowMs) * windowMs;
@@ -80,54 +143,115 @@ for (const [what, timesMs, windowMs, limitMs] of [
     t.deepEqual(at(timesMs, endMs + ownMs, { windowMs }), { kind: 'well' });
     t.like(at(timesMs, endMs + ownMs + 1, { windowMs }), { kind: 'silent' });
     const lastMs = timesMs.at(-1)!;
-    t.like(at(timesMs, lastMs + ownMs + minute, { windowMs, lastMs }), { kind: 'silent', sinceMs: lastMs }, 'the last request is known');
+    t.like(
+      at(timesMs, lastMs + ownMs + minute, { windowMs, lastMs }),
+      { kind: 'silent', sinceMs: lastMs },
+      'the last request is known',
+    );
   });
 }
 
 test('finds nothing silent that was seen for a shorter time than the gap, nor in a range that has ended', (t) => {
   t.deepEqual(at(every(100, 2000), 3_600_000), { kind: 'well' }, 'seen for three minutes');
-  t.deepEqual(judge(windowsOf([{ requests: 600 }, ...Array.from({ length: 9 }, () => ({ requests: 600 }))]).windows, { stepMs, previous: undefined, liveMs: undefined }), { kind: 'well' });
+  t.deepEqual(
+    judge(windowsOf([{ requests: 600 }, ...Array.from({ length: 9 }, () => ({ requests: 600 }))]).windows, {
+      stepMs,
+      previous: undefined,
+      liveMs: undefined,
+    }),
+    { kind: 'well' },
+  );
 });
 
 test('judges silence by the last hours, where they hold enough, rather than by the wide windows of the range', (t) => {
   const hourMs = 3_600_000;
-  const windowsIn = (timesMs: readonly number[], windowMs: number) => ({ windows: fold(rollUp(timesMs.map((timeMs) => event({ timeMs })), 10), { fromMs: 0, stepMs: windowMs }).windows, stepMs: windowMs });
+  const windowsIn = (timesMs: readonly number[], windowMs: number) => ({
+    windows: fold(
+      rollUp(
+        timesMs.map((timeMs) => event({ timeMs })),
+        10,
+      ),
+      { fromMs: 0, stepMs: windowMs },
+    ).windows,
+    stepMs: windowMs,
+  });
   const timesMs = every(5000, 10 * 720);
   const liveMs = 10 * hourMs + 6 * minute;
   const wide = windowsIn(timesMs, hourMs);
-  const recent = windowsIn(timesMs.filter((timeMs) => timeMs > 7 * hourMs), minute);
-  t.deepEqual(judge(wide.windows, { ...wide, previous: undefined, liveMs }), { kind: 'well' }, 'windows of an hour do not tell');
-  t.like(judge(wide.windows, { ...wide, previous: undefined, liveMs, recent }), { kind: 'silent', sinceMs: 10 * hourMs });
-  t.like(judge([], { ...wide, previous: undefined, liveMs, recent }), { kind: 'silent' }, 'a range that began when it was silent already');
-  t.like(judge(wide.windows, { ...wide, previous: undefined, liveMs: 14 * hourMs, recent: { ...recent, windows: [] } }), { kind: 'silent' }, 'silent for longer than the last hours');
+  const recent = windowsIn(
+    timesMs.filter((timeMs) => timeMs > 7 * hourMs),
+    minute,
+  );
+  t.deepEqual(
+    judge(wide.windows, { ...wide, previous: undefined, liveMs }),
+    { kind: 'well' },
+    'windows of an hour do not tell',
+  );
+  t.like(judge(wide.windows, { ...wide, previous: undefined, liveMs, recent }), {
+    kind: 'silent',
+    sinceMs: 10 * hourMs,
+  });
+  t.like(
+    judge([], { ...wide, previous: undefined, liveMs, recent }),
+    { kind: 'silent' },
+    'a range that began when it was silent already',
+  );
+  t.like(
+    judge(wide.windows, { ...wide, previous: undefined, liveMs: 14 * hourMs, recent: { ...recent, windows: [] } }),
+    { kind: 'silent' },
+    'silent for longer than the last hours',
+  );
 });
 
 test('never finds a source silent that comes in periodic bursts, once three were seen', (t) => {
-  fc.assert(fc.property(fc.record({
-    count: fc.integer({ min: 3, max: 12 }), requests: fc.integer({ min: 40, max: 80 }), periodMs: fc.integer({ min: 1000, max: 3_600_000 }),
-    part: fc.double({ min: 0, max: 0.9, noNaN: true }), fromMs: fc.integer({ min: 0, max: 3_600_000 }), windowMs: fc.constantFrom(10_000, minute, 10 * minute, 60 * minute), isLastKnown: fc.boolean(),
-  }), fc.double({ min: 0, max: 1, noNaN: true }), ({ part, windowMs, isLastKnown, ...pattern }, phase) => {
-    const timesMs = bursts({ ...pattern, burstMs: part * pattern.periodMs });
-    // At any moment until the next burst.
-    const liveMs = timesMs.at(-1)! + phase * (pattern.periodMs - part * pattern.periodMs * (pattern.requests - 1) / pattern.requests);
-    return at(timesMs, liveMs, { windowMs, ...(isLastKnown && { lastMs: timesMs.at(-1)! }) }).kind !== 'silent';
-  }), { numRuns: 200 });
+  fc.assert(
+    fc.property(
+      fc.record({
+        count: fc.integer({ min: 3, max: 12 }),
+        requests: fc.integer({ min: 40, max: 80 }),
+        periodMs: fc.integer({ min: 1000, max: 3_600_000 }),
+        part: fc.double({ min: 0, max: 0.9, noNaN: true }),
+        fromMs: fc.integer({ min: 0, max: 3_600_000 }),
+        windowMs: fc.constantFrom(10_000, minute, 10 * minute, 60 * minute),
+        isLastKnown: fc.boolean(),
+      }),
+      fc.double({ min: 0, max: 1, noNaN: true }),
+      ({ part, windowMs, isLastKnown, ...pattern }, phase) => {
+        const timesMs = bursts({ ...pattern, burstMs: part * pattern.periodMs });
+        // At any moment until the next burst.
+        const liveMs =
+          timesMs.at(-1)! +
+          phase * (pattern.periodMs - (part * pattern.periodMs * (pattern.requests - 1)) / pattern.requests);
+        return at(timesMs, liveMs, { windowMs, ...(isLastKnown && { lastMs: timesMs.at(-1)! }) }).kind !== 'silent';
+      },
+    ),
+    { numRuns: 200 },
+  );
   t.pass();
 });
 
 test('always finds a steady stream silent that has stopped for ten of its gaps and five minutes', (t) => {
-  fc.assert(fc.property(fc.integer({ min: 500, max: 300_000 }), fc.integer({ min: 120, max: 300 }), fc.integer({ min: 0, max: minute }), (gapMs, count, fromMs) => {
-    // Seen for six minutes at least.
-    const timesMs = every(gapMs, Math.max(count, Math.ceil(6 * minute / gapMs))).map((timeMs) => timeMs + fromMs);
-    const lastMs = timesMs.at(-1)!;
-    const isFound = at(timesMs, lastMs + Math.max(5 * minute, 10.2 * gapMs) + minute + 1).kind === 'silent';
-    return isFound && at(timesMs, lastMs + gapMs).kind === 'well';
-  }), { numRuns: 80 });
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 500, max: 300_000 }),
+      fc.integer({ min: 120, max: 300 }),
+      fc.integer({ min: 0, max: minute }),
+      (gapMs, count, fromMs) => {
+        // Seen for six minutes at least.
+        const timesMs = every(gapMs, Math.max(count, Math.ceil((6 * minute) / gapMs))).map((timeMs) => timeMs + fromMs);
+        const lastMs = timesMs.at(-1)!;
+        const isFound = at(timesMs, lastMs + Math.max(5 * minute, 10.2 * gapMs) + minute + 1).kind === 'silent';
+        return isFound && at(timesMs, lastMs + gapMs).kind === 'well';
+      },
+    ),
+    { numRuns: 80 },
+  );
   t.pass();
 });
 
 test('errors that are over are told from their first window to the first good one, with the worst share', (t) => {
-  const past = (...errors: number[]) => pastErrors(windowsOf(errors.map((some) => ({ requests: 200, errors: some }))).windows);
+  const past = (...errors: number[]) =>
+    pastErrors(windowsOf(errors.map((some) => ({ requests: 200, errors: some }))).windows);
   t.deepEqual(past(0, 5, 20, 3, 1, 0), { fromMs: stepMs, toMs: 4 * stepMs, share: 0.1 });
   t.deepEqual(past(0, 10, 0, 8, 0), { fromMs: stepMs, toMs: 2 * stepMs, share: 0.05 }, 'of two the worse one');
   t.is(past(0, 4, 0), undefined);

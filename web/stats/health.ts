@@ -1,7 +1,7 @@
 /**
- * How a source does, judged by its windows: pure. A window alone may hold too few requests to say anything, so each is judged
- * together with as many before it as it takes to have `judgedRequestsMin`. A state is left at a lower value than it was
- * entered at, so that it does not flicker.
+ * How a source does, judged by its windows: pure. A window alone may hold too few requests to say anything, so each is
+ * judged together with as many before it as it takes to have `judgedRequestsMin`. A state is left at a lower value than
+ * it was entered at, so that it does not flicker.
  */
 import { Histogram } from '../../shared/sketch/histogram.js';
 import { dashboardSource, formerDashboardSource } from '../../shared/request-event.js';
@@ -13,16 +13,20 @@ export type State = 'well' | 'troubled' | 'failing';
 /** What was found, as of the last window. */
 export type Verdict =
   /** Fewer than `judgedRequestsMin` requests. */
-  | { readonly kind: 'unjudged' }
-  | { readonly kind: 'well' }
-  | Finding;
+  { readonly kind: 'unjudged' } | { readonly kind: 'well' } | Finding;
 
 /** What there is to say against a source. */
 export type Finding =
   /** `share` of 5xx among the requests judged last. */
   | { readonly kind: 'errors'; readonly state: State; readonly sinceMs: number; readonly share: number }
   /** `p95Ms` of the requests judged last, and that of the previous period. */
-  | { readonly kind: 'slow'; readonly state: State; readonly sinceMs: number; readonly p95Ms: number; readonly usualMs: number }
+  | {
+      readonly kind: 'slow';
+      readonly state: State;
+      readonly sinceMs: number;
+      readonly p95Ms: number;
+      readonly usualMs: number;
+    }
   /** Longer than `limitMs`. */
   | { readonly kind: 'silent'; readonly state: State; readonly sinceMs: number; readonly limitMs: number };
 
@@ -36,7 +40,10 @@ export const errorShares = { failing: { enter: 0.05, leave: 0.025 }, troubled: {
 export const slowFactors = { enter: 2, leave: 1.5 } as const;
 /** No source is silent before this long without a request, in milliseconds. */
 const silenceMsMin = 300_000;
-/** Silence in multiples of the mean distance of requests: in a steady stream a gap is that long once in 20,000 by chance. */
+/**
+ * Silence in multiples of the mean distance of requests: in a steady stream a gap is that long once in 20,000 by
+ * chance.
+ */
 const silenceDistancesMin = 10;
 /** Silence in multiples of the usual gap between windows with requests: traffic may come in bursts. */
 const silenceGapsMin = 3;
@@ -50,7 +57,10 @@ export interface JudgedRange {
   readonly lastMs?: number | undefined;
   /** Now, in milliseconds since 1970, where the range reaches up to now: only then can a source be silent. */
   readonly liveMs: number | undefined;
-  /** The last hours in fine windows, of this source, whatever the range is: silence is judged by them where they hold enough requests. */
+  /**
+   * The last hours in fine windows, of this source, whatever the range is: silence is judged by them where they hold
+   * enough requests.
+   */
   readonly recent?: RecentWindows | undefined;
   /** See `Recent.ownSinceMs`. Default: nothing is known of it. */
   readonly ownSinceMs?: number | undefined;
@@ -65,12 +75,22 @@ export interface RecentWindows {
 /** Judges one source by its windows, in order of time. Of several findings the gravest one is given. */
 export function judge(windows: readonly WindowFigures[], range: JudgedRange): Verdict {
   const found = findingsOf(windows, range);
-  return found === undefined ? { kind: 'unjudged' } : found[0] ?? { kind: 'well' };
+  return found === undefined ? { kind: 'unjudged' } : (found[0] ?? { kind: 'well' });
 }
 
-/** What there is to say against a source, of each kind once and the gravest first; `undefined` where it has too few requests to be judged. */
-export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous, lastMs, liveMs, recent, ownSinceMs }: JudgedRange): readonly Finding[] | undefined {
-  const silent = silence([...(recent === undefined ? [] : [recent]), { windows, stepMs }], { lastMs, liveMs, ownSinceMs });
+/**
+ * What there is to say against a source, of each kind once and the gravest first; `undefined` where it has too few
+ * requests to be judged.
+ */
+export function findingsOf(
+  windows: readonly WindowFigures[],
+  { stepMs, previous, lastMs, liveMs, recent, ownSinceMs }: JudgedRange,
+): readonly Finding[] | undefined {
+  const silent = silence([...(recent === undefined ? [] : [recent]), { windows, stepMs }], {
+    lastMs,
+    liveMs,
+    ownSinceMs,
+  });
   const requests = windows.reduce((sum, window) => sum + window.requests, 0);
   const blocks = blocksOf(windows, judgedRequestsMin);
   const last = blocks.at(-1);
@@ -88,13 +108,19 @@ export function findingsOf(windows: readonly WindowFigures[], { stepMs, previous
   ].filter((finding) => finding !== undefined);
 }
 
-function slowness(windows: readonly WindowFigures[], requests: number, previous: Figures | undefined): Finding | undefined {
+function slowness(
+  windows: readonly WindowFigures[],
+  requests: number,
+  previous: Figures | undefined,
+): Finding | undefined {
   const usualMs = previous === undefined || previous.requests < judgedRequestsMin ? null : previous.latencyMs.p95;
   if (usualMs === null || usualMs <= 0) return undefined;
   const factorOf = (block: Block): number => (histogramOf(block).quantile(0.95) ?? 0) / usualMs;
   const blocks = blocksOf(windows, Math.min(judgedLatenciesMin, requests));
   const sinceMs = sinceOf(blocks, factorOf, slowFactors);
-  return sinceMs === undefined ? undefined : { kind: 'slow', state: 'troubled', sinceMs, p95Ms: factorOf(blocks.at(-1)!) * usualMs, usualMs };
+  return sinceMs === undefined
+    ? undefined
+    : { kind: 'slow', state: 'troubled', sinceMs, p95Ms: factorOf(blocks.at(-1)!) * usualMs, usualMs };
 }
 
 /** A window and as many before it as it takes. */
@@ -134,7 +160,11 @@ function errorShare({ errors, requests }: Block): number {
 }
 
 /** When the state was entered that the last block is still in; `undefined` when it is in none. */
-function sinceOf(blocks: readonly Block[], valueOf: (block: Block) => number, { enter, leave }: { enter: number; leave: number }): number | undefined {
+function sinceOf(
+  blocks: readonly Block[],
+  valueOf: (block: Block) => number,
+  { enter, leave }: { enter: number; leave: number },
+): number | undefined {
   let sinceMs: number | undefined;
   for (const block of blocks) {
     const value = valueOf(block);
@@ -152,14 +182,18 @@ export interface PastErrors {
   readonly share: number;
 }
 
-/** When a source last was as it should not be, of several times the worst; `undefined` where it was not, or still is. */
+/**
+ * When a source last was as it should not be, of several times the worst; `undefined` where it was not, or still is.
+ */
 export function pastErrors(windows: readonly WindowFigures[]): PastErrors | undefined {
   let open: PastErrors | undefined;
   let worst: PastErrors | undefined;
   for (const block of blocksOf(windows, judgedRequestsMin)) {
     const share = errorShare(block);
-    if (open === undefined && share > errorShares.troubled.enter) open = { fromMs: block.timeMs, toMs: block.timeMs, share };
-    else if (open !== undefined && share >= errorShares.troubled.leave) open = { ...open, share: Math.max(open.share, share) };
+    if (open === undefined && share > errorShares.troubled.enter)
+      open = { fromMs: block.timeMs, toMs: block.timeMs, share };
+    else if (open !== undefined && share >= errorShares.troubled.leave)
+      open = { ...open, share: Math.max(open.share, share) };
     else if (open !== undefined) {
       if (worst === undefined || open.share > worst.share) worst = { ...open, toMs: block.timeMs };
       open = undefined;
@@ -169,20 +203,28 @@ export function pastErrors(windows: readonly WindowFigures[]): PastErrors | unde
 }
 
 /**
- * Judges how long ago the last request came, by the first of several views of the same traffic that can tell: one with enough
- * requests, and from a source that was seen for at least as long as the gap that would be unusual. The dashboard never falls silent: that nobody looks
- * at it is no news.
+ * Judges how long ago the last request came, by the first of several views of the same traffic that can tell: one with
+ * enough requests, and from a source that was seen for at least as long as the gap that would be unusual. The dashboard
+ * never falls silent: that nobody looks at it is no news.
  */
-function silence(views: readonly RecentWindows[], { lastMs, liveMs, ownSinceMs = -Infinity }: Pick<JudgedRange, 'lastMs' | 'liveMs' | 'ownSinceMs'>): Finding | undefined {
+function silence(
+  views: readonly RecentWindows[],
+  { lastMs, liveMs, ownSinceMs = -Infinity }: Pick<JudgedRange, 'lastMs' | 'liveMs' | 'ownSinceMs'>,
+): Finding | undefined {
   if (liveMs === undefined) return undefined;
   for (const { windows, stepMs } of views) {
     const requests = windows.reduce((sum, window) => sum + window.requests, 0);
     if (requests < judgedRequestsMin) continue;
     const last = windows.at(-1)!;
-    if (last.source === dashboardSource || (last.source === formerDashboardSource && last.timeMs <= ownSinceMs)) return undefined;
+    if (last.source === dashboardSource || (last.source === formerDashboardSource && last.timeMs <= ownSinceMs))
+      return undefined;
     const sinceMs = lastMs !== undefined && lastMs >= last.timeMs ? lastMs : last.timeMs + stepMs;
     const seenMs = sinceMs - windows[0]!.timeMs;
-    const limitMs = Math.max(silenceMsMin, silenceDistancesMin * seenMs / requests, silenceGapsMin * usualGapMs(windows, stepMs));
+    const limitMs = Math.max(
+      silenceMsMin,
+      (silenceDistancesMin * seenMs) / requests,
+      silenceGapsMin * usualGapMs(windows, stepMs),
+    );
     if (seenMs < limitMs) continue;
     return liveMs - sinceMs > limitMs ? { kind: 'silent', state: 'failing', sinceMs, limitMs } : undefined;
   }
@@ -190,8 +232,8 @@ function silence(views: readonly RecentWindows[], { lastMs, liveMs, ownSinceMs =
 }
 
 /**
- * The second largest distance of windows with requests, from start to start: a gap that came once was an outage, one that came twice
- * is usual. It is a window at least, since gaps within one are not seen.
+ * The second largest distance of windows with requests, from start to start: a gap that came once was an outage, one
+ * that came twice is usual. It is a window at least, since gaps within one are not seen.
  */
 function usualGapMs(windows: readonly WindowFigures[], stepMs: number): number {
   let [largest, second] = [stepMs, stepMs];

@@ -13,8 +13,23 @@ test('edge and app with one id are a pair, in any order', (t) => {
 
 test('one side alone, two of a side, no id or no duration are no pair', (t) => {
   const none = [
-    [edge], [app], [edge, edge], [app, { ...app, source: 'blog' }], [edge, app, app], [edge, { ...app, requestId: 'b' }],
-    [{ ...edge, requestId: '' }, { ...app, requestId: '' }], [edge, { ...app, durationMs: null }], [{ ...edge, durationMs: null }, app],
+    [edge],
+    [app],
+    [edge, edge],
+    [app, { ...app, source: 'blog' }],
+    [edge, app, app],
+    [edge, { ...app, requestId: 'b' }],
+    [
+      { ...edge, requestId: '' },
+      { ...app, requestId: '' },
+    ],
+    [edge, { ...app, durationMs: null }],
+    [{ ...edge, durationMs: null }, app],
   ];
-  for (const requests of none) t.is(requestPairs(requests).size, 0, JSON.stringify(requests.map(({ source, requestId, durationMs }) => [source, requestId, durationMs])));
+  for (const requests of none)
+    t.is(
+      requestPairs(requests).size,
+      0,
+      JSON.stringify(requests.map(({ source, requestId, durationMs }) => [source, requestId, durationMs])),
+    );
 });

@@ -14,17 +14,30 @@ export interface RequestPair {
 export type RequestPairs = ReadonlyMap<string, RequestPair>;
 
 /**
- * The pairs among these requests, by request id. An id that one side has twice (a retry, a second app) tells no pair, and neither does a duration
- * that is not known.
+ * The pairs among these requests, by request id. An id that one side has twice (a retry, a second app) tells no pair,
+ * and neither does a duration that is not known.
  */
 export function requestPairs(requests: readonly RequestEvent[]): RequestPairs {
   const pairs = new Map<string, RequestPair>();
-  for (const [id, [one, other, ...more]] of groupBy(requests.filter(({ requestId }) => requestId !== ''), ({ requestId }) => requestId)) {
+  for (const [id, [one, other, ...more]] of groupBy(
+    requests.filter(({ requestId }) => requestId !== ''),
+    ({ requestId }) => requestId,
+  )) {
     if (other === undefined || more.length > 0) continue;
     const [edge, app] = one!.source === caddySource ? [one!, other] : [other, one!];
-    if (edge.source !== caddySource || app.source === caddySource || edge.durationMs === null || app.durationMs === null) continue;
+    if (
+      edge.source !== caddySource ||
+      app.source === caddySource ||
+      edge.durationMs === null ||
+      app.durationMs === null
+    )
+      continue;
     // Rounded to a nanosecond: the difference of two decimals has digits of its own.
-    pairs.set(id, { edgeMs: edge.durationMs, appMs: app.durationMs, outsideMs: Math.round((edge.durationMs - app.durationMs) * 1e6) / 1e6 });
+    pairs.set(id, {
+      edgeMs: edge.durationMs,
+      appMs: app.durationMs,
+      outsideMs: Math.round((edge.durationMs - app.durationMs) * 1e6) / 1e6,
+    });
   }
   return pairs;
 }

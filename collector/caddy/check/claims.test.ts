@@ -13,51 +13,77 @@ import { readCaddyConfig } from './read-config.js';
 
 const requests = 40;
 
-testWithCaddy('Without soft_start, Caddy refuses to start while the sink is down, and with it, it starts.', async (t) => {
-  const [port, nobody] = [await freePort(), await freePort()];
-  const site = (option: string): string => `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net 127.0.0.1:${nobody} {\n\t\t\tdial_timeout 3s\n\t\t\t${option}\n\t\t}\n\t}\n\trespond "hello"\n}\n`;
-  await t.throwsAsync(startCaddy(site('')), { message: /connection refused/ });
-  const caddy = await startCaddy(site('soft_start'));
-  t.teardown(caddy.stop);
-  t.is(await get(port, 'any.example'), 200);
-});
+testWithCaddy(
+  'Without soft_start, Caddy refuses to start while the sink is down, and with it, it starts.',
+  async (t) => {
+    const [port, nobody] = [await freePort(), await freePort()];
+    const site = (option: string): string =>
+      `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net 127.0.0.1:${nobody} {\n\t\t\tdial_timeout 3s\n\t\t\t${option}\n\t\t}\n\t}\n\trespond "hello"\n}\n`;
+    await t.throwsAsync(startCaddy(site('')), { message: /connection refused/ });
+    const caddy = await startCaddy(site('soft_start'));
+    t.teardown(caddy.stop);
+    t.is(await get(port, 'any.example'), 200);
+  },
+);
 
-testWithCaddy('Loggers that overlap double each request, as the fixtures say, and with the lines to write they do not.', async (t) => {
-  t.timeout(60_000);
-  for (const [file, host, doubled] of [
-    ['sent-by-two-loggers.caddyfile', 'shop.example', true],
-    ['sent-by-two-loggers.caddyfile', 'blog.example', false],
-    ['one-logger-two-names.caddyfile', 'shop.example', true],
-    ['default-log-and-site-log.caddyfile', 'shop.example', false],
-    ['default-log-and-site-log.caddyfile', 'blog.example', false],
-    ['default-logger-doubles.json', 'any.example', true],
-  ] as const) {
-    t.is(await countedOf(t, await fixture(file), host), doubled ? 2 * requests : requests, `${file}, ${host}`);
-  }
-  const repaired = [
-    (await fixture('sent-by-two-loggers.caddyfile')).replace('include http.log.access', '$&\n\t\texclude http.log.access.log0'),
-    (await fixture('one-logger-two-names.caddyfile')).replace('include http.log.access', '$&\n\t\texclude http.log.access.screen'),
-    (await fixture('default-logger-doubles.json')).replace('"default": {', '$& "exclude": ["http.log.access.site"],'),
-  ];
-  for (const config of repaired) t.is(await countedOf(t, config, 'shop.example'), requests, config);
-});
+testWithCaddy(
+  'Loggers that overlap double each request, as the fixtures say, and with the lines to write they do not.',
+  async (t) => {
+    t.timeout(60_000);
+    for (const [file, host, doubled] of [
+      ['sent-by-two-loggers.caddyfile', 'shop.example', true],
+      ['sent-by-two-loggers.caddyfile', 'blog.example', false],
+      ['one-logger-two-names.caddyfile', 'shop.example', true],
+      ['default-log-and-site-log.caddyfile', 'shop.example', false],
+      ['default-log-and-site-log.caddyfile', 'blog.example', false],
+      ['default-logger-doubles.json', 'any.example', true],
+    ] as const) {
+      t.is(await countedOf(t, await fixture(file), host), doubled ? 2 * requests : requests, `${file}, ${host}`);
+    }
+    const repaired = [
+      (await fixture('sent-by-two-loggers.caddyfile')).replace(
+        'include http.log.access',
+        '$&\n\t\texclude http.log.access.log0',
+      ),
+      (await fixture('one-logger-two-names.caddyfile')).replace(
+        'include http.log.access',
+        '$&\n\t\texclude http.log.access.screen',
+      ),
+      (await fixture('default-logger-doubles.json')).replace('"default": {', '$& "exclude": ["http.log.access.site"],'),
+    ];
+    for (const config of repaired) t.is(await countedOf(t, config, 'shop.example'), requests, config);
+  },
+);
 
-testWithCaddy('A line_ending "\\n" in a Caddyfile is a backslash and an n, and its lines are not counted.', async (t) => {
-  const site = (format: string): string => `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\t${format}\n\t}\n\trespond "hello"\n}\n`;
-  t.is(await countedOf(t, site('format json {\n\t\t\tline_ending "\\n"\n\t\t}'), 'a.example'), 0);
-  t.is(await countedOf(t, site('format json {\n\t\t\tline_ending "\r\n"\n\t\t}'), 'a.example'), requests);
-});
+testWithCaddy(
+  'A line_ending "\\n" in a Caddyfile is a backslash and an n, and its lines are not counted.',
+  async (t) => {
+    const site = (format: string): string =>
+      `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\t${format}\n\t}\n\trespond "hello"\n}\n`;
+    t.is(await countedOf(t, site('format json {\n\t\t\tline_ending "\\n"\n\t\t}'), 'a.example'), 0);
+    t.is(await countedOf(t, site('format json {\n\t\t\tline_ending "\r\n"\n\t\t}'), 'a.example'), requests);
+  },
+);
 
 testWithCaddy('Sampling drops lines unmarked, and level ERROR all but the failures.', async (t) => {
-  const site = (option: string): string => `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\t${option}\n\t}\n\trespond "hello"\n}\n`;
-  t.true(await countedOf(t, site('sampling {\n\t\t\tinterval 1h\n\t\t\tfirst 10\n\t\t\tthereafter 1000\n\t\t}'), 'a.example') <= 10);
+  const site = (option: string): string =>
+    `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\t${option}\n\t}\n\trespond "hello"\n}\n`;
+  t.true(
+    (await countedOf(
+      t,
+      site('sampling {\n\t\t\tinterval 1h\n\t\t\tfirst 10\n\t\t\tthereafter 1000\n\t\t}'),
+      'a.example',
+    )) <= 10,
+  );
   t.is(await countedOf(t, site('level ERROR'), 'a.example'), 0);
 });
 
 testWithCaddy('A line that does not fit a datagram is lost, and only Caddy’s stderr tells.', async (t) => {
   const collector = await collectorOfTest(t, 'udp://127.0.0.1:0');
   const port = await freePort();
-  const caddy = await startCaddy(`http://:${port} {\n\tlog {\n\t\toutput net ${collector.address}\n\t}\n\trespond "hello"\n}\n`);
+  const caddy = await startCaddy(
+    `http://:${port} {\n\tlog {\n\t\toutput net ${collector.address}\n\t}\n\trespond "hello"\n}\n`,
+  );
   t.teardown(caddy.stop);
   await get(port, 'a.example', { 'X-Large': 'x'.repeat(66_000) });
   await get(port, 'b.example', { 'X-Large': 'x'.repeat(60_000) });
@@ -76,20 +102,45 @@ testWithCaddy('Who gets the line of a request is worked out as Caddy does it.', 
   const log = 'log {\n\t\toutput net tcp/127.0.0.1:9514\n\t}';
   const none = 'log {\n\t\toutput discard\n\t}';
   const site = (host: string, ...lines: string[]): string => `http://${host}:8080 {\n\t${lines.join('\n\t')}\n}\n`;
-  const global = (logger: string): string => `{\n\tlog ${logger} {\n\t\toutput net tcp/127.0.0.1:9514\n\t\tinclude http.log.access.${logger}\n\t}\n}\n`;
+  const global = (logger: string): string =>
+    `{\n\tlog ${logger} {\n\t\toutput net tcp/127.0.0.1:9514\n\t\tinclude http.log.access.${logger}\n\t}\n}\n`;
   for (const [what, caddyfile, counted] of [
     ['a site for any host that does nothing but log', site('', log), { 'any.example': 1 }],
-    ['the same beside sites that do not log to the sink, and one that says nothing of it', site('', log) + site('a.example', none) + site('b.example'), { 'any.example': 1, 'a.example': 0, 'b.example': 1 }],
-    ['a wildcard, and a host of it with a log of its own', site('*.shop.example', log, 'respond hello') + site('a.shop.example', none, 'respond hello'), { 'b.shop.example': 1, 'a.shop.example': 0 }],
-    ['a site where every request is given another name', global('special') + site('', none, 'log_name special', 'respond hello'), { 'any.example': 1 }],
-    ['a site whose default log goes to the sink too', '{\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t}\n}\n' + site('', log, 'respond hello'), { 'any.example': 1 }],
-    ['a snippet', `(sink) {\n\t${log}\n}\n` + site('a.example', 'import sink', 'respond hello') + site('b.example', 'respond hello'), { 'a.example': 1, 'b.example': 0 }],
+    [
+      'the same beside sites that do not log to the sink, and one that says nothing of it',
+      site('', log) + site('a.example', none) + site('b.example'),
+      { 'any.example': 1, 'a.example': 0, 'b.example': 1 },
+    ],
+    [
+      'a wildcard, and a host of it with a log of its own',
+      site('*.shop.example', log, 'respond hello') + site('a.shop.example', none, 'respond hello'),
+      { 'b.shop.example': 1, 'a.shop.example': 0 },
+    ],
+    [
+      'a site where every request is given another name',
+      global('special') + site('', none, 'log_name special', 'respond hello'),
+      { 'any.example': 1 },
+    ],
+    [
+      'a site whose default log goes to the sink too',
+      '{\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t}\n}\n' + site('', log, 'respond hello'),
+      { 'any.example': 1 },
+    ],
+    [
+      'a snippet',
+      `(sink) {\n\t${log}\n}\n` +
+        site('a.example', 'import sink', 'respond hello') +
+        site('b.example', 'respond hello'),
+      { 'a.example': 1, 'b.example': 0 },
+    ],
   ] as const) {
     const folder = await folderOf(t);
     await writeFile(join(folder, 'Caddyfile'), caddyfile);
     const { config } = await readCaddyConfig(join(folder, 'Caddyfile'));
     const copies = (host: string): number | undefined => {
-      const group = [host, host.replace(/^\w+/, '*'), ''].flatMap((each) => requestGroups(config).filter((found) => found.host === each))[0];
+      const group = [host, host.replace(/^\w+/, '*'), ''].flatMap((each) =>
+        requestGroups(config).filter((found) => found.host === each),
+      )[0];
       return group?.loggerNames.flatMap((name) => netLoggers(config).filter((logger) => logger.takes(name))).length;
     };
     for (const [host, times] of Object.entries(counted)) {
@@ -99,11 +150,24 @@ testWithCaddy('Who gets the line of a request is worked out as Caddy does it.', 
   }
 });
 
-testWithCaddy('The fields that the check says are needed are needed, and what the others cost is as it says.', async (t) => {
-  const site = (field: string): string => `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\tformat filter {\n\t\t\t${field} delete\n\t\t}\n\t}\n\trespond "hello"\n}\n`;
-  t.is(await countedOf(t, site('status'), 'a.example'), 0, 'status');
-  for (const field of ['duration', 'request', 'size', 'request>host', 'request>method', 'request>uri', 'request>headers']) t.is(await countedOf(t, site(field), 'a.example'), requests, field);
-});
+testWithCaddy(
+  'The fields that the check says are needed are needed, and what the others cost is as it says.',
+  async (t) => {
+    const site = (field: string): string =>
+      `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\tformat filter {\n\t\t\t${field} delete\n\t\t}\n\t}\n\trespond "hello"\n}\n`;
+    t.is(await countedOf(t, site('status'), 'a.example'), 0, 'status');
+    for (const field of [
+      'duration',
+      'request',
+      'size',
+      'request>host',
+      'request>method',
+      'request>uri',
+      'request>headers',
+    ])
+      t.is(await countedOf(t, site(field), 'a.example'), requests, field);
+  },
+);
 
 /** How many of `requests` requests for the host a sink counts that Caddy with this configuration writes to. */
 async function countedOf(t: ExecutionContext, config: string, host: string): Promise<number> {
@@ -119,7 +183,9 @@ async function countedOf(t: ExecutionContext, config: string, host: string): Pro
 function onFreePorts(config: string, { address }: TestCollector, port: number): string | object {
   const moved = config.replace(/(?:tcp\/)?(?:127\.0\.0\.1|localhost|sink\.example):9514/g, address);
   if (moved.trimStart().startsWith('{\n  "')) return JSON.parse(moved.replaceAll(':8080', `:${port}`)) as object;
-  return moved.replaceAll(':8080', `:${port}`).replace(/^(http:\/\/|\w+\.example)(?= \{)/gm, (site) => `${site === 'http://' ? site : `http://${site}`}:${port}`);
+  return moved
+    .replaceAll(':8080', `:${port}`)
+    .replace(/^(http:\/\/|\w+\.example)(?= \{)/gm, (site) => `${site === 'http://' ? site : `http://${site}`}:${port}`);
 }
 
 async function fixture(file: string): Promise<string> {
@@ -129,7 +195,11 @@ async function fixture(file: string): Promise<string> {
 async function get(port: number, host: string, headers: Readonly<Record<string, string>> = {}): Promise<number> {
   return await new Promise((resolve, reject) => {
     request({ host: '127.0.0.1', port, headers: { host, ...headers } }, (response) => {
-      response.resume().once('end', () => { resolve(response.statusCode!); });
-    }).once('error', reject).end();
+      response.resume().once('end', () => {
+        resolve(response.statusCode!);
+      });
+    })
+      .once('error', reject)
+      .end();
   });
 }

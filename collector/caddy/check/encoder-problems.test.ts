@@ -24,7 +24,16 @@ const timeFormats: readonly (readonly [format: string, written: string | number]
 
 for (const [format, written] of timeFormats) {
   test(`What the check says of time_format ${format} is what the decoder does with ${JSON.stringify(written)}`, (t) => {
-    const line = JSON.stringify({ level: 'info', ts: written, logger: 'http.log.access', msg: 'handled request', request: { host: 'a' }, duration: 0.1, size: 1, status: 200 });
+    const line = JSON.stringify({
+      level: 'info',
+      ts: written,
+      logger: 'http.log.access',
+      msg: 'handled request',
+      request: { host: 'a' },
+      duration: 0.1,
+      size: 1,
+      status: 200,
+    });
     const decoded = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' }).decode(line, 0);
     if (decoded.kind !== 'request') return t.fail(decoded.kind);
     const codes = encoderProblems({ format: 'json', time_format: format }).map(({ code }) => code);

@@ -14,34 +14,74 @@ export function encoderProblems(encoder: unknown): LoggerProblem[] {
 /** Caddy's own encoders that the decoder reads, beside `filter`. */
 const readEncoders = new Set(['json', 'console', 'append', 'journald']);
 
-/** An encoder of a plugin, or of an old Caddy. What its template makes of a request is decoded: that says whether it is read. */
+/**
+ * An encoder of a plugin, or of an old Caddy. What its template makes of a request is decoded: that says whether it is
+ * read.
+ */
 function foreignProblems(path: string, config: JsonObject): LoggerProblem[] {
   const format = textOf(config['format']);
   const change = { path, caddyfile: ['format json'], json: { format: 'json' } };
   const decoded = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' }).decode(sampleOf(config), 0);
   if (decoded.kind !== 'request') {
-    return [{ ...change, severity: 'loses', code: 'unknown-encoder', what: `The encoder ${format} is not read`, why: 'Every line is rejected, and no request is counted.' }];
+    return [
+      {
+        ...change,
+        severity: 'loses',
+        code: 'unknown-encoder',
+        what: `The encoder ${format} is not read`,
+        why: 'Every line is rejected, and no request is counted.',
+      },
+    ];
   }
   if (decoded.event.host !== '' && decoded.event.durationMs !== null && !decoded.timeOfArrival) return [];
-  return [{
-    ...change, severity: 'blurs', code: 'common-log-format', what: `The encoder ${format} leaves values out`,
-    why: 'Common and Combined Log Format have no host and no duration: all sites are one, and there is no latency.',
-  }];
+  return [
+    {
+      ...change,
+      severity: 'blurs',
+      code: 'common-log-format',
+      what: `The encoder ${format} leaves values out`,
+      why: 'Common and Combined Log Format have no host and no duration: all sites are one, and there is no latency.',
+    },
+  ];
 }
 
 const sampleTime = '23/Nov/2026:20:04:57 +0000';
 /** Values of a request for a template. A header that is not named here is `x`. */
 const sampleValues: Readonly<Record<string, string>> = {
-  common_log: `203.0.113.9 - - [${sampleTime}] "GET / HTTP/2.0" 200 5`, level: 'info', logger: 'http.log.access.log0', msg: 'handled request',
-  status: '200', size: '5', bytes_read: '0', duration: '0.1', user_id: '-', 'request>remote_ip': '203.0.113.9', 'request>client_ip': '203.0.113.9',
-  'request>remote_port': '5000', 'request>host': 'shop.example', 'request>method': 'GET', 'request>uri': '/', 'request>proto': 'HTTP/2.0',
+  common_log: `203.0.113.9 - - [${sampleTime}] "GET / HTTP/2.0" 200 5`,
+  level: 'info',
+  logger: 'http.log.access.log0',
+  msg: 'handled request',
+  status: '200',
+  size: '5',
+  bytes_read: '0',
+  duration: '0.1',
+  user_id: '-',
+  'request>remote_ip': '203.0.113.9',
+  'request>client_ip': '203.0.113.9',
+  'request>remote_port': '5000',
+  'request>host': 'shop.example',
+  'request>method': 'GET',
+  'request>uri': '/',
+  'request>proto': 'HTTP/2.0',
 };
 
-/** A line of a template of `transform` (once `formatted`) or of `single_field`; empty for an encoder whose lines nobody can foresee. */
+/**
+ * A line of a template of `transform` (once `formatted`) or of `single_field`; empty for an encoder whose lines nobody
+ * can foresee.
+ */
 function sampleOf(config: JsonObject): string {
   const format = textOf(config['format']);
-  const times: Readonly<Record<string, string>> = { common_log: sampleTime, '02/Jan/2006:15:04:05 -0700': sampleTime, iso8601: '2026-11-23T20:04:57.000Z', rfc3339: '2026-11-23T20:04:57Z' };
-  const values: Readonly<Record<string, string>> = { ...sampleValues, ts: times[textOf(config['time_format'])] ?? '1795464297.5' };
+  const times: Readonly<Record<string, string>> = {
+    common_log: sampleTime,
+    '02/Jan/2006:15:04:05 -0700': sampleTime,
+    iso8601: '2026-11-23T20:04:57.000Z',
+    rfc3339: '2026-11-23T20:04:57Z',
+  };
+  const values: Readonly<Record<string, string>> = {
+    ...sampleValues,
+    ts: times[textOf(config['time_format'])] ?? '1795464297.5',
+  };
   if (format === 'single_field') return values[textOf(config['field'])] ?? '';
   if (format !== 'transform' && format !== 'formatted') return '';
   const template = textOf(config['template']) || '{common_log}';
@@ -52,11 +92,14 @@ function sampleOf(config: JsonObject): string {
 function chainOf(encoder: unknown): { path: string; config: JsonObject }[] {
   const chain = [];
   let config = objectOf(encoder);
-  for (let path = '/encoder'; 'format' in config; path += '/wrap', config = objectOf(config['wrap'])) chain.push({ path, config });
+  for (let path = '/encoder'; 'format' in config; path += '/wrap', config = objectOf(config['wrap']))
+    chain.push({ path, config });
   return chain;
 }
 
-/** The layouts behind Caddy's names, as in `modules/logging/encoders.go`. The others count since 1970, or are `iso8601`. */
+/**
+ * The layouts behind Caddy's names, as in `modules/logging/encoders.go`. The others count since 1970, or are `iso8601`.
+ */
 const namedLayouts: Readonly<Record<string, string>> = {
   rfc3339: '2006-01-02T15:04:05Z07:00',
   rfc3339_nano: '2006-01-02T15:04:05.999999999Z07:00',
@@ -75,28 +118,45 @@ function timeProblems(path: string, config: JsonObject): LoggerProblem[] {
   const problems: LoggerProblem[] = [];
   if (config['time_key'] === '') {
     problems.push({
-      severity: 'blurs', code: 'no-time', what: 'The time is left out', path: `${path}/time_key`,
-      why: 'The sink then takes the time of arrival.', caddyfile: ['# remove: time_key ""'], json: undefined,
+      severity: 'blurs',
+      code: 'no-time',
+      what: 'The time is left out',
+      path: `${path}/time_key`,
+      why: 'The sink then takes the time of arrival.',
+      caddyfile: ['# remove: time_key ""'],
+      json: undefined,
     });
   }
   if (exactFormats.has(format)) return problems;
   const layout = namedLayouts[format] ?? format;
   if (!readableLayout.test(layout) && layout !== namedLayouts['common_log']) {
-    return [...problems, {
-      ...change, severity: 'blurs', code: 'unknown-time-format', what: `Times in a layout of their own, by time_format ${JSON.stringify(format)}`,
-      why: 'The sink cannot read it and takes the time of arrival instead.',
-    }];
+    return [
+      ...problems,
+      {
+        ...change,
+        severity: 'blurs',
+        code: 'unknown-time-format',
+        what: `Times in a layout of their own, by time_format ${JSON.stringify(format)}`,
+        why: 'The sink cannot read it and takes the time of arrival instead.',
+      },
+    ];
   }
   if (!/[.,](0+|9+)/.test(layout)) {
     problems.push({
-      ...change, severity: 'blurs', code: 'whole-seconds', what: `Times in whole seconds, by time_format ${JSON.stringify(format)}`,
+      ...change,
+      severity: 'blurs',
+      code: 'whole-seconds',
+      what: `Times in whole seconds, by time_format ${JSON.stringify(format)}`,
       why: 'What happened within a second can no longer be put in order, and a replay of lines cannot be told from requests that are alike.',
     });
   }
   if (!/[Z-]07/.test(layout)) {
     const isLocal = config['time_local'] === true;
     problems.push({
-      ...change, severity: isLocal ? 'blurs' : 'hint', code: 'no-time-zone', what: `Times without a zone, by time_format ${JSON.stringify(format)}`,
+      ...change,
+      severity: isLocal ? 'blurs' : 'hint',
+      code: 'no-time-zone',
+      what: `Times without a zone, by time_format ${JSON.stringify(format)}`,
       why: isLocal
         ? 'They are in Caddy’s local time, and the sink reads them as UTC unless COLLECTOR_TIME_ZONE names the zone: requests appear hours away.'
         : 'They are in UTC, and the sink reads them so unless COLLECTOR_TIME_ZONE says otherwise.',
@@ -107,34 +167,61 @@ function timeProblems(path: string, config: JsonObject): LoggerProblem[] {
 
 function durationProblems(path: string, config: JsonObject): LoggerProblem[] {
   if (!['ms', 'milli', 'millis'].includes(textOf(config['duration_format']))) return [];
-  return [{
-    severity: 'blurs', code: 'whole-milliseconds', what: 'Durations in whole milliseconds', path: `${path}/duration_format`,
-    why: 'Caddy cuts the fraction off: what took less than a millisecond is logged as 0.',
-    ...formatChange(config, 'duration_format', 's'),
-  }];
+  return [
+    {
+      severity: 'blurs',
+      code: 'whole-milliseconds',
+      what: 'Durations in whole milliseconds',
+      path: `${path}/duration_format`,
+      why: 'Caddy cuts the fraction off: what took less than a millisecond is logged as 0.',
+      ...formatChange(config, 'duration_format', 's'),
+    },
+  ];
 }
 
 function lineEndingProblems(path: string, config: JsonObject): LoggerProblem[] {
   const ending = config['line_ending'];
   if (typeof ending !== 'string' || /^\s*\n$/.test(ending) || ending === '') return [];
-  return [{
-    severity: 'loses', code: 'line-ending', what: `Lines end with ${JSON.stringify(ending)}`, path: `${path}/line_ending`,
-    why: 'The sink takes a line break as the end of a line, so these run together and cannot be read; a Caddyfile has no escapes, "\\n" there is a backslash and an n.',
-    caddyfile: ['# remove: line_ending'], json: undefined,
-  }];
+  return [
+    {
+      severity: 'loses',
+      code: 'line-ending',
+      what: `Lines end with ${JSON.stringify(ending)}`,
+      path: `${path}/line_ending`,
+      why: 'The sink takes a line break as the end of a line, so these run together and cannot be read; a Caddyfile has no escapes, "\\n" there is a backslash and an n.',
+      caddyfile: ['# remove: line_ending'],
+      json: undefined,
+    },
+  ];
 }
 
 /** What happens without each field. */
 const neededFields: readonly { field: string; severity: 'loses' | 'blurs' | 'hint'; why: string }[] = [
-  { field: 'request', severity: 'blurs', why: 'Without it hosts, methods, paths and clients are unknown; without the name of the logger too, lines are not counted at all.' },
+  {
+    field: 'request',
+    severity: 'blurs',
+    why: 'Without it hosts, methods, paths and clients are unknown; without the name of the logger too, lines are not counted at all.',
+  },
   { field: 'status', severity: 'loses', why: 'A line without a status is rejected.' },
-  { field: 'duration', severity: 'blurs', why: 'A request without a duration is counted, and has no part in the latency.' },
+  {
+    field: 'duration',
+    severity: 'blurs',
+    why: 'A request without a duration is counted, and has no part in the latency.',
+  },
   { field: 'size', severity: 'blurs', why: 'Without it the sink counts no bytes.' },
   { field: 'request>host', severity: 'blurs', why: 'Without it all sites are one.' },
   { field: 'request>method', severity: 'blurs', why: 'Without it the methods are unknown.' },
   { field: 'request>uri', severity: 'blurs', why: 'Without it the paths are unknown.' },
-  { field: 'request>client_ip', severity: 'hint', why: 'The sink then takes remote_ip, which may be a proxy’s. A hash is not an address: it is stored with CLIENT_IP=full alone, and else nobody is told apart.' },
-  { field: 'request>remote_ip', severity: 'hint', why: 'It stands in for client_ip. A hash is not an address: it is stored with CLIENT_IP=full alone, and else nobody is told apart.' },
+  {
+    field: 'request>client_ip',
+    severity: 'hint',
+    why: 'The sink then takes remote_ip, which may be a proxy’s. A hash is not an address: it is stored with CLIENT_IP=full alone, and else nobody is told apart.',
+  },
+  {
+    field: 'request>remote_ip',
+    severity: 'hint',
+    why: 'It stands in for client_ip. A hash is not an address: it is stored with CLIENT_IP=full alone, and else nobody is told apart.',
+  },
   { field: 'request>headers', severity: 'hint', why: 'Without it browsers, systems, bots and referrers are unknown.' },
 ];
 
@@ -145,13 +232,24 @@ function filterProblems(path: string, fields: JsonObject): LoggerProblem[] {
   return neededFields.flatMap(({ field, severity, why }): LoggerProblem[] => {
     const filter = textOf(objectOf(fields[field])['filter']);
     if (!takesAway.has(filter)) return [];
-    return [{
-      severity, code: 'field-filtered', what: `The field ${field} is taken away, by the filter ${filter}`, path: `${path}/fields/${field}`,
-      why, caddyfile: [`# remove: ${field} ${filter}`], json: undefined,
-    }];
+    return [
+      {
+        severity,
+        code: 'field-filtered',
+        what: `The field ${field} is taken away, by the filter ${filter}`,
+        path: `${path}/fields/${field}`,
+        why,
+        caddyfile: [`# remove: ${field} ${filter}`],
+        json: undefined,
+      },
+    ];
   });
 }
 
-function formatChange(config: JsonObject, option: string, value: string): { caddyfile: readonly string[]; json: string } {
+function formatChange(
+  config: JsonObject,
+  option: string,
+  value: string,
+): { caddyfile: readonly string[]; json: string } {
   return { caddyfile: [`format ${textOf(config['format']) || 'json'} {`, `    ${option} ${value}`, '}'], json: value };
 }

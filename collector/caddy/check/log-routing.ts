@@ -65,16 +65,23 @@ export function netLoggers(config: unknown): NetLogger[] {
     const logger = objectOf(value);
     const writer = objectOf(logger['writer']);
     if (writer['output'] !== 'net') return [];
-    return [{
-      name, path: `/logging/logs/${name}`, address: netAddress(textOf(writer['address'])), config: logger,
-      takes: filterOf(textsOf(logger['include']), textsOf(logger['exclude'])),
-    }];
+    return [
+      {
+        name,
+        path: `/logging/logs/${name}`,
+        address: netAddress(textOf(writer['address'])),
+        config: logger,
+        takes: filterOf(textsOf(logger['include']), textsOf(logger['exclude'])),
+      },
+    ];
   });
 }
 
 /** All requests of the HTTP servers, by server and host. */
 export function requestGroups(config: unknown): RequestGroup[] {
-  return Object.entries(at(config, 'apps', 'http', 'servers')).flatMap(([server, value]) => groupsOf(server, objectOf(value)));
+  return Object.entries(at(config, 'apps', 'http', 'servers')).flatMap(([server, value]) =>
+    groupsOf(server, objectOf(value)),
+  );
 }
 
 /** All handlers, the nested ones included. */
@@ -83,7 +90,8 @@ export function handlers(config: unknown): Handler[] {
     arrayOf(objectOf(value)['routes']).flatMap((route) => {
       const hosts = hostsOf(route);
       return handlersIn(route).map((handler) => ({ server, hosts, config: handler }));
-    }));
+    }),
+  );
 }
 
 /** Caddy's rule for `include` and `exclude`. */
@@ -104,7 +112,10 @@ export function namespacesOf(loggerName: string): string[] {
   return labels.map((_, at) => labels.slice(0, labels.length - at).join('.'));
 }
 
-/** Reads `127.0.0.1:9514`, `udp/[::1]:9514`, `unix//run/sink.sock` and the like; URLs such as `tcp://…` too. Never throws. */
+/**
+ * Reads `127.0.0.1:9514`, `udp/[::1]:9514`, `unix//run/sink.sock` and the like; URLs such as `tcp://…` too. Never
+ * throws.
+ */
 export function netAddress(text: string): NetAddress {
   const plain = text.replace('://', '/');
   const slash = plain.indexOf('/');
@@ -116,13 +127,14 @@ export function netAddress(text: string): NetAddress {
   }
   const [, bracketed, bare, port = ''] = /^(?:\[([^\]]*)\]|(.*?))(?::(\d+))?$/.exec(rest) ?? [];
   const host = (bracketed ?? bare ?? '').toLowerCase();
-  const isLocal = host === 'localhost' || host === '::1' || /^127(\.\d+){3}$/.test(host) || ['', '0.0.0.0', '::'].includes(host);
+  const isLocal =
+    host === 'localhost' || host === '::1' || /^127(\.\d+){3}$/.test(host) || ['', '0.0.0.0', '::'].includes(host);
   return { text, network, host, port, place: `${isLocal ? 'localhost' : host}:${port}`, isLocal };
 }
 
 /** An object as it is, and an empty one for anything else. */
 export function objectOf(value: unknown): JsonObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? value as JsonObject : {};
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as JsonObject) : {};
 }
 
 /** A text as it is, and an empty one for anything else. */
@@ -134,21 +146,32 @@ function groupsOf(server: string, config: JsonObject): RequestGroup[] {
   const routes = arrayOf(config['routes']);
   const siteHosts = new Set(routes.flatMap(hostsOf));
   const logs = objectOf(config['logs']);
-  // A site for any host that does nothing but log has no route: only the default name tells of it. Caddy logs what no route takes, too.
+  // A site for any host that does nothing but log has no route: only the default name tells of it. Caddy logs what no
+  // route takes, too.
   const takesAny = siteHosts.delete('') || routes.length === 0 || textOf(logs['default_logger_name']) !== '';
   const mapped = objectOf(logs['logger_names']);
-  const namesByHost = new Map(Object.entries(mapped).map(([pattern, names]) => [pattern.toLowerCase(), textsOf(names)]));
+  const namesByHost = new Map(
+    Object.entries(mapped).map(([pattern, names]) => [pattern.toLowerCase(), textsOf(names)]),
+  );
   const skipped = new Set(textsOf(logs['skip_hosts']).map((pattern) => pattern.toLowerCase()));
   const hosts = new Set([...Object.keys(mapped), ...siteHosts, ...(takesAny ? [''] : [])]);
   const chosen = routes.flatMap((route) => {
-    const names = handlersIn(route).flatMap((handler) => handler['handler'] === 'vars' ? textsOf(handler['access_logger_names']) : []);
+    const names = handlersIn(route).flatMap((handler) =>
+      handler['handler'] === 'vars' ? textsOf(handler['access_logger_names']) : [],
+    );
     return names.length === 0 ? [] : hostsOf(route).map((host) => ({ host, names }));
   });
   // `log_name` without a matcher is for every request of its site, in place of the names that its host has.
   const renamed = new Set(routes.filter(isAlwaysNamed).flatMap(hostsOf));
   const isLogged = 'logs' in config && config['logs'] !== null;
-  return [...[...hosts].filter((host) => !isLogged || !renamed.has(host)).map((host) => ({ host, names: namesOf(host) })), ...(isLogged ? chosen : [])]
-    .map(({ host, names }) => ({ server, host, loggerNames: names.map((name) => name === '' ? accessLogger : `${accessLogger}.${name}`) }));
+  return [
+    ...[...hosts].filter((host) => !isLogged || !renamed.has(host)).map((host) => ({ host, names: namesOf(host) })),
+    ...(isLogged ? chosen : []),
+  ].map(({ host, names }) => ({
+    server,
+    host,
+    loggerNames: names.map((name) => (name === '' ? accessLogger : `${accessLogger}.${name}`)),
+  }));
 
   function namesOf(host: string): readonly string[] {
     if (!isLogged) return [];
@@ -166,7 +189,8 @@ function isAlwaysNamed(route: unknown): boolean {
   while (left.length > 0) {
     for (const handler of arrayOf(objectOf(left.pop())['handle']).map(objectOf)) {
       if (handler['handler'] === 'vars' && textsOf(handler['access_logger_names']).length > 0) return true;
-      if (handler['handler'] === 'subroute') left.push(...arrayOf(handler['routes']).filter((nested) => arrayOf(objectOf(nested)['match']).length === 0));
+      if (handler['handler'] === 'subroute')
+        left.push(...arrayOf(handler['routes']).filter((nested) => arrayOf(objectOf(nested)['match']).length === 0));
     }
   }
   return false;
@@ -179,16 +203,19 @@ function hostsOf(route: unknown): string[] {
 }
 
 /**
- * The patterns that stand for a host, which may itself be one, the closest first: the host, and then with one label more replaced by
- * `*` each, from the left. Others, such as `a.*.example`, stand for no host in Caddy.
+ * The patterns that stand for a host, which may itself be one, the closest first: the host, and then with one label
+ * more replaced by `*` each, from the left. Others, such as `a.*.example`, stand for no host in Caddy.
  */
 function patternsFor(host: string): string[] {
   const labels = host.toLowerCase().split('.');
-  return [labels.join('.'), ...labels.flatMap((label, at) => {
-    if (label === '') return [];
-    labels[at] = '*';
-    return [labels.join('.')];
-  })];
+  return [
+    labels.join('.'),
+    ...labels.flatMap((label, at) => {
+      if (label === '') return [];
+      labels[at] = '*';
+      return [labels.join('.')];
+    }),
+  ];
 }
 
 /** From the outside in and in the order of the configuration. A loop, for it may be nested deeply. */

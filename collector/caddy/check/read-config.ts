@@ -19,19 +19,26 @@ const adaptBytesMax = 100 * 2 ** 20;
 /** How long a file may be, in bytes: as long as the admin API takes (`maxConfigSize` in Caddy's admin.go). */
 const fileBytesMax = 100 * 2 ** 20;
 
-/** The keys that Caddy's JSON may have at its top: `Config` in Caddy's caddy.go; it refuses all others. `@id` may be anywhere. */
+/**
+ * The keys that Caddy's JSON may have at its top: `Config` in Caddy's caddy.go; it refuses all others. `@id` may be
+ * anywhere.
+ */
 const topKeys = new Set(['admin', 'logging', 'storage', 'apps', '@id']);
 
 /**
- * Reads a Caddyfile, a file of JSON, or a running Caddy by the address of its admin API. Throws a `UsageError`, with Caddy's
- * own words where it has something to say.
+ * Reads a Caddyfile, a file of JSON, or a running Caddy by the address of its admin API. Throws a `UsageError`, with
+ * Caddy's own words where it has something to say.
  */
 export async function readCaddyConfig(source: string): Promise<CaddyConfig> {
   if (isAdminUrl(source)) return { config: checked(await configOfRunning(source), source), syntax: 'json' };
   const text = await readText(source).catch((error: unknown) => {
-    throw new UsageError(`Cannot read ${source}: ${messageOf(error)}. Give a Caddyfile, a file of Caddy's JSON, or the address of its admin API.`, { cause: error });
+    throw new UsageError(
+      `Cannot read ${source}: ${messageOf(error)}. Give a Caddyfile, a file of Caddy's JSON, or the address of its admin API.`,
+      { cause: error },
+    );
   });
-  if (source.endsWith('.json') || /^\s*\{\s*("|\}\s*$)/.test(text)) return { config: checked(parseJson(text, source), source), syntax: 'json' };
+  if (source.endsWith('.json') || /^\s*\{\s*("|\}\s*$)/.test(text))
+    return { config: checked(parseJson(text, source), source), syntax: 'json' };
   return { config: checked(await adapt(source), source), syntax: 'caddyfile' };
 }
 
@@ -48,19 +55,30 @@ async function readText(file: string): Promise<string> {
 }
 
 async function configOfRunning(source: string): Promise<unknown> {
-  const answer = await callAdmin(adminUrlFrom(source, 'The configuration to check'), '/config/').catch((error: unknown) => {
-    throw new UsageError(`Cannot read the configuration of Caddy at ${source}: ${messageOf(error)}. Start Caddy, or give a Caddyfile.`, { cause: error });
-  });
+  const answer = await callAdmin(adminUrlFrom(source, 'The configuration to check'), '/config/').catch(
+    (error: unknown) => {
+      throw new UsageError(
+        `Cannot read the configuration of Caddy at ${source}: ${messageOf(error)}. Start Caddy, or give a Caddyfile.`,
+        { cause: error },
+      );
+    },
+  );
   if (answer.status !== 200) {
-    throw new UsageError(`Cannot read the configuration of Caddy at ${source}: it answered ${errorOf(answer)}. Give the address of its admin API, and allow this machine there.`);
+    throw new UsageError(
+      `Cannot read the configuration of Caddy at ${source}: it answered ${errorOf(answer)}. Give the address of its admin API, and allow this machine there.`,
+    );
   }
   const config = parseJson(answer.text, source);
-  if (config === null) throw new UsageError(`Caddy at ${source} runs without a configuration. Load one, or give a Caddyfile.`);
+  if (config === null)
+    throw new UsageError(`Caddy at ${source} runs without a configuration. Load one, or give a Caddyfile.`);
   return config;
 }
 
 async function adapt(file: string): Promise<unknown> {
-  const run = promisify(execFile)('caddy', ['adapt', '--config', file, '--adapter', 'caddyfile'], { timeout: adaptMsMax, maxBuffer: adaptBytesMax });
+  const run = promisify(execFile)('caddy', ['adapt', '--config', file, '--adapter', 'caddyfile'], {
+    timeout: adaptMsMax,
+    maxBuffer: adaptBytesMax,
+  });
   const { stdout } = await run.catch((error: unknown) => {
     const { code, stderr = '' } = error as { code?: unknown; stderr?: string };
     if (code === 'ENOENT') {
@@ -92,6 +110,9 @@ function checked(config: unknown, source: string): unknown {
   const misshapen = findMisshapen(config);
   if (misshapen !== undefined) throw new UsageError(`${source} is not a configuration of Caddy: ${misshapen}.`);
   const unknown = Object.keys(config as object).find((key) => !topKeys.has(key));
-  if (unknown !== undefined) throw new UsageError(`${source} is not a configuration of Caddy: it has ${JSON.stringify(unknown)}, and Caddy knows admin, logging, storage and apps.`);
+  if (unknown !== undefined)
+    throw new UsageError(
+      `${source} is not a configuration of Caddy: it has ${JSON.stringify(unknown)}, and Caddy knows admin, logging, storage and apps.`,
+    );
   return config;
 }

@@ -14,30 +14,50 @@ const objects: Shape = { kind: 'an array', each: { kind: 'an object' } };
 
 const configuration: Shape = object({
   logging: object({
-    logs: each(object({
-      writer: object({ output: text, soft_start: flag, dial_timeout: { kind: 'a number or a text such as "1s"' } }),
-      encoder: object({ format: text, wrap: object({}), fields: object({}), time_format: text }),
-      level: text, include: texts, exclude: texts, sampling: object({}),
-    })),
+    logs: each(
+      object({
+        writer: object({ output: text, soft_start: flag, dial_timeout: { kind: 'a number or a text such as "1s"' } }),
+        encoder: object({ format: text, wrap: object({}), fields: object({}), time_format: text }),
+        level: text,
+        include: texts,
+        exclude: texts,
+        sampling: object({}),
+      }),
+    ),
   }),
   apps: object({
     http: object({
-      servers: each(object({
-        logs: object({
-          default_logger_name: text, logger_names: each({ kind: 'a text or an array of texts' }), skip_hosts: texts, skip_unmapped_hosts: flag,
+      servers: each(
+        object({
+          logs: object({
+            default_logger_name: text,
+            logger_names: each({ kind: 'a text or an array of texts' }),
+            skip_hosts: texts,
+            skip_unmapped_hosts: flag,
+          }),
+          routes: {
+            kind: 'an array',
+            each: object({ match: { kind: 'an array', each: object({ host: texts }) }, handle: objects }),
+          },
         }),
-        routes: { kind: 'an array', each: object({ match: { kind: 'an array', each: object({ host: texts }) }, handle: objects }) },
-      })),
+      ),
     }),
   }),
 });
 
-/** Go reads JSON to this depth and no further (`maxNestingDepth` in encoding/json/scanner.go), so Caddy has no deeper configuration. */
+/**
+ * Go reads JSON to this depth and no further (`maxNestingDepth` in encoding/json/scanner.go), so Caddy has no deeper
+ * configuration.
+ */
 const depthMax = 10_000;
 
-/** The first place where something else stands than Caddy takes, in words: `/logging is the number 5, and must be an object`. */
+/**
+ * The first place where something else stands than Caddy takes, in words: `/logging is the number 5, and must be an
+ * object`.
+ */
 export function findMisshapen(config: unknown): string | undefined {
-  if (depthOf(config) > depthMax) return `it is nested deeper than ${depthMax.toLocaleString('en')} levels, and Caddy reads no more than that`;
+  if (depthOf(config) > depthMax)
+    return `it is nested deeper than ${depthMax.toLocaleString('en')} levels, and Caddy reads no more than that`;
   if (config === null) return 'it is null, and must be an object';
   return misshapen(config, configuration, '') ?? misaddressed(config);
 }
@@ -45,9 +65,12 @@ export function findMisshapen(config: unknown): string | undefined {
 function misshapen(value: unknown, shape: Shape, path: string): string | undefined {
   if (value === null || value === undefined) return undefined;
   if (!fits(value, shape)) return `${path === '' ? 'it' : path} is ${described(value)}, and must be ${shape.kind}`;
-  const parts: readonly (readonly [string, unknown, Shape | undefined])[] = shape.kind === 'an array'
-    ? (value as readonly unknown[]).map((part, at) => [String(at), part, shape.each])
-    : shape.kind === 'an object' ? Object.entries(value).map(([key, part]) => [key, part, shape.each ?? own(shape.keys, key)]) : [];
+  const parts: readonly (readonly [string, unknown, Shape | undefined])[] =
+    shape.kind === 'an array'
+      ? (value as readonly unknown[]).map((part, at) => [String(at), part, shape.each])
+      : shape.kind === 'an object'
+        ? Object.entries(value).map(([key, part]) => [key, part, shape.each ?? own(shape.keys, key)])
+        : [];
   for (const [key, part, inner] of parts) {
     const found = inner === undefined ? undefined : misshapen(part, inner, `${path}/${key}`);
     if (found !== undefined) return found;
@@ -57,7 +80,11 @@ function misshapen(value: unknown, shape: Shape, path: string): string | undefin
 
 /** `output net` needs an address: without one nobody could tell which sink is meant, and Caddy does not start. */
 function misaddressed(config: unknown): string | undefined {
-  const { logging } = config as { logging?: { logs?: Readonly<Record<string, { writer?: { output?: string; address?: unknown } | null } | null>> | null } | null };
+  const { logging } = config as {
+    logging?: {
+      logs?: Readonly<Record<string, { writer?: { output?: string; address?: unknown } | null } | null>> | null;
+    } | null;
+  };
   for (const [name, logger] of Object.entries(logging?.logs ?? {})) {
     const { output, address } = logger?.writer ?? {};
     if (output !== 'net') continue;
@@ -82,7 +109,8 @@ function described(value: unknown): string {
   if (value === undefined) return 'missing';
   if (Array.isArray(value)) return 'an array';
   if (typeof value === 'object') return 'an object';
-  if (typeof value === 'string') return `the text ${JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)}`;
+  if (typeof value === 'string')
+    return `the text ${JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)}`;
   return typeof value === 'number' ? `the number ${value}` : JSON.stringify(value);
 }
 

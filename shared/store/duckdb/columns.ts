@@ -2,7 +2,11 @@
 import type { DuckDBPreparedStatement } from '@duckdb/node-api';
 
 /** A column of a table, its type, and the text of its value in a row. */
-export type Column<Row> = readonly [name: string, type: 'BIGINT' | 'INTEGER' | 'SMALLINT' | 'DOUBLE' | 'VARCHAR' | 'BLOB', text: (row: Row) => string | number];
+export type Column<Row> = readonly [
+  name: string,
+  type: 'BIGINT' | 'INTEGER' | 'SMALLINT' | 'DOUBLE' | 'VARCHAR' | 'BLOB',
+  text: (row: Row) => string | number,
+];
 
 /** The statement that inserts the rows of `writeRows`. */
 export function insertSql<Row>(table: string, columns: readonly Column<Row>[]): string {
@@ -18,13 +22,23 @@ function columnSql(parameter: number, type: string): string {
 }
 
 /** Resolves to how long their values are, as text. */
-export async function writeRows<Row>(statement: DuckDBPreparedStatement, columns: readonly Column<Row>[], rows: readonly Row[], rowsMax: number): Promise<number> {
+export async function writeRows<Row>(
+  statement: DuckDBPreparedStatement,
+  columns: readonly Column<Row>[],
+  rows: readonly Row[],
+  rowsMax: number,
+): Promise<number> {
   let length = 0;
-  for (let from = 0; from < rows.length; from += rowsMax) length += await runWithColumns(statement, columns, rows.slice(from, from + rowsMax));
+  for (let from = 0; from < rows.length; from += rowsMax)
+    length += await runWithColumns(statement, columns, rows.slice(from, from + rowsMax));
   return length;
 }
 
-async function runWithColumns<Row>(statement: DuckDBPreparedStatement, columns: readonly Column<Row>[], rows: readonly Row[]): Promise<number> {
+async function runWithColumns<Row>(
+  statement: DuckDBPreparedStatement,
+  columns: readonly Column<Row>[],
+  rows: readonly Row[],
+): Promise<number> {
   let length = 0;
   for (const [index, [, , text]] of columns.entries()) {
     const joined = joinColumn(rows.map(text));
@@ -51,7 +65,12 @@ export function joinColumn(values: readonly (string | number)[]): string {
   return values.map((value) => String(value).replaceAll('\0', '\ufffd')).join('\0');
 }
 
-/** Selects text columns. `@duckdb/node-api` 1.5.6 strips a leading byte order mark from each value, so values that begin with one get a second. */
+/**
+ * Selects text columns. `@duckdb/node-api` 1.5.6 strips a leading byte order mark from each value, so values that begin
+ * with one get a second.
+ */
 export function texts(...columns: string[]): string {
-  return columns.map((name) => `CASE WHEN starts_with(${name}, chr(65279)) THEN chr(65279) || ${name} ELSE ${name} END`).join(', ');
+  return columns
+    .map((name) => `CASE WHEN starts_with(${name}, chr(65279)) THEN chr(65279) || ${name} ELSE ${name} END`)
+    .join(', ');
 }

@@ -1,4 +1,7 @@
-/** What is in the file after the process or the disk failed: whole batches, each once. The writer is a process of its own. */
+/**
+ * What is in the file after the process or the disk failed: whole batches, each once. The writer is a process of its
+ * own.
+ */
 import { execFile, spawn } from 'node:child_process';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -28,7 +31,10 @@ test('after kill -9 in the middle of writes every batch that was taken is there,
   const store = await open(path);
   const after = await totals(store);
   const batches = after.requests / requestsPerBatch;
-  t.true(batches === taken || batches === taken + 1, `${taken} batches were said to be taken, ${after.requests} requests are there`);
+  t.true(
+    batches === taken || batches === taken + 1,
+    `${taken} batches were said to be taken, ${after.requests} requests are there`,
+  );
   t.is(after.counted, after.requests);
   t.is(after.received, after.requests);
 
@@ -41,63 +47,72 @@ test('after kill -9 in the middle of writes every batch that was taken is there,
   await cleanup();
 });
 
-(process.platform === 'linux' ? test : test.skip)('while the disk is full writes say retry; when it has space again they go through, each once.', async (t) => {
-  const { path, cleanup } = await emptyFolder();
-  // A limit on the size of files fails writes as a full disk does, and needs no rights.
-  const writer = startWriter(path, { fileBytesMax: '1000000' });
-  let taken = 0;
-  let refused = 0;
-  for await (const line of writer.lines) {
-    const [word, number, action] = line.split(' ');
-    if (word === 'taken') {
-      taken = Number(number);
-      if (refused > 0 && taken > 40) writer.process.kill('SIGKILL');
-    } else {
-      refused += 1;
-      t.is(action, 'retry', line);
-      if (refused === 5) await promisify(execFile)('prlimit', [`--pid=${writer.process.pid}`, '--fsize=unlimited:']);
+(process.platform === 'linux' ? test : test.skip)(
+  'while the disk is full writes say retry; when it has space again they go through, each once.',
+  async (t) => {
+    const { path, cleanup } = await emptyFolder();
+    // A limit on the size of files fails writes as a full disk does, and needs no rights.
+    const writer = startWriter(path, { fileBytesMax: '1000000' });
+    let taken = 0;
+    let refused = 0;
+    for await (const line of writer.lines) {
+      const [word, number, action] = line.split(' ');
+      if (word === 'taken') {
+        taken = Number(number);
+        if (refused > 0 && taken > 40) writer.process.kill('SIGKILL');
+      } else {
+        refused += 1;
+        t.is(action, 'retry', line);
+        if (refused === 5) await promisify(execFile)('prlimit', [`--pid=${writer.process.pid}`, '--fsize=unlimited:']);
+      }
     }
-  }
-  t.true(refused >= 5);
+    t.true(refused >= 5);
 
-  const store = await open(path);
-  const { requests, counted, received } = await totals(store);
-  const batches = requests / requestsPerBatch;
-  t.true(batches === taken || batches === taken + 1, `${taken} batches were said to be taken, ${requests} requests are there`);
-  t.is(counted, requests);
-  t.is(received, requests);
-  await store.close();
-  await cleanup();
-});
+    const store = await open(path);
+    const { requests, counted, received } = await totals(store);
+    const batches = requests / requestsPerBatch;
+    t.true(
+      batches === taken || batches === taken + 1,
+      `${taken} batches were said to be taken, ${requests} requests are there`,
+    );
+    t.is(counted, requests);
+    t.is(received, requests);
+    await store.close();
+    await cleanup();
+  },
+);
 
-(process.platform === 'linux' ? test : test.skip)('a file that a killed process has left opens on a full disk: writes say retry, and when it has space again they go through.', async (t) => {
-  const { path, cleanup } = await emptyFolder();
-  const killed = startWriter(path);
-  for await (const line of killed.lines) if (line.startsWith('taken 25')) killed.process.kill('SIGKILL');
-  const { size } = await stat(path);
-  t.true((await stat(`${path}.wal`)).size > 0, 'what it wrote is in the log');
+(process.platform === 'linux' ? test : test.skip)(
+  'a file that a killed process has left opens on a full disk: writes say retry, and when it has space again they go through.',
+  async (t) => {
+    const { path, cleanup } = await emptyFolder();
+    const killed = startWriter(path);
+    for await (const line of killed.lines) if (line.startsWith('taken 25')) killed.process.kill('SIGKILL');
+    const { size } = await stat(path);
+    t.true((await stat(`${path}.wal`)).size > 0, 'what it wrote is in the log');
 
-  const writer = startWriter(path, { fileBytesMax: String(size) });
-  let refused = 0;
-  for await (const line of writer.lines) {
-    const [word, , action] = line.split(' ');
-    if (word === 'taken') writer.process.kill('SIGKILL');
-    else {
-      refused += 1;
-      t.is(action, 'retry', line);
-      if (refused === 3) await promisify(execFile)('prlimit', [`--pid=${writer.process.pid}`, '--fsize=unlimited:']);
+    const writer = startWriter(path, { fileBytesMax: String(size) });
+    let refused = 0;
+    for await (const line of writer.lines) {
+      const [word, , action] = line.split(' ');
+      if (word === 'taken') writer.process.kill('SIGKILL');
+      else {
+        refused += 1;
+        t.is(action, 'retry', line);
+        if (refused === 3) await promisify(execFile)('prlimit', [`--pid=${writer.process.pid}`, '--fsize=unlimited:']);
+      }
     }
-  }
-  t.true(refused >= 3);
+    t.true(refused >= 3);
 
-  const store = await open(path);
-  const { requests, counted } = await totals(store);
-  t.is(requests % requestsPerBatch, 0);
-  t.true(requests >= 25 * requestsPerBatch);
-  t.is(counted, requests);
-  await store.close();
-  await cleanup();
-});
+    const store = await open(path);
+    const { requests, counted } = await totals(store);
+    t.is(requests % requestsPerBatch, 0);
+    t.true(requests >= 25 * requestsPerBatch);
+    t.is(counted, requests);
+    await store.close();
+    await cleanup();
+  },
+);
 
 test('a reader never sees a batch in part.', async (t) => {
   const { path, cleanup } = await emptyFolder();
@@ -107,9 +122,11 @@ test('a reader never sees a batch in part.', async (t) => {
   const readOn = async (): Promise<void> => {
     while (writing) {
       const { requests } = await totals(store);
-      if (requests % requestsPerBatch !== 0) t.fail(`${requests} requests are there, with ${requestsPerBatch} in a batch`);
+      if (requests % requestsPerBatch !== 0)
+        t.fail(`${requests} requests are there, with ${requestsPerBatch} in a batch`);
       const { count } = tallyOf(await store.readRollups({ ...everything, level: 60, scope: 'host' }));
-      if (count % requestsPerBatch !== 0) t.fail(`the rollups count ${count} requests, with ${requestsPerBatch} in a batch`);
+      if (count % requestsPerBatch !== 0)
+        t.fail(`the rollups count ${count} requests, with ${requestsPerBatch} in a batch`);
       reads += 1;
     }
   };
@@ -133,7 +150,10 @@ async function totals(store: Store): Promise<{ requests: number; counted: number
 }
 
 function open(path: string): Promise<Store> {
-  return openDuckdbStore({ path, retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs } }, { log: createLog('store') });
+  return openDuckdbStore(
+    { path, retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs } },
+    { log: createLog('store') },
+  );
 }
 
 async function emptyFolder(): Promise<{ path: string; cleanup: () => Promise<void> }> {
@@ -144,7 +164,10 @@ async function emptyFolder(): Promise<{ path: string; cleanup: () => Promise<voi
 /** A process that writes batch after batch: see `duckdb-writer.ts`. */
 function startWriter(path: string, { fileBytesMax = 'unlimited' }: { fileBytesMax?: string } = {}) {
   const args = [fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path];
-  const [command, commandArgs] = fileBytesMax === 'unlimited' ? [process.execPath, args] : ['prlimit', [`--fsize=${fileBytesMax}:`, process.execPath, ...args]];
+  const [command, commandArgs] =
+    fileBytesMax === 'unlimited'
+      ? [process.execPath, args]
+      : ['prlimit', [`--fsize=${fileBytesMax}:`, process.execPath, ...args]];
   const child = spawn(command, commandArgs, { stdio: ['ignore', 'pipe', 'inherit'] });
   return { process: child, lines: createInterface({ input: child.stdout }) };
 }

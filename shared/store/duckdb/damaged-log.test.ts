@@ -35,7 +35,10 @@ let ends: number[];
 /** Bytes of the log before its first entry. */
 const headerBytes = 8;
 
-/** Finds where the transactions of a log end: after each flush entry, here with its length, checksum and content as DuckDB writes them. */
+/**
+ * Finds where the transactions of a log end: after each flush entry, here with its length, checksum and content as
+ * DuckDB writes them.
+ */
 function endsOf(log: Buffer): number[] {
   const flush = Buffer.from('0500000000000000e7fe7d722fed3d5e640064ffff', 'hex');
   const found: number[] = [];
@@ -49,13 +52,20 @@ function transactionsOf(log: Buffer): Buffer[] {
 
 test.before(async (t) => {
   const { folder, path } = await emptyFolder();
-  const writer = spawn(process.execPath, [fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const writer = spawn(
+    process.execPath,
+    [fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
   const gone = once(writer, 'exit');
   for await (const line of createInterface({ input: writer.stdout })) if (line === 'taken 8') writer.kill('SIGKILL');
   await gone;
   const [database, whole] = await Promise.all([readFile(path), readFile(`${path}.wal`)]);
   // The retention guard writes its own transaction at some moment after the start. All others are batches.
-  const log = Buffer.concat([whole.subarray(0, headerBytes), ...transactionsOf(whole).filter((transaction) => !transaction.includes('"lookedMs"'))]);
+  const log = Buffer.concat([
+    whole.subarray(0, headerBytes),
+    ...transactionsOf(whole).filter((transaction) => !transaction.includes('"lookedMs"')),
+  ]);
   ends = endsOf(log);
   killed = { database, log, batches: ends.length };
   t.true(killed.batches >= 8);
@@ -73,23 +83,63 @@ test.before(async (t) => {
 });
 
 type Damage = (log: Buffer) => Buffer;
-const flip = (at: (log: Buffer) => number, bits = 1): Damage => (log) => {
-  const copy = Buffer.from(log);
-  copy[at(log)]! ^= bits;
-  return copy;
-};
-const end = (back: number) => (log: Buffer): number => log.length - back;
+const flip =
+  (at: (log: Buffer) => number, bits = 1): Damage =>
+  (log) => {
+    const copy = Buffer.from(log);
+    copy[at(log)]! ^= bits;
+    return copy;
+  };
+const end =
+  (back: number) =>
+  (log: Buffer): number =>
+    log.length - back;
 
 /** `kept`: number of batches that survive. */
-const damages: readonly { readonly name: string; readonly damage: Damage; readonly kept: (batches: number) => number; readonly line?: 'error' | 'warn' }[] = [
+const damages: readonly {
+  readonly name: string;
+  readonly damage: Damage;
+  readonly kept: (batches: number) => number;
+  readonly line?: 'error' | 'warn';
+}[] = [
   { name: 'intact', damage: (log) => log, kept: (batches) => batches },
-  { name: 'its last 100 bytes are zero', damage: (log) => Buffer.concat([log.subarray(0, -100), Buffer.alloc(100)]), kept: (batches) => batches - 1, line: 'error' },
-  { name: '4 kB of zeros follow', damage: (log) => Buffer.concat([log, Buffer.alloc(4096)]), kept: (batches) => batches, line: 'error' },
-  { name: 'noise follows', damage: (log) => Buffer.concat([log, Buffer.alloc(4096, 'noise')]), kept: (batches) => batches, line: 'error' },
-  { name: 'one byte follows', damage: (log) => Buffer.concat([log, Buffer.from('x')]), kept: (batches) => batches, line: 'warn' },
+  {
+    name: 'its last 100 bytes are zero',
+    damage: (log) => Buffer.concat([log.subarray(0, -100), Buffer.alloc(100)]),
+    kept: (batches) => batches - 1,
+    line: 'error',
+  },
+  {
+    name: '4 kB of zeros follow',
+    damage: (log) => Buffer.concat([log, Buffer.alloc(4096)]),
+    kept: (batches) => batches,
+    line: 'error',
+  },
+  {
+    name: 'noise follows',
+    damage: (log) => Buffer.concat([log, Buffer.alloc(4096, 'noise')]),
+    kept: (batches) => batches,
+    line: 'error',
+  },
+  {
+    name: 'one byte follows',
+    damage: (log) => Buffer.concat([log, Buffer.from('x')]),
+    kept: (batches) => batches,
+    line: 'warn',
+  },
   { name: 'it is a byte short', damage: (log) => log.subarray(0, -1), kept: (batches) => batches - 1, line: 'warn' },
-  { name: 'the head of its last entry is cut', damage: (log) => log.subarray(0, -15), kept: (batches) => batches - 1, line: 'warn' },
-  { name: 'it ends within the second transaction', damage: (log) => log.subarray(0, ends[0]! + 5000), kept: () => 1, line: 'warn' },
+  {
+    name: 'the head of its last entry is cut',
+    damage: (log) => log.subarray(0, -15),
+    kept: (batches) => batches - 1,
+    line: 'warn',
+  },
+  {
+    name: 'it ends within the second transaction',
+    damage: (log) => log.subarray(0, ends[0]! + 5000),
+    kept: () => 1,
+    line: 'warn',
+  },
   { name: 'it ends between transactions', damage: (log) => log.subarray(0, ends[2]), kept: () => 3 },
   { name: 'it ends within the header', damage: (log) => log.subarray(0, 3), kept: () => 0, line: 'warn' },
   { name: 'it is empty', damage: () => Buffer.alloc(0), kept: () => 0 },
@@ -98,11 +148,32 @@ const damages: readonly { readonly name: string; readonly damage: Damage; readon
   { name: 'the version says that it is encrypted', damage: flip(() => 5), kept: () => 0, line: 'error' },
   { name: 'the end of the header is wrong', damage: flip(() => 7, 0x80), kept: () => 0, line: 'error' },
   { name: 'the length of the first entry is too great', damage: flip(() => 14, 0x80), kept: () => 0, line: 'error' },
-  { name: 'the length of an entry reaches beyond the end', damage: flip(() => ends[3]! + 3), kept: () => 4, line: 'error' },
-  { name: 'the length of an entry is nothing a process can hold', damage: (log) => Buffer.concat([log.subarray(0, ends[3]), Buffer.from('f8ffffffffffffff', 'hex'), log.subarray(ends[3]! + 8)]), kept: () => 4, line: 'error' },
-  { name: 'the length of the last flush entry is wrong', damage: flip(end(21), 0x10), kept: (batches) => batches - 1, line: 'error' },
+  {
+    name: 'the length of an entry reaches beyond the end',
+    damage: flip(() => ends[3]! + 3),
+    kept: () => 4,
+    line: 'error',
+  },
+  {
+    name: 'the length of an entry is nothing a process can hold',
+    damage: (log) =>
+      Buffer.concat([log.subarray(0, ends[3]), Buffer.from('f8ffffffffffffff', 'hex'), log.subarray(ends[3]! + 8)]),
+    kept: () => 4,
+    line: 'error',
+  },
+  {
+    name: 'the length of the last flush entry is wrong',
+    damage: flip(end(21), 0x10),
+    kept: (batches) => batches - 1,
+    line: 'error',
+  },
   { name: 'a checksum is wrong', damage: flip(() => ends[4]! + 9), kept: () => 5, line: 'error' },
-  { name: 'a byte in the middle of a transaction is wrong', damage: flip(() => ends[1]! + 20_000), kept: () => 2, line: 'error' },
+  {
+    name: 'a byte in the middle of a transaction is wrong',
+    damage: flip(() => ends[1]! + 20_000),
+    kept: () => 2,
+    line: 'error',
+  },
   { name: 'its last byte is wrong', damage: flip(end(1)), kept: (batches) => batches - 1, line: 'error' },
 ];
 
@@ -114,7 +185,10 @@ for (const { name, damage, kept, line } of damages) {
     const { store, lines } = await openLogged(path);
     const batches = kept(killed.batches);
     t.deepEqual(await totals(store), totalsOf(batches));
-    t.deepEqual(lines.map(({ level }) => level), { error: ['warn', 'error'], warn: ['warn'], none: [] }[line ?? 'none']);
+    t.deepEqual(
+      lines.map(({ level }) => level),
+      { error: ['warn', 'error'], warn: ['warn'], none: [] }[line ?? 'none'],
+    );
     const [moved] = await movedLogs(folder);
     if (line === 'error') {
       t.deepEqual(await readFile(join(folder, moved!)), log);
@@ -122,7 +196,8 @@ for (const { name, damage, kept, line } of damages) {
       const { text } = lines[1]!;
       t.true(text.includes(join(folder, moved!)) && text.includes(`${log.length} bytes`), text);
       t.true(text.includes('npm run import'), text);
-      if (batches > 0) t.true(text.includes(`from ${new Date([...duckdbBatch(batches).requests][0]!.timeMs).toISOString()}`), text);
+      if (batches > 0)
+        t.true(text.includes(`from ${new Date([...duckdbBatch(batches).requests][0]!.timeMs).toISOString()}`), text);
     } else t.is(moved, undefined);
 
     await store.write(duckdbBatch(batches + 1));
@@ -144,42 +219,57 @@ test('opens after any damage, keeps everything before it, and stores nothing twi
     fc.record({ kind: fc.constant('zeros' as const), at: position }),
     fc.record({ kind: fc.constant('append' as const), bytes: fc.uint8Array({ minLength: 1, maxLength: 64 }) }),
   );
-  await fc.assert(fc.asyncProperty(anyDamage, fc.boolean(), async (damage, isCheckpointed) => {
-    const { database, log } = isCheckpointed ? checkpointed : killed;
-    const bytes = Buffer.from(log);
-    let at = damage.kind === 'append' ? log.length : Math.floor(damage.at * log.length);
-    let damaged: Buffer = bytes;
-    if (damage.kind === 'flip-end') at = log.length - 1 - Math.floor(damage.at * 200);
-    if (damage.kind === 'flip' || damage.kind === 'flip-end') bytes[at]! ^= damage.bits;
-    else if (damage.kind === 'zeros') bytes.fill(0, at);
-    else if (damage.kind === 'truncate') damaged = bytes.subarray(0, at);
-    else damaged = Buffer.concat([bytes, damage.bytes]);
-    // Truncated at the end of a transaction, a log does not show that it belongs to an earlier state of the file.
-    fc.pre(!isCheckpointed || damage.kind !== 'truncate' || !ends.includes(at));
+  await fc.assert(
+    fc.asyncProperty(anyDamage, fc.boolean(), async (damage, isCheckpointed) => {
+      const { database, log } = isCheckpointed ? checkpointed : killed;
+      const bytes = Buffer.from(log);
+      let at = damage.kind === 'append' ? log.length : Math.floor(damage.at * log.length);
+      let damaged: Buffer = bytes;
+      if (damage.kind === 'flip-end') at = log.length - 1 - Math.floor(damage.at * 200);
+      if (damage.kind === 'flip' || damage.kind === 'flip-end') bytes[at]! ^= damage.bits;
+      else if (damage.kind === 'zeros') bytes.fill(0, at);
+      else if (damage.kind === 'truncate') damaged = bytes.subarray(0, at);
+      else damaged = Buffer.concat([bytes, damage.bytes]);
+      // Truncated at the end of a transaction, a log does not show that it belongs to an earlier state of the file.
+      fc.pre(!isCheckpointed || damage.kind !== 'truncate' || !ends.includes(at));
 
-    const { folder, path } = await emptyFolder();
-    await put(path, { database, log: damaged });
-    const { store, lines } = await openLogged(path);
-    const found = await totals(store);
-    const batches = found.requests / requestsPerBatch;
-    t.deepEqual(found, totalsOf(batches));
-    const intact = isCheckpointed ? killed.batches : ends.filter((position) => position <= at).length;
-    t.is(batches, intact, JSON.stringify(damage));
-    const isError = lines.some(({ level }) => level === 'error');
-    t.true(lines.length > 0 || batches === killed.batches || (damage.kind === 'truncate' && (at === 0 || ends.includes(at))), JSON.stringify(damage));
-    if (isError) t.deepEqual(await readFile(join(folder, (await movedLogs(folder))[0]!)), damaged);
-    await store.write(duckdbBatch(batches + 1));
-    await store.close();
-    const again = await openLogged(path);
-    t.deepEqual(await totals(again.store), totalsOf(batches + 1));
-    await again.store.close();
-    await rm(folder, { recursive: true });
-  }), { numRuns: 20 });
+      const { folder, path } = await emptyFolder();
+      await put(path, { database, log: damaged });
+      const { store, lines } = await openLogged(path);
+      const found = await totals(store);
+      const batches = found.requests / requestsPerBatch;
+      t.deepEqual(found, totalsOf(batches));
+      const intact = isCheckpointed ? killed.batches : ends.filter((position) => position <= at).length;
+      t.is(batches, intact, JSON.stringify(damage));
+      const isError = lines.some(({ level }) => level === 'error');
+      t.true(
+        lines.length > 0 ||
+          batches === killed.batches ||
+          (damage.kind === 'truncate' && (at === 0 || ends.includes(at))),
+        JSON.stringify(damage),
+      );
+      if (isError) t.deepEqual(await readFile(join(folder, (await movedLogs(folder))[0]!)), damaged);
+      await store.write(duckdbBatch(batches + 1));
+      await store.close();
+      const again = await openLogged(path);
+      t.deepEqual(await totals(again.store), totalsOf(batches + 1));
+      await again.store.close();
+      await rm(folder, { recursive: true });
+    }),
+    { numRuns: 20 },
+  );
 });
 
 test('does not replay a log that outlived its checkpoint when the checkpoint record at its end is damaged', async (t) => {
   const { database, log } = checkpointed;
-  for (const damaged of [log, log.subarray(0, -1), log.subarray(0, killed.log.length + 1), flip(end(3))(log), Buffer.concat([log.subarray(0, -100), Buffer.alloc(100)]), Buffer.concat([log, Buffer.alloc(4096)])]) {
+  for (const damaged of [
+    log,
+    log.subarray(0, -1),
+    log.subarray(0, killed.log.length + 1),
+    flip(end(3))(log),
+    Buffer.concat([log.subarray(0, -100), Buffer.alloc(100)]),
+    Buffer.concat([log, Buffer.alloc(4096)]),
+  ]) {
     const { folder, path } = await emptyFolder();
     await put(path, { database, log: damaged });
     const { store } = await openLogged(path);
@@ -238,7 +328,8 @@ test('sets aside an intact log of another database', async (t) => {
 
 test('completes a recovery that was killed at any step', async (t) => {
   const damaged = flip(() => ends[4]! + 9)(killed.log);
-  // The steps: the file is linked; the intact part is partly copied; the damaged log is linked; the intact part replaces the log.
+  // The steps: the file is linked; the intact part is partly copied; the damaged log is linked; the intact part
+  // replaces the log.
   for (const steps of [1, 2, 3, 4]) {
     const { folder, path } = await emptyFolder();
     await put(path, { database: killed.database, log: damaged });
@@ -253,7 +344,10 @@ test('completes a recovery that was killed at any step', async (t) => {
     const { store } = await openLogged(path);
     t.deepEqual(await totals(store), totalsOf(5));
     await store.close();
-    t.deepEqual((await readdir(folder)).filter((name) => !name.includes('.damaged-')), ['requests.duckdb']);
+    t.deepEqual(
+      (await readdir(folder)).filter((name) => !name.includes('.damaged-')),
+      ['requests.duckdb'],
+    );
     for (const moved of await movedLogs(folder)) t.deepEqual(await readFile(join(folder, moved)), damaged);
     await rm(folder, { recursive: true });
   }
@@ -285,7 +379,11 @@ test('keeps the log of a damaged database file, damaged or not', async (t) => {
 
 test('keeps the damaged log of a file that another process has open', async (t) => {
   const { folder, path } = await emptyFolder();
-  const writer = spawn(process.execPath, [fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const writer = spawn(
+    process.execPath,
+    [fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
   const gone = once(writer, 'exit');
   await once(createInterface({ input: writer.stdout }), 'line');
   writer.kill('SIGSTOP');
@@ -323,10 +421,17 @@ function totalsOf(batches: number): Totals {
 }
 
 /** Opens a store and collects its log lines. */
-async function openLogged(path: string, { memoryBytesMax }: { memoryBytesMax?: number } = {}): Promise<{ store: Store; lines: { level: string; text: string }[] }> {
+async function openLogged(
+  path: string,
+  { memoryBytesMax }: { memoryBytesMax?: number } = {},
+): Promise<{ store: Store; lines: { level: string; text: string }[] }> {
   const lines: { level: string; text: string }[] = [];
   const log = createLog('store', { write: (text) => lines.push({ level: text.split(' ')[1]!, text }) });
-  const options = { path, retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs }, ...(memoryBytesMax === undefined ? {} : { memoryBytesMax }) };
+  const options = {
+    path,
+    retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs },
+    ...(memoryBytesMax === undefined ? {} : { memoryBytesMax }),
+  };
   return { store: await openDuckdbStore(options, { log }), lines };
 }
 

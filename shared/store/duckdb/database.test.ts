@@ -18,7 +18,11 @@ import { schemaVersion } from './schema.js';
 test('refuses a file that another process has open, names the process and what to do, and opens the file once it is gone', async (t) => {
   const { folder, cleanup } = await emptyFolder();
   const path = join(folder, 'requests.duckdb');
-  const other = spawn(process.execPath, [fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const other = spawn(
+    process.execPath,
+    [fileURLToPath(new URL('../../../test/duckdb-writer.js', import.meta.url)), path],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
   await once(createInterface({ input: other.stdout }), 'line');
   const error = await refused(t, path);
   t.regex(error.message, new RegExp(`PID ${other.pid}\\b`));
@@ -90,7 +94,10 @@ test('refuses tables of a newer program', async (t) => {
   await connection.run('UPDATE store_schema SET version = $1', [schemaVersion + 1]);
   connection.closeSync();
   instance.closeSync();
-  t.regex((await refused(t, path)).message, new RegExp(`tables have version ${schemaVersion + 1}, and this program knows version ${schemaVersion}\\. Upgrade`));
+  t.regex(
+    (await refused(t, path)).message,
+    new RegExp(`tables have version ${schemaVersion + 1}, and this program knows version ${schemaVersion}\\. Upgrade`),
+  );
   await cleanup();
 });
 
@@ -101,21 +108,37 @@ test('uses an eighth of the memory of the machine, within bounds', (t) => {
 
 test('lets SQL reach no other file, nor lift that restriction', async (t) => {
   const { folder, cleanup } = await emptyFolder();
-  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 64 * 2 ** 20, log: createLog('store') });
+  const database = await openDatabase(join(folder, 'requests.duckdb'), {
+    memoryBytesMax: 64 * 2 ** 20,
+    log: createLog('store'),
+  });
   const elsewhere = join(folder, 'elsewhere');
   await writeFile(elsewhere, 'text');
-  for (const sql of [`SELECT * FROM read_text('${elsewhere}')`, `COPY request_metrics TO '${elsewhere}'`, `ATTACH '${elsewhere}.duckdb'`, 'INSTALL httpfs', 'LOAD httpfs', 'SET enable_external_access = true', "SET memory_limit = '1TB'"]) {
+  for (const sql of [
+    `SELECT * FROM read_text('${elsewhere}')`,
+    `COPY request_metrics TO '${elsewhere}'`,
+    `ATTACH '${elsewhere}.duckdb'`,
+    'INSTALL httpfs',
+    'LOAD httpfs',
+    'SET enable_external_access = true',
+    "SET memory_limit = '1TB'",
+  ]) {
     await t.throwsAsync(database.reading[0]!.run(sql), { message: /disabled|locked|Cannot/ }, sql);
   }
   // DuckDB can still sort more rows than fit in memory: it spills to files beside the database.
-  const sorted = await database.reading[1]!.run('SELECT count(*) FROM (SELECT a, row_number() OVER (ORDER BY b) FROM (SELECT range a, md5(range::VARCHAR) b FROM range(1000000)))');
+  const sorted = await database.reading[1]!.run(
+    'SELECT count(*) FROM (SELECT a, row_number() OVER (ORDER BY b) FROM (SELECT range a, md5(range::VARCHAR) b FROM range(1000000)))',
+  );
   t.deepEqual(await sorted.getRows(), [[1_000_000n]]);
   await database.close();
   await cleanup();
 });
 
 function open(path: string): Promise<Store> {
-  return openDuckdbStore({ path, retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 } }, { log: createLog('store') });
+  return openDuckdbStore(
+    { path, retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 } },
+    { log: createLog('store') },
+  );
 }
 
 /** Asserts that opening fails with 'stop' and a message that names the file. */

@@ -18,7 +18,11 @@ const now = (): number => Date.UTC(2026, 10, 23, 21);
 
 runStoreContract(test, 'DuckDB', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
-  const open = (): Promise<Store> => openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention }, { log: createLog('store', { write: () => undefined }), now });
+  const open = (): Promise<Store> =>
+    openDuckdbStore(
+      { path: join(folder, 'requests.duckdb'), retention },
+      { log: createLog('store', { write: () => undefined }), now },
+    );
   let store = await open();
   return {
     store,
@@ -36,7 +40,14 @@ runStoreContract(test, 'DuckDB', async () => {
 
 test('reads see all rows, beside batches and checkpoints', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
-  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 }, logBytesMax: 100_000 }, { log: createLog('store', { write: () => undefined }), now });
+  const store = await openDuckdbStore(
+    {
+      path: join(folder, 'requests.duckdb'),
+      retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 },
+      logBytesMax: 100_000,
+    },
+    { log: createLog('store', { write: () => undefined }), now },
+  );
   const limit = 600;
   let sequence = 0;
   const write = async (batches: number): Promise<void> => {
@@ -67,9 +78,14 @@ test('counts nothing twice after its file was deleted, even if the log cannot be
   // The name for the log is longer than a file system allows.
   const path = join(folder, 'a'.repeat(225));
   const logged: string[] = [];
-  const store = await openDuckdbStore({ path, retention }, { log: createLog('store', { write: (line) => logged.push(line) }), now });
+  const store = await openDuckdbStore(
+    { path, retention },
+    { log: createLog('store', { write: (line) => logged.push(line) }), now },
+  );
   let exchanges = 0;
-  store.changes!.listenForExchange(() => { exchanges += 1; });
+  store.changes!.listenForExchange(() => {
+    exchanges += 1;
+  });
   for (const sequence of [1, 2]) await store.write(duckdbBatch(sequence));
   await rm(path);
   await until('the store notices', () => exchanges === 1);
@@ -78,18 +94,35 @@ test('counts nothing twice after its file was deleted, even if the log cannot be
   const batch = duckdbBatch(3);
   await store.write(batch);
   const rows = await store.readRollups({ fromMs: 0, toMs: Date.UTC(2100, 0), level: 86_400, scope: 'all', filter: {} });
-  t.deepEqual(rows.map(({ cells }) => cells.map(({ count }) => count)), [[batch.requestsPerBatch]]);
+  t.deepEqual(
+    rows.map(({ cells }) => cells.map(({ count }) => count)),
+    [[batch.requestsPerBatch]],
+  );
   await store.close();
   await rm(folder, { recursive: true });
 });
 
 test('reports the windows of a batch as changed, even if it turns out to be stored already', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
-  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention }, { log: createLog('store', { write: () => undefined }), now });
+  const store = await openDuckdbStore(
+    { path: join(folder, 'requests.duckdb'), retention },
+    { log: createLog('store', { write: () => undefined }), now },
+  );
   const changed: number[] = [];
-  store.changes!.listen(({ rollups }) => { changed.push(rollups.length); });
+  store.changes!.listen(({ rollups }) => {
+    changed.push(rollups.length);
+  });
   const requests = [event({ timeMs: now() })];
-  const batch = { recorder: 'r', writer: 'w', sequence: 1, requests, tallies: talliesOf(requests, now()), rollups: [], tops: [], ledger: undefined };
+  const batch = {
+    recorder: 'r',
+    writer: 'w',
+    sequence: 1,
+    requests,
+    tallies: talliesOf(requests, now()),
+    rollups: [],
+    tops: [],
+    ledger: undefined,
+  };
   await store.write(batch);
   await store.write(batch);
   t.deepEqual(changed, [levels.length, levels.length]);

@@ -7,7 +7,18 @@ import { collect } from '../collect.js';
 import { deletedBefore, RetentionGuard } from '../retention-guard.js';
 import type { Batch, HostCounts, HostCountsQuery, LedgerSnapshot, ReadOptions, Store } from '../store.js';
 import { openDatabase, openDatabaseReadOnly, protectFiles, type Database } from './database.js';
-import { countHosts, listImports, listRequests, readImported, readLedgers, readStoredWindows, rollUpRequests, streamRequests, streamRollups, streamTops } from './queries.js';
+import {
+  countHosts,
+  listImports,
+  listRequests,
+  readImported,
+  readLedgers,
+  readStoredWindows,
+  rollUpRequests,
+  streamRequests,
+  streamRollups,
+  streamTops,
+} from './queries.js';
 import { changedKeys, type OpenWindows } from './open-windows.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createRequestGatherer, rowGroupRows } from './request-appender.js';
@@ -23,7 +34,10 @@ export interface DuckdbOptions {
   readonly retention: Retention;
   /** See `RetentionGuard`. */
   readonly retentionDelayMs?: number | undefined;
-  /** Memory limit of DuckDB, in bytes. Default: see `defaultMemoryBytes`. Beyond it, DuckDB spills to the folder `PATH.tmp`. */
+  /**
+   * Memory limit of DuckDB, in bytes. Default: see `defaultMemoryBytes`. Beyond it, DuckDB spills to the folder
+   * `PATH.tmp`.
+   */
   readonly memoryBytesMax?: number | undefined;
   /** Size of the write-ahead log that forces a checkpoint, in bytes. Default: 32 MiB. */
   readonly logBytesMax?: number | undefined;
@@ -39,8 +53,8 @@ const watchEveryMs = 1000;
 const readAttemptsMax = 3;
 
 /**
- * A batch that has waited for longer, in milliseconds, shows that the store is falling behind: from then on reads run one at a time, until no such batch
- * has arrived for this long.
+ * A batch that has waited for longer, in milliseconds, shows that the store is falling behind: from then on reads run
+ * one at a time, until no such batch has arrived for this long.
  */
 const behindMs = 1000;
 
@@ -56,8 +70,8 @@ interface DuckdbStoreParts {
 }
 
 /**
- * Opens the embedded store: one DuckDB file, used by one process. A batch is a transaction. Batches are written one after
- * another, and a query sees either all of a batch or none of it.
+ * Opens the embedded store: one DuckDB file, used by one process. A batch is a transaction. Batches are written one
+ * after another, and a query sees either all of a batch or none of it.
  *
  * A failed write closes the file; the next use reopens it. While that fails, all operations throw 'retry'.
  *
@@ -65,10 +79,18 @@ interface DuckdbStoreParts {
  */
 export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStoreParts): Promise<Store> {
   const path = resolve(options.path);
-  if (openPaths.has(path)) throw new StoreError('stop', `Cannot open the DuckDB file ${path}: this process has it open already. Use the store that is already open.`);
+  if (openPaths.has(path))
+    throw new StoreError(
+      'stop',
+      `Cannot open the DuckDB file ${path}: this process has it open already. Use the store that is already open.`,
+    );
   openPaths.add(path);
   try {
-    return new DuckdbStore({ ...options, path }, parts, await openDatabase(path, { ...options, log: parts.log, now: parts.now }));
+    return new DuckdbStore(
+      { ...options, path },
+      parts,
+      await openDatabase(path, { ...options, log: parts.log, now: parts.now }),
+    );
   } catch (error) {
     openPaths.delete(path);
     throw error;
@@ -76,10 +98,13 @@ export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStore
 }
 
 /**
- * Opens a file to read it: a store that writes and deletes nothing. Its writes throw a `StoreError` ('stop'). Throws a `StoreError` ('stop') when the file
- * cannot be read.
+ * Opens a file to read it: a store that writes and deletes nothing. Its writes throw a `StoreError` ('stop'). Throws a
+ * `StoreError` ('stop') when the file cannot be read.
  */
-export async function openDuckdbStoreReadOnly(options: DuckdbOptions, { now = Date.now }: Pick<DuckdbStoreParts, 'now'> = {}): Promise<Store> {
+export async function openDuckdbStoreReadOnly(
+  options: DuckdbOptions,
+  { now = Date.now }: Pick<DuckdbStoreParts, 'now'> = {},
+): Promise<Store> {
   const path = resolve(options.path);
   return new ReadOnlyDuckdbStore({ ...options, path }, now, await openDatabaseReadOnly(path, options));
 }
@@ -108,16 +133,47 @@ abstract class DuckdbReads {
   }
 
   protected abstract readonly windows: OpenWindows;
-  protected abstract read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result>;
+  protected abstract read<Result>(
+    run: (query: Query) => Promise<Result>,
+    signal: AbortSignal | undefined,
+  ): Promise<Result>;
 
-  readRollups(query: Parameters<Store['readRollups']>[0], options?: ReadOptions): ReturnType<Store['readRollups']> { return collect(this.streamRollups(query, options)); }
-  readTops(query: Parameters<Store['readTops']>[0], options?: ReadOptions): ReturnType<Store['readTops']> { return collect(this.streamTops(query, options)); }
-  readRequests(query: Parameters<Store['readRequests']>[0], options?: ReadOptions): ReturnType<Store['readRequests']> { return collect(this.streamRequests(query, options)); }
-  streamRollups(query: Parameters<Store['streamRollups']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRollups']> { return streamRollups((run) => this.read(run, signal), query, this.windows.snapshot(query)); }
-  streamTops(query: Parameters<Store['streamTops']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamTops']> { return streamTops((run) => this.read(run, signal), query); }
-  streamRequests(query: Parameters<Store['streamRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamRequests']> { return streamRequests((run) => this.read(run, signal), query); }
-  rollUpRequests(query: Parameters<Store['rollUpRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['rollUpRequests']> { return this.read((run) => rollUpRequests(run, query), signal); }
-  listRequests(query: Parameters<Store['listRequests']>[0], { signal }: ReadOptions = {}): ReturnType<Store['listRequests']> { return this.read((run) => listRequests(run, query), signal); }
+  readRollups(query: Parameters<Store['readRollups']>[0], options?: ReadOptions): ReturnType<Store['readRollups']> {
+    return collect(this.streamRollups(query, options));
+  }
+  readTops(query: Parameters<Store['readTops']>[0], options?: ReadOptions): ReturnType<Store['readTops']> {
+    return collect(this.streamTops(query, options));
+  }
+  readRequests(query: Parameters<Store['readRequests']>[0], options?: ReadOptions): ReturnType<Store['readRequests']> {
+    return collect(this.streamRequests(query, options));
+  }
+  streamRollups(
+    query: Parameters<Store['streamRollups']>[0],
+    { signal }: ReadOptions = {},
+  ): ReturnType<Store['streamRollups']> {
+    return streamRollups((run) => this.read(run, signal), query, this.windows.snapshot(query));
+  }
+  streamTops(query: Parameters<Store['streamTops']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamTops']> {
+    return streamTops((run) => this.read(run, signal), query);
+  }
+  streamRequests(
+    query: Parameters<Store['streamRequests']>[0],
+    { signal }: ReadOptions = {},
+  ): ReturnType<Store['streamRequests']> {
+    return streamRequests((run) => this.read(run, signal), query);
+  }
+  rollUpRequests(
+    query: Parameters<Store['rollUpRequests']>[0],
+    { signal }: ReadOptions = {},
+  ): ReturnType<Store['rollUpRequests']> {
+    return this.read((run) => rollUpRequests(run, query), signal);
+  }
+  listRequests(
+    query: Parameters<Store['listRequests']>[0],
+    { signal }: ReadOptions = {},
+  ): ReturnType<Store['listRequests']> {
+    return this.read((run) => listRequests(run, query), signal);
+  }
   countHosts(query: HostCountsQuery, { signal }: ReadOptions = {}): ReturnType<Store['countHosts']> {
     const open = this.windows.snapshot();
     const counts = new Map<string, HostCounts>();
@@ -125,13 +181,24 @@ abstract class DuckdbReads {
     return this.read((run) => countHosts(run, query, open, new Map(counts)), signal);
   }
 
-  readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> { return this.read((run) => readLedgers(run, query), signal); }
+  readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> {
+    return this.read((run) => readLedgers(run, query), signal);
+  }
 
-  readImported(query: Parameters<Store['readImported']>[0], { signal }: ReadOptions = {}): ReturnType<Store['readImported']> { return this.read((run) => readImported(run, query), signal); }
+  readImported(
+    query: Parameters<Store['readImported']>[0],
+    { signal }: ReadOptions = {},
+  ): ReturnType<Store['readImported']> {
+    return this.read((run) => readImported(run, query), signal);
+  }
 
-  readStoredWindows({ signal }: ReadOptions = {}): ReturnType<Store['readStoredWindows']> { return this.read((run) => readStoredWindows(run, this.windows.keys()), signal); }
+  readStoredWindows({ signal }: ReadOptions = {}): ReturnType<Store['readStoredWindows']> {
+    return this.read((run) => readStoredWindows(run, this.windows.keys()), signal);
+  }
 
-  listImports({ signal }: ReadOptions = {}): ReturnType<Store['listImports']> { return this.read((run) => listImports(run), signal); }
+  listImports({ signal }: ReadOptions = {}): ReturnType<Store['listImports']> {
+    return this.read((run) => listImports(run), signal);
+  }
 }
 
 /** A file that is only read. */
@@ -149,17 +216,29 @@ class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
     this.#reads = new ReadPool(database.reading);
   }
 
-  write(): Promise<number> { return Promise.reject(this.#refusal()); }
-  pingToWrite(): Promise<void> { return Promise.reject(this.#refusal()); }
-  takeBack(): Promise<number> { return Promise.reject(this.#refusal()); }
-  requestsFrom(): Promise<number> { return Promise.resolve(this.now() - this.requestsKeptMs); }
-
-  close(): Promise<void> {
-    return this.#closing ??= this.#reads.close().then(() => this.#database.close());
+  write(): Promise<number> {
+    return Promise.reject(this.#refusal());
+  }
+  pingToWrite(): Promise<void> {
+    return Promise.reject(this.#refusal());
+  }
+  takeBack(): Promise<number> {
+    return Promise.reject(this.#refusal());
+  }
+  requestsFrom(): Promise<number> {
+    return Promise.resolve(this.now() - this.requestsKeptMs);
   }
 
-  protected async read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
-    if (this.#closing !== undefined) throw new StoreError('stop', `Cannot read the ${this.description}: the store is closed. Open it again.`);
+  close(): Promise<void> {
+    return (this.#closing ??= this.#reads.close().then(() => this.#database.close()));
+  }
+
+  protected async read<Result>(
+    run: (query: Query) => Promise<Result>,
+    signal: AbortSignal | undefined,
+  ): Promise<Result> {
+    if (this.#closing !== undefined)
+      throw new StoreError('stop', `Cannot read the ${this.description}: the store is closed. Open it again.`);
     try {
       return await this.#reads.use(run, signal);
     } catch (error) {
@@ -187,13 +266,19 @@ class DuckdbStore extends DuckdbReads implements Store {
   protected windows: OpenWindows;
   #reads: ReadPool;
   #problem: string | undefined;
-  /** The file was reopened and nothing has been written since. Reopening proves nothing: it works on a full disk, too. */
+  /**
+   * The file was reopened and nothing has been written since. Reopening proves nothing: it works on a full disk, too.
+   */
   #isReopened = false;
   #closing: Promise<void> | undefined;
   /** The last of the operations that run one at a time: writing, opening and closing. */
   #lastWrite: Promise<unknown> = Promise.resolve();
 
-  constructor(options: DuckdbOptions, { log, now, monotonicMs = () => performance.now(), onRefused }: DuckdbStoreParts, database: Database) {
+  constructor(
+    options: DuckdbOptions,
+    { log, now, monotonicMs = () => performance.now(), onRefused }: DuckdbStoreParts,
+    database: Database,
+  ) {
     super(`DuckDB file ${options.path}`, options.retention, now);
     this.#options = options;
     this.#log = log;
@@ -203,7 +288,11 @@ class DuckdbStore extends DuckdbReads implements Store {
     this.#reads = new ReadPool(database.reading);
     const action = 'delete old rows from';
     this.#guard = new RetentionGuard({
-      retention: options.retention, delayMs: options.retentionDelayMs, log, now: this.now, monotonicMs,
+      retention: options.retention,
+      delayMs: options.retentionDelayMs,
+      log,
+      now: this.now,
+      monotonicMs,
       load: () => this.#write(action, ({ writing }) => loadRetentionState(writing)),
       save: (state) => this.#write(action, ({ writing }) => saveRetentionState(writing, state)),
       readSpan: () => this.#write(action, ({ writing }) => readStoredSpan(writing)),
@@ -213,7 +302,9 @@ class DuckdbStore extends DuckdbReads implements Store {
     this.#watchTimer = setInterval(() => void this.#watch(), watchEveryMs).unref();
   }
 
-  get problem(): string | undefined { return this.#problem; }
+  get problem(): string | undefined {
+    return this.#problem;
+  }
 
   async write(batch: Batch, { waitedMs = 0 }: { readonly waitedMs?: number } = {}): Promise<number> {
     const isBehind = waitedMs > behindMs;
@@ -223,7 +314,8 @@ class DuckdbStore extends DuckdbReads implements Store {
       await this.#write('write to', async ({ batches, file }) => {
         await this.#refuseExchanged(await file.fate({ withContent: false }));
         const due = batches.checkpointDue(file.logBytes);
-        if (due === 'now' || (due === 'when-idle' && this.#reads.isIdle)) await this.#reads.exclusively(() => batches.checkpoint());
+        if (due === 'now' || (due === 'when-idle' && this.#reads.isIdle))
+          await this.#reads.exclusively(() => batches.checkpoint());
         await this.#closeWindows();
         await batches.write(batch, this.now(), (commit) => this.#reads.exclusively(commit));
         await protectFiles(this.#options.path);
@@ -232,11 +324,15 @@ class DuckdbStore extends DuckdbReads implements Store {
         this.#problem = undefined;
       });
     } catch (error) {
-      if (error instanceof StoreError && error.action === 'drop') await this.#onRefused?.(batch, detailedMessageOf(error));
+      if (error instanceof StoreError && error.action === 'drop')
+        await this.#onRefused?.(batch, detailedMessageOf(error));
       throw error;
     } finally {
       this.changes.tell(changed); // a write that failed may have been committed
-      if (isBehind) this.#behindTimer = setTimeout(() => { this.#putWritingFirst(false); }, behindMs).unref();
+      if (isBehind)
+        this.#behindTimer = setTimeout(() => {
+          this.#putWritingFirst(false);
+        }, behindMs).unref();
     }
     return 0;
   }
@@ -252,7 +348,9 @@ class DuckdbStore extends DuckdbReads implements Store {
   }
 
   async requestsFrom(): Promise<number> {
-    const deletedBeforeMs = deletedBefore(await this.#write('read the state of', ({ writing }) => loadRetentionState(writing)));
+    const deletedBeforeMs = deletedBefore(
+      await this.#write('read the state of', ({ writing }) => loadRetentionState(writing)),
+    );
     return Math.max(deletedBeforeMs, this.now() - this.requestsKeptMs);
   }
 
@@ -262,7 +360,7 @@ class DuckdbStore extends DuckdbReads implements Store {
   }
 
   close(): Promise<void> {
-    return this.#closing ??= this.#close();
+    return (this.#closing ??= this.#close());
   }
 
   async #close(): Promise<void> {
@@ -274,7 +372,9 @@ class DuckdbStore extends DuckdbReads implements Store {
         if (this.#database === undefined) return;
         await this.#reads.close();
         // A failed checkpoint loses nothing: the next start replays the log.
-        await this.#database.checkpoint().catch((error: unknown) => { this.#log.warn(`The ${this.description} was closed without a checkpoint.`, { error: messageOf(error) }); });
+        await this.#database.checkpoint().catch((error: unknown) => {
+          this.#log.warn(`The ${this.description} was closed without a checkpoint.`, { error: messageOf(error) });
+        });
         await this.#database.close();
         this.#database = undefined;
       } finally {
@@ -287,7 +387,8 @@ class DuckdbStore extends DuckdbReads implements Store {
   async #closeWindows(): Promise<void> {
     const database = this.#database!;
     try {
-      if (await database.batches.closeWindows(this.now(), (commit) => this.#reads.exclusively(commit))) void this.#fold();
+      if (await database.batches.closeWindows(this.now(), (commit) => this.#reads.exclusively(commit)))
+        void this.#fold();
     } catch (error) {
       await this.#abandon(database);
       const { action, message, detail } = storeError('close windows of', this.description, error);
@@ -297,20 +398,29 @@ class DuckdbStore extends DuckdbReads implements Store {
 
   /** Runs the folds that are due, taking turns with batches. */
   #fold(): Promise<void> {
-    return this.#folding ??= this.#foldAll().catch((error: unknown) => {
-      if (this.#closing === undefined) this.#log.warn(`Cannot fold rollups of the ${this.description}; they are folded later.`, { error: detailedMessageOf(error) });
-    }).finally(() => { this.#folding = undefined; });
+    return (this.#folding ??= this.#foldAll()
+      .catch((error: unknown) => {
+        if (this.#closing === undefined)
+          this.#log.warn(`Cannot fold rollups of the ${this.description}; they are folded later.`, {
+            error: detailedMessageOf(error),
+          });
+      })
+      .finally(() => {
+        this.#folding = undefined;
+      }));
   }
 
   async #foldAll(): Promise<void> {
     for (;;) {
       const database = this.#database;
       const reads = this.#reads;
-      const fold = this.#closing === undefined ? database?.windows.folds.due(database.windows.closedMax, this.now()) : undefined;
+      const fold =
+        this.#closing === undefined ? database?.windows.folds.due(database.windows.closedMax, this.now()) : undefined;
       if (database === undefined || fold === undefined) return;
       const prepared = await database.windows.folds.prepare((run) => reads.use(run), fold);
       await this.#write('fold rollups of', async ({ windows, batches }) => {
-        if (windows === database.windows && windows.folds.isValid(prepared)) await batches.fold(prepared, this.now(), (commit) => this.#reads.exclusively(commit));
+        if (windows === database.windows && windows.folds.isValid(prepared))
+          await batches.fold(prepared, this.now(), (commit) => this.#reads.exclusively(commit));
       });
     }
   }
@@ -326,7 +436,10 @@ class DuckdbStore extends DuckdbReads implements Store {
     return result;
   }
 
-  /** Runs an operation exclusively on the open database. An error of DuckDB or the system closes the file, which rolls back an open transaction. */
+  /**
+   * Runs an operation exclusively on the open database. An error of DuckDB or the system closes the file, which rolls
+   * back an open transaction.
+   */
   #write<Result>(action: string, run: (database: Database) => Promise<Result>): Promise<Result> {
     this.#refuseWhenClosed(action);
     return this.#inTurn(async () => {
@@ -343,7 +456,10 @@ class DuckdbStore extends DuckdbReads implements Store {
     });
   }
 
-  protected async read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
+  protected async read<Result>(
+    run: (query: Query) => Promise<Result>,
+    signal: AbortSignal | undefined,
+  ): Promise<Result> {
     for (let attempt = 1; ; attempt += 1) {
       this.#refuseWhenClosed('read');
       if (this.#database === undefined) await this.#inTurn(() => this.#usable('read'));
@@ -359,7 +475,8 @@ class DuckdbStore extends DuckdbReads implements Store {
   }
 
   #refuseWhenClosed(action: string): void {
-    if (this.#closing !== undefined) throw new StoreError('stop', `Cannot ${action} the ${this.description}: the store is closed. Reopen it.`);
+    if (this.#closing !== undefined)
+      throw new StoreError('stop', `Cannot ${action} the ${this.description}: the store is closed. Reopen it.`);
   }
 
   /** Returns the database, and reopens it if necessary. Call it only within `#inTurn`. */
@@ -378,8 +495,9 @@ class DuckdbStore extends DuckdbReads implements Store {
   }
 
   /**
-   * Closes the database after a failed write. A commit that runs out of memory can make DuckDB 1.5.5 crash at a later read
-   * (https://github.com/duckdb/duckdb/pull/26019), and after a full disk it refuses all statements. Call it only within `#inTurn`.
+   * Closes the database after a failed write. A commit that runs out of memory can make DuckDB 1.5.5 crash at a later
+   * read (https://github.com/duckdb/duckdb/pull/26019), and after a full disk it refuses all statements. Call it only
+   * within `#inTurn`.
    */
   async #abandon(broken: Database): Promise<void> {
     this.#database = undefined;
@@ -390,9 +508,13 @@ class DuckdbStore extends DuckdbReads implements Store {
   /** Checks that the path still names the open file, even while nothing is written. */
   async #watch(): Promise<void> {
     try {
-      if (this.#closing === undefined) await this.#write('watch', async ({ file }) => { await this.#refuseExchanged(await file.fate({ withContent: true })); });
+      if (this.#closing === undefined)
+        await this.#write('watch', async ({ file }) => {
+          await this.#refuseExchanged(await file.fate({ withContent: true }));
+        });
     } catch (error) {
-      if (!(error instanceof StoreError) || error.action === 'stop') this.#log.warn(`Cannot check the ${this.description}.`, { error: messageOf(error) });
+      if (!(error instanceof StoreError) || error.action === 'stop')
+        this.#log.warn(`Cannot check the ${this.description}.`, { error: messageOf(error) });
     }
   }
 
@@ -408,16 +530,29 @@ class DuckdbStore extends DuckdbReads implements Store {
     await this.#reads.close();
     this.changes.tellExchanged();
     // Complete the moved file with its log. A file that was put in its place must not get that log.
-    if (fate === 'moved' && ownLog) await database.checkpoint().catch((error: unknown) => { this.#log.warn('The moved DuckDB file lacks the requests in its log.', { error: messageOf(error) }); });
+    if (fate === 'moved' && ownLog)
+      await database.checkpoint().catch((error: unknown) => {
+        this.#log.warn('The moved DuckDB file lacks the requests in its log.', { error: messageOf(error) });
+      });
     await database.close();
     let aside = '';
     if (fate !== 'overwritten' && ownLog) {
-      await setLogAside(`${path}.wal`, { label: `of-${fate}-file`, now: this.now }).then((moved) => { aside = ` Its log was set aside as ${moved.path}.`; }, (error: unknown) => {
-        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') aside = ` Its log could not be set aside: ${messageOf(error)}.`;
-      });
+      await setLogAside(`${path}.wal`, { label: `of-${fate}-file`, now: this.now }).then(
+        (moved) => {
+          aside = ` Its log was set aside as ${moved.path}.`;
+        },
+        (error: unknown) => {
+          if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
+            aside = ` Its log could not be set aside: ${messageOf(error)}.`;
+        },
+      );
     }
-    this.#log.error(`The ${this.description} was ${fate} while it was in use. Its data is no longer at this path.${aside} From now on, requests go to the file at this path, or to a new one if there is none. Stop the program before you move or restore its file.`);
-    throw new StoreError('retry', `The ${this.description} was ${fate} while it was in use. It is being reopened.`, { retryAfterMs: 0 });
+    this.#log.error(
+      `The ${this.description} was ${fate} while it was in use. Its data is no longer at this path.${aside} From now on, requests go to the file at this path, or to a new one if there is none. Stop the program before you move or restore its file.`,
+    );
+    throw new StoreError('retry', `The ${this.description} was ${fate} while it was in use. It is being reopened.`, {
+      retryAfterMs: 0,
+    });
   }
 
   async #deleteOld(): Promise<void> {
@@ -436,7 +571,10 @@ class DuckdbStore extends DuckdbReads implements Store {
         } while (deleted > 0);
       }
     } catch (error) {
-      if (this.#closing === undefined) this.#log.warn(`Cannot delete old rows; the next attempt is in ${retentionEveryMs / 60_000} minutes.`, { error: messageOf(error) });
+      if (this.#closing === undefined)
+        this.#log.warn(`Cannot delete old rows; the next attempt is in ${retentionEveryMs / 60_000} minutes.`, {
+          error: messageOf(error),
+        });
     } finally {
       this.#isDeleting = false;
     }
@@ -444,25 +582,41 @@ class DuckdbStore extends DuckdbReads implements Store {
 }
 
 /**
- * DuckDB errors caused by the values: the same batch would fail again. A duplicate key is not one of them: rows with a key are upserted, so only an
- * inconsistent index can report it. Nor is a statement that DuckDB cannot run: that is a bug of this program, and must not cost data.
+ * DuckDB errors caused by the values: the same batch would fail again. A duplicate key is not one of them: rows with a
+ * key are upserted, so only an inconsistent index can report it. Nor is a statement that DuckDB cannot run: that is a
+ * bug of this program, and must not cost data.
  */
-const wrongForGood = /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type) Error:/;
+const wrongForGood =
+  /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type) Error:/;
 
 function storeError(action: string, description: string, error: unknown): StoreError {
   if (error instanceof StoreError) return error;
   const text = messageOf(error);
-  if (wrongForGood.test(text)) return new StoreError('drop', `Cannot ${action} the ${description}: the data does not fit the tables. The log has the details.`, { cause: error, detail: text });
+  if (wrongForGood.test(text))
+    return new StoreError(
+      'drop',
+      `Cannot ${action} the ${description}: the data does not fit the tables. The log has the details.`,
+      { cause: error, detail: text },
+    );
   if (error instanceof TypeError || error instanceof RangeError) {
-    return new StoreError('hold', `Cannot ${action} the ${description}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`, { cause: error, detail: stackOf(error) });
+    return new StoreError(
+      'hold',
+      `Cannot ${action} the ${description}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`,
+      { cause: error, detail: stackOf(error) },
+    );
   }
   const { why, todo } = explain(text);
-  return new StoreError('retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, { cause: error, detail: text });
+  return new StoreError('retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, {
+    cause: error,
+    detail: text,
+  });
 }
 
 /** Explains an error of DuckDB to the operator: its cause, and what to do. */
 function explain(text: string): { why: string; todo: string } {
-  if (/No space left on device|Disk quota exceeded|File too large/i.test(text)) return { why: 'its disk is full', todo: 'Make room: waiting requests are then stored.' };
-  if (/Out of Memory|could not allocate block|failed to pin block/i.test(text)) return { why: 'DuckDB is out of memory', todo: 'Raise DUCKDB_MEMORY_BYTES_MAX, or ask for a shorter range.' };
+  if (/No space left on device|Disk quota exceeded|File too large/i.test(text))
+    return { why: 'its disk is full', todo: 'Make room: waiting requests are then stored.' };
+  if (/Out of Memory|could not allocate block|failed to pin block/i.test(text))
+    return { why: 'DuckDB is out of memory', todo: 'Raise DUCKDB_MEMORY_BYTES_MAX, or ask for a shorter range.' };
   return { why: 'DuckDB reported an error', todo: 'The log has the details. The next attempt may succeed.' };
 }

@@ -1,13 +1,25 @@
 /**
- * The rollup rows of open windows, at the finest levels only, held in memory by segment. Each batch also writes what it adds to the table `rollup_journal`, in its
- * own transaction, so that a kill loses nothing. Closing a segment writes its rows to their tables and deletes its journal. Rows of coarser levels are made
- * from these: see `rollup-folds.ts`.
+ * The rollup rows of open windows, at the finest levels only, held in memory by segment. Each batch also writes what it
+ * adds to the table `rollup_journal`, in its own transaction, so that a kill loses nothing. Closing a segment writes
+ * its rows to their tables and deletes its journal. Rows of coarser levels are made from these: see `rollup-folds.ts`.
  */
 import { deflateSync, inflateSync } from 'node:zlib';
 import { BIGINT, BLOB, DuckDBBlobValue, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
 import { CellSet } from '../../rollup/cell-set.js';
 import {
-  byStatusClass, chooseClosing, keptLevels, levelsOf, packCells, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey, type SeriesTally, type Tally,
+  byStatusClass,
+  chooseClosing,
+  keptLevels,
+  levelsOf,
+  packCells,
+  unpackCells,
+  windowStart,
+  type Cell,
+  type Level,
+  type RollupRow,
+  type RowKey,
+  type SeriesTally,
+  type Tally,
 } from '../../rollup/rollup.js';
 import { addHostCells, filteredRow, readsByClass, matchesCell, matchesRow, wholeWindows } from '../rollups-query.js';
 import type { HostCounts, HostCountsQuery, RollupsQuery } from '../store.js';
@@ -57,12 +69,18 @@ export interface Addition {
   readonly tallies: SeriesTally[];
 }
 
-/** Time for which a segment stays open after its window ended and it last changed, in milliseconds. Later requests open it again: rows with the same key add up. */
+/**
+ * Time for which a segment stays open after its window ended and it last changed, in milliseconds. Later requests open
+ * it again: rows with the same key add up.
+ */
 const graceMs = 30_000;
 /** Maximum number of open cells, about 80 MB. Beyond it, the least recently changed segments are closed early. */
 const cellsMaxDefault = 250_000;
 const closeEveryMs = 10_000;
-/** A journal is rewritten when it is longer than this, in characters, and has grown by the factor `journalGrowthMax` since the last time. */
+/**
+ * A journal is rewritten when it is longer than this, in characters, and has grown by the factor `journalGrowthMax`
+ * since the last time.
+ */
 const journalLengthMin = 4_000_000;
 const journalGrowthMax = 4;
 
@@ -85,28 +103,49 @@ export class OpenWindows {
     this.#cellsMax = cellsMax;
   }
 
-  /** Restores the open windows of a file from its journal. `cellsMax` is the maximum number of open cells. Default: 250,000. */
-  static async load(connection: Pick<DuckDBConnection, 'run'>, { cellsMax = cellsMaxDefault }: { cellsMax?: number | undefined } = {}): Promise<OpenWindows> {
-    const [row] = await (await connection.run(
-      'SELECT greatest((SELECT max(closed) FROM request_rollup), (SELECT max(closed) FROM host_rollup), (SELECT max(closed) FROM rollup_fold), 0)',
-    )).getRows();
+  /**
+   * Restores the open windows of a file from its journal. `cellsMax` is the maximum number of open cells. Default:
+   * 250,000.
+   */
+  static async load(
+    connection: Pick<DuckDBConnection, 'run'>,
+    { cellsMax = cellsMaxDefault }: { cellsMax?: number | undefined } = {},
+  ): Promise<OpenWindows> {
+    const [row] = await (
+      await connection.run(
+        'SELECT greatest((SELECT max(closed) FROM request_rollup), (SELECT max(closed) FROM host_rollup), (SELECT max(closed) FROM rollup_fold), 0)',
+      )
+    ).getRows();
     const windows = new OpenWindows(Number(row![0]), await RollupFolds.load(connection), cellsMax);
-    const entries = await (await connection.run('SELECT import_id, level, window_ms, packed FROM rollup_journal')).getRows();
-    for (const [importId, level, windowMs, packed] of entries as [bigint, Level, bigint, { readonly bytes: Uint8Array }][]) {
-      windows.#replay({ importId: Number(importId), level, windowMs: Number(windowMs) }, inflateSync(packed.bytes).toString('utf8'));
+    const entries = await (
+      await connection.run('SELECT import_id, level, window_ms, packed FROM rollup_journal')
+    ).getRows();
+    for (const [importId, level, windowMs, packed] of entries as [
+      bigint,
+      Level,
+      bigint,
+      { readonly bytes: Uint8Array },
+    ][]) {
+      windows.#replay(
+        { importId: Number(importId), level, windowMs: Number(windowMs) },
+        inflateSync(packed.bytes).toString('utf8'),
+      );
     }
     return windows;
   }
 
   /** The greatest `closed` of all stored rows. */
-  get closedMax(): number { return this.#closedMax; }
+  get closedMax(): number {
+    return this.#closedMax;
+  }
 
   /** Groups tallies by the segment that they belong to at `nowMs`. */
   place(tallies: readonly SeriesTally[], importId: number, nowMs: number): Addition[] {
     const additions = new Map<string, Addition>();
     let last: Addition | undefined;
     for (const tally of tallies) {
-      const level = keptLevels(nowMs - tally.windowMs, 'host').find((each) => each >= tally.level) ?? levelsOf.host.at(-1)!;
+      const level =
+        keptLevels(nowMs - tally.windowMs, 'host').find((each) => each >= tally.level) ?? levelsOf.host.at(-1)!;
       const windowMs = windowStart(tally.windowMs, level);
       if (last?.key.windowMs !== windowMs || last.key.level !== level) {
         const key = { importId, level, windowMs };
@@ -121,7 +160,8 @@ export class OpenWindows {
   /** Writes additions to the journal. Call it in the transaction of their batch, and `merge` after its commit. */
   async journal(connection: DuckDBConnection, additions: readonly Addition[]): Promise<void> {
     for (const { key, tallies } of additions) {
-      for (let from = 0; from < tallies.length; from += linesPerEntry) await writeEntry(connection, key, tallies.slice(from, from + linesPerEntry).map(tallyLine));
+      for (let from = 0; from < tallies.length; from += linesPerEntry)
+        await writeEntry(connection, key, tallies.slice(from, from + linesPerEntry).map(tallyLine));
     }
   }
 
@@ -131,7 +171,12 @@ export class OpenWindows {
     for (const { key, tallies } of additions) {
       const segment = this.#segmentOf(key);
       segment.changedMs = Math.max(segment.changedMs, nowMs);
-      for (const { series: { source, host, method, status }, level, windowMs, tally } of tallies) {
+      for (const {
+        series: { source, host, method, status },
+        level,
+        windowMs,
+        tally,
+      } of tallies) {
         this.#oldestMs = Math.min(this.#oldestMs, windowMs);
         this.#add(segment, sourceCells(segment, source, level, windowMs), method, status, tally);
         this.#add(segment, hostCells(segment, source, host), method, status, tally, true);
@@ -144,7 +189,13 @@ export class OpenWindows {
   closing(nowMs: number): Segment[] {
     if (this.#cells <= this.#cellsMax / 10 && Math.abs(nowMs - this.#lookedMs) < closeEveryMs) return [];
     this.#lookedMs = nowMs;
-    return chooseClosing([...this.#segments.values()], ({ cells }) => cells, { open: this.#cells, openMax: this.#cellsMax, oldestMs: this.#oldestMs, nowMs, graceMs });
+    return chooseClosing([...this.#segments.values()], ({ cells }) => cells, {
+      open: this.#cells,
+      openMax: this.#cellsMax,
+      oldestMs: this.#oldestMs,
+      nowMs,
+      graceMs,
+    });
   }
 
   /** Deletes the journals of segments. Call it in the transaction that writes their rows. */
@@ -154,7 +205,10 @@ export class OpenWindows {
 
   /** Returns the segments whose journal has grown too long. */
   withLongJournal(): Segment[] {
-    return [...this.#segments.values()].filter(({ journalLength, rewrittenLength }) => journalLength > Math.max(journalLengthMin, journalGrowthMax * rewrittenLength));
+    return [...this.#segments.values()].filter(
+      ({ journalLength, rewrittenLength }) =>
+        journalLength > Math.max(journalLengthMin, journalGrowthMax * rewrittenLength),
+    );
   }
 
   /** Replaces the journal of a segment by its rows. Call `onRewritten` after the commit. */
@@ -192,8 +246,17 @@ export class OpenWindows {
     if (query !== undefined) {
       const wanted = query.hosts && new Set(query.hosts);
       for (const row of this.#rowsIn(query)) {
-        if (!matchesRow(query.filter, row) || (wanted !== undefined && !(row.host !== undefined && wanted.has(row.host)))) continue;
-        rows.push(...filteredRow({ ...row, rowId: 0, cells: readsByClass(query) ? byStatusClass(row.cells) : row.cells.copy() }, query.filter));
+        if (
+          !matchesRow(query.filter, row) ||
+          (wanted !== undefined && !(row.host !== undefined && wanted.has(row.host)))
+        )
+          continue;
+        rows.push(
+          ...filteredRow(
+            { ...row, rowId: 0, cells: readsByClass(query) ? byStatusClass(row.cells) : row.cells.copy() },
+            query.filter,
+          ),
+        );
       }
     }
     return { rows, closedMax: this.#closedMax, folded: this.folds.folded };
@@ -203,18 +266,33 @@ export class OpenWindows {
   addHosts(counts: Map<string, HostCounts>, { parts, filter }: HostCountsQuery): void {
     for (const part of parts) {
       for (const row of this.#rowsIn({ ...part, scope: 'host' })) {
-        if (matchesRow(filter, row)) addHostCells(counts, row, [...row.cells].filter((cell) => matchesCell(filter, cell)));
+        if (matchesRow(filter, row))
+          addHostCells(
+            counts,
+            row,
+            [...row.cells].filter((cell) => matchesCell(filter, cell)),
+          );
       }
     }
   }
 
   /** Returns the keys of all open rows of whole sources, at their own level and all coarser ones. */
   keys(): RowKey[] {
-    return coarserKeys([...this.#segments.values()].flatMap(({ all }) => [...all].flatMap(([source, rows]) => rows.map(({ level, windowMs }) => ({ level, windowMs, source, host: undefined })))));
+    return coarserKeys(
+      [...this.#segments.values()].flatMap(({ all }) =>
+        [...all].flatMap(([source, rows]) =>
+          rows.map(({ level, windowMs }) => ({ level, windowMs, source, host: undefined })),
+        ),
+      ),
+    );
   }
 
   /** Yields the rows of a level and scope whose window starts in a range. Finer rows count as rows of this level. */
-  *#rowsIn({ level, scope, ...range }: Pick<RollupsQuery, 'fromMs' | 'toMs' | 'level' | 'scope'>): Generator<RowKey & { readonly cells: CellSet }> {
+  *#rowsIn({
+    level,
+    scope,
+    ...range
+  }: Pick<RollupsQuery, 'fromMs' | 'toMs' | 'level' | 'scope'>): Generator<RowKey & { readonly cells: CellSet }> {
     const { fromMs, toMs } = wholeWindows(range, level);
     for (const segment of this.#segments.values()) {
       if (segment.windowMs + segment.level * 1000 <= fromMs || segment.windowMs >= toMs) continue;
@@ -230,7 +308,18 @@ export class OpenWindows {
     const text = textOf(key);
     let segment = this.#segments.get(text);
     if (segment === undefined) {
-      this.#segments.set(text, segment = { ...key, all: new Map(), hosts: new Map(), cells: 0, changedMs: -Infinity, journalLength: 0, rewrittenLength: 0 });
+      this.#segments.set(
+        text,
+        (segment = {
+          ...key,
+          all: new Map(),
+          hosts: new Map(),
+          cells: 0,
+          changedMs: -Infinity,
+          journalLength: 0,
+          rewrittenLength: 0,
+        }),
+      );
     }
     return segment;
   }
@@ -251,9 +340,23 @@ export class OpenWindows {
     const segment = this.#segmentOf(key);
     segment.journalLength += packed.length;
     for (const line of packed.split('\n')) {
-      const [kind, levelText, windowText, source, host, packedCells] = line.split('\t') as [string, string, string, string, string, string];
+      const [kind, levelText, windowText, source, host, packedCells] = line.split('\t') as [
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+      ];
       for (const { method, status, ...tally } of unpackCells(packedCells)) {
-        if (kind !== 'host') this.#add(segment, sourceCells(segment, source, Number(levelText) as Level, Number(windowText)), method, status, tally);
+        if (kind !== 'host')
+          this.#add(
+            segment,
+            sourceCells(segment, source, Number(levelText) as Level, Number(windowText)),
+            method,
+            status,
+            tally,
+          );
         if (kind !== 'all') this.#add(segment, hostCells(segment, source, host), method, status, tally, true);
       }
     }
@@ -262,35 +365,46 @@ export class OpenWindows {
 
 /** Returns the rows of segments as they are stored. */
 export function closedRows(segments: readonly Segment[]): StoredRow[] {
-  return segments.flatMap((segment) => Array.from(rowsOf(segment), ({ cells, ...key }) => storedRow(key, cells, segment.importId)));
+  return segments.flatMap((segment) =>
+    Array.from(rowsOf(segment), ({ cells, ...key }) => storedRow(key, cells, segment.importId)),
+  );
 }
 
 function* rowsOf({ level, windowMs, all, hosts }: Segment): Generator<RowKey & { readonly cells: CellSet }> {
   for (const [source, rows] of all) for (const row of rows) yield { ...row, source, host: undefined };
-  for (const [source, ofSource] of hosts) for (const [host, cells] of ofSource) yield { level, windowMs, source, host, cells };
+  for (const [source, ofSource] of hosts)
+    for (const [host, cells] of ofSource) yield { level, windowMs, source, host, cells };
 }
 
 function sourceCells({ all }: Segment, source: string, level: Level, windowMs: number): CellSet {
   let rows = all.get(source);
-  if (rows === undefined) all.set(source, rows = []);
+  if (rows === undefined) all.set(source, (rows = []));
   let row = rows.at(-1);
-  if (row?.windowMs !== windowMs || row.level !== level) row = rows.find((each) => each.windowMs === windowMs && each.level === level);
-  if (row === undefined) rows.push(row = { level, windowMs, cells: new CellSet() });
+  if (row?.windowMs !== windowMs || row.level !== level)
+    row = rows.find((each) => each.windowMs === windowMs && each.level === level);
+  if (row === undefined) rows.push((row = { level, windowMs, cells: new CellSet() }));
   return row.cells;
 }
 
 function hostCells({ hosts }: Segment, source: string, host: string): CellSet {
   let ofSource = hosts.get(source);
-  if (ofSource === undefined) hosts.set(source, ofSource = new Map<string, CellSet>());
+  if (ofSource === undefined) hosts.set(source, (ofSource = new Map<string, CellSet>()));
   let cells = ofSource.get(host);
-  if (cells === undefined) ofSource.set(host, cells = new CellSet());
+  if (cells === undefined) ofSource.set(host, (cells = new CellSet()));
   return cells;
 }
 
-/** The keys of the rows of whole sources that tallies change, at all levels. Rows of their hosts change in the same windows. */
+/**
+ * The keys of the rows of whole sources that tallies change, at all levels. Rows of their hosts change in the same
+ * windows.
+ */
 export function changedKeys(tallies: readonly SeriesTally[]): RowKey[] {
   const keys = new Map<string, RowKey>();
-  for (const { series: { source }, level, windowMs } of tallies) {
+  for (const {
+    series: { source },
+    level,
+    windowMs,
+  } of tallies) {
     const text = `${source}\n${level}\n${windowMs}`;
     if (!keys.has(text)) keys.set(text, { level, windowMs, source, host: undefined });
   }
@@ -319,13 +433,27 @@ const linesPerEntry = 5000;
 /** Typical length of a line of the journal, in characters. */
 const tallyLength = 80;
 
-async function writeEntry(connection: DuckDBConnection, { importId, level, windowMs }: SegmentKey, lines: readonly string[]): Promise<void> {
+async function writeEntry(
+  connection: DuckDBConnection,
+  { importId, level, windowMs }: SegmentKey,
+  lines: readonly string[],
+): Promise<void> {
   const packed = new DuckDBBlobValue(deflateSync(lines.join('\n'), { level: 1 }));
-  await runKept(connection, 'INSERT INTO rollup_journal (import_id, level, window_ms, packed) VALUES ($1, $2, $3, $4)', [BigInt(importId), level, BigInt(windowMs), packed], [BIGINT, INTEGER, BIGINT, BLOB]);
+  await runKept(
+    connection,
+    'INSERT INTO rollup_journal (import_id, level, window_ms, packed) VALUES ($1, $2, $3, $4)',
+    [BigInt(importId), level, BigInt(windowMs), packed],
+    [BIGINT, INTEGER, BIGINT, BLOB],
+  );
 }
 
 async function deleteEntries(connection: DuckDBConnection, { importId, level, windowMs }: SegmentKey): Promise<void> {
-  await runKept(connection, 'DELETE FROM rollup_journal WHERE import_id = $1 AND level = $2 AND window_ms = $3', [BigInt(importId), level, BigInt(windowMs)], [BIGINT, INTEGER, BIGINT]);
+  await runKept(
+    connection,
+    'DELETE FROM rollup_journal WHERE import_id = $1 AND level = $2 AND window_ms = $3',
+    [BigInt(importId), level, BigInt(windowMs)],
+    [BIGINT, INTEGER, BIGINT],
+  );
 }
 
 /** No source or host has a control character: see `contract.ts`. */

@@ -15,14 +15,35 @@ const startMs = Date.UTC(2026, 10, 23, 20);
 
 test('lists only the newest of too many requests, and returns how many', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'queries-'));
-  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 2 ** 27, log: createLog('store') });
+  const database = await openDatabase(join(folder, 'requests.duckdb'), {
+    memoryBytesMax: 2 ** 27,
+    log: createLog('store'),
+  });
   const pool = new ReadPool(database.reading);
   try {
-    const requests = Array.from({ length: 3000 }, (_, at) => event({ timeMs: startMs + at * 1000, uri: `/${at % 7}`, clientIp: `192.0.2.${at % 5}` }));
-    await database.batches.write({ recorder: 'r', writer: 'w', sequence: 1, requests, tallies: [], rollups: [], tops: [], ledger: undefined }, startMs, (commit) => commit());
-    const query = { fromMs: startMs, toMs: startMs + 3_600_000, filter: { method: 'GET' }, kinds: ['path', 'unique_clients'], valuesMax: 10 } as const;
+    const requests = Array.from({ length: 3000 }, (_, at) =>
+      event({ timeMs: startMs + at * 1000, uri: `/${at % 7}`, clientIp: `192.0.2.${at % 5}` }),
+    );
+    await database.batches.write(
+      { recorder: 'r', writer: 'w', sequence: 1, requests, tallies: [], rollups: [], tops: [], ledger: undefined },
+      startMs,
+      (commit) => commit(),
+    );
+    const query = {
+      fromMs: startMs,
+      toMs: startMs + 3_600_000,
+      filter: { method: 'GET' },
+      kinds: ['path', 'unique_clients'],
+      valuesMax: 10,
+    } as const;
     const read = (requestsMax?: number) => pool.use((run) => listRequests(run, query, requestsMax));
-    const told = ({ bySource }: Awaited<ReturnType<typeof read>>) => [...bySource].map(([source, { lists, clients }]) => [source, clients, lists.get('path')?.total, lists.get('path')?.entries.map(({ value, count }) => [value, count])]);
+    const told = ({ bySource }: Awaited<ReturnType<typeof read>>) =>
+      [...bySource].map(([source, { lists, clients }]) => [
+        source,
+        clients,
+        lists.get('path')?.total,
+        lists.get('path')?.entries.map(({ value, count }) => [value, count]),
+      ]);
     const toldOf = (some: typeof requests) => told({ bySource: listed(some, query), ofNewest: undefined });
 
     const all = await read();
@@ -42,14 +63,42 @@ test('lists only the newest of too many requests, and returns how many', async (
 
 test('reads all pages of rollup rows, even if a filter leaves few cells of the first', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'queries-'));
-  const database = await openDatabase(join(folder, 'requests.duckdb'), { memoryBytesMax: 2 ** 27, log: createLog('store'), now: () => startMs });
+  const database = await openDatabase(join(folder, 'requests.duckdb'), {
+    memoryBytesMax: 2 ** 27,
+    log: createLog('store'),
+    now: () => startMs,
+  });
   const pool = new ReadPool(database.reading);
   try {
-    const requests = Array.from({ length: 60 }, (_, minute) => event({ timeMs: startMs - 3_600_000 + minute * 60_000, status: minute < 50 ? 200 : 500 }));
-    await database.batches.write({ recorder: 'r', writer: 'w', sequence: 1, requests, tallies: talliesOf(requests, startMs), rollups: [], tops: [], ledger: undefined }, startMs, (commit) => commit());
+    const requests = Array.from({ length: 60 }, (_, minute) =>
+      event({ timeMs: startMs - 3_600_000 + minute * 60_000, status: minute < 50 ? 200 : 500 }),
+    );
+    await database.batches.write(
+      {
+        recorder: 'r',
+        writer: 'w',
+        sequence: 1,
+        requests,
+        tallies: talliesOf(requests, startMs),
+        rollups: [],
+        tops: [],
+        ledger: undefined,
+      },
+      startMs,
+      (commit) => commit(),
+    );
     await database.batches.closeWindows(startMs + 120_000, (commit) => commit());
-    const query = { fromMs: startMs - 3_600_000, toMs: startMs, level: 60, scope: 'host', filter: { status: { min: 500, max: 599 } } } as const;
-    t.is(tallyOf(await collect(streamRollups((run) => pool.use(run), query, database.windows.snapshot(query), 7))).count, 10);
+    const query = {
+      fromMs: startMs - 3_600_000,
+      toMs: startMs,
+      level: 60,
+      scope: 'host',
+      filter: { status: { min: 500, max: 599 } },
+    } as const;
+    t.is(
+      tallyOf(await collect(streamRollups((run) => pool.use(run), query, database.windows.snapshot(query), 7))).count,
+      10,
+    );
   } finally {
     await database.close();
     await rm(folder, { recursive: true });

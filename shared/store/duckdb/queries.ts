@@ -5,11 +5,47 @@ import { nextTurn } from '../../next-turn.js';
 import { bucketOfDurationSql, Histogram } from '../../sketch/histogram.js';
 import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
-import { emptyTally, levels, unpackCells, windowStart, type Cell, type Level, type RollupRow, type RowKey } from '../../rollup/rollup.js';
-import { requestDimensions, type RequestDimension, type TopKind, type TopLevel, type TopRow } from '../../top-list/top-row.js';
+import {
+  emptyTally,
+  levels,
+  unpackCells,
+  windowStart,
+  type Cell,
+  type Level,
+  type RollupRow,
+  type RowKey,
+} from '../../rollup/rollup.js';
+import {
+  requestDimensions,
+  type RequestDimension,
+  type TopKind,
+  type TopLevel,
+  type TopRow,
+} from '../../top-list/top-row.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../sketch/space-saving.js';
-import { addHostCells, addHostCounts, filteredRow, readsByClass, filtersCells, refuseRollups, rowFilter, matchesCell, wholeWindows } from '../rollups-query.js';
-import type { Filter, HostCounts, HostCountsQuery, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery } from '../store.js';
+import {
+  addHostCells,
+  addHostCounts,
+  filteredRow,
+  readsByClass,
+  filtersCells,
+  refuseRollups,
+  rowFilter,
+  matchesCell,
+  wholeWindows,
+} from '../rollups-query.js';
+import type {
+  Filter,
+  HostCounts,
+  HostCountsQuery,
+  ImportSummary,
+  LedgerSnapshot,
+  RollupsQuery,
+  Store,
+  StoredWindows,
+  TimeRange,
+  TopsQuery,
+} from '../store.js';
 import { texts } from './columns.js';
 import type { OpenSnapshot } from './open-windows.js';
 import type { Query, Read } from './read-pool.js';
@@ -29,38 +65,84 @@ const requestsPerPageMax = 1024;
 const lateRowsMax = 50;
 
 /** See `Store.streamRollups`. `open` has the rows of open windows. */
-export async function* streamRollups(read: Read, rollupsQuery: RollupsQuery, open: OpenSnapshot, rowsPerPage = rollupRowsPerPage): AsyncGenerator<RollupRow[]> {
+export async function* streamRollups(
+  read: Read,
+  rollupsQuery: RollupsQuery,
+  open: OpenSnapshot,
+  rowsPerPage = rollupRowsPerPage,
+): AsyncGenerator<RollupRow[]> {
   const { level, scope, filter, hosts } = rollupsQuery;
   refuseRollups(rollupsQuery);
   const { fromMs, toMs } = wholeWindows(rollupsQuery, level);
   const conditionsOf = (values: BoundValues): string[] => [
-    levelSql({ scope, level }, open.folded, values), `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values),
-    ...(hosts === undefined ? [] : [`host IN (${[...hosts.map((host) => values.add(host, VARCHAR)), 'NULL'].join(', ')})`]),
+    levelSql({ scope, level }, open.folded, values),
+    `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`,
+    ...conditions(rowFilter(filter), values),
+    ...(hosts === undefined
+      ? []
+      : [`host IN (${[...hosts.map((host) => values.add(host, VARCHAR)), 'NULL'].join(', ')})`]),
   ];
   const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<Page<RollupRow>> => {
-    const closed = await rollupsBetween(query, { ...page, level, scope, byClass: readsByClass(rollupsQuery) }, conditionsOf, rowsMax);
-    const rows = [...closed.flatMap((row) => filteredRow(row, filter)), ...open.rows.filter(({ windowMs }) => windowMs >= page.fromMs && windowMs < page.toMs)];
+    const closed = await rollupsBetween(
+      query,
+      { ...page, level, scope, byClass: readsByClass(rollupsQuery) },
+      conditionsOf,
+      rowsMax,
+    );
+    const rows = [
+      ...closed.flatMap((row) => filteredRow(row, filter)),
+      ...open.rows.filter(({ windowMs }) => windowMs >= page.fromMs && windowMs < page.toMs),
+    ];
     return { rows, rowsRead: closed.length };
   };
   yield* inPages(read, rollupTables[scope], { fromMs, toMs }, { level, conditionsOf, rowsPerPage, readPage });
 }
 
-async function rollupsBetween(query: Query, { level, scope, byClass = false, ...range }: TimeRange & Pick<RollupsQuery, 'level' | 'scope' | 'byClass'>, conditionsOf: ConditionsOf, rowsMax: number): Promise<RollupRow[]> {
+async function rollupsBetween(
+  query: Query,
+  { level, scope, byClass = false, ...range }: TimeRange & Pick<RollupsQuery, 'level' | 'scope' | 'byClass'>,
+  conditionsOf: ConditionsOf,
+  rowsMax: number,
+): Promise<RollupRow[]> {
   const values = new BoundValues();
   const where = [...windowsIn(range, values), ...conditionsOf(values)];
-  const columns = await values.columnsOf(query, `SELECT window_ms, ${texts('source')}, ${byClass ? "CASE WHEN classes = '' THEN cells ELSE classes END" : 'cells'}${scope === 'host' ? `, ${texts('host')}` : ''} FROM ${rollupTables[scope]} WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`);
+  const columns = await values.columnsOf(
+    query,
+    `SELECT window_ms, ${texts('source')}, ${byClass ? "CASE WHEN classes = '' THEN cells ELSE classes END" : 'cells'}${scope === 'host' ? `, ${texts('host')}` : ''} FROM ${rollupTables[scope]} WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`,
+  );
   const [windowMs, source, cells, host] = columns as [bigint[], string[], string[], string[]?];
-  return await inTurns(windowMs, (start, at) => ({ level, windowMs: windowStart(Number(start), level), rowId: 0, source: source[at]!, host: host?.[at], cells: unpackCells(cells[at]!) }));
+  return await inTurns(windowMs, (start, at) => ({
+    level,
+    windowMs: windowStart(Number(start), level),
+    rowId: 0,
+    source: source[at]!,
+    host: host?.[at],
+    cells: unpackCells(cells[at]!),
+  }));
 }
 
 /** See `Store.countHosts`. Adds to `counts`, which holds those of open windows by `hostKey`. */
-export async function countHosts(query: Query, { parts, filter }: HostCountsQuery, open: OpenSnapshot, counts: Map<string, HostCounts>): Promise<HostCounts[]> {
+export async function countHosts(
+  query: Query,
+  { parts, filter }: HostCountsQuery,
+  open: OpenSnapshot,
+  counts: Map<string, HostCounts>,
+): Promise<HostCounts[]> {
   const values = new BoundValues();
-  const inParts = parts.map(({ level, ...range }) => [levelSql({ scope: 'host', level }, open.folded, values), ...windowsIn(range, values)].join(' AND '));
-  const where = [`(${inParts.map((part) => `(${part})`).join(' OR ')})`, `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`, ...conditions(rowFilter(filter), values)].join(' AND ');
+  const inParts = parts.map(({ level, ...range }) =>
+    [levelSql({ scope: 'host', level }, open.folded, values), ...windowsIn(range, values)].join(' AND '),
+  );
+  const where = [
+    `(${inParts.map((part) => `(${part})`).join(' OR ')})`,
+    `closed <= ${values.add(BigInt(open.closedMax), BIGINT)}`,
+    ...conditions(rowFilter(filter), values),
+  ].join(' AND ');
   if (parts.length > 0 && filtersCells(filter)) {
     // Chunk by chunk: all cells of thousands of hosts would not fit into memory.
-    for await (const chunk of values.chunksOf(query, `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`)) {
+    for await (const chunk of values.chunksOf(
+      query,
+      `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`,
+    )) {
       const [sources = [], hosts, cells] = chunk as [string[]?, string[]?, string[]?];
       await inTurns(sources, (source, at) => {
         const admitted = unpackCells(cells![at]!).filter((cell) => matchesCell(filter, cell));
@@ -68,11 +150,26 @@ export async function countHosts(query: Query, { parts, filter }: HostCountsQuer
       });
     }
   } else if (parts.length > 0) {
-    const columns = await values.columnsOf(query, `SELECT ${texts('source', 'host')}, sum(requests)::BIGINT, sum(errors)::BIGINT, sum(client_errors)::BIGINT, sum(size_sum) FROM host_rollup WHERE ${where} GROUP BY source, host`);
-    const [source = [], host, requests, errors, clientErrors, bytes] = columns as [string[]?, string[]?, bigint[]?, bigint[]?, bigint[]?, number[]?];
+    const columns = await values.columnsOf(
+      query,
+      `SELECT ${texts('source', 'host')}, sum(requests)::BIGINT, sum(errors)::BIGINT, sum(client_errors)::BIGINT, sum(size_sum) FROM host_rollup WHERE ${where} GROUP BY source, host`,
+    );
+    const [source = [], host, requests, errors, clientErrors, bytes] = columns as [
+      string[]?,
+      string[]?,
+      bigint[]?,
+      bigint[]?,
+      bigint[]?,
+      number[]?,
+    ];
     for (const [at, name] of source.entries()) {
       addHostCounts(counts, {
-        source: name, host: host![at]!, requests: Number(requests![at]!), errors: Number(errors![at]!), clientErrors: Number(clientErrors![at]!), bytes: bytes![at]!,
+        source: name,
+        host: host![at]!,
+        requests: Number(requests![at]!),
+        errors: Number(errors![at]!),
+        clientErrors: Number(clientErrors![at]!),
+        bytes: bytes![at]!,
       });
     }
   }
@@ -82,27 +179,59 @@ export async function countHosts(query: Query, { parts, filter }: HostCountsQuer
 /** See `Store.readImported`. */
 export async function readImported(query: Query, range: TimeRange): Promise<ImportedRow[]> {
   const values = new BoundValues();
-  const columns = await values.columnsOf(query, `SELECT import_id, window_ms, row_id, ${texts('source')}, packed FROM imported_request WHERE ${windowsIn(range, values).join(' AND ')}`);
-  const [importId, windowMs, rowId, source, packed] = columns as [bigint[], bigint[], bigint[], string[], DuckDBBlobValue[]];
-  return await inTurns(windowMs, (start, at) => ({
-    importId: Number(importId[at]!), windowMs: Number(start), rowId: Number(rowId[at]!), source: source[at]!, packed: Buffer.from(packed[at]!.bytes).toString('base64'),
-  }), topRowsPerTurn);
+  const columns = await values.columnsOf(
+    query,
+    `SELECT import_id, window_ms, row_id, ${texts('source')}, packed FROM imported_request WHERE ${windowsIn(range, values).join(' AND ')}`,
+  );
+  const [importId, windowMs, rowId, source, packed] = columns as [
+    bigint[],
+    bigint[],
+    bigint[],
+    string[],
+    DuckDBBlobValue[],
+  ];
+  return await inTurns(
+    windowMs,
+    (start, at) => ({
+      importId: Number(importId[at]!),
+      windowMs: Number(start),
+      rowId: Number(rowId[at]!),
+      source: source[at]!,
+      packed: Buffer.from(packed[at]!.bytes).toString('base64'),
+    }),
+    topRowsPerTurn,
+  );
 }
 
 /** See `Store.listImports`. */
 export async function listImports(query: Query): Promise<ImportSummary[]> {
-  // By text: DuckDB 1.5.5 groups few integers by their statistics, which are out of date while rows are inserted, and then fails.
-  const columns = await new BoundValues().columnsOf(query, `
-    SELECT min(import_id), sum(octet_length(packed))::BIGINT, min(window_ms), max(window_ms) FROM imported_request GROUP BY import_id::VARCHAR ORDER BY 1`);
+  // By text: DuckDB 1.5.5 groups few integers by their statistics, which are out of date while rows are inserted, and
+  // then fails.
+  const columns = await new BoundValues().columnsOf(
+    query,
+    `
+    SELECT min(import_id), sum(octet_length(packed))::BIGINT, min(window_ms), max(window_ms) FROM imported_request GROUP BY import_id::VARCHAR ORDER BY 1`,
+  );
   const [importId, bytes, first, last] = columns as [bigint[], bigint[], bigint[], bigint[]];
-  return importId.map((id, at) => ({ importId: Number(id), requests: Number(bytes[at]!) / importedBytes, firstHourMs: Number(first[at]!), lastHourMs: Number(last[at]!) }));
+  return importId.map((id, at) => ({
+    importId: Number(id),
+    requests: Number(bytes[at]!) / importedBytes,
+    firstHourMs: Number(first[at]!),
+    lastHourMs: Number(last[at]!),
+  }));
 }
 
 /** See `Store.streamTops`. */
-export async function* streamTops(read: Read, { level, kinds, filter, ...range }: TopsQuery, rowsPerPage = topRowsPerPage): AsyncGenerator<TopRow[]> {
+export async function* streamTops(
+  read: Read,
+  { level, kinds, filter, ...range }: TopsQuery,
+  rowsPerPage = topRowsPerPage,
+): AsyncGenerator<TopRow[]> {
   if (kinds.length === 0) return;
   const conditionsOf = (values: BoundValues): string[] => [
-    `level = ${values.add(level, INTEGER)}`, `kind IN (${kinds.map((kind) => values.add(kind, VARCHAR)).join(', ')})`, ...conditions(filter, values),
+    `level = ${values.add(level, INTEGER)}`,
+    `kind IN (${kinds.map((kind) => values.add(kind, VARCHAR)).join(', ')})`,
+    ...conditions(filter, values),
   ];
   const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<Page<TopRow>> => {
     const rows = await topsBetween(query, { ...page, level }, conditionsOf, rowsMax);
@@ -111,19 +240,49 @@ export async function* streamTops(read: Read, { level, kinds, filter, ...range }
   yield* inPages(read, 'request_top', range, { level, conditionsOf, rowsPerPage, readPage });
 }
 
-async function topsBetween(query: Query, { level, ...range }: TimeRange & { level: TopLevel }, conditionsOf: ConditionsOf, rowsMax: number): Promise<TopRow[]> {
+async function topsBetween(
+  query: Query,
+  { level, ...range }: TimeRange & { level: TopLevel },
+  conditionsOf: ConditionsOf,
+  rowsMax: number,
+): Promise<TopRow[]> {
   const values = new BoundValues();
   const where = [...windowsIn(range, values), ...conditionsOf(values)];
-  const columns = await values.columnsOf(query, `SELECT window_ms, row_id, ${texts('source', 'host')}, kind, packed FROM request_top WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`);
-  const [windowMs, rowId, source, host, kind, packed] = columns as [bigint[], bigint[], string[], string[], TopKind[], DuckDBBlobValue[]];
-  return await inTurns(windowMs, (start, at) => ({ level, windowMs: Number(start), rowId: Number(rowId[at]!), source: source[at]!, host: host[at]!, kind: kind[at]!, packed: textOf(packed[at]!) }), topRowsPerTurn);
+  const columns = await values.columnsOf(
+    query,
+    `SELECT window_ms, row_id, ${texts('source', 'host')}, kind, packed FROM request_top WHERE ${where.join(' AND ')} ${limitSql(rowsMax, values)}`,
+  );
+  const [windowMs, rowId, source, host, kind, packed] = columns as [
+    bigint[],
+    bigint[],
+    string[],
+    string[],
+    TopKind[],
+    DuckDBBlobValue[],
+  ];
+  return await inTurns(
+    windowMs,
+    (start, at) => ({
+      level,
+      windowMs: Number(start),
+      rowId: Number(rowId[at]!),
+      source: source[at]!,
+      host: host[at]!,
+      kind: kind[at]!,
+      packed: textOf(packed[at]!),
+    }),
+    topRowsPerTurn,
+  );
 }
 
 /** Adds the conditions of a read besides its time range. */
 type ConditionsOf = (values: BoundValues) => string[];
 
 function windowsIn({ fromMs, toMs }: TimeRange, values: BoundValues): string[] {
-  return [`window_ms >= ${values.add(BigInt(Math.ceil(fromMs)), BIGINT)}`, `window_ms < ${values.add(BigInt(Math.ceil(toMs)), BIGINT)}`];
+  return [
+    `window_ms >= ${values.add(BigInt(Math.ceil(fromMs)), BIGINT)}`,
+    `window_ms < ${values.add(BigInt(Math.ceil(toMs)), BIGINT)}`,
+  ];
 }
 
 function limitSql(rowsMax: number, values: BoundValues): string {
@@ -148,23 +307,37 @@ interface Page<Row> {
 }
 
 /** Reads a range page by page. Most ranges fit in one page and take a single query. */
-async function* inPages<Row>(read: Read, table: PagedTable, range: TimeRange, paging: Paging<Row>): AsyncGenerator<Row[]> {
+async function* inPages<Row>(
+  read: Read,
+  table: PagedTable,
+  range: TimeRange,
+  paging: Paging<Row>,
+): AsyncGenerator<Row[]> {
   const { rows, rowsRead } = await read((query) => paging.readPage(query, range, paging.rowsPerPage + 1));
   if (rowsRead <= paging.rowsPerPage) {
     yield rows;
     return;
   }
   rows.length = 0; // free them while the pages are read
-  for (const page of await pagesOfWindows(read, table, range, paging)) yield (await read((query) => paging.readPage(query, page, Infinity))).rows;
+  for (const page of await pagesOfWindows(read, table, range, paging))
+    yield (await read((query) => paging.readPage(query, page, Infinity))).rows;
 }
 
 /** Splits a range into pages of whole windows, with at most `rowsPerPage` rows each unless a single window has more. */
 async function pagesOfWindows(
-  read: Read, table: PagedTable, range: TimeRange, { level, conditionsOf, rowsPerPage }: Pick<Paging<unknown>, 'level' | 'conditionsOf' | 'rowsPerPage'>,
+  read: Read,
+  table: PagedTable,
+  range: TimeRange,
+  { level, conditionsOf, rowsPerPage }: Pick<Paging<unknown>, 'level' | 'conditionsOf' | 'rowsPerPage'>,
 ): Promise<TimeRange[]> {
   const values = new BoundValues();
   const where = [...windowsIn(range, values), ...conditionsOf(values)];
-  const [windows, counts] = await read((query) => values.columnsOf(query, `SELECT window_ms - window_ms % ${level * 1000} AS start, count(*) FROM ${table} WHERE ${where.join(' AND ')} GROUP BY start ORDER BY start`)) as [bigint[], bigint[]];
+  const [windows, counts] = (await read((query) =>
+    values.columnsOf(
+      query,
+      `SELECT window_ms - window_ms % ${level * 1000} AS start, count(*) FROM ${table} WHERE ${where.join(' AND ')} GROUP BY start ORDER BY start`,
+    ),
+  )) as [bigint[], bigint[]];
   const pages: TimeRange[] = [];
   let { fromMs } = range;
   let rows = 0;
@@ -186,7 +359,11 @@ const rowsPerTurn = 1024;
 const topRowsPerTurn = 64;
 
 /** Like `map`, but yields to the event loop after every `perTurn` rows. */
-async function inTurns<Value, Row>(column: readonly Value[], make: (value: Value, at: number) => Row, perTurn = rowsPerTurn): Promise<Row[]> {
+async function inTurns<Value, Row>(
+  column: readonly Value[],
+  make: (value: Value, at: number) => Row,
+  perTurn = rowsPerTurn,
+): Promise<Row[]> {
   const rows: Row[] = [];
   for (const [at, value] of column.entries()) {
     if (at > 0 && at % perTurn === 0) await nextTurn();
@@ -203,21 +380,32 @@ function textOf({ bytes }: DuckDBBlobValue): string {
 const zlibFirstByte = 0x78;
 
 /**
- * See `Store.streamRequests`. Reads the times of the newest `limit` requests first, then the rows page by page: sorting whole rows, of up to 20 kB each,
- * would exhaust DuckDB's memory.
+ * See `Store.streamRequests`. Reads the times of the newest `limit` requests first, then the rows page by page: sorting
+ * whole rows, of up to 20 kB each, would exhaust DuckDB's memory.
  */
-export async function* streamRequests(read: Read, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }, rowsPerPageMax = requestsPerPageMax): AsyncGenerator<RequestEvent[]> {
+export async function* streamRequests(
+  read: Read,
+  { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number },
+  rowsPerPageMax = requestsPerPageMax,
+): AsyncGenerator<RequestEvent[]> {
   if (limit <= lateRowsMax) {
-    yield await read((query) => newestRequests(query, limit, (values) => requestConditions({ fromMs, toMs, filter }, values)));
+    yield await read((query) =>
+      newestRequests(query, limit, (values) => requestConditions({ fromMs, toMs, filter }, values)),
+    );
     return;
   }
   const times = await read((query) => newestTimes(query, { fromMs, toMs, filter, limit }));
   let rowsPerPage = Math.min(firstRequests, rowsPerPageMax);
-  for (let from = 0; from < times.length;) {
+  for (let from = 0; from < times.length; ) {
     let to = Math.min(from + rowsPerPage, times.length);
     while (to < times.length && times[to] === times[to - 1]) to += 1; // requests with equal times stay together
     const [newestNs, oldestNs] = [times[from]!, times[to - 1]!];
-    const whereOf = (values: BoundValues): string => filterConditions(filter, [`time_ns BETWEEN ${values.add(oldestNs, BIGINT)} AND ${values.add(newestNs, BIGINT)}`], values);
+    const whereOf = (values: BoundValues): string =>
+      filterConditions(
+        filter,
+        [`time_ns BETWEEN ${values.add(oldestNs, BIGINT)} AND ${values.add(newestNs, BIGINT)}`],
+        values,
+      );
     const rows = to - from;
     const page = await read((query) => newestRequests(query, rows, whereOf));
     rowsPerPage = nextPageRows(page, rowsPerPageMax);
@@ -229,19 +417,33 @@ export async function* streamRequests(read: Read, { fromMs, toMs, filter, limit 
 /** Estimates the rows of the next page from the length of these. At most doubles: the next requests may be longer. */
 function nextPageRows(page: readonly RequestEvent[], rowsMax: number): number {
   if (page.length === 0) return rowsMax; // all of them were deleted meanwhile
-  const characters = page.reduce((sum, { uri, endpoint, userAgent, referrer }) => sum + uri.length + endpoint.length + userAgent.length + referrer.length, 0);
+  const characters = page.reduce(
+    (sum, { uri, endpoint, userAgent, referrer }) =>
+      sum + uri.length + endpoint.length + userAgent.length + referrer.length,
+    0,
+  );
   const fitting = Math.floor(requestPageCharactersMax / Math.max(1, characters / page.length));
   return Math.max(1, Math.min(fitting, 2 * page.length, rowsMax));
 }
 
-async function newestTimes(query: Query, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<bigint[]> {
+async function newestTimes(
+  query: Query,
+  { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number },
+): Promise<bigint[]> {
   const values = new BoundValues();
   const where = requestConditions({ fromMs, toMs, filter }, values);
-  const [times] = await values.columnsOf(query, `SELECT time_ns FROM request_metrics WHERE ${where} ORDER BY time_ns DESC LIMIT ${values.add(BigInt(limit), BIGINT)}`);
+  const [times] = await values.columnsOf(
+    query,
+    `SELECT time_ns FROM request_metrics WHERE ${where} ORDER BY time_ns DESC LIMIT ${values.add(BigInt(limit), BIGINT)}`,
+  );
   return times as bigint[];
 }
 
-async function newestRequests(query: Query, limit: number, whereOf: (values: BoundValues) => string): Promise<RequestEvent[]> {
+async function newestRequests(
+  query: Query,
+  limit: number,
+  whereOf: (values: BoundValues) => string,
+): Promise<RequestEvent[]> {
   const values = new BoundValues();
   const where = whereOf(values);
   const columns = await values.columnsOf(
@@ -250,19 +452,72 @@ async function newestRequests(query: Query, limit: number, whereOf: (values: Bou
        ${texts('uri', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls')}, upstream_ms, ${texts('request_id')}
      FROM request_metrics WHERE ${where} ORDER BY time_ns DESC LIMIT ${values.add(BigInt(limit), BIGINT)}`,
   );
-  const [timeNs, source, host, method, status, endpoint, durationMs, size, bytesRead, uri, clientIp, userAgent, referrer, protocol, tls, upstreamMs, requestId] = columns as [
-    bigint[], string[], string[], string[], number[], string[], number[], bigint[], bigint[], string[], string[], string[], string[], string[], string[], (number | null)[], string[],
+  const [
+    timeNs,
+    source,
+    host,
+    method,
+    status,
+    endpoint,
+    durationMs,
+    size,
+    bytesRead,
+    uri,
+    clientIp,
+    userAgent,
+    referrer,
+    protocol,
+    tls,
+    upstreamMs,
+    requestId,
+  ] = columns as [
+    bigint[],
+    string[],
+    string[],
+    string[],
+    number[],
+    string[],
+    number[],
+    bigint[],
+    bigint[],
+    string[],
+    string[],
+    string[],
+    string[],
+    string[],
+    string[],
+    (number | null)[],
+    string[],
   ];
   return await inTurns(timeNs, (time, at) => ({
     ...splitNanoseconds(time),
-    source: source[at]!, host: host[at]!, method: method[at]!, status: status[at]!, endpoint: endpoint[at]!, durationMs: durationMs[at]!,
-    size: Number(size[at]!), bytesRead: Number(bytesRead[at]!), uri: uri[at]!, clientIp: clientIp[at]!, userAgent: userAgent[at]!,
-    referrer: referrer[at]!, protocol: protocol[at]!, tls: tls[at]!, upstreamMs: upstreamMs[at]!, requestId: requestId[at]!,
+    source: source[at]!,
+    host: host[at]!,
+    method: method[at]!,
+    status: status[at]!,
+    endpoint: endpoint[at]!,
+    durationMs: durationMs[at]!,
+    size: Number(size[at]!),
+    bytesRead: Number(bytesRead[at]!),
+    uri: uri[at]!,
+    clientIp: clientIp[at]!,
+    userAgent: userAgent[at]!,
+    referrer: referrer[at]!,
+    protocol: protocol[at]!,
+    tls: tls[at]!,
+    upstreamMs: upstreamMs[at]!,
+    requestId: requestId[at]!,
   }));
 }
 
-/** See `Store.rollUpRequests`. DuckDB aggregates by window, series and bucket, so all requests are counted and none is returned. */
-export async function rollUpRequests(query: Query, { fromMs, toMs, level, scope, filter }: RollupsQuery): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
+/**
+ * See `Store.rollUpRequests`. DuckDB aggregates by window, series and bucket, so all requests are counted and none is
+ * returned.
+ */
+export async function rollUpRequests(
+  query: Query,
+  { fromMs, toMs, level, scope, filter }: RollupsQuery,
+): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
   const values = new BoundValues();
   const lengthMs = BigInt(level) * 1000n;
   const host = scope === 'host' ? 'host, ' : '';
@@ -274,7 +529,16 @@ export async function rollUpRequests(query: Query, { fromMs, toMs, level, scope,
      )`,
   );
   const [windowMs, source, method, status, bucket, count, durationSumMs, durationMaxMs, sizeSum, hosts] = columns as [
-    bigint[], string[], string[], number[], (number | null)[], bigint[], number[], number[], number[], string[]?,
+    bigint[],
+    string[],
+    string[],
+    number[],
+    (number | null)[],
+    bigint[],
+    number[],
+    number[],
+    number[],
+    string[]?,
   ];
   const rows = new Map<string, RollupRow & { readonly cells: Cell[] }>();
   const cells = new Map<string, Cell>();
@@ -283,9 +547,13 @@ export async function rollUpRequests(query: Query, { fromMs, toMs, level, scope,
     const cellKey = `${rowKey}\n${status[at]!}\n${method[at]!}`;
     let cell = cells.get(cellKey);
     if (cell === undefined) {
-      cells.set(cellKey, cell = { method: method[at]!, status: status[at]!, ...emptyTally() });
+      cells.set(cellKey, (cell = { method: method[at]!, status: status[at]!, ...emptyTally() }));
       let row = rows.get(rowKey);
-      if (row === undefined) rows.set(rowKey, row = { level, windowMs: Number(start), rowId: 0, source: source[at]!, host: hosts?.[at], cells: [] });
+      if (row === undefined)
+        rows.set(
+          rowKey,
+          (row = { level, windowMs: Number(start), rowId: 0, source: source[at]!, host: hosts?.[at], cells: [] }),
+        );
       row.cells.push(cell);
     }
     cell.count += Number(count[at]!);
@@ -301,8 +569,15 @@ export async function rollUpRequests(query: Query, { fromMs, toMs, level, scope,
 /** Maximum number of requests listed: about a second of work. */
 const listedMax = 500_000;
 
-/** See `Store.listRequests`. DuckDB counts by value and bucket. Of more than `requestsMax` requests it counts the newest, to the nearest thousandth of the range. */
-export async function listRequests(query: Query, { fromMs, toMs, filter, kinds, valuesMax }: Omit<Parameters<Store['listRequests']>[0], 'requestsMax'>, requestsMax = listedMax): ReturnType<Store['listRequests']> {
+/**
+ * See `Store.listRequests`. DuckDB counts by value and bucket. Of more than `requestsMax` requests it counts the
+ * newest, to the nearest thousandth of the range.
+ */
+export async function listRequests(
+  query: Query,
+  { fromMs, toMs, filter, kinds, valuesMax }: Omit<Parameters<Store['listRequests']>[0], 'requestsMax'>,
+  requestsMax = listedMax,
+): ReturnType<Store['listRequests']> {
   const newest = await newestPart(query, { fromMs, toMs, filter }, requestsMax);
   const values = new BoundValues();
   const where = requestConditions({ fromMs: newest.fromMs, toMs, filter }, values);
@@ -310,7 +585,11 @@ export async function listRequests(query: Query, { fromMs, toMs, filter, kinds, 
   const rowsMax = values.add(BigInt(valuesMax), BIGINT);
   const parts = [
     ...dimensions.map((dimension) => listSql(dimension, rowsMax)),
-    ...(kinds.includes('unique_clients') ? [`SELECT 'unique_clients', source, '', count(DISTINCT client)::DOUBLE, 0, 0, 0, 0, 0, '' FROM matching WHERE client <> '' GROUP BY source`] : []),
+    ...(kinds.includes('unique_clients')
+      ? [
+          `SELECT 'unique_clients', source, '', count(DISTINCT client)::DOUBLE, 0, 0, 0, 0, 0, '' FROM matching WHERE client <> '' GROUP BY source`,
+        ]
+      : []),
   ];
   if (parts.length === 0) return { bySource: new Map(), ofNewest: newest.requests };
   const columns = await values.columnsOf(
@@ -322,36 +601,63 @@ export async function listRequests(query: Query, { fromMs, toMs, filter, kinds, 
      FROM (${parts.join(' UNION ALL ')}) AS parts (kind, source, value, total, requests, errors, size_sum, duration_ms_sum, duration_ms_max, buckets)`,
   );
   const [kind, source, value, total, count, errors, sizeSum, durationSumMs, durationMaxMs, buckets] = columns as [
-    (RequestDimension | 'unique_clients')[], string[], string[], number[], number[], number[], number[], number[], number[], string[],
+    (RequestDimension | 'unique_clients')[],
+    string[],
+    string[],
+    number[],
+    number[],
+    number[],
+    number[],
+    number[],
+    number[],
+    string[],
   ];
-  const bySource = new Map<string, { readonly lists: Map<RequestDimension, { readonly total: number; readonly entries: TopEntry[] }>; clients: number }>();
+  const bySource = new Map<
+    string,
+    { readonly lists: Map<RequestDimension, { readonly total: number; readonly entries: TopEntry[] }>; clients: number }
+  >();
   for (const [at, name] of kind.entries()) {
     let ofSource = bySource.get(source[at]!);
-    if (ofSource === undefined) bySource.set(source[at]!, ofSource = { lists: new Map(), clients: 0 });
+    if (ofSource === undefined) bySource.set(source[at]!, (ofSource = { lists: new Map(), clients: 0 }));
     if (name === 'unique_clients') {
       ofSource.clients = total[at]!;
       continue;
     }
     let list = ofSource.lists.get(name);
-    if (list === undefined) ofSource.lists.set(name, list = { total: total[at]!, entries: [] });
+    if (list === undefined) ofSource.lists.set(name, (list = { total: total[at]!, entries: [] }));
     list.entries.push({
-      value: shortValue(value[at]!), missedMax: 0, count: count[at]!, errors: errors[at]!, sizeSum: sizeSum[at]!, durationSumMs: durationSumMs[at]!, durationMaxMs: durationMaxMs[at]!,
+      value: shortValue(value[at]!),
+      missedMax: 0,
+      count: count[at]!,
+      errors: errors[at]!,
+      sizeSum: sizeSum[at]!,
+      durationSumMs: durationSumMs[at]!,
+      durationMaxMs: durationMaxMs[at]!,
       // Decoded on demand: of a thousand values, ten are shown.
-      get histogram() { return histogramOf(buckets[at]!); },
+      get histogram() {
+        return histogramOf(buckets[at]!);
+      },
     });
   }
   for (const { lists } of bySource.values()) for (const { entries } of lists.values()) entries.sort(byCount);
   return { bySource, ofNewest: newest.requests };
 }
 
-/** Start of the newest part of a range that has at most `requestsMax` requests, and their number; `undefined` if that is the whole range. */
-async function newestPart(query: Query, { fromMs, toMs, filter }: TimeRange & { filter: Filter }, requestsMax: number): Promise<{ fromMs: number; requests: number | undefined }> {
+/**
+ * Start of the newest part of a range that has at most `requestsMax` requests, and their number; `undefined` if that is
+ * the whole range.
+ */
+async function newestPart(
+  query: Query,
+  { fromMs, toMs, filter }: TimeRange & { filter: Filter },
+  requestsMax: number,
+): Promise<{ fromMs: number; requests: number | undefined }> {
   const sliceMs = Math.max(1, Math.ceil((toMs - fromMs) / 1000));
   const values = new BoundValues();
-  const [slices, counts] = await values.columnsOf(
+  const [slices, counts] = (await values.columnsOf(
     query,
     `SELECT time_ns // ${BigInt(sliceMs) * nsPerMs} AS slice, count(*) FROM request_metrics WHERE ${requestConditions({ fromMs, toMs, filter }, values)} GROUP BY slice ORDER BY slice DESC`,
-  ) as [bigint[], bigint[]];
+  )) as [bigint[], bigint[]];
   let requests = 0;
   for (const [at, slice] of slices.entries()) {
     const more = Number(counts[at]!);
@@ -375,7 +681,10 @@ function shortSql(expression: string): string {
   return `CASE WHEN length(${expression}) > ${valueLengthMax} THEN left(${expression}, ${valueLengthMax - 1}) || '…' ELSE ${expression} END`;
 }
 
-/** The top list of each source over `matching`. Ranks values before it counts them by bucket: of hundreds of thousands, only a few are needed. */
+/**
+ * The top list of each source over `matching`. Ranks values before it counts them by bucket: of hundreds of thousands,
+ * only a few are needed.
+ */
 function listSql(dimension: RequestDimension, rowsMax: string): string {
   return `SELECT '${dimension}', source, ${dimension}, total::DOUBLE, sum("count")::DOUBLE, sum(errors)::DOUBLE, sum(size_sum),
       coalesce(sum(duration_ms_sum) FILTER (bucket IS NOT NULL), 0), coalesce(max(duration_ms_max) FILTER (bucket IS NOT NULL), 0), coalesce(string_agg(bucket || ' ' || "count", ','), '')
@@ -390,7 +699,8 @@ function listSql(dimension: RequestDimension, rowsMax: string): string {
 /** Parses `-12 3,40 1`: three requests in bucket -12, one in bucket 40. */
 function histogramOf(buckets: string): Histogram {
   const histogram = new Histogram();
-  for (const [, bucket, count] of buckets.matchAll(/(-?\d+) (\d+)/g)) histogram.addBucket(Number(bucket), Number(count));
+  for (const [, bucket, count] of buckets.matchAll(/(-?\d+) (\d+)/g))
+    histogram.addBucket(Number(bucket), Number(count));
   return histogram;
 }
 
@@ -399,16 +709,23 @@ const tallySql = `CASE WHEN status_code NOT IN (${statusesWithoutLatency.join(',
   count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
 
 /** See `Store.readStoredWindows`. `open` are the keys of open windows. */
-export async function readStoredWindows(query: Query, open: readonly RowKey[]): Promise<ReadonlyMap<string, StoredWindows>> {
+export async function readStoredWindows(
+  query: Query,
+  open: readonly RowKey[],
+): Promise<ReadonlyMap<string, StoredWindows>> {
   const values = new BoundValues();
   const oldestSql = levels.map((level) => `min(window_ms) FILTER (level = ${level})`).join(', ');
-  // A statement without a value is not planned again when it is run again: DuckDB 1.5.5 then groups by the statistics of the table as it was, and gives wrong sources.
+  // A statement without a value is not planned again when it is run again: DuckDB 1.5.5 then groups by the statistics
+  // of the table as it was, and gives wrong sources.
   const all = `window_ms >= ${values.add(0n, BIGINT)}`;
-  const [source = [], newestMs = [], ...oldestMs] = await values.columnsOf(query, `SELECT ${texts('source')}, max(window_ms), ${oldestSql} FROM request_rollup WHERE ${all} GROUP BY source`) as [string[]?, bigint[]?, ...(bigint | null)[][]];
+  const [source = [], newestMs = [], ...oldestMs] = (await values.columnsOf(
+    query,
+    `SELECT ${texts('source')}, max(window_ms), ${oldestSql} FROM request_rollup WHERE ${all} GROUP BY source`,
+  )) as [string[]?, bigint[]?, ...(bigint | null)[][]];
   const found = new Map<string, { oldest: Map<Level, number>; newestMs: number }>();
   const add = (name: string, level: Level, windowMs: number): void => {
     let ofSource = found.get(name);
-    if (ofSource === undefined) found.set(name, ofSource = { oldest: new Map(), newestMs: -Infinity });
+    if (ofSource === undefined) found.set(name, (ofSource = { oldest: new Map(), newestMs: -Infinity }));
     ofSource.oldest.set(level, Math.min(ofSource.oldest.get(level) ?? Infinity, windowMs));
     ofSource.newestMs = Math.max(ofSource.newestMs, windowMs);
   };
@@ -438,8 +755,34 @@ export async function readLedgers(query: Query, { sinceMs }: { sinceMs: number }
     `SELECT ${texts('collector')}, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms, coalesce(warnings, '{}')
      FROM collector_ledger WHERE time_ms >= ${values.add(BigInt(Math.ceil(sinceMs)), BIGINT)}`,
   );
-  const [collector, timeMs, received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, lastLineMs, warnings] = columns as [
-    string[], bigint[], bigint[], bigint[], bigint[], string[], string[], bigint[], bigint[], bigint[], bigint[], (bigint | null)[], string[],
+  const [
+    collector,
+    timeMs,
+    received,
+    accepted,
+    runtime,
+    rejected,
+    dropped,
+    stored,
+    spooled,
+    inMemory,
+    deadLettered,
+    lastLineMs,
+    warnings,
+  ] = columns as [
+    string[],
+    bigint[],
+    bigint[],
+    bigint[],
+    bigint[],
+    string[],
+    string[],
+    bigint[],
+    bigint[],
+    bigint[],
+    bigint[],
+    (bigint | null)[],
+    string[],
   ];
   return collector.map((name, at) => ({
     collector: name,
@@ -489,10 +832,14 @@ class BoundValues {
 
 /** The conditions on a row of `request_metrics`. */
 function requestConditions({ fromMs, toMs, filter }: TimeRange & { filter: Filter }, values: BoundValues): string {
-  return filterConditions(filter, [
-    `time_ns >= ${values.add(BigInt(Math.ceil(fromMs)) * nsPerMs, BIGINT)}`,
-    `time_ns < ${values.add(BigInt(Math.ceil(toMs)) * nsPerMs, BIGINT)}`,
-  ], values);
+  return filterConditions(
+    filter,
+    [
+      `time_ns >= ${values.add(BigInt(Math.ceil(fromMs)) * nsPerMs, BIGINT)}`,
+      `time_ns < ${values.add(BigInt(Math.ceil(toMs)) * nsPerMs, BIGINT)}`,
+    ],
+    values,
+  );
 }
 
 function filterConditions(filter: Filter, times: readonly string[], values: BoundValues): string {
@@ -500,7 +847,9 @@ function filterConditions(filter: Filter, times: readonly string[], values: Boun
   const found = [...times, ...conditions(filter, values)];
   const addWholeOrStart = (column: string, text: string, marks: readonly string[]): void => {
     const name = values.add(text, VARCHAR);
-    found.push(`(${[`${column} = ${name}`, ...marks.map((mark) => `starts_with(${column}, ${name} || '${mark}')`)].join(' OR ')})`);
+    found.push(
+      `(${[`${column} = ${name}`, ...marks.map((mark) => `starts_with(${column}, ${name} || '${mark}')`)].join(' OR ')})`,
+    );
   };
   if (path !== undefined) addWholeOrStart('uri', path, ['?']);
   if (referrer !== undefined) addWholeOrStart('referrer', referrer, ['?', '#']);
@@ -516,6 +865,7 @@ function conditions({ source, exceptSource, host, method, status }: Filter, valu
   if (exceptSource !== undefined) found.push(`source <> ${values.add(exceptSource, VARCHAR)}`);
   if (host !== undefined) found.push(`host = ${values.add(host, VARCHAR)}`);
   if (method !== undefined) found.push(`method = ${values.add(method, VARCHAR)}`);
-  if (status !== undefined) found.push(`status_code BETWEEN ${values.add(status.min, INTEGER)} AND ${values.add(status.max, INTEGER)}`);
+  if (status !== undefined)
+    found.push(`status_code BETWEEN ${values.add(status.min, INTEGER)} AND ${values.add(status.max, INTEGER)}`);
   return found;
 }

@@ -4,7 +4,10 @@ import { nextTurn } from '../../next-turn.js';
 import { Semaphore } from '../../semaphore.js';
 import { runKept } from './statements.js';
 
-/** Runs one statement and yields its columns in chunks of up to 2,048 rows; at least one chunk, even without rows. Each chunk is read in its own turn of the event loop. */
+/**
+ * Runs one statement and yields its columns in chunks of up to 2,048 rows; at least one chunk, even without rows. Each
+ * chunk is read in its own turn of the event loop.
+ */
 export type Query = (sql: string, values: DuckDBValue[], types: DuckDBType[]) => AsyncGenerator<DuckDBValue[][]>;
 
 /** Runs `run` with exclusive use of a connection. */
@@ -45,8 +48,8 @@ export class ReadPool {
   }
 
   /**
-   * Runs a read. Aborting `signal` interrupts its statement. Throws DuckDB's errors, and a `StoreError` ('retry') when too
-   * many reads are waiting, the read was cancelled, or the pool is closed.
+   * Runs a read. Aborting `signal` interrupts its statement. Throws DuckDB's errors, and a `StoreError` ('retry') when
+   * too many reads are waiting, the read was cancelled, or the pool is closed.
    */
   async use<Result>(run: (query: Query) => Promise<Result>, signal?: AbortSignal): Promise<Result> {
     const release = this.#isClosing ? undefined : await this.#permits.acquire(signal);
@@ -78,9 +81,14 @@ export class ReadPool {
   }
 
   /** Whether no read is in progress. */
-  get isIdle(): boolean { return this.#permits.isIdle; }
+  get isIdle(): boolean {
+    return this.#permits.isIdle;
+  }
 
-  /** Holds new reads back, waits for those in progress, and then runs `run` alone. One call at a time. Throws what `run` throws. */
+  /**
+   * Holds new reads back, waits for those in progress, and then runs `run` alone. One call at a time. Throws what `run`
+   * throws.
+   */
   async exclusively(run: () => Promise<void>): Promise<void> {
     this.#isExclusive = true;
     this.#applyLimit();
@@ -104,9 +112,14 @@ export class ReadPool {
   }
 
   /** Whether `close` has been called. */
-  get isClosed(): boolean { return this.#isClosing; }
+  get isClosed(): boolean {
+    return this.#isClosing;
+  }
 
-  /** Refuses new reads, interrupts those in progress, and resolves when the last one has ended. The connections are unused from then on. */
+  /**
+   * Refuses new reads, interrupts those in progress, and resolves when the last one has ended. The connections are
+   * unused from then on.
+   */
   async close(): Promise<void> {
     this.#isClosing = true;
     for (const { cancel } of this.#readings) cancel();
@@ -114,13 +127,31 @@ export class ReadPool {
   }
 
   #refusal(signal: AbortSignal | undefined): StoreError {
-    if (this.#isClosing) return new StoreError('retry', 'The read was aborted: the DuckDB file is being closed or reopened. Try again in a moment.', { retryAfterMs });
-    if (signal?.aborted === true) return new StoreError('retry', 'The read was cancelled: its client has disconnected, or it took too long. Try again, perhaps with a shorter range.', { retryAfterMs });
-    return new StoreError('retry', `Too many reads are waiting for the DuckDB file: more than ${waitingMax} are queued, or this one has waited for ${waitMsMax / 1000} s. Try again in a moment.`, { retryAfterMs });
+    if (this.#isClosing)
+      return new StoreError(
+        'retry',
+        'The read was aborted: the DuckDB file is being closed or reopened. Try again in a moment.',
+        { retryAfterMs },
+      );
+    if (signal?.aborted === true)
+      return new StoreError(
+        'retry',
+        'The read was cancelled: its client has disconnected, or it took too long. Try again, perhaps with a shorter range.',
+        { retryAfterMs },
+      );
+    return new StoreError(
+      'retry',
+      `Too many reads are waiting for the DuckDB file: more than ${waitingMax} are queued, or this one has waited for ${waitMsMax / 1000} s. Try again in a moment.`,
+      { retryAfterMs },
+    );
   }
 }
 
-async function* chunksOf(connection: DuckDBConnection, { isCancelled }: Reading, [sql, values, types]: Parameters<Query>): AsyncGenerator<DuckDBValue[][]> {
+async function* chunksOf(
+  connection: DuckDBConnection,
+  { isCancelled }: Reading,
+  [sql, values, types]: Parameters<Query>,
+): AsyncGenerator<DuckDBValue[][]> {
   const refuseCancelled = (): void => {
     if (isCancelled()) throw new Error('cancelled');
   };

@@ -1,13 +1,24 @@
 /**
- * Requests into the table `request_metrics` by way of DuckDB's data chunks: columns of up to 2,048 values in DuckDB's own memory.
+ * Requests into the table `request_metrics` by way of DuckDB's data chunks: columns of up to 2,048 values in DuckDB's
+ * own memory.
  *
- * Numbers are copied there. A text is a `duckdb_string_t` of 16 bytes (duckdb.h): its length, and either up to 12 bytes of it or a
- * pointer to where it is kept for as long as the chunk. Hosts, user agents and the like repeat, so a text is handed to DuckDB once for each chunk,
- * and its 16 bytes are copied from then on. That takes a third of the processor's time of an `INSERT` over joined texts, which was here before,
- * and a fifth of that of a call for every value.
+ * Numbers are copied there. A text is a `duckdb_string_t` of 16 bytes (duckdb.h): its length, and either up to 12 bytes
+ * of it or a pointer to where it is kept for as long as the chunk. Hosts, user agents and the like repeat, so a text is
+ * handed to DuckDB once for each chunk, and its 16 bytes are copied from then on. That takes a third of the processor's
+ * time of an `INSERT` over joined texts, which was here before, and a fifth of that of a call for every value.
  */
 import { setImmediate as othersTurn } from 'node:timers/promises';
-import { BIGINT, DOUBLE, DuckDBBlobVector, DuckDBDataChunk, SMALLINT, VARCHAR, type DuckDBConnection, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
+import {
+  BIGINT,
+  DOUBLE,
+  DuckDBBlobVector,
+  DuckDBDataChunk,
+  SMALLINT,
+  VARCHAR,
+  type DuckDBConnection,
+  type DuckDBType,
+  type DuckDBValue,
+} from '@duckdb/node-api';
 import bindings, { type Vector } from '@duckdb/node-bindings';
 import { heldBytes, splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import type { RequestGatherer, RequestList } from '../store.js';
@@ -21,8 +32,9 @@ type Fill = (vector: Vector, requests: readonly RequestEvent[]) => void;
 const rowsMax = bindings.vector_size();
 
 /**
- * The rows of one row group. DuckDB packs a group that is whole in one transaction, and writes it to its place at once; smaller ones go into its log, are
- * copied into the table, and are packed at a checkpoint: see https://duckdb.org/docs/stable/internals/storage.
+ * The rows of one row group. DuckDB packs a group that is whole in one transaction, and writes it to its place at once;
+ * smaller ones go into its log, are copied into the table, and are packed at a checkpoint: see
+ * https://duckdb.org/docs/stable/internals/storage.
  */
 export const rowGroupRows = 60 * rowsMax;
 
@@ -52,7 +64,10 @@ export function createRequestAppender(connection: DuckDBConnection): AppendReque
   };
 }
 
-/** Gathers requests as data chunks, which are outside of the garbage collector's heap: what waits as objects does so for one chunk at most. */
+/**
+ * Gathers requests as data chunks, which are outside of the garbage collector's heap: what waits as objects does so for
+ * one chunk at most.
+ */
 export function createRequestGatherer(): RequestGatherer {
   let waiting: RequestEvent[] = [];
   let chunks: DuckDBDataChunk[] = [];
@@ -69,8 +84,12 @@ export function createRequestGatherer(): RequestGatherer {
       bytes += heldBytes(event);
       if (waiting.length === rowsMax) fill();
     },
-    get length() { return length; },
-    get bytes() { return bytes; },
+    get length() {
+      return length;
+    },
+    get bytes() {
+      return bytes;
+    },
     take() {
       fill();
       const taken = { requests: new RequestChunks(chunks, length), bytes };
@@ -92,9 +111,11 @@ class RequestChunks implements RequestList {
     this.length = length;
   }
 
-  * [Symbol.iterator](): Generator<RequestEvent> {
+  *[Symbol.iterator](): Generator<RequestEvent> {
     for (const chunk of this.chunks) {
-      const values = columns.map(([type], index) => type === VARCHAR ? textsOf(chunk, index) : chunk.getColumnValues(index));
+      const values = columns.map(([type], index) =>
+        type === VARCHAR ? textsOf(chunk, index) : chunk.getColumnValues(index),
+      );
       for (let row = 0; row < chunk.rowCount; row += 1) yield requestOf(values.map((column) => column[row]!));
     }
   }
@@ -106,7 +127,10 @@ function* chunksOf(requests: readonly RequestEvent[]): Generator<DuckDBDataChunk
 
 /** A new chunk each time: DuckDB lets go of the texts of a chunk together with it. */
 function chunkOf(requests: readonly RequestEvent[]): DuckDBDataChunk {
-  const chunk = DuckDBDataChunk.create(columns.map(([type]) => type), requests.length);
+  const chunk = DuckDBDataChunk.create(
+    columns.map(([type]) => type),
+    requests.length,
+  );
   for (const [index, [, fill]] of columns.entries()) fill(bindings.data_chunk_get_vector(chunk.chunk, index), requests);
   return chunk;
 }
@@ -118,9 +142,43 @@ function textsOf(chunk: DuckDBDataChunk, index: number): string[] {
 }
 
 /** The request of a row of `columns`. */
-function requestOf([time, source, host, method, status, endpoint, durationMs, size, bytesRead, uri, clientIp, userAgent, referrer, protocol, tls, upstreamMs, requestId]: readonly DuckDBValue[]): RequestEvent {
+function requestOf([
+  time,
+  source,
+  host,
+  method,
+  status,
+  endpoint,
+  durationMs,
+  size,
+  bytesRead,
+  uri,
+  clientIp,
+  userAgent,
+  referrer,
+  protocol,
+  tls,
+  upstreamMs,
+  requestId,
+]: readonly DuckDBValue[]): RequestEvent {
   return {
-    source, ...splitNanoseconds(time as bigint), host, method, status, durationMs, size: Number(size), bytesRead: Number(bytesRead), uri, endpoint, clientIp, userAgent, referrer, protocol, tls, upstreamMs, requestId,
+    source,
+    ...splitNanoseconds(time as bigint),
+    host,
+    method,
+    status,
+    durationMs,
+    size: Number(size),
+    bytesRead: Number(bytesRead),
+    uri,
+    endpoint,
+    clientIp,
+    userAgent,
+    referrer,
+    protocol,
+    tls,
+    upstreamMs,
+    requestId,
   } as RequestEvent;
 }
 
@@ -160,7 +218,10 @@ function times(vector: Vector, requests: readonly RequestEvent[]): void {
 }
 
 function statuses(vector: Vector, requests: readonly RequestEvent[]): void {
-  copyTo(vector, Int16Array.from(requests, ({ status }) => status));
+  copyTo(
+    vector,
+    Int16Array.from(requests, ({ status }) => status),
+  );
 }
 
 function counts(valueOf: (event: RequestEvent) => number): Fill {
@@ -221,6 +282,9 @@ function texts(valueOf: (event: RequestEvent) => string): Fill {
 const textBytes = 16;
 const textWords = textBytes / Uint32Array.BYTES_PER_ELEMENT;
 
-function copyTo(vector: Vector, { buffer, byteOffset, byteLength }: Uint8Array | Uint32Array | Int16Array | Float64Array): void {
+function copyTo(
+  vector: Vector,
+  { buffer, byteOffset, byteLength }: Uint8Array | Uint32Array | Int16Array | Float64Array,
+): void {
   bindings.copy_data_to_vector(vector, 0, buffer as ArrayBuffer, byteOffset, byteLength);
 }

@@ -1,11 +1,22 @@
 /**
- * Makes the rows of coarse levels. Closing segments writes rows of the finest levels only. A fold merges the rows that one level has got since the last fold, and
- * appends the result to the next coarser level. Until then, a read of the coarser level includes the finer rows.
+ * Makes the rows of coarse levels. Closing segments writes rows of the finest levels only. A fold merges the rows that
+ * one level has got since the last fold, and appends the result to the next coarser level. Until then, a read of the
+ * coarser level includes the finer rows.
  */
 import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
 import { CellSet } from '../../rollup/cell-set.js';
 import { nextTurn } from '../../next-turn.js';
-import { coarserLevel, levelKeptMs, levelsOf, scopes, unpackCells, windowStart, type Level, type RowKey, type Scope } from '../../rollup/rollup.js';
+import {
+  coarserLevel,
+  levelKeptMs,
+  levelsOf,
+  scopes,
+  unpackCells,
+  windowStart,
+  type Level,
+  type RowKey,
+  type Scope,
+} from '../../rollup/rollup.js';
 import type { Query, Read } from './read-pool.js';
 import { texts } from './columns.js';
 import { rollupTables, storedRow, type StoredRow } from './rollup-tables.js';
@@ -14,7 +25,9 @@ import { runKept } from './statements.js';
 /** By `foldKey`, the greatest `closed` of the finer rows that a level includes. */
 export type Folded = ReadonlyMap<string, number>;
 
-/** Merges the rows of level `from` whose number is greater than `after` and at most `closed`, into rows of level `to`. */
+/**
+ * Merges the rows of level `from` whose number is greater than `after` and at most `closed`, into rows of level `to`.
+ */
 interface Fold {
   readonly scope: Scope;
   readonly from: Level;
@@ -32,7 +45,9 @@ export interface PreparedFold extends Fold {
 }
 
 /** All levels to fold to, each with the next finer one. Finest first. */
-const pairs = scopes.flatMap((scope) => levelsOf[scope].slice(1).map((to, at) => ({ scope, from: levelsOf[scope][at]!, to }))).sort((one, other) => one.to - other.to);
+const pairs = scopes
+  .flatMap((scope) => levelsOf[scope].slice(1).map((to, at) => ({ scope, from: levelsOf[scope][at]!, to })))
+  .sort((one, other) => one.to - other.to);
 
 /** Delay of a fold after the end of a window, in milliseconds: by then, the segments of the window are closed. */
 const settledMs = 90_000;
@@ -55,15 +70,21 @@ export class RollupFolds {
 
   /** Reads from a file how far its levels are folded. */
   static async load(connection: Pick<DuckDBConnection, 'run'>): Promise<RollupFolds> {
-    const rows = await (await connection.run('SELECT scope, level, closed, folded_ms FROM rollup_fold')).getRows() as [Scope, Level, bigint, bigint][];
-    const folds = new RollupFolds(new Map(rows.map(([scope, level, closed]) => [foldKey(scope, level), Number(closed)])));
+    const rows = (await (
+      await connection.run('SELECT scope, level, closed, folded_ms FROM rollup_fold')
+    ).getRows()) as [Scope, Level, bigint, bigint][];
+    const folds = new RollupFolds(
+      new Map(rows.map(([scope, level, closed]) => [foldKey(scope, level), Number(closed)])),
+    );
     for (const [scope, level, , foldedMs] of rows) folds.#foldedMs.set(foldKey(scope, level), Number(foldedMs));
     await folds.#countWaiting(connection);
     return folds;
   }
 
   /** How far the levels are folded now. */
-  get folded(): Folded { return this.#folded; }
+  get folded(): Folded {
+    return this.#folded;
+  }
 
   /** Counts rows that were written to their tables. */
   onClosed(rows: readonly RowKey[]): void {
@@ -77,7 +98,10 @@ export class RollupFolds {
     }
   }
 
-  /** Invalidates prepared folds and counts the waiting rows again. Call it after rows that are not folded yet may have been deleted. */
+  /**
+   * Invalidates prepared folds and counts the waiting rows again. Call it after rows that are not folded yet may have
+   * been deleted.
+   */
   async onDeleted(connection: Pick<DuckDBConnection, 'run'>): Promise<void> {
     this.#version += 1;
     await this.#countWaiting(connection);
@@ -85,20 +109,27 @@ export class RollupFolds {
 
   async #countWaiting(connection: Pick<DuckDBConnection, 'run'>): Promise<void> {
     for (const { scope, from, to } of pairs) {
-      const [row] = await (await connection.run(`SELECT count(*), min(window_ms) FROM ${rollupTables[scope]} WHERE level = $1 AND closed > $2`, [from, BigInt(this.#foldedOf(scope, to))], [INTEGER, BIGINT])).getRows();
+      const [row] = await (
+        await connection.run(
+          `SELECT count(*), min(window_ms) FROM ${rollupTables[scope]} WHERE level = $1 AND closed > $2`,
+          [from, BigInt(this.#foldedOf(scope, to))],
+          [INTEGER, BIGINT],
+        )
+      ).getRows();
       this.#waiting.set(foldKey(scope, to), { rows: Number(row![0]), oldestMs: Number(row![1] ?? Infinity) });
     }
   }
 
   /**
-   * Returns the next fold that is due: a window of its level has ended, many rows are waiting, or one of these is about to be deleted for its age.
-   * `closedMax`: see `OpenWindows`.
+   * Returns the next fold that is due: a window of its level has ended, many rows are waiting, or one of these is about
+   * to be deleted for its age. `closedMax`: see `OpenWindows`.
    */
   due(closedMax: number, nowMs: number): Fold | undefined {
     const pair = pairs.find(({ scope, from, to }) => {
       const key = foldKey(scope, to);
       const { rows, oldestMs } = this.#waiting.get(key)!;
-      const isOver = windowStart(nowMs - settledMs, to) !== windowStart((this.#foldedMs.get(key) ?? -Infinity) - settledMs, to);
+      const isOver =
+        windowStart(nowMs - settledMs, to) !== windowStart((this.#foldedMs.get(key) ?? -Infinity) - settledMs, to);
       return rows > rowsMax[scope] || (rows > 0 && (isOver || nowMs - oldestMs > levelKeptMs(from, scope)));
     });
     return pair && { ...pair, after: this.#foldedOf(pair.scope, pair.to), closed: closedMax };
@@ -124,8 +155,18 @@ export class RollupFolds {
 
   /** Records a fold in the file. Call it in the transaction that appends its rows, and `onFolded` after the commit. */
   async note(connection: DuckDBConnection, { scope, to, closed }: Fold, nowMs: number): Promise<void> {
-    await runKept(connection, 'DELETE FROM rollup_fold WHERE scope = $1 AND level = $2', [scope, to], [VARCHAR, INTEGER]);
-    await runKept(connection, 'INSERT INTO rollup_fold (scope, level, closed, folded_ms) VALUES ($1, $2, $3, $4)', [scope, to, BigInt(closed), BigInt(Math.floor(nowMs))], [VARCHAR, INTEGER, BIGINT, BIGINT]);
+    await runKept(
+      connection,
+      'DELETE FROM rollup_fold WHERE scope = $1 AND level = $2',
+      [scope, to],
+      [VARCHAR, INTEGER],
+    );
+    await runKept(
+      connection,
+      'INSERT INTO rollup_fold (scope, level, closed, folded_ms) VALUES ($1, $2, $3, $4)',
+      [scope, to, BigInt(closed), BigInt(Math.floor(nowMs))],
+      [VARCHAR, INTEGER, BIGINT, BIGINT],
+    );
   }
 
   /** See `note`. */
@@ -141,7 +182,6 @@ export class RollupFolds {
   #foldedOf(scope: Scope, level: Level): number {
     return this.#folded.get(foldKey(scope, level)) ?? 0;
   }
-
 }
 
 interface Waiting {
@@ -151,7 +191,11 @@ interface Waiting {
 }
 
 /** A condition that matches the rows of a level, and finer rows that are not folded into it yet. */
-export function levelSql({ scope, level }: { readonly scope: Scope; readonly level: Level }, folded: Folded, values: { add(value: bigint, type: typeof BIGINT): string }): string {
+export function levelSql(
+  { scope, level }: { readonly scope: Scope; readonly level: Level },
+  folded: Folded,
+  values: { add(value: bigint, type: typeof BIGINT): string },
+): string {
   const conditions = [`level = ${level}`];
   for (let to = level, at = levelsOf[scope].indexOf(level) - 1; at >= 0; at -= 1) {
     const from = levelsOf[scope][at]!;
@@ -174,8 +218,12 @@ interface Page {
 async function pagesOf(query: Query, fold: Fold): Promise<Page[]> {
   const pages: Page[] = [];
   let rows = 0;
-  for await (const [windows, names, counts] of query(`SELECT ${windowSql(fold)} AS start, ${texts(nameOf(fold))}, count(*) FROM ${sourceSql(fold)} GROUP BY start, ${nameOf(fold)} ORDER BY start, ${nameOf(fold)}`, [], [])) {
-    for (const [at, windowMs] of (windows as bigint[] | undefined ?? []).entries()) {
+  for await (const [windows, names, counts] of query(
+    `SELECT ${windowSql(fold)} AS start, ${texts(nameOf(fold))}, count(*) FROM ${sourceSql(fold)} GROUP BY start, ${nameOf(fold)} ORDER BY start, ${nameOf(fold)}`,
+    [],
+    [],
+  )) {
+    for (const [at, windowMs] of ((windows as bigint[] | undefined) ?? []).entries()) {
       const group = [windowMs, names![at] as string] as const;
       const page = pages.at(-1);
       if (page === undefined || rows >= rowsPerPage) {
@@ -190,29 +238,58 @@ async function pagesOf(query: Query, fold: Fold): Promise<Page[]> {
   return pages;
 }
 
-async function mergePage(query: Query, fold: Fold, { first, last }: Page): Promise<{ rows: StoredRow[]; taken: number }> {
+async function mergePage(
+  query: Query,
+  fold: Fold,
+  { first, last }: Page,
+): Promise<{ rows: StoredRow[]; taken: number }> {
   const [windowMs, name, host] = [windowSql(fold), nameOf(fold), fold.scope === 'host' ? texts('host') : 'NULL'];
   const chunks = query(
     `SELECT import_id, ${windowMs}, ${texts('source')}, ${host}, cells FROM ${sourceSql(fold)}
       AND (${windowMs} > $1 OR (${windowMs} = $1 AND ${name} >= $2)) AND (${windowMs} < $3 OR (${windowMs} = $3 AND ${name} <= $4))`,
-    [...first, ...last], [BIGINT, VARCHAR, BIGINT, VARCHAR],
+    [...first, ...last],
+    [BIGINT, VARCHAR, BIGINT, VARCHAR],
   );
-  const sums = new Map<string, { readonly importId: number; readonly windowMs: number; readonly source: string; readonly host: string | undefined; readonly cells: CellSet }>();
+  const sums = new Map<
+    string,
+    {
+      readonly importId: number;
+      readonly windowMs: number;
+      readonly source: string;
+      readonly host: string | undefined;
+      readonly cells: CellSet;
+    }
+  >();
   let taken = 0;
   for await (const [importIds, windows, sources, hosts, packed] of chunks) {
-    for (const [at, importId] of (importIds as bigint[] | undefined ?? []).entries()) {
+    for (const [at, importId] of ((importIds as bigint[] | undefined) ?? []).entries()) {
       if (taken % rowsPerTurn === 0) await nextTurn();
       taken += 1;
       const key = `${importId}\n${windows![at] as bigint}\n${sources![at] as string}\n${hosts![at] as string}`;
       let sum = sums.get(key);
       if (sum === undefined) {
-        const ofHost = fold.scope === 'host' ? hosts![at] as string : undefined;
-        sums.set(key, sum = { importId: Number(importId), windowMs: Number(windows![at]), source: sources![at] as string, host: ofHost, cells: new CellSet() });
+        const ofHost = fold.scope === 'host' ? (hosts![at] as string) : undefined;
+        sums.set(
+          key,
+          (sum = {
+            importId: Number(importId),
+            windowMs: Number(windows![at]),
+            source: sources![at] as string,
+            host: ofHost,
+            cells: new CellSet(),
+          }),
+        );
       }
-      for (const { method, status, ...tally } of unpackCells(packed![at] as string)) sum.cells.add(method, status, tally, true);
+      for (const { method, status, ...tally } of unpackCells(packed![at] as string))
+        sum.cells.add(method, status, tally, true);
     }
   }
-  return { rows: [...sums.values()].map(({ importId, cells, ...key }) => storedRow({ ...key, level: fold.to }, cells, importId)), taken };
+  return {
+    rows: [...sums.values()].map(({ importId, cells, ...key }) =>
+      storedRow({ ...key, level: fold.to }, cells, importId),
+    ),
+    taken,
+  };
 }
 
 /** Rows merged per turn of the event loop. */

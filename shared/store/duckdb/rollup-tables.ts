@@ -4,7 +4,18 @@ import { Histogram } from '../../sketch/histogram.js';
 import { CellSet } from '../../rollup/cell-set.js';
 import type { Log } from '../../log.js';
 import { nextTurn } from '../../next-turn.js';
-import { byStatusClass, countsOf, importRowRange, keptLevels, levels, packCells, scopes, type CellCounts, type RowKey, type Scope } from '../../rollup/rollup.js';
+import {
+  byStatusClass,
+  countsOf,
+  importRowRange,
+  keptLevels,
+  levels,
+  packCells,
+  scopes,
+  type CellCounts,
+  type RowKey,
+  type Scope,
+} from '../../rollup/rollup.js';
 import { insertSql, texts, writeRows, type Column } from './columns.js';
 
 /** A row of either table, without its column `closed`. */
@@ -21,11 +32,23 @@ export interface StoredRow extends RowKey, CellCounts {
 const fewCells = 4;
 
 /** The tables of each scope. */
-export const rollupTables: Readonly<Record<Scope, 'request_rollup' | 'host_rollup'>> = { all: 'request_rollup', host: 'host_rollup' };
+export const rollupTables: Readonly<Record<Scope, 'request_rollup' | 'host_rollup'>> = {
+  all: 'request_rollup',
+  host: 'host_rollup',
+};
 
 /** Makes a row with the counts of its cells. */
 export function storedRow({ level, windowMs, source, host }: RowKey, cells: CellSet, importId: number): StoredRow {
-  return { level, windowMs, source, host, importId, ...countsOf(cells), cells: packCells(cells), classes: host === undefined || cells.size <= fewCells ? '' : packCells(byStatusClass(cells)) };
+  return {
+    level,
+    windowMs,
+    source,
+    host,
+    importId,
+    ...countsOf(cells),
+    cells: packCells(cells),
+    classes: host === undefined || cells.size <= fewCells ? '' : packCells(byStatusClass(cells)),
+  };
 }
 
 function compareRows(one: RowKey, other: RowKey): number {
@@ -45,23 +68,45 @@ const rollupColumns: readonly Column<StoredRow>[] = [
   ['cells', 'VARCHAR', ({ cells }) => cells],
 ];
 
-const hostRollupColumns: typeof rollupColumns = [...rollupColumns, ['host', 'VARCHAR', ({ host }) => host!], ['classes', 'VARCHAR', ({ classes }) => classes]];
+const hostRollupColumns: typeof rollupColumns = [
+  ...rollupColumns,
+  ['host', 'VARCHAR', ({ host }) => host!],
+  ['classes', 'VARCHAR', ({ classes }) => classes],
+];
 
 /** Limits the size of the texts that are bound at once. */
 const rowsPerStatement = 5000;
 
-/** Prepares the statements, and returns a function that writes rows with a value of `closed`. Call that in a transaction. */
-export async function createRollupWriter(connection: DuckDBConnection): Promise<(rows: readonly StoredRow[], closed: number) => Promise<void>> {
+/**
+ * Prepares the statements, and returns a function that writes rows with a value of `closed`. Call that in a
+ * transaction.
+ */
+export async function createRollupWriter(
+  connection: DuckDBConnection,
+): Promise<(rows: readonly StoredRow[], closed: number) => Promise<void>> {
   let closed = 0;
   const closedColumn: Column<StoredRow> = ['closed', 'BIGINT', () => closed];
-  const [columns, columnsOfHosts] = [[...rollupColumns, closedColumn], [...hostRollupColumns, closedColumn]];
+  const [columns, columnsOfHosts] = [
+    [...rollupColumns, closedColumn],
+    [...hostRollupColumns, closedColumn],
+  ];
   const insert = await connection.prepare(insertSql('request_rollup', columns));
   const insertOfHosts = await connection.prepare(insertSql('host_rollup', columnsOfHosts));
   return async (rows, closedOfRows) => {
     closed = closedOfRows;
     const sorted = rows.toSorted(compareRows);
-    await writeRows(insert, columns, sorted.filter(({ host }) => host === undefined), rowsPerStatement);
-    await writeRows(insertOfHosts, columnsOfHosts, sorted.filter(({ host }) => host !== undefined), rowsPerStatement);
+    await writeRows(
+      insert,
+      columns,
+      sorted.filter(({ host }) => host === undefined),
+      rowsPerStatement,
+    );
+    await writeRows(
+      insertOfHosts,
+      columnsOfHosts,
+      sorted.filter(({ host }) => host !== undefined),
+      rowsPerStatement,
+    );
   };
 }
 
@@ -72,51 +117,116 @@ const rowsPerTurn = 2000;
 const progressEveryMs = 5000;
 
 /**
- * Converts the table `series_rollup`, which had a row for each host, method and status, and drops it. Rows of hosts that this version no longer keeps at a
- * level are dropped; all totals stay. Logs its progress. Call it in a transaction.
+ * Converts the table `series_rollup`, which had a row for each host, method and status, and drops it. Rows of hosts
+ * that this version no longer keeps at a level are dropped; all totals stay. Logs its progress. Call it in a
+ * transaction.
  */
-export async function convertSeriesRollups(connection: DuckDBConnection, { nowMs, log }: { nowMs: number; log: Pick<Log, 'info'> }): Promise<void> {
+export async function convertSeriesRollups(
+  connection: DuckDBConnection,
+  { nowMs, log }: { nowMs: number; log: Pick<Log, 'info'> },
+): Promise<void> {
   const [all] = (await (await connection.run('SELECT count(*) FROM series_rollup')).getRows())[0] as [bigint];
   let done = 0;
   let loggedMs = performance.now();
-  if (all > seriesPerPage) log.info('Converting rollups of an earlier version. Until this is done, no lines are taken and no pages are served.', { rows: Number(all) });
+  if (all > seriesPerPage)
+    log.info(
+      'Converting rollups of an earlier version. Until this is done, no lines are taken and no pages are served.',
+      { rows: Number(all) },
+    );
   const write = await createRollupWriter(connection);
-  const imports = (await (await connection.run('SELECT DISTINCT import_id FROM imported_request')).getRows()).map(([id]) => Number(id)).map((importId) => ({ importId, ...importRowRange(importId) }));
+  const imports = (await (await connection.run('SELECT DISTINCT import_id FROM imported_request')).getRows())
+    .map(([id]) => Number(id))
+    .map((importId) => ({ importId, ...importRowRange(importId) }));
   for (const level of levels) {
-    const windows = await (await connection.run('SELECT window_ms, count(*) FROM series_rollup WHERE level = $1 GROUP BY window_ms ORDER BY window_ms', [level], [INTEGER])).getRows() as [bigint, bigint][];
-    for (let at = 0; at < windows.length;) {
+    const windows = (await (
+      await connection.run(
+        'SELECT window_ms, count(*) FROM series_rollup WHERE level = $1 GROUP BY window_ms ORDER BY window_ms',
+        [level],
+        [INTEGER],
+      )
+    ).getRows()) as [bigint, bigint][];
+    for (let at = 0; at < windows.length; ) {
       const from = at;
-      for (let series = 0; at < windows.length && (at === from || series + Number(windows[at]![1]) <= seriesPerPage); at += 1) series += Number(windows[at]![1]);
+      for (
+        let series = 0;
+        at < windows.length && (at === from || series + Number(windows[at]![1]) <= seriesPerPage);
+        at += 1
+      )
+        series += Number(windows[at]![1]);
       await convertPage([windows[from]![0], windows[at - 1]![0]]);
     }
 
     async function convertPage(page: [bigint, bigint]): Promise<void> {
-      const rows = await (await connection.run(
-        `SELECT window_ms, row_id, ${texts('source', 'host', 'method')}, status_code, "count", sampled_out, duration_ms_sum, duration_ms_max, size_sum, histogram
-         FROM series_rollup WHERE level = $1 AND window_ms BETWEEN $2 AND $3`, [level, ...page], [INTEGER, BIGINT, BIGINT],
-      )).getRows() as [bigint, bigint, string, string, string, number, bigint, bigint, number, number, number, string][];
+      const rows = (await (
+        await connection.run(
+          `SELECT window_ms, row_id, ${texts('source', 'host', 'method')}, status_code, "count", sampled_out, duration_ms_sum, duration_ms_max, size_sum, histogram
+         FROM series_rollup WHERE level = $1 AND window_ms BETWEEN $2 AND $3`,
+          [level, ...page],
+          [INTEGER, BIGINT, BIGINT],
+        )
+      ).getRows()) as [
+        bigint,
+        bigint,
+        string,
+        string,
+        string,
+        number,
+        bigint,
+        bigint,
+        number,
+        number,
+        number,
+        string,
+      ][];
       const converted = new Map<string, { readonly importId: number; readonly row: RowKey; readonly cells: CellSet }>();
-      for (const [window, rowId, source, host, method, status, count, sampledOut, durationSumMs, durationMaxMs, sizeSum, histogram] of rows) {
+      for (const [
+        window,
+        rowId,
+        source,
+        host,
+        method,
+        status,
+        count,
+        sampledOut,
+        durationSumMs,
+        durationMaxMs,
+        sizeSum,
+        histogram,
+      ] of rows) {
         done += 1;
         if (done % rowsPerTurn === 0) await nextTurn();
-        const importId = imports.find(({ from: first, to }) => Number(rowId) >= first && Number(rowId) < to)?.importId ?? 0;
+        const importId =
+          imports.find(({ from: first, to }) => Number(rowId) >= first && Number(rowId) < to)?.importId ?? 0;
         const windowMs = Number(window);
-        const tally = { count: Number(count), sampledOut: Number(sampledOut), durationSumMs, durationMaxMs, sizeSum, histogram: Histogram.unpack(histogram) };
+        const tally = {
+          count: Number(count),
+          sampledOut: Number(sampledOut),
+          durationSumMs,
+          durationMaxMs,
+          sizeSum,
+          histogram: Histogram.unpack(histogram),
+        };
         for (const scope of scopes) {
           if (scope === 'host' && !keptLevels(nowMs - windowMs, scope).includes(level)) continue;
           const ofHost = scope === 'host' ? host : undefined;
           const key = `${importId}\n${windowMs}\n${source}${ofHost === undefined ? '' : `\n${ofHost}`}`;
           let found = converted.get(key);
           if (found === undefined) {
-            converted.set(key, found = { importId, row: { level, windowMs, source, host: ofHost }, cells: new CellSet() });
+            converted.set(
+              key,
+              (found = { importId, row: { level, windowMs, source, host: ofHost }, cells: new CellSet() }),
+            );
           }
           found.cells.add(method, status, tally);
         }
       }
-      await write([...converted.values()].map(({ importId, row, cells }) => storedRow(row, cells, importId)), 0);
+      await write(
+        [...converted.values()].map(({ importId, row, cells }) => storedRow(row, cells, importId)),
+        0,
+      );
       if (performance.now() - loggedMs < progressEveryMs) return;
       loggedMs = performance.now();
-      log.info('Converting rollups of an earlier version.', { done: `${Math.floor(100 * done / Number(all))}%` });
+      log.info('Converting rollups of an earlier version.', { done: `${Math.floor((100 * done) / Number(all))}%` });
     }
   }
   await connection.run('DROP TABLE series_rollup');

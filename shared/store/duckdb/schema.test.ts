@@ -1,6 +1,7 @@
 /**
- * Files of earlier programs, as those wrote them: `fixtures/version-N-….duckdb.gz`, each with the three requests, the row of each level and the
- * ledger that are asked for here, and a list where there were any. To add one before the tables change: write this batch with the program as it is, close the store, `gzip -9`.
+ * Files of earlier programs, as those wrote them: `fixtures/version-N-….duckdb.gz`, each with the three requests, the
+ * row of each level and the ledger that are asked for here, and a list where there were any. To add one before the
+ * tables change: write this batch with the program as it is, close the store, `gzip -9`.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -26,7 +27,7 @@ const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
 for (const name of await readdir(fixtures)) {
   test(`a file of an earlier program, ${name}, opens with all that is in it, and goes on.`, async (t) => {
     const { path, cleanup } = await unpacked(name);
-    t.true(await versionOf(path) <= schemaVersion);
+    t.true((await versionOf(path)) <= schemaVersion);
     const store = await open(path);
     t.deepEqual(await contents(store), whatWasWritten);
     const tops = (await store.readTops({ ...everything, level: 60, kinds: ['path'] })).map(({ packed }) => packed);
@@ -56,26 +57,70 @@ test('kill -9 at any statement of a migration leaves the file as it was, or done
     await cleanup();
   }
   t.true(versions.length > 5);
-  t.deepEqual(versions, [...versions.slice(0, -2).fill(1), schemaVersion, schemaVersion], 'nothing is done before the last statement, and all after it');
+  t.deepEqual(
+    versions,
+    [...versions.slice(0, -2).fill(1), schemaVersion, schemaVersion],
+    'nothing is done before the last statement, and all after it',
+  );
 });
 
 const whatWasWritten = {
   requests: [0, 1, 2].map((at) => ({
-    source: 'caddy', timeMs: startMs + at * 1000, timeNs: at, host: 'shop.example', method: 'GET', status: 200 + at, durationMs: 1.5 + at, size: 100 * at, bytesRead: at,
-    uri: `/${at}?q=ü`, endpoint: '', clientIp: '203.0.113.0', userAgent: 'curl/8', referrer: 'https://r.example/', protocol: 'HTTP/2.0', tls: 'tls1.3', upstreamMs: null, requestId: '',
+    source: 'caddy',
+    timeMs: startMs + at * 1000,
+    timeNs: at,
+    host: 'shop.example',
+    method: 'GET',
+    status: 200 + at,
+    durationMs: 1.5 + at,
+    size: 100 * at,
+    bytesRead: at,
+    uri: `/${at}?q=ü`,
+    endpoint: '',
+    clientIp: '203.0.113.0',
+    userAgent: 'curl/8',
+    referrer: 'https://r.example/',
+    protocol: 'HTTP/2.0',
+    tls: 'tls1.3',
+    upstreamMs: null,
+    requestId: '',
   })),
   rollups: levels.map((level) => ({ level, count: 3, durationSumMs: 7.5, sizeSum: 300, median: true })),
-  ledgers: [{
-    collector: 'edge', timeMs: startMs + 3000, received: 4, accepted: 3, runtime: 0, rejected: { 'not-json': 1 }, dropped: {}, stored: 3, spooled: 0, inMemory: 0,
-    deadLettered: 0, warnings: {}, lastLineMs: startMs + 2000,
-  }],
+  ledgers: [
+    {
+      collector: 'edge',
+      timeMs: startMs + 3000,
+      received: 4,
+      accepted: 3,
+      runtime: 0,
+      rejected: { 'not-json': 1 },
+      dropped: {},
+      stored: 3,
+      spooled: 0,
+      inMemory: 0,
+      deadLettered: 0,
+      warnings: {},
+      lastLineMs: startMs + 2000,
+    },
+  ],
 };
 
 async function contents(store: Store): Promise<unknown> {
-  const rollups = await Promise.all(levels.map(async (level) => ({ level, ...tallyOf(await store.readRollups({ ...everything, level, scope: 'all' })) })));
+  const rollups = await Promise.all(
+    levels.map(async (level) => ({
+      level,
+      ...tallyOf(await store.readRollups({ ...everything, level, scope: 'all' })),
+    })),
+  );
   return {
     requests: (await store.readRequests({ ...everything, limit: 100 })).toSorted((a, b) => a.timeMs - b.timeMs),
-    rollups: rollups.map(({ level, count, durationSumMs, sizeSum, histogram }) => ({ level, count, durationSumMs, sizeSum, median: Math.abs(histogram.quantile(0.5)! / 2.5 - 1) < 0.05 })),
+    rollups: rollups.map(({ level, count, durationSumMs, sizeSum, histogram }) => ({
+      level,
+      count,
+      durationSumMs,
+      sizeSum,
+      median: Math.abs(histogram.quantile(0.5)! / 2.5 - 1) < 0.05,
+    })),
     ledgers: await store.readLedgers({ sinceMs: 0 }),
   };
 }
@@ -83,23 +128,29 @@ async function contents(store: Store): Promise<unknown> {
 /** Whether it was killed, rather than having come to its end. */
 async function migrateAndKill(path: string, statement: number): Promise<boolean> {
   const child = spawn(process.execPath, [duckdbMigrator, path, String(statement)], { stdio: 'inherit' });
-  const [status, signal] = await once(child, 'exit') as [number | null, string | null];
+  const [status, signal] = (await once(child, 'exit')) as [number | null, string | null];
   if (signal !== 'SIGKILL' && status !== 0) throw new Error(`The migration ended with ${status}.`);
   return signal === 'SIGKILL';
 }
 
 function open(path: string): Promise<Store> {
   const retentionMs = 3650 * 86_400_000;
-  return openDuckdbStore({ path, retention: { requestsMs: retentionMs, rollupsMs: retentionMs } }, { log: createLog('store'), now: () => startMs + 60_000 });
+  return openDuckdbStore(
+    { path, retention: { requestsMs: retentionMs, rollupsMs: retentionMs } },
+    { log: createLog('store'), now: () => startMs + 60_000 },
+  );
 }
 
 async function versionOf(path: string): Promise<number> {
-  const [[version]] = await rows(path, 'SELECT version FROM store_schema') as [[number]];
+  const [[version]] = (await rows(path, 'SELECT version FROM store_schema')) as [[number]];
   return version;
 }
 
 async function shapeOf(path: string): Promise<unknown> {
-  return await rows(path, 'SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY ALL');
+  return await rows(
+    path,
+    'SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY ALL',
+  );
 }
 
 async function shapeOfNew(): Promise<unknown> {

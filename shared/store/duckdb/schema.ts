@@ -3,22 +3,28 @@
  *
  * - `request_metrics`: a row per request. No index: DuckDB keeps the least and the greatest `time_ns` of every 122,880
  *   rows, and rows arrive in about the order of time.
- * - `request_rollup`: a row per window and source: counts, and packed cells by method and status (`packCells`). Written once, when the window closes; late
+ * - `request_rollup`: a row per window and source: counts, and packed cells by method and status (`packCells`). Written
+ *   once, when the window closes; late
  *   requests add further rows. No index: rows arrive in about the order of time. `closed` numbers the transactions that wrote rows.
  * - `host_rollup`: the same by host. A row with many cells also has them merged by status class, for lists of hosts.
- * - `rollup_journal`: a copy of the open windows, which are in memory, for the start after a kill: see `open-windows.ts`. Compressed with zlib.
+ * - `rollup_journal`: a copy of the open windows, which are in memory, for the start after a kill: see
+ *   `open-windows.ts`. Compressed with zlib.
  * - `rollup_fold`: per level, the greatest `closed` of the finer rows that it includes: see `rollup-folds.ts`.
- * - `request_top`: a row per window, row id, source, host and kind, rewritten in place: a packed list or sketch, compressed with zlib (its first
+ * - `request_top`: a row per window, row id, source, host and kind, rewritten in place: a packed list or sketch,
+ *   compressed with zlib (its first
  *   byte is 0x78), or as text in rows that a program before version 3 wrote.
  * - `collector_ledger`: the newest ledger of each collector.
- * - `applied_batch`: the last batch of each writer, written in the batch's own transaction: a batch counts exactly once.
+ * - `applied_batch`: the last batch of each writer, written in the batch's own transaction: a batch counts exactly
+ *   once.
  * - `retention_state`: one row, what `RetentionGuard` remembers, as JSON.
- * - `imported_request`: what identifies the requests of imports, packed by hour and source: see `imported-requests.ts`. Written in the batch's
+ * - `imported_request`: what identifies the requests of imports, packed by hour and source: see `imported-requests.ts`.
+ *   Written in the batch's
  *   transaction.
  * - `store_schema`: one row, the version of all this.
  *
- * Times in `_ns` and `_ms` are whole nanoseconds and milliseconds since 1970; `duration_ms` is a duration. Texts that are
- * not known are `''`, numbers that are not known NULL. A sum of sizes is a double, as it was in the recorder: it cannot overflow, and is exact up to 2^53.
+ * Times in `_ns` and `_ms` are whole nanoseconds and milliseconds since 1970; `duration_ms` is a duration. Texts that
+ * are not known are `''`, numbers that are not known NULL. A sum of sizes is a double, as it was in the recorder: it
+ * cannot overflow, and is exact up to 2^53.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { StoreError } from '../../errors.js';
@@ -26,10 +32,14 @@ import type { Log } from '../../log.js';
 import { convertSeriesRollups } from './rollup-tables.js';
 
 /**
- * The way from an empty file to the tables of this program: step by step, from one version to the next. What a file holds depends on them: add
- * one at the end for a change, and leave those that are there as they are. See docs/decisions/0035-steps-from-version-to-version.md.
+ * The way from an empty file to the tables of this program: step by step, from one version to the next. What a file
+ * holds depends on them: add one at the end for a change, and leave those that are there as they are. See
+ * docs/decisions/0035-steps-from-version-to-version.md.
  */
-const steps: readonly (readonly (string | ((connection: DuckDBConnection, options: SchemaOptions) => Promise<void>))[])[] = [
+const steps: readonly (readonly (
+  | string
+  | ((connection: DuckDBConnection, options: SchemaOptions) => Promise<void>)
+)[])[] = [
   // 1
   [
     `CREATE TABLE request_metrics (
@@ -66,7 +76,8 @@ const steps: readonly (readonly (string | ((connection: DuckDBConnection, option
   // 3
   [
     'ALTER TABLE request_rollup ADD COLUMN sampled_out BIGINT DEFAULT 0',
-    // Anew, since a change of a column's type by an expression cannot be replayed from the log (DuckDB 1.5.5): a kill right after it would cost the file.
+    // Anew, since a change of a column's type by an expression cannot be replayed from the log (DuckDB 1.5.5): a kill
+    // right after it would cost the file.
     'ALTER TABLE request_top RENAME TO request_top_as_text',
     `CREATE TABLE request_top (
       level INTEGER NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL,
@@ -79,15 +90,19 @@ const steps: readonly (readonly (string | ((connection: DuckDBConnection, option
   // 4
   ['CREATE TABLE retention_state (state VARCHAR NOT NULL)'],
   // 5
-  ['CREATE TABLE imported_request (import_id BIGINT NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, packed BLOB NOT NULL)'],
+  [
+    'CREATE TABLE imported_request (import_id BIGINT NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, packed BLOB NOT NULL)',
+  ],
   // 6
   [
     'ALTER TABLE request_rollup RENAME TO series_rollup',
-    ...(['request_rollup', 'host_rollup'] as const).map((table) => `CREATE TABLE ${table} (
+    ...(['request_rollup', 'host_rollup'] as const).map(
+      (table) => `CREATE TABLE ${table} (
       level INTEGER NOT NULL, window_ms BIGINT NOT NULL, source VARCHAR NOT NULL, ${table === 'host_rollup' ? 'host VARCHAR NOT NULL, ' : ''}import_id BIGINT NOT NULL,
       requests BIGINT NOT NULL, errors BIGINT NOT NULL, client_errors BIGINT NOT NULL, sampled_out BIGINT NOT NULL, size_sum DOUBLE NOT NULL,
       cells VARCHAR NOT NULL, ${table === 'host_rollup' ? 'classes VARCHAR NOT NULL, ' : ''}closed BIGINT NOT NULL
-    )`),
+    )`,
+    ),
     'CREATE TABLE rollup_journal (import_id BIGINT NOT NULL, level INTEGER NOT NULL, window_ms BIGINT NOT NULL, packed BLOB NOT NULL)',
     'CREATE TABLE rollup_fold (scope VARCHAR NOT NULL, level INTEGER NOT NULL, closed BIGINT NOT NULL, folded_ms BIGINT NOT NULL)',
     convertSeriesRollups,
@@ -107,14 +122,23 @@ export const schemaVersion = steps.length;
 
 /** Throws a `StoreError` ('stop') when the tables have another version than this program's. Changes nothing. */
 export async function refuseOtherSchema(connection: Pick<DuckDBConnection, 'run'>, path: string): Promise<void> {
-  const [table] = await (await connection.run("SELECT count(*)::INTEGER FROM duckdb_tables() WHERE table_name = 'store_schema'")).getRows();
-  if (table?.[0] === 0) throw new StoreError('stop', `Cannot use the DuckDB file ${path}: it has no tables of this program. Set STORE to another file.`);
+  const [table] = await (
+    await connection.run("SELECT count(*)::INTEGER FROM duckdb_tables() WHERE table_name = 'store_schema'")
+  ).getRows();
+  if (table?.[0] === 0)
+    throw new StoreError(
+      'stop',
+      `Cannot use the DuckDB file ${path}: it has no tables of this program. Set STORE to another file.`,
+    );
   const [row] = await (await connection.run('SELECT max(version) FROM store_schema')).getRows();
   const version = Number(row?.[0] ?? 0);
   if (version === schemaVersion) return;
-  throw new StoreError('stop', version > schemaVersion
-    ? newerSchema(path, version)
-    : `Cannot read the DuckDB file ${path} with --read-only: its tables have version ${version}, and this program reads version ${schemaVersion}. Start a copy of it once without --read-only, which converts it; RETENTION_DELAY keeps its data meanwhile.`);
+  throw new StoreError(
+    'stop',
+    version > schemaVersion
+      ? newerSchema(path, version)
+      : `Cannot read the DuckDB file ${path} with --read-only: its tables have version ${version}, and this program reads version ${schemaVersion}. Start a copy of it once without --read-only, which converts it; RETENTION_DELAY keeps its data meanwhile.`,
+  );
 }
 
 function newerSchema(path: string, version: number): string {
@@ -122,8 +146,8 @@ function newerSchema(path: string, version: number): string {
 }
 
 /**
- * Brings the tables to this program's version, in one transaction: after a crash they are as before, or done. Throws a `StoreError` ('stop')
- * when a newer program made them. The connection is not to be used after an error.
+ * Brings the tables to this program's version, in one transaction: after a crash they are as before, or done. Throws a
+ * `StoreError` ('stop') when a newer program made them. The connection is not to be used after an error.
  */
 export async function prepareSchema(connection: DuckDBConnection, path: string, options: SchemaOptions): Promise<void> {
   await connection.run('BEGIN TRANSACTION');
@@ -131,7 +155,8 @@ export async function prepareSchema(connection: DuckDBConnection, path: string, 
   const [row] = await (await connection.run('SELECT max(version) FROM store_schema')).getRows();
   const version = Number(row?.[0] ?? 0);
   if (version > schemaVersion) throw new StoreError('stop', newerSchema(path, version));
-  for (const step of steps.slice(version).flat()) await (typeof step === 'string' ? connection.run(step) : step(connection, options));
+  for (const step of steps.slice(version).flat())
+    await (typeof step === 'string' ? connection.run(step) : step(connection, options));
   if (version < schemaVersion) {
     await connection.run('DELETE FROM store_schema');
     await connection.run('INSERT INTO store_schema VALUES ($1)', [schemaVersion]);

@@ -9,11 +9,20 @@ import { importRowRange } from '../../rollup/rollup.js';
 const rowsPerStatement = 5000;
 const hourNs = 3_600_000_000_000n;
 
-/** Takes an import back, in one transaction. Resolves to how many requests it had. Throws what DuckDB throws, with the transaction still open. */
+/**
+ * Takes an import back, in one transaction. Resolves to how many requests it had. Throws what DuckDB throws, with the
+ * transaction still open.
+ */
 export async function takeBack(connection: DuckDBConnection, importId: number): Promise<number> {
   await connection.run('BEGIN TRANSACTION');
   const id = [BigInt(importId)];
-  const rows = await (await connection.run('SELECT window_ms, source, to_base64(packed) FROM imported_request WHERE import_id = $1 ORDER BY window_ms', id, [BIGINT])).getRows();
+  const rows = await (
+    await connection.run(
+      'SELECT window_ms, source, to_base64(packed) FROM imported_request WHERE import_id = $1 ORDER BY window_ms',
+      id,
+      [BIGINT],
+    )
+  ).getRows();
   let requests = 0;
   for (const [windowMs, source, packed] of rows as [bigint, string, string][]) {
     const imported = unpackImported({ importId, rowId: 0, windowMs: Number(windowMs), source, packed });
@@ -21,29 +30,65 @@ export async function takeBack(connection: DuckDBConnection, importId: number): 
     await deleteRows(connection, windowMs * 1_000_000n, source, imported);
   }
   const { from, to } = importRowRange(importId);
-  await connection.run('DELETE FROM request_top WHERE row_id >= $1 AND row_id < $2', [BigInt(from), BigInt(to)], [BIGINT, BIGINT]);
-  for (const table of ['request_rollup', 'host_rollup', 'rollup_journal', 'imported_request']) await connection.run(`DELETE FROM ${table} WHERE import_id = $1`, id, [BIGINT]);
+  await connection.run(
+    'DELETE FROM request_top WHERE row_id >= $1 AND row_id < $2',
+    [BigInt(from), BigInt(to)],
+    [BIGINT, BIGINT],
+  );
+  for (const table of ['request_rollup', 'host_rollup', 'rollup_journal', 'imported_request'])
+    await connection.run(`DELETE FROM ${table} WHERE import_id = $1`, id, [BIGINT]);
   await connection.run('COMMIT');
   return requests;
 }
 
 /** Deletes the stored rows of requests, as far as they are still there: those with the time and the key of one. */
-async function deleteRows(connection: DuckDBConnection, hourStartNs: bigint, source: string, imported: readonly ImportedRequest[]): Promise<void> {
-  const byTime = groupBy(imported, ({ timeMs, timeNs, shiftNs }) => BigInt(timeMs) * 1_000_000n + BigInt(timeNs + shiftNs));
-  const lastNs = [...byTime.keys()].reduce((last, timeNs) => timeNs > last ? timeNs : last, hourStartNs + hourNs);
-  const stored = await (await connection.run(
-    'SELECT rowid, time_ns, method, status_code, duration_ms, size, bytes_read, uri FROM request_metrics WHERE time_ns >= $1 AND time_ns <= $2 AND source = $3',
-    [hourStartNs, lastNs, source],
-  )).getRows();
+async function deleteRows(
+  connection: DuckDBConnection,
+  hourStartNs: bigint,
+  source: string,
+  imported: readonly ImportedRequest[],
+): Promise<void> {
+  const byTime = groupBy(
+    imported,
+    ({ timeMs, timeNs, shiftNs }) => BigInt(timeMs) * 1_000_000n + BigInt(timeNs + shiftNs),
+  );
+  const lastNs = [...byTime.keys()].reduce((last, timeNs) => (timeNs > last ? timeNs : last), hourStartNs + hourNs);
+  const stored = await (
+    await connection.run(
+      'SELECT rowid, time_ns, method, status_code, duration_ms, size, bytes_read, uri FROM request_metrics WHERE time_ns >= $1 AND time_ns <= $2 AND source = $3',
+      [hourStartNs, lastNs, source],
+    )
+  ).getRows();
   const doomed: bigint[] = [];
-  for (const [rowId, timeNs, method, status, durationMs, size, bytesRead, uri] of stored as [bigint, bigint, string, number, number | null, bigint, bigint, string][]) {
+  for (const [rowId, timeNs, method, status, durationMs, size, bytesRead, uri] of stored as [
+    bigint,
+    bigint,
+    string,
+    number,
+    number | null,
+    bigint,
+    bigint,
+    string,
+  ][]) {
     const wanted = byTime.get(timeNs);
     if (wanted === undefined) continue;
-    const row = { ...splitNanoseconds(timeNs), source, method, status, durationMs, size: Number(size), bytesRead: Number(bytesRead), uri } as RequestEvent;
+    const row = {
+      ...splitNanoseconds(timeNs),
+      source,
+      method,
+      status,
+      durationMs,
+      size: Number(size),
+      bytesRead: Number(bytesRead),
+      uri,
+    } as RequestEvent;
     const at = wanted.findIndex((each) => importKey(row, each) === each.key);
     if (at < 0) continue;
     wanted.splice(at, 1);
     doomed.push(rowId);
   }
-  for (let from = 0; from < doomed.length; from += rowsPerStatement) await connection.run(`DELETE FROM request_metrics WHERE rowid IN (${doomed.slice(from, from + rowsPerStatement).join(', ')})`);
+  for (let from = 0; from < doomed.length; from += rowsPerStatement)
+    await connection.run(
+      `DELETE FROM request_metrics WHERE rowid IN (${doomed.slice(from, from + rowsPerStatement).join(', ')})`,
+    );
 }

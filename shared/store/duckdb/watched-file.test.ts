@@ -6,7 +6,9 @@ import test, { type ExecutionContext } from 'ava';
 import { WatchedFile, type FileFate } from './watched-file.js';
 
 /** A watched DuckDB file that is open, with rows in it. */
-async function start(t: ExecutionContext): Promise<{ path: string; folder: string; connection: DuckDBConnection; watched: WatchedFile }> {
+async function start(
+  t: ExecutionContext,
+): Promise<{ path: string; folder: string; connection: DuckDBConnection; watched: WatchedFile }> {
   const folder = await mkdtemp(join(tmpdir(), 'watched-file-'));
   const path = join(folder, 'a.duckdb');
   const instance = await DuckDBInstance.create(path);
@@ -37,10 +39,13 @@ test("ignores DuckDB's own writes and checkpoints", async (t) => {
 const fates: readonly [FileFate, (path: string) => Promise<void>][] = [
   ['deleted', (path) => rm(path)],
   ['moved', (path) => rename(path, `${path}.old`)],
-  ['replaced', async (path) => {
-    await copyFile(path, `${path}.copy`);
-    await rename(`${path}.copy`, path);
-  }],
+  [
+    'replaced',
+    async (path) => {
+      await copyFile(path, `${path}.copy`);
+      await rename(`${path}.copy`, path);
+    },
+  ],
   ['overwritten', (path) => truncate(path, 0)],
 ];
 for (const [fate, change] of fates) {

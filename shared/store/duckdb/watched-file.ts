@@ -1,19 +1,23 @@
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import type { Stats } from 'node:fs';
 
-/** What happened to an open file: its path no longer exists (deleted or moved), names another file, or the file was overwritten. */
+/**
+ * What happened to an open file: its path no longer exists (deleted or moved), names another file, or the file was
+ * overwritten.
+ */
 export type FileFate = 'deleted' | 'moved' | 'replaced' | 'overwritten';
 
 /**
- * The header of a DuckDB file: a main block that never changes, then two that checkpoints write alternately. In each of the
- * two, an 8-byte checksum precedes the checkpoint number. See src/storage/single_file_block_manager.cpp in DuckDB.
+ * The header of a DuckDB file: a main block that never changes, then two that checkpoints write alternately. In each of
+ * the two, an 8-byte checksum precedes the checkpoint number. See src/storage/single_file_block_manager.cpp in DuckDB.
  */
 const headerBytes = 4096;
 const checkpointNumberOffset = 8;
 
 /**
- * Detects when a path no longer names the file that DuckDB opened there. Keeps one descriptor from `open` to `close` and opens
- * no other: closing any descriptor of a file releases all locks of this process on it (fcntl(2)), including DuckDB's.
+ * Detects when a path no longer names the file that DuckDB opened there. Keeps one descriptor from `open` to `close`
+ * and opens no other: closing any descriptor of a file releases all locks of this process on it (fcntl(2)), including
+ * DuckDB's.
  */
 export class WatchedFile {
   readonly #path: string;
@@ -44,7 +48,10 @@ export class WatchedFile {
     }
   }
 
-  /** What happened to the file; `undefined` while it is unchanged but for DuckDB's own writes. Reads its headers only `withContent`. Throws the system's error. */
+  /**
+   * What happened to the file; `undefined` while it is unchanged but for DuckDB's own writes. Reads its headers only
+   * `withContent`. Throws the system's error.
+   */
   async fate({ withContent }: { withContent: boolean }): Promise<FileFate | undefined> {
     const current = await statOrNothing(this.#path);
     if (current === undefined) return (await this.#file.stat()).nlink > 0 ? 'moved' : 'deleted';
@@ -60,7 +67,9 @@ export class WatchedFile {
   }
 
   /** Size of the write-ahead log at the last call of `fate`, in bytes. */
-  get logBytes(): number { return this.#logBytes; }
+  get logBytes(): number {
+    return this.#logBytes;
+  }
 
   /** Whether the write-ahead log beside the path is the one that DuckDB wrote for this file. */
   async hasOwnLog(): Promise<boolean> {
@@ -78,7 +87,10 @@ export class WatchedFile {
 async function readHeaders(file: FileHandle): Promise<{ main: Buffer; checkpoint: bigint }> {
   const { buffer, bytesRead } = await file.read(Buffer.alloc(3 * headerBytes), 0, 3 * headerBytes, 0);
   const checkpoints = [1, 2].map((header) => buffer.readBigUInt64LE(header * headerBytes + checkpointNumberOffset));
-  return { main: buffer.subarray(0, Math.min(headerBytes, bytesRead)), checkpoint: checkpoints.reduce((newest, number) => number > newest ? number : newest) };
+  return {
+    main: buffer.subarray(0, Math.min(headerBytes, bytesRead)),
+    checkpoint: checkpoints.reduce((newest, number) => (number > newest ? number : newest)),
+  };
 }
 
 async function statOrNothing(path: string): Promise<Stats | undefined> {

@@ -1,11 +1,12 @@
 /**
  * DuckDB's write-ahead log, `FILE.wal`, after a power cut or on a failing disk.
  *
- * DuckDB refuses to open a file whose log has a wrong checksum. If the log ends in the middle of an entry, DuckDB treats it as torn: it opens without a
- * message and truncates the log at the next write, even if a damaged length hides hundreds of transactions. So this module reads the log first.
+ * DuckDB refuses to open a file whose log has a wrong checksum. If the log ends in the middle of an entry, DuckDB
+ * treats it as torn: it opens without a message and truncates the log at the next write, even if a damaged length hides
+ * hundreds of transactions. So this module reads the log first.
  *
- * Layout (DuckDB's `write_ahead_log.cpp`, version 2): a header without a checksum, then entries of length (u64), checksum (u64) and content. A transaction
- * ends with a flush entry, which always has the same bytes.
+ * Layout (DuckDB's `write_ahead_log.cpp`, version 2): a header without a checksum, then entries of length (u64),
+ * checksum (u64) and content. A transaction ends with a flush entry, which always has the same bytes.
  */
 import { constants } from 'node:fs';
 import { chmod, copyFile, link, open, rename, rm, stat, unlink, type FileHandle } from 'node:fs/promises';
@@ -18,7 +19,10 @@ export interface LogScan {
   readonly intactBytes: number;
   /** Start of the first damaged entry; `undefined` if the log is intact, or merely torn by a killed process. */
   readonly damagedAt: number | undefined;
-  /** Number of flush entries after the damage: complete transactions that cannot be replayed, since each builds on those before it. */
+  /**
+   * Number of flush entries after the damage: complete transactions that cannot be replayed, since each builds on those
+   * before it.
+   */
   readonly transactionsLost: number;
   /** Whether a checkpoint was in progress when the log ended. */
   readonly inCheckpoint: boolean;
@@ -34,21 +38,27 @@ export interface MovedLog {
 
 /** Field 100 (entry type) is 98 (version); field 101 (version) is 2. */
 const headerStart = Buffer.from('640062650002', 'hex');
-/** End of the fields. Storage versions from 1.3 on add a database identifier in field 102; this program's files have none. */
+/**
+ * End of the fields. Storage versions from 1.3 on add a database identifier in field 102; this program's files have
+ * none.
+ */
 const headerEnd = Buffer.from('ffff', 'hex');
 const headerBytes = headerStart.length + headerEnd.length;
 const entryHeadBytes = 16;
 /** Checksum and content of a flush entry: field 100 (type), 100 (flush). */
 const flushMark = Buffer.from('e7fe7d722fed3d5e640064ffff', 'hex');
 const flushBytes = flushMark.length + 8;
-/** Type of the entry that a checkpoint writes before it changes the database file. Like a flush entry, it is a valid end of the log. */
+/**
+ * Type of the entry that a checkpoint writes before it changes the database file. Like a flush entry, it is a valid end
+ * of the log.
+ */
 const checkpointType = 99;
 /** Maximum length of an entry, which holds at most 2,048 rows. A greater length is damage. */
 const entryBytesMax = 2 ** 30;
 
 /**
- * Reads the lengths of all entries; DuckDB verifies the checksums. Entries that begin at or after `limitBytes` count as damaged. Returns `undefined` for a log
- * that is missing, empty or of an unknown format. Throws the system's error.
+ * Reads the lengths of all entries; DuckDB verifies the checksums. Entries that begin at or after `limitBytes` count as
+ * damaged. Returns `undefined` for a log that is missing, empty or of an unknown format. Throws the system's error.
  */
 export async function scanLog(path: string, limitBytes = Infinity): Promise<LogScan | undefined> {
   const file = await open(path).catch(ignoreMissing);
@@ -59,9 +69,16 @@ export async function scanLog(path: string, limitBytes = Infinity): Promise<LogS
     const head = await readAt(file, 0, headerBytes);
     const expected = Buffer.concat([headerStart, headerEnd]);
     if (!head.equals(expected.subarray(0, head.length)) || limitBytes < headerBytes) {
-      const isOtherFormat = head.subarray(0, headerStart.length).equals(headerStart) && head.readUInt16LE(headerStart.length) === 102;
+      const isOtherFormat =
+        head.subarray(0, headerStart.length).equals(headerStart) && head.readUInt16LE(headerStart.length) === 102;
       if (isOtherFormat && limitBytes === Infinity) return undefined;
-      return { bytes, intactBytes: 0, damagedAt: 0, transactionsLost: await countFlushes(file, 0), inCheckpoint: false };
+      return {
+        bytes,
+        intactBytes: 0,
+        damagedAt: 0,
+        transactionsLost: await countFlushes(file, 0),
+        inCheckpoint: false,
+      };
     }
 
     let position = Math.min(headerBytes, bytes);
@@ -70,7 +87,8 @@ export async function scanLog(path: string, limitBytes = Infinity): Promise<LogS
     let isDamaged = false;
     let window: { start: number; data: Buffer } = { start: 0, data: Buffer.alloc(0) };
     while (position + entryHeadBytes <= bytes) {
-      if (position < window.start || position + flushBytes > window.start + window.data.length) window = { start: position, data: await readAt(file, position, windowBytes) };
+      if (position < window.start || position + flushBytes > window.start + window.data.length)
+        window = { start: position, data: await readAt(file, position, windowBytes) };
       const entry = window.data.subarray(position - window.start);
       const length = Number(entry.readBigUInt64LE());
       isDamaged = position >= limitBytes || length === 0 || length > entryBytesMax;
@@ -83,13 +101,22 @@ export async function scanLog(path: string, limitBytes = Infinity): Promise<LogS
     }
     const transactionsLost = position < bytes ? await countFlushes(file, position) : 0;
     // A killed process leaves an incomplete transaction at the end, with no flush entry after it.
-    return { bytes, intactBytes, damagedAt: isDamaged || transactionsLost > 0 ? position : undefined, transactionsLost, inCheckpoint };
+    return {
+      bytes,
+      intactBytes,
+      damagedAt: isDamaged || transactionsLost > 0 ? position : undefined,
+      transactionsLost,
+      inCheckpoint,
+    };
   } finally {
     await file.close();
   }
 }
 
-/** Copies the intact transactions before `damagedAt`, if there are any. Returns the scan up to there. Throws the system's error. */
+/**
+ * Copies the intact transactions before `damagedAt`, if there are any. Returns the scan up to there. Throws the
+ * system's error.
+ */
 export async function copyIntact(path: string, to: string, damagedAt: number): Promise<LogScan | undefined> {
   const scan = await scanLog(path, damagedAt);
   if (scan !== undefined && scan.intactBytes > 0) await copyStart(path, to, scan.intactBytes);
@@ -97,12 +124,24 @@ export async function copyIntact(path: string, to: string, damagedAt: number): P
 }
 
 /**
- * Moves a log to `PATH.LABEL-TIME` (default label: `damaged`), readable only by its owner, and puts `replacement` in its place, if given. A kill at any
- * moment leaves either the old log or the new one in place. Throws the system's error; the log is then unchanged.
+ * Moves a log to `PATH.LABEL-TIME` (default label: `damaged`), readable only by its owner, and puts `replacement` in
+ * its place, if given. A kill at any moment leaves either the old log or the new one in place. Throws the system's
+ * error; the log is then unchanged.
  */
-export async function setLogAside(path: string, { replacement, label = 'damaged', inCheckpoint = false, now = Date.now }: { replacement?: string | undefined; label?: string; inCheckpoint?: boolean; now?: () => number } = {}): Promise<MovedLog> {
+export async function setLogAside(
+  path: string,
+  {
+    replacement,
+    label = 'damaged',
+    inCheckpoint = false,
+    now = Date.now,
+  }: { replacement?: string | undefined; label?: string; inCheckpoint?: boolean; now?: () => number } = {},
+): Promise<MovedLog> {
   const { size: bytes, mtimeMs: changedMs } = await stat(path);
-  const movedTo = await keepBeside(path, `${path}.${label}-${new Date(now()).toISOString().replace(/[-:]|\.\d+/g, '')}`);
+  const movedTo = await keepBeside(
+    path,
+    `${path}.${label}-${new Date(now()).toISOString().replace(/[-:]|\.\d+/g, '')}`,
+  );
   await syncFile(dirname(path));
   if (replacement === undefined) await unlink(path);
   else await rename(replacement, path);
@@ -155,7 +194,10 @@ async function copyStart(from: string, to: string, bytes: number): Promise<void>
   }
 }
 
-/** Links a file under a second name, or copies it if the file system has no hard links. Never overwrites a file: appends a number instead. Returns the name. */
+/**
+ * Links a file under a second name, or copies it if the file system has no hard links. Never overwrites a file: appends
+ * a number instead. Returns the name.
+ */
 async function keepBeside(path: string, wanted: string): Promise<string> {
   for (let number = 1; ; number += 1) {
     const name = number === 1 ? wanted : `${wanted}-${number}`;
@@ -165,7 +207,9 @@ async function keepBeside(path: string, wanted: string): Promise<string> {
         await copyFile(path, name, constants.COPYFILE_EXCL);
         await syncFile(name);
       });
-      await chmod(name, 0o600).catch((error: unknown) => { if (codeOf(error) !== 'EPERM') throw error; });
+      await chmod(name, 0o600).catch((error: unknown) => {
+        if (codeOf(error) !== 'EPERM') throw error;
+      });
       return name;
     } catch (error) {
       if (codeOf(error) !== 'EEXIST') throw error;

@@ -21,10 +21,19 @@ test('a NUL in a text moves no other value out of its row.', (t) => {
 
 test('a batch that can never be written is given up whole, and the next one goes through.', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
-  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 } }, { log: createLog('store') });
+  const store = await openDuckdbStore(
+    {
+      path: join(folder, 'requests.duckdb'),
+      retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 },
+    },
+    { log: createLog('store') },
+  );
   const good = duckdbBatch(2);
   const bad = { ...duckdbBatch(1), tops: longLists(1).map((row) => ({ ...row, rowId: 0.5e300 })) };
-  const error = await t.throwsAsync(store.write(bad), { instanceOf: StoreError, message: /the data does not fit the tables/ });
+  const error = await t.throwsAsync(store.write(bad), {
+    instanceOf: StoreError,
+    message: /the data does not fit the tables/,
+  });
   t.regex(error.detail!, /Conversion Error/);
   t.is(error.action, 'drop');
   const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
@@ -38,9 +47,18 @@ test('a batch that can never be written is given up whole, and the next one goes
 test('holds a batch that a bug of this program keeps from being written', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   t.teardown(() => rm(folder, { recursive: true }));
-  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 } }, { log: createLog('store') });
+  const store = await openDuckdbStore(
+    {
+      path: join(folder, 'requests.duckdb'),
+      retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 },
+    },
+    { log: createLog('store') },
+  );
   const good = duckdbBatch(1);
-  const error = await t.throwsAsync(store.write({ ...good, ledger: { ...good.ledger!, received: 1.5 } }), { instanceOf: StoreError, message: /for an unexpected reason/ });
+  const error = await t.throwsAsync(store.write({ ...good, ledger: { ...good.ledger!, received: 1.5 } }), {
+    instanceOf: StoreError,
+    message: /for an unexpected reason/,
+  });
   t.is(error.action, 'hold');
   t.regex(error.detail ?? '', /RangeError/);
   await store.write(good);
@@ -49,7 +67,14 @@ test('holds a batch that a bug of this program keeps from being written', async 
 
 test('rows that are written again and again take no more memory than DuckDB may have.', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
-  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 86_400_000, rollupsMs: 86_400_000 }, memoryBytesMax: 40 * 2 ** 20 }, { log: createLog('store') });
+  const store = await openDuckdbStore(
+    {
+      path: join(folder, 'requests.duckdb'),
+      retention: { requestsMs: 86_400_000, rollupsMs: 86_400_000 },
+      memoryBytesMax: 40 * 2 ** 20,
+    },
+    { log: createLog('store') },
+  );
   let last: TopRow[] = [];
   for (let sequence = 1; sequence <= 80; sequence += 1) {
     last = longLists(20);
@@ -62,8 +87,18 @@ test('rows that are written again and again take no more memory than DuckDB may 
 
 test('after a batch that DuckDB has not enough memory for, others go through.', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
-  const store = await openDuckdbStore({ path: join(folder, 'requests.duckdb'), retention: { requestsMs: 86_400_000, rollupsMs: 86_400_000 }, memoryBytesMax: 16 * 2 ** 20 }, { log: createLog('store', { write: () => undefined }) });
-  const error = await t.throwsAsync(store.write(batchOf(1, longLists(400))), { instanceOf: StoreError, message: /DuckDB is out of memory/ });
+  const store = await openDuckdbStore(
+    {
+      path: join(folder, 'requests.duckdb'),
+      retention: { requestsMs: 86_400_000, rollupsMs: 86_400_000 },
+      memoryBytesMax: 16 * 2 ** 20,
+    },
+    { log: createLog('store', { write: () => undefined }) },
+  );
+  const error = await t.throwsAsync(store.write(batchOf(1, longLists(400))), {
+    instanceOf: StoreError,
+    message: /DuckDB is out of memory/,
+  });
   t.regex(error.detail!, /Out of Memory/);
   t.is(error.action, 'retry');
   const lists = longLists(5);
@@ -76,15 +111,38 @@ test('after a batch that DuckDB has not enough memory for, others go through.', 
 const listsMs = windowStart(Date.now(), 3600);
 
 function batchOf(sequence: number, tops: TopRow[]): Batch {
-  return { recorder: 'tested', writer: 'tested', sequence, requests: [], tallies: [], rollups: [], tops, ledger: undefined };
+  return {
+    recorder: 'tested',
+    writer: 'tested',
+    sequence,
+    requests: [],
+    tallies: [],
+    rollups: [],
+    tops,
+    ledger: undefined,
+  };
 }
 
 /** As long as lists can be, and other ones each time. */
 function longLists(length: number): TopRow[] {
-  return Array.from({ length }, (_, rowId) => ({ level: 3600, windowMs: listsMs, rowId, source: 'caddy', host: '', kind: 'path', packed: randomBytes(45_000).toString('base64') }));
+  return Array.from({ length }, (_, rowId) => ({
+    level: 3600,
+    windowMs: listsMs,
+    rowId,
+    source: 'caddy',
+    host: '',
+    kind: 'path',
+    packed: randomBytes(45_000).toString('base64'),
+  }));
 }
 
 async function readLists(store: Store): Promise<TopRow[]> {
-  const stored = await store.readTops({ fromMs: listsMs, toMs: listsMs + 3_600_000, level: 3600, kinds: ['path'], filter: {} });
+  const stored = await store.readTops({
+    fromMs: listsMs,
+    toMs: listsMs + 3_600_000,
+    level: 3600,
+    kinds: ['path'],
+    filter: {},
+  });
   return stored.toSorted((one, other) => one.rowId - other.rowId);
 }

@@ -1,6 +1,7 @@
 /**
- * How a batch gets into the tables. Requests are appended (`request-appender.ts`). Rows that replace earlier ones cannot be: each of their columns
- * is one bound text, its values joined with NUL, which the statement splits again on DuckDB's threads.
+ * How a batch gets into the tables. Requests are appended (`request-appender.ts`). Rows that replace earlier ones
+ * cannot be: each of their columns is one bound text, its values joined with NUL, which the statement splits again on
+ * DuckDB's threads.
  */
 import { deflateSync } from 'node:zlib';
 import { BIGINT, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
@@ -17,11 +18,15 @@ import { runKept } from './statements.js';
 /** Writes batches over one connection, each in a transaction of its own. */
 export interface BatchWriter {
   /**
-   * Writes a batch, unless its writer's number says that it is there already. Throws what DuckDB throws, with the transaction still open. Passes
-   * the commit to `alone`, which must run it while no read is in progress: in DuckDB 1.5.5, a concurrent read can miss rows (decision 39).
+   * Writes a batch, unless its writer's number says that it is there already. Throws what DuckDB throws, with the
+   * transaction still open. Passes the commit to `alone`, which must run it while no read is in progress: in DuckDB
+   * 1.5.5, a concurrent read can miss rows (decision 39).
    */
   write(batch: Batch, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
-  /** Whether a checkpoint is due, given the size of the write-ahead log in bytes: as soon as no read is in progress, or before the next batch. */
+  /**
+   * Whether a checkpoint is due, given the size of the write-ahead log in bytes: as soon as no read is in progress, or
+   * before the next batch.
+   */
   checkpointDue(logBytes: number): 'when-idle' | 'now' | undefined;
   /** Closes the windows that ended well before `nowMs`. `alone` as in `write`. Resolves to whether there were any. */
   closeWindows(nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<boolean>;
@@ -32,7 +37,11 @@ export interface BatchWriter {
 }
 
 /** Prepares the statements once. The connection must be used for nothing else while a batch is written. */
-export async function createBatchWriter(connection: DuckDBConnection, windows: OpenWindows, { logBytesMax }: { logBytesMax: number }): Promise<BatchWriter> {
+export async function createBatchWriter(
+  connection: DuckDBConnection,
+  windows: OpenWindows,
+  { logBytesMax }: { logBytesMax: number },
+): Promise<BatchWriter> {
   const appendRequests = createRequestAppender(connection);
   const writeRollups = await createRollupWriter(connection);
   const upsertTops = await connection.prepare(topsSql);
@@ -87,7 +96,8 @@ export async function createBatchWriter(connection: DuckDBConnection, windows: O
         await appendRequests(batch.kept ?? batch.requests);
         await windows.journal(connection, additions);
         heldBytes += await writeRows(upsertTops, topColumns, batch.tops, topRowsPerStatement);
-        if (batch.imported !== undefined) heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);
+        if (batch.imported !== undefined)
+          heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
       }
       await alone(async () => {
@@ -99,8 +109,9 @@ export async function createBatchWriter(connection: DuckDBConnection, windows: O
 }
 
 /**
- * Until the next checkpoint, DuckDB keeps the log, and in its memory the texts of rows that were replaced, in blocks that grow by doubling. From
- * `heldBytesWanted` and `logShareWanted` on, a checkpoint is due as soon as no read is in progress; at the maximum it waits for the reads, and new ones wait for it.
+ * Until the next checkpoint, DuckDB keeps the log, and in its memory the texts of rows that were replaced, in blocks
+ * that grow by doubling. From `heldBytesWanted` and `logShareWanted` on, a checkpoint is due as soon as no read is in
+ * progress; at the maximum it waits for the reads, and new ones wait for it.
  */
 const heldBytesWanted = 8 * 2 ** 20;
 const heldBytesMax = 2 * heldBytesWanted;
@@ -120,7 +131,8 @@ async function isNew(connection: DuckDBConnection, { writer, sequence }: Batch, 
     last === undefined
       ? 'INSERT INTO applied_batch (writer, sequence, applied_ms) VALUES ($1, $2, $3)'
       : 'UPDATE applied_batch SET sequence = $2, applied_ms = $3 WHERE writer = $1',
-    [writer, BigInt(sequence), BigInt(nowMs)], [VARCHAR, BIGINT, BIGINT],
+    [writer, BigInt(sequence), BigInt(nowMs)],
+    [VARCHAR, BIGINT, BIGINT],
   );
   return true;
 }
@@ -150,13 +162,30 @@ const importedColumns: readonly Column<ImportedRow>[] = [
 
 const topsSql = `${insertSql('request_top', topColumns)} ON CONFLICT DO UPDATE SET packed = excluded.packed`;
 
-/** A list has some 5 to 15 kB, which DuckDB would store as they are; this leaves less than half of them, and more work would leave little less. Base64 on the way there. */
+/**
+ * A list has some 5 to 15 kB, which DuckDB would store as they are; this leaves less than half of them, and more work
+ * would leave little less. Base64 on the way there.
+ */
 function compress(packed: string): string {
   return deflateSync(packed, { level: 1 }).toString('base64');
 }
 
 async function upsertLedger(connection: DuckDBConnection, ledger: LedgerSnapshot): Promise<void> {
-  const { collector, timeMs, received, accepted, runtime, rejected, dropped, stored, spooled, inMemory, deadLettered, warnings, lastLineMs } = ledger;
+  const {
+    collector,
+    timeMs,
+    received,
+    accepted,
+    runtime,
+    rejected,
+    dropped,
+    stored,
+    spooled,
+    inMemory,
+    deadLettered,
+    warnings,
+    lastLineMs,
+  } = ledger;
   await connection.run(
     `INSERT INTO collector_ledger (collector, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms, warnings)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
@@ -165,8 +194,13 @@ async function upsertLedger(connection: DuckDBConnection, ledger: LedgerSnapshot
        dead_lettered = excluded.dead_lettered, last_line_ms = excluded.last_line_ms, warnings = excluded.warnings
      WHERE excluded.time_ms >= collector_ledger.time_ms`,
     [
-      collector, ...[timeMs, received, accepted, runtime].map(BigInt), JSON.stringify(rejected), JSON.stringify(dropped),
-      ...[stored, spooled, inMemory, deadLettered].map(BigInt), lastLineMs === null ? null : BigInt(lastLineMs), JSON.stringify(warnings),
+      collector,
+      ...[timeMs, received, accepted, runtime].map(BigInt),
+      JSON.stringify(rejected),
+      JSON.stringify(dropped),
+      ...[stored, spooled, inMemory, deadLettered].map(BigInt),
+      lastLineMs === null ? null : BigInt(lastLineMs),
+      JSON.stringify(warnings),
     ],
     [VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, VARCHAR, VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, VARCHAR],
   );

@@ -1,6 +1,6 @@
 /**
- * A signal that aborts after `timeoutMs`, or with one of `others`. `AbortSignal.any` over `AbortSignal.timeout` can be collected as garbage
- * before it fires (Node 20), and a server that hangs would be waited for without end.
+ * A signal that aborts after `timeoutMs`, or with one of `others`. `AbortSignal.any` over `AbortSignal.timeout` can be
+ * collected as garbage before it fires (Node 20), and a server that hangs would be waited for without end.
  */
 export function deadline(timeoutMs: number, ...others: readonly (AbortSignal | undefined)[]): AbortSignal {
   const controller = new AbortController();

@@ -25,52 +25,86 @@ const range = { fromMs: startMs - 86_400_000, toMs: startMs + 86_400_000 };
 
 test('What is encoded comes out line by line, whatever the texts hold, and bodies can be joined as they are.', async (t) => {
   const text = fc.string({ unit: fc.constantFrom('\\', '"', '\n', 'a', ' ', ',', '=') });
-  await fc.assert(fc.asyncProperty(fc.array(fc.record({ uri: text, userAgent: text, host: fc.string({ unit: fc.constantFrom('"', '\\', ' ', 'a') }) }), { minLength: 1, maxLength: 8 }), async (texts) => {
-    const requests = texts.map((each) => event(each));
-    const wanted = requests.map((request) => requestLine(request, 'r'));
-    const bodies = bodiesOf({ recorder: 'r', writer: 'w', sequence: 1, requests, tallies: [], rollups: [], tops: [], ledger: undefined });
-    t.deepEqual(await linesIn(decodePayload(encodePayload(bodies))[0]!), wanted);
-    const twice = joinBodies([...bodies, compress(`${wanted[0]!}\n`, 1)]);
-    t.is(twice.lines, wanted.length + 1);
-    t.deepEqual(await linesIn(twice), [...wanted, wanted[0]!]);
-  }), { numRuns: 50 });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(
+        fc.record({ uri: text, userAgent: text, host: fc.string({ unit: fc.constantFrom('"', '\\', ' ', 'a') }) }),
+        { minLength: 1, maxLength: 8 },
+      ),
+      async (texts) => {
+        const requests = texts.map((each) => event(each));
+        const wanted = requests.map((request) => requestLine(request, 'r'));
+        const bodies = bodiesOf({
+          recorder: 'r',
+          writer: 'w',
+          sequence: 1,
+          requests,
+          tallies: [],
+          rollups: [],
+          tops: [],
+          ledger: undefined,
+        });
+        t.deepEqual(await linesIn(decodePayload(encodePayload(bodies))[0]!), wanted);
+        const twice = joinBodies([...bodies, compress(`${wanted[0]!}\n`, 1)]);
+        t.is(twice.lines, wanted.length + 1);
+        t.deepEqual(await linesIn(twice), [...wanted, wanted[0]!]);
+      },
+    ),
+    { numRuns: 50 },
+  );
 });
 
 test('finds the lines of a body with a row of megabytes, and skips what is no line', async (t) => {
   const long = `request_rollup,level=1m cells="${'GET 200 1,'.repeat(1_000_000)}" 1`;
   const lines = [requestLine(event({ uri: '/\n"\\', host: 'a "b' }), 'r'), long, 'm,t=\\ "a f="x" 1'];
-  t.deepEqual(await linesIn(compress(`${lines.join('\n')}\nnone\n${lines.join('\n')}\nm f="no end\n`, 8)), [...lines, ...lines]);
+  t.deepEqual(await linesIn(compress(`${lines.join('\n')}\nnone\n${lines.join('\n')}\nm f="no end\n`, 8)), [
+    ...lines,
+    ...lines,
+  ]);
 });
 
-testWithInfluxd('One line that InfluxDB refuses costs itself alone, is kept with the reason, and all levels agree with the requests.', async (t) => {
-  await overProxy(t, async ({ store, spoolDir, recorder }) => {
-    // A time that cannot be: 400 for the whole body. It is put in behind the recorder, which bounds times no further.
-    for (let at = 0; at < 300; at += 1) recorder.record(event({ uri: `/${at}`, timeMs: at === 123 ? 1e14 : startMs + at }));
-    await until('all are settled', () => store.spool!.own.spooled === 0 && store.spool!.own.stored > 0);
-    t.like(store.spool!.own, { stored: 299, deadLettered: 1 });
-    await assertAgreement(t, store, 299);
-    const folder = join(spoolDir, 'dead-letters');
-    const [file] = await readdir(folder);
-    const letters = await readFile(join(folder, file!), 'utf8');
-    t.regex(letters, /^# \d{4}-.*400/m);
-    t.true(letters.includes('uri="/123"'));
-    t.false(letters.includes('uri="/122"'));
-    const read = letters.trimEnd().split('\n').map(readDeadLetter);
-    t.is(read[0], 'other');
-    t.like(read[1], { uri: '/123', timeMs: 1e14, host: 'a.example', status: 200 });
-  });
-});
+testWithInfluxd(
+  'One line that InfluxDB refuses costs itself alone, is kept with the reason, and all levels agree with the requests.',
+  async (t) => {
+    await overProxy(t, async ({ store, spoolDir, recorder }) => {
+      // A time that cannot be: 400 for the whole body. It is put in behind the recorder, which bounds times no further.
+      for (let at = 0; at < 300; at += 1)
+        recorder.record(event({ uri: `/${at}`, timeMs: at === 123 ? 1e14 : startMs + at }));
+      await until('all are settled', () => store.spool!.own.spooled === 0 && store.spool!.own.stored > 0);
+      t.like(store.spool!.own, { stored: 299, deadLettered: 1 });
+      await assertAgreement(t, store, 299);
+      const folder = join(spoolDir, 'dead-letters');
+      const [file] = await readdir(folder);
+      const letters = await readFile(join(folder, file!), 'utf8');
+      t.regex(letters, /^# \d{4}-.*400/m);
+      t.true(letters.includes('uri="/123"'));
+      t.false(letters.includes('uri="/122"'));
+      const read = letters.trimEnd().split('\n').map(readDeadLetter);
+      t.is(read[0], 'other');
+      t.like(read[1], { uri: '/123', timeMs: 1e14, host: 'a.example', status: 200 });
+    });
+  },
+);
 
 testWithInfluxd('A field of another type is refused in part (422), and the rest is in.', async (t) => {
   await overProxy(t, async ({ store, recorder, writeLines }) => {
     // Somebody else wrote a text where numbers belong, into the shard of this day.
-    await writeLines(`request_metrics,host=other,method=GET,recorder=tested,source=caddy,status_code=200 upstream_ms="slow" ${startMs}000000`);
-    for (let at = 0; at < 100; at += 1) recorder.record(event({ uri: `/${at}`, upstreamMs: at % 10 === 0 ? 3 : null, timeMs: startMs + 1 + at }));
+    await writeLines(
+      `request_metrics,host=other,method=GET,recorder=tested,source=caddy,status_code=200 upstream_ms="slow" ${startMs}000000`,
+    );
+    for (let at = 0; at < 100; at += 1)
+      recorder.record(event({ uri: `/${at}`, upstreamMs: at % 10 === 0 ? 3 : null, timeMs: startMs + 1 + at }));
     await until('all are settled', () => store.spool!.own.spooled === 0 && store.spool!.own.stored > 0);
     t.like(store.spool!.own, { stored: 90, deadLettered: 10 });
     await assertAgreement(t, store, 90);
-    const [row] = (await store.readRollups({ ...range, level: 60, scope: 'all', filter: {} })).filter(({ cells }) => cells.some(({ count }) => count < 0));
-    t.like(row, { windowMs: startMs, source: 'caddy', host: undefined }, 'a refused request is taken out by a row of its own');
+    const [row] = (await store.readRollups({ ...range, level: 60, scope: 'all', filter: {} })).filter(({ cells }) =>
+      cells.some(({ count }) => count < 0),
+    );
+    t.like(
+      row,
+      { windowMs: startMs, source: 'caddy', host: undefined },
+      'a refused request is taken out by a row of its own',
+    );
   });
 });
 
@@ -79,9 +113,26 @@ test('keeps requests in the spool when delivering them fails for an unexpected r
   t.teardown(() => rm(dir, { recursive: true }));
   const spool = await openSpool({ dir, bytesMax: 2 ** 20, log: quietLog });
   let failures = 0;
-  const delivery = { deliver: () => (failures += 1) <= 2 ? Promise.reject(new RangeError('a bug of ours')) : Promise.resolve(0) };
-  const writer = startSpooledWriter({ spool, delivery, stopping: new AbortController(), bytesMax: 2 ** 20, log: quietLog });
-  await writer.write({ recorder: 'r', writer: 'w', sequence: 1, requests: [event({})], tallies: [], rollups: [], tops: [], ledger: undefined });
+  const delivery = {
+    deliver: () => ((failures += 1) <= 2 ? Promise.reject(new RangeError('a bug of ours')) : Promise.resolve(0)),
+  };
+  const writer = startSpooledWriter({
+    spool,
+    delivery,
+    stopping: new AbortController(),
+    bytesMax: 2 ** 20,
+    log: quietLog,
+  });
+  await writer.write({
+    recorder: 'r',
+    writer: 'w',
+    sequence: 1,
+    requests: [event({})],
+    tallies: [],
+    rollups: [],
+    tops: [],
+    ledger: undefined,
+  });
   await until('it is delivered', () => writer.state.own.spooled === 0);
   t.like(writer.state.own, { stored: 1, deadLettered: 0 });
   t.is(failures, 3);
@@ -90,8 +141,16 @@ test('keeps requests in the spool when delivering them fails for an unexpected r
 
 const interruptions: Readonly<Record<string, readonly ProxyAct[]>> = {
   'a server that is busy and says for how long': [{ status: 429, headers: { 'retry-after': '1' } }],
-  'a server that is down': [{ status: 503 }, { status: 500, body: 'x' }, { status: 502, headers: { 'content-type': 'text/html' }, body: '<html>' }],
-  'a token, bucket or organisation that is not right yet': [{ status: 401, body: '{"message":"unauthorized"}' }, { status: 403 }, { status: 404 }],
+  'a server that is down': [
+    { status: 503 },
+    { status: 500, body: 'x' },
+    { status: 502, headers: { 'content-type': 'text/html' }, body: '<html>' },
+  ],
+  'a token, bucket or organisation that is not right yet': [
+    { status: 401, body: '{"message":"unauthorized"}' },
+    { status: 403 },
+    { status: 404 },
+  ],
   'connections that are reset before and after the write': ['reset', 'reset-after', 'reset-after', 'reset'],
   'an answer that never comes': ['hang'],
 };
@@ -115,7 +174,10 @@ for (const [title, acts] of Object.entries(interruptions)) {
 
 testWithInfluxd('A proxy that takes only small bodies (413 in HTML) gets small ones.', async (t) => {
   await overProxy(t, async ({ store, recorder, proxy }) => {
-    proxy.act = ({ lines }) => lines > 64 ? { status: 413, headers: { 'content-type': 'text/html' }, body: '<html>413 Request Entity Too Large</html>' } : 'pass';
+    proxy.act = ({ lines }) =>
+      lines > 64
+        ? { status: 413, headers: { 'content-type': 'text/html' }, body: '<html>413 Request Entity Too Large</html>' }
+        : 'pass';
     for (let at = 0; at < 1000; at += 1) recorder.record(event({ uri: `/${at}`, timeMs: startMs + at }));
     await until('all are stored', () => store.spool!.own.stored === 1000);
     t.is(store.spool!.own.deadLettered, 0);
@@ -126,15 +188,34 @@ testWithInfluxd('A proxy that takes only small bodies (413 in HTML) gets small o
 testWithInfluxd('What waits in the spool is delivered by the next start, before what is new.', async (t) => {
   const { url, org, token, createBucket } = await influxd();
   const options = { org, bucket: await createBucket(), token, ...spoolOfTest() };
-  const away = await openInfluxdbStore({ ...options, url: 'http://127.0.0.1:1' }, { log: quietLog, spoolName: 'collector' });
-  const first = createRecorder({ store: away, log: quietLog, name: 'tested', hostsMax: 10, clientIp: 'off', flushMs: 5, now });
+  const away = await openInfluxdbStore(
+    { ...options, url: 'http://127.0.0.1:1' },
+    { log: quietLog, spoolName: 'collector' },
+  );
+  const first = createRecorder({
+    store: away,
+    log: quietLog,
+    name: 'tested',
+    hostsMax: 10,
+    clientIp: 'off',
+    flushMs: 5,
+    now,
+  });
   for (let at = 0; at < 50; at += 1) first.record(event({ uri: `/old-${at}`, timeMs: startMs + at }));
   t.is(await first.close(), 0, 'nothing is lost: it is in the spool');
   t.is(away.spool!.own.spooled, 50);
   await away.close();
   const store = await openInfluxdbStore({ ...options, url }, { log: quietLog, spoolName: 'collector' });
   t.is(store.spool!.earlier.spooled + store.spool!.earlier.stored, 50);
-  const second = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 10, clientIp: 'off', flushMs: 5, now });
+  const second = createRecorder({
+    store,
+    log: quietLog,
+    name: 'tested',
+    hostsMax: 10,
+    clientIp: 'off',
+    flushMs: 5,
+    now,
+  });
   for (let at = 0; at < 50; at += 1) second.record(event({ uri: `/new-${at}`, timeMs: startMs + 100 + at }));
   await until('all are stored', () => store.spool!.own.stored === 50);
   t.deepEqual(store.spool!.earlier, { spooled: 0, stored: 50, deadLettered: 0 });
@@ -147,13 +228,21 @@ testWithInfluxd('A second process is kept out of the spool, and told so.', async
   const { url, org, token, bucket } = await influxd();
   const options = { url, org, bucket, token, ...spoolOfTest() };
   const store = await openInfluxdbStore(options, { log: quietLog, spoolName: 'collector' });
-  await t.throwsAsync(openInfluxdbStore(options, { log: quietLog, spoolName: 'collector' }), { message: /Another process uses the spool/ });
+  await t.throwsAsync(openInfluxdbStore(options, { log: quietLog, spoolName: 'collector' }), {
+    message: /Another process uses the spool/,
+  });
   const other = await openInfluxdbStore(options, { log: quietLog, spoolName: 'web' });
   await other.close();
   await store.close();
 });
 
-interface Rig { store: Store; recorder: ReturnType<typeof createRecorder>; proxy: Proxy; spoolDir: string; writeLines(text: string): Promise<void> }
+interface Rig {
+  store: Store;
+  recorder: ReturnType<typeof createRecorder>;
+  proxy: Proxy;
+  spoolDir: string;
+  writeLines(text: string): Promise<void>;
+}
 
 /** A recorder over a spooled store, whose writes a proxy can interfere with. */
 async function overProxy(t: ExecutionContext, run: (rig: Rig) => Promise<void>): Promise<void> {
@@ -161,17 +250,35 @@ async function overProxy(t: ExecutionContext, run: (rig: Rig) => Promise<void>):
   const bucket = await createBucket();
   const proxy = await startProxy(url);
   const spool = spoolOfTest();
-  const store = await openInfluxdbStore({ url: proxy.url, org, bucket, token, timeoutMs: 1000, ...spool }, { log: quietLog, spoolName: 'collector', now });
-  const recorder = createRecorder({ store, log: quietLog, name: 'tested', hostsMax: 200, clientIp: 'full', flushMs: 10, now });
+  const store = await openInfluxdbStore(
+    { url: proxy.url, org, bucket, token, timeoutMs: 1000, ...spool },
+    { log: quietLog, spoolName: 'collector', now },
+  );
+  const recorder = createRecorder({
+    store,
+    log: quietLog,
+    name: 'tested',
+    hostsMax: 200,
+    clientIp: 'full',
+    flushMs: 10,
+    now,
+  });
   t.teardown(async () => {
     await recorder.close();
     await store.close();
     await proxy.stop();
   });
   await run({
-    store, recorder, proxy, spoolDir: spool.spoolDir,
+    store,
+    recorder,
+    proxy,
+    spoolDir: spool.spoolDir,
     async writeLines(body) {
-      const answer = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, { method: 'POST', body, headers: { authorization: `Token ${token}` } });
+      const answer = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, {
+        method: 'POST',
+        body,
+        headers: { authorization: `Token ${token}` },
+      });
       t.is(answer.status, 204);
     },
   });
@@ -184,15 +291,40 @@ async function assertAgreement(t: ExecutionContext, store: Store, count: number)
   for (const scope of ['all', 'host'] as const) {
     for (const level of levelsOf[scope]) {
       const cells = (await store.readRollups({ ...range, level, scope, filter: {} })).flatMap((row) => row.cells);
-      t.is(cells.reduce((sum, cell) => sum + cell.count, 0), count, `level ${level} of scope ${scope}`);
-      t.is(cells.reduce((sum, cell) => sum + cell.histogram.total, 0), count, `histograms of level ${level} of scope ${scope}`);
+      t.is(
+        cells.reduce((sum, cell) => sum + cell.count, 0),
+        count,
+        `level ${level} of scope ${scope}`,
+      );
+      t.is(
+        cells.reduce((sum, cell) => sum + cell.histogram.total, 0),
+        count,
+        `histograms of level ${level} of scope ${scope}`,
+      );
     }
   }
 }
 
 function event(parts: Partial<RequestEvent>): RequestEvent {
   return {
-    source: 'caddy', timeMs: startMs, timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1.5, size: 10, bytesRead: 0,
-    uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '', ...parts,
+    source: 'caddy',
+    timeMs: startMs,
+    timeNs: 0,
+    host: 'a.example',
+    method: 'GET',
+    status: 200,
+    durationMs: 1.5,
+    size: 10,
+    bytesRead: 0,
+    uri: '/',
+    endpoint: '',
+    clientIp: '',
+    userAgent: '',
+    referrer: '',
+    protocol: '',
+    tls: '',
+    upstreamMs: null,
+    requestId: '',
+    ...parts,
   };
 }

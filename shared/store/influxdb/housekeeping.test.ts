@@ -22,91 +22,187 @@ function batchOf(ageDays: number): Batch {
   const timeMs = Date.now() - ageDays * dayMs;
   const rowId = Math.round(ageDays * 10);
   const request: RequestEvent = {
-    source: 'caddy', timeMs, timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1, size: 1, bytesRead: 0,
-    uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
+    source: 'caddy',
+    timeMs,
+    timeNs: 0,
+    host: 'a.example',
+    method: 'GET',
+    status: 200,
+    durationMs: 1,
+    size: 1,
+    bytesRead: 0,
+    uri: '/',
+    endpoint: '',
+    clientIp: '',
+    userAgent: '',
+    referrer: '',
+    protocol: '',
+    tls: '',
+    upstreamMs: null,
+    requestId: '',
   };
-  const rollups = scopes.flatMap((scope) => levelsOf[scope].map((level): RollupRow => ({
-    level, windowMs: windowStart(timeMs, level), rowId, source: 'caddy', host: scope === 'all' ? undefined : 'a.example',
-    cells: [{ method: 'GET', status: 200, count: 1, sampledOut: 0, durationSumMs: 1, durationMaxMs: 1, sizeSum: 1, histogram: new Histogram() }],
-  })));
-  const tops = topLevels.map((level) => ({ level, windowMs: windowStart(timeMs, level), rowId, source: 'caddy', host: '', kind: 'path', packed: 'x' } as const));
-  return { recorder: 'r', writer: randomUUID(), sequence: 1, requests: [request], tallies: [], rollups, tops, ledger: undefined };
+  const rollups = scopes.flatMap((scope) =>
+    levelsOf[scope].map(
+      (level): RollupRow => ({
+        level,
+        windowMs: windowStart(timeMs, level),
+        rowId,
+        source: 'caddy',
+        host: scope === 'all' ? undefined : 'a.example',
+        cells: [
+          {
+            method: 'GET',
+            status: 200,
+            count: 1,
+            sampledOut: 0,
+            durationSumMs: 1,
+            durationMaxMs: 1,
+            sizeSum: 1,
+            histogram: new Histogram(),
+          },
+        ],
+      }),
+    ),
+  );
+  const tops = topLevels.map(
+    (level) =>
+      ({
+        level,
+        windowMs: windowStart(timeMs, level),
+        rowId,
+        source: 'caddy',
+        host: '',
+        kind: 'path',
+        packed: 'x',
+      }) as const,
+  );
+  return {
+    recorder: 'r',
+    writer: randomUUID(),
+    sequence: 1,
+    requests: [request],
+    tallies: [],
+    rollups,
+    tops,
+    ledger: undefined,
+  };
 }
 
-testWithInfluxd('A store that keeps house deletes what is older than its kind is kept, with a token for the bucket alone, and nothing else.', async (t) => {
-  const { url, org, createBucket, createToken } = await influxd();
-  const bucket = await createBucket();
-  const options = { url, org, bucket, token: await createToken(bucket, ['read', 'write']), retention, ...spoolOfTest() };
-  const ages = [0, 0.1, 0.2, 1, 5, 10, 30, 100, 390];
-  const plain = await openInfluxdbStore(options, { log: quietLog });
-  for (const age of ages) await plain.write(batchOf(age));
-  const foreign = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, {
-    method: 'POST', headers: { authorization: `Token ${options.token}` }, body: `temperature value=1 ${Date.now() - 100 * dayMs}000000`,
-  });
-  t.is(foreign.status, 204);
-  const everything = { fromMs: 0, toMs: Date.now() + dayMs, filter: {} };
-  const requests = async (): Promise<number> => (await plain.readRequests({ ...everything, limit: 100 })).length;
-  t.is(await requests(), ages.length, 'a store that does not keep house deletes nothing');
+testWithInfluxd(
+  'A store that keeps house deletes what is older than its kind is kept, with a token for the bucket alone, and nothing else.',
+  async (t) => {
+    const { url, org, createBucket, createToken } = await influxd();
+    const bucket = await createBucket();
+    const options = {
+      url,
+      org,
+      bucket,
+      token: await createToken(bucket, ['read', 'write']),
+      retention,
+      ...spoolOfTest(),
+    };
+    const ages = [0, 0.1, 0.2, 1, 5, 10, 30, 100, 390];
+    const plain = await openInfluxdbStore(options, { log: quietLog });
+    for (const age of ages) await plain.write(batchOf(age));
+    const foreign = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, {
+      method: 'POST',
+      headers: { authorization: `Token ${options.token}` },
+      body: `temperature value=1 ${Date.now() - 100 * dayMs}000000`,
+    });
+    t.is(foreign.status, 204);
+    const everything = { fromMs: 0, toMs: Date.now() + dayMs, filter: {} };
+    const requests = async (): Promise<number> => (await plain.readRequests({ ...everything, limit: 100 })).length;
+    t.is(await requests(), ages.length, 'a store that does not keep house deletes nothing');
 
-  const house = await openInfluxdbStore({ ...options, retentionDelayMs: 0 }, { log: quietLog, keepsHouse: true });
-  const keptAt = (keptMs: number): number => ages.filter((age) => age * dayMs < keptMs).length;
-  await until('what is old is deleted', async () => {
-    const tops = await Promise.all(topLevels.map((level) => plain.readTops({ ...everything, level, kinds: ['path'] })));
-    return await requests() === keptAt(retention.requestsMs) && topLevels.every((level, at) => tops[at]!.length === keptAt(topRetentionMs(level, retention.rollupsMs)));
-  });
-  for (const scope of scopes) {
-    for (const level of levelsOf[scope]) {
-      const rows = await plain.readRollups({ ...everything, level, scope, filter: {} });
-      t.is(rows.length, keptAt(rollupRetentionMs(level, retention.rollupsMs, scope)), `level ${level} of scope ${scope}`);
+    const house = await openInfluxdbStore({ ...options, retentionDelayMs: 0 }, { log: quietLog, keepsHouse: true });
+    const keptAt = (keptMs: number): number => ages.filter((age) => age * dayMs < keptMs).length;
+    await until('what is old is deleted', async () => {
+      const tops = await Promise.all(
+        topLevels.map((level) => plain.readTops({ ...everything, level, kinds: ['path'] })),
+      );
+      return (
+        (await requests()) === keptAt(retention.requestsMs) &&
+        topLevels.every((level, at) => tops[at]!.length === keptAt(topRetentionMs(level, retention.rollupsMs)))
+      );
+    });
+    for (const scope of scopes) {
+      for (const level of levelsOf[scope]) {
+        const rows = await plain.readRollups({ ...everything, level, scope, filter: {} });
+        t.is(
+          rows.length,
+          keptAt(rollupRetentionMs(level, retention.rollupsMs, scope)),
+          `level ${level} of scope ${scope}`,
+        );
+      }
     }
-  }
-  const left = await fetch(`${url}/api/v2/query?org=${org}`, {
-    method: 'POST', headers: { authorization: `Token ${options.token}`, 'content-type': 'application/vnd.flux' },
-    body: `from(bucket: "${bucket}") |> range(start: 0) |> filter(fn: (r) => r._measurement == "temperature")`,
-  });
-  t.regex(await left.text(), /temperature/, 'measurements of others stay');
-  await house.close();
-  await plain.close();
-});
+    const left = await fetch(`${url}/api/v2/query?org=${org}`, {
+      method: 'POST',
+      headers: { authorization: `Token ${options.token}`, 'content-type': 'application/vnd.flux' },
+      body: `from(bucket: "${bucket}") |> range(start: 0) |> filter(fn: (r) => r._measurement == "temperature")`,
+    });
+    t.regex(await left.text(), /temperature/, 'measurements of others stay');
+    await house.close();
+    await plain.close();
+  },
+);
 
-testWithInfluxd('A clock that is ahead and a shorter retention delete nothing from a bucket before the delay is over, also where the spool folder is new.', async (t) => {
-  const { url, org, createBucket, createToken } = await influxd();
-  const bucket = await createBucket();
-  const base = { url, org, bucket, token: await createToken(bucket, ['read', 'write']), retention: { requestsMs: 90 * dayMs, rollupsMs: 400 * dayMs } };
-  const options = { ...base, ...spoolOfTest() };
-  const ages = [0, 1, 40, 80];
-  const plain = await openInfluxdbStore(options, { log: quietLog });
-  t.teardown(() => plain.close());
-  for (const age of ages) await plain.write(batchOf(age));
-  const startMs = Date.now();
-  const requests = async (): Promise<number> => (await plain.readRequests({ fromMs: 0, toMs: startMs + dayMs, filter: {}, limit: 100 })).length;
+testWithInfluxd(
+  'A clock that is ahead and a shorter retention delete nothing from a bucket before the delay is over, also where the spool folder is new.',
+  async (t) => {
+    const { url, org, createBucket, createToken } = await influxd();
+    const bucket = await createBucket();
+    const base = {
+      url,
+      org,
+      bucket,
+      token: await createToken(bucket, ['read', 'write']),
+      retention: { requestsMs: 90 * dayMs, rollupsMs: 400 * dayMs },
+    };
+    const options = { ...base, ...spoolOfTest() };
+    const ages = [0, 1, 40, 80];
+    const plain = await openInfluxdbStore(options, { log: quietLog });
+    t.teardown(() => plain.close());
+    for (const age of ages) await plain.write(batchOf(age));
+    const startMs = Date.now();
+    const requests = async (): Promise<number> =>
+      (await plain.readRequests({ fromMs: 0, toMs: startMs + dayMs, filter: {}, limit: 100 })).length;
 
-  let looks = 0;
-  /** Keeps house until the look at the clock is saved and the deletion that follows it is done. */
-  const keepHouse = async (aheadDays: number, changes: Partial<InfluxdbOptions>): Promise<string[]> => {
-    const said: string[] = [];
-    const file = join(changes.spoolDir ?? options.spoolDir, 'retention.json');
-    const nowMs = startMs + aheadDays * dayMs + (looks += 1);
-    const store = await openInfluxdbStore({ ...options, ...changes }, { log: { ...quietLog, warn: (message) => said.push(message) }, keepsHouse: true, now: () => nowMs });
-    await until('it has looked', async () => (await readFile(file, 'utf8').catch(() => '')).includes(`"lookedMs":${nowMs}`));
-    await store.readLedgers({ sinceMs: 0 });
-    await store.close(); // waits for the deletion that is under way
-    return said;
-  };
-  t.deepEqual(await keepHouse(0, {}), []);
-  t.regex((await keepHouse(30, {})).join(), /30d ahead of the time that deletion goes by/);
-  t.is(await requests(), ages.length);
-  t.regex((await keepHouse(0, { retention })).join(), /RETENTION_REQUESTS is 7d and was 90d: requests from /);
-  t.is(await requests(), ages.length);
-  t.regex((await keepHouse(730, { ...spoolOfTest(), retention })).join(), /730d ahead of .*RETENTION_REQUESTS is 7d and was 80d/);
-  t.is(await requests(), ages.length);
-  t.regex((await keepHouse(0, { retention, retentionDelayMs: 0 })).join(), /The shorter retention is in force now/);
-  await until('what is too old is deleted', async () => await requests() === 2);
-});
+    let looks = 0;
+    /** Keeps house until the look at the clock is saved and the deletion that follows it is done. */
+    const keepHouse = async (aheadDays: number, changes: Partial<InfluxdbOptions>): Promise<string[]> => {
+      const said: string[] = [];
+      const file = join(changes.spoolDir ?? options.spoolDir, 'retention.json');
+      const nowMs = startMs + aheadDays * dayMs + (looks += 1);
+      const store = await openInfluxdbStore(
+        { ...options, ...changes },
+        { log: { ...quietLog, warn: (message) => said.push(message) }, keepsHouse: true, now: () => nowMs },
+      );
+      await until('it has looked', async () =>
+        (await readFile(file, 'utf8').catch(() => '')).includes(`"lookedMs":${nowMs}`),
+      );
+      await store.readLedgers({ sinceMs: 0 });
+      await store.close(); // waits for the deletion that is under way
+      return said;
+    };
+    t.deepEqual(await keepHouse(0, {}), []);
+    t.regex((await keepHouse(30, {})).join(), /30d ahead of the time that deletion goes by/);
+    t.is(await requests(), ages.length);
+    t.regex((await keepHouse(0, { retention })).join(), /RETENTION_REQUESTS is 7d and was 90d: requests from /);
+    t.is(await requests(), ages.length);
+    t.regex(
+      (await keepHouse(730, { ...spoolOfTest(), retention })).join(),
+      /730d ahead of .*RETENTION_REQUESTS is 7d and was 80d/,
+    );
+    t.is(await requests(), ages.length);
+    t.regex((await keepHouse(0, { retention, retentionDelayMs: 0 })).join(), /The shorter retention is in force now/);
+    await until('what is too old is deleted', async () => (await requests()) === 2);
+  },
+);
 
 test('keeps rows of single hosts at no level for longer than the others', (t) => {
   for (const rollupsMs of [dayMs, 400 * dayMs]) {
-    for (const level of levelsOf.host) t.true(rollupRetentionMs(level, rollupsMs, 'host') <= rollupRetentionMs(level, rollupsMs, 'all'));
+    for (const level of levelsOf.host)
+      t.true(rollupRetentionMs(level, rollupsMs, 'host') <= rollupRetentionMs(level, rollupsMs, 'all'));
   }
 });
 
@@ -115,9 +211,15 @@ test('What could not be done, because InfluxDB was still starting, is done soon 
   let tries = 0;
   const deleted: string[] = [];
   const stop = startHousekeeping({
-    guard: { look: async () => ({ retention, nowMs: Date.now() }) }, retryMs: 1, log: { ...quietLog, warn: (message) => said.push(message) },
-    writeVersion: async () => { if ((tries += 1) < 4) throw new Error('it is starting'); },
-    deleteBefore: async (predicate) => { deleted.push(predicate); },
+    guard: { look: async () => ({ retention, nowMs: Date.now() }) },
+    retryMs: 1,
+    log: { ...quietLog, warn: (message) => said.push(message) },
+    writeVersion: async () => {
+      if ((tries += 1) < 4) throw new Error('it is starting');
+    },
+    deleteBefore: async (predicate) => {
+      deleted.push(predicate);
+    },
   });
   t.teardown(stop);
   await until('it has deleted what is old', () => deleted.includes('_measurement="request_metrics"'));
@@ -125,24 +227,40 @@ test('What could not be done, because InfluxDB was still starting, is done soon 
   t.deepEqual(said, ['Cannot delete old requests and totals yet: it is starting']);
 });
 
-testWithInfluxd('A bucket that a newer program has written to is neither read nor written, and the error says what to do.', async (t) => {
-  const { url, org, token, createBucket } = await influxd();
-  const bucket = await createBucket();
-  const options = { url, org, bucket, token, retention, ...spoolOfTest() };
-  const write = async (lines: string): Promise<void> => {
-    const { status } = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, { method: 'POST', headers: { authorization: `Token ${token}` }, body: lines });
-    t.is(status, 204);
-  };
-  const first = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
-  await first.write(batchOf(0));
-  await first.ping();
-  await first.close();
+testWithInfluxd(
+  'A bucket that a newer program has written to is neither read nor written, and the error says what to do.',
+  async (t) => {
+    const { url, org, token, createBucket } = await influxd();
+    const bucket = await createBucket();
+    const options = { url, org, bucket, token, retention, ...spoolOfTest() };
+    const write = async (lines: string): Promise<void> => {
+      const { status } = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, {
+        method: 'POST',
+        headers: { authorization: `Token ${token}` },
+        body: lines,
+      });
+      t.is(status, 204);
+    };
+    const first = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
+    await first.write(batchOf(0));
+    await first.ping();
+    await first.close();
 
-  await write('store_schema version=3i');
-  const older = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
-  for (const use of [() => older.ping(), () => older.write(batchOf(0)), () => older.readLedgers({ sinceMs: 0 }), () => older.pingToWrite()]) {
-    const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /a newer program writes it, in version 3, and this one knows version 2\. Upgrade this program, or set INFLUXDB_BUCKET/ });
-    t.is(error.action, 'stop');
-  }
-  await older.close();
-});
+    await write('store_schema version=3i');
+    const older = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
+    for (const use of [
+      () => older.ping(),
+      () => older.write(batchOf(0)),
+      () => older.readLedgers({ sinceMs: 0 }),
+      () => older.pingToWrite(),
+    ]) {
+      const error = await t.throwsAsync(use(), {
+        instanceOf: StoreError,
+        message:
+          /a newer program writes it, in version 3, and this one knows version 2\. Upgrade this program, or set INFLUXDB_BUCKET/,
+      });
+      t.is(error.action, 'stop');
+    }
+    await older.close();
+  },
+);

@@ -14,18 +14,31 @@ export interface HousekeepingParts {
   /** Writes which version the bucket has. */
   readonly writeVersion: () => Promise<unknown>;
   readonly log: Log;
-  /** How long to wait after a failure, in milliseconds: five minutes, since a deletion that took too long may still be under way. */
+  /**
+   * How long to wait after a failure, in milliseconds: five minutes, since a deletion that took too long may still be
+   * under way.
+   */
   readonly retryMs?: number;
 }
 
-/** How often what is old is deleted, in milliseconds: InfluxDB looks at each series of a measurement for it (40 ms for 40 series of 600,000 points). */
+/**
+ * How often what is old is deleted, in milliseconds: InfluxDB looks at each series of a measurement for it (40 ms for
+ * 40 series of 600,000 points).
+ */
 const everyMs = 3_600_000;
 
 /**
- * Does now and every hour what the retention of a bucket cannot: single requests, ledgers and totals of fine windows go sooner than the totals
- * of hours and days. What fails is said in the log once, and tried again soon. Gives what ends it.
+ * Does now and every hour what the retention of a bucket cannot: single requests, ledgers and totals of fine windows go
+ * sooner than the totals of hours and days. What fails is said in the log once, and tried again soon. Gives what ends
+ * it.
  */
-export function startHousekeeping({ guard, deleteBefore, writeVersion, log, retryMs = 300_000 }: HousekeepingParts): () => void {
+export function startHousekeeping({
+  guard,
+  deleteBefore,
+  writeVersion,
+  log,
+  retryMs = 300_000,
+}: HousekeepingParts): () => void {
   let problem: string | undefined;
   let isStopped = false;
   let timer: NodeJS.Timeout | undefined;
@@ -41,7 +54,8 @@ export function startHousekeeping({ guard, deleteBefore, writeVersion, log, retr
       problem = undefined;
     } catch (error) {
       const message = messageOf(error);
-      if (!isStopped && message !== problem) log.warn(`Cannot delete old requests and totals yet: ${detailedMessageOf(error)}`);
+      if (!isStopped && message !== problem)
+        log.warn(`Cannot delete old requests and totals yet: ${detailedMessageOf(error)}`);
       problem = message;
       nextMs = retryMs;
     }
@@ -60,11 +74,16 @@ function rulesOf({ requestsMs, rollupsMs }: Retention): (readonly [string, numbe
     ['_measurement="request_metrics"', requestsMs],
     ['_measurement="collector_ledger"', requestsMs],
     ['_measurement="imported_request"', rollupsMs],
-    ...windowRetentions(rollupsMs).map(({ table, level, keptMs }) => [`${predicates[table]} AND level="${levelTags[level]}"`, keptMs] as const),
+    ...windowRetentions(rollupsMs).map(
+      ({ table, level, keptMs }) => [`${predicates[table]} AND level="${levelTags[level]}"`, keptMs] as const,
+    ),
   ];
 }
 
-/** InfluxDB 2 has no `!=` in delete predicates, so the one for `request_rollup` also matches rows of hosts. No level keeps these for longer than the others. */
+/**
+ * InfluxDB 2 has no `!=` in delete predicates, so the one for `request_rollup` also matches rows of hosts. No level
+ * keeps these for longer than the others.
+ */
 const predicates: Readonly<Record<WindowRetention['table'], string>> = {
   request_rollup: '_measurement="request_rollup"',
   host_rollup: '_measurement="request_rollup" AND scope="host"',

@@ -15,19 +15,74 @@ const spool = spoolOfTest();
 const token = 'secret-token-of-this-test';
 
 const event: RequestEvent = {
-  source: 'caddy', timeMs: Date.UTC(2026, 10, 23, 20), timeNs: 0, host: 'a.example', method: 'GET', status: 200, durationMs: 1, size: 1, bytesRead: 0,
-  uri: '/', endpoint: '', clientIp: '', userAgent: '', referrer: '', protocol: '', tls: '', upstreamMs: null, requestId: '',
+  source: 'caddy',
+  timeMs: Date.UTC(2026, 10, 23, 20),
+  timeNs: 0,
+  host: 'a.example',
+  method: 'GET',
+  status: 200,
+  durationMs: 1,
+  size: 1,
+  bytesRead: 0,
+  uri: '/',
+  endpoint: '',
+  clientIp: '',
+  userAgent: '',
+  referrer: '',
+  protocol: '',
+  tls: '',
+  upstreamMs: null,
+  requestId: '',
 };
-const batch: Batch = { recorder: 'r', writer: 'w', sequence: 1, requests: [event], tallies: [], rollups: [], tops: [], ledger: undefined };
+const batch: Batch = {
+  recorder: 'r',
+  writer: 'w',
+  sequence: 1,
+  requests: [event],
+  tallies: [],
+  rollups: [],
+  tops: [],
+  ledger: undefined,
+};
 
-const answers: readonly (readonly [status: number, headers: Record<string, string>, body: string, action: StoreErrorAction, message: RegExp, detail: RegExp, retryAfterMs?: number])[] = [
-  [429, { 'retry-after': '7' }, '{"code":"too many requests","message":"slow down"}', 'retry', /busy or not ready since .* UTC \(status 429\)/, /429 \(slow down\)/, 7000],
+const answers: readonly (readonly [
+  status: number,
+  headers: Record<string, string>,
+  body: string,
+  action: StoreErrorAction,
+  message: RegExp,
+  detail: RegExp,
+  retryAfterMs?: number,
+])[] = [
+  [
+    429,
+    { 'retry-after': '7' },
+    '{"code":"too many requests","message":"slow down"}',
+    'retry',
+    /busy or not ready since .* UTC \(status 429\)/,
+    /429 \(slow down\)/,
+    7000,
+  ],
   [503, { 'retry-after': '120' }, '', 'retry', /busy or not ready/, /503/, 120_000],
   [500, {}, '{"code":"internal error","message":"timeout"}', 'retry', /busy or not ready/, /500 \(timeout\)/],
   [502, { 'content-type': 'text/html' }, '<html>Bad Gateway</html>', 'retry', /busy or not ready/, /502/],
-  [401, {}, `{"code":"unauthorized","message":"no access with ${token}"}`, 'hold', /refused the token\. INFLUXDB_TOKEN is missing, wrong/, /no access with \[token\]/],
+  [
+    401,
+    {},
+    `{"code":"unauthorized","message":"no access with ${token}"}`,
+    'hold',
+    /refused the token\. INFLUXDB_TOKEN is missing, wrong/,
+    /no access with \[token\]/,
+  ],
   [403, {}, '{"code":"forbidden","message":"no"}', 'hold', /needs write on the bucket "b"/, /403 \(no\)/],
-  [404, {}, '{"code":"not found","message":"bucket \\"b\\" not found"}', 'hold', /Create the bucket "b" in the organisation "o"/, /bucket "b" not found/],
+  [
+    404,
+    {},
+    '{"code":"not found","message":"bucket \\"b\\" not found"}',
+    'hold',
+    /Create the bucket "b" in the organisation "o"/,
+    /bucket "b" not found/,
+  ],
   [301, { location: 'https://elsewhere.example/' }, '', 'hold', /INFLUXDB_URL/, /301/],
   [405, {}, 'no', 'hold', /INFLUXDB_URL/, /405/],
   [400, {}, '{"code":"invalid","message":"unable to parse"}', 'drop', /refused this \(status 400\)/, /unable to parse/],
@@ -37,28 +92,40 @@ const answers: readonly (readonly [status: number, headers: Record<string, strin
 
 for (const [status, headers, body, action, message, detail, retryAfterMs] of answers) {
   test(`an answer of ${status} says ${action}, for a write as for a read, keeps InfluxDB's words for the log, and never shows the token`, async (t) => {
-    await withServer((request, response) => {
-      request.resume();
-      response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(body);
-    }, async (store) => {
-      const [write, pingToWrite, ...reads] = usesOf(store);
-      for (const use of action === 'drop' ? reads : [write!, pingToWrite!, ...reads]) {
-        const error = await t.throwsAsync(use(), { instanceOf: StoreError, message });
-        t.is(error.action, action);
-        t.is(error.retryAfterMs, retryAfterMs);
-        t.regex(error.detail ?? '', detail);
-        t.notRegex(error.message, /slow down|timeout|Bad Gateway|no access with|\(no\)|unable to parse|too large|dropped=1|<html>/);
-        noToken(t, error);
-      }
-      if (action !== 'drop') return;
-      t.is(await write!(), 1, 'the request is set aside');
-      await t.notThrowsAsync(pingToWrite!(), 'a right token and bucket, whatever it says of the line');
-    });
+    await withServer(
+      (request, response) => {
+        request.resume();
+        response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(body);
+      },
+      async (store) => {
+        const [write, pingToWrite, ...reads] = usesOf(store);
+        for (const use of action === 'drop' ? reads : [write!, pingToWrite!, ...reads]) {
+          const error = await t.throwsAsync(use(), { instanceOf: StoreError, message });
+          t.is(error.action, action);
+          t.is(error.retryAfterMs, retryAfterMs);
+          t.regex(error.detail ?? '', detail);
+          t.notRegex(
+            error.message,
+            /slow down|timeout|Bad Gateway|no access with|\(no\)|unable to parse|too large|dropped=1|<html>/,
+          );
+          noToken(t, error);
+        }
+        if (action !== 'drop') return;
+        t.is(await write!(), 1, 'the request is set aside');
+        await t.notThrowsAsync(pingToWrite!(), 'a right token and bucket, whatever it says of the line');
+      },
+    );
   });
 }
 
 test('an unknown error, such as a bug of this program, holds the data', (t) => {
-  for (const caught of [new TypeError('x is not a function'), new RangeError('Invalid array length'), new Error('?'), 'thrown text', undefined]) {
+  for (const caught of [
+    new TypeError('x is not a function'),
+    new RangeError('Invalid array length'),
+    new Error('?'),
+    'thrown text',
+    undefined,
+  ]) {
     const error = influxdbError('write 5 lines', caught, { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token });
     t.is(error.action, 'hold', String(caught));
     t.regex(error.message, /for an unexpected reason\. The log has the details/);
@@ -67,48 +134,77 @@ test('an unknown error, such as a bug of this program, holds the data', (t) => {
 });
 
 test('The token is hidden in what InfluxDB says, also where that is cut, and in nothing else.', (t) => {
-  const said = (message: string, tokenOfPlace: string): string => influxdbError('write', new HttpError(401, 'Unauthorized', JSON.stringify({ message }), undefined, 'application/json'), { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token: tokenOfPlace }).detail!;
+  const said = (message: string, tokenOfPlace: string): string =>
+    influxdbError(
+      'write',
+      new HttpError(401, 'Unauthorized', JSON.stringify({ message }), undefined, 'application/json'),
+      { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token: tokenOfPlace },
+    ).detail!;
   t.regex(said(`${'a'.repeat(490)}${token}`, token), /a\[token\]\)$/);
   t.is(said('no x here', 'x'), 'Cannot write: InfluxDB answered 401 (no [token] here)');
 });
 
 test('A server that does not answer in time says retry.', async (t) => {
-  await withServer((request) => void request.resume(), async (store) => {
-    for (const use of usesOf(store)) {
-      const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /no whole answer in time/ });
-      t.is(error.action, 'retry');
-    }
-  }, 200);
+  await withServer(
+    (request) => void request.resume(),
+    async (store) => {
+      for (const use of usesOf(store)) {
+        const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /no whole answer in time/ });
+        t.is(error.action, 'retry');
+      }
+    },
+    200,
+  );
 });
 
 test('An answer that breaks off says retry.', async (t) => {
-  await withServer((request, response) => {
-    request.resume();
-    response.writeHead(200, { 'content-length': '1000', 'content-type': 'text/csv' });
-    response.write('#datatype,string\r\n', () => request.socket.destroy());
-  }, async (store) => {
-    for (const use of usesOf(store)) {
-      const error = await t.throwsAsync(use(), { instanceOf: StoreError });
-      t.is(error.action, 'retry');
-    }
-  });
+  await withServer(
+    (request, response) => {
+      request.resume();
+      response.writeHead(200, { 'content-length': '1000', 'content-type': 'text/csv' });
+      response.write('#datatype,string\r\n', () => request.socket.destroy());
+    },
+    async (store) => {
+      for (const use of usesOf(store)) {
+        const error = await t.throwsAsync(use(), { instanceOf: StoreError });
+        t.is(error.action, 'retry');
+      }
+    },
+  );
 });
 
 test('A query that fails half way is an error, though its status is 200.', async (t) => {
-  await withServer((request, response) => {
-    request.resume();
-    response.writeHead(200, { 'content-type': 'text/csv' }).end('#datatype,string,string\r\n#group,true,true\r\n#default,,\r\n,error,reference\r\n,"it broke, sadly",897\r\n');
-  }, async (store) => {
-    const error = await t.throwsAsync(store.readRollups({ fromMs: 0, toMs: 10_000, level: 10, scope: 'all', filter: {} }), { instanceOf: StoreError, message: /did not finish its answer/ });
-    t.regex(error.detail ?? '', /half way \(it broke, sadly\)/);
-    t.is(error.action, 'retry');
-  });
+  await withServer(
+    (request, response) => {
+      request.resume();
+      response
+        .writeHead(200, { 'content-type': 'text/csv' })
+        .end(
+          '#datatype,string,string\r\n#group,true,true\r\n#default,,\r\n,error,reference\r\n,"it broke, sadly",897\r\n',
+        );
+    },
+    async (store) => {
+      const error = await t.throwsAsync(
+        store.readRollups({ fromMs: 0, toMs: 10_000, level: 10, scope: 'all', filter: {} }),
+        { instanceOf: StoreError, message: /did not finish its answer/ },
+      );
+      t.regex(error.detail ?? '', /half way \(it broke, sadly\)/);
+      t.is(error.action, 'retry');
+    },
+  );
 });
 
 test('A server that is not there says retry, and where it was looked for.', async (t) => {
-  const store = await openInfluxdbStore({ url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token, ...spool }, { log: quietLog });
+  const store = await openInfluxdbStore(
+    { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token, ...spool },
+    { log: quietLog },
+  );
   for (const use of usesOf(store)) {
-    const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /^InfluxDB at http:\/\/127\.0\.0\.1:1 cannot be reached since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: nothing listens at that address\. / });
+    const error = await t.throwsAsync(use(), {
+      instanceOf: StoreError,
+      message:
+        /^InfluxDB at http:\/\/127\.0\.0\.1:1 cannot be reached since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: nothing listens at that address\. /,
+    });
     t.regex(error.detail ?? '', /ECONNREFUSED/);
     t.is(error.action, 'retry');
     noToken(t, error);
@@ -127,48 +223,70 @@ test('Retry-After is seconds or a date.', (t) => {
 });
 
 test('An address or a token that cannot be one is refused at once.', async (t) => {
-  for (const url of ['', 'localhost:8086', 'ftp://127.0.0.1', 'http://user:password@127.0.0.1:8086', 'http://127.0.0.1:8086/?org=o']) {
-    const error = await t.throwsAsync(openInfluxdbStore({ url, org: 'o', bucket: 'b', token, ...spool }, { log: quietLog }), { instanceOf: UsageError, message: /INFLUXDB_URL/ }, url);
+  for (const url of [
+    '',
+    'localhost:8086',
+    'ftp://127.0.0.1',
+    'http://user:password@127.0.0.1:8086',
+    'http://127.0.0.1:8086/?org=o',
+  ]) {
+    const error = await t.throwsAsync(
+      openInfluxdbStore({ url, org: 'o', bucket: 'b', token, ...spool }, { log: quietLog }),
+      { instanceOf: UsageError, message: /INFLUXDB_URL/ },
+      url,
+    );
     t.notRegex(error.message, /password@/);
   }
-  const error = await t.throwsAsync(openInfluxdbStore({ url: 'http://127.0.0.1:8086', org: 'o', bucket: 'b', token: `${token}\n`, ...spool }, { log: quietLog }), { instanceOf: UsageError, message: /INFLUXDB_TOKEN/ });
+  const error = await t.throwsAsync(
+    openInfluxdbStore(
+      { url: 'http://127.0.0.1:8086', org: 'o', bucket: 'b', token: `${token}\n`, ...spool },
+      { log: quietLog },
+    ),
+    { instanceOf: UsageError, message: /INFLUXDB_TOKEN/ },
+  );
   noToken(t, error);
 });
 
-testWithInfluxd('The real InfluxDB: a wrong token, a missing bucket or organisation, and a token that may not read or write say hold.', async (t) => {
-  const server = await influxd();
-  const right = { url: server.url, org: server.org, bucket: server.bucket, token: server.token };
-  const hold = async (options: typeof right, use: (store: Store) => Promise<unknown>): Promise<void> => {
-    const store = await openInfluxdbStore({ ...options, ...spool }, { log: quietLog });
-    const error = await t.throwsAsync(use(store), { instanceOf: StoreError });
-    t.is(error.action, 'hold', error.message);
-    t.false(JSON.stringify([error.message, error.stack]).includes(options.token));
-    await store.close();
-  };
-  for (const wrong of [{ token: 'wrong-token' }, { bucket: 'no-such-bucket' }, { org: 'no-such-org' }]) {
-    await hold({ ...right, ...wrong }, (store) => store.write(batch));
-    await hold({ ...right, ...wrong }, (store) => store.ping());
-    await hold({ ...right, ...wrong }, (store) => store.pingToWrite());
-  }
-  const writeOnly = await server.createToken(server.bucket, ['write']);
-  const readOnly = await server.createToken(server.bucket, ['read']);
-  await hold({ ...right, token: writeOnly }, (store) => store.ping());
-  await hold({ ...right, token: readOnly }, (store) => store.write(batch));
-  await hold({ ...right, token: readOnly }, (store) => store.pingToWrite());
-  const writer = await openInfluxdbStore({ ...right, token: writeOnly, ...spool }, { log: quietLog });
-  await writer.pingToWrite();
-  await writer.write(batch);
-  await writer.close();
-  const reader = await openInfluxdbStore({ ...right, token: readOnly, ...spool }, { log: quietLog });
-  await reader.ping();
-  t.is((await reader.readRequests({ fromMs: event.timeMs, toMs: event.timeMs + 1, filter: {}, limit: 5 })).length, 1);
-  await reader.close();
-});
+testWithInfluxd(
+  'The real InfluxDB: a wrong token, a missing bucket or organisation, and a token that may not read or write say hold.',
+  async (t) => {
+    const server = await influxd();
+    const right = { url: server.url, org: server.org, bucket: server.bucket, token: server.token };
+    const hold = async (options: typeof right, use: (store: Store) => Promise<unknown>): Promise<void> => {
+      const store = await openInfluxdbStore({ ...options, ...spool }, { log: quietLog });
+      const error = await t.throwsAsync(use(store), { instanceOf: StoreError });
+      t.is(error.action, 'hold', error.message);
+      t.false(JSON.stringify([error.message, error.stack]).includes(options.token));
+      await store.close();
+    };
+    for (const wrong of [{ token: 'wrong-token' }, { bucket: 'no-such-bucket' }, { org: 'no-such-org' }]) {
+      await hold({ ...right, ...wrong }, (store) => store.write(batch));
+      await hold({ ...right, ...wrong }, (store) => store.ping());
+      await hold({ ...right, ...wrong }, (store) => store.pingToWrite());
+    }
+    const writeOnly = await server.createToken(server.bucket, ['write']);
+    const readOnly = await server.createToken(server.bucket, ['read']);
+    await hold({ ...right, token: writeOnly }, (store) => store.ping());
+    await hold({ ...right, token: readOnly }, (store) => store.write(batch));
+    await hold({ ...right, token: readOnly }, (store) => store.pingToWrite());
+    const writer = await openInfluxdbStore({ ...right, token: writeOnly, ...spool }, { log: quietLog });
+    await writer.pingToWrite();
+    await writer.write(batch);
+    await writer.close();
+    const reader = await openInfluxdbStore({ ...right, token: readOnly, ...spool }, { log: quietLog });
+    await reader.ping();
+    t.is((await reader.readRequests({ fromMs: event.timeMs, toMs: event.timeMs + 1, filter: {}, limit: 5 })).length, 1);
+    await reader.close();
+  },
+);
 
 if (process.env['INFLUXDB_URL'] === undefined) {
   testWithInfluxd('The real InfluxDB: a store outlives a server that is killed and started again.', async (t) => {
     const server = await influxd();
-    const store = await openInfluxdbStore({ url: server.url, org: server.org, bucket: await server.createBucket(), token: server.token, ...spool }, { log: quietLog });
+    const store = await openInfluxdbStore(
+      { url: server.url, org: server.org, bucket: await server.createBucket(), token: server.token, ...spool },
+      { log: quietLog },
+    );
     await store.write(batch);
     await server.kill();
     for (const use of usesOf(store)) t.is((await t.throwsAsync(use(), { instanceOf: StoreError })).action, 'retry');
@@ -181,7 +299,12 @@ if (process.env['INFLUXDB_URL'] === undefined) {
 }
 
 function usesOf(store: Store): (() => Promise<unknown>)[] {
-  return [() => store.write(batch), () => store.pingToWrite(), () => store.ping(), () => store.readLedgers({ sinceMs: 0 })];
+  return [
+    () => store.write(batch),
+    () => store.pingToWrite(),
+    () => store.ping(),
+    () => store.readLedgers({ sinceMs: 0 }),
+  ];
 }
 
 function noToken(t: ExecutionContext, error: Error): void {
@@ -189,10 +312,24 @@ function noToken(t: ExecutionContext, error: Error): void {
 }
 
 /** A store over a server that answers what InfluxDB cannot be made to say at will. */
-async function withServer(listener: RequestListener, use: (store: Store) => Promise<void>, timeoutMs = 10_000): Promise<void> {
+async function withServer(
+  listener: RequestListener,
+  use: (store: Store) => Promise<void>,
+  timeoutMs = 10_000,
+): Promise<void> {
   const server = createServer(listener).listen(0, '127.0.0.1');
   await once(server, 'listening');
-  const store = await openInfluxdbStore({ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, org: 'o', bucket: 'b', token, timeoutMs, ...spool }, { log: quietLog });
+  const store = await openInfluxdbStore(
+    {
+      url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      org: 'o',
+      bucket: 'b',
+      token,
+      timeoutMs,
+      ...spool,
+    },
+    { log: quietLog },
+  );
   try {
     await use(store);
   } finally {

@@ -1,6 +1,6 @@
 /**
- * What InfluxDB or the way to it said, as a `StoreError` that says what to do. The status codes and what to do about each
- * are those of InfluxDB's write API (2.7); reads follow the same.
+ * What InfluxDB or the way to it said, as a `StoreError` that says what to do. The status codes and what to do about
+ * each are those of InfluxDB's write API (2.7); reads follow the same.
  */
 import { HttpError } from '@influxdata/influxdb-client';
 import { messageOf, stackOf, StoreError, type StoreErrorAction } from '../../errors.js';
@@ -12,7 +12,21 @@ export class InfluxdbError extends StoreError {
   /** How many lines of the body were refused, where InfluxDB says so; the others are written. */
   readonly refusedLines: number | undefined;
 
-  constructor(action: StoreErrorAction, message: string, { tooLarge = false, refusedLines, ...options }: { cause?: unknown; retryAfterMs?: number; tooLarge?: boolean; refusedLines?: number | undefined; detail?: string } = {}) {
+  constructor(
+    action: StoreErrorAction,
+    message: string,
+    {
+      tooLarge = false,
+      refusedLines,
+      ...options
+    }: {
+      cause?: unknown;
+      retryAfterMs?: number;
+      tooLarge?: boolean;
+      refusedLines?: number | undefined;
+      detail?: string;
+    } = {},
+  ) {
     super(action, message, options);
     this.tooLarge = tooLarge;
     this.refusedLines = refusedLines;
@@ -29,41 +43,63 @@ export interface InfluxdbPlace {
 }
 
 /**
- * The error to throw for what was caught while doing `action` (`write 500 lines`). Its message is for people; what InfluxDB or the system said is its
- * `detail`. `sinceMs` is when InfluxDB was first found unavailable, in milliseconds since 1970.
+ * The error to throw for what was caught while doing `action` (`write 500 lines`). Its message is for people; what
+ * InfluxDB or the system said is its `detail`. `sinceMs` is when InfluxDB was first found unavailable, in milliseconds
+ * since 1970.
  *
- * Busy, down, unreachable, too slow: `retry`, with `retryAfterMs` where the server says so. A token, bucket or organisation that is not right, an
- * address where no InfluxDB answers, or anything unknown, such as a bug of this program: `hold`. Only an answer that says that InfluxDB will never
- * take a batch is `drop`.
+ * Busy, down, unreachable, too slow: `retry`, with `retryAfterMs` where the server says so. A token, bucket or
+ * organisation that is not right, an address where no InfluxDB answers, or anything unknown, such as a bug of this
+ * program: `hold`. Only an answer that says that InfluxDB will never take a batch is `drop`.
  */
 export function influxdbError(action: string, caught: unknown, place: InfluxdbPlace, sinceMs?: number): StoreError {
   if (caught instanceof StoreError) return caught;
   const { url, token } = place;
   const hide = (text: string): string => (token === '' ? text : text.replaceAll(token, '[token]'));
-  const since = sinceMs === undefined ? '' : ` since ${new Date(sinceMs).toISOString().slice(0, 19).replace('T', ' ')} UTC`;
+  const since =
+    sinceMs === undefined ? '' : ` since ${new Date(sinceMs).toISOString().slice(0, 19).replace('T', ' ')} UTC`;
   // The cause is left out on purpose: requests and answers hang on it, and with them the token.
   if (!(caught instanceof HttpError)) {
     const detail = `Cannot ${action}: ${hide(reasonOf(caught))}`;
     return fromNetwork(caught)
-      ? new InfluxdbError('retry', `InfluxDB at ${url} cannot be reached${since}: ${networkReason(caught)}. Check that InfluxDB is running there and can be reached.`, { tooLarge: isTimeout(caught), detail })
-      : new InfluxdbError('hold', `Cannot use InfluxDB at ${url}${since}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`, { detail: `${detail} ${hide(topFramesOf(caught))}`.trim() });
+      ? new InfluxdbError(
+          'retry',
+          `InfluxDB at ${url} cannot be reached${since}: ${networkReason(caught)}. Check that InfluxDB is running there and can be reached.`,
+          { tooLarge: isTimeout(caught), detail },
+        )
+      : new InfluxdbError(
+          'hold',
+          `Cannot use InfluxDB at ${url}${since}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`,
+          { detail: `${detail} ${hide(topFramesOf(caught))}`.trim() },
+        );
   }
   const { statusCode } = caught;
   const detail = `Cannot ${action}: InfluxDB answered ${statusCode}${caught.message ? ` (${hide(caught.message).slice(0, 500)})` : ''}`;
   if (isUnavailable(caught)) {
     const retryAfterMs = parseRetryAfter(caught.headers?.['retry-after']);
-    return new InfluxdbError('retry', `InfluxDB at ${url} is busy or not ready${since} (status ${statusCode}). This is tried again.`, { detail, ...(retryAfterMs !== undefined && { retryAfterMs }) });
+    return new InfluxdbError(
+      'retry',
+      `InfluxDB at ${url} is busy or not ready${since} (status ${statusCode}). This is tried again.`,
+      { detail, ...(retryAfterMs !== undefined && { retryAfterMs }) },
+    );
   }
   // Queries, unlike writes, answer 400 for an organisation that is not there.
-  if (statusCode === 400 && /organization name .* not found/.test(caught.message)) return new InfluxdbError('hold', advice(404, place), { detail });
+  if (statusCode === 400 && /organization name .* not found/.test(caught.message))
+    return new InfluxdbError('hold', advice(404, place), { detail });
   if (statusCode === 400 || statusCode === 413 || statusCode === 422) {
     const dropped = /dropped=(\d{1,9})/.exec(caught.message)?.[1];
-    return new InfluxdbError('drop', `InfluxDB at ${url} refused this (status ${statusCode}), and always will.`, { tooLarge: statusCode === 413, refusedLines: dropped === undefined ? undefined : Number(dropped), detail });
+    return new InfluxdbError('drop', `InfluxDB at ${url} refused this (status ${statusCode}), and always will.`, {
+      tooLarge: statusCode === 413,
+      refusedLines: dropped === undefined ? undefined : Number(dropped),
+      detail,
+    });
   }
   return new InfluxdbError('hold', advice(statusCode, place), { detail });
 }
 
-/** Whether something that was thrown says that InfluxDB is down, unreachable, too slow or busy: the same may go through later. */
+/**
+ * Whether something that was thrown says that InfluxDB is down, unreachable, too slow or busy: the same may go through
+ * later.
+ */
 export function isUnavailable(caught: unknown): boolean {
   return caught instanceof HttpError ? caught.statusCode === 429 || caught.statusCode >= 500 : fromNetwork(caught);
 }
@@ -72,7 +108,10 @@ export function isUnavailable(caught: unknown): boolean {
  * The wait in milliseconds that the header `Retry-After` asks for: whole seconds, or a date (RFC 9110, 10.2.3).
  * `undefined` when there is none or it is neither.
  */
-export function parseRetryAfter(header: string | readonly string[] | undefined, nowMs = Date.now()): number | undefined {
+export function parseRetryAfter(
+  header: string | readonly string[] | undefined,
+  nowMs = Date.now(),
+): number | undefined {
   const text = typeof header === 'string' ? header : header?.[0];
   if (text === undefined) return undefined;
   if (/^\d{1,9}$/.test(text)) return Number(text) * 1000;
@@ -83,10 +122,14 @@ export function parseRetryAfter(header: string | readonly string[] | undefined, 
 function advice(statusCode: number, { url, org, bucket }: InfluxdbPlace): string {
   const [bucketName, orgName] = [JSON.stringify(bucket), JSON.stringify(org)];
   switch (statusCode) {
-    case 401: return `InfluxDB at ${url} refused the token. INFLUXDB_TOKEN is missing, wrong or no longer valid: create a token for the bucket ${bucketName} in the organisation ${orgName} and set INFLUXDB_TOKEN to it.`;
-    case 403: return `InfluxDB at ${url} does not allow this. INFLUXDB_TOKEN is not allowed to do this: the collector's token needs write on the bucket ${bucketName}, the web app's read and write.`;
-    case 404: return `InfluxDB at ${url} does not have the bucket. Create the bucket ${bucketName} in the organisation ${orgName}, or set INFLUXDB_BUCKET and INFLUXDB_ORG to those that are there and that the token may see.`;
-    default: return `${url} answered with status ${statusCode}. This is not how InfluxDB 2.x answers: check that INFLUXDB_URL leads to it.`;
+    case 401:
+      return `InfluxDB at ${url} refused the token. INFLUXDB_TOKEN is missing, wrong or no longer valid: create a token for the bucket ${bucketName} in the organisation ${orgName} and set INFLUXDB_TOKEN to it.`;
+    case 403:
+      return `InfluxDB at ${url} does not allow this. INFLUXDB_TOKEN is not allowed to do this: the collector's token needs write on the bucket ${bucketName}, the web app's read and write.`;
+    case 404:
+      return `InfluxDB at ${url} does not have the bucket. Create the bucket ${bucketName} in the organisation ${orgName}, or set INFLUXDB_BUCKET and INFLUXDB_ORG to those that are there and that the token may see.`;
+    default:
+      return `${url} answered with status ${statusCode}. This is not how InfluxDB 2.x answers: check that INFLUXDB_URL leads to it.`;
   }
 }
 
@@ -107,7 +150,11 @@ function reasonOf(caught: unknown): string {
 
 /** Where an error that is not the network's was thrown. */
 function topFramesOf(caught: unknown): string {
-  return stackOf(caught).split('\n').slice(1, 4).map((line) => line.trim()).join(' ');
+  return stackOf(caught)
+    .split('\n')
+    .slice(1, 4)
+    .map((line) => line.trim())
+    .join(' ');
 }
 
 /** What a person wants to know of an error of the network: codes of Node and OpenSSL in words. */
@@ -117,6 +164,7 @@ function networkReason(caught: unknown): string {
   if (code === 'ECONNREFUSED') return 'nothing listens at that address';
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'its name cannot be resolved';
   if (code === 'EHOSTUNREACH' || code === 'ENETUNREACH' || code === 'ETIMEDOUT') return 'the machine does not answer';
-  if (/CERT|SIGNATURE|ISSUER|TLS|SSL/.test(code)) return 'the TLS connection failed, perhaps because its certificate is not trusted';
+  if (/CERT|SIGNATURE|ISSUER|TLS|SSL/.test(code))
+    return 'the TLS connection failed, perhaps because its certificate is not trusted';
   return 'the connection broke off';
 }

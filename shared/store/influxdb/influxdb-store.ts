@@ -18,7 +18,21 @@ import { influxdbError, isUnavailable, type InfluxdbPlace } from './influxdb-err
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress, createRequestGatherer } from './payload.js';
 import { postLines } from './post.js';
-import { countHosts, listImports, listNewest, readImported, readLedgers, readNothing, readRequests, readRollups, readStoredSpan, readStoredWindows, readTops, rollUpRequests, type ReadCells } from './queries.js';
+import {
+  countHosts,
+  listImports,
+  listNewest,
+  readImported,
+  readLedgers,
+  readNothing,
+  readRequests,
+  readRollups,
+  readStoredSpan,
+  readStoredWindows,
+  readTops,
+  rollUpRequests,
+  type ReadCells,
+} from './queries.js';
 import { takeBack } from './take-back.js';
 import { retentionFile } from './retention-file.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
@@ -48,22 +62,58 @@ export interface InfluxdbOptions {
  * A store in a bucket of InfluxDB 2.x. It is not contacted before the first use, so a server that is down keeps nobody
  * from starting. Writing the same batch again writes the same points again, which changes nothing.
  *
- * With `spoolName`, `write` puts a batch into the spool of that name, from which it is delivered however long that takes.
- * Without, it is written at once, or `write` throws. A batch goes in several requests of at most 5,000 lines, requests first,
- * then rollup rows and top lists, then the ledger: one that failed may be there in part until it is written again.
+ * With `spoolName`, `write` puts a batch into the spool of that name, from which it is delivered however long that
+ * takes. Without, it is written at once, or `write` throws. A batch goes in several requests of at most 5,000 lines,
+ * requests first, then rollup rows and top lists, then the ledger: one that failed may be there in part until it is
+ * written again.
  *
- * With `keepsHouse` it deletes what is older than `retention`, and writes the version of what is in the bucket: for one that may read and write.
+ * With `keepsHouse` it deletes what is older than `retention`, and writes the version of what is in the bucket: for one
+ * that may read and write.
  *
- * Throws a `UsageError` for a `url` or `token` that cannot be one, and a `StoreError` ('stop') when the spool cannot be used.
+ * Throws a `UsageError` for a `url` or `token` that cannot be one, and a `StoreError` ('stop') when the spool cannot be
+ * used.
  */
-export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = Date.now, monotonicMs = () => performance.now(), spoolName, keepsHouse = false }: { log: Log; now?: () => number; monotonicMs?: () => number; spoolName?: string | undefined; keepsHouse?: boolean }): Promise<Store> {
-  const { url: urlText, org, bucket, token, timeoutMs = 15_000, spoolDir, spoolBytesMax, retention, retentionDelayMs } = options;
+export async function openInfluxdbStore(
+  options: InfluxdbOptions,
+  {
+    log,
+    now = Date.now,
+    monotonicMs = () => performance.now(),
+    spoolName,
+    keepsHouse = false,
+  }: { log: Log; now?: () => number; monotonicMs?: () => number; spoolName?: string | undefined; keepsHouse?: boolean },
+): Promise<Store> {
+  const {
+    url: urlText,
+    org,
+    bucket,
+    token,
+    timeoutMs = 15_000,
+    spoolDir,
+    spoolBytesMax,
+    retention,
+    retentionDelayMs,
+  } = options;
   const url = readUrl(urlText);
-  if (!/^[!-~]*$/.test(token)) throw new UsageError('INFLUXDB_TOKEN holds a space, a line break or another character that no token has: copy it again.');
+  if (!/^[!-~]*$/.test(token))
+    throw new UsageError(
+      'INFLUXDB_TOKEN holds a space, a line break or another character that no token has: copy it again.',
+    );
   const place: InfluxdbPlace = { url, org, bucket, token };
-  const agent = new (url.startsWith('https:') ? HttpsAgent : HttpAgent)({ keepAlive: true, maxSockets: connectionsMax, timeout: idleMsMax });
-  // The client's own timeout is for a silent socket only, and leaves the socket open: a signal ends the request for good.
-  const connect = (signal?: AbortSignal): InfluxDB => new InfluxDB({ url, token, timeout: timeoutMs, transportOptions: { agent, signal: deadline(timeoutMs, closing.signal, signal) } });
+  const agent = new (url.startsWith('https:') ? HttpsAgent : HttpAgent)({
+    keepAlive: true,
+    maxSockets: connectionsMax,
+    timeout: idleMsMax,
+  });
+  // The client's own timeout is for a silent socket only, and leaves the socket open: a signal ends the request for
+  // good.
+  const connect = (signal?: AbortSignal): InfluxDB =>
+    new InfluxDB({
+      url,
+      token,
+      timeout: timeoutMs,
+      transportOptions: { agent, signal: deadline(timeoutMs, closing.signal, signal) },
+    });
 
   const closing = new AbortController();
   setMaxListeners(0, closing.signal); // each request listens until its deadline
@@ -91,10 +141,18 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
   const writeUrl = `${url}/api/v2/write?${new URLSearchParams({ org, bucket, precision: 'ns' }).toString()}`;
   const post = async (gzip: Buffer): Promise<void> => {
     if (keepsHouse) await refuseNewer();
-    await postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal }).catch((error: unknown) => { throw failure('write', error); });
+    await postLines(gzip, { url: writeUrl, token, agent, timeoutMs, signal: closing.signal }).catch(
+      (error: unknown) => {
+        throw failure('write', error);
+      },
+    );
     unavailableSinceMs = undefined;
   };
-  const delivery = createDelivery({ deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), by: 'InfluxDB', log }), post, now });
+  const delivery = createDelivery({
+    deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), by: 'InfluxDB', log }),
+    post,
+    now,
+  });
   const spooled = spoolName === undefined ? undefined : await openSpooled(join(spoolDir, spoolName));
   async function openSpooled(dir: string): Promise<SpooledWriter> {
     try {
@@ -102,7 +160,11 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
       return startSpooledWriter({ spool, delivery, stopping: closing, bytesMax: spoolBytesMax, log });
     } catch (error) {
       if (error instanceof StoreError) throw error;
-      throw new StoreError('stop', `Cannot open the spool in ${dir}: ${messageOf(error)}. Set SPOOL_DIR to a folder that this user can write.`, { cause: error });
+      throw new StoreError(
+        'stop',
+        `Cannot open the spool in ${dir}: ${messageOf(error)}. Set SPOOL_DIR to a folder that this user can write.`,
+        { cause: error },
+      );
     }
   }
   const write = async (batch: Batch): Promise<number> => {
@@ -121,42 +183,49 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     return refused;
   };
 
-  const readUncheckedUntil = (signal: AbortSignal | undefined): ReadCells => (query, columns, onRow) =>
-    new Promise((resolve, reject) => {
-      let known: FluxTableMetaData | undefined;
-      let indexes: readonly number[] = [];
-      const onValues = (values: string[], table: FluxTableMetaData): void => {
-        if (table !== known) {
-          known = table;
-          // A query that fails half way answers 200 and ends in a table of its own.
-          if (table.columns[0]?.label === 'error') throw new StoreError('retry', `InfluxDB at ${url} did not finish its answer. Try again, perhaps with a shorter range.`, { detail: `the query failed half way (${values[0]})` });
-          indexes = columns.map((column) => table.columns.findIndex(({ label }) => label === column));
-        }
-        onRow(indexes.map((index) => values[index] || undefined));
-      };
-      let rowError: Error | undefined;
-      connect(signal)
-        .getQueryApi(org)
-        .queryRows(query, {
-          next: (values, table) => {
-            if (rowError !== undefined) return;
-            try {
-              onValues(values, table);
-            } catch (error) {
-              rowError = error instanceof Error ? error : new Error(messageOf(error));
-            }
-          },
-          error: reject,
-          complete: () => {
-            if (rowError !== undefined) {
-              reject(rowError);
-              return;
-            }
-            unavailableSinceMs = undefined;
-            resolve();
-          },
-        });
-    });
+  const readUncheckedUntil =
+    (signal: AbortSignal | undefined): ReadCells =>
+    (query, columns, onRow) =>
+      new Promise((resolve, reject) => {
+        let known: FluxTableMetaData | undefined;
+        let indexes: readonly number[] = [];
+        const onValues = (values: string[], table: FluxTableMetaData): void => {
+          if (table !== known) {
+            known = table;
+            // A query that fails half way answers 200 and ends in a table of its own.
+            if (table.columns[0]?.label === 'error')
+              throw new StoreError(
+                'retry',
+                `InfluxDB at ${url} did not finish its answer. Try again, perhaps with a shorter range.`,
+                { detail: `the query failed half way (${values[0]})` },
+              );
+            indexes = columns.map((column) => table.columns.findIndex(({ label }) => label === column));
+          }
+          onRow(indexes.map((index) => values[index] || undefined));
+        };
+        let rowError: Error | undefined;
+        connect(signal)
+          .getQueryApi(org)
+          .queryRows(query, {
+            next: (values, table) => {
+              if (rowError !== undefined) return;
+              try {
+                onValues(values, table);
+              } catch (error) {
+                rowError = error instanceof Error ? error : new Error(messageOf(error));
+              }
+            },
+            error: reject,
+            complete: () => {
+              if (rowError !== undefined) {
+                reject(rowError);
+                return;
+              }
+              unavailableSinceMs = undefined;
+              resolve();
+            },
+          });
+      });
 
   const readUnchecked = readUncheckedUntil(undefined);
 
@@ -164,43 +233,70 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
   /** Looks at the version of what is in the bucket, at first and from time to time. */
   const refuseNewer = (): Promise<void> => {
     if (checked === undefined || performance.now() - checked.atMs > versionCheckEveryMs) {
-      const done = refuseNewerSchema(readUnchecked, { url, bucket })
-        .catch((error: unknown) => { throw failure(`read the version of the bucket ${JSON.stringify(bucket)}`, error); });
+      const done = refuseNewerSchema(readUnchecked, { url, bucket }).catch((error: unknown) => {
+        throw failure(`read the version of the bucket ${JSON.stringify(bucket)}`, error);
+      });
       checked = { atMs: performance.now(), done };
-      done.catch(() => { checked = undefined; });
+      done.catch(() => {
+        checked = undefined;
+      });
     }
     return checked.done;
   };
-  const readUntil = (signal: AbortSignal | undefined): ReadCells => async (...query) => {
-    await refuseNewer();
-    await readUncheckedUntil(signal)(...query);
-  };
-  const deleteBefore = (predicate: string, timeMs: number): Promise<unknown> => use(`delete what is old in the bucket ${JSON.stringify(bucket)}`, () => callApi(
-    { url, token }, 'POST', `/api/v2/delete?${new URLSearchParams({ org, bucket }).toString()}`,
-    { body: { start: new Date(0), stop: new Date(timeMs), predicate }, signal: deadline(deleteMsMax, closing.signal) },
-  ));
-  const writeVersion = (): Promise<void> => use('write the version', async () => { await post(compress(schemaLine(now()), 1).gzip); });
-  const keepHouse = (wanted: Retention): (() => void) => startHousekeeping({
-    deleteBefore, writeVersion, log,
-    guard: new RetentionGuard({
-      retention: wanted, delayMs: retentionDelayMs, log, now, monotonicMs, ...retentionFile(spoolDir, { url, org, bucket }),
-      readSpan: () => use('read the times of what is stored', () => readStoredSpan(readUntil(undefined), bucket)),
-    }),
-  });
+  const readUntil =
+    (signal: AbortSignal | undefined): ReadCells =>
+    async (...query) => {
+      await refuseNewer();
+      await readUncheckedUntil(signal)(...query);
+    };
+  const deleteBefore = (predicate: string, timeMs: number): Promise<unknown> =>
+    use(`delete what is old in the bucket ${JSON.stringify(bucket)}`, () =>
+      callApi({ url, token }, 'POST', `/api/v2/delete?${new URLSearchParams({ org, bucket }).toString()}`, {
+        body: { start: new Date(0), stop: new Date(timeMs), predicate },
+        signal: deadline(deleteMsMax, closing.signal),
+      }),
+    );
+  const writeVersion = (): Promise<void> =>
+    use('write the version', async () => {
+      await post(compress(schemaLine(now()), 1).gzip);
+    });
+  const keepHouse = (wanted: Retention): (() => void) =>
+    startHousekeeping({
+      deleteBefore,
+      writeVersion,
+      log,
+      guard: new RetentionGuard({
+        retention: wanted,
+        delayMs: retentionDelayMs,
+        log,
+        now,
+        monotonicMs,
+        ...retentionFile(spoolDir, { url, org, bucket }),
+        readSpan: () => use('read the times of what is stored', () => readStoredSpan(readUntil(undefined), bucket)),
+      }),
+    });
   const stopHousekeeping = keepsHouse && retention !== undefined ? keepHouse(retention) : undefined;
 
-  const readAllRollups: Store['readRollups'] = (query, options) => use('read rollup rows', () => readRollups(readUntil(options?.signal), bucket, query));
-  const readAllTops: Store['readTops'] = (query, options) => use('read top lists', () => readTops(readUntil(options?.signal), bucket, query));
-  const readLatestRequests: Store['readRequests'] = (query, options) => use('read requests', () => readRequests(readUntil(options?.signal), bucket, query));
+  const readAllRollups: Store['readRollups'] = (query, options) =>
+    use('read rollup rows', () => readRollups(readUntil(options?.signal), bucket, query));
+  const readAllTops: Store['readTops'] = (query, options) =>
+    use('read top lists', () => readTops(readUntil(options?.signal), bucket, query));
+  const readLatestRequests: Store['readRequests'] = (query, options) =>
+    use('read requests', () => readRequests(readUntil(options?.signal), bucket, query));
 
   return {
     description: `InfluxDB at ${url}, bucket ${JSON.stringify(bucket)}`,
-    get spool() { return spooled?.state; },
-    get problem() { return spooled?.state.problem; },
+    get spool() {
+      return spooled?.state;
+    },
+    get problem() {
+      return spooled?.state.problem;
+    },
     changes: undefined,
     requestsKeptMs: retention?.requestsMs,
     rollupsKeptMs: retention?.rollupsMs,
-    write: (batch) => use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
+    write: (batch) =>
+      use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
     gatherRequests: createRequestGatherer,
     readRollups: readAllRollups,
     countHosts: (query, options) => use('count hosts', () => countHosts(readUntil(options?.signal), bucket, query)),
@@ -209,21 +305,28 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
     streamTops: (...query) => inOnePage(readAllTops(...query)),
     readRequests: readLatestRequests,
     streamRequests: (...query) => inOnePage(readLatestRequests(...query)),
-    rollUpRequests: (query, options) => use('read requests', () => rollUpRequests(readUntil(options?.signal), bucket, query)),
+    rollUpRequests: (query, options) =>
+      use('read requests', () => rollUpRequests(readUntil(options?.signal), bucket, query)),
     listRequests: (query, options) => use('read requests', () => listNewest(readUntil(options?.signal), bucket, query)),
-    readStoredWindows: (options) => use('read the oldest and newest rollup rows', () => readStoredWindows(readUntil(options?.signal), bucket)),
-    readLedgers: (query, options) => use('read the ledgers', () => readLedgers(readUntil(options?.signal), bucket, query)),
-    readImported: (query, options) => use('read what was imported', () => readImported(readUntil(options?.signal), bucket, query)),
+    readStoredWindows: (options) =>
+      use('read the oldest and newest rollup rows', () => readStoredWindows(readUntil(options?.signal), bucket)),
+    readLedgers: (query, options) =>
+      use('read the ledgers', () => readLedgers(readUntil(options?.signal), bucket, query)),
+    readImported: (query, options) =>
+      use('read what was imported', () => readImported(readUntil(options?.signal), bucket, query)),
     listImports: (options) => use('list the imports', () => listImports(readUntil(options?.signal), bucket)),
-    takeBack: (importId) => use('take an import back', async () => {
-      const found = (await listImports(readUntil(undefined), bucket)).find((each) => each.importId === importId);
-      if (found === undefined) return 0;
-      await takeBack(found, {
-        read: readUntil(undefined), bucket, deleteAll: (predicate) => deleteBefore(predicate, lastMs),
-        writeLines: (lines) => delivery.deliver([compress(`${lines.join('\n')}\n`, lines.length)]),
-      });
-      return found.requests;
-    }),
+    takeBack: (importId) =>
+      use('take an import back', async () => {
+        const found = (await listImports(readUntil(undefined), bucket)).find((each) => each.importId === importId);
+        if (found === undefined) return 0;
+        await takeBack(found, {
+          read: readUntil(undefined),
+          bucket,
+          deleteAll: (predicate) => deleteBefore(predicate, lastMs),
+          writeLines: (lines) => delivery.deliver([compress(`${lines.join('\n')}\n`, lines.length)]),
+        });
+        return found.requests;
+      }),
     requestsFrom: () => Promise.resolve(now() - (retention?.requestsMs ?? Infinity)),
     ping: () => use(`read the bucket ${JSON.stringify(bucket)}`, () => readNothing(readUntil(undefined), bucket)),
     pingToWrite: () => use(`write to the bucket ${JSON.stringify(bucket)}`, () => writeNothing(post)),
@@ -232,7 +335,9 @@ export async function openInfluxdbStore(options: InfluxdbOptions, { log, now = D
       closed = true;
       stopHousekeeping?.();
       await spooled?.close();
-      const timer = setTimeout(() => { closing.abort(); }, closeMsMax);
+      const timer = setTimeout(() => {
+        closing.abort();
+      }, closeMsMax);
       await Promise.allSettled(underWay);
       clearTimeout(timer);
       agent.destroy();
@@ -245,7 +350,9 @@ async function* inOnePage<Row>(rows: Promise<Row[]>): AsyncGenerator<Row[]> {
   yield await rows;
 }
 
-/** InfluxDB looks at the token and the bucket before it looks at the lines, and takes none at all (seen with 2.7.12). */
+/**
+ * InfluxDB looks at the token and the bucket before it looks at the lines, and takes none at all (seen with 2.7.12).
+ */
 async function writeNothing(post: (gzip: Buffer) => Promise<void>): Promise<void> {
   const { gzip } = compress('\n', 0);
   await post(gzip).catch((error: unknown) => {
@@ -264,14 +371,21 @@ const closeMsMax = 1000;
 /** Idle connections are closed before a proxy in between forgets them; 60 s is usual there. */
 const idleMsMax = 30_000;
 
-/** The address of InfluxDB without a slash at its end. Throws a `UsageError` for a text that cannot be one, or that holds a password. */
+/**
+ * The address of InfluxDB without a slash at its end. Throws a `UsageError` for a text that cannot be one, or that
+ * holds a password.
+ */
 export function readUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
-    throw new UsageError(`INFLUXDB_URL ${JSON.stringify(text)} is not an address: it has to look like http://127.0.0.1:8086.`);
+    throw new UsageError(
+      `INFLUXDB_URL ${JSON.stringify(text)} is not an address: it has to look like http://127.0.0.1:8086.`,
+    );
   }
   if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '') {
-    throw new UsageError('INFLUXDB_URL has a user, a password, a query or a fragment: leave them out, and put the token in INFLUXDB_TOKEN.');
+    throw new UsageError(
+      'INFLUXDB_URL has a user, a password, a query or a fragment: leave them out, and put the token in INFLUXDB_TOKEN.',
+    );
   }
   return url.href.replace(/\/+$/, '');
 }

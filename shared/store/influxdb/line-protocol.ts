@@ -3,10 +3,12 @@
  *
  * One line is `MEASUREMENT,TAG=VALUE,… FIELD=VALUE,… NANOSECONDS`, tags sorted by name, lines joined by `\n`:
  *
- * - `request_metrics`: tags `endpoint`, `host`, `method`, `recorder`, `source`, `status_code`; fields `uri` (always there),
+ * - `request_metrics`: tags `endpoint`, `host`, `method`, `recorder`, `source`, `status_code`; fields `uri` (always
+ *   there),
  *   `size`, `bytes_read` (integers), and `duration_ms` (float), `client_ip`, `user_agent`, `referrer`, `protocol`, `tls`,
  *   `upstream_ms` (float), `request_id` where they are known. The time is the request's.
- * - `request_rollup`: tags `level` (`10s`, `1m`, `10m`, `1h`, `1d`) and `source`, of a row that counts one host also `host` and `scope=host`. Fields
+ * - `request_rollup`: tags `level` (`10s`, `1m`, `10m`, `1h`, `1d`) and `source`, of a row that counts one host also
+ *   `host` and `scope=host`. Fields
  *   for Flux and Grafana: `count`, `size_sum`, `sampled_out`, `status_1xx` to `status_5xx`, `status_other` (integers; the last seven are left out
  *   where they are 0), `duration_sum_ms`, `duration_max_ms` (floats). This program reads `cells` alone, the packed cells (see `packCells`):
  *   InfluxDB stores and reads field by field, so one field is read three times as fast as five. The time is the window's start plus the row's id in
@@ -16,30 +18,37 @@
  *   Version 1 wrote a point for each host, method and status, with the tags `host`, `level`, `method`, `source`, `status_code`, and with `tally`
  *   in place of `cells`: `COUNT DURATION_SUM_MS DURATION_MAX_MS SIZE_SUM HISTOGRAM`, and ` SAMPLED_OUT` where there are any. Such points are
  *   still read: they count for all requests of a source, and for their host.
- * - `request_top`: tags `host` (of unique clients), `kind`, `level`, `source`; field `packed`, see `TopRow`. The time is made as that of
+ * - `request_top`: tags `host` (of unique clients), `kind`, `level`, `source`; field `packed`, see `TopRow`. The time
+ *   is made as that of
  *   `request_rollup`.
- * - `imported_request`: tags `import_id`, `source`; field `packed`, see `ImportedRow`. The time is made as that of `request_rollup`.
- * - `collector_ledger`: tags `account`, `collector`, `reason` (of `rejected`, `dropped` and `warnings`); field `lines` (integer), one
+ * - `imported_request`: tags `import_id`, `source`; field `packed`, see `ImportedRow`. The time is made as that of
+ *   `request_rollup`.
+ * - `collector_ledger`: tags `account`, `collector`, `reason` (of `rejected`, `dropped` and `warnings`); field `lines`
+ *   (integer), one
  *   point for each count; and the account `last_line` with the field `time_ms`. All have the snapshot's time.
  *
  * What line protocol cannot say, and what is done about it:
  *
  * - A tag cannot be empty. It is left out, and what is missing reads back as `''`.
- * - In a tag, `\` escapes `,`, `=` and space, and nothing escapes `\` itself. InfluxDB's scanners do not agree on what `\\,`
+ * - In a tag, `\` escapes `,`, `=` and space, and nothing escapes `\` itself. InfluxDB's scanners do not agree on what
+ *   `\\,`
  *   is: some tags with it are taken, others are refused, and the whole batch with them (seen with 2.7.12). So a `\` never
  *   stands before one of the three, nor at the end: it gets a dot behind it, and where dots stood there already, one dot
  *   more. `a\` is stored as `a\.`, `a\.` as `a\..`, `a\,b` as `a\.,b`; `a\b` and `a.` as they are. `tagText` and
  *   `textOfTag` are each other's inverse for every value.
  * - A tag cannot hold a line break. It never does: see what a store may count on in `contract.ts`.
- * - Measurement and tags together may have 65,535 bytes. Five tags of 255 characters have at most 3,825 before escaping.
+ * - Measurement and tags together may have 65,535 bytes. Five tags of 255 characters have at most 3,825 before
+ *   escaping.
  * - A string field can hold every character. `"` and `\` are escaped by `\`.
- * - A string field can be empty, but Flux's `pivot` then gives its row the value of a later one (seen with 2.7.12). So no
+ * - A string field can be empty, but Flux's `pivot` then gives its row the value of a later one (seen with 2.7.12). So
+ *   no
  *   empty field of a request is written: the optional ones are left out, and a `uri` of no characters is stored as `-`. To keep it
  *   apart from a real `-`, one of dashes alone gets one more: `-` is stored as `--`. `uriText` and `textOfUri` are each
  *   other's inverse.
  * - A float must be finite. It is: see `contract.ts`.
  *
- * This is what the collector spends its time on: the line of a request is put together in bytes, most of which were made before.
+ * This is what the collector spends its time on: the line of a request is put together in bytes, most of which were
+ * made before.
  */
 import { Histogram } from '../../sketch/histogram.js';
 import type { ImportedRow } from '../../record/imported-requests.js';
@@ -54,17 +63,23 @@ import { TextBuffer } from './text-buffer.js';
 /** The value of the tag `level`, by the length of the window in seconds. */
 export const levelTags: Readonly<Record<Level, string>> = { 10: '10s', 60: '1m', 600: '10m', 3600: '1h', 86_400: '1d' };
 
-/** Adds the lines of the requests that a recorder of this name took to a text, without line breaks. It remembers what repeats from line to line. */
+/**
+ * Adds the lines of the requests that a recorder of this name took to a text, without line breaks. It remembers what
+ * repeats from line to line.
+ */
 export function createRequestLines(recorder: string): (event: RequestEvent, text: TextBuffer) => void {
   const known: ({ readonly event: RequestEvent; readonly tags: Uint8Array } | undefined)[] = [];
-  const [clientIp, userAgent, referrer, protocol, tls] = ['client_ip', 'user_agent', 'referrer', 'protocol', 'tls'].map(createTextField) as [TextField, TextField, TextField, TextField, TextField];
+  const [clientIp, userAgent, referrer, protocol, tls] = ['client_ip', 'user_agent', 'referrer', 'protocol', 'tls'].map(
+    createTextField,
+  ) as [TextField, TextField, TextField, TextField, TextField];
   let second = Number.NaN;
   let secondText = '';
   return (event, text) => {
     const { timeMs, durationMs, bytesRead, upstreamMs, requestId } = event;
     const at = placeOf(event) % tagsRemembered;
     let found = known[at];
-    if (found === undefined || !isSameSeries(found.event, event)) known[at] = found = { event, tags: Buffer.from(`${tagsOf(event, recorder)} uri="`) };
+    if (found === undefined || !isSameSeries(found.event, event))
+      known[at] = found = { event, tags: Buffer.from(`${tagsOf(event, recorder)} uri="`) };
     if (Math.floor(timeMs / 1000) !== second) {
       second = Math.floor(timeMs / 1000);
       secondText = ` ${second}`;
@@ -99,7 +114,15 @@ const tagsRemembered = 1024;
 
 /** The same for events of one series, and seldom for others. */
 function placeOf({ status, method, host }: RequestEvent): number {
-  return (status * 31 + method.length * 7 + method.charCodeAt(0) + host.length * 961 + 31 * host.charCodeAt(host.length >> 1) + 127 * host.charCodeAt(0)) >>> 0; // NaN, of an empty text, becomes 0
+  return (
+    (status * 31 +
+      method.length * 7 +
+      method.charCodeAt(0) +
+      host.length * 961 +
+      31 * host.charCodeAt(host.length >> 1) +
+      127 * host.charCodeAt(0)) >>>
+    0
+  ); // NaN, of an empty text, becomes 0
 }
 
 /** A field with its comma in front, as bytes; nothing for an empty text. */
@@ -110,7 +133,13 @@ function createTextField(name: string): TextField {
 }
 
 function isSameSeries(one: RequestEvent, other: RequestEvent): boolean {
-  return one.status === other.status && one.host === other.host && one.method === other.method && one.source === other.source && one.endpoint === other.endpoint;
+  return (
+    one.status === other.status &&
+    one.host === other.host &&
+    one.method === other.method &&
+    one.source === other.source &&
+    one.endpoint === other.endpoint
+  );
 }
 
 /** The measurement and the tags of a request. */
@@ -140,8 +169,18 @@ export function isRequestLine(line: string): boolean {
 export function parseRequestLine(line: string): RequestEvent | undefined {
   const parts = isRequestLine(line) ? requestLineShape.exec(line) : null;
   if (parts === null) return undefined;
-  const tags = new Map([...parts[1]!.matchAll(tagShape)].map(([, name, value]) => [name!, textOfTag(value!.replaceAll(/\\([,= ])/g, '$1'))]));
-  const fields = new Map([...parts[2]!.matchAll(fieldShape)].map(([, name, text, value]) => [name!, text === undefined ? value! : text.replaceAll(/\\(["\\])/g, '$1')]));
+  const tags = new Map(
+    [...parts[1]!.matchAll(tagShape)].map(([, name, value]) => [
+      name!,
+      textOfTag(value!.replaceAll(/\\([,= ])/g, '$1')),
+    ]),
+  );
+  const fields = new Map(
+    [...parts[2]!.matchAll(fieldShape)].map(([, name, text, value]) => [
+      name!,
+      text === undefined ? value! : text.replaceAll(/\\(["\\])/g, '$1'),
+    ]),
+  );
   const number = (name: string): number | null => {
     const value = fields.get(name);
     return value === undefined ? null : Number(value.replace(/i$/, ''));
@@ -150,12 +189,23 @@ export function parseRequestLine(line: string): RequestEvent | undefined {
   const status = Number(tags.get('status_code') ?? Number.NaN);
   if (uri === undefined || !Number.isInteger(status)) return undefined;
   return {
-    source: tags.get('source') ?? '', ...splitNanoseconds(BigInt(parts[3]!)),
-    host: tags.get('host') ?? '', method: tags.get('method') ?? '', status,
-    durationMs: number('duration_ms'), size: number('size') ?? 0, bytesRead: number('bytes_read') ?? 0,
-    uri: textOfUri(uri), endpoint: tags.get('endpoint') ?? '', clientIp: fields.get('client_ip') ?? '',
-    userAgent: fields.get('user_agent') ?? '', referrer: fields.get('referrer') ?? '', protocol: fields.get('protocol') ?? '', tls: fields.get('tls') ?? '',
-    upstreamMs: number('upstream_ms'), requestId: fields.get('request_id') ?? '',
+    source: tags.get('source') ?? '',
+    ...splitNanoseconds(BigInt(parts[3]!)),
+    host: tags.get('host') ?? '',
+    method: tags.get('method') ?? '',
+    status,
+    durationMs: number('duration_ms'),
+    size: number('size') ?? 0,
+    bytesRead: number('bytes_read') ?? 0,
+    uri: textOfUri(uri),
+    endpoint: tags.get('endpoint') ?? '',
+    clientIp: fields.get('client_ip') ?? '',
+    userAgent: fields.get('user_agent') ?? '',
+    referrer: fields.get('referrer') ?? '',
+    protocol: fields.get('protocol') ?? '',
+    tls: fields.get('tls') ?? '',
+    upstreamMs: number('upstream_ms'),
+    requestId: fields.get('request_id') ?? '',
   };
 }
 
@@ -180,7 +230,9 @@ export interface RollupPoint extends RowKey {
 export function emptiedRollupLine(point: RollupPoint): string {
   const { level, windowMs, rowId, source, host = '', series } = point;
   if (series === undefined) return rollupLine({ ...point, cells: [] });
-  const tags = Object.entries({ host, level: levelTags[level], method: series.method, source }).flatMap(([name, value]) => value === '' ? [] : [`,${name}=${escapeTag(value)}`]);
+  const tags = Object.entries({ host, level: levelTags[level], method: series.method, source }).flatMap(
+    ([name, value]) => (value === '' ? [] : [`,${name}=${escapeTag(value)}`]),
+  );
   return `request_rollup${tags.join('')},status_code=${series.status} ${noTotals},tally="0 0 0 0 ${new Histogram().pack()}" ${rowTime(windowMs, rowId)}`;
 }
 
@@ -203,7 +255,8 @@ function rollupFields(cells: readonly Cell[]): string {
   let fields = `count=${count}i,duration_sum_ms=${durationSumMs},duration_max_ms=${durationMaxMs},size_sum=${bytes}i`;
   if (sampledOut !== 0) fields += `,sampled_out=${sampledOut}i`;
   for (const [at, name] of statusFields.entries()) if (byClass[at] !== 0) fields += `,${name}=${byClass[at]}i`;
-  for (const [at, text] of splitCells(packCells(cells)).entries()) fields += `,${at === 0 ? 'cells' : `cells_${at + 1}`}="${text}"`; // nothing in it needs escaping
+  for (const [at, text] of splitCells(packCells(cells)).entries())
+    fields += `,${at === 0 ? 'cells' : `cells_${at + 1}`}="${text}"`; // nothing in it needs escaping
   return fields;
 }
 
@@ -211,8 +264,14 @@ function rollupFields(cells: readonly Cell[]): string {
 export function cellOfTally(tally: string, { method, status }: Pick<Series, 'method' | 'status'>): Cell {
   const [count, durationSumMs, durationMaxMs, sizeSum, packed, sampledOut = '0'] = tally.split(' ');
   return {
-    method, status, count: Number(count), sampledOut: Number(sampledOut), durationSumMs: Number(durationSumMs), durationMaxMs: Number(durationMaxMs),
-    sizeSum: Number(sizeSum), histogram: Histogram.unpack(packed!),
+    method,
+    status,
+    count: Number(count),
+    sampledOut: Number(sampledOut),
+    durationSumMs: Number(durationSumMs),
+    durationMaxMs: Number(durationMaxMs),
+    sizeSum: Number(sizeSum),
+    histogram: Histogram.unpack(packed!),
   };
 }
 
@@ -245,13 +304,16 @@ export const ledgerAccounts = [
 export function ledgerLines(snapshot: LedgerSnapshot): string[] {
   const collector = snapshot.collector === '' ? '' : `,collector=${escapeTag(snapshot.collector)}`;
   const time = nanosecondsText({ timeMs: snapshot.timeMs, timeNs: 0 });
-  const lines = ledgerAccounts.map(([name, account]) => `collector_ledger,account=${account}${collector} lines=${snapshot[name]}i ${time}`);
+  const lines = ledgerAccounts.map(
+    ([name, account]) => `collector_ledger,account=${account}${collector} lines=${snapshot[name]}i ${time}`,
+  );
   for (const account of ['rejected', 'dropped', 'warnings'] as const) {
     for (const [reason, count] of Object.entries(snapshot[account])) {
       lines.push(`collector_ledger,account=${account}${collector},reason=${escapeTag(reason)} lines=${count}i ${time}`);
     }
   }
-  if (snapshot.lastLineMs !== null) lines.push(`collector_ledger,account=last_line${collector} time_ms=${snapshot.lastLineMs}i ${time}`);
+  if (snapshot.lastLineMs !== null)
+    lines.push(`collector_ledger,account=last_line${collector} time_ms=${snapshot.lastLineMs}i ${time}`);
   return lines;
 }
 
@@ -279,11 +341,17 @@ export function textOfUri(stored: string): string {
 /** Reads a time as InfluxDB prints it, RFC 3339 in UTC with up to nine decimals: `2026-11-23T20:00:00.000000001Z`. */
 export function parseTimestamp(text: string): { timeMs: number; timeNs: number } {
   const fraction = text.slice(20, -1).padEnd(9, '0');
-  return { timeMs: Date.parse(`${text.slice(0, 19)}Z`) + Number(fraction.slice(0, 3)), timeNs: Number(fraction.slice(3)) };
+  return {
+    timeMs: Date.parse(`${text.slice(0, 19)}Z`) + Number(fraction.slice(0, 3)),
+    timeNs: Number(fraction.slice(3)),
+  };
 }
 
-/** Measurement and tags, fields and time. A space in a tag has a backslash before it, one in a field is inside quotes. */
-const requestLineShape = /^request_metrics((?:,[a-z_]+=(?:\\[,= ]|[^,= ])+)+) ((?:[^"]|"(?:\\.|[^"\\])*")+) (\d{1,30})$/s;
+/**
+ * Measurement and tags, fields and time. A space in a tag has a backslash before it, one in a field is inside quotes.
+ */
+const requestLineShape =
+  /^request_metrics((?:,[a-z_]+=(?:\\[,= ]|[^,= ])+)+) ((?:[^"]|"(?:\\.|[^"\\])*")+) (\d{1,30})$/s;
 const tagShape = /,([a-z_]+)=((?:\\[,= ]|[^,= ])+)/g;
 const fieldShape = /([a-z_]+)=(?:"((?:\\.|[^"\\])*)"|([-\d.e+]+i?))/gs;
 const dashesAlone = /^-*$/;

@@ -1,9 +1,11 @@
 /**
- * A batch as the spool keeps it and InfluxDB takes it: line protocol in bodies of at most 5,000 lines, each compressed with gzip.
+ * A batch as the spool keeps it and InfluxDB takes it: line protocol in bodies of at most 5,000 lines, each compressed
+ * with gzip.
  *
- * A payload is its bodies one behind the other, each with a header of eight bytes in little-endian: how many lines it has, and how
- * many bytes it takes compressed. The lines of requests come first, then those of rollup rows and of top lists. Each body ends with a line break, so
- * that several compressed bodies one behind the other are one body again (RFC 1952, 2.2).
+ * A payload is its bodies one behind the other, each with a header of eight bytes in little-endian: how many lines it
+ * has, and how many bytes it takes compressed. The lines of requests come first, then those of rollup rows and of top
+ * lists. Each body ends with a line break, so that several compressed bodies one behind the other are one body again
+ * (RFC 1952, 2.2).
  */
 import { promisify } from 'node:util';
 import { gunzip as gunzipCallback, gunzipSync, gzipSync } from 'node:zlib';
@@ -66,8 +68,12 @@ export function createRequestGatherer(recorder: string): RequestGatherer {
       bodies.endLine();
       length += 1;
     },
-    get length() { return length; },
-    get bytes() { return bodies.bytes; },
+    get length() {
+      return length;
+    },
+    get bytes() {
+      return bodies.bytes;
+    },
     take() {
       const requests = new RequestBodies(bodies.take(), length);
       length = 0;
@@ -86,7 +92,7 @@ class RequestBodies implements RequestList {
     this.length = length;
   }
 
-  * [Symbol.iterator](): Generator<RequestEvent> {
+  *[Symbol.iterator](): Generator<RequestEvent> {
     for (const { gzip } of this.bodies) {
       for (const line of linesOfText(gunzipSync(gzip))) yield parseRequestLine(line)!;
     }
@@ -117,7 +123,9 @@ function createBodies(): Bodies {
       lines += 1;
       if (lines === linesMax || text.length > bodyBytesWanted) seal();
     },
-    get bytes() { return compressedBytes + text.length; },
+    get bytes() {
+      return compressedBytes + text.length;
+    },
     take() {
       if (lines > 0) seal();
       const taken = bodies;
@@ -137,8 +145,9 @@ function createBodies(): Bodies {
 }
 
 /**
- * One body of lines that are joined, and ended, by line breaks. At once, and not on another thread: 5,000 lines take 5 ms, and lines are then never
- * read faster than they are compressed. What is read and waits for a thread that others keep busy would fill the memory.
+ * One body of lines that are joined, and ended, by line breaks. At once, and not on another thread: 5,000 lines take 5
+ * ms, and lines are then never read faster than they are compressed. What is read and waits for a thread that others
+ * keep busy would fill the memory.
  */
 export function compress(text: string, lines: number): Body {
   return compressBytes(Buffer.from(text), lines);
@@ -153,11 +162,13 @@ export async function linesIn({ gzip: bytes }: Body): Promise<string[]> {
   return linesOfText(await gunzip(bytes, { maxOutputLength: bodyBytesMax }));
 }
 
-/** Searches for the end of each line. One regular expression for a line would exhaust the stack on texts of megabytes. */
+/**
+ * Searches for the end of each line. One regular expression for a line would exhaust the stack on texts of megabytes.
+ */
 function linesOfText(bytes: Buffer): string[] {
   const text = bytes.toString('utf8');
   const lines: string[] = [];
-  for (let start = 0; start < text.length;) {
+  for (let start = 0; start < text.length; ) {
     tagsShape.lastIndex = start;
     const end = tagsShape.test(text) ? endOfFields(text, tagsShape.lastIndex) : undefined;
     if (end !== undefined) lines.push(text.slice(start, end));
@@ -171,7 +182,9 @@ function linesOfText(bytes: Buffer): string[] {
 /** Measurement and tags, up to a space that no backslash escapes. */
 const tagsShape = /(?:\\.|[^\\ \n])+ /sy;
 
-/** The line break after the fields and the time. Line breaks within quotes do not count. `undefined` if there is none. */
+/**
+ * The line break after the fields and the time. Line breaks within quotes do not count. `undefined` if there is none.
+ */
 function endOfFields(text: string, from: number): number | undefined {
   let lineBreak = text.indexOf('\n', from);
   for (let quote = text.indexOf('"', from); quote >= 0 && quote < lineBreak; quote = text.indexOf('"', quote + 1)) {
@@ -194,26 +207,32 @@ function closingQuote(text: string, from: number): number {
 
 /** Several bodies as one. */
 export function joinBodies(bodies: readonly Body[]): Body {
-  return { lines: bodies.reduce((sum, { lines }) => sum + lines, 0), gzip: Buffer.concat(bodies.map((body) => body.gzip)) };
+  return {
+    lines: bodies.reduce((sum, { lines }) => sum + lines, 0),
+    gzip: Buffer.concat(bodies.map((body) => body.gzip)),
+  };
 }
 
 /** The bodies as one payload. */
 export function encodePayload(bodies: readonly Body[]): Buffer {
-  return Buffer.concat(bodies.flatMap(({ lines, gzip: bytes }) => {
-    const header = Buffer.alloc(bodyHeaderBytes);
-    header.writeUInt32LE(lines, 0);
-    header.writeUInt32LE(bytes.length, 4);
-    return [header, bytes];
-  }));
+  return Buffer.concat(
+    bodies.flatMap(({ lines, gzip: bytes }) => {
+      const header = Buffer.alloc(bodyHeaderBytes);
+      header.writeUInt32LE(lines, 0);
+      header.writeUInt32LE(bytes.length, 4);
+      return [header, bytes];
+    }),
+  );
 }
 
 /** The bodies of a payload. Throws a `RangeError` when it is none. */
 export function decodePayload(payload: Buffer): Body[] {
   const bodies: Body[] = [];
-  for (let at = 0; at < payload.length;) {
+  for (let at = 0; at < payload.length; ) {
     const lines = payload.readUInt32LE(at);
     const end = at + bodyHeaderBytes + payload.readUInt32LE(at + 4);
-    if (end > payload.length) throw new RangeError(`A body of the payload ends at ${end}, behind its end at ${payload.length}.`);
+    if (end > payload.length)
+      throw new RangeError(`A body of the payload ends at ${end}, behind its end at ${payload.length}.`);
     bodies.push({ lines, gzip: payload.subarray(at + bodyHeaderBytes, end) });
     at = end;
   }

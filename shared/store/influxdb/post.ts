@@ -19,18 +19,30 @@ export interface PostOptions {
 const answerBytesMax = 16_384;
 
 /**
- * Posts compressed line protocol; resolves when InfluxDB has written all of it (204). Throws the client's `HttpError` for
- * every other answer, and the system's error when there was none.
+ * Posts compressed line protocol; resolves when InfluxDB has written all of it (204). Throws the client's `HttpError`
+ * for every other answer, and the system's error when there was none.
  *
  * The client's own requests take text alone and would compress it again at each try.
  */
 export function postLines(gzip: Buffer, { url, token, agent, timeoutMs, signal }: PostOptions): Promise<void> {
   return new Promise((resolve, reject) => {
-    const headers = { authorization: `Token ${token}`, 'content-type': 'text/plain; charset=utf-8', 'content-encoding': 'gzip', 'content-length': gzip.length };
-    const request = (url.startsWith('https:') ? requestHttps : requestHttp)(url, { method: 'POST', agent, headers, signal: deadline(timeoutMs, signal) });
+    const headers = {
+      authorization: `Token ${token}`,
+      'content-type': 'text/plain; charset=utf-8',
+      'content-encoding': 'gzip',
+      'content-length': gzip.length,
+    };
+    const request = (url.startsWith('https:') ? requestHttps : requestHttp)(url, {
+      method: 'POST',
+      agent,
+      headers,
+      signal: deadline(timeoutMs, signal),
+    });
     // A proxy that refuses a body answers and hangs up before it has read it: the answer counts, not the broken pipe.
     let answered = false;
-    request.on('error', (error) => { if (!answered) reject(error); });
+    request.on('error', (error) => {
+      if (!answered) reject(error);
+    });
     request.on('response', (response) => {
       const { statusCode = 0, statusMessage, headers: answerHeaders } = response;
       answered = true;
@@ -47,10 +59,23 @@ export function postLines(gzip: Buffer, { url, token, agent, timeoutMs, signal }
           return;
         }
         const body = Buffer.concat(chunks).subarray(0, answerBytesMax).toString('utf8');
-        reject(new HttpError(statusCode, statusMessage, body, answerHeaders['retry-after'], answerHeaders['content-type'], undefined, answerHeaders));
+        reject(
+          new HttpError(
+            statusCode,
+            statusMessage,
+            body,
+            answerHeaders['retry-after'],
+            answerHeaders['content-type'],
+            undefined,
+            answerHeaders,
+          ),
+        );
       };
       response.once('end', settle);
-      response.once('error', (error) => { if (statusCode < 400) reject(error); else settle(); }); // a refusal that is broken off is one
+      response.once('error', (error) => {
+        if (statusCode < 400) reject(error);
+        else settle();
+      }); // a refusal that is broken off is one
     });
     request.end(gzip);
   });

@@ -1,8 +1,9 @@
 /**
- * The Flux queries, and the rows that they give. Every value goes through the `flux` template, every text through `fluxText`.
+ * The Flux queries, and the rows that they give. Every value goes through the `flux` template, every text through
+ * `fluxText`.
  *
- * InfluxDB does a `filter` while it reads when it compares tags or the value with `==` or a regular expression; one that
- * calls a function is done row by row afterwards, and `<` and `>` on texts find nothing at all (seen with 2.7.12).
+ * InfluxDB does a `filter` while it reads when it compares tags or the value with `==` or a regular expression; one
+ * that calls a function is done row by row afterwards, and `<` and `>` on texts find nothing at all (seen with 2.7.12).
  */
 import { flux, fluxDateTime, fluxExpression, fluxRegExp, type ParameterizedQuery } from '@influxdata/influxdb-client';
 import { StoreError } from '../../errors.js';
@@ -15,17 +16,50 @@ import { rollUp } from '../../rollup/rollup-aggregator.js';
 import { isClientError, isServerError } from '../../status.js';
 import type { TopKind, TopRow } from '../../top-list/top-row.js';
 import type { StoredSpan } from '../retention-guard.js';
-import { addHostCounts, addHostRows, filteredRow, filtersCells, refuseRollups, rowFilter, wholeWindows } from '../rollups-query.js';
-import type { Filter, ImportSummary, LedgerSnapshot, RollupsQuery, Store, StoredWindows, TimeRange, TopsQuery, HostCounts, HostCountsQuery } from '../store.js';
+import {
+  addHostCounts,
+  addHostRows,
+  filteredRow,
+  filtersCells,
+  refuseRollups,
+  rowFilter,
+  wholeWindows,
+} from '../rollups-query.js';
+import type {
+  Filter,
+  ImportSummary,
+  LedgerSnapshot,
+  RollupsQuery,
+  Store,
+  StoredWindows,
+  TimeRange,
+  TopsQuery,
+  HostCounts,
+  HostCountsQuery,
+} from '../store.js';
 import { fluxAnyOf, fluxText, fluxWholeOrStart } from './flux-text.js';
-import { cellOfTally, ledgerAccounts, levelTags, parseTimestamp, tagText, textOfTag, textOfUri, uriText, type RollupPoint } from './line-protocol.js';
+import {
+  cellOfTally,
+  ledgerAccounts,
+  levelTags,
+  parseTimestamp,
+  tagText,
+  textOfTag,
+  textOfUri,
+  uriText,
+  type RollupPoint,
+} from './line-protocol.js';
 import { isSplit, joinCells } from './split-cells.js';
 
 /**
- * Runs a query and gives `onRow` the cells of each row, in the order of `columns`; a column that the row's table does not
- * have is `undefined`, and so is a cell without a value.
+ * Runs a query and gives `onRow` the cells of each row, in the order of `columns`; a column that the row's table does
+ * not have is `undefined`, and so is a cell without a value.
  */
-export type ReadCells = (query: ParameterizedQuery, columns: readonly string[], onRow: (cells: readonly (string | undefined)[]) => void) => Promise<void>;
+export type ReadCells = (
+  query: ParameterizedQuery,
+  columns: readonly string[],
+  onRow: (cells: readonly (string | undefined)[]) => void,
+) => Promise<void>;
 
 /** See `Store.readRollups`. */
 export async function readRollups(read: ReadCells, bucket: string, query: RollupsQuery): Promise<RollupRow[]> {
@@ -37,10 +71,16 @@ export async function readRollups(read: ReadCells, bucket: string, query: Rollup
     const rows = await readRollupsOnce(read, bucket, { ...query, ...range });
     if (rows !== undefined) return rows.flatMap((row) => filteredRow(row, query.filter));
   }
-  throw new StoreError('retry', `Cannot read rollup rows from InfluxDB: one was half written each of ${triesMax} times. Try again.`);
+  throw new StoreError(
+    'retry',
+    `Cannot read rollup rows from InfluxDB: one was half written each of ${triesMax} times. Try again.`,
+  );
 }
 
-/** A condition that matches rows of any of these hosts, to append to another. An expression that matches the empty text would match rows without a host. */
+/**
+ * A condition that matches rows of any of these hosts, to append to another. An expression that matches the empty text
+ * would match rows without a host.
+ */
 function andHosts(hosts: readonly string[] | undefined): ParameterizedQuery {
   if (hosts === undefined) return flux``;
   const names = hosts.filter((host) => host !== '').map(tagText);
@@ -48,8 +88,15 @@ function andHosts(hosts: readonly string[] | undefined): ParameterizedQuery {
   return hosts.includes('') ? flux` and (${tagIs(flux`r.host`, '')} or ${named})` : flux` and ${named}`;
 }
 
-/** See `Store.countHosts`. InfluxDB adds up the fields; under a filter that takes some cells of a row, the cells are read. */
-export async function countHosts(read: ReadCells, bucket: string, { parts, filter }: HostCountsQuery): Promise<HostCounts[]> {
+/**
+ * See `Store.countHosts`. InfluxDB adds up the fields; under a filter that takes some cells of a row, the cells are
+ * read.
+ */
+export async function countHosts(
+  read: ReadCells,
+  bucket: string,
+  { parts, filter }: HostCountsQuery,
+): Promise<HostCounts[]> {
   const counts = new Map<string, HostCounts>();
   for (const part of parts) {
     if (filtersCells(filter)) addHostRows(counts, await readRollups(read, bucket, { ...part, scope: 'host', filter }));
@@ -58,7 +105,12 @@ export async function countHosts(read: ReadCells, bucket: string, { parts, filte
   return [...counts.values()];
 }
 
-async function addHostSums(counts: Map<string, HostCounts>, read: ReadCells, bucket: string, { level, filter, ...range }: TimeRange & { level: Level; filter: Filter }): Promise<void> {
+async function addHostSums(
+  counts: Map<string, HostCounts>,
+  read: ReadCells,
+  bucket: string,
+  { level, filter, ...range }: TimeRange & { level: Level; filter: Filter },
+): Promise<void> {
   const { fromMs, toMs } = wholeWindows(range, level);
   if (fromMs >= toMs) return;
   const columns = ['_field', '_value', 'source', 'host', 'status_code'];
@@ -72,7 +124,8 @@ async function addHostSums(counts: Map<string, HostCounts>, read: ReadCells, buc
   await read(query, columns, ([field, value, sourceTag, hostTag, statusTag]) => {
     const [sum, status] = [Number(value), Number(statusTag ?? 0)];
     addHostCounts(counts, {
-      source: textOfTag(sourceTag), host: textOfTag(hostTag),
+      source: textOfTag(sourceTag),
+      host: textOfTag(hostTag),
       requests: field === 'count' ? sum : 0,
       errors: field === 'status_5xx' || (field === 'count' && isServerError(status)) ? sum : 0,
       clientErrors: field === 'status_4xx' || (field === 'count' && isClientError(status)) ? sum : 0,
@@ -82,7 +135,11 @@ async function addHostSums(counts: Map<string, HostCounts>, read: ReadCells, buc
 }
 
 /** Resolves to `undefined` if the fields of a split row belong to different versions of it. */
-async function readRollupsOnce(read: ReadCells, bucket: string, { fromMs, toMs, level, scope, filter, hosts }: RollupsQuery): Promise<RollupRow[] | undefined> {
+async function readRollupsOnce(
+  read: ReadCells,
+  bucket: string,
+  { fromMs, toMs, level, scope, filter, hosts }: RollupsQuery,
+): Promise<RollupRow[] | undefined> {
   const columns = ['_time', '_field', '_value', 'source', 'host', 'method', 'status_code'];
   // Points of version 1, which have the field `tally` alone, are read for both scopes.
   const ofScope = scope === 'all' ? flux`not exists r.scope` : flux`(r.scope == "host" or r._field == "tally")`;
@@ -93,7 +150,12 @@ async function readRollupsOnce(read: ReadCells, bucket: string, { fromMs, toMs, 
   const rows: RollupRow[] = [];
   const split = new Map<string, { readonly key: Omit<RollupRow, 'cells'>; readonly parts: Map<number, string> }>();
   await read(query, columns, ([time, field, value = '', sourceTag, hostTag, method, status]) => {
-    const key = { level, ...rowOfTime(time!, level), source: textOfTag(sourceTag), host: scope === 'all' ? undefined : textOfTag(hostTag) };
+    const key = {
+      level,
+      ...rowOfTime(time!, level),
+      source: textOfTag(sourceTag),
+      host: scope === 'all' ? undefined : textOfTag(hostTag),
+    };
     if (field === 'tally') {
       const cell = cellOfTally(value, { method: textOfTag(method), status: Number(status) });
       if (cell.count !== 0) rows.push({ ...key, cells: [cell] });
@@ -114,8 +176,14 @@ async function readRollupsOnce(read: ReadCells, bucket: string, { fromMs, toMs, 
   return rows;
 }
 
-/** The points of all rollup rows of a level whose window starts in the range: of both scopes, and of earlier versions. */
-export async function readRollupPoints(read: ReadCells, bucket: string, { fromMs, toMs, level }: TimeRange & { level: Level }): Promise<RollupPoint[]> {
+/**
+ * The points of all rollup rows of a level whose window starts in the range: of both scopes, and of earlier versions.
+ */
+export async function readRollupPoints(
+  read: ReadCells,
+  bucket: string,
+  { fromMs, toMs, level }: TimeRange & { level: Level },
+): Promise<RollupPoint[]> {
   const range = wholeWindows({ fromMs, toMs }, level);
   const columns = ['_time', 'source', 'scope', 'host', 'method', 'status_code'];
   const query = flux`from(bucket: ${fluxText(bucket)})
@@ -125,7 +193,10 @@ export async function readRollupPoints(read: ReadCells, bucket: string, { fromMs
   const points: RollupPoint[] = [];
   await read(query, columns, ([time, source, scope, host, method, status]) => {
     points.push({
-      level, ...rowOfTime(time!, level), source: textOfTag(source), host: scope === undefined && status === undefined ? undefined : textOfTag(host),
+      level,
+      ...rowOfTime(time!, level),
+      source: textOfTag(source),
+      host: scope === undefined && status === undefined ? undefined : textOfTag(host),
       series: status === undefined ? undefined : { method: textOfTag(method), status: Number(status) },
     });
   });
@@ -133,7 +204,11 @@ export async function readRollupPoints(read: ReadCells, bucket: string, { fromMs
 }
 
 /** See `Store.readTops`. */
-export async function readTops(read: ReadCells, bucket: string, { fromMs, toMs, level, kinds, filter: { source, host } }: TopsQuery): Promise<TopRow[]> {
+export async function readTops(
+  read: ReadCells,
+  bucket: string,
+  { fromMs, toMs, level, kinds, filter: { source, host } }: TopsQuery,
+): Promise<TopRow[]> {
   const range = wholeWindows({ fromMs, toMs }, level);
   if (range.fromMs >= range.toMs || kinds.length === 0) return [];
   const columns = ['_time', '_value', 'source', 'host', 'kind'];
@@ -143,13 +218,24 @@ export async function readTops(read: ReadCells, bucket: string, { fromMs, toMs, 
   |> keep(columns: ${columns})`;
   const rows: TopRow[] = [];
   await read(query, columns, ([time, packed, sourceTag, hostTag, kind]) => {
-    rows.push({ level, ...rowOfTime(time!, level), source: textOfTag(sourceTag), host: textOfTag(hostTag), kind: kind as TopKind, packed: packed! });
+    rows.push({
+      level,
+      ...rowOfTime(time!, level),
+      source: textOfTag(sourceTag),
+      host: textOfTag(hostTag),
+      kind: kind as TopKind,
+      packed: packed!,
+    });
   });
   return rows;
 }
 
 /** See `Store.readImported`. */
-export async function readImported(read: ReadCells, bucket: string, { fromMs, toMs }: TimeRange): Promise<ImportedRow[]> {
+export async function readImported(
+  read: ReadCells,
+  bucket: string,
+  { fromMs, toMs }: TimeRange,
+): Promise<ImportedRow[]> {
   const range = wholeWindows({ fromMs, toMs }, 3600);
   if (range.fromMs >= range.toMs) return [];
   const columns = ['_time', '_value', 'source', 'import_id'];
@@ -176,38 +262,70 @@ from(bucket: ${fluxText(bucket)})
     const importId = Number(id);
     const { windowMs } = rowOfTime(time!, 3600);
     const known = imports.get(importId) ?? { importId, requests: 0, firstHourMs: Infinity, lastHourMs: -Infinity };
-    const requests = Math.floor(Number(length) * 3 / 4) / importedBytes; // four letters of Base64 are three bytes
-    imports.set(importId, { importId, requests: known.requests + requests, firstHourMs: Math.min(known.firstHourMs, windowMs), lastHourMs: Math.max(known.lastHourMs, windowMs) });
+    const requests = Math.floor((Number(length) * 3) / 4) / importedBytes; // four letters of Base64 are three bytes
+    imports.set(importId, {
+      importId,
+      requests: known.requests + requests,
+      firstHourMs: Math.min(known.firstHourMs, windowMs),
+      lastHourMs: Math.max(known.lastHourMs, windowMs),
+    });
   });
   return [...imports.values()].toSorted((one, other) => one.importId - other.importId);
 }
 
 /**
- * See `Store.readRequests`. Sorting a long range to keep a few rows would read all of it. So it is searched from its end,
- * a second first and then sixty times as much each time, for the times of the newest requests; their rows alone are read.
+ * See `Store.readRequests`. Sorting a long range to keep a few rows would read all of it. So it is searched from its
+ * end, a second first and then sixty times as much each time, for the times of the newest requests; their rows alone
+ * are read.
  */
-export async function readRequests(read: ReadCells, bucket: string, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]> {
+export async function readRequests(
+  read: ReadCells,
+  bucket: string,
+  { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number },
+): Promise<RequestEvent[]> {
   const rows: RequestEvent[] = [];
-  for (let endMs = toMs, lengthMs = sliceMsFirst; endMs > fromMs && rows.length < limit; endMs -= lengthMs, lengthMs *= sliceGrowth) {
+  for (
+    let endMs = toMs, lengthMs = sliceMsFirst;
+    endMs > fromMs && rows.length < limit;
+    endMs -= lengthMs, lengthMs *= sliceGrowth
+  ) {
     const slice = { fromMs: Math.max(fromMs, endMs - lengthMs), toMs: endMs };
     rows.push(...(await readNewest(read, bucket, { ...slice, filter, limit: limit - rows.length })));
   }
   return rows;
 }
 
-/** See `Store.rollUpRequests`. The fields of a request are apart in InfluxDB: it cannot count by them without putting each request together. */
-export async function rollUpRequests(read: ReadCells, bucket: string, { requestsMax, level, scope, ...query }: RollupsQuery & { requestsMax: number }): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
+/**
+ * See `Store.rollUpRequests`. The fields of a request are apart in InfluxDB: it cannot count by them without putting
+ * each request together.
+ */
+export async function rollUpRequests(
+  read: ReadCells,
+  bucket: string,
+  { requestsMax, level, scope, ...query }: RollupsQuery & { requestsMax: number },
+): Promise<{ rows: RollupRow[]; isBounded: boolean }> {
   const requests = await readRequests(read, bucket, { ...query, limit: requestsMax + 1 });
   return { rows: rollUp(requests.slice(0, requestsMax), level, scope), isBounded: requests.length > requestsMax };
 }
 
 /** See `Store.listRequests`. */
-export async function listNewest(read: ReadCells, bucket: string, { requestsMax, kinds, valuesMax, ...query }: Parameters<Store['listRequests']>[0]): ReturnType<Store['listRequests']> {
+export async function listNewest(
+  read: ReadCells,
+  bucket: string,
+  { requestsMax, kinds, valuesMax, ...query }: Parameters<Store['listRequests']>[0],
+): ReturnType<Store['listRequests']> {
   const requests = await readRequests(read, bucket, { ...query, limit: requestsMax + 1 });
-  return { bySource: listRequests(requests.slice(0, requestsMax), { kinds, valuesMax }), ofNewest: requests.length > requestsMax ? requestsMax : undefined };
+  return {
+    bySource: listRequests(requests.slice(0, requestsMax), { kinds, valuesMax }),
+    ofNewest: requests.length > requestsMax ? requestsMax : undefined,
+  };
 }
 
-async function readNewest(read: ReadCells, bucket: string, { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number }): Promise<RequestEvent[]> {
+async function readNewest(
+  read: ReadCells,
+  bucket: string,
+  { fromMs, toMs, filter, limit }: TimeRange & { filter: Filter; limit: number },
+): Promise<RequestEvent[]> {
   const requestsSince = (start: unknown): ParameterizedQuery => flux`from(bucket: ${fluxText(bucket)})
   |> range(start: ${start}, stop: ${new Date(toMs)})
   |> filter(fn: (r) => r._measurement == "request_metrics"${andSeries(filter)})`;
@@ -224,8 +342,8 @@ async function readNewest(read: ReadCells, bucket: string, { fromMs, toMs, filte
   if (oldest === undefined) return [];
 
   const rows: RequestEvent[] = [];
-  // A row that lacks a field is being written at this moment. One JSON text per row, because the CSV that InfluxDB answers
-  // with drops every CR and puts one before every LF.
+  // A row that lacks a field is being written at this moment. One JSON text per row, because the CSV that InfluxDB
+  // answers with drops every CR and puts one before every LF.
   const rowsQuery = flux`import "json"
 ${requestsSince(fluxDateTime(oldest))}
   |> drop(columns: ["_start", "_stop", "_measurement"])
@@ -255,19 +373,30 @@ export async function readStoredWindows(read: ReadCells, bucket: string): Promis
     const ends: { source: string; level: Level; windowMs: number }[] = [];
     await read(query, ['_time', 'level', 'source'], ([time, tag, source]) => {
       const level = levels.find((each) => levelTags[each] === tag);
-      if (level !== undefined) ends.push({ source: textOfTag(source), level, windowMs: rowOfTime(time!, level).windowMs });
+      if (level !== undefined)
+        ends.push({ source: textOfTag(source), level, windowMs: rowOfTime(time!, level).windowMs });
     });
     return ends;
   };
   const [first, last] = await Promise.all([readEnds('first'), readEnds('last')]);
   const oldest = groupBy(first, ({ source }) => source);
-  return new Map([...groupBy(last, ({ source }) => source)].map(([source, newest]) => [
-    source, { oldest: new Map((oldest.get(source) ?? []).map(({ level, windowMs }) => [level, windowMs])), newestMs: Math.max(...newest.map(({ windowMs }) => windowMs)) },
-  ]));
+  return new Map(
+    [...groupBy(last, ({ source }) => source)].map(([source, newest]) => [
+      source,
+      {
+        oldest: new Map((oldest.get(source) ?? []).map(({ level, windowMs }) => [level, windowMs])),
+        newestMs: Math.max(...newest.map(({ windowMs }) => windowMs)),
+      },
+    ]),
+  );
 }
 
 /** See `Store.readLedgers`. */
-export async function readLedgers(read: ReadCells, bucket: string, { sinceMs }: { sinceMs: number }): Promise<LedgerSnapshot[]> {
+export async function readLedgers(
+  read: ReadCells,
+  bucket: string,
+  { sinceMs }: { sinceMs: number },
+): Promise<LedgerSnapshot[]> {
   const columns = ['_time', '_value', 'collector', 'account', 'reason'];
   const query = flux`from(bucket: ${fluxText(bucket)})
   |> range(start: ${new Date(sinceMs)}, stop: ${new Date(timeMsMax)})
@@ -279,24 +408,41 @@ export async function readLedgers(read: ReadCells, bucket: string, { sinceMs }: 
   for (let tries = 0; tries < triesMax; tries += 1) {
     const counts: LedgerCount[] = [];
     await read(query, columns, ([time, value, collector, account, reason]) => {
-      counts.push({ timeMs: Date.parse(time!), value: Number(value), collector: textOfTag(collector), account: account!, reason: textOfTag(reason) });
+      counts.push({
+        timeMs: Date.parse(time!),
+        value: Number(value),
+        collector: textOfTag(collector),
+        account: account!,
+        reason: textOfTag(reason),
+      });
     });
     const collectors = [...new Set(counts.map(({ collector }) => collector))];
-    const snapshots = collectors.map((collector) => snapshotOf(counts.filter((count) => count.collector === collector)));
+    const snapshots = collectors.map((collector) =>
+      snapshotOf(counts.filter((count) => count.collector === collector)),
+    );
     if (snapshots.every((snapshot) => snapshot !== undefined)) return snapshots;
   }
-  throw new StoreError('retry', `Cannot read the ledgers from InfluxDB: the newest of a collector was half written each of ${triesMax} times. Try again.`);
+  throw new StoreError(
+    'retry',
+    `Cannot read the ledgers from InfluxDB: the newest of a collector was half written each of ${triesMax} times. Try again.`,
+  );
 }
 
 /** Asks for next to nothing: it fails when the bucket cannot be read. */
 export async function readNothing(read: ReadCells, bucket: string): Promise<void> {
-  await read(flux`from(bucket: ${fluxText(bucket)}) |> range(start: -1s) |> filter(fn: (r) => r._measurement == "collector_ledger") |> limit(n: 1)`, [], () => {});
+  await read(
+    flux`from(bucket: ${fluxText(bucket)}) |> range(start: -1s) |> filter(fn: (r) => r._measurement == "collector_ledger") |> limit(n: 1)`,
+    [],
+    () => {},
+  );
 }
 
 const sliceMsFirst = 1000;
 const sliceGrowth = 60;
 const triesMax = 5;
-/** The last whole day that a time of 64 bits of nanoseconds can hold: an open end would be now, by the server's clock. */
+/**
+ * The last whole day that a time of 64 bits of nanoseconds can hold: an open end would be now, by the server's clock.
+ */
 const timeMsMax = Date.UTC(2262, 3, 11);
 
 function rowOfTime(time: string, level: Level): { windowMs: number; rowId: number } {
@@ -309,7 +455,8 @@ function rowOfTime(time: string, level: Level): { windowMs: number; rowId: numbe
 function andSeries({ source, exceptSource, host, method, status }: Filter): ParameterizedQuery {
   let condition = flux``;
   if (source !== undefined) condition = flux`${condition} and ${tagIs(flux`r.source`, source)}`;
-  if (exceptSource !== undefined) condition = flux`${condition} and (not exists r.source or r.source != ${fluxText(tagText(exceptSource))})`;
+  if (exceptSource !== undefined)
+    condition = flux`${condition} and (not exists r.source or r.source != ${fluxText(tagText(exceptSource))})`;
   if (host !== undefined) condition = flux`${condition} and ${tagIs(flux`r.host`, host)}`;
   if (method !== undefined) condition = flux`${condition} and ${tagIs(flux`r.method`, method)}`;
   if (status !== undefined) condition = flux`${condition} and r.status_code =~ ${fluxRegExp(statusPattern(status))}`;
@@ -321,16 +468,32 @@ function tagIs(tag: ParameterizedQuery, value: string): ParameterizedQuery {
   return value === '' ? flux`not exists ${tag}` : flux`${tag} == ${fluxText(tagText(value))}`;
 }
 
-/** What a filter wants of the fields of a request: the condition on the value of each that it names. An empty value is a field that is not there. */
-function fieldConditions({ path, client, userAgent, referrer, requestId }: Filter): { field: string; wanted: string; condition: (value: ParameterizedQuery) => ParameterizedQuery }[] {
+/**
+ * What a filter wants of the fields of a request: the condition on the value of each that it names. An empty value is a
+ * field that is not there.
+ */
+function fieldConditions({
+  path,
+  client,
+  userAgent,
+  referrer,
+  requestId,
+}: Filter): { field: string; wanted: string; condition: (value: ParameterizedQuery) => ParameterizedQuery }[] {
   const is = (text: string) => (value: ParameterizedQuery) => flux`${value} == ${fluxText(text)}`;
-  const startsAs = (whole: string, ...starts: string[]) => (value: ParameterizedQuery) => flux`${value} =~ ${fluxWholeOrStart(whole, ...starts)}`;
+  const startsAs =
+    (whole: string, ...starts: string[]) =>
+    (value: ParameterizedQuery) =>
+      flux`${value} =~ ${fluxWholeOrStart(whole, ...starts)}`;
   return [
     ...(client === undefined ? [] : [{ field: 'client_ip', wanted: client, condition: is(client) }]),
     ...(userAgent === undefined ? [] : [{ field: 'user_agent', wanted: userAgent, condition: is(userAgent) }]),
     ...(requestId === undefined ? [] : [{ field: 'request_id', wanted: requestId, condition: is(requestId) }]),
-    ...(referrer === undefined ? [] : [{ field: 'referrer', wanted: referrer, condition: startsAs(referrer, `${referrer}?`, `${referrer}#`) }]),
-    ...(path === undefined ? [] : [{ field: 'uri', wanted: uriText(path), condition: startsAs(uriText(path), `${path}?`) }]),
+    ...(referrer === undefined
+      ? []
+      : [{ field: 'referrer', wanted: referrer, condition: startsAs(referrer, `${referrer}?`, `${referrer}#`) }]),
+    ...(path === undefined
+      ? []
+      : [{ field: 'uri', wanted: uriText(path), condition: startsAs(uriText(path), `${path}?`) }]),
   ];
 }
 
@@ -340,7 +503,8 @@ function havingFields(filter: Filter): ParameterizedQuery {
   const [first] = conditions;
   if (first === undefined) return flux`\n  |> filter(fn: (r) => r._field == "uri")`;
   // InfluxDB sees to a condition on the value of one field while it reads.
-  if (conditions.length === 1 && first.wanted !== '') return flux`\n  |> filter(fn: (r) => r._field == ${first.field} and ${first.condition(flux`r._value`)})`;
+  if (conditions.length === 1 && first.wanted !== '')
+    return flux`\n  |> filter(fn: (r) => r._field == ${first.field} and ${first.condition(flux`r._value`)})`;
   const fields = new RegExp(`^(uri|${conditions.map(({ field }) => field).join('|')})$`);
   return flux`
   |> filter(fn: (r) => r._field =~ ${fluxRegExp(fields)})
@@ -352,7 +516,9 @@ function havingFields(filter: Filter): ParameterizedQuery {
 function andFields(filter: Filter): ParameterizedQuery {
   return fieldConditions(filter).reduce((all, { field, wanted, condition }) => {
     const value = flux`r.${fluxExpression(field)}`;
-    return wanted === '' ? flux`${all} and (not exists ${value} or ${condition(value)})` : flux`${all} and exists ${value} and ${condition(value)}`;
+    return wanted === ''
+      ? flux`${all} and (not exists ${value} or ${condition(value)})`
+      : flux`${all} and exists ${value} and ${condition(value)}`;
   }, flux``);
 }
 
@@ -363,7 +529,10 @@ function statusPattern({ min, max }: { min: number; max: number }): RegExp {
   return statuses.length === 0 ? /^none$/ : new RegExp(`^(${statuses.join('|')})$`);
 }
 
-/** What `json.encode` makes of a row of `request_metrics`. What this row lacks and others have is `null`; what all lack is missing. */
+/**
+ * What `json.encode` makes of a row of `request_metrics`. What this row lacks and others have is `null`; what all lack
+ * is missing.
+ */
 interface StoredRequest {
   _time: string;
   source?: string | null;
@@ -406,10 +575,17 @@ function requestOf(row: StoredRequest): RequestEvent {
   };
 }
 
-/** The oldest and newest times of what is stored. InfluxDB answers `first` and `last` from its index, for each series. */
+/**
+ * The oldest and newest times of what is stored. InfluxDB answers `first` and `last` from its index, for each series.
+ */
 export async function readStoredSpan(read: ReadCells, bucket: string): Promise<StoredSpan> {
-  const timeOf = async (which: 'first' | 'last', fields: readonly (readonly [measurement: string, field: string])[]): Promise<number | undefined> => {
-    const isOne = fields.map(([measurement, field]) => `(r._measurement == "${measurement}" and r._field == "${field}")`).join(' or ');
+  const timeOf = async (
+    which: 'first' | 'last',
+    fields: readonly (readonly [measurement: string, field: string])[],
+  ): Promise<number | undefined> => {
+    const isOne = fields
+      .map(([measurement, field]) => `(r._measurement == "${measurement}" and r._field == "${field}")`)
+      .join(' or ');
     const query = flux`from(bucket: ${fluxText(bucket)})
   |> range(start: ${new Date(0)}, stop: ${new Date(Date.UTC(2262, 0))})
   |> filter(fn: (r) => ${fluxExpression(isOne)})
@@ -419,11 +595,21 @@ export async function readStoredSpan(read: ReadCells, bucket: string): Promise<S
   |> sort(columns: ["_time"], desc: ${which === 'last'})
   |> limit(n: 1)`;
     let timeMs: number | undefined;
-    await read(query, ['_time'], ([time]) => { timeMs = parseTimestamp(time!).timeMs; });
+    await read(query, ['_time'], ([time]) => {
+      timeMs = parseTimestamp(time!).timeMs;
+    });
     return timeMs;
   };
-  const [requests, rollups, ledgers] = [['request_metrics', 'size'], ['request_rollup', 'count'], ['collector_ledger', 'lines']] as const;
-  const [oldestRequestMs, oldestRollupMs, newestMs] = await Promise.all([timeOf('first', [requests]), timeOf('first', [rollups]), timeOf('last', [requests, rollups, ledgers])]);
+  const [requests, rollups, ledgers] = [
+    ['request_metrics', 'size'],
+    ['request_rollup', 'count'],
+    ['collector_ledger', 'lines'],
+  ] as const;
+  const [oldestRequestMs, oldestRollupMs, newestMs] = await Promise.all([
+    timeOf('first', [requests]),
+    timeOf('first', [rollups]),
+    timeOf('last', [requests, rollups, ledgers]),
+  ]);
   return { oldestRequestMs, oldestRollupMs, newestMs };
 }
 
@@ -441,7 +627,8 @@ function snapshotOf(counts: readonly LedgerCount[]): LedgerSnapshot | undefined 
   const newest = counts.filter((count) => count.timeMs === timeMs);
   const values = new Map(newest.map(({ account, value }) => [account, value]));
   if (!ledgerAccounts.every(([, account]) => values.has(account))) return undefined;
-  const byReason = (account: string): Record<string, number> => Object.fromEntries(newest.filter((count) => count.account === account).map(({ reason, value }) => [reason, value]));
+  const byReason = (account: string): Record<string, number> =>
+    Object.fromEntries(newest.filter((count) => count.account === account).map(({ reason, value }) => [reason, value]));
   const value = (account: (typeof ledgerAccounts)[number][1]): number => values.get(account)!;
   return {
     collector: newest[0]!.collector,

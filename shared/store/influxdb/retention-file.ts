@@ -1,14 +1,20 @@
 /**
- * What `RetentionGuard` remembers of a bucket: a file in the spool folder of the web app that deletes. A point in the bucket would need a time
- * of its own, from the clock that is in doubt.
+ * What `RetentionGuard` remembers of a bucket: a file in the spool folder of the web app that deletes. A point in the
+ * bucket would need a time of its own, from the clock that is in doubt.
  */
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeFolder } from '../../make-folder.js';
 import type { RetentionGuardParts } from '../retention-guard.js';
 
-/** The file's `load` and `save`. Both throw the system's error; a file of another bucket, or one that is no JSON, counts as none. */
-export function retentionFile(dir: string, bucket: { readonly url: string; readonly org: string; readonly bucket: string }): Pick<RetentionGuardParts, 'load' | 'save'> {
+/**
+ * The file's `load` and `save`. Both throw the system's error; a file of another bucket, or one that is no JSON, counts
+ * as none.
+ */
+export function retentionFile(
+  dir: string,
+  bucket: { readonly url: string; readonly org: string; readonly bucket: string },
+): Pick<RetentionGuardParts, 'load' | 'save'> {
   const path = join(dir, 'retention.json');
   const name = `${bucket.url} ${bucket.org} ${bucket.bucket}`;
   return {

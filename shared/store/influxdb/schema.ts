@@ -1,11 +1,14 @@
 /**
- * The version of what is in a bucket: the measurement `store_schema`, without tags, with the integer field `version`, one point for each day
- * on which a web app wrote it, so that the bucket's retention leaves the newest. A bucket without one has version 1, or nothing.
+ * The version of what is in a bucket: the measurement `store_schema`, without tags, with the integer field `version`,
+ * one point for each day on which a web app wrote it, so that the bucket's retention leaves the newest. A bucket
+ * without one has version 1, or nothing.
  *
- * Version 2 has rollup rows by source and by host, with a cell for each method and status; version 1 had a row for each host, method and status. Points of version
- * 1 are read beside those of version 2. A web app of version 1 would not count those of version 2, so it has to refuse the bucket.
+ * Version 2 has rollup rows by source and by host, with a cell for each method and status; version 1 had a row for each
+ * host, method and status. Points of version 1 are read beside those of version 2. A web app of version 1 would not
+ * count those of version 2, so it has to refuse the bucket.
  *
- * The web app and imports look at it before they read, write or delete. A collector may only write and cannot: upgrade it first or last.
+ * The web app and imports look at it before they read, write or delete. A collector may only write and cannot: upgrade
+ * it first or last.
  */
 import { flux } from '@influxdata/influxdb-client';
 import { StoreError } from '../../errors.js';
@@ -23,14 +26,22 @@ export function schemaLine(nowMs: number): string {
 }
 
 /** Throws a `StoreError` ('stop') when a newer program has written to the bucket. */
-export async function refuseNewerSchema(read: ReadCells, { url, bucket }: { url: string; bucket: string }): Promise<void> {
+export async function refuseNewerSchema(
+  read: ReadCells,
+  { url, bucket }: { url: string; bucket: string },
+): Promise<void> {
   let version = 1;
   const query = flux`from(bucket: ${fluxText(bucket)})
   |> range(start: ${new Date(0)})
   |> filter(fn: (r) => r._measurement == "store_schema" and r._field == "version")
   |> group()
   |> max()`;
-  await read(query, ['_value'], ([value]) => { version = Number(value); });
+  await read(query, ['_value'], ([value]) => {
+    version = Number(value);
+  });
   if (version <= schemaVersion) return;
-  throw new StoreError('stop', `Cannot use the bucket ${JSON.stringify(bucket)} at ${url}: a newer program writes it, in version ${version}, and this one knows version ${schemaVersion}. Upgrade this program, or set INFLUXDB_BUCKET to another bucket.`);
+  throw new StoreError(
+    'stop',
+    `Cannot use the bucket ${JSON.stringify(bucket)} at ${url}: a newer program writes it, in version ${version}, and this one knows version ${schemaVersion}. Upgrade this program, or set INFLUXDB_BUCKET to another bucket.`,
+  );
 }

@@ -1,9 +1,10 @@
 /**
- * Makes what Caddy Log Sink needs in InfluxDB 2.x: a bucket, and a token for each part that may do no more than that part does. What is there
- * already stays, so it can be run at every start.
+ * Makes what Caddy Log Sink needs in InfluxDB 2.x: a bucket, and a token for each part that may do no more than that
+ * part does. What is there already stays, so it can be run at every start.
  *
- * Tokens are kept in a folder, one file each: `operator/token` and `operator/password` (of an InfluxDB that was set up here for the first
- * time), `collector/token`, `web/token`. A folder each, so that each can be a volume that one container alone sees.
+ * Tokens are kept in a folder, one file each: `operator/token` and `operator/password` (of an InfluxDB that was set up
+ * here for the first time), `collector/token`, `web/token`. A folder each, so that each can be a volume that one
+ * container alone sees.
  */
 import { randomBytes } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
@@ -28,7 +29,9 @@ export interface SetupOptions {
   readonly retentionMs: number;
   /** The folder for tokens; `undefined` to have those that are made in the report. */
   readonly tokensDir: string | undefined;
-  /** Makes new tokens for the collector and the web app and deletes those that earlier runs made; `false` by default. */
+  /**
+   * Makes new tokens for the collector and the web app and deletes those that earlier runs made; `false` by default.
+   */
   readonly newTokens?: boolean;
   /** How long to wait for an InfluxDB that does not answer; 120,000 by default. */
   readonly waitMsMax?: number;
@@ -53,8 +56,8 @@ const waitPollMs = 500;
 const answerMsMax = 15_000;
 
 /**
- * Sets InfluxDB up; resolves to what was done, in lines for people. Throws a `UsageError` when something is missing, and a `StoreError`
- * that says what to do when InfluxDB refuses or does not answer.
+ * Sets InfluxDB up; resolves to what was done, in lines for people. Throws a `UsageError` when something is missing,
+ * and a `StoreError` that says what to do when InfluxDB refuses or does not answer.
  */
 export async function setUpInfluxdb(given: SetupOptions): Promise<string[]> {
   const options = { ...given, url: readUrl(given.url) };
@@ -80,22 +83,35 @@ type Say = (isChange: boolean, line: string) => void;
 /** Sets a fresh InfluxDB up; resolves to the token to go on with. Waits for one that does not answer yet. */
 async function onboard(options: SetupOptions, say: Say): Promise<string> {
   const { url, org, bucket, retentionMs, tokensDir } = options;
-  const fileOf = (name: string): string | undefined => tokensDir === undefined ? undefined : join(tokensDir, 'operator', name);
+  const fileOf = (name: string): string | undefined =>
+    tokensDir === undefined ? undefined : join(tokensDir, 'operator', name);
   const kept = await readToken(fileOf('token'));
-  if (!await isFresh(options)) {
+  if (!(await isFresh(options))) {
     const token = options.token ?? kept;
     if (token !== undefined) return token;
-    throw new UsageError(`The InfluxDB at ${url} has been set up already, and there is no token to go on with: set INFLUXDB_TOKEN or INFLUXDB_TOKEN_FILE to one that may do everything in the organisation ${JSON.stringify(org)}.`);
+    throw new UsageError(
+      `The InfluxDB at ${url} has been set up already, and there is no token to go on with: set INFLUXDB_TOKEN or INFLUXDB_TOKEN_FILE to one that may do everything in the organisation ${JSON.stringify(org)}.`,
+    );
   }
   const token = options.token ?? kept ?? secret();
-  const password = await readToken(fileOf('password')) ?? secret();
+  const password = (await readToken(fileOf('password'))) ?? secret();
   // First: what nobody knows cannot be found out later.
   await writeSecret(fileOf('token'), token);
   await writeSecret(fileOf('password'), password);
-  await createApi(options, token)('POST', '/api/v2/setup', { username: userName, password, org, bucket, token, retentionPeriodSeconds: seconds(retentionMs) });
-  say(true, tokensDir === undefined
-    ? `  It was fresh. Its first user is ${userName} with the password ${password}, whose token is ${token}. Keep both: they are not shown again.`
-    : `  It was fresh. Its first user is ${userName}, whose password and token are in ${join(tokensDir, 'operator')}.`);
+  await createApi(options, token)('POST', '/api/v2/setup', {
+    username: userName,
+    password,
+    org,
+    bucket,
+    token,
+    retentionPeriodSeconds: seconds(retentionMs),
+  });
+  say(
+    true,
+    tokensDir === undefined
+      ? `  It was fresh. Its first user is ${userName} with the password ${password}, whose token is ${token}. Keep both: they are not shown again.`
+      : `  It was fresh. Its first user is ${userName}, whose password and token are in ${join(tokensDir, 'operator')}.`,
+  );
   return token;
 }
 
@@ -118,27 +134,42 @@ async function isFresh(options: SetupOptions): Promise<boolean> {
 
 async function findOrg(api: Api, { url, org }: SetupOptions): Promise<string> {
   const missing = `Cannot find the organisation ${JSON.stringify(org)} at ${url}: make it, or set INFLUXDB_ORG to one that is there and that the token may see.`;
-  const { orgs } = await api('GET', `/api/v2/orgs?${new URLSearchParams({ org }).toString()}`).catch((error: unknown) => {
-    throw error instanceof NotFound ? new StoreError('hold', missing) : error;
-  }) as { orgs?: readonly { id: string }[] };
+  const { orgs } = (await api('GET', `/api/v2/orgs?${new URLSearchParams({ org }).toString()}`).catch(
+    (error: unknown) => {
+      throw error instanceof NotFound ? new StoreError('hold', missing) : error;
+    },
+  )) as { orgs?: readonly { id: string }[] };
   if (orgs?.[0] === undefined) throw new StoreError('hold', missing);
   return orgs[0].id;
 }
 
-interface RetentionRule { readonly type: string; readonly everySeconds: number }
+interface RetentionRule {
+  readonly type: string;
+  readonly everySeconds: number;
+}
 
-/** Makes the bucket, or has one that keeps things for too short a time keep them for longer. It is never shortened: that would delete. */
-async function prepareBucket(api: Api, orgID: string, { bucket: name, retentionMs }: SetupOptions, say: Say): Promise<string> {
+/**
+ * Makes the bucket, or has one that keeps things for too short a time keep them for longer. It is never shortened: that
+ * would delete.
+ */
+async function prepareBucket(
+  api: Api,
+  orgID: string,
+  { bucket: name, retentionMs }: SetupOptions,
+  say: Say,
+): Promise<string> {
   const wanted = seconds(retentionMs);
   const retentionRules = wanted === 0 ? [] : [{ type: 'expire', everySeconds: wanted }];
-  const found = await api('GET', `/api/v2/buckets?${new URLSearchParams({ orgID, name }).toString()}`).catch((error: unknown) => {
-    if (error instanceof NotFound) return {};
-    throw error;
-  }) as { buckets?: readonly { id: string; retentionRules: readonly RetentionRule[] }[] };
+  const found = (await api('GET', `/api/v2/buckets?${new URLSearchParams({ orgID, name }).toString()}`).catch(
+    (error: unknown) => {
+      if (error instanceof NotFound) return {};
+      throw error;
+    },
+  )) as { buckets?: readonly { id: string; retentionRules: readonly RetentionRule[] }[] };
   const bucket = found.buckets?.[0];
   const shown = `  Bucket ${JSON.stringify(name)}`;
   if (bucket === undefined) {
-    const { id } = await api('POST', '/api/v2/buckets', { orgID, name, retentionRules }) as { id: string };
+    const { id } = (await api('POST', '/api/v2/buckets', { orgID, name, retentionRules })) as { id: string };
     say(true, `${shown}: made. It keeps ${days(wanted)}.`);
     return id;
   }
@@ -147,7 +178,10 @@ async function prepareBucket(api: Api, orgID: string, { bucket: name, retentionM
     await api('PATCH', `/api/v2/buckets/${bucket.id}`, { retentionRules });
     say(true, `${shown}: it kept ${days(kept)}, and keeps ${days(wanted)} now.`);
   } else {
-    say(false, `${shown}: is there. It keeps ${days(kept)}${kept === wanted ? '' : `, which is more than RETENTION_ROLLUPS asks for (${days(wanted)}), and is left so`}.`);
+    say(
+      false,
+      `${shown}: is there. It keeps ${days(kept)}${kept === wanted ? '' : `, which is more than RETENTION_ROLLUPS asks for (${days(wanted)}), and is left so`}.`,
+    );
   }
   return bucket.id;
 }
@@ -161,17 +195,25 @@ interface Authorization {
 }
 
 /** Keeps a token that works, takes one that an earlier run made, or makes one. */
-async function prepareToken(api: Api, { name, who, actions }: Part, options: SetupOptions & { orgId: string; bucketId: string }, say: Say): Promise<void> {
+async function prepareToken(
+  api: Api,
+  { name, who, actions }: Part,
+  options: SetupOptions & { orgId: string; bucketId: string },
+  say: Say,
+): Promise<void> {
   const { orgId: orgID, bucketId, bucket, tokensDir, newTokens = false } = options;
   const shown = `  ${who} (${actions.join(' and ')}, this bucket alone)`;
   const file = tokensDir === undefined ? undefined : join(tokensDir, name, 'token');
   const kept = newTokens ? undefined : await readToken(file);
-  if (file !== undefined && kept !== undefined && await works(options, kept, actions)) {
+  if (file !== undefined && kept !== undefined && (await works(options, kept, actions))) {
     say(false, `${shown}: is in ${file}, and works.`);
     return;
   }
   const description = `Caddy Log Sink: ${name}, bucket ${bucket}`;
-  const { authorizations } = await api('GET', `/api/v2/authorizations?${new URLSearchParams({ orgID }).toString()}`) as { authorizations: readonly Authorization[] };
+  const { authorizations } = (await api(
+    'GET',
+    `/api/v2/authorizations?${new URLSearchParams({ orgID }).toString()}`,
+  )) as { authorizations: readonly Authorization[] };
   const made = authorizations.filter((each) => each.description === description && isFor(each, bucketId, actions));
   const earlier = newTokens ? undefined : made.find(({ status }) => status === 'active');
   if (file === undefined && earlier !== undefined) {
@@ -180,21 +222,35 @@ async function prepareToken(api: Api, { name, who, actions }: Part, options: Set
   }
   const permissions = actions.map((action) => ({ action, resource: { type: 'buckets', orgID, id: bucketId } }));
   // InfluxDB Cloud shows the text of a token only when it is made.
-  const reusable = earlier?.token !== undefined && await works(options, earlier.token, actions) ? earlier.token : undefined;
-  const token = reusable ?? (await api('POST', '/api/v2/authorizations', { orgID, description, permissions }) as { token: string }).token;
+  const reusable =
+    earlier?.token !== undefined && (await works(options, earlier.token, actions)) ? earlier.token : undefined;
+  const token =
+    reusable ??
+    ((await api('POST', '/api/v2/authorizations', { orgID, description, permissions })) as { token: string }).token;
   await writeSecret(file, token);
   // Last: until the new one is written, the old one works.
   if (newTokens) for (const { id } of made) await api('DELETE', `/api/v2/authorizations/${id}`);
-  say(true, file === undefined ? `${shown}: ${token}` : `${shown}: ${reusable === undefined ? 'made' : 'found'}, and written to ${file}.`);
+  say(
+    true,
+    file === undefined
+      ? `${shown}: ${token}`
+      : `${shown}: ${reusable === undefined ? 'made' : 'found'}, and written to ${file}.`,
+  );
 }
 
 function isFor({ permissions }: Authorization, bucketId: string, actions: Part['actions']): boolean {
-  const allowed = permissions.filter(({ resource }) => resource.type === 'buckets' && resource.id === bucketId).map(({ action }) => action);
+  const allowed = permissions
+    .filter(({ resource }) => resource.type === 'buckets' && resource.id === bucketId)
+    .map(({ action }) => action);
   return permissions.length === actions.length && actions.every((action) => allowed.includes(action));
 }
 
 /** Whether InfluxDB lets a token do what its part does; throws when it does not say. */
-async function works({ url, org, bucket, log }: SetupOptions, token: string, actions: Part['actions']): Promise<boolean> {
+async function works(
+  { url, org, bucket, log }: SetupOptions,
+  token: string,
+  actions: Part['actions'],
+): Promise<boolean> {
   try {
     const store = await openInfluxdbStore({ url, org, bucket, token, spoolDir: '', spoolBytesMax: 0 }, { log });
     try {
@@ -223,7 +279,10 @@ function createApi({ url, org, bucket }: SetupOptions, token: string): Api {
     } catch (error) {
       const status = error instanceof HttpError ? error.statusCode : undefined;
       if (token !== '' && (status === 401 || status === 403)) {
-        throw new StoreError('hold', `Cannot ${action} at ${url}: InfluxDB answered ${status}. INFLUXDB_TOKEN has to be a token that may do everything in the organisation ${JSON.stringify(org)} (an operator's or an all-access one); this one is ${status === 401 ? 'wrong, or no longer valid' : 'not allowed to do this'}.`);
+        throw new StoreError(
+          'hold',
+          `Cannot ${action} at ${url}: InfluxDB answered ${status}. INFLUXDB_TOKEN has to be a token that may do everything in the organisation ${JSON.stringify(org)} (an operator's or an all-access one); this one is ${status === 401 ? 'wrong, or no longer valid' : 'not allowed to do this'}.`,
+        );
       }
       if (status === 404) throw new NotFound('hold', `Cannot ${action} at ${url}: InfluxDB answered 404.`);
       throw influxdbError(action, error, { url, org, bucket, token });
@@ -238,7 +297,10 @@ async function readToken(file: string | undefined): Promise<string | undefined> 
     return (await readFile(file, 'utf8')).trim() || undefined;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new UsageError(`Cannot read ${file}: ${messageOf(error)}. Give --tokens a folder that this user can read and write.`, { cause: error });
+    throw new UsageError(
+      `Cannot read ${file}: ${messageOf(error)}. Give --tokens a folder that this user can read and write.`,
+      { cause: error },
+    );
   }
 }
 
@@ -250,7 +312,10 @@ async function writeSecret(file: string | undefined, text: string): Promise<void
     await writeFile(`${file}.new`, `${text}\n`, { mode: 0o600, flush: true });
     await rename(`${file}.new`, file);
   } catch (error) {
-    throw new UsageError(`Cannot write ${file}: ${messageOf(error)}. Give --tokens a folder that this user can write.`, { cause: error });
+    throw new UsageError(
+      `Cannot write ${file}: ${messageOf(error)}. Give --tokens a folder that this user can write.`,
+      { cause: error },
+    );
   }
 }
 

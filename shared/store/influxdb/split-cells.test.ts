@@ -2,7 +2,8 @@ import test from 'ava';
 import { isSplit, joinCells, splitCells } from './split-cells.js';
 
 test('splits packed cells over fields of less than 64 KiB', (t) => {
-  const partsOf = (packed: string): Map<number, string> => new Map(splitCells(packed).map((part, at) => [at + 1, part]));
+  const partsOf = (packed: string): Map<number, string> =>
+    new Map(splitCells(packed).map((part, at) => [at + 1, part]));
   for (const length of [0, 1, 60_000, 60_001, 120_000, 200_000]) {
     const packed = 'GET 200 1,'.repeat(length / 10 + 1).slice(0, length);
     const parts = partsOf(packed);

@@ -1,10 +1,12 @@
 /**
- * Packed cells that are too long for one string field, as the fields `cells`, `cells_2`, `cells_3`, …. InfluxDB's documentation allows 64 KiB; 2.7.12
- * takes 1 MiB. A row has at most 18,000 cells, one for each of 18 methods and 1,000 statuses, and one cell has at most 15 kB.
+ * Packed cells that are too long for one string field, as the fields `cells`, `cells_2`, `cells_3`, …. InfluxDB's
+ * documentation allows 64 KiB; 2.7.12 takes 1 MiB. A row has at most 18,000 cells, one for each of 18 methods and 1,000
+ * statuses, and one cell has at most 15 kB.
  *
- * `cells` then starts with `FIELDS:CRC:`, the number of fields and the CRC-32 of the packed cells in hexadecimal; neither is ever at the start of packed cells.
- * The fields of a point become visible one after the other, so a read may find those of two versions of a row: the CRC detects that. Fields beyond that
- * number belong to an earlier version and are ignored.
+ * `cells` then starts with `FIELDS:CRC:`, the number of fields and the CRC-32 of the packed cells in hexadecimal;
+ * neither is ever at the start of packed cells. The fields of a point become visible one after the other, so a read may
+ * find those of two versions of a row: the CRC detects that. Fields beyond that number belong to an earlier version and
+ * are ignored.
  */
 import { crc32 } from 'node:zlib';
 
@@ -14,7 +16,9 @@ const partLengthMax = 60_000;
 /** The values of the fields, in order: one unless the packed cells are too long. */
 export function splitCells(packed: string): string[] {
   if (packed.length <= partLengthMax) return [packed];
-  const parts = Array.from({ length: Math.ceil(packed.length / partLengthMax) }, (_, at) => packed.slice(at * partLengthMax, (at + 1) * partLengthMax));
+  const parts = Array.from({ length: Math.ceil(packed.length / partLengthMax) }, (_, at) =>
+    packed.slice(at * partLengthMax, (at + 1) * partLengthMax),
+  );
   parts[0] = `${parts.length}:${checksumOf(packed)}:${parts[0]!}`;
   return parts;
 }
@@ -24,7 +28,10 @@ export function isSplit(cells: string): boolean {
   return header.test(cells);
 }
 
-/** The packed cells whose parts `splitCells` made, by their number from 1 on. `undefined` if parts are missing or of another version of the row. */
+/**
+ * The packed cells whose parts `splitCells` made, by their number from 1 on. `undefined` if parts are missing or of
+ * another version of the row.
+ */
 export function joinCells(parts: ReadonlyMap<number, string>): string | undefined {
   const first = parts.get(1) ?? '';
   const [found, length, checksum] = header.exec(first) ?? [];

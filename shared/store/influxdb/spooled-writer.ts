@@ -9,10 +9,16 @@ import { bodiesOf, compress, decodePayload, encodePayload, linesMax, type Body }
 
 /** Writes batches by way of a spool. */
 export interface SpooledWriter {
-  /** Resolves when the batch is in the spool. Throws a `StoreError`: 'retry' when the spool takes nothing at present, 'drop' when the batch can never fit. */
+  /**
+   * Resolves when the batch is in the spool. Throws a `StoreError`: 'retry' when the spool takes nothing at present,
+   * 'drop' when the batch can never fit.
+   */
   write(batch: Batch): Promise<void>;
   readonly state: SpoolState;
-  /** Goes on delivering for a while, as long as InfluxDB takes what it is given; then closes the spool, and what is left stays in it. */
+  /**
+   * Goes on delivering for a while, as long as InfluxDB takes what it is given; then closes the spool, and what is left
+   * stays in it.
+   */
   close(): Promise<void>;
 }
 
@@ -43,7 +49,8 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
   let isLedgerUnderWay = false;
   let closing: Promise<void> | undefined;
 
-  if (spool.earlier.spooled > 0) log.info(`${spool.earlier.spooled} requests of an earlier start wait in the spool. They are delivered first.`);
+  if (spool.earlier.spooled > 0)
+    log.info(`${spool.earlier.spooled} requests of an earlier start wait in the spool. They are delivered first.`);
   const running = run();
 
   return {
@@ -64,7 +71,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     get state() {
       return { own: spool.own, earlier: spool.earlier, bytes: spool.bytes, damages: spool.damages, problem };
     },
-    close: () => closing ??= close(),
+    close: () => (closing ??= close()),
   };
 
   async function run(): Promise<void> {
@@ -80,13 +87,17 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     }
   }
 
-  /** Tries until InfluxDB has taken all; resolves to how many requests it refused for good, or to `undefined` when stopped. */
+  /**
+   * Tries until InfluxDB has taken all; resolves to how many requests it refused for good, or to `undefined` when
+   * stopped.
+   */
   async function deliverStep(records: readonly SpoolRecord[]): Promise<number | undefined> {
     const requests = records.reduce((sum, record) => sum + record.requests, 0);
     let bodies: Body[];
     try {
       bodies = records.flatMap(({ payload }) => decodePayload(payload));
-    } catch (error) { // its checksum fits, and it is no payload: a program of another kind wrote it
+    } catch (error) {
+      // its checksum fits, and it is no payload: a program of another kind wrote it
       log.error(`What is in the spool is not what this program writes: ${messageOf(error)}`);
       return requests;
     }
@@ -127,7 +138,13 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     const handedOver = ledger.stored;
     const storedNow = Math.min(stored + requests, handedOver);
     const warnings = withEarlierSpooled(ledger.warnings, spool);
-    const lines = ledgerLines({ ...ledger, stored: storedNow, deadLettered: ledger.deadLettered + deadLettered, spooled: Math.max(0, handedOver - storedNow - deadLettered), warnings });
+    const lines = ledgerLines({
+      ...ledger,
+      stored: storedNow,
+      deadLettered: ledger.deadLettered + deadLettered,
+      spooled: Math.max(0, handedOver - storedNow - deadLettered),
+      warnings,
+    });
     return [compress(`${lines.join('\n')}\n`, lines.length)];
   }
 
@@ -137,27 +154,41 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
 
   function setProblem(error: unknown): void {
     const now = error === undefined ? undefined : messageOf(error);
-    if (now === undefined && problem !== undefined) log.info('InfluxDB takes requests again.', { spooled: spool.own.spooled + spool.earlier.spooled });
-    if (now !== undefined && now !== problem) log.warn(`InfluxDB does not take requests, they are spooled: ${detailedMessageOf(error)}`);
+    if (now === undefined && problem !== undefined)
+      log.info('InfluxDB takes requests again.', { spooled: spool.own.spooled + spool.earlier.spooled });
+    if (now !== undefined && now !== problem)
+      log.warn(`InfluxDB does not take requests, they are spooled: ${detailedMessageOf(error)}`);
     problem = now;
   }
 
   function refusal(error: unknown, payloadBytes: number): StoreError {
     if (error instanceof SpoolFullError && payloadBytes > bytesMax / 2) {
-      return new StoreError('drop', `A batch of ${payloadBytes} bytes does not fit into the spool: raise SPOOL_BYTES_MAX, which is ${bytesMax}.`, { cause: error });
+      return new StoreError(
+        'drop',
+        `A batch of ${payloadBytes} bytes does not fit into the spool: raise SPOOL_BYTES_MAX, which is ${bytesMax}.`,
+        { cause: error },
+      );
     }
     const options = { cause: error, retryAfterMs: fullRetryMs };
     if (error instanceof SpoolFullError) {
-      return new StoreError('retry', `Cannot write to the spool: ${error.message}, and InfluxDB has to take some of it first. Raise it if there is more room.`, { ...options, full: 'spool-full' });
+      return new StoreError(
+        'retry',
+        `Cannot write to the spool: ${error.message}, and InfluxDB has to take some of it first. Raise it if there is more room.`,
+        { ...options, full: 'spool-full' },
+      );
     }
     // Another process in the spool's folder says by itself what to do.
     const advice = error instanceof StoreError ? '' : `. ${fileAdvice(error)}`;
-    return new StoreError('retry', `Cannot write to the spool: ${messageOf(error)}${advice}`, { ...options, ...(isDiskFull(error) && { full: 'disk-full' }) });
+    return new StoreError('retry', `Cannot write to the spool: ${messageOf(error)}${advice}`, {
+      ...options,
+      ...(isDiskFull(error) && { full: 'disk-full' }),
+    });
   }
 
   async function close(): Promise<void> {
     const endMs = performance.now() + drainMsMax;
-    while (!spool.isEmpty && problem === undefined && performance.now() < endMs) await pause(drainPollMs, stopping.signal);
+    while (!spool.isEmpty && problem === undefined && performance.now() < endMs)
+      await pause(drainPollMs, stopping.signal);
     stopping.abort();
     await spool.close();
     await running;

@@ -18,10 +18,13 @@ export interface TakeBackParts {
 }
 
 /**
- * Takes an import back. Replaces its rows of rollups and top lists by empty ones, since InfluxDB deletes single points slowly. Deletes the record of the import
- * last, so that a failed attempt can be repeated. Throws a `StoreError`.
+ * Takes an import back. Replaces its rows of rollups and top lists by empty ones, since InfluxDB deletes single points
+ * slowly. Deletes the record of the import last, so that a failed attempt can be repeated. Throws a `StoreError`.
  */
-export async function takeBack({ importId, firstHourMs, lastHourMs }: ImportSummary, { read, bucket, writeLines, deleteAll }: TakeBackParts): Promise<void> {
+export async function takeBack(
+  { importId, firstHourMs, lastHourMs }: ImportSummary,
+  { read, bucket, writeLines, deleteAll }: TakeBackParts,
+): Promise<void> {
   await deleteAll(`_measurement="request_metrics" AND recorder="import-${importId}"`);
   const { from, to } = importRowRange(importId);
   const isOfImport = ({ rowId }: { readonly rowId: number }): boolean => rowId >= from && rowId < to;
@@ -30,7 +33,8 @@ export async function takeBack({ importId, firstHourMs, lastHourMs }: ImportSumm
   const emptySketch = new DistinctSketch().pack();
   const lines: string[] = [];
   for (const level of levels) {
-    for (const point of await readRollupPoints(read, bucket, { ...range, level })) if (isOfImport(point)) lines.push(emptiedRollupLine(point));
+    for (const point of await readRollupPoints(read, bucket, { ...range, level }))
+      if (isOfImport(point)) lines.push(emptiedRollupLine(point));
   }
   for (const level of topLevels) {
     for (const row of await readTops(read, bucket, { ...range, level, kinds: topKinds, filter: {} })) {

@@ -1,13 +1,20 @@
-/** Where a text is put together as UTF-8. It grows by doubling and is used again and again, so that the garbage collector has nothing to do with it. */
+/**
+ * Where a text is put together as UTF-8. It grows by doubling and is used again and again, so that the garbage
+ * collector has nothing to do with it.
+ */
 export class TextBuffer {
   #bytes = nothing;
   #length = 0;
 
   /** How long the text is, in bytes. */
-  get length(): number { return this.#length; }
+  get length(): number {
+    return this.#length;
+  }
 
   /** The text. It changes when the buffer does. */
-  get bytes(): Buffer { return this.#bytes.subarray(0, this.#length); }
+  get bytes(): Buffer {
+    return this.#bytes.subarray(0, this.#length);
+  }
 
   /** Adds a text. Half of a surrogate pair becomes U+FFFD. */
   add(text: string): void {
@@ -49,8 +56,9 @@ export class TextBuffer {
 
   /** Adds a number from 0 on as `String` writes it. */
   addNumber(number: number): void {
-    // In millionths, as a duration in nanoseconds is one of milliseconds. The quotient of two integers that doubles hold is the double that is nearest to it, and
-    // no two decimals of up to 15 digits have the same: so this is the shortest that has it.
+    // In millionths, as a duration in nanoseconds is one of milliseconds. The quotient of two integers that doubles
+    // hold is the double that is nearest to it, and no two decimals of up to 15 digits have the same: so this is the
+    // shortest that has it.
     const millionths = Math.round(number * 1e6);
     if (millionths > millionthsMax || millionths / 1e6 !== number) {
       this.add(String(number));
@@ -89,7 +97,7 @@ export class TextBuffer {
     if (this.#length + length <= this.#bytes.length) return this.#bytes;
     const larger = Buffer.allocUnsafeSlow(2 * (this.#length + length));
     larger.set(this.bytes);
-    return this.#bytes = larger;
+    return (this.#bytes = larger);
   }
 }
 

@@ -17,13 +17,17 @@ export interface FolderLock {
 }
 
 /**
- * Keeps other processes out of a folder by listening on a unix socket in it: the kernel ends that with the process, however it ends.
- * Throws a `StoreError` ('stop') when another process has the folder.
+ * Keeps other processes out of a folder by listening on a unix socket in it: the kernel ends that with the process,
+ * however it ends. Throws a `StoreError` ('stop') when another process has the folder.
  */
 export async function lockFolder(dir: string): Promise<FolderLock> {
   const absolute = join(resolve(dir), 'lock');
   const path = [absolute, relative(process.cwd(), absolute)].find((each) => Buffer.byteLength(each) <= pathBytesMax);
-  if (path === undefined) throw new StoreError('stop', `SPOOL_DIR is too long: ${JSON.stringify(dir)} may have ${pathBytesMax - '/lock'.length} bytes.`);
+  if (path === undefined)
+    throw new StoreError(
+      'stop',
+      `SPOOL_DIR is too long: ${JSON.stringify(dir)} may have ${pathBytesMax - '/lock'.length} bytes.`,
+    );
   const server = createServer((socket) => socket.destroy()).unref();
   try {
     await removeStaleSocket(path);
@@ -31,12 +35,17 @@ export async function lockFolder(dir: string): Promise<FolderLock> {
     await once(server, 'listening'); // rejects on 'error'
   } catch (error) {
     const inUse = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
-    throw new StoreError('stop', inUse
-      ? `Another process uses the spool in ${dir}: give each its own SPOOL_DIR, or stop that one.`
-      : `Cannot use the spool in ${dir}: ${messageOf(error)} Set SPOOL_DIR to a folder that this user can write.`, { cause: error });
+    throw new StoreError(
+      'stop',
+      inUse
+        ? `Another process uses the spool in ${dir}: give each its own SPOOL_DIR, or stop that one.`
+        : `Cannot use the spool in ${dir}: ${messageOf(error)} Set SPOOL_DIR to a folder that this user can write.`,
+      { cause: error },
+    );
   }
   const own = await stat(path, { bigint: true }).catch(() => undefined);
-  const current = (): Promise<{ readonly ino: bigint } | undefined> => stat(path, { bigint: true }).catch(() => undefined);
+  const current = (): Promise<{ readonly ino: bigint } | undefined> =>
+    stat(path, { bigint: true }).catch(() => undefined);
   return {
     isHeld: async () => own !== undefined && (await current())?.ino === own.ino,
     async release() {

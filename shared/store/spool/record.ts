@@ -11,8 +11,8 @@
  * | 24 | 4 | CRC-32C of the 24 bytes before |
  * | 28 | | the payload |
  *
- * A header is believed when its marker and checksum fit, a payload when its own checksum does: a flipped bit in a payload costs
- * that record alone, one in a header too, since the next marker with a good header is searched for.
+ * A header is believed when its marker and checksum fit, a payload when its own checksum does: a flipped bit in a
+ * payload costs that record alone, one in a header too, since the next marker with a good header is searched for.
  */
 import crc32c from 'crc-32/crc32c.js';
 
@@ -42,7 +42,8 @@ export function encodeRecord(payload: Buffer, requests: number, requestsBefore: 
 
 /** The header at `offset`; `undefined` when there is no whole and undamaged one. */
 export function readHeader(bytes: Buffer, offset = 0): RecordHeader | undefined {
-  if (bytes.length - offset < headerBytes || marker.compare(bytes, offset, offset + marker.length) !== 0) return undefined;
+  if (bytes.length - offset < headerBytes || marker.compare(bytes, offset, offset + marker.length) !== 0)
+    return undefined;
   if (checksumOf(bytes.subarray(offset, offset + 24)) !== bytes.readUInt32LE(offset + 24)) return undefined;
   return {
     payloadBytes: bytes.readUInt32LE(offset + 4),

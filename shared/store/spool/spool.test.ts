@@ -32,7 +32,10 @@ test('a read waits for a record, and ends with none when the spool is closed', a
   const spool = await openSpool({ ...tiny, dir: await mkdtemp(join(tmpdir(), 'spool-')) });
   const waiting = spool.read(1e6);
   await spool.append(payloadOf(1), 1);
-  t.deepEqual((await waiting).map(({ payload }) => idOf(payload)), [1]);
+  t.deepEqual(
+    (await waiting).map(({ payload }) => idOf(payload)),
+    [1],
+  );
   const never = spool.read(1e6);
   await spool.close();
   t.deepEqual(await never, []);
@@ -42,9 +45,12 @@ test('beyond its budget a record is refused whole, and the oldest are kept', asy
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const spool = await openSpool({ dir, bytesMax: 2000, segmentBytesMax: 300, log: quiet });
   let kept = 0;
-  const error = await t.throwsAsync(async () => {
-    for (;; kept += 1) await spool.append(payloadOf(kept), 1);
-  }, { instanceOf: SpoolFullError });
+  const error = await t.throwsAsync(
+    async () => {
+      for (; ; kept += 1) await spool.append(payloadOf(kept), 1);
+    },
+    { instanceOf: SpoolFullError },
+  );
   t.regex(error.message, /2000/);
   t.true(kept > 10);
   t.true(spool.bytes <= 2000);
@@ -93,7 +99,10 @@ test('damage costs the records that it touches, and they are counted and set asi
   const lostIds = [places[1]!.id, ...(await recordsOf(dir, third!)).map(({ id }) => id)];
   await unlink(join(dir, third!));
   const spool = await openSpool({ ...tiny, dir });
-  t.deepEqual(await drain(spool), range(0, 30).filter((id) => !lostIds.includes(id)));
+  t.deepEqual(
+    await drain(spool),
+    range(0, 30).filter((id) => !lostIds.includes(id)),
+  );
   t.deepEqual(spool.earlier, { spooled: 0, stored: 60 - 2 * lostIds.length, deadLettered: 2 * lostIds.length });
   t.is(spool.damages, 1);
   t.is((await readdir(join(dir, 'damaged'))).length, 1);
@@ -104,7 +113,16 @@ test('goes on when its folder is removed while it is open, and loses nothing of 
   const root = await mkdtemp(join(tmpdir(), 'spool-'));
   const dir = join(root, 'parent', 'spool');
   const errors: string[] = [];
-  const options = { bytesMax: 1e6, dir, log: { ...quiet, error: (message: string) => { errors.push(message); } } };
+  const options = {
+    bytesMax: 1e6,
+    dir,
+    log: {
+      ...quiet,
+      error: (message: string) => {
+        errors.push(message);
+      },
+    },
+  };
   const spool = await openSpool(options);
   for (let id = 0; id < 10; id += 1) await spool.append(payloadOf(id), 2);
   const records = await spool.read(1);
@@ -126,10 +144,21 @@ test('goes on when its folder is removed while it is open, and loses nothing of 
 test('counts what was in removed segments as dead-lettered, says how many requests that are, and delivers all others', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const errors: string[] = [];
-  const spool = await openSpool({ ...tiny, dir, log: { ...quiet, error: (message: string) => { errors.push(message); } } });
+  const spool = await openSpool({
+    ...tiny,
+    dir,
+    log: {
+      ...quiet,
+      error: (message: string) => {
+        errors.push(message);
+      },
+    },
+  });
   for (let id = 0; id < 30; id += 1) await spool.append(payloadOf(id), 2);
   const first = await spool.read(1); // opens the oldest segment
-  const perSegment = await Promise.all((await segmentsOf(dir)).map(async (name) => (await recordsOf(dir, name)).map(({ id }) => id)));
+  const perSegment = await Promise.all(
+    (await segmentsOf(dir)).map(async (name) => (await recordsOf(dir, name)).map(({ id }) => id)),
+  );
   const lostIds = perSegment.slice(1, -1).flat();
   t.true(lostIds.length > 10);
   await rm(dir, { recursive: true });
@@ -138,7 +167,10 @@ test('counts what was in removed segments as dead-lettered, says how many reques
   const { spooled, stored, deadLettered } = spool.own;
   t.is(spooled + stored + deadLettered, 80);
   await spool.commit(first, 0);
-  t.deepEqual([...first.map(({ payload }) => idOf(payload)), ...await drain(spool)], range(0, 40).filter((id) => !lostIds.includes(id)));
+  t.deepEqual(
+    [...first.map(({ payload }) => idOf(payload)), ...(await drain(spool))],
+    range(0, 40).filter((id) => !lostIds.includes(id)),
+  );
   t.deepEqual(spool.own, { spooled: 0, stored: 80 - 2 * lostIds.length, deadLettered: 2 * lostIds.length });
   await spool.close();
 });
@@ -192,114 +224,180 @@ const cases = Number(process.env['SPOOL_CASES'] ?? 300);
 
 test(`whatever is appended, crashed and damaged, the spool opens and loses only damaged records (${cases} cases)`, async (t) => {
   const operation = fc.oneof(
-    { weight: 6, arbitrary: fc.record({ do: fc.constant('append' as const), count: fc.integer({ min: 1, max: 6 }), bytes: fc.integer({ min: 0, max: 120 }) }) },
-    { weight: 3, arbitrary: fc.record({ do: fc.constant('deliver' as const), bytesMax: fc.integer({ min: 1, max: 400 }), commit: fc.boolean(), refused: fc.boolean() }) },
-    { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('crash' as const, 'stop' as const), at: fc.constant(0), bit: fc.constant(0) }) },
-    { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('flip' as const, 'tear' as const, 'unlink' as const, 'empty' as const, 'lose position' as const, 'stale position' as const, 'damage position' as const), at: fc.double({ min: 0, max: 0.999, noNaN: true }), bit: fc.integer({ min: 0, max: 7 }) }) },
+    {
+      weight: 6,
+      arbitrary: fc.record({
+        do: fc.constant('append' as const),
+        count: fc.integer({ min: 1, max: 6 }),
+        bytes: fc.integer({ min: 0, max: 120 }),
+      }),
+    },
+    {
+      weight: 3,
+      arbitrary: fc.record({
+        do: fc.constant('deliver' as const),
+        bytesMax: fc.integer({ min: 1, max: 400 }),
+        commit: fc.boolean(),
+        refused: fc.boolean(),
+      }),
+    },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        do: fc.constantFrom('crash' as const, 'stop' as const),
+        at: fc.constant(0),
+        bit: fc.constant(0),
+      }),
+    },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        do: fc.constantFrom(
+          'flip' as const,
+          'tear' as const,
+          'unlink' as const,
+          'empty' as const,
+          'lose position' as const,
+          'stale position' as const,
+          'damage position' as const,
+        ),
+        at: fc.double({ min: 0, max: 0.999, noNaN: true }),
+        bit: fc.integer({ min: 0, max: 7 }),
+      }),
+    },
   );
-  await fc.assert(fc.asyncProperty(fc.array(operation, { minLength: 4, maxLength: 30 }), async (operations) => {
-    const root = await mkdtemp(join(tmpdir(), 'spool-'));
-    let runs = 0;
-    let dir = join(root, '0');
-    let spool = await openSpool({ ...tiny, dir });
-    let appended = 0;
-    let appendedByRun = 0;
-    let lastIdOfRun = -1;
-    const delivered = new Set<number>();
-    const damaged = new Set<number>();
-    let stalePosition: Buffer | undefined;
-    const reopen = async (whole: boolean, between: () => Promise<void> = async () => {}): Promise<void> => {
-      runs += 1;
-      if (whole) await spool.close();
-      const next = join(root, String(runs));
-      await cp(dir, next, { recursive: true, filter: (path) => !path.endsWith('lock') }); // what the operating system has when a process is killed
-      if (!whole) await spool.close();
-      dir = next;
-      await between();
-      spool = await openSpool({ ...tiny, dir });
-      appendedByRun = 0;
-      lastIdOfRun = -1;
-    };
-    const take = (ids: readonly number[]): void => {
-      for (const id of ids) {
-        if (id >= appended) throw new Error(`${id} was never appended`);
-        if (id <= lastIdOfRun) throw new Error(`${id} came after ${lastIdOfRun}`);
-        lastIdOfRun = id;
-      }
-    };
-    const balanced = (): void => {
-      const { spooled, stored, deadLettered } = spool.own;
-      if (spooled < 0 || spooled + stored + deadLettered !== appendedByRun) throw new Error(`${spooled} + ${stored} + ${deadLettered} is not ${appendedByRun}`);
-      if (spool.earlier.spooled < 0) throw new Error(`${spool.earlier.spooled} of an earlier process are spooled`);
-    };
-    const flipped = new Set<string>();
-    for (const each of operations) {
-      if (each.do === 'append') {
-        for (let count = 0; count < each.count; count += 1) {
-          await spool.append(payloadOf(appended, each.bytes), 1);
+  await fc.assert(
+    fc.asyncProperty(fc.array(operation, { minLength: 4, maxLength: 30 }), async (operations) => {
+      const root = await mkdtemp(join(tmpdir(), 'spool-'));
+      let runs = 0;
+      let dir = join(root, '0');
+      let spool = await openSpool({ ...tiny, dir });
+      let appended = 0;
+      let appendedByRun = 0;
+      let lastIdOfRun = -1;
+      const delivered = new Set<number>();
+      const damaged = new Set<number>();
+      let stalePosition: Buffer | undefined;
+      const reopen = async (whole: boolean, between: () => Promise<void> = async () => {}): Promise<void> => {
+        runs += 1;
+        if (whole) await spool.close();
+        const next = join(root, String(runs));
+        await cp(dir, next, { recursive: true, filter: (path) => !path.endsWith('lock') }); // what the operating system has when a process is killed
+        if (!whole) await spool.close();
+        dir = next;
+        await between();
+        spool = await openSpool({ ...tiny, dir });
+        appendedByRun = 0;
+        lastIdOfRun = -1;
+      };
+      const take = (ids: readonly number[]): void => {
+        for (const id of ids) {
+          if (id >= appended) throw new Error(`${id} was never appended`);
+          if (id <= lastIdOfRun) throw new Error(`${id} came after ${lastIdOfRun}`);
+          lastIdOfRun = id;
+        }
+      };
+      const balanced = (): void => {
+        const { spooled, stored, deadLettered } = spool.own;
+        if (spooled < 0 || spooled + stored + deadLettered !== appendedByRun)
+          throw new Error(`${spooled} + ${stored} + ${deadLettered} is not ${appendedByRun}`);
+        if (spool.earlier.spooled < 0) throw new Error(`${spool.earlier.spooled} of an earlier process are spooled`);
+      };
+      const flipped = new Set<string>();
+      for (const each of operations) {
+        if (each.do === 'append') {
+          for (let count = 0; count < each.count; count += 1) {
+            await spool.append(payloadOf(appended, each.bytes), 1);
+            appended += 1;
+            appendedByRun += 1;
+          }
+        } else if (each.do === 'deliver') {
+          if (spool.isEmpty) continue;
+          const reading = spool.read(each.bytesMax);
+          // All that is left may be damaged: then only a new record ends the wait.
+          await spool.append(payloadOf(appended, 10), 1);
           appended += 1;
           appendedByRun += 1;
-        }
-      } else if (each.do === 'deliver') {
-        if (spool.isEmpty) continue;
-        const reading = spool.read(each.bytesMax);
-        // All that is left may be damaged: then only a new record ends the wait.
-        await spool.append(payloadOf(appended, 10), 1);
-        appended += 1;
-        appendedByRun += 1;
-        const records = await reading;
-        const ids = records.map(({ payload }) => idOf(payload));
-        take(ids);
-        if (!each.commit) {
-          await reopen(false);
-        } else {
-          for (const id of ids) delivered.add(id);
-          await spool.commit(records, each.refused ? 1 : 0);
-        }
-      } else if (each.do === 'crash' || each.do === 'stop') {
-        stalePosition ??= await readFile(join(dir, 'position'));
-        await reopen(each.do === 'stop');
-      } else {
-        await reopen(false, async () => {
-          const names = await segmentsOf(dir);
-          const name = names[Math.floor(each.at * names.length)];
-          const position = join(dir, 'position');
-          if (each.do === 'lose position') await unlink(position);
-          else if (each.do === 'damage position') await writeFile(position, 'not a position');
-          else if (each.do === 'stale position') await writeFile(position, stalePosition ?? '');
-          else if (name !== undefined) {
-            const path = join(dir, name);
-            const records = await recordsOf(dir, name);
-            const { length } = await readFile(path);
-            const at = Math.floor(each.at * 7919 * length) % Math.max(1, length);
-            const hit = (from: number, to: number): void => { for (const { id, start, end } of records) if (start < to && end > from) damaged.add(id); };
-            // A bit that flips a second time mends what the first time has damaged.
-            if (each.do === 'flip' && flipped.has(`${name} ${at} ${each.bit}`)) return;
-            if (each.do === 'flip') { flipped.add(`${name} ${at} ${each.bit}`); hit(at, at + 1); await flip(path, at, each.bit); }
-            else if (each.do === 'tear') { hit(at, length); await truncate(path, at); }
-            else if (each.do === 'unlink') { hit(0, length); await unlink(path); }
-            else { hit(0, length); await writeFile(path, ''); }
+          const records = await reading;
+          const ids = records.map(({ payload }) => idOf(payload));
+          take(ids);
+          if (!each.commit) {
+            await reopen(false);
+          } else {
+            for (const id of ids) delivered.add(id);
+            await spool.commit(records, each.refused ? 1 : 0);
           }
-        });
+        } else if (each.do === 'crash' || each.do === 'stop') {
+          stalePosition ??= await readFile(join(dir, 'position'));
+          await reopen(each.do === 'stop');
+        } else {
+          await reopen(false, async () => {
+            const names = await segmentsOf(dir);
+            const name = names[Math.floor(each.at * names.length)];
+            const position = join(dir, 'position');
+            if (each.do === 'lose position') await unlink(position);
+            else if (each.do === 'damage position') await writeFile(position, 'not a position');
+            else if (each.do === 'stale position') await writeFile(position, stalePosition ?? '');
+            else if (name !== undefined) {
+              const path = join(dir, name);
+              const records = await recordsOf(dir, name);
+              const { length } = await readFile(path);
+              const at = Math.floor(each.at * 7919 * length) % Math.max(1, length);
+              const hit = (from: number, to: number): void => {
+                for (const { id, start, end } of records) if (start < to && end > from) damaged.add(id);
+              };
+              // A bit that flips a second time mends what the first time has damaged.
+              if (each.do === 'flip' && flipped.has(`${name} ${at} ${each.bit}`)) return;
+              if (each.do === 'flip') {
+                flipped.add(`${name} ${at} ${each.bit}`);
+                hit(at, at + 1);
+                await flip(path, at, each.bit);
+              } else if (each.do === 'tear') {
+                hit(at, length);
+                await truncate(path, at);
+              } else if (each.do === 'unlink') {
+                hit(0, length);
+                await unlink(path);
+              } else {
+                hit(0, length);
+                await writeFile(path, '');
+              }
+            }
+          });
+        }
+        balanced();
       }
+      // Two more records: what was lost before them is known when they have come.
+      await spool.append(payloadOf(appended), 1);
+      await spool.append(payloadOf(appended + 1), 1);
+      appended += 2;
+      appendedByRun += 2;
+      const rest = await drain(spool, appended - 1);
+      take(rest);
+      for (const id of rest) delivered.add(id);
       balanced();
-    }
-    // Two more records: what was lost before them is known when they have come.
-    await spool.append(payloadOf(appended), 1);
-    await spool.append(payloadOf(appended + 1), 1);
-    appended += 2;
-    appendedByRun += 2;
-    const rest = await drain(spool, appended - 1);
-    take(rest);
-    for (const id of rest) delivered.add(id);
-    balanced();
-    const { own, earlier } = spool;
-    if (own.spooled !== 0 || earlier.spooled !== 0) throw new Error(`drained, and ${own.spooled} and ${earlier.spooled} are spooled`);
-    const lost = range(0, appended).filter((id) => !delivered.has(id) && !damaged.has(id));
-    if (lost.length > 0) throw new Error(`lost without damage: ${lost.join(', ')}`);
-    await spool.close();
-    await rm(root, { recursive: true });
-  }), { numRuns: cases, examples: [[[{ do: 'append', count: 1, bytes: 0 }, { do: 'flip', at: 0, bit: 0 }, { do: 'append', count: 1, bytes: 0 }, { do: 'flip', at: 0, bit: 0 }]]] });
+      const { own, earlier } = spool;
+      if (own.spooled !== 0 || earlier.spooled !== 0)
+        throw new Error(`drained, and ${own.spooled} and ${earlier.spooled} are spooled`);
+      const lost = range(0, appended).filter((id) => !delivered.has(id) && !damaged.has(id));
+      if (lost.length > 0) throw new Error(`lost without damage: ${lost.join(', ')}`);
+      await spool.close();
+      await rm(root, { recursive: true });
+    }),
+    {
+      numRuns: cases,
+      examples: [
+        [
+          [
+            { do: 'append', count: 1, bytes: 0 },
+            { do: 'flip', at: 0, bit: 0 },
+            { do: 'append', count: 1, bytes: 0 },
+            { do: 'flip', at: 0, bit: 0 },
+          ],
+        ],
+      ],
+    },
+  );
   t.pass();
 });
 
@@ -327,13 +425,15 @@ async function drain(spool: Spool, untilId = Infinity): Promise<number[]> {
 }
 
 async function segmentsOf(dir: string): Promise<string[]> {
-  return (await readdir(dir)).filter((name) => name.endsWith('.segment')).sort((one, other) => Number.parseInt(one, 10) - Number.parseInt(other, 10));
+  return (await readdir(dir))
+    .filter((name) => name.endsWith('.segment'))
+    .sort((one, other) => Number.parseInt(one, 10) - Number.parseInt(other, 10));
 }
 
 async function recordsOf(dir: string, name: string): Promise<{ id: number; start: number; end: number }[]> {
   const bytes = await readFile(join(dir, name));
   const records = [];
-  for (let at = findHeader(bytes, 0); at !== -1;) {
+  for (let at = findHeader(bytes, 0); at !== -1; ) {
     const end = at + headerBytes + readHeader(bytes, at)!.payloadBytes;
     records.push({ id: idOf(bytes.subarray(at + headerBytes, end)), start: at, end });
     at = findHeader(bytes, end);

@@ -1,24 +1,30 @@
 /**
  * A spool: records that wait on disk, in order, until they are delivered.
  *
- * A folder holds segments `1.segment`, `2.segment`, …, each a sequence of records (`record.ts`), and the file `position`: how
- * far the records are delivered.
+ * A folder holds segments `1.segment`, `2.segment`, …, each a sequence of records (`record.ts`), and the file
+ * `position`: how far the records are delivered.
  *
- * - Records are only ever appended, to the newest segment. A new one begins when it is full, after a failed write, and at
+ * - Records are only ever appended, to the newest segment. A new one begins when it is full, after a failed write, and
+ *   at
  *   each start: what an earlier process wrote is never written to again.
- * - `append` resolves when the operating system has the record, so SIGKILL costs nothing of it. `fdatasync` follows within
+ * - `append` resolves when the operating system has the record, so SIGKILL costs nothing of it. `fdatasync` follows
+ *   within
  *   500 ms, and at the end, so a power failure costs half a second.
  * - Records are read in the order in which they were appended. Segments that are delivered are deleted.
  * - The position is written after the delivery, at most every 500 ms: after a crash some records are delivered again.
- * - Opening always succeeds where files can be made at all. A torn record at the end of a segment, damaged bytes, a missing
+ * - Opening always succeeds where files can be made at all. A torn record at the end of a segment, damaged bytes, a
+ *   missing
  *   segment, a stale, damaged or missing position cost the damaged records alone. Damaged bytes are copied to the folder
  *   `damaged` and counted. Each record knows how many requests came before it, so a gap is counted in requests too.
- * - Opening reads the position, the names and sizes of the segments, and the newest segment that holds a record: the time
+ * - Opening reads the position, the names and sizes of the segments, and the newest segment that holds a record: the
+ *   time
  *   that this takes does not depend on what waits.
- * - Files that somebody removes while the spool is open, one or the whole folder, are noticed before the next record is written, and
+ * - Files that somebody removes while the spool is open, one or the whole folder, are noticed before the next record is
+ *   written, and
  *   within 500 ms. The folder is made again; a segment that is open is copied back into it. What cannot be copied back is logged, and
  *   counted as dead-lettered when the reader comes to the gap.
- * - When the budget is spent or the disk is full, `append` refuses the new record: the oldest are kept. They tell how an outage
+ * - When the budget is spent or the disk is full, `append` refuses the new record: the oldest are kept. They tell how
+ *   an outage
  *   began, and rows of the rollups, which later records write again, are never lost without those that came before.
  */
 import { constants } from 'node:fs';
@@ -33,11 +39,15 @@ import { checksumOf, encodeRecord, findHeader, headerBytes, readHeader } from '.
 
 /** Records that wait for delivery. One reader, one writer. */
 export interface Spool {
-  /** Appends one record. Throws a `SpoolFullError` beyond the budget, else the system's error; then nothing of it is kept. */
+  /**
+   * Appends one record. Throws a `SpoolFullError` beyond the budget, else the system's error; then nothing of it is
+   * kept.
+   */
   append(payload: Buffer, requests: number): Promise<void>;
   /**
-   * The next records, one at least, and more while they are in the same segment and together have at most `bytesMax` bytes.
-   * Waits for one; resolves to none when the spool is closed. They are read again after a restart unless they are committed.
+   * The next records, one at least, and more while they are in the same segment and together have at most `bytesMax`
+   * bytes. Waits for one; resolves to none when the spool is closed. They are read again after a restart unless they
+   * are committed.
    */
   read(bytesMax: number): Promise<SpoolRecord[]>;
   /** Settles the next of the records that the last `read` returned; of their requests, `deadLettered` were refused. */
@@ -95,7 +105,10 @@ const syncMs = 500;
 /** What is set aside of damaged bytes at most, in bytes: enough to look at, and it cannot fill the disk. */
 const damagedBytesMax = 16 * 2 ** 20;
 
-/** Opens a spool. Throws a `StoreError` ('stop') when another process uses it, and the system's error when its folder cannot be made or read. */
+/**
+ * Opens a spool. Throws a `StoreError` ('stop') when another process uses it, and the system's error when its folder
+ * cannot be made or read.
+ */
 export async function openSpool(options: SpoolOptions): Promise<Spool> {
   const { dir, bytesMax, log } = options;
   const segmentBytesMax = options.segmentBytesMax ?? Math.min(8 * 2 ** 20, Math.ceil(bytesMax / 16));
@@ -114,12 +127,18 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
 
   const newest = [...sizes.keys()].at(-1) ?? 0;
   const requestsAtStart = Math.max(await lastRequests(), position?.requests ?? 0);
-  const writer = { segment: Math.max(newest, position?.segment ?? 0), offset: 0, requests: requestsAtStart, handle: undefined as FileHandle | undefined, dirty: false };
+  const writer = {
+    segment: Math.max(newest, position?.segment ?? 0),
+    offset: 0,
+    requests: requestsAtStart,
+    handle: undefined as FileHandle | undefined,
+    dirty: false,
+  };
   const firstOwnSegment = writer.segment + 1;
   const reader = {
-    segment: sizes.has(position?.segment ?? -1) ? position!.segment : [...sizes.keys()][0] ?? firstOwnSegment,
+    segment: sizes.has(position?.segment ?? -1) ? position!.segment : ([...sizes.keys()][0] ?? firstOwnSegment),
     offset: sizes.has(position?.segment ?? -1) ? position!.offset : 0,
-    requests: position?.requests ?? await firstRequests(),
+    requests: position?.requests ?? (await firstRequests()),
     handle: undefined as FileHandle | undefined,
     handleSegment: 0,
   };
@@ -155,11 +174,21 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       return await result;
     },
     commit,
-    get isEmpty() { return !outstanding && reader.offset >= limitOf(reader.segment) && segmentAfter(reader.segment) === undefined; },
-    get bytes() { return totalBytes(); },
-    get own() { return { ...own, spooled: writer.requests - requestsAtStart - own.stored - own.deadLettered }; },
-    get earlier() { return { ...earlier, spooled: found - earlier.stored - earlier.deadLettered }; },
-    get damages() { return damages; },
+    get isEmpty() {
+      return !outstanding && reader.offset >= limitOf(reader.segment) && segmentAfter(reader.segment) === undefined;
+    },
+    get bytes() {
+      return totalBytes();
+    },
+    get own() {
+      return { ...own, spooled: writer.requests - requestsAtStart - own.stored - own.deadLettered };
+    },
+    get earlier() {
+      return { ...earlier, spooled: found - earlier.stored - earlier.deadLettered };
+    },
+    get damages() {
+      return damages;
+    },
     async close() {
       if (closed) return;
       closed = true;
@@ -190,7 +219,8 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     const length = headerBytes + payload.length;
     if (!(await isWhole())) await putInOrder();
     if (totalBytes() + length > bytesMax) throw new SpoolFullError(`the ${bytesMax} bytes of SPOOL_BYTES_MAX are full`);
-    if (writer.handle !== undefined && writer.offset > 0 && writer.offset + length > segmentBytesMax) await endSegment();
+    if (writer.handle !== undefined && writer.offset > 0 && writer.offset + length > segmentBytesMax)
+      await endSegment();
     if (writer.handle === undefined) await beginSegment();
     const handle = writer.handle!;
     try {
@@ -222,13 +252,23 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     await handle.sync().finally(() => handle.close());
   }
 
-  /** Whether the folder and the newest segment are where they were: what is written to a removed file is gone at the next start. */
+  /**
+   * Whether the folder and the newest segment are where they were: what is written to a removed file is gone at the
+   * next start.
+   */
   async function isWhole(): Promise<boolean> {
     const current = await stat(dir, { bigint: true }).catch(() => undefined);
-    return current?.ino === folder.ino && current.dev === folder.dev && (writer.handle === undefined || await isAt(writer.handle, pathOf(writer.segment)));
+    return (
+      current?.ino === folder.ino &&
+      current.dev === folder.dev &&
+      (writer.handle === undefined || (await isAt(writer.handle, pathOf(writer.segment))))
+    );
   }
 
-  /** Makes again what somebody has removed. In turn. Throws the system's error, or a `StoreError` when another process has the folder now. */
+  /**
+   * Makes again what somebody has removed. In turn. Throws the system's error, or a `StoreError` when another process
+   * has the folder now.
+   */
   async function putInOrder(): Promise<void> {
     try {
       await makeFolder(dir);
@@ -245,7 +285,8 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       }
       const present = await segmentSizes(dir);
       const lost: number[] = [];
-      for (const [segment, size] of sizes) if ((present.get(segment) ?? -1) < size && !(await copyBack(segment, size))) lost.push(segment);
+      for (const [segment, size] of sizes)
+        if ((present.get(segment) ?? -1) < size && !(await copyBack(segment, size))) lost.push(segment);
       await endSegment();
       // A folder that was put in the place of this one may have segments of its own.
       writer.segment = Math.max(writer.segment, ...present.keys());
@@ -256,7 +297,10 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       wake?.();
     } catch (error) {
       const problem = messageOf(error);
-      if (problem !== folderProblem) log.error(`Files of the spool in ${dir} were removed or replaced while it was in use, and they cannot be made again: ${problem}${error instanceof StoreError ? '' : `. ${fileAdvice(error)}`}`);
+      if (problem !== folderProblem)
+        log.error(
+          `Files of the spool in ${dir} were removed or replaced while it was in use, and they cannot be made again: ${problem}${error instanceof StoreError ? '' : `. ${fileAdvice(error)}`}`,
+        );
       folderProblem = problem;
       throw error;
     }
@@ -264,17 +308,26 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
 
   /** Writes a removed segment again from the file that is still open here, if it is. */
   async function copyBack(segment: number, size: number): Promise<boolean> {
-    const source = segment === writer.segment && writer.handle !== undefined ? writer.handle : segment === reader.handleSegment ? reader.handle : undefined;
+    const source =
+      segment === writer.segment && writer.handle !== undefined
+        ? writer.handle
+        : segment === reader.handleSegment
+          ? reader.handle
+          : undefined;
     if (source === undefined) return false;
     try {
       const bytes = Buffer.alloc(size);
       const { bytesRead } = await source.read(bytes, 0, size, 0);
       if (bytesRead < size) return false;
       const target = await open(pathOf(segment), 'w', 0o600);
-      await writeFully(target, [bytes], 0).then(() => target.datasync()).finally(() => target.close());
+      await writeFully(target, [bytes], 0)
+        .then(() => target.datasync())
+        .finally(() => target.close());
       return true;
     } catch (error) {
-      log.error(`The spool in ${dir} could not write ${segment}.segment again: ${messageOf(error)}. ${fileAdvice(error)}`);
+      log.error(
+        `The spool in ${dir} could not write ${segment}.segment again: ${messageOf(error)}. ${fileAdvice(error)}`,
+      );
       return false;
     }
   }
@@ -285,7 +338,11 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       const from = requestsBefore.get(segment);
       if (from === undefined) continue;
       const next = segmentAfter(segment);
-      own += Math.max(0, (next === undefined ? writer.requests : requestsBefore.get(next) ?? writer.requests) - Math.max(from, reader.requests));
+      own += Math.max(
+        0,
+        (next === undefined ? writer.requests : (requestsBefore.get(next) ?? writer.requests)) -
+          Math.max(from, reader.requests),
+      );
     }
     const ofEarlier = segments.filter((segment) => segment < firstOwnSegment && segment >= reader.segment).length;
     if (own + ofEarlier === 0) return 'Nothing is lost: what waited there is written again.';
@@ -295,7 +352,9 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
   async function endSegment(): Promise<void> {
     const { handle } = writer;
     writer.handle = undefined;
-    await handle?.datasync().catch((error: unknown) => { log.error(`The spool in ${dir} could not be synced: ${messageOf(error)}`); });
+    await handle?.datasync().catch((error: unknown) => {
+      log.error(`The spool in ${dir} could not be synced: ${messageOf(error)}`);
+    });
     await handle?.close().catch(() => undefined);
   }
 
@@ -306,7 +365,9 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
         await writer.handle?.datasync();
       } catch (error) {
         // What the kernel could not write is lost to it; the next records are not to stand behind that.
-        log.error(`The spool in ${dir} could not be synced: ${messageOf(error)}. A power failure may cost what waits there.`);
+        log.error(
+          `The spool in ${dir} could not be synced: ${messageOf(error)}. A power failure may cost what waits there.`,
+        );
         await endSegment();
       }
     }
@@ -321,7 +382,9 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       await writeFully(positionFile, [positionText(committed)], 0);
     } catch (error) {
       positionDirty = true;
-      log.warn(`The position of the spool in ${dir} could not be written: ${messageOf(error)}. After a crash, more is delivered twice, which changes nothing.`);
+      log.warn(
+        `The position of the spool in ${dir} could not be written: ${messageOf(error)}. After a crash, more is delivered twice, which changes nothing.`,
+      );
     }
   }
 
@@ -337,7 +400,9 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
         if (next === undefined) {
           countGap(writer.requests); // by damage at the end
           reader.requests = writer.requests;
-          await new Promise<void>((resolve) => { wake = resolve; });
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
         } else {
           reader.segment = next;
           reader.offset = 0;
@@ -347,17 +412,26 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       try {
         const header = await readHeaderHere(limit);
         if (header !== undefined && records.length > 0 && bytes + header.payloadBytes > bytesAtOnceMax) break;
-        const payload = header === undefined ? undefined : await readBytes(reader.offset + headerBytes, header.payloadBytes);
+        const payload =
+          header === undefined ? undefined : await readBytes(reader.offset + headerBytes, header.payloadBytes);
         if (header === undefined || payload === undefined || checksumOf(payload) !== header.payloadChecksum) {
           if (records.length > 0) break; // and is met again by the next read
-          await setAside(header === undefined ? await endOfDamage(limit) : reader.offset + headerBytes + header.payloadBytes);
+          await setAside(
+            header === undefined ? await endOfDamage(limit) : reader.offset + headerBytes + header.payloadBytes,
+          );
           continue;
         }
         countGap(header.requestsBefore);
         reader.offset += headerBytes + payload.length;
         reader.requests = header.requestsBefore + header.requests;
         bytes += payload.length;
-        records.push({ payload, requests: header.requests, segment: reader.segment, endOffset: reader.offset, requestsUpTo: reader.requests });
+        records.push({
+          payload,
+          requests: header.requests,
+          segment: reader.segment,
+          endOffset: reader.offset,
+          requestsUpTo: reader.requests,
+        });
       } catch (error) {
         if (records.length > 0) break;
         await giveUpSegment(error);
@@ -396,7 +470,9 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
   /** A segment that somebody removed, or that the disk cannot read: the others go on. */
   async function giveUpSegment(error: unknown): Promise<void> {
     damages += 1;
-    log.error(`The spool in ${dir} cannot read ${reader.segment}.segment from ${reader.offset} on: ${messageOf(error)}. It goes on behind it.`);
+    log.error(
+      `The spool in ${dir} cannot read ${reader.segment}.segment from ${reader.offset} on: ${messageOf(error)}. It goes on behind it.`,
+    );
     await inTurn(async () => {
       if (reader.segment === writer.segment) await endSegment();
     });
@@ -410,7 +486,9 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     damages += 1;
     const bytes = await readBytes(reader.offset, endOffset - reader.offset);
     const name = join(dir, 'damaged', `${reader.segment}-${reader.offset}`);
-    log.error(`The spool in ${dir} is damaged: ${bytes.length} bytes at ${reader.offset} of ${reader.segment}.segment cannot be used. They are kept as ${name}.`);
+    log.error(
+      `The spool in ${dir} is damaged: ${bytes.length} bytes at ${reader.offset} of ${reader.segment}.segment cannot be used. They are kept as ${name}.`,
+    );
     reader.offset = endOffset;
     if (setAsideBytes + bytes.length > damagedBytesMax) return;
     setAsideBytes += bytes.length;
@@ -446,7 +524,9 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
 
   async function remove(segment: number): Promise<void> {
     sizes.delete(segment);
-    await unlink(pathOf(segment)).catch((error: unknown) => { log.warn(`The spool in ${dir} could not delete ${segment}.segment: ${messageOf(error)}`); });
+    await unlink(pathOf(segment)).catch((error: unknown) => {
+      log.warn(`The spool in ${dir} could not delete ${segment}.segment: ${messageOf(error)}`);
+    });
   }
 
   /** Requests up to the end of the last believable record. */
@@ -454,7 +534,8 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     for (const segment of [...sizes.keys()].reverse()) {
       const bytes = await readFile(pathOf(segment)).catch(() => Buffer.alloc(0));
       let last: ReturnType<typeof readHeader>;
-      for (let at = findHeader(bytes, 0); at !== -1; at = findHeader(bytes, at + headerBytes + last.payloadBytes)) last = readHeader(bytes, at)!;
+      for (let at = findHeader(bytes, 0); at !== -1; at = findHeader(bytes, at + headerBytes + last.payloadBytes))
+        last = readHeader(bytes, at)!;
       if (last !== undefined) return last.requestsBefore + last.requests;
     }
     return 0;
@@ -483,14 +564,19 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
 }
 
 /**
- * Waits until what is in a spool now is delivered, by the process that uses it; `false` when that takes longer than `waitMsMax`. A folder
- * that is not there is delivered.
+ * Waits until what is in a spool now is delivered, by the process that uses it; `false` when that takes longer than
+ * `waitMsMax`. A folder that is not there is delivered.
  */
 export async function spoolPassed(dir: string, waitMsMax: number): Promise<boolean> {
-  const [segment, size] = [...await segmentSizes(dir).catch(() => new Map<number, number>())].at(-1) ?? [0, 0];
-  for (const endMs = performance.now() + waitMsMax; ;) {
+  const [segment, size] = [...(await segmentSizes(dir).catch(() => new Map<number, number>()))].at(-1) ?? [0, 0];
+  for (const endMs = performance.now() + waitMsMax; ; ) {
     const position = parsePosition(await readFile(join(dir, 'position'), 'latin1').catch(() => ''));
-    if (size === 0 || (position !== undefined && (position.segment > segment || (position.segment === segment && position.offset >= size)))) return true;
+    if (
+      size === 0 ||
+      (position !== undefined &&
+        (position.segment > segment || (position.segment === segment && position.offset >= size)))
+    )
+      return true;
     if (performance.now() > endMs) return false;
     await sleep(syncMs / 2);
   }
@@ -498,9 +584,12 @@ export async function spoolPassed(dir: string, waitMsMax: number): Promise<boole
 
 /** The segments that are there with their sizes in bytes, the oldest first. */
 async function segmentSizes(dir: string): Promise<Map<number, number>> {
-  const numbers = (await readdir(dir)).flatMap((name) => /^([1-9]\d{0,14})\.segment$/.exec(name)?.[1] ?? []).map(Number);
+  const numbers = (await readdir(dir))
+    .flatMap((name) => /^([1-9]\d{0,14})\.segment$/.exec(name)?.[1] ?? [])
+    .map(Number);
   const sizes = new Map<number, number>();
-  for (const segment of numbers.sort((one, other) => one - other)) sizes.set(segment, (await stat(join(dir, `${segment}.segment`))).size);
+  for (const segment of numbers.sort((one, other) => one - other))
+    sizes.set(segment, (await stat(join(dir, `${segment}.segment`))).size);
   return sizes;
 }
 
@@ -526,11 +615,15 @@ function parsePosition(text: string): Position | undefined {
 
 /** Whether a path leads to the file that is open. */
 async function isAt(handle: FileHandle, path: string): Promise<boolean> {
-  const [own, found] = await Promise.all([handle.stat({ bigint: true }), stat(path, { bigint: true }).catch(() => undefined)]);
+  const [own, found] = await Promise.all([
+    handle.stat({ bigint: true }),
+    stat(path, { bigint: true }).catch(() => undefined),
+  ]);
   return found?.ino === own.ino && found.dev === own.dev;
 }
 
 async function writeFully(handle: FileHandle, parts: readonly Buffer[], position: number): Promise<void> {
   const bytes = parts.length === 1 ? parts[0]! : Buffer.concat(parts);
-  for (let done = 0; done < bytes.length;) done += (await handle.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
+  for (let done = 0; done < bytes.length; )
+    done += (await handle.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
 }
