@@ -5,7 +5,7 @@ import { addHostCounts, hostKey } from '../../shared/store/rollups-query.js';
 import type { HostCounts, HostCountsQuery, TimeRange } from '../../shared/store/store.js';
 import { coverRange } from '../../shared/time-range.js';
 import { CoalescedRead } from './coalesce-reads.js';
-import { closedTtlMs, closesAfterMs, toldKeptMs } from './window-cache.js';
+import { closedTtlMs, closesAfterMs, notifiedTtlMs } from './window-cache.js';
 
 /** What the cache needs. */
 export interface HostCountsOptions {
@@ -16,6 +16,8 @@ export interface HostCountsOptions {
    * `closedTtlMs`.
    */
   readonly changes: StoreChanges | undefined;
+  /** As in `WindowCacheOptions`. */
+  readonly closedTtlMsMax?: number | undefined;
   /** Maximum number of hosts in all entries together. Default: 50,000, about 10 MB. */
   readonly hostsMax?: number;
   /** Milliseconds of a clock that only goes forward. */
@@ -34,15 +36,23 @@ interface Entry {
 export class HostCountsCache {
   readonly #read: HostCountsOptions['read'];
   readonly #hostsMax: number;
-  readonly #isTold: boolean;
+  readonly #isNotified: boolean;
+  readonly #closedTtlMsMax: number | undefined;
   readonly #clock: () => number;
   /** By filter and parts, the least recently used first. */
   readonly #entries = new Map<string, Entry>();
 
-  constructor({ read, changes, hostsMax = 50_000, clock = () => performance.now() }: HostCountsOptions) {
+  constructor({
+    read,
+    changes,
+    closedTtlMsMax,
+    hostsMax = 50_000,
+    clock = () => performance.now(),
+  }: HostCountsOptions) {
     this.#read = read;
     this.#hostsMax = hostsMax;
-    this.#isTold = changes !== undefined;
+    this.#isNotified = changes !== undefined;
+    this.#closedTtlMsMax = closedTtlMsMax;
     this.#clock = clock;
     changes?.listen(({ rollups }) => {
       this.#forget(rollups);
@@ -72,7 +82,9 @@ export class HostCountsCache {
     const key = JSON.stringify(query);
     let entry = this.#entries.get(key);
     this.#entries.delete(key);
-    const ttlMs = this.#isTold ? toldKeptMs : closedTtlMs(nowMs - Math.max(...query.parts.map(({ toMs }) => toMs)));
+    const ttlMs = this.#isNotified
+      ? notifiedTtlMs
+      : closedTtlMs(nowMs - Math.max(...query.parts.map(({ toMs }) => toMs)), this.#closedTtlMsMax);
     if (entry === undefined || entry.counts.isCancelled || this.#clock() - entry.startedMs > ttlMs)
       entry = this.#start(key, query);
     this.#entries.set(key, entry);
