@@ -96,9 +96,9 @@ async function writeRequests(settings: StoreSettings, requests: readonly Request
       writer: 'bench',
       sequence: from + 1,
       requests: requests.slice(from, from + 5000),
-      tallies: [],
+      aggregates: [],
       rollups: [],
-      tops: [],
+      topLists: [],
       ledger: undefined,
     });
   }

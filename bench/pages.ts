@@ -5,23 +5,23 @@
  */
 import { join } from 'node:path';
 import { createRandom, type Random } from '../demo/random.js';
-import { DistinctSketch } from '../shared/sketch/hyperloglog.js';
+import { HyperLogLog } from '../shared/sketch/hyperloglog.js';
 import { createLog } from '../shared/log.js';
 import { OpenRollups } from '../shared/rollup/rollup-aggregator.js';
 import {
-  addTally,
-  emptyTally,
+  mergeAggregate,
+  emptyAggregate,
   levels,
   rowIdEnd,
   windowStart,
   type Level,
-  type SeriesTally,
-  type Tally,
+  type SeriesAggregate,
+  type Aggregate,
 } from '../shared/rollup/rollup.js';
 import { openStore } from '../shared/store/open.js';
 import type { Batch, Store } from '../shared/store/store.js';
 import { topDimensions, topLevels, type TopDimension, type TopLevel, type TopRow } from '../shared/top-list/top-row.js';
-import { TopSummary } from '../shared/sketch/space-saving.js';
+import { SpaceSaving } from '../shared/sketch/space-saving.js';
 import { startInfluxd } from '../test/influxd-server.js';
 import { temporaryFolder } from '../test/program.js';
 import { startWeb } from '../web/web.js';
@@ -185,38 +185,38 @@ const topWindowsRead: Readonly<Record<TopLevel, number>> = { 60: 22, 600: 14, 36
  * Writes the rows of all windows. Gives a function that makes those of the newest anew, as they are when some more
  * requests have come.
  */
-async function fill(store: Store, requests: number): Promise<() => Pick<Batch, 'tallies' | 'rollups' | 'tops'>> {
+async function fill(store: Store, requests: number): Promise<() => Pick<Batch, 'aggregates' | 'rollups' | 'topLists'>> {
   const nowMs = Date.now();
   const random = createRandom(1);
   const windowsOf: Readonly<Record<Level, number>> = { 10: 360, 60: 60, 600: 144, 3600: 720, 86_400: 30 };
   let sequence = 0;
   const open = new OpenRollups();
-  const rolledUp = (tallies: SeriesTally[]): Pick<Batch, 'tallies' | 'rollups'> => {
-    const rollups = store.keepsOpenRollups === true ? [] : open.copiesOf(open.merge(tallies, Date.now()));
+  const rolledUp = (aggregates: SeriesAggregate[]): Pick<Batch, 'aggregates' | 'rollups'> => {
+    const rollups = store.keepsOpenRollups === true ? [] : open.copiesOf(open.merge(aggregates, Date.now()));
     open.close(open.closing(Date.now()));
-    return { tallies, rollups };
+    return { aggregates, rollups };
   };
-  const write = async (tallies: SeriesTally[], tops: TopRow[]): Promise<void> => {
+  const write = async (aggregates: SeriesAggregate[], topLists: TopRow[]): Promise<void> => {
     await store.write({
       recorder: 'bench',
       writer: 'fill',
       sequence: (sequence += 1),
       requests: [],
-      ...rolledUp(tallies),
-      tops,
+      ...rolledUp(aggregates),
+      topLists,
       ledger: undefined,
     });
   };
   for (const level of levels) {
     const perRow = Math.max(1, Math.round(requests / windowsOf[level] / seriesCount));
     // A few kinds of rows are enough: only how full they are matters.
-    const tallies = Array.from({ length: 20 }, () => tallyOf(perRow, random));
+    const aggregates = Array.from({ length: 20 }, () => aggregateOf(perRow, random));
     for (let back = 0; back < windowsRead[level]; back += 1) {
       await write(
-        talliesOf(
+        aggregatesOf(
           level,
           windowStart(nowMs, level) - back * level * 1000,
-          () => tallies[Math.floor(random.next() * tallies.length)]!,
+          () => aggregates[Math.floor(random.next() * aggregates.length)]!,
         ),
         [],
       );
@@ -229,7 +229,7 @@ async function fill(store: Store, requests: number): Promise<() => Pick<Batch, '
     for (let back = 0; back < topWindowsRead[level]; back += 1) {
       await write(
         [],
-        topsOf(
+        topListsOf(
           level,
           windowStart(nowMs, level) - back * level * 1000,
           lists[Math.floor(random.next() * lists.length)]!,
@@ -237,20 +237,20 @@ async function fill(store: Store, requests: number): Promise<() => Pick<Batch, '
       );
     }
   }
-  const newestTally = tallyOf(Math.max(1, Math.round(requests / 60 / seriesCount)), random);
+  const newestAggregate = aggregateOf(Math.max(1, Math.round(requests / 60 / seriesCount)), random);
   // Never the same twice in a row: DuckDB would not write it.
   const newestLists = [0, 1].map(() => packedLists(Math.max(1, Math.round(requests / 60 / 2)), random));
   let written = 0;
   return () => {
     written += 1;
-    addTally(newestTally, tallyOf(1, random));
+    mergeAggregate(newestAggregate, aggregateOf(1, random));
     return {
-      ...rolledUp(talliesOf(10, windowStart(Date.now(), 10), () => newestTally)),
+      ...rolledUp(aggregatesOf(10, windowStart(Date.now(), 10), () => newestAggregate)),
       // Lists are written every two seconds at most.
-      tops:
+      topLists:
         written % 10 === 0
           ? topLevels.flatMap((level) =>
-              topsOf(level, windowStart(Date.now(), level), newestLists[(written / 10) % 2]!),
+              topListsOf(level, windowStart(Date.now(), level), newestLists[(written / 10) % 2]!),
             )
           : [],
     };
@@ -258,7 +258,7 @@ async function fill(store: Store, requests: number): Promise<() => Pick<Batch, '
 }
 
 /** A tally of each series. */
-function talliesOf(level: Level, windowMs: number, next: () => Tally): SeriesTally[] {
+function aggregatesOf(level: Level, windowMs: number, next: () => Aggregate): SeriesAggregate[] {
   return ['caddy', 'shop'].flatMap((source) =>
     Array.from({ length: 5 }, (_, host) => `host-${host}.example`).flatMap((host) =>
       (
@@ -269,12 +269,12 @@ function talliesOf(level: Level, windowMs: number, next: () => Tally): SeriesTal
           ['POST', 200],
           ['POST', 500],
         ] as const
-      ).map(([method, status]) => ({ level, windowMs, series: { source, host, method, status }, tally: next() })),
+      ).map(([method, status]) => ({ level, windowMs, series: { source, host, method, status }, aggregate: next() })),
     ),
   );
 }
 
-function topsOf(
+function topListsOf(
   level: TopLevel,
   windowMs: number,
   lists: Readonly<Record<TopDimension | 'unique_clients', string>>,
@@ -293,24 +293,24 @@ function topsOf(
 }
 
 /** So many requests, at most 2,000 of them really counted, the others as often as they take to make the sum. */
-function tallyOf(count: number, random: Random): Tally {
-  const tally = emptyTally();
+function aggregateOf(count: number, random: Random): Aggregate {
+  const aggregate = emptyAggregate();
   const counted = Math.min(count, 2000);
   for (let at = 0; at < counted; at += 1) {
     const durationMs = random.around(Math.exp(2), 2);
-    tally.histogram.add(durationMs);
-    tally.durationSumMs += durationMs;
-    tally.durationMaxMs = Math.max(tally.durationMaxMs, durationMs);
+    aggregate.histogram.add(durationMs);
+    aggregate.durationSumMs += durationMs;
+    aggregate.durationMaxMs = Math.max(aggregate.durationMaxMs, durationMs);
   }
-  const part = tally.histogram.clone();
-  for (let repeats = Math.floor(count / counted) - 1; repeats > 0; repeats -= 1) tally.histogram.merge(part);
-  return { ...tally, count: tally.histogram.total, sizeSum: count * 5000 };
+  const part = aggregate.histogram.clone();
+  for (let repeats = Math.floor(count / counted) - 1; repeats > 0; repeats -= 1) aggregate.histogram.merge(part);
+  return { ...aggregate, count: aggregate.histogram.total, sizeSum: count * 5000 };
 }
 
 function packedLists(count: number, random: Random): Record<TopDimension | 'unique_clients', string> {
   const counted = Math.min(count, 20_000);
   const list = (valueOf: (rank: number) => string): string => {
-    const summary = new TopSummary();
+    const summary = new SpaceSaving();
     for (let at = 0; at < counted; at += 1)
       summary.add(valueOf(random.popular(1000)), {
         method: 'GET',
@@ -320,7 +320,7 @@ function packedLists(count: number, random: Random): Record<TopDimension | 'uniq
       });
     return summary.pack();
   };
-  const clients = new DistinctSketch();
+  const clients = new HyperLogLog();
   for (let at = 0; at < counted; at += 1) clients.add(`192.0.${at % 97}.${at % 251}`);
   return {
     path: list((rank) => `/articles/2026/number-${rank}`),

@@ -3,8 +3,8 @@ import { detailedMessageOf, StoreError, UsageError } from '../shared/errors.js';
 import { createLog } from '../shared/log.js';
 import { checkNames, withEnvFiles } from '../shared/settings/settings.js';
 import { startWatchdog } from '../shared/watchdog.js';
-import { keepSockets } from '../collector/supervisor/supervisor.js';
-import { meetKeeper, type Keeper } from '../collector/supervisor/worker-channel.js';
+import { runSupervisor } from '../collector/supervisor/supervisor.js';
+import { connectToSupervisor, type WorkerChannel } from '../collector/supervisor/worker-channel.js';
 import { check } from './commands/check.js';
 import { collector } from './commands/collector.js';
 import { demo } from './commands/demo.js';
@@ -37,11 +37,11 @@ export async function main(program: string, args: readonly string[]): Promise<vo
     const parsed = await parseArgs(args, commands, start.settings);
     if (parsed === undefined) return;
     const isRestartable = isRestartableWith(parsed.options);
-    const keeper = isRestartable ? meetKeeper() : undefined;
-    if (keeper === undefined) startWatchdog(process.env, { log: createLog('watchdog') });
-    if (isRestartable && keeper === undefined)
-      process.exit(await keepSockets({ program, args, log: createLog('keeper') }));
-    await run(parsed, keeper);
+    const supervisor = isRestartable ? connectToSupervisor() : undefined;
+    if (supervisor === undefined) startWatchdog(process.env, { log: createLog('watchdog') });
+    if (isRestartable && supervisor === undefined)
+      process.exit(await runSupervisor({ program, args, log: createLog('supervisor') }));
+    await run(parsed, supervisor);
   } catch (error) {
     if (!(error instanceof UsageError) && !(error instanceof StoreError)) throw error;
     process.stderr.write(`${detailedMessageOf(error)}\n`);
@@ -53,17 +53,20 @@ function isRestartableWith({ restartable, readOnly }: CollectorOptions & ReadOnl
   return restartable === true && readOnly !== true;
 }
 
-async function run({ command, args, options, envFiles }: ParsedArgs, keeper: Keeper | undefined): Promise<void> {
+async function run(
+  { command, args, options, envFiles }: ParsedArgs,
+  supervisor: WorkerChannel | undefined,
+): Promise<void> {
   try {
     for (const warning of checkNames(Object.keys(start.settings), process.env, envFiles))
       createLog('settings').warn(warning);
-    const stopWhenSignalled = keeper === undefined && command.serves === true ? catchSignals() : undefined;
-    const started = await command.run({ args, options, environment: withEnvFiles(process.env, envFiles), keeper });
+    const stopWhenSignalled = supervisor === undefined && command.serves === true ? catchSignals() : undefined;
+    const started = await command.run({ args, options, environment: withEnvFiles(process.env, envFiles), supervisor });
     if (typeof started === 'number') process.exitCode = started;
-    else if (keeper !== undefined) keeper.stopWith(() => stopWithStatus(started));
+    else if (supervisor !== undefined) supervisor.stopWith(() => stopWithStatus(started));
     else (stopWhenSignalled ?? catchSignals())(() => stopWithStatus(started));
   } catch (error) {
-    keeper?.leave();
+    supervisor?.leave();
     throw error;
   }
 }

@@ -2,7 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { messageOf, UsageError } from '../shared/errors.js';
 import type { Environment, SettingTable } from '../shared/settings/settings.js';
-import type { Keeper } from '../collector/supervisor/worker-channel.js';
+import type { WorkerChannel } from '../collector/supervisor/worker-channel.js';
 import type { Stop } from './lifecycle.js';
 import { version } from './version.js';
 
@@ -34,7 +34,7 @@ export interface Invocation<Options extends object = object> {
   /** The process's environment, with the values of the settings files. */
   readonly environment: Environment;
   /** The process that owns this one's sockets, with `--restartable`. */
-  readonly keeper?: Keeper | undefined;
+  readonly supervisor?: WorkerChannel | undefined;
 }
 
 /** What the command line asks for. */

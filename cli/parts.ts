@@ -9,7 +9,7 @@ import { storeSettingsFrom, type storeSettings } from '../shared/settings/store-
 import type { Store } from '../shared/store/store.js';
 import type { CollectorConfig } from '../collector/config.js';
 import type { ListenAddress } from '../collector/listen/address.js';
-import type { Keeper } from '../collector/supervisor/worker-channel.js';
+import type { WorkerChannel } from '../collector/supervisor/worker-channel.js';
 import type { Collector } from '../collector/collector.js';
 import { webConfigFrom, type webSettings } from '../web/config.js';
 import type { CliOption } from './parse.js';
@@ -111,13 +111,13 @@ export function refuseEmbedded(command: string, { STORE }: StoreValues): void {
  * short.
  */
 export async function waitForTurn(
-  keeper: Keeper | undefined,
+  supervisor: WorkerChannel | undefined,
   config: CollectorConfig,
   loadMore?: () => Promise<unknown>,
 ): Promise<void> {
-  if (keeper === undefined) return;
+  if (supervisor === undefined) return;
   await Promise.all([import('../collector/collector.js'), loadMore?.()]);
-  await keeper.turn(config);
+  await supervisor.turn(config);
 }
 
 /** Starts the collector. */
@@ -127,9 +127,9 @@ export async function startCollectorOver(
   {
     recording,
     store,
-    keeper,
+    supervisor,
     onStarted,
-  }: { recording: Recording; store: Store; keeper?: Keeper | undefined; onStarted: OnStarted },
+  }: { recording: Recording; store: Store; supervisor?: WorkerChannel | undefined; onStarted: OnStarted },
 ): Promise<Pick<Collector, 'addresses' | 'httpUrl'>> {
   const { startCollector } = await import('../collector/collector.js');
   const collector = await startCollector(config, {
@@ -137,12 +137,12 @@ export async function startCollectorOver(
     log: createLog('collector'),
     ...recording,
     rollupRetentionMs: values.RETENTION_ROLLUPS,
-    openStream: keeper?.openStream,
-    usedTimes: keeper?.usedTimes(),
+    openStream: supervisor?.openStream,
+    usedTimes: supervisor?.usedTimes(),
   });
   onStarted('workers', async () => {
     const lost = await collector.stop();
-    keeper?.leaveTimes(collector.usedTimes());
+    supervisor?.leaveTimes(collector.usedTimes());
     return lost;
   });
   return collector;
@@ -190,9 +190,9 @@ export async function register(
   addresses: readonly ListenAddress[],
   {
     recording: { configuredHosts },
-    keeper,
+    supervisor,
     onStarted,
-  }: { recording: Recording; keeper: Keeper | undefined; onStarted: OnStarted },
+  }: { recording: Recording; supervisor: WorkerChannel | undefined; onStarted: OnStarted },
 ): Promise<void> {
   if (adminUrl === undefined) return;
   const { startRegistration } = await import('../collector/caddy/register.js');
@@ -206,6 +206,6 @@ export async function register(
     },
   });
   onStarted('ingress', async () => {
-    if (keeper?.isHandingOver() !== true) await registration.stop();
+    if (supervisor?.isHandingOver() !== true) await registration.stop();
   });
 }

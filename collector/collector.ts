@@ -1,4 +1,4 @@
-import { limitLog, type Log } from '../shared/log.js';
+import { rateLimitedWarn, type Log } from '../shared/log.js';
 import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/record/recorder.js';
 import type { RequestEvent } from '../shared/request-event.js';
 import type { ClientIpPolicy } from '../shared/record/bounds.js';
@@ -105,9 +105,9 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     name: config.id,
     ledger: (counts) => ledgerDue(ledgerOf(accounts, counts), now()),
   });
-  const warn = limitLog(log.warn);
+  const warn = rateLimitedWarn(log.warn);
   const sources = new LineSources({ now, halfWindowMs: parts.skewHalfWindowMs, timeZone: config.timeZone });
-  const warnOfSkew = limitLog(log.warn, { intervalMs: skewWarnMs });
+  const warnOfSkew = rateLimitedWarn(log.warn, { intervalMs: skewWarnMs });
   const heldMemory: HeldMemory = { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) };
   const exampleMs: Partial<Record<RejectionReason, number>> = {};
   let linesUnderstood = 0;

@@ -31,13 +31,13 @@ export interface LineSplitter {
    */
   readonly unfinished: number;
   /** Gives the line that has begun away, and holds nothing any more. */
-  handOver(): LineBeginning;
+  detach(): PartialLine;
   /** Goes on with a line that another splitter began. Call it first. */
-  takeUp(beginning: LineBeginning): void;
+  resume(beginning: PartialLine): void;
 }
 
 /** A line that has begun, for another process to go on with. */
-export interface LineBeginning {
+export interface PartialLine {
   readonly bytes: Buffer;
   /** It was counted already, and its rest is passed over. */
   readonly isSkipped: boolean;
@@ -98,13 +98,13 @@ export function createLineSplitter(
       if (heldBytes > 0) handlers.onUnterminated();
       release();
     },
-    handOver() {
+    detach() {
       const beginning = { bytes: Buffer.from(held.subarray(0, heldBytes)), isSkipped: skipping };
       skipping = false;
       release();
       return beginning;
     },
-    takeUp({ bytes, isSkipped }) {
+    resume({ bytes, isSkipped }) {
       skipping = isSkipped;
       if (bytes.length > 0) hold(bytes);
     },

@@ -6,7 +6,7 @@ import { Counter, Gauge, Registry } from 'prom-client';
 import { crossSiteRefusal } from '../shared/net/cross-site.js';
 import { messageOf } from '../shared/errors.js';
 import { listenHttp, type HttpListener } from '../shared/net/http-listener.js';
-import { limitLog, type Log } from '../shared/log.js';
+import { rateLimitedWarn, type Log } from '../shared/log.js';
 import { isLoopbackName } from '../shared/net/loopback-name.js';
 import type { Recorder } from '../shared/record/recorder.js';
 import { isLoopback, type Address } from '../shared/settings/settings.js';
@@ -130,7 +130,7 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
  * that of its service.
  */
 function refuseOtherPages({ host }: Address, log: Log): Middleware {
-  const warn = limitLog(log.warn);
+  const warn = rateLimitedWarn(log.warn);
   return async (ctx, next) => {
     const name = ctx.get('Host');
     const underAnyName =

@@ -1,10 +1,10 @@
 import test from 'ava';
-import { limitLog } from './log.js';
+import { rateLimitedWarn } from './log.js';
 
 test('the first message of a key is written, then one per interval with the number of those left out', (t) => {
   const written: unknown[] = [];
   let timeMs = 0;
-  const warn = limitLog(
+  const warn = rateLimitedWarn(
     (...message) => {
       written.push(message);
     },
@@ -27,7 +27,7 @@ test('a clock that is put back silences no message', (t) => {
     Date.now = now;
   });
   Date.now = () => now() + aheadMs;
-  const warn = limitLog(
+  const warn = rateLimitedWarn(
     (message) => {
       written.push(message);
     },

@@ -28,7 +28,7 @@ export function createLog(
  * Lets the first message of each key through at once and then one per interval, which says how many it stands for: what
  * strangers cause must not fill the log. `monotonicMs` is a clock in milliseconds that never steps.
  */
-export function limitLog(
+export function rateLimitedWarn(
   warn: Log['warn'],
   { intervalMs = 60_000, keysMax = 100, monotonicMs = () => performance.now() } = {},
 ): (key: string, message: string, fields?: LogFields) => void {

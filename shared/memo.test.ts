@@ -2,7 +2,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import test from 'ava';
 import fc from 'fast-check';
-import { createMemo, ownText } from './memo.js';
+import { createMemo, detachString } from './memo.js';
 
 test('a memo gives what the function gives, whatever is asked in whatever order', (t) => {
   const texts = fc.array(
@@ -42,7 +42,7 @@ test('a text of its own is the same text, lone surrogates included', (t) => {
   fc.assert(
     fc.property(
       fc.string({ unit: 'binary' }),
-      (text) => ownText(text) === text && ownText(`${text}\ud800`) === `${text}\ud800`,
+      (text) => detachString(text) === text && detachString(`${text}\ud800`) === `${text}\ud800`,
     ),
   );
   t.pass();
@@ -58,7 +58,7 @@ test('a text of its own does not keep what it was cut from', (t) => {
   const before = heapMb();
   // A mebibyte each: a hundred of them would be seen.
   const own = Array.from({ length: 100 }, (_, at) =>
-    ownText(
+    detachString(
       Buffer.alloc(2 ** 20, 97 + (at % 26))
         .toString('latin1')
         .slice(100, 140),

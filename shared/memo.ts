@@ -6,7 +6,7 @@ const sliceLengthMin = 13;
  * concatenation, V8 makes one flat text of it first. By way of a `Buffer` it takes four times as long, and a text of
  * ASCII then has two bytes for each character, as has all that it becomes a part of.
  */
-export function ownText(text: string): string {
+export function detachString(text: string): string {
   return text.length < sliceLengthMin ? text : ` ${text}`.slice(1);
 }
 
@@ -29,14 +29,14 @@ export function createMemo<Value>(read: (text: string) => Value, { entriesMax = 
   let lastValue = read('');
   return (text) => {
     if (text === lastText) return lastValue;
-    if (text.length > textLengthMax) return read(ownText(text));
+    if (text.length > textLengthMax) return read(detachString(text));
     lastText = text;
     lastValue = current.get(text) ?? remember(text);
     return lastValue;
   };
 
   function remember(text: string): Value {
-    const own = ownText(text);
+    const own = detachString(text);
     const value = previous.get(text) ?? read(own);
     if (current.size >= entriesMax) {
       previous = current;

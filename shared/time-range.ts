@@ -1,4 +1,4 @@
-import { levelKeptMs, levelsOf, windowStart, type Level, type Scope } from './rollup/rollup.js';
+import { levelRetentionMsMax, levelsOf, windowStart, type Level, type Scope } from './rollup/rollup.js';
 import type { TimeRange } from './store/store.js';
 
 /** A page reads at most about this many windows, so that its cost does not depend on the range. */
@@ -10,7 +10,7 @@ export const windowsMax = 180;
  */
 export function levelFor({ fromMs, toMs }: TimeRange, nowMs: number, scope: Scope = 'all'): Level {
   const fits = (level: Level): boolean => (toMs - fromMs) / (level * 1000) <= windowsMax;
-  const isKept = (level: Level): boolean => nowMs - fromMs <= keptPart * levelKeptMs(level, scope);
+  const isKept = (level: Level): boolean => nowMs - fromMs <= keptPart * levelRetentionMsMax(level, scope);
   return levelsOf[scope].find((level) => fits(level) && isKept(level)) ?? 86_400;
 }
 

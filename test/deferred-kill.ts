@@ -3,10 +3,10 @@
  * in the kernel. A test stops the worker, so that it never reads again, and kills it when it likes.
  */
 import { fileURLToPath } from 'node:url';
-import { keepSockets } from '../collector/supervisor/supervisor.js';
+import { runSupervisor } from '../collector/supervisor/supervisor.js';
 import { createLog } from '../shared/log.js';
 
 const program = fileURLToPath(new URL('../../bin/caddy-log-sink.js', import.meta.url));
 process.exit(
-  await keepSockets({ program, args: process.argv.slice(2), log: createLog('keeper'), kill: () => undefined }),
+  await runSupervisor({ program, args: process.argv.slice(2), log: createLog('supervisor'), kill: () => undefined }),
 );

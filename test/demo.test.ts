@@ -11,13 +11,13 @@ import { createTraffic } from '../demo/traffic.js';
 import { createLog } from '../shared/log.js';
 import { createRecorder } from '../shared/record/recorder.js';
 import type { RequestEvent } from '../shared/request-event.js';
-import { levelKeptMs, levelsOf, windowStart } from '../shared/rollup/rollup.js';
+import { levelRetentionMsMax, levelsOf, windowStart } from '../shared/rollup/rollup.js';
 import { readSettings } from '../shared/settings/settings.js';
 import { openStore } from '../shared/store/open.js';
 import type { Store } from '../shared/store/store.js';
 import { folderOf, runProgram, temporaryFolder } from './program.js';
 import { until } from './until.js';
-import { tallyOf } from './rollup-rows.js';
+import { aggregateOf } from './rollup-rows.js';
 
 const startMs = Date.now();
 
@@ -48,17 +48,17 @@ test('the same seed gives the same totals on two days, and every level agrees wi
     });
     for (const scope of ['all', 'host'] as const)
       for (const level of levelsOf[scope]) {
-        const fromMs = Number.isFinite(levelKeptMs(level, scope))
-          ? windowStart(seededMs - levelKeptMs(level, scope), level) + level * 1000
+        const fromMs = Number.isFinite(levelRetentionMsMax(level, scope))
+          ? windowStart(seededMs - levelRetentionMsMax(level, scope), level) + level * 1000
           : 0;
-        const { count, sizeSum } = tallyOf(await store.readRollups({ fromMs, toMs, level, scope, filter: {} }));
+        const { count, sizeSum } = aggregateOf(await store.readRollups({ fromMs, toMs, level, scope, filter: {} }));
         t.deepEqual(
           { count, sizeSum },
           totalOf(requests.filter(({ timeMs }) => timeMs >= fromMs)),
           `${scope}, level ${level}`,
         );
         // What became too old while the day was made up may be written or not.
-        const tooOldMs = startMs - levelKeptMs(level, scope) - level * 1000;
+        const tooOldMs = startMs - levelRetentionMsMax(level, scope) - level * 1000;
         if (tooOldMs > 0)
           t.deepEqual(
             await store.readRollups({ fromMs: 0, toMs: tooOldMs, level, scope, filter: {} }),
@@ -143,7 +143,7 @@ test('a demo whose terminal is closed while it makes up its day leaves nothing b
     WEB_LISTEN: '127.0.0.1:0',
     COLLECTOR_LISTEN: 'tcp://127.0.0.1:0',
   });
-  await until('it has begun', () => demo.stdout().includes('Making up'));
+  await until('it has begun', () => demo.stdout().includes('Generating'));
   t.is(await demo.stop('SIGHUP'), 0, demo.stderr());
   t.deepEqual(await readdir(folder), []);
 });

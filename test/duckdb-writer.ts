@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { messageOf, StoreError } from '../shared/errors.js';
 import { createLog } from '../shared/log.js';
 import type { RequestEvent } from '../shared/request-event.js';
-import { BatchTallies } from '../shared/rollup/rollup-aggregator.js';
+import { BatchAggregates } from '../shared/rollup/rollup-aggregator.js';
 import { openStore } from '../shared/store/open.js';
 import type { Batch } from '../shared/store/store.js';
 
@@ -48,7 +48,7 @@ export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBat
       requestId: '',
     }),
   );
-  const counted = new BatchTallies(() => startMs);
+  const counted = new BatchAggregates(() => startMs);
   for (const request of requests) counted.add(request);
   const ledger = {
     collector: 'duckdb-writer',
@@ -70,9 +70,9 @@ export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBat
     writer: 'duckdb-writer',
     sequence,
     requests,
-    tallies: counted.take(),
+    aggregates: counted.take(),
     rollups: [],
-    tops: [],
+    topLists: [],
     ledger,
     requestsPerBatch,
   };

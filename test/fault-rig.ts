@@ -19,7 +19,7 @@ import { quietLog, spoolOfTest, type Influxd } from './influxd-server.js';
 import { freePorts } from './ports.js';
 import { startProgram, temporaryFolder, type RunningProgram } from './program.js';
 import { until } from './until.js';
-import { tallyOf } from './rollup-rows.js';
+import { aggregateOf } from './rollup-rows.js';
 
 /** A running program whose store can be made to fail. */
 interface Rig {
@@ -448,7 +448,7 @@ async function assertLevels(
     let counted = 0;
     let inHistograms = 0;
     for (const range of rangesOf(level)) {
-      const { count, histogram } = tallyOf(
+      const { count, histogram } = aggregateOf(
         await store.readRollups({ ...range, level, scope: 'all', filter: { source: 'caddy' } }),
       );
       counted += count;

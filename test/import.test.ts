@@ -9,7 +9,15 @@ import { gzipSync } from 'node:zlib';
 import test, { type ExecutionContext } from 'ava';
 import { createLog } from '../shared/log.js';
 import type { RequestEvent } from '../shared/request-event.js';
-import { addTally, emptyTally, levels, levelsOf, scopes, windowStart, type Tally } from '../shared/rollup/rollup.js';
+import {
+  mergeAggregate,
+  emptyAggregate,
+  levels,
+  levelsOf,
+  scopes,
+  windowStart,
+  type Aggregate,
+} from '../shared/rollup/rollup.js';
 import { readSettings } from '../shared/settings/settings.js';
 import { openStore } from '../shared/store/open.js';
 import { storeSettings, storeSettingsFrom } from '../shared/settings/store-settings.js';
@@ -22,7 +30,7 @@ import { startProxy } from './proxy.js';
 import { readSample, sendTcp } from './sample.js';
 import { shiftedSample } from './shifted-sample.js';
 import { until } from './until.js';
-import { tallyOf } from './rollup-rows.js';
+import { aggregateOf } from './rollup-rows.js';
 
 const sample = readSample();
 const packedSample = gzipSync(sample.bytes);
@@ -149,13 +157,13 @@ scenario('an import is taken back whole, and nothing else', async (t, place) => 
   const { levels: levelsBefore, ...rest } = before;
   const { levels: levelsAfter, ...restAfter } = await totalsOf(place);
   t.deepEqual(restAfter, rest);
-  const talliesOf = (totals: Totals['levels']): string[][] =>
-    totals.map(({ tallies }) => tallies.filter((tally) => !/ 0 0 0 \S*$/.test(tally)));
+  const aggregatesOf = (totals: Totals['levels']): string[][] =>
+    totals.map(({ aggregates }) => aggregates.filter((aggregate) => !/ 0 0 0 \S*$/.test(aggregate)));
   t.deepEqual(
     levelsAfter.map(({ count }) => count),
     levelsBefore.map(({ count }) => count),
   );
-  t.deepEqual(talliesOf(levelsAfter), talliesOf(levelsBefore));
+  t.deepEqual(aggregatesOf(levelsAfter), aggregatesOf(levelsBefore));
   const again = await importFiles(place, ['--undo', listed[1]!.split(' ')[0]!]);
   t.is(again.status, 1);
   t.regex(again.stderr, /knows no import .*import --list/);
@@ -949,7 +957,7 @@ interface Totals {
   readonly statuses: Record<string, number>;
   readonly sizeSum: number;
   /** Of each level: all rows, the windows and series that they belong to, and their sums with the histograms. */
-  readonly levels: { level: number; rows: number; windows: number; count: number; tallies: string[] }[];
+  readonly levels: { level: number; rows: number; windows: number; count: number; aggregates: string[] }[];
 }
 
 /** All that the store holds; the program must not run where the store is embedded. */
@@ -980,9 +988,9 @@ async function foldedTotalsOf({ folder }: Place): Promise<Totals> {
       writer: 'tested',
       sequence: 1,
       requests: [],
-      tallies: [],
+      aggregates: [],
       rollups: [],
-      tops: [],
+      topLists: [],
       ledger: undefined,
     });
     return await until('all windows are folded', async () => {
@@ -1011,18 +1019,18 @@ async function readTotals(store: Store, filter: Filter): Promise<Totals> {
             .map((scope) => store.readRollups({ ...range, level, scope })),
         );
         const rows = ofScopes.flat();
-        const counts = new Set(ofScopes.map((ofScope) => tallyOf(ofScope).count));
+        const counts = new Set(ofScopes.map((ofScope) => aggregateOf(ofScope).count));
         // Fine rows of hosts are not kept as long.
         if (counts.size > 1 && level >= 3600)
           throw new Error(
             `Rollups of level ${level} count ${[...counts].join(' and ')} requests, by source and by host.`,
           );
-        const tallies = new Map<string, Tally>();
+        const aggregates = new Map<string, Aggregate>();
         for (const { windowMs, source, host, cells } of rows) {
           for (const cell of cells) {
             const key = `${windowMs} ${source} ${host === undefined ? 'all' : `host ${host}`} ${cell.method} ${cell.status}`;
-            if (!tallies.has(key)) tallies.set(key, emptyTally());
-            addTally(tallies.get(key)!, cell);
+            if (!aggregates.has(key)) aggregates.set(key, emptyAggregate());
+            mergeAggregate(aggregates.get(key)!, cell);
           }
         }
         return {
@@ -1034,7 +1042,7 @@ async function readTotals(store: Store, filter: Filter): Promise<Totals> {
             ),
           ).size,
           count: [...counts][0] ?? 0,
-          tallies: [...tallies]
+          aggregates: [...aggregates]
             .map(
               ([key, { count, sizeSum, durationMaxMs, histogram }]) =>
                 `${key} ${count} ${sizeSum} ${durationMaxMs} ${histogram.pack()}`,

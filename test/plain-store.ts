@@ -5,16 +5,24 @@ import type { Store } from '../shared/store/store.js';
  * prototype.
  */
 export function plainStore(real: Store): Store {
-  const { description, keepsOpenRollups, gatherRequests, bulkRequests, spool, requestsKeptMs, rollupsKeptMs, changes } =
-    real;
+  const {
+    description,
+    keepsOpenRollups,
+    createBatchEncoder,
+    bulkRequests,
+    spool,
+    requestRetentionMs,
+    rollupRetentionMs,
+    changes,
+  } = real;
   return {
     description,
     keepsOpenRollups,
-    gatherRequests,
+    createBatchEncoder,
     bulkRequests,
     spool,
-    requestsKeptMs,
-    rollupsKeptMs,
+    requestRetentionMs,
+    rollupRetentionMs,
     changes,
     get problem() {
       return real.problem;
@@ -23,12 +31,12 @@ export function plainStore(real: Store): Store {
     readRollups: (...query) => real.readRollups(...query),
     streamRollups: (...query) => real.streamRollups(...query),
     countHosts: (...query) => real.countHosts(...query),
-    readTops: (...query) => real.readTops(...query),
-    streamTops: (...query) => real.streamTops(...query),
+    readTopLists: (...query) => real.readTopLists(...query),
+    streamTopLists: (...query) => real.streamTopLists(...query),
     readRequests: (...query) => real.readRequests(...query),
     streamRequests: (...query) => real.streamRequests(...query),
     rollUpRequests: (...query) => real.rollUpRequests(...query),
-    listRequests: (...query) => real.listRequests(...query),
+    topListsOfRequests: (...query) => real.topListsOfRequests(...query),
     readStoredWindows: (...query) => real.readStoredWindows(...query),
     readLedgers: (...query) => real.readLedgers(...query),
     readImported: (...query) => real.readImported(...query),

@@ -191,7 +191,7 @@ test.serial(
 );
 
 test.serial(
-  'Signals: two SIGHUPs at once end in one worker, SIGTERM during one ends it, and a keeper killed with -9 leaves a worker that stores what it read and ends.',
+  'Signals: two SIGHUPs at once end in one worker, SIGTERM during one ends it, and a supervisor killed with -9 leaves a worker that stores what it read and ends.',
   async (t) => {
     const rig = await startEmbedded(t);
     const peer = connect(rig.port, '127.0.0.1').on('error', () => undefined);
@@ -550,7 +550,7 @@ function startsOf(program: RunningProgram): number {
   return program.stderr().split('Listening on ').length - 1;
 }
 
-/** The process that the keeper runs. */
+/** The process that the supervisor runs. */
 async function workerOf(pid: number): Promise<number> {
   return await until(`${pid} has one worker`, async () => {
     const [worker, ...more] = await childrenOf(pid);

@@ -5,7 +5,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { Histogram } from '../shared/sketch/histogram.js';
 import { createLog } from '../shared/log.js';
-import type { SeriesTally } from '../shared/rollup/rollup.js';
+import type { SeriesAggregate } from '../shared/rollup/rollup.js';
 import { openStore } from '../shared/store/open.js';
 import { startWeb } from './web.js';
 
@@ -30,17 +30,17 @@ const anyRows = fc
   .array(fc.tuple(anyRow, fc.boolean()), { maxLength: 12 })
   .map((rows) => rows.flatMap(([row, isRefused]) => [row, ...(isRefused ? [{ ...row, count: -row.count }] : [])]));
 
-function tallyOfRow(
+function aggregateOfRow(
   { agoMinutes, source, host, method, status, count, sampledOut, durationMs, size }: AnyRow,
   nowMs: number,
-): SeriesTally {
+): SeriesAggregate {
   const counted = new Histogram();
   if (durationMs !== null) for (let at = 0; at < Math.abs(count); at += 1) counted.add(durationMs);
   return {
     level: 60,
     windowMs: Math.floor(nowMs / minuteMs - agoMinutes) * minuteMs,
     series: { source, host, method, status },
-    tally: {
+    aggregate: {
       count,
       sampledOut: Math.sign(count) * Math.min(sampledOut, Math.abs(count)),
       durationSumMs: count * (durationMs ?? 0),
@@ -103,9 +103,9 @@ test('the page, the charts, the API and CSV answer with numbers or nothing, what
             sequence,
             requests: [],
             kept: undefined,
-            tallies: rows.map((row) => tallyOfRow(row, nowMs)),
+            aggregates: rows.map((row) => aggregateOfRow(row, nowMs)),
             rollups: [],
-            tops: [],
+            topLists: [],
             ledger: undefined,
           });
           for (const path of documents) {

@@ -49,7 +49,7 @@ import {
   readLedgers,
   readPairs,
   readSampled,
-  readTops,
+  readTopLists,
   readTraffic,
   streamLatest,
   type Reads,
@@ -210,9 +210,9 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
       );
     const inRollups = dimension === 'host' || dimension === 'method';
     const needed = inRollups ? [] : isOfAgents(dimension) ? ['user_agent' as const] : [dimension];
-    const [traffic, tops] = await Promise.all([
+    const [traffic, topLists] = await Promise.all([
       readTraffic(reads, query, { nowMs: now(), hostsMax: dimension === 'host' ? (query.limit ?? latestInApi) : 0 }),
-      inRollups ? undefined : readTops(reads, query, { dimensions: needed, nowMs: now() }),
+      inRollups ? undefined : readTopLists(reads, query, { dimensions: needed, nowMs: now() }),
     ]);
     if (inRollups)
       return {
@@ -221,11 +221,11 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
       };
     const [source] = traffic.sources.keys();
     const listsAll =
-      tops?.ofNewest === undefined &&
-      tops?.keptFromMs === undefined &&
+      topLists?.ofNewest === undefined &&
+      topLists?.retainedFromMs === undefined &&
       (traffic.sampled === undefined || !isOfRequests(query.filter));
     return {
-      list: listOf(tops?.bySource.get(source ?? caddySource), dimension),
+      list: listOf(topLists?.bySource.get(source ?? caddySource), dimension),
       complete: traffic.complete && listsAll,
     };
   };
@@ -247,7 +247,7 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
       );
       return { latest, pairs: await readPairs(reads, query, latest), withOwn };
     };
-    const [traffic, tops, read] = await Promise.all([
+    const [traffic, topLists, read] = await Promise.all([
       readTraffic(reads, query, {
         nowMs: now(),
         withPrevious: query.compare,
@@ -255,7 +255,7 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
         hostsMax: topRowsMax,
         withPairs: true,
       }),
-      readTops(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
+      readTopLists(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
       readRows(showedOwn),
     ]);
     showedOwn = showsOwn(query, traffic);
@@ -263,7 +263,7 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
     const view = dashboardView({
       query,
       traffic,
-      tops,
+      topLists,
       latest,
       pairs,
       nowMs: now(),
@@ -297,7 +297,7 @@ function routes({ reads: allReads, assets, metrics, connectHint, clientIp, now }
     ctx.body = summaryAnswer(
       ...(await Promise.all([
         readTraffic(reads, query, { nowMs: now() }),
-        readTops(reads, query, { dimensions: [], nowMs: now() }),
+        readTopLists(reads, query, { dimensions: [], nowMs: now() }),
       ])),
     );
   });

@@ -1,7 +1,7 @@
 /** What goes wrong, as an answer. */
 import type { Context, Middleware } from 'koa';
 import { detailedMessageOf, StoreError } from '../shared/errors.js';
-import { limitLog, type Log } from '../shared/log.js';
+import { rateLimitedWarn, type Log } from '../shared/log.js';
 import { QueryError } from './query/query.js';
 import type { Assets } from './render.js';
 
@@ -33,7 +33,7 @@ export class Problem extends Error {
 
 /** Turns what goes wrong downstream into a page or, under `/api`, `/chart` and the probes, into JSON. */
 export function answerErrors({ log, assets }: { log: Log; assets: Assets }): Middleware {
-  const warn = limitLog(log.warn);
+  const warn = rateLimitedWarn(log.warn);
   return async (ctx, next) => {
     let problem: Problem | undefined;
     try {

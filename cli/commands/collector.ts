@@ -25,22 +25,22 @@ export const collector: CliCommand<CollectorOptions> = {
   settings,
   options: collectorOptions,
   serves: true,
-  async run({ options, environment, keeper }) {
+  async run({ options, environment, supervisor }) {
     const values = readSettings(settings, environment);
     refuseEmbedded('collector', values);
     const config = collectorConfigFrom(values);
     await refuseBadRegistration(options, values.COLLECTOR_LISTEN);
     const recording = await recordingFrom(values);
-    await waitForTurn(keeper, config);
+    await waitForTurn(supervisor, config);
     return await startParts(async (onStarted) => {
       const store = await openStoreOf(values, 'collector', onStarted);
       const { addresses, httpUrl: ledger } = await startCollectorOver(config, values, {
         recording,
         store,
-        keeper,
+        supervisor,
         onStarted,
       });
-      await register(options, addresses, { recording, keeper, onStarted });
+      await register(options, addresses, { recording, supervisor, onStarted });
       process.stdout.write(
         welcome({
           addresses,

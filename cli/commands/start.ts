@@ -29,26 +29,26 @@ export const start: CliCommand<CollectorOptions & ReadOnlyOptions> = {
   settings,
   options: [...collectorOptions, readOnlyOption],
   serves: true,
-  async run({ options, environment, keeper }) {
+  async run({ options, environment, supervisor }) {
     if (options.readOnly === true) return await startReadOnly({ options, environment });
     const values = readSettings(settings, environment);
     const collectorConfig = collectorConfigFrom(values);
     webConfigFrom(values, []); // validate before opening anything
     await refuseBadRegistration(options, values.COLLECTOR_LISTEN);
     const recording = await recordingFrom(values);
-    await waitForTurn(keeper, collectorConfig, () => import('../../web/web.js'));
+    await waitForTurn(supervisor, collectorConfig, () => import('../../web/web.js'));
     return await startParts(async (onStarted) => {
       const store = await openStoreOf(values, 'collector', onStarted);
       const webStore = values.STORE === 'influxdb' ? await openStoreOf(values, 'web', onStarted) : store;
       const { addresses, httpUrl: ledger } = await startCollectorOver(collectorConfig, values, {
         recording,
         store,
-        keeper,
+        supervisor,
         onStarted,
       });
       const hint = caddyfileLines(addresses);
       const web = await startWebOver(values, hint, { recording, store: webStore, onStarted });
-      await register(options, addresses, { recording, keeper, onStarted });
+      await register(options, addresses, { recording, supervisor, onStarted });
       process.stdout.write(
         welcome({
           dashboard: web.url,

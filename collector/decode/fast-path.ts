@@ -11,7 +11,7 @@
  * found first, since no text has a quote in it that nothing escapes. Each part of a pattern begins with what the one
  * before cannot contain: it never goes back further than one value.
  */
-import { createMemo, ownText } from '../../shared/memo.js';
+import { createMemo, detachString } from '../../shared/memo.js';
 import { isEventStream } from '../../shared/status.js';
 import type { JsonObject } from './split-encoding.js';
 import { normaliseHost } from './host.js';
@@ -289,7 +289,7 @@ function readRestOfLine(text: string): RestOfLine | undefined {
   const appended = appendedText === '' ? undefined : (JSON.parse(`{${appendedText!.slice(1)}}`) as JsonObject);
   if (appended !== undefined && ownKeys.some((key) => Object.hasOwn(appended, key))) return undefined;
   return {
-    responseId: ownText(firstOf('X-Request-Id', responseHeaders!)),
+    responseId: detachString(firstOf('X-Request-Id', responseHeaders!)),
     isEventStream: isEventStream(firstOf('Content-Type', responseHeaders!)),
     appended,
   };
@@ -299,7 +299,7 @@ function readTarget(text: string): Target {
   const [protocol = '', method = '', host = ''] = text
     .split('","')
     .map((pair) => pair.slice(pair.indexOf('":"') + 3).replace(/"$/, ''));
-  return { protocol: ownText(protocol), method: ownText(method), host: ownText(normaliseHost(host)) };
+  return { protocol: detachString(protocol), method: detachString(method), host: detachString(normaliseHost(host)) };
 }
 
 /**

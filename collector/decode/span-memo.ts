@@ -3,7 +3,7 @@ const spanBytesMax = 2000;
 /** So many spans can have the same place. */
 const ways = 4;
 /** After so many look-ups, most of which found nothing, eight times as many spans are read and not looked up. */
-const judgedEvery = 512;
+const evaluatedEvery = 512;
 
 /** Bytes to look into. */
 export interface Bytes {
@@ -41,8 +41,8 @@ export function createSpanMemo<Value>(
       return read(bytes.buffer.toString('utf8', from, to));
     }
     asked += 1;
-    if (asked === judgedEvery) {
-      if (missed > asked / 2) passing = 8 * judgedEvery;
+    if (asked === evaluatedEvery) {
+      if (missed > asked / 2) passing = 8 * evaluatedEvery;
       asked = 0;
       missed = 0;
     }
@@ -55,7 +55,7 @@ export function createSpanMemo<Value>(
     turn = (turn + 1) % ways;
     const value = read(bytes.buffer.toString('utf8', from, to));
     const span = spanOf(bytes, from, to);
-    if (isTold(span)) {
+    if (isComparable(span)) {
       spans[first + turn] = span;
       values[first + turn] = value;
     }
@@ -96,10 +96,10 @@ export function isAt({ length, words, lastWord }: Span, bytes: Bytes, at: number
 }
 
 /**
- * Whether a span is told from all others: zero equals a negative zero, and what is not a number nothing. No text
- * without NULs and DELs is either.
+ * Whether comparing a span's words as numbers identifies it. Zero equals negative zero, and NaN equals nothing, but
+ * text without NUL and DEL has neither.
  */
-function isTold({ words, lastWord }: Span): boolean {
+function isComparable({ words, lastWord }: Span): boolean {
   return [...words, lastWord].every((word) => word !== 0 && !Number.isNaN(word));
 }
 

@@ -164,7 +164,7 @@ async function importInto(
   const before = stored.length;
   for (let from = 0; from < file.length; from += batchLength) {
     const missing = await finder.find(file.slice(from, from + batchLength));
-    for (const row of missing.neighbours) times.occupy(seriesKey(row), row);
+    for (const row of missing.neighbours) times.reserve(seriesKey(row), row);
     stored.push(...missing.requests.map(recordedBy(times)));
   }
   return stored.length - before;

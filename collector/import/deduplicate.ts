@@ -10,7 +10,7 @@
  */
 import { StoreError } from '../../shared/errors.js';
 import { groupBy } from '../../shared/group-by.js';
-import { sameness } from '../../shared/record/imported-requests.js';
+import { dedupeKey } from '../../shared/record/imported-requests.js';
 import type { RequestEvent } from '../../shared/request-event.js';
 import { seriesKey } from '../../shared/rollup/rollup.js';
 import type { Store, TimeRange } from '../../shared/store/store.js';
@@ -53,7 +53,7 @@ export function createMissingFinder(
           rows.length === 0
             ? undefined
             : rowsByKey
-                .get(sameness(request))
+                .get(dedupeKey(request))
                 ?.filter(({ row, runStart }) => nsBetween(runStart, request) >= 0 && nsBetween(request, row) >= 0);
         return Math.max(same?.length ?? 0, imported.count(request)) <= earlier;
       });
@@ -105,7 +105,7 @@ function withRunStarts(series: readonly RequestEvent[]): NearRow[] {
     .map((row) => {
       before = {
         row,
-        key: sameness(row),
+        key: dedupeKey(row),
         runStart: before !== undefined && nsBetween(before.row, row) <= 1 ? before.runStart : row,
       };
       return before;
@@ -173,13 +173,13 @@ async function* readPages(
  * Few have a microsecond in common: what they agree in is looked at only then.
  */
 function createOccurrences(rememberedMin: number): { count(request: RequestEvent): number } {
-  /** The one request of a microsecond, or how often each of several came, by nanosecond and `sameness`. */
-  type Came = RequestEvent | Map<string, number>;
-  let current = new Map<number, Came>();
-  let previous = new Map<number, Came>();
+  /** The one request of a microsecond, or how often each of several came, by nanosecond and `dedupeKey`. */
+  type Seen = RequestEvent | Map<string, number>;
+  let current = new Map<number, Seen>();
+  let previous = new Map<number, Seen>();
   let remembered = 0;
-  const keyOf = (request: RequestEvent): string => `${request.timeNs} ${sameness(request)}`;
-  const countsOf = (came: Came): Map<string, number> => (came instanceof Map ? came : new Map([[keyOf(came), 1]]));
+  const keyOf = (request: RequestEvent): string => `${request.timeNs} ${dedupeKey(request)}`;
+  const countsOf = (came: Seen): Map<string, number> => (came instanceof Map ? came : new Map([[keyOf(came), 1]]));
   return {
     count(request) {
       if (remembered >= rememberedMin) {

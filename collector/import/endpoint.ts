@@ -235,7 +235,7 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
     const signal = AbortSignal.any([stopping.signal, stopped.signal]);
     let problem: string | undefined;
     try {
-      const flushOthers = (): Promise<void> => parts.recorder.flush({ allTops: false });
+      const flushOthers = (): Promise<void> => parts.recorder.flush({ allTopLists: false });
       problem = await importLines(bodyOf(request, stopped, onBodyEnd), counts, {
         ...parts,
         recorder,

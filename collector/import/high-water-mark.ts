@@ -2,7 +2,7 @@
  * Tells from when on a store holds nothing: what a file has of that time is missing for sure, and need not be looked
  * for. Where nobody else writes to the store, that is so until the import is over.
  */
-import { levelKeptMs, levels, windowStart, type Level } from '../../shared/rollup/rollup.js';
+import { levelRetentionMsMax, levels, windowStart, type Level } from '../../shared/rollup/rollup.js';
 import type { Store } from '../../shared/store/store.js';
 
 /** The times that a store can hold, in milliseconds since 1970: nanoseconds in 64 bits go from 1677 to 2262. */
@@ -26,7 +26,7 @@ export async function newestStored(store: Pick<Store, 'readRequests' | 'readRoll
   // no order.
   for (const level of levels) {
     const windowMs = await lastWindow(level, windowStart(newestMs, level));
-    if (windowMs === undefined || nowMs - windowMs > levelKeptMs(level)) continue;
+    if (windowMs === undefined || nowMs - windowMs > levelRetentionMsMax(level)) continue;
     endMs = Math.max(endMs, windowMs + level * 1000);
     break;
   }

@@ -137,7 +137,7 @@ export async function importLines(
     if (!signal.aborted) reject('unterminated', cut);
     await takeFresh();
     await takeBatches(1);
-    await orStopped(recorder.flush({ allTops: false }));
+    await orStopped(recorder.flush({ allTopLists: false }));
     return problem;
   } finally {
     clearInterval(counting);
@@ -244,7 +244,7 @@ export async function importLines(
     // remembered, which has to be complete.
     const requestsFromMs = requestsFromAtStartMs + Math.max(0, now() - startMs);
     if (isUnwritten || requests.some(({ timeMs }) => timeMs < requestsFromMs))
-      await orStopped(recorder.flush({ allTops: false }));
+      await orStopped(recorder.flush({ allTopLists: false }));
     isUnwritten = false;
     await settled(requests);
     // A request that came in over a socket may wait for a busy store for longer than it takes to settle.
@@ -260,7 +260,7 @@ export async function importLines(
       ),
     };
     counts.skipped += found.requests.length - missing.requests.length;
-    if (!dryRun) recorder.occupy(missing.neighbours);
+    if (!dryRun) recorder.reserve(missing.neighbours);
     await record(missing.requests);
   }
 

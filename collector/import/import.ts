@@ -211,7 +211,7 @@ type ImportStore = Pick<
   | 'listImports'
   | 'requestsFrom'
   | 'write'
-  | 'gatherRequests'
+  | 'createBatchEncoder'
   | 'bulkRequests'
   | 'ping'
   | 'close'

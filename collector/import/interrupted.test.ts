@@ -11,7 +11,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { createRecorder } from '../../shared/record/recorder.js';
 import type { RequestEvent } from '../../shared/request-event.js';
-import { keptLevels, levels } from '../../shared/rollup/rollup.js';
+import { retainedLevels, levels } from '../../shared/rollup/rollup.js';
 import { openDuckdbStore } from '../../shared/store/duckdb/duckdb-store.js';
 import type { Store } from '../../shared/store/store.js';
 import { plainStore } from '../../test/plain-store.js';
@@ -19,7 +19,7 @@ import { temporaryFolder } from '../../test/program.js';
 import { createDecoder } from '../decode/decode.js';
 import { createImportEndpoint, importContentType, stoppedTrailer } from './endpoint.js';
 import { createLocalImporter } from './local.js';
-import { tallyOf } from '../../test/rollup-rows.js';
+import { aggregateOf } from '../../test/rollup-rows.js';
 
 /** The id of the last import. */
 let importId = 0;
@@ -329,8 +329,8 @@ async function assertStored(store: Store, startMs: number, file: readonly string
       `The file has ${wanted.length} requests:\n${wanted.join('\n')}\nand the store ${stored.length}:\n${stored.join('\n')}`,
     );
   for (const level of levels.filter((each) => each * 1000 <= windowMs)) {
-    const { count } = tallyOf(await store.readRollups({ ...range, level, scope: 'all' }));
-    const kept = keptLevels(Date.now() - startMs, 'all').includes(level) ? file.length : 0;
+    const { count } = aggregateOf(await store.readRollups({ ...range, level, scope: 'all' }));
+    const kept = retainedLevels(Date.now() - startMs, 'all').includes(level) ? file.length : 0;
     if (count !== kept) throw new Error(`The rollups of ${level} s count ${count} requests of ${kept}`);
   }
 }

@@ -17,7 +17,7 @@ export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'
     | 'readImported'
     | 'requestsFrom'
     | 'write'
-    | 'gatherRequests'
+    | 'createBatchEncoder'
     | 'bulkRequests'
   >;
   readonly log: Log;
@@ -32,7 +32,7 @@ export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'
 /** What the recorder of an import works with. */
 interface ImportRecorderOptions
   extends Pick<RecorderOptions, 'log' | 'hostsMax' | 'configuredHosts' | 'clientIp' | 'sampleRatio' | 'countryOf'> {
-  readonly store: Pick<Store, 'write' | 'gatherRequests' | 'bulkRequests'>;
+  readonly store: Pick<Store, 'write' | 'createBatchEncoder' | 'bulkRequests'>;
   /** Of this import: see `RecorderOptions`. */
   readonly importId: number;
   /** As an import has it. */

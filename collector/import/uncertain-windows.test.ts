@@ -1,5 +1,5 @@
 import test from 'ava';
-import { emptyTally, levels, windowStart, type RollupRow } from '../../shared/rollup/rollup.js';
+import { emptyAggregate, levels, windowStart, type RollupRow } from '../../shared/rollup/rollup.js';
 import type { Store } from '../../shared/store/store.js';
 import { event } from '../../test/web-samples.js';
 import { createUncertainWindows } from './uncertain-windows.js';
@@ -27,7 +27,7 @@ function rowsAt(timeMs: number, sampledOut: number): RollupRow[] {
     rowId: 1,
     source,
     host: undefined,
-    cells: [{ ...emptyTally(), method, status, count: 10, sampledOut }],
+    cells: [{ ...emptyAggregate(), method, status, count: 10, sampledOut }],
   }));
 }
 

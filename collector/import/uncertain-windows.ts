@@ -10,7 +10,7 @@
  * nothing. Hours are looked at first, as there are few of them; finer windows only of hours that are sampled.
  */
 import { groupBy } from '../../shared/group-by.js';
-import { levelKeptMs, levels, windowStart, type Level, type RollupRow } from '../../shared/rollup/rollup.js';
+import { levelRetentionMsMax, levels, windowStart, type Level, type RollupRow } from '../../shared/rollup/rollup.js';
 import type { RequestEvent } from '../../shared/request-event.js';
 import type { Store } from '../../shared/store/store.js';
 import type { ImportedHours } from './imported-hours.js';
@@ -87,7 +87,7 @@ export function createUncertainWindows(
 
   /** The finest level whose windows of that time are there for as long again. */
   function levelOf(timeMs: number): Level {
-    return levels.find((level) => 2 * (now() - timeMs) < levelKeptMs(level)) ?? hour;
+    return levels.find((level) => 2 * (now() - timeMs) < levelRetentionMsMax(level)) ?? hour;
   }
 
   async function rowsOf(

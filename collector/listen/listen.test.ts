@@ -8,7 +8,7 @@ import test from 'ava';
 import { UsageError } from '../../shared/errors.js';
 import { until } from '../../test/until.js';
 import { LineSources } from '../line-sources.js';
-import type { LineBeginning } from '../lines.js';
+import type { PartialLine } from '../lines.js';
 import { parseListenAddress } from './address.js';
 import { listen, type Listener } from './listen.js';
 import { allowList, ConnectionLimit, parseCidr } from './peers.js';
@@ -193,7 +193,7 @@ test('a connection that never pauses does not delay others', async (t) => {
 
 test('hands a connection over during a flood without losing the bytes that its socket has buffered', async (t) => {
   let leave: (() => void) | undefined;
-  let handedOver: { readonly socket: Socket; readonly beginning: LineBeginning } | undefined;
+  let handedOver: { readonly socket: Socket; readonly beginning: PartialLine } | undefined;
   const { listeners, got } = await start(['tcp://127.0.0.1:0'], {
     // Like the handover at a restart: the connection stays open for another reader.
     open: async (address, options) => {

@@ -1,7 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { messageOf } from '../../shared/errors.js';
 import { removeStaleSocket } from '../../shared/net/stale-socket.js';
-import type { LineBeginning } from '../lines.js';
+import type { PartialLine } from '../lines.js';
 import type { ListenAddress } from './address.js';
 
 /** The address of a stream socket. */
@@ -13,7 +13,7 @@ export type OpenStream = (address: StreamAddress, options: StreamOptions) => Pro
 /** State of a connection that another process has read before. */
 export interface EarlierReads {
   /** The partial line that it had read. */
-  readonly beginning: LineBeginning | undefined;
+  readonly beginning: PartialLine | undefined;
   /** Whether the peer has sent a line that was understood. */
   readonly hasSentLines: boolean;
 }
@@ -25,7 +25,7 @@ export interface Unread {
   /** The peer's address; `undefined` for unix sockets. */
   readonly remoteAddress: string | undefined;
   /** The partial line that a worker had read before. */
-  readonly beginning: LineBeginning | undefined;
+  readonly beginning: PartialLine | undefined;
   readonly bytes: Buffer;
   /** Number of lines after these bytes that were not kept. */
   readonly droppedLines: number;
@@ -54,7 +54,7 @@ export interface OpenedStream {
    * Leaves a connection to the process that reads it next. Returns `false` if there is none; the caller then has to
    * close it.
    */
-  handBack(socket: Socket, beginning: () => LineBeginning): boolean;
+  handBack(socket: Socket, beginning: () => PartialLine): boolean;
 }
 
 /** Opens a stream socket in this process. With `pauseOnConnect`, connections are not read until they are resumed. */

@@ -72,7 +72,7 @@ export async function listenStream(
         ([socket, { lines, takeHeld }]) =>
           !server.handBack(socket, () => {
             takeHeld();
-            return lines.handOver();
+            return lines.detach();
           }),
       );
       await Promise.all(left.map(([socket, state]) => drain(socket, state)));
@@ -120,7 +120,7 @@ export async function listenStream(
     const { sources } = options;
     const source = sources.open(isUnix ? from : peerAddress(remoteAddress ?? ''));
     const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
-    if (beginning !== undefined) lines.takeUp(beginning);
+    if (beginning !== undefined) lines.resume(beginning);
     for (let at = 0; at < bytes.length; at += turnBytesMax) {
       sources.current = source;
       lines.write(bytes.subarray(at, at + turnBytesMax));
@@ -175,7 +175,7 @@ export async function listenStream(
     const { sources } = options;
     const source = sources.open(peerOf(socket, address));
     connection.takeHeld = takeHeld;
-    if (earlier?.beginning !== undefined) lines.takeUp(earlier.beginning);
+    if (earlier?.beginning !== undefined) lines.resume(earlier.beginning);
     if (earlier?.hasSentLines === true) {
       connection.is = 'sending';
       options.connections.sent(connection);

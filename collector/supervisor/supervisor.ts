@@ -25,10 +25,10 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { messageOf } from '../../shared/errors.js';
-import { limitLog, type Log } from '../../shared/log.js';
+import { rateLimitedWarn, type Log } from '../../shared/log.js';
 import { pause } from '../../shared/retry.js';
 import type { UsedTimes } from '../../shared/record/unique-time.js';
-import type { LineBeginning } from '../lines.js';
+import type { PartialLine } from '../lines.js';
 import { formatListenAddress } from '../listen/address.js';
 import {
   openStream,
@@ -41,12 +41,12 @@ import { OwnClock, SilenceWatch, tickMs } from './silence.js';
 import { UnreadBytes, UnreadQueue } from './unread-bytes.js';
 
 /** Environment variable that tells a worker that a supervisor started it, and the version of the protocol below. */
-export const keeperVariable = 'CADDY_LOG_SINK_KEEPER';
+export const supervisorVariable = 'CADDY_LOG_SINK_KEEPER';
 /**
  * Protocol version. Raise it when the messages change: a worker of another version refuses to start, and the old one
  * keeps running.
  */
-export const keeperVersion = '3';
+export const supervisorVersion = '3';
 
 /** A message from the worker. Addresses are in the format of `formatListenAddress`. */
 export type FromWorker =
@@ -65,7 +65,7 @@ export type FromWorker =
   /** The worker has closed its descriptor, and the connection is finished. */
   | { readonly type: 'closed'; readonly id: number }
   /** The worker has closed its descriptor, and the next worker continues to read. */
-  | { readonly type: 'handed-back'; readonly id: number; readonly beginning: LineBeginning }
+  | { readonly type: 'handed-back'; readonly id: number; readonly beginning: PartialLine }
   /** The last message. The next worker gets the times. */
   | { readonly type: 'done'; readonly usedTimes: UsedTimes | undefined };
 
@@ -111,7 +111,7 @@ interface Connection {
   readonly address: string;
   readonly socket: Socket /** Of a socket that may be closed. */;
   readonly remoteAddress: string | undefined;
-  beginning: LineBeginning | undefined;
+  beginning: PartialLine | undefined;
   hasSentLines: boolean;
 }
 
@@ -137,8 +137,8 @@ const pauseMsMax = 10_000;
  */
 const soundMsMin = 10_000;
 
-/** Dependencies of `keepSockets`. */
-export interface KeeperParts {
+/** Dependencies of `runSupervisor`. */
+export interface SupervisorParts {
   /** The program's entry file. */
   readonly program: string;
   readonly args: readonly string[];
@@ -151,12 +151,12 @@ export interface KeeperParts {
  * Runs the program as a worker, and restarts it on SIGHUP and when it dies, until SIGTERM or SIGINT. Resolves to the
  * exit status.
  */
-export async function keepSockets({
+export async function runSupervisor({
   program,
   args,
   log,
   kill = (worker) => worker.kill('SIGKILL'),
-}: KeeperParts): Promise<number> {
+}: SupervisorParts): Promise<number> {
   const sockets = new Map<string, OpenedStream>();
   const connections = new Map<number, Connection>();
   const stopped = new AbortController();
@@ -176,7 +176,7 @@ export async function keepSockets({
   const unread = new UnreadQueue();
   const room = { bytes: unreadBytesMax };
   let active = startWorker();
-  const warn = limitLog(log.warn);
+  const warn = rateLimitedWarn(log.warn);
   const clock = new OwnClock();
   const ticker = setInterval(tick, tickMs);
 
@@ -233,7 +233,7 @@ export async function keepSockets({
     const child = fork(program, args, {
       execArgv: [...process.execArgv, '--'],
       serialization: 'advanced',
-      env: { ...process.env, [keeperVariable]: keeperVersion },
+      env: { ...process.env, [supervisorVariable]: supervisorVersion },
     });
     child.on('error', (error) => {
       if (child.connected) log.warn(`Cannot reach the worker: ${error.message}`);

@@ -2,12 +2,12 @@ import type { Socket } from 'node:net';
 import { UsageError } from '../../shared/errors.js';
 import type { UsedTimes } from '../../shared/record/unique-time.js';
 import { formatListenAddress, type ListenAddress } from '../listen/address.js';
-import { keeperVariable, keeperVersion, type FromWorker, type ToWorker } from './supervisor.js';
+import { supervisorVariable, supervisorVersion, type FromWorker, type ToWorker } from './supervisor.js';
 import { cannotListen } from '../listen/listen.js';
 import type { EarlierReads, OpenStream, StreamOptions } from '../listen/sockets.js';
 
 /** A worker's channel to the supervisor that started it. */
-export interface Keeper {
+export interface WorkerChannel {
   readonly openStream: OpenStream;
   /** Whether another worker takes over after this one. */
   readonly isHandingOver: () => boolean;
@@ -37,10 +37,10 @@ export interface Keeper {
  * Connects to the supervisor of this process; returns `undefined` if it has none. Throws a `UsageError` if the
  * supervisor has another protocol version.
  */
-export function meetKeeper(): Keeper | undefined {
-  const version = process.env[keeperVariable];
+export function connectToSupervisor(): WorkerChannel | undefined {
+  const version = process.env[supervisorVariable];
   if (version === undefined || process.send === undefined) return undefined;
-  if (version !== keeperVersion)
+  if (version !== supervisorVersion)
     throw new UsageError(
       'This version of the program cannot take over the sockets of the running one. Stop that one and start this one instead.',
     );

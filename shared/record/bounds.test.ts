@@ -1,6 +1,6 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { boundBytes, boundClientIp, boundDuration, boundMethod, boundText, cleanName } from './bounds.js';
+import { clampBytes, boundClientIp, boundDuration, boundMethod, truncateText, cleanName } from './bounds.js';
 
 const addresses = test.macro({
   exec(t, given: string, truncated: string) {
@@ -31,7 +31,7 @@ test('numbers that no store could add up are bounded', (t) => {
     null,
     null,
   ]);
-  t.deepEqual([0, 12, Number.MAX_SAFE_INTEGER, Infinity, -1, Number.NaN].map(boundBytes), [
+  t.deepEqual([0, 12, Number.MAX_SAFE_INTEGER, Infinity, -1, Number.NaN].map(clampBytes), [
     0,
     12,
     2 ** 43,
@@ -52,7 +52,7 @@ test('unknown methods are counted together', (t) => {
 test('names and texts are well-formed, bounded, and keep what they can', (t) => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary', maxLength: 600 }), fc.nat(600), (given, length) => {
-      const text = boundText(given, length);
+      const text = truncateText(given, length);
       const name = cleanName(given);
       return (
         text.isWellFormed() &&
@@ -66,5 +66,5 @@ test('names and texts are well-formed, bounded, and keep what they can', (t) => 
   );
   t.is(cleanName('Bücher.example'), 'Bücher.example');
   t.is(cleanName('a\nb\u0000\ud800'), 'a\uFFFDb\uFFFD\uFFFD');
-  t.is(boundText('a\nb\t"', 10), 'a\nb\t"');
+  t.is(truncateText('a\nb\t"', 10), 'a\nb\t"');
 });

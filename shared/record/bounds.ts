@@ -1,5 +1,5 @@
 import ipaddr from 'ipaddr.js';
-import { ownText } from '../memo.js';
+import { detachString } from '../memo.js';
 
 /** What stands in for a host or method beyond the limit. */
 export const otherName = '_other';
@@ -46,12 +46,12 @@ const controlCharacters = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/gu;
  * A name as a tag can hold it: control characters and lone surrogates become U+FFFD, and it is cut at 255 characters.
  */
 export function cleanName(name: string): string {
-  return boundText(name, nameLengthMax).replace(controlCharacters, '\uFFFD');
+  return truncateText(name, nameLengthMax).replace(controlCharacters, '\uFFFD');
 }
 
 /** Free text without lone surrogates and NULs, which no store can hold, cut at a length. */
-export function boundText(text: string, lengthMax: number): string {
-  const short = text.length > lengthMax ? ownText(text.slice(0, lengthMax)) : text;
+export function truncateText(text: string, lengthMax: number): string {
+  const short = text.length > lengthMax ? detachString(text.slice(0, lengthMax)) : text;
   const whole = short.isWellFormed() ? short : short.toWellFormed();
   return whole.includes('\0') ? whole.replaceAll('\0', '\uFFFD') : whole;
 }
@@ -70,7 +70,7 @@ export function boundDuration(durationMs: number | null): number | null {
 }
 
 /** A count of bytes that a store can hold and add up; a larger one counts as 8 TiB, and what is none as 0. */
-export function boundBytes(bytes: number): number {
+export function clampBytes(bytes: number): number {
   return bytes > 0 ? Math.min(Math.floor(bytes), bytesMax) : 0;
 }
 
@@ -80,7 +80,7 @@ export function boundBytes(bytes: number): number {
  */
 export function boundClientIp(clientIp: string, policy: ClientIpPolicy): string {
   if (policy === 'off' || clientIp === '') return '';
-  if (policy === 'full') return boundText(clientIp, nameLengthMax);
+  if (policy === 'full') return truncateText(clientIp, nameLengthMax);
   if (!ipaddr.isValid(clientIp)) return '';
   const address = ipaddr.process(clientIp); // an IPv4-mapped IPv6 address becomes IPv4
   return address.kind() === 'ipv4'

@@ -4,7 +4,7 @@ import ipaddr from 'ipaddr.js';
 import { Reader, type Response } from 'mmdb-lib';
 import type { ClientIpPolicy } from './bounds.js';
 import { messageOf, UsageError } from '../errors.js';
-import { limitLog, type Log } from '../log.js';
+import { rateLimitedWarn, type Log } from '../log.js';
 
 /** The ISO 3166 code of the country of an address, such as `DE`; `''` where it is not known. Never throws. */
 export type CountryOf = (address: string) => string;
@@ -41,7 +41,7 @@ export function countriesFrom(
     throw new UsageError(
       `GEOIP_DATABASE is ${JSON.stringify(path)}: ${wanted}, and this one (${JSON.stringify(reader.metadata.databaseType)}) has none.`,
     );
-  const warn = limitLog(log.warn);
+  const warn = rateLimitedWarn(log.warn);
   return (address) => {
     if (!ipaddr.isValid(address)) return '';
     const known = ipaddr.process(address); // an IPv4-mapped IPv6 address becomes IPv4

@@ -6,7 +6,7 @@
  * docs/decisions/0008.
  */
 import { hash } from 'node:crypto';
-import { boundBytes, boundDuration, boundMethod, boundText, cleanName, uriLengthMax } from './bounds.js';
+import { clampBytes, boundDuration, boundMethod, truncateText, cleanName, uriLengthMax } from './bounds.js';
 import { groupBy } from '../group-by.js';
 import type { RequestEvent } from '../request-event.js';
 import { rowIdEnd, windowStart } from '../rollup/rollup.js';
@@ -19,7 +19,7 @@ export interface ImportedRequest {
   readonly timeNs: number;
   /** How much later its stored row is, in nanoseconds: the recorder makes times unique within a series. */
   readonly shiftNs: number;
-  /** 48 bits of a hash of its time and its `sameness`. */
+  /** 48 bits of a hash of its time and its `dedupeKey`. */
   readonly key: number;
 }
 
@@ -50,8 +50,8 @@ const hour = 3600;
  * What two requests that are the same agree in, bounded as the recorder does. Host and client are left out: their
  * bounds depend on settings and on what came before.
  */
-export function sameness({ source, method, status, uri, durationMs, size, bytesRead }: RequestEvent): string {
-  const text = `${status} ${digitsOf(boundDuration(durationMs))} ${boundBytes(size)} ${boundBytes(bytesRead)} ${boundMethod(method)} ${cleanName(source)}\n${boundText(uri, uriLengthMax)}`;
+export function dedupeKey({ source, method, status, uri, durationMs, size, bytesRead }: RequestEvent): string {
+  const text = `${status} ${digitsOf(boundDuration(durationMs))} ${clampBytes(size)} ${clampBytes(bytesRead)} ${boundMethod(method)} ${cleanName(source)}\n${truncateText(uri, uriLengthMax)}`;
   return hash('sha1', text, 'hex'); // a URI can have 8 KiB, and many keys are remembered
 }
 
@@ -68,7 +68,7 @@ export function importKey(
   request: RequestEvent,
   { timeMs, timeNs }: Pick<RequestEvent, 'timeMs' | 'timeNs'> = request,
 ): number {
-  return Number.parseInt(hash('sha1', `${sameness(request)} ${timeMs} ${timeNs}`, 'hex').slice(0, 12), 16);
+  return Number.parseInt(hash('sha1', `${dedupeKey(request)} ${timeMs} ${timeNs}`, 'hex').slice(0, 12), 16);
 }
 
 /** Packs requests of one import. `random` gives numbers from 0 to 1. */

@@ -12,8 +12,8 @@ import { plainStore } from '../../test/plain-store.js';
 import { openStore } from '../store/open.js';
 import type { Batch, Store } from '../store/store.js';
 import { topLevels, type TopLevel } from '../top-list/top-row.js';
-import { TopSummary } from '../sketch/space-saving.js';
-import { tallyOf } from '../../test/rollup-rows.js';
+import { SpaceSaving } from '../sketch/space-saving.js';
+import { aggregateOf } from '../../test/rollup-rows.js';
 
 /** Recent: fine windows of what is older are not kept. */
 const startMs = windowStart(Date.now(), 3600) - 3_600_000;
@@ -25,7 +25,7 @@ test('10,000 requests with one time in one series are all stored, and every roll
   await recorder.flush();
   t.is((await store.readRequests({ ...range, filter: {}, limit: 20_000 })).length, 10_000);
   for (const level of levels) {
-    const { count, histogram } = tallyOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} }));
+    const { count, histogram } = aggregateOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} }));
     t.deepEqual([count, histogram.total], [10_000, 10_000], `${level} s`);
   }
   t.like(recorder.counts, { recorded: 10_000, stored: 10_000, deadLettered: 0 });
@@ -45,8 +45,14 @@ test('a request is written by itself within moments, without a flush', async (t)
 test('the top lists follow by themselves within seconds, and all of them when it closes', async (t) => {
   const { store, recorder } = await start(t);
   const counted = async (level: TopLevel): Promise<number> => {
-    const rows = await store.readTops({ fromMs: 0, toMs: Date.now() + 86_400_000, level, kinds: ['path'], filter: {} });
-    return rows.reduce((sum, { packed }) => sum + TopSummary.unpack(packed).total, 0);
+    const rows = await store.readTopLists({
+      fromMs: 0,
+      toMs: Date.now() + 86_400_000,
+      level,
+      kinds: ['path'],
+      filter: {},
+    });
+    return rows.reduce((sum, { packed }) => sum + SpaceSaving.unpack(packed).total, 0);
   };
   const timeMs = Date.now();
   recorder.record(event({ timeMs }));
@@ -107,7 +113,7 @@ test('a store that fails gets the same batches again, in order, until it takes t
   t.is(recorder.problem, undefined);
   const stored = await store.readRequests({ ...range, filter: {}, limit: 100 });
   t.is(new Set(stored.map(({ uri }) => uri)).size, 35);
-  t.is(tallyOf(await store.readRollups({ ...range, level: 86_400, scope: 'all', filter: {} })).count, 35);
+  t.is(aggregateOf(await store.readRollups({ ...range, level: 86_400, scope: 'all', filter: {} })).count, 35);
 });
 
 for (const sampleRatio of [0.3, 1])
@@ -129,7 +135,7 @@ for (const sampleRatio of [0.3, 1])
     const kept = (await store.readRequests({ ...range, filter: {}, limit: 1000 })).length;
     t.true(sampleRatio === 1 ? kept === 250 : kept > 30 && kept < 150);
     for (const level of levels) {
-      const { count, sampledOut } = tallyOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} }));
+      const { count, sampledOut } = aggregateOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} }));
       t.is(count, 250, `${level} s`);
       t.is(count - sampledOut, kept);
     }
@@ -163,7 +169,11 @@ test('when the store was exchanged for an empty one, what waits is counted anew,
     [other!, 50],
   ] as const) {
     for (const level of levels) {
-      t.is(tallyOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} })).count, count, `${level} s`);
+      t.is(
+        aggregateOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} })).count,
+        count,
+        `${level} s`,
+      );
     }
   }
 });
@@ -184,7 +194,7 @@ test('a batch that the store refuses for good is counted, and the next one is wr
   t.is((await store.readRequests({ ...range, filter: {}, limit: 100 })).length, 6);
   for (const level of levels) {
     t.is(
-      tallyOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} })).count,
+      aggregateOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} })).count,
       6,
       `the rows of ${level} s do not count what was refused`,
     );
@@ -306,7 +316,7 @@ async function start(
   change: (store: Store) => Store = (store) => store,
 ): Promise<{ store: Store; recorder: Recorder }> {
   const real = await openTestStore(t);
-  const store: Store = { ...plainStore(real), gatherRequests: undefined };
+  const store: Store = { ...plainStore(real), createBatchEncoder: undefined };
   const recorder = createRecorder({
     store: change(store),
     log,

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import {
-  boundBytes,
+  clampBytes,
   boundClientIp,
   boundDuration,
   boundMethod,
-  boundText,
+  truncateText,
   cleanName,
   nameLengthMax,
   otherName,
@@ -21,7 +21,7 @@ import { createMemo } from '../memo.js';
 import { heldBytes, type RequestEvent } from '../request-event.js';
 import { createRequestSample } from './request-sample.js';
 import { backoffMs, pause, retryAfterMsMax } from '../retry.js';
-import { BatchTallies, OpenRollups } from '../rollup/rollup-aggregator.js';
+import { BatchAggregates, OpenRollups } from '../rollup/rollup-aggregator.js';
 import {
   createSeriesKeys,
   importRowIds,
@@ -29,10 +29,10 @@ import {
   randomRowIds,
   seriesKey,
   type RollupRow,
-  type SeriesTally,
+  type SeriesAggregate,
 } from '../rollup/rollup.js';
-import type { Batch, LedgerSnapshot, RequestGatherer, Store } from '../store/store.js';
-import { createTopLadder } from '../top-list/top-list-aggregator.js';
+import type { Batch, LedgerSnapshot, BatchEncoder, Store } from '../store/store.js';
+import { createTopListAggregator } from '../top-list/top-list-aggregator.js';
 import { createUniqueTimes, type UsedTimes } from './unique-time.js';
 
 /**
@@ -43,14 +43,14 @@ export interface Recorder {
   /** Takes one request; `false` when the memory is full and it was dropped. */
   record(event: RequestEvent): boolean;
   /** Keeps the times of requests that are stored already from being given to others of their series. */
-  occupy(stored: readonly RequestEvent[]): void;
+  reserve(stored: readonly RequestEvent[]): void;
   /** The times of the last requests, for the recorder that goes on after this one: see `RecorderOptions`. */
   usedTimes(): UsedTimes;
   /**
    * Writes what has been recorded; resolves when the store has taken, or refused for good, all of it. Without
-   * `allTops`, which is set unless given, of the top lists those that are due alone.
+   * `allTopLists`, which is set unless given, of the top lists those that are due alone.
    */
-  flush(options?: { readonly allTops?: boolean }): Promise<void>;
+  flush(options?: { readonly allTopLists?: boolean }): Promise<void>;
   /**
    * Resolves to `true` when the store has taken, or refused for good, one more of the batches that wait; to `false`
    * when none does.
@@ -85,7 +85,7 @@ export interface RecorderCounts {
 
 /** What a recorder needs; the limits have defaults. */
 export interface RecorderOptions {
-  readonly store: Pick<Store, 'write' | 'gatherRequests' | 'keepsOpenRollups'>;
+  readonly store: Pick<Store, 'write' | 'createBatchEncoder' | 'keepsOpenRollups'>;
   readonly log: Log;
   /** Tells the recorders of one store apart, across restarts: the collector's ID, the web app's host name. */
   readonly name: string;
@@ -175,10 +175,10 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const writer = randomUUID();
   const { importId } = options;
   const rowIds = importId === undefined ? randomRowIds() : importRowIds(importId);
-  const batchTallies = new BatchTallies(now);
+  const batchAggregates = new BatchAggregates(now);
   /** For a store that does not keep them itself. */
   const openRollups = store.keepsOpenRollups === true ? undefined : new OpenRollups({ rowIds });
-  const topLadder = createTopLadder({ rowIds });
+  const topListAggregator = createTopListAggregator({ rowIds });
   const isInSample = createRequestSample(sampleRatio);
   const uniqueTimes = createUniqueTimes();
   const seriesKeyOf = createSeriesKeys();
@@ -186,16 +186,16 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const nameOf = { source: createMemo(cleanName), host: createMemo(cleanName), endpoint: createMemo(cleanName) };
   const clientOf = createMemo((address) => boundClientIp(address, options.clientIp), { entriesMax: 10_000 });
   const countryOf = options.countryOf && createMemo(options.countryOf, { entriesMax: 10_000 });
-  const boundedText = (): ((text: string) => string) => createMemo((text) => boundText(text, textLengthMax));
+  const boundedText = (): ((text: string) => string) => createMemo((text) => truncateText(text, textLengthMax));
   const textOf = { userAgent: boundedText(), referrer: boundedText(), protocol: boundedText(), tls: boundedText() };
-  for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.occupy(series, time);
+  for (const [series, times] of options.usedTimes ?? []) for (const time of times) uniqueTimes.reserve(series, time);
   const hostLimit = new HostLimit({ hostsMax: options.hostsMax, configured: options.configuredHosts });
 
   let waiting: RequestEvent[] = [];
-  const gathered = (sampleRatio === 1 ? store.gatherRequests?.(options.name) : undefined) ?? gatherObjects();
+  const gathered = (sampleRatio === 1 ? store.createBatchEncoder?.(options.name) : undefined) ?? gatherObjects();
   let gatheredImported: ImportedRequest[] = [];
   /** Those of them that are kept one by one, where not all are. */
-  let gatheredKept: RequestEvent[] | undefined = sampleRatio === 1 ? undefined : [];
+  let sampledEvents: RequestEvent[] | undefined = sampleRatio === 1 ? undefined : [];
   let queue: { readonly batch: Batch; readonly bytes: number; readonly sealedMs: number }[] = [];
   let queuedBytes = 0;
   let sequence = 0;
@@ -222,7 +222,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
         if (
           gathered.length >= batchRequestsMax ||
           gathered.bytes >= batchBytesMax ||
-          (gathered.length >= sparseRequestsMax && batchTallies.size * sparsePart > gathered.length)
+          (gathered.length >= sparseRequestsMax && batchAggregates.size * sparsePart > gathered.length)
         ) {
           seal();
           void write();
@@ -231,9 +231,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
       return true;
     },
 
-    occupy(stored) {
+    reserve(stored) {
       takeWaiting();
-      for (const request of stored) uniqueTimes.occupy(seriesKey(request), request);
+      for (const request of stored) uniqueTimes.reserve(seriesKey(request), request);
     },
 
     usedTimes() {
@@ -241,8 +241,8 @@ export function createRecorder(options: RecorderOptions): Recorder {
       return uniqueTimes.usedFrom(now() - usedMs);
     },
 
-    async flush({ allTops = true } = {}) {
-      seal({ allTops });
+    async flush({ allTopLists = true } = {}) {
+      seal({ allTopLists });
       await write();
     },
 
@@ -256,7 +256,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
 
     async close({ drainMsMax: closeMsMax = drainMsMax } = {}) {
       clearInterval(timer);
-      seal({ allTops: true });
+      seal({ allTopLists: true });
       // A store that does not answer must not keep the process: the write in flight may outlast the limit.
       const giveUp = new AbortController();
       await Promise.race([write(), pause(closeMsMax, giveUp.signal)]);
@@ -295,7 +295,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
     if (isKept) {
       const time = uniqueTimes.take(series, request);
       if (time !== request) ({ timeMs: request.timeMs, timeNs: request.timeNs } = time);
-      gatheredKept?.push(request);
+      sampledEvents?.push(request);
     }
     if (importId !== undefined) {
       const shiftNs = (request.timeMs - timeMs) * 1e6 + request.timeNs - timeNs;
@@ -308,8 +308,8 @@ export function createRecorder(options: RecorderOptions): Recorder {
       });
     }
     const bucket = latencyBucketOf(request);
-    batchTallies.add(request, series, bucket, isKept);
-    topLadder.add(request, bucket, countryOf?.(event.clientIp));
+    batchAggregates.add(request, series, bucket, isKept);
+    topListAggregator.add(request, bucket, countryOf?.(event.clientIp));
     gathered.add(request);
   }
 
@@ -325,9 +325,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
       method: boundMethod(event.method),
       status: event.status,
       durationMs: boundDuration(event.durationMs),
-      size: boundBytes(event.size),
-      bytesRead: boundBytes(event.bytesRead),
-      uri: boundText(event.uri, uriLengthMax),
+      size: clampBytes(event.size),
+      bytesRead: clampBytes(event.bytesRead),
+      uri: truncateText(event.uri, uriLengthMax),
       endpoint: nameOf.endpoint(event.endpoint),
       clientIp: clientOf(event.clientIp),
       userAgent: textOf.userAgent(event.userAgent),
@@ -335,7 +335,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
       protocol: textOf.protocol(event.protocol),
       tls: textOf.tls(event.tls),
       upstreamMs: boundDuration(event.upstreamMs),
-      requestId: boundText(event.requestId, nameLengthMax),
+      requestId: truncateText(event.requestId, nameLengthMax),
     };
   }
 
@@ -349,31 +349,31 @@ export function createRecorder(options: RecorderOptions): Recorder {
    * Makes a batch of what has gathered: the requests with exactly the rollup rows that they changed, and the top lists
    * that are due.
    */
-  function seal({ allTops = false } = {}): void {
+  function seal({ allTopLists = false } = {}): void {
     takeWaiting();
     const ledger = options.ledger?.({ ...counts, stored: counts.recorded - counts.deadLettered });
-    const tops = topLadder.drain(now(), { all: allTops });
-    if (gathered.length === 0 && ledger === undefined && tops.length === 0) return;
+    const topLists = topListAggregator.drain(now(), { all: allTopLists });
+    if (gathered.length === 0 && ledger === undefined && topLists.length === 0) return;
     sequence += 1;
-    const tallies = batchTallies.take();
-    const rollups = openRollups === undefined ? [] : changedRows(openRollups, tallies);
+    const aggregates = batchAggregates.take();
+    const rollups = openRollups === undefined ? [] : changedRows(openRollups, aggregates);
     const { requests, bytes: requestsBytes } = gathered.take();
     const imported = importId === undefined ? {} : { importId, imported: packImported(importId, gatheredImported) };
     const bytes =
       requestsBytes +
       rollups.reduce((sum, { cells }) => sum + rollupRowBytes + cells.length * cellBytes, 0) +
-      tallies.length * cellBytes +
-      tops.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
+      aggregates.length * cellBytes +
+      topLists.reduce((sum, { packed }) => sum + 2 * packed.length, 0);
     queue.push({
       batch: {
         recorder: options.name,
         writer,
         sequence,
         requests,
-        kept: gatheredKept,
-        tallies,
+        kept: sampledEvents,
+        aggregates,
         rollups,
-        tops,
+        topLists,
         ledger,
         ...imported,
       },
@@ -382,7 +382,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
     });
     queuedBytes += bytes;
     gatheredImported = [];
-    if (gatheredKept !== undefined) gatheredKept = [];
+    if (sampledEvents !== undefined) sampledEvents = [];
   }
 
   function write(): Promise<void> {
@@ -436,19 +436,19 @@ export function createRecorder(options: RecorderOptions): Recorder {
   /**
    * Rollup rows are cumulative: they also hold requests of earlier batches, one that was refused, or those in a file
    * that is gone. What waits is counted again, and what comes from now on goes into further rows, which add up with
-   * those that are stored. The top lists go on: see `Batch.tops`.
+   * those that are stored. The top lists go on: see `Batch.topLists`.
    */
   function countAnew(): void {
     if (openRollups === undefined) return;
     openRollups.clear();
     queue = queue.map(({ batch, ...others }) => ({
-      batch: { ...batch, rollups: changedRows(openRollups, batch.tallies) },
+      batch: { ...batch, rollups: changedRows(openRollups, batch.aggregates) },
       ...others,
     }));
   }
 
-  function changedRows(open: OpenRollups, tallies: readonly SeriesTally[]): RollupRow[] {
-    const rows = open.copiesOf(open.merge(tallies, now()));
+  function changedRows(open: OpenRollups, aggregates: readonly SeriesAggregate[]): RollupRow[] {
+    const rows = open.copiesOf(open.merge(aggregates, now()));
     open.close(open.closing(now()));
     return rows;
   }
@@ -475,7 +475,7 @@ const rollupRowBytes = 200;
 const cellBytes = 500;
 
 /** Gathers requests as they are, for a store that has no form of its own. */
-function gatherObjects(): RequestGatherer {
+function gatherObjects(): BatchEncoder {
   let requests: RequestEvent[] = [];
   let bytes = 0;
   return {

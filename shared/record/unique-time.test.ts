@@ -66,10 +66,10 @@ test('at least the last `rememberedMin` times are remembered, and the memory is 
 
 test('a time that a stored request has is not taken, and occupying it again changes nothing', (t) => {
   const unique = createUniqueTimes();
-  for (let again = 0; again < 3; again += 1) unique.occupy('a', { timeMs: startMs, timeNs: 0 });
+  for (let again = 0; again < 3; again += 1) unique.reserve('a', { timeMs: startMs, timeNs: 0 });
   t.deepEqual(unique.take('b', { timeMs: startMs, timeNs: 0 }), { timeMs: startMs, timeNs: 0 });
   t.deepEqual(unique.take('a', { timeMs: startMs, timeNs: 0 }), { timeMs: startMs, timeNs: 1 });
-  unique.occupy('a', { timeMs: startMs, timeNs: 1 });
+  unique.reserve('a', { timeMs: startMs, timeNs: 1 });
   t.deepEqual(unique.take('a', { timeMs: startMs, timeNs: 0 }), { timeMs: startMs, timeNs: 2 });
 });
 
@@ -81,7 +81,7 @@ test('what one has used is not taken by the next one that is told of it, and onl
       for (const [at, timeNs] of offsets.entries()) {
         if (at === cut) {
           const next = createUniqueTimes();
-          for (const [series, times] of unique.usedFrom(startMs)) for (const time of times) next.occupy(series, time);
+          for (const [series, times] of unique.usedFrom(startMs)) for (const time of times) next.reserve(series, time);
           unique = next;
         }
         taken.add(nanosecondsText(unique.take('a\nb', { timeMs: startMs, timeNs })));

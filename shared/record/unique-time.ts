@@ -9,7 +9,7 @@ export interface UniqueTimes {
   /** The time itself, or the first nanosecond after it that the series has not used. */
   take(series: string, time: Time): Time;
   /** Counts a time as used: by a request that is stored already. */
-  occupy(series: string, time: Time): void;
+  reserve(series: string, time: Time): void;
   /** The times that are used from `fromMs` on, in milliseconds since 1970, of those that are remembered. */
   usedFrom(fromMs: number): UsedTimes;
 }
@@ -76,7 +76,7 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
       return timeOf(used.era, free);
     },
 
-    occupy(series, time) {
+    reserve(series, time) {
       const { nanoseconds, older, era } = usedBy(series, time);
       const ns = nsOf(time, era);
       if (older?.nanoseconds.has(ns) !== true && nanoseconds.add(ns)) remembered += 1;

@@ -1,4 +1,4 @@
-import { addTally, copyTally, emptyTally, type Cell, type Tally } from './rollup.js';
+import { mergeAggregate, copyAggregate, emptyAggregate, type Cell, type Aggregate } from './rollup.js';
 
 /** Number of cells beyond which they are indexed by method. */
 const unindexedMax = 16;
@@ -21,21 +21,21 @@ export class CellSet {
    * Adds a tally to the cell of its method and status. With `isOwned`, the set takes ownership of the tally instead of
    * copying it.
    */
-  add(method: string, status: number, tally: Tally, isOwned = false): void {
+  add(method: string, status: number, aggregate: Aggregate, isOwned = false): void {
     const found = this.#find(method, status);
-    if (found !== undefined) addTally(found, tally);
-    else if (isOwned) this.#append({ method, status, ...tally });
-    else this.#append({ method, status, ...copyTally(tally) });
+    if (found !== undefined) mergeAggregate(found, aggregate);
+    else if (isOwned) this.#append({ method, status, ...aggregate });
+    else this.#append({ method, status, ...copyAggregate(aggregate) });
   }
 
   /** The cell of a method and status, added if there is none. */
   at(method: string, status: number): Cell {
-    return this.#find(method, status) ?? this.#append({ method, status, ...emptyTally() });
+    return this.#find(method, status) ?? this.#append({ method, status, ...emptyAggregate() });
   }
 
   /** Returns copies of the cells. */
   copy(): Cell[] {
-    return this.#cells.map((cell) => ({ ...copyTally(cell), method: cell.method, status: cell.status }));
+    return this.#cells.map((cell) => ({ ...copyAggregate(cell), method: cell.method, status: cell.status }));
   }
 
   #find(method: string, status: number): Cell | undefined {

@@ -1,16 +1,16 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { BatchTallies, OpenRollups, rollUp } from './rollup-aggregator.js';
+import { BatchAggregates, OpenRollups, rollUp } from './rollup-aggregator.js';
 import {
   addEvent,
-  addTally,
-  emptyTally,
+  mergeAggregate,
+  emptyAggregate,
   levelsOf,
   packCells,
   unpackCells,
   type Cell,
   type RollupRow,
-  type Tally,
+  type Aggregate,
 } from './rollup.js';
 import type { RequestEvent } from '../request-event.js';
 
@@ -62,7 +62,7 @@ test('any split of events over windows, flushes, restarts and collectors adds up
         for (const row of collectors[at]!.flush(nowMs)) stored.set(`${row.rowId} ${keyOf(row)}`, row);
       };
       for (const { event: each, collector, then } of steps) {
-        collectors[collector]!.tallies.add(each);
+        collectors[collector]!.aggregates.add(each);
         if (then !== 'nothing') flush(collector);
         if (then === 'restart') collectors[collector] = newCollector();
         if (then === 'ten minutes pass') nowMs += 600_000;
@@ -92,9 +92,9 @@ test('a window that is open is rewritten in place, and earlier copies of its row
   const collector = new Collector();
   const [one] = fc.sample(event, { numRuns: 1, seed: 1 });
   const recent = { ...one!, timeMs: startMs };
-  collector.tallies.add(recent);
+  collector.aggregates.add(recent);
   const first = collector.flush(startMs);
-  collector.tallies.add(recent);
+  collector.aggregates.add(recent);
   const second = collector.flush(startMs + 1000);
   t.is(first.length, levelsOf.all.length + levelsOf.host.length);
   t.deepEqual(
@@ -109,9 +109,9 @@ test('a window that is open is rewritten in place, and earlier copies of its row
 test('a batch without requests closes no row while many are open', (t) => {
   const open = new OpenRollups({ cellsMax: 50 });
   const [one] = fc.sample(event, { numRuns: 1, seed: 1 });
-  const tallies = new BatchTallies(() => startMs);
-  tallies.add({ ...one!, timeMs: startMs });
-  open.merge(tallies.take(), startMs);
+  const aggregates = new BatchAggregates(() => startMs);
+  aggregates.add({ ...one!, timeMs: startMs });
+  open.merge(aggregates.take(), startMs);
   open.merge([], startMs + 1000);
   t.deepEqual(open.closing(startMs + 1000), []);
   t.true(open.cells > 5, 'more than a tenth of the limit');
@@ -126,7 +126,7 @@ test('counts a request that is too old for a level at coarser levels only', (t) 
     [300 * dayMs, [3600, 86_400], [86_400]],
   ] as const) {
     const collector = new Collector();
-    collector.tallies.add({ ...one!, timeMs: startMs - ageMs });
+    collector.aggregates.add({ ...one!, timeMs: startMs - ageMs });
     const rows = collector.flush(startMs);
     t.deepEqual(
       rows.filter(({ host }) => host === undefined).map(({ level }) => level),
@@ -143,11 +143,11 @@ test('a row that was closed is never written again: a late request opens one of 
   const collector = new Collector();
   const [one] = fc.sample(event, { numRuns: 1, seed: 3 });
   const early = { ...one!, timeMs: startMs };
-  collector.tallies.add(early);
+  collector.aggregates.add(early);
   const first = collector.flush(startMs);
-  collector.tallies.add({ ...early, timeMs: startMs + 2 * dayMs });
+  collector.aggregates.add({ ...early, timeMs: startMs + 2 * dayMs });
   collector.flush(startMs + 2 * dayMs); // closes what is old
-  collector.tallies.add(early);
+  collector.aggregates.add(early);
   const late = collector.flush(startMs + 2 * dayMs);
   t.is(new Set([...first, ...late].map((row) => `${row.rowId} ${keyOf(row)}`)).size, first.length + late.length);
   t.true(late.every(({ cells }) => cells[0]!.count === 1));
@@ -157,7 +157,7 @@ test('a log of hours that comes in minutes does not keep all its windows open, w
   const collector = new Collector({ cellsMax: 200 });
   const [one] = fc.sample(event, { numRuns: 1, seed: 4 });
   const idsAt = (timeMs: number): Map<number, number> => {
-    collector.tallies.add({ ...one!, timeMs });
+    collector.aggregates.add({ ...one!, timeMs });
     return new Map(
       collector
         .flush(startMs)
@@ -188,18 +188,18 @@ test('unpacks cells as they were packed, negative ones too', (t) => {
       fc.uniqueArray(cell, { selector: ({ method, status }) => `${status} ${method}`, maxLength: 8 }),
       (given) => {
         const cells = given.map(({ method, status, durations, size, sampledOut, isNegative }): Cell => {
-          const tally = emptyTally();
-          for (const durationMs of durations) addEvent(tally, { method: 'GET', status: 200, durationMs, size });
+          const aggregate = emptyAggregate();
+          for (const durationMs of durations) addEvent(aggregate, { method: 'GET', status: 200, durationMs, size });
           const sign = isNegative ? -1 : 1;
           return {
-            ...tally,
+            ...aggregate,
             method,
             status,
-            count: sign * tally.count,
-            sizeSum: sign * tally.sizeSum,
-            durationSumMs: sign * tally.durationSumMs,
+            count: sign * aggregate.count,
+            sizeSum: sign * aggregate.sizeSum,
+            durationSumMs: sign * aggregate.durationSumMs,
             sampledOut: sign * sampledOut,
-            histogram: isNegative ? tally.histogram.negated() : tally.histogram,
+            histogram: isNegative ? aggregate.histogram.negated() : aggregate.histogram,
           };
         });
         const plain = (some: readonly Cell[]) =>
@@ -232,7 +232,7 @@ test('unpacks cells as they were packed, negative ones too', (t) => {
 
 /** Rolls requests up as a collector does for a store with cumulative rows. */
 class Collector {
-  readonly tallies = new BatchTallies(() => startMs);
+  readonly aggregates = new BatchAggregates(() => startMs);
   readonly #open: OpenRollups;
 
   constructor(options: ConstructorParameters<typeof OpenRollups>[0] = {}) {
@@ -240,7 +240,7 @@ class Collector {
   }
 
   flush(nowMs: number): RollupRow[] {
-    const rows = this.#open.copiesOf(this.#open.merge(this.tallies.take(), nowMs));
+    const rows = this.#open.copiesOf(this.#open.merge(this.aggregates.take(), nowMs));
     this.#open.close(this.#open.closing(nowMs));
     return rows;
   }
@@ -250,20 +250,20 @@ function keyOf({ level, windowMs, source, host }: RollupRow): string {
   return JSON.stringify([level, windowMs, source, host ?? null]);
 }
 
-function totals(rows: readonly RollupRow[]): Map<string, Tally> {
-  const sums = new Map<string, Tally>();
+function totals(rows: readonly RollupRow[]): Map<string, Aggregate> {
+  const sums = new Map<string, Aggregate>();
   for (const row of rows) {
     for (const cell of row.cells) {
       const key = `${keyOf(row)} ${cell.method} ${cell.status}`;
-      const sum = sums.get(key) ?? emptyTally();
-      addTally(sum, cell);
+      const sum = sums.get(key) ?? emptyAggregate();
+      mergeAggregate(sum, cell);
       sums.set(key, sum);
     }
   }
   return sums;
 }
 
-function assertSame(read: ReadonlyMap<string, Tally>, exact: ReadonlyMap<string, Tally>): void {
+function assertSame(read: ReadonlyMap<string, Aggregate>, exact: ReadonlyMap<string, Aggregate>): void {
   if (read.size !== exact.size) throw new Error(`${read.size} windows and series instead of ${exact.size}`);
   for (const [key, wanted] of exact) {
     const got = read.get(key);

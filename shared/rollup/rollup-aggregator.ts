@@ -2,8 +2,8 @@ import { CellSet } from './cell-set.js';
 import {
   addEvent,
   chooseClosing,
-  emptyTally,
-  keptLevels,
+  emptyAggregate,
+  retainedLevels,
   latencyBucketOf,
   levels,
   randomRowIds,
@@ -16,16 +16,16 @@ import {
   type RowKey,
   type Scope,
   type Series,
-  type SeriesTally,
+  type SeriesAggregate,
 } from './rollup.js';
 import type { RequestEvent } from '../request-event.js';
 
 /** Counts the requests of a batch by series and window, at the finest level that keeps rows of their age. */
-export class BatchTallies {
+export class BatchAggregates {
   readonly #now: () => number;
   #nowMs: number;
   /** By `seriesKey`. */
-  #bySeries = new Map<string, { readonly series: Series; readonly windows: Map<number, SeriesTally> }>();
+  #bySeries = new Map<string, { readonly series: Series; readonly windows: Map<number, SeriesAggregate> }>();
   #size = 0;
 
   constructor(now: () => number = Date.now) {
@@ -40,7 +40,8 @@ export class BatchTallies {
 
   /** Counts a request. Pass its `seriesKey` and latency bucket if they are known already. `isKept` as in `addEvent`. */
   add(event: RequestEvent, key = seriesKey(event), bucket = latencyBucketOf(event), isKept = true): void {
-    const level = this.#nowMs - event.timeMs < recentMs ? levels[0] : keptLevels(this.#nowMs - event.timeMs, 'all')[0]!;
+    const level =
+      this.#nowMs - event.timeMs < recentMs ? levels[0] : retainedLevels(this.#nowMs - event.timeMs, 'all')[0]!;
     const windowMs = windowStart(event.timeMs, level);
     let ofSeries = this.#bySeries.get(key);
     if (ofSeries === undefined) {
@@ -49,14 +50,17 @@ export class BatchTallies {
     }
     let found = ofSeries.windows.get(windowMs);
     if (found === undefined) {
-      ofSeries.windows.set(windowMs, (found = { series: ofSeries.series, level, windowMs, tally: emptyTally() }));
+      ofSeries.windows.set(
+        windowMs,
+        (found = { series: ofSeries.series, level, windowMs, aggregate: emptyAggregate() }),
+      );
       this.#size += 1;
     }
-    addEvent(found.tally, event, bucket, isKept);
+    addEvent(found.aggregate, event, bucket, isKept);
   }
 
   /** Returns all tallies and starts over. */
-  take(): SeriesTally[] {
+  take(): SeriesAggregate[] {
     const taken = [...this.#bySeries.values()].flatMap(({ windows }) => [...windows.values()]);
     this.#bySeries = new Map();
     this.#size = 0;
@@ -111,15 +115,15 @@ export class OpenRollups {
    * Adds tallies to the rows of their windows, at every level that keeps rows of their age at `nowMs`. Returns the keys
    * of the changed rows.
    */
-  merge(tallies: readonly SeriesTally[], nowMs: number): RowKey[] {
+  merge(aggregates: readonly SeriesAggregate[], nowMs: number): RowKey[] {
     const changed: OpenRow[] = [];
-    this.#oldestMs = tallies.length > 0 ? Infinity : -Infinity;
-    for (const { series, level: finest, windowMs, tally } of tallies) {
+    this.#oldestMs = aggregates.length > 0 ? Infinity : -Infinity;
+    for (const { series, level: finest, windowMs, aggregate } of aggregates) {
       this.#oldestMs = Math.min(this.#oldestMs, windowMs);
       for (const scope of scopes) {
         const host = scope === 'all' ? undefined : series.host;
         const places = this.#placesOf(series.source, host);
-        for (const level of keptLevels(nowMs - windowMs, scope)) {
+        for (const level of retainedLevels(nowMs - windowMs, scope)) {
           if (level < finest) continue;
           const row = this.#rowAt(places, {
             level,
@@ -128,7 +132,7 @@ export class OpenRollups {
             host,
           });
           const before = row.cells.size;
-          row.cells.add(series.method, series.status, tally);
+          row.cells.add(series.method, series.status, aggregate);
           this.#cells += row.cells.size - before;
           row.changedMs = Math.max(row.changedMs, nowMs);
           if (row.isChanged) continue;

@@ -26,27 +26,27 @@ export const levelsOf: Readonly<Record<Scope, readonly Level[]>> = {
  * Retention of rows of fine levels, in milliseconds: longer than any page reads them, see `levelFor`. That of other
  * levels depends on the settings alone. Requests that are older get no row at that level.
  */
-const keptMsOf: Readonly<Record<Scope, Readonly<Partial<Record<Level, number>>>>> = {
+const retentionMsOf: Readonly<Record<Scope, Readonly<Partial<Record<Level, number>>>>> = {
   all: { 10: dayMs / 4, 60: 14 * dayMs, 600: 60 * dayMs },
   host: { 60: dayMs / 6, 600: 7 * dayMs, 3600: 60 * dayMs },
 };
 
 /** Maximum retention of a level, in milliseconds. `Infinity` if only the settings limit it. */
-export function levelKeptMs(level: Level, scope: Scope = 'all'): number {
-  return keptMsOf[scope][level] ?? Infinity;
+export function levelRetentionMsMax(level: Level, scope: Scope = 'all'): number {
+  return retentionMsOf[scope][level] ?? Infinity;
 }
 
 /** How long rows are kept, in milliseconds. */
 export interface Retention {
   /** Single requests. */
   readonly requestsMs: number;
-  /** Rollups by day. Those of finer windows may be kept for a shorter time: see `rollupRetentionMs`. */
+  /** Rollups by day. Those of finer windows may be kept for a shorter time: see `levelRetentionMs`. */
   readonly rollupsMs: number;
 }
 
 /** Retention of a level, in milliseconds, given that of rollups by day. */
-export function rollupRetentionMs(level: Level, rollupsMs: number, scope: Scope = 'all'): number {
-  return Math.min(levelKeptMs(level, scope), rollupsMs);
+export function levelRetentionMs(level: Level, rollupsMs: number, scope: Scope = 'all'): number {
+  return Math.min(levelRetentionMsMax(level, scope), rollupsMs);
 }
 
 /** The next coarser level of a scope; `undefined` for the coarsest. */
@@ -55,8 +55,8 @@ export function coarserLevel(level: Level, scope: Scope): Level | undefined {
 }
 
 /** The levels that keep rows of this age, which is in milliseconds. Finest first. */
-export function keptLevels(ageMs: number, scope: Scope): readonly Level[] {
-  return levelsOf[scope].filter((level) => ageMs < levelKeptMs(level, scope));
+export function retainedLevels(ageMs: number, scope: Scope): readonly Level[] {
+  return levelsOf[scope].filter((level) => ageMs < levelRetentionMsMax(level, scope));
 }
 
 /** What the requests of a tally have in common. */
@@ -68,7 +68,7 @@ export interface Series {
 }
 
 /** What is known of the requests of one series in one window. Rows of the same window and series add up. */
-export interface Tally {
+export interface Aggregate {
   /** Requests, those without a latency included. */
   count: number;
   /** Those of `count` that are not kept one by one: see `request-sample.ts`. */
@@ -82,7 +82,7 @@ export interface Tally {
 }
 
 /** The requests of one method and status in a row. */
-export interface Cell extends Tally {
+export interface Cell extends Aggregate {
   readonly method: string;
   readonly status: number;
 }
@@ -112,12 +112,12 @@ export interface RollupRow extends RowKey {
 }
 
 /** What a batch adds to one series in one window. */
-export interface SeriesTally {
+export interface SeriesAggregate {
   readonly series: Series;
   /** The finest level that keeps rows of their age. */
   readonly level: Level;
   readonly windowMs: number;
-  readonly tally: Tally;
+  readonly aggregate: Aggregate;
 }
 
 /** Merges cells by status class, such as 5xx. A merged cell has the method `''` and the first status of its class. */
@@ -126,8 +126,8 @@ export function byStatusClass(cells: Iterable<Cell>): Cell[] {
   for (const cell of cells) {
     const status = Math.floor(cell.status / 100) * 100;
     const found = classes.get(status);
-    if (found === undefined) classes.set(status, { ...copyTally(cell), method: '', status });
-    else addTally(found, cell);
+    if (found === undefined) classes.set(status, { ...copyAggregate(cell), method: '', status });
+    else mergeAggregate(found, cell);
   }
   return [...classes.values()];
 }
@@ -241,7 +241,7 @@ export function importRowIds(importId: number): RowIds {
 }
 
 /** A tally of nothing. */
-export function emptyTally(): Tally {
+export function emptyAggregate(): Aggregate {
   return { count: 0, sampledOut: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram() };
 }
 
@@ -249,14 +249,14 @@ export function emptyTally(): Tally {
  * Counts one request. `bucket` is that of its latency, where it is known already: see `latencyBucketOf`. It is kept one
  * by one unless `isKept` says no.
  */
-export function addEvent(tally: Tally, event: Measured, bucket = latencyBucketOf(event), isKept = true): void {
-  tally.count += 1;
-  if (!isKept) tally.sampledOut += 1;
-  tally.sizeSum += event.size;
+export function addEvent(aggregate: Aggregate, event: Measured, bucket = latencyBucketOf(event), isKept = true): void {
+  aggregate.count += 1;
+  if (!isKept) aggregate.sampledOut += 1;
+  aggregate.sizeSum += event.size;
   if (bucket === undefined || event.durationMs === null) return;
-  tally.durationSumMs += event.durationMs;
-  if (event.durationMs > tally.durationMaxMs) tally.durationMaxMs = event.durationMs;
-  tally.histogram.addBucket(bucket);
+  aggregate.durationSumMs += event.durationMs;
+  if (event.durationMs > aggregate.durationMaxMs) aggregate.durationMaxMs = event.durationMs;
+  aggregate.histogram.addBucket(bucket);
 }
 
 /** What a tally takes of a request. */
@@ -267,19 +267,19 @@ export function latencyBucketOf({ method, status, durationMs }: Measured): numbe
   return durationMs !== null && hasLatency({ status, method }) ? bucketOfDuration(durationMs) : undefined;
 }
 
-/** Adds `other` to `tally`. */
-export function addTally(tally: Tally, other: Tally): void {
-  tally.count += other.count;
-  tally.sampledOut += other.sampledOut;
-  tally.durationSumMs += other.durationSumMs;
-  tally.durationMaxMs = Math.max(tally.durationMaxMs, other.durationMaxMs);
-  tally.sizeSum += other.sizeSum;
-  tally.histogram.merge(other.histogram);
+/** Adds `other` to `aggregate`. */
+export function mergeAggregate(aggregate: Aggregate, other: Aggregate): void {
+  aggregate.count += other.count;
+  aggregate.sampledOut += other.sampledOut;
+  aggregate.durationSumMs += other.durationSumMs;
+  aggregate.durationMaxMs = Math.max(aggregate.durationMaxMs, other.durationMaxMs);
+  aggregate.sizeSum += other.sizeSum;
+  aggregate.histogram.merge(other.histogram);
 }
 
 /** A tally of its own with the same counts. */
-export function copyTally(tally: Tally): Tally {
-  return { ...tally, histogram: tally.histogram.clone() };
+export function copyAggregate(aggregate: Aggregate): Aggregate {
+  return { ...aggregate, histogram: aggregate.histogram.clone() };
 }
 
 /** The start of the window that holds a time, both in milliseconds since 1970. */

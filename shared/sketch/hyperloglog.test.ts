@@ -1,6 +1,6 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { DistinctSketch } from './hyperloglog.js';
+import { HyperLogLog } from './hyperloglog.js';
 
 const texts = fc.array(fc.oneof(fc.ipV4(), fc.ipV6(), fc.string({ maxLength: 5 })), { maxLength: 2500, size: 'max' });
 
@@ -10,7 +10,7 @@ test('10 to 100,000 addresses are counted to about one part in a hundred', (t) =
     (at: number) => `2001:db8:${at.toString(16)}::`,
     (at: number) => `203.0.${at}.0`,
   ]) {
-    const sketch = new DistinctSketch();
+    const sketch = new HyperLogLog();
     let squares = 0;
     let checks = 0;
     for (let at = 1; at <= 100_000; at += 1) {
@@ -26,7 +26,7 @@ test('10 to 100,000 addresses are counted to about one part in a hundred', (t) =
 });
 
 test('a text that comes again does not count again, and nothing is nothing', (t) => {
-  const sketch = new DistinctSketch();
+  const sketch = new HyperLogLog();
   t.is(sketch.count(), 0);
   for (let at = 0; at < 1000; at += 1) sketch.add(`192.0.2.${at % 5}`);
   t.is(sketch.count(), 5);
@@ -35,7 +35,7 @@ test('a text that comes again does not count again, and nothing is nothing', (t)
 test('merged sketches are the sketch of all texts, however they were divided and in whatever order', (t) => {
   fc.assert(
     fc.property(fc.array(texts, { maxLength: 5 }), (parts) => {
-      const merged = new DistinctSketch();
+      const merged = new HyperLogLog();
       for (const part of parts.toReversed()) merged.merge(sketchOf(part));
       return merged.pack() === sketchOf(parts.flat()).pack();
     }),
@@ -48,7 +48,7 @@ test('the packed form gives the same sketch again, small while there are few tex
   fc.assert(
     fc.property(texts, (all) => {
       const packed = sketchOf(all).pack();
-      const again = DistinctSketch.unpack(packed);
+      const again = HyperLogLog.unpack(packed);
       return (
         again.pack() === packed &&
         again.count() === sketchOf(all).count() &&
@@ -59,16 +59,16 @@ test('the packed form gives the same sketch again, small while there are few tex
   );
   const large = sketchOf(Array.from({ length: 50_000 }, (_, at) => `client ${at}`));
   t.is(large.pack().length, 8193);
-  t.is(DistinctSketch.unpack(large.pack()).count(), large.count());
+  t.is(HyperLogLog.unpack(large.pack()).count(), large.count());
 });
 
 test('what is no packed sketch is refused with its text', (t) => {
   for (const wrong of ['', 'x', 'dAAAA', 'sAA==', 'sAQA=', `d${'-'.repeat(8192)}`])
-    t.throws(() => DistinctSketch.unpack(wrong), { instanceOf: RangeError, message: /no packed sketch/ }, wrong);
+    t.throws(() => HyperLogLog.unpack(wrong), { instanceOf: RangeError, message: /no packed sketch/ }, wrong);
 });
 
-function sketchOf(all: readonly string[]): DistinctSketch {
-  const sketch = new DistinctSketch();
+function sketchOf(all: readonly string[]): HyperLogLog {
+  const sketch = new HyperLogLog();
   for (const text of all) sketch.add(text);
   return sketch;
 }

@@ -30,7 +30,7 @@ const rankOfDigit = Uint8Array.from({ length: 0x80 }, (_, code) =>
 );
 
 /** Counts different texts. Not shared between owners: merging changes the target. */
-export class DistinctSketch {
+export class HyperLogLog {
   /**
    * The filled registers, ascending, with their ranks: the first `#filledCount` entries. Thousands of hosts have a
    * sketch each, most with few clients.
@@ -55,7 +55,7 @@ export class DistinctSketch {
   }
 
   /** Takes all that `other` has taken. */
-  merge(other: DistinctSketch): void {
+  merge(other: HyperLogLog): void {
     if (other.#dense === undefined) {
       for (const [register, rank] of other.#filled()) this.#raise(register, rank);
       return;
@@ -100,8 +100,8 @@ export class DistinctSketch {
   }
 
   /** Reads the packed form. Throws a `RangeError` when it is none. */
-  static unpack(packed: string): DistinctSketch {
-    const sketch = new DistinctSketch();
+  static unpack(packed: string): HyperLogLog {
+    const sketch = new HyperLogLog();
     const wrong = (): RangeError =>
       new RangeError(`${JSON.stringify(packed.slice(0, 100))} is no packed sketch of ${registerCount} registers.`);
     if (packed.startsWith('d') && packed.length === registerCount + 1) {

@@ -1,6 +1,6 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { entriesMax, TopSummary, valueLengthMax } from './space-saving.js';
+import { entriesMax, SpaceSaving, valueLengthMax } from './space-saving.js';
 
 const request = { method: 'GET', status: 200, durationMs: 1, size: 10 };
 
@@ -42,9 +42,9 @@ test('merged summaries keep these bounds, however the requests were divided, pac
       fc.integer({ min: 1, max: 40 }),
       fc.boolean(),
       (parts, max, packed) => {
-        const merged = new TopSummary({ entriesMax: max });
+        const merged = new SpaceSaving({ entriesMax: max });
         for (const part of parts)
-          merged.merge(packed ? TopSummary.unpack(summaryOf(part, max).pack()) : summaryOf(part, max));
+          merged.merge(packed ? SpaceSaving.unpack(summaryOf(part, max).pack()) : summaryOf(part, max));
         holds(merged, parts.flat());
       },
     ),
@@ -56,8 +56,8 @@ test('merged summaries keep these bounds, however the requests were divided, pac
 test('what is read from packed summaries has every value with more than its share', (t) => {
   fc.assert(
     fc.property(fc.array(values, { maxLength: 8 }), (parts) => {
-      const merged = new TopSummary({ entriesMax: Infinity });
-      for (const part of parts) merged.merge(TopSummary.unpack(summaryOf(part, 10).pack()));
+      const merged = new SpaceSaving({ entriesMax: Infinity });
+      for (const part of parts) merged.merge(SpaceSaving.unpack(summaryOf(part, 10).pack()));
       return merged.absentMax <= parts.flat().length / 10;
     }),
     { numRuns: 50 },
@@ -66,10 +66,10 @@ test('what is read from packed summaries has every value with more than its shar
 });
 
 test('while there are few values, every number is exact', (t) => {
-  const summary = new TopSummary();
+  const summary = new SpaceSaving();
   for (let at = 0; at < 1000; at += 1)
     summary.add(`/${at % entriesMax}`, { method: 'GET', status: at % 100 === 7 ? 502 : 200, durationMs: at, size: 5 });
-  const again = TopSummary.unpack(summary.pack());
+  const again = SpaceSaving.unpack(summary.pack());
   t.deepEqual(again.entries(), summary.entries());
   t.is(again.total, 1000);
   t.is(again.absentMax, 0);
@@ -79,15 +79,15 @@ test('while there are few values, every number is exact', (t) => {
 });
 
 test('a summary stays small, whatever strangers ask for', (t) => {
-  const summary = new TopSummary();
+  const summary = new SpaceSaving();
   for (let at = 0; at < 5000; at += 1) summary.add(`/${'€'.repeat(at % 600)}${at}`, request);
   t.true(summary.entries().length <= 2 * entriesMax);
   t.true(Buffer.byteLength(summary.pack()) <= 60_000);
-  t.true(TopSummary.unpack(summary.pack()).entries().length > 50);
+  t.true(SpaceSaving.unpack(summary.pack()).entries().length > 50);
 });
 
 test('a value that is too long is cut, and says so', (t) => {
-  const summary = new TopSummary();
+  const summary = new SpaceSaving();
   for (const end of ['a', 'b']) summary.add(`/${'😀'.repeat(200)}${end}`, request);
   const { value, count } = summary.entries()[0]!;
   t.is(value.length, valueLengthMax);
@@ -99,19 +99,19 @@ test('any text is packed and read again', (t) => {
   fc.assert(
     fc.property(fc.array(fc.string({ unit: 'binary', maxLength: valueLengthMax / 2 })), (all) => {
       const summary = summaryOf(all, entriesMax);
-      t.deepEqual(TopSummary.unpack(summary.pack()).entries(), summary.entries());
+      t.deepEqual(SpaceSaving.unpack(summary.pack()).entries(), summary.entries());
     }),
   );
-  t.throws(() => TopSummary.unpack('{}'), { instanceOf: RangeError });
+  t.throws(() => SpaceSaving.unpack('{}'), { instanceOf: RangeError });
 });
 
-function summaryOf(all: readonly string[], max: number): TopSummary {
-  const summary = new TopSummary({ entriesMax: max });
+function summaryOf(all: readonly string[], max: number): SpaceSaving {
+  const summary = new SpaceSaving({ entriesMax: max });
   for (const value of all) summary.add(value, request);
   return summary;
 }
 
-function holds(summary: TopSummary, all: readonly string[]): void {
+function holds(summary: SpaceSaving, all: readonly string[]): void {
   const counts = countsOf(all);
   const entries = summary.entries();
   for (const { value, count, missedMax, sizeSum } of entries) {

@@ -17,8 +17,8 @@
  * histogram], …]]`.
  */
 import { Histogram } from './histogram.js';
-import { ownText } from '../memo.js';
-import { latencyBucketOf, type Measured, type Tally } from '../rollup/rollup.js';
+import { detachString } from '../memo.js';
+import { latencyBucketOf, type Measured, type Aggregate } from '../rollup/rollup.js';
 import { isServerError } from '../status.js';
 
 /** So many values are kept in the packed form; up to twice as many in memory. */
@@ -29,7 +29,7 @@ export const valueLengthMax = 250;
 const packedBytesMax = 60_000;
 
 /** What is known of one value. */
-export interface TopEntry extends Omit<Tally, 'sampledOut'> {
+export interface TopEntry extends Omit<Aggregate, 'sampledOut'> {
   readonly value: string;
   /** How many more requests of the value there may have been, which are in no other number here. */
   readonly missedMax: number;
@@ -37,7 +37,7 @@ export interface TopEntry extends Omit<Tally, 'sampledOut'> {
   readonly errors: number;
 }
 
-interface Entry extends Omit<Tally, 'histogram' | 'sampledOut'> {
+interface Entry extends Omit<Aggregate, 'histogram' | 'sampledOut'> {
   errors: number;
   /**
    * Buckets of durations that are not in the histogram yet: most values of a busy site come once or twice, and need
@@ -69,7 +69,7 @@ type PackedEntry = [
 ];
 
 /** A list of the most frequent values. Not shared between owners: merging changes the target. */
-export class TopSummary {
+export class SpaceSaving {
   /** Requests that were added, whatever their value. */
   total = 0;
   /** How many requests a value without an entry has, at most. */
@@ -109,10 +109,10 @@ export class TopSummary {
   }
 
   /** Adds all that `other` holds. */
-  merge(other: TopSummary): void {
+  merge(other: SpaceSaving): void {
     for (const [value, part] of other.#entries) {
       let entry = this.#entries.get(value);
-      if (entry === undefined) this.#entries.set(ownText(value), (entry = emptyEntry()));
+      if (entry === undefined) this.#entries.set(detachString(value), (entry = emptyEntry()));
       entry.count += part.count;
       entry.sizeSum += part.sizeSum;
       entry.errors += part.errors;
@@ -186,14 +186,14 @@ export class TopSummary {
    * Reads the packed form, to be merged: all its values are kept. Throws a `SyntaxError` or a `RangeError` when it is
    * none; a histogram that is none throws when it is used.
    */
-  static unpack(text: string): TopSummary {
+  static unpack(text: string): SpaceSaving {
     const packed: unknown = JSON.parse(text);
     if (!Array.isArray(packed) || !Array.isArray(packed[2]))
       throw new RangeError(
         `The packed list ${JSON.stringify(text.slice(0, 100))} is no array of total, bound and values.`,
       );
     const [total, absentMax, entries] = packed as [number, number, PackedEntry[]];
-    const summary = new TopSummary({ entriesMax: Infinity });
+    const summary = new SpaceSaving({ entriesMax: Infinity });
     summary.total = total;
     summary.absentMax = absentMax;
     for (const [value, missedMax, errors, count, durationSumMs, durationMaxMs, sizeSum, histogram] of entries) {

@@ -4,7 +4,7 @@ import type { TopRow } from '../top-list/top-row.js';
 /** Rows that a batch has changed. */
 export interface ChangedRows {
   readonly rollups: readonly RowKey[];
-  readonly tops: readonly Pick<TopRow, 'level' | 'windowMs' | 'source' | 'kind'>[];
+  readonly topLists: readonly Pick<TopRow, 'level' | 'windowMs' | 'source' | 'kind'>[];
 }
 
 /** Tells of what is written to a store, for those who keep what they have read. */
@@ -16,7 +16,7 @@ export interface StoreChanges {
 }
 
 /** Makes the changes of a store, and what the store tells them by. */
-export function createChanges(): StoreChanges & { tell: (changed: ChangedRows) => void; tellExchanged: () => void } {
+export function createChanges(): StoreChanges & { tell: (changed: ChangedRows) => void; emitReplaced: () => void } {
   const listeners: ((changed: ChangedRows) => void)[] = [];
   const exchangeListeners: (() => void)[] = [];
   return {
@@ -29,7 +29,7 @@ export function createChanges(): StoreChanges & { tell: (changed: ChangedRows) =
     tell(changed) {
       for (const onChange of listeners) onChange(changed);
     },
-    tellExchanged() {
+    emitReplaced() {
       for (const onExchange of exchangeListeners) onExchange();
     },
   };

@@ -20,7 +20,9 @@ test('What the embedded store refuses for good is kept beside its file, each req
   const bad = {
     ...good,
     requests: [awkward, ...good.requests],
-    tops: [{ level: 60, windowMs: 0, rowId: 0.5e300, source: 'caddy', host: '', kind: 'path', packed: '' } as const],
+    topLists: [
+      { level: 60, windowMs: 0, rowId: 0.5e300, source: 'caddy', host: '', kind: 'path', packed: '' } as const,
+    ],
   };
   const error = await t.throwsAsync(store.write(bad), { instanceOf: StoreError });
   t.is(error.action, 'drop');

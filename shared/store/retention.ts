@@ -1,4 +1,4 @@
-import { levelsOf, rollupRetentionMs, type Level } from '../rollup/rollup.js';
+import { levelsOf, levelRetentionMs, type Level } from '../rollup/rollup.js';
 import { topLevels, topRetentionMs } from '../top-list/top-row.js';
 
 /** Rows of one level that go when they are too old. */
@@ -15,7 +15,7 @@ export interface WindowRetention {
  * starts more than one window before it. Returns `undefined` if the range is covered, except perhaps for part of its
  * first window, or if the retention is unknown.
  */
-export function keptFrom(
+export function retainedFrom(
   keptMs: number | undefined,
   fromMs: number,
   { windowMs, nowMs }: { windowMs: number; nowMs: number },
@@ -27,10 +27,10 @@ export function keptFrom(
 export function windowRetentions(rollupsMs: number): WindowRetention[] {
   return [
     ...levelsOf.all.map(
-      (level) => ({ table: 'request_rollup', level, keptMs: rollupRetentionMs(level, rollupsMs) }) as const,
+      (level) => ({ table: 'request_rollup', level, keptMs: levelRetentionMs(level, rollupsMs) }) as const,
     ),
     ...levelsOf.host.map(
-      (level) => ({ table: 'host_rollup', level, keptMs: rollupRetentionMs(level, rollupsMs, 'host') }) as const,
+      (level) => ({ table: 'host_rollup', level, keptMs: levelRetentionMs(level, rollupsMs, 'host') }) as const,
     ),
     ...topLevels.map((level) => ({ table: 'request_top', level, keptMs: topRetentionMs(level, rollupsMs) }) as const),
   ];

@@ -1,6 +1,6 @@
 import type { RequestEvent } from '../request-event.js';
 import type { RequestLists } from '../top-list/top-lists-of-requests.js';
-import type { Level, RollupRow, Scope, SeriesTally } from '../rollup/rollup.js';
+import type { Level, RollupRow, Scope, SeriesAggregate } from '../rollup/rollup.js';
 import type { TopKind, TopLevel, TopRow } from '../top-list/top-row.js';
 import type { ImportedRow } from '../record/imported-requests.js';
 import type { SpoolCounts } from './spool/spool.js';
@@ -25,14 +25,14 @@ export interface Batch {
    */
   readonly kept?: RequestList | undefined;
   /** What the requests add to the rollups. */
-  readonly tallies: readonly SeriesTally[];
+  readonly aggregates: readonly SeriesAggregate[];
   /** The rollup rows that the tallies changed, as they stand now. Empty for a store that `keepsOpenRollups`. */
   readonly rollups: readonly RollupRow[];
   /**
    * The rows of the top lists that are due. They hold requests of earlier and later batches too, and what is refused of
    * a batch is not taken out of them again: a list says what came most often, and owes nobody an exact sum.
    */
-  readonly tops: readonly TopRow[];
+  readonly topLists: readonly TopRow[];
   readonly ledger: LedgerSnapshot | undefined;
   /** The import that made it; `undefined` for other recorders. */
   readonly importId?: number | undefined;
@@ -52,7 +52,7 @@ export interface RequestList extends Iterable<RequestEvent> {
  * Gathers the requests of a batch in the form in which they are written. Objects that wait for their batch would be
  * moved about by the garbage collector, which was a third of all the work that a line makes.
  */
-export interface RequestGatherer {
+export interface BatchEncoder {
   /** Takes a request, which must not change any more. */
   add(event: RequestEvent): void;
   /** Requests since the last `take`. */
@@ -209,7 +209,7 @@ export interface HostCounts {
 }
 
 /** Which rows of the top lists to read. Their windows know no more than the source, and of unique clients the host. */
-export interface TopsQuery extends TimeRange {
+export interface TopListsQuery extends TimeRange {
   readonly level: TopLevel;
   readonly kinds: readonly TopKind[];
   readonly filter: Pick<Filter, 'source' | 'host'>;
@@ -247,7 +247,7 @@ export interface Store {
   /** Whether the store keeps the rows of open windows itself, and takes the tallies of batches instead. */
   readonly keepsOpenRollups?: boolean | undefined;
   /** Makes what gathers the requests of a recorder for `write`, which takes those of arrays as well. */
-  readonly gatherRequests?: ((recorder: string) => RequestGatherer) | undefined;
+  readonly createBatchEncoder?: ((recorder: string) => BatchEncoder) | undefined;
   /**
    * So many requests in one batch take the store the least work, where nobody waits for any of them; `undefined` where
    * that of a recorder will do.
@@ -256,9 +256,9 @@ export interface Store {
   /** What waits in the store's spool; `undefined` for a store without one. */
   readonly spool: SpoolState | undefined;
   /** How long single requests are kept, in milliseconds; `undefined` where that is not known here. */
-  readonly requestsKeptMs: number | undefined;
+  readonly requestRetentionMs: number | undefined;
   /** How long rollups of an hour and of a day are kept, in milliseconds; `undefined` where that is not known here. */
-  readonly rollupsKeptMs: number | undefined;
+  readonly rollupRetentionMs: number | undefined;
   /** Why the store takes nothing at present; `undefined` while it does, as far as is known. */
   readonly problem: string | undefined;
   /** Tells of all that is written; `undefined` for a store that others write to as well. */
@@ -273,9 +273,9 @@ export interface Store {
   /** Counts the requests of each host, in no particular order. */
   countHosts(query: HostCountsQuery, options?: ReadOptions): Promise<HostCounts[]>;
   /** All rows of one level and of these kinds whose window starts in the range, in no particular order. */
-  readTops(query: TopsQuery, options?: ReadOptions): Promise<TopRow[]>;
+  readTopLists(query: TopListsQuery, options?: ReadOptions): Promise<TopRow[]>;
   /** The same in pages, each of which has all rows of its windows. */
-  streamTops(query: TopsQuery, options?: ReadOptions): AsyncIterable<readonly TopRow[]>;
+  streamTopLists(query: TopListsQuery, options?: ReadOptions): AsyncIterable<readonly TopRow[]>;
   /** The latest requests of the range that are kept one by one, newest first, `limit` at most. */
   readRequests(query: TimeRange & { filter: Filter; limit: number }, options?: ReadOptions): Promise<RequestEvent[]>;
   /** The same in pages, newest first. The store holds nothing for a reader that pauses between two pages. */
@@ -294,10 +294,10 @@ export interface Store {
   ): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
   /**
    * The lists of the requests of the range by source, with the `valuesMax` most frequent values of each, and the unique
-   * clients, as `listRequests` makes them. A store that has to put each request together for it reads the newest
+   * clients, as `topListsOfRequests` makes them. A store that has to put each request together for it reads the newest
    * `requestsMax`. `ofNewest` says how many requests, the newest, were listed, where that is not all.
    */
-  listRequests(
+  topListsOfRequests(
     query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number; requestsMax: number },
     options?: ReadOptions,
   ): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;

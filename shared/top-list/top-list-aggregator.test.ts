@@ -3,11 +3,11 @@ import fc from 'fast-check';
 import { createRandom } from '../../demo/random.js';
 import { event } from '../../test/web-samples.js';
 import { createZipf } from '../../test/zipf.js';
-import { DistinctSketch } from '../sketch/hyperloglog.js';
+import { HyperLogLog } from '../sketch/hyperloglog.js';
 import { windowStart } from '../rollup/rollup.js';
-import { createTopLadder } from './top-list-aggregator.js';
+import { createTopListAggregator } from './top-list-aggregator.js';
 import { hostClientsLevels, requestDimensions, topLevels, topValueOf, type TopRow } from './top-row.js';
-import { TopSummary } from '../sketch/space-saving.js';
+import { SpaceSaving } from '../sketch/space-saving.js';
 
 const startMs = Date.UTC(2026, 10, 23);
 
@@ -34,9 +34,9 @@ test('any split of requests over windows, flushes, restarts and collectors adds 
   fc.assert(
     fc.property(fc.array(step, { maxLength: 100 }), fc.integer({ min: 1, max: 30 }), (steps, openMax) => {
       const stored = new Map<string, TopRow>();
-      const newLadder = (): ReturnType<typeof createTopLadder> =>
-        createTopLadder({ listsOpenMax: openMax, clientsBytesMax: 600 * openMax });
-      const ladders = [newLadder(), newLadder(), newLadder()];
+      const newAggregator = (): ReturnType<typeof createTopListAggregator> =>
+        createTopListAggregator({ listsOpenMax: openMax, clientsBytesMax: 600 * openMax });
+      const ladders = [newAggregator(), newAggregator(), newAggregator()];
       let nowMs = startMs;
       const flush = (at: number, all: boolean): void => {
         for (const row of ladders[at]!.drain(nowMs, { all })) stored.set(keyOf(row), row);
@@ -44,7 +44,7 @@ test('any split of requests over windows, flushes, restarts and collectors adds 
       for (const { request: each, collector, then } of steps) {
         ladders[collector]!.add(each);
         if (then !== 'nothing') flush(collector, then === 'restart');
-        if (then === 'restart') ladders[collector] = newLadder();
+        if (then === 'restart') ladders[collector] = newAggregator();
         if (then === 'three seconds pass') nowMs += 3000;
         if (then === 'ten minutes pass') nowMs += 600_000;
       }
@@ -57,19 +57,18 @@ test('any split of requests over windows, flushes, restarts and collectors adds 
         for (const windowMs of windows) {
           const inWindow = requests.filter(({ timeMs }) => windowStart(timeMs, level) === windowMs);
           for (const dimension of requestDimensions) {
-            const exact = new TopSummary();
+            const exact = new SpaceSaving();
             for (const each of inWindow)
               if (topValueOf[dimension](each) !== '') exact.add(topValueOf[dimension](each), each);
-            const read = new TopSummary();
+            const read = new SpaceSaving();
             for (const row of rows)
-              if (row.windowMs === windowMs && row.kind === dimension) read.merge(TopSummary.unpack(row.packed));
+              if (row.windowMs === windowMs && row.kind === dimension) read.merge(SpaceSaving.unpack(row.packed));
             t.deepEqual(figuresOf(read), figuresOf(exact));
           }
           const exact = new Set(inWindow.flatMap(({ clientIp }) => clientIp || []));
-          const read = new DistinctSketch();
+          const read = new HyperLogLog();
           for (const row of rows)
-            if (row.windowMs === windowMs && row.kind === 'unique_clients')
-              read.merge(DistinctSketch.unpack(row.packed));
+            if (row.windowMs === windowMs && row.kind === 'unique_clients') read.merge(HyperLogLog.unpack(row.packed));
           t.is(read.count(), exact.size);
         }
       }
@@ -88,7 +87,7 @@ test('the true ten most frequent of a Zipf distribution are found in the merged 
       (seed, exponent, collectors, level) => {
         const rankOf = createZipf({ exponent, ranksMax: 20_000, random: createRandom(seed).next });
         const stored = new Map<string, TopRow>();
-        const ladders = Array.from({ length: collectors }, () => createTopLadder());
+        const ladders = Array.from({ length: collectors }, () => createTopListAggregator());
         const exact = new Map<string, number>();
         const count = 20_000;
         for (let at = 0; at < count; at += 1) {
@@ -99,9 +98,9 @@ test('the true ten most frequent of a Zipf distribution are found in the merged 
             for (const ladder of ladders)
               for (const row of ladder.drain(startMs + at * 100, { all: true })) stored.set(keyOf(row), row);
         }
-        const merged = new TopSummary({ entriesMax: Infinity });
+        const merged = new SpaceSaving({ entriesMax: Infinity });
         for (const row of stored.values())
-          if (row.level === level && row.kind === 'path') merged.merge(TopSummary.unpack(row.packed));
+          if (row.level === level && row.kind === 'path') merged.merge(SpaceSaving.unpack(row.packed));
         foundIn(merged, exact, count);
       },
     ),
@@ -114,7 +113,7 @@ test('the true ten most frequent of a Zipf distribution are found in the merged 
  * Throws unless the summary holds the ten most frequent, with counts as near as it says, and none that is not among
  * them is clearly before them.
  */
-function foundIn(summary: TopSummary, exact: ReadonlyMap<string, number>, total: number): void {
+function foundIn(summary: SpaceSaving, exact: ReadonlyMap<string, number>, total: number): void {
   if (summary.total !== total || summary.absentMax > total / 100)
     throw new Error(`${summary.total} of ${total}; an absent value may have ${summary.absentMax}`);
   const entries = summary.entries();
@@ -135,10 +134,10 @@ function foundIn(summary: TopSummary, exact: ReadonlyMap<string, number>, total:
 }
 
 test('a row is there at once, is rewritten in place every few seconds, and once more when its window has ended', (t) => {
-  const ladder = createTopLadder();
+  const ladder = createTopListAggregator();
   const add = (): void => ladder.add(event({ timeMs: startMs, uri: '/a' }));
   const countsAt = (timeMs: number): string[] =>
-    ladder.drain(timeMs).map((row) => `${row.level} ${TopSummary.unpack(row.packed).total}`);
+    ladder.drain(timeMs).map((row) => `${row.level} ${SpaceSaving.unpack(row.packed).total}`);
   t.false(ladder.isDue(startMs));
   add();
   t.true(ladder.isDue(startMs));
@@ -155,7 +154,7 @@ test('a row is there at once, is rewritten in place every few seconds, and once 
 });
 
 test('the row that is rewritten has the same id', (t) => {
-  const ladder = createTopLadder();
+  const ladder = createTopListAggregator();
   const keys = [0, 1].map(() => {
     ladder.add(event({ timeMs: startMs, uri: '/a', clientIp: '192.0.2.0' }));
     return ladder.drain(startMs, { all: true }).map(keyOf);
@@ -165,7 +164,7 @@ test('the row that is rewritten has the same id', (t) => {
 });
 
 test('a log of hours that comes in minutes does not keep all its windows open, and what closes is written first', (t) => {
-  const ladder = createTopLadder({ listsOpenMax: 100, clientsBytesMax: 60_000 });
+  const ladder = createTopListAggregator({ listsOpenMax: 100, clientsBytesMax: 60_000 });
   const stored = new Map<string, TopRow>();
   const add = (timeMs: number): TopRow[] => {
     ladder.add(event({ timeMs, uri: '/a', clientIp: '192.0.2.0' }));
@@ -183,7 +182,7 @@ test('a log of hours that comes in minutes does not keep all its windows open, a
   for (const level of [60, 600, 3600, 86_400]) {
     const counts = [...stored.values()]
       .filter((row) => row.level === level && row.kind === 'path')
-      .map(({ packed }) => TopSummary.unpack(packed).total);
+      .map(({ packed }) => SpaceSaving.unpack(packed).total);
     t.is(
       counts.reduce((sum, count) => sum + count, 0),
       61,
@@ -193,7 +192,7 @@ test('a log of hours that comes in minutes does not keep all its windows open, a
 });
 
 test('requests that are too old for a level do not make rows of it', (t) => {
-  const ladder = createTopLadder();
+  const ladder = createTopListAggregator();
   ladder.add(event({ timeMs: startMs - 8 * 86_400_000, uri: '/a' }));
   t.deepEqual(
     ladder.drain(startMs).map(({ level }) => level),
@@ -209,7 +208,7 @@ test('requests that are too old for a level do not make rows of it', (t) => {
 });
 
 test('rows are written as before when the clock was put back', (t) => {
-  const ladder = createTopLadder();
+  const ladder = createTopListAggregator();
   const drain = (nowMs: number): (string | number)[] => {
     ladder.add(event({ timeMs: startMs, uri: '/a' }));
     return ladder
@@ -226,7 +225,7 @@ function keyOf({ level, windowMs, rowId, source, host, kind }: TopRow): string {
   return [level, windowMs, rowId, source, host, kind].join('\n');
 }
 
-function figuresOf(summary: TopSummary): unknown {
+function figuresOf(summary: SpaceSaving): unknown {
   return [
     summary.total,
     summary

@@ -1,18 +1,18 @@
-import { DistinctSketch } from '../sketch/hyperloglog.js';
+import { HyperLogLog } from '../sketch/hyperloglog.js';
 import { createMemo } from '../memo.js';
 import type { RequestEvent } from '../request-event.js';
 import { isClosing, latencyBucketOf, randomRowIds, windowStart, type RowIds } from '../rollup/rollup.js';
 import {
   hostClientsLevels,
   topDimensions,
-  topKeptMs,
+  topListRetentionMs,
   topKinds,
   topLevels,
   topValueOf,
   type TopLevel,
   type TopRow,
 } from './top-row.js';
-import { TopSummary } from '../sketch/space-saving.js';
+import { SpaceSaving } from '../sketch/space-saving.js';
 
 /**
  * Turns requests into the rows of the top lists and of the unique clients. A request touches the finest level; the rows
@@ -21,7 +21,7 @@ import { TopSummary } from '../sketch/space-saving.js';
  * A row has thousands of bytes, so it is not written with every batch, but as `writeEveryMs` says, and once more when
  * its window has ended. A process that is killed takes with it what was not written.
  */
-export interface TopLadder {
+export interface TopListAggregator {
   /**
    * Counts a request; `bucket` is that of its latency, where it is known already, and `country` `''` where it is not
    * known.
@@ -52,9 +52,9 @@ const gatheredMax = 100;
 type Gathered = {
   readonly source: string;
   readonly windowMs: number;
-  readonly clients: DistinctSketch;
-  readonly clientsByHost: Map<string, DistinctSketch>;
-} & Readonly<Record<(typeof topDimensions)[number], TopSummary>>;
+  readonly clients: HyperLogLog;
+  readonly clientsByHost: Map<string, HyperLogLog>;
+} & Readonly<Record<(typeof topDimensions)[number], SpaceSaving>>;
 
 interface Digest {
   readonly pack: () => string;
@@ -72,7 +72,7 @@ interface OpenRow {
  * `listsOpenMax` and `clientsBytesMax` bound the memory: beyond them, the rows that did not change for longest are
  * written and closed; see `isClosing`. A list takes some 20 to 100 kB, a sketch of clients 8 kB at most.
  */
-export function createTopLadder({
+export function createTopListAggregator({
   listsOpenMax = 500,
   clientsBytesMax = 48 * 2 ** 20,
   rowIds = randomRowIds(),
@@ -80,7 +80,7 @@ export function createTopLadder({
   listsOpenMax?: number;
   clientsBytesMax?: number;
   rowIds?: RowIds;
-} = {}): TopLadder {
+} = {}): TopListAggregator {
   let gathered = new Map<string, Gathered>();
   /** The one of the last request: that of the next as a rule. */
   let last: Gathered | undefined;
@@ -90,9 +90,9 @@ export function createTopLadder({
   const referrerOf = createMemo((referrer) => topValueOf.referrer({ referrer }));
   let mergedMs = -Infinity;
   let dueMs = Infinity;
-  const lists = createOpenRows(() => new TopSummary(), { weigh: () => 1, weightMax: listsOpenMax, rowIds });
-  const clients = createOpenRows(() => new DistinctSketch(), {
-    weigh: ({ bytes }) => rowBytes + bytes,
+  const lists = createOpenRows(() => new SpaceSaving(), { estimatedSize: () => 1, weightMax: listsOpenMax, rowIds });
+  const clients = createOpenRows(() => new HyperLogLog(), {
+    estimatedSize: ({ bytes }) => rowBytes + bytes,
     weightMax: clientsBytesMax,
     rowIds,
   });
@@ -112,7 +112,7 @@ export function createTopLadder({
       if (clientIp === '') return;
       entry.clients.add(clientIp);
       let sketch = entry.clientsByHost.get(event.host);
-      if (sketch === undefined) entry.clientsByHost.set(event.host, (sketch = new DistinctSketch()));
+      if (sketch === undefined) entry.clientsByHost.set(event.host, (sketch = new HyperLogLog()));
       sketch.add(clientIp);
     },
 
@@ -179,7 +179,7 @@ export function createTopLadder({
 
 /** Whether a row of a window is too old to be read, and would be deleted soon. */
 function isExpired(level: TopLevel, windowMs: number, nowMs: number): boolean {
-  return nowMs - windowMs > (topKeptMs[level] ?? Infinity);
+  return nowMs - windowMs > (topListRetentionMs[level] ?? Infinity);
 }
 
 /** Estimated size of an open row without its digest, in bytes. */
@@ -189,13 +189,13 @@ function emptyGathered(source: string, windowMs: number, clientsByHost: Gathered
   return {
     source,
     windowMs,
-    clients: new DistinctSketch(),
+    clients: new HyperLogLog(),
     clientsByHost,
-    path: new TopSummary(),
-    referrer: new TopSummary(),
-    user_agent: new TopSummary(),
-    client: new TopSummary(),
-    country: new TopSummary(),
+    path: new SpaceSaving(),
+    referrer: new SpaceSaving(),
+    user_agent: new SpaceSaving(),
+    client: new SpaceSaving(),
+    country: new SpaceSaving(),
   };
 }
 
@@ -211,7 +211,7 @@ interface OpenRows<Kind> {
 
 function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(
   empty: () => Kind,
-  { weigh, weightMax, rowIds }: { weigh: (digest: Kind) => number; weightMax: number; rowIds: RowIds },
+  { estimatedSize, weightMax, rowIds }: { estimatedSize: (digest: Kind) => number; weightMax: number; rowIds: RowIds },
 ): OpenRows<Kind> {
   // In the order in which they last changed.
   const open = new Map<string, OpenRow & { readonly digest: Kind }>();
@@ -221,7 +221,7 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(
     merge(key, part, nowMs) {
       const text = `${key.level}\n${key.windowMs}\n${topKinds.indexOf(key.kind)}\n${key.source}\n${key.host}`;
       let row = open.get(text);
-      const before = row === undefined ? 0 : weigh(row.digest);
+      const before = row === undefined ? 0 : estimatedSize(row.digest);
       if (row === undefined)
         row = {
           key: { ...key, rowId: rowIds.draw() },
@@ -233,7 +233,7 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(
       else open.delete(text);
       open.set(text, row);
       row.digest.merge(part);
-      weight += weigh(row.digest) - before;
+      weight += estimatedSize(row.digest) - before;
       row.changed = true;
       row.changedMs = nowMs;
     },
@@ -252,7 +252,7 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(
         }
         if (!closes) continue;
         open.delete(text);
-        weight -= weigh(row.digest);
+        weight -= estimatedSize(row.digest);
       }
       if (open.size < openBefore) rowIds.onClosed();
       return rows;

@@ -2,7 +2,7 @@
 import { groupBy } from '../group-by.js';
 import type { RequestEvent } from '../request-event.js';
 import { requestDimensions, topValueOf, type RequestDimension, type TopKind } from './top-row.js';
-import { TopSummary, type TopEntry } from '../sketch/space-saving.js';
+import { SpaceSaving, type TopEntry } from '../sketch/space-saving.js';
 
 /** One list: its values are counted exactly. */
 export interface RequestList {
@@ -21,7 +21,7 @@ export interface RequestLists {
 }
 
 /** Lists requests by source, `valuesMax` values in each list at most. */
-export function listRequests(
+export function topListsOfRequests(
   requests: readonly RequestEvent[],
   { kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number },
 ): ReadonlyMap<string, RequestLists> {
@@ -30,7 +30,7 @@ export function listRequests(
       const lists = requestDimensions
         .filter((dimension) => kinds.includes(dimension))
         .flatMap((dimension) => {
-          const summary = new TopSummary({ entriesMax: Infinity });
+          const summary = new SpaceSaving({ entriesMax: Infinity });
           for (const request of ofSource) {
             const value = topValueOf[dimension](request);
             if (value !== '') summary.add(value, request);

@@ -44,11 +44,15 @@ const dayMs = 86_400_000;
  * How long the rows of the finer levels are kept, in milliseconds; those of a day as long as the settings say. A row
  * has some 5 to 15 kB where there is traffic.
  */
-export const topKeptMs: Readonly<Partial<Record<TopLevel, number>>> = { 60: dayMs, 600: 7 * dayMs, 3600: 60 * dayMs };
+export const topListRetentionMs: Readonly<Partial<Record<TopLevel, number>>> = {
+  60: dayMs,
+  600: 7 * dayMs,
+  3600: 60 * dayMs,
+};
 
 /** How long rows of a level are kept, in milliseconds, where those of a day are kept for `rollupsMs`. */
 export function topRetentionMs(level: TopLevel, rollupsMs: number): number {
-  return Math.min(topKeptMs[level] ?? rollupsMs, rollupsMs);
+  return Math.min(topListRetentionMs[level] ?? rollupsMs, rollupsMs);
 }
 
 /**
@@ -65,7 +69,7 @@ export interface TopRow {
   /** `''` but for `host_clients`. */
   readonly host: string;
   readonly kind: TopKind;
-  /** A packed `TopSummary`, or a packed `DistinctSketch` of clients; ASCII or not, at most 60,000 bytes. */
+  /** A packed `SpaceSaving`, or a packed `HyperLogLog` of clients; ASCII or not, at most 60,000 bytes. */
   readonly packed: string;
 }
 

@@ -1,7 +1,7 @@
 /** Watches the store and posts alerts, beside everything else: it answers nobody, and nobody waits for it. */
 import { detailedMessageOf } from '../../shared/errors.js';
 import { groupBy } from '../../shared/group-by.js';
-import { limitLog, type Log } from '../../shared/log.js';
+import { rateLimitedWarn, type Log } from '../../shared/log.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { collectionFindings, isNothingStored, type CollectionFinding } from '../stats/collection.js';
 import type { WindowFigures } from '../stats/figures.js';
@@ -39,7 +39,7 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
   const watch = createWatch(options);
   const collectionWatch = createWatch(options); // a collector may have the name of a source
   const delivery = createDelivery(options);
-  const warn = limitLog(log.warn);
+  const warn = rateLimitedWarn(log.warn);
   let looking: Promise<void> | undefined;
   const timer = setInterval(() => {
     looking ??= look().finally(() => {

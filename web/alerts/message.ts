@@ -56,7 +56,7 @@ export function alertMessage(
 function measure(finding: Finding, nowMs: number): Pick<AlertMessage, 'value' | 'threshold' | 'unit'> {
   switch (finding.kind) {
     case 'errors':
-      return { value: rounded(finding.share, 4), threshold: errorShares.troubled.enter, unit: 'share' };
+      return { value: rounded(finding.share, 4), threshold: errorShares.degraded.enter, unit: 'share' };
     case 'slow':
       return {
         value: rounded(finding.p95Ms, 3),

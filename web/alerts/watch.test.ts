@@ -1,7 +1,7 @@
 import test from 'ava';
 import { createWatch, type Finding, type Observation } from './watch.js';
 
-const errors: Finding = { kind: 'errors', state: 'troubled', sinceMs: 500, share: 0.03 };
+const errors: Finding = { kind: 'errors', state: 'degraded', sinceMs: 500, share: 0.03 };
 const silent: Finding = { kind: 'silent', state: 'failing', sinceMs: 700, limitMs: 60_000 };
 
 function caddy(...findings: Finding[]): Observation[] {

@@ -1,7 +1,7 @@
 /**
- * When an alert is sent, and when it is over: pure. The thresholds are those of the status line (`judge.ts`), which are
- * left at lower values than they are entered at; on top of that a finding has to last before it fires, and to be gone
- * for a while before it is resolved.
+ * When an alert is sent, and when it is over: pure. The thresholds are those of the status line (`evaluateHealth.ts`),
+ * which are left at lower values than they are entered at; on top of that a finding has to last before it fires, and to
+ * be gone for a while before it is resolved.
  */
 import type { CollectionFinding } from '../stats/collection.js';
 import type { Finding as SourceFinding } from '../stats/health.js';

@@ -1,7 +1,7 @@
 /** Who may look at the dashboard: what stands before all routes. */
 import type { Context, Middleware } from 'koa';
 import { crossSiteRefusal } from '../../shared/net/cross-site.js';
-import { limitLog, type Log } from '../../shared/log.js';
+import { rateLimitedWarn, type Log } from '../../shared/log.js';
 import { isLoopbackName } from '../../shared/net/loopback-name.js';
 import { attemptAddress, createAttemptLimit } from './attempts.js';
 import { isAuthorised } from './password.js';
@@ -15,7 +15,7 @@ export const probes: ReadonlySet<string> = new Set(['/health', '/ready', '/metri
  * dashboard pass. Such a page could read no answer, but make the server work, as often as it likes.
  */
 export function refuseOtherSites({ log }: { log: Log }): Middleware {
-  const warn = limitLog(log.warn);
+  const warn = rateLimitedWarn(log.warn);
   return async (ctx, next) => {
     const refusal = crossSiteRefusal(ctx.req);
     if (refusal === undefined) {
@@ -40,7 +40,7 @@ export function refuseOtherSites({ log }: { log: Log }): Middleware {
  * a header that browsers let no page set.
  */
 export function refuseOtherNames({ log }: { log: Log }): Middleware {
-  const warn = limitLog(log.warn, { intervalMs: openWarningEveryMs });
+  const warn = rateLimitedWarn(log.warn, { intervalMs: openWarningEveryMs });
   return async (ctx, next) => {
     const harmless = isOpen(ctx) || probes.has(ctx.path);
     if (!harmless && !isLoopbackName(ctx.get('Host')) && ctx.get('Via') === '') {
@@ -81,7 +81,7 @@ export function requirePassword(
   { log, monotonicMs }: { log: Log; monotonicMs?: (() => number) | undefined },
 ): Middleware {
   const limit = createAttemptLimit({ monotonicMs });
-  const warn = limitLog(log.warn);
+  const warn = rateLimitedWarn(log.warn);
   return async (ctx, next) => {
     if (isOpen(ctx)) {
       await next();

@@ -281,13 +281,13 @@ function areas({ id, series, timesMs, stepMs, toMs }: TimeChart, { x, y }: Scale
   const heightOf = (value: number) => ({ value, y: y(value).toFixed(1) });
   const ground = heightOf(0);
   /** Where the series before ends in each window. */
-  const tops = timesMs.map(() => ground);
+  const topLists = timesMs.map(() => ground);
   return series.map((one) => {
     const steps = edges.flatMap((edge, at) => {
       const value = one.values[at];
       if (typeof value !== 'number' || value === 0) return [];
-      const bottom = tops[at]!;
-      const top = (tops[at] = heightOf(bottom.value + value));
+      const bottom = topLists[at]!;
+      const top = (topLists[at] = heightOf(bottom.value + value));
       return [{ timeMs: edge.timeMs, left: edge.left, right: edge.right, top: top.y, bottom: bottom.y }];
     });
     const fill = one.hatched ? ` fill="url(#${hatchingId(id, one)})"` : '';

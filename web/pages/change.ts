@@ -18,7 +18,11 @@ const risenShare = 0.25;
 const risenPoints = 0.005;
 
 /** The change of a value by its share; `undefined` where there is nothing to compare with. */
-export function changeOf(value: number | null, before: number | null | undefined, judged: boolean): Change | undefined {
+export function changeOf(
+  value: number | null,
+  before: number | null | undefined,
+  evaluated: boolean,
+): Change | undefined {
   if (value === null || before === null || before === undefined || before === 0) return undefined;
   const share = value / before - 1;
   const size =
@@ -29,16 +33,16 @@ export function changeOf(value: number | null, before: number | null | undefined
     share,
     share >= 9.995 ? `×${nbsp}${number(value / before, 0)}` : size,
     size,
-    judged && share > risenShare,
+    evaluated && share > risenShare,
   );
 }
 
 /** The change of a share in percentage points. */
-export function pointsOf(share: number | null, before: number | null, judged: boolean): Change | undefined {
+export function pointsOf(share: number | null, before: number | null, evaluated: boolean): Change | undefined {
   if (share === null || before === null) return undefined;
   const points = share - before;
   const size = number(Math.abs(points) * 100, 1);
-  return changeText(points, `${size}${nbsp}pp`, `${size} percentage points`, judged && points > risenPoints);
+  return changeText(points, `${size}${nbsp}pp`, `${size} percentage points`, evaluated && points > risenPoints);
 }
 
 /** `size` is the change in words. Where it rounds to zero, nothing has changed that could be seen. */

@@ -217,9 +217,9 @@ export function pairTable({ app, windows }: Pair, { windows: times, link }: Draw
     title: `The charts of ${printable(app, 60)} beside the edge as a table`,
     csvHref: link({ source: app, refresh: undefined, compare: undefined }, '/chart/outside.csv'),
     columns: ['Outside, mean', 'Errors of the edge', 'Past the edge'],
-    rows: windows.map(({ timeMs, outsideMeanMs, edgeOnlyErrors, bypassed }: PairWindow) => ({
+    rows: windows.map(({ timeMs, proxyOverheadMeanMs, edgeOnlyErrors, bypassedEdge }: PairWindow) => ({
       ...times.get(timeMs)!,
-      cells: [duration(outsideMeanMs), count(edgeOnlyErrors), count(bypassed)],
+      cells: [duration(proxyOverheadMeanMs), count(edgeOnlyErrors), count(bypassedEdge)],
     })),
   };
 }

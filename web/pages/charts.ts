@@ -101,7 +101,7 @@ export const pairChartKinds: readonly ChartKind<PairWindow>[] = [
     words: 'Mean latency at the edge less that in the app',
     kind: 'lines',
     scale: 'linear',
-    series: [{ label: 'mean', class: 'series-3', valueOf: ({ outsideMeanMs }) => outsideMeanMs }],
+    series: [{ label: 'mean', class: 'series-3', valueOf: ({ proxyOverheadMeanMs }) => proxyOverheadMeanMs }],
     compared: 'mean',
     formatValue: duration,
   },
@@ -121,7 +121,7 @@ export const pairChartKinds: readonly ChartKind<PairWindow>[] = [
       {
         label: 'past the edge',
         class: 'series-1',
-        valueOf: ({ bypassed }, coveredMs) => bypassed / (coveredMs / 1000),
+        valueOf: ({ bypassedEdge }, coveredMs) => bypassedEdge / (coveredMs / 1000),
       },
     ],
     formatValue: 'rate',

@@ -8,7 +8,7 @@ import test from 'ava';
 import Koa from 'koa';
 import { createTraffic } from '../../demo/traffic.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
-import { listRequests } from '../../shared/top-list/top-lists-of-requests.js';
+import { topListsOfRequests } from '../../shared/top-list/top-lists-of-requests.js';
 import type { TopKind } from '../../shared/top-list/top-row.js';
 import { compareWithGolden } from '../../test/golden.js';
 import { ledger } from '../../test/web-samples.js';
@@ -18,7 +18,7 @@ import { parseQuery } from '../query/query.js';
 import { requestPairs } from '../stats/request-pairs.js';
 import { rollUp } from '../../shared/rollup/rollup-aggregator.js';
 import type { Traffic } from '../query/read.js';
-import { readTopsFrom } from '../query/top-lists.js';
+import { readTopListsFrom } from '../query/top-lists.js';
 import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
@@ -57,7 +57,7 @@ test('the page of six hours with an incident is as it was', async (t) => {
     bounded: false,
     firstMs: 0,
     newestMs: 0,
-    keptFromMs: undefined,
+    retainedFromMs: undefined,
     rollupsFromMs: undefined,
     sampled: undefined,
     recent: undefined,
@@ -67,17 +67,17 @@ test('the page of six hours with an incident is as it was', async (t) => {
   };
   const reader = {
     readTopWindows: () => Promise.resolve([]),
-    listRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) =>
-      Promise.resolve({ bySource: listRequests(within(range), { kinds, valuesMax }), ofNewest: undefined }),
+    topListsOfRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) =>
+      Promise.resolve({ bySource: topListsOfRequests(within(range), { kinds, valuesMax }), ofNewest: undefined }),
   };
-  const tops = await readTopsFrom(reader, query, {
+  const topLists = await readTopListsFrom(reader, query, {
     dimensions: ['path', 'referrer', 'user_agent', 'client'],
     valuesMax: 1000,
     requestsMax: 10_000,
     nowMs,
   });
   const latest = within(range).slice(0, 12);
-  const view = dashboardView({ query, traffic, tops, latest, pairs: requestPairs(latest), nowMs, connectHint: [] });
+  const view = dashboardView({ query, traffic, topLists, latest, pairs: requestPairs(latest), nowMs, connectHint: [] });
   await compareWithGolden(
     t,
     'web/pages/page.golden.html',

@@ -50,7 +50,10 @@ function requestRow(
     endpoint: printable(endpoint, 60),
     client: value('client', request.clientIp, { shown: clientText(request.clientIp, clientIp) }),
     agent: value('user_agent', request.userAgent, { shown: agentName(request.userAgent) }),
-    pair: pair && { text: signed(pair.outsideMs), full: `edge ${duration(pair.edgeMs)}, app ${duration(pair.appMs)}` },
+    pair: pair && {
+      text: signed(pair.proxyOverheadMs),
+      full: `edge ${duration(pair.edgeMs)}, app ${duration(pair.appMs)}`,
+    },
     id: value('request_id', request.requestId, { lengthMax: 8 }),
     referrer: value('referrer', topValueOf.referrer(request), {
       shown: topValueOf.referrer(request).replace(/^https?:\/\//, ''),

@@ -19,16 +19,16 @@ import {
   rate,
   statusClass,
 } from './format.js';
-import { errorShares, judgedRequestsMin } from '../stats/health.js';
+import { errorShares, healthRequestsMin } from '../stats/health.js';
 import type { Link } from './link.js';
 import type { Traffic } from '../query/read.js';
-import type { Tops } from '../query/top-lists.js';
+import type { TopLists } from '../query/top-lists.js';
 
 /** The card of a source. */
 export function sourceCard(
   source: string,
   { sources, range, firstMs, previous: before }: Traffic,
-  { bySource, ofNewest }: Tops,
+  { bySource, ofNewest }: TopLists,
   { nowMs, link, lastMs }: { nowMs: number; link: Link; lastMs: number | undefined },
 ) {
   const clients = bySource.get(source)?.clients ?? null;
@@ -37,14 +37,14 @@ export function sourceCard(
   const previous = before?.sources.get(source);
   const soFar = covered(range, { firstMs, nowMs });
   const perMs = (sum: number, { fromMs, toMs }: TimeRange): number => sum / (toMs - fromMs);
-  const judged = requests >= judgedRequestsMin && previous !== undefined && previous.requests >= judgedRequestsMin;
+  const evaluated = requests >= healthRequestsMin && previous !== undefined && previous.requests >= healthRequestsMin;
   // Sums are compared by the time that they took, since the period before has ended and this one may not.
   const sumChange = (sum: number, sumBefore: number | undefined): Change | undefined =>
     changeOf(perMs(sum, soFar), sumBefore === undefined ? undefined : perMs(sumBefore, range), false);
   const latency = (name: string, value: number | null, valueBefore: number | null | undefined, note?: string) => ({
     name,
     value: duration(value),
-    change: changeOf(value, valueBefore, judged),
+    change: changeOf(value, valueBefore, evaluated),
     note,
   });
   const share = (status: string, part: number, partBefore: number | undefined, alarm = false) => ({
@@ -56,7 +56,7 @@ export function sourceCard(
     change: pointsOf(
       shareOf(part, requests),
       previous === undefined || partBefore === undefined ? null : shareOf(partBefore, previous.requests),
-      judged,
+      evaluated,
     ),
   });
   const p99Before = previous === undefined ? null : p99(previous);
@@ -83,7 +83,7 @@ export function sourceCard(
         '5xx',
         errors,
         previous?.errors,
-        requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter,
+        requests >= healthRequestsMin && errors / requests > errorShares.degraded.enter,
       ),
       share('4xx', clientErrors, previous?.clientErrors),
       latency(

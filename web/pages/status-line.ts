@@ -7,7 +7,7 @@ import { reasonsText } from './collector-cards.js';
 import { covered, day, duration, moment, nbsp, percent, printable, rate } from './format.js';
 import { shareOf } from '../stats/figures.js';
 import type { HostList } from '../stats/fold.js';
-import { judge, pastErrors, type State, type Verdict } from '../stats/health.js';
+import { evaluateHealth, pastErrors, type State, type HealthStatus } from '../stats/health.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';
 import type { Traffic } from '../query/read.js';
 
@@ -48,16 +48,16 @@ export function statusOf(
   const liveMs = nowMs < range.toMs + stepMs && !isNothingStored(collection) ? nowMs : undefined;
   const recentWindows = groupBy(recent?.windows ?? [], ({ source }) => source);
   const [firstSource] = sources.keys();
-  const judgedSources = [...new Set([...sources.keys(), ...recentWindows.keys()])].filter(
+  const evaluatedSources = [...new Set([...sources.keys(), ...recentWindows.keys()])].filter(
     (source) => source !== dashboardSource || isOwnAsked,
   );
-  const verdicts = judgedSources.map((source) => {
+  const healthBySource = evaluatedSources.map((source) => {
     const ofSource = windows.filter((window) => window.source === source);
     const ofRecent =
       recent === undefined ? undefined : { windows: recentWindows.get(source) ?? [], stepMs: recent.stepMs };
     return {
       source,
-      verdict: judge(ofSource, {
+      health: evaluateHealth(ofSource, {
         stepMs,
         previous: previous?.sources.get(source),
         lastMs: lastRequestMs.get(source),
@@ -73,12 +73,12 @@ export function statusOf(
     ...collection
       .map((finding): Told => collectionFindingOf(finding, nowMs))
       .map((told) => ({ ...told, title: told.word.replace(/:$/, '') })),
-    ...verdicts.flatMap(
-      ({ source, verdict }) =>
-        findingOf(source, verdict, { nowMs, host: source === firstSource ? worstHost(hosts) : undefined }) ?? [],
+    ...healthBySource.flatMap(
+      ({ source, health }) =>
+        findingOf(source, health, { nowMs, host: source === firstSource ? worstHost(hosts) : undefined }) ?? [],
     ),
   ];
-  const over = verdicts.flatMap(({ source, past }) =>
+  const over = healthBySource.flatMap(({ source, past }) =>
     past === undefined
       ? []
       : [
@@ -87,7 +87,7 @@ export function statusOf(
   );
   const [worst, ...rest] = [
     ...found.filter(({ state }) => state === 'failing'),
-    ...found.filter(({ state }) => state === 'troubled'),
+    ...found.filter(({ state }) => state === 'degraded'),
   ];
   if (worst !== undefined) {
     return {
@@ -109,9 +109,9 @@ export function statusOf(
     ...(figures.latencyMs.p95 === null ? [] : [`p95 ${duration(figures.latencyMs.p95)}`]),
     `${percent(shareOf(figures.errors, figures.requests))} errors`,
   ].join(', ');
-  const judged = verdicts.some(({ verdict }) => verdict.kind !== 'unjudged');
-  const word = judged ? 'All well' : 'Too little traffic to judge';
-  const state = judged ? 'well' : 'quiet';
+  const evaluated = healthBySource.some(({ health }) => health.kind !== 'unjudged');
+  const word = evaluated ? 'All well' : 'Too little traffic to judge';
+  const state = evaluated ? 'well' : 'quiet';
   return {
     state,
     key: state,
@@ -171,31 +171,31 @@ const dropAdvice: Readonly<Record<string, string>> = {
 
 function findingOf(
   source: string,
-  verdict: Verdict,
+  health: HealthStatus,
   { nowMs, host }: { nowMs: number; host: string | undefined },
 ): Told | undefined {
-  const key = `${verdict.kind} ${source}`;
-  switch (verdict.kind) {
+  const key = `${health.kind} ${source}`;
+  switch (health.kind) {
     case 'errors':
       return {
-        state: verdict.state,
-        key: `${verdict.state} ${key}`,
-        word: `5xx rose to ${percent(verdict.share)}`,
-        detail: phrase`at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}${host === undefined ? '' : `, most of them on ${printable(host, 60)}`}`,
+        state: health.state,
+        key: `${health.state} ${key}`,
+        word: `5xx rose to ${percent(health.share)}`,
+        detail: phrase`at ${minute(health.sinceMs, nowMs)} UTC at ${placeOf(source)}${host === undefined ? '' : `, most of them on ${printable(host, 60)}`}`,
       };
     case 'slow':
       return {
-        state: verdict.state,
+        state: health.state,
         key,
-        word: `p95 rose to ${duration(verdict.p95Ms)}`,
-        detail: phrase`at ${minute(verdict.sinceMs, nowMs)} UTC at ${placeOf(source)}; the period before it was ${duration(verdict.usualMs)}`,
+        word: `p95 rose to ${duration(health.p95Ms)}`,
+        detail: phrase`at ${minute(health.sinceMs, nowMs)} UTC at ${placeOf(source)}; the period before it was ${duration(health.usualMs)}`,
       };
     case 'silent':
       return {
-        state: verdict.state,
+        state: health.state,
         key,
         word: `No requests from ${printable(source, 60)}`,
-        detail: phrase`since ${{ iso: isoTime(verdict.sinceMs), text: moment(verdict.sinceMs, nowMs) }} UTC`,
+        detail: phrase`since ${{ iso: isoTime(health.sinceMs), text: moment(health.sinceMs, nowMs) }} UTC`,
       };
     case 'well':
     case 'unjudged':

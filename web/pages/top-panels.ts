@@ -5,11 +5,11 @@ import { isCut } from '../../shared/sketch/space-saving.js';
 import { agentName } from '../stats/agents.js';
 import { shareOf } from '../stats/figures.js';
 import { barOf, bytes, clientText, count, duration, nbsp, percent, printable } from './format.js';
-import { errorShares, judgedRequestsMin } from '../stats/health.js';
+import { errorShares, healthRequestsMin } from '../stats/health.js';
 import { filterHref, type Link } from './link.js';
 import { limitMax } from '../query/query.js';
 import type { Traffic } from '../query/read.js';
-import { exactList, listOf, type ListedDimension, type TopList, type Tops } from '../query/top-lists.js';
+import { exactList, listOf, type ListedDimension, type TopList, type TopLists } from '../query/top-lists.js';
 
 /** Rows of a list on the page; its CSV has more. */
 export const topRowsMax = 10;
@@ -38,7 +38,7 @@ const lists: readonly {
 ];
 
 /** The lists of the first source; what nothing is known of has none. */
-export function topPanels(traffic: Traffic, { bySource }: Tops, link: Link, clientIp: ClientIpPolicy | undefined) {
+export function topPanels(traffic: Traffic, { bySource }: TopLists, link: Link, clientIp: ClientIpPolicy | undefined) {
   const [first = caddySource] = traffic.sources.keys();
   return lists
     .map(({ name, title, labelOf = String }) => ({
@@ -86,7 +86,7 @@ function topPanel({
       share: percent(shareOf(requests, total)),
       bar: barOf(shareOf(requests, total)),
       errors: count(errors),
-      alarm: requests >= judgedRequestsMin && errors / requests > errorShares.troubled.enter,
+      alarm: requests >= healthRequestsMin && errors / requests > errorShares.degraded.enter,
       p95: duration(latencyMs.p95),
       bytes: bytes(size),
     })),

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { event, ledger } from '../../test/web-samples.js';
 import type { RequestEvent } from '../../shared/request-event.js';
-import { listRequests } from '../../shared/top-list/top-lists-of-requests.js';
+import { topListsOfRequests } from '../../shared/top-list/top-lists-of-requests.js';
 import type { TopKind } from '../../shared/top-list/top-row.js';
 import { alignRange, levelFor } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
@@ -12,7 +12,7 @@ import { textOf } from './phrase.js';
 import { filterNames, parseQuery } from '../query/query.js';
 import { rollUp } from '../../shared/rollup/rollup-aggregator.js';
 import type { Traffic } from '../query/read.js';
-import { readTopsFrom, type Tops } from '../query/top-lists.js';
+import { readTopListsFrom, type TopLists } from '../query/top-lists.js';
 import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
@@ -25,8 +25,8 @@ function view(
     bounded = false,
     sampled,
     before,
-    tops = { bySource: new Map(), ofNewest: undefined, keptFromMs: undefined },
-    keptFromMs,
+    topLists = { bySource: new Map(), ofNewest: undefined, retainedFromMs: undefined },
+    retainedFromMs,
     collection,
     nowMs: atMs = nowMs,
     firstMs = 0,
@@ -36,8 +36,8 @@ function view(
     nowMs?: number;
     firstMs?: number;
     collection?: Partial<Collection>;
-    tops?: Tops;
-    keptFromMs?: number;
+    topLists?: TopLists;
+    retainedFromMs?: number;
     before?: RequestEvent[];
     raw?: Record<string, string>;
     ledgers?: LedgerSnapshot[];
@@ -55,7 +55,7 @@ function view(
     bounded,
     firstMs,
     newestMs: requests[0]?.timeMs,
-    keptFromMs,
+    retainedFromMs,
     rollupsFromMs: undefined,
     sampled,
     recent: {
@@ -76,7 +76,7 @@ function view(
       ownSinceMs: 0,
       ...collection,
     },
-    complete: isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined }) && sampled === undefined,
+    complete: isComplete(ledgers, { bounded: bounded || retainedFromMs !== undefined }) && sampled === undefined,
     previous:
       before === undefined
         ? undefined
@@ -86,7 +86,7 @@ function view(
   return dashboardView({
     query,
     traffic,
-    tops,
+    topLists,
     latest: requests,
     pairs: new Map(),
     nowMs: atMs,
@@ -106,7 +106,7 @@ test('the status line and the title say how the edge does', (t) => {
     title: 'All well: 3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors',
   });
   t.like(view([...many(190), ...many(6, { status: 500 })]).status, {
-    state: 'troubled',
+    state: 'degraded',
     title: '5xx rose to 3.8\u00a0% at 20:00 UTC at the edge',
   });
   t.is(view([...many(190), ...many(20, { status: 503 })]).status.state, 'failing');
@@ -173,7 +173,7 @@ test('the status line tells of collectors that do not report and that drop lines
     textOf(alone.detail),
     'since 19:59:30 UTC: it has stopped, or cannot write to the store. See its log, and start it if it is down.',
   );
-  t.is(view(many(500), { collection: { ledgers: [fresh, stale] } }).status.state, 'troubled');
+  t.is(view(many(500), { collection: { ledgers: [fresh, stale] } }).status.state, 'degraded');
   t.is(view(many(500), { collection: { ledgers: [fresh] } }).status.state, 'well');
   const { status } = view(many(500), {
     collection: {
@@ -239,7 +239,7 @@ test('the dashboard itself is on the page beside the Caddy that it is behind, or
   );
   const asked = view(own, { raw: { source: 'dashboard' } });
   t.deepEqual([asked.sources.map(({ source }) => source), asked.status.state], [['dashboard'], 'failing']);
-  t.like(view(own), { empty: true, tops: [] });
+  t.like(view(own), { empty: true, topLists: [] });
 });
 
 test('a busy source does not flatten the chart of another: each has an axis of its own', (t) => {
@@ -299,9 +299,9 @@ test('where a part of the requests is kept, the page says which, and that figure
   const sampled = { kept: 5, of: 512 };
   const page = view(many(5), { sampled });
   t.is(page.latestSampled, '5 of the 512 requests of this range, about one in 102');
-  t.deepEqual([page.topsOfSampled, page.incomplete], [undefined, []]);
+  t.deepEqual([page.topListsOfSampled, page.incomplete], [undefined, []]);
   const filtered = view(many(5), { sampled, raw: { path: '/' } });
-  t.is(filtered.topsOfSampled, page.latestSampled);
+  t.is(filtered.topListsOfSampled, page.latestSampled);
   t.regex(filtered.incomplete.map(textOf).join(), /kept one by one, 5 of the 512/);
   t.is(view([], { sampled: { kept: 0, of: 7 } }).latestSampled, 'none of the 7 requests of this range');
   t.is(view(many(5)).latestSampled, undefined);
@@ -575,21 +575,21 @@ test('lists link to the page of a value, and are there for what is known', async
   const query = parseQuery({ method: 'GET' }, nowMs);
   const store = {
     readTopWindows: () => Promise.resolve([]),
-    listRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) =>
-      Promise.resolve({ bySource: listRequests(requests, { kinds, valuesMax }), ofNewest: undefined }),
+    topListsOfRequests: ({ kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number }) =>
+      Promise.resolve({ bySource: topListsOfRequests(requests, { kinds, valuesMax }), ofNewest: undefined }),
   };
-  const tops = await readTopsFrom(store, query, {
+  const topLists = await readTopListsFrom(store, query, {
     dimensions: ['path', 'user_agent', 'client'],
     valuesMax: 100,
     requestsMax: 200,
     nowMs,
   });
-  const page = view(requests, { tops });
+  const page = view(requests, { topLists });
   t.deepEqual(
-    page.tops.map(({ title }) => title),
+    page.topLists.map(({ title }) => title),
     ['Paths', 'Hosts', 'Methods', 'Clients', 'People and bots', 'Bots', 'User agents'],
   );
-  t.like(page.tops[0]?.rows, [
+  t.like(page.topLists[0]?.rows, [
     {
       text: '/a',
       href: '/?path=%2Fa',
@@ -602,7 +602,7 @@ test('lists link to the page of a value, and are there for what is known', async
     { text: `/${'b'.repeat(59)}…`, href: undefined, count: '50', errors: '50' },
   ]);
   t.is(
-    page.tops[0]?.csvHref,
+    page.topLists[0]?.csvHref,
     '/api/top/path.csv?limit=10000',
     'all that there are, not the hundred of an answer that is not told how many',
   );
@@ -610,9 +610,12 @@ test('lists link to the page of a value, and are there for what is known', async
     page.sources[0]?.figures.find(({ name }) => name === 'Clients'),
     { value: '1', note: 'address' },
   );
-  t.is(page.topsNote, undefined);
+  t.is(page.topListsNote, undefined);
   t.is(
-    textOf(view(requests, { tops: { ...tops, ofNewest: 5000, keptFromMs: nowMs - 7 * 86_400_000 } }).topsNote ?? []),
+    textOf(
+      view(requests, { topLists: { ...topLists, ofNewest: 5000, retainedFromMs: nowMs - 7 * 86_400_000 } })
+        .topListsNote ?? [],
+    ),
     'Under this filter the lists that only single requests know are made from the newest 5,000, and reach back to 16\u00a0Nov\u00a020:00 UTC, since when requests are kept.',
   );
 });

@@ -17,13 +17,13 @@ import { requestRows } from './request-rows.js';
 import { sourceCard } from './source-cards.js';
 import { placeOf, statusOf } from './status-line.js';
 import { topPanels } from './top-panels.js';
-import { isOfRequests, type Tops } from '../query/top-lists.js';
+import { isOfRequests, type TopLists } from '../query/top-lists.js';
 
 /** What the page is made from. */
 export interface DashboardData {
   readonly query: DashboardQuery;
   readonly traffic: Traffic;
-  readonly tops: Tops;
+  readonly topLists: TopLists;
   readonly latest: readonly RequestEvent[];
   readonly pairs: RequestPairs;
   readonly nowMs: number;
@@ -75,7 +75,7 @@ export function showsOwn({ filter }: Pick<DashboardQuery, 'filter'>, { pairs }: 
 export function dashboardView({
   query,
   traffic: all,
-  tops,
+  topLists,
   latest,
   pairs,
   nowMs: exactMs,
@@ -153,7 +153,7 @@ export function dashboardView({
     elsewhere: sources.length === 0 ? elsewhere(query, traffic, link, exactMs) : undefined,
     own: traffic === all ? undefined : ownView(all, link),
     sources: sources.map((source) =>
-      sourceCard(source, traffic, tops, { ...drawing, lastMs: lastRequestMs.get(source) }),
+      sourceCard(source, traffic, topLists, { ...drawing, lastMs: lastRequestMs.get(source) }),
     ),
     charts: chartRows(drawn, drawing),
     sourcesWithoutChart: sources.length - drawn.length,
@@ -164,10 +164,10 @@ export function dashboardView({
       panels: pairPanels(index, drawing),
       table: pairTable(pair, drawing),
     })),
-    tops: topPanels(traffic, tops, link, clientIp),
-    topsOf: sources.length > 1 ? placeOf(sources[0]!) : undefined,
-    topsNote: topsNote(tops, nowMs),
-    topsOfSampled: isOfRequests(query.filter) ? sampledText(traffic) : undefined,
+    topLists: topPanels(traffic, topLists, link, clientIp),
+    topListsOf: sources.length > 1 ? placeOf(sources[0]!) : undefined,
+    topListsNote: topListsNote(topLists, nowMs),
+    topListsOfSampled: isOfRequests(query.filter) ? sampledText(traffic) : undefined,
     latest: requestRows(latest, pairs, query, { link, clientIp, nowMs }),
     latestHaveIds: latest.some(({ requestId }) => requestId !== ''),
     latestSampled: sampledText(traffic),
@@ -287,18 +287,18 @@ function keptFields(given: DashboardQuery['given'], names: readonly Parameter[])
   return names.flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }]));
 }
 
-function pairCard({ app, outsideMeanMs, edgeOnlyErrors, bypassed }: Pair) {
+function pairCard({ app, proxyOverheadMeanMs, edgeOnlyErrors, bypassedEdge }: Pair) {
   return {
     app: printable(app, 60),
     figures: [
-      { name: 'Mean outside', value: duration(outsideMeanMs), note: 'mean at the edge − mean in the app' },
+      { name: 'Mean outside', value: duration(proxyOverheadMeanMs), note: 'mean at the edge − mean in the app' },
       {
         name: 'Errors of the edge',
         value: count(edgeOnlyErrors),
         note: '5xx that the app never sent',
         alarm: edgeOnlyErrors > 0,
       },
-      { name: 'Past the edge', value: count(bypassed), note: 'came to the app directly', alarm: bypassed > 0 },
+      { name: 'Past the edge', value: count(bypassedEdge), note: 'came to the app directly', alarm: bypassedEdge > 0 },
     ],
   };
 }
@@ -337,7 +337,7 @@ function sampledText({ sampled }: Traffic): string | undefined {
 const requestsFilter = 'a filter by path, client, user agent, referrer or request id';
 
 function incompleteReasons(query: DashboardQuery, traffic: Traffic, nowMs: number): Phrase[] {
-  const { bounded, keptFromMs, rollupsFromMs, ledgers, complete } = traffic;
+  const { bounded, retainedFromMs, rollupsFromMs, ledgers, complete } = traffic;
   if (complete) return [];
   const sampled = needsRequests(query.filter) ? sampledText(traffic) : undefined;
   const total = (of: (ledger: LedgerSnapshot) => number): number =>
@@ -351,10 +351,10 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic, nowMs: numbe
     ...(bounded
       ? [phrase`${requestsFilter} reads single requests, and stopped at its limit: choose a shorter range`]
       : []),
-    ...(keptFromMs === undefined
+    ...(retainedFromMs === undefined
       ? []
       : [
-          phrase`${requestsFilter} reads single requests, which are kept since ${dayAndClock(keptFromMs, nowMs)} UTC (RETENTION_REQUESTS)`,
+          phrase`${requestsFilter} reads single requests, which are kept since ${dayAndClock(retainedFromMs, nowMs)} UTC (RETENTION_REQUESTS)`,
         ]),
     ...(rollupsFromMs === undefined
       ? []
@@ -371,12 +371,12 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic, nowMs: numbe
 }
 
 /** What the lists leave out. */
-function topsNote({ ofNewest, keptFromMs }: Tops, nowMs: number): Phrase | undefined {
+function topListsNote({ ofNewest, retainedFromMs }: TopLists, nowMs: number): Phrase | undefined {
   const reasons = [
     ...(ofNewest === undefined ? [] : [phrase`are made from the newest ${count(ofNewest)}`]),
-    ...(keptFromMs === undefined
+    ...(retainedFromMs === undefined
       ? []
-      : [phrase`reach back to ${dayAndClock(keptFromMs, nowMs)} UTC, since when requests are kept`]),
+      : [phrase`reach back to ${dayAndClock(retainedFromMs, nowMs)} UTC, since when requests are kept`]),
   ];
   const [first, second] = reasons;
   return first === undefined

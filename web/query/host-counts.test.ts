@@ -22,7 +22,7 @@ interface Request {
 }
 
 /** A store of requests, with a cache over it. */
-function start({ isTold = true, hostsMax = 1000 } = {}) {
+function start({ isNotified = true, hostsMax = 1000 } = {}) {
   const requests: Request[] = [];
   const queries: HostCountsQuery[] = [];
   const changes = createChanges();
@@ -42,7 +42,7 @@ function start({ isTold = true, hostsMax = 1000 } = {}) {
   };
   const cache = new HostCountsCache({
     read,
-    changes: isTold ? changes : undefined,
+    changes: isNotified ? changes : undefined,
     hostsMax,
     clock: () => state.clockMs,
   });
@@ -60,7 +60,7 @@ function start({ isTold = true, hostsMax = 1000 } = {}) {
           host: undefined,
         })),
       );
-      changes.tell({ rollups, tops: [] });
+      changes.tell({ rollups, topLists: [] });
     },
     get: async (query: HostCountsQuery = aDay): Promise<HostCounts[]> =>
       (await cache.get(query, nowMs, new AbortController().signal)).sort(byHost),
@@ -146,13 +146,13 @@ test('reads everything again when the store has other contents', async (t) => {
   const { get, parts, changes } = start();
   await get();
   parts();
-  changes.tellExchanged();
+  changes.emitReplaced();
   await get();
   t.is(parts().length, 3);
 });
 
 test('reads ended windows again where others write, those that ended lately sooner', async (t) => {
-  const { add, get, parts, state } = start({ isTold: false });
+  const { add, get, parts, state } = start({ isNotified: false });
   await get();
   add({ host: 'a', timeMs: nowMs - 5 * hourMs });
   state.clockMs = 30_000; // the last whole hour ended 330 s ago, and the last whole minute 90 s

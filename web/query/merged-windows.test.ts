@@ -1,11 +1,11 @@
 import test from 'ava';
-import { MergedWindows } from './merged-windows.js';
+import { MergeCache } from './merged-windows.js';
 
 const digestOf = (value: number) => ({ value });
 
 function mergedOf(weightMax: number) {
   let merges = 0;
-  const merged = new MergedWindows<{ value: number }, number>({ weigh: ({ value }) => value, weightMax });
+  const merged = new MergeCache<{ value: number }, number>({ estimatedSize: ({ value }) => value, weightMax });
   return {
     /** What is merged, and whether it was merged anew. */
     sum(key: string, digests: { value: number }[]) {

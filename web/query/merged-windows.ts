@@ -5,8 +5,8 @@ const keyLengthPerWeight = 3000;
  * What the digests of windows were merged to, kept for as long as they are the same: of a range all but the newest are
  * as they were a moment ago.
  */
-export class MergedWindows<Digest extends object, Merged> {
-  readonly #weigh: (digest: Digest) => number;
+export class MergeCache<Digest extends object, Merged> {
+  readonly #estimatedSize: (digest: Digest) => number;
   readonly #weightMax: number;
   /** By query and range, those that were asked least lately first. */
   readonly #kept = new Map<
@@ -16,11 +16,11 @@ export class MergedWindows<Digest extends object, Merged> {
   #weight = 0;
 
   /**
-   * `weigh` says what a digest weighs, and `weightMax` what all that were merged may weigh together: what they were
-   * merged to weighs less.
+   * `estimatedSize` says what a digest weighs, and `weightMax` what all that were merged may weigh together: what they
+   * were merged to weighs less.
    */
-  constructor({ weigh, weightMax }: { weigh: (digest: Digest) => number; weightMax: number }) {
-    this.#weigh = weigh;
+  constructor({ estimatedSize, weightMax }: { estimatedSize: (digest: Digest) => number; weightMax: number }) {
+    this.#estimatedSize = estimatedSize;
     this.#weightMax = weightMax;
   }
 
@@ -37,7 +37,7 @@ export class MergedWindows<Digest extends object, Merged> {
           weight:
             1 +
             Math.floor(key.length / keyLengthPerWeight) +
-            digests.reduce((sum, digest) => sum + this.#weigh(digest), 0),
+            digests.reduce((sum, digest) => sum + this.#estimatedSize(digest), 0),
         };
     this.#weight += made.weight - (known?.weight ?? 0);
     this.#kept.delete(key);

@@ -3,7 +3,7 @@ import { StoreError } from '../../shared/errors.js';
 import { caddySource, dashboardSource, rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import {
   levelsOf,
-  rollupRetentionMs,
+  levelRetentionMs,
   seriesKey,
   type Level,
   type RollupRow,
@@ -19,7 +19,7 @@ import {
   type TimeRange,
 } from '../../shared/store/store.js';
 import { groupBy } from '../../shared/group-by.js';
-import { keptFrom } from '../../shared/store/retention.js';
+import { retainedFrom } from '../../shared/store/retention.js';
 import { alignRange, coverRange, levelFor, windowsMax } from '../../shared/time-range.js';
 import { RecentDrops, type Collection } from '../stats/collection.js';
 import { CellSum } from '../stats/figures.js';
@@ -37,16 +37,23 @@ import {
   type Fold,
   type HostList,
   type Sampled,
-  type Stretch,
+  type FoldedRange,
   type WindowDigest,
 } from '../stats/fold.js';
 import type { RecentWindows } from '../stats/health.js';
 import { HostCountsCache } from './host-counts.js';
-import { MergedWindows } from './merged-windows.js';
+import { MergeCache } from './merged-windows.js';
 import { pairedHosts, type Pair } from '../stats/pair.js';
 import type { DashboardQuery } from './query.js';
 import { requestPairs, type RequestPairs } from '../stats/request-pairs.js';
-import { piecesIn, readTopsFrom, topsDigestOf, type Tops, type TopsDigest, type WindowTopsQuery } from './top-lists.js';
+import {
+  piecesIn,
+  readTopListsFrom,
+  topListsDigestOf,
+  type TopLists,
+  type TopListsDigest,
+  type WindowTopListsQuery,
+} from './top-lists.js';
 import type { TopDimension } from '../../shared/top-list/top-row.js';
 import { createSharedReads, type SharedReads } from './coalesce-reads.js';
 import { createWindowCache, type Window, type WindowCache } from './window-cache.js';
@@ -78,7 +85,7 @@ const piecesKeptMax = 8000;
  * How long lists of a window that has not ended are kept where others write, in milliseconds: they are written every
  * two seconds at most.
  */
-const topsOpenKeptMs = 1000;
+const topListsOpenTtlMs = 1000;
 
 /**
  * What is judged by fine windows whatever the range is goes back this far, in milliseconds: as many windows of a minute
@@ -90,9 +97,9 @@ const recentMs = 3 * 3_600_000;
 export interface Reads {
   readonly store: Store;
   readonly rollups: WindowCache<RollupsQuery, WindowDigest>;
-  readonly tops: WindowCache<WindowTopsQuery, TopsDigest>;
-  readonly stretches: MergedWindows<WindowDigest, Stretch>;
-  readonly mergedTops: MergedWindows<TopsDigest, Tops['bySource']>;
+  readonly topLists: WindowCache<WindowTopListsQuery, TopListsDigest>;
+  readonly stretches: MergeCache<WindowDigest, FoldedRange>;
+  readonly mergedTopLists: MergeCache<TopListsDigest, TopLists['bySource']>;
   readonly hostCounts: HostCountsCache;
   /** Reads that viewers who come at the same time make together. */
   readonly shared: SharedReads;
@@ -114,50 +121,54 @@ interface RollupsQuery {
 }
 
 /**
- * Makes the reads of a store. They keep what they read, until it changes or after a time (`closedKeptMsMax` at most):
+ * Makes the reads of a store. They keep what they read, until it changes or after a time (`closedTtlMsMax` at most):
  * see `window-cache.ts`.
  */
-export function createReads(store: Store, kept: { readonly closedKeptMsMax?: number } = {}): Reads {
+export function createReads(store: Store, kept: { readonly closedTtlMsMax?: number } = {}): Reads {
   const { changes } = store;
   const rollups = createWindowCache({
     read: (query: RollupsQuery & TimeRange, signal) =>
       pagesInTime(store, (until) => store.streamRollups(query, { signal: until }), signal),
     digest: digestOf,
-    weigh: sumsIn,
+    estimatedSize: sumsIn,
     weightMax: sumsKeptMax,
     changes,
     ...kept,
   });
-  const tops = createWindowCache({
-    read: (query: WindowTopsQuery & TimeRange, signal) =>
-      pagesInTime(store, (until) => store.streamTops(query, { signal: until }), signal),
-    digest: topsDigestOf,
-    weigh: piecesIn,
+  const topLists = createWindowCache({
+    read: (query: WindowTopListsQuery & TimeRange, signal) =>
+      pagesInTime(store, (until) => store.streamTopLists(query, { signal: until }), signal),
+    digest: topListsDigestOf,
+    estimatedSize: piecesIn,
     weightMax: piecesKeptMax,
     changes,
-    openKeptMs: topsOpenKeptMs,
+    openTtlMs: topListsOpenTtlMs,
     ...kept,
   });
   changes?.listen((batch) => {
     rollups.forget(batch.rollups);
-    tops.forget(batch.tops);
+    topLists.forget(batch.topLists);
   });
   changes?.listenForExchange(() => {
     rollups.clear();
-    tops.clear();
+    topLists.clear();
   });
-  const stretches = new MergedWindows<WindowDigest, Stretch>({ weigh: sumsIn, weightMax: sumsKeptMax });
-  const mergedTops = new MergedWindows<TopsDigest, Tops['bySource']>({ weigh: piecesIn, weightMax: piecesKeptMax });
+  const stretches = new MergeCache<WindowDigest, FoldedRange>({ estimatedSize: sumsIn, weightMax: sumsKeptMax });
+  const mergedTopLists = new MergeCache<TopListsDigest, TopLists['bySource']>({
+    estimatedSize: piecesIn,
+    weightMax: piecesKeptMax,
+  });
   const hostCounts = new HostCountsCache({
     read: (query, signal) => inTime(store, (until) => store.countHosts(query, { signal: until }), signal),
     changes,
+    ...kept,
   });
   return {
     store,
     rollups,
-    tops,
+    topLists,
     stretches,
-    mergedTops,
+    mergedTopLists,
     hostCounts,
     shared: createSharedReads(changes),
     drops: new RecentDrops(),
@@ -191,7 +202,7 @@ export interface Traffic extends Fold {
    * Since when single requests are kept, in milliseconds since 1970, where they are what the figures are made from and
    * the range begins earlier.
    */
-  readonly keptFromMs: number | undefined;
+  readonly retainedFromMs: number | undefined;
   /** Since when rollups are kept, in milliseconds since 1970, where the range begins earlier. */
   readonly rollupsFromMs: number | undefined;
   /**
@@ -236,11 +247,13 @@ export async function readTraffic(
   const stepMs = level * 1000 * Math.ceil((range.toMs - range.fromMs) / (level * 1000) / (windowsMax + 1));
   const before = { fromMs: 2 * range.fromMs - range.toMs, toMs: range.fromMs };
   const requestsFrom = ({ fromMs }: TimeRange): number | undefined =>
-    needsRequests(query.filter) ? keptFrom(reads.store.requestsKeptMs, fromMs, { windowMs: stepMs, nowMs }) : undefined;
-  const keptFromMs = requestsFrom(query);
-  const rollupsFromMs = keptFrom(reads.store.rollupsKeptMs, query.fromMs, { windowMs: stepMs, nowMs });
+    needsRequests(query.filter)
+      ? retainedFrom(reads.store.requestRetentionMs, fromMs, { windowMs: stepMs, nowMs })
+      : undefined;
+  const retainedFromMs = requestsFrom(query);
+  const rollupsFromMs = retainedFrom(reads.store.rollupRetentionMs, query.fromMs, { windowMs: stepMs, nowMs });
   const isKept =
-    nowMs - before.fromMs <= rollupRetentionMs(level, reads.store.rollupsKeptMs ?? Infinity, scope) &&
+    nowMs - before.fromMs <= levelRetentionMs(level, reads.store.rollupRetentionMs ?? Infinity, scope) &&
     requestsFrom(before) === undefined;
   const requestsScope = hostsMax > 0 || withPairs ? 'host' : 'all';
   const readWindows = (part: TimeRange): ReturnType<typeof readFold> =>
@@ -275,11 +288,11 @@ export async function readTraffic(
     bounded,
     firstMs: span?.firstMs,
     newestMs: span?.newestMs,
-    keptFromMs,
+    retainedFromMs,
     rollupsFromMs,
     sampled,
     complete:
-      isComplete(ledgers, { bounded: bounded || keptFromMs !== undefined || rollupsFromMs !== undefined }) &&
+      isComplete(ledgers, { bounded: bounded || retainedFromMs !== undefined || rollupsFromMs !== undefined }) &&
       !(sampled !== undefined && needsRequests(query.filter)),
     previous:
       previous === undefined || previous.bounded || span === undefined || before.fromMs < span.firstMs
@@ -341,36 +354,36 @@ export async function readSampled(
   );
 }
 
-/** Reads top lists and unique clients: see `readTopsFrom`. Throws a `StoreError`. */
-export function readTops(
-  { store, tops, mergedTops, shared, signal }: Reads,
+/** Reads top lists and unique clients: see `readTopListsFrom`. Throws a `StoreError`. */
+export function readTopLists(
+  { store, topLists, mergedTopLists, shared, signal }: Reads,
   query: DashboardQuery,
   {
     dimensions,
     requestsMax = rawRequestsMax,
     nowMs = Date.now(),
   }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number },
-): Promise<Tops> {
+): Promise<TopLists> {
   const reader = {
-    merged: mergedTops,
-    requestsKeptMs: store.requestsKeptMs,
-    readTopWindows: (windowsQuery: WindowTopsQuery, range: TimeRange): Promise<Window<TopsDigest>[]> =>
-      tops.get(windowsQuery, range, nowMs, signal),
-    listRequests: ({
+    merged: mergedTopLists,
+    requestRetentionMs: store.requestRetentionMs,
+    readTopWindows: (windowsQuery: WindowTopListsQuery, range: TimeRange): Promise<Window<TopListsDigest>[]> =>
+      topLists.get(windowsQuery, range, nowMs, signal),
+    topListsOfRequests: ({
       fromMs,
       toMs,
       ...requestsQuery
-    }: Parameters<Store['listRequests']>[0]): ReturnType<Store['listRequests']> =>
+    }: Parameters<Store['topListsOfRequests']>[0]): ReturnType<Store['topListsOfRequests']> =>
       shared(
         'lists',
         { fromMs, toMs },
         requestsQuery,
         (range, of, cancelled) =>
-          inTime(store, (until) => store.listRequests({ ...range, ...of }, { signal: until }), cancelled),
+          inTime(store, (until) => store.topListsOfRequests({ ...range, ...of }, { signal: until }), cancelled),
         signal,
       ),
   };
-  return readTopsFrom(reader, query, {
+  return readTopListsFrom(reader, query, {
     dimensions,
     valuesMax: Math.max(listedValuesMax, query.limit ?? 0),
     requestsMax,

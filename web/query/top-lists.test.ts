@@ -1,13 +1,13 @@
 import test from 'ava';
 import fc from 'fast-check';
 import { event } from '../../test/web-samples.js';
-import { createTopLadder } from '../../shared/top-list/top-list-aggregator.js';
+import { createTopListAggregator } from '../../shared/top-list/top-list-aggregator.js';
 import { topLevels, type TopRow } from '../../shared/top-list/top-row.js';
-import { listRequests } from '../../shared/top-list/top-lists-of-requests.js';
+import { topListsOfRequests } from '../../shared/top-list/top-lists-of-requests.js';
 import { parseQuery } from './query.js';
 import { groupBy } from '../../shared/group-by.js';
 import { coverRange } from '../../shared/time-range.js';
-import { listOf, readTopsFrom, topRange, topsDigestOf, type TopsReader } from './top-lists.js';
+import { listOf, readTopListsFrom, topRange, topListsDigestOf, type TopListsReader } from './top-lists.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 17, 33);
 const dayMs = 86_400_000;
@@ -70,11 +70,11 @@ test('lists from rows are the lists from raw requests', async (t) => {
       size: at,
     }),
   );
-  const ladder = createTopLadder();
+  const ladder = createTopListAggregator();
   const rows: TopRow[] = [];
   for (const request of requests) ladder.add(request);
   rows.push(...ladder.drain(nowMs, { all: true }));
-  const store: TopsReader = {
+  const store: TopListsReader = {
     readTopWindows: ({ level, kinds }, { fromMs, toMs }) =>
       Promise.resolve(
         [
@@ -84,18 +84,18 @@ test('lists from rows are the lists from raw requests', async (t) => {
             ),
             ({ windowMs }) => windowMs,
           ),
-        ].map(([windowMs, ofWindow]) => ({ windowMs, digest: topsDigestOf(ofWindow) })),
+        ].map(([windowMs, ofWindow]) => ({ windowMs, digest: topListsDigestOf(ofWindow) })),
       ),
-    listRequests: ({ fromMs, toMs, kinds, valuesMax, requestsMax }) => {
+    topListsOfRequests: ({ fromMs, toMs, kinds, valuesMax, requestsMax }) => {
       const within = requests.filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs);
       return Promise.resolve({
-        bySource: listRequests(within.slice(0, requestsMax), { kinds, valuesMax }),
+        bySource: topListsOfRequests(within.slice(0, requestsMax), { kinds, valuesMax }),
         ofNewest: within.length > requestsMax ? requestsMax : undefined,
       });
     },
   };
   const read = async (raw: Record<string, string>, requestsMax = 10_000) =>
-    await readTopsFrom(store, parseQuery(raw, nowMs), {
+    await readTopListsFrom(store, parseQuery(raw, nowMs), {
       dimensions: ['path', 'user_agent', 'client'],
       valuesMax: 100,
       requestsMax,

@@ -2,25 +2,25 @@
 import { Histogram } from '../../shared/sketch/histogram.js';
 import type { RequestList, RequestLists } from '../../shared/top-list/top-lists-of-requests.js';
 import type { Filter, Store, TimeRange } from '../../shared/store/store.js';
-import { keptFrom } from '../../shared/store/retention.js';
+import { retainedFrom } from '../../shared/store/retention.js';
 import { alignRange, coverRange, levelFor } from '../../shared/time-range.js';
-import { DistinctSketch } from '../../shared/sketch/hyperloglog.js';
+import { HyperLogLog } from '../../shared/sketch/hyperloglog.js';
 import {
   hostClientsLevels,
   isOfClients,
-  topKeptMs,
+  topListRetentionMs,
   topLevels,
   type TopDimension,
   type TopKind,
   type TopLevel,
   type TopRow,
 } from '../../shared/top-list/top-row.js';
-import { TopSummary, type TopEntry } from '../../shared/sketch/space-saving.js';
+import { SpaceSaving, type TopEntry } from '../../shared/sketch/space-saving.js';
 import { agentOf, type Agent } from '../stats/agents.js';
 import { latencyOf, type Figures } from '../stats/figures.js';
 import type { HostList } from '../stats/fold.js';
 import { groupBy } from '../../shared/group-by.js';
-import type { MergedWindows } from './merged-windows.js';
+import type { MergeCache } from './merged-windows.js';
 import type { DashboardQuery } from './query.js';
 import type { Window } from './window-cache.js';
 
@@ -40,7 +40,7 @@ export interface TopList {
 }
 
 /** The lists of one source. */
-export interface SourceTops {
+export interface SourceTopLists {
   readonly lists: Readonly<Record<TopDimension, RankedList>>;
   /** Made from that of the user agents, which is long, when they are asked for, and then once. */
   readonly agents: Readonly<Record<(typeof agentDimensions)[number], () => TopList>>;
@@ -55,15 +55,15 @@ interface RankedList {
 }
 
 /** What was read of lists. */
-export interface Tops {
-  readonly bySource: ReadonlyMap<string, SourceTops>;
+export interface TopLists {
+  readonly bySource: ReadonlyMap<string, SourceTopLists>;
   /** How many single requests, the newest, they were made from, where that is not all; `undefined` where it is. */
   readonly ofNewest: number | undefined;
   /**
    * Since when single requests are kept, in milliseconds since 1970, where they were made from them and the range
    * begins earlier.
    */
-  readonly keptFromMs: number | undefined;
+  readonly retainedFromMs: number | undefined;
 }
 
 /** What a list can be made by, besides what the rollups know. */
@@ -80,7 +80,8 @@ export function isOfAgents(dimension: ListedDimension): dimension is (typeof age
 export function topRange(query: TimeRange, nowMs: number): { range: TimeRange; level: TopLevel } {
   const pageLevel = levelFor(query, nowMs);
   const level =
-    topLevels.find((each) => each >= pageLevel && nowMs - query.fromMs <= (topKeptMs[each] ?? Infinity)) ?? 86_400;
+    topLevels.find((each) => each >= pageLevel && nowMs - query.fromMs <= (topListRetentionMs[each] ?? Infinity)) ??
+    86_400;
   return { range: alignRange(query, level), level };
 }
 
@@ -92,16 +93,16 @@ const hostSettledMs = 70_000;
 /**
  * What a page needs of a window's rows: unpacked once, and merged into those of other windows. Not changed any more.
  */
-export type TopsDigest = ReadonlyMap<string, WindowTops>;
+export type TopListsDigest = ReadonlyMap<string, WindowTopLists>;
 
-interface WindowTops {
-  readonly lists: readonly (readonly [TopDimension, TopSummary])[];
+interface WindowTopLists {
+  readonly lists: readonly (readonly [TopDimension, SpaceSaving])[];
   /** Of all hosts together; `undefined` where no row tells. */
-  readonly clients: DistinctSketch | undefined;
+  readonly clients: HyperLogLog | undefined;
 }
 
 /** Which windows to read, and what of them. */
-export interface WindowTopsQuery {
+export interface WindowTopListsQuery {
   readonly level: TopLevel;
   readonly kinds: readonly TopKind[];
   readonly filter: { readonly source?: string; readonly host?: string };
@@ -110,19 +111,17 @@ export interface WindowTopsQuery {
 }
 
 /** Makes the digest of the rows of one window. */
-export function topsDigestOf(rows: readonly TopRow[]): TopsDigest {
+export function topListsDigestOf(rows: readonly TopRow[]): TopListsDigest {
   return new Map(
     [...groupBy(rows, ({ source }) => source)].map(([source, ofSource]) => {
-      const sketches = ofSource
-        .filter(({ kind }) => isOfClients(kind))
-        .map(({ packed }) => DistinctSketch.unpack(packed));
+      const sketches = ofSource.filter(({ kind }) => isOfClients(kind)).map(({ packed }) => HyperLogLog.unpack(packed));
       const [clients, ...others] = sketches;
       for (const other of others) clients!.merge(other);
       return [
         source,
         {
           lists: ofSource.flatMap(({ kind, packed }) =>
-            isOfClients(kind) ? [] : [[kind, TopSummary.unpack(packed)] as const],
+            isOfClients(kind) ? [] : [[kind, SpaceSaving.unpack(packed)] as const],
           ),
           clients,
         },
@@ -132,7 +131,7 @@ export function topsDigestOf(rows: readonly TopRow[]): TopsDigest {
 }
 
 /** What a digest takes, in pieces of about 3 kB. */
-export function piecesIn(digest: TopsDigest): number {
+export function piecesIn(digest: TopListsDigest): number {
   return [...digest.values()].reduce(
     (sum, { lists, clients }) => sum + 15 * lists.length + (clients === undefined ? 0 : 3),
     0,
@@ -140,12 +139,12 @@ export function piecesIn(digest: TopsDigest): number {
 }
 
 /** Reads of a store, which throw a `StoreError`. */
-export interface TopsReader {
-  readTopWindows(query: WindowTopsQuery, range: TimeRange, nowMs: number): Promise<Window<TopsDigest>[]>;
-  listRequests: Store['listRequests'];
-  readonly requestsKeptMs?: number | undefined;
+export interface TopListsReader {
+  readTopWindows(query: WindowTopListsQuery, range: TimeRange, nowMs: number): Promise<Window<TopListsDigest>[]>;
+  topListsOfRequests: Store['topListsOfRequests'];
+  readonly requestRetentionMs?: number | undefined;
   /** What the same windows were merged to before; kept by whoever reads. */
-  readonly merged?: MergedWindows<TopsDigest, Tops['bySource']>;
+  readonly merged?: MergeCache<TopListsDigest, TopLists['bySource']>;
 }
 
 /**
@@ -153,8 +152,8 @@ export interface TopsReader {
  * any other filter raw requests are listed, at most `requestsMax` if the store has to read each of them. Without
  * `dimensions` only unique clients are counted.
  */
-export async function readTopsFrom(
-  store: TopsReader,
+export async function readTopListsFrom(
+  store: TopListsReader,
   query: DashboardQuery,
   {
     dimensions,
@@ -162,7 +161,7 @@ export async function readTopsFrom(
     requestsMax,
     nowMs,
   }: { dimensions: readonly TopDimension[]; valuesMax: number; requestsMax: number; nowMs: number },
-): Promise<Tops> {
+): Promise<TopLists> {
   const { source, host, ...others } = query.filter;
   const { range, level } = topRange(query, nowMs);
   const hasClientRows = Object.keys(others).length === 0;
@@ -193,7 +192,7 @@ export async function readTopsFrom(
         ),
     fromRequests.length === 0
       ? undefined
-      : store.listRequests({
+      : store.topListsOfRequests({
           ...range,
           filter: query.filter,
           kinds: [...fromRequests, ...(rowsTellClients ? [] : clientKinds)],
@@ -202,7 +201,7 @@ export async function readTopsFrom(
         }),
   ]);
   const digests = windows.flat().map(({ digest }) => digest);
-  const merge = (): Tops['bySource'] => mergeTops(digests, listed?.bySource ?? new Map());
+  const merge = (): TopLists['bySource'] => mergeTopLists(digests, listed?.bySource ?? new Map());
   return {
     bySource:
       listed !== undefined || store.merged === undefined
@@ -213,10 +212,10 @@ export async function readTopsFrom(
             merge,
           ),
     ofNewest: listed?.ofNewest,
-    keptFromMs:
+    retainedFromMs:
       listed === undefined
         ? undefined
-        : keptFrom(store.requestsKeptMs, query.fromMs, { windowMs: level * 1000, nowMs }),
+        : retainedFrom(store.requestRetentionMs, query.fromMs, { windowMs: level * 1000, nowMs }),
   };
 }
 
@@ -225,11 +224,14 @@ export function isOfRequests(filter: Filter): boolean {
   return Object.keys(filter).some((name) => name !== 'source');
 }
 
-function mergeTops(digests: readonly TopsDigest[], listed: ReadonlyMap<string, RequestLists>): Tops['bySource'] {
-  const parts = new Map<string, { lists: Record<TopDimension, TopSummary>; clients: DistinctSketch }>();
+function mergeTopLists(
+  digests: readonly TopListsDigest[],
+  listed: ReadonlyMap<string, RequestLists>,
+): TopLists['bySource'] {
+  const parts = new Map<string, { lists: Record<TopDimension, SpaceSaving>; clients: HyperLogLog }>();
   const partOf = (of: string) => {
     let part = parts.get(of);
-    if (part === undefined) parts.set(of, (part = { lists: emptyLists(), clients: new DistinctSketch() }));
+    if (part === undefined) parts.set(of, (part = { lists: emptyLists(), clients: new HyperLogLog() }));
     return part;
   };
   for (const digest of digests) {
@@ -258,14 +260,14 @@ function mergeTops(digests: readonly TopsDigest[], listed: ReadonlyMap<string, R
 }
 
 /** A list as the page and the API show it. */
-export function listOf(tops: SourceTops | undefined, dimension: ListedDimension): TopList {
-  if (tops === undefined) return { total: 0, values: new Map() };
-  if (isOfAgents(dimension)) return tops.agents[dimension]();
-  const list = tops.lists[dimension];
+export function listOf(topLists: SourceTopLists | undefined, dimension: ListedDimension): TopList {
+  if (topLists === undefined) return { total: 0, values: new Map() };
+  if (isOfAgents(dimension)) return topLists.agents[dimension]();
+  const list = topLists.lists[dimension];
   return { total: list.total, values: new Map(list.entries().map((entry) => [entry.value, figuresOf(entry)])) };
 }
 
-function agentLists({ total, entries }: RankedList): SourceTops['agents'] {
+function agentLists({ total, entries }: RankedList): SourceTopLists['agents'] {
   const listBy = (dimension: (typeof agentDimensions)[number]): TopList => {
     const byAgent = groupBy(entries(), ({ value }) => agentOf(value)[dimension]);
     byAgent.delete('');
@@ -280,7 +282,7 @@ function agentLists({ total, entries }: RankedList): SourceTops['agents'] {
   };
   return Object.fromEntries(
     agentDimensions.map((dimension) => [dimension, once(() => listBy(dimension))]),
-  ) as SourceTops['agents'];
+  ) as SourceTopLists['agents'];
 }
 
 /**
@@ -344,7 +346,7 @@ function figuresOfAll(entries: readonly TopEntry[]): TopFigures {
 }
 
 function rankedLists(
-  lists: Readonly<Record<TopDimension, TopSummary>>,
+  lists: Readonly<Record<TopDimension, SpaceSaving>>,
   listed: ReadonlyMap<string, RequestList> = new Map(),
 ): Record<TopDimension, RankedList> {
   return Object.fromEntries(
@@ -362,7 +364,7 @@ function once<Made extends object>(make: () => Made): () => Made {
   return () => (made ??= make());
 }
 
-function emptyLists(): Record<TopDimension, TopSummary> {
-  const all = (): TopSummary => new TopSummary({ entriesMax: Infinity });
+function emptyLists(): Record<TopDimension, SpaceSaving> {
+  const all = (): SpaceSaving => new SpaceSaving({ entriesMax: Infinity });
   return { path: all(), referrer: all(), user_agent: all(), client: all(), country: all() };
 }

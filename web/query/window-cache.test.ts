@@ -12,9 +12,9 @@ import { influxdOfThisFile, spoolOfTest, testWithInfluxd } from '../../test/infl
 import { until } from '../../test/until.js';
 import { event } from '../../test/web-samples.js';
 import { parseQuery } from './query.js';
-import { createReads, readTops, readTraffic, type Reads } from './read.js';
+import { createReads, readTopLists, readTraffic, type Reads } from './read.js';
 import { listOf } from './top-lists.js';
-import { closedKeptMsMaxDefault, closedKeptMsMin, createWindowCache } from './window-cache.js';
+import { closedTtlMsMaxDefault, closedTtlMsMin, createWindowCache } from './window-cache.js';
 
 const log = createLog('test', { write: () => undefined });
 const dayMs = 86_400_000;
@@ -46,9 +46,9 @@ async function openInfluxdb(t: ExecutionContext): Promise<Store> {
 /** What a page says, by source and by window. */
 async function readPage(reads: Reads, raw: Record<string, string>, nowMs: number) {
   const query = parseQuery(raw, nowMs);
-  const [{ windows, sources, hosts, methods, pairs, previous }, tops] = await Promise.all([
+  const [{ windows, sources, hosts, methods, pairs, previous }, topLists] = await Promise.all([
     readTraffic(reads, query, { nowMs, withPrevious: true, hostsMax: 10, withPairs: true }),
-    readTops(reads, query, { dimensions: ['path', 'user_agent'], nowMs }),
+    readTopLists(reads, query, { dimensions: ['path', 'user_agent'], nowMs }),
   ]);
   return {
     sources: [...sources].map(([source, { requests, errors, bytes, latencyMs, statuses }]) => [
@@ -75,9 +75,9 @@ async function readPage(reads: Reads, raw: Record<string, string>, nowMs: number
       [...previous.sources].map(([source, { requests, latencyMs }]) => [source, requests, latencyMs]),
       previous.pairs,
     ],
-    bots: listOf(tops.bySource.get('caddy'), 'bot').values.get('curl')?.latencyMs,
+    bots: listOf(topLists.bySource.get('caddy'), 'bot').values.get('curl')?.latencyMs,
     // In no order: they are only looked up.
-    paths: [...tops.bySource]
+    paths: [...topLists.bySource]
       .toSorted(([one], [other]) => (one < other ? -1 : 1))
       .map(([source, { lists }]) => [source, lists.path.entries().map(({ value, count }) => [value, count])]),
   };
@@ -110,7 +110,7 @@ const writes = fc.array(
 
 for (const { name, open, testHere, numRuns, waitMs } of [
   { name: 'DuckDB', open: openEmbedded, testHere: test, numRuns: 12, waitMs: 0 },
-  { name: 'InfluxDB', open: openInfluxdb, testHere: testWithInfluxd, numRuns: 1, waitMs: closedKeptMsMin },
+  { name: 'InfluxDB', open: openInfluxdb, testHere: testWithInfluxd, numRuns: 1, waitMs: closedTtlMsMin },
 ]) {
   testHere(
     `${name}: whatever traffic and imports write, into windows of any age, is on a page that has shown these windows before`,
@@ -118,7 +118,7 @@ for (const { name, open, testHere, numRuns, waitMs } of [
       await fc.assert(
         fc.asyncProperty(writes, async (batches) => {
           const store = await open(t);
-          const reads = createReads(store, { closedKeptMsMax: closedKeptMsMin });
+          const reads = createReads(store, { closedTtlMsMax: closedTtlMsMin });
           const recorder = createRecorder({ store, log, name: 'tested', hostsMax: 200, clientIp: 'full' });
           try {
             for (const batch of batches) {
@@ -166,7 +166,7 @@ function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number
       });
     },
     digest: (rows) => rows.reduce((sum, { value }) => sum + value, 0),
-    weigh: () => 9,
+    estimatedSize: () => 9,
     weightMax,
     changes: told ? { listen: () => undefined, listenForExchange: () => undefined } : undefined,
     clock: () => clockMs,
@@ -255,7 +255,7 @@ test('where others write too, open windows are read again at once and closed one
     { windowMs: 540_000, digest: 4 },
   ]);
   t.deepEqual(spans(), [[9, 10]], 'all but the last minute have ended for long enough');
-  advance(closedKeptMsMaxDefault);
+  advance(closedTtlMsMaxDefault);
   const third = get(0, 10);
   reads[0]!.answer([row(1, 8)]);
   t.deepEqual(await third, [{ windowMs: 60_000, digest: 8 }]);
@@ -296,7 +296,7 @@ test('where others write too, closed windows are read again before they are too 
   reads[0]!.answer([row(1)]);
   await first;
   spans();
-  advance(closedKeptMsMaxDefault / 2 + 1);
+  advance(closedTtlMsMaxDefault / 2 + 1);
   t.deepEqual(await get(0, 5, { now: 20 }), [{ windowMs: 60_000, digest: 1 }]);
   t.is((await get(0, 5, { now: 20 })).length, 1);
   const [refresh, ...others] = reads;
@@ -312,14 +312,14 @@ test('a refresh that fails leaves what is kept, and fails those who ask when tha
   const first = get(0, 5, { now: 20 });
   reads.shift()!.answer([row(1)]);
   await first;
-  advance(closedKeptMsMaxDefault / 2 + 1);
+  advance(closedTtlMsMaxDefault / 2 + 1);
   await get(0, 5, { now: 20 });
   const refresh = reads.shift()!;
   refresh.fail(new Error('no store'));
   await turn();
   t.deepEqual(await get(0, 5, { now: 20 }), [{ windowMs: 60_000, digest: 1 }]);
   reads.shift()!.answer([row(1)]);
-  advance(closedKeptMsMaxDefault);
+  advance(closedTtlMsMaxDefault);
   const late = get(0, 5, { now: 20 });
   reads.at(-1)!.fail(new Error('still no store'));
   await t.throwsAsync(late, { message: 'still no store' });

@@ -52,7 +52,7 @@ export interface WindowCacheOptions<Query, Row, Digest> {
   readonly read: (query: Query & TimeRange, signal: AbortSignal) => AsyncIterable<readonly Row[]>;
   readonly digest: (rows: readonly Row[]) => Digest;
   /** What a digest weighs; one more is added for the window itself. */
-  readonly weigh: (digest: Digest) => number;
+  readonly estimatedSize: (digest: Digest) => number;
   /**
    * What all digests may weigh together. Beyond it the queries that were asked least lately are dropped, and then no
    * more is kept.
@@ -61,12 +61,12 @@ export interface WindowCacheOptions<Query, Row, Digest> {
   /** `undefined` for a store to which others write as well. */
   readonly changes: StoreChanges | undefined;
   /** How long a window that has not ended is kept where others write, in milliseconds: 200. */
-  readonly openKeptMs?: number;
+  readonly openTtlMs?: number;
   /**
    * How long a window that has ended long ago is kept where others write, in milliseconds: a minute. One that ended
    * later is kept for a tenth of the time since then.
    */
-  readonly closedKeptMsMax?: number;
+  readonly closedTtlMsMax?: number;
   /** Milliseconds of a clock that only goes forward. */
   readonly clock?: () => number;
 }
@@ -75,13 +75,13 @@ export interface WindowCacheOptions<Query, Row, Digest> {
  * How long a window is kept where the store tells of its changes, in milliseconds: what is too old is deleted without a
  * word.
  */
-export const toldKeptMs = 600_000;
+export const notifiedTtlMs = 600_000;
 /** How long a window that has ended is kept at least where others write, in milliseconds. */
-export const closedKeptMsMin = 10_000;
+export const closedTtlMsMin = 10_000;
 /** And at most: an import, or what waited on a disk, changes old windows too. */
-export const closedKeptMsMaxDefault = 60_000;
+export const closedTtlMsMaxDefault = 60_000;
 /** How long one is kept that has not, or not for long: a crowd costs the store no more reads than this lets through. */
-const openKeptMsDefault = 200;
+const openTtlMsDefault = 200;
 /** A window counts as ended so long after its end: lines come late, and clocks differ. */
 export const closesAfterMs = 60_000;
 
@@ -120,11 +120,11 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
   const {
     read,
     digest,
-    weigh,
+    estimatedSize,
     weightMax,
     changes,
-    openKeptMs = openKeptMsDefault,
-    closedKeptMsMax = closedKeptMsMaxDefault,
+    openTtlMs = openTtlMsDefault,
+    closedTtlMsMax = closedTtlMsMaxDefault,
     clock = () => performance.now(),
   } = options;
   /** By query, those that were asked least lately first. */
@@ -148,7 +148,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
         if (kept === undefined || clock() - kept.readMs > forMs) missing.push(windowMs);
         else {
           kept.usedMs = clock();
-          if (changes === undefined && forMs >= closedKeptMsMin && clock() - kept.readMs > forMs / 2)
+          if (changes === undefined && forMs >= closedTtlMsMin && clock() - kept.readMs > forMs / 2)
             ageing.push(windowMs);
           if (kept.digest !== undefined) found.set(windowMs, kept.digest);
         }
@@ -196,9 +196,9 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
   };
 
   function keptMs(endMs: number, nowMs: number): number {
-    if (changes !== undefined) return toldKeptMs;
+    if (changes !== undefined) return notifiedTtlMs;
     const sinceMs = nowMs - endMs;
-    return sinceMs < closesAfterMs ? openKeptMs : closedTtlMs(sinceMs, closedKeptMsMax);
+    return sinceMs < closesAfterMs ? openTtlMs : closedTtlMs(sinceMs, closedTtlMsMax);
   }
 
   function groupOf(query: Query): Group<Digest> {
@@ -215,7 +215,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
       (reading) =>
         covers(reading, missing) &&
         !reading.done.isCancelled &&
-        (changes !== undefined || clock() - reading.startedMs <= openKeptMs) &&
+        (changes !== undefined || clock() - reading.startedMs <= openTtlMs) &&
         !missing.some((windowMs) => reading.changed.has(windowMs)),
     );
   }
@@ -260,7 +260,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
   function keep(group: Group<Digest>, windowMs: number, kept: Digest | undefined, readMs: number): void {
     if ((group.windows.get(windowMs)?.readMs ?? -Infinity) > readMs) return; // a read that began later was quicker
     drop(group, windowMs);
-    const own = 1 + Math.floor(group.key.length / keyLengthPerWeight) + (kept === undefined ? 0 : weigh(kept));
+    const own = 1 + Math.floor(group.key.length / keyLengthPerWeight) + (kept === undefined ? 0 : estimatedSize(kept));
     makeRoom(own, group);
     if (weight + own > weightMax) return;
     group.windows.set(windowMs, { digest: kept, readMs, weight: own, usedMs: clock() });
@@ -296,8 +296,8 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
  * How long what was read of a window is kept where others write, that long after its end, in milliseconds: what ended
  * lately is more likely to change.
  */
-export function closedTtlMs(sinceEndMs: number, maxMs = closedKeptMsMaxDefault): number {
-  return Math.min(maxMs, Math.max(closedKeptMsMin, sinceEndMs / 10));
+export function closedTtlMs(sinceEndMs: number, maxMs = closedTtlMsMaxDefault): number {
+  return Math.min(maxMs, Math.max(closedTtlMsMin, sinceEndMs / 10));
 }
 
 function covers({ fromMs, toMs }: TimeRange, windows: readonly number[]): boolean {

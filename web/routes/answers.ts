@@ -7,10 +7,10 @@ import { shareOf, type Latency, type WindowFigures } from '../stats/figures.js';
 import type { Traffic } from '../query/read.js';
 import type { Site, SiteWindow } from '../query/read-sites.js';
 import type { RequestPairs } from '../stats/request-pairs.js';
-import type { TopList, Tops } from '../query/top-lists.js';
+import type { TopList, TopLists } from '../query/top-lists.js';
 
 /** `/api/summary` */
-export function summaryAnswer({ range, complete, sampled, sources }: Traffic, { bySource }: Tops) {
+export function summaryAnswer({ range, complete, sampled, sources }: Traffic, { bySource }: TopLists) {
   return {
     from: isoTime(range.fromMs),
     to: isoTime(range.toMs),
@@ -113,7 +113,7 @@ export function requestsAnswer(requests: readonly RequestEvent[], pairs: Request
     const pair = pairs.get(request.requestId);
     return {
       ...requestAnswer(request),
-      pair: pair === undefined ? null : { edge_ms: pair.edgeMs, app_ms: pair.appMs, outside_ms: pair.outsideMs },
+      pair: pair === undefined ? null : { edge_ms: pair.edgeMs, app_ms: pair.appMs, outside_ms: pair.proxyOverheadMs },
     };
   });
 }

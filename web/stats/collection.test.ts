@@ -30,13 +30,13 @@ test('finds that nothing is stored, since the newest ledger, when the store says
   });
 });
 
-test('finds a collector that has not reported: failing when it is the only one, troubled beside others', (t) => {
+test('finds a collector that has not reported: failing when it is the only one, degraded beside others', (t) => {
   t.deepEqual(found({ ledgers: [stale] }), {
     findings: [{ kind: 'no-report', state: 'failing', sinceMs: stale.timeMs, collector: 'b' }],
     isNothingStored: true,
   });
   t.deepEqual(found({ ledgers: [fresh, stale] }), {
-    findings: [{ kind: 'no-report', state: 'troubled', sinceMs: stale.timeMs, collector: 'b' }],
+    findings: [{ kind: 'no-report', state: 'degraded', sinceMs: stale.timeMs, collector: 'b' }],
     isNothingStored: false,
   });
 });

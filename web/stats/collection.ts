@@ -74,7 +74,7 @@ export function collectionFindings(
       ...dropped,
     ];
   }
-  const state = silent.length === ledgers.length ? 'failing' : 'troubled';
+  const state = silent.length === ledgers.length ? 'failing' : 'degraded';
   return [
     ...dropped,
     ...silent.map(

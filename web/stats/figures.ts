@@ -1,6 +1,6 @@
 /** What is told of some requests, and how it adds up: pure. */
 import { Histogram } from '../../shared/sketch/histogram.js';
-import { addTally, emptyTally, type Cell, type Tally } from '../../shared/rollup/rollup.js';
+import { mergeAggregate, emptyAggregate, type Cell, type Aggregate } from '../../shared/rollup/rollup.js';
 import { isClientError, isServerError } from '../../shared/status.js';
 
 /** Latencies in milliseconds; `null` where no request has one. */
@@ -53,7 +53,7 @@ interface Net {
 }
 
 /** What latencies are told from. */
-type Latencies = Pick<Tally, 'durationSumMs' | 'durationMaxMs' | 'histogram'>;
+type Latencies = Pick<Aggregate, 'durationSumMs' | 'durationMaxMs' | 'histogram'>;
 
 /** The sum of cells. */
 export function sumOfCells(cells: readonly Cell[]): Sum {
@@ -64,19 +64,19 @@ export function sumOfCells(cells: readonly Cell[]): Sum {
 
 /** Adds up cells, given one at a time. */
 export class CellSum {
-  readonly #tally = emptyTally();
+  readonly #aggregate = emptyAggregate();
   readonly #statuses = new Map<number, number>();
 
   add(cell: Cell): void {
-    addTally(this.#tally, cell);
+    mergeAggregate(this.#aggregate, cell);
     addCount(this.#statuses, cell.status, cell.count);
   }
 
   /** The sum of the cells so far. Do not add more afterwards. */
   sum(): Sum {
     return sumWith(
-      { sampledOut: this.#tally.sampledOut, bytes: this.#tally.sizeSum, statuses: this.#statuses },
-      () => this.#tally,
+      { sampledOut: this.#aggregate.sampledOut, bytes: this.#aggregate.sizeSum, statuses: this.#statuses },
+      () => this.#aggregate,
     );
   }
 }

@@ -133,13 +133,13 @@ export function fold(rows: readonly RollupRow[], grid: Grid): Fold {
 }
 
 /** Windows of a grid, and all of them together. */
-export interface Stretch {
+export interface FoldedRange {
   readonly windows: readonly WindowDigest[];
   readonly total: WindowDigest;
 }
 
 /** Makes a stretch of windows, or has it from before. */
-type MakeStretch = (digests: readonly WindowDigest[], make: () => Stretch) => Stretch;
+type MakeFoldedRange = (digests: readonly WindowDigest[], make: () => FoldedRange) => FoldedRange;
 
 /** So many windows of the grid, the newest, change from page to page. */
 const changingMax = 2;
@@ -151,10 +151,10 @@ const changingMax = 2;
 export function foldWindows(
   digests: readonly WindowDigest[],
   { fromMs, stepMs }: Grid,
-  makeOlder: MakeStretch = (_, make) => make(),
+  makeOlder: MakeFoldedRange = (_, make) => make(),
 ): Fold {
   const windowOf = ({ windowMs }: WindowDigest): number => fromMs + Math.floor((windowMs - fromMs) / stepMs) * stepMs;
-  const stretchOf = (some: readonly WindowDigest[]): Stretch => {
+  const stretchOf = (some: readonly WindowDigest[]): FoldedRange => {
     const windows = [...groupBy(some, windowOf)].map(([windowMs, together]) => merged(windowMs, together));
     return { windows, total: merged(fromMs, windows) };
   };

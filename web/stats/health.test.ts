@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { event } from '../../test/web-samples.js';
 import type { Figures } from './figures.js';
 import { fold } from './fold.js';
-import { judge, pastErrors } from './health.js';
+import { evaluateHealth, pastErrors } from './health.js';
 import { rollUp } from '../../shared/rollup/rollup-aggregator.js';
 
 const stepMs = 60_000;
@@ -18,17 +18,17 @@ function windowsOf(minutes: readonly { requests: number; errors?: number; durati
   return fold(rollUp(requests, 60, 'host'), { fromMs: 0, stepMs });
 }
 
-function verdict(
+function health(
   minutes: readonly { requests: number; errors?: number; durationMs?: number }[],
   { previous }: { previous?: Figures } = {},
 ) {
-  return judge(windowsOf(minutes).windows, { stepMs, previous, liveMs: undefined });
+  return evaluateHealth(windowsOf(minutes).windows, { stepMs, previous, liveMs: undefined });
 }
 
 test('nothing is judged on fewer than 120 requests', (t) => {
-  t.deepEqual(verdict([]), { kind: 'unjudged' });
-  t.deepEqual(verdict([{ requests: 119, errors: 119 }]), { kind: 'unjudged' });
-  t.like(verdict([{ requests: 60, errors: 60 }, { requests: 60 }]), {
+  t.deepEqual(health([]), { kind: 'unjudged' });
+  t.deepEqual(health([{ requests: 119, errors: 119 }]), { kind: 'unjudged' });
+  t.like(health([{ requests: 60, errors: 60 }, { requests: 60 }]), {
     kind: 'errors',
     state: 'failing',
     sinceMs: stepMs,
@@ -36,16 +36,16 @@ test('nothing is judged on fewer than 120 requests', (t) => {
   });
 });
 
-test('a source is troubled above 2 % of 5xx and failing above 5 %, since the window that first showed it', (t) => {
+test('a source is degraded above 2 % of 5xx and failing above 5 %, since the window that first showed it', (t) => {
   const good = { requests: 200, errors: 4 };
-  t.deepEqual(verdict([good, good]), { kind: 'well' }, '2 % is not above 2 %');
-  t.deepEqual(verdict([good, { requests: 200, errors: 5 }, { requests: 200, errors: 6 }]), {
+  t.deepEqual(health([good, good]), { kind: 'well' }, '2 % is not above 2 %');
+  t.deepEqual(health([good, { requests: 200, errors: 5 }, { requests: 200, errors: 6 }]), {
     kind: 'errors',
-    state: 'troubled',
+    state: 'degraded',
     sinceMs: stepMs,
     share: 0.03,
   });
-  t.deepEqual(verdict([good, { requests: 200, errors: 5 }, { requests: 200, errors: 20 }]), {
+  t.deepEqual(health([good, { requests: 200, errors: 5 }, { requests: 200, errors: 20 }]), {
     kind: 'errors',
     state: 'failing',
     sinceMs: 2 * stepMs,
@@ -57,18 +57,18 @@ test('a state is left at half of what it was entered at', (t) => {
   const bad = { requests: 200, errors: 6 };
   const between = { requests: 200, errors: 3 };
   const good = { requests: 200, errors: 1 };
-  t.like(verdict([bad, between, between]), { kind: 'errors', sinceMs: 0 }, 'still in it');
-  t.deepEqual(verdict([bad, between, good]), { kind: 'well' });
-  t.deepEqual(verdict([bad, good, between]), { kind: 'well' }, 'not in it again');
+  t.like(health([bad, between, between]), { kind: 'errors', sinceMs: 0 }, 'still in it');
+  t.deepEqual(health([bad, between, good]), { kind: 'well' });
+  t.deepEqual(health([bad, good, between]), { kind: 'well' }, 'not in it again');
 });
 
 test('a source is slow when its p95 is over twice that of the previous period', (t) => {
   const previous = windowsOf([{ requests: 200, durationMs: 10 }]).sources.get('caddy')!;
   const slow = { requests: 600, durationMs: 25 };
-  t.like(verdict([{ requests: 200 }, slow], { previous }), { kind: 'slow', state: 'troubled', sinceMs: stepMs });
-  t.deepEqual(verdict([{ requests: 200, durationMs: 19 }], { previous }), { kind: 'well' });
-  t.deepEqual(verdict([slow]), { kind: 'well' }, 'without a previous period nothing is slow');
-  t.deepEqual(verdict([slow], { previous: { ...previous, requests: 119 } }), { kind: 'well' });
+  t.like(health([{ requests: 200 }, slow], { previous }), { kind: 'slow', state: 'degraded', sinceMs: stepMs });
+  t.deepEqual(health([{ requests: 200, durationMs: 19 }], { previous }), { kind: 'well' });
+  t.deepEqual(health([slow]), { kind: 'well' }, 'without a previous period nothing is slow');
+  t.deepEqual(health([slow], { previous: { ...previous, requests: 119 } }), { kind: 'well' });
 });
 
 /** The verdict at `liveMs` on requests at these times, seen in windows of this length. */
@@ -84,7 +84,7 @@ function at(
     ),
     { fromMs: 0, stepMs: windowMs },
   );
-  return judge(windows, { stepMs: windowMs, previous: undefined, liveMs, lastMs });
+  return evaluateHealth(windows, { stepMs: windowMs, previous: undefined, liveMs, lastMs });
 }
 
 const every = (periodMs: number, count: number): number[] =>
@@ -154,7 +154,7 @@ for (const [what, timesMs, windowMs, limitMs] of [
 test('finds nothing silent that was seen for a shorter time than the gap, nor in a range that has ended', (t) => {
   t.deepEqual(at(every(100, 2000), 3_600_000), { kind: 'well' }, 'seen for three minutes');
   t.deepEqual(
-    judge(windowsOf([{ requests: 600 }, ...Array.from({ length: 9 }, () => ({ requests: 600 }))]).windows, {
+    evaluateHealth(windowsOf([{ requests: 600 }, ...Array.from({ length: 9 }, () => ({ requests: 600 }))]).windows, {
       stepMs,
       previous: undefined,
       liveMs: undefined,
@@ -183,21 +183,26 @@ test('judges silence by the last hours, where they hold enough, rather than by t
     minute,
   );
   t.deepEqual(
-    judge(wide.windows, { ...wide, previous: undefined, liveMs }),
+    evaluateHealth(wide.windows, { ...wide, previous: undefined, liveMs }),
     { kind: 'well' },
     'windows of an hour do not tell',
   );
-  t.like(judge(wide.windows, { ...wide, previous: undefined, liveMs, recent }), {
+  t.like(evaluateHealth(wide.windows, { ...wide, previous: undefined, liveMs, recent }), {
     kind: 'silent',
     sinceMs: 10 * hourMs,
   });
   t.like(
-    judge([], { ...wide, previous: undefined, liveMs, recent }),
+    evaluateHealth([], { ...wide, previous: undefined, liveMs, recent }),
     { kind: 'silent' },
     'a range that began when it was silent already',
   );
   t.like(
-    judge(wide.windows, { ...wide, previous: undefined, liveMs: 14 * hourMs, recent: { ...recent, windows: [] } }),
+    evaluateHealth(wide.windows, {
+      ...wide,
+      previous: undefined,
+      liveMs: 14 * hourMs,
+      recent: { ...recent, windows: [] },
+    }),
     { kind: 'silent' },
     'silent for longer than the last hours',
   );

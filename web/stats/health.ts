@@ -1,6 +1,6 @@
 /**
  * How a source does, judged by its windows: pure. A window alone may hold too few requests to say anything, so each is
- * judged together with as many before it as it takes to have `judgedRequestsMin`. A state is left at a lower value than
+ * judged together with as many before it as it takes to have `healthRequestsMin`. A state is left at a lower value than
  * it was entered at, so that it does not flicker.
  */
 import { Histogram } from '../../shared/sketch/histogram.js';
@@ -8,11 +8,11 @@ import { dashboardSource, formerDashboardSource } from '../../shared/request-eve
 import type { Figures, WindowFigures } from './figures.js';
 
 /** How a source does. */
-export type State = 'well' | 'troubled' | 'failing';
+export type State = 'well' | 'degraded' | 'failing';
 
 /** What was found, as of the last window. */
-export type Verdict =
-  /** Fewer than `judgedRequestsMin` requests. */
+export type HealthStatus =
+  /** Fewer than `healthRequestsMin` requests. */
   { readonly kind: 'unjudged' } | { readonly kind: 'well' } | Finding;
 
 /** What there is to say against a source. */
@@ -31,11 +31,11 @@ export type Finding =
   | { readonly kind: 'silent'; readonly state: State; readonly sinceMs: number; readonly limitMs: number };
 
 /** Nothing is judged on fewer requests. */
-export const judgedRequestsMin = 120;
+export const healthRequestsMin = 120;
 /** A p95 of so few requests would rise and fall by chance: it is judged on this many, or on all that there are. */
-const judgedLatenciesMin = 600;
+const healthLatenciesMin = 600;
 /** Shares of 5xx above which a source gets into a state, and below which it leaves it. */
-export const errorShares = { failing: { enter: 0.05, leave: 0.025 }, troubled: { enter: 0.02, leave: 0.01 } } as const;
+export const errorShares = { failing: { enter: 0.05, leave: 0.025 }, degraded: { enter: 0.02, leave: 0.01 } } as const;
 /** The same for the p95, in multiples of the previous period's. */
 export const slowFactors = { enter: 2, leave: 1.5 } as const;
 /** No source is silent before this long without a request, in milliseconds. */
@@ -48,8 +48,8 @@ const silenceDistancesMin = 10;
 /** Silence in multiples of the usual gap between windows with requests: traffic may come in bursts. */
 const silenceGapsMin = 3;
 
-/** What `judge` needs to know besides the windows. */
-export interface JudgedRange {
+/** What `evaluateHealth` needs to know besides the windows. */
+export interface EvaluatedRange {
   readonly stepMs: number;
   /** The figures of the period before; `undefined` where there are none. */
   readonly previous: Figures | undefined;
@@ -73,7 +73,7 @@ export interface RecentWindows {
 }
 
 /** Judges one source by its windows, in order of time. Of several findings the gravest one is given. */
-export function judge(windows: readonly WindowFigures[], range: JudgedRange): Verdict {
+export function evaluateHealth(windows: readonly WindowFigures[], range: EvaluatedRange): HealthStatus {
   const found = findingsOf(windows, range);
   return found === undefined ? { kind: 'unjudged' } : (found[0] ?? { kind: 'well' });
 }
@@ -84,7 +84,7 @@ export function judge(windows: readonly WindowFigures[], range: JudgedRange): Ve
  */
 export function findingsOf(
   windows: readonly WindowFigures[],
-  { stepMs, previous, lastMs, liveMs, recent, ownSinceMs }: JudgedRange,
+  { stepMs, previous, lastMs, liveMs, recent, ownSinceMs }: EvaluatedRange,
 ): readonly Finding[] | undefined {
   const silent = silence([...(recent === undefined ? [] : [recent]), { windows, stepMs }], {
     lastMs,
@@ -92,10 +92,10 @@ export function findingsOf(
     ownSinceMs,
   });
   const requests = windows.reduce((sum, window) => sum + window.requests, 0);
-  const blocks = blocksOf(windows, judgedRequestsMin);
+  const blocks = blocksOf(windows, healthRequestsMin);
   const last = blocks.at(-1);
   if (last === undefined) return silent === undefined ? undefined : [silent];
-  const errorsIn = (state: 'failing' | 'troubled'): Finding | undefined => {
+  const errorsIn = (state: 'failing' | 'degraded'): Finding | undefined => {
     const sinceMs = sinceOf(blocks, errorShare, errorShares[state]);
     return sinceMs === undefined ? undefined : { kind: 'errors', state, sinceMs, share: errorShare(last) };
   };
@@ -103,7 +103,7 @@ export function findingsOf(
   return [
     failing,
     silent,
-    failing === undefined ? errorsIn('troubled') : undefined,
+    failing === undefined ? errorsIn('degraded') : undefined,
     slowness(windows, requests, previous),
   ].filter((finding) => finding !== undefined);
 }
@@ -113,14 +113,14 @@ function slowness(
   requests: number,
   previous: Figures | undefined,
 ): Finding | undefined {
-  const usualMs = previous === undefined || previous.requests < judgedRequestsMin ? null : previous.latencyMs.p95;
+  const usualMs = previous === undefined || previous.requests < healthRequestsMin ? null : previous.latencyMs.p95;
   if (usualMs === null || usualMs <= 0) return undefined;
   const factorOf = (block: Block): number => (histogramOf(block).quantile(0.95) ?? 0) / usualMs;
-  const blocks = blocksOf(windows, Math.min(judgedLatenciesMin, requests));
+  const blocks = blocksOf(windows, Math.min(healthLatenciesMin, requests));
   const sinceMs = sinceOf(blocks, factorOf, slowFactors);
   return sinceMs === undefined
     ? undefined
-    : { kind: 'slow', state: 'troubled', sinceMs, p95Ms: factorOf(blocks.at(-1)!) * usualMs, usualMs };
+    : { kind: 'slow', state: 'degraded', sinceMs, p95Ms: factorOf(blocks.at(-1)!) * usualMs, usualMs };
 }
 
 /** A window and as many before it as it takes. */
@@ -188,11 +188,11 @@ export interface PastErrors {
 export function pastErrors(windows: readonly WindowFigures[]): PastErrors | undefined {
   let open: PastErrors | undefined;
   let worst: PastErrors | undefined;
-  for (const block of blocksOf(windows, judgedRequestsMin)) {
+  for (const block of blocksOf(windows, healthRequestsMin)) {
     const share = errorShare(block);
-    if (open === undefined && share > errorShares.troubled.enter)
+    if (open === undefined && share > errorShares.degraded.enter)
       open = { fromMs: block.timeMs, toMs: block.timeMs, share };
-    else if (open !== undefined && share >= errorShares.troubled.leave)
+    else if (open !== undefined && share >= errorShares.degraded.leave)
       open = { ...open, share: Math.max(open.share, share) };
     else if (open !== undefined) {
       if (worst === undefined || open.share > worst.share) worst = { ...open, toMs: block.timeMs };
@@ -209,12 +209,12 @@ export function pastErrors(windows: readonly WindowFigures[]): PastErrors | unde
  */
 function silence(
   views: readonly RecentWindows[],
-  { lastMs, liveMs, ownSinceMs = -Infinity }: Pick<JudgedRange, 'lastMs' | 'liveMs' | 'ownSinceMs'>,
+  { lastMs, liveMs, ownSinceMs = -Infinity }: Pick<EvaluatedRange, 'lastMs' | 'liveMs' | 'ownSinceMs'>,
 ): Finding | undefined {
   if (liveMs === undefined) return undefined;
   for (const { windows, stepMs } of views) {
     const requests = windows.reduce((sum, window) => sum + window.requests, 0);
-    if (requests < judgedRequestsMin) continue;
+    if (requests < healthRequestsMin) continue;
     const last = windows.at(-1)!;
     if (last.source === dashboardSource || (last.source === formerDashboardSource && last.timeMs <= ownSinceMs))
       return undefined;

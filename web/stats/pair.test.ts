@@ -24,12 +24,12 @@ test('the time outside an app is what the edge took beyond it, on the hosts that
     { source: 'shop', durationMs: 35, timeMs: 60_000 },
     { source: 'lonely', host: '127.0.0.1:3000' },
   ]);
-  t.like(pair, { app: 'shop', outsideMeanMs: 10, edgeOnlyErrors: 0, bypassed: 0 });
+  t.like(pair, { app: 'shop', proxyOverheadMeanMs: 10, edgeOnlyErrors: 0, bypassedEdge: 0 });
   t.like(
     pair?.windows,
     [
-      { timeMs: 0, outsideMeanMs: 15, edgeOnlyErrors: 0, bypassed: 0 },
-      { timeMs: 60_000, outsideMeanMs: null, bypassed: 1 },
+      { timeMs: 0, proxyOverheadMeanMs: 15, edgeOnlyErrors: 0, bypassedEdge: 0 },
+      { timeMs: 60_000, proxyOverheadMeanMs: null, bypassedEdge: 1 },
     ],
     'a difference only where both have a latency',
   );
@@ -43,13 +43,13 @@ test('there is no time outside an app on hosts where requests bypassed the edge,
     { source: 'shop', durationMs: 2 },
     { source: 'shop', host: 'internal', durationMs: 2 },
   ]);
-  t.like(pair, { outsideMeanMs: null, bypassed: 2 });
+  t.like(pair, { proxyOverheadMeanMs: null, bypassedEdge: 2 });
 });
 
 test('an app that is slower than the edge has no time outside, on the page, in the chart and in the API alike', (t) => {
   const [pair] = pairs([{ durationMs: 3 }, { source: 'shop', durationMs: 25 }]);
-  t.is(pair?.outsideMeanMs, null);
-  t.like(pair?.windows, [{ outsideMeanMs: null }]);
+  t.is(pair?.proxyOverheadMeanMs, null);
+  t.like(pair?.windows, [{ proxyOverheadMeanMs: null }]);
 });
 
 test('errors that the app never produced, and requests that bypassed the edge, are counted', (t) => {
@@ -63,8 +63,8 @@ test('errors that the app never produced, and requests that bypassed the edge, a
     { source: 'shop', host: 'internal' },
     { source: 'shop', host: 'internal' },
   ]);
-  t.like(pair, { edgeOnlyErrors: 2, bypassed: 2 });
-  t.like(pair?.windows, [{ timeMs: 0, edgeOnlyErrors: 2, bypassed: 2 }]);
+  t.like(pair, { edgeOnlyErrors: 2, bypassedEdge: 2 });
+  t.like(pair?.windows, [{ timeMs: 0, edgeOnlyErrors: 2, bypassedEdge: 2 }]);
 });
 
 test('without an edge, or without an app, there is no pair', (t) => {

@@ -12,11 +12,11 @@ export interface PairFigures {
    * difference. `null` without latencies, and if the two have not served the same requests: the app's mean is the
    * greater one, or it had requests that bypassed the edge.
    */
-  readonly outsideMeanMs: number | null;
+  readonly proxyOverheadMeanMs: number | null;
   /** 5xx at the edge beyond those of the app: it never produced them. */
   readonly edgeOnlyErrors: number;
   /** Requests of the app beyond those at the edge, on any host: they did not come through it. */
-  readonly bypassed: number;
+  readonly bypassedEdge: number;
 }
 
 /** The same in one window, by its start in milliseconds since 1970. */
@@ -88,11 +88,12 @@ function figuresOf({ sources }: WindowDigest, app: string, hosts: readonly strin
   if (shared.length === 0 && inside.size === 0) return undefined;
   // Host by host, so that traffic of one host through the edge does not hide what bypassed it on another.
   const requestsOf = (sums: readonly Sum[] = []): number => sums.reduce((all, { requests }) => all + requests, 0);
-  const bypassedOn = (host: string): number => Math.max(0, requestsOf(inside.get(host)) - requestsOf(edge.get(host)));
-  const bypassed = [...inside.keys()].reduce((all, host) => all + bypassedOn(host), 0);
+  const bypassedEdgeOn = (host: string): number =>
+    Math.max(0, requestsOf(inside.get(host)) - requestsOf(edge.get(host)));
+  const bypassedEdge = [...inside.keys()].reduce((all, host) => all + bypassedEdgeOn(host), 0);
   // Requests that bypassed the edge are in the app's mean, and not in the edge's.
-  const isBypassed = hosts.some((host) => bypassedOn(host) > 0);
-  return compare(addSums(shared), addSums(ofHosts(inside)), { bypassed, isBypassed });
+  const isBypassed = hosts.some((host) => bypassedEdgeOn(host) > 0);
+  return compare(addSums(shared), addSums(ofHosts(inside)), { bypassedEdge, isBypassed });
 }
 
 /**
@@ -133,15 +134,15 @@ function byHost(hosts: ReadonlyMap<string, Sum>): Map<string, Sum[]> {
 function compare(
   edge: Sum,
   app: Sum,
-  { bypassed, isBypassed }: { bypassed: number; isBypassed: boolean },
+  { bypassedEdge, isBypassed }: { bypassedEdge: number; isBypassed: boolean },
 ): PairFigures {
   return {
-    outsideMeanMs: isBypassed ? null : outsideOf(edge.latencyMs.mean, app.latencyMs.mean),
+    proxyOverheadMeanMs: isBypassed ? null : proxyOverheadOf(edge.latencyMs.mean, app.latencyMs.mean),
     edgeOnlyErrors: Math.max(0, edge.errors - app.errors),
-    bypassed,
+    bypassedEdge,
   };
 }
 
-function outsideOf(edgeMs: number | null, appMs: number | null): number | null {
+function proxyOverheadOf(edgeMs: number | null, appMs: number | null): number | null {
   return edgeMs === null || appMs === null || edgeMs < appMs ? null : edgeMs - appMs;
 }

@@ -6,7 +6,7 @@ const edge = event({ source: 'caddy', requestId: 'a', durationMs: 12.3 });
 const app = event({ source: 'shop', requestId: 'a', durationMs: 8.1 });
 
 test('edge and app with one id are a pair, in any order', (t) => {
-  const expected = [['a', { edgeMs: 12.3, appMs: 8.1, outsideMs: 4.2 }]];
+  const expected = [['a', { edgeMs: 12.3, appMs: 8.1, proxyOverheadMs: 4.2 }]];
   t.deepEqual([...requestPairs([edge, event({ requestId: 'b' }), app])], expected as never);
   t.deepEqual([...requestPairs([app, edge])], expected as never);
 });

@@ -7,7 +7,7 @@ export interface RequestPair {
   readonly edgeMs: number;
   readonly appMs: number;
   /** What the edge took and the app did not. */
-  readonly outsideMs: number;
+  readonly proxyOverheadMs: number;
 }
 
 /** Pairs by request id. */
@@ -36,7 +36,7 @@ export function requestPairs(requests: readonly RequestEvent[]): RequestPairs {
     pairs.set(id, {
       edgeMs: edge.durationMs,
       appMs: app.durationMs,
-      outsideMs: Math.round((edge.durationMs - app.durationMs) * 1e6) / 1e6,
+      proxyOverheadMs: Math.round((edge.durationMs - app.durationMs) * 1e6) / 1e6,
     });
   }
   return pairs;

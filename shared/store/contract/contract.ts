@@ -17,12 +17,12 @@ import { StoreError } from '../../errors.js';
 import { groupBy } from '../../group-by.js';
 import { createRecorder } from '../../record/recorder.js';
 import { rfc3339, splitNanoseconds, type RequestEvent } from '../../request-event.js';
-import { listRequests, type RequestLists } from '../../top-list/top-lists-of-requests.js';
+import { topListsOfRequests, type RequestLists } from '../../top-list/top-lists-of-requests.js';
 import { packImported, type ImportedRow } from '../../record/imported-requests.js';
-import { BatchTallies, OpenRollups, rollUp } from '../../rollup/rollup-aggregator.js';
+import { BatchAggregates, OpenRollups, rollUp } from '../../rollup/rollup-aggregator.js';
 import {
-  addTally,
-  copyTally,
+  mergeAggregate,
+  copyAggregate,
   levelsOf,
   rowIdEnd,
   type Cell,
@@ -31,9 +31,9 @@ import {
   type Scope,
   type Series,
 } from '../../rollup/rollup.js';
-import { TopSummary } from '../../sketch/space-saving.js';
+import { SpaceSaving } from '../../sketch/space-saving.js';
 import { requestDimensions, topKinds, topLevels, topValueOf, type TopRow } from '../../top-list/top-row.js';
-import type { Batch, Filter, LedgerSnapshot, Store, TopsQuery } from '../store.js';
+import type { Batch, Filter, LedgerSnapshot, Store, TopListsQuery } from '../store.js';
 
 /** A store to try, empty and its own: no other test sees its rows. */
 export interface StoreUnderTest {
@@ -124,7 +124,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   declare(
     'what it gathers of requests is what it was given, and is written as an array of them is.',
     async (t, { store }) => {
-      const gatherer = store.gatherRequests!('collector-1');
+      const encoder = store.createBatchEncoder!('collector-1');
       const writer = writerOf('collector-1');
       const all: RequestEvent[] = [];
       for (const count of [5003, 0, 7]) {
@@ -140,11 +140,11 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
             requestId: index % 3 === 0 ? '' : `id-${index}`,
           }),
         );
-        for (const each of requests) gatherer.add(each);
-        t.is(gatherer.length, count);
-        t.is(gatherer.bytes > 0, count > 0);
-        const taken = gatherer.take();
-        t.deepEqual([taken.requests.length, gatherer.length, gatherer.bytes], [count, 0, 0]);
+        for (const each of requests) encoder.add(each);
+        t.is(encoder.length, count);
+        t.is(encoder.bytes > 0, count > 0);
+        const taken = encoder.take();
+        t.deepEqual([taken.requests.length, encoder.length, encoder.bytes], [count, 0, 0]);
         sameRequests(t, [...taken.requests], requests);
         const batch = writer({ requests: taken.requests });
         await store.write(batch);
@@ -209,10 +209,10 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
           ]),
         ),
       );
-      await store.write(batchOf({ tops: rows }));
+      await store.write(batchOf({ topLists: rows }));
       const range = { fromMs: dayMs, toMs: dayMs + 1 };
       for (const level of topLevels) {
-        const queries: Omit<TopsQuery, 'fromMs' | 'toMs' | 'level'>[] = [
+        const queries: Omit<TopListsQuery, 'fromMs' | 'toMs' | 'level'>[] = [
           { kinds: topKinds, filter: {} },
           { kinds: [], filter: {} },
           { kinds: ['client'], filter: {} },
@@ -234,9 +234,9 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
               (source === undefined || row.source === source) &&
               (host === undefined || row.host === host),
           );
-          sameTops(
+          sameTopLists(
             t,
-            await store.readTops({
+            await store.readTopLists({
               ...range,
               level,
               kinds,
@@ -247,7 +247,13 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
           );
         }
         t.deepEqual(
-          await store.readTops({ fromMs: dayMs + 1, toMs: dayMs + level * 1000, level, kinds: topKinds, filter: {} }),
+          await store.readTopLists({
+            fromMs: dayMs + 1,
+            toMs: dayMs + level * 1000,
+            level,
+            kinds: topKinds,
+            filter: {},
+          }),
           [],
         );
       }
@@ -262,12 +268,12 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
         .filter((text) => text !== '')
         .map((packed, rowId) => top({ windowMs: hourMs + 3_600_000, rowId, packed: JSON.stringify([packed]) }));
       const large = top({ rowId: 9, packed: '"\\€🙂\\"'.repeat(4000).slice(0, 15_000) });
-      await store.write(writer({ tops: [top({ packed: 'old' }), top({ rowId: 8 }), ...awkward] }));
-      await store.write(writer({ tops: [top({ packed: 'new' }), large] }));
+      await store.write(writer({ topLists: [top({ packed: 'old' }), top({ rowId: 8 }), ...awkward] }));
+      await store.write(writer({ topLists: [top({ packed: 'new' }), large] }));
       const read = async (fromMs: number): Promise<TopRow[]> =>
-        await store.readTops({ fromMs, toMs: fromMs + 60_000, level: 60, kinds: ['path'], filter: {} });
-      sameTops(t, await read(hourMs), [top({ packed: 'new' }), top({ rowId: 8 }), large]);
-      sameTops(t, await read(hourMs + 3_600_000), awkward);
+        await store.readTopLists({ fromMs, toMs: fromMs + 60_000, level: 60, kinds: ['path'], filter: {} });
+      sameTopLists(t, await read(hourMs), [top({ packed: 'new' }), top({ rowId: 8 }), large]);
+      sameTopLists(t, await read(hourMs + 3_600_000), awkward);
     },
   );
 
@@ -475,8 +481,8 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
                 );
               }
             }
-            const [list] = await store.readTops({ ...range, level: 600, kinds: ['path'], filter: {} });
-            t.is(TopSummary.unpack(list!.packed).total, samples.length);
+            const [list] = await store.readTopLists({ ...range, level: 600, kinds: ['path'], filter: {} });
+            t.is(SpaceSaving.unpack(list!.packed).total, samples.length);
           },
         ),
         { numRuns: 10 },
@@ -852,7 +858,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
         const about = JSON.stringify(filter);
         const wanted = requests.filter((one) => takesRequest(filter, one));
         for (const valuesMax of [1000, 3]) {
-          const { bySource, ofNewest } = await store.listRequests({
+          const { bySource, ofNewest } = await store.topListsOfRequests({
             ...aroundHour,
             filter,
             kinds,
@@ -864,12 +870,12 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
             told(bySource).filter(
               ({ lists, clients }) => clients > 0 || lists.some(({ total }) => total !== undefined),
             ),
-            told(listRequests(wanted, { kinds, valuesMax })),
+            told(topListsOfRequests(wanted, { kinds, valuesMax })),
             about,
           );
         }
       }
-      const { bySource } = await store.listRequests({
+      const { bySource } = await store.topListsOfRequests({
         ...aroundHour,
         filter: { method: 'GET' },
         kinds: ['client'],
@@ -884,7 +890,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
         ],
         'no more than was asked for',
       );
-      const some = await store.listRequests({
+      const some = await store.topListsOfRequests({
         ...aroundHour,
         filter: { method: 'GET' },
         kinds: ['client'],
@@ -1153,9 +1159,9 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
         ],
         [
           'listRequests',
-          () => store.listRequests({ ...aroundHour, filter: {}, kinds: ['path'], valuesMax: 1, requestsMax: 1 }),
+          () => store.topListsOfRequests({ ...aroundHour, filter: {}, kinds: ['path'], valuesMax: 1, requestsMax: 1 }),
         ],
-        ['readTops', () => store.readTops({ ...aroundHour, level: 60, kinds: ['path'], filter: {} })],
+        ['readTops', () => store.readTopLists({ ...aroundHour, level: 60, kinds: ['path'], filter: {} })],
         ['readLedgers', () => store.readLedgers({ sinceMs: 0 })],
         ['ping', () => store.ping()],
         ['pingToWrite', () => store.pingToWrite()],
@@ -1386,25 +1392,25 @@ function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
 /** Makes the batches of one writer, which belongs to the recorder of this name, as a recorder does. */
 function writerOf(
   recorder = 'collector-1',
-): (parts: Partial<Pick<Batch, 'requests' | 'kept' | 'tops' | 'ledger' | 'imported'>>) => Batch {
+): (parts: Partial<Pick<Batch, 'requests' | 'kept' | 'topLists' | 'ledger' | 'imported'>>) => Batch {
   const writer = randomUUID();
-  const batchTallies = new BatchTallies(() => hourMs);
+  const batchAggregates = new BatchAggregates(() => hourMs);
   const open = new OpenRollups();
   let sequence = 0;
-  return ({ requests = [], kept, tops = [], ledger, imported }) => {
+  return ({ requests = [], kept, topLists = [], ledger, imported }) => {
     sequence += 1;
     const isKept = kept && new Set(kept);
-    for (const each of requests) batchTallies.add(each, undefined, undefined, isKept?.has(each));
-    const tallies = batchTallies.take();
+    for (const each of requests) batchAggregates.add(each, undefined, undefined, isKept?.has(each));
+    const aggregates = batchAggregates.take();
     return {
       recorder,
       writer,
       sequence,
       requests,
       kept,
-      tallies,
-      rollups: open.copiesOf(open.merge(tallies, hourMs)),
-      tops,
+      aggregates,
+      rollups: open.copiesOf(open.merge(aggregates, hourMs)),
+      topLists,
       ledger,
       imported,
     };
@@ -1412,7 +1418,7 @@ function writerOf(
 }
 
 /** The first batch of a new writer. */
-function batchOf(parts: Partial<Pick<Batch, 'requests' | 'tops' | 'ledger' | 'imported'>>): Batch {
+function batchOf(parts: Partial<Pick<Batch, 'requests' | 'topLists' | 'ledger' | 'imported'>>): Batch {
   return writerOf()(parts);
 }
 
@@ -1510,7 +1516,7 @@ function sameRollups(
 }
 
 /** The same rows in any order. */
-function sameTops(t: ExecutionContext, read: readonly TopRow[], wanted: readonly TopRow[], about?: string): void {
+function sameTopLists(t: ExecutionContext, read: readonly TopRow[], wanted: readonly TopRow[], about?: string): void {
   const describe = ({ level, windowMs, rowId, source, host, kind, packed }: TopRow): string =>
     JSON.stringify([level, windowMs, rowId, source, host, kind, packed]);
   sameTexts(t, read.map(describe).toSorted(), wanted.map(describe).toSorted(), about);
@@ -1554,11 +1560,11 @@ function describeRequest(event: RequestEvent): string {
 function describeRollups(rows: readonly RollupRow[]): string[] {
   const cells = new Map<string, Cell>();
   for (const { level, windowMs, source, host, cells: ofRow } of rows) {
-    for (const { method, status, ...tally } of ofRow) {
+    for (const { method, status, ...aggregate } of ofRow) {
       const key = JSON.stringify([level, windowMs, source, host ?? null, method, status]);
       const found = cells.get(key);
-      if (found === undefined) cells.set(key, { method, status, ...copyTally(tally) });
-      else addTally(found, tally);
+      if (found === undefined) cells.set(key, { method, status, ...copyAggregate(aggregate) });
+      else mergeAggregate(found, aggregate);
     }
   }
   return [...cells]

@@ -14,7 +14,7 @@ import { createLog } from '../../log.js';
 import { duckdbBatch } from '../../../test/duckdb-writer.js';
 import type { Store } from '../store.js';
 import { openDuckdbStore } from './duckdb-store.js';
-import { tallyOf } from '../../../test/rollup-rows.js';
+import { aggregateOf } from '../../../test/rollup-rows.js';
 
 const dayMs = 86_400_000;
 const { requestsPerBatch } = duckdbBatch(1);
@@ -124,7 +124,7 @@ test('a reader never sees a batch in part.', async (t) => {
       const { requests } = await totals(store);
       if (requests % requestsPerBatch !== 0)
         t.fail(`${requests} requests are there, with ${requestsPerBatch} in a batch`);
-      const { count } = tallyOf(await store.readRollups({ ...everything, level: 60, scope: 'host' }));
+      const { count } = aggregateOf(await store.readRollups({ ...everything, level: 60, scope: 'host' }));
       if (count % requestsPerBatch !== 0)
         t.fail(`the rollups count ${count} requests, with ${requestsPerBatch} in a batch`);
       reads += 1;
@@ -144,7 +144,7 @@ const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
 
 async function totals(store: Store): Promise<{ requests: number; counted: number; received: number }> {
   const requests = (await store.readRequests({ ...everything, limit: 1_000_000 })).length;
-  const { count } = tallyOf(await store.readRollups({ ...everything, level: 10, scope: 'all' }));
+  const { count } = aggregateOf(await store.readRollups({ ...everything, level: 10, scope: 'all' }));
   const [ledger] = await store.readLedgers({ sinceMs: 0 });
   return { requests, counted: count, received: ledger?.received ?? 0 };
 }

@@ -14,7 +14,7 @@ import { createLog } from '../../log.js';
 import { duckdbBatch } from '../../../test/duckdb-writer.js';
 import type { Store } from '../store.js';
 import { openDuckdbStore } from './duckdb-store.js';
-import { tallyOf } from '../../../test/rollup-rows.js';
+import { aggregateOf } from '../../../test/rollup-rows.js';
 
 const dayMs = 86_400_000;
 const { requestsPerBatch } = duckdbBatch(1);
@@ -408,9 +408,9 @@ interface Totals {
 
 async function totals(store: Store): Promise<Totals> {
   const { rows } = await store.rollUpRequests({ ...everything, level: 60, scope: 'all', requestsMax: 1_000_000 });
-  const requests = tallyOf(rows).count;
-  const counted = tallyOf(await store.readRollups({ ...everything, level: 10, scope: 'all' })).count;
-  const counted60 = tallyOf(await store.readRollups({ ...everything, level: 60, scope: 'host' })).count;
+  const requests = aggregateOf(rows).count;
+  const counted = aggregateOf(await store.readRollups({ ...everything, level: 10, scope: 'all' })).count;
+  const counted60 = aggregateOf(await store.readRollups({ ...everything, level: 60, scope: 'host' })).count;
   const [ledger] = await store.readLedgers({ sinceMs: 0 });
   return { requests, counted, counted60, received: ledger?.received ?? 0 };
 }

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { duckdbBatch } from '../../../test/duckdb-writer.js';
-import { talliesOf } from '../../../test/rollup-rows.js';
+import { aggregatesOf } from '../../../test/rollup-rows.js';
 import { event } from '../../../test/web-samples.js';
 import { createLog } from '../../log.js';
 import { levels } from '../../rollup/rollup.js';
@@ -118,9 +118,9 @@ test('reports the windows of a batch as changed, even if it turns out to be stor
     writer: 'w',
     sequence: 1,
     requests,
-    tallies: talliesOf(requests, now()),
+    aggregates: aggregatesOf(requests, now()),
     rollups: [],
-    tops: [],
+    topLists: [],
     ledger: undefined,
   };
   await store.write(batch);

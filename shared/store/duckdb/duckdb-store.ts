@@ -10,18 +10,18 @@ import { openDatabase, openDatabaseReadOnly, protectFiles, type Database } from 
 import {
   countHosts,
   listImports,
-  listRequests,
+  topListsOfRequests,
   readImported,
   readLedgers,
   readStoredWindows,
   rollUpRequests,
   streamRequests,
   streamRollups,
-  streamTops,
+  streamTopLists,
 } from './queries.js';
 import { changedKeys, type OpenWindows } from './open-windows.js';
 import { ReadPool, type Query } from './read-pool.js';
-import { createRequestGatherer, rowGroupRows } from './request-appender.js';
+import { createBatchEncoder, rowGroupRows } from './request-appender.js';
 import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
 import { takeBack } from './take-back.js';
 import type { FileFate } from './watched-file.js';
@@ -112,19 +112,19 @@ export async function openDuckdbStoreReadOnly(
 /** How a DuckDB store reads. */
 abstract class DuckdbReads {
   readonly keepsOpenRollups = true;
-  readonly gatherRequests = createRequestGatherer;
+  readonly createBatchEncoder = createBatchEncoder;
   readonly bulkRequests = rowGroupRows;
   readonly spool = undefined;
   readonly description: string;
-  readonly requestsKeptMs: number;
-  readonly rollupsKeptMs: number;
+  readonly requestRetentionMs: number;
+  readonly rollupRetentionMs: number;
   readonly changes = createChanges();
   protected readonly now: () => number;
 
   constructor(description: string, { requestsMs, rollupsMs }: DuckdbOptions['retention'], now = Date.now) {
     this.description = description;
-    this.requestsKeptMs = requestsMs;
-    this.rollupsKeptMs = rollupsMs;
+    this.requestRetentionMs = requestsMs;
+    this.rollupRetentionMs = rollupsMs;
     this.now = now;
   }
 
@@ -141,8 +141,8 @@ abstract class DuckdbReads {
   readRollups(query: Parameters<Store['readRollups']>[0], options?: ReadOptions): ReturnType<Store['readRollups']> {
     return collect(this.streamRollups(query, options));
   }
-  readTops(query: Parameters<Store['readTops']>[0], options?: ReadOptions): ReturnType<Store['readTops']> {
-    return collect(this.streamTops(query, options));
+  readTopLists(query: Parameters<Store['readTopLists']>[0], options?: ReadOptions): ReturnType<Store['readTopLists']> {
+    return collect(this.streamTopLists(query, options));
   }
   readRequests(query: Parameters<Store['readRequests']>[0], options?: ReadOptions): ReturnType<Store['readRequests']> {
     return collect(this.streamRequests(query, options));
@@ -153,8 +153,11 @@ abstract class DuckdbReads {
   ): ReturnType<Store['streamRollups']> {
     return streamRollups((run) => this.read(run, signal), query, this.windows.snapshot(query));
   }
-  streamTops(query: Parameters<Store['streamTops']>[0], { signal }: ReadOptions = {}): ReturnType<Store['streamTops']> {
-    return streamTops((run) => this.read(run, signal), query);
+  streamTopLists(
+    query: Parameters<Store['streamTopLists']>[0],
+    { signal }: ReadOptions = {},
+  ): ReturnType<Store['streamTopLists']> {
+    return streamTopLists((run) => this.read(run, signal), query);
   }
   streamRequests(
     query: Parameters<Store['streamRequests']>[0],
@@ -168,11 +171,11 @@ abstract class DuckdbReads {
   ): ReturnType<Store['rollUpRequests']> {
     return this.read((run) => rollUpRequests(run, query), signal);
   }
-  listRequests(
-    query: Parameters<Store['listRequests']>[0],
+  topListsOfRequests(
+    query: Parameters<Store['topListsOfRequests']>[0],
     { signal }: ReadOptions = {},
-  ): ReturnType<Store['listRequests']> {
-    return this.read((run) => listRequests(run, query), signal);
+  ): ReturnType<Store['topListsOfRequests']> {
+    return this.read((run) => topListsOfRequests(run, query), signal);
   }
   countHosts(query: HostCountsQuery, { signal }: ReadOptions = {}): ReturnType<Store['countHosts']> {
     const open = this.windows.snapshot();
@@ -226,7 +229,7 @@ class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
     return Promise.reject(this.#refusal());
   }
   requestsFrom(): Promise<number> {
-    return Promise.resolve(this.now() - this.requestsKeptMs);
+    return Promise.resolve(this.now() - this.requestRetentionMs);
   }
 
   close(): Promise<void> {
@@ -309,7 +312,7 @@ class DuckdbStore extends DuckdbReads implements Store {
   async write(batch: Batch, { waitedMs = 0 }: { readonly waitedMs?: number } = {}): Promise<number> {
     const isBehind = waitedMs > behindMs;
     this.#putWritingFirst(isBehind);
-    const changed = { rollups: changedKeys(batch.tallies), tops: batch.tops };
+    const changed = { rollups: changedKeys(batch.aggregates), topLists: batch.topLists };
     try {
       await this.#write('write to', async ({ batches, file }) => {
         await this.#refuseExchanged(await file.fate({ withContent: false }));
@@ -343,7 +346,7 @@ class DuckdbStore extends DuckdbReads implements Store {
       await this.windows.forget(importId, writing);
       return taken;
     });
-    this.changes.tellExchanged(); // no cache may go on with what it has
+    this.changes.emitReplaced(); // no cache may go on with what it has
     return requests;
   }
 
@@ -351,7 +354,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     const deletedBeforeMs = deletedBefore(
       await this.#write('read the state of', ({ writing }) => loadRetentionState(writing)),
     );
-    return Math.max(deletedBeforeMs, this.now() - this.requestsKeptMs);
+    return Math.max(deletedBeforeMs, this.now() - this.requestRetentionMs);
   }
 
   async pingToWrite(): Promise<void> {
@@ -528,7 +531,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     const ownLog = await database.file.hasOwnLog();
     this.#database = undefined;
     await this.#reads.close();
-    this.changes.tellExchanged();
+    this.changes.emitReplaced();
     // Complete the moved file with its log. A file that was put in its place must not get that log.
     if (fate === 'moved' && ownLog)
       await database.checkpoint().catch((error: unknown) => {

@@ -9,7 +9,7 @@ import { CellSet } from '../../rollup/cell-set.js';
 import {
   byStatusClass,
   chooseClosing,
-  keptLevels,
+  retainedLevels,
   levelsOf,
   packCells,
   unpackCells,
@@ -18,14 +18,14 @@ import {
   type Level,
   type RollupRow,
   type RowKey,
-  type SeriesTally,
-  type Tally,
+  type SeriesAggregate,
+  type Aggregate,
 } from '../../rollup/rollup.js';
 import { addHostCells, filteredRow, readsByClass, matchesCell, matchesRow, wholeWindows } from '../rollups-query.js';
 import type { HostCounts, HostCountsQuery, RollupsQuery } from '../store.js';
 import { RollupFolds, type Folded } from './rollup-folds.js';
 import { storedRow, type StoredRow } from './rollup-tables.js';
-import { runKept } from './statements.js';
+import { runCached } from './statements.js';
 
 /** What a read needs to know besides the tables: rows that are not in them yet, or not at their level yet. */
 export interface OpenSnapshot {
@@ -66,7 +66,7 @@ export interface Segment extends SegmentKey {
 /** What a batch adds to one segment. */
 export interface Addition {
   readonly key: SegmentKey;
-  readonly tallies: SeriesTally[];
+  readonly aggregates: SeriesAggregate[];
 }
 
 /**
@@ -140,48 +140,49 @@ export class OpenWindows {
   }
 
   /** Groups tallies by the segment that they belong to at `nowMs`. */
-  place(tallies: readonly SeriesTally[], importId: number, nowMs: number): Addition[] {
+  place(aggregates: readonly SeriesAggregate[], importId: number, nowMs: number): Addition[] {
     const additions = new Map<string, Addition>();
     let last: Addition | undefined;
-    for (const tally of tallies) {
+    for (const aggregate of aggregates) {
       const level =
-        keptLevels(nowMs - tally.windowMs, 'host').find((each) => each >= tally.level) ?? levelsOf.host.at(-1)!;
-      const windowMs = windowStart(tally.windowMs, level);
+        retainedLevels(nowMs - aggregate.windowMs, 'host').find((each) => each >= aggregate.level) ??
+        levelsOf.host.at(-1)!;
+      const windowMs = windowStart(aggregate.windowMs, level);
       if (last?.key.windowMs !== windowMs || last.key.level !== level) {
         const key = { importId, level, windowMs };
-        last = additions.get(textOf(key)) ?? { key, tallies: [] };
+        last = additions.get(textOf(key)) ?? { key, aggregates: [] };
         additions.set(textOf(key), last);
       }
-      last.tallies.push(tally);
+      last.aggregates.push(aggregate);
     }
     return [...additions.values()];
   }
 
   /** Writes additions to the journal. Call it in the transaction of their batch, and `merge` after its commit. */
   async journal(connection: DuckDBConnection, additions: readonly Addition[]): Promise<void> {
-    for (const { key, tallies } of additions) {
-      for (let from = 0; from < tallies.length; from += linesPerEntry)
-        await writeEntry(connection, key, tallies.slice(from, from + linesPerEntry).map(tallyLine));
+    for (const { key, aggregates } of additions) {
+      for (let from = 0; from < aggregates.length; from += linesPerEntry)
+        await writeEntry(connection, key, aggregates.slice(from, from + linesPerEntry).map(aggregateLine));
     }
   }
 
   /** Adds to the open rows. Takes ownership of the tallies. */
   merge(additions: readonly Addition[], nowMs: number): void {
     this.#oldestMs = additions.length > 0 ? Infinity : -Infinity;
-    for (const { key, tallies } of additions) {
+    for (const { key, aggregates } of additions) {
       const segment = this.#segmentOf(key);
       segment.changedMs = Math.max(segment.changedMs, nowMs);
       for (const {
         series: { source, host, method, status },
         level,
         windowMs,
-        tally,
-      } of tallies) {
+        aggregate,
+      } of aggregates) {
         this.#oldestMs = Math.min(this.#oldestMs, windowMs);
-        this.#add(segment, sourceCells(segment, source, level, windowMs), method, status, tally);
-        this.#add(segment, hostCells(segment, source, host), method, status, tally, true);
+        this.#add(segment, sourceCells(segment, source, level, windowMs), method, status, aggregate);
+        this.#add(segment, hostCells(segment, source, host), method, status, aggregate, true);
       }
-      segment.journalLength += tallies.length * tallyLength;
+      segment.journalLength += aggregates.length * aggregateLength;
     }
   }
 
@@ -225,7 +226,7 @@ export class OpenWindows {
 
   /** See `rewriteJournal`. */
   onRewritten(segments: readonly Segment[]): void {
-    for (const segment of segments) segment.journalLength = segment.rewrittenLength = segment.cells * tallyLength;
+    for (const segment of segments) segment.journalLength = segment.rewrittenLength = segment.cells * aggregateLength;
   }
 
   /** Call after the commit of rows whose `closed` is `closedMax + 1`. Forgets the segments that were closed. */
@@ -324,9 +325,9 @@ export class OpenWindows {
     return segment;
   }
 
-  #add(segment: Segment, cells: CellSet, method: string, status: number, tally: Tally, isOwned = false): void {
+  #add(segment: Segment, cells: CellSet, method: string, status: number, aggregate: Aggregate, isOwned = false): void {
     const before = cells.size;
-    cells.add(method, status, tally, isOwned);
+    cells.add(method, status, aggregate, isOwned);
     segment.cells += cells.size - before;
     this.#cells += cells.size - before;
   }
@@ -348,16 +349,16 @@ export class OpenWindows {
         string,
         string,
       ];
-      for (const { method, status, ...tally } of unpackCells(packedCells)) {
+      for (const { method, status, ...aggregate } of unpackCells(packedCells)) {
         if (kind !== 'host')
           this.#add(
             segment,
             sourceCells(segment, source, Number(levelText) as Level, Number(windowText)),
             method,
             status,
-            tally,
+            aggregate,
           );
-        if (kind !== 'all') this.#add(segment, hostCells(segment, source, host), method, status, tally, true);
+        if (kind !== 'all') this.#add(segment, hostCells(segment, source, host), method, status, aggregate, true);
       }
     }
   }
@@ -398,13 +399,13 @@ function hostCells({ hosts }: Segment, source: string, host: string): CellSet {
  * The keys of the rows of whole sources that tallies change, at all levels. Rows of their hosts change in the same
  * windows.
  */
-export function changedKeys(tallies: readonly SeriesTally[]): RowKey[] {
+export function changedKeys(aggregates: readonly SeriesAggregate[]): RowKey[] {
   const keys = new Map<string, RowKey>();
   for (const {
     series: { source },
     level,
     windowMs,
-  } of tallies) {
+  } of aggregates) {
     const text = `${source}\n${level}\n${windowMs}`;
     if (!keys.has(text)) keys.set(text, { level, windowMs, source, host: undefined });
   }
@@ -431,7 +432,7 @@ function textOf({ importId, level, windowMs }: SegmentKey): string {
 /** Lines in one entry of the journal. */
 const linesPerEntry = 5000;
 /** Typical length of a line of the journal, in characters. */
-const tallyLength = 80;
+const aggregateLength = 80;
 
 async function writeEntry(
   connection: DuckDBConnection,
@@ -439,7 +440,7 @@ async function writeEntry(
   lines: readonly string[],
 ): Promise<void> {
   const packed = new DuckDBBlobValue(deflateSync(lines.join('\n'), { level: 1 }));
-  await runKept(
+  await runCached(
     connection,
     'INSERT INTO rollup_journal (import_id, level, window_ms, packed) VALUES ($1, $2, $3, $4)',
     [BigInt(importId), level, BigInt(windowMs), packed],
@@ -448,7 +449,7 @@ async function writeEntry(
 }
 
 async function deleteEntries(connection: DuckDBConnection, { importId, level, windowMs }: SegmentKey): Promise<void> {
-  await runKept(
+  await runCached(
     connection,
     'DELETE FROM rollup_journal WHERE import_id = $1 AND level = $2 AND window_ms = $3',
     [BigInt(importId), level, BigInt(windowMs)],
@@ -457,8 +458,13 @@ async function deleteEntries(connection: DuckDBConnection, { importId, level, wi
 }
 
 /** No source or host has a control character: see `contract.ts`. */
-function tallyLine({ series: { source, host, method, status }, level, windowMs, tally }: SeriesTally): string {
-  return `tally\t${level}\t${windowMs}\t${source}\t${host}\t${packCells([{ ...tally, method, status }])}`;
+function aggregateLine({
+  series: { source, host, method, status },
+  level,
+  windowMs,
+  aggregate,
+}: SeriesAggregate): string {
+  return `tally\t${level}\t${windowMs}\t${source}\t${host}\t${packCells([{ ...aggregate, method, status }])}`;
 }
 
 function rowLine({ level, windowMs, source, host, cells }: RowKey & { readonly cells: Iterable<Cell> }): string {

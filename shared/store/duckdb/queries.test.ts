@@ -3,12 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { event } from '../../../test/web-samples.js';
-import { talliesOf, tallyOf } from '../../../test/rollup-rows.js';
-import { listRequests as listed } from '../../top-list/top-lists-of-requests.js';
+import { aggregatesOf, aggregateOf } from '../../../test/rollup-rows.js';
+import { topListsOfRequests as listed } from '../../top-list/top-lists-of-requests.js';
 import { createLog } from '../../log.js';
 import { collect } from '../collect.js';
 import { openDatabase } from './database.js';
-import { listRequests, streamRollups } from './queries.js';
+import { topListsOfRequests, streamRollups } from './queries.js';
 import { ReadPool } from './read-pool.js';
 
 const startMs = Date.UTC(2026, 10, 23, 20);
@@ -25,7 +25,16 @@ test('lists only the newest of too many requests, and returns how many', async (
       event({ timeMs: startMs + at * 1000, uri: `/${at % 7}`, clientIp: `192.0.2.${at % 5}` }),
     );
     await database.batches.write(
-      { recorder: 'r', writer: 'w', sequence: 1, requests, tallies: [], rollups: [], tops: [], ledger: undefined },
+      {
+        recorder: 'r',
+        writer: 'w',
+        sequence: 1,
+        requests,
+        aggregates: [],
+        rollups: [],
+        topLists: [],
+        ledger: undefined,
+      },
       startMs,
       (commit) => commit(),
     );
@@ -36,7 +45,7 @@ test('lists only the newest of too many requests, and returns how many', async (
       kinds: ['path', 'unique_clients'],
       valuesMax: 10,
     } as const;
-    const read = (requestsMax?: number) => pool.use((run) => listRequests(run, query, requestsMax));
+    const read = (requestsMax?: number) => pool.use((run) => topListsOfRequests(run, query, requestsMax));
     const told = ({ bySource }: Awaited<ReturnType<typeof read>>) =>
       [...bySource].map(([source, { lists, clients }]) => [
         source,
@@ -79,9 +88,9 @@ test('reads all pages of rollup rows, even if a filter leaves few cells of the f
         writer: 'w',
         sequence: 1,
         requests,
-        tallies: talliesOf(requests, startMs),
+        aggregates: aggregatesOf(requests, startMs),
         rollups: [],
-        tops: [],
+        topLists: [],
         ledger: undefined,
       },
       startMs,
@@ -96,7 +105,8 @@ test('reads all pages of rollup rows, even if a filter leaves few cells of the f
       filter: { status: { min: 500, max: 599 } },
     } as const;
     t.is(
-      tallyOf(await collect(streamRollups((run) => pool.use(run), query, database.windows.snapshot(query), 7))).count,
+      aggregateOf(await collect(streamRollups((run) => pool.use(run), query, database.windows.snapshot(query), 7)))
+        .count,
       10,
     );
   } finally {

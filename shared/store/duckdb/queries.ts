@@ -6,7 +6,7 @@ import { bucketOfDurationSql, Histogram } from '../../sketch/histogram.js';
 import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
 import {
-  emptyTally,
+  emptyAggregate,
   levels,
   unpackCells,
   windowStart,
@@ -44,7 +44,7 @@ import type {
   Store,
   StoredWindows,
   TimeRange,
-  TopsQuery,
+  TopListsQuery,
 } from '../store.js';
 import { texts } from './columns.js';
 import type { OpenSnapshot } from './open-windows.js';
@@ -221,10 +221,10 @@ export async function listImports(query: Query): Promise<ImportSummary[]> {
   }));
 }
 
-/** See `Store.streamTops`. */
-export async function* streamTops(
+/** See `Store.streamTopLists`. */
+export async function* streamTopLists(
   read: Read,
-  { level, kinds, filter, ...range }: TopsQuery,
+  { level, kinds, filter, ...range }: TopListsQuery,
   rowsPerPage = topRowsPerPage,
 ): AsyncGenerator<TopRow[]> {
   if (kinds.length === 0) return;
@@ -234,13 +234,13 @@ export async function* streamTops(
     ...conditions(filter, values),
   ];
   const readPage = async (query: Query, page: TimeRange, rowsMax: number): Promise<Page<TopRow>> => {
-    const rows = await topsBetween(query, { ...page, level }, conditionsOf, rowsMax);
+    const rows = await topListsBetween(query, { ...page, level }, conditionsOf, rowsMax);
     return { rows, rowsRead: rows.length };
   };
   yield* inPages(read, 'request_top', range, { level, conditionsOf, rowsPerPage, readPage });
 }
 
-async function topsBetween(
+async function topListsBetween(
   query: Query,
   { level, ...range }: TimeRange & { level: TopLevel },
   conditionsOf: ConditionsOf,
@@ -524,7 +524,7 @@ export async function rollUpRequests(
   const columns = await values.columnsOf(
     query,
     `SELECT window_ms, ${texts('source', 'method')}, status_code, bucket, "count", duration_ms_sum, duration_ms_max, size_sum${scope === 'host' ? `, ${texts('host')}` : ''} FROM (
-       SELECT time_ns // ${lengthMs * nsPerMs} * ${lengthMs} AS window_ms, source, ${host}method, status_code, ${tallySql}
+       SELECT time_ns // ${lengthMs * nsPerMs} * ${lengthMs} AS window_ms, source, ${host}method, status_code, ${aggregateSql}
        FROM request_metrics WHERE ${requestConditions({ fromMs, toMs, filter }, values)} GROUP BY ALL
      )`,
   );
@@ -547,7 +547,7 @@ export async function rollUpRequests(
     const cellKey = `${rowKey}\n${status[at]!}\n${method[at]!}`;
     let cell = cells.get(cellKey);
     if (cell === undefined) {
-      cells.set(cellKey, (cell = { method: method[at]!, status: status[at]!, ...emptyTally() }));
+      cells.set(cellKey, (cell = { method: method[at]!, status: status[at]!, ...emptyAggregate() }));
       let row = rows.get(rowKey);
       if (row === undefined)
         rows.set(
@@ -570,14 +570,14 @@ export async function rollUpRequests(
 const listedMax = 500_000;
 
 /**
- * See `Store.listRequests`. DuckDB counts by value and bucket. Of more than `requestsMax` requests it counts the
+ * See `Store.topListsOfRequests`. DuckDB counts by value and bucket. Of more than `requestsMax` requests it counts the
  * newest, to the nearest thousandth of the range.
  */
-export async function listRequests(
+export async function topListsOfRequests(
   query: Query,
-  { fromMs, toMs, filter, kinds, valuesMax }: Omit<Parameters<Store['listRequests']>[0], 'requestsMax'>,
+  { fromMs, toMs, filter, kinds, valuesMax }: Omit<Parameters<Store['topListsOfRequests']>[0], 'requestsMax'>,
   requestsMax = listedMax,
-): ReturnType<Store['listRequests']> {
+): ReturnType<Store['topListsOfRequests']> {
   const newest = await newestPart(query, { fromMs, toMs, filter }, requestsMax);
   const values = new BoundValues();
   const where = requestConditions({ fromMs: newest.fromMs, toMs, filter }, values);
@@ -689,7 +689,7 @@ function listSql(dimension: RequestDimension, rowsMax: string): string {
   return `SELECT '${dimension}', source, ${dimension}, total::DOUBLE, sum("count")::DOUBLE, sum(errors)::DOUBLE, sum(size_sum),
       coalesce(sum(duration_ms_sum) FILTER (bucket IS NOT NULL), 0), coalesce(max(duration_ms_max) FILTER (bucket IS NOT NULL), 0), coalesce(string_agg(bucket || ' ' || "count", ','), '')
     FROM (
-      SELECT source, ${dimension}, total, ${tallySql}, count(*) FILTER (status_code BETWEEN 500 AND 599) AS errors FROM matching JOIN (
+      SELECT source, ${dimension}, total, ${aggregateSql}, count(*) FILTER (status_code BETWEEN 500 AND 599) AS errors FROM matching JOIN (
         SELECT source, ${dimension}, sum(count(*)) OVER (PARTITION BY source) AS total FROM matching WHERE ${dimension} <> '' GROUP BY source, ${dimension}
         QUALIFY row_number() OVER (PARTITION BY source ORDER BY count(*) DESC, ${dimension}) <= ${rowsMax}
       ) USING (source, ${dimension}) GROUP BY ALL
@@ -705,7 +705,7 @@ function histogramOf(buckets: string): Histogram {
 }
 
 /** Columns that aggregate a group of requests. To be grouped by bucket, too. */
-const tallySql = `CASE WHEN status_code NOT IN (${statusesWithoutLatency.join(', ')}) AND method <> '${methodWithoutLatency}' THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
+const aggregateSql = `CASE WHEN status_code NOT IN (${statusesWithoutLatency.join(', ')}) AND method <> '${methodWithoutLatency}' THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
   count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
 
 /** See `Store.readStoredWindows`. `open` are the keys of open windows. */

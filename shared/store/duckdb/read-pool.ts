@@ -2,7 +2,7 @@ import type { DuckDBConnection, DuckDBType, DuckDBValue } from '@duckdb/node-api
 import { StoreError } from '../../errors.js';
 import { nextTurn } from '../../next-turn.js';
 import { Semaphore } from '../../semaphore.js';
-import { runKept } from './statements.js';
+import { runCached } from './statements.js';
 
 /**
  * Runs one statement and yields its columns in chunks of up to 2,048 rows; at least one chunk, even without rows. Each
@@ -156,7 +156,7 @@ async function* chunksOf(
     if (isCancelled()) throw new Error('cancelled');
   };
   refuseCancelled();
-  const result = await runKept(connection, sql, values, types);
+  const result = await runCached(connection, sql, values, types);
   if (result.chunkCount === 0) yield Array.from({ length: result.columnCount }, () => []);
   for (let at = 0; at < result.chunkCount; at += 1) {
     await nextTurn();

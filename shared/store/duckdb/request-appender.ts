@@ -21,7 +21,7 @@ import {
 } from '@duckdb/node-api';
 import bindings, { type Vector } from '@duckdb/node-bindings';
 import { heldBytes, splitNanoseconds, type RequestEvent } from '../../request-event.js';
-import type { RequestGatherer, RequestList } from '../store.js';
+import type { BatchEncoder, RequestList } from '../store.js';
 
 /** Appends requests in the transaction that the connection is in. Throws what DuckDB throws. */
 export type AppendRequests = (requests: RequestList) => Promise<void>;
@@ -68,7 +68,7 @@ export function createRequestAppender(connection: DuckDBConnection): AppendReque
  * Gathers requests as data chunks, which are outside of the garbage collector's heap: what waits as objects does so for
  * one chunk at most.
  */
-export function createRequestGatherer(): RequestGatherer {
+export function createBatchEncoder(): BatchEncoder {
   let waiting: RequestEvent[] = [];
   let chunks: DuckDBDataChunk[] = [];
   let length = 0;

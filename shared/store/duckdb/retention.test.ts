@@ -6,8 +6,8 @@ import test from 'ava';
 import { until } from '../../../test/until.js';
 import { createLog } from '../../log.js';
 import type { RequestEvent } from '../../request-event.js';
-import { talliesOf } from '../../../test/rollup-rows.js';
-import { levels, levelsOf, rollupRetentionMs } from '../../rollup/rollup.js';
+import { aggregatesOf } from '../../../test/rollup-rows.js';
+import { levels, levelsOf, levelRetentionMs } from '../../rollup/rollup.js';
 import { topLevels, type TopLevel, type TopRow } from '../../top-list/top-row.js';
 import type { RetentionState } from '../retention-guard.js';
 import type { LedgerSnapshot } from '../store.js';
@@ -22,19 +22,19 @@ const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
 
 test('keeps fine windows for days, coarse ones for the configured time, and none for longer', (t) => {
   t.deepEqual(
-    levels.map((level) => rollupRetentionMs(level, 400 * dayMs) / dayMs),
+    levels.map((level) => levelRetentionMs(level, 400 * dayMs) / dayMs),
     [0.25, 14, 60, 400, 400],
   );
   t.deepEqual(
-    levelsOf.host.map((level) => rollupRetentionMs(level, 400 * dayMs, 'host') / dayMs),
+    levelsOf.host.map((level) => levelRetentionMs(level, 400 * dayMs, 'host') / dayMs),
     [1 / 6, 7, 60, 400],
   );
   t.deepEqual(
-    levels.map((level) => rollupRetentionMs(level, 7 * dayMs) / dayMs),
+    levels.map((level) => levelRetentionMs(level, 7 * dayMs) / dayMs),
     [0.25, 7, 7, 7, 7],
   );
   t.deepEqual(
-    levels.map((level) => rollupRetentionMs(level, dayMs) / dayMs),
+    levels.map((level) => levelRetentionMs(level, dayMs) / dayMs),
     [0.25, 1, 1, 1, 1],
   );
 });
@@ -62,9 +62,9 @@ test('deletes expired rows when the store is opened, and no others', async (t) =
       sequence: at + 1,
       ledger: undefined,
       requests,
-      tallies: talliesOf(requests, nowMs),
+      aggregates: aggregatesOf(requests, nowMs),
       rollups: [],
-      tops: topLevels.map((level) => top(level, nowMs)),
+      topLists: topLevels.map((level) => top(level, nowMs)),
     });
   }
 
@@ -84,7 +84,7 @@ test('deletes expired rows when the store is opened, and no others', async (t) =
       );
     for (const level of topLevels)
       found[`top ${level}`] = sorted(
-        (await store.readTops({ ...everything, level, kinds: ['path'] })).map(({ windowMs }) => windowMs),
+        (await store.readTopLists({ ...everything, level, kinds: ['path'] })).map(({ windowMs }) => windowMs),
       );
     return found;
   };
@@ -174,9 +174,9 @@ test('one start with the clock ahead, or with a shorter retention, deletes nothi
           sequence: (sequence += 1),
           ledger: undefined,
           requests: [],
-          tallies: [],
+          aggregates: [],
           rollups: [],
-          tops: [],
+          topLists: [],
         });
       const requests = await store.readRequests({ ...everything, limit: 100 });
       await store.close();
@@ -192,10 +192,10 @@ test('one start with the clock ahead, or with a shorter retention, deletes nothi
     writer: 'guard-test',
     sequence: (sequence += 1),
     ledger: undefined,
-    tops: [],
+    topLists: [],
     rollups: [],
     requests: agesDays.map((age) => request(startMs - age * dayMs)),
-    tallies: talliesOf(
+    aggregates: aggregatesOf(
       agesDays.map((age) => request(startMs - age * dayMs)),
       startMs,
     ),
@@ -232,9 +232,9 @@ test('keeps ledgers and the ids of applied batches for as long as the coarsest r
         writer: `writer-${age}`,
         sequence: 1,
         requests: [],
-        tallies: [],
+        aggregates: [],
         rollups: [],
-        tops: [],
+        topLists: [],
         ledger: ledger(`collector-${age}`, writtenMs),
       },
       writtenMs,
@@ -265,9 +265,9 @@ test('deletes many expired rollup rows in small steps', async (t) => {
       writer: 'retention-test',
       sequence: 1,
       requests: [],
-      tallies: talliesOf(requests, startMs),
+      aggregates: aggregatesOf(requests, startMs),
       rollups: [],
-      tops: [],
+      topLists: [],
       ledger: undefined,
     },
     startMs,

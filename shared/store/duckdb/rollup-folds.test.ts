@@ -3,12 +3,20 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
-import { talliesOf } from '../../../test/rollup-rows.js';
+import { aggregatesOf } from '../../../test/rollup-rows.js';
 import { collect } from '../collect.js';
 import { createLog } from '../../log.js';
 import type { RequestEvent } from '../../request-event.js';
 import { rollUp } from '../../rollup/rollup-aggregator.js';
-import { addTally, emptyTally, levelsOf, scopes, type Level, type RollupRow, type Tally } from '../../rollup/rollup.js';
+import {
+  mergeAggregate,
+  emptyAggregate,
+  levelsOf,
+  scopes,
+  type Level,
+  type RollupRow,
+  type Aggregate,
+} from '../../rollup/rollup.js';
 import type { HostCounts } from '../store.js';
 import { openDatabase, type Database } from './database.js';
 import { countHosts, streamRollups } from './queries.js';
@@ -120,9 +128,9 @@ test('rows of all levels and scopes agree with the requests, however windows clo
                     writer: 'w',
                     sequence: (sequence += 1),
                     requests: [],
-                    tallies: talliesOf(requests, nowMs),
+                    aggregates: aggregatesOf(requests, nowMs),
                     rollups: [],
-                    tops: [],
+                    topLists: [],
                     ledger: undefined,
                     importId,
                   },
@@ -185,16 +193,16 @@ test('folds nothing for rows of an import that was taken back', async (t) => {
   });
   try {
     const [one] = fc.sample(request, { numRuns: 1, seed: 1 });
-    const tallies = talliesOf([{ ...one!, timeMs: startMs - 20 * minuteMs }], startMs);
+    const aggregates = aggregatesOf([{ ...one!, timeMs: startMs - 20 * minuteMs }], startMs);
     await database.batches.write(
       {
         recorder: 'r',
         writer: 'w',
         sequence: 1,
         requests: [],
-        tallies,
+        aggregates,
         rollups: [],
-        tops: [],
+        topLists: [],
         ledger: undefined,
         importId: 7,
       },
@@ -259,20 +267,20 @@ async function assertAgree(database: Database, requests: readonly RequestEvent[]
   if (numbers.join() !== expected.join()) throw new Error(`Counted ${numbers.join()} and not ${expected.join()}.`);
 }
 
-function totals(rows: readonly RollupRow[]): Map<string, Tally> {
-  const sums = new Map<string, Tally>();
+function totals(rows: readonly RollupRow[]): Map<string, Aggregate> {
+  const sums = new Map<string, Aggregate>();
   for (const { level, windowMs, source, host, cells } of rows) {
-    for (const { method, status, ...tally } of cells) {
+    for (const { method, status, ...aggregate } of cells) {
       const key = JSON.stringify([level, windowMs, source, host ?? null, method, status]);
-      if (!sums.has(key)) sums.set(key, emptyTally());
-      addTally(sums.get(key)!, tally);
+      if (!sums.has(key)) sums.set(key, emptyAggregate());
+      mergeAggregate(sums.get(key)!, aggregate);
     }
   }
   return sums;
 }
 
-function assertSame(read: ReadonlyMap<string, Tally>, wanted: ReadonlyMap<string, Tally>, what: string): void {
-  const textOf = (sums: ReadonlyMap<string, Tally>): string =>
+function assertSame(read: ReadonlyMap<string, Aggregate>, wanted: ReadonlyMap<string, Aggregate>, what: string): void {
+  const textOf = (sums: ReadonlyMap<string, Aggregate>): string =>
     [...sums]
       .map(
         ([key, { count, sizeSum, durationSumMs, durationMaxMs, histogram }]) =>

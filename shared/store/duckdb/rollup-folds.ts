@@ -8,7 +8,7 @@ import { CellSet } from '../../rollup/cell-set.js';
 import { nextTurn } from '../../next-turn.js';
 import {
   coarserLevel,
-  levelKeptMs,
+  levelRetentionMsMax,
   levelsOf,
   scopes,
   unpackCells,
@@ -20,7 +20,7 @@ import {
 import type { Query, Read } from './read-pool.js';
 import { texts } from './columns.js';
 import { rollupTables, storedRow, type StoredRow } from './rollup-tables.js';
-import { runKept } from './statements.js';
+import { runCached } from './statements.js';
 
 /** By `foldKey`, the greatest `closed` of the finer rows that a level includes. */
 export type Folded = ReadonlyMap<string, number>;
@@ -130,7 +130,7 @@ export class RollupFolds {
       const { rows, oldestMs } = this.#waiting.get(key)!;
       const isOver =
         windowStart(nowMs - settledMs, to) !== windowStart((this.#foldedMs.get(key) ?? -Infinity) - settledMs, to);
-      return rows > rowsMax[scope] || (rows > 0 && (isOver || nowMs - oldestMs > levelKeptMs(from, scope)));
+      return rows > rowsMax[scope] || (rows > 0 && (isOver || nowMs - oldestMs > levelRetentionMsMax(from, scope)));
     });
     return pair && { ...pair, after: this.#foldedOf(pair.scope, pair.to), closed: closedMax };
   }
@@ -155,13 +155,13 @@ export class RollupFolds {
 
   /** Records a fold in the file. Call it in the transaction that appends its rows, and `onFolded` after the commit. */
   async note(connection: DuckDBConnection, { scope, to, closed }: Fold, nowMs: number): Promise<void> {
-    await runKept(
+    await runCached(
       connection,
       'DELETE FROM rollup_fold WHERE scope = $1 AND level = $2',
       [scope, to],
       [VARCHAR, INTEGER],
     );
-    await runKept(
+    await runCached(
       connection,
       'INSERT INTO rollup_fold (scope, level, closed, folded_ms) VALUES ($1, $2, $3, $4)',
       [scope, to, BigInt(closed), BigInt(Math.floor(nowMs))],
@@ -280,8 +280,8 @@ async function mergePage(
           }),
         );
       }
-      for (const { method, status, ...tally } of unpackCells(packed![at] as string))
-        sum.cells.add(method, status, tally, true);
+      for (const { method, status, ...aggregate } of unpackCells(packed![at] as string))
+        sum.cells.add(method, status, aggregate, true);
     }
   }
   return {

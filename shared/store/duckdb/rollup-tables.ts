@@ -8,7 +8,7 @@ import {
   byStatusClass,
   countsOf,
   importRowRange,
-  keptLevels,
+  retainedLevels,
   levels,
   packCells,
   scopes,
@@ -198,7 +198,7 @@ export async function convertSeriesRollups(
         const importId =
           imports.find(({ from: first, to }) => Number(rowId) >= first && Number(rowId) < to)?.importId ?? 0;
         const windowMs = Number(window);
-        const tally = {
+        const aggregate = {
           count: Number(count),
           sampledOut: Number(sampledOut),
           durationSumMs,
@@ -207,7 +207,7 @@ export async function convertSeriesRollups(
           histogram: Histogram.unpack(histogram),
         };
         for (const scope of scopes) {
-          if (scope === 'host' && !keptLevels(nowMs - windowMs, scope).includes(level)) continue;
+          if (scope === 'host' && !retainedLevels(nowMs - windowMs, scope).includes(level)) continue;
           const ofHost = scope === 'host' ? host : undefined;
           const key = `${importId}\n${windowMs}\n${source}${ofHost === undefined ? '' : `\n${ofHost}`}`;
           let found = converted.get(key);
@@ -217,7 +217,7 @@ export async function convertSeriesRollups(
               (found = { importId, row: { level, windowMs, source, host: ofHost }, cells: new CellSet() }),
             );
           }
-          found.cells.add(method, status, tally);
+          found.cells.add(method, status, aggregate);
         }
       }
       await write(

@@ -18,7 +18,7 @@ import { levels } from '../../rollup/rollup.js';
 import type { Store } from '../store.js';
 import { openDuckdbStore } from './duckdb-store.js';
 import { schemaVersion } from './schema.js';
-import { tallyOf } from '../../../test/rollup-rows.js';
+import { aggregateOf } from '../../../test/rollup-rows.js';
 
 const fixtures = 'shared/store/duckdb/fixtures';
 const startMs = Date.UTC(2026, 10, 27);
@@ -30,8 +30,10 @@ for (const name of await readdir(fixtures)) {
     t.true((await versionOf(path)) <= schemaVersion);
     const store = await open(path);
     t.deepEqual(await contents(store), whatWasWritten);
-    const tops = (await store.readTops({ ...everything, level: 60, kinds: ['path'] })).map(({ packed }) => packed);
-    t.deepEqual(tops, /-(?:first|without-top-lists)\./.test(name) ? [] : ['[0,0,[]]']);
+    const topLists = (await store.readTopLists({ ...everything, level: 60, kinds: ['path'] })).map(
+      ({ packed }) => packed,
+    );
+    t.deepEqual(topLists, /-(?:first|without-top-lists)\./.test(name) ? [] : ['[0,0,[]]']);
     await store.write(duckdbBatch(1));
     t.is((await store.readRequests({ ...everything, limit: 1000 })).length, 503);
     await store.close();
@@ -109,7 +111,7 @@ async function contents(store: Store): Promise<unknown> {
   const rollups = await Promise.all(
     levels.map(async (level) => ({
       level,
-      ...tallyOf(await store.readRollups({ ...everything, level, scope: 'all' })),
+      ...aggregateOf(await store.readRollups({ ...everything, level, scope: 'all' })),
     })),
   );
   return {

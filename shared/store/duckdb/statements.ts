@@ -16,7 +16,7 @@ const kept = new WeakMap<DuckDBConnection, Map<string, DuckDBPreparedStatement>>
  * are what a page waits for while lines come in. The connection must not be used for anything else meanwhile; it lets
  * go of its statements when it is closed. Throws what DuckDB throws.
  */
-export async function runKept(
+export async function runCached(
   connection: DuckDBConnection,
   sql: string,
   values: DuckDBValue[],

@@ -29,7 +29,7 @@ test('a batch that can never be written is given up whole, and the next one goes
     { log: createLog('store') },
   );
   const good = duckdbBatch(2);
-  const bad = { ...duckdbBatch(1), tops: longLists(1).map((row) => ({ ...row, rowId: 0.5e300 })) };
+  const bad = { ...duckdbBatch(1), topLists: longLists(1).map((row) => ({ ...row, rowId: 0.5e300 })) };
   const error = await t.throwsAsync(store.write(bad), {
     instanceOf: StoreError,
     message: /the data does not fit the tables/,
@@ -110,15 +110,15 @@ test('after a batch that DuckDB has not enough memory for, others go through.', 
 
 const listsMs = windowStart(Date.now(), 3600);
 
-function batchOf(sequence: number, tops: TopRow[]): Batch {
+function batchOf(sequence: number, topLists: TopRow[]): Batch {
   return {
     recorder: 'tested',
     writer: 'tested',
     sequence,
     requests: [],
-    tallies: [],
+    aggregates: [],
     rollups: [],
-    tops,
+    topLists,
     ledger: undefined,
   };
 }
@@ -137,7 +137,7 @@ function longLists(length: number): TopRow[] {
 }
 
 async function readLists(store: Store): Promise<TopRow[]> {
-  const stored = await store.readTops({
+  const stored = await store.readTopLists({
     fromMs: listsMs,
     toMs: listsMs + 3_600_000,
     level: 3600,

@@ -13,7 +13,7 @@ import type { PreparedFold } from './rollup-folds.js';
 import { createRollupWriter } from './rollup-tables.js';
 import type { Batch, LedgerSnapshot } from '../store.js';
 import { createRequestAppender } from './request-appender.js';
-import { runKept } from './statements.js';
+import { runCached } from './statements.js';
 
 /** Writes batches over one connection, each in a transaction of its own. */
 export interface BatchWriter {
@@ -44,7 +44,7 @@ export async function createBatchWriter(
 ): Promise<BatchWriter> {
   const appendRequests = createRequestAppender(connection);
   const writeRollups = await createRollupWriter(connection);
-  const upsertTops = await connection.prepare(topsSql);
+  const upsertTopLists = await connection.prepare(topListsSql);
   const insertImported = await connection.prepare(insertSql('imported_request', importedColumns));
   let heldBytes = heldBytesMax; // by a log that is there already, if one is
   return {
@@ -91,11 +91,11 @@ export async function createBatchWriter(
       const { importId = 0 } = batch;
       await connection.run('BEGIN TRANSACTION');
       const isFirst = await isNew(connection, batch, nowMs);
-      const additions = isFirst ? windows.place(batch.tallies, importId, nowMs) : [];
+      const additions = isFirst ? windows.place(batch.aggregates, importId, nowMs) : [];
       if (isFirst) {
         await appendRequests(batch.kept ?? batch.requests);
         await windows.journal(connection, additions);
-        heldBytes += await writeRows(upsertTops, topColumns, batch.tops, topRowsPerStatement);
+        heldBytes += await writeRows(upsertTopLists, topColumns, batch.topLists, topRowsPerStatement);
         if (batch.imported !== undefined)
           heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);
         if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
@@ -123,10 +123,15 @@ const topRowsPerStatement = 200;
 const importedRowsPerStatement = 50;
 
 async function isNew(connection: DuckDBConnection, { writer, sequence }: Batch, nowMs: number): Promise<boolean> {
-  const result = await runKept(connection, 'SELECT sequence FROM applied_batch WHERE writer = $1', [writer], [VARCHAR]);
+  const result = await runCached(
+    connection,
+    'SELECT sequence FROM applied_batch WHERE writer = $1',
+    [writer],
+    [VARCHAR],
+  );
   const last = result.rowCount === 0 ? undefined : result.getChunk(0).getColumnValues(0)[0];
   if (typeof last === 'bigint' && last >= BigInt(sequence)) return false;
-  await runKept(
+  await runCached(
     connection,
     last === undefined
       ? 'INSERT INTO applied_batch (writer, sequence, applied_ms) VALUES ($1, $2, $3)'
@@ -160,7 +165,7 @@ const importedColumns: readonly Column<ImportedRow>[] = [
   ['packed', 'BLOB', ({ packed }) => packed],
 ];
 
-const topsSql = `${insertSql('request_top', topColumns)} ON CONFLICT DO UPDATE SET packed = excluded.packed`;
+const topListsSql = `${insertSql('request_top', topColumns)} ON CONFLICT DO UPDATE SET packed = excluded.packed`;
 
 /**
  * A list has some 5 to 15 kB, which DuckDB would store as they are; this leaves less than half of them, and more work

@@ -39,9 +39,9 @@ test('What is encoded comes out line by line, whatever the texts hold, and bodie
           writer: 'w',
           sequence: 1,
           requests,
-          tallies: [],
+          aggregates: [],
           rollups: [],
-          tops: [],
+          topLists: [],
           ledger: undefined,
         });
         t.deepEqual(await linesIn(decodePayload(encodePayload(bodies))[0]!), wanted);
@@ -128,9 +128,9 @@ test('keeps requests in the spool when delivering them fails for an unexpected r
     writer: 'w',
     sequence: 1,
     requests: [event({})],
-    tallies: [],
+    aggregates: [],
     rollups: [],
-    tops: [],
+    topLists: [],
     ledger: undefined,
   });
   await until('it is delivered', () => writer.state.own.spooled === 0);

@@ -12,7 +12,7 @@ import { createHash } from 'node:crypto';
 import { detailedMessageOf } from '../../errors.js';
 import { Histogram } from '../../sketch/histogram.js';
 import { hasLatency } from '../../status.js';
-import { keptLevels, rowIdEnd, windowStart, type Cell, type RollupRow, type Scope } from '../../rollup/rollup.js';
+import { retainedLevels, rowIdEnd, windowStart, type Cell, type RollupRow, type Scope } from '../../rollup/rollup.js';
 import type { RefusedLine, DeadLetters } from '../dead-letters.js';
 import { InfluxdbError } from './influxdb-error.js';
 import { isRequestLine, parseRequestLine, rollupLine } from './line-protocol.js';
@@ -128,7 +128,7 @@ function correctionsOf(line: string, nowMs: number): string[] {
   };
   const rowId = createHash('sha256').update(line).digest().readUIntBE(0, 6) % rowIdEnd;
   const rowsOf = (scope: Scope): RollupRow[] =>
-    keptLevels(nowMs - timeMs, scope).map((level) => ({
+    retainedLevels(nowMs - timeMs, scope).map((level) => ({
       level,
       windowMs: windowStart(timeMs, level),
       rowId,

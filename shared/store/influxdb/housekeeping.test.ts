@@ -7,7 +7,7 @@ import { until } from '../../../test/until.js';
 import { StoreError } from '../../errors.js';
 import { Histogram } from '../../sketch/histogram.js';
 import type { RequestEvent } from '../../request-event.js';
-import { levelsOf, rollupRetentionMs, windowStart, type RollupRow, type Scope } from '../../rollup/rollup.js';
+import { levelsOf, levelRetentionMs, windowStart, type RollupRow, type Scope } from '../../rollup/rollup.js';
 import { topLevels, topRetentionMs } from '../../top-list/top-row.js';
 import type { Batch } from '../store.js';
 import { startHousekeeping } from './housekeeping.js';
@@ -64,7 +64,7 @@ function batchOf(ageDays: number): Batch {
       }),
     ),
   );
-  const tops = topLevels.map(
+  const topLists = topLevels.map(
     (level) =>
       ({
         level,
@@ -81,9 +81,9 @@ function batchOf(ageDays: number): Batch {
     writer: randomUUID(),
     sequence: 1,
     requests: [request],
-    tallies: [],
+    aggregates: [],
     rollups,
-    tops,
+    topLists,
     ledger: undefined,
   };
 }
@@ -117,12 +117,12 @@ testWithInfluxd(
     const house = await openInfluxdbStore({ ...options, retentionDelayMs: 0 }, { log: quietLog, keepsHouse: true });
     const keptAt = (keptMs: number): number => ages.filter((age) => age * dayMs < keptMs).length;
     await until('what is old is deleted', async () => {
-      const tops = await Promise.all(
-        topLevels.map((level) => plain.readTops({ ...everything, level, kinds: ['path'] })),
+      const topLists = await Promise.all(
+        topLevels.map((level) => plain.readTopLists({ ...everything, level, kinds: ['path'] })),
       );
       return (
         (await requests()) === keptAt(retention.requestsMs) &&
-        topLevels.every((level, at) => tops[at]!.length === keptAt(topRetentionMs(level, retention.rollupsMs)))
+        topLevels.every((level, at) => topLists[at]!.length === keptAt(topRetentionMs(level, retention.rollupsMs)))
       );
     });
     for (const scope of scopes) {
@@ -130,7 +130,7 @@ testWithInfluxd(
         const rows = await plain.readRollups({ ...everything, level, scope, filter: {} });
         t.is(
           rows.length,
-          keptAt(rollupRetentionMs(level, retention.rollupsMs, scope)),
+          keptAt(levelRetentionMs(level, retention.rollupsMs, scope)),
           `level ${level} of scope ${scope}`,
         );
       }
@@ -202,7 +202,7 @@ testWithInfluxd(
 test('keeps rows of single hosts at no level for longer than the others', (t) => {
   for (const rollupsMs of [dayMs, 400 * dayMs]) {
     for (const level of levelsOf.host)
-      t.true(rollupRetentionMs(level, rollupsMs, 'host') <= rollupRetentionMs(level, rollupsMs, 'all'));
+      t.true(levelRetentionMs(level, rollupsMs, 'host') <= levelRetentionMs(level, rollupsMs, 'all'));
   }
 });
 

@@ -39,9 +39,9 @@ const batch: Batch = {
   writer: 'w',
   sequence: 1,
   requests: [event],
-  tallies: [],
+  aggregates: [],
   rollups: [],
-  tops: [],
+  topLists: [],
   ledger: undefined,
 };
 

@@ -16,7 +16,7 @@ import { createDelivery } from './delivery.js';
 import { startHousekeeping } from './housekeeping.js';
 import { influxdbError, isUnavailable, type InfluxdbPlace } from './influxdb-error.js';
 import { ledgerLines } from './line-protocol.js';
-import { bodiesOf, compress, createRequestGatherer } from './payload.js';
+import { bodiesOf, compress, createBatchEncoder } from './payload.js';
 import { postLines } from './post.js';
 import {
   countHosts,
@@ -29,7 +29,7 @@ import {
   readRollups,
   readStoredSpan,
   readStoredWindows,
-  readTops,
+  readTopLists,
   rollUpRequests,
   type ReadCells,
 } from './queries.js';
@@ -179,7 +179,8 @@ export async function openInfluxdbStore(
     }
     const refused = await delivery.deliver(bodies);
     // Last, and only when nothing was refused: a request that is remembered as imported has to be in the totals.
-    if (refused === 0) await delivery.deliver(bodiesOf({ ...batch, requests: [], kept: [], rollups: [], tops: [] }));
+    if (refused === 0)
+      await delivery.deliver(bodiesOf({ ...batch, requests: [], kept: [], rollups: [], topLists: [] }));
     return refused;
   };
 
@@ -279,8 +280,8 @@ export async function openInfluxdbStore(
 
   const readAllRollups: Store['readRollups'] = (query, options) =>
     use('read rollup rows', () => readRollups(readUntil(options?.signal), bucket, query));
-  const readAllTops: Store['readTops'] = (query, options) =>
-    use('read top lists', () => readTops(readUntil(options?.signal), bucket, query));
+  const readAllTopLists: Store['readTopLists'] = (query, options) =>
+    use('read top lists', () => readTopLists(readUntil(options?.signal), bucket, query));
   const readLatestRequests: Store['readRequests'] = (query, options) =>
     use('read requests', () => readRequests(readUntil(options?.signal), bucket, query));
 
@@ -293,21 +294,22 @@ export async function openInfluxdbStore(
       return spooled?.state.problem;
     },
     changes: undefined,
-    requestsKeptMs: retention?.requestsMs,
-    rollupsKeptMs: retention?.rollupsMs,
+    requestRetentionMs: retention?.requestsMs,
+    rollupRetentionMs: retention?.rollupsMs,
     write: (batch) =>
       use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
-    gatherRequests: createRequestGatherer,
+    createBatchEncoder: createBatchEncoder,
     readRollups: readAllRollups,
     countHosts: (query, options) => use('count hosts', () => countHosts(readUntil(options?.signal), bucket, query)),
     streamRollups: (...query) => inOnePage(readAllRollups(...query)),
-    readTops: readAllTops,
-    streamTops: (...query) => inOnePage(readAllTops(...query)),
+    readTopLists: readAllTopLists,
+    streamTopLists: (...query) => inOnePage(readAllTopLists(...query)),
     readRequests: readLatestRequests,
     streamRequests: (...query) => inOnePage(readLatestRequests(...query)),
     rollUpRequests: (query, options) =>
       use('read requests', () => rollUpRequests(readUntil(options?.signal), bucket, query)),
-    listRequests: (query, options) => use('read requests', () => listNewest(readUntil(options?.signal), bucket, query)),
+    topListsOfRequests: (query, options) =>
+      use('read requests', () => listNewest(readUntil(options?.signal), bucket, query)),
     readStoredWindows: (options) =>
       use('read the oldest and newest rollup rows', () => readStoredWindows(readUntil(options?.signal), bucket)),
     readLedgers: (query, options) =>

@@ -320,9 +320,9 @@ async function writeTo({ url, org, token }: Influxd, bucket: string, requests: r
     writer: 'test',
     sequence: 1,
     requests,
-    tallies: [],
+    aggregates: [],
     rollups: [],
-    tops: [],
+    topLists: [],
     ledger: undefined,
   });
   await store.close();

@@ -15,7 +15,7 @@
  *   nanoseconds.
  *   Cells that are too long for one field are split over `cells`, `cells_2`, `cells_3`, …: see `split-cells.ts`.
  *   A row without cells replaces one that is taken back. All its fields are 0, and `cells` is empty.
- *   Version 1 wrote a point for each host, method and status, with the tags `host`, `level`, `method`, `source`, `status_code`, and with `tally`
+ *   Version 1 wrote a point for each host, method and status, with the tags `host`, `level`, `method`, `source`, `status_code`, and with `aggregate`
  *   in place of `cells`: `COUNT DURATION_SUM_MS DURATION_MAX_MS SIZE_SUM HISTOGRAM`, and ` SAMPLED_OUT` where there are any. Such points are
  *   still read: they count for all requests of a source, and for their host.
  * - `request_top`: tags `host` (of unique clients), `kind`, `level`, `source`; field `packed`, see `TopRow`. The time
@@ -260,9 +260,9 @@ function rollupFields(cells: readonly Cell[]): string {
   return fields;
 }
 
-/** The one cell of a point that version 1 wrote, from its field `tally`. */
-export function cellOfTally(tally: string, { method, status }: Pick<Series, 'method' | 'status'>): Cell {
-  const [count, durationSumMs, durationMaxMs, sizeSum, packed, sampledOut = '0'] = tally.split(' ');
+/** The one cell of a point that version 1 wrote, from its field `aggregate`. */
+export function cellOfAggregate(aggregate: string, { method, status }: Pick<Series, 'method' | 'status'>): Cell {
+  const [count, durationSumMs, durationMaxMs, sizeSum, packed, sampledOut = '0'] = aggregate.split(' ');
   return {
     method,
     status,

@@ -11,7 +11,7 @@ import { promisify } from 'node:util';
 import { gunzip as gunzipCallback, gunzipSync, gzipSync } from 'node:zlib';
 import { createMemo } from '../../memo.js';
 import type { RequestEvent } from '../../request-event.js';
-import type { Batch, RequestGatherer, RequestList } from '../store.js';
+import type { Batch, BatchEncoder, RequestList } from '../store.js';
 import { createRequestLines, importedLine, parseRequestLine, rollupLine, topLine } from './line-protocol.js';
 import { TextBuffer } from './text-buffer.js';
 
@@ -34,7 +34,7 @@ const gzipLevel = 1;
 const bodyBytesMax = 2 ** 30;
 
 /** The lines of a batch's requests that are kept, rollup rows and top lists. The ledger is not among them. */
-export function bodiesOf({ recorder, requests, kept = requests, rollups, tops, imported = [] }: Batch): Body[] {
+export function bodiesOf({ recorder, requests, kept = requests, rollups, topLists, imported = [] }: Batch): Body[] {
   const bodies = createBodies();
   if (!(kept instanceof RequestBodies)) {
     const addRequest = requestLinesOf(recorder);
@@ -44,7 +44,7 @@ export function bodiesOf({ recorder, requests, kept = requests, rollups, tops, i
     }
   }
   for (const row of rollups) addLine(rollupLine(row));
-  for (const row of tops) addLine(topLine(row));
+  for (const row of topLists) addLine(topLine(row));
   for (const row of imported) addLine(importedLine(row));
   return kept instanceof RequestBodies ? [...kept.bodies, ...bodies.take()] : bodies.take();
 
@@ -58,7 +58,7 @@ export function bodiesOf({ recorder, requests, kept = requests, rollups, tops, i
 const requestLinesOf = createMemo(createRequestLines, { entriesMax: 10 });
 
 /** Gathers the requests of one recorder as bodies of their lines. */
-export function createRequestGatherer(recorder: string): RequestGatherer {
+export function createBatchEncoder(recorder: string): BatchEncoder {
   const addRequest = createRequestLines(recorder);
   const bodies = createBodies();
   let length = 0;

@@ -10,7 +10,7 @@ import { StoreError } from '../../errors.js';
 import { groupBy } from '../../group-by.js';
 import { importedBytes, type ImportedRow } from '../../record/imported-requests.js';
 import type { RequestEvent } from '../../request-event.js';
-import { listRequests } from '../../top-list/top-lists-of-requests.js';
+import { topListsOfRequests } from '../../top-list/top-lists-of-requests.js';
 import { levels, unpackCells, windowStart, type Level, type RollupRow } from '../../rollup/rollup.js';
 import { rollUp } from '../../rollup/rollup-aggregator.js';
 import { isClientError, isServerError } from '../../status.js';
@@ -33,13 +33,13 @@ import type {
   Store,
   StoredWindows,
   TimeRange,
-  TopsQuery,
+  TopListsQuery,
   HostCounts,
   HostCountsQuery,
 } from '../store.js';
 import { fluxAnyOf, fluxText, fluxWholeOrStart } from './flux-text.js';
 import {
-  cellOfTally,
+  cellOfAggregate,
   ledgerAccounts,
   levelTags,
   parseTimestamp,
@@ -141,7 +141,7 @@ async function readRollupsOnce(
   { fromMs, toMs, level, scope, filter, hosts }: RollupsQuery,
 ): Promise<RollupRow[] | undefined> {
   const columns = ['_time', '_field', '_value', 'source', 'host', 'method', 'status_code'];
-  // Points of version 1, which have the field `tally` alone, are read for both scopes.
+  // Points of version 1, which have the field `aggregate` alone, are read for both scopes.
   const ofScope = scope === 'all' ? flux`not exists r.scope` : flux`(r.scope == "host" or r._field == "tally")`;
   const query = flux`from(bucket: ${fluxText(bucket)})
   |> range(start: ${new Date(fromMs)}, stop: ${new Date(toMs)})
@@ -157,7 +157,7 @@ async function readRollupsOnce(
       host: scope === 'all' ? undefined : textOfTag(hostTag),
     };
     if (field === 'tally') {
-      const cell = cellOfTally(value, { method: textOfTag(method), status: Number(status) });
+      const cell = cellOfAggregate(value, { method: textOfTag(method), status: Number(status) });
       if (cell.count !== 0) rows.push({ ...key, cells: [cell] });
     } else if (field === 'cells' && !isSplit(value)) {
       if (value !== '') rows.push({ ...key, cells: unpackCells(value) });
@@ -203,11 +203,11 @@ export async function readRollupPoints(
   return points;
 }
 
-/** See `Store.readTops`. */
-export async function readTops(
+/** See `Store.readTopLists`. */
+export async function readTopLists(
   read: ReadCells,
   bucket: string,
-  { fromMs, toMs, level, kinds, filter: { source, host } }: TopsQuery,
+  { fromMs, toMs, level, kinds, filter: { source, host } }: TopListsQuery,
 ): Promise<TopRow[]> {
   const range = wholeWindows({ fromMs, toMs }, level);
   if (range.fromMs >= range.toMs || kinds.length === 0) return [];
@@ -308,15 +308,15 @@ export async function rollUpRequests(
   return { rows: rollUp(requests.slice(0, requestsMax), level, scope), isBounded: requests.length > requestsMax };
 }
 
-/** See `Store.listRequests`. */
+/** See `Store.topListsOfRequests`. */
 export async function listNewest(
   read: ReadCells,
   bucket: string,
-  { requestsMax, kinds, valuesMax, ...query }: Parameters<Store['listRequests']>[0],
-): ReturnType<Store['listRequests']> {
+  { requestsMax, kinds, valuesMax, ...query }: Parameters<Store['topListsOfRequests']>[0],
+): ReturnType<Store['topListsOfRequests']> {
   const requests = await readRequests(read, bucket, { ...query, limit: requestsMax + 1 });
   return {
-    bySource: listRequests(requests.slice(0, requestsMax), { kinds, valuesMax }),
+    bySource: topListsOfRequests(requests.slice(0, requestsMax), { kinds, valuesMax }),
     ofNewest: requests.length > requestsMax ? requestsMax : undefined,
   };
 }

@@ -232,9 +232,9 @@ function batchOf(rollups: readonly RollupRow[]): Parameters<Store['write']>[0] {
     writer: randomUUID(),
     sequence: 1,
     requests: [],
-    tallies: [],
+    aggregates: [],
     rollups,
-    tops: [],
+    topLists: [],
     ledger: undefined,
   };
 }

@@ -1,7 +1,7 @@
 import test from 'ava';
-import { DistinctSketch } from '../../sketch/hyperloglog.js';
+import { HyperLogLog } from '../../sketch/hyperloglog.js';
 import { importRowRange } from '../../rollup/rollup.js';
-import { TopSummary } from '../../sketch/space-saving.js';
+import { SpaceSaving } from '../../sketch/space-saving.js';
 import { takeBack } from './take-back.js';
 
 const hourMs = Date.UTC(2026, 10, 23, 20);
@@ -31,6 +31,6 @@ test('replaces lists by empty lists, and sketches of clients by empty sketches',
     /packed="((?:[^"\\]|\\.)*)"/
       .exec(written.find((line) => line.includes(`kind=${kind},`))!)![1]!
       .replaceAll(/\\(.)/g, '$1');
-  t.is(TopSummary.unpack(packedOf('path')).total, 0);
-  for (const kind of ['unique_clients', 'host_clients']) t.is(DistinctSketch.unpack(packedOf(kind)).count(), 0);
+  t.is(SpaceSaving.unpack(packedOf('path')).total, 0);
+  for (const kind of ['unique_clients', 'host_clients']) t.is(HyperLogLog.unpack(packedOf(kind)).count(), 0);
 });

@@ -1,12 +1,12 @@
 /** Takes an import back: see `Store.takeBack`. */
-import { DistinctSketch } from '../../sketch/hyperloglog.js';
+import { HyperLogLog } from '../../sketch/hyperloglog.js';
 import { importRowRange, levels } from '../../rollup/rollup.js';
-import { TopSummary } from '../../sketch/space-saving.js';
+import { SpaceSaving } from '../../sketch/space-saving.js';
 import { isOfClients, topKinds, topLevels } from '../../top-list/top-row.js';
 import type { ImportSummary } from '../store.js';
 import { emptiedRollupLine, topLine } from './line-protocol.js';
 import { linesMax } from './payload.js';
-import { readRollupPoints, readTops, type ReadCells } from './queries.js';
+import { readRollupPoints, readTopLists, type ReadCells } from './queries.js';
 
 /** What it works with. */
 export interface TakeBackParts {
@@ -29,15 +29,15 @@ export async function takeBack(
   const { from, to } = importRowRange(importId);
   const isOfImport = ({ rowId }: { readonly rowId: number }): boolean => rowId >= from && rowId < to;
   const range = { fromMs: Math.floor(firstHourMs / dayMs) * dayMs, toMs: lastHourMs + 3_600_000 }; // windows of a day begin before its first hour
-  const emptyList = new TopSummary().pack();
-  const emptySketch = new DistinctSketch().pack();
+  const emptyList = new SpaceSaving().pack();
+  const emptySketch = new HyperLogLog().pack();
   const lines: string[] = [];
   for (const level of levels) {
     for (const point of await readRollupPoints(read, bucket, { ...range, level }))
       if (isOfImport(point)) lines.push(emptiedRollupLine(point));
   }
   for (const level of topLevels) {
-    for (const row of await readTops(read, bucket, { ...range, level, kinds: topKinds, filter: {} })) {
+    for (const row of await readTopLists(read, bucket, { ...range, level, kinds: topKinds, filter: {} })) {
       if (isOfImport(row)) lines.push(topLine({ ...row, packed: isOfClients(row.kind) ? emptySketch : emptyList }));
     }
   }
