@@ -1,0 +1,88 @@
+/** The page, and the files that it links to. */
+import type Router from '@koa/router';
+import type { Middleware } from 'koa';
+import { dashboardSource } from '../../shared/request-event.js';
+import { topDimensions } from '../../shared/top-list/top-row.js';
+import { isOpenThroughProxy } from '../auth/guard.js';
+import { etagOf, mustRevalidate } from '../middleware/revalidation.js';
+import { topRowsMax } from '../pages/top-panels.js';
+import { dashboardView, showsOwn } from '../pages/view-model.js';
+import { parseUsable, unknownParameters } from '../query/query.js';
+import { readLatest, readPairs, readTopLists, readTraffic } from '../query/read.js';
+import type { Asset } from '../render.js';
+import { readsOf, type RouteParts } from './context.js';
+
+/** Number of raw requests on the page unless `limit` is given. */
+const latestOnPage = 20;
+/** Maximum number of raw requests on the page. 10,000 made 13 MB, and blocked all other responses for six seconds. */
+const rowsOnPageMax = 500;
+/** Maximum number of raw requests from which the page computes top lists under a filter. The API reads more. */
+const listedOnPageMax = 5000;
+
+/** Adds `/` and the assets. */
+export function addPageRoutes(
+  router: Router,
+  { reads: allReads, assets, connectHint, clientIp, now }: RouteParts,
+): void {
+  /** Whether the last page showed the dashboard's own requests. The next one most likely does as well. */
+  let showedOwn = false;
+
+  router.get('/', async (ctx) => {
+    const reads = readsOf(ctx, allReads);
+    const { query, problems } = parseUsable(ctx.query, now(), { rowsMax: rowsOnPageMax, clientIp });
+    const readRows = async (withOwn: boolean) => {
+      const { filter } = query;
+      const ofOthers = { ...query, filter: { ...filter, exceptSource: dashboardSource } };
+      const latest = await readLatest(reads, withOwn || filter.source !== undefined ? query : ofOthers, latestOnPage);
+      return { latest, pairs: await readPairs(reads, query, latest), withOwn };
+    };
+    const [traffic, topLists, read] = await Promise.all([
+      readTraffic(reads, query, {
+        nowMs: now(),
+        withPrevious: query.compare,
+        withRecent: true,
+        hostsMax: topRowsMax,
+        withPairs: true,
+      }),
+      readTopLists(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
+      readRows(showedOwn),
+    ]);
+    showedOwn = showsOwn(query, traffic);
+    const { latest, pairs } = read.withOwn === showedOwn ? read : await readRows(showedOwn);
+    const view = dashboardView({
+      query,
+      traffic,
+      topLists,
+      latest,
+      pairs,
+      nowMs: now(),
+      connectHint,
+      clientIp,
+      problems,
+      ignored: unknownParameters(ctx.query),
+      isOpenThroughProxy: isOpenThroughProxy(ctx),
+    });
+    if (problems.length > 0) {
+      ctx.status = 400;
+      await ctx.render('dashboard', { assets, view });
+      return;
+    }
+    // Hashes the view, so that an unchanged page need not be rendered.
+    const etag = etagOf(JSON.stringify([assets.stylesheet.url, assets.script.url, view]));
+    ctx.set('ETag', etag);
+    ctx.set('Cache-Control', mustRevalidate);
+    ctx.status = 200;
+    if (ctx.fresh) ctx.status = 304;
+    else await ctx.render('dashboard', { assets, view, etag });
+  });
+
+  for (const asset of [assets.stylesheet, assets.icon, assets.script]) router.get(asset.url, serveAsset(asset));
+}
+
+function serveAsset({ body, type }: Asset): Middleware {
+  return (ctx) => {
+    ctx.set('Cache-Control', 'public, max-age=31536000, immutable');
+    ctx.body = body;
+    ctx.set('Content-Type', type);
+  };
+}
