@@ -292,7 +292,7 @@ export function startReaders(url: string, { readers, known }: { readers: number;
   });
 }
 
-/** Starts viewers with an open page that refreshes itself as `views/live.js` does. */
+/** Starts viewers with an open page that refreshes itself as `web/client/live.ts` does. */
 export function startViewers(
   url: string,
   { viewers, refreshSeconds = 5 }: { viewers: number; refreshSeconds?: number },

@@ -89,6 +89,7 @@ test('Nothing of the tests, and no file of this machine, is in the package.', as
     'bin/caddy-log-sink.js',
     'dist/cli/main.js',
     'dist/public/main.css',
+    'dist/public/live.js',
     'views/dashboard.pug',
     'dist/web/middleware/request-metrics.d.ts',
     'LICENSE',

@@ -16,7 +16,7 @@ export interface Asset {
 export interface Assets {
   readonly stylesheet: Asset;
   readonly icon: Asset;
-  /** Idiomorph, and `views/live.js`, which uses it. */
+  /** Idiomorph, and `client/live.ts`, which uses it. */
   readonly script: Asset;
   /** The style sheet's hash, as a content security policy names it, for charts that carry it inside. */
   readonly styleHash: string;
@@ -39,9 +39,10 @@ export async function loadAssets(): Promise<Assets> {
   });
   const icon = await readFile(`${viewsDirectory}/icon.svg`, 'utf8');
   const scripts = await Promise.all(
-    [new URL(import.meta.resolve('idiomorph/dist/idiomorph.min.js')), `${viewsDirectory}/live.js`].map((file) =>
-      readFile(file, 'utf8'),
-    ),
+    [
+      new URL(import.meta.resolve('idiomorph/dist/idiomorph.min.js')),
+      new URL('../public/live.js', import.meta.url),
+    ].map((file) => readFile(file, 'utf8')),
   );
   return {
     stylesheet: asset('main', 'css', 'text/css; charset=utf-8', style.trim()),
