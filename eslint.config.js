@@ -52,6 +52,7 @@ export default defineConfig(
 
   // The later block wins where two match the same file.
   restrict(['cli/**/*.ts'], no.tests, no.backends, ...drivers),
+  restrict(['dev/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, ...drivers),
   restrict(['demo/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, ...drivers),
   restrict(['collector/**/*.ts'], no.web, no.demo, no.program, no.tests, no.backends, ...drivers),
   restrict(['web/**/*.ts'], no.collector, no.demo, no.program, no.tests, no.backends, ...drivers),

@@ -1,5 +1,6 @@
 /** Pug templates and the files that the page links to. */
 import { createHash } from 'node:crypto';
+import { watch } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import views from '@ladjs/koa-views';
@@ -23,15 +24,33 @@ export interface Assets {
 }
 
 const viewsDirectory = fileURLToPath(new URL('../../views', import.meta.url));
-const stylesheetFile = fileURLToPath(new URL('../public/main.css', import.meta.url));
+const publicDirectory = fileURLToPath(new URL('../public', import.meta.url));
+const stylesheetFile = `${publicDirectory}/main.css`;
+
+/** Whether `npm run dev` runs it: templates and assets are read again when they change. */
+const isDevelopment = process.env['NODE_ENV'] === 'development';
 
 /** Gives each context `render(view, locals)`. Templates are compiled once. */
 export function renderViews(): Middleware {
-  return views(viewsDirectory, { extension: 'pug', options: { cache: true } });
+  return views(viewsDirectory, { extension: 'pug', options: { cache: !isDevelopment } });
 }
 
-/** Reads the compiled style sheet, the icon and the scripts. Throws when the style sheet has not been built. */
+/** Reads the compiled style sheet, the icon and the scripts. Throws if the style sheet has not been built. */
 export async function loadAssets(): Promise<Assets> {
+  const assets = await readAssets();
+  if (!isDevelopment) return assets;
+  for (const directory of [viewsDirectory, publicDirectory]) {
+    watch(directory, { recursive: true }, () => {
+      readAssets().then(
+        (changed) => Object.assign(assets, changed), // in place: routes hold this object
+        () => undefined, // half written: another change follows
+      );
+    });
+  }
+  return assets;
+}
+
+async function readAssets(): Promise<Assets> {
   const style = await readFile(stylesheetFile, 'utf8').catch((cause: unknown) => {
     throw new Error(`Cannot read the style sheet ${stylesheetFile}: run "npm run build", which compiles it.`, {
       cause,
@@ -39,11 +58,12 @@ export async function loadAssets(): Promise<Assets> {
   });
   const icon = await readFile(`${viewsDirectory}/icon.svg`, 'utf8');
   const scripts = await Promise.all(
-    [
-      new URL(import.meta.resolve('idiomorph/dist/idiomorph.min.js')),
-      new URL('../public/live.js', import.meta.url),
-    ].map((file) => readFile(file, 'utf8')),
+    [new URL(import.meta.resolve('idiomorph/dist/idiomorph.min.js')), `${publicDirectory}/live.js`].map((file) =>
+      readFile(file, 'utf8'),
+    ),
   );
+  // An open page reloads when the URL of its script has changed.
+  if (isDevelopment) scripts.push(`// ${new Date().toISOString()}`);
   return {
     stylesheet: asset('main', 'css', 'text/css; charset=utf-8', style.trim()),
     icon: asset('icon', 'svg', 'image/svg+xml', icon),

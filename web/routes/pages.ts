@@ -1,6 +1,5 @@
 /** The page, and the files that it links to. */
 import type Router from '@koa/router';
-import type { Middleware } from 'koa';
 import { dashboardSource } from '../../shared/request-event.js';
 import { topDimensions } from '../../shared/top-list/top-row.js';
 import { isOpenThroughProxy } from '../auth/guard.js';
@@ -9,7 +8,6 @@ import { topRowsMax } from '../pages/top-panels.js';
 import { dashboardView, showsOwn } from '../pages/view-model.js';
 import { parseUsable, unknownParameters } from '../query/query.js';
 import { readLatest, readPairs, readTopLists, readTraffic } from '../query/read.js';
-import type { Asset } from '../render.js';
 import { readsOf, type RouteParts } from './context.js';
 
 /** Number of raw requests on the page unless `limit` is given. */
@@ -76,13 +74,11 @@ export function addPageRoutes(
     else await ctx.render('dashboard', { assets, view, etag });
   });
 
-  for (const asset of [assets.stylesheet, assets.icon, assets.script]) router.get(asset.url, serveAsset(asset));
-}
-
-function serveAsset({ body, type }: Asset): Middleware {
-  return (ctx) => {
+  router.get('/assets/:file', (ctx) => {
+    const asset = [assets.stylesheet, assets.icon, assets.script].find(({ url }) => url === ctx.path);
+    if (asset === undefined) return; // 404
     ctx.set('Cache-Control', 'public, max-age=31536000, immutable');
-    ctx.body = body;
-    ctx.set('Content-Type', type);
-  };
+    ctx.body = asset.body;
+    ctx.set('Content-Type', asset.type);
+  });
 }
