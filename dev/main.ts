@@ -8,6 +8,7 @@ import { existsSync, watch } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { compileAsync } from 'sass';
 import ts from 'typescript';
 import { startLive } from '../demo/live.js';
@@ -15,6 +16,7 @@ import { createTraffic } from '../demo/traffic.js';
 import { messageOf } from '../shared/errors.js';
 import { createLog } from '../shared/log.js';
 
+const programPath = fileURLToPath(new URL('../../bin/caddy-log-sink.js', import.meta.url));
 const data = 'data/dev';
 const collector = { host: '127.0.0.1', port: 9514 };
 const sources = ['cli', 'collector', 'demo', 'shared', 'web', 'styles'];
@@ -115,5 +117,5 @@ async function stop(): Promise<void> {
 
 function run(args: readonly string[], stdout: 'inherit' | 'pipe' = 'inherit'): ChildProcess {
   const env = { ...process.env, NODE_ENV: 'development', STORE: `duckdb:${data}/requests.duckdb` };
-  return spawn('bin/caddy-log-sink.js', args, { env, stdio: ['ignore', stdout, 'inherit'] });
+  return spawn(programPath, args, { env, stdio: ['ignore', stdout, 'inherit'] });
 }
