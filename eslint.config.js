@@ -23,6 +23,15 @@ const no = {
   influxdb: { regex: '^@influxdata/', message: 'Flux and line protocol stay in shared/store/influxdb/.' },
 };
 const drivers = [no.duckdb, no.influxdb];
+const inWeb = [no.collector, no.demo, no.program, no.tests, no.backends, ...drivers];
+const later = (stages) => ({
+  regex: `^\\.\\./(?:${stages})/`,
+  message:
+    'The stages of the web app are query, stats and pages, then routes: none imports a later one, and stats is a leaf.',
+});
+const sql = String.raw`/\b(?:SELECT\s.*\sFROM|INSERT INTO|DELETE FROM|CREATE TABLE)\b/s`;
+const flux = String.raw`/\|>\s*(?:range|filter|keep)\(/`;
+const text = (pattern) => `:matches(TemplateElement[value.raw=${pattern}], Literal[value=${pattern}])`;
 const restrict = (files, ...patterns) => ({ files, rules: { 'no-restricted-imports': ['error', { patterns }] } });
 
 export default defineConfig(
@@ -50,12 +59,27 @@ export default defineConfig(
     },
   },
 
+  {
+    files: ['{cli,collector,demo,shared,web}/**/*.ts'],
+    ignores: ['shared/store/{duckdb,influxdb,contract}/**', '**/*.test.ts'],
+    rules: {
+      'no-restricted-syntax': [
+        'error',
+        { selector: text(sql), message: no.duckdb.message },
+        { selector: text(flux), message: no.influxdb.message },
+      ],
+    },
+  },
+
   // The later block wins where two match the same file.
   restrict(['cli/**/*.ts'], no.tests, no.backends, ...drivers),
   restrict(['dev/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, ...drivers),
   restrict(['demo/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, ...drivers),
   restrict(['collector/**/*.ts'], no.web, no.demo, no.program, no.tests, no.backends, ...drivers),
-  restrict(['web/**/*.ts'], no.collector, no.demo, no.program, no.tests, no.backends, ...drivers),
+  restrict(['web/**/*.ts'], ...inWeb),
+  restrict(['web/stats/**/*.ts'], ...inWeb, later('query|pages|routes|alerts|auth|middleware')),
+  restrict(['web/query/**/*.ts'], ...inWeb, later('pages|routes|alerts')),
+  restrict(['web/pages/**/*.ts'], ...inWeb, later('routes|alerts')),
   restrict(['shared/**/*.ts'], no.collector, no.web, no.demo, no.program, no.tests, no.backends, ...drivers),
   restrict(['shared/store/open.ts'], no.collector, no.web, no.program, no.tests, ...drivers),
   restrict(['shared/store/duckdb/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, no.influxdb),
