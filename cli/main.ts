@@ -20,7 +20,7 @@ const commands = [start, collector, web, demo, importCommand, check, setup] as r
 
 /**
  * How far the heap may grow before a full collection, in percent of what was alive after the last one. V8's default
- * lets it quadruple when every line allocates: decision 18. The other option, `--max-semi-space-size`, works only when
+ * lets it quadruple when every line allocates: decision 16. The other option, `--max-semi-space-size`, works only when
  * Node starts: see `bin/`.
  */
 const heapGrowingPercent = 75;

@@ -1,6 +1,6 @@
 /** How often the supervisor pings its worker, in milliseconds. */
 export const tickMs = 250;
-/** A worker that has not answered for this long is killed, in milliseconds: decision 37. */
+/** A worker that has not answered for this long is killed, in milliseconds: decision 22. */
 export const silentMsMax = 2000;
 
 /**

@@ -33,7 +33,7 @@ const mebibyte = 2 ** 20;
 
 /**
  * Default memory limit of DuckDB, in bytes: an eighth of the memory of the machine or container, clamped to 96–256 MiB.
- * With less, checkpoints and commits fail: decision 38.
+ * With less, checkpoints and commits fail: decision 23.
  */
 export function defaultMemoryBytes(
   machineBytes = Math.min(totalmem(), process.constrainedMemory() || Infinity),
@@ -87,7 +87,7 @@ export async function openDatabase(
     // A checkpoint at shutdown would remove the log at a path that may name another file by then.
     await writing.run('PRAGMA disable_checkpoint_on_shutdown');
     await prepareSchema(writing, path, { nowMs: now(), log });
-    // DuckDB must not run checkpoints by itself: reads have to wait for them (decision 39).
+    // DuckDB must not run checkpoints by itself: reads have to wait for them (decision 24).
     await writing.run("SET wal_autocheckpoint = '1TB'");
     await writing.run('SET lock_configuration = true');
     const windows = await OpenWindows.load(writing, { cellsMax: openCellsMax });

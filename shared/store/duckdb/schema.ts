@@ -34,7 +34,7 @@ import { convertSeriesRollups } from './rollup-tables.js';
 /**
  * The way from an empty file to the tables of this program: step by step, from one version to the next. What a file
  * holds depends on them: add one at the end for a change, and leave those that are there as they are. See
- * docs/decisions/0035-steps-from-version-to-version.md.
+ * docs/decisions/0020-schema-steps.md.
  */
 const steps: readonly (readonly (
   | string

@@ -20,7 +20,7 @@ export interface BatchWriter {
   /**
    * Writes a batch, unless its writer's number says that it is there already. Throws what DuckDB throws, with the
    * transaction still open. Passes the commit to `alone`, which must run it while no read is in progress: in DuckDB
-   * 1.5.5, a concurrent read can miss rows (decision 39).
+   * 1.5.5, a concurrent read can miss rows (decision 24).
    */
   write(batch: Batch, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
   /**
