@@ -1,7 +1,7 @@
 import test from 'ava';
 import { createLedgerSchedule, createLineAccounts, ledgerOf } from './ledger.js';
 
-test('a ledger is due when it has changed, and every five seconds, whatever the wall clock does', (t) => {
+test('writes the ledger when it has changed and every five seconds, independent of the wall clock', (t) => {
   let monotonicMs = 0;
   const due = createLedgerSchedule('edge', { monotonicMs: () => monotonicMs });
   const accounts = createLineAccounts();

@@ -168,12 +168,12 @@ export async function importLines(
 
   /** Takes a line of the file, which may belong to an object over several lines. */
   function onFileLine(line: string): void {
-    const taken = partial.takeOfFile(line);
-    if (taken.kind === 'whole') onLine(taken.line);
-    else if (taken.kind === 'too-long') reject('too-long');
-    else if (taken.kind === 'not-a-part' && taken.givenUp === 0) onLine(line);
-    else if (taken.kind === 'not-a-part') {
-      reject('not-json', taken.givenUp);
+    const part = partial.addFileLine(line);
+    if (part.kind === 'complete') onLine(part.line);
+    else if (part.kind === 'too-long') reject('too-long');
+    else if (part.kind === 'not-a-part' && part.discarded === 0) onLine(line);
+    else if (part.kind === 'not-a-part') {
+      reject('not-json', part.discarded);
       onFileLine(line); // it may begin another one
     }
   }
@@ -197,10 +197,10 @@ export async function importLines(
 
   /** Rejects a line, unless it is a part of one that came in several envelopes. */
   function onRejected(line: string, reason: RejectionReason): void {
-    const taken = partial.take(line, chunkMs);
-    if (taken.kind === 'not-a-part') reject(reason);
-    else if (taken.kind === 'whole') decode(taken.line, reject);
-    else if (taken.kind !== 'held') reject('too-long');
+    const part = partial.add(line, chunkMs);
+    if (part.kind === 'not-a-part') reject(reason);
+    else if (part.kind === 'complete') decode(part.line, reject);
+    else if (part.kind !== 'incomplete') reject('too-long');
   }
 
   function onRequest(request: RequestEvent): void {

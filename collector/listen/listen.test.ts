@@ -141,16 +141,16 @@ test('closes a connection whose line takes too long, and no other', async (t) =>
 });
 
 test('limits the memory of all partial lines: skips lines beyond it, and releases it', async (t) => {
-  const { listeners, got, heldMemory } = await start(['tcp://127.0.0.1:0'], { heldBytesMax: 100_000 });
+  const { listeners, got, partialLineMemory } = await start(['tcp://127.0.0.1:0'], { heldBytesMax: 100_000 });
   const peers = await Promise.all(Array.from({ length: 5 }, () => open(portOf(listeners[0]!))));
   for (const peer of peers) peer.write('x'.repeat(40_000));
   await until('some found no room', () => got.noRoom >= 3);
-  t.true(heldMemory.bytes <= 100_000);
+  t.true(partialLineMemory.bytes <= 100_000);
   for (const peer of peers) peer.write('\nnext\n');
   await until('the next lines are read', () => got.lines.filter((line) => line === 'next').length === 5);
   t.is(got.lines.length, 10 - got.noRoom);
   for (const peer of peers) peer.destroy();
-  await until('all memory is released', () => heldMemory.bytes === 0);
+  await until('all memory is released', () => partialLineMemory.bytes === 0);
   await stopAll(listeners);
 });
 
@@ -399,7 +399,7 @@ async function start(
     noRoom: 0,
     dropped: 0,
   };
-  const heldMemory = { bytes: 0, bytesMax: heldBytesMax };
+  const partialLineMemory = { bytes: 0, bytesMax: heldBytesMax };
   const connections = new ConnectionLimit(connectionsMax);
   const listeners = await listen(
     addresses.map(parseListenAddress),
@@ -409,7 +409,7 @@ async function start(
       connections,
       sources,
       lineMsMax,
-      heldMemory,
+      partialLineMemory,
       isAllowed: allowList(allow.split(',').map(parseCidr)),
       onLine: (line) => {
         if (isWanted(line)) got.lines.push(line);
@@ -420,7 +420,7 @@ async function start(
       onUnterminated: () => {
         got.unterminated += 1;
       },
-      onNoRoom: () => {
+      onMemoryFull: () => {
         got.noRoom += 1;
       },
       onRefused: (why) => {
@@ -437,7 +437,7 @@ async function start(
     },
     openWith,
   );
-  return { listeners, got, connections, heldMemory };
+  return { listeners, got, connections, partialLineMemory };
 }
 
 function portOf({ address }: Listener): { host: string; port: number } {

@@ -1,6 +1,6 @@
 import { messageOf, UsageError } from '../../shared/errors.js';
 import type { LineSources } from '../line-sources.js';
-import type { HeldMemory, LineHandlers } from '../lines.js';
+import type { PartialLineMemory, LineHandlers } from '../lines.js';
 import { formatListenAddress, type ListenAddress } from './address.js';
 import type { ConnectionLimit, NoRoom } from './peers.js';
 import { openStream, type OpenStream } from './sockets.js';
@@ -25,7 +25,7 @@ export interface ListenOptions extends LineHandlers {
   /** A socket failed and is closed; the others continue. */
   readonly onError: (message: string) => void;
   /** Memory for partial lines, over all listeners. */
-  readonly heldMemory: HeldMemory;
+  readonly partialLineMemory: PartialLineMemory;
   /**
    * Maximum time from the first byte of a line to its last, in milliseconds. Beyond it, its connection is closed.
    * Default: 60 s.

@@ -119,7 +119,7 @@ export async function listenStream(
     if (droppedLines > 0) options.onDropped(droppedLines);
     const { sources } = options;
     const source = sources.open(isUnix ? from : peerAddress(remoteAddress ?? ''));
-    const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
+    const lines = createLineSplitter(options.lineBytesMax, options, options.partialLineMemory);
     if (beginning !== undefined) lines.resume(beginning);
     for (let at = 0; at < bytes.length; at += turnBytesMax) {
       sources.current = source;
@@ -159,7 +159,7 @@ export async function listenStream(
       is: 'new',
       lastReadMs: 0,
       unfinished: { line: 0, looks: 0 },
-      lines: createLineSplitter(options.lineBytesMax, options, options.heldMemory),
+      lines: createLineSplitter(options.lineBytesMax, options, options.partialLineMemory),
       takeHeld: () => undefined,
       evict() {
         connection.is = 'gone';
