@@ -14,7 +14,7 @@ import { listen, type Listener } from './listen.js';
 import { allowList, ConnectionLimit, parseCidr } from './peers.js';
 import { openStream, type OpenStream, type Unread } from './sockets.js';
 
-test('listens on several sockets of every kind at once', async (t) => {
+test('listens on several sockets of every kind', async (t) => {
   const path = join(mkdtempSync(join(tmpdir(), 'sink-')), 'sink.sock');
   const { listeners, got } = await start([
     'tcp://127.0.0.1:0',
@@ -56,7 +56,7 @@ test('refuses a peer that is not allowed, and one connection too many, before it
   await stopAll(busy.listeners);
 });
 
-test('1,000 idle connections keep nobody out: evicts the longest idle one, and never one that has sent a line', async (t) => {
+test('evicts the longest of 1,000 idle connections, and never one that has sent a line', async (t) => {
   const connectionsMax = 1000;
   const path = join(mkdtempSync(join(tmpdir(), 'sink-')), 'sink.sock');
   const { listeners, got, connections } = await start(['tcp://127.0.0.1:0', `unix://${path}`], { connectionsMax });
@@ -154,7 +154,7 @@ test('limits the memory of all partial lines: skips lines beyond it, and release
   await stopAll(listeners);
 });
 
-test('a connection that never pauses does not delay others', async (t) => {
+test('is not delayed by a connection that never pauses', async (t) => {
   let floods = 0;
   const { listeners, got } = await start(['tcp://127.0.0.1:0'], {
     isWanted: (line) => {
@@ -203,7 +203,7 @@ test('hands a connection over during a flood without losing the bytes that its s
         async close() {
           void opened.close();
         },
-        handBack(socket, beginning) {
+        release(socket, beginning) {
           handedOver = { socket: socket.removeAllListeners(), beginning: beginning() };
           return true;
         },
@@ -348,7 +348,7 @@ test('counts datagrams that the kernel dropped', async (t) => {
   await stopAll(listeners);
 });
 
-test('takes lines that the supervisor read only from allowed peers, and attributes them to their peer', async (t) => {
+test('accepts lines read by the supervisor from allowed peers only, and attributes them to their peer', async (t) => {
   let onUnread: ((unread: Unread) => void) | undefined;
   const sources = new LineSources();
   const peers: string[] = [];
