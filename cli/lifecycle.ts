@@ -13,12 +13,15 @@ export const stopSignals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
  */
 const phases = ['ingress', 'workers', 'stores'] as const;
 
-/** Registers a started part: the phase in which it stops, and how. A number that `stop` resolves to is the number of lost requests. */
+/**
+ * Registers a started part: the phase in which it stops, and how. A number that `stop` resolves to is the number of
+ * lost requests.
+ */
 export type OnStarted = (phase: (typeof phases)[number], stop: () => Promise<unknown>) => void;
 
 /**
- * Starts the parts of a command, and resolves to a function that stops them. If a part fails to start, the others are stopped and
- * its error is thrown.
+ * Starts the parts of a command, and resolves to a function that stops them. If a part fails to start, the others are
+ * stopped and its error is thrown.
  */
 export async function startParts(begin: (onStarted: OnStarted) => Promise<void>): Promise<Stop> {
   const stops = new Map(phases.map((phase) => [phase, [] as (() => Promise<unknown>)[]]));

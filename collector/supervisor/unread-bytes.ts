@@ -3,8 +3,8 @@ import type { Unread } from '../listen/sockets.js';
 const lineFeed = 0x0a;
 
 /**
- * Buffers what is read from one connection while there is no worker. Keeps complete lines while there is room, and counts
- * the rest.
+ * Buffers what is read from one connection while there is no worker. Keeps complete lines while there is room, and
+ * counts the rest.
  */
 export class UnreadBytes {
   readonly #room: { bytes: number };
