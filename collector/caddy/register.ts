@@ -120,7 +120,8 @@ export function startRegistration({
       if (stopping.signal.aborted) return running;
       const deadline = AbortSignal.timeout(stopMsMax);
       stopping.abort();
-      await Promise.race([running, sleep(finishMsMax, undefined, { ref: false })]); // a change in progress must not follow the removal
+      // A change in progress must not follow the removal.
+      await Promise.race([running, sleep(finishMsMax, undefined, { ref: false })]);
       callAbort.abort();
       await running;
       await remove(deadline);
