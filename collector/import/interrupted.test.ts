@@ -107,7 +107,7 @@ const plan = {
 };
 const cases = Number(process.env['IMPORT_CASES'] ?? 40);
 
-test(`stores each line once, however often an import through the running program is interrupted (${cases} cases)`, async (t) => {
+test(`stores each line once after any interruptions of an import through the running program (${cases} cases)`, async (t) => {
   await withStore(async (real) => {
     let caseAt = 0;
     await fc.assert(
@@ -185,7 +185,7 @@ test(`stores each line once, however often an import through the running program
 });
 
 for (const rows of ['stored', 'deleted'] as const)
-  test(`stores each line once, however often an import that has the store to itself is interrupted, while rows are ${rows} (${cases} cases)`, async (t) => {
+  test(`stores each line once after any interruptions of an import that owns the store, while rows are ${rows} (${cases} cases)`, async (t) => {
     await withStore(async (real) => {
       let caseAt = 0;
       await fc.assert(
