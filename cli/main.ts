@@ -26,7 +26,7 @@ const commands = [start, collector, web, demo, importCommand, check, setup] as r
 const heapGrowingPercent = 75;
 
 /**
- * Runs the program. `program` is its entry file. Sets the exit status, and resolves once the command has started or
+ * Runs the program with its entry file `program`. Sets the exit status. Resolves when the command has started or
  * finished.
  */
 export async function main(program: string, args: readonly string[]): Promise<void> {

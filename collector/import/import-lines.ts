@@ -288,8 +288,9 @@ export async function importLines(
   async function settled(requests: readonly RequestEvent[]): Promise<void> {
     const newestMs = requests.reduce((newest, { timeMs }) => Math.max(newest, timeMs), 0);
     const ageMs = now() - newestMs;
-    if (Math.abs(ageMs) < settleMs)
-      await sleep(settleMs - Math.max(0, ageMs), undefined, { signal }).catch(() => undefined); // rejects only if stopped
+    if (Math.abs(ageMs) >= settleMs) return;
+    // Rejects only if stopped.
+    await sleep(settleMs - Math.max(0, ageMs), undefined, { signal }).catch(() => undefined);
   }
 
   /** Retries a read with a back-off while the store is busy. */
