@@ -127,7 +127,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       takeLine(bytes, from, to) {
         const request = decoder.decodeKnown(bytes, from, to);
         if (request === undefined) return false;
-        takeRequest(request, receive(), sources.current);
+        recordRequest(request, receive(), sources.current);
         return true;
       },
       onLine,
@@ -244,7 +244,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     const arrivalMs = receive(); // first, since recording may write the ledger
     const decoded = decoder.decode(line, arrivalMs);
     if (decoded.kind !== 'rejected' || decoded.reason === 'bad-status') {
-      takeDecoded(decoded, line, arrivalMs);
+      handleDecoded(decoded, line, arrivalMs);
       return;
     }
     const source = sources.current;
@@ -252,10 +252,10 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     const part = source.partialLines.add(line, arrivalMs);
     switch (part.kind) {
       case 'not-a-part':
-        takeDecoded(decoded, line, arrivalMs);
+        handleDecoded(decoded, line, arrivalMs);
         break;
       case 'complete':
-        takeDecoded(decoder.decode(part.line, arrivalMs), part.line, arrivalMs);
+        handleDecoded(decoder.decode(part.line, arrivalMs), part.line, arrivalMs);
         break;
       case 'incomplete':
         accounts.received -= 1; // counted once the line is complete
@@ -269,11 +269,11 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     }
   }
 
-  function takeDecoded(decoded: Decoded, line: string, arrivalMs: number): void {
+  function handleDecoded(decoded: Decoded, line: string, arrivalMs: number): void {
     switch (decoded.kind) {
       case 'request':
         if (decoded.timeOfArrival) accounts.timeOfArrival += 1;
-        takeRequest(decoded.event, arrivalMs, decoded.timeOfArrival ? undefined : sources.current);
+        recordRequest(decoded.event, arrivalMs, decoded.timeOfArrival ? undefined : sources.current);
         break;
       case 'runtime':
         accounts.runtime += 1;
@@ -296,8 +296,8 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     accounts.examples[reason] = redact(beginningOf(line));
   }
 
-  /** Records a request. `source` is `undefined` if the request's time is its arrival time, which says nothing of skew. */
-  function takeRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
+  /** Records a request. `source` is `undefined` if the request's time is its arrival time. */
+  function recordRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
     if (source !== undefined && arrivalMs - request.timeMs < source.lagMsMin)
       source.lagMsMin = arrivalMs - request.timeMs;
     linesUnderstood += 1;

@@ -52,7 +52,7 @@ export const importCommand: CliCommand<ImportOptions> = {
       dryRun: options.dryRun === true,
       force: options.force === true,
       signal: stopping.signal,
-      given: new Set(Object.keys(environment)),
+      explicitSettings: new Set(Object.keys(environment)),
     });
     if (stopping.signal.aborted) process.exit(status); // an unresponsive store must not keep the process alive
     return status;

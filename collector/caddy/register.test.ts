@@ -388,8 +388,8 @@ test('plans one line per request, and warns where that is impossible', (t) => {
   });
   t.deepEqual(plan({ a: ['one'], b: ['two'] }), { method: 'PUT', logger });
   t.deepEqual(plan({ a: ['one', 'two'] }), without('two'));
-  t.deepEqual(plan({ a: ['one', 'two'], b: ['two'] }), without('one'), 'two is all that b has');
-  t.deepEqual(plan({ a: ['', 'two'] }), without('two'), 'the name without a name cannot be left out');
+  t.deepEqual(plan({ a: ['one', 'two'], b: ['two'] }), without('one'), 'b has no other name');
+  t.deepEqual(plan({ a: ['', 'two'] }), without('two'), 'the default name cannot be excluded');
   const impossible = { a: ['one', 'two'], b: ['two'], c: ['one'] };
   t.deepEqual(plan(impossible), { method: 'PUT', logger });
   const done = planRegistration(config(impossible, { sink: logger }), sink);

@@ -158,7 +158,8 @@ export function createFastPathReader(): (buffer: Buffer, from: number, to: numbe
   let bytes = bytesOf(Buffer.alloc(0));
 
   return (buffer, from, to) => {
-    if (to - from > lineBytesMax || buffer[to - 1] !== brace) return undefined; // so that the search for a brace ends within the line
+    // With a brace at its end, the search for braces below ends within the line.
+    if (to - from > lineBytesMax || buffer[to - 1] !== brace) return undefined;
     if (buffer !== bytes.buffer) bytes = bytesOf(buffer);
     let ts = endOf(levels[0], bytes, from);
     if (ts === -1 && (ts = endOf(levels[1], bytes, from)) === -1) return undefined;

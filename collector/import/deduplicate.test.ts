@@ -62,7 +62,7 @@ test('adds exactly the missing requests, for any stored part of a file and any b
           file.length,
           'no two rows of a series have one time',
         );
-        t.is(await importInto(stored, file, batchLength, pageRowsMax), 0, 'the second time nothing is added');
+        t.is(await importInto(stored, file, batchLength, pageRowsMax), 0, 'the second import adds nothing');
       },
     ),
     { numRuns: 300 },
@@ -131,7 +131,7 @@ test('finds imported requests by their remembered keys, with or without their ro
     const file = [once, twice, live, twice, twice, once];
     await imported.load(file);
     const { requests: missing } = await createMissingFinder(storeOf(stored), imported).find(file);
-    t.deepEqual(missing, [live, twice, once], 'the third of two, and the second of one');
+    t.deepEqual(missing, [live, twice, once], 'the third occurrence of two, and the second of one');
   }
 });
 

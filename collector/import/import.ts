@@ -33,7 +33,7 @@ export interface ImportOptions {
   /**
    * Names of the settings that are set explicitly. A running program refuses values that differ from its own.
    */
-  readonly given?: ReadonlySet<string> | undefined;
+  readonly explicitSettings?: ReadonlySet<string> | undefined;
   readonly stdout?: Pick<NodeJS.WriteStream, 'write'>;
   readonly stderr?: ProgressStream;
 }
@@ -221,7 +221,7 @@ type ImportStore = Pick<
 /** Opens the store, or connects to the collector that has it open. */
 async function openImporter(
   values: SettingValues<typeof importSettings>,
-  { decoder, dryRun, force, signal, given = new Set(), progress, stderr }: OpenOptions,
+  { decoder, dryRun, force, signal, explicitSettings = new Set(), progress, stderr }: OpenOptions,
 ): Promise<Importer> {
   const settings = storeSettingsFrom(values);
   const log = createLog('import', {
@@ -246,13 +246,13 @@ async function openImporter(
         { cause: error },
       );
     }
-    const wanted = Object.fromEntries(
-      decoderSettings.flatMap((name) => (given.has(name) ? [[name, values[name]]] : [])),
+    const requiredSettings = Object.fromEntries(
+      decoderSettings.flatMap((name) => (explicitSettings.has(name) ? [[name, values[name]]] : [])),
     );
     return createRemoteImporter({
       http: values.COLLECTOR_HTTP,
       storePath: resolve(settings.path),
-      wanted,
+      requiredSettings,
       dryRun,
       force,
       signal,

@@ -68,7 +68,7 @@ test('passes on a short file and an empty one', async (t) => {
 test('yields everything before the end of a truncated file, and then throws', async (t) => {
   const packed = gzipSync(content);
   const { bytes, error } = await unpacked(packed.subarray(0, packed.length - 4), [10_000]);
-  t.true(bytes.equals(content), 'only the check sum is missing');
+  t.true(bytes.equals(content), 'only the checksum is missing');
   t.regex(error!, /its end is missing/);
   const half = await unpacked(packed.subarray(0, packed.length / 2), [packed.length]);
   t.true(half.bytes.length > content.length / 3 && half.bytes.equals(content.subarray(0, half.bytes.length)));

@@ -146,8 +146,8 @@ test(`stores each line once after any interruptions of an import through the run
           const live = new Set<number>();
           let sentMax = 0;
           let before: Promise<unknown> = Promise.resolve();
-          for (const { lines: sent, end, writes, live: came } of attempts) {
-            for (const at of came)
+          for (const { lines: sent, end, writes, live: arrivals } of attempts) {
+            for (const at of arrivals)
               if (at >= sentMax && at < file.length && !live.has(at)) {
                 live.add(at);
                 recorder.record(requestOf(file[at]!));

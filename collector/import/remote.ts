@@ -13,7 +13,7 @@ export interface RemoteImportParts {
   /** Absolute path of the DuckDB file that the collector must have open. */
   readonly storePath: string;
   /** Decoder settings that the collector must share, by name. */
-  readonly wanted: Readonly<Record<string, string>>;
+  readonly requiredSettings: Readonly<Record<string, string>>;
   readonly dryRun: boolean;
   readonly force: boolean;
   readonly signal: AbortSignal;
@@ -25,9 +25,16 @@ export function reachableHost({ host }: Address): string {
 }
 
 /** Creates an importer that uses a running collector: see `endpoint.ts`. */
-export function createRemoteImporter({ http, storePath, wanted, dryRun, force, signal }: RemoteImportParts): Importer {
+export function createRemoteImporter({
+  http,
+  storePath,
+  requiredSettings,
+  dryRun,
+  force,
+  signal,
+}: RemoteImportParts): Importer {
   const address = formatAddress({ host: reachableHost(http), port: http.port });
-  const url = `http://${address}/import?${new URLSearchParams({ ...wanted, store: storePath, 'dry-run': String(dryRun), force: String(force) }).toString()}`;
+  const url = `http://${address}/import?${new URLSearchParams({ ...requiredSettings, store: storePath, 'dry-run': String(dryRun), force: String(force) }).toString()}`;
   return {
     destination: `DuckDB file ${storePath}, through the program that has it open`,
     async importFile(bytes, onCounts) {
