@@ -1,4 +1,4 @@
-/** Starting and stopping: in which order, and by which signals. */
+/** Starts and stops the parts of a command, in order and on signals. */
 import { messageOf } from '../shared/errors.js';
 
 /** Stops what a command started. Resolves to the number of accepted requests that were lost. */
@@ -8,17 +8,20 @@ export type Stop = () => Promise<number>;
 export const stopSignals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
 
 /**
- * The order in which parts stop: first what takes in work, then what does it, last the stores. Parts of one phase stop
- * together.
+ * The order in which parts stop: first those that accept work, then those that do it, and the stores last. Parts of a
+ * phase stop in parallel.
  */
 const phases = ['ingress', 'workers', 'stores'] as const;
 
-/** Registers a started part: the phase in which it stops, and how. A number it resolves to counts lost requests. */
+/**
+ * Registers a started part: the phase in which it stops, and how. A number that `stop` resolves to is the number of
+ * lost requests.
+ */
 export type OnStarted = (phase: (typeof phases)[number], stop: () => Promise<unknown>) => void;
 
 /**
- * Starts the parts of a command, and resolves to what stops them. If a part fails to start, the others are stopped and
- * its error is thrown.
+ * Starts the parts of a command, and resolves to a function that stops them. If a part fails to start, the others are
+ * stopped and its error is thrown.
  */
 export async function startParts(begin: (onStarted: OnStarted) => Promise<void>): Promise<Stop> {
   const stops = new Map(phases.map((phase) => [phase, [] as (() => Promise<unknown>)[]]));
@@ -55,8 +58,8 @@ export async function stopWithStatus(stop: Stop): Promise<number> {
 }
 
 /**
- * Catches the signals that stop the program; a second one ends it at once. Call the result with what stops the program
- * as soon as it has started.
+ * Catches the signals that stop the program; a second one ends it immediately. Call the returned function with
+ * the program's stop function once it has started.
  */
 export function catchSignals(): (stop: () => Promise<number>) => void {
   let signals = 0;

@@ -19,19 +19,19 @@ import type { CollectorOptions, ReadOnlyOptions } from './parts.js';
 const commands = [start, collector, web, demo, importCommand, check, setup] as readonly CliCommand[];
 
 /**
- * How far the heap may grow before a full collection, in percent of what was alive after the last one. V8's default
- * lets it quadruple when every line allocates: decision 16. The other option, `--max-semi-space-size`, works only when
+ * Heap growth before a full garbage collection, in percent of the live heap after the last one. V8's default lets it
+ * quadruple when every line allocates: decision 16. The other option, `--max-semi-space-size`, works only when
  * Node starts: see `bin/`.
  */
 const heapGrowingPercent = 75;
 
 /**
- * Runs the program. `program` is its entry file. Sets the exit status, and resolves once the command has started or
+ * Runs the program with its entry file `program`. Sets the exit status. Resolves when the command has started or
  * finished.
  */
 export async function main(program: string, args: readonly string[]): Promise<void> {
   setFlagsFromString(`--heap-growing-percent=${heapGrowingPercent}`);
-  // A reader of the output that goes away, as in `… | head`, must not end the program.
+  // A closed pipe, as in `… | head`, must not end the program.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   try {
     const parsed = await parseArgs(args, commands, start.settings);
@@ -63,10 +63,10 @@ async function run(
     const stopWhenSignalled = supervisor === undefined && command.serves === true ? catchSignals() : undefined;
     const started = await command.run({ args, options, environment: withEnvFiles(process.env, envFiles), supervisor });
     if (typeof started === 'number') process.exitCode = started;
-    else if (supervisor !== undefined) supervisor.stopWith(() => stopWithStatus(started));
+    else if (supervisor !== undefined) supervisor.onStop(() => stopWithStatus(started));
     else (stopWhenSignalled ?? catchSignals())(() => stopWithStatus(started));
   } catch (error) {
-    supervisor?.leave();
+    supervisor?.disconnect();
     throw error;
   }
 }

@@ -1,4 +1,4 @@
-/** The command line: which command runs, with which arguments and options. */
+/** Parses the command line. */
 import { Command, CommanderError } from 'commander';
 import { messageOf, UsageError } from '../shared/errors.js';
 import type { Environment, SettingTable } from '../shared/settings/settings.js';
@@ -6,38 +6,38 @@ import type { WorkerChannel } from '../collector/supervisor/worker-channel.js';
 import type { Stop } from './lifecycle.js';
 import { version } from './version.js';
 
-/** One sub-command of `caddy-log-sink`. `Options` are those that it declares, as `commander` names them. */
+/** One sub-command of `caddy-log-sink`. `Options` are the options that it declares, by their names in `commander`. */
 export interface CliCommand<Options extends object = object> {
   readonly name: string;
   /** One or two sentences for `--help`. */
   readonly summary: string;
-  /** The settings that it reads, for `--help`. */
+  /** Its settings, for `--help`. */
   readonly settings: SettingTable;
-  /** Its positional arguments, for `--help`. Default: none, and any are refused. */
+  /** Its positional arguments, for `--help`. Default: none; arguments are refused. */
   readonly positionals?: string;
   readonly options?: readonly CliOption[];
   /**
-   * Whether it serves until a signal stops it. A signal that arrives while it starts takes effect once it has started.
+   * Whether it runs until a signal stops it. A signal during the start takes effect once it has started.
    */
   readonly serves?: true;
-  /** Starts it. Resolves to what stops it, or to the exit status if it has finished. */
+  /** Runs it. Resolves to its stop function, or to the exit status if it has finished. */
   readonly run: (invocation: Invocation<Options>) => Promise<Stop | number>;
 }
 
 /** An option of a command: the flags in the syntax of `commander`, such as `--seed <number>`, and what they do. */
 export type CliOption = readonly [flags: string, help: string];
 
-/** How a command was started. */
+/** Arguments of a command. */
 export interface Invocation<Options extends object = object> {
   readonly args: readonly string[];
   readonly options: Readonly<Options>;
-  /** The process's environment, with the values of the settings files. */
+  /** The environment, including values from settings files. */
   readonly environment: Environment;
-  /** The process that owns this one's sockets, with `--restartable`. */
+  /** With `--restartable`: the process that owns the sockets. */
   readonly supervisor?: WorkerChannel | undefined;
 }
 
-/** What the command line asks for. */
+/** The parsed command line. */
 export interface ParsedArgs {
   readonly command: CliCommand;
   readonly args: readonly string[];
@@ -47,7 +47,7 @@ export interface ParsedArgs {
 
 /**
  * Parses the command line. Returns `undefined` after printing a help text or the version. Throws a `UsageError` for
- * anything that no command takes. `settings` are those of all commands, for the general help.
+ * unknown commands, options and arguments. `settings`: the settings of all commands, for the general help.
  */
 export async function parseArgs(
   args: readonly string[],
@@ -77,7 +77,7 @@ export async function parseArgs(
       .argument('[args...]')
       .action((rest: string[]) => {
         if (rest.length > 0 && positionals === undefined)
-          throw new UsageError(`${name} takes no arguments, and was given ${JSON.stringify(rest.join(' '))}.`);
+          throw new UsageError(`${name} takes no arguments, but got ${JSON.stringify(rest.join(' '))}.`);
         parsed = { command, args: rest, options: added.opts() };
       });
     for (const [flags, help] of options) added.option(flags, help);

@@ -29,7 +29,7 @@ export interface CollectorOptions {
 export const collectorOptions: readonly CliOption[] = [
   [
     '--restartable',
-    'Keeps the sockets in a small process of its own, so that SIGHUP restarts the program without losing a line.',
+    'Holds the sockets in a small supervisor process, so that SIGHUP restarts the program without losing log lines.',
   ],
   [
     '--register <url>',
@@ -46,13 +46,13 @@ export interface ReadOnlyOptions {
 /** See `ReadOnlyOptions`. */
 export const readOnlyOption: CliOption = [
   '--read-only',
-  'Shows the dashboard over the store, and writes and deletes nothing: for a copy. Takes no log lines and no imports.',
+  'Runs the dashboard over the store without writing or deleting anything, for a copy. Accepts no log lines and no imports.',
 ];
 
-/** What all recorders of this process have in common. */
+/** Options shared by all recorders of this process. */
 export type Recording = Awaited<ReturnType<typeof recordingFrom>>;
 
-/** Reads it from the settings. Throws a `UsageError` if the database of countries cannot be read. */
+/** Reads these options from the settings. Throws a `UsageError` if the GeoIP database cannot be read. */
 export async function recordingFrom(values: StoreValues) {
   const {
     STORE,
@@ -67,7 +67,7 @@ export async function recordingFrom(values: StoreValues) {
     GEOIP_DATABASE === undefined
       ? undefined
       : (await import('../shared/record/countries.js')).countriesFrom(values, createLog('countries'));
-  // Appending to the spool is cheaper than a transaction of DuckDB. Flushing twice as often limits the loss by SIGKILL
+  // Appending to the spool is cheaper than a DuckDB transaction. Flushing twice as often limits the loss at SIGKILL
   // to 100 ms.
   return {
     hostsMax,
@@ -81,7 +81,7 @@ export async function recordingFrom(values: StoreValues) {
 }
 
 /**
- * Opens the store of one recorder. Each has a spool of its own, so that the collector's ledger does not count the web
+ * Opens the store of one recorder. Each has a separate spool, so that the collector's ledger does not count the web
  * app's requests.
  */
 export async function openStoreOf(
@@ -98,7 +98,7 @@ export async function openStoreOf(
   return store;
 }
 
-/** Refuses a store that only one process can use: nobody could see what a collector without a web app has stored. */
+/** Throws a `UsageError` for DuckDB, which only one process can use: a separate web app could not read it. */
 export function refuseEmbedded(command: string, { STORE }: StoreValues): void {
   if (STORE === 'influxdb') return;
   throw new UsageError(
@@ -117,7 +117,7 @@ export async function waitForTurn(
 ): Promise<void> {
   if (supervisor === undefined) return;
   await Promise.all([import('../collector/collector.js'), loadMore?.()]);
-  await supervisor.turn(config);
+  await supervisor.waitForTurn(config);
 }
 
 /** Starts the collector. */
@@ -142,7 +142,7 @@ export async function startCollectorOver(
   });
   onStarted('workers', async () => {
     const lost = await collector.stop();
-    supervisor?.leaveTimes(collector.usedTimes());
+    supervisor?.saveUsedTimes(collector.usedTimes());
     return lost;
   });
   return collector;
@@ -178,9 +178,7 @@ export async function refuseBadRegistration(
     const { registrationTarget } = await import('../collector/caddy/register.js');
     registrationTarget({ adminUrl, addresses, address });
   } else if (address !== undefined) {
-    throw new UsageError(
-      '--register-address is of use only with --register. Give --register http://127.0.0.1:2019 too.',
-    );
+    throw new UsageError('--register-address needs --register: add --register http://127.0.0.1:2019.');
   }
 }
 

@@ -1,7 +1,7 @@
 import { caddyAddress, type ListenAddress } from '../collector/listen/address.js';
 import { version } from './version.js';
 
-/** What a started program tells its operator. */
+/** Contents of the welcome text. */
 export interface Welcome {
   /** The dashboard's URL. */
   readonly dashboard?: string;
@@ -9,13 +9,13 @@ export interface Welcome {
   /** The URL of the collector's status server. */
   readonly ledger?: string | undefined;
   readonly store: string;
-  /** The admin API of the Caddy to which the sink adds itself. */
+  /** The admin API of the Caddy with which the sink registers. */
   readonly registersAt?: string | undefined;
   /** The lines to paste into a Caddyfile. */
   readonly hint?: readonly string[];
 }
 
-/** The text that a started program prints: where everything is, and how to get Caddy's lines here. */
+/** The text that a started program prints: its addresses, and how to connect Caddy. */
 export function welcome({ dashboard, addresses, ledger, store, registersAt, hint }: Welcome): string {
   return [
     '',
@@ -36,8 +36,8 @@ function nextSteps({
 }: Pick<Welcome, 'registersAt'> & { readonly hint: readonly string[] | undefined }): readonly string[] {
   if (registersAt !== undefined) {
     return [
-      `The sink adds itself to the Caddy at ${registersAt}: put nothing about it into the Caddyfile. Each site`,
-      'needs `log` in it, or Caddy writes no access lines; the log names the sites that have none.',
+      `The sink registers with the Caddy at ${registersAt}: do not add it to the Caddyfile. Each site`,
+      'needs `log`, or Caddy writes no access log for it; a warning lists sites without one.',
       '',
     ];
   }

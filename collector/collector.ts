@@ -17,79 +17,76 @@ import { formatListenAddress, type ListenAddress } from './listen/address.js';
 import { listen } from './listen/listen.js';
 import { allowList, ConnectionLimit, type NoRoom } from './listen/peers.js';
 import type { OpenStream } from './listen/sockets.js';
-import type { HeldMemory } from './lines.js';
+import type { PartialLineMemory } from './lines.js';
 import { PartialLines } from './partial-lines.js';
 import { formatAddress } from '../shared/settings/settings.js';
 
-/** A collector that is running. */
+/** A running collector. */
 export interface Collector {
-  /** With the ports that were really taken. */
+  /** The listen addresses, with the ports that were bound. */
   readonly addresses: readonly ListenAddress[];
-  /** The address of `/ledger` and the rest; `undefined` when it is off. */
+  /** Base URL of the HTTP server; `undefined` if it is off. */
   readonly httpUrl: string | undefined;
   readonly ledger: () => Ledger;
-  /** The times of the last requests, for the collector that goes on after this one. */
+  /** Timestamps of the last requests, for the collector that replaces this one. */
   readonly usedTimes: () => UsedTimes;
   /**
-   * Takes what has arrived, stores it, and stops; resolves to how many requests were not stored. The store stays open.
+   * Reads what has arrived, stores it, and stops. Resolves to the number of requests that could not be stored. The
+   * store stays open.
    */
   stop(): Promise<number>;
 }
 
-/** What the collector works with. */
+/** Dependencies and limits of a collector. */
 export interface CollectorParts {
   readonly store: Store;
   readonly log: Log;
   readonly hostsMax: number;
-  /** Hosts of Caddy's configuration. Default: none. */
+  /** Hosts in Caddy's configuration. Default: none. */
   readonly configuredHosts?: ConfiguredHosts | undefined;
   readonly clientIp: ClientIpPolicy;
   readonly countryOf?: CountryOf | undefined;
-  /** The part of the requests that are kept one by one, from 0 to 1: 1. */
+  /** Share of requests stored as rows, from 0 to 1. Default: 1. */
   readonly sampleRatio?: number | undefined;
-  /**
-   * What requests may take in memory before they are stored, in bytes; lines that have begun may take a quarter of it
-   * more.
-   */
+  /** Memory limit for requests that are not stored yet, in bytes. Partial lines may use a quarter of it in addition. */
   readonly memoryBytesMax?: number;
   /** Retention of rollups, in milliseconds: older lines are rejected. Default: 400 days. */
   readonly rollupRetentionMs?: number | undefined;
-  /** Where stream sockets come from; this process opens them when not given. */
+  /** Opens stream sockets. Default: in this process. */
   readonly openStream?: OpenStream | undefined;
-  /** What the collector before this one has left. */
+  /** Timestamps that the previous collector left. */
   readonly usedTimes?: UsedTimes | undefined;
   readonly now?: () => number;
   /** See `LineSources`. */
   readonly skewHalfWindowMs?: number;
 }
 
-const whyRefused: Readonly<Record<'not-allowed' | NoRoom, string>> = {
-  'not-allowed': 'its address is not in COLLECTOR_ALLOW. Add it there if it should log here',
-  'too-many-connections': 'COLLECTOR_CONNECTIONS_MAX is reached. Raise it if all of them are yours',
-  'too-many-of-peer': 'its address has three quarters of COLLECTOR_CONNECTIONS_MAX. Raise it if all of them are yours',
+const refusalReasons: Readonly<Record<'not-allowed' | NoRoom, string>> = {
+  'not-allowed': 'its address is not in COLLECTOR_ALLOW. Add it if this peer should send logs',
+  'too-many-connections': 'COLLECTOR_CONNECTIONS_MAX is reached. Raise it if all connections are yours',
+  'too-many-of-peer':
+    'its address uses three quarters of COLLECTOR_CONNECTIONS_MAX. Raise it if all connections are yours',
 };
 
-/** How often an example of a rejected line is kept for each reason, in milliseconds. */
-const exampleEveryMs = 1000;
+/** Interval between updates of the example of a rejected line, per reason, in milliseconds. */
+const exampleIntervalMs = 1000;
 
-const whyNoRoom = 'the beginnings of other lines take all the memory for them';
+const partialLinesFull = 'the memory for partial lines is full';
 
-const whyRejected: Partial<Record<RejectionReason, string>> = {
-  'unknown-encoder': 'it is a request in an encoding that is not read, such as ECS, GELF or logfmt: use `format json`',
-  'bad-status': 'it is a request without a status: a filter may have taken it away',
+const rejectionDetails: Partial<Record<RejectionReason, string>> = {
+  'unknown-encoder': 'it is a request in an unsupported encoding, such as ECS, GELF or logfmt: use `format json`',
+  'bad-status': 'it is a request without a status, which a filter may have removed',
 };
 
-/** How often the kernel is asked how many datagrams it dropped, in milliseconds. */
+/** Interval between reads of the kernel's count of dropped datagrams, in milliseconds. */
 const lossWatchMs = 5000;
 
-/**
- * How often the clocks of Caddys are looked at, and how often one is reported that is off now and then, in
- * milliseconds.
- */
-const skewLookMs = 5000;
+/** Interval between checks for clock skew, in milliseconds. */
+const skewCheckMs = 5000;
+/** Minimum interval between warnings about the same skewed clock, in milliseconds. */
 const skewWarnMs = 600_000;
 
-/** Starts a collector. Throws a `UsageError` when it cannot listen. */
+/** Starts a collector. Throws a `UsageError` if it cannot listen. */
 export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
   const { store, log, now = Date.now } = parts;
   const accounts = createLineAccounts();
@@ -99,21 +96,24 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       sources.current.isWithoutZone = true;
     },
   });
-  const ledgerDue = createLedgerSchedule(config.id);
+  const dueLedger = createLedgerSchedule(config.id);
   const recorder: Recorder = createRecorder({
     ...parts,
     name: config.id,
-    ledger: (counts) => ledgerDue(ledgerOf(accounts, counts), now()),
+    ledger: (counts) => dueLedger(ledgerOf(accounts, counts), now()),
   });
   const warn = rateLimitedWarn(log.warn);
   const sources = new LineSources({ now, halfWindowMs: parts.skewHalfWindowMs, timeZone: config.timeZone });
   const warnOfSkew = rateLimitedWarn(log.warn, { intervalMs: skewWarnMs });
-  const heldMemory: HeldMemory = { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) };
-  const exampleMs: Partial<Record<RejectionReason, number>> = {};
+  const partialLineMemory: PartialLineMemory = {
+    bytes: 0,
+    bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4),
+  };
+  const lastExampleMs: Partial<Record<RejectionReason, number>> = {};
   let linesUnderstood = 0;
   const connections = new ConnectionLimit(config.connectionsMax);
-  const whyTooLong = `it is longer than COLLECTOR_LINE_BYTES_MAX, ${config.lineBytesMax} bytes`;
-  const ledgerPlace =
+  const tooLongDetail = `it is longer than COLLECTOR_LINE_BYTES_MAX, ${config.lineBytesMax} bytes`;
+  const ledgerLocation =
     config.http === undefined ? 'the ledger (COLLECTOR_HTTP is off)' : `http://${formatAddress(config.http)}/ledger`;
 
   const listeners = await listen(
@@ -127,17 +127,17 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       takeLine(bytes, from, to) {
         const request = decoder.decodeKnown(bytes, from, to);
         if (request === undefined) return false;
-        takeRequest(request, receive(), sources.current);
+        recordRequest(request, receive(), sources.current);
         return true;
       },
       onLine,
       onTooLong,
-      onNoRoom,
-      heldMemory,
+      onMemoryFull,
+      partialLineMemory,
       onUnterminated,
-      onRefused: (why, remoteAddress) => {
-        countWarning(why === 'not-allowed' ? 'peers-not-allowed' : 'peers-too-many-connections');
-        warn(why, `Turned a peer away: ${whyRefused[why]}.`, {
+      onRefused: (reason, remoteAddress) => {
+        countWarning(reason === 'not-allowed' ? 'peers-not-allowed' : 'peers-too-many-connections');
+        warn(reason, `Refused a connection: ${refusalReasons[reason]}.`, {
           peer: remoteAddress ?? 'gone',
           connectionsMax: config.connectionsMax,
         });
@@ -146,7 +146,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
         countWarning('connections-evicted');
         warn(
           'evicted',
-          'Closed a connection that has not sent a line, to make room for another: COLLECTOR_CONNECTIONS_MAX is reached. Raise it if they are all yours.',
+          'COLLECTOR_CONNECTIONS_MAX is reached: closed a connection that has never sent a valid line, to make room for a new one. Raise it if all connections are yours.',
           { peer: remoteAddress ?? 'unix', connectionsMax: config.connectionsMax },
         );
       },
@@ -176,7 +176,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       if (lost === null || lost <= before) return;
       warn(
         'datagrams',
-        "The kernel dropped log lines that came over UDP faster than they were read: they are lost. Use TCP, or raise the kernel's net.core.rmem_max.",
+        "Log lines were lost: the kernel's UDP receive buffer was full, and it dropped datagrams. Use TCP, or raise net.core.rmem_max.",
         { datagrams: lost - before },
       );
       accounts.warnings['datagrams-lost'] = lost;
@@ -184,13 +184,13 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   }, lossWatchMs);
   const skewWatch = setInterval(
     () => {
-      const { found, largestMs } = sources.look();
+      const { found, largestMs } = sources.checkSkew();
       if (largestMs > 0) accounts.warnings['clock-skew'] = Math.round(largestMs / 1000);
       else delete accounts.warnings['clock-skew'];
       for (const source of found) reportSkew(source);
-      for (let cut = sources.expirePartialLines(); cut > 0; cut -= 1) onUnterminated();
+      for (let left = sources.expirePartialLines(); left > 0; left -= 1) onUnterminated();
     },
-    Math.min(skewLookMs, (parts.skewHalfWindowMs ?? Infinity) / 2),
+    Math.min(skewCheckMs, (parts.skewHalfWindowMs ?? Infinity) / 2),
   );
   const ledger = (): Ledger => ledgerOf(accounts, recorder.counts, store.spool);
   const status =
@@ -227,7 +227,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       clearInterval(lossWatch);
       clearInterval(skewWatch);
       await Promise.all(listeners.map((listener) => listener.stop()));
-      // Together: one after the other they could take longer than a service manager waits.
+      // In parallel: in sequence they could exceed a service manager's stop timeout.
       const [lost] = await Promise.all([recorder.close(), status?.stopImports()]);
       await status?.stop();
       const { received, accepted, stored, spooled } = ledger();
@@ -241,66 +241,63 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   }
 
   function onLine(line: string): void {
-    const arrivalMs = receive(); // first: recording may take a snapshot of the ledger
+    const arrivalMs = receive(); // first, since recording may write the ledger
     const decoded = decoder.decode(line, arrivalMs);
     if (decoded.kind !== 'rejected' || decoded.reason === 'bad-status') {
-      takeDecoded(decoded, line, arrivalMs);
+      handleDecoded(decoded, line, arrivalMs);
       return;
     }
     const source = sources.current;
-    source.partialLines ??= new PartialLines(config.lineBytesMax, heldMemory);
-    const taken = source.partialLines.take(line, arrivalMs);
-    switch (taken.kind) {
+    source.partialLines ??= new PartialLines(config.lineBytesMax, partialLineMemory);
+    const part = source.partialLines.add(line, arrivalMs);
+    switch (part.kind) {
       case 'not-a-part':
-        takeDecoded(decoded, line, arrivalMs);
+        handleDecoded(decoded, line, arrivalMs);
         break;
-      case 'whole':
-        takeDecoded(decoder.decode(taken.line, arrivalMs), taken.line, arrivalMs);
+      case 'complete':
+        handleDecoded(decoder.decode(part.line, arrivalMs), part.line, arrivalMs);
         break;
-      case 'held':
-        accounts.received -= 1; // it counts when it is whole
+      case 'incomplete':
+        accounts.received -= 1; // counted once the line is complete
         break;
       case 'too-long':
-        reject('too-long', whyTooLong);
+        reject('too-long', tooLongDetail);
         break;
-      case 'no-room':
-        drop('memory-full', whyNoRoom);
+      case 'memory-full':
+        drop('memory-full', partialLinesFull);
         break;
     }
   }
 
-  function takeDecoded(decoded: Decoded, line: string, arrivalMs: number): void {
+  function handleDecoded(decoded: Decoded, line: string, arrivalMs: number): void {
     switch (decoded.kind) {
       case 'request':
         if (decoded.timeOfArrival) accounts.timeOfArrival += 1;
-        takeRequest(decoded.event, arrivalMs, decoded.timeOfArrival ? undefined : sources.current);
+        recordRequest(decoded.event, arrivalMs, decoded.timeOfArrival ? undefined : sources.current);
         break;
       case 'runtime':
         accounts.runtime += 1;
         linesUnderstood += 1;
         break;
       case 'rejected':
-        keepExample(decoded.reason, line, arrivalMs);
+        updateExample(decoded.reason, line, arrivalMs);
         reject(
           decoded.reason,
-          `${whyRejected[decoded.reason] ?? 'it is not what Caddy writes'}; ${ledgerPlace} counts these and shows an example`,
+          `${rejectionDetails[decoded.reason] ?? 'it is not a line of Caddy'}; ${ledgerLocation} has the count and an example`,
         );
         break;
     }
   }
 
-  /**
-   * Keeps what a rejected line looks like, a line a second for each reason: a flood of them would cost more to redact
-   * than to read.
-   */
-  function keepExample(reason: RejectionReason, line: string, arrivalMs: number): void {
-    if (Math.abs(arrivalMs - (exampleMs[reason] ?? 0)) < exampleEveryMs) return;
-    exampleMs[reason] = arrivalMs;
+  /** Updates the redacted example for a reason, at most once per second: redaction is slower than decoding. */
+  function updateExample(reason: RejectionReason, line: string, arrivalMs: number): void {
+    if (Math.abs(arrivalMs - (lastExampleMs[reason] ?? 0)) < exampleIntervalMs) return;
+    lastExampleMs[reason] = arrivalMs;
     accounts.examples[reason] = redact(beginningOf(line));
   }
 
-  /** `source` is where it came from, unless its time is that of its arrival. */
-  function takeRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
+  /** Records a request. `source` is `undefined` if the request's time is its arrival time. */
+  function recordRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
     if (source !== undefined && arrivalMs - request.timeMs < source.lagMsMin)
       source.lagMsMin = arrivalMs - request.timeMs;
     linesUnderstood += 1;
@@ -309,7 +306,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     else if (!recorder.record(request))
       drop(
         recorder.full,
-        recorder.problem ?? 'lines come faster than they are stored, and the memory for them is full',
+        recorder.problem ?? 'requests arrive faster than they are stored, and the memory limit is reached',
       );
   }
 
@@ -317,38 +314,38 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     const { peer, skewMs = 0 } = source;
     const seconds = Math.round(Math.abs(skewMs) / 1000);
     const zone = sources.zoneHint(source);
-    const mend = zone ?? 'Set the clocks of both machines with NTP';
-    // One message for all connections of a machine.
+    const advice = zone ?? 'Set the clocks of both machines with NTP';
+    // One warning for all connections of a machine.
     warnOfSkew(
       peer.replace(/:\d+$/, ''),
       skewMs < 0
-        ? `The clock of a Caddy is ${seconds} s ahead of this machine's: its requests are counted at the wrong time. ${mend}.`
-        : `The clock of a Caddy is ${seconds} s behind this machine's${zone === undefined ? ', or its lines take that long to arrive' : ''}: its requests are counted at the time that Caddy gives them. ${mend}.`,
+        ? `The clock of a Caddy is ${seconds} s ahead of this machine's: its requests are counted at the wrong time. ${advice}.`
+        : `The clock of a Caddy is ${seconds} s behind this machine's${zone === undefined ? ', or its lines take that long to arrive' : ''}: its requests are counted at the time in the log line. ${advice}.`,
       { peer },
     );
   }
 
   function onTooLong(): void {
-    onCut('too-long', whyTooLong);
+    onIncomplete('too-long', tooLongDetail);
   }
 
   function onUnterminated(): void {
-    onCut('unterminated', 'the connection ended in the middle of it');
+    onIncomplete('unterminated', 'the connection ended in the middle of it');
   }
 
-  function onNoRoom(): void {
+  function onMemoryFull(): void {
     receive();
-    drop('memory-full', whyNoRoom);
+    drop('memory-full', partialLinesFull);
   }
 
-  function onCut(reason: 'too-long' | 'unterminated', detail: string): void {
+  function onIncomplete(reason: 'too-long' | 'unterminated', detail: string): void {
     receive();
     reject(reason, detail);
   }
 
-  function drop(reason: DropReason, why: string): void {
+  function drop(reason: DropReason, detail: string): void {
     accounts.dropped[reason] = (accounts.dropped[reason] ?? 0) + 1;
-    warn(`dropped ${reason}`, `Dropping log lines (${reason}): ${why}`);
+    warn(`dropped ${reason}`, `Dropping log lines (${reason}): ${detail}`);
   }
 
   function receive(): number {

@@ -19,61 +19,61 @@ const durationFormats = ['s', 'ns', 'ms', 'string'] as const;
 
 /** The settings of the collector. */
 export const collectorSettings = {
-  COLLECTOR_LISTEN: list('Where the collector takes log lines.', {
+  COLLECTOR_LISTEN: list('Addresses on which the collector listens for log lines.', {
     default: 'tcp://127.0.0.1:9514,udp://127.0.0.1:9514',
     allowed: listenSyntax,
     parse: parseListenAddress,
   }),
-  COLLECTOR_ALLOW: list('Which peers may send log lines.', {
+  COLLECTOR_ALLOW: list('Peers that may send log lines.', {
     default: privateRanges,
     allowed: 'address ranges such as 10.0.0.0/8 or fc00::/7, separated by commas',
     parse: parseCidr,
   }),
   COLLECTOR_CONNECTIONS_MAX: count(
-    'How many connections may be open at once. Beyond it the longest idle one that never sent a line is closed, or the new one refused; one address may have three quarters.',
+    'Maximum number of open connections. Beyond it, the longest idle one that has never sent a line is closed; if there is none, the new one is refused. One address may use three quarters.',
     { default: '1000', min: 1, max: 100_000 },
   ),
-  COLLECTOR_LINE_BYTES_MAX: bytes('The longest line; longer ones are counted and skipped.', {
+  COLLECTOR_LINE_BYTES_MAX: bytes('Maximum length of a line. Longer lines are counted and skipped.', {
     default: '1MiB',
     min: '1KiB',
     max: '64MiB',
   }),
-  COLLECTOR_UNIX_MODE: fileMode("The permissions of a unix socket; Caddy's user has to be able to write to it.", {
+  COLLECTOR_UNIX_MODE: fileMode("File mode of unix sockets. Caddy's user must be able to write to them.", {
     default: '0660',
   }),
   COLLECTOR_HTTP: httpAddress(),
   COLLECTOR_TIME_ZONE: timeZone(),
   COLLECTOR_DURATION_FORMAT: choice(
-    'What the durations in log lines are in where they are numbers; auto learns it for each logger.',
+    'Unit of numeric durations in log lines; auto learns it for each logger.',
     ['auto', ...durationFormats],
     { default: 'auto' },
   ),
   COLLECTOR_ID: text(
-    "The collector's name in the ledger, one for each collector of a store; the host name when it is not set.",
+    "The collector's name in the ledger, unique among the collectors of a store. Default: the host name.",
   ),
 };
 
 /** Caddy's `duration_format`. */
 export type DurationFormat = (typeof durationFormats)[number];
 
-/** What the collector is started with. */
+/** The collector's configuration. */
 export interface CollectorConfig {
   readonly id: string;
   readonly listen: readonly ListenAddress[];
   readonly allow: readonly Cidr[];
   readonly connectionsMax: number;
   readonly lineBytesMax: number;
-  /** The permissions of unix sockets, such as 0o660. */
+  /** File mode of unix sockets, such as 0o660. */
   readonly unixMode: number;
-  /** Where the collector's own `/health`, `/ready`, `/metrics` and `/ledger` are; `undefined` for nowhere. */
+  /** Address of `/health`, `/ready`, `/metrics` and `/ledger`; `undefined` if off. */
   readonly http: Address | undefined;
-  /** The IANA zone of times without one. */
+  /** IANA zone of times without one. */
   readonly timeZone: string;
-  /** What a duration that is a number is in. */
+  /** Unit of numeric durations. */
   readonly durationFormat: DurationFormat | 'auto';
 }
 
-/** Makes the collector's configuration. Throws a `UsageError` when the name cannot be used. */
+/** Creates the configuration from settings. Throws a `UsageError` if COLLECTOR_ID is invalid. */
 export function collectorConfigFrom(values: SettingValues<typeof collectorSettings>): CollectorConfig {
   const id = values.COLLECTOR_ID ?? hostname();
   if (!/^[\w.:-]{1,100}$/.test(id)) {
@@ -95,7 +95,7 @@ export function collectorConfigFrom(values: SettingValues<typeof collectorSettin
 }
 
 function httpAddress(): Setting<Address | undefined> {
-  const setting = address('Where the collector answers /health, /ready, /metrics and /ledger.', {
+  const setting = address('Address on which the collector serves /health, /ready, /metrics and /ledger.', {
     default: '127.0.0.1:9515',
   });
   return {
@@ -119,7 +119,7 @@ function fileMode(help: string, options: { default: string }): Setting<number> {
 
 function timeZone(): Setting<string> {
   return {
-    ...text('The time zone of log lines whose times do not name theirs (time_format wall, and the console encoder).', {
+    ...text('Time zone of times without one (time_format wall, and the console encoder).', {
       default: 'UTC',
     }),
     allowed: 'UTC or an IANA time zone, such as Europe/Berlin',

@@ -7,34 +7,34 @@ import {
   type SpoolState,
 } from '../shared/store/store.js';
 
-/** Why a line was not understood. */
+/** Why a line was rejected. */
 export type RejectionReason =
   | 'too-long'
-  /** A connection ended, or a datagram was cut, in the middle of a line. Caddy sends such a line again whole. */
+  /** The connection ended, or the datagram was truncated, within the line. Caddy sends such a line again. */
   | 'unterminated'
   | 'not-json'
-  /** JSON, but not what Caddy's loggers write. */
+  /** JSON, but not a line of Caddy. */
   | 'not-caddy'
-  /** A request in an encoding that is not read, such as ECS, GELF or logfmt. */
+  /** A request in an unsupported encoding, such as ECS, GELF or logfmt. */
   | 'unknown-encoder'
   /**
-   * More than a day ahead, or older than `RETENTION_ROLLUPS`. In a file also one that cannot be read: there is no time
-   * of arrival to stand in.
+   * More than a day in the future, or older than `RETENTION_ROLLUPS`. In a file also unreadable, since there is no
+   * arrival time to fall back to.
    */
   | 'bad-time'
   | 'bad-status';
 
-/** Why a line that was understood is not counted. */
+/** Why a valid line was dropped. */
 export type DropReason =
   | 'memory-full'
   | 'spool-full'
   | 'disk-full'
-  /** No worker could read them in time, and the supervisor did in its place. They were not looked at. */
+  /** No worker read it in time, and the supervisor could not buffer it. It was not decoded. */
   | 'no-worker';
 
 /**
- * The collector's accounts of lines since the process started. Every line is received, and is then accepted, runtime,
- * rejected or dropped; what was accepted is stored, in memory or dead-lettered, which the recorder counts.
+ * Counts of lines since the process started. Every received line is then accepted, `runtime` (other log lines),
+ * rejected or dropped. The recorder counts the accepted ones.
  */
 export interface LineAccounts {
   received: number;
@@ -42,14 +42,14 @@ export interface LineAccounts {
   readonly rejected: Partial<Record<RejectionReason, number>>;
   readonly dropped: Partial<Record<DropReason, number>>;
   readonly warnings: Partial<Record<LedgerWarning, number>>;
-  /** Requests whose own time could not be read: they have the time when they came in. */
+  /** Number of requests without a readable time, which get their arrival time. */
   timeOfArrival: number;
-  /** The beginning of a line that was rejected for each reason, redacted. */
+  /** The redacted beginning of a rejected line, by reason. */
   readonly examples: Partial<Record<RejectionReason, string>>;
   lastLineMs: number | null;
 }
 
-/** Accounts with nothing in them. */
+/** Creates accounts with all counts at zero. */
 export function createLineAccounts(): LineAccounts {
   return {
     received: 0,
@@ -64,8 +64,8 @@ export function createLineAccounts(): LineAccounts {
 }
 
 /**
- * The ledger: the accounts, and what became of the lines that were accepted, which are the recorder's requests. What
- * the recorder has handed over to a store with a spool is stored only when the spool has delivered it.
+ * Combines the accounts of lines with the recorder's counts of requests. With a spool, requests count as stored only
+ * when the spool has delivered them.
  */
 export function ledgerOf(
   accounts: LineAccounts,
@@ -90,12 +90,12 @@ export function ledgerOf(
   };
 }
 
-/** A ledger goes to the store when it has changed, and this often as a sign of life, in milliseconds. */
+/** Interval at which an unchanged ledger is written again, in milliseconds. */
 const heartbeatMs = 5000;
 
 /**
- * Decides when a ledger is due: returns a snapshot of the time `nowMs` to write, or `undefined`. `monotonicMs` is a
- * clock in milliseconds that never steps.
+ * Returns a function that decides when the ledger is written: when it has changed, and as a heartbeat. It returns the
+ * snapshot to write, or `undefined`. `monotonicMs` is a monotonic clock in milliseconds.
  */
 export function createLedgerSchedule(
   collector: string,

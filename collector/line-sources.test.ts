@@ -18,7 +18,7 @@ import { startCollector } from './collector.js';
 const line = readSample().lines[0]!;
 const fiveMinutesMs = 300_000;
 
-test('reports a Caddy whose clock is minutes ahead by connection, in the ledger, the metrics and the log, but not one without skew', async (t) => {
+test('reports a clock that is minutes ahead in the ledger, the metrics and the log, per connection', async (t) => {
   const { logged, tcp, page, metrics, warnings } = await start(t);
   const [ahead, inTime] = [await open(tcp), await open(tcp)];
   for (const socket of [inTime, ahead]) socket.write(lineOf(0));
@@ -37,15 +37,15 @@ test('reports a Caddy whose clock is minutes ahead by connection, in the ledger,
   t.true(Math.abs(connections[1]!.clock_skew_ms!) < 2000);
   t.true(Math.abs(Date.parse(connections[0]!.since) - Date.now()) < 60_000);
   t.regex(await metrics(), /^caddy_log_sink_clock_skew_seconds_max (?:300|299|298)/m);
-  const said = logged.filter((text) => text.includes('clock'));
-  t.is(said.length, 1);
-  t.regex(said[0]!, /The clock of a Caddy is 300 s ahead of this machine's.* NTP\. peer="127\.0\.0\.1:\d+"/);
+  const warned = logged.filter((text) => text.includes('clock'));
+  t.is(warned.length, 1);
+  t.regex(warned[0]!, /The clock of a Caddy is 300 s ahead of this machine's.* NTP\. peer="127\.0\.0\.1:\d+"/);
   ahead.destroy();
   await until('it is over', () => warnings()['clock-skew'] === undefined);
   t.is((await page()).length, 1);
 });
 
-test('reports a Caddy whose clock stays minutes behind, over TCP and UDP', async (t) => {
+test('reports a clock that stays minutes behind, over TCP and UDP', async (t) => {
   const { logged, tcp, udp, page, warnings } = await start(t);
   const socket = await open(tcp);
   const datagrams = createSocket('udp4');
@@ -72,13 +72,13 @@ for (const [timeZone, offsetHours, setting] of [
   ['Etc/GMT-5', 0, 'COLLECTOR_TIME_ZONE=UTC'],
   ['UTC', -3.5, 'COLLECTOR_TIME_ZONE to the IANA zone of that Caddy'],
 ] as const) {
-  test(`times without a zone that are off by hours, read in ${timeZone} and written at UTC ${offsetHours}, are reported with the setting that mends them`, (t) => {
+  test(`names the setting that corrects times without a zone, read in ${timeZone} and written at UTC ${offsetHours}`, (t) => {
     const nowMs = Date.UTC(2026, 10, 23, 20);
     const sources = new LineSources({ now: () => nowMs, timeZone });
     const source = sources.open('10.0.0.1:1');
     const readOffsetHours = timeZone === 'UTC' ? 0 : 5;
     source.lagMsMin = (readOffsetHours - offsetHours) * 3_600_000 + 40;
-    t.is(sources.zoneHint(source), undefined, 'a clock that is wrong, as long as its times have a zone');
+    t.is(sources.zoneHint(source), undefined, 'the clock is wrong if the times have a zone');
     source.isWithoutZone = true;
     t.true(sources.zoneHint(source)?.includes(setting), sources.zoneHint(source));
     t.true(sources.json()[0]!.hint!.includes(setting));
@@ -89,7 +89,7 @@ for (const [timeZone, offsetHours, setting] of [
   });
 }
 
-test('a Caddy whose console times are in its local zone is reported with the setting', async (t) => {
+test('names the setting for console times in the local time zone of Caddy', async (t) => {
   const { logged, tcp, page } = await start(t);
   const socket = await open(tcp);
   const { logger, msg, ...fields } = JSON.parse(line) as Record<string, unknown>;
@@ -100,7 +100,7 @@ test('a Caddy whose console times are in its local zone is reported with the set
   t.regex((await page())[0]!.hint!, /its clock shows UTC\+02:00\. Set COLLECTOR_TIME_ZONE=Etc\/GMT-2/);
 });
 
-test('does not take a backlog, or lines without a time, for skew', async (t) => {
+test('does not report a backlog, or lines without a time, as skew', async (t) => {
   const { logged, tcp, page, warnings } = await start(t);
   const socket = await open(tcp);
   // A backlog drains: its lines get younger, until a fresh one follows.
@@ -118,17 +118,17 @@ test('does not take a backlog, or lines without a time, for skew', async (t) => 
   );
 });
 
-test('a source keeps its skew over half windows without lines, and UDP senders are bounded', (t) => {
+test('keeps the skew of a quiet source, and limits the number of UDP senders', (t) => {
   const sources = new LineSources({ now: () => 0, sendersMax: 2, halfWindowMs: 0 });
   const quiet = sources.open('10.0.0.1:1');
   for (let at = 0; at < 2; at += 1) {
     quiet.lagMsMin = 60_000;
-    for (let looks = 0; looks < 5; looks += 1) sources.look();
+    for (let checks = 0; checks < 5; checks += 1) sources.checkSkew();
   }
-  t.is(sources.look().largestMs, 60_000);
+  t.is(sources.checkSkew().largestMs, 60_000);
   t.is(sources.skewMsMax, 60_000);
   quiet.lagMsMin = 10;
-  t.is(sources.look().largestMs, 0, 'one fresh line is enough');
+  t.is(sources.checkSkew().largestMs, 0, 'one fresh line is enough');
   sources.close(quiet);
   for (const address of ['a', 'b', 'a', 'c']) sources.current = sources.sender(address);
   t.deepEqual(
@@ -154,7 +154,7 @@ async function open(port: number): Promise<Socket> {
   return socket;
 }
 
-/** A collector on free ports over a store of its own. */
+/** Starts a collector on free ports with a separate store. */
 async function start(t: ExecutionContext) {
   const folder = await temporaryFolder();
   const values = readSettings(

@@ -3,13 +3,13 @@
 import { zoneOffsetMs } from './decode/wall-clock.js';
 import type { PartialLines } from './partial-lines.js';
 
-/** Clock skew from which on there is a warning, in milliseconds. */
+/** Minimum clock skew for a warning, in milliseconds. */
 const skewMsMin = 30_000;
 
-/** A UDP sender is forgotten when it has sent nothing for this long, in milliseconds. */
+/** Idle time after which a UDP sender is removed, in milliseconds. */
 const idleMsMax = 3_600_000;
 
-/** Maximum number of sources in `/ledger`: those with the largest skew. */
+/** Maximum number of sources in `/ledger`, by descending skew. */
 const shownMax = 100;
 
 /** A stream connection, or all UDP senders of one address. Updated with each line. */
@@ -31,9 +31,9 @@ export class LineSource {
   idleHalfWindows = 0;
   /** Whether its skew has been reported. */
   isReported = false;
-  /** Lines of it that came in parts; `undefined` before the first. */
+  /** Assembles lines that arrive in parts; `undefined` before the first. */
   partialLines: PartialLines | undefined;
-  /** Whether its last times had no zone, so that `COLLECTOR_TIME_ZONE` decides what they are. */
+  /** Whether its timestamps have no time zone and are read in `COLLECTOR_TIME_ZONE`. */
   isWithoutZone = false;
 
   constructor(peer: string, sinceMs: number) {
@@ -73,7 +73,7 @@ export interface LineSourceJson {
   readonly lines: number;
   /** `null` before the first line. */
   readonly clock_skew_ms: number | null;
-  /** What to set when the skew is that of a time zone. */
+  /** The settings to change if the skew is caused by a time zone. */
   readonly hint?: string;
 }
 
@@ -84,7 +84,7 @@ export class LineSources {
    */
   current = new LineSource('', 0);
   readonly #streams = new Set<LineSource>();
-  /** By address, the least recent first. */
+  /** By address, least recently used first. */
   readonly #senders = new Map<string, LineSource>();
   readonly #now: () => number;
   readonly #sendersMax: number;
@@ -94,7 +94,7 @@ export class LineSources {
 
   /**
    * `sendersMax`: number of UDP senders tracked; beyond it, the least recent is evicted. Default: 1,000.
-   * `halfWindowMs`: default 30 s. `timeZone`: that of times without one, default UTC.
+   * `halfWindowMs`: default 30 s. `timeZone`: IANA zone of timestamps without one, default UTC.
    */
   constructor({
     now = Date.now,
@@ -137,7 +137,7 @@ export class LineSources {
    * Checks the skew of every source. Call it every few seconds. Returns the sources whose skew has newly been detected
    * since the last call, and the largest absolute skew that deserves a warning, in milliseconds; 0 if there is none.
    */
-  look(): { readonly found: readonly LineSource[]; readonly largestMs: number } {
+  checkSkew(): { readonly found: readonly LineSource[]; readonly largestMs: number } {
     const found: LineSource[] = [];
     let largestMs = 0;
     for (const source of this.#all()) {
@@ -155,7 +155,7 @@ export class LineSources {
     return Math.max(0, ...this.#all().map(({ skewMs = 0 }) => Math.abs(skewMs)));
   }
 
-  /** Gives up lines that have waited too long for their rest; returns how many. */
+  /** Discards partial lines whose rest has not arrived in time. Returns their number. */
   expirePartialLines(): number {
     return this.#all().reduce((count, { partialLines }) => count + (partialLines?.expire(this.#now()) ?? 0), 0);
   }
@@ -180,8 +180,8 @@ export class LineSources {
   }
 
   /**
-   * What to set when the times of a source have no zone and are off by whole quarters of an hour; `undefined` when its
-   * skew has another reason.
+   * The settings to change if the timestamps of a source have no zone and are off by a multiple of 15 minutes;
+   * `undefined` if its skew has another cause.
    */
   zoneHint({ isWithoutZone, skewMs }: LineSource): string | undefined {
     if (!isWithoutZone || skewMs === undefined) return undefined;
@@ -190,11 +190,11 @@ export class LineSources {
     if (shiftMs === 0 || Math.abs(skewMs - shiftMs) > skewMsMin || offsetMs < -12 * hourMs || offsetMs > 14 * hourMs)
       return undefined;
     const zone = zoneOf(offsetMs);
-    return `Its times have no time zone and are read in ${this.#timeZone}, but its clock shows ${utcText(offsetMs)}. Set COLLECTOR_TIME_ZONE${zone === undefined ? ' to the IANA zone of that Caddy' : `=${zone}, or to the IANA zone of that Caddy, which knows its summer time`}, or let Caddy write times with a zone (time_format iso8601)`;
+    return `Its times have no time zone and are read in ${this.#timeZone}, but its clock shows ${utcText(offsetMs)}. Set COLLECTOR_TIME_ZONE${zone === undefined ? ' to the IANA zone of that Caddy' : `=${zone}, or to the IANA zone of that Caddy, which includes daylight saving time`}, or let Caddy write times with a zone (time_format iso8601)`;
   }
 
   #forget(source: LineSource): void {
-    source.partialLines?.end(); // gives its memory back
+    source.partialLines?.end(); // releases its memory
     this.#senders.delete(source.peer);
   }
 
@@ -203,8 +203,8 @@ export class LineSources {
   }
 
   /**
-   * Begins a half window. A source without lines keeps its lags, since a quiet site has few lines. An idle UDP sender
-   * is forgotten.
+   * Begins a half window. A source without lines keeps its lags, since a quiet site has few lines. Removes idle UDP
+   * senders.
    */
   #turn(): void {
     this.#turnedMs = performance.now();
@@ -222,11 +222,11 @@ export class LineSources {
   }
 }
 
-/** Time zones differ by whole quarters of an hour. */
+/** Time zone offsets are multiples of this. */
 const quarterMs = 900_000;
 const hourMs = 3_600_000;
 
-/** A name that has this offset all year, in the IANA database's reversed sign; only whole hours have one. */
+/** The IANA zone with this fixed offset, whose sign is reversed: `Etc/GMT-2` is UTC+2. Only whole hours have one. */
 function zoneOf(offsetMs: number): string | undefined {
   const hours = offsetMs / hourMs;
   if (!Number.isInteger(hours)) return undefined;

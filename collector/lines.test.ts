@@ -7,9 +7,9 @@ const lineBytesMax = 24;
 const content = fc.string({ unit: 'binary', maxLength: 40 }).map((text) => text.replace(/[\r\n]/g, '').toWellFormed());
 const lines = fc.array(fc.record({ text: content, ending: fc.constantFrom('\n', '\r\n') }), { maxLength: 12 });
 
-test('any chunking of the same bytes gives the same lines', (t) => {
-  // Some lines are taken as bytes.
-  const takers = fc.constantFrom<((text: string) => boolean) | undefined>(
+test('emits the same lines for any chunking of the same bytes', (t) => {
+  // Some lines are handled by the fast path.
+  const handlers = fc.constantFrom<((text: string) => boolean) | undefined>(
     undefined,
     () => false,
     (text) => text.length % 2 === 0 && !text.endsWith('\r'),
@@ -19,19 +19,19 @@ test('any chunking of the same bytes gives the same lines', (t) => {
       lines,
       content,
       fc.infiniteStream(fc.integer({ min: 1, max: 90 })),
-      takers,
-      (given, tail, sizes, takes) => {
-        const bytes = Buffer.from(given.map(({ text, ending }) => text + ending).join('') + tail);
-        const got = split(chunksOf(bytes, sizes), takes);
+      handlers,
+      (input, tail, sizes, handles) => {
+        const bytes = Buffer.from(input.map(({ text, ending }) => text + ending).join('') + tail);
+        const got = split(chunksOf(bytes, sizes), handles);
         const fits = ({ text }: { text: string }): boolean => Buffer.byteLength(text) <= lineBytesMax;
-        const kept = given.filter((line) => line.text !== '' && fits(line));
-        const expected = kept.map(({ text }) => text);
-        const taken = kept.filter(({ text, ending }) => takes?.(text) === true && ending === '\n').length;
-        if (got.taken !== taken) throw new Error(`${got.taken} lines were taken as bytes instead of ${taken}`);
+        const valid = input.filter((line) => line.text !== '' && fits(line));
+        const expected = valid.map(({ text }) => text);
+        const taken = valid.filter(({ text, ending }) => handles?.(text) === true && ending === '\n').length;
+        if (got.taken !== taken) throw new Error(`${got.taken} lines took the fast path instead of ${taken}`);
         if (JSON.stringify(got.lines) !== JSON.stringify(expected))
           throw new Error(`${JSON.stringify(got.lines)} instead of ${JSON.stringify(expected)}`);
-        const tooLong = given.filter((line) => !fits(line)).length;
-        // A tail without an ending is either unterminated, or known to be too long already.
+        const tooLong = input.filter((line) => !fits(line)).length;
+        // A tail without an ending is unterminated, or already too long.
         if (got.tooLong + got.unterminated !== tooLong + (tail === '' ? 0 : 1) || got.tooLong < tooLong) {
           throw new Error(
             `${got.tooLong} too long and ${got.unterminated} unterminated instead of ${tooLong} and tail ${JSON.stringify(tail)}`,
@@ -44,18 +44,18 @@ test('any chunking of the same bytes gives the same lines', (t) => {
   t.pass();
 });
 
-test('a line much longer than the bound is skipped without being held, counted once, and the next one is read', (t) => {
+test('skips a line over the limit without buffering it, counts it once, and reads the next line', (t) => {
   const chunk = Buffer.alloc(65_536, 'x');
   const got = split([...new Array<Buffer>(200).fill(chunk), Buffer.from('\nnext\n')]);
   t.deepEqual(got, { lines: ['next'], tooLong: 1, unterminated: 0, taken: 0 });
 });
 
-test('the bound counts bytes, not characters', (t) => {
+test('measures the length of a line in bytes, not in characters', (t) => {
   const got = split([Buffer.from(`${'ä'.repeat(12)}\n${'ä'.repeat(13)}\nok\n`)]);
   t.deepEqual(got, { lines: ['ä'.repeat(12), 'ok'], tooLong: 1, unterminated: 0, taken: 0 });
 });
 
-test('many long lines in a row are counted one by one, whatever the chunks', (t) => {
+test('counts each of many consecutive long lines, for any chunk size', (t) => {
   const bytes = Buffer.from(`${'x'.repeat(5000)}\n`.repeat(100));
   for (const size of [1, 1500, 5001, 65_536]) {
     const chunks = Array.from({ length: Math.ceil(bytes.length / size) }, (_, at) =>
@@ -65,17 +65,17 @@ test('many long lines in a row are counted one by one, whatever the chunks', (t)
   }
 });
 
-/** The lines in their order, however they were taken; those that `takes` says are taken as bytes. */
+/** Returns all lines in order. Lines for which `handles` returns true go through the fast path. */
 function split(
   chunks: readonly Buffer[],
-  takes?: (text: string) => boolean,
+  handles?: (text: string) => boolean,
 ): { lines: string[]; tooLong: number; unterminated: number; taken: number } {
   const got = { lines: [] as string[], tooLong: 0, unterminated: 0, taken: 0 };
   const splitter = createLineSplitter(lineBytesMax, {
-    ...(takes !== undefined && {
+    ...(handles !== undefined && {
       takeLine(bytes: Buffer, from: number, to: number) {
         const text = bytes.toString('utf8', from, to);
-        if (!takes(text)) return false;
+        if (!handles(text)) return false;
         if (text !== '') got.lines.push(text);
         got.taken += Number(text !== '');
         return true;

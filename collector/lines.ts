@@ -1,81 +1,76 @@
 import split2 from 'split2';
 
-/** What happens with the lines of one connection. The handlers must not throw. */
+/** Callbacks for the lines of one connection. They must not throw. */
 export interface LineHandlers {
   readonly onLine: (line: string) => void;
   /**
-   * Is given each line first, as it stands in `bytes` from `from` to `to`, without its LF, and says whether it has
-   * taken it. What it has not taken goes to `onLine`. The bytes may change afterwards.
+   * Fast path, called first for each line: `bytes` from `from` to `to`, without the LF, valid during the call only.
+   * Returns whether it has handled the line; if not, `onLine` gets it.
    */
   readonly takeLine?: (bytes: Buffer, from: number, to: number) => boolean;
-  /** Called once for each line that is longer than the bound, and is skipped. */
+  /** Called once for each line that exceeds the maximum length and is skipped. */
   readonly onTooLong: () => void;
-  /** Called after the end when bytes without a line ending are left over. */
+  /** Called at the end if the last line has no line ending. */
   readonly onUnterminated: () => void;
-  /** Called once for each line that is skipped because other lines that have begun take all the memory. */
-  readonly onNoRoom?: () => void;
+  /** Called once for each line that is skipped because the memory for partial lines is full. */
+  readonly onMemoryFull?: () => void;
 }
 
-/** Memory that several splitters share for lines that have begun. */
-export interface HeldMemory {
+/** Memory for partial lines, shared by several splitters. */
+export interface PartialLineMemory {
   bytes: number;
   readonly bytesMax: number;
 }
 
-/** Takes the bytes of one connection in chunks of any size. Calls its handlers at once, and holds one line at most. */
+/** Splits the bytes of one connection, in chunks of any size, into lines. Buffers one partial line at most. */
 export interface LineSplitter {
   write(chunk: Buffer): void;
   end(): void;
-  /**
-   * Whether a line has begun that has not ended, in a way that tells it from others: a number of its own; 0 for none.
-   */
+  /** Id of the partial line in the buffer; 0 if there is none. */
   readonly unfinished: number;
-  /** Gives the line that has begun away, and holds nothing any more. */
+  /** Returns the partial line and empties the buffer. */
   detach(): PartialLine;
-  /** Goes on with a line that another splitter began. Call it first. */
+  /** Continues a line that another splitter began. Call it before `write`. */
   resume(beginning: PartialLine): void;
 }
 
-/** A line that has begun, for another process to go on with. */
+/** The beginning of a line, for another process to continue. */
 export interface PartialLine {
   readonly bytes: Buffer;
-  /** It was counted already, and its rest is passed over. */
+  /** The line was counted as rejected or dropped already; the rest of it is skipped. */
   readonly isSkipped: boolean;
 }
 
 const lineFeed = 0x0a;
-const nothing = Buffer.alloc(0);
+const emptyBuffer = Buffer.alloc(0);
 
 /**
- * Splits bytes into lines at LF or CRLF. `lineBytesMax` bounds a line without its ending, in bytes. Empty lines are
- * passed over.
- *
- * split2 looks through all that it holds at each chunk, so a line that comes in small pieces would cost the square of
- * its length. It is given whole lines only: the beginning of a line waits here, and each byte is looked at once.
+ * Creates a splitter at LF or CRLF. `lineBytesMax` is the maximum length of a line without its ending, in bytes. Skips
+ * empty lines. split2 gets complete lines only, since it scans its whole buffer again at each chunk.
  */
 export function createLineSplitter(
   lineBytesMax: number,
   handlers: LineHandlers,
-  memory: HeldMemory = { bytes: 0, bytesMax: Infinity },
+  memory: PartialLineMemory = { bytes: 0, bytesMax: Infinity },
 ): LineSplitter {
-  // The mapper takes the lines, so nothing goes through the stream's queue and no backpressure can arise.
+  // The mapper consumes the lines, so the stream's queue stays empty and there is no backpressure.
   const splitter = split2('\n', onText);
-  /** The beginning of a line, in the first `heldBytes` of a buffer that grows by doubling. */
-  let held = nothing;
-  let heldBytes = 0;
-  /** Whether the line that has begun is too long already, or found no room. */
+  /** Buffer of the partial line, which is its first `partialBytes`. Grows by doubling. */
+  let partial = emptyBuffer;
+  let partialBytes = 0;
+  /** Whether the current line is too long, or the memory was full. */
   let skipping = false;
-  /** Lines that have ended so far, in chunks: what `unfinished` tells lines apart by. */
+  /** Number of chunks with a line end so far: the source of the ids. */
   let ended = 0;
 
   return {
     get unfinished() {
-      return heldBytes > 0 || skipping ? ended + 1 : 0;
+      return partialBytes > 0 || skipping ? ended + 1 : 0;
     },
     write(chunk) {
       const first = chunk.indexOf(lineFeed);
       if (first === -1) {
-        hold(chunk);
+        append(chunk);
         return;
       }
       ended += 1;
@@ -83,35 +78,35 @@ export function createLineSplitter(
       if (skipping) {
         skipping = false;
         from = first + 1;
-      } else if (heldBytes > 0) {
-        const fits = hold(chunk.subarray(0, first + 1));
-        if (fits) takeLines(held, 0, heldBytes); // taken at once: the buffer can be used again
+      } else if (partialBytes > 0) {
+        const fits = append(chunk.subarray(0, first + 1));
+        if (fits) emitLines(partial, 0, partialBytes);
         skipping = false;
         from = first + 1;
       }
       release();
       const last = chunk.lastIndexOf(lineFeed);
-      if (last >= from) takeLines(chunk, from, last + 1);
-      if (last + 1 < chunk.length) hold(chunk.subarray(last + 1));
+      if (last >= from) emitLines(chunk, from, last + 1);
+      if (last + 1 < chunk.length) append(chunk.subarray(last + 1));
     },
     end() {
-      if (heldBytes > 0) handlers.onUnterminated();
+      if (partialBytes > 0) handlers.onUnterminated();
       release();
     },
     detach() {
-      const beginning = { bytes: Buffer.from(held.subarray(0, heldBytes)), isSkipped: skipping };
+      const beginning = { bytes: Buffer.from(partial.subarray(0, partialBytes)), isSkipped: skipping };
       skipping = false;
       release();
       return beginning;
     },
     resume({ bytes, isSkipped }) {
       skipping = isSkipped;
-      if (bytes.length > 0) hold(bytes);
+      if (bytes.length > 0) append(bytes);
     },
   };
 
-  /** Takes whole lines, with their endings. */
-  function takeLines(bytes: Buffer, from: number, to: number): void {
+  /** Passes complete lines, with their endings, to the handlers. */
+  function emitLines(bytes: Buffer, from: number, to: number): void {
     const { takeLine } = handlers;
     if (takeLine === undefined) {
       splitter.write(bytes.subarray(from, to));
@@ -125,36 +120,34 @@ export function createLineSplitter(
   }
 
   function release(): void {
-    memory.bytes -= held.length;
-    held = nothing;
-    heldBytes = 0;
+    memory.bytes -= partial.length;
+    partial = emptyBuffer;
+    partialBytes = 0;
   }
 
-  function skip(why: (() => void) | undefined): false {
+  function skip(onSkip: (() => void) | undefined): false {
     skipping = true;
     release();
-    why?.();
+    onSkip?.();
     return false;
   }
 
-  /** Keeps the beginning of a line; `false` when it is too long to go on with. */
-  function hold(bytes: Buffer): boolean {
+  /** Appends to the partial line. Returns `false` if the line is skipped: it is too long, or the memory is full. */
+  function append(bytes: Buffer): boolean {
     if (skipping) return false;
-    const total = heldBytes + bytes.length;
-    if (total > lineBytesMax + 2) {
-      // with its ending
-      return skip(handlers.onTooLong);
-    }
-    if (total > held.length) {
+    const total = partialBytes + bytes.length;
+    // Plus 2 for the line ending.
+    if (total > lineBytesMax + 2) return skip(handlers.onTooLong);
+    if (total > partial.length) {
       const length = Math.min(2 * total, lineBytesMax + 2);
-      if (memory.bytes + length - held.length > memory.bytesMax) return skip(handlers.onNoRoom);
+      if (memory.bytes + length - partial.length > memory.bytesMax) return skip(handlers.onMemoryFull);
       const larger = Buffer.allocUnsafe(length);
-      memory.bytes += length - held.length;
-      held.copy(larger, 0, 0, heldBytes);
-      held = larger;
+      memory.bytes += length - partial.length;
+      partial.copy(larger, 0, 0, partialBytes);
+      partial = larger;
     }
-    bytes.copy(held, heldBytes);
-    heldBytes = total;
+    bytes.copy(partial, partialBytes);
+    partialBytes = total;
     return true;
   }
 

@@ -17,19 +17,19 @@ const docker = (log: string, stream = 'stderr'): string =>
   JSON.stringify({ log, stream, time: '2026-11-23T20:04:57.6Z' });
 const cri = (text: string, tag: 'P' | 'F'): string => `2026-11-23T20:04:57.626123456Z stderr ${tag} ${text}`;
 
-/** What comes of lines, read as the collector reads them. */
+/** Returns the results of lines, read as the collector reads them. */
 function read(lines: readonly string[], partial = new PartialLines(10_000)): string[] {
   const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
   return lines.flatMap((line) => {
     const decoded = decoder.decode(line, undefined);
     if (decoded.kind !== 'rejected') return [decoded.kind];
-    const taken = partial.take(line, 0);
-    if (taken.kind === 'held') return [];
-    return [taken.kind === 'whole' ? decoder.decode(taken.line, undefined).kind : taken.kind];
+    const part = partial.add(line, 0);
+    if (part.kind === 'incomplete') return [];
+    return [part.kind === 'complete' ? decoder.decode(part.line, undefined).kind : part.kind];
   });
 }
 
-test('parts of a line are put together, wherever it was cut and in whatever envelope', (t) => {
+test('assembles the parts of a line, at any split point and in any envelope', (t) => {
   for (let size = 40; size < long.length; size += 7) {
     const parts = long.match(new RegExp(`.{1,${size}}`, 'g'))!;
     t.deepEqual(
@@ -46,7 +46,7 @@ test('parts of a line are put together, wherever it was cut and in whatever enve
   }
 });
 
-test('the parts of two streams are told apart, and whole lines in between are read', (t) => {
+test('assembles the parts of each stream separately and reads complete lines in between', (t) => {
   const [head, tail] = [long.slice(0, 100), long.slice(100)];
   t.deepEqual(
     read([
@@ -61,7 +61,7 @@ test('the parts of two streams are told apart, and whole lines in between are re
   );
 });
 
-test('what is no part of a line is not kept', (t) => {
+test('does not buffer text that is not a part of a line', (t) => {
   t.deepEqual(
     read([
       'hello',
@@ -76,7 +76,7 @@ test('what is no part of a line is not kept', (t) => {
   );
 });
 
-test('parts that are too long together, find no room or wait too long are given up, and their memory is free again', (t) => {
+test('discards parts that are too long, exceed the memory or have expired, and releases their memory', (t) => {
   const memory = { bytes: 0, bytesMax: 1000 };
   const partial = new PartialLines(300, memory);
   t.deepEqual(read([docker(long.slice(0, 200)), docker('y'.repeat(200))], partial), ['too-long']);
@@ -86,7 +86,7 @@ test('parts that are too long together, find no room or wait too long are given 
       [docker(long.slice(0, 200)), docker(long.slice(0, 200), 'stdout'), docker(long.slice(0, 200), 'third')],
       partial,
     ),
-    ['no-room'],
+    ['memory-full'],
   );
   t.is(partial.expire(60_000), 0);
   t.is(partial.expire(60_001), 2);
@@ -96,25 +96,27 @@ test('parts that are too long together, find no room or wait too long are given 
   t.is(memory.bytes, 0);
 });
 
-test('an object over several lines of a file is one line, whatever surrounds it, and one that never ends costs its own lines', (t) => {
+test('reads an object that spans several lines of a file as one line, and discards the lines of an unterminated one', (t) => {
   const pretty = JSON.stringify(JSON.parse(long), undefined, 2);
   const one = (text: string): string[] => {
     const partial = new PartialLines(10_000);
     const found = text.split('\n').flatMap((line) => {
-      let taken = partial.takeOfFile(line);
-      const givenUp = taken.kind === 'not-a-part' ? taken.givenUp : 0;
-      if (givenUp > 0) taken = partial.takeOfFile(line);
+      let part = partial.addFileLine(line);
+      const discarded = part.kind === 'not-a-part' ? part.discarded : 0;
+      if (discarded > 0) part = partial.addFileLine(line);
       return [
-        ...Array.from({ length: givenUp }, () => 'given up'),
-        ...(taken.kind === 'held' ? [] : [taken.kind === 'whole' ? JSON.stringify(JSON.parse(taken.line)) : line]),
+        ...Array.from({ length: discarded }, () => 'discarded'),
+        ...(part.kind === 'incomplete'
+          ? []
+          : [part.kind === 'complete' ? JSON.stringify(JSON.parse(part.line)) : line]),
       ];
     });
-    return [...found, ...Array.from({ length: partial.end() }, () => 'cut')];
+    return [...found, ...Array.from({ length: partial.end() }, () => 'unterminated')];
   };
   t.deepEqual(one(pretty), [long]);
   t.deepEqual(one(JSON.stringify([JSON.parse(long), JSON.parse(long)], undefined, '\t')), [long, long]);
   t.deepEqual(one(`${pretty}\n${pretty}\nplain`), [long, long, 'plain']);
-  t.deepEqual(one(`{\n  "a": 1,\nplain\n${pretty}`), ['given up', 'given up', 'plain', long]);
-  t.deepEqual(one(`{\n  "a": 1,\n${pretty}`), ['given up', 'given up', long]);
-  t.deepEqual(one('{\n  "a": 1'), ['cut']);
+  t.deepEqual(one(`{\n  "a": 1,\nplain\n${pretty}`), ['discarded', 'discarded', 'plain', long]);
+  t.deepEqual(one(`{\n  "a": 1,\n${pretty}`), ['discarded', 'discarded', long]);
+  t.deepEqual(one('{\n  "a": 1'), ['unterminated']);
 });

@@ -1,103 +1,101 @@
 import { envelopeKeys, isObject, parse } from './decode/split-encoding.js';
-import type { HeldMemory } from './lines.js';
+import type { PartialLineMemory } from './lines.js';
 
-/** What became of a line that may be a part of another. */
-export type Taken =
-  /** It is kept until the rest comes. It counts as a line when that is there, and not before. */
-  | { readonly kind: 'held' }
-  /** The whole line that it completes. */
-  | { readonly kind: 'whole'; readonly line: string }
-  /** The parts that were kept are too long together, or find no room: the line is given up. */
-  | { readonly kind: 'too-long' | 'no-room' }
-  /** It is no part of what was kept, or of anything. `givenUp` lines before it were kept, and never became whole. */
-  | { readonly kind: 'not-a-part'; readonly givenUp: number };
+/** Result of adding a line that may be a part of a longer one. */
+export type PartResult =
+  /** Buffered until the rest arrives. Do not count it as a line yet. */
+  | { readonly kind: 'incomplete' }
+  /** The last part. `line` is the assembled line. */
+  | { readonly kind: 'complete'; readonly line: string }
+  /** The parts together are too long, or the memory is full. They are discarded. */
+  | { readonly kind: 'too-long' | 'memory-full' }
+  /** Not a part of a line. `discarded` is the number of buffered lines before it that were never completed. */
+  | { readonly kind: 'not-a-part'; readonly discarded: number };
 
-/** How long a line may wait for its rest, in milliseconds: as long as a line of one connection may take. */
+/** Maximum time between the first part of a line and its last, in milliseconds. As for a line of one connection. */
 const waitMsMax = 60_000;
-/** Streams of one source that may have begun a line; beyond them the oldest line is given up. */
+/** Maximum number of streams per source with a partial line. Beyond it, parts of further streams are discarded. */
 const streamsMax = 16;
 
-const notAPart: Taken = { kind: 'not-a-part', givenUp: 0 };
-const held: Taken = { kind: 'held' };
+const notAPart: PartResult = { kind: 'not-a-part', discarded: 0 };
+const incomplete: PartResult = { kind: 'incomplete' };
 
-interface Held {
+interface PartialText {
   readonly text: string;
   readonly scan: ObjectScan;
   readonly sinceMs: number;
 }
 
 /**
- * Puts lines together that came in parts. Docker's `json-file` and Kubernetes' CRI format split what is longer than 16
- * KB, each part in an envelope of its own. In a file one JSON object may stand over several lines.
+ * Assembles lines that arrive in parts. Docker's `json-file` and Kubernetes' CRI format split lines longer than 16 KB
+ * into parts with separate envelopes. In a file, a JSON object may span several lines.
  */
 export class PartialLines {
   readonly #lineLengthMax: number;
-  readonly #memory: HeldMemory;
-  /** By the stream that a container wrote to. */
-  readonly #streams = new Map<string, Held>();
+  readonly #memory: PartialLineMemory;
+  /** By container stream. */
+  readonly #streams = new Map<string, PartialText>();
   #object: { readonly indent: string; readonly lines: string[]; length: number } | undefined;
 
   /**
-   * `lineLengthMax`: of a whole line, in characters. `memory` is shared with other sources; a character is counted as
-   * two bytes.
+   * `lineLengthMax`: maximum length of an assembled line, in characters. `memory` is shared with other sources; a
+   * character counts as two bytes.
    */
-  constructor(lineLengthMax: number, memory: HeldMemory = { bytes: 0, bytesMax: Infinity }) {
+  constructor(lineLengthMax: number, memory: PartialLineMemory = { bytes: 0, bytesMax: Infinity }) {
     this.#lineLengthMax = lineLengthMax;
     this.#memory = memory;
   }
 
-  /** Takes a line that could not be understood by itself. `nowMs` is a clock in milliseconds. */
-  take(line: string, nowMs: number): Taken {
+  /** Adds a line that could not be decoded by itself. `nowMs`: current time in milliseconds. */
+  add(line: string, nowMs: number): PartResult {
     const part = partIn(line);
     if (part === undefined) return notAPart;
     const { stream, text, isLast } = part;
     const before = this.#streams.get(stream);
     const scan = (before?.scan ?? new ObjectScan()).read(text);
-    const isWhole = isLast || !scan.isOpen;
-    if (before === undefined && isWhole) return notAPart;
-    const whole = (before?.text ?? '') + text;
+    const isComplete = isLast || !scan.isOpen;
+    if (before === undefined && isComplete) return notAPart;
+    const joined = (before?.text ?? '') + text;
     this.#drop(stream);
-    if (isWhole) return { kind: 'whole', line: whole.trimEnd() };
-    if (whole.length > this.#lineLengthMax) return { kind: 'too-long' };
-    if (this.#memory.bytes + 2 * whole.length > this.#memory.bytesMax || this.#streams.size >= streamsMax)
-      return { kind: 'no-room' };
-    this.#memory.bytes += 2 * whole.length;
-    this.#streams.set(stream, { text: whole, scan, sinceMs: before?.sinceMs ?? nowMs });
-    return held;
+    if (isComplete) return { kind: 'complete', line: joined.trimEnd() };
+    if (joined.length > this.#lineLengthMax) return { kind: 'too-long' };
+    if (this.#memory.bytes + 2 * joined.length > this.#memory.bytesMax || this.#streams.size >= streamsMax)
+      return { kind: 'memory-full' };
+    this.#memory.bytes += 2 * joined.length;
+    this.#streams.set(stream, { text: joined, scan, sinceMs: before?.sinceMs ?? nowMs });
+    return incomplete;
   }
 
-  /**
-   * Takes each line of a file, before anything else does: it may belong to an object that stands over several lines.
-   */
-  takeOfFile(line: string): Taken {
+  /** Adds a line of a file, which may belong to a JSON object that spans several lines. Call it for each line. */
+  addFileLine(line: string): PartResult {
     const object = this.#object;
     const content = line.trim();
     if (object === undefined) {
-      if (content === '[' || content === ']') return held; // around all objects of a file
+      if (content === '[' || content === ']') return incomplete; // around all objects of a file
       if (content !== '{') return notAPart;
       this.#object = { indent: indentOf(line), lines: [line], length: line.length };
-      return held;
+      return incomplete;
     }
     const closes = indentOf(line) === object.indent && (content === '}' || content === '},' || content === '}]');
     if (!closes && indentOf(line).length <= object.indent.length) {
       this.#object = undefined;
-      return { kind: 'not-a-part', givenUp: object.lines.length };
+      return { kind: 'not-a-part', discarded: object.lines.length };
     }
     object.lines.push(line);
     object.length += line.length + 1;
-    if (!closes && object.length <= this.#lineLengthMax) return held;
+    if (!closes && object.length <= this.#lineLengthMax) return incomplete;
     this.#object = undefined;
-    return closes ? { kind: 'whole', line: object.lines.join('\n').replace(/\}[,\]]$/, '}') } : { kind: 'too-long' };
+    return closes ? { kind: 'complete', line: object.lines.join('\n').replace(/\}[,\]]$/, '}') } : { kind: 'too-long' };
   }
 
-  /** Gives up lines that have waited for too long; returns how many. */
+  /** Discards partial lines whose rest has not arrived in time. Returns their number. */
   expire(nowMs: number): number {
     const old = [...this.#streams].filter(([, { sinceMs }]) => nowMs - sinceMs > waitMsMax);
     for (const [stream] of old) this.#drop(stream);
     return old.length;
   }
 
-  /** Gives up all lines that are not whole; returns how many. */
+  /** Discards all partial lines. Returns their number. */
   end(): number {
     const count = this.#streams.size + (this.#object === undefined ? 0 : 1);
     for (const stream of [...this.#streams.keys()]) this.#drop(stream);
@@ -118,13 +116,12 @@ function indentOf(line: string): string {
 interface Part {
   readonly stream: string;
   readonly text: string;
-  /** Whether the envelope says that nothing follows. */
+  /** Whether the envelope marks it as the last part. */
   readonly isLast: boolean;
 }
 
 /**
- * `2026-11-23T20:04:57.6Z stderr P {"level"…`: time, stream, partial or full. The prefix of a collecting tool may stand
- * before it.
+ * `2026-11-23T20:04:57.6Z stderr P {"level"…`: time, stream, partial or full. A log shipper may have added a prefix.
  */
 const criPart = /^(.{0,200}?)\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d) (stdout|stderr) ([PF])(?::\S*)? ([^]*)$/;
 
@@ -142,7 +139,7 @@ function partIn(line: string): Part | undefined {
   return { stream: JSON.stringify([key, stream, container, id]), text: text.replace(/\n$/, ''), isLast };
 }
 
-/** Whether an object has begun, and not ended, in the texts that were read so far. */
+/** Detects whether a JSON object is still open at the end of the text read so far. */
 class ObjectScan {
   #depth = 0;
   #isText = false;

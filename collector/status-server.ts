@@ -17,47 +17,45 @@ import { createImportEndpoint, type ImportEndpointParts } from './import/endpoin
 import type { LineAccounts } from './ledger.js';
 import type { LineSources } from './line-sources.js';
 
-/** What the collector's own pages tell about. */
+/** Dependencies of the status server. */
 export interface StatusParts {
   readonly id: string;
   readonly ledger: () => Ledger;
   readonly accounts: Pick<LineAccounts, 'timeOfArrival' | 'examples' | 'warnings'>;
-  /** By logger. */
+  /** Duration formats by logger. */
   readonly durationFormats: () => Readonly<Record<string, LearnedDuration>>;
   readonly recorder: Recorder;
   readonly store: Store;
   readonly log: Log;
   readonly connections: { readonly count: number };
   readonly sources: Pick<LineSources, 'json' | 'skewMsMax'>;
-  /** Datagrams that the kernel dropped since the start; `null` where it does not say. */
+  /** Number of datagrams that the kernel has dropped since the start; `null` if unknown. */
   readonly lostDatagrams: () => Promise<number | null>;
-  /** What `POST /import` works with. */
+  /** Dependencies of `POST /import`. */
   readonly imports: Omit<ImportEndpointParts, 'recorder'>;
 }
 
-/** How long answers in flight may take when the collector stops, in milliseconds. */
+/** Maximum time for responses in flight when the collector stops, in milliseconds. */
 const drainMsMax = 1000;
 
-/** How often the length of the event loop's turns is sampled, in milliseconds. */
+/** Sampling interval of the event loop delay, in milliseconds. */
 const loopDelaySampleMs = 10;
 
 /** The collector's HTTP server. */
 export interface StatusServer extends HttpListener {
-  /** Ends an import that is under way, and takes no more; everything else is still answered. */
+  /** Aborts the running import and rejects new ones. Other requests are still answered. */
   stopImports(): Promise<void>;
 }
 
-/**
- * Serves `/health`, `/ready`, `/metrics` and `/ledger`, and takes imports. Throws a `UsageError` when it cannot listen.
- */
+/** Serves `/health`, `/ready`, `/metrics`, `/ledger` and `POST /import`. Throws a `UsageError` if it cannot listen. */
 export async function startStatusServer(address: Address, parts: StatusParts): Promise<StatusServer> {
   const loopDelay = monitorEventLoopDelay({ resolution: loopDelaySampleMs });
   loopDelay.enable();
-  /** Each turn of the event loop reads every socket: none went unread for longer than the longest turn. */
+  /** Upper bound: each turn of the event loop reads every socket, so none waited longer than the longest turn. */
   const unreadMsMax = (): number => Math.max(0, loopDelay.max / 1e6 - loopDelaySampleMs);
   const metrics = createMetrics(parts, unreadMsMax);
   const imports = createImportEndpoint({ ...parts.imports, recorder: parts.recorder });
-  let importsUnderWay = 0;
+  let runningImports = 0;
   const router = new Router()
     .get('/health', (ctx) => {
       ctx.body = { status: 'ok' };
@@ -91,16 +89,16 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
     })
     .post('/import', async (ctx) => {
       ctx.respond = false;
-      importsUnderWay += 1;
-      server.requestTimeout = 0; // a large import takes more than Node's five minutes; headers still have their one minute
+      runningImports += 1;
+      server.requestTimeout = 0; // a large import exceeds Node's 5 minutes; the timeout for headers stays at 1 minute
       await imports.handle(ctx.req, ctx.res);
-      importsUnderWay -= 1;
-      if (importsUnderWay === 0) server.requestTimeout = requestMsMax; // one that is refused must not end the one under way
+      runningImports -= 1;
+      if (runningImports === 0) server.requestTimeout = requestMsMax; // not while another import is running
     });
   const app = new Koa().use(refuseOtherPages(address, parts.log)).use(router.routes()).use(router.allowedMethods());
   app.on('error', (error: unknown, ctx: { readonly path: string } | undefined) => {
-    if (ctx?.path === '/import') return; // the import says by itself how it ended
-    parts.log.error(`A request for the collector's status failed: ${messageOf(error)}`);
+    if (ctx?.path === '/import') return; // the import reports its own result
+    parts.log.error(`A request to COLLECTOR_HTTP failed: ${messageOf(error)}`);
   });
 
   const handle = app.callback();
@@ -124,41 +122,37 @@ export async function startStatusServer(address: Address, parts: StatusParts): P
 }
 
 /**
- * Refuses what a page of another origin makes a browser send, and, where only this machine is served, requests under
- * names that anybody can point here (DNS rebinding). `/health` and `/ready` answer under every name; so does what a
- * proxy passes on, by its `Via`, which no page can set. On other addresses the names are not known: a container has
- * that of its service.
+ * Refuses requests from pages of other origins, and, on a loopback address, foreign `Host` names (DNS rebinding).
+ * Allowed under any name: `/health`, `/ready`, and requests with `Via` (from a proxy; no page can set it). On other
+ * addresses the valid names are unknown, such as the service name of a container.
  */
 function refuseOtherPages({ host }: Address, log: Log): Middleware {
   const warn = rateLimitedWarn(log.warn);
   return async (ctx, next) => {
     const name = ctx.get('Host');
-    const underAnyName =
+    const isNameAllowed =
       !isLoopback(host) ||
       isLoopbackName(name) ||
       ctx.get('Via') !== '' ||
       ctx.path === '/health' ||
       ctx.path === '/ready';
     const crossSite = crossSiteRefusal(ctx.req);
-    if (crossSite === undefined && underAnyName) {
+    if (crossSite === undefined && isNameAllowed) {
       await next();
       return;
     }
     const refusal =
       crossSite === undefined
-        ? `Host is ${JSON.stringify(name.slice(0, 100))}, and COLLECTOR_HTTP is on loopback, where only localhost and addresses are answered. Ask under 127.0.0.1, or listen on an address of the network`
+        ? `Host is ${JSON.stringify(name.slice(0, 100))}, and COLLECTOR_HTTP is on loopback, where only localhost and IP addresses are accepted. Use 127.0.0.1, or set COLLECTOR_HTTP to an address of the network`
         : `a page of another site sent it: ${crossSite}`;
-    warn('refused', `Refused a request for the collector's status: ${refusal}.`, { path: ctx.url.slice(0, 100) });
+    warn('refused', `Refused a request to COLLECTOR_HTTP: ${refusal}.`, { path: ctx.url.slice(0, 100) });
     ctx.status = 403;
     ctx.set('Connection', 'close'); // the body of an import is not read
     ctx.body = { error: `Refused: ${refusal}.` };
   };
 }
 
-/**
- * What the ledger of one collector tells beyond the counts: how its lines were read, and examples of those that could
- * not be.
- */
+/** The parts of the ledger that describe decoding: the learned duration formats, and examples of rejected lines. */
 function decodingJson({ accounts, durationFormats }: StatusParts): object {
   return {
     time_of_arrival: accounts.timeOfArrival,
@@ -167,7 +161,7 @@ function decodingJson({ accounts, durationFormats }: StatusParts): object {
   };
 }
 
-/** What an earlier start left in the spool and became of it, and what the spool takes. */
+/** The parts of the ledger that describe the spool: its size, and the lines that earlier runs left in it. */
 function spoolJson({ spool }: Store): object {
   if (spool === undefined) return {};
   const { earlier, bytes, damages } = spool;
@@ -177,14 +171,14 @@ function spoolJson({ spool }: Store): object {
   };
 }
 
-/** The ledger and the sockets as Prometheus metrics, read when they are asked for. */
+/** Creates the Prometheus metrics of the ledger and the sockets. Values are read at each scrape. */
 function createMetrics(
   { ledger, accounts, connections, sources, recorder, lostDatagrams, store }: StatusParts,
   unreadMsMax: () => number,
 ): Registry {
   const registry = new Registry();
   const registers = [registry];
-  // Counters that are kept elsewhere: set anew at each reading.
+  // The counts are held elsewhere, so each scrape resets and sets the counter.
   const linesBy = (
     name: string,
     help: string,
@@ -204,25 +198,25 @@ function createMetrics(
   };
   linesBy(
     'caddy_log_sink_lines_total',
-    'Log lines since the start, by what became of them.',
+    'Log lines since the start, by outcome.',
     ({ received, accepted, runtime }) => ({ received, accepted, runtime }),
     'account',
   );
   linesBy(
     'caddy_log_sink_lines_rejected_total',
-    'Log lines that were not understood, by reason.',
+    'Log lines rejected, by reason.',
     ({ rejected }) => rejected,
     'reason',
   );
   linesBy(
     'caddy_log_sink_lines_dropped_total',
-    'Log lines that were understood and not kept, by reason.',
+    'Valid log lines dropped, by reason.',
     ({ dropped }) => dropped,
     'reason',
   );
   linesBy(
     'caddy_log_sink_peers_refused_total',
-    'Peers that were turned away, by reason.',
+    'Connections refused, by reason.',
     () => ({
       'not-allowed': accounts.warnings['peers-not-allowed'] ?? 0,
       'too-many-connections': accounts.warnings['peers-too-many-connections'] ?? 0,
@@ -231,7 +225,7 @@ function createMetrics(
   );
   new Counter({
     name: 'caddy_log_sink_connections_evicted_total',
-    help: 'Connections that were closed before they sent a line, to make room for others.',
+    help: 'Connections closed before they sent a line, to make room for others.',
     registers,
     collect() {
       this.reset();
@@ -240,7 +234,7 @@ function createMetrics(
   });
   new Gauge({
     name: 'caddy_log_sink_accepted_lines',
-    help: 'Where the accepted log lines are.',
+    help: 'Accepted log lines, by where they are now.',
     registers,
     labelNames: ['place'],
     collect() {
@@ -256,7 +250,7 @@ function createMetrics(
   });
   new Counter({
     name: 'caddy_log_sink_time_of_arrival_total',
-    help: 'Requests whose own time could not be read, and that have the time when they came in.',
+    help: 'Requests without a readable time, counted at their arrival time.',
     registers,
     collect() {
       this.reset();
@@ -265,7 +259,7 @@ function createMetrics(
   });
   new Gauge({
     name: 'caddy_log_sink_connections',
-    help: 'Connections that are open.',
+    help: 'Open connections.',
     registers,
     collect() {
       this.set(connections.count);
@@ -273,7 +267,7 @@ function createMetrics(
   });
   new Gauge({
     name: 'caddy_log_sink_clock_skew_seconds_max',
-    help: 'The largest difference between the clock of a connected Caddy and the one of this machine.',
+    help: 'Largest difference between the clock of a connected Caddy and the clock of this machine.',
     registers,
     collect() {
       this.set(sources.skewMsMax / 1000);
@@ -281,7 +275,7 @@ function createMetrics(
   });
   new Gauge({
     name: 'caddy_log_sink_unread_seconds_max',
-    help: 'The longest time that a socket went unread since the start.',
+    help: 'Longest time that a socket was not read since the start.',
     registers,
     collect() {
       this.set(unreadMsMax() / 1000);
@@ -290,7 +284,7 @@ function createMetrics(
   if (store.spool !== undefined) {
     new Gauge({
       name: 'caddy_log_sink_spool_bytes',
-      help: 'What the files of the spool take.',
+      help: 'Size of the spool files.',
       registers,
       collect() {
         this.set(store.spool!.bytes);
@@ -298,7 +292,7 @@ function createMetrics(
     });
     new Gauge({
       name: 'caddy_log_sink_spool_earlier_lines',
-      help: 'Lines that an earlier start left in the spool, by where they are now.',
+      help: 'Lines that earlier runs left in the spool, by where they are now.',
       registers,
       labelNames: ['place'],
       collect() {
@@ -309,7 +303,7 @@ function createMetrics(
     });
     new Counter({
       name: 'caddy_log_sink_spool_damages_total',
-      help: 'Damaged places that were found in the spool and set aside.',
+      help: 'Damaged sections found in the spool and set aside.',
       registers,
       collect() {
         this.reset();
@@ -319,7 +313,7 @@ function createMetrics(
   }
   new Counter({
     name: 'caddy_log_sink_udp_datagrams_lost_total',
-    help: 'Datagrams that the kernel dropped because its buffer was full (Linux).',
+    help: 'Datagrams dropped by the kernel because its receive buffer was full (Linux).',
     registers,
     async collect() {
       const lost = await lostDatagrams();

@@ -3,9 +3,8 @@ import type { RequestEvent } from '../shared/request-event.js';
 const tlsVersions: Readonly<Record<string, number>> = { 'TLS 1.2': 0x0303, 'TLS 1.3': 0x0304 };
 
 /**
- * The line that Caddy 2.11 would have written for a request, without its newline: its JSON encoder in the default
- * formats, with `log_append upstream_ms {http.reverse_proxy.upstream.latency_ms}` and `log_append request_id
- * {http.request.uuid}`.
+ * Formats a request as Caddy 2.11 logs it, without a newline: with the JSON encoder and default formats, and with
+ * `log_append upstream_ms {http.reverse_proxy.upstream.latency_ms}` and `log_append request_id {http.request.uuid}`.
  */
 export function caddyLine(event: RequestEvent): string {
   const { timeMs, timeNs, durationMs, tls } = event;
@@ -16,7 +15,7 @@ export function caddyLine(event: RequestEvent): string {
   };
   return JSON.stringify({
     level: event.status >= 500 ? 'error' : 'info',
-    // A double holds microseconds of our century: Caddy writes no more either.
+    // A double holds microseconds in this century. Caddy writes no more than that either.
     ts: (timeMs * 1000 + Math.floor(timeNs / 1000)) / 1e6,
     logger: 'http.log.access.log0',
     msg: 'handled request',
@@ -44,7 +43,7 @@ export function caddyLine(event: RequestEvent): string {
   });
 }
 
-/** With a fraction, which marks it as seconds: an integer would be taken for nanoseconds or milliseconds. */
+/** Always has a fraction: an integer would be read as nanoseconds or milliseconds. */
 function seconds(durationMs: number): number {
   return durationMs % 1000 === 0 ? durationMs / 1000 + 1e-6 : durationMs / 1000;
 }

@@ -6,28 +6,28 @@ import type { Recorder } from '../shared/record/recorder.js';
 import { caddyLine } from './caddy-line.js';
 import type { DemoRequest, Traffic } from './traffic.js';
 
-/** What live traffic goes on from. */
+/** Options of live traffic. */
 export interface LiveOptions {
   readonly traffic: Traffic;
-  /** When the demo's time began, in milliseconds since 1970: the first second that is sent. */
+  /** Start time of the demo, in milliseconds since 1970. Requests are sent from this second on. */
   readonly startMs: number;
   /** The collector's TCP address. */
   readonly collector: { readonly host: string; readonly port: number };
-  /** Takes what the app measured, as its middleware would hand it over. */
+  /** Records the app's measurements, as its middleware would. */
   readonly appRecorder: Pick<Recorder, 'record'>;
   readonly log: Log;
   /** Default: `Date.now`. */
   readonly now?: () => number;
 }
 
-/** How often what has happened is sent, in milliseconds. */
+/** Interval at which due requests are sent, in milliseconds. */
 const tickMs = 100;
-/** After a sleep of the machine, the demo goes on from here: seconds that it makes up for. */
+/** Maximum number of seconds to catch up on after the machine was suspended. Older requests are skipped. */
 const behindMaxS = 600;
 
 /**
- * Sends each request's log line to the collector when its time has come. Resolves when it is connected; `stop` ends the
- * connection.
+ * Sends the log line of each request to the collector at the time of the request. Resolves when it is connected. `stop`
+ * closes the connection.
  */
 export async function startLive({
   traffic,
@@ -39,9 +39,9 @@ export async function startLive({
 }: LiveOptions): Promise<{ stop(): Promise<void> }> {
   const socket = connect({ host: collector.host, port: collector.port });
   await once(socket, 'connect'); // rejects on 'error'
-  socket.resume(); // the collector says nothing, and its end is to be noticed
+  socket.resume(); // the collector sends nothing, but 'end' must be noticed
   socket.on('error', (error) => {
-    log.error(`The demo's connection to the collector failed, and no more requests come in: ${messageOf(error)}`);
+    log.error(`The connection to the collector failed, so the demo sends no more requests: ${messageOf(error)}`);
   });
   let nextS = 0;
   let waiting: DemoRequest[] = [];

@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { messageOf, UsageError } from '../shared/errors.js';
 import { count, readSettings, type Address } from '../shared/settings/settings.js';
 
-/** What the demo is started with. */
+/** Options of the demo. */
 export interface DemoOptions {
-  /** The same seed gives the same requests. */
+  /** Seed of the random requests. */
   readonly seed: number;
-  /** What Caddy sees in a day on average. */
+  /** Average number of requests to Caddy per day. */
   readonly requestsPerDay: number;
-  /** Where the store is to be; `undefined` for a folder that is removed at the end. */
+  /** Folder of the store; `undefined` for a temporary one. */
   readonly dir: string | undefined;
 }
 
@@ -20,7 +20,7 @@ const table = {
   '--requests': count('', { default: '100000', min: 1000, max: 1_000_000 }),
 };
 
-/** The options of the command as they were given. */
+/** Options from the command line. */
 export interface DemoArguments {
   readonly seed?: string;
   readonly requests?: string;
@@ -36,8 +36,8 @@ export function demoOptionsFrom({ seed, requests, dir }: DemoArguments): DemoOpt
 }
 
 /**
- * Makes the demo's folder. Without a name it is a temporary one that is removed when the process exits. Throws a
- * `UsageError` for one that has something in it.
+ * Creates the demo's folder. Without a name, creates a temporary one that is removed when the process exits. Throws a
+ * `UsageError` if the folder is not empty.
  */
 export function makeFolder(dir: string | undefined): string {
   if (dir === undefined) {
@@ -59,7 +59,7 @@ export function makeFolder(dir: string | undefined): string {
   }
   if (names.length > 0)
     throw new UsageError(
-      `--dir is ${JSON.stringify(dir)}: it must be a new or an empty folder, and ${names[0]!} is in it. To see what an earlier demo left there: STORE=duckdb:${join(dir, storeFile)} npm start.`,
+      `--dir is ${JSON.stringify(dir)}: it must be a new or an empty folder, but it contains ${names[0]!}. To open the store of an earlier demo: STORE=duckdb:${join(dir, storeFile)} npm start.`,
     );
   return dir;
 }
@@ -67,7 +67,7 @@ export function makeFolder(dir: string | undefined): string {
 /** The store's file in the demo's folder. */
 export const storeFile = 'requests.duckdb';
 
-/** The address, or one with port 0, a free one, where nothing can listen on it. */
+/** Resolves to the address, or to one with port 0 (any free port) if the port is not available. */
 export function orFreePort({ host, port }: Address): Promise<Address> {
   return new Promise((resolve) => {
     const server = createServer();

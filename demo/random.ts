@@ -1,25 +1,24 @@
-/** Random numbers that come again in the same order for the same seed. */
+/** A seeded generator of random numbers. */
 export interface Random {
-  /** From 0 to 1, 1 not included. */
+  /** A number from 0 to 1, excluding 1. */
   next(): number;
-  /** One of several, each as likely as its weight says. */
+  /** A value, chosen by weight. */
   pick<Value>(weighted: readonly Weighted<Value>[]): Value;
-  /** A whole number from 0 to `end`, `end` not included; small ones come more often, as with popular pages. */
+  /** An integer from 0 to `end`, excluding `end`. Small ones are more frequent, like popular pages. */
   popular(end: number): number;
-  /** Log-normal: half of the numbers are below `median`, and the greater `spread`, the longer the tail. */
+  /** A log-normal number. The larger `spread`, the longer the tail. */
   around(median: number, spread: number): number;
   /**
-   * How many events fall into a span that has `mean` of them on average (Poisson, by Knuth's method: for small means).
+   * A Poisson number of events with this mean, by Knuth's method. For small means.
    */
   arrivals(mean: number): number;
 }
 
-/** A value and how often it comes, in relation to the others. */
+/** A value with its relative frequency. */
 export type Weighted<Value> = readonly [weight: number, value: Value];
 
 /**
- * `seed` is any whole number. The generator is mulberry32 (Ettinger, 2017, public domain): 32 bits of state are enough
- * to draw a picture.
+ * Creates a generator from any integer: mulberry32 (Ettinger, 2017, public domain), with 32 bits of state.
  */
 export function createRandom(seed: number): Random {
   let state = seed >>> 0;

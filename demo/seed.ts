@@ -2,20 +2,20 @@ import type { Recorder } from '../shared/record/recorder.js';
 import type { Traffic } from './traffic.js';
 
 const dayS = 86_400;
-/** What is recorded before the store is waited for. */
+/** Number of requests to record before waiting for the store. */
 const unwrittenMax = 20_000;
 
-/** How the day is made up. */
+/** Options of `seedDay`. */
 export interface SeedOptions {
-  /** Ends it. */
+  /** Aborts it. */
   readonly signal?: AbortSignal;
-  /** Told now and then how much of the day is stored, in whole percent, each time more than before; at the end 100. */
+  /** Called with the stored share of the day, in increasing whole percent, and with 100 at the end. */
   readonly onPercent?: (percent: number) => void;
 }
 
 /**
- * Records the day before the start, both what Caddy and what the app saw. Resolves to how many requests that were.
- * Throws the signal's reason soon after it is aborted.
+ * Records the day before the start, from both Caddy and the app. Resolves to the number of requests. Throws the
+ * signal's reason soon after it is aborted.
  */
 export async function seedDay(
   traffic: Traffic,
@@ -27,7 +27,7 @@ export async function seedDay(
   for (let offsetS = -dayS; offsetS < 0; offsetS += 1) {
     for (const { edge, app } of traffic.requestsOf(offsetS)) {
       for (const event of app === undefined ? [edge] : [edge, app]) {
-        if (!recorder.record(event)) throw new Error('The recorder is full: it has to be given more memory.');
+        if (!recorder.record(event)) throw new Error('The recorder is full: raise its memory limit.');
         unwritten += 1;
       }
     }

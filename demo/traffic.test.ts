@@ -8,7 +8,7 @@ function requestsOf({ seed = 1, startMs = 0, fromS = hour.fromS, toS = hour.toS 
   return Array.from({ length: toS - fromS }, (_, at) => traffic.requestsOf(fromS + at)).flat();
 }
 
-test('a seed gives the same requests at any time, only moved, and another seed others', (t) => {
+test('generates the same requests for a seed, shifted in time, and others for another seed', (t) => {
   const early = requestsOf({ startMs: 0 });
   const late = requestsOf({ startMs: 5000 });
   t.deepEqual(
@@ -21,7 +21,7 @@ test('a seed gives the same requests at any time, only moved, and another seed o
   t.notDeepEqual(requestsOf({ seed: 2 }).slice(0, 5), early.slice(0, 5));
 });
 
-test('requests are in order of time, and those of a second end within it', (t) => {
+test('returns the requests of a second in order of time', (t) => {
   const traffic = createTraffic({ seed: 1, requestsPerDay: 1_000_000, startMs: 60_000 });
   const times = traffic.requestsOf(3).map(({ edge }) => edge.timeMs);
   t.true(times.length > 1);
@@ -32,7 +32,7 @@ test('requests are in order of time, and those of a second end within it', (t) =
   t.true(times.every((timeMs) => timeMs >= 63_000 && timeMs < 64_000));
 });
 
-test('edge and app have logged a request under one id, which no other has', (t) => {
+test('gives each request a unique id, shared by Caddy and the app', (t) => {
   const requests = requestsOf();
   const ids = requests.map(({ edge }) => edge.requestId);
   t.is(new Set(ids).size, requests.length);
@@ -40,7 +40,7 @@ test('edge and app have logged a request under one id, which no other has', (t) 
   t.true(requests.every(({ edge, app }) => app === undefined || app.requestId === edge.requestId));
 });
 
-test('the app fails and is slow in the incident, and the app sees fewer errors than the edge', (t) => {
+test('fails during the incident, with errors that only Caddy sees', (t) => {
   const share = (requests: ReturnType<typeof requestsOf>): number =>
     requests.filter(({ edge }) => edge.status >= 500).length / requests.length;
   const incident = requestsOf({ fromS: -12_240, toS: -11_040 });

@@ -1,23 +1,22 @@
 /**
- * The traffic of the demo: two sites behind one Caddy, one of them in front of an app. The time of day is counted from
- * the moment at which the demo starts, so that it looks the same at any hour: a seed gives the same requests, only
- * moved in time.
+ * Generates the traffic of the demo: two sites behind one Caddy, one of them in front of an app. The time of day is
+ * relative to the start of the demo, so that a seed generates the same requests at any hour, shifted in time.
  */
 import { caddySource, type RequestEvent } from '../shared/request-event.js';
 import { createRandom, type Random } from './random.js';
 import { clientAddress, scannedPage, shopHost, visit, visitor, type Agent, type Page } from './visitors.js';
 
-/** One request as Caddy saw it, and as the app did where it got there. */
+/** A request as logged by Caddy, and by the app if it got there. */
 export interface DemoRequest {
   readonly edge: RequestEvent;
   readonly app: RequestEvent | undefined;
 }
 
-/** Makes requests second by second. */
+/** A generator of requests. */
 export interface Traffic {
   /**
-   * Those that end within the second that begins `offsetS` seconds after the start (before it where negative), in order
-   * of time. To be called in order.
+   * Returns the requests that end in the second at `offsetS` seconds after the start, or before it if negative, in
+   * order of time. Call it with increasing offsets.
    */
   requestsOf(offsetS: number): DemoRequest[];
 }
@@ -26,17 +25,18 @@ export interface Traffic {
 export const appSource = 'shop';
 
 const dayS = 86_400;
-/** The hour of the demo's day at its start: the traffic is then near its height, with the evening still to come. */
+/** Hour of the demo's day at its start: near the peak of the traffic. */
 const startHour = 15;
-/** When the app was in trouble, in seconds after the start. */
+/** Time of the app's incident, in seconds after the start. */
 const incident = { fromS: -3.4 * 3600, toS: -3.4 * 3600 + 20 * 60 } as const;
-/** Answers that need the app's database take longer, in milliseconds. */
+/** Minimum duration of responses that use the app's database, in milliseconds. */
 const dataMsMin = 5;
-/** When a scanner went through both sites. */
+/** Time of a scan of both sites, in seconds after the start. */
 const scan = { fromS: -8.2 * 3600, toS: -8.2 * 3600 + 240, perS: 4 } as const;
 
 /**
- * `requestsPerDay` is what Caddy sees in a day on average; `startMs`, in milliseconds since 1970, when the demo starts.
+ * Creates a generator. `requestsPerDay`: average number of requests to Caddy. `startMs`: start of the demo, in
+ * milliseconds since 1970.
  */
 export function createTraffic({
   seed,
@@ -48,13 +48,13 @@ export function createTraffic({
   startMs: number;
 }): Traffic {
   const random = createRandom(seed);
-  // Of their own numbers, so that requests are the same with and without ids.
+  // A separate generator, so that ids do not affect the requests.
   const ids = createRandom(~seed);
   return {
     requestsOf(offsetS) {
       const requests: DemoRequest[] = [];
       const parts = { random, ids, startMs, offsetS };
-      // Sums of fewer arrivals, since Knuth's method wants small means.
+      // In steps of 10, since Knuth's method needs small means.
       for (let left = (rhythm(offsetS) * requestsPerDay) / dayS; left > 0; left -= 10) {
         for (let more = random.arrivals(Math.min(left, 10)); more > 0; more -= 1) {
           const agent = visitor(random);
@@ -77,7 +77,7 @@ export function createTraffic({
   };
 }
 
-/** How busy a moment is, as a multiple of the mean: lowest before dawn, with a wave of some minutes on top. */
+/** Traffic at a time, as a multiple of the mean: lowest before dawn, with waves of some minutes. */
 function rhythm(offsetS: number): number {
   const hour = startHour + offsetS / 3600;
   const day = 1 - 0.62 * Math.cos(((hour - 4.5) / 24) * 2 * Math.PI) - 0.16 * Math.cos(((hour - 1) / 12) * 2 * Math.PI);
@@ -100,17 +100,17 @@ function requestOf(
   { host, page, referrer }: ReturnType<typeof visit>,
   { random, ids, startMs, offsetS }: Moment,
 ): DemoRequest {
-  // Its database is: what needs none of it is served as ever.
-  const inTrouble = page.endpoint !== '' && page.medianMs > dataMsMin && isWithin(incident, offsetS);
-  const { status, reachesApp } = outcome(page, inTrouble, random);
+  // The incident affects the database: other pages are served as usual.
+  const isInIncident = page.endpoint !== '' && page.medianMs > dataMsMin && isWithin(incident, offsetS);
+  const { status, reachesApp } = outcome(page, isInIncident, random);
   const withoutBody = status === 304 || page.method === 'HEAD' || status === 0;
   const appMs =
     page.endpoint === ''
       ? undefined
-      : inTrouble
+      : isInIncident
         ? random.around(page.medianMs * 14, 0.7)
         : random.around(page.medianMs, 0.45);
-  // What Caddy adds: TLS, and the way to a client that may be slow.
+  // Caddy's overhead: TLS, and sending to clients, which may be slow.
   const edgeMs = (appMs ?? random.around(page.medianMs, 0.8)) + random.around(0.4, 0.9);
   const at = {
     timeMs: startMs + offsetS * 1000 + Math.floor(random.next() * 1000),
@@ -150,10 +150,10 @@ function requestOf(
   };
 }
 
-/** In trouble, the app fails (500), is too slow for Caddy (504), or cannot be reached (502). */
-function outcome(page: Page, inTrouble: boolean, random: Random): { status: number; reachesApp: boolean } {
+/** During the incident, the app fails (500), is too slow for Caddy (504), or cannot be reached (502). */
+function outcome(page: Page, isInIncident: boolean, random: Random): { status: number; reachesApp: boolean } {
   const usual = { status: random.pick(page.statuses), reachesApp: page.endpoint !== '' };
-  if (inTrouble) {
+  if (isInIncident) {
     const fate = random.next();
     if (fate < 0.2) return { status: 500, reachesApp: true };
     if (fate < 0.26) return { status: 504, reachesApp: false };
@@ -162,11 +162,11 @@ function outcome(page: Page, inTrouble: boolean, random: Random): { status: numb
   }
   const fate = random.next();
   if (fate < 0.0008 && usual.reachesApp) return { status: 502, reachesApp: false };
-  if (fate < 0.002) return { status: 0, reachesApp: false }; // the visitor left
+  if (fate < 0.002) return { status: 0, reachesApp: false }; // the client disconnected
   return usual;
 }
 
-/** As `{http.request.uuid}` makes them: version 4 of RFC 9562. */
+/** A UUID like `{http.request.uuid}`: version 4 of RFC 9562. */
 function uuid({ next }: Random): string {
   const [a, b, c, d] = Array.from({ length: 4 }, () =>
     Math.floor(next() * 2 ** 32)
@@ -176,7 +176,7 @@ function uuid({ next }: Random): string {
   return `${a}-${b.slice(0, 4)}-4${b.slice(5)}-${'89ab'[Math.floor(next() * 4)]}${c.slice(1, 4)}-${c.slice(4)}${d}`;
 }
 
-/** To the microsecond. */
+/** Rounds to microseconds. */
 function round(durationMs: number): number {
   return Math.round(durationMs * 1000) / 1000;
 }

@@ -1,26 +1,25 @@
 /**
- * Who visits the two sites of the demo, and what they ask for. All names and addresses are those set aside for
- * examples.
+ * Visitors of the two demo sites, and their requests. All names and addresses are reserved for examples.
  */
 import type { Random, Weighted } from './random.js';
 
 /** The site in front of the app. */
 export const shopHost = 'shop.example.com';
-/** The site of plain files. */
+/** The static site. */
 const blogHost = 'blog.example.org';
 
-/** What a request asks for, and what usually comes of it. */
+/** A page, with the distribution of its responses. */
 export interface Page {
   readonly method: string;
   readonly uri: string;
-  /** The route of the app that answers; `''` where Caddy does. */
+  /** The app's route; `''` if Caddy answers itself. */
   readonly endpoint: string;
-  /** Half of the answers take less, in milliseconds. */
+  /** Median duration, in milliseconds. */
   readonly medianMs: number;
-  /** Half of the bodies are smaller, in bytes. */
+  /** Median size of the body, in bytes. */
   readonly medianBytes: number;
   readonly statuses: readonly Weighted<number>[];
-  /** Whether people come to it from elsewhere, and not from a page of the same site. */
+  /** Whether visitors may arrive here from other sites. */
   readonly isEntry: boolean;
 }
 
@@ -35,7 +34,7 @@ const cached: readonly Weighted<number>[] = [
   [30, 304],
 ];
 
-/** A file, which Caddy serves itself, or the app where it has a route for it. */
+/** A file, served by Caddy, or by the app if it has a route. */
 function file(uri: string, medianBytes: number, endpoint = ''): Page {
   return {
     method: 'GET',
@@ -287,7 +286,7 @@ const scanned = [
   '/actuator/health',
 ];
 
-/** What scanners look for, on one of the two sites. */
+/** A page that scanners look for. */
 export function scannedPage(host: string, random: Random): Page {
   return {
     method: 'GET',
@@ -303,7 +302,7 @@ export function scannedPage(host: string, random: Random): Page {
   };
 }
 
-/** A program that asks for pages. */
+/** An HTTP client. */
 export interface Agent {
   readonly userAgent: string;
   readonly kind: 'browser' | 'crawler' | 'feed-reader' | 'scanner';
@@ -360,12 +359,12 @@ const elsewhere: readonly Weighted<string>[] = [
   [3, 'https://lobste.rs/'],
 ];
 
-/** Which agent comes. */
+/** Picks an agent. */
 export function visitor(random: Random): Agent {
   return random.pick(agents);
 }
 
-/** Where an agent goes, what it asks for, and where it says that it comes from. */
+/** Picks the host, page and referrer of a visit. */
 export function visit({ kind }: Agent, random: Random): { host: string; page: Page; referrer: string } {
   if (kind === 'feed-reader') return { host: blogHost, page: feed, referrer: '' };
   const host = random.next() < 0.64 ? shopHost : blogHost;
@@ -381,7 +380,7 @@ export function visit({ kind }: Agent, random: Random): { host: string; page: Pa
   return { host, page, referrer: page.isEntry && random.next() < 0.6 ? random.pick(elsewhere) : `https://${host}/` };
 }
 
-/** The address of one of some thousand visitors, some with IPv6: of the ranges of RFC 2544 and RFC 3849. */
+/** Picks the address of one of some thousand visitors, from the ranges of RFC 2544 and RFC 3849 (IPv6). */
 export function clientAddress(random: Random): string {
   const number = random.popular(24_000);
   if (number % 4 === 0) return `2001:db8:${(number >> 4).toString(16)}:1::${(number & 255).toString(16)}`;
@@ -392,7 +391,7 @@ function pageOf(host: string, random: Random): Page {
   return random.pick(host === shopHost ? shopPages : blogPages)(random);
 }
 
-/** Crawlers follow links: they fetch pages, and neither log in nor buy. */
+/** Picks a page for a crawler, which follows links, but neither logs in nor buys. */
 function crawled(host: string, random: Random): Page {
   for (;;) {
     const page = pageOf(host, random);

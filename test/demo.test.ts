@@ -168,7 +168,7 @@ test(
   refused,
   ['--dir', '.'],
   {},
-  /--dir is "\.": it must be a new or an empty folder, and a-file is in it/,
+  /--dir is "\.": it must be a new or an empty folder, but it contains a-file/,
 );
 test(refused, ['--dir', 'a-file'], {}, /--dir is "a-file": it must be a new or an empty folder/);
 test(refused, ['now'], {}, /demo takes no arguments/);

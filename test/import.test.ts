@@ -153,7 +153,7 @@ scenario('an import is taken back whole, and nothing else', async (t, place) => 
   );
   const undone = await importFiles(place, ['--undo', listed[1]!.split(' ')[0]!]);
   t.is(undone.status, 0, undone.stderr);
-  t.regex(undone.stdout, /Took back 2,000 requests/);
+  t.regex(undone.stdout, /Removed 2,000 requests/);
   const { levels: levelsBefore, ...rest } = before;
   const { levels: levelsAfter, ...restAfter } = await totalsOf(place);
   t.deepEqual(restAfter, rest);
@@ -166,7 +166,7 @@ scenario('an import is taken back whole, and nothing else', async (t, place) => 
   t.deepEqual(aggregatesOf(levelsAfter), aggregatesOf(levelsBefore));
   const again = await importFiles(place, ['--undo', listed[1]!.split(' ')[0]!]);
   t.is(again.status, 1);
-  t.regex(again.stderr, /knows no import .*import --list/);
+  t.regex(again.stderr, /has no import .*import --list/);
   t.deepEqual(
     (await importFiles(place, ['-'], Buffer.from(second.join('\n')))).counts,
     { added: 2000, 'already there': 2000 },
@@ -181,7 +181,7 @@ test.serial('an import is taken back through the running program, which shows it
   t.is(await storedRequests(place), 50_000);
   const [id] = (await importFiles(place, ['--list'])).stdout.split(' ');
   const undone = await importFiles(place, ['--undo', id!]);
-  t.deepEqual([undone.status, undone.stdout], [0, `Took back 50,000 requests of the import ${id!}.\n`], undone.stderr);
+  t.deepEqual([undone.status, undone.stdout], [0, `Removed 50,000 requests of the import ${id!}.\n`], undone.stderr);
   t.is(await storedRequests(place), 0);
   t.is(await collector.stop(), 0);
 });
@@ -505,7 +505,7 @@ test.serial(
     t.deepEqual(damaged.counts, { added: 50_000 });
     t.regex(
       damaged.stdout,
-      /Problem: standard input: it is damaged at byte [\d,]+ \(incorrect header check\); what stands before that was read\./,
+      /Problem: standard input: it is damaged at byte [\d,]+ \(incorrect header check\); everything before it was read\./,
     );
     const padded = await importFiles(place, ['-'], Buffer.concat([packedSample, Buffer.alloc(10_240)]));
     t.deepEqual([padded.status, padded.counts], [0, { added: 0, 'already there': 50_000 }]);
@@ -613,7 +613,7 @@ test.serial('A stopped import does not wait for a running program that hangs.', 
   process.kill(collector.pid, 'SIGCONT');
   t.regex(
     program.stdout(),
-    /the running program had not confirmed all that it was sent.*\n.*Run the same command again/s,
+    /the running program had not confirmed everything that was sent.*\n.*Run the same command again/s,
   );
   // The lines that were sent are imported all the same: the next import waits for them.
   t.deepEqual((await importFiles(place, [samplePath])).counts, { added: 38_000, 'already there': 12_000 });
@@ -657,7 +657,7 @@ test.serial('Of an import that is killed, the running program keeps what came, a
   const program = await importBeginning(place);
   t.is(await program.stop('SIGKILL'), 'SIGKILL');
   await until('the program knows', () => collector.stderr().includes('Imported a file.'));
-  t.regex(collector.stderr(), /Imported a file\. added=12000 known=0 problem="its sender went away \(aborted\)"/);
+  t.regex(collector.stderr(), /Imported a file\. added=12000 known=0 problem="the client disconnected \(aborted\)"/);
   t.notRegex(collector.stderr(), / error /);
   t.deepEqual((await importFiles(place, [samplePath])).counts, { added: 38_000, 'already there': 12_000 });
   t.is(await collector.stop(), 0);
@@ -791,7 +791,7 @@ test.serial(
     t.is((await post(place, { headers: { 'content-type': 'text/plain' } })).status, 415);
     const other = await post(place, { headers: ndjson, query: '?store=/other.duckdb' });
     t.is(other.status, 409);
-    t.regex(other.text, /not into \/other\.duckdb/);
+    t.regex(other.text, /not to \/other\.duckdb/);
     const elsewhere = await post(place, { headers: ndjson, query: '?COLLECTOR_TIME_ZONE=Europe/Berlin' });
     t.is(elsewhere.status, 409);
     t.regex(elsewhere.text, /its COLLECTOR_TIME_ZONE is UTC, not Europe\/Berlin/);
@@ -807,7 +807,7 @@ test.serial(
     });
     const second = await refused!;
     t.is(second.status, 409);
-    t.regex(second.text, /Another import is under way/);
+    t.regex(second.text, /Another import is running/);
     t.is(first.status, 200);
     t.like(JSON.parse(first.text.trim().split('\n').at(-1)!), { done: true, counts: { added: 10, known: 0 } });
     t.is(await collector.stop(), 0);

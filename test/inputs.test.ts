@@ -34,7 +34,7 @@ for (const name of cases) {
     t.is(counts['rejected'] ?? 0, rejected, stdout);
     if (name === 'ts-zero-and-clock-off') t.regex(stdout, /4 requests were rejected as bad-time: /);
     if (name === 'elastic-ecs-encoder')
-      t.regex(stdout, /2 requests were rejected as unknown-encoder: their encoder is not read, such as ECS/);
+      t.regex(stdout, /2 requests were rejected as unknown-encoder: their encoder is not supported, such as ECS/);
     t.is(status, stdout.includes('requests were rejected as') ? 1 : 0);
   });
 }

@@ -15,20 +15,20 @@ const settings = { COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN, WEB_LIS
 export const check: CliCommand<CheckOptions> = {
   name: 'check',
   summary:
-    'Reports what in a configuration of Caddy loses, duplicates or blurs log lines. Ends with status 1 if lines would be lost.',
+    'Reports problems in a configuration of Caddy that lose, duplicate or blur log lines. Exits with 1 if lines would be lost.',
   settings,
   positionals: 'CADDYFILE | CONFIG.json | http://127.0.0.1:2019',
   options: [
     [
       '--address <address>',
-      'Checks only loggers that write to this address, such as tcp/127.0.0.1:9514. Default: COLLECTOR_LISTEN if that is set, otherwise every `output net`.',
+      'Checks only loggers that write to this address, such as tcp/127.0.0.1:9514. Default: COLLECTOR_LISTEN if set, otherwise every `output net`.',
     ],
     ['--json', 'Prints JSON.'],
   ],
   async run({ args: [source, ...more], options: { address, json }, environment }) {
     if (source === undefined || more.length > 0)
       throw new UsageError(
-        'check takes one argument: a Caddyfile, a file of JSON, or the address of an admin API such as http://127.0.0.1:2019.',
+        'check takes one argument: a Caddyfile, a JSON configuration, or the address of an admin API such as http://127.0.0.1:2019.',
       );
     const values = readSettings(settings, environment);
     const { check: checkCaddy } = await import('../../collector/caddy/check/check.js');

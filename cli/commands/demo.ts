@@ -12,7 +12,7 @@ import type { CliCommand } from '../parse.js';
 import { openStoreOf, recordingFrom, startCollectorOver } from '../parts.js';
 import { caddyfileLines, welcome } from '../welcome.js';
 
-// It always has a store of its own, whatever STORE is.
+// Always uses a separate store and ignores STORE.
 const settings = { ...webSettings, COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN };
 
 /** A dashboard over generated traffic. */
@@ -24,23 +24,28 @@ export const demo: CliCommand<DemoArguments> = {
   options: [
     ['--seed <number>', 'The same seed generates the same day. Default: 1.'],
     ['--requests <count>', 'Approximate number of requests to Caddy in a day, from 1000 to 1000000. Default: 100000.'],
-    ['--dir <folder>', 'Keeps the store in this new or empty folder. Default: a temporary folder, removed at the end.'],
+    [
+      '--dir <folder>',
+      'Creates the store in this new or empty folder. Default: a temporary folder, removed at the end.',
+    ],
   ],
   async run({ options, environment }) {
     const { demoOptionsFrom, makeFolder, orFreePort, storeFile } = await import('../../demo/options.js');
     const { seed, requestsPerDay, dir } = demoOptionsFrom(options);
-    const given = readSettings(settings, environment);
-    webConfigFrom(given, []);
-    const tcp = given.COLLECTOR_LISTEN.find(isTcp);
+    const configured = readSettings(settings, environment);
+    webConfigFrom(configured, []);
+    const tcp = configured.COLLECTOR_LISTEN.find(isTcp);
     if (tcp === undefined)
       throw new UsageError(
-        `COLLECTOR_LISTEN is ${JSON.stringify(environment['COLLECTOR_LISTEN'])}: the demo needs a tcp:// address in it.`,
+        `COLLECTOR_LISTEN is ${JSON.stringify(environment['COLLECTOR_LISTEN'])}: the demo needs a tcp:// address.`,
       );
-    const listen = environment['COLLECTOR_LISTEN'] ? given.COLLECTOR_LISTEN : [{ ...tcp, ...(await orFreePort(tcp)) }];
-    const webListen = environment['WEB_LISTEN'] ? given.WEB_LISTEN : await orFreePort(given.WEB_LISTEN);
+    const listen = environment['COLLECTOR_LISTEN']
+      ? configured.COLLECTOR_LISTEN
+      : [{ ...tcp, ...(await orFreePort(tcp)) }];
+    const webListen = environment['WEB_LISTEN'] ? configured.WEB_LISTEN : await orFreePort(configured.WEB_LISTEN);
     const values = {
       ...readSettings(storeSettings, { STORE: `duckdb:${join(makeFolder(dir), storeFile)}` }),
-      ...given,
+      ...configured,
       WEB_LISTEN: webListen,
     };
 
@@ -63,7 +68,7 @@ export const demo: CliCommand<DemoArguments> = {
   },
 };
 
-/** Values of the settings that the demo uses. */
+/** The settings of the demo. */
 type DemoValues = Parameters<typeof webConfigFrom>[0] & Parameters<typeof recordingFrom>[0];
 
 interface DemoParts {
@@ -121,7 +126,7 @@ async function startDemo(
   signal.throwIfAborted();
   process.stdout.write(welcome({ dashboard: web.url, addresses, store: store.description }));
   process.stdout.write(
-    `The app was in trouble some three hours ago: ${web.url}/?from=now-6h\nCtrl+C ends the demo${dir === undefined ? ' and removes its folder' : ''}.\n`,
+    `The app had an incident about three hours ago: ${web.url}/?from=now-6h\nCtrl+C ends the demo${dir === undefined ? ' and removes its folder' : ''}.\n`,
   );
 }
 

@@ -20,10 +20,10 @@ export const importCommand: CliCommand<ImportOptions> = {
   settings: importSettings,
   positionals: 'FILE… | -',
   options: [
-    ['--dry-run', 'Reads everything, reports what would be added, and writes nothing.'],
+    ['--dry-run', 'Reads everything and reports what would be added, but writes nothing.'],
     ['--list', 'Lists the imports that the store remembers, with their ids.'],
-    ['--undo <id>', 'Takes an import back: its requests, and what they added to totals and lists.'],
-    ['--force', 'Adds requests that may already be counted, instead of skipping them.'],
+    ['--undo <id>', 'Undoes an import: removes its requests, also from rollups and top lists.'],
+    ['--force', 'Adds possible duplicates instead of skipping them.'],
   ],
   async run({ args, options, environment }) {
     const values = readSettings(importSettings, environment);
@@ -42,7 +42,7 @@ export const importCommand: CliCommand<ImportOptions> = {
     }
     const { runImport } = await import('../../collector/import/import.js');
     const stopping = new AbortController();
-    // The first signal stops gracefully, the second at once.
+    // The first signal stops gracefully, the second immediately.
     for (const signal of stopSignals)
       process.once(signal, () => {
         stopping.abort();
@@ -52,9 +52,9 @@ export const importCommand: CliCommand<ImportOptions> = {
       dryRun: options.dryRun === true,
       force: options.force === true,
       signal: stopping.signal,
-      given: new Set(Object.keys(environment)),
+      explicitSettings: new Set(Object.keys(environment)),
     });
-    if (stopping.signal.aborted) process.exit(status); // a store that does not answer must not keep the process
+    if (stopping.signal.aborted) process.exit(status); // an unresponsive store must not keep the process alive
     return status;
   },
 };

@@ -10,7 +10,7 @@ import type { CollectorOptions, ReadOnlyOptions } from '../parts.js';
 import { welcome } from '../welcome.js';
 
 /**
- * Runs `start --read-only` and `web --read-only`: the dashboard over a store, such as a copy, that is left as it is.
+ * Runs `start --read-only` and `web --read-only`: the dashboard over a store, such as a copy, without changing it.
  */
 export async function startReadOnly({
   options: { restartable, register, registerAddress },
@@ -20,14 +20,14 @@ export async function startReadOnly({
     ([, value]) => value !== undefined,
   );
   if (stray !== undefined)
-    throw new UsageError(`--${stray[0]} cannot be used with --read-only, which takes no log lines.`);
+    throw new UsageError(`--${stray[0]} cannot be used with --read-only, which accepts no log lines.`);
   const values = readSettings({ ...webSettings, ...storeSettings }, environment);
   const config = webConfigFrom(values, []);
   return await startParts(async (onStarted) => {
     const store = await openStore(storeSettingsFrom(values), { log: createLog('store'), isReadOnly: true });
     onStarted('stores', () => store.close());
     const { startWeb } = await import('../../web/web.js');
-    // Nobody wants alerts of a copy, and the page's own requests are not recorded.
+    // Sends no alerts for a copy, and does not record the page's own requests.
     const web = await startWeb(
       { ...config, alertWebhook: undefined },
       { store, recorder: { record: () => true }, log: createLog('web') },

@@ -14,18 +14,18 @@ interface SetupOptions {
 export const setup: CliCommand<SetupOptions> = {
   name: 'setup',
   summary:
-    'Creates the bucket in InfluxDB, and a token each for the collector and the web app. Sets up a fresh InfluxDB first. Leaves existing ones as they are.',
+    'Creates the bucket in InfluxDB, and a token each for the collector and the web app. Sets up a fresh InfluxDB first. Does not change existing ones.',
   settings: setupSettings,
   options: [
     [
       '--tokens <folder>',
       'Writes the tokens to FOLDER/collector/token and FOLDER/web/token, readable by this user only, instead of printing them.',
     ],
-    ['--new-tokens', 'Creates new tokens for both, and deletes the earlier ones.'],
+    ['--new-tokens', 'Creates new tokens for both, and deletes the old ones.'],
   ],
   async run({ options: { tokens, newTokens }, environment }) {
     const options = setupOptionsFrom(readSettings(setupSettings, environment));
-    if (tokens === '') throw new UsageError('--tokens is empty: give it a folder.');
+    if (tokens === '') throw new UsageError('--tokens is empty: it must be a folder.');
     const report = await setUpStore({
       ...options,
       tokensDir: tokens,

@@ -15,7 +15,7 @@ import {
 import { caddyfileLines, welcome } from '../welcome.js';
 import { startReadOnly } from './read-only.js';
 
-// It does not listen for Caddy, but shows where the collector does.
+// Not to listen on, but to show the collector's address.
 const settings = { ...webSettings, COLLECTOR_LISTEN: collectorSettings.COLLECTOR_LISTEN, ...storeSettings };
 
 /** The dashboard alone. */

@@ -17,14 +17,14 @@ import { check } from './check/check.js';
 import { planRegistration, startRegistration, type Registration, type RegistrationOptions } from './register.js';
 
 testWithCaddy(
-  'A registered sink gets each request once, again after a reload, and leaves the configuration as it was, byte for byte.',
+  'counts each request once, registers again after a reload, and restores the configuration byte for byte',
   async (t) => {
     t.timeout(60_000);
     const [collector, port] = [await collectorOfTest(t), await freePort()];
     const caddyfile = `http://127.0.0.1:${port}, http://localhost:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`;
     const caddy = await caddyOfTest(t, caddyfile);
     const original = await configOf(caddy);
-    const { registration, said } = register(t, caddy, collector);
+    const { registration, logged } = register(t, caddy, collector);
 
     await until('it is registered', () => registration.status() === 'registered');
     await send(`http://127.0.0.1:${port}/`, 500);
@@ -43,39 +43,36 @@ testWithCaddy(
     t.is(await configOf(caddy), original);
     await send(`http://127.0.0.1:${port}/`, 20);
     t.is(collector.ledger().accepted, 1000);
-    t.is(said().filter((line) => line.includes('Registered with Caddy')).length, 1, 'the same is not said again');
+    t.is(logged().filter((line) => line.includes('Registered with Caddy')).length, 1, 'the message is not repeated');
   },
 );
 
-testWithCaddy(
-  'A configuration without any logging gets its logger, and afterwards has no empty objects in it.',
-  async (t) => {
-    const [collector, port] = [await collectorOfTest(t), await freePort()];
-    const caddy = await caddyOfTest(t, {
-      apps: {
-        http: {
-          servers: {
-            edge: {
-              listen: [`127.0.0.1:${port}`],
-              logs: {},
-              routes: [{ handle: [{ handler: 'static_response', body: 'hello' }] }],
-            },
+testWithCaddy('adds the logger to a configuration without logging, and leaves no empty objects behind', async (t) => {
+  const [collector, port] = [await collectorOfTest(t), await freePort()];
+  const caddy = await caddyOfTest(t, {
+    apps: {
+      http: {
+        servers: {
+          edge: {
+            listen: [`127.0.0.1:${port}`],
+            logs: {},
+            routes: [{ handle: [{ handler: 'static_response', body: 'hello' }] }],
           },
         },
       },
-    });
-    const original = await configOf(caddy);
-    t.false(original.includes('logging'));
-    const { registration } = register(t, caddy, collector);
-    await until('it is registered', () => registration.status() === 'registered');
-    await send(`http://127.0.0.1:${port}/`, 10);
-    await until('10 requests came', () => collector.ledger().accepted === 10);
-    await registration.stop();
-    t.is(await configOf(caddy), original);
-  },
-);
+    },
+  });
+  const original = await configOf(caddy);
+  t.false(original.includes('logging'));
+  const { registration } = register(t, caddy, collector);
+  await until('it is registered', () => registration.status() === 'registered');
+  await send(`http://127.0.0.1:${port}/`, 10);
+  await until('10 requests came', () => collector.ledger().accepted === 10);
+  await registration.stop();
+  t.is(await configOf(caddy), original);
+});
 
-testWithCaddy('What somebody else changes in the meantime stays.', async (t) => {
+testWithCaddy('preserves concurrent changes of the configuration', async (t) => {
   const [collector, port] = [await collectorOfTest(t), await freePort()];
   const caddy = await caddyOfTest(t, {
     apps: { http: { servers: { edge: { listen: [`127.0.0.1:${port}`], logs: {} } } } },
@@ -92,50 +89,47 @@ testWithCaddy('What somebody else changes in the meantime stays.', async (t) => 
   });
 });
 
-testWithCaddy(
-  'A site with two logs has two lines for each request, and a registered sink gets one of them.',
-  async (t) => {
-    const [collector, port] = [await collectorOfTest(t), await freePort()];
-    const caddy = await caddyOfTest(
-      t,
-      `http://127.0.0.1:${port} {\n\tlog first {\n\t\toutput discard\n\t}\n\tlog second {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`,
-    );
-    const { registration } = register(t, caddy, collector);
-    await until('it is registered', () => registration.status() === 'registered');
-    await send(`http://127.0.0.1:${port}/`, 50);
-    await registration.stop(); // Caddy closes its connection, so all lines have come
-    await until('the connection is drained', () => collector.ledger().accepted >= 50);
-    t.is(collector.ledger().accepted, 50);
-  },
-);
+testWithCaddy('gets one line per request from a site with two logs', async (t) => {
+  const [collector, port] = [await collectorOfTest(t), await freePort()];
+  const caddy = await caddyOfTest(
+    t,
+    `http://127.0.0.1:${port} {\n\tlog first {\n\t\toutput discard\n\t}\n\tlog second {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`,
+  );
+  const { registration } = register(t, caddy, collector);
+  await until('it is registered', () => registration.status() === 'registered');
+  await send(`http://127.0.0.1:${port}/`, 50);
+  await registration.stop(); // Caddy closes its connection, so all lines have come
+  await until('the connection is drained', () => collector.ledger().accepted >= 50);
+  t.is(collector.ledger().accepted, 50);
+});
 
-testWithCaddy('A Caddy that writes to the sink already is left alone, and the log says so.', async (t) => {
+testWithCaddy('does not change a Caddy that already writes to the sink, and logs a warning', async (t) => {
   const [collector, port] = [await collectorOfTest(t), await freePort()];
   const caddy = await caddyOfTest(
     t,
     `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net ${collector.address.replace('127.0.0.1', 'localhost')} {\n\t\t\tsoft_start\n\t\t}\n\t}\n\trespond "hello"\n}\n`,
   );
   const original = await configOf(caddy);
-  const { registration, said } = register(t, caddy, collector);
+  const { registration, logged } = register(t, caddy, collector);
   await until('that is seen', () => registration.status() === 'not-needed');
   t.is(await configOf(caddy), original);
-  t.regex(said().join(''), /writes to this sink already, by its own logger log0/);
+  t.regex(logged().join(''), /already writes to this sink through its logger log0/);
   await registration.stop();
   t.is(await configOf(caddy), original);
 });
 
-testWithCaddy('Where a server writes no access log, the log says which, and what to add.', async (t) => {
+testWithCaddy('warns about a server without access logs, and says what to add', async (t) => {
   const [collector, port] = [await collectorOfTest(t), await freePort()];
   const caddy = await caddyOfTest(t, `http://silent.example:${port} {\n\trespond "hello"\n}\n`);
-  const { registration, said } = register(t, caddy, collector);
+  const { registration, logged } = register(t, caddy, collector);
   await until('it is registered', () => registration.status() === 'registered');
-  t.regex(said().join(''), /no access log for silent\.example.*Put the line `log`/);
+  t.regex(logged().join(''), /no access log for silent\.example.*Put the line `log`/);
   await registration.stop();
 });
 
-testWithCaddy('A Caddy that is down is waited for, and the log says so once.', async (t) => {
+testWithCaddy('waits for a Caddy that is down, and warns once', async (t) => {
   const [collector, port, adminPort] = [await collectorOfTest(t), await freePort(), await freePort()];
-  const { registration, said } = register(t, { adminUrl: `http://127.0.0.1:${adminPort}` }, collector);
+  const { registration, logged } = register(t, { adminUrl: `http://127.0.0.1:${adminPort}` }, collector);
   await until('that is seen', () => registration.status() === 'failing');
   const caddy = await caddyOfTest(
     t,
@@ -144,93 +138,87 @@ testWithCaddy('A Caddy that is down is waited for, and the log says so once.', a
   );
   t.truthy(caddy);
   await until('it is registered', () => registration.status() === 'registered');
-  t.is(said().filter((line) => line.includes('Cannot register')).length, 1);
+  t.is(logged().filter((line) => line.includes('Cannot register')).length, 1);
   await registration.stop();
 });
 
-testWithCaddy(
-  'An admin API that wants an origin, and one on a unix socket, are registered with like any other.',
-  async (t) => {
-    const [collector, port, adminPort, folder] = [
-      await collectorOfTest(t),
-      await freePort(),
-      await freePort(),
-      await temporaryFolder(),
-    ];
-    t.teardown(() => rm(folder, { recursive: true, force: true }));
-    const caddyfile = (admin: string): string =>
-      `{\n\tadmin ${admin}\n}\nhttp://127.0.0.1:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`;
-    const caddy = await caddyOfTest(t, caddyfile(`127.0.0.1:${adminPort} {\n\t\tenforce_origin\n\t}`), adminPort);
-    const socket = `unix/${join(folder, 'admin.sock')}`;
-    for (const adminUrl of [caddy.adminUrl, socket]) {
-      if (adminUrl === socket) await caddy.reload(caddyfile(socket));
-      const config = async (): Promise<string> => (await callAdmin(adminUrlFrom(adminUrl, 'It'), '/config/')).text;
-      const original = await config();
-      const { registration, said } = register(t, { adminUrl }, collector);
-      await until('it is registered', () => registration.status() === 'registered');
-      t.true((await config()).includes(collector.address));
-      await registration.stop();
-      t.is(await config(), original);
-      t.deepEqual(
-        said().filter((line) => line.includes('warn')),
-        [],
-      );
-    }
-    t.regex(
-      (
-        await check({
-          source: socket,
-          address: undefined,
-          listen: undefined,
-          dashboard: { host: '127.0.0.1', port: 3000 },
-          json: false,
-        })
-      ).text,
-      /No logger writes to it/,
-    );
-  },
-);
-
-testWithCaddy(
-  'Two sinks register with one Caddy, and one that was killed and comes again adds nothing twice.',
-  async (t) => {
-    const [one, other, port] = [await collectorOfTest(t), await collectorOfTest(t), await freePort()];
-    const caddy = await caddyOfTest(
-      t,
-      `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`,
-    );
-    const original = await configOf(caddy);
-    const killed = planRegistration(JSON.parse(original), {
-      name: `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`,
-      address: one.address,
-      places: new Set(),
-    });
-    t.is(killed.method, 'PUT');
-    const name = `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`;
-    await callAdmin(new URL(caddy.adminUrl), `/config/logging/logs/${name}`, {
-      method: 'PUT',
-      body: killed.method === 'PUT' && killed.logger,
-    }); // as a SIGKILL leaves it
-    const both = [register(t, caddy, one), register(t, caddy, other)];
-    const registrations = both.map(({ registration }) => registration);
-    await until('both are registered', () => registrations.every((each) => each.status() === 'registered'));
-    await until(
-      'both loggers are there',
-      async () => (await configOf(caddy)).includes(one.address) && (await configOf(caddy)).includes(other.address),
-    );
-    await send(`http://127.0.0.1:${port}/`, 50);
-    await until('both have them', () => one.ledger().accepted >= 50 && other.ledger().accepted >= 50);
-    await Promise.all(registrations.map((each) => each.stop()));
+testWithCaddy('registers with an admin API that requires an origin, and with one on a unix socket', async (t) => {
+  const [collector, port, adminPort, folder] = [
+    await collectorOfTest(t),
+    await freePort(),
+    await freePort(),
+    await temporaryFolder(),
+  ];
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const caddyfile = (admin: string): string =>
+    `{\n\tadmin ${admin}\n}\nhttp://127.0.0.1:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`;
+  const caddy = await caddyOfTest(t, caddyfile(`127.0.0.1:${adminPort} {\n\t\tenforce_origin\n\t}`), adminPort);
+  const socket = `unix/${join(folder, 'admin.sock')}`;
+  for (const adminUrl of [caddy.adminUrl, socket]) {
+    if (adminUrl === socket) await caddy.reload(caddyfile(socket));
+    const config = async (): Promise<string> => (await callAdmin(adminUrlFrom(adminUrl, 'It'), '/config/')).text;
+    const original = await config();
+    const { registration, logged } = register(t, { adminUrl }, collector);
+    await until('it is registered', () => registration.status() === 'registered');
+    t.true((await config()).includes(collector.address));
+    await registration.stop();
+    t.is(await config(), original);
     t.deepEqual(
-      both.flatMap(({ said }) => said()).filter((line) => line.includes('warn')),
+      logged().filter((line) => line.includes('warn')),
       [],
     );
-    t.deepEqual([one.ledger().accepted, other.ledger().accepted], [50, 50]);
-    t.is(await configOf(caddy), original);
-  },
-);
+  }
+  t.regex(
+    (
+      await check({
+        source: socket,
+        address: undefined,
+        listen: undefined,
+        dashboard: { host: '127.0.0.1', port: 3000 },
+        json: false,
+      })
+    ).text,
+    /No logger writes to it/,
+  );
+});
 
-testWithCaddy('Looking for reloads leaves no lines in Caddy’s log.', async (t) => {
+testWithCaddy('registers two sinks with one Caddy, and adds no second logger after a SIGKILL', async (t) => {
+  const [one, other, port] = [await collectorOfTest(t), await collectorOfTest(t), await freePort()];
+  const caddy = await caddyOfTest(
+    t,
+    `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`,
+  );
+  const original = await configOf(caddy);
+  const killed = planRegistration(JSON.parse(original), {
+    name: `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`,
+    address: one.address,
+    places: new Set(),
+  });
+  t.is(killed.method, 'PUT');
+  const name = `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`;
+  await callAdmin(new URL(caddy.adminUrl), `/config/logging/logs/${name}`, {
+    method: 'PUT',
+    body: killed.method === 'PUT' && killed.logger,
+  }); // as a SIGKILL leaves it
+  const both = [register(t, caddy, one), register(t, caddy, other)];
+  const registrations = both.map(({ registration }) => registration);
+  await until('both are registered', () => registrations.every((each) => each.status() === 'registered'));
+  await until(
+    'both loggers are there',
+    async () => (await configOf(caddy)).includes(one.address) && (await configOf(caddy)).includes(other.address),
+  );
+  await send(`http://127.0.0.1:${port}/`, 50);
+  await until('both have them', () => one.ledger().accepted >= 50 && other.ledger().accepted >= 50);
+  await Promise.all(registrations.map((each) => each.stop()));
+  t.deepEqual(
+    both.flatMap(({ logged }) => logged()).filter((line) => line.includes('warn')),
+    [],
+  );
+  t.deepEqual([one.ledger().accepted, other.ledger().accepted], [50, 50]);
+  t.is(await configOf(caddy), original);
+});
+
+testWithCaddy('leaves no lines in the log of Caddy when it polls for reloads', async (t) => {
   const [collector, port] = [await collectorOfTest(t), await freePort()];
   const caddy = await caddyOfTest(t, `http://127.0.0.1:${port} {\n\tlog\n\trespond "hello"\n}\n`);
   const asked = (): number =>
@@ -241,12 +229,12 @@ testWithCaddy('Looking for reloads leaves no lines in Caddy’s log.', async (t)
   const { registration } = register(t, caddy, collector, { pollMs: 20 });
   await until('it is registered', () => registration.status() === 'registered');
   const before = asked();
-  for (let requests = 0; requests < 20; requests += 1) await callAdmin(new URL(caddy.adminUrl), '/metrics'); // longer than 20 looks take
+  for (let requests = 0; requests < 20; requests += 1) await callAdmin(new URL(caddy.adminUrl), '/metrics'); // longer than 20 polls take
   t.true(asked() <= before + 1, `${asked() - before} more`);
   await registration.stop();
 });
 
-testWithCaddy('Hosts of the configuration are counted by name beyond HOSTS_MAX, after a reload too.', async (t) => {
+testWithCaddy('counts configured hosts by name beyond HOSTS_MAX, also after a reload', async (t) => {
   const configuredHosts = new ConfiguredHosts();
   const [collector, port] = [await collectorOfTest(t, undefined, { hostsMax: 1, configuredHosts }), await freePort()];
   const caddyfile = (late: string): string => `http://mine.example:${port}, http://*.mine.example:${port} {
@@ -308,23 +296,23 @@ http://:${port} {
   ]);
 });
 
-test('A Caddy that hangs does not keep the sink from stopping.', async (t) => {
+test('stops within 2 s while Caddy hangs', async (t) => {
   const hanging = createServer(() => undefined);
   const adminUrl = await listenOn(t, hanging);
   const collector = await collectorOfTest(t);
-  const { registration, said } = register(t, { adminUrl }, collector);
+  const { registration, logged } = register(t, { adminUrl }, collector);
   await once(hanging, 'request');
   const startMs = performance.now();
   await registration.stop();
-  t.true(performance.now() - startMs < 3000, 'the bound is 2 s');
+  t.true(performance.now() - startMs < 3000, 'the limit is 2 s');
   t.is(registration.status(), 'stopped');
   t.deepEqual(
-    said().filter((line) => line.includes('unhandled')),
+    logged().filter((line) => line.includes('unhandled')),
     [],
   );
 });
 
-test('A change that met another one is made again on what is there now.', async (t) => {
+test('retries a conflicting change on the current configuration', async (t) => {
   let logs: Record<string, unknown> = {};
   const calls: string[] = [];
   const adminUrl = await listenOn(
@@ -352,17 +340,17 @@ test('A change that met another one is made again on what is there now.', async 
   t.deepEqual(calls, ['GET', 'PUT "/config/ 1"', 'GET', 'PUT "/config/ 3"', 'GET']);
 });
 
-test('A refusal is said in Caddy’s own words.', async (t) => {
+test('reports a refusal in the words of Caddy', async (t) => {
   const adminUrl = await listenOn(
     t,
     createServer((_, response) => response.writeHead(403).end('{"error":"host not allowed: 127.0.0.1"}')),
   );
-  const { registration, said } = register(t, { adminUrl }, await collectorOfTest(t));
+  const { registration, logged } = register(t, { adminUrl }, await collectorOfTest(t));
   await until('that is seen', () => registration.status() === 'failing');
-  t.regex(said().join(''), /Caddy answered 403 host not allowed: 127\.0\.0\.1/);
+  t.regex(logged().join(''), /Caddy answered 403 host not allowed: 127\.0\.0\.1/);
 });
 
-test('A Caddy on another machine needs the collector’s address there.', (t) => {
+test('requires --register-address for a Caddy on another machine', (t) => {
   const options = {
     addresses: [{ kind: 'tcp', family: 4, host: '127.0.0.1', port: 9514 }],
     log: createLog('test', { write: () => undefined }),
@@ -383,7 +371,7 @@ test('A Caddy on another machine needs the collector’s address there.', (t) =>
   }
 });
 
-test('The plan takes each request once, and says where that cannot be.', (t) => {
+test('plans one line per request, and warns where that is impossible', (t) => {
   const sink = { name: 'sink', address: 'tcp/127.0.0.1:9514', places: new Set(['localhost:9514']) };
   const config = (names: Record<string, string[]>, logs = {}) => ({
     logging: { logs },
@@ -400,8 +388,8 @@ test('The plan takes each request once, and says where that cannot be.', (t) => 
   });
   t.deepEqual(plan({ a: ['one'], b: ['two'] }), { method: 'PUT', logger });
   t.deepEqual(plan({ a: ['one', 'two'] }), without('two'));
-  t.deepEqual(plan({ a: ['one', 'two'], b: ['two'] }), without('one'), 'two is all that b has');
-  t.deepEqual(plan({ a: ['', 'two'] }), without('two'), 'the name without a name cannot be left out');
+  t.deepEqual(plan({ a: ['one', 'two'], b: ['two'] }), without('one'), 'b has no other name');
+  t.deepEqual(plan({ a: ['', 'two'] }), without('two'), 'the default name cannot be excluded');
   const impossible = { a: ['one', 'two'], b: ['two'], c: ['one'] };
   t.deepEqual(plan(impossible), { method: 'PUT', logger });
   const done = planRegistration(config(impossible, { sink: logger }), sink);
@@ -420,13 +408,13 @@ test('The plan takes each request once, and says where that cannot be.', (t) => 
   );
 });
 
-/** Registers, quickly; what it says is kept. */
+/** Registers with a short polling interval. `logged` returns the log lines. */
 function register(
   t: ExecutionContext,
   { adminUrl }: { adminUrl: string },
   collector: TestCollector,
   options: Partial<RegistrationOptions> = {},
-): { registration: Registration; said: () => readonly string[] } {
+): { registration: Registration; logged: () => readonly string[] } {
   const lines: string[] = [];
   const log = createLog('register', {
     write: (line) => {
@@ -435,7 +423,7 @@ function register(
   });
   const registration = startRegistration({ adminUrl, addresses: collector.addresses, log, pollMs: 50, ...options });
   t.teardown(() => registration.stop());
-  return { registration, said: () => lines };
+  return { registration, logged: () => lines };
 }
 
 async function caddyOfTest(t: ExecutionContext, config: string | object, adminPort?: number): Promise<RunningCaddy> {
@@ -444,7 +432,7 @@ async function caddyOfTest(t: ExecutionContext, config: string | object, adminPo
   return caddy;
 }
 
-/** As Caddy prints it. */
+/** The configuration as Caddy prints it. */
 async function configOf({ adminUrl }: RunningCaddy): Promise<string> {
   return (await callAdmin(new URL(adminUrl), '/config/')).text;
 }

@@ -1,25 +1,22 @@
 /**
- * Registers the sink with a running Caddy, through its admin API: one entry of `logging.logs` is added, and removed on
- * exit. Nothing else of the configuration is changed.
+ * Registers the sink with a running Caddy, through its admin API: one entry of `logging.logs` is added, and removed
+ * on exit. Nothing else of the configuration is changed.
  *
- * - The entry has a name of its own, made from the sink's address, so that it is found again after a crash, and so that
- *   two sinks do not fight over one name.
- * - It takes each access line once: a host with two logger names (`log` twice in a site) has two lines for each
- *   request,
- *   so the entry leaves one of the names out.
- * - It gets lines only from servers that write access logs. Where one does not, the log says which, and what to add.
- * - A reload with the Caddyfile drops it. Caddy's metrics tell when the configuration was loaded last, and asking for
- *   them,
- *   other than asking for the configuration, leaves no line in Caddy's log. Where there are no such metrics, the
- *   configuration is asked for each time.
- * - Changes are conditional (`If-Match`), so one of somebody else's in between is never undone.
+ * - The name of the entry is derived from the sink's address, so that it is found again after a crash, and so that
+ *   two sinks do not share a name.
+ * - It logs each request once: a host with two logger names (`log` twice in a site) writes two lines per request, so
+ *   the entry excludes one of the names.
+ * - It gets lines only from servers that write access logs. For the others, a warning says what to add.
+ * - A reload of the Caddyfile removes it. Reloads are detected by a timestamp in Caddy's metrics, since reading those
+ *   leaves no line in Caddy's log, unlike reading the configuration, which is the fallback.
+ * - Changes are conditional (`If-Match`), so concurrent changes are never overwritten.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { messageOf, UsageError } from '../../shared/errors.js';
 import type { Log } from '../../shared/log.js';
 import { isLoopback } from '../../shared/settings/settings.js';
-import { adminUrlFrom, callAdmin, curlArguments, errorOf, isCutOff, type AdminCall } from './admin-client.js';
+import { adminUrlFrom, callAdmin, curlArguments, errorOf, isConnectionReset, type AdminCall } from './admin-client.js';
 import {
   accessLogger,
   filterOf,
@@ -32,128 +29,130 @@ import {
 import { caddyAddress, type ListenAddress } from '../listen/address.js';
 import { siteHosts } from './site-hosts.js';
 
-/** How it stands with the registration. */
+/** State of a registration. */
 export type RegistrationState =
-  /** The first answer is still to come. */
+  /** No response yet. */
   | 'trying'
-  /** Caddy does not answer, or refuses; it is asked again. */
+  /** Caddy does not answer, or refuses. It is retried. */
   | 'failing'
   /** Caddy serves no HTTP yet. */
   | 'waiting'
-  /** Another logger of this Caddy writes to the sink, so a second one would double. */
+  /** Another logger of this Caddy already writes to the sink: a second one would duplicate requests. */
   | 'not-needed'
   | 'registered'
   | 'stopped';
 
-/** A registration that is kept up. */
+/** A running registration, which is renewed after reloads. */
 export interface Registration {
   readonly status: () => RegistrationState;
-  /** Removes the logger and stops. Never rejects, and takes 2 seconds at most. Call it before the collector stops. */
+  /** Removes the logger and stops, within 2 seconds. Never rejects. Call it before the collector stops. */
   stop(): Promise<void>;
 }
 
-/** What a registration is started with. */
+/** Options of a registration. */
 export interface RegistrationOptions {
-  /** Of Caddy's admin API: `http://127.0.0.1:2019` or `unix//run/caddy/admin.sock`. */
+  /** Address of Caddy's admin API: `http://127.0.0.1:2019` or `unix//run/caddy/admin.sock`. */
   readonly adminUrl: string;
-  /** Where the collector listens; the first that is not UDP is registered. */
+  /** The collector's listen addresses. The first that is not UDP is registered. */
   readonly addresses: readonly ListenAddress[];
   /**
-   * The collector's address as that Caddy reaches it, such as `tcp/collector:9514`; needed when Caddy is on another
+   * The collector's address as that Caddy reaches it, such as `tcp/collector:9514`. Required if Caddy runs on another
    * machine.
    */
   readonly address?: string | undefined;
   readonly log: Log;
   /**
-   * Called with the hosts of Caddy's sites whenever its configuration has been read. They are in the form that
-   * `ConfiguredHosts` takes.
+   * Called with the hosts of Caddy's sites, in the form that `ConfiguredHosts` accepts, whenever its configuration has
+   * been read.
    */
   readonly onHosts?: (hosts: readonly string[]) => void;
-  /** How often to look, in milliseconds; 3000 when not given. */
+  /** Polling interval in milliseconds. Default: 3000. */
   readonly pollMs?: number;
 }
 
-/** What is to be done about a configuration. */
+/** The change to make to a configuration, or the resulting state if there is none. */
 export type RegistrationPlan =
   | {
       readonly state: 'waiting' | 'not-needed' | 'registered';
       readonly method?: undefined;
-      readonly say: string;
+      readonly message: string;
       readonly warnings: readonly string[];
     }
   | { readonly method: 'PUT' | 'PATCH'; readonly logger: JsonObject }
   | { readonly method: 'DELETE' };
 
 const pollMsDefault = 3000;
-/** A change that met another one is tried again at once, this often. */
+/** Maximum number of attempts of a change that conflicts with other changes. */
 const triesMax = 5;
-/** On exit: for what is under way, and for all. */
+/** Maximum time for a change in progress when the registration stops, in milliseconds. */
 const finishMsMax = 600;
+/** Maximum time for stopping, in milliseconds. */
 const stopMsMax = 1800;
 
 /**
- * Starts to register. Returns at once: a Caddy that is down is waited for. Throws a `UsageError` when the admin API's
- * address is none, or when Caddy is on another machine and the sink's address there is not known.
+ * Starts a registration. Returns immediately, and retries while Caddy is down. Throws a `UsageError` if the address of
+ * the admin API is invalid, or if Caddy runs on another machine and `address` is missing.
  */
 export function startRegistration({
   adminUrl,
   addresses,
-  address: given,
+  address: configuredAddress,
   log,
   onHosts,
   pollMs = pollMsDefault,
 }: RegistrationOptions): Registration {
-  const { admin, address } = registrationTarget({ adminUrl, addresses, address: given });
+  const { admin, address } = registrationTarget({ adminUrl, addresses, address: configuredAddress });
   const places = new Set([address, ...addresses.map(caddyAddress)].map((each) => netAddress(each).place));
   const name = `caddy-log-sink-${address.replace(/[^\w.-]+/g, '-')}`;
   const path = `/config/logging/logs/${name}`;
   let state: RegistrationState = 'trying';
-  /** What `logging` was before the logger was added, to leave no empty parents behind. */
+  /** The `logging` object before the logger was added, to remove parents that would be empty afterwards. */
   let loggingBefore: unknown;
-  let settledStamp: string | undefined;
-  let lastSaid = '';
-  const wake = new AbortController();
-  const giveUp = new AbortController();
-  const running = keepUp();
+  let settledReload: string | undefined;
+  let lastMessage = '';
+  const stopping = new AbortController();
+  const callAbort = new AbortController();
+  const running = poll();
 
   return {
     status: () => state,
     async stop() {
-      if (wake.signal.aborted) return running;
+      if (stopping.signal.aborted) return running;
       const deadline = AbortSignal.timeout(stopMsMax);
-      wake.abort();
-      await Promise.race([running, sleep(finishMsMax, undefined, { ref: false })]); // a change under way must not come after the removal
-      giveUp.abort();
+      stopping.abort();
+      // A change in progress must not follow the removal.
+      await Promise.race([running, sleep(finishMsMax, undefined, { ref: false })]);
+      callAbort.abort();
       await running;
       await remove(deadline);
       state = 'stopped';
     },
   };
 
-  async function keepUp(): Promise<void> {
-    while (!wake.signal.aborted) {
+  async function poll(): Promise<void> {
+    while (!stopping.signal.aborted) {
       try {
-        await look();
+        await update();
       } catch (error) {
-        if (giveUp.signal.aborted) return;
-        settledStamp = undefined;
-        say('failing', 'warn', `Cannot register with Caddy yet: ${messageOf(error)}. Trying on.`);
+        if (callAbort.signal.aborted) return;
+        settledReload = undefined;
+        report('failing', 'warn', `Cannot register with Caddy yet: ${messageOf(error)}. Retrying.`);
       }
-      await sleep(pollMs, undefined, { signal: wake.signal }).catch(() => undefined);
+      await sleep(pollMs, undefined, { signal: stopping.signal }).catch(() => undefined);
     }
   }
 
-  /** Brings the configuration in order, if it was loaded anew since the last time. */
-  async function look(): Promise<void> {
-    const stamp = await reloadStamp();
-    if (stamp !== undefined && stamp === settledStamp) return;
-    for (let tries = 0; tries < triesMax && !wake.signal.aborted; tries += 1) {
-      const { config, etag } = await readConfig(giveUp.signal);
+  /** Adds or corrects the logger if Caddy has loaded its configuration since the last call. */
+  async function update(): Promise<void> {
+    const reload = await lastReload();
+    if (reload !== undefined && reload === settledReload) return;
+    for (let tries = 0; tries < triesMax && !stopping.signal.aborted; tries += 1) {
+      const { config, etag } = await readConfig(callAbort.signal);
       onHosts?.(siteHosts(config));
       const plan = planRegistration(config, { name, address, places });
       if (plan.method === undefined) {
-        settledStamp = stamp;
-        say(plan.state, plan.state === 'not-needed' ? 'warn' : 'info', plan.say);
+        settledReload = reload;
+        report(plan.state, plan.state === 'not-needed' ? 'warn' : 'info', plan.message);
         for (const warning of plan.warnings) log.warn(warning);
         return;
       }
@@ -162,13 +161,13 @@ export function startRegistration({
         plan.method === 'DELETE'
           ? { path: pathToRemove(config), call: { method: plan.method } }
           : { path, call: { method: plan.method, body: plan.logger } };
-      await changeConfig(change.path, { ...change.call, ifMatch: etag, signal: giveUp.signal });
+      await changeConfig(change.path, { ...change.call, ifMatch: etag, signal: callAbort.signal });
     }
   }
 
-  /** When Caddy loaded its configuration last; `undefined` where it does not say. */
-  async function reloadStamp(): Promise<string | undefined> {
-    const { status, text } = await callAdmin(admin, '/metrics', { signal: giveUp.signal });
+  /** Timestamp of Caddy's last reload; `undefined` if its metrics do not have it. */
+  async function lastReload(): Promise<string | undefined> {
+    const { status, text } = await callAdmin(admin, '/metrics', { signal: callAbort.signal });
     return status === 200 ? /^caddy_config_last_reload_success_timestamp_seconds (\S+)$/m.exec(text)?.[1] : undefined;
   }
 
@@ -179,16 +178,16 @@ export function startRegistration({
   }
 
   /**
-   * Whether the change was made. If not, or if that is not known, the configuration is to be read again: another change
-   * came in between.
+   * Changes the configuration. Resolves to `false` on a conflict, or if the outcome is unknown: read the configuration
+   * again then.
    */
-  async function changeConfig(where: string, call: AdminCall): Promise<boolean> {
+  async function changeConfig(configPath: string, call: AdminCall): Promise<boolean> {
     try {
-      const answer = await callAdmin(admin, where, call);
+      const answer = await callAdmin(admin, configPath, call);
       if (answer.status !== 200 && answer.status !== 412) throw new Error(`Caddy answered ${errorOf(answer)}`);
       return answer.status === 200;
     } catch (error) {
-      if (isCutOff(error)) return false;
+      if (isConnectionReset(error)) return false;
       throw error;
     }
   }
@@ -205,14 +204,14 @@ export function startRegistration({
         }
       }
     } catch (error) {
-      if (state === 'trying' || state === 'failing') return; // said already
+      if (state === 'trying' || state === 'failing') return; // logged already
       log.warn(
-        `Cannot remove the logger from Caddy: ${messageOf(error)}. A reload of Caddy removes it, and so does: curl -X DELETE ${curlArguments(admin, path)}`,
+        `Cannot remove the logger from Caddy: ${messageOf(error)}. Reload Caddy to remove it, or run: curl -X DELETE ${curlArguments(admin, path)}`,
       );
     }
   }
 
-  /** The logger, or the parents that were made for it and would be left empty. */
+  /** Path of the logger, or of the parents that were created for it and would be empty. */
   function pathToRemove(config: unknown): string {
     const logging = objectOf(objectOf(config)['logging']);
     const before = objectOf(loggingBefore);
@@ -220,35 +219,35 @@ export function startRegistration({
     return Object.keys(logging).length > 1 || loggingBefore !== undefined ? '/config/logging/logs' : '/config/logging';
   }
 
-  function say(next: RegistrationState, level: 'info' | 'warn', message: string): void {
+  function report(next: RegistrationState, level: 'info' | 'warn', message: string): void {
     state = next;
-    if (message === lastSaid) return;
-    lastSaid = message;
+    if (message === lastMessage) return;
+    lastMessage = message;
     log[level](message);
   }
 }
 
 /**
- * Which admin API the sink registers with, and as what: to be asked before anything is opened. Throws a `UsageError` as
- * `startRegistration` does.
+ * Resolves the admin API and the sink's address, for validation before anything is opened. Throws a `UsageError` like
+ * `startRegistration`.
  */
 export function registrationTarget({
   adminUrl,
   addresses,
-  address: given,
+  address: configuredAddress,
 }: Pick<RegistrationOptions, 'adminUrl' | 'addresses' | 'address'>): { admin: URL; address: string } {
   const admin = adminUrlFrom(adminUrl, '--register');
-  if (given === undefined) return { admin, address: addressFor(admin, addresses) };
-  const { network, port } = netAddress(given);
+  if (configuredAddress === undefined) return { admin, address: addressFor(admin, addresses) };
+  const { network, port } = netAddress(configuredAddress);
   if (!/^(tcp|udp|unix)/.test(network) || (port === '' && !network.startsWith('unix'))) {
     throw new UsageError(
-      `--register-address is ${JSON.stringify(given)}: it must be the collector's address as Caddy has it, such as tcp/collector:9514 or unix//run/sink.sock.`,
+      `--register-address is ${JSON.stringify(configuredAddress)}: it must be the collector's address in Caddy's syntax, such as tcp/collector:9514 or unix//run/sink.sock.`,
     );
   }
-  return { admin, address: given.replace('://', '/') };
+  return { admin, address: configuredAddress.replace('://', '/') };
 }
 
-/** Decides what to do about a configuration. Pure. */
+/** Computes the change to make to a configuration. Pure. */
 export function planRegistration(
   config: unknown,
   { name, address, places }: { readonly name: string; readonly address: string; readonly places: ReadonlySet<string> },
@@ -256,25 +255,29 @@ export function planRegistration(
   const groups = requestGroups(config);
   const existing = logsOf(config)[name];
   if (groups.length === 0 && existing === undefined)
-    return { state: 'waiting', say: 'Caddy serves no HTTP site yet: the logger is added when it does.', warnings: [] };
+    return {
+      state: 'waiting',
+      message: 'Caddy has no HTTP sites yet. The logger is added as soon as it has.',
+      warnings: [],
+    };
 
   const others = netLoggers(config).filter(
     (logger) =>
       logger.name !== name &&
       places.has(logger.address.place) &&
-      groups.some(({ loggerNames }) => loggerNames.some(logger.takes)),
+      groups.some(({ loggerNames }) => loggerNames.some(logger.accepts)),
   );
   if (others.length > 0) {
     if (existing !== undefined) return { method: 'DELETE' };
     const names = others.map((logger) => `${logger.name} (${logger.address.text})`).join(', ');
     return {
       state: 'not-needed',
-      say: `Caddy writes to this sink already, by its own logger ${names}: none is added, for it would send requests twice.`,
+      message: `Caddy already writes to this sink through its logger ${names}. No logger is added: it would duplicate requests.`,
       warnings: [],
     };
   }
 
-  const exclude = namesToLeaveOut(groups.map(({ loggerNames }) => loggerNames));
+  const exclude = namesToExclude(groups.map(({ loggerNames }) => loggerNames));
   const logger: JsonObject = {
     writer: { output: 'net', address, dial_timeout: 1_000_000_000, soft_start: true },
     include: [accessLogger],
@@ -288,33 +291,33 @@ export function planRegistration(
   const uneven = groups.filter(({ loggerNames }) => loggerNames.length > 0 && loggerNames.filter(takes).length !== 1);
   return {
     state: 'registered',
-    say: `Registered with Caddy: its logger ${name} sends access logs to ${address}.`,
+    message: `Registered with Caddy: its logger ${name} sends access logs to ${address}.`,
     warnings: [
       ...(silent.length === 0
         ? []
         : [
-            `Caddy writes no access log for ${hostsOf(silent)}, so these requests do not come. Put the line \`log\` into that site of the Caddyfile, or "logs": {} into that server of the JSON.`,
+            `Caddy writes no access log for ${hostsOf(silent)}, so these requests are missing. Put the line \`log\` into that site of the Caddyfile, or "logs": {} into that server of the JSON.`,
           ]),
       ...(uneven.length === 0
         ? []
         : [
-            `The access logs of ${hostsOf(uneven)} overlap with those of other sites so that no logger gets each request once. Give each site one \`log\`.`,
+            `The access logs of ${hostsOf(uneven)} overlap with those of other sites: some of their requests are duplicated or missing. Give each site exactly one \`log\`.`,
           ]),
     ],
   };
 }
 
-/** The logger names to exclude so that of each request's names one remains, wherever that can be. */
-function namesToLeaveOut(groups: readonly (readonly string[])[]): string[] {
+/** The logger names to exclude so that one name per request remains, where possible. */
+function namesToExclude(groups: readonly (readonly string[])[]): string[] {
   const needed = new Set([accessLogger, ...groups.filter((names) => names.length === 1).flat()]);
-  const out = new Set<string>();
+  const excluded = new Set<string>();
   for (const names of groups) {
-    const left = [...new Set(names)].filter((each) => !out.has(each));
-    const kept = left.find((each) => needed.has(each)) ?? left[0];
-    for (const each of left) if (each !== kept && !needed.has(each)) out.add(each);
-    if (kept !== undefined) needed.add(kept);
+    const left = [...new Set(names)].filter((each) => !excluded.has(each));
+    const retained = left.find((each) => needed.has(each)) ?? left[0];
+    for (const each of left) if (each !== retained && !needed.has(each)) excluded.add(each);
+    if (retained !== undefined) needed.add(retained);
   }
-  return [...out].sort();
+  return [...excluded].sort();
 }
 
 function addressFor(admin: URL, addresses: readonly ListenAddress[]): string {
@@ -322,7 +325,7 @@ function addressFor(admin: URL, addresses: readonly ListenAddress[]): string {
   const text = caddyAddress(address);
   if (admin.protocol !== 'unix:' && !isLoopback(admin.hostname.replace(/^\[|\]$/g, '')) && netAddress(text).isLocal) {
     throw new UsageError(
-      `--register is ${admin.href}, another machine, which does not reach this one as ${text}: give --register-address with the collector's address there, such as tcp/collector:9514.`,
+      `--register is ${admin.href}, another machine, which cannot reach the collector at ${text}: give --register-address with an address that it can reach, such as tcp/collector:9514.`,
     );
   }
   return text;

@@ -1,12 +1,12 @@
 /**
- * The hosts of the sites in Caddy's JSON configuration: those of the `host` matchers of all routes, nested ones
- * included.
+ * Collects the hosts of the sites in Caddy's JSON configuration: the `host` matchers of all routes, including nested
+ * ones.
  */
 import { domainToASCII } from 'node:url';
 import { objectOf, textsOf } from './check/log-routing.js';
 import { normaliseHost } from '../decode/host.js';
 
-/** Returns the hosts of a configuration in the form that `ConfiguredHosts` takes. Accepts any shape. */
+/** Returns the hosts of a configuration in the form that `ConfiguredHosts` accepts. Accepts any shape. */
 export function siteHosts(config: unknown): string[] {
   const hosts = new Set<string>();
   const left: unknown[] = [objectOf(objectOf(objectOf(config)['apps'])['http'])['servers']];

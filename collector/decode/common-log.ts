@@ -1,27 +1,27 @@
 /**
- * Common and Combined Log Format, as the encoders `single_field common_log` (Caddy up to 2.4) and `transform` write
- * them. Neither has a host or a duration.
+ * Parses Common and Combined Log Format, as written by the encoders `single_field common_log` (Caddy up to 2.4) and
+ * `transform`. Neither has a host or a duration.
  */
 import ipaddr from 'ipaddr.js';
 import type { JsonObject } from './split-encoding.js';
 
 const date = /\[(\d\d\/[A-Z][a-z]{2}\/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "/;
 /**
- * Behind the opening quote of the request. What strangers choose stands last, and takes every quote before the one at
- * the end.
+ * Matches the text after the opening quote of the request. The user agent, which clients control, is last and may
+ * contain quotes.
  */
 const rest = /^((?:[^"\\]|\\.)*)" (\d{1,3}) (\d{1,15}|-)(?: "((?:[^"\\]|\\.)*)" "(.*)")?\s*$/;
-/** Text before the date that is searched for the client's address, in characters. */
+/** Maximum length of the text before the date that is searched for the client's address, in characters. */
 const headMax = 1000;
-/** What prefixes have around words: colours, priorities, columns. */
+/** Decoration in prefixes: colours, priorities, column separators. */
 // eslint-disable-next-line no-control-regex -- colours are control characters
 const decoration = /\u001b\[[\d;]*m|[<>|]/g;
-/** The words between the address and the date: identity and user, and one to spare. */
+/** Maximum number of words searched before the date: address, identity, user, and some to spare. */
 const wordsMax = 6;
 
 /**
- * The fields of a line in Common or Combined Log Format, under Caddy's names; `undefined` for any other text. Only the
- * first date counts: a request or a user agent may hold another.
+ * Returns the fields of a line in Common or Combined Log Format under Caddy's names; `undefined` for any other text.
+ * Uses the first date, since a request or a user agent may contain another.
  */
 export function readCommonLog(text: string): JsonObject | undefined {
   const found = date.exec(text);
@@ -45,12 +45,12 @@ export function readCommonLog(text: string): JsonObject | undefined {
   };
 }
 
-/** Method, target and protocol; a target may hold spaces. */
+/** Splits a request line into method, target and protocol. The target may contain spaces. */
 function requestLine(text: string): string[] {
   return /^(\S{1,255}) (.*?)(?: (HTTP\/\d(?:\.\d)?))?$/s.exec(text)?.slice(1) ?? [];
 }
 
-/** The client's address: the last one before identity and user, behind a prefix of any kind. */
+/** The last address before the date. Any prefix may precede it. */
 function addressIn(head: string): string {
   const words = head.replace(decoration, ' ').trim().split(/\s+/).slice(-wordsMax).reverse();
   return words.find((word) => /[.:]/.test(word) && ipaddr.isValid(word)) ?? '';

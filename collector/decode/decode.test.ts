@@ -5,10 +5,10 @@ import { normaliseHost } from './host.js';
 
 const real = `{"level":"info","ts":1795461210.8232923,"logger":"http.log.access.log1","msg":"handled request","request":{"remote_ip":"127.0.0.1","remote_port":"53462","client_ip":"203.0.113.9","proto":"HTTP/2.0","method":"GET","host":"secure.test:8443","uri":"/s/1?q=ä","headers":{"Authorization":["REDACTED"],"Referer":["https://a.example/"],"User-Agent":["curl/8.7.1"]},"tls":{"resumed":false,"version":772,"cipher_suite":4865,"proto":"h2","server_name":"secure.test","ech":false}},"bytes_read":7,"user_id":"","duration":0.011871543,"size":4559,"status":200,"resp_headers":{"Via":["1.1 Caddy"]}}`;
 
-/** When lines of these tests come in, in milliseconds since 1970. */
+/** Arrival time of the lines in these tests, in milliseconds since 1970. */
 const arrivalMs = 1_795_461_300_000;
 
-test('a line of the default encoder becomes a request, its time to the last digit', (t) => {
+test('decodes a line of the default encoder, with all digits of its time', (t) => {
   t.deepEqual(decodeLine(real), {
     kind: 'request',
     event: {
@@ -35,7 +35,7 @@ test('a line of the default encoder becomes a request, its time to the last digi
   });
 });
 
-test('WebSockets over HTTP/2 and 3, event streams and requests that their clients gave up have no latency, as a known shape and otherwise', (t) => {
+test('returns no latency for WebSockets over HTTP/2 and 3, event streams and aborted requests, on both paths', (t) => {
   const line = (of: { method?: string; protocol?: string; status?: number; seconds?: number; type?: string }) => {
     const { method = 'GET', protocol = 'HTTP/2.0', status = 200, seconds = 3600.5, type = 'text/html' } = of;
     return real
@@ -69,7 +69,7 @@ test('WebSockets over HTTP/2 and 3, event streams and requests that their client
   }
 });
 
-test('takes no number that Caddy writes beside the request for a time, in whatever order the keys are', (t) => {
+test('does not mistake a number beside the request for a time, in any order of keys', (t) => {
   const { request, ...rest } = JSON.parse(real.replace(/"ts":[\d.]+,/, '')) as Record<string, unknown>;
   for (const [key, number] of [
     ['bytes_read', 0],
@@ -77,7 +77,7 @@ test('takes no number that Caddy writes beside the request for a time, in whatev
     ['duration', 1_795_461_210],
     ['status', 200],
   ] as const) {
-    const line = JSON.stringify({ ...rest, status: 200, [key]: number, request }); // these numbers stand in front of the request
+    const line = JSON.stringify({ ...rest, status: 200, [key]: number, request }); // these numbers precede the request
     const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
     t.deepEqual(decoder.decode(line, undefined), { kind: 'rejected', reason: 'bad-time' }, key);
     t.like(
@@ -88,13 +88,13 @@ test('takes no number that Caddy writes beside the request for a time, in whatev
   }
 });
 
-test('every logger of access logs is taken, whatever its name', (t) => {
+test('accepts every access logger, regardless of its name', (t) => {
   for (const name of ['http.log.access', 'http.log.access.log0', 'http.log.access.shop.example']) {
     t.is(decodeLine(withKeys({ logger: name })).kind, 'request', name);
   }
 });
 
-test('what is not a request is not counted as one', (t) => {
+test('does not count other lines as requests', (t) => {
   const others = [
     withKeys({ logger: 'http.log.error', err_id: 'x', err_trace: 'y' }),
     withKeys({ logger: 'http.log.error.log2', err_id: 'x', err_trace: 'y' }),
@@ -115,24 +115,24 @@ const rejections = test.macro({
   exec(t, line: string, reason: string) {
     t.deepEqual(decodeLine(line), { kind: 'rejected', reason } as Decoded);
   },
-  title: (given: string | undefined, line: string, reason: string) => `${given ?? line} is rejected as ${reason}`,
+  title: (title: string | undefined, line: string, reason: string) => `rejects ${title ?? line} as ${reason}`,
 });
 test(rejections, 'not json', 'not-json');
-test('a line cut short', rejections, real.slice(0, -20), 'not-json');
+test('a truncated line', rejections, real.slice(0, -20), 'not-json');
 test(rejections, '[]', 'not-caddy');
 test(rejections, 'null', 'not-caddy');
 test(rejections, '{"hello":"world"}', 'not-caddy');
 test('a status that is a word', rejections, withKeys({ status: 'ok' }), 'bad-status');
 test('a missing status', rejections, withKeys({ status: undefined }), 'bad-status');
 
-test('a request whose duration is missing or cannot be read is counted without one', (t) => {
+test('accepts a request with a missing or invalid duration', (t) => {
   for (const duration of [undefined, 'long', -0.1, null]) {
     t.like(decodeLine(withKeys({ duration })), { kind: 'request', event: { status: 200, durationMs: null } });
   }
 });
 test('a status with four digits', rejections, withKeys({ status: 2000 }), 'bad-status');
 
-test('fields of another type than Caddy writes are left out, and the request is counted', (t) => {
+test('ignores fields of an unexpected type, and accepts the request', (t) => {
   const decoded = decodeLine(
     withKeys({ size: 1.5, bytes_read: -1, request: { host: 7, method: null, uri: [], headers: 'x', tls: [] } }),
   );
@@ -152,7 +152,7 @@ test('fields of another type than Caddy writes are left out, and the request is 
   });
 });
 
-test('a request is one whatever became of its request object', (t) => {
+test('accepts a request regardless of its request object', (t) => {
   for (const request of ['hidden', undefined, null, [], 7]) {
     t.like(decodeLine(withKeys({ request })), {
       kind: 'request',
@@ -161,20 +161,20 @@ test('a request is one whatever became of its request object', (t) => {
   }
 });
 
-test('a time that cannot be read is the time of arrival, and says so', (t) => {
+test('falls back to the arrival time, and reports that, if the time cannot be read', (t) => {
   for (const ts of ['yesterday', '10:20:30.000', '', -1, 9_999_999_999, 1e300, null, true, undefined]) {
     const decoded = decodeLine(withKeys({ ts }));
     t.like(decoded, { kind: 'request', timeOfArrival: true, event: { timeMs: arrivalMs, timeNs: 0 } }, String(ts));
   }
 });
 
-test('a time that cannot be read is rejected where there is no time of arrival', (t) => {
+test('rejects a time that cannot be read if there is no arrival time', (t) => {
   const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
   t.deepEqual(decoder.decode(withKeys({ ts: 'yesterday' }), undefined), { kind: 'rejected', reason: 'bad-time' });
   t.is(decoder.decode(real, undefined).kind, 'request');
 });
 
-test('the fields of Caddy 2.0 to 2.4 are read', (t) => {
+test('reads the fields of Caddy 2.0 to 2.4', (t) => {
   const old = (remote: string): string =>
     withKeys({
       common_log: '203.0.113.9 - - [23/Nov/2026:20:04:57 +0000] "GET / HTTP/1.1" 200 5',
@@ -188,8 +188,7 @@ const hidden = test.macro({
   exec(t, repeated: string, parts: object) {
     t.like(decodeLine(`${real.slice(0, -1)},${repeated}}`), { kind: 'request', event: parts });
   },
-  title: (_, repeated: string) =>
-    `log_append that repeats ${repeated} does not hide what Caddy wrote, unless it is usable`,
+  title: (_, repeated: string) => `reads Caddy's own value if log_append repeats ${repeated}, unless that is valid`,
 });
 test(hidden, '"status":"teapot"', { status: 200 });
 test(hidden, '"status":"418"', { status: 418 });
@@ -205,7 +204,7 @@ const upstream = test.macro({
   exec(t, fields: string, upstreamMs: number | null) {
     t.like(decodeLine(`${real.slice(0, -1)},${fields}}`), { kind: 'request', event: { upstreamMs } });
   },
-  title: (_, fields: string, upstreamMs: number | null) => `${fields} is an upstream time of ${upstreamMs} ms`,
+  title: (_, fields: string, upstreamMs: number | null) => `reads ${fields} as an upstream latency of ${upstreamMs} ms`,
 });
 test(upstream, '"upstream_ms":6.5', 6.5);
 test(upstream, '"upstream_ms":"6.5"', 6.5);
@@ -223,14 +222,14 @@ const ids = test.macro({
   exec(t, fields: string, requestId: string) {
     t.like(decodeLine(`${real.slice(0, -1)},${fields}}`), { kind: 'request', event: { requestId } });
   },
-  title: (_, fields: string, requestId: string) => `${fields} is the request identifier ${JSON.stringify(requestId)}`,
+  title: (_, fields: string, requestId: string) => `reads ${fields} as the request id ${JSON.stringify(requestId)}`,
 });
 test(ids, '"request_id":"a","uuid":"b"', 'a');
 test(ids, '"req_id":"","uuid":"b"', 'b');
 test(ids, '"uuid":7', '');
 test(ids, '"resp_headers":{"X-Request-Id":["c"]}', 'c');
 
-test('a nanosecond timestamp keeps its last digit, whatever else is in the line', (t) => {
+test('preserves the last digit of a nanosecond timestamp, regardless of the rest of the line', (t) => {
   for (const last of ['0', '1', '7', '9']) {
     const line = real
       .replace('1795461210.8232923', `179546121082329230${last}`)
@@ -247,7 +246,7 @@ const hosts = test.macro({
   exec(t, host: string, normal: string) {
     t.is(normaliseHost(host), normal);
   },
-  title: (_, host, normal) => `the host ${JSON.stringify(host)} is counted as ${JSON.stringify(normal)}`,
+  title: (_, host, normal) => `normalises the host ${JSON.stringify(host)} to ${JSON.stringify(normal)}`,
 });
 test(hosts, 'Example.COM', 'example.com');
 test(hosts, 'example.com:443', 'example.com');

@@ -6,45 +6,45 @@ import type { RejectionReason } from '../ledger.js';
 import { createDurationReader, type LearnedDuration } from './duration.js';
 import { isLevel, isObject, readEntry, type Entry, type JsonObject } from './split-encoding.js';
 import { normaliseHost } from './host.js';
-import { createKnownShapeReader } from './fast-path.js';
+import { createFastPathReader } from './fast-path.js';
 import { readTimeNumber, readTimeText, type Time, type WallClock } from './time.js';
 import { createWallClock } from './wall-clock.js';
 
-/** What a line is. */
+/** A decoded line. */
 export type Decoded =
-  /** `timeOfArrival` says that the line's own time could not be read, and the event has the one when it came in. */
+  /** `timeOfArrival`: whether the event has its arrival time, since the line's own time could not be read. */
   | { readonly kind: 'request'; readonly event: RequestEvent; readonly timeOfArrival: boolean }
-  /** Any other logger's line, the errors that double an access line included. */
+  /** A line of any other logger, including error lines that accompany an access line. */
   | { readonly kind: 'runtime' }
   | { readonly kind: 'rejected'; readonly reason: RejectionReason };
 
-/** Reads the lines of one collector, whatever encoders wrote them: each line is decided by itself. */
+/** Decodes the lines of one collector, from any mix of encoders. Each line is decoded by itself. */
 export interface Decoder {
   /**
-   * Reads one line. Never throws. `arrivalMs` is when it came in, in milliseconds since 1970: it stands in for a time
-   * that cannot be read. When it is `undefined`, as for a file, such a line is rejected as `bad-time`.
+   * Decodes a line. Never throws. `arrivalMs` is the arrival time in milliseconds since 1970, which replaces a time
+   * that cannot be read. If it is `undefined`, as for a file, such a line is rejected as `bad-time`.
    */
   decode(line: string, arrivalMs: number | undefined): Decoded;
   /**
-   * Reads the line that stands in `bytes` from `from` to `to`, without its ending, if it is as Caddy writes most: in a
-   * fraction of the time, and with the same result. `undefined` when it has to be decoded as a text.
+   * Fast path: decodes the line in `bytes` from `from` to `to`, without its ending, if it has the most common format.
+   * Returns the same result as `decode`, or `undefined` if `decode` must be called.
    */
   decodeKnown(bytes: Buffer, from: number, to: number): RequestEvent | undefined;
-  /** How each logger writes durations, as far as that was learned. */
+  /** The learned duration formats, by logger. */
   durationFormats(): Readonly<Record<string, LearnedDuration>>;
 }
 
-/** How a decoder reads what Caddy's lines leave open. */
+/** How a decoder reads ambiguous values. */
 export interface DecoderOptions {
-  /** The IANA zone of times without one. */
+  /** IANA zone of times without one. */
   readonly timeZone: string;
-  /** What a duration that is a number is in; `auto` learns it for each logger. */
+  /** Unit of numeric durations. `auto` learns it for each logger. */
   readonly durationFormat: DurationFormat | 'auto';
-  /** Called for each time that is read in `timeZone`, since it has no zone of its own. */
+  /** Called for each time without a zone, which is read in `timeZone`. */
   readonly onTimeWithoutZone?: () => void;
 }
 
-/** Makes a decoder. Throws a `RangeError` when there is no such time zone. What it learns is bounded. */
+/** Creates a decoder. Throws a `RangeError` if the time zone does not exist. Its memory is bounded. */
 export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: DecoderOptions): Decoder {
   const clockOfZone = createWallClock(timeZone);
   const wallClock: WallClock = (wallMs, nearMs) => {
@@ -52,7 +52,7 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
     return clockOfZone(wallMs, nearMs);
   };
   const durations = createDurationReader(durationFormat);
-  const readKnownShape = createKnownShapeReader();
+  const readFastPath = createFastPathReader();
   const hostOf = createMemo(normaliseHost);
   return { decode, decodeKnown, durationFormats: durations.formats };
 
@@ -61,12 +61,12 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
     if (typeof entry === 'string') return rejected(isUnknownText(line) ? 'unknown-encoder' : entry);
     const logger = accessLoggerOf(entry);
     if (logger !== undefined) return decodeAccessLog(entry, logger, arrivalMs);
-    if (isOfUnknownEncoder(entry)) return rejected('unknown-encoder');
+    if (hasUnknownEncoder(entry)) return rejected('unknown-encoder');
     return isRuntimeLog(entry) ? runtime : rejected('not-caddy');
   }
 
   function decodeKnown(bytes: Buffer, from: number, to: number): RequestEvent | undefined {
-    const known = readKnownShape(bytes, from, to);
+    const known = readFastPath(bytes, from, to);
     if (known === undefined) return undefined;
     const { target, logger, status, appended } = known;
     return {
@@ -99,18 +99,18 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
       timeOf(entry, arrivalMs) ??
       (arrivalMs === undefined ? undefined : { timeMs: arrivalMs, timeNs: 0, ofArrival: true });
     if (time === undefined) return rejected('bad-time');
-    const status = statusOf(fields['status']) ?? statusOf(writtenFirst('status', line));
+    const status = statusOf(fields['status']) ?? statusOf(firstWritten('status', line));
     if (status === undefined) return rejected('bad-status');
     const request = isObject(fields['request']) ? fields['request'] : empty;
     const method = textOf(request['method']);
     const responseHeaders = isObject(fields['resp_headers']) ? fields['resp_headers'] : empty;
     const isStream = isEventStream(firstOf(responseHeaders['Content-Type']));
-    // What has no latency says nothing about the unit of those that have one.
+    // A request without latency is no evidence for the unit of durations.
     const options = { learn: hasLatency({ status, method }) };
     const durationMs = isStream
       ? null
       : (durations.read(fields['duration'], logger, options) ??
-        durations.read(writtenFirst('duration', line), logger, options));
+        durations.read(firstWritten('duration', line), logger, options));
     const headers = isObject(request['headers']) ? request['headers'] : empty;
     return {
       kind: 'request',
@@ -122,7 +122,7 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
         method,
         status,
         durationMs: durationMs ?? null,
-        size: countOf(fields['size']) ?? countOf(writtenFirst('size', line)) ?? 0,
+        size: countOf(fields['size']) ?? countOf(firstWritten('size', line)) ?? 0,
         bytesRead: countOf(fields['bytes_read']) ?? 0,
         uri: textOf(request['uri']),
         endpoint: '',
@@ -139,7 +139,7 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
     };
   }
 
-  /** The time that the upstream took: `undefined` and what is not a duration become `null`. */
+  /** The upstream's latency in milliseconds; `null` if there is none, or if it is not a duration. */
   function upstreamMsOf(fields: JsonObject, logger: string): number | null {
     for (const key of upstreamKeysMs) {
       const value = fields[key];
@@ -155,8 +155,8 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
   }
 
   /**
-   * When the request ended: under Caddy's own key, under another name of a time, in a console column, or where Caddy
-   * writes its time.
+   * The time at which the request ended: under Caddy's own key, under another common key, in a console column, or at
+   * the position where Caddy writes the time.
    */
   function timeOf({ fields, columns, text }: Entry, arrivalMs: number | undefined): Time | undefined {
     const read = (value: unknown): Time | undefined =>
@@ -166,9 +166,9 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
           ? readTimeText(value, wallClock, arrivalMs)
           : undefined;
     const { ts } = fields;
-    const time = ts === undefined ? undefined : (read(ts) ?? read(writtenFirst('ts', text)));
+    const time = ts === undefined ? undefined : (read(ts) ?? read(firstWritten('ts', text)));
     if (time !== undefined) return time;
-    const values = [...timesByName(fields), ...valuesAtTimesPlace(fields)];
+    const values = [...timesByName(fields), ...valuesAtTimePosition(fields)];
     for (const value of columns.some(isLevel) ? [...columns, ...values] : [...values, ...columns]) {
       const found = read(value);
       if (found !== undefined) return found;
@@ -185,9 +185,9 @@ function rejected(reason: RejectionReason): Decoded {
 }
 
 /**
- * The logger of a line that speaks of a request that ended, `''` when the line does not name it; `undefined` for any
- * other line. Only `http.log.access` and `http.log.access.NAME` are such loggers, and their debug lines ("rejecting
- * request with long method") have no request. Without a name the structure tells.
+ * The logger of an access line, or `''` if the line does not name it; `undefined` for any other line. Only
+ * `http.log.access` and `http.log.access.NAME` write access lines; their debug lines ("rejecting request with long
+ * method") have no request. Without a name, the structure decides.
  */
 function accessLoggerOf({ fields, columns, text }: Entry): string | undefined {
   const { logger, request, status, size } = fields;
@@ -198,8 +198,8 @@ function accessLoggerOf({ fields, columns, text }: Entry): string | undefined {
   const renamed = [...columns, ...leadingValues(fields)].find(isAccessLogger);
   if (renamed !== undefined) return renamed;
   if (typeof logger !== 'string') return '';
-  // `log_append logger …` hides the name that Caddy wrote.
-  const first = writtenFirst('logger', text);
+  // `log_append logger …` overrides the name that Caddy wrote.
+  const first = firstWritten('logger', text);
   return isAccessLogger(first) ? first : undefined;
 }
 
@@ -208,18 +208,18 @@ function isAccessLogger(value: unknown): value is string {
 }
 
 /**
- * How many keys an encoder writes before the fields of a line: level, time, logger, caller, function, message, and one
- * to spare.
+ * Maximum number of keys that an encoder writes before the fields of a line: level, time, logger, caller, function,
+ * message, and one to spare.
  */
 const leadingMax = 7;
 
 /**
- * Numbers that Caddy writes beside the request. They stand in front of it where something has sorted the keys, and are
- * no times.
+ * Numeric fields of an access line. If something has sorted the keys, they precede the request and must not be taken
+ * for a time.
  */
 const accessFields = new Set(['bytes_read', 'duration', 'size', 'status']);
 
-/** The values of the keys that the encoder itself wrote, which stand before the fields and can have any name. */
+/** The values that the encoder itself wrote. They precede the fields, and their keys are configurable. */
 function leadingValues(fields: JsonObject): unknown[] {
   const values = [];
   for (const key in fields) {
@@ -231,7 +231,7 @@ function leadingValues(fields: JsonObject): unknown[] {
 
 const timeNames = /^[@_]?(?:ts|time|timestamp|date|date_?time|event_?time|log_?time)$/i;
 
-/** Values under the names that times usually have, but for `ts`. */
+/** Values under common names for a time, except `ts`. */
 function timesByName(fields: JsonObject): unknown[] {
   const values = [];
   for (const key in fields) if (key !== 'ts' && timeNames.test(key)) values.push(fields[key]);
@@ -239,20 +239,20 @@ function timesByName(fields: JsonObject): unknown[] {
 }
 
 /**
- * Where zap writes the time, whatever its key: behind the level, or first where the level is left out. A smaller number
- * is a count or a duration.
+ * Number of positions at which zap may write the time: after the level, or first without a level. Smaller numbers than
+ * `timeNumberMin` are counts or durations.
  */
-const timePlaces = 2;
+const timePositions = 2;
 const timeNumberMin = 1e9;
 
 /**
- * A number at the time's place may be the time, when a re-encoder has not put one of Caddy's other numbers there. A
- * text tells by itself.
+ * Candidates for a time with an unknown key: strings, and numbers at the position of the time that are none of Caddy's
+ * other numbers.
  */
-function valuesAtTimesPlace(fields: JsonObject): unknown[] {
+function valuesAtTimePosition(fields: JsonObject): unknown[] {
   const numbers = new Set(
     Object.keys(fields)
-      .slice(0, timePlaces)
+      .slice(0, timePositions)
       .filter((key) => !accessFields.has(key))
       .map((key) => fields[key]),
   );
@@ -262,10 +262,9 @@ function valuesAtTimesPlace(fields: JsonObject): unknown[] {
 }
 
 /**
- * Whether an encoder wrote an object that uses none of Caddy's keys for a request: ECS, GELF, or one that nests or
- * renames them.
+ * Whether the object comes from an unsupported encoder: ECS, GELF, or one that nests or renames the keys of a request.
  */
-function isOfUnknownEncoder({ fields }: Entry): boolean {
+function hasUnknownEncoder({ fields }: Entry): boolean {
   if (fields['ecs.version'] !== undefined || isObject(fields['ecs']) || fields['log.level'] !== undefined) return true;
   if (fields['short_message'] !== undefined && fields['version'] !== undefined) return true;
   if (typeof fields['logger'] === 'string' || fields['err_id'] !== undefined || fields['upstream'] !== undefined)
@@ -275,17 +274,16 @@ function isOfUnknownEncoder({ fields }: Entry): boolean {
     .includes('handled request');
 }
 
-/** Whether a text speaks of a request in an encoding such as logfmt. */
+/** Whether text that is not JSON describes a request, such as logfmt. */
 function isUnknownText(line: string): boolean {
   return /(?:^|\s)(?:logger|name|msg|message)="?(?:http\.log\.access|handled request)/.test(line);
 }
 
 /**
- * What Caddy itself wrote under a key that `log_append` repeated: JSON.parse keeps the last. A quote inside a string is
- * escaped, so what is found is a key; `duration`, `size` and `status` are found as the three that Caddy writes
- * together.
+ * Caddy's own value of a key that `log_append` repeated, since JSON.parse keeps the last one. Quotes within strings are
+ * escaped, so a match is a key. `duration`, `size` and `status` match only as the sequence that Caddy writes.
  */
-function writtenFirst(key: keyof typeof firstPatterns, line: string): string | number | undefined {
+function firstWritten(key: keyof typeof firstPatterns, line: string): string | number | undefined {
   const text = firstPatterns[key].exec(line)?.groups?.[key];
   if (text === undefined) return undefined;
   return text.startsWith('"') ? text.slice(1, -1) : Number(text);
@@ -301,7 +299,7 @@ const firstPatterns = {
   status: together,
 };
 
-/** Whether a logger of Caddy wrote it: two of level, time, logger and message are there, under whatever name. */
+/** Whether a logger of Caddy wrote the line: it has at least two of level, time, logger and message, under any key. */
 function isRuntimeLog({ fields, columns }: Entry): boolean {
   const values = [...columns, ...leadingValues(fields)];
   const signs = [
@@ -318,7 +316,7 @@ function isRuntimeLog({ fields, columns }: Entry): boolean {
   return signs.filter((sign) => sign).length >= 2;
 }
 
-/** 0 to 999, also as text. */
+/** Accepts 0 to 999, also as a string. */
 function statusOf(value: unknown): number | undefined {
   const status = countOf(value);
   return status === undefined || status > 999 ? undefined : status;
@@ -328,13 +326,13 @@ function textOf(value: unknown): string {
   return typeof value === 'string' ? value : '';
 }
 
-/** A whole number of at least 0, also as text. */
+/** Accepts an integer of at least 0, also as a string. */
 function countOf(value: unknown): number | undefined {
   const count = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value;
   return Number.isSafeInteger(count) && (count as number) >= 0 ? (count as number) : undefined;
 }
 
-/** The first value of a header: Caddy writes arrays of strings, and some of its filters one string. */
+/** The first value of a header: Caddy writes arrays of strings, but some of its filters a single string. */
 function firstOf(header: unknown): string {
   return Array.isArray(header) ? textOf(header[0]) : textOf(header);
 }
@@ -345,16 +343,16 @@ function addressOf(remote: string): string {
 }
 
 /**
- * `log_append` keys for `{http.reverse_proxy.upstream.latency_ms}` and `{http.reverse_proxy.upstream.duration_ms}`, the
- * first found wins.
+ * `log_append` keys for `{http.reverse_proxy.upstream.latency_ms}` and `{http.reverse_proxy.upstream.duration_ms}`. The
+ * first one found is used.
  */
 const upstreamKeysMs = ['upstream_ms', 'upstream_latency_ms', 'upstream_duration_ms'];
 /**
- * Those for `{http.reverse_proxy.upstream.latency}` and `.duration`, which Caddy writes in the logger's
+ * `log_append` keys for `{http.reverse_proxy.upstream.latency}` and `.duration`, which are in the logger's
  * `duration_format`.
  */
 const upstreamKeys = ['upstream_latency', 'upstream_duration'];
-/** `log_append` keys for `{http.request.uuid}` or the id that another proxy gave, the first found wins. */
+/** `log_append` keys for `{http.request.uuid}` or the id of another proxy. The first one found is used. */
 const requestIdKeys = ['request_id', 'req_id', 'uuid'];
 
 function appendedIdOf(fields: JsonObject): string {
@@ -365,7 +363,7 @@ function appendedIdOf(fields: JsonObject): string {
   return '';
 }
 
-/** The versions of RFC 8446, section 4.2.1, as Caddy writes them: integers. */
+/** TLS versions (RFC 8446, section 4.2.1) by the integers that Caddy writes. */
 const tlsVersions: ReadonlyMap<unknown, string> = new Map([
   [769, 'TLS 1.0'],
   [770, 'TLS 1.1'],

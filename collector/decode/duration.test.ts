@@ -6,7 +6,7 @@ const texts = test.macro({
     t.is(parseGoDuration(text), durationMs);
   },
   title: (_, text: string, durationMs: number | undefined) =>
-    `the duration ${JSON.stringify(text)} is ${durationMs === undefined ? 'none' : `${durationMs} ms`}`,
+    `reads the duration ${JSON.stringify(text)} as ${durationMs === undefined ? 'invalid' : `${durationMs} ms`}`,
 });
 test(texts, '1m32.05s', 92_050);
 test(texts, '6.31ms', 6.31);
@@ -24,7 +24,7 @@ test(texts, '9'.repeat(400) + 's', undefined);
 
 const learned = { learn: true };
 
-test('a fraction is seconds, and an integer never is, except 0', (t) => {
+test('reads a fraction as seconds, and an integer never, except 0', (t) => {
   const reader = createDurationReader('auto');
   t.is(reader.read(0.011871543, 'a', learned), 11.871543);
   t.is(reader.read(0, 'a', learned), 0);
@@ -32,7 +32,7 @@ test('a fraction is seconds, and an integer never is, except 0', (t) => {
   t.is(reader.read(25_000, 'b', learned), 0.025);
 });
 
-test('integers of a logger are read as the ones that can hardly be anything else', (t) => {
+test('reads integers in the unit of the unambiguous ones', (t) => {
   const reader = createDurationReader('auto');
   reader.read(30_000_000, 'nano', learned);
   t.is(reader.read(4000, 'nano', learned), 0.004);
@@ -40,14 +40,14 @@ test('integers of a logger are read as the ones that can hardly be anything else
   t.is(reader.read(40_000, 'milli', learned), 40_000);
 });
 
-test('a long download does not turn milliseconds into nanoseconds', (t) => {
+test('does not read milliseconds as nanoseconds after a long download', (t) => {
   const reader = createDurationReader('auto');
   for (let at = 1; at <= 50; at += 1) reader.read(at, 'milli', learned);
   t.is(reader.read(1_800_000, 'milli', learned), 1_800_000);
   t.is(reader.read(3000, 'milli', learned), 3000);
 });
 
-test('a logger whose format is changed is learned anew', (t) => {
+test('learns a changed format again', (t) => {
   const reader = createDurationReader('auto');
   for (let at = 1; at <= 1000; at += 1) reader.read(5, 'a', learned);
   for (let at = 1; at <= 1000; at += 1) reader.read(2_000_000, 'a', learned);
@@ -55,7 +55,7 @@ test('a logger whose format is changed is learned anew', (t) => {
   t.deepEqual(reader.formats(), { a: { format: 'ns', guessed: false } });
 });
 
-test('integers are a guess until ten of them say the same', (t) => {
+test('reports a guess until ten integers agree', (t) => {
   const reader = createDurationReader('auto');
   for (let at = 0; at < 9; at += 1) reader.read(7, 'a', learned);
   t.deepEqual(reader.formats(), { a: { format: 'ms', guessed: true } });
@@ -69,7 +69,7 @@ test('integers are a guess until ten of them say the same', (t) => {
   });
 });
 
-test('a setting is taken instead of learning, and text still speaks for itself', (t) => {
+test('uses the setting instead of learning, except for strings', (t) => {
   t.is(createDurationReader('ms').read(2_000_000, 'a', learned), 2_000_000);
   t.is(createDurationReader('ns').read(5, 'a', learned), 0.000005);
   t.is(createDurationReader('s').read(2, 'a', learned), 2000);
@@ -77,7 +77,7 @@ test('a setting is taken instead of learning, and text still speaks for itself',
   t.is(createDurationReader('string').read(2, 'a', learned), undefined);
 });
 
-test('what is learned is bounded, however many loggers there are', (t) => {
+test('limits its memory for any number of loggers', (t) => {
   const reader = createDurationReader('auto');
   for (let at = 0; at < 10_000; at += 1) reader.read(0.5, `${at}`, learned);
   t.is(Object.keys(reader.formats()).length, 201);

@@ -1,6 +1,6 @@
 import type { DurationFormat } from '../config.js';
 
-/** How a logger writes durations, and whether that is a guess. */
+/** Duration format of a logger, and whether it is a guess. */
 export interface LearnedDuration {
   readonly format: DurationFormat;
   readonly guessed: boolean;
@@ -9,41 +9,43 @@ export interface LearnedDuration {
 /** Reads the durations of one collector's loggers. */
 export interface DurationReader {
   /**
-   * Milliseconds; `undefined` when the value is not a duration of at least 0. `learn` says whether it is typical of its
-   * logger.
+   * Returns milliseconds; `undefined` if the value is not a duration of at least 0. `learn`: whether to learn the
+   * logger's format from it.
    */
   read(value: unknown, logger: string, options: { learn: boolean }): number | undefined;
-  /** What is known of each logger, by its name; `''` stands for lines that do not name theirs. */
+  /** The learned formats by logger name; `''` for lines without a name. */
   formats(): Readonly<Record<string, LearnedDuration>>;
 }
 
-/** Names come from Caddy's configuration, so a few are usual; further ones share what is learned under `_other`. */
+/** Maximum number of loggers with separate state. Beyond it, loggers share the state of `_other`. */
 const loggersMax = 200;
 const otherLoggers = '_other';
 const nameLengthMax = 200;
 
-/** No request takes less than a microsecond: a smaller integer is not in nanoseconds. */
+/** A smaller integer cannot be nanoseconds: no request is faster than a microsecond. */
 const nanosecondsMin = 1000;
-/** A request of more than ten minutes is rare: a larger integer speaks for nanoseconds. */
+/** A larger integer is a vote for nanoseconds: requests of more than ten minutes are rare. */
 const millisecondsUsualMax = 600_000;
-/** Before anything is learned: Caddy takes some 7 µs at its fastest, and few responses take more than 5 s. */
+/** Threshold without votes: Caddy's fastest responses take 7 µs, and few responses take more than 5 s. */
 const millisecondsFirstMax = 5000;
-/** So many numbers have to speak for a format, and ten times as many as against it, before it is no longer a guess. */
+/** Minimum number of votes for a format to count as certain. They must also outnumber the others ten to one. */
 const votesMin = 10;
-/** Older votes lose weight beyond these, so that a changed configuration is learned within as many lines. */
+/**
+ * Number of votes beyond which all votes are halved, so that a changed configuration is learned within as many lines.
+ */
 const votesMax = 200;
 
 interface LoggerState {
-  /** What its last typical duration was in; `undefined` before the first. */
+  /** Format of the last duration that was learned from; `undefined` before the first. */
   format: DurationFormat | undefined;
   millisecondVotes: number;
   nanosecondVotes: number;
 }
 
 /**
- * A duration is text (`1m32.05s`), seconds with a fraction, or an integer of nanoseconds or of milliseconds. Only the
- * integers are ambiguous. Each logger's format is learned from those that can hardly be the other one, since one
- * collector hears loggers with different encoders. A `format` other than `auto` is taken for every number instead.
+ * Creates a reader for one collector. A duration is a string (`1m32.05s`), a decimal number of seconds, or an integer
+ * of nanoseconds or milliseconds. Only integers are ambiguous: each logger's unit is learned from those that are
+ * plausible in one unit only. A `format` other than `auto` applies to every number.
  */
 export function createDurationReader(format: DurationFormat | 'auto'): DurationReader {
   const states = new Map<string, LoggerState>();
@@ -55,7 +57,7 @@ export function createDurationReader(format: DurationFormat | 'auto'): DurationR
         return durationMs;
       }
       if (typeof value !== 'number' || !(value >= 0) || value > Number.MAX_SAFE_INTEGER) return undefined;
-      if (value === 0) return 0; // aborted, or less than one unit: it says nothing
+      if (value === 0) return 0; // aborted, or less than one unit: no evidence
       const state = stateOf(logger);
       const unit = format !== 'auto' ? format : Number.isInteger(value) ? unitOfInteger(value, state, learn) : 's';
       if (learn) state.format = unit;
@@ -88,7 +90,7 @@ function isGuess({ format, millisecondVotes, nanosecondVotes }: LoggerState): bo
   return votes < votesMin || votes < against * 10;
 }
 
-/** What an integer above 0 is in. When it `learn`s, it counts what the integer speaks for first. */
+/** Unit of an integer above 0. With `learn`, counts its vote first. */
 function unitOfInteger(value: number, state: LoggerState, learn: boolean): 'ms' | 'ns' {
   if (learn && value < nanosecondsMin) state.millisecondVotes += 1;
   else if (learn && value > millisecondsUsualMax) state.nanosecondVotes += 1;
@@ -117,8 +119,7 @@ function toMs(value: number, format: DurationFormat): number | undefined {
 }
 
 /**
- * Takes out what the arithmetic of doubles added below a nanosecond: 66.074 µs are 0.066074 ms, and not
- * 0.06607400000000001.
+ * Rounds to a nanosecond, to remove floating-point errors: 66.074 µs are 0.066074 ms, and not 0.06607400000000001.
  */
 function toNanosecond(durationMs: number): number {
   return durationMs < 1e9 ? Math.round(durationMs * 1e6) / 1e6 : durationMs;
@@ -136,8 +137,8 @@ const unitsMs: Readonly<Record<string, number>> = {
 };
 
 /**
- * Milliseconds of what Go's `time.Duration.String` writes: `1h0m0.5s`, `6.31ms`, `850µs`, `0s`. `undefined` when the
- * text is not one, or is negative.
+ * Parses the output of Go's `time.Duration.String`, such as `1h0m0.5s`, `6.31ms`, `850µs` or `0s`. Returns
+ * milliseconds; `undefined` for other text and for negative durations.
  */
 export function parseGoDuration(text: string): number | undefined {
   if (text.length > 40 || !/^(?:\d+(?:\.\d+)?(?:h|ms|m|s|us|µs|μs|ns))+$/.test(text)) return undefined;

@@ -3,12 +3,12 @@ import fc from 'fast-check';
 import { readSample } from '../../test/sample.js';
 import { createDecoder } from './decode.js';
 import { realLines } from './fixtures/real-lines.js';
-import { createKnownShapeReader, type KnownLine } from './fast-path.js';
+import { createFastPathReader, type KnownLine } from './fast-path.js';
 
 const arrivalMs = Date.UTC(2026, 10, 24);
 const { lines: sample } = readSample();
 
-test('all that Caddy writes by itself has the known shape, and is read as in the general way', (t) => {
+test('accepts default lines, and reads them like the general decoder', (t) => {
   const read = readerOfTexts();
   const others = sample.filter((line) => read(line) === undefined);
   t.true(
@@ -21,7 +21,7 @@ test('all that Caddy writes by itself has the known shape, and is read as in the
   t.pass();
 });
 
-test('mutated lines are read, or rejected, as in the general way', (t) => {
+test('reads or rejects mutated lines like the general decoder', (t) => {
   const line = fc.constantFrom(...sample.slice(0, 2000), ...realLines().filter((each) => each.length < 5000));
   const inserted = fc
     .tuple(
@@ -82,7 +82,7 @@ test('mutated lines are read, or rejected, as in the general way', (t) => {
     });
   const same = compare();
   let fast = 0;
-  const read = createKnownShapeReader();
+  const read = createFastPathReader();
   fc.assert(
     fc.property(
       fc.oneof(
@@ -96,10 +96,10 @@ test('mutated lines are read, or rejected, as in the general way', (t) => {
     ),
     { numRuns: 50_000 },
   );
-  t.true(fast > 5000, 'enough of them go the fast way for this to say something');
+  t.true(fast > 5000, 'enough lines take the fast path for a meaningful test');
 });
 
-test('a text that never ends costs no more than its length', (t) => {
+test('takes linear time for an unterminated string', (t) => {
   const read = readerOfTexts();
   const beginning = sample[0]!.slice(0, sample[0]!.indexOf('"headers":') + 10);
   for (const piece of ['"a":["b"],', '\\"', 'a', '"', '{', '"a":["', ',"a":null'])
@@ -107,7 +107,7 @@ test('a text that never ends costs no more than its length', (t) => {
 });
 
 /**
- * Reads each line in both ways, in the midst of others as it comes in; the two remember the same of the lines before.
+ * Reads each line with both decoders, between other lines as on a connection. Both learn from the same lines.
  */
 function compare(): (line: Buffer) => boolean {
   const options = { timeZone: 'UTC', durationFormat: 'auto' } as const;
@@ -128,7 +128,7 @@ function compare(): (line: Buffer) => boolean {
 }
 
 function readerOfTexts(): (line: string) => KnownLine | undefined {
-  const read = createKnownShapeReader();
+  const read = createFastPathReader();
   return (line) => read(Buffer.from(line), 0, Buffer.byteLength(line));
 }
 

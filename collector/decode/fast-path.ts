@@ -1,15 +1,14 @@
 /**
- * The line that Caddy's `json` encoder writes unless it is told otherwise, read where it stands, byte by byte: several
- * times as fast as JSON.parse, which builds objects and texts for all that nobody looks at.
+ * Fast path: parses lines of Caddy's `json` encoder with its default options directly from bytes. Several times as fast
+ * as JSON.parse, which creates objects and strings for every value.
  *
- * Nothing is taken that JSON.parse refuses, and it is known where each value stands, so what is read is what JSON.parse
- * would have given. Anything else (other encoders, keys or formats, a value with an escape or beyond ASCII in front of
- * the headers, a long line) is left to the general way; a property over mutated lines holds both against each other.
+ * Accepts nothing that JSON.parse refuses, and returns the same values. Anything else (other encoders, keys or formats,
+ * an escape or non-ASCII value before the headers, a long line) is left to the general decoder. A property test over
+ * mutated lines compares both.
  *
- * The headers are half of a line, and a client sends the same ones with each request, as a server does with each
- * answer: what was read of them, by patterns, is remembered. They end where `},"bytes_read":` or `},"user_id":` is
- * found first, since no text has a quote in it that nothing escapes. Each part of a pattern begins with what the one
- * before cannot contain: it never goes back further than one value.
+ * Headers make up half of a line and repeat between requests, so the results of their patterns are cached. They end at
+ * the first `},"bytes_read":` or `},"user_id":`, since quotes within strings are escaped. Each part of a pattern starts
+ * with a character that the previous part cannot contain, which limits backtracking to one value.
  */
 import { createMemo, detachString } from '../../shared/memo.js';
 import { isEventStream } from '../../shared/status.js';
@@ -17,12 +16,12 @@ import type { JsonObject } from './split-encoding.js';
 import { normaliseHost } from './host.js';
 import { bytesOf, createSpanMemo, isAt, spanOf, type Bytes, type Span } from './span-memo.js';
 
-/** What a line of the known shape says. */
+/** The values of a line in the default format. */
 export interface KnownLine {
   readonly timeMs: number;
   readonly timeNs: number;
   readonly logger: string;
-  /** The client's; that of the peer where the line has no other: Caddy up to 2.6. */
+  /** The client's address, or the peer's if there is none (Caddy up to 2.6). */
   readonly address: string;
   readonly target: Target;
   readonly uri: string;
@@ -37,19 +36,19 @@ export interface KnownLine {
   /** `X-Request-Id` of the response. */
   readonly responseId: string;
   readonly isEventStream: boolean;
-  /** What `log_append` and tracing have put behind all that. */
+  /** Fields appended by `log_append` and tracing. */
   readonly appended: JsonObject | undefined;
 }
 
-/** What stands side by side in a line, and repeats together. */
+/** Adjacent values that repeat together, and are cached together. */
 interface Target {
   readonly protocol: string;
   readonly method: string;
-  /** As `normaliseHost` gives it. */
+  /** Normalised by `normaliseHost`. */
   readonly host: string;
 }
 
-/** A line that is longer has a value that fills it, and is rare. */
+/** Maximum length of a line for the fast path. Longer lines are rare. */
 const lineBytesMax = 16_384;
 
 const plain = String.raw`[^"\\\x00-\x1f]*`;
@@ -63,8 +62,7 @@ const restOfLine = new RegExp(String.raw`^(${headers})((?:,"[A-Za-z_]{1,60}":(?:
 const literal = (text: string): Span => spanOf(bytesOf(Buffer.from(text)), 0, text.length);
 const levels = [literal('{"level":"info","ts":'), literal('{"level":"error","ts":')] as const;
 /**
- * The texts between the time and the request's headers, in their order, with what stands in front of each: their places
- * in `from` and `to`.
+ * Indexes of the strings between the time and the request's headers, in order of appearance.
  */
 const texts = {
   logger: 0,
@@ -90,20 +88,20 @@ const beforeTexts = [
 ].map(literal);
 const beforeHeaders = literal('","headers":');
 const beforeBytesRead = literal('},"bytes_read":');
-/** Behind the bytes that were read, and where Caddy does not write those: up to 2.4. */
+/** After `bytes_read`, and without it (Caddy up to 2.4). */
 const beforeUserId = [literal(',"user_id":"'), literal('},"user_id":"')] as const;
 const beforeDuration = literal('","duration":');
 const beforeSize = literal(',"size":');
 const beforeStatus = literal(',"status":');
 const beforeResponseHeaders = literal(',"resp_headers":');
-/** Headers may have braces in them. */
+/** Maximum number of closing braces within the headers. */
 const bracesMax = 64;
 
-/** Seconds since 1970 that have ten digits and are between 2^30 and 2^31: years 2004 to 2036. */
+/** Range of seconds since 1970 with ten digits, between 2^30 and 2^31: years 2004 to 2036. */
 const secondsMin = 1.1e9;
 const secondsMax = 2.1e9;
 
-/** The keys in front of what is appended: one of them again hides the first, in JSON.parse. */
+/** Caddy's own keys. If one is appended again, it overrides the first in JSON.parse. */
 const ownKeys = [
   'level',
   'ts',
@@ -118,24 +116,24 @@ const ownKeys = [
   'resp_headers',
 ];
 
-/** What the headers of a request say, and what stands behind them. */
+/** Values of the request's headers and of the TLS object after them. */
 type RestOfRequest = Pick<KnownLine, 'userAgent' | 'referrer' | 'tlsVersion'>;
-/** What the headers of a response say, and what stands behind them. */
+/** Values of the response's headers and of the fields after them. */
 type RestOfLine = Pick<KnownLine, 'responseId' | 'isEventStream' | 'appended'>;
 
 /**
- * Makes a reader of such lines. They stand in a buffer from `from` to `to`, where a line feed stands or the buffer
- * ends; it gives `undefined` for all others. What it gives holds on to no part of the buffer, and until the next line
- * is read: it is the same object each time.
+ * Creates a reader for lines in the default format, in a buffer from `from` to `to`, where a line feed follows or the
+ * buffer ends. Returns `undefined` for all other lines. The returned object is reused for the next line; it does not
+ * reference the buffer.
  */
-export function createKnownShapeReader(): (buffer: Buffer, from: number, to: number) => KnownLine | undefined {
+export function createFastPathReader(): (buffer: Buffer, from: number, to: number) => KnownLine | undefined {
   const loggerIn = createSpanMemo((text) => text, { spansMax: 64 });
   const addressIn = createSpanMemo((text) => text);
   const targetIn = createSpanMemo(readTarget, { spansMax: 1024 });
   const restOfRequestIn = createSpanMemo(readRestOfRequest);
   const restOfLineIn = createSpanMemo(readRestOfLine);
-  // Agents and referrers of different headers are often the same.
-  const own = { userAgent: createMemo((text) => text), referrer: createMemo((text) => text) };
+  // Different headers often contain the same agents and referrers.
+  const interned = { userAgent: createMemo((text) => text), referrer: createMemo((text) => text) };
   const known: { -readonly [Key in keyof KnownLine]: KnownLine[Key] } = {
     timeMs: 0,
     timeNs: 0,
@@ -160,7 +158,8 @@ export function createKnownShapeReader(): (buffer: Buffer, from: number, to: num
   let bytes = bytesOf(Buffer.alloc(0));
 
   return (buffer, from, to) => {
-    if (to - from > lineBytesMax || buffer[to - 1] !== brace) return undefined; // so that a brace is found in it
+    // With a brace at its end, the search for braces below ends within the line.
+    if (to - from > lineBytesMax || buffer[to - 1] !== brace) return undefined;
     if (buffer !== bytes.buffer) bytes = bytesOf(buffer);
     let ts = endOf(levels[0], bytes, from);
     if (ts === -1 && (ts = endOf(levels[1], bytes, from)) === -1) return undefined;
@@ -207,7 +206,7 @@ export function createKnownShapeReader(): (buffer: Buffer, from: number, to: num
     if (responseHeaders === -1 || statusEnd > status + 3) return undefined;
 
     const request = restOfRequestIn(bytes, headersAt, headersEnd);
-    // What is appended is seldom the same twice.
+    // Appended fields rarely repeat.
     const rest =
       buffer[to - 2] === brace
         ? restOfLineIn(bytes, responseHeaders, to)
@@ -237,21 +236,21 @@ export function createKnownShapeReader(): (buffer: Buffer, from: number, to: num
     if (found === null) return undefined;
     const [, requestHeaders, tlsVersion] = found as unknown as string[];
     return {
-      userAgent: own.userAgent(firstOf('User-Agent', requestHeaders!)),
-      referrer: own.referrer(firstOf('Referer', requestHeaders!)),
+      userAgent: interned.userAgent(firstOf('User-Agent', requestHeaders!)),
+      referrer: interned.referrer(firstOf('Referer', requestHeaders!)),
       tlsVersion: tlsVersion === undefined ? undefined : Number(tlsVersion),
     };
   }
 }
 
-/** Where `text` ends that stands at `at`; -1 when it does not, or `at` is -1. */
+/** Returns the end of `text` if it is at `at`; otherwise, and if `at` is -1, returns -1. */
 function endOf(text: Span, bytes: Bytes, at: number): number {
   return isAt(text, bytes, at) ? at + text.length : -1;
 }
 
 /**
- * Where the ASCII ends, from `at` on, that has no quote, no escape and no control character: at the closing quote of a
- * text, or at what is not read here. -1 when `at` is.
+ * Returns the end of the plain ASCII from `at` on, without quotes, escapes and control characters: usually the closing
+ * quote. Returns -1 if `at` is -1.
  */
 function plainEnd(bytes: Buffer, at: number): number {
   if (at === -1) return -1;
@@ -266,14 +265,14 @@ function digitsEnd(bytes: Buffer, at: number): number {
   return end;
 }
 
-/** Where an integer of at most 15 digits ends; -1 when there is none, or `at` is -1. */
+/** Returns the end of an integer of at most 15 digits; -1 if there is none, or if `at` is -1. */
 function integerEnd(bytes: Buffer, at: number): number {
   if (at === -1) return -1;
   const end = digitsEnd(bytes, at);
   return end === at || end > at + 15 || (bytes[at] === zero && end > at + 1) ? -1 : end;
 }
 
-/** Where an integer ends, with at most 20 decimals; -1 when there is none, or `at` is -1. */
+/** Returns the end of a number with at most 20 decimals; -1 if there is none, or if `at` is -1. */
 function decimalEnd(bytes: Buffer, at: number): number {
   const wholeEnd = integerEnd(bytes, at);
   if (wholeEnd === -1 || bytes[wholeEnd] !== point) return wholeEnd;
@@ -281,7 +280,7 @@ function decimalEnd(bytes: Buffer, at: number): number {
   return end === wholeEnd + 1 || end > wholeEnd + 21 ? -1 : end;
 }
 
-/** `undefined` also when what is appended has a key of Caddy's own. */
+/** Returns `undefined` also if a key of Caddy's own is appended again. */
 function readRestOfLine(text: string): RestOfLine | undefined {
   const found = restOfLine.exec(text);
   if (found === null) return undefined;
@@ -303,13 +302,12 @@ function readTarget(text: string): Target {
 }
 
 /**
- * What `1795461349.0951176` has behind the point, in nanoseconds: seconds from 2^30 to 2^31 with up to seven decimals,
- * which stand from `from` to `to`. `undefined` where JSON.parse would print the number with other digits than the line
- * has.
+ * Returns the fraction of a time such as `1795461349.0951176` in nanoseconds. The time is between 2^30 and 2^31
+ * seconds; its decimals, seven at most, are from `from` to `to`. Returns `undefined` if the double would print
+ * differently.
  *
- * Doubles of that size are 2^-22 apart at most. Numbers of six decimals are further apart, so each is what its double
- * is printed as, but for zeros at its end. With seven the double is printed as the nearest of them, unless six will do.
- * The products below are exact: 10^7 × 2^22 < 2^53.
+ * Such doubles are at most 2^-22 apart, so each number with six decimals prints as itself, without trailing zeros.
+ * With seven, it prints as the nearest one, unless six suffice. The products below are exact: 10^7 × 2^22 < 2^53.
  */
 function nanosecondsIn(bytes: Buffer, from: number, to: number): number | undefined {
   const decimals = to - from;
@@ -323,13 +321,13 @@ function nanosecondsIn(bytes: Buffer, from: number, to: number): number | undefi
   return fraction * powersOfTen[9 - decimals]!;
 }
 
-/** The number that digits, and a point among them, stand for: what `Number` gives. */
+/** Parses a decimal number. Returns the same as `Number`. */
 function decimalIn(bytes: Buffer, from: number, to: number): number {
   if (to - from > 16) return Number(bytes.toString('latin1', from, to));
   const wholeEnd = digitsEnd(bytes, from);
   if (wholeEnd === to) return integerIn(bytes, from, to);
-  // Both are exact in a double, so their quotient is the double that is nearest (Clinger, "How to read floating point
-  // numbers accurately", 1990).
+  // Both operands are exact, so their quotient is the nearest double (Clinger, "How to read floating point numbers
+  // accurately", 1990).
   const decimals = to - wholeEnd - 1;
   return (
     (integerIn(bytes, from, wholeEnd) * powersOfTen[decimals]! + integerIn(bytes, wholeEnd + 1, to)) /
@@ -337,7 +335,7 @@ function decimalIn(bytes: Buffer, from: number, to: number): number {
   );
 }
 
-/** That of at most 15 digits. */
+/** Parses an integer of at most 15 digits. */
 function integerIn(bytes: Buffer, from: number, to: number): number {
   let integer = 0;
   for (let at = from; at < to; at += 1) integer = integer * 10 + bytes[at]! - zero;
@@ -347,9 +345,9 @@ function integerIn(bytes: Buffer, from: number, to: number): number {
 const powersOfTen = Array.from({ length: 23 }, (_, exponent) => Number(`1e${exponent}`));
 
 /**
- * The first value of a header, of the last of that name as in JSON.parse. Between a quote that nothing escapes and `:[`
- * only a name can end, and names have no escapes, so `"NAME":[` is found nowhere else. The quote in front is looked at
- * last, since there are many.
+ * Returns the first value of a header; of the last header with that name, as in JSON.parse. Only a name can end between
+ * an unescaped quote and `:[`, so `"NAME":[` cannot occur within a value. The opening quote is checked last, since
+ * quotes are frequent.
  */
 function firstOf(name: HeaderName, headersText: string): string {
   const end = headerEnds[name];
@@ -367,7 +365,7 @@ const zero = 0x30;
 const nine = 0x39;
 const backslash = 0x5c;
 const brace = 0x7d;
-/** By its byte: whether a character stands for itself in a text of JSON, and is one of ASCII. */
+/** By byte: 1 if it is an ASCII character that a JSON string can contain unescaped. */
 const isPlain = Uint8Array.from({ length: 256 }, (_, byte) =>
   Number(byte >= 0x20 && byte < 0x80 && byte !== quote && byte !== backslash),
 );

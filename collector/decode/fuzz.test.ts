@@ -6,7 +6,7 @@ import { beginningOf, redact } from './redact.js';
 
 const arrivalMs = Date.UTC(2026, 10, 24);
 
-test('no line throws out of the decoder, and the next good line is counted', (t) => {
+test('never throws, and decodes the next valid line', (t) => {
   const lines = realLines();
   const good = lines.find((line) => line.startsWith('{"level":"info"') && line.includes('"logger":"http.log.access.'))!;
   const goodBytes = Buffer.from(good);
@@ -115,7 +115,7 @@ const pieces = [
   '1.7e+09',
 ];
 
-/** Inputs that are each too large to have 100,000 of. */
+/** Inputs that are too large for 100,000 runs. */
 function extremes(good: string): string[] {
   const long = 10 * 1024 * 1024;
   const withUri = (uri: string): string => good.replace(/"uri":"[^"]*"/, () => `"uri":"${uri}"`);

@@ -18,10 +18,10 @@ const golden = test.macro({
     for (const [at, line] of lines.entries()) t.deepEqual(decoded[at], expected[at] as Decoded, line);
     t.deepEqual([{ durationFormats: decoder.durationFormats() }], expected.slice(lines.length));
   },
-  title: (_, name: string) => `fixtures/${name} is decoded as its expected.json says`,
+  title: (_, name: string) => `decodes fixtures/${name} to its expected.json`,
 });
 
-/** What was done, known from the client's side, against what the lines gave. */
+/** Compares the requests that the client made with the decoded lines. */
 const facts = test.macro({
   exec(t, name: string) {
     const {
@@ -46,7 +46,7 @@ const facts = test.macro({
     );
     t.is(found.filter(({ timeOfArrival }) => timeOfArrival).length, timesOfArrival);
     for (const { event } of found) {
-      // Some formats have whole seconds.
+      // Some formats have no fraction.
       t.true(
         event.timeMs >= fromMs - 999 && event.timeMs <= toMs,
         `ended at ${event.timeMs}, between ${fromMs} and ${toMs}`,
@@ -61,7 +61,7 @@ const facts = test.macro({
       if (upstreamMs !== null) t.true(upstreamMs <= durationMs + 1 && upstreamMs >= slowMs - 1);
     }
   },
-  title: (_, name: string) => `fixtures/${name} gives the requests that were made, at their times`,
+  title: (_, name: string) => `decodes the requests that were made for fixtures/${name}, at their times`,
 });
 
 for (const name of names) {
@@ -69,11 +69,11 @@ for (const name of names) {
   test(facts, name);
 }
 
-test('every scenario has its folder, and every folder its scenario', (t) => {
+test('has a folder for each scenario, and a scenario for each folder', (t) => {
   t.deepEqual(names.toSorted(), Object.keys(scenarios).toSorted());
 });
 
-test('no line of an error, of a proxy or of the start was counted as a request', (t) => {
+test('does not count lines of errors, proxies or the start as requests', (t) => {
   const { lines } = readFixture('runtime');
   const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
   for (const sign of [
@@ -88,7 +88,7 @@ test('no line of an error, of a proxy or of the start was counted as a request',
   }
 });
 
-test('lines of all fixtures through one decoder, in turn, are the same requests', (t) => {
+test('decodes interleaved lines of all fixtures to the same requests', (t) => {
   const fixtures = names.map(readFixture).filter((fixture) => fixture.facts.timeZone === 'UTC');
   const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
   const longest = Math.max(...fixtures.map(({ lines }) => lines.length));

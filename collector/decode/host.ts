@@ -1,6 +1,6 @@
 /**
- * A host as it is counted: lower case, without a default port and without a trailing dot, so that `Example.com.:443`
- * and `example.com` are one. Another port stays. IPv6 keeps its brackets only with a port.
+ * Normalises a host: lower case, without a default port and without a trailing dot, so that `Example.com.:443` becomes
+ * `example.com`. Keeps other ports. IPv6 keeps its brackets only with a port.
  */
 export function normaliseHost(host: string): string {
   const match = /^(\[[^\]]*\]|[^:]*)(?::(\d*))?$/.exec(host);

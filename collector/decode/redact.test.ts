@@ -6,7 +6,7 @@ const redacted = test.macro({
   exec(t, line: string, shown: string) {
     t.is(redact(line), shown);
   },
-  title: (_, line: string) => `nothing secret is left of ${line}`,
+  title: (_, line: string) => `redacts ${line}`,
 });
 test(
   redacted,
@@ -40,7 +40,7 @@ test(
   '203.0.113.9 - bob [08/Apr/2021:01:50:28 +0000] "GET /reset/hunter2?x=1 HTTP/2.0" x 65',
   '… - … [08/Apr/2021:01:50:28 +0000] "GET /reset/…?… HTTP/2.0" x 65',
 );
-test(redacted, '.log0", "remote_ip": "::579", "host": "a.example"', '.log0", "remote_ip": "…", "host": "a.example"'); // its first quote is cut off
+test(redacted, '.log0", "remote_ip": "::579", "host": "a.example"', '.log0", "remote_ip": "…", "host": "a.example"'); // the first quote is missing
 test(redacted, 'agent a0-d-zdw-mHVQHCE-rBIj_VNVs', 'agent …');
 test(
   redacted,
@@ -74,7 +74,7 @@ const lower = 'abcdefghijklmnopqrstuvwxyz0123456789';
 const mixed = `${lower}ABCDEFGHIJKLMNOPQRSTUVWXYZ-_`;
 const of = (alphabet: string, minLength: number, maxLength = minLength): fc.Arbitrary<string> =>
   fc.string({ unit: fc.nat(alphabet.length - 1).map((at) => alphabet[at]!), minLength, maxLength });
-/** What is secret wherever it stands. */
+/** Secrets that are recognised anywhere. */
 const anywhere = fc.oneof(
   fc.ipV4(),
   fc.ipV6().filter((address) => address.length > 4),
@@ -86,10 +86,10 @@ const anywhere = fc.oneof(
     .tuple(of(mixed, 20), of(mixed, 40), of(mixed, 43))
     .map(([head, body, signature]) => `eyJ${head}.eyJ${body}.${signature}`),
 );
-/** What is secret by its place: short, and made of letters alone. */
+/** A secret that is only recognised by its position: short, and letters only. */
 const placed = of('abcdefghijklmnopqrstuvwxyz', 7, 12).map((word) => `q${word}z`);
 
-/** Fields of a request with a secret in each place. */
+/** Fields of a request with a secret at each position. */
 function fieldsWith(secret: string, hiddenByPlace: string): Record<string, unknown> {
   return {
     level: 'info',
@@ -142,7 +142,7 @@ const encodings: readonly ((secret: string) => string)[] = [
   (secret) => secret.replace(/./g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`),
 ];
 
-test('no planted secret is in an example, whatever the shape of the line, however it is wrapped, encoded or cut', (t) => {
+test('reveals no planted secret, for any line, wrapping, encoding and truncation', (t) => {
   const planted = fc.record({
     secret: anywhere,
     byPlace: placed,
@@ -161,7 +161,7 @@ test('no planted secret is in an example, whatever the shape of the line, howeve
       if (unicode) line = line.replace(/[&=@/]/g, (character) => `\\u00${character.charCodeAt(0).toString(16)}`);
       line = wrap(line);
       const shown = [redact(beginningOf(line)), redact(line), ...(isCut ? [redact(line.slice(0, to))] : [])];
-      // Where the beginning is cut off, only what is secret wherever it stands can be known.
+      // Without the beginning, only secrets that are recognised anywhere can be found.
       if (isCut) shown.push(redact(line.slice(from)).replaceAll(byPlace, ''));
       for (const example of shown) {
         for (const text of [example, unescaped(example)]) {
@@ -185,7 +185,7 @@ function unescaped(text: string): string {
   return text.replace(/%([\da-f]{2})/gi, (_, code: string) => String.fromCharCode(Number.parseInt(code, 16)));
 }
 
-test('only the beginning of a long line is kept', (t) => {
+test('keeps only the beginning of a long line', (t) => {
   t.is(beginningOf('x'.repeat(10_000)).length, 501);
   t.is(beginningOf('short'), 'short');
 });

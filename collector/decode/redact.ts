@@ -1,46 +1,45 @@
 /**
- * Examples of lines that could not be read, without what is personal or secret in them. Nobody knows what such a line
- * is, so values are judged by what they look like, and what looks like nothing in particular is left out: keys, words,
- * small numbers and times stay.
+ * Redacts examples of rejected lines. Their format is unknown, so values are classified by their appearance: keys,
+ * words, small numbers and times stay, and everything else is hidden.
  */
 
-/** How much of a rejected line is kept as an example, in characters. */
+/** Maximum length of an example, in characters. */
 const exampleLengthMax = 500;
 
-/** The beginning of a line, copied: a slice would keep all of a long line in memory. */
+/** Returns the beginning of a line as a copy: a slice would retain the whole line in memory. */
 export function beginningOf(line: string): string {
   return line.length > exampleLengthMax ? `${Buffer.from(line.slice(0, exampleLengthMax)).toString()}…` : line;
 }
 
 const hidden = '…';
 
-/** Keys whose values are secrets or say who someone is. */
+/** Keys whose values are secrets or identify a person. */
 const secretName =
   /authori[sz]ation|cookie|token|secret|passw|pwd|session|sess_?id|credential|signature|api[-_]?key|user_?(?:id|name)|remote_|client_ip|forwarded|real-ip|csrf|auth|jwt|bearer|websocket-protocol|\botp\b|e-?mail|phone/i;
-/** Keys of personal data. Where such a key holds an object, the object's own keys decide instead. */
+/** Keys of personal data. If the value is an object, its own keys decide instead. */
 const personalName = /^(?:user|name|login|address|query|query_string)$/i;
 const secretWord = String.raw`[\w-]*(?:authori[sz]ation|cookie|token|secret|passw(?:or)?d|pwd|api[-_]?key|session|sessid|signature|forwarded-for|real-ip|csrf|jwt)`;
-/** A header or a parameter outside of JSON, with all that follows. */
+/** A header or a parameter outside of JSON, up to the end of the text. */
 const secretPair = new RegExp(String.raw`(?<![\w-])(${secretWord})['\]]?\s*[:=](?!\s*"…")\s*.*`, 'gis');
 const endsWithSecretName = new RegExp(String.raw`${secretWord}['\]]?\s*[:=]\s*\[?\s*$`, 'i');
 /** A header name in a list that alternates names and values, such as `rawHeaders`. */
 const secretItem = new RegExp(String.raw`^${secretWord}$`, 'i');
-/** Tokens with a known prefix, and the credentials behind `curl -u`. */
+/** Tokens with a known prefix, and the credentials after `curl -u`. */
 const namedToken =
   /\b(?:sk|pk|rk)_(?:live|test)_\w+|\b(?:gh[opsu]|github_pat|glpat|xox[a-z])[_-][\w-]+|(?<=\s-u\s+)\S+/g;
 const scheme = /\b(bearer|basic|digest|negotiate|apikey)\s+[^\s",]+/gi;
-/** Path segments behind which a token stands. */
+/** Path segments that precede a token. */
 const tokenPath =
   /(\/[\w-]*(?:reset|verif|confirm|activat|token|invit|unsubscri|magic|auth|passw|recover|session|share|secret|key|sign|otp|login|download)[\w-]*)\/[^\s?#"]+/gi;
 
-/** Text that stays as it is: times, and the colours of terminals. */
+/** Text that stays: times, and terminal colours. */
 const time = String.raw`\d{4}[-/]\d\d[-/]\d\d(?:[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?(?:Z|[+-]\d\d:?\d\d))?)?|\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d(?: [+-]\d{4})?|\d\d:\d\d:\d\d(?:\.\d{1,9})?`;
-const kept = new RegExp(String.raw`((?<![\w.:/-])(?:${time})(?![\w:-])|\u001b\[[\d;]*m)`);
+const visible = new RegExp(String.raw`((?<![\w.:/-])(?:${time})(?![\w:-])|\u001b\[[\d;]*m)`);
 
 /**
- * A line that can be shown: addresses, e-mail addresses, tokens, the values of cookies and other secrets, query strings
- * and the like are replaced by `…`, also where the line is wrapped, escaped, percent-encoded or cut. Its structure
- * stays. Meant for a line's beginning.
+ * Replaces IP addresses, e-mail addresses, tokens, values of cookies and other secrets, query strings and the like with
+ * `…`, even if the line is wrapped, escaped, percent-encoded or truncated. Preserves its structure. Meant for the
+ * beginning of a line.
  */
 export function redact(line: string): string {
   return (
@@ -51,12 +50,11 @@ export function redact(line: string): string {
   );
 }
 
-/** How often a text may be percent-encoded. */
+/** Maximum number of nested percent-encodings. */
 const encodingsMax = 3;
 
 /**
- * Characters in place of their escapes, but for quotes and backslashes, which are structure, and spaces, which would
- * end a value.
+ * Decodes escapes, except quotes and backslashes, which are structure, and spaces, which would end a value.
  */
 function decoded(line: string): string {
   const character = (whole: string, code: string): string => {
@@ -71,8 +69,8 @@ function decoded(line: string): string {
 }
 
 /**
- * Redacts a text with quoted strings in it, all of one depth: the quotes of a JSON text inside another have a backslash
- * more for each level, or two. A string ends at the next quote that has no more of them than the one it began with.
+ * Redacts a text with quoted strings. Quotes of nested JSON have more backslashes. A string ends at the next quote with
+ * at most as many backslashes as its opening quote.
  */
 function redactText(text: string): string {
   let shown = '';
@@ -82,7 +80,7 @@ function redactText(text: string): string {
     shown += redactWords(plain);
     if (opening === undefined) return shown;
     const { from, to: start, depth } = opening;
-    // What a quote ends here was not in quotes: where its value ends, nobody knows.
+    // An unquoted secret before a quote: the end of its value is unknown.
     if (endsWithSecretName.test(plain) || /\?\S*$/.test(plain)) return `${shown}${hidden}`;
     const closing = closingQuote(text, start, depth);
     const content = text.slice(start, closing?.from);
@@ -92,7 +90,7 @@ function redactText(text: string): string {
       shown += `${quote}${hidden}${closing === undefined ? '' : quote}`;
       continue;
     }
-    const colon = /^\s*:(?!:)\s*/.exec(text.slice(at))?.[0]; // two of them begin an address
+    const colon = /^\s*:(?!:)\s*/.exec(text.slice(at))?.[0]; // two colons start an IPv6 address
     const comma =
       colon === undefined && secretItem.test(content) ? /^\s*,\s*(?=\\*")/.exec(text.slice(at))?.[0] : undefined;
     const separator = colon ?? comma;
@@ -115,7 +113,7 @@ function redactText(text: string): string {
   return shown;
 }
 
-/** The content of a string: a text with strings of its own, such as a wrapped line, or a value. */
+/** Redacts the content of a string: a text with nested strings, such as a wrapped line, or a value. */
 function redactString(content: string): string {
   const isText = /^\s*[{[]/.test(content) || /(\\+)"[^"\\]{1,100}\1"\s*:/.test(content);
   return isText && content.includes('\\"') ? redactText(content) : redactWords(content);
@@ -124,7 +122,7 @@ function redactString(content: string): string {
 interface Quote {
   readonly from: number;
   readonly to: number;
-  /** Backslashes before it. */
+  /** Number of backslashes before it. */
   readonly depth: number;
 }
 
@@ -143,7 +141,8 @@ function closingQuote(text: string, start: number, depth: number): Quote | undef
 }
 
 /**
- * Where the value of a key ends: a string, a list of strings, or a word. `undefined` when it is cut or anything else.
+ * Returns the end of a value: a string, a list of strings, or a word. Returns `undefined` if it is truncated or
+ * anything else.
  */
 function valueEnd(text: string, from: number, depth: number): number | undefined {
   const string = (at: number): number | undefined => {
@@ -165,7 +164,7 @@ function valueEnd(text: string, from: number, depth: number): number | undefined
     const word = /^[\w.+-]+/.exec(text.slice(from));
     end = word === null ? string(from) : from + word[0].length;
   }
-  // Behind a value a comma or a bracket stands; anything else shows that the text is not what it seems.
+  // A value precedes a comma or a bracket. Anything else means that this is not JSON.
   return end === undefined || !/^\s*(?:[,}\]]|$)/.test(text.slice(end)) ? undefined : end;
 }
 
@@ -175,7 +174,7 @@ function redactWords(text: string): string {
     .replace(/[?#]\S+/g, (query) => `${query[0]}${hidden}`)
     .replace(secretPair, `$1: ${hidden}`)
     .replace(/ - (?!-(?: |$))\S+(?= \[|\s*$)/g, ` - ${hidden}`)
-    .split(kept)
+    .split(visible)
     .map((part, at) => (at % 2 === 1 ? part : redactUntimed(part)))
     .join('');
 }
@@ -190,7 +189,7 @@ function redactUntimed(text: string): string {
       .replace(/[\w+/=.~-]{32,}/g, (run) => (/\d/.test(run) && /[a-z]/i.test(run) ? hidden : run))
       // An IPv6 address, or the beginning of one.
       .replace(/(?<!\w)(?:[\da-f]{0,4}:){2,8}[\da-f]{0,4}(?:[.%][\w.%]+)*/gi, hidden)
-      // Two hexadecimal groups may be all that is left of one.
+      // Two hexadecimal groups may be the rest of a truncated one.
       .replace(/(?<!\w)(?=[\da-f:]*\d)(?:[\da-f]{3,4}:)[\da-f]{1,4}(?!\w)/gi, hidden)
       .replace(/(?<![\d.])\d{1,3}(?:\.\d{1,3}){2,}(?!\d)/g, hidden)
       .replace(/=[^\s,;&"{}[\]()]+/g, (pair) => (pair === `=${hidden}` ? pair : `=${hidden}`))
@@ -203,13 +202,15 @@ function redactUntimed(text: string): string {
 
 const wordLengthMax = 64;
 
-/** Whether a word is a number, or made of words that people write: neither is what a token looks like. */
+/** Whether a word is a number or consists of natural words, unlike a token. */
 function isHarmless(word: string): boolean {
   if (/^[-+.]*(?:\d{1,10}(?:\.\d{1,9})?(?:e[+-]\d{1,3})?|1\d{12}(?:\d{3})?|1\d{18})[.-]*$/i.test(word)) return true;
   if (word.length > wordLengthMax || word.includes('%')) return false;
   const parts = word.split(/[_+~$!.-]/);
-  const numbered = parts.filter((part) => /\p{N}/u.test(part));
-  // In words that people write, a capital seldom follows a small letter, and hardly ever three do.
+  const partsWithDigits = parts.filter((part) => /\p{N}/u.test(part));
+  // In natural words, a capital rarely follows a lower-case letter, and three hardly ever do.
   if (/(?:\p{Ll}\p{Lu}.*){2}|\p{Ll}\p{Lu}{3}/u.test(word)) return false;
-  return numbered.length <= 1 && parts.every((part) => /^(?:\p{L}{0,15}|\p{L}{1,4}\d{1,2}|\d{1,3})$/u.test(part));
+  return (
+    partsWithDigits.length <= 1 && parts.every((part) => /^(?:\p{L}{0,15}|\p{L}{1,4}\d{1,2}|\d{1,3})$/u.test(part))
+  );
 }

@@ -2,7 +2,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { bytesOf, createSpanMemo } from './span-memo.js';
 
-test('a memo of spans gives what the function gives, whatever is cut out of whatever, in whatever order', (t) => {
+test('returns the same as the function, for any spans of any buffers in any order', (t) => {
   const bytes = fc
     .oneof(
       fc.array(fc.constantFrom(0x61, 0x62), { maxLength: 30 }),
@@ -27,7 +27,7 @@ test('a memo of spans gives what the function gives, whatever is cut out of what
   t.pass();
 });
 
-test('a span is read once while it comes again and again, beside three others that look like it', (t) => {
+test('reads a repeated span once, beside three others with the same hash', (t) => {
   const read: string[] = [];
   const memo = createSpanMemo((span) => read.push(span));
   const spans = ['Chrome/127', 'Chrome/128', 'Chrome/129', 'Chrome/130'].map(

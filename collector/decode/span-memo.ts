@@ -1,28 +1,27 @@
-/** Longer spans are read each time. */
+/** Maximum length of a cached span, in bytes. */
 const spanBytesMax = 2000;
-/** So many spans can have the same place. */
+/** Associativity: number of spans that share a set. */
 const ways = 4;
-/** After so many look-ups, most of which found nothing, eight times as many spans are read and not looked up. */
-const evaluatedEvery = 512;
+/** Number of lookups per evaluation. If most of 512 lookups miss, bypass the cache for the next 4,096. */
+const evaluationLookups = 512;
 
-/** Bytes to look into. */
+/** A buffer with a view for comparisons. */
 export interface Bytes {
   readonly buffer: Buffer;
   readonly view: DataView;
-  /** Of the buffer: a `DataView` takes longer to tell it. */
+  /** Length of the buffer, which is faster to read than that of a `DataView`. */
   readonly length: number;
 }
 
-/** The bytes of a buffer, not a copy of them. */
+/** Wraps a buffer without copying it. */
 export function bytesOf(buffer: Buffer): Bytes {
   return { buffer, view: new DataView(buffer.buffer, buffer.byteOffset, buffer.length), length: buffer.length };
 }
 
 /**
- * Remembers what `read` made of spans of bytes, `spansMax` of them (4,096, a power of two): a new one takes the place
- * of an older one. A span is looked up by its length and eight of its bytes and then compared as a whole: no text is
- * made of it. Where spans are seldom the same twice, to remember them costs more than to read them, and most are only
- * read.
+ * Caches the results of `read` for spans of bytes in a set-associative cache of `spansMax` entries (default 4,096; a
+ * power of two). Looks spans up without creating strings: by their length and eight of their bytes, then by comparing
+ * all bytes. Bypasses the cache if spans rarely repeat, since a miss costs more than `read` alone.
  */
 export function createSpanMemo<Value>(
   read: (span: string) => Value,
@@ -30,34 +29,34 @@ export function createSpanMemo<Value>(
 ): (bytes: Bytes, from: number, to: number) => Value {
   const spans = new Array<Span>(spansMax).fill({ length: 0, words: new Float64Array(0), lastWord: Number.NaN });
   const values = new Array<Value | undefined>(spansMax).fill(undefined);
-  let turn = 0;
-  let asked = 0;
-  let missed = 0;
-  let passing = 0;
+  let nextWay = 0;
+  let lookups = 0;
+  let misses = 0;
+  let bypassed = 0;
   return (bytes, from, to) => {
     const length = to - from;
-    if (passing > 0 || length < wordBytes || length > spanBytesMax) {
-      if (passing > 0) passing -= 1;
+    if (bypassed > 0 || length < wordBytes || length > spanBytesMax) {
+      if (bypassed > 0) bypassed -= 1;
       return read(bytes.buffer.toString('utf8', from, to));
     }
-    asked += 1;
-    if (asked === evaluatedEvery) {
-      if (missed > asked / 2) passing = 8 * evaluatedEvery;
-      asked = 0;
-      missed = 0;
+    lookups += 1;
+    if (lookups === evaluationLookups) {
+      if (misses > lookups / 2) bypassed = 8 * evaluationLookups;
+      lookups = 0;
+      misses = 0;
     }
-    const first = placeOf(bytes, from, to) & (spansMax - ways);
+    const first = hashOf(bytes, from, to) & (spansMax - ways);
     for (let at = first; at < first + ways; at += 1) {
       const span = spans[at]!;
       if (span.length === length && isAt(span, bytes, from)) return values[at] as Value;
     }
-    missed += 1;
-    turn = (turn + 1) % ways;
+    misses += 1;
+    nextWay = (nextWay + 1) % ways;
     const value = read(bytes.buffer.toString('utf8', from, to));
     const span = spanOf(bytes, from, to);
     if (isComparable(span)) {
-      spans[first + turn] = span;
-      values[first + turn] = value;
+      spans[first + nextWay] = span;
+      values[first + nextWay] = value;
     }
     return value;
   };
@@ -66,8 +65,8 @@ export function createSpanMemo<Value>(
 const wordBytes = 8;
 
 /**
- * At least eight bytes to compare others with, eight at once as a double: V8 would make an object of each integer of
- * that size. The last eight may overlap with those before.
+ * A copy of at least eight bytes for comparisons, in doubles of eight bytes: V8 would allocate an object for each
+ * 64-bit integer. The last double may overlap with the one before.
  */
 export interface Span {
   readonly length: number;
@@ -75,7 +74,7 @@ export interface Span {
   readonly lastWord: number;
 }
 
-/** Copies bytes for comparisons. Throws a `RangeError` when there are less than eight. */
+/** Copies bytes for comparisons. Throws a `RangeError` for less than eight bytes. */
 export function spanOf({ view }: Bytes, from: number, to: number): Span {
   const words = Float64Array.from({ length: Math.ceil((to - from) / wordBytes) - 1 }, (_, at) =>
     view.getFloat64(from + at * wordBytes, true),
@@ -84,8 +83,8 @@ export function spanOf({ view }: Bytes, from: number, to: number): Span {
 }
 
 /**
- * Whether the bytes from `at` on are those of a span that is told from all others. `false` where there are not so many,
- * and when `at` is -1.
+ * Whether the bytes from `at` on equal those of a comparable span. Returns `false` if there are fewer bytes, or if
+ * `at` is -1.
  */
 export function isAt({ length, words, lastWord }: Span, bytes: Bytes, at: number): boolean {
   const { view } = bytes;
@@ -96,17 +95,17 @@ export function isAt({ length, words, lastWord }: Span, bytes: Bytes, at: number
 }
 
 /**
- * Whether comparing a span's words as numbers identifies it. Zero equals negative zero, and NaN equals nothing, but
- * text without NUL and DEL has neither.
+ * Whether comparing words as numbers compares their bytes: not for zero, which equals negative zero, and NaN. Text
+ * without NUL and DEL has neither.
  */
 function isComparable({ words, lastWord }: Span): boolean {
   return [...words, lastWord].every((word) => word !== 0 && !Number.isNaN(word));
 }
 
-/** The same for spans of one length that have the same eight bytes in the same places, and hardly ever for others. */
-function placeOf({ buffer }: Bytes, from: number, to: number): number {
-  let place = to - from;
-  const step = place >>> 3;
-  for (let at = from + (step >>> 1); at < to; at += step) place = (Math.imul(place, 31) + buffer[at]!) | 0;
-  return place ^ (place >>> 12);
+/** Hash of a span's length and of about eight of its bytes at equal distances. */
+function hashOf({ buffer }: Bytes, from: number, to: number): number {
+  let hash = to - from;
+  const step = hash >>> 3;
+  for (let at = from + (step >>> 1); at < to; at += step) hash = (Math.imul(hash, 31) + buffer[at]!) | 0;
+  return hash ^ (hash >>> 12);
 }

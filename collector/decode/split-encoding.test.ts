@@ -10,7 +10,7 @@ const timed = [...sample.slice(0, 500), ...realLines()].filter((line) => line.le
 const json = timed.filter((line) => line.startsWith('{'));
 const consoleLines = timed.filter((line) => /^\d{4}\/[^{]*\thttp\.log\.access/.test(line));
 
-/** What may stand before a line: each is one of a real tool. */
+/** Prefixes of real tools. */
 const prefixes = [
   '',
   'caddy-1  | ',
@@ -31,7 +31,7 @@ const prefixes = [
 ];
 const endings = ['', ' ', '\r', '\u001b[0m', '\n', ',', '---'];
 
-/** What a shipper makes of a line: one level of JSON around it. */
+/** Envelopes of log shippers: one level of JSON around a line. */
 const envelopes: readonly ((line: string) => string)[] = [
   (log) => JSON.stringify({ log: `${log}\n`, stream: 'stderr', time: '2026-11-23T20:04:57.6Z' }),
   (message) =>
@@ -62,7 +62,7 @@ const objectEnvelopes: readonly ((fields: unknown) => string)[] = [
   (log_processed) => JSON.stringify({ log_processed, stream: 'stderr' }),
 ];
 
-test('a line behind any prefix or in any envelope is the same request as by itself', (t) => {
+test('reads the same request after any prefix and in any envelope', (t) => {
   const one = fc.constantFrom(...json, ...consoleLines);
   fc.assert(
     fc.property(
@@ -86,14 +86,14 @@ test('a line behind any prefix or in any envelope is the same request as by itse
   t.true(consoleLines.length > 0);
 });
 
-test('console columns that became spaces are read as columns', (t) => {
+test('reads console columns separated by spaces', (t) => {
   for (const line of consoleLines) {
     for (const prefix of prefixes)
       t.true(same(decode(prefix + line.replaceAll('\t', '  ')), decode(line)), prefix + line);
   }
 });
 
-test('the keys of a line may come in any order, and its time under any usual name', (t) => {
+test('reads keys in any order, and the time under any common name', (t) => {
   const name = fc.constantFrom('ts', 'timestamp', 'time', '@timestamp', 'date', 'datetime');
   fc.assert(
     fc.property(
@@ -118,7 +118,7 @@ test('the keys of a line may come in any order, and its time under any usual nam
   t.pass();
 });
 
-test('no other number is taken for the time', (t) => {
+test('does not mistake another number for the time', (t) => {
   for (const bytes of [0, 1_700_000_000, 1_700_000_000_000]) {
     const fields = { ...(JSON.parse(json[0]!) as Record<string, unknown>), ts: undefined };
     t.deepEqual(
@@ -128,7 +128,7 @@ test('no other number is taken for the time', (t) => {
   }
 });
 
-test('what strangers choose does not become a line of its own', (t) => {
+test('does not read client-controlled values as lines', (t) => {
   const forged = json[0]!;
   const quoted = JSON.stringify(forged);
   for (const line of [
@@ -150,7 +150,7 @@ test('what strangers choose does not become a line of its own', (t) => {
   }
 });
 
-test('Common and Combined Log Format are read with all that they say, behind a prefix or in an envelope too', (t) => {
+test('reads Common and Combined Log Format, also after a prefix and in an envelope', (t) => {
   const combined =
     '203.0.113.9 - bob [23/Nov/2026:21:04:57 +0100] "GET /a?x=1 HTTP/2.0" 499 65 "https://www.example.com/" "Mozilla/5.0 (X11; \\"x\\") y"';
   const parts = {
@@ -181,7 +181,7 @@ test('Common and Combined Log Format are read with all that they say, behind a p
     t.not(decodeOfFile(cut).kind, 'request', cut);
 });
 
-test('a request of an encoder that is not read is rejected by that name, and never counted as a line of another logger', (t) => {
+test('rejects a request of an unsupported encoder as unknown-encoder, never as another log line', (t) => {
   for (const line of [
     '{"log.level":"info","@timestamp":"2026-11-23T20:04:57.000Z","log.logger":"http.log.access","message":"handled request","ecs.version":"1.6.0","http":{"response":{"status_code":200}}}',
     '{"log":{"level":"info","logger":"http.log.access"},"ecs":{"version":"8.0"},"@timestamp":"2026-11-23T20:04:57.000Z","message":"handled request"}',
@@ -192,7 +192,7 @@ test('a request of an encoder that is not read is rejected by that name, and nev
     t.deepEqual(decode(line), { kind: 'rejected', reason: 'unknown-encoder' }, line);
 });
 
-/** Whether it is a request with a time of its own. */
+/** Whether it is a request with a readable time. */
 function hasOwnTime(line: string): boolean {
   const decoded = decode(line);
   return decoded.kind === 'request' && !decoded.timeOfArrival;

@@ -1,29 +1,28 @@
 import { readCommonLog } from './common-log.js';
 
-/** What a line says, whatever its encoder. */
+/** A parsed line, independent of its encoder. */
 export interface Entry {
   readonly fields: JsonObject;
   /**
-   * What the console encoder writes before the fields: time, level, logger and message, as far as they are not switched
-   * off.
+   * Columns that the console encoder writes before the fields: time, level, logger and message, unless disabled.
    */
   readonly columns: readonly string[];
-  /** The part of the line that Caddy wrote as JSON; the line itself where nothing was wrapped around it. */
+  /** The JSON that Caddy wrote, without prefix or envelope. */
   readonly text: string;
 }
 
-/** An object out of JSON. */
+/** A JSON object. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-/** Whether a value out of JSON is an object. */
+/** Whether a JSON value is an object. */
 export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /**
- * Keys under which log shippers put the line that they took: Docker, Fluent Bit, Vector, Filebeat, journald, Loki,
- * Splunk, CloudWatch, Google Cloud, OpenTelemetry. Caddy writes none of them by itself. Others are not unwrapped:
- * strangers choose the texts of some of Caddy's own keys.
+ * Keys under which log shippers put a line: Docker, Fluent Bit, Vector, Filebeat, journald, Loki, Splunk, CloudWatch,
+ * Google Cloud, OpenTelemetry. Other keys are not unwrapped, since clients control the values of some of Caddy's own
+ * keys.
  */
 export const envelopeKeys = [
   'log',
@@ -52,16 +51,16 @@ export const envelopeKeys = [
 
 const none: readonly string[] = [];
 const columnsMax = 12;
-/** How many braces of a line are tried as the beginning of its JSON. */
+/** Maximum number of braces tried as the start of the JSON in a line. */
 const attemptsMax = 8;
-/** `line_ending` may be any text: up to this much of it may follow a line, in characters. */
+/** Maximum length of a custom `line_ending` after a line, in characters. */
 const endingMax = 64;
-/** The longest text before the JSON in which console columns are looked for, in characters. */
+/** Maximum length of the text before the JSON that is searched for console columns, in characters. */
 const headMax = 4096;
-/** The longest message that journald's JSON gives as an array, in bytes. */
+/** Maximum length of a message that journald's JSON contains as an array, in bytes. */
 const bytesMax = 2 ** 20;
 
-/** Takes a line apart. `not-json` and `not-caddy` say why that cannot be done. */
+/** Parses a line. Returns `not-json` or `not-caddy` if that fails. */
 export function readEntry(line: string): Entry | 'not-json' | 'not-caddy' {
   const value = parse(line);
   if (typeof value === 'string') return readText(value) ?? 'not-caddy';
@@ -69,7 +68,7 @@ export function readEntry(line: string): Entry | 'not-json' | 'not-caddy' {
   return isObject(value) ? unwrapped(value, line) : 'not-caddy';
 }
 
-/** `undefined` when the text is not JSON: no text of JSON has that value. */
+/** Parses JSON. Returns `undefined` for other text. */
 export function parse(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
@@ -79,8 +78,8 @@ export function parse(text: string): unknown {
 }
 
 /**
- * The line inside an envelope, or the object itself where it is none. A line of Caddy's with a request is never an
- * envelope.
+ * Returns the line inside an envelope, or the object itself if it is not an envelope. An object with a request never is
+ * one.
  */
 function unwrapped(fields: JsonObject, text: string): Entry {
   const own = { fields, columns: none, text };
@@ -101,7 +100,7 @@ function unwrapped(fields: JsonObject, text: string): Entry {
   return own;
 }
 
-/** A text, or the bytes of one: journald writes a message with control characters as an array. */
+/** Decodes a string or an array of bytes, which journald writes for messages with control characters. */
 function textIn(value: unknown): string | undefined {
   if (typeof value === 'string') return value.trimEnd();
   if (!Array.isArray(value) || value.length === 0 || value.length > bytesMax) return undefined;
@@ -110,7 +109,7 @@ function textIn(value: unknown): string | undefined {
     : undefined;
 }
 
-/** Whether an object is what Caddy's loggers write, as far as its keys tell. */
+/** Whether an object has the keys of a line of Caddy. */
 function isLogEntry({ request, status, level, logger, msg }: JsonObject): boolean {
   return (
     (isObject(request) && status !== undefined) ||
@@ -120,7 +119,7 @@ function isLogEntry({ request, status, level, logger, msg }: JsonObject): boolea
 }
 
 /**
- * Reads a line that is not JSON as a whole: Common Log Format, console columns, or JSON behind a prefix of any length.
+ * Parses a line that is not entirely JSON: Common Log Format, console columns, or JSON after a prefix of any length.
  */
 function readText(text: string): Entry | undefined {
   const common = readCommonLog(text);
@@ -129,8 +128,8 @@ function readText(text: string): Entry | undefined {
 }
 
 /**
- * JSON that ends where the line ends, or up to a `line_ending` before that. A quote before its brace, or behind it, is
- * one of a text that holds it, such as a user agent, and strangers choose those.
+ * Parses JSON at the end of a line, or before a `line_ending`. Skips JSON with a quote directly before or after it:
+ * it is part of a string, such as a user agent, which clients control.
  */
 function readPrefixed(text: string): Entry | undefined {
   const beginnings = text.matchAll(/\{\s*["}]/g);
@@ -152,16 +151,16 @@ function withoutEnding(text: string): string {
   return text.length - to <= endingMax && !text.includes('"', to) ? text.slice(0, to) : text;
 }
 
-/** A console line without fields. */
+/** Parses a console line without fields. */
 function readColumns(text: string): Entry | undefined {
   const columns = columnsOf(text);
   return columns.some(isLevel) ? { fields: {}, columns, text } : undefined;
 }
 
 /**
- * Console columns at the end of a text, behind a prefix of any kind, which may have a time of its own: Caddy's stands
- * directly before the level. Some tools turn the TABs between columns into spaces. Where Caddy leaves time or level
- * out, only TABs tell the columns.
+ * Returns the console columns at the end of a text, after any prefix. The prefix may have another time; Caddy's is
+ * directly before the level. Some tools replace the tabs between columns with spaces. If Caddy omits the time or the
+ * level, only tabs separate columns.
  */
 function columnsOf(head: string): readonly string[] {
   const end = head.length > headMax ? head.slice(-headMax) : head;
@@ -182,7 +181,7 @@ function columnsOf(head: string): readonly string[] {
     : none;
 }
 
-/** A time as Caddy writes it, behind anything but a digit. */
+/** Matches a time in one of Caddy's formats. */
 const time = String.raw`\d{4}(?<dash>[-/])\d\d\k<dash>\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?(?:Z|[+-]\d\d:?\d\d))?|\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}|\d{10}(?:\.\d{1,9})?|\d{13}(?:\.\d{1,9})?|\d{19}|\d\.\d{1,17}e\+(?:09|12)`;
 const timeEnding = new RegExp(String.raw`(?:^|[^\d.])(${time})\s*$`);
 const timeLengthMax = 48;
@@ -195,7 +194,7 @@ const level = String.raw`(?:\u001b\[\d+m)?(?:debug|info|warn|error|dpanic|panic|
 const spacedLevel = new RegExp(String.raw`(?<=\s)(${level})(?=\s|$)`, 'gi');
 const wholeLevel = new RegExp(`^${level}$`, 'i');
 
-/** Whether a text is a log level in one of zap's ways to write it: lower case, upper case, or coloured. */
+/** Whether a text is a log level in one of zap's formats: lower case, upper case, or coloured. */
 export function isLevel(text: string): boolean {
   return text.length <= 20 && wholeLevel.test(text);
 }

@@ -12,7 +12,7 @@ const times = test.macro({
     );
   },
   title: (_, text: string, iso: string | undefined, timeNs: number | undefined = 0) =>
-    `the time ${JSON.stringify(text)} is ${iso === undefined ? 'none' : `${iso} and ${timeNs} ns`}`,
+    `reads the time ${JSON.stringify(text)} as ${iso === undefined ? 'invalid' : `${iso} and ${timeNs} ns`}`,
 });
 test(times, '2026-11-23T20:04:57.626Z', '2026-11-23T20:04:57.626Z');
 test(times, '2026-11-23T21:04:57.626+0100', '2026-11-23T20:04:57.626Z');
@@ -44,23 +44,23 @@ const walls = test.macro({
     );
   },
   title: (_, timeZone: string, wall: string, iso: string, near?: string) =>
-    `${wall} in ${timeZone} is ${iso} in UTC${near === undefined ? '' : `, near ${near}`}`,
+    `converts ${wall} in ${timeZone} to ${iso} in UTC${near === undefined ? '' : `, near ${near}`}`,
 });
 test(walls, 'Europe/Berlin', '2026-07-01T12:00:00', '2026-07-01T10:00:00');
 test(walls, 'Europe/Berlin', '2026-11-23T12:00:00', '2026-11-23T11:00:00');
 test(walls, 'Asia/Kolkata', '2026-11-23T12:00:00', '2026-11-23T06:30:00');
 test(walls, 'America/St_Johns', '2026-11-23T12:00:00', '2026-11-23T15:30:00');
 test(walls, 'UTC', '2026-11-23T12:00:00', '2026-11-23T12:00:00');
-// The hour from 02:00 comes twice.
+// The hour from 02:00 is repeated.
 test(walls, 'Europe/Berlin', '2026-10-25T02:30:00', '2026-10-25T00:30:00');
 test(walls, 'Europe/Berlin', '2026-10-25T02:30:00', '2026-10-25T00:30:00', '2026-10-25T00:31:00Z');
 test(walls, 'Europe/Berlin', '2026-10-25T02:30:00', '2026-10-25T01:30:00', '2026-10-25T01:30:01Z');
 test(walls, 'Europe/Berlin', '2026-10-25T03:00:00', '2026-10-25T02:00:00');
 test(walls, 'Europe/Berlin', '2026-10-25T01:59:59', '2026-10-24T23:59:59');
-// The hour from 02:00 is left out.
+// The hour from 02:00 is skipped.
 test(walls, 'Europe/Berlin', '2026-03-29T02:30:00', '2026-03-29T01:30:00');
 test(walls, 'Europe/Berlin', '2026-03-29T03:00:00', '2026-03-29T01:00:00');
 
-test('a time zone that does not exist is refused', (t) => {
+test('refuses a time zone that does not exist', (t) => {
   t.throws(() => createWallClock('Mars/Olympus'), { instanceOf: RangeError });
 });

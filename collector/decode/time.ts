@@ -1,28 +1,28 @@
 /**
- * Times as Caddy writes them, to the nanosecond where the text has it. A double holds neither the nanoseconds since
- * 1970 nor the digits that Caddy wrote, so everything is read from text.
+ * Parses times in all of Caddy's formats, up to nanoseconds. Works on text, since a double can hold neither nanoseconds
+ * since 1970 nor all digits that Caddy wrote.
  */
 import { isCalendarDate } from '../../shared/time-range.js';
 
-/** Whole milliseconds since 1970 in UTC, and the rest in nanoseconds. */
+/** Milliseconds since 1970 in UTC, and the remaining nanoseconds. */
 export interface Time {
   readonly timeMs: number;
   readonly timeNs: number;
 }
 
-/** Turns a clock on the wall into milliseconds since 1970, given as if the clock showed UTC. */
+/** Converts local time, given as milliseconds since 1970 as if it were UTC, to milliseconds since 1970. */
 export type WallClock = (wallMs: number, nearMs: number | undefined) => number;
 
-/** Times that a stored row can have: 1970 to 2200, inside what 64 bits of nanoseconds hold. */
+/** Upper bound of times: with it, nanoseconds since 1970 fit into 64 bits. */
 const timeMaxMs = Date.UTC(2200, 0, 1);
 
 /**
- * A time from JSON: `unix_seconds_float`, `unix_milli_float` and `unix_nano` are told apart by their size. `line` is
- * where an integer of nanoseconds is read again: above 2^53 JSON.parse has rounded it.
+ * Parses a time from a JSON number: `unix_seconds_float`, `unix_milli_float` or `unix_nano`, by magnitude. Reads
+ * integers above 2^53 again from `line`, since JSON.parse has rounded them.
  */
 export function readTimeNumber(value: number, line: string): Time | undefined {
   if (value < 1e15) return readDecimal(String(value), 0);
-  // Only a key stands before a colon outside of strings; inside them nobody can foresee the nanosecond.
+  // A match within a string is possible, but clients cannot predict the nanosecond.
   for (const [, digits] of line.matchAll(/:\s?(\d{16,19})\s?[,}]/g)) {
     if (Number(digits) === value) return timeOfNanoseconds(digits!);
   }
@@ -30,8 +30,9 @@ export function readTimeNumber(value: number, line: string): Time | undefined {
 }
 
 /**
- * A time from text: `iso8601`, `rfc3339`, `rfc3339_nano`, `wall`, `wall_milli`, `wall_nano`, `common_log`, or, from the
- * console encoder, a number. `wallClock` reads those without a zone; `nearMs` is about when it was written, if known.
+ * Parses a time from a string: `iso8601`, `rfc3339`, `rfc3339_nano`, `wall`, `wall_milli`, `wall_nano`, `common_log`,
+ * or a number from the console encoder. `wallClock` converts times without a zone; `nearMs` is the approximate time,
+ * if known.
  */
 export function readTimeText(text: string, wallClock: WallClock, nearMs: number | undefined): Time | undefined {
   if (text.length < 10 || text.length > 40) return undefined;
@@ -67,8 +68,7 @@ function timeOfNanoseconds(digits: string): Time | undefined {
 }
 
 /**
- * `2026-11-23T20:04:57.626Z`, `2026-11-23T20:04:57+01:00`, `2026/11/23 20:04:57.626`: the fraction and the zone may be
- * missing.
+ * `2026-11-23T20:04:57.626Z`, `2026-11-23T20:04:57+01:00`, `2026/11/23 20:04:57.626`. Fraction and zone are optional.
  */
 function readCalendar(text: string, wallClock: WallClock, nearMs: number | undefined): Time | undefined {
   const match = /^(\d{4})([-/])(\d\d)\2(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?: ?(Z|[+-]\d\d:?\d\d))?$/.exec(

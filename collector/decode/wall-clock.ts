@@ -1,16 +1,14 @@
 import type { WallClock } from './time.js';
 
-/** Zones change their offset on a quarter of an hour of their own clock: one answer holds so long. */
+/** Zones change their offset at a quarter of an hour of local time, so offsets are cached per quarter. */
 const quarterMs = 900_000;
 const quartersMax = 1000;
 const dayMs = 86_400_000;
 
 /**
- * Reads clocks of an IANA time zone (`UTC`, `Europe/Berlin`). Throws a `RangeError` when there is no such zone.
- *
- * In the hour that comes twice when summer time ends, the reading nearer to `nearMs` is taken, or the first when that
- * is not known. In the hour that is left out when it begins, which no right clock shows, the offset from before it
- * counts.
+ * Creates a converter from local time in an IANA time zone (`UTC`, `Europe/Berlin`). Throws a `RangeError` if there
+ * is no such zone. For the repeated hour at the end of daylight saving time, returns the time nearer to `nearMs`, or
+ * the first if that is unknown. For the skipped hour at its start, uses the offset before it.
  */
 export function createWallClock(timeZone: string): WallClock {
   if (timeZone === 'UTC') return (wallMs) => wallMs;
@@ -22,7 +20,7 @@ export function createWallClock(timeZone: string): WallClock {
     return Math.abs(wallMs - first! - nearMs) <= Math.abs(wallMs - second - nearMs) ? wallMs - first! : wallMs - second;
   };
 
-  /** The offsets that the zone can have at this quarter of its clock, the earlier first. */
+  /** The offsets that the zone can have at this quarter of local time, the earlier first. */
   function offsetsOf(quarter: number): readonly number[] {
     let found = offsets.get(quarter);
     if (found === undefined) {
@@ -42,8 +40,7 @@ export function createWallClock(timeZone: string): WallClock {
 }
 
 /**
- * How far the clocks of an IANA time zone are ahead of UTC at a time, in milliseconds. Throws a `RangeError` when there
- * is no such zone.
+ * Offset of an IANA time zone from UTC at a time, in milliseconds. Throws a `RangeError` if there is no such zone.
  */
 export function zoneOffsetMs(timeZone: string, timeMs: number): number {
   return offsetOf(formatOf(timeZone), timeMs);

@@ -1,32 +1,32 @@
 import type { RejectionReason } from '../ledger.js';
 
-/** What became of the lines of an import: each is in exactly one of the counts. */
+/** Counts of the lines of an import by outcome. Each line is in exactly one of them. */
 export interface ImportCounts {
-  /** Lines of loggers that do not speak of requests. */
+  /** Other log lines. */
   runtime: number;
-  /** Lines that were not understood, by reason. */
+  /** Rejected lines, by reason. */
   readonly rejected: Partial<Record<RejectionReason, number>>;
-  /** Requests that the store did not hold, and that it holds now. */
+  /** Requests that were added to the store. */
   added: number;
-  /** Requests that the store held already. */
+  /** Requests that the store had already. */
   known: number;
-  /** Requests that were not added because they may be counted already: see `uncertain-windows.ts`. */
+  /** Requests that were not added, as possible duplicates: see `uncertain-windows.ts`. */
   skipped: number;
-  /** Requests that the store refused for good. */
+  /** Requests that the store refused permanently. */
   refused: number;
 }
 
-/** Counts with nothing in them. */
+/** Creates counts of zero. */
 export function noCounts(): ImportCounts {
   return { runtime: 0, rejected: {}, added: 0, known: 0, skipped: 0, refused: 0 };
 }
 
-/** All lines. */
+/** Total number of lines. */
 export function linesOf({ runtime, rejected, added, known, skipped, refused }: ImportCounts): number {
   return runtime + added + known + skipped + refused + Object.values(rejected).reduce((sum, count) => sum + count, 0);
 }
 
-/** The counts of both. */
+/** Adds two counts. */
 export function sumOf(one: ImportCounts, other: ImportCounts): ImportCounts {
   const rejected = { ...one.rejected };
   for (const [reason, count] of Object.entries(other.rejected) as [RejectionReason, number][])

@@ -13,7 +13,7 @@ const nothingImported = new ImportedHours({ readImported: () => Promise.resolve(
 
 const startMs = Date.UTC(2026, 10, 23, 20);
 
-/** Requests in memory, read as a store reads them: the pure core needs no more. */
+/** A store of requests in memory. */
 function storeOf(stored: RequestEvent[]): Pick<Store, 'readRequests'> {
   return {
     readRequests: ({ fromMs, toMs, limit }) =>
@@ -26,12 +26,12 @@ function storeOf(stored: RequestEvent[]): Pick<Store, 'readRequests'> {
   };
 }
 
-/** What a recorder makes of requests: each has a time of its own in its series. */
+/** Records requests: each gets a unique time within its series. */
 function recordedBy(times = createUniqueTimes()): (request: RequestEvent) => RequestEvent {
   return (request) => ({ ...request, ...times.take(seriesKey(request), request) });
 }
 
-/** Few times, series and sizes, so that many requests are equal or have one time. */
+/** Few times, series and sizes, so that many requests are equal or have the same time. */
 const requests = fc.array(
   fc
     .record({
@@ -44,7 +44,7 @@ const requests = fc.array(
   { maxLength: 60 },
 );
 
-test('Whatever part of a file is stored, and however it is cut into batches, what is missing is added and nothing else.', async (t) => {
+test('adds exactly the missing requests, for any stored part of a file and any batches', async (t) => {
   await fc.assert(
     fc.asyncProperty(
       requests,
@@ -54,7 +54,7 @@ test('Whatever part of a file is stored, and however it is cut into batches, wha
       async (file, isStored, batchLength, pageRowsMax) => {
         const stored = file.filter(() => isStored.next().value).map(recordedBy());
         await importInto(stored, file, batchLength, pageRowsMax);
-        // Of requests that differ in the host alone the wrong one may be taken for the one that is there.
+        // Of requests that differ only in the host, the wrong one may count as stored.
         const sizes = (rows: readonly RequestEvent[]): number[] => rows.map(({ size }) => size).toSorted();
         t.deepEqual(sizes(stored), sizes(file));
         t.is(
@@ -62,14 +62,14 @@ test('Whatever part of a file is stored, and however it is cut into batches, wha
           file.length,
           'no two rows of a series have one time',
         );
-        t.is(await importInto(stored, file, batchLength, pageRowsMax), 0, 'the second time nothing is added');
+        t.is(await importInto(stored, file, batchLength, pageRowsMax), 0, 'the second import adds nothing');
       },
     ),
     { numRuns: 300 },
   );
 });
 
-test('A request of which all but the host and the client is the same is there already.', async (t) => {
+test('matches requests that differ only in host and client', async (t) => {
   const stored = [event({ timeMs: startMs, host: '_other', clientIp: '203.0.113.0' })];
   t.deepEqual(
     (
@@ -99,7 +99,7 @@ test('A request of which all but the host and the client is the same is there al
   }
 });
 
-test('A row that is a little later is another request, unless rows of its series fill the time between.', async (t) => {
+test('matches a slightly later row only if rows of its series fill the time between', async (t) => {
   const request = event({ timeMs: startMs });
   const later = event({ timeMs: startMs, timeNs: 2 });
   const between = [event({ timeMs: startMs, uri: '/x' }), event({ timeMs: startMs, timeNs: 1, uri: '/y' })];
@@ -110,7 +110,7 @@ test('A row that is a little later is another request, unless rows of its series
   t.deepEqual((await createMissingFinder(storeOf([later, ...between]), nothingImported).find([request])).requests, []);
 });
 
-test('A duration of which the unit was guessed otherwise is the same.', async (t) => {
+test('matches a duration that was read in another unit', async (t) => {
   const stored = [event({ timeMs: startMs, durationMs: 4321 / 1e6 })];
   t.deepEqual(
     (await createMissingFinder(storeOf(stored), nothingImported).find([event({ timeMs: startMs, durationMs: 4321 })]))
@@ -119,7 +119,7 @@ test('A duration of which the unit was guessed otherwise is the same.', async (t
   );
 });
 
-test('finds imported requests by what is remembered of them, whether or not their rows are deleted', async (t) => {
+test('finds imported requests by their remembered keys, with or without their rows', async (t) => {
   const [once, twice, live] = [
     event({ timeMs: startMs, uri: '/once' }),
     event({ timeMs: startMs + 5, uri: '/twice' }),
@@ -131,11 +131,11 @@ test('finds imported requests by what is remembered of them, whether or not thei
     const file = [once, twice, live, twice, twice, once];
     await imported.load(file);
     const { requests: missing } = await createMissingFinder(storeOf(stored), imported).find(file);
-    t.deepEqual(missing, [live, twice, once], 'the third of two, and the second of one');
+    t.deepEqual(missing, [live, twice, once], 'the third occurrence of two, and the second of one');
   }
 });
 
-test('Requests of many years are looked for in a few reads.', async (t) => {
+test('looks up requests of many years in a few reads', async (t) => {
   const file = Array.from({ length: 1000 }, (_, at) => event({ timeMs: startMs - at * 86_400_000 * 3 }));
   let reads = 0;
   const store = storeOf(file.slice(0, 500));
@@ -152,7 +152,7 @@ test('Requests of many years are looked for in a few reads.', async (t) => {
   t.true(reads <= 16, `${reads} reads`);
 });
 
-/** Imports a file as `importLines` does; the number of rows that it added. */
+/** Imports a file like `importLines`. Resolves to the number of added rows. */
 async function importInto(
   stored: RequestEvent[],
   file: readonly RequestEvent[],

@@ -1,12 +1,10 @@
 /**
- * Tells which requests of a file the store does not hold, by what they are: see docs/decisions, "An import adds nothing
- * twice".
+ * Finds the requests of a file that the store does not have: see docs/decisions, "An import adds nothing twice".
  *
- * A request and a stored row are the same when they agree in source, method, status, URI, sizes and the digits of the
- * duration, and when the row's time follows from the request's: it is the same, or the recorder has moved it forward,
- * past rows of its series that stand on every nanosecond between the two. Of several equal requests in one file, the
- * n-th is there already when the store holds n such rows. Of requests that were imported, the store also remembers
- * which: then it is there already when n are remembered, whether or not their rows are deleted by now.
+ * A request matches a stored row if source, method, status, URI, sizes and the digits of the duration are equal, and if
+ * the row has the same time, or a later one because the recorder has moved it past rows of its series on every
+ * nanosecond in between. The n-th of several equal requests in a file is a duplicate if the store has n such rows. The
+ * store also remembers imported requests, even after their rows were deleted: n remembered ones count as well.
  */
 import { StoreError } from '../../shared/errors.js';
 import { groupBy } from '../../shared/group-by.js';
@@ -16,26 +14,26 @@ import { seriesKey } from '../../shared/rollup/rollup.js';
 import type { Store, TimeRange } from '../../shared/store/store.js';
 import type { ImportedHours } from './imported-hours.js';
 
-/** What the store lacks. */
+/** Requests that the store does not have. */
 export interface Missing {
-  /** In the order in which they were given. */
+  /** In the order of the file. */
   readonly requests: readonly RequestEvent[];
-  /** Stored requests with times at or just after those of the missing ones: no missing one may take one of these. */
+  /** Stored requests at or just after the times of the missing ones. Their times are taken. */
   readonly neighbours: readonly RequestEvent[];
 }
 
-/** Looks through one file. */
+/** Finds missing requests of one file. */
 export interface MissingFinder {
   /**
-   * Finds what the store lacks of the next requests of the file. What an earlier call found has to be in the store by
-   * now, or never to be. Throws the store's `StoreError`.
+   * Returns those of the next requests of the file that the store does not have. Write or discard the result of a call
+   * before the next one. Throws the store's `StoreError`.
    */
   find(requests: readonly RequestEvent[]): Promise<Missing>;
 }
 
 /**
- * A finder for one file: equal requests in one file are several, the same request in two files is one. `pageRowsMax`
- * rows are read at once. Equal requests are told apart when at most `rememberedMin` others are between them.
+ * Creates a finder for one file: equal requests within a file are separate requests, equal requests in two files are
+ * duplicates. `pageRowsMax`: rows per read. `rememberedMin`: maximum distance of equal requests, in requests.
  */
 export function createMissingFinder(
   store: Pick<Store, 'readRequests'>,
@@ -49,13 +47,13 @@ export function createMissingFinder(
       const rowsByKey = groupBy(rows, ({ key }) => key);
       const missing = requests.filter((request) => {
         const earlier = occurrences.count(request);
-        const same =
+        const matches =
           rows.length === 0
             ? undefined
             : rowsByKey
                 .get(dedupeKey(request))
                 ?.filter(({ row, runStart }) => nsBetween(runStart, request) >= 0 && nsBetween(request, row) >= 0);
-        return Math.max(same?.length ?? 0, imported.count(request)) <= earlier;
+        return Math.max(matches?.length ?? 0, imported.count(request)) <= earlier;
       });
       const missingMs = new Set(missing.map(({ timeMs }) => timeMs));
       const neighbours = rows
@@ -66,20 +64,20 @@ export function createMissingFinder(
   };
 }
 
-/** A stored request near one that is looked for. */
+/** A stored request near the time of one of the file. */
 interface NearRow {
   readonly row: RequestEvent;
   readonly key: string;
-  /** The first time of the run of rows of its series that ends with it, one on each nanosecond. */
+  /** The first of the rows of its series that lead to it on consecutive nanoseconds. */
   readonly runStart: RequestEvent;
 }
 
-/** Nanoseconds from one time to another; exact when they are less than 100 days apart, and of the right sign always. */
+/** Nanoseconds from one time to another. Exact within 100 days; the sign is always correct. */
 function nsBetween(from: RequestEvent, to: RequestEvent): number {
   return (to.timeMs - from.timeMs) * 1e6 + to.timeNs - from.timeNs;
 }
 
-/** The stored rows of the milliseconds in which requests ended, and of the one after each. */
+/** Reads the stored rows of the milliseconds in which requests ended, and of the millisecond after each. */
 async function readNear(
   store: Pick<Store, 'readRequests'>,
   requests: readonly RequestEvent[],
@@ -87,7 +85,7 @@ async function readNear(
 ): Promise<NearRow[]> {
   const timesMs = Float64Array.from(requests, ({ timeMs }) => timeMs).sort();
   const rows: RequestEvent[] = [];
-  let nearMs: Set<number> | undefined; // most often nothing is stored there
+  let nearMs: Set<number> | undefined; // created lazily: most ranges are empty
   for (const range of rangesOf(timesMs)) {
     for await (const page of readPages(store, range, pageRowsMax)) {
       if (page.length === 0) continue;
@@ -112,11 +110,12 @@ function withRunStarts(series: readonly RequestEvent[]): NearRow[] {
     });
 }
 
-/** What lies between two requests is read in vain when it is long; but so many reads cost more. */
+/** Minimum gap between two ranges, in milliseconds. */
 const gapMsMin = 60_000;
+/** Maximum number of ranges. Beyond it, further reads would cost more than reading the gaps. */
 const rangesMax = 16;
 
-/** Times in ascending order, and the millisecond after each, as a few ranges, parted at the longest gaps. */
+/** Covers ascending times, and the millisecond after each, with a few ranges, separated at the longest gaps. */
 function rangesOf(timesMs: Float64Array): TimeRange[] {
   const gaps: { readonly at: number; readonly lengthMs: number }[] = [];
   for (let at = 1; at < timesMs.length; at += 1) {
@@ -134,10 +133,10 @@ function rangesOf(timesMs: Float64Array): TimeRange[] {
   });
 }
 
-/** No store holds so many requests of one millisecond. */
+/** Maximum number of rows per millisecond. */
 const rowsOfOneMsMax = 1_000_000;
 
-/** Reads a range from its end, in pages of whole milliseconds. */
+/** Reads a range backwards, in pages of whole milliseconds. */
 async function* readPages(
   store: Pick<Store, 'readRequests'>,
   { fromMs, toMs }: TimeRange,
@@ -150,7 +149,7 @@ async function* readPages(
       yield rows;
       return;
     }
-    const oldestMs = rows.at(-1)!.timeMs; // the limit may have cut this millisecond
+    const oldestMs = rows.at(-1)!.timeMs; // this millisecond may be incomplete
     const whole = rows.filter(({ timeMs }) => timeMs > oldestMs);
     if (whole.length > 0) {
       yield whole;
@@ -161,7 +160,7 @@ async function* readPages(
       if (limit > rowsOfOneMsMax) {
         throw new StoreError(
           'stop',
-          `Cannot tell which requests of ${new Date(oldestMs).toISOString()} are stored: there are more than ${limit / 2} in this millisecond.`,
+          `Cannot look up the requests of ${new Date(oldestMs).toISOString()}: more than ${limit / 2} are stored for this millisecond.`,
         );
       }
     }
@@ -169,17 +168,17 @@ async function* readPages(
 }
 
 /**
- * Counts how often a request came before with the same time, as far as the last `rememberedMin` to twice as many go.
- * Few have a microsecond in common: what they agree in is looked at only then.
+ * Counts earlier occurrences of a request with the same time, among the last `rememberedMin` requests or up to twice as
+ * many. Computes keys only for requests that share a microsecond, which is rare.
  */
 function createOccurrences(rememberedMin: number): { count(request: RequestEvent): number } {
-  /** The one request of a microsecond, or how often each of several came, by nanosecond and `dedupeKey`. */
+  /** The only request of a microsecond, or the counts of several, by nanosecond and `dedupeKey`. */
   type Seen = RequestEvent | Map<string, number>;
   let current = new Map<number, Seen>();
   let previous = new Map<number, Seen>();
   let remembered = 0;
   const keyOf = (request: RequestEvent): string => `${request.timeNs} ${dedupeKey(request)}`;
-  const countsOf = (came: Seen): Map<string, number> => (came instanceof Map ? came : new Map([[keyOf(came), 1]]));
+  const countsOf = (seen: Seen): Map<string, number> => (seen instanceof Map ? seen : new Map([[keyOf(seen), 1]]));
   return {
     count(request) {
       if (remembered >= rememberedMin) {
@@ -189,12 +188,12 @@ function createOccurrences(rememberedMin: number): { count(request: RequestEvent
       }
       remembered += 1;
       const microsecond = request.timeMs * 1000 + Math.floor(request.timeNs / 1000);
-      const came = current.get(microsecond) ?? previous.get(microsecond);
-      if (came === undefined) {
+      const seen = current.get(microsecond) ?? previous.get(microsecond);
+      if (seen === undefined) {
         current.set(microsecond, request);
         return 0;
       }
-      const counts = countsOf(came);
+      const counts = countsOf(seen);
       const key = keyOf(request);
       const earlier = counts.get(key) ?? 0;
       counts.set(key, earlier + 1);

@@ -1,11 +1,10 @@
 /**
- * `POST /import` of the collector, for an import while this process has the embedded store open.
+ * `POST /import` of the collector, for imports while this process has the embedded store open.
  *
- * The body is one file as it is, packed or not. The answer is NDJSON: `{"counts":…}` several times a second, and at the
- * end `{"counts":…,"done":true}`, with `"problem"` when the file was not read to its end, or `"error"` when the store
- * could not go on. The trailer `import-stopped` says that the client was stopped, so that the body may end within a
- * line that the file has whole. A client that asks with `Expect: 100-continue` learns of a refusal before it sends
- * anything.
+ * The body is one file, compressed or not. The response is NDJSON: `{"counts":…}` several times a second, and at the
+ * end `{"counts":…,"done":true}`, with `"problem"` if the file was not read to its end, or `"error"` if the store
+ * failed. The trailer `import-stopped` marks a body that was interrupted, possibly in the middle of a line. With
+ * `Expect: 100-continue`, a client gets a refusal before it sends anything.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { detailedMessageOf, messageOf } from '../../shared/errors.js';
@@ -17,9 +16,9 @@ import type { Store } from '../../shared/store/store.js';
 import { noCounts, type ImportCounts } from './counts.js';
 import { importLimits, importLines, type ImportParts } from './import-lines.js';
 import { createImportRecorder } from './local.js';
-import { overStore } from './past-imports.js';
+import { managePastImports } from './past-imports.js';
 
-/** One line of the answer. */
+/** A line of the response. */
 export interface ImportAnswer {
   readonly counts: ImportCounts;
   readonly done?: true;
@@ -29,20 +28,20 @@ export interface ImportAnswer {
   readonly error?: string;
 }
 
-/** The type of the request's body: none that a web page can send without asking first. */
+/** The content type of the request. Not one that a web page can send without a CORS preflight. */
 export const importContentType = 'application/x-ndjson';
 
-/** The settings that decide how a line is read. */
+/** The settings that affect decoding. */
 export const decoderSettings = ['COLLECTOR_TIME_ZONE', 'COLLECTOR_DURATION_FORMAT'] as const;
 
-/** The trailer of a body that ends before its file does. */
+/** The trailer of an interrupted body. */
 export const stoppedTrailer = 'import-stopped';
 
-/** What the endpoint works with. */
+/** Dependencies of the endpoint. */
 export interface ImportEndpointParts
   extends Pick<ImportParts, 'decoder' | 'lineBytesMax' | 'rollupRetentionMs' | 'limits'> {
   readonly store: Store;
-  /** The recorder of the collector itself. */
+  /** The collector's recorder. */
   readonly recorder: Pick<Recorder, 'flush'>;
   readonly log: Log;
   readonly id: string;
@@ -54,32 +53,32 @@ export interface ImportEndpointParts
   readonly countryOf?: Parameters<typeof createRecorder>[0]['countryOf'];
 }
 
-/** Imports what is posted, one file at a time. */
+/** Imports posted files, one at a time. */
 export interface ImportEndpoint {
   /**
-   * Answers a request; resolves when it is answered. Never rejects. While an import is under way it refuses another;
-   * one that was stopped, or whose client is gone, is waited for.
+   * Handles a request. Resolves when it is answered, and never rejects. Refuses a second import, but waits for one that
+   * was stopped or whose client has disconnected.
    */
   handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
-  /** Ends an import that is under way; what it has read is written. */
+  /** Stops the running import. Writes what it has read. */
   stop(): Promise<void>;
 }
 
-/** An import that is under way. */
+/** A running import. */
 interface RunningImport {
-  /** Nothing more of the file comes: the import ends by itself. */
+  /** Whether the file has ended, so that the import is about to end. */
   isEnding: boolean;
-  /** Resolves when the client has its answer. */
+  /** Resolves when the client has the response. */
   answered: Promise<void>;
   /**
-   * Resolves when the store holds all that it will ever hold of this import. A lookup before that could miss a batch.
+   * Resolves when all writes of this import have ended. A lookup before that could miss a batch.
    */
   settled: Promise<void>;
 }
 
 const progressMs = 250;
 
-/** Makes the endpoint. */
+/** Creates the endpoint. */
 export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint {
   const { store, log } = parts;
   const stopping = new AbortController();
@@ -94,17 +93,17 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
       for (;;) {
         const refusal = refusalOf(request, query);
         if (refusal !== undefined) {
-          const [status, why] = refusal;
+          const [status, reason] = refusal;
           response
             .writeHead(status, { 'content-type': 'application/json', connection: 'close' })
-            .end(JSON.stringify({ error: why }));
+            .end(JSON.stringify({ error: reason }));
           return;
         }
         if (running === undefined) break;
         await running.settled;
         if (response.destroyed) return;
       }
-      if (query.has('undo') || query.has('list')) await answerPast(request, response, query);
+      if (query.has('undo') || query.has('list')) await answerPastImports(request, response, query);
       else
         await start(request, response, {
           dryRun: query.get('dry-run') === 'true',
@@ -120,41 +119,41 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
   function refusalOf(
     { socket, headers }: IncomingMessage,
     query: URLSearchParams,
-  ): [status: number, why: string] | undefined {
+  ): [status: number, reason: string] | undefined {
     if (!isLoopback(socket.remoteAddress ?? ''))
-      return [403, 'Imports are taken from this machine alone: run the import where the collector runs.'];
+      return [403, 'Imports are accepted from this machine only: run the import where the collector runs.'];
     if (headers.origin !== undefined || headers['sec-fetch-site'] !== undefined)
-      return [403, 'Imports are not taken from web pages.'];
-    if (headers['content-type'] !== importContentType)
-      return [415, `The body has to be of the type ${importContentType}.`];
+      return [403, 'Imports are not accepted from web pages.'];
+    if (headers['content-type'] !== importContentType) return [415, `The content type must be ${importContentType}.`];
     if (store.spool !== undefined)
-      return [
-        409,
-        'This collector writes into InfluxDB: run the import with the same settings, and it writes there by itself.',
-      ];
+      return [409, 'This collector writes to InfluxDB: run the import with the same settings to write there directly.'];
     const file = query.get('store');
     if (file !== null && store.description !== `DuckDB file ${file}`)
       return [
         409,
-        `This collector writes into the ${store.description}, not into ${file}: set STORE or COLLECTOR_HTTP to those of one program.`,
+        `This collector writes to the ${store.description}, not to ${file}: set STORE and COLLECTOR_HTTP to those of the same program.`,
       ];
     for (const name of decoderSettings) {
       const [wanted, own] = [query.get(name), ownDecoder[name]];
       if (wanted !== null && wanted !== own)
         return [
           409,
-          `The program that has the file open reads times and durations by its own settings, and its ${name} is ${own}, not ${wanted}: set both alike, or stop the program and import again.`,
+          `The program that has the file open decodes with its own settings, and its ${name} is ${own}, not ${wanted}: use the same value, or stop the program and import again.`,
         ];
     }
-    if (running?.isEnding === false) return [409, 'Another import is under way: wait until it has ended.'];
+    if (running?.isEnding === false) return [409, 'Another import is running: wait until it has ended.'];
     if (stopping.signal.aborted) return [503, 'The collector is stopping.'];
     return undefined;
   }
 
-  /** Lists imports, or takes one back; meanwhile no other import begins. */
-  async function answerPast(request: IncomingMessage, response: ServerResponse, query: URLSearchParams): Promise<void> {
+  /** Lists or undoes imports. No other import can start meanwhile. */
+  async function answerPastImports(
+    request: IncomingMessage,
+    response: ServerResponse,
+    query: URLSearchParams,
+  ): Promise<void> {
     request.resume();
-    const answered = overStore(
+    const answered = managePastImports(
       store,
       query.has('list') ? { kind: 'list' } : { kind: 'undo', importId: Number(query.get('undo')) },
     ).then(
@@ -203,7 +202,7 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
           .writeHead(503, { 'content-type': 'application/json', connection: 'close' })
           .end(JSON.stringify({ error: messageOf(error) }));
     });
-    // `close` gives up on a store that is slow, and the write in flight may still succeed.
+    // `close` gives up on a slow store, but a write in flight may still succeed.
     current.settled = current.answered
       .then(() => recorder?.idle())
       .then(() => {
@@ -224,7 +223,7 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
   ): Promise<void> {
     const counts = noCounts();
     const send = (line: ImportAnswer): void => void response.write(`${JSON.stringify(line)}\n`);
-    response.on('error', () => undefined); // the client is gone: the request says so as well
+    response.on('error', () => undefined); // the client is gone: the request reports it, too
     if (request.headers.expect !== undefined) response.writeContinue();
     response.writeHead(200, { 'content-type': importContentType, connection: 'close' });
     send({ counts });
@@ -253,7 +252,7 @@ export function createImportEndpoint(parts: ImportEndpointParts): ImportEndpoint
       onBodyEnd();
       await recorder.close(signal.aborted ? { drainMsMax: (parts.limits ?? importLimits).stopDrainMsMax } : {});
       response.end();
-      log.info(dryRun ? 'An import was tried.' : 'Imported a file.', {
+      log.info(dryRun ? 'Dry run of an import.' : 'Imported a file.', {
         added: counts.added,
         known: counts.known,
         ...(problem !== undefined && { problem }),
@@ -266,7 +265,7 @@ async function* bodyOf(request: IncomingMessage, stopped: AbortController, onEnd
   try {
     for await (const chunk of request) yield chunk as Buffer;
   } catch (error) {
-    throw new Error(`its sender went away (${messageOf(error)})`, { cause: error });
+    throw new Error(`the client disconnected (${messageOf(error)})`, { cause: error });
   } finally {
     onEnd();
   }

@@ -1,6 +1,6 @@
 import { createReadStream, readSync } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
-import { setImmediate as othersTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
 import { createDecoder, type DecoderOptions } from '../decode/decode.js';
 import { createLineSplitter } from '../lines.js';
@@ -8,15 +8,15 @@ import { inflate } from './inflate.js';
 
 /** A file to import. */
 export interface ImportFile {
-  /** As it was given; `-` is standard input. */
+  /** The path from the command line; `-` is standard input. */
   readonly path: string;
-  /** `undefined` where it is not known beforehand: standard input, pipes, and what cannot be read. */
+  /** `undefined` if unknown: standard input, pipes, and files that cannot be read. */
   readonly bytesTotal: number | undefined;
 }
 
 /**
- * Finds the lengths of files, and puts them into the order of their first requests; standard input and files without a
- * request come last.
+ * Reads the lengths of files, and sorts them by their first requests. Standard input and files without requests come
+ * last.
  */
 export async function orderFiles(
   paths: readonly string[],
@@ -24,7 +24,7 @@ export async function orderFiles(
 ): Promise<ImportFile[]> {
   const files = await Promise.all(
     paths.map(async (path) => {
-      // Why a file cannot be read is said when it is its turn.
+      // An unreadable file is reported when it is imported.
       const file = path === '-' ? undefined : await stat(path).catch(() => undefined);
       const isFile = file?.isFile() === true;
       return {
@@ -39,10 +39,10 @@ export async function orderFiles(
     .map(({ path, bytesTotal }) => ({ path, bytesTotal }));
 }
 
-/** What is read of a file at once, in a fraction of a millisecond. */
+/** Bytes per read, which takes a fraction of a millisecond. */
 const readBytesMax = 256 * 1024;
 
-/** The bytes of a file. Reading on throws an `Error` that names the file. */
+/** Reads a file. Throws an `Error` if it cannot be read. */
 export async function* readBytes(path: string): AsyncGenerator<Buffer> {
   try {
     const file = path === '-' ? undefined : await stat(path);
@@ -51,14 +51,14 @@ export async function* readBytes(path: string): AsyncGenerator<Buffer> {
     else for await (const chunk of path === '-' ? process.stdin : createReadStream(path)) yield chunk as Buffer;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    const why =
-      code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'this user may not read it' : messageOf(error);
-    throw new Error(`it cannot be read: ${why}`, { cause: error });
+    const reason =
+      code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'permission denied' : messageOf(error);
+    throw new Error(`it cannot be read: ${reason}`, { cause: error });
   }
 }
 
 /**
- * On this thread: to ask another one for a piece takes longer than to read it, where the store has all processors busy.
+ * Reads synchronously: waiting for a worker thread takes longer than the read while the store uses all processors.
  */
 async function* readFile(path: string): AsyncGenerator<Buffer> {
   const file = await open(path);
@@ -68,19 +68,18 @@ async function* readFile(path: string): AsyncGenerator<Buffer> {
       const length = readSync(file.fd, bytes);
       if (length === 0) return;
       yield bytes.subarray(0, length);
-      await othersTurn();
+      await nextTurn();
     }
   } finally {
     await file.close();
   }
 }
 
-/** Packed bytes that are searched for the first request. */
+/** Maximum number of bytes of a file, possibly compressed, that are searched for the first request. */
 const searchBytesMax = 2 ** 20;
 
 /**
- * The time of the first line that is a request; `Infinity` when there is none near the beginning, or the file cannot be
- * read.
+ * The time of the first request; `Infinity` if there is none near the beginning, or if the file cannot be read.
  */
 async function firstTimeMs(
   path: string,
@@ -104,7 +103,7 @@ async function firstTimeMs(
       if (firstMs !== Infinity) break;
     }
   } catch {
-    // The same error comes when the file is imported, and is told then.
+    // Reported when the file is imported.
   } finally {
     stream.destroy();
   }

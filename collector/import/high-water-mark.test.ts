@@ -8,7 +8,7 @@ import { newestStored } from './high-water-mark.js';
 const nowMs = Date.UTC(2026, 10, 23, 20);
 const dayMs = 86_400_000;
 
-/** The windows of requests, in memory, read as a store reads them. */
+/** A store of rollup windows in memory. */
 function storeOf(
   requests: readonly RequestEvent[],
   timesMs: readonly number[],
@@ -27,13 +27,13 @@ function storeOf(
   };
 }
 
-test('All is new to an empty store; to another, what is behind its newest window.', async (t) => {
+test('is the end of the newest window, and -Infinity for an empty store', async (t) => {
   t.is(await newestStored(storeOf([], []), nowMs), -Infinity);
   const timeMs = nowMs - 12_345;
   t.is(await newestStored(storeOf([event({ timeMs })], [timeMs]), nowMs), windowStart(timeMs, 10) + 10_000);
 });
 
-test('Requests that are in totals alone count as well, and those of the future.', async (t) => {
+test('includes requests that exist only in rollups, and requests in the future', async (t) => {
   t.is(
     await newestStored(storeOf([], [nowMs - dayMs, nowMs - 60_000]), nowMs),
     windowStart(nowMs - 60_000, 10) + 10_000,
@@ -45,7 +45,7 @@ test('Requests that are in totals alone count as well, and those of the future.'
   t.is(await newestStored(storeOf([], [Date.UTC(2100, 0)]), nowMs), Date.UTC(2100, 0) + 10_000);
 });
 
-test('Windows that are too old for their level tell nothing: some of them may be deleted.', async (t) => {
+test('ignores windows beyond the retention of their level, which may be partly deleted', async (t) => {
   const timesMs = [nowMs - 3 * dayMs, nowMs - 3 * dayMs + 3_000_000];
   const withoutNewestFine = storeOf([], timesMs, (level, windowMs) => level !== 10 || windowMs < timesMs[1]! - 10_000);
   t.is(await newestStored(withoutNewestFine, nowMs), windowStart(timesMs[1]!, 60) + 60_000);
@@ -64,7 +64,7 @@ test('Windows that are too old for their level tell nothing: some of them may be
   }
 });
 
-test('A request that was moved on is behind no new one.', async (t) => {
+test('is later than a request that was shifted to a unique time', async (t) => {
   const timeMs = windowStart(nowMs, 10) - 1;
   t.true((await newestStored(storeOf([event({ timeMs, timeNs: 999_999 })], [timeMs]), nowMs)) > timeMs + 1);
 });

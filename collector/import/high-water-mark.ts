@@ -1,29 +1,27 @@
 /**
- * Tells from when on a store holds nothing: what a file has of that time is missing for sure, and need not be looked
- * for. Where nobody else writes to the store, that is so until the import is over.
+ * Finds the store's high-water mark. Newer requests of a file cannot be duplicates and skip the lookup, as long as
+ * nobody else writes to the store.
  */
 import { levelRetentionMsMax, levels, windowStart, type Level } from '../../shared/rollup/rollup.js';
 import type { Store } from '../../shared/store/store.js';
 
-/** The times that a store can hold, in milliseconds since 1970: nanoseconds in 64 bits go from 1677 to 2262. */
-const everMs = { fromMs: -9.2e12, toMs: 9.2e12 };
+/** The range of times that a store can have, in milliseconds since 1970: 64 bits of nanoseconds, 1677 to 2262. */
+const allTimesMs = { fromMs: -9.2e12, toMs: 9.2e12 };
 
-/** Requests that are moved on to a time of their own come out a little later. In milliseconds. */
-const movedMsMax = 1000;
+/** Maximum shift of a request to a unique time, in milliseconds. */
+const shiftMsMax = 1000;
 
 /**
- * Resolves to the time in milliseconds since 1970 from which on the store holds no request, and no window of requests
- * that it does not keep one by one; `-Infinity` for an empty one. `nowMs` is the clock. Throws the store's
- * `StoreError`.
+ * Resolves to the time from which on the store has neither rows nor rollups, in milliseconds since 1970; `-Infinity` if
+ * it is empty. `nowMs`: current time. Throws the store's `StoreError`.
  */
 export async function newestStored(store: Pick<Store, 'readRequests' | 'readRollups'>, nowMs: number): Promise<number> {
-  const [newest] = await store.readRequests({ ...everMs, filter: {}, limit: 1 });
+  const [newest] = await store.readRequests({ ...allTimesMs, filter: {}, limit: 1 });
   const day: Level = 86_400;
-  const newestMs = newest?.timeMs ?? (await lastWindow(day, everMs.fromMs));
+  const newestMs = newest?.timeMs ?? (await lastWindow(day, allTimesMs.fromMs));
   if (newestMs === undefined) return -Infinity;
-  let endMs = newestMs + movedMsMax;
-  // Windows of the finest level that is still there. Of what is too old for its level, parts may be deleted already, in
-  // no order.
+  let endMs = newestMs + shiftMsMax;
+  // Uses the finest level that is still complete: windows beyond the retention of their level may be partly deleted.
   for (const level of levels) {
     const windowMs = await lastWindow(level, windowStart(newestMs, level));
     if (windowMs === undefined || nowMs - windowMs > levelRetentionMsMax(level)) continue;
@@ -33,7 +31,7 @@ export async function newestStored(store: Pick<Store, 'readRequests' | 'readRoll
   return endMs;
 
   async function lastWindow(level: Level, fromMs: number): Promise<number | undefined> {
-    const rows = await store.readRollups({ fromMs, toMs: everMs.toMs, level, scope: 'all', filter: {} });
+    const rows = await store.readRollups({ fromMs, toMs: allTimesMs.toMs, level, scope: 'all', filter: {} });
     return rows.length === 0 ? undefined : rows.reduce((last, { windowMs }) => Math.max(last, windowMs), -Infinity);
   }
 }

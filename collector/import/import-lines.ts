@@ -17,64 +17,61 @@ import { newestStored } from './high-water-mark.js';
 import { createUncertainWindows } from './uncertain-windows.js';
 import { stoppedEarly, untilAborted } from './until-aborted.js';
 
-/** What an import works with. */
+/** Dependencies and options of an import. */
 export interface ImportParts {
   readonly store: Pick<Store, 'readRequests' | 'readRollups' | 'readImported' | 'requestsFrom'>;
-  /** Records what is missing: one for all files of an import. */
+  /** Records missing requests. One for all files of an import. */
   readonly recorder: Recorder;
   readonly decoder: DecoderOptions;
   readonly lineBytesMax: number;
   /**
-   * Nobody else writes to the store while files are imported: what is newer than all that it holds need not be looked
-   * for.
+   * Whether nobody else writes to the store during the import, so that requests newer than its high-water mark skip the
+   * lookup.
    */
   readonly isAlone?: boolean;
   /**
-   * Writes what the other recorders of this process hold, so that a lookup finds it. Not needed where there are none.
+   * Flushes the other recorders of this process, so that a lookup finds their requests.
    */
   readonly flushOthers?: (() => Promise<void>) | undefined;
-  /** Add requests that may be counted already, instead of skipping them. */
+  /** Adds possible duplicates instead of skipping them. */
   readonly force?: boolean | undefined;
   /** Retention of rollups, in milliseconds: older requests are rejected. Default: 400 days. */
   readonly rollupRetentionMs?: number | undefined;
-  /** Find out what is missing, and write nothing. */
+  /** Counts missing requests, but writes nothing. */
   readonly dryRun: boolean;
-  /** Ends the import early: what was read until then is written. */
+  /** Stops the import. Writes what was read until then. */
   readonly signal: AbortSignal;
   readonly now?: () => number;
-  /** `importLimits` when not given. */
+  /** Default: `importLimits`. */
   readonly limits?: ImportLimits | undefined;
 }
 
 /** The limits of an import. */
 export interface ImportLimits {
   /**
-   * Requests that are looked up and written at once, and the size of the recorder's batches: each lookup and each batch
-   * has a price of its own.
+   * Number of requests per lookup and per batch of the recorder. Each lookup and each batch has a fixed cost.
    */
   readonly batchRequestsMax: number;
-  /** How long a stopped import waits for the store to look up and take what was read, in milliseconds. */
+  /** Maximum time for a stopped import to look up and write what was read, in milliseconds. */
   readonly stopMsMax: number;
-  /** How long its recorder waits after that, in milliseconds: see `Recorder.close`. */
+  /** Maximum time for its recorder to close after that, in milliseconds: see `Recorder.close`. */
   readonly stopDrainMsMax: number;
 }
 
 /**
- * The limits of every import but in tests. The two waits together are shorter than the ten seconds that people and
- * service managers wait.
+ * The default limits. Both timeouts together are below the ten seconds after which service managers kill a process.
  */
 export const importLimits: ImportLimits = { batchRequestsMax: 10_000, stopMsMax: 5000, stopDrainMsMax: 2000 };
 
 /**
- * A request that ended so recently may still be on its way from Caddy to the store through a socket: it is looked for
- * when it is this old, in milliseconds.
+ * Minimum age of a request for a lookup, in milliseconds: a newer one may still be in transit from Caddy to the store.
  */
 const settleMs = 5000;
 
 /**
- * Imports the lines of one file, packed or not, and counts them in `counts` as it goes; memory does not grow with the
- * file. Resolves to `undefined`, or to why the file was not read to its end, when all that came before is written.
- * Throws a `StoreError` when the store cannot go on.
+ * Imports the lines of one file, compressed or not, in constant memory. Updates `counts` as it goes. Resolves when
+ * everything is written: to `undefined`, or to the reason why the file was not read to its end. Throws a `StoreError`
+ * if the store fails.
  */
 export async function importLines(
   file: AsyncIterable<Buffer>,
@@ -86,7 +83,7 @@ export async function importLines(
   const finder = createMissingFinder(parts.store, imported);
   const windows = createUncertainWindows(parts.store, imported, { now });
   const startMs = now();
-  /** At the start, the time before which rows may be deleted. It moves on with the clock. */
+  /** The time before which rows may be deleted, as of the start. Advances with the clock. */
   let requestsFromAtStartMs = -Infinity;
   const decoder = createDecoder(parts.decoder);
   const lines = createLineSplitter(parts.lineBytesMax, {
@@ -100,22 +97,23 @@ export async function importLines(
     onTooLong: () => {
       reject('too-long');
     },
+    // A stopped import ends in the middle of a line.
     onUnterminated: () => {
       if (!signal.aborted) reject('unterminated');
-    }, // a line that the stopping cut is whole in the file
+    },
   });
   const partial = new PartialLines(parts.lineBytesMax);
   let chunkMs = now();
-  /** From when on all is new. */
+  /** High-water mark: requests from this time on cannot be duplicates. */
   let newFromMs = Infinity;
   let newestFreshMs = -Infinity;
   let fresh: RequestEvent[] = [];
-  /** Whether the recorder has been given some that are not looked for, since it last wrote all that it had. */
+  /** Whether the recorder has got requests without a lookup since its last flush. */
   let isUnwritten = false;
-  /** Requests that have to be looked for. */
+  /** Requests that need a lookup. */
   let batch: RequestEvent[] = [];
   const before = { ...recorder.counts };
-  let untaken = 0;
+  let unrecorded = 0;
 
   const stopLimit = new AbortController();
   let stopTimer: NodeJS.Timeout | undefined;
@@ -133,10 +131,10 @@ export async function importLines(
       return signal.aborted ? stoppedEarly : messageOf(error);
     });
     lines.end();
-    const cut = partial.end();
-    if (!signal.aborted) reject('unterminated', cut);
-    await takeFresh();
-    await takeBatches(1);
+    const unterminated = partial.end();
+    if (!signal.aborted) reject('unterminated', unterminated);
+    await recordFresh();
+    await importBatches(1);
     await orStopped(recorder.flush({ allTopLists: false }));
     return problem;
   } finally {
@@ -148,17 +146,17 @@ export async function importLines(
 
   async function readAll(): Promise<string | undefined> {
     let last: Buffer | undefined;
-    requestsFromAtStartMs = await finding(() => parts.store.requestsFrom());
-    if (parts.isAlone === true) newFromMs = await finding(() => newestStored(parts.store, now()));
+    requestsFromAtStartMs = await readWithRetry(() => parts.store.requestsFrom());
+    if (parts.isAlone === true) newFromMs = await readWithRetry(() => newestStored(parts.store, now()));
     for await (const chunk of inflate(untilAborted(file, signal))) {
       if (signal.aborted) return stoppedEarly;
       chunkMs = now();
       lines.write(chunk);
       if (chunk.length > 0) last = chunk;
-      // In the order of time where it costs no more than one look: a window that is over would have to be opened again.
-      if (!isUnwritten && fresh.length > 0) await takeBatches(1);
-      await takeFresh();
-      await takeBatches(batchRequestsMax);
+      // Keeps the order of time where that needs a single lookup only, since reopening a closed window is expensive.
+      if (!isUnwritten && fresh.length > 0) await importBatches(1);
+      await recordFresh();
+      await importBatches(batchRequestsMax);
     }
     if (signal.aborted) return stoppedEarly;
     // The last line of a file needs no ending.
@@ -166,15 +164,15 @@ export async function importLines(
     return undefined;
   }
 
-  /** Takes a line of the file, which may belong to an object over several lines. */
+  /** Handles a line of the file, which may belong to an object that spans several lines. */
   function onFileLine(line: string): void {
-    const taken = partial.takeOfFile(line);
-    if (taken.kind === 'whole') onLine(taken.line);
-    else if (taken.kind === 'too-long') reject('too-long');
-    else if (taken.kind === 'not-a-part' && taken.givenUp === 0) onLine(line);
-    else if (taken.kind === 'not-a-part') {
-      reject('not-json', taken.givenUp);
-      onFileLine(line); // it may begin another one
+    const part = partial.addFileLine(line);
+    if (part.kind === 'complete') onLine(part.line);
+    else if (part.kind === 'too-long') reject('too-long');
+    else if (part.kind === 'not-a-part' && part.discarded === 0) onLine(line);
+    else if (part.kind === 'not-a-part') {
+      reject('not-json', part.discarded);
+      onFileLine(line); // it may start another object
     }
   }
 
@@ -188,19 +186,19 @@ export async function importLines(
       });
   }
 
-  function decode(line: string, onUnread: (reason: RejectionReason) => void): void {
+  function decode(line: string, onRejection: (reason: RejectionReason) => void): void {
     const decoded = decoder.decode(line, undefined);
     if (decoded.kind === 'request') onRequest(decoded.event);
     else if (decoded.kind === 'runtime') counts.runtime += 1;
-    else onUnread(decoded.reason);
+    else onRejection(decoded.reason);
   }
 
-  /** Rejects a line, unless it is a part of one that came in several envelopes. */
+  /** Rejects a line, unless it is a part of a line that was split into several envelopes. */
   function onRejected(line: string, reason: RejectionReason): void {
-    const taken = partial.take(line, chunkMs);
-    if (taken.kind === 'not-a-part') reject(reason);
-    else if (taken.kind === 'whole') decode(taken.line, reject);
-    else if (taken.kind !== 'held') reject('too-long');
+    const part = partial.add(line, chunkMs);
+    if (part.kind === 'not-a-part') reject(reason);
+    else if (part.kind === 'complete') decode(part.line, reject);
+    else if (part.kind !== 'incomplete') reject('too-long');
   }
 
   function onRequest(request: RequestEvent): void {
@@ -209,7 +207,7 @@ export async function importLines(
       reject('bad-time');
       return;
     }
-    // A file that goes back in time may be several that hold the same.
+    // A file that goes back in time may be a concatenation of overlapping files.
     if (timeMs < newestFreshMs - disorderMsMax) newFromMs = Math.max(newFromMs, newestFreshMs + 1);
     if (timeMs < newFromMs) {
       batch.push(request);
@@ -223,35 +221,35 @@ export async function importLines(
     if (count > 0) counts.rejected[reason] = (counts.rejected[reason] ?? 0) + count;
   }
 
-  async function takeFresh(): Promise<void> {
+  async function recordFresh(): Promise<void> {
     const requests = fresh;
     fresh = [];
     if (requests.length > 0) isUnwritten = true;
     await record(requests);
   }
 
-  async function takeBatches(requestsMin: number): Promise<void> {
+  async function importBatches(requestsMin: number): Promise<void> {
     while (batch.length >= requestsMin) {
       const requests = batch.slice(0, batchRequestsMax);
       batch = batch.slice(batchRequestsMax);
-      await take(requests);
+      await importBatch(requests);
     }
   }
 
-  async function take(requests: readonly RequestEvent[]): Promise<void> {
-    // What the batches before are still writing need not be found: it is known here how often a request came, and when.
-    // But not of those that were not looked for. Windows of which the rows are deleted are compared with what is
-    // remembered, which has to be complete.
+  async function importBatch(requests: readonly RequestEvent[]): Promise<void> {
+    // The finder remembers the requests of previous batches, so their writes may still be running. It does not know
+    // those without a lookup. Windows with deleted rows are compared with the remembered imports, which must be
+    // complete.
     const requestsFromMs = requestsFromAtStartMs + Math.max(0, now() - startMs);
     if (isUnwritten || requests.some(({ timeMs }) => timeMs < requestsFromMs))
       await orStopped(recorder.flush({ allTopLists: false }));
     isUnwritten = false;
     await settled(requests);
-    // A request that came in over a socket may wait for a busy store for longer than it takes to settle.
+    // A request from a socket may wait for a busy store for longer than `settleMs`.
     if (parts.flushOthers !== undefined) await orStopped(parts.flushOthers());
-    await finding(() => imported.load(requests));
-    await finding(() => windows.look(requests));
-    const found = await finding(() => finder.find(requests));
+    await readWithRetry(() => imported.load(requests));
+    await readWithRetry(() => windows.load(requests));
+    const found = await readWithRetry(() => finder.find(requests));
     counts.known += requests.length - found.requests.length;
     const missing = {
       ...found,
@@ -265,8 +263,7 @@ export async function importLines(
   }
 
   /**
-   * Gives requests to the recorder, which takes all of them: its memory has room again when the store has what waits
-   * there.
+   * Records requests. While the recorder is full, waits until a batch is written.
    */
   async function record(requests: readonly RequestEvent[]): Promise<void> {
     for (const request of requests) {
@@ -276,7 +273,7 @@ export async function importLines(
       }
       while (!recorder.record(request)) {
         if (await orStopped(recorder.batchWritten())) continue;
-        untaken += 1;
+        unrecorded += 1;
         break;
       }
     }
@@ -285,18 +282,19 @@ export async function importLines(
   function countWritten(): void {
     if (dryRun) return;
     counts.added = recorder.counts.stored - before.stored;
-    counts.refused = untaken + recorder.counts.deadLettered - before.deadLettered;
+    counts.refused = unrecorded + recorder.counts.deadLettered - before.deadLettered;
   }
 
   async function settled(requests: readonly RequestEvent[]): Promise<void> {
     const newestMs = requests.reduce((newest, { timeMs }) => Math.max(newest, timeMs), 0);
     const ageMs = now() - newestMs;
-    if (Math.abs(ageMs) < settleMs)
-      await sleep(settleMs - Math.max(0, ageMs), undefined, { signal }).catch(() => undefined); // rejects only when stopped
+    if (Math.abs(ageMs) >= settleMs) return;
+    // Rejects only if stopped.
+    await sleep(settleMs - Math.max(0, ageMs), undefined, { signal }).catch(() => undefined);
   }
 
-  /** Reads again after a while when the store is busy. */
-  async function finding<Result>(read: () => Promise<Result>): Promise<Result> {
+  /** Retries a read with a back-off while the store is busy. */
+  async function readWithRetry<Result>(read: () => Promise<Result>): Promise<Result> {
     for (let pauseMs = 500; ; pauseMs *= 2) {
       try {
         return await orStopped(read());
@@ -309,8 +307,8 @@ export async function importLines(
   }
 
   /**
-   * Waits for the store, but not beyond the limit of a stopped import: a recorder retries for as long as the store is
-   * down.
+   * Waits for the store, but for a stopped import only up to `stopMsMax`: a recorder retries for as long as the store
+   * is down.
    */
   function orStopped<Result>(waiting: Promise<Result>): Promise<Result> {
     return new Promise((resolve, reject) => {
@@ -331,8 +329,8 @@ export async function importLines(
   }
 }
 
-/** Lines of one log are in the order of their times, but for those that end in the same moment. In milliseconds. */
+/** Maximum disorder of the lines of one log, in milliseconds. */
 const disorderMsMax = 1000;
-/** How often what is written is counted, in milliseconds. */
+/** Interval at which the counts are updated, in milliseconds. */
 const countMs = 100;
 const pauseMsMax = 16_000;

@@ -20,42 +20,40 @@ import type { importSettings } from './settings.js';
 import { decoderSettings } from './endpoint.js';
 import { summaryText } from './summary.js';
 
-/** What an import is started with. */
+/** Options of an import. */
 export interface ImportOptions {
   /** Files, and `-` for standard input. */
   readonly paths: readonly string[];
-  /** Read everything, say what would be added, and write nothing. */
+  /** Reads everything and reports what would be added, but writes nothing. */
   readonly dryRun: boolean;
-  /** Add requests that may be counted already, instead of skipping them. */
+  /** Adds possible duplicates instead of skipping them. */
   readonly force: boolean;
-  /** Ends the import early; what was read until then is imported. */
+  /** Stops the import. Imports what was read until then. */
   readonly signal: AbortSignal;
   /**
-   * Names of the settings that are set, and not left at their default. A running program refuses those that contradict
-   * its own.
+   * Names of the settings that are set explicitly. A running program refuses values that differ from its own.
    */
-  readonly given?: ReadonlySet<string> | undefined;
+  readonly explicitSettings?: ReadonlySet<string> | undefined;
   readonly stdout?: Pick<NodeJS.WriteStream, 'write'>;
   readonly stderr?: ProgressStream;
 }
 
 /**
- * Imports access logs from files, and says at the end what became of every line. Resolves to the exit status: 0, or 1
- * when something could not be imported. Throws a `UsageError` when there is nothing to import, and a `StoreError` when
- * the store cannot be used.
+ * Imports access logs from files, and prints a summary. Resolves to the exit status: 0, or 1 if something could not be
+ * imported. Throws a `UsageError` if there is nothing to import, and a `StoreError` if the store cannot be used.
  */
 export async function runImport(values: SettingValues<typeof importSettings>, options: ImportOptions): Promise<0 | 1> {
   const { paths, dryRun, signal, stdout = process.stdout, stderr = process.stderr } = options;
   if (paths.length === 0) throw new UsageError('Name the files to import, or - for standard input.');
   if (paths.filter((path) => path === '-').length > 1)
-    throw new UsageError('Standard input (-) can be imported once: name it once.');
-  // Who no longer reads what is said (`| head`) does not end the import.
+    throw new UsageError('Standard input (-) is named twice: name it once.');
+  // A closed pipe (`| head`) must not end the import.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   const progress = createProgress(stderr);
   const decoder = { timeZone: values.COLLECTOR_TIME_ZONE, durationFormat: values.COLLECTOR_DURATION_FORMAT };
   const prepared = await beforeStopLimit(prepare(), signal, 0);
   if (prepared === undefined) {
-    stdout.write('Imported nothing: the import was stopped before it began. Run the same command again.\n');
+    stdout.write('Imported nothing: the import was stopped before it started. Run the same command again.\n');
     return 1;
   }
   const { importer, files } = prepared;
@@ -79,7 +77,7 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
     end.isIncomplete = true;
     problems.push(`The store did not finish within ${stopMsMax / 1000} s.`);
   }
-  if (paths.includes('-')) process.stdin.destroy(); // an import that was stopped may still be waiting for it
+  if (paths.includes('-')) process.stdin.destroy(); // a stopped import may still be waiting for it
   stdout.write(
     summaryText({
       counts,
@@ -126,7 +124,7 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
         break;
       }
       counts = sumOf(before, result.counts);
-      const problem = result.problem ?? (isLogless(result.counts) ? logless : undefined);
+      const problem = result.problem ?? (hasNoLogLines(result.counts) ? noLogLines : undefined);
       if (problem !== undefined) problems.push(`${nameOf(path)}: ${problem}${/[.?]$/.test(problem) ? '' : '.'}`);
       if (isStopped() && result.problem !== undefined) end.isIncomplete = true;
       if (result.isOver !== true) continue;
@@ -148,18 +146,21 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
       bytesRead += chunk.length;
       yield chunk;
     }
-    read(); // an empty one
+    read(); // an empty file
   }
 }
 
-const logless = 'no line of it is a log line of Caddy. Is it the right file?';
+const noLogLines = 'no line of it is a log line of Caddy. Is it the right file?';
 
 /**
- * How long an import goes on after it was stopped, in milliseconds: service managers and people wait for ten seconds.
+ * Maximum time for a stopped import to end, in milliseconds: service managers wait for ten seconds.
  */
 const stopMsMax = 9000;
 
-/** What a promise resolves to; `undefined` when that takes longer than `stopMsMax` after the import was stopped. */
+/**
+ * Resolves to the result of a promise, or to `undefined` if it takes longer than `limitMs` after the import was
+ * stopped.
+ */
 async function beforeStopLimit<Result>(
   running: Promise<Result>,
   signal: AbortSignal,
@@ -184,8 +185,8 @@ async function beforeStopLimit<Result>(
   }
 }
 
-/** Whether there were lines, and none of them was one of a logger. */
-function isLogless(counts: ImportCounts): boolean {
+/** Whether all lines were rejected, and none of them as a request. */
+function hasNoLogLines(counts: ImportCounts): boolean {
   return (
     linesOf({ ...counts, rejected: {} }) + requestsRejected(counts) === 0 && Object.keys(counts.rejected).length > 0
   );
@@ -201,7 +202,7 @@ interface OpenOptions extends ImportOptions {
   readonly stderr: ProgressStream;
 }
 
-/** What an import needs of a store. */
+/** The store methods that an import needs. */
 type ImportStore = Pick<
   Store,
   | 'description'
@@ -217,10 +218,10 @@ type ImportStore = Pick<
   | 'close'
 >;
 
-/** Opens the store, or finds the collector that has it open. */
+/** Opens the store, or connects to the collector that has it open. */
 async function openImporter(
   values: SettingValues<typeof importSettings>,
-  { decoder, dryRun, force, signal, given = new Set(), progress, stderr }: OpenOptions,
+  { decoder, dryRun, force, signal, explicitSettings = new Set(), progress, stderr }: OpenOptions,
 ): Promise<Importer> {
   const settings = storeSettingsFrom(values);
   const log = createLog('import', {
@@ -234,24 +235,24 @@ async function openImporter(
   try {
     store =
       dryRun && settings.kind === 'duckdb' && (await isMissing(settings.path))
-        ? nothingStored(`DuckDB file ${resolve(settings.path)}`)
+        ? emptyStore(`DuckDB file ${resolve(settings.path)}`)
         : await openStore(settings, { log });
   } catch (error) {
     if (!(error instanceof StoreError) || !error.inUse || settings.kind !== 'duckdb') throw error;
     if (values.COLLECTOR_HTTP === undefined) {
       throw new StoreError(
         'stop',
-        `${error.message} An import can go through that program, but COLLECTOR_HTTP is off.`,
+        `${error.message} An import could go through that program, but COLLECTOR_HTTP is off.`,
         { cause: error },
       );
     }
-    const wanted = Object.fromEntries(
-      decoderSettings.flatMap((name) => (given.has(name) ? [[name, values[name]]] : [])),
+    const requiredSettings = Object.fromEntries(
+      decoderSettings.flatMap((name) => (explicitSettings.has(name) ? [[name, values[name]]] : [])),
     );
     return createRemoteImporter({
       http: values.COLLECTOR_HTTP,
       storePath: resolve(settings.path),
-      wanted,
+      requiredSettings,
       dryRun,
       force,
       signal,
@@ -267,7 +268,7 @@ async function openImporter(
     await store.close();
     throw new StoreError(
       'stop',
-      `Requests wait in the collector's spool in ${settings.spoolDir} that would be counted twice if they are in these files too. Start the collector, wait until its /ledger says spooled 0, and import again.`,
+      `The collector's spool in ${settings.spoolDir} has undelivered requests, which would be counted twice if these files contain them. Start the collector, wait until its /ledger shows spooled 0, and import again.`,
     );
   }
   const taken = (await store.listImports()).map(({ importId }) => importId);
@@ -296,7 +297,7 @@ async function openImporter(
   };
 }
 
-/** How long an import waits for the spool of a collector beside it, in milliseconds. */
+/** Maximum time for the collector's spool to be delivered, in milliseconds. */
 const spoolWaitMsMax = 30_000;
 
 async function isMissing(path: string): Promise<boolean> {
@@ -306,16 +307,16 @@ async function isMissing(path: string): Promise<boolean> {
   );
 }
 
-/** What a dry run finds in a DuckDB file that is not there yet: opening it would make it. */
-function nothingStored(description: string): ImportStore {
-  const nothing = (): Promise<never[]> => Promise.resolve([]);
+/** An empty store, for a dry run without a DuckDB file: opening it would create the file. */
+function emptyStore(description: string): ImportStore {
+  const noRows = (): Promise<never[]> => Promise.resolve([]);
   const done = (): Promise<void> => Promise.resolve();
   return {
     description,
-    readRequests: nothing,
-    readRollups: nothing,
-    readImported: nothing,
-    listImports: nothing,
+    readRequests: noRows,
+    readRollups: noRows,
+    readImported: noRows,
+    listImports: noRows,
     requestsFrom: () => Promise.resolve(-Infinity),
     write: () => Promise.resolve(0),
     ping: done,

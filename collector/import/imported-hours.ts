@@ -1,10 +1,10 @@
-/** What a store remembers of imported requests, hour by hour, for one file. */
+/** Caches the store's records of imported requests, by hour, during the import of one file. */
 import { importKey, unpackImported } from '../../shared/record/imported-requests.js';
 import type { RequestEvent } from '../../shared/request-event.js';
 import { windowStart } from '../../shared/rollup/rollup.js';
 import type { Store } from '../../shared/store/store.js';
 
-/** The hours of the requests at hand. Other hours are let go of: files are in about the order of time. */
+/** Holds the hours of the current requests only, since files are approximately in order of time. */
 export class ImportedHours {
   readonly #store: Pick<Store, 'readImported'>;
   #hours = new Map<number, Hour>();
@@ -13,7 +13,7 @@ export class ImportedHours {
     this.#store = store;
   }
 
-  /** Loads the hours of requests that are looked up next. Throws the store's `StoreError`. */
+  /** Loads the hours of the next requests. Throws the store's `StoreError`. */
   async load(requests: readonly RequestEvent[]): Promise<void> {
     const wanted = new Set(requests.map(({ timeMs }) => hourOf(timeMs)));
     this.#hours = new Map([...this.#hours].filter(([startMs]) => wanted.has(startMs)));
@@ -33,7 +33,7 @@ export class ImportedHours {
       this.#hours.set(startMs, { keys: Float64Array.from(keys).sort(), countBySource });
   }
 
-  /** How often a request was imported. Its hour has been loaded. */
+  /** How often a request was imported. Its hour must be loaded. */
   count(request: RequestEvent): number {
     const keys = this.#hours.get(hourOf(request.timeMs))?.keys;
     if (keys === undefined || keys.length === 0) return 0;
@@ -43,7 +43,7 @@ export class ImportedHours {
     return count;
   }
 
-  /** How many requests of an hour and a source were imported. The hour has been loaded. */
+  /** Number of imported requests of an hour and a source. The hour must be loaded. */
   countOf(hourMs: number, source: string): number {
     return this.#hours.get(hourMs)?.countBySource.get(source) ?? 0;
   }
@@ -59,7 +59,7 @@ function hourOf(timeMs: number): number {
   return windowStart(timeMs, 3600);
 }
 
-/** The index of the first key that is not less. */
+/** Index of the first key that is not less than `key`. */
 function lowerBound(keys: Float64Array, key: number): number {
   let [from, to] = [0, keys.length];
   while (from < to) {

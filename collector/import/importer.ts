@@ -1,12 +1,13 @@
 import type { ImportCounts } from './counts.js';
 
-/** Takes files into a store: by itself, or through the collector that has it open. */
+/** Imports files into a store, directly or through the collector that has it open. */
 export interface Importer {
-  /** What the requests go into, such as `DuckDB file /srv/requests.duckdb`. */
+  /** Description of the store, such as `DuckDB file /srv/requests.duckdb`. */
   readonly destination: string;
   /**
-   * Imports one file, and tells the counts as they grow. Resolves to them, with why the file was not read to its end.
-   * `isOver` says that no other file can be imported either. Throws an `Error` when nothing more can be imported.
+   * Imports one file, and reports the counts as they grow. Resolves to the final counts, and to the reason why the
+   * file was not read to its end. `isOver`: whether no further file can be imported. Throws an `Error` if the import
+   * failed.
    */
   importFile(
     bytes: AsyncIterable<Buffer>,

@@ -8,7 +8,7 @@ const content = Buffer.from(
   Array.from({ length: 20_000 }, (_, at) => `line ${at} ${(at * 2_654_435_761) % 4_294_967_296}\n`).join(''),
 );
 
-test('Any cutting of plain, packed and repeatedly packed bytes gives the same content.', async (t) => {
+test('yields the same content for any chunking of plain, compressed and concatenated data', async (t) => {
   const halves = [content.subarray(0, 100_000), content.subarray(100_000)];
   const forms = [
     content,
@@ -26,7 +26,7 @@ test('Any cutting of plain, packed and repeatedly packed bytes gives the same co
   }
 });
 
-test('All that stands before the damage of a file is given out, wherever it is and however it is cut, and then the error.', async (t) => {
+test('yields everything before damaged data, at any position and for any chunking, and then throws', async (t) => {
   const packed = gzipSync(content);
   const rubbish = Buffer.from('this is not gzip\n');
   for (const size of [1000, 16 * 1024, packed.length + rubbish.length]) {
@@ -40,13 +40,13 @@ test('All that stands before the damage of a file is given out, wherever it is a
   const twice = await unpacked(Buffer.concat([packed, packed, rubbish]), [30_000]);
   t.true(twice.bytes.equals(Buffer.concat([content, content])));
 
-  const open = gzipSync(content, { finishFlush: zlib.constants.Z_SYNC_FLUSH }); // without an end; a block of the type 3, which there is not, comes next
+  const open = gzipSync(content, { finishFlush: zlib.constants.Z_SYNC_FLUSH }); // without an end; an invalid block of type 3 follows
   const inside = await unpacked(Buffer.concat([open, Buffer.alloc(3000, 0x07)]), [open.length + 3000]);
   t.true(inside.bytes.equals(content));
   t.regex(inside.error!, new RegExp(`damaged at byte ${open.length.toLocaleString('en')} \\(invalid block type\\)`));
 });
 
-test('Zeros behind the packed content, with which some programs fill a block, are passed over.', async (t) => {
+test('skips zeros that pad compressed content', async (t) => {
   const packed = gzipSync(content);
   for (const [parts, times] of [
     [[packed, Buffer.alloc(512)], 1],
@@ -61,14 +61,14 @@ test('Zeros behind the packed content, with which some programs fill a block, ar
   }
 });
 
-test('A short file and an empty one are passed on.', async (t) => {
+test('passes on a short file and an empty one', async (t) => {
   for (const text of ['', 'a', 'abc']) t.is((await unpacked(Buffer.from(text), [1])).bytes.toString(), text);
 });
 
-test('All that stands before the end of a cut file is given out, and then the error.', async (t) => {
+test('yields everything before the end of a truncated file, and then throws', async (t) => {
   const packed = gzipSync(content);
   const { bytes, error } = await unpacked(packed.subarray(0, packed.length - 4), [10_000]);
-  t.true(bytes.equals(content), 'only the check sum is missing');
+  t.true(bytes.equals(content), 'only the checksum is missing');
   t.regex(error!, /its end is missing/);
   const half = await unpacked(packed.subarray(0, packed.length / 2), [packed.length]);
   t.true(half.bytes.length > content.length / 3 && half.bytes.equals(content.subarray(0, half.bytes.length)));

@@ -2,13 +2,12 @@ import type { Transform } from 'node:stream';
 import * as zlib from 'node:zlib';
 
 /**
- * The content of a file: gzip and Zstandard are unpacked, told by their first bytes, anything else is passed on. What
- * is packed in another way is refused, with the command that unpacks it, and so is an archive, packed or not. What
- * comes before the damage of a damaged file is given out before the error is thrown. Holds what one chunk unpacks to,
- * which for gzip is at most 1,032 times its length.
+ * Decompresses a file: gzip and Zstandard, detected by their magic numbers. Passes other content on, but refuses other
+ * compression formats and tar archives with a command that extracts them. Yields everything before damaged data, then
+ * throws. Buffers one decompressed chunk, which for gzip is at most 1,032 times its size.
  */
 export async function* inflate(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-  /** What has come before it is known whether it is an archive; `undefined` once that is known. */
+  /** The beginning of the content until it is known whether it is an archive; then `undefined`. */
   let head: Buffer | undefined = Buffer.alloc(0);
   try {
     for await (const chunk of unpack(chunks)) {
@@ -29,13 +28,13 @@ export async function* inflate(chunks: AsyncIterable<Buffer>): AsyncGenerator<Bu
   if (head !== undefined) yield head;
 }
 
-/** A tar archive has `ustar` here, in the header of its first file (POSIX.1-2017, pax). */
+/** Position of `ustar` in a tar archive, in the header of its first file (POSIX.1-2017, pax). */
 const tarMagicStart = 257;
 const tarMagicEnd = 262;
 
 function refuseTar(head: Buffer): void {
   if (head.toString('latin1', tarMagicStart, tarMagicEnd) !== 'ustar') return;
-  throw new Error('it is a tar archive. `tar -xOf FILE | npm run import -- -` takes the files in it');
+  throw new Error('it is a tar archive. `tar -xOf FILE | npm run import -- -` imports its files');
 }
 
 async function* unpack(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
@@ -62,17 +61,17 @@ async function* unpack(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
 }
 
 const magicBytes = 4;
-/** Packed bytes that are unpacked at once. */
+/** Number of compressed bytes per step. */
 const pieceBytes = 16 * 1024;
 
-/** What Node unpacks with; it counts the bytes that it took. */
+/** A decompression stream of Node. `bytesWritten` is the number of bytes that it has consumed. */
 type UnpackStream = Transform & { readonly bytesWritten: number };
 
-/** Node has it from 22.15 and 23.8 on. */
+/** Available from Node 22.15 and 23.8 on. */
 const { createZstdDecompress } = zlib as { createZstdDecompress?: () => UnpackStream };
 
-/** What Node cannot unpack, by its first bytes, and what does. */
-const foreign: readonly (readonly [magic: string, name: string, command: string])[] = [
+/** Unsupported formats by magic number, with a command that decompresses them. */
+const unsupported: readonly (readonly [magic: string, name: string, command: string])[] = [
   ['fd377a58', 'xz', 'xz -dc FILE'],
   ['425a68', 'bzip2', 'bzip2 -dc FILE'],
   ['504b0304', 'zip', 'unzip -p FILE'],
@@ -82,25 +81,25 @@ const foreign: readonly (readonly [magic: string, name: string, command: string]
   ['4c5a4950', 'lzip', 'lzip -dc FILE'],
   ['1f9d', 'compress', 'uncompress -c FILE'],
 ];
-/** The byte order marks of UTF-16: what Windows PowerShell writes with `>`. */
+/** Byte order marks of UTF-16, which Windows PowerShell writes with `>`. */
 const utf16 = ['fffe', 'feff'];
 
-function refuseForeign(head: Buffer): void {
+function refuseUnsupported(head: Buffer): void {
   const start = head.toString('hex');
-  const found = foreign.find(([magic]) => start.startsWith(magic));
+  const found = unsupported.find(([magic]) => start.startsWith(magic));
   if (found !== undefined)
-    throw new Error(`it is packed with ${found[1]}. \`${found[2]} | npm run import -- -\` unpacks it`);
+    throw new Error(`it is compressed with ${found[1]}. \`${found[2]} | npm run import -- -\` decompresses it`);
   if (utf16.some((mark) => start.startsWith(mark)))
     throw new Error('it is text in UTF-16. `iconv -f UTF-16 -t UTF-8 FILE | npm run import -- -` converts it');
 }
 
 function unpackerFor(head: Buffer): (() => UnpackStream) | undefined {
-  refuseForeign(head);
+  refuseUnsupported(head);
   if (head[0] === 0x1f && head[1] === 0x8b) return () => zlib.createGunzip(); // RFC 1952
   if (head.readUInt32LE(0) !== 0xfd2fb528) return undefined; // RFC 8878
   if (createZstdDecompress === undefined) {
     throw new Error(
-      `it is packed with Zstandard, which Node ${process.versions.node} cannot read. Use Node 22.15 or later, or unpack it: zstd -dc FILE | npm run import -- -`,
+      `it is compressed with Zstandard, which Node ${process.versions.node} cannot read. Use Node 22.15 or later, or decompress it: zstd -dc FILE | npm run import -- -`,
     );
   }
   return createZstdDecompress;
@@ -112,14 +111,13 @@ interface Unpacker {
 }
 
 /**
- * Unpacks piece by piece. A stream of Node's that meets damage discards what it has unpacked of the piece, so a second
- * one follows behind the first: it is given what the first has found good, and a piece with damage byte by byte. After
- * zeros, with which some programs fill up the last block, the streams take nothing more, so new ones begin with what
- * follows.
+ * Creates a decompressor. When a stream of Node finds damaged data, it discards the output of that step. So a second
+ * stream follows the first one by a step, and gets a damaged piece byte by byte. Some programs pad the last block with
+ * zeros, after which a stream accepts nothing more: new streams are created for the data after it.
  */
 function createUnpacker(create: () => UnpackStream): Unpacker {
   let streams: { readonly first: UnpackStream; readonly second: UnpackStream } | undefined;
-  /** The second stream at work, while the lines of the piece are read. */
+  /** Work of the second stream, which runs while the lines of the piece are read. */
   let followed: Promise<unknown> = Promise.resolve();
   let goodBytes = 0;
   return { take, end };
@@ -155,7 +153,7 @@ function createUnpacker(create: () => UnpackStream): Unpacker {
       goodBytes += 1;
     }
     throw new Error(
-      `it is damaged at byte ${goodBytes.toLocaleString('en')} (${error.message}); what stands before that was read`,
+      `it is damaged at byte ${goodBytes.toLocaleString('en')} (${error.message}); everything before it was read`,
       { cause: error },
     );
   }
@@ -168,13 +166,13 @@ function createUnpacker(create: () => UnpackStream): Unpacker {
     yield* unpacked;
     if (error !== undefined)
       throw new Error(
-        `its end is missing (${error.message}): it was cut, or is still being written; what is there was read`,
+        `its end is missing (${error.message}): it was truncated, or is still being written; everything before that was read`,
         { cause: error },
       );
   }
 }
 
-/** Puts bytes through, or the end. Nothing stays in the stream, where an error would discard it. */
+/** Processes bytes, or the end. Drains the stream completely, since an error would discard its output. */
 async function put(
   stream: UnpackStream,
   bytes: Buffer | undefined,
@@ -184,7 +182,7 @@ async function put(
   const bytesBefore = stream.bytesWritten;
   stream.on('data', collect);
   const error = await new Promise<Error | undefined>((resolve) => {
-    stream.on('error', resolve); // and it stays: an error may be told twice, to the callback and as an event
+    stream.on('error', resolve); // stays: an error may be reported twice, to the callback and as an event
     if (bytes === undefined)
       stream
         .once('end', () => {

@@ -107,7 +107,7 @@ const plan = {
 };
 const cases = Number(process.env['IMPORT_CASES'] ?? 40);
 
-test(`stores each line once, however often an import through the running program is interrupted (${cases} cases)`, async (t) => {
+test(`stores each line once after any interruptions of an import through the running program (${cases} cases)`, async (t) => {
   await withStore(async (real) => {
     let caseAt = 0;
     await fc.assert(
@@ -146,8 +146,8 @@ test(`stores each line once, however often an import through the running program
           const live = new Set<number>();
           let sentMax = 0;
           let before: Promise<unknown> = Promise.resolve();
-          for (const { lines: sent, end, writes, live: came } of attempts) {
-            for (const at of came)
+          for (const { lines: sent, end, writes, live: arrivals } of attempts) {
+            for (const at of arrivals)
               if (at >= sentMax && at < file.length && !live.has(at)) {
                 live.add(at);
                 recorder.record(requestOf(file[at]!));
@@ -185,7 +185,7 @@ test(`stores each line once, however often an import through the running program
 });
 
 for (const rows of ['stored', 'deleted'] as const)
-  test(`stores each line once, however often an import that has the store to itself is interrupted, while rows are ${rows} (${cases} cases)`, async (t) => {
+  test(`stores each line once after any interruptions of an import that owns the store, while rows are ${rows} (${cases} cases)`, async (t) => {
     await withStore(async (real) => {
       let caseAt = 0;
       await fc.assert(

@@ -7,7 +7,7 @@ import { noCounts } from './counts.js';
 import { importLimits, importLines, type ImportLimits, type ImportParts } from './import-lines.js';
 import type { Importer } from './importer.js';
 
-/** What a local import works with. */
+/** Dependencies and options of a local import. */
 export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'> {
   readonly store: Pick<
     Store,
@@ -24,25 +24,25 @@ export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'
   readonly importId: number;
   readonly hostsMax: number;
   readonly clientIp: ClientIpPolicy;
-  /** As a recorder takes it. */
+  /** See `RecorderOptions`. */
   readonly sampleRatio?: number | undefined;
   readonly countryOf: CountryOf | undefined;
 }
 
-/** What the recorder of an import works with. */
+/** Options of the recorder of an import. */
 interface ImportRecorderOptions
   extends Pick<RecorderOptions, 'log' | 'hostsMax' | 'configuredHosts' | 'clientIp' | 'sampleRatio' | 'countryOf'> {
   readonly store: Pick<Store, 'write' | 'createBatchEncoder' | 'bulkRequests'>;
-  /** Of this import: see `RecorderOptions`. */
+  /** See `RecorderOptions`. */
   readonly importId: number;
-  /** As an import has it. */
+  /** See `ImportParts`. */
   readonly isAlone?: boolean;
   readonly limits?: ImportLimits | undefined;
 }
 
 /**
- * The recorder of an import. It has a name of its own beside the collector's: their times may be those of the
- * collector's requests. Where nobody else uses the store, it writes as many at once as take the store the least work.
+ * Creates the recorder of an import. Its name differs from the collector's, since both may record requests of the same
+ * times. If nobody else uses the store, it writes batches of the size that is cheapest for the store.
  */
 export function createImportRecorder({
   store,
@@ -55,28 +55,31 @@ export function createImportRecorder({
   const { bulkRequests } = store;
   const size =
     isAlone && bulkRequests !== undefined && (options.sampleRatio ?? 1) === 1
-      ? { ...bulk, sparseRequestsMax: batchRequestsMax, batchRequestsMax: bulkRequests }
-      : { ...usual, batchRequestsMax };
+      ? { ...bulkSizes, sparseRequestsMax: batchRequestsMax, batchRequestsMax: bulkRequests }
+      : { ...defaultSizes, batchRequestsMax };
   return createRecorder({ store, log, name: `import-${importId}`, importId, ...options, ...size });
 }
 
 /**
- * What waits while the store writes, in bytes as a recorder estimates them: two batches. With three, an import of 1.5
- * million lines holds 30 MB more, and is no faster. Nobody waits for a request of a file to be on a page: fewer and
- * larger batches take less time.
+ * Sizes of the recorder's buffers: memory for two batches, since a third would not be faster. Flushes rarely, since
+ * fewer and larger batches are faster, and nobody waits for imported requests.
  */
-const usual = { memoryBytesMax: 20 * 2 ** 20, flushMs: 1000 };
+const defaultSizes = { memoryBytesMax: 20 * 2 ** 20, flushMs: 1000 };
 
 /**
- * The same for batches that a store takes in bulk: one as a rule, where lines are of the usual length, and the
- * beginning of the next. A quiet day has nearly as many totals as requests: its batches are no larger than those of
- * others.
+ * Sizes for bulk writes: memory for one batch of lines of average length and the beginning of the next. Batches of
+ * sparse traffic, where rollup rows dominate, are limited by `sparseRequestsMax`.
  */
-const bulk = { batchBytesMax: 112 * 2 ** 20, memoryBytesMax: 150 * 2 ** 20, batchesWaitingMax: 0, flushMs: 10_000 };
+const bulkSizes = {
+  batchBytesMax: 112 * 2 ** 20,
+  memoryBytesMax: 150 * 2 ** 20,
+  batchesWaitingMax: 0,
+  flushMs: 10_000,
+};
 
 const progressMs = 100;
 
-/** Imports into a store that this process has open. The store stays open. */
+/** Creates an importer for a store that this process has open. The store stays open. */
 export function createLocalImporter(parts: LocalImportParts): Importer {
   const recorder = createImportRecorder(parts);
   return {

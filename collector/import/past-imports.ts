@@ -1,4 +1,4 @@
-/** `import --list` and `import --undo ID`: what was imported, and how to take it back. */
+/** `import --list` and `import --undo ID`. */
 import { resolve } from 'node:path';
 import { StoreError, UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
@@ -15,12 +15,12 @@ import { counted } from './summary.js';
 /** What to do with past imports. */
 export type PastImportsAction = { readonly kind: 'list' } | { readonly kind: 'undo'; readonly importId: number };
 
-/** The id of an import as people see it: when it began. */
+/** The id of an import as it is displayed: its start time. */
 function importName(importId: number): string {
   return new Date(importId).toISOString();
 }
 
-/** Reads what `importName` gives. Throws a `UsageError` for anything else. */
+/** Parses the output of `importName`. Throws a `UsageError` for anything else. */
 export function parseImportName(name: string): number {
   const importId = /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(name) ? Date.parse(name) : Number.NaN;
   if (Number.isNaN(importId) || importId === sharedImportId)
@@ -30,8 +30,8 @@ export function parseImportName(name: string): number {
   return importId;
 }
 
-/** Does it over a store; resolves to what was done, in lines for people. Throws the store's `StoreError`. */
-export async function overStore(
+/** Performs the action on a store. Resolves to the text to print. Throws the store's `StoreError`. */
+export async function managePastImports(
   store: Pick<Store, 'listImports' | 'takeBack' | 'description'>,
   action: PastImportsAction,
 ): Promise<string> {
@@ -40,12 +40,12 @@ export async function overStore(
     if (requests === 0)
       throw new StoreError(
         'stop',
-        `The ${store.description} knows no import ${importName(action.importId)}. \`import --list\` shows those that it knows.`,
+        `The ${store.description} has no import ${importName(action.importId)}. \`import --list\` lists all imports.`,
       );
-    return `Took back ${counted(requests, 'request', 'requests')} of the import ${importName(action.importId)}.\n`;
+    return `Removed ${counted(requests, 'request', 'requests')} of the import ${importName(action.importId)}.\n`;
   }
   const imports = await store.listImports();
-  if (imports.length === 0) return `The ${store.description} knows no imports.\n`;
+  if (imports.length === 0) return `The ${store.description} has no imports.\n`;
   const timeOf = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 16).replace('T', ' ');
   return imports
     .map(
@@ -55,7 +55,7 @@ export async function overStore(
     .join('');
 }
 
-/** Does it over the store of the settings, or through the collector that has the file open. */
+/** Performs the action on the configured store, or through the collector that has the file open. */
 export async function pastImports(
   values: SettingValues<typeof importSettings>,
   action: PastImportsAction,
@@ -83,7 +83,7 @@ export async function pastImports(
     }).catch((cause: unknown) => {
       throw new StoreError(
         'stop',
-        `${error.message} That program's collector was not found at ${address}: set COLLECTOR_HTTP to it.`,
+        `${error.message} That program's collector was not found at ${address}: set COLLECTOR_HTTP to its address.`,
         { cause },
       );
     });
@@ -92,7 +92,7 @@ export async function pastImports(
     return text;
   }
   try {
-    return await overStore(store, action);
+    return await managePastImports(store, action);
   } finally {
     await store.close();
   }

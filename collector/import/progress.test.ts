@@ -1,7 +1,7 @@
 import test from 'ava';
 import { createProgress, type ProgressStream } from './progress.js';
 
-/** What is written when 1,000 lines and 100 of 1,000 bytes come each second for ten seconds. */
+/** The output for ten seconds at 1,000 lines and 100 of 1,000 bytes per second. */
 function written(stream: Omit<ProgressStream, 'write'>, bytesTotal: number | undefined): string[] {
   const texts: string[] = [];
   let timeMs = 0;
@@ -14,18 +14,18 @@ function written(stream: Omit<ProgressStream, 'write'>, bytesTotal: number | und
   return texts;
 }
 
-test('Where the output is piped, a plain line comes every five seconds.', (t) => {
+test('writes a plain line every five seconds to a pipe', (t) => {
   t.deepEqual(written({}, 1000), [
     'access.log  5,000 lines  1,000/s  50 %  0:05 left\n',
     'access.log  10,000 lines  1,000/s  100 %  0:00 left\n',
   ]);
 });
 
-test('Without a known length there is neither a share nor a time left.', (t) => {
+test('shows neither a share nor the time left without a known length', (t) => {
   t.is(written({}, undefined)[0], 'access.log  5,000 lines  1,000/s\n');
 });
 
-test('On a terminal a bar is drawn in place, no wider than the terminal, and taken away at the end.', (t) => {
+test('draws a bar in place on a terminal, within its width, and removes it at the end', (t) => {
   const texts = written({ isTTY: true, columns: 200 }, 1000);
   t.is(texts.length, 11);
   t.is(texts[2], '\r\u001b[Kaccess.log  3,000 lines  1,000/s  ██████░░░░░░░░░░░░░░  30 %  0:07 left');

@@ -1,19 +1,19 @@
 import { grouped } from './summary.js';
 
-/** Shows how far an import is. */
+/** Shows the progress of an import. */
 export interface Progress {
-  /** `bytesTotal` is `undefined` when it is not known. */
+  /** `bytesTotal` is `undefined` if unknown. */
   show(state: {
     readonly file: string;
     readonly lines: number;
     readonly bytesRead: number;
     readonly bytesTotal: number | undefined;
   }): void;
-  /** Takes the bar off the terminal, so that something else can be written there. */
+  /** Removes the bar from the terminal, before something else is written. */
   clear(): void;
 }
 
-/** What progress is written to: a terminal or not. */
+/** Output for the progress, a terminal or not. */
 export interface ProgressStream {
   readonly isTTY?: boolean;
   readonly columns?: number;
@@ -24,16 +24,16 @@ const barMsMin = 100;
 const lineMsMin = 5000;
 const barWidth = 20;
 
-/** A bar in place on a terminal, ten times a second at most; elsewhere a line every five seconds. */
+/** Creates a progress bar, updated at most ten times a second. Without a terminal, writes a line every five seconds. */
 export function createProgress(stream: ProgressStream, { now = () => performance.now() } = {}): Progress {
   const startMs = now();
-  const everyMs = stream.isTTY ? barMsMin : lineMsMin;
+  const intervalMs = stream.isTTY ? barMsMin : lineMsMin;
   let shownMs = startMs;
   let drawn = false;
   return {
     show(state) {
       const timeMs = now();
-      if (timeMs - shownMs < everyMs) return;
+      if (timeMs - shownMs < intervalMs) return;
       shownMs = timeMs;
       const text = progressText(state, timeMs - startMs, { bar: stream.isTTY === true });
       drawn = stream.isTTY === true;
@@ -46,7 +46,7 @@ export function createProgress(stream: ProgressStream, { now = () => performance
   };
 }
 
-/** Such as `access.log  1,234,567 lines  98,000/s  62 %  0:41 left`. */
+/** For example `access.log  1,234,567 lines  98,000/s  62 %  0:41 left`. */
 function progressText(
   { file, lines, bytesRead, bytesTotal }: Parameters<Progress['show']>[0],
   elapsedMs: number,

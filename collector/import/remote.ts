@@ -6,35 +6,42 @@ import { importContentType, stoppedTrailer, type ImportAnswer } from './endpoint
 import type { Importer } from './importer.js';
 import { stoppedEarly, untilAborted } from './until-aborted.js';
 
-/** Which collector, and how. */
+/** Options of an import through a running collector. */
 export interface RemoteImportParts {
   /** Its `COLLECTOR_HTTP`. */
   readonly http: Address;
-  /** The DuckDB file that it has to have open: its absolute path. */
+  /** Absolute path of the DuckDB file that the collector must have open. */
   readonly storePath: string;
-  /** Decoder settings that the collector must have as well, by name. */
-  readonly wanted: Readonly<Record<string, string>>;
+  /** Decoder settings that the collector must share, by name. */
+  readonly requiredSettings: Readonly<Record<string, string>>;
   readonly dryRun: boolean;
   readonly force: boolean;
   readonly signal: AbortSignal;
 }
 
-/** Where this machine reaches what listens at an address. */
+/** The host for connections to a listen address on this machine. */
 export function reachableHost({ host }: Address): string {
   return host === '' || host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host;
 }
 
-/** Imports through a running collector: see `endpoint.ts`. */
-export function createRemoteImporter({ http, storePath, wanted, dryRun, force, signal }: RemoteImportParts): Importer {
+/** Creates an importer that uses a running collector: see `endpoint.ts`. */
+export function createRemoteImporter({
+  http,
+  storePath,
+  requiredSettings,
+  dryRun,
+  force,
+  signal,
+}: RemoteImportParts): Importer {
   const address = formatAddress({ host: reachableHost(http), port: http.port });
-  const url = `http://${address}/import?${new URLSearchParams({ ...wanted, store: storePath, 'dry-run': String(dryRun), force: String(force) }).toString()}`;
+  const url = `http://${address}/import?${new URLSearchParams({ ...requiredSettings, store: storePath, 'dry-run': String(dryRun), force: String(force) }).toString()}`;
   return {
     destination: `DuckDB file ${storePath}, through the program that has it open`,
     async importFile(bytes, onCounts) {
-      /** Aborted when no more of the file is wanted, by either side. */
+      /** Aborted when either side wants no more of the file. */
       const over = new AbortController();
       let stopTimer: NodeJS.Timeout | undefined;
-      const state = { isTaken: false, counts: noCounts() };
+      const state = { isAccepted: false, counts: noCounts() };
       const call = request(url, {
         method: 'POST',
         agent: false,
@@ -42,16 +49,16 @@ export function createRemoteImporter({ http, storePath, wanted, dryRun, force, s
       });
       let sending: Promise<string | undefined> = Promise.resolve(undefined);
       call.once('continue', () => {
-        state.isTaken = true;
+        state.isAccepted = true;
         sending = send(untilAborted(bytes, over.signal), call, signal);
       });
       const onAbort = (): void => {
         over.abort();
         stopTimer = setTimeout(
           () => {
-            call.destroy(new Error('it did not answer'));
+            call.destroy(new Error('no response'));
           },
-          state.isTaken ? stopMsMax : 0,
+          state.isAccepted ? stopMsMax : 0,
         );
       };
       signal.addEventListener('abort', onAbort);
@@ -65,7 +72,7 @@ export function createRemoteImporter({ http, storePath, wanted, dryRun, force, s
         const response = await answered.catch((error: unknown) => {
           if (signal.aborted) throw error;
           throw new Error(
-            `The DuckDB file ${storePath} is open in another program, and that program's collector was not found at ${address}: ${messageOf(error) || 'nothing listens there'}. Set COLLECTOR_HTTP to that collector's, or stop the program and import again.`,
+            `The DuckDB file ${storePath} is open in another program, and that program's collector was not found at ${address}: ${messageOf(error) || 'nothing is listening there'}. Set COLLECTOR_HTTP to the address of that collector, or stop the program and import again.`,
             { cause: error },
           );
         });
@@ -74,7 +81,7 @@ export function createRemoteImporter({ http, storePath, wanted, dryRun, force, s
           onCounts(current);
         });
         if (last.error !== undefined) throw new Error(last.error);
-        // Standard input may have nothing to read for a long time.
+        // Stop reading: standard input may stay idle for a long time.
         over.abort();
         call.destroy();
         const problem = await sending;
@@ -90,8 +97,8 @@ export function createRemoteImporter({ http, storePath, wanted, dryRun, force, s
         if (!signal.aborted) throw error;
         return {
           counts: state.counts,
-          problem: state.isTaken
-            ? `${stoppedEarly}, and the running program had not confirmed all that it was sent: ${messageOf(error)}`
+          problem: state.isAccepted
+            ? `${stoppedEarly}, and the running program had not confirmed everything that was sent: ${messageOf(error)}`
             : stoppedEarly,
         };
       } finally {
@@ -106,13 +113,13 @@ export function createRemoteImporter({ http, storePath, wanted, dryRun, force, s
 }
 
 /**
- * How long the running program may take to confirm what it was sent before the import was stopped, in milliseconds:
- * longer than it gives itself.
+ * Maximum time for the running program to confirm what was sent before the import was stopped, in milliseconds. Longer
+ * than the program's own limit.
  */
 const stopMsMax = 8000;
 
 /**
- * Sends the bytes as the collector takes them, and ends the body; resolves to why they could not be read to their end.
+ * Sends the bytes with backpressure, and ends the body. Resolves to the reason why they could not be read to their end.
  */
 async function send(
   bytes: AsyncIterable<Buffer>,
@@ -133,18 +140,18 @@ async function send(
   return problem;
 }
 
-/** Resolves when more can be written, or the connection is gone. */
+/** Resolves when more can be written, or the connection is closed. */
 function drained(call: ClientRequest): Promise<void> {
   return new Promise((resolve) => {
-    const go = (): void => {
-      call.off('drain', go).off('close', go);
+    const done = (): void => {
+      call.off('drain', done).off('close', done);
       resolve();
     };
-    call.on('drain', go).on('close', go);
+    call.on('drain', done).on('close', done);
   });
 }
 
-/** Reads the answer to its end, and gives its last line. */
+/** Reads the response, and returns its last line. */
 async function readAnswers(response: IncomingMessage, onCounts: (counts: ImportCounts) => void): Promise<ImportAnswer> {
   let last: ImportAnswer = { counts: noCounts() };
   let rest = '';
@@ -159,13 +166,13 @@ async function readAnswers(response: IncomingMessage, onCounts: (counts: ImportC
     }
   } catch (error) {
     throw new Error(
-      `The running program ended before the import did (${messageOf(error)}): see its log and start it.`,
+      `The running program ended before the import did (${messageOf(error)}): see its log, and start it again.`,
       { cause: error },
     );
   }
   if (response.statusCode !== 200)
-    throw new Error(`The running program takes no import: ${(JSON.parse(rest) as { error: string }).error}`);
+    throw new Error(`The running program refused the import: ${(JSON.parse(rest) as { error: string }).error}`);
   if (last.done === undefined)
-    throw new Error('The running program ended before the import did: see its log and start it.');
+    throw new Error('The running program ended before the import did: see its log, and start it again.');
   return last;
 }

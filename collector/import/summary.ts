@@ -1,22 +1,24 @@
 import { linesOf, requestReasons, type ImportCounts } from './counts.js';
 
-/** What the summary tells about. */
+/** Results of an import. */
 export interface ImportReport {
   readonly counts: ImportCounts;
-  /** Files that were read, not those that could not be opened. */
+  /** Number of files read, without those that could not be opened. */
   readonly files: number;
-  /** Files that could not be read, or not to their end: why. */
+  /** Reasons why files could not be read, or not to their end. */
   readonly problems: readonly string[];
   readonly dryRun: boolean;
-  /** The import ended before all files were read: it was stopped, or the store or the running program went away. */
+  /**
+   * Whether the import ended before all files were read: it was stopped, or the store or the running program failed.
+   */
   readonly isIncomplete: boolean;
-  /** A signal stopped it, so no problem has to be solved before the next attempt. */
+  /** Whether a signal stopped it, so that there is no problem to solve before the next attempt. */
   readonly isStopped: boolean;
-  /** Where it went, such as `DuckDB file /srv/requests.duckdb`. */
+  /** Description of the store, such as `DuckDB file /srv/requests.duckdb`. */
   readonly destination: string;
 }
 
-/** The end of an import in words: what became of every line, and which files have problems. */
+/** Formats the summary of an import: counts of lines by outcome, and problems of files. */
 export function summaryText({
   counts,
   files,
@@ -37,9 +39,9 @@ export function summaryText({
   const rows: readonly (readonly [string, number, string])[] = [
     [dryRun ? 'would be added' : 'added', counts.added, 'requests'],
     ['already there', counts.known, 'requests'],
-    ['skipped', counts.skipped, 'requests that may be counted already'],
-    ['refused', counts.refused, 'requests that the store did not take; the log says why'],
-    ['not requests', counts.runtime, 'lines of other loggers'],
+    ['skipped', counts.skipped, 'requests (possible duplicates)'],
+    ['refused', counts.refused, 'requests that the store refused; see the log'],
+    ['not requests', counts.runtime, 'other log lines'],
     ...Object.entries(counts.rejected).map(([reason, count]) => ['rejected', count, reason] as const),
   ];
   const shown = rows.filter(([name, count]) => count > 0 || name.endsWith('added'));
@@ -50,8 +52,8 @@ export function summaryText({
     ...(counts.skipped === 0
       ? []
       : [
-          `${grouped(counts.skipped)} of the requests were skipped: the totals of their time hold requests that are not stored one by one (any more), because of`,
-          'RETENTION_REQUESTS or SAMPLE_RATIO, so these may be among them. If you know that they are not counted yet, add them with --force.',
+          `${grouped(counts.skipped)} of the requests were skipped: they may be counted already. Requests of their time are not all stored, because of`,
+          'RETENTION_REQUESTS or SAMPLE_RATIO, so duplicates cannot be ruled out. If you know that they are not counted yet, add them with --force.',
         ]),
     ...requestReasons.flatMap((reason) =>
       (counts.rejected[reason] ?? 0) === 0
@@ -66,15 +68,15 @@ export function summaryText({
   ].join('\n');
 }
 
-/** Cause and remedy, by the reason for which requests were rejected. */
+/** Cause and remedy of rejected requests, by reason. */
 const remedies: Readonly<Record<(typeof requestReasons)[number], string>> = {
   'bad-time':
-    'their time is older than RETENTION_ROLLUPS, is more than a day ahead, or cannot be read. To import an older log, raise RETENTION_ROLLUPS: that of the running program, if one has the store open. Otherwise check the clock and the time_format of the machine that wrote them',
+    'their time is older than RETENTION_ROLLUPS, is more than a day ahead, or cannot be read. To import an older log, raise RETENTION_ROLLUPS (of the running program, if it has the store open). Otherwise check the clock and the time_format of the machine that wrote them',
   'bad-status': 'they have no status. A filter of Caddy may have removed it',
-  'unknown-encoder': 'their encoder is not read, such as ECS, GELF or logfmt. Let Caddy write `format json`',
+  'unknown-encoder': 'their encoder is not supported, such as ECS, GELF or logfmt. Use `format json` in Caddy',
 };
 
-/** What to do about an import that did not finish. */
+/** Next step after an incomplete import. */
 function nextStep({ added }: ImportCounts, { dryRun, isStopped }: Pick<ImportReport, 'dryRun' | 'isStopped'>): string {
   const again = `${isStopped ? 'Run' : 'Solve the problem above, then run'} the same command again`;
   if (dryRun) return `The dry run did not finish. ${again}.`;
@@ -86,7 +88,7 @@ export function counted(count: number, one: string, several: string): string {
   return `${grouped(count)} ${count === 1 ? one : several}`;
 }
 
-/** A count for people: `1,234,567`. */
+/** A count with separators: `1,234,567`. */
 export function grouped(count: number): string {
   return count.toLocaleString('en');
 }

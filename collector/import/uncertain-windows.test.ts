@@ -7,7 +7,7 @@ import { createUncertainWindows } from './uncertain-windows.js';
 const hourMs = Date.UTC(2026, 10, 23, 20);
 const minuteMs = 60_000;
 
-/** Rows in memory, read as a store reads them. */
+/** A store of rollup rows in memory. */
 function storeOf(rows: readonly RollupRow[], reads: number[] = []): Pick<Store, 'readRollups'> {
   return {
     readRollups({ fromMs, toMs, level }) {
@@ -31,12 +31,12 @@ function rowsAt(timeMs: number, sampledOut: number): RollupRow[] {
   }));
 }
 
-/** What is remembered of imports: so many requests of the source `caddy` in each hour. */
+/** Imported requests of the source `caddy`: the same number in each hour. */
 function imported(count: number): { countOf: (hourMs: number, source: string) => number } {
   return { countOf: (_, source) => (source === 'caddy' ? count : 0) };
 }
 
-test('before the time from which rows are stored, requests are uncertain in hours that count more than was imported', async (t) => {
+test('reports requests without rows as uncertain in hours that count more than was imported', async (t) => {
   const store = storeOf(rowsAt(hourMs, 0));
   const requests = [hourMs, hourMs + 600_000, hourMs + 3_600_000].map((timeMs) => event({ timeMs }));
   for (const [count, uncertain] of [
@@ -45,7 +45,7 @@ test('before the time from which rows are stored, requests are uncertain in hour
     [10, false],
   ] as const) {
     const windows = createUncertainWindows(store, imported(count), { now: () => hourMs + 100 * 86_400_000 });
-    await windows.look(requests);
+    await windows.load(requests);
     t.deepEqual(
       requests.map((request) => windows.isUncertain(request, hourMs + 86_400_000)),
       [uncertain, uncertain, false],
@@ -63,7 +63,7 @@ test('before the time from which rows are stored, requests are uncertain in hour
   }
 });
 
-test('The windows of which a part is kept are told from the others of their hour, as finely as their age allows.', async (t) => {
+test('reports sampled windows within an hour, at the finest level that their age allows', async (t) => {
   for (const [ageDays, lengthMs] of [
     [0, 10_000],
     [3, minuteMs],
@@ -75,7 +75,7 @@ test('The windows of which a part is kept are told from the others of their hour
     const requests = [0, lengthMs, 2 * lengthMs - 1, 2 * lengthMs, 5 * lengthMs].map((offsetMs) =>
       event({ timeMs: hourMs + offsetMs }),
     );
-    await windows.look(requests);
+    await windows.load(requests);
     t.deepEqual(
       requests.map((request) => windows.isUncertain(request, -Infinity)),
       [false, true, true, false, false],
@@ -84,14 +84,14 @@ test('The windows of which a part is kept are told from the others of their hour
   }
 });
 
-test('What is added to a window once it was looked at changes nothing, and hours of which all is kept are looked at alone, and once.', async (t) => {
+test('ignores later additions to a window, and loads hours without sampling once and no finer windows', async (t) => {
   const rows = rowsAt(hourMs + 3_600_000, 0);
   const reads: number[] = [];
   const windows = createUncertainWindows(storeOf(rows, reads), imported(0), { now: () => hourMs + 7_200_000 });
   const requests = [hourMs, hourMs + 3_600_000].map((timeMs) => event({ timeMs }));
-  await windows.look(requests);
+  await windows.load(requests);
   rows.push(...rowsAt(hourMs, 5), ...rowsAt(hourMs + 3_600_000, 5));
-  await windows.look(requests);
+  await windows.load(requests);
   t.deepEqual(
     requests.map((request) => windows.isUncertain(request, -Infinity)),
     [false, false],

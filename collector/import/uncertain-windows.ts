@@ -1,13 +1,11 @@
 /**
- * Finds the requests of a file that may be counted already although neither a row nor an import of them is known: to
- * add them could count them twice.
+ * Finds possible duplicates: requests without a stored row that may be counted already.
  *
- * Two kinds of windows hold such requests: those of which only a part of the requests is stored (`SAMPLE_RATIO`), and
- * those whose rows are deleted (`RETENTION_REQUESTS`), where more requests are counted than the store remembers as
- * imported.
+ * They occur in two kinds of windows: in sampled ones (`SAMPLE_RATIO`), and in those whose rows are deleted
+ * (`RETENTION_REQUESTS`) and which count more requests than the store remembers as imported.
  *
- * A window is looked at once, when the file comes to it: what the import itself adds to it from then on changes
- * nothing. Hours are looked at first, as there are few of them; finer windows only of hours that are sampled.
+ * Each window is loaded once, when the file reaches it, so that the import's own requests do not affect the result.
+ * Hours are loaded first, since they are few, and finer windows only for sampled hours.
  */
 import { groupBy } from '../../shared/group-by.js';
 import { levelRetentionMsMax, levels, windowStart, type Level, type RollupRow } from '../../shared/rollup/rollup.js';
@@ -15,34 +13,34 @@ import type { RequestEvent } from '../../shared/request-event.js';
 import type { Store } from '../../shared/store/store.js';
 import type { ImportedHours } from './imported-hours.js';
 
-/** Looks at the windows of one file. */
+/** The windows of one file. */
 export interface UncertainWindows {
   /**
-   * Looks at the windows of requests that come next, before anything of them is written. Their imported hours have been
-   * loaded. Throws the store's `StoreError`.
+   * Loads the windows of the next requests. Call it before they are written, and after their imported hours are loaded.
+   * Throws the store's `StoreError`.
    */
-  look(requests: readonly RequestEvent[]): Promise<void>;
+  load(requests: readonly RequestEvent[]): Promise<void>;
   /**
-   * Whether a request may be counted already, without a trace of itself. Its window has been looked at. Rows from
-   * before `requestsFromMs`, in milliseconds since 1970, may be deleted.
+   * Whether a request without a stored row may be counted already. Its window must be loaded. Rows before
+   * `requestsFromMs`, in milliseconds since 1970, may be deleted.
    */
   isUncertain(request: RequestEvent, requestsFromMs: number): boolean;
 }
 
 const hour: Level = 3600;
 
-/** Makes what looks at the windows of one file. `now` is the clock in milliseconds since 1970. */
+/** Creates the windows of one file. `now` returns the time in milliseconds since 1970. */
 export function createUncertainWindows(
   store: Pick<Store, 'readRollups'>,
   imported: Pick<ImportedHours, 'countOf'>,
   { now = Date.now } = {},
 ): UncertainWindows {
   const hours = new Map<number, { readonly isSampled: boolean; readonly uncertainSources: ReadonlySet<string> }>();
-  /** By level and start, of sampled hours alone. */
+  /** Whether a window is sampled, by level and start. Only for windows of sampled hours. */
   const windows = new Map<string, boolean>();
 
   return {
-    async look(requests) {
+    async load(requests) {
       const newHours = new Set(
         requests.map(({ timeMs }) => windowStart(timeMs, hour)).filter((startMs) => !hours.has(startMs)),
       );
@@ -85,7 +83,7 @@ export function createUncertainWindows(
     return `${level} ${windowStart(timeMs, level)}`;
   }
 
-  /** The finest level whose windows of that time are there for as long again. */
+  /** The finest level with a retention of more than twice the age of that time. */
   function levelOf(timeMs: number): Level {
     return levels.find((level) => 2 * (now() - timeMs) < levelRetentionMsMax(level)) ?? hour;
   }

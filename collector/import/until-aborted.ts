@@ -1,9 +1,9 @@
 /** Why a file was not read to its end. */
 export const stoppedEarly = 'it was stopped before its end';
 
-/** What comes until the signal, which does not wait for the next chunk. */
+/** Yields chunks until the signal, without waiting for the next chunk then. */
 export async function* untilAborted(chunks: AsyncIterable<Buffer>, signal: AbortSignal): AsyncGenerator<Buffer> {
-  // Not `Promise.race`: one promise for all races would hold on to the chunk of each.
+  // Not `Promise.race`: its long-lived promise would retain every chunk.
   let stop = (): void => undefined;
   const onAbort = (): void => {
     stop();
@@ -23,7 +23,7 @@ export async function* untilAborted(chunks: AsyncIterable<Buffer>, signal: Abort
     }
   } finally {
     signal.removeEventListener('abort', onAbort);
-    // A source that waits for its next chunk lets go of it only then.
+    // A source that waits for its next chunk returns only after that.
     void source.return?.().catch(() => undefined);
   }
 }

@@ -14,7 +14,7 @@ test(good, 'udp://[::1]:9514', { kind: 'udp', family: 6, host: '::1', port: 9514
 test(good, 'tcp://:9514', { kind: 'tcp', family: 4, host: '', port: 9514 }, 'tcp/localhost:9514');
 test(good, 'unix:///run/sink.sock', { kind: 'unix', path: '/run/sink.sock' }, 'unix//run/sink.sock');
 
-test('tcp6 without a host means every address of both families', (t) => {
+test('tcp6 without a host listens on every address of both families', (t) => {
   t.deepEqual(parseListenAddress('tcp6://:9514'), { kind: 'tcp', family: 6, host: '', port: 9514 });
 });
 

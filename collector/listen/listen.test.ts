@@ -14,7 +14,7 @@ import { listen, type Listener } from './listen.js';
 import { allowList, ConnectionLimit, parseCidr } from './peers.js';
 import { openStream, type OpenStream, type Unread } from './sockets.js';
 
-test('listens on several sockets of every kind at once', async (t) => {
+test('listens on several sockets of every kind', async (t) => {
   const path = join(mkdtempSync(join(tmpdir(), 'sink-')), 'sink.sock');
   const { listeners, got } = await start([
     'tcp://127.0.0.1:0',
@@ -56,7 +56,7 @@ test('refuses a peer that is not allowed, and one connection too many, before it
   await stopAll(busy.listeners);
 });
 
-test('1,000 idle connections keep nobody out: evicts the longest idle one, and never one that has sent a line', async (t) => {
+test('evicts the longest of 1,000 idle connections, and never one that has sent a line', async (t) => {
   const connectionsMax = 1000;
   const path = join(mkdtempSync(join(tmpdir(), 'sink-')), 'sink.sock');
   const { listeners, got, connections } = await start(['tcp://127.0.0.1:0', `unix://${path}`], { connectionsMax });
@@ -141,20 +141,20 @@ test('closes a connection whose line takes too long, and no other', async (t) =>
 });
 
 test('limits the memory of all partial lines: skips lines beyond it, and releases it', async (t) => {
-  const { listeners, got, heldMemory } = await start(['tcp://127.0.0.1:0'], { heldBytesMax: 100_000 });
+  const { listeners, got, partialLineMemory } = await start(['tcp://127.0.0.1:0'], { heldBytesMax: 100_000 });
   const peers = await Promise.all(Array.from({ length: 5 }, () => open(portOf(listeners[0]!))));
   for (const peer of peers) peer.write('x'.repeat(40_000));
   await until('some found no room', () => got.noRoom >= 3);
-  t.true(heldMemory.bytes <= 100_000);
+  t.true(partialLineMemory.bytes <= 100_000);
   for (const peer of peers) peer.write('\nnext\n');
   await until('the next lines are read', () => got.lines.filter((line) => line === 'next').length === 5);
   t.is(got.lines.length, 10 - got.noRoom);
   for (const peer of peers) peer.destroy();
-  await until('all memory is released', () => heldMemory.bytes === 0);
+  await until('all memory is released', () => partialLineMemory.bytes === 0);
   await stopAll(listeners);
 });
 
-test('a connection that never pauses does not delay others', async (t) => {
+test('is not delayed by a connection that never pauses', async (t) => {
   let floods = 0;
   const { listeners, got } = await start(['tcp://127.0.0.1:0'], {
     isWanted: (line) => {
@@ -203,7 +203,7 @@ test('hands a connection over during a flood without losing the bytes that its s
         async close() {
           void opened.close();
         },
-        handBack(socket, beginning) {
+        release(socket, beginning) {
           handedOver = { socket: socket.removeAllListeners(), beginning: beginning() };
           return true;
         },
@@ -348,7 +348,7 @@ test('counts datagrams that the kernel dropped', async (t) => {
   await stopAll(listeners);
 });
 
-test('takes lines that the supervisor read only from allowed peers, and attributes them to their peer', async (t) => {
+test('accepts lines read by the supervisor from allowed peers only, and attributes them to their peer', async (t) => {
   let onUnread: ((unread: Unread) => void) | undefined;
   const sources = new LineSources();
   const peers: string[] = [];
@@ -399,7 +399,7 @@ async function start(
     noRoom: 0,
     dropped: 0,
   };
-  const heldMemory = { bytes: 0, bytesMax: heldBytesMax };
+  const partialLineMemory = { bytes: 0, bytesMax: heldBytesMax };
   const connections = new ConnectionLimit(connectionsMax);
   const listeners = await listen(
     addresses.map(parseListenAddress),
@@ -409,7 +409,7 @@ async function start(
       connections,
       sources,
       lineMsMax,
-      heldMemory,
+      partialLineMemory,
       isAllowed: allowList(allow.split(',').map(parseCidr)),
       onLine: (line) => {
         if (isWanted(line)) got.lines.push(line);
@@ -420,7 +420,7 @@ async function start(
       onUnterminated: () => {
         got.unterminated += 1;
       },
-      onNoRoom: () => {
+      onMemoryFull: () => {
         got.noRoom += 1;
       },
       onRefused: (why) => {
@@ -437,7 +437,7 @@ async function start(
     },
     openWith,
   );
-  return { listeners, got, connections, heldMemory };
+  return { listeners, got, connections, partialLineMemory };
 }
 
 function portOf({ address }: Listener): { host: string; port: number } {

@@ -1,6 +1,6 @@
 import { messageOf, UsageError } from '../../shared/errors.js';
 import type { LineSources } from '../line-sources.js';
-import type { HeldMemory, LineHandlers } from '../lines.js';
+import type { PartialLineMemory, LineHandlers } from '../lines.js';
 import { formatListenAddress, type ListenAddress } from './address.js';
 import type { ConnectionLimit, NoRoom } from './peers.js';
 import { openStream, type OpenStream } from './sockets.js';
@@ -12,7 +12,7 @@ export interface ListenOptions extends LineHandlers {
   readonly lineBytesMax: number;
   /** Called before a byte is read, but not for unix sockets, which their file mode protects. */
   readonly isAllowed: (remoteAddress: string | undefined) => boolean;
-  /** The permissions of unix sockets, such as 0o660. */
+  /** File mode of unix sockets, such as 0o660. */
   readonly unixMode: number;
   /** A peer was refused. */
   readonly onRefused: (why: 'not-allowed' | NoRoom, remoteAddress: string | undefined) => void;
@@ -25,7 +25,7 @@ export interface ListenOptions extends LineHandlers {
   /** A socket failed and is closed; the others continue. */
   readonly onError: (message: string) => void;
   /** Memory for partial lines, over all listeners. */
-  readonly heldMemory: HeldMemory;
+  readonly partialLineMemory: PartialLineMemory;
   /**
    * Maximum time from the first byte of a line to its last, in milliseconds. Beyond it, its connection is closed.
    * Default: 60 s.
@@ -78,10 +78,10 @@ function explain(error: unknown): string {
     case 'EADDRINUSE':
       return 'the address is in use. Stop the other process, or set COLLECTOR_LISTEN to a free one.';
     case 'EACCES':
-      return 'this user may not, or the folder of the path is missing. Set COLLECTOR_LISTEN to a port from 1024 on, or to a path in a folder that this user can write.';
+      return 'permission denied, or the folder of the path is missing. Set COLLECTOR_LISTEN to a port above 1023, or to a path in a folder that this user can write to.';
     case 'EADDRNOTAVAIL':
     case 'ENOTFOUND':
-      return 'this machine does not have that address. Set COLLECTOR_LISTEN to one that it has.';
+      return 'this machine does not have that address. Set COLLECTOR_LISTEN to an address of this machine.';
     default:
       return messageOf(error);
   }

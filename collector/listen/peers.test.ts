@@ -33,7 +33,7 @@ test('refuses text that is not a range', (t) => {
 test('allows one address three quarters of all connections, and evicts its own silent ones beyond that', (t) => {
   const { limit, evicted, connect } = limitOf(8);
   for (let at = 0; at < 6; at += 1) t.is(connect('a', `a${at}`), undefined);
-  t.is(connect('a', 'a6'), 'too-many-of-peer', 'none of them is known to be silent yet');
+  t.is(connect('a', 'a6'), 'too-many-of-peer', 'none is marked as silent yet');
   for (let at = 0; at < 6; at += 1) limit.silent(named.get(`a${at}`)!);
   limit.sent(named.get('a0')!);
   limit.silent(named.get('a1')!); // it was active most recently

@@ -12,19 +12,19 @@ export interface Cidr {
   readonly prefixLength: number;
 }
 
-/** Reads `10.0.0.0/8`, `fc00::/7` or a single address. Throws when the text is not a range. */
+/** Parses `10.0.0.0/8`, `fc00::/7` or a single address. Throws a `TypeError` if the text is not a range. */
 export function parseCidr(text: string): Cidr {
   const match = /^([\da-f:.]+)(?:\/(\d{1,3}))?$/i.exec(text);
   const version = isIP(match?.[1] ?? '');
-  const longest = version === 6 ? 128 : 32;
-  const prefixLength = match?.[2] === undefined ? longest : Number(match[2]);
-  if (version === 0 || prefixLength > longest) throw new TypeError('not a range');
+  const bits = version === 6 ? 128 : 32;
+  const prefixLength = match?.[2] === undefined ? bits : Number(match[2]);
+  if (version === 0 || prefixLength > bits) throw new TypeError('not a range');
   return { network: match![1]!, prefixLength };
 }
 
 /** Returns a predicate: whether a peer's address is in one of the ranges. */
 export function allowList(ranges: readonly Cidr[]): (remoteAddress: string | undefined) => boolean {
-  const allowed = new BlockList(); // despite its name, a list of allowed ranges
+  const allowed = new BlockList(); // despite its name, the list of allowed ranges
   for (const { network, prefixLength } of ranges) {
     allowed.addSubnet(network, prefixLength, isIP(network) === 6 ? 'ipv6' : 'ipv4');
   }

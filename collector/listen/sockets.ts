@@ -33,7 +33,7 @@ export interface Unread {
 
 /** Options of a stream socket. */
 export interface StreamOptions {
-  /** The permissions of a unix socket, such as 0o660. */
+  /** File mode of a unix socket, such as 0o660. */
   readonly unixMode: number;
   readonly onConnection: (socket: Socket, earlier?: EarlierReads) => void;
   readonly onUnread: (unread: Unread) => void;
@@ -44,17 +44,17 @@ export interface StreamOptions {
 export interface OpenedStream {
   /** The port that was bound; `undefined` for unix sockets. */
   readonly port: number | undefined;
-  /** Stops accepting connections. Resolves when the existing ones are closed or handed back. */
+  /** Stops accepting connections. Resolves when the existing ones are closed or released. */
   close(): Promise<void>;
   /**
    * Records that this connection has sent a valid line, for a later process that reads it. Called once per connection.
    */
   sentLines(socket: Socket): void;
   /**
-   * Leaves a connection to the process that reads it next. Returns `false` if there is none; the caller then has to
+   * Releases a connection to the process that reads it next. Returns `false` if there is none; the caller then has to
    * close it.
    */
-  handBack(socket: Socket, beginning: () => PartialLine): boolean;
+  release(socket: Socket, beginning: () => PartialLine): boolean;
 }
 
 /** Opens a stream socket in this process. With `pauseOnConnect`, connections are not read until they are resumed. */
@@ -80,7 +80,7 @@ export async function openStream(
         });
       }),
     sentLines: () => undefined,
-    handBack: () => false,
+    release: () => false,
   };
 }
 

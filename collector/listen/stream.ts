@@ -14,11 +14,12 @@ const drainMsMax = 2000;
 const quietMsMin = 50;
 
 /**
- * Maximum duration of a line, in milliseconds. Caddy writes each line at once; a slower one only ties up a connection
- * and memory.
+ * Maximum duration of a line, in milliseconds. Caddy writes each line in one piece; a slower one only ties up a
+ * connection and memory.
  */
 const lineMsMaxDefault = 60_000;
-const looksMax = 4;
+/** Number of checks per `lineMsMax`. */
+const checksMax = 4;
 
 /**
  * Maximum number of bytes read per turn of the event loop: about a millisecond of work. libuv would read each socket up
@@ -32,13 +33,13 @@ interface Connection extends LimitedConnection {
   readonly lines: LineSplitter;
   /** `new` until the first bytes of the connection have been read, then `silent` until it has sent a valid line. */
   is: 'new' | 'silent' | 'sending' | 'gone';
-  /** Takes the bytes that the paused socket has buffered for the next turn. */
-  takeHeld: () => void;
+  /** Reads the bytes that the paused socket has buffered. */
+  readBuffered: () => void;
   /**
    * Id of the partial line at the last check, and the number of consecutive checks that saw it. Sockets are read
    * between checks.
    */
-  unfinished: { readonly line: number; readonly looks: number };
+  unfinished: { readonly line: number; readonly checks: number };
 }
 
 /** Listens on TCP or on a unix stream socket. Rejects with the system's error. */
@@ -50,15 +51,15 @@ export async function listenStream(
   const connections = new Map<Socket, Connection>();
   const server = await open(address, {
     unixMode: options.unixMode,
-    onConnection: take,
+    onConnection: accept,
     onUnread,
     onError: options.onError,
   });
   const { lineMsMax = lineMsMaxDefault } = options;
   const slowLines = setInterval(() => {
     for (const [socket, connection] of connections) closeWhenSlow(socket, connection);
-  }, lineMsMax / looksMax);
-  let unreadTaken = Promise.resolve();
+  }, lineMsMax / checksMax);
+  let unreadDone = Promise.resolve();
   let turnBytes = 0;
   let waiting: Socket[] = [];
   return {
@@ -67,11 +68,11 @@ export async function listenStream(
     async stop() {
       clearInterval(slowLines);
       const closed = server.close();
-      await unreadTaken;
+      await unreadDone;
       const left = [...connections].filter(
-        ([socket, { lines, takeHeld }]) =>
-          !server.handBack(socket, () => {
-            takeHeld();
+        ([socket, { lines, readBuffered }]) =>
+          !server.release(socket, () => {
+            readBuffered();
             return lines.detach();
           }),
       );
@@ -80,17 +81,17 @@ export async function listenStream(
     },
   };
 
-  function take(socket: Socket, earlier?: EarlierReads): void {
+  function accept(socket: Socket, earlier?: EarlierReads): void {
     const { remoteAddress } = socket;
     const connection = connectionOf(socket);
-    const why =
+    const refusal =
       address.kind !== 'unix' && !options.isAllowed(remoteAddress)
         ? 'not-allowed'
         : options.connections.enter(connection);
-    if (why !== undefined) {
-      socket.on('error', () => undefined); // a refused peer may reset: nothing is lost
+    if (refusal !== undefined) {
+      socket.on('error', () => undefined); // a reset by a refused peer loses nothing
       socket.destroy();
-      options.onRefused(why, remoteAddress);
+      options.onRefused(refusal, remoteAddress);
       return;
     }
     connections.set(socket, connection);
@@ -103,14 +104,14 @@ export async function listenStream(
   }
 
   function onUnread(unread: Unread): void {
-    unreadTaken = unreadTaken.then(() => takeUnread(unread));
+    unreadDone = unreadDone.then(() => readUnread(unread));
   }
 
   /**
-   * Takes megabytes in small steps, since the supervisor kills a worker that does not answer. Checks the peer: the
-   * supervisor accepts any.
+   * Reads what the supervisor has buffered, in small steps, since the supervisor kills a worker that does not answer.
+   * Checks the peer, since the supervisor accepts any.
    */
-  async function takeUnread({ address: from, remoteAddress, beginning, bytes, droppedLines }: Unread): Promise<void> {
+  async function readUnread({ address: from, remoteAddress, beginning, bytes, droppedLines }: Unread): Promise<void> {
     const isUnix = from.startsWith('unix:');
     if (!isUnix && !options.isAllowed(remoteAddress)) {
       options.onRefused('not-allowed', remoteAddress);
@@ -119,7 +120,7 @@ export async function listenStream(
     if (droppedLines > 0) options.onDropped(droppedLines);
     const { sources } = options;
     const source = sources.open(isUnix ? from : peerAddress(remoteAddress ?? ''));
-    const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
+    const lines = createLineSplitter(options.lineBytesMax, options, options.partialLineMemory);
     if (beginning !== undefined) lines.resume(beginning);
     for (let at = 0; at < bytes.length; at += turnBytesMax) {
       sources.current = source;
@@ -146,9 +147,12 @@ export async function listenStream(
   /** Closes a connection whose line takes too long. The line counts as unterminated. */
   function closeWhenSlow(socket: Socket, connection: Connection): void {
     const line = connection.lines.unfinished;
-    connection.unfinished = { line, looks: line === connection.unfinished.line ? connection.unfinished.looks + 1 : 0 };
-    if (line === 0 || connection.unfinished.looks < looksMax) return;
-    options.onError(`one line took more than ${lineMsMax / 1000} s. Its connection is closed`);
+    connection.unfinished = {
+      line,
+      checks: line === connection.unfinished.line ? connection.unfinished.checks + 1 : 0,
+    };
+    if (line === 0 || connection.unfinished.checks < checksMax) return;
+    options.onError(`a line was not complete after ${lineMsMax / 1000} s. The connection was closed`);
     socket.destroy();
   }
 
@@ -158,9 +162,9 @@ export async function listenStream(
       peer: address.kind === 'unix' ? undefined : peerAddress(remoteAddress ?? ''),
       is: 'new',
       lastReadMs: 0,
-      unfinished: { line: 0, looks: 0 },
-      lines: createLineSplitter(options.lineBytesMax, options, options.heldMemory),
-      takeHeld: () => undefined,
+      unfinished: { line: 0, checks: 0 },
+      lines: createLineSplitter(options.lineBytesMax, options, options.partialLineMemory),
+      readBuffered: () => undefined,
       evict() {
         connection.is = 'gone';
         socket.destroy();
@@ -174,7 +178,7 @@ export async function listenStream(
     const { lines } = connection;
     const { sources } = options;
     const source = sources.open(peerOf(socket, address));
-    connection.takeHeld = takeHeld;
+    connection.readBuffered = readBuffered;
     if (earlier?.beginning !== undefined) lines.resume(earlier.beginning);
     if (earlier?.hasSentLines === true) {
       connection.is = 'sending';
@@ -182,29 +186,29 @@ export async function listenStream(
     } else {
       void watchSilence(connection);
     }
-    socket.on('data', takeChunk);
+    socket.on('data', onChunk);
     // A reset, a timeout or the like. 'close' follows.
     socket.on('error', (error) => {
       options.onError(messageOf(error));
     });
     socket.once('close', () => {
-      takeHeld();
+      readBuffered();
       sources.current = source;
       lines.end();
-      for (let cut = source.partialLines?.end() ?? 0; cut > 0; cut -= 1) options.onUnterminated();
+      for (let left = source.partialLines?.end() ?? 0; left > 0; left -= 1) options.onUnterminated();
       sources.close(source);
     });
 
-    function takeChunk(chunk: Buffer): void {
+    function onChunk(chunk: Buffer): void {
       connection.lastReadMs = performance.now();
       sources.current = source;
       if (connection.is === 'sending') lines.write(chunk);
-      else takeFirst(chunk);
-      boundTurn(socket, chunk.length);
+      else onFirstChunk(chunk);
+      limitTurn(socket, chunk.length);
     }
 
-    /** Takes a chunk of a connection that has not sent a valid line yet. */
-    function takeFirst(chunk: Buffer): void {
+    /** Handles a chunk of a connection that has not sent a valid line yet. */
+    function onFirstChunk(chunk: Buffer): void {
       const before = options.linesUnderstood();
       lines.write(chunk);
       if (options.linesUnderstood() > before) {
@@ -216,18 +220,18 @@ export async function listenStream(
       }
     }
 
-    function takeHeld(): void {
+    function readBuffered(): void {
       sources.current = source;
-      socket.off('data', takeChunk); // reading tells the listeners too, but not always
-      for (let held; (held = socket.read() as Buffer | null) !== null; ) lines.write(held);
+      socket.off('data', onChunk); // `read` emits 'data' too, but not always
+      for (let chunk; (chunk = socket.read() as Buffer | null) !== null; ) lines.write(chunk);
     }
   }
 
   /**
    * Pauses a socket until the next turn once enough bytes have been read in this one. It may buffer bytes meanwhile:
-   * see `takeHeld`.
+   * see `readBuffered`.
    */
-  function boundTurn(socket: Socket, bytes: number): void {
+  function limitTurn(socket: Socket, bytes: number): void {
     if (turnBytes === 0) setImmediate(nextTurn);
     turnBytes += bytes;
     if (turnBytes < turnBytesMax) return;
@@ -243,7 +247,7 @@ export async function listenStream(
   }
 }
 
-/** The peer's address and port; for a unix socket, whose peers have none, its path. */
+/** The peer's address and port, or the path of a unix socket, whose peers have no address. */
 function peerOf({ remoteAddress = 'gone', remotePort = 0 }: Socket, address: StreamAddress): string {
   return address.kind === 'unix'
     ? formatListenAddress(address)

@@ -31,7 +31,7 @@ export async function listenUdp(
       return;
     }
     options.sources.current = options.sources.sender(remoteAddress);
-    const lines = createLineSplitter(options.lineBytesMax, options, options.heldMemory);
+    const lines = createLineSplitter(options.lineBytesMax, options, options.partialLineMemory);
     lines.write(datagram);
     if (datagram.at(-1) !== 0x0a) lines.write(Buffer.from('\n')); // the end of the datagram ends the line
     lines.end();

@@ -3,23 +3,21 @@
  * them.
  *
  * - Normally it reads nothing. Worker and supervisor each have a descriptor of the same socket, and the peer sees the
- *   end of the connection only
- *   when both are closed. So the worker reports closed connections.
+ *   end of the connection only when both are closed. So the worker reports closed connections.
  * - UDP sockets belong to the worker: Node cannot hold a datagram socket without reading it.
  * - A worker sends `ready` with its listen addresses when its settings are valid. At `go`, when its predecessor has
- *   ended, it opens its store and
- *   everything else that only one process can have. It sends `take` for each address that it reads, and `running` when it has started.
+ *   ended, it opens its store and every other exclusive resource. It sends `take` for each address that it reads, and
+ *   `running` when it has started.
  * - Messages of a channel arrive in order, with and without sockets. Connections passed on before `stop` belong to the
- *   old worker, which reads
- *   them or hands them back. Later ones wait for the next worker.
- * - A worker gets connections once it is `running`. From then on it has to answer a `ping` four times a second. If it
- *   does not answer for
- *   `silentMsMax`, it is killed and a new one gets its connections: closing this process's descriptor would not close the worker's.
+ *   old worker, which reads them or hands them back. Later ones wait for the next worker.
+ * - A worker gets connections once it is `running`. From then on it must answer four pings per second. If it does not
+ *   answer for `silentMsMax`, it is killed and a new worker gets its connections: closing this process's descriptor
+ *   would not close the worker's.
  * - An unread connection blocks Caddy. So after `unreadMsMax` all connections, including new ones, are closed until a
- *   worker reads again; Caddy
- *   then writes its lines to stderr, from where `import` can read them. Before closing, this process reads what the kernel has buffered and keeps
- *   up to `unreadBytesMax` of it for the next worker. Connections of a killed worker that hangs in the kernel cannot be closed; this process reads
- *   them until that worker has ended. Lines beyond `unreadBytesMax` are dropped and counted.
+ *   worker reads again; Caddy then writes its lines to stderr, from where `import` can read them. Before closing, this
+ *   process reads what the kernel has buffered, and keeps up to `unreadBytesMax` of it for the next worker.
+ * - Connections of a killed worker that hangs in the kernel cannot be closed; this process reads them until that worker
+ *   has exited. Lines beyond `unreadBytesMax` are dropped and counted.
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -40,7 +38,7 @@ import {
 import { OwnClock, SilenceWatch, tickMs } from './silence.js';
 import { UnreadBytes, UnreadQueue } from './unread-bytes.js';
 
-/** Environment variable that tells a worker that a supervisor started it, and the version of the protocol below. */
+/** Environment variable that the supervisor sets for its workers. Its value is the protocol version. */
 export const supervisorVariable = 'CADDY_LOG_SINK_KEEPER';
 /**
  * Protocol version. Raise it when the messages change: a worker of another version refuses to start, and the old one
@@ -98,26 +96,27 @@ interface Worker {
   addresses: readonly string[];
   readonly takes: Set<string>;
   isRunning: boolean;
-  /** It was told to stop, and gets no more connections. */
+  /** A stop was requested. It gets no more connections. */
   isStopping: boolean;
-  /** It did not answer and was killed: it never reads again, but may take long to exit. */
+  /** It did not answer and was killed. It never reads again, but may take a while to exit. */
   isKilled: boolean;
   readonly silence: SilenceWatch;
-  /** Connections of which it has a descriptor. */
+  /** Connections for which it has a descriptor. */
   readonly held: Set<number>;
 }
 
 interface Connection {
   readonly address: string;
-  readonly socket: Socket /** Of a socket that may be closed. */;
+  readonly socket: Socket;
+  /** Kept here, since a closed socket has none. */
   readonly remoteAddress: string | undefined;
   beginning: PartialLine | undefined;
   hasSentLines: boolean;
 }
 
 /**
- * Maximum time for which connections may go unread, in milliseconds of this process's own time, since a hung worker
- * last answered or since a worker ended. Half of it is `silentMsMax`; the rest is for the next worker to start.
+ * Maximum time for which connections may go unread, in milliseconds by `OwnClock`: since a hung worker last answered,
+ * or since a worker ended. Half of it is `silentMsMax`; the rest is for the next worker to start.
  */
 const unreadMsMax = 4000;
 /**
@@ -129,13 +128,11 @@ const readMs = 250;
 const unreadBytesMax = 16 * 2 ** 20;
 /** Maximum time for a worker to hand over, in milliseconds. Then it is killed. */
 const handOverMsMax = 15_000;
-/** Back-off before a worker that died is restarted, in milliseconds. Doubles from the minimum to the maximum. */
-const pauseMsMin = 100;
-const pauseMsMax = 10_000;
-/**
- * A worker that ran for longer than this, in milliseconds, started properly: the back-off begins again at its minimum.
- */
-const soundMsMin = 10_000;
+/** Back-off before a crashed worker is restarted, in milliseconds. Doubles from the minimum to the maximum. */
+const backoffMsMin = 100;
+const backoffMsMax = 10_000;
+/** Minimum uptime of a worker after which the back-off is reset, in milliseconds. */
+const stableMsMin = 10_000;
 
 /** Dependencies of `runSupervisor`. */
 export interface SupervisorParts {
@@ -148,8 +145,8 @@ export interface SupervisorParts {
 }
 
 /**
- * Runs the program as a worker, and restarts it on SIGHUP and when it dies, until SIGTERM or SIGINT. Resolves to the
- * exit status.
+ * Runs the program as a worker, and restarts it on SIGHUP and when it exits unexpectedly, until SIGTERM or SIGINT.
+ * Resolves to the exit status.
  */
 export async function runSupervisor({
   program,
@@ -161,15 +158,15 @@ export async function runSupervisor({
   const connections = new Map<number, Connection>();
   const stopped = new AbortController();
   let lastId = 0;
-  let hasRun = false as boolean; // set in `hear`
-  /** Another restart was requested during a restart. */
-  let again = false;
+  let hasRun = false as boolean; // set in `handleMessage`
+  /** Whether another restart was requested during a restart. */
+  let isRestartPending = false;
   let next = undefined as Worker | undefined; // set in `restart`
   let usedTimes: UsedTimes | undefined;
   /** How long no worker has read, in milliseconds; `undefined` while one does. */
   let unreadMs = undefined as number | undefined; // set in `startUnread`
-  /** Whether unread connections stay open. `false` from `letGo` until a worker is running. */
-  let holds = true;
+  /** Whether unread connections stay open. `false` from `closeUnread` until a worker is running. */
+  let isHolding = true;
   let connectionsMax = Infinity;
   /** Connections that this process reads, since no worker does. */
   const reading = new Map<number, UnreadBytes>();
@@ -180,15 +177,15 @@ export async function runSupervisor({
   const clock = new OwnClock();
   const ticker = setInterval(tick, tickMs);
 
-  log.info(`To restart without losing a line: kill -HUP ${process.pid}`);
+  log.info(`To restart without losing log lines: kill -HUP ${process.pid}`);
   process.on('SIGHUP', restart);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, stop);
 
-  for (let pauseMs = pauseMsMin; ; ) {
+  for (let pauseMs = backoffMsMin; ; ) {
     const worker = active;
     void worker.ready.then((isReady) => {
       if (isReady)
-        tell(worker, {
+        send(worker, {
           type: 'go',
           ports: new Map([...sockets].map(([address, { port }]) => [address, port])),
           usedTimes,
@@ -206,10 +203,10 @@ export async function runSupervisor({
       continue;
     }
     if (!stopped.signal.aborted && hasRun) {
-      pauseMs = performance.now() - worker.startMs > soundMsMin ? pauseMsMin : Math.min(2 * pauseMs, pauseMsMax);
+      pauseMs = performance.now() - worker.startMs > stableMsMin ? backoffMsMin : Math.min(2 * pauseMs, backoffMsMax);
       if (!worker.isKilled)
         log.error(
-          'The worker exited unexpectedly. Lines that it had read but not stored are lost. Its connections are kept; starting a new worker.',
+          'The worker exited unexpectedly. Lines that it had read but not stored are lost. Its connections stay open; starting a new worker.',
           { status, pauseMs },
         );
       await pause(pauseMs, stopped.signal);
@@ -224,12 +221,12 @@ export async function runSupervisor({
       closeConnections();
       return status;
     }
-    again = false;
+    isRestartPending = false;
     active = startWorker();
   }
 
   function startWorker(): Worker {
-    // Without the dashes, Node takes --env-file for itself, wherever it stands.
+    // Without the dashes, Node interprets --env-file as its own option, at any position.
     const child = fork(program, args, {
       execArgv: [...process.execArgv, '--'],
       serialization: 'advanced',
@@ -248,7 +245,7 @@ export async function runSupervisor({
           );
     const ready = new Promise<boolean>((resolve) => {
       child.on('message', (message: FromWorker) => {
-        void hear(worker, message, () => {
+        void handleMessage(worker, message, () => {
           resolve(true);
         });
       });
@@ -272,7 +269,7 @@ export async function runSupervisor({
     return worker;
   }
 
-  async function hear(worker: Worker, message: FromWorker, onReady: () => void): Promise<void> {
+  async function handleMessage(worker: Worker, message: FromWorker, onReady: () => void): Promise<void> {
     switch (message.type) {
       case 'ready':
         worker.addresses = message.listen.map(formatListenAddress);
@@ -281,7 +278,7 @@ export async function runSupervisor({
           try {
             await open(address, message.unixMode);
           } catch (error) {
-            tell(worker, {
+            send(worker, {
               type: 'cannot-listen',
               address: formatListenAddress(address),
               code: (error as NodeJS.ErrnoException).code,
@@ -298,7 +295,7 @@ export async function runSupervisor({
       case 'running':
         worker.isRunning = true;
         hasRun = true;
-        holds = true;
+        isHolding = true;
         unreadMs = undefined;
         passUnread(worker);
         worker.silence.answered();
@@ -306,7 +303,7 @@ export async function runSupervisor({
           if (worker.takes.has(connection.address) && !reading.has(id)) pass(worker, id, connection);
         closeUnwanted();
         if (stopped.signal.aborted) end(worker);
-        else if (again) restart();
+        else if (isRestartPending) restart();
         break;
       case 'pong':
         worker.silence.answered();
@@ -333,7 +330,7 @@ export async function runSupervisor({
     }
   }
 
-  function tell(worker: Worker, message: ToWorker, done?: () => void): void {
+  function send(worker: Worker, message: ToWorker, done?: () => void): void {
     if (worker.process.connected)
       worker.process.send(message, () => {
         done?.();
@@ -353,7 +350,7 @@ export async function runSupervisor({
             log.warn(`A socket failed: ${message}`, { address: name });
           },
           onConnection: (socket) => {
-            keep(name, socket);
+            accept(name, socket);
           },
         },
         { pauseOnConnect: true },
@@ -361,11 +358,10 @@ export async function runSupervisor({
     );
   }
 
-  function keep(address: string, socket: Socket): void {
+  function accept(address: string, socket: Socket): void {
     socket.on('error', () => undefined); // the worker sees the error, too, and logs it
-    const isRead = canTake(active) && active.takes.has(address);
-    // The worker enforces `connectionsMax`. Twice as many leave room for those that it is about to close, or has just
-    // closed.
+    const isRead = canRead(active) && active.takes.has(address);
+    // The worker enforces `connectionsMax`. Twice that number leaves room for connections that it is closing.
     if (connections.size >= 2 * connectionsMax) {
       socket.destroy();
       return;
@@ -384,17 +380,17 @@ export async function runSupervisor({
     }
     // A new address that the active worker does not read waits for the next worker. All other connections are still
     // being read.
-    if (!canTake(active)) startUnread();
-    if (!holds) readHere(lastId, connection); // keeps what Caddy has sent, then closes
+    if (!canRead(active)) startUnread();
+    if (!isHolding) readHere(lastId, connection); // buffers what Caddy has sent, then closes
   }
 
-  function canTake({ isRunning, isStopping, isKilled }: Worker): boolean {
+  function canRead({ isRunning, isStopping, isKilled }: Worker): boolean {
     return isRunning && !isStopping && !isKilled;
   }
 
   function pass(worker: Worker, id: number, connection: Connection): void {
     const { address, socket, beginning, hasSentLines } = connection;
-    connection.beginning = undefined; // now owned by the worker: if it dies, its successor starts in the middle of the line
+    connection.beginning = undefined; // the worker owns it now: after a crash, its successor starts mid-line
     if (!worker.process.connected) return;
     worker.held.add(id);
     worker.process.send(
@@ -404,7 +400,7 @@ export async function runSupervisor({
     );
   }
 
-  /** Notes that no worker has been reading for `forMs` milliseconds. */
+  /** Records that no worker has been reading for `forMs` milliseconds. */
   function startUnread(forMs = 0): void {
     unreadMs ??= forMs;
   }
@@ -414,23 +410,23 @@ export async function runSupervisor({
     for (const worker of new Set([active, next])) if (worker !== undefined) watch(worker, passedMs);
     if (unreadMs === undefined) return;
     unreadMs += passedMs;
-    if (unreadMs >= unreadMsMax && holds) letGo();
+    if (unreadMs >= unreadMsMax && isHolding) closeUnread();
   }
 
   /**
-   * Pings a running worker and kills it if it does not answer. A stopping worker without connections blocks nobody and
-   * is left alone.
+   * Pings a running worker and kills it if it does not answer. Ignores a stopping worker without connections, since it
+   * blocks nobody.
    */
   function watch(worker: Worker, passedMs: number): void {
     if (!worker.isRunning || worker.isKilled || (worker.isStopping && worker.held.size === 0)) return;
     const silentMs = worker.silence.tick(passedMs);
     if (silentMs === undefined) {
-      tell(worker, { type: 'ping' });
+      send(worker, { type: 'ping' });
       return;
     }
     worker.isKilled = true;
     log.error(
-      'The worker does not answer: it was stopped, or hangs. Killing it so that Caddy does not wait. Lines that it had read but not stored are lost. Its connections are kept; starting a new worker.',
+      'The worker does not answer: it was stopped, or hangs. Killing it so that Caddy does not block. Lines that it had read but not stored are lost. Its connections stay open; starting a new worker.',
       { pid: worker.process.pid ?? 0, silentMs: Math.round(silentMs), connections: worker.held.size },
     );
     startUnread(silentMs);
@@ -441,8 +437,8 @@ export async function runSupervisor({
    * Closes all connections, so that Caddy does not block any longer. Reads what the kernel has buffered first: Caddy
    * believes that those lines were sent, so they have to be counted.
    */
-  function letGo(): void {
-    holds = false;
+  function closeUnread(): void {
+    isHolding = false;
     const hanging = [active, next].find((worker) => worker?.isKilled === true);
     const isHung = (id: number): boolean => hanging?.held.has(id) === true;
     const hung = [...connections.keys()].filter(isHung).length;
@@ -455,7 +451,7 @@ export async function runSupervisor({
       );
     if (hung > 0)
       log.error(
-        'The killed worker cannot end: it hangs in the kernel, perhaps on a disk. Its connections cannot be closed, so the supervisor reads them until it has exited. Lines beyond unreadBytesMax are dropped and counted.',
+        'The killed worker cannot end: it hangs in the kernel, perhaps on disk I/O. Its connections cannot be closed, so the supervisor reads them until it has exited. Lines beyond unreadBytesMax are dropped and counted.',
         { connections: hung, pid: hanging?.process.pid ?? 0, unreadBytesMax },
       );
   }
@@ -485,12 +481,12 @@ export async function runSupervisor({
         const read = reading.get(id);
         const connection = connections.get(id);
         if (read === undefined || connection === undefined) continue;
-        const { bytes: keptBytes, droppedLines } = read;
-        if (keptBytes > 0 || droppedLines > 0)
+        const { bytes: bufferedBytes, droppedLines } = read;
+        if (bufferedBytes > 0 || droppedLines > 0)
           warn(
             'unread',
-            'No worker could read a connection, and it was closed. Its buffered lines are kept for the next worker; lines beyond unreadBytesMax count as dropped (no-worker).',
-            { keptBytes, droppedLines, unreadBytesMax },
+            'No worker could read a connection, and it was closed. Its buffered lines go to the next worker; lines beyond unreadBytesMax count as dropped (no-worker).',
+            { bufferedBytes, droppedLines, unreadBytesMax },
           );
         unread.add({
           address: connection.address,
@@ -503,30 +499,30 @@ export async function runSupervisor({
         connections.delete(id);
         reading.delete(id);
       }
-      if (canTake(active)) passUnread(active);
+      if (canRead(active)) passUnread(active);
     });
   }
 
   function passUnread(worker: Worker): void {
     for (const message of unread.takeAll()) {
       room.bytes += message.bytes.length;
-      tell(worker, { type: 'unread', ...message });
+      send(worker, { type: 'unread', ...message });
     }
   }
 
   /** SIGHUP: starts a new worker, which takes over if its settings are valid. */
   function restart(): void {
     if (stopped.signal.aborted) return;
-    again = next !== undefined || !active.isRunning;
-    if (again) return;
+    isRestartPending = next !== undefined || !active.isRunning;
+    if (isRestartPending) return;
     const worker = (next = startWorker());
     void worker.ready.then((isReady) => {
-      if (next !== worker) return; // the old one died, and this one has already replaced it
+      if (next !== worker) return; // the old worker has exited, and this one has already replaced it
       if (isReady) {
         const old = active;
         old.isStopping = true;
         startUnread();
-        tell(old, { type: 'stop', handBack: true });
+        send(old, { type: 'stop', handBack: true });
         const killer = setTimeout(() => old.process.kill('SIGKILL'), handOverMsMax);
         void old.ended.then(() => {
           clearTimeout(killer);
@@ -539,11 +535,11 @@ export async function runSupervisor({
         log.error(
           'The new worker did not start: see its own message. The old one keeps running. Fix the cause and send SIGHUP again.',
         );
-      if (again) restart();
+      if (isRestartPending) restart();
     });
   }
 
-  /** SIGTERM and SIGINT: reads and stores what has arrived. A second signal exits at once. */
+  /** SIGTERM and SIGINT: reads and stores what has arrived. A second signal exits immediately. */
   function stop(): void {
     if (stopped.signal.aborted) {
       for (const worker of [active, next]) worker?.process.kill('SIGKILL');
@@ -552,21 +548,21 @@ export async function runSupervisor({
     stopped.abort();
     if (next !== undefined && !active.isStopping) next.process.kill('SIGKILL'); // it has no connections yet
     for (const socket of sockets.values()) void socket.close();
-    if (active.isRunning && !active.isStopping) end(active); // one that is still starting is told when it runs
+    if (active.isRunning && !active.isStopping) end(active); // a starting worker is stopped once it runs
   }
 
-  /** Leaves the connections to the worker alone, so that it closes them as it does without a supervisor. */
+  /** Stops a worker and closes this process's descriptors, so that the worker closes the connections itself. */
   function end(worker: Worker): void {
     worker.isStopping = true;
-    tell(worker, { type: 'stop', handBack: false }, () => {
+    send(worker, { type: 'stop', handBack: false }, () => {
       closeConnections();
     });
   }
 
-  /** Closes the connections of one address, or all. */
-  function closeConnections(of?: string): void {
+  /** Closes the connections of a listen address, or all of them. */
+  function closeConnections(listenAddress?: string): void {
     for (const [id, { address, socket }] of connections) {
-      if ((of !== undefined && address !== of) || reading.has(id)) continue;
+      if ((listenAddress !== undefined && address !== listenAddress) || reading.has(id)) continue;
       socket.destroy();
       connections.delete(id);
     }

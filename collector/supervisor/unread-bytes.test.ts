@@ -2,7 +2,7 @@ import test from 'ava';
 import type { Unread } from '../listen/sockets.js';
 import { UnreadBytes, UnreadQueue } from './unread-bytes.js';
 
-test('keeps whole lines while there is room, and counts each other line once, however it is split into chunks', (t) => {
+test('keeps complete lines while there is room, and counts each further line once, for any chunking', (t) => {
   const text = 'first\nsecond\nthird\nfourth';
   for (let chunkBytes = 1; chunkBytes <= text.length; chunkBytes += 1) {
     for (let roomBytes = 0; roomBytes <= text.length + 1; roomBytes += 1) {
@@ -19,7 +19,7 @@ test('keeps whole lines while there is room, and counts each other line once, ho
   }
 });
 
-test('bounds what connections add that left no bytes, and loses no count', (t) => {
+test('merges connections without bytes into one entry per peer without losing their counts', (t) => {
   const queue = new UnreadQueue();
   const entry: Unread = {
     address: 'tcp://127.0.0.1:9514',

@@ -3,26 +3,26 @@ import type { Unread } from '../listen/sockets.js';
 const lineFeed = 0x0a;
 
 /**
- * Buffers what is read from one connection while there is no worker. Keeps whole lines while there is room and counts
- * the rest.
+ * Buffers what is read from one connection while there is no worker. Keeps complete lines while there is room, and
+ * counts the rest.
  */
 export class UnreadBytes {
   readonly #room: { bytes: number };
-  #kept: Buffer[] = [];
+  #chunks: Buffer[] = [];
   #isFull = false;
   #endsInside = false;
   #ended = 0;
   /** Number of bytes kept. */
   bytes = 0;
 
-  /** `room`: number of bytes that may still be kept. Shared with other connections. */
+  /** `room`: remaining capacity in bytes, shared with other connections. */
   constructor(room: { bytes: number }) {
     this.#room = room;
   }
 
   add(chunk: Buffer): void {
     if (!this.#isFull && chunk.length <= this.#room.bytes) {
-      this.#kept.push(chunk);
+      this.#chunks.push(chunk);
       this.#grow(chunk.length);
       return;
     }
@@ -32,7 +32,7 @@ export class UnreadBytes {
 
   /** Returns the kept bytes in one buffer. */
   take(): Buffer {
-    return Buffer.concat(this.#kept);
+    return Buffer.concat(this.#chunks);
   }
 
   /** Number of lines that were not kept, including an unterminated one. */
@@ -40,13 +40,13 @@ export class UnreadBytes {
     return this.#ended + (this.#endsInside ? 1 : 0);
   }
 
-  /** Stops keeping. The partial line at the end is counted with the bytes that follow, rather than half kept. */
+  /** Stops buffering. Removes the partial line at the end and counts it with the bytes that follow. */
   #fill(): void {
     this.#isFull = true;
     const all = this.take();
     const whole = all.lastIndexOf(lineFeed) + 1;
     this.#grow(whole - all.length);
-    this.#kept = [all.subarray(0, whole)];
+    this.#chunks = [all.subarray(0, whole)];
     this.#count(all.subarray(whole));
   }
 
@@ -71,8 +71,8 @@ export class UnreadQueue {
   }
 
   /**
-   * Adds a connection. One that left no bytes adds at most a count: peers may reconnect for as long as there is no
-   * worker.
+   * Adds a connection. A connection without bytes only adds to a count, since peers may reconnect any number of times
+   * while there is no worker.
    */
   add(entry: Unread): void {
     if (entry.bytes.length > 0 || entry.beginning !== undefined) {

@@ -15,22 +15,22 @@ export interface WorkerChannel {
    * Reports that the settings are valid and waits until the previous worker has ended. Throws a `UsageError` if an
    * address cannot be listened on.
    */
-  turn(config: {
+  waitForTurn(config: {
     readonly listen: readonly ListenAddress[];
     readonly unixMode: number;
     readonly connectionsMax: number;
   }): Promise<void>;
-  /** The times that the previous worker left. */
+  /** Timestamps of the last requests of the previous worker. */
   readonly usedTimes: () => UsedTimes | undefined;
-  /** Leaves the used times to the next worker. */
-  leaveTimes(usedTimes: UsedTimes): void;
+  /** Passes the used timestamps on to the next worker. */
+  saveUsedTimes(usedTimes: UsedTimes): void;
   /**
    * Reports that everything has started. Calls `stop` when the supervisor requests it or is gone; `stop` resolves to
    * the exit status and must not reject.
    */
-  stopWith(stop: () => Promise<number>): void;
-  /** Closes the channel of a program that did not start. */
-  leave(): void;
+  onStop(stop: () => Promise<number>): void;
+  /** Closes the channel. For a program that did not start. */
+  disconnect(): void;
 }
 
 /**
@@ -44,57 +44,55 @@ export function connectToSupervisor(): WorkerChannel | undefined {
     throw new UsageError(
       'This version of the program cannot take over the sockets of the running one. Stop that one and start this one instead.',
     );
-  // The terminal sends these to the supervisor, too, which then tells this process what to do.
+  // A terminal sends these to the whole process group. The supervisor handles them and sends `stop`.
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
 
   const streams = new Map<string, Pick<StreamOptions, 'onConnection' | 'onUnread'>>();
   const ids = new Map<Socket, number>();
   let ports: ReadonlyMap<string, number | undefined> | undefined;
   let usedTimes: UsedTimes | undefined;
-  let left: UsedTimes | undefined;
-  let atTurn: { resolve: () => void; reject: (error: Error) => void } | undefined;
-  let handsBack = true;
+  let usedTimesToSend: UsedTimes | undefined;
+  let turn: { resolve: () => void; reject: (error: Error) => void } | undefined;
+  let isHandingOver = true;
   let stopAll: (() => Promise<number>) | undefined;
-  let mustStop = false;
+  let isStopRequested = false;
 
   process.on('message', (message: ToWorker, socket?: Socket) => {
     switch (message.type) {
       case 'go':
         ({ ports, usedTimes } = message);
-        atTurn?.resolve();
+        turn?.resolve();
         break;
       case 'ping':
-        void tell({ type: 'pong' });
+        void send({ type: 'pong' });
         break;
       case 'cannot-listen':
-        atTurn?.reject(
-          cannotListen(message.address, Object.assign(new Error(message.message), { code: message.code })),
-        );
+        turn?.reject(cannotListen(message.address, Object.assign(new Error(message.message), { code: message.code })));
         break;
       case 'connection':
-        if (socket !== undefined) take(message.address, message.id, socket, message.earlier);
+        if (socket !== undefined) accept(message.address, message.id, socket, message.earlier);
         break;
       case 'unread':
         // If this address is no longer listened on, another listener takes the lines.
         (streams.get(message.address) ?? [...streams.values()][0])?.onUnread(message);
         break;
       case 'stop':
-        handsBack = message.handBack;
+        isHandingOver = message.handBack;
         stop();
     }
   });
   process.once('disconnect', onGone);
 
   return {
-    isHandingOver: () => handsBack,
+    isHandingOver: () => isHandingOver,
     usedTimes: () => usedTimes,
-    leaveTimes(times) {
-      left = times;
+    saveUsedTimes(times) {
+      usedTimesToSend = times;
     },
-    turn: ({ listen, unixMode, connectionsMax }) =>
+    waitForTurn: ({ listen, unixMode, connectionsMax }) =>
       new Promise((resolve, reject) => {
-        atTurn = { resolve, reject };
-        void tell({
+        turn = { resolve, reject };
+        void send({
           type: 'ready',
           listen: listen.filter((address) => address.kind !== 'udp'),
           unixMode,
@@ -104,7 +102,7 @@ export function connectToSupervisor(): WorkerChannel | undefined {
     async openStream(address, { onConnection, onUnread }) {
       const name = formatListenAddress(address);
       streams.set(name, { onConnection, onUnread });
-      void tell({ type: 'take', address: name });
+      void send({ type: 'take', address: name });
       return {
         port: ports?.get(name),
         async close() {
@@ -112,64 +110,63 @@ export function connectToSupervisor(): WorkerChannel | undefined {
         },
         sentLines(socket) {
           const id = ids.get(socket);
-          if (id !== undefined) void tell({ type: 'sent-lines', id });
+          if (id !== undefined) void send({ type: 'sent-lines', id });
         },
-        handBack(socket, beginning) {
+        release(socket, beginning) {
           const id = ids.get(socket);
-          if (!handsBack || id === undefined) return false;
+          if (!isHandingOver || id === undefined) return false;
           ids.delete(socket);
-          void tell({ type: 'handed-back', id, beginning: beginning() });
+          void send({ type: 'handed-back', id, beginning: beginning() });
           socket.destroy(); // closes this descriptor; the supervisor's stays open
           return true;
         },
       };
     },
-    stopWith(stopParts) {
+    onStop(stopParts) {
       stopAll = stopParts;
-      void tell({ type: 'running' });
-      if (mustStop) stop();
+      void send({ type: 'running' });
+      if (isStopRequested) stop();
     },
-    leave() {
+    disconnect() {
       process.off('disconnect', onGone);
       if (process.connected) process.disconnect();
     },
   };
 
-  function take(address: string, id: number, socket: Socket, earlier: EarlierReads): void {
+  function accept(address: string, id: number, socket: Socket, earlier: EarlierReads): void {
     const stream = streams.get(address);
     if (stream === undefined) {
-      // already stopping: nothing was read from it
-      socket.destroy();
+      socket.destroy(); // already stopping: nothing was read from it
       return;
     }
     ids.set(socket, id);
     socket.once('close', () => {
-      if (ids.delete(socket)) void tell({ type: 'closed', id });
+      if (ids.delete(socket)) void send({ type: 'closed', id });
     });
     stream.onConnection(socket, earlier);
   }
 
   function stop(): void {
-    mustStop = true;
+    isStopRequested = true;
     if (stopAll === undefined) return; // still starting
     const stopParts = stopAll;
     stopAll = () => new Promise(() => undefined); // once
     void stopParts().then(async (status) => {
-      await tell({ type: 'done', usedTimes: left });
+      await send({ type: 'done', usedTimes: usedTimesToSend });
       process.exit(status);
     });
   }
 
-  /** Without its supervisor, a worker ends as on SIGTERM. */
+  /** Without its supervisor, a worker stops as on SIGTERM. */
   function onGone(): void {
-    handsBack = false;
+    isHandingOver = false;
     if (ports === undefined) process.exit(1);
     stop();
   }
 }
 
 /** Sends a message to the supervisor. Resolves when it has been sent or cannot be sent. */
-function tell(message: FromWorker): Promise<void> {
+function send(message: FromWorker): Promise<void> {
   return new Promise((resolve) => {
     if (!process.connected) resolve();
     else

@@ -12,17 +12,17 @@ const root = process.cwd();
 const fixtures = join(root, 'collector/caddy/check/fixtures');
 
 testWithCaddy(
-  'check prints for people what, where, why and the lines to change, and ends with status 1 when something would be lost.',
+  'prints what, where, why and the lines to change, and exits with 1 if log lines would be lost',
   async (t) => {
     const { stdout, status } = await run(['check', join(fixtures, 'bare-output.caddyfile')]);
     t.is(status, 1);
-    t.regex(stdout, /^.*bare-output\.caddyfile: 2 findings\.\nLooked at: every logger with `output net`; --address/);
+    t.regex(stdout, /^.*bare-output\.caddyfile: 2 findings\.\nChecked: every logger with `output net`; --address/);
     t.true(
       stdout.includes(
         [
           'loses   No soft_start',
           '        in log log0; shop.example; /logging/logs/log0/writer/soft_start',
-          '        Caddy refuses to start, or to reload, while the sink is down, and every request is lost until someone notices.',
+          '        Caddy refuses to start or to reload while the sink is down, so all requests fail until someone notices.',
           'change  output net collector.example:9514 {',
           '            soft_start',
           '        }',
@@ -30,18 +30,18 @@ testWithCaddy(
       ),
       stdout,
     );
-    t.true(stdout.endsWith('\nSomething would be lost.\n'));
+    t.true(stdout.endsWith('\nLog lines would be lost.\n'));
   },
 );
 
-testWithCaddy('check ends with status 0 when nothing would be lost, doubles and hints included.', async (t) => {
+testWithCaddy('exits with 0 for duplicates and hints', async (t) => {
   const good = await run(['check', join(fixtures, 'good.caddyfile')]);
   t.is(good.status, 0);
-  t.regex(good.stdout, /nothing to change[^]*Nothing would be lost\.\n$/);
+  t.regex(good.stdout, /nothing to change[^]*No log lines would be lost\.\n$/);
   t.is((await run(['check', join(fixtures, 'sent-by-two-loggers.caddyfile')])).status, 0);
 });
 
-test('check looks only at the sink that --address or COLLECTOR_LISTEN names.', async (t) => {
+test('checks only the sink selected by --address or COLLECTOR_LISTEN', async (t) => {
   const file = join(fixtures, 'default-logger-doubles.json');
   const codes = async (args: string[], settings = {}): Promise<string[]> => {
     const { findings } = JSON.parse((await run(['check', file, '--json', ...args], settings)).stdout) as {
@@ -56,7 +56,7 @@ test('check looks only at the sink that --address or COLLECTOR_LISTEN names.', a
   t.deepEqual(await codes([], { COLLECTOR_LISTEN: 'tcp://:9999,unix:///run/sink.sock' }), ['nothing-sent']);
 });
 
-test('check writes the lines to change for the sink that it was asked about.', async (t) => {
+test('suggests changes for the selected sink', async (t) => {
   const off = await fileOf(t, 'off.json', '{"apps":{"http":{"servers":{"edge":{"logs":{},"listen":[":80"]}}}}}');
   const logger = async (args: string[], settings = {}): Promise<string> =>
     (await run(['check', off, ...args], settings)).stdout;
@@ -67,12 +67,12 @@ test('check writes the lines to change for the sink that it was asked about.', a
   const listening = await logger([], { COLLECTOR_LISTEN: 'udp://:39514,unix:///run/sink.sock' });
   t.true(listening.includes(writer('unix//run/sink.sock')));
   t.true(
-    listening.includes('Looked at: the loggers that write to port 39514 or unix//run/sink.sock, by COLLECTOR_LISTEN.'),
+    listening.includes('Checked: loggers that write to port 39514 or unix//run/sink.sock (COLLECTOR_LISTEN).'),
     listening,
   );
 });
 
-test('check obeys no control characters that a configuration has in its names.', async (t) => {
+test('escapes control characters in names', async (t) => {
   const file = await fileOf(
     t,
     'names.json',
@@ -83,7 +83,7 @@ test('check obeys no control characters that a configuration has in its names.',
   t.false(stdout.includes('\u001b'));
 });
 
-testWithCaddy('check reads a running Caddy, and says in Caddy’s words what it cannot read.', async (t) => {
+testWithCaddy('reads a running Caddy, and reports errors in the words of Caddy', async (t) => {
   const port = await freePort();
   const caddy = await startCaddy(
     `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net 127.0.0.1:${port + 1} {\n\t\t\tsoft_start\n\t\t}\n\t\tsampling {\n\t\t\tfirst 10\n\t\t}\n\t}\n\trespond "hello"\n}\n`,
@@ -99,7 +99,7 @@ testWithCaddy('check reads a running Caddy, and says in Caddy’s words what it 
   t.regex(bad.stderr, /^Caddy cannot read .*Caddyfile:2: unrecognized directive: no_such_directive/);
 });
 
-test('check says why it cannot read a configuration, with status 2 and in one line.', async (t) => {
+test('exits with 2 and a one-line message if it cannot read a configuration', async (t) => {
   const refused = async (args: string[], message: RegExp, settings: Record<string, string> = {}): Promise<void> => {
     const { status, stderr, stdout } = await run(['check', ...args], settings);
     t.is(status, 2, args.join(' '));
@@ -118,31 +118,31 @@ test('check says why it cannot read a configuration, with status 2 and in one li
   await refused([join(root, 'package.json')], /package\.json is not a configuration of Caddy: it has "name"/);
   await refused(
     [await fileOf(t, 'list.json', '[]')],
-    /list\.json is not a configuration of Caddy: it is an array, and must be an object/,
+    /list\.json is not a configuration of Caddy: it is an array, but must be an object/,
   );
   await refused([await fileOf(t, 'broken.json', '{"apps":')], /broken\.json is not JSON/);
   const server = (of: object): string => JSON.stringify({ apps: { http: { servers: { edge: of } } } });
   for (const [text, message] of [
-    ['null', /: it is null, and must be an object/],
-    ['{"logging":5}', /: \/logging is the number 5, and must be an object/],
-    ['{"logging":{"logs":{"default":[]}}}', /: \/logging\/logs\/default is an array, and must be an object/],
+    ['null', /: it is null, but must be an object/],
+    ['{"logging":5}', /: \/logging is the number 5, but must be an object/],
+    ['{"logging":{"logs":{"default":[]}}}', /: \/logging\/logs\/default is an array, but must be an object/],
     [
       '{"logging":{"logs":{"default":{"include":"http"}}}}',
-      /: \/logging\/logs\/default\/include is the text "http", and must be an array/,
+      /: \/logging\/logs\/default\/include is the string "http", but must be an array/,
     ],
     [
       '{"logging":{"logs":{"default":{"writer":{"output":"net"}}}}}',
-      /: \/logging\/logs\/default\/writer\/address is missing, and must be an address such as/,
+      /: \/logging\/logs\/default\/writer\/address is missing, but must be an address such as/,
     ],
-    ['{"apps":{"http":{"servers":[]}}}', /: \/apps\/http\/servers is an array, and must be an object/],
-    [server({ routes: {} }), /: \/apps\/http\/servers\/edge\/routes is an object, and must be an array/],
+    ['{"apps":{"http":{"servers":[]}}}', /: \/apps\/http\/servers is an array, but must be an object/],
+    [server({ routes: {} }), /: \/apps\/http\/servers\/edge\/routes is an object, but must be an array/],
     [
       server({ routes: [{ match: [{ host: 'a' }] }] }),
-      /: \/apps\/http\/servers\/edge\/routes\/0\/match\/0\/host is the text "a"/,
+      /: \/apps\/http\/servers\/edge\/routes\/0\/match\/0\/host is the string "a"/,
     ],
     [
       server({ logs: { logger_names: { a: [5] } } }),
-      /: \/apps\/http\/servers\/edge\/logs\/logger_names\/a is an array, and must be a text or an array of texts/,
+      /: \/apps\/http\/servers\/edge\/logs\/logger_names\/a is an array, but must be a string or an array of strings/,
     ],
     [`{"apps":${'{"a":'.repeat(20_000)}1${'}'.repeat(20_001)}`, /: it is nested deeper than 10,000 levels/],
     ['{"\\u001b[31m":1}', /it has "\\u001b\[31m"/],
@@ -162,7 +162,7 @@ test('check says why it cannot read a configuration, with status 2 and in one li
   );
 });
 
-testWithCaddy('`start --register` adds the logger to a running Caddy, and SIGTERM removes it.', async (t) => {
+testWithCaddy('`start --register` adds the logger to a running Caddy, and removes it on SIGTERM', async (t) => {
   const [port, line, http, web] = (await freePorts(4)) as [number, number, number, number];
   const caddy = await startCaddy(`http://127.0.0.1:${port} {\n\tlog\n\trespond "hello"\n}\n`);
   t.teardown(caddy.stop);
@@ -186,7 +186,7 @@ testWithCaddy('`start --register` adds the logger to a running Caddy, and SIGTER
   t.is(await config(), before);
 });
 
-test('A bad --register is refused with status 2 before anything is opened.', async (t) => {
+test('refuses an invalid --register with status 2 before it opens anything', async (t) => {
   const cwd = await folderOf(t);
   for (const [args, message] of [
     [
@@ -195,7 +195,7 @@ test('A bad --register is refused with status 2 before anything is opened.', asy
     ],
     [['--register', 'http://caddy:2019'], /give --register-address/],
     [['--register', 'http://caddy:2019', '--register-address', 'collector'], /^--register-address is "collector"/],
-    [['--register-address', 'tcp/collector:9514'], /only with --register/],
+    [['--register-address', 'tcp/collector:9514'], /--register-address needs --register/],
   ] as const) {
     const program = await runProgram(['start', ...args], {}, { cwd });
     t.is(await program.ended, 2);

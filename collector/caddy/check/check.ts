@@ -6,33 +6,31 @@ import { netAddress, netLoggers, type NetAddress, type NetLogger } from './log-r
 import { findProblems, type Finding } from './find-problems.js';
 import { readCaddyConfig } from './read-config.js';
 
-/** What `check` is asked to do. */
+/** Options of `check`. */
 export interface CheckRequest {
-  /** A Caddyfile, a file of JSON, or the address of an admin API. */
+  /** A Caddyfile, a JSON file, or the address of an admin API. */
   readonly source: string;
-  /** The sink's address as Caddy has it; `undefined` for every `output net`, or for those of `listen`. */
+  /** The sink's address in Caddy's syntax. If `undefined`, `listen` decides. */
   readonly address: string | undefined;
-  /**
-   * Where the collector listens, when that is set: loggers that write to one of its ports or sockets write to the sink.
-   */
+  /** The collector's listen addresses, if configured. If `undefined`, every `output net` counts as a sink. */
   readonly listen: readonly ListenAddress[] | undefined;
-  /** Where the dashboard listens. */
+  /** The dashboard's listen address. */
   readonly dashboard: { readonly host: string; readonly port: number };
   /** Whether to print JSON. */
   readonly json: boolean;
 }
 
-/** What `check` found. */
+/** Result of `check`. */
 export interface CheckResult {
-  /** For standard output, with its last line break. */
+  /** The report for standard output, with a final line break. */
   readonly text: string;
-  /** 1 when something would be lost, else 0. */
+  /** 1 if log lines would be lost, otherwise 0. */
   readonly exitStatus: 0 | 1;
 }
 
-/** Checks a configuration of Caddy. Throws a `UsageError` when it cannot be read. */
+/** Checks a configuration of Caddy. Throws a `UsageError` if it cannot be read. */
 export async function check(request: CheckRequest): Promise<CheckResult> {
-  const { sinkAt, described } = sinkOf(request);
+  const { sinkAt, description } = sinkOf(request);
   const { config, syntax } = await readCaddyConfig(request.source).catch((error: unknown) => {
     throw error instanceof UsageError ? new UsageError(printable(error.message), { cause: error }) : error;
   });
@@ -42,48 +40,47 @@ export async function check(request: CheckRequest): Promise<CheckResult> {
   const loses = findings.some(({ severity }) => severity === 'loses');
   const report = {
     source: request.source,
-    sink: described,
+    sink: description,
     loggers: loggers.map(({ name, address }) => ({ name, address: address.text })),
     loses,
     findings,
   };
   return {
-    text: request.json ? `${JSON.stringify(report, null, 2)}\n` : printable(forPeople(report)),
+    text: request.json ? `${JSON.stringify(report, null, 2)}\n` : printable(textReport(report)),
     exitStatus: loses ? 1 : 0,
   };
 }
 
 function sinkOf({ address, listen }: CheckRequest): {
   sinkAt: (address: NetAddress) => string | undefined;
-  described: string;
+  description: string;
 } {
   if (address !== undefined) {
     const { place, port } = netAddress(address);
     if (port === '' && !place.startsWith('unix/'))
       throw new UsageError(
-        `--address is ${JSON.stringify(address)}: it must be an address as Caddy has it, such as tcp/127.0.0.1:9514 or unix//run/sink.sock.`,
+        `--address is ${JSON.stringify(address)}: it must be an address in Caddy's syntax, such as tcp/127.0.0.1:9514 or unix//run/sink.sock.`,
       );
     return {
       sinkAt: (other) => (other.place === place ? 'sink' : undefined),
-      described: `the loggers that write to ${address}, by --address`,
+      description: `loggers that write to ${address} (--address)`,
     };
   }
   if (listen !== undefined) {
     const places = new Set(listen.map((each) => (each.kind === 'unix' ? `unix/${each.path}` : String(each.port))));
     return {
       sinkAt: (other) => (places.has(other.port || other.place) ? 'sink' : undefined),
-      described: `the loggers that write to ${[...places].map((place) => (place.startsWith('unix/') ? place : `port ${place}`)).join(' or ')}, by COLLECTOR_LISTEN`,
+      description: `loggers that write to ${[...places].map((place) => (place.startsWith('unix/') ? place : `port ${place}`)).join(' or ')} (COLLECTOR_LISTEN)`,
     };
   }
   return {
     sinkAt: (other) => other.place,
-    described: 'every logger with `output net`; --address tcp/HOST:PORT names one sink',
+    description: 'every logger with `output net`; --address tcp/HOST:PORT selects one sink',
   };
 }
 
 /**
- * The sink's address for the lines to write: as it was given, as the loggers have it, as the collector listens, or the
- * default.
+ * The sink's address for suggested changes: from `--address`, from a logger, from `COLLECTOR_LISTEN`, or the default.
  */
 function addressToWrite({ address, listen = [] }: CheckRequest, loggers: readonly NetLogger[]): string {
   if (address !== undefined) return address.replace('://', '/');
@@ -100,21 +97,21 @@ interface Report {
   readonly findings: readonly Finding[];
 }
 
-function forPeople({ source, sink, loggers, loses, findings }: Report): string {
+function textReport({ source, sink, loggers, loses, findings }: Report): string {
   const count =
     findings.length === 0 ? 'nothing to change' : findings.length === 1 ? '1 finding' : `${findings.length} findings`;
   return [
     `${source}: ${count}.`,
-    `Looked at: ${sink}.`,
-    `They are: ${loggers.map(({ name, address }) => `${name} (${address})`).join(', ') || 'none'}.`,
+    `Checked: ${sink}.`,
+    `Loggers: ${loggers.map(({ name, address }) => `${name} (${address})`).join(', ') || 'none'}.`,
     ...findings.flatMap((finding) => ['', ...findingLines(finding)]),
     '',
-    loses ? 'Something would be lost.' : 'Nothing would be lost.',
+    loses ? 'Log lines would be lost.' : 'No log lines would be lost.',
     '',
   ].join('\n');
 }
 
-/** How many sites a finding names; the rest is counted. */
+/** Maximum number of sites named in a finding. */
 const sitesMax = 5;
 
 function findingLines({ severity, what, logger, sites, path, why, change }: Finding): string[] {

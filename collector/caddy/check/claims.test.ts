@@ -1,4 +1,4 @@
-/** What `check` says, shown on a real Caddy and a real collector. */
+/** Verifies the claims of `check` with a real Caddy and a real collector. */
 import { request } from 'node:http';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -13,59 +13,50 @@ import { readCaddyConfig } from './read-config.js';
 
 const requests = 40;
 
-testWithCaddy(
-  'Without soft_start, Caddy refuses to start while the sink is down, and with it, it starts.',
-  async (t) => {
-    const [port, nobody] = [await freePort(), await freePort()];
-    const site = (option: string): string =>
-      `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net 127.0.0.1:${nobody} {\n\t\t\tdial_timeout 3s\n\t\t\t${option}\n\t\t}\n\t}\n\trespond "hello"\n}\n`;
-    await t.throwsAsync(startCaddy(site('')), { message: /connection refused/ });
-    const caddy = await startCaddy(site('soft_start'));
-    t.teardown(caddy.stop);
-    t.is(await get(port, 'any.example'), 200);
-  },
-);
+testWithCaddy('no-soft-start: Caddy starts while the sink is down only with soft_start', async (t) => {
+  const [port, nobody] = [await freePort(), await freePort()];
+  const site = (option: string): string =>
+    `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput net 127.0.0.1:${nobody} {\n\t\t\tdial_timeout 3s\n\t\t\t${option}\n\t\t}\n\t}\n\trespond "hello"\n}\n`;
+  await t.throwsAsync(startCaddy(site('')), { message: /connection refused/ });
+  const caddy = await startCaddy(site('soft_start'));
+  t.teardown(caddy.stop);
+  t.is(await get(port, 'any.example'), 200);
+});
 
-testWithCaddy(
-  'Loggers that overlap double each request, as the fixtures say, and with the lines to write they do not.',
-  async (t) => {
-    t.timeout(60_000);
-    for (const [file, host, doubled] of [
-      ['sent-by-two-loggers.caddyfile', 'shop.example', true],
-      ['sent-by-two-loggers.caddyfile', 'blog.example', false],
-      ['one-logger-two-names.caddyfile', 'shop.example', true],
-      ['default-log-and-site-log.caddyfile', 'shop.example', false],
-      ['default-log-and-site-log.caddyfile', 'blog.example', false],
-      ['default-logger-doubles.json', 'any.example', true],
-    ] as const) {
-      t.is(await countedOf(t, await fixture(file), host), doubled ? 2 * requests : requests, `${file}, ${host}`);
-    }
-    const repaired = [
-      (await fixture('sent-by-two-loggers.caddyfile')).replace(
-        'include http.log.access',
-        '$&\n\t\texclude http.log.access.log0',
-      ),
-      (await fixture('one-logger-two-names.caddyfile')).replace(
-        'include http.log.access',
-        '$&\n\t\texclude http.log.access.screen',
-      ),
-      (await fixture('default-logger-doubles.json')).replace('"default": {', '$& "exclude": ["http.log.access.site"],'),
-    ];
-    for (const config of repaired) t.is(await countedOf(t, config, 'shop.example'), requests, config);
-  },
-);
+testWithCaddy('sent-twice: overlapping loggers duplicate requests, and the suggested changes prevent it', async (t) => {
+  t.timeout(60_000);
+  for (const [file, host, doubled] of [
+    ['sent-by-two-loggers.caddyfile', 'shop.example', true],
+    ['sent-by-two-loggers.caddyfile', 'blog.example', false],
+    ['one-logger-two-names.caddyfile', 'shop.example', true],
+    ['default-log-and-site-log.caddyfile', 'shop.example', false],
+    ['default-log-and-site-log.caddyfile', 'blog.example', false],
+    ['default-logger-doubles.json', 'any.example', true],
+  ] as const) {
+    t.is(await countedOf(t, await fixture(file), host), doubled ? 2 * requests : requests, `${file}, ${host}`);
+  }
+  const repaired = [
+    (await fixture('sent-by-two-loggers.caddyfile')).replace(
+      'include http.log.access',
+      '$&\n\t\texclude http.log.access.log0',
+    ),
+    (await fixture('one-logger-two-names.caddyfile')).replace(
+      'include http.log.access',
+      '$&\n\t\texclude http.log.access.screen',
+    ),
+    (await fixture('default-logger-doubles.json')).replace('"default": {', '$& "exclude": ["http.log.access.site"],'),
+  ];
+  for (const config of repaired) t.is(await countedOf(t, config, 'shop.example'), requests, config);
+});
 
-testWithCaddy(
-  'A line_ending "\\n" in a Caddyfile is a backslash and an n, and its lines are not counted.',
-  async (t) => {
-    const site = (format: string): string =>
-      `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\t${format}\n\t}\n\trespond "hello"\n}\n`;
-    t.is(await countedOf(t, site('format json {\n\t\t\tline_ending "\\n"\n\t\t}'), 'a.example'), 0);
-    t.is(await countedOf(t, site('format json {\n\t\t\tline_ending "\r\n"\n\t\t}'), 'a.example'), requests);
-  },
-);
+testWithCaddy('line-ending: "\\n" in a Caddyfile is a backslash and an n, and no line is counted', async (t) => {
+  const site = (format: string): string =>
+    `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\t${format}\n\t}\n\trespond "hello"\n}\n`;
+  t.is(await countedOf(t, site('format json {\n\t\t\tline_ending "\\n"\n\t\t}'), 'a.example'), 0);
+  t.is(await countedOf(t, site('format json {\n\t\t\tline_ending "\r\n"\n\t\t}'), 'a.example'), requests);
+});
 
-testWithCaddy('Sampling drops lines unmarked, and level ERROR all but the failures.', async (t) => {
+testWithCaddy('sampling and level: sampling drops lines silently, and level ERROR all but failures', async (t) => {
   const site = (option: string): string =>
     `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\t${option}\n\t}\n\trespond "hello"\n}\n`;
   t.true(
@@ -78,7 +69,7 @@ testWithCaddy('Sampling drops lines unmarked, and level ERROR all but the failur
   t.is(await countedOf(t, site('level ERROR'), 'a.example'), 0);
 });
 
-testWithCaddy('A line that does not fit a datagram is lost, and only Caddy’s stderr tells.', async (t) => {
+testWithCaddy('udp: a line that exceeds a datagram is lost, and only the stderr of Caddy reports it', async (t) => {
   const collector = await collectorOfTest(t, 'udp://127.0.0.1:0');
   const port = await freePort();
   const caddy = await startCaddy(
@@ -93,11 +84,11 @@ testWithCaddy('A line that does not fit a datagram is lost, and only Caddy’s s
   t.regex(caddy.stderr(), /write error: .*message too long/);
 });
 
-testWithCaddy('A server without access logs sends nothing, whatever the loggers take.', async (t) => {
+testWithCaddy('nothing-sent: a server without access logs sends nothing', async (t) => {
   t.is(await countedOf(t, await fixture('access-logs-off.json'), 'a.example'), 0);
 });
 
-testWithCaddy('Who gets the line of a request is worked out as Caddy does it.', async (t) => {
+testWithCaddy('routes the line of each request as Caddy does', async (t) => {
   t.timeout(60_000);
   const log = 'log {\n\t\toutput net tcp/127.0.0.1:9514\n\t}';
   const none = 'log {\n\t\toutput discard\n\t}';
@@ -105,24 +96,24 @@ testWithCaddy('Who gets the line of a request is worked out as Caddy does it.', 
   const global = (logger: string): string =>
     `{\n\tlog ${logger} {\n\t\toutput net tcp/127.0.0.1:9514\n\t\tinclude http.log.access.${logger}\n\t}\n}\n`;
   for (const [what, caddyfile, counted] of [
-    ['a site for any host that does nothing but log', site('', log), { 'any.example': 1 }],
+    ['a site for any host that only logs', site('', log), { 'any.example': 1 }],
     [
-      'the same beside sites that do not log to the sink, and one that says nothing of it',
+      'the same beside a site that logs elsewhere and one without log',
       site('', log) + site('a.example', none) + site('b.example'),
       { 'any.example': 1, 'a.example': 0, 'b.example': 1 },
     ],
     [
-      'a wildcard, and a host of it with a log of its own',
+      'a wildcard, and a host within it with a separate log',
       site('*.shop.example', log, 'respond hello') + site('a.shop.example', none, 'respond hello'),
       { 'b.shop.example': 1, 'a.shop.example': 0 },
     ],
     [
-      'a site where every request is given another name',
+      'a site with a log_name for every request',
       global('special') + site('', none, 'log_name special', 'respond hello'),
       { 'any.example': 1 },
     ],
     [
-      'a site whose default log goes to the sink too',
+      'a site with a default log that also writes to the sink',
       '{\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t}\n}\n' + site('', log, 'respond hello'),
       { 'any.example': 1 },
     ],
@@ -141,45 +132,45 @@ testWithCaddy('Who gets the line of a request is worked out as Caddy does it.', 
       const group = [host, host.replace(/^\w+/, '*'), ''].flatMap((each) =>
         requestGroups(config).filter((found) => found.host === each),
       )[0];
-      return group?.loggerNames.flatMap((name) => netLoggers(config).filter((logger) => logger.takes(name))).length;
+      return group?.loggerNames.flatMap((name) => netLoggers(config).filter((logger) => logger.accepts(name))).length;
     };
     for (const [host, times] of Object.entries(counted)) {
-      t.is(copies(host), times, `${what}: ${host}, worked out`);
+      t.is(copies(host), times, `${what}: ${host}, predicted`);
       t.is(await countedOf(t, caddyfile, host), times * requests, `${what}: ${host}, counted`);
     }
   }
 });
 
-testWithCaddy(
-  'The fields that the check says are needed are needed, and what the others cost is as it says.',
-  async (t) => {
-    const site = (field: string): string =>
-      `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\tformat filter {\n\t\t\t${field} delete\n\t\t}\n\t}\n\trespond "hello"\n}\n`;
-    t.is(await countedOf(t, site('status'), 'a.example'), 0, 'status');
-    for (const field of [
-      'duration',
-      'request',
-      'size',
-      'request>host',
-      'request>method',
-      'request>uri',
-      'request>headers',
-    ])
-      t.is(await countedOf(t, site(field), 'a.example'), requests, field);
-  },
-);
+testWithCaddy('field-filtered: only a missing status loses requests', async (t) => {
+  const site = (field: string): string =>
+    `http:// {\n\tlog {\n\t\toutput net tcp/127.0.0.1:9514\n\t\tformat filter {\n\t\t\t${field} delete\n\t\t}\n\t}\n\trespond "hello"\n}\n`;
+  t.is(await countedOf(t, site('status'), 'a.example'), 0, 'status');
+  for (const field of [
+    'duration',
+    'request',
+    'size',
+    'request>host',
+    'request>method',
+    'request>uri',
+    'request>headers',
+  ])
+    t.is(await countedOf(t, site(field), 'a.example'), requests, field);
+});
 
-/** How many of `requests` requests for the host a sink counts that Caddy with this configuration writes to. */
+/**
+ * Sends `requests` requests for the host to a Caddy with this configuration. Resolves to the number that the sink
+ * counts.
+ */
 async function countedOf(t: ExecutionContext, config: string, host: string): Promise<number> {
   const [collector, port] = [await collectorOfTest(t), await freePort()];
   const caddy = await startCaddy(onFreePorts(config, collector, port));
   for (let sent = 0; sent < requests; sent += 1) t.is(await get(port, host), 200);
   await caddy.stop(); // Caddy closes its connections, so every line has been sent
-  await collector.stop(); // and the collector takes what was sent
+  await collector.stop(); // and the collector reads what was sent
   return collector.ledger().accepted;
 }
 
-/** The fixture with every site on one plain port, and the sink where the collector is. */
+/** Moves every site of a fixture to one plain port, and the sink to the collector. */
 function onFreePorts(config: string, { address }: TestCollector, port: number): string | object {
   const moved = config.replace(/(?:tcp\/)?(?:127\.0\.0\.1|localhost|sink\.example):9514/g, address);
   if (moved.trimStart().startsWith('{\n  "')) return JSON.parse(moved.replaceAll(':8080', `:${port}`)) as object;

@@ -2,7 +2,7 @@ import test from 'ava';
 import { createDecoder } from '../../decode/decode.js';
 import { encoderProblems } from './encoder-problems.js';
 
-/** A `time_format` of Caddy, and what it writes. */
+/** Values of Caddy's `time_format`, each with a time that it writes. */
 const timeFormats: readonly (readonly [format: string, written: string | number])[] = [
   ['unix_seconds_float', 1_795_464_297.626],
   ['unix_milli_float', 1_795_464_297_626.12],
@@ -23,7 +23,7 @@ const timeFormats: readonly (readonly [format: string, written: string | number]
 ];
 
 for (const [format, written] of timeFormats) {
-  test(`What the check says of time_format ${format} is what the decoder does with ${JSON.stringify(written)}`, (t) => {
+  test(`reports time_format ${format} as the decoder reads ${JSON.stringify(written)}`, (t) => {
     const line = JSON.stringify({
       level: 'info',
       ts: written,

@@ -2,23 +2,22 @@ import { createDecoder } from '../../decode/decode.js';
 import { objectOf, textOf, type JsonObject } from './log-routing.js';
 import type { LoggerProblem } from './find-problems.js';
 
-/** What a logger's encoder loses or blurs. Encoders may wrap one another; a missing one is `json`. */
+/** Finds problems of a logger's encoder and of the encoders that it wraps. The default encoder is `json`. */
 export function encoderProblems(encoder: unknown): LoggerProblem[] {
   return chainOf(encoder).flatMap(({ path, config }) => {
     if (config['format'] === 'filter') return filterProblems(path, objectOf(config['fields']));
-    if (!readEncoders.has(textOf(config['format']))) return foreignProblems(path, config);
+    if (!supportedEncoders.has(textOf(config['format']))) return unknownEncoderProblems(path, config);
     return [...timeProblems(path, config), ...durationProblems(path, config), ...lineEndingProblems(path, config)];
   });
 }
 
-/** Caddy's own encoders that the decoder reads, beside `filter`. */
-const readEncoders = new Set(['json', 'console', 'append', 'journald']);
+/** Encoders that the decoder supports, besides `filter`. */
+const supportedEncoders = new Set(['json', 'console', 'append', 'journald']);
 
 /**
- * An encoder of a plugin, or of an old Caddy. What its template makes of a request is decoded: that says whether it is
- * read.
+ * Checks an encoder of a plugin or of an old Caddy: whether the decoder can read a sample of its output.
  */
-function foreignProblems(path: string, config: JsonObject): LoggerProblem[] {
+function unknownEncoderProblems(path: string, config: JsonObject): LoggerProblem[] {
   const format = textOf(config['format']);
   const change = { path, caddyfile: ['format json'], json: { format: 'json' } };
   const decoded = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' }).decode(sampleOf(config), 0);
@@ -28,7 +27,7 @@ function foreignProblems(path: string, config: JsonObject): LoggerProblem[] {
         ...change,
         severity: 'loses',
         code: 'unknown-encoder',
-        what: `The encoder ${format} is not read`,
+        what: `The encoder ${format} is not supported`,
         why: 'Every line is rejected, and no request is counted.',
       },
     ];
@@ -39,14 +38,14 @@ function foreignProblems(path: string, config: JsonObject): LoggerProblem[] {
       ...change,
       severity: 'blurs',
       code: 'common-log-format',
-      what: `The encoder ${format} leaves values out`,
-      why: 'Common and Combined Log Format have no host and no duration: all sites are one, and there is no latency.',
+      what: `The encoder ${format} omits values`,
+      why: 'Common and Combined Log Format have no host and no duration: sites cannot be told apart, and there are no latencies.',
     },
   ];
 }
 
 const sampleTime = '23/Nov/2026:20:04:57 +0000';
-/** Values of a request for a template. A header that is not named here is `x`. */
+/** Sample values for placeholders in a template. Other placeholders become `x`. */
 const sampleValues: Readonly<Record<string, string>> = {
   common_log: `203.0.113.9 - - [${sampleTime}] "GET / HTTP/2.0" 200 5`,
   level: 'info',
@@ -67,8 +66,7 @@ const sampleValues: Readonly<Record<string, string>> = {
 };
 
 /**
- * A line of a template of `transform` (once `formatted`) or of `single_field`; empty for an encoder whose lines nobody
- * can foresee.
+ * A sample line of `transform` (formerly `formatted`) or of `single_field`; empty for encoders with unknown output.
  */
 function sampleOf(config: JsonObject): string {
   const format = textOf(config['format']);
@@ -88,7 +86,7 @@ function sampleOf(config: JsonObject): string {
   return template.replace(/\{([\w>-]+(?:>\[\d+\])?)\}/g, (_, name: string) => values[name] ?? 'x');
 }
 
-/** An encoder and those that it wraps, from the outside in. */
+/** An encoder and the encoders that it wraps, from the outside in. */
 function chainOf(encoder: unknown): { path: string; config: JsonObject }[] {
   const chain = [];
   let config = objectOf(encoder);
@@ -98,7 +96,7 @@ function chainOf(encoder: unknown): { path: string; config: JsonObject }[] {
 }
 
 /**
- * The layouts behind Caddy's names, as in `modules/logging/encoders.go`. The others count since 1970, or are `iso8601`.
+ * Layouts of Caddy's named formats, as in `modules/logging/encoders.go`. The other names are Unix times and `iso8601`.
  */
 const namedLayouts: Readonly<Record<string, string>> = {
   rfc3339: '2006-01-02T15:04:05Z07:00',
@@ -108,7 +106,7 @@ const namedLayouts: Readonly<Record<string, string>> = {
   wall_nano: '2006/01/02 15:04:05.000000000',
   common_log: '02/Jan/2006:15:04:05 -0700',
 };
-/** Of other layouts, those that the decoder reads: see `readTimeText` in `../decode/time.ts`. */
+/** Custom layouts that the decoder reads: see `readTimeText` in `../decode/time.ts`. */
 const readableLayout = /^2006([-/])01\1(?:02)[T ]15:04:05(?:[.,](?:0{1,9}|9{1,9}))?(?: ?(?:Z07:?00|-07:?00))?$/;
 const exactFormats = new Set(['', 'unix_seconds_float', 'unix_milli_float', 'unix_nano', 'iso8601']);
 
@@ -120,9 +118,9 @@ function timeProblems(path: string, config: JsonObject): LoggerProblem[] {
     problems.push({
       severity: 'blurs',
       code: 'no-time',
-      what: 'The time is left out',
+      what: 'No time',
       path: `${path}/time_key`,
-      why: 'The sink then takes the time of arrival.',
+      why: 'The sink uses the arrival time instead.',
       caddyfile: ['# remove: time_key ""'],
       json: undefined,
     });
@@ -136,8 +134,8 @@ function timeProblems(path: string, config: JsonObject): LoggerProblem[] {
         ...change,
         severity: 'blurs',
         code: 'unknown-time-format',
-        what: `Times in a layout of their own, by time_format ${JSON.stringify(format)}`,
-        why: 'The sink cannot read it and takes the time of arrival instead.',
+        what: `Times in an unsupported layout, by time_format ${JSON.stringify(format)}`,
+        why: 'The sink cannot read it and uses the arrival time instead.',
       },
     ];
   }
@@ -147,7 +145,7 @@ function timeProblems(path: string, config: JsonObject): LoggerProblem[] {
       severity: 'blurs',
       code: 'whole-seconds',
       what: `Times in whole seconds, by time_format ${JSON.stringify(format)}`,
-      why: 'What happened within a second can no longer be put in order, and a replay of lines cannot be told from requests that are alike.',
+      why: 'Requests within a second cannot be ordered, and replayed lines cannot be told from similar requests.',
     });
   }
   if (!/[Z-]07/.test(layout)) {
@@ -158,8 +156,8 @@ function timeProblems(path: string, config: JsonObject): LoggerProblem[] {
       code: 'no-time-zone',
       what: `Times without a zone, by time_format ${JSON.stringify(format)}`,
       why: isLocal
-        ? 'They are in Caddy’s local time, and the sink reads them as UTC unless COLLECTOR_TIME_ZONE names the zone: requests appear hours away.'
-        : 'They are in UTC, and the sink reads them so unless COLLECTOR_TIME_ZONE says otherwise.',
+        ? 'They are in Caddy’s local time, and the sink reads them as UTC unless COLLECTOR_TIME_ZONE is set: requests are off by hours.'
+        : 'They are in UTC, and the sink reads them as UTC unless COLLECTOR_TIME_ZONE is set.',
     });
   }
   return problems;
@@ -173,7 +171,7 @@ function durationProblems(path: string, config: JsonObject): LoggerProblem[] {
       code: 'whole-milliseconds',
       what: 'Durations in whole milliseconds',
       path: `${path}/duration_format`,
-      why: 'Caddy cuts the fraction off: what took less than a millisecond is logged as 0.',
+      why: 'Caddy truncates the fraction: durations below a millisecond are logged as 0.',
       ...formatChange(config, 'duration_format', 's'),
     },
   ];
@@ -188,55 +186,55 @@ function lineEndingProblems(path: string, config: JsonObject): LoggerProblem[] {
       code: 'line-ending',
       what: `Lines end with ${JSON.stringify(ending)}`,
       path: `${path}/line_ending`,
-      why: 'The sink takes a line break as the end of a line, so these run together and cannot be read; a Caddyfile has no escapes, "\\n" there is a backslash and an n.',
+      why: 'The sink expects a line break at the end of each line, so it cannot separate these. A Caddyfile has no escapes: "\\n" is a backslash and an n.',
       caddyfile: ['# remove: line_ending'],
       json: undefined,
     },
   ];
 }
 
-/** What happens without each field. */
+/** The required fields, and what happens without them. */
 const neededFields: readonly { field: string; severity: 'loses' | 'blurs' | 'hint'; why: string }[] = [
   {
     field: 'request',
     severity: 'blurs',
-    why: 'Without it hosts, methods, paths and clients are unknown; without the name of the logger too, lines are not counted at all.',
+    why: 'Without it, hosts, methods, paths and clients are unknown. Without the logger name as well, lines are not counted at all.',
   },
   { field: 'status', severity: 'loses', why: 'A line without a status is rejected.' },
   {
     field: 'duration',
     severity: 'blurs',
-    why: 'A request without a duration is counted, and has no part in the latency.',
+    why: 'A request without a duration is counted, but is missing from the latency.',
   },
-  { field: 'size', severity: 'blurs', why: 'Without it the sink counts no bytes.' },
-  { field: 'request>host', severity: 'blurs', why: 'Without it all sites are one.' },
-  { field: 'request>method', severity: 'blurs', why: 'Without it the methods are unknown.' },
-  { field: 'request>uri', severity: 'blurs', why: 'Without it the paths are unknown.' },
+  { field: 'size', severity: 'blurs', why: 'Without it, the sink counts no bytes.' },
+  { field: 'request>host', severity: 'blurs', why: 'Without it, sites cannot be told apart.' },
+  { field: 'request>method', severity: 'blurs', why: 'Without it, the methods are unknown.' },
+  { field: 'request>uri', severity: 'blurs', why: 'Without it, the paths are unknown.' },
   {
     field: 'request>client_ip',
     severity: 'hint',
-    why: 'The sink then takes remote_ip, which may be a proxy’s. A hash is not an address: it is stored with CLIENT_IP=full alone, and else nobody is told apart.',
+    why: 'The sink uses remote_ip instead, which may be a proxy’s. A hash is not an address: it is stored only with CLIENT_IP=full; otherwise clients cannot be told apart.',
   },
   {
     field: 'request>remote_ip',
     severity: 'hint',
-    why: 'It stands in for client_ip. A hash is not an address: it is stored with CLIENT_IP=full alone, and else nobody is told apart.',
+    why: 'It is the fallback for client_ip. A hash is not an address: it is stored only with CLIENT_IP=full; otherwise clients cannot be told apart.',
   },
-  { field: 'request>headers', severity: 'hint', why: 'Without it browsers, systems, bots and referrers are unknown.' },
+  { field: 'request>headers', severity: 'hint', why: 'Without it, browsers, systems, bots and referrers are unknown.' },
 ];
 
-/** Filters that take a value away. The others (`ip_mask`, `query`, `cookie`, `regexp`) leave one that can be used. */
-const takesAway = new Set(['delete', 'rename', 'replace', 'hash']);
+/** Filters that remove a value. The others (`ip_mask`, `query`, `cookie`, `regexp`) leave a usable one. */
+const removingFilters = new Set(['delete', 'rename', 'replace', 'hash']);
 
 function filterProblems(path: string, fields: JsonObject): LoggerProblem[] {
   return neededFields.flatMap(({ field, severity, why }): LoggerProblem[] => {
     const filter = textOf(objectOf(fields[field])['filter']);
-    if (!takesAway.has(filter)) return [];
+    if (!removingFilters.has(filter)) return [];
     return [
       {
         severity,
         code: 'field-filtered',
-        what: `The field ${field} is taken away, by the filter ${filter}`,
+        what: `The field ${field} is removed by the filter ${filter}`,
         path: `${path}/fields/${field}`,
         why,
         caddyfile: [`# remove: ${field} ${filter}`],

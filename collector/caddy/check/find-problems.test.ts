@@ -11,13 +11,12 @@ import { check } from './check.js';
 const folder = 'collector/caddy/check/fixtures';
 const dashboard = { host: '127.0.0.1', port: 3000 };
 
-// A fixture is a configuration, and beside it what is to be found in it: all but the sentences. UPDATE_GOLDEN=1 writes
-// that anew.
+// A fixture is a configuration with its expected findings beside it, without their texts. UPDATE_GOLDEN=1 updates them.
 for (const file of readdirSync(folder).filter(
   (name) => /\.(caddyfile|json)$/.test(name) && !name.includes('.findings.'),
 )) {
   const declare: typeof testWithCaddy = file.endsWith('.json') ? test : testWithCaddy;
-  declare(`check finds in fixtures/${file} what is written beside it`, async (t) => {
+  declare(`finds the expected problems in fixtures/${file}`, async (t) => {
     const { text, exitStatus } = await check({
       source: join(folder, file),
       address: undefined,
@@ -46,7 +45,7 @@ for (const file of readdirSync(folder).filter(
   });
 }
 
-test('Of 30,000 hosts, each with a logger of its own, the one that is doubled is found.', (t) => {
+test('finds the one duplicate among 30,000 hosts with a logger each', (t) => {
   const writer = { output: 'net', address: 'tcp/127.0.0.1:9514', soft_start: true, dial_timeout: 1e9 };
   const hosts = Array.from({ length: 30_000 }, (_, at) => `h${at}.shop.example`);
   const findings = findProblems(
@@ -86,7 +85,7 @@ test('Of 30,000 hosts, each with a logger of its own, the one that is doubled is
   );
 });
 
-test('No JSON makes the check or the plan of a registration throw, wherever it stands in a configuration.', (t) => {
+test('check and registration never throw, for any JSON at any place in a configuration', (t) => {
   const options = {
     sinkAt: ({ place }: { place: string }) => place,
     address: 'tcp/127.0.0.1:9514',

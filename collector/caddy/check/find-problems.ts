@@ -18,56 +18,56 @@ import {
 } from './log-routing.js';
 
 /**
- * What a problem does: log lines or requests are lost; a figure is less exact or missing; a request is counted more
- * than once; nothing of these, but worth knowing.
+ * Effect of a problem: `loses` log lines or requests, `doubles` requests (counted more than once), `blurs` figures
+ * (less exact or missing), or a `hint` without effect on the figures.
  */
 export type Severity = 'loses' | 'doubles' | 'blurs' | 'hint';
 
-/** One problem of a configuration. */
+/** A problem in a configuration. */
 export interface Finding {
   readonly severity: Severity;
-  /** A name for programs, such as `no-soft-start`. */
+  /** Machine-readable name, such as `no-soft-start`. */
   readonly code: string;
-  /** What it is, without a full stop. */
+  /** The problem, without a full stop. */
   readonly what: string;
-  /** The entry of `logging.logs`; `undefined` where it is about a site. */
+  /** Entry of `logging.logs`; `undefined` for a problem of a site. */
   readonly logger: string | undefined;
-  /** Where it is in Caddy's JSON configuration. */
+  /** Path in Caddy's JSON configuration. */
   readonly path: string;
-  /** The hosts whose requests it concerns; `any host` stands for those without a site of their own. */
+  /** The affected hosts. `any host` stands for hosts without a separate site. */
   readonly sites: readonly string[];
-  /** Why it matters, in a sentence. */
+  /** Why it matters, as a sentence. */
   readonly why: string;
-  /** The lines to write: of a Caddyfile, or JSON paths with their values, as was asked for. */
+  /** The suggested change: lines of a Caddyfile, or JSON paths with values. */
   readonly change: readonly string[];
 }
 
-/** What is looked for. */
+/** Options of `findProblems`. */
 export interface CheckOptions {
-  /** Which sink is at this address: a name that is the same for all its addresses; `undefined` for none. */
+  /** Returns the id of the sink at an address, which is the same for all its addresses; `undefined` for no sink. */
   readonly sinkAt: (address: NetAddress) => string | undefined;
-  /** The sink's address for the lines to write, as Caddy has it: `tcp/127.0.0.1:9514`. */
+  /** The sink's address for suggested changes, in Caddy's syntax: `tcp/127.0.0.1:9514`. */
   readonly address: string;
-  /** Where the sink's own dashboard listens, as `host:port`. */
+  /** Address of the sink's dashboard, as `host:port`. */
   readonly dashboard: string;
-  /** What the lines to change are written in. */
+  /** Syntax of the suggested changes. */
   readonly syntax: 'caddyfile' | 'json';
 }
 
-/** A problem of one logger, before it is known where that logger is. */
+/** A problem of one logger, relative to the logger's path. */
 export interface LoggerProblem extends Pick<Finding, 'severity' | 'code' | 'what' | 'why'> {
   /** Below the logger's own path, such as `/writer/soft_start`. */
   readonly path: string;
   /** The lines inside the Caddyfile's `log` block. */
   readonly caddyfile: readonly string[];
-  /** The JSON that belongs at the path; `undefined` where it is to be removed. */
+  /** The JSON value to set at the path; `undefined` to remove it. */
   readonly json: unknown;
 }
 
 const severities: readonly Severity[] = ['loses', 'doubles', 'blurs', 'hint'];
 
 /**
- * Finds what in Caddy's JSON configuration loses, doubles or blurs log lines on their way to the sink; the worst first.
+ * Finds problems in Caddy's JSON configuration that lose, duplicate or blur log lines. Sorted by severity.
  */
 export function findProblems(config: unknown, options: CheckOptions): Finding[] {
   const groups = requestGroups(config);
@@ -76,42 +76,42 @@ export function findProblems(config: unknown, options: CheckOptions): Finding[] 
   const taken = groupsByLogger(copies);
   return [
     ...loggers.flatMap((logger) => loggerFindings(logger, taken.get(logger) ?? [], config, options)),
-    ...doubleFindings(copies, options),
+    ...duplicateFindings(copies, options),
     ...missingFindings(loggers, copies, options),
     ...handlerFindings(copies, config, options),
   ].sort((a, b) => severities.indexOf(a.severity) - severities.indexOf(b.severity));
 }
 
-/** A line that a logger of the sink takes for a request. */
+/** A line that a logger sends to the sink for a request. */
 interface Copy {
   readonly logger: NetLogger;
   readonly loggerName: string;
 }
 
-/** The lines that are written for each request of a group: none where it is not sent. */
+/** The lines sent for each request of a group; empty if it is not sent. */
 type Copies = ReadonlyMap<RequestGroup, readonly Copy[]>;
 
-/** A configuration may have thousands of loggers and hosts: a logger is found by the names that it includes. */
+/** Indexes loggers by the names that they include, since a configuration may have thousands of loggers and hosts. */
 function copiesOf(loggers: readonly NetLogger[], groups: readonly RequestGroup[]): Copies {
   const includes = loggers.flatMap((logger) =>
     [...new Set(textsOf(logger.config['include']))].map((name) => ({ logger, name })),
   );
   const including = groupBy(includes, ({ name }) => name);
-  const takingAll = loggers.filter(({ config }) => textsOf(config['include']).length === 0);
+  const acceptingAll = loggers.filter(({ config }) => textsOf(config['include']).length === 0);
   const order = new Map(loggers.map((logger, at) => [logger, at]));
-  const takersOf = (loggerName: string): NetLogger[] =>
+  const loggersFor = (loggerName: string): NetLogger[] =>
     [
       ...new Set([
-        ...takingAll,
+        ...acceptingAll,
         ...namespacesOf(loggerName).flatMap((name) => including.get(name)?.map(({ logger }) => logger) ?? []),
       ]),
     ]
-      .filter((logger) => logger.takes(loggerName))
+      .filter((logger) => logger.accepts(loggerName))
       .sort((a, b) => order.get(a)! - order.get(b)!);
   return new Map(
     groups.map((group) => [
       group,
-      group.loggerNames.flatMap((loggerName) => takersOf(loggerName).map((logger) => ({ logger, loggerName }))),
+      group.loggerNames.flatMap((loggerName) => loggersFor(loggerName).map((logger) => ({ logger, loggerName }))),
     ]),
   );
 }
@@ -155,15 +155,15 @@ function connectionProblems({ address, config }: NetLogger): LoggerProblem[] {
   const block = (line: string): string[] => [`output net ${address.text} {`, `    ${line}`, '}'];
   const problems: LoggerProblem[] = [];
   if (!/^(?:tcp|udp)[46]?$|^unix$/.test(address.network)) {
-    const mended = address.network.startsWith('unix') ? address.place : 'tcp/127.0.0.1:9514';
+    const suggested = address.network.startsWith('unix') ? address.place : 'tcp/127.0.0.1:9514';
     problems.push({
       severity: 'loses',
       code: 'network',
       what: `Network ${address.network}`,
       path: '/writer/address',
-      why: 'The collector listens on TCP, UDP and unix stream sockets: Caddy cannot connect to it in this way, and no line comes.',
-      caddyfile: [`output net ${mended} {`, '    dial_timeout 1s', '    soft_start', '}'],
-      json: mended,
+      why: 'The collector listens on TCP, UDP and unix stream sockets only: Caddy cannot connect to it, and every line is lost.',
+      caddyfile: [`output net ${suggested} {`, '    dial_timeout 1s', '    soft_start', '}'],
+      json: suggested,
     });
   }
   if (writer['soft_start'] !== true && !address.network.startsWith('udp')) {
@@ -172,7 +172,7 @@ function connectionProblems({ address, config }: NetLogger): LoggerProblem[] {
       code: 'no-soft-start',
       what: 'No soft_start',
       path: '/writer/soft_start',
-      why: 'Caddy refuses to start, or to reload, while the sink is down, and every request is lost until someone notices.',
+      why: 'Caddy refuses to start or to reload while the sink is down, so all requests fail until someone notices.',
       caddyfile: block('soft_start'),
       json: true,
     });
@@ -185,8 +185,8 @@ function connectionProblems({ address, config }: NetLogger): LoggerProblem[] {
       what: 'No dial_timeout',
       path: '/writer/dial_timeout',
       why: address.isLocal
-        ? 'Caddy has no limit of its own for connecting; on one machine the answer comes at once, so this matters only when the sink moves.'
-        : 'Caddy has no limit of its own for connecting: when the sink’s machine does not answer, requests wait behind the lock of the log for as long as the operating system tries, two minutes on Linux.',
+        ? 'Caddy has no default timeout for connecting. On the same machine a connection is accepted or refused immediately, so this matters only if the sink moves to another one.'
+        : 'Caddy has no default timeout for connecting: while the sink’s machine does not answer, requests wait for the lock of the log until the operating system gives up, after two minutes on Linux.',
       caddyfile: block('dial_timeout 1s'),
       json: 1_000_000_000,
     });
@@ -195,8 +195,8 @@ function connectionProblems({ address, config }: NetLogger): LoggerProblem[] {
 }
 
 /**
- * A datagram of IPv4 holds 65,507 bytes. A byte of a header is six in JSON at worst, and Go allows 4 KiB on top of its
- * limit.
+ * Maximum `max_header_bytes` for which a line always fits into a datagram of 65,507 bytes: JSON escapes a byte as up to
+ * six, and Go allows 4 KiB on top of its limit.
  */
 const headerBytesMaxForUdp = 6144;
 
@@ -215,8 +215,8 @@ function datagramProblems({ address }: NetLogger, taken: readonly RequestGroup[]
       path: '/writer/address',
       what: fits ? 'UDP' : 'UDP, and headers may be large',
       why: fits
-        ? 'Datagrams that come while the kernel’s buffer is full are lost, and Caddy does not know.'
-        : 'A line of more than 65,507 bytes does not fit a datagram and is lost, unknown to the sink; a request with large headers makes one, and Caddy allows 1 MiB of them.',
+        ? 'Datagrams that arrive while the kernel’s receive buffer is full are lost without notice.'
+        : 'A line of more than 65,507 bytes does not fit into a datagram and is lost without the sink noticing. Requests with large headers cause such lines, and Caddy allows headers of 1 MiB.',
       caddyfile: [`output net ${tcp} {`, '    dial_timeout 1s', '    soft_start', '}'],
       json: tcp,
     },
@@ -231,7 +231,7 @@ function volumeProblems({ config }: NetLogger): LoggerProblem[] {
       code: 'sampling',
       what: 'Sampling',
       path: '/sampling',
-      why: 'Caddy drops lines and does not say which: all counts come out too low.',
+      why: 'Caddy drops lines without marking them, so all counts are too low.',
       caddyfile: ['# remove: sampling { … }'],
       json: undefined,
     });
@@ -245,7 +245,7 @@ function volumeProblems({ config }: NetLogger): LoggerProblem[] {
       path: '/level',
       why:
         level === 'WARN' || level === 'ERROR'
-          ? 'Only requests that end with a status of 500 or more are logged at level ERROR, all others at INFO, so these are not sent.'
+          ? 'Only requests with a status of 500 or more are logged at level ERROR. All others are logged at INFO and are not sent.'
           : 'No request is logged at this level.',
       caddyfile: ['level INFO'],
       json: 'INFO',
@@ -254,8 +254,8 @@ function volumeProblems({ config }: NetLogger): LoggerProblem[] {
   return problems;
 }
 
-/** Every way in which a sink gets a request's line more than once, one finding for each. */
-function doubleFindings(copies: Copies, { sinkAt, syntax }: CheckOptions): Finding[] {
+/** Returns one finding for each combination of loggers that sends a request's line more than once. */
+function duplicateFindings(copies: Copies, { sinkAt, syntax }: CheckOptions): Finding[] {
   const found = new Map<string, { copies: readonly Copy[]; groups: RequestGroup[] }>();
   for (const [group, all] of copies) {
     for (const ofSink of groupBy(all, ({ logger }) => sinkAt(logger.address)).values()) {
@@ -267,7 +267,7 @@ function doubleFindings(copies: Copies, { sinkAt, syntax }: CheckOptions): Findi
     }
   }
   return [...found.values()].map(({ copies, groups }) => {
-    const [kept, ...surplus] = [...copies].sort((a, b) => narrowness(b) - narrowness(a)) as [Copy, ...Copy[]];
+    const [retained, ...surplus] = [...copies].sort((a, b) => specificity(b) - specificity(a)) as [Copy, ...Copy[]];
     const { logger } = surplus[0]!;
     const names = [...new Set(copies.map((copy) => copy.logger.name))];
     return {
@@ -280,14 +280,17 @@ function doubleFindings(copies: Copies, { sinkAt, syntax }: CheckOptions): Findi
         names.length === 1
           ? `${logger.name} sends each request ${times(copies.length)}`
           : `Each request is sent ${times(copies.length)}, by ${names.join(' and ')}`,
-      why: 'Each copy is counted as a request of its own.',
-      change: surplus.flatMap((copy) => leaveOut(copy, kept, syntax)),
+      why: 'Each copy is counted as a separate request.',
+      change: surplus.flatMap((copy) => excludeCopy(copy, retained, syntax)),
     };
   });
 }
 
-/** A logger that takes the one name alone stays as it is, and the wider one leaves that name out. */
-function narrowness({ logger, loggerName }: Copy): number {
+/**
+ * Specificity of the logger's `include` for the name: the most specific logger stays, and the others exclude the
+ * name.
+ */
+function specificity({ logger, loggerName }: Copy): number {
   return Math.max(
     0,
     ...textsOf(logger.config['include'])
@@ -296,13 +299,13 @@ function narrowness({ logger, loggerName }: Copy): number {
   );
 }
 
-function leaveOut({ logger, loggerName }: Copy, kept: Copy, syntax: CheckOptions['syntax']): string[] {
+function excludeCopy({ logger, loggerName }: Copy, retained: Copy, syntax: CheckOptions['syntax']): string[] {
   const include = textsOf(logger.config['include']);
   const exclude = [...textsOf(logger.config['exclude']), loggerName];
   const canExclude =
     !include.includes(loggerName) &&
     !filterOf(include, exclude)(loggerName) &&
-    !(logger === kept.logger && loggerName === accessLogger);
+    !(logger === retained.logger && loggerName === accessLogger);
   if (syntax === 'json')
     return [
       canExclude
@@ -340,7 +343,7 @@ function missingFindings(loggers: readonly NetLogger[], copies: Copies, { syntax
             ? 'No logger writes to it.'
             : enabled.length === 0
               ? 'No server writes access logs.'
-              : 'The loggers that write to it take none of the names that access lines have here.',
+              : 'The loggers that write to it accept none of the names of the access logs.',
         change:
           syntax === 'caddyfile'
             ? output
@@ -373,7 +376,7 @@ function missingFindings(loggers: readonly NetLogger[], copies: Copies, { syntax
       logger: undefined,
       path: `/apps/http/servers/${server}/logs`,
       sites: sitesOf(missing),
-      what: 'Sites whose requests are not sent',
+      what: 'Requests of some sites are not sent',
       why: silent ? 'They write no access log.' : 'Their access log does not go to the sink.',
       change:
         syntax === 'caddyfile'
@@ -393,7 +396,7 @@ function handlerFindings(copies: Copies, config: unknown, options: CheckOptions)
   const sent = handlers(config).filter(({ server, hosts }) => hosts.some((host) => sentHosts.has(keyOf(server, host))));
   const common = { severity: 'hint', logger: undefined } as const;
   const findings = sent.flatMap(({ server, hosts, config: handler }): Finding[] => {
-    const where = { path: `/apps/http/servers/${server}/routes`, sites: named(hosts) };
+    const where = { path: `/apps/http/servers/${server}/routes`, sites: hostNames(hosts) };
     if (
       handler['handler'] === 'reverse_proxy' &&
       upstreamsOf(handler).some((dial) => netAddress(dial).place === dashboard)
@@ -404,7 +407,7 @@ function handlerFindings(copies: Copies, config: unknown, options: CheckOptions)
           ...where,
           code: 'own-dashboard',
           what: 'The sink’s own dashboard is among the sites',
-          why: 'Each look at the page is a request of its own, and an open page asks for news all the time: your own traffic is in the counts.',
+          why: 'Opening the page causes requests, and an open page polls for updates: your own traffic is part of the counts.',
           change: [caddyfile ? 'log_skip' : '{"handler": "vars", "log_skip": true} in front of the reverse_proxy'],
         },
       ];
@@ -415,8 +418,8 @@ function handlerFindings(copies: Copies, config: unknown, options: CheckOptions)
           ...common,
           ...where,
           code: 'log-skip',
-          what: 'Some requests are left out by log_skip',
-          why: 'They are in no log, so the sink cannot count them.',
+          what: 'Some requests are excluded by log_skip',
+          why: 'They are not logged, so the sink cannot count them.',
           change: [
             caddyfile
               ? '# remove log_skip, if these requests should count'
@@ -436,10 +439,10 @@ function upstreamsOf(handler: JsonObject): string[] {
 }
 
 function sitesOf(groups: readonly RequestGroup[]): string[] {
-  return named([...new Set(groups.map(({ host }) => host))]);
+  return hostNames([...new Set(groups.map(({ host }) => host))]);
 }
 
-function named(hosts: readonly string[]): string[] {
+function hostNames(hosts: readonly string[]): string[] {
   return hosts.map((host) => host || 'any host').sort();
 }
 

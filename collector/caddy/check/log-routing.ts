@@ -1,42 +1,42 @@
 /**
- * Which logger gets the line of which request, worked out from Caddy's JSON configuration as Caddy does it:
+ * Determines which logger gets the line of which request, from Caddy's JSON configuration and by Caddy's rules:
  *
  * - A server without `logs` writes no access lines.
- * - With it, a request's host gives access logger names (`logger_names`, then `default_logger_name`), or none
- *   (`skip_hosts`, `skip_unmapped_hosts`). The request is sent **once for each name**, as `http.log.access.NAME`.
- * - Each entry of `logging.logs` takes what its `include` and `exclude` allow; the longer namespace wins.
+ * - With it, a request's host selects access logger names (`logger_names`, then `default_logger_name`), or none
+ *   (`skip_hosts`, `skip_unmapped_hosts`). The request is logged **once for each name**, as `http.log.access.NAME`.
+ * - Each entry of `logging.logs` accepts what its `include` and `exclude` allow; the longer namespace wins.
  *
  * Sources: Caddy 2.11.4, `logging.go` (loggerAllowed), `modules/caddyhttp/logging.go` (getLoggerHosts) and `server.go`
  * (shouldLogRequest).
  */
 
-/** An object of JSON. */
+/** A JSON object. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
 /** An entry of `logging.logs` that writes to a socket. */
 export interface NetLogger {
   readonly name: string;
-  /** The path of its JSON, `/logging/logs/NAME`. */
+  /** JSON path: `/logging/logs/NAME`. */
   readonly path: string;
   readonly address: NetAddress;
   readonly config: JsonObject;
-  /** Whether it takes the lines of this logger, its level aside. */
-  readonly takes: (loggerName: string) => boolean;
+  /** Whether it accepts lines of this logger, regardless of level. */
+  readonly accepts: (loggerName: string) => boolean;
 }
 
-/** Where an `output net` writes. */
+/** The address of an `output net`. */
 export interface NetAddress {
-  /** As it is configured. */
+  /** As configured. */
   readonly text: string;
-  /** `tcp`, `udp`, `unix` and their relatives. */
+  /** `tcp`, `udp`, `unix` and variants. */
   readonly network: string;
   /** Empty for a unix socket. */
   readonly host: string;
   /** Empty for a unix socket. */
   readonly port: string;
-  /** The same for addresses of the same place: without the network, and with one name for this machine. */
+  /** Normalised: without the network, and with one name for this machine. */
   readonly place: string;
-  /** Whether it is on this machine, where a connection is refused at once. */
+  /** Whether it is on this machine, where a connection is refused immediately. */
   readonly isLocal: boolean;
 }
 
@@ -56,10 +56,10 @@ export interface Handler {
   readonly config: JsonObject;
 }
 
-/** The name of access lines that no logger name was given. */
+/** The logger of access lines without a logger name. */
 export const accessLogger = 'http.log.access';
 
-/** The loggers that write to a socket. */
+/** Returns the loggers that write to a socket. */
 export function netLoggers(config: unknown): NetLogger[] {
   return Object.entries(at(config, 'logging', 'logs')).flatMap(([name, value]) => {
     const logger = objectOf(value);
@@ -71,20 +71,20 @@ export function netLoggers(config: unknown): NetLogger[] {
         path: `/logging/logs/${name}`,
         address: netAddress(textOf(writer['address'])),
         config: logger,
-        takes: filterOf(textsOf(logger['include']), textsOf(logger['exclude'])),
+        accepts: filterOf(textsOf(logger['include']), textsOf(logger['exclude'])),
       },
     ];
   });
 }
 
-/** All requests of the HTTP servers, by server and host. */
+/** Returns the requests of all HTTP servers, grouped by server and host. */
 export function requestGroups(config: unknown): RequestGroup[] {
   return Object.entries(at(config, 'apps', 'http', 'servers')).flatMap(([server, value]) =>
     groupsOf(server, objectOf(value)),
   );
 }
 
-/** All handlers, the nested ones included. */
+/** Returns all handlers, including nested ones. */
 export function handlers(config: unknown): Handler[] {
   return Object.entries(at(config, 'apps', 'http', 'servers')).flatMap(([server, value]) =>
     arrayOf(objectOf(value)['routes']).flatMap((route) => {
@@ -94,7 +94,7 @@ export function handlers(config: unknown): Handler[] {
   );
 }
 
-/** Caddy's rule for `include` and `exclude`. */
+/** Returns a predicate for logger names, by Caddy's rule for `include` and `exclude`. */
 export function filterOf(include: readonly string[], exclude: readonly string[]): (loggerName: string) => boolean {
   const [included, excluded] = [new Set(include), new Set(exclude)];
   return (loggerName) => {
@@ -106,16 +106,13 @@ export function filterOf(include: readonly string[], exclude: readonly string[])
   };
 }
 
-/** The name of a logger and those of the namespaces that it is in, from the longest on: `a.b.c`, `a.b`, `a`. */
+/** The name of a logger and of its parent namespaces, longest first: `a.b.c`, `a.b`, `a`. */
 export function namespacesOf(loggerName: string): string[] {
   const labels = loggerName.split('.');
   return labels.map((_, at) => labels.slice(0, labels.length - at).join('.'));
 }
 
-/**
- * Reads `127.0.0.1:9514`, `udp/[::1]:9514`, `unix//run/sink.sock` and the like; URLs such as `tcp://…` too. Never
- * throws.
- */
+/** Parses addresses such as `127.0.0.1:9514`, `udp/[::1]:9514`, `unix//run/sink.sock` and `tcp://…`. Never throws. */
 export function netAddress(text: string): NetAddress {
   const plain = text.replace('://', '/');
   const slash = plain.indexOf('/');
@@ -132,12 +129,12 @@ export function netAddress(text: string): NetAddress {
   return { text, network, host, port, place: `${isLocal ? 'localhost' : host}:${port}`, isLocal };
 }
 
-/** An object as it is, and an empty one for anything else. */
+/** Returns an object unchanged, and an empty one for anything else. */
 export function objectOf(value: unknown): JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as JsonObject) : {};
 }
 
-/** A text as it is, and an empty one for anything else. */
+/** Returns a string unchanged, and an empty one for anything else. */
 export function textOf(value: unknown): string {
   return typeof value === 'string' ? value : '';
 }
@@ -146,27 +143,26 @@ function groupsOf(server: string, config: JsonObject): RequestGroup[] {
   const routes = arrayOf(config['routes']);
   const siteHosts = new Set(routes.flatMap(hostsOf));
   const logs = objectOf(config['logs']);
-  // A site for any host that does nothing but log has no route: only the default name tells of it. Caddy logs what no
-  // route takes, too.
-  const takesAny = siteHosts.delete('') || routes.length === 0 || textOf(logs['default_logger_name']) !== '';
-  const mapped = objectOf(logs['logger_names']);
+  // A site for any host that only logs has no route, only a default name. Caddy also logs requests that match no route.
+  const acceptsAnyHost = siteHosts.delete('') || routes.length === 0 || textOf(logs['default_logger_name']) !== '';
+  const loggerNames = objectOf(logs['logger_names']);
   const namesByHost = new Map(
-    Object.entries(mapped).map(([pattern, names]) => [pattern.toLowerCase(), textsOf(names)]),
+    Object.entries(loggerNames).map(([pattern, names]) => [pattern.toLowerCase(), textsOf(names)]),
   );
   const skipped = new Set(textsOf(logs['skip_hosts']).map((pattern) => pattern.toLowerCase()));
-  const hosts = new Set([...Object.keys(mapped), ...siteHosts, ...(takesAny ? [''] : [])]);
-  const chosen = routes.flatMap((route) => {
+  const hosts = new Set([...Object.keys(loggerNames), ...siteHosts, ...(acceptsAnyHost ? [''] : [])]);
+  const named = routes.flatMap((route) => {
     const names = handlersIn(route).flatMap((handler) =>
       handler['handler'] === 'vars' ? textsOf(handler['access_logger_names']) : [],
     );
     return names.length === 0 ? [] : hostsOf(route).map((host) => ({ host, names }));
   });
-  // `log_name` without a matcher is for every request of its site, in place of the names that its host has.
+  // `log_name` without a matcher replaces the names of the host for every request of its site.
   const renamed = new Set(routes.filter(isAlwaysNamed).flatMap(hostsOf));
   const isLogged = 'logs' in config && config['logs'] !== null;
   return [
     ...[...hosts].filter((host) => !isLogged || !renamed.has(host)).map((host) => ({ host, names: namesOf(host) })),
-    ...(isLogged ? chosen : []),
+    ...(isLogged ? named : []),
   ].map(({ host, names }) => ({
     server,
     host,
@@ -183,7 +179,7 @@ function groupsOf(server: string, config: JsonObject): RequestGroup[] {
   }
 }
 
-/** Whether every request of a route is given other names for its access log. */
+/** Whether a route assigns other access logger names to every request. */
 function isAlwaysNamed(route: unknown): boolean {
   const left = [route];
   while (left.length > 0) {
@@ -196,15 +192,15 @@ function isAlwaysNamed(route: unknown): boolean {
   return false;
 }
 
-/** The hosts that a route is for; `''` where it takes any. */
+/** The hosts that a route matches; `''` for any host. */
 function hostsOf(route: unknown): string[] {
   const sets = arrayOf(objectOf(route)['match']).map((matchers) => textsOf(objectOf(matchers)['host']));
   return sets.length === 0 || sets.some((hosts) => hosts.length === 0) ? ['', ...sets.flat()] : sets.flat();
 }
 
 /**
- * The patterns that stand for a host, which may itself be one, the closest first: the host, and then with one label
- * more replaced by `*` each, from the left. Others, such as `a.*.example`, stand for no host in Caddy.
+ * The patterns that match a host or pattern, closest first: the host itself, then with one more label replaced by `*`
+ * each time, from the left. Caddy supports no others, such as `a.*.example`.
  */
 function patternsFor(host: string): string[] {
   const labels = host.toLowerCase().split('.');
@@ -218,7 +214,7 @@ function patternsFor(host: string): string[] {
   ];
 }
 
-/** From the outside in and in the order of the configuration. A loop, for it may be nested deeply. */
+/** From the outside in, in the order of the configuration. Iterative, since nesting may be deep. */
 function handlersIn(value: unknown): JsonObject[] {
   const found: JsonObject[] = [];
   const left = [value];
@@ -239,7 +235,7 @@ function arrayOf(value: unknown): readonly unknown[] {
   return Array.isArray(value) ? value : [];
 }
 
-/** Texts of an array; one text alone counts as an array of one, as Caddy takes it for `logger_names`. */
+/** The strings of an array. A single string counts as an array of one, as in Caddy's `logger_names`. */
 export function textsOf(value: unknown): string[] {
   return (typeof value === 'string' ? [value] : arrayOf(value)).filter((each) => typeof each === 'string');
 }

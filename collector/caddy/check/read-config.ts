@@ -3,37 +3,34 @@ import { createReadStream } from 'node:fs';
 import { promisify } from 'node:util';
 import { messageOf, UsageError } from '../../../shared/errors.js';
 import { adminUrlFrom, callAdmin, errorOf, isAdminUrl } from '../admin-client.js';
-import { findMisshapen } from './validate-config.js';
+import { findInvalidValue } from './validate-config.js';
 
-/** A configuration of Caddy, and what it was written in. */
+/** A configuration of Caddy, and the syntax of its source. */
 export interface CaddyConfig {
-  /** Caddy's JSON, as it was parsed. */
+  /** The parsed JSON. */
   readonly config: unknown;
   readonly syntax: 'caddyfile' | 'json';
 }
 
-/** How long `caddy adapt` may take, and how much it may write. */
+/** Limits of `caddy adapt`: milliseconds, and bytes of output. */
 const adaptMsMax = 30_000;
 const adaptBytesMax = 100 * 2 ** 20;
 
-/** How long a file may be, in bytes: as long as the admin API takes (`maxConfigSize` in Caddy's admin.go). */
+/** Maximum size of a file, in bytes. As in the admin API (`maxConfigSize` in Caddy's admin.go). */
 const fileBytesMax = 100 * 2 ** 20;
 
-/**
- * The keys that Caddy's JSON may have at its top: `Config` in Caddy's caddy.go; it refuses all others. `@id` may be
- * anywhere.
- */
+/** Valid top-level keys of Caddy's JSON (`Config` in Caddy's caddy.go). `@id` is allowed anywhere. */
 const topKeys = new Set(['admin', 'logging', 'storage', 'apps', '@id']);
 
 /**
- * Reads a Caddyfile, a file of JSON, or a running Caddy by the address of its admin API. Throws a `UsageError`, with
- * Caddy's own words where it has something to say.
+ * Reads a Caddyfile, a JSON file, or the configuration of a running Caddy through its admin API. Throws a `UsageError`
+ * with Caddy's own message, if any.
  */
 export async function readCaddyConfig(source: string): Promise<CaddyConfig> {
   if (isAdminUrl(source)) return { config: checked(await configOfRunning(source), source), syntax: 'json' };
   const text = await readText(source).catch((error: unknown) => {
     throw new UsageError(
-      `Cannot read ${source}: ${messageOf(error)}. Give a Caddyfile, a file of Caddy's JSON, or the address of its admin API.`,
+      `Cannot read ${source}: ${messageOf(error)}. Give a Caddyfile, a JSON configuration of Caddy, or the address of its admin API.`,
       { cause: error },
     );
   });
@@ -45,10 +42,10 @@ export async function readCaddyConfig(source: string): Promise<CaddyConfig> {
 async function readText(file: string): Promise<string> {
   const chunks: Buffer[] = [];
   let length = 0;
-  // In pieces, for a device has no length and may have no end.
+  // In chunks, since a device may never end.
   for await (const chunk of createReadStream(file) as AsyncIterable<Buffer>) {
     length += chunk.length;
-    if (length > fileBytesMax) throw new Error('it has more than 100 MiB, which no configuration has');
+    if (length > fileBytesMax) throw new Error('it has more than 100 MiB');
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString();
@@ -65,7 +62,7 @@ async function configOfRunning(source: string): Promise<unknown> {
   );
   if (answer.status !== 200) {
     throw new UsageError(
-      `Cannot read the configuration of Caddy at ${source}: it answered ${errorOf(answer)}. Give the address of its admin API, and allow this machine there.`,
+      `Cannot read the configuration of Caddy at ${source}: it answered ${errorOf(answer)}. Give the address of its admin API, and allow this machine to use it.`,
     );
   }
   const config = parseJson(answer.text, source);
@@ -83,17 +80,17 @@ async function adapt(file: string): Promise<unknown> {
     const { code, stderr = '' } = error as { code?: unknown; stderr?: string };
     if (code === 'ENOENT') {
       throw new UsageError(
-        `Cannot read the Caddyfile ${file}: caddy is not on the PATH, and only Caddy can read one. Install it here; or give the file of JSON that \`caddy adapt --config ${file}\` prints elsewhere; or the address of a running Caddy's admin API, such as http://127.0.0.1:2019.`,
+        `Cannot read the Caddyfile ${file}: caddy is not on the PATH, and only Caddy can read a Caddyfile. Install it; or give the JSON that \`caddy adapt --config ${file}\` prints on another machine; or the address of a running Caddy's admin API, such as http://127.0.0.1:2019.`,
         { cause: error },
       );
     }
-    throw new UsageError(`Caddy cannot read ${file}: ${wordsOf(stderr) || messageOf(error)}`, { cause: error });
+    throw new UsageError(`Caddy cannot read ${file}: ${errorIn(stderr) || messageOf(error)}`, { cause: error });
   });
   return parseJson(stdout, file);
 }
 
-/** What Caddy wrote last: its `Error:` line, or its last lines where there is none. */
-function wordsOf(stderr: string): string {
+/** Caddy's `Error:` line, or its last lines if there is none. */
+function errorIn(stderr: string): string {
   const lines = stderr.trimEnd().split('\n');
   return lines.findLast((line) => line.startsWith('Error: '))?.slice('Error: '.length) ?? lines.slice(-3).join('\n');
 }
@@ -107,12 +104,12 @@ function parseJson(text: string, source: string): unknown {
 }
 
 function checked(config: unknown, source: string): unknown {
-  const misshapen = findMisshapen(config);
-  if (misshapen !== undefined) throw new UsageError(`${source} is not a configuration of Caddy: ${misshapen}.`);
+  const invalid = findInvalidValue(config);
+  if (invalid !== undefined) throw new UsageError(`${source} is not a configuration of Caddy: ${invalid}.`);
   const unknown = Object.keys(config as object).find((key) => !topKeys.has(key));
   if (unknown !== undefined)
     throw new UsageError(
-      `${source} is not a configuration of Caddy: it has ${JSON.stringify(unknown)}, and Caddy knows admin, logging, storage and apps.`,
+      `${source} is not a configuration of Caddy: it has ${JSON.stringify(unknown)}, but Caddy allows only admin, logging, storage and apps.`,
     );
   return config;
 }

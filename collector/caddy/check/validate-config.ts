@@ -1,13 +1,19 @@
-/** Whether JSON has the shape of a configuration of Caddy, as far as the check reads it. */
+/** Validates the parts of Caddy's JSON configuration that the check reads. */
 import { netAddress } from './log-routing.js';
 
-/** What belongs at a place. `null` may stand anywhere, as Caddy has it. */
+/** Expected type of a value. `null` is allowed anywhere, as in Caddy. */
 type Shape =
   | { readonly kind: 'an object'; readonly keys?: Readonly<Record<string, Shape>>; readonly each?: Shape }
   | { readonly kind: 'an array'; readonly each: Shape }
-  | { readonly kind: 'a text' | 'true or false' | 'a number or a text such as "1s"' | 'a text or an array of texts' };
+  | {
+      readonly kind:
+        | 'a string'
+        | 'true or false'
+        | 'a number or a string such as "1s"'
+        | 'a string or an array of strings';
+    };
 
-const text: Shape = { kind: 'a text' };
+const text: Shape = { kind: 'a string' };
 const flag: Shape = { kind: 'true or false' };
 const texts: Shape = { kind: 'an array', each: text };
 const objects: Shape = { kind: 'an array', each: { kind: 'an object' } };
@@ -16,7 +22,7 @@ const configuration: Shape = object({
   logging: object({
     logs: each(
       object({
-        writer: object({ output: text, soft_start: flag, dial_timeout: { kind: 'a number or a text such as "1s"' } }),
+        writer: object({ output: text, soft_start: flag, dial_timeout: { kind: 'a number or a string such as "1s"' } }),
         encoder: object({ format: text, wrap: object({}), fields: object({}), time_format: text }),
         level: text,
         include: texts,
@@ -31,7 +37,7 @@ const configuration: Shape = object({
         object({
           logs: object({
             default_logger_name: text,
-            logger_names: each({ kind: 'a text or an array of texts' }),
+            logger_names: each({ kind: 'a string or an array of strings' }),
             skip_hosts: texts,
             skip_unmapped_hosts: flag,
           }),
@@ -46,25 +52,24 @@ const configuration: Shape = object({
 });
 
 /**
- * Go reads JSON to this depth and no further (`maxNestingDepth` in encoding/json/scanner.go), so Caddy has no deeper
- * configuration.
+ * Maximum nesting depth that Go's JSON decoder accepts (`maxNestingDepth` in encoding/json/scanner.go).
  */
 const depthMax = 10_000;
 
 /**
- * The first place where something else stands than Caddy takes, in words: `/logging is the number 5, and must be an
- * object`.
+ * Returns a description of the first value that Caddy would not accept, such as `/logging is the number 5, but must be
+ * an object`; `undefined` if there is none.
  */
-export function findMisshapen(config: unknown): string | undefined {
+export function findInvalidValue(config: unknown): string | undefined {
   if (depthOf(config) > depthMax)
-    return `it is nested deeper than ${depthMax.toLocaleString('en')} levels, and Caddy reads no more than that`;
-  if (config === null) return 'it is null, and must be an object';
-  return misshapen(config, configuration, '') ?? misaddressed(config);
+    return `it is nested deeper than ${depthMax.toLocaleString('en')} levels, which Caddy cannot read`;
+  if (config === null) return 'it is null, but must be an object';
+  return invalidValue(config, configuration, '') ?? invalidAddress(config);
 }
 
-function misshapen(value: unknown, shape: Shape, path: string): string | undefined {
+function invalidValue(value: unknown, shape: Shape, path: string): string | undefined {
   if (value === null || value === undefined) return undefined;
-  if (!fits(value, shape)) return `${path === '' ? 'it' : path} is ${described(value)}, and must be ${shape.kind}`;
+  if (!fits(value, shape)) return `${path === '' ? 'it' : path} is ${describe(value)}, but must be ${shape.kind}`;
   const parts: readonly (readonly [string, unknown, Shape | undefined])[] =
     shape.kind === 'an array'
       ? (value as readonly unknown[]).map((part, at) => [String(at), part, shape.each])
@@ -72,14 +77,14 @@ function misshapen(value: unknown, shape: Shape, path: string): string | undefin
         ? Object.entries(value).map(([key, part]) => [key, part, shape.each ?? own(shape.keys, key)])
         : [];
   for (const [key, part, inner] of parts) {
-    const found = inner === undefined ? undefined : misshapen(part, inner, `${path}/${key}`);
+    const found = inner === undefined ? undefined : invalidValue(part, inner, `${path}/${key}`);
     if (found !== undefined) return found;
   }
   return undefined;
 }
 
-/** `output net` needs an address: without one nobody could tell which sink is meant, and Caddy does not start. */
-function misaddressed(config: unknown): string | undefined {
+/** Checks the address of each `output net`: without a valid one, Caddy does not start. */
+function invalidAddress(config: unknown): string | undefined {
   const { logging } = config as {
     logging?: {
       logs?: Readonly<Record<string, { writer?: { output?: string; address?: unknown } | null } | null>> | null;
@@ -90,7 +95,7 @@ function misaddressed(config: unknown): string | undefined {
     if (output !== 'net') continue;
     const { port, network } = netAddress(typeof address === 'string' ? address : '');
     if (typeof address !== 'string' || (port === '' && !network.startsWith('unix') && !address.includes('{'))) {
-      return `/logging/logs/${name}/writer/address is ${described(address)}, and must be an address such as "tcp/127.0.0.1:9514"`;
+      return `/logging/logs/${name}/writer/address is ${describe(address)}, but must be an address such as "tcp/127.0.0.1:9514"`;
     }
   }
   return undefined;
@@ -100,17 +105,17 @@ function fits(value: unknown, { kind }: Shape): boolean {
   if (kind === 'an object') return typeof value === 'object' && !Array.isArray(value);
   if (kind === 'an array') return Array.isArray(value);
   if (kind === 'true or false') return typeof value === 'boolean';
-  if (kind === 'a text') return typeof value === 'string';
-  if (kind === 'a number or a text such as "1s"') return typeof value === 'number' || typeof value === 'string';
+  if (kind === 'a string') return typeof value === 'string';
+  if (kind === 'a number or a string such as "1s"') return typeof value === 'number' || typeof value === 'string';
   return typeof value === 'string' || (Array.isArray(value) && value.every((each) => typeof each === 'string'));
 }
 
-function described(value: unknown): string {
+function describe(value: unknown): string {
   if (value === undefined) return 'missing';
   if (Array.isArray(value)) return 'an array';
   if (typeof value === 'object') return 'an object';
   if (typeof value === 'string')
-    return `the text ${JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)}`;
+    return `the string ${JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)}`;
   return typeof value === 'number' ? `the number ${value}` : JSON.stringify(value);
 }
 
