@@ -76,12 +76,12 @@ test('a database that cannot be used is named, with what is wanted', async (t) =
   );
   t.regex(
     message(),
-    /GEOIP_DATABASE is .* must be an MMDB file with countries.*, and this one \("GeoLite2-ASN"\) has none\./,
+    /GEOIP_DATABASE is .* must be an MMDB file with countries.*, but this one \("GeoLite2-ASN"\) has no countries\./,
   );
   await writeMmdb(path, documentedCountries);
   t.regex(
     message('off'),
-    /^GEOIP_DATABASE is set, and CLIENT_IP is "off": .*Set CLIENT_IP=truncated, or leave GEOIP_DATABASE out/,
+    /^GEOIP_DATABASE is set, but CLIENT_IP is "off", .*Set CLIENT_IP=truncated, or unset GEOIP_DATABASE/,
   );
   const whole = await readFile(path);
   await writeFile(path, whole.subarray(0, whole.length / 2));
@@ -99,7 +99,7 @@ test('where a database is damaged, countries are unknown, and the log says so on
   const { countryOf, logged } = open(path);
   t.deepEqual(['192.0.2.1', '2001:db8::1', '2001:db8::2'].map(countryOf), ['DE', '', '']);
   t.is(logged.length, 1);
-  t.regex(logged[0]!, /countries\.mmdb, which is damaged: .*Get the file anew/);
+  t.regex(logged[0]!, /countries\.mmdb, which is damaged: .*Replace the file/);
 });
 
 function open(path: string) {

@@ -281,7 +281,7 @@ test('closing says what the store had not taken, and does not wait for ever', as
   }));
   for (let at = 0; at < 3; at += 1) recorder.record(event({}));
   t.is(await recorder.close(), 3);
-  t.deepEqual(lines, ['Stopped before the store took 3 requests: it did not answer']);
+  t.deepEqual(lines, ['Stopped before the store accepted 3 requests: it did not respond']);
   t.false(recorder.record(event({})), 'a closed recorder takes nothing');
 });
 
