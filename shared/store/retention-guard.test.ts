@@ -86,7 +86,7 @@ for (const aheadDays of [8, 730]) {
     t.regex(
       said!,
       new RegExp(
-        `${aheadDays}d ahead of the time that deletion goes by, 2026-11-30T00:00:00Z .*will be deleted when the program has run for 1d with it.*set RETENTION_DELAY=0s`,
+        `${aheadDays}d ahead of the time used for deletion, 2026-11-30T00:00:00Z .*will be deleted when the program has run for 1d with it.*set RETENTION_DELAY=0s`,
       ),
     );
     t.regex(saidAgain!, /has run for 18h with it/, 'the restart says it again');
@@ -108,7 +108,7 @@ test('a clock that jumps while the program runs is trusted once it has been stea
   t.is((await machine.run(5 * hourMs)).nowMs, machine.wallMs);
   t.regex(
     machine.said().join('\n'),
-    /is taken to be right, since RETENTION_DELAY=1d is over\. Data that is too old by it is deleted now\.$/,
+    /is now trusted, since RETENTION_DELAY=1d has passed\. Data that is too old by it is deleted now\.$/,
   );
 });
 
@@ -137,7 +137,7 @@ test('a clock that is behind deletes less, causes no wait when it is corrected, 
   machine.offMs = -8 * dayMs;
   t.is((await machine.run(dayMs)).nowMs, machine.wallMs);
   await machine.run(20 * minuteMs);
-  t.regex(machine.said().join('\n'), /8d behind the time that deletion goes by.*\n.*is taken to be right/);
+  t.regex(machine.said().join('\n'), /8d behind the time used for deletion.*\n.*is now trusted/);
   machine.offMs = 0;
   t.is((await machine.run(10 * minuteMs)).nowMs, machine.trueMs - 8 * dayMs, 'the correction is now a step ahead');
 });
@@ -161,7 +161,7 @@ test('a shorter retention is announced and takes effect after the delay; a longe
   await machine.start(long);
   t.deepEqual((await machine.start(usual)).retention, long);
   t.deepEqual(machine.said(), [
-    'RETENTION_REQUESTS is 7d and was 90d: requests from 2026-08-31T00:00:00Z to 2026-11-22T00:00:00Z will be deleted when the program has run for 1d with this setting. To keep them, restore the setting; to delete them at once, set RETENTION_DELAY=0s.',
+    'RETENTION_REQUESTS is 7d and was 90d: requests from 2026-08-31T00:00:00Z to 2026-11-22T00:00:00Z will be deleted when the program has run for 1d with this setting. To keep them, restore the setting; to delete them immediately, set RETENTION_DELAY=0s.',
   ]);
   t.deepEqual((await machine.run(20 * hourMs)).retention, long);
   t.deepEqual((await machine.start(long)).retention, long, 'the settings file was missing once');
@@ -176,7 +176,7 @@ test('a shorter retention is announced and takes effect after the delay; a longe
   machine.said();
   t.deepEqual((await machine.run(4 * hourMs)).retention, usual);
   t.deepEqual(machine.said(), [
-    'The shorter retention is in force now (RETENTION_REQUESTS=7d, RETENTION_ROLLUPS=400d). Older data is deleted.',
+    'The shorter retention takes effect now (RETENTION_REQUESTS=7d, RETENTION_ROLLUPS=400d). Older data is deleted.',
   ]);
   t.deepEqual((await machine.start(long)).retention, long);
   t.deepEqual((await machine.start(usual, 0)).retention, usual, 'without a delay');

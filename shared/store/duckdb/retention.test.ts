@@ -204,7 +204,7 @@ test('one start with the clock ahead, or with a shorter retention, deletes nothi
   t.deepEqual(await agesAfterStart(startMs), agesDays);
   for (const days of [8, 730]) {
     t.deepEqual(await agesAfterStart(startMs + days * dayMs), agesDays);
-    t.true(logged.splice(0).some((line) => line.includes(`${days}d ahead of the time that deletion goes by`)));
+    t.true(logged.splice(0).some((line) => line.includes(`${days}d ahead of the time used for deletion`)));
   }
   t.deepEqual(await agesAfterStart(startMs, { requestsMs: 3 * dayMs, rollupsMs: 3 * dayMs }), agesDays);
   t.regex(

@@ -185,7 +185,7 @@ testWithInfluxd(
       return said;
     };
     t.deepEqual(await keepHouse(0, {}), []);
-    t.regex((await keepHouse(30, {})).join(), /30d ahead of the time that deletion goes by/);
+    t.regex((await keepHouse(30, {})).join(), /30d ahead of the time used for deletion/);
     t.is(await requests(), ages.length);
     t.regex((await keepHouse(0, { retention })).join(), /RETENTION_REQUESTS is 7d and was 90d: requests from /);
     t.is(await requests(), ages.length);
@@ -194,7 +194,7 @@ testWithInfluxd(
       /730d ahead of .*RETENTION_REQUESTS is 7d and was 80d/,
     );
     t.is(await requests(), ages.length);
-    t.regex((await keepHouse(0, { retention, retentionDelayMs: 0 })).join(), /The shorter retention is in force now/);
+    t.regex((await keepHouse(0, { retention, retentionDelayMs: 0 })).join(), /The shorter retention takes effect now/);
     await until('what is too old is deleted', async () => (await requests()) === 2);
   },
 );

@@ -163,7 +163,7 @@ test('counts what was in removed segments as dead-lettered, says how many reques
   t.true(lostIds.length > 10);
   await rm(dir, { recursive: true });
   for (let id = 30; id < 40; id += 1) await spool.append(payloadOf(id), 2);
-  t.regex(errors[0]!, new RegExp(`Lost are ${2 * lostIds.length} requests: they are counted as dead-lettered`));
+  t.regex(errors[0]!, new RegExp(`${2 * lostIds.length} requests are lost: they are counted as dead-lettered`));
   const { spooled, stored, deadLettered } = spool.own;
   t.is(spooled + stored + deadLettered, 80);
   await spool.commit(first, 0);
