@@ -224,7 +224,7 @@ test('What could not be done, because InfluxDB was still starting, is done soon 
   t.teardown(stop);
   await until('it has deleted what is old', () => deleted.includes('_measurement="request_metrics"'));
   t.is(tries, 4);
-  t.deepEqual(said, ['Cannot delete old requests and totals yet: it is starting']);
+  t.deepEqual(said, ['Cannot delete expired requests and rollups, retrying: it is starting']);
 });
 
 testWithInfluxd(

@@ -71,7 +71,7 @@ const answers: readonly (readonly [
     {},
     `{"code":"unauthorized","message":"no access with ${token}"}`,
     'hold',
-    /refused the token\. INFLUXDB_TOKEN is missing, wrong/,
+    /rejected the token\. INFLUXDB_TOKEN is missing, wrong/,
     /no access with \[token\]/,
   ],
   [403, {}, '{"code":"forbidden","message":"no"}', 'hold', /needs write on the bucket "b"/, /403 \(no\)/],
@@ -85,7 +85,14 @@ const answers: readonly (readonly [
   ],
   [301, { location: 'https://elsewhere.example/' }, '', 'hold', /INFLUXDB_URL/, /301/],
   [405, {}, 'no', 'hold', /INFLUXDB_URL/, /405/],
-  [400, {}, '{"code":"invalid","message":"unable to parse"}', 'drop', /refused this \(status 400\)/, /unable to parse/],
+  [
+    400,
+    {},
+    '{"code":"invalid","message":"unable to parse"}',
+    'drop',
+    /rejected the request \(status 400\)/,
+    /unable to parse/,
+  ],
   [413, { 'content-type': 'text/html' }, '<html>too large</html>', 'drop', /status 413/, /413/],
   [422, {}, '{"code":"unprocessable entity","message":"dropped=1"}', 'drop', /status 422/, /dropped=1/],
 ];
@@ -149,7 +156,7 @@ test('A server that does not answer in time says retry.', async (t) => {
     (request) => void request.resume(),
     async (store) => {
       for (const use of usesOf(store)) {
-        const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /no whole answer in time/ });
+        const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /no complete response in time/ });
         t.is(error.action, 'retry');
       }
     },
@@ -188,7 +195,7 @@ test('A query that fails half way is an error, though its status is 200.', async
         store.readRollups({ fromMs: 0, toMs: 10_000, level: 10, scope: 'all', filter: {} }),
         { instanceOf: StoreError, message: /did not finish its answer/ },
       );
-      t.regex(error.detail ?? '', /half way \(it broke, sadly\)/);
+      t.regex(error.detail ?? '', /midway \(it broke, sadly\)/);
       t.is(error.action, 'retry');
     },
   );
