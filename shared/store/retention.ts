@@ -7,32 +7,34 @@ export interface WindowRetention {
   readonly table: 'request_rollup' | 'host_rollup' | 'request_top';
   readonly level: Level;
   /** Retention in milliseconds. */
-  readonly keptMs: number;
+  readonly retentionMs: number;
 }
 
 /**
- * Returns the time, in milliseconds since 1970, before which data with a retention of `keptMs` has expired, if a
+ * Returns the time, in milliseconds since 1970, before which data with a retention of `retentionMs` has expired, if a
  * range starts more than one window before it. Returns `undefined` if the range is covered, except perhaps for part
  * of its first window, or if the retention is unknown.
  */
 export function retainedFrom(
-  keptMs: number | undefined,
+  retentionMs: number | undefined,
   fromMs: number,
   { windowMs, nowMs }: { windowMs: number; nowMs: number },
 ): number | undefined {
-  return keptMs !== undefined && fromMs < nowMs - keptMs - windowMs ? nowMs - keptMs : undefined;
+  return retentionMs !== undefined && fromMs < nowMs - retentionMs - windowMs ? nowMs - retentionMs : undefined;
 }
 
 /** Returns the retention of rows of all levels, if that of daily ones is `rollupsMs`. */
 export function windowRetentions(rollupsMs: number): WindowRetention[] {
   return [
     ...levelsOf.all.map(
-      (level) => ({ table: 'request_rollup', level, keptMs: levelRetentionMs(level, rollupsMs) }) as const,
+      (level) => ({ table: 'request_rollup', level, retentionMs: levelRetentionMs(level, rollupsMs) }) as const,
     ),
     ...levelsOf.host.map(
-      (level) => ({ table: 'host_rollup', level, keptMs: levelRetentionMs(level, rollupsMs, 'host') }) as const,
+      (level) => ({ table: 'host_rollup', level, retentionMs: levelRetentionMs(level, rollupsMs, 'host') }) as const,
     ),
-    ...topLevels.map((level) => ({ table: 'request_top', level, keptMs: topRetentionMs(level, rollupsMs) }) as const),
+    ...topLevels.map(
+      (level) => ({ table: 'request_top', level, retentionMs: topRetentionMs(level, rollupsMs) }) as const,
+    ),
   ];
 }
 

@@ -47,7 +47,7 @@ test('refuses a second open by the same process without affecting the first', as
   const { folder, cleanup } = await emptyFolder();
   const path = join(folder, 'requests.duckdb');
   const store = await open(path);
-  t.regex((await refused(t, path)).message, /this process has it open already/);
+  t.regex((await refused(t, path)).message, /this process already has it open/);
   await store.write(duckdbBatch(1));
   await store.close();
   await (await open(path)).close();

@@ -47,9 +47,9 @@ export function startHousekeeping({
     try {
       await writeVersion();
       const due = await guard.look();
-      for (const [predicate, keptMs] of rulesOf(due.retention)) {
+      for (const [predicate, retentionMs] of rulesOf(due.retention)) {
         if (isStopped) return;
-        await deleteBefore(predicate, due.nowMs - keptMs);
+        await deleteBefore(predicate, due.nowMs - retentionMs);
       }
       problem = undefined;
     } catch (error) {
@@ -75,7 +75,7 @@ function rulesOf({ requestsMs, rollupsMs }: Retention): (readonly [string, numbe
     ['_measurement="collector_ledger"', requestsMs],
     ['_measurement="imported_request"', rollupsMs],
     ...windowRetentions(rollupsMs).map(
-      ({ table, level, keptMs }) => [`${predicates[table]} AND level="${levelTags[level]}"`, keptMs] as const,
+      ({ table, level, retentionMs }) => [`${predicates[table]} AND level="${levelTags[level]}"`, retentionMs] as const,
     ),
   ];
 }

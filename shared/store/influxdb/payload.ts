@@ -33,11 +33,18 @@ const gzipLevel = 1;
 const bodyBytesMax = 2 ** 30;
 
 /** Encodes a batch's sampled requests, rollup rows and top lists, without its ledger. */
-export function bodiesOf({ recorder, requests, kept = requests, rollups, topLists, imported = [] }: Batch): Body[] {
+export function bodiesOf({
+  recorder,
+  requests,
+  kept: sampled = requests,
+  rollups,
+  topLists,
+  imported = [],
+}: Batch): Body[] {
   const bodies = createBodies();
-  if (!(kept instanceof RequestBodies)) {
+  if (!(sampled instanceof RequestBodies)) {
     const addRequest = requestLinesOf(recorder);
-    for (const event of kept) {
+    for (const event of sampled) {
       addRequest(event, bodies.text);
       bodies.endLine();
     }
@@ -45,7 +52,7 @@ export function bodiesOf({ recorder, requests, kept = requests, rollups, topList
   for (const row of rollups) addLine(rollupLine(row));
   for (const row of topLists) addLine(topLine(row));
   for (const row of imported) addLine(importedLine(row));
-  return kept instanceof RequestBodies ? [...kept.bodies, ...bodies.take()] : bodies.take();
+  return sampled instanceof RequestBodies ? [...sampled.bodies, ...bodies.take()] : bodies.take();
 
   function addLine(line: string): void {
     bodies.text.add(line);

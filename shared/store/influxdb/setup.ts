@@ -82,15 +82,15 @@ async function onboard(options: SetupOptions, say: Say): Promise<string> {
   const { url, org, bucket, retentionMs, tokensDir } = options;
   const fileOf = (name: string): string | undefined =>
     tokensDir === undefined ? undefined : join(tokensDir, 'operator', name);
-  const kept = await readToken(fileOf('token'));
+  const savedToken = await readToken(fileOf('token'));
   if (!(await isFresh(options))) {
-    const token = options.token ?? kept;
+    const token = options.token ?? savedToken;
     if (token !== undefined) return token;
     throw new UsageError(
       `The InfluxDB at ${url} has been set up already, and there is no token to go on with: set INFLUXDB_TOKEN or INFLUXDB_TOKEN_FILE to an operator or all-access token of the organisation ${JSON.stringify(org)}.`,
     );
   }
-  const token = options.token ?? kept ?? secret();
+  const token = options.token ?? savedToken ?? secret();
   const password = (await readToken(fileOf('password'))) ?? secret();
   // Save them first: they cannot be recovered later.
   await writeSecret(fileOf('token'), token);
@@ -152,8 +152,8 @@ async function prepareBucket(
   { bucket: name, retentionMs }: SetupOptions,
   say: Say,
 ): Promise<string> {
-  const wanted = seconds(retentionMs);
-  const retentionRules = wanted === 0 ? [] : [{ type: 'expire', everySeconds: wanted }];
+  const wantedSeconds = seconds(retentionMs);
+  const retentionRules = wantedSeconds === 0 ? [] : [{ type: 'expire', everySeconds: wantedSeconds }];
   const found = (await api('GET', `/api/v2/buckets?${new URLSearchParams({ orgID, name }).toString()}`).catch(
     (error: unknown) => {
       if (error instanceof NotFound) return {};
@@ -164,17 +164,17 @@ async function prepareBucket(
   const shown = `  Bucket ${JSON.stringify(name)}`;
   if (bucket === undefined) {
     const { id } = (await api('POST', '/api/v2/buckets', { orgID, name, retentionRules })) as { id: string };
-    say(true, `${shown}: created, with a retention of ${days(wanted)}.`);
+    say(true, `${shown}: created, with a retention of ${days(wantedSeconds)}.`);
     return id;
   }
-  const kept = bucket.retentionRules.find(({ type }) => type === 'expire')?.everySeconds ?? 0;
-  if (kept !== 0 && (wanted === 0 || kept < wanted)) {
+  const currentSeconds = bucket.retentionRules.find(({ type }) => type === 'expire')?.everySeconds ?? 0;
+  if (currentSeconds !== 0 && (wantedSeconds === 0 || currentSeconds < wantedSeconds)) {
     await api('PATCH', `/api/v2/buckets/${bucket.id}`, { retentionRules });
-    say(true, `${shown}: retention extended from ${days(kept)} to ${days(wanted)}.`);
+    say(true, `${shown}: retention extended from ${days(currentSeconds)} to ${days(wantedSeconds)}.`);
   } else {
     say(
       false,
-      `${shown}: exists, with a retention of ${days(kept)}${kept === wanted ? '' : `, which is longer than RETENTION_ROLLUPS (${days(wanted)}) and is left unchanged`}.`,
+      `${shown}: exists, with a retention of ${days(currentSeconds)}${currentSeconds === wantedSeconds ? '' : `, which is longer than RETENTION_ROLLUPS (${days(wantedSeconds)}) and is left unchanged`}.`,
     );
   }
   return bucket.id;
@@ -198,8 +198,8 @@ async function prepareToken(
   const { orgId: orgID, bucketId, bucket, tokensDir, newTokens = false } = options;
   const shown = `  ${who} (${actions.join(' and ')}, this bucket only)`;
   const file = tokensDir === undefined ? undefined : join(tokensDir, name, 'token');
-  const kept = newTokens ? undefined : await readToken(file);
-  if (file !== undefined && kept !== undefined && (await works(options, kept, actions))) {
+  const savedToken = newTokens ? undefined : await readToken(file);
+  if (file !== undefined && savedToken !== undefined && (await works(options, savedToken, actions))) {
     say(false, `${shown}: ${file} has a working one.`);
     return;
   }
