@@ -20,7 +20,7 @@ test(addresses, 'fe80::1%eth0', 'fe80::');
 test(addresses, 'not an address', '');
 test(addresses, '', '');
 
-test('numbers that no store could add up are bounded', (t) => {
+test('bounds numbers that would overflow in a store', (t) => {
   t.deepEqual([0, 12.5, 366 * 86_400_000, Infinity, 1e306, -1, Number.NaN, null].map(boundDuration), [
     0,
     12.5,
@@ -41,7 +41,7 @@ test('numbers that no store could add up are bounded', (t) => {
   ]);
 });
 
-test('unknown methods are counted together', (t) => {
+test('maps unknown methods to _other', (t) => {
   t.is(boundMethod('GET'), 'GET');
   t.is(boundMethod('PROPFIND'), 'PROPFIND');
   t.is(boundMethod('get'), '_other');
@@ -49,7 +49,7 @@ test('unknown methods are counted together', (t) => {
   t.is(boundMethod('__proto__'), '_other');
 });
 
-test('names and texts are well-formed, bounded, and keep what they can', (t) => {
+test('truncates names and texts and makes them well-formed, without further changes', (t) => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary', maxLength: 600 }), fc.nat(600), (given, length) => {
       const text = truncateText(given, length);

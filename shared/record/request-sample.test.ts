@@ -12,7 +12,7 @@ const requests = Array.from({ length: 20_000 }, (_, at) =>
   }),
 );
 
-test('The part that is kept is the part that was asked for, of every status and path.', (t) => {
+test('samples the requested fraction of every status and path', (t) => {
   fc.assert(
     fc.property(fc.double({ min: 0, max: 1, noNaN: true }), (ratio) => {
       const isKept = createRequestSample(ratio);
@@ -33,7 +33,7 @@ test('The part that is kept is the part that was asked for, of every status and 
   t.pass();
 });
 
-test('A greater part holds the smaller one, and the choice is the same each time.', (t) => {
+test('samples deterministically, and a larger fraction includes a smaller one', (t) => {
   const [small, again, great] = [0.1, 0.1, 0.3].map(createRequestSample) as [
     ReturnType<typeof createRequestSample>,
     ReturnType<typeof createRequestSample>,
@@ -46,12 +46,12 @@ test('A greater part holds the smaller one, and the choice is the same each time
   t.pass();
 });
 
-test('All are kept with 1, and none with 0.', (t) => {
+test('samples all requests with 1, and none with 0', (t) => {
   t.true(requests.every(createRequestSample(1)));
   t.false(requests.some(createRequestSample(0)));
 });
 
-test('The edge and the app keep the same requests where they share ids.', (t) => {
+test('samples the same requests of Caddy and an app that share ids', (t) => {
   const isKept = createRequestSample(0.2);
   const ids = Array.from({ length: 2000 }, (_, at) => `id-${at}`);
   const kept = ids.filter((requestId) => isKept(event({ requestId, timeMs: 1, uri: '/a' })));
@@ -62,7 +62,7 @@ test('The edge and the app keep the same requests where they share ids.', (t) =>
   t.true(kept.length > 300 && kept.length < 500);
 });
 
-test('Any other part is refused.', (t) => {
+test('rejects any other fraction', (t) => {
   for (const ratio of [-0.1, 1.1, Number.NaN, Infinity])
     t.throws(() => createRequestSample(ratio), { instanceOf: RangeError, message: /from 0 to 1/ });
 });

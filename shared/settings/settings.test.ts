@@ -49,7 +49,7 @@ test(good, time, '250ms', 250);
 test(good, time, '7d', 604_800_000);
 for (const given of ['7', '7 days', '0ms', '401d', 'd']) test(bad, time, given);
 
-test('The example of a duration or a size is inside the range that is allowed.', (t) => {
+test('gives an example of a duration or a size within the allowed range', (t) => {
   t.is(
     duration('', { default: '7d', min: '1h', max: '3650d' }).allowed,
     'a duration from 1h to 3650d, such as 7d (ms, s, m, h, d)',
@@ -89,14 +89,14 @@ test(good, list('', { default: ':1', allowed: 'addresses', parse: parseAddress }
   { host: 'a', port: 2 },
 ]);
 
-test('an empty setting is as good as none', (t) => {
+test('treats an empty setting as not set', (t) => {
   t.deepEqual(readSettings({ A: text('', { default: 'x' }), B: text('') }, { A: ' ', B: '' }), {
     A: 'x',
     B: undefined,
   });
 });
 
-test('warns of a misspelt setting in the environment, and names the one that was meant', (t) => {
+test('warns of a misspelt setting in the environment, and suggests the right one', (t) => {
   const known = ['COLLECTOR_LISTEN', 'STORE'];
   t.deepEqual(checkNames(known, { COLLECTOR_LISTN: 'x' }, []), [
     'COLLECTOR_LISTN in the environment is not a setting and is ignored; did you mean COLLECTOR_LISTEN?',
@@ -104,7 +104,7 @@ test('warns of a misspelt setting in the environment, and names the one that was
   t.regex(checkNames(known, { COLECTOR_LISTEN: 'x' }, []).join(), /did you mean COLLECTOR_LISTEN\?/);
 });
 
-test('takes no notice of the variables of other programs', (t) => {
+test('ignores the variables of other programs', (t) => {
   const known = ['COLLECTOR_LISTEN', 'WEB_LISTEN', 'INFLUXDB_BUCKET', 'CLIENT_IP', 'STORE'];
   const others = {
     WEB_CONCURRENCY: '2',
@@ -119,7 +119,7 @@ test('takes no notice of the variables of other programs', (t) => {
   t.deepEqual(checkNames(known, { ...others, COLLECTOR_LISTEN: 'x' }, []), []);
 });
 
-test('a settings file adds to the environment, which wins; an unknown name in it is refused', (t) => {
+test('merges a settings file below the environment, and rejects an unknown name in it', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'settings-'));
   t.teardown(() => {
     rmSync(folder, { recursive: true });
@@ -135,7 +135,7 @@ test('a settings file adds to the environment, which wins; an unknown name in it
   t.throws(() => withEnvFiles({}, ['/does/not/exist']), { instanceOf: UsageError, message: /\/does\/not\/exist/ });
 });
 
-test('an empty value hides nothing that a settings file has', (t) => {
+test('does not override a settings file with an empty value', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'settings-'));
   t.teardown(() => {
     rmSync(folder, { recursive: true });
@@ -150,7 +150,7 @@ test('an empty value hides nothing that a settings file has', (t) => {
   t.deepEqual(withEnvFiles({}, [first, second]), { DASHBOARD_PASSWORD: 'secret', STORE: 'influxdb' });
 });
 
-test('loopback is told from the rest', (t) => {
+test('recognizes loopback addresses', (t) => {
   for (const host of ['127.0.0.1', '127.9.9.9', '::1', 'localhost', '::ffff:127.0.0.1']) t.true(isLoopback(host), host);
   for (const host of ['', '0.0.0.0', '::', '192.168.1.1', 'example.com']) t.false(isLoopback(host), host);
 });

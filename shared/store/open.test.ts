@@ -7,7 +7,7 @@ import { quietLog } from '../../test/influxd.js';
 import { temporaryFolder } from '../../test/program.js';
 import { openStore, readDeadLetter } from './open.js';
 
-test('What the embedded store refuses for good is kept beside its file, each request as it was, and the refusal is passed on.', async (t) => {
+test('stores requests that the embedded store rejects beside its file, unchanged, and passes the error on', async (t) => {
   const folder = await temporaryFolder();
   const path = join(folder, 'requests.duckdb');
   const store = await openStore(

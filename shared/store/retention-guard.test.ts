@@ -97,7 +97,7 @@ for (const aheadDays of [8, 730]) {
   });
 }
 
-test('a clock that jumps while the program runs is trusted once it has been steady for the delay; another jump restarts the delay', async (t) => {
+test('trusts a clock that jumped once it has been steady for the delay; another jump restarts the delay', async (t) => {
   const machine = new Machine();
   await machine.start();
   machine.offMs = 30 * dayMs;
@@ -112,7 +112,7 @@ test('a clock that jumps while the program runs is trusted once it has been stea
   );
 });
 
-test('after months off, the program deletes once it has run for the delay, even if it is restarted often', async (t) => {
+test('deletes after months off once the program has run for the delay, even if it is restarted often', async (t) => {
   const machine = new Machine();
   await machine.start();
   machine.trueMs += 90 * dayMs;
@@ -125,7 +125,7 @@ test('after months off, the program deletes once it has run for the delay, even 
   t.is((await machine.run(10 * minuteMs)).nowMs, machine.wallMs);
 });
 
-test('a clock that is behind deletes less, causes no wait when it is corrected, and is trusted after the delay', async (t) => {
+test('deletes less when the clock is behind, does not wait when it is corrected, and trusts it after the delay', async (t) => {
   const machine = new Machine();
   await machine.start();
   machine.offMs = -20_000 * dayMs; // no battery: 1972
@@ -142,7 +142,7 @@ test('a clock that is behind deletes less, causes no wait when it is corrected, 
   t.is((await machine.run(10 * minuteMs)).nowMs, machine.trueMs - 8 * dayMs, 'the correction is now a step ahead');
 });
 
-test('an empty store accepts any clock and retention at once', async (t) => {
+test('accepts any clock and retention immediately in an empty store', async (t) => {
   const machine = new Machine();
   machine.span = { oldestRequestMs: undefined, oldestRollupMs: undefined, newestMs: undefined };
   await machine.start();
@@ -154,7 +154,7 @@ test('an empty store accepts any clock and retention at once', async (t) => {
   t.deepEqual(machine.said(), []);
 });
 
-test('a shorter retention is announced and takes effect after the delay; a longer one takes effect at once', async (t) => {
+test('announces a shorter retention and applies it after the delay; applies a longer one immediately', async (t) => {
   const machine = new Machine();
   machine.span = { ...machine.span, oldestRequestMs: startMs - 90 * dayMs };
   const long = { requestsMs: 90 * dayMs, rollupsMs: 400 * dayMs };
@@ -182,7 +182,7 @@ test('a shorter retention is announced and takes effect after the delay; a longe
   t.deepEqual((await machine.start(usual, 0)).retention, usual, 'without a delay');
 });
 
-test('a shorter retention that deletes nothing takes effect at once, while the other one waits', async (t) => {
+test('applies a shorter retention that deletes nothing immediately, while the other one waits', async (t) => {
   const machine = new Machine();
   await machine.start();
   const { retention } = await machine.start({ requestsMs: 14 * dayMs, rollupsMs: 100 * dayMs });
@@ -218,7 +218,7 @@ const event = fc.record({
   then: fc.constantFrom('run on', 'restart', 'off for a while'),
 });
 
-test('whatever a clock does for less than a day, deletes no more than by a correct clock; a steady one is trusted in the end', async (t) => {
+test('deletes no more than with a correct clock if the clock is off for less than a day, and finally trusts a steady clock', async (t) => {
   await t.notThrowsAsync(async () =>
     fc.assert(
       fc.asyncProperty(fc.array(event, { maxLength: 12 }), async (events) => {

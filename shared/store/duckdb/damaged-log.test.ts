@@ -178,7 +178,7 @@ const damages: readonly {
 ];
 
 for (const { name, damage, kept, line } of damages) {
-  test(`opens a store whose log is damaged: ${name}.`, async (t) => {
+  test(`opens a store whose log is damaged: ${name}`, async (t) => {
     const { folder, path } = await emptyFolder();
     const log = damage(killed.log);
     await put(path, { database: killed.database, log });

@@ -66,7 +66,7 @@ test('creates the folder, the file and its log readable only by their owner', as
   await cleanup();
 });
 
-test('refuses what cannot be a database and leaves it unchanged', async (t) => {
+test('refuses files that are not a database, and leaves them unchanged', async (t) => {
   const { folder, cleanup } = await emptyFolder();
   const text = join(folder, 'text');
   await writeFile(text, 'Not a database. '.repeat(1000));

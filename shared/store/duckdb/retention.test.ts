@@ -20,7 +20,7 @@ const dayMs = 86_400_000;
 const startMs = Date.UTC(2026, 10, 23);
 const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
 
-test('keeps fine windows for days, coarse ones for the configured time, and none for longer', (t) => {
+test('retains fine windows for days, coarse ones for the configured time, and none for longer', (t) => {
   t.deepEqual(
     levels.map((level) => levelRetentionMs(level, 400 * dayMs) / dayMs),
     [0.25, 14, 60, 400, 400],
@@ -151,7 +151,7 @@ test('deletes expired rows when the store is opened, and no others', async (t) =
   await rm(folder, { recursive: true });
 });
 
-test('one start with the clock ahead, or with a shorter retention, deletes nothing until the delay is over', async (t) => {
+test('deletes nothing after a start with the clock ahead or a shorter retention until the delay is over', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const logged: string[] = [];
   const log = createLog('store', { write: (line) => logged.push(line) });

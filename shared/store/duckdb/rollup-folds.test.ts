@@ -97,7 +97,7 @@ const step = fc.oneof(
   },
 );
 
-test('rows of all levels and scopes agree with the requests, however windows close, folds run, processes are killed and imports are taken back', async (t) => {
+test('has rows of all levels and scopes that agree with the requests, for any sequence of closing, folding, kills and undone imports', async (t) => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(step, { minLength: 5, maxLength: 25 }),
@@ -184,7 +184,7 @@ test('rows of all levels and scopes agree with the requests, however windows clo
   t.pass();
 });
 
-test('folds nothing for rows of an import that was taken back', async (t) => {
+test('folds nothing for rows of an import that was undone', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const database = await openDatabase(join(folder, 'requests.duckdb'), {
     memoryBytesMax: 64 * 2 ** 20,

@@ -25,7 +25,7 @@ const startMs = Date.UTC(2026, 10, 27);
 const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
 
 for (const name of await readdir(fixtures)) {
-  test(`a file of an earlier program, ${name}, opens with all that is in it, and goes on.`, async (t) => {
+  test(`opens a file of an earlier program with all its data, and continues: ${name}`, async (t) => {
     const { path, cleanup } = await unpacked(name);
     t.true((await versionOf(path)) <= schemaVersion);
     const store = await open(path);
@@ -43,7 +43,7 @@ for (const name of await readdir(fixtures)) {
   });
 }
 
-test('kill -9 at any statement of a migration leaves the file as it was, or done.', async (t) => {
+test('leaves the old or the new version after kill -9 at any statement of a migration', async (t) => {
   const newShape = await shapeOfNew();
   const versions: number[] = [];
   for (let statement = 0, killed = true; killed; statement += 1) {

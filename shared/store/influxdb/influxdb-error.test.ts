@@ -98,7 +98,7 @@ const answers: readonly (readonly [
 ];
 
 for (const [status, headers, body, action, message, detail, retryAfterMs] of answers) {
-  test(`an answer of ${status} says ${action}, for a write as for a read, keeps InfluxDB's words for the log, and never shows the token`, async (t) => {
+  test(`converts status ${status} to ${action} for writes and reads, with InfluxDB's message as detail and without the token`, async (t) => {
     await withServer(
       (request, response) => {
         request.resume();
@@ -125,7 +125,7 @@ for (const [status, headers, body, action, message, detail, retryAfterMs] of ans
   });
 }
 
-test('an unknown error, such as a bug of this program, holds the data', (t) => {
+test('holds the data after an unknown error, such as a bug of this program', (t) => {
   for (const caught of [
     new TypeError('x is not a function'),
     new RangeError('Invalid array length'),
@@ -140,7 +140,7 @@ test('an unknown error, such as a bug of this program, holds the data', (t) => {
   }
 });
 
-test('The token is hidden in what InfluxDB says, also where that is cut, and in nothing else.', (t) => {
+test("hides the token in InfluxDB's message, even if it is truncated, and nothing else", (t) => {
   const said = (message: string, tokenOfPlace: string): string =>
     influxdbError(
       'write',
@@ -151,7 +151,7 @@ test('The token is hidden in what InfluxDB says, also where that is cut, and in 
   t.is(said('no x here', 'x'), 'Cannot write: InfluxDB answered 401 (no [token] here)');
 });
 
-test('A server that does not answer in time says retry.', async (t) => {
+test('retries when the server does not respond in time', async (t) => {
   await withServer(
     (request) => void request.resume(),
     async (store) => {
@@ -164,7 +164,7 @@ test('A server that does not answer in time says retry.', async (t) => {
   );
 });
 
-test('An answer that breaks off says retry.', async (t) => {
+test('retries when the response is cut off', async (t) => {
   await withServer(
     (request, response) => {
       request.resume();
@@ -180,7 +180,7 @@ test('An answer that breaks off says retry.', async (t) => {
   );
 });
 
-test('A query that fails half way is an error, though its status is 200.', async (t) => {
+test('throws when a query fails midway with status 200', async (t) => {
   await withServer(
     (request, response) => {
       request.resume();
@@ -201,7 +201,7 @@ test('A query that fails half way is an error, though its status is 200.', async
   );
 });
 
-test('A server that is not there says retry, and where it was looked for.', async (t) => {
+test('retries when the server is unreachable, and names its address', async (t) => {
   const store = await openInfluxdbStore(
     { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token, ...spool },
     { log: quietLog },
@@ -219,7 +219,7 @@ test('A server that is not there says retry, and where it was looked for.', asyn
   await store.close();
 });
 
-test('Retry-After is seconds or a date.', (t) => {
+test('parses Retry-After as seconds or a date', (t) => {
   const nowMs = Date.UTC(2026, 10, 23, 20);
   t.is(parseRetryAfter('7', nowMs), 7000);
   t.is(parseRetryAfter('0', nowMs), 0);
@@ -229,7 +229,7 @@ test('Retry-After is seconds or a date.', (t) => {
   t.is(parseRetryAfter(undefined, nowMs), undefined);
 });
 
-test('An address or a token that cannot be one is refused at once.', async (t) => {
+test('rejects an invalid address or token immediately', async (t) => {
   for (const url of [
     '',
     'localhost:8086',
@@ -255,7 +255,7 @@ test('An address or a token that cannot be one is refused at once.', async (t) =
 });
 
 testWithInfluxd(
-  'The real InfluxDB: a wrong token, a missing bucket or organisation, and a token that may not read or write say hold.',
+  'holds the data when InfluxDB rejects the token, or the bucket or organisation is missing',
   async (t) => {
     const server = await influxd();
     const right = { url: server.url, org: server.org, bucket: server.bucket, token: server.token };
@@ -288,7 +288,7 @@ testWithInfluxd(
 );
 
 if (process.env['INFLUXDB_URL'] === undefined) {
-  testWithInfluxd('The real InfluxDB: a store outlives a server that is killed and started again.', async (t) => {
+  testWithInfluxd('works again after InfluxDB is killed and restarted', async (t) => {
     const server = await influxd();
     const store = await openInfluxdbStore(
       { url: server.url, org: server.org, bucket: await server.createBucket(), token: server.token, ...spool },

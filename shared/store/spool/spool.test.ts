@@ -10,7 +10,7 @@ import { openSpool, SpoolFullError, spoolPassed, type Spool } from './spool.js';
 const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
 const tiny = { bytesMax: 1e6, segmentBytesMax: 300, log: quiet };
 
-test('records come out as they went in, in order, and are gone when they are committed', async (t) => {
+test('returns records unchanged and in order, and deletes them when they are committed', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const spool = await openSpool({ ...tiny, dir });
   for (let id = 0; id < 50; id += 1) await spool.append(payloadOf(id), 2);
@@ -28,7 +28,7 @@ test('records come out as they went in, in order, and are gone when they are com
   await again.close();
 });
 
-test('a read waits for a record, and ends with none when the spool is closed', async (t) => {
+test('waits for a record to read, and returns none when it is closed', async (t) => {
   const spool = await openSpool({ ...tiny, dir: await mkdtemp(join(tmpdir(), 'spool-')) });
   const waiting = spool.read(1e6);
   await spool.append(payloadOf(1), 1);
@@ -41,7 +41,7 @@ test('a read waits for a record, and ends with none when the spool is closed', a
   t.deepEqual(await never, []);
 });
 
-test('beyond its budget a record is refused whole, and the oldest are kept', async (t) => {
+test('rejects a record beyond the size limit as a whole, and keeps the oldest', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const spool = await openSpool({ dir, bytesMax: 2000, segmentBytesMax: 300, log: quiet });
   let kept = 0;
@@ -60,7 +60,7 @@ test('beyond its budget a record is refused whole, and the oldest are kept', asy
   await spool.close();
 });
 
-test('what was read and not committed comes again after a restart, and is counted as found', async (t) => {
+test('returns uncommitted records again after a restart, and counts them as left by an earlier process', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const first = await openSpool({ ...tiny, dir });
   for (let id = 0; id < 10; id += 1) await first.append(payloadOf(id), 3);
@@ -75,7 +75,7 @@ test('what was read and not committed comes again after a restart, and is counte
   await second.close();
 });
 
-test('who waits for a spool learns when what was in it is delivered', async (t) => {
+test('resolves when the current records of a spool are delivered', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   t.true(await spoolPassed(dir, 0), 'nothing was ever in it');
   const spool = await openSpool({ ...tiny, dir });
@@ -88,7 +88,7 @@ test('who waits for a spool learns when what was in it is delivered', async (t) 
   t.true(await spoolPassed(dir, 0));
 });
 
-test('damage costs the records that it touches, and they are counted and set aside', async (t) => {
+test('loses only damaged records, counts them and sets them aside', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const first = await openSpool({ ...tiny, dir });
   for (let id = 0; id < 30; id += 1) await first.append(payloadOf(id), 2);
@@ -109,7 +109,7 @@ test('damage costs the records that it touches, and they are counted and set asi
   await spool.close();
 });
 
-test('goes on when its folder is removed while it is open, and loses nothing of the segment that is open', async (t) => {
+test('continues when its folder is removed, and loses nothing of the open segment', async (t) => {
   const root = await mkdtemp(join(tmpdir(), 'spool-'));
   const dir = join(root, 'parent', 'spool');
   const errors: string[] = [];
@@ -141,7 +141,7 @@ test('goes on when its folder is removed while it is open, and loses nothing of 
   await rm(root, { recursive: true });
 });
 
-test('counts what was in removed segments as dead-lettered, says how many requests that are, and delivers all others', async (t) => {
+test('counts and logs requests in removed segments as dead-lettered, and delivers all others', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const errors: string[] = [];
   const spool = await openSpool({
@@ -175,7 +175,7 @@ test('counts what was in removed segments as dead-lettered, says how many reques
   await spool.close();
 });
 
-test('writes into the folder that was put in the place of its own, beside what is there', async (t) => {
+test('writes into a folder that replaced its own, beside the files there', async (t) => {
   const root = await mkdtemp(join(tmpdir(), 'spool-'));
   const dir = join(root, 'spool');
   const spool = await openSpool({ ...tiny, dir });
@@ -190,7 +190,7 @@ test('writes into the folder that was put in the place of its own, beside what i
   await rm(root, { recursive: true });
 });
 
-test('notices within moments that its lock or its position is gone, though nothing is appended', async (t) => {
+test('notices soon that its lock or its position is removed, without an append', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const spool = await openSpool({ ...tiny, dir });
   await spool.append(payloadOf(0), 1);
@@ -203,7 +203,7 @@ test('notices within moments that its lock or its position is gone, though nothi
   await spool.close();
 });
 
-test('takes nothing while its folder cannot be made, says why, and goes on when it can', async (t) => {
+test('accepts nothing while its folder cannot be created, says why, and continues when it can', async (t) => {
   const root = await mkdtemp(join(tmpdir(), 'spool-'));
   const parent = join(root, 'parent');
   const spool = await openSpool({ ...tiny, dir: join(parent, 'spool') });
@@ -222,7 +222,7 @@ test('takes nothing while its folder cannot be made, says why, and goes on when 
 /** `npm run faults` asks for more. */
 const cases = Number(process.env['SPOOL_CASES'] ?? 300);
 
-test(`whatever is appended, crashed and damaged, the spool opens and loses only damaged records (${cases} cases)`, async (t) => {
+test(`opens after any appends, crashes and damage, and loses only damaged records (${cases} cases)`, async (t) => {
   const operation = fc.oneof(
     {
       weight: 6,
