@@ -10,9 +10,9 @@ test('returns the results of the function, for any texts in any order', (t) => {
     { maxLength: 200 },
   );
   fc.assert(
-    fc.property(texts, (asked) => {
+    fc.property(texts, (queries) => {
       const memo = createMemo((text) => `${text.length} ${text}`, { entriesMax: 3 });
-      return asked.every((text) => memo(text) === `${text.length} ${text}`);
+      return queries.every((text) => memo(text) === `${text.length} ${text}`);
     }),
   );
   t.pass();
@@ -56,8 +56,8 @@ test('detaches a text from its parent string', (t) => {
     return process.memoryUsage().heapUsed / 2 ** 20;
   };
   const before = heapMb();
-  // A mebibyte each: a hundred of them would be seen.
-  const own = Array.from({ length: 100 }, (_, at) =>
+  // One mebibyte each, so that a retained parent would be noticed.
+  const detached = Array.from({ length: 100 }, (_, at) =>
     detachString(
       Buffer.alloc(2 ** 20, 97 + (at % 26))
         .toString('latin1')
@@ -65,5 +65,5 @@ test('detaches a text from its parent string', (t) => {
     ),
   );
   t.true(heapMb() - before < 20);
-  t.is(own.length, 100);
+  t.is(detached.length, 100);
 });

@@ -44,11 +44,11 @@ test('waits for pending responses when it stops, up to a limit', async (t) => {
     },
     { drainMsMax: 60_000 },
   );
-  const asked = fetch(listener.url);
+  const response = fetch(listener.url);
   while (answer === undefined) await once(listener.server, 'request');
   const stopped = listener.stop();
   answer();
-  t.is(await (await asked).text(), 'late');
+  t.is(await (await response).text(), 'late');
   await stopped;
 
   const silent = await listening(t, free, () => undefined, { drainMsMax: 50 });

@@ -3,13 +3,13 @@ import fc from 'fast-check';
 import { clampBytes, boundClientIp, boundDuration, boundMethod, truncateText, cleanName } from './bounds.js';
 
 const addresses = test.macro({
-  exec(t, given: string, truncated: string) {
-    t.is(boundClientIp(given, 'truncated'), truncated);
-    t.is(boundClientIp(given, 'off'), '');
-    t.is(boundClientIp(given, 'full'), given);
+  exec(t, input: string, truncated: string) {
+    t.is(boundClientIp(input, 'truncated'), truncated);
+    t.is(boundClientIp(input, 'off'), '');
+    t.is(boundClientIp(input, 'full'), input);
   },
-  title: (_, given, truncated) =>
-    `the client address ${JSON.stringify(given)} is stored as ${JSON.stringify(truncated)} unless configured`,
+  title: (_, input, truncated) =>
+    `truncates the client address ${JSON.stringify(input)} to ${JSON.stringify(truncated)} by default`,
 });
 
 test(addresses, '203.0.113.9', '203.0.113.0');
@@ -51,9 +51,9 @@ test('maps unknown methods to _other', (t) => {
 
 test('truncates names and texts and makes them well-formed, without further changes', (t) => {
   fc.assert(
-    fc.property(fc.string({ unit: 'binary', maxLength: 600 }), fc.nat(600), (given, length) => {
-      const text = truncateText(given, length);
-      const name = cleanName(given);
+    fc.property(fc.string({ unit: 'binary', maxLength: 600 }), fc.nat(600), (input, length) => {
+      const text = truncateText(input, length);
+      const name = cleanName(input);
       return (
         text.isWellFormed() &&
         !text.includes('\0') &&

@@ -83,8 +83,8 @@ test('rejects an unusable database with its name and the requirements', async (t
     message('off'),
     /^GEOIP_DATABASE is set, but CLIENT_IP is "off", .*Set CLIENT_IP=truncated, or unset GEOIP_DATABASE/,
   );
-  const whole = await readFile(path);
-  await writeFile(path, whole.subarray(0, whole.length / 2));
+  const content = await readFile(path);
+  await writeFile(path, content.subarray(0, content.length / 2));
   t.regex(message(), /unpacked/, 'a download that ended early');
 });
 

@@ -45,7 +45,7 @@ export class HostLimit {
   readonly #admitted = new Map<string, Host>();
   /** The admitted hosts, to draw from at random. */
   #drawn: Host[] = [];
-  /** Hosts without a index, least recently seen first. */
+  /** Hosts that are not admitted, least recently seen first. */
   readonly #waiting = new Map<string, Host>();
 
   /** `random` returns numbers from 0 to 1. */

@@ -15,7 +15,7 @@ import { topLevels, type TopLevel } from '../top-list/top-row.js';
 import { SpaceSaving } from '../sketch/space-saving.js';
 import { aggregateOf } from '../../test/rollup-rows.js';
 
-/** Recent: fine windows of what is older are not kept. */
+/** Recent, since fine windows have a short retention. */
 const startMs = windowStart(Date.now(), 3600) - 3_600_000;
 const range = { fromMs: startMs - 86_400_000, toMs: startMs + 2 * 86_400_000 };
 
@@ -118,12 +118,12 @@ test('retries the same batches in order until the store accepts them', async (t)
 
 for (const sampleRatio of [0.3, 1])
   test(`counts all requests as stored with ${100 * sampleRatio} % sampled, and recounts the rest after a rejected batch`, async (t) => {
-    let refusing = true;
+    let rejects = true;
     const { store, recorder } = await start(t, { sampleRatio, batchRequestsMax: 100, flushMs: 100_000 }, (real) => ({
       ...real,
       async write(batch) {
-        if (refusing) {
-          refusing = false;
+        if (rejects) {
+          rejects = false;
           throw new StoreError('drop', 'refused');
         }
         return await real.write(batch);
@@ -309,7 +309,7 @@ test('displaces no host after a step of the wall clock', async (t) => {
   t.is(recorder.counts.hostsOverLimit, 1);
 });
 
-/** A recorder over a real embedded store, which `change` may make fail. */
+/** A recorder with a real embedded store, which `change` can modify to fail. */
 async function start(
   t: ExecutionContext,
   options: Partial<RecorderOptions> = {},
@@ -332,7 +332,7 @@ async function start(
 
 const log: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
 
-/** A DuckDB file of its own. */
+/** A separate DuckDB file. */
 async function openTestStore(t: ExecutionContext): Promise<Store> {
   const folder = await mkdtemp(join(tmpdir(), 'recorder-'));
   const dayMs = 86_400_000;
@@ -351,7 +351,7 @@ async function openTestStore(t: ExecutionContext): Promise<Store> {
   return store;
 }
 
-function event(given: Partial<RequestEvent>): RequestEvent {
+function event(overrides: Partial<RequestEvent>): RequestEvent {
   return {
     source: 'caddy',
     timeMs: startMs,
@@ -371,6 +371,6 @@ function event(given: Partial<RequestEvent>): RequestEvent {
     tls: '',
     upstreamMs: null,
     requestId: '',
-    ...given,
+    ...overrides,
   };
 }

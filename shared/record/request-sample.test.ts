@@ -15,17 +15,17 @@ const requests = Array.from({ length: 20_000 }, (_, at) =>
 test('samples the requested fraction of every status and path', (t) => {
   fc.assert(
     fc.property(fc.double({ min: 0, max: 1, noNaN: true }), (ratio) => {
-      const isKept = createRequestSample(ratio);
-      for (const some of [
+      const isSampled = createRequestSample(ratio);
+      for (const subset of [
         requests,
         requests.filter(({ status }) => status === 404),
         requests.filter(({ uri }) => uri === '/7'),
       ]) {
-        const kept = some.filter(isKept).length;
-        const deviation = Math.sqrt(some.length * ratio * (1 - ratio));
+        const sampled = subset.filter(isSampled).length;
+        const deviation = Math.sqrt(subset.length * ratio * (1 - ratio));
         // Six standard deviations: once in 500 million.
-        if (Math.abs(kept - some.length * ratio) > 6 * deviation + 1)
-          throw new Error(`${kept} of ${some.length} are kept, where ${ratio} of them are wanted`);
+        if (Math.abs(sampled - subset.length * ratio) > 6 * deviation + 1)
+          throw new Error(`${sampled} of ${subset.length} are sampled instead of ${ratio} of them`);
       }
     }),
     { numRuns: 50 },
@@ -34,14 +34,14 @@ test('samples the requested fraction of every status and path', (t) => {
 });
 
 test('samples deterministically, and a larger fraction includes a smaller one', (t) => {
-  const [small, again, great] = [0.1, 0.1, 0.3].map(createRequestSample) as [
+  const [small, repeated, large] = [0.1, 0.1, 0.3].map(createRequestSample) as [
     ReturnType<typeof createRequestSample>,
     ReturnType<typeof createRequestSample>,
     ReturnType<typeof createRequestSample>,
   ];
   for (const request of requests) {
-    if (small(request) !== again({ ...request })) t.fail('two collectors choose otherwise');
-    if (small(request) && !great(request)) t.fail('what is kept of a tenth is not kept of three tenths');
+    if (small(request) !== repeated({ ...request })) t.fail('two collectors sample differently');
+    if (small(request) && !large(request)) t.fail('a request in a sample of 0.1 is not in one of 0.3');
   }
   t.pass();
 });
@@ -52,14 +52,14 @@ test('samples all requests with 1, and none with 0', (t) => {
 });
 
 test('samples the same requests of Caddy and an app that share ids', (t) => {
-  const isKept = createRequestSample(0.2);
+  const isSampled = createRequestSample(0.2);
   const ids = Array.from({ length: 2000 }, (_, at) => `id-${at}`);
-  const kept = ids.filter((requestId) => isKept(event({ requestId, timeMs: 1, uri: '/a' })));
+  const sampled = ids.filter((requestId) => isSampled(event({ requestId, timeMs: 1, uri: '/a' })));
   t.deepEqual(
-    ids.filter((requestId) => isKept(event({ requestId, source: 'app', timeMs: 2, uri: '/b', status: 500 }))),
-    kept,
+    ids.filter((requestId) => isSampled(event({ requestId, source: 'app', timeMs: 2, uri: '/b', status: 500 }))),
+    sampled,
   );
-  t.true(kept.length > 300 && kept.length < 500);
+  t.true(sampled.length > 300 && sampled.length < 500);
 });
 
 test('rejects any other fraction', (t) => {

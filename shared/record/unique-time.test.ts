@@ -15,17 +15,17 @@ test('makes times unique within a series, and moves none further than necessary'
     { maxLength: 300 },
   );
   fc.assert(
-    fc.property(times, (given) => {
+    fc.property(times, (requested) => {
       const unique = createUniqueTimes();
       const taken = new Set<string>();
-      for (const { series, ...time } of given) {
+      for (const { series, ...time } of requested) {
         let expected = BigInt(nanosecondsText(time));
         while (taken.has(`${series} ${expected}`)) expected += 1n;
         const got = unique.take(series, time);
         if (nanosecondsText(got) !== String(expected)) return false;
         taken.add(`${series} ${expected}`);
       }
-      return taken.size === given.length;
+      return taken.size === requested.length;
     }),
   );
   t.pass();

@@ -59,10 +59,10 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
     take(series, time) {
       const used = usedBy(series, time);
       const { nanoseconds, older } = used;
-      const wanted = nsOf(time, used.era);
+      const requested = nsOf(time, used.era);
       remembered += 1;
-      if (older?.nanoseconds.has(wanted) !== true && nanoseconds.add(wanted)) return time;
-      let free = wanted;
+      if (older?.nanoseconds.has(requested) !== true && nanoseconds.add(requested)) return time;
+      let free = requested;
       for (;;) {
         const next =
           used.searchFrom?.get(free) ??
@@ -72,7 +72,7 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
         free = next;
       }
       nanoseconds.add(free);
-      (used.searchFrom ??= new Map<number, number>()).set(wanted, free + 1);
+      (used.searchFrom ??= new Map<number, number>()).set(requested, free + 1);
       return timeOf(used.era, free);
     },
 

@@ -27,7 +27,7 @@ const event = fc
     size: fc.integer({ min: 0, max: 1e9 }),
   })
   .map(
-    (given): RequestEvent => ({
+    (input): RequestEvent => ({
       source: 'caddy',
       timeNs: 0,
       bytesRead: 0,
@@ -40,7 +40,7 @@ const event = fc
       tls: '',
       upstreamMs: null,
       requestId: '',
-      ...given,
+      ...input,
     }),
   );
 
@@ -186,8 +186,8 @@ test('unpacks cells as they were packed, including negative ones', (t) => {
   fc.assert(
     fc.property(
       fc.uniqueArray(cell, { selector: ({ method, status }) => `${status} ${method}`, maxLength: 8 }),
-      (given) => {
-        const cells = given.map(({ method, status, durations, size, sampledOut, isNegative }): Cell => {
+      (input) => {
+        const cells = input.map(({ method, status, durations, size, sampledOut, isNegative }): Cell => {
           const aggregate = emptyAggregate();
           for (const durationMs of durations) addEvent(aggregate, { method: 'GET', status: 200, durationMs, size });
           const sign = isNegative ? -1 : 1;
@@ -265,12 +265,12 @@ function totals(rows: readonly RollupRow[]): Map<string, Aggregate> {
 
 function assertSame(read: ReadonlyMap<string, Aggregate>, exact: ReadonlyMap<string, Aggregate>): void {
   if (read.size !== exact.size) throw new Error(`${read.size} windows and series instead of ${exact.size}`);
-  for (const [key, wanted] of exact) {
+  for (const [key, expected] of exact) {
     const got = read.get(key);
     if (got === undefined) throw new Error(`${key} is missing`);
     for (const name of ['count', 'durationSumMs', 'durationMaxMs', 'sizeSum'] as const) {
-      if (got[name] !== wanted[name]) throw new Error(`${key}: ${name} is ${got[name]} instead of ${wanted[name]}`);
+      if (got[name] !== expected[name]) throw new Error(`${key}: ${name} is ${got[name]} instead of ${expected[name]}`);
     }
-    if (got.histogram.pack() !== wanted.histogram.pack()) throw new Error(`${key}: the histograms differ`);
+    if (got.histogram.pack() !== expected.histogram.pack()) throw new Error(`${key}: the histograms differ`);
   }
 }

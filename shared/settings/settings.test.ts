@@ -23,31 +23,29 @@ import {
 } from './settings.js';
 
 const good = test.macro({
-  exec(t, setting: Setting<unknown>, given: string, value: unknown) {
-    t.deepEqual(readSettings({ NAME: setting }, { NAME: given }).NAME, value);
+  exec(t, setting: Setting<unknown>, input: string, value: unknown) {
+    t.deepEqual(readSettings({ NAME: setting }, { NAME: input }).NAME, value);
   },
-  title: (_, setting: Setting<unknown>, given: string) =>
-    `${JSON.stringify(given)} is allowed where ${setting.allowed} is wanted`,
+  title: (_, setting: Setting<unknown>, input: string) => `${JSON.stringify(input)} is accepted as ${setting.allowed}`,
 });
 const bad = test.macro({
-  exec(t, setting: Setting<unknown>, given: string) {
-    const error = t.throws(() => readSettings({ NAME: setting }, { NAME: given }), { instanceOf: UsageError });
-    t.true(error.message.startsWith(`NAME is ${JSON.stringify(given)}: it must be `));
+  exec(t, setting: Setting<unknown>, input: string) {
+    const error = t.throws(() => readSettings({ NAME: setting }, { NAME: input }), { instanceOf: UsageError });
+    t.true(error.message.startsWith(`NAME is ${JSON.stringify(input)}: it must be `));
     t.true(error.message.includes(setting.allowed));
   },
-  title: (_, setting: Setting<unknown>, given: string) =>
-    `${JSON.stringify(given)} is refused where ${setting.allowed} is wanted`,
+  title: (_, setting: Setting<unknown>, input: string) => `${JSON.stringify(input)} is rejected as ${setting.allowed}`,
 });
 
 const size = bytes('', { default: '1MiB', min: '1KiB', max: '1GiB' });
 test(good, size, '64KiB', 65_536);
 test(good, size, '1.5 MB', 1_500_000);
-for (const given of ['64', '64kib', '-1MiB', '0B', '2GiB', 'MiB', '1e3kB', '1MiB 2']) test(bad, size, given);
+for (const input of ['64', '64kib', '-1MiB', '0B', '2GiB', 'MiB', '1e3kB', '1MiB 2']) test(bad, size, input);
 
 const time = duration('', { default: '250ms', min: '1ms', max: '400d' });
 test(good, time, '250ms', 250);
 test(good, time, '7d', 604_800_000);
-for (const given of ['7', '7 days', '0ms', '401d', 'd']) test(bad, time, given);
+for (const input of ['7', '7 days', '0ms', '401d', 'd']) test(bad, time, input);
 
 test('gives an example of a duration or a size within the allowed range', (t) => {
   t.is(
@@ -61,22 +59,22 @@ const listen = address('', { default: '127.0.0.1:3000' });
 test(good, listen, '127.0.0.1:3000', { host: '127.0.0.1', port: 3000 });
 test(good, listen, '[::1]:0', { host: '::1', port: 0 });
 test(good, listen, ':3000', { host: '', port: 3000 });
-for (const given of ['3000', 'host', '::1:3000', '127.0.0.1:65536', '127.0.0.1:', 'http://a:1', '[zz]:1', 'a b:1'])
-  test(bad, listen, given);
+for (const input of ['3000', 'host', '::1:3000', '127.0.0.1:65536', '127.0.0.1:', 'http://a:1', '[zz]:1', 'a b:1'])
+  test(bad, listen, input);
 
 const number = count('', { default: '1', min: 1, max: 10 });
 test(good, number, '10', 10);
-for (const given of ['0', '11', '1.5', '-1', '0x1', 'one', '9'.repeat(30)]) test(bad, number, given);
+for (const input of ['0', '11', '1.5', '-1', '0x1', 'one', '9'.repeat(30)]) test(bad, number, input);
 
-for (const [given, part] of [
+for (const [input, part] of [
   ['0', 0],
   ['1', 1],
   ['0.01', 0.01],
   ['1.0', 1],
 ] as const)
-  test(good, ratio('', { default: '1' }), given, part);
-for (const given of ['1.1', '-0.1', '10%', '1e-3', '.5', '0,5', '1/100', 'all'])
-  test(bad, ratio('', { default: '1' }), given);
+  test(good, ratio('', { default: '1' }), input, part);
+for (const input of ['1.1', '-0.1', '10%', '1e-3', '.5', '0,5', '1/100', 'all'])
+  test(bad, ratio('', { default: '1' }), input);
 
 test(good, flag(''), 'true', true);
 test(bad, flag(''), 'yes');

@@ -18,7 +18,7 @@ const logNormal = fc
       { minLength: 1, maxLength: 400 },
     ),
   );
-/** Below a nanosecond nothing is told apart. */
+/** Durations below a nanosecond are not distinguished. */
 const durationMinMs = 1e-6;
 const bimodal = fc.array(
   fc.oneof(
@@ -79,11 +79,11 @@ test('unpacks the same histogram that was packed', (t) => {
   fc.assert(
     fc.property(anyDurations, (values) => {
       const histogram = histogramOf(values);
-      const again = Histogram.unpack(histogram.pack());
+      const unpacked = Histogram.unpack(histogram.pack());
       return (
-        again.total === values.length &&
-        again.pack() === histogram.pack() &&
-        quantiles.every((quantile) => again.quantile(quantile) === histogram.quantile(quantile))
+        unpacked.total === values.length &&
+        unpacked.pack() === histogram.pack() &&
+        quantiles.every((quantile) => unpacked.quantile(quantile) === histogram.quantile(quantile))
       );
     }),
   );

@@ -48,10 +48,10 @@ test('unpacks the same sketch that was packed, in a form that is small for few t
   fc.assert(
     fc.property(texts, (all) => {
       const packed = sketchOf(all).pack();
-      const again = HyperLogLog.unpack(packed);
+      const unpacked = HyperLogLog.unpack(packed);
       return (
-        again.pack() === packed &&
-        again.count() === sketchOf(all).count() &&
+        unpacked.pack() === packed &&
+        unpacked.count() === sketchOf(all).count() &&
         packed.length <= Math.min(1 + 4 * (all.length + 1), 8193)
       );
     }),

@@ -4,7 +4,7 @@ import { entriesMax, SpaceSaving, valueLengthMax } from './space-saving.js';
 
 const request = { method: 'GET', status: 200, durationMs: 1, size: 10 };
 
-/** A few values come often and many come seldom. */
+/** A few frequent values and many rare ones. */
 const values = fc.array(
   fc.oneof(fc.nat({ max: 9 }), fc.nat({ max: 300 })).map((number) => `/${number}`),
   { maxLength: 3000, size: 'max' },
@@ -69,11 +69,11 @@ test('counts exactly while there are few values', (t) => {
   const summary = new SpaceSaving();
   for (let at = 0; at < 1000; at += 1)
     summary.add(`/${at % entriesMax}`, { method: 'GET', status: at % 100 === 7 ? 502 : 200, durationMs: at, size: 5 });
-  const again = SpaceSaving.unpack(summary.pack());
-  t.deepEqual(again.entries(), summary.entries());
-  t.is(again.total, 1000);
-  t.is(again.absentMax, 0);
-  const seventh = again.entries().find(({ value }) => value === '/7')!;
+  const unpacked = SpaceSaving.unpack(summary.pack());
+  t.deepEqual(unpacked.entries(), summary.entries());
+  t.is(unpacked.total, 1000);
+  t.is(unpacked.absentMax, 0);
+  const seventh = unpacked.entries().find(({ value }) => value === '/7')!;
   t.like(seventh, { count: 10, missedMax: 0, errors: 10, sizeSum: 50, durationMaxMs: 907 });
   t.is(seventh.histogram.total, 10);
 });

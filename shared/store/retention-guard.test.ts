@@ -40,7 +40,7 @@ class Machine {
       },
       readSpan: async () => this.span,
     });
-    return await this.#guard.look();
+    return await this.#guard.check();
   }
 
   /** Runs for a while and returns the last decision. */
@@ -48,7 +48,7 @@ class Machine {
     let due: DueDeletion | undefined;
     for (let ranMs = 0; ranMs < forMs; ranMs += 10 * minuteMs) {
       this.trueMs += 10 * minuteMs;
-      due = await this.#guard!.look();
+      due = await this.#guard!.check();
     }
     return due!;
   }

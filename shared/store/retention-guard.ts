@@ -89,7 +89,7 @@ export class RetentionGuard {
   readonly #parts: Required<Omit<RetentionGuardParts, 'delayMs'>> & { readonly delayMs: number };
   #state: RetentionState | undefined;
   /** The monotonic clock at the last check of this process. */
-  #lookedMonotonicMs: number | undefined;
+  #lastMonotonicMs: number | undefined;
   /** Whether this process has logged the deviating clock, and the shorter retention. */
   #hasLoggedClock = false;
   #hasLoggedRetention = false;
@@ -107,22 +107,22 @@ export class RetentionGuard {
    * Decides what may be deleted now, and saves the state for the next check. Throws the errors of `load`, `save` and
    * `readSpan`.
    */
-  async look(): Promise<DueDeletion> {
+  async check(): Promise<DueDeletion> {
     const { retention, now, monotonicMs, load, save, readSpan } = this.#parts;
     const before = this.#state ?? readState(await load());
     let span: StoredSpan | undefined;
     const spanOnce = async (): Promise<StoredSpan> => (span ??= await readSpan());
-    const [nowMs, lookMonotonicMs] = [now(), monotonicMs()];
+    const [nowMs, checkMonotonicMs] = [now(), monotonicMs()];
     const last = before ?? firstState(retention, nowMs, await spanOnce());
 
     // Across a restart, only the wall clock shows how much time has passed, and only a small step is trusted.
     const gapMs = nowMs - last.lookedMs;
-    const isFirst = this.#lookedMonotonicMs === undefined;
+    const isFirst = this.#lastMonotonicMs === undefined;
     const elapsedMs = isFirst
       ? gapMs > 0 && gapMs <= stepMsMax(retention)
         ? gapMs
         : 0
-      : lookMonotonicMs - this.#lookedMonotonicMs!;
+      : checkMonotonicMs - this.#lastMonotonicMs!;
     // The delay counts running time, when operators can notice the announcement. Short restarts count too: the
     // program may be restarted often.
     const ranMs = isFirst ? Math.min(elapsedMs, restartMsMax) : elapsedMs;
@@ -137,7 +137,7 @@ export class RetentionGuard {
     };
     await save(state);
     this.#state = state;
-    this.#lookedMonotonicMs = lookMonotonicMs;
+    this.#lastMonotonicMs = checkMonotonicMs;
     return { retention: { requestsMs: state.requestsMs, rollupsMs: state.rollupsMs }, nowMs: deletionNowMs };
   }
 

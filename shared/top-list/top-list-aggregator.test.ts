@@ -110,8 +110,8 @@ test('finds the ten most frequent values of a Zipf distribution in merged rows, 
 });
 
 /**
- * Throws unless the summary holds the ten most frequent, with counts as near as it says, and none that is not among
- * them is clearly before them.
+ * Throws unless the summary has the ten most frequent values, with counts within its bounds, and no other value that
+ * clearly ranks before them.
  */
 function foundIn(summary: SpaceSaving, exact: ReadonlyMap<string, number>, total: number): void {
   if (summary.total !== total || summary.absentMax > total / 100)

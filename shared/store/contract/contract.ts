@@ -1,13 +1,12 @@
 /**
- * What every store must do, whatever stands behind it: both backends run this one suite on the real thing.
+ * The requirements on every store: each backend runs this suite against a real store.
  *
- * What a store may count on, because whoever makes an event (the decoder, the recorder) sees to it once:
- *
- * - `source`, `host`, `method` and `endpoint` hold no control characters and no lone surrogates, and are at most 255
- *   characters (UTF-16 units) long;
- * - `uri`, `userAgent`, `referrer` and the other texts hold no lone surrogates and no NUL, and are at most 64 KiB
- *   together. Every other character, newlines included, reads back as it was written;
- * - numbers are finite, counts are whole and at most 2^53 - 1, a status is 0 or has three digits.
+ * Preconditions, which the creators of events (the decoder, the recorder) ensure:
+ * - `source`, `host`, `method` and `endpoint` have no control characters and no lone surrogates, and at most 255
+ *   characters (UTF-16 units);
+ * - `uri`, `userAgent`, `referrer` and the other texts have no lone surrogates and no NUL, and at most 64 KiB in
+ *   total. All other characters, including newlines, read back unchanged;
+ * - numbers are finite, counts are integers of at most 2^53 - 1, and a status is 0 or has three digits.
  */
 import { randomUUID } from 'node:crypto';
 import type { ExecutionContext } from 'ava';
@@ -35,19 +34,19 @@ import { SpaceSaving } from '../../sketch/space-saving.js';
 import { requestDimensions, topKinds, topLevels, topValueOf, type TopRow } from '../../top-list/top-row.js';
 import type { Batch, Filter, LedgerSnapshot, Store, TopListsQuery } from '../store.js';
 
-/** A store to try, empty and its own: no other test sees its rows. */
+/** An empty store that no other test uses. */
 export interface StoreUnderTest {
   readonly store: Store;
-  /** Closes the store and opens another one on the same rows, as a second start of the program does. */
+  /** Closes the store and reopens it with its rows, like a restart of the program. */
   reopen(): Promise<Store>;
-  /** Closes what is open and removes the rows. */
+  /** Closes the store and removes its rows. */
   cleanup(): Promise<void>;
 }
 
 /** `test` or `test.skip` of ava. */
 export type DeclareTest = (title: string, run: (t: ExecutionContext) => Promise<void>) => void;
 
-/** Declares one test for each thing that a store must do. `open` is called anew by each of them. */
+/** Declares one test per requirement. Each calls `open` for a new store. */
 export function runStoreContract(test: DeclareTest, name: string, open: () => Promise<StoreUnderTest>): void {
   const declare = (title: string, run: (t: ExecutionContext, opened: StoreUnderTest) => Promise<void>): void => {
     test(`${name}: ${title}`, async (t) => {
@@ -100,8 +99,8 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   declare('has all rows after it is closed and reopened', async (t, opened) => {
     const batch = batchOf({ requests: [request()], ledger: snapshot() });
     await opened.store.write(batch);
-    const again = await opened.reopen();
-    await holdsOnly(t, again, batch);
+    const reopened = await opened.reopen();
+    await holdsOnly(t, reopened, batch);
   });
 
   declare('adds nothing when the same batch is written again, even after a restart', async (t, opened) => {
@@ -110,9 +109,9 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     await opened.store.write(batch);
     await opened.store.write(batch);
     await holdsOnly(t, opened.store, batch);
-    const again = await opened.reopen();
-    await again.write(batch);
-    await holdsOnly(t, again, batch);
+    const reopened = await opened.reopen();
+    await reopened.write(batch);
+    await holdsOnly(t, reopened, batch);
   });
 
   declare('accepts an empty batch in an empty store', async (t, { store }) => {
@@ -222,7 +221,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
         kinds,
         filter: { source, host },
       } of queries) {
-        const wanted = rows.filter(
+        const expected = rows.filter(
           (row) =>
             row.level === level &&
             kinds.includes(row.kind) &&
@@ -237,7 +236,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
             kinds,
             filter: { ...(source !== undefined && { source }), ...(host !== undefined && { host }) },
           }),
-          wanted,
+          expected,
           `${level} ${kinds.join()} ${source} ${host}`,
         );
       }
@@ -299,11 +298,11 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       for (let at = 0; at < 40; at += 10)
         await opened.store.write(writers[(at / 10) % 2]!({ requests: requests.slice(at, at + 10) }));
       await hold(opened.store, requests.slice(0, 40));
-      const again = await opened.reopen();
-      await hold(again, requests.slice(0, 40));
+      const reopened = await opened.reopen();
+      await hold(reopened, requests.slice(0, 40));
       for (let at = 40; at < 60; at += 10)
-        await again.write(writers[(at / 10) % 2]!({ requests: requests.slice(at, at + 10) }));
-      await hold(again, requests);
+        await reopened.write(writers[(at / 10) % 2]!({ requests: requests.slice(at, at + 10) }));
+      await hold(reopened, requests);
     },
   );
 
@@ -353,14 +352,14 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       { status: { min: 500, max: 599 }, source: 'caddy' },
       { source: 'none' },
     ] satisfies Filter[]) {
-      const wanted = groupBy(
+      const expected = groupBy(
         inParts.filter((one) => takesSeries(filter, one)),
         ({ source, host }) => JSON.stringify([source, host]),
       );
       const counts = await store.countHosts({ parts, filter });
       t.deepEqual(
         counts.toSorted(byName).map((each) => ({ ...each })),
-        [...wanted.values()]
+        [...expected.values()]
           .map((some) => ({
             source: some[0]!.source,
             host: some[0]!.host,
@@ -489,7 +488,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   });
 
   declare('writes a batch of 12,345 requests and 6,000 rollup rows', async (t, { store }) => {
-    // Twenty minutes of 250 hosts. InfluxDB reads single requests of thousands of series slowly.
+    // Twenty minutes of 250 hosts. InfluxDB is slow at reading raw requests of thousands of series.
     const requests = Array.from({ length: 12_345 }, (_, index) =>
       request({ timeMs: hourMs + 100 * index, status: 200 + (index % 5), host: `host-${index % 250}.example` }),
     );
@@ -594,11 +593,11 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       [-3000, 27_000],
     ] as const) {
       const range = { fromMs: hourMs + from, toMs: hourMs + to };
-      const wanted = rollUp(requests, 10).filter((row) => row.windowMs >= range.fromMs && row.windowMs < range.toMs);
+      const expected = rollUp(requests, 10).filter((row) => row.windowMs >= range.fromMs && row.windowMs < range.toMs);
       sameRollups(
         t,
         await store.readRollups({ ...range, level: 10, scope: 'all', filter: {} }),
-        wanted,
+        expected,
         `${from} to ${to}`,
       );
     }
@@ -679,13 +678,13 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
     for (const path of ['/', '/a', '/a/b', '/ab', '/a%3Fb', '', '/none', '%', '/_']) {
       for (const filter of [{ path }, { path, source: 'caddy', status: { min: 200, max: 499 } }]) {
-        const wanted = requests.filter(
+        const expected = requests.filter(
           (one) => takesSeries(filter, one) && (one.uri === path || one.uri.startsWith(`${path}?`)),
         );
         sameRequests(
           t,
           await store.readRequests({ ...aroundHour, filter, limit: 1000 }),
-          wanted.toReversed(),
+          expected.toReversed(),
           JSON.stringify(filter),
         );
       }
@@ -759,9 +758,9 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     ];
     for (const filter of filters) {
       const about = JSON.stringify(filter);
-      const wanted = requests.filter((one) => takesRequest(filter, one)).toReversed();
-      sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 1000 }), wanted, about);
-      sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 3 }), wanted.slice(0, 3), about);
+      const expected = requests.filter((one) => takesRequest(filter, one)).toReversed();
+      sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 1000 }), expected, about);
+      sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 3 }), expected.slice(0, 3), about);
       for (const [level, scope] of [
         [10, 'all'],
         [3600, 'all'],
@@ -775,7 +774,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
           requestsMax: 1000,
         });
         t.false(isBounded);
-        sameRollups(t, rows, rollUp(wanted, level, scope), about);
+        sameRollups(t, rows, rollUp(expected, level, scope), about);
       }
     }
     const { rows, isBounded } = await store.rollUpRequests({
@@ -815,7 +814,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       );
       await store.write(batchOf({ requests }));
       const kinds = [...requestDimensions, 'unique_clients'] as const;
-      const told = (bySource: ReadonlyMap<string, RequestLists>) =>
+      const comparable = (bySource: ReadonlyMap<string, RequestLists>) =>
         [...bySource]
           .sort(([a], [b]) => (a < b ? -1 : 1))
           .map(([source, { lists, clients }]) => ({
@@ -837,7 +836,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
         { userAgent: 'none' },
       ] satisfies Filter[]) {
         const about = JSON.stringify(filter);
-        const wanted = requests.filter((one) => takesRequest(filter, one));
+        const expected = requests.filter((one) => takesRequest(filter, one));
         for (const valuesMax of [1000, 3]) {
           const { bySource, ofNewest } = await store.topListsOfRequests({
             ...aroundHour,
@@ -848,10 +847,10 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
           });
           t.is(ofNewest, undefined, about);
           t.deepEqual(
-            told(bySource).filter(
+            comparable(bySource).filter(
               ({ lists, clients }) => clients > 0 || lists.some(({ total }) => total !== undefined),
             ),
-            told(topListsOfRequests(wanted, { kinds, valuesMax })),
+            comparable(topListsOfRequests(expected, { kinds, valuesMax })),
             about,
           );
         }
@@ -1103,7 +1102,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     const requests = Array.from({ length: 300 }, (_, index) => request({ timeNs: index }));
     const running: Promise<unknown>[] = [];
     for (let at = 0; at < requests.length; at += 100) {
-      // A writer each: the rows of one writer are cumulative, and have to be written in order.
+      // Separate writers: the rows of one writer are cumulative and have to be written in order.
       running.push(
         store.write(batchOf({ requests: requests.slice(at, at + 100), ledger: snapshot({ timeMs: hourMs + at }) })),
       );
@@ -1156,14 +1155,14 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   );
 }
 
-/** 20:00 on an autumn evening, and the midnight before it: a start of windows of every level. */
+/** 20:00 on an autumn evening, and the preceding midnight, where windows of every level start. */
 const dayMs = Date.UTC(2026, 10, 23);
 const hourMs = Date.UTC(2026, 10, 23, 20);
 const aroundHour = { fromMs: hourMs - 3_600_000, toMs: hourMs + 3_600_000 };
 
 const series: Series = { source: 'caddy', host: 'shop.example', method: 'GET', status: 200 };
 
-/** Each with a meaning of its own somewhere: in line protocol, Flux, SQL, CSV, JSON, LIKE or a regular expression. */
+/** Each has a special meaning somewhere: in line protocol, Flux, SQL, CSV, JSON, LIKE or a regular expression. */
 const awkwardTexts = [
   '',
   ' ',
@@ -1370,7 +1369,7 @@ function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
   };
 }
 
-/** Makes the batches of one writer, which belongs to the recorder of this name, as a recorder does. */
+/** Returns a function that creates the batches of one writer, as a recorder with this name does. */
 function writerOf(
   recorder = 'collector-1',
 ): (parts: Partial<Pick<Batch, 'requests' | 'kept' | 'topLists' | 'ledger' | 'imported'>>) => Batch {
@@ -1380,8 +1379,8 @@ function writerOf(
   let sequence = 0;
   return ({ requests = [], kept, topLists = [], ledger, imported }) => {
     sequence += 1;
-    const isKept = kept && new Set(kept);
-    for (const each of requests) batchAggregates.add(each, undefined, undefined, isKept?.has(each));
+    const isSampled = kept && new Set(kept);
+    for (const each of requests) batchAggregates.add(each, undefined, undefined, isSampled?.has(each));
     const aggregates = batchAggregates.take();
     return {
       recorder,
@@ -1413,7 +1412,7 @@ async function holdsOnly(t: ExecutionContext, store: Store, { requests, ledger }
   t.deepEqual(await store.readLedgers({ sinceMs: 0 }), ledger === undefined ? [] : [ledger]);
 }
 
-/** The rollups of a level and scope are those of the requests that the filter takes. */
+/** Asserts that the rollups of a level and scope agree with the requests that match the filter. */
 async function holdsRollups(
   t: ExecutionContext,
   store: Store,
@@ -1461,7 +1460,7 @@ function takesRequest(
   );
 }
 
-/** Durations add up to a little more or less in another order. */
+/** Rounds sums of durations, which depend on the order of addition. */
 function roundedSum<Row extends { readonly durationSumMs: number }>(row: Row): Row {
   return { ...row, durationSumMs: Number(row.durationSumMs.toPrecision(12)) };
 }
@@ -1476,38 +1475,38 @@ function takesSeries({ source, exceptSource, host, method, status }: Filter, one
   );
 }
 
-/** The same requests in the same order. */
+/** Asserts the same requests in the same order. */
 function sameRequests(
   t: ExecutionContext,
   read: readonly RequestEvent[],
-  wanted: readonly RequestEvent[],
+  expected: readonly RequestEvent[],
   about?: string,
 ): void {
-  sameTexts(t, read.map(describeRequest), wanted.map(describeRequest), about);
+  sameTexts(t, read.map(describeRequest), expected.map(describeRequest), about);
 }
 
-/** The same rows in any order, where those of one key add up. */
+/** Asserts the same rows in any order, after adding up those with the same key. */
 function sameRollups(
   t: ExecutionContext,
   read: readonly RollupRow[],
-  wanted: readonly RollupRow[],
+  expected: readonly RollupRow[],
   about?: string,
 ): void {
-  sameTexts(t, describeRollups(read), describeRollups(wanted), about);
+  sameTexts(t, describeRollups(read), describeRollups(expected), about);
 }
 
-/** The same rows in any order. */
-function sameTopLists(t: ExecutionContext, read: readonly TopRow[], wanted: readonly TopRow[], about?: string): void {
+/** Asserts the same rows in any order. */
+function sameTopLists(t: ExecutionContext, read: readonly TopRow[], expected: readonly TopRow[], about?: string): void {
   const describe = ({ level, windowMs, rowId, source, host, kind, packed }: TopRow): string =>
     JSON.stringify([level, windowMs, rowId, source, host, kind, packed]);
-  sameTexts(t, read.map(describe).toSorted(), wanted.map(describe).toSorted(), about);
+  sameTexts(t, read.map(describe).toSorted(), expected.map(describe).toSorted(), about);
 }
 
-/** One short assertion: a diff of ten thousand rows, or of 64 KiB, helps nobody. */
-function sameTexts(t: ExecutionContext, read: readonly string[], wanted: readonly string[], about?: string): void {
-  t.is(read.length, wanted.length, about);
-  const row = wanted.findIndex((text, index) => text !== read[index]);
-  const [readRow = '', wantedRow = ''] = [read[row], wanted[row]];
+/** A short assertion, without a diff of ten thousand rows or 64 KiB. */
+function sameTexts(t: ExecutionContext, read: readonly string[], expected: readonly string[], about?: string): void {
+  t.is(read.length, expected.length, about);
+  const row = expected.findIndex((text, index) => text !== read[index]);
+  const [readRow = '', wantedRow = ''] = [read[row], expected[row]];
   let at = 0;
   while (at < wantedRow.length && readRow[at] === wantedRow[at]) at += 1;
   const near = (text: string): string => text.slice(Math.max(0, at - 40), at + 40);

@@ -1,6 +1,6 @@
 /**
- * What is in the file after the process or the disk failed: whole batches, each once. The writer is a process of its
- * own.
+ * The contents of the file after a crash of the process or a full disk: whole batches, each once. The writer is a
+ * separate process.
  */
 import { execFile, spawn } from 'node:child_process';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
@@ -51,7 +51,7 @@ test('has every accepted batch, and none in part, after kill -9 during writes', 
   'retries writes while the disk is full, and writes each once when there is space again',
   async (t) => {
     const { path, cleanup } = await emptyFolder();
-    // A limit on the size of files fails writes as a full disk does, and needs no rights.
+    // A file size limit makes writes fail like a full disk, without privileges.
     const writer = startWriter(path, { fileBytesMax: '1000000' });
     let taken = 0;
     let refused = 0;

@@ -1,4 +1,4 @@
-/** What a store contains after its write-ahead log was damaged. The log was left by a process that was killed. */
+/** The contents of a store after damage to its write-ahead log, which a killed process left. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFile, link, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';

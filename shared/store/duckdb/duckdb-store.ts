@@ -562,7 +562,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     if (this.#isDeleting) return;
     this.#isDeleting = true;
     try {
-      const due = await this.#guard.look();
+      const due = await this.#guard.check();
       // Only rows that are closed and folded can be deleted.
       await this.#write('close windows of', () => this.#closeWindows());
       await this.#fold();

@@ -245,11 +245,11 @@ export class OpenWindows {
   snapshot(query?: RollupsQuery): OpenSnapshot {
     const rows: RollupRow[] = [];
     if (query !== undefined) {
-      const wanted = query.hosts && new Set(query.hosts);
+      const queried = query.hosts && new Set(query.hosts);
       for (const row of this.#rowsIn(query)) {
         if (
           !matchesRow(query.filter, row) ||
-          (wanted !== undefined && !(row.host !== undefined && wanted.has(row.host)))
+          (queried !== undefined && !(row.host !== undefined && queried.has(row.host)))
         )
           continue;
         rows.push(

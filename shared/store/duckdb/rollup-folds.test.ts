@@ -30,8 +30,8 @@ const dayMs = 24 * hourMs;
 const startMs = Date.UTC(2026, 10, 23, 12);
 
 /**
- * Ages of requests, with the finest levels kept at each age. These do not change during the hour by which the test's
- * clock advances.
+ * Ages of requests, with the finest levels that retain each age. These do not change during the hour by which the
+ * test's clock advances.
  */
 const ages = [
   { fromMs: 0, toMs: hourMs, all: 10, host: 60 },

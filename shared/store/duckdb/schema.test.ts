@@ -1,7 +1,7 @@
 /**
- * Files of earlier programs, as those wrote them: `fixtures/version-N-….duckdb.gz`, each with the three requests, the
- * row of each level and the ledger that are asked for here, and a list where there were any. To add one before the
- * tables change: write this batch with the program as it is, close the store, `gzip -9`.
+ * Files of earlier programs: `fixtures/version-N-….duckdb.gz`, each with the three requests, the row of each level
+ * and the ledger that this test reads, and a list if the version had any. To add one before a change of the tables:
+ * write this batch with the current program, close the store, `gzip -9`.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -127,7 +127,7 @@ async function contents(store: Store): Promise<unknown> {
   };
 }
 
-/** Whether it was killed, rather than having come to its end. */
+/** Resolves to whether it was killed before it ended. */
 async function migrateAndKill(path: string, statement: number): Promise<boolean> {
   const child = spawn(process.execPath, [duckdbMigrator, path, String(statement)], { stdio: 'inherit' });
   const [status, signal] = (await once(child, 'exit')) as [number | null, string | null];

@@ -123,7 +123,7 @@ function batchOf(sequence: number, topLists: TopRow[]): Batch {
   };
 }
 
-/** As long as lists can be, and other ones each time. */
+/** Lists of maximum length, different each time. */
 function longLists(length: number): TopRow[] {
   return Array.from({ length }, (_, rowId) => ({
     level: 3600,

@@ -19,7 +19,7 @@ import { startSpooledWriter } from './spooled-writer.js';
 
 const influxd = influxdOfThisFile();
 const startMs = Date.UTC(2026, 10, 23, 20);
-/** All levels are kept for requests of this time. */
+/** All levels retain requests of this time. */
 const now = (): number => startMs + 60_000;
 const range = { fromMs: startMs - 86_400_000, toMs: startMs + 86_400_000 };
 
@@ -67,7 +67,7 @@ testWithInfluxd(
   'loses only the line that InfluxDB rejects, stores it with the reason, and corrects the rollups of all levels',
   async (t) => {
     await overProxy(t, async ({ store, spoolDir, recorder }) => {
-      // A time that cannot be: 400 for the whole body. It is put in behind the recorder, which bounds times no further.
+      // An invalid time: 400 for the whole body. Added after the recorder, which would not let it pass.
       for (let at = 0; at < 300; at += 1)
         recorder.record(event({ uri: `/${at}`, timeMs: at === 123 ? 1e14 : startMs + at }));
       await until('all are settled', () => store.spool!.own.spooled === 0 && store.spool!.own.stored > 0);
@@ -88,7 +88,7 @@ testWithInfluxd(
 
 testWithInfluxd('delivers all other lines when InfluxDB rejects a field type (422)', async (t) => {
   await overProxy(t, async ({ store, recorder, writeLines }) => {
-    // Somebody else wrote a text where numbers belong, into the shard of this day.
+    // Another program wrote a text into a numeric field, in the shard of this day.
     await writeLines(
       `request_metrics,host=other,method=GET,recorder=tested,source=caddy,status_code=200 upstream_ms="slow" ${startMs}000000`,
     );
@@ -140,19 +140,19 @@ test('keeps requests in the spool when delivery fails for an unexpected reason',
 });
 
 const interruptions: Readonly<Record<string, readonly ProxyAct[]>> = {
-  'a server that is busy and says for how long': [{ status: 429, headers: { 'retry-after': '1' } }],
-  'a server that is down': [
+  'a busy server that asks for a delay': [{ status: 429, headers: { 'retry-after': '1' } }],
+  'an unavailable server': [
     { status: 503 },
     { status: 500, body: 'x' },
     { status: 502, headers: { 'content-type': 'text/html' }, body: '<html>' },
   ],
-  'a token, bucket or organisation that is not right yet': [
+  'a wrong token, bucket or organisation': [
     { status: 401, body: '{"message":"unauthorized"}' },
     { status: 403 },
     { status: 404 },
   ],
-  'connections that are reset before and after the write': ['reset', 'reset-after', 'reset-after', 'reset'],
-  'an answer that never comes': ['hang'],
+  'connection resets before and after the write': ['reset', 'reset-after', 'reset-after', 'reset'],
+  'a response that never arrives': ['hang'],
 };
 for (const [title, acts] of Object.entries(interruptions)) {
   testWithInfluxd(`loses and duplicates nothing after ${title}`, async (t) => {
@@ -244,7 +244,7 @@ interface Rig {
   writeLines(text: string): Promise<void>;
 }
 
-/** A recorder over a spooled store, whose writes a proxy can interfere with. */
+/** A recorder with a spooled store, behind a proxy that can disrupt writes. */
 async function overProxy(t: ExecutionContext, run: (rig: Rig) => Promise<void>): Promise<void> {
   const { url, org, token, createBucket } = await influxd();
   const bucket = await createBucket();

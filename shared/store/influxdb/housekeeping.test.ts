@@ -165,7 +165,7 @@ testWithInfluxd(
       (await plain.readRequests({ fromMs: 0, toMs: startMs + dayMs, filter: {}, limit: 100 })).length;
 
     let looks = 0;
-    /** Keeps house until the look at the clock is saved and the deletion that follows it is done. */
+    /** Runs housekeeping until the check of the clock is saved and the following deletion is done. */
     const keepHouse = async (aheadDays: number, changes: Partial<InfluxdbOptions>): Promise<string[]> => {
       const said: string[] = [];
       const file = join(changes.spoolDir ?? options.spoolDir, 'retention.json');
@@ -208,7 +208,7 @@ test('retries soon when InfluxDB was still starting, and logs it once', async (t
   let tries = 0;
   const deleted: string[] = [];
   const stop = startHousekeeping({
-    guard: { look: async () => ({ retention, nowMs: Date.now() }) },
+    guard: { check: async () => ({ retention, nowMs: Date.now() }) },
     retryMs: 1,
     log: { ...quietLog, warn: (message) => said.push(message) },
     writeVersion: async () => {

@@ -8,7 +8,7 @@ import { levelTags } from './line-protocol.js';
 /** Dependencies of housekeeping. */
 export interface HousekeepingParts {
   /** Decides which rows have expired. */
-  readonly guard: Pick<RetentionGuard, 'look'>;
+  readonly guard: Pick<RetentionGuard, 'check'>;
   /** Deletes points that match a predicate and are older than a time in milliseconds since 1970. */
   readonly deleteBefore: (predicate: string, timeMs: number) => Promise<unknown>;
   /** Writes the schema version of the bucket. */
@@ -46,7 +46,7 @@ export function startHousekeeping({
     let nextMs = everyMs;
     try {
       await writeVersion();
-      const due = await guard.look();
+      const due = await guard.check();
       for (const [predicate, retentionMs] of rulesOf(due.retention)) {
         if (isStopped) return;
         await deleteBefore(predicate, due.nowMs - retentionMs);

@@ -318,7 +318,7 @@ function noToken(t: ExecutionContext, error: Error): void {
   t.false(`${error.message} ${error.stack} ${JSON.stringify(error)} ${String(error.cause)}`.includes(token));
 }
 
-/** A store over a server that answers what InfluxDB cannot be made to say at will. */
+/** A store with a fake server, for responses that InfluxDB cannot be made to return. */
 async function withServer(
   listener: RequestListener,
   use: (store: Store) => Promise<void>,

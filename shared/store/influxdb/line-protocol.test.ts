@@ -322,7 +322,10 @@ async function writeTo({ url, org, token }: Influxd, bucket: string, requests: r
   await store.close();
 }
 
-/** The tags of all points, sorted. With one that is never empty: rows that have no column at all are in no answer. */
+/**
+ * Returns the tags of all points, sorted. Includes one that is never empty, since rows without any column are not
+ * returned.
+ */
 async function tagsIn({ url, org, token }: Influxd, bucket: string): Promise<string[]> {
   const rows = await new InfluxDB({ url, token })
     .getQueryApi(org)

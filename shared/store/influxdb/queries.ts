@@ -473,22 +473,22 @@ function fieldConditions({
   userAgent,
   referrer,
   requestId,
-}: Filter): { field: string; wanted: string; condition: (value: ParameterizedQuery) => ParameterizedQuery }[] {
+}: Filter): { field: string; expected: string; condition: (value: ParameterizedQuery) => ParameterizedQuery }[] {
   const is = (text: string) => (value: ParameterizedQuery) => flux`${value} == ${fluxText(text)}`;
   const startsAs =
     (whole: string, ...starts: string[]) =>
     (value: ParameterizedQuery) =>
       flux`${value} =~ ${fluxWholeOrStart(whole, ...starts)}`;
   return [
-    ...(client === undefined ? [] : [{ field: 'client_ip', wanted: client, condition: is(client) }]),
-    ...(userAgent === undefined ? [] : [{ field: 'user_agent', wanted: userAgent, condition: is(userAgent) }]),
-    ...(requestId === undefined ? [] : [{ field: 'request_id', wanted: requestId, condition: is(requestId) }]),
+    ...(client === undefined ? [] : [{ field: 'client_ip', expected: client, condition: is(client) }]),
+    ...(userAgent === undefined ? [] : [{ field: 'user_agent', expected: userAgent, condition: is(userAgent) }]),
+    ...(requestId === undefined ? [] : [{ field: 'request_id', expected: requestId, condition: is(requestId) }]),
     ...(referrer === undefined
       ? []
-      : [{ field: 'referrer', wanted: referrer, condition: startsAs(referrer, `${referrer}?`, `${referrer}#`) }]),
+      : [{ field: 'referrer', expected: referrer, condition: startsAs(referrer, `${referrer}?`, `${referrer}#`) }]),
     ...(path === undefined
       ? []
-      : [{ field: 'uri', wanted: uriText(path), condition: startsAs(uriText(path), `${path}?`) }]),
+      : [{ field: 'uri', expected: uriText(path), condition: startsAs(uriText(path), `${path}?`) }]),
   ];
 }
 
@@ -498,7 +498,7 @@ function havingFields(filter: Filter): ParameterizedQuery {
   const [first] = conditions;
   if (first === undefined) return flux`\n  |> filter(fn: (r) => r._field == "uri")`;
   // InfluxDB evaluates a condition on a single field while it reads.
-  if (conditions.length === 1 && first.wanted !== '')
+  if (conditions.length === 1 && first.expected !== '')
     return flux`\n  |> filter(fn: (r) => r._field == ${first.field} and ${first.condition(flux`r._value`)})`;
   const fields = new RegExp(`^(uri|${conditions.map(({ field }) => field).join('|')})$`);
   return flux`
@@ -509,9 +509,9 @@ function havingFields(filter: Filter): ParameterizedQuery {
 
 /** Returns the conditions on the fields of reassembled requests, to append to another. */
 function andFields(filter: Filter): ParameterizedQuery {
-  return fieldConditions(filter).reduce((all, { field, wanted, condition }) => {
+  return fieldConditions(filter).reduce((all, { field, expected, condition }) => {
     const value = flux`r.${fluxExpression(field)}`;
-    return wanted === ''
+    return expected === ''
       ? flux`${all} and (not exists ${value} or ${condition(value)})`
       : flux`${all} and exists ${value} and ${condition(value)}`;
   }, flux``);

@@ -1,4 +1,4 @@
-/** Rollup rows in the real InfluxDB: those of earlier versions, large ones, and those that are taken back. */
+/** Rollup rows in a real InfluxDB: those of earlier versions, large ones, and those of undone imports. */
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { InfluxDB } from '@influxdata/influxdb-client';
@@ -192,9 +192,9 @@ interface FluxRow {
 interface Rig {
   readonly store: Store;
   writeLines(lines: readonly string[]): Promise<void>;
-  /** Runs a query in Flux. */
+  /** Runs a Flux query. */
   run(queryOf: (bucket: string) => string): Promise<FluxRow[]>;
-  /** Runs steps over the rollups of a day. */
+  /** Applies steps to the rollups of a day. */
   query(steps: string): Promise<FluxRow[]>;
 }
 
@@ -267,14 +267,14 @@ function cellOf(status: number, count: number, durationsMs: readonly number[] = 
   };
 }
 
-/** Rows that compare by what their histograms hold, in a fixed order. */
+/** Converts rows for comparison, with the contents of histograms, in a fixed order. */
 function plain(rows: readonly RollupRow[]): unknown[] {
   return rows
     .map((row) => ({ ...row, cells: row.cells.map((cell) => ({ ...cell, histogram: cell.histogram.pack() })) }))
     .toSorted((one, other) => (one.host ?? '').localeCompare(other.host ?? ''));
 }
 
-/** Requests by source, host where the scope is host, and status. */
+/** Counts requests by source, status and, for scope `host`, host. */
 async function countsOf(store: Store, scope: Scope, filter: Filter): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};
   for (const { source, host, cells } of await store.readRollups({ ...range, level: 60, scope, filter })) {

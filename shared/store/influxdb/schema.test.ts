@@ -1,6 +1,6 @@
 /**
- * Points of earlier programs, as those wrote them: `fixtures/version-N-….lp`, each with the three requests, the row and
- * the ledger that are asked for here.
+ * Points of earlier programs: `fixtures/version-N-….lp`, each with the three requests, the row and the ledger that
+ * this test reads.
  */
 import { readdirSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';

@@ -219,7 +219,7 @@ test('accepts nothing while its folder cannot be created, says why, and continue
   await rm(root, { recursive: true });
 });
 
-/** `npm run faults` asks for more. */
+/** `npm run faults` runs more. */
 const cases = Number(process.env['SPOOL_CASES'] ?? 300);
 
 test(`opens after any appends, crashes and damage, and loses only damaged records (${cases} cases)`, async (t) => {
@@ -314,7 +314,7 @@ test(`opens after any appends, crashes and damage, and loses only damaged record
         } else if (each.do === 'deliver') {
           if (spool.isEmpty) continue;
           const reading = spool.read(each.bytesMax);
-          // All that is left may be damaged: then only a new record ends the wait.
+          // All remaining records may be damaged: then only a new record ends the wait.
           await spool.append(payloadOf(appended, 10), 1);
           appended += 1;
           appendedByRun += 1;
@@ -346,7 +346,7 @@ test(`opens after any appends, crashes and damage, and loses only damaged record
               const hit = (from: number, to: number): void => {
                 for (const { id, start, end } of records) if (start < to && end > from) damaged.add(id);
               };
-              // A bit that flips a second time mends what the first time has damaged.
+              // Flipping a bit twice would repair the damage.
               if (each.do === 'flip' && flipped.has(`${name} ${at} ${each.bit}`)) return;
               if (each.do === 'flip') {
                 flipped.add(`${name} ${at} ${each.bit}`);
@@ -367,7 +367,7 @@ test(`opens after any appends, crashes and damage, and loses only damaged record
         }
         balanced();
       }
-      // Two more records: what was lost before them is known when they have come.
+      // Two more records: they show what was lost before them.
       await spool.append(payloadOf(appended), 1);
       await spool.append(payloadOf(appended + 1), 1);
       appended += 2;
@@ -413,7 +413,7 @@ function range(from: number, to: number): number[] {
   return Array.from({ length: to - from }, (_, at) => from + at);
 }
 
-/** Delivers until the spool is empty, or until the record `untilId` came. */
+/** Delivers until the spool is empty, or until it has delivered the record `untilId`. */
 async function drain(spool: Spool, untilId = Infinity): Promise<number[]> {
   const ids: number[] = [];
   while (!spool.isEmpty && ids.at(-1) !== untilId) {
