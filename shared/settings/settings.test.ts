@@ -26,7 +26,7 @@ const good = test.macro({
   exec(t, setting: Setting<unknown>, input: string, value: unknown) {
     t.deepEqual(readSettings({ NAME: setting }, { NAME: input }).NAME, value);
   },
-  title: (_, setting: Setting<unknown>, input: string) => `${JSON.stringify(input)} is accepted as ${setting.allowed}`,
+  title: (_, setting: Setting<unknown>, input: string) => `accepts ${JSON.stringify(input)} as ${setting.allowed}`,
 });
 const bad = test.macro({
   exec(t, setting: Setting<unknown>, input: string) {
@@ -34,7 +34,7 @@ const bad = test.macro({
     t.true(error.message.startsWith(`NAME is ${JSON.stringify(input)}: it must be `));
     t.true(error.message.includes(setting.allowed));
   },
-  title: (_, setting: Setting<unknown>, input: string) => `${JSON.stringify(input)} is rejected as ${setting.allowed}`,
+  title: (_, setting: Setting<unknown>, input: string) => `rejects ${JSON.stringify(input)} as ${setting.allowed}`,
 });
 
 const size = bytes('', { default: '1MiB', min: '1KiB', max: '1GiB' });

@@ -176,9 +176,9 @@ test('closes windows of a log of hours that is imported in minutes, after writin
     rows.find((row) => row.level === level && row.kind === 'path')!.rowId;
   const first = add(startMs);
   for (let minute = 1; minute < 60; minute += 1) add(startMs + minute * 60_000);
-  const again = add(startMs);
-  t.not(idOf(again, 60), idOf(first, 60));
-  t.is(idOf(again, 3600), idOf(first, 3600));
+  const reopened = add(startMs);
+  t.not(idOf(reopened, 60), idOf(first, 60));
+  t.is(idOf(reopened, 3600), idOf(first, 3600));
   for (const level of [60, 600, 3600, 86_400]) {
     const counts = [...stored.values()]
       .filter((row) => row.level === level && row.kind === 'path')

@@ -89,11 +89,11 @@ test('deletes expired rows when the store is opened, and no others', async (t) =
     return found;
   };
   /** Reopens the store and waits until the ages are as expected. */
-  const agesBecome = async (wanted: Record<string, number[]>): Promise<void> => {
+  const agesBecome = async (expected: Record<string, number[]>): Promise<void> => {
     await store.close();
     store = await open();
-    await until('old rows are deleted', async () => isDeepStrictEqual(await ages(), wanted)).catch(() => undefined);
-    t.deepEqual(await ages(), wanted);
+    await until('old rows are deleted', async () => isDeepStrictEqual(await ages(), expected)).catch(() => undefined);
+    t.deepEqual(await ages(), expected);
   };
 
   const upTo = (days: number): number[] => agesDays.filter((age) => age <= days);
@@ -243,11 +243,11 @@ test('keeps ledgers and the ids of applied batches for as long as the coarsest r
   }
   for (const step of deleteSteps({ requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs }, startMs))
     while ((await step(database.writing)) > 0);
-  const kept = [0, 8, 399, 400];
+  const retained = [0, 8, 399, 400];
   const namesIn = async (table: string, column: string): Promise<unknown[]> =>
     (await (await database.writing.run(`SELECT ${column} FROM ${table}`)).getRows()).flat().toSorted();
-  t.deepEqual(await namesIn('collector_ledger', 'collector'), kept.map((age) => `collector-${age}`).toSorted());
-  t.deepEqual(await namesIn('applied_batch', 'writer'), kept.map((age) => `writer-${age}`).toSorted());
+  t.deepEqual(await namesIn('collector_ledger', 'collector'), retained.map((age) => `collector-${age}`).toSorted());
+  t.deepEqual(await namesIn('applied_batch', 'writer'), retained.map((age) => `writer-${age}`).toSorted());
   await database.close();
   await rm(folder, { recursive: true });
 });

@@ -54,7 +54,7 @@ const request = fc
     }),
   )
   .map(
-    (given): RequestEvent => ({
+    (input): RequestEvent => ({
       timeNs: 0,
       bytesRead: 0,
       uri: '/',
@@ -66,7 +66,7 @@ const request = fc
       tls: '',
       upstreamMs: null,
       requestId: '',
-      ...given,
+      ...input,
     }),
   );
 
@@ -113,7 +113,7 @@ test('has rows of all levels and scopes that agree with the requests, for any se
           });
         let nowMs = startMs;
         let database = await open();
-        let kept: { readonly request: RequestEvent; readonly importId: number }[] = [];
+        let stored: { readonly request: RequestEvent; readonly importId: number }[] = [];
         let prepared: PreparedFold | undefined;
         let sequence = 0;
         try {
@@ -137,7 +137,7 @@ test('has rows of all levels and scopes that agree with the requests, for any se
                   nowMs,
                   (commit) => commit(),
                 );
-                kept.push(...requests.map((one) => ({ request: one, importId })));
+                stored.push(...requests.map((one) => ({ request: one, importId })));
                 break;
               }
               case 'time passes':
@@ -165,12 +165,12 @@ test('has rows of all levels and scopes that agree with the requests, for any se
               case 'an import is taken back':
                 await takeBack(database.writing, 7);
                 await database.windows.forget(7, database.writing);
-                kept = kept.filter(({ importId }) => importId !== 7);
+                stored = stored.filter(({ importId }) => importId !== 7);
             }
             if (nowMs - startMs < 50 * minuteMs)
               await assertAgree(
                 database,
-                kept.map((one) => one.request),
+                stored.map((one) => one.request),
               );
           }
         } finally {
@@ -233,14 +233,14 @@ async function assertAgree(database: Database, requests: readonly RequestEvent[]
       };
       const query = { ...range, level, scope, filter: {} };
       const read = await collect(streamRollups((run) => reads.use(run), query, database.windows.snapshot(query), 7));
-      const wanted = rollUp(
+      const expected = rollUp(
         requests.filter(
           ({ timeMs }) => timeMs >= range.fromMs && ages.find((each) => timeMs >= startMs - each.toMs)![scope] <= level,
         ),
         level,
         scope,
       );
-      assertSame(totals(read), totals(wanted), `${scope} ${level}`);
+      assertSame(totals(read), totals(expected), `${scope} ${level}`);
     }
   }
   const counts = new Map<string, HostCounts>();
@@ -279,7 +279,11 @@ function totals(rows: readonly RollupRow[]): Map<string, Aggregate> {
   return sums;
 }
 
-function assertSame(read: ReadonlyMap<string, Aggregate>, wanted: ReadonlyMap<string, Aggregate>, what: string): void {
+function assertSame(
+  read: ReadonlyMap<string, Aggregate>,
+  expected: ReadonlyMap<string, Aggregate>,
+  what: string,
+): void {
   const textOf = (sums: ReadonlyMap<string, Aggregate>): string =>
     [...sums]
       .map(
@@ -288,5 +292,5 @@ function assertSame(read: ReadonlyMap<string, Aggregate>, wanted: ReadonlyMap<st
       )
       .sort()
       .join('\n');
-  if (textOf(read) !== textOf(wanted)) throw new Error(`${what}:\n${textOf(read)}\nand not\n${textOf(wanted)}`);
+  if (textOf(read) !== textOf(expected)) throw new Error(`${what}:\n${textOf(read)}\nand not\n${textOf(expected)}`);
 }

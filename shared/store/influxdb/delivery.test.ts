@@ -33,7 +33,7 @@ test('decodes bodies line by line with any text, and joins bodies without decodi
       ),
       async (texts) => {
         const requests = texts.map((each) => event(each));
-        const wanted = requests.map((request) => requestLine(request, 'r'));
+        const expected = requests.map((request) => requestLine(request, 'r'));
         const bodies = bodiesOf({
           recorder: 'r',
           writer: 'w',
@@ -44,10 +44,10 @@ test('decodes bodies line by line with any text, and joins bodies without decodi
           topLists: [],
           ledger: undefined,
         });
-        t.deepEqual(await linesIn(decodePayload(encodePayload(bodies))[0]!), wanted);
-        const twice = joinBodies([...bodies, compress(`${wanted[0]!}\n`, 1)]);
-        t.is(twice.lines, wanted.length + 1);
-        t.deepEqual(await linesIn(twice), [...wanted, wanted[0]!]);
+        t.deepEqual(await linesIn(decodePayload(encodePayload(bodies))[0]!), expected);
+        const twice = joinBodies([...bodies, compress(`${expected[0]!}\n`, 1)]);
+        t.is(twice.lines, expected.length + 1);
+        t.deepEqual(await linesIn(twice), [...expected, expected[0]!]);
       },
     ),
     { numRuns: 50 },

@@ -113,14 +113,14 @@ testWithInfluxd('deletes exactly the expired rows, with a token for the bucket o
   t.is(await requests(), ages.length, 'a store that does not keep house deletes nothing');
 
   const house = await openInfluxdbStore({ ...options, retentionDelayMs: 0 }, { log: quietLog, keepsHouse: true });
-  const keptAt = (keptMs: number): number => ages.filter((age) => age * dayMs < keptMs).length;
+  const retainedAt = (retentionMs: number): number => ages.filter((age) => age * dayMs < retentionMs).length;
   await until('what is old is deleted', async () => {
     const topLists = await Promise.all(
       topLevels.map((level) => plain.readTopLists({ ...everything, level, kinds: ['path'] })),
     );
     return (
-      (await requests()) === keptAt(retention.requestsMs) &&
-      topLevels.every((level, at) => topLists[at]!.length === keptAt(topRetentionMs(level, retention.rollupsMs)))
+      (await requests()) === retainedAt(retention.requestsMs) &&
+      topLevels.every((level, at) => topLists[at]!.length === retainedAt(topRetentionMs(level, retention.rollupsMs)))
     );
   });
   for (const scope of scopes) {
@@ -128,7 +128,7 @@ testWithInfluxd('deletes exactly the expired rows, with a token for the bucket o
       const rows = await plain.readRollups({ ...everything, level, scope, filter: {} });
       t.is(
         rows.length,
-        keptAt(levelRetentionMs(level, retention.rollupsMs, scope)),
+        retainedAt(levelRetentionMs(level, retention.rollupsMs, scope)),
         `level ${level} of scope ${scope}`,
       );
     }
@@ -167,19 +167,19 @@ testWithInfluxd(
     let looks = 0;
     /** Runs housekeeping until the check of the clock is saved and the following deletion is done. */
     const keepHouse = async (aheadDays: number, changes: Partial<InfluxdbOptions>): Promise<string[]> => {
-      const said: string[] = [];
+      const warnings: string[] = [];
       const file = join(changes.spoolDir ?? options.spoolDir, 'retention.json');
       const nowMs = startMs + aheadDays * dayMs + (looks += 1);
       const store = await openInfluxdbStore(
         { ...options, ...changes },
-        { log: { ...quietLog, warn: (message) => said.push(message) }, keepsHouse: true, now: () => nowMs },
+        { log: { ...quietLog, warn: (message) => warnings.push(message) }, keepsHouse: true, now: () => nowMs },
       );
       await until('it has looked', async () =>
         (await readFile(file, 'utf8').catch(() => '')).includes(`"lookedMs":${nowMs}`),
       );
       await store.readLedgers({ sinceMs: 0 });
       await store.close(); // waits for the deletion that is under way
-      return said;
+      return warnings;
     };
     t.deepEqual(await keepHouse(0, {}), []);
     t.regex((await keepHouse(30, {})).join(), /30d ahead of the time used for deletion/);
@@ -204,13 +204,13 @@ test('retains rows of hosts at no level for longer than rows of sources', (t) =>
 });
 
 test('retries soon when InfluxDB was still starting, and logs it once', async (t) => {
-  const said: string[] = [];
+  const warnings: string[] = [];
   let tries = 0;
   const deleted: string[] = [];
   const stop = startHousekeeping({
     guard: { check: async () => ({ retention, nowMs: Date.now() }) },
     retryMs: 1,
-    log: { ...quietLog, warn: (message) => said.push(message) },
+    log: { ...quietLog, warn: (message) => warnings.push(message) },
     writeVersion: async () => {
       if ((tries += 1) < 4) throw new Error('it is starting');
     },
@@ -221,7 +221,7 @@ test('retries soon when InfluxDB was still starting, and logs it once', async (t
   t.teardown(stop);
   await until('it has deleted what is old', () => deleted.includes('_measurement="request_metrics"'));
   t.is(tries, 4);
-  t.deepEqual(said, ['Cannot delete expired requests and rollups, retrying: it is starting']);
+  t.deepEqual(warnings, ['Cannot delete expired requests and rollups, retrying: it is starting']);
 });
 
 testWithInfluxd('neither reads nor writes a bucket of a newer program, and says what to do', async (t) => {

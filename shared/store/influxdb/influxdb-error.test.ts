@@ -141,14 +141,14 @@ test('holds the data after an unknown error, such as a bug of this program', (t)
 });
 
 test("hides the token in InfluxDB's message, even if it is truncated, and nothing else", (t) => {
-  const said = (message: string, tokenOfPlace: string): string =>
+  const detailOf = (message: string, tokenOfPlace: string): string =>
     influxdbError(
       'write',
       new HttpError(401, 'Unauthorized', JSON.stringify({ message }), undefined, 'application/json'),
       { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token: tokenOfPlace },
     ).detail!;
-  t.regex(said(`${'a'.repeat(490)}${token}`, token), /a\[token\]\)$/);
-  t.is(said('no x here', 'x'), 'Cannot write: InfluxDB answered 401 (no [token] here)');
+  t.regex(detailOf(`${'a'.repeat(490)}${token}`, token), /a\[token\]\)$/);
+  t.is(detailOf('no x here', 'x'), 'Cannot write: InfluxDB answered 401 (no [token] here)');
 });
 
 test('retries when the server does not respond in time', async (t) => {
@@ -259,7 +259,7 @@ testWithInfluxd(
   async (t) => {
     const server = await influxd();
     const right = { url: server.url, org: server.org, bucket: server.bucket, token: server.token };
-    const hold = async (options: typeof right, use: (store: Store) => Promise<unknown>): Promise<void> => {
+    const assertHeld = async (options: typeof right, use: (store: Store) => Promise<unknown>): Promise<void> => {
       const store = await openInfluxdbStore({ ...options, ...spool }, { log: quietLog });
       const error = await t.throwsAsync(use(store), { instanceOf: StoreError });
       t.is(error.action, 'hold', error.message);
@@ -267,15 +267,15 @@ testWithInfluxd(
       await store.close();
     };
     for (const wrong of [{ token: 'wrong-token' }, { bucket: 'no-such-bucket' }, { org: 'no-such-org' }]) {
-      await hold({ ...right, ...wrong }, (store) => store.write(batch));
-      await hold({ ...right, ...wrong }, (store) => store.ping());
-      await hold({ ...right, ...wrong }, (store) => store.pingToWrite());
+      await assertHeld({ ...right, ...wrong }, (store) => store.write(batch));
+      await assertHeld({ ...right, ...wrong }, (store) => store.ping());
+      await assertHeld({ ...right, ...wrong }, (store) => store.pingToWrite());
     }
     const writeOnly = await server.createToken(server.bucket, ['write']);
     const readOnly = await server.createToken(server.bucket, ['read']);
-    await hold({ ...right, token: writeOnly }, (store) => store.ping());
-    await hold({ ...right, token: readOnly }, (store) => store.write(batch));
-    await hold({ ...right, token: readOnly }, (store) => store.pingToWrite());
+    await assertHeld({ ...right, token: writeOnly }, (store) => store.ping());
+    await assertHeld({ ...right, token: readOnly }, (store) => store.write(batch));
+    await assertHeld({ ...right, token: readOnly }, (store) => store.pingToWrite());
     const writer = await openInfluxdbStore({ ...right, token: writeOnly, ...spool }, { log: quietLog });
     await writer.pingToWrite();
     await writer.write(batch);

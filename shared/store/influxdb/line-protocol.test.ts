@@ -297,13 +297,13 @@ if (process.env['INFLUXDB_URL'] === undefined) {
       bucket,
       tags.map(([source, host, method, endpoint]) => ({ ...event, source, host, method, endpoint })),
     );
-    const wanted = tags.map((values) => JSON.stringify(values)).toSorted();
-    t.deepEqual(await tagsIn(server, bucket), wanted);
+    const expected = tags.map((values) => JSON.stringify(values)).toSorted();
+    t.deepEqual(await tagsIn(server, bucket), expected);
     await server.kill();
     await server.restart();
-    t.deepEqual(await tagsIn(server, bucket), wanted);
+    t.deepEqual(await tagsIn(server, bucket), expected);
     await server.restart();
-    t.deepEqual(await tagsIn(server, bucket), wanted);
+    t.deepEqual(await tagsIn(server, bucket), expected);
   });
 }
 

@@ -84,12 +84,12 @@ testWithInfluxd('reads the last version of rows of more than 64 KiB', async (t) 
       rowOf({ host: 'b.example', cells: cells.slice(0, 1) }),
     ];
     await store.write(batchOf(rows));
-    for (const [scope, wanted] of [
+    for (const [scope, expected] of [
       ['all', rows.slice(0, 1)],
       ['host', rows.slice(1)],
     ] as const) {
       const read = await store.readRollups({ ...range, level: 60, scope, filter: {} });
-      t.deepEqual(plain(read), plain(wanted), `${length} cells of scope ${scope}`);
+      t.deepEqual(plain(read), plain(expected), `${length} cells of scope ${scope}`);
     }
   }
   t.deepEqual(await countsOf(store, 'all', { status: { min: 998, max: 999 } }), {

@@ -20,12 +20,12 @@ test('returns records unchanged and in order, and deletes them when they are com
   t.true(spool.isEmpty);
   await spool.close();
 
-  const again = await openSpool({ ...tiny, dir });
-  t.true(again.isEmpty);
-  t.deepEqual(again.earlier, { spooled: 0, stored: 0, deadLettered: 0 });
-  await again.append(payloadOf(50), 1);
-  t.deepEqual(await drain(again), [50]);
-  await again.close();
+  const reopened = await openSpool({ ...tiny, dir });
+  t.true(reopened.isEmpty);
+  t.deepEqual(reopened.earlier, { spooled: 0, stored: 0, deadLettered: 0 });
+  await reopened.append(payloadOf(50), 1);
+  t.deepEqual(await drain(reopened), [50]);
+  await reopened.close();
 });
 
 test('waits for a record to read, and returns none when it is closed', async (t) => {
@@ -44,19 +44,19 @@ test('waits for a record to read, and returns none when it is closed', async (t)
 test('rejects a record beyond the size limit as a whole, and keeps the oldest', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const spool = await openSpool({ dir, bytesMax: 2000, segmentBytesMax: 300, log: quiet });
-  let kept = 0;
+  let appended = 0;
   const error = await t.throwsAsync(
     async () => {
-      for (; ; kept += 1) await spool.append(payloadOf(kept), 1);
+      for (; ; appended += 1) await spool.append(payloadOf(appended), 1);
     },
     { instanceOf: SpoolFullError },
   );
   t.regex(error.message, /2000/);
-  t.true(kept > 10);
+  t.true(appended > 10);
   t.true(spool.bytes <= 2000);
-  t.deepEqual(await drain(spool), range(0, kept));
-  await spool.append(payloadOf(kept), 1);
-  t.deepEqual(await drain(spool), [kept], 'there is room again');
+  t.deepEqual(await drain(spool), range(0, appended));
+  await spool.append(payloadOf(appended), 1);
+  t.deepEqual(await drain(spool), [appended], 'there is room again');
   await spool.close();
 });
 
@@ -134,10 +134,10 @@ test('continues when its folder is removed, and loses nothing of the open segmen
   await t.throwsAsync(openSpool(options), { message: /Another process uses the spool/ }, 'its lock is there again');
   await spool.close();
 
-  const again = await openSpool(options);
-  t.deepEqual(again.earlier, { spooled: 38, stored: 0, deadLettered: 0 });
-  t.deepEqual(await drain(again), range(1, 20));
-  await again.close();
+  const reopened = await openSpool(options);
+  t.deepEqual(reopened.earlier, { spooled: 38, stored: 0, deadLettered: 0 });
+  t.deepEqual(await drain(reopened), range(1, 20));
+  await reopened.close();
   await rm(root, { recursive: true });
 });
 
