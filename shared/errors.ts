@@ -1,30 +1,27 @@
-/** What the caller of a store should do about an error. */
+/** How the caller of a store should handle an error. */
 export type StoreErrorAction =
-  /** The store is down or busy: the same batch may go through later. */
+  /** The store is down or busy: retry the same batch. */
   | 'retry'
-  /** A person has to act first (a token, a bucket): hold everything and try from time to time. */
+  /** The operator has to act (a token, a bucket): keep all batches and retry from time to time. */
   | 'hold'
-  /** The store will never take this batch: give it up and count it. */
+  /** The store will never accept this batch: discard and count it. */
   | 'drop'
-  /** The process cannot go on with this store. */
+  /** The process cannot continue with this store. */
   | 'stop';
 
-/**
- * A store that could not do what it was asked. The message says in plain words what, why, and what to do: people read
- * it on the page.
- */
+/** Error of a store. The message says in plain words what failed, why, and what to do: it is shown on the page. */
 export class StoreError extends Error {
   override readonly name = 'StoreError';
   readonly action: StoreErrorAction;
-  /** How long the store asks to be left alone, in milliseconds, where it says so. */
+  /** Delay that the store asked for, in milliseconds. */
   readonly retryAfterMs: number | undefined;
-  /** Another process has the store open, and only one can: it may be asked to do the work. */
+  /** Another process has the store open exclusively. It can be asked to do the work. */
   readonly inUse: boolean;
-  /** What has no room left, where that is why. */
+  /** Set if the error is caused by lack of space. */
   readonly full: 'spool-full' | 'disk-full' | undefined;
-  /** What the server or the system said, for the log alone; without secrets. */
+  /** Original message of the server or the system, without secrets. Only for the log. */
   readonly detail: string | undefined;
-  /** The store holds other contents than before: totals that were written to it have to be counted anew. */
+  /** The contents of the store were replaced: open rollups have to be counted again. */
   readonly contentsReplaced: boolean;
 
   constructor(
@@ -49,12 +46,12 @@ export class StoreError extends Error {
   }
 }
 
-/** A setting, option or argument that cannot be used: the program ends with status 2. */
+/** Invalid setting, option or argument. The program exits with status 2. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** What a person can do about an error of the file system, as a sentence: `Make room on its disk.` */
+/** Advice on a file system error, as a sentence: `Make room on its disk.` */
 export function fileAdvice(error: unknown): string {
   switch ((error as NodeJS.ErrnoException | null)?.code) {
     case 'ENOSPC':
@@ -62,38 +59,38 @@ export function fileAdvice(error: unknown): string {
       return 'Make room on its disk.';
     case 'EACCES':
     case 'EPERM':
-      return 'Let this user write there.';
+      return 'Give this user write permission there.';
     case 'EROFS':
-      return 'Its file system is mounted read-only: see why, and mount it for writing.';
+      return 'Its file system is mounted read-only: find out why, and remount it writable.';
     case 'ENOENT':
     case 'ENOTDIR':
-      return 'Make its folder again, where this user can write.';
+      return 'Create its folder again, writable by this user.';
     case 'EFBIG':
-      return 'A limit on the size of files is reached: raise it (ulimit -f).';
+      return 'The file size limit is reached: raise it (ulimit -f).';
     case 'EMFILE':
     case 'ENFILE':
       return 'Too many files are open: raise the limit (ulimit -n).';
     default:
-      return 'See that its disk works.';
+      return 'Check its disk.';
   }
 }
 
-/** Whether an error of the file system says that there is no room, for want of disk or by a limit. */
+/** Whether a file system error means that there is no space, or that a quota or limit is reached. */
 export function isDiskFull(error: unknown): boolean {
   return ['ENOSPC', 'EDQUOT', 'EFBIG'].includes((error as NodeJS.ErrnoException | null)?.code ?? '');
 }
 
-/** The message of anything that was thrown. */
+/** Message of any thrown value. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** The stack of anything that was thrown, which begins with its message. For logs. */
+/** Stack of any thrown value, starting with its message. For logs. */
 export function stackOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
-/** The message of anything that was thrown, with the detail of a `StoreError`: for logs and dead letters. */
+/** Message of any thrown value, with the detail of a `StoreError`. For logs and dead letters. */
 export function detailedMessageOf(error: unknown): string {
   return error instanceof StoreError && error.detail !== undefined
     ? `${error.message} [${error.detail}]`

@@ -1,4 +1,4 @@
-/** The items by their key, keys and items in the order in which they came. `Map.groupBy`, which Node 20 has not. */
+/** Groups items by key, in order of arrival. A replacement for `Map.groupBy`, which Node 20 lacks. */
 export function groupBy<Item, Key>(items: Iterable<Item>, keyOf: (item: Item) => Key): Map<Key, Item[]> {
   const groups = new Map<Key, Item[]>();
   for (const item of items) {

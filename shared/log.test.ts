@@ -1,7 +1,7 @@
 import test from 'ava';
 import { rateLimitedWarn } from './log.js';
 
-test('the first message of a key is written, then one per interval with the number of those left out', (t) => {
+test('writes the first message of a key, then one per interval with the number of suppressed ones', (t) => {
   const written: unknown[] = [];
   let timeMs = 0;
   const warn = rateLimitedWarn(
@@ -19,7 +19,7 @@ test('the first message of a key is written, then one per interval with the numb
   ]);
 });
 
-test('a clock that is put back silences no message', (t) => {
+test('suppresses no message when the clock is set back', (t) => {
   const written: string[] = [];
   const { now } = Date;
   let aheadMs = 730 * 86_400_000;

@@ -1,14 +1,14 @@
-/** Writes one line per call; never throws. Fields are appended as `name=value`. */
+/** Writes one line per call. Fields are appended as `name=value`. Never throws. */
 export interface Log {
   info(message: string, fields?: LogFields): void;
   warn(message: string, fields?: LogFields): void;
   error(message: string, fields?: LogFields): void;
 }
 
-/** Values that go behind the message. */
+/** Values appended to the message. */
 export type LogFields = Readonly<Record<string, string | number | boolean>>;
 
-/** A log of one part of the program (`collector`, `web`), on standard error by default. */
+/** Log of one part of the program (`collector`, `web`). Writes to standard error by default. */
 export function createLog(
   part: string,
   { write = writeToStderr, now = Date.now }: { write?: (line: string) => void; now?: () => number } = {},
@@ -25,29 +25,29 @@ export function createLog(
 }
 
 /**
- * Lets the first message of each key through at once and then one per interval, which says how many it stands for: what
- * strangers cause must not fill the log. `monotonicMs` is a clock in milliseconds that never steps.
+ * Logs the first message of each key immediately, then at most one per `intervalMs`, with the number of suppressed
+ * ones: clients must not be able to flood the log. `monotonicMs` is a monotonic clock in milliseconds.
  */
 export function rateLimitedWarn(
   warn: Log['warn'],
   { intervalMs = 60_000, keysMax = 100, monotonicMs = () => performance.now() } = {},
 ): (key: string, message: string, fields?: LogFields) => void {
-  const seen = new Map<string, { nextMs: number; held: number }>();
+  const seen = new Map<string, { nextMs: number; suppressed: number }>();
   return (key, message, fields) => {
     const timeMs = monotonicMs();
     let entry = seen.get(key);
     if (entry === undefined) {
       if (seen.size >= keysMax) seen.clear();
-      entry = { nextMs: -Infinity, held: 0 };
+      entry = { nextMs: -Infinity, suppressed: 0 };
       seen.set(key, entry);
     }
     if (timeMs < entry.nextMs) {
-      entry.held += 1;
+      entry.suppressed += 1;
       return;
     }
-    warn(message, entry.held === 0 ? fields : { ...fields, alsoSinceLastReport: entry.held });
+    warn(message, entry.suppressed === 0 ? fields : { ...fields, alsoSinceLastReport: entry.suppressed });
     entry.nextMs = timeMs + intervalMs;
-    entry.held = 0;
+    entry.suppressed = 0;
   };
 }
 

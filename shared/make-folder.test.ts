@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { makeFolder } from './make-folder.js';
 
-test('it makes the folder and those above it for their owner alone, also when many ask at once, and leaves one that is there.', async (t) => {
+test('creates a folder and its parents for the owner only, even concurrently, and leaves existing ones alone', async (t) => {
   const base = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   t.teardown(() => rm(base, { recursive: true }));
   await Promise.all(Array.from({ length: 20 }, () => makeFolder(join(base, 'a/b/c'))));
@@ -12,7 +12,7 @@ test('it makes the folder and those above it for their owner alone, also when ma
   for (const folder of ['a', 'a/b', 'a/b/c']) t.is((await stat(join(base, folder))).mode & 0o777, 0o700, folder);
 });
 
-test('a file in the way is an error.', async (t) => {
+test('throws if a file is in the way', async (t) => {
   const base = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   t.teardown(() => rm(base, { recursive: true }));
   await writeFile(join(base, 'file'), '');
@@ -21,7 +21,7 @@ test('a file in the way is an error.', async (t) => {
 });
 
 (process.platform === 'linux' ? test : test.skip)(
-  'a file system that has no room for folders is an error, not an endless try.',
+  'throws on a file system without folders instead of retrying forever',
   async (t) => {
     await t.throwsAsync(makeFolder('/proc/nothing/spool'), { code: 'ENOENT' });
   },

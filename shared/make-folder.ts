@@ -2,18 +2,18 @@ import { mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /**
- * Makes a folder and those above it, where they are missing, for their owner alone. Throws the system's error.
+ * Creates a folder and missing parents, accessible only to the owner. Throws the system's error.
  *
- * Node's own `recursive` never ends where a file system says ENOENT to a folder whose parent is there, as `/proc` does
+ * Node's `recursive` option loops forever if a file system returns ENOENT although the parent exists, as `/proc` does
  * (seen with Node 20).
  */
 export async function makeFolder(path: string): Promise<void> {
-  const make = (): Promise<void> => mkdir(path, { mode: 0o700 });
+  const create = (): Promise<void> => mkdir(path, { mode: 0o700 });
   try {
-    await make().catch(async (error: unknown) => {
+    await create().catch(async (error: unknown) => {
       if (codeOf(error) !== 'ENOENT' || dirname(path) === path) throw error;
       await makeFolder(dirname(path));
-      await make();
+      await create();
     });
   } catch (error) {
     if (codeOf(error) !== 'EEXIST' || !(await stat(path)).isDirectory()) throw error;

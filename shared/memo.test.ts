@@ -4,21 +4,21 @@ import test from 'ava';
 import fc from 'fast-check';
 import { createMemo, detachString } from './memo.js';
 
-test('a memo gives what the function gives, whatever is asked in whatever order', (t) => {
+test('returns the results of the function, for any texts in any order', (t) => {
   const texts = fc.array(
     fc.oneof(fc.constantFrom('a', 'b', 'c', ''), fc.string({ maxLength: 5 }), fc.constant('x'.repeat(501))),
     { maxLength: 200 },
   );
   fc.assert(
-    fc.property(texts, (asked) => {
+    fc.property(texts, (queries) => {
       const memo = createMemo((text) => `${text.length} ${text}`, { entriesMax: 3 });
-      return asked.every((text) => memo(text) === `${text.length} ${text}`);
+      return queries.every((text) => memo(text) === `${text.length} ${text}`);
     }),
   );
   t.pass();
 });
 
-test('a text is read once while it is asked for again and again, and anew when twice `entriesMax` others came in between', (t) => {
+test('reads a frequent text once, and again after twice `entriesMax` other texts', (t) => {
   const read: string[] = [];
   const memo = createMemo(
     (text) => {
@@ -38,7 +38,7 @@ test('a text is read once while it is asked for again and again, and anew when t
   t.is(read.filter((text) => text === 'again').length, 2);
 });
 
-test('a text of its own is the same text, lone surrogates included', (t) => {
+test('detaches an equal text, including lone surrogates', (t) => {
   fc.assert(
     fc.property(
       fc.string({ unit: 'binary' }),
@@ -48,7 +48,7 @@ test('a text of its own is the same text, lone surrogates included', (t) => {
   t.pass();
 });
 
-test('a text of its own does not keep what it was cut from', (t) => {
+test('detaches a text from its parent string', (t) => {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;
   const heapMb = (): number => {
@@ -56,8 +56,8 @@ test('a text of its own does not keep what it was cut from', (t) => {
     return process.memoryUsage().heapUsed / 2 ** 20;
   };
   const before = heapMb();
-  // A mebibyte each: a hundred of them would be seen.
-  const own = Array.from({ length: 100 }, (_, at) =>
+  // One mebibyte each, so that a retained parent would be noticed.
+  const detached = Array.from({ length: 100 }, (_, at) =>
     detachString(
       Buffer.alloc(2 ** 20, 97 + (at % 26))
         .toString('latin1')
@@ -65,5 +65,5 @@ test('a text of its own does not keep what it was cut from', (t) => {
     ),
   );
   t.true(heapMb() - before < 20);
-  t.is(own.length, 100);
+  t.is(detached.length, 100);
 });

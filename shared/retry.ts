@@ -1,17 +1,17 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** However long a store asks to be left alone, it is asked again after ten minutes. In milliseconds. */
+/** Maximum time to wait even if a store asks for longer, in milliseconds. */
 export const retryAfterMsMax = 600_000;
 
 /**
- * How long to wait after a number of failures in a row, in milliseconds: exponential back-off with full jitter, 30 s at
- * most (Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+ * Delay after a number of consecutive failures, in milliseconds: exponential back-off with full jitter, at most 30 s
+ * (Brooker, "Exponential Backoff And Jitter", AWS, 2015).
  */
 export function backoffMs(failures: number): number {
   return Math.random() * Math.min(30_000, 250 * 2 ** Math.min(failures, 10));
 }
 
-/** Resolves after a while, or as soon as `signal` is aborted. */
+/** Resolves after `durationMs`, or when `signal` is aborted. */
 export async function pause(durationMs: number, signal: AbortSignal): Promise<void> {
   await sleep(durationMs, undefined, { signal }).catch(() => undefined); // rejects only when aborted
 }

@@ -63,7 +63,7 @@ test('never grants more than its permits, and loses none when callers give up', 
   );
 });
 
-test('has fewer permits from now on, and then more, for those who wait', async (t) => {
+test('applies a lower and then a higher number of permits to waiting callers', async (t) => {
   const semaphore = new Semaphore({ permits: 2, waitingMax: 10, waitMsMax: 10_000 });
   const releases = [await semaphore.acquire(), await semaphore.acquire()];
   const acquired: number[] = [];

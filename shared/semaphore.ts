@@ -50,7 +50,7 @@ export class Semaphore {
     });
   }
 
-  /** Changes how many permits there are. Those that are held stay so until they are given back. */
+  /** Changes the number of permits. Held ones remain valid until they are released. */
   setPermits(permits: number): void {
     this.#permits = permits;
     this.#passOn();

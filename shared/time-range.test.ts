@@ -5,7 +5,7 @@ import { alignRange, levelFor, parseTime, windowsMax } from './time-range.js';
 const hourMs = 3_600_000;
 const nowMs = Date.UTC(2026, 10, 23, 20, 4, 57, 626);
 
-test('each range reads the finest level with at most about 180 windows', (t) => {
+test('chooses the finest level with at most about 180 windows', (t) => {
   const levelOf = (hours: number): number => levelFor({ fromMs: nowMs - hours * hourMs, toMs: nowMs }, nowMs);
   t.deepEqual(
     [0.25, 0.5, 1, 3, 6, 24, 7 * 24, 30 * 24, 400 * 24].map(levelOf),
@@ -13,13 +13,13 @@ test('each range reads the finest level with at most about 180 windows', (t) => 
   );
 });
 
-test('a range of long ago reads a level that is still kept', (t) => {
+test('chooses a level that still retains an old range', (t) => {
   const levelOfHourAgo = (days: number): number =>
     levelFor({ fromMs: nowMs - days * 24 * hourMs, toMs: nowMs - days * 24 * hourMs + hourMs / 4 }, nowMs);
   t.deepEqual([0.1, 0.18, 0.2, 10, 11, 44, 46, 400].map(levelOfHourAgo), [10, 10, 60, 60, 600, 600, 3600, 3600]);
 });
 
-test('an aligned range holds the range, in whole windows, and at most two more', (t) => {
+test('aligns a range to whole windows, with at most two more', (t) => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 400 * 24 * hourMs }), fc.nat(1e9), (lengthMs, backMs) => {
       const range = { fromMs: nowMs - backMs - lengthMs, toMs: nowMs - backMs };
@@ -38,7 +38,7 @@ test('an aligned range holds the range, in whole windows, and at most two more',
   t.pass();
 });
 
-test('times are now, a while before now, or RFC 3339', (t) => {
+test('parses now, a time before now, and RFC 3339', (t) => {
   t.is(parseTime('now', nowMs), nowMs);
   t.is(parseTime('now-1h', nowMs), nowMs - hourMs);
   t.is(parseTime('now-15m', nowMs), nowMs - hourMs / 4);

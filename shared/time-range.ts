@@ -5,17 +5,17 @@ import type { TimeRange } from './store/store.js';
 export const windowsMax = 180;
 
 /**
- * The finest level that covers a range with at most `windowsMax` windows and is still kept at its beginning; the
- * coarsest when there is none.
+ * Returns the finest level that covers a range with at most `windowsMax` windows and still retains its start; the
+ * coarsest level if there is none.
  */
 export function levelFor({ fromMs, toMs }: TimeRange, nowMs: number, scope: Scope = 'all'): Level {
   const fits = (level: Level): boolean => (toMs - fromMs) / (level * 1000) <= windowsMax;
-  const isKept = (level: Level): boolean => nowMs - fromMs <= keptPart * levelRetentionMsMax(level, scope);
-  return levelsOf[scope].find((level) => fits(level) && isKept(level)) ?? 86_400;
+  const isRetained = (level: Level): boolean => nowMs - fromMs <= retentionShare * levelRetentionMsMax(level, scope);
+  return levelsOf[scope].find((level) => fits(level) && isRetained(level)) ?? 86_400;
 }
 
-/** Part of a level's retention that is read. Older rows may be deleted, or not be written at all. */
-const keptPart = 0.75;
+/** Share of a level's retention that is read. Older rows may be deleted, or were never written. */
+const retentionShare = 0.75;
 
 /** The range widened to whole windows: what rollups can answer exactly. */
 export function alignRange({ fromMs, toMs }: TimeRange, level: Level): TimeRange {
@@ -49,10 +49,10 @@ export function coverRange<Of extends Level>(
 
 const relativeUnitsMs: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
-/** What `parseTime` takes, for messages. */
+/** Syntax of `parseTime`, for messages. */
 export const timeSyntax = 'now, now-15m (s, m, h or d), or RFC 3339 such as 2026-11-23T19:00:00Z';
 
-/** Reads `now`, `now-1h` or RFC 3339 into milliseconds since 1970; `undefined` when the text is none of these. */
+/** Parses `now`, `now-1h` or RFC 3339 into milliseconds since 1970; returns `undefined` for any other text. */
 export function parseTime(text: string, nowMs: number): number | undefined {
   const relative = /^now(?:-(\d{1,9})([smhd]))?$/.exec(text);
   if (relative) {
@@ -66,7 +66,7 @@ export function parseTime(text: string, nowMs: number): number | undefined {
   return Number.isNaN(timeMs) ? undefined : timeMs;
 }
 
-/** Whether a date exists. `Date` takes 31 February for 3 March. */
+/** Whether a date exists. `Date` turns 31 February into 3 March. */
 export function isCalendarDate(year: number, month: number, day: number): boolean {
   const date = new Date(Date.UTC(year, month - 1, day));
   return date.getUTCMonth() === month - 1 && date.getUTCDate() === day;

@@ -15,8 +15,8 @@ if (needs.length > 0)
   );
 
 /**
- * Stands in for systemd's end: a datagram socket that prints each message and closes the descriptor for which its
- * sender waits.
+ * Stands in for systemd: a datagram socket that prints each message and closes the descriptor that the sender waits
+ * for.
  */
 const notifySocket = `
 import os, socket, struct, sys

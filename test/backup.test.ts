@@ -93,7 +93,7 @@ test('--read-only refuses what it cannot do, and says what to do', async (t) => 
     WEB_LISTEN: '127.0.0.1:0',
   });
   t.is(await missing.ended, 1);
-  t.regex(missing.stderr(), /none\.duckdb: there is no such file\. Set STORE to a file that is there\./);
+  t.regex(missing.stderr(), /none\.duckdb: it does not exist\. Set STORE to an existing file\./);
   const restartable = await runProgram(['start', '--read-only', '--restartable'], { WEB_LISTEN: '127.0.0.1:0' });
   t.is(await restartable.ended, 2);
   t.regex(restartable.stderr(), /--restartable cannot be used with --read-only/);

@@ -35,7 +35,7 @@ if (process.env['INFLUXDB_URL'] === undefined) {
       };
       const first = await setUp(settings, '--tokens', tokens);
       t.is(first.status, 0, first.stderr);
-      t.regex(first.stdout, /It was fresh[^]*keeps 30 days/);
+      t.regex(first.stdout, /It was fresh[^]*retention of 30 days/);
       const files = ['operator/token', 'operator/password', 'collector/token', 'web/token'];
       for (const file of files) {
         t.is((await stat(join(tokens, file))).mode & 0o777, 0o600, file);
@@ -104,7 +104,7 @@ testWithInfluxd(
     const { url, org, token, bucket, createToken } = await influxd();
     const settings = { INFLUXDB_URL: url, INFLUXDB_ORG: org, INFLUXDB_BUCKET: bucket, INFLUXDB_TOKEN: token };
     const first = await setUp(settings);
-    t.regex(first.stdout, /is there\. It keeps everything for ever, which is more than RETENTION_ROLLUPS asks for/);
+    t.regex(first.stdout, /exists, with a retention of unlimited length, which is longer than RETENTION_ROLLUPS/);
     const [collector, web] = [/collector's token .*: (\S+)$/m, /web app's token .*: (\S+)$/m].map(
       (shape) => shape.exec(first.stdout)![1]!,
     ) as [string, string];
@@ -119,14 +119,14 @@ testWithInfluxd(
     t.regex((await setUp(settings)).stdout, /Nothing was changed/);
 
     const made = await setUp({ ...settings, INFLUXDB_BUCKET: `${bucket}-setup`, RETENTION_ROLLUPS: '2d' });
-    t.regex(made.stdout, /made\. It keeps 2 days/);
+    t.regex(made.stdout, /created, with a retention of 2 days/);
     t.regex(
       (await setUp({ ...settings, INFLUXDB_BUCKET: `${bucket}-setup`, RETENTION_ROLLUPS: '3d' })).stdout,
-      /it kept 2 days, and keeps 3 days now/,
+      /retention extended from 2 days to 3 days/,
     );
     t.regex(
       (await setUp({ ...settings, INFLUXDB_BUCKET: `${bucket}-setup`, RETENTION_ROLLUPS: '1d' })).stdout,
-      /It keeps 3 days, which is more/,
+      /a retention of 3 days, which is longer/,
     );
 
     const refusals: [Readonly<Record<string, string>>, number, RegExp][] = [
@@ -139,7 +139,7 @@ testWithInfluxd(
       [
         { INFLUXDB_TOKEN: await createToken(bucket, ['read', 'write']) },
         1,
-        /organisation .* that the token may see|not allowed to do this/,
+        /organisation .* that the token can read|not allowed to do this/,
       ],
       [{ INFLUXDB_ORG: 'elsewhere' }, 1, /Cannot find the organisation "elsewhere"/],
       [{ INFLUXDB_URL: '' }, 2, /INFLUXDB_URL is not set/],

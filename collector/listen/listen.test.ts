@@ -317,7 +317,10 @@ test('creates a unix socket with the configured mode, and replaces a stale socke
   t.false(existsSync(path), 'a graceful stop removes it');
 
   writeFileSync(path, 'precious');
-  await t.throwsAsync(start([`unix://${path}`]), { instanceOf: UsageError, message: /a file of another kind/ });
+  await t.throwsAsync(start([`unix://${path}`]), {
+    instanceOf: UsageError,
+    message: /the path exists and is not a socket/,
+  });
   t.is(readFileSync(path, 'utf8'), 'precious');
 });
 

@@ -86,7 +86,7 @@ for (const [origin, ownHost] of [
   ['http://', ''],
   ['http://stats.example', undefined],
 ] as const) {
-  test(`refuses the origin ${JSON.stringify(origin)} when Host is ${ownHost}, whatever its other headers`, (t) => {
+  test(`refuses the origin ${JSON.stringify(origin)} when Host is ${ownHost}, with any other headers`, (t) => {
     const refusal = crossSiteRefusal({
       method: 'GET',
       headers: {

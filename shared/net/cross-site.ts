@@ -33,12 +33,12 @@ export function crossSiteRefusal({ method, headers }: BrowserRequest): string | 
 function isOwnOrigin(origin: string, host: string | undefined): boolean {
   const scheme = /^https?:\/\//.exec(origin)?.[0];
   if (scheme === undefined || host === undefined) return false;
-  const [asked, own] = [origin, scheme + host].map((url) => (URL.canParse(url) ? new URL(url) : undefined));
+  const [sender, server] = [origin, scheme + host].map((url) => (URL.canParse(url) ? new URL(url) : undefined));
   // An origin is a scheme, a host and a port. Anything else in either value makes it invalid.
   return (
-    asked !== undefined &&
-    asked.host === own?.host &&
-    [asked, own].every(({ href, protocol, host: name }) => href === `${protocol}//${name}/`)
+    sender !== undefined &&
+    sender.host === server?.host &&
+    [sender, server].every(({ href, protocol, host: name }) => href === `${protocol}//${name}/`)
   );
 }
 

@@ -8,7 +8,7 @@ import type { Address } from '../settings/settings.js';
 
 const free: Address = { host: '127.0.0.1', port: 0 };
 
-test('its address is one that this machine reaches, whatever it listens on', async (t) => {
+test('returns an address that is reachable from this machine, for any listen address', async (t) => {
   for (const [host, reached] of [
     ['127.0.0.1', '127.0.0.1'],
     ['0.0.0.0', '127.0.0.1'],
@@ -21,7 +21,7 @@ test('its address is one that this machine reaches, whatever it listens on', asy
   }
 });
 
-test('a port that is taken and an address of another machine are refused, with the setting to mend', async (t) => {
+test('rejects a port in use and an address of another machine, and names the setting', async (t) => {
   const { url } = await listening(t, free);
   const port = Number(new URL(url).port);
   await t.throwsAsync(listening(t, { host: '127.0.0.1', port }), {
@@ -34,7 +34,7 @@ test('a port that is taken and an address of another machine are refused, with t
   });
 });
 
-test('at the end it waits for answers in flight, and no longer than it may', async (t) => {
+test('waits for pending responses when it stops, up to a limit', async (t) => {
   let answer: (() => void) | undefined;
   const listener = await listening(
     t,
@@ -44,11 +44,11 @@ test('at the end it waits for answers in flight, and no longer than it may', asy
     },
     { drainMsMax: 60_000 },
   );
-  const asked = fetch(listener.url);
+  const response = fetch(listener.url);
   while (answer === undefined) await once(listener.server, 'request');
   const stopped = listener.stop();
   answer();
-  t.is(await (await asked).text(), 'late');
+  t.is(await (await response).text(), 'late');
   await stopped;
 
   const silent = await listening(t, free, () => undefined, { drainMsMax: 50 });

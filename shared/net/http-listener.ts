@@ -3,32 +3,35 @@ import type { AddressInfo } from 'node:net';
 import { messageOf, UsageError } from '../errors.js';
 import { formatAddress, type Address } from '../settings/settings.js';
 
-/** An HTTP server that listens. */
+/** A listening HTTP server. */
 export interface HttpListener {
-  /** Where this machine reaches it, with the port that was really taken: `http://127.0.0.1:3000`. */
+  /** Its address on this machine, with the actual port: `http://127.0.0.1:3000`. */
   readonly url: string;
-  /** Takes no more connections, lets answers finish for `drainMsMax`, then closes what is left. */
+  /**
+   * Stops accepting connections, lets pending responses finish for `drainMsMax`, then closes the remaining
+   * connections.
+   */
   stop(): Promise<void>;
 }
 
-/** What there is to say of an address. */
+/** Options of a listener. */
 export interface HttpListenerOptions {
-  /** The setting that names it. */
+  /** The setting that the address is from. */
   readonly setting: string;
-  /** How else the setting can be mended, as its message ends: `, or to off`. */
+  /** Additional advice at the end of error messages: `, or to off`. */
   readonly orElse?: string;
-  /** How long answers in flight may take at the end, in milliseconds; a silent connection must not keep the process. */
+  /** How long pending responses may take at shutdown, in milliseconds. A silent connection must not block it. */
   readonly drainMsMax: number;
 }
 
-/** Lets a server listen. Throws a `UsageError` that names the setting when it cannot. */
+/** Starts to listen. Throws a `UsageError` with the setting if that fails. */
 export async function listenHttp(
   server: Server,
   address: Address,
   { setting, orElse = '', drainMsMax }: HttpListenerOptions,
 ): Promise<HttpListener> {
   await new Promise<void>((resolve, reject) => {
-    server.on('error', reject); // it stays: a later connection that cannot be taken, for want of file descriptors, ends nothing
+    server.on('error', reject); // also for later errors, such as a lack of file descriptors, which must not end the process
     server.listen({ port: address.port, ...(address.host !== '' && { host: address.host }) }, resolve);
   }).catch((error: unknown) => {
     throw new UsageError(`Cannot listen on http://${formatAddress(address)}: ${explain(error, setting)}${orElse}.`, {
@@ -57,10 +60,10 @@ function explain(error: unknown, setting: string): string {
     case 'EADDRINUSE':
       return `the port is in use. Stop the other process, or set ${setting} to a free port`;
     case 'EACCES':
-      return `this user may not use that port. Set ${setting} to one from 1024 on`;
+      return `this user is not allowed to use that port. Set ${setting} to one from 1024 on`;
     case 'EADDRNOTAVAIL':
     case 'ENOTFOUND':
-      return `this machine does not have that address. Set ${setting} to one that it has`;
+      return `this machine does not have that address. Set ${setting} to an address of this machine`;
     default:
       return `${messageOf(error)}. Set ${setting} to another address`;
   }

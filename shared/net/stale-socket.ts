@@ -2,14 +2,14 @@ import { lstat, unlink } from 'node:fs/promises';
 import { connect } from 'node:net';
 
 /**
- * Removes a unix socket that a process left behind when it was killed. One that answers stays. Throws when there is a
- * file of another kind.
+ * Removes a unix socket left behind by a killed process, unless a process listens on it. Throws if the path is
+ * another kind of file.
  */
 export async function removeStaleSocket(path: string): Promise<void> {
   const file = await lstat(path).catch(() => undefined);
   if (file === undefined) return;
-  if (!file.isSocket()) throw new Error('there is a file of another kind. Remove it, or choose another path.');
-  const answers = await new Promise<boolean>((resolve) => {
+  if (!file.isSocket()) throw new Error('the path exists and is not a socket. Remove it, or choose another path.');
+  const isInUse = await new Promise<boolean>((resolve) => {
     const probe = connect({ path }, () => {
       probe.destroy();
       resolve(true);
@@ -18,5 +18,5 @@ export async function removeStaleSocket(path: string): Promise<void> {
       resolve(false);
     });
   });
-  if (!answers) await unlink(path);
+  if (!isInUse) await unlink(path);
 }

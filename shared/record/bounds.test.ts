@@ -3,13 +3,13 @@ import fc from 'fast-check';
 import { clampBytes, boundClientIp, boundDuration, boundMethod, truncateText, cleanName } from './bounds.js';
 
 const addresses = test.macro({
-  exec(t, given: string, truncated: string) {
-    t.is(boundClientIp(given, 'truncated'), truncated);
-    t.is(boundClientIp(given, 'off'), '');
-    t.is(boundClientIp(given, 'full'), given);
+  exec(t, input: string, truncated: string) {
+    t.is(boundClientIp(input, 'truncated'), truncated);
+    t.is(boundClientIp(input, 'off'), '');
+    t.is(boundClientIp(input, 'full'), input);
   },
-  title: (_, given, truncated) =>
-    `the client address ${JSON.stringify(given)} is stored as ${JSON.stringify(truncated)} unless configured`,
+  title: (_, input, truncated) =>
+    `truncates the client address ${JSON.stringify(input)} to ${JSON.stringify(truncated)} by default`,
 });
 
 test(addresses, '203.0.113.9', '203.0.113.0');
@@ -20,7 +20,7 @@ test(addresses, 'fe80::1%eth0', 'fe80::');
 test(addresses, 'not an address', '');
 test(addresses, '', '');
 
-test('numbers that no store could add up are bounded', (t) => {
+test('bounds numbers that would overflow in a store', (t) => {
   t.deepEqual([0, 12.5, 366 * 86_400_000, Infinity, 1e306, -1, Number.NaN, null].map(boundDuration), [
     0,
     12.5,
@@ -41,7 +41,7 @@ test('numbers that no store could add up are bounded', (t) => {
   ]);
 });
 
-test('unknown methods are counted together', (t) => {
+test('maps unknown methods to _other', (t) => {
   t.is(boundMethod('GET'), 'GET');
   t.is(boundMethod('PROPFIND'), 'PROPFIND');
   t.is(boundMethod('get'), '_other');
@@ -49,11 +49,11 @@ test('unknown methods are counted together', (t) => {
   t.is(boundMethod('__proto__'), '_other');
 });
 
-test('names and texts are well-formed, bounded, and keep what they can', (t) => {
+test('truncates names and texts and makes them well-formed, without further changes', (t) => {
   fc.assert(
-    fc.property(fc.string({ unit: 'binary', maxLength: 600 }), fc.nat(600), (given, length) => {
-      const text = truncateText(given, length);
-      const name = cleanName(given);
+    fc.property(fc.string({ unit: 'binary', maxLength: 600 }), fc.nat(600), (input, length) => {
+      const text = truncateText(input, length);
+      const name = cleanName(input);
       return (
         text.isWellFormed() &&
         !text.includes('\0') &&

@@ -1,9 +1,9 @@
-/** The hosts of Caddy's configuration, as far as known. */
+/** The known hosts of Caddy's configuration. */
 export class ConfiguredHosts {
   #names: ReadonlySet<string> = new Set();
-  /** Hosts in which `*` stands for a label. */
+  /** Hosts with `*` as a label. */
   #patterns: ReadonlySet<string> = new Set();
-  /** The positions of `*` in them: `*..` for `*.example.com`. */
+  /** Positions of `*` in the patterns: `*..` for `*.example.com`. */
   #shapes: readonly string[] = [];
   #version = 0;
 
@@ -11,12 +11,15 @@ export class ConfiguredHosts {
     this.set(hosts);
   }
 
-  /** Changes whenever the hosts do. */
+  /** Changes with every change of the hosts. */
   get version(): number {
     return this.#version;
   }
 
-  /** Replaces the hosts: lower case, without a port. `*` stands for any one label, as in Caddy's `host` matcher. */
+  /**
+   * Replaces the hosts, which are lower case and without a port. `*` matches any one label, as in Caddy's `host`
+   * matcher.
+   */
   set(hosts: Iterable<string>): void {
     const all = [...new Set(hosts)];
     if (
@@ -35,7 +38,7 @@ export class ConfiguredHosts {
     return this.#names.has(host);
   }
 
-  /** Whether Caddy has a site for the host, which may have a port. Strangers can make up any number of such hosts. */
+  /** Whether a site of Caddy matches the host, which may have a port. Clients can make up any number of such hosts. */
   covers(host: string): boolean {
     const name = host.replace(/:\d+$/, '');
     if (this.#names.has(name)) return true;

@@ -7,7 +7,7 @@ import { countriesFrom } from './countries.js';
 import { UsageError } from '../errors.js';
 import { createLog } from '../log.js';
 
-test('the country of an address is that of its network, of IPv4, IPv6 and IPv4 in IPv6', async (t) => {
+test('looks up the country of IPv4, IPv6 and IPv4-mapped IPv6 addresses', async (t) => {
   const { path } = await folder(t);
   await writeMmdb(path, documentedCountries);
   const { countryOf, logged } = open(path);
@@ -27,14 +27,14 @@ test('the country of an address is that of its network, of IPv4, IPv6 and IPv4 i
   t.deepEqual(logged, []);
 });
 
-test('a database of IPv4 alone knows no country of an IPv6 address', async (t) => {
+test('returns no country for an IPv6 address from an IPv4-only database', async (t) => {
   const { path } = await folder(t);
   await writeMmdb(path, { '32.0.0.0/4': { country_code: 'US' } }, { ipVersion: 4 });
   const { countryOf } = open(path);
   t.deepEqual(['32.1.13.184', '2001:db8::1', '::ffff:32.1.1.1'].map(countryOf), ['US', '', 'US']);
 });
 
-test('what is no code of two letters is no country', async (t) => {
+test('ignores country codes that do not have two letters', async (t) => {
   const { path } = await folder(t);
   await writeMmdb(path, {
     '192.0.2.0/25': { country: 'Germany', country_code: 'DE' },
@@ -44,11 +44,11 @@ test('what is no code of two letters is no country', async (t) => {
   t.deepEqual(['192.0.2.1', '192.0.2.129', '198.51.100.1'].map(open(path).countryOf), ['DE', '', '']);
 });
 
-test('where nothing is named, nothing is looked up', (t) => {
+test('looks up nothing without a database', (t) => {
   t.is(countriesFrom({ GEOIP_DATABASE: undefined, CLIENT_IP: 'off' }, createLog('test')), undefined);
 });
 
-test('a database that cannot be used is named, with what is wanted', async (t) => {
+test('rejects an unusable database with its name and the requirements', async (t) => {
   const { path } = await folder(t);
   const message = (clientIp: 'off' | 'full' = 'full'): string =>
     t.throws(() => countriesFrom({ GEOIP_DATABASE: path, CLIENT_IP: clientIp }, createLog('test')), {
@@ -76,19 +76,19 @@ test('a database that cannot be used is named, with what is wanted', async (t) =
   );
   t.regex(
     message(),
-    /GEOIP_DATABASE is .* must be an MMDB file with countries.*, and this one \("GeoLite2-ASN"\) has none\./,
+    /GEOIP_DATABASE is .* must be an MMDB file with countries.*, but this one \("GeoLite2-ASN"\) has no countries\./,
   );
   await writeMmdb(path, documentedCountries);
   t.regex(
     message('off'),
-    /^GEOIP_DATABASE is set, and CLIENT_IP is "off": .*Set CLIENT_IP=truncated, or leave GEOIP_DATABASE out/,
+    /^GEOIP_DATABASE is set, but CLIENT_IP is "off", .*Set CLIENT_IP=truncated, or unset GEOIP_DATABASE/,
   );
-  const whole = await readFile(path);
-  await writeFile(path, whole.subarray(0, whole.length / 2));
+  const content = await readFile(path);
+  await writeFile(path, content.subarray(0, content.length / 2));
   t.regex(message(), /unpacked/, 'a download that ended early');
 });
 
-test('where a database is damaged, countries are unknown, and the log says so once', async (t) => {
+test('returns no country from a damaged database, and logs it once', async (t) => {
   const { path } = await folder(t);
   await writeMmdb(path, documentedCountries);
   const bytes = await readFile(path);
@@ -99,7 +99,7 @@ test('where a database is damaged, countries are unknown, and the log says so on
   const { countryOf, logged } = open(path);
   t.deepEqual(['192.0.2.1', '2001:db8::1', '2001:db8::2'].map(countryOf), ['DE', '', '']);
   t.is(logged.length, 1);
-  t.regex(logged[0]!, /countries\.mmdb, which is damaged: .*Get the file anew/);
+  t.regex(logged[0]!, /countries\.mmdb, which is damaged: .*Replace the file/);
 });
 
 function open(path: string) {

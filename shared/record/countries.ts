@@ -1,4 +1,4 @@
-/** The country of an address, from a database in the MMDB format that the operator gives. */
+/** Looks up the country of an address in an MMDB file. */
 import { readFileSync } from 'node:fs';
 import ipaddr from 'ipaddr.js';
 import { Reader, type Response } from 'mmdb-lib';
@@ -6,18 +6,13 @@ import type { ClientIpPolicy } from './bounds.js';
 import { messageOf, UsageError } from '../errors.js';
 import { rateLimitedWarn, type Log } from '../log.js';
 
-/** The ISO 3166 code of the country of an address, such as `DE`; `''` where it is not known. Never throws. */
+/** Returns the ISO 3166 code of an address, such as `DE`; `''` if it is unknown. Never throws. */
 export type CountryOf = (address: string) => string;
 
-/**
- * A database without a country in so many networks, which is a part of the first few millions of addresses, has none.
- */
+/** Maximum number of networks to examine for a country. Enough for the first few million addresses. */
 const networksTriedMax = 10_000;
 
-/**
- * Opens the database that the settings name. Throws a `UsageError` when it cannot be used; `undefined` when none is
- * named.
- */
+/** Opens the database of the settings; returns `undefined` if none is set. Throws a `UsageError` if it is unusable. */
 export function countriesFrom(
   { GEOIP_DATABASE: path, CLIENT_IP: clientIp }: { GEOIP_DATABASE: string | undefined; CLIENT_IP: ClientIpPolicy },
   log: Log,
@@ -25,40 +20,40 @@ export function countriesFrom(
   if (path === undefined) return undefined;
   if (clientIp === 'off')
     throw new UsageError(
-      'GEOIP_DATABASE is set, and CLIENT_IP is "off": nothing is kept of addresses then, and so no country. Set CLIENT_IP=truncated, or leave GEOIP_DATABASE out.',
+      'GEOIP_DATABASE is set, but CLIENT_IP is "off", so no country would be stored. Set CLIENT_IP=truncated, or unset GEOIP_DATABASE.',
     );
-  const wanted = 'it must be an MMDB file with countries, such as GeoLite2-Country.mmdb or dbip-country-lite.mmdb';
+  const requirement = 'it must be an MMDB file with countries, such as GeoLite2-Country.mmdb or dbip-country-lite.mmdb';
   let reader: Reader<Response>;
   try {
     reader = new Reader(readFileSync(path));
   } catch (error) {
     throw new UsageError(
-      `GEOIP_DATABASE is ${JSON.stringify(path)}: ${wanted}, unpacked, that this user can read (${messageOf(error)}).`,
+      `GEOIP_DATABASE is ${JSON.stringify(path)}: ${requirement}, uncompressed and readable by this user (${messageOf(error)}).`,
       { cause: error },
     );
   }
   if (!hasCountries(reader))
     throw new UsageError(
-      `GEOIP_DATABASE is ${JSON.stringify(path)}: ${wanted}, and this one (${JSON.stringify(reader.metadata.databaseType)}) has none.`,
+      `GEOIP_DATABASE is ${JSON.stringify(path)}: ${requirement}, but this one (${JSON.stringify(reader.metadata.databaseType)}) has no countries.`,
     );
   const warn = rateLimitedWarn(log.warn);
   return (address) => {
     if (!ipaddr.isValid(address)) return '';
-    const known = ipaddr.process(address); // an IPv4-mapped IPv6 address becomes IPv4
+    const known = ipaddr.process(address); // converts IPv4-mapped IPv6 to IPv4
     if (known.kind() === 'ipv6' && reader.metadata.ipVersion === 4) return '';
     try {
       return countryIn(reader.get(known.toString()));
     } catch (error) {
       warn(
         'countries',
-        `Cannot look up the country of an address in ${path}, which is damaged: ${messageOf(error)}. Get the file anew, and restart.`,
+        `Cannot look up the country of an address in ${path}, which is damaged: ${messageOf(error)}. Replace the file and restart.`,
       );
       return '';
     }
   };
 }
 
-/** Goes from network to network until one has a country. */
+/** Searches the networks in order until one has a country. */
 function hasCountries(reader: Reader<Response>): boolean {
   const { ipVersion } = reader.metadata;
   let left = networksTriedMax;
@@ -69,7 +64,7 @@ function hasCountries(reader: Reader<Response>): boolean {
       try {
         [found, prefixLength] = reader.getWithPrefixLength(addressOf(address, bits));
       } catch {
-        return false; // its data is not where the tree says
+        return false; // damaged
       }
       if (countryIn(found) !== '') return true;
       address += 1n << BigInt(bits - prefixLength);

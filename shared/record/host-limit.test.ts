@@ -46,7 +46,7 @@ test('always counts configured hosts by name', (t) => {
   t.is(limit.admit('busy.example', { status: 200, timeMs: 0 }), 'busy.example');
 });
 
-test('frees the place of a host that is configured later', (t) => {
+test('frees a slot when a host is configured later', (t) => {
   const configured = new ConfiguredHosts();
   const limit = limitOf({ hostsMax: 1, configured });
   const at = (host: string): string => limit.admit(host, { status: 200, timeMs: 0 });

@@ -6,8 +6,8 @@ export interface HostLimitOptions {
   /** Maximum number of hosts that are counted by name. Requests of all others are counted as `_other`. */
   readonly hostsMax: number;
   /**
-   * Hosts that are always counted by name, in addition to `hostsMax` others. Hosts that it merely covers rank above all
-   * others. Default: none.
+   * Hosts that are always counted by name, in addition to `hostsMax` others. Hosts that match one of their wildcards
+   * rank above all others. Default: none.
    */
   readonly configured?: Pick<ConfiguredHosts, 'version' | 'has' | 'covers'> | undefined;
   /** Time without a request after which a host ranks below all active ones, in milliseconds. Default: a day. */
@@ -16,7 +16,7 @@ export interface HostLimitOptions {
 
 interface Host {
   readonly name: string;
-  /** Requests with a status from 100 to 399, since the host became known. */
+  /** Requests with a status from 100 to 399 since the host was first seen. */
   successes: number;
   requests: number;
   lastMs: number;
@@ -25,13 +25,16 @@ interface Host {
 
 /** Number of admitted hosts drawn at random to find one to replace: the weakest of 16 is nearly the weakest of all. */
 const draws = 16;
-/** Minimum capacity for hosts without a place. Their requests add up only while they are remembered. */
+/**
+ * Minimum number of hosts remembered without being admitted. The requests of a forgotten host are no longer counted
+ * in its favour.
+ */
 const waitingMin = 20_000;
 
 /**
- * Admits hosts up to a limit. Beyond it a newcomer takes the place of a weaker host: those that Caddy's configuration
- * covers are stronger than all others, those with successful answers stronger than those without, and more requests
- * than fewer. So a scanner cannot keep real sites out, not even by being first.
+ * Admits hosts up to a limit. Beyond it, a new host replaces a weaker one. Hosts matched by Caddy's configuration
+ * rank first, then those with the most successful responses, then those with the most requests. So a scanner cannot
+ * displace real sites, even if it comes first.
  */
 export class HostLimit {
   readonly #hostsMax: number;
@@ -42,10 +45,10 @@ export class HostLimit {
   readonly #admitted = new Map<string, Host>();
   /** The admitted hosts, to draw from at random. */
   #drawn: Host[] = [];
-  /** Hosts without a place, least recently seen first. */
+  /** Hosts that are not admitted, least recently seen first. */
   readonly #waiting = new Map<string, Host>();
 
-  /** `random` gives numbers from 0 to 1. */
+  /** `random` returns numbers from 0 to 1. */
   constructor(
     { hostsMax, configured = new ConfiguredHosts(), idleMs = 86_400_000 }: HostLimitOptions,
     random = Math.random,
@@ -80,15 +83,15 @@ export class HostLimit {
     if (this.#drawn.length < this.#hostsMax) {
       this.#drawn.push(newcomer);
     } else {
-      const place = this.#placeFor(newcomer);
-      if (place === undefined) {
+      const index = this.#findWeaker(newcomer);
+      if (index === undefined) {
         this.#wait(newcomer);
         return otherName;
       }
-      const displaced = this.#drawn[place]!;
+      const displaced = this.#drawn[index]!;
       this.#admitted.delete(displaced.name);
       this.#wait(displaced);
-      this.#drawn[place] = newcomer;
+      this.#drawn[index] = newcomer;
     }
     this.#waiting.delete(host);
     this.#admitted.set(host, newcomer);
@@ -103,7 +106,7 @@ export class HostLimit {
   }
 
   /** Index of a weaker host in `#drawn`; `undefined` if none was found. */
-  #placeFor(newcomer: Host): number | undefined {
+  #findWeaker(newcomer: Host): number | undefined {
     let weakest: number | undefined;
     for (let draw = 0; draw < draws; draw += 1) {
       const at = Math.floor(this.#random() * this.#drawn.length);

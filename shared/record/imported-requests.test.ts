@@ -26,7 +26,7 @@ test('unpacks what was packed, in rows of one hour and source', (t) => {
   );
 });
 
-test('packs no more into a row than InfluxDB takes in a string', (t) => {
+test('packs no more into a row than InfluxDB accepts in a string', (t) => {
   const requests = Array.from({ length: 10_000 }, (_, at) => ({
     source: 'caddy',
     timeMs: at,
@@ -39,14 +39,14 @@ test('packs no more into a row than InfluxDB takes in a string', (t) => {
   t.is(rows.flatMap(unpackImported).length, 10_000);
 });
 
-test('the key of a request tells its time and what it is, but not its host and client', (t) => {
+test('computes the key of a request from its time and fields, except host and client', (t) => {
   const request = event({ timeMs: 1000 });
   for (const part of [{ timeMs: 1001 }, { timeNs: 1 }, { uri: '/other' }, { status: 404 }, { size: 99 }])
     t.not(importKey({ ...request, ...part }), importKey(request), JSON.stringify(part));
   t.is(importKey({ ...request, host: '_other', clientIp: '' }), importKey(request));
 });
 
-test('no two imports share row ids, nor with rows of collectors, and ids fit into the finest window', (t) => {
+test('assigns row ids that no other import or collector uses, and that fit into the finest window', (t) => {
   const nowMs = Date.UTC(2026, 10, 29);
   const taken: number[] = [];
   for (let at = 0; at < 50; at += 1) taken.push(newImportId(nowMs, taken));
@@ -59,7 +59,7 @@ test('no two imports share row ids, nor with rows of collectors, and ids fit int
   t.is(newImportId(nowMs, everySlot), sharedImportId);
 });
 
-test('rows that an import opens again get other ids', (t) => {
+test('assigns new ids to rows that an import opens again', (t) => {
   const ids = importRowIds(5);
   const { from, to } = importRowRange(5);
   t.deepEqual([ids.draw(), ids.draw()], [from, from]);

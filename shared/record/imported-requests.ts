@@ -1,9 +1,8 @@
 /**
- * Remembers which requests were imported, so that importing them again is noticed after their rows are deleted
+ * Remembers imported requests, so that a repeated import is detected after their rows are deleted
  * (`RETENTION_REQUESTS`).
  *
- * An imported request is remembered by its time and by a key of 48 bits, in 16 bytes, packed by hour and source. See
- * docs/decisions/0008.
+ * An entry has 16 bytes: the time and a 48-bit key. Entries are packed by hour and source. See docs/decisions/0008.
  */
 import { hash } from 'node:crypto';
 import { clampBytes, boundDuration, boundMethod, truncateText, cleanName, uriLengthMax } from './bounds.js';
@@ -11,44 +10,44 @@ import { groupBy } from '../group-by.js';
 import type { RequestEvent } from '../request-event.js';
 import { rowIdEnd, windowStart } from '../rollup/rollup.js';
 
-/** A request that was imported. */
+/** An imported request. */
 export interface ImportedRequest {
   readonly source: string;
-  /** As in its log line: the stored row may be later, see `shiftNs`. */
+  /** Time in the log line. The stored row may have a later one: see `shiftNs`. */
   readonly timeMs: number;
   readonly timeNs: number;
-  /** How much later its stored row is, in nanoseconds: the recorder makes times unique within a series. */
+  /** How much later the stored row is, in nanoseconds: the recorder makes times unique within a series. */
   readonly shiftNs: number;
-  /** 48 bits of a hash of its time and its `dedupeKey`. */
+  /** 48-bit hash of the time and the `dedupeKey`. */
   readonly key: number;
 }
 
-/** Imported requests of one hour and source, as a store keeps them. A row is written once. */
+/** Imported requests of one hour and source, as stored. A row is never updated. */
 export interface ImportedRow {
-  /** When the import began, in milliseconds since 1970: its id. */
+  /** Id of the import: its start, in milliseconds since 1970. */
   readonly importId: number;
   /** Start of the hour. */
   readonly windowMs: number;
-  /** Tells the rows of an hour apart, as in a rollup row. */
+  /** Distinguishes rows of the same hour, as in a rollup row. */
   readonly rowId: number;
   readonly source: string;
   /**
-   * In Base64: of each request the nanoseconds since the start of the hour (6 bytes), the key (6 bytes) and the shift
-   * (4 bytes).
+   * Base64 of one entry per request: nanoseconds since the start of the hour (6 bytes), key (6 bytes), shift (4
+   * bytes).
    */
   readonly packed: string;
 }
 
-/** InfluxDB takes strings of 64 KiB. */
+/** InfluxDB limits strings to 64 KiB. */
 const entriesPerRow = 3000;
-/** What a request takes in a row, before Base64. */
+/** Size of an entry before Base64. */
 export const importedBytes = 16;
 const shiftNsMax = 2 ** 32 - 1;
 const hour = 3600;
 
 /**
- * What two requests that are the same agree in, bounded as the recorder does. Host and client are left out: their
- * bounds depend on settings and on what came before.
+ * Identifies duplicates by bounded fields, as the recorder bounds them. Host and client are left out: their bounds
+ * depend on settings and on earlier requests.
  */
 export function dedupeKey({ source, method, status, uri, durationMs, size, bytesRead }: RequestEvent): string {
   const text = `${status} ${digitsOf(boundDuration(durationMs))} ${clampBytes(size)} ${clampBytes(bytesRead)} ${boundMethod(method)} ${cleanName(source)}\n${truncateText(uri, uriLengthMax)}`;
@@ -56,14 +55,14 @@ export function dedupeKey({ source, method, status, uri, durationMs, size, bytes
 }
 
 /**
- * The digits alone: whether an integer is in `ns` or `ms` is learned by the decoder, and may be taken otherwise the
- * second time.
+ * Significant digits only: the decoder infers the unit (`ns` or `ms`) of integers, and may infer another the next
+ * time.
  */
 function digitsOf(durationMs: number | null): string {
   return durationMs === null ? '' : durationMs.toExponential().split('e', 1)[0]!;
 }
 
-/** The key of a request, whose time is that of its log line. */
+/** Key of a request with the time of its log line. */
 export function importKey(
   request: RequestEvent,
   { timeMs, timeNs }: Pick<RequestEvent, 'timeMs' | 'timeNs'> = request,
@@ -71,7 +70,7 @@ export function importKey(
   return Number.parseInt(hash('sha1', `${dedupeKey(request)} ${timeMs} ${timeNs}`, 'hex').slice(0, 12), 16);
 }
 
-/** Packs requests of one import. `random` gives numbers from 0 to 1. */
+/** Packs requests of one import. `random` returns numbers from 0 to 1. */
 export function packImported(
   importId: number,
   requests: readonly ImportedRequest[],
@@ -101,7 +100,7 @@ export function packImported(
   return rows;
 }
 
-/** The requests of a row. */
+/** Unpacks the requests of a row. */
 export function unpackImported({ windowMs, source, packed }: ImportedRow): ImportedRequest[] {
   const bytes = Buffer.from(packed, 'base64');
   return Array.from({ length: Math.floor(bytes.length / importedBytes) }, (_, at) => {

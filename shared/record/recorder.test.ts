@@ -15,11 +15,11 @@ import { topLevels, type TopLevel } from '../top-list/top-row.js';
 import { SpaceSaving } from '../sketch/space-saving.js';
 import { aggregateOf } from '../../test/rollup-rows.js';
 
-/** Recent: fine windows of what is older are not kept. */
+/** Recent, since fine windows have a short retention. */
 const startMs = windowStart(Date.now(), 3600) - 3_600_000;
 const range = { fromMs: startMs - 86_400_000, toMs: startMs + 2 * 86_400_000 };
 
-test('10,000 requests with one time in one series are all stored, and every rollup level agrees', async (t) => {
+test('stores 10,000 requests of a series with the same time, and every rollup level agrees', async (t) => {
   const { store, recorder } = await start(t);
   for (let at = 0; at < 10_000; at += 1) recorder.record(event({ durationMs: at / 100 }));
   await recorder.flush();
@@ -31,7 +31,7 @@ test('10,000 requests with one time in one series are all stored, and every roll
   t.like(recorder.counts, { recorded: 10_000, stored: 10_000, deadLettered: 0 });
 });
 
-test('a request is written by itself within moments, without a flush', async (t) => {
+test('writes a single request soon, without a flush', async (t) => {
   const { store, recorder } = await start(t);
   recorder.record(event({}));
   await until(
@@ -42,7 +42,7 @@ test('a request is written by itself within moments, without a flush', async (t)
   t.is(recorder.counts.stored, 1);
 });
 
-test('the top lists follow by themselves within seconds, and all of them when it closes', async (t) => {
+test('writes top lists within seconds, and all of them when it closes', async (t) => {
   const { store, recorder } = await start(t);
   const counted = async (level: TopLevel): Promise<number> => {
     const rows = await store.readTopLists({
@@ -64,7 +64,7 @@ test('the top lists follow by themselves within seconds, and all of them when it
   for (const level of topLevels) t.is(await counted(level), 3, `${level} s`);
 });
 
-test('a flush that begins in the moment in which the batch before is taken waits for its own', async (t) => {
+test('waits for its own batch in a flush that starts while the previous one completes', async (t) => {
   const taking: Promise<number>[] = [];
   let takeFirst = (): void => undefined;
   const { recorder } = await start(t, { batchRequestsMax: 1 }, (real) => ({
@@ -90,7 +90,7 @@ test('a flush that begins in the moment in which the batch before is taken waits
   t.is(await second, 0);
 });
 
-test('a store that fails gets the same batches again, in order, until it takes them', async (t) => {
+test('retries the same batches in order until the store accepts them', async (t) => {
   const tried: Batch[] = [];
   let failing = true;
   const { store, recorder } = await start(t, { batchRequestsMax: 10 }, (real) => ({
@@ -117,13 +117,13 @@ test('a store that fails gets the same batches again, in order, until it takes t
 });
 
 for (const sampleRatio of [0.3, 1])
-  test(`with ${100 * sampleRatio} % of the requests kept, all are counted as stored, and after a refused batch the rest is counted anew`, async (t) => {
-    let refusing = true;
+  test(`counts all requests as stored with ${100 * sampleRatio} % sampled, and recounts the rest after a rejected batch`, async (t) => {
+    let rejects = true;
     const { store, recorder } = await start(t, { sampleRatio, batchRequestsMax: 100, flushMs: 100_000 }, (real) => ({
       ...real,
       async write(batch) {
-        if (refusing) {
-          refusing = false;
+        if (rejects) {
+          rejects = false;
           throw new StoreError('drop', 'refused');
         }
         return await real.write(batch);
@@ -141,7 +141,7 @@ for (const sampleRatio of [0.3, 1])
     }
   });
 
-test('when the store was exchanged for an empty one, what waits is counted anew, and nothing of what is gone', async (t) => {
+test('recounts only the queued requests when the contents of the store were replaced', async (t) => {
   let other: Store | undefined;
   const { store: first, recorder } = await start(t, { flushMs: 100_000 }, (real) => ({
     ...real,
@@ -178,7 +178,7 @@ test('when the store was exchanged for an empty one, what waits is counted anew,
   }
 });
 
-test('a batch that the store refuses for good is counted, and the next one is written', async (t) => {
+test('counts a batch that the store rejects, and writes the next one', async (t) => {
   const { store, recorder } = await start(t, { batchRequestsMax: 10 }, (real) => ({
     ...real,
     write: async (batch) => {
@@ -201,7 +201,7 @@ test('a batch that the store refuses for good is counted, and the next one is wr
   }
 });
 
-test('an error that the store does not throw itself holds the requests until a write succeeds', async (t) => {
+test('holds requests after an unexpected error until a write succeeds', async (t) => {
   let failures = 0;
   const { store, recorder } = await start(t, {}, (real) => ({
     ...real,
@@ -220,7 +220,7 @@ test('an error that the store does not throw itself holds the requests until a w
   );
 });
 
-test('when the memory is full, further requests are dropped and said to be', async (t) => {
+test('drops new requests when the memory limit is reached, and says so', async (t) => {
   const { recorder } = await start(t, { memoryBytesMax: 6000, batchRequestsMax: 10, drainMsMax: 1 }, (real) => ({
     ...real,
     write: () => Promise.reject(new StoreError('retry', 'The store sleeps.')),
@@ -233,7 +233,7 @@ test('when the memory is full, further requests are dropped and said to be', asy
   t.false(recorder.record(event({ uri: `/${'x'.repeat(8000)}` })));
 });
 
-test('a batch of requests that are far apart is smaller, and no more wait than are allowed to', async (t) => {
+test('seals smaller batches for sparse traffic, and limits the number of queued batches', async (t) => {
   const sizes: number[] = [];
   let letThrough = (): void => undefined;
   const through = new Promise<void>((resolve) => {
@@ -266,7 +266,7 @@ test('a batch of requests that are far apart is smaller, and no more wait than a
   );
 });
 
-test('closing says what the store had not taken, and does not wait for ever', async (t) => {
+test('logs the number of unstored requests on close, and waits for a limited time', async (t) => {
   const lines: string[] = [];
   const log: Log = {
     info: () => undefined,
@@ -281,11 +281,11 @@ test('closing says what the store had not taken, and does not wait for ever', as
   }));
   for (let at = 0; at < 3; at += 1) recorder.record(event({}));
   t.is(await recorder.close(), 3);
-  t.deepEqual(lines, ['Stopped before the store took 3 requests: it did not answer']);
+  t.deepEqual(lines, ['Stopped before the store accepted 3 requests: it did not respond']);
   t.false(recorder.record(event({})), 'a closed recorder takes nothing');
 });
 
-test('what strangers choose is bounded before it is stored', async (t) => {
+test('bounds values chosen by clients before storing them', async (t) => {
   const { store, recorder } = await start(t, { hostsMax: 1 });
   recorder.record(event({ host: 'known.example' }));
   recorder.record(
@@ -298,7 +298,7 @@ test('what strangers choose is bounded before it is stored', async (t) => {
   t.is(recorder.counts.hostsOverLimit, 1);
 });
 
-test('a step of the wall clock takes no host its place', async (t) => {
+test('displaces no host after a step of the wall clock', async (t) => {
   let nowMs = startMs;
   const { recorder } = await start(t, { hostsMax: 1, now: () => nowMs });
   recorder.record(event({ host: 'known.example' }));
@@ -309,7 +309,7 @@ test('a step of the wall clock takes no host its place', async (t) => {
   t.is(recorder.counts.hostsOverLimit, 1);
 });
 
-/** A recorder over a real embedded store, which `change` may make fail. */
+/** A recorder with a real embedded store, which `change` can modify to fail. */
 async function start(
   t: ExecutionContext,
   options: Partial<RecorderOptions> = {},
@@ -332,7 +332,7 @@ async function start(
 
 const log: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
 
-/** A DuckDB file of its own. */
+/** A separate DuckDB file. */
 async function openTestStore(t: ExecutionContext): Promise<Store> {
   const folder = await mkdtemp(join(tmpdir(), 'recorder-'));
   const dayMs = 86_400_000;
@@ -351,7 +351,7 @@ async function openTestStore(t: ExecutionContext): Promise<Store> {
   return store;
 }
 
-function event(given: Partial<RequestEvent>): RequestEvent {
+function event(overrides: Partial<RequestEvent>): RequestEvent {
   return {
     source: 'caddy',
     timeMs: startMs,
@@ -371,6 +371,6 @@ function event(given: Partial<RequestEvent>): RequestEvent {
     tls: '',
     upstreamMs: null,
     requestId: '',
-    ...given,
+    ...overrides,
   };
 }

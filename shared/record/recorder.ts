@@ -36,126 +36,122 @@ import { createTopListAggregator } from '../top-list/top-list-aggregator.js';
 import { createUniqueTimes, type UsedTimes } from './unique-time.js';
 
 /**
- * Takes requests, makes their times unique, adds them to the rollups and top lists and writes all in batches, in order,
- * each until the store has taken it. `record` never waits and never throws.
+ * Records requests: makes their times unique, adds them to rollups and top lists, and writes all of it in batches, in
+ * order. Each batch is retried until the store accepts or rejects it. `record` never waits and never throws.
  */
 export interface Recorder {
-  /** Takes one request; `false` when the memory is full and it was dropped. */
+  /** Records a request; returns `false` if it was dropped because memory is full. */
   record(event: RequestEvent): boolean;
-  /** Keeps the times of requests that are stored already from being given to others of their series. */
+  /** Marks the times of stored requests as used in their series. */
   reserve(stored: readonly RequestEvent[]): void;
-  /** The times of the last requests, for the recorder that goes on after this one: see `RecorderOptions`. */
+  /** Times of the latest requests, for the next recorder: see `RecorderOptions.usedTimes`. */
   usedTimes(): UsedTimes;
   /**
-   * Writes what has been recorded; resolves when the store has taken, or refused for good, all of it. Without
-   * `allTopLists`, which is set unless given, of the top lists those that are due alone.
+   * Writes all recorded requests; resolves when the store has accepted or rejected them. `allTopLists` also writes
+   * top lists that are not due yet; default: `true`.
    */
   flush(options?: { readonly allTopLists?: boolean }): Promise<void>;
   /**
-   * Resolves to `true` when the store has taken, or refused for good, one more of the batches that wait; to `false`
-   * when none does.
+   * Resolves to `true` when the store has accepted or rejected another queued batch; to `false` if the queue is
+   * empty.
    */
   batchWritten(): Promise<boolean>;
   /**
-   * Flushes for at most `drainMsMax`, then stops; resolves to how many requests the store had not taken by then, and
-   * logs it. The write that is in flight by then may still succeed: see `idle`.
+   * Flushes for at most `drainMsMax`, then stops. Logs and resolves to the number of requests not stored by then. A
+   * write in flight may still succeed: see `idle`.
    */
   close(options?: { readonly drainMsMax?: number }): Promise<number>;
-  /** Resolves when no write is in flight. After `close`, nothing of this recorder reaches the store from then on. */
+  /** Resolves when no write is in flight. After `close`, this recorder then never writes again. */
   idle(): Promise<void>;
   readonly counts: RecorderCounts;
-  /** Why the store does not take what it is given just now; `undefined` when it does. */
+  /** Why the store is not accepting batches; `undefined` if it is. */
   readonly problem: string | undefined;
-  /** What is full when `record` drops a request. */
+  /** Reason for dropped requests. */
   readonly full: 'memory-full' | 'spool-full' | 'disk-full';
 }
 
 /**
- * Requests since the recorder was made: recorded = stored + deadLettered + in memory. What a store has spooled counts
- * as stored here.
+ * Requests since the recorder was created: recorded = stored + deadLettered + in memory. Spooled requests count as
+ * stored.
  */
 export interface RecorderCounts {
   readonly recorded: number;
   readonly stored: number;
-  /** Refused by the store for good. */
+  /** Rejected by the store. */
   readonly deadLettered: number;
-  /** Counted under `_other` because there were too many hosts. */
+  /** Counted under `_other` because of the host limit. */
   readonly hostsOverLimit: number;
 }
 
-/** What a recorder needs; the limits have defaults. */
+/** Dependencies, settings and limits of a recorder. */
 export interface RecorderOptions {
   readonly store: Pick<Store, 'write' | 'createBatchEncoder' | 'keepsOpenRollups'>;
   readonly log: Log;
-  /** Tells the recorders of one store apart, across restarts: the collector's ID, the web app's host name. */
+  /**
+   * Identifies this recorder among those of the store, across restarts: the collector's ID, the web app's host name.
+   */
   readonly name: string;
   readonly hostsMax: number;
-  /** Hosts of Caddy's configuration, which may become known later. Default: none. */
+  /** Hosts of Caddy's configuration. They may change later. Default: none. */
   readonly configuredHosts?: ConfiguredHosts | undefined;
   readonly clientIp: ClientIpPolicy;
-  /**
-   * Tells the country of an address, which is asked about before it is truncated. Without it, countries are not known.
-   */
+  /** Looks up the country of an address before the address is truncated. Default: no countries. */
   readonly countryOf?: CountryOf | undefined;
-  /** The part of the requests that are kept one by one, from 0 to 1: 1. All are counted, whatever it is. */
+  /** Fraction of requests stored as raw requests, from 0 to 1. All requests are counted. Default: 1. */
   readonly sampleRatio?: number | undefined;
-  /** Times that a recorder of the same name has given away just before; what comes next may have the same. */
+  /** Times used by the previous recorder of this name, which new requests may repeat. Default: none. */
   readonly usedTimes?: UsedTimes | undefined;
-  /** How long a request waits for others, in milliseconds: 100. */
+  /** Interval between batches in milliseconds. Default: 100. */
   readonly flushMs?: number;
-  /** Requests in one batch: 5,000, what InfluxDB takes best at once. */
+  /** Maximum number of requests in a batch. Default: 5,000, as InfluxDB recommends. */
   readonly batchRequestsMax?: number;
-  /** Requests in one batch where they are so far apart that their totals take much of it: as many as in any. */
+  /** Batch size for sparse traffic, where rollup rows dominate. Default: `batchRequestsMax`. */
   readonly sparseRequestsMax?: number;
-  /** What the requests of one batch hold in memory, in bytes as what gathers them estimates: 16 MiB. */
+  /** Maximum estimated size of a batch's requests, in bytes. Default: 16 MiB. */
   readonly batchBytesMax?: number;
   /**
-   * What may be held while the store does not take it, in bytes as what gathers it estimates: 128 MiB. What comes then
-   * is dropped.
+   * Maximum estimated size of all requests in memory, in bytes. Beyond it, new requests are dropped. Default: 128
+   * MiB.
    */
   readonly memoryBytesMax?: number;
   /**
-   * While more batches than so many wait besides the one that is being written, whatever they hold, what comes is
-   * dropped: any number may wait.
+   * Maximum number of batches queued behind the one being written. Beyond it, new requests are dropped. Default:
+   * unlimited.
    */
   readonly batchesWaitingMax?: number;
-  /** How long `close` waits for the store: 8 s. */
+  /** Maximum time that `close` waits for the store, in milliseconds. Default: 8,000. */
   readonly drainMsMax?: number;
-  /**
-   * Called when a batch is made, with the counts as they will be once it is written: the ledger that travels with it,
-   * if it is time for one.
-   */
+  /** Called for each new batch with the counts as of its write. Returns the ledger to write with it, if one is due. */
   readonly ledger?: (counts: RecorderCounts) => LedgerSnapshot | undefined;
   /**
-   * The id of the import that it records: its requests are remembered as imported, and its rows can be told from
-   * others. Default: it is not an import.
+   * Id of the import, if this recorder is for one. Its requests are remembered as imported, and its rows are marked.
    */
   readonly importId?: number | undefined;
   readonly now?: () => number;
 }
 
-/** What a recorder holds in memory unless it is told otherwise, in bytes. */
+/** Default of `RecorderOptions.memoryBytesMax`. */
 export const memoryBytesMaxDefault = 128 * 2 ** 20;
 
-/**
- * Requests that are taken together: one by one, each would find the processor's caches full of what its maker does in
- * between.
- */
-const takenAtOnce = 32;
+/** Number of requests to process in a row, so that code and data stay in the processor's caches. */
+const requestsPerRun = 32;
 
 /**
- * Requests are far apart when they have more rows of the finest level than so many in one. A row, with those of the
- * other levels, takes some kilobytes until it is written.
+ * Traffic is sparse if one in this many requests adds a row of the finest level. A row, with those of other levels,
+ * occupies some kilobytes until it is written.
  */
-const sparsePart = 16;
+const sparseRequestsPerRow = 16;
 
-/** Requests that one recorder has taken and the next one has not are no further apart, in milliseconds. */
-const usedMs = 10_000;
+/** Maximum time between the last requests of a recorder and the first ones of its successor, in milliseconds. */
+const usedTimesMs = 10_000;
 
-/** The longest other free text. */
+/** Maximum length of other free text, in UTF-16 code units. */
 const textLengthMax = 1024;
 
-/** Starts a recorder; it writes from a timer until it is closed. Throws a `RangeError` when `sampleRatio` is none. */
+/**
+ * Creates a recorder, which writes periodically until it is closed. Throws a `RangeError` if `sampleRatio` is
+ * invalid.
+ */
 export function createRecorder(options: RecorderOptions): Recorder {
   const {
     store,
@@ -170,19 +166,19 @@ export function createRecorder(options: RecorderOptions): Recorder {
     drainMsMax = 8000,
     now = Date.now,
   } = options;
-  /** As an import does: readers need not make way for it. */
-  const makerWaits = batchesWaitingMax < Infinity;
+  /** An import waits for its batches, and the store need not prefer readers to it. */
+  const callerWaits = batchesWaitingMax < Infinity;
   const writer = randomUUID();
   const { importId } = options;
   const rowIds = importId === undefined ? randomRowIds() : importRowIds(importId);
   const batchAggregates = new BatchAggregates(now);
-  /** For a store that does not keep them itself. */
+  /** Only for a store that does not maintain open rollups itself. */
   const openRollups = store.keepsOpenRollups === true ? undefined : new OpenRollups({ rowIds });
   const topListAggregator = createTopListAggregator({ rowIds });
-  const isInSample = createRequestSample(sampleRatio);
+  const sampleIncludes = createRequestSample(sampleRatio);
   const uniqueTimes = createUniqueTimes();
   const seriesKeyOf = createSeriesKeys();
-  // One memo for each: its last text is often the next one.
+  // Separate memos: consecutive requests often have the same value.
   const nameOf = { source: createMemo(cleanName), host: createMemo(cleanName), endpoint: createMemo(cleanName) };
   const clientOf = createMemo((address) => boundClientIp(address, options.clientIp), { entriesMax: 10_000 });
   const countryOf = options.countryOf && createMemo(options.countryOf, { entriesMax: 10_000 });
@@ -192,9 +188,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
   const hostLimit = new HostLimit({ hostsMax: options.hostsMax, configured: options.configuredHosts });
 
   let waiting: RequestEvent[] = [];
-  const gathered = (sampleRatio === 1 ? store.createBatchEncoder?.(options.name) : undefined) ?? gatherObjects();
-  let gatheredImported: ImportedRequest[] = [];
-  /** Those of them that are kept one by one, where not all are. */
+  const encoder = (sampleRatio === 1 ? store.createBatchEncoder?.(options.name) : undefined) ?? createObjectEncoder();
+  let importedRequests: ImportedRequest[] = [];
+  /** The sampled ones among them; `undefined` if all are. */
   let sampledEvents: RequestEvent[] | undefined = sampleRatio === 1 ? undefined : [];
   let queue: { readonly batch: Batch; readonly bytes: number; readonly sealedMs: number }[] = [];
   let queuedBytes = 0;
@@ -210,19 +206,19 @@ export function createRecorder(options: RecorderOptions): Recorder {
   return {
     record(event) {
       if (
-        queuedBytes + gathered.bytes >= memoryBytesMax ||
+        queuedBytes + encoder.bytes >= memoryBytesMax ||
         queue.length > batchesWaitingMax + 1 ||
         stopped.signal.aborted
       )
         return false;
       waiting.push(event);
       counts.recorded += 1;
-      if (waiting.length >= takenAtOnce || gathered.length + waiting.length >= batchRequestsMax) {
-        takeWaiting();
+      if (waiting.length >= requestsPerRun || encoder.length + waiting.length >= batchRequestsMax) {
+        addWaiting();
         if (
-          gathered.length >= batchRequestsMax ||
-          gathered.bytes >= batchBytesMax ||
-          (gathered.length >= sparseRequestsMax && batchAggregates.size * sparsePart > gathered.length)
+          encoder.length >= batchRequestsMax ||
+          encoder.bytes >= batchBytesMax ||
+          (encoder.length >= sparseRequestsMax && batchAggregates.size * sparseRequestsPerRow > encoder.length)
         ) {
           seal();
           void write();
@@ -232,13 +228,13 @@ export function createRecorder(options: RecorderOptions): Recorder {
     },
 
     reserve(stored) {
-      takeWaiting();
+      addWaiting();
       for (const request of stored) uniqueTimes.reserve(seriesKey(request), request);
     },
 
     usedTimes() {
-      takeWaiting();
-      return uniqueTimes.usedFrom(now() - usedMs);
+      addWaiting();
+      return uniqueTimes.usedFrom(now() - usedTimesMs);
     },
 
     async flush({ allTopLists = true } = {}) {
@@ -257,13 +253,13 @@ export function createRecorder(options: RecorderOptions): Recorder {
     async close({ drainMsMax: closeMsMax = drainMsMax } = {}) {
       clearInterval(timer);
       seal({ allTopLists: true });
-      // A store that does not answer must not keep the process: the write in flight may outlast the limit.
+      // A store that does not respond must not block the exit: the write in flight may outlast the limit.
       const giveUp = new AbortController();
       await Promise.race([write(), pause(closeMsMax, giveUp.signal)]);
       giveUp.abort();
       stopped.abort();
       const left = counts.recorded - counts.stored - counts.deadLettered;
-      if (left > 0) log.error(`Stopped before the store took ${left} requests: ${problem ?? 'it did not answer'}`);
+      if (left > 0) log.error(`Stopped before the store accepted ${left} requests: ${problem ?? 'it did not respond'}`);
       return left;
     },
 
@@ -280,26 +276,26 @@ export function createRecorder(options: RecorderOptions): Recorder {
     },
   };
 
-  function takeWaiting(): void {
+  function addWaiting(): void {
     if (waiting.length === 0) return;
     const events = waiting;
     waiting = [];
-    for (const event of events) take(event);
+    for (const event of events) add(event);
   }
 
-  function take(event: RequestEvent): void {
-    const request = bound(event);
+  function add(event: RequestEvent): void {
+    const request = sanitize(event);
     const series = seriesKeyOf(request);
-    const isKept = isInSample(request); // by the time that it came with
+    const isSampled = sampleIncludes(request); // before its time is changed
     const { timeMs, timeNs } = request;
-    if (isKept) {
+    if (isSampled) {
       const time = uniqueTimes.take(series, request);
       if (time !== request) ({ timeMs: request.timeMs, timeNs: request.timeNs } = time);
       sampledEvents?.push(request);
     }
     if (importId !== undefined) {
       const shiftNs = (request.timeMs - timeMs) * 1e6 + request.timeNs - timeNs;
-      gatheredImported.push({
+      importedRequests.push({
         source: request.source,
         timeMs,
         timeNs,
@@ -308,12 +304,12 @@ export function createRecorder(options: RecorderOptions): Recorder {
       });
     }
     const bucket = latencyBucketOf(request);
-    batchAggregates.add(request, series, bucket, isKept);
+    batchAggregates.add(request, series, bucket, isSampled);
     topListAggregator.add(request, bucket, countryOf?.(event.clientIp));
-    gathered.add(request);
+    encoder.add(request);
   }
 
-  function bound(event: RequestEvent): Writable<RequestEvent> {
+  function sanitize(event: RequestEvent): Writable<RequestEvent> {
     const clean = nameOf.host(event.host);
     const host = hostLimit.admit(clean, event);
     if (host === otherName && clean !== otherName) counts.hostsOverLimit += 1;
@@ -340,25 +336,22 @@ export function createRecorder(options: RecorderOptions): Recorder {
   }
 
   function tick(): void {
-    // While the store is busy, wait: fewer, larger batches suit it better.
+    // Wait while the store is busy: fewer, larger batches are more efficient.
     if (queue.length === 0) seal();
     void write();
   }
 
-  /**
-   * Makes a batch of what has gathered: the requests with exactly the rollup rows that they changed, and the top lists
-   * that are due.
-   */
+  /** Seals a batch: the requests, exactly the rollup rows that they changed, and the top lists that are due. */
   function seal({ allTopLists = false } = {}): void {
-    takeWaiting();
+    addWaiting();
     const ledger = options.ledger?.({ ...counts, stored: counts.recorded - counts.deadLettered });
     const topLists = topListAggregator.drain(now(), { all: allTopLists });
-    if (gathered.length === 0 && ledger === undefined && topLists.length === 0) return;
+    if (encoder.length === 0 && ledger === undefined && topLists.length === 0) return;
     sequence += 1;
     const aggregates = batchAggregates.take();
     const rollups = openRollups === undefined ? [] : changedRows(openRollups, aggregates);
-    const { requests, bytes: requestsBytes } = gathered.take();
-    const imported = importId === undefined ? {} : { importId, imported: packImported(importId, gatheredImported) };
+    const { requests, bytes: requestsBytes } = encoder.take();
+    const imported = importId === undefined ? {} : { importId, imported: packImported(importId, importedRequests) };
     const bytes =
       requestsBytes +
       rollups.reduce((sum, { cells }) => sum + rollupRowBytes + cells.length * cellBytes, 0) +
@@ -381,27 +374,27 @@ export function createRecorder(options: RecorderOptions): Recorder {
       sealedMs: performance.now(),
     });
     queuedBytes += bytes;
-    gatheredImported = [];
+    importedRequests = [];
     if (sampledEvents !== undefined) sampledEvents = [];
   }
 
   function write(): Promise<void> {
     writing ??= writeQueue().finally(async () => {
       writing = undefined;
-      // What was sealed since it saw an empty queue: who asked in that moment waits for this promise.
+      // Batches may have been sealed after the queue was seen empty, by callers who await this promise.
       if (queue.length > 0 && !stopped.signal.aborted) await write();
     });
     return writing;
   }
 
-  /** Writes the queue in order: a later batch replaces rows of an earlier one. */
+  /** Writes the queue in order: rows of later batches replace those of earlier ones. */
   async function writeQueue(): Promise<void> {
     for (let failures = 0; queue[0] !== undefined && !stopped.signal.aborted; ) {
       const { batch, bytes, sealedMs } = queue[0];
       let refused = false;
       try {
-        const refusedRequests = await store.write(batch, { waitedMs: makerWaits ? 0 : performance.now() - sealedMs });
-        if (problem !== undefined) log.info('The store takes requests again.');
+        const refusedRequests = await store.write(batch, { waitedMs: callerWaits ? 0 : performance.now() - sealedMs });
+        if (problem !== undefined) log.info('The store accepts requests again.');
         problem = undefined;
         full = undefined;
         counts.stored += batch.requests.length - refusedRequests;
@@ -411,13 +404,11 @@ export function createRecorder(options: RecorderOptions): Recorder {
         if (failure.action === 'drop') {
           refused = true;
           counts.deadLettered += batch.requests.length;
-          log.error(
-            `The store refused a batch of ${batch.requests.length} requests for good: ${detailedMessageOf(failure)}`,
-          );
+          log.error(`The store rejected a batch of ${batch.requests.length} requests: ${detailedMessageOf(failure)}`);
         } else {
           if (problem !== failure.message)
-            log.warn(`The store does not take requests, holding them: ${detailedMessageOf(failure)}`);
-          if (failure.contentsReplaced) countAnew();
+            log.warn(`The store does not accept requests, they wait in memory: ${detailedMessageOf(failure)}`);
+          if (failure.contentsReplaced) recount();
           problem = failure.message;
           full = failure.full;
           failures += 1;
@@ -428,17 +419,17 @@ export function createRecorder(options: RecorderOptions): Recorder {
       failures = 0;
       queue.shift();
       queuedBytes -= bytes;
-      if (refused) countAnew();
+      if (refused) recount();
       for (const resolve of onWritten.splice(0)) resolve();
     }
   }
 
   /**
-   * Rollup rows are cumulative: they also hold requests of earlier batches, one that was refused, or those in a file
-   * that is gone. What waits is counted again, and what comes from now on goes into further rows, which add up with
-   * those that are stored. The top lists go on: see `Batch.topLists`.
+   * Recounts the queued batches into new rollup rows. The current ones are cumulative and include a rejected batch,
+   * or requests whose file is gone. New rows add up with the stored ones. Top lists are unaffected: see
+   * `Batch.topLists`.
    */
-  function countAnew(): void {
+  function recount(): void {
     if (openRollups === undefined) return;
     openRollups.clear();
     queue = queue.map(({ batch, ...others }) => ({
@@ -454,10 +445,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   }
 }
 
-/**
- * An error that a store does not throw is a bug of this program: requests are held, so that a fixed version can store
- * them.
- */
+/** An unknown error is a bug of this program: hold the requests, so that a fixed version can store them. */
 function asStoreError(error: unknown): StoreError {
   if (error instanceof StoreError) return error;
   return new StoreError(
@@ -471,11 +459,11 @@ type Writable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
 
 /** Estimated size of a rollup row without its cells, in bytes. */
 const rollupRowBytes = 200;
-/** Estimated size of a cell or a tally, in bytes: 20 to 200 buckets of 8 bytes, and its numbers. */
+/** Estimated size of a cell or an aggregate, in bytes: 20 to 200 buckets of 8 bytes each, and its numbers. */
 const cellBytes = 500;
 
-/** Gathers requests as they are, for a store that has no form of its own. */
-function gatherObjects(): BatchEncoder {
+/** Collects requests as objects, for stores without an encoding. */
+function createObjectEncoder(): BatchEncoder {
   let requests: RequestEvent[] = [];
   let bytes = 0;
   return {

@@ -12,20 +12,20 @@ const requests = Array.from({ length: 20_000 }, (_, at) =>
   }),
 );
 
-test('The part that is kept is the part that was asked for, of every status and path.', (t) => {
+test('samples the requested fraction of every status and path', (t) => {
   fc.assert(
     fc.property(fc.double({ min: 0, max: 1, noNaN: true }), (ratio) => {
-      const isKept = createRequestSample(ratio);
-      for (const some of [
+      const isSampled = createRequestSample(ratio);
+      for (const subset of [
         requests,
         requests.filter(({ status }) => status === 404),
         requests.filter(({ uri }) => uri === '/7'),
       ]) {
-        const kept = some.filter(isKept).length;
-        const deviation = Math.sqrt(some.length * ratio * (1 - ratio));
+        const sampled = subset.filter(isSampled).length;
+        const deviation = Math.sqrt(subset.length * ratio * (1 - ratio));
         // Six standard deviations: once in 500 million.
-        if (Math.abs(kept - some.length * ratio) > 6 * deviation + 1)
-          throw new Error(`${kept} of ${some.length} are kept, where ${ratio} of them are wanted`);
+        if (Math.abs(sampled - subset.length * ratio) > 6 * deviation + 1)
+          throw new Error(`${sampled} of ${subset.length} are sampled instead of ${ratio} of them`);
       }
     }),
     { numRuns: 50 },
@@ -33,36 +33,36 @@ test('The part that is kept is the part that was asked for, of every status and 
   t.pass();
 });
 
-test('A greater part holds the smaller one, and the choice is the same each time.', (t) => {
-  const [small, again, great] = [0.1, 0.1, 0.3].map(createRequestSample) as [
+test('samples deterministically, and a larger fraction includes a smaller one', (t) => {
+  const [small, repeated, large] = [0.1, 0.1, 0.3].map(createRequestSample) as [
     ReturnType<typeof createRequestSample>,
     ReturnType<typeof createRequestSample>,
     ReturnType<typeof createRequestSample>,
   ];
   for (const request of requests) {
-    if (small(request) !== again({ ...request })) t.fail('two collectors choose otherwise');
-    if (small(request) && !great(request)) t.fail('what is kept of a tenth is not kept of three tenths');
+    if (small(request) !== repeated({ ...request })) t.fail('two collectors sample differently');
+    if (small(request) && !large(request)) t.fail('a request in a sample of 0.1 is not in one of 0.3');
   }
   t.pass();
 });
 
-test('All are kept with 1, and none with 0.', (t) => {
+test('samples all requests with 1, and none with 0', (t) => {
   t.true(requests.every(createRequestSample(1)));
   t.false(requests.some(createRequestSample(0)));
 });
 
-test('The edge and the app keep the same requests where they share ids.', (t) => {
-  const isKept = createRequestSample(0.2);
+test('samples the same requests of Caddy and an app that share ids', (t) => {
+  const isSampled = createRequestSample(0.2);
   const ids = Array.from({ length: 2000 }, (_, at) => `id-${at}`);
-  const kept = ids.filter((requestId) => isKept(event({ requestId, timeMs: 1, uri: '/a' })));
+  const sampled = ids.filter((requestId) => isSampled(event({ requestId, timeMs: 1, uri: '/a' })));
   t.deepEqual(
-    ids.filter((requestId) => isKept(event({ requestId, source: 'app', timeMs: 2, uri: '/b', status: 500 }))),
-    kept,
+    ids.filter((requestId) => isSampled(event({ requestId, source: 'app', timeMs: 2, uri: '/b', status: 500 }))),
+    sampled,
   );
-  t.true(kept.length > 300 && kept.length < 500);
+  t.true(sampled.length > 300 && sampled.length < 500);
 });
 
-test('Any other part is refused.', (t) => {
+test('rejects any other fraction', (t) => {
   for (const ratio of [-0.1, 1.1, Number.NaN, Infinity])
     t.throws(() => createRequestSample(ratio), { instanceOf: RangeError, message: /from 0 to 1/ });
 });

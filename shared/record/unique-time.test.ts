@@ -5,7 +5,7 @@ import { createUniqueTimes } from './unique-time.js';
 
 const startMs = Date.UTC(2026, 10, 23, 20);
 
-test('no two requests of a series have the same time, and none moves further than it must', (t) => {
+test('makes times unique within a series, and moves none further than necessary', (t) => {
   const times = fc.array(
     fc.record({
       series: fc.constantFrom('a', 'b'),
@@ -15,23 +15,23 @@ test('no two requests of a series have the same time, and none moves further tha
     { maxLength: 300 },
   );
   fc.assert(
-    fc.property(times, (given) => {
+    fc.property(times, (requested) => {
       const unique = createUniqueTimes();
       const taken = new Set<string>();
-      for (const { series, ...time } of given) {
+      for (const { series, ...time } of requested) {
         let expected = BigInt(nanosecondsText(time));
         while (taken.has(`${series} ${expected}`)) expected += 1n;
         const got = unique.take(series, time);
         if (nanosecondsText(got) !== String(expected)) return false;
         taken.add(`${series} ${expected}`);
       }
-      return taken.size === given.length;
+      return taken.size === requested.length;
     }),
   );
   t.pass();
 });
 
-test('100,000 requests with one time are told apart', (t) => {
+test('makes 100,000 equal times unique', (t) => {
   const unique = createUniqueTimes();
   const taken = new Set<string>();
   for (let at = 0; at < 100_000; at += 1)
@@ -39,14 +39,14 @@ test('100,000 requests with one time are told apart', (t) => {
   t.is(taken.size, 100_000);
 });
 
-test('times of different series do not move each other', (t) => {
+test('moves no time because of another series', (t) => {
   const unique = createUniqueTimes();
   const time = { timeMs: startMs, timeNs: 5 };
   t.deepEqual(unique.take('a', time), time);
   t.deepEqual(unique.take('b', time), time);
 });
 
-test('times at the start of 1970 and far in the future are kept to the nanosecond', (t) => {
+test('preserves times at the start of 1970 and far in the future to the nanosecond', (t) => {
   const unique = createUniqueTimes();
   for (const timeMs of [0, 1, Date.UTC(2199, 0, 1)]) {
     unique.take('a', { timeMs, timeNs: 999_999 });
@@ -54,7 +54,7 @@ test('times at the start of 1970 and far in the future are kept to the nanosecon
   }
 });
 
-test('at least the last `rememberedMin` times are remembered, and the memory is bounded', (t) => {
+test('remembers at least the last `rememberedMin` times, in bounded memory', (t) => {
   const unique = createUniqueTimes({ rememberedMin: 10 });
   const first = { timeMs: startMs, timeNs: 0 };
   unique.take('a', first);
@@ -64,7 +64,7 @@ test('at least the last `rememberedMin` times are remembered, and the memory is 
   t.deepEqual(unique.take('a', first), first);
 });
 
-test('a time that a stored request has is not taken, and occupying it again changes nothing', (t) => {
+test('does not reuse the time of a stored request, and allows reserving it again', (t) => {
   const unique = createUniqueTimes();
   for (let again = 0; again < 3; again += 1) unique.reserve('a', { timeMs: startMs, timeNs: 0 });
   t.deepEqual(unique.take('b', { timeMs: startMs, timeNs: 0 }), { timeMs: startMs, timeNs: 0 });
@@ -73,7 +73,7 @@ test('a time that a stored request has is not taken, and occupying it again chan
   t.deepEqual(unique.take('a', { timeMs: startMs, timeNs: 0 }), { timeMs: startMs, timeNs: 2 });
 });
 
-test('what one has used is not taken by the next one that is told of it, and only what is recent is told', (t) => {
+test('does not reuse recent times handed over by a predecessor', (t) => {
   fc.assert(
     fc.property(fc.array(fc.integer({ min: 0, max: 30 }), { maxLength: 60 }), fc.nat(60), (offsets, cut) => {
       const taken = new Set<string>();

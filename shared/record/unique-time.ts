@@ -1,20 +1,20 @@
 /**
- * Makes the time of each request unique within its series: InfluxDB keeps one point per series and timestamp, and
- * Caddy's clock repeats under load. A time that is taken moves on to the next free nanosecond.
+ * Makes the time of each request unique within its series: InfluxDB stores one point per series and timestamp, and
+ * Caddy's clock repeats under load. A duplicate moves to the next free nanosecond.
  *
- * Only the last `rememberedMin` to twice as many times are remembered, in two generations: a repetition comes within
- * moments of its twin, so older ones cost memory for nothing.
+ * Remembers the last `rememberedMin` times to twice that number, in two generations. Repeated times follow each other
+ * closely, so older ones are not needed.
  */
 export interface UniqueTimes {
-  /** The time itself, or the first nanosecond after it that the series has not used. */
+  /** Reserves and returns the time itself or, if it is used, the next free nanosecond of the series. */
   take(series: string, time: Time): Time;
-  /** Counts a time as used: by a request that is stored already. */
+  /** Marks a time as used by a stored request. */
   reserve(series: string, time: Time): void;
-  /** The times that are used from `fromMs` on, in milliseconds since 1970, of those that are remembered. */
+  /** Remembered times from `fromMs` on, in milliseconds since 1970. */
   usedFrom(fromMs: number): UsedTimes;
 }
 
-/** Times that are used, in milliseconds since 1970 and nanoseconds on top, by series. */
+/** Used times by series. */
 export type UsedTimes = ReadonlyMap<string, readonly Time[]>;
 
 interface Time {
@@ -22,25 +22,25 @@ interface Time {
   readonly timeNs: number;
 }
 
-/** How an era's length fits: 2^33 ms (99 days) are 8.6e15 ns, which a double counts exactly. */
+/** Length of an era: 2^33 ms (99 days) are 8.6e15 ns, which a double represents exactly. */
 const eraMs = 2 ** 33;
 const nsPerMs = 1_000_000;
 
-/** The nanoseconds of one era that a series has used. */
+/** Used nanoseconds of a series in one era. */
 interface Used {
   readonly series: string;
   readonly era: number;
   readonly nanoseconds: IntegerSet;
   /**
-   * From a nanosecond that many wanted to the one behind the last that they were given, so that they do not look
-   * through each other.
+   * Where to continue the search for a free nanosecond, by the requested one. Avoids a linear search for times that
+   * repeat often.
    */
-  goOnAt: Map<number, number> | undefined;
-  /** The same series in the previous generation; `undefined` if it is not in there. */
+  searchFrom: Map<number, number> | undefined;
+  /** The same series in the previous generation, if it is there. */
   older: Used | undefined;
 }
 
-/** Memory that a series takes besides its times, in units of one time. The first `fewSeries` series are not counted. */
+/** Memory overhead of a series, in units of one time. The first `fewSeries` series are not counted. */
 const seriesTimes = 10;
 const fewSeries = 1000;
 
@@ -52,27 +52,27 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
   let current = new Map<string, Used>();
   let previous = new Map<string, Used>();
   let remembered = 0;
-  /** The era of the first time: that of all others as a rule, so it is left out of the key. */
+  /** Era of the first time, which almost all others share. It is left out of the key. */
   let usualEra: number | undefined;
 
   return {
     take(series, time) {
       const used = usedBy(series, time);
       const { nanoseconds, older } = used;
-      const wanted = nsOf(time, used.era);
+      const requested = nsOf(time, used.era);
       remembered += 1;
-      if (older?.nanoseconds.has(wanted) !== true && nanoseconds.add(wanted)) return time;
-      let free = wanted;
+      if (older?.nanoseconds.has(requested) !== true && nanoseconds.add(requested)) return time;
+      let free = requested;
       for (;;) {
         const next =
-          used.goOnAt?.get(free) ??
-          older?.goOnAt?.get(free) ??
+          used.searchFrom?.get(free) ??
+          older?.searchFrom?.get(free) ??
           (nanoseconds.has(free) || older?.nanoseconds.has(free) === true ? free + 1 : undefined);
         if (next === undefined) break;
         free = next;
       }
       nanoseconds.add(free);
-      (used.goOnAt ??= new Map<number, number>()).set(wanted, free + 1);
+      (used.searchFrom ??= new Map<number, number>()).set(requested, free + 1);
       return timeOf(used.era, free);
     },
 
@@ -118,18 +118,18 @@ export function createUniqueTimes({ rememberedMin = 200_000 } = {}): UniqueTimes
     if (current.size >= fewSeries) remembered += seriesTimes;
     current.set(
       key,
-      (used = { series, era, nanoseconds: new IntegerSet(), goOnAt: undefined, older: previous.get(key) }),
+      (used = { series, era, nanoseconds: new IntegerSet(), searchFrom: undefined, older: previous.get(key) }),
     );
     return used;
   }
 }
 
 /**
- * A set of integers from 0 to 2^53 - 2, hashed with open addressing and linear probing. A `Set` of such integers holds
- * an object for each, and took a tenth of the collector's time.
+ * A set of integers from 0 to 2^53 - 2: a hash table with open addressing and linear probing. A `Set` allocates an
+ * object for each such integer.
  */
 class IntegerSet {
-  /** The only integer plus 1; 0 if there is none. Most sets hold one integer. */
+  /** The only integer plus 1; 0 if there is none. Most sets have one integer. */
   #only = 0;
   /** Hash table of two or more integers, each plus 1; 0 is an empty slot. At most half full. */
   #slots: Float64Array | undefined;
@@ -139,7 +139,7 @@ class IntegerSet {
     return this.#slots === undefined ? this.#only === integer + 1 : this.#slots[slotOf(this.#slots, integer + 1)] !== 0;
   }
 
-  /** Takes an integer; `false` when it is there already. */
+  /** Adds an integer; returns `false` if it is there already. */
   add(integer: number): boolean {
     if (this.#slots === undefined) {
       if (this.#only === integer + 1) return false;
@@ -169,10 +169,10 @@ class IntegerSet {
   }
 }
 
-/** Where a value is among the slots, or belongs. */
+/** Index of the slot that has the value, or of the empty slot for it. */
 function slotOf(slots: Float64Array, value: number): number {
   const mask = slots.length - 1;
-  // The multipliers are those of MurmurHash3's finisher: the times of one clock have patterns in their last bits.
+  // Multipliers of MurmurHash3's finalizer: the low bits of timestamps are not random.
   let hash = Math.imul((value >>> 0) ^ Math.imul((value / 2 ** 32) >>> 0, 0x85ebca6b), 0xc2b2ae35);
   hash ^= hash >>> 15;
   let slot = hash & mask;

@@ -18,8 +18,8 @@ export class CellSet {
   }
 
   /**
-   * Adds a tally to the cell of its method and status. With `isOwned`, the set takes ownership of the tally instead of
-   * copying it.
+   * Adds an aggregate to the cell of its method and status. With `isOwned`, the set takes ownership of the aggregate
+   * instead of copying it.
    */
   add(method: string, status: number, aggregate: Aggregate, isOwned = false): void {
     const found = this.#find(method, status);

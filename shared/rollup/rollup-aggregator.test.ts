@@ -27,7 +27,7 @@ const event = fc
     size: fc.integer({ min: 0, max: 1e9 }),
   })
   .map(
-    (given): RequestEvent => ({
+    (input): RequestEvent => ({
       source: 'caddy',
       timeNs: 0,
       bytesRead: 0,
@@ -40,7 +40,7 @@ const event = fc
       tls: '',
       upstreamMs: null,
       requestId: '',
-      ...given,
+      ...input,
     }),
   );
 
@@ -51,7 +51,7 @@ const step = fc.record({
   then: fc.constantFrom('nothing', 'flush', 'restart', 'ten minutes pass'),
 });
 
-test('any split of events over windows, flushes, restarts and collectors adds up to the same totals at every level and scope', (t) => {
+test('adds up to the same rollups at every level and scope, for any split over windows, flushes, restarts and collectors', (t) => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 120 }), fc.integer({ min: 1, max: 30 }), (steps, cellsMax) => {
       const stored = new Map<string, RollupRow>();
@@ -88,7 +88,7 @@ test('any split of events over windows, flushes, restarts and collectors adds up
   t.pass();
 });
 
-test('a window that is open is rewritten in place, and earlier copies of its rows stay as they are', (t) => {
+test('rewrites an open window in place, without changing earlier copies of its rows', (t) => {
   const collector = new Collector();
   const [one] = fc.sample(event, { numRuns: 1, seed: 1 });
   const recent = { ...one!, timeMs: startMs };
@@ -106,7 +106,7 @@ test('a window that is open is rewritten in place, and earlier copies of its row
   t.deepEqual(collector.flush(startMs), [], 'only what changed is written');
 });
 
-test('a batch without requests closes no row while many are open', (t) => {
+test('closes no row for a batch without requests while many are open', (t) => {
   const open = new OpenRollups({ cellsMax: 50 });
   const [one] = fc.sample(event, { numRuns: 1, seed: 1 });
   const aggregates = new BatchAggregates(() => startMs);
@@ -139,7 +139,7 @@ test('counts a request that is too old for a level at coarser levels only', (t) 
   }
 });
 
-test('a row that was closed is never written again: a late request opens one of its own', (t) => {
+test('never rewrites a closed row: a late request opens another one', (t) => {
   const collector = new Collector();
   const [one] = fc.sample(event, { numRuns: 1, seed: 3 });
   const early = { ...one!, timeMs: startMs };
@@ -153,7 +153,7 @@ test('a row that was closed is never written again: a late request opens one of 
   t.true(late.every(({ cells }) => cells[0]!.count === 1));
 });
 
-test('a log of hours that comes in minutes does not keep all its windows open, whatever the clock says', (t) => {
+test('closes windows of a log of hours that is imported in minutes, with any clock', (t) => {
   const collector = new Collector({ cellsMax: 200 });
   const [one] = fc.sample(event, { numRuns: 1, seed: 4 });
   const idsAt = (timeMs: number): Map<number, number> => {
@@ -173,7 +173,7 @@ test('a log of hours that comes in minutes does not keep all its windows open, w
   t.deepEqual([again.get(3600), again.get(86_400)], [first.get(3600), first.get(86_400)]);
 });
 
-test('unpacks cells as they were packed, negative ones too', (t) => {
+test('unpacks cells as they were packed, including negative ones', (t) => {
   const text = fc.string({ unit: 'binary', maxLength: 20 }).map((value) => value.toWellFormed());
   const cell = fc.record({
     method: text,
@@ -186,8 +186,8 @@ test('unpacks cells as they were packed, negative ones too', (t) => {
   fc.assert(
     fc.property(
       fc.uniqueArray(cell, { selector: ({ method, status }) => `${status} ${method}`, maxLength: 8 }),
-      (given) => {
-        const cells = given.map(({ method, status, durations, size, sampledOut, isNegative }): Cell => {
+      (input) => {
+        const cells = input.map(({ method, status, durations, size, sampledOut, isNegative }): Cell => {
           const aggregate = emptyAggregate();
           for (const durationMs of durations) addEvent(aggregate, { method: 'GET', status: 200, durationMs, size });
           const sign = isNegative ? -1 : 1;
@@ -265,12 +265,12 @@ function totals(rows: readonly RollupRow[]): Map<string, Aggregate> {
 
 function assertSame(read: ReadonlyMap<string, Aggregate>, exact: ReadonlyMap<string, Aggregate>): void {
   if (read.size !== exact.size) throw new Error(`${read.size} windows and series instead of ${exact.size}`);
-  for (const [key, wanted] of exact) {
+  for (const [key, expected] of exact) {
     const got = read.get(key);
     if (got === undefined) throw new Error(`${key} is missing`);
     for (const name of ['count', 'durationSumMs', 'durationMaxMs', 'sizeSum'] as const) {
-      if (got[name] !== wanted[name]) throw new Error(`${key}: ${name} is ${got[name]} instead of ${wanted[name]}`);
+      if (got[name] !== expected[name]) throw new Error(`${key}: ${name} is ${got[name]} instead of ${expected[name]}`);
     }
-    if (got.histogram.pack() !== wanted.histogram.pack()) throw new Error(`${key}: the histograms differ`);
+    if (got.histogram.pack() !== expected.histogram.pack()) throw new Error(`${key}: the histograms differ`);
   }
 }

@@ -20,7 +20,7 @@ import {
 } from './rollup.js';
 import type { RequestEvent } from '../request-event.js';
 
-/** Counts the requests of a batch by series and window, at the finest level that keeps rows of their age. */
+/** Counts the requests of a batch by series and window, at the finest level that retains rows of their age. */
 export class BatchAggregates {
   readonly #now: () => number;
   #nowMs: number;
@@ -33,13 +33,16 @@ export class BatchAggregates {
     this.#nowMs = now();
   }
 
-  /** Number of tallies. */
+  /** Number of aggregates. */
   get size(): number {
     return this.#size;
   }
 
-  /** Counts a request. Pass its `seriesKey` and latency bucket if they are known already. `isKept` as in `addEvent`. */
-  add(event: RequestEvent, key = seriesKey(event), bucket = latencyBucketOf(event), isKept = true): void {
+  /**
+   * Counts a request. Pass its `seriesKey` and latency bucket if they are already known. `isSampled` as in
+   * `addEvent`.
+   */
+  add(event: RequestEvent, key = seriesKey(event), bucket = latencyBucketOf(event), isSampled = true): void {
     const level =
       this.#nowMs - event.timeMs < recentMs ? levels[0] : retainedLevels(this.#nowMs - event.timeMs, 'all')[0]!;
     const windowMs = windowStart(event.timeMs, level);
@@ -56,10 +59,10 @@ export class BatchAggregates {
       );
       this.#size += 1;
     }
-    addEvent(found.aggregate, event, bucket, isKept);
+    addEvent(found.aggregate, event, bucket, isSampled);
   }
 
-  /** Returns all tallies and starts over. */
+  /** Returns all aggregates and starts over. */
   take(): SeriesAggregate[] {
     const taken = [...this.#bySeries.values()].flatMap(({ windows }) => [...windows.values()]);
     this.#bySeries = new Map();
@@ -69,7 +72,7 @@ export class BatchAggregates {
   }
 }
 
-/** Age up to which requests have the finest level for certain, in milliseconds. Saves looking it up. */
+/** Age up to which requests always have the finest level, in milliseconds. Saves the lookup. */
 const recentMs = 3_600_000;
 
 interface OpenRow extends RowKey {
@@ -79,14 +82,14 @@ interface OpenRow extends RowKey {
   isChanged: boolean;
 }
 
-/** The open rows of one source: for all its requests, and by host. The inner maps are keyed by `placeOf`. */
+/** The open rows of one source: for all its requests, and by host. The inner maps are keyed by `windowKey`. */
 interface SourceRows {
   readonly all: Map<number, OpenRow>;
   readonly hosts: Map<string, Map<number, OpenRow>>;
 }
 
 /** Interval between searches for rows to close, in milliseconds. */
-const lookEveryMs = 10_000;
+const checkEveryMs = 10_000;
 
 /** The rollup rows of open windows, at every level and scope, for a store with cumulative rows. */
 export class OpenRollups {
@@ -94,7 +97,7 @@ export class OpenRollups {
   readonly #rowIds: RowIds;
   readonly #bySource = new Map<string, SourceRows>();
   #cells = 0;
-  #lookedMs = -Infinity;
+  #checkedMs = -Infinity;
   #oldestMs = -Infinity;
 
   /**
@@ -112,8 +115,8 @@ export class OpenRollups {
   }
 
   /**
-   * Adds tallies to the rows of their windows, at every level that keeps rows of their age at `nowMs`. Returns the keys
-   * of the changed rows.
+   * Adds aggregates to the rows of their windows, at every level that retains rows of their age at `nowMs`. Returns
+   * the keys of the changed rows.
    */
   merge(aggregates: readonly SeriesAggregate[], nowMs: number): RowKey[] {
     const changed: OpenRow[] = [];
@@ -122,10 +125,10 @@ export class OpenRollups {
       this.#oldestMs = Math.min(this.#oldestMs, windowMs);
       for (const scope of scopes) {
         const host = scope === 'all' ? undefined : series.host;
-        const places = this.#placesOf(series.source, host);
+        const rows = this.#rowsOf(series.source, host);
         for (const level of retainedLevels(nowMs - windowMs, scope)) {
           if (level < finest) continue;
-          const row = this.#rowAt(places, {
+          const row = this.#rowAt(rows, {
             level,
             windowMs: windowStart(windowMs, level),
             source: series.source,
@@ -148,7 +151,7 @@ export class OpenRollups {
   /** Copies of the open rows of these keys. */
   copiesOf(keys: readonly RowKey[]): RollupRow[] {
     return keys.flatMap(({ level, windowMs, source, host }) => {
-      const row = this.#placesOf(source, host).get(placeOf(level, windowMs));
+      const row = this.#rowsOf(source, host).get(windowKey(level, windowMs));
       return row === undefined ? [] : [copyOf(row)];
     });
   }
@@ -156,8 +159,8 @@ export class OpenRollups {
   /** Returns copies of the rows to close now: see `chooseClosing`. Remove them with `close`. */
   closing(nowMs: number): RollupRow[] {
     const isFull = this.#cells > this.#cellsMax / 10;
-    if (!isFull && Math.abs(nowMs - this.#lookedMs) < lookEveryMs) return [];
-    this.#lookedMs = nowMs;
+    if (!isFull && Math.abs(nowMs - this.#checkedMs) < checkEveryMs) return [];
+    this.#checkedMs = nowMs;
     return chooseClosing([...this.#all()], ({ cells }) => cells.size, {
       open: this.#cells,
       openMax: this.#cellsMax,
@@ -170,11 +173,11 @@ export class OpenRollups {
   close(keys: readonly RowKey[]): void {
     for (const { level, windowMs, source, host } of keys) {
       const ofSource = this.#bySource.get(source);
-      const places = host === undefined ? ofSource?.all : ofSource?.hosts.get(host);
-      const row = places?.get(placeOf(level, windowMs));
-      if (ofSource === undefined || places === undefined || row === undefined) continue;
-      places.delete(placeOf(level, windowMs));
-      if (host !== undefined && places.size === 0) ofSource.hosts.delete(host);
+      const rows = host === undefined ? ofSource?.all : ofSource?.hosts.get(host);
+      const row = rows?.get(windowKey(level, windowMs));
+      if (ofSource === undefined || rows === undefined || row === undefined) continue;
+      rows.delete(windowKey(level, windowMs));
+      if (host !== undefined && rows.size === 0) ofSource.hosts.delete(host);
       this.#cells -= row.cells.size;
     }
     if (keys.length > 0) this.#rowIds.onClosed();
@@ -190,25 +193,25 @@ export class OpenRollups {
   *#all(): Generator<OpenRow> {
     for (const { all, hosts } of this.#bySource.values()) {
       yield* all.values();
-      for (const places of hosts.values()) yield* places.values();
+      for (const rows of hosts.values()) yield* rows.values();
     }
   }
 
-  #placesOf(source: string, host: string | undefined): Map<number, OpenRow> {
+  #rowsOf(source: string, host: string | undefined): Map<number, OpenRow> {
     let ofSource = this.#bySource.get(source);
     if (ofSource === undefined) this.#bySource.set(source, (ofSource = { all: new Map(), hosts: new Map() }));
     if (host === undefined) return ofSource.all;
-    let places = ofSource.hosts.get(host);
-    if (places === undefined) ofSource.hosts.set(host, (places = new Map<number, OpenRow>()));
-    return places;
+    let rows = ofSource.hosts.get(host);
+    if (rows === undefined) ofSource.hosts.set(host, (rows = new Map<number, OpenRow>()));
+    return rows;
   }
 
-  #rowAt(places: Map<number, OpenRow>, key: RowKey): OpenRow {
-    const place = placeOf(key.level, key.windowMs);
-    let row = places.get(place);
+  #rowAt(rows: Map<number, OpenRow>, key: RowKey): OpenRow {
+    const id = windowKey(key.level, key.windowMs);
+    let row = rows.get(id);
     if (row === undefined) {
-      places.set(
-        place,
+      rows.set(
+        id,
         (row = { ...key, rowId: this.#rowIds.draw(), cells: new CellSet(), changedMs: -Infinity, isChanged: false }),
       );
     }
@@ -217,7 +220,7 @@ export class OpenRollups {
 }
 
 /** A unique number for a level and a window. */
-function placeOf(level: Level, windowMs: number): number {
+function windowKey(level: Level, windowMs: number): number {
   return windowMs * 8 + levels.indexOf(level);
 }
 
@@ -225,7 +228,7 @@ function copyOf({ level, windowMs, source, host, rowId, cells }: OpenRow): Rollu
   return { level, windowMs, source, host, rowId, cells: cells.copy() };
 }
 
-/** The rollup rows of raw requests, as the recorder would have made them. */
+/** Returns the rollup rows of raw requests, as the recorder would create them. */
 export function rollUp(requests: readonly RequestEvent[], level: Level, scope: Scope = 'all'): RollupRow[] {
   const rows = new Map<string, RowKey & { readonly cells: CellSet }>();
   for (const request of requests) {

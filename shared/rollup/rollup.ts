@@ -2,7 +2,7 @@ import { bucketOfDuration, Histogram } from '../sketch/histogram.js';
 import type { RequestEvent } from '../request-event.js';
 import { hasLatency, isClientError, isServerError } from '../status.js';
 
-/** The lengths of the windows that are kept, in seconds, finest first. Each divides the next, and all divide a day. */
+/** Lengths of rollup windows in seconds, finest first. Each divides the next, and all divide a day. */
 export const levels = [10, 60, 600, 3600, 86_400] as const;
 /** The length of a window, in seconds. */
 export type Level = (typeof levels)[number];
@@ -16,15 +16,15 @@ export type Scope = (typeof scopes)[number];
 /** All scopes. */
 export const scopes = ['all', 'host'] as const;
 
-/** The levels of each scope. Single hosts have no windows of ten seconds: most of these would hold one request. */
+/** The levels of each scope. Hosts have no windows of ten seconds: most would have a single request. */
 export const levelsOf: Readonly<Record<Scope, readonly Level[]>> = {
   all: levels,
   host: levels.filter((level) => level >= 60),
 };
 
 /**
- * Retention of rows of fine levels, in milliseconds: longer than any page reads them, see `levelFor`. That of other
- * levels depends on the settings alone. Requests that are older get no row at that level.
+ * Retention of fine levels, in milliseconds: longer than any page reads them, see `levelFor`. Older requests get no
+ * row at that level. Only the settings limit the other levels.
  */
 const retentionMsOf: Readonly<Record<Scope, Readonly<Partial<Record<Level, number>>>>> = {
   all: { 10: dayMs / 4, 60: 14 * dayMs, 600: 60 * dayMs },
@@ -36,15 +36,15 @@ export function levelRetentionMsMax(level: Level, scope: Scope = 'all'): number 
   return retentionMsOf[scope][level] ?? Infinity;
 }
 
-/** How long rows are kept, in milliseconds. */
+/** Retention of rows, in milliseconds. */
 export interface Retention {
-  /** Single requests. */
+  /** Raw requests. */
   readonly requestsMs: number;
-  /** Rollups by day. Those of finer windows may be kept for a shorter time: see `levelRetentionMs`. */
+  /** Daily rollups. Finer windows may have a shorter retention: see `levelRetentionMs`. */
   readonly rollupsMs: number;
 }
 
-/** Retention of a level, in milliseconds, given that of rollups by day. */
+/** Retention of a level in milliseconds, if that of daily rollups is `rollupsMs`. */
 export function levelRetentionMs(level: Level, rollupsMs: number, scope: Scope = 'all'): number {
   return Math.min(levelRetentionMsMax(level, scope), rollupsMs);
 }
@@ -54,12 +54,12 @@ export function coarserLevel(level: Level, scope: Scope): Level | undefined {
   return levelsOf[scope][levelsOf[scope].indexOf(level) + 1];
 }
 
-/** The levels that keep rows of this age, which is in milliseconds. Finest first. */
+/** Levels that retain rows of this age in milliseconds, finest first. */
 export function retainedLevels(ageMs: number, scope: Scope): readonly Level[] {
   return levelsOf[scope].filter((level) => ageMs < levelRetentionMsMax(level, scope));
 }
 
-/** What the requests of a tally have in common. */
+/** The labels of an aggregate. */
 export interface Series {
   readonly source: string;
   readonly host: string;
@@ -67,16 +67,16 @@ export interface Series {
   readonly status: number;
 }
 
-/** What is known of the requests of one series in one window. Rows of the same window and series add up. */
+/** Counts and sums of the requests of one series in one window. Aggregates can be merged. */
 export interface Aggregate {
-  /** Requests, those without a latency included. */
+  /** Requests, including those without a latency. */
   count: number;
-  /** Those of `count` that are not kept one by one: see `request-sample.ts`. */
+  /** Requests that are counted but not stored: see `request-sample.ts`. */
   sampledOut: number;
-  /** Sum of the durations in milliseconds of those that have a latency: as many as the histogram holds. */
+  /** Sum of the latencies in milliseconds, over the requests in the histogram. */
   durationSumMs: number;
   durationMaxMs: number;
-  /** Sum of the response bodies, in bytes. */
+  /** Sum of the response body sizes, in bytes. */
   sizeSum: number;
   readonly histogram: Histogram;
 }
@@ -90,10 +90,10 @@ export interface Cell extends Aggregate {
 /** Identifies a rollup row, together with its `rowId`. */
 export interface RowKey {
   readonly level: Level;
-  /** The window's start: milliseconds since 1970, a multiple of the level. */
+  /** Start of the window in milliseconds since 1970, a multiple of the level. */
   readonly windowMs: number;
   readonly source: string;
-  /** The host whose requests it counts; `undefined` for all of them. */
+  /** The host whose requests it counts; `undefined` for all hosts. */
   readonly host: string | undefined;
 }
 
@@ -103,18 +103,18 @@ export interface RowKey {
  */
 export interface RollupRow extends RowKey {
   /**
-   * Which of the rows of its key it is, from `RowIds`. In InfluxDB it is the offset in nanoseconds that is added to the
-   * window's start: all ids are less than the finest window.
+   * Distinguishes rows with the same key: see `RowIds`. InfluxDB adds it to the start of the window, in nanoseconds:
+   * all ids are less than the finest window.
    */
   readonly rowId: number;
   /** At most one for each method and status. */
   readonly cells: readonly Cell[];
 }
 
-/** What a batch adds to one series in one window. */
+/** The requests of one series and window in a batch. */
 export interface SeriesAggregate {
   readonly series: Series;
-  /** The finest level that keeps rows of their age. */
+  /** The finest level that retains rows of their age. */
   readonly level: Level;
   readonly windowMs: number;
   readonly aggregate: Aggregate;
@@ -135,9 +135,9 @@ export function byStatusClass(cells: Iterable<Cell>): Cell[] {
 /** The counts of a row. */
 export interface CellCounts {
   readonly requests: number;
-  /** Those with a status of 5xx. */
+  /** Requests with a 5xx status. */
   readonly errors: number;
-  /** Those with a status of 4xx. */
+  /** Requests with a 4xx status. */
   readonly clientErrors: number;
   readonly sampledOut: number;
   readonly sizeSum: number;
@@ -157,13 +157,13 @@ export function countsOf(cells: Iterable<Cell>): CellCounts {
 }
 
 /**
- * Packs cells into text: for each its method, status, count, sampled-out requests, sum of sizes, sum and maximum of
- * durations, and histogram.
+ * Packs cells into text. Per cell: method, status, count, sampled-out requests, sum of sizes, sum and maximum of
+ * latencies, and histogram.
  */
 export function packCells(cells: Iterable<Cell>): string {
   let packed = '';
   for (const { method, status, count, sampledOut, sizeSum, durationSumMs, durationMaxMs, histogram } of cells) {
-    const max = durationMaxMs === durationSumMs ? '' : durationMaxMs; // the same for a single request
+    const max = durationMaxMs === durationSumMs ? '' : durationMaxMs; // equal if there is one latency
     packed += `${packed === '' ? '' : ','}${encodeURIComponent(method)} ${status} ${count} ${sampledOut === 0 ? '' : sampledOut} ${sizeSum} ${durationSumMs} ${max} ${histogram.pack()}`;
   }
   return packed;
@@ -174,7 +174,7 @@ export function unpackCells(packed: string): Cell[] {
   if (packed === '') return [];
   return packed.split(',').map((text) => {
     const [method, status, count, sampledOut, sizeSum, durationSumMs, durationMaxMs, histogram] = text.split(' ');
-    if (histogram === undefined) throw new RangeError(`${JSON.stringify(text)} is no cell of a rollup row.`);
+    if (histogram === undefined) throw new RangeError(`${JSON.stringify(text)} is not a cell of a rollup row.`);
     return {
       method: decodeURIComponent(method!),
       status: Number(status),
@@ -188,46 +188,44 @@ export function unpackCells(packed: string): Cell[] {
   });
 }
 
-/** One more than the greatest `rowId` of rows that are not an import's: 2^33 ns are 8.6 s. */
+/** Upper bound (exclusive) of the `rowId` of rows that are not from an import: 2^33 ns are 8.6 s. */
 export const rowIdEnd = 2 ** 33;
 
-/** Gives ids to the rows of one recorder. */
+/** Assigns ids to the rows of one recorder. */
 export interface RowIds {
-  /** The id of a row that is opened now. No two rows of the same window and series have the same. */
+  /** Returns the id of a new row, unique among the rows of its window and series. */
   draw(): number;
-  /** Call when rows were closed: those that are opened again need other ids. */
+  /** Call when rows were closed: if they are opened again, they need new ids. */
   onClosed(): void;
 }
 
-/** Ids for rows that others write to the same windows. `random` gives numbers from 0 to 1. */
+/** Random ids, for rows of windows to which other processes write as well. `random` returns numbers from 0 to 1. */
 export function randomRowIds(random = Math.random): RowIds {
   return { draw: () => Math.floor(random() * rowIdEnd), onClosed: () => undefined };
 }
 
-/** How many ids one import has: it would have to close rows that often. */
+/** Number of ids per import. It uses one each time it closes rows. */
 const idsPerImport = 2 ** 16;
-/** How many imports have ids of their own, above `rowIdEnd` and below the 10^10 ns of the finest window. */
+/** Number of imports with separate ids, above `rowIdEnd` and below the 10^10 ns of the finest window. */
 const importSlots = Math.floor((1e10 - rowIdEnd) / idsPerImport);
 
-/** The id of imports for which no range of row ids is left. They cannot be taken back. */
+/** Id of imports for which no range of row ids is left. They cannot be undone. */
 export const sharedImportId = 0;
 
-/** An id for an import that begins at `nowMs`, whose rows get ids that those of no import in `taken` have. */
+/** Returns an id for an import started at `nowMs`, whose row ids do not overlap those of the imports in `taken`. */
 export function newImportId(nowMs: number, taken: readonly number[]): number {
   const takenSlots = new Set(taken.map((id) => id % importSlots));
   for (let id = Math.floor(nowMs); id < nowMs + importSlots; id += 1) if (!takenSlots.has(id % importSlots)) return id;
   return sharedImportId;
 }
 
-/**
- * The ids of an import's rows, by which it can be taken back: `from` included, `to` not. `importId` is a whole number.
- */
+/** Range of row ids of an import, `to` excluded. They identify its rows when it is undone. `importId` is an integer. */
 export function importRowRange(importId: number): { readonly from: number; readonly to: number } {
   const from = rowIdEnd + (importId % importSlots) * idsPerImport;
   return { from, to: from + idsPerImport };
 }
 
-/** Ids for the rows of one import. */
+/** Ids for the rows of an import. */
 export function importRowIds(importId: number): RowIds {
   if (importId === sharedImportId) return randomRowIds();
   const { from, to } = importRowRange(importId);
@@ -240,18 +238,23 @@ export function importRowIds(importId: number): RowIds {
   };
 }
 
-/** A tally of nothing. */
+/** Returns an empty aggregate. */
 export function emptyAggregate(): Aggregate {
   return { count: 0, sampledOut: 0, durationSumMs: 0, durationMaxMs: 0, sizeSum: 0, histogram: new Histogram() };
 }
 
 /**
- * Counts one request. `bucket` is that of its latency, where it is known already: see `latencyBucketOf`. It is kept one
- * by one unless `isKept` says no.
+ * Counts a request. Pass the bucket of its latency if it is already known: see `latencyBucketOf`. `isSampled` says
+ * whether the request is also stored.
  */
-export function addEvent(aggregate: Aggregate, event: Measured, bucket = latencyBucketOf(event), isKept = true): void {
+export function addEvent(
+  aggregate: Aggregate,
+  event: Measured,
+  bucket = latencyBucketOf(event),
+  isSampled = true,
+): void {
   aggregate.count += 1;
-  if (!isKept) aggregate.sampledOut += 1;
+  if (!isSampled) aggregate.sampledOut += 1;
   aggregate.sizeSum += event.size;
   if (bucket === undefined || event.durationMs === null) return;
   aggregate.durationSumMs += event.durationMs;
@@ -259,10 +262,10 @@ export function addEvent(aggregate: Aggregate, event: Measured, bucket = latency
   aggregate.histogram.addBucket(bucket);
 }
 
-/** What a tally takes of a request. */
+/** The fields of a request that an aggregate uses. */
 export type Measured = Pick<RequestEvent, 'method' | 'status' | 'durationMs' | 'size'>;
 
-/** The bucket of a request's latency in every histogram; `undefined` when it has none. */
+/** Histogram bucket of a request's latency; `undefined` if it has none. */
 export function latencyBucketOf({ method, status, durationMs }: Measured): number | undefined {
   return durationMs !== null && hasLatency({ status, method }) ? bucketOfDuration(durationMs) : undefined;
 }
@@ -277,12 +280,12 @@ export function mergeAggregate(aggregate: Aggregate, other: Aggregate): void {
   aggregate.histogram.merge(other.histogram);
 }
 
-/** A tally of its own with the same counts. */
+/** Returns a copy. */
 export function copyAggregate(aggregate: Aggregate): Aggregate {
   return { ...aggregate, histogram: aggregate.histogram.clone() };
 }
 
-/** The start of the window that holds a time, both in milliseconds since 1970. */
+/** Start of the window that contains a time, both in milliseconds since 1970. */
 export function windowStart(timeMs: number, level: Level): number {
   const lengthMs = level * 1000;
   return Math.floor(timeMs / lengthMs) * lengthMs;
@@ -292,16 +295,16 @@ export function windowStart(timeMs: number, level: Level): number {
 export interface OpenPart {
   readonly level: Level;
   readonly windowMs: number;
-  /** When it last changed, in milliseconds. */
+  /** Time of its last change, in milliseconds. */
   readonly changedMs: number;
 }
 
 /** Everything that is open, and the time. */
 export interface OpenState {
-  /** How much is open, and how much may be. */
+  /** Size of all open parts, and its limit. */
   readonly open: number;
   readonly openMax: number;
-  /** The window of the oldest request that came last; `-Infinity` if none came. */
+  /** Window of the oldest recent request; `-Infinity` if there was none. */
   readonly oldestMs: number;
   readonly nowMs: number;
   /** How long a part stays open after its window ended and it last changed, in milliseconds. Default: 5 minutes. */
@@ -315,7 +318,7 @@ const graceMsDefault = 5 * 60_000;
  */
 const passedMs = 5 * 60_000;
 
-/** Whether a part has been left alone for long enough to be closed, or requests have passed it. */
+/** Whether to close a part: it has been idle for long enough, or requests have passed it. */
 export function isClosing(
   { windowMs, level, changedMs }: OpenPart,
   { open, openMax, oldestMs, nowMs, graceMs = graceMsDefault }: OpenState,
@@ -352,14 +355,14 @@ export function chooseClosing<Part extends OpenPart>(
   return closing;
 }
 
-/** A key that no two series share. Host and method come from strangers; a newline can be in neither's place. */
+/** Returns a unique key of a series. Host and method are chosen by clients, but cannot contain a newline. */
 export function seriesKey(series: Series): string {
   return `${series.status}\n${series.source}\n${series.method}\n${series.host}`;
 }
 
 /**
- * Makes the keys of `seriesKey`, and gives the same text again for the same series: to build and hash a new one for
- * each request takes longer than to find it. Beyond `seriesMax` it forgets all, and begins anew.
+ * Caches the keys of `seriesKey`: a lookup is cheaper than building and hashing a new string for each request. Beyond
+ * `seriesMax`, the cache is cleared.
  */
 export function createSeriesKeys({ seriesMax = 20_000 } = {}): (series: Series) => string {
   const bySource = new Map<string, Map<string, Map<string, Map<number, string>>>>();

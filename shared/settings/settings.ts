@@ -3,33 +3,33 @@ import { parseEnv } from 'node:util';
 import ipaddr from 'ipaddr.js';
 import { messageOf, UsageError } from '../errors.js';
 
-/** One setting: how its text is read, what it is when it is not set, and one sentence for people. */
+/** A setting: how its text is parsed, its default, and its help text. */
 export interface Setting<Value> {
-  /** The text that stands for the default; `undefined` when there is none. */
+  /** Text of the default; `undefined` if there is none. */
   readonly default: string | undefined;
-  /** What is allowed, for messages: `a whole number of at least 1`. */
+  /** Allowed values, for error messages: `a whole number of at least 1`. */
   readonly allowed: string;
   readonly help: string;
-  /** Whether the value may hold a secret: then no message shows it. */
+  /** Whether the value may be a secret. If so, no message contains it. */
   readonly secret?: boolean;
-  /** Throws when the text is not allowed. */
+  /** Throws if the text is not allowed. */
   readonly parse: (text: string) => Value;
 }
 
 /** Settings by name. */
 export type SettingTable = Readonly<Record<string, Setting<unknown>>>;
 
-/** The typed values of a table, under the same names. A setting without a default may be `undefined`. */
+/** Typed values of a table, by name. A setting without a default may be `undefined`. */
 export type SettingValues<Table extends SettingTable> = {
   readonly [Name in keyof Table]: Table[Name] extends Setting<infer Value> ? Value : never;
 };
 
-/** Names and texts, as in `process.env`. */
+/** Texts by name, as in `process.env`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * Reads the settings of a table. An empty text counts as not set. Throws a `UsageError` that names the setting, its
- * value and what is allowed.
+ * Reads the settings of a table. An empty text counts as not set. Throws a `UsageError` with the name of the setting,
+ * its value and what is allowed.
  */
 export function readSettings<Table extends SettingTable>(table: Table, environment: Environment): SettingValues<Table> {
   const values = Object.entries(table).map(([name, setting]) => {
@@ -72,19 +72,19 @@ export function checkNames(known: readonly string[], environment: Environment, f
       `${name} is not a setting${nearest === undefined ? '.' : `; did you mean ${nearest}?`} --help lists all settings.`,
     );
   }
-  // Short names such as STORE are close to too much.
-  const ofWords = known.filter((name) => name.includes('_'));
+  // Short names such as STORE resemble too many variables of other programs.
+  const longNames = known.filter((name) => name.includes('_'));
   return Object.keys(environment)
     .filter((name) => !known.includes(name))
     .flatMap((name) => {
-      const nearest = nearestOf(ofWords, name, environmentTypoLettersMax);
+      const nearest = nearestOf(longNames, name, environmentTypoLettersMax);
       return nearest === undefined
         ? []
         : [`${name} in the environment is not a setting and is ignored; did you mean ${nearest}?`];
     });
 }
 
-/** The largest edit distance that counts as a typo. */
+/** Maximum edit distance of a typo. */
 const fileTypoLettersMax = 3;
 const environmentTypoLettersMax = 2;
 
@@ -95,14 +95,14 @@ function nearestOf(known: readonly string[], name: string, lettersMax: number): 
     .toSorted((one, other) => one.letters - other.letters)[0]?.candidate;
 }
 
-/** A text that is taken as it is. */
+/** Any text. */
 export function text(help: string, options: { default: string }): Setting<string>;
 export function text(help: string): Setting<string | undefined>;
 export function text(help: string, options: { default?: string } = {}): Setting<string | undefined> {
   return { default: options.default, allowed: 'a text', help, parse: (value) => value };
 }
 
-/** One of a few words. */
+/** One of several words. */
 export function choice<const Word extends string>(
   help: string,
   words: readonly Word[],
@@ -134,7 +134,7 @@ export function count(help: string, options: { default: string; min: number; max
   };
 }
 
-/** A part of a whole. */
+/** A fraction from 0 to 1. */
 export function ratio(help: string, options: { default: string }): Setting<number> {
   return {
     default: options.default,
@@ -186,13 +186,13 @@ export function duration(help: string, options: { default: string; min: string; 
   };
 }
 
-/** Where to listen for HTTP; an empty host means every address. */
+/** HTTP listen address. An empty host means every address. */
 export interface Address {
   readonly host: string;
   readonly port: number;
 }
 
-/** `host:port`; IPv6 in brackets; an empty host for every address; port 0 for a free one. */
+/** `host:port`, with IPv6 in brackets. An empty host means every address, port 0 any free port. */
 export function address(help: string, options: { default: string }): Setting<Address> {
   return {
     default: options.default,
@@ -202,7 +202,7 @@ export function address(help: string, options: { default: string }): Setting<Add
   };
 }
 
-/** Reads `host:port`. Throws when the text is not of that form. */
+/** Parses `host:port`. Throws if the text has another form. */
 export function parseAddress(value: string): Address {
   const match = /^(?:\[([\da-f:.]+)\]|([^\s:[\]/]*)):(\d{1,5})$/i.exec(value);
   if (match === null || Number(match[3]) > 65_535) return refuse();
@@ -210,12 +210,12 @@ export function parseAddress(value: string): Address {
   return { host: match[1] ?? match[2] ?? '', port: Number(match[3]) };
 }
 
-/** `host:port` for people and URLs: IPv6 in brackets. */
+/** Formats `host:port`, with IPv6 in brackets. */
 export function formatAddress({ host, port }: Address): string {
   return `${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
-/** Whether only this machine reaches the host. */
+/** Whether the host is a loopback address. */
 export function isLoopback(host: string): boolean {
   if (host === 'localhost') return true;
   return ipaddr.isValid(host) && ipaddr.process(host).range() === 'loopback';
@@ -232,7 +232,7 @@ export function url(help: string): Setting<string | undefined> {
   };
 }
 
-/** Several values behind one another, separated by commas. */
+/** A comma-separated list of values. */
 export function list<Value>(
   help: string,
   options: { default: string; allowed: string; parse: (item: string) => Value },
@@ -262,8 +262,8 @@ function quantity(value: string, units: Readonly<Record<string, number>>): numbe
 function readEnvFile(file: string): Environment {
   try {
     const content = readFileSync(file, 'utf8');
-    const stray = content.split('\n').find((line) => /^\s*\w+\s*$/.test(line));
-    if (stray !== undefined) throw new Error(`the line ${JSON.stringify(stray.trim())} has no value`);
+    const incomplete = content.split('\n').find((line) => /^\s*\w+\s*$/.test(line));
+    if (incomplete !== undefined) throw new Error(`the line ${JSON.stringify(incomplete.trim())} has no value`);
     return parseEnv(content);
   } catch (error) {
     throw new UsageError(
@@ -273,7 +273,7 @@ function readEnvFile(file: string): Environment {
   }
 }
 
-/** Levenshtein's distance: how many letters to add, drop or change. */
+/** Levenshtein distance. */
 function distance(from: string, to: string): number {
   let row = Array.from({ length: to.length + 1 }, (_, at) => at);
   for (const [line, letter] of Array.from(from).entries()) {

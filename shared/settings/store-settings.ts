@@ -3,54 +3,52 @@ import { messageOf, UsageError } from '../errors.js';
 import type { Retention } from '../rollup/rollup.js';
 import { bytes, choice, count, duration, ratio, text, url, type SettingValues } from './settings.js';
 
-/** The settings that every part of the program needs: where requests are kept, for how long, and how much of them. */
+/** Settings of the store, common to all parts of the program. */
 export const storeSettings = {
-  STORE: text('Where requests are kept: duckdb:FILE, or influxdb.', { default: 'duckdb:data/requests.duckdb' }),
+  STORE: text('Where requests are stored: duckdb:FILE, or influxdb.', { default: 'duckdb:data/requests.duckdb' }),
   INFLUXDB_URL: url('The address of InfluxDB 2.x.'),
   INFLUXDB_ORG: text('The organisation in InfluxDB.'),
   INFLUXDB_BUCKET: text('The bucket in InfluxDB.'),
   INFLUXDB_TOKEN: text(
-    'The token for InfluxDB. The collector needs to write to the bucket; the web app and imports to read it, too.',
+    'The token for InfluxDB. The collector needs write access to the bucket; the web app and imports also need read access.',
   ),
-  INFLUXDB_TOKEN_FILE: text('A file that holds the token, instead of INFLUXDB_TOKEN.'),
+  INFLUXDB_TOKEN_FILE: text('A file with the token, instead of INFLUXDB_TOKEN.'),
   SPOOL_DIR: text(
-    'The folder where requests wait while InfluxDB does not take them, and where lines are kept that it refuses for good.',
+    'The folder of the spool, where requests wait while InfluxDB is unavailable, and of dead letters: lines that InfluxDB rejected.',
     { default: 'data/spool' },
   ),
-  SPOOL_BYTES_MAX: bytes('How much may wait there; when it is full, new requests are dropped and counted.', {
+  SPOOL_BYTES_MAX: bytes('Maximum size of the spool. When it is full, new requests are dropped and counted.', {
     default: '1GiB',
     min: '1MiB',
     max: '1TiB',
   }),
   MEMORY_BYTES_MAX: bytes(
-    'How much memory requests may take before they are stored or spooled; when it is full, new ones are dropped and counted.',
+    'Maximum memory for requests that are not yet stored or spooled. When it is full, new requests are dropped and counted.',
     { default: '128MiB', min: '1MiB', max: '64GiB' },
   ),
   DUCKDB_MEMORY_BYTES_MAX: bytes(
-    "How much memory DuckDB may use. When it is not set: an eighth of the machine's or the container's memory, at least 96MiB and at most 256MiB. Beyond it, DuckDB spills to the folder FILE.tmp.",
+    'Memory limit of DuckDB. Beyond it, DuckDB spills to the folder FILE.tmp. Default: an eighth of the memory of the machine or container, at least 96MiB and at most 256MiB.',
     { min: '64MiB', max: '1TiB' },
   ),
   SAMPLE_RATIO: ratio(
-    'The part of the requests that are kept one by one: 1 for all, 0 for none. All are counted in totals and lists, whatever it is.',
+    'Fraction of requests stored as raw requests: 1 for all, 0 for none. Rollups and top lists always count all requests.',
     { default: '1' },
   ),
-  RETENTION_REQUESTS: duration('How long single requests are kept.', { default: '7d', min: '1h', max: '3650d' }),
+  RETENTION_REQUESTS: duration('Retention of raw requests.', { default: '7d', min: '1h', max: '3650d' }),
   RETENTION_ROLLUPS: duration(
-    'How long the totals by hour and day are kept; in InfluxDB no longer than the bucket keeps anything.',
+    'Retention of hourly and daily rollups; in InfluxDB limited by the retention of the bucket.',
     { default: '400d', min: '1d', max: '3650d' },
   ),
   RETENTION_DELAY: duration(
-    'How long a shorter retention, or a clock that has jumped, is announced in the log before anything is deleted because of it.',
+    'How long the log announces a shorter retention, or a clock that has jumped, before any data is deleted because of it.',
     { default: '1d', min: '0s', max: '365d' },
   ),
   CLIENT_IP: choice(
-    'How client addresses are kept: truncated to /24 and /48, full, or off.',
+    'How client addresses are stored: truncated to /24 and /48, full, or off.',
     ['truncated', 'full', 'off'],
     { default: 'truncated' },
   ),
-  GEOIP_DATABASE: text(
-    'An MMDB file with the countries of addresses, such as GeoLite2-Country.mmdb, for a list of countries.',
-  ),
+  GEOIP_DATABASE: text('An MMDB file with countries, such as GeoLite2-Country.mmdb, for the top list of countries.'),
   HOSTS_MAX: count(
     'Maximum number of hosts counted by name; requests to further ones are counted under the host _other.',
     { default: '10000', min: 1, max: 100_000 },
@@ -60,7 +58,7 @@ export const storeSettings = {
 const { INFLUXDB_URL, INFLUXDB_ORG, INFLUXDB_BUCKET, INFLUXDB_TOKEN, INFLUXDB_TOKEN_FILE, RETENTION_ROLLUPS } =
   storeSettings;
 
-/** The settings of `setup`: the token is one that may do everything. */
+/** Settings of `setup`. The token is an operator token. */
 export const setupSettings = {
   INFLUXDB_URL,
   INFLUXDB_ORG,
@@ -70,7 +68,7 @@ export const setupSettings = {
   RETENTION_ROLLUPS,
 };
 
-/** What to set up in InfluxDB. Throws a `UsageError` when something is not set. */
+/** Returns the options of `setup`. Throws a `UsageError` if a setting is missing. */
 export function setupOptionsFrom(values: SettingValues<typeof setupSettings>): {
   url: string;
   org: string;
@@ -79,15 +77,15 @@ export function setupOptionsFrom(values: SettingValues<typeof setupSettings>): {
   retentionMs: number;
 } {
   return {
-    url: needed('INFLUXDB_URL', values.INFLUXDB_URL),
-    org: needed('INFLUXDB_ORG', values.INFLUXDB_ORG),
-    bucket: needed('INFLUXDB_BUCKET', values.INFLUXDB_BUCKET),
+    url: required('INFLUXDB_URL', values.INFLUXDB_URL),
+    org: required('INFLUXDB_ORG', values.INFLUXDB_ORG),
+    bucket: required('INFLUXDB_BUCKET', values.INFLUXDB_BUCKET),
     token: token(values),
     retentionMs: values.RETENTION_ROLLUPS,
   };
 }
 
-/** Which store to open, and with what. */
+/** Store to open, with its options. */
 export type StoreSettings =
   | {
       readonly kind: 'duckdb';
@@ -108,29 +106,29 @@ export type StoreSettings =
       readonly retentionDelayMs?: number;
     };
 
-/** Makes one typed choice of the settings. Throws a `UsageError` when they do not fit together. */
+/** Validates the settings of the store. Throws a `UsageError` if they are inconsistent. */
 export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): StoreSettings {
   const retention = { requestsMs: values.RETENTION_REQUESTS, rollupsMs: values.RETENTION_ROLLUPS };
   const retentionDelayMs = values.RETENTION_DELAY;
   if (values.STORE === 'influxdb') {
     return {
       kind: 'influxdb',
-      url: needed('INFLUXDB_URL', values.INFLUXDB_URL),
-      org: needed('INFLUXDB_ORG', values.INFLUXDB_ORG),
-      bucket: needed('INFLUXDB_BUCKET', values.INFLUXDB_BUCKET),
-      token: needed('INFLUXDB_TOKEN or INFLUXDB_TOKEN_FILE', token(values)),
+      url: required('INFLUXDB_URL', values.INFLUXDB_URL),
+      org: required('INFLUXDB_ORG', values.INFLUXDB_ORG),
+      bucket: required('INFLUXDB_BUCKET', values.INFLUXDB_BUCKET),
+      token: required('INFLUXDB_TOKEN or INFLUXDB_TOKEN_FILE', token(values)),
       spoolDir: values.SPOOL_DIR,
       spoolBytesMax: values.SPOOL_BYTES_MAX,
       retention,
       retentionDelayMs,
     };
   }
-  const stray = (
+  const unexpected = (
     ['INFLUXDB_URL', 'INFLUXDB_ORG', 'INFLUXDB_BUCKET', 'INFLUXDB_TOKEN', 'INFLUXDB_TOKEN_FILE'] as const
   ).find((name) => values[name] !== undefined);
-  if (stray !== undefined)
+  if (unexpected !== undefined)
     throw new UsageError(
-      `${stray} is set, and STORE is ${JSON.stringify(values.STORE)}: set STORE=influxdb to use InfluxDB, or leave ${stray} out.`,
+      `${unexpected} is set, and STORE is ${JSON.stringify(values.STORE)}: set STORE=influxdb to use InfluxDB, or leave ${unexpected} out.`,
     );
   const path = /^duckdb:(.+)$/.exec(values.STORE)?.[1];
   if (path === undefined)
@@ -138,7 +136,7 @@ export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): 
   return { kind: 'duckdb', path, retention, retentionDelayMs, memoryBytesMax: values.DUCKDB_MEMORY_BYTES_MAX };
 }
 
-function needed(name: string, value: string | undefined): string {
+function required(name: string, value: string | undefined): string {
   if (value === undefined) throw new UsageError(`${name} is not set: InfluxDB needs it.`);
   return value;
 }

@@ -1,7 +1,6 @@
 /**
- * A hash of a text as two times 32 bits: two lanes that multiply by the odd constants of MurmurHash3, each finished
- * with its mixer. It is part of what is stored (`distinct.ts`, `request-sample.ts`): with another, the same text would
- * count twice, and other requests would be kept.
+ * Hashes a text into two 32-bit integers: two lanes with the odd constants and the finalizer of MurmurHash3. Stored
+ * sketches and the sample depend on it (`hyperloglog.ts`, `request-sample.ts`): it must not change.
  */
 export function hashOf(text: string): [number, number] {
   let first = 0x9747b28c;

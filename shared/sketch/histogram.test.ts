@@ -18,7 +18,7 @@ const logNormal = fc
       { minLength: 1, maxLength: 400 },
     ),
   );
-/** Below a nanosecond nothing is told apart. */
+/** Durations below a nanosecond are not distinguished. */
 const durationMinMs = 1e-6;
 const bimodal = fc.array(
   fc.oneof(
@@ -35,7 +35,7 @@ const anyDurations = fc.array(fc.oneof(fc.constant(0), fc.double({ min: 0, max: 
 });
 
 for (const [name, durations] of Object.entries({ logNormal, bimodal, constant })) {
-  test(`a percentile of ${name} data is within 5 % of the exact one`, (t) => {
+  test(`computes percentiles of ${name} data within 5 % of the exact ones`, (t) => {
     fc.assert(
       fc.property(durations, (values) => {
         const histogram = histogramOf(values);
@@ -53,7 +53,7 @@ for (const [name, durations] of Object.entries({ logNormal, bimodal, constant })
   });
 }
 
-test('merging histograms in any order and grouping gives the same as adding everything to one', (t) => {
+test('merges in any order and grouping to the same histogram', (t) => {
   fc.assert(
     fc.property(
       fc
@@ -75,22 +75,22 @@ test('merging histograms in any order and grouping gives the same as adding ever
   t.pass();
 });
 
-test('the packed form gives the same histogram again', (t) => {
+test('unpacks the same histogram that was packed', (t) => {
   fc.assert(
     fc.property(anyDurations, (values) => {
       const histogram = histogramOf(values);
-      const again = Histogram.unpack(histogram.pack());
+      const unpacked = Histogram.unpack(histogram.pack());
       return (
-        again.total === values.length &&
-        again.pack() === histogram.pack() &&
-        quantiles.every((quantile) => again.quantile(quantile) === histogram.quantile(quantile))
+        unpacked.total === values.length &&
+        unpacked.pack() === histogram.pack() &&
+        quantiles.every((quantile) => unpacked.quantile(quantile) === histogram.quantile(quantile))
       );
     }),
   );
   t.pass();
 });
 
-test('a clone does not change with its original', (t) => {
+test('clones independently of the original', (t) => {
   const histogram = histogramOf([1, 2, 3]);
   const clone = histogram.clone();
   histogram.add(1000);
@@ -98,25 +98,25 @@ test('a clone does not change with its original', (t) => {
   t.is(clone.pack(), histogramOf([1, 2, 3]).pack());
 });
 
-test('counts beyond 32 bits survive packing', (t) => {
+test('packs counts beyond 32 bits', (t) => {
   const histogram = histogramOf([5]);
   for (let doubling = 0; doubling < 40; doubling += 1) histogram.merge(histogram.clone());
   t.is(Histogram.unpack(histogram.pack()).total, 2 ** 40);
 });
 
-test('an empty histogram has no percentiles, and packs to almost nothing', (t) => {
+test('has no percentiles when empty, and packs to almost nothing', (t) => {
   t.is(new Histogram().quantile(0.5), null);
   t.is(new Histogram().pack(), 'AA==');
 });
 
-test('durations outside the range are counted in the outermost buckets', (t) => {
+test('counts durations outside the range in the outermost buckets', (t) => {
   const histogram = histogramOf([0, -1, Number.NaN, 1e-30, 1e300, Number.POSITIVE_INFINITY]);
   t.is(histogram.total, 6);
   t.is(Histogram.unpack(histogram.pack()).total, 6);
   t.is(histogram.quantile(0.5), 0);
 });
 
-test('what is not a packed histogram is refused with its text', (t) => {
+test('rejects an invalid packed histogram, with its text', (t) => {
   t.throws(() => Histogram.unpack(''), { instanceOf: RangeError, message: /""/ });
   t.throws(() => Histogram.unpack('gA=='), { instanceOf: RangeError, message: /ends too early/ });
   t.throws(() => Histogram.unpack(Buffer.from([0, 0xff, 0xff, 0x7f, 1]).toString('base64')), {
@@ -131,7 +131,7 @@ function histogramOf(values: readonly number[]): Histogram {
   return histogram;
 }
 
-test('a correction of more than there is leaves no value, and never an error', (t) => {
+test('has no values after an excessive correction, without an error', (t) => {
   const correction = new Histogram();
   correction.add(7);
   const histogram = new Histogram();

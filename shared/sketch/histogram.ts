@@ -2,65 +2,61 @@
  * A latency histogram with logarithmic buckets, after DDSketch (Masson, Rim and Lee, "DDSketch: a fast and
  * fully-mergeable quantile sketch with relative-error guarantees", VLDB 2019).
  *
- * Bucket `i` holds the values in (γ^(i-1), γ^i] milliseconds, with γ = (1 + α) / (1 - α); its middle, 2γ^i / (γ + 1),
- * is within α of every value in it. Values of zero have a bucket of their own. Merging adds counts, so it is exact and
- * the order does not matter.
+ * Bucket `i` counts values in (γ^(i-1), γ^i] milliseconds, with γ = (1 + α) / (1 - α). Its estimate, 2γ^i / (γ + 1),
+ * is within α of each of them. Zeros have a separate bucket. Merging adds counts: it is exact and commutative.
  *
- * Packed form, base64 of: varint zero count, then for each filled bucket in ascending order a zigzag varint (the
- * bucket's distance from the one before, from 0 for the first) and a varint (its count). A `-` before it all says that
- * the counts are to be taken away: a correction of what others hold.
+ * Packed form: base64 of a varint (number of zeros) and, per filled bucket in ascending order, a zigzag varint
+ * (distance from the previous bucket, initially from 0) and a varint (count). A leading `-` negates all counts, as a
+ * correction of other histograms.
  */
 
-/** The relative error of a percentile, at most: 2 %, well inside the promised 5 %. */
+/** Maximum relative error of a percentile: 2 %, well within the promised 5 %. */
 const relativeErrorMax = 0.02;
 
 const gamma = (1 + relativeErrorMax) / (1 - relativeErrorMax);
 const bucketsPerLog = 1 / Math.log(gamma);
-/** One nanosecond and 31.7 years: durations outside are put into the outermost buckets. */
+/** One nanosecond and 31.7 years: other durations are clamped. */
 const valueMinMs = 1e-6;
 const valueMaxMs = 1e12;
 const bucketMin = bucketOf(valueMinMs);
 const bucketMax = bucketOf(valueMaxMs);
-/** Stands for the bucket of the values of zero. */
+/** Stands for the bucket of zeros. */
 const zeroBucket = bucketMin - 1;
 
 /** Counts by bucket. Not shared between owners: merging changes the target. */
 export class Histogram {
-  /** How many values are in it. */
+  /** Number of values. */
   total = 0;
   #zeros = 0;
   #first = 0;
-  /**
-   * Counts of the buckets from `#first` on. In an array, which is made in less time than a typed one of a hundred:
-   * thousands are made and thrown away each second.
-   */
+  /** Counts of the buckets from `#first` on. An array, since a small one is cheaper to allocate than a typed array. */
   #counts: number[] = [];
 
-  /** Adds one duration in milliseconds. What is not a positive number counts as 0. */
+  /** Adds a duration in milliseconds. Anything but a positive number counts as 0. */
   add(durationMs: number): void {
     this.addBucket(bucketOfDuration(durationMs));
   }
 
-  /** Adds one duration by its bucket, or several: see `bucketOfDuration`. */
+  /** Adds `count` durations by their bucket: see `bucketOfDuration`. */
   addBucket(bucket: number, count = 1): void {
     this.total += count;
     if (bucket === zeroBucket) this.#zeros += count;
     else this.#addTo(bucket, count);
   }
 
-  /** Adds all that `other` holds. */
+  /** Adds the values of `other`. */
   merge(other: Histogram): void {
     this.total += other.total;
     this.#zeros += other.#zeros;
     if (other.#counts.length === 0) return;
-    this.#cover(other.#first, other.#first + other.#counts.length - 1);
+    this.#extendTo(other.#first, other.#first + other.#counts.length - 1);
     const shift = other.#first - this.#first;
     for (let at = 0; at < other.#counts.length; at += 1) {
       this.#counts[at + shift]! += other.#counts[at]!;
     }
   }
 
-  /** A histogram of its own with the same values. */
+  /** Returns a copy. */
   clone(): Histogram {
     const copy = new Histogram();
     copy.merge(this);
@@ -68,8 +64,8 @@ export class Histogram {
   }
 
   /**
-   * The value in milliseconds that the share `quantile` (0 to 1) of the values does not exceed, by the nearest rank;
-   * `null` when no bucket has a value. A bucket with a count below zero, which a correction leaves, counts as empty.
+   * Returns a quantile (0 to 1) in milliseconds by nearest rank; `null` if there are no values. Buckets with a
+   * negative count, left by a correction, count as empty.
    */
   quantile(quantile: number): number | null {
     const zeros = Math.max(0, this.#zeros);
@@ -84,7 +80,7 @@ export class Histogram {
     return (2 * gamma ** (this.#first + at)) / (gamma + 1);
   }
 
-  /** What takes all of this away where it is merged. */
+  /** Returns a histogram that cancels this one when merged. */
   negated(): Histogram {
     const copy = this.clone();
     copy.total = -this.total;
@@ -93,7 +89,7 @@ export class Histogram {
     return copy;
   }
 
-  /** The packed form: see the head of this file. */
+  /** Returns the packed form: see the top of this file. */
   pack(): string {
     if (this.total < 0) return `-${this.negated().pack()}`;
     const bytes: number[] = [];
@@ -110,7 +106,7 @@ export class Histogram {
     return Buffer.from(bytes).toString('base64');
   }
 
-  /** Reads the packed form. Throws a `RangeError` that says what is wrong with it. */
+  /** Parses the packed form. Throws a `RangeError` if it is invalid. */
   static unpack(packed: string): Histogram {
     if (packed.startsWith('-')) return Histogram.unpack(packed.slice(1)).negated();
     const histogram = new Histogram();
@@ -118,10 +114,7 @@ export class Histogram {
     return histogram;
   }
 
-  /**
-   * Adds all that a packed form holds, without making a histogram of it. Throws a `RangeError`, and adds nothing, when
-   * it is none.
-   */
+  /** Merges a packed form without unpacking it first. Throws a `RangeError`, and adds nothing, if it is invalid. */
   mergePacked(packed: string): void {
     if (packed.startsWith('-')) {
       this.merge(Histogram.unpack(packed));
@@ -146,7 +139,7 @@ export class Histogram {
     let bucket = 0;
     let lowest = Infinity;
     let highest = -Infinity;
-    // First all of it, then room for it once: room bucket by bucket took nine tenths of the time of a page.
+    // Parse first, then grow once: growing bucket by bucket is slow.
     const buckets: number[] = [];
     const counts: number[] = [];
     while (offset < bytes.length) {
@@ -155,7 +148,7 @@ export class Histogram {
       const count = next();
       if (bucket < bucketMin || bucket > bucketMax) {
         throw new RangeError(
-          `The packed histogram ${JSON.stringify(packed)} names bucket ${bucket}, outside ${bucketMin} to ${bucketMax}.`,
+          `The packed histogram ${JSON.stringify(packed)} has bucket ${bucket}, outside ${bucketMin} to ${bucketMax}.`,
         );
       }
       buckets.push(bucket);
@@ -167,18 +160,18 @@ export class Histogram {
     this.#zeros += zeros;
     this.total += total;
     if (buckets.length === 0) return;
-    this.#cover(lowest, highest);
+    this.#extendTo(lowest, highest);
     for (let at = 0; at < buckets.length; at += 1) this.#counts[buckets[at]! - this.#first]! += counts[at]!;
   }
 
   #addTo(bucket: number, count: number): void {
     const at = bucket - this.#first;
-    if (at < 0 || at >= this.#counts.length) this.#cover(bucket, bucket);
+    if (at < 0 || at >= this.#counts.length) this.#extendTo(bucket, bucket);
     this.#counts[bucket - this.#first]! += count;
   }
 
-  /** Makes room for the buckets `from` to `to`, with some to spare on either side, since latencies cluster. */
-  #cover(from: number, to: number): void {
+  /** Extends the counts to the buckets `from` to `to`, with a margin, since latencies cluster. */
+  #extendTo(from: number, to: number): void {
     const empty = this.#counts.length === 0;
     const last = this.#first + this.#counts.length - 1;
     if (!empty && from >= this.#first && to <= last) return;
@@ -192,16 +185,16 @@ export class Histogram {
 }
 
 /**
- * The bucket of a duration in milliseconds, for a request that several histograms count: the logarithm is what takes
- * the time.
+ * Returns the bucket of a duration in milliseconds. Compute it once if several histograms count a request: the
+ * logarithm is expensive.
  */
 export function bucketOfDuration(durationMs: number): number {
   return durationMs > 0 ? bucketOf(Math.min(Math.max(durationMs, valueMinMs), valueMaxMs)) : zeroBucket;
 }
 
-/** `bucketOfDuration` as an SQL expression, of a column of doubles that may be NULL. */
+/** `bucketOfDuration` as an SQL expression on a nullable column of doubles. */
 export function bucketOfDurationSql(column: string): string {
-  // A number as a text becomes the very same double; written plainly it would be a decimal first.
+  // Numbers are quoted: an unquoted literal would be parsed as a decimal first and lose precision.
   const double = (value: number): string => `'${value}'::DOUBLE`;
   return `CASE WHEN ${column} > 0 THEN ceil(ln(least(greatest(${column}, ${double(valueMinMs)}), ${double(valueMaxMs)})) * ${double(bucketsPerLog)})::INTEGER WHEN ${column} IS NOT NULL THEN ${zeroBucket} END`;
 }

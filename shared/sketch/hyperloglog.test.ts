@@ -4,7 +4,7 @@ import { HyperLogLog } from './hyperloglog.js';
 
 const texts = fc.array(fc.oneof(fc.ipV4(), fc.ipV6(), fc.string({ maxLength: 5 })), { maxLength: 2500, size: 'max' });
 
-test('10 to 100,000 addresses are counted to about one part in a hundred', (t) => {
+test('counts 10 to 100,000 addresses to within about 1 %', (t) => {
   for (const kind of [
     (at: number) => `10.${at >> 16}.${(at >> 8) & 255}.${at & 255}`,
     (at: number) => `2001:db8:${at.toString(16)}::`,
@@ -25,14 +25,14 @@ test('10 to 100,000 addresses are counted to about one part in a hundred', (t) =
   }
 });
 
-test('a text that comes again does not count again, and nothing is nothing', (t) => {
+test('counts a repeated text once, and an empty sketch as 0', (t) => {
   const sketch = new HyperLogLog();
   t.is(sketch.count(), 0);
   for (let at = 0; at < 1000; at += 1) sketch.add(`192.0.2.${at % 5}`);
   t.is(sketch.count(), 5);
 });
 
-test('merged sketches are the sketch of all texts, however they were divided and in whatever order', (t) => {
+test('merges to the sketch of all texts, for any split and order', (t) => {
   fc.assert(
     fc.property(fc.array(texts, { maxLength: 5 }), (parts) => {
       const merged = new HyperLogLog();
@@ -44,14 +44,14 @@ test('merged sketches are the sketch of all texts, however they were divided and
   t.pass();
 });
 
-test('the packed form gives the same sketch again, small while there are few texts and never large', (t) => {
+test('unpacks the same sketch that was packed, in a form that is small for few texts and never large', (t) => {
   fc.assert(
     fc.property(texts, (all) => {
       const packed = sketchOf(all).pack();
-      const again = HyperLogLog.unpack(packed);
+      const unpacked = HyperLogLog.unpack(packed);
       return (
-        again.pack() === packed &&
-        again.count() === sketchOf(all).count() &&
+        unpacked.pack() === packed &&
+        unpacked.count() === sketchOf(all).count() &&
         packed.length <= Math.min(1 + 4 * (all.length + 1), 8193)
       );
     }),
@@ -62,7 +62,7 @@ test('the packed form gives the same sketch again, small while there are few tex
   t.is(HyperLogLog.unpack(large.pack()).count(), large.count());
 });
 
-test('what is no packed sketch is refused with its text', (t) => {
+test('rejects an invalid packed sketch, with its text', (t) => {
   for (const wrong of ['', 'x', 'dAAAA', 'sAA==', 'sAQA=', `d${'-'.repeat(8192)}`])
     t.throws(() => HyperLogLog.unpack(wrong), { instanceOf: RangeError, message: /no packed sketch/ }, wrong);
 });

@@ -1,15 +1,13 @@
 /**
- * How many different texts there were, in bounded memory: a HyperLogLog sketch (Flajolet, Fusy, Gandouet and Meunier,
- * 2007) with the estimator of Ertl, "New cardinality estimation algorithms for HyperLogLog sketches", 2017, algorithm
- * 6, which needs no tables of corrections. With 8,192 registers the standard error is 1.04 / √8192 = 1.15 %; few texts
- * are counted almost exactly.
+ * Estimates the number of distinct texts in bounded memory: a HyperLogLog sketch (Flajolet, Fusy, Gandouet and
+ * Meunier, 2007) with the estimator of Ertl, "New cardinality estimation algorithms for HyperLogLog sketches", 2017,
+ * algorithm 6. With 8,192 registers the standard error is 1.04 / √8192 = 1.15 %. Small counts are almost exact.
  *
- * A register holds the greatest rank of the texts that fall on it: one more than the zeros in front of 32 bits of their
- * hash. Merging takes the greater rank of each, so it is exact, and the order does not matter.
+ * A register stores the maximum rank of the texts hashed to it: the leading zeros of 32 bits of their hash, plus one.
+ * Merging takes the maximum of each register: it is exact and commutative.
  *
- * Packed form: `s` and base64 of, for each filled register in ascending order, a varint (its distance from the one
- * before) and a byte (its rank); or, where that is longer, `d` and one character for each register, the digit that
- * base64 has for its rank.
+ * Packed form: `s` and base64 of, per filled register in ascending order, a varint (distance from the previous one)
+ * and a byte (rank); or, if that is longer, `d` and one base64 digit per register, its rank.
  */
 import { hashOf } from './hash.js';
 
@@ -18,27 +16,27 @@ const registerCount = 2 ** registerBits;
 const rankBits = 32;
 /** Maximum number of filled registers in the sparse form. */
 const sparseMax = 1000;
-/** Low bits of a sparse entry, which hold the rank. The register is above them. */
+/** Low bits of a sparse entry, for the rank. The register is above them. */
 const entryRankBits = 6;
 const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
 const noRank = 0xff;
 /** Estimated size of a sketch without its registers, in bytes. */
 const objectBytes = 200;
-/** By the code of a digit: a page unpacks a hundred sketches. */
+/** Ranks by the character code of a digit. */
 const rankOfDigit = Uint8Array.from({ length: 0x80 }, (_, code) =>
   digits.includes(String.fromCharCode(code)) ? digits.indexOf(String.fromCharCode(code)) : noRank,
 );
 
-/** Counts different texts. Not shared between owners: merging changes the target. */
+/** Counts distinct texts. Not shared between owners: merging changes the target. */
 export class HyperLogLog {
   /**
-   * The filled registers, ascending, with their ranks: the first `#filledCount` entries. Thousands of hosts have a
-   * sketch each, most with few clients.
+   * Filled registers with their ranks, ascending: the first `#filledCount` entries. Most sketches are of hosts with
+   * few clients.
    */
   #sparse = new Uint32Array(2);
   #filledCount = 0;
   #dense: Uint8Array | undefined;
-  /** The text that was taken last: often the next one too. */
+  /** The last text, which is often added again. */
   #last: string | undefined;
 
   /** Estimated memory, in bytes. */
@@ -46,7 +44,7 @@ export class HyperLogLog {
     return objectBytes + (this.#dense ?? this.#sparse).byteLength;
   }
 
-  /** Takes a text. */
+  /** Adds a text. */
   add(text: string): void {
     if (text === this.#last) return;
     this.#last = text;
@@ -54,19 +52,19 @@ export class HyperLogLog {
     this.#raise(first >>> (32 - registerBits), Math.clz32(second) + 1);
   }
 
-  /** Takes all that `other` has taken. */
+  /** Adds the texts of `other`. */
   merge(other: HyperLogLog): void {
     if (other.#dense === undefined) {
       for (const [register, rank] of other.#filled()) this.#raise(register, rank);
       return;
     }
     const ranks = this.#dense ?? this.#densify();
-    // A page merges a hundred of them: without a generator, each takes microseconds.
+    // No generator here: a page merges a hundred dense sketches.
     for (let register = 0; register < registerCount; register += 1)
       if (other.#dense[register]! > ranks[register]!) ranks[register] = other.#dense[register]!;
   }
 
-  /** How many different texts it has taken, about: a whole number. */
+  /** Estimated number of distinct texts, rounded. */
   count(): number {
     const registersOfRank = new Array<number>(rankBits + 2).fill(0);
     let empty = registerCount;
@@ -80,7 +78,7 @@ export class HyperLogLog {
     return Math.round(registerCount ** 2 / (2 * Math.LN2 * sum));
   }
 
-  /** The packed form: see the head of this file. */
+  /** Returns the packed form: see the top of this file. */
   pack(): string {
     const filled = [...this.#filled()];
     const bytes: number[] = [];
@@ -99,22 +97,22 @@ export class HyperLogLog {
     return `d${Array.from(ranks, (rank) => digits[rank]).join('')}`;
   }
 
-  /** Reads the packed form. Throws a `RangeError` when it is none. */
+  /** Parses the packed form. Throws a `RangeError` if it is invalid. */
   static unpack(packed: string): HyperLogLog {
     const sketch = new HyperLogLog();
-    const wrong = (): RangeError =>
-      new RangeError(`${JSON.stringify(packed.slice(0, 100))} is no packed sketch of ${registerCount} registers.`);
+    const invalid = (): RangeError =>
+      new RangeError(`${JSON.stringify(packed.slice(0, 100))} is not a packed sketch of ${registerCount} registers.`);
     if (packed.startsWith('d') && packed.length === registerCount + 1) {
       const ranks = new Uint8Array(registerCount);
       for (let register = 0; register < registerCount; register += 1) {
         const rank = rankOfDigit[packed.charCodeAt(register + 1)] ?? noRank;
-        if (rank > rankBits + 1) throw wrong();
+        if (rank > rankBits + 1) throw invalid();
         ranks[register] = rank;
       }
       sketch.#dense = ranks;
       return sketch;
     }
-    if (!packed.startsWith('s')) throw wrong();
+    if (!packed.startsWith('s')) throw invalid();
     const bytes = Buffer.from(packed.slice(1), 'base64');
     let register = 0;
     for (let at = 0; at < bytes.length; at += 1) {
@@ -122,7 +120,7 @@ export class HyperLogLog {
       if (distance >= 0x80) distance = (distance & 0x7f) | ((bytes[(at += 1)] ?? 0) << 7);
       const rank = bytes[(at += 1)];
       register += distance;
-      if (rank === undefined || rank === 0 || rank > rankBits + 1 || register >= registerCount) throw wrong();
+      if (rank === undefined || rank === 0 || rank > rankBits + 1 || register >= registerCount) throw invalid();
       sketch.#raise(register, rank);
     }
     return sketch;
@@ -144,7 +142,7 @@ export class HyperLogLog {
       return;
     }
     const entry = (register << entryRankBits) | rank;
-    const at = this.#placeOf(register);
+    const at = this.#indexOf(register);
     const found = at < this.#filledCount ? this.#sparse[at]! : undefined;
     if (found !== undefined && found >>> entryRankBits === register) {
       if (entry > found) this.#sparse[at] = entry;
@@ -164,8 +162,8 @@ export class HyperLogLog {
     this.#filledCount += 1;
   }
 
-  /** Where a register is, or belongs, among the entries. */
-  #placeOf(register: number): number {
+  /** Index of a register in the entries, or where to insert it. */
+  #indexOf(register: number): number {
     let [from, to] = [0, this.#filledCount];
     if (to > 0 && this.#sparse[to - 1]! >>> entryRankBits < register) return to; // packed registers are in order
     while (from < to) {

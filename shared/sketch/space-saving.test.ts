@@ -4,13 +4,13 @@ import { entriesMax, SpaceSaving, valueLengthMax } from './space-saving.js';
 
 const request = { method: 'GET', status: 200, durationMs: 1, size: 10 };
 
-/** A few values come often and many come seldom. */
+/** A few frequent values and many rare ones. */
 const values = fc.array(
   fc.oneof(fc.nat({ max: 9 }), fc.nat({ max: 300 })).map((number) => `/${number}`),
   { maxLength: 3000, size: 'max' },
 );
 
-test('an entry counts no more than there were, and no more were missed than it says', (t) => {
+test('never overcounts an entry, and bounds its missed requests', (t) => {
   fc.assert(
     fc.property(values, fc.integer({ min: 1, max: 40 }), (all, max) => {
       holds(summaryOf(all, max), all);
@@ -20,7 +20,7 @@ test('an entry counts no more than there were, and no more were missed than it s
   t.pass();
 });
 
-test('a value with more than its share of all requests is always there', (t) => {
+test('always has an entry for a value with more than its share of requests', (t) => {
   fc.assert(
     fc.property(values, fc.integer({ min: 1, max: 40 }), (all, max) => {
       const summary = summaryOf(all, max);
@@ -35,7 +35,7 @@ test('a value with more than its share of all requests is always there', (t) => 
   t.pass();
 });
 
-test('merged summaries keep these bounds, however the requests were divided, packed or not', (t) => {
+test('keeps these bounds when merging, for any split of the requests, packed or not', (t) => {
   fc.assert(
     fc.property(
       fc.array(values, { maxLength: 8 }),
@@ -53,7 +53,7 @@ test('merged summaries keep these bounds, however the requests were divided, pac
   t.pass();
 });
 
-test('what is read from packed summaries has every value with more than its share', (t) => {
+test('has every value with more than its share after unpacking', (t) => {
   fc.assert(
     fc.property(fc.array(values, { maxLength: 8 }), (parts) => {
       const merged = new SpaceSaving({ entriesMax: Infinity });
@@ -65,20 +65,20 @@ test('what is read from packed summaries has every value with more than its shar
   t.pass();
 });
 
-test('while there are few values, every number is exact', (t) => {
+test('counts exactly while there are few values', (t) => {
   const summary = new SpaceSaving();
   for (let at = 0; at < 1000; at += 1)
     summary.add(`/${at % entriesMax}`, { method: 'GET', status: at % 100 === 7 ? 502 : 200, durationMs: at, size: 5 });
-  const again = SpaceSaving.unpack(summary.pack());
-  t.deepEqual(again.entries(), summary.entries());
-  t.is(again.total, 1000);
-  t.is(again.absentMax, 0);
-  const seventh = again.entries().find(({ value }) => value === '/7')!;
+  const unpacked = SpaceSaving.unpack(summary.pack());
+  t.deepEqual(unpacked.entries(), summary.entries());
+  t.is(unpacked.total, 1000);
+  t.is(unpacked.absentMax, 0);
+  const seventh = unpacked.entries().find(({ value }) => value === '/7')!;
   t.like(seventh, { count: 10, missedMax: 0, errors: 10, sizeSum: 50, durationMaxMs: 907 });
   t.is(seventh.histogram.total, 10);
 });
 
-test('a summary stays small, whatever strangers ask for', (t) => {
+test('stays small for any requested values', (t) => {
   const summary = new SpaceSaving();
   for (let at = 0; at < 5000; at += 1) summary.add(`/${'€'.repeat(at % 600)}${at}`, request);
   t.true(summary.entries().length <= 2 * entriesMax);
@@ -86,7 +86,7 @@ test('a summary stays small, whatever strangers ask for', (t) => {
   t.true(SpaceSaving.unpack(summary.pack()).entries().length > 50);
 });
 
-test('a value that is too long is cut, and says so', (t) => {
+test('truncates a long value and marks it', (t) => {
   const summary = new SpaceSaving();
   for (const end of ['a', 'b']) summary.add(`/${'😀'.repeat(200)}${end}`, request);
   const { value, count } = summary.entries()[0]!;
@@ -95,7 +95,7 @@ test('a value that is too long is cut, and says so', (t) => {
   t.is(count, 2);
 });
 
-test('any text is packed and read again', (t) => {
+test('packs and unpacks any text', (t) => {
   fc.assert(
     fc.property(fc.array(fc.string({ unit: 'binary', maxLength: valueLengthMax / 2 })), (all) => {
       const summary = summaryOf(all, entriesMax);

@@ -1,17 +1,16 @@
 /**
- * The most frequent values of one kind (paths, user agents, …) in bounded memory: a space-saving summary after
+ * The most frequent values of a dimension (paths, user agents, …) in bounded memory: a space-saving summary after
  * Metwally, Agrawal and El Abbadi, "Efficient computation of frequent and top-k elements in data streams", ICDT 2005.
  *
- * An entry counts the requests of its value since it was made; what came before may have been missed, `missedMax` at
- * most. So `count ≤ true count ≤ count + missedMax`. A value without an entry has at most `absentMax` requests, and
- * `absentMax` is at most the hundredth part of all of them: a value that has more is always there.
+ * An entry counts the requests of its value since it was added. Earlier ones may be missing, at most `missedMax`:
+ * `count ≤ true count ≤ count + missedMax`. A value without an entry has at most `absentMax` requests, which is at
+ * most 1 % of the total: more frequent values always have an entry.
  *
- * Where the paper replaces the smallest entry each time, entries are let grow to twice `entriesMax`, and the smaller
- * half is then dropped at once: each entry that is dropped counts for at least `absentMax`, so that the bound stays,
- * and a request costs one look-up.
+ * Unlike in the paper, entries grow to twice `entriesMax`; then the smaller half is dropped. Each dropped entry
+ * counts at least `absentMax`, so the bound holds, and adding a request costs one lookup.
  *
- * Two summaries add up: an entry that only one of them has may have been missed by the other, `absentMax` times at
- * most. To add that to every such entry would be slow, so an entry keeps how far its `missedMax` is below `absentMax`.
+ * Merging: an entry that only one summary has may be missing from the other, up to `absentMax` times. Entries store
+ * `missedMax` relative to `absentMax`, so that a merge need not update all of them.
  *
  * Packed form: JSON, `[total, absentMax, [[value, missedMax, errors, count, durationSumMs, durationMaxMs, sizeSum,
  * histogram], …]]`.
@@ -21,40 +20,34 @@ import { detachString } from '../memo.js';
 import { latencyBucketOf, type Measured, type Aggregate } from '../rollup/rollup.js';
 import { isServerError } from '../status.js';
 
-/** So many values are kept in the packed form; up to twice as many in memory. */
+/** Maximum number of values in the packed form; twice as many in memory. */
 export const entriesMax = 100;
-/** The longest value, in UTF-16 code units; a longer one is cut, and ends in `…`. */
+/** Maximum length of a value in UTF-16 code units. Longer ones are truncated and end in `…`. */
 export const valueLengthMax = 250;
-/** The longest packed form, in bytes: InfluxDB takes texts of 64 KiB. */
+/** Maximum size of the packed form in bytes: InfluxDB limits strings to 64 KiB. */
 const packedBytesMax = 60_000;
 
-/** What is known of one value. */
+/** The counts of a value. */
 export interface TopEntry extends Omit<Aggregate, 'sampledOut'> {
   readonly value: string;
-  /** How many more requests of the value there may have been, which are in no other number here. */
+  /** Maximum number of requests of the value that are not counted here. */
   readonly missedMax: number;
-  /** Requests with a status of 5xx. */
+  /** Requests with a 5xx status. */
   readonly errors: number;
 }
 
 interface Entry extends Omit<Aggregate, 'histogram' | 'sampledOut'> {
   errors: number;
-  /**
-   * Buckets of durations that are not in the histogram yet: most values of a busy site come once or twice, and need
-   * none.
-   */
+  /** Buckets not yet in the histogram: most values are rare and need no histogram. */
   recent: number[];
-  /**
-   * Packed histograms that are not in the histogram yet: of the thousands of values of a page's lists, some ten are
-   * shown.
-   */
+  /** Packed histograms not yet merged: a page shows about ten of thousands of values. */
   packed: string[];
   histogram: Histogram | undefined;
   /** `missedMax` less `absentMax`: 0 or below. */
   slack: number;
 }
 
-/** So many durations wait for the histogram at most. */
+/** Maximum number of buckets outside the histogram. */
 const recentMax = 32;
 
 type PackedEntry = [
@@ -70,21 +63,21 @@ type PackedEntry = [
 
 /** A list of the most frequent values. Not shared between owners: merging changes the target. */
 export class SpaceSaving {
-  /** Requests that were added, whatever their value. */
+  /** Number of added requests, of all values. */
   total = 0;
-  /** How many requests a value without an entry has, at most. */
+  /** Maximum number of requests of a value without an entry. */
   absentMax = 0;
   readonly #entries = new Map<string, Entry>();
   readonly #entriesMax: number;
 
-  /** `entriesMax` is 100; with `Infinity` all values are kept, and all counts are exact. */
+  /** `entriesMax` defaults to 100. With `Infinity`, all values are stored and counts are exact. */
   constructor({ entriesMax: max = entriesMax } = {}) {
     this.#entriesMax = max;
   }
 
   /**
-   * Counts one request; `bucket` as in `addEvent`. The value is kept as it is: when it is a slice, so is the text that
-   * it is a slice of, until it is merged into another list.
+   * Counts a request; `bucket` as in `addEvent`. The value is not copied: if it is a slice, it retains its parent
+   * string until it is merged into another summary.
    */
   add(value: string, request: Measured, bucket = latencyBucketOf(request)): void {
     const { status, durationMs, size } = request;
@@ -108,7 +101,7 @@ export class SpaceSaving {
     if (this.#entries.size > 2 * this.#entriesMax) this.#shrink();
   }
 
-  /** Adds all that `other` holds. */
+  /** Adds the requests of `other`. */
   merge(other: SpaceSaving): void {
     for (const [value, part] of other.#entries) {
       let entry = this.#entries.get(value);
@@ -151,8 +144,8 @@ export class SpaceSaving {
   }
 
   /**
-   * The packed form: see the head of this file. It holds as many values as fit, and so says less than the summary
-   * itself where there are more.
+   * Returns the packed form: see the top of this file. It has as many values as fit, so it may be less precise than
+   * the summary.
    */
   pack(): string {
     const ranked = this.#ranked();
@@ -174,7 +167,7 @@ export class SpaceSaving {
       const text = JSON.stringify(fields);
       bytes += Buffer.byteLength(text) + 1;
       if (packed.length >= this.#entriesMax || bytes > packedBytesMax) {
-        absentMax = this.#upTo(entry);
+        absentMax = this.#countMax(entry);
         break;
       }
       packed.push(text);
@@ -183,14 +176,14 @@ export class SpaceSaving {
   }
 
   /**
-   * Reads the packed form, to be merged: all its values are kept. Throws a `SyntaxError` or a `RangeError` when it is
-   * none; a histogram that is none throws when it is used.
+   * Parses the packed form for merging, with all its values. Throws a `SyntaxError` or a `RangeError` if it is
+   * invalid; an invalid histogram throws when it is used.
    */
   static unpack(text: string): SpaceSaving {
     const packed: unknown = JSON.parse(text);
     if (!Array.isArray(packed) || !Array.isArray(packed[2]))
       throw new RangeError(
-        `The packed list ${JSON.stringify(text.slice(0, 100))} is no array of total, bound and values.`,
+        `The packed list ${JSON.stringify(text.slice(0, 100))} is not an array of total, bound and values.`,
       );
     const [total, absentMax, entries] = packed as [number, number, PackedEntry[]];
     const summary = new SpaceSaving({ entriesMax: Infinity });
@@ -212,37 +205,37 @@ export class SpaceSaving {
     return summary;
   }
 
-  /** How many requests an entry's value has, at most. */
-  #upTo({ count, slack }: Entry): number {
+  /** Maximum number of requests of an entry's value. */
+  #countMax({ count, slack }: Entry): number {
     return count + this.absentMax + slack;
   }
 
-  /** The entries, those with the greatest bounds first. */
+  /** The entries by descending upper bound. */
   #ranked(): [string, Entry][] {
-    return [...this.#entries].sort(([, a], [, b]) => this.#upTo(b) - this.#upTo(a));
+    return [...this.#entries].sort(([, a], [, b]) => this.#countMax(b) - this.#countMax(a));
   }
 
   /** Drops the smaller entries. */
   #shrink(): void {
     const [greatest, ...others] = this.#ranked().slice(this.#entriesMax);
-    const raisedBy = this.#upTo(greatest![1]) - this.absentMax;
+    const raisedBy = this.#countMax(greatest![1]) - this.absentMax;
     for (const [value] of [greatest!, ...others]) this.#entries.delete(value);
     this.absentMax += raisedBy;
     for (const entry of this.#entries.values()) entry.slack -= raisedBy;
   }
 }
 
-/** Whether a value of a list may be a part of what it was. */
+/** Whether a value may be truncated. */
 export function isCut(value: string): boolean {
   return value.length >= valueLengthMax - 1 && value.endsWith('…');
 }
 
-/** A value as a list has it: a long one is cut. */
+/** Truncates a long value. */
 export function shortValue(value: string): string {
   return value.length > valueLengthMax ? `${value.slice(0, valueLengthMax - 1).toWellFormed()}…` : value;
 }
 
-/** The order of a list: most requests first. */
+/** Compares by count, most requests first. */
 export function byCount(a: TopEntry, b: TopEntry): number {
   return b.count - a.count || (a.value < b.value ? -1 : 1);
 }

@@ -7,15 +7,15 @@ export interface ChangedRows {
   readonly topLists: readonly Pick<TopRow, 'level' | 'windowMs' | 'source' | 'kind'>[];
 }
 
-/** Tells of what is written to a store, for those who keep what they have read. */
+/** Announces writes to a store, for caches of what was read from it. */
 export interface StoreChanges {
-  /** Calls `onChange` when a batch has been written, or may have been: a write that failed can have gone through. */
+  /** Calls `onChange` when a batch has been written, or may have been: a failed write may have been committed. */
   listen(onChange: (changed: ChangedRows) => void): void;
-  /** Calls `onExchange` when the store has other contents than before: nothing that was read holds any more. */
+  /** Calls `onExchange` when the contents of the store were replaced: all caches are invalid. */
   listenForExchange(onExchange: () => void): void;
 }
 
-/** Makes the changes of a store, and what the store tells them by. */
+/** Creates the changes of a store, and the functions with which the store emits them. */
 export function createChanges(): StoreChanges & { tell: (changed: ChangedRows) => void; emitReplaced: () => void } {
   const listeners: ((changed: ChangedRows) => void)[] = [];
   const exchangeListeners: (() => void)[] = [];

@@ -1,7 +1,6 @@
 /**
- * Requests that a store refused for good, in files of line protocol by day, each under a comment that says when and
- * why. They can be read, imported again with `import`, and written with `influx write`. A line break inside a text
- * becomes a space: a line is one line.
+ * Requests rejected by a store, in daily files of line protocol. A comment above each has the time and reason. They
+ * can be imported with `import`, or written with `influx write`. Line breaks within a text become spaces.
  */
 import { appendFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,22 +8,22 @@ import { fileAdvice, messageOf, StoreError } from '../errors.js';
 import type { Log } from '../log.js';
 import { makeFolder } from '../make-folder.js';
 
-/** A line that was refused, and why. */
+/** A rejected line, and why. */
 export interface RefusedLine {
   readonly line: string;
   readonly reason: string;
 }
 
-/** Keeps lines. */
+/** A file of rejected lines. */
 export interface DeadLetters {
-  /** Appends lines to the day's file. Throws a `StoreError` ('retry') when the disk does not take them. */
+  /** Appends lines to the day's file. Throws a `StoreError` ('retry') if that fails. */
   keep(refused: readonly RefusedLine[]): Promise<void>;
 }
 
-/** What all files may take together, in bytes: further lines are counted and logged alone. */
+/** Maximum size of all files, in bytes. Further lines are only counted and logged. */
 const bytesMaxDefault = 256 * 2 ** 20;
 
-/** Keeps dead letters of a store, which is called `by`, in a folder, which is made with the first of them. */
+/** Stores the dead letters of the store `by` in a folder, which is created when the first one arrives. */
 export function createDeadLetters({
   dir,
   by,
@@ -49,7 +48,7 @@ export function createDeadLetters({
         await makeFolder(dir);
         if ((await sizeOf(dir)) + Buffer.byteLength(text) > bytesMax) {
           log.error(
-            `${by} refused ${refused.length} lines for good, and they are not kept: ${dir} has ${bytesMax} bytes already. Import or remove what is in it. The first: ${refused[0]!.reason}`,
+            `${by} rejected ${refused.length} lines, and they are not stored: ${dir} has reached its limit of ${bytesMax} bytes. Import or remove its files. The first line: ${refused[0]!.reason}`,
           );
           return;
         }
@@ -57,13 +56,11 @@ export function createDeadLetters({
       } catch (error) {
         throw new StoreError(
           'retry',
-          `Cannot keep ${refused.length} lines that ${by} refused in ${path}: ${messageOf(error)}. ${fileAdvice(error)}`,
+          `Cannot store ${refused.length} lines that ${by} rejected in ${path}: ${messageOf(error)}. ${fileAdvice(error)}`,
           { cause: error },
         );
       }
-      log.error(
-        `${by} refused ${refused.length} lines for good. They are kept in ${path}. The first: ${refused[0]!.reason}`,
-      );
+      log.error(`${by} rejected ${refused.length} lines. They are stored in ${path}. The first: ${refused[0]!.reason}`);
     },
   };
 }

@@ -2,7 +2,8 @@ import { isoTime } from '../time-range.js';
 import type { Ledger } from './store.js';
 
 /**
- * A ledger as the collector's `/ledger` and the web app's `/api/ledger` answer it: counts of lines, times in RFC 3339.
+ * A ledger as returned by the collector's `/ledger` and the web app's `/api/ledger`: counts of lines, times in RFC
+ * 3339.
  */
 export interface LedgerJson {
   readonly received: number;
@@ -19,7 +20,7 @@ export interface LedgerJson {
   readonly last_line: string | null;
 }
 
-/** Writes a ledger under the names of the interface. */
+/** Converts a ledger to its JSON form. */
 export function ledgerJson(ledger: Ledger): LedgerJson {
   const {
     received,

@@ -7,7 +7,7 @@ import { quietLog } from '../../test/influxd.js';
 import { temporaryFolder } from '../../test/program.js';
 import { openStore, readDeadLetter } from './open.js';
 
-test('What the embedded store refuses for good is kept beside its file, each request as it was, and the refusal is passed on.', async (t) => {
+test('stores requests that the embedded store rejects beside its file, unchanged, and passes the error on', async (t) => {
   const folder = await temporaryFolder();
   const path = join(folder, 'requests.duckdb');
   const store = await openStore(
@@ -33,7 +33,7 @@ test('What the embedded store refuses for good is kept beside its file, each req
   t.is((await stat(file)).mode & 0o777, 0o600);
   const lines = (await readFile(file, 'utf8')).trimEnd().split('\n');
   t.true(lines[0]!.includes(error.message) && lines[0]!.includes('Conversion Error'), lines[0]);
-  const kept = lines.map(readDeadLetter).filter((read) => typeof read === 'object');
-  t.deepEqual(kept, [{ ...awkward, uri: '/"\\  ' }, ...good.requests], 'a line break is a space: a line is one line');
+  const parsed = lines.map(readDeadLetter).filter((read) => typeof read === 'object');
+  t.deepEqual(parsed, [{ ...awkward, uri: '/"\\  ' }, ...good.requests], 'a line break is a space: a line is one line');
   await rm(folder, { recursive: true });
 });

@@ -7,10 +7,11 @@ import type { StoreSettings } from '../settings/store-settings.js';
 import type { Store } from './store.js';
 
 /**
- * Opens the store that the settings name. Each backend is loaded only when it is used: who has InfluxDB never loads
- * DuckDB's native module. What is written to InfluxDB goes through the spool `spoolName` where one is named. With
- * `keepsHouse` what is old in InfluxDB is deleted; in DuckDB it always is. With `isReadOnly`, nothing is written or
- * deleted. Throws a `StoreError` or a `UsageError` that says what to do.
+ * Opens the store of the settings. Backends are loaded on demand: with InfluxDB, DuckDB's native module is never
+ * loaded. Throws a `StoreError` or a `UsageError`.
+ *
+ * `spoolName` sends writes to InfluxDB through that spool. `keepsHouse` deletes expired rows in InfluxDB (DuckDB
+ * always does). `isReadOnly` neither writes nor deletes.
  */
 export async function openStore(
   settings: StoreSettings,
@@ -37,7 +38,7 @@ export async function openStore(
   }
   const { openDuckdbStore, openDuckdbStoreReadOnly } = await import('./duckdb/duckdb-store.js');
   if (isReadOnly) return await openDuckdbStoreReadOnly(settings, { now });
-  // InfluxDB's store keeps refused lines itself.
+  // InfluxDB's store writes its dead letters itself.
   const deadLetters = createDeadLetters({ dir: `${settings.path}.dead-letters`, by: 'DuckDB', log, now });
   return await openDuckdbStore(settings, {
     log,
@@ -50,15 +51,15 @@ export async function openStore(
   });
 }
 
-/** Makes the bucket and the tokens that the InfluxDB store needs; see `setup.ts` there. */
+/** Creates the bucket and the tokens of the InfluxDB store: see `influxdb/setup.ts`. */
 export async function setUpStore(options: SetupOptions): Promise<string[]> {
   const { setUpInfluxdb } = await import('./influxdb/setup.js');
   return await setUpInfluxdb(options);
 }
 
 /**
- * Reads a line of a file of dead letters, in which what a store refused is kept: the request, `'other'` for lines that
- * hold none, or `undefined` for a line that is of no such file.
+ * Parses a line of a dead-letter file. Returns the request, `'other'` for a line without one, or `undefined` if the
+ * line is not from such a file.
  */
 export function readDeadLetter(line: string): RequestEvent | 'other' | undefined {
   if (/^(?:# \d{4}-\d\d-\d\dT|request_(?:rollup|top),|collector_ledger,)/.test(line)) return 'other';

@@ -40,7 +40,7 @@ class Machine {
       },
       readSpan: async () => this.span,
     });
-    return await this.#guard.look();
+    return await this.#guard.check();
   }
 
   /** Runs for a while and returns the last decision. */
@@ -48,13 +48,13 @@ class Machine {
     let due: DueDeletion | undefined;
     for (let ranMs = 0; ranMs < forMs; ranMs += 10 * minuteMs) {
       this.trueMs += 10 * minuteMs;
-      due = await this.#guard!.look();
+      due = await this.#guard!.check();
     }
     return due!;
   }
 
   /** Takes the messages logged since the last call. */
-  said(): string[] {
+  takeMessages(): string[] {
     return this.logged.splice(0);
   }
 }
@@ -69,7 +69,7 @@ test('follows the clock and the settings in normal operation, even across short 
   }
   machine.offMs = -3000; // corrected by NTP
   t.is((await machine.run(10 * minuteMs)).nowMs, machine.wallMs);
-  t.deepEqual(machine.said(), []);
+  t.deepEqual(machine.takeMessages(), []);
 });
 
 for (const aheadDays of [8, 730]) {
@@ -82,37 +82,37 @@ for (const aheadDays of [8, 730]) {
     machine.span = { ...machine.span, newestMs: machine.wallMs }; // new requests have the same wrong time
     t.is((await machine.run(6 * hourMs)).nowMs, machine.trueMs, 'rows that expire meanwhile are deleted');
     t.is((await machine.start()).nowMs, machine.trueMs, 'a restart does not make it more credible');
-    const [said, saidAgain, ...more] = machine.said();
+    const [first, repeated, ...more] = machine.takeMessages();
     t.regex(
-      said!,
+      first!,
       new RegExp(
-        `${aheadDays}d ahead of the time that deletion goes by, 2026-11-30T00:00:00Z .*will be deleted when the program has run for 1d with it.*set RETENTION_DELAY=0s`,
+        `${aheadDays}d ahead of the time used for deletion, 2026-11-30T00:00:00Z .*will be deleted when the program has run for 1d with it.*set RETENTION_DELAY=0s`,
       ),
     );
-    t.regex(saidAgain!, /has run for 18h with it/, 'the restart says it again');
+    t.regex(repeated!, /has run for 18h with it/, 'the restart says it again');
     t.deepEqual(more, []);
     machine.offMs = 0;
     t.is((await machine.run(10 * minuteMs)).nowMs, machine.trueMs);
-    t.deepEqual(machine.said(), ["The machine's clock agrees with the time of the last deletion again."]);
+    t.deepEqual(machine.takeMessages(), ["The machine's clock agrees with the time of the last deletion again."]);
   });
 }
 
-test('a clock that jumps while the program runs is trusted once it has been steady for the delay; another jump restarts the delay', async (t) => {
+test('trusts a clock that jumped once it has been steady for the delay; another jump restarts the delay', async (t) => {
   const machine = new Machine();
   await machine.start();
   machine.offMs = 30 * dayMs;
   t.is((await machine.run(20 * hourMs)).nowMs, machine.trueMs);
   machine.offMs = 60 * dayMs;
   t.is((await machine.run(20 * hourMs)).nowMs, machine.trueMs);
-  t.is(machine.said().length, 2);
+  t.is(machine.takeMessages().length, 2);
   t.is((await machine.run(5 * hourMs)).nowMs, machine.wallMs);
   t.regex(
-    machine.said().join('\n'),
-    /is taken to be right, since RETENTION_DELAY=1d is over\. Data that is too old by it is deleted now\.$/,
+    machine.takeMessages().join('\n'),
+    /is now trusted, since RETENTION_DELAY=1d has passed\. Data that is too old by it is deleted now\.$/,
   );
 });
 
-test('after months off, the program deletes once it has run for the delay, even if it is restarted often', async (t) => {
+test('deletes after months off once the program has run for the delay, even if it is restarted often', async (t) => {
   const machine = new Machine();
   await machine.start();
   machine.trueMs += 90 * dayMs;
@@ -125,7 +125,7 @@ test('after months off, the program deletes once it has run for the delay, even 
   t.is((await machine.run(10 * minuteMs)).nowMs, machine.wallMs);
 });
 
-test('a clock that is behind deletes less, causes no wait when it is corrected, and is trusted after the delay', async (t) => {
+test('deletes less when the clock is behind, does not wait when it is corrected, and trusts it after the delay', async (t) => {
   const machine = new Machine();
   await machine.start();
   machine.offMs = -20_000 * dayMs; // no battery: 1972
@@ -133,16 +133,16 @@ test('a clock that is behind deletes less, causes no wait when it is corrected, 
   machine.trueMs += hourMs;
   machine.offMs = 0; // NTP
   t.is((await machine.run(10 * minuteMs)).nowMs, machine.wallMs, 'no wait');
-  machine.said();
+  machine.takeMessages();
   machine.offMs = -8 * dayMs;
   t.is((await machine.run(dayMs)).nowMs, machine.wallMs);
   await machine.run(20 * minuteMs);
-  t.regex(machine.said().join('\n'), /8d behind the time that deletion goes by.*\n.*is taken to be right/);
+  t.regex(machine.takeMessages().join('\n'), /8d behind the time used for deletion.*\n.*is now trusted/);
   machine.offMs = 0;
   t.is((await machine.run(10 * minuteMs)).nowMs, machine.trueMs - 8 * dayMs, 'the correction is now a step ahead');
 });
 
-test('an empty store accepts any clock and retention at once', async (t) => {
+test('accepts any clock and retention immediately in an empty store', async (t) => {
   const machine = new Machine();
   machine.span = { oldestRequestMs: undefined, oldestRollupMs: undefined, newestMs: undefined };
   await machine.start();
@@ -151,17 +151,17 @@ test('an empty store accepts any clock and retention at once', async (t) => {
     retention: { requestsMs: dayMs, rollupsMs: dayMs },
     nowMs: machine.wallMs,
   });
-  t.deepEqual(machine.said(), []);
+  t.deepEqual(machine.takeMessages(), []);
 });
 
-test('a shorter retention is announced and takes effect after the delay; a longer one takes effect at once', async (t) => {
+test('announces a shorter retention and applies it after the delay; applies a longer one immediately', async (t) => {
   const machine = new Machine();
   machine.span = { ...machine.span, oldestRequestMs: startMs - 90 * dayMs };
   const long = { requestsMs: 90 * dayMs, rollupsMs: 400 * dayMs };
   await machine.start(long);
   t.deepEqual((await machine.start(usual)).retention, long);
-  t.deepEqual(machine.said(), [
-    'RETENTION_REQUESTS is 7d and was 90d: requests from 2026-08-31T00:00:00Z to 2026-11-22T00:00:00Z will be deleted when the program has run for 1d with this setting. To keep them, restore the setting; to delete them at once, set RETENTION_DELAY=0s.',
+  t.deepEqual(machine.takeMessages(), [
+    'RETENTION_REQUESTS is 7d and was 90d: requests from 2026-08-31T00:00:00Z to 2026-11-22T00:00:00Z will be deleted when the program has run for 1d with this setting. To keep them, restore the setting; to delete them immediately, set RETENTION_DELAY=0s.',
   ]);
   t.deepEqual((await machine.run(20 * hourMs)).retention, long);
   t.deepEqual((await machine.start(long)).retention, long, 'the settings file was missing once');
@@ -173,16 +173,16 @@ test('a shorter retention is announced and takes effect after the delay; a longe
     long,
     'a time in which nobody could see the message does not count',
   );
-  machine.said();
+  machine.takeMessages();
   t.deepEqual((await machine.run(4 * hourMs)).retention, usual);
-  t.deepEqual(machine.said(), [
-    'The shorter retention is in force now (RETENTION_REQUESTS=7d, RETENTION_ROLLUPS=400d). Older data is deleted.',
+  t.deepEqual(machine.takeMessages(), [
+    'The shorter retention takes effect now (RETENTION_REQUESTS=7d, RETENTION_ROLLUPS=400d). Older data is deleted.',
   ]);
   t.deepEqual((await machine.start(long)).retention, long);
   t.deepEqual((await machine.start(usual, 0)).retention, usual, 'without a delay');
 });
 
-test('a shorter retention that deletes nothing takes effect at once, while the other one waits', async (t) => {
+test('applies a shorter retention that deletes nothing immediately, while the other one waits', async (t) => {
   const machine = new Machine();
   await machine.start();
   const { retention } = await machine.start({ requestsMs: 14 * dayMs, rollupsMs: 100 * dayMs });
@@ -196,7 +196,7 @@ test('infers a state from the stored data when none was saved: a store of an ear
   machine.span = { oldestRequestMs: startMs - 89.5 * dayMs, oldestRollupMs: startMs - 300 * dayMs, newestMs: startMs };
   machine.offMs = 8 * dayMs;
   t.deepEqual(await machine.start(), { retention: { requestsMs: 90 * dayMs, rollupsMs: 400 * dayMs }, nowMs: startMs });
-  t.is(machine.said().length, 2);
+  t.is(machine.takeMessages().length, 2);
   machine.offMs = 0;
   machine.state = { lookedMs: 'x' } as unknown as RetentionState;
   machine.span = {
@@ -209,7 +209,7 @@ test('infers a state from the stored data when none was saved: a store of an ear
     { retention: usual, nowMs: startMs },
     'rows from the future and slightly late deletion prove nothing',
   );
-  t.deepEqual(machine.said(), []);
+  t.deepEqual(machine.takeMessages(), []);
 });
 
 const event = fc.record({
@@ -218,7 +218,7 @@ const event = fc.record({
   then: fc.constantFrom('run on', 'restart', 'off for a while'),
 });
 
-test('whatever a clock does for less than a day, deletes no more than by a correct clock; a steady one is trusted in the end', async (t) => {
+test('deletes no more than with a correct clock if the clock is off for less than a day, and finally trusts a steady clock', async (t) => {
   await t.notThrowsAsync(async () =>
     fc.assert(
       fc.asyncProperty(fc.array(event, { maxLength: 12 }), async (events) => {

@@ -1,17 +1,17 @@
 /**
- * Decides up to what time rows may be deleted. Does not trust a change of the machine's clock or the settings at once:
- * a single start with the clock days ahead, or without its settings file, must not delete data. An unusual change is
- * announced in the log and takes effect after a delay.
+ * Decides which rows may be deleted. Does not immediately trust a change of the clock or the settings: a single start
+ * with the clock days ahead, or without its settings file, must not delete data. An unusual change is announced in
+ * the log and takes effect after a delay.
  */
 import type { Log } from '../log.js';
 import type { Retention } from '../rollup/rollup.js';
 import { isoTime } from '../time-range.js';
 
-/** State that the store keeps for the guard between checks and across restarts. Can be stored as JSON. */
+/** State of the guard, stored between checks and across restarts. Can be serialized as JSON. */
 export interface RetentionState {
-  /** The wall clock at the last check, in milliseconds since 1970. */
+  /** Wall clock at the last check, in milliseconds since 1970. */
   readonly lookedMs: number;
-  /** The time by which rows expire: the wall clock, or what it would show without a step that is not trusted yet. */
+  /** Time by which rows expire: the wall clock, without steps that are not trusted yet. */
   readonly trustedMs: number;
   /**
    * How long the program has run with a wall clock that differs from `trustedMs`, in milliseconds; `null` if it does
@@ -77,8 +77,8 @@ const hourMs = 3_600_000;
 const restartMsMax = hourMs;
 
 /**
- * Largest step of the clock that is trusted at once: a seventh of the retention of requests, at least 2 h and at most a
- * day.
+ * Largest step of the clock that is trusted immediately: a seventh of the retention of raw requests, at least 2 h and
+ * at most a day.
  */
 function stepMsMax({ requestsMs }: Retention): number {
   return Math.min(dayMs, Math.max(2 * hourMs, requestsMs / 7));
@@ -89,10 +89,10 @@ export class RetentionGuard {
   readonly #parts: Required<Omit<RetentionGuardParts, 'delayMs'>> & { readonly delayMs: number };
   #state: RetentionState | undefined;
   /** The monotonic clock at the last check of this process. */
-  #lookedMonotonicMs: number | undefined;
-  /** Whether this process has logged the clock, and the retention, on which it waits. */
-  #hasSaidClock = false;
-  #hasSaidRetention = false;
+  #lastMonotonicMs: number | undefined;
+  /** Whether this process has logged the deviating clock, and the shorter retention. */
+  #hasLoggedClock = false;
+  #hasLoggedRetention = false;
 
   constructor({
     delayMs = dayMs,
@@ -107,27 +107,27 @@ export class RetentionGuard {
    * Decides what may be deleted now, and saves the state for the next check. Throws the errors of `load`, `save` and
    * `readSpan`.
    */
-  async look(): Promise<DueDeletion> {
+  async check(): Promise<DueDeletion> {
     const { retention, now, monotonicMs, load, save, readSpan } = this.#parts;
     const before = this.#state ?? readState(await load());
     let span: StoredSpan | undefined;
     const spanOnce = async (): Promise<StoredSpan> => (span ??= await readSpan());
-    const [nowMs, lookMonotonicMs] = [now(), monotonicMs()];
+    const [nowMs, checkMonotonicMs] = [now(), monotonicMs()];
     const last = before ?? firstState(retention, nowMs, await spanOnce());
 
-    // Across a restart, only the wall clock can tell how much time has passed, and only as far as it is trusted.
+    // Across a restart, only the wall clock shows how much time has passed, and only a small step is trusted.
     const gapMs = nowMs - last.lookedMs;
-    const isFirst = this.#lookedMonotonicMs === undefined;
+    const isFirst = this.#lastMonotonicMs === undefined;
     const elapsedMs = isFirst
       ? gapMs > 0 && gapMs <= stepMsMax(retention)
         ? gapMs
         : 0
-      : lookMonotonicMs - this.#lookedMonotonicMs!;
-    // The delay counts running time, in which the announcement can be noticed. Short restarts count, too: the program
-    // may be restarted often.
+      : checkMonotonicMs - this.#lastMonotonicMs!;
+    // The delay counts running time, when operators can notice the announcement. Short restarts count too: the
+    // program may be restarted often.
     const ranMs = isFirst ? Math.min(elapsedMs, restartMsMax) : elapsedMs;
-    const clock = await this.#lookAtClock(last, { nowMs, elapsedMs, ranMs, stepMs: gapMs - elapsedMs }, spanOnce);
-    const inForce = await this.#lookAtRetention(last, { trustedMs: clock.trustedMs, ranMs }, spanOnce);
+    const clock = await this.#checkClock(last, { nowMs, elapsedMs, ranMs, stepMs: gapMs - elapsedMs }, spanOnce);
+    const inForce = await this.#checkRetention(last, { trustedMs: clock.trustedMs, ranMs }, spanOnce);
     const deletionNowMs = Math.min(nowMs, clock.trustedMs);
     const state = {
       lookedMs: nowMs,
@@ -137,11 +137,11 @@ export class RetentionGuard {
     };
     await save(state);
     this.#state = state;
-    this.#lookedMonotonicMs = lookMonotonicMs;
+    this.#lastMonotonicMs = checkMonotonicMs;
     return { retention: { requestsMs: state.requestsMs, rollupsMs: state.rollupsMs }, nowMs: deletionNowMs };
   }
 
-  async #lookAtClock(
+  async #checkClock(
     last: RetentionState,
     { nowMs, elapsedMs, ranMs, stepMs }: { nowMs: number; elapsedMs: number; ranMs: number; stepMs: number },
     readSpan: () => Promise<StoredSpan>,
@@ -152,45 +152,45 @@ export class RetentionGuard {
     const aheadMs = nowMs - trustedMs;
     if (Math.abs(aheadMs) <= stepMsMax(retention)) {
       if (last.clockWaitedMs !== null) log.info("The machine's clock agrees with the time of the last deletion again.");
-      this.#hasSaidClock = false;
+      this.#hasLoggedClock = false;
       return trusted;
     }
     const clockWaitedMs =
       last.clockWaitedMs === null || Math.abs(stepMs) > stepMsMax(retention) ? 0 : last.clockWaitedMs + ranMs;
     if (clockWaitedMs >= delayMs) {
       log.warn(
-        `The machine's clock, ${durationText(Math.abs(aheadMs))} ${aheadMs > 0 ? 'ahead of' : 'behind'} the time of the last deletion, is taken to be right, since RETENTION_DELAY=${durationText(delayMs)} is over. Data that is too old by it is deleted now.`,
+        `The machine's clock, ${durationText(Math.abs(aheadMs))} ${aheadMs > 0 ? 'ahead of' : 'behind'} the time of the last deletion, is now trusted, since RETENTION_DELAY=${durationText(delayMs)} has passed. Data that is too old by it is deleted now.`,
       );
-      this.#hasSaidClock = false;
+      this.#hasLoggedClock = false;
       return trusted;
     }
     const { newestMs } = await readSpan();
-    if (newestMs === undefined) return trusted; // there is nothing to lose
-    if (!this.#hasSaidClock || clockWaitedMs === 0)
+    if (newestMs === undefined) return trusted; // nothing to delete
+    if (!this.#hasLoggedClock || clockWaitedMs === 0)
       log.warn(clockWarning({ nowMs, trustedMs, newestMs, waitMs: delayMs - clockWaitedMs, retention }));
-    this.#hasSaidClock = true;
+    this.#hasLoggedClock = true;
     return { trustedMs, clockWaitedMs };
   }
 
-  async #lookAtRetention(
+  async #checkRetention(
     last: RetentionState,
     { trustedMs, ranMs }: { trustedMs: number; ranMs: number },
     readSpan: () => Promise<StoredSpan>,
   ): Promise<Pick<RetentionState, 'requestsMs' | 'rollupsMs' | 'announced'>> {
     const { retention, delayMs, log } = this.#parts;
-    const wanted = { requestsMs: retention.requestsMs, rollupsMs: retention.rollupsMs, announced: null };
-    if (wanted.requestsMs >= last.requestsMs && wanted.rollupsMs >= last.rollupsMs) {
-      this.#hasSaidRetention = false;
-      return wanted;
+    const configured = { requestsMs: retention.requestsMs, rollupsMs: retention.rollupsMs, announced: null };
+    if (configured.requestsMs >= last.requestsMs && configured.rollupsMs >= last.rollupsMs) {
+      this.#hasLoggedRetention = false;
+      return configured;
     }
     const { announced } = last;
-    const isAnnounced = announced?.requestsMs === wanted.requestsMs && announced.rollupsMs === wanted.rollupsMs;
+    const isAnnounced = announced?.requestsMs === configured.requestsMs && announced.rollupsMs === configured.rollupsMs;
     const waitedMs = isAnnounced ? announced.waitedMs + ranMs : 0;
     if (waitedMs >= delayMs) {
       log.warn(
-        `The shorter retention is in force now (RETENTION_REQUESTS=${durationText(wanted.requestsMs)}, RETENTION_ROLLUPS=${durationText(wanted.rollupsMs)}). Older data is deleted.`,
+        `The shorter retention takes effect now (RETENTION_REQUESTS=${durationText(configured.requestsMs)}, RETENTION_ROLLUPS=${durationText(configured.rollupsMs)}). Older data is deleted.`,
       );
-      return wanted;
+      return configured;
     }
     const { oldestRequestMs = Infinity, oldestRollupMs = Infinity } = await readSpan();
     const losses = (
@@ -198,25 +198,25 @@ export class RetentionGuard {
         ['RETENTION_REQUESTS', 'requests', oldestRequestMs, 'requestsMs'],
         ['RETENTION_ROLLUPS', 'rollups', oldestRollupMs, 'rollupsMs'],
       ] as const
-    ).filter(([, , oldestMs, kind]) => wanted[kind] < last[kind] && oldestMs < trustedMs - wanted[kind]);
-    if (losses.length === 0) return wanted;
+    ).filter(([, , oldestMs, kind]) => configured[kind] < last[kind] && oldestMs < trustedMs - configured[kind]);
+    if (losses.length === 0) return configured;
     const loss = losses
       .map(
         ([setting, what, oldestMs, kind]) =>
-          `${setting} is ${durationText(wanted[kind])} and was ${durationText(last[kind])}: ${what} from ${timeText(oldestMs)} to ${timeText(trustedMs - wanted[kind])} will be deleted`,
+          `${setting} is ${durationText(configured[kind])} and was ${durationText(last[kind])}: ${what} from ${timeText(oldestMs)} to ${timeText(trustedMs - configured[kind])} will be deleted`,
       )
       .join('; ');
-    if (!this.#hasSaidRetention || waitedMs === 0) {
+    if (!this.#hasLoggedRetention || waitedMs === 0) {
       log.warn(
-        `${loss} when the program has run for ${durationText(delayMs - waitedMs)} with this setting. To keep them, restore the setting; to delete them at once, set RETENTION_DELAY=0s.`,
+        `${loss} when the program has run for ${durationText(delayMs - waitedMs)} with this setting. To keep them, restore the setting; to delete them immediately, set RETENTION_DELAY=0s.`,
       );
     }
-    this.#hasSaidRetention = true;
-    // A retention that deletes nothing takes effect at once; the other one waits.
+    this.#hasLoggedRetention = true;
+    // A retention that deletes nothing takes effect immediately; the other one is delayed.
     return {
-      requestsMs: losses.some(([, , , kind]) => kind === 'requestsMs') ? last.requestsMs : wanted.requestsMs,
-      rollupsMs: losses.some(([, , , kind]) => kind === 'rollupsMs') ? last.rollupsMs : wanted.rollupsMs,
-      announced: { requestsMs: wanted.requestsMs, rollupsMs: wanted.rollupsMs, waitedMs },
+      requestsMs: losses.some(([, , , kind]) => kind === 'requestsMs') ? last.requestsMs : configured.requestsMs,
+      rollupsMs: losses.some(([, , , kind]) => kind === 'rollupsMs') ? last.rollupsMs : configured.rollupsMs,
+      announced: { requestsMs: configured.requestsMs, rollupsMs: configured.rollupsMs, waitedMs },
     };
   }
 }
@@ -231,17 +231,17 @@ function firstState(
   { oldestRequestMs, oldestRollupMs, newestMs }: StoredSpan,
 ): RetentionState {
   const lastMs = Math.min(nowMs, newestMs ?? nowMs);
-  const keptFor = (oldestMs = lastMs, settingMs: number): number => {
+  const retentionFrom = (oldestMs = lastMs, settingMs: number): number => {
     const days = Math.ceil((lastMs - oldestMs) / dayMs) * dayMs;
-    return days - settingMs > dayMs ? days : settingMs; // rows outlive their retention by minutes until deletion runs, and by a day as the widest window
+    return days - settingMs > dayMs ? days : settingMs; // rows outlive their retention until deletion runs, and by up to a day, the widest window
   };
   return {
     lookedMs: lastMs,
     trustedMs: lastMs,
     clockWaitedMs: null,
     announced: null,
-    requestsMs: keptFor(oldestRequestMs, retention.requestsMs),
-    rollupsMs: keptFor(oldestRollupMs, retention.rollupsMs),
+    requestsMs: retentionFrom(oldestRequestMs, retention.requestsMs),
+    rollupsMs: retentionFrom(oldestRollupMs, retention.rollupsMs),
   };
 }
 
@@ -258,13 +258,13 @@ function clockWarning({
   waitMs: number;
   retention: Retention;
 }): string {
-  const differs = `The machine's clock shows ${timeText(nowMs)}, ${durationText(Math.abs(nowMs - trustedMs))} ${nowMs > trustedMs ? 'ahead of' : 'behind'} the time that deletion goes by, ${timeText(trustedMs)} (the newest data is of ${timeText(newestMs)})`;
+  const differs = `The machine's clock shows ${timeText(nowMs)}, ${durationText(Math.abs(nowMs - trustedMs))} ${nowMs > trustedMs ? 'ahead of' : 'behind'} the time used for deletion, ${timeText(trustedMs)} (the newest data is from ${timeText(newestMs)})`;
   return nowMs > trustedMs
-    ? `${differs}. By that clock, requests before ${timeText(nowMs - retention.requestsMs)} and rollups before ${timeText(nowMs - retention.rollupsMs)} are too old; they will be deleted when the program has run for ${durationText(waitMs)} with it. If it is wrong, correct it; if the program was off for that time, there is nothing to do; to delete at once, set RETENTION_DELAY=0s.`
-    : `${differs}. Correct it if it is wrong; it is taken to be right when the program has run for ${durationText(waitMs)} with it.`;
+    ? `${differs}. By that clock, requests before ${timeText(nowMs - retention.requestsMs)} and rollups before ${timeText(nowMs - retention.rollupsMs)} are too old; they will be deleted when the program has run for ${durationText(waitMs)} with it. If it is wrong, correct it; if the program was off for that time, there is nothing to do; to delete immediately, set RETENTION_DELAY=0s.`
+    : `${differs}. Correct it if it is wrong; it will be trusted when the program has run for ${durationText(waitMs)} with it.`;
 }
 
-/** ISO time, to the second. */
+/** ISO time in seconds. */
 function timeText(timeMs: number): string {
   return isoTime(Math.floor(timeMs / 1000) * 1000);
 }
@@ -279,8 +279,8 @@ function durationText(ms: number): string {
 }
 
 /**
- * The time before which requests have been deleted, by what `save` was given, in milliseconds since 1970; `-Infinity`
- * where that is not known.
+ * Returns the time before which requests have been deleted, in milliseconds since 1970, from a value passed to
+ * `save`; `-Infinity` if unknown.
  */
 export function deletedBefore(state: unknown): number {
   const beforeMs = (state as Partial<RetentionState> | null | undefined)?.deletedBeforeMs;

@@ -6,60 +6,54 @@ import type { ImportedRow } from '../record/imported-requests.js';
 import type { SpoolCounts } from './spool/spool.js';
 import type { StoreChanges } from './changes.js';
 
-/** What a recorder hands to a store in one piece: all of it is written, or nothing. */
+/** A unit of writing: either all of it is written, or nothing. */
 export interface Batch {
   /**
-   * The stable name of the recorder: two of them may give two requests of one series the same time, so it is a tag in
-   * InfluxDB.
+   * Stable name of the recorder. A tag in InfluxDB, since two recorders may assign the same time to requests of one
+   * series.
    */
   readonly recorder: string;
-  /** Which recorder made it: drawn at random when the recorder starts. */
+  /** Random id of the recorder instance. */
   readonly writer: string;
-  /** 1, 2, 3, …: a store ignores a batch of a writer whose number it has written already. */
+  /** 1, 2, 3, … A store ignores a sequence number that it has already written for this writer. */
   readonly sequence: number;
-  /** No two requests of one recorder and series (source, host, method, status, endpoint) have the same time. */
+  /** Times are unique per recorder and series (source, host, method, status, endpoint). */
   readonly requests: RequestList;
-  /**
-   * Those of them that are to be kept one by one; all when it is not given. The others are in the rollups and the top
-   * lists alone.
-   */
+  /** The sampled ones, which are stored as raw requests. Default: all. The others are only in rollups and top lists. */
   readonly kept?: RequestList | undefined;
-  /** What the requests add to the rollups. */
+  /** The requests, aggregated by series and window. */
   readonly aggregates: readonly SeriesAggregate[];
-  /** The rollup rows that the tallies changed, as they stand now. Empty for a store that `keepsOpenRollups`. */
+  /** Current state of the rollup rows that the aggregates changed. Empty for a store that `keepsOpenRollups`. */
   readonly rollups: readonly RollupRow[];
   /**
-   * The rows of the top lists that are due. They hold requests of earlier and later batches too, and what is refused of
-   * a batch is not taken out of them again: a list says what came most often, and owes nobody an exact sum.
+   * Top list rows that are due. They also count requests of other batches, and rejected requests are not subtracted:
+   * top lists are approximate.
    */
   readonly topLists: readonly TopRow[];
   readonly ledger: LedgerSnapshot | undefined;
-  /** The import that made it; `undefined` for other recorders. */
+  /** Id of the import, if it is part of one. */
   readonly importId?: number | undefined;
-  /** Of an import: what identifies its requests. */
+  /** Keys of the imported requests, if it is part of an import. */
   readonly imported?: readonly ImportedRow[] | undefined;
 }
 
 /**
- * Requests in the order in which they came: an array, or what a store has made of them. To go through the latter takes
- * as long as to read them.
+ * Requests in order of arrival: an array, or the output of a `BatchEncoder`. Iterating the latter decodes the
+ * requests again.
  */
 export interface RequestList extends Iterable<RequestEvent> {
   readonly length: number;
 }
 
-/**
- * Gathers the requests of a batch in the form in which they are written. Objects that wait for their batch would be
- * moved about by the garbage collector, which was a third of all the work that a line makes.
- */
+/** Encodes the requests of a batch as they arrive. Long-lived request objects would burden the garbage collector. */
 export interface BatchEncoder {
-  /** Takes a request, which must not change any more. */
+  /** Adds a request, which must not change any more. */
   add(event: RequestEvent): void;
   /** Requests since the last `take`. */
   readonly length: number;
-  /** What they hold in memory, about, in bytes. */
+  /** Their estimated size in memory, in bytes. */
   readonly bytes: number;
-  /** What has gathered, with what it holds in memory from now on, in bytes; begins anew. */
+  /** Returns the requests and their estimated size in bytes, and starts over. */
   take(): { readonly requests: RequestList; readonly bytes: number };
 }
 
@@ -76,20 +70,16 @@ export interface Ledger {
   readonly spooled: number;
   readonly inMemory: number;
   readonly deadLettered: number;
-  /**
-   * What is worth knowing and is no line that came in, by name: see `LedgerWarning`. Absent or 0 where there is nothing
-   * to say.
-   */
+  /** Other counts worth reporting, by name: see `LedgerWarning`. Absent or 0 if there is nothing to report. */
   readonly warnings: Readonly<Partial<Record<LedgerWarning, number>>>;
-  /** When the last line came in, in milliseconds since 1970; `null` before the first. */
+  /** Arrival of the last line, in milliseconds since 1970; `null` before the first. */
   readonly lastLineMs: number | null;
 }
 
 /**
- * Peers that were turned away since the process started, by the reason; connections without a line that were closed to
- * make room; datagrams that the kernel dropped, as far as it tells; requests that an earlier start has left in the
- * spool and that are not delivered yet; by how many seconds the clocks of a Caddy and of the collector differ, from 30
- * on.
+ * Since the process started: peers rejected, by reason; connections evicted without a line; datagrams dropped by the
+ * kernel, as far as known. Also requests of an earlier process still in the spool, and the clock skew of a Caddy in
+ * seconds, from 30 on.
  */
 export const ledgerWarnings = [
   'peers-not-allowed',
@@ -102,7 +92,7 @@ export const ledgerWarnings = [
 /** One of them. */
 export type LedgerWarning = (typeof ledgerWarnings)[number];
 
-/** A ledger's warnings with what an earlier start has left in the spool. */
+/** Adds the requests of an earlier process that are still in the spool to a ledger's warnings. */
 export function withEarlierSpooled(
   warnings: Ledger['warnings'],
   spool: Pick<SpoolState, 'earlier'> | undefined,
@@ -111,38 +101,38 @@ export function withEarlierSpooled(
   return spooled === 0 ? { ...warnings } : { ...warnings, 'earlier-spooled': spooled };
 }
 
-/** A ledger as it stood at a time. */
+/** A ledger at a point in time. */
 export interface LedgerSnapshot extends Ledger {
   readonly collector: string;
   readonly timeMs: number;
 }
 
-/** What a spool holds, and what became of what it held. */
+/** Requests in a spool, and what became of the earlier ones. */
 export interface SpoolState {
-  /** Requests that were written since the store was opened. */
+  /** Requests written since the store was opened. */
   readonly own: SpoolCounts;
-  /** Requests that an earlier process left behind. */
+  /** Requests left by an earlier process. */
   readonly earlier: SpoolCounts;
-  /** What its files take. */
+  /** Size of its files. */
   readonly bytes: number;
-  /** Damaged places that were found since the store was opened; their requests are dead-lettered. */
+  /** Number of damaged ranges found since the store was opened. Their requests are dead-lettered. */
   readonly damages: number;
-  /** Why nothing can be delivered at present. */
+  /** Why nothing can be delivered; `undefined` if it can. */
   readonly problem: string | undefined;
 }
 
-/** Which rows to read; what is left out does not restrict. */
+/** Selects rows. Absent fields match everything. */
 export interface Filter {
   readonly source?: string;
-  /** Any source but this. */
+  /** Excludes this source. */
   readonly exceptSource?: string;
   readonly host?: string;
   readonly method?: string;
   /** Both ends included: 404 to 404, or 400 to 499. */
   readonly status?: { readonly min: number; readonly max: number };
-  /** The path without the query. Only raw requests know it, and what follows. */
+  /** The path without the query. Only raw requests have this and the following fields. */
   readonly path?: string;
-  /** The client's address as it is stored. */
+  /** The client address as stored. */
   readonly client?: string;
   readonly userAgent?: string;
   /** Without query and fragment. */
@@ -150,7 +140,7 @@ export interface Filter {
   readonly requestId?: string;
 }
 
-/** Whether only raw requests know what a filter asks for. */
+/** Whether a filter needs raw requests. */
 export function needsRequests(filter: Filter): boolean {
   return requestFilters.some((name) => filter[name] !== undefined);
 }
@@ -163,7 +153,7 @@ const requestFilters = [
   'requestId',
 ] as const satisfies readonly (keyof Filter)[];
 
-/** A time range in milliseconds since 1970, `fromMs` included, `toMs` not. */
+/** A time range in milliseconds since 1970, from `fromMs` up to but excluding `toMs`. */
 export interface TimeRange {
   readonly fromMs: number;
   readonly toMs: number;
@@ -171,9 +161,9 @@ export interface TimeRange {
 
 /** The starts of the first and last rollup windows, in milliseconds since 1970. */
 export interface StoredWindows {
-  /** The oldest of each level that has any. */
+  /** The oldest window of each level that has any. */
   readonly oldest: ReadonlyMap<Level, number>;
-  /** The newest of any level. */
+  /** The newest window of any level. */
   readonly newestMs: number;
 }
 
@@ -191,7 +181,7 @@ export interface RollupsQuery extends TimeRange {
 /** Which windows to count hosts over. A part consists of whole windows of its level. */
 export interface HostCountsQuery {
   readonly parts: readonly (TimeRange & { readonly level: Level })[];
-  /** Must not be one that `needsRequests`. */
+  /** Must not be a filter that `needsRequests`. */
   readonly filter: Filter;
 }
 
@@ -200,125 +190,121 @@ export interface HostCounts {
   readonly source: string;
   readonly host: string;
   readonly requests: number;
-  /** Those with a status of 5xx. */
+  /** Requests with a 5xx status. */
   readonly errors: number;
-  /** Those with a status of 4xx. */
+  /** Requests with a 4xx status. */
   readonly clientErrors: number;
-  /** Bytes of the responses' bodies. */
+  /** Response body bytes. */
   readonly bytes: number;
 }
 
-/** Which rows of the top lists to read. Their windows know no more than the source, and of unique clients the host. */
+/** Which rows of top lists to read. Rows only have a source and, for unique clients, a host. */
 export interface TopListsQuery extends TimeRange {
   readonly level: TopLevel;
   readonly kinds: readonly TopKind[];
   readonly filter: Pick<Filter, 'source' | 'host'>;
 }
 
-/** An import that a store remembers. */
+/** A remembered import. */
 export interface ImportSummary {
-  /** When it began, in milliseconds since 1970. */
+  /** Start of the import, in milliseconds since 1970. */
   readonly importId: number;
   readonly requests: number;
-  /** Its hours: the start of the first and of the last, in milliseconds since 1970. */
+  /** Start of its first hour; `lastHourMs`: of its last. In milliseconds since 1970. */
   readonly firstHourMs: number;
   readonly lastHourMs: number;
 }
 
-/** What every read takes besides its query. */
+/** Options of every read. */
 export interface ReadOptions {
-  /** Cancels the read: the store stops working on it, and it throws a `StoreError`. */
+  /** Cancels the read, which then throws a `StoreError`. */
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Where requests are kept. Two backends stand behind it and pass one contract suite (`contract.ts`). All methods throw
- * a `StoreError` that says what to do.
+ * A store of requests. Two backends implement it and pass one contract suite (`contract.ts`). All methods throw a
+ * `StoreError`.
  */
 export interface Store {
-  /** What it is and where, without secrets: for messages. */
+  /** Kind and location, without secrets. For messages. */
   readonly description: string;
   /**
-   * Writes a batch; writing the same batch again changes nothing. Resolves to how many of its requests are refused for
-   * good and set aside; the others are written, or are in the spool of a store that has one. `waitedMs` is how long a
-   * batch of lines has waited for the store, in milliseconds: an embedded store reads less while it is behind.
+   * Writes a batch; writing the same batch again changes nothing. Resolves to the number of rejected (dead-lettered)
+   * requests; all others are stored or spooled. `waitedMs` is how long the batch has been queued, in milliseconds: an
+   * embedded store slows down reads while it is behind.
    */
   write(batch: Batch, options?: { readonly waitedMs?: number }): Promise<number>;
-  /** Whether the store keeps the rows of open windows itself, and takes the tallies of batches instead. */
+  /** Whether the store maintains the rows of open windows itself, from the aggregates of batches. */
   readonly keepsOpenRollups?: boolean | undefined;
-  /** Makes what gathers the requests of a recorder for `write`, which takes those of arrays as well. */
+  /** Creates an encoder of requests for `write`, which also accepts arrays. */
   readonly createBatchEncoder?: ((recorder: string) => BatchEncoder) | undefined;
-  /**
-   * So many requests in one batch take the store the least work, where nobody waits for any of them; `undefined` where
-   * that of a recorder will do.
-   */
+  /** Most efficient batch size when nobody waits for the requests; `undefined` if the recorder's default will do. */
   readonly bulkRequests?: number | undefined;
-  /** What waits in the store's spool; `undefined` for a store without one. */
+  /** State of the store's spool; `undefined` for a store without one. */
   readonly spool: SpoolState | undefined;
-  /** How long single requests are kept, in milliseconds; `undefined` where that is not known here. */
+  /** Retention of raw requests in milliseconds; `undefined` if unknown. */
   readonly requestRetentionMs: number | undefined;
-  /** How long rollups of an hour and of a day are kept, in milliseconds; `undefined` where that is not known here. */
+  /** Retention of hourly and daily rollups in milliseconds; `undefined` if unknown. */
   readonly rollupRetentionMs: number | undefined;
-  /** Why the store takes nothing at present; `undefined` while it does, as far as is known. */
+  /** Why the store does not accept writes; `undefined` if it does, as far as known. */
   readonly problem: string | undefined;
-  /** Tells of all that is written; `undefined` for a store that others write to as well. */
+  /** Announces all writes; `undefined` for a store that other processes write to. */
   readonly changes: StoreChanges | undefined;
   /**
-   * All rows of one level and scope whose window starts in the range, in no particular order, with the cells that the
-   * filter admits. A filter by host needs scope `host`. Not for a filter that `needsRequests`.
+   * Reads all rows of one level and scope whose window starts in the range, in any order, with the cells that match
+   * the filter. A filter by host needs scope `host`. Not for a filter that `needsRequests`.
    */
   readRollups(query: RollupsQuery, options?: ReadOptions): Promise<RollupRow[]>;
   /** The same in pages, each of which has all rows of its windows. */
   streamRollups(query: RollupsQuery, options?: ReadOptions): AsyncIterable<readonly RollupRow[]>;
-  /** Counts the requests of each host, in no particular order. */
+  /** Counts the requests of each host, in any order. */
   countHosts(query: HostCountsQuery, options?: ReadOptions): Promise<HostCounts[]>;
-  /** All rows of one level and of these kinds whose window starts in the range, in no particular order. */
+  /** Reads all rows of one level and these kinds whose window starts in the range, in any order. */
   readTopLists(query: TopListsQuery, options?: ReadOptions): Promise<TopRow[]>;
   /** The same in pages, each of which has all rows of its windows. */
   streamTopLists(query: TopListsQuery, options?: ReadOptions): AsyncIterable<readonly TopRow[]>;
-  /** The latest requests of the range that are kept one by one, newest first, `limit` at most. */
+  /** Reads the latest raw requests of the range, newest first, at most `limit`. */
   readRequests(query: TimeRange & { filter: Filter; limit: number }, options?: ReadOptions): Promise<RequestEvent[]>;
-  /** The same in pages, newest first. The store holds nothing for a reader that pauses between two pages. */
+  /** The same in pages, newest first. The store holds no resources for a reader that pauses between pages. */
   streamRequests(
     query: TimeRange & { filter: Filter; limit: number },
     options?: ReadOptions,
   ): AsyncIterable<readonly RequestEvent[]>;
   /**
-   * The rollup rows of the requests of the range, as the recorder would have made them, for a filter that
-   * `needsRequests`. A store that has to put each request together for it reads the newest `requestsMax`, and says in
-   * `isBounded` whether there were more.
+   * Computes rollup rows of the raw requests of the range, for a filter that `needsRequests`. A store may limit this
+   * to the newest `requestsMax` requests; then `isBounded` says whether there are more.
    */
   rollUpRequests(
     query: RollupsQuery & { requestsMax: number },
     options?: ReadOptions,
   ): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
   /**
-   * The lists of the requests of the range by source, with the `valuesMax` most frequent values of each, and the unique
-   * clients, as `topListsOfRequests` makes them. A store that has to put each request together for it reads the newest
-   * `requestsMax`. `ofNewest` says how many requests, the newest, were listed, where that is not all.
+   * Computes the top lists of the raw requests of the range, by source, with at most `valuesMax` values each: see
+   * `topListsOfRequests`. A store may limit this to the newest `requestsMax` requests; then `ofNewest` is their
+   * number.
    */
   topListsOfRequests(
     query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number; requestsMax: number },
     options?: ReadOptions,
   ): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;
-  /** Which rollup windows there are, by source. */
+  /** Which rollup windows are stored, by source. */
   readStoredWindows(options?: ReadOptions): Promise<ReadonlyMap<string, StoredWindows>>;
-  /** The newest ledger of each collector that wrote one since `sinceMs`. */
+  /** Reads the newest ledger of each collector that wrote one since `sinceMs`. */
   readLedgers(query: { sinceMs: number }, options?: ReadOptions): Promise<LedgerSnapshot[]>;
-  /** What is remembered of imports whose hours start in the range, in no particular order. */
+  /** Reads the keys of imported requests whose hours start in the range, in any order. */
   readImported(query: TimeRange, options?: ReadOptions): Promise<ImportedRow[]>;
-  /** The imports that are remembered, oldest first. */
+  /** Lists the remembered imports, oldest first. */
   listImports(options?: ReadOptions): Promise<ImportSummary[]>;
   /**
-   * Takes an import back: its requests, what they add to rollups and top lists, and what is remembered of it. Resolves
-   * to how many requests it had. 0 when there is no such import. One that failed can be repeated.
+   * Undoes an import: deletes its raw requests and keys, and subtracts it from rollups and top lists. Resolves to its
+   * number of requests; 0 if there is no such import. Can be retried after a failure.
    */
   takeBack(importId: number): Promise<number>;
   /** Resolves to the time, in milliseconds since 1970, before which raw requests may be deleted. */
   requestsFrom(): Promise<number>;
-  /** Resolves when the store can be read. */
+  /** Resolves if the store can be read. */
   ping(): Promise<void>;
-  /** Resolves when the store takes what is written; nothing is. A token that may only write is enough. */
+  /** Resolves if the store accepts writes; writes nothing. A write-only token is enough. */
   pingToWrite(): Promise<void>;
   close(): Promise<void>;
 }

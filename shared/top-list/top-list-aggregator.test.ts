@@ -30,7 +30,7 @@ const step = fc.record({
   then: fc.constantFrom('nothing', 'flush', 'restart', 'three seconds pass', 'ten minutes pass'),
 });
 
-test('any split of requests over windows, flushes, restarts and collectors adds up to the same lists at every level', (t) => {
+test('adds up to the same lists at every level, for any split over windows, flushes, restarts and collectors', (t) => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 100 }), fc.integer({ min: 1, max: 30 }), (steps, openMax) => {
       const stored = new Map<string, TopRow>();
@@ -77,7 +77,7 @@ test('any split of requests over windows, flushes, restarts and collectors adds 
   );
 });
 
-test('the true ten most frequent of a Zipf distribution are found in the merged rows of collectors and windows, and no count is further off than it says', (t) => {
+test('finds the ten most frequent values of a Zipf distribution in merged rows, within the error bounds', (t) => {
   fc.assert(
     fc.property(
       fc.integer(),
@@ -110,8 +110,8 @@ test('the true ten most frequent of a Zipf distribution are found in the merged 
 });
 
 /**
- * Throws unless the summary holds the ten most frequent, with counts as near as it says, and none that is not among
- * them is clearly before them.
+ * Throws unless the summary has the ten most frequent values, with counts within its bounds, and no other value that
+ * clearly ranks before them.
  */
 function foundIn(summary: SpaceSaving, exact: ReadonlyMap<string, number>, total: number): void {
   if (summary.total !== total || summary.absentMax > total / 100)
@@ -133,7 +133,7 @@ function foundIn(summary: SpaceSaving, exact: ReadonlyMap<string, number>, total
   }
 }
 
-test('a row is there at once, is rewritten in place every few seconds, and once more when its window has ended', (t) => {
+test('writes a row immediately, rewrites it every few seconds, and once more when its window has ended', (t) => {
   const ladder = createTopListAggregator();
   const add = (): void => ladder.add(event({ timeMs: startMs, uri: '/a' }));
   const countsAt = (timeMs: number): string[] =>
@@ -153,7 +153,7 @@ test('a row is there at once, is rewritten in place every few seconds, and once 
   t.deepEqual(countsAt(startMs + 86_400_000), []);
 });
 
-test('the row that is rewritten has the same id', (t) => {
+test('rewrites a row with the same id', (t) => {
   const ladder = createTopListAggregator();
   const keys = [0, 1].map(() => {
     ladder.add(event({ timeMs: startMs, uri: '/a', clientIp: '192.0.2.0' }));
@@ -163,7 +163,7 @@ test('the row that is rewritten has the same id', (t) => {
   t.deepEqual(keys[0], keys[1]);
 });
 
-test('a log of hours that comes in minutes does not keep all its windows open, and what closes is written first', (t) => {
+test('closes windows of a log of hours that is imported in minutes, after writing them', (t) => {
   const ladder = createTopListAggregator({ listsOpenMax: 100, clientsBytesMax: 60_000 });
   const stored = new Map<string, TopRow>();
   const add = (timeMs: number): TopRow[] => {
@@ -176,9 +176,9 @@ test('a log of hours that comes in minutes does not keep all its windows open, a
     rows.find((row) => row.level === level && row.kind === 'path')!.rowId;
   const first = add(startMs);
   for (let minute = 1; minute < 60; minute += 1) add(startMs + minute * 60_000);
-  const again = add(startMs);
-  t.not(idOf(again, 60), idOf(first, 60));
-  t.is(idOf(again, 3600), idOf(first, 3600));
+  const reopened = add(startMs);
+  t.not(idOf(reopened, 60), idOf(first, 60));
+  t.is(idOf(reopened, 3600), idOf(first, 3600));
   for (const level of [60, 600, 3600, 86_400]) {
     const counts = [...stored.values()]
       .filter((row) => row.level === level && row.kind === 'path')
@@ -191,7 +191,7 @@ test('a log of hours that comes in minutes does not keep all its windows open, a
   }
 });
 
-test('requests that are too old for a level do not make rows of it', (t) => {
+test('creates no rows of a level for requests that are too old for it', (t) => {
   const ladder = createTopListAggregator();
   ladder.add(event({ timeMs: startMs - 8 * 86_400_000, uri: '/a' }));
   t.deepEqual(
@@ -207,7 +207,7 @@ test('requests that are too old for a level do not make rows of it', (t) => {
   );
 });
 
-test('rows are written as before when the clock was put back', (t) => {
+test('continues to write rows when the clock is set back', (t) => {
   const ladder = createTopListAggregator();
   const drain = (nowMs: number): (string | number)[] => {
     ladder.add(event({ timeMs: startMs, uri: '/a' }));

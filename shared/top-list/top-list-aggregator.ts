@@ -15,41 +15,38 @@ import {
 import { SpaceSaving } from '../sketch/space-saving.js';
 
 /**
- * Turns requests into the rows of the top lists and of the unique clients. A request touches the finest level; the rows
- * of all levels are merged from it every `gatherMs`, and are cumulative while their window is open.
+ * Aggregates requests into rows of top lists and unique clients. Requests are counted at the finest level and merged
+ * into the cumulative rows of all levels every `collectMs`.
  *
- * A row has thousands of bytes, so it is not written with every batch, but as `writeEveryMs` says, and once more when
- * its window has ended. A process that is killed takes with it what was not written.
+ * A row has thousands of bytes, so it is not written with every batch: at the interval `writeEveryMs` while its
+ * window is open, and once after it has ended. If the process is killed, unwritten changes are lost.
  */
 export interface TopListAggregator {
-  /**
-   * Counts a request; `bucket` is that of its latency, where it is known already, and `country` `''` where it is not
-   * known.
-   */
+  /** Counts a request. Pass the `bucket` of its latency if it is already known. `country` is `''` if unknown. */
   add(event: RequestEvent, bucket?: number, country?: string): void;
-  /** Whether `drain` would have something to give. */
+  /** Whether `drain` would return rows. */
   isDue(nowMs: number): boolean;
-  /** The rows that are due, as they stand now; with `all`, every row that changed. */
+  /** Returns the rows that are due, or with `all` every changed row, in their current state. */
   drain(nowMs: number, options?: { all?: boolean }): TopRow[];
 }
 
-/** How long requests gather before they are merged into the rows, in milliseconds. */
-const gatherMs = 2000;
-/** How often a row of an open window is written at most, in milliseconds. */
+/** How long requests are collected before they are merged into the rows, in milliseconds. */
+const collectMs = 2000;
+/** Minimum interval between writes of a row of an open window, in milliseconds. */
 const writeEveryMs: Readonly<Record<TopLevel, number>> = { 60: 2000, 600: 5000, 3600: 20_000, 86_400: 60_000 };
 /**
- * The same for the clients of a host: at least, and for each open row, so that the load does not grow with the number
+ * The same for clients of a host: a minimum, plus a time per open row, so that the load does not grow with the number
  * of hosts.
  */
 const writeHostEveryMs = 60_000;
 const writeHostEveryMsPerRow = 15;
-/** The same for a window that has ended, into which an import may be writing. */
+/** The same for a window that has ended, for imports. */
 const writeEndedEveryMs = 2000;
-/** So many windows and sources may gather before they are merged at once. */
-const gatheredMax = 100;
+/** Maximum number of windows and sources to collect before merging immediately. */
+const collectedMax = 100;
 
-/** What gathers of one source in one window of the finest level. */
-type Gathered = {
+/** Collected requests of one source and window of the finest level. */
+type Collected = {
   readonly source: string;
   readonly windowMs: number;
   readonly clients: HyperLogLog;
@@ -69,8 +66,8 @@ interface OpenRow {
 }
 
 /**
- * `listsOpenMax` and `clientsBytesMax` bound the memory: beyond them, the rows that did not change for longest are
- * written and closed; see `isClosing`. A list takes some 20 to 100 kB, a sketch of clients 8 kB at most.
+ * `listsOpenMax` and `clientsBytesMax` limit the memory. Beyond them, the least recently changed rows are written and
+ * closed: see `isClosing`. A list occupies 20 to 100 kB, a sketch of clients at most 8 kB.
  */
 export function createTopListAggregator({
   listsOpenMax = 500,
@@ -81,12 +78,12 @@ export function createTopListAggregator({
   clientsBytesMax?: number;
   rowIds?: RowIds;
 } = {}): TopListAggregator {
-  let gathered = new Map<string, Gathered>();
-  /** The one of the last request: that of the next as a rule. */
-  let last: Gathered | undefined;
-  /** Clients by host, in windows of the finest level that has them. */
-  let gatheredHosts = new Map<string, Pick<Gathered, 'source' | 'windowMs' | 'clientsByHost'>>();
-  // The same ones again and again: they need not be cut, and hashed, for each request.
+  let collected = new Map<string, Collected>();
+  /** That of the last request, which usually is that of the next one. */
+  let last: Collected | undefined;
+  /** Clients by host, in windows of the finest level of `host_clients`. */
+  let collectedHosts = new Map<string, Pick<Collected, 'source' | 'windowMs' | 'clientsByHost'>>();
+  // Referrers repeat: this avoids truncating and hashing them for each request.
   const referrerOf = createMemo((referrer) => topValueOf.referrer({ referrer }));
   let mergedMs = -Infinity;
   let dueMs = Infinity;
@@ -99,9 +96,9 @@ export function createTopListAggregator({
 
   return {
     add(event, bucket = latencyBucketOf(event), country = '') {
-      const entry = gatheredOf(event.source, windowStart(event.timeMs, topLevels[0]));
+      const entry = collectedOf(event.source, windowStart(event.timeMs, topLevels[0]));
       const { userAgent, clientIp } = event;
-      // One by one: a loop over the dimensions looks each property up by its name.
+      // Unrolled: a loop would look up the properties by name.
       const path = topValueOf.path(event);
       if (path !== '') entry.path.add(path, event, bucket);
       const referrer = referrerOf(event.referrer);
@@ -117,18 +114,18 @@ export function createTopListAggregator({
     },
 
     isDue(nowMs) {
-      // A clock that was put back comes to none of these times for long.
+      // If the clock was set back, the other conditions would not be met for a long time.
       return (
         nowMs < mergedMs ||
         nowMs >= dueMs ||
-        (gathered.size > 0 && (nowMs - mergedMs >= gatherMs || gathered.size > gatheredMax))
+        (collected.size > 0 && (nowMs - mergedMs >= collectMs || collected.size > collectedMax))
       );
     },
 
     drain(nowMs, { all = false } = {}) {
       if (!all && !this.isDue(nowMs)) return [];
-      let oldestMs = gathered.size > 0 ? Infinity : -Infinity;
-      for (const { source, windowMs: finestMs, clients: ofAll, ...summaries } of gathered.values()) {
+      let oldestMs = collected.size > 0 ? Infinity : -Infinity;
+      for (const { source, windowMs: finestMs, clients: ofAll, ...summaries } of collected.values()) {
         oldestMs = Math.min(oldestMs, finestMs);
         for (const level of topLevels) {
           const windowMs = windowStart(finestMs, level);
@@ -141,7 +138,7 @@ export function createTopListAggregator({
             clients.merge({ level, windowMs, source, host: '', kind: 'unique_clients' }, ofAll, nowMs);
         }
       }
-      for (const { source, windowMs: finestMs, clientsByHost } of gatheredHosts.values()) {
+      for (const { source, windowMs: finestMs, clientsByHost } of collectedHosts.values()) {
         for (const level of hostClientsLevels) {
           const windowMs = windowStart(finestMs, level);
           if (isExpired(level, windowMs, nowMs)) continue;
@@ -149,8 +146,8 @@ export function createTopListAggregator({
             clients.merge({ level, windowMs, source, host, kind: 'host_clients' }, sketch, nowMs);
         }
       }
-      gathered = new Map();
-      gatheredHosts = new Map();
+      collected = new Map();
+      collectedHosts = new Map();
       last = undefined;
       mergedMs = nowMs;
       const rows = [...lists.drain(nowMs, { all, oldestMs }), ...clients.drain(nowMs, { all, oldestMs })];
@@ -159,25 +156,25 @@ export function createTopListAggregator({
     },
   };
 
-  function gatheredOf(source: string, windowMs: number): Gathered {
+  function collectedOf(source: string, windowMs: number): Collected {
     if (last?.windowMs === windowMs && last.source === source) return last;
     const key = `${windowMs}\n${source}`;
     last =
-      gathered.get(key) ??
-      emptyGathered(source, windowMs, clientsByHostOf(source, windowStart(windowMs, hostClientsLevels[0]!)));
-    gathered.set(key, last);
+      collected.get(key) ??
+      emptyCollected(source, windowMs, clientsByHostOf(source, windowStart(windowMs, hostClientsLevels[0]!)));
+    collected.set(key, last);
     return last;
   }
 
-  function clientsByHostOf(source: string, windowMs: number): Gathered['clientsByHost'] {
+  function clientsByHostOf(source: string, windowMs: number): Collected['clientsByHost'] {
     const key = `${windowMs}\n${source}`;
-    let ofHosts = gatheredHosts.get(key);
-    if (ofHosts === undefined) gatheredHosts.set(key, (ofHosts = { source, windowMs, clientsByHost: new Map() }));
+    let ofHosts = collectedHosts.get(key);
+    if (ofHosts === undefined) collectedHosts.set(key, (ofHosts = { source, windowMs, clientsByHost: new Map() }));
     return ofHosts.clientsByHost;
   }
 }
 
-/** Whether a row of a window is too old to be read, and would be deleted soon. */
+/** Whether a row is too old to be read: it would soon be deleted. */
 function isExpired(level: TopLevel, windowMs: number, nowMs: number): boolean {
   return nowMs - windowMs > (topListRetentionMs[level] ?? Infinity);
 }
@@ -185,7 +182,7 @@ function isExpired(level: TopLevel, windowMs: number, nowMs: number): boolean {
 /** Estimated size of an open row without its digest, in bytes. */
 const rowBytes = 300;
 
-function emptyGathered(source: string, windowMs: number, clientsByHost: Gathered['clientsByHost']): Gathered {
+function emptyCollected(source: string, windowMs: number, clientsByHost: Collected['clientsByHost']): Collected {
   return {
     source,
     windowMs,
@@ -203,9 +200,9 @@ type RowKey = Omit<TopRow, 'packed' | 'rowId'>;
 
 interface OpenRows<Kind> {
   merge(key: RowKey, part: Kind, nowMs: number): void;
-  /** `oldestMs` as `isClosing` has it. */
+  /** `oldestMs` as in `isClosing`. */
   drain(nowMs: number, options: { all: boolean; oldestMs: number }): TopRow[];
-  /** When the next row is due; `Infinity` when none has changed. */
+  /** Time at which the next row is due; `Infinity` if none has changed. */
   dueMs(nowMs: number): number;
 }
 
@@ -213,7 +210,7 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(
   empty: () => Kind,
   { estimatedSize, weightMax, rowIds }: { estimatedSize: (digest: Kind) => number; weightMax: number; rowIds: RowIds },
 ): OpenRows<Kind> {
-  // In the order in which they last changed.
+  // Least recently changed first.
   const open = new Map<string, OpenRow & { readonly digest: Kind }>();
   let weight = 0;
 
@@ -266,10 +263,10 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(
   };
 }
 
-/** The time at which a changed row is written, while `open` rows are open. */
+/** Time at which to write a changed row, with `open` open rows. */
 function dueMsOf(row: OpenRow, nowMs: number, open: number): number {
   const endMs = endOf(row);
-  if (row.writtenMs > nowMs) return nowMs; // written before the clock was put back
+  if (row.writtenMs > nowMs) return nowMs; // written before the clock was set back
   if (row.writtenMs < endMs && endMs <= nowMs) return endMs;
   return endMs <= nowMs
     ? row.writtenMs + writeEndedEveryMs

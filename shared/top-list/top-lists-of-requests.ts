@@ -1,26 +1,26 @@
-/** The top lists of single requests, for filters that the stored lists know nothing of. */
+/** Top lists of raw requests, for filters that stored top lists do not support. */
 import { groupBy } from '../group-by.js';
 import type { RequestEvent } from '../request-event.js';
 import { requestDimensions, topValueOf, type RequestDimension, type TopKind } from './top-row.js';
 import { SpaceSaving, type TopEntry } from '../sketch/space-saving.js';
 
-/** One list: its values are counted exactly. */
+/** A list with exact counts. */
 export interface RequestList {
-  /** All requests whose value is known. */
+  /** Number of requests with a known value. */
   readonly total: number;
   /** Most requests first. */
   readonly entries: readonly TopEntry[];
 }
 
-/** What single requests of one source tell. */
+/** Top lists and unique clients of the raw requests of one source. */
 export interface RequestLists {
-  /** Those that were asked for, and have a value. */
+  /** The requested lists that have values. */
   readonly lists: ReadonlyMap<RequestDimension, RequestList>;
-  /** How many different client addresses there were; 0 where none is known, or they were not asked for. */
+  /** Number of distinct client addresses; 0 if none is known, or they were not requested. */
   readonly clients: number;
 }
 
-/** Lists requests by source, `valuesMax` values in each list at most. */
+/** Returns the lists by source, each with at most `valuesMax` values. */
 export function topListsOfRequests(
   requests: readonly RequestEvent[],
   { kinds, valuesMax }: { kinds: readonly TopKind[]; valuesMax: number },

@@ -1,48 +1,48 @@
-/** What is stored of the top lists and the unique clients: names, levels and how long they are kept. */
+/** Stored rows of top lists and unique clients: names, levels and retention. */
 import type { RequestEvent } from '../request-event.js';
 import type { Level } from '../rollup/rollup.js';
 
-/** The lists whose values a stored request tells. By host and by method the rollups tell all. */
+/** Lists that raw requests have values for. Hosts and methods are in the rollups. */
 export const requestDimensions = ['path', 'referrer', 'user_agent', 'client'] as const;
 /** One of them. */
 export type RequestDimension = (typeof requestDimensions)[number];
 /**
- * The lists that are kept. A country is that of the whole address, and so is not stored with the request, whose address
- * may be truncated.
+ * Stored lists. The country is looked up from the full address and not stored with the request, whose address may be
+ * truncated.
  */
 export const topDimensions = [...requestDimensions, 'country'] as const;
 /** One of them. */
 export type TopDimension = (typeof topDimensions)[number];
 
 /**
- * What a row holds: a list, or a sketch of the distinct clients of a source or of one host. Earlier versions wrote a
- * row of `unique_clients` for each host instead of one for the source.
+ * Kinds of rows: a list, or a sketch of the distinct clients of a source or of a host. Earlier versions wrote a row
+ * of `unique_clients` for each host instead of one for the source.
  */
 export const topKinds = [...topDimensions, 'unique_clients', 'host_clients'] as const;
 /** One of them. */
 export type TopKind = (typeof topKinds)[number];
 
-/** Whether rows of a kind hold a sketch of clients, and not a list. */
+/** Whether rows of a kind are sketches of clients, not lists. */
 export function isOfClients(kind: TopKind): kind is 'unique_clients' | 'host_clients' {
   return kind === 'unique_clients' || kind === 'host_clients';
 }
 
 /**
- * The lengths of the windows that have lists, in seconds, finest first. Lists are for a whole range, never for a chart:
- * windows of ten seconds would be read for nothing.
+ * Lengths of the windows of lists in seconds, finest first. Lists cover a whole range, never the points of a chart,
+ * so they need no windows of ten seconds.
  */
 export const topLevels = [60, 600, 3600, 86_400] as const satisfies readonly Level[];
 /** One of them. */
 export type TopLevel = (typeof topLevels)[number];
 
-/** The levels that have a sketch for each host. */
+/** Levels with a sketch per host. */
 export const hostClientsLevels: readonly TopLevel[] = [3600, 86_400];
 
 const dayMs = 86_400_000;
 
 /**
- * How long the rows of the finer levels are kept, in milliseconds; those of a day as long as the settings say. A row
- * has some 5 to 15 kB where there is traffic.
+ * Retention of the finer levels, in milliseconds; only the settings limit that of a day. A row has 5 to 15 kB on a
+ * busy site.
  */
 export const topListRetentionMs: Readonly<Partial<Record<TopLevel, number>>> = {
   60: dayMs,
@@ -50,33 +50,33 @@ export const topListRetentionMs: Readonly<Partial<Record<TopLevel, number>>> = {
   3600: 60 * dayMs,
 };
 
-/** How long rows of a level are kept, in milliseconds, where those of a day are kept for `rollupsMs`. */
+/** Retention of a level in milliseconds, if that of daily rows is `rollupsMs`. */
 export function topRetentionMs(level: TopLevel, rollupsMs: number): number {
   return Math.min(topListRetentionMs[level] ?? rollupsMs, rollupsMs);
 }
 
 /**
- * A stored row. It is cumulative: written again with the same `level`, `windowMs`, `rowId`, `source`, `host` and `kind`
- * it replaces the earlier one; rows of one window with other ids are to be merged.
+ * A stored row. It is cumulative: it replaces an earlier one with the same `level`, `windowMs`, `rowId`, `source`,
+ * `host` and `kind`. Rows that differ only in `rowId` are to be merged.
  */
 export interface TopRow {
   readonly level: TopLevel;
-  /** The window's start: milliseconds since 1970, a multiple of the level. */
+  /** Start of the window in milliseconds since 1970, a multiple of the level. */
   readonly windowMs: number;
-  /** Which of the rows of this window it is: as in `RollupRow`. */
+  /** Distinguishes rows of the same window, as in `RollupRow`. */
   readonly rowId: number;
   readonly source: string;
-  /** `''` but for `host_clients`. */
+  /** `''` except for `host_clients`. */
   readonly host: string;
   readonly kind: TopKind;
-  /** A packed `SpaceSaving`, or a packed `HyperLogLog` of clients; ASCII or not, at most 60,000 bytes. */
+  /** A packed `SpaceSaving` or, for clients, `HyperLogLog`. At most 60,000 bytes, not only ASCII. */
   readonly packed: string;
 }
 
-/** A stored request's value in each list; `''` where it is not known. */
+/** Value of a request in each list; `''` if unknown. */
 export const topValueOf = {
   path: ({ uri }: Pick<RequestEvent, 'uri'>) => before(uri, '?'),
-  /** Without its query, which is as good as never the same twice. */
+  /** Without the query, which is almost always unique. */
   referrer: ({ referrer }: Pick<RequestEvent, 'referrer'>) => before(before(referrer, '?'), '#'),
   user_agent: ({ userAgent }: Pick<RequestEvent, 'userAgent'>) => userAgent,
   client: ({ clientIp }: Pick<RequestEvent, 'clientIp'>) => clientIp,

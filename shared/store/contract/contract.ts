@@ -1,13 +1,12 @@
 /**
- * What every store must do, whatever stands behind it: both backends run this one suite on the real thing.
+ * The requirements on every store: each backend runs this suite against a real store.
  *
- * What a store may count on, because whoever makes an event (the decoder, the recorder) sees to it once:
- *
- * - `source`, `host`, `method` and `endpoint` hold no control characters and no lone surrogates, and are at most 255
- *   characters (UTF-16 units) long;
- * - `uri`, `userAgent`, `referrer` and the other texts hold no lone surrogates and no NUL, and are at most 64 KiB
- *   together. Every other character, newlines included, reads back as it was written;
- * - numbers are finite, counts are whole and at most 2^53 - 1, a status is 0 or has three digits.
+ * Preconditions, which the creators of events (the decoder, the recorder) ensure:
+ * - `source`, `host`, `method` and `endpoint` have no control characters and no lone surrogates, and at most 255
+ *   characters (UTF-16 units);
+ * - `uri`, `userAgent`, `referrer` and the other texts have no lone surrogates and no NUL, and at most 64 KiB in
+ *   total. All other characters, including newlines, read back unchanged;
+ * - numbers are finite, counts are integers of at most 2^53 - 1, and a status is 0 or has three digits.
  */
 import { randomUUID } from 'node:crypto';
 import type { ExecutionContext } from 'ava';
@@ -35,19 +34,19 @@ import { SpaceSaving } from '../../sketch/space-saving.js';
 import { requestDimensions, topKinds, topLevels, topValueOf, type TopRow } from '../../top-list/top-row.js';
 import type { Batch, Filter, LedgerSnapshot, Store, TopListsQuery } from '../store.js';
 
-/** A store to try, empty and its own: no other test sees its rows. */
+/** An empty store that no other test uses. */
 export interface StoreUnderTest {
   readonly store: Store;
-  /** Closes the store and opens another one on the same rows, as a second start of the program does. */
+  /** Closes the store and reopens it with its rows, like a restart of the program. */
   reopen(): Promise<Store>;
-  /** Closes what is open and removes the rows. */
+  /** Closes the store and removes its rows. */
   cleanup(): Promise<void>;
 }
 
 /** `test` or `test.skip` of ava. */
 export type DeclareTest = (title: string, run: (t: ExecutionContext) => Promise<void>) => void;
 
-/** Declares one test for each thing that a store must do. `open` is called anew by each of them. */
+/** Declares one test per requirement. Each calls `open` for a new store. */
 export function runStoreContract(test: DeclareTest, name: string, open: () => Promise<StoreUnderTest>): void {
   const declare = (title: string, run: (t: ExecutionContext, opened: StoreUnderTest) => Promise<void>): void => {
     test(`${name}: ${title}`, async (t) => {
@@ -60,7 +59,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     });
   };
 
-  declare('requests, rollup rows and the ledger read back as they were written.', async (t, { store }) => {
+  declare('reads requests, rollup rows and the ledger as they were written', async (t, { store }) => {
     const requests = [
       request(),
       request({
@@ -90,72 +89,69 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     await store.pingToWrite();
   });
 
-  declare('two recorders may give requests of one series the same time, and both are kept.', async (t, { store }) => {
+  declare('stores requests of one series with the same time from two recorders', async (t, { store }) => {
     const requests = ['collector-1', 'collector-2'].map((uri) => request({ uri }));
     for (const each of requests) await store.write(writerOf(each.uri)({ requests: [each] }));
     const read = await store.readRequests({ ...aroundHour, filter: {}, limit: 10 });
     t.deepEqual(read.map(({ uri }) => uri).toSorted(), ['collector-1', 'collector-2']);
   });
 
-  declare('rows are there after the store is closed and opened again.', async (t, opened) => {
+  declare('has all rows after it is closed and reopened', async (t, opened) => {
     const batch = batchOf({ requests: [request()], ledger: snapshot() });
     await opened.store.write(batch);
-    const again = await opened.reopen();
-    await holdsOnly(t, again, batch);
+    const reopened = await opened.reopen();
+    await holdsOnly(t, reopened, batch);
   });
 
-  declare('writing the same batch again adds nothing, after a restart neither.', async (t, opened) => {
+  declare('adds nothing when the same batch is written again, even after a restart', async (t, opened) => {
     const requests = Array.from({ length: 20 }, (_, index) => request({ timeNs: index, size: index }));
     const batch = batchOf({ requests, ledger: snapshot() });
     await opened.store.write(batch);
     await opened.store.write(batch);
     await holdsOnly(t, opened.store, batch);
-    const again = await opened.reopen();
-    await again.write(batch);
-    await holdsOnly(t, again, batch);
+    const reopened = await opened.reopen();
+    await reopened.write(batch);
+    await holdsOnly(t, reopened, batch);
   });
 
-  declare('an empty batch and an empty store are nothing special.', async (t, { store }) => {
+  declare('accepts an empty batch in an empty store', async (t, { store }) => {
     await store.write(batchOf({}));
     await holdsOnly(t, store, batchOf({}));
     await store.ping();
   });
 
-  declare(
-    'what it gathers of requests is what it was given, and is written as an array of them is.',
-    async (t, { store }) => {
-      const encoder = store.createBatchEncoder!('collector-1');
-      const writer = writerOf('collector-1');
-      const all: RequestEvent[] = [];
-      for (const count of [5003, 0, 7]) {
-        const requests = Array.from({ length: count }, (_, index) =>
-          request({
-            timeMs: hourMs + all.length,
-            timeNs: index,
-            uri: awkwardTexts[index % awkwardTexts.length]!,
-            userAgent: `agent ${index}`,
-            durationMs: index % 7 === 0 ? null : index / 1e6,
-            upstreamMs: index % 5 === 0 ? index : null,
-            size: index === 3 ? Number.MAX_SAFE_INTEGER : index,
-            requestId: index % 3 === 0 ? '' : `id-${index}`,
-          }),
-        );
-        for (const each of requests) encoder.add(each);
-        t.is(encoder.length, count);
-        t.is(encoder.bytes > 0, count > 0);
-        const taken = encoder.take();
-        t.deepEqual([taken.requests.length, encoder.length, encoder.bytes], [count, 0, 0]);
-        sameRequests(t, [...taken.requests], requests);
-        const batch = writer({ requests: taken.requests });
-        await store.write(batch);
-        await store.write(batch);
-        all.push(...requests);
-      }
-      sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10_000 }), all.toReversed());
-    },
-  );
+  declare('encodes requests without changes, and writes them like an array', async (t, { store }) => {
+    const encoder = store.createBatchEncoder!('collector-1');
+    const writer = writerOf('collector-1');
+    const all: RequestEvent[] = [];
+    for (const count of [5003, 0, 7]) {
+      const requests = Array.from({ length: count }, (_, index) =>
+        request({
+          timeMs: hourMs + all.length,
+          timeNs: index,
+          uri: awkwardTexts[index % awkwardTexts.length]!,
+          userAgent: `agent ${index}`,
+          durationMs: index % 7 === 0 ? null : index / 1e6,
+          upstreamMs: index % 5 === 0 ? index : null,
+          size: index === 3 ? Number.MAX_SAFE_INTEGER : index,
+          requestId: index % 3 === 0 ? '' : `id-${index}`,
+        }),
+      );
+      for (const each of requests) encoder.add(each);
+      t.is(encoder.length, count);
+      t.is(encoder.bytes > 0, count > 0);
+      const taken = encoder.take();
+      t.deepEqual([taken.requests.length, encoder.length, encoder.bytes], [count, 0, 0]);
+      sameRequests(t, [...taken.requests], requests);
+      const batch = writer({ requests: taken.requests });
+      await store.write(batch);
+      await store.write(batch);
+      all.push(...requests);
+    }
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10_000 }), all.toReversed());
+  });
 
-  declare('remembers what was imported, once, and lists the imports', async (t, opened) => {
+  declare('remembers imported requests once, and lists the imports', async (t, opened) => {
     const { store } = opened;
     t.deepEqual(
       [await store.listImports(), await store.readImported({ fromMs: 0, toMs: Date.UTC(2200, 0) })],
@@ -194,74 +190,71 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     await check(await opened.reopen());
   });
 
-  declare(
-    'rows of the top lists read back as they were written, by level, kind, source and host.',
-    async (t, { store }) => {
-      const rows = topLevels.flatMap((level) =>
-        topKinds.flatMap((kind) =>
-          ['caddy', '', 'a "source", with=\\'].flatMap((source) => [
-            top({ level, windowMs: dayMs, kind, source, packed: `${level} ${kind} ${source}` }),
-            ...(kind === 'unique_clients'
-              ? ['a.example', 'b.example'].map((host) =>
-                  top({ level, windowMs: dayMs, kind, source, host, rowId: rowIdEnd - 1 }),
-                )
-              : []),
-          ]),
-        ),
-      );
-      await store.write(batchOf({ topLists: rows }));
-      const range = { fromMs: dayMs, toMs: dayMs + 1 };
-      for (const level of topLevels) {
-        const queries: Omit<TopListsQuery, 'fromMs' | 'toMs' | 'level'>[] = [
-          { kinds: topKinds, filter: {} },
-          { kinds: [], filter: {} },
-          { kinds: ['client'], filter: {} },
-          { kinds: ['client', 'path'], filter: { source: 'caddy' } },
-          { kinds: topKinds, filter: { source: '' } },
-          { kinds: topKinds, filter: { source: 'a "source", with=\\' } },
-          { kinds: ['unique_clients'], filter: { host: 'a.example' } },
-          { kinds: ['unique_clients'], filter: { source: 'caddy', host: '' } },
-          { kinds: topKinds, filter: { source: 'none' } },
-        ];
-        for (const {
-          kinds,
-          filter: { source, host },
-        } of queries) {
-          const wanted = rows.filter(
-            (row) =>
-              row.level === level &&
-              kinds.includes(row.kind) &&
-              (source === undefined || row.source === source) &&
-              (host === undefined || row.host === host),
-          );
-          sameTopLists(
-            t,
-            await store.readTopLists({
-              ...range,
-              level,
-              kinds,
-              filter: { ...(source !== undefined && { source }), ...(host !== undefined && { host }) },
-            }),
-            wanted,
-            `${level} ${kinds.join()} ${source} ${host}`,
-          );
-        }
-        t.deepEqual(
+  declare('reads rows of top lists as they were written, by level, kind, source and host', async (t, { store }) => {
+    const rows = topLevels.flatMap((level) =>
+      topKinds.flatMap((kind) =>
+        ['caddy', '', 'a "source", with=\\'].flatMap((source) => [
+          top({ level, windowMs: dayMs, kind, source, packed: `${level} ${kind} ${source}` }),
+          ...(kind === 'unique_clients'
+            ? ['a.example', 'b.example'].map((host) =>
+                top({ level, windowMs: dayMs, kind, source, host, rowId: rowIdEnd - 1 }),
+              )
+            : []),
+        ]),
+      ),
+    );
+    await store.write(batchOf({ topLists: rows }));
+    const range = { fromMs: dayMs, toMs: dayMs + 1 };
+    for (const level of topLevels) {
+      const queries: Omit<TopListsQuery, 'fromMs' | 'toMs' | 'level'>[] = [
+        { kinds: topKinds, filter: {} },
+        { kinds: [], filter: {} },
+        { kinds: ['client'], filter: {} },
+        { kinds: ['client', 'path'], filter: { source: 'caddy' } },
+        { kinds: topKinds, filter: { source: '' } },
+        { kinds: topKinds, filter: { source: 'a "source", with=\\' } },
+        { kinds: ['unique_clients'], filter: { host: 'a.example' } },
+        { kinds: ['unique_clients'], filter: { source: 'caddy', host: '' } },
+        { kinds: topKinds, filter: { source: 'none' } },
+      ];
+      for (const {
+        kinds,
+        filter: { source, host },
+      } of queries) {
+        const expected = rows.filter(
+          (row) =>
+            row.level === level &&
+            kinds.includes(row.kind) &&
+            (source === undefined || row.source === source) &&
+            (host === undefined || row.host === host),
+        );
+        sameTopLists(
+          t,
           await store.readTopLists({
-            fromMs: dayMs + 1,
-            toMs: dayMs + level * 1000,
+            ...range,
             level,
-            kinds: topKinds,
-            filter: {},
+            kinds,
+            filter: { ...(source !== undefined && { source }), ...(host !== undefined && { host }) },
           }),
-          [],
+          expected,
+          `${level} ${kinds.join()} ${source} ${host}`,
         );
       }
-    },
-  );
+      t.deepEqual(
+        await store.readTopLists({
+          fromMs: dayMs + 1,
+          toMs: dayMs + level * 1000,
+          level,
+          kinds: topKinds,
+          filter: {},
+        }),
+        [],
+      );
+    }
+  });
 
   declare(
-    'a row of a top list is replaced in place, others of its window stand beside it, and any text of 60,000 bytes reads back.',
+    'replaces a row of a top list but no others of its window, and reads back any text of 60,000 bytes',
     async (t, { store }) => {
       const writer = writerOf();
       const awkward = awkwardTexts
@@ -278,7 +271,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   );
 
   declare(
-    'batches of one writer and of several add up in the rollups of both scopes, also after a restart.',
+    'adds up batches of one or several writers in the rollups of both scopes, even after a restart',
     async (t, opened) => {
       const requests = Array.from({ length: 60 }, (_, index) =>
         request({
@@ -305,39 +298,32 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       for (let at = 0; at < 40; at += 10)
         await opened.store.write(writers[(at / 10) % 2]!({ requests: requests.slice(at, at + 10) }));
       await hold(opened.store, requests.slice(0, 40));
-      const again = await opened.reopen();
-      await hold(again, requests.slice(0, 40));
+      const reopened = await opened.reopen();
+      await hold(reopened, requests.slice(0, 40));
       for (let at = 40; at < 60; at += 10)
-        await again.write(writers[(at / 10) % 2]!({ requests: requests.slice(at, at + 10) }));
-      await hold(again, requests);
+        await reopened.write(writers[(at / 10) % 2]!({ requests: requests.slice(at, at + 10) }));
+      await hold(reopened, requests);
     },
   );
 
-  declare(
-    'of a batch, the requests that are kept one by one are there, and its rollups say how many are not.',
-    async (t, { store }) => {
-      const requests = Array.from({ length: 5 }, (_, index) => request({ timeNs: index }));
-      const writer = writerOf();
-      await store.write(writer({ requests, kept: requests.slice(3) }));
-      await store.write(writer({ requests, kept: [] }));
-      sameRequests(
-        t,
-        await store.readRequests({ ...aroundHour, filter: {}, limit: 10 }),
-        requests.slice(3).toReversed(),
+  declare('stores the sampled requests of a batch, and counts the others in its rollups', async (t, { store }) => {
+    const requests = Array.from({ length: 5 }, (_, index) => request({ timeNs: index }));
+    const writer = writerOf();
+    await store.write(writer({ requests, kept: requests.slice(3) }));
+    await store.write(writer({ requests, kept: [] }));
+    sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10 }), requests.slice(3).toReversed());
+    for (const scope of ['all', 'host'] as const) {
+      const cells = (await store.readRollups({ ...aroundHour, level: 60, scope, filter: {} })).flatMap(
+        (row) => row.cells,
       );
-      for (const scope of ['all', 'host'] as const) {
-        const cells = (await store.readRollups({ ...aroundHour, level: 60, scope, filter: {} })).flatMap(
-          (row) => row.cells,
-        );
-        t.deepEqual(
-          ['count', 'sampledOut'].map((name) =>
-            cells.reduce((sum, cell) => sum + cell[name as 'count' | 'sampledOut'], 0),
-          ),
-          [10, 8],
-        );
-      }
-    },
-  );
+      t.deepEqual(
+        ['count', 'sampledOut'].map((name) =>
+          cells.reduce((sum, cell) => sum + cell[name as 'count' | 'sampledOut'], 0),
+        ),
+        [10, 8],
+      );
+    }
+  });
 
   declare('counts hosts over windows of several levels, under any filter', async (t, { store }) => {
     const requests = Array.from({ length: 90 }, (_, index) =>
@@ -366,14 +352,14 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       { status: { min: 500, max: 599 }, source: 'caddy' },
       { source: 'none' },
     ] satisfies Filter[]) {
-      const wanted = groupBy(
+      const expected = groupBy(
         inParts.filter((one) => takesSeries(filter, one)),
         ({ source, host }) => JSON.stringify([source, host]),
       );
       const counts = await store.countHosts({ parts, filter });
       t.deepEqual(
         counts.toSorted(byName).map((each) => ({ ...each })),
-        [...wanted.values()]
+        [...expected.values()]
           .map((some) => ({
             source: some[0]!.source,
             host: some[0]!.host,
@@ -403,7 +389,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   });
 
   declare(
-    'whatever part of the requests is kept, the rollups and the top lists count all of them, and say exactly how many are not kept.',
+    'counts all requests in rollups and top lists with any sample ratio, and exactly how many are not stored',
     async (t, { store }) => {
       const log = { info: () => undefined, warn: () => undefined, error: () => undefined };
       let timeMs = hourMs;
@@ -490,7 +476,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     },
   );
 
-  declare('10,000 requests of one series, one nanosecond apart, are all there.', async (t, { store }) => {
+  declare('stores 10,000 requests of one series, one nanosecond apart', async (t, { store }) => {
     const startNs = BigInt(hourMs) * 1_000_000n + 995_000n;
     const requests = Array.from({ length: 10_000 }, (_, index) =>
       request({ ...splitNanoseconds(startNs + BigInt(index)), size: index }),
@@ -501,8 +487,8 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     sameRequests(t, read, requests.toReversed());
   });
 
-  declare('a batch of 12,345 requests and 6,000 rollup rows is written whole.', async (t, { store }) => {
-    // Twenty minutes of 250 hosts. InfluxDB reads single requests of thousands of series slowly.
+  declare('writes a batch of 12,345 requests and 6,000 rollup rows', async (t, { store }) => {
+    // Twenty minutes of 250 hosts. InfluxDB is slow at reading raw requests of thousands of series.
     const requests = Array.from({ length: 12_345 }, (_, index) =>
       request({ timeMs: hourMs + 100 * index, status: 200 + (index % 5), host: `host-${index % 250}.example` }),
     );
@@ -517,7 +503,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   });
 
   declare(
-    'the oldest window of each level and the newest of all are known by source, whatever their row ids are, and none of an empty store.',
+    'reads the oldest window of each level and the newest of all by source, with any row ids, and none of an empty store',
     async (t, { store }) => {
       t.deepEqual([...(await store.readStoredWindows())], []);
       const requests = [
@@ -561,7 +547,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     },
   );
 
-  declare('a range without rows, an empty one and a reversed one give nothing.', async (t, { store }) => {
+  declare('returns nothing for a range without rows, an empty range and a reversed range', async (t, { store }) => {
     await store.write(batchOf({ requests: [request()], ledger: snapshot() }));
     const ranges = [
       { fromMs: hourMs + 3_600_000, toMs: hourMs + 7_200_000 },
@@ -576,7 +562,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     t.deepEqual(await store.readLedgers({ sinceMs: hourMs + 1 }), []);
   });
 
-  declare('the start of a range is included and its end is not, to the nanosecond.', async (t, { store }) => {
+  declare('includes the start of a range and excludes its end, to the nanosecond', async (t, { store }) => {
     const at = (timeMs: number, timeNs: number): RequestEvent => request({ timeMs, timeNs });
     const before = at(hourMs - 1, 999_999);
     const inside = [at(hourMs, 0), at(hourMs, 1), at(hourMs + 4999, 999_999)];
@@ -589,36 +575,33 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     );
   });
 
-  declare(
-    'a window is in a range when it starts in it, whatever its row id and however the range is cut.',
-    async (t, { store }) => {
-      const requests = [-2, -1, 0, 1, 2, 3].flatMap((step) =>
-        [0, 5, 9999].map((offsetMs) => request({ timeMs: hourMs + step * 10_000 + offsetMs })),
+  declare('includes a window in a range if it starts there, with any row id and any range', async (t, { store }) => {
+    const requests = [-2, -1, 0, 1, 2, 3].flatMap((step) =>
+      [0, 5, 9999].map((offsetMs) => request({ timeMs: hourMs + step * 10_000 + offsetMs })),
+    );
+    await store.write(batchOf({ requests }));
+    for (const [from, to] of [
+      [0, 20_000],
+      [0, 10_000],
+      [0, 1],
+      [1, 10_000],
+      [1, 10_001],
+      [-1, 0],
+      [-1, 1],
+      [8000, 9000],
+      [-10_000, 30_001],
+      [-3000, 27_000],
+    ] as const) {
+      const range = { fromMs: hourMs + from, toMs: hourMs + to };
+      const expected = rollUp(requests, 10).filter((row) => row.windowMs >= range.fromMs && row.windowMs < range.toMs);
+      sameRollups(
+        t,
+        await store.readRollups({ ...range, level: 10, scope: 'all', filter: {} }),
+        expected,
+        `${from} to ${to}`,
       );
-      await store.write(batchOf({ requests }));
-      for (const [from, to] of [
-        [0, 20_000],
-        [0, 10_000],
-        [0, 1],
-        [1, 10_000],
-        [1, 10_001],
-        [-1, 0],
-        [-1, 1],
-        [8000, 9000],
-        [-10_000, 30_001],
-        [-3000, 27_000],
-      ] as const) {
-        const range = { fromMs: hourMs + from, toMs: hourMs + to };
-        const wanted = rollUp(requests, 10).filter((row) => row.windowMs >= range.fromMs && row.windowMs < range.toMs);
-        sameRollups(
-          t,
-          await store.readRollups({ ...range, level: 10, scope: 'all', filter: {} }),
-          wanted,
-          `${from} to ${to}`,
-        );
-      }
-    },
-  );
+    }
+  });
 
   declare(
     'reads a window whole when its range ends within it, and not at all when it starts before the range',
@@ -634,7 +617,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     },
   );
 
-  declare('every filter takes exactly the rows that it names.', async (t, { store }) => {
+  declare('matches exactly the rows of each filter', async (t, { store }) => {
     const all: Series[] = [];
     for (const source of ['caddy', 'app', '']) {
       for (const host of ['a.example', 'A.example', 'a.example2', '']) {
@@ -695,13 +678,13 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
     for (const path of ['/', '/a', '/a/b', '/ab', '/a%3Fb', '', '/none', '%', '/_']) {
       for (const filter of [{ path }, { path, source: 'caddy', status: { min: 200, max: 499 } }]) {
-        const wanted = requests.filter(
+        const expected = requests.filter(
           (one) => takesSeries(filter, one) && (one.uri === path || one.uri.startsWith(`${path}?`)),
         );
         sameRequests(
           t,
           await store.readRequests({ ...aroundHour, filter, limit: 1000 }),
-          wanted.toReversed(),
+          expected.toReversed(),
           JSON.stringify(filter),
         );
       }
@@ -709,7 +692,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   });
 
   declare(
-    'rollup rows know neither path nor client, user agent, referrer and request id: a filter by them is refused.',
+    'rejects a filter of rollup rows by path, client, user agent, referrer or request id',
     async (t, { store }) => {
       for (const filter of [
         { path: '/' },
@@ -729,92 +712,89 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     },
   );
 
-  declare(
-    'what only raw requests know can be filtered by, alone and together, and rolled up by the store.',
-    async (t, { store }) => {
-      const referrers = [
-        'https://r.example/',
-        'https://r.example/?q=1',
-        'https://r.example/#a?b',
-        'https://r.example/a',
-        '',
-      ];
-      const requests = Array.from({ length: 300 }, (_, index) =>
-        request({
-          timeMs: hourMs - 100_000 + 997 * index,
-          timeNs: index,
-          source: index % 7 === 0 ? 'app' : 'caddy',
-          status: [200, 200, 404, 500, 101, 0, 499][index % 7]!,
-          method: ['GET', 'GET', 'CONNECT'][index % 3]!,
-          durationMs: index % 11 === 0 ? null : index % 13 === 0 ? 0 : 0.01 * 1.07 ** index,
-          size: index * 1000,
-          uri: ['/', '/a', '/a?b=c'][index % 3]!,
-          clientIp: ['192.0.2.0', '2001:db8::', ''][index % 4] ?? 'a"b',
-          userAgent: ['curl/8', 'curl/8.1', ''][index % 3]!,
-          referrer: referrers[index % 5]!,
-          requestId: index % 2 === 0 ? `id-${index % 10}` : '',
-        }),
-      );
-      await store.write(batchOf({ requests }));
-      const filters: Filter[] = [
-        { client: '192.0.2.0' },
-        { client: '192.0.2.' },
-        { client: '' },
-        { client: 'a"b' },
-        { userAgent: 'curl/8' },
-        { userAgent: '' },
-        { referrer: 'https://r.example/' },
-        { referrer: 'https://r.example' },
-        { referrer: '' },
-        { requestId: 'id-2' },
-        { requestId: '' },
-        { path: '/a' },
-        { path: '/a', client: '2001:db8::' },
-        { path: '/a', client: '', userAgent: 'curl/8.1', source: 'caddy' },
-        { client: '192.0.2.0', referrer: 'https://r.example/', status: { min: 200, max: 299 } },
-        { client: 'none', userAgent: 'none' },
-        { referrer: '', requestId: '' },
-      ];
-      for (const filter of filters) {
-        const about = JSON.stringify(filter);
-        const wanted = requests.filter((one) => takesRequest(filter, one)).toReversed();
-        sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 1000 }), wanted, about);
-        sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 3 }), wanted.slice(0, 3), about);
-        for (const [level, scope] of [
-          [10, 'all'],
-          [3600, 'all'],
-          [3600, 'host'],
-        ] as const) {
-          const { rows, isBounded } = await store.rollUpRequests({
-            ...aroundHour,
-            level,
-            scope,
-            filter,
-            requestsMax: 1000,
-          });
-          t.false(isBounded);
-          sameRollups(t, rows, rollUp(wanted, level, scope), about);
-        }
+  declare('rolls up raw requests under filters by any of their fields, alone and combined', async (t, { store }) => {
+    const referrers = [
+      'https://r.example/',
+      'https://r.example/?q=1',
+      'https://r.example/#a?b',
+      'https://r.example/a',
+      '',
+    ];
+    const requests = Array.from({ length: 300 }, (_, index) =>
+      request({
+        timeMs: hourMs - 100_000 + 997 * index,
+        timeNs: index,
+        source: index % 7 === 0 ? 'app' : 'caddy',
+        status: [200, 200, 404, 500, 101, 0, 499][index % 7]!,
+        method: ['GET', 'GET', 'CONNECT'][index % 3]!,
+        durationMs: index % 11 === 0 ? null : index % 13 === 0 ? 0 : 0.01 * 1.07 ** index,
+        size: index * 1000,
+        uri: ['/', '/a', '/a?b=c'][index % 3]!,
+        clientIp: ['192.0.2.0', '2001:db8::', ''][index % 4] ?? 'a"b',
+        userAgent: ['curl/8', 'curl/8.1', ''][index % 3]!,
+        referrer: referrers[index % 5]!,
+        requestId: index % 2 === 0 ? `id-${index % 10}` : '',
+      }),
+    );
+    await store.write(batchOf({ requests }));
+    const filters: Filter[] = [
+      { client: '192.0.2.0' },
+      { client: '192.0.2.' },
+      { client: '' },
+      { client: 'a"b' },
+      { userAgent: 'curl/8' },
+      { userAgent: '' },
+      { referrer: 'https://r.example/' },
+      { referrer: 'https://r.example' },
+      { referrer: '' },
+      { requestId: 'id-2' },
+      { requestId: '' },
+      { path: '/a' },
+      { path: '/a', client: '2001:db8::' },
+      { path: '/a', client: '', userAgent: 'curl/8.1', source: 'caddy' },
+      { client: '192.0.2.0', referrer: 'https://r.example/', status: { min: 200, max: 299 } },
+      { client: 'none', userAgent: 'none' },
+      { referrer: '', requestId: '' },
+    ];
+    for (const filter of filters) {
+      const about = JSON.stringify(filter);
+      const expected = requests.filter((one) => takesRequest(filter, one)).toReversed();
+      sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 1000 }), expected, about);
+      sameRequests(t, await store.readRequests({ ...aroundHour, filter, limit: 3 }), expected.slice(0, 3), about);
+      for (const [level, scope] of [
+        [10, 'all'],
+        [3600, 'all'],
+        [3600, 'host'],
+      ] as const) {
+        const { rows, isBounded } = await store.rollUpRequests({
+          ...aroundHour,
+          level,
+          scope,
+          filter,
+          requestsMax: 1000,
+        });
+        t.false(isBounded);
+        sameRollups(t, rows, rollUp(expected, level, scope), about);
       }
-      const { rows, isBounded } = await store.rollUpRequests({
-        ...aroundHour,
-        level: 60,
-        scope: 'all',
-        filter: { path: '/a' },
-        requestsMax: 20,
-      });
-      const matching = requests.filter((one) => takesRequest({ path: '/a' }, one)).toReversed();
-      sameRollups(
-        t,
-        rows,
-        rollUp(isBounded ? matching.slice(0, 20) : matching, 60),
-        'all of them, or the newest, and it says which',
-      );
-    },
-  );
+    }
+    const { rows, isBounded } = await store.rollUpRequests({
+      ...aroundHour,
+      level: 60,
+      scope: 'all',
+      filter: { path: '/a' },
+      requestsMax: 20,
+    });
+    const matching = requests.filter((one) => takesRequest({ path: '/a' }, one)).toReversed();
+    sameRollups(
+      t,
+      rows,
+      rollUp(isBounded ? matching.slice(0, 20) : matching, 60),
+      'all of them, or the newest, and it says which',
+    );
+  });
 
   declare(
-    'requests are listed by path, referrer, user agent and client, each counted, under any filter.',
+    'computes top lists of raw requests by path, referrer, user agent and client, under any filter',
     async (t, { store }) => {
       const long = `/${'x'.repeat(300)}`;
       const requests = Array.from({ length: 400 }, (_, index) =>
@@ -834,7 +814,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
       );
       await store.write(batchOf({ requests }));
       const kinds = [...requestDimensions, 'unique_clients'] as const;
-      const told = (bySource: ReadonlyMap<string, RequestLists>) =>
+      const comparable = (bySource: ReadonlyMap<string, RequestLists>) =>
         [...bySource]
           .sort(([a], [b]) => (a < b ? -1 : 1))
           .map(([source, { lists, clients }]) => ({
@@ -856,7 +836,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
         { userAgent: 'none' },
       ] satisfies Filter[]) {
         const about = JSON.stringify(filter);
-        const wanted = requests.filter((one) => takesRequest(filter, one));
+        const expected = requests.filter((one) => takesRequest(filter, one));
         for (const valuesMax of [1000, 3]) {
           const { bySource, ofNewest } = await store.topListsOfRequests({
             ...aroundHour,
@@ -867,10 +847,10 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
           });
           t.is(ofNewest, undefined, about);
           t.deepEqual(
-            told(bySource).filter(
+            comparable(bySource).filter(
               ({ lists, clients }) => clients > 0 || lists.some(({ total }) => total !== undefined),
             ),
-            told(topListsOfRequests(wanted, { kinds, valuesMax })),
+            comparable(topListsOfRequests(expected, { kinds, valuesMax })),
             about,
           );
         }
@@ -901,7 +881,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     },
   );
 
-  declare('the newest requests come first, over all series, and no more than the limit.', async (t, { store }) => {
+  declare('returns the newest requests of all series first, up to the limit', async (t, { store }) => {
     const requests = Array.from({ length: 200 }, (_, index) =>
       request({
         timeMs: hourMs + ((index * 7919) % 3_600_000),
@@ -935,7 +915,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     );
   });
 
-  declare('a limit finds the newest requests of a range of a year, near its start too.', async (t, { store }) => {
+  declare('finds the newest requests of a range of a year, even near its start', async (t, { store }) => {
     const yearMs = 365 * 86_400_000;
     const requests = [0, 1, 86_400_000, yearMs / 2, yearMs - 1].map((offsetMs) =>
       request({ timeMs: hourMs + offsetMs }),
@@ -952,7 +932,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
   });
 
-  declare('text that means something to line protocol, Flux or SQL is only text.', async (t, { store }) => {
+  declare('treats text with syntax of line protocol, Flux or SQL as text', async (t, { store }) => {
     const requests = awkwardTexts.map((text, index) => {
       const plain = text.replaceAll(/\p{Cc}/gu, '\ufffd');
       return request({
@@ -1003,7 +983,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     }
   });
 
-  declare('any text reads back as it was written, and can be filtered by.', async (t, { store }) => {
+  declare('reads any text as it was written, and filters by it', async (t, { store }) => {
     const writer = writerOf();
     let timeMs = hourMs;
     const text = fc.oneof(textArbitrary({ maxLength: 300 }), fc.constantFrom(...awkwardTexts));
@@ -1052,7 +1032,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     );
   });
 
-  declare('texts of 64 KiB read back whole.', async (t, { store }) => {
+  declare('reads texts of 64 KiB completely', async (t, { store }) => {
     const requests = [
       request({ timeMs: hourMs, uri: `/${'u'.repeat(65_000)}` }),
       request({ timeMs: hourMs + 1, userAgent: '€'.repeat(21_000) }),
@@ -1069,7 +1049,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     sameRequests(t, await store.readRequests({ ...aroundHour, filter: {}, limit: 10 }), requests.toReversed());
   });
 
-  declare('statuses that are no answer, and numbers at their limits, are kept exactly.', async (t, { store }) => {
+  declare('stores special statuses and numbers at their limits exactly', async (t, { store }) => {
     const numbers = [
       { status: 0, durationMs: 0, size: 0, bytesRead: 0 },
       { status: 101, durationMs: 86_400_000.123456, size: Number.MAX_SAFE_INTEGER, bytesRead: Number.MAX_SAFE_INTEGER },
@@ -1083,7 +1063,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     await holdsRollups(t, store, requests, { level: 10, scope: 'all' });
   });
 
-  declare('the newest ledger of each collector is read, as a whole.', async (t, { store }) => {
+  declare('reads the newest ledger of each collector completely', async (t, { store }) => {
     const writer = writerOf();
     const oldA = snapshot({ collector: 'a', timeMs: hourMs, rejected: { 'not-json': 3, 'too-long': 1 } });
     const newA = snapshot({
@@ -1112,17 +1092,17 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
     t.deepEqual(sorted(await store.readLedgers({ sinceMs: hourMs + 5001 })), []);
   });
 
-  declare('a ledger of the last second is found among those of today.', async (t, { store }) => {
+  declare('finds a ledger of the last second among those of today', async (t, { store }) => {
     const ledger = snapshot({ timeMs: Date.now() });
     await store.write(batchOf({ ledger }));
     t.deepEqual(await store.readLedgers({ sinceMs: ledger.timeMs - 600_000 }), [ledger]);
   });
 
-  declare('reads and writes can run at the same time.', async (t, { store }) => {
+  declare('reads and writes concurrently', async (t, { store }) => {
     const requests = Array.from({ length: 300 }, (_, index) => request({ timeNs: index }));
     const running: Promise<unknown>[] = [];
     for (let at = 0; at < requests.length; at += 100) {
-      // A writer each: the rows of one writer are cumulative, and have to be written in order.
+      // Separate writers: the rows of one writer are cumulative and have to be written in order.
       running.push(
         store.write(batchOf({ requests: requests.slice(at, at + 100), ledger: snapshot({ timeMs: hourMs + at }) })),
       );
@@ -1140,7 +1120,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   });
 
   declare(
-    'closing waits for the writes under way, can be repeated, and everything after it says that the store is closed.',
+    'waits for pending writes on close, can be closed again, and rejects everything afterwards',
     async (t, opened) => {
       const { store } = opened;
       const batch = batchOf({ requests: [request()], ledger: snapshot() });
@@ -1175,14 +1155,14 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   );
 }
 
-/** 20:00 on an autumn evening, and the midnight before it: a start of windows of every level. */
+/** 20:00 on an autumn evening, and the preceding midnight, where windows of every level start. */
 const dayMs = Date.UTC(2026, 10, 23);
 const hourMs = Date.UTC(2026, 10, 23, 20);
 const aroundHour = { fromMs: hourMs - 3_600_000, toMs: hourMs + 3_600_000 };
 
 const series: Series = { source: 'caddy', host: 'shop.example', method: 'GET', status: 200 };
 
-/** Each with a meaning of its own somewhere: in line protocol, Flux, SQL, CSV, JSON, LIKE or a regular expression. */
+/** Each has a special meaning somewhere: in line protocol, Flux, SQL, CSV, JSON, LIKE or a regular expression. */
 const awkwardTexts = [
   '',
   ' ',
@@ -1389,7 +1369,7 @@ function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
   };
 }
 
-/** Makes the batches of one writer, which belongs to the recorder of this name, as a recorder does. */
+/** Returns a function that creates the batches of one writer, as a recorder with this name does. */
 function writerOf(
   recorder = 'collector-1',
 ): (parts: Partial<Pick<Batch, 'requests' | 'kept' | 'topLists' | 'ledger' | 'imported'>>) => Batch {
@@ -1399,8 +1379,8 @@ function writerOf(
   let sequence = 0;
   return ({ requests = [], kept, topLists = [], ledger, imported }) => {
     sequence += 1;
-    const isKept = kept && new Set(kept);
-    for (const each of requests) batchAggregates.add(each, undefined, undefined, isKept?.has(each));
+    const isSampled = kept && new Set(kept);
+    for (const each of requests) batchAggregates.add(each, undefined, undefined, isSampled?.has(each));
     const aggregates = batchAggregates.take();
     return {
       recorder,
@@ -1432,7 +1412,7 @@ async function holdsOnly(t: ExecutionContext, store: Store, { requests, ledger }
   t.deepEqual(await store.readLedgers({ sinceMs: 0 }), ledger === undefined ? [] : [ledger]);
 }
 
-/** The rollups of a level and scope are those of the requests that the filter takes. */
+/** Asserts that the rollups of a level and scope agree with the requests that match the filter. */
 async function holdsRollups(
   t: ExecutionContext,
   store: Store,
@@ -1480,7 +1460,7 @@ function takesRequest(
   );
 }
 
-/** Durations add up to a little more or less in another order. */
+/** Rounds sums of durations, which depend on the order of addition. */
 function roundedSum<Row extends { readonly durationSumMs: number }>(row: Row): Row {
   return { ...row, durationSumMs: Number(row.durationSumMs.toPrecision(12)) };
 }
@@ -1495,38 +1475,38 @@ function takesSeries({ source, exceptSource, host, method, status }: Filter, one
   );
 }
 
-/** The same requests in the same order. */
+/** Asserts the same requests in the same order. */
 function sameRequests(
   t: ExecutionContext,
   read: readonly RequestEvent[],
-  wanted: readonly RequestEvent[],
+  expected: readonly RequestEvent[],
   about?: string,
 ): void {
-  sameTexts(t, read.map(describeRequest), wanted.map(describeRequest), about);
+  sameTexts(t, read.map(describeRequest), expected.map(describeRequest), about);
 }
 
-/** The same rows in any order, where those of one key add up. */
+/** Asserts the same rows in any order, after adding up those with the same key. */
 function sameRollups(
   t: ExecutionContext,
   read: readonly RollupRow[],
-  wanted: readonly RollupRow[],
+  expected: readonly RollupRow[],
   about?: string,
 ): void {
-  sameTexts(t, describeRollups(read), describeRollups(wanted), about);
+  sameTexts(t, describeRollups(read), describeRollups(expected), about);
 }
 
-/** The same rows in any order. */
-function sameTopLists(t: ExecutionContext, read: readonly TopRow[], wanted: readonly TopRow[], about?: string): void {
+/** Asserts the same rows in any order. */
+function sameTopLists(t: ExecutionContext, read: readonly TopRow[], expected: readonly TopRow[], about?: string): void {
   const describe = ({ level, windowMs, rowId, source, host, kind, packed }: TopRow): string =>
     JSON.stringify([level, windowMs, rowId, source, host, kind, packed]);
-  sameTexts(t, read.map(describe).toSorted(), wanted.map(describe).toSorted(), about);
+  sameTexts(t, read.map(describe).toSorted(), expected.map(describe).toSorted(), about);
 }
 
-/** One short assertion: a diff of ten thousand rows, or of 64 KiB, helps nobody. */
-function sameTexts(t: ExecutionContext, read: readonly string[], wanted: readonly string[], about?: string): void {
-  t.is(read.length, wanted.length, about);
-  const row = wanted.findIndex((text, index) => text !== read[index]);
-  const [readRow = '', wantedRow = ''] = [read[row], wanted[row]];
+/** A short assertion, without a diff of ten thousand rows or 64 KiB. */
+function sameTexts(t: ExecutionContext, read: readonly string[], expected: readonly string[], about?: string): void {
+  t.is(read.length, expected.length, about);
+  const row = expected.findIndex((text, index) => text !== read[index]);
+  const [readRow = '', wantedRow = ''] = [read[row], expected[row]];
   let at = 0;
   while (at < wantedRow.length && readRow[at] === wantedRow[at]) at += 1;
   const near = (text: string): string => text.slice(Math.max(0, at - 40), at + 40);

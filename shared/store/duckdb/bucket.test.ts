@@ -3,7 +3,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { bucketOfDuration, bucketOfDurationSql } from '../../sketch/histogram.js';
 
-test('a duration is in the same bucket in SQL as in the recorder.', async (t) => {
+test('assigns a duration to the same bucket in SQL as in the recorder', async (t) => {
   const instance = await DuckDBInstance.create(':memory:');
   const connection = await instance.connect();
   const logarithm = fc.double({ min: -20, max: 30, noNaN: true });

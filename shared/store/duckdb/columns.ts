@@ -1,27 +1,27 @@
-/** Writes many rows to DuckDB with one statement: each column is bound as one text, which DuckDB splits. */
+/** Writes many rows to DuckDB with one statement: each column is bound as a text, which DuckDB splits. */
 import type { DuckDBPreparedStatement } from '@duckdb/node-api';
 
-/** A column of a table, its type, and the text of its value in a row. */
+/** A column of a table: name, type, and its value in a row as text. */
 export type Column<Row> = readonly [
   name: string,
   type: 'BIGINT' | 'INTEGER' | 'SMALLINT' | 'DOUBLE' | 'VARCHAR' | 'BLOB',
   text: (row: Row) => string | number,
 ];
 
-/** The statement that inserts the rows of `writeRows`. */
+/** Returns the INSERT statement for `writeRows`. */
 export function insertSql<Row>(table: string, columns: readonly Column<Row>[]): string {
   const values = columns.map(([, type], index) => `unnest(${columnSql(index + 1, type)})`);
   return `INSERT INTO ${table} (${columns.map(([name]) => name).join(', ')}) SELECT ${values.join(', ')}`;
 }
 
-/** The values of a bound column. A number that is not known is an empty text, and bytes are in base64. */
+/** SQL of the values of a bound column. An unknown number is an empty text; bytes are in base64. */
 function columnSql(parameter: number, type: string): string {
   const texts = `string_split($${parameter}, chr(0))`;
   if (type === 'BLOB') return `list_transform(${texts}, lambda value: from_base64(value))`;
   return type === 'VARCHAR' ? texts : `list_transform(${texts}, lambda value: nullif(value, ''))::${type}[]`;
 }
 
-/** Resolves to how long their values are, as text. */
+/** Writes rows, at most `rowsMax` per statement. Resolves to the total length of their values as text. */
 export async function writeRows<Row>(
   statement: DuckDBPreparedStatement,
   columns: readonly Column<Row>[],
@@ -54,8 +54,8 @@ async function runWithColumns<Row>(
 }
 
 /**
- * Joins values with NUL. A text that holds a NUL itself (no maker of events lets one through) gets U+FFFD in its place:
- * else its column would be a value too long.
+ * Joins values with NUL. A NUL within a text (the recorder lets none through) becomes U+FFFD: otherwise the column
+ * would have an additional value.
  */
 export function joinColumn(values: readonly (string | number)[]): string {
   const joined = values.join('\0');

@@ -1,6 +1,6 @@
 /**
- * What is in the file after the process or the disk failed: whole batches, each once. The writer is a process of its
- * own.
+ * The contents of the file after a crash of the process or a full disk: whole batches, each once. The writer is a
+ * separate process.
  */
 import { execFile, spawn } from 'node:child_process';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
@@ -19,7 +19,7 @@ import { aggregateOf } from '../../../test/rollup-rows.js';
 const dayMs = 86_400_000;
 const { requestsPerBatch } = duckdbBatch(1);
 
-test('after kill -9 in the middle of writes every batch that was taken is there, and no batch in part.', async (t) => {
+test('has every accepted batch, and none in part, after kill -9 during writes', async (t) => {
   const { path, cleanup } = await emptyFolder();
   const writer = startWriter(path);
   let taken = 0;
@@ -48,10 +48,10 @@ test('after kill -9 in the middle of writes every batch that was taken is there,
 });
 
 (process.platform === 'linux' ? test : test.skip)(
-  'while the disk is full writes say retry; when it has space again they go through, each once.',
+  'retries writes while the disk is full, and writes each once when there is space again',
   async (t) => {
     const { path, cleanup } = await emptyFolder();
-    // A limit on the size of files fails writes as a full disk does, and needs no rights.
+    // A file size limit makes writes fail like a full disk, without privileges.
     const writer = startWriter(path, { fileBytesMax: '1000000' });
     let taken = 0;
     let refused = 0;
@@ -83,7 +83,7 @@ test('after kill -9 in the middle of writes every batch that was taken is there,
 );
 
 (process.platform === 'linux' ? test : test.skip)(
-  'a file that a killed process has left opens on a full disk: writes say retry, and when it has space again they go through.',
+  'opens a file of a killed process on a full disk, and retries writes until there is space again',
   async (t) => {
     const { path, cleanup } = await emptyFolder();
     const killed = startWriter(path);
@@ -114,7 +114,7 @@ test('after kill -9 in the middle of writes every batch that was taken is there,
   },
 );
 
-test('a reader never sees a batch in part.', async (t) => {
+test('never shows a partial batch to a reader', async (t) => {
   const { path, cleanup } = await emptyFolder();
   const store = await open(path);
   let writing = true;

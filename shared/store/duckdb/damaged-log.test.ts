@@ -1,4 +1,4 @@
-/** What a store contains after its write-ahead log was damaged. The log was left by a process that was killed. */
+/** The contents of a store after damage to its write-ahead log, which a killed process left. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFile, link, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
@@ -95,95 +95,105 @@ const end =
   (log: Buffer): number =>
     log.length - back;
 
-/** `kept`: number of batches that survive. */
+/** `surviving`: number of batches that survive. */
 const damages: readonly {
   readonly name: string;
   readonly damage: Damage;
-  readonly kept: (batches: number) => number;
+  readonly surviving: (batches: number) => number;
   readonly line?: 'error' | 'warn';
 }[] = [
-  { name: 'intact', damage: (log) => log, kept: (batches) => batches },
+  { name: 'intact', damage: (log) => log, surviving: (batches) => batches },
   {
     name: 'its last 100 bytes are zero',
     damage: (log) => Buffer.concat([log.subarray(0, -100), Buffer.alloc(100)]),
-    kept: (batches) => batches - 1,
+    surviving: (batches) => batches - 1,
     line: 'error',
   },
   {
     name: '4 kB of zeros follow',
     damage: (log) => Buffer.concat([log, Buffer.alloc(4096)]),
-    kept: (batches) => batches,
+    surviving: (batches) => batches,
     line: 'error',
   },
   {
     name: 'noise follows',
     damage: (log) => Buffer.concat([log, Buffer.alloc(4096, 'noise')]),
-    kept: (batches) => batches,
+    surviving: (batches) => batches,
     line: 'error',
   },
   {
     name: 'one byte follows',
     damage: (log) => Buffer.concat([log, Buffer.from('x')]),
-    kept: (batches) => batches,
+    surviving: (batches) => batches,
     line: 'warn',
   },
-  { name: 'it is a byte short', damage: (log) => log.subarray(0, -1), kept: (batches) => batches - 1, line: 'warn' },
+  {
+    name: 'it is a byte short',
+    damage: (log) => log.subarray(0, -1),
+    surviving: (batches) => batches - 1,
+    line: 'warn',
+  },
   {
     name: 'the head of its last entry is cut',
     damage: (log) => log.subarray(0, -15),
-    kept: (batches) => batches - 1,
+    surviving: (batches) => batches - 1,
     line: 'warn',
   },
   {
     name: 'it ends within the second transaction',
     damage: (log) => log.subarray(0, ends[0]! + 5000),
-    kept: () => 1,
+    surviving: () => 1,
     line: 'warn',
   },
-  { name: 'it ends between transactions', damage: (log) => log.subarray(0, ends[2]), kept: () => 3 },
-  { name: 'it ends within the header', damage: (log) => log.subarray(0, 3), kept: () => 0, line: 'warn' },
-  { name: 'it is empty', damage: () => Buffer.alloc(0), kept: () => 0 },
-  { name: 'it is all zeros', damage: (log) => Buffer.alloc(log.length), kept: () => 0, line: 'error' },
-  { name: 'a byte of the header is wrong', damage: flip(() => 0), kept: () => 0, line: 'error' },
-  { name: 'the version says that it is encrypted', damage: flip(() => 5), kept: () => 0, line: 'error' },
-  { name: 'the end of the header is wrong', damage: flip(() => 7, 0x80), kept: () => 0, line: 'error' },
-  { name: 'the length of the first entry is too great', damage: flip(() => 14, 0x80), kept: () => 0, line: 'error' },
+  { name: 'it ends between transactions', damage: (log) => log.subarray(0, ends[2]), surviving: () => 3 },
+  { name: 'it ends within the header', damage: (log) => log.subarray(0, 3), surviving: () => 0, line: 'warn' },
+  { name: 'it is empty', damage: () => Buffer.alloc(0), surviving: () => 0 },
+  { name: 'it is all zeros', damage: (log) => Buffer.alloc(log.length), surviving: () => 0, line: 'error' },
+  { name: 'a byte of the header is wrong', damage: flip(() => 0), surviving: () => 0, line: 'error' },
+  { name: 'the version says that it is encrypted', damage: flip(() => 5), surviving: () => 0, line: 'error' },
+  { name: 'the end of the header is wrong', damage: flip(() => 7, 0x80), surviving: () => 0, line: 'error' },
+  {
+    name: 'the length of the first entry is too great',
+    damage: flip(() => 14, 0x80),
+    surviving: () => 0,
+    line: 'error',
+  },
   {
     name: 'the length of an entry reaches beyond the end',
     damage: flip(() => ends[3]! + 3),
-    kept: () => 4,
+    surviving: () => 4,
     line: 'error',
   },
   {
     name: 'the length of an entry is nothing a process can hold',
     damage: (log) =>
       Buffer.concat([log.subarray(0, ends[3]), Buffer.from('f8ffffffffffffff', 'hex'), log.subarray(ends[3]! + 8)]),
-    kept: () => 4,
+    surviving: () => 4,
     line: 'error',
   },
   {
     name: 'the length of the last flush entry is wrong',
     damage: flip(end(21), 0x10),
-    kept: (batches) => batches - 1,
+    surviving: (batches) => batches - 1,
     line: 'error',
   },
-  { name: 'a checksum is wrong', damage: flip(() => ends[4]! + 9), kept: () => 5, line: 'error' },
+  { name: 'a checksum is wrong', damage: flip(() => ends[4]! + 9), surviving: () => 5, line: 'error' },
   {
     name: 'a byte in the middle of a transaction is wrong',
     damage: flip(() => ends[1]! + 20_000),
-    kept: () => 2,
+    surviving: () => 2,
     line: 'error',
   },
-  { name: 'its last byte is wrong', damage: flip(end(1)), kept: (batches) => batches - 1, line: 'error' },
+  { name: 'its last byte is wrong', damage: flip(end(1)), surviving: (batches) => batches - 1, line: 'error' },
 ];
 
-for (const { name, damage, kept, line } of damages) {
-  test(`opens a store whose log is damaged: ${name}.`, async (t) => {
+for (const { name, damage, surviving, line } of damages) {
+  test(`opens a store whose log is damaged: ${name}`, async (t) => {
     const { folder, path } = await emptyFolder();
     const log = damage(killed.log);
     await put(path, { database: killed.database, log });
     const { store, lines } = await openLogged(path);
-    const batches = kept(killed.batches);
+    const batches = surviving(killed.batches);
     t.deepEqual(await totals(store), totalsOf(batches));
     t.deepEqual(
       lines.map(({ level }) => level),
@@ -202,10 +212,10 @@ for (const { name, damage, kept, line } of damages) {
 
     await store.write(duckdbBatch(batches + 1));
     await store.close();
-    const again = await openLogged(path);
-    t.deepEqual(await totals(again.store), totalsOf(batches + 1));
-    t.deepEqual(again.lines, []);
-    await again.store.close();
+    const reopened = await openLogged(path);
+    t.deepEqual(await totals(reopened.store), totalsOf(batches + 1));
+    t.deepEqual(reopened.lines, []);
+    await reopened.store.close();
     await rm(folder, { recursive: true });
   });
 }
@@ -251,9 +261,9 @@ test('opens after any damage, keeps everything before it, and stores nothing twi
       if (isError) t.deepEqual(await readFile(join(folder, (await movedLogs(folder))[0]!)), damaged);
       await store.write(duckdbBatch(batches + 1));
       await store.close();
-      const again = await openLogged(path);
-      t.deepEqual(await totals(again.store), totalsOf(batches + 1));
-      await again.store.close();
+      const reopened = await openLogged(path);
+      t.deepEqual(await totals(reopened.store), totalsOf(batches + 1));
+      await reopened.store.close();
       await rm(folder, { recursive: true });
     }),
     { numRuns: 20 },

@@ -47,7 +47,7 @@ test('refuses a second open by the same process without affecting the first', as
   const { folder, cleanup } = await emptyFolder();
   const path = join(folder, 'requests.duckdb');
   const store = await open(path);
-  t.regex((await refused(t, path)).message, /this process has it open already/);
+  t.regex((await refused(t, path)).message, /this process already has it open/);
   await store.write(duckdbBatch(1));
   await store.close();
   await (await open(path)).close();
@@ -66,7 +66,7 @@ test('creates the folder, the file and its log readable only by their owner', as
   await cleanup();
 });
 
-test('refuses what cannot be a database and leaves it unchanged', async (t) => {
+test('refuses files that are not a database, and leaves them unchanged', async (t) => {
   const { folder, cleanup } = await emptyFolder();
   const text = join(folder, 'text');
   await writeFile(text, 'Not a database. '.repeat(1000));

@@ -117,8 +117,8 @@ export async function openDatabase(
 }
 
 /**
- * Opens a file to read it, such as a copy: nothing is written, and its write-ahead log is replayed in memory. Throws a
- * `StoreError` ('stop') that says what to do.
+ * Opens a file, such as a copy, without writing to it; its write-ahead log is replayed in memory. Throws a
+ * `StoreError` ('stop').
  */
 export async function openDatabaseReadOnly(
   path: string,
@@ -130,11 +130,11 @@ export async function openDatabaseReadOnly(
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       throw new StoreError(
         'stop',
-        `Cannot open the DuckDB file ${path}: there is no such file. Set STORE to a file that is there.`,
+        `Cannot open the DuckDB file ${path}: it does not exist. Set STORE to an existing file.`,
         { cause: error },
       );
     });
-    const spill = join(tmpdir(), `caddy-log-sink-${process.pid}.tmp`); // the file's folder may be read-only as well
+    const spill = join(tmpdir(), `caddy-log-sink-${process.pid}.tmp`); // the file's folder may be read-only too
     instance = await DuckDBInstance.create(path, { access_mode: 'READ_ONLY', ...settings(spill, memoryBytesMax) });
     const reading = await Promise.all(
       Array.from({ length: readingConnections }, async () => await instance!.connect()),
@@ -200,7 +200,7 @@ function spillFolder(path: string): string {
 /** Maximum size of the spill folder. A read that needs more fails, so that it cannot fill the disk. */
 const spillBytesMax = 2 ** 30;
 
-/** See https://duckdb.org/docs/stable/configuration/overview. No SQL can reach any other file, whoever wrote it. */
+/** See https://duckdb.org/docs/stable/configuration/overview. SQL can access no other file. */
 function settings(spillTo: string, memoryBytesMax: number): Record<string, string> {
   return {
     memory_limit: `${Math.floor(memoryBytesMax)}B`,
@@ -247,7 +247,7 @@ function openError(path: string, error: unknown): StoreError {
   if (/Corrupt|checksum|Could not read enough bytes|Serialization Error|INTERNAL Error/i.test(text)) {
     return stop(
       `it is damaged (${firstLine(text)})`,
-      `Put back a copy of it and of ${path}.wal, or move both away to start afresh.`,
+      `Restore a copy of it and of ${path}.wal, or move both away to start afresh.`,
     );
   }
   if (/Permission denied|EACCES|EPERM|EROFS|Read-only file system/i.test(text))

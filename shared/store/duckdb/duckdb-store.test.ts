@@ -38,7 +38,7 @@ runStoreContract(test, 'DuckDB', async () => {
   };
 });
 
-test('reads see all rows, beside batches and checkpoints', async (t) => {
+test('reads all rows during batches and checkpoints', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const store = await openDuckdbStore(
     {

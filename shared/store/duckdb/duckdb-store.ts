@@ -82,7 +82,7 @@ export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStore
   if (openPaths.has(path))
     throw new StoreError(
       'stop',
-      `Cannot open the DuckDB file ${path}: this process has it open already. Use the store that is already open.`,
+      `Cannot open the DuckDB file ${path}: this process already has it open. Use the open store.`,
     );
   openPaths.add(path);
   try {
@@ -109,7 +109,7 @@ export async function openDuckdbStoreReadOnly(
   return new ReadOnlyDuckdbStore({ ...options, path }, now, await openDatabaseReadOnly(path, options));
 }
 
-/** How a DuckDB store reads. */
+/** The reads of a DuckDB store. */
 abstract class DuckdbReads {
   readonly keepsOpenRollups = true;
   readonly createBatchEncoder = createBatchEncoder;
@@ -204,7 +204,7 @@ abstract class DuckdbReads {
   }
 }
 
-/** A file that is only read. */
+/** A store that only reads its file. */
 class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
   readonly problem = undefined;
   protected readonly windows: OpenWindows;
@@ -311,7 +311,7 @@ class DuckdbStore extends DuckdbReads implements Store {
 
   async write(batch: Batch, { waitedMs = 0 }: { readonly waitedMs?: number } = {}): Promise<number> {
     const isBehind = waitedMs > behindMs;
-    this.#putWritingFirst(isBehind);
+    this.#prioritizeWrites(isBehind);
     const changed = { rollups: changedKeys(batch.aggregates), topLists: batch.topLists };
     try {
       await this.#write('write to', async ({ batches, file }) => {
@@ -334,19 +334,19 @@ class DuckdbStore extends DuckdbReads implements Store {
       this.changes.tell(changed); // a write that failed may have been committed
       if (isBehind)
         this.#behindTimer = setTimeout(() => {
-          this.#putWritingFirst(false);
+          this.#prioritizeWrites(false);
         }, behindMs).unref();
     }
     return 0;
   }
 
   async takeBack(importId: number): Promise<number> {
-    const requests = await this.#write('take an import back from', async ({ writing }) => {
+    const requests = await this.#write('undo an import in', async ({ writing }) => {
       const taken = await takeBack(writing, importId);
       await this.windows.forget(importId, writing);
       return taken;
     });
-    this.changes.emitReplaced(); // no cache may go on with what it has
+    this.changes.emitReplaced(); // invalidates all caches
     return requests;
   }
 
@@ -370,7 +370,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     clearInterval(this.#retentionTimer);
     clearInterval(this.#watchTimer);
     clearTimeout(this.#behindTimer);
-    await this.#inTurn(async () => {
+    await this.#serialize(async () => {
       try {
         if (this.#database === undefined) return;
         await this.#reads.close();
@@ -386,7 +386,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     });
   }
 
-  /** Closes windows. Errors never drop a batch that is written next. Call it only within `#inTurn`. */
+  /** Closes windows. Errors never drop a batch that is written next. Call it only within `#serialize`. */
   async #closeWindows(): Promise<void> {
     const database = this.#database!;
     try {
@@ -428,12 +428,12 @@ class DuckdbStore extends DuckdbReads implements Store {
     }
   }
 
-  #putWritingFirst(isBehind: boolean): void {
+  #prioritizeWrites(isBehind: boolean): void {
     clearTimeout(this.#behindTimer);
     this.#reads.restrict(isBehind);
   }
 
-  #inTurn<Result>(run: () => Promise<Result>): Promise<Result> {
+  #serialize<Result>(run: () => Promise<Result>): Promise<Result> {
     const result = this.#lastWrite.then(run);
     this.#lastWrite = result.catch(() => undefined);
     return result;
@@ -445,7 +445,7 @@ class DuckdbStore extends DuckdbReads implements Store {
    */
   #write<Result>(action: string, run: (database: Database) => Promise<Result>): Promise<Result> {
     this.#refuseWhenClosed(action);
-    return this.#inTurn(async () => {
+    return this.#serialize(async () => {
       const database = await this.#usable(action);
       try {
         return await run(database);
@@ -465,7 +465,7 @@ class DuckdbStore extends DuckdbReads implements Store {
   ): Promise<Result> {
     for (let attempt = 1; ; attempt += 1) {
       this.#refuseWhenClosed('read');
-      if (this.#database === undefined) await this.#inTurn(() => this.#usable('read'));
+      if (this.#database === undefined) await this.#serialize(() => this.#usable('read'));
       const reads = this.#reads;
       try {
         return await reads.use(run, signal);
@@ -482,7 +482,7 @@ class DuckdbStore extends DuckdbReads implements Store {
       throw new StoreError('stop', `Cannot ${action} the ${this.description}: the store is closed. Reopen it.`);
   }
 
-  /** Returns the database, and reopens it if necessary. Call it only within `#inTurn`. */
+  /** Returns the database, and reopens it if necessary. Call it only within `#serialize`. */
   async #usable(action: string): Promise<Database> {
     if (this.#database !== undefined) return this.#database;
     try {
@@ -500,7 +500,7 @@ class DuckdbStore extends DuckdbReads implements Store {
   /**
    * Closes the database after a failed write. A commit that runs out of memory can make DuckDB 1.5.5 crash at a later
    * read (https://github.com/duckdb/duckdb/pull/26019), and after a full disk it refuses all statements. Call it only
-   * within `#inTurn`.
+   * within `#serialize`.
    */
   async #abandon(broken: Database): Promise<void> {
     this.#database = undefined;
@@ -522,7 +522,7 @@ class DuckdbStore extends DuckdbReads implements Store {
   }
 
   /**
-   * Closes a file that its path no longer names; the next use opens what is there now. Call it only within `#inTurn`.
+   * Closes a file that its path no longer names; the next use opens what is there now. Call it only within `#serialize`.
    */
   async #refuseExchanged(fate: FileFate | undefined): Promise<void> {
     const database = this.#database;
@@ -532,7 +532,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     this.#database = undefined;
     await this.#reads.close();
     this.changes.emitReplaced();
-    // Complete the moved file with its log. A file that was put in its place must not get that log.
+    // Write the log into the moved file. A file in its place must not get that log.
     if (fate === 'moved' && ownLog)
       await database.checkpoint().catch((error: unknown) => {
         this.#log.warn('The moved DuckDB file lacks the requests in its log.', { error: messageOf(error) });
@@ -562,7 +562,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     if (this.#isDeleting) return;
     this.#isDeleting = true;
     try {
-      const due = await this.#guard.look();
+      const due = await this.#guard.check();
       // Only rows that are closed and folded can be deleted.
       await this.#write('close windows of', () => this.#closeWindows());
       await this.#fold();

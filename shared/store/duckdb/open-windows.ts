@@ -27,7 +27,7 @@ import { RollupFolds, type Folded } from './rollup-folds.js';
 import { storedRow, type StoredRow } from './rollup-tables.js';
 import { runCached } from './statements.js';
 
-/** What a read needs to know besides the tables: rows that are not in them yet, or not at their level yet. */
+/** State that a read needs in addition to the tables: rows that are not in them, or not at their level yet. */
 export interface OpenSnapshot {
   /** Open rows that match the query, at its level. */
   readonly rows: readonly RollupRow[];
@@ -44,7 +44,7 @@ interface OpenRow {
 
 /** Identifies a segment: a window of the finest level that hosts have at its age. */
 interface SegmentKey {
-  /** 0 for none. */
+  /** 0 if there is no import. */
   readonly importId: number;
   readonly level: Level;
   readonly windowMs: number;
@@ -63,7 +63,7 @@ export interface Segment extends SegmentKey {
   rewrittenLength: number;
 }
 
-/** What a batch adds to one segment. */
+/** The aggregates that a batch adds to one segment. */
 export interface Addition {
   readonly key: SegmentKey;
   readonly aggregates: SeriesAggregate[];
@@ -139,7 +139,7 @@ export class OpenWindows {
     return this.#closedMax;
   }
 
-  /** Groups tallies by the segment that they belong to at `nowMs`. */
+  /** Groups aggregates by their segment at `nowMs`. */
   place(aggregates: readonly SeriesAggregate[], importId: number, nowMs: number): Addition[] {
     const additions = new Map<string, Addition>();
     let last: Addition | undefined;
@@ -166,7 +166,7 @@ export class OpenWindows {
     }
   }
 
-  /** Adds to the open rows. Takes ownership of the tallies. */
+  /** Adds to the open rows. Takes ownership of the aggregates. */
   merge(additions: readonly Addition[], nowMs: number): void {
     this.#oldestMs = additions.length > 0 ? Infinity : -Infinity;
     for (const { key, aggregates } of additions) {
@@ -241,15 +241,15 @@ export class OpenWindows {
     for (const segment of [...this.#segments.values()]) if (segment.importId === importId) this.#forget(segment);
   }
 
-  /** Returns what a read needs to know besides the tables. Without a query there are no rows. */
+  /** Returns the state that a read needs in addition to the tables. Without a query there are no rows. */
   snapshot(query?: RollupsQuery): OpenSnapshot {
     const rows: RollupRow[] = [];
     if (query !== undefined) {
-      const wanted = query.hosts && new Set(query.hosts);
+      const queried = query.hosts && new Set(query.hosts);
       for (const row of this.#rowsIn(query)) {
         if (
           !matchesRow(query.filter, row) ||
-          (wanted !== undefined && !(row.host !== undefined && wanted.has(row.host)))
+          (queried !== undefined && !(row.host !== undefined && queried.has(row.host)))
         )
           continue;
         rows.push(
@@ -336,7 +336,7 @@ export class OpenWindows {
     if (this.#segments.delete(textOf(segment))) this.#cells -= segment.cells;
   }
 
-  /** Leaves `changedMs` as it is, so that ended windows close at once. */
+  /** Does not change `changedMs`, so that ended windows close immediately. */
   #replay(key: SegmentKey, packed: string): void {
     const segment = this.#segmentOf(key);
     segment.journalLength += packed.length;
@@ -396,8 +396,8 @@ function hostCells({ hosts }: Segment, source: string, host: string): CellSet {
 }
 
 /**
- * The keys of the rows of whole sources that tallies change, at all levels. Rows of their hosts change in the same
- * windows.
+ * Returns the keys of rows of whole sources that aggregates change, at all levels. Rows of their hosts change in the
+ * same windows.
  */
 export function changedKeys(aggregates: readonly SeriesAggregate[]): RowKey[] {
   const keys = new Map<string, RowKey>();

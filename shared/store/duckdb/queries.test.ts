@@ -46,22 +46,23 @@ test('lists only the newest of too many requests, and returns how many', async (
       valuesMax: 10,
     } as const;
     const read = (requestsMax?: number) => pool.use((run) => topListsOfRequests(run, query, requestsMax));
-    const told = ({ bySource }: Awaited<ReturnType<typeof read>>) =>
+    const comparable = ({ bySource }: Awaited<ReturnType<typeof read>>) =>
       [...bySource].map(([source, { lists, clients }]) => [
         source,
         clients,
         lists.get('path')?.total,
         lists.get('path')?.entries.map(({ value, count }) => [value, count]),
       ]);
-    const toldOf = (some: typeof requests) => told({ bySource: listed(some, query), ofNewest: undefined });
+    const expectedOf = (subset: typeof requests) =>
+      comparable({ bySource: listed(subset, query), ofNewest: undefined });
 
     const all = await read();
     t.is(all.ofNewest, undefined);
-    t.deepEqual(told(all), toldOf(requests));
+    t.deepEqual(comparable(all), expectedOf(requests));
     const part = await read(1000);
     // Whole thousandths of an hour: 3.6 s, with three or four requests.
     t.true(part.ofNewest! > 990 && part.ofNewest! <= 1000, String(part.ofNewest));
-    t.deepEqual(told(part), toldOf(requests.slice(-part.ofNewest!)));
+    t.deepEqual(comparable(part), expectedOf(requests.slice(-part.ofNewest!)));
     const least = await read(1);
     t.true(least.ofNewest! >= 1 && least.ofNewest! < 5, 'always lists the newest thousandth of the range');
   } finally {

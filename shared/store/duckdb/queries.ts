@@ -138,7 +138,7 @@ export async function countHosts(
     ...conditions(rowFilter(filter), values),
   ].join(' AND ');
   if (parts.length > 0 && filtersCells(filter)) {
-    // Chunk by chunk: all cells of thousands of hosts would not fit into memory.
+    // In chunks: the cells of thousands of hosts would not fit into memory.
     for await (const chunk of values.chunksOf(
       query,
       `SELECT ${texts('source', 'host')}, cells FROM host_rollup WHERE ${where}`,
@@ -416,7 +416,7 @@ export async function* streamRequests(
 
 /** Estimates the rows of the next page from the length of these. At most doubles: the next requests may be longer. */
 function nextPageRows(page: readonly RequestEvent[], rowsMax: number): number {
-  if (page.length === 0) return rowsMax; // all of them were deleted meanwhile
+  if (page.length === 0) return rowsMax; // all were deleted in the meantime
   const characters = page.reduce(
     (sum, { uri, endpoint, userAgent, referrer }) =>
       sum + uri.length + endpoint.length + userAgent.length + referrer.length,
@@ -704,7 +704,7 @@ function histogramOf(buckets: string): Histogram {
   return histogram;
 }
 
-/** Columns that aggregate a group of requests. To be grouped by bucket, too. */
+/** Columns that aggregate a group of requests. Group by bucket as well. */
 const aggregateSql = `CASE WHEN status_code NOT IN (${statusesWithoutLatency.join(', ')}) AND method <> '${methodWithoutLatency}' THEN ${bucketOfDurationSql('duration_ms')} END AS bucket,
   count(*) AS "count", sum(duration_ms) AS duration_ms_sum, max(duration_ms) AS duration_ms_max, sum(size)::DOUBLE AS size_sum`;
 
@@ -715,8 +715,8 @@ export async function readStoredWindows(
 ): Promise<ReadonlyMap<string, StoredWindows>> {
   const values = new BoundValues();
   const oldestSql = levels.map((level) => `min(window_ms) FILTER (level = ${level})`).join(', ');
-  // A statement without a value is not planned again when it is run again: DuckDB 1.5.5 then groups by the statistics
-  // of the table as it was, and gives wrong sources.
+  // Bind a value: DuckDB 1.5.5 does not plan a statement without one again, then groups by outdated statistics, and
+  // returns wrong sources.
   const all = `window_ms >= ${values.add(0n, BIGINT)}`;
   const [source = [], newestMs = [], ...oldestMs] = (await values.columnsOf(
     query,

@@ -33,7 +33,7 @@ const interruptEveryMs = 50;
 export class ReadPool {
   readonly #idle: DuckDBConnection[];
   readonly #connections: number;
-  /** Reads that may be in progress at once, unless something runs exclusively. */
+  /** Maximum number of concurrent reads, unless something runs exclusively. */
   #limit: number;
   #isExclusive = false;
   readonly #permits: Semaphore;
@@ -86,8 +86,8 @@ export class ReadPool {
   }
 
   /**
-   * Holds new reads back, waits for those in progress, and then runs `run` alone. One call at a time. Throws what `run`
-   * throws.
+   * Holds back new reads, waits for those in progress, and then runs `run` alone. One call at a time. Throws the
+   * errors of `run`.
    */
   async exclusively(run: () => Promise<void>): Promise<void> {
     this.#isExclusive = true;
@@ -136,7 +136,7 @@ export class ReadPool {
     if (signal?.aborted === true)
       return new StoreError(
         'retry',
-        'The read was cancelled: its client has disconnected, or it took too long. Try again, perhaps with a shorter range.',
+        'The read was cancelled: its client has disconnected, or it took too long. Try again, if necessary with a shorter range.',
         { retryAfterMs },
       );
     return new StoreError(

@@ -1,11 +1,11 @@
 /**
- * Requests into the table `request_metrics` by way of DuckDB's data chunks: columns of up to 2,048 values in DuckDB's
- * own memory.
+ * Appends requests to the table `request_metrics` as DuckDB data chunks: columns of up to 2,048 values in DuckDB's
+ * memory.
  *
- * Numbers are copied there. A text is a `duckdb_string_t` of 16 bytes (duckdb.h): its length, and either up to 12 bytes
- * of it or a pointer to where it is kept for as long as the chunk. Hosts, user agents and the like repeat, so a text is
- * handed to DuckDB once for each chunk, and its 16 bytes are copied from then on. That takes a third of the processor's
- * time of an `INSERT` over joined texts, which was here before, and a fifth of that of a call for every value.
+ * A text is a `duckdb_string_t` of 16 bytes (duckdb.h): its length, and either up to 12 bytes of it or a pointer
+ * valid as long as the chunk. Hosts, user agents and the like repeat, so each distinct text is passed to DuckDB once
+ * per chunk, and its 16 bytes are copied. This takes a third of the CPU time of an `INSERT` of joined texts, and a
+ * fifth of that of a call per value.
  */
 import { setImmediate as othersTurn } from 'node:timers/promises';
 import {
@@ -23,7 +23,7 @@ import bindings, { type Vector } from '@duckdb/node-bindings';
 import { heldBytes, splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import type { BatchEncoder, RequestList } from '../store.js';
 
-/** Appends requests in the transaction that the connection is in. Throws what DuckDB throws. */
+/** Appends requests in the current transaction. Throws DuckDB's errors. */
 export type AppendRequests = (requests: RequestList) => Promise<void>;
 
 /** Fills a column's vector with the values of requests. */
@@ -32,16 +32,16 @@ type Fill = (vector: Vector, requests: readonly RequestEvent[]) => void;
 const rowsMax = bindings.vector_size();
 
 /**
- * The rows of one row group. DuckDB packs a group that is whole in one transaction, and writes it to its place at once;
- * smaller ones go into its log, are copied into the table, and are packed at a checkpoint: see
+ * Rows of a row group. DuckDB compresses a full group within one transaction and writes it in place; smaller ones are
+ * logged, copied into the table, and compressed at a checkpoint: see
  * https://duckdb.org/docs/stable/internals/storage.
  */
 export const rowGroupRows = 60 * rowsMax;
 
-/** Chunks that DuckDB's appender copies before it hands them to the table. */
+/** Chunks that DuckDB's appender buffers before it flushes them to the table. */
 const chunksPerFlush = 4;
 
-/** The connection must be used for nothing else while requests are appended. */
+/** Creates an appender. The connection must not be used concurrently. */
 export function createRequestAppender(connection: DuckDBConnection): AppendRequests {
   return async (requests) => {
     if (requests.length === 0) return;
@@ -52,11 +52,11 @@ export function createRequestAppender(connection: DuckDBConnection): AppendReque
         appender.appendDataChunk(chunk);
         appended += 1;
         if (appended % chunksPerFlush === 0) appender.flushSync();
-        await othersTurn(); // each chunk keeps this thread busy for milliseconds
+        await othersTurn(); // each chunk occupies this thread for milliseconds
       }
       appender.flushSync();
     } catch (error) {
-      appender.clear(); // closing would try again
+      appender.clear(); // or closing would retry
       throw error;
     } finally {
       appender.closeSync();
@@ -65,8 +65,8 @@ export function createRequestAppender(connection: DuckDBConnection): AppendReque
 }
 
 /**
- * Gathers requests as data chunks, which are outside of the garbage collector's heap: what waits as objects does so for
- * one chunk at most.
+ * Encodes requests as data chunks, outside the heap of the garbage collector. At most one chunk of requests waits as
+ * objects.
  */
 export function createBatchEncoder(): BatchEncoder {
   let waiting: RequestEvent[] = [];
@@ -125,7 +125,7 @@ function* chunksOf(requests: readonly RequestEvent[]): Generator<DuckDBDataChunk
   for (let from = 0; from < requests.length; from += rowsMax) yield chunkOf(requests.slice(from, from + rowsMax));
 }
 
-/** A new chunk each time: DuckDB lets go of the texts of a chunk together with it. */
+/** Creates a new chunk: DuckDB frees the texts of a chunk with it. */
 function chunkOf(requests: readonly RequestEvent[]): DuckDBDataChunk {
   const chunk = DuckDBDataChunk.create(
     columns.map(([type]) => type),
@@ -135,7 +135,7 @@ function chunkOf(requests: readonly RequestEvent[]): DuckDBDataChunk {
   return chunk;
 }
 
-/** As bytes: `@duckdb/node-api` 1.5.6 takes a byte order mark off the front of a text. */
+/** Reads texts as bytes: `@duckdb/node-api` 1.5.6 strips a leading byte order mark. */
 function textsOf(chunk: DuckDBDataChunk, index: number): string[] {
   const vector = DuckDBBlobVector.fromRawVector(bindings.data_chunk_get_vector(chunk.chunk, index), chunk.rowCount);
   return Array.from({ length: chunk.rowCount }, (_, row) => Buffer.from(vector.getItem(row)!.bytes).toString());
@@ -203,12 +203,12 @@ const columns = [
   [VARCHAR, texts(({ requestId }) => requestId)],
 ] as const satisfies readonly (readonly [DuckDBType, Fill])[];
 
-/** Integers of 64 bits by their halves, little-endian as DuckDB's memory is on every processor that it runs on. */
+/** Writes 64-bit integers as halves, little-endian like DuckDB's memory on all supported processors. */
 function times(vector: Vector, requests: readonly RequestEvent[]): void {
   const halves = new Uint32Array(2 * requests.length);
   for (let row = 0; row < requests.length; row += 1) {
     const { timeMs, timeNs } = requests[row]!;
-    // timeMs × 10^6 + timeNs is beyond 2^53: in parts, each of which is exact.
+    // timeMs × 10^6 + timeNs exceeds 2^53, so compute exact parts.
     const rest = (timeMs % 65_536) * 1e6 + timeNs;
     const high = Math.floor(timeMs / 65_536) * 1e6 + Math.floor(rest / 65_536);
     halves[2 * row] = (high % 65_536) * 65_536 + (rest % 65_536);
@@ -264,7 +264,7 @@ function texts(valueOf: (event: RequestEvent) => string): Fill {
       firstRowOf[row] = firstRow ?? row;
       if (firstRow !== undefined) continue;
       firstRows.set(text, row);
-      // DuckDB would take a NUL for the end. No maker of events lets one through.
+      // DuckDB would treat a NUL as the end. The recorder lets none through.
       bindings.vector_assign_string_element(vector, row, text.includes('\0') ? text.replaceAll('\0', '\uFFFD') : text);
     }
     if (firstRows.size === requests.length) return;
@@ -278,7 +278,7 @@ function texts(valueOf: (event: RequestEvent) => string): Fill {
   };
 }
 
-/** The size of a `duckdb_string_t`. */
+/** Size of a `duckdb_string_t`. */
 const textBytes = 16;
 const textWords = textBytes / Uint32Array.BYTES_PER_ELEMENT;
 

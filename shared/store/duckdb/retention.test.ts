@@ -20,7 +20,7 @@ const dayMs = 86_400_000;
 const startMs = Date.UTC(2026, 10, 23);
 const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
 
-test('keeps fine windows for days, coarse ones for the configured time, and none for longer', (t) => {
+test('retains fine windows for days, coarse ones for the configured time, and none for longer', (t) => {
   t.deepEqual(
     levels.map((level) => levelRetentionMs(level, 400 * dayMs) / dayMs),
     [0.25, 14, 60, 400, 400],
@@ -89,11 +89,11 @@ test('deletes expired rows when the store is opened, and no others', async (t) =
     return found;
   };
   /** Reopens the store and waits until the ages are as expected. */
-  const agesBecome = async (wanted: Record<string, number[]>): Promise<void> => {
+  const agesBecome = async (expected: Record<string, number[]>): Promise<void> => {
     await store.close();
     store = await open();
-    await until('old rows are deleted', async () => isDeepStrictEqual(await ages(), wanted)).catch(() => undefined);
-    t.deepEqual(await ages(), wanted);
+    await until('old rows are deleted', async () => isDeepStrictEqual(await ages(), expected)).catch(() => undefined);
+    t.deepEqual(await ages(), expected);
   };
 
   const upTo = (days: number): number[] => agesDays.filter((age) => age <= days);
@@ -151,7 +151,7 @@ test('deletes expired rows when the store is opened, and no others', async (t) =
   await rm(folder, { recursive: true });
 });
 
-test('one start with the clock ahead, or with a shorter retention, deletes nothing until the delay is over', async (t) => {
+test('deletes nothing after a start with the clock ahead or a shorter retention until the delay is over', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const logged: string[] = [];
   const log = createLog('store', { write: (line) => logged.push(line) });
@@ -204,7 +204,7 @@ test('one start with the clock ahead, or with a shorter retention, deletes nothi
   t.deepEqual(await agesAfterStart(startMs), agesDays);
   for (const days of [8, 730]) {
     t.deepEqual(await agesAfterStart(startMs + days * dayMs), agesDays);
-    t.true(logged.splice(0).some((line) => line.includes(`${days}d ahead of the time that deletion goes by`)));
+    t.true(logged.splice(0).some((line) => line.includes(`${days}d ahead of the time used for deletion`)));
   }
   t.deepEqual(await agesAfterStart(startMs, { requestsMs: 3 * dayMs, rollupsMs: 3 * dayMs }), agesDays);
   t.regex(
@@ -243,11 +243,11 @@ test('keeps ledgers and the ids of applied batches for as long as the coarsest r
   }
   for (const step of deleteSteps({ requestsMs: 7 * dayMs, rollupsMs: 400 * dayMs }, startMs))
     while ((await step(database.writing)) > 0);
-  const kept = [0, 8, 399, 400];
+  const retained = [0, 8, 399, 400];
   const namesIn = async (table: string, column: string): Promise<unknown[]> =>
     (await (await database.writing.run(`SELECT ${column} FROM ${table}`)).getRows()).flat().toSorted();
-  t.deepEqual(await namesIn('collector_ledger', 'collector'), kept.map((age) => `collector-${age}`).toSorted());
-  t.deepEqual(await namesIn('applied_batch', 'writer'), kept.map((age) => `writer-${age}`).toSorted());
+  t.deepEqual(await namesIn('collector_ledger', 'collector'), retained.map((age) => `collector-${age}`).toSorted());
+  t.deepEqual(await namesIn('applied_batch', 'writer'), retained.map((age) => `writer-${age}`).toSorted());
   await database.close();
   await rm(folder, { recursive: true });
 });

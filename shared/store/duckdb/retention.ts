@@ -19,12 +19,12 @@ export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number,
     async (connection) =>
       await deletedRows(connection, 'DELETE FROM request_metrics WHERE time_ns < $1', [requestsBefore], [BIGINT]),
     ...windowRetentions(rollupsMs).map(
-      ({ table, level, keptMs }): DeleteStep =>
+      ({ table, level, retentionMs }): DeleteStep =>
         async (connection) =>
           await deletedRows(
             connection,
             `DELETE FROM ${table} WHERE rowid IN (SELECT rowid FROM ${table} WHERE level = $1 AND window_ms < $2${isFolded(table, level)} LIMIT $3)`,
-            [level, BigInt(Math.floor(nowMs - keptMs)), BigInt(rowsMax)],
+            [level, BigInt(Math.floor(nowMs - retentionMs)), BigInt(rowsMax)],
             [INTEGER, BIGINT, BIGINT],
           ),
     ),

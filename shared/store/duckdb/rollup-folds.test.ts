@@ -30,8 +30,8 @@ const dayMs = 24 * hourMs;
 const startMs = Date.UTC(2026, 10, 23, 12);
 
 /**
- * Ages of requests, with the finest levels kept at each age. These do not change during the hour by which the test's
- * clock advances.
+ * Ages of requests, with the finest levels that retain each age. These do not change during the hour by which the
+ * test's clock advances.
  */
 const ages = [
   { fromMs: 0, toMs: hourMs, all: 10, host: 60 },
@@ -54,7 +54,7 @@ const request = fc
     }),
   )
   .map(
-    (given): RequestEvent => ({
+    (input): RequestEvent => ({
       timeNs: 0,
       bytesRead: 0,
       uri: '/',
@@ -66,7 +66,7 @@ const request = fc
       tls: '',
       upstreamMs: null,
       requestId: '',
-      ...given,
+      ...input,
     }),
   );
 
@@ -97,7 +97,7 @@ const step = fc.oneof(
   },
 );
 
-test('rows of all levels and scopes agree with the requests, however windows close, folds run, processes are killed and imports are taken back', async (t) => {
+test('has rows of all levels and scopes that agree with the requests, for any sequence of closing, folding, kills and undone imports', async (t) => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(step, { minLength: 5, maxLength: 25 }),
@@ -113,7 +113,7 @@ test('rows of all levels and scopes agree with the requests, however windows clo
           });
         let nowMs = startMs;
         let database = await open();
-        let kept: { readonly request: RequestEvent; readonly importId: number }[] = [];
+        let stored: { readonly request: RequestEvent; readonly importId: number }[] = [];
         let prepared: PreparedFold | undefined;
         let sequence = 0;
         try {
@@ -137,7 +137,7 @@ test('rows of all levels and scopes agree with the requests, however windows clo
                   nowMs,
                   (commit) => commit(),
                 );
-                kept.push(...requests.map((one) => ({ request: one, importId })));
+                stored.push(...requests.map((one) => ({ request: one, importId })));
                 break;
               }
               case 'time passes':
@@ -165,12 +165,12 @@ test('rows of all levels and scopes agree with the requests, however windows clo
               case 'an import is taken back':
                 await takeBack(database.writing, 7);
                 await database.windows.forget(7, database.writing);
-                kept = kept.filter(({ importId }) => importId !== 7);
+                stored = stored.filter(({ importId }) => importId !== 7);
             }
             if (nowMs - startMs < 50 * minuteMs)
               await assertAgree(
                 database,
-                kept.map((one) => one.request),
+                stored.map((one) => one.request),
               );
           }
         } finally {
@@ -184,7 +184,7 @@ test('rows of all levels and scopes agree with the requests, however windows clo
   t.pass();
 });
 
-test('folds nothing for rows of an import that was taken back', async (t) => {
+test('folds nothing for rows of an import that was undone', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const database = await openDatabase(join(folder, 'requests.duckdb'), {
     memoryBytesMax: 64 * 2 ** 20,
@@ -233,14 +233,14 @@ async function assertAgree(database: Database, requests: readonly RequestEvent[]
       };
       const query = { ...range, level, scope, filter: {} };
       const read = await collect(streamRollups((run) => reads.use(run), query, database.windows.snapshot(query), 7));
-      const wanted = rollUp(
+      const expected = rollUp(
         requests.filter(
           ({ timeMs }) => timeMs >= range.fromMs && ages.find((each) => timeMs >= startMs - each.toMs)![scope] <= level,
         ),
         level,
         scope,
       );
-      assertSame(totals(read), totals(wanted), `${scope} ${level}`);
+      assertSame(totals(read), totals(expected), `${scope} ${level}`);
     }
   }
   const counts = new Map<string, HostCounts>();
@@ -279,7 +279,11 @@ function totals(rows: readonly RollupRow[]): Map<string, Aggregate> {
   return sums;
 }
 
-function assertSame(read: ReadonlyMap<string, Aggregate>, wanted: ReadonlyMap<string, Aggregate>, what: string): void {
+function assertSame(
+  read: ReadonlyMap<string, Aggregate>,
+  expected: ReadonlyMap<string, Aggregate>,
+  what: string,
+): void {
   const textOf = (sums: ReadonlyMap<string, Aggregate>): string =>
     [...sums]
       .map(
@@ -288,5 +292,5 @@ function assertSame(read: ReadonlyMap<string, Aggregate>, wanted: ReadonlyMap<st
       )
       .sort()
       .join('\n');
-  if (textOf(read) !== textOf(wanted)) throw new Error(`${what}:\n${textOf(read)}\nand not\n${textOf(wanted)}`);
+  if (textOf(read) !== textOf(expected)) throw new Error(`${what}:\n${textOf(read)}\nand not\n${textOf(expected)}`);
 }

@@ -1,7 +1,7 @@
 /**
- * Makes the rows of coarse levels. Closing segments writes rows of the finest levels only. A fold merges the rows that
- * one level has got since the last fold, and appends the result to the next coarser level. Until then, a read of the
- * coarser level includes the finer rows.
+ * Creates the rows of coarse levels. Closing segments only writes rows of the finest levels. A fold merges the rows
+ * that a level received since the last fold, and appends the result to the next coarser level. Until then, a read of
+ * the coarser level includes the finer rows.
  */
 import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
 import { CellSet } from '../../rollup/cell-set.js';
@@ -36,7 +36,7 @@ interface Fold {
   readonly closed: number;
 }
 
-/** What a fold appends. */
+/** The rows that a fold appends. */
 export interface PreparedFold extends Fold {
   readonly rows: readonly StoredRow[];
   /** Number of finer rows that they were merged from. */
@@ -53,7 +53,7 @@ const pairs = scopes
 const settledMs = 90_000;
 /** Number of waiting rows that triggers a fold at any time. Rows of sources have more cells. */
 const rowsMax: Readonly<Record<Scope, number>> = { all: 5000, host: 50_000 };
-/** Rows that are read at once. */
+/** Rows per page. */
 const rowsPerPage = 2000;
 
 /** The folds of an open file. */
@@ -209,7 +209,7 @@ function foldKey(scope: Scope, level: Level): string {
   return `${scope} ${level}`;
 }
 
-/** A range of windows and hosts, or windows and sources, that is folded at once. Includes both ends. */
+/** A range of windows and hosts, or windows and sources, that is folded in one step. Includes both ends. */
 interface Page {
   readonly first: readonly [windowMs: bigint, name: string];
   last: readonly [windowMs: bigint, name: string];

@@ -1,4 +1,4 @@
-/** The tables of closed rollup rows, and how rows of earlier versions become theirs. */
+/** The tables of closed rollup rows, and the conversion from earlier versions. */
 import { BIGINT, INTEGER, type DuckDBConnection } from '@duckdb/node-api';
 import { Histogram } from '../../sketch/histogram.js';
 import { CellSet } from '../../rollup/cell-set.js';
@@ -20,7 +20,7 @@ import { insertSql, texts, writeRows, type Column } from './columns.js';
 
 /** A row of either table, without its column `closed`. */
 export interface StoredRow extends RowKey, CellCounts {
-  /** The import that it belongs to; 0 for none. */
+  /** The import that it belongs to; 0 if there is none. */
   readonly importId: number;
   /** See `packCells`. */
   readonly cells: string;
@@ -37,7 +37,7 @@ export const rollupTables: Readonly<Record<Scope, 'request_rollup' | 'host_rollu
   host: 'host_rollup',
 };
 
-/** Makes a row with the counts of its cells. */
+/** Creates a row with the counts of its cells. */
 export function storedRow({ level, windowMs, source, host }: RowKey, cells: CellSet, importId: number): StoredRow {
   return {
     level,
@@ -74,7 +74,7 @@ const hostRollupColumns: typeof rollupColumns = [
   ['classes', 'VARCHAR', ({ classes }) => classes],
 ];
 
-/** Limits the size of the texts that are bound at once. */
+/** Rows per statement: limits the size of the bound texts. */
 const rowsPerStatement = 5000;
 
 /**
@@ -117,9 +117,8 @@ const rowsPerTurn = 2000;
 const progressEveryMs = 5000;
 
 /**
- * Converts the table `series_rollup`, which had a row for each host, method and status, and drops it. Rows of hosts
- * that this version no longer keeps at a level are dropped; all totals stay. Logs its progress. Call it in a
- * transaction.
+ * Converts and drops the table `series_rollup`, which had a row per host, method and status. Rows of hosts beyond the
+ * retention of this version are dropped; rows of sources are complete. Logs its progress. Call it in a transaction.
  */
 export async function convertSeriesRollups(
   connection: DuckDBConnection,
@@ -130,7 +129,7 @@ export async function convertSeriesRollups(
   let loggedMs = performance.now();
   if (all > seriesPerPage)
     log.info(
-      'Converting rollups of an earlier version. Until this is done, no lines are taken and no pages are served.',
+      'Converting rollups of an earlier version. Until this is done, no lines are accepted and no pages are served.',
       { rows: Number(all) },
     );
   const write = await createRollupWriter(connection);

@@ -1,7 +1,7 @@
 /**
- * Files of earlier programs, as those wrote them: `fixtures/version-N-….duckdb.gz`, each with the three requests, the
- * row of each level and the ledger that are asked for here, and a list where there were any. To add one before the
- * tables change: write this batch with the program as it is, close the store, `gzip -9`.
+ * Files of earlier programs: `fixtures/version-N-….duckdb.gz`, each with the three requests, the row of each level
+ * and the ledger that this test reads, and a list if the version had any. To add one before a change of the tables:
+ * write this batch with the current program, close the store, `gzip -9`.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -25,7 +25,7 @@ const startMs = Date.UTC(2026, 10, 27);
 const everything = { fromMs: 0, toMs: Date.UTC(2100), filter: {} };
 
 for (const name of await readdir(fixtures)) {
-  test(`a file of an earlier program, ${name}, opens with all that is in it, and goes on.`, async (t) => {
+  test(`opens a file of an earlier program with all its data, and continues: ${name}`, async (t) => {
     const { path, cleanup } = await unpacked(name);
     t.true((await versionOf(path)) <= schemaVersion);
     const store = await open(path);
@@ -43,7 +43,7 @@ for (const name of await readdir(fixtures)) {
   });
 }
 
-test('kill -9 at any statement of a migration leaves the file as it was, or done.', async (t) => {
+test('leaves the old or the new version after kill -9 at any statement of a migration', async (t) => {
   const newShape = await shapeOfNew();
   const versions: number[] = [];
   for (let statement = 0, killed = true; killed; statement += 1) {
@@ -127,7 +127,7 @@ async function contents(store: Store): Promise<unknown> {
   };
 }
 
-/** Whether it was killed, rather than having come to its end. */
+/** Resolves to whether it was killed before it ended. */
 async function migrateAndKill(path: string, statement: number): Promise<boolean> {
   const child = spawn(process.execPath, [duckdbMigrator, path, String(statement)], { stdio: 'inherit' });
   const [status, signal] = (await once(child, 'exit')) as [number | null, string | null];

@@ -32,9 +32,9 @@ import type { Log } from '../../log.js';
 import { convertSeriesRollups } from './rollup-tables.js';
 
 /**
- * The way from an empty file to the tables of this program: step by step, from one version to the next. What a file
- * holds depends on them: add one at the end for a change, and leave those that are there as they are. See
- * docs/decisions/0020-schema-steps.md.
+ * Migrations from an empty file to this program's tables, one version at a time. Append new ones; never change
+ * existing ones, since the contents of files depend on them. See
+ * docs/decisions/0035-steps-from-version-to-version.md.
  */
 const steps: readonly (readonly (
   | string
@@ -61,7 +61,7 @@ const steps: readonly (readonly (
     )`,
     'CREATE TABLE applied_batch (writer VARCHAR NOT NULL, sequence BIGINT NOT NULL, applied_ms BIGINT NOT NULL)',
   ],
-  // 2. Before steps were kept, version 1 grew: its files lack some of this, or nothing.
+  // 2. Before there were migrations, version 1 grew: its files may lack some of this.
   [
     'ALTER TABLE request_metrics ALTER COLUMN duration_ms DROP NOT NULL',
     'ALTER TABLE request_metrics ADD COLUMN IF NOT EXISTS upstream_ms DOUBLE',
@@ -76,8 +76,8 @@ const steps: readonly (readonly (
   // 3
   [
     'ALTER TABLE request_rollup ADD COLUMN sampled_out BIGINT DEFAULT 0',
-    // Anew, since a change of a column's type by an expression cannot be replayed from the log (DuckDB 1.5.5): a kill
-    // right after it would cost the file.
+    // Recreated, since a change of a column's type by an expression cannot be replayed from the log (DuckDB 1.5.5): a
+    // kill right after it would lose the file.
     'ALTER TABLE request_top RENAME TO request_top_as_text',
     `CREATE TABLE request_top (
       level INTEGER NOT NULL, window_ms BIGINT NOT NULL, row_id BIGINT NOT NULL, source VARCHAR NOT NULL, host VARCHAR NOT NULL,
@@ -109,7 +109,7 @@ const steps: readonly (readonly (
   ],
 ];
 
-/** What the steps need. */
+/** Dependencies of the migrations. */
 export interface SchemaOptions {
   /** Now, in milliseconds since 1970. */
   readonly nowMs: number;
@@ -137,7 +137,7 @@ export async function refuseOtherSchema(connection: Pick<DuckDBConnection, 'run'
     'stop',
     version > schemaVersion
       ? newerSchema(path, version)
-      : `Cannot read the DuckDB file ${path} with --read-only: its tables have version ${version}, and this program reads version ${schemaVersion}. Start a copy of it once without --read-only, which converts it; RETENTION_DELAY keeps its data meanwhile.`,
+      : `Cannot read the DuckDB file ${path} with --read-only: its tables have version ${version}, and this program reads version ${schemaVersion}. Start a copy of it once without --read-only, which converts it; RETENTION_DELAY protects its data meanwhile.`,
   );
 }
 
@@ -146,8 +146,8 @@ function newerSchema(path: string, version: number): string {
 }
 
 /**
- * Brings the tables to this program's version, in one transaction: after a crash they are as before, or done. Throws a
- * `StoreError` ('stop') when a newer program made them. The connection is not to be used after an error.
+ * Migrates the tables to this program's version, in one transaction, so that a crash leaves the old or the new
+ * version. Throws a `StoreError` ('stop') if a newer program wrote them. Do not use the connection after an error.
  */
 export async function prepareSchema(connection: DuckDBConnection, path: string, options: SchemaOptions): Promise<void> {
   await connection.run('BEGIN TRANSACTION');

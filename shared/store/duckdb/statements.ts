@@ -6,15 +6,14 @@ import type {
   DuckDBValue,
 } from '@duckdb/node-api';
 
-/** So many statements of a connection are kept. */
+/** Maximum number of cached statements per connection. */
 const statementsMax = 64;
 
-const kept = new WeakMap<DuckDBConnection, Map<string, DuckDBPreparedStatement>>();
+const caches = new WeakMap<DuckDBConnection, Map<string, DuckDBPreparedStatement>>();
 
 /**
- * Runs a statement, which is kept: to read and plan it anew takes a millisecond and two turns of the event loop, which
- * are what a page waits for while lines come in. The connection must not be used for anything else meanwhile; it lets
- * go of its statements when it is closed. Throws what DuckDB throws.
+ * Runs a statement and caches it: preparing it again would take a millisecond and two turns of the event loop. The
+ * connection must not be used concurrently; closing it frees its statements. Throws DuckDB's errors.
  */
 export async function runCached(
   connection: DuckDBConnection,
@@ -27,18 +26,18 @@ export async function runCached(
   return await statement.run();
 }
 
-/** The prepared statement of a text, the same one the next time. */
+/** Returns the prepared statement of a text from the cache, or prepares it. */
 async function prepared(connection: DuckDBConnection, sql: string): Promise<DuckDBPreparedStatement> {
-  let statements = kept.get(connection);
-  if (statements === undefined) kept.set(connection, (statements = new Map<string, DuckDBPreparedStatement>()));
+  let statements = caches.get(connection);
+  if (statements === undefined) caches.set(connection, (statements = new Map<string, DuckDBPreparedStatement>()));
   const known = statements.get(sql);
   statements.delete(sql);
   const statement = known ?? (await connection.prepare(sql));
-  statements.set(sql, statement); // in the order in which they were last used
+  statements.set(sql, statement); // least recently used first
   if (statements.size > statementsMax) {
-    const [oldest, its] = statements.entries().next().value!;
+    const [oldest, evicted] = statements.entries().next().value!;
     statements.delete(oldest);
-    its.destroySync();
+    evicted.destroySync();
   }
   return statement;
 }

@@ -1,16 +1,16 @@
-/** Takes an import back: see `Store.takeBack`. */
+/** Undoes an import: see `Store.takeBack`. */
 import { BIGINT, type DuckDBConnection } from '@duckdb/node-api';
 import { groupBy } from '../../group-by.js';
 import { importKey, unpackImported, type ImportedRequest } from '../../record/imported-requests.js';
 import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import { importRowRange } from '../../rollup/rollup.js';
 
-/** Rows that one statement deletes. */
+/** Maximum number of rows that one statement deletes. */
 const rowsPerStatement = 5000;
 const hourNs = 3_600_000_000_000n;
 
 /**
- * Takes an import back, in one transaction. Resolves to how many requests it had. Throws what DuckDB throws, with the
+ * Undoes an import in one transaction. Resolves to its number of requests. Throws DuckDB's errors, with the
  * transaction still open.
  */
 export async function takeBack(connection: DuckDBConnection, importId: number): Promise<number> {
@@ -41,7 +41,7 @@ export async function takeBack(connection: DuckDBConnection, importId: number): 
   return requests;
 }
 
-/** Deletes the stored rows of requests, as far as they are still there: those with the time and the key of one. */
+/** Deletes the rows of requests that are still stored, by time and key. */
 async function deleteRows(
   connection: DuckDBConnection,
   hourStartNs: bigint,
@@ -59,7 +59,7 @@ async function deleteRows(
       [hourStartNs, lastNs, source],
     )
   ).getRows();
-  const doomed: bigint[] = [];
+  const rowIds: bigint[] = [];
   for (const [rowId, timeNs, method, status, durationMs, size, bytesRead, uri] of stored as [
     bigint,
     bigint,
@@ -70,8 +70,8 @@ async function deleteRows(
     bigint,
     string,
   ][]) {
-    const wanted = byTime.get(timeNs);
-    if (wanted === undefined) continue;
+    const candidates = byTime.get(timeNs);
+    if (candidates === undefined) continue;
     const row = {
       ...splitNanoseconds(timeNs),
       source,
@@ -82,13 +82,13 @@ async function deleteRows(
       bytesRead: Number(bytesRead),
       uri,
     } as RequestEvent;
-    const at = wanted.findIndex((each) => importKey(row, each) === each.key);
+    const at = candidates.findIndex((each) => importKey(row, each) === each.key);
     if (at < 0) continue;
-    wanted.splice(at, 1);
-    doomed.push(rowId);
+    candidates.splice(at, 1);
+    rowIds.push(rowId);
   }
-  for (let from = 0; from < doomed.length; from += rowsPerStatement)
+  for (let from = 0; from < rowIds.length; from += rowsPerStatement)
     await connection.run(
-      `DELETE FROM request_metrics WHERE rowid IN (${doomed.slice(from, from + rowsPerStatement).join(', ')})`,
+      `DELETE FROM request_metrics WHERE rowid IN (${rowIds.slice(from, from + rowsPerStatement).join(', ')})`,
     );
 }

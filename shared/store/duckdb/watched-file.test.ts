@@ -69,7 +69,7 @@ test('detects an older copy that overwrote the file by its content', async (t) =
   t.is(await watched.fate({ withContent: true }), 'overwritten');
 });
 
-test('does not take the log of another file for its own', async (t) => {
+test('does not mistake the log of another file for its own', async (t) => {
   const { path, watched, connection } = await start(t);
   await connection.run('INSERT INTO numbers SELECT range FROM range(10)');
   t.is(await watched.fate({ withContent: false }), undefined);

@@ -138,7 +138,7 @@ export async function setLogAside(
   }: { replacement?: string | undefined; label?: string; inCheckpoint?: boolean; now?: () => number } = {},
 ): Promise<MovedLog> {
   const { size: bytes, mtimeMs: changedMs } = await stat(path);
-  const movedTo = await keepBeside(
+  const movedTo = await linkOrCopy(
     path,
     `${path}.${label}-${new Date(now()).toISOString().replace(/[-:]|\.\d+/g, '')}`,
   );
@@ -198,9 +198,9 @@ async function copyStart(from: string, to: string, bytes: number): Promise<void>
  * Links a file under a second name, or copies it if the file system has no hard links. Never overwrites a file: appends
  * a number instead. Returns the name.
  */
-async function keepBeside(path: string, wanted: string): Promise<string> {
+async function linkOrCopy(path: string, preferred: string): Promise<string> {
   for (let number = 1; ; number += 1) {
-    const name = number === 1 ? wanted : `${wanted}-${number}`;
+    const name = number === 1 ? preferred : `${preferred}-${number}`;
     try {
       await link(path, name).catch(async (error: unknown) => {
         if (codeOf(error) === 'EEXIST') throw error;

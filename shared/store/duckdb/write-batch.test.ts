@@ -12,14 +12,14 @@ import type { Batch, Store } from '../store.js';
 import { openDuckdbStore } from './duckdb-store.js';
 import { joinColumn } from './columns.js';
 
-test('a NUL in a text moves no other value out of its row.', (t) => {
+test('keeps all values in their rows if a text has a NUL', (t) => {
   t.is(joinColumn(['a', '', 'c']), 'a\0\0c');
   t.is(joinColumn(['']), '');
   t.is(joinColumn(['a\0b', '\0', 'c']), 'a\ufffdb\0\ufffd\0c');
   t.is(joinColumn([1, 2.5, 1e21]), '1\x002.5\x001e+21');
 });
 
-test('a batch that can never be written is given up whole, and the next one goes through.', async (t) => {
+test('drops a batch that can never be written as a whole, and writes the next one', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const store = await openDuckdbStore(
     {
@@ -44,7 +44,7 @@ test('a batch that can never be written is given up whole, and the next one goes
   await rm(folder, { recursive: true });
 });
 
-test('holds a batch that a bug of this program keeps from being written', async (t) => {
+test('holds a batch that cannot be written because of a bug of this program', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   t.teardown(() => rm(folder, { recursive: true }));
   const store = await openDuckdbStore(
@@ -65,7 +65,7 @@ test('holds a batch that a bug of this program keeps from being written', async 
   await store.close();
 });
 
-test('rows that are written again and again take no more memory than DuckDB may have.', async (t) => {
+test('stays within the memory limit of DuckDB when it rewrites rows', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const store = await openDuckdbStore(
     {
@@ -85,7 +85,7 @@ test('rows that are written again and again take no more memory than DuckDB may 
   await rm(folder, { recursive: true });
 });
 
-test('after a batch that DuckDB has not enough memory for, others go through.', async (t) => {
+test('writes other batches after one that exceeds the memory of DuckDB', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const store = await openDuckdbStore(
     {
@@ -123,7 +123,7 @@ function batchOf(sequence: number, topLists: TopRow[]): Batch {
   };
 }
 
-/** As long as lists can be, and other ones each time. */
+/** Lists of maximum length, different each time. */
 function longLists(length: number): TopRow[] {
   return Array.from({ length }, (_, rowId) => ({
     level: 3600,

@@ -1,6 +1,6 @@
 /**
- * How a batch gets into the tables. Requests are appended (`request-appender.ts`). Rows that replace earlier ones
- * cannot be: each of their columns is one bound text, its values joined with NUL, which the statement splits again on
+ * Writes batches into the tables. Requests are appended (`request-appender.ts`). Rows that may replace earlier ones
+ * cannot be appended: each of their columns is bound as one text, joined with NUL, which the statement splits on
  * DuckDB's threads.
  */
 import { deflateSync } from 'node:zlib';
@@ -15,12 +15,12 @@ import type { Batch, LedgerSnapshot } from '../store.js';
 import { createRequestAppender } from './request-appender.js';
 import { runCached } from './statements.js';
 
-/** Writes batches over one connection, each in a transaction of its own. */
+/** Writes batches over one connection, each in a separate transaction. */
 export interface BatchWriter {
   /**
-   * Writes a batch, unless its writer's number says that it is there already. Throws what DuckDB throws, with the
-   * transaction still open. Passes the commit to `alone`, which must run it while no read is in progress: in DuckDB
-   * 1.5.5, a concurrent read can miss rows (decision 24).
+   * Writes a batch, unless its writer's sequence number shows that it is already stored. Throws DuckDB's errors, with
+   * the transaction still open. Passes the commit to `alone`, which must run it while no read is in progress: in
+   * DuckDB 1.5.5, a concurrent read can miss rows (decision 24).
    */
   write(batch: Batch, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
   /**
@@ -36,7 +36,7 @@ export interface BatchWriter {
   checkpoint(): Promise<void>;
 }
 
-/** Prepares the statements once. The connection must be used for nothing else while a batch is written. */
+/** Prepares the statements once. The connection must not be used concurrently. */
 export async function createBatchWriter(
   connection: DuckDBConnection,
   windows: OpenWindows,
@@ -46,7 +46,7 @@ export async function createBatchWriter(
   const writeRollups = await createRollupWriter(connection);
   const upsertTopLists = await connection.prepare(topListsSql);
   const insertImported = await connection.prepare(insertSql('imported_request', importedColumns));
-  let heldBytes = heldBytesMax; // by a log that is there already, if one is
+  let heldBytes = heldBytesMax; // an existing log may have as much
   return {
     checkpointDue(logBytes) {
       if (heldBytes >= heldBytesMax || logBytes >= logBytesMax) return 'now';
@@ -109,15 +109,15 @@ export async function createBatchWriter(
 }
 
 /**
- * Until the next checkpoint, DuckDB keeps the log, and in its memory the texts of rows that were replaced, in blocks
- * that grow by doubling. From `heldBytesWanted` and `logShareWanted` on, a checkpoint is due as soon as no read is in
- * progress; at the maximum it waits for the reads, and new ones wait for it.
+ * Until the next checkpoint, DuckDB retains the log and, in memory, the texts of replaced rows, in blocks that grow
+ * by doubling. From `heldBytesWanted` and `logShareWanted` on, a checkpoint is due as soon as no read is in progress;
+ * at the maximum it waits for the current reads, and new reads wait for it.
  */
 const heldBytesWanted = 8 * 2 ** 20;
 const heldBytesMax = 2 * heldBytesWanted;
 const logShareWanted = 0.75;
 
-/** A row of a list has some 10 kB. */
+/** A row of a list has about 10 kB. */
 const topRowsPerStatement = 200;
 /** A row of imported requests has up to 64 kB. */
 const importedRowsPerStatement = 50;
@@ -142,7 +142,7 @@ async function isNew(connection: DuckDBConnection, { writer, sequence }: Batch, 
   return true;
 }
 
-/** Which row of which window it is. */
+/** The columns that identify a row within its table. */
 const windowColumns: readonly Column<Pick<TopRow, 'level' | 'windowMs' | 'rowId'>>[] = [
   ['level', 'INTEGER', ({ level }) => level],
   ['window_ms', 'BIGINT', ({ windowMs }) => windowMs],
@@ -168,8 +168,8 @@ const importedColumns: readonly Column<ImportedRow>[] = [
 const topListsSql = `${insertSql('request_top', topColumns)} ON CONFLICT DO UPDATE SET packed = excluded.packed`;
 
 /**
- * A list has some 5 to 15 kB, which DuckDB would store as they are; this leaves less than half of them, and more work
- * would leave little less. Base64 on the way there.
+ * Compresses a list of 5 to 15 kB to less than half; higher levels save hardly more. Returns base64 for the
+ * statement.
  */
 function compress(packed: string): string {
   return deflateSync(packed, { level: 1 }).toString('base64');

@@ -1,8 +1,8 @@
 import { HttpError } from '@influxdata/influxdb-client';
 
 /**
- * Calls InfluxDB's API of JSON; resolves to what it answers, `{}` for nothing. Throws the client's `HttpError` for an
- * answer that is no success, and the system's error when there was none.
+ * Calls InfluxDB's JSON API; resolves to the response, `{}` if it is empty. Throws the client's `HttpError` for an
+ * error response, and the system's error if there was no response.
  */
 export async function callApi(
   { url, token }: { url: string; token: string },

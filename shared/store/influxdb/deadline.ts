@@ -1,6 +1,7 @@
 /**
- * A signal that aborts after `timeoutMs`, or with one of `others`. `AbortSignal.any` over `AbortSignal.timeout` can be
- * collected as garbage before it fires (Node 20), and a server that hangs would be waited for without end.
+ * Returns a signal that aborts after `timeoutMs`, or with one of `others`. `AbortSignal.any` over
+ * `AbortSignal.timeout` can be garbage-collected before it fires (Node 20), so that the wait for a hanging server
+ * would never end.
  */
 export function deadline(timeoutMs: number, ...others: readonly (AbortSignal | undefined)[]): AbortSignal {
   const controller = new AbortController();
@@ -11,7 +12,7 @@ export function deadline(timeoutMs: number, ...others: readonly (AbortSignal | u
   };
   setTimeout(() => {
     for (const signal of signals) signal.removeEventListener('abort', onAbort);
-    controller.abort(new DOMException(`There was no answer within ${timeoutMs} ms.`, 'TimeoutError'));
+    controller.abort(new DOMException(`There was no response within ${timeoutMs} ms.`, 'TimeoutError'));
   }, timeoutMs).unref();
   if (signals.some(({ aborted }) => aborted)) onAbort();
   else for (const signal of signals) signal.addEventListener('abort', onAbort, { once: true });

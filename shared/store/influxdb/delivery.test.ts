@@ -19,11 +19,11 @@ import { startSpooledWriter } from './spooled-writer.js';
 
 const influxd = influxdOfThisFile();
 const startMs = Date.UTC(2026, 10, 23, 20);
-/** All levels are kept for requests of this time. */
+/** All levels retain requests of this time. */
 const now = (): number => startMs + 60_000;
 const range = { fromMs: startMs - 86_400_000, toMs: startMs + 86_400_000 };
 
-test('What is encoded comes out line by line, whatever the texts hold, and bodies can be joined as they are.', async (t) => {
+test('decodes bodies line by line with any text, and joins bodies without decoding', async (t) => {
   const text = fc.string({ unit: fc.constantFrom('\\', '"', '\n', 'a', ' ', ',', '=') });
   await fc.assert(
     fc.asyncProperty(
@@ -33,7 +33,7 @@ test('What is encoded comes out line by line, whatever the texts hold, and bodie
       ),
       async (texts) => {
         const requests = texts.map((each) => event(each));
-        const wanted = requests.map((request) => requestLine(request, 'r'));
+        const expected = requests.map((request) => requestLine(request, 'r'));
         const bodies = bodiesOf({
           recorder: 'r',
           writer: 'w',
@@ -44,17 +44,17 @@ test('What is encoded comes out line by line, whatever the texts hold, and bodie
           topLists: [],
           ledger: undefined,
         });
-        t.deepEqual(await linesIn(decodePayload(encodePayload(bodies))[0]!), wanted);
-        const twice = joinBodies([...bodies, compress(`${wanted[0]!}\n`, 1)]);
-        t.is(twice.lines, wanted.length + 1);
-        t.deepEqual(await linesIn(twice), [...wanted, wanted[0]!]);
+        t.deepEqual(await linesIn(decodePayload(encodePayload(bodies))[0]!), expected);
+        const twice = joinBodies([...bodies, compress(`${expected[0]!}\n`, 1)]);
+        t.is(twice.lines, expected.length + 1);
+        t.deepEqual(await linesIn(twice), [...expected, expected[0]!]);
       },
     ),
     { numRuns: 50 },
   );
 });
 
-test('finds the lines of a body with a row of megabytes, and skips what is no line', async (t) => {
+test('finds the lines of a body with a row of megabytes, and skips invalid lines', async (t) => {
   const long = `request_rollup,level=1m cells="${'GET 200 1,'.repeat(1_000_000)}" 1`;
   const lines = [requestLine(event({ uri: '/\n"\\', host: 'a "b' }), 'r'), long, 'm,t=\\ "a f="x" 1'];
   t.deepEqual(await linesIn(compress(`${lines.join('\n')}\nnone\n${lines.join('\n')}\nm f="no end\n`, 8)), [
@@ -64,10 +64,10 @@ test('finds the lines of a body with a row of megabytes, and skips what is no li
 });
 
 testWithInfluxd(
-  'One line that InfluxDB refuses costs itself alone, is kept with the reason, and all levels agree with the requests.',
+  'loses only the line that InfluxDB rejects, stores it with the reason, and corrects the rollups of all levels',
   async (t) => {
     await overProxy(t, async ({ store, spoolDir, recorder }) => {
-      // A time that cannot be: 400 for the whole body. It is put in behind the recorder, which bounds times no further.
+      // An invalid time: 400 for the whole body. Added after the recorder, which would not let it pass.
       for (let at = 0; at < 300; at += 1)
         recorder.record(event({ uri: `/${at}`, timeMs: at === 123 ? 1e14 : startMs + at }));
       await until('all are settled', () => store.spool!.own.spooled === 0 && store.spool!.own.stored > 0);
@@ -86,9 +86,9 @@ testWithInfluxd(
   },
 );
 
-testWithInfluxd('A field of another type is refused in part (422), and the rest is in.', async (t) => {
+testWithInfluxd('delivers all other lines when InfluxDB rejects a field type (422)', async (t) => {
   await overProxy(t, async ({ store, recorder, writeLines }) => {
-    // Somebody else wrote a text where numbers belong, into the shard of this day.
+    // Another program wrote a text into a numeric field, in the shard of this day.
     await writeLines(
       `request_metrics,host=other,method=GET,recorder=tested,source=caddy,status_code=200 upstream_ms="slow" ${startMs}000000`,
     );
@@ -108,7 +108,7 @@ testWithInfluxd('A field of another type is refused in part (422), and the rest 
   });
 });
 
-test('keeps requests in the spool when delivering them fails for an unexpected reason', async (t) => {
+test('keeps requests in the spool when delivery fails for an unexpected reason', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   t.teardown(() => rm(dir, { recursive: true }));
   const spool = await openSpool({ dir, bytesMax: 2 ** 20, log: quietLog });
@@ -140,22 +140,22 @@ test('keeps requests in the spool when delivering them fails for an unexpected r
 });
 
 const interruptions: Readonly<Record<string, readonly ProxyAct[]>> = {
-  'a server that is busy and says for how long': [{ status: 429, headers: { 'retry-after': '1' } }],
-  'a server that is down': [
+  'a busy server that asks for a delay': [{ status: 429, headers: { 'retry-after': '1' } }],
+  'an unavailable server': [
     { status: 503 },
     { status: 500, body: 'x' },
     { status: 502, headers: { 'content-type': 'text/html' }, body: '<html>' },
   ],
-  'a token, bucket or organisation that is not right yet': [
+  'a wrong token, bucket or organisation': [
     { status: 401, body: '{"message":"unauthorized"}' },
     { status: 403 },
     { status: 404 },
   ],
-  'connections that are reset before and after the write': ['reset', 'reset-after', 'reset-after', 'reset'],
-  'an answer that never comes': ['hang'],
+  'connection resets before and after the write': ['reset', 'reset-after', 'reset-after', 'reset'],
+  'a response that never arrives': ['hang'],
 };
 for (const [title, acts] of Object.entries(interruptions)) {
-  testWithInfluxd(`Nothing is lost or doubled by ${title}.`, async (t) => {
+  testWithInfluxd(`loses and duplicates nothing after ${title}`, async (t) => {
     await overProxy(t, async ({ store, recorder, proxy }) => {
       const left = [...acts];
       let problem: string | undefined;
@@ -172,7 +172,7 @@ for (const [title, acts] of Object.entries(interruptions)) {
   });
 }
 
-testWithInfluxd('A proxy that takes only small bodies (413 in HTML) gets small ones.', async (t) => {
+testWithInfluxd('sends small bodies to a proxy that rejects large ones (413 in HTML)', async (t) => {
   await overProxy(t, async ({ store, recorder, proxy }) => {
     proxy.act = ({ lines }) =>
       lines > 64
@@ -185,7 +185,7 @@ testWithInfluxd('A proxy that takes only small bodies (413 in HTML) gets small o
   });
 });
 
-testWithInfluxd('What waits in the spool is delivered by the next start, before what is new.', async (t) => {
+testWithInfluxd('delivers spooled requests after a restart, before new ones', async (t) => {
   const { url, org, token, createBucket } = await influxd();
   const options = { org, bucket: await createBucket(), token, ...spoolOfTest() };
   const away = await openInfluxdbStore(
@@ -224,7 +224,7 @@ testWithInfluxd('What waits in the spool is delivered by the next start, before 
   await store.close();
 });
 
-testWithInfluxd('A second process is kept out of the spool, and told so.', async (t) => {
+testWithInfluxd('refuses a spool that another process uses', async (t) => {
   const { url, org, token, bucket } = await influxd();
   const options = { url, org, bucket, token, ...spoolOfTest() };
   const store = await openInfluxdbStore(options, { log: quietLog, spoolName: 'collector' });
@@ -244,7 +244,7 @@ interface Rig {
   writeLines(text: string): Promise<void>;
 }
 
-/** A recorder over a spooled store, whose writes a proxy can interfere with. */
+/** A recorder with a spooled store, behind a proxy that can disrupt writes. */
 async function overProxy(t: ExecutionContext, run: (rig: Rig) => Promise<void>): Promise<void> {
   const { url, org, token, createBucket } = await influxd();
   const bucket = await createBucket();

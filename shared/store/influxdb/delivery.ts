@@ -1,12 +1,12 @@
 /**
- * Brings lines to InfluxDB, whatever it answers: see the table of answers in `influxdb-error.ts`.
+ * Delivers lines to InfluxDB. `influxdb-error.ts` classifies error responses.
  *
- * A body that is refused for good (400, 413, 422) is halved until the lines that are at fault are alone; the others are
- * written. What InfluxDB has taken of a body that it refused in part (422) is written again, which changes nothing.
+ * A rejected body (400, 413, 422) is halved until the faulty lines are isolated; all others are written. Lines
+ * already written from a partially rejected body (422) are written again, which changes nothing.
  *
- * A request that is refused is in the rollups already, whose rows are cumulative and may have been made by a process
- * that is gone. So rows are added that take it away again: with a cell whose count is -1, and ids that follow from the
- * line, so that a repetition replaces them.
+ * Rollups already count rejected requests, and their cumulative rows may be from a process that has ended. So
+ * correction rows are added: with a cell whose count is -1, and ids derived from the line, so that a repetition
+ * replaces them.
  */
 import { createHash } from 'node:crypto';
 import { detailedMessageOf } from '../../errors.js';
@@ -18,17 +18,16 @@ import { InfluxdbError } from './influxdb-error.js';
 import { isRequestLine, parseRequestLine, rollupLine } from './line-protocol.js';
 import { compress, joinBodies, linesIn, linesMax, type Body } from './payload.js';
 
-/** Brings bodies to InfluxDB. */
+/** Delivers bodies to InfluxDB. */
 export interface Delivery {
   /**
-   * Resolves when InfluxDB has written all lines that it ever takes: to how many requests it refused, which are dead
-   * letters now. Throws a `StoreError` ('retry', 'hold') when it takes nothing at present; then all of it is to be
-   * delivered again.
+   * Resolves when all acceptable lines are written, to the number of rejected requests, which are now dead letters.
+   * Throws a `StoreError` ('retry', 'hold') if InfluxDB is unavailable; then all bodies have to be delivered again.
    */
   deliver(bodies: readonly Body[]): Promise<number>;
 }
 
-/** What is not halved any more on a timeout, in lines. */
+/** Minimum number of lines to halve to after a timeout. */
 const linesMin = 100;
 
 /** `post` writes one body, or throws an `InfluxdbError`. */
@@ -41,33 +40,32 @@ export function createDelivery({
   deadLetters: DeadLetters;
   now: () => number;
 }): Delivery {
-  /** How many lines go at once: halved when that was too much for InfluxDB or for a proxy, and slowly raised again. */
-  let linesAtOnceMax = linesMax;
+  /** Number of lines per write: halved if that was too much for InfluxDB or a proxy, and slowly raised again. */
+  let linesPerWrite = linesMax;
 
   return {
     async deliver(bodies) {
-      const refused: RefusedLine[] = [];
+      const rejected: RefusedLine[] = [];
       for (const group of groupsOf(bodies)) {
-        if (group.lines <= linesAtOnceMax) await deliverBody(group, refused);
-        else await deliverParts(await linesIn(group), linesAtOnceMax, refused);
+        if (group.lines <= linesPerWrite) await deliverBody(group, rejected);
+        else await deliverParts(await linesIn(group), linesPerWrite, rejected);
       }
-      if (refused.length === 0) return 0;
-      await deadLetters.keep(refused);
-      const requests = refused.flatMap(({ line }) => (isRequestLine(line) ? [line] : []));
+      if (rejected.length === 0) return 0;
+      await deadLetters.keep(rejected);
+      const requests = rejected.flatMap(({ line }) => (isRequestLine(line) ? [line] : []));
       const corrections = requests.flatMap((line) => correctionsOf(line, now()));
-      // What is too old for the bucket is so in each level; those rows are not there, and their corrections need not
-      // be.
-      await deliverParts(corrections, linesAtOnceMax, []);
+      // Requests that are too old for the bucket have no rows there, so a rejected correction can be ignored.
+      await deliverParts(corrections, linesPerWrite, []);
       return requests.length;
     },
   };
 
-  /** Small bodies of several batches go together. */
+  /** Joins small bodies of several batches. */
   function* groupsOf(bodies: readonly Body[]): Generator<Body> {
     let group: Body[] = [];
     let lines = 0;
     for (const body of bodies) {
-      if (group.length > 0 && lines + body.lines > linesAtOnceMax) {
+      if (group.length > 0 && lines + body.lines > linesPerWrite) {
         yield joinBodies(group);
         group = [];
         lines = 0;
@@ -78,40 +76,40 @@ export function createDelivery({
     if (group.length > 0) yield joinBodies(group);
   }
 
-  async function deliverBody(body: Body, refused: RefusedLine[], knownLines?: readonly string[]): Promise<void> {
+  async function deliverBody(body: Body, rejected: RefusedLine[], knownLines?: readonly string[]): Promise<void> {
     try {
       await post(body.gzip);
-      linesAtOnceMax = Math.min(linesMax, linesAtOnceMax + Math.ceil(linesAtOnceMax / 10));
+      linesPerWrite = Math.min(linesMax, linesPerWrite + Math.ceil(linesPerWrite / 10));
     } catch (error) {
       if (!(error instanceof InfluxdbError)) throw error;
       if (error.tooLarge)
-        linesAtOnceMax = Math.max(
+        linesPerWrite = Math.max(
           error.action === 'drop' ? 1 : linesMin,
-          Math.floor(Math.min(body.lines, linesAtOnceMax) / 2),
+          Math.floor(Math.min(body.lines, linesPerWrite) / 2),
         );
       if (error.action !== 'drop') throw error;
       const lines = knownLines ?? (await linesIn(body));
       if (lines.length === 1 || error.refusedLines === lines.length)
-        refused.push(...lines.map((line) => ({ line, reason: detailedMessageOf(error) })));
-      else await deliverParts(lines, Math.ceil(lines.length / 2), refused);
+        rejected.push(...lines.map((line) => ({ line, reason: detailedMessageOf(error) })));
+      else await deliverParts(lines, Math.ceil(lines.length / 2), rejected);
     }
   }
 
-  async function deliverParts(lines: readonly string[], linesAtOnce: number, refused: RefusedLine[]): Promise<void> {
-    for (let from = 0; from < lines.length; from += linesAtOnce) {
-      const part = lines.slice(from, from + linesAtOnce);
-      await deliverBody(compress(`${part.join('\n')}\n`, part.length), refused, part);
+  async function deliverParts(lines: readonly string[], linesPerPart: number, rejected: RefusedLine[]): Promise<void> {
+    for (let from = 0; from < lines.length; from += linesPerPart) {
+      const part = lines.slice(from, from + linesPerPart);
+      await deliverBody(compress(`${part.join('\n')}\n`, part.length), rejected, part);
     }
   }
 }
 
 /**
- * Rollup rows that subtract a request from its windows, in both scopes, as lines. Levels that do not keep rows of its
- * age have nothing to correct.
+ * Rollup rows that subtract a request from its windows in both scopes, as lines. Levels that do not retain rows of
+ * its age need no correction.
  */
 function correctionsOf(line: string, nowMs: number): string[] {
   const event = parseRequestLine(line);
-  if (event === undefined) return []; // what InfluxDB refused may be no line at all, after damage that no checksum saw
+  if (event === undefined) return []; // not a valid line, after damage that no checksum detected
   const { timeMs, source, host, method, status, size } = event;
   const durationMs = hasLatency({ status, method }) ? event.durationMs : null;
   const histogram = new Histogram();

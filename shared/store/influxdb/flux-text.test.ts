@@ -36,13 +36,13 @@ const text = fc
 
 const influxd = influxdOfThisFile();
 
-test('Plain text is left as it is, and everything else is bytes.', (t) => {
+test('leaves plain text unchanged and escapes everything else as bytes', (t) => {
   t.is(flux`${fluxText('shop.example:8080/a_b-c d')}`.toString(), '"shop.example:8080/a_b-c d"');
   t.is(flux`${fluxText('$"\\\n€')}`.toString(), String.raw`"\x24\x22\x5c\x0a\xe2\x82\xac"`);
   t.is(flux`${fluxText('')}`.toString(), '""');
 });
 
-testWithInfluxd('Flux reads every text as it was given.', async (t) => {
+testWithInfluxd('escapes every text so that Flux reads it unchanged', async (t) => {
   const { url, org, token } = await influxd();
   const query = new InfluxDB({ url, token }).getQueryApi(org);
   await fc.assert(
@@ -60,7 +60,7 @@ array.from(rows: ${lengths})`);
   );
 });
 
-testWithInfluxd('Flux finds the texts that are the whole or have the start, and no others.', async (t) => {
+testWithInfluxd('matches exactly the texts that are equal or have the prefix', async (t) => {
   const { url, org, token } = await influxd();
   const query = new InfluxDB({ url, token }).getQueryApi(org);
   await fc.assert(
@@ -95,7 +95,7 @@ array.from(rows: ${values})`);
   );
 });
 
-testWithInfluxd('Flux finds any of several texts, and no others.', async (t) => {
+testWithInfluxd('matches exactly the given texts', async (t) => {
   const { url, org, token } = await influxd();
   const query = new InfluxDB({ url, token }).getQueryApi(org);
   await fc.assert(

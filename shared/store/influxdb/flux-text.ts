@@ -1,30 +1,28 @@
 import { fluxExpression, type FluxParameterLike } from '@influxdata/influxdb-client';
 
 /**
- * A text as a Flux string literal, for the `flux` template.
+ * Returns a Flux string literal for the `flux` template.
  *
- * The client's own quoting is not used, because it can be broken out of: it turns `$"` into `"$\""`, where Flux
- * (InfluxDB
- * 2.7.12) reads `$\` as two plain characters and `"` as the end, so that the rest of a host or a path would be a query. Here
- * every byte of UTF-8 but letters, digits and a few harmless marks becomes `\xNN`: nothing is left that could mean
- * something.
+ * The client's own escaping is unsafe: it turns `$"` into `"$\""`, where Flux (InfluxDB 2.7.12) reads `$\` as two
+ * plain characters and `"` as the end of the literal, so that the rest of a host or a path would be code. Here every
+ * UTF-8 byte except letters, digits and a few safe characters becomes `\xNN`.
  */
 export function fluxText(text: string): FluxParameterLike {
   return fluxExpression(`"${bytes(text, /[^A-Za-z0-9 ./:_-]+/gu)}"`);
 }
 
 /**
- * A Flux regular expression that finds the texts that are `whole`, and those that start with one of `starts`. InfluxDB
- * looks for it while it reads from disk: a function such as `strings.hasPrefix`, called for each row, took thirty times
- * as long.
+ * Returns a Flux regular expression that matches `whole`, or any text with one of the prefixes `starts`. InfluxDB
+ * evaluates it while it reads from disk; a function such as `strings.hasPrefix` is called for each row and takes
+ * thirty times as long.
  */
 export function fluxWholeOrStart(whole: string, ...starts: string[]): FluxParameterLike {
-  // Flux turns the bytes into characters before it reads the expression.
+  // Flux decodes the bytes before it parses the expression.
   return fluxExpression(`/${bytes(`^(${literal(whole)}$|${starts.map(literal).join('|')})`, /[^A-Za-z0-9]+/gu)}/`);
 }
 
 /**
- * A Flux regular expression that finds any of the texts. As a chain of comparisons, InfluxDB refuses 200 of them as
+ * Returns a Flux regular expression that matches any of the texts. InfluxDB rejects a chain of 200 comparisons as
  * nested too deeply.
  */
 export function fluxAnyOf(texts: readonly string[]): FluxParameterLike {

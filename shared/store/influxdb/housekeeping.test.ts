@@ -88,66 +88,63 @@ function batchOf(ageDays: number): Batch {
   };
 }
 
-testWithInfluxd(
-  'A store that keeps house deletes what is older than its kind is kept, with a token for the bucket alone, and nothing else.',
-  async (t) => {
-    const { url, org, createBucket, createToken } = await influxd();
-    const bucket = await createBucket();
-    const options = {
-      url,
-      org,
-      bucket,
-      token: await createToken(bucket, ['read', 'write']),
-      retention,
-      ...spoolOfTest(),
-    };
-    const ages = [0, 0.1, 0.2, 1, 5, 10, 30, 100, 390];
-    const plain = await openInfluxdbStore(options, { log: quietLog });
-    for (const age of ages) await plain.write(batchOf(age));
-    const foreign = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, {
-      method: 'POST',
-      headers: { authorization: `Token ${options.token}` },
-      body: `temperature value=1 ${Date.now() - 100 * dayMs}000000`,
-    });
-    t.is(foreign.status, 204);
-    const everything = { fromMs: 0, toMs: Date.now() + dayMs, filter: {} };
-    const requests = async (): Promise<number> => (await plain.readRequests({ ...everything, limit: 100 })).length;
-    t.is(await requests(), ages.length, 'a store that does not keep house deletes nothing');
+testWithInfluxd('deletes exactly the expired rows, with a token for the bucket only', async (t) => {
+  const { url, org, createBucket, createToken } = await influxd();
+  const bucket = await createBucket();
+  const options = {
+    url,
+    org,
+    bucket,
+    token: await createToken(bucket, ['read', 'write']),
+    retention,
+    ...spoolOfTest(),
+  };
+  const ages = [0, 0.1, 0.2, 1, 5, 10, 30, 100, 390];
+  const plain = await openInfluxdbStore(options, { log: quietLog });
+  for (const age of ages) await plain.write(batchOf(age));
+  const foreign = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, {
+    method: 'POST',
+    headers: { authorization: `Token ${options.token}` },
+    body: `temperature value=1 ${Date.now() - 100 * dayMs}000000`,
+  });
+  t.is(foreign.status, 204);
+  const everything = { fromMs: 0, toMs: Date.now() + dayMs, filter: {} };
+  const requests = async (): Promise<number> => (await plain.readRequests({ ...everything, limit: 100 })).length;
+  t.is(await requests(), ages.length, 'a store that does not keep house deletes nothing');
 
-    const house = await openInfluxdbStore({ ...options, retentionDelayMs: 0 }, { log: quietLog, keepsHouse: true });
-    const keptAt = (keptMs: number): number => ages.filter((age) => age * dayMs < keptMs).length;
-    await until('what is old is deleted', async () => {
-      const topLists = await Promise.all(
-        topLevels.map((level) => plain.readTopLists({ ...everything, level, kinds: ['path'] })),
+  const house = await openInfluxdbStore({ ...options, retentionDelayMs: 0 }, { log: quietLog, keepsHouse: true });
+  const retainedAt = (retentionMs: number): number => ages.filter((age) => age * dayMs < retentionMs).length;
+  await until('what is old is deleted', async () => {
+    const topLists = await Promise.all(
+      topLevels.map((level) => plain.readTopLists({ ...everything, level, kinds: ['path'] })),
+    );
+    return (
+      (await requests()) === retainedAt(retention.requestsMs) &&
+      topLevels.every((level, at) => topLists[at]!.length === retainedAt(topRetentionMs(level, retention.rollupsMs)))
+    );
+  });
+  for (const scope of scopes) {
+    for (const level of levelsOf[scope]) {
+      const rows = await plain.readRollups({ ...everything, level, scope, filter: {} });
+      t.is(
+        rows.length,
+        retainedAt(levelRetentionMs(level, retention.rollupsMs, scope)),
+        `level ${level} of scope ${scope}`,
       );
-      return (
-        (await requests()) === keptAt(retention.requestsMs) &&
-        topLevels.every((level, at) => topLists[at]!.length === keptAt(topRetentionMs(level, retention.rollupsMs)))
-      );
-    });
-    for (const scope of scopes) {
-      for (const level of levelsOf[scope]) {
-        const rows = await plain.readRollups({ ...everything, level, scope, filter: {} });
-        t.is(
-          rows.length,
-          keptAt(levelRetentionMs(level, retention.rollupsMs, scope)),
-          `level ${level} of scope ${scope}`,
-        );
-      }
     }
-    const left = await fetch(`${url}/api/v2/query?org=${org}`, {
-      method: 'POST',
-      headers: { authorization: `Token ${options.token}`, 'content-type': 'application/vnd.flux' },
-      body: `from(bucket: "${bucket}") |> range(start: 0) |> filter(fn: (r) => r._measurement == "temperature")`,
-    });
-    t.regex(await left.text(), /temperature/, 'measurements of others stay');
-    await house.close();
-    await plain.close();
-  },
-);
+  }
+  const left = await fetch(`${url}/api/v2/query?org=${org}`, {
+    method: 'POST',
+    headers: { authorization: `Token ${options.token}`, 'content-type': 'application/vnd.flux' },
+    body: `from(bucket: "${bucket}") |> range(start: 0) |> filter(fn: (r) => r._measurement == "temperature")`,
+  });
+  t.regex(await left.text(), /temperature/, 'measurements of others stay');
+  await house.close();
+  await plain.close();
+});
 
 testWithInfluxd(
-  'A clock that is ahead and a shorter retention delete nothing from a bucket before the delay is over, also where the spool folder is new.',
+  'deletes nothing for a clock that is ahead or a shorter retention before the delay is over, even with a new spool folder',
   async (t) => {
     const { url, org, createBucket, createToken } = await influxd();
     const bucket = await createBucket();
@@ -168,24 +165,24 @@ testWithInfluxd(
       (await plain.readRequests({ fromMs: 0, toMs: startMs + dayMs, filter: {}, limit: 100 })).length;
 
     let looks = 0;
-    /** Keeps house until the look at the clock is saved and the deletion that follows it is done. */
+    /** Runs housekeeping until the check of the clock is saved and the following deletion is done. */
     const keepHouse = async (aheadDays: number, changes: Partial<InfluxdbOptions>): Promise<string[]> => {
-      const said: string[] = [];
+      const warnings: string[] = [];
       const file = join(changes.spoolDir ?? options.spoolDir, 'retention.json');
       const nowMs = startMs + aheadDays * dayMs + (looks += 1);
       const store = await openInfluxdbStore(
         { ...options, ...changes },
-        { log: { ...quietLog, warn: (message) => said.push(message) }, keepsHouse: true, now: () => nowMs },
+        { log: { ...quietLog, warn: (message) => warnings.push(message) }, keepsHouse: true, now: () => nowMs },
       );
       await until('it has looked', async () =>
         (await readFile(file, 'utf8').catch(() => '')).includes(`"lookedMs":${nowMs}`),
       );
       await store.readLedgers({ sinceMs: 0 });
       await store.close(); // waits for the deletion that is under way
-      return said;
+      return warnings;
     };
     t.deepEqual(await keepHouse(0, {}), []);
-    t.regex((await keepHouse(30, {})).join(), /30d ahead of the time that deletion goes by/);
+    t.regex((await keepHouse(30, {})).join(), /30d ahead of the time used for deletion/);
     t.is(await requests(), ages.length);
     t.regex((await keepHouse(0, { retention })).join(), /RETENTION_REQUESTS is 7d and was 90d: requests from /);
     t.is(await requests(), ages.length);
@@ -194,26 +191,26 @@ testWithInfluxd(
       /730d ahead of .*RETENTION_REQUESTS is 7d and was 80d/,
     );
     t.is(await requests(), ages.length);
-    t.regex((await keepHouse(0, { retention, retentionDelayMs: 0 })).join(), /The shorter retention is in force now/);
+    t.regex((await keepHouse(0, { retention, retentionDelayMs: 0 })).join(), /The shorter retention takes effect now/);
     await until('what is too old is deleted', async () => (await requests()) === 2);
   },
 );
 
-test('keeps rows of single hosts at no level for longer than the others', (t) => {
+test('retains rows of hosts at no level for longer than rows of sources', (t) => {
   for (const rollupsMs of [dayMs, 400 * dayMs]) {
     for (const level of levelsOf.host)
       t.true(levelRetentionMs(level, rollupsMs, 'host') <= levelRetentionMs(level, rollupsMs, 'all'));
   }
 });
 
-test('What could not be done, because InfluxDB was still starting, is done soon after, and said once.', async (t) => {
-  const said: string[] = [];
+test('retries soon when InfluxDB was still starting, and logs it once', async (t) => {
+  const warnings: string[] = [];
   let tries = 0;
   const deleted: string[] = [];
   const stop = startHousekeeping({
-    guard: { look: async () => ({ retention, nowMs: Date.now() }) },
+    guard: { check: async () => ({ retention, nowMs: Date.now() }) },
     retryMs: 1,
-    log: { ...quietLog, warn: (message) => said.push(message) },
+    log: { ...quietLog, warn: (message) => warnings.push(message) },
     writeVersion: async () => {
       if ((tries += 1) < 4) throw new Error('it is starting');
     },
@@ -224,43 +221,40 @@ test('What could not be done, because InfluxDB was still starting, is done soon 
   t.teardown(stop);
   await until('it has deleted what is old', () => deleted.includes('_measurement="request_metrics"'));
   t.is(tries, 4);
-  t.deepEqual(said, ['Cannot delete old requests and totals yet: it is starting']);
+  t.deepEqual(warnings, ['Cannot delete expired requests and rollups, retrying: it is starting']);
 });
 
-testWithInfluxd(
-  'A bucket that a newer program has written to is neither read nor written, and the error says what to do.',
-  async (t) => {
-    const { url, org, token, createBucket } = await influxd();
-    const bucket = await createBucket();
-    const options = { url, org, bucket, token, retention, ...spoolOfTest() };
-    const write = async (lines: string): Promise<void> => {
-      const { status } = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, {
-        method: 'POST',
-        headers: { authorization: `Token ${token}` },
-        body: lines,
-      });
-      t.is(status, 204);
-    };
-    const first = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
-    await first.write(batchOf(0));
-    await first.ping();
-    await first.close();
+testWithInfluxd('neither reads nor writes a bucket of a newer program, and says what to do', async (t) => {
+  const { url, org, token, createBucket } = await influxd();
+  const bucket = await createBucket();
+  const options = { url, org, bucket, token, retention, ...spoolOfTest() };
+  const write = async (lines: string): Promise<void> => {
+    const { status } = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, {
+      method: 'POST',
+      headers: { authorization: `Token ${token}` },
+      body: lines,
+    });
+    t.is(status, 204);
+  };
+  const first = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
+  await first.write(batchOf(0));
+  await first.ping();
+  await first.close();
 
-    await write('store_schema version=3i');
-    const older = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
-    for (const use of [
-      () => older.ping(),
-      () => older.write(batchOf(0)),
-      () => older.readLedgers({ sinceMs: 0 }),
-      () => older.pingToWrite(),
-    ]) {
-      const error = await t.throwsAsync(use(), {
-        instanceOf: StoreError,
-        message:
-          /a newer program writes it, in version 3, and this one knows version 2\. Upgrade this program, or set INFLUXDB_BUCKET/,
-      });
-      t.is(error.action, 'stop');
-    }
-    await older.close();
-  },
-);
+  await write('store_schema version=3i');
+  const older = await openInfluxdbStore(options, { log: quietLog, keepsHouse: true });
+  for (const use of [
+    () => older.ping(),
+    () => older.write(batchOf(0)),
+    () => older.readLedgers({ sinceMs: 0 }),
+    () => older.pingToWrite(),
+  ]) {
+    const error = await t.throwsAsync(use(), {
+      instanceOf: StoreError,
+      message:
+        /a newer program writes it, in version 3, and this one knows version 2\. Upgrade this program, or set INFLUXDB_BUCKET/,
+    });
+    t.is(error.action, 'stop');
+  }
+  await older.close();
+});

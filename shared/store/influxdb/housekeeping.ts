@@ -5,32 +5,32 @@ import type { Retention } from '../../rollup/rollup.js';
 import type { RetentionGuard } from '../retention-guard.js';
 import { levelTags } from './line-protocol.js';
 
-/** What housekeeping works with. */
+/** Dependencies of housekeeping. */
 export interface HousekeepingParts {
-  /** Decides what is too old. */
-  readonly guard: Pick<RetentionGuard, 'look'>;
-  /** Deletes the points that a predicate names and that are older than a time in milliseconds since 1970. */
+  /** Decides which rows have expired. */
+  readonly guard: Pick<RetentionGuard, 'check'>;
+  /** Deletes points that match a predicate and are older than a time in milliseconds since 1970. */
   readonly deleteBefore: (predicate: string, timeMs: number) => Promise<unknown>;
-  /** Writes which version the bucket has. */
+  /** Writes the schema version of the bucket. */
   readonly writeVersion: () => Promise<unknown>;
   readonly log: Log;
   /**
-   * How long to wait after a failure, in milliseconds: five minutes, since a deletion that took too long may still be
-   * under way.
+   * Delay after a failure in milliseconds. Default: five minutes, since a deletion that timed out may still be
+   * running.
    */
   readonly retryMs?: number;
 }
 
 /**
- * How often what is old is deleted, in milliseconds: InfluxDB looks at each series of a measurement for it (40 ms for
- * 40 series of 600,000 points).
+ * Interval between deletions in milliseconds. Each one makes InfluxDB examine every series of a measurement (40 ms
+ * for 40 series with 600,000 points).
  */
 const everyMs = 3_600_000;
 
 /**
- * Does now and every hour what the retention of a bucket cannot: single requests, ledgers and totals of fine windows go
- * sooner than the totals of hours and days. What fails is said in the log once, and tried again soon. Gives what ends
- * it.
+ * Deletes expired rows now and every hour, since the bucket has a single retention: raw requests, ledgers and rollups
+ * of fine levels expire before those of hours and days. A failure is logged once and soon retried. Returns a function
+ * that stops it.
  */
 export function startHousekeeping({
   guard,
@@ -46,16 +46,16 @@ export function startHousekeeping({
     let nextMs = everyMs;
     try {
       await writeVersion();
-      const due = await guard.look();
-      for (const [predicate, keptMs] of rulesOf(due.retention)) {
+      const due = await guard.check();
+      for (const [predicate, retentionMs] of rulesOf(due.retention)) {
         if (isStopped) return;
-        await deleteBefore(predicate, due.nowMs - keptMs);
+        await deleteBefore(predicate, due.nowMs - retentionMs);
       }
       problem = undefined;
     } catch (error) {
       const message = messageOf(error);
       if (!isStopped && message !== problem)
-        log.warn(`Cannot delete old requests and totals yet: ${detailedMessageOf(error)}`);
+        log.warn(`Cannot delete expired requests and rollups, retrying: ${detailedMessageOf(error)}`);
       problem = message;
       nextMs = retryMs;
     }
@@ -68,21 +68,21 @@ export function startHousekeeping({
   };
 }
 
-/** Predicates, and how long what they name is kept, in milliseconds. */
+/** Predicates with the retention of matching points, in milliseconds. */
 function rulesOf({ requestsMs, rollupsMs }: Retention): (readonly [string, number])[] {
   return [
     ['_measurement="request_metrics"', requestsMs],
     ['_measurement="collector_ledger"', requestsMs],
     ['_measurement="imported_request"', rollupsMs],
     ...windowRetentions(rollupsMs).map(
-      ({ table, level, keptMs }) => [`${predicates[table]} AND level="${levelTags[level]}"`, keptMs] as const,
+      ({ table, level, retentionMs }) => [`${predicates[table]} AND level="${levelTags[level]}"`, retentionMs] as const,
     ),
   ];
 }
 
 /**
- * InfluxDB 2 has no `!=` in delete predicates, so the one for `request_rollup` also matches rows of hosts. No level
- * keeps these for longer than the others.
+ * InfluxDB 2 has no `!=` in delete predicates, so that of `request_rollup` also matches rows of hosts. No level has a
+ * longer retention for these.
  */
 const predicates: Readonly<Record<WindowRetention['table'], string>> = {
   request_rollup: '_measurement="request_rollup"',

@@ -71,7 +71,7 @@ const answers: readonly (readonly [
     {},
     `{"code":"unauthorized","message":"no access with ${token}"}`,
     'hold',
-    /refused the token\. INFLUXDB_TOKEN is missing, wrong/,
+    /rejected the token\. INFLUXDB_TOKEN is missing, wrong/,
     /no access with \[token\]/,
   ],
   [403, {}, '{"code":"forbidden","message":"no"}', 'hold', /needs write on the bucket "b"/, /403 \(no\)/],
@@ -85,13 +85,20 @@ const answers: readonly (readonly [
   ],
   [301, { location: 'https://elsewhere.example/' }, '', 'hold', /INFLUXDB_URL/, /301/],
   [405, {}, 'no', 'hold', /INFLUXDB_URL/, /405/],
-  [400, {}, '{"code":"invalid","message":"unable to parse"}', 'drop', /refused this \(status 400\)/, /unable to parse/],
+  [
+    400,
+    {},
+    '{"code":"invalid","message":"unable to parse"}',
+    'drop',
+    /rejected the request \(status 400\)/,
+    /unable to parse/,
+  ],
   [413, { 'content-type': 'text/html' }, '<html>too large</html>', 'drop', /status 413/, /413/],
   [422, {}, '{"code":"unprocessable entity","message":"dropped=1"}', 'drop', /status 422/, /dropped=1/],
 ];
 
 for (const [status, headers, body, action, message, detail, retryAfterMs] of answers) {
-  test(`an answer of ${status} says ${action}, for a write as for a read, keeps InfluxDB's words for the log, and never shows the token`, async (t) => {
+  test(`converts status ${status} to ${action} for writes and reads, with InfluxDB's message as detail and without the token`, async (t) => {
     await withServer(
       (request, response) => {
         request.resume();
@@ -118,7 +125,7 @@ for (const [status, headers, body, action, message, detail, retryAfterMs] of ans
   });
 }
 
-test('an unknown error, such as a bug of this program, holds the data', (t) => {
+test('holds the data after an unknown error, such as a bug of this program', (t) => {
   for (const caught of [
     new TypeError('x is not a function'),
     new RangeError('Invalid array length'),
@@ -133,23 +140,23 @@ test('an unknown error, such as a bug of this program, holds the data', (t) => {
   }
 });
 
-test('The token is hidden in what InfluxDB says, also where that is cut, and in nothing else.', (t) => {
-  const said = (message: string, tokenOfPlace: string): string =>
+test("hides the token in InfluxDB's message, even if it is truncated, and nothing else", (t) => {
+  const detailOf = (message: string, tokenOfPlace: string): string =>
     influxdbError(
       'write',
       new HttpError(401, 'Unauthorized', JSON.stringify({ message }), undefined, 'application/json'),
       { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token: tokenOfPlace },
     ).detail!;
-  t.regex(said(`${'a'.repeat(490)}${token}`, token), /a\[token\]\)$/);
-  t.is(said('no x here', 'x'), 'Cannot write: InfluxDB answered 401 (no [token] here)');
+  t.regex(detailOf(`${'a'.repeat(490)}${token}`, token), /a\[token\]\)$/);
+  t.is(detailOf('no x here', 'x'), 'Cannot write: InfluxDB answered 401 (no [token] here)');
 });
 
-test('A server that does not answer in time says retry.', async (t) => {
+test('retries when the server does not respond in time', async (t) => {
   await withServer(
     (request) => void request.resume(),
     async (store) => {
       for (const use of usesOf(store)) {
-        const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /no whole answer in time/ });
+        const error = await t.throwsAsync(use(), { instanceOf: StoreError, message: /no complete response in time/ });
         t.is(error.action, 'retry');
       }
     },
@@ -157,7 +164,7 @@ test('A server that does not answer in time says retry.', async (t) => {
   );
 });
 
-test('An answer that breaks off says retry.', async (t) => {
+test('retries when the response is cut off', async (t) => {
   await withServer(
     (request, response) => {
       request.resume();
@@ -173,7 +180,7 @@ test('An answer that breaks off says retry.', async (t) => {
   );
 });
 
-test('A query that fails half way is an error, though its status is 200.', async (t) => {
+test('throws when a query fails midway with status 200', async (t) => {
   await withServer(
     (request, response) => {
       request.resume();
@@ -188,13 +195,13 @@ test('A query that fails half way is an error, though its status is 200.', async
         store.readRollups({ fromMs: 0, toMs: 10_000, level: 10, scope: 'all', filter: {} }),
         { instanceOf: StoreError, message: /did not finish its answer/ },
       );
-      t.regex(error.detail ?? '', /half way \(it broke, sadly\)/);
+      t.regex(error.detail ?? '', /midway \(it broke, sadly\)/);
       t.is(error.action, 'retry');
     },
   );
 });
 
-test('A server that is not there says retry, and where it was looked for.', async (t) => {
+test('retries when the server is unreachable, and names its address', async (t) => {
   const store = await openInfluxdbStore(
     { url: 'http://127.0.0.1:1', org: 'o', bucket: 'b', token, ...spool },
     { log: quietLog },
@@ -212,7 +219,7 @@ test('A server that is not there says retry, and where it was looked for.', asyn
   await store.close();
 });
 
-test('Retry-After is seconds or a date.', (t) => {
+test('parses Retry-After as seconds or a date', (t) => {
   const nowMs = Date.UTC(2026, 10, 23, 20);
   t.is(parseRetryAfter('7', nowMs), 7000);
   t.is(parseRetryAfter('0', nowMs), 0);
@@ -222,7 +229,7 @@ test('Retry-After is seconds or a date.', (t) => {
   t.is(parseRetryAfter(undefined, nowMs), undefined);
 });
 
-test('An address or a token that cannot be one is refused at once.', async (t) => {
+test('rejects an invalid address or token immediately', async (t) => {
   for (const url of [
     '',
     'localhost:8086',
@@ -248,11 +255,11 @@ test('An address or a token that cannot be one is refused at once.', async (t) =
 });
 
 testWithInfluxd(
-  'The real InfluxDB: a wrong token, a missing bucket or organisation, and a token that may not read or write say hold.',
+  'holds the data when InfluxDB rejects the token, or the bucket or organisation is missing',
   async (t) => {
     const server = await influxd();
     const right = { url: server.url, org: server.org, bucket: server.bucket, token: server.token };
-    const hold = async (options: typeof right, use: (store: Store) => Promise<unknown>): Promise<void> => {
+    const assertHeld = async (options: typeof right, use: (store: Store) => Promise<unknown>): Promise<void> => {
       const store = await openInfluxdbStore({ ...options, ...spool }, { log: quietLog });
       const error = await t.throwsAsync(use(store), { instanceOf: StoreError });
       t.is(error.action, 'hold', error.message);
@@ -260,15 +267,15 @@ testWithInfluxd(
       await store.close();
     };
     for (const wrong of [{ token: 'wrong-token' }, { bucket: 'no-such-bucket' }, { org: 'no-such-org' }]) {
-      await hold({ ...right, ...wrong }, (store) => store.write(batch));
-      await hold({ ...right, ...wrong }, (store) => store.ping());
-      await hold({ ...right, ...wrong }, (store) => store.pingToWrite());
+      await assertHeld({ ...right, ...wrong }, (store) => store.write(batch));
+      await assertHeld({ ...right, ...wrong }, (store) => store.ping());
+      await assertHeld({ ...right, ...wrong }, (store) => store.pingToWrite());
     }
     const writeOnly = await server.createToken(server.bucket, ['write']);
     const readOnly = await server.createToken(server.bucket, ['read']);
-    await hold({ ...right, token: writeOnly }, (store) => store.ping());
-    await hold({ ...right, token: readOnly }, (store) => store.write(batch));
-    await hold({ ...right, token: readOnly }, (store) => store.pingToWrite());
+    await assertHeld({ ...right, token: writeOnly }, (store) => store.ping());
+    await assertHeld({ ...right, token: readOnly }, (store) => store.write(batch));
+    await assertHeld({ ...right, token: readOnly }, (store) => store.pingToWrite());
     const writer = await openInfluxdbStore({ ...right, token: writeOnly, ...spool }, { log: quietLog });
     await writer.pingToWrite();
     await writer.write(batch);
@@ -281,7 +288,7 @@ testWithInfluxd(
 );
 
 if (process.env['INFLUXDB_URL'] === undefined) {
-  testWithInfluxd('The real InfluxDB: a store outlives a server that is killed and started again.', async (t) => {
+  testWithInfluxd('works again after InfluxDB is killed and restarted', async (t) => {
     const server = await influxd();
     const store = await openInfluxdbStore(
       { url: server.url, org: server.org, bucket: await server.createBucket(), token: server.token, ...spool },
@@ -311,7 +318,7 @@ function noToken(t: ExecutionContext, error: Error): void {
   t.false(`${error.message} ${error.stack} ${JSON.stringify(error)} ${String(error.cause)}`.includes(token));
 }
 
-/** A store over a server that answers what InfluxDB cannot be made to say at will. */
+/** A store with a fake server, for responses that InfluxDB cannot be made to return. */
 async function withServer(
   listener: RequestListener,
   use: (store: Store) => Promise<void>,

@@ -1,15 +1,15 @@
 /**
- * What InfluxDB or the way to it said, as a `StoreError` that says what to do. The status codes and what to do about
- * each are those of InfluxDB's write API (2.7); reads follow the same.
+ * Converts errors of InfluxDB and of the network to a `StoreError` with advice. Status codes are handled as
+ * InfluxDB's write API (2.7) documents them; reads follow the same rules.
  */
 import { HttpError } from '@influxdata/influxdb-client';
 import { messageOf, stackOf, StoreError, type StoreErrorAction } from '../../errors.js';
 
-/** A `StoreError` of InfluxDB, with what a delivery needs to know. */
+/** A `StoreError` of InfluxDB with additional data for deliveries. */
 export class InfluxdbError extends StoreError {
-  /** The body was more than InfluxDB, or a proxy, takes at once, or takes in time: less may go through. */
+  /** The body was too large for InfluxDB or a proxy, or took too long. A smaller one may succeed. */
   readonly tooLarge: boolean;
-  /** How many lines of the body were refused, where InfluxDB says so; the others are written. */
+  /** Number of rejected lines, if InfluxDB reports it; the others are written. */
   readonly refusedLines: number | undefined;
 
   constructor(
@@ -33,7 +33,7 @@ export class InfluxdbError extends StoreError {
   }
 }
 
-/** Where the store is, and the token, which must be in no message. */
+/** Location of the store, and the token, which no message may contain. */
 export interface InfluxdbPlace {
   /** Without user and password. */
   readonly url: string;
@@ -43,13 +43,12 @@ export interface InfluxdbPlace {
 }
 
 /**
- * The error to throw for what was caught while doing `action` (`write 500 lines`). Its message is for people; what
- * InfluxDB or the system said is its `detail`. `sinceMs` is when InfluxDB was first found unavailable, in milliseconds
- * since 1970.
+ * Converts an error caught during `action` (`write 500 lines`). Its message is for users; the original message is its
+ * `detail`. `sinceMs` is when InfluxDB first became unavailable, in milliseconds since 1970.
  *
- * Busy, down, unreachable, too slow: `retry`, with `retryAfterMs` where the server says so. A token, bucket or
- * organisation that is not right, an address where no InfluxDB answers, or anything unknown, such as a bug of this
- * program: `hold`. Only an answer that says that InfluxDB will never take a batch is `drop`.
+ * Busy, down, unreachable, too slow: `retry`, with `retryAfterMs` if the server sent it. A wrong token, bucket,
+ * organisation or address, or an unknown error, such as a bug of this program: `hold`. Only a response that rejects
+ * the batch permanently is `drop`.
  */
 export function influxdbError(action: string, caught: unknown, place: InfluxdbPlace, sinceMs?: number): StoreError {
   if (caught instanceof StoreError) return caught;
@@ -57,7 +56,7 @@ export function influxdbError(action: string, caught: unknown, place: InfluxdbPl
   const hide = (text: string): string => (token === '' ? text : text.replaceAll(token, '[token]'));
   const since =
     sinceMs === undefined ? '' : ` since ${new Date(sinceMs).toISOString().slice(0, 19).replace('T', ' ')} UTC`;
-  // The cause is left out on purpose: requests and answers hang on it, and with them the token.
+  // The cause is omitted on purpose: it references the request and response, and with them the token.
   if (!(caught instanceof HttpError)) {
     const detail = `Cannot ${action}: ${hide(reasonOf(caught))}`;
     return fromNetwork(caught)
@@ -78,16 +77,16 @@ export function influxdbError(action: string, caught: unknown, place: InfluxdbPl
     const retryAfterMs = parseRetryAfter(caught.headers?.['retry-after']);
     return new InfluxdbError(
       'retry',
-      `InfluxDB at ${url} is busy or not ready${since} (status ${statusCode}). This is tried again.`,
+      `InfluxDB at ${url} is busy or not ready${since} (status ${statusCode}). Retrying.`,
       { detail, ...(retryAfterMs !== undefined && { retryAfterMs }) },
     );
   }
-  // Queries, unlike writes, answer 400 for an organisation that is not there.
+  // Queries, unlike writes, return 400 for a missing organisation.
   if (statusCode === 400 && /organization name .* not found/.test(caught.message))
     return new InfluxdbError('hold', advice(404, place), { detail });
   if (statusCode === 400 || statusCode === 413 || statusCode === 422) {
     const dropped = /dropped=(\d{1,9})/.exec(caught.message)?.[1];
-    return new InfluxdbError('drop', `InfluxDB at ${url} refused this (status ${statusCode}), and always will.`, {
+    return new InfluxdbError('drop', `InfluxDB at ${url} rejected the request (status ${statusCode}).`, {
       tooLarge: statusCode === 413,
       refusedLines: dropped === undefined ? undefined : Number(dropped),
       detail,
@@ -96,17 +95,14 @@ export function influxdbError(action: string, caught: unknown, place: InfluxdbPl
   return new InfluxdbError('hold', advice(statusCode, place), { detail });
 }
 
-/**
- * Whether something that was thrown says that InfluxDB is down, unreachable, too slow or busy: the same may go through
- * later.
- */
+/** Whether a thrown value means that InfluxDB is down, unreachable, too slow or busy: a retry may succeed. */
 export function isUnavailable(caught: unknown): boolean {
   return caught instanceof HttpError ? caught.statusCode === 429 || caught.statusCode >= 500 : fromNetwork(caught);
 }
 
 /**
- * The wait in milliseconds that the header `Retry-After` asks for: whole seconds, or a date (RFC 9110, 10.2.3).
- * `undefined` when there is none or it is neither.
+ * Parses the header `Retry-After` into milliseconds: whole seconds, or a date (RFC 9110, 10.2.3). Returns `undefined`
+ * if it is missing or invalid.
  */
 export function parseRetryAfter(
   header: string | readonly string[] | undefined,
@@ -123,17 +119,17 @@ function advice(statusCode: number, { url, org, bucket }: InfluxdbPlace): string
   const [bucketName, orgName] = [JSON.stringify(bucket), JSON.stringify(org)];
   switch (statusCode) {
     case 401:
-      return `InfluxDB at ${url} refused the token. INFLUXDB_TOKEN is missing, wrong or no longer valid: create a token for the bucket ${bucketName} in the organisation ${orgName} and set INFLUXDB_TOKEN to it.`;
+      return `InfluxDB at ${url} rejected the token. INFLUXDB_TOKEN is missing, wrong or no longer valid: create a token for the bucket ${bucketName} in the organisation ${orgName} and set INFLUXDB_TOKEN to it.`;
     case 403:
       return `InfluxDB at ${url} does not allow this. INFLUXDB_TOKEN is not allowed to do this: the collector's token needs write on the bucket ${bucketName}, the web app's read and write.`;
     case 404:
-      return `InfluxDB at ${url} does not have the bucket. Create the bucket ${bucketName} in the organisation ${orgName}, or set INFLUXDB_BUCKET and INFLUXDB_ORG to those that are there and that the token may see.`;
+      return `InfluxDB at ${url} does not have the bucket. Create the bucket ${bucketName} in the organisation ${orgName}, or set INFLUXDB_BUCKET and INFLUXDB_ORG to existing ones that the token can read.`;
     default:
       return `${url} answered with status ${statusCode}. This is not how InfluxDB 2.x answers: check that INFLUXDB_URL leads to it.`;
   }
 }
 
-/** Errors of sockets, TLS and name resolution have a code of their own; those of time have a name. */
+/** Errors of sockets, TLS and name resolution have a `code`; timeouts have a name. */
 function fromNetwork(caught: unknown): boolean {
   return isTimeout(caught) || typeof (caught as { code?: unknown } | null)?.code === 'string';
 }
@@ -148,7 +144,7 @@ function reasonOf(caught: unknown): string {
   return typeof code !== 'string' || message.includes(code) ? message : `${code} ${message}`.trim();
 }
 
-/** Where an error that is not the network's was thrown. */
+/** Top stack frames of an error that is not from the network. */
 function topFramesOf(caught: unknown): string {
   return stackOf(caught)
     .split('\n')
@@ -157,9 +153,9 @@ function topFramesOf(caught: unknown): string {
     .join(' ');
 }
 
-/** What a person wants to know of an error of the network: codes of Node and OpenSSL in words. */
+/** Explains a network error: error codes of Node and OpenSSL in words. */
 function networkReason(caught: unknown): string {
-  if (isTimeout(caught)) return 'there was no whole answer in time';
+  if (isTimeout(caught)) return 'there was no complete response in time';
   const { code } = caught as { code: string };
   if (code === 'ECONNREFUSED') return 'nothing listens at that address';
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'its name cannot be resolved';

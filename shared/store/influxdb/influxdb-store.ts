@@ -38,40 +38,38 @@ import { retentionFile } from './retention-file.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
 import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
 
-/** Which InfluxDB 2.x, and as whom. */
+/** Location, credentials and limits of a store in InfluxDB 2.x. */
 export interface InfluxdbOptions {
-  /** Such as `http://127.0.0.1:8086`; a path in front of `/api/v2` may follow. */
+  /** Such as `http://127.0.0.1:8086`, optionally with a path prefix of `/api/v2`. */
   readonly url: string;
   readonly org: string;
   readonly bucket: string;
-  /** Needs write on the bucket to write, and read to read. */
+  /** Needs write access to the bucket to write, and read access to read. */
   readonly token: string;
-  /** How long one write of at most 5,000 lines, or one read, may take; 15,000 by default. */
+  /** Timeout of one write of at most 5,000 lines, or one read, in milliseconds. Default: 15,000. */
   readonly timeoutMs?: number;
-  /** Where spools are, and dead letters. */
+  /** Folder of spools and dead letters. */
   readonly spoolDir: string;
-  /** What one spool may take. */
+  /** Maximum size of one spool, in bytes. */
   readonly spoolBytesMax: number;
-  /** How long rows are kept, where the store keeps house. */
+  /** Retention of rows, for housekeeping. */
   readonly retention?: Retention;
   /** See `RetentionGuard`. */
   readonly retentionDelayMs?: number;
 }
 
 /**
- * A store in a bucket of InfluxDB 2.x. It is not contacted before the first use, so a server that is down keeps nobody
- * from starting. Writing the same batch again writes the same points again, which changes nothing.
+ * Opens a store in a bucket of InfluxDB 2.x. InfluxDB is not contacted before the first use, so the program starts
+ * even if it is down. Writing a batch again writes the same points, which changes nothing.
  *
- * With `spoolName`, `write` puts a batch into the spool of that name, from which it is delivered however long that
- * takes. Without, it is written at once, or `write` throws. A batch goes in several requests of at most 5,000 lines,
- * requests first, then rollup rows and top lists, then the ledger: one that failed may be there in part until it is
- * written again.
+ * With `spoolName`, `write` appends a batch to that spool, from which it is delivered. Without it, `write` sends the
+ * batch immediately, or throws. A batch is sent in several writes of at most 5,000 lines: requests, then rollup rows
+ * and top lists, then the ledger. After a failure, a part of it may be stored until it is retried.
  *
- * With `keepsHouse` it deletes what is older than `retention`, and writes the version of what is in the bucket: for one
- * that may read and write.
+ * With `keepsHouse`, the store deletes rows older than `retention` and writes the schema version; this needs read and
+ * write access.
  *
- * Throws a `UsageError` for a `url` or `token` that cannot be one, and a `StoreError` ('stop') when the spool cannot be
- * used.
+ * Throws a `UsageError` for an invalid `url` or `token`, and a `StoreError` ('stop') if the spool is unusable.
  */
 export async function openInfluxdbStore(
   options: InfluxdbOptions,
@@ -105,8 +103,7 @@ export async function openInfluxdbStore(
     maxSockets: connectionsMax,
     timeout: idleMsMax,
   });
-  // The client's own timeout is for a silent socket only, and leaves the socket open: a signal ends the request for
-  // good.
+  // The client's timeout only covers an idle socket, and leaves the socket open. The signal aborts the request.
   const connect = (signal?: AbortSignal): InfluxDB =>
     new InfluxDB({
       url,
@@ -117,24 +114,24 @@ export async function openInfluxdbStore(
 
   const closing = new AbortController();
   setMaxListeners(0, closing.signal); // each request listens until its deadline
-  const underWay = new Set<Promise<unknown>>();
+  const pending = new Set<Promise<unknown>>();
   let closed = false;
   let unavailableSinceMs: number | undefined;
   const failure = (action: string, error: unknown): StoreError => {
     if (isUnavailable(error)) unavailableSinceMs ??= now();
     return influxdbError(action, error, place, unavailableSinceMs);
   };
-  /** Does something with the store, unless it is closed; `close` waits for it. */
+  /** Runs an operation unless the store is closed. `close` waits for it. */
   const use = async <Result>(action: string, run: () => Promise<Result>): Promise<Result> => {
     if (closed) throw new StoreError('stop', `Cannot ${action} at ${url}: the store is closed. Open it again.`);
     const running = run();
-    underWay.add(running);
+    pending.add(running);
     try {
       return await running;
     } catch (error) {
       throw failure(action, error);
     } finally {
-      underWay.delete(running);
+      pending.delete(running);
     }
   };
 
@@ -177,11 +174,11 @@ export async function openInfluxdbStore(
       const lines = ledgerLines(batch.ledger);
       bodies.push(compress(`${lines.join('\n')}\n`, lines.length));
     }
-    const refused = await delivery.deliver(bodies);
-    // Last, and only when nothing was refused: a request that is remembered as imported has to be in the totals.
-    if (refused === 0)
+    const rejected = await delivery.deliver(bodies);
+    // Last, and only if nothing was rejected: the rollups must count all requests that are remembered as imported.
+    if (rejected === 0)
       await delivery.deliver(bodiesOf({ ...batch, requests: [], kept: [], rollups: [], topLists: [] }));
-    return refused;
+    return rejected;
   };
 
   const readUncheckedUntil =
@@ -193,12 +190,12 @@ export async function openInfluxdbStore(
         const onValues = (values: string[], table: FluxTableMetaData): void => {
           if (table !== known) {
             known = table;
-            // A query that fails half way answers 200 and ends in a table of its own.
+            // A query that fails midway returns 200 and ends with an error table.
             if (table.columns[0]?.label === 'error')
               throw new StoreError(
                 'retry',
-                `InfluxDB at ${url} did not finish its answer. Try again, perhaps with a shorter range.`,
-                { detail: `the query failed half way (${values[0]})` },
+                `InfluxDB at ${url} did not finish its answer. Try again, if necessary with a shorter range.`,
+                { detail: `the query failed midway (${values[0]})` },
               );
             indexes = columns.map((column) => table.columns.findIndex(({ label }) => label === column));
           }
@@ -231,7 +228,7 @@ export async function openInfluxdbStore(
   const readUnchecked = readUncheckedUntil(undefined);
 
   let checked: { readonly atMs: number; readonly done: Promise<void> } | undefined;
-  /** Looks at the version of what is in the bucket, at first and from time to time. */
+  /** Checks the schema version of the bucket, at first and from time to time. */
   const refuseNewer = (): Promise<void> => {
     if (checked === undefined || performance.now() - checked.atMs > versionCheckEveryMs) {
       const done = refuseNewerSchema(readUnchecked, { url, bucket }).catch((error: unknown) => {
@@ -251,7 +248,7 @@ export async function openInfluxdbStore(
       await readUncheckedUntil(signal)(...query);
     };
   const deleteBefore = (predicate: string, timeMs: number): Promise<unknown> =>
-    use(`delete what is old in the bucket ${JSON.stringify(bucket)}`, () =>
+    use(`delete expired rows in the bucket ${JSON.stringify(bucket)}`, () =>
       callApi({ url, token }, 'POST', `/api/v2/delete?${new URLSearchParams({ org, bucket }).toString()}`, {
         body: { start: new Date(0), stop: new Date(timeMs), predicate },
         signal: deadline(deleteMsMax, closing.signal),
@@ -261,19 +258,20 @@ export async function openInfluxdbStore(
     use('write the version', async () => {
       await post(compress(schemaLine(now()), 1).gzip);
     });
-  const keepHouse = (wanted: Retention): (() => void) =>
+  const keepHouse = (configured: Retention): (() => void) =>
     startHousekeeping({
       deleteBefore,
       writeVersion,
       log,
       guard: new RetentionGuard({
-        retention: wanted,
+        retention: configured,
         delayMs: retentionDelayMs,
         log,
         now,
         monotonicMs,
         ...retentionFile(spoolDir, { url, org, bucket }),
-        readSpan: () => use('read the times of what is stored', () => readStoredSpan(readUntil(undefined), bucket)),
+        readSpan: () =>
+          use('read the time span of the stored data', () => readStoredSpan(readUntil(undefined), bucket)),
       }),
     });
   const stopHousekeeping = keepsHouse && retention !== undefined ? keepHouse(retention) : undefined;
@@ -315,10 +313,10 @@ export async function openInfluxdbStore(
     readLedgers: (query, options) =>
       use('read the ledgers', () => readLedgers(readUntil(options?.signal), bucket, query)),
     readImported: (query, options) =>
-      use('read what was imported', () => readImported(readUntil(options?.signal), bucket, query)),
+      use('read the imported requests', () => readImported(readUntil(options?.signal), bucket, query)),
     listImports: (options) => use('list the imports', () => listImports(readUntil(options?.signal), bucket)),
     takeBack: (importId) =>
-      use('take an import back', async () => {
+      use('undo an import', async () => {
         const found = (await listImports(readUntil(undefined), bucket)).find((each) => each.importId === importId);
         if (found === undefined) return 0;
         await takeBack(found, {
@@ -340,53 +338,51 @@ export async function openInfluxdbStore(
       const timer = setTimeout(() => {
         closing.abort();
       }, closeMsMax);
-      await Promise.allSettled(underWay);
+      await Promise.allSettled(pending);
       clearTimeout(timer);
       agent.destroy();
     },
   };
 }
 
-/** InfluxDB answers a query as a whole. */
+/** InfluxDB returns all rows of a query at once. */
 async function* inOnePage<Row>(rows: Promise<Row[]>): AsyncGenerator<Row[]> {
   yield await rows;
 }
 
-/**
- * InfluxDB looks at the token and the bucket before it looks at the lines, and takes none at all (seen with 2.7.12).
- */
+/** InfluxDB checks the token and the bucket before the lines, so a write of no lines is enough (seen with 2.7.12). */
 async function writeNothing(post: (gzip: Buffer) => Promise<void>): Promise<void> {
   const { gzip } = compress('\n', 0);
   await post(gzip).catch((error: unknown) => {
-    if (!(error instanceof StoreError) || error.action !== 'drop') throw error; // 'drop': it would have taken a line
+    if (!(error instanceof StoreError) || error.action !== 'drop') throw error; // 'drop': it would have accepted a line
   });
 }
 
-/** The end of a deletion without one: the last whole day that 64 bits of nanoseconds hold. */
+/** The end of an unbounded deletion: the last whole day that fits into 64 bits of nanoseconds. */
 const lastMs = Date.UTC(2262, 3, 11);
 const connectionsMax = 16;
 const versionCheckEveryMs = 600_000;
-/** Deleting is the slowest that InfluxDB does, and nobody waits for it. */
+/** Timeout of a deletion, InfluxDB's slowest operation, in milliseconds. Nobody waits for it. */
 const deleteMsMax = 600_000;
-/** How long `close` waits for what is under way before it breaks off, in milliseconds. */
+/** How long `close` waits for pending operations before it aborts them, in milliseconds. */
 const closeMsMax = 1000;
-/** Idle connections are closed before a proxy in between forgets them; 60 s is usual there. */
+/** Idle connections are closed before a proxy drops them, usually after 60 s. In milliseconds. */
 const idleMsMax = 30_000;
 
 /**
- * The address of InfluxDB without a slash at its end. Throws a `UsageError` for a text that cannot be one, or that
- * holds a password.
+ * Parses the address of InfluxDB and removes a trailing slash. Throws a `UsageError` if it is invalid or has a
+ * password.
  */
 export function readUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
     throw new UsageError(
-      `INFLUXDB_URL ${JSON.stringify(text)} is not an address: it has to look like http://127.0.0.1:8086.`,
+      `INFLUXDB_URL ${JSON.stringify(text)} is not a valid address: it must look like http://127.0.0.1:8086.`,
     );
   }
   if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '') {
     throw new UsageError(
-      'INFLUXDB_URL has a user, a password, a query or a fragment: leave them out, and put the token in INFLUXDB_TOKEN.',
+      'INFLUXDB_URL has a user, a password, a query or a fragment: remove them, and put the token in INFLUXDB_TOKEN.',
     );
   }
   return url.href.replace(/\/+$/, '');

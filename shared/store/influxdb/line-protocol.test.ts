@@ -44,7 +44,7 @@ const event: RequestEvent = {
   requestId: '',
 };
 
-test('A request is one line: tags sorted and never empty, texts that are not known left out.', (t) => {
+test('writes a request as one line, with sorted tags, and without empty tags or texts', (t) => {
   t.is(
     requestLine(event, 'edge-1'),
     String.raw`request_metrics,host=shop.example,method=GET,recorder=edge-1,source=caddy,status_code=200 uri="/a?b=\"c\"",size=1234i,bytes_read=5i,duration_ms=6.31,client_ip="192.0.2.0",protocol="HTTP/2.0" 1795464000000000042`,
@@ -68,7 +68,7 @@ test('A request is one line: tags sorted and never empty, texts that are not kno
   );
 });
 
-test('A line leads back to the one request that it was made of.', (t) => {
+test('parses a line into the request that it was written from', (t) => {
   const name = fc.string({ unit: fc.constantFrom('\\', '.', 'a', ',', '=', ' ', '"', 'é') });
   const text = fc.string({ unit: fc.constantFrom('\\', '-', 'a', ',', '=', ' ', '"', '\n', '😀', '1i') });
   const requests = fc.record({
@@ -147,7 +147,7 @@ test('writes a rollup row as one line, with the window and the id as its time', 
   );
 });
 
-test('packs cells that take a request away', (t) => {
+test('packs cells that subtract a request', (t) => {
   const histogram = new Histogram();
   histogram.add(12.5);
   const cells: Cell[] = [
@@ -180,7 +180,7 @@ test('packs cells that take a request away', (t) => {
   t.is(histogram.quantile(0.5), null);
 });
 
-test('A ledger is one point for each count, all at one time.', (t) => {
+test('writes a ledger as one point per count, all with the same time', (t) => {
   const lines = ledgerLines({
     collector: 'edge 1',
     timeMs: 1000,
@@ -211,7 +211,7 @@ test('A ledger is one point for each count, all at one time.', (t) => {
   ]);
 });
 
-test('What is stored for a tag or a uri leads back to the one value that it was made of.', (t) => {
+test('decodes tags and uris to the values that they were encoded from', (t) => {
   const text = fc.string({ unit: fc.constantFrom('\\', '.', '-', 'a', ',', '=', ' ') });
   fc.assert(
     fc.property(text, text, (one, other) => {
@@ -225,7 +225,7 @@ test('What is stored for a tag or a uri leads back to the one value that it was 
   );
 });
 
-test('Timestamps are read to the nanosecond, however many decimals are printed.', (t) => {
+test('parses timestamps to the nanosecond, with any number of decimals', (t) => {
   const timeMs = Date.UTC(2026, 10, 23, 20);
   t.deepEqual(parseTimestamp('2026-11-23T20:00:00Z'), { timeMs, timeNs: 0 });
   t.deepEqual(parseTimestamp('2026-11-23T20:00:00.5Z'), { timeMs: timeMs + 500, timeNs: 0 });
@@ -234,83 +234,77 @@ test('Timestamps are read to the nanosecond, however many decimals are printed.'
   t.deepEqual(parseTimestamp('2026-11-23T20:00:00.99999Z'), { timeMs: timeMs + 999, timeNs: 990_000 });
 });
 
-testWithInfluxd(
-  'InfluxDB finds in a line what was put into it: one series for each combination of tags, none more.',
-  async (t) => {
-    const server = await influxd();
-    const tag = fc.string({
-      unit: fc.constantFrom('\\', ',', '=', ' ', '.', '"', "'", '#', 'a', '€', '🙂'),
-      maxLength: 6,
-    });
-    await fc.assert(
-      fc.asyncProperty(
-        fc.uniqueArray(
-          fc.oneof({ weight: 9, arbitrary: fc.tuple(tag, tag, tag, tag) }, fc.constant(['', '', '', ''] as const)),
-          { minLength: 1, maxLength: 60, selector: (tags) => JSON.stringify(tags) },
-        ),
-        async (all) => {
-          const bucket = await server.createBucket();
-          try {
-            const requests = all.map(([source, host, method, endpoint]) => ({
-              ...event,
-              source,
-              host,
-              method,
-              endpoint,
-            }));
-            await writeTo(server, bucket, requests);
-            t.deepEqual(await tagsIn(server, bucket), all.map((tags) => JSON.stringify(tags)).toSorted());
-          } finally {
-            await server.deleteBucket(bucket);
-          }
-        },
+testWithInfluxd('writes lines from which InfluxDB creates exactly one series per combination of tags', async (t) => {
+  const server = await influxd();
+  const tag = fc.string({
+    unit: fc.constantFrom('\\', ',', '=', ' ', '.', '"', "'", '#', 'a', '€', '🙂'),
+    maxLength: 6,
+  });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.uniqueArray(
+        fc.oneof({ weight: 9, arbitrary: fc.tuple(tag, tag, tag, tag) }, fc.constant(['', '', '', ''] as const)),
+        { minLength: 1, maxLength: 60, selector: (tags) => JSON.stringify(tags) },
       ),
-      { numRuns: 10 },
-    );
-  },
-);
+      async (all) => {
+        const bucket = await server.createBucket();
+        try {
+          const requests = all.map(([source, host, method, endpoint]) => ({
+            ...event,
+            source,
+            host,
+            method,
+            endpoint,
+          }));
+          await writeTo(server, bucket, requests);
+          t.deepEqual(await tagsIn(server, bucket), all.map((tags) => JSON.stringify(tags)).toSorted());
+        } finally {
+          await server.deleteBucket(bucket);
+        }
+      },
+    ),
+    { numRuns: 10 },
+  );
+});
 
 if (process.env['INFLUXDB_URL'] === undefined) {
-  testWithInfluxd(
-    'Awkward tags are the same after InfluxDB is killed and after it is stopped and reads them from disk.',
-    async (t) => {
-      const server = await influxd();
-      const bucket = await server.createBucket();
-      const parts = [
-        '',
-        '\\',
-        '\\\\',
-        '\\.',
-        'a\\',
-        'a\\,b',
-        '\\,',
-        ',\\',
-        '\\ ',
-        ' \\',
-        '\\=',
-        '=\\',
-        'a\\\\,',
-        ',',
-        '=',
-        ' ',
-        '"',
-        '#',
-      ];
-      const tags = parts.flatMap((source) => parts.map((host) => [source, host, '', '\\'] as const));
-      await writeTo(
-        server,
-        bucket,
-        tags.map(([source, host, method, endpoint]) => ({ ...event, source, host, method, endpoint })),
-      );
-      const wanted = tags.map((values) => JSON.stringify(values)).toSorted();
-      t.deepEqual(await tagsIn(server, bucket), wanted);
-      await server.kill();
-      await server.restart();
-      t.deepEqual(await tagsIn(server, bucket), wanted);
-      await server.restart();
-      t.deepEqual(await tagsIn(server, bucket), wanted);
-    },
-  );
+  testWithInfluxd('writes tags that InfluxDB reads unchanged after a kill and after a restart', async (t) => {
+    const server = await influxd();
+    const bucket = await server.createBucket();
+    const parts = [
+      '',
+      '\\',
+      '\\\\',
+      '\\.',
+      'a\\',
+      'a\\,b',
+      '\\,',
+      ',\\',
+      '\\ ',
+      ' \\',
+      '\\=',
+      '=\\',
+      'a\\\\,',
+      ',',
+      '=',
+      ' ',
+      '"',
+      '#',
+    ];
+    const tags = parts.flatMap((source) => parts.map((host) => [source, host, '', '\\'] as const));
+    await writeTo(
+      server,
+      bucket,
+      tags.map(([source, host, method, endpoint]) => ({ ...event, source, host, method, endpoint })),
+    );
+    const expected = tags.map((values) => JSON.stringify(values)).toSorted();
+    t.deepEqual(await tagsIn(server, bucket), expected);
+    await server.kill();
+    await server.restart();
+    t.deepEqual(await tagsIn(server, bucket), expected);
+    await server.restart();
+    t.deepEqual(await tagsIn(server, bucket), expected);
+  });
 }
 
 async function writeTo({ url, org, token }: Influxd, bucket: string, requests: readonly RequestEvent[]): Promise<void> {
@@ -328,7 +322,10 @@ async function writeTo({ url, org, token }: Influxd, bucket: string, requests: r
   await store.close();
 }
 
-/** The tags of all points, sorted. With one that is never empty: rows that have no column at all are in no answer. */
+/**
+ * Returns the tags of all points, sorted. Includes one that is never empty, since rows without any column are not
+ * returned.
+ */
 async function tagsIn({ url, org, token }: Influxd, bucket: string): Promise<string[]> {
   const rows = await new InfluxDB({ url, token })
     .getQueryApi(org)

@@ -1,54 +1,46 @@
 /**
- * Rows as line protocol, and what InfluxDB gives back as text.
+ * Rows as line protocol, and their values in InfluxDB's responses.
  *
- * One line is `MEASUREMENT,TAG=VALUE,… FIELD=VALUE,… NANOSECONDS`, tags sorted by name, lines joined by `\n`:
+ * A line is `MEASUREMENT,TAG=VALUE,… FIELD=VALUE,… NANOSECONDS`, with tags sorted by name. Lines are joined by `\n`.
  *
- * - `request_metrics`: tags `endpoint`, `host`, `method`, `recorder`, `source`, `status_code`; fields `uri` (always
- *   there),
- *   `size`, `bytes_read` (integers), and `duration_ms` (float), `client_ip`, `user_agent`, `referrer`, `protocol`, `tls`,
- *   `upstream_ms` (float), `request_id` where they are known. The time is the request's.
- * - `request_rollup`: tags `level` (`10s`, `1m`, `10m`, `1h`, `1d`) and `source`, of a row that counts one host also
- *   `host` and `scope=host`. Fields
- *   for Flux and Grafana: `count`, `size_sum`, `sampled_out`, `status_1xx` to `status_5xx`, `status_other` (integers; the last seven are left out
- *   where they are 0), `duration_sum_ms`, `duration_max_ms` (floats). This program reads `cells` alone, the packed cells (see `packCells`):
- *   InfluxDB stores and reads field by field, so one field is read three times as fast as five. The time is the window's start plus the row's id in
- *   nanoseconds.
- *   Cells that are too long for one field are split over `cells`, `cells_2`, `cells_3`, …: see `split-cells.ts`.
- *   A row without cells replaces one that is taken back. All its fields are 0, and `cells` is empty.
- *   Version 1 wrote a point for each host, method and status, with the tags `host`, `level`, `method`, `source`, `status_code`, and with `aggregate`
- *   in place of `cells`: `COUNT DURATION_SUM_MS DURATION_MAX_MS SIZE_SUM HISTOGRAM`, and ` SAMPLED_OUT` where there are any. Such points are
- *   still read: they count for all requests of a source, and for their host.
+ * - `request_metrics`: tags `endpoint`, `host`, `method`, `recorder`, `source`, `status_code`; fields `uri` (always),
+ *   `size`, `bytes_read` (integers), and if known `duration_ms` (float), `client_ip`, `user_agent`, `referrer`,
+ *   `protocol`, `tls`, `upstream_ms` (float), `request_id`. The time is that of the request.
+ * - `request_rollup`: tags `level` (`10s`, `1m`, `10m`, `1h`, `1d`) and `source`; for rows of a host also `host` and
+ *   `scope=host`. The time is the start of the window plus the row's id in nanoseconds.
+ *   - Fields for Flux and Grafana: `count`, `size_sum`, `sampled_out`, `status_1xx` to `status_5xx`, `status_other`
+ *     (integers; the last seven are omitted if 0), `duration_sum_ms`, `duration_max_ms` (floats).
+ *   - This program only reads `cells`, the packed cells (see `packCells`): InfluxDB reads field by field, so one field
+ *     is read three times as fast as five. Long ones are split into `cells`, `cells_2`, …: see `split-cells.ts`.
+ *   - A row without cells replaces one of an import that was undone. Its fields are 0, and `cells` is empty.
+ *   - Version 1 wrote a point per host, method and status, with the tags `host`, `level`, `method`, `source`,
+ *     `status_code`, and with `tally` instead of `cells`: `COUNT DURATION_SUM_MS DURATION_MAX_MS SIZE_SUM HISTOGRAM`,
+ *     followed by ` SAMPLED_OUT` if not 0. These are still read, for both scopes.
  * - `request_top`: tags `host` (of unique clients), `kind`, `level`, `source`; field `packed`, see `TopRow`. The time
- *   is made as that of
- *   `request_rollup`.
- * - `imported_request`: tags `import_id`, `source`; field `packed`, see `ImportedRow`. The time is made as that of
+ *   is as in `request_rollup`.
+ * - `imported_request`: tags `import_id`, `source`; field `packed`, see `ImportedRow`. The time is as in
  *   `request_rollup`.
  * - `collector_ledger`: tags `account`, `collector`, `reason` (of `rejected`, `dropped` and `warnings`); field `lines`
- *   (integer), one
- *   point for each count; and the account `last_line` with the field `time_ms`. All have the snapshot's time.
+ *   (integer), one point per count; and the account `last_line` with the field `time_ms`. The time is that of the
+ *   snapshot.
  *
- * What line protocol cannot say, and what is done about it:
+ * Limits of line protocol, and how values are encoded:
  *
- * - A tag cannot be empty. It is left out, and what is missing reads back as `''`.
- * - In a tag, `\` escapes `,`, `=` and space, and nothing escapes `\` itself. InfluxDB's scanners do not agree on what
- *   `\\,`
- *   is: some tags with it are taken, others are refused, and the whole batch with them (seen with 2.7.12). So a `\` never
- *   stands before one of the three, nor at the end: it gets a dot behind it, and where dots stood there already, one dot
- *   more. `a\` is stored as `a\.`, `a\.` as `a\..`, `a\,b` as `a\.,b`; `a\b` and `a.` as they are. `tagText` and
- *   `textOfTag` are each other's inverse for every value.
- * - A tag cannot hold a line break. It never does: see what a store may count on in `contract.ts`.
- * - Measurement and tags together may have 65,535 bytes. Five tags of 255 characters have at most 3,825 before
+ * - A tag cannot be empty. It is omitted; a missing tag reads as `''`.
+ * - In a tag, `\` escapes `,`, `=` and space, but not `\` itself. InfluxDB's parsers disagree on `\\,`: some such tags
+ *   are accepted, others make it reject the whole batch (seen with 2.7.12). So a `\` never precedes one of the three,
+ *   nor ends a tag: a dot is inserted after it, in addition to dots that are already there. `a\` is stored as `a\.`,
+ *   `a\.` as `a\..`, `a\,b` as `a\.,b`; `a\b` and `a.` are unchanged. `textOfTag` reverses `tagText` for every value.
+ * - A tag cannot contain a line break. None does: see the preconditions in `contract.ts`.
+ * - Measurement and tags together are limited to 65,535 bytes. Five tags of 255 characters have at most 3,825 before
  *   escaping.
- * - A string field can hold every character. `"` and `\` are escaped by `\`.
+ * - A string field can contain every character. `"` and `\` are escaped by `\`.
  * - A string field can be empty, but Flux's `pivot` then gives its row the value of a later one (seen with 2.7.12). So
- *   no
- *   empty field of a request is written: the optional ones are left out, and a `uri` of no characters is stored as `-`. To keep it
- *   apart from a real `-`, one of dashes alone gets one more: `-` is stored as `--`. `uriText` and `textOfUri` are each
- *   other's inverse.
- * - A float must be finite. It is: see `contract.ts`.
+ *   no empty field of a request is written: optional ones are omitted, and an empty `uri` is stored as `-`. A `uri` of
+ *   dashes only gets one more: `-` is stored as `--`. `textOfUri` reverses `uriText`.
+ * - A float must be finite. All are: see `contract.ts`.
  *
- * This is what the collector spends its time on: the line of a request is put together in bytes, most of which were
- * made before.
+ * This is the hot path of the collector: lines are built as bytes, mostly from cached parts.
  */
 import { Histogram } from '../../sketch/histogram.js';
 import type { ImportedRow } from '../../record/imported-requests.js';
@@ -60,12 +52,12 @@ import type { Ledger, LedgerSnapshot } from '../store.js';
 import { splitCells } from './split-cells.js';
 import { TextBuffer } from './text-buffer.js';
 
-/** The value of the tag `level`, by the length of the window in seconds. */
+/** Values of the tag `level`, by window length in seconds. */
 export const levelTags: Readonly<Record<Level, string>> = { 10: '10s', 60: '1m', 600: '10m', 3600: '1h', 86_400: '1d' };
 
 /**
- * Adds the lines of the requests that a recorder of this name took to a text, without line breaks. It remembers what
- * repeats from line to line.
+ * Returns a function that appends the line of a request, without its line break, for a recorder. It caches parts that
+ * repeat.
  */
 export function createRequestLines(recorder: string): (event: RequestEvent, text: TextBuffer) => void {
   const known: ({ readonly event: RequestEvent; readonly tags: Uint8Array } | undefined)[] = [];
@@ -76,7 +68,7 @@ export function createRequestLines(recorder: string): (event: RequestEvent, text
   let secondText = '';
   return (event, text) => {
     const { timeMs, durationMs, bytesRead, upstreamMs, requestId } = event;
-    const at = placeOf(event) % tagsRemembered;
+    const at = slotOf(event) % tagsRemembered;
     let found = known[at];
     if (found === undefined || !isSameSeries(found.event, event))
       known[at] = found = { event, tags: Buffer.from(`${tagsOf(event, recorder)} uri="`) };
@@ -112,8 +104,8 @@ export function createRequestLines(recorder: string): (event: RequestEvent, text
 
 const tagsRemembered = 1024;
 
-/** The same for events of one series, and seldom for others. */
-function placeOf({ status, method, host }: RequestEvent): number {
+/** A cache index: equal for events of the same series, rarely for others. */
+function slotOf({ status, method, host }: RequestEvent): number {
   return (
     (status * 31 +
       method.length * 7 +
@@ -122,10 +114,10 @@ function placeOf({ status, method, host }: RequestEvent): number {
       31 * host.charCodeAt(host.length >> 1) +
       127 * host.charCodeAt(0)) >>>
     0
-  ); // NaN, of an empty text, becomes 0
+  ); // NaN, from an empty text, becomes 0
 }
 
-/** A field with its comma in front, as bytes; nothing for an empty text. */
+/** A field with a leading comma, as bytes; empty for an empty text. */
 type TextField = (text: string) => Uint8Array;
 
 function createTextField(name: string): TextField {
@@ -142,7 +134,7 @@ function isSameSeries(one: RequestEvent, other: RequestEvent): boolean {
   );
 }
 
-/** The measurement and the tags of a request. */
+/** Measurement and tags of a request. */
 function tagsOf({ endpoint, host, method, source, status }: RequestEvent, recorder: string): string {
   let tags = 'request_metrics';
   if (endpoint !== '') tags += `,endpoint=${escapeTag(endpoint)}`;
@@ -153,19 +145,19 @@ function tagsOf({ endpoint, host, method, source, status }: RequestEvent, record
   return `${tags},status_code=${status}`;
 }
 
-/** The line of one request, without a line break. */
+/** Line of a request, without its line break. */
 export function requestLine(event: RequestEvent, recorder: string): string {
   const text = new TextBuffer();
   createRequestLines(recorder)(event, text);
   return text.bytes.toString();
 }
 
-/** Whether a line is one that `requestLine` made. */
+/** Whether a line is from `requestLine`. */
 export function isRequestLine(line: string): boolean {
   return line.startsWith('request_metrics,');
 }
 
-/** The request that `requestLine` made this line of; `undefined` for any other text. */
+/** Parses the output of `requestLine`; returns `undefined` for any other text. */
 export function parseRequestLine(line: string): RequestEvent | undefined {
   const parts = isRequestLine(line) ? requestLineShape.exec(line) : null;
   if (parts === null) return undefined;
@@ -209,7 +201,7 @@ export function parseRequestLine(line: string): RequestEvent | undefined {
   };
 }
 
-/** The line of one rollup row, without a line break. */
+/** Line of a rollup row, without its line break. */
 export function rollupLine({ level, windowMs, rowId, source, host, cells }: RollupRow): string {
   let line = 'request_rollup';
   if (host !== undefined && host !== '') line += `,host=${escapeTag(host)}`;
@@ -222,25 +214,25 @@ export function rollupLine({ level, windowMs, rowId, source, host, cells }: Roll
 /** Identifies a stored point of `request_rollup`, by its tags and its time. */
 export interface RollupPoint extends RowKey {
   readonly rowId: number;
-  /** Only of a point that version 1 wrote, whose `host` is never `undefined`. */
+  /** Only for points of version 1, whose `host` is never `undefined`. */
   readonly series?: Pick<Series, 'method' | 'status'> | undefined;
 }
 
-/** The line that replaces a stored point by one that counts nothing. */
+/** Line that replaces a stored point by an empty one. */
 export function emptiedRollupLine(point: RollupPoint): string {
   const { level, windowMs, rowId, source, host = '', series } = point;
   if (series === undefined) return rollupLine({ ...point, cells: [] });
   const tags = Object.entries({ host, level: levelTags[level], method: series.method, source }).flatMap(
     ([name, value]) => (value === '' ? [] : [`,${name}=${escapeTag(value)}`]),
   );
-  return `request_rollup${tags.join('')},status_code=${series.status} ${noTotals},tally="0 0 0 0 ${new Histogram().pack()}" ${rowTime(windowMs, rowId)}`;
+  return `request_rollup${tags.join('')},status_code=${series.status} ${zeroFields},tally="0 0 0 0 ${new Histogram().pack()}" ${rowTime(windowMs, rowId)}`;
 }
 
-const noTotals = 'count=0i,duration_sum_ms=0,duration_max_ms=0,size_sum=0i,sampled_out=0i';
+const zeroFields = 'count=0i,duration_sum_ms=0,duration_max_ms=0,size_sum=0i,sampled_out=0i';
 const statusFields = ['status_1xx', 'status_2xx', 'status_3xx', 'status_4xx', 'status_5xx', 'status_other'] as const;
 
 function rollupFields(cells: readonly Cell[]): string {
-  if (cells.length === 0) return `${noTotals},${statusFields.map((name) => `${name}=0i`).join(',')},cells=""`;
+  if (cells.length === 0) return `${zeroFields},${statusFields.map((name) => `${name}=0i`).join(',')},cells=""`;
   let [count, sampledOut, durationSumMs, durationMaxMs, sizeSum] = [0, 0, 0, 0, 0];
   const byClass = statusFields.map(() => 0);
   for (const cell of cells) {
@@ -251,16 +243,16 @@ function rollupFields(cells: readonly Cell[]): string {
     sizeSum += cell.sizeSum;
     byClass[cell.status >= 100 && cell.status <= 599 ? Math.floor(cell.status / 100) - 1 : 5]! += cell.count;
   }
-  const bytes = Math.min(sizeSum, Number.MAX_SAFE_INTEGER); // an integer field; 9 PB of responses in one window are enough
+  const bytes = Math.min(sizeSum, Number.MAX_SAFE_INTEGER); // the limit, 9 PB per window, is never reached
   let fields = `count=${count}i,duration_sum_ms=${durationSumMs},duration_max_ms=${durationMaxMs},size_sum=${bytes}i`;
   if (sampledOut !== 0) fields += `,sampled_out=${sampledOut}i`;
   for (const [at, name] of statusFields.entries()) if (byClass[at] !== 0) fields += `,${name}=${byClass[at]}i`;
   for (const [at, text] of splitCells(packCells(cells)).entries())
-    fields += `,${at === 0 ? 'cells' : `cells_${at + 1}`}="${text}"`; // nothing in it needs escaping
+    fields += `,${at === 0 ? 'cells' : `cells_${at + 1}`}="${text}"`; // needs no escaping
   return fields;
 }
 
-/** The one cell of a point that version 1 wrote, from its field `aggregate`. */
+/** Parses the cell of a point of version 1, from its field `tally`. */
 export function cellOfAggregate(aggregate: string, { method, status }: Pick<Series, 'method' | 'status'>): Cell {
   const [count, durationSumMs, durationMaxMs, sizeSum, packed, sampledOut = '0'] = aggregate.split(' ');
   return {
@@ -275,7 +267,7 @@ export function cellOfAggregate(aggregate: string, { method, status }: Pick<Seri
   };
 }
 
-/** The line of one row of the top lists, without a line break. */
+/** Line of a top list row, without its line break. */
 export function topLine({ level, windowMs, rowId, source, host, kind, packed }: TopRow): string {
   let line = 'request_top';
   if (host !== '') line += `,host=${escapeTag(host)}`;
@@ -284,12 +276,12 @@ export function topLine({ level, windowMs, rowId, source, host, kind, packed }: 
   return `${line} packed="${escapeString(packed)}" ${rowTime(windowMs, rowId)}`;
 }
 
-/** The line of imported requests, without a line break. */
+/** Line of imported requests, without its line break. */
 export function importedLine({ importId, windowMs, rowId, source, packed }: ImportedRow): string {
   return `imported_request,import_id=${importId}${source === '' ? '' : `,source=${escapeTag(source)}`} packed="${packed}" ${rowTime(windowMs, rowId)}`;
 }
 
-/** The single counts of a ledger, each with the value of the tag `account`. */
+/** Values of the tag `account`: the counts of a ledger. */
 export const ledgerAccounts = [
   ['received', 'received'],
   ['accepted', 'accepted'],
@@ -300,7 +292,7 @@ export const ledgerAccounts = [
   ['deadLettered', 'dead_lettered'],
 ] as const satisfies readonly (readonly [keyof Ledger, string])[];
 
-/** The lines of one ledger. */
+/** Lines of a ledger. */
 export function ledgerLines(snapshot: LedgerSnapshot): string[] {
   const collector = snapshot.collector === '' ? '' : `,collector=${escapeTag(snapshot.collector)}`;
   const time = nanosecondsText({ timeMs: snapshot.timeMs, timeNs: 0 });
@@ -317,28 +309,28 @@ export function ledgerLines(snapshot: LedgerSnapshot): string[] {
   return lines;
 }
 
-/** What is stored for a tag's value: see the head of this file. For comparisons in queries. */
+/** Encodes a tag value: see the top of this file. Also for comparisons in queries. */
 export function tagText(value: string): string {
   return value.includes('\\') ? value.replaceAll(backslashBeforeEscape, '$&.') : value;
 }
 
-/** The value that `tagText` made this of; `''` for a tag that is not there. */
+/** Decodes the output of `tagText`; `''` for a missing tag. */
 export function textOfTag(stored: string | null | undefined): string {
   if (stored === undefined || stored === null) return '';
   return stored.includes('\\') ? stored.replaceAll(backslashBeforeEscape, (dotted) => dotted.slice(0, -1)) : stored;
 }
 
-/** What is stored for a `uri`: see the head of this file. For comparisons in queries. */
+/** Encodes a `uri`: see the top of this file. Also for comparisons in queries. */
 export function uriText(uri: string): string {
   return dashesAlone.test(uri) ? `${uri}-` : uri;
 }
 
-/** The `uri` that `uriText` made this of. */
+/** Decodes the output of `uriText`. */
 export function textOfUri(stored: string): string {
   return dashesAlone.test(stored) ? stored.slice(1) : stored;
 }
 
-/** Reads a time as InfluxDB prints it, RFC 3339 in UTC with up to nine decimals: `2026-11-23T20:00:00.000000001Z`. */
+/** Parses a time from InfluxDB, RFC 3339 in UTC with up to nine decimals: `2026-11-23T20:00:00.000000001Z`. */
 export function parseTimestamp(text: string): { timeMs: number; timeNs: number } {
   const fraction = text.slice(20, -1).padEnd(9, '0');
   return {
@@ -347,17 +339,15 @@ export function parseTimestamp(text: string): { timeMs: number; timeNs: number }
   };
 }
 
-/**
- * Measurement and tags, fields and time. A space in a tag has a backslash before it, one in a field is inside quotes.
- */
+/** Measurement and tags, fields, and time. Spaces are escaped in tags and quoted in fields. */
 const requestLineShape =
   /^request_metrics((?:,[a-z_]+=(?:\\[,= ]|[^,= ])+)+) ((?:[^"]|"(?:\\.|[^"\\])*")+) (\d{1,30})$/s;
 const tagShape = /,([a-z_]+)=((?:\\[,= ]|[^,= ])+)/g;
 const fieldShape = /([a-z_]+)=(?:"((?:\\.|[^"\\])*)"|([-\d.e+]+i?))/gs;
 const dashesAlone = /^-*$/;
-/** A backslash, and the dots between it and what must not follow it. */
+/** A backslash and dots before a character that must not follow a backslash. */
 const backslashBeforeEscape = /\\\.*(?=[,= ]|$)/g;
-/** One search, since nearly no value needs anything. */
+/** A single test, since few values need escaping. */
 const specialInTag = /[,= \\]/;
 const specialInString = /["\\]/;
 

@@ -1,11 +1,10 @@
 /**
- * A batch as the spool keeps it and InfluxDB takes it: line protocol in bodies of at most 5,000 lines, each compressed
- * with gzip.
+ * A batch as stored in the spool and sent to InfluxDB: line protocol in bodies of at most 5,000 lines, each
+ * compressed with gzip.
  *
- * A payload is its bodies one behind the other, each with a header of eight bytes in little-endian: how many lines it
- * has, and how many bytes it takes compressed. The lines of requests come first, then those of rollup rows and of top
- * lists. Each body ends with a line break, so that several compressed bodies one behind the other are one body again
- * (RFC 1952, 2.2).
+ * A payload is a sequence of bodies, each with an 8-byte little-endian header: number of lines and compressed size.
+ * Lines of requests come first, then those of rollup rows and top lists. Each body ends with a line break, so that
+ * concatenated compressed bodies are a valid body (RFC 1952, 2.2).
  */
 import { promisify } from 'node:util';
 import { gunzip as gunzipCallback, gunzipSync, gzipSync } from 'node:zlib';
@@ -23,22 +22,29 @@ export interface Body {
   readonly gzip: Buffer;
 }
 
-/** What InfluxDB recommends for one write. */
+/** Maximum number of lines per write, as InfluxDB recommends. */
 export const linesMax = 5000;
-/** A line of a top list can have 60 kB: so many bytes are enough for one body. */
+/** Size at which a body is sealed, in bytes: a line of a top list can have 60 kB. */
 const bodyBytesWanted = 8 * 2 ** 20;
 const bodyHeaderBytes = 8;
-/** Line protocol repeats itself: the quickest level saves nine tenths, and others little more. */
+/** The fastest level saves 90 %, higher ones hardly more. */
 const gzipLevel = 1;
-/** No body of ours is larger: 5,000 lines with texts of 64 KiB, which would be 16 KiB of each in the mean. */
+/** Maximum decompressed size of a body. Ours are smaller: 5,000 lines with texts of 64 KiB. */
 const bodyBytesMax = 2 ** 30;
 
-/** The lines of a batch's requests that are kept, rollup rows and top lists. The ledger is not among them. */
-export function bodiesOf({ recorder, requests, kept = requests, rollups, topLists, imported = [] }: Batch): Body[] {
+/** Encodes a batch's sampled requests, rollup rows and top lists, without its ledger. */
+export function bodiesOf({
+  recorder,
+  requests,
+  kept: sampled = requests,
+  rollups,
+  topLists,
+  imported = [],
+}: Batch): Body[] {
   const bodies = createBodies();
-  if (!(kept instanceof RequestBodies)) {
+  if (!(sampled instanceof RequestBodies)) {
     const addRequest = requestLinesOf(recorder);
-    for (const event of kept) {
+    for (const event of sampled) {
       addRequest(event, bodies.text);
       bodies.endLine();
     }
@@ -46,7 +52,7 @@ export function bodiesOf({ recorder, requests, kept = requests, rollups, topList
   for (const row of rollups) addLine(rollupLine(row));
   for (const row of topLists) addLine(topLine(row));
   for (const row of imported) addLine(importedLine(row));
-  return kept instanceof RequestBodies ? [...kept.bodies, ...bodies.take()] : bodies.take();
+  return sampled instanceof RequestBodies ? [...sampled.bodies, ...bodies.take()] : bodies.take();
 
   function addLine(line: string): void {
     bodies.text.add(line);
@@ -54,10 +60,10 @@ export function bodiesOf({ recorder, requests, kept = requests, rollups, topList
   }
 }
 
-/** A store has a few recorders: those of its collectors, and of imports. */
+/** A store has few recorders: those of its collectors, and of imports. */
 const requestLinesOf = createMemo(createRequestLines, { entriesMax: 10 });
 
-/** Gathers the requests of one recorder as bodies of their lines. */
+/** Encodes the requests of one recorder as bodies. */
 export function createBatchEncoder(recorder: string): BatchEncoder {
   const addRequest = createRequestLines(recorder);
   const bodies = createBodies();
@@ -82,7 +88,7 @@ export function createBatchEncoder(recorder: string): BatchEncoder {
   };
 }
 
-/** Requests as bodies of their lines, as a gatherer has made them. */
+/** Requests as bodies of lines, from a `BatchEncoder`. */
 class RequestBodies implements RequestList {
   readonly bodies: readonly Body[];
   readonly length: number;
@@ -99,15 +105,15 @@ class RequestBodies implements RequestList {
   }
 }
 
-/** Puts lines together to bodies. */
+/** Collects lines into bodies. */
 interface Bodies {
-  /** Where a line is put together, without its line break. */
+  /** The line being built, without its line break. */
   readonly text: TextBuffer;
   /** Ends the line. */
   endLine(): void;
-  /** What they hold in memory. */
+  /** Size in memory, in bytes. */
   readonly bytes: number;
-  /** Those of all lines since the last time. */
+  /** Returns the bodies of all lines since the last call. */
   take(): Body[];
 }
 
@@ -145,9 +151,8 @@ function createBodies(): Bodies {
 }
 
 /**
- * One body of lines that are joined, and ended, by line breaks. At once, and not on another thread: 5,000 lines take 5
- * ms, and lines are then never read faster than they are compressed. What is read and waits for a thread that others
- * keep busy would fill the memory.
+ * Compresses lines, each with a line break, into a body. Synchronously: 5,000 lines take 5 ms, and lines are never
+ * read faster than they are compressed. Lines waiting for a busy thread pool would fill the memory.
  */
 export function compress(text: string, lines: number): Body {
   return compressBytes(Buffer.from(text), lines);
@@ -162,9 +167,7 @@ export async function linesIn({ gzip: bytes }: Body): Promise<string[]> {
   return linesOfText(await gunzip(bytes, { maxOutputLength: bodyBytesMax }));
 }
 
-/**
- * Searches for the end of each line. One regular expression for a line would exhaust the stack on texts of megabytes.
- */
+/** Splits text into lines. A single regular expression would exhaust the stack on megabytes of text. */
 function linesOfText(bytes: Buffer): string[] {
   const text = bytes.toString('utf8');
   const lines: string[] = [];
@@ -205,7 +208,7 @@ function closingQuote(text: string, from: number): number {
   return -1;
 }
 
-/** Several bodies as one. */
+/** Joins bodies into one. */
 export function joinBodies(bodies: readonly Body[]): Body {
   return {
     lines: bodies.reduce((sum, { lines }) => sum + lines, 0),
@@ -213,7 +216,7 @@ export function joinBodies(bodies: readonly Body[]): Body {
   };
 }
 
-/** The bodies as one payload. */
+/** Encodes bodies as a payload. */
 export function encodePayload(bodies: readonly Body[]): Buffer {
   return Buffer.concat(
     bodies.flatMap(({ lines, gzip: bytes }) => {
@@ -225,14 +228,14 @@ export function encodePayload(bodies: readonly Body[]): Buffer {
   );
 }
 
-/** The bodies of a payload. Throws a `RangeError` when it is none. */
+/** Decodes the bodies of a payload. Throws a `RangeError` if it is invalid. */
 export function decodePayload(payload: Buffer): Body[] {
   const bodies: Body[] = [];
   for (let at = 0; at < payload.length; ) {
     const lines = payload.readUInt32LE(at);
     const end = at + bodyHeaderBytes + payload.readUInt32LE(at + 4);
     if (end > payload.length)
-      throw new RangeError(`A body of the payload ends at ${end}, behind its end at ${payload.length}.`);
+      throw new RangeError(`A body of the payload ends at ${end}, beyond its end at ${payload.length}.`);
     bodies.push({ lines, gzip: payload.subarray(at + bodyHeaderBytes, end) });
     at = end;
   }

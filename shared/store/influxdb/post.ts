@@ -3,26 +3,26 @@ import { request as requestHttps, type Agent as HttpsAgent } from 'node:https';
 import { HttpError } from '@influxdata/influxdb-client';
 import { deadline } from './deadline.js';
 
-/** Where lines go. */
+/** Destination of lines. */
 export interface PostOptions {
-  /** Of the write API, with its query. */
+  /** URL of the write API, with its query. */
   readonly url: string;
   readonly token: string;
   readonly agent: HttpAgent | HttpsAgent;
-  /** How long one request may take. */
+  /** Timeout of a request, in milliseconds. */
   readonly timeoutMs: number;
-  /** Breaks off what is under way. */
+  /** Aborts pending requests. */
   readonly signal: AbortSignal;
 }
 
-/** As much of an answer as is worth reading, in bytes: the reason of a refusal is at its beginning. */
+/** Maximum number of response bytes to read: the reason of an error is at the start. */
 const answerBytesMax = 16_384;
 
 /**
  * Posts compressed line protocol; resolves when InfluxDB has written all of it (204). Throws the client's `HttpError`
- * for every other answer, and the system's error when there was none.
+ * for any other response, and the system's error if there was none.
  *
- * The client's own requests take text alone and would compress it again at each try.
+ * The client's own write API only accepts text, and would compress it again on each retry.
  */
 export function postLines(gzip: Buffer, { url, token, agent, timeoutMs, signal }: PostOptions): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -38,7 +38,8 @@ export function postLines(gzip: Buffer, { url, token, agent, timeoutMs, signal }
       headers,
       signal: deadline(timeoutMs, signal),
     });
-    // A proxy that refuses a body answers and hangs up before it has read it: the answer counts, not the broken pipe.
+    // A proxy that rejects a body may respond and hang up before it has read it: the response counts, not the broken
+    // pipe.
     let answered = false;
     request.on('error', (error) => {
       if (!answered) reject(error);
@@ -51,7 +52,7 @@ export function postLines(gzip: Buffer, { url, token, agent, timeoutMs, signal }
       response.on('data', (chunk: Buffer) => {
         if (bytes < answerBytesMax) chunks.push(chunk);
         bytes += chunk.length;
-        if (bytes > 64 * answerBytesMax) request.destroy(); // an answer without end
+        if (bytes > 64 * answerBytesMax) request.destroy(); // an endless response
       });
       const settle = (): void => {
         if (statusCode === 204) {
@@ -75,7 +76,7 @@ export function postLines(gzip: Buffer, { url, token, agent, timeoutMs, signal }
       response.once('error', (error) => {
         if (statusCode < 400) reject(error);
         else settle();
-      }); // a refusal that is broken off is one
+      }); // an incomplete error response is still an error
     });
     request.end(gzip);
   });

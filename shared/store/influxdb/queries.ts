@@ -1,9 +1,9 @@
 /**
- * The Flux queries, and the rows that they give. Every value goes through the `flux` template, every text through
+ * Flux queries, and the rows that they return. Every value goes through the `flux` template, every text through
  * `fluxText`.
  *
- * InfluxDB does a `filter` while it reads when it compares tags or the value with `==` or a regular expression; one
- * that calls a function is done row by row afterwards, and `<` and `>` on texts find nothing at all (seen with 2.7.12).
+ * InfluxDB evaluates a `filter` while it reads if it compares tags or the value with `==` or a regular expression.
+ * Filters that call functions run row by row afterwards, and `<` and `>` on texts match nothing (seen with 2.7.12).
  */
 import { flux, fluxDateTime, fluxExpression, fluxRegExp, type ParameterizedQuery } from '@influxdata/influxdb-client';
 import { StoreError } from '../../errors.js';
@@ -52,8 +52,8 @@ import {
 import { isSplit, joinCells } from './split-cells.js';
 
 /**
- * Runs a query and gives `onRow` the cells of each row, in the order of `columns`; a column that the row's table does
- * not have is `undefined`, and so is a cell without a value.
+ * Runs a query and calls `onRow` with the cells of each row, in the order of `columns`. Missing columns and empty
+ * cells are `undefined`.
  */
 export type ReadCells = (
   query: ParameterizedQuery,
@@ -66,20 +66,20 @@ export async function readRollups(read: ReadCells, bucket: string, query: Rollup
   refuseRollups(query);
   const range = wholeWindows(query, query.level);
   if (range.fromMs >= range.toMs) return [];
-  // The fields of a split row become visible one after the other: a read in between is repeated.
+  // The fields of a split row become visible one by one: a read in between is repeated.
   for (let tries = 0; tries < triesMax; tries += 1) {
     const rows = await readRollupsOnce(read, bucket, { ...query, ...range });
     if (rows !== undefined) return rows.flatMap((row) => filteredRow(row, query.filter));
   }
   throw new StoreError(
     'retry',
-    `Cannot read rollup rows from InfluxDB: one was half written each of ${triesMax} times. Try again.`,
+    `Cannot read rollup rows from InfluxDB: a row was half written in each of ${triesMax} attempts. Try again.`,
   );
 }
 
 /**
- * A condition that matches rows of any of these hosts, to append to another. An expression that matches the empty text
- * would match rows without a host.
+ * Returns a condition on hosts, to append to another. A pattern that matches the empty text would also match rows
+ * without a host.
  */
 function andHosts(hosts: readonly string[] | undefined): ParameterizedQuery {
   if (hosts === undefined) return flux``;
@@ -89,8 +89,8 @@ function andHosts(hosts: readonly string[] | undefined): ParameterizedQuery {
 }
 
 /**
- * See `Store.countHosts`. InfluxDB adds up the fields; under a filter that takes some cells of a row, the cells are
- * read.
+ * See `Store.countHosts`. InfluxDB sums up the fields; if the filter selects some cells of a row, the cells are read
+ * instead.
  */
 export async function countHosts(
   read: ReadCells,
@@ -141,7 +141,7 @@ async function readRollupsOnce(
   { fromMs, toMs, level, scope, filter, hosts }: RollupsQuery,
 ): Promise<RollupRow[] | undefined> {
   const columns = ['_time', '_field', '_value', 'source', 'host', 'method', 'status_code'];
-  // Points of version 1, which have the field `aggregate` alone, are read for both scopes.
+  // Points of version 1, which only have the field `tally`, are read for both scopes.
   const ofScope = scope === 'all' ? flux`not exists r.scope` : flux`(r.scope == "host" or r._field == "tally")`;
   const query = flux`from(bucket: ${fluxText(bucket)})
   |> range(start: ${new Date(fromMs)}, stop: ${new Date(toMs)})
@@ -177,7 +177,8 @@ async function readRollupsOnce(
 }
 
 /**
- * The points of all rollup rows of a level whose window starts in the range: of both scopes, and of earlier versions.
+ * Reads the points of all rollup rows of a level whose window starts in the range: of both scopes, and of earlier
+ * versions.
  */
 export async function readRollupPoints(
   read: ReadCells,
@@ -262,7 +263,7 @@ from(bucket: ${fluxText(bucket)})
     const importId = Number(id);
     const { windowMs } = rowOfTime(time!, 3600);
     const known = imports.get(importId) ?? { importId, requests: 0, firstHourMs: Infinity, lastHourMs: -Infinity };
-    const requests = Math.floor((Number(length) * 3) / 4) / importedBytes; // four letters of Base64 are three bytes
+    const requests = Math.floor((Number(length) * 3) / 4) / importedBytes; // four Base64 digits are three bytes
     imports.set(importId, {
       importId,
       requests: known.requests + requests,
@@ -274,9 +275,8 @@ from(bucket: ${fluxText(bucket)})
 }
 
 /**
- * See `Store.readRequests`. Sorting a long range to keep a few rows would read all of it. So it is searched from its
- * end, a second first and then sixty times as much each time, for the times of the newest requests; their rows alone
- * are read.
+ * See `Store.readRequests`. Sorting a long range would read all of it. So the range is searched from its end for the
+ * times of the newest requests, first a second, then sixty times as much in each step. Only their rows are read.
  */
 export async function readRequests(
   read: ReadCells,
@@ -296,8 +296,8 @@ export async function readRequests(
 }
 
 /**
- * See `Store.rollUpRequests`. The fields of a request are apart in InfluxDB: it cannot count by them without putting
- * each request together.
+ * See `Store.rollUpRequests`. InfluxDB stores the fields of a request separately, so requests have to be reassembled
+ * to count by them.
  */
 export async function rollUpRequests(
   read: ReadCells,
@@ -342,8 +342,8 @@ async function readNewest(
   if (oldest === undefined) return [];
 
   const rows: RequestEvent[] = [];
-  // A row that lacks a field is being written at this moment. One JSON text per row, because the CSV that InfluxDB
-  // answers with drops every CR and puts one before every LF.
+  // A row that lacks a field is still being written. One JSON text per row, because InfluxDB's CSV drops every CR and
+  // inserts one before every LF.
   const rowsQuery = flux`import "json"
 ${requestsSince(fluxDateTime(oldest))}
   |> drop(columns: ["_start", "_stop", "_measurement"])
@@ -404,7 +404,7 @@ export async function readLedgers(
   |> last()
   |> group()
   |> keep(columns: ${columns})`;
-  // The points of a snapshot become visible one after the other: what is read in between is read again.
+  // The points of a snapshot become visible one by one: a read in between is repeated.
   for (let tries = 0; tries < triesMax; tries += 1) {
     const counts: LedgerCount[] = [];
     await read(query, columns, ([time, value, collector, account, reason]) => {
@@ -424,11 +424,11 @@ export async function readLedgers(
   }
   throw new StoreError(
     'retry',
-    `Cannot read the ledgers from InfluxDB: the newest of a collector was half written each of ${triesMax} times. Try again.`,
+    `Cannot read the ledgers from InfluxDB: the newest ledger of a collector was half written in each of ${triesMax} attempts. Try again.`,
   );
 }
 
-/** Asks for next to nothing: it fails when the bucket cannot be read. */
+/** Reads almost nothing. Fails if the bucket cannot be read. */
 export async function readNothing(read: ReadCells, bucket: string): Promise<void> {
   await read(
     flux`from(bucket: ${fluxText(bucket)}) |> range(start: -1s) |> filter(fn: (r) => r._measurement == "collector_ledger") |> limit(n: 1)`,
@@ -440,9 +440,7 @@ export async function readNothing(read: ReadCells, bucket: string): Promise<void
 const sliceMsFirst = 1000;
 const sliceGrowth = 60;
 const triesMax = 5;
-/**
- * The last whole day that a time of 64 bits of nanoseconds can hold: an open end would be now, by the server's clock.
- */
+/** The last whole day that fits into 64 bits of nanoseconds. An open end would be now, by the server's clock. */
 const timeMsMax = Date.UTC(2262, 3, 11);
 
 function rowOfTime(time: string, level: Level): { windowMs: number; rowId: number } {
@@ -451,7 +449,7 @@ function rowOfTime(time: string, level: Level): { windowMs: number; rowId: numbe
   return { windowMs, rowId: (timeMs - windowMs) * 1e6 + timeNs };
 }
 
-/** The condition on tags, to go behind another. */
+/** Returns the condition on tags, to append to another. */
 function andSeries({ source, exceptSource, host, method, status }: Filter): ParameterizedQuery {
   let condition = flux``;
   if (source !== undefined) condition = flux`${condition} and ${tagIs(flux`r.source`, source)}`;
@@ -463,47 +461,44 @@ function andSeries({ source, exceptSource, host, method, status }: Filter): Para
   return condition;
 }
 
-/** An empty value is a tag that is not there, which equals nothing. */
+/** Returns a condition on a tag. A missing tag stands for an empty value, and equals nothing. */
 function tagIs(tag: ParameterizedQuery, value: string): ParameterizedQuery {
   return value === '' ? flux`not exists ${tag}` : flux`${tag} == ${fluxText(tagText(value))}`;
 }
 
-/**
- * What a filter wants of the fields of a request: the condition on the value of each that it names. An empty value is a
- * field that is not there.
- */
+/** Returns the conditions of a filter on fields of a request. A missing field stands for an empty value. */
 function fieldConditions({
   path,
   client,
   userAgent,
   referrer,
   requestId,
-}: Filter): { field: string; wanted: string; condition: (value: ParameterizedQuery) => ParameterizedQuery }[] {
+}: Filter): { field: string; expected: string; condition: (value: ParameterizedQuery) => ParameterizedQuery }[] {
   const is = (text: string) => (value: ParameterizedQuery) => flux`${value} == ${fluxText(text)}`;
   const startsAs =
     (whole: string, ...starts: string[]) =>
     (value: ParameterizedQuery) =>
       flux`${value} =~ ${fluxWholeOrStart(whole, ...starts)}`;
   return [
-    ...(client === undefined ? [] : [{ field: 'client_ip', wanted: client, condition: is(client) }]),
-    ...(userAgent === undefined ? [] : [{ field: 'user_agent', wanted: userAgent, condition: is(userAgent) }]),
-    ...(requestId === undefined ? [] : [{ field: 'request_id', wanted: requestId, condition: is(requestId) }]),
+    ...(client === undefined ? [] : [{ field: 'client_ip', expected: client, condition: is(client) }]),
+    ...(userAgent === undefined ? [] : [{ field: 'user_agent', expected: userAgent, condition: is(userAgent) }]),
+    ...(requestId === undefined ? [] : [{ field: 'request_id', expected: requestId, condition: is(requestId) }]),
     ...(referrer === undefined
       ? []
-      : [{ field: 'referrer', wanted: referrer, condition: startsAs(referrer, `${referrer}?`, `${referrer}#`) }]),
+      : [{ field: 'referrer', expected: referrer, condition: startsAs(referrer, `${referrer}?`, `${referrer}#`) }]),
     ...(path === undefined
       ? []
-      : [{ field: 'uri', wanted: uriText(path), condition: startsAs(uriText(path), `${path}?`) }]),
+      : [{ field: 'uri', expected: uriText(path), condition: startsAs(uriText(path), `${path}?`) }]),
   ];
 }
 
-/** Leaves one row of each request whose fields are as the filter wants them. */
+/** Selects one row of each request whose fields match the filter. */
 function havingFields(filter: Filter): ParameterizedQuery {
   const conditions = fieldConditions(filter);
   const [first] = conditions;
   if (first === undefined) return flux`\n  |> filter(fn: (r) => r._field == "uri")`;
-  // InfluxDB sees to a condition on the value of one field while it reads.
-  if (conditions.length === 1 && first.wanted !== '')
+  // InfluxDB evaluates a condition on a single field while it reads.
+  if (conditions.length === 1 && first.expected !== '')
     return flux`\n  |> filter(fn: (r) => r._field == ${first.field} and ${first.condition(flux`r._value`)})`;
   const fields = new RegExp(`^(uri|${conditions.map(({ field }) => field).join('|')})$`);
   return flux`
@@ -512,17 +507,17 @@ function havingFields(filter: Filter): ParameterizedQuery {
   |> filter(fn: (r) => exists r.uri${andFields(filter)})`;
 }
 
-/** The conditions on the fields of a request that has been put together, to go behind another. */
+/** Returns the conditions on the fields of reassembled requests, to append to another. */
 function andFields(filter: Filter): ParameterizedQuery {
-  return fieldConditions(filter).reduce((all, { field, wanted, condition }) => {
+  return fieldConditions(filter).reduce((all, { field, expected, condition }) => {
     const value = flux`r.${fluxExpression(field)}`;
-    return wanted === ''
+    return expected === ''
       ? flux`${all} and (not exists ${value} or ${condition(value)})`
       : flux`${all} and exists ${value} and ${condition(value)}`;
   }, flux``);
 }
 
-/** Tags are text, and text compares otherwise than numbers do: so every status of the range is named. */
+/** Lists every status of the range: tags are text, which does not compare numerically. */
 function statusPattern({ min, max }: { min: number; max: number }): RegExp {
   const statuses: number[] = [];
   for (let status = Math.max(0, min); status <= Math.min(999, max); status += 1) statuses.push(status);
@@ -530,8 +525,8 @@ function statusPattern({ min, max }: { min: number; max: number }): RegExp {
 }
 
 /**
- * What `json.encode` makes of a row of `request_metrics`. What this row lacks and others have is `null`; what all lack
- * is missing.
+ * A row of `request_metrics` from `json.encode`. A field that only some rows have is `null`; one that no row has is
+ * missing.
  */
 interface StoredRequest {
   _time: string;
@@ -575,9 +570,7 @@ function requestOf(row: StoredRequest): RequestEvent {
   };
 }
 
-/**
- * The oldest and newest times of what is stored. InfluxDB answers `first` and `last` from its index, for each series.
- */
+/** Reads the time span of the stored data. InfluxDB answers `first` and `last` from its index, per series. */
 export async function readStoredSpan(read: ReadCells, bucket: string): Promise<StoredSpan> {
   const timeOf = async (
     which: 'first' | 'last',
@@ -621,7 +614,7 @@ interface LedgerCount {
   readonly reason: string;
 }
 
-/** The snapshot that the newest of a collector's counts make; `undefined` when some of it are missing. */
+/** Assembles a snapshot from a collector's newest counts; returns `undefined` if some are missing. */
 function snapshotOf(counts: readonly LedgerCount[]): LedgerSnapshot | undefined {
   const timeMs = Math.max(...counts.map((count) => count.timeMs));
   const newest = counts.filter((count) => count.timeMs === timeMs);

@@ -1,6 +1,6 @@
 /**
- * What `RetentionGuard` remembers of a bucket: a file in the spool folder of the web app that deletes. A point in the
- * bucket would need a time of its own, from the clock that is in doubt.
+ * State of `RetentionGuard` for a bucket: a file in the spool folder of the web app that deletes. A point in the
+ * bucket would need a timestamp, from the clock that is in doubt.
  */
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,8 +8,8 @@ import { makeFolder } from '../../make-folder.js';
 import type { RetentionGuardParts } from '../retention-guard.js';
 
 /**
- * The file's `load` and `save`. Both throw the system's error; a file of another bucket, or one that is no JSON, counts
- * as none.
+ * Loads and saves the file. Both throw the system's error. A file of another bucket, or with invalid JSON, counts as
+ * missing.
  */
 export function retentionFile(
   dir: string,
@@ -29,7 +29,7 @@ export function retentionFile(
     async save(state) {
       await makeFolder(dir);
       await writeFile(`${path}.new`, `${JSON.stringify({ bucket: name, state })}\n`, { mode: 0o600 });
-      await rename(`${path}.new`, path); // all of it, or the file as it was
+      await rename(`${path}.new`, path); // atomic
     },
   };
 }
@@ -38,6 +38,6 @@ function parse(text: string): { readonly bucket?: unknown; readonly state?: unkn
   try {
     return (JSON.parse(text) ?? {}) as { bucket?: unknown; state?: unknown };
   } catch {
-    return {}; // the guard then goes by what is stored
+    return {}; // the guard then infers its state from the stored data
   }
 }

@@ -1,4 +1,4 @@
-/** Rollup rows in the real InfluxDB: those of earlier versions, large ones, and those that are taken back. */
+/** Rollup rows in a real InfluxDB: those of earlier versions, large ones, and those of undone imports. */
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { InfluxDB } from '@influxdata/influxdb-client';
@@ -66,7 +66,7 @@ testWithInfluxd('reads points of version 1 beside rows of both scopes', async (t
   });
 });
 
-testWithInfluxd('reads rows of more than 64 KiB as they were last written', async (t) => {
+testWithInfluxd('reads the last version of rows of more than 64 KiB', async (t) => {
   const { store, writeLines } = await openStore(t);
   const cells = Array.from(
     { length: 1000 },
@@ -84,12 +84,12 @@ testWithInfluxd('reads rows of more than 64 KiB as they were last written', asyn
       rowOf({ host: 'b.example', cells: cells.slice(0, 1) }),
     ];
     await store.write(batchOf(rows));
-    for (const [scope, wanted] of [
+    for (const [scope, expected] of [
       ['all', rows.slice(0, 1)],
       ['host', rows.slice(1)],
     ] as const) {
       const read = await store.readRollups({ ...range, level: 60, scope, filter: {} });
-      t.deepEqual(plain(read), plain(wanted), `${length} cells of scope ${scope}`);
+      t.deepEqual(plain(read), plain(expected), `${length} cells of scope ${scope}`);
     }
   }
   t.deepEqual(await countsOf(store, 'all', { status: { min: 998, max: 999 } }), {
@@ -110,53 +110,50 @@ testWithInfluxd('reads rows of more than 64 KiB as they were last written', asyn
   t.like(error, { action: 'retry' });
 });
 
-testWithInfluxd(
-  'takes an import back at every level of both scopes, with the points that version 1 wrote',
-  async (t) => {
-    const { store, writeLines, query } = await openStore(t);
-    const importId = startMs;
-    const { from } = importRowRange(importId);
-    const rowsOf = (rowId: number): RollupRow[] => [
-      ...levelsOf.all.map((level) => rowOf({ level, rowId, cells: [cellOf(200, 3), cellOf(503, 1)] })),
-      ...levelsOf.host.map((level) =>
-        rowOf({ level, rowId, host: 'a.example', cells: [cellOf(200, 3), cellOf(503, 1)] }),
-      ),
-    ];
-    await store.write({
-      ...batchOf([...rowsOf(from), ...rowsOf(7)]),
-      importId,
-      imported: packImported(importId, [{ source: 'caddy', timeMs: startMs, timeNs: 0, shiftNs: 0, key: 1 }]),
-    });
-    await writeLines(
-      ['1m', '1h'].map(
-        (tag) =>
-          `request_rollup,host=a.example,level=${tag},method=GET,source=caddy,status_code=200 count=5i,sampled_out=2i,tally="5 7.5 3.5 300 ABYBGAESAQ== 2" ${BigInt(startMs) * 1_000_000n + BigInt(from)}`,
-      ),
-    );
-    t.deepEqual(await countsOf(store, 'all', {}), { 'caddy 200': 11, 'caddy 503': 2 });
-    t.deepEqual(await countsOf(store, 'host', {}), { 'caddy a.example 200': 11, 'caddy a.example 503': 2 });
+testWithInfluxd('undoes an import at every level of both scopes, including points of version 1', async (t) => {
+  const { store, writeLines, query } = await openStore(t);
+  const importId = startMs;
+  const { from } = importRowRange(importId);
+  const rowsOf = (rowId: number): RollupRow[] => [
+    ...levelsOf.all.map((level) => rowOf({ level, rowId, cells: [cellOf(200, 3), cellOf(503, 1)] })),
+    ...levelsOf.host.map((level) =>
+      rowOf({ level, rowId, host: 'a.example', cells: [cellOf(200, 3), cellOf(503, 1)] }),
+    ),
+  ];
+  await store.write({
+    ...batchOf([...rowsOf(from), ...rowsOf(7)]),
+    importId,
+    imported: packImported(importId, [{ source: 'caddy', timeMs: startMs, timeNs: 0, shiftNs: 0, key: 1 }]),
+  });
+  await writeLines(
+    ['1m', '1h'].map(
+      (tag) =>
+        `request_rollup,host=a.example,level=${tag},method=GET,source=caddy,status_code=200 count=5i,sampled_out=2i,tally="5 7.5 3.5 300 ABYBGAESAQ== 2" ${BigInt(startMs) * 1_000_000n + BigInt(from)}`,
+    ),
+  );
+  t.deepEqual(await countsOf(store, 'all', {}), { 'caddy 200': 11, 'caddy 503': 2 });
+  t.deepEqual(await countsOf(store, 'host', {}), { 'caddy a.example 200': 11, 'caddy a.example 503': 2 });
 
-    t.is(await store.takeBack(importId), 1);
-    for (const scope of ['all', 'host'] as const) {
-      for (const level of levelsOf[scope]) {
-        const rows = await store.readRollups({ ...range, level, scope, filter: {} });
-        t.deepEqual(
-          rows.map(({ rowId }) => rowId),
-          [7],
-          `level ${level} of scope ${scope}`,
-        );
-      }
+  t.is(await store.takeBack(importId), 1);
+  for (const scope of ['all', 'host'] as const) {
+    for (const level of levelsOf[scope]) {
+      const rows = await store.readRollups({ ...range, level, scope, filter: {} });
+      t.deepEqual(
+        rows.map(({ rowId }) => rowId),
+        [7],
+        `level ${level} of scope ${scope}`,
+      );
     }
-    const sums = await query(
-      '|> filter(fn: (r) => r.level == "1h" and r.scope == "host" and r._field =~ /^(count|status_|sampled_out)/) |> group(columns: ["_field"]) |> sum()',
-    );
-    t.deepEqual(
-      Object.fromEntries(sums.filter(({ _value }) => _value !== 0).map(({ _field, _value }) => [_field, _value])),
-      { count: 4, status_2xx: 3, status_5xx: 1 },
-      'also for Flux',
-    );
-  },
-);
+  }
+  const sums = await query(
+    '|> filter(fn: (r) => r.level == "1h" and r.scope == "host" and r._field =~ /^(count|status_|sampled_out)/) |> group(columns: ["_field"]) |> sum()',
+  );
+  t.deepEqual(
+    Object.fromEntries(sums.filter(({ _value }) => _value !== 0).map(({ _field, _value }) => [_field, _value])),
+    { count: 4, status_2xx: 3, status_5xx: 1 },
+    'also for Flux',
+  );
+});
 
 testWithInfluxd('stores counts by host and status class for Flux', async (t) => {
   const { store, query, run } = await openStore(t);
@@ -195,9 +192,9 @@ interface FluxRow {
 interface Rig {
   readonly store: Store;
   writeLines(lines: readonly string[]): Promise<void>;
-  /** Runs a query in Flux. */
+  /** Runs a Flux query. */
   run(queryOf: (bucket: string) => string): Promise<FluxRow[]>;
-  /** Runs steps over the rollups of a day. */
+  /** Applies steps to the rollups of a day. */
   query(steps: string): Promise<FluxRow[]>;
 }
 
@@ -270,14 +267,14 @@ function cellOf(status: number, count: number, durationsMs: readonly number[] = 
   };
 }
 
-/** Rows that compare by what their histograms hold, in a fixed order. */
+/** Converts rows for comparison, with the contents of histograms, in a fixed order. */
 function plain(rows: readonly RollupRow[]): unknown[] {
   return rows
     .map((row) => ({ ...row, cells: row.cells.map((cell) => ({ ...cell, histogram: cell.histogram.pack() })) }))
     .toSorted((one, other) => (one.host ?? '').localeCompare(other.host ?? ''));
 }
 
-/** Requests by source, host where the scope is host, and status. */
+/** Counts requests by source, status and, for scope `host`, host. */
 async function countsOf(store: Store, scope: Scope, filter: Filter): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};
   for (const { source, host, cells } of await store.readRollups({ ...range, level: 60, scope, filter })) {

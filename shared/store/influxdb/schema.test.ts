@@ -1,6 +1,6 @@
 /**
- * Points of earlier programs, as those wrote them: `fixtures/version-N-….lp`, each with the three requests, the row and
- * the ledger that are asked for here.
+ * Points of earlier programs: `fixtures/version-N-….lp`, each with the three requests, the row and the ledger that
+ * this test reads.
  */
 import { readdirSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -13,7 +13,7 @@ const fixtures = 'shared/store/influxdb/fixtures';
 const startMs = Date.UTC(2026, 10, 27);
 
 for (const name of readdirSync(fixtures)) {
-  testWithInfluxd(`Points of an earlier program, ${name}, are read as they were meant.`, async (t) => {
+  testWithInfluxd(`reads points of an earlier program: ${name}`, async (t) => {
     const { url, org, token, createBucket } = await influxd();
     const bucket = await createBucket();
     const written = await fetch(`${url}/api/v2/write?${new URLSearchParams({ org, bucket }).toString()}`, {

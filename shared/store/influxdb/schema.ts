@@ -1,26 +1,26 @@
 /**
- * The version of what is in a bucket: the measurement `store_schema`, without tags, with the integer field `version`,
- * one point for each day on which a web app wrote it, so that the bucket's retention leaves the newest. A bucket
- * without one has version 1, or nothing.
+ * Schema version of a bucket: the measurement `store_schema`, without tags, with the integer field `version`. The web
+ * app writes one point per day, so that the bucket's retention never removes the newest. A bucket without one has
+ * version 1, or is empty.
  *
- * Version 2 has rollup rows by source and by host, with a cell for each method and status; version 1 had a row for each
- * host, method and status. Points of version 1 are read beside those of version 2. A web app of version 1 would not
- * count those of version 2, so it has to refuse the bucket.
+ * Version 2 has rollup rows by source and by host, with a cell per method and status; version 1 had a row per host,
+ * method and status, which is still read. A web app of version 1 would ignore rows of version 2, so it must refuse
+ * the bucket.
  *
- * The web app and imports look at it before they read, write or delete. A collector may only write and cannot: upgrade
- * it first or last.
+ * The web app and imports check it before they read, write or delete. A collector has a write-only token and cannot:
+ * upgrade it first or last.
  */
 import { flux } from '@influxdata/influxdb-client';
 import { StoreError } from '../../errors.js';
 import { fluxText } from './flux-text.js';
 import type { ReadCells } from './queries.js';
 
-/** The version that this program writes. */
+/** Schema version of this program. */
 const schemaVersion = 2;
 
 const dayMs = 86_400_000;
 
-/** The line that says which version the bucket has. */
+/** The line with the schema version. */
 export function schemaLine(nowMs: number): string {
   return `store_schema version=${schemaVersion}i ${Math.floor(nowMs / dayMs) * dayMs}000000`;
 }

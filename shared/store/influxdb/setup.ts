@@ -1,10 +1,9 @@
 /**
- * Makes what Caddy Log Sink needs in InfluxDB 2.x: a bucket, and a token for each part that may do no more than that
- * part does. What is there already stays, so it can be run at every start.
+ * Sets up InfluxDB 2.x for Caddy Log Sink: a bucket, and a token with minimal permissions for each part. Existing
+ * ones are left alone, so it can run at every start.
  *
- * Tokens are kept in a folder, one file each: `operator/token` and `operator/password` (of an InfluxDB that was set up
- * here for the first time), `collector/token`, `web/token`. A folder each, so that each can be a volume that one
- * container alone sees.
+ * Tokens are stored in a folder: `operator/token` and `operator/password` (if this was the initial setup of
+ * InfluxDB), `collector/token`, `web/token`. Each subfolder can be a separate volume of one container.
  */
 import { randomBytes } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
@@ -18,27 +17,25 @@ import { callApi } from './call-api.js';
 import { influxdbError } from './influxdb-error.js';
 import { openInfluxdbStore, readUrl } from './influxdb-store.js';
 
-/** What to set up, and where. */
+/** Options of the setup. */
 export interface SetupOptions {
   readonly url: string;
   readonly org: string;
   readonly bucket: string;
-  /** May do everything in the organisation; of an InfluxDB that is fresh, the token to make. */
+  /** Operator or all-access token of the organisation. For a fresh InfluxDB, the token to create. */
   readonly token: string | undefined;
-  /** How long the bucket keeps what it is given, in milliseconds; 0 for ever. */
+  /** Retention of the bucket in milliseconds; 0 for unlimited. */
   readonly retentionMs: number;
-  /** The folder for tokens; `undefined` to have those that are made in the report. */
+  /** The folder for tokens; `undefined` to include new ones in the report. */
   readonly tokensDir: string | undefined;
-  /**
-   * Makes new tokens for the collector and the web app and deletes those that earlier runs made; `false` by default.
-   */
+  /** Creates new tokens for the collector and the web app and deletes those of earlier runs. Default: `false`. */
   readonly newTokens?: boolean;
-  /** How long to wait for an InfluxDB that does not answer; 120,000 by default. */
+  /** How long to wait for an InfluxDB that does not respond, in milliseconds. Default: 120,000. */
   readonly waitMsMax?: number;
   readonly log: Log;
 }
 
-/** One part of the program, and what its token is for. */
+/** A part of the program, and the permissions of its token. */
 interface Part {
   readonly name: 'collector' | 'web';
   readonly who: string;
@@ -50,17 +47,17 @@ const parts: readonly Part[] = [
   { name: 'web', who: "The web app's token", actions: ['read', 'write'] },
 ];
 
-/** The first user of an InfluxDB that is set up here. */
+/** The first user of a fresh InfluxDB. */
 const userName = 'admin';
 const waitPollMs = 500;
 const answerMsMax = 15_000;
 
 /**
- * Sets InfluxDB up; resolves to what was done, in lines for people. Throws a `UsageError` when something is missing,
- * and a `StoreError` that says what to do when InfluxDB refuses or does not answer.
+ * Sets up InfluxDB; resolves to a report, in lines. Throws a `UsageError` if a setting is missing, and a `StoreError`
+ * if InfluxDB rejects a request or does not respond.
  */
-export async function setUpInfluxdb(given: SetupOptions): Promise<string[]> {
-  const options = { ...given, url: readUrl(given.url) };
+export async function setUpInfluxdb(setupOptions: SetupOptions): Promise<string[]> {
+  const options = { ...setupOptions, url: readUrl(setupOptions.url) };
   const { url, org } = options;
   const report: string[] = [];
   let changes = 0;
@@ -80,22 +77,22 @@ export async function setUpInfluxdb(given: SetupOptions): Promise<string[]> {
 
 type Say = (isChange: boolean, line: string) => void;
 
-/** Sets a fresh InfluxDB up; resolves to the token to go on with. Waits for one that does not answer yet. */
+/** Sets up a fresh InfluxDB; resolves to the operator token. Waits if InfluxDB does not respond yet. */
 async function onboard(options: SetupOptions, say: Say): Promise<string> {
   const { url, org, bucket, retentionMs, tokensDir } = options;
   const fileOf = (name: string): string | undefined =>
     tokensDir === undefined ? undefined : join(tokensDir, 'operator', name);
-  const kept = await readToken(fileOf('token'));
+  const savedToken = await readToken(fileOf('token'));
   if (!(await isFresh(options))) {
-    const token = options.token ?? kept;
+    const token = options.token ?? savedToken;
     if (token !== undefined) return token;
     throw new UsageError(
-      `The InfluxDB at ${url} has been set up already, and there is no token to go on with: set INFLUXDB_TOKEN or INFLUXDB_TOKEN_FILE to one that may do everything in the organisation ${JSON.stringify(org)}.`,
+      `The InfluxDB at ${url} has been set up already, and there is no token to go on with: set INFLUXDB_TOKEN or INFLUXDB_TOKEN_FILE to an operator or all-access token of the organisation ${JSON.stringify(org)}.`,
     );
   }
-  const token = options.token ?? kept ?? secret();
+  const token = options.token ?? savedToken ?? secret();
   const password = (await readToken(fileOf('password'))) ?? secret();
-  // First: what nobody knows cannot be found out later.
+  // Save them first: they cannot be recovered later.
   await writeSecret(fileOf('token'), token);
   await writeSecret(fileOf('password'), password);
   await createApi(options, token)('POST', '/api/v2/setup', {
@@ -109,13 +106,13 @@ async function onboard(options: SetupOptions, say: Say): Promise<string> {
   say(
     true,
     tokensDir === undefined
-      ? `  It was fresh. Its first user is ${userName} with the password ${password}, whose token is ${token}. Keep both: they are not shown again.`
+      ? `  It was fresh. Its first user is ${userName} with the password ${password}, whose token is ${token}. Save both: they are not shown again.`
       : `  It was fresh. Its first user is ${userName}, whose password and token are in ${join(tokensDir, 'operator')}.`,
   );
   return token;
 }
 
-/** Whether nobody has set this InfluxDB up yet. */
+/** Whether InfluxDB has not been set up yet. */
 async function isFresh(options: SetupOptions): Promise<boolean> {
   const { url, waitMsMax = 120_000, log } = options;
   const ask = createApi(options, '');
@@ -133,7 +130,7 @@ async function isFresh(options: SetupOptions): Promise<boolean> {
 }
 
 async function findOrg(api: Api, { url, org }: SetupOptions): Promise<string> {
-  const missing = `Cannot find the organisation ${JSON.stringify(org)} at ${url}: make it, or set INFLUXDB_ORG to one that is there and that the token may see.`;
+  const missing = `Cannot find the organisation ${JSON.stringify(org)} at ${url}: create it, or set INFLUXDB_ORG to one that the token can read.`;
   const { orgs } = (await api('GET', `/api/v2/orgs?${new URLSearchParams({ org }).toString()}`).catch(
     (error: unknown) => {
       throw error instanceof NotFound ? new StoreError('hold', missing) : error;
@@ -148,18 +145,15 @@ interface RetentionRule {
   readonly everySeconds: number;
 }
 
-/**
- * Makes the bucket, or has one that keeps things for too short a time keep them for longer. It is never shortened: that
- * would delete.
- */
+/** Creates the bucket, or extends its retention if it is too short. Never shortens it, which would delete data. */
 async function prepareBucket(
   api: Api,
   orgID: string,
   { bucket: name, retentionMs }: SetupOptions,
   say: Say,
 ): Promise<string> {
-  const wanted = seconds(retentionMs);
-  const retentionRules = wanted === 0 ? [] : [{ type: 'expire', everySeconds: wanted }];
+  const wantedSeconds = seconds(retentionMs);
+  const retentionRules = wantedSeconds === 0 ? [] : [{ type: 'expire', everySeconds: wantedSeconds }];
   const found = (await api('GET', `/api/v2/buckets?${new URLSearchParams({ orgID, name }).toString()}`).catch(
     (error: unknown) => {
       if (error instanceof NotFound) return {};
@@ -170,17 +164,17 @@ async function prepareBucket(
   const shown = `  Bucket ${JSON.stringify(name)}`;
   if (bucket === undefined) {
     const { id } = (await api('POST', '/api/v2/buckets', { orgID, name, retentionRules })) as { id: string };
-    say(true, `${shown}: made. It keeps ${days(wanted)}.`);
+    say(true, `${shown}: created, with a retention of ${days(wantedSeconds)}.`);
     return id;
   }
-  const kept = bucket.retentionRules.find(({ type }) => type === 'expire')?.everySeconds ?? 0;
-  if (kept !== 0 && (wanted === 0 || kept < wanted)) {
+  const currentSeconds = bucket.retentionRules.find(({ type }) => type === 'expire')?.everySeconds ?? 0;
+  if (currentSeconds !== 0 && (wantedSeconds === 0 || currentSeconds < wantedSeconds)) {
     await api('PATCH', `/api/v2/buckets/${bucket.id}`, { retentionRules });
-    say(true, `${shown}: it kept ${days(kept)}, and keeps ${days(wanted)} now.`);
+    say(true, `${shown}: retention extended from ${days(currentSeconds)} to ${days(wantedSeconds)}.`);
   } else {
     say(
       false,
-      `${shown}: is there. It keeps ${days(kept)}${kept === wanted ? '' : `, which is more than RETENTION_ROLLUPS asks for (${days(wanted)}), and is left so`}.`,
+      `${shown}: exists, with a retention of ${days(currentSeconds)}${currentSeconds === wantedSeconds ? '' : `, which is longer than RETENTION_ROLLUPS (${days(wantedSeconds)}) and is left unchanged`}.`,
     );
   }
   return bucket.id;
@@ -194,7 +188,7 @@ interface Authorization {
   readonly permissions: readonly { action: string; resource: { type: string; id?: string } }[];
 }
 
-/** Keeps a token that works, takes one that an earlier run made, or makes one. */
+/** Keeps a working token, reuses one of an earlier run, or creates one. */
 async function prepareToken(
   api: Api,
   { name, who, actions }: Part,
@@ -202,11 +196,11 @@ async function prepareToken(
   say: Say,
 ): Promise<void> {
   const { orgId: orgID, bucketId, bucket, tokensDir, newTokens = false } = options;
-  const shown = `  ${who} (${actions.join(' and ')}, this bucket alone)`;
+  const shown = `  ${who} (${actions.join(' and ')}, this bucket only)`;
   const file = tokensDir === undefined ? undefined : join(tokensDir, name, 'token');
-  const kept = newTokens ? undefined : await readToken(file);
-  if (file !== undefined && kept !== undefined && (await works(options, kept, actions))) {
-    say(false, `${shown}: is in ${file}, and works.`);
+  const savedToken = newTokens ? undefined : await readToken(file);
+  if (file !== undefined && savedToken !== undefined && (await works(options, savedToken, actions))) {
+    say(false, `${shown}: ${file} has a working one.`);
     return;
   }
   const description = `Caddy Log Sink: ${name}, bucket ${bucket}`;
@@ -217,18 +211,18 @@ async function prepareToken(
   const made = authorizations.filter((each) => each.description === description && isFor(each, bucketId, actions));
   const earlier = newTokens ? undefined : made.find(({ status }) => status === 'active');
   if (file === undefined && earlier !== undefined) {
-    say(false, `${shown}: was made earlier, and is shown only then. --new-tokens makes another in its place.`);
+    say(false, `${shown}: created earlier, and only shown then. --new-tokens replaces it.`);
     return;
   }
   const permissions = actions.map((action) => ({ action, resource: { type: 'buckets', orgID, id: bucketId } }));
-  // InfluxDB Cloud shows the text of a token only when it is made.
+  // InfluxDB Cloud only returns the text of a token when it is created.
   const reusable =
     earlier?.token !== undefined && (await works(options, earlier.token, actions)) ? earlier.token : undefined;
   const token =
     reusable ??
     ((await api('POST', '/api/v2/authorizations', { orgID, description, permissions })) as { token: string }).token;
   await writeSecret(file, token);
-  // Last: until the new one is written, the old one works.
+  // Last: the old one works until the new one is saved.
   if (newTokens) for (const { id } of made) await api('DELETE', `/api/v2/authorizations/${id}`);
   say(
     true,
@@ -245,7 +239,7 @@ function isFor({ permissions }: Authorization, bucketId: string, actions: Part['
   return permissions.length === actions.length && actions.every((action) => allowed.includes(action));
 }
 
-/** Whether InfluxDB lets a token do what its part does; throws when it does not say. */
+/** Whether a token has the permissions of its part. Throws if InfluxDB does not respond. */
 async function works(
   { url, org, bucket, log }: SetupOptions,
   token: string,
@@ -266,7 +260,7 @@ async function works(
   }
 }
 
-/** Calls InfluxDB's API; resolves to the answer's JSON. */
+/** Calls InfluxDB's API; resolves to the JSON of the response. */
 type Api = (method: string, path: string, body?: object) => Promise<Readonly<Record<string, unknown>>>;
 
 class NotFound extends StoreError {}
@@ -290,7 +284,7 @@ function createApi({ url, org, bucket }: SetupOptions, token: string): Api {
   };
 }
 
-/** The text of a file; `undefined` when it is not there or empty. */
+/** Reads a file; resolves to `undefined` if it is missing or empty. */
 async function readToken(file: string | undefined): Promise<string | undefined> {
   if (file === undefined) return undefined;
   try {
@@ -304,7 +298,7 @@ async function readToken(file: string | undefined): Promise<string | undefined> 
   }
 }
 
-/** Writes a file that only this user can read, whole or not at all. */
+/** Atomically writes a file that only this user can read. */
 async function writeSecret(file: string | undefined, text: string): Promise<void> {
   if (file === undefined) return;
   try {
@@ -328,5 +322,5 @@ function seconds(durationMs: number): number {
 }
 
 function days(durationSeconds: number): string {
-  return durationSeconds === 0 ? 'everything for ever' : `${+(durationSeconds / 86_400).toFixed(1)} days`;
+  return durationSeconds === 0 ? 'unlimited length' : `${+(durationSeconds / 86_400).toFixed(1)} days`;
 }

@@ -1,12 +1,12 @@
 /**
- * Packed cells that are too long for one string field, as the fields `cells`, `cells_2`, `cells_3`, …. InfluxDB's
- * documentation allows 64 KiB; 2.7.12 takes 1 MiB. A row has at most 18,000 cells, one for each of 18 methods and 1,000
- * statuses, and one cell has at most 15 kB.
+ * Splits packed cells that are too long for one string field into the fields `cells`, `cells_2`, `cells_3`, ….
+ * InfluxDB's documentation allows 64 KiB; 2.7.12 accepts 1 MiB. A row has at most 18,000 cells (18 methods, 1,000
+ * statuses) of at most 15 kB.
  *
- * `cells` then starts with `FIELDS:CRC:`, the number of fields and the CRC-32 of the packed cells in hexadecimal;
- * neither is ever at the start of packed cells. The fields of a point become visible one after the other, so a read may
- * find those of two versions of a row: the CRC detects that. Fields beyond that number belong to an earlier version and
- * are ignored.
+ * `cells` then starts with `FIELDS:CRC:`: the number of fields, and the CRC-32 of the packed cells in hexadecimal.
+ * Packed cells never start like this. The fields of a point become visible one by one, so a read may find those of
+ * two versions of a row, which the CRC detects. Fields beyond that number belong to an earlier version and are
+ * ignored.
  */
 import { crc32 } from 'node:zlib';
 

@@ -7,46 +7,43 @@ import type { Delivery } from './delivery.js';
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress, decodePayload, encodePayload, linesMax, type Body } from './payload.js';
 
-/** Writes batches by way of a spool. */
+/** Writes batches via a spool. */
 export interface SpooledWriter {
   /**
-   * Resolves when the batch is in the spool. Throws a `StoreError`: 'retry' when the spool takes nothing at present,
-   * 'drop' when the batch can never fit.
+   * Resolves when the batch is in the spool. Throws a `StoreError`: 'retry' if the spool does not accept it now,
+   * 'drop' if the batch can never fit.
    */
   write(batch: Batch): Promise<void>;
   readonly state: SpoolState;
-  /**
-   * Goes on delivering for a while, as long as InfluxDB takes what it is given; then closes the spool, and what is left
-   * stays in it.
-   */
+  /** Continues delivery for a limited time while InfluxDB accepts it, then closes the spool, which retains the rest. */
   close(): Promise<void>;
 }
 
-/** What a spooled writer works with. */
+/** Dependencies of a spooled writer. */
 export interface SpooledWriterParts {
   readonly spool: Spool;
   readonly delivery: Delivery;
-  /** Breaks off what the delivery has under way. */
+  /** Aborts the pending delivery. */
   readonly stopping: AbortController;
-  /** The budget of the spool. */
+  /** Size limit of the spool. */
   readonly bytesMax: number;
   readonly log: Log;
 }
 
-/** As much of the spool as is read at once, in bytes: some 100,000 requests. */
+/** Maximum size of one read from the spool, in bytes: about 100,000 requests. */
 const readBytesMax = 2 ** 20;
-/** How long `close` goes on delivering, in milliseconds. */
+/** How long `close` continues delivery, in milliseconds. */
 const drainMsMax = 4000;
 const drainPollMs = 10;
-/** How soon a full spool or disk is tried again, in milliseconds: it empties without a sign. */
+/** Retry interval for a full spool or disk, in milliseconds. Nothing signals that there is space again. */
 const fullRetryMs = 500;
 
-/** Starts to deliver what is in the spool, and what comes. */
+/** Starts to deliver the records of the spool, existing and new. */
 export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }: SpooledWriterParts): SpooledWriter {
-  /** The newest ledger that came with a batch. It travels beside the spool: only the newest tells anything. */
+  /** The newest ledger of a batch. It bypasses the spool, since older ones are obsolete. */
   let ledger: LedgerSnapshot | undefined;
   let problem: string | undefined;
-  let isLedgerUnderWay = false;
+  let isDeliveringLedger = false;
   let closing: Promise<void> | undefined;
 
   if (spool.earlier.spooled > 0)
@@ -61,12 +58,12 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
         try {
           await spool.append(payload, batch.requests.length);
         } catch (error) {
-          throw refusal(error, payload.length);
+          throw toStoreError(error, payload.length);
         }
       }
       if (batch.ledger === undefined) return;
       ledger = batch.ledger;
-      if (bodies.length === 0) void deliverLedger(); // never waited for: requests come behind it
+      if (bodies.length === 0) void deliverLedger(); // not awaited: it must not delay requests
     },
     get state() {
       return { own: spool.own, earlier: spool.earlier, bytes: spool.bytes, damages: spool.damages, problem };
@@ -78,7 +75,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     for (;;) {
       const records = await spool.read(readBytesMax);
       if (records.length === 0) return;
-      // In steps, so that what is written is not written again because of what comes behind it.
+      // In steps, so that a failure does not repeat earlier writes.
       for (const step of stepsOf(records)) {
         const deadLettered = await deliverStep(step);
         if (deadLettered === undefined) return;
@@ -88,8 +85,8 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
   }
 
   /**
-   * Tries until InfluxDB has taken all; resolves to how many requests it refused for good, or to `undefined` when
-   * stopped.
+   * Retries until InfluxDB has accepted or rejected all lines. Resolves to the number of rejected requests, or to
+   * `undefined` when stopped.
    */
   async function deliverStep(records: readonly SpoolRecord[]): Promise<number | undefined> {
     const requests = records.reduce((sum, record) => sum + record.requests, 0);
@@ -97,8 +94,8 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     try {
       bodies = records.flatMap(({ payload }) => decodePayload(payload));
     } catch (error) {
-      // its checksum fits, and it is no payload: a program of another kind wrote it
-      log.error(`What is in the spool is not what this program writes: ${messageOf(error)}`);
+      // The checksum matches, so another kind of program wrote it.
+      log.error(`The spool has a record that this program did not write: ${messageOf(error)}`);
       return requests;
     }
     for (let failures = 1; !isStopping(); failures += 1) {
@@ -116,25 +113,25 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     return undefined;
   }
 
-  /** A ledger by itself, as a sign of life while nothing else goes on. */
+  /** Delivers only a ledger, as a heartbeat when there are no requests. */
   async function deliverLedger(): Promise<void> {
-    if (!spool.isEmpty || isLedgerUnderWay) return;
-    isLedgerUnderWay = true;
+    if (!spool.isEmpty || isDeliveringLedger) return;
+    isDeliveringLedger = true;
     try {
       await delivery.deliver(ledgerBody(0));
       setProblem(undefined);
     } catch (error) {
       if (!isStopping()) setProblem(error);
     } finally {
-      isLedgerUnderWay = false;
+      isDeliveringLedger = false;
     }
   }
 
-  /** The newest ledger as it will be when `requests` more are stored. */
+  /** The newest ledger with the counts after `requests` more are stored. */
   function ledgerBody(requests: number): Body[] {
     if (ledger === undefined) return [];
     const { stored, deadLettered } = spool.own;
-    // Made as if all that the recorder has handed over were stored.
+    // The recorder counts requests as stored when it hands them over.
     const handedOver = ledger.stored;
     const storedNow = Math.min(stored + requests, handedOver);
     const warnings = withEarlierSpooled(ledger.warnings, spool);
@@ -155,13 +152,13 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
   function setProblem(error: unknown): void {
     const now = error === undefined ? undefined : messageOf(error);
     if (now === undefined && problem !== undefined)
-      log.info('InfluxDB takes requests again.', { spooled: spool.own.spooled + spool.earlier.spooled });
+      log.info('InfluxDB accepts requests again.', { spooled: spool.own.spooled + spool.earlier.spooled });
     if (now !== undefined && now !== problem)
-      log.warn(`InfluxDB does not take requests, they are spooled: ${detailedMessageOf(error)}`);
+      log.warn(`InfluxDB does not accept requests, they wait in the spool: ${detailedMessageOf(error)}`);
     problem = now;
   }
 
-  function refusal(error: unknown, payloadBytes: number): StoreError {
+  function toStoreError(error: unknown, payloadBytes: number): StoreError {
     if (error instanceof SpoolFullError && payloadBytes > bytesMax / 2) {
       return new StoreError(
         'drop',
@@ -173,11 +170,11 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
     if (error instanceof SpoolFullError) {
       return new StoreError(
         'retry',
-        `Cannot write to the spool: ${error.message}, and InfluxDB has to take some of it first. Raise it if there is more room.`,
+        `Cannot write to the spool: ${error.message}, and InfluxDB has to accept some of it first. Raise the limit if there is disk space.`,
         { ...options, full: 'spool-full' },
       );
     }
-    // Another process in the spool's folder says by itself what to do.
+    // The error about another process in the spool's folder includes advice.
     const advice = error instanceof StoreError ? '' : `. ${fileAdvice(error)}`;
     return new StoreError('retry', `Cannot write to the spool: ${messageOf(error)}${advice}`, {
       ...options,
@@ -197,7 +194,7 @@ export function startSpooledWriter({ spool, delivery, stopping, bytesMax, log }:
   }
 }
 
-/** Records that together have about as many requests as one write takes. */
+/** Groups records into steps of about one write. */
 function* stepsOf(records: readonly SpoolRecord[]): Generator<SpoolRecord[]> {
   let step: SpoolRecord[] = [];
   let requests = 0;

@@ -1,4 +1,4 @@
-/** Takes an import back: see `Store.takeBack`. */
+/** Undoes an import: see `Store.takeBack`. */
 import { HyperLogLog } from '../../sketch/hyperloglog.js';
 import { importRowRange, levels } from '../../rollup/rollup.js';
 import { SpaceSaving } from '../../sketch/space-saving.js';
@@ -8,18 +8,19 @@ import { emptiedRollupLine, topLine } from './line-protocol.js';
 import { linesMax } from './payload.js';
 import { readRollupPoints, readTopLists, type ReadCells } from './queries.js';
 
-/** What it works with. */
+/** Dependencies. */
 export interface TakeBackParts {
   readonly read: ReadCells;
   readonly bucket: string;
   readonly writeLines: (lines: readonly string[]) => Promise<unknown>;
-  /** Deletes the points that a predicate names. */
+  /** Deletes the points that match a predicate. */
   readonly deleteAll: (predicate: string) => Promise<unknown>;
 }
 
 /**
- * Takes an import back. Replaces its rows of rollups and top lists by empty ones, since InfluxDB deletes single points
- * slowly. Deletes the record of the import last, so that a failed attempt can be repeated. Throws a `StoreError`.
+ * Undoes an import. Replaces its rows of rollups and top lists by empty ones, since InfluxDB is slow at deleting
+ * single points. Deletes the record of the import last, so that a failed attempt can be retried. Throws a
+ * `StoreError`.
  */
 export async function takeBack(
   { importId, firstHourMs, lastHourMs }: ImportSummary,

@@ -22,7 +22,7 @@ const number = fc.oneof(
   ),
 );
 
-test('a number is written as String writes it', (t) => {
+test('writes a number as String does', (t) => {
   const text = new TextBuffer();
   fc.assert(
     fc.property(number, (each) => {
@@ -34,7 +34,7 @@ test('a number is written as String writes it', (t) => {
   );
 });
 
-test('an integer has the digits that are asked for, or those that it needs', (t) => {
+test('pads an integer to the minimum number of digits', (t) => {
   const text = new TextBuffer();
   fc.assert(
     fc.property(
@@ -49,7 +49,7 @@ test('an integer has the digits that are asked for, or those that it needs', (t)
   );
 });
 
-test('texts of any kind and length stand one behind the other as UTF-8', (t) => {
+test('concatenates texts of any kind and length as UTF-8', (t) => {
   const text = new TextBuffer();
   const part = fc.oneof(
     fc.string({ unit: 'binary' }),

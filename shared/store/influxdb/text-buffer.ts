@@ -1,22 +1,19 @@
-/**
- * Where a text is put together as UTF-8. It grows by doubling and is used again and again, so that the garbage
- * collector has nothing to do with it.
- */
+/** A reusable buffer for building UTF-8 text. It grows by doubling. Reuse avoids garbage. */
 export class TextBuffer {
   #bytes = nothing;
   #length = 0;
 
-  /** How long the text is, in bytes. */
+  /** Length of the text in bytes. */
   get length(): number {
     return this.#length;
   }
 
-  /** The text. It changes when the buffer does. */
+  /** The text. Valid until the buffer changes. */
   get bytes(): Buffer {
     return this.#bytes.subarray(0, this.#length);
   }
 
-  /** Adds a text. Half of a surrogate pair becomes U+FFFD. */
+  /** Appends a text. A lone surrogate becomes U+FFFD. */
   add(text: string): void {
     if (text.length > shortMax) {
       this.#addLong(text);
@@ -36,7 +33,7 @@ export class TextBuffer {
     this.#length = to;
   }
 
-  /** Adds an integer from 0 on in decimal digits, with zeros in front where it has fewer than `digitsMin`. */
+  /** Appends a non-negative integer in decimal, padded with zeros to `digitsMin`. */
   addInteger(integer: number, digitsMin = 1): void {
     if (integer > smallMax) {
       this.add(String(integer).padStart(digitsMin, '0'));
@@ -54,11 +51,10 @@ export class TextBuffer {
     this.#length += digits;
   }
 
-  /** Adds a number from 0 on as `String` writes it. */
+  /** Appends a non-negative number, formatted as by `String`. */
   addNumber(number: number): void {
-    // In millionths, as a duration in nanoseconds is one of milliseconds. The quotient of two integers that doubles
-    // hold is the double that is nearest to it, and no two decimals of up to 15 digits have the same: so this is the
-    // shortest that has it.
+    // Fast path for multiples of a millionth, such as nanoseconds in milliseconds. Decimals of up to 15 digits are
+    // unique as doubles, so the digits are the shortest representation.
     const millionths = Math.round(number * 1e6);
     if (millionths > millionthsMax || millionths / 1e6 !== number) {
       this.add(String(number));
@@ -74,21 +70,21 @@ export class TextBuffer {
     this.addInteger(fraction, digits);
   }
 
-  /** Adds a text that is UTF-8 already. */
+  /** Appends UTF-8 bytes. */
   addBytes(text: Uint8Array): void {
     this.#reserve(text.length).set(text, this.#length);
     this.#length += text.length;
   }
 
-  /** Begins anew. */
+  /** Clears the text. */
   clear(): void {
     this.#length = 0;
-    if (this.#bytes.length > bytesKept) this.#bytes = nothing;
+    if (this.#bytes.length > reusedBytesMax) this.#bytes = nothing;
   }
 
   #addLong(text: string): void {
     const length = Buffer.byteLength(text);
-    // To copy ASCII takes half the time that it takes to encode it.
+    // Copying ASCII takes half the time of encoding it.
     this.#reserve(length).write(text, this.#length, length === text.length ? 'latin1' : 'utf8');
     this.#length += length;
   }
@@ -102,15 +98,15 @@ export class TextBuffer {
 }
 
 const nothing = Buffer.alloc(0);
-/** A larger buffer is let go of, in bytes. */
-const bytesKept = 4 * 2 ** 20;
-/** To call Node takes as long as so many characters one by one. */
+/** Maximum size of a buffer that is reused, in bytes. */
+const reusedBytesMax = 4 * 2 ** 20;
+/** Maximum length to copy by character: then a native call is faster. */
 const shortMax = 200;
 const asciiMax = 0x7f;
 const zero = 0x30;
-/** Up to here, an integer is divided as one of 32 bits. */
+/** Maximum integer for 32-bit division. */
 const smallMax = 999_999_999;
 const smallDigits = 9;
-/** 15 digits, of which six are behind the point. */
+/** 15 digits, six of them after the decimal point. */
 const millionthsMax = 999_999_999_999_999;
 const powersOfTen = Array.from({ length: smallDigits + 1 }, (_, digits) => 10 ** digits);

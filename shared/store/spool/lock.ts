@@ -5,20 +5,20 @@ import { join, relative, resolve } from 'node:path';
 import { messageOf, StoreError } from '../../errors.js';
 import { removeStaleSocket } from '../../net/stale-socket.js';
 
-/** The kernel's `sun_path` holds 108 bytes with the ending NUL (unix(7)). */
+/** The kernel's `sun_path` has 108 bytes including the final NUL (unix(7)). */
 const pathBytesMax = 107;
 
-/** A folder that this process has to itself. */
+/** Exclusive lock of a folder. */
 export interface FolderLock {
-  /** Whether the lock is still in the folder: somebody may have removed it, with the folder or without. */
+  /** Whether the lock still exists: it or its folder may have been removed. */
   isHeld(): Promise<boolean>;
-  /** Lets go of the folder. A lock that another process has put there meanwhile stays. */
+  /** Releases the folder. Does not remove a lock created by another process in the meantime. */
   release(): Promise<void>;
 }
 
 /**
- * Keeps other processes out of a folder by listening on a unix socket in it: the kernel ends that with the process,
- * however it ends. Throws a `StoreError` ('stop') when another process has the folder.
+ * Locks a folder by listening on a unix socket in it, which the kernel closes when the process ends, even by a crash.
+ * Throws a `StoreError` ('stop') if another process holds the lock.
  */
 export async function lockFolder(dir: string): Promise<FolderLock> {
   const absolute = join(resolve(dir), 'lock');
@@ -26,7 +26,7 @@ export async function lockFolder(dir: string): Promise<FolderLock> {
   if (path === undefined)
     throw new StoreError(
       'stop',
-      `SPOOL_DIR is too long: ${JSON.stringify(dir)} may have ${pathBytesMax - '/lock'.length} bytes.`,
+      `SPOOL_DIR is too long: ${JSON.stringify(dir)} must have at most ${pathBytesMax - '/lock'.length} bytes.`,
     );
   const server = createServer((socket) => socket.destroy()).unref();
   try {
@@ -50,7 +50,7 @@ export async function lockFolder(dir: string): Promise<FolderLock> {
     isHeld: async () => own !== undefined && (await current())?.ino === own.ino,
     async release() {
       const found = await current();
-      // Closing unlinks the path, whoever's socket is there.
+      // Closing unlinks the path, even if another process listens there now.
       if (found !== undefined && found.ino !== own?.ino) return;
       server.close();
       await once(server, 'close');

@@ -3,20 +3,20 @@
  *
  * | offset | bytes | what |
  * |---|---|---|
- * | 0 | 4 | the marker `CLSR`, by which reading goes on behind damage |
+ * | 0 | 4 | the marker `CLSR`, where reading resumes after damage |
  * | 4 | 4 | length of the payload |
  * | 8 | 4 | requests in the payload |
  * | 12 | 4 | CRC-32C of the payload |
- * | 16 | 8 | requests in all records before this one, since the spool was made: tells how many a gap has cost |
+ * | 16 | 8 | requests in all records before this one, since the spool was created: shows how many a gap has lost |
  * | 24 | 4 | CRC-32C of the 24 bytes before |
  * | 28 | | the payload |
  *
- * A header is believed when its marker and checksum fit, a payload when its own checksum does: a flipped bit in a
- * payload costs that record alone, one in a header too, since the next marker with a good header is searched for.
+ * A header is valid if its marker and checksum match, a payload if its checksum does. A flipped bit loses only its own
+ * record: after a damaged header, reading resumes at the next valid one.
  */
 import crc32c from 'crc-32/crc32c.js';
 
-/** What the header says of its record. */
+/** Header of a record. */
 export interface RecordHeader {
   readonly payloadBytes: number;
   readonly requests: number;
@@ -24,11 +24,11 @@ export interface RecordHeader {
   readonly requestsBefore: number;
 }
 
-/** The length of a header, in bytes. */
+/** Size of a header in bytes. */
 export const headerBytes = 28;
 const marker = Buffer.from('CLSR');
 
-/** The header and the payload of a record, to be written one behind the other. */
+/** Encodes a record as header and payload, to be written in this order. */
 export function encodeRecord(payload: Buffer, requests: number, requestsBefore: number): Buffer[] {
   const header = Buffer.alloc(headerBytes);
   marker.copy(header);
@@ -40,7 +40,7 @@ export function encodeRecord(payload: Buffer, requests: number, requestsBefore: 
   return [header, payload];
 }
 
-/** The header at `offset`; `undefined` when there is no whole and undamaged one. */
+/** Parses the header at `offset`; returns `undefined` if it is incomplete or damaged. */
 export function readHeader(bytes: Buffer, offset = 0): RecordHeader | undefined {
   if (bytes.length - offset < headerBytes || marker.compare(bytes, offset, offset + marker.length) !== 0)
     return undefined;
@@ -53,7 +53,7 @@ export function readHeader(bytes: Buffer, offset = 0): RecordHeader | undefined 
   };
 }
 
-/** Where the next believable header begins, from `offset` on; `-1` when there is none. */
+/** Returns the offset of the next valid header from `offset` on; `-1` if there is none. */
 export function findHeader(bytes: Buffer, offset: number): number {
   for (let at = bytes.indexOf(marker, offset); at !== -1; at = bytes.indexOf(marker, at + 1)) {
     if (readHeader(bytes, at) !== undefined) return at;
@@ -61,7 +61,7 @@ export function findHeader(bytes: Buffer, offset: number): number {
   return -1;
 }
 
-/** The CRC-32C of bytes, as an unsigned 32-bit integer (RFC 3720, B.4). */
+/** CRC-32C of bytes as an unsigned 32-bit integer (RFC 3720, B.4). */
 export function checksumOf(bytes: Buffer): number {
   return crc32c.buf(bytes) >>> 0;
 }

@@ -10,7 +10,7 @@ import { openSpool, SpoolFullError, spoolPassed, type Spool } from './spool.js';
 const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
 const tiny = { bytesMax: 1e6, segmentBytesMax: 300, log: quiet };
 
-test('records come out as they went in, in order, and are gone when they are committed', async (t) => {
+test('returns records unchanged and in order, and deletes them when they are committed', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const spool = await openSpool({ ...tiny, dir });
   for (let id = 0; id < 50; id += 1) await spool.append(payloadOf(id), 2);
@@ -20,15 +20,15 @@ test('records come out as they went in, in order, and are gone when they are com
   t.true(spool.isEmpty);
   await spool.close();
 
-  const again = await openSpool({ ...tiny, dir });
-  t.true(again.isEmpty);
-  t.deepEqual(again.earlier, { spooled: 0, stored: 0, deadLettered: 0 });
-  await again.append(payloadOf(50), 1);
-  t.deepEqual(await drain(again), [50]);
-  await again.close();
+  const reopened = await openSpool({ ...tiny, dir });
+  t.true(reopened.isEmpty);
+  t.deepEqual(reopened.earlier, { spooled: 0, stored: 0, deadLettered: 0 });
+  await reopened.append(payloadOf(50), 1);
+  t.deepEqual(await drain(reopened), [50]);
+  await reopened.close();
 });
 
-test('a read waits for a record, and ends with none when the spool is closed', async (t) => {
+test('waits for a record to read, and returns none when it is closed', async (t) => {
   const spool = await openSpool({ ...tiny, dir: await mkdtemp(join(tmpdir(), 'spool-')) });
   const waiting = spool.read(1e6);
   await spool.append(payloadOf(1), 1);
@@ -41,26 +41,26 @@ test('a read waits for a record, and ends with none when the spool is closed', a
   t.deepEqual(await never, []);
 });
 
-test('beyond its budget a record is refused whole, and the oldest are kept', async (t) => {
+test('rejects a record beyond the size limit as a whole, and keeps the oldest', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const spool = await openSpool({ dir, bytesMax: 2000, segmentBytesMax: 300, log: quiet });
-  let kept = 0;
+  let appended = 0;
   const error = await t.throwsAsync(
     async () => {
-      for (; ; kept += 1) await spool.append(payloadOf(kept), 1);
+      for (; ; appended += 1) await spool.append(payloadOf(appended), 1);
     },
     { instanceOf: SpoolFullError },
   );
   t.regex(error.message, /2000/);
-  t.true(kept > 10);
+  t.true(appended > 10);
   t.true(spool.bytes <= 2000);
-  t.deepEqual(await drain(spool), range(0, kept));
-  await spool.append(payloadOf(kept), 1);
-  t.deepEqual(await drain(spool), [kept], 'there is room again');
+  t.deepEqual(await drain(spool), range(0, appended));
+  await spool.append(payloadOf(appended), 1);
+  t.deepEqual(await drain(spool), [appended], 'there is room again');
   await spool.close();
 });
 
-test('what was read and not committed comes again after a restart, and is counted as found', async (t) => {
+test('returns uncommitted records again after a restart, and counts them as left by an earlier process', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const first = await openSpool({ ...tiny, dir });
   for (let id = 0; id < 10; id += 1) await first.append(payloadOf(id), 3);
@@ -75,7 +75,7 @@ test('what was read and not committed comes again after a restart, and is counte
   await second.close();
 });
 
-test('who waits for a spool learns when what was in it is delivered', async (t) => {
+test('resolves when the current records of a spool are delivered', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   t.true(await spoolPassed(dir, 0), 'nothing was ever in it');
   const spool = await openSpool({ ...tiny, dir });
@@ -88,7 +88,7 @@ test('who waits for a spool learns when what was in it is delivered', async (t) 
   t.true(await spoolPassed(dir, 0));
 });
 
-test('damage costs the records that it touches, and they are counted and set aside', async (t) => {
+test('loses only damaged records, counts them and sets them aside', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const first = await openSpool({ ...tiny, dir });
   for (let id = 0; id < 30; id += 1) await first.append(payloadOf(id), 2);
@@ -109,7 +109,7 @@ test('damage costs the records that it touches, and they are counted and set asi
   await spool.close();
 });
 
-test('goes on when its folder is removed while it is open, and loses nothing of the segment that is open', async (t) => {
+test('continues when its folder is removed, and loses nothing of the open segment', async (t) => {
   const root = await mkdtemp(join(tmpdir(), 'spool-'));
   const dir = join(root, 'parent', 'spool');
   const errors: string[] = [];
@@ -134,14 +134,14 @@ test('goes on when its folder is removed while it is open, and loses nothing of 
   await t.throwsAsync(openSpool(options), { message: /Another process uses the spool/ }, 'its lock is there again');
   await spool.close();
 
-  const again = await openSpool(options);
-  t.deepEqual(again.earlier, { spooled: 38, stored: 0, deadLettered: 0 });
-  t.deepEqual(await drain(again), range(1, 20));
-  await again.close();
+  const reopened = await openSpool(options);
+  t.deepEqual(reopened.earlier, { spooled: 38, stored: 0, deadLettered: 0 });
+  t.deepEqual(await drain(reopened), range(1, 20));
+  await reopened.close();
   await rm(root, { recursive: true });
 });
 
-test('counts what was in removed segments as dead-lettered, says how many requests that are, and delivers all others', async (t) => {
+test('counts and logs requests in removed segments as dead-lettered, and delivers all others', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const errors: string[] = [];
   const spool = await openSpool({
@@ -163,7 +163,7 @@ test('counts what was in removed segments as dead-lettered, says how many reques
   t.true(lostIds.length > 10);
   await rm(dir, { recursive: true });
   for (let id = 30; id < 40; id += 1) await spool.append(payloadOf(id), 2);
-  t.regex(errors[0]!, new RegExp(`Lost are ${2 * lostIds.length} requests: they are counted as dead-lettered`));
+  t.regex(errors[0]!, new RegExp(`${2 * lostIds.length} requests are lost: they are counted as dead-lettered`));
   const { spooled, stored, deadLettered } = spool.own;
   t.is(spooled + stored + deadLettered, 80);
   await spool.commit(first, 0);
@@ -175,7 +175,7 @@ test('counts what was in removed segments as dead-lettered, says how many reques
   await spool.close();
 });
 
-test('writes into the folder that was put in the place of its own, beside what is there', async (t) => {
+test('writes into a folder that replaced its own, beside the files there', async (t) => {
   const root = await mkdtemp(join(tmpdir(), 'spool-'));
   const dir = join(root, 'spool');
   const spool = await openSpool({ ...tiny, dir });
@@ -190,7 +190,7 @@ test('writes into the folder that was put in the place of its own, beside what i
   await rm(root, { recursive: true });
 });
 
-test('notices within moments that its lock or its position is gone, though nothing is appended', async (t) => {
+test('notices soon that its lock or its position is removed, without an append', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const spool = await openSpool({ ...tiny, dir });
   await spool.append(payloadOf(0), 1);
@@ -203,7 +203,7 @@ test('notices within moments that its lock or its position is gone, though nothi
   await spool.close();
 });
 
-test('takes nothing while its folder cannot be made, says why, and goes on when it can', async (t) => {
+test('accepts nothing while its folder cannot be created, says why, and continues when it can', async (t) => {
   const root = await mkdtemp(join(tmpdir(), 'spool-'));
   const parent = join(root, 'parent');
   const spool = await openSpool({ ...tiny, dir: join(parent, 'spool') });
@@ -219,10 +219,10 @@ test('takes nothing while its folder cannot be made, says why, and goes on when 
   await rm(root, { recursive: true });
 });
 
-/** `npm run faults` asks for more. */
+/** `npm run faults` runs more. */
 const cases = Number(process.env['SPOOL_CASES'] ?? 300);
 
-test(`whatever is appended, crashed and damaged, the spool opens and loses only damaged records (${cases} cases)`, async (t) => {
+test(`opens after any appends, crashes and damage, and loses only damaged records (${cases} cases)`, async (t) => {
   const operation = fc.oneof(
     {
       weight: 6,
@@ -314,7 +314,7 @@ test(`whatever is appended, crashed and damaged, the spool opens and loses only 
         } else if (each.do === 'deliver') {
           if (spool.isEmpty) continue;
           const reading = spool.read(each.bytesMax);
-          // All that is left may be damaged: then only a new record ends the wait.
+          // All remaining records may be damaged: then only a new record ends the wait.
           await spool.append(payloadOf(appended, 10), 1);
           appended += 1;
           appendedByRun += 1;
@@ -346,7 +346,7 @@ test(`whatever is appended, crashed and damaged, the spool opens and loses only 
               const hit = (from: number, to: number): void => {
                 for (const { id, start, end } of records) if (start < to && end > from) damaged.add(id);
               };
-              // A bit that flips a second time mends what the first time has damaged.
+              // Flipping a bit twice would repair the damage.
               if (each.do === 'flip' && flipped.has(`${name} ${at} ${each.bit}`)) return;
               if (each.do === 'flip') {
                 flipped.add(`${name} ${at} ${each.bit}`);
@@ -367,7 +367,7 @@ test(`whatever is appended, crashed and damaged, the spool opens and loses only 
         }
         balanced();
       }
-      // Two more records: what was lost before them is known when they have come.
+      // Two more records: they show what was lost before them.
       await spool.append(payloadOf(appended), 1);
       await spool.append(payloadOf(appended + 1), 1);
       appended += 2;
@@ -413,7 +413,7 @@ function range(from: number, to: number): number[] {
   return Array.from({ length: to - from }, (_, at) => from + at);
 }
 
-/** Delivers until the spool is empty, or until the record `untilId` came. */
+/** Delivers until the spool is empty, or until it has delivered the record `untilId`. */
 async function drain(spool: Spool, untilId = Infinity): Promise<number[]> {
   const ids: number[] = [];
   while (!spool.isEmpty && ids.at(-1) !== untilId) {

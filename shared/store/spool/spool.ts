@@ -1,31 +1,25 @@
 /**
- * A spool: records that wait on disk, in order, until they are delivered.
+ * A spool: a queue of records on disk, in order, until they are delivered.
  *
- * A folder holds segments `1.segment`, `2.segment`, …, each a sequence of records (`record.ts`), and the file
- * `position`: how far the records are delivered.
+ * A folder has segments `1.segment`, `2.segment`, …, each a sequence of records (`record.ts`), and the file
+ * `position`: up to where records are delivered.
  *
- * - Records are only ever appended, to the newest segment. A new one begins when it is full, after a failed write, and
- *   at
- *   each start: what an earlier process wrote is never written to again.
- * - `append` resolves when the operating system has the record, so SIGKILL costs nothing of it. `fdatasync` follows
- *   within
- *   500 ms, and at the end, so a power failure costs half a second.
- * - Records are read in the order in which they were appended. Segments that are delivered are deleted.
- * - The position is written after the delivery, at most every 500 ms: after a crash some records are delivered again.
- * - Opening always succeeds where files can be made at all. A torn record at the end of a segment, damaged bytes, a
- *   missing
- *   segment, a stale, damaged or missing position cost the damaged records alone. Damaged bytes are copied to the folder
- *   `damaged` and counted. Each record knows how many requests came before it, so a gap is counted in requests too.
- * - Opening reads the position, the names and sizes of the segments, and the newest segment that holds a record: the
- *   time
- *   that this takes does not depend on what waits.
- * - Files that somebody removes while the spool is open, one or the whole folder, are noticed before the next record is
- *   written, and
- *   within 500 ms. The folder is made again; a segment that is open is copied back into it. What cannot be copied back is logged, and
- *   counted as dead-lettered when the reader comes to the gap.
- * - When the budget is spent or the disk is full, `append` refuses the new record: the oldest are kept. They tell how
- *   an outage
- *   began, and rows of the rollups, which later records write again, are never lost without those that came before.
+ * - Records are appended to the newest segment. A new one begins when it is full, after a failed write, and at each
+ *   start: segments of an earlier process are never changed.
+ * - `append` resolves when the operating system has the record, so it survives SIGKILL. `fdatasync` follows within
+ *   500 ms, and on close, so a power failure loses at most half a second.
+ * - Records are read in the order of appending. Delivered segments are deleted.
+ * - The position is written after delivery, at most every 500 ms: after a crash, some records are delivered again.
+ * - Opening fails only if files cannot be created. A torn record at the end of a segment, damaged bytes, a missing
+ *   segment, or a stale, damaged or missing position lose only the damaged records. Damaged bytes are copied to the
+ *   folder `damaged` and counted. Each record has the number of requests before it, so gaps are counted in requests.
+ * - Opening reads the position, the segment sizes, and the newest segment with a record: its duration does not depend
+ *   on the amount of queued data.
+ * - Removed files, or a removed folder, are noticed before the next append and within 500 ms. The folder is created
+ *   again and open segments are copied back. Lost segments are logged, and counted as dead-lettered when the reader
+ *   reaches the gap.
+ * - When the size limit is reached or the disk is full, `append` rejects the new record. The oldest are preserved: they
+ *   show how an outage began, and later rollup rows, which are cumulative, rely on them.
  */
 import { constants } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
@@ -37,77 +31,77 @@ import { makeFolder } from '../../make-folder.js';
 import { lockFolder } from './lock.js';
 import { checksumOf, encodeRecord, findHeader, headerBytes, readHeader } from './record.js';
 
-/** Records that wait for delivery. One reader, one writer. */
+/** Records queued for delivery. One reader, one writer. */
 export interface Spool {
   /**
-   * Appends one record. Throws a `SpoolFullError` beyond the budget, else the system's error; then nothing of it is
-   * kept.
+   * Appends a record. Throws a `SpoolFullError` beyond the size limit, else the system's error; then the record is
+   * not stored.
    */
   append(payload: Buffer, requests: number): Promise<void>;
   /**
-   * The next records, one at least, and more while they are in the same segment and together have at most `bytesMax`
-   * bytes. Waits for one; resolves to none when the spool is closed. They are read again after a restart unless they
-   * are committed.
+   * Reads the next records: at least one, and more if they are in the same segment and total at most `bytesMax`
+   * bytes. Waits for a record; resolves to none when the spool is closed. Records not committed are read again after
+   * a restart.
    */
   read(bytesMax: number): Promise<SpoolRecord[]>;
-  /** Settles the next of the records that the last `read` returned; of their requests, `deadLettered` were refused. */
+  /** Commits the next of the records returned by the last `read`, of whose requests `deadLettered` were rejected. */
   commit(records: readonly SpoolRecord[], deadLettered: number): Promise<void>;
-  /** Whether everything that was appended is settled. */
+  /** Whether all appended records are committed. */
   readonly isEmpty: boolean;
-  /** What the files take, in bytes, without what is set aside. */
+  /** Size of the segments in bytes. */
   readonly bytes: number;
   /** Requests appended since the spool was opened. */
   readonly own: SpoolCounts;
-  /** Requests that an earlier process left behind. */
+  /** Requests left by an earlier process. */
   readonly earlier: SpoolCounts;
-  /** Damaged places that were found since the spool was opened. */
+  /** Number of damaged ranges found since the spool was opened. */
   readonly damages: number;
-  /** Ends a waiting `read`, syncs and closes the files. */
+  /** Ends a pending `read`, then syncs and closes the files. */
   close(): Promise<void>;
 }
 
-/** What became of requests; those of damaged records count as dead-lettered. */
+/** Number of requests by state. Those of damaged records count as dead-lettered. */
 export interface SpoolCounts {
   readonly spooled: number;
   readonly stored: number;
   readonly deadLettered: number;
 }
 
-/** A record that was read. */
+/** A record read from the spool. */
 export interface SpoolRecord {
   readonly payload: Buffer;
   readonly requests: number;
-  /** Where it ends. */
+  /** Segment and offset of its end. */
   readonly segment: number;
   readonly endOffset: number;
   /** Requests in all records up to its end. */
   readonly requestsUpTo: number;
 }
 
-/** Where, and how much. */
+/** Location and limits of a spool. */
 export interface SpoolOptions {
-  /** Made when it is not there. */
+  /** Created if missing. */
   readonly dir: string;
-  /** What all segments may take together. */
+  /** Maximum size of all segments, in bytes. */
   readonly bytesMax: number;
-  /** When a segment is full: a sixteenth of the budget, 8 MiB at most. */
+  /** Maximum size of a segment, in bytes. Default: a sixteenth of `bytesMax`, at most 8 MiB. */
   readonly segmentBytesMax?: number;
   readonly log: Log;
 }
 
-/** The budget is spent. */
+/** The spool has reached its size limit. */
 export class SpoolFullError extends Error {
   override readonly name = 'SpoolFullError';
 }
 
-/** How long data may be without `fdatasync`, and the position unwritten, in milliseconds. */
+/** Maximum time before data is synced (`fdatasync`) and the position is written, in milliseconds. */
 const syncMs = 500;
-/** What is set aside of damaged bytes at most, in bytes: enough to look at, and it cannot fill the disk. */
+/** Maximum size of copied damaged bytes: enough for an analysis, without filling the disk. */
 const damagedBytesMax = 16 * 2 ** 20;
 
 /**
- * Opens a spool. Throws a `StoreError` ('stop') when another process uses it, and the system's error when its folder
- * cannot be made or read.
+ * Opens a spool. Throws a `StoreError` ('stop') if another process uses it, and the system's error if its folder
+ * cannot be created or read.
  */
 export async function openSpool(options: SpoolOptions): Promise<Spool> {
   const { dir, bytesMax, log } = options;
@@ -122,7 +116,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
 
   const sizes = await segmentSizes(dir);
   const position = parsePosition(await positionFile.readFile('latin1'));
-  // What lies before the position is delivered: a crash came between writing the position and deleting.
+  // Segments before the position are delivered: the process crashed after writing the position, before deleting them.
   for (const segment of sizes.keys()) if (position !== undefined && segment < position.segment) await remove(segment);
 
   const newest = [...sizes.keys()].at(-1) ?? 0;
@@ -149,7 +143,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
   const own = { stored: 0, deadLettered: 0 };
   let damages = 0;
   let setAsideBytes = 0;
-  /** Whether what was read last is not settled yet. */
+  /** Whether the last records read are not committed yet. */
   let outstanding = false;
   let reading: Promise<unknown> = Promise.resolve();
   let closed = false;
@@ -157,17 +151,18 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
   let appending: Promise<unknown> = Promise.resolve();
   /** Requests before each segment of this process. */
   const requestsBefore = new Map<number, number>();
-  /** Why the folder could not be put in order, so that it is logged once. */
+  /** Last error of `repairFolder`, which is logged only once. */
   let folderProblem: string | undefined;
   const timer = setInterval(() => {
-    void inTurn(async () => {
-      if (!(await isWhole()) || !(await lock.isHeld()) || !(await isAt(positionFile, positionPath))) await putInOrder();
+    void serialize(async () => {
+      if (!(await isInPlace()) || !(await lock.isHeld()) || !(await isAt(positionFile, positionPath)))
+        await repairFolder();
       await sync();
-    }).catch(() => undefined); // it is logged, and met again by the next append
+    }).catch(() => undefined); // already logged; the next append meets it again
   }, syncMs);
 
   return {
-    append: (payload, requests) => inTurn(() => append(payload, requests)),
+    append: (payload, requests) => serialize(() => append(payload, requests)),
     async read(bytesAtOnceMax) {
       const result = read(bytesAtOnceMax);
       reading = result.catch(() => undefined);
@@ -195,7 +190,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       clearInterval(timer);
       wake?.();
       await reading;
-      await inTurn(async () => {
+      await serialize(async () => {
         await sync();
         await writer.handle?.close();
         writer.handle = undefined;
@@ -207,8 +202,8 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     },
   };
 
-  /** Everything that touches the newest segment, one after another. */
-  function inTurn<Result>(run: () => Promise<Result>): Promise<Result> {
+  /** Serializes all operations on the newest segment. */
+  function serialize<Result>(run: () => Promise<Result>): Promise<Result> {
     const result = appending.then(run);
     appending = result.catch(() => undefined);
     return result;
@@ -217,8 +212,9 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
   async function append(payload: Buffer, requests: number): Promise<void> {
     const parts = encodeRecord(payload, requests, writer.requests);
     const length = headerBytes + payload.length;
-    if (!(await isWhole())) await putInOrder();
-    if (totalBytes() + length > bytesMax) throw new SpoolFullError(`the ${bytesMax} bytes of SPOOL_BYTES_MAX are full`);
+    if (!(await isInPlace())) await repairFolder();
+    if (totalBytes() + length > bytesMax)
+      throw new SpoolFullError(`the limit of ${bytesMax} bytes (SPOOL_BYTES_MAX) is reached`);
     if (writer.handle !== undefined && writer.offset > 0 && writer.offset + length > segmentBytesMax)
       await endSegment();
     if (writer.handle === undefined) await beginSegment();
@@ -226,7 +222,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     try {
       await writeFully(handle, parts, writer.offset);
     } catch (error) {
-      // Half a record must not stand between two whole ones: it is cut off, or nothing follows it.
+      // A partial record must not precede others: truncate it, or end the segment.
       await handle.truncate(writer.offset).catch(endSegment);
       throw error;
     }
@@ -253,10 +249,10 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
   }
 
   /**
-   * Whether the folder and the newest segment are where they were: what is written to a removed file is gone at the
+   * Whether the folder and the newest segment are still in place: data written to a removed file would be gone at the
    * next start.
    */
-  async function isWhole(): Promise<boolean> {
+  async function isInPlace(): Promise<boolean> {
     const current = await stat(dir, { bigint: true }).catch(() => undefined);
     return (
       current?.ino === folder.ino &&
@@ -266,10 +262,10 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
   }
 
   /**
-   * Makes again what somebody has removed. In turn. Throws the system's error, or a `StoreError` when another process
-   * has the folder now.
+   * Recreates removed files. Call it serialized. Throws the system's error, or a `StoreError` if another process uses
+   * the folder now.
    */
-  async function putInOrder(): Promise<void> {
+  async function repairFolder(): Promise<void> {
     try {
       await makeFolder(dir);
       if (!(await lock.isHeld())) {
@@ -288,7 +284,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       for (const [segment, size] of sizes)
         if ((present.get(segment) ?? -1) < size && !(await copyBack(segment, size))) lost.push(segment);
       await endSegment();
-      // A folder that was put in the place of this one may have segments of its own.
+      // A folder that replaced this one may have other segments.
       writer.segment = Math.max(writer.segment, ...present.keys());
       await syncFolder();
       log.error(`Files of the spool in ${dir} were removed or replaced while it was in use. ${lostText(lost)}`);
@@ -299,14 +295,14 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       const problem = messageOf(error);
       if (problem !== folderProblem)
         log.error(
-          `Files of the spool in ${dir} were removed or replaced while it was in use, and they cannot be made again: ${problem}${error instanceof StoreError ? '' : `. ${fileAdvice(error)}`}`,
+          `Files of the spool in ${dir} were removed or replaced while it was in use, and they cannot be created again: ${problem}${error instanceof StoreError ? '' : `. ${fileAdvice(error)}`}`,
         );
       folderProblem = problem;
       throw error;
     }
   }
 
-  /** Writes a removed segment again from the file that is still open here, if it is. */
+  /** Writes a removed segment again from its open file, if there is one. */
   async function copyBack(segment: number, size: number): Promise<boolean> {
     const source =
       segment === writer.segment && writer.handle !== undefined
@@ -326,7 +322,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       return true;
     } catch (error) {
       log.error(
-        `The spool in ${dir} could not write ${segment}.segment again: ${messageOf(error)}. ${fileAdvice(error)}`,
+        `Cannot write ${segment}.segment of the spool in ${dir} again: ${messageOf(error)}. ${fileAdvice(error)}`,
       );
       return false;
     }
@@ -345,15 +341,15 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       );
     }
     const ofEarlier = segments.filter((segment) => segment < firstOwnSegment && segment >= reader.segment).length;
-    if (own + ofEarlier === 0) return 'Nothing is lost: what waited there is written again.';
-    return `Lost are ${own} requests${ofEarlier === 0 ? '' : `, and those in ${ofEarlier} files of an earlier start`}: they are counted as dead-lettered. Import the log files of that time to add them again.`;
+    if (own + ofEarlier === 0) return 'Nothing is lost: the queued requests were written again.';
+    return `${own} requests are lost${ofEarlier === 0 ? '' : `, and those in ${ofEarlier} files of an earlier start`}: they are counted as dead-lettered. Import the log files of that time to add them again.`;
   }
 
   async function endSegment(): Promise<void> {
     const { handle } = writer;
     writer.handle = undefined;
     await handle?.datasync().catch((error: unknown) => {
-      log.error(`The spool in ${dir} could not be synced: ${messageOf(error)}`);
+      log.error(`Cannot sync the spool in ${dir}: ${messageOf(error)}`);
     });
     await handle?.close().catch(() => undefined);
   }
@@ -364,17 +360,15 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       try {
         await writer.handle?.datasync();
       } catch (error) {
-        // What the kernel could not write is lost to it; the next records are not to stand behind that.
-        log.error(
-          `The spool in ${dir} could not be synced: ${messageOf(error)}. A power failure may cost what waits there.`,
-        );
+        // The kernel discards data that it could not write; later records must not follow the gap.
+        log.error(`Cannot sync the spool in ${dir}: ${messageOf(error)}. A power failure may lose queued requests.`);
         await endSegment();
       }
     }
     await writePosition();
   }
 
-  /** In place and of one length, so that a full disk is no hindrance. */
+  /** Overwrites the position in place, with a fixed length, so that it works on a full disk. */
   async function writePosition(): Promise<void> {
     if (!positionDirty) return;
     positionDirty = false;
@@ -383,7 +377,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     } catch (error) {
       positionDirty = true;
       log.warn(
-        `The position of the spool in ${dir} could not be written: ${messageOf(error)}. After a crash, more is delivered twice, which changes nothing.`,
+        `Cannot write the position of the spool in ${dir}: ${messageOf(error)}. After a crash, more requests are delivered twice, which is harmless.`,
       );
     }
   }
@@ -395,10 +389,10 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       const limit = limitOf(reader.segment);
       if (reader.offset >= limit) {
         if (records.length > 0) break;
-        // No `await` between looking and waiting: an append in between would wake nobody.
+        // No `await` between the check and the wait: it would miss an append in between.
         const next = segmentAfter(reader.segment);
         if (next === undefined) {
-          countGap(writer.requests); // by damage at the end
+          countGap(writer.requests); // damage at the end
           reader.requests = writer.requests;
           await new Promise<void>((resolve) => {
             wake = resolve;
@@ -415,7 +409,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
         const payload =
           header === undefined ? undefined : await readBytes(reader.offset + headerBytes, header.payloadBytes);
         if (header === undefined || payload === undefined || checksumOf(payload) !== header.payloadChecksum) {
-          if (records.length > 0) break; // and is met again by the next read
+          if (records.length > 0) break; // the next read handles it
           await setAside(
             header === undefined ? await endOfDamage(limit) : reader.offset + headerBytes + header.payloadBytes,
           );
@@ -434,7 +428,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
         });
       } catch (error) {
         if (records.length > 0) break;
-        await giveUpSegment(error);
+        await skipSegment(error);
       }
     }
     outstanding = records.length > 0;
@@ -461,19 +455,19 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     return header !== undefined && reader.offset + headerBytes + header.payloadBytes <= limit ? header : undefined;
   }
 
-  /** Where the next believable header is, or the segment's end. */
+  /** Offset of the next valid header, or the end of the segment. */
   async function endOfDamage(limit: number): Promise<number> {
     const next = findHeader(await readBytes(reader.offset, limit - reader.offset), 1);
     return next === -1 ? limit : reader.offset + next;
   }
 
-  /** A segment that somebody removed, or that the disk cannot read: the others go on. */
-  async function giveUpSegment(error: unknown): Promise<void> {
+  /** Skips a segment that was removed or cannot be read. */
+  async function skipSegment(error: unknown): Promise<void> {
     damages += 1;
     log.error(
-      `The spool in ${dir} cannot read ${reader.segment}.segment from ${reader.offset} on: ${messageOf(error)}. It goes on behind it.`,
+      `Cannot read ${reader.segment}.segment of the spool in ${dir} from offset ${reader.offset}: ${messageOf(error)}. The rest of it is skipped.`,
     );
-    await inTurn(async () => {
+    await serialize(async () => {
       if (reader.segment === writer.segment) await endSegment();
     });
     await mkdir(join(dir, 'damaged'), { recursive: true, mode: 0o700 }).catch(() => undefined);
@@ -487,7 +481,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     const bytes = await readBytes(reader.offset, endOffset - reader.offset);
     const name = join(dir, 'damaged', `${reader.segment}-${reader.offset}`);
     log.error(
-      `The spool in ${dir} is damaged: ${bytes.length} bytes at ${reader.offset} of ${reader.segment}.segment cannot be used. They are kept as ${name}.`,
+      `The spool in ${dir} is damaged: ${bytes.length} bytes at offset ${reader.offset} of ${reader.segment}.segment are unreadable. They are copied to ${name}.`,
     );
     reader.offset = endOffset;
     if (setAsideBytes + bytes.length > damagedBytesMax) return;
@@ -497,11 +491,11 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
       const file = await open(name, 'w', 0o600);
       await file.writeFile(bytes).finally(() => file.close());
     } catch (error) {
-      log.warn(`They could not be kept: ${messageOf(error)}`);
+      log.warn(`Cannot copy the damaged bytes to ${name}: ${messageOf(error)}`);
     }
   }
 
-  /** Counts requests as lost that lie between what was read last and a record that is believed. */
+  /** Counts the requests between the last record read and the next valid one as lost. */
   function countGap(requestsBefore: number): void {
     const ownLost = requestsBefore - Math.max(reader.requests, requestsAtStart);
     const earlierLost = Math.min(requestsBefore, requestsAtStart) - reader.requests;
@@ -513,7 +507,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     const last = records.at(-1);
     if (last === undefined) return;
     outstanding = last.segment !== reader.segment || last.endOffset !== reader.offset;
-    // The records of one read are of one segment, and a segment is of one process.
+    // All records of a read are from one segment, which was written by one process.
     const counts = last.segment >= firstOwnSegment ? own : earlier;
     counts.deadLettered += deadLettered;
     counts.stored += records.reduce((sum, { requests }) => sum + requests, 0) - deadLettered;
@@ -529,7 +523,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     });
   }
 
-  /** Requests up to the end of the last believable record. */
+  /** Requests up to the end of the last valid record. */
   async function lastRequests(): Promise<number> {
     for (const segment of [...sizes.keys()].reverse()) {
       const bytes = await readFile(pathOf(segment)).catch(() => Buffer.alloc(0));
@@ -541,7 +535,7 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
     return 0;
   }
 
-  /** Requests before the first believable record. */
+  /** Requests before the first valid record. */
   async function firstRequests(): Promise<number> {
     for (const segment of sizes.keys()) {
       const bytes = await readFile(pathOf(segment)).catch(() => Buffer.alloc(0));
@@ -564,8 +558,8 @@ export async function openSpool(options: SpoolOptions): Promise<Spool> {
 }
 
 /**
- * Waits until what is in a spool now is delivered, by the process that uses it; `false` when that takes longer than
- * `waitMsMax`. A folder that is not there is delivered.
+ * Waits until the current records of a spool are delivered by the process that uses it; resolves to `false` after
+ * `waitMsMax`. A missing folder counts as delivered.
  */
 export async function spoolPassed(dir: string, waitMsMax: number): Promise<boolean> {
   const [segment, size] = [...(await segmentSizes(dir).catch(() => new Map<number, number>()))].at(-1) ?? [0, 0];
@@ -582,7 +576,7 @@ export async function spoolPassed(dir: string, waitMsMax: number): Promise<boole
   }
 }
 
-/** The segments that are there with their sizes in bytes, the oldest first. */
+/** Sizes of the existing segments in bytes, oldest first. */
 async function segmentSizes(dir: string): Promise<Map<number, number>> {
   const numbers = (await readdir(dir))
     .flatMap((name) => /^([1-9]\d{0,14})\.segment$/.exec(name)?.[1] ?? [])
@@ -596,11 +590,11 @@ async function segmentSizes(dir: string): Promise<Map<number, number>> {
 interface Position {
   readonly segment: number;
   readonly offset: number;
-  /** Requests in all records up to it. */
+  /** Requests in all records before it. */
   readonly requests: number;
 }
 
-/** Always of one length, so that it can be written over itself: three numbers and the CRC-32C of their text. */
+/** Has a fixed length, so that it can be overwritten: three numbers and the CRC-32C of their text. */
 function positionText({ segment, offset, requests }: Position): Buffer {
   const numbers = [segment, offset, requests].map((number) => String(number).padStart(16, '0')).join(' ');
   return Buffer.from(`${numbers} ${checksumOf(Buffer.from(numbers)).toString(16).padStart(8, '0')}\n`);
@@ -613,7 +607,7 @@ function parsePosition(text: string): Position | undefined {
   return positionText(position).toString('latin1') === text ? position : undefined;
 }
 
-/** Whether a path leads to the file that is open. */
+/** Whether a path is that of the open file. */
 async function isAt(handle: FileHandle, path: string): Promise<boolean> {
   const [own, found] = await Promise.all([
     handle.stat({ bigint: true }),
