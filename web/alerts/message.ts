@@ -1,8 +1,7 @@
 import { caddySource } from '../../shared/request-event.js';
 import { reportSilenceMsMax } from '../stats/collection.js';
-import { reasonsText } from '../pages/collector-cards.js';
 import { sumOf } from '../stats/fold.js';
-import { duration, percent, printable } from '../pages/format.js';
+import { duration, percent, printable, reasonsText } from '../format.js';
 import { errorShares, slowFactors } from '../stats/health.js';
 import type { Change, Finding } from './watch.js';
 

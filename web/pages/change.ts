@@ -1,5 +1,5 @@
 /** How figures differ from those of the previous period. */
-import { nbsp, number } from './format.js';
+import { nbsp, number } from '../format.js';
 
 /** How a figure differs from the same of the previous period. */
 export interface Change {

@@ -11,7 +11,7 @@ import {
   type Charted,
   type ChartKind,
 } from './charts.js';
-import { bytes, clock, count, dayOf, duration, nbsp, percent, printable } from './format.js';
+import { bytes, clock, count, dayOf, duration, nbsp, percent, printable } from '../format.js';
 import { shareOf, type WindowFigures } from '../stats/figures.js';
 import type { Link } from './link.js';
 import type { Pair, PairWindow } from '../stats/pair.js';

@@ -5,7 +5,7 @@ import { isClientError, isServerError } from '../../shared/status.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { shareOf, type WindowFigures } from '../stats/figures.js';
-import { bytes, covered, duration, percent, printable, rateFormat, timeTicks, windowLength } from './format.js';
+import { bytes, covered, duration, percent, printable, rateFormat, timeTicks, windowLength } from '../format.js';
 import type { PairWindow } from '../stats/pair.js';
 import type { Traffic } from '../query/read.js';
 

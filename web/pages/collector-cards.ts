@@ -3,7 +3,7 @@ import { isoTime } from '../../shared/time-range.js';
 import { ledgerWarnings, type LedgerSnapshot, type LedgerWarning } from '../../shared/store/store.js';
 import { reportSilenceMsMax } from '../stats/collection.js';
 import { sumOf } from '../stats/fold.js';
-import { count, moment, nbsp, printable } from './format.js';
+import { count, moment, nbsp, printable, reasonsText } from '../format.js';
 import { phrase } from './phrase.js';
 
 /** A card for each collector. `nowMs` is the clock of the page, which ticks in parts of a window. */
@@ -67,11 +67,3 @@ const warningTexts: Readonly<
     unit: `${nbsp}s`,
   },
 };
-
-/** Counts by reason as text: `memory-full 1,234`. */
-export function reasonsText(counts: Readonly<Record<string, number>>): string {
-  return Object.entries(counts)
-    .filter(([, lines]) => lines > 0)
-    .map(([reason, lines]) => `${printable(reason, 40)} ${count(lines)}`)
-    .join(', ');
-}

@@ -4,7 +4,7 @@ import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { topValueOf } from '../../shared/top-list/top-row.js';
 import { agentName } from '../stats/agents.js';
-import { bytes, clientText, dayOf, duration, printable, signed, statusClass } from './format.js';
+import { bytes, clientText, dayOf, duration, printable, signed, statusClass } from '../format.js';
 import { filterHref, type Link } from './link.js';
 import type { RequestPair, RequestPairs } from '../stats/request-pairs.js';
 

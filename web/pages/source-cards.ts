@@ -18,7 +18,7 @@ import {
   printable,
   rate,
   statusClass,
-} from './format.js';
+} from '../format.js';
 import { errorShares, healthRequestsMin } from '../stats/health.js';
 import type { Link } from './link.js';
 import type { Traffic } from '../query/read.js';

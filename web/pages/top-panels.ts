@@ -4,7 +4,7 @@ import { caddySource } from '../../shared/request-event.js';
 import { isCut } from '../../shared/sketch/space-saving.js';
 import { agentName } from '../stats/agents.js';
 import { shareOf } from '../stats/figures.js';
-import { barOf, bytes, clientText, count, duration, nbsp, percent, printable } from './format.js';
+import { barOf, bytes, clientText, count, duration, nbsp, percent, printable } from '../format.js';
 import { errorShares, healthRequestsMin } from '../stats/health.js';
 import { filterHref, type Link } from './link.js';
 import { limitMax } from '../query/query.js';

@@ -7,7 +7,7 @@ import { alignRange, levelFor } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import type { Collection } from '../stats/collection.js';
 import { fold, isComplete } from '../stats/fold.js';
-import { printable, timeTicks } from './format.js';
+import { printable, timeTicks } from '../format.js';
 import { textOf } from './phrase.js';
 import { filterNames, parseQuery } from '../query/query.js';
 import { rollUp } from '../../shared/rollup/rollup-aggregator.js';

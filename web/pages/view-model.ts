@@ -6,7 +6,7 @@ import { needsRequests, type LedgerSnapshot, type TimeRange } from '../../shared
 import { chartRows, chartTables, drawingOf, pairPanels, pairTable } from './chart-panels.js';
 import { collectorCards } from './collector-cards.js';
 import { sumOf, withoutSource } from '../stats/fold.js';
-import { clientText, clock, count, day, dayOf, duration, nbsp, printable, windowLength } from './format.js';
+import { clientText, clock, count, day, dayOf, duration, nbsp, printable, windowLength } from '../format.js';
 import { linksOf, type Link } from './link.js';
 import type { Pair } from '../stats/pair.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';

@@ -1,6 +1,6 @@
 /** Values as text for people, in British English and UTC. */
-import { boundClientIp, type ClientIpPolicy } from '../../shared/record/bounds.js';
-import type { TimeRange } from '../../shared/store/store.js';
+import { boundClientIp, type ClientIpPolicy } from '../shared/record/bounds.js';
+import type { TimeRange } from '../shared/store/store.js';
 
 /** What stands for a value that is not there. */
 const none = '–';
@@ -171,4 +171,12 @@ export function statusClass(status: number): string {
 /** A share of 1 as a part of 100 for a bar, which is never too short to be seen. */
 export function barOf(share: number | null): number {
   return Math.max(0.5, Math.round((share ?? 0) * 1000) / 10);
+}
+
+/** Counts by reason as text: `memory-full 1,234`. */
+export function reasonsText(counts: Readonly<Record<string, number>>): string {
+  return Object.entries(counts)
+    .filter(([, lines]) => lines > 0)
+    .map(([reason, lines]) => `${printable(reason, 40)} ${count(lines)}`)
+    .join(', ');
 }
