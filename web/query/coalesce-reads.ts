@@ -3,9 +3,9 @@ import type { StoreChanges } from '../../shared/store/changes.js';
 import type { TimeRange } from '../../shared/store/store.js';
 
 /**
- * Starts a read, or joins one of the same name and query started within the last `maxAgeMs`, whose range may be older by
- * as much. A store that reports its changes invalidates reads started before a batch was written. A read is cancelled
- * when all its callers have left.
+ * Starts a read, or joins one of the same name and query started within the last `maxAgeMs`, whose range may be older
+ * by as much. A store that reports its changes invalidates reads started before a batch was written. A read is
+ * cancelled when all its callers have left.
  */
 export type SharedReads = <Query, Answer>(
   name: string,

@@ -74,7 +74,9 @@ export interface QueryOptions {
   readonly clientIp?: ClientIpPolicy | undefined;
 }
 
-/** Returns the names of unknown parameters, such as the tracking parameters that mail clients and social networks add. */
+/**
+ * Returns the names of unknown parameters, such as the tracking parameters that mail clients and social networks add.
+ */
 export function unknownParameters(raw: RawQuery): string[] {
   return Object.keys(raw).filter((name) => !isParameter(name));
 }
