@@ -221,10 +221,13 @@ testWithInfluxd(
     for (const page of await get('/?from=now-6h&refresh=off'))
       t.regex(
         page.text,
-        /Kept one by one: [\d,]+ of the [\d,]+ requests of this range, about one in (?:9|10|11)\. All other figures count all of them/,
+        new RegExp(
+          `Sampled: ${sampled.kept.toLocaleString('en')} of ${sampled.of.toLocaleString('en')} requests are stored\\. ` +
+            'Totals, percentiles and top lists include every request',
+        ),
       );
     for (const page of await get('/?from=now-6h&refresh=off&path=/'))
-      t.regex(page.text, /These figures are incomplete: .*kept one by one/);
+      t.regex(page.text, /These figures are incomplete: .*count only sampled requests/);
   },
 );
 
