@@ -601,11 +601,7 @@ test('top lists link to the page of each value, and empty lists are omitted', as
     },
     { text: `/${'b'.repeat(59)}…`, href: undefined, count: '50', errors: '50' },
   ]);
-  t.is(
-    page.topLists[0]?.csvHref,
-    '/api/top/path.csv?limit=10000',
-    'all values, not the default limit of 100',
-  );
+  t.is(page.topLists[0]?.csvHref, '/api/top/path.csv?limit=10000', 'all values, not the default limit of 100');
   t.like(
     page.sources[0]?.figures.find(({ name }) => name === 'Clients'),
     { value: '1', note: 'address' },
