@@ -27,7 +27,7 @@ interface Received {
   readonly body: unknown;
 }
 
-/** A real receiver, which answers the nth request as it is told to, and a delivery to it. */
+/** A real receiver that answers the nth request with `answer`, and a delivery to it. */
 async function start(
   t: ExecutionContext,
   answer: (response: ServerResponse, nth: number, request: IncomingMessage) => void,

@@ -49,7 +49,7 @@ test('does not resolve errors with too few requests; resolves silence with any r
   t.deepEqual(
     watch.observe([{ source: 'caddy', findings: [errors], lastMs: 700 }], 100_000),
     [],
-    'what is left does not tell that it is silent, and it has not come back',
+    'too few requests remain to find the silence, but there is no new request',
   );
   t.deepEqual(
     watch

@@ -12,7 +12,7 @@ test('an address waits after too many failures until a minute after the first; o
   nowMs = 60_000;
   t.is(limit.waitMs('a'), 0);
   limit.fail('a');
-  t.is(limit.waitMs('a'), 0, 'it is counted anew');
+  t.is(limit.waitMs('a'), 0, 'the count is reset');
 });
 
 test('steps of the wall clock do not affect the wait', (t) => {

@@ -50,7 +50,7 @@ test('draws a stack with a step per window, on top of the areas below, with gaps
   t.is(paths[1]?.match(/M/g)?.length, 2);
   t.deepEqual(spanOf(stack), { min: 2, max: 40 });
   t.deepEqual(spanOf(lines), { min: 5, max: 40 });
-  t.true(svg.includes('<pattern id="requests-status-5xx"'), 'not told by colour alone');
+  t.true(svg.includes('<pattern id="requests-status-5xx"'), 'distinguishable without colour');
 });
 
 test('marks gaps and omits their axis, which would suggest zero; open windows are not gaps', (t) => {

@@ -31,7 +31,7 @@ export interface StatusContext {
   readonly exactMs: number;
   readonly isFiltered: boolean;
   /** Whether the query asks for the dashboard's own requests. They are not evaluated otherwise. */
-  readonly isOwnAsked: boolean;
+  readonly includesOwn: boolean;
 }
 
 /**
@@ -40,14 +40,14 @@ export interface StatusContext {
  */
 export function statusOf(
   { sources, hosts, windows, range, stepMs, firstMs, previous, recent }: Traffic,
-  { lastRequestMs, nowMs, exactMs, isFiltered, isOwnAsked }: StatusContext,
+  { lastRequestMs, nowMs, exactMs, isFiltered, includesOwn }: StatusContext,
 ): Status {
   const collection = recent === undefined ? [] : collectionFindings(recent, exactMs);
   const liveMs = nowMs < range.toMs + stepMs && !isNothingStored(collection) ? nowMs : undefined;
   const recentWindows = groupBy(recent?.windows ?? [], ({ source }) => source);
   const [firstSource] = sources.keys();
   const evaluatedSources = [...new Set([...sources.keys(), ...recentWindows.keys()])].filter(
-    (source) => source !== dashboardSource || isOwnAsked,
+    (source) => source !== dashboardSource || includesOwn,
   );
   const healthBySource = evaluatedSources.map((source) => {
     const ofSource = windows.filter((window) => window.source === source);
@@ -107,7 +107,7 @@ export function statusOf(
     ...(figures.latencyMs.p95 === null ? [] : [`p95 ${duration(figures.latencyMs.p95)}`]),
     `${percent(shareOf(figures.errors, figures.requests))} errors`,
   ].join(', ');
-  const evaluated = healthBySource.some(({ health }) => health.kind !== 'unjudged');
+  const evaluated = healthBySource.some(({ health }) => health.kind !== 'unknown');
   const word = evaluated ? 'All well' : 'Too little traffic to evaluate';
   const state = evaluated ? 'well' : 'quiet';
   return {
@@ -198,7 +198,7 @@ function findingOf(
         detail: phrase`since ${{ iso: isoTime(health.sinceMs), text: moment(health.sinceMs, nowMs) }} UTC`,
       };
     case 'well':
-    case 'unjudged':
+    case 'unknown':
       return undefined;
   }
 }

@@ -218,7 +218,7 @@ test('the status line reports a silent source on any range, with the time of its
       requests.map((request) => ({ ...request, source })),
       { raw: { from: 'now-6h', source }, collection: { ownSinceMs } as Partial<Collection> },
     ).status.word;
-  t.is(of('dashboard', 0), 'All well:', 'that nobody looks at the dashboard is no news');
+  t.is(of('dashboard', 0), 'All well:', 'a dashboard without viewers is normal');
   t.is(of('app', 0), 'No requests from app');
   t.is(of('app', nowMs - 60_000), 'All well:', 'an older version recorded the dashboard under this name');
 });
@@ -231,7 +231,11 @@ test('the page includes the dashboard if it is behind the same Caddy or the quer
     ['caddy', 'app'],
   );
   t.deepEqual([page.own?.count, page.own?.href], [200, '/?source=dashboard']);
-  t.deepEqual([page.charts[0]?.panels.length, page.status.state], [2, 'well'], 'it has no charts, and is not judged');
+  t.deepEqual(
+    [page.charts[0]?.panels.length, page.status.state],
+    [2, 'well'],
+    'it has no charts, and is not evaluated',
+  );
   const behind = view([...many(1000), ...own.map((request) => ({ ...request, host: 'shop.example' }))]);
   t.deepEqual(
     [behind.sources.map(({ source }) => source), behind.own, behind.status.state],

@@ -94,7 +94,7 @@ export function dashboardView({
     nowMs,
     exactMs,
     isFiltered: Object.keys(query.filter).length > 0,
-    isOwnAsked: query.filter.source === dashboardSource,
+    includesOwn: query.filter.source === dashboardSource,
   });
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);

@@ -273,7 +273,7 @@ test('caches closed windows for a tenth of the time since their end, from 10 s t
     const asked = get(0, 19, { now: 20 });
     for (const { answer } of reads) answer([]);
     await asked;
-    await new Promise(setImmediate); // a read that nobody waits for ends a few turns later
+    await new Promise(setImmediate); // a background read ends a few turns later
     return spans();
   };
   t.deepEqual(await readAfter(5000), [], 'no entry has reached half its TTL');

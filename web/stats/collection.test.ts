@@ -62,7 +62,7 @@ test('reports dropped lines for a minute after the count has grown', (t) => {
       atMs,
     ),
   ];
-  t.deepEqual(seen(0, 5), [], 'nobody knows when');
+  t.deepEqual(seen(0, 5), [], 'the time of the drop is unknown');
   t.deepEqual(seen(5000, 5), []);
   t.deepEqual(seen(10_000, 6), ['a']);
   t.deepEqual(seen(5000, 5, 11_000), ['a'], 'an older ledger has no effect');

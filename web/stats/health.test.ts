@@ -26,8 +26,8 @@ function health(
 }
 
 test('does not evaluate fewer than 120 requests', (t) => {
-  t.deepEqual(health([]), { kind: 'unjudged' });
-  t.deepEqual(health([{ requests: 119, errors: 119 }]), { kind: 'unjudged' });
+  t.deepEqual(health([]), { kind: 'unknown' });
+  t.deepEqual(health([{ requests: 119, errors: 119 }]), { kind: 'unknown' });
   t.like(health([{ requests: 60, errors: 60 }, { requests: 60 }]), {
     kind: 'errors',
     state: 'failing',
@@ -185,7 +185,7 @@ test('evaluates silence by the last hours if they have enough requests, otherwis
   t.deepEqual(
     evaluateHealth(wide.windows, { ...wide, previous: undefined, liveMs }),
     { kind: 'well' },
-    'windows of an hour do not tell',
+    'windows of an hour are too coarse',
   );
   t.like(evaluateHealth(wide.windows, { ...wide, previous: undefined, liveMs, recent }), {
     kind: 'silent',

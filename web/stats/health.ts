@@ -13,7 +13,7 @@ export type State = 'well' | 'degraded' | 'failing';
 /** The health of a source as of its last window. */
 export type HealthStatus =
   /** Fewer than `healthRequestsMin` requests. */
-  { readonly kind: 'unjudged' } | { readonly kind: 'well' } | Finding;
+  { readonly kind: 'unknown' } | { readonly kind: 'well' } | Finding;
 
 /** A problem of a source. */
 export type Finding =
@@ -69,7 +69,7 @@ export interface RecentWindows {
 /** Evaluates the health of a source from its windows, ascending. Returns the most severe of several findings. */
 export function evaluateHealth(windows: readonly WindowFigures[], range: EvaluatedRange): HealthStatus {
   const found = findingsOf(windows, range);
-  return found === undefined ? { kind: 'unjudged' } : (found[0] ?? { kind: 'well' });
+  return found === undefined ? { kind: 'unknown' } : (found[0] ?? { kind: 'well' });
 }
 
 /** Returns the findings of a source, at most one of each kind, most severe first; `undefined` for too few requests. */
