@@ -22,7 +22,7 @@ import { p99 } from './source-cards.js';
 const narrowPartsMax = 62;
 const widePartsMax = 9;
 
-/** What all charts of a page have in common. */
+/** The common input of all charts of a page. */
 export interface Drawing {
   readonly traffic: Traffic;
   readonly nowMs: number;

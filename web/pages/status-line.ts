@@ -161,7 +161,7 @@ function collectionFindingOf(finding: CollectionFinding, nowMs: number): StatusF
   }
 }
 
-/** What to do about dropped lines, by reason. */
+/** Remedies for dropped lines, by reason. */
 const dropAdvice: Readonly<Record<string, string>> = {
   'memory-full': 'Give the store a faster disk, or raise MEMORY_BYTES_MAX.',
   'spool-full': 'Restore InfluxDB, or raise SPOOL_BYTES_MAX.',

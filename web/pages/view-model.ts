@@ -320,7 +320,7 @@ function missingPeriod(
     : '(not available: the previous period exceeds the retention)';
 }
 
-/** How many requests of the range are sampled; `undefined` if all are stored. */
+/** Text about the number of sampled requests; `undefined` if all are stored. */
 function sampledText({ sampled }: Traffic): string | undefined {
   if (sampled === undefined) return undefined;
   return `${count(sampled.kept)} of ${count(sampled.of)} requests are stored`;
@@ -361,7 +361,7 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic, nowMs: numbe
   ];
 }
 
-/** What the lists of raw requests exclude. */
+/** Note about requests that the lists of raw requests exclude. */
 function topListsNote({ ofNewest, retainedFromMs }: TopLists, nowMs: number): Phrase | undefined {
   const reasons = [
     ...(ofNewest === undefined ? [] : [phrase`cover only the newest ${count(ofNewest)}`]),

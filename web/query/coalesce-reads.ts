@@ -53,17 +53,17 @@ export function createSharedReads(
       );
     if (isNear) return await (known.read as CoalescedRead<Answer>).join(signal);
     const own = { range, atMs: clock(), read: new CoalescedRead<Answer>((cancelled) => read(range, query, cancelled)) };
-    const forget = (): void => {
+    const remove = (): void => {
       if (started.get(key) === own) started.delete(key);
     };
     started.delete(key);
     started.set(key, own);
-    setTimeout(forget, maxAgeMs).unref();
+    setTimeout(remove, maxAgeMs).unref();
     for (const oldest of started.keys()) if (started.size > readsMax) started.delete(oldest);
     try {
       return await own.read.join(signal);
     } catch (error) {
-      forget();
+      remove();
       throw error;
     }
   };

@@ -52,7 +52,7 @@ export class HostCountsCache {
     this.#closedTtlMsMax = closedTtlMsMax;
     this.#clock = clock;
     changes?.listen(({ rollups }) => {
-      this.#forget(rollups);
+      this.#invalidate(rollups);
     });
     changes?.listenForExchange(() => {
       this.#entries.clear();
@@ -89,7 +89,7 @@ export class HostCountsCache {
   }
 
   #start(key: string, query: HostCountsQuery): Entry {
-    const forget = (): void => {
+    const remove = (): void => {
       if (this.#entries.get(key) === entry) this.#entries.delete(key);
     };
     const read = async (cancelled: AbortSignal): Promise<ReadonlyMap<string, HostCounts>> => {
@@ -101,7 +101,7 @@ export class HostCountsCache {
         this.#makeRoom();
         return counts;
       } catch (error) {
-        forget();
+        remove();
         throw error;
       }
     };
@@ -118,7 +118,7 @@ export class HostCountsCache {
     }
   }
 
-  #forget(rows: readonly RowKey[]): void {
+  #invalidate(rows: readonly RowKey[]): void {
     for (const [key, { parts }] of this.#entries) {
       if (
         rows.some(({ level, windowMs }) =>

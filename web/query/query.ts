@@ -2,7 +2,7 @@ import { boundClientIp, nameLengthMax, type ClientIpPolicy } from '../../shared/
 import { parseTime, timeSyntax } from '../../shared/time-range.js';
 import type { Filter, TimeRange } from '../../shared/store/store.js';
 
-/** What the URL of a page, a chart or an API call asks for. */
+/** The parsed query of a page, a chart or an API call. */
 export interface DashboardQuery extends TimeRange {
   readonly filter: Filter;
   /** Maximum number of raw requests; `undefined` for the endpoint's default. */
@@ -33,7 +33,7 @@ export const filterNames = [
 ] as const;
 /** The parameters that `parseQuery` reads. */
 export const parameters = ['from', 'to', ...filterNames, 'limit', 'errors', 'refresh', 'compare', 'edit'] as const;
-/** One of them. */
+/** The name of a parameter. */
 export type Parameter = (typeof parameters)[number];
 
 /** An invalid parameter. The message names it, its value and what is allowed. */

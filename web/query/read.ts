@@ -131,8 +131,8 @@ export function createReads(store: Store, options: { readonly closedTtlMsMax?: n
     ...options,
   });
   changes?.listen((batch) => {
-    rollups.forget(batch.rollups);
-    topLists.forget(batch.topLists);
+    rollups.invalidate(batch.rollups);
+    topLists.invalidate(batch.topLists);
   });
   changes?.listenForExchange(() => {
     rollups.clear();

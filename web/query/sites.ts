@@ -2,9 +2,9 @@
 import type { HostCounts } from '../../shared/store/store.js';
 import { QueryError } from './query.js';
 
-/** What sites can be sorted by: `host` ascending, all others descending. */
+/** Sort orders of sites: `host` is ascending, all others are descending. */
 export const siteSorts = ['requests', 'errors', 'error_share', 'client_errors', 'bytes', 'host'] as const;
-/** One of them. */
+/** A sort order of sites. */
 export type SiteSort = (typeof siteSorts)[number];
 
 /** A page of the sites. */

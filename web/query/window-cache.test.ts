@@ -150,7 +150,7 @@ for (const { name, open, testHere, numRuns, waitMs } of [
 }
 
 /** A cache of one-minute windows whose rows are numbers, and its reads. */
-function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number }) {
+function cacheOf({ notified, weightMax = 1000 }: { notified: boolean; weightMax?: number }) {
   const reads: {
     fromMs: number;
     toMs: number;
@@ -168,7 +168,7 @@ function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number
     digest: (rows) => rows.reduce((sum, { value }) => sum + value, 0),
     estimatedSize: () => 9,
     weightMax,
-    changes: told ? { listen: () => undefined, listenForExchange: () => undefined } : undefined,
+    changes: notified ? { listen: () => undefined, listenForExchange: () => undefined } : undefined,
     clock: () => clockMs,
   });
   const row = (minute: number, value = 1) => ({ windowMs: minute * 60_000, value });
@@ -179,8 +179,8 @@ function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number
     cache,
     get: (from: number, to: number, { now = to, name = '' } = {}) =>
       cache.get({ level: 60, name }, { fromMs: from * 60_000, toMs: to * 60_000 }, now * 60_000),
-    forget: (...minutes: number[]) => {
-      cache.forget(minutes.map((minute) => ({ level: 60, windowMs: minute * 60_000 })));
+    invalidate: (...minutes: number[]) => {
+      cache.invalidate(minutes.map((minute) => ({ level: 60, windowMs: minute * 60_000 })));
     },
     advance: (ms: number) => {
       clockMs += ms;
@@ -189,7 +189,7 @@ function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number
 }
 
 test('reads only missing windows, caches windows without rows, and reads changed windows again', async (t) => {
-  const { get, reads, row, spans, forget } = cacheOf({ told: true });
+  const { get, reads, row, spans, invalidate } = cacheOf({ notified: true });
   const first = get(0, 5);
   reads[0]!.answer([row(1), row(3), row(3, 2)]);
   t.deepEqual(await first, [
@@ -201,7 +201,7 @@ test('reads only missing windows, caches windows without rows, and reads changed
   reads[0]!.answer([]);
   t.is((await moved).length, 2);
   t.deepEqual(spans(), [[5, 6]]);
-  forget(3);
+  invalidate(3);
   const again = get(1, 6);
   reads[0]!.answer([row(3, 7)]);
   t.deepEqual(await again, [
@@ -212,10 +212,10 @@ test('reads only missing windows, caches windows without rows, and reads changed
 });
 
 test('shares one read among concurrent readers, and starts another one after a change', async (t) => {
-  const { get, reads, row, spans, forget } = cacheOf({ told: true });
+  const { get, reads, row, spans, invalidate } = cacheOf({ notified: true });
   const crowd = Array.from({ length: 100 }, () => get(0, 3));
   t.is(reads.length, 1);
-  forget(2);
+  invalidate(2);
   const late = get(0, 3);
   t.is(reads.length, 2);
   reads[0]!.answer([row(1), row(2, 1)]);
@@ -232,7 +232,7 @@ test('shares one read among concurrent readers, and starts another one after a c
 });
 
 test('caches nothing of a failed read and retries it', async (t) => {
-  const { get, reads, row } = cacheOf({ told: true });
+  const { get, reads, row } = cacheOf({ notified: true });
   const failing = get(0, 1);
   reads.shift()!.fail(new Error('no store'));
   await t.throwsAsync(failing, { message: 'no store' });
@@ -242,7 +242,7 @@ test('caches nothing of a failed read and retries it', async (t) => {
 });
 
 test('expires open windows immediately and closed ones later if other processes write', async (t) => {
-  const { get, reads, row, spans, advance } = cacheOf({ told: false });
+  const { get, reads, row, spans, advance } = cacheOf({ notified: false });
   const first = get(0, 10);
   reads[0]!.answer([row(1), row(9)]);
   await first;
@@ -262,7 +262,7 @@ test('expires open windows immediately and closed ones later if other processes 
 });
 
 test('caches closed windows for a tenth of the time since their end, from 10 s to 60 s, if other processes write', async (t) => {
-  const { get, reads, spans, advance } = cacheOf({ told: false });
+  const { get, reads, spans, advance } = cacheOf({ notified: false });
   const first = get(0, 19, { now: 20 });
   reads[0]!.answer([]);
   await first;
@@ -291,7 +291,7 @@ test('caches closed windows for a tenth of the time since their end, from 10 s t
 });
 
 test('refreshes closed windows in the background before they expire, if other processes write', async (t) => {
-  const { get, reads, row, spans, advance } = cacheOf({ told: false });
+  const { get, reads, row, spans, advance } = cacheOf({ notified: false });
   const first = get(0, 5, { now: 20 });
   reads[0]!.answer([row(1)]);
   await first;
@@ -308,7 +308,7 @@ test('refreshes closed windows in the background before they expire, if other pr
 });
 
 test('keeps entries after a failed refresh, and throws the error once they expire', async (t) => {
-  const { get, reads, row, advance } = cacheOf({ told: false });
+  const { get, reads, row, advance } = cacheOf({ notified: false });
   const first = get(0, 5, { now: 20 });
   reads.shift()!.answer([row(1)]);
   await first;
@@ -326,7 +326,7 @@ test('keeps entries after a failed refresh, and throws the error once they expir
 });
 
 test('caches the result of the read that started last', async (t) => {
-  const { get, reads, row, spans, advance } = cacheOf({ told: false });
+  const { get, reads, row, spans, advance } = cacheOf({ notified: false });
   const slow = get(0, 5);
   advance(1000);
   const quick = get(3, 5);
@@ -340,7 +340,7 @@ test('caches the result of the read that started last', async (t) => {
 });
 
 test('evicts other queries first, then windows that the range no longer covers, beyond the weight limit', async (t) => {
-  const { get, reads, row, spans, advance } = cacheOf({ told: true, weightMax: 30 });
+  const { get, reads, row, spans, advance } = cacheOf({ notified: true, weightMax: 30 });
   const ask = async (from: number, to: number, name: string) => {
     const answer = get(from, to, { name });
     for (const { fromMs, toMs, answer: give } of reads)
@@ -359,16 +359,16 @@ test('evicts other queries first, then windows that the range no longer covers, 
 });
 
 test('removes a query with its last window', async (t) => {
-  const { cache, get, reads, row, forget } = cacheOf({ told: true, weightMax: 1_000_000 });
+  const { cache, get, reads, row, invalidate } = cacheOf({ notified: true, weightMax: 1_000_000 });
   for (let at = 0; at < 2000; at += 1) {
     const windows = get(5, 7, { name: `filter ${at}` });
     reads.shift()!.answer([row(5)]);
     await windows;
   }
   t.is(cache.queries, 2000);
-  forget(5);
+  invalidate(5);
   t.is(cache.queries, 2000, 'the empty window is cached');
-  forget(6);
+  invalidate(6);
   t.is(cache.queries, 0);
   const failing = get(5, 6);
   reads.shift()!.fail(new Error('no store'));
@@ -377,7 +377,7 @@ test('removes a query with its last window', async (t) => {
 });
 
 test('counts the length of a query towards its weight', async (t) => {
-  const { cache, get, reads, row } = cacheOf({ told: true, weightMax: 1000 });
+  const { cache, get, reads, row } = cacheOf({ notified: true, weightMax: 1000 });
   for (let at = 0; at < 500; at += 1) {
     const windows = get(5, 6, { name: `${at} ${'x'.repeat(30_000)}` });
     reads.shift()!.answer([row(5)]);

@@ -33,7 +33,7 @@ export interface WindowCache<Query, Digest> {
   /** Returns the windows with rows in a range of whole windows, ascending. Throws the error of the read. */
   get(query: Query, range: TimeRange, nowMs: number, signal?: AbortSignal): Promise<Window<Digest>[]>;
   /** Invalidates the windows of these rows. */
-  forget(rows: readonly { readonly level: number; readonly windowMs: number }[]): void;
+  invalidate(rows: readonly { readonly level: number; readonly windowMs: number }[]): void;
   /** Invalidates all windows. */
   clear(): void;
   /** Number of queries with cached windows or reads in progress. */
@@ -158,7 +158,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
       return [...found].sort(([a], [b]) => a - b).map(([windowMs, each]) => ({ windowMs, digest: each }));
     },
 
-    forget(rows) {
+    invalidate(rows) {
       for (const group of [...groups.values()]) {
         for (const { level, windowMs } of rows) {
           if (level !== group.level) continue;
