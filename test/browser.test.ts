@@ -210,7 +210,7 @@ testWithChromium('a change of state is said once, and not again while its figure
     }
     await until('what was said has gone again', async () => (await page.locator('#live').innerText()) === '');
     t.is(said.length, 1, said.join('; '));
-    t.regex(said[0]!, /^5xx rose to [\d.]+\u00a0% at \d\d:\d\d UTC at the edge/);
+    t.regex(said[0]!, /^5xx rose to [\d.]+\u00a0% at \d\d:\d\d UTC at Caddy/);
   });
 });
 
@@ -745,7 +745,7 @@ testWithFileLimits(
       await limitFiles(program.pid, '20000');
       await untilFull();
       const full =
-        /^Nothing is being stored: Cannot write to the DuckDB file .*its disk is full. Make room.* Requests since \d\d:\d\d:\d\d UTC wait in memory/;
+        /^Nothing is being stored: Cannot write to the DuckDB file .*its disk is full. Make room.* Requests since \d\d:\d\d:\d\d UTC are queued in memory/;
       await says(full);
       t.is(await page.title(), 'Nothing is being stored · Caddy Log Sink');
       t.is(await page.locator('.status-failing').count(), 1);

@@ -43,7 +43,7 @@ declare(
 
     await influxd.kill();
     await until('the page says so', async () =>
-      /^Stale since \d\d:\d\d:\d\d UTC: the server answered with status 503\. Trying again\.$/.test(await live()),
+      /^Stale since \d\d:\d\d:\d\d UTC: the server responded with status 503\. Retrying\.$/.test(await live()),
     );
     t.true((await main()).includes('this page and its API'), 'the last figures stay');
     const answer = await fetch(url);

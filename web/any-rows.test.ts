@@ -12,7 +12,7 @@ import { startWeb } from './web.js';
 const minuteMs = 60_000;
 const dayMs = 86_400_000;
 
-/** A rollup row, or a correction that takes requests away again, `agoMinutes` before now. */
+/** A rollup row or a correction, `agoMinutes` before now. */
 const anyRow = fc.record({
   agoMinutes: fc.constantFrom(0, 1, 2, 14, 59, 61, 62, 100, 119),
   source: fc.constantFrom('caddy', 'shop', 'app', 'dashboard'),
@@ -25,7 +25,7 @@ const anyRow = fc.record({
   size: fc.nat(1e6),
 });
 type AnyRow = typeof anyRow extends fc.Arbitrary<infer Row> ? Row : never;
-/** Some rows alone, and some with what takes exactly all of them away. */
+/** Some rows, and some with corrections that cancel all of them. */
 const anyRows = fc
   .array(fc.tuple(anyRow, fc.boolean()), { maxLength: 12 })
   .map((rows) => rows.flatMap(([row, isRefused]) => [row, ...(isRefused ? [{ ...row, count: -row.count }] : [])]));
@@ -70,7 +70,7 @@ const documents = [
   ]),
 ];
 
-test('the page, the charts, the API and CSV answer with numbers or nothing, whatever the rows are, corrections included', async (t) => {
+test('the page, the charts, the API and CSV contain only finite numbers for any rows, including corrections', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'any-rows-'));
   const log = createLog('test', { write: () => undefined });
   const store = await openStore(
@@ -81,8 +81,7 @@ test('the page, the charts, the API and CSV answer with numbers or nothing, what
     },
     { log },
   );
-  // Each run has four hours of its own: nothing of another run is in its range, in the period before, or among the last
-  // hours.
+  // Each run has separate four hours: its range, the previous period and the last hours contain no other run.
   let nowMs = Math.floor(Date.now() / minuteMs) * minuteMs - 9 * dayMs + 25_000;
   let sequence = 0;
   const web = await startWeb(

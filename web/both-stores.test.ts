@@ -1,4 +1,4 @@
-/** The page and the API over both stores, both real: they must say the same. */
+/** The page and the API over both stores, both real: they must be the same. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ const influxd = influxdOfThisFile();
 const dayMs = 86_400_000;
 
 testWithInfluxd(
-  'the page says the same over DuckDB and over InfluxDB: filtered, zoomed, compared, errors first',
+  'the page is the same over DuckDB and InfluxDB: filtered, zoomed, compared, errors first',
   async (t) => {
     const get = await overBoth(t, ({ edge, app }) => (app === undefined ? [edge] : [edge, app]));
     for (const search of [
@@ -46,7 +46,7 @@ testWithInfluxd(
 );
 
 testWithInfluxd(
-  'each list, and its CSV, says the same over both stores; countries are those of the whole addresses',
+  'each list and its CSV is the same over both stores; countries are those of the full addresses',
   async (t) => {
     const addresses = ['192.0.2.1', '192.0.2.200', '192.0.2.201', '2001:db8::7', '198.51.100.9'];
     const get = await overBoth(t, ({ edge }, at) => [{ ...edge, clientIp: addresses[at % addresses.length]! }]);
@@ -73,8 +73,7 @@ testWithInfluxd(
     }
     const [{ text }] = await get('/api/top/country?from=now-6h');
     const rows = JSON.parse(text) as { value: string; share: number }[];
-    // Of five addresses four are known, and two of these are French, in what would be one network with the German one
-    // once it is truncated.
+    // Four of five addresses are known, two of them French, in the same network as the German one after truncation.
     t.deepEqual(
       [
         rows[0]?.value,
@@ -97,7 +96,7 @@ testWithInfluxd(
   },
 );
 
-testWithInfluxd('sites are the same over both stores, add up to the summary, and are given page by page', async (t) => {
+testWithInfluxd('sites are the same over both stores, add up to the summary, and are paged', async (t) => {
   const get = await overBoth(t, ({ edge, app }, at) => [
     { ...edge, host: `site-${(at * at) % 37}.example` },
     ...(app === undefined ? [] : [app]),
@@ -162,7 +161,7 @@ interface SiteRow {
 }
 
 testWithInfluxd(
-  'the list of paths over each store has the true ten of a Zipf distribution, with counts as near as it says',
+  'the list of paths over each store has the true top ten of a Zipf distribution, within its error bounds',
   async (t) => {
     const rankOf = createZipf({ exponent: 1.2, ranksMax: 5000, random: createRandom(7).next });
     const exact = new Map<string, number>();
@@ -190,9 +189,9 @@ testWithInfluxd(
 );
 
 testWithInfluxd(
-  'where a part of the requests is kept, all are counted, and every answer that is made from single ones says so',
+  'all requests are counted if only some are sampled, and every answer from raw requests says so',
   async (t) => {
-    const get = await overBoth(t, ({ edge }) => [edge], { sampleRatio: 0.1, requestsPerDay: 40_000 }); // so many that about a tenth are kept
+    const get = await overBoth(t, ({ edge }) => [edge], { sampleRatio: 0.1, requestsPerDay: 40_000 }); // enough for a sample of about a tenth
     const [expected, summary] = await get('/api/summary?from=now-6h');
     t.deepEqual(summary, expected);
     const { complete, sampled, sources } = JSON.parse(summary.text) as {
@@ -200,7 +199,7 @@ testWithInfluxd(
       sampled: { kept: number; of: number };
       sources: { caddy: { requests: number } };
     };
-    t.true(complete, 'these figures are of all requests');
+    t.true(complete, 'these figures include all requests');
     t.is(sampled.of, sources.caddy.requests);
     t.true(sampled.kept > 0.05 * sampled.of && sampled.kept < 0.2 * sampled.of, summary.text);
 
@@ -221,10 +220,13 @@ testWithInfluxd(
     for (const page of await get('/?from=now-6h&refresh=off'))
       t.regex(
         page.text,
-        /Kept one by one: [\d,]+ of the [\d,]+ requests of this range, about one in (?:9|10|11)\. All other figures count all of them/,
+        new RegExp(
+          `Sampled: ${sampled.kept.toLocaleString('en')} of ${sampled.of.toLocaleString('en')} requests are stored\\. ` +
+            'Totals, percentiles and top lists include every request',
+        ),
       );
     for (const page of await get('/?from=now-6h&refresh=off&path=/'))
-      t.regex(page.text, /These figures are incomplete: .*kept one by one/);
+      t.regex(page.text, /These figures are incomplete: .*count only sampled requests/);
   },
 );
 
@@ -252,7 +254,7 @@ async function overBoth(
   const countryOf = countriesFrom({ GEOIP_DATABASE: database, CLIENT_IP: 'truncated' }, quietLog);
   const nowMs = Date.now();
   const demo = createTraffic({ seed: 1, requestsPerDay, startMs: nowMs });
-  // The app is done before the edge is: requests of the same nanosecond have no order.
+  // The app finishes before Caddy: requests of the same nanosecond have no order.
   const seconds = 5.8 * 3600;
   const requests = Array.from({ length: seconds }, (_, at) => demo.requestsOf(at - seconds))
     .flat()
@@ -271,7 +273,7 @@ async function overBoth(
     });
     for (const request of requests) recorder.record(request);
     await recorder.flush();
-    // As when the program stops: the lists are written to the last request.
+    // As on shutdown: flush the lists.
     await recorder.close();
     const web = await startWeb(
       { host: '127.0.0.1', port: 0, password: undefined, connectHint: [] },

@@ -13,43 +13,38 @@ import {
 
 /** The settings of the web app. */
 export const webSettings = {
-  WEB_LISTEN: address('Where the dashboard listens.', { default: '127.0.0.1:3000' }),
+  WEB_LISTEN: address('Address of the dashboard.', { default: '127.0.0.1:3000' }),
   DASHBOARD_PASSWORD: text(
-    'The password of the dashboard (any user name); needed when it listens beyond this machine.',
+    'Password of the dashboard, with any user name. Required unless it listens on a loopback address.',
   ),
   DASHBOARD_OPEN: flag(
-    'Whether the dashboard may, without a password, listen beyond this machine and answer to any name, because something in front guards it.',
+    'Allows the dashboard to listen on any address and respond to any host name without a password, because a proxy restricts access.',
   ),
   DASHBOARD_URL: url(
-    "The dashboard's address as people reach it, for links in alerts and the log; where it listens when it is not set.",
+    'Public URL of the dashboard, for links in alerts and the log. Default: the address it listens on.',
   ),
-  ALERT_WEBHOOK: webhook(
-    'Where alerts are posted as JSON when a source fails, gets slow or falls silent: an http or https URL.',
-  ),
+  ALERT_WEBHOOK: webhook('URL to post alerts to as JSON, when a source fails, becomes slow or sends no requests.'),
 };
 
-/** What the web app is started with. */
+/** The configuration of the web app. */
 export interface WebConfig {
-  /** Empty for every address. */
+  /** `''` for all addresses. */
   readonly host: string;
   readonly port: number;
   readonly password: string | undefined;
-  /**
-   * Whether only requests under names of this machine are answered, because nothing else guards the page. Default:
-   * false.
-   */
+  /** Whether to respond only to loopback host names, because nothing else restricts access. Default: false. */
   readonly loopbackNamesOnly?: boolean;
   /** How client addresses are stored. Default: `full`. */
   readonly clientIp?: ClientIpPolicy | undefined;
-  /** The Caddyfile lines that an empty page tells people to paste. */
+  /** The Caddyfile lines that an empty page shows. */
   readonly connectHint: readonly string[];
-  /** Where alerts go; without it none are sent. */
+  /** URL to post alerts to. Default: no alerts. */
   readonly alertWebhook?: URL | undefined;
-  /** The dashboard's address in alerts; where it listens by default. */
+  /** Public URL of the dashboard, for alerts. Default: the address it listens on. */
   readonly publicUrl?: string | undefined;
 }
 
-/** Makes the web app's configuration. Throws a `UsageError` when the page would be open to strangers unasked. */
+/** Creates the configuration. Throws a `UsageError` if the page would be public without `DASHBOARD_OPEN`. */
 export function webConfigFrom(
   values: SettingValues<typeof webSettings> & { readonly CLIENT_IP?: ClientIpPolicy },
   connectHint: readonly string[],
@@ -58,7 +53,7 @@ export function webConfigFrom(
   const unguarded = values.DASHBOARD_PASSWORD === undefined && !values.DASHBOARD_OPEN;
   if (!isLoopback(host) && unguarded) {
     throw new UsageError(
-      `WEB_LISTEN is ${JSON.stringify(formatAddress(values.WEB_LISTEN))}, which others can reach: set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it, or listen on 127.0.0.1.`,
+      `WEB_LISTEN is ${JSON.stringify(formatAddress(values.WEB_LISTEN))}, which others can reach: set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true if a proxy restricts access, or listen on 127.0.0.1.`,
     );
   }
   return {
@@ -73,7 +68,7 @@ export function webConfigFrom(
   };
 }
 
-/** A URL whose path or user may be a secret: whoever knows it can post there. */
+/** A URL that may contain a secret in its path or credentials. */
 function webhook(help: string): Setting<URL | undefined> {
   const { parse, ...setting } = url(help);
   return {
@@ -83,8 +78,8 @@ function webhook(help: string): Setting<URL | undefined> {
     parse: (value) => {
       parse(value);
       const { username, password } = new URL(value);
-      decodeURIComponent(username + password); // throws where they cannot be decoded
-      return new URL(value); // with the slash at its end, if it has one
+      decodeURIComponent(username + password); // throws if they cannot be decoded
+      return new URL(value); // keeps a trailing slash, unlike `url`
     },
   };
 }

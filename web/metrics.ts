@@ -3,7 +3,7 @@ import type { RequestEvent } from '../shared/request-event.js';
 import { hasLatency } from '../shared/status.js';
 import { unmatchedEndpoint } from './middleware/request-metrics.js';
 
-/** The web app's own metrics, in the text format of Prometheus. */
+/** Metrics of the web app, in the Prometheus text format. */
 export interface WebMetrics {
   /** Counts one request of the app. */
   observe(event: RequestEvent): void;
@@ -11,20 +11,20 @@ export interface WebMetrics {
   text(): Promise<string>;
 }
 
-/** Makes the metrics. `storeUp` is asked at each scrape. */
+/** Creates the metrics. `storeUp` is called at each scrape. */
 export function createWebMetrics({ storeUp }: { storeUp: () => Promise<boolean> }): WebMetrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const registers = [registry];
   const requests = new Counter({
     name: 'caddy_log_sink_web_requests_total',
-    help: 'Requests that the web app has answered, by route and status (0: aborted before an answer).',
+    help: 'Requests to the web app, by route and status (0: aborted before the response).',
     labelNames: ['endpoint', 'status'],
     registers,
   });
   const durations = new Histogram({
     name: 'caddy_log_sink_web_request_duration_seconds',
-    help: 'How long the answers took, by route.',
+    help: 'Duration of requests to the web app, by route.',
     labelNames: ['endpoint'],
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10],
     registers,

@@ -1,19 +1,19 @@
-/** What goes wrong, as an answer. */
+/** Error responses. */
 import type { Context, Middleware } from 'koa';
 import { detailedMessageOf, StoreError } from '../shared/errors.js';
 import { rateLimitedWarn, type Log } from '../shared/log.js';
 import { QueryError } from './query/query.js';
 import type { Assets } from './render.js';
 
-/** Seconds after which a page that could not be made loads itself again, and clients may ask again. */
+/** `Retry-After` and refresh interval of temporary errors, in seconds. */
 const retrySeconds = 5;
 
-/** An answer that is not what was asked for. */
+/** An error with its HTTP status and a title for the page. */
 export class Problem extends Error {
   override readonly name = 'Problem';
   readonly status: number;
   readonly title: string;
-  /** What the JSON says besides the message. */
+  /** Further fields of the JSON error. */
   readonly details: Readonly<Record<string, string>>;
   readonly retry: boolean;
 
@@ -31,7 +31,7 @@ export class Problem extends Error {
   }
 }
 
-/** Turns what goes wrong downstream into a page or, under `/api`, `/chart` and the probes, into JSON. */
+/** Renders errors thrown downstream as a page or, under `/api`, `/chart` and the probes, as JSON. */
 export function answerErrors({ log, assets }: { log: Log; assets: Assets }): Middleware {
   const warn = rateLimitedWarn(log.warn);
   return async (ctx, next) => {
@@ -40,8 +40,8 @@ export function answerErrors({ log, assets }: { log: Log; assets: Assets }): Mid
       if (pathOf(ctx) === undefined)
         throw new Problem(
           400,
-          'Not a request target',
-          `The request target is ${JSON.stringify(ctx.url.slice(0, 100))}; wanted is a path such as /.`,
+          'Invalid request target',
+          `The request target is ${JSON.stringify(ctx.url.slice(0, 100))}; it must be a path such as /.`,
         );
       await next();
       problem = problemOfStatus(ctx);
@@ -76,7 +76,7 @@ export function answerErrors({ log, assets }: { log: Log; assets: Assets }): Mid
   };
 }
 
-/** `undefined` when the request target cannot be read: Node passes on what a client sends. */
+/** The path; `undefined` for an invalid request target, which Node does not reject. */
 function pathOf(ctx: Context): string | undefined {
   try {
     return ctx.path;
@@ -88,29 +88,25 @@ function pathOf(ctx: Context): string | undefined {
 function problemOf(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof QueryError) {
-    return new Problem(400, 'A parameter cannot be used', error.message, {
+    return new Problem(400, 'Invalid parameter', error.message, {
       details: { parameter: error.parameter, value: error.value },
     });
   }
-  if (error instanceof StoreError) return new Problem(503, 'The store cannot be read', error.message, { retry: true });
-  return new Problem(
-    500,
-    'Something went wrong here',
-    'The answer could not be made; the log of the web app says why.',
-  );
+  if (error instanceof StoreError) return new Problem(503, 'Store unavailable', error.message, { retry: true });
+  return new Problem(500, 'Internal error', 'The request failed. See the log of the web app for the reason.');
 }
 
 function problemOfStatus(ctx: Context): Problem | undefined {
   if (ctx.body !== undefined && ctx.body !== null) return undefined;
   switch (ctx.status) {
     case 404:
-      return new Problem(404, 'Not found', 'There is nothing under this address. The dashboard is at /.');
+      return new Problem(404, 'Not found', 'There is no page at this address. The dashboard is at /.');
     case 405:
     case 501:
       return new Problem(
         ctx.status,
         'Method not allowed',
-        `The method ${ctx.method.slice(0, 20)} does nothing here; allowed is ${ctx.response.get('Allow') || 'GET'}.`,
+        `The method is ${ctx.method.slice(0, 20)}; allowed is ${ctx.response.get('Allow') || 'GET'}.`,
       );
     default:
       return undefined;

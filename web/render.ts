@@ -1,4 +1,4 @@
-/** Pug templates and the files that the page links to. */
+/** Pug templates and static assets. */
 import { createHash } from 'node:crypto';
 import { watch } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -6,20 +6,20 @@ import { fileURLToPath } from 'node:url';
 import views from '@ladjs/koa-views';
 import type { Middleware } from 'koa';
 
-/** A file under a URL that holds its hash: it may be cached for ever. */
+/** A file whose URL contains its hash, so that it can be cached indefinitely. */
 export interface Asset {
   readonly url: string;
   readonly type: string;
   readonly body: string;
 }
 
-/** What the page links to. */
+/** The assets of the page. */
 export interface Assets {
   readonly stylesheet: Asset;
   readonly icon: Asset;
-  /** Idiomorph, and `client/live.ts`, which uses it. */
+  /** Idiomorph and `client/live.ts`, which uses it. */
   readonly script: Asset;
-  /** The style sheet's hash, as a content security policy names it, for charts that carry it inside. */
+  /** Hash of the style sheet for the content security policy of charts that include it. */
   readonly styleHash: string;
 }
 
@@ -30,7 +30,7 @@ const stylesheetFile = `${publicDirectory}/main.css`;
 /** Whether `npm run dev` runs it: templates and assets are read again when they change. */
 const isDevelopment = process.env['NODE_ENV'] === 'development';
 
-/** Gives each context `render(view, locals)`. Templates are compiled once. */
+/** Adds `render(view, locals)` to each context. Templates are compiled once. */
 export function renderViews(): Middleware {
   return views(viewsDirectory, { extension: 'pug', options: { cache: !isDevelopment } });
 }
@@ -52,7 +52,7 @@ export async function loadAssets(): Promise<Assets> {
 
 async function readAssets(): Promise<Assets> {
   const style = await readFile(stylesheetFile, 'utf8').catch((cause: unknown) => {
-    throw new Error(`Cannot read the style sheet ${stylesheetFile}: run "npm run build", which compiles it.`, {
+    throw new Error(`Cannot read the style sheet ${stylesheetFile}. Run "npm run build" to compile it.`, {
       cause,
     });
   });

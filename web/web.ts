@@ -9,12 +9,12 @@ import type { WebConfig } from './config.js';
 import { createReads } from './query/read.js';
 import { loadAssets } from './render.js';
 
-/** How long answers in flight may take when the web app stops, in milliseconds. */
+/** Maximum time to drain answers in progress on shutdown, in milliseconds. */
 const drainMsMax = 5000;
 
 /**
- * Starts the web app; for `now` and `monotonicMs` see `WebAppOptions`. The store stays open when it is stopped. Throws
- * a `UsageError` when it cannot listen.
+ * Starts the web app. For `now` and `monotonicMs` see `WebAppOptions`. Stopping it does not close the store. Throws a
+ * `UsageError` if it cannot listen.
  */
 export async function startWeb(
   config: WebConfig,

@@ -1,4 +1,4 @@
-/** Watches the store and posts alerts, beside everything else: it answers nobody, and nobody waits for it. */
+/** Watches the store and posts alerts in the background. */
 import { detailedMessageOf } from '../../shared/errors.js';
 import { groupBy } from '../../shared/group-by.js';
 import { rateLimitedWarn, type Log } from '../../shared/log.js';
@@ -13,37 +13,34 @@ import { createDelivery, type DeliveryOptions } from './deliver.js';
 import { alertMessage } from './message.js';
 import { createWatch, type Observation } from './watch.js';
 
-/** What alerts are made from. */
+/** Options of `startAlerts`. */
 export interface AlertOptions extends DeliveryOptions {
   readonly reads: Reads;
   readonly log: Log;
   readonly dashboardUrl: string;
   /** The clock, in milliseconds since 1970. Default: `Date.now`. */
   readonly now?: () => number;
-  /** How often the store is read, in milliseconds: 5 s. */
+  /** Interval between reads of the store, in milliseconds. Default: 5,000. */
   readonly everyMs?: number;
   /** See `createWatch`. */
   readonly fireAfterMs?: number;
   readonly resolveAfterMs?: number;
 }
 
-/** The name under which alerts of the store go, where those of sources and collectors have theirs. */
+/** `source` of alerts about the store. */
 const storeName = 'store';
 
-/**
- * Starts to watch what the page shows when it is opened: the last hour, compared with the one before, and whether
- * requests are stored at all.
- */
+/** Starts watching the same as the default page: the last hour, compared with the previous one, and the collectors. */
 export function startAlerts(options: AlertOptions): { stop(): void } {
   const { reads, log, dashboardUrl, now = Date.now, everyMs = 5000 } = options;
   const watch = createWatch(options);
   const collectionWatch = createWatch(options); // a collector may have the name of a source
   const delivery = createDelivery(options);
   const warn = rateLimitedWarn(log.warn);
-  let looking: Promise<void> | undefined;
+  let checking: Promise<void> | undefined;
   const timer = setInterval(() => {
-    looking ??= look().finally(() => {
-      looking = undefined;
+    checking ??= check().finally(() => {
+      checking = undefined;
     });
   }, everyMs);
 
@@ -54,7 +51,7 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
     },
   };
 
-  async function look(): Promise<void> {
+  async function check(): Promise<void> {
     try {
       const { sources, collection } = await observe(reads, now());
       const monotonicMs = performance.now();
@@ -67,7 +64,7 @@ export function startAlerts(options: AlertOptions): { stop(): void } {
         delivery.send(message);
       }
     } catch (error) {
-      warn('unread', `Alerts are not judged at present: ${detailedMessageOf(error)}`);
+      warn('unread', `Cannot evaluate alerts: ${detailedMessageOf(error)}`);
     }
   }
 }
@@ -79,7 +76,7 @@ async function observe(reads: Reads, nowMs: number): Promise<{ sources: Observat
     withRecent: true,
   });
   const collectionFound = collectionFindings(recent!, nowMs);
-  // Of what is not stored nobody knows whether it came.
+  // While nothing is stored, missing requests do not mean that a source is silent.
   const liveMs = isNothingStored(collectionFound) ? undefined : nowMs;
   const [ofRange, ofRecent] = [windows, recent!.windows].map((some) => groupBy(some, ({ source }) => source)) as [
     Map<string, WindowFigures[]>,
@@ -105,7 +102,7 @@ async function observe(reads: Reads, nowMs: number): Promise<{ sources: Observat
   return { sources, collection: observeCollection(recent!.ledgers, collectionFound, nowMs) };
 }
 
-/** The store and each collector, by whose names their alerts go. */
+/** Returns the observations of the store and of each collector, under their names. */
 function observeCollection(
   ledgers: readonly LedgerSnapshot[],
   found: readonly CollectionFinding[],

@@ -27,7 +27,7 @@ interface Received {
   readonly body: unknown;
 }
 
-/** A real receiver, which answers the nth request as it is told to, and a delivery to it. */
+/** A real receiver that answers the nth request with `answer`, and a delivery to it. */
 async function start(
   t: ExecutionContext,
   answer: (response: ServerResponse, nth: number, request: IncomingMessage) => void,
@@ -79,7 +79,7 @@ const say =
     response.writeHead(status, headers).end();
   };
 
-test('a message is posted once as JSON, with the user and password of the URL as a header', async (t) => {
+test('posts a message once as JSON, with the credentials of the URL as a header', async (t) => {
   const { delivery, received, logged } = await start(t, ok);
   delivery.send(message);
   delivery.send({ ...message, status: 'resolved' });
@@ -94,7 +94,7 @@ test('a message is posted once as JSON, with the user and password of the URL as
   t.deepEqual(logged, []);
 });
 
-test('a receiver that fails first gets the message again, and those behind it wait their turn', async (t) => {
+test('retries a failed message before the next one', async (t) => {
   const { delivery, received, logged } = await start(t, (response, nth) => {
     say(nth === 1 ? 503 : nth === 2 ? 429 : 204)(response);
   });
@@ -106,10 +106,13 @@ test('a receiver that fails first gets the message again, and those behind it wa
     ['firing', 'firing', 'firing', 'resolved'],
   );
   t.is(logged.length, 1);
-  t.regex(logged[0]!, /could not be posted to http:\/\/127\.0\.0\.1:\d+ yet: it answered with status 503/);
+  t.regex(
+    logged[0]!,
+    /Cannot post an alert to http:\/\/127\.0\.0\.1:\d+, retrying: the receiver responded with status 503/,
+  );
 });
 
-test('a receiver that hangs, that never ends its answer, or that hangs up, is left and tried again', async (t) => {
+test('retries when a receiver hangs, hangs up or never ends its response', async (t) => {
   const { delivery, received } = await start(
     t,
     (response, nth, request) => {
@@ -124,7 +127,7 @@ test('a receiver that hangs, that never ends its answer, or that hangs up, is le
   await until('the second one is there', () => received.length === 4);
 });
 
-test('a redirect is not followed, and a refusal is not tried again', async (t) => {
+test('neither follows redirects nor retries refusals', async (t) => {
   const { delivery, received, logged } = await start(t, (response, nth) => {
     (nth === 1 ? say(307, { location: '/elsewhere?s3cret' }) : nth === 2 ? say(404) : ok)(response);
   });
@@ -134,22 +137,22 @@ test('a redirect is not followed, and a refusal is not tried again', async (t) =
     received.map(({ path }) => path),
     ['/hooks/s3cret', '/hooks/s3cret', '/hooks/s3cret'],
   );
-  t.regex(logged[0]!, /given up: it redirects with status 307.* tries=1/);
-  t.regex(logged[1]!, /given up: it answered with status 404.* tries=1/);
+  t.regex(logged[0]!, /giving up: the receiver redirects \(status 307\).* tries=1/);
+  t.regex(logged[1]!, /giving up: the receiver responded with status 404.* tries=1/);
 });
 
-test('a receiver that is down is tried so often and no more; what does not fit in the queue is said', async (t) => {
+test('gives up after the maximum number of attempts, and logs messages that do not fit in the queue', async (t) => {
   const { delivery, logged, server } = await start(t, ok, { triesMax: 3, waitingMax: 1 });
   server.close();
   delivery.send(message);
   delivery.send(message);
   await until('it is given up', () =>
-    logged.some((line) => line.includes('given up') && line.includes('ECONNREFUSED') && line.includes('tries=3')),
+    logged.some((line) => line.includes('giving up') && line.includes('ECONNREFUSED') && line.includes('tries=3')),
   );
-  t.true(logged.some((line) => line.includes('not sent: 1 others wait')));
+  t.true(logged.some((line) => line.includes('Cannot queue an alert: 1 alerts')));
 });
 
-test('stopping breaks off what is under way, and nothing is sent from then on', async (t) => {
+test('stops by aborting the current request and discarding the queue', async (t) => {
   let gone = false;
   const { delivery, received, logged } = await start(t, (response) => {
     response.on('close', () => {

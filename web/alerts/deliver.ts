@@ -3,26 +3,26 @@ import type { Log } from '../../shared/log.js';
 import { backoffMs, pause } from '../../shared/retry.js';
 import type { AlertMessage } from './message.js';
 
-/** Posts messages one after another, in the background. */
+/** Posts messages in order, in the background. */
 export interface Delivery {
-  /** Never waits and never throws. */
+  /** Queues a message. Never blocks and never throws. */
   send(message: AlertMessage): void;
-  /** Breaks off what is under way; what waits is not sent any more. */
+  /** Aborts the current request and discards queued messages. */
   stop(): void;
 }
 
-/** Where messages go; the limits have defaults. */
+/** Options of `createDelivery`. */
 export interface DeliveryOptions {
-  /** May hold secrets: only its origin is ever logged. */
+  /** May contain secrets: only its origin is logged. */
   readonly webhook: URL;
   readonly log: Log;
-  /** How long one try may take, in milliseconds: 10 s. */
+  /** Timeout of an attempt, in milliseconds. Default: 10,000. */
   readonly timeoutMs?: number;
-  /** How often a message is tried: 20 times, which takes some four minutes. */
+  /** Maximum number of attempts per message. Default: 20, which takes about four minutes. */
   readonly triesMax?: number;
-  /** How many messages may wait: 100. What comes then is logged and not sent. */
+  /** Maximum number of queued messages. Beyond it, messages are logged and not sent. Default: 100. */
   readonly waitingMax?: number;
-  /** How long to wait after so many failures, in milliseconds. */
+  /** Returns the delay before the next attempt, in milliseconds. */
   readonly waitMs?: (failures: number) => number;
 }
 
@@ -44,7 +44,10 @@ export function createDelivery({
     send(message) {
       if (isStopped()) return;
       if (waiting.length >= waitingMax) {
-        log.error(`An alert is not sent: ${waitingMax} others wait for ${url.origin}.`, { alert: message.text });
+        log.error(
+          `Cannot queue an alert: ${waitingMax} alerts are already waiting for ${url.origin}. See that it is reachable.`,
+          { alert: message.text },
+        );
         return;
       }
       waiting.push(message);
@@ -73,18 +76,18 @@ export function createDelivery({
       const problem = await post(message);
       if (problem === undefined || isStopped()) return;
       if (problem.final || failures >= triesMax) {
-        log.error(
-          `An alert could not be posted to ${url.origin} and is given up: ${problem.why}. See that ALERT_WEBHOOK is right.`,
-          { tries: failures, alert: message.text },
-        );
+        log.error(`Cannot post an alert to ${url.origin}, giving up: ${problem.why}. Check ALERT_WEBHOOK.`, {
+          tries: failures,
+          alert: message.text,
+        });
         return;
       }
-      if (failures === 1) log.warn(`An alert could not be posted to ${url.origin} yet: ${problem.why}.`);
+      if (failures === 1) log.warn(`Cannot post an alert to ${url.origin}, retrying: ${problem.why}.`);
       await pause(waitMs(failures), stopped.signal);
     }
   }
 
-  /** Resolves to what went wrong; a redirect is not followed, since it may lead the message elsewhere. */
+  /** Resolves to the error, if any. Does not follow redirects, which could send the message elsewhere. */
   async function post(message: AlertMessage): Promise<{ why: string; final: boolean } | undefined> {
     const timeout = AbortSignal.timeout(timeoutMs);
     try {
@@ -95,24 +98,24 @@ export function createDelivery({
         signal: AbortSignal.any([stopped.signal, timeout]),
         headers: { 'content-type': 'application/json', ...(authorization !== undefined && { authorization }) },
       });
-      void response.body?.cancel().catch(() => undefined); // it may have no end
+      void response.body?.cancel().catch(() => undefined); // the body may be endless
       if (response.ok) return undefined;
       if (response.status >= 300 && response.status < 400)
-        return { why: `it redirects with status ${response.status}, which is not followed`, final: true };
+        return { why: `the receiver redirects (status ${response.status}), which is not supported`, final: true };
       return {
-        why: `it answered with status ${response.status}`,
+        why: `the receiver responded with status ${response.status}`,
         final: response.status < 500 && response.status !== 408 && response.status !== 429,
       };
     } catch (error) {
-      if (timeout.aborted) return { why: `no answer within ${timeoutMs / 1000} s`, final: false };
-      // What fetch itself says may hold the URL; its cause is of the system.
+      if (timeout.aborted) return { why: `no response within ${timeoutMs / 1000} s`, final: false };
+      // The message of `fetch` may contain the URL; its cause is a system error.
       const { cause } = error as Error;
       return { why: cause === undefined ? 'the connection failed' : messageOf(cause), final: false };
     }
   }
 }
 
-/** `fetch` takes no user and password in a URL. */
+/** Moves user and password to a header, because `fetch` rejects URLs with credentials. */
 function withoutCredentials(webhook: URL): { url: URL; authorization: string | undefined } {
   const url = new URL(webhook);
   const { username, password } = url;

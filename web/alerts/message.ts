@@ -1,16 +1,15 @@
 import { caddySource } from '../../shared/request-event.js';
 import { reportSilenceMsMax } from '../stats/collection.js';
-import { reasonsText } from '../pages/collector-cards.js';
 import { sumOf } from '../stats/fold.js';
-import { duration, percent, printable } from '../pages/format.js';
+import { duration, percent, printable, reasonsText } from '../format.js';
 import { errorShares, slowFactors } from '../stats/health.js';
 import type { Change, Finding } from './watch.js';
 
-/** What is posted. `docs/alerts.md` explains it. */
+/** The JSON body of an alert. See `docs/alerts.md`. */
 export interface AlertMessage {
   readonly status: 'firing' | 'resolved';
   readonly kind: Finding['kind'];
-  /** Of `not-stored` it is `store`, of `no-report` and `dropping` the collector. */
+  /** `store` for `not-stored`; the collector for `no-report` and `dropping`. */
   readonly source: string;
   readonly value: number;
   readonly threshold: number;
@@ -20,14 +19,14 @@ export interface AlertMessage {
   /** RFC 3339. */
   readonly at: string;
   readonly url: string;
-  /** One sentence, under the name by which chat servers take it. */
+  /** One sentence. Chat servers display this field. */
   readonly text: string;
 }
 
-/** The page shows so much before the alert began, in milliseconds. */
+/** Time before the start of the alert that the linked page shows, in milliseconds. */
 const beforeMs = 30 * 60_000;
 
-/** The message of an alert that begins or ends; `dashboardUrl` without a slash at its end. */
+/** Returns the message of an alert that fires or is resolved. `dashboardUrl` has no trailing slash. */
 export function alertMessage(
   { status, source, finding, sinceMs }: Change,
   { dashboardUrl, nowMs }: { dashboardUrl: string; nowMs: number },

@@ -8,7 +8,7 @@ function caddy(...findings: Finding[]): Observation[] {
   return [{ source: 'caddy', findings, lastMs: 0 }];
 }
 
-test('a finding fires when it has lasted, once, and is resolved when it has been gone for a while', (t) => {
+test('fires a persistent finding once, and resolves it after it has been absent for a while', (t) => {
   const watch = createWatch({ fireAfterMs: 10, resolveAfterMs: 30 });
   t.deepEqual(watch.observe(caddy(errors), 0), []);
   t.deepEqual(watch.observe(caddy(errors), 9), []);
@@ -26,13 +26,13 @@ test('a finding fires when it has lasted, once, and is resolved when it has been
   t.is(watch.observe(caddy(errors), 310)[0]?.status, 'firing', 'it may fire again');
 });
 
-test('what is gone before it has lasted never fires', (t) => {
+test('never fires a finding that does not persist', (t) => {
   const watch = createWatch({ fireAfterMs: 10 });
   for (let nowMs = 0; nowMs < 100; nowMs += 10)
     t.deepEqual(watch.observe(nowMs % 20 === 0 ? caddy(errors) : caddy(), nowMs), []);
 });
 
-test('kinds and sources are told apart', (t) => {
+test('distinguishes kinds and sources', (t) => {
   const watch = createWatch({ fireAfterMs: 0 });
   const changes = watch.observe([...caddy(errors, silent), { source: 'shop', findings: [errors], lastMs: 0 }], 0);
   t.deepEqual(
@@ -41,7 +41,7 @@ test('kinds and sources are told apart', (t) => {
   );
 });
 
-test('too few requests, or none, do not resolve errors; any request resolves silence', (t) => {
+test('does not resolve errors with too few requests; resolves silence with any request', (t) => {
   const watch = createWatch({ fireAfterMs: 0, resolveAfterMs: 0 });
   t.is(watch.observe(caddy(errors, silent), 0).length, 2);
   t.deepEqual(watch.observe([], 100_000), []);
@@ -49,7 +49,7 @@ test('too few requests, or none, do not resolve errors; any request resolves sil
   t.deepEqual(
     watch.observe([{ source: 'caddy', findings: [errors], lastMs: 700 }], 100_000),
     [],
-    'what is left does not tell that it is silent, and it has not come back',
+    'too few requests remain to find the silence, but there is no new request',
   );
   t.deepEqual(
     watch
@@ -63,7 +63,7 @@ test('too few requests, or none, do not resolve errors; any request resolves sil
   );
 });
 
-test('so many alerts at once are remembered, and no more', (t) => {
+test('limits the number of concurrent alerts', (t) => {
   const watch = createWatch({ fireAfterMs: 0, alertsMax: 3 });
   t.is(
     watch.observe(

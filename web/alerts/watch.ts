@@ -1,38 +1,38 @@
 /**
- * When an alert is sent, and when it is over: pure. The thresholds are those of the status line (`evaluateHealth.ts`),
- * which are left at lower values than they are entered at; on top of that a finding has to last before it fires, and to
- * be gone for a while before it is resolved.
+ * Decides when alerts fire and when they are resolved. Pure. Uses the thresholds of the status line (`health.ts`),
+ * which have hysteresis. In addition, a finding must persist before it fires, and be absent for a while before it is
+ * resolved.
  */
 import type { CollectionFinding } from '../stats/collection.js';
 import type { Finding as SourceFinding } from '../stats/health.js';
 
-/** What an alert can be about. */
+/** The subject of an alert. */
 export type Finding = SourceFinding | (CollectionFinding & { readonly sinceMs: number });
 
-/** What was found of one source, of the store or of a collector. */
+/** The findings of a source, the store or a collector. */
 export interface Observation {
   readonly source: string;
-  /** `undefined` where it has too few requests to be judged. */
+  /** `undefined` for too few requests to evaluate. */
   readonly findings: readonly Finding[] | undefined;
-  /** When its last window ended, or will end: milliseconds since 1970. Later than a silence began: it is over. */
+  /** End of its last window, in milliseconds since 1970. A later value than the start of a silence ends it. */
   readonly lastMs: number;
 }
 
-/** An alert that begins or ends. */
+/** An alert that fires or is resolved. */
 export interface Change {
   readonly status: 'firing' | 'resolved';
   readonly source: string;
-  /** As it was when it was last found. */
+  /** The last observed finding. */
   readonly finding: Finding;
-  /** Since when, in milliseconds since 1970. */
+  /** Start of the finding, in milliseconds since 1970. */
   readonly sinceMs: number;
 }
 
-/** Remembers what was found. */
+/** Tracks findings over time. */
 export interface Watch {
   /**
-   * Takes what is found now of every source that had requests; returns what changes by it. `monotonicMs` is the time of
-   * a clock that never steps: how long a finding lasts goes by that.
+   * Accepts the current observations of all sources with requests and returns the alerts that change. Durations are
+   * measured by `monotonicMs`.
    */
   observe(observations: readonly Observation[], monotonicMs: number): Change[];
 }
@@ -41,16 +41,16 @@ interface State {
   readonly source: string;
   finding: Finding;
   readonly sinceMs: number;
-  /** When it was first found, by the monotonic clock. */
+  /** Time of the first observation, by the monotonic clock. */
   readonly foundMs: number;
   firing: boolean;
-  /** Since when it is no longer found, by the monotonic clock. */
+  /** Since when it has been absent, by the monotonic clock. */
   goneMs: number | undefined;
 }
 
 /**
- * `fireAfterMs`: how long a finding lasts before it fires, 15 s; `resolveAfterMs`: how long it is gone before it is
- * resolved, 60 s; `alertsMax`: what is found beyond so many at once is left out.
+ * Creates a watch. A finding fires after `fireAfterMs` (15 s) and is resolved after an absence of `resolveAfterMs`
+ * (60 s). Findings beyond `alertsMax` (200) are ignored.
  */
 export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, alertsMax = 200 } = {}): Watch {
   const states = new Map<string, State>();
@@ -115,8 +115,8 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
 }
 
 /**
- * Too few requests do not say that errors or slowness are over. Silence is over with the first request, and not when
- * there is too little left to judge it by.
+ * Whether an absent finding is over. With too few requests to evaluate, errors and slowness persist. Silence ends only
+ * with a new request.
  */
 function isOver(finding: Finding, observation: Observation | undefined): boolean {
   if (observation === undefined) return false;

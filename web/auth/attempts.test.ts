@@ -1,7 +1,7 @@
 import test from 'ava';
 import { attemptAddress, createAttemptLimit } from './attempts.js';
 
-test('an address waits after so many failures until the minute that began with the first is over; others do not', (t) => {
+test('an address waits after too many failures until a minute after the first; others do not', (t) => {
   let nowMs = 0;
   const limit = createAttemptLimit({ failuresMax: 3, windowMs: 60_000, monotonicMs: () => nowMs });
   for (nowMs = 0; nowMs < 2000; nowMs += 1000) limit.fail('a');
@@ -12,10 +12,10 @@ test('an address waits after so many failures until the minute that began with t
   nowMs = 60_000;
   t.is(limit.waitMs('a'), 0);
   limit.fail('a');
-  t.is(limit.waitMs('a'), 0, 'it is counted anew');
+  t.is(limit.waitMs('a'), 0, 'the count is reset');
 });
 
-test('a step of the wall clock makes nobody wait longer', (t) => {
+test('steps of the wall clock do not affect the wait', (t) => {
   const { now } = Date;
   let aheadMs = 730 * 86_400_000;
   t.teardown(() => {
@@ -28,7 +28,7 @@ test('a step of the wall clock makes nobody wait longer', (t) => {
   t.true(limit.waitMs('a') > 0 && limit.waitMs('a') <= 60_000);
 });
 
-test('so many addresses are remembered, those that failed last', (t) => {
+test('tracks a limited number of addresses, the most recent failures', (t) => {
   const limit = createAttemptLimit({ failuresMax: 1, addressesMax: 2 });
   for (const address of ['a', 'b', 'a', 'c']) limit.fail(address);
   t.deepEqual(
@@ -43,7 +43,7 @@ const address = (remoteAddress: string | undefined, forwarded?: string): string 
     socket: { remoteAddress },
   });
 
-test('the address is that of the connection, and of IPv6 its /64', (t) => {
+test('uses the address of the connection, for IPv6 its /64', (t) => {
   t.is(address('192.0.2.1'), '192.0.2.1');
   t.is(address('::ffff:192.0.2.1'), '192.0.2.1');
   t.is(address('2001:db8::1'), address('2001:db8::ffff:1'));
@@ -51,7 +51,7 @@ test('the address is that of the connection, and of IPv6 its /64', (t) => {
   t.is(address(undefined), '');
 });
 
-test('a proxy on this machine, and no other peer, says for whom it asks', (t) => {
+test('trusts X-Forwarded-For only from a proxy on this machine', (t) => {
   t.is(address('127.0.0.1', '198.51.100.1, 192.0.2.7'), '192.0.2.7');
   t.is(address('::1', '2001:db8::1'), address('2001:db8::2'));
   t.is(address('192.0.2.1', '192.0.2.7'), '192.0.2.1');

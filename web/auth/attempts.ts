@@ -1,6 +1,6 @@
 /**
- * Bounds how often passwords can be tried: so many failures of one address, then none of its tries is looked at until
- * the minute is over, the right one neither, since an answer to it would tell that it is right.
+ * Limits password attempts per address. After too many failures, all attempts are refused until the minute is over,
+ * including correct ones, so that the response does not reveal the password.
  */
 import type { IncomingMessage } from 'node:http';
 import ipaddr from 'ipaddr.js';
@@ -8,16 +8,15 @@ import { isLoopback } from '../../shared/settings/settings.js';
 
 /** Counts failures by address. */
 export interface AttemptLimit {
-  /** How long the address has to wait before its next try, in milliseconds; 0 when it need not. */
+  /** Time until the address may try again, in milliseconds; 0 if it may now. */
   waitMs(address: string): number;
   /** Counts a failure. */
   fail(address: string): void;
 }
 
 /**
- * `failuresMax` failures, 10, in `windowMs`, a minute, from the first of them on. Of the last `addressesMax` addresses,
- * 10,000, failures are remembered: a tenth of a kilobyte each. `monotonicMs` is a clock in milliseconds that never
- * steps: putting the machine's clock right must lock nobody out.
+ * Creates a limit of `failuresMax` failures (10) within `windowMs` (one minute) of the first. Tracks the `addressesMax`
+ * (10,000) most recent addresses. `monotonicMs` is a monotonic clock, so that wall clock steps lock nobody out.
  */
 export function createAttemptLimit({
   failuresMax = 10,
@@ -51,9 +50,8 @@ export function createAttemptLimit({
 }
 
 /**
- * Whose failures count together: an IPv4 address, or the /64 of an IPv6 one, which is one customer's. Behind a proxy on
- * this machine it is the address that the proxy says it saw, the last in `X-Forwarded-For`; from elsewhere that header
- * could be anybody's.
+ * Returns the key to count failures by: the IPv4 address, or the /64 of an IPv6 address. Behind a proxy on this machine
+ * it is the last address in `X-Forwarded-For`; from other peers that header is not trusted.
  */
 export function attemptAddress({
   headers,

@@ -1,4 +1,4 @@
-/** Who may look at the dashboard: what stands before all routes. */
+/** Access control of the dashboard. Runs before all routes. */
 import type { Context, Middleware } from 'koa';
 import { crossSiteRefusal } from '../../shared/net/cross-site.js';
 import { rateLimitedWarn, type Log } from '../../shared/log.js';
@@ -7,12 +7,12 @@ import { attemptAddress, createAttemptLimit } from './attempts.js';
 import { isAuthorised } from './password.js';
 import { Problem } from '../problem.js';
 
-/** What machines ask for to see how the web app is: counted at `/metrics` only. */
+/** Monitoring endpoints. Their requests are counted only at `/metrics`. */
 export const probes: ReadonlySet<string> = new Set(['/health', '/ready', '/metrics']);
 
 /**
- * Answers requests that a browser sends for pages of other origins with 403, before anything is read: links to the
- * dashboard pass. Such a page could read no answer, but make the server work, as often as it likes.
+ * Refuses cross-site requests with 403, except links to the dashboard. Other sites could not read the response, but
+ * could make browsers overload the server.
  */
 export function refuseOtherSites({ log }: { log: Log }): Middleware {
   const warn = rateLimitedWarn(log.warn);
@@ -22,22 +22,22 @@ export function refuseOtherSites({ log }: { log: Log }): Middleware {
       await next();
       return;
     }
-    warn('cross-site', `Refused a request that a page of another site made a browser send: ${refusal}.`, {
+    warn('cross-site', `Refused a cross-site request by a page of another site: ${refusal}.`, {
       path: ctx.url.slice(0, 100),
     });
     ctx.status = 403;
     ctx.body = {
       error: {
-        message: `Requests of pages of other sites are refused: ${refusal}. Links to the dashboard work; if this is your own page behind a proxy, let the proxy pass Host on as it is.`,
+        message: `Requests of pages of other sites are refused: ${refusal}. Links to the dashboard are allowed. If the dashboard is behind a proxy, configure the proxy to preserve the Host header.`,
       },
     };
   };
 }
 
 /**
- * Refuses requests under names that may be somebody else's, but for the probes: monitoring in a container may know this
- * machine by a name, and they say nothing of the traffic. What a proxy passes on is let through: it says so with `Via`,
- * a header that browsers let no page set.
+ * Refuses requests under host names other than loopback names and addresses, as protection against DNS rebinding.
+ * Allows probes, which reveal nothing about the traffic, and requests with `Via` from a proxy, a header that pages
+ * cannot set.
  */
 export function refuseOtherNames({ log }: { log: Log }): Middleware {
   const warn = rateLimitedWarn(log.warn, { intervalMs: openWarningEveryMs });
@@ -46,15 +46,15 @@ export function refuseOtherNames({ log }: { log: Log }): Middleware {
     if (!harmless && !isLoopbackName(ctx.get('Host')) && ctx.get('Via') === '') {
       throw new Problem(
         403,
-        'Not under this name',
-        `The dashboard has no password, so it answers only to localhost and to addresses, and not to ${JSON.stringify(ctx.get('Host').slice(0, 100))}: any page on the web could lead a browser here under a name of its own. Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true when a proxy in front guards it.`,
+        'Host name not allowed',
+        `The dashboard has no password, so it responds only to localhost and IP addresses, not to ${JSON.stringify(ctx.get('Host').slice(0, 100))}: other sites could point a name at it to read it (DNS rebinding). Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true if a proxy restricts access.`,
       );
     }
     if (!harmless && proxyHeaders.some((name) => ctx.get(name) !== '')) {
       ctx.state['isOpenThroughProxy'] = true;
       warn(
         'open',
-        'The dashboard is open to everybody who reaches the proxy in front of it, under any name: it has no password. Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true if the proxy guards it.',
+        'The dashboard has no password and is open to everyone who can reach the proxy in front of it, under any host name. Set DASHBOARD_PASSWORD, or DASHBOARD_OPEN=true if the proxy restricts access.',
         { host: ctx.get('Host').slice(0, 100) },
       );
     }
@@ -62,20 +62,17 @@ export function refuseOtherNames({ log }: { log: Log }): Middleware {
   };
 }
 
-/** Headers that tell of a proxy: Caddy sends the first three. */
+/** Headers set by proxies. Caddy sends the first three. */
 const proxyHeaders = ['Via', 'X-Forwarded-For', 'X-Forwarded-Host', 'X-Real-IP', 'Forwarded'];
-/** How often the log says that the page is open, in milliseconds. */
+/** Interval between warnings that the page is open, in milliseconds. */
 const openWarningEveryMs = 3_600_000;
 
-/**
- * Whether a request came through a proxy to a dashboard that has no password, and of which nothing says that it is
- * meant to be open.
- */
+/** Whether the request came through a proxy to a dashboard without a password and without `DASHBOARD_OPEN`. */
 export function isOpenThroughProxy({ state }: Context): boolean {
   return state['isOpenThroughProxy'] === true;
 }
 
-/** Asks for the password, and lets each address guess only so often. */
+/** Requires the password, and limits attempts per address. */
 export function requirePassword(
   password: string,
   { log, monotonicMs }: { log: Log; monotonicMs?: (() => number) | undefined },
@@ -95,29 +92,29 @@ export function requirePassword(
       throw new Problem(
         429,
         'Too many wrong passwords',
-        `Too many wrong passwords came from this address. Try again in ${waitSeconds} s.`,
+        `Too many wrong passwords from this address. Try again in ${waitSeconds} s.`,
       );
     }
     if (!isAuthorised(authorization, password)) {
       if (authorization !== '') {
         limit.fail(address);
         if (limit.waitMs(address) > 0)
-          warn('passwords', 'Too many wrong passwords: no more are taken from the address for up to a minute.', {
+          warn('passwords', 'Too many wrong passwords: attempts of this address are refused for up to a minute.', {
             address,
           });
       }
       ctx.set('WWW-Authenticate', 'Basic realm="Caddy Log Sink", charset="UTF-8"');
       throw new Problem(
         401,
-        'Password needed',
-        'This dashboard asks for a password: DASHBOARD_PASSWORD, with any user name.',
+        'Password required',
+        'Log in with the password set in DASHBOARD_PASSWORD and any user name.',
       );
     }
     await next();
   };
 }
 
-/** Open to everybody: the health check, and the files that a problem's page links to. */
+/** Whether a path is public: the health check, and the assets of error pages. */
 function isOpen({ path }: Context): boolean {
   return path === '/health' || path.startsWith('/assets/');
 }

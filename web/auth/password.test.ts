@@ -3,13 +3,13 @@ import { isAuthorised } from './password.js';
 
 const basic = (credentials: string): string => `Basic ${Buffer.from(credentials).toString('base64')}`;
 
-test('the password is taken with any user name', (t) => {
+test('accepts the password with any user name', (t) => {
   t.true(isAuthorised(basic('anyone:s3cret:ä'), 's3cret:ä'));
   t.true(isAuthorised(basic(':s3cret'), 's3cret'));
   t.true(isAuthorised(basic('a:s3cret').replace('Basic', 'basic'), 's3cret'));
 });
 
-test('anything else is refused', (t) => {
+test('refuses anything else', (t) => {
   for (const header of [
     '',
     'Basic',

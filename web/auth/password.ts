@@ -1,8 +1,8 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 
 /**
- * Whether an `Authorization` header carries the password (basic authentication, any user name). Both sides are hashed
- * first, so that the time it takes tells neither the length nor a part of it.
+ * Whether an `Authorization` header contains the password (basic authentication, any user name). Compares hashes, so
+ * that the timing reveals neither the length nor a part of the password.
  */
 export function isAuthorised(header: string, password: string): boolean {
   const encoded = /^basic +([A-Za-z0-9+/]+={0,2})$/i.exec(header)?.[1] ?? '';

@@ -33,7 +33,7 @@ const stack: TimeChart = {
   ],
 };
 
-test('lines are drawn with gaps as gaps, one path for each series, and coordinates of one decimal', (t) => {
+test('draws lines as one path per series, with gaps and coordinates of one decimal', (t) => {
   const svg = timeChart(lines);
   const [, line = ''] = / d="([^"]*)"/.exec(svg.slice(svg.indexOf('class="line series-1"'))) ?? [];
   t.is(line.match(/M/g)?.length, 3, line);
@@ -42,7 +42,7 @@ test('lines are drawn with gaps as gaps, one path for each series, and coordinat
   t.is(svg.match(/class="line /g)?.length, 2);
 });
 
-test('a stack has a step for each window, stands on the areas below it, and leaves gaps', (t) => {
+test('draws a stack with a step per window, on top of the areas below, with gaps', (t) => {
   const svg = timeChart(stack);
   const paths = [...svg.matchAll(/<path class="area [^>]* d="([^"]*)"/g)].map(([, path]) => path);
   t.is(paths.length, 2);
@@ -50,10 +50,10 @@ test('a stack has a step for each window, stands on the areas below it, and leav
   t.is(paths[1]?.match(/M/g)?.length, 2);
   t.deepEqual(spanOf(stack), { min: 2, max: 40 });
   t.deepEqual(spanOf(lines), { min: 5, max: 40 });
-  t.true(svg.includes('<pattern id="requests-status-5xx"'), 'not told by colour alone');
+  t.true(svg.includes('<pattern id="requests-status-5xx"'), 'distinguishable without colour');
 });
 
-test('a gap is marked, and has no axis that would say zero; what cannot be known yet is neither', (t) => {
+test('marks gaps and omits their axis, which would suggest zero; open windows are not gaps', (t) => {
   const svg = timeChart({
     ...stack,
     openMs: fromMs + 5 * stepMs,
@@ -65,7 +65,7 @@ test('a gap is marked, and has no axis that would say zero; what cannot be known
   t.is(axis, 'M58.0,128H152.7M342.0,128H436.7', 'a zero has its axis');
 });
 
-test('the period before is a line behind the lines, and level over each window of a stack', (t) => {
+test('draws the previous period behind the lines, and in steps for a stack', (t) => {
   const before = [8, 8, null, 8, 8, 8];
   t.true(timeChart({ ...lines, before }).includes('class="line before" d="M105.3,'));
   const [, path = ''] =
@@ -74,7 +74,7 @@ test('the period before is a line behind the lines, and level over each window o
   t.deepEqual(spanOf({ ...lines, before: [100] }), { min: 5, max: 100 });
 });
 
-test('a logarithmic axis has a few round values, spans them all, and is linear where there is nothing above zero', (t) => {
+test('a logarithmic axis has a few round ticks and spans all values, and is linear without positive values', (t) => {
   const ticks = (...values: number[]) =>
     [
       ...timeChart({ ...lines, scale: 'log', series: [{ label: 'p50', class: 'series-1', values }] }).matchAll(
@@ -93,7 +93,7 @@ test('a logarithmic axis has a few round values, spans them all, and is linear w
   t.regex(line, /^M105\.3,128L/, 'a zero is at the bottom');
 });
 
-test('parts of a chart are links for pointers alone', (t) => {
+test('parts of a chart are links for pointers only', (t) => {
   const layer = chartLinks(
     lines,
     [{ fromMs: fromMs + stepMs, toMs: fromMs + 2 * stepMs, href: '/?a=1&b="' }],
@@ -113,7 +113,7 @@ test('a chart has a title and a description, escaped, and no inline style', (t) 
 });
 
 for (const chart of [lines, { ...stack, before: [8, 16, null, 8, 8, 8] }]) {
-  test(`a chart of ${chart.kind} is drawn as it was: see ${chart.kind}.golden.svg, which a browser can open`, async (t) => {
+  test(`a chart of ${chart.kind} matches ${chart.kind}.golden.svg, which a browser can open`, async (t) => {
     const stylesheet =
       '.axis,.grid{stroke:#aaa}.gap{fill:#eee}.before{stroke:#888}.line{fill:none;stroke:#15b;stroke-width:2}.area:not([fill]){fill:#7a9}.status-5xx:not([fill]){fill:#c22}.hatch{stroke:#fff}text{font:11px sans-serif}';
     await compareWithGolden(t, `web/chart/${chart.kind}.golden.svg`, timeChartDocument(chart, stylesheet));
@@ -128,12 +128,12 @@ test('a chart without values has axes and no line', (t) => {
   }
 });
 
-test('a chart by itself carries its style sheet and a legend', (t) => {
+test('a standalone chart includes its style sheet and a legend', (t) => {
   const svg = timeChartDocument(lines, '@media (width < 36rem){.chart{color:red}}');
   t.true(svg.startsWith('<?xml'));
   t.true(
     svg.includes('<style>@media (width &#60; 36rem){.chart{color:red}}</style>'),
-    'a style sheet is text of an XML document',
+    'the style sheet is escaped as XML text',
   );
   t.true(svg.includes('>&#60;p95&#62;</text>'));
 });

@@ -1,40 +1,38 @@
 /**
- * Charts over time as SVG text: lines, or areas in steps, stacked. Colour, dashes and type come from the style sheet
- * (`styles/_chart.scss`) by class; nothing has an inline style, so a strict content security policy lets it through.
+ * Time charts as SVG text: lines, or stacked areas in steps. Colours, dashes and fonts come from the style sheet
+ * (`styles/_chart.scss`). No inline styles, because of the content security policy.
  */
 import { scaleLinear, scaleLog, scaleUtc } from 'd3-scale';
 import { curveLinear, curveStep, line } from 'd3-shape';
 
 /** A chart of values by window. */
 export interface TimeChart {
-  /** Unique on the page; ids inside are made from it. */
+  /** Unique on the page. Prefix of the ids inside. */
   readonly id: string;
   readonly title: string;
-  /** A sentence that says what it shows, for those who do not see it. */
+  /** A sentence that describes the chart, for screen readers. */
   readonly description: string;
   readonly kind: 'lines' | 'stack';
-  /** A logarithmic axis shows 2 ms and 2 s at once; without a value above zero it is linear. */
+  /** A logarithmic axis is linear if there are no positive values. */
   readonly scale: 'linear' | 'log';
   readonly fromMs: number;
   readonly toMs: number;
-  /** The length of a window. */
+  /** Length of a window. */
   readonly stepMs: number;
-  /** The starts of the windows, ascending: at most 180 or so. */
+  /** Starts of the windows, ascending. At most about 180. */
   readonly timesMs: readonly number[];
-  /** A stack is drawn from the bottom up. */
+  /** Stacked series from the bottom up. */
   readonly series: readonly ChartSeries[];
-  /**
-   * The same in the period before, one value for each window, as a faint line; `undefined` where it is not compared.
-   */
+  /** Values of the previous period, one per window, drawn as a faint line; `undefined` if not compared. */
   readonly before: readonly (number | null)[] | undefined;
-  /** From this window on a missing value is no gap: nothing can be known yet. */
+  /** Missing values from this window on are not gaps: there is no data yet. */
   readonly openMs: number;
   readonly formatValue: (value: number) => string;
-  /** The labels of the ticks of the axis of time. */
+  /** Labels of the ticks of the time axis. */
   readonly formatTimes: (timesMs: readonly number[]) => readonly string[];
 }
 
-/** The least value above zero, and the greatest one. */
+/** The smallest positive value, and the maximum. */
 export interface Span {
   readonly min: number;
   readonly max: number;
@@ -43,11 +41,11 @@ export interface Span {
 /** One line or area. */
 export interface ChartSeries {
   readonly label: string;
-  /** The class that the style sheet gives its colour and dashes by. */
+  /** CSS class, which sets colour and dashes. */
   readonly class: string;
-  /** Whether an area is hatched, so that it can be told from the others without its colour. */
+  /** Whether an area is hatched, to be distinguishable without colour. */
   readonly hatched?: boolean;
-  /** One for each window. A `null` is a gap, in a stack that of the whole window. */
+  /** One per window. `null` is a gap; in a stack, a gap of the whole window. */
   readonly values: readonly (number | null)[];
 }
 
@@ -56,18 +54,18 @@ const height = 150;
 const plot = { left: 58, right: width - 14, top: 8, bottom: height - 22 };
 const legendHeight = 26;
 
-/** The `<svg>` element of a chart, which the style sheet may stretch. */
+/** Returns the `<svg>` element of a chart, which the style sheet may stretch. */
 export function timeChart(chart: TimeChart): string {
   return svg(chart, '', '', height, ' preserveAspectRatio="none"');
 }
 
-/** The same as a document of its own, with its style sheet and a legend. */
+/** Returns a chart as a standalone document, with style sheet and legend. */
 export function timeChartDocument(chart: TimeChart, stylesheet: string): string {
   const style = `<style>${escape(stylesheet)}</style>`;
   return `<?xml version="1.0" encoding="UTF-8"?>\n${svg(chart, style, legend(chart), height + legendHeight)}\n`;
 }
 
-/** What the values of a chart span. Without any, `min` is `Infinity` and `max` is 0. */
+/** Returns the span of the values of a chart. Without values, `min` is `Infinity` and `max` is 0. */
 export function spanOf({
   kind,
   series,
@@ -92,7 +90,7 @@ export function spanOf({
   return span;
 }
 
-/** A part of a chart that leads somewhere. */
+/** A clickable part of a chart. */
 export interface ChartLink {
   readonly fromMs: number;
   readonly toMs: number;
@@ -100,10 +98,9 @@ export interface ChartLink {
 }
 
 /**
- * Makes layers of links to be laid over the charts of a range, given the words that are shown of each link under the
- * pointer. A layer is for pointers alone: hidden from screen readers, and left out of the tab order, since hundreds of
- * stops would stand in the way of the keyboard. The chart's table has the same links. The style sheet shows one of two
- * layers: `narrow` links for a mouse, or `wide` ones for fingers.
+ * Returns a function that creates a layer of links over a chart, given the tooltip of each link. Layers are for
+ * pointers only: hidden from screen readers and not in the tab order; the table of the chart has the same links. The
+ * style sheet shows one of two layers: `narrow` links for a mouse, or `wide` ones for touch.
  */
 export function chartLinks(
   { fromMs, toMs }: Pick<TimeChart, 'fromMs' | 'toMs'>,
@@ -133,7 +130,7 @@ function yScale(
   { min, max }: Span,
 ): { y: (value: number) => number; ticks: readonly number[] } {
   if (scale === 'log' && max > 0) {
-    // The lowest value is a little above the axis.
+    // The lowest value is slightly above the axis.
     const domain: [number, number] = [min * 0.8, Math.max(max, min * 1.5)];
     return { y: scaleLog().domain(domain).range([plot.bottom, plot.top]).clamp(true), ticks: logTicks(...domain) };
   }
@@ -145,7 +142,7 @@ function yScale(
   return { y, ticks: y.ticks(3) };
 }
 
-/** Powers of ten, or parts of them where there are too few; d3's are too many. */
+/** Powers of ten, or finer ticks if there are too few. The ticks of d3 are too many. */
 function logTicks(min: number, max: number): number[] {
   const ticksOf = (...mantissas: number[]): number[] => {
     const found: number[] = [];
@@ -164,7 +161,7 @@ function svg(chart: TimeChart, style: string, extra: string, totalHeight: number
   const { id, title, description, kind, fromMs, toMs, series, before } = chart;
   const x = xScale(fromMs, toMs);
   const { y, ticks: allTicks } = yScale(chart.scale, spanOf(chart));
-  // Two values with the same label cannot be told apart: the lower one stands for both.
+  // Of several ticks with the same label, only the lowest is shown.
   const labels = allTicks.map(chart.formatValue);
   const ticks = allTicks.filter((_, at) => labels.indexOf(labels[at]!) === at);
   const { known, gaps } = runsOf(chart);
@@ -196,7 +193,7 @@ function svg(chart: TimeChart, style: string, extra: string, totalHeight: number
       (value) =>
         `<text class="tick" x="${plot.left - 8}" y="${y(value).toFixed(1)}" dy="0.32em" text-anchor="end">${escape(chart.formatValue(value))}</text>`,
     ),
-    // Where nothing came there is no axis: the line at its height would say that there was a zero.
+    // No axis in gaps: it would look like a value of zero.
     ...(known.length === 0
       ? []
       : [
@@ -220,7 +217,7 @@ interface Run {
   toMs: number;
 }
 
-/** The stretches of windows with values, and those without: the gaps. */
+/** Runs of windows with values, and without: the gaps. */
 function runsOf({ timesMs, stepMs, toMs, openMs, series }: TimeChart): { known: Run[]; gaps: Run[] } {
   const known: Run[] = [];
   const gaps: Run[] = [];
@@ -249,8 +246,8 @@ function xTick(x: number, label: string): string {
 }
 
 /**
- * A line through the middles of the windows; in a stack it is level over each window, as the areas are. So it is over a
- * window that stands alone between gaps: a dot as thin as a line would hardly be seen.
+ * A line through the centres of the windows; in a stack, in steps like the areas. A single window between gaps is a
+ * horizontal line, because a dot would be hardly visible.
  */
 function linePath(
   { class: name, values }: Pick<ChartSeries, 'class' | 'values'>,
@@ -271,7 +268,7 @@ function linePath(
   return `<path class="line ${name}" d="${draw(indices) ?? ''}${indices.filter(isAlone).map(level).join('')}"/>`;
 }
 
-/** Areas that are level over each window: their size is what was counted. */
+/** Areas in steps, so that their size is proportional to the counts. */
 function areas({ id, series, timesMs, stepMs, toMs }: TimeChart, { x, y }: Scales): string[] {
   const edges = timesMs.map((timeMs) => ({
     timeMs,
@@ -280,14 +277,14 @@ function areas({ id, series, timesMs, stepMs, toMs }: TimeChart, { x, y }: Scale
   }));
   const heightOf = (value: number) => ({ value, y: y(value).toFixed(1) });
   const ground = heightOf(0);
-  /** Where the series before ends in each window. */
-  const topLists = timesMs.map(() => ground);
+  /** The top of the previous series in each window. */
+  const tops = timesMs.map(() => ground);
   return series.map((one) => {
     const steps = edges.flatMap((edge, at) => {
       const value = one.values[at];
       if (typeof value !== 'number' || value === 0) return [];
-      const bottom = topLists[at]!;
-      const top = (topLists[at] = heightOf(bottom.value + value));
+      const bottom = tops[at]!;
+      const top = (tops[at] = heightOf(bottom.value + value));
       return [{ timeMs: edge.timeMs, left: edge.left, right: edge.right, top: top.y, bottom: bottom.y }];
     });
     const fill = one.hatched ? ` fill="url(#${hatchingId(id, one)})"` : '';
@@ -303,7 +300,7 @@ interface Step {
   readonly bottom: string;
 }
 
-/** Steps that follow each other without a gap, together; those without a height are left out at the ends. */
+/** Groups adjacent steps. Omits steps without height. */
 function runs(steps: readonly Step[], stepMs: number): Step[][] {
   const found: Step[][] = [];
   let endMs = -Infinity;
@@ -316,7 +313,7 @@ function runs(steps: readonly Step[], stepMs: number): Step[][] {
   return found;
 }
 
-/** To the right along the tops, and back along the bottoms. */
+/** The path of an area: right along the tops, and back along the bottoms. */
 function areaPath(run: readonly Step[]): string {
   const there = run.map(({ top, right }) => `V${top}H${right}`).join('');
   const back = run

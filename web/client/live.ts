@@ -1,13 +1,13 @@
 /**
  * Keeps the page current. Polls the page's own URL with its ETag, and morphs `<main>` into the response. Forms are
- * outside `<main>`, so input is never lost. Without this script, the page reloads itself.
+ * outside `<main>`, so their input is preserved. Without this script, the page reloads itself.
  */
 
 /** Served in front of this script, in the same file: see `loadAssets`. */
 declare const Idiomorph: typeof import('idiomorph').Idiomorph;
 
-/** Time that a poll may take, in milliseconds. */
-const answerMsMax = 30_000;
+/** Timeout of a poll, in milliseconds. */
+const pollMsMax = 30_000;
 
 class LivePage {
   readonly #main: HTMLElement;
@@ -46,7 +46,7 @@ class LivePage {
     this.#isPaused = !this.#isPaused;
     this.#pause.setAttribute('aria-pressed', String(this.#isPaused));
     this.#pause.textContent = this.#isPaused ? 'Resume' : 'Pause';
-    this.#say(this.#isPaused ? `Paused at ${this.#updated}` : 'Live again');
+    this.#announce(this.#isPaused ? `Paused at ${this.#updated}` : 'Live again');
     this.#schedule(0);
   }
 
@@ -62,11 +62,11 @@ class LivePage {
     try {
       await this.#update();
       this.#updated = clockText();
-      if (this.#isStale) this.#say('Live again');
+      if (this.#isStale) this.#announce('Live again');
       this.#isStale = false;
     } catch (error) {
-      const reason = error instanceof StatusError ? error.message : 'no answer from the server';
-      if (!this.#isStale) this.#say(`Stale since ${this.#updated}: ${reason}. Trying again.`);
+      const reason = error instanceof StatusError ? error.message : 'no response from the server';
+      if (!this.#isStale) this.#announce(`Stale since ${this.#updated}: ${reason}. Retrying.`);
       this.#isStale = true;
     }
     document.body.classList.toggle('stale', this.#isStale);
@@ -76,7 +76,7 @@ class LivePage {
 
   async #update(): Promise<void> {
     const headers = { 'X-Poll': '1', 'If-None-Match': this.#etag ?? '', 'Cache-Control': 'max-age=0' };
-    const response = await fetch(location.href, { headers, signal: AbortSignal.timeout(answerMsMax) });
+    const response = await fetch(location.href, { headers, signal: AbortSignal.timeout(pollMsMax) });
     if (!response.ok && response.status !== 304) throw new StatusError(response.status);
     // A note stays for one update.
     if (!this.#isNoteNew && !this.#isPaused) this.#note.textContent = '';
@@ -98,10 +98,10 @@ class LivePage {
     document.title = page.title;
     const stateBefore = this.#main.dataset['state'];
     this.#main.dataset['state'] = content.dataset['state'] ?? '';
-    if (stateBefore !== content.dataset['state']) this.#say(content.dataset['says'] ?? '');
+    if (stateBefore !== content.dataset['state']) this.#announce(content.dataset['status'] ?? '');
   }
 
-  #say(text: string): void {
+  #announce(text: string): void {
     this.#note.textContent = text;
     this.#isNoteNew = true;
   }
@@ -109,7 +109,7 @@ class LivePage {
 
 class StatusError extends Error {
   constructor(status: number) {
-    super(`the server answered with status ${status}`);
+    super(`the server responded with status ${status}`);
   }
 }
 

@@ -44,7 +44,7 @@ async function start(
   };
 }
 
-test('makes eight answers at once and the others in order, and lets files pass', async (t) => {
+test('runs eight answers concurrently and the others in order, and does not limit assets', async (t) => {
   const { port, waiting } = await start(t);
   const statuses = Array.from({ length: 12 }, (_, at) => ask(port, `/api/series?${at}`));
   await until('eight are in progress', () => waiting.length === 8);

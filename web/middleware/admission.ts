@@ -1,12 +1,12 @@
-/** Limits how many answers that read the store are made concurrently. */
+/** Limits the number of concurrent answers that read the store. */
 import { setMaxListeners } from 'node:events';
 import type { Middleware } from 'koa';
 import { Semaphore } from '../../shared/semaphore.js';
 import { Problem } from '../problem.js';
 
 /**
- * Maximum number of concurrent answers: more would share one thread, and none would be ready sooner. Further requests
- * wait in order. After `waitMsMax` milliseconds a request is refused: its reader has probably given up or reloaded.
+ * Maximum number of concurrent answers. More would only share one thread. Further requests queue, and are refused after
+ * `waitMsMax` milliseconds, when their readers have probably given up or reloaded.
  */
 const activeMax = 8;
 const waitingMax = 1000;
@@ -35,7 +35,7 @@ export function admission(): Middleware {
     });
     ctx.state['signal'] = gone.signal;
     const release = await answers.acquire(gone.signal);
-    if (release === undefined) throw busy('Too many pages and API answers are being requested at once.');
+    if (release === undefined) throw busy('Too many concurrent requests for pages and the API.');
     try {
       await next();
     } finally {

@@ -64,7 +64,7 @@ function withRouter(define: (router: Router) => void): (app: Koa) => void {
   };
 }
 
-test('a request is recorded once, with everything that is known of it', async (t) => {
+test('records a request once, with all fields', async (t) => {
   const { call, events } = await start(
     t,
     withRouter((router) =>
@@ -101,7 +101,7 @@ test('a request is recorded once, with everything that is known of it', async (t
   t.deepEqual(events, []);
 });
 
-test('the endpoint is the whole pattern of the route that answered', async (t) => {
+test('records the full pattern of the route that handled the request as endpoint', async (t) => {
   const { call } = await start(t, (app) => {
     const items = new Router();
     items.get('/items/:item', (ctx) => {
@@ -130,7 +130,7 @@ test('the endpoint is the whole pattern of the route that answered', async (t) =
   t.is(refused.event.status, 401);
 });
 
-test('what no route takes is unmatched, whatever its path', async (t) => {
+test('records requests without a route as unmatched', async (t) => {
   const { call } = await start(
     t,
     withRouter((router) =>
@@ -143,7 +143,7 @@ test('what no route takes is unmatched, whatever its path', async (t) => {
   t.like((await call('/known', { method: 'DELETE' })).event, { endpoint: 'unmatched', status: 405 });
 });
 
-test('a thrown error is measured with the status that the client gets, and reaches the app', async (t) => {
+test('records a thrown error with the status that the client receives, and passes it to the app', async (t) => {
   const { app, call } = await start(
     t,
     withRouter((router) =>
@@ -160,7 +160,7 @@ test('a thrown error is measured with the status that the client gets, and reach
   t.deepEqual(seen, ['broken']);
 });
 
-test('a stream is measured to its end, and its bytes are counted', async (t) => {
+test('measures a stream to its end and counts its bytes', async (t) => {
   const { call } = await start(
     t,
     withRouter((router) =>
@@ -174,7 +174,7 @@ test('a stream is measured to its end, and its bytes are counted', async (t) => 
   t.is(event.size, 100_004);
 });
 
-test('HEAD, redirects and empty answers have the size that was sent', async (t) => {
+test('records the sent size of HEAD responses, redirects and empty responses', async (t) => {
   const { call } = await start(
     t,
     withRouter((router) => {
@@ -193,7 +193,7 @@ test('HEAD, redirects and empty answers have the size that was sent', async (t) 
   t.like((await call('/empty')).event, { status: 204, size: 0 });
 });
 
-test('the bytes of a request body are counted as the app reads them', async (t) => {
+test('counts the bytes of a request body as the app reads them', async (t) => {
   const { call } = await start(
     t,
     withRouter((router) =>
@@ -215,7 +215,7 @@ test('the bytes of a request body are counted as the app reads them', async (t) 
   t.is(chunked.event.bytesRead, 70_000);
 });
 
-test('a client that leaves before the answer is recorded with status 0', async (t) => {
+test('records status 0 if the client disconnects before the response', async (t) => {
   let entered: () => void = () => undefined;
   const handling = new Promise<void>((resolve) => {
     entered = resolve;
@@ -236,7 +236,7 @@ test('a client that leaves before the answer is recorded with status 0', async (
   t.like(await recorded(), { status: 0, size: 0, endpoint: '/slow', clientIp: '127.0.0.1' });
 });
 
-test('a client that leaves in the middle of the answer is recorded with the status that it was told, and with what was sent by then', async (t) => {
+test('records the sent status and size if the client disconnects during the response', async (t) => {
   const chunk = Buffer.alloc(1_000_000);
   const { port, recorded } = await start(
     t,
@@ -259,7 +259,7 @@ test('a client that leaves in the middle of the answer is recorded with the stat
   t.true(event.size >= chunk.length && event.size % chunk.length === 0, String(event.size));
 });
 
-test('an event stream is recorded without a duration, since it lasts as long as its reader wants', async (t) => {
+test('records an event stream without a duration', async (t) => {
   const { call } = await start(
     t,
     withRouter((router) =>
@@ -272,7 +272,7 @@ test('an event stream is recorded without a duration, since it lasts as long as 
   t.like((await call('/events')).event, { status: 200, durationMs: null, size: 9 });
 });
 
-test('an error of the recorder goes to the app, not into the response', async (t) => {
+test('emits errors of the recorder on the app and does not affect the response', async (t) => {
   const { app, call, events } = await start(
     t,
     withRouter((router) =>
@@ -306,7 +306,7 @@ test('an error of the recorder goes to the app, not into the response', async (t
   t.is(app.listenerCount('error'), 1);
 });
 
-test('the time is carried on by the monotonic clock, and follows a wall clock that is set', async (t) => {
+test('advances the time by the monotonic clock and follows changes of the wall clock', async (t) => {
   let monotonic = 1000;
   let wall = 1_795_000_000_000;
   const { call } = await start(

@@ -1,12 +1,11 @@
 /**
- * Measures every request of a Koa app and hands it to a recorder as a `RequestEvent`.
+ * Measures every request of a Koa app and passes it to a recorder as a `RequestEvent`.
  *
- * The clock starts when the middleware is entered. Node gives a request to Koa once its headers are parsed, which is
- * also when Caddy starts its own clock; so use it first, before all other middleware. The clock stops when the last
- * byte of the response is handed to the operating system, or when the connection closes before that: Node emits `close`
- * in both cases, right after `finish` in the first.
+ * Use it before all other middleware: the clock starts when it is entered. Node calls Koa once the request headers are
+ * parsed, which is also when Caddy starts its clock. The clock stops at `close`: when the last byte of the response has
+ * been passed to the operating system, or when the connection closes before that.
  *
- * The event is made after the response has ended, so the response never waits for it.
+ * The event is recorded after the response has ended and does not delay it.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { performance } from 'node:perf_hooks';
@@ -16,34 +15,34 @@ import { UsageError } from '../../shared/errors.js';
 import { caddySource, dashboardSource, type RequestEvent } from '../../shared/request-event.js';
 import { isEventStream } from '../../shared/status.js';
 
-/** What `requestMetrics` needs; all but the recorder have a default. */
+/** Options of `requestMetrics`. */
 export interface RequestMetricsOptions {
-  /** Takes the events. `record` must not throw and must not wait. */
+  /** Receives the events. `record` must neither throw nor block. */
   readonly recorder: { record(event: RequestEvent): boolean };
-  /** The name of the app: the events' `source`. Default: `app`. */
+  /** Name of the app, the `source` of its events. Default: `app`. */
   readonly source?: string;
-  /** A clock in milliseconds and fractions of them that never steps. Default: `performance.now`. */
+  /** Monotonic clock, in fractional milliseconds. Default: `performance.now`. */
   readonly monotonicMs?: () => number;
-  /** The wall clock in milliseconds since 1970. Default: `Date.now`. */
+  /** Wall clock, in milliseconds since 1970. Default: `Date.now`. */
   readonly nowMs?: () => number;
 }
 
-/** The `endpoint` of a request that no route took. */
+/** `endpoint` of a request that matches no route. */
 export const unmatchedEndpoint = 'unmatched';
 
 /**
- * The middleware. It changes neither the response nor errors that are thrown downstream. An error of its own (there
- * should be none) goes to the app's `error` event.
+ * Creates the middleware. It affects neither the response nor errors thrown downstream. Its own errors, which should
+ * not occur, are emitted as `error` events of the app.
  */
 export function requestMetrics({ recorder, source = 'app', ...options }: RequestMetricsOptions): Middleware {
   if (source === caddySource || source === dashboardSource)
     throw new UsageError(
-      `source is "${source}": it must be another name, because ${source === caddySource ? 'the edge' : 'the dashboard itself'} has that one.`,
+      `source is "${source}", which is reserved for ${source === caddySource ? 'Caddy' : 'the dashboard'}. Use another name.`,
     );
   return measureRequests({ recorder, source, ...options });
 }
 
-/** The same with any source. */
+/** Creates the middleware for any source, including reserved ones. */
 export function measureRequests({
   recorder,
   source,
@@ -53,7 +52,7 @@ export function measureRequests({
   const wallTimeAt = createWallClock(nowMs);
   return (ctx, next) => {
     const startMs = monotonicMs();
-    const { ip: clientIp } = ctx; // a socket that its client has closed no longer knows it
+    const { ip: clientIp } = ctx; // unavailable once the socket is closed
     const bytesReadOf = countRequestBytes(ctx.req);
     const sent = countResponseBytes(ctx.res);
     ctx.res.on('close', () => {
@@ -68,11 +67,11 @@ export function measureRequests({
           timeNs,
           host: hostOf(ctx),
           method: ctx.method,
-          // A response that was cut short has the status that the client was told; one that never began has none.
+          // A truncated response has the status that was sent; one that never began has status 0.
           status: res.headersSent ? res.statusCode : 0,
           durationMs: isEventStream(String(res.getHeader('content-type') ?? ''))
             ? null
-            : Math.round((endMs - startMs) * 1e6) / 1e6, // what is below a nanosecond is the clock's arithmetic
+            : Math.round((endMs - startMs) * 1e6) / 1e6, // rounded to nanoseconds
           size: isWithoutBody(req, res) ? 0 : sent.bytes,
           bytesRead: bytesReadOf(),
           uri: ctx.originalUrl,
@@ -94,18 +93,15 @@ export function measureRequests({
   };
 }
 
-/** A header that may be missing. Node joins one that came several times. */
+/** Returns a header, or `''` if it is missing. Node joins repeated headers. */
 function textOf(header: string | string[] | undefined): string {
   return typeof header === 'string' ? header : '';
 }
 
-/** A text that is there already need not be made, and hashed, for each request. */
+/** A constant avoids building and hashing the string for each request. */
 const usualProtocol = 'HTTP/1.1';
 
-/**
- * `ctx.host`, which takes a header apart for each request: most have one host, and no proxy in front that is trusted to
- * name another.
- */
+/** Returns `ctx.host`. Avoids parsing the header in the common case of a single host and no trusted proxy. */
 function hostOf(ctx: Context): string {
   const {
     headers: { host },
@@ -114,17 +110,15 @@ function hostOf(ctx: Context): string {
   return host === undefined || ctx.app.proxy || httpVersionMajor > 1 || /[\s,@]/.test(host) ? ctx.host : host;
 }
 
-/**
- * What `@koa/router` leaves on the context: the routes and the middleware layers whose path matched, of all routers.
- */
+/** Properties that `@koa/router` sets on the context: the matched routes and middleware layers of all routers. */
 interface RoutedContext {
   readonly matched?: readonly { readonly path: string | RegExp; readonly methods: readonly string[] }[];
   readonly _matchedRoute?: string | RegExp;
 }
 
 /**
- * The pattern of the route that handled the request, never its path. Where several match, that is the last one entered;
- * where `router.use` middleware answered before any route was entered, it is the first that would have been.
+ * Returns the pattern of the route that handled the request. If several match, it is the last one entered; if
+ * `router.use` middleware responded before any route was entered, it is the first match.
  */
 function endpointOf(ctx: Context): string {
   const { matched, _matchedRoute: entered } = ctx as unknown as RoutedContext;
@@ -140,8 +134,8 @@ function tlsVersionOf(request: IncomingMessage): string {
 }
 
 /**
- * Counts the bytes of the request's body as they are parsed. Listening for `data` would start the stream before the app
- * asks for it, so the count is taken where Node pushes chunks into it.
+ * Counts the bytes of the request body as they are parsed. Hooks into `push`, because listening for `data` would start
+ * the stream before the app reads it.
  */
 function countRequestBytes(request: IncomingMessage): () => number {
   const { 'content-length': length, 'transfer-encoding': encoding } = request.headers;
@@ -156,8 +150,8 @@ function countRequestBytes(request: IncomingMessage): () => number {
 }
 
 /**
- * Counts the bytes of the response's body that are given to the socket, without headers and chunk framing. When the
- * client leaves early, that includes what was still in flight: Node does not tell how much of a chunk it had sent.
+ * Counts the bytes of the response body written to the socket, without headers and chunk framing. If the client
+ * disconnects early, the count includes unsent parts of the last chunk, which Node does not report.
  */
 function countResponseBytes(response: ServerResponse): { bytes: number } {
   const sent = { bytes: 0 };
@@ -165,7 +159,7 @@ function countResponseBytes(response: ServerResponse): { bytes: number } {
     write: (...args: unknown[]) => boolean;
     end: (...args: unknown[]) => typeof response;
   };
-  // `end` passes its chunk on inside Node, not through the `write` that is replaced here.
+  // `end` does not call the replaced `write`.
   response.write = (chunk: unknown, encoding?: unknown, done?: unknown) => {
     if (!response.destroyed) sent.bytes += bytesIn(chunk, encoding);
     return write.call(response, chunk, encoding, done);
@@ -188,8 +182,8 @@ function isWithoutBody({ method }: IncomingMessage, { statusCode }: ServerRespon
 }
 
 /**
- * The wall clock to the nanosecond, at a time of the monotonic one: `Date.now` carried on by that. It is anchored again
- * when the two are more than 5 ms apart, so that it follows a wall clock that is set.
+ * Creates a wall clock with nanoseconds: `Date.now` advanced by the monotonic clock. It is re-anchored when the two
+ * differ by more than 5 ms, so that it follows changes of the wall clock.
  */
 function createWallClock(nowMs: () => number): (monotonicMs: number) => { timeMs: number; timeNs: number } {
   const driftMsMax = 5;
@@ -203,7 +197,7 @@ function createWallClock(nowMs: () => number): (monotonicMs: number) => { timeMs
     }
     const sinceMs = monotonicMs - anchorMs;
     const wholeMs = Math.floor(sinceMs);
-    // A double holds the fraction to a tenth of a nanosecond.
+    // A double represents the fraction to a tenth of a nanosecond.
     return { timeMs: anchorWallMs + wholeMs, timeNs: Math.min(Math.round((sinceMs - wholeMs) * 1e6), 999_999) };
   };
 }

@@ -1,23 +1,22 @@
-/** How figures differ from those of the previous period. */
-import { nbsp, number } from './format.js';
+/** Changes of figures compared with the previous period. */
+import { nbsp, number } from '../format.js';
 
-/** How a figure differs from the same of the previous period. */
+/** The change of a figure from the previous period. */
 export interface Change {
   /** `+12 %` */
   readonly text: string;
-  /** `up 12 % on the previous period`, for those who do not see the sign. */
+  /** `up 12 % on the previous period`, for screen readers. */
   readonly words: string;
-  /** Whether it is a rise of something that should not rise. */
+  /** Whether to highlight it as a deterioration. */
   readonly worse: boolean;
 }
 
-/**
- * Latencies that rise by more than this share, and shares of errors that rise by more than `risenPoints`, are marked.
- */
-const risenShare = 0.25;
-const risenPoints = 0.005;
+/** Relative increase of a latency above which it is highlighted. */
+const worseShareMin = 0.25;
+/** Increase of an error share above which it is highlighted. */
+const worsePointsMin = 0.005;
 
-/** The change of a value by its share; `undefined` where there is nothing to compare with. */
+/** The relative change of a value; `undefined` if there is nothing to compare with. */
 export function changeOf(
   value: number | null,
   before: number | null | undefined,
@@ -33,7 +32,7 @@ export function changeOf(
     share,
     share >= 9.995 ? `×${nbsp}${number(value / before, 0)}` : size,
     size,
-    evaluated && share > risenShare,
+    evaluated && share > worseShareMin,
   );
 }
 
@@ -42,12 +41,12 @@ export function pointsOf(share: number | null, before: number | null, evaluated:
   if (share === null || before === null) return undefined;
   const points = share - before;
   const size = number(Math.abs(points) * 100, 1);
-  return changeText(points, `${size}${nbsp}pp`, `${size} percentage points`, evaluated && points > risenPoints);
+  return changeText(points, `${size}${nbsp}pp`, `${size} percentage points`, evaluated && points > worsePointsMin);
 }
 
-/** `size` is the change in words. Where it rounds to zero, nothing has changed that could be seen. */
+/** `size` is the change in words. A change that rounds to zero counts as none. */
 function changeText(change: number, text: string, size: string, worse: boolean): Change {
-  if (/^0(?![.\d])/.test(size)) return { text: '±0', words: 'as in the previous period', worse: false };
+  if (/^0(?![.\d])/.test(size)) return { text: '±0', words: 'unchanged from the previous period', worse: false };
   const sign = text.startsWith('×') ? '' : change > 0 ? '+' : '−';
   return { text: sign + text, words: `${change > 0 ? 'up' : 'down'} ${size} on the previous period`, worse };
 }

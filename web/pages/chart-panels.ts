@@ -1,4 +1,4 @@
-/** The charts of the page, each with its legend, its links and its table. */
+/** The charts of the page, each with its legend, links and table. */
 import { chartLinks, timeChart, type ChartLink, type TimeChart } from '../chart/time-chart.js';
 import { isoTime } from '../../shared/time-range.js';
 import {
@@ -11,25 +11,25 @@ import {
   type Charted,
   type ChartKind,
 } from './charts.js';
-import { bytes, clock, count, dayOf, duration, nbsp, percent, printable } from './format.js';
+import { bytes, clock, count, dayOf, duration, nbsp, percent, printable } from '../format.js';
 import { shareOf, type WindowFigures } from '../stats/figures.js';
 import type { Link } from './link.js';
 import type { Pair, PairWindow } from '../stats/pair.js';
 import type { Traffic } from '../query/read.js';
 import { p99 } from './source-cards.js';
 
-/** So many parts of a chart can be pointed at with a mouse; with a finger, at 320 px. */
-const partsMax = 62;
-const wideMax = 9;
+/** Maximum number of clickable parts of a chart for a mouse, and for touch at a width of 320 px. */
+const narrowPartsMax = 62;
+const widePartsMax = 9;
 
-/** What charts are drawn with, made once for all of them. */
+/** The common input of all charts of a page. */
 export interface Drawing {
   readonly traffic: Traffic;
   readonly nowMs: number;
   readonly link: Link;
-  /** The windows of the range by their starts, each with a link to it alone. */
+  /** The windows of the range by start, each with a link that zooms in on it. */
   readonly windows: ReadonlyMap<number, { readonly iso: string; readonly text: string; readonly href: string }>;
-  /** What can be pointed at in a chart, with a mouse and with a finger. */
+  /** Clickable parts for a mouse and for touch. */
   readonly layers: readonly Layer[];
 }
 
@@ -39,15 +39,15 @@ interface Layer {
   readonly svgOf: (words: readonly string[]) => string;
 }
 
-/** A window, or some together, with a link to it and what is beside it. */
+/** One or more adjacent windows, with a link that zooms in on them. */
 interface Part extends ChartLink {
-  /** The first window and the end, as indices of the windows. */
+  /** Index of the first window, and the index after the last one. */
   readonly start: number;
   readonly end: number;
   readonly text: string;
 }
 
-/** Makes ready to draw. */
+/** Prepares drawing the charts of a page. */
 export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing {
   const { range, stepMs } = traffic;
   const timesMs = timesOf(range, stepMs);
@@ -55,7 +55,7 @@ export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing 
     link({ from: isoTime(Math.max(0, fromMs)), to: isoTime(toMs) });
   const layerOf = (size: 'narrow' | 'wide', max: number): Layer => {
     const windowsPerPart = Math.ceil(timesMs.length / max);
-    // The last one has what is left over too: by itself it would be too small to hit.
+    // The last part includes the remainder, which would be too small to click.
     const starts = Array.from({ length: Math.floor(timesMs.length / windowsPerPart) }, (_, at) => at * windowsPerPart);
     const parts = starts
       .filter((start) => timesMs[start]! <= nowMs)
@@ -74,7 +74,7 @@ export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing 
       });
     return { parts, svgOf: chartLinks(range, parts, size) };
   };
-  const layers = [layerOf('narrow', partsMax), layerOf('wide', wideMax)];
+  const layers = [layerOf('narrow', narrowPartsMax), layerOf('wide', widePartsMax)];
   const windows = new Map(
     timesMs.map((timeMs) => [
       timeMs,
@@ -85,21 +85,21 @@ export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing 
 }
 
 /**
- * A row for each kind of chart, with one panel for each source, on an axis of its own: a busy source does not flatten
- * the others.
+ * A row for each kind of chart, with one panel per source. Axes are separate, so that a busy source flattens no
+ * other.
  */
 export function chartRows(sources: readonly string[], drawing: Drawing) {
   const charted = chartedSources(drawing.traffic).filter(({ name }) => sources.includes(name));
   return chartKinds.map((kind) => ({ name: kind.name, panels: panelsOf(kind, charted, drawing) }));
 }
 
-/** The charts of the app with this index beside the edge. */
+/** The charts that compare Caddy with the app at this index. */
 export function pairPanels(index: number, drawing: Drawing) {
   const charted = chartedPairs(drawing.traffic).slice(index, index + 1);
   return pairChartKinds.flatMap((kind) => panelsOf(kind, charted, drawing, index));
 }
 
-/** Tables of what the charts show. */
+/** The data of the charts as tables. */
 export function chartTables(sources: readonly string[], drawing: Drawing) {
   return sources.map((source) => sourceTable(source, drawing));
 }
@@ -130,7 +130,7 @@ function panelsOf<Window extends { readonly timeMs: number }>(
 
 function legendOf<Window>(kind: ChartKind<Window>, chart: TimeChart, source: string, link: Link) {
   const entries = chart.series.map(({ label, class: name, hatched }) => {
-    const status = kind.series.find((one) => one.label === label)?.status;
+    const status = kind.series.find((one) => (one.legend ?? one.label) === label)?.status;
     return {
       label,
       class: name,
@@ -151,11 +151,11 @@ function legendOf<Window>(kind: ChartKind<Window>, chart: TimeChart, source: str
           },
         ]
       : [];
-  // What can only be one thing is named by the title.
+  // A single series is named by the title.
   return kind.series.length + before.length < 2 ? [] : [...entries, ...before];
 }
 
-/** What a chart shows in one of its parts. */
+/** The tooltip of a part of a chart. */
 function wordsOf({ series, formatValue }: TimeChart, { start, end, text }: Part): string {
   const values: string[] = [];
   for (const { label, values: all } of series) {
@@ -167,10 +167,10 @@ function wordsOf({ series, formatValue }: TimeChart, { start, end, text }: Part)
   return `${text}: ${values.length === 0 ? 'no requests' : `${end - start > 1 ? 'up to ' : ''}${values.join(', ')}`}`;
 }
 
-/** What the charts of a source show, as a table. Each window leads to a page of it alone. */
+/** The data of the charts of a source as a table. Each window links to its own page. */
 function sourceTable(source: string, { traffic: { windows }, windows: times, link }: Drawing) {
   return {
-    title: `The charts of ${printable(source, 60)} as a table`,
+    title: `Chart data of ${printable(source, 60)} as a table`,
     csvHref: link({ source, refresh: undefined }, '/api/series.csv'),
     columns: ['Requests', '2xx', '3xx', '4xx', '5xx', 'Error share', 'Mean', 'p50', 'p95', 'p99', 'Sent'],
     rows: windows
@@ -179,7 +179,7 @@ function sourceTable(source: string, { traffic: { windows }, windows: times, lin
   };
 }
 
-/** The cells of windows that have been shown before: most are, from page to page. */
+/** Cache of the cells of a window: most windows are the same on the next page. */
 const knownCells = new WeakMap<WindowFigures, readonly string[]>();
 
 function cellsOf(window: WindowFigures): readonly string[] {
@@ -211,12 +211,12 @@ function cellsOf(window: WindowFigures): readonly string[] {
   return cells;
 }
 
-/** What the charts of an app beside the edge show, as a table. */
+/** The data of the charts that compare Caddy with an app as a table. */
 export function pairTable({ app, windows }: Pair, { windows: times, link }: Drawing) {
   return {
-    title: `The charts of ${printable(app, 60)} beside the edge as a table`,
+    title: `Chart data of Caddy and ${printable(app, 60)} as a table`,
     csvHref: link({ source: app, refresh: undefined, compare: undefined }, '/chart/outside.csv'),
-    columns: ['Outside, mean', 'Errors of the edge', 'Past the edge'],
+    columns: ['Proxy overhead (mean)', '5xx generated by Caddy', 'Bypassed Caddy'],
     rows: windows.map(({ timeMs, proxyOverheadMeanMs, edgeOnlyErrors, bypassedEdge }: PairWindow) => ({
       ...times.get(timeMs)!,
       cells: [duration(proxyOverheadMeanMs), count(edgeOnlyErrors), count(bypassedEdge)],

@@ -2,7 +2,7 @@ import test from 'ava';
 import { ledger } from '../../test/web-samples.js';
 import { collectorCards } from './collector-cards.js';
 
-test('a clock that is off is shown with its unit and what to do, and not shown when it is not', (t) => {
+test('a collector card shows clock skew with its unit and remedy, and omits it if there is none', (t) => {
   const figures = (warnings: { 'clock-skew'?: number }) =>
     collectorCards([ledger({ warnings })], Date.now(), Date.now())[0]!.figures.filter(
       ({ name }) => name === 'Clock skew',

@@ -1,12 +1,12 @@
-/** The health of the collection: what each collector has done with the lines that came in. */
+/** Collector cards: what each collector did with the lines it received. */
 import { isoTime } from '../../shared/time-range.js';
 import { ledgerWarnings, type LedgerSnapshot, type LedgerWarning } from '../../shared/store/store.js';
 import { reportSilenceMsMax } from '../stats/collection.js';
 import { sumOf } from '../stats/fold.js';
-import { count, moment, nbsp, printable } from './format.js';
+import { count, moment, nbsp, printable, reasonsText } from '../format.js';
 import { phrase } from './phrase.js';
 
-/** A card for each collector. `nowMs` is the clock of the page, which ticks in parts of a window. */
+/** Returns a card for each collector. `nowMs` is the clock of the page, which ticks in parts of a window. */
 export function collectorCards(ledgers: readonly LedgerSnapshot[], nowMs: number, exactMs: number) {
   return [...ledgers]
     .sort((a, b) => (a.collector < b.collector ? -1 : 1))
@@ -28,16 +28,16 @@ export function collectorCards(ledgers: readonly LedgerSnapshot[], nowMs: number
             name: 'Last line',
             iso: ledger.lastLineMs === null ? undefined : isoTime(ledger.lastLineMs),
             value: ledger.lastLineMs === null ? 'none' : moment(ledger.lastLineMs, nowMs),
-            note: ledger.lastLineMs === null ? 'since it started' : 'UTC',
+            note: ledger.lastLineMs === null ? 'since start' : 'UTC',
             alarm: false,
           },
-          figure('Received', ledger.received, 'lines since it started'),
+          figure('Received', ledger.received, 'lines since start'),
           figure('Accepted', ledger.accepted, 'requests'),
-          figure('Runtime', ledger.runtime, 'Caddy’s other logs'),
-          figure('Rejected', sumOf(ledger.rejected), reasonsText(ledger.rejected) || 'not understood'),
-          figure('Dropped', sumOf(ledger.dropped), reasonsText(ledger.dropped) || 'lost here', true),
-          figure('Stored', ledger.stored, 'of the accepted'),
-          figure('In memory', ledger.inMemory, 'to be written'),
+          figure('Other log lines', ledger.runtime, 'not access logs'),
+          figure('Rejected', sumOf(ledger.rejected), reasonsText(ledger.rejected) || 'not recognized'),
+          figure('Dropped', sumOf(ledger.dropped), reasonsText(ledger.dropped) || 'lost', true),
+          figure('Stored', ledger.stored, 'requests'),
+          figure('In memory', ledger.inMemory, 'waiting to be written'),
           figure('Spooled', ledger.spooled, 'waiting on disk', true),
           figure('Dead-lettered', ledger.deadLettered, 'refused by the store', true),
           ...ledgerWarnings
@@ -56,22 +56,14 @@ function warningFigure(warning: LedgerWarning, value: number) {
 const warningTexts: Readonly<
   Record<LedgerWarning, { readonly name: string; readonly note: string; readonly unit?: string }>
 > = {
-  'peers-not-allowed': { name: 'Turned away', note: 'not in COLLECTOR_ALLOW' },
-  'peers-too-many-connections': { name: 'Turned away', note: 'too many connections' },
+  'peers-not-allowed': { name: 'Refused', note: 'connections: not in COLLECTOR_ALLOW' },
+  'peers-too-many-connections': { name: 'Refused', note: 'connections: limit reached' },
   'connections-evicted': { name: 'Evicted', note: 'idle connections' },
-  'datagrams-lost': { name: 'Lost over UDP', note: 'by the kernel' },
-  'earlier-spooled': { name: 'Still spooled', note: 'by an earlier start' },
+  'datagrams-lost': { name: 'Lost UDP lines', note: 'dropped by the kernel' },
+  'earlier-spooled': { name: 'Spooled earlier', note: 'by a previous run' },
   'clock-skew': {
     name: 'Clock skew',
-    note: 'Caddy’s clock and the collector’s differ: set both with NTP',
+    note: 'between Caddy and the collector: synchronize both with NTP',
     unit: `${nbsp}s`,
   },
 };
-
-/** Counts by reason as text: `memory-full 1,234`. */
-export function reasonsText(counts: Readonly<Record<string, number>>): string {
-  return Object.entries(counts)
-    .filter(([, lines]) => lines > 0)
-    .map(([reason, lines]) => `${printable(reason, 40)} ${count(lines)}`)
-    .join(', ');
-}

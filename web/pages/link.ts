@@ -1,9 +1,9 @@
 import { filterNames, type DashboardQuery, type Parameter } from '../query/query.js';
 
-/** Makes a link to this page, or to a `path`, with some parameters changed; `undefined` takes one away. */
+/** Returns a link to this page, or to `path`, with some parameters changed; `undefined` removes one. */
 export type Link = (changes: Partial<Record<Parameter, string | undefined>>, path?: string) => string;
 
-/** Links that keep the parameters of the page, but for the open form. */
+/** Creates links that preserve the parameters of the page, except `edit`. */
 export function linksOf({ given }: Pick<DashboardQuery, 'given'>): Link {
   return (changes, path = '/') => {
     const parameters = Object.entries({ ...given, edit: undefined, ...changes }).filter(
@@ -14,13 +14,10 @@ export function linksOf({ given }: Pick<DashboardQuery, 'given'>): Link {
   };
 }
 
-/** Servers and proxies take request headers of 16 KiB as a rule: a longer link would lead to a bare error. */
+/** Maximum length of a link: most servers and proxies limit request headers to 16 KiB. */
 const hrefLengthMax = 14_500;
 
-/**
- * A link that filters the page by a value; `undefined` where there is no such filter, no value, or one so long that no
- * server would take it.
- */
+/** Returns a link that filters the page by a value; `undefined` without such a filter, for `''` or a too long value. */
 export function filterHref(link: Link, name: string, value: string): string | undefined {
   const filter = filterNames.find((each) => each === name);
   if (filter === undefined || value === '') return undefined;

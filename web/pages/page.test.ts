@@ -26,7 +26,7 @@ const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 /** The demo's incident is in it. */
 const given = { from: 'now-6h', method: 'GET', refresh: 'off' };
 
-test('the page of six hours with an incident is as it was', async (t) => {
+test('the page of six hours with an incident matches page.golden.html', async (t) => {
   const query = parseQuery(given, nowMs);
   const level = levelFor(query, nowMs);
   const range = alignRange(query, level);

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { phrase, textOf } from './phrase.js';
 
-test('a phrase keeps its times apart, those of a phrase in it too, and says the same as text', (t) => {
+test('a phrase separates its times, also those of nested phrases, and converts to text', (t) => {
   const time = { iso: '2026-11-23T20:00:00Z', text: '20:00' };
   const words = phrase`${'p95 rose'} ${phrase`at ${time} UTC`}${''}`;
   t.deepEqual(

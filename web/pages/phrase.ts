@@ -1,15 +1,15 @@
-/** Sentences with times in them: text for a title, and parts of which the template marks the times. */
+/** Sentences with times: as plain text for a title, and as parts whose times the template marks up. */
 
-/** A time, as people and as machines read it. */
+/** A time for people, `text`, and for machines, `iso`. */
 export interface Time {
   readonly iso: string;
   readonly text: string;
 }
 
-/** What a template loops over. */
+/** The parts of a sentence. */
 export type Phrase = readonly (string | Time)[];
 
-/** Makes a phrase of a template: of text, times and other phrases. */
+/** Template tag: creates a phrase from text, times and other phrases. */
 export function phrase(texts: TemplateStringsArray, ...values: readonly (string | Time | Phrase)[]): Phrase {
   return texts
     .flatMap((text, at) => [text, values[at] ?? ''])
@@ -17,7 +17,7 @@ export function phrase(texts: TemplateStringsArray, ...values: readonly (string 
     .filter((part) => part !== '');
 }
 
-/** The same as text alone. */
+/** Returns a phrase as plain text. */
 export function textOf(words: Phrase): string {
   return words.map((part) => (typeof part === 'string' ? part : part.text)).join('');
 }

@@ -1,21 +1,21 @@
-/** Single requests: every value is a link that filters the page by it. */
+/** Rows of raw requests. Each value links to the page filtered by it. */
 import type { ClientIpPolicy } from '../../shared/record/bounds.js';
 import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { topValueOf } from '../../shared/top-list/top-row.js';
 import { agentName } from '../stats/agents.js';
-import { bytes, clientText, dayOf, duration, printable, signed, statusClass } from './format.js';
+import { bytes, clientText, dayOf, duration, printable, signed, statusClass } from '../format.js';
 import { filterHref, type Link } from './link.js';
 import type { RequestPair, RequestPairs } from '../stats/request-pairs.js';
 
-/** How rows are shown: see `DashboardData`. */
+/** See `DashboardData`. */
 interface Shown {
   readonly link: Link;
   readonly clientIp: ClientIpPolicy | undefined;
   readonly nowMs: number;
 }
 
-/** The rows of the table of requests. */
+/** Returns the rows of the table of requests. */
 export function requestRows(requests: readonly RequestEvent[], pairs: RequestPairs, range: TimeRange, shown: Shown) {
   return requests.map((request) => requestRow(request, pairs.get(request.requestId), range, shown));
 }
@@ -52,7 +52,7 @@ function requestRow(
     agent: value('user_agent', request.userAgent, { shown: agentName(request.userAgent) }),
     pair: pair && {
       text: signed(pair.proxyOverheadMs),
-      full: `edge ${duration(pair.edgeMs)}, app ${duration(pair.appMs)}`,
+      full: `Caddy ${duration(pair.edgeMs)}, app ${duration(pair.appMs)}`,
     },
     id: value('request_id', request.requestId, { lengthMax: 8 }),
     referrer: value('referrer', topValueOf.referrer(request), {

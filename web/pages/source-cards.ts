@@ -1,4 +1,4 @@
-/** What is told of a source: its figures, with their change, and its status codes. */
+/** Source cards: figures with their changes, and status codes. */
 import { STATUS_CODES } from 'node:http';
 import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
@@ -18,13 +18,13 @@ import {
   printable,
   rate,
   statusClass,
-} from './format.js';
+} from '../format.js';
 import { errorShares, healthRequestsMin } from '../stats/health.js';
 import type { Link } from './link.js';
 import type { Traffic } from '../query/read.js';
 import type { TopLists } from '../query/top-lists.js';
 
-/** The card of a source. */
+/** Returns the card of a source. */
 export function sourceCard(
   source: string,
   { sources, range, firstMs, previous: before }: Traffic,
@@ -38,7 +38,7 @@ export function sourceCard(
   const soFar = covered(range, { firstMs, nowMs });
   const perMs = (sum: number, { fromMs, toMs }: TimeRange): number => sum / (toMs - fromMs);
   const evaluated = requests >= healthRequestsMin && previous !== undefined && previous.requests >= healthRequestsMin;
-  // Sums are compared by the time that they took, since the period before has ended and this one may not.
+  // Sums are compared as rates, because the current period may not have ended.
   const sumChange = (sum: number, sumBefore: number | undefined): Change | undefined =>
     changeOf(perMs(sum, soFar), sumBefore === undefined ? undefined : perMs(sumBefore, range), false);
   const latency = (name: string, value: number | null, valueBefore: number | null | undefined, note?: string) => ({
@@ -63,7 +63,11 @@ export function sourceCard(
   return {
     source: printable(source, 60),
     role:
-      source === caddySource ? 'at the edge' : source === dashboardSource ? 'this page and its API' : 'inside the app',
+      source === caddySource
+        ? 'access log'
+        : source === dashboardSource
+          ? 'this page and its API'
+          : 'measured in the app',
     href: link({ source }),
     last: lastMs === undefined ? undefined : { iso: isoTime(lastMs), text: moment(lastMs, nowMs) },
     figures: [
@@ -98,12 +102,12 @@ export function sourceCard(
         'p99',
         p99(figures),
         p99Before,
-        requests < p99RequestsMin ? `from ${p99RequestsMin} requests` : undefined,
+        requests < p99RequestsMin ? `needs ${p99RequestsMin} requests` : undefined,
       ),
       {
         name: 'Sent',
         value: bytes(figures.bytes),
-        note: `${bytes(shareOf(figures.bytes, requests))}${nbsp}each`,
+        note: `${bytes(shareOf(figures.bytes, requests))} per request`,
         change: sumChange(figures.bytes, previous?.bytes),
       },
     ],
@@ -123,7 +127,7 @@ function statusesView({ requests, statuses }: Figures, link: Link, source: strin
   }));
 }
 
-/** The p99 of enough requests. */
+/** The p99; `null` for too few requests. */
 export function p99({ requests, latencyMs }: Figures): number | null {
   return requests < p99RequestsMin ? null : latencyMs.p99;
 }

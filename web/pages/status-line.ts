@@ -1,55 +1,53 @@
-/** The sentence at the top of the page. */
+/** The status line at the top of the page. */
 import { groupBy } from '../../shared/group-by.js';
 import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import { collectionFindings, isNothingStored, type CollectionFinding } from '../stats/collection.js';
-import { reasonsText } from './collector-cards.js';
-import { covered, day, duration, moment, nbsp, percent, printable, rate } from './format.js';
+import { covered, day, duration, moment, nbsp, percent, printable, rate, reasonsText } from '../format.js';
 import { shareOf } from '../stats/figures.js';
 import type { HostList } from '../stats/fold.js';
 import { evaluateHealth, pastErrors, type State, type HealthStatus } from '../stats/health.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';
 import type { Traffic } from '../query/read.js';
 
-/** How the site does. */
+/** The content of the status line. */
 export interface Status {
   readonly state: State | 'quiet';
   readonly word: string;
   readonly detail: Phrase;
-  /** Of what kind it is: it stays the same while figures change. */
+  /** Kind of status, which does not change with the figures. */
   readonly key: string;
-  /** What else is not well. */
+  /** Less severe and past findings. */
   readonly more: readonly Phrase[];
   readonly title: string;
 }
 
-/** What the sentence is made from besides the traffic. */
+/** Context of `statusOf`. */
 export interface StatusContext {
   readonly lastRequestMs: ReadonlyMap<string, number>;
   /** The clock of the page, which ticks in parts of a window. */
   readonly nowMs: number;
-  /** The clock. */
+  /** The exact time. */
   readonly exactMs: number;
   readonly isFiltered: boolean;
-  /** Whether the dashboard's own requests are what was asked for: otherwise they are not judged. */
-  readonly isOwnAsked: boolean;
+  /** Whether the query asks for the dashboard's own requests. They are not evaluated otherwise. */
+  readonly includesOwn: boolean;
 }
 
 /**
- * Makes the sentence at the top: why requests are not stored now, or else the gravest that is found of any source, or
- * how the edge does (the first app, where no edge is seen). Nothing is well, and nobody is called silent, while nothing
- * is stored.
+ * Returns the status line: why requests are not being stored, or the most severe finding of any source, or the
+ * figures of the first source. While nothing is stored, the status is never `well` and no source counts as silent.
  */
 export function statusOf(
   { sources, hosts, windows, range, stepMs, firstMs, previous, recent }: Traffic,
-  { lastRequestMs, nowMs, exactMs, isFiltered, isOwnAsked }: StatusContext,
+  { lastRequestMs, nowMs, exactMs, isFiltered, includesOwn }: StatusContext,
 ): Status {
   const collection = recent === undefined ? [] : collectionFindings(recent, exactMs);
   const liveMs = nowMs < range.toMs + stepMs && !isNothingStored(collection) ? nowMs : undefined;
   const recentWindows = groupBy(recent?.windows ?? [], ({ source }) => source);
   const [firstSource] = sources.keys();
   const evaluatedSources = [...new Set([...sources.keys(), ...recentWindows.keys()])].filter(
-    (source) => source !== dashboardSource || isOwnAsked,
+    (source) => source !== dashboardSource || includesOwn,
   );
   const healthBySource = evaluatedSources.map((source) => {
     const ofSource = windows.filter((window) => window.source === source);
@@ -69,10 +67,10 @@ export function statusOf(
     };
   });
   const found = [
-    // A title has no room for the reason.
+    // The title omits the reason, for which it has no space.
     ...collection
-      .map((finding): Told => collectionFindingOf(finding, nowMs))
-      .map((told) => ({ ...told, title: told.word.replace(/:$/, '') })),
+      .map((finding): StatusFinding => collectionFindingOf(finding, nowMs))
+      .map((finding) => ({ ...finding, title: finding.word.replace(/:$/, '') })),
     ...healthBySource.flatMap(
       ({ source, health }) =>
         findingOf(source, health, { nowMs, host: source === firstSource ? worstHost(hosts) : undefined }) ?? [],
@@ -82,7 +80,7 @@ export function statusOf(
     past === undefined
       ? []
       : [
-          phrase`5xx were up to ${percent(past.share)} from ${minute(past.fromMs, nowMs)} to ${minute(past.toMs, day(past.toMs) === day(past.fromMs) ? past.toMs : nowMs)} UTC at ${placeOf(source)}`,
+          phrase`5xx peaked at ${percent(past.share)} between ${minute(past.fromMs, nowMs)} and ${minute(past.toMs, day(past.toMs) === day(past.fromMs) ? past.toMs : nowMs)} UTC at ${placeOf(source)}`,
         ],
   );
   const [worst, ...rest] = [
@@ -109,8 +107,8 @@ export function statusOf(
     ...(figures.latencyMs.p95 === null ? [] : [`p95 ${duration(figures.latencyMs.p95)}`]),
     `${percent(shareOf(figures.errors, figures.requests))} errors`,
   ].join(', ');
-  const evaluated = healthBySource.some(({ health }) => health.kind !== 'unjudged');
-  const word = evaluated ? 'All well' : 'Too little traffic to judge';
+  const evaluated = healthBySource.some(({ health }) => health.kind !== 'unknown');
+  const word = evaluated ? 'All well' : 'Too little traffic to evaluate';
   const state = evaluated ? 'well' : 'quiet';
   return {
     state,
@@ -122,14 +120,14 @@ export function statusOf(
   };
 }
 
-/** A finding as the page tells it. */
-interface Told extends Pick<Status, 'key' | 'word' | 'detail'> {
+/** A finding as shown in the status line. */
+interface StatusFinding extends Pick<Status, 'key' | 'word' | 'detail'> {
   readonly state: State;
-  /** Default: the word and the detail. */
+  /** Default: `word` and `detail`. */
   readonly title?: string;
 }
 
-function collectionFindingOf(finding: CollectionFinding, nowMs: number): Told {
+function collectionFindingOf(finding: CollectionFinding, nowMs: number): StatusFinding {
   const { kind, state } = finding;
   const collector = kind === 'not-stored' ? '' : printable(finding.collector, 40);
   const since = (sinceMs: number): Phrase =>
@@ -140,40 +138,42 @@ function collectionFindingOf(finding: CollectionFinding, nowMs: number): Told {
         state,
         key: kind,
         word: 'Nothing is being stored:',
-        detail: phrase`${printable(finding.problem, 500)} Requests${finding.sinceMs === undefined ? '' : phrase` ${since(finding.sinceMs)}`} wait in ${finding.heldIn === 'memory' ? 'memory, up to MEMORY_BYTES_MAX' : 'the spool, up to SPOOL_BYTES_MAX'}; beyond that they are dropped.`,
+        detail: phrase`${printable(finding.problem, 500)} Requests${finding.sinceMs === undefined ? '' : phrase` ${since(finding.sinceMs)}`} are queued in ${finding.heldIn === 'memory' ? 'memory, up to MEMORY_BYTES_MAX' : 'the spool, up to SPOOL_BYTES_MAX'}. Beyond that, new requests are dropped.`,
       };
     case 'no-report':
       return {
         state,
         key: `${kind} ${finding.collector}`,
         word: `No report from the collector ${collector}`,
-        detail: phrase`${since(finding.sinceMs)}: it has stopped, or cannot write to the store. See its log, and start it if it is down.`,
+        detail: phrase`${since(finding.sinceMs)}: it has stopped or cannot write to the store. Check its log, and start it if it is down.`,
       };
     case 'dropping':
       return {
         state,
         key: `${kind} ${finding.collector}`,
         word: `The collector ${collector} is dropping log lines`,
-        detail: phrase`(${reasonsText(finding.dropped)} since it started): they are lost. ${Object.keys(finding.dropped)
+        detail: phrase`(${reasonsText(finding.dropped)} since its start). These lines are lost. ${Object.keys(
+          finding.dropped,
+        )
           .map((reason) => dropAdvice[reason] ?? '')
           .join(' ')}`,
       };
   }
 }
 
-/** What to do about dropped lines, by reason. */
+/** Remedies for dropped lines, by reason. */
 const dropAdvice: Readonly<Record<string, string>> = {
   'memory-full': 'Give the store a faster disk, or raise MEMORY_BYTES_MAX.',
-  'spool-full': 'Bring InfluxDB back, or raise SPOOL_BYTES_MAX.',
-  'disk-full': 'Make room on the disk of SPOOL_DIR.',
-  'no-worker': 'See its log: the worker hung, or did not start.',
+  'spool-full': 'Restore InfluxDB, or raise SPOOL_BYTES_MAX.',
+  'disk-full': 'Free disk space for SPOOL_DIR.',
+  'no-worker': 'Check its log: the worker hung or did not start.',
 };
 
 function findingOf(
   source: string,
   health: HealthStatus,
   { nowMs, host }: { nowMs: number; host: string | undefined },
-): Told | undefined {
+): StatusFinding | undefined {
   const key = `${health.kind} ${source}`;
   switch (health.kind) {
     case 'errors':
@@ -188,7 +188,7 @@ function findingOf(
         state: health.state,
         key,
         word: `p95 rose to ${duration(health.p95Ms)}`,
-        detail: phrase`at ${minute(health.sinceMs, nowMs)} UTC at ${placeOf(source)}; the period before it was ${duration(health.usualMs)}`,
+        detail: phrase`at ${minute(health.sinceMs, nowMs)} UTC at ${placeOf(source)}, up from ${duration(health.usualMs)} in the previous period`,
       };
     case 'silent':
       return {
@@ -198,14 +198,14 @@ function findingOf(
         detail: phrase`since ${{ iso: isoTime(health.sinceMs), text: moment(health.sinceMs, nowMs) }} UTC`,
       };
     case 'well':
-    case 'unjudged':
+    case 'unknown':
       return undefined;
   }
 }
 
-/** Where a source is, in a sentence. */
+/** The name of a source in a sentence. */
 export function placeOf(source: string): string {
-  return source === caddySource ? 'the edge' : printable(source, 60);
+  return source === caddySource ? 'Caddy' : printable(source, 60);
 }
 
 function minute(timeMs: number, nowMs: number): Time {

@@ -1,24 +1,24 @@
-/** The lists of what comes most often. */
+/** The top lists of the page. */
 import type { ClientIpPolicy } from '../../shared/record/bounds.js';
 import { caddySource } from '../../shared/request-event.js';
 import { isCut } from '../../shared/sketch/space-saving.js';
 import { agentName } from '../stats/agents.js';
 import { shareOf } from '../stats/figures.js';
-import { barOf, bytes, clientText, count, duration, nbsp, percent, printable } from './format.js';
+import { barOf, bytes, clientText, count, duration, nbsp, percent, printable } from '../format.js';
 import { errorShares, healthRequestsMin } from '../stats/health.js';
 import { filterHref, type Link } from './link.js';
 import { limitMax } from '../query/query.js';
 import type { Traffic } from '../query/read.js';
 import { exactList, listOf, type ListedDimension, type TopList, type TopLists } from '../query/top-lists.js';
 
-/** Rows of a list on the page; its CSV has more. */
+/** Number of rows of a list on the page. The CSV has more. */
 export const topRowsMax = 10;
-/** A count of which a larger share may be missing is marked. */
+/** Share of possibly uncounted requests above which a count is marked with `≥`. */
 const missedShareMax = 0.01;
 
 const countries = new Intl.DisplayNames('en', { type: 'region' });
 
-/** `labelOf` says what a value means, where that is not what it says. */
+/** `labelOf` returns the text to show for a value. Default: the value. */
 const lists: readonly {
   readonly name: ListedDimension | 'host' | 'method';
   readonly title: string;
@@ -37,7 +37,7 @@ const lists: readonly {
   { name: 'user_agent', title: 'User agents', labelOf: agentName },
 ];
 
-/** The lists of the first source; what nothing is known of has none. */
+/** Returns the lists of the first source, without empty ones. */
 export function topPanels(traffic: Traffic, { bySource }: TopLists, link: Link, clientIp: ClientIpPolicy | undefined) {
   const [first = caddySource] = traffic.sources.keys();
   return lists

@@ -7,7 +7,7 @@ import { alignRange, levelFor } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import type { Collection } from '../stats/collection.js';
 import { fold, isComplete } from '../stats/fold.js';
-import { printable, timeTicks } from './format.js';
+import { printable, timeTicks } from '../format.js';
 import { textOf } from './phrase.js';
 import { filterNames, parseQuery } from '../query/query.js';
 import { rollUp } from '../../shared/rollup/rollup-aggregator.js';
@@ -97,9 +97,9 @@ function view(
 const many = (count: number, parts: Partial<RequestEvent> = {}): RequestEvent[] =>
   Array.from({ length: count }, (_, at) => event({ timeMs: nowMs - 1000 * (at + 1), durationMs: 10, ...parts }));
 
-test('the status line and the title say how the edge does', (t) => {
+test('the status line and the title show the health of Caddy', (t) => {
   const well = view(many(200)).status;
-  t.is(textOf(well.detail), '3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors at the edge');
+  t.is(textOf(well.detail), '3.3\u00a0req/min, p95 10\u00a0ms, 0\u00a0% errors at Caddy');
   t.like(well, {
     state: 'well',
     word: 'All well:',
@@ -107,13 +107,13 @@ test('the status line and the title say how the edge does', (t) => {
   });
   t.like(view([...many(190), ...many(6, { status: 500 })]).status, {
     state: 'degraded',
-    title: '5xx rose to 3.8\u00a0% at 20:00 UTC at the edge',
+    title: '5xx rose to 3.8\u00a0% at 20:00 UTC at Caddy',
   });
   t.is(view([...many(190), ...many(20, { status: 503 })]).status.state, 'failing');
   t.is(view([...many(190), ...many(100, { status: 429 })]).status.state, 'well', '4xx are not errors of the site');
 });
 
-test('the gravest finding is said first, and the others after it', (t) => {
+test('the most severe finding comes first, followed by the others', (t) => {
   const { status } = view([
     ...many(190),
     ...many(6, { status: 500 }),
@@ -122,11 +122,11 @@ test('the gravest finding is said first, and the others after it', (t) => {
   t.like(status, { state: 'failing', word: 'No requests from shop' });
   t.deepEqual([status.detail, ...status.more].map(textOf), [
     'since 19:50:30 UTC',
-    '5xx rose to 3.8\u00a0% at 20:00 UTC at the edge',
+    '5xx rose to 3.8\u00a0% at 20:00 UTC at Caddy',
   ]);
 });
 
-test('the status line is never well while requests are not stored, on any range, and says why, since when and what to do', (t) => {
+test('the status line is never well while requests are not stored, and names the reason, the time and the remedy', (t) => {
   const problem =
     'Cannot write to the DuckDB file /data/requests.duckdb: No space left on device. See that its disk has space.';
   const ledgers = [ledger({ timeMs: nowMs - 2000 })];
@@ -135,7 +135,7 @@ test('the status line is never well while requests are not stored, on any range,
     t.like(status, { state: 'failing', key: 'not-stored', word: 'Nothing is being stored:' });
     t.is(
       textOf(status.detail),
-      `${problem} Requests since 20:00:28 UTC wait in memory, up to MEMORY_BYTES_MAX; beyond that they are dropped.`,
+      `${problem} Requests since 20:00:28 UTC are queued in memory, up to MEMORY_BYTES_MAX. Beyond that, new requests are dropped.`,
     );
     t.is(title, 'Nothing is being stored');
   }
@@ -150,19 +150,19 @@ test('the status line is never well while requests are not stored, on any range,
   t.is(view([], { collection: { problem, ledgers } }).status.state, 'failing', 'no requests yet');
   t.regex(
     textOf(view([], { collection: { problem, heldIn: 'spool' } }).status.detail),
-    /space\. Requests wait in the spool, up to SPOOL_BYTES_MAX/,
+    /space\. Requests are queued in the spool, up to SPOOL_BYTES_MAX/,
   );
   const gone = Array.from({ length: 3600 }, (_, at) => event({ timeMs: nowMs - 600_000 - at * 1000 }));
   t.deepEqual(
     view(gone, { collection: { problem, ledgers } }).status.more,
     [],
-    'nobody is called silent while nothing is stored',
+    'no source is silent while nothing is stored',
   );
   const failing = view(many(500, { status: 502 }), { collection: { problem, ledgers } }).status;
-  t.regex(failing.more.map(textOf).join(), /^5xx rose to 100/, 'what was stored is told after it');
+  t.regex(failing.more.map(textOf).join(), /^5xx rose to 100/, 'findings of stored requests follow');
 });
 
-test('the status line tells of collectors that do not report and that drop lines', (t) => {
+test('the status line names collectors that do not report or that drop lines', (t) => {
   const [fresh, stale] = [
     ledger({ collector: 'a', timeMs: nowMs - 2000 }),
     ledger({ collector: 'b', timeMs: nowMs - 60_000 }),
@@ -171,7 +171,7 @@ test('the status line tells of collectors that do not report and that drop lines
   t.like(alone, { state: 'failing', word: 'No report from the collector b' });
   t.is(
     textOf(alone.detail),
-    'since 19:59:30 UTC: it has stopped, or cannot write to the store. See its log, and start it if it is down.',
+    'since 19:59:30 UTC: it has stopped or cannot write to the store. Check its log, and start it if it is down.',
   );
   t.is(view(many(500), { collection: { ledgers: [fresh, stale] } }).status.state, 'degraded');
   t.is(view(many(500), { collection: { ledgers: [fresh] } }).status.state, 'well');
@@ -184,23 +184,23 @@ test('the status line tells of collectors that do not report and that drop lines
   t.like(status, { state: 'failing', word: 'The collector a is dropping log lines' });
   t.is(
     textOf(status.detail),
-    '(memory-full 1,234 since it started): they are lost. Give the store a faster disk, or raise MEMORY_BYTES_MAX.',
+    '(memory-full 1,234 since its start). These lines are lost. Give the store a faster disk, or raise MEMORY_BYTES_MAX.',
   );
 });
 
-test('the host that most errors are on is named where there are several, and errors that are over are told', (t) => {
+test('the status line names the host with most errors and reports past errors', (t) => {
   const shop = view([...many(190), ...many(6, { status: 500 }), ...many(20, { host: 'blog.example' })]).status;
-  t.is(textOf(shop.detail), 'at 20:00 UTC at the edge, most of them on shop.example');
+  t.is(textOf(shop.detail), 'at 20:00 UTC at Caddy, most of them on shop.example');
   const past = many(200, { timeMs: nowMs - 1_800_000 }).map((request, at) => ({
     ...request,
     status: at < 20 ? 502 : 200,
   }));
   const { status } = view([...past, ...many(500)]);
   t.is(status.state, 'well');
-  t.deepEqual(status.more.map(textOf), ['5xx were up to 10.0\u00a0% from 19:30 to 19:54 UTC at the edge']);
+  t.deepEqual(status.more.map(textOf), ['5xx peaked at 10.0\u00a0% between 19:30 and 19:54 UTC at Caddy']);
 });
 
-test('a source that fell silent is told at once on any range, by its last request, which its card has too', (t) => {
+test('the status line reports a silent source on any range, with the time of its last request', (t) => {
   const requests = Array.from({ length: 3600 }, (_, at) =>
     event({ timeMs: nowMs - 420_000 - at * 5000, durationMs: 1 }),
   );
@@ -218,12 +218,12 @@ test('a source that fell silent is told at once on any range, by its last reques
       requests.map((request) => ({ ...request, source })),
       { raw: { from: 'now-6h', source }, collection: { ownSinceMs } as Partial<Collection> },
     ).status.word;
-  t.is(of('dashboard', 0), 'All well:', 'that nobody looks at the dashboard is no news');
+  t.is(of('dashboard', 0), 'All well:', 'a dashboard without viewers is normal');
   t.is(of('app', 0), 'No requests from app');
   t.is(of('app', nowMs - 60_000), 'All well:', 'an older version recorded the dashboard under this name');
 });
 
-test('the dashboard itself is on the page beside the Caddy that it is behind, or when it is asked for', (t) => {
+test('the page includes the dashboard if it is behind the same Caddy or the query asks for it', (t) => {
   const own = many(200, { source: 'dashboard', host: '127.0.0.1:3000', status: 502 });
   const page = view([...many(1000), ...many(300, { source: 'app' }), ...own]);
   t.deepEqual(
@@ -231,7 +231,11 @@ test('the dashboard itself is on the page beside the Caddy that it is behind, or
     ['caddy', 'app'],
   );
   t.deepEqual([page.own?.count, page.own?.href], [200, '/?source=dashboard']);
-  t.deepEqual([page.charts[0]?.panels.length, page.status.state], [2, 'well'], 'it has no charts, and is not judged');
+  t.deepEqual(
+    [page.charts[0]?.panels.length, page.status.state],
+    [2, 'well'],
+    'it has no charts, and is not evaluated',
+  );
   const behind = view([...many(1000), ...own.map((request) => ({ ...request, host: 'shop.example' }))]);
   t.deepEqual(
     [behind.sources.map(({ source }) => source), behind.own, behind.status.state],
@@ -242,14 +246,14 @@ test('the dashboard itself is on the page beside the Caddy that it is behind, or
   t.like(view(own), { empty: true, topLists: [] });
 });
 
-test('a busy source does not flatten the chart of another: each has an axis of its own', (t) => {
+test('each source has charts with separate axes', (t) => {
   const [busy, quiet] = view([...many(3600), ...Array.from({ length: 30 }, () => many(600, { source: 'shop' })).flat()])
     .charts[0]!.panels;
   const ticksOf = (svg: string) => [...svg.matchAll(/<text class="tick" [^>]*>([^<]*)/g)].map(([, text]) => text);
   t.notDeepEqual(ticksOf(busy!.svg), ticksOf(quiet!.svg));
 });
 
-test('a range without requests says so and leads to where there are some, and only an empty store asks to connect Caddy', (t) => {
+test('a range without requests links to the latest ones, and only an empty store shows how to connect Caddy', (t) => {
   const caddyNewestMs = Date.UTC(2026, 10, 20, 12);
   const past = view([], { caddyNewestMs });
   t.is(past.connect, undefined);
@@ -263,8 +267,8 @@ test('a range without requests says so and leads to where there are some, and on
   });
   t.like(
     future.elsewhere,
-    { text: 'This range lies in the future.', href: '/?from=2026-11-20T11%3A00%3A00Z&to=2026-11-20T13%3A00%3A00Z' },
-    'without the filter, which may be why there is nothing',
+    { text: 'This range is in the future.', href: '/?from=2026-11-20T11%3A00%3A00Z&to=2026-11-20T13%3A00%3A00Z' },
+    'without the filter, which may exclude all requests',
   );
   const { windows } = fold(rollUp(many(3600), 60, 'host'), { fromMs: 0, stepMs: 60_000 });
   t.is(
@@ -282,7 +286,7 @@ test('a range without requests says so and leads to where there are some, and on
   );
 });
 
-test('a quiet source has figures and no charts, and a legend leads to its status class', (t) => {
+test('a quiet source has figures but no charts, and a legend links to its status class', (t) => {
   const page = view([...many(1000, { status: 404 }), ...many(1, { source: 'app' }), ...many(20, { source: 'shop' })]);
   t.deepEqual(
     page.charts[0]?.panels.map(({ source }) => source),
@@ -295,24 +299,24 @@ test('a quiet source has figures and no charts, and a legend leads to its status
   );
 });
 
-test('where a part of the requests is kept, the page says which, and that figures under a filter for single requests are of that part', (t) => {
+test('the page shows how many requests are sampled, and that figures of raw requests count only those', (t) => {
   const sampled = { kept: 5, of: 512 };
   const page = view(many(5), { sampled });
-  t.is(page.latestSampled, '5 of the 512 requests of this range, about one in 102');
+  t.is(page.latestSampled, '5 of 512 requests are stored');
   t.deepEqual([page.topListsOfSampled, page.incomplete], [undefined, []]);
   const filtered = view(many(5), { sampled, raw: { path: '/' } });
   t.is(filtered.topListsOfSampled, page.latestSampled);
-  t.regex(filtered.incomplete.map(textOf).join(), /kept one by one, 5 of the 512/);
-  t.is(view([], { sampled: { kept: 0, of: 7 } }).latestSampled, 'none of the 7 requests of this range');
+  t.regex(filtered.incomplete.map(textOf).join(), /count only sampled requests: 5 of 512/);
+  t.is(view([], { sampled: { kept: 0, of: 7 } }).latestSampled, '0 of 7 requests are stored');
   t.is(view(many(5)).latestSampled, undefined);
 });
 
-test('too little traffic is not judged', (t) => {
+test('too little traffic is not evaluated', (t) => {
   t.is(view(many(119, { status: 500 })).status.state, 'quiet');
   t.is(textOf(view([]).status.detail), 'no requests in this range');
 });
 
-test('figures show their change against the previous period, and which rises are bad', (t) => {
+test('figures show their change from the previous period and highlight deteriorations', (t) => {
   const before = many(122, { status: 200, durationMs: 5 });
   const { sources } = view([...many(180), ...many(3, { status: 500 })], { before });
   const changes = Object.fromEntries(sources[0]!.figures.map(({ name, change }) => [name, change]));
@@ -331,7 +335,7 @@ test('figures show their change against the previous period, and which rises are
   t.true(view(many(180)).sources[0]!.figures.every(({ change }) => change === undefined));
 });
 
-test('a change of less than a point, or than one percent, is a change, and bad where it is', (t) => {
+test('changes of less than a point or one percent are shown and highlighted', (t) => {
   const before = [...many(9990), ...many(10, { status: 500 })].map((request) => ({
     ...request,
     timeMs: request.timeMs - 3_600_000,
@@ -350,10 +354,10 @@ test('a change of less than a point, or than one percent, is a change, and bad w
     worse: true,
   });
   t.like(changes['Mean'], { text: '+0.6\u00a0%', worse: false });
-  t.like(changes['4xx'], { text: '±0', words: 'as in the previous period' });
+  t.like(changes['4xx'], { text: '±0', words: 'unchanged from the previous period' });
 });
 
-test('the card counts as 4xx what its link, its chart and its table do: all of them', (t) => {
+test('the card, its link, its chart and its table count the same 4xx', (t) => {
   const page = view([
     ...many(70),
     ...many(10, { status: 401 }),
@@ -371,7 +375,7 @@ test('the card counts as 4xx what its link, its chart and its table do: all of t
   );
 });
 
-test('the rate of a steady site is the same in the open window and in the window of the first data as in all others', (t) => {
+test('the rate of a steady site is the same in the first, the open and all other windows', (t) => {
   for (let ageMs = 15_500; ageMs < 60_000; ageMs += 3700) {
     const atMs = Date.UTC(2026, 10, 23, 20) + ageMs;
     const firstMs = Date.UTC(2026, 10, 23, 19, 40, 20);
@@ -383,7 +387,7 @@ test('the rate of a steady site is the same in the open window and in the window
   }
 });
 
-test('a click on a chart opens exactly what was marked', (t) => {
+test('a click on a chart opens exactly the highlighted range', (t) => {
   const { linksSvg } = view(many(100)).charts[0]!.panels[0]!;
   const narrow = linksSvg.slice(0, linksSvg.indexOf('</svg>'));
   const links = [...narrow.matchAll(/from=([^&]*)&#38;to=([^"&]*)/g)].map(
@@ -393,7 +397,7 @@ test('a click on a chart opens exactly what was marked', (t) => {
   t.true(links.every(([fromMs, toMs], at) => toMs - fromMs === 60_000 && (at === 0 || links[at - 1]![1] === fromMs)));
 });
 
-test('the ticks of an axis of time differ, and say the year where it is not this one', (t) => {
+test('ticks of a time axis have unique labels, with the year if it is not the current one', (t) => {
   const at = (text: string) => Date.parse(`${text}Z`);
   t.deepEqual(timeTicks([at('2026-11-23T20:00:00'), at('2026-11-23T20:00:10')], nowMs), ['20:00:00', '20:00:10']);
   t.deepEqual(timeTicks([at('2026-11-22T12:00:00'), at('2026-11-23T00:00:00'), at('2026-11-23T12:00:00')], nowMs), [
@@ -418,18 +422,18 @@ test('p99 is hidden below 100 requests', (t) => {
   t.regex(p99(100) ?? '', / ms$|\u00a0ms$/);
 });
 
-test('the page says why figures are incomplete', (t) => {
+test('the page shows why figures are incomplete', (t) => {
   const { incomplete } = view(many(1), {
     bounded: true,
     ledgers: [ledger({ dropped: { 'memory-full': 3 } }), ledger({ collector: 'b', spooled: 1000, deadLettered: 2 })],
   });
   t.is(incomplete.length, 4);
   t.is(textOf(incomplete[1]!), '3 lines were dropped');
-  t.is(textOf(incomplete[2]!), '1,000 requests are on disk, waiting for the store');
+  t.is(textOf(incomplete[2]!), '1,000 requests are spooled on disk');
   t.deepEqual(view(many(1)).incomplete, []);
 });
 
-test('the way to connect Caddy is shown until a line of Caddy is accepted, and not under a filter', (t) => {
+test('the page shows how to connect Caddy until a line is accepted, unless a filter is set', (t) => {
   t.is(view([]).connect?.lines, 'one\ntwo');
   t.is(
     view(many(3, { source: 'app' }), { ledgers: [ledger({ received: 4, rejected: { 'not-json': 4 } })] }).connect
@@ -441,7 +445,7 @@ test('the way to connect Caddy is shown until a line of Caddy is accepted, and n
   t.is(view([], { raw: { host: 'a' } }).connect, undefined);
 });
 
-test('links keep the other parameters, and a chip takes its filter away', (t) => {
+test('links preserve the other parameters, and a chip removes its filter', (t) => {
   const { ranges, refreshes, filters, sources } = view(many(1, { status: 404 }), {
     raw: { from: 'now-6h', host: 'a&b', refresh: '15' },
   });
@@ -458,7 +462,7 @@ test('links keep the other parameters, and a chip takes its filter away', (t) =>
   t.is(sources[0]?.statuses[0]?.href, '/?from=now-6h&host=a%26b&refresh=15&status=404&source=caddy');
 });
 
-test('one can step and zoom, and what reaches up to now stays live', (t) => {
+test('links step and zoom, and ranges that end now stay live', (t) => {
   const hrefs = (raw: Record<string, string>) =>
     Object.fromEntries(view(many(1), { raw }).steps.map(({ words, href }) => [words, href]));
   t.deepEqual(hrefs({ host: 'a' }), {
@@ -479,7 +483,7 @@ test('one can step and zoom, and what reaches up to now stays live', (t) => {
   t.is(hrefs({ from: '2026-11-23T19:10:00Z', to: '2026-11-23T19:40:00Z' })['Later'], '/?from=now-30m');
 });
 
-test('the form has the filters of the page, and carries the rest along', (t) => {
+test('the form has the filters of the page and preserves the other parameters', (t) => {
   const { form, filters } = view(many(1), { raw: { edit: 'on', host: 'a', from: 'now-6h', compare: 'off' } });
   t.true(form.open);
   t.deepEqual(
@@ -491,14 +495,14 @@ test('the form has the filters of the page, and carries the rest along', (t) => 
     form.fields.filter(({ value }) => value !== undefined).map(({ name, value }) => [name, value]),
     [['host', 'a']],
   );
-  t.deepEqual(form.kept, [
+  t.deepEqual(form.hidden, [
     { name: 'from', value: 'now-6h' },
     { name: 'compare', value: 'off' },
   ]);
   t.is(filters[0]?.href, '/?from=now-6h&compare=off', 'links close the form');
 });
 
-test('figures, codes, tables and the ledger are formatted for reading', (t) => {
+test('figures, status codes, tables and collector cards are formatted', (t) => {
   const { sources, tables, latest, collectors, charts } = view(
     [
       ...many(150, { size: 1234 }),
@@ -528,7 +532,7 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
       ['p50', '10\u00a0ms', undefined],
       ['p95', '10\u00a0ms', undefined],
       ['p99', '10\u00a0ms', undefined],
-      ['Sent', '185\u00a0kB', '1.2\u00a0kB\u00a0each'],
+      ['Sent', '185\u00a0kB', '1.2\u00a0kB per request'],
     ],
   );
   t.like(sources[0]?.statuses[1], {
@@ -567,7 +571,7 @@ test('figures, codes, tables and the ledger are formatted for reading', (t) => {
   );
 });
 
-test('lists link to the page of a value, and are there for what is known', async (t) => {
+test('top lists link to the page of each value, and empty lists are omitted', async (t) => {
   const requests = [
     ...many(150, { uri: '/a?x=1', clientIp: '192.0.2.0' }),
     ...many(50, { uri: `/${'b'.repeat(400)}`, status: 502, userAgent: 'curl/8.5.0' }),
@@ -601,11 +605,7 @@ test('lists link to the page of a value, and are there for what is known', async
     },
     { text: `/${'b'.repeat(59)}…`, href: undefined, count: '50', errors: '50' },
   ]);
-  t.is(
-    page.topLists[0]?.csvHref,
-    '/api/top/path.csv?limit=10000',
-    'all that there are, not the hundred of an answer that is not told how many',
-  );
+  t.is(page.topLists[0]?.csvHref, '/api/top/path.csv?limit=10000', 'all values, not the default limit of 100');
   t.like(
     page.sources[0]?.figures.find(({ name }) => name === 'Clients'),
     { value: '1', note: 'address' },
@@ -616,11 +616,11 @@ test('lists link to the page of a value, and are there for what is known', async
       view(requests, { topLists: { ...topLists, ofNewest: 5000, retainedFromMs: nowMs - 7 * 86_400_000 } })
         .topListsNote ?? [],
     ),
-    'Under this filter the lists that only single requests know are made from the newest 5,000, and reach back to 16\u00a0Nov\u00a020:00 UTC, since when requests are kept.',
+    'With this filter, lists of raw requests cover only the newest 5,000, and start at 16\u00a0Nov\u00a020:00 UTC (RETENTION_REQUESTS).',
   );
 });
 
-test('every range and any figures give a view without NaN', (t) => {
+test('every range and any figures yield a view without NaN', (t) => {
   const odd = [
     event({ timeMs: nowMs - 1, durationMs: 0 }),
     event({ timeMs: nowMs - 1, durationMs: 1e9, size: 1e15 }),
@@ -631,7 +631,7 @@ test('every range and any figures give a view without NaN', (t) => {
     t.notRegex(JSON.stringify(view(odd, { raw: { from } })), /NaN|Infinity|undefined/, from);
 });
 
-test('the rates of a quiet site have a unit that tells them apart', (t) => {
+test('rates of a quiet site use a unit that distinguishes them', (t) => {
   for (const from of ['now-1h', 'now-24h', 'now-7d', 'now-30d']) {
     const { charts, sources } = view(many(3), { raw: { from } });
     const svg = charts.find(({ name }) => name === 'requests')!.panels[0]!.svg;
@@ -641,13 +641,13 @@ test('the rates of a quiet site have a unit that tells them apart', (t) => {
   }
 });
 
-test('a value so long that no server would take the link to it has none', (t) => {
+test('a value that is too long for a URL has no link', (t) => {
   const hrefOf = (uri: string) => view([event({ timeMs: nowMs - 1, uri })]).latest[0]?.uri.href;
   t.is(hrefOf(`/${'x'.repeat(6000)}`)?.length, 6010);
   t.is(hrefOf(`/${'→'.repeat(6000)}`), undefined);
 });
 
-test('text from strangers is cut, and its control and direction characters are shown', (t) => {
+test('untrusted text is truncated, and its control and direction characters are escaped', (t) => {
   t.is(printable('a\u0000\u202Eb\n', 10), 'a\\u{0}\\u{202e}b\\u{a}');
   t.is(printable('x'.repeat(6000), 120).length, 121);
   t.is(printable('ab😀', 3), 'ab…', 'no half of a pair is left');

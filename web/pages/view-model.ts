@@ -1,4 +1,4 @@
-/** All formatting of the page: from figures to the text, links and charts that the templates only loop over. */
+/** The view model of the page: turns figures into the text, links and charts that the templates render. */
 import type { ClientIpPolicy } from '../../shared/record/bounds.js';
 import { caddySource, dashboardSource, type RequestEvent } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
@@ -6,7 +6,7 @@ import { needsRequests, type LedgerSnapshot, type TimeRange } from '../../shared
 import { chartRows, chartTables, drawingOf, pairPanels, pairTable } from './chart-panels.js';
 import { collectorCards } from './collector-cards.js';
 import { sumOf, withoutSource } from '../stats/fold.js';
-import { clientText, clock, count, day, dayOf, duration, nbsp, printable, windowLength } from './format.js';
+import { clientText, clock, count, day, dayOf, duration, nbsp, printable, windowLength } from '../format.js';
 import { linksOf, type Link } from './link.js';
 import type { Pair } from '../stats/pair.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';
@@ -19,7 +19,7 @@ import { placeOf, statusOf } from './status-line.js';
 import { topPanels } from './top-panels.js';
 import { isOfRequests, type TopLists } from '../query/top-lists.js';
 
-/** What the page is made from. */
+/** The input of the page. */
 export interface DashboardData {
   readonly query: DashboardQuery;
   readonly traffic: Traffic;
@@ -30,16 +30,16 @@ export interface DashboardData {
   readonly connectHint: readonly string[];
   /** How client addresses are stored. Default: `full`. */
   readonly clientIp?: ClientIpPolicy | undefined;
-  /** Parameters that are not known, and the errors of those that cannot be used: they are left out of `query`. */
+  /** Unknown parameters, and the errors of invalid ones. `query` includes neither. */
   readonly ignored?: readonly string[];
   readonly problems?: readonly QueryError[];
-  /** Whether the page is shown through a proxy, and nothing says that it may be. */
+  /** See `isOpenThroughProxy` in `guard.ts`. */
   readonly isOpenThroughProxy?: boolean;
 }
 
-/** So many sources have charts; the others have figures. */
+/** Maximum number of sources with charts. The others only have figures. */
 const chartSourcesMax = 4;
-/** A source with a smaller part of the busiest one's requests has no charts. */
+/** Minimum number of requests of a source with charts, as a share of those of the busiest source. */
 const chartShareMin = 0.002;
 
 const ranges = [
@@ -57,20 +57,20 @@ const refreshes = [
   ['60', '60 s'],
 ] as const;
 const ticksPerWindow = 6;
-/** So many parameters that are not known are named. */
+/** Maximum number of unknown parameters to list. */
 const ignoredMax = 5;
 
 /**
- * Whether the page shows the dashboard's own requests: when they are asked for, and where the dashboard is itself
- * behind the Caddy whose requests it shows, as in Compose. Then its host is among Caddy's.
+ * Whether the page shows the dashboard's own requests: if the query asks for them, or if the dashboard is behind the
+ * same Caddy, as in Compose, so that its host is among Caddy's.
  */
 export function showsOwn({ filter }: Pick<DashboardQuery, 'filter'>, { pairs }: Pick<Traffic, 'pairs'>): boolean {
   return filter.source === dashboardSource || pairs.some(({ app }) => app === dashboardSource);
 }
 
 /**
- * Makes the view of the dashboard. Its clock ticks in parts of a window, so that a page on which nothing happens stays
- * the same.
+ * Creates the view of the dashboard. Its clock ticks in parts of a window, so that a page without changes stays
+ * equal.
  */
 export function dashboardView({
   query,
@@ -87,14 +87,14 @@ export function dashboardView({
 }: DashboardData) {
   const traffic = showsOwn(query, all) ? all : withoutSource(all, dashboardSource);
   const tickMs = traffic.stepMs / ticksPerWindow;
-  const nowMs = Math.min(exactMs, Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs)); // never later than it is
+  const nowMs = Math.min(exactMs, Math.max(traffic.range.fromMs + tickMs, Math.floor(exactMs / tickMs) * tickMs)); // never in the future
   const lastRequestMs = lastOf(latest);
   const status = statusOf(traffic, {
     lastRequestMs,
     nowMs,
     exactMs,
     isFiltered: Object.keys(query.filter).length > 0,
-    isOwnAsked: query.filter.source === dashboardSource,
+    includesOwn: query.filter.source === dashboardSource,
   });
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
@@ -177,7 +177,7 @@ export function dashboardView({
   };
 }
 
-/** When each source's last request came, as far as the latest requests tell. */
+/** Time of the last request of each source among the latest requests. */
 function lastOf(latest: readonly RequestEvent[]): Map<string, number> {
   const last = new Map<string, number>();
   for (const { source, timeMs } of latest) last.set(source, Math.max(last.get(source) ?? 0, timeMs));
@@ -204,10 +204,7 @@ function rangeView(query: DashboardQuery, aligned: TimeRange, nowMs: number, tic
   };
 }
 
-/**
- * Links to the range before and after, and to half and twice of it. Those that reach up to about now stay live, as time
- * has gone on since the page was made.
- */
+/** Links to the previous and next range, and to half and twice the range. Ranges that end at about now stay live. */
 function stepsView(query: DashboardQuery, nowMs: number, tickMs: number, link: Link) {
   const [fromMs, toMs] = [query.fromMs, query.toMs].map((timeMs) => Math.floor(timeMs / tickMs) * tickMs) as [
     number,
@@ -245,7 +242,7 @@ function relative(lengthMs: number): string {
   return seconds % 60 === 0 ? `${seconds / 60}m` : `${seconds}s`;
 }
 
-/** The form: what can be typed, and what it carries along unseen. */
+/** The form: its fields, and hidden fields that preserve the other parameters. */
 function formView(query: DashboardQuery, sources: readonly string[], link: Link) {
   const { given } = query;
   const local = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 16);
@@ -274,16 +271,16 @@ function formView(query: DashboardQuery, sources: readonly string[], link: Link)
       { name: 'client', label: 'Client', value: given.client, hint: '198.51.100.0' },
       { name: 'user_agent', label: 'User agent', value: given.user_agent, hint: 'curl/8.14.1' },
       { name: 'referrer', label: 'Referrer', value: given.referrer, hint: 'https://example.com/' },
-      { name: 'request_id', label: 'Request id', value: given.request_id, hint: 'as it was logged' },
+      { name: 'request_id', label: 'Request id', value: given.request_id, hint: 'as logged' },
     ],
-    kept: keptFields(given, ['from', 'to', 'refresh', 'compare', 'limit', 'errors']),
-    keptWithRange: keptFields(given, [...filterNames, 'compare', 'limit', 'errors']),
+    hidden: hiddenFields(given, ['from', 'to', 'refresh', 'compare', 'limit', 'errors']),
+    hiddenWithRange: hiddenFields(given, [...filterNames, 'compare', 'limit', 'errors']),
     from: absolute ? local(query.fromMs) : undefined,
     to: absolute ? local(query.toMs) : undefined,
   };
 }
 
-function keptFields(given: DashboardQuery['given'], names: readonly Parameter[]) {
+function hiddenFields(given: DashboardQuery['given'], names: readonly Parameter[]) {
   return names.flatMap((name) => (given[name] === undefined ? [] : [{ name, value: given[name] }]));
 }
 
@@ -291,19 +288,18 @@ function pairCard({ app, proxyOverheadMeanMs, edgeOnlyErrors, bypassedEdge }: Pa
   return {
     app: printable(app, 60),
     figures: [
-      { name: 'Mean outside', value: duration(proxyOverheadMeanMs), note: 'mean at the edge − mean in the app' },
       {
-        name: 'Errors of the edge',
-        value: count(edgeOnlyErrors),
-        note: '5xx that the app never sent',
-        alarm: edgeOnlyErrors > 0,
+        name: 'Proxy overhead',
+        value: duration(proxyOverheadMeanMs),
+        note: 'mean latency at Caddy − mean latency in the app',
       },
-      { name: 'Past the edge', value: count(bypassedEdge), note: 'came to the app directly', alarm: bypassedEdge > 0 },
+      { name: '5xx generated by Caddy', value: count(edgeOnlyErrors), alarm: edgeOnlyErrors > 0 },
+      { name: 'Bypassed Caddy', value: count(bypassedEdge), note: 'requests', alarm: bypassedEdge > 0 },
     ],
   };
 }
 
-/** In which order the latest requests can come, and errors alone. */
+/** Links to the orders of the latest requests, and to errors only. */
 function latestOrders({ errorsFirst, given }: DashboardQuery, link: Link) {
   if (given.status !== undefined) return [];
   return [
@@ -313,28 +309,25 @@ function latestOrders({ errorsFirst, given }: DashboardQuery, link: Link) {
   ];
 }
 
-/** Why there is no period to compare with; `undefined` where there is one. */
+/** Why there is no previous period to compare with; `undefined` if there is one. */
 function missingPeriod(
   { previous, sources, range: { fromMs, toMs }, firstMs }: Traffic,
   nowMs: number,
 ): string | undefined {
   if (previous !== undefined || sources.size === 0) return undefined;
   return firstMs !== undefined && 2 * fromMs - toMs < firstMs
-    ? `no: there is no data of the whole period before, only since ${textOf([dayAndClock(firstMs, nowMs)])} UTC`
-    : 'no: the period before is no longer kept whole';
+    ? `(not available: data starts at ${textOf([dayAndClock(firstMs, nowMs)])} UTC)`
+    : '(not available: the previous period exceeds the retention)';
 }
 
-/** How many requests of the range are kept one by one; `undefined` where all are. */
+/** Text about the number of sampled requests; `undefined` if all are stored. */
 function sampledText({ sampled }: Traffic): string | undefined {
   if (sampled === undefined) return undefined;
-  const { kept, of } = sampled;
-  return kept === 0
-    ? `none of the ${count(of)} requests of this range`
-    : `${count(kept)} of the ${count(of)} requests of this range, about one in ${count(Math.max(1, Math.round(of / kept)))}`;
+  return `${count(sampled.kept)} of ${count(sampled.of)} requests are stored`;
 }
 
-/** A filter that `needsRequests`. */
-const requestsFilter = 'a filter by path, client, user agent, referrer or request id';
+/** Filters for which `needsRequests` is true. */
+const requestsFilters = 'filters by path, client, user agent, referrer or request id';
 
 function incompleteReasons(query: DashboardQuery, traffic: Traffic, nowMs: number): Phrase[] {
   const { bounded, retainedFromMs, rollupsFromMs, ledgers, complete } = traffic;
@@ -349,47 +342,45 @@ function incompleteReasons(query: DashboardQuery, traffic: Traffic, nowMs: numbe
   const datagrams = total((ledger) => ledger.warnings['datagrams-lost'] ?? 0);
   return [
     ...(bounded
-      ? [phrase`${requestsFilter} reads single requests, and stopped at its limit: choose a shorter range`]
+      ? [phrase`${requestsFilters} read raw requests, and the read was truncated: choose a shorter range`]
       : []),
     ...(retainedFromMs === undefined
       ? []
       : [
-          phrase`${requestsFilter} reads single requests, which are kept since ${dayAndClock(retainedFromMs, nowMs)} UTC (RETENTION_REQUESTS)`,
+          phrase`${requestsFilters} read raw requests, and those before ${dayAndClock(retainedFromMs, nowMs)} UTC have been deleted (RETENTION_REQUESTS)`,
         ]),
     ...(rollupsFromMs === undefined
       ? []
-      : [phrase`totals are kept since ${dayAndClock(rollupsFromMs, nowMs)} UTC (RETENTION_ROLLUPS)`]),
-    ...(sampled === undefined
-      ? []
-      : [phrase`${requestsFilter} counts the requests that are kept one by one, ${sampled}`]),
+      : [phrase`rollups before ${dayAndClock(rollupsFromMs, nowMs)} UTC have been deleted (RETENTION_ROLLUPS)`]),
+    ...(sampled === undefined ? [] : [phrase`${requestsFilters} count only sampled requests: ${sampled}`]),
     ...(dropped > 0 ? [phrase`${count(dropped)} lines were dropped`] : []),
-    ...(spooled > 0 ? [phrase`${count(spooled)} requests are on disk, waiting for the store`] : []),
+    ...(spooled > 0 ? [phrase`${count(spooled)} requests are spooled on disk`] : []),
     ...(deadLettered > 0 ? [phrase`${count(deadLettered)} requests were refused by the store`] : []),
-    ...(earlier > 0 ? [phrase`${count(earlier)} requests of an earlier start are on disk, waiting for the store`] : []),
-    ...(datagrams > 0 ? [phrase`${count(datagrams)} lines that came over UDP were lost in the kernel`] : []),
+    ...(earlier > 0 ? [phrase`${count(earlier)} requests of a previous run are spooled on disk`] : []),
+    ...(datagrams > 0 ? [phrase`${count(datagrams)} UDP lines were lost in the kernel`] : []),
   ];
 }
 
-/** What the lists leave out. */
+/** Note about requests that the lists of raw requests exclude. */
 function topListsNote({ ofNewest, retainedFromMs }: TopLists, nowMs: number): Phrase | undefined {
   const reasons = [
-    ...(ofNewest === undefined ? [] : [phrase`are made from the newest ${count(ofNewest)}`]),
+    ...(ofNewest === undefined ? [] : [phrase`cover only the newest ${count(ofNewest)}`]),
     ...(retainedFromMs === undefined
       ? []
-      : [phrase`reach back to ${dayAndClock(retainedFromMs, nowMs)} UTC, since when requests are kept`]),
+      : [phrase`start at ${dayAndClock(retainedFromMs, nowMs)} UTC (RETENTION_REQUESTS)`]),
   ];
   const [first, second] = reasons;
   return first === undefined
     ? undefined
-    : phrase`Under this filter the lists that only single requests know ${second === undefined ? first : phrase`${first}, and ${second}`}.`;
+    : phrase`With this filter, lists of raw requests ${second === undefined ? first : phrase`${first}, and ${second}`}.`;
 }
 
-/** To the minute: what moves on with every request would make each answer a new one. */
+/** A time to the minute. More precision would change the ETag with every request. */
 function dayAndClock(timeMs: number, nowMs: number): Time {
   return { iso: isoTime(Math.floor(timeMs / 60_000) * 60_000), text: `${dayOf(timeMs, nowMs)}${nbsp}${clock(timeMs)}` };
 }
 
-/** What the page leaves out of the dashboard's own requests; `undefined` where there are none. */
+/** The dashboard's own requests, which the page excludes; `undefined` if there are none. */
 function ownView({ sources }: Traffic, link: Link) {
   const own = sources.get(dashboardSource);
   return own === undefined
@@ -397,7 +388,7 @@ function ownView({ sources }: Traffic, link: Link) {
     : { count: own.requests, text: count(own.requests), href: link({ source: dashboardSource }) };
 }
 
-/** Where there is data, when the range has none; `undefined` while nothing is stored. */
+/** A link to the latest data for a range without any; `undefined` if the store is empty. */
 function elsewhere(
   { fromMs, filter }: DashboardQuery,
   { recent, newestMs, stepMs }: Traffic,
@@ -411,11 +402,11 @@ function elsewhere(
   return {
     text:
       fromMs >= nowMs
-        ? 'This range lies in the future.'
+        ? 'This range is in the future.'
         : isFiltered
-          ? 'No request of this range matches the filters.'
+          ? 'No requests in this range match the filters.'
           : 'There are no requests in this range.',
-    label: isFiltered ? 'Show the latest ones without filters, of' : 'Show the latest ones, of',
+    label: isFiltered ? 'Show the latest requests without filters:' : 'Show the latest requests:',
     last: dayAndClock(lastMs, nowMs),
     href: link({
       ...Object.fromEntries(filterNames.map((name) => [name, undefined])),
@@ -425,10 +416,7 @@ function elsewhere(
   };
 }
 
-/**
- * Whether Caddy seems not to be connected yet: no request of its own is stored, none accepted, and no filter would hide
- * them.
- */
+/** Whether Caddy is probably not connected yet: without filters, no requests of Caddy are stored or accepted. */
 function needsConnecting({ filter }: DashboardQuery, { sources, ledgers, recent }: Traffic): boolean {
   return (
     Object.keys(filter).length === 0 &&

@@ -37,7 +37,7 @@ function start({ told = false } = {}) {
   };
 }
 
-test('a crowd makes one read, of each query, and the next moment another one', async (t) => {
+test('shares one read per query among concurrent callers, and starts another one after 200 ms', async (t) => {
   const { get, reads, advance } = start();
   const crowd = [...Array(100).keys()].map((at) => get(5000 + at));
   const other = get(5000, 'other');
@@ -53,7 +53,7 @@ test('a crowd makes one read, of each query, and the next moment another one', a
   t.is(reads.length, 4, 'a moment has passed');
 });
 
-test('what a batch has overtaken is read anew, and so is what failed', async (t) => {
+test('reads again after a batch has been written or a read has failed', async (t) => {
   const { get, reads, change } = start({ told: true });
   const before = get(5000);
   change();
@@ -68,7 +68,7 @@ test('what a batch has overtaken is read anew, and so is what failed', async (t)
   t.is(await next, 'new');
 });
 
-test('a read is cancelled when the last of those who wait for it has gone, and not before', async (t) => {
+test('cancels a read when its last caller leaves, not before', async (t) => {
   let cancelled: AbortSignal | undefined;
   const read = new CoalescedRead<string>(
     (signal) =>
@@ -91,7 +91,7 @@ test('a read is cancelled when the last of those who wait for it has gone, and n
   await Promise.all(waiting);
 });
 
-test('a read that somebody without a signal waits for is not cancelled, nor one that has ended', async (t) => {
+test('does not cancel a read that has a caller without a signal or has ended', async (t) => {
   let answer!: (text: string) => void;
   const read = new CoalescedRead<string>(
     () =>

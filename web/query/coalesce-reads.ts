@@ -1,11 +1,11 @@
-/** Reads whose answers are not kept: viewers who come at about the same time share one. */
+/** Single flight for uncached reads: concurrent viewers share one read. */
 import type { StoreChanges } from '../../shared/store/changes.js';
 import type { TimeRange } from '../../shared/store/store.js';
 
 /**
- * Makes a read, or takes part in one of the same name and query that was started a moment ago; its range may be as much
- * as that moment older. Where the store tells of its changes, one that a batch has overtaken is made anew. The read is
- * cancelled when all who wait for it have gone.
+ * Starts a read, or joins one of the same name and query started within the last `maxAgeMs`, whose range may be older
+ * by as much. A store that reports its changes invalidates reads started before a batch was written. A read is
+ * cancelled when all its callers have left.
  */
 export type SharedReads = <Query, Answer>(
   name: string,
@@ -15,12 +15,12 @@ export type SharedReads = <Query, Answer>(
   signal?: AbortSignal,
 ) => Promise<Answer>;
 
-/** How long ago the read may have been started, in milliseconds. Its answer is let go after that. */
-const momentMs = 200;
-/** Reads that are remembered; those that were started first go first. */
+/** Maximum age of a read that can be joined, in milliseconds. After that its answer is released. */
+const maxAgeMs = 200;
+/** Maximum number of reads that can be joined. Beyond it the oldest are evicted. */
 const readsMax = 100;
 
-/** Makes the reads of one store. */
+/** Creates the single flight of one store. */
 export function createSharedReads(
   changes: StoreChanges | undefined,
   { clock = () => performance.now() } = {},
@@ -47,29 +47,29 @@ export function createSharedReads(
     const isNear =
       known !== undefined &&
       !known.read.isCancelled &&
-      clock() - known.atMs <= momentMs &&
+      clock() - known.atMs <= maxAgeMs &&
       (['fromMs', 'toMs'] as const).every(
-        (end) => range[end] >= known.range[end] && range[end] - known.range[end] <= momentMs,
+        (end) => range[end] >= known.range[end] && range[end] - known.range[end] <= maxAgeMs,
       );
     if (isNear) return await (known.read as CoalescedRead<Answer>).join(signal);
     const own = { range, atMs: clock(), read: new CoalescedRead<Answer>((cancelled) => read(range, query, cancelled)) };
-    const forget = (): void => {
+    const remove = (): void => {
       if (started.get(key) === own) started.delete(key);
     };
     started.delete(key);
     started.set(key, own);
-    setTimeout(forget, momentMs).unref();
+    setTimeout(remove, maxAgeMs).unref();
     for (const oldest of started.keys()) if (started.size > readsMax) started.delete(oldest);
     try {
       return await own.read.join(signal);
     } catch (error) {
-      forget();
+      remove();
       throw error;
     }
   };
 }
 
-/** A read that several callers wait for. It is cancelled when the last of them has gone. */
+/** A read that several callers share. It is cancelled when the last of them leaves. */
 export class CoalescedRead<Answer> {
   readonly #cancelling = new AbortController();
   readonly #answer: Promise<Answer>;
@@ -77,14 +77,14 @@ export class CoalescedRead<Answer> {
 
   constructor(read: (cancelled: AbortSignal) => Promise<Answer>) {
     this.#answer = read(this.#cancelling.signal);
-    this.#answer.catch(() => undefined); // whoever waits for it gets the error
+    this.#answer.catch(() => undefined); // callers of `join` receive the error
   }
 
   get isCancelled(): boolean {
     return this.#cancelling.signal.aborted;
   }
 
-  /** Waits for the answer. A caller whose `signal` is aborted has gone; one without a signal stays. */
+  /** Waits for the answer. A caller leaves when its `signal` is aborted; a caller without a signal never leaves. */
   async join(signal?: AbortSignal): Promise<Answer> {
     const leave = (): void => {
       this.#waiting -= 1;

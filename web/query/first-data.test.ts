@@ -39,21 +39,21 @@ async function open(t: ExecutionContext, { rollupsMs = 400 * dayMs } = {}) {
 const read = (reads: Reads, from: string, nowMs: number) =>
   readTraffic(reads, parseQuery({ from }, nowMs), { nowMs, withPrevious: true });
 
-test('a steady site is compared only with a period that lies after the first data of the store', async (t) => {
+test('compares only with a previous period that starts after the first data', async (t) => {
   const { reads, record } = await open(t);
   const nowMs = Date.now();
   await record(nowMs - 30 * hourMs, nowMs, 2 * minuteMs);
-  t.is((await read(reads, 'now-24h', nowMs)).previous, undefined, 'only six hours of the day before are there');
+  t.is((await read(reads, 'now-24h', nowMs)).previous, undefined, 'the previous day has only six hours of data');
   const { previous, sources } = await read(reads, 'now-6h', nowMs);
   t.true(Math.abs(previous!.sources.get('caddy')!.requests - sources.get('caddy')!.requests) <= 10);
   await record(nowMs - 60 * hourMs, nowMs - 30 * hourMs, 2 * minuteMs);
   t.true(
     (await read(reads, 'now-24h', nowMs)).previous!.sources.get('caddy')!.requests > 700,
-    'an import has added the rest of the day before',
+    'an import has added the rest of the previous day',
   );
 });
 
-test('what is read while lines come in is kept, unless they are older than all that is there', async (t) => {
+test('caches spans read during writes, unless older data was written', async (t) => {
   const levelMs = 86_400_000;
   let tell!: (changed: { rollups: { level: 86_400; windowMs: number; source: string }[] }) => void;
   let reads = 0;
@@ -88,19 +88,19 @@ test('what is read while lines come in is kept, unless they are older than all t
   await reading;
   write(12 * levelMs);
   await spans();
-  t.is(reads, 1, 'a batch of now changes nothing about the first data');
+  t.is(reads, 1, 'a current batch does not affect the first data');
   write(9 * levelMs);
   const again = spans();
   write(8 * levelMs);
   answer();
   await again;
   const last = spans();
-  t.is(reads, 3, 'the second read may lack what came meanwhile');
+  t.is(reads, 3, 'the second read may miss the batch written meanwhile');
   answer();
   await last;
 });
 
-test('a range whose period before is older than RETENTION_ROLLUPS is not compared, and one that begins before that is incomplete', async (t) => {
+test('does not compare with a period beyond RETENTION_ROLLUPS; a range that starts before it is incomplete', async (t) => {
   const { reads, record } = await open(t);
   const nowMs = Date.now();
   await record(nowMs - 700 * dayMs, nowMs, dayMs);
@@ -111,7 +111,7 @@ test('a range whose period before is older than RETENTION_ROLLUPS is not compare
   t.like(beyond, { previous: undefined, complete: false, rollupsFromMs: nowMs - 400 * dayMs });
 });
 
-test('the first data is where the coarsest level begins, told as exactly as finer levels that reach back as far', (t) => {
+test('takes the first data from the coarsest level, refined by finer levels', (t) => {
   t.is(firstOf(new Map()), undefined);
   t.is(
     firstOf(
@@ -134,6 +134,6 @@ test('the first data is where the coarsest level begins, told as exactly as fine
       ]),
     ),
     15 * hourMs,
-    'the fine rows of the first hour are deleted',
+    'the fine rows of the first hour have been deleted',
   );
 });

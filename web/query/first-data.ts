@@ -1,4 +1,4 @@
-/** When the data of a store begins and ends. Nothing is compared with, or divided by, a time before the first data. */
+/** When the data of a store begins and ends. Rates and comparisons exclude the time before the first data. */
 import { levels, type Level, type RowKey } from '../../shared/rollup/rollup.js';
 import type { Store, StoredWindows } from '../../shared/store/store.js';
 
@@ -9,18 +9,15 @@ export interface DataSpan {
   readonly newestMs: number;
 }
 
-/**
- * How long an answer is used, in milliseconds: what is too old is deleted, and what others import is added, without
- * notice.
- */
-const keptMs = 10_000;
+/** TTL, in milliseconds. Retention and imports by other processes change the data without notification. */
+const ttlMs = 10_000;
 
-/** Remembers when the data of each source of a store begins, until older data is written. */
+/** Caches when the data of each source begins and ends. Invalidated when older data is written. */
 export class FirstData {
   readonly #store: Pick<Store, 'readStoredWindows'>;
   readonly #clock: () => number;
   #known: { readonly readMs: number; readonly windows: ReadonlyMap<string, StoredWindows> } | undefined;
-  /** For each read in progress, the oldest windows that batches have written meanwhile: it may lack them. */
+  /** For each read in progress, the oldest windows written since its start, which it may miss. */
   readonly #written = new Set<RollupKey[]>();
 
   constructor(store: Pick<Store, 'readStoredWindows' | 'changes'>, { clock = () => performance.now() } = {}) {
@@ -36,13 +33,13 @@ export class FirstData {
     });
   }
 
-  /** By source. Throws the store's `StoreError`. */
+  /** Returns the data span of each source. Throws a `StoreError`. */
   async spans(
     inTime: (
       run: (signal: AbortSignal) => ReturnType<Store['readStoredWindows']>,
     ) => ReturnType<Store['readStoredWindows']>,
   ): Promise<ReadonlyMap<string, DataSpan>> {
-    if (this.#known !== undefined && this.#clock() - this.#known.readMs <= keptMs) return spansOf(this.#known.windows);
+    if (this.#known !== undefined && this.#clock() - this.#known.readMs <= ttlMs) return spansOf(this.#known.windows);
     const readMs = this.#clock();
     const written: RollupKey[] = [];
     this.#written.add(written);
@@ -58,7 +55,7 @@ export class FirstData {
 
 type RollupKey = Pick<RowKey, 'level' | 'windowMs' | 'source'>;
 
-/** Whether any of these rows is of a time before the data that is known. */
+/** Whether any of these rows is older than the known data. */
 function isOlder(rows: readonly RollupKey[], known: ReadonlyMap<string, StoredWindows>): boolean {
   return rows.some(({ level, windowMs, source }) => (known.get(source)?.oldest.get(level) ?? Infinity) > windowMs);
 }
@@ -73,7 +70,7 @@ function oldestOf(rows: readonly RollupKey[]): RollupKey[] {
   return [...oldest.values()];
 }
 
-/** From the first data of any of them to the last; `undefined` where there are none. */
+/** The span that covers all given spans; `undefined` if there are none. */
 export function unionOf(spans: Iterable<DataSpan>): DataSpan | undefined {
   const all = [...spans];
   return all.length === 0
@@ -93,10 +90,7 @@ function spansOf(windows: ReadonlyMap<string, StoredWindows>): ReadonlyMap<strin
   );
 }
 
-/**
- * The oldest window, found in the coarsest level, which is kept longest, and told as exactly as the finer levels tell
- * it.
- */
+/** Start of the oldest window. The coarsest level has the longest retention; finer levels refine its start. */
 export function firstOf(oldest: ReadonlyMap<Level, number>): number | undefined {
   const [coarsest, ...finer] = levels.filter((level) => oldest.has(level)).toReversed();
   if (coarsest === undefined) return undefined;
@@ -104,7 +98,7 @@ export function firstOf(oldest: ReadonlyMap<Level, number>): number | undefined 
   let endMs = firstMs + coarsest * 1000;
   for (const level of finer) {
     const windowMs = oldest.get(level)!;
-    if (windowMs >= endMs) break; // the rows of this level that began it are deleted
+    if (windowMs >= endMs) break; // this level's rows at the start of the window have been deleted
     firstMs = Math.max(firstMs, windowMs);
     endMs = firstMs + level * 1000;
   }

@@ -73,7 +73,7 @@ function byHost(one: HostCounts, other: HostCounts): number {
   return one.host < other.host ? -1 : 1;
 }
 
-test('counts what the store counts, whatever is written between two reads', async (t) => {
+test('returns the same counts as the store after any writes between reads', async (t) => {
   const requests = fc.array(
     fc.record({ host: fc.constantFrom('a', 'b', 'c'), agoMs: fc.oneof(fc.nat(2 * hourMs), fc.nat(3 * dayMs)) }),
     { maxLength: 5 },
@@ -101,7 +101,7 @@ test('counts what the store counts, whatever is written between two reads', asyn
   );
 });
 
-test('reads ended windows once, and only the last minutes again', async (t) => {
+test('reads closed windows once, and only the last minutes again', async (t) => {
   const { add, get, parts } = start();
   add({ host: 'a', timeMs: nowMs - 5 * hourMs }, { host: 'a', timeMs: nowMs });
   t.like(await get(), [{ host: 'a', requests: 2, bytes: 20 }]);
@@ -142,7 +142,7 @@ test('refines an open day to its hours and minutes', (t) => {
   t.is(parts.at(-1)!.toMs, fromMs + 2 * dayMs);
 });
 
-test('reads everything again when the store has other contents', async (t) => {
+test('reads everything again after the contents of the store are exchanged', async (t) => {
   const { get, parts, changes } = start();
   await get();
   parts();
@@ -151,7 +151,7 @@ test('reads everything again when the store has other contents', async (t) => {
   t.is(parts().length, 3);
 });
 
-test('reads ended windows again where others write, those that ended lately sooner', async (t) => {
+test('expires closed windows if other processes write, recent ones sooner', async (t) => {
   const { add, get, parts, state } = start({ isNotified: false });
   await get();
   add({ host: 'a', timeMs: nowMs - 5 * hourMs });
@@ -166,7 +166,7 @@ test('reads ended windows again where others write, those that ended lately soon
   t.like(await get(), [{ host: 'a' }]);
 });
 
-test('caches no error', async (t) => {
+test('does not cache errors', async (t) => {
   const { add, get, state } = start();
   state.failure = new Error('no store');
   await t.throwsAsync(get(), { message: 'no store' });
@@ -175,7 +175,7 @@ test('caches no error', async (t) => {
   t.is((await get()).length, 1);
 });
 
-test('evicts the least recently used beyond the limit', async (t) => {
+test('evicts the least recently used entries beyond the limit', async (t) => {
   const { add, get, parts } = start({ hostsMax: 3 });
   add({ host: 'a', timeMs: nowMs - 5 * hourMs }, { host: 'b', timeMs: nowMs - 5 * hourMs });
   await get();

@@ -1,4 +1,4 @@
-/** The requests of each host of a range. Ended windows are counted once, until a batch changes them. */
+/** Requests per host of a range. Closed windows are cached until a batch changes them. */
 import { levelsOf, windowStart, type Level, type RowKey } from '../../shared/rollup/rollup.js';
 import type { StoreChanges } from '../../shared/store/changes.js';
 import { addHostCounts, hostKey } from '../../shared/store/rollups-query.js';
@@ -7,20 +7,17 @@ import { coverRange } from '../../shared/time-range.js';
 import { CoalescedRead } from './coalesce-reads.js';
 import { closedTtlMs, closesAfterMs, notifiedTtlMs } from './window-cache.js';
 
-/** What the cache needs. */
+/** Options of `HostCountsCache`. */
 export interface HostCountsOptions {
-  /** Counts the hosts of some parts. */
+  /** Reads the counts of the hosts of some windows. */
   readonly read: (query: HostCountsQuery, signal: AbortSignal) => Promise<HostCounts[]>;
-  /**
-   * `undefined` for a store to which others write as well: then ended windows are counted again after a time, see
-   * `closedTtlMs`.
-   */
+  /** `undefined` for a store that other processes write to: its closed windows expire after `closedTtlMs`. */
   readonly changes: StoreChanges | undefined;
   /** As in `WindowCacheOptions`. */
   readonly closedTtlMsMax?: number | undefined;
   /** Maximum number of hosts in all entries together. Default: 50,000, about 10 MB. */
   readonly hostsMax?: number;
-  /** Milliseconds of a clock that only goes forward. */
+  /** Monotonic clock, in milliseconds. */
   readonly clock?: () => number;
 }
 
@@ -32,14 +29,14 @@ interface Entry {
   hosts: number;
 }
 
-/** Caches the counts of hosts. */
+/** Caches requests per host. */
 export class HostCountsCache {
   readonly #read: HostCountsOptions['read'];
   readonly #hostsMax: number;
   readonly #isNotified: boolean;
   readonly #closedTtlMsMax: number | undefined;
   readonly #clock: () => number;
-  /** By filter and parts, the least recently used first. */
+  /** By filter and parts, least recently used first. */
   readonly #entries = new Map<string, Entry>();
 
   constructor({
@@ -55,14 +52,14 @@ export class HostCountsCache {
     this.#closedTtlMsMax = closedTtlMsMax;
     this.#clock = clock;
     changes?.listen(({ rollups }) => {
-      this.#forget(rollups);
+      this.#invalidate(rollups);
     });
     changes?.listenForExchange(() => {
       this.#entries.clear();
     });
   }
 
-  /** Counts the requests of each host, in no particular order. Throws what the read throws. */
+  /** Returns the counts of each host, in no particular order. Throws the error of the read. */
   async get({ parts, filter }: HostCountsQuery, nowMs: number, signal: AbortSignal): Promise<HostCounts[]> {
     const settledMs = nowMs - closesAfterMs;
     const { ended, open } = splitAt(parts, settledMs);
@@ -92,7 +89,7 @@ export class HostCountsCache {
   }
 
   #start(key: string, query: HostCountsQuery): Entry {
-    const forget = (): void => {
+    const remove = (): void => {
       if (this.#entries.get(key) === entry) this.#entries.delete(key);
     };
     const read = async (cancelled: AbortSignal): Promise<ReadonlyMap<string, HostCounts>> => {
@@ -104,7 +101,7 @@ export class HostCountsCache {
         this.#makeRoom();
         return counts;
       } catch (error) {
-        forget();
+        remove();
         throw error;
       }
     };
@@ -121,7 +118,7 @@ export class HostCountsCache {
     }
   }
 
-  #forget(rows: readonly RowKey[]): void {
+  #invalidate(rows: readonly RowKey[]): void {
     for (const [key, { parts }] of this.#entries) {
       if (
         rows.some(({ level, windowMs }) =>
@@ -149,7 +146,7 @@ function finerOf(parts: HostCountsQuery['parts'], settledMs: number): (TimeRange
   );
 }
 
-/** Splits parts into windows that ended by then, and the others. */
+/** Splits parts into windows that had ended at `settledMs`, and open ones. */
 function splitAt(
   parts: HostCountsQuery['parts'],
   settledMs: number,
@@ -167,5 +164,5 @@ function isNotEmpty({ fromMs, toMs }: TimeRange): boolean {
   return fromMs < toMs;
 }
 
-/** Maximum number of entries: those without hosts do not count towards `hostsMax`. */
+/** Maximum number of entries: entries without hosts do not count towards `hostsMax`. */
 const entriesMax = 100;

@@ -7,7 +7,7 @@ function mergedOf(weightMax: number) {
   let merges = 0;
   const merged = new MergeCache<{ value: number }, number>({ estimatedSize: ({ value }) => value, weightMax });
   return {
-    /** What is merged, and whether it was merged anew. */
+    /** The merged value, and whether it was merged again. */
     sum(key: string, digests: { value: number }[]) {
       const before = merges;
       const sum = merged.of(key, digests, () => {
@@ -19,7 +19,7 @@ function mergedOf(weightMax: number) {
   };
 }
 
-test('the same windows are merged once, and others, fewer or more of them, anew', (t) => {
+test('merges the same windows once, and different, fewer or more windows again', (t) => {
   const { sum } = mergedOf(100);
   const [a, b, c] = [digestOf(1), digestOf(2), digestOf(3)] as const;
   t.deepEqual(sum('hour', [a, b]), [3, true]);
@@ -32,7 +32,7 @@ test('the same windows are merged once, and others, fewer or more of them, anew'
   t.deepEqual(sum('hour', []), [0, true]);
 });
 
-test('what is kept weighs no more than it may, and what was asked least lately goes first', (t) => {
+test('evicts the least recently used entries beyond the weight limit', (t) => {
   const { sum } = mergedOf(13);
   const digests = [digestOf(5)];
   sum('one', digests);
@@ -41,6 +41,6 @@ test('what is kept weighs no more than it may, and what was asked least lately g
   sum('three', digests);
   t.deepEqual(sum('one', digests), [5, false]);
   t.deepEqual(sum('two', digests), [5, true], 'it had to go');
-  t.deepEqual(sum('two', [digestOf(13)]), [13, true], 'more than may be kept is merged all the same');
+  t.deepEqual(sum('two', [digestOf(13)]), [13, true], 'an entry above the limit is merged, but not cached');
   t.deepEqual(sum('three', digests), [5, true]);
 });

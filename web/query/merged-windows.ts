@@ -1,35 +1,35 @@
-/** So many characters of a key weigh as much as a digest. */
+/** Characters of a key that count as one unit of weight. */
 const keyLengthPerWeight = 3000;
 
 /**
- * What the digests of windows were merged to, kept for as long as they are the same: of a range all but the newest are
- * as they were a moment ago.
+ * Caches merged digests of windows. An entry is valid as long as its digests are the same objects. From one page to the
+ * next only the newest windows of a range change.
  */
 export class MergeCache<Digest extends object, Merged> {
   readonly #estimatedSize: (digest: Digest) => number;
   readonly #weightMax: number;
-  /** By query and range, those that were asked least lately first. */
-  readonly #kept = new Map<
+  /** By query and range, least recently used first. */
+  readonly #entries = new Map<
     string,
     { readonly digests: readonly Digest[]; readonly merged: Merged; readonly weight: number }
   >();
   #weight = 0;
 
   /**
-   * `estimatedSize` says what a digest weighs, and `weightMax` what all that were merged may weigh together: what they
-   * were merged to weighs less.
+   * `estimatedSize` returns the weight of a digest; `weightMax` limits the total weight of the digests of all entries.
+   * Merged digests weigh less.
    */
   constructor({ estimatedSize, weightMax }: { estimatedSize: (digest: Digest) => number; weightMax: number }) {
     this.#estimatedSize = estimatedSize;
     this.#weightMax = weightMax;
   }
 
-  /** What `digests` were merged to under this key, or what `merge` makes of them. */
+  /** Returns the cached result for these digests under this key, or calls `merge`. */
   of(key: string, digests: readonly Digest[], merge: () => Merged): Merged {
-    const known = this.#kept.get(key);
+    const known = this.#entries.get(key);
     const isSame =
       known?.digests.length === digests.length && digests.every((digest, at) => digest === known.digests[at]);
-    const made = isSame
+    const entry = isSame
       ? known
       : {
           digests,
@@ -39,14 +39,14 @@ export class MergeCache<Digest extends object, Merged> {
             Math.floor(key.length / keyLengthPerWeight) +
             digests.reduce((sum, digest) => sum + this.#estimatedSize(digest), 0),
         };
-    this.#weight += made.weight - (known?.weight ?? 0);
-    this.#kept.delete(key);
-    this.#kept.set(key, made);
-    for (const [oldest, { weight }] of this.#kept) {
+    this.#weight += entry.weight - (known?.weight ?? 0);
+    this.#entries.delete(key);
+    this.#entries.set(key, entry);
+    for (const [oldest, { weight }] of this.#entries) {
       if (this.#weight <= this.#weightMax) break;
-      this.#kept.delete(oldest);
+      this.#entries.delete(oldest);
       this.#weight -= weight;
     }
-    return made.merged;
+    return entry.merged;
   }
 }

@@ -3,7 +3,7 @@ import { parseQuery, parseUsable, QueryError, unknownParameters } from './query.
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);
 
-test('without parameters it is the last hour, refreshed every 5 s, unfiltered', (t) => {
+test('defaults to the last hour, refreshed every 5 s, without filters', (t) => {
   t.deepEqual(parseQuery({}, nowMs), {
     fromMs: nowMs - 3_600_000,
     toMs: nowMs,
@@ -17,7 +17,7 @@ test('without parameters it is the last hour, refreshed every 5 s, unfiltered', 
   });
 });
 
-test('every parameter is read', (t) => {
+test('reads every parameter', (t) => {
   const given = {
     from: 'now-2d',
     to: 'now-1d',
@@ -59,28 +59,28 @@ test('every parameter is read', (t) => {
   });
 });
 
-test('a single status is a range of one, and 0 is none', (t) => {
+test('reads a status as a range of one, and 0 as no response', (t) => {
   t.deepEqual(parseQuery({ status: '404' }, nowMs).filter, { status: { min: 404, max: 404 } });
   t.deepEqual(parseQuery({ status: '0' }, nowMs).filter, { status: { min: 0, max: 0 } });
 });
 
-test('a range with a fixed end and refresh=off are not refreshed', (t) => {
+test('does not refresh a range with a fixed end, or with refresh=off', (t) => {
   t.is(parseQuery({ from: '2026-11-23T19:00:00Z', to: '2026-11-23T20:00:00Z' }, nowMs).refreshSeconds, undefined);
   t.is(parseQuery({ refresh: 'off' }, nowMs).refreshSeconds, undefined);
 });
 
-test('an open form is not refreshed', (t) => {
+test('does not refresh an open form', (t) => {
   t.like(parseQuery({ edit: 'on', refresh: '5' }, nowMs), { editing: true, refreshSeconds: undefined });
 });
 
-test('a time without a zone, as a form sends it, is UTC', (t) => {
+test('reads times without a zone, which forms send, as UTC', (t) => {
   t.like(parseQuery({ from: '2026-11-23T19:00', to: '2026-11-23T19:30:15' }, nowMs), {
     fromMs: Date.UTC(2026, 10, 23, 19),
     toMs: Date.UTC(2026, 10, 23, 19, 30, 15),
   });
 });
 
-test('parameters that are empty count as left out, as plain forms send them', (t) => {
+test('ignores empty parameters, which forms send', (t) => {
   t.deepEqual(parseQuery({ host: '', from: '', status: '' }, nowMs), parseQuery({}, nowMs));
 });
 
@@ -92,7 +92,7 @@ const refused = test.macro({
     t.true(error.message.includes(`The parameter ${parameter} is "`));
   },
   title: (_title, raw) =>
-    `${JSON.stringify(raw).slice(0, 60)} is refused with the parameter, the value and what is allowed`,
+    `${JSON.stringify(raw).slice(0, 60)} throws an error with the parameter, the value and the allowed values`,
 });
 
 test(refused, { from: 'yesterday' }, 'from', /"yesterday"; allowed is now, now-15m/);
@@ -116,13 +116,13 @@ test(refused, { compare: 'yes' }, 'compare', /allowed is on or off/);
 test(refused, { edit: '1' }, 'edit', /allowed is on or off/);
 test(refused, { host: ['a', 'b'] }, 'host', /"a, b"; allowed is one value/);
 
-test('parameters that are not known are ignored, and can be named', (t) => {
+test('ignores unknown parameters and returns their names', (t) => {
   const raw = { utm_source: 'mail', fbclid: ['a', 'b'], status: '404' };
   t.deepEqual(parseQuery(raw, nowMs), parseQuery({ status: '404' }, nowMs));
   t.deepEqual(unknownParameters(raw), ['utm_source', 'fbclid']);
 });
 
-test('a bad value costs itself alone: the other parameters are used', (t) => {
+test('skips invalid parameters and uses the others', (t) => {
   const { query, problems } = parseUsable(
     { from: 'now-6h', status: '6xx', host: ['a', 'b'], method: 'GET', limit: '0' },
     nowMs,
@@ -137,7 +137,7 @@ test('a bad value costs itself alone: the other parameters are used', (t) => {
   t.deepEqual(parseUsable({ host: 'a' }, nowMs).problems, []);
 });
 
-test('a typed client address is truncated as stored ones are, and taken with its prefix', (t) => {
+test('truncates client addresses like stored ones, and accepts their prefix', (t) => {
   const clientOf = (client: string, clientIp: 'truncated' | 'full') =>
     parseQuery({ client }, nowMs, { clientIp }).filter.client;
   for (const client of ['203.0.113.9', '203.0.113.0', '203.0.113.0/24', '::ffff:203.0.113.9'])

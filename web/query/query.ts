@@ -2,24 +2,24 @@ import { boundClientIp, nameLengthMax, type ClientIpPolicy } from '../../shared/
 import { parseTime, timeSyntax } from '../../shared/time-range.js';
 import type { Filter, TimeRange } from '../../shared/store/store.js';
 
-/** What the URL of a page, a chart or an API call asks for. */
+/** The parsed query of a page, a chart or an API call. */
 export interface DashboardQuery extends TimeRange {
   readonly filter: Filter;
-  /** How many raw requests, at most; `undefined` leaves it to the endpoint. */
+  /** Maximum number of raw requests; `undefined` for the endpoint's default. */
   readonly limit: number | undefined;
-  /** Seconds until the page loads itself again; `undefined` for never. */
+  /** Seconds between refreshes; `undefined` for none. */
   readonly refreshSeconds: number | undefined;
-  /** Whether figures are compared with the previous period. */
+  /** Whether to compare figures with the previous period. */
   readonly compare: boolean;
   /** Whether the latest errors come before the latest requests. */
   readonly errorsFirst: boolean;
-  /** Whether the form is open: then nothing loads by itself. */
+  /** Whether the form is open. Disables refreshing. */
   readonly editing: boolean;
-  /** The parameters as they were given, for links that keep them. Empty ones are left out, as forms send them. */
+  /** The raw parameters, for links that preserve them. Without empty ones, which forms send for unused fields. */
   readonly given: Readonly<Partial<Record<Parameter, string>>>;
 }
 
-/** The parameters that take requests away. */
+/** The parameters that filter requests. */
 export const filterNames = [
   'source',
   'host',
@@ -31,12 +31,12 @@ export const filterNames = [
   'referrer',
   'request_id',
 ] as const;
-/** The parameters that `parseQuery` knows. */
+/** The parameters that `parseQuery` reads. */
 export const parameters = ['from', 'to', ...filterNames, 'limit', 'errors', 'refresh', 'compare', 'edit'] as const;
-/** One of them. */
+/** The name of a parameter. */
 export type Parameter = (typeof parameters)[number];
 
-/** A parameter that cannot be used. The message names it, the value and what is allowed. */
+/** An invalid parameter. The message names it, its value and what is allowed. */
 export class QueryError extends Error {
   override readonly name = 'QueryError';
   readonly parameter: string;
@@ -51,38 +51,37 @@ export class QueryError extends Error {
 
 /** Defaults of `from`, `to` and `refresh`. */
 export const defaults = { from: 'now-1h', to: 'now', refresh: '5' } as const;
-/** The greatest `limit`: what one answer can carry at ease. */
+/** Default maximum of `limit`. */
 export const limitMax = 10_000;
-/** The greatest distance of `from` and `to`, in days: ten years. */
+/** Maximum length of a range, in days: ten years. */
 const rangeDaysMax = 3660;
 
 const dayMs = 86_400_000;
 const timeMinMs = 0;
 const timeMaxMs = Date.UTC(2200, 0, 1);
 const refreshSecondsMax = 3600;
-/** Hosts and paths as strangers send them are long at times; beyond this they are nonsense. */
+/** Maximum length of a filter value, in characters. */
 const textLengthMax = 8192;
 
-/** A parsed query string: a parameter that is repeated has an array. */
+/** A parsed query string. A repeated parameter is an array. */
 export type RawQuery = Readonly<Record<string, string | readonly string[] | undefined>>;
 
-/** What a query is read by besides its text. */
+/** Options of `parseQuery`. */
 export interface QueryOptions {
-  /** The greatest `limit`. Default: 10,000. */
+  /** Maximum of `limit`. Default: 10,000. */
   readonly rowsMax?: number;
-  /** How client addresses are stored: a typed one is truncated by the same rule. Default: `full`. */
+  /** How client addresses are stored. `client` is truncated in the same way. Default: `full`. */
   readonly clientIp?: ClientIpPolicy | undefined;
 }
 
 /**
- * The parameters that are none of this page's, such as those that links in mails and social networks add. They are
- * ignored.
+ * Returns the names of unknown parameters, such as the tracking parameters that mail clients and social networks add.
  */
 export function unknownParameters(raw: RawQuery): string[] {
   return Object.keys(raw).filter((name) => !isParameter(name));
 }
 
-/** Reads a query as far as it can be used: a parameter with a bad value is left out, and its error told. */
+/** Reads a query, skipping invalid parameters. Returns the query and the errors of the skipped parameters. */
 export function parseUsable(
   raw: RawQuery,
   nowMs: number,
@@ -94,7 +93,7 @@ export function parseUsable(
     try {
       return { query: parseQuery(usable, nowMs, options), problems };
     } catch (error) {
-      // A default that does not go with the parameter `to` is named as `from`.
+      // The error names `from` even if `from` is a default that conflicts with `to`.
       const bad =
         error instanceof QueryError
           ? [error.parameter, 'to'].find((name) => usable[name] !== undefined && usable[name] !== '')
@@ -106,7 +105,7 @@ export function parseUsable(
   }
 }
 
-/** Reads a query. Parameters that are not known are ignored. Throws a `QueryError`. */
+/** Reads a query. Ignores unknown parameters. Throws a `QueryError`. */
 export function parseQuery(
   raw: RawQuery,
   nowMs: number,
@@ -131,8 +130,7 @@ export function parseQuery(
     toMs,
     filter: readFilter(given, clientIp),
     limit: given.limit === undefined ? undefined : readInteger('limit', given.limit, rowsMax),
-    // A range with a fixed end does not change: there is nothing to refresh. And a form must not be emptied under one's
-    // hands.
+    // A range with a fixed end does not change, and a refresh would clear an open form.
     refreshSeconds: to.startsWith('now') && !editing ? refreshSeconds : undefined,
     compare: given.compare === undefined || readChoice('compare', given.compare, ['on', 'off']) === 'on',
     errorsFirst: given.errors !== undefined && readChoice('errors', given.errors, ['first', 'in-order']) === 'first',
@@ -152,7 +150,7 @@ function readGiven(raw: RawQuery): Partial<Record<Parameter, string>> {
 }
 
 function readTime(name: Parameter, text: string, nowMs: number): number {
-  // What a form's `datetime-local` sends has no zone: the page says that it means UTC.
+  // `datetime-local` inputs send times without a zone. Their labels say UTC.
   const timeMs = parseTime(/^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?$/.test(text) ? `${text}Z` : text, nowMs);
   if (timeMs === undefined) throw new QueryError(name, text, timeSyntax);
   if (timeMs < timeMinMs || timeMs > timeMaxMs)
@@ -193,8 +191,8 @@ function readText(name: Parameter, text: string, lengthMax = textLengthMax): str
 }
 
 /**
- * An address as it is stored. `203.0.113.9`, `203.0.113.0` and `203.0.113.0/24` are the same where addresses are
- * truncated.
+ * Returns the address as it is stored. With truncated addresses, `203.0.113.9`, `203.0.113.0` and `203.0.113.0/24` are
+ * equal.
  */
 function readClient(text: string, policy: ClientIpPolicy): string {
   readText('client', text, nameLengthMax);

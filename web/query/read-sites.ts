@@ -155,10 +155,6 @@ class SiteSum {
 /** A filter that rollups can answer. Throws a `QueryError` for others. */
 function rowsFilter(filter: Filter): Filter {
   if (needsRequests(filter))
-    throw new QueryError(
-      'filter',
-      Object.keys(filter).join(', '),
-      'a filter by source, host, method or status: sites are counted by these',
-    );
+    throw new QueryError('filter', Object.keys(filter).join(', '), 'a filter by source, host, method or status');
   return filter;
 }

@@ -1,4 +1,4 @@
-/** Which reads an answer needs. They run at the same time, and none takes longer than `readMsMax`. */
+/** The reads of pages and API answers. They run concurrently, each within `readMsMax`. */
 import { StoreError } from '../../shared/errors.js';
 import { caddySource, dashboardSource, rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import {
@@ -58,57 +58,45 @@ import type { TopDimension } from '../../shared/top-list/top-row.js';
 import { createSharedReads, type SharedReads } from './coalesce-reads.js';
 import { createWindowCache, type Window, type WindowCache } from './window-cache.js';
 
-/** How many raw requests are read, at most, where neither rollups nor the store's own sums of requests answer. */
+/** Maximum number of raw requests to aggregate when neither rollups nor the store can answer. */
 const rawRequestsMax = 20_000;
 /**
- * So many values of each list are read of single requests, unless more are asked for: the lists of agents are made from
- * as many user agents.
+ * Default number of values per top list of raw requests. Lists of browsers and bots are derived from as many agents.
  */
 const listedValuesMax = 1000;
-/**
- * The two halves of a request are logged so near to each other, in milliseconds; and so many requests are looked
- * through for them, besides twice the rows.
- */
+/** Maximum time between the log entries of Caddy and the app for one request, in milliseconds. */
 const halvesApartMsMax = 10_000;
+/** Maximum number of requests to search for the other halves of pairs, in addition to twice the rows. */
 const othersMax = 1000;
-/** A store that has not answered by then counts as down, in milliseconds. */
+/** Timeout of a read, in milliseconds. */
 const readMsMax = 10_000;
 
-/**
- * What the sums of windows, and the lists of windows, that are kept may take, in pieces of 3 kB at most: some 50 MB and
- * 25 MB.
- */
-const sumsKeptMax = 16_000;
-const piecesKeptMax = 8000;
+/** Maximum weights of the caches, in units of at most 3 kB: about 50 MB of sums and 25 MB of top lists. */
+const cachedSumsMax = 16_000;
+const cachedPiecesMax = 8000;
 
-/**
- * How long lists of a window that has not ended are kept where others write, in milliseconds: they are written every
- * two seconds at most.
- */
+/** TTL of the top lists of an open window if other processes write, in milliseconds. They write every 2 s at most. */
 const topListsOpenTtlMs = 1000;
 
-/**
- * What is judged by fine windows whatever the range is goes back this far, in milliseconds: as many windows of a minute
- * as a page has at most.
- */
+/** Length of `Traffic.recent`, in milliseconds: the maximum number of one-minute windows of a page. */
 const recentMs = 3 * 3_600_000;
 
-/** A store with what is kept of its windows: one for all who read. */
+/** A store and the caches over it, shared by all readers. */
 export interface Reads {
   readonly store: Store;
   readonly rollups: WindowCache<RollupsQuery, WindowDigest>;
   readonly topLists: WindowCache<WindowTopListsQuery, TopListsDigest>;
-  readonly stretches: MergeCache<WindowDigest, FoldedRange>;
+  readonly foldedRanges: MergeCache<WindowDigest, FoldedRange>;
   readonly mergedTopLists: MergeCache<TopListsDigest, TopLists['bySource']>;
   readonly hostCounts: HostCountsCache;
-  /** Reads that viewers who come at the same time make together. */
+  /** Single flight for reads that are not cached. */
   readonly shared: SharedReads;
-  /** Aborted when nobody waits for the answer any more. */
+  /** Aborted when the client no longer waits for the answer. */
   readonly signal?: AbortSignal | undefined;
   readonly drops: RecentDrops;
   readonly firstData: FirstData;
-  /** When they were made, in milliseconds since 1970. */
-  readonly madeMs: number;
+  /** Time of creation, in milliseconds since 1970. */
+  readonly createdMs: number;
 }
 
 interface RollupsQuery {
@@ -120,114 +108,108 @@ interface RollupsQuery {
   readonly [restriction: string]: unknown;
 }
 
-/**
- * Makes the reads of a store. They keep what they read, until it changes or after a time (`closedTtlMsMax` at most):
- * see `window-cache.ts`.
- */
-export function createReads(store: Store, kept: { readonly closedTtlMsMax?: number } = {}): Reads {
+/** Creates the caches over a store. For `closedTtlMsMax` see `WindowCacheOptions`. */
+export function createReads(store: Store, options: { readonly closedTtlMsMax?: number } = {}): Reads {
   const { changes } = store;
   const rollups = createWindowCache({
     read: (query: RollupsQuery & TimeRange, signal) =>
       pagesInTime(store, (until) => store.streamRollups(query, { signal: until }), signal),
     digest: digestOf,
     estimatedSize: sumsIn,
-    weightMax: sumsKeptMax,
+    weightMax: cachedSumsMax,
     changes,
-    ...kept,
+    ...options,
   });
   const topLists = createWindowCache({
     read: (query: WindowTopListsQuery & TimeRange, signal) =>
       pagesInTime(store, (until) => store.streamTopLists(query, { signal: until }), signal),
     digest: topListsDigestOf,
     estimatedSize: piecesIn,
-    weightMax: piecesKeptMax,
+    weightMax: cachedPiecesMax,
     changes,
     openTtlMs: topListsOpenTtlMs,
-    ...kept,
+    ...options,
   });
   changes?.listen((batch) => {
-    rollups.forget(batch.rollups);
-    topLists.forget(batch.topLists);
+    rollups.invalidate(batch.rollups);
+    topLists.invalidate(batch.topLists);
   });
   changes?.listenForExchange(() => {
     rollups.clear();
     topLists.clear();
   });
-  const stretches = new MergeCache<WindowDigest, FoldedRange>({ estimatedSize: sumsIn, weightMax: sumsKeptMax });
+  const foldedRanges = new MergeCache<WindowDigest, FoldedRange>({ estimatedSize: sumsIn, weightMax: cachedSumsMax });
   const mergedTopLists = new MergeCache<TopListsDigest, TopLists['bySource']>({
     estimatedSize: piecesIn,
-    weightMax: piecesKeptMax,
+    weightMax: cachedPiecesMax,
   });
   const hostCounts = new HostCountsCache({
     read: (query, signal) => inTime(store, (until) => store.countHosts(query, { signal: until }), signal),
     changes,
-    ...kept,
+    ...options,
   });
   return {
     store,
     rollups,
     topLists,
-    stretches,
+    foldedRanges,
     mergedTopLists,
     hostCounts,
     shared: createSharedReads(changes),
     drops: new RecentDrops(),
     firstData: new FirstData(store),
-    madeMs: Date.now(),
+    createdMs: Date.now(),
   };
 }
 
 /** The figures of a query. */
 export interface Traffic extends Fold {
-  /** The range of the query, widened to whole windows of the level that was read. */
+  /** The range of the query, extended to whole windows of the level that was read. */
   readonly range: TimeRange;
-  /** The length of a window: the level's, or a multiple of it where there would be more than `windowsMax` of them. */
+  /** Length of a window: that of the level, or a multiple of it to stay within `windowsMax` windows. */
   readonly stepMs: number;
   /**
-   * The same of the period of the same length before; `undefined` where it was not asked for, is not kept whole, or
-   * begins before the store's first data.
+   * Figures of the previous period, of the same length. `undefined` if not requested, partly past its retention, or
+   * starting before the store's first data.
    */
   readonly previous: Fold | undefined;
-  /** Since when there is data, in milliseconds since 1970; `undefined` where the store has none. */
+  /** Start of the first data, in milliseconds since 1970; `undefined` if the store is empty. */
   readonly firstMs: number | undefined;
-  /** The start of the newest window with data. */
+  /** Start of the newest window with data. */
   readonly newestMs: number | undefined;
-  /** The last hours, whatever the range is; `undefined` where it was not asked for. */
+  /** The last hours, independent of the range; `undefined` if not requested. */
   readonly recent: Recent | undefined;
   /** Newest ledgers of the collectors that reported since the range began. */
   readonly ledgers: readonly LedgerSnapshot[];
-  /** Whether a read stopped at `rawRequestsMax`. */
+  /** Whether a read was truncated at `rawRequestsMax`. */
   readonly bounded: boolean;
   /**
-   * Since when single requests are kept, in milliseconds since 1970, where they are what the figures are made from and
-   * the range begins earlier.
+   * Start of the retained raw requests, in milliseconds since 1970, if the figures are computed from them and the range
+   * starts earlier.
    */
   readonly retainedFromMs: number | undefined;
-  /** Since when rollups are kept, in milliseconds since 1970, where the range begins earlier. */
+  /** Start of the retained rollups, in milliseconds since 1970, if the range starts earlier. */
   readonly rollupsFromMs: number | undefined;
-  /**
-   * How many of the requests of the range, whatever only single ones know, are kept one by one; `undefined` where all
-   * are.
-   */
+  /** Number of sampled requests under the filters that rollups support; `undefined` if all requests are stored. */
   readonly sampled: Sampled | undefined;
-  /** See `isComplete`; not where the figures come from single requests, and not all are kept. */
+  /** See `isComplete`. Also false for figures of raw requests if only some are sampled. */
   readonly complete: boolean;
 }
 
-/** What tells how things are now. */
+/** The current state, for the status line and alerts. */
 export interface Recent extends RecentWindows, Collection {
-  /** When the newest request of Caddy came, by its window; `undefined` where none ever did. */
+  /** Start of the newest window with requests of Caddy; `undefined` if there are none. */
   readonly caddyNewestMs: number | undefined;
   /**
-   * Since when the dashboard records its own requests as `dashboard`: before that, the source `app` may be the
-   * dashboard.
+   * Since when the dashboard records its own requests under the source `dashboard`, in milliseconds since 1970. Older
+   * requests of the source `app` may be the dashboard's.
    */
   readonly ownSinceMs: number;
 }
 
 /**
- * Reads and folds the figures of a query. On demand also the period before, the last hours, the pairs, and the figures
- * of the `hostsMax` busiest hosts. Throws a `StoreError`.
+ * Reads and folds the figures of a query, optionally with the previous period, the last hours, the Caddy–app pairs and
+ * the `hostsMax` busiest hosts. Throws a `StoreError`.
  */
 export async function readTraffic(
   reads: Reads,
@@ -252,7 +234,7 @@ export async function readTraffic(
       : undefined;
   const retainedFromMs = requestsFrom(query);
   const rollupsFromMs = retainedFrom(reads.store.rollupRetentionMs, query.fromMs, { windowMs: stepMs, nowMs });
-  const isKept =
+  const isBeforeRetained =
     nowMs - before.fromMs <= levelRetentionMs(level, reads.store.rollupRetentionMs ?? Infinity, scope) &&
     requestsFrom(before) === undefined;
   const requestsScope = hostsMax > 0 || withPairs ? 'host' : 'all';
@@ -262,7 +244,7 @@ export async function readTraffic(
   const [{ folded, bounded, sampled }, allLedgers, previous, recent, spans] = await Promise.all([
     readWindows(range),
     readLedgers(reads, withRecent ? { ...query, fromMs: Math.min(query.fromMs, last.fromMs) } : query),
-    withPrevious && isKept ? readWindows(before) : undefined,
+    withPrevious && isBeforeRetained ? readWindows(before) : undefined,
     withRecent ? readRecentWindows(reads, query, last, nowMs) : undefined,
     reads.firstData.spans((run) => inTime(reads.store, run, reads.signal)),
   ]);
@@ -302,7 +284,7 @@ export async function readTraffic(
       ...recent,
       ...readCollection(reads, ledgersSince(last.fromMs), nowMs),
       caddyNewestMs: spans.get(caddySource)?.newestMs,
-      ownSinceMs: spans.get(dashboardSource)?.firstMs ?? reads.madeMs,
+      ownSinceMs: spans.get(dashboardSource)?.firstMs ?? reads.createdMs,
     },
     ...folded,
     ...(hosts && { hosts }),
@@ -319,7 +301,9 @@ function readCollection({ store, drops }: Reads, ledgers: readonly LedgerSnapsho
   };
 }
 
-/** Windows of a minute; none under a filter that only single requests know, of which as many would have to be read. */
+/**
+ * Reads one-minute windows. Empty under a filter that needs raw requests, which would have to be read for all hours.
+ */
 async function readRecentWindows(
   reads: Reads,
   { filter }: DashboardQuery,
@@ -338,10 +322,7 @@ async function readRecentWindows(
   return { windows: folded.windows, stepMs };
 }
 
-/**
- * Reads how many of the requests of a query's range, whatever only single ones know, are kept one by one: as in
- * `Traffic`, without its figures. Throws a `StoreError`.
- */
+/** Reads `Traffic.sampled` alone. Throws a `StoreError`. */
 export async function readSampled(
   reads: Reads,
   query: DashboardQuery,
@@ -354,7 +335,7 @@ export async function readSampled(
   );
 }
 
-/** Reads top lists and unique clients: see `readTopListsFrom`. Throws a `StoreError`. */
+/** Reads top lists and unique clients. See `readTopListsFrom`. Throws a `StoreError`. */
 export function readTopLists(
   { store, topLists, mergedTopLists, shared, signal }: Reads,
   query: DashboardQuery,
@@ -392,22 +373,22 @@ export function readTopLists(
 }
 
 /**
- * Reads the latest requests of a query, newest first; on demand before them as many of the latest errors (5xx). Throws
- * a `StoreError`.
+ * Reads the latest requests of a query, newest first. With `errorsFirst`, they follow up to `limit` of the latest
+ * errors (5xx). Throws a `StoreError`.
  */
 export async function readLatest(
   { store, shared, signal }: Reads,
-  { fromMs, toMs, filter, limit: limitGiven, errorsFirst }: DashboardQuery,
+  { fromMs, toMs, filter, errorsFirst, ...query }: DashboardQuery,
   limitDefault: number,
 ): Promise<RequestEvent[]> {
-  const limit = limitGiven ?? limitDefault;
+  const limit = query.limit ?? limitDefault;
   const read = (of: Filter): Promise<RequestEvent[]> =>
     shared(
       'requests',
       { fromMs, toMs },
       { filter: of, limit },
-      (range, query, cancelled) =>
-        inTime(store, (until) => store.readRequests({ ...range, ...query }, { signal: until }), cancelled),
+      (range, others, cancelled) =>
+        inTime(store, (until) => store.readRequests({ ...range, ...others }, { signal: until }), cancelled),
       signal,
     );
   if (!putsErrorsFirst({ errorsFirst, filter })) return read(filter);
@@ -415,10 +396,7 @@ export async function readLatest(
   return [...errors, ...latest.filter(({ status }) => !isError(status))];
 }
 
-/**
- * The rows of `readLatest` in pages, `limit` rows in all. Nothing is kept of them: an answer may take as long as its
- * client wants. Throws a `StoreError`.
- */
+/** Streams the rows of `readLatest` in pages, at most `limit` rows in total. Not cached. Throws a `StoreError`. */
 export async function* streamLatest(
   { store, signal }: Reads,
   { fromMs, toMs, filter, limit, errorsFirst }: DashboardQuery & { readonly limit: number },
@@ -447,7 +425,7 @@ export async function* streamLatest(
   if (left > 0) yield* stream(filter, (status) => !isError(status));
 }
 
-/** Under a filter by status all are errors, or none is. */
+/** A filter by status selects either errors or other requests. */
 function putsErrorsFirst({ errorsFirst, filter }: Pick<DashboardQuery, 'errorsFirst' | 'filter'>): boolean {
   return errorsFirst && filter.status === undefined;
 }
@@ -459,8 +437,8 @@ function isError(status: number): boolean {
 }
 
 /**
- * The pairs among requests by request id. Under a filter the other half of a pair is not among them as a rule: it is
- * looked for among all that came at about the same time. Throws a `StoreError`.
+ * Returns the pairs among requests, by request id. A filter usually excludes one half of a pair, which is then searched
+ * among all requests of about the same time. Throws a `StoreError`.
  */
 export async function readPairs(
   { store, shared, signal }: Reads,
@@ -485,8 +463,8 @@ export async function readPairs(
 }
 
 /**
- * Turns pages of requests into rows with their pairs. Without a filter the other half of a request is in the same page
- * or in one beside it; under a filter see `readPairs`. Throws a `StoreError`.
+ * Turns pages of requests into rows with their pairs. Without a filter, the other half of a request is on the same or
+ * an adjacent page; with a filter, see `readPairs`. Throws a `StoreError`.
  */
 export async function* pairedPages<Row>(
   reads: Reads,
@@ -529,7 +507,7 @@ export function readLedgers({ store, shared, signal }: Reads, { fromMs, toMs }: 
   );
 }
 
-/** Resolves when the store can be read. Throws a `StoreError`. */
+/** Resolves if the store answers. Throws a `StoreError`. */
 export function pingStore(store: Store): Promise<void> {
   return inTime(store, () => store.ping());
 }
@@ -550,7 +528,7 @@ async function readFold(
   if (!needsRequests(filter)) {
     const windows = await inWindows;
     const folded = foldWindows(windows, grid, (older, make) =>
-      reads.stretches.of(JSON.stringify({ level, scope, filter, range, stepMs }), older, make),
+      reads.foldedRanges.of(JSON.stringify({ level, scope, filter, range, stepMs }), older, make),
     );
     return { folded, bounded: false, sampled: sampledIn(windows) };
   }
@@ -567,7 +545,7 @@ async function readFold(
   return { folded: fold(rows, grid), bounded: isBounded, sampled: sampledIn(windows) };
 }
 
-/** The windows of what rollups know of a filter. */
+/** Reads the windows of a filter, ignoring conditions that rollups do not support. */
 async function readSeriesWindows(
   { rollups, signal }: Reads,
   { level, scope, filter }: RollupsQuery,
@@ -579,7 +557,7 @@ async function readSeriesWindows(
   );
 }
 
-/** A filter by host is answered by rows of hosts; all others by rows of scope `all`. */
+/** Rows of scope `host` answer a filter by host; rows of scope `all` all others. */
 function scopeOf({ host }: Filter): Scope {
   return host === undefined ? 'all' : 'host';
 }
@@ -615,7 +593,7 @@ async function readHosts(
   return hostListOf(counts, ranked(new Map([...sums].map(([host, sum]) => [host, sum.sum()]))));
 }
 
-/** Compares the edge with each app, over the hosts that both have. */
+/** Compares Caddy with each app, over their common hosts. */
 async function readSourcePairs(
   reads: Reads,
   filter: Filter,
@@ -637,10 +615,10 @@ async function readSourcePairs(
   return foldWindows(digests, { fromMs: aligned.fromMs, stepMs: Math.max(stepMs, hostLevel * 1000) }).pairs;
 }
 
-/** Maximum number of hosts that are compared, without their ports. */
+/** Maximum number of hosts to compare, without their ports. */
 const pairedHostsMax = 200;
 
-/** The fewest windows of single hosts that cover a range, in the order of time. */
+/** The fewest windows of scope `host` that cover a range, ascending. */
 export function hostParts(range: TimeRange, nowMs: number): (TimeRange & { level: Level })[] {
   const finest = levelFor(range, nowMs, 'host');
   return coverRange(
@@ -667,7 +645,7 @@ export async function readHostCounts(
   );
 }
 
-/** Maximum number of hosts whose windows are cached: many hosts would evict what pages need. */
+/** Maximum number of hosts in a cached read: more would evict the windows of pages. */
 const cachedHostsMax = 20;
 
 /** Reads the windows of some hosts, ascending. Throws a `StoreError`. */
@@ -709,15 +687,12 @@ export async function* streamHostRows(
   }
 }
 
-/**
- * Maximum number of hosts in a statement. Beyond it the rows of all hosts are read: for 10,000 hosts that takes DuckDB
- * a sixth of the time.
- */
+/** Maximum number of hosts in a statement. Beyond it, reading the rows of all hosts is faster. */
 const namedHostsMax = 500;
 
-/** Which windows of which hosts to read. */
+/** The windows and hosts to read. */
 interface HostDigestsQuery {
-  /** In the order of time. */
+  /** Ascending. */
   readonly parts: readonly (TimeRange & { readonly level: Level })[];
   readonly filter: Filter;
   readonly hosts: readonly string[];
@@ -735,7 +710,7 @@ function seriesFilter({ source, host, method, status }: Filter): Filter {
   };
 }
 
-/** Reads, and cancels the read when it takes too long or `signal` is aborted. */
+/** Runs a read. Cancels it after `readMsMax` or when `signal` is aborted. */
 async function inTime<Answer>(
   store: Store,
   read: (until: AbortSignal) => Promise<Answer>,
@@ -745,10 +720,7 @@ async function inTime<Answer>(
   return await beforeDeadline(store, () => read(cancelling.signal), cancelling, signal);
 }
 
-/**
- * The same for a read in pages, each of which has as much time. The time that its reader takes over a page does not
- * count.
- */
+/** Runs a paged read, with a timeout for each page. The time that the consumer spends on a page does not count. */
 async function* pagesInTime<Row>(
   store: Store,
   read: (until: AbortSignal) => AsyncIterable<readonly Row[]>,
@@ -768,8 +740,8 @@ async function* pagesInTime<Row>(
 }
 
 /**
- * Resolves to what `read` does. Aborts `cancelling` when `signal` is aborted, and `readMsMax` after the start; then it
- * throws a `StoreError` at once.
+ * Resolves to the result of `read`. Aborts `cancelling` when `signal` is aborted or after `readMsMax`; on timeout
+ * throws a `StoreError` immediately.
  */
 async function beforeDeadline<Answer>(
   store: Store,
@@ -784,7 +756,7 @@ async function beforeDeadline<Answer>(
   else signal?.addEventListener('abort', cancel, { once: true });
   let timer: NodeJS.Timeout | undefined;
   try {
-    // Not `Promise.race` with one promise for all pages: it would hold on to each of them.
+    // `Promise.race` with one promise for all pages would retain every page.
     return await new Promise<Answer>((resolve, reject) => {
       timer = setTimeout(() => {
         reject(

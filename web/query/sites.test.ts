@@ -33,7 +33,7 @@ test('returns every site with requests exactly once over all pages, in the reque
   t.deepEqual(sitesOfPage([], parseSitePage({ after: 'caddy/gone.example' }, 5)), { sites: [], hasMore: false });
 });
 
-test('refuses an unknown sort or an invalid cursor, and says what is allowed', (t) => {
+test('refuses an unknown sort or an invalid cursor and names the allowed values', (t) => {
   t.throws(() => parseSitePage({ sort: 'p95' }, 1), { message: /sort is "p95"; allowed is requests, errors/ });
   t.throws(() => parseSitePage({ after: 'caddy' }, 1), { message: /after is "caddy"/ });
   t.throws(() => parseSitePage({ after: '%/a' }, 1), { message: /after is "%\/a"/ });

@@ -2,9 +2,9 @@
 import type { HostCounts } from '../../shared/store/store.js';
 import { QueryError } from './query.js';
 
-/** What sites can be sorted by: `host` ascending, all others descending. */
+/** Sort orders of sites: `host` is ascending, all others are descending. */
 export const siteSorts = ['requests', 'errors', 'error_share', 'client_errors', 'bytes', 'host'] as const;
-/** One of them. */
+/** A sort order of sites. */
 export type SiteSort = (typeof siteSorts)[number];
 
 /** A page of the sites. */
@@ -15,7 +15,7 @@ export interface SitePage {
   readonly after: { readonly source: string; readonly host: string } | undefined;
 }
 
-/** Reads the parameters `sort` and `after`. Throws a `QueryError`. */
+/** Parses the parameters `sort` and `after`. Throws a `QueryError`. */
 export function parseSitePage(
   { sort = 'requests', after }: { readonly sort?: string | undefined; readonly after?: string | undefined },
   limit: number,
@@ -36,7 +36,7 @@ function parseAfter(text: string): { source: string; host: string } {
   } catch {
     // not percent-encoded
   }
-  throw new QueryError('after', text, 'what an answer gave as its X-Next');
+  throw new QueryError('after', text, 'the X-Next header of the previous answer');
 }
 
 /**
@@ -66,7 +66,7 @@ const valueOf: Readonly<Record<Exclude<SiteSort, 'host'>, (site: HostCounts) => 
   bytes: ({ bytes }) => bytes,
 };
 
-/** A total order, so that pages neither repeat nor leave out a site. */
+/** A total order, so that pages neither repeat nor skip a site. */
 function compareSites(one: HostCounts, other: HostCounts, sort: SiteSort): number {
   const byValue = sort === 'host' ? 0 : valueOf[sort](other) - valueOf[sort](one);
   return byValue || compareText(one.host, other.host) || compareText(one.source, other.source);

@@ -12,7 +12,7 @@ import { listOf, readTopListsFrom, topRange, topListsDigestOf, type TopListsRead
 const nowMs = Date.UTC(2026, 10, 23, 20, 17, 33);
 const dayMs = 86_400_000;
 
-test('a range is covered by whole windows without a gap, few of them, and none that is still open but the finest', (t) => {
+test('covers a range with few whole windows without gaps, of which only the finest can be open', (t) => {
   fc.assert(
     fc.property(
       fc.integer({ min: 60_000, max: 400 * dayMs }),
@@ -42,7 +42,7 @@ test('a range is covered by whole windows without a gap, few of them, and none t
   t.pass();
 });
 
-test('the last hour is read to the minute, and days as days', (t) => {
+test('reads the last hour by minute, and whole days by day', (t) => {
   const levelsOf = (from: string): number[] => {
     const { range, level } = topRange(parseQuery({ from }, nowMs), nowMs);
     return coverRange(
@@ -58,7 +58,7 @@ test('the last hour is read to the minute, and days as days', (t) => {
   t.deepEqual(levelsOf('now-100d'), [86_400]);
 });
 
-test('lists from rows are the lists from raw requests', async (t) => {
+test('returns the same lists from stored rows as from raw requests', async (t) => {
   const requests = Array.from({ length: 3000 }, (_, at) =>
     event({
       timeMs: nowMs - ((at * 7919) % (5 * 3_600_000)),

@@ -1,4 +1,4 @@
-/** The top lists of a page: which rows they need, and what is made of them. */
+/** The top lists of a page and the API: which rows they need, and how these are merged. */
 import { Histogram } from '../../shared/sketch/histogram.js';
 import type { RequestList, RequestLists } from '../../shared/top-list/top-lists-of-requests.js';
 import type { Filter, Store, TimeRange } from '../../shared/store/store.js';
@@ -24,17 +24,17 @@ import type { MergeCache } from './merged-windows.js';
 import type { DashboardQuery } from './query.js';
 import type { Window } from './window-cache.js';
 
-/** What a list tells of one value. */
+/** The figures of one value of a list. */
 export interface TopFigures extends Pick<Figures, 'requests' | 'errors' | 'bytes' | 'latencyMs'> {
-  /** How many more requests there may have been. */
+  /** Maximum number of uncounted requests. */
   readonly missedMax: number;
 }
 
-/** The values of one list, most requests first. */
+/** A top list, most requests first. */
 export interface TopList {
-  /** All requests of which the value is known. */
+  /** Number of requests with any value of this dimension. */
   readonly total: number;
-  /** Number of values. Default: as many as have figures. */
+  /** Number of values. Default: the size of `values`. */
   readonly count?: number;
   readonly values: ReadonlyMap<string, TopFigures>;
 }
@@ -42,41 +42,41 @@ export interface TopList {
 /** The lists of one source. */
 export interface SourceTopLists {
   readonly lists: Readonly<Record<TopDimension, RankedList>>;
-  /** Made from that of the user agents, which is long, when they are asked for, and then once. */
+  /** Derived from the list of user agents. Lazy and memoized, because that list is long. */
   readonly agents: Readonly<Record<(typeof agentDimensions)[number], () => TopList>>;
-  /** How many different client addresses there were; `null` where none is known. */
+  /** Number of distinct client addresses; `null` if unknown. */
   readonly clients: number | null;
 }
 
-/** A list whose values are ranked when they are asked for, and then once. */
+/** A list that ranks its values lazily. */
 interface RankedList {
   readonly total: number;
   readonly entries: () => readonly TopEntry[];
 }
 
-/** What was read of lists. */
+/** The top lists of a range. */
 export interface TopLists {
   readonly bySource: ReadonlyMap<string, SourceTopLists>;
-  /** How many single requests, the newest, they were made from, where that is not all; `undefined` where it is. */
+  /** Number of raw requests read, newest first, if the read was truncated. */
   readonly ofNewest: number | undefined;
   /**
-   * Since when single requests are kept, in milliseconds since 1970, where they were made from them and the range
-   * begins earlier.
+   * Start of the retained raw requests, in milliseconds since 1970, if the lists are computed from them and the range
+   * starts earlier.
    */
   readonly retainedFromMs: number | undefined;
 }
 
-/** What a list can be made by, besides what the rollups know. */
+/** Dimensions derived from user agents. */
 export const agentDimensions = ['browser', 'system', 'bot', 'who'] as const satisfies readonly (keyof Agent)[];
-/** One of them. */
+/** A dimension that has a list. */
 export type ListedDimension = TopDimension | (typeof agentDimensions)[number];
 
-/** Whether a list is made from that of the user agents. */
+/** Whether a list is derived from that of the user agents. */
 export function isOfAgents(dimension: ListedDimension): dimension is (typeof agentDimensions)[number] {
   return agentDimensions.some((each) => each === dimension);
 }
 
-/** The range of a query as lists have it: in whole windows of the finest level that is kept. */
+/** The range of a query in whole windows of the finest level of top lists still retained. */
 export function topRange(query: TimeRange, nowMs: number): { range: TimeRange; level: TopLevel } {
   const pageLevel = levelFor(query, nowMs);
   const level =
@@ -85,32 +85,30 @@ export function topRange(query: TimeRange, nowMs: number): { range: TimeRange; l
   return { range: alignRange(query, level), level };
 }
 
-/** Time within which the rows of an ended window are written, in milliseconds. */
+/** Time until the rows of a closed window have been written, in milliseconds. */
 const settledMs = 10_000;
-/** The same for rows of the clients of a host. */
+/** The same for rows of kind `host_clients`. */
 const hostSettledMs = 70_000;
 
-/**
- * What a page needs of a window's rows: unpacked once, and merged into those of other windows. Not changed any more.
- */
+/** Unpacked sketches of the rows of a window, by source. Immutable. */
 export type TopListsDigest = ReadonlyMap<string, WindowTopLists>;
 
 interface WindowTopLists {
   readonly lists: readonly (readonly [TopDimension, SpaceSaving])[];
-  /** Of all hosts together; `undefined` where no row tells. */
+  /** Of all hosts; `undefined` without rows of unique clients. */
   readonly clients: HyperLogLog | undefined;
 }
 
-/** Which windows to read, and what of them. */
+/** The windows and kinds of rows to read. */
 export interface WindowTopListsQuery {
   readonly level: TopLevel;
   readonly kinds: readonly TopKind[];
   readonly filter: { readonly source?: string; readonly host?: string };
-  /** What else there may be, for a key of all. */
+  /** Allows use as a cache key. */
   readonly [restriction: string]: unknown;
 }
 
-/** Makes the digest of the rows of one window. */
+/** Computes the digest of the rows of one window. */
 export function topListsDigestOf(rows: readonly TopRow[]): TopListsDigest {
   return new Map(
     [...groupBy(rows, ({ source }) => source)].map(([source, ofSource]) => {
@@ -130,7 +128,7 @@ export function topListsDigestOf(rows: readonly TopRow[]): TopListsDigest {
   );
 }
 
-/** What a digest takes, in pieces of about 3 kB. */
+/** Estimated size of a digest, in units of about 3 kB. */
 export function piecesIn(digest: TopListsDigest): number {
   return [...digest.values()].reduce(
     (sum, { lists, clients }) => sum + 15 * lists.length + (clients === undefined ? 0 : 3),
@@ -138,18 +136,18 @@ export function piecesIn(digest: TopListsDigest): number {
   );
 }
 
-/** Reads of a store, which throw a `StoreError`. */
+/** The reads of a store that top lists need. They throw a `StoreError`. */
 export interface TopListsReader {
   readTopWindows(query: WindowTopListsQuery, range: TimeRange, nowMs: number): Promise<Window<TopListsDigest>[]>;
   topListsOfRequests: Store['topListsOfRequests'];
   readonly requestRetentionMs?: number | undefined;
-  /** What the same windows were merged to before; kept by whoever reads. */
+  /** Cache of merged windows. Default: none. */
   readonly merged?: MergeCache<TopListsDigest, TopLists['bySource']>;
 }
 
 /**
- * Reads lists. Their rows can be filtered by source, and those of unique clients by hour and day also by host. Under
- * any other filter raw requests are listed, at most `requestsMax` if the store has to read each of them. Without
+ * Reads top lists and unique clients. Stored rows can be filtered by source, hourly and daily rows of unique clients
+ * also by host. Other filters read raw requests, at most `requestsMax` unless the store aggregates them. Without
  * `dimensions` only unique clients are counted.
  */
 export async function readTopListsFrom(
@@ -172,7 +170,7 @@ export async function readTopListsFrom(
     host === undefined ? clientKinds : host === '' ? ['host_clients'] : ['unique_clients', 'host_clients'];
   const kinds: TopKind[] = [...(rowsTellLists ? dimensions : []), ...(rowsTellClients ? storedKinds : [])];
   const filter = { ...(source !== undefined && { source }), ...(host !== undefined && { host }) };
-  // DuckDB cannot run the statement without a list: see `valuesMax` there.
+  // DuckDB needs at least one list in the statement: see `valuesMax` there.
   const fromRequests = rowsTellLists
     ? []
     : dimensions.length > 0
@@ -219,7 +217,7 @@ export async function readTopListsFrom(
   };
 }
 
-/** Whether lists under a filter are made from single requests. */
+/** Whether lists under a filter are computed from raw requests. */
 export function isOfRequests(filter: Filter): boolean {
   return Object.keys(filter).some((name) => name !== 'source');
 }
@@ -245,7 +243,7 @@ function mergeTopLists(
   return new Map(
     [...parts].map(([of, { lists, clients }]) => {
       const fromRequests = listed.get(of);
-      // One of the two is 0.
+      // One of the two counts is 0.
       const ranked = rankedLists(lists, fromRequests?.lists);
       return [
         of,
@@ -259,7 +257,7 @@ function mergeTopLists(
   );
 }
 
-/** A list as the page and the API show it. */
+/** Returns the list of a dimension. */
 export function listOf(topLists: SourceTopLists | undefined, dimension: ListedDimension): TopList {
   if (topLists === undefined) return { total: 0, values: new Map() };
   if (isOfAgents(dimension)) return topLists.agents[dimension]();
@@ -285,10 +283,7 @@ function agentLists({ total, entries }: RankedList): SourceTopLists['agents'] {
   ) as SourceTopLists['agents'];
 }
 
-/**
- * A list that rollups know exactly: hosts or methods. `all` also counts hosts without figures. Default: the values of
- * `figures`.
- */
+/** Returns an exact list of hosts or methods, from rollups. `all` includes hosts without figures. */
 export function exactList(figures: ReadonlyMap<string, Figures>, all?: Pick<HostList, 'count' | 'requests'>): TopList {
   return {
     total: all?.requests ?? [...figures.values()].reduce((sum, { requests }) => sum + requests, 0),
@@ -310,7 +305,7 @@ export function exactList(figures: ReadonlyMap<string, Figures>, all?: Pick<Host
   };
 }
 
-/** Latencies are put together when they are asked for: of a list of thousands, ten are shown. */
+/** Percentiles are computed lazily: a page shows ten of thousands of values. */
 function figuresOf(entry: TopEntry): TopFigures {
   return {
     requests: entry.count,
@@ -358,10 +353,10 @@ function rankedLists(
   ) as Record<TopDimension, RankedList>;
 }
 
-/** Makes something when it is asked for, and then once. */
-function once<Made extends object>(make: () => Made): () => Made {
-  let made: Made | undefined;
-  return () => (made ??= make());
+/** Returns a lazy, memoized `make`. */
+function once<Value extends object>(make: () => Value): () => Value {
+  let value: Value | undefined;
+  return () => (value ??= make());
 }
 
 function emptyLists(): Record<TopDimension, SpaceSaving> {

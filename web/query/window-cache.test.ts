@@ -43,7 +43,7 @@ async function openInfluxdb(t: ExecutionContext): Promise<Store> {
   return store;
 }
 
-/** What a page says, by source and by window. */
+/** The figures of a page, by source and by window. */
 async function readPage(reads: Reads, raw: Record<string, string>, nowMs: number) {
   const query = parseQuery(raw, nowMs);
   const [{ windows, sources, hosts, methods, pairs, previous }, topLists] = await Promise.all([
@@ -76,7 +76,7 @@ async function readPage(reads: Reads, raw: Record<string, string>, nowMs: number
       previous.pairs,
     ],
     bots: listOf(topLists.bySource.get('caddy'), 'bot').values.get('curl')?.latencyMs,
-    // In no order: they are only looked up.
+    // In any order: they are only looked up.
     paths: [...topLists.bySource]
       .toSorted(([one], [other]) => (one < other ? -1 : 1))
       .map(([source, { lists }]) => [source, lists.path.entries().map(({ value, count }) => [value, count])]),
@@ -93,7 +93,7 @@ const asked: readonly Record<string, string>[] = [
   { from: 'now-50h', to: 'now-2h' },
   { from: 'now-24h', host: 'a' },
 ];
-/** What is written between two looks at the page: requests so many minutes old, as traffic and imports bring them. */
+/** Writes between two reads of the page: requests of some age in minutes, from traffic and imports. */
 const writes = fc.array(
   fc.array(
     fc.record({
@@ -149,8 +149,8 @@ for (const { name, open, testHere, numRuns, waitMs } of [
   );
 }
 
-/** A cache over windows of a minute whose rows are numbers, with the reads that it makes. */
-function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number }) {
+/** A cache of one-minute windows whose rows are numbers, and its reads. */
+function cacheOf({ notified, weightMax = 1000 }: { notified: boolean; weightMax?: number }) {
   const reads: {
     fromMs: number;
     toMs: number;
@@ -168,7 +168,7 @@ function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number
     digest: (rows) => rows.reduce((sum, { value }) => sum + value, 0),
     estimatedSize: () => 9,
     weightMax,
-    changes: told ? { listen: () => undefined, listenForExchange: () => undefined } : undefined,
+    changes: notified ? { listen: () => undefined, listenForExchange: () => undefined } : undefined,
     clock: () => clockMs,
   });
   const row = (minute: number, value = 1) => ({ windowMs: minute * 60_000, value });
@@ -179,8 +179,8 @@ function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number
     cache,
     get: (from: number, to: number, { now = to, name = '' } = {}) =>
       cache.get({ level: 60, name }, { fromMs: from * 60_000, toMs: to * 60_000 }, now * 60_000),
-    forget: (...minutes: number[]) => {
-      cache.forget(minutes.map((minute) => ({ level: 60, windowMs: minute * 60_000 })));
+    invalidate: (...minutes: number[]) => {
+      cache.invalidate(minutes.map((minute) => ({ level: 60, windowMs: minute * 60_000 })));
     },
     advance: (ms: number) => {
       clockMs += ms;
@@ -188,8 +188,8 @@ function cacheOf({ told, weightMax = 1000 }: { told: boolean; weightMax?: number
   };
 }
 
-test('only what is not known is read, windows without rows are known too, and a change is read again', async (t) => {
-  const { get, reads, row, spans, forget } = cacheOf({ told: true });
+test('reads only missing windows, caches windows without rows, and reads changed windows again', async (t) => {
+  const { get, reads, row, spans, invalidate } = cacheOf({ notified: true });
   const first = get(0, 5);
   reads[0]!.answer([row(1), row(3), row(3, 2)]);
   t.deepEqual(await first, [
@@ -201,7 +201,7 @@ test('only what is not known is read, windows without rows are known too, and a 
   reads[0]!.answer([]);
   t.is((await moved).length, 2);
   t.deepEqual(spans(), [[5, 6]]);
-  forget(3);
+  invalidate(3);
   const again = get(1, 6);
   reads[0]!.answer([row(3, 7)]);
   t.deepEqual(await again, [
@@ -211,11 +211,11 @@ test('only what is not known is read, windows without rows are known too, and a 
   t.deepEqual(spans(), [[3, 4]]);
 });
 
-test('those who come together make one read, and those who come after a change another one', async (t) => {
-  const { get, reads, row, spans, forget } = cacheOf({ told: true });
+test('shares one read among concurrent readers, and starts another one after a change', async (t) => {
+  const { get, reads, row, spans, invalidate } = cacheOf({ notified: true });
   const crowd = Array.from({ length: 100 }, () => get(0, 3));
   t.is(reads.length, 1);
-  forget(2);
+  invalidate(2);
   const late = get(0, 3);
   t.is(reads.length, 2);
   reads[0]!.answer([row(1), row(2, 1)]);
@@ -226,13 +226,13 @@ test('those who come together make one read, and those who come after a change a
   t.deepEqual(
     (await get(0, 3)).at(-1),
     { windowMs: 120_000, digest: 5 },
-    'what was read before the change is not kept',
+    'the read that started before the change is not cached',
   );
   t.deepEqual(spans(), []);
 });
 
-test('a read that fails keeps nothing and is made again', async (t) => {
-  const { get, reads, row } = cacheOf({ told: true });
+test('caches nothing of a failed read and retries it', async (t) => {
+  const { get, reads, row } = cacheOf({ notified: true });
   const failing = get(0, 1);
   reads.shift()!.fail(new Error('no store'));
   await t.throwsAsync(failing, { message: 'no store' });
@@ -241,8 +241,8 @@ test('a read that fails keeps nothing and is made again', async (t) => {
   t.is((await next).length, 1);
 });
 
-test('where others write too, open windows are read again at once and closed ones after a time', async (t) => {
-  const { get, reads, row, spans, advance } = cacheOf({ told: false });
+test('expires open windows immediately and closed ones later if other processes write', async (t) => {
+  const { get, reads, row, spans, advance } = cacheOf({ notified: false });
   const first = get(0, 10);
   reads[0]!.answer([row(1), row(9)]);
   await first;
@@ -254,44 +254,44 @@ test('where others write too, open windows are read again at once and closed one
     { windowMs: 60_000, digest: 1 },
     { windowMs: 540_000, digest: 4 },
   ]);
-  t.deepEqual(spans(), [[9, 10]], 'all but the last minute have ended for long enough');
+  t.deepEqual(spans(), [[9, 10]], 'all windows but the last one are closed');
   advance(closedTtlMsMaxDefault);
   const third = get(0, 10);
   reads[0]!.answer([row(1, 8)]);
   t.deepEqual(await third, [{ windowMs: 60_000, digest: 8 }]);
 });
 
-test('where others write too, a closed window is kept for a tenth of the time since its end: 10 seconds at least, and a minute at most', async (t) => {
-  const { get, reads, spans, advance } = cacheOf({ told: false });
+test('caches closed windows for a tenth of the time since their end, from 10 s to 60 s, if other processes write', async (t) => {
+  const { get, reads, spans, advance } = cacheOf({ notified: false });
   const first = get(0, 19, { now: 20 });
   reads[0]!.answer([]);
   await first;
   spans();
-  /** What is read when the range is asked for so much later, and comes at once. */
+  /** The spans read for the range after some time. */
   const readAfter = async (ms: number): Promise<number[][]> => {
     advance(ms);
     const asked = get(0, 19, { now: 20 });
     for (const { answer } of reads) answer([]);
     await asked;
-    await new Promise(setImmediate); // a read that nobody waits for ends a few turns later
+    await new Promise(setImmediate); // a background read ends a few turns later
     return spans();
   };
-  t.deepEqual(await readAfter(5000), [], 'half of the time is over for none');
-  t.deepEqual(await readAfter(1), [[18, 19]], 'ended a minute ago: kept for ten seconds');
-  t.deepEqual(await readAfter(1000), [[17, 18]], 'ended two minutes ago: kept for twelve');
+  t.deepEqual(await readAfter(5000), [], 'no entry has reached half its TTL');
+  t.deepEqual(await readAfter(1), [[18, 19]], 'closed a minute ago: TTL of 10 s');
+  t.deepEqual(await readAfter(1000), [[17, 18]], 'closed two minutes ago: TTL of 12 s');
   t.deepEqual(
     await readAfter(23_000),
     [
       [10, 15],
       [15, 19],
     ],
-    'half of the time is over for some, and all of it for others',
+    'some entries have reached half their TTL, others have expired',
   );
-  t.deepEqual(await readAfter(1000), [[0, 10]], 'ended ten minutes ago and more: kept for one');
+  t.deepEqual(await readAfter(1000), [[0, 10]], 'closed ten minutes ago or more: TTL of 60 s');
 });
 
-test('where others write too, closed windows are read again before they are too old, and nobody waits for it', async (t) => {
-  const { get, reads, row, spans, advance } = cacheOf({ told: false });
+test('refreshes closed windows in the background before they expire, if other processes write', async (t) => {
+  const { get, reads, row, spans, advance } = cacheOf({ notified: false });
   const first = get(0, 5, { now: 20 });
   reads[0]!.answer([row(1)]);
   await first;
@@ -300,15 +300,15 @@ test('where others write too, closed windows are read again before they are too 
   t.deepEqual(await get(0, 5, { now: 20 }), [{ windowMs: 60_000, digest: 1 }]);
   t.is((await get(0, 5, { now: 20 })).length, 1);
   const [refresh, ...others] = reads;
-  t.deepEqual(others, [], 'one read is under way already');
+  t.deepEqual(others, [], 'a read is already in progress');
   refresh!.answer([row(1, 3)]);
   await turn();
   t.deepEqual(await get(0, 5, { now: 20 }), [{ windowMs: 60_000, digest: 3 }]);
   t.deepEqual(spans(), [[0, 5]]);
 });
 
-test('a refresh that fails leaves what is kept, and fails those who ask when that is too old', async (t) => {
-  const { get, reads, row, advance } = cacheOf({ told: false });
+test('keeps entries after a failed refresh, and throws the error once they expire', async (t) => {
+  const { get, reads, row, advance } = cacheOf({ notified: false });
   const first = get(0, 5, { now: 20 });
   reads.shift()!.answer([row(1)]);
   await first;
@@ -325,8 +325,8 @@ test('a refresh that fails leaves what is kept, and fails those who ask when tha
   await t.throwsAsync(late, { message: 'still no store' });
 });
 
-test('of two reads of a window, what the one that began later has read is kept', async (t) => {
-  const { get, reads, row, spans, advance } = cacheOf({ told: false });
+test('caches the result of the read that started last', async (t) => {
+  const { get, reads, row, spans, advance } = cacheOf({ notified: false });
   const slow = get(0, 5);
   advance(1000);
   const quick = get(3, 5);
@@ -339,8 +339,8 @@ test('of two reads of a window, what the one that began later has read is kept',
   t.deepEqual(spans(), []);
 });
 
-test('what is kept weighs no more than it may: other queries go first, then what the range has left behind', async (t) => {
-  const { get, reads, row, spans, advance } = cacheOf({ told: true, weightMax: 30 });
+test('evicts other queries first, then windows that the range no longer covers, beyond the weight limit', async (t) => {
+  const { get, reads, row, spans, advance } = cacheOf({ notified: true, weightMax: 30 });
   const ask = async (from: number, to: number, name: string) => {
     const answer = get(from, to, { name });
     for (const { fromMs, toMs, answer: give } of reads)
@@ -355,20 +355,20 @@ test('what is kept weighs no more than it may: other queries go first, then what
   t.deepEqual(await ask(0, 3, 'one'), [[0, 3]], 'it had to go');
   advance(120_000);
   t.deepEqual(await ask(1, 4, 'one'), [[3, 4]]);
-  t.deepEqual(await ask(1, 4, 'one'), [], 'the window that was left behind made room');
+  t.deepEqual(await ask(1, 4, 'one'), [], 'the window that is no longer covered was evicted');
 });
 
-test('a query is forgotten with the last of its windows, however many there were', async (t) => {
-  const { cache, get, reads, row, forget } = cacheOf({ told: true, weightMax: 1_000_000 });
+test('removes a query with its last window', async (t) => {
+  const { cache, get, reads, row, invalidate } = cacheOf({ notified: true, weightMax: 1_000_000 });
   for (let at = 0; at < 2000; at += 1) {
     const windows = get(5, 7, { name: `filter ${at}` });
     reads.shift()!.answer([row(5)]);
     await windows;
   }
   t.is(cache.queries, 2000);
-  forget(5);
-  t.is(cache.queries, 2000, 'the empty window is kept');
-  forget(6);
+  invalidate(5);
+  t.is(cache.queries, 2000, 'the empty window is cached');
+  invalidate(6);
   t.is(cache.queries, 0);
   const failing = get(5, 6);
   reads.shift()!.fail(new Error('no store'));
@@ -376,8 +376,8 @@ test('a query is forgotten with the last of its windows, however many there were
   t.is(cache.queries, 0, 'nothing came of it');
 });
 
-test('long queries take room from each other', async (t) => {
-  const { cache, get, reads, row } = cacheOf({ told: true, weightMax: 1000 });
+test('counts the length of a query towards its weight', async (t) => {
+  const { cache, get, reads, row } = cacheOf({ notified: true, weightMax: 1000 });
   for (let at = 0; at < 500; at += 1) {
     const windows = get(5, 6, { name: `${at} ${'x'.repeat(30_000)}` });
     reads.shift()!.answer([row(5)]);

@@ -1,31 +1,28 @@
 /**
- * What was made of the rows of each window, kept so that a page reads the newest windows alone: a window that has ended
- * does not change any more, as a rule. An import can change it all the same, so that nothing is kept beyond doubt:
+ * Caches a digest of the rows of each window, so that a page reads only its newest windows. Closed windows rarely
+ * change, but imports can change them, so that every entry can be invalidated:
  *
- * - a store that tells of its changes is asked for a window again as soon as a batch has touched it. What was being
- *   read at that moment is
- *   not kept, since it may lack that batch;
- * - of a store to which others write as well, windows are asked for again after a time: the newest almost at once, the
- *   others
- *   after a tenth of the time since their end, within bounds. From half that time on they are read again while those who ask get what is kept: else every now and then
- *   somebody would wait for a whole range.
+ * - A store that reports its changes invalidates the windows of each batch, including those being read at that
+ *   moment.
+ * - If other processes write to the store, entries expire: open windows almost immediately, closed ones after a tenth
+ *   of the time since their end, within bounds. From half their TTL on they are refreshed in the background.
  *
- * Those who ask for the same windows at the same time wait for one read.
+ * Concurrent readers of the same windows share one read.
  */
 import { groupBy } from '../../shared/group-by.js';
 import type { StoreChanges } from '../../shared/store/changes.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { CoalescedRead } from './coalesce-reads.js';
 
-/** What tells the rows of one query from those of another, besides the range. */
+/** The cache key, without the range. */
 export interface WindowQuery {
   /** The length of a window, in seconds. */
   readonly level: number;
-  /** All else that restricts the rows. */
+  /** All other restrictions. */
   readonly [restriction: string]: unknown;
 }
 
-/** What was made of a window's rows. */
+/** A window with the digest of its rows. */
 export interface Window<Digest> {
   readonly windowMs: number;
   readonly digest: Digest;
@@ -33,65 +30,55 @@ export interface Window<Digest> {
 
 /** A cache over one kind of rows. */
 export interface WindowCache<Query, Digest> {
-  /** The windows of a range of whole windows that have rows, ascending. Throws what the read throws. */
+  /** Returns the windows with rows in a range of whole windows, ascending. Throws the error of the read. */
   get(query: Query, range: TimeRange, nowMs: number, signal?: AbortSignal): Promise<Window<Digest>[]>;
-  /** Drops what has changed. */
-  forget(rows: readonly { readonly level: number; readonly windowMs: number }[]): void;
-  /** Drops everything. */
+  /** Invalidates the windows of these rows. */
+  invalidate(rows: readonly { readonly level: number; readonly windowMs: number }[]): void;
+  /** Invalidates all windows. */
   clear(): void;
-  /** How many queries there are of which anything is kept, or being read. */
+  /** Number of queries with cached windows or reads in progress. */
   readonly queries: number;
 }
 
-/** What a cache needs. */
+/** Options of `createWindowCache`. */
 export interface WindowCacheOptions<Query, Row, Digest> {
-  /**
-   * Reads in pages, each of which has all rows of its windows: what was read of a long range is kept even if the rest
-   * is cancelled.
-   */
+  /** Reads rows in pages of whole windows. Each page is cached, even if the rest of the read is cancelled. */
   readonly read: (query: Query & TimeRange, signal: AbortSignal) => AsyncIterable<readonly Row[]>;
   readonly digest: (rows: readonly Row[]) => Digest;
-  /** What a digest weighs; one more is added for the window itself. */
+  /** Weight of a digest. The window itself adds one. */
   readonly estimatedSize: (digest: Digest) => number;
-  /**
-   * What all digests may weigh together. Beyond it the queries that were asked least lately are dropped, and then no
-   * more is kept.
-   */
+  /** Maximum total weight. Beyond it the least recently used queries are evicted, then nothing more is cached. */
   readonly weightMax: number;
-  /** `undefined` for a store to which others write as well. */
+  /** `undefined` for a store that other processes write to. */
   readonly changes: StoreChanges | undefined;
-  /** How long a window that has not ended is kept where others write, in milliseconds: 200. */
+  /** TTL of an open window if other processes write, in milliseconds. Default: 200. */
   readonly openTtlMs?: number;
-  /**
-   * How long a window that has ended long ago is kept where others write, in milliseconds: a minute. One that ended
-   * later is kept for a tenth of the time since then.
-   */
+  /** Maximum of `closedTtlMs`, in milliseconds. Default: 60,000. */
   readonly closedTtlMsMax?: number;
-  /** Milliseconds of a clock that only goes forward. */
+  /** Monotonic clock, in milliseconds. */
   readonly clock?: () => number;
 }
 
-/**
- * How long a window is kept where the store tells of its changes, in milliseconds: what is too old is deleted without a
- * word.
- */
+/** TTL if the store reports its changes, in milliseconds. It does not report the deletion of expired rows. */
 export const notifiedTtlMs = 600_000;
-/** How long a window that has ended is kept at least where others write, in milliseconds. */
+/** Minimum TTL of a closed window if other processes write, in milliseconds. */
 export const closedTtlMsMin = 10_000;
-/** And at most: an import, or what waited on a disk, changes old windows too. */
+/** Maximum TTL of a closed window if other processes write: imports and spooled batches change old windows. */
 export const closedTtlMsMaxDefault = 60_000;
-/** How long one is kept that has not, or not for long: a crowd costs the store no more reads than this lets through. */
+/** TTL of an open window, in milliseconds. Limits the reads of many concurrent viewers. */
 const openTtlMsDefault = 200;
-/** A window counts as ended so long after its end: lines come late, and clocks differ. */
+/** Time from a window's end until it counts as closed, in milliseconds. Covers late lines and clock skew. */
 export const closesAfterMs = 60_000;
 
-/** What has not been asked for so long may go, in milliseconds: the page asks every few seconds. */
+/**
+ * Windows of the current query unused for this long can be evicted, in milliseconds. Pages refresh every few seconds.
+ */
 const unusedMs = 60_000;
 
-/** So many characters of a query's key weigh as much as a window. */
+/** Characters of a query's key that count as one unit of weight. */
 const keyLengthPerWeight = 3000;
 
-interface Kept<Digest> {
+interface Entry<Digest> {
   /** `undefined` for a window without rows. */
   readonly digest: Digest | undefined;
   readonly readMs: number;
@@ -101,7 +88,7 @@ interface Kept<Digest> {
 
 interface Reading<Digest> extends TimeRange {
   readonly startedMs: number;
-  /** Windows that have changed since it began. */
+  /** Windows that have changed since the start of the read. */
   readonly changed: Set<number>;
   readonly done: CoalescedRead<ReadonlyMap<number, Digest>>;
 }
@@ -109,11 +96,11 @@ interface Reading<Digest> extends TimeRange {
 interface Group<Digest> {
   readonly key: string;
   readonly level: number;
-  readonly windows: Map<number, Kept<Digest>>;
+  readonly windows: Map<number, Entry<Digest>>;
   readonly reading: Set<Reading<Digest>>;
 }
 
-/** Makes a cache that is empty. */
+/** Creates an empty cache. */
 export function createWindowCache<Query extends WindowQuery, Row extends { readonly windowMs: number }, Digest>(
   options: WindowCacheOptions<Query, Row, Digest>,
 ): WindowCache<Query, Digest> {
@@ -127,7 +114,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
     closedTtlMsMax = closedTtlMsMaxDefault,
     clock = () => performance.now(),
   } = options;
-  /** By query, those that were asked least lately first. */
+  /** By query, least recently used first. */
   const groups = new Map<string, Group<Digest>>();
   let weight = 0;
 
@@ -143,20 +130,20 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
       const missing: number[] = [];
       const ageing: number[] = [];
       for (let windowMs = range.fromMs; windowMs < range.toMs; windowMs += lengthMs) {
-        const kept = group.windows.get(windowMs);
-        const forMs = keptMs(windowMs + lengthMs, nowMs);
-        if (kept === undefined || clock() - kept.readMs > forMs) missing.push(windowMs);
+        const entry = group.windows.get(windowMs);
+        const ttlMs = ttlMsOf(windowMs + lengthMs, nowMs);
+        if (entry === undefined || clock() - entry.readMs > ttlMs) missing.push(windowMs);
         else {
-          kept.usedMs = clock();
-          if (changes === undefined && forMs >= closedTtlMsMin && clock() - kept.readMs > forMs / 2)
+          entry.usedMs = clock();
+          if (changes === undefined && ttlMs >= closedTtlMsMin && clock() - entry.readMs > ttlMs / 2)
             ageing.push(windowMs);
-          if (kept.digest !== undefined) found.set(windowMs, kept.digest);
+          if (entry.digest !== undefined) found.set(windowMs, entry.digest);
         }
       }
       if (ageing.length > 0 && ![...group.reading].some((reading) => covers(reading, ageing))) {
         startReading(group, query, { fromMs: ageing[0]!, toMs: ageing.at(-1)! + lengthMs })
           .done.join()
-          .catch(() => undefined); // who asks when they are too old gets the error
+          .catch(() => undefined); // a reader receives the error once the entries have expired
       }
       if (missing.length > 0) {
         const digests = await (
@@ -171,7 +158,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
       return [...found].sort(([a], [b]) => a - b).map(([windowMs, each]) => ({ windowMs, digest: each }));
     },
 
-    forget(rows) {
+    invalidate(rows) {
       for (const group of [...groups.values()]) {
         for (const { level, windowMs } of rows) {
           if (level !== group.level) continue;
@@ -195,7 +182,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
     },
   };
 
-  function keptMs(endMs: number, nowMs: number): number {
+  function ttlMsOf(endMs: number, nowMs: number): number {
     if (changes !== undefined) return notifiedTtlMs;
     const sinceMs = nowMs - endMs;
     return sinceMs < closesAfterMs ? openTtlMs : closedTtlMs(sinceMs, closedTtlMsMax);
@@ -209,7 +196,7 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
     return group;
   }
 
-  /** A read under way that gives all these windows as they are now. */
+  /** A read in progress that returns the current state of all these windows. */
   function joinable(group: Group<Digest>, missing: readonly number[]): Reading<Digest> | undefined {
     return [...group.reading].find(
       (reading) =>
@@ -234,13 +221,13 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
         for await (const page of read({ ...query, ...span }, signal)) {
           const rowsOf = groupBy(page, ({ windowMs }) => windowMs);
           for (const [windowMs, rows] of rowsOf) digests.set(windowMs, digest(rows));
-          fromMs = keepUntil(
+          fromMs = storeUntil(
             Math.max(fromMs, ...[...rowsOf.keys()].map((windowMs) => windowMs + query.level * 1000)),
             fromMs,
             digests,
           );
         }
-        keepUntil(span.toMs, fromMs, digests);
+        storeUntil(span.toMs, fromMs, digests);
         return digests;
       } finally {
         group.reading.delete(reading);
@@ -248,22 +235,23 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
       }
     }
 
-    /** Keeps the windows of the pages so far. Pages come in the order of time. */
-    function keepUntil(toMs: number, fromMs: number, digests: ReadonlyMap<number, Digest>): number {
+    /** Caches the windows of the pages so far. Pages are ascending. */
+    function storeUntil(toMs: number, fromMs: number, digests: ReadonlyMap<number, Digest>): number {
       for (let windowMs = fromMs; windowMs < toMs; windowMs += query.level * 1000) {
-        if (!changed.has(windowMs)) keep(group, windowMs, digests.get(windowMs), startedMs);
+        if (!changed.has(windowMs)) add(group, windowMs, digests.get(windowMs), startedMs);
       }
       return toMs;
     }
   }
 
-  function keep(group: Group<Digest>, windowMs: number, kept: Digest | undefined, readMs: number): void {
-    if ((group.windows.get(windowMs)?.readMs ?? -Infinity) > readMs) return; // a read that began later was quicker
+  function add(group: Group<Digest>, windowMs: number, added: Digest | undefined, readMs: number): void {
+    if ((group.windows.get(windowMs)?.readMs ?? -Infinity) > readMs) return; // a later read finished first
     drop(group, windowMs);
-    const own = 1 + Math.floor(group.key.length / keyLengthPerWeight) + (kept === undefined ? 0 : estimatedSize(kept));
+    const own =
+      1 + Math.floor(group.key.length / keyLengthPerWeight) + (added === undefined ? 0 : estimatedSize(added));
     makeRoom(own, group);
     if (weight + own > weightMax) return;
-    group.windows.set(windowMs, { digest: kept, readMs, weight: own, usedMs: clock() });
+    group.windows.set(windowMs, { digest: added, readMs, weight: own, usedMs: clock() });
     weight += own;
   }
 
@@ -272,15 +260,15 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
     group.windows.delete(windowMs);
   }
 
-  /** A query that nothing is kept of is forgotten: there are as many as there are values to filter by. */
+  /** Removes a query without entries: there can be one for each value to filter by. */
   function dropIfEmpty(group: Group<Digest>): void {
     if (group.windows.size === 0 && group.reading.size === 0 && groups.get(group.key) === group)
       groups.delete(group.key);
   }
 
   /**
-   * Drops the queries that were asked least lately, and of `last`, the one that is being asked, what its range has left
-   * behind.
+   * Evicts the least recently used queries, and windows of the current query, `last`, that its range no longer
+   * covers.
    */
   function makeRoom(wanted: number, last: Group<Digest>): void {
     for (const [key, group] of groups) {
@@ -293,8 +281,8 @@ export function createWindowCache<Query extends WindowQuery, Row extends { reado
 }
 
 /**
- * How long what was read of a window is kept where others write, that long after its end, in milliseconds: what ended
- * lately is more likely to change.
+ * TTL of a closed window if other processes write, in milliseconds. Recently closed windows are more likely to
+ * change.
  */
 export function closedTtlMs(sinceEndMs: number, maxMs = closedTtlMsMaxDefault): number {
   return Math.min(maxMs, Math.max(closedTtlMsMin, sinceEndMs / 10));

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { agentName, agentOf } from './agents.js';
 
-test('browsers and bots are told apart by what they say', (t) => {
+test('distinguishes browsers and bots', (t) => {
   t.deepEqual(agentOf('Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0'), {
     who: 'people',
     browser: 'Firefox',
@@ -27,15 +27,15 @@ test('browsers and bots are told apart by what they say', (t) => {
     t.deepEqual(agentOf(userAgent), { who: 'bots', browser: '', version: '', system: '', bot });
 });
 
-test('a user agent has a short name, and one that says nothing is itself', (t) => {
+test('returns a short name, or the user agent itself if it is not recognized', (t) => {
   t.is(agentName('Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0'), 'Firefox 120, Linux');
   t.is(agentName('curl/8.5.0'), 'curl');
-  t.is(agentName('a strange one'), 'a', 'the word that comes first, as of any bot');
+  t.is(agentName('a strange one'), 'a', 'the first word, as for any bot');
   t.is(agentName('Mozilla/5.0'), 'Mozilla/5.0');
   t.is(agentName(''), '');
 });
 
-test('any text is somebody', (t) => {
+test('parses any text', (t) => {
   for (const text of ['x', ' ', '()', 'Mozilla/5.0', '__proto__', '\u0001', 'a'.repeat(250)]) {
     const { browser, system, bot } = agentOf(text);
     t.is(browser === '', bot !== '', text);

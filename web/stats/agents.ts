@@ -1,39 +1,39 @@
-/** Who a user agent says it is. Anyone can say anything: these are claims. */
+/** Browser, system and bot names from user agents. Clients can send any user agent. */
 import Bowser from 'bowser';
 import { isbot } from 'isbot';
 
-/** What a user agent says; `''` where that does not apply to it. */
+/** A parsed user agent. Fields that do not apply are `''`. */
 export interface Agent {
-  /** Whether it is a person with a browser, or anything else. */
+  /** `people` use a browser; all other clients are `bots`. */
   readonly who: 'people' | 'bots';
   /** `Firefox`, `Chrome`, … or `other`; `''` for a bot. */
   readonly browser: string;
-  /** `142`: the major version of the browser; `''` where it is not known. */
+  /** The major version of the browser, such as `142`; `''` if unknown. */
   readonly version: string;
   /** `Windows`, `iOS`, … or `other`; `''` for a bot. */
   readonly system: string;
-  /** `Googlebot`, `curl`, …: all that is no person with a browser; `''` for a browser. */
+  /** `Googlebot`, `curl`, … or `other`; `''` for a browser. */
   readonly bot: string;
 }
 
 const other = 'other';
 
-/** So many are remembered: a list has a hundred or so, the same ones again and again. */
-const rememberedMax = 5000;
-const remembered = new Map<string, Agent>();
+/** Maximum number of cached user agents. Beyond it the cache is cleared. */
+const cachedMax = 5000;
+const cache = new Map<string, Agent>();
 
-/** Reads a user agent that is not empty. */
+/** Parses a user agent that is not empty. */
 export function agentOf(userAgent: string): Agent {
-  let agent = remembered.get(userAgent);
+  let agent = cache.get(userAgent);
   if (agent === undefined) {
-    agent = readAgent(userAgent);
-    if (remembered.size >= rememberedMax) remembered.clear();
-    remembered.set(userAgent, agent);
+    agent = parseAgent(userAgent);
+    if (cache.size >= cachedMax) cache.clear();
+    cache.set(userAgent, agent);
   }
   return agent;
 }
 
-/** `Firefox 144, Windows`, or the name of a bot; what says neither is its own name. */
+/** Returns `Firefox 144, Windows`, the name of a bot, or the user agent itself if neither is recognized. */
 export function agentName(userAgent: string): string {
   if (userAgent === '') return '';
   const { who, browser, version, system, bot } = agentOf(userAgent);
@@ -42,7 +42,7 @@ export function agentName(userAgent: string): string {
   return who === 'bots' ? name : `${name}${version === '' ? '' : ` ${version}`}, ${system}`;
 }
 
-function readAgent(userAgent: string): Agent {
+function parseAgent(userAgent: string): Agent {
   if (isbot(userAgent)) return { who: 'bots', browser: '', version: '', system: '', bot: botName(userAgent) };
   const { browser, os } = Bowser.parse(userAgent);
   return {
@@ -54,7 +54,7 @@ function readAgent(userAgent: string): Agent {
   };
 }
 
-/** The word that says bot, or the name that comes first. */
+/** The word that contains `bot`, `crawler` or `spider`, or else the first name. */
 function botName(userAgent: string): string {
   const [, name] =
     /([\w-]*(?:bot|crawler|spider)[\w-]*)/i.exec(userAgent) ??

@@ -14,12 +14,12 @@ function found(parts: Partial<Collection>) {
   return { findings, isNothingStored: isNothingStored(findings) };
 }
 
-test('finds nothing while the store takes requests and all collectors have reported within 15 s', (t) => {
+test('reports nothing while the store accepts writes and all collectors have reported within 15 s', (t) => {
   t.deepEqual(found({}), { findings: [], isNothingStored: false });
   t.deepEqual(found({ ledgers: [fresh] }), { findings: [], isNothingStored: false });
 });
 
-test('finds that nothing is stored, since the newest ledger, when the store says why, and blames no collector', (t) => {
+test('reports that nothing is stored since the newest ledger, and no silent collectors, while the store is down', (t) => {
   t.deepEqual(found({ problem: 'Full.', ledgers: [stale, fresh] }), {
     findings: [{ kind: 'not-stored', state: 'failing', sinceMs: fresh.timeMs, problem: 'Full.', heldIn: 'memory' }],
     isNothingStored: true,
@@ -30,7 +30,7 @@ test('finds that nothing is stored, since the newest ledger, when the store says
   });
 });
 
-test('finds a collector that has not reported: failing when it is the only one, degraded beside others', (t) => {
+test('reports a silent collector: failing if it is the only one, degraded otherwise', (t) => {
   t.deepEqual(found({ ledgers: [stale] }), {
     findings: [{ kind: 'no-report', state: 'failing', sinceMs: stale.timeMs, collector: 'b' }],
     isNothingStored: true,
@@ -41,7 +41,7 @@ test('finds a collector that has not reported: failing when it is the only one, 
   });
 });
 
-test('finds a collector that drops lines, also while the store takes nothing', (t) => {
+test('reports a collector that drops lines, also while the store is down', (t) => {
   const dropping = { ledgers: [{ ...fresh, dropped: { 'memory-full': 3 } }], dropping: new Set(['a']) };
   const finding = {
     kind: 'dropping',
@@ -54,7 +54,7 @@ test('finds a collector that drops lines, also while the store takes nothing', (
   t.deepEqual(found({ ...dropping, problem: 'Full.' }).findings.slice(1), [finding]);
 });
 
-test('a collector drops lines when its count has grown from one report to the next, for a minute', (t) => {
+test('reports dropped lines for a minute after the count has grown', (t) => {
   const drops = new RecentDrops();
   const seen = (timeMs: number, lines: number, atMs = timeMs): string[] => [
     ...drops.observe(
@@ -62,13 +62,13 @@ test('a collector drops lines when its count has grown from one report to the ne
       atMs,
     ),
   ];
-  t.deepEqual(seen(0, 5), [], 'nobody knows when');
+  t.deepEqual(seen(0, 5), [], 'the time of the drop is unknown');
   t.deepEqual(seen(5000, 5), []);
   t.deepEqual(seen(10_000, 6), ['a']);
-  t.deepEqual(seen(5000, 5, 11_000), ['a'], 'an older ledger, read earlier, changes nothing');
+  t.deepEqual(seen(5000, 5, 11_000), ['a'], 'an older ledger has no effect');
   t.deepEqual(seen(15_000, 6, 70_000), ['a']);
   t.deepEqual(seen(15_000, 6, 70_001), []);
-  t.deepEqual(seen(80_000, 7), [], 'the reports are too far apart to say that it was within the last minute');
-  t.deepEqual(seen(85_000, 1), [], 'the collector has started anew');
+  t.deepEqual(seen(80_000, 7), [], 'the reports are too far apart to attribute the drop to the last minute');
+  t.deepEqual(seen(85_000, 1), [], 'the collector has restarted');
   t.deepEqual(seen(90_000, 2), ['a']);
 });

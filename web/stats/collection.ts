@@ -1,11 +1,11 @@
-/** Whether the lines of Caddy are stored now: pure, but for `RecentDrops`, which remembers counts. */
+/** Whether collectors currently store log lines. Pure, except for `RecentDrops`, which remembers counts. */
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { sumOf } from './fold.js';
 import type { State } from './health.js';
 
-/** A reason why requests are missing from the store now. */
+/** A reason why requests are currently missing from the store. */
 export type CollectionFinding =
-  /** The store takes nothing, and says why. */
+  /** The store does not accept writes. `problem` is its error. */
   | {
       readonly kind: 'not-stored';
       readonly state: State;
@@ -13,9 +13,9 @@ export type CollectionFinding =
       readonly problem: string;
       readonly heldIn: Collection['heldIn'];
     }
-  /** A collector has written no ledger for `reportSilenceMsMax`. */
+  /** A collector has not written a ledger for `reportSilenceMsMax`. */
   | { readonly kind: 'no-report'; readonly state: State; readonly sinceMs: number; readonly collector: string }
-  /** A collector drops lines, by reason since it started. */
+  /** A collector is dropping lines. `dropped` counts them by reason since its start. */
   | {
       readonly kind: 'dropping';
       readonly state: State;
@@ -24,27 +24,24 @@ export type CollectionFinding =
       readonly dropped: Readonly<Record<string, number>>;
     };
 
-/** What is known of the collection. */
+/** The state of the store and the collectors. */
 export interface Collection {
   /** `Store.problem`. */
   readonly problem: string | undefined;
-  /** Where requests wait until the store takes them. */
+  /** Where requests are queued while the store is down. */
   readonly heldIn: 'memory' | 'spool';
   /** Newest ledgers of the last hours. */
   readonly ledgers: readonly LedgerSnapshot[];
-  /** The collectors that drop lines now: see `RecentDrops`. */
+  /** The collectors that are dropping lines. See `RecentDrops`. */
   readonly dropping: ReadonlySet<string>;
 }
 
-/**
- * A collector reports at least every 5 s: one that has not for this long, in milliseconds, has stopped or cannot write
- * to the store.
- */
+/** Time without a report until a collector counts as silent, in milliseconds. Collectors report every 5 s. */
 export const reportSilenceMsMax = 15_000;
 
 /**
- * Finds why requests are not stored now, the gravest first. When the store takes nothing, that is why collectors do not
- * report.
+ * Returns why requests are currently not stored, most severe first. While the store is down, silent collectors are not
+ * reported separately.
  */
 export function collectionFindings(
   { problem, heldIn, ledgers, dropping }: Collection,
@@ -83,19 +80,19 @@ export function collectionFindings(
   ];
 }
 
-/** Whether no request at all is stored now, so that nothing can be said of those that do not come. */
+/** Whether no requests are stored at all, so that missing requests do not mean that a source is silent. */
 export function isNothingStored(findings: readonly CollectionFinding[]): boolean {
   return findings.some(({ kind, state }) => kind === 'not-stored' || (kind === 'no-report' && state === 'failing'));
 }
 
-/** Tells which collectors have dropped lines within the last minute, from ledgers whose counts only grow. */
+/** Detects collectors that have dropped lines within the last minute, from the counters of their ledgers. */
 export class RecentDrops {
   readonly #minuteMs = 60_000;
   #seen = new Map<string, { readonly timeMs: number; readonly dropped: number; readonly droppedMs: number }>();
 
   /**
-   * Takes the newest ledgers of all collectors; returns those that drop. The first ledger of a collector is compared
-   * with nothing.
+   * Accepts the newest ledgers of all collectors and returns the names of those that dropped lines. The first ledger
+   * of a collector is only a baseline.
    */
   observe(ledgers: readonly LedgerSnapshot[], nowMs: number): ReadonlySet<string> {
     this.#seen = new Map(ledgers.map((ledger) => [ledger.collector, this.#entryOf(ledger)]));

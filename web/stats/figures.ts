@@ -1,9 +1,9 @@
-/** What is told of some requests, and how it adds up: pure. */
+/** Figures of requests, and how they add up. Pure. */
 import { Histogram } from '../../shared/sketch/histogram.js';
 import { mergeAggregate, emptyAggregate, type Cell, type Aggregate } from '../../shared/rollup/rollup.js';
 import { isClientError, isServerError } from '../../shared/status.js';
 
-/** Latencies in milliseconds; `null` where no request has one. */
+/** Latencies in milliseconds; `null` if no request has one. */
 export interface Latency {
   readonly mean: number | null;
   readonly p50: number | null;
@@ -12,17 +12,17 @@ export interface Latency {
   readonly max: number | null;
 }
 
-/** What is told of some requests. */
+/** The figures of a set of requests. */
 export interface Figures {
   readonly requests: number;
-  /** Those with a status of 5xx. */
+  /** Requests with a 5xx status. */
   readonly errors: number;
-  /** Those with a status of 4xx. */
+  /** Requests with a 4xx status. */
   readonly clientErrors: number;
-  /** Bytes of the responses' bodies. */
+  /** Bytes of the response bodies. */
   readonly bytes: number;
   readonly latencyMs: Latency;
-  /** Of the latencies; not to be changed. */
+  /** Histogram of the latencies. Do not modify. */
   readonly histogram: Histogram;
   /** Requests by status, ascending. */
   readonly statuses: ReadonlyMap<number, number>;
@@ -35,34 +35,31 @@ export interface WindowFigures extends Figures {
   readonly source: string;
 }
 
-/** Figures that add up with others. Not changed any more once they are made. */
+/** Figures that can be added up. Immutable. */
 export interface Sum extends Figures {
   readonly net: Net;
   readonly latencies: Latencies;
 }
 
-/**
- * The counts of the rows, added up. A correction takes requests away (`count: -1`), so any of them can be below zero.
- * `Figures` count what is below zero as zero.
- */
+/** Total counts of the rows. Corrections (`count: -1`) can make them negative; `Figures` clamp them to zero. */
 interface Net {
-  /** Requests that are not kept one by one. */
+  /** Requests that are counted but not sampled. */
   readonly sampledOut: number;
   readonly bytes: number;
   readonly statuses: ReadonlyMap<number, number>;
 }
 
-/** What latencies are told from. */
+/** The aggregate that latency figures are computed from. */
 type Latencies = Pick<Aggregate, 'durationSumMs' | 'durationMaxMs' | 'histogram'>;
 
-/** The sum of cells. */
+/** Returns the sum of cells. */
 export function sumOfCells(cells: readonly Cell[]): Sum {
   const sum = new CellSum();
   for (const cell of cells) sum.add(cell);
   return sum.sum();
 }
 
-/** Adds up cells, given one at a time. */
+/** Adds up cells incrementally. */
 export class CellSum {
   readonly #aggregate = emptyAggregate();
   readonly #statuses = new Map<number, number>();
@@ -72,7 +69,7 @@ export class CellSum {
     addCount(this.#statuses, cell.status, cell.count);
   }
 
-  /** The sum of the cells so far. Do not add more afterwards. */
+  /** Returns the sum of the cells so far. Do not add cells afterwards. */
   sum(): Sum {
     return sumWith(
       { sampledOut: this.#aggregate.sampledOut, bytes: this.#aggregate.sizeSum, statuses: this.#statuses },
@@ -81,7 +78,7 @@ export class CellSum {
   }
 }
 
-/** Sums together. Their histograms are merged when a latency is asked for: of a list of hundreds, ten are shown. */
+/** Adds up sums. Merges their histograms lazily: a page shows ten of hundreds of values. */
 export function addSums(parts: readonly Sum[]): Sum {
   const [first, ...others] = parts;
   if (first !== undefined && others.length === 0) return first;
@@ -140,7 +137,7 @@ function addCount(counts: Map<number, number>, status: number, count: number): v
   counts.set(status, (counts.get(status) ?? 0) + count);
 }
 
-/** The same of one source in one window. A spread would ask for the latencies. */
+/** Returns the sum as that of one source in one window. A spread would compute the lazy latencies. */
 export function withWindow(sum: Sum, timeMs: number, source: string): Sum & WindowFigures {
   const { net, requests, errors, clientErrors, bytes, statuses } = sum;
   return {
@@ -164,15 +161,15 @@ export function withWindow(sum: Sum, timeMs: number, source: string): Sum & Wind
   };
 }
 
-/** The share of a part in a whole; `null` where the whole is nothing. */
+/** Returns the share of a part in a whole; `null` if the whole is 0. */
 export function shareOf(part: number, whole: number): number | null {
   return whole > 0 ? part / whole : null;
 }
 
-/** The latency figures of a tally. */
+/** Computes the latency figures of an aggregate. */
 export function latencyOf({ histogram, durationSumMs, durationMaxMs }: Latencies): Latency {
   if (histogram.total <= 0) return { mean: null, p50: null, p95: null, p99: null, max: null };
-  // The middle of the highest bucket can lie above the greatest value that was seen.
+  // The midpoint of the highest bucket can exceed the maximum.
   const percentile = (quantile: number): number => Math.min(histogram.quantile(quantile) ?? 0, durationMaxMs);
   return {
     mean: Math.max(0, durationSumMs / histogram.total),

@@ -7,7 +7,7 @@ import { event, ledger } from '../../test/web-samples.js';
 
 const grid = { fromMs: 0, stepMs: 60_000 };
 
-test('nothing folds to nothing', (t) => {
+test('folds no rows to empty figures', (t) => {
   t.deepEqual(fold([], grid), {
     windows: [],
     sources: new Map(),
@@ -17,7 +17,7 @@ test('nothing folds to nothing', (t) => {
   });
 });
 
-test('figures are counted by source, Caddy first, and by window', (t) => {
+test('counts figures by source, Caddy first, and by window', (t) => {
   const requests = [
     event({ source: 'app', timeMs: 1000, status: 200, durationMs: 10, size: 5 }),
     event({ source: 'caddy', timeMs: 1000, status: 200, durationMs: 20, size: 5 }),
@@ -46,7 +46,7 @@ test('figures are counted by source, Caddy first, and by window', (t) => {
   );
 });
 
-test('hosts and methods are ranked by the requests of the first source, which saw them all', (t) => {
+test('ranks hosts and methods by the requests of the first source', (t) => {
   const { hosts, methods } = fold(
     rollUp(
       [
@@ -78,7 +78,7 @@ test('hosts and methods are ranked by the requests of the first source, which sa
   );
 });
 
-test('WebSockets, event streams and aborted requests count, but have no latency', (t) => {
+test('counts WebSockets, event streams and aborted requests, but not their latency', (t) => {
   const hourMs = 3_600_000;
   const { sources } = fold(
     rollUp(
@@ -101,7 +101,7 @@ test('WebSockets, event streams and aborted requests count, but have no latency'
   });
 });
 
-test('no percentile lies above the greatest latency', (t) => {
+test('limits percentiles to the maximum latency', (t) => {
   const { latencyMs } = fold(rollUp([event({ durationMs: 7.77 })], 10, 'host'), grid).sources.get('caddy')!;
   t.deepEqual(latencyMs, {
     mean: 7.77,
@@ -112,7 +112,7 @@ test('no percentile lies above the greatest latency', (t) => {
   });
 });
 
-test('any rows of the same requests, in any order, fold to the same figures', (t) => {
+test('folds any rows of the same requests, in any order, to the same figures', (t) => {
   const requests = fc.array(
     fc.record({
       source: fc.constantFrom('caddy', 'app', 'other'),
@@ -134,7 +134,7 @@ test('any rows of the same requests, in any order, fold to the same figures', (t
   );
 });
 
-test('figures are complete unless lines were lost or are on their way, or a read was bounded', (t) => {
+test('figures are complete unless lines were lost or spooled, or a read was truncated', (t) => {
   t.true(isComplete([], { bounded: false }));
   t.true(isComplete([ledger({ rejected: { 'not-json': 3 } })], { bounded: false }));
   t.false(isComplete([], { bounded: true }));

@@ -1,4 +1,4 @@
-/** From rollup rows to figures: pure, and the same for every store. */
+/** Computes figures from rollup rows. Pure, and independent of the store. */
 import type { Cell, RollupRow } from '../../shared/rollup/rollup.js';
 import { groupBy } from '../../shared/group-by.js';
 import { addSums, sumOfCells, withWindow, type Figures, type Sum, type WindowFigures } from './figures.js';
@@ -6,18 +6,18 @@ import { pairsOf, type Pair } from './pair.js';
 import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 
-/** What a page shows of its rows. */
+/** The figures of a range. */
 export interface Fold {
-  /** By time, then by source. A window without requests of a source is left out: that is a gap, not a zero. */
+  /** By time, then by source. Windows without requests are omitted: they are gaps, not zeros. */
   readonly windows: readonly WindowFigures[];
-  /** By source: Caddy first, then by name, the dashboard itself last. */
+  /** By source: Caddy first, then by name, the dashboard last. */
   readonly sources: ReadonlyMap<string, Figures>;
   /**
-   * Of the first source, since what passes through both edge and app would count twice. Empty if the rows were of scope
-   * `all`.
+   * Hosts of the first source only, because requests through both Caddy and an app would count twice. Empty for rows of
+   * scope `all`.
    */
   readonly hosts: HostList;
-  /** Of the first source, by requests, most first. */
+  /** Methods of the first source, most requests first. */
   readonly methods: ReadonlyMap<string, Figures>;
   readonly pairs: readonly Pair[];
 }
@@ -29,9 +29,9 @@ export interface HostList {
   /** Requests and errors of all of them. */
   readonly requests: number;
   readonly errors: number;
-  /** The host with most errors, if there were any. */
+  /** The host with the most errors, if any. */
   readonly worst: HostErrors | undefined;
-  /** Figures of the hosts with most requests, most first. */
+  /** Figures of the busiest hosts, most requests first. */
   readonly figures: ReadonlyMap<string, Figures>;
 }
 
@@ -40,19 +40,16 @@ interface HostErrors {
   readonly errors: number;
 }
 
-/** The windows of a page: `stepMs` long, the first one starting at `fromMs`. */
+/** Windows of length `stepMs`, starting at `fromMs`. */
 export interface Grid {
   readonly fromMs: number;
   readonly stepMs: number;
 }
 
-/**
- * What a page needs of a window's rows: far fewer sums than rows, which add up with those of other windows. Several
- * windows together are one again.
- */
+/** Per-window aggregates. Merging digests yields a digest. */
 export interface WindowDigest {
   readonly windowMs: number;
-  /** In the order of the page. */
+  /** In the order of `Fold.sources`. */
   readonly sources: ReadonlyMap<string, SourceDigest>;
 }
 
@@ -62,7 +59,7 @@ interface SourceDigest {
   readonly methods: ReadonlyMap<string, Sum>;
 }
 
-/** Makes the digest of the rows of one window, one at least. */
+/** Computes the digest of the rows of one window. `rows` must not be empty. */
 export function digestOf(rows: readonly RollupRow[]): WindowDigest {
   const { windowMs } = rows[0]!;
   return digestWith(
@@ -90,12 +87,12 @@ export function digestOf(rows: readonly RollupRow[]): WindowDigest {
   );
 }
 
-/** How many sums a digest holds: each has a histogram, of 3 kB at most as a rule. */
+/** Number of sums in a digest. Each has a histogram, usually of at most 3 kB. */
 export function sumsIn({ sources }: WindowDigest): number {
   return [...sources.values()].reduce((count, { hosts, methods }) => count + 1 + hosts.size + methods.size, 0);
 }
 
-/** The same without a source. */
+/** Returns the figures without those of a source. */
 export function withoutSource<Part extends Fold>(part: Part, source: string): Part {
   const sources = new Map([...part.sources].filter(([name]) => name !== source));
   const isFirst = part.sources.keys().next().value === source;
@@ -108,7 +105,7 @@ export function withoutSource<Part extends Fold>(part: Part, source: string): Pa
   };
 }
 
-/** Makes the list of the hosts of one source. `figures` may lack some of them. */
+/** Creates the host list of one source. `figures` may omit hosts. */
 export function hostListOf(
   hosts: readonly (HostErrors & Pick<Figures, 'requests'>)[],
   figures: ReadonlyMap<string, Figures>,
@@ -123,7 +120,7 @@ export function hostListOf(
   return list;
 }
 
-/** Adds rows up, by window and source and by source. */
+/** Aggregates rows by window and source, and by source. */
 export function fold(rows: readonly RollupRow[], grid: Grid): Fold {
   const byWindow = [...groupBy(rows, ({ windowMs }) => windowMs)].sort(([a], [b]) => a - b);
   return foldWindows(
@@ -132,29 +129,29 @@ export function fold(rows: readonly RollupRow[], grid: Grid): Fold {
   );
 }
 
-/** Windows of a grid, and all of them together. */
+/** The windows of a grid, and their total. */
 export interface FoldedRange {
   readonly windows: readonly WindowDigest[];
   readonly total: WindowDigest;
 }
 
-/** Makes a stretch of windows, or has it from before. */
-type MakeFoldedRange = (digests: readonly WindowDigest[], make: () => FoldedRange) => FoldedRange;
+/** Returns the cached range of these digests, or calls `make`. */
+type FoldedRangeCache = (digests: readonly WindowDigest[], make: () => FoldedRange) => FoldedRange;
 
-/** So many windows of the grid, the newest, change from page to page. */
+/** Number of windows at the end of a grid that change between pages. */
 const changingMax = 2;
 
 /**
- * Adds windows up. They come in the order of time, and are as long as the grid's or shorter. `makeOlder` may remember
- * all but those that change.
+ * Aggregates digests into the windows of a grid. They must be ascending and not longer than the grid's windows.
+ * `cacheOlder` may cache all but the newest windows.
  */
 export function foldWindows(
   digests: readonly WindowDigest[],
   { fromMs, stepMs }: Grid,
-  makeOlder: MakeFoldedRange = (_, make) => make(),
+  cacheOlder: FoldedRangeCache = (_, make) => make(),
 ): Fold {
   const windowOf = ({ windowMs }: WindowDigest): number => fromMs + Math.floor((windowMs - fromMs) / stepMs) * stepMs;
-  const stretchOf = (some: readonly WindowDigest[]): FoldedRange => {
+  const foldRange = (some: readonly WindowDigest[]): FoldedRange => {
     const windows = [...groupBy(some, windowOf)].map(([windowMs, together]) => merged(windowMs, together));
     return { windows, total: merged(fromMs, windows) };
   };
@@ -162,8 +159,8 @@ export function foldWindows(
   const changing =
     last === undefined ? [] : digests.filter((digest) => windowOf(digest) > windowOf(last) - changingMax * stepMs);
   const steady = digests.slice(0, digests.length - changing.length);
-  const older = makeOlder(steady, () => stretchOf(steady));
-  const newest = stretchOf(changing);
+  const older = cacheOlder(steady, () => foldRange(steady));
+  const newest = foldRange(changing);
   const windows = [...older.windows, ...newest.windows];
   const total = merged(fromMs, [older.total, newest.total]);
   const first = [...total.sources.values()].find(({ all }) => hasRequests(all));
@@ -182,10 +179,7 @@ export function foldWindows(
   };
 }
 
-/**
- * Whether any request is left. Corrections can take away all that was counted: nothing is shown of such a window,
- * source, host or method.
- */
+/** Whether any request remains. Corrections can cancel all requests of a window, source, host or method. */
 function hasRequests({ requests }: Figures): boolean {
   return requests > 0;
 }
@@ -221,7 +215,7 @@ function digestWith(
   };
 }
 
-/** What several maps have under each key. */
+/** Groups the values of several maps by key. */
 function together<Value>(maps: readonly ReadonlyMap<string, Value>[]): Map<string, Value[]> {
   const parts = groupBy(
     maps.flatMap((map) => [...map]),
@@ -230,13 +224,13 @@ function together<Value>(maps: readonly ReadonlyMap<string, Value>[]): Map<strin
   return new Map([...parts].map(([key, entries]) => [key, entries.map(([, value]) => value)]));
 }
 
-/** How many of the requests that are counted are kept one by one, where not all are: see `request-sample.ts`. */
+/** Number of sampled requests, `kept`, of all counted requests, `of`. See `request-sample.ts`. */
 export interface Sampled {
   readonly kept: number;
   readonly of: number;
 }
 
-/** What is kept of the requests of some windows; `undefined` where all are. */
+/** Returns how many requests of some windows are sampled; `undefined` if all are stored. */
 export function sampledIn(digests: readonly WindowDigest[]): Sampled | undefined {
   const all = digests.flatMap(({ sources }) => [...sources.values()]);
   const of = all.reduce((sum, source) => sum + source.all.requests, 0);
@@ -247,9 +241,7 @@ export function sampledIn(digests: readonly WindowDigest[]): Sampled | undefined
   return sampledOut <= 0 ? undefined : { kept: of - sampledOut, of };
 }
 
-/**
- * Whether the figures hold all requests: no line was lost, none is still on its way, and no read stopped at its limit.
- */
+/** Whether the figures include all requests: no lines lost or spooled, and no read truncated. */
 export function isComplete(ledgers: readonly LedgerSnapshot[], { bounded }: { bounded: boolean }): boolean {
   return (
     !bounded &&
@@ -281,7 +273,7 @@ function sumsOf(maps: readonly ReadonlyMap<string, Sum>[]): Map<string, Sum> {
   return new Map([...together(maps)].map(([value, parts]) => [value, addSums(parts)]));
 }
 
-/** The sums by value, most requests first. */
+/** Returns the sums by value, most requests first. */
 export function ranked(sums: ReadonlyMap<string, Sum> = new Map()): Map<string, Sum> {
   return new Map(
     [...sums]

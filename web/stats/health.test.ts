@@ -8,7 +8,7 @@ import { rollUp } from '../../shared/rollup/rollup-aggregator.js';
 
 const stepMs = 60_000;
 
-/** Windows of a minute, one for each element: requests, errors among them, and how long each took. */
+/** One-minute windows, one per element: requests, errors among them, and the duration of each request. */
 function windowsOf(minutes: readonly { requests: number; errors?: number; durationMs?: number }[]) {
   const requests = minutes.flatMap(({ requests: count, errors = 0, durationMs = 10 }, minute) =>
     Array.from({ length: count }, (_, at) =>
@@ -25,9 +25,9 @@ function health(
   return evaluateHealth(windowsOf(minutes).windows, { stepMs, previous, liveMs: undefined });
 }
 
-test('nothing is judged on fewer than 120 requests', (t) => {
-  t.deepEqual(health([]), { kind: 'unjudged' });
-  t.deepEqual(health([{ requests: 119, errors: 119 }]), { kind: 'unjudged' });
+test('does not evaluate fewer than 120 requests', (t) => {
+  t.deepEqual(health([]), { kind: 'unknown' });
+  t.deepEqual(health([{ requests: 119, errors: 119 }]), { kind: 'unknown' });
   t.like(health([{ requests: 60, errors: 60 }, { requests: 60 }]), {
     kind: 'errors',
     state: 'failing',
@@ -36,7 +36,7 @@ test('nothing is judged on fewer than 120 requests', (t) => {
   });
 });
 
-test('a source is degraded above 2 % of 5xx and failing above 5 %, since the window that first showed it', (t) => {
+test('a source is degraded above 2 % of 5xx and failing above 5 %, since the first such window', (t) => {
   const good = { requests: 200, errors: 4 };
   t.deepEqual(health([good, good]), { kind: 'well' }, '2 % is not above 2 %');
   t.deepEqual(health([good, { requests: 200, errors: 5 }, { requests: 200, errors: 6 }]), {
@@ -53,7 +53,7 @@ test('a source is degraded above 2 % of 5xx and failing above 5 %, since the win
   });
 });
 
-test('a state is left at half of what it was entered at', (t) => {
+test('leaves a state at half the threshold for entering it', (t) => {
   const bad = { requests: 200, errors: 6 };
   const between = { requests: 200, errors: 3 };
   const good = { requests: 200, errors: 1 };
@@ -62,16 +62,16 @@ test('a state is left at half of what it was entered at', (t) => {
   t.deepEqual(health([bad, good, between]), { kind: 'well' }, 'not in it again');
 });
 
-test('a source is slow when its p95 is over twice that of the previous period', (t) => {
+test('a source is slow if its p95 is over twice that of the previous period', (t) => {
   const previous = windowsOf([{ requests: 200, durationMs: 10 }]).sources.get('caddy')!;
   const slow = { requests: 600, durationMs: 25 };
   t.like(health([{ requests: 200 }, slow], { previous }), { kind: 'slow', state: 'degraded', sinceMs: stepMs });
   t.deepEqual(health([{ requests: 200, durationMs: 19 }], { previous }), { kind: 'well' });
-  t.deepEqual(health([slow]), { kind: 'well' }, 'without a previous period nothing is slow');
+  t.deepEqual(health([slow]), { kind: 'well' }, 'slowness is not evaluated without a previous period');
   t.deepEqual(health([slow], { previous: { ...previous, requests: 119 } }), { kind: 'well' });
 });
 
-/** The verdict at `liveMs` on requests at these times, seen in windows of this length. */
+/** The health at `liveMs` of requests at these times, in windows of this length. */
 function at(
   timesMs: readonly number[],
   liveMs: number,
@@ -89,7 +89,7 @@ function at(
 
 const every = (periodMs: number, count: number): number[] =>
   Array.from({ length: count }, (_, index) => index * periodMs);
-/** `count` bursts of `requests` each, `burstMs` long, that begin `periodMs` apart. */
+/** `count` bursts of `requests` each, `burstMs` long, starting every `periodMs`. */
 const bursts = ({
   count,
   requests,
@@ -134,7 +134,7 @@ for (const [what, timesMs, windowMs, limitMs] of [
     5 * minute,
   ],
 ] as const) {
-  test(`finds ${what} silent after ${limitMs / 1000} s, and not before`, (t) => {
+  test(`reports silence of ${what} after ${limitMs / 1000} s, not before`, (t) => {
     const endMs = Math.ceil((timesMs.at(-1)! + 1) / windowMs) * windowMs;
     const found = at(timesMs, endMs + 10 * 3_600_000, { windowMs });
     t.like(found, { kind: 'silent', state: 'failing', sinceMs: endMs });
@@ -151,7 +151,7 @@ for (const [what, timesMs, windowMs, limitMs] of [
   });
 }
 
-test('finds nothing silent that was seen for a shorter time than the gap, nor in a range that has ended', (t) => {
+test('does not report silence for a history shorter than the limit, or in a past range', (t) => {
   t.deepEqual(at(every(100, 2000), 3_600_000), { kind: 'well' }, 'seen for three minutes');
   t.deepEqual(
     evaluateHealth(windowsOf([{ requests: 600 }, ...Array.from({ length: 9 }, () => ({ requests: 600 }))]).windows, {
@@ -163,7 +163,7 @@ test('finds nothing silent that was seen for a shorter time than the gap, nor in
   );
 });
 
-test('judges silence by the last hours, where they hold enough, rather than by the wide windows of the range', (t) => {
+test('evaluates silence by the last hours if they have enough requests, otherwise by the range', (t) => {
   const hourMs = 3_600_000;
   const windowsIn = (timesMs: readonly number[], windowMs: number) => ({
     windows: fold(
@@ -185,7 +185,7 @@ test('judges silence by the last hours, where they hold enough, rather than by t
   t.deepEqual(
     evaluateHealth(wide.windows, { ...wide, previous: undefined, liveMs }),
     { kind: 'well' },
-    'windows of an hour do not tell',
+    'windows of an hour are too coarse',
   );
   t.like(evaluateHealth(wide.windows, { ...wide, previous: undefined, liveMs, recent }), {
     kind: 'silent',
@@ -208,7 +208,7 @@ test('judges silence by the last hours, where they hold enough, rather than by t
   );
 });
 
-test('never finds a source silent that comes in periodic bursts, once three were seen', (t) => {
+test('does not report silence between periodic bursts after three of them', (t) => {
   fc.assert(
     fc.property(
       fc.record({
@@ -223,7 +223,7 @@ test('never finds a source silent that comes in periodic bursts, once three were
       fc.double({ min: 0, max: 1, noNaN: true }),
       ({ part, windowMs, isLastKnown, ...pattern }, phase) => {
         const timesMs = bursts({ ...pattern, burstMs: part * pattern.periodMs });
-        // At any moment until the next burst.
+        // At any time until the next burst.
         const liveMs =
           timesMs.at(-1)! +
           phase * (pattern.periodMs - (part * pattern.periodMs * (pattern.requests - 1)) / pattern.requests);
@@ -235,14 +235,14 @@ test('never finds a source silent that comes in periodic bursts, once three were
   t.pass();
 });
 
-test('always finds a steady stream silent that has stopped for ten of its gaps and five minutes', (t) => {
+test('reports silence after ten mean intervals and five minutes without requests', (t) => {
   fc.assert(
     fc.property(
       fc.integer({ min: 500, max: 300_000 }),
       fc.integer({ min: 120, max: 300 }),
       fc.integer({ min: 0, max: minute }),
       (gapMs, count, fromMs) => {
-        // Seen for six minutes at least.
+        // A history of at least six minutes.
         const timesMs = every(gapMs, Math.max(count, Math.ceil((6 * minute) / gapMs))).map((timeMs) => timeMs + fromMs);
         const lastMs = timesMs.at(-1)!;
         const isFound = at(timesMs, lastMs + Math.max(5 * minute, 10.2 * gapMs) + minute + 1).kind === 'silent';
@@ -254,11 +254,11 @@ test('always finds a steady stream silent that has stopped for ten of its gaps a
   t.pass();
 });
 
-test('errors that are over are told from their first window to the first good one, with the worst share', (t) => {
+test('returns past errors from their first window to the first good one, with the maximum share', (t) => {
   const past = (...errors: number[]) =>
     pastErrors(windowsOf(errors.map((some) => ({ requests: 200, errors: some }))).windows);
   t.deepEqual(past(0, 5, 20, 3, 1, 0), { fromMs: stepMs, toMs: 4 * stepMs, share: 0.1 });
   t.deepEqual(past(0, 10, 0, 8, 0), { fromMs: stepMs, toMs: 2 * stepMs, share: 0.05 }, 'of two the worse one');
   t.is(past(0, 4, 0), undefined);
-  t.is(past(0, 10, 0, 8), undefined, 'what still lasts is told by the verdict');
+  t.is(past(0, 10, 0, 8), undefined, 'current errors are reported by the health');
 });

@@ -1,25 +1,25 @@
 /**
- * How a source does, judged by its windows: pure. A window alone may hold too few requests to say anything, so each is
- * judged together with as many before it as it takes to have `healthRequestsMin`. A state is left at a lower value than
- * it was entered at, so that it does not flicker.
+ * Evaluates the health of a source from its windows. Pure. A single window may have too few requests, so each is
+ * evaluated with as many windows before it as needed for `healthRequestsMin`. Thresholds have hysteresis, so that
+ * states do not flap.
  */
 import { Histogram } from '../../shared/sketch/histogram.js';
 import { dashboardSource, formerDashboardSource } from '../../shared/request-event.js';
 import type { Figures, WindowFigures } from './figures.js';
 
-/** How a source does. */
+/** Severity of a finding, or `well`. */
 export type State = 'well' | 'degraded' | 'failing';
 
-/** What was found, as of the last window. */
+/** The health of a source as of its last window. */
 export type HealthStatus =
   /** Fewer than `healthRequestsMin` requests. */
-  { readonly kind: 'unjudged' } | { readonly kind: 'well' } | Finding;
+  { readonly kind: 'unknown' } | { readonly kind: 'well' } | Finding;
 
-/** What there is to say against a source. */
+/** A problem of a source. */
 export type Finding =
-  /** `share` of 5xx among the requests judged last. */
+  /** `share` of 5xx among the last evaluated requests. */
   | { readonly kind: 'errors'; readonly state: State; readonly sinceMs: number; readonly share: number }
-  /** `p95Ms` of the requests judged last, and that of the previous period. */
+  /** `p95Ms` of the last evaluated requests, and of the previous period. */
   | {
       readonly kind: 'slow';
       readonly state: State;
@@ -27,61 +27,52 @@ export type Finding =
       readonly p95Ms: number;
       readonly usualMs: number;
     }
-  /** Longer than `limitMs`. */
+  /** No requests for longer than `limitMs`. */
   | { readonly kind: 'silent'; readonly state: State; readonly sinceMs: number; readonly limitMs: number };
 
-/** Nothing is judged on fewer requests. */
+/** Minimum number of requests to evaluate. */
 export const healthRequestsMin = 120;
-/** A p95 of so few requests would rise and fall by chance: it is judged on this many, or on all that there are. */
+/** Minimum number of requests to evaluate a p95, or all if there are fewer. A p95 of fewer requests is too noisy. */
 const healthLatenciesMin = 600;
-/** Shares of 5xx above which a source gets into a state, and below which it leaves it. */
+/** Share of 5xx above which a source enters a state, and below which it leaves it. */
 export const errorShares = { failing: { enter: 0.05, leave: 0.025 }, degraded: { enter: 0.02, leave: 0.01 } } as const;
-/** The same for the p95, in multiples of the previous period's. */
+/** The same for the p95, as multiples of the previous period's. */
 export const slowFactors = { enter: 2, leave: 1.5 } as const;
-/** No source is silent before this long without a request, in milliseconds. */
+/** Minimum time without requests until a source is silent, in milliseconds. */
 const silenceMsMin = 300_000;
-/**
- * Silence in multiples of the mean distance of requests: in a steady stream a gap is that long once in 20,000 by
- * chance.
- */
+/** The same in multiples of the mean interval between requests. In random traffic one gap in 20,000 is that long. */
 const silenceDistancesMin = 10;
-/** Silence in multiples of the usual gap between windows with requests: traffic may come in bursts. */
+/** The same in multiples of the usual gap between windows with requests. Allows for bursty traffic. */
 const silenceGapsMin = 3;
 
-/** What `evaluateHealth` needs to know besides the windows. */
+/** Context of `evaluateHealth`. */
 export interface EvaluatedRange {
   readonly stepMs: number;
-  /** The figures of the period before; `undefined` where there are none. */
+  /** The figures of the previous period, if any. */
   readonly previous: Figures | undefined;
-  /** When the last request came, where that is known better than by its window. */
+  /** Time of the last request, if known more precisely than by its window. */
   readonly lastMs?: number | undefined;
-  /** Now, in milliseconds since 1970, where the range reaches up to now: only then can a source be silent. */
+  /** Now, in milliseconds since 1970, if the range ends now. Silence is only evaluated then. */
   readonly liveMs: number | undefined;
-  /**
-   * The last hours in fine windows, of this source, whatever the range is: silence is judged by them where they hold
-   * enough requests.
-   */
+  /** The last hours of this source in fine windows. Preferred for silence if they have enough requests. */
   readonly recent?: RecentWindows | undefined;
-  /** See `Recent.ownSinceMs`. Default: nothing is known of it. */
+  /** See `Recent.ownSinceMs`. Default: unknown. */
   readonly ownSinceMs?: number | undefined;
 }
 
-/** Windows up to now. */
+/** Windows that end now. */
 export interface RecentWindows {
   readonly windows: readonly WindowFigures[];
   readonly stepMs: number;
 }
 
-/** Judges one source by its windows, in order of time. Of several findings the gravest one is given. */
+/** Evaluates the health of a source from its windows, ascending. Returns the most severe of several findings. */
 export function evaluateHealth(windows: readonly WindowFigures[], range: EvaluatedRange): HealthStatus {
   const found = findingsOf(windows, range);
-  return found === undefined ? { kind: 'unjudged' } : (found[0] ?? { kind: 'well' });
+  return found === undefined ? { kind: 'unknown' } : (found[0] ?? { kind: 'well' });
 }
 
-/**
- * What there is to say against a source, of each kind once and the gravest first; `undefined` where it has too few
- * requests to be judged.
- */
+/** Returns the findings of a source, at most one of each kind, most severe first; `undefined` for too few requests. */
 export function findingsOf(
   windows: readonly WindowFigures[],
   { stepMs, previous, lastMs, liveMs, recent, ownSinceMs }: EvaluatedRange,
@@ -123,9 +114,9 @@ function slowness(
     : { kind: 'slow', state: 'degraded', sinceMs, p95Ms: factorOf(blocks.at(-1)!) * usualMs, usualMs };
 }
 
-/** A window and as many before it as it takes. */
+/** A window with the windows before it that are needed for enough requests. */
 interface Block {
-  /** The start of its last window. */
+  /** Start of its last window. */
   readonly timeMs: number;
   readonly requests: number;
   readonly errors: number;
@@ -159,7 +150,7 @@ function errorShare({ errors, requests }: Block): number {
   return errors / requests;
 }
 
-/** When the state was entered that the last block is still in; `undefined` when it is in none. */
+/** When the current state was entered; `undefined` if the last block is not in it. */
 function sinceOf(
   blocks: readonly Block[],
   valueOf: (block: Block) => number,
@@ -174,17 +165,15 @@ function sinceOf(
   return sinceMs;
 }
 
-/** Too many errors that are over. */
+/** A past period of too many errors. */
 export interface PastErrors {
   readonly fromMs: number;
   readonly toMs: number;
-  /** The greatest share of 5xx meanwhile. */
+  /** Maximum share of 5xx during the period. */
   readonly share: number;
 }
 
-/**
- * When a source last was as it should not be, of several times the worst; `undefined` where it was not, or still is.
- */
+/** Returns the worst past period of too many errors; `undefined` if there is none or one is still going on. */
 export function pastErrors(windows: readonly WindowFigures[]): PastErrors | undefined {
   let open: PastErrors | undefined;
   let worst: PastErrors | undefined;
@@ -203,9 +192,8 @@ export function pastErrors(windows: readonly WindowFigures[]): PastErrors | unde
 }
 
 /**
- * Judges how long ago the last request came, by the first of several views of the same traffic that can tell: one with
- * enough requests, and from a source that was seen for at least as long as the gap that would be unusual. The dashboard
- * never falls silent: that nobody looks at it is no news.
+ * Evaluates the time since the last request. Uses the first view with enough requests and a history longer than the
+ * limit. The dashboard is never silent: having no viewers is normal.
  */
 function silence(
   views: readonly RecentWindows[],
@@ -232,8 +220,8 @@ function silence(
 }
 
 /**
- * The second largest distance of windows with requests, from start to start: a gap that came once was an outage, one
- * that came twice is usual. It is a window at least, since gaps within one are not seen.
+ * The second longest interval between the starts of windows with requests: a gap that occurred once may be an outage, a
+ * gap that occurred twice is usual. At least one window.
  */
 function usualGapMs(windows: readonly WindowFigures[], stepMs: number): number {
   let [largest, second] = [stepMs, stepMs];

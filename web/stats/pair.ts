@@ -1,36 +1,37 @@
-/** What only the edge and an app together can tell: pure. */
+/** Compares Caddy with the apps behind it. Pure. */
 import { groupBy } from '../../shared/group-by.js';
 import { caddySource } from '../../shared/request-event.js';
 import type { HostCounts } from '../../shared/store/store.js';
 import { addSums, type Sum } from './figures.js';
 import type { WindowDigest } from './fold.js';
 
-/** An app beside the edge. Latencies and errors are of the hosts that both have seen. */
+/** Caddy compared with an app. Latencies and errors are of their common hosts. */
 export interface PairFigures {
   /**
-   * Mean latency at the edge less that in the app, in milliseconds: the time outside the app. Percentiles have no such
-   * difference. `null` without latencies, and if the two have not served the same requests: the app's mean is the
-   * greater one, or it had requests that bypassed the edge.
+   * Mean latency at Caddy minus mean latency in the app, in milliseconds. `null` without latencies, or if the two did
+   * not serve the same requests: the app's mean is greater, or requests bypassed Caddy.
    */
   readonly proxyOverheadMeanMs: number | null;
-  /** 5xx at the edge beyond those of the app: it never produced them. */
+  /** 5xx of Caddy in excess of the app's: Caddy generated them. */
   readonly edgeOnlyErrors: number;
-  /** Requests of the app beyond those at the edge, on any host: they did not come through it. */
+  /** Requests of the app in excess of Caddy's, on any host: they bypassed Caddy. */
   readonly bypassedEdge: number;
 }
 
-/** The same in one window, by its start in milliseconds since 1970. */
+/** The comparison in one window. */
 export interface PairWindow extends PairFigures {
+  /** Start of the window, in milliseconds since 1970. */
   readonly timeMs: number;
 }
 
-/** An app over the whole range, and by window, ascending. */
+/** The comparison with an app over the whole range, and by window. */
 export interface Pair extends PairFigures {
   readonly app: string;
+  /** Ascending. */
   readonly windows: readonly PairWindow[];
 }
 
-/** One pair for each app that has a host in common with the edge. `total` is all windows together. */
+/** Returns a pair for each app that has a host in common with Caddy. `total` is the sum of all windows. */
 export function pairsOf(windows: readonly WindowDigest[], total: WindowDigest): Pair[] {
   const edge = total.sources.get(caddySource);
   if (edge === undefined) return [];
@@ -45,31 +46,29 @@ export function pairsOf(windows: readonly WindowDigest[], total: WindowDigest): 
         {
           app,
           ...figuresOf(total, app, hosts)!,
-          windows: windows.flatMap((window) => knownFiguresOf(window, app, hosts, key) ?? []),
+          windows: windows.flatMap((window) => cachedFiguresOf(window, app, hosts, key) ?? []),
         },
       ];
     });
 }
 
-/**
- * What was found of a window the last time, by app: it stays so as long as edge and app have the same hosts in common.
- */
-const known = new WeakMap<WindowDigest, Map<string, Known>>();
+/** Cache of the figures of a window, by app. Valid as long as Caddy and the app have the same common hosts. */
+const cache = new WeakMap<WindowDigest, Map<string, CachedFigures>>();
 
-interface Known {
+interface CachedFigures {
   readonly hosts: string;
   readonly figures: PairWindow | undefined;
 }
 
-/** `key` stands for the hosts. */
-function knownFiguresOf(
+/** `key` identifies the hosts. */
+function cachedFiguresOf(
   window: WindowDigest,
   app: string,
   hosts: readonly string[],
   key: string,
 ): PairWindow | undefined {
-  let ofApps = known.get(window);
-  if (ofApps === undefined) known.set(window, (ofApps = new Map<string, Known>()));
+  let ofApps = cache.get(window);
+  if (ofApps === undefined) cache.set(window, (ofApps = new Map<string, CachedFigures>()));
   let found = ofApps.get(app);
   if (found?.hosts !== key) {
     const figures = figuresOf(window, app, hosts);
@@ -78,7 +77,7 @@ function knownFiguresOf(
   return found.figures;
 }
 
-/** `undefined` where neither has seen a request that matters. */
+/** `undefined` if neither has relevant requests. */
 function figuresOf({ sources }: WindowDigest, app: string, hosts: readonly string[]): PairFigures | undefined {
   const [edge, inside] = [caddySource, app].map((source) =>
     byHost(sources.get(source)?.hosts ?? new Map<string, Sum>()),
@@ -86,20 +85,19 @@ function figuresOf({ sources }: WindowDigest, app: string, hosts: readonly strin
   const ofHosts = (by: ReadonlyMap<string, readonly Sum[]>): Sum[] => hosts.flatMap((host) => by.get(host) ?? []);
   const shared = ofHosts(edge);
   if (shared.length === 0 && inside.size === 0) return undefined;
-  // Host by host, so that traffic of one host through the edge does not hide what bypassed it on another.
+  // By host, so that traffic of one host through Caddy does not hide requests that bypassed it on another.
   const requestsOf = (sums: readonly Sum[] = []): number => sums.reduce((all, { requests }) => all + requests, 0);
   const bypassedEdgeOn = (host: string): number =>
     Math.max(0, requestsOf(inside.get(host)) - requestsOf(edge.get(host)));
   const bypassedEdge = [...inside.keys()].reduce((all, host) => all + bypassedEdgeOn(host), 0);
-  // Requests that bypassed the edge are in the app's mean, and not in the edge's.
+  // The app's mean includes requests that bypassed Caddy; Caddy's does not.
   const isBypassed = hosts.some((host) => bypassedEdgeOn(host) > 0);
   return compare(addSums(shared), addSums(ofHosts(inside)), { bypassedEdge, isBypassed });
 }
 
 /**
- * The hosts that `pairsOf` needs, busiest first: all hosts of apps that share one with the edge, and the edge's hosts
- * of the same names. Returns at most `hostsMax` names, each with all its ports: without its requests at the edge, a
- * host would seem to bypass it.
+ * Returns the hosts that `pairsOf` needs, busiest first: all hosts of apps that have one in common with Caddy, and
+ * Caddy's hosts of the same names. At most `hostsMax` names, each with all its ports.
  */
 export function pairedHosts(
   counts: readonly Pick<HostCounts, 'source' | 'host' | 'requests'>[],
@@ -120,7 +118,7 @@ export function pairedHosts(
   return [...new Set(paired.filter(({ host }) => busiest.has(pairedHost(host))).map(({ host }) => host))];
 }
 
-/** A host without its port, which the app may see and the edge not. */
+/** A host without its port, which only the app may see. */
 function pairedHost(host: string): string {
   return host.toLowerCase().replace(/:\d+$/, '');
 }
@@ -130,7 +128,7 @@ function byHost(hosts: ReadonlyMap<string, Sum>): Map<string, Sum[]> {
   return new Map([...groups].map(([host, entries]) => [host, entries.map(([, sum]) => sum)]));
 }
 
-/** Of the hosts that both have seen. */
+/** Compares the sums of the common hosts. */
 function compare(
   edge: Sum,
   app: Sum,

@@ -5,13 +5,13 @@ import { requestPairs } from './request-pairs.js';
 const edge = event({ source: 'caddy', requestId: 'a', durationMs: 12.3 });
 const app = event({ source: 'shop', requestId: 'a', durationMs: 8.1 });
 
-test('edge and app with one id are a pair, in any order', (t) => {
+test('pairs a request of Caddy and one of the app with the same id, in any order', (t) => {
   const expected = [['a', { edgeMs: 12.3, appMs: 8.1, proxyOverheadMs: 4.2 }]];
   t.deepEqual([...requestPairs([edge, event({ requestId: 'b' }), app])], expected as never);
   t.deepEqual([...requestPairs([app, edge])], expected as never);
 });
 
-test('one side alone, two of a side, no id or no duration are no pair', (t) => {
+test('does not pair one side alone, two of a side, or requests without id or duration', (t) => {
   const none = [
     [edge],
     [app],

@@ -1,12 +1,12 @@
-/** Single requests that edge and app have logged under one id: only the two together tell the time outside the app. */
+/** Requests that both Caddy and an app logged, matched by request id. */
 import { groupBy } from '../../shared/group-by.js';
 import { caddySource, type RequestEvent } from '../../shared/request-event.js';
 
-/** One request as both have measured it, in milliseconds. */
+/** One request as measured by both, in milliseconds. */
 export interface RequestPair {
   readonly edgeMs: number;
   readonly appMs: number;
-  /** What the edge took and the app did not. */
+  /** `edgeMs` minus `appMs`. */
   readonly proxyOverheadMs: number;
 }
 
@@ -14,8 +14,8 @@ export interface RequestPair {
 export type RequestPairs = ReadonlyMap<string, RequestPair>;
 
 /**
- * The pairs among these requests, by request id. An id that one side has twice (a retry, a second app) tells no pair,
- * and neither does a duration that is not known.
+ * Returns the pairs among requests, by request id. Skips ids with more than two requests (a retry, a second app) and
+ * requests without a duration.
  */
 export function requestPairs(requests: readonly RequestEvent[]): RequestPairs {
   const pairs = new Map<string, RequestPair>();
@@ -32,7 +32,7 @@ export function requestPairs(requests: readonly RequestEvent[]): RequestPairs {
       app.durationMs === null
     )
       continue;
-    // Rounded to a nanosecond: the difference of two decimals has digits of its own.
+    // Rounded to nanoseconds, to remove floating-point noise from the difference.
     pairs.set(id, {
       edgeMs: edge.durationMs,
       appMs: app.durationMs,

@@ -1,10 +1,10 @@
-/** Values as text for people, in British English and UTC. */
-import { boundClientIp, type ClientIpPolicy } from '../../shared/record/bounds.js';
-import type { TimeRange } from '../../shared/store/store.js';
+/** Formats values as text, in British English and UTC. */
+import { boundClientIp, type ClientIpPolicy } from '../shared/record/bounds.js';
+import type { TimeRange } from '../shared/store/store.js';
 
-/** What stands for a value that is not there. */
-const none = '–';
-/** A space at which no line is broken. */
+/** Placeholder for a missing value. */
+const missing = '–';
+/** A non-breaking space. */
 export const nbsp = '\u00a0';
 
 /** A whole number: `50,000`. */
@@ -12,9 +12,9 @@ export function count(value: number): string {
   return number(value, 0);
 }
 
-/** At most `digits` digits after the point. */
+/** A number with at most `digits` fraction digits. */
 export function number(value: number, digits: number): string {
-  // Most are small: nothing of theirs depends on the language, and `Intl` takes ten times as long.
+  // Fast path for small numbers, which have no separators: `Intl` is ten times as slow.
   if (digits === 0 && value >= 0 && value < 999.5) return String(Math.round(value));
   return (formats[digits] ??= new Intl.NumberFormat('en-GB', { maximumFractionDigits: digits })).format(value);
 }
@@ -23,7 +23,7 @@ const formats: Intl.NumberFormat[] = [];
 
 /** `0.03 ms`, `3.2 ms`, `38 ms`, `1.24 s`. */
 export function duration(valueMs: number | null): string {
-  if (valueMs === null) return none;
+  if (valueMs === null) return missing;
   if (valueMs >= 1000) return `${number(valueMs / 1000, valueMs >= 100_000 ? 0 : 2)}${nbsp}s`;
   if (valueMs > 0 && valueMs < 0.01) return `${number(valueMs * 1000, valueMs < 0.001 ? 2 : 0)}${nbsp}µs`;
   return `${number(valueMs, valueMs < 1 ? 2 : valueMs < 10 ? 1 : 0)}${nbsp}ms`;
@@ -34,9 +34,9 @@ export function signed(valueMs: number | null): string {
   return valueMs !== null && valueMs < 0 ? `−${duration(-valueMs)}` : duration(valueMs);
 }
 
-/** A share of 1: `0.2 %`; a dash where it is a share of nothing. */
+/** A share from 0 to 1: `0.2 %`; a dash for `null`. */
 export function percent(share: number | null): string {
-  if (share === null) return none;
+  if (share === null) return missing;
   if (share > 0 && share < 0.0005) return `<${nbsp}0.1${nbsp}%`;
   if (share < 1 && share > 0.9995) return `>${nbsp}99.9${nbsp}%`;
   return `${share === 0 || share === 1 ? share * 100 : (share * 100).toFixed(1)}${nbsp}%`;
@@ -44,7 +44,7 @@ export function percent(share: number | null): string {
 
 /** Decimal units: `1.2 MB`. */
 export function bytes(value: number | null): string {
-  if (value === null) return none;
+  if (value === null) return missing;
   const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
   let rest = value;
   let unit = 0;
@@ -55,10 +55,7 @@ export function bytes(value: number | null): string {
   return `${number(rest, unit === 0 || rest >= 100 ? 0 : 1)}${nbsp}${units[unit]}`;
 }
 
-/**
- * The part of a range of which anything can be known: from the store's first data, if that is later than its beginning,
- * to now, if that is before its end.
- */
+/** The part of a range between the store's first data and now. */
 export function covered(
   { fromMs, toMs }: TimeRange,
   { firstMs = -Infinity, nowMs }: { firstMs?: number | undefined; nowMs: number },
@@ -68,17 +65,17 @@ export function covered(
 }
 
 /**
- * Requests per second, minute, hour or day, whichever says most: `3.8/s`, or with a unit, `3.8 req/s`. A dash where no
- * time has passed.
+ * Requests per second, minute, hour or day, in the unit that suits the value: `3.8/s`, or with a unit, `3.8 req/s`. A
+ * dash for an empty range.
  */
 export function rate(requests: number, { fromMs, toMs }: TimeRange, unit = ''): string {
-  if (toMs <= fromMs) return none;
+  if (toMs <= fromMs) return missing;
   const perSecond = requests / ((toMs - fromMs) / 1000);
   const { seconds, label } = rateUnit(perSecond);
   return `${number(perSecond * seconds, perSecond < 10 ? 1 : 0)}${unit}/${label}`;
 }
 
-/** A format for rates per second of which the greatest is known, so that all have one unit: `0.25/s`, `1.2/min`. */
+/** Returns a format for rates up to `perSecondMax` that uses the same unit for all of them: `0.25/s`, `1.2/min`. */
 export function rateFormat(perSecondMax: number): (perSecond: number) => string {
   const { seconds, label } = rateUnit(perSecondMax);
   return (perSecond) => `${number(perSecond * seconds, perSecond * seconds < 10 ? 2 : 0)}/${label}`;
@@ -96,10 +93,7 @@ function rateUnit(perSecond: number): (typeof rateUnits)[number] {
   return rateUnits.find(({ seconds }) => perSecond * seconds >= 0.1) ?? rateUnits[3];
 }
 
-/**
- * A time that has passed, to the second, with its day where that is not today. (`3 s ago` would make every answer a new
- * one.)
- */
+/** A past time, to the second, with its day unless that is today. (`3 s ago` would change the ETag of every answer.) */
 export function moment(timeMs: number, nowMs: number): string {
   return `${dayOf(timeMs, nowMs) === day(nowMs) ? '' : `${dayOf(timeMs, nowMs)}${nbsp}`}${new Date(timeMs).toISOString().slice(11, 19)}`;
 }
@@ -123,15 +117,15 @@ export function day(timeMs: number): string {
   return `${time.getUTCDate()}${nbsp}${['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'][time.getUTCMonth()]}`;
 }
 
-/** `23 Nov`, or `23 Nov 2025` where that is another year than now. */
+/** `23 Nov`, or `23 Nov 2025` in another year than the current one. */
 export function dayOf(timeMs: number, nowMs: number): string {
   const year = new Date(timeMs).getUTCFullYear();
   return year === new Date(nowMs).getUTCFullYear() ? day(timeMs) : `${day(timeMs)}${nbsp}${year}`;
 }
 
 /**
- * The ticks of an axis of time: the day at midnight, else the time of day, as exactly as they are apart. No two are the
- * same, and the first one of another year than now says which.
+ * Labels of the ticks of a time axis: the day at midnight, otherwise the time of day. Labels are unique, and the first
+ * one of each year other than the current one includes the year.
  */
 export function timeTicks(timesMs: readonly number[], nowMs: number): string[] {
   const yearOf = (timeMs: number): number => new Date(timeMs).getUTCFullYear();
@@ -146,8 +140,8 @@ export function timeTicks(timesMs: readonly number[], nowMs: number): string[] {
 }
 
 /**
- * Text from strangers, made safe to look at: control and direction characters as `\u{…}`, and cut at `lengthMax`
- * characters. (Pug escapes markup.)
+ * Untrusted text, safe to display: control and direction characters are escaped as `\u{…}`, and text longer than
+ * `lengthMax` is truncated. (Pug escapes markup.)
  */
 export function printable(text: string, lengthMax: number): string {
   const cut = text.length > lengthMax ? `${text.slice(0, lengthMax).replace(/[\ud800-\udbff]$/, '')}…` : text;
@@ -157,18 +151,26 @@ export function printable(text: string, lengthMax: number): string {
   );
 }
 
-/** A stored client address: with the prefix that it stands for, where addresses are truncated. */
+/** A stored client address; a truncated one with its prefix length. */
 export function clientText(address: string, policy: ClientIpPolicy | undefined): string {
   if (policy !== 'truncated' || boundClientIp(address, policy) !== address || address === '') return address;
   return `${address}/${address.includes(':') ? 48 : 24}`;
 }
 
-/** The class that gives a status its colour. */
+/** The CSS class of a status. */
 export function statusClass(status: number): string {
   return status >= 100 && status <= 599 ? `status-${Math.floor(status / 100)}xx` : 'status-none';
 }
 
-/** A share of 1 as a part of 100 for a bar, which is never too short to be seen. */
+/** Width of a bar for a share from 0 to 1, in percent. At least 0.5, to be visible. */
 export function barOf(share: number | null): number {
   return Math.max(0.5, Math.round((share ?? 0) * 1000) / 10);
+}
+
+/** Counts by reason: `memory-full 1,234`. */
+export function reasonsText(counts: Readonly<Record<string, number>>): string {
+  return Object.entries(counts)
+    .filter(([, lines]) => lines > 0)
+    .map(([reason, lines]) => `${printable(reason, 40)} ${count(lines)}`)
+    .join(', ');
 }
