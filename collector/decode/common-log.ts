@@ -3,7 +3,7 @@
  * `transform`. Neither has a host or a duration.
  */
 import ipaddr from 'ipaddr.js';
-import type { JsonObject } from './split-encoding.js';
+import type { JsonObject } from './json-object.js';
 
 const date = /\[(\d\d\/[A-Z][a-z]{2}\/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "/;
 /**

@@ -12,7 +12,7 @@
  */
 import { createMemo, detachString } from '../../shared/memo.js';
 import { isEventStream } from '../../shared/status.js';
-import type { JsonObject } from './split-encoding.js';
+import type { JsonObject } from './json-object.js';
 import { normaliseHost } from './host.js';
 import { bytesOf, createSpanMemo, isAt, spanOf, type Bytes, type Span } from './span-memo.js';
 

@@ -1,3 +1,4 @@
+import type { JsonObject } from './json-object.js';
 import { readCommonLog } from './common-log.js';
 
 /** A parsed line, independent of its encoder. */
@@ -10,9 +11,6 @@ export interface Entry {
   /** The JSON that Caddy wrote, without prefix or envelope. */
   readonly text: string;
 }
-
-/** A JSON object. */
-export type JsonObject = Readonly<Record<string, unknown>>;
 
 /** Whether a JSON value is an object. */
 export function isObject(value: unknown): value is JsonObject {

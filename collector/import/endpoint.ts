@@ -13,29 +13,14 @@ import { createRecorder, type Recorder } from '../../shared/record/recorder.js';
 import { newImportId } from '../../shared/rollup/rollup.js';
 import { isLoopback } from '../../shared/settings/settings.js';
 import type { Store } from '../../shared/store/store.js';
-import { noCounts, type ImportCounts } from './counts.js';
+import { noCounts } from './counts.js';
 import { importLimits, importLines, type ImportParts } from './import-lines.js';
 import { createImportRecorder } from './local.js';
 import { managePastImports } from './past-imports.js';
-
-/** A line of the response. */
-export interface ImportAnswer {
-  readonly counts: ImportCounts;
-  readonly done?: true;
-  /** Why the file was not read to its end. */
-  readonly problem?: string;
-  /** Why the import ended early. */
-  readonly error?: string;
-}
-
-/** The content type of the request. Not one that a web page can send without a CORS preflight. */
-export const importContentType = 'application/x-ndjson';
+import { importContentType, stoppedTrailer, type ImportAnswer } from './protocol.js';
 
 /** The settings that affect decoding. */
 export const decoderSettings = ['COLLECTOR_TIME_ZONE', 'COLLECTOR_DURATION_FORMAT'] as const;
-
-/** The trailer of an interrupted body. */
-export const stoppedTrailer = 'import-stopped';
 
 /** Dependencies of the endpoint. */
 export interface ImportEndpointParts

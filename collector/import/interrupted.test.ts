@@ -17,7 +17,8 @@ import type { Store } from '../../shared/store/store.js';
 import { plainStore } from '../../test/plain-store.js';
 import { temporaryFolder } from '../../test/program.js';
 import { createDecoder } from '../decode/decode.js';
-import { createImportEndpoint, importContentType, stoppedTrailer } from './endpoint.js';
+import { createImportEndpoint } from './endpoint.js';
+import { importContentType, stoppedTrailer } from './protocol.js';
 import { createLocalImporter } from './local.js';
 import { aggregateOf } from '../../test/rollup-rows.js';
 

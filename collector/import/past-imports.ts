@@ -7,7 +7,7 @@ import { formatAddress, type SettingValues } from '../../shared/settings/setting
 import { openStore } from '../../shared/store/open.js';
 import { storeSettingsFrom } from '../../shared/settings/store-settings.js';
 import type { Store } from '../../shared/store/store.js';
-import { importContentType } from './endpoint.js';
+import { importContentType } from './protocol.js';
 import { reachableHost } from './remote.js';
 import type { importSettings } from './settings.js';
 import { counted } from './summary.js';

@@ -2,7 +2,7 @@ import { request, type ClientRequest, type IncomingMessage } from 'node:http';
 import { messageOf } from '../../shared/errors.js';
 import { formatAddress, type Address } from '../../shared/settings/settings.js';
 import { noCounts, type ImportCounts } from './counts.js';
-import { importContentType, stoppedTrailer, type ImportAnswer } from './endpoint.js';
+import { importContentType, stoppedTrailer, type ImportAnswer } from './protocol.js';
 import type { Importer } from './importer.js';
 import { stoppedEarly, untilAborted } from './until-aborted.js';
 

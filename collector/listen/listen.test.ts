@@ -10,7 +10,8 @@ import { until } from '../../test/until.js';
 import { LineSources } from '../line-sources.js';
 import type { PartialLine } from '../lines.js';
 import { parseListenAddress } from './address.js';
-import { listen, type Listener } from './listen.js';
+import { listen } from './listen.js';
+import type { Listener } from './listener.js';
 import { allowList, ConnectionLimit, parseCidr } from './peers.js';
 import { openStream, type OpenStream, type Unread } from './sockets.js';
 

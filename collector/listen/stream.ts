@@ -4,7 +4,7 @@ import { messageOf } from '../../shared/errors.js';
 import { formatAddress } from '../../shared/settings/settings.js';
 import { createLineSplitter, type LineSplitter } from '../lines.js';
 import { formatListenAddress } from './address.js';
-import type { Listener, ListenOptions } from './listen.js';
+import type { Listener, ListenOptions } from './listener.js';
 import { peerAddress, withoutMapping, type LimitedConnection } from './peers.js';
 import type { EarlierReads, OpenStream, StreamAddress, Unread } from './sockets.js';
 

@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises';
 import { messageOf } from '../../shared/errors.js';
 import { createLineSplitter } from '../lines.js';
 import type { ListenAddress } from './address.js';
-import type { Listener, ListenOptions } from './listen.js';
+import type { Listener, ListenOptions } from './listener.js';
 
 /** Requested size of the kernel's receive buffer, in bytes. The kernel grants at most `net.core.rmem_max`. */
 const receiveBufferBytes = 8 * 2 ** 20;

@@ -38,8 +38,8 @@ import {
   type HostList,
   type Sampled,
   type FoldedRange,
-  type WindowDigest,
 } from '../stats/fold.js';
+import type { WindowDigest } from '../stats/window-digest.js';
 import type { RecentWindows } from '../stats/health.js';
 import { HostCountsCache } from './host-counts.js';
 import { MergeCache } from './merged-windows.js';

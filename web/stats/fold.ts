@@ -3,6 +3,7 @@ import type { Cell, RollupRow } from '../../shared/rollup/rollup.js';
 import { groupBy } from '../../shared/group-by.js';
 import { addSums, sumOfCells, withWindow, type Figures, type Sum, type WindowFigures } from './figures.js';
 import { pairsOf, type Pair } from './pair.js';
+import type { SourceDigest, WindowDigest } from './window-digest.js';
 import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 
@@ -44,19 +45,6 @@ interface HostErrors {
 export interface Grid {
   readonly fromMs: number;
   readonly stepMs: number;
-}
-
-/** Per-window aggregates. Merging digests yields a digest. */
-export interface WindowDigest {
-  readonly windowMs: number;
-  /** In the order of `Fold.sources`. */
-  readonly sources: ReadonlyMap<string, SourceDigest>;
-}
-
-interface SourceDigest {
-  readonly all: Sum & WindowFigures;
-  readonly hosts: ReadonlyMap<string, Sum>;
-  readonly methods: ReadonlyMap<string, Sum>;
 }
 
 /** Computes the digest of the rows of one window. `rows` must not be empty. */

@@ -3,7 +3,7 @@ import { groupBy } from '../../shared/group-by.js';
 import { caddySource } from '../../shared/request-event.js';
 import type { HostCounts } from '../../shared/store/store.js';
 import { addSums, type Sum } from './figures.js';
-import type { WindowDigest } from './fold.js';
+import type { WindowDigest } from './window-digest.js';
 
 /** Caddy compared with an app. Latencies and errors are of their common hosts. */
 export interface PairFigures {

@@ -6,7 +6,7 @@ import { freePort, freePorts } from '../../../test/ports.js';
 import { folderOf, runProgram, startProgram } from '../../../test/program.js';
 import { until } from '../../../test/until.js';
 import { callAdmin } from '../admin-client.js';
-import type { Finding } from './find-problems.js';
+import type { Finding } from './finding.js';
 
 const root = process.cwd();
 const fixtures = join(root, 'collector/caddy/check/fixtures');

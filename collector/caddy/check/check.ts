@@ -3,7 +3,8 @@ import { UsageError } from '../../../shared/errors.js';
 import { printable } from '../../../shared/printable.js';
 import { caddyAddress, type ListenAddress } from '../../listen/address.js';
 import { netAddress, netLoggers, type NetAddress, type NetLogger } from './log-routing.js';
-import { findProblems, type Finding } from './find-problems.js';
+import { findProblems } from './find-problems.js';
+import type { Finding } from './finding.js';
 import { readCaddyConfig } from './read-config.js';
 
 /** Options of `check`. */

@@ -1,6 +1,6 @@
 import { createDecoder } from '../../decode/decode.js';
 import { objectOf, textOf, type JsonObject } from './log-routing.js';
-import type { LoggerProblem } from './find-problems.js';
+import type { LoggerProblem } from './finding.js';
 
 /** Finds problems of a logger's encoder and of the encoders that it wraps. The default encoder is `json`. */
 export function encoderProblems(encoder: unknown): LoggerProblem[] {

@@ -5,7 +5,8 @@ import test from 'ava';
 import fc from 'fast-check';
 import { testWithCaddy } from '../../../test/caddy.js';
 import { planRegistration } from '../register.js';
-import { findProblems, type Finding } from './find-problems.js';
+import { findProblems } from './find-problems.js';
+import type { Finding } from './finding.js';
 import { check } from './check.js';
 
 const folder = 'collector/caddy/check/fixtures';
