@@ -11,7 +11,7 @@ test('a collector card shows clock skew with its unit and remedy, and omits it i
     {
       name: 'Clock skew',
       value: '300\u00a0s',
-      note: 'Caddy’s clock and the collector’s differ: set both with NTP',
+      note: 'between Caddy and the collector: synchronize both with NTP',
       alarm: true,
     },
   ]);
