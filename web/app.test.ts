@@ -89,7 +89,7 @@ async function start(
 test('a range that reaches beyond the single requests that are kept says so where it is made from them, and only there.', async (t) => {
   const { get, json } = await start(t, { requests: traffic });
   const since =
-    /kept since <time datetime="[\d-]+T\d\d:\d\d:00Z">\d+\u00a0\w+\u00a0\d\d:\d\d<\/time> UTC \(RETENTION_REQUESTS\)/;
+    /those before <time datetime="[\d-]+T\d\d:\d\d:00Z">\d+\u00a0\w+\u00a0\d\d:\d\d<\/time> UTC have been deleted \(RETENTION_REQUESTS\)/;
   t.regex((await get('/?from=now-30d&path=/a')).text, since);
   t.like(await json('/api/summary?from=now-30d&client=192.0.2.7'), { complete: false });
   for (const search of ['from=now-30d', 'from=now-7d&path=/a', 'from=now-30d&method=GET']) {
@@ -97,8 +97,11 @@ test('a range that reaches beyond the single requests that are kept says so wher
     t.like(await json(`/api/summary?${search}`), { complete: true }, search);
   }
   // Totals know the method; the lists under it are those of single requests.
-  t.regex((await get('/?from=now-30d&method=GET')).text, /reach back to .* UTC, since when requests are kept/);
-  t.notRegex((await get('/?from=now-7d&method=GET')).text, /reach back to/);
+  t.regex(
+    (await get('/?from=now-30d&method=GET')).text,
+    /lists of raw requests start at .* UTC \(RETENTION_REQUESTS\)/,
+  );
+  t.notRegex((await get('/?from=now-7d&method=GET')).text, /lists of raw requests/);
   for (const [search, complete] of [
     ['from=now-30d&method=GET', 'false'],
     ['from=now-7d&method=GET', 'true'],
@@ -143,7 +146,7 @@ test('a link with parameters of others opens the page with its filters, and says
   const { get } = await start(t, { requests: traffic });
   const { status, text } = await get('/?utm_source=mail&fbclid=1&status=404');
   t.is(status, 200);
-  t.regex(text, /Ignored, since this page does not know them: <bdi>utm_source, fbclid<\/bdi>/);
+  t.regex(text, /Unknown parameters ignored: <bdi>utm_source, fbclid<\/bdi>/);
   t.regex(text, /chip-name">status<\/span><bdi>404</);
   const api = await get('/api/summary?utm_source=mail&status=404');
   t.deepEqual([api.status, api.headers.get('x-ignored-parameters')], [200, 'utm_source']);
@@ -190,7 +193,7 @@ test('a client address that is typed finds what is stored of it, which the page 
 });
 
 test('without a password the page and the log warn when it is shown through a proxy, until something says that it is meant.', async (t) => {
-  const warning = /Everybody who reaches this proxy sees this page/;
+  const warning = /Everyone who can reach this proxy can open this page/;
   const proxied = { headers: { Via: '1.1 Caddy', 'X-Forwarded-For': '192.0.2.1' } };
   const open = await start(t, { loopbackNamesOnly: true });
   t.notRegex((await open.get('/')).text, warning);
@@ -221,7 +224,7 @@ test('the page leaves out its own requests, and the API has them.', async (t) =>
   });
   t.true(own.requests >= 1);
   const { text } = await get('/');
-  t.regex(text, /The dashboard has recorded \d+ requests? to itself in this range/);
+  t.regex(text, /Excluded: \d+ requests? to the dashboard itself/);
   t.notRegex(text, /<bdi>dashboard<\/bdi>|host=none/);
   t.regex((await get('/?source=dashboard')).text, /<bdi>dashboard<\/bdi>/);
 });
@@ -643,14 +646,14 @@ test('/api/requests and the page tell of edge and app what each took under one i
   );
   t.regex((await get('/api/requests.csv')).text, /,"12\.3","8\.1","4\.2"\r\n/);
   const { text } = await get('/?refresh=off');
-  t.regex(text, /title="edge 12\u00a0ms, app 8\.1\u00a0ms">4\.2\u00a0ms</);
+  t.regex(text, /title="Caddy 12\u00a0ms, app 8\.1\u00a0ms">4\.2\u00a0ms</);
   t.true(text.includes('request_id=5f0c7c1e-0000-4000-8000-000000000001'));
   t.true(text.includes('request_id=%3Cb%3Ealone') && !text.includes('<b>alone'));
 });
 
 test('a page without request ids has no columns for them.', async (t) => {
   const { get } = await start(t, { requests: traffic });
-  t.notRegex((await get('/?refresh=off')).text, /Request id<\/th>|Outside the app<\/th>/);
+  t.notRegex((await get('/?refresh=off')).text, /Request id<\/th>|Proxy overhead<\/th>/);
 });
 
 test('/api/top/… ranks paths, referrers, user agents, browsers and clients, with a filter too.', async (t) => {
@@ -798,7 +801,7 @@ test('unknown paths, other methods and odd targets are answered as they should b
   t.like(await get('/nothing'), { status: 404 });
   t.regex((await get('/nothing')).text, /<h1>Not found<\/h1>/);
   t.deepEqual(JSON.parse((await get('/api/nothing')).text), {
-    error: { message: 'There is nothing under this address. The dashboard is at /.' },
+    error: { message: 'There is no page at this address. The dashboard is at /.' },
   });
   const post = await get('/api/summary', { method: 'POST' });
   t.is(post.status, 405);
@@ -842,7 +845,7 @@ test('a store that is down is said with 503, on a page that tries again, and as 
   const page = await get('/?refresh=off');
   t.is(page.status, 503);
   t.true(page.text.includes('<meta http-equiv="refresh" content="5">'));
-  t.true(page.text.includes('The store cannot be read'));
+  t.true(page.text.includes('Store unavailable'));
   const api = await get('/api/summary');
   t.is(api.status, 503);
   t.is(typeof (JSON.parse(api.text) as { error: { message: string } }).error.message, 'string');
