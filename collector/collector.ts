@@ -137,7 +137,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       onUnterminated,
       onRefused: (reason, remoteAddress) => {
         countWarning(reason === 'not-allowed' ? 'peers-not-allowed' : 'peers-too-many-connections');
-        warn(reason, `Refused a connection: ${refusalReasons[reason]}.`, {
+        warn(reason, `Refused a peer: ${refusalReasons[reason]}.`, {
           peer: remoteAddress ?? 'gone',
           connectionsMax: config.connectionsMax,
         });

@@ -216,7 +216,7 @@ function createMetrics(
   );
   linesBy(
     'caddy_log_sink_peers_refused_total',
-    'Connections refused, by reason.',
+    'Connections and datagrams of refused peers, by reason.',
     () => ({
       'not-allowed': accounts.warnings['peers-not-allowed'] ?? 0,
       'too-many-connections': accounts.warnings['peers-too-many-connections'] ?? 0,

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { readSample } from '../../test/sample.js';
 import { createDecoder } from './decode.js';
 import { realLines } from './fixtures/real-lines.js';
-import { createFastPathReader, type KnownLine } from './fast-path.js';
+import { createFastPathReader, type FastPathLine } from './fast-path.js';
 
 const arrivalMs = Date.UTC(2026, 10, 24);
 const { lines: sample } = readSample();
@@ -127,7 +127,7 @@ function compare(): (line: Buffer) => boolean {
   };
 }
 
-function readerOfTexts(): (line: string) => KnownLine | undefined {
+function readerOfTexts(): (line: string) => FastPathLine | undefined {
   const read = createFastPathReader();
   return (line) => read(Buffer.from(line), 0, Buffer.byteLength(line));
 }

@@ -17,7 +17,7 @@ import { normaliseHost } from './host.js';
 import { bytesOf, createSpanMemo, isAt, spanOf, type Bytes, type Span } from './span-memo.js';
 
 /** The values of a line in the default format. */
-export interface KnownLine {
+export interface FastPathLine {
   readonly timeMs: number;
   readonly timeNs: number;
   readonly logger: string;
@@ -117,16 +117,16 @@ const ownKeys = [
 ];
 
 /** Values of the request's headers and of the TLS object after them. */
-type RestOfRequest = Pick<KnownLine, 'userAgent' | 'referrer' | 'tlsVersion'>;
+type RestOfRequest = Pick<FastPathLine, 'userAgent' | 'referrer' | 'tlsVersion'>;
 /** Values of the response's headers and of the fields after them. */
-type RestOfLine = Pick<KnownLine, 'responseId' | 'isEventStream' | 'appended'>;
+type RestOfLine = Pick<FastPathLine, 'responseId' | 'isEventStream' | 'appended'>;
 
 /**
  * Creates a reader for lines in the default format, in a buffer from `from` to `to`, where a line feed follows or the
  * buffer ends. Returns `undefined` for all other lines. The returned object is reused for the next line; it does not
  * reference the buffer.
  */
-export function createFastPathReader(): (buffer: Buffer, from: number, to: number) => KnownLine | undefined {
+export function createFastPathReader(): (buffer: Buffer, from: number, to: number) => FastPathLine | undefined {
   const loggerIn = createSpanMemo((text) => text, { spansMax: 64 });
   const addressIn = createSpanMemo((text) => text);
   const targetIn = createSpanMemo(readTarget, { spansMax: 1024 });
@@ -134,7 +134,7 @@ export function createFastPathReader(): (buffer: Buffer, from: number, to: numbe
   const restOfLineIn = createSpanMemo(readRestOfLine);
   // Different headers often contain the same agents and referrers.
   const interned = { userAgent: createMemo((text) => text), referrer: createMemo((text) => text) };
-  const known: { -readonly [Key in keyof KnownLine]: KnownLine[Key] } = {
+  const known: { -readonly [Key in keyof FastPathLine]: FastPathLine[Key] } = {
     timeMs: 0,
     timeNs: 0,
     logger: '',

@@ -75,9 +75,9 @@ test('yields everything before the end of a truncated file, and then throws', as
   t.regex(half.error!, /its end is missing/);
 });
 
-(zstdCompressSync ? test.skip : test)('Where Node has no Zstandard, the message says what to do.', async (t) => {
+(zstdCompressSync ? test.skip : test)('names Zstandard and a command if Node does not support it', async (t) => {
   const { error } = await unpacked(Buffer.from('28b52ffd0400', 'hex'), [6]);
-  t.regex(error!, /packed with Zstandard, which Node .* cannot read\. Use Node 22\.15 or later, or unpack it/);
+  t.regex(error!, /compressed with Zstandard, which Node .* cannot read\. Use Node 22\.15 or later, or decompress it/);
 });
 
 async function unpacked(
