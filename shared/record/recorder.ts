@@ -137,8 +137,8 @@ export const memoryBytesMaxDefault = 128 * 2 ** 20;
 const requestsPerRun = 32;
 
 /**
- * Traffic is sparse if one in this many requests adds a row of the finest level. A row, with those of other levels,
- * occupies some kilobytes until it is written.
+ * Traffic is sparse if there are fewer requests than this per row of the finest level. A row, with those of other
+ * levels, occupies some kilobytes until it is written.
  */
 const sparseRequestsPerRow = 16;
 
