@@ -16,9 +16,7 @@ export interface CliCommand<Options extends object = object> {
   /** Its positional arguments, for `--help`. Default: none; arguments are refused. */
   readonly positionals?: string;
   readonly options?: readonly CliOption[];
-  /**
-   * Whether it runs until a signal stops it. A signal during the start takes effect once it has started.
-   */
+  /** Whether it runs until a signal stops it. A signal during the start takes effect once it has started. */
   readonly serves?: true;
   /** Runs it. Resolves to its stop function, or to the exit status if it has finished. */
   readonly run: (invocation: Invocation<Options>) => Promise<Stop | number>;

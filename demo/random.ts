@@ -8,18 +8,14 @@ export interface Random {
   popular(end: number): number;
   /** A log-normal number. The larger `spread`, the longer the tail. */
   around(median: number, spread: number): number;
-  /**
-   * A Poisson number of events with this mean, by Knuth's method. For small means.
-   */
+  /** A Poisson number of events with this mean, by Knuth's method. For small means. */
   arrivals(mean: number): number;
 }
 
 /** A value with its relative frequency. */
 export type Weighted<Value> = readonly [weight: number, value: Value];
 
-/**
- * Creates a generator from any integer: mulberry32 (Ettinger, 2017, public domain), with 32 bits of state.
- */
+/** Creates a generator from any integer: mulberry32 (Ettinger, 2017, public domain), with 32 bits of state. */
 export function createRandom(seed: number): Random {
   let state = seed >>> 0;
   const next = (): number => {

@@ -1,6 +1,4 @@
-/**
- * Visitors of the two demo sites, and their requests. All names and addresses are reserved for examples.
- */
+/** Visitors of the two demo sites, and their requests. All names and addresses are reserved for examples. */
 import type { Random, Weighted } from './random.js';
 
 /** The site in front of the app. */

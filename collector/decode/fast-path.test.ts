@@ -106,9 +106,7 @@ test('takes linear time for an unterminated string', (t) => {
     t.is(read(beginning + `{"x":["${piece.repeat(16_000)}`.slice(0, 16_384 - beginning.length)), undefined);
 });
 
-/**
- * Reads each line with both decoders, between other lines as on a connection. Both learn from the same lines.
- */
+/** Reads each line with both decoders, between other lines as on a connection. Both learn from the same lines. */
 function compare(): (line: Buffer) => boolean {
   const options = { timeZone: 'UTC', durationFormat: 'auto' } as const;
   const fast = createDecoder(options);

@@ -61,9 +61,7 @@ const restOfLine = new RegExp(String.raw`^(${headers})((?:,"[A-Za-z_]{1,60}":(?:
 
 const literal = (text: string): Span => spanOf(bytesOf(Buffer.from(text)), 0, text.length);
 const levels = [literal('{"level":"info","ts":'), literal('{"level":"error","ts":')] as const;
-/**
- * Indexes of the strings between the time and the request's headers, in order of appearance.
- */
+/** Indexes of the strings between the time and the request's headers, in order of appearance. */
 const texts = {
   logger: 0,
   message: 1,

@@ -53,9 +53,7 @@ export function redact(line: string): string {
 /** Maximum number of nested percent-encodings. */
 const encodingsMax = 3;
 
-/**
- * Decodes escapes, except quotes and backslashes, which are structure, and spaces, which would end a value.
- */
+/** Decodes escapes, except quotes and backslashes, which are structure, and spaces, which would end a value. */
 function decoded(line: string): string {
   const character = (whole: string, code: string): string => {
     const found = String.fromCharCode(Number.parseInt(code, 16));

@@ -4,9 +4,7 @@ import { readCommonLog } from './common-log.js';
 /** A parsed line, independent of its encoder. */
 export interface Entry {
   readonly fields: JsonObject;
-  /**
-   * Columns that the console encoder writes before the fields: time, level, logger and message, unless disabled.
-   */
+  /** Columns that the console encoder writes before the fields: time, level, logger and message, unless disabled. */
   readonly columns: readonly string[];
   /** The JSON that Caddy wrote, without prefix or envelope. */
   readonly text: string;

@@ -55,9 +55,7 @@ interface RunningImport {
   isEnding: boolean;
   /** Resolves when the client has the response. */
   answered: Promise<void>;
-  /**
-   * Resolves when all writes of this import have ended. A lookup before that could miss a batch.
-   */
+  /** Resolves when all writes of this import have ended. A lookup before that could miss a batch. */
   settled: Promise<void>;
 }
 

@@ -78,9 +78,7 @@ async function* readFile(path: string): AsyncGenerator<Buffer> {
 /** Maximum number of bytes of a file, possibly compressed, that are searched for the first request. */
 const searchBytesMax = 2 ** 20;
 
-/**
- * The time of the first request; `Infinity` if there is none near the beginning, or if the file cannot be read.
- */
+/** The time of the first request; `Infinity` if there is none near the beginning, or if the file cannot be read. */
 async function firstTimeMs(
   path: string,
   { decoder: decoderOptions, lineBytesMax }: { decoder: DecoderOptions; lineBytesMax: number },

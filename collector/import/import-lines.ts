@@ -29,9 +29,7 @@ export interface ImportParts {
    * lookup.
    */
   readonly isAlone?: boolean;
-  /**
-   * Flushes the other recorders of this process, so that a lookup finds their requests.
-   */
+  /** Flushes the other recorders of this process, so that a lookup finds their requests. */
   readonly flushOthers?: (() => Promise<void>) | undefined;
   /** Adds possible duplicates instead of skipping them. */
   readonly force?: boolean | undefined;
@@ -48,9 +46,7 @@ export interface ImportParts {
 
 /** The limits of an import. */
 export interface ImportLimits {
-  /**
-   * Number of requests per lookup and per batch of the recorder. Each lookup and each batch has a fixed cost.
-   */
+  /** Number of requests per lookup and per batch of the recorder. Each lookup and each batch has a fixed cost. */
   readonly batchRequestsMax: number;
   /** Maximum time for a stopped import to look up and write what was read, in milliseconds. */
   readonly stopMsMax: number;
@@ -262,9 +258,7 @@ export async function importLines(
     await record(missing.requests);
   }
 
-  /**
-   * Records requests. While the recorder is full, waits until a batch is written.
-   */
+  /** Records requests. While the recorder is full, waits until a batch is written. */
   async function record(requests: readonly RequestEvent[]): Promise<void> {
     for (const request of requests) {
       if (dryRun) {

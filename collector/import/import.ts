@@ -30,9 +30,7 @@ export interface ImportOptions {
   readonly force: boolean;
   /** Stops the import. Imports what was read until then. */
   readonly signal: AbortSignal;
-  /**
-   * Names of the settings that are set explicitly. A running program refuses values that differ from its own.
-   */
+  /** Names of the settings that are set explicitly. A running program refuses values that differ from its own. */
   readonly explicitSettings?: ReadonlySet<string> | undefined;
   readonly stdout?: Pick<NodeJS.WriteStream, 'write'>;
   readonly stderr?: ProgressStream;
@@ -152,9 +150,7 @@ export async function runImport(values: SettingValues<typeof importSettings>, op
 
 const noLogLines = 'no line of it is a log line of Caddy. Is it the right file?';
 
-/**
- * Maximum time for a stopped import to end, in milliseconds: service managers wait for ten seconds.
- */
+/** Maximum time for a stopped import to end, in milliseconds: service managers wait for ten seconds. */
 const stopMsMax = 9000;
 
 /**

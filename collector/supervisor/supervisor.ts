@@ -177,7 +177,7 @@ export async function runSupervisor({
   const clock = new OwnClock();
   const ticker = setInterval(tick, tickMs);
 
-  log.info(`To restart without losing log lines: kill -HUP ${process.pid}`);
+  log.info(`To restart without losing a line: kill -HUP ${process.pid}`);
   process.on('SIGHUP', restart);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, stop);
 
@@ -481,12 +481,12 @@ export async function runSupervisor({
         const read = reading.get(id);
         const connection = connections.get(id);
         if (read === undefined || connection === undefined) continue;
-        const { bytes: bufferedBytes, droppedLines } = read;
-        if (bufferedBytes > 0 || droppedLines > 0)
+        const { bytes: keptBytes, droppedLines } = read;
+        if (keptBytes > 0 || droppedLines > 0)
           warn(
             'unread',
             'No worker could read a connection, and it was closed. Its buffered lines go to the next worker; lines beyond unreadBytesMax count as dropped (no-worker).',
-            { bufferedBytes, droppedLines, unreadBytesMax },
+            { keptBytes, droppedLines, unreadBytesMax },
           );
         unread.add({
           address: connection.address,

@@ -14,9 +14,7 @@ export function encoderProblems(encoder: unknown): LoggerProblem[] {
 /** Encoders that the decoder supports, besides `filter`. */
 const supportedEncoders = new Set(['json', 'console', 'append', 'journald']);
 
-/**
- * Checks an encoder of a plugin or of an old Caddy: whether the decoder can read a sample of its output.
- */
+/** Checks an encoder of a plugin or of an old Caddy: whether the decoder can read a sample of its output. */
 function unknownEncoderProblems(path: string, config: JsonObject): LoggerProblem[] {
   const format = textOf(config['format']);
   const change = { path, caddyfile: ['format json'], json: { format: 'json' } };

@@ -32,9 +32,7 @@ export interface CheckOptions {
 
 const severities: readonly Severity[] = ['loses', 'doubles', 'blurs', 'hint'];
 
-/**
- * Finds problems in Caddy's JSON configuration that lose, duplicate or blur log lines. Sorted by severity.
- */
+/** Finds problems in Caddy's JSON configuration that lose, duplicate or blur log lines. Sorted by severity. */
 export function findProblems(config: unknown, options: CheckOptions): Finding[] {
   const groups = requestGroups(config);
   const loggers = netLoggers(config).filter(({ address }) => options.sinkAt(address) !== undefined);

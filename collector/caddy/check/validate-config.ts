@@ -51,9 +51,7 @@ const configuration: Shape = object({
   }),
 });
 
-/**
- * Maximum nesting depth that Go's JSON decoder accepts (`maxNestingDepth` in encoding/json/scanner.go).
- */
+/** Maximum nesting depth that Go's JSON decoder accepts (`maxNestingDepth` in encoding/json/scanner.go). */
 const depthMax = 10_000;
 
 /**
