@@ -62,7 +62,7 @@ test('rejects an unusable database with its name and the requirements', async (t
     await writeFile(path, content);
     t.regex(
       message(),
-      /^GEOIP_DATABASE is ".*countries\.mmdb": it must be an MMDB file with countries, .*unpacked/,
+      /^GEOIP_DATABASE is ".*countries\.mmdb": it must be an MMDB file with countries, .*uncompressed/,
       JSON.stringify(content.slice(0, 20)),
     );
   }
@@ -85,7 +85,7 @@ test('rejects an unusable database with its name and the requirements', async (t
   );
   const content = await readFile(path);
   await writeFile(path, content.subarray(0, content.length / 2));
-  t.regex(message(), /unpacked/, 'a download that ended early');
+  t.regex(message(), /uncompressed/, 'a download that ended early');
 });
 
 test('returns no country from a damaged database, and logs it once', async (t) => {

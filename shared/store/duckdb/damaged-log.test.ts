@@ -380,7 +380,7 @@ test('keeps the log of a damaged database file, damaged or not', async (t) => {
   for (const log of [killed.log, flip(() => 0)(killed.log), flip(end(1))(killed.log)]) {
     const { folder, path } = await emptyFolder();
     await put(path, { database: Buffer.from(killed.database).fill(7, 4096, 20_000), log });
-    await t.throwsAsync(openLogged(path), { message: /it is damaged.*Put back a copy/s });
+    await t.throwsAsync(openLogged(path), { message: /it is damaged.*Restore a copy/s });
     t.deepEqual((await readdir(folder)).sort(), ['requests.duckdb', 'requests.duckdb.wal']);
     t.deepEqual(await readFile(`${path}.wal`), log);
     await rm(folder, { recursive: true });

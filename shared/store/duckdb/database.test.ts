@@ -81,7 +81,7 @@ test('refuses files that are not a database, and leaves them unchanged', async (
   await (await open(damaged)).close();
   const bytes = await readFile(damaged);
   await writeFile(damaged, bytes.fill(7, 4096, 20_000));
-  t.regex((await refused(t, damaged)).message, /it is damaged.*Put back a copy/s);
+  t.regex((await refused(t, damaged)).message, /it is damaged.*Restore a copy/s);
   await cleanup();
 });
 
