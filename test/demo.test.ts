@@ -133,7 +133,7 @@ test('with --dir the store is kept, and is not made up a second time', async (t)
   t.deepEqual(await readdir(join(folder, 'kept')), ['requests.duckdb']);
   const again = await runProgram(['demo', '--dir', 'kept'], settings, { cwd: folder });
   t.is(await again.ended, 2);
-  t.regex(again.stderr(), /requests\.duckdb is in it.*STORE=duckdb:kept\/requests\.duckdb npm start/);
+  t.regex(again.stderr(), /it contains requests\.duckdb.*STORE=duckdb:kept\/requests\.duckdb npm start/);
 });
 
 test('a demo whose terminal is closed while it makes up its day leaves nothing behind', async (t) => {
