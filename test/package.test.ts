@@ -121,7 +121,7 @@ for (const [what, engines, reason] of [
   [
     'a build',
     '>=20.19',
-    /^The program is not built: \/.*\/dist\/main\.js is missing\. Run `npm ci`, which builds it, or `npm run build`\.\n$/,
+    /^The program is not built: \/.*\/dist\/cli\/main\.js is missing\. Run `npm ci`, which builds it, or `npm run build`\.\n$/,
   ],
   [
     'a recent Node',
