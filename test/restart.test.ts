@@ -413,7 +413,7 @@ testWithCaddy(
     ).catch((error: unknown) => {
       throw new Error(`It has ${held}.`, { cause: error });
     });
-    t.regex(rig.program.stderr(), /Closed a connection that has not sent a line/);
+    t.regex(rig.program.stderr(), /closed a connection that has never sent a valid line/);
   },
 );
 
