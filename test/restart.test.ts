@@ -370,6 +370,23 @@ test.serial(
   },
 );
 
+test.serial(
+  'A supervisor ends although its worker hung and was killed while connections were passed to it.',
+  async (t) => {
+    t.timeout(120_000);
+    const rig = await startEmbedded(t);
+    const workerPid = await workerOf(rig.program.pid);
+    process.kill(workerPid, 'SIGSTOP');
+    const sockets = Array.from({ length: 600 }, () => connect(rig.port, '127.0.0.1').on('error', () => undefined));
+    t.teardown(() => {
+      for (const socket of sockets) socket.destroy();
+    });
+    await Promise.all(sockets.map((socket) => once(socket, 'connect')));
+    const ended = rig.program.stop();
+    t.not(await Promise.race([ended, sleep(60_000, 'hangs')]), 'hangs');
+  },
+);
+
 testWithCaddy(
   '1,000 idle connections that come again and again keep Caddy out neither before nor after a restart, and none is held that was evicted.',
   async (t) => {

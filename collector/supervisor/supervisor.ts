@@ -20,7 +20,6 @@
  *   has exited. Lines beyond `unreadBytesMax` are dropped and counted.
  */
 import { fork, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { messageOf } from '../../shared/errors.js';
 import { rateLimitedWarn, type Log } from '../../shared/log.js';
@@ -235,14 +234,7 @@ export async function runSupervisor({
     child.on('error', (error) => {
       if (child.connected) log.warn(`Cannot reach the worker: ${error.message}`);
     });
-    // A process that could not be spawned emits nothing but 'error'. The last message may arrive after the exit, but
-    // before 'disconnect'.
-    const ended =
-      child.pid === undefined
-        ? Promise.resolve(1)
-        : Promise.all([once(child, 'exit'), once(child, 'disconnect')]).then(
-            ([[status]]) => (status as number | null) ?? 1,
-          );
+    const ended = child.pid === undefined ? Promise.resolve(1) : endOf(child); // not spawned: only 'error' is emitted
     const ready = new Promise<boolean>((resolve) => {
       child.on('message', (message: FromWorker) => {
         void handleMessage(worker, message, () => {
@@ -578,4 +570,30 @@ export async function runSupervisor({
       closeConnections(address);
     }
   }
+}
+
+/** Time for which the last message of a worker may arrive after its exit, in milliseconds. */
+const lastMessageMsMax = 1000;
+
+/**
+ * Resolves to the exit status of a process once no message from it can arrive. Node does not always emit 'disconnect'
+ * for a process that was killed while sockets were being passed to it.
+ */
+function endOf(child: ChildProcess): Promise<number> {
+  return new Promise((resolve) => {
+    child.once('exit', (status) => {
+      const end = (): void => {
+        resolve(status ?? 1);
+      };
+      if (!child.connected) {
+        end();
+        return;
+      }
+      const timer = setTimeout(end, lastMessageMsMax);
+      child.once('disconnect', () => {
+        clearTimeout(timer);
+        end();
+      });
+    });
+  });
 }
