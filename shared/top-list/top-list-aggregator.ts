@@ -241,7 +241,10 @@ function createOpenRows<Kind extends Digest & { merge(other: Kind): void }>(
       for (const [text, row] of open) {
         const closes =
           weight > weightMax ||
-          isClosing({ ...row.key, changedMs: row.changedMs }, { open: weight, openMax: weightMax, oldestMs, nowMs });
+          isClosing(
+            { level: row.key.level, windowMs: row.key.windowMs, changedMs: row.changedMs },
+            { open: weight, openMax: weightMax, oldestMs, nowMs },
+          );
         if (row.changed && (all || closes || nowMs >= dueMsOf(row, nowMs, open.size))) {
           rows.push({ ...row.key, packed: row.digest.pack() });
           row.changed = false;
