@@ -2,7 +2,7 @@
  * What the middleware and the recorder add to a request of a Koa app: the processor time of one process for requests to
  * an app with it and to one without, in turn. Three quarters of it are the kernel's, for writing to sockets, and differ
  * from second to second: so the turns take some ten milliseconds and are many, and each is compared with the one beside
- * it. The app is kept busy all the time: where it waits for requests, one that takes longer finds more of them waiting,
+ * it. The app is saturated: with idle time in between, a slower request would find more requests queued,
  * and the kernel's part shrinks.
  */
 import { spawn } from 'node:child_process';

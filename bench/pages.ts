@@ -1,7 +1,7 @@
 /**
  * What a page costs: `/` and `/api/summary` at 1 h, 24 h and 30 d over 10,000 and over 100 million requests of the same
- * 50 series, in both stores. The rows are made up, each with the latencies and the lists of so many requests; between
- * two pages the newest windows are written again, as traffic does.
+ * 50 series, in both stores. The rows are generated, with latencies and top lists for that number of requests.
+ * Between two pages the newest windows are written again, as with live traffic.
  */
 import { join } from 'node:path';
 import { createRandom, type Random } from '../demo/random.js';

@@ -15,7 +15,7 @@ export function caddyLine(event: RequestEvent): string {
   };
   return JSON.stringify({
     level: event.status >= 500 ? 'error' : 'info',
-    // A double holds microseconds in this century. Caddy writes no more than that either.
+    // In this century, a double has microsecond precision, and Caddy writes no more digits.
     ts: (timeMs * 1000 + Math.floor(timeNs / 1000)) / 1e6,
     logger: 'http.log.access.log0',
     msg: 'handled request',

@@ -139,7 +139,7 @@ testOverBothStores('a live update keeps scroll, focus, selection, and open detai
 });
 
 testOverBothStores(
-  'updates stop at Pause and go on at Resume, and a server that goes away is said with its time until it is back',
+  'Pause stops updates, Resume continues them, and the page shows since when the server has been away',
   async (t, store) => {
     await withPage(
       t,

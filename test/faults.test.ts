@@ -219,7 +219,7 @@ fault(
     t.is(ledger.stored, ledger.accepted);
     const missing = await assertExact(t, server, rig, sent);
     t.is(missing.length, sent - ledger.accepted);
-    t.true(missing[0]! > 1000, 'the oldest are kept');
+    t.true(missing[0]! > 1000, 'the oldest requests are stored');
     t.log(`${ledger.accepted} kept, ${missing.length} dropped`);
     const more = startSender(t, rig.port, { perSecond, linesMax: 100, line: (id) => lineOf(sent + id) });
     await until('there is room again', async () => (await rig.ledger()).stored === ledger.stored + 100);

@@ -317,7 +317,7 @@ function sendOnce(port: number, lines: readonly string[], end: 'stop' | 'kill' |
 }
 
 /**
- * Throws if the store's requests, or its rollups as far back as each level is kept, differ from the lines of the file.
+ * Throws if the store's requests, or its rollups within the retention of their level, differ from the file's lines.
  */
 async function assertStored(store: Store, startMs: number, file: readonly string[]): Promise<void> {
   const range = { fromMs: startMs, toMs: startMs + windowMs, filter: {} };

@@ -8,7 +8,7 @@ export interface BrowserRequest {
 
 /**
  * Decides whether a browser sent a request on behalf of a page of another origin. Returns the reason to refuse it, with
- * the header at fault; `undefined` for requests of our own pages, user navigation (address bar, bookmark, link) and
+ * the offending header; `undefined` for requests of our own pages, user navigation (address bar, bookmark, link) and
  * programs other than browsers.
  *
  * Another port or subdomain (`same-site`) is another origin. From other origins, only plain links are allowed: GET or

@@ -227,7 +227,7 @@ test('drops new requests when the memory limit is reached, and says so', async (
   }));
   const taken = Array.from({ length: 100 }, () => recorder.record(event({})));
   const count = taken.indexOf(false);
-  t.true(count >= 10 && count < 30, `${count} fit into 6 kB, with their tallies`);
+  t.true(count >= 10 && count < 30, `${count} fit into 6 kB, with their aggregates`);
   t.false(taken.slice(count).includes(true));
   t.is(recorder.counts.recorded, count);
   t.false(recorder.record(event({ uri: `/${'x'.repeat(8000)}` })));

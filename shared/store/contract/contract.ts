@@ -424,7 +424,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
               (await store.readRollups({ ...range, level, scope, filter: {} })).flatMap((row) => row.cells);
             const sum = (cells: readonly Cell[], of: (cell: Cell) => number): number =>
               cells.reduce((all, cell) => all + of(cell), 0);
-            const kept = await until('the requests that are kept are there', async () => {
+            const kept = await until('the sampled requests are stored', async () => {
               const [cells, found] = [
                 await cellsOf(10, 'all'),
                 await store.readRequests({ ...range, filter: {}, limit: 100 }),
@@ -868,7 +868,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
           [['client'], 0],
           [['client'], 0],
         ],
-        'no more than was asked for',
+        'at most the requested number',
       );
       const some = await store.topListsOfRequests({
         ...aroundHour,

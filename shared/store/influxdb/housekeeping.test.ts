@@ -192,7 +192,7 @@ testWithInfluxd(
     );
     t.is(await requests(), ages.length);
     t.regex((await keepHouse(0, { retention, retentionDelayMs: 0 })).join(), /The shorter retention takes effect now/);
-    await until('what is too old is deleted', async () => (await requests()) === 2);
+    await until('expired rows are deleted', async () => (await requests()) === 2);
   },
 );
 

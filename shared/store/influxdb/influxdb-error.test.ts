@@ -119,7 +119,7 @@ for (const [status, headers, body, action, message, detail, retryAfterMs] of ans
         }
         if (action !== 'drop') return;
         t.is(await write!(), 1, 'the request is set aside');
-        await t.notThrowsAsync(pingToWrite!(), 'a right token and bucket, whatever it says of the line');
+        await t.notThrowsAsync(pingToWrite!(), 'token and bucket are valid, although the line is refused');
       },
     );
   });

@@ -66,7 +66,7 @@ export async function readRollups(read: ReadCells, bucket: string, query: Rollup
   refuseRollups(query);
   const range = wholeWindows(query, query.level);
   if (range.fromMs >= range.toMs) return [];
-  // The fields of a split row become visible one by one: a read in between is repeated.
+  // The fields of a split row become visible one after another. A read that finds only some of them is repeated.
   for (let tries = 0; tries < triesMax; tries += 1) {
     const rows = await readRollupsOnce(read, bucket, { ...query, ...range });
     if (rows !== undefined) return rows.flatMap((row) => filteredRow(row, query.filter));
@@ -404,7 +404,7 @@ export async function readLedgers(
   |> last()
   |> group()
   |> keep(columns: ${columns})`;
-  // The points of a snapshot become visible one by one: a read in between is repeated.
+  // The points of a snapshot become visible one after another. A read that finds only some of them is repeated.
   for (let tries = 0; tries < triesMax; tries += 1) {
     const counts: LedgerCount[] = [];
     await read(query, columns, ([time, value, collector, account, reason]) => {

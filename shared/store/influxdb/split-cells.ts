@@ -4,7 +4,7 @@
  * statuses) of at most 15 kB.
  *
  * `cells` then starts with `FIELDS:CRC:`: the number of fields, and the CRC-32 of the packed cells in hexadecimal.
- * Packed cells never start like this. The fields of a point become visible one by one, so a read may find those of
+ * Packed cells never start like this. The fields of a point become visible one after another, so a read may find those of
  * two versions of a row, which the CRC detects. Fields beyond that number belong to an earlier version and are
  * ignored.
  */
