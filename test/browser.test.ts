@@ -725,14 +725,16 @@ testWithFileLimits(
     try {
       const page = await browser.newPage();
       const says = async (words: RegExp): Promise<void> => {
-        await until(
-          `the page says ${words}`,
-          async () => {
-            await page.goto(`${url}/?refresh=off`);
-            return words.test(await page.locator('.status-sentence').innerText()) && (await page.title());
-          },
-          { waitMsMax: 60_000, pollMs: 300 },
-        );
+        let sentence = '';
+        const saysNow = async (): Promise<boolean> => {
+          await page.goto(`${url}/?refresh=off`);
+          sentence = await page.locator('.status-sentence').innerText();
+          return words.test(sentence);
+        };
+        await until(`the page says ${words}`, saysNow, { waitMsMax: 60_000, pollMs: 300 }).catch((error: unknown) => {
+          t.log('The page says', sentence, 'and the program wrote', program.stderr());
+          throw error;
+        });
       };
       const untilFull = async (): Promise<void> => {
         for (let at = 0; (await fetch(`http://127.0.0.1:${http}/ready`)).ok; at += 1) {
@@ -761,7 +763,7 @@ testWithFileLimits(
       await says(/^All well/);
       // Draining takes longer than stopping may, on a slow machine.
       await until('the queue is stored', async () => (await readLedger(http)).in_memory === 0);
-      t.is(await program.stop(), 0, 'nothing was lost');
+      t.is(await program.stop(), 0, program.stderr());
 
       const { size } = await stat(join(cwd, 'data/requests.duckdb'));
       program = await runProgram(['start'], settings, { cwd });

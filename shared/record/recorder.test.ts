@@ -285,6 +285,22 @@ test('logs the number of unstored requests on close, and waits for a limited tim
   t.false(recorder.record(event({})), 'a closed recorder takes nothing');
 });
 
+test('tries at once on close, and again soon, though the store asked to wait for minutes', async (t) => {
+  let failures = 0;
+  const { recorder } = await start(t, {}, (real) => ({
+    ...real,
+    async write(batch) {
+      failures += 1;
+      if (failures <= 3) throw new StoreError('retry', 'The store sleeps.', { retryAfterMs: 600_000 });
+      return await real.write(batch);
+    },
+  }));
+  recorder.record(event({}));
+  await until('the store has failed', () => failures === 1);
+  t.is(await recorder.close(), 0);
+  t.like(recorder.counts, { recorded: 1, stored: 1 });
+});
+
 test('bounds values chosen by clients before storing them', async (t) => {
   const { store, recorder } = await start(t, { hostsMax: 1 });
   recorder.record(event({ host: 'known.example' }));

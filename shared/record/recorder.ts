@@ -145,6 +145,9 @@ const sparseRequestsPerRow = 16;
 /** Maximum time between the last requests of a recorder and the first ones of its successor, in milliseconds. */
 const usedTimesMs = 10_000;
 
+/** Maximum delay between attempts while a recorder closes, in milliseconds. */
+const closingRetryMsMax = 250;
+
 /** Maximum length of other free text, in UTF-16 code units. */
 const textLengthMax = 1024;
 
@@ -200,6 +203,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
   let full: StoreError['full'];
   let writing: Promise<void> | undefined;
   const onWritten: (() => void)[] = [];
+  const closing = new AbortController();
   const stopped = new AbortController();
   const timer = setInterval(tick, flushMs);
 
@@ -253,6 +257,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
     async close({ drainMsMax: closeMsMax = drainMsMax } = {}) {
       clearInterval(timer);
       seal({ allTopLists: true });
+      closing.abort(); // ends a pause: the store may work again
       // A store that does not respond must not block the exit: the write in flight may outlast the limit.
       const giveUp = new AbortController();
       await Promise.race([write(), pause(closeMsMax, giveUp.signal)]);
@@ -412,7 +417,9 @@ export function createRecorder(options: RecorderOptions): Recorder {
           problem = failure.message;
           full = failure.full;
           failures += 1;
-          await pause(Math.min(failure.retryAfterMs ?? backoffMs(failures), retryAfterMsMax), stopped.signal);
+          const delayMs = Math.min(failure.retryAfterMs ?? backoffMs(failures), retryAfterMsMax);
+          if (closing.signal.aborted) await pause(Math.min(delayMs, closingRetryMsMax), stopped.signal);
+          else await pause(delayMs, closing.signal);
           continue;
         }
       }
