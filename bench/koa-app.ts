@@ -4,13 +4,14 @@
  */
 import Koa from 'koa';
 import { createLog } from '../shared/log.js';
+import { ObjectEncoder } from '../shared/record/batch-builder.js';
 import { createRecorder } from '../shared/record/recorder.js';
 import { requestMetrics } from '../web/middleware/request-metrics.js';
 
 const [port, plainPort] = process.argv.slice(2).map(Number);
 const log = createLog('bench', { write: () => undefined });
 const recorder = createRecorder({
-  store: { write: () => Promise.resolve(0) },
+  store: { write: () => Promise.resolve(0), mergesRollups: false, createBatchEncoder: () => new ObjectEncoder() },
   log,
   name: 'bench',
   hostsMax: 200,

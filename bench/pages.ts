@@ -192,7 +192,7 @@ async function fill(store: Store, requests: number): Promise<() => Pick<Batch, '
   let sequence = 0;
   const open = new OpenRollups();
   const rolledUp = (aggregates: SeriesAggregate[]): Pick<Batch, 'aggregates' | 'rollups'> => {
-    const rollups = store.keepsOpenRollups === true ? [] : open.copiesOf(open.merge(aggregates, Date.now()));
+    const rollups = store.mergesRollups ? [] : open.copiesOf(open.merge(aggregates, Date.now()));
     open.close(open.closing(Date.now()));
     return { aggregates, rollups };
   };

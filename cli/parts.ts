@@ -6,6 +6,8 @@ import { createLog } from '../shared/log.js';
 import type { SettingValues } from '../shared/settings/settings.js';
 import { openStore } from '../shared/store/open.js';
 import { storeSettingsFrom, type storeSettings } from '../shared/settings/store-settings.js';
+import type { RecorderOptions } from '../shared/record/recorder.js';
+import type { RecordingPolicy } from '../shared/record/recording-policy.js';
 import type { Store } from '../shared/store/store.js';
 import type { CollectorConfig } from '../collector/config.js';
 import type { ListenAddress } from '../collector/listen/address.js';
@@ -50,10 +52,12 @@ export const readOnlyOption: CliOption = [
 ];
 
 /** Options shared by all recorders of this process. */
-export type Recording = Awaited<ReturnType<typeof recordingFrom>>;
+export interface Recording extends RecordingPolicy, Pick<RecorderOptions, 'memoryBytesMax' | 'flushMs'> {
+  readonly configuredHosts: ConfiguredHosts;
+}
 
 /** Reads these options from the settings. Throws a `UsageError` if the GeoIP database cannot be read. */
-export async function recordingFrom(values: StoreValues) {
+export async function recordingFrom(values: StoreValues): Promise<Recording> {
   const {
     STORE,
     HOSTS_MAX: hostsMax,

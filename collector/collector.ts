@@ -1,9 +1,7 @@
 import { rateLimitedWarn, type Log } from '../shared/log.js';
 import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/record/recorder.js';
 import type { RequestEvent } from '../shared/request-event.js';
-import type { ClientIpPolicy } from '../shared/record/bounds.js';
-import type { ConfiguredHosts } from '../shared/record/configured-hosts.js';
-import type { CountryOf } from '../shared/record/countries.js';
+import type { RecordingPolicy } from '../shared/record/recording-policy.js';
 import { isPlausibleTime } from '../shared/store/retention.js';
 import type { UsedTimes } from '../shared/record/unique-time.js';
 import type { Ledger, LedgerWarning, Store } from '../shared/store/store.js';
@@ -38,16 +36,9 @@ export interface Collector {
 }
 
 /** Dependencies and limits of a collector. */
-export interface CollectorParts {
+export interface CollectorParts extends RecordingPolicy {
   readonly store: Store;
   readonly log: Log;
-  readonly hostsMax: number;
-  /** Hosts in Caddy's configuration. Default: none. */
-  readonly configuredHosts?: ConfiguredHosts | undefined;
-  readonly clientIp: ClientIpPolicy;
-  readonly countryOf?: CountryOf | undefined;
-  /** Share of requests stored as rows, from 0 to 1. Default: 1. */
-  readonly sampleRatio?: number | undefined;
   /** Memory limit for requests that are not stored yet, in bytes. Partial lines may use a quarter of it in addition. */
   readonly memoryBytesMax?: number;
   /** Retention of rollups, in milliseconds: older lines are rejected. Default: 400 days. */

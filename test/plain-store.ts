@@ -5,20 +5,11 @@ import type { Store } from '../shared/store/store.js';
  * prototype.
  */
 export function plainStore(real: Store): Store {
-  const {
-    description,
-    keepsOpenRollups,
-    createBatchEncoder,
-    bulkRequests,
-    spool,
-    requestRetentionMs,
-    rollupRetentionMs,
-    changes,
-  } = real;
+  const { description, mergesRollups, bulkRequests, spool, requestRetentionMs, rollupRetentionMs, changes } = real;
   return {
     description,
-    keepsOpenRollups,
-    createBatchEncoder,
+    mergesRollups,
+    createBatchEncoder: (recorder) => real.createBatchEncoder(recorder),
     bulkRequests,
     spool,
     requestRetentionMs,

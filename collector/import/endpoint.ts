@@ -9,7 +9,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { detailedMessageOf, messageOf } from '../../shared/errors.js';
 import type { Log } from '../../shared/log.js';
-import { createRecorder, type Recorder } from '../../shared/record/recorder.js';
+import type { Recorder } from '../../shared/record/recorder.js';
+import type { RecordingPolicy } from '../../shared/record/recording-policy.js';
 import { newImportId } from '../../shared/rollup/rollup.js';
 import { isLoopback } from '../../shared/settings/settings.js';
 import type { Store } from '../../shared/store/store.js';
@@ -24,18 +25,13 @@ export const decoderSettings = ['COLLECTOR_TIME_ZONE', 'COLLECTOR_DURATION_FORMA
 
 /** Dependencies of the endpoint. */
 export interface ImportEndpointParts
-  extends Pick<ImportParts, 'decoder' | 'lineBytesMax' | 'rollupRetentionMs' | 'limits'> {
+  extends RecordingPolicy,
+    Pick<ImportParts, 'decoder' | 'lineBytesMax' | 'rollupRetentionMs' | 'limits'> {
   readonly store: Store;
   /** The collector's recorder. */
   readonly recorder: Pick<Recorder, 'flush'>;
   readonly log: Log;
   readonly id: string;
-  readonly hostsMax: number;
-  /** See `RecorderOptions`. */
-  readonly configuredHosts?: Parameters<typeof createRecorder>[0]['configuredHosts'];
-  readonly clientIp: Parameters<typeof createRecorder>[0]['clientIp'];
-  readonly sampleRatio?: number | undefined;
-  readonly countryOf?: Parameters<typeof createRecorder>[0]['countryOf'];
 }
 
 /** Imports posted files, one at a time. */

@@ -1,5 +1,6 @@
 import { access } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { ObjectEncoder } from '../../shared/record/batch-builder.js';
 import { countriesFrom } from '../../shared/record/countries.js';
 import { messageOf, StoreError, UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
@@ -13,7 +14,7 @@ import type { Store } from '../../shared/store/store.js';
 import { linesOf, noCounts, requestsRejected, sumOf, type ImportCounts } from './counts.js';
 import { orderFiles, readBytes } from './files.js';
 import type { Importer } from './importer.js';
-import { createLocalImporter } from './local.js';
+import { createLocalImporter, type LocalImportParts } from './local.js';
 import { createProgress, type Progress, type ProgressStream } from './progress.js';
 import { createRemoteImporter } from './remote.js';
 import type { importSettings } from './settings.js';
@@ -199,20 +200,7 @@ interface OpenOptions extends ImportOptions {
 }
 
 /** The store methods that an import needs. */
-type ImportStore = Pick<
-  Store,
-  | 'description'
-  | 'readRequests'
-  | 'readRollups'
-  | 'readImported'
-  | 'listImports'
-  | 'requestsFrom'
-  | 'write'
-  | 'createBatchEncoder'
-  | 'bulkRequests'
-  | 'ping'
-  | 'close'
->;
+type ImportStore = LocalImportParts['store'] & Pick<Store, 'description' | 'listImports' | 'ping' | 'close'>;
 
 /** Opens the store, or connects to the collector that has it open. */
 async function openImporter(
@@ -315,6 +303,9 @@ function emptyStore(description: string): ImportStore {
     listImports: noRows,
     requestsFrom: () => Promise.resolve(-Infinity),
     write: () => Promise.resolve(0),
+    createBatchEncoder: () => new ObjectEncoder(),
+    mergesRollups: true,
+    bulkRequests: undefined,
     ping: done,
     close: done,
   };

@@ -1,39 +1,23 @@
-import type { ClientIpPolicy } from '../../shared/record/bounds.js';
-import type { CountryOf } from '../../shared/record/countries.js';
 import type { Log } from '../../shared/log.js';
+import { storesAllRequests } from '../../shared/record/batch-builder.js';
 import { createRecorder, type Recorder, type RecorderOptions } from '../../shared/record/recorder.js';
+import type { RecordingPolicy } from '../../shared/record/recording-policy.js';
 import type { Store } from '../../shared/store/store.js';
 import { noCounts } from './counts.js';
 import { importLimits, importLines, type ImportLimits, type ImportParts } from './import-lines.js';
 import type { Importer } from './importer.js';
 
 /** Dependencies and options of a local import. */
-export interface LocalImportParts extends Omit<ImportParts, 'recorder' | 'store'> {
-  readonly store: Pick<
-    Store,
-    | 'description'
-    | 'readRequests'
-    | 'readRollups'
-    | 'readImported'
-    | 'requestsFrom'
-    | 'write'
-    | 'createBatchEncoder'
-    | 'bulkRequests'
-  >;
+export interface LocalImportParts extends RecordingPolicy, Omit<ImportParts, 'recorder' | 'store'> {
+  readonly store: ImportParts['store'] & ImportRecorderOptions['store'] & Pick<Store, 'description'>;
   readonly log: Log;
   readonly importId: number;
-  readonly hostsMax: number;
-  readonly clientIp: ClientIpPolicy;
-  /** See `RecorderOptions`. */
-  readonly sampleRatio?: number | undefined;
-  readonly countryOf: CountryOf | undefined;
 }
 
 /** Options of the recorder of an import. */
-interface ImportRecorderOptions
-  extends Pick<RecorderOptions, 'log' | 'hostsMax' | 'configuredHosts' | 'clientIp' | 'sampleRatio' | 'countryOf'> {
-  readonly store: Pick<Store, 'write' | 'createBatchEncoder' | 'bulkRequests'>;
-  /** See `RecorderOptions`. */
+interface ImportRecorderOptions extends RecordingPolicy {
+  readonly store: RecorderOptions['store'] & Pick<Store, 'bulkRequests'>;
+  readonly log: Log;
   readonly importId: number;
   /** See `ImportParts`. */
   readonly isAlone?: boolean;
@@ -54,7 +38,7 @@ export function createImportRecorder({
 }: ImportRecorderOptions): Recorder {
   const { bulkRequests } = store;
   const size =
-    isAlone && bulkRequests !== undefined && (options.sampleRatio ?? 1) === 1
+    isAlone && bulkRequests !== undefined && storesAllRequests(options)
       ? { ...bulkSizes, sparseRequestsMax: batchRequestsMax, batchRequestsMax: bulkRequests }
       : { ...defaultSizes, batchRequestsMax };
   return createRecorder({ store, log, name: `import-${importId}`, importId, ...options, ...size });

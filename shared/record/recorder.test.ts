@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd } from '../../test/influxd.js';
 import { until } from '../../test/until.js';
 import { StoreError } from '../errors.js';
 import type { Log } from '../log.js';
@@ -15,24 +16,32 @@ import { topLevels, type TopLevel } from '../top-list/top-row.js';
 import { SpaceSaving } from '../sketch/space-saving.js';
 import { aggregateOf } from '../../test/rollup-rows.js';
 
+const influxd = influxdOfThisFile();
+const spool = spoolOfTest();
+const dayMs = 86_400_000;
+const retention = { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs };
+
 /** Recent, since fine windows have a short retention. */
 const startMs = windowStart(Date.now(), 3600) - 3_600_000;
 const range = { fromMs: startMs - 86_400_000, toMs: startMs + 2 * 86_400_000 };
 
-test('stores 10,000 requests of a series with the same time, and every rollup level agrees', async (t) => {
-  const { store, recorder } = await start(t);
-  for (let at = 0; at < 10_000; at += 1) recorder.record(event({ durationMs: at / 100 }));
-  await recorder.flush();
-  t.is((await store.readRequests({ ...range, filter: {}, limit: 20_000 })).length, 10_000);
-  for (const level of levels) {
-    const { count, histogram } = aggregateOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} }));
-    t.deepEqual([count, histogram.total], [10_000, 10_000], `${level} s`);
-  }
-  t.like(recorder.counts, { recorded: 10_000, stored: 10_000, deadLettered: 0 });
-});
+testOverBoth(
+  'stores 10,000 requests of a series with the same time, and every rollup level agrees',
+  async (t, openTestStore) => {
+    const { store, recorder } = await start(t, openTestStore);
+    for (let at = 0; at < 10_000; at += 1) recorder.record(event({ durationMs: at / 100 }));
+    await recorder.flush();
+    t.is((await store.readRequests({ ...range, filter: {}, limit: 20_000 })).length, 10_000);
+    for (const level of levels) {
+      const { count, histogram } = aggregateOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} }));
+      t.deepEqual([count, histogram.total], [10_000, 10_000], `${level} s`);
+    }
+    t.like(recorder.counts, { recorded: 10_000, stored: 10_000, deadLettered: 0 });
+  },
+);
 
 test('writes a single request soon, without a flush', async (t) => {
-  const { store, recorder } = await start(t);
+  const { store, recorder } = await start(t, openDuckdb);
   recorder.record(event({}));
   await until(
     'it is in the store',
@@ -43,7 +52,7 @@ test('writes a single request soon, without a flush', async (t) => {
 });
 
 test('writes top lists within seconds, and all of them when it closes', async (t) => {
-  const { store, recorder } = await start(t);
+  const { store, recorder } = await start(t, openDuckdb);
   const counted = async (level: TopLevel): Promise<number> => {
     const rows = await store.readTopLists({
       fromMs: 0,
@@ -67,7 +76,7 @@ test('writes top lists within seconds, and all of them when it closes', async (t
 test('waits for its own batch in a flush that starts while the previous one completes', async (t) => {
   const taking: Promise<number>[] = [];
   let takeFirst = (): void => undefined;
-  const { recorder } = await start(t, { batchRequestsMax: 1 }, (real) => ({
+  const { recorder } = await start(t, openDuckdb, { batchRequestsMax: 1 }, (real) => ({
     ...real,
     write: (batch) => {
       if (taking.length > 0) return real.write(batch);
@@ -90,10 +99,10 @@ test('waits for its own batch in a flush that starts while the previous one comp
   t.is(await second, 0);
 });
 
-test('retries the same batches in order until the store accepts them', async (t) => {
+testOverBoth('retries the same batches in order until the store accepts them', async (t, openTestStore) => {
   const tried: Batch[] = [];
   let failing = true;
-  const { store, recorder } = await start(t, { batchRequestsMax: 10 }, (real) => ({
+  const { store, recorder } = await start(t, openTestStore, { batchRequestsMax: 10 }, (real) => ({
     ...real,
     write: async (batch) => {
       tried.push(batch);
@@ -117,69 +126,82 @@ test('retries the same batches in order until the store accepts them', async (t)
 });
 
 for (const sampleRatio of [0.3, 1])
-  test(`counts all requests as stored with ${100 * sampleRatio} % sampled, and recounts the rest after a rejected batch`, async (t) => {
-    let rejects = true;
-    const { store, recorder } = await start(t, { sampleRatio, batchRequestsMax: 100, flushMs: 100_000 }, (real) => ({
+  testOverBoth(
+    `counts all requests as stored with ${100 * sampleRatio} % sampled, and recounts the rest after a rejected batch`,
+    async (t, openTestStore) => {
+      let rejects = true;
+      const { store, recorder } = await start(
+        t,
+        openTestStore,
+        { sampleRatio, batchRequestsMax: 100, flushMs: 100_000 },
+        (real) => ({
+          ...real,
+          async write(batch) {
+            if (rejects) {
+              rejects = false;
+              throw new StoreError('drop', 'refused');
+            }
+            return await real.write(batch);
+          },
+        }),
+      );
+      for (let at = 0; at < 350; at += 1) recorder.record(event({ timeNs: 1000 * at, uri: `/${at}` }));
+      await recorder.flush();
+      t.like(recorder.counts, { recorded: 350, stored: 250, deadLettered: 100 });
+      const kept = (await store.readRequests({ ...range, filter: {}, limit: 1000 })).length;
+      t.true(sampleRatio === 1 ? kept === 250 : kept > 30 && kept < 150);
+      for (const level of levels) {
+        const { count, sampledOut } = aggregateOf(
+          await store.readRollups({ ...range, level, scope: 'all', filter: {} }),
+        );
+        t.is(count, 250, `${level} s`);
+        t.is(count - sampledOut, kept);
+      }
+    },
+  );
+
+testOverBoth(
+  'recounts only the queued requests when the contents of the store were replaced',
+  async (t, openTestStore) => {
+    let other: Store | undefined;
+    const { store: first, recorder } = await start(t, openTestStore, { flushMs: 100_000 }, (real) => ({
       ...real,
       async write(batch) {
-        if (rejects) {
-          rejects = false;
-          throw new StoreError('drop', 'refused');
-        }
-        return await real.write(batch);
+        if (other !== undefined) return await other.write(batch);
+        if (recorder.counts.stored === 0) return await real.write(batch);
+        other = await openTestStore(t);
+        throw new StoreError('retry', 'exchanged', { contentsReplaced: true, retryAfterMs: 0 });
       },
     }));
-    for (let at = 0; at < 350; at += 1) recorder.record(event({ timeNs: 1000 * at, uri: `/${at}` }));
-    await recorder.flush();
-    t.like(recorder.counts, { recorded: 350, stored: 250, deadLettered: 100 });
-    const kept = (await store.readRequests({ ...range, filter: {}, limit: 1000 })).length;
-    t.true(sampleRatio === 1 ? kept === 250 : kept > 30 && kept < 150);
-    for (const level of levels) {
-      const { count, sampledOut } = aggregateOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} }));
-      t.is(count, 250, `${level} s`);
-      t.is(count - sampledOut, kept);
+    const record = (from: number, to: number): void => {
+      for (let at = from; at < to; at += 1) recorder.record(event({ timeNs: 1000 * at, uri: `/${at}` }));
+    };
+    for (const [from, to] of [
+      [0, 100],
+      [100, 140],
+      [140, 150],
+    ] as const) {
+      record(from, to);
+      await recorder.flush();
     }
-  });
-
-test('recounts only the queued requests when the contents of the store were replaced', async (t) => {
-  let other: Store | undefined;
-  const { store: first, recorder } = await start(t, { flushMs: 100_000 }, (real) => ({
-    ...real,
-    async write(batch) {
-      if (other !== undefined) return await other.write(batch);
-      if (recorder.counts.stored === 0) return await real.write(batch);
-      other = await openTestStore(t);
-      throw new StoreError('retry', 'exchanged', { contentsReplaced: true, retryAfterMs: 0 });
-    },
-  }));
-  const record = (from: number, to: number): void => {
-    for (let at = from; at < to; at += 1) recorder.record(event({ timeNs: 1000 * at, uri: `/${at}` }));
-  };
-  for (const [from, to] of [
-    [0, 100],
-    [100, 140],
-    [140, 150],
-  ] as const) {
-    record(from, to);
-    await recorder.flush();
-  }
-  t.like(recorder.counts, { recorded: 150, stored: 150 });
-  for (const [store, count] of [
-    [first, 100],
-    [other!, 50],
-  ] as const) {
-    for (const level of levels) {
-      t.is(
-        aggregateOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} })).count,
-        count,
-        `${level} s`,
-      );
+    t.like(recorder.counts, { recorded: 150, stored: 150 });
+    for (const [store, count] of [
+      [first, 100],
+      [other!, 50],
+    ] as const) {
+      for (const level of levels) {
+        t.is(
+          aggregateOf(await store.readRollups({ ...range, level, scope: 'all', filter: {} })).count,
+          count,
+          `${level} s`,
+        );
+      }
     }
-  }
-});
+  },
+);
 
-test('counts a batch that the store rejects, and writes the next one', async (t) => {
-  const { store, recorder } = await start(t, { batchRequestsMax: 10 }, (real) => ({
+testOverBoth('counts a batch that the store rejects, and writes the next one', async (t, openTestStore) => {
+  const { store, recorder } = await start(t, openTestStore, { batchRequestsMax: 10 }, (real) => ({
     ...real,
     write: async (batch) => {
       if (batch.sequence === 1) throw new StoreError('drop', 'No.');
@@ -203,7 +225,7 @@ test('counts a batch that the store rejects, and writes the next one', async (t)
 
 test('holds requests after an unexpected error until a write succeeds', async (t) => {
   let failures = 0;
-  const { store, recorder } = await start(t, {}, (real) => ({
+  const { store, recorder } = await start(t, openDuckdb, {}, (real) => ({
     ...real,
     async write(batch) {
       failures += 1;
@@ -221,10 +243,15 @@ test('holds requests after an unexpected error until a write succeeds', async (t
 });
 
 test('drops new requests when the memory limit is reached, and says so', async (t) => {
-  const { recorder } = await start(t, { memoryBytesMax: 6000, batchRequestsMax: 10, drainMsMax: 1 }, (real) => ({
-    ...real,
-    write: () => Promise.reject(new StoreError('retry', 'The store sleeps.')),
-  }));
+  const { recorder } = await start(
+    t,
+    openDuckdb,
+    { memoryBytesMax: 6000, batchRequestsMax: 10, drainMsMax: 1 },
+    (real) => ({
+      ...real,
+      write: () => Promise.reject(new StoreError('retry', 'The store sleeps.')),
+    }),
+  );
   const taken = Array.from({ length: 100 }, () => recorder.record(event({})));
   const count = taken.indexOf(false);
   t.true(count >= 10 && count < 30, `${count} fit into 6 kB, with their aggregates`);
@@ -241,6 +268,7 @@ test('seals smaller batches for sparse traffic, and limits the number of queued 
   });
   const { recorder } = await start(
     t,
+    openDuckdb,
     { batchRequestsMax: 3200, sparseRequestsMax: 320, batchesWaitingMax: 0, flushMs: 100_000 },
     (real) => ({
       ...real,
@@ -275,7 +303,7 @@ test('logs the number of unstored requests on close, and waits for a limited tim
       lines.push(message);
     },
   };
-  const { recorder } = await start(t, { drainMsMax: 50, log }, (real) => ({
+  const { recorder } = await start(t, openDuckdb, { drainMsMax: 50, log }, (real) => ({
     ...real,
     write: () => new Promise(() => undefined),
   }));
@@ -287,7 +315,7 @@ test('logs the number of unstored requests on close, and waits for a limited tim
 
 test('tries at once on close, and again soon, though the store asked to wait for minutes', async (t) => {
   let failures = 0;
-  const { recorder } = await start(t, {}, (real) => ({
+  const { recorder } = await start(t, openDuckdb, {}, (real) => ({
     ...real,
     async write(batch) {
       failures += 1;
@@ -302,7 +330,7 @@ test('tries at once on close, and again soon, though the store asked to wait for
 });
 
 test('bounds values chosen by clients before storing them', async (t) => {
-  const { store, recorder } = await start(t, { hostsMax: 1 });
+  const { store, recorder } = await start(t, openDuckdb, { hostsMax: 1 });
   recorder.record(event({ host: 'known.example' }));
   recorder.record(
     event({ host: 'a\nb', method: 'BREW', uri: `/${'x'.repeat(9000)}`, userAgent: '\ud800', clientIp: '203.0.113.9' }),
@@ -316,7 +344,7 @@ test('bounds values chosen by clients before storing them', async (t) => {
 
 test('displaces no host after a step of the wall clock', async (t) => {
   let nowMs = startMs;
-  const { recorder } = await start(t, { hostsMax: 1, now: () => nowMs });
+  const { recorder } = await start(t, openDuckdb, { hostsMax: 1, now: () => nowMs });
   recorder.record(event({ host: 'known.example' }));
   await recorder.flush();
   nowMs += 2 * 86_400_000;
@@ -325,17 +353,26 @@ test('displaces no host after a step of the wall clock', async (t) => {
   t.is(recorder.counts.hostsOverLimit, 1);
 });
 
-/** A recorder with a real embedded store, which `change` can modify to fail. */
+/** Opens an empty store that ends with the test. */
+type OpenTestStore = (t: ExecutionContext) => Promise<Store>;
+
+/** Declares a test of the recorder over each store. */
+function testOverBoth(title: string, run: (t: ExecutionContext, openTestStore: OpenTestStore) => Promise<void>): void {
+  test(`${title} (DuckDB)`, (t) => run(t, openDuckdb));
+  testWithInfluxd(`${title} (InfluxDB)`, (t) => run(t, openInfluxdb));
+}
+
+/** A recorder with a real store, which `change` can modify to fail. */
 async function start(
   t: ExecutionContext,
+  openTestStore: OpenTestStore,
   options: Partial<RecorderOptions> = {},
   change: (store: Store) => Store = (store) => store,
 ): Promise<{ store: Store; recorder: Recorder }> {
-  const real = await openTestStore(t);
-  const store: Store = { ...plainStore(real), createBatchEncoder: undefined };
+  const store = plainStore(await openTestStore(t));
   const recorder = createRecorder({
     store: change(store),
-    log,
+    log: quietLog,
     name: 'tested',
     hostsMax: 200,
     clientIp: 'truncated',
@@ -346,23 +383,26 @@ async function start(
   return { store, recorder };
 }
 
-const log: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
-
-/** A separate DuckDB file. */
-async function openTestStore(t: ExecutionContext): Promise<Store> {
+async function openDuckdb(t: ExecutionContext): Promise<Store> {
   const folder = await mkdtemp(join(tmpdir(), 'recorder-'));
-  const dayMs = 86_400_000;
   const store = await openStore(
-    {
-      kind: 'duckdb',
-      path: join(folder, 'requests.duckdb'),
-      retention: { requestsMs: 3650 * dayMs, rollupsMs: 3650 * dayMs },
-    },
-    { log, now: () => startMs },
+    { kind: 'duckdb', path: join(folder, 'requests.duckdb'), retention },
+    { log: quietLog, now: () => startMs },
   );
   t.teardown(async () => {
     await store.close();
     await rm(folder, { recursive: true, force: true });
+  });
+  return store;
+}
+
+async function openInfluxdb(t: ExecutionContext): Promise<Store> {
+  const { url, org, token, createBucket, deleteBucket } = await influxd();
+  const bucket = await createBucket();
+  const store = await openStore({ kind: 'influxdb', url, org, bucket, token, retention, ...spool }, { log: quietLog });
+  t.teardown(async () => {
+    await store.close();
+    await deleteBucket(bucket);
   });
   return store;
 }

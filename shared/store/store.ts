@@ -23,7 +23,7 @@ export interface Batch {
   readonly kept?: RequestList | undefined;
   /** The requests, aggregated by series and window. */
   readonly aggregates: readonly SeriesAggregate[];
-  /** Current state of the rollup rows that the aggregates changed. Empty for a store that `keepsOpenRollups`. */
+  /** Current state of the rollup rows that the aggregates changed. Empty for a store that `mergesRollups`. */
   readonly rollups: readonly RollupRow[];
   /**
    * Top list rows that are due. They also count requests of other batches, and rejected requests are not subtracted:
@@ -221,11 +221,8 @@ export interface ReadOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/**
- * A store of requests. Two backends implement it and pass one contract suite (`contract.ts`). All methods throw a
- * `StoreError`.
- */
-export interface Store {
+/** Stores requests. All methods throw a `StoreError`. */
+export interface StoreWriter {
   /** Kind and location, without secrets. For messages. */
   readonly description: string;
   /**
@@ -234,20 +231,26 @@ export interface Store {
    * embedded store slows down reads while it is behind.
    */
   write(batch: Batch, options?: { readonly waitedMs?: number }): Promise<number>;
-  /** Whether the store maintains the rows of open windows itself, from the aggregates of batches. */
-  readonly keepsOpenRollups?: boolean | undefined;
+  /** Whether the store merges the aggregates of batches into the rows of open windows itself. */
+  readonly mergesRollups: boolean;
   /** Creates an encoder of requests for `write`, which also accepts arrays. */
-  readonly createBatchEncoder?: ((recorder: string) => BatchEncoder) | undefined;
+  createBatchEncoder(recorder: string): BatchEncoder;
   /** Most efficient batch size when nobody waits for the requests; `undefined` if the recorder's default will do. */
-  readonly bulkRequests?: number | undefined;
+  readonly bulkRequests: number | undefined;
   /** State of the store's spool; `undefined` for a store without one. */
   readonly spool: SpoolState | undefined;
+  /** Why the store does not accept writes; `undefined` if it does, as far as known. */
+  readonly problem: string | undefined;
+  /** Resolves if the store accepts writes; writes nothing. A write-only token is enough. */
+  pingToWrite(): Promise<void>;
+}
+
+/** Reads what is stored. All methods throw a `StoreError`. */
+export interface StoreReader {
   /** Retention of raw requests in milliseconds; `undefined` if unknown. */
   readonly requestRetentionMs: number | undefined;
   /** Retention of hourly and daily rollups in milliseconds; `undefined` if unknown. */
   readonly rollupRetentionMs: number | undefined;
-  /** Why the store does not accept writes; `undefined` if it does, as far as known. */
-  readonly problem: string | undefined;
   /** Announces all writes; `undefined` for a store that other processes write to. */
   readonly changes: StoreChanges | undefined;
   /**
@@ -291,6 +294,12 @@ export interface Store {
   readStoredWindows(options?: ReadOptions): Promise<ReadonlyMap<string, StoredWindows>>;
   /** Reads the newest ledger of each collector that wrote one since `sinceMs`. */
   readLedgers(query: { sinceMs: number }, options?: ReadOptions): Promise<LedgerSnapshot[]>;
+  /** Resolves if the store can be read. */
+  ping(): Promise<void>;
+}
+
+/** Imports, and what is deleted. All methods throw a `StoreError`. */
+export interface StoreMaintenance {
   /** Reads the keys of imported requests whose hours start in the range, in any order. */
   readImported(query: TimeRange, options?: ReadOptions): Promise<ImportedRow[]>;
   /** Lists the remembered imports, oldest first. */
@@ -302,9 +311,10 @@ export interface Store {
   takeBack(importId: number): Promise<number>;
   /** Resolves to the time, in milliseconds since 1970, before which raw requests may be deleted. */
   requestsFrom(): Promise<number>;
-  /** Resolves if the store can be read. */
-  ping(): Promise<void>;
-  /** Resolves if the store accepts writes; writes nothing. A write-only token is enough. */
-  pingToWrite(): Promise<void>;
+}
+
+/** A store of requests. Each backend passes the contract suite in `contract/`. */
+export interface Store extends StoreWriter, StoreReader, StoreMaintenance {
+  /** Waits for writes in progress. Afterwards, all methods throw a `StoreError` ('stop'). */
   close(): Promise<void>;
 }

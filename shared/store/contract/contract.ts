@@ -121,7 +121,7 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   });
 
   declare('encodes requests without changes, and writes them like an array', async (t, { store }) => {
-    const encoder = store.createBatchEncoder!('collector-1');
+    const encoder = store.createBatchEncoder('collector-1');
     const writer = writerOf('collector-1');
     const all: RequestEvent[] = [];
     for (const count of [5003, 0, 7]) {

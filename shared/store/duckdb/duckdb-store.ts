@@ -111,7 +111,7 @@ export async function openDuckdbStoreReadOnly(
 
 /** The reads of a DuckDB store. */
 abstract class DuckdbReads {
-  readonly keepsOpenRollups = true;
+  readonly mergesRollups = true;
   readonly createBatchEncoder = createBatchEncoder;
   readonly bulkRequests = rowGroupRows;
   readonly spool = undefined;

@@ -296,7 +296,9 @@ export async function openInfluxdbStore(
     rollupRetentionMs: retention?.rollupsMs,
     write: (batch) =>
       use(`write ${batch.requests.length} requests and ${batch.rollups.length} rollup rows`, () => write(batch)),
-    createBatchEncoder: createBatchEncoder,
+    mergesRollups: false,
+    bulkRequests: undefined,
+    createBatchEncoder,
     readRollups: readAllRollups,
     countHosts: (query, options) => use('count hosts', () => countHosts(readUntil(options?.signal), bucket, query)),
     streamRollups: (...query) => inOnePage(readAllRollups(...query)),
