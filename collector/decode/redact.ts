@@ -111,6 +111,25 @@ function redactText(text: string): string {
   return shown;
 }
 
+/**
+ * Hides secrets in a message of Caddy: query strings, credentials in URLs, tokens, cookies and e-mail addresses.
+ * Unlike `redact`, keeps addresses and unknown words, since the message says what failed.
+ */
+export function redactSecrets(message: string): string {
+  return message
+    .replace(/(:\/\/)[^\s/@"']+@/g, `$1${hidden}@`)
+    .replace(/[?#][^\s"']+/g, (query) => `${query[0]}${hidden}`)
+    .replace(secretPair, `$1: ${hidden}`)
+    .replace(tokenPath, `$1/${hidden}`)
+    .replace(scheme, `$1 ${hidden}`)
+    .replace(namedToken, hidden)
+    .replace(/[^\s"'<>()[\]{},;|/]+[@＠][\w.-]+\.\w+/g, (address) => (address.startsWith(hidden) ? address : hidden))
+    .replace(/[\w+=~-]{32,}/g, (run) => (/\d/.test(run) && /[a-z]/i.test(run) && !uuid.test(run) ? hidden : run))
+    .toWellFormed();
+}
+
+const uuid = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i;
+
 /** Redacts the content of a string: a text with nested strings, such as a wrapped line, or a value. */
 function redactString(content: string): string {
   const isText = /^\s*[{[]/.test(content) || /(\\+)"[^"\\]{1,100}\1"\s*:/.test(content);

@@ -1,16 +1,21 @@
+import type { CaddyEvent } from '../caddy-event.js';
 import { heldBytes, type RequestEvent } from '../request-event.js';
 import { BatchAggregates } from '../rollup/rollup-aggregator.js';
 import { createSeriesKeys, latencyBucketOf, seriesKey, type RowIds } from '../rollup/rollup.js';
 import type { Batch, BatchEncoder } from '../store/store.js';
 import { createTopListAggregator } from '../top-list/top-list-aggregator.js';
 import { importKey, packImported, type ImportedRequest } from './imported-requests.js';
+import { EventFolder } from './event-folder.js';
 import { createRequestSample } from './request-sample.js';
 import type { RecordingPolicy } from './recording-policy.js';
 import { RequestSanitizer } from './request-sanitizer.js';
 import { createUniqueTimes, type UsedTimes } from './unique-time.js';
 
 /** What a batch is built from. Its recorder, rollups and ledger are added later. */
-export type BatchContents = Pick<Batch, 'requests' | 'kept' | 'aggregates' | 'topLists' | 'importId' | 'imported'>;
+export type BatchContents = Pick<
+  Batch,
+  'requests' | 'kept' | 'aggregates' | 'topLists' | 'events' | 'importId' | 'imported'
+>;
 
 /** Dependencies of a `BatchBuilder`. */
 export interface BatchBuilderOptions {
@@ -32,6 +37,9 @@ const sparseRequestsPerRow = 16;
 /** Estimated size of an aggregate, in bytes: 20 to 200 buckets of 8 bytes each, and its numbers. */
 export const aggregateBytes = 500;
 
+/** Estimated size of an event, in bytes: at most five texts of 500 characters, usually a tenth. */
+const eventBytes = 1000;
+
 /** Maximum time between the last requests of a recorder and the first ones of its successor, in milliseconds. */
 const usedTimesMs = 10_000;
 
@@ -46,6 +54,7 @@ export class BatchBuilder {
   readonly #uniqueTimes = createUniqueTimes();
   readonly #aggregates: BatchAggregates;
   readonly #topLists: ReturnType<typeof createTopListAggregator>;
+  readonly #events = new EventFolder();
   #importedRequests: ImportedRequest[] = [];
   /** The requests that are stored as raw requests; `undefined` if all are. */
   #sampled: RequestEvent[] | undefined;
@@ -103,6 +112,10 @@ export class BatchBuilder {
     this.#encoder.add(request);
   }
 
+  addEvent(event: CaddyEvent): void {
+    this.#events.add(event);
+  }
+
   /** Marks the time of a stored request as used in its series. */
   reserve(stored: RequestEvent): void {
     this.#uniqueTimes.reserve(seriesKey(stored), stored);
@@ -114,7 +127,7 @@ export class BatchBuilder {
   }
 
   /**
-   * Returns the contents of the batch, with the top lists that are due (or all of them) and the estimated size in
+   * Returns the contents of the batch, with the top lists and events that are due (or all of them) and the estimated size in
    * bytes, and starts over. Returns `undefined` if there is nothing to write, unless `evenIfEmpty`.
    */
   take({
@@ -125,15 +138,19 @@ export class BatchBuilder {
     readonly evenIfEmpty: boolean;
   }): { contents: BatchContents; bytes: number } | undefined {
     const topLists = this.#topLists.drain(this.#now(), { all: allTopLists });
-    if (this.#encoder.length === 0 && topLists.length === 0 && !evenIfEmpty) return undefined;
+    const events = this.#events.drain(this.#now(), { all: allTopLists });
+    if (this.#encoder.length + topLists.length + events.length === 0 && !evenIfEmpty) return undefined;
     const aggregates = this.#aggregates.take();
     const { requests, bytes } = this.#encoder.take();
-    const contents = { requests, kept: this.#sampled, aggregates, topLists, ...this.#takeImported() };
+    const contents = { requests, kept: this.#sampled, aggregates, topLists, events, ...this.#takeImported() };
     if (this.#sampled !== undefined) this.#sampled = [];
     return {
       contents,
       bytes:
-        bytes + aggregates.length * aggregateBytes + topLists.reduce((sum, { packed }) => sum + 2 * packed.length, 0),
+        bytes +
+        aggregates.length * aggregateBytes +
+        topLists.reduce((sum, { packed }) => sum + 2 * packed.length, 0) +
+        events.length * eventBytes,
     };
   }
 

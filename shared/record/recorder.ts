@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Log } from '../log.js';
+import type { CaddyEvent } from '../caddy-event.js';
 import type { RequestEvent } from '../request-event.js';
 import { importRowIds, randomRowIds } from '../rollup/rollup.js';
 import type { LedgerSnapshot, Store } from '../store/store.js';
@@ -15,6 +16,8 @@ import type { UsedTimes } from './unique-time.js';
 export interface Recorder {
   /** Records a request; returns `false` if it was dropped because memory is full. */
   record(event: RequestEvent): boolean;
+  /** Records an event. Identical ones are folded: see `EventFolder`. */
+  recordEvent(event: CaddyEvent): void;
   /** Marks the times of stored requests as used in their series. */
   reserve(stored: readonly RequestEvent[]): void;
   /** Times of the latest requests, for the next recorder: see `RecorderOptions.usedTimes`. */
@@ -175,6 +178,10 @@ class BatchRecorder implements Recorder {
       }
     }
     return true;
+  }
+
+  recordEvent(event: CaddyEvent): void {
+    if (!this.#queue.isStopped) this.#builder.addEvent(event);
   }
 
   reserve(stored: readonly RequestEvent[]): void {

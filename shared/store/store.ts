@@ -2,6 +2,7 @@ import type { RequestEvent } from '../request-event.js';
 import type { RequestLists } from '../top-list/top-lists-of-requests.js';
 import type { Level, RollupRow, Scope, SeriesAggregate } from '../rollup/rollup.js';
 import type { TopKind, TopLevel, TopRow } from '../top-list/top-row.js';
+import type { EventRow } from '../record/event-folder.js';
 import type { ImportedRow } from '../record/imported-requests.js';
 import type { SpoolCounts } from './spool/spool.js';
 import type { StoreChanges } from './changes.js';
@@ -30,6 +31,8 @@ export interface Batch {
    * top lists are approximate.
    */
   readonly topLists: readonly TopRow[];
+  /** Rows of events that changed. They replace rows with the same window and id. Default: none. */
+  readonly events?: readonly EventRow[] | undefined;
   readonly ledger: LedgerSnapshot | undefined;
   /** Id of the import, if it is part of one. */
   readonly importId?: number | undefined;
