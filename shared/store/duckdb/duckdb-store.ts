@@ -7,18 +7,14 @@ import { collect } from '../collect.js';
 import { deletedBefore, RetentionGuard } from '../retention-guard.js';
 import type { Batch, HostCounts, HostCountsQuery, LedgerSnapshot, ReadOptions, Store } from '../store.js';
 import { openDatabase, openDatabaseReadOnly, protectFiles, type Database } from './database.js';
-import {
-  countHosts,
-  listImports,
-  topListsOfRequests,
-  readImported,
-  readLedgers,
-  readStoredWindows,
-  rollUpRequests,
-  streamRequests,
-  streamRollups,
-  streamTopLists,
-} from './queries.js';
+import { countHosts } from './queries/host-counts.js';
+import { listImports, readImported } from './queries/imports.js';
+import { readLedgers } from './queries/ledgers.js';
+import { streamRequests } from './queries/raw-requests.js';
+import { rollUpRequests } from './queries/request-rollups.js';
+import { topListsOfRequests } from './queries/request-top-lists.js';
+import { readStoredWindows, streamRollups } from './queries/rollups.js';
+import { streamTopLists } from './queries/top-lists.js';
 import { changedKeys, type OpenWindows } from './open-windows.js';
 import { ReadPool, type Query } from './read-pool.js';
 import { createBatchEncoder, rowGroupRows } from './request-appender.js';

@@ -18,21 +18,16 @@ import { influxdbError, isUnavailable, type InfluxdbPlace } from './influxdb-err
 import { ledgerLines } from './line-protocol.js';
 import { bodiesOf, compress, createBatchEncoder } from './payload.js';
 import { postLines } from './post.js';
-import {
-  countHosts,
-  listImports,
-  listNewest,
-  readImported,
-  readLedgers,
-  readNothing,
-  readRequests,
-  readRollups,
-  readStoredSpan,
-  readStoredWindows,
-  readTopLists,
-  rollUpRequests,
-  type ReadCells,
-} from './queries.js';
+import { countHosts } from './queries/host-counts.js';
+import { listImports, readImported } from './queries/imports.js';
+import { readLedgers } from './queries/ledgers.js';
+import { readRequests } from './queries/raw-requests.js';
+import { readNothing, type ReadCells } from './queries/read-cells.js';
+import { rollUpRequests } from './queries/request-rollups.js';
+import { listNewest } from './queries/request-top-lists.js';
+import { readRollups, readStoredWindows } from './queries/rollups.js';
+import { readStoredSpan } from './queries/stored-span.js';
+import { readTopLists } from './queries/top-lists.js';
 import { takeBack } from './take-back.js';
 import { retentionFile } from './retention-file.js';
 import { refuseNewerSchema, schemaLine } from './schema.js';
