@@ -15,7 +15,8 @@ import type { Log } from '../../log.js';
 import { makeFolder } from '../../make-folder.js';
 import { callApi } from './call-api.js';
 import { influxdbError } from './influxdb-error.js';
-import { openInfluxdbStore, readUrl } from './influxdb-store.js';
+import { openInfluxdbStore } from './influxdb-store.js';
+import { readUrl } from './read-url.js';
 
 /** Options of the setup. */
 export interface SetupOptions {
