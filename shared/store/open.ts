@@ -1,7 +1,7 @@
 import type { Log } from '../log.js';
 import type { RequestEvent } from '../request-event.js';
 import { createDeadLetters } from './dead-letters.js';
-import { parseRequestLine, requestLine } from './influxdb/line-protocol.js';
+import { parseRequestLine, requestLine } from './influxdb/request-line.js';
 import type { SetupOptions } from './influxdb/setup.js';
 import type { StoreSettings } from '../settings/store-settings.js';
 import type { Store } from './store.js';

@@ -1,6 +1,7 @@
 /** How every store validates and filters a query of rollup rows, and counts hosts. */
 import { StoreError } from '../errors.js';
-import { countsOf, type Cell, type Level, type RollupRow, type RowKey } from '../rollup/rollup.js';
+import { countsOf } from '../rollup/cells.js';
+import type { Cell, Level, RollupRow, RowKey } from '../rollup/rollup.js';
 import { needsRequests, type Filter, type HostCounts, type RollupsQuery, type TimeRange } from './store.js';
 
 /** Throws a `StoreError` ('drop') if rollups cannot answer the query, which is a bug of the caller. */

@@ -8,8 +8,10 @@ import { BIGINT, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
 import type { ImportedRow } from '../../record/imported-requests.js';
 import type { TopRow } from '../../top-list/top-row.js';
 import { insertSql, writeRows, type Column } from './columns.js';
-import { closedRows, type OpenWindows } from './open-windows.js';
+import type { OpenWindows } from './open-windows.js';
+import { closedRows } from './segment.js';
 import type { PreparedFold } from './rollup-folds.js';
+import { deleteJournals, rewriteJournal, writeJournal } from './rollup-journal.js';
 import { createRollupWriter } from './rollup-tables.js';
 import type { Batch, LedgerSnapshot } from '../store.js';
 import { createRequestAppender } from './request-appender.js';
@@ -65,8 +67,8 @@ export async function createBatchWriter(
       const rows = closedRows(segments);
       await connection.run('BEGIN TRANSACTION');
       await writeRollups(rows, windows.closedMax + 1);
-      await windows.deleteJournals(connection, segments);
-      for (const segment of long) await windows.rewriteJournal(connection, segment);
+      await deleteJournals(connection, segments);
+      for (const segment of long) await rewriteJournal(connection, segment);
       await alone(async () => {
         await connection.run('COMMIT');
         windows.onClosed(segments);
@@ -94,7 +96,7 @@ export async function createBatchWriter(
       const additions = isFirst ? windows.place(batch.aggregates, importId, nowMs) : [];
       if (isFirst) {
         await appendRequests(batch.kept ?? batch.requests);
-        await windows.journal(connection, additions);
+        await writeJournal(connection, additions);
         heldBytes += await writeRows(upsertTopLists, topColumns, batch.topLists, topRowsPerStatement);
         if (batch.imported !== undefined)
           heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);

@@ -13,7 +13,7 @@ import { openSpool } from '../spool/spool.js';
 import { readDeadLetter } from '../open.js';
 import type { Store } from '../store.js';
 import { openInfluxdbStore } from './influxdb-store.js';
-import { requestLine } from './line-protocol.js';
+import { requestLine } from './request-line.js';
 import { bodiesOf, compress, decodePayload, encodePayload, joinBodies, linesIn } from './payload.js';
 import { startSpooledWriter } from './spooled-writer.js';
 

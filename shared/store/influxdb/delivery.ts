@@ -15,7 +15,8 @@ import { hasLatency } from '../../status.js';
 import { retainedLevels, rowIdEnd, windowStart, type Cell, type RollupRow, type Scope } from '../../rollup/rollup.js';
 import type { RefusedLine, DeadLetters } from '../dead-letters.js';
 import { InfluxdbError } from './influxdb-error.js';
-import { isRequestLine, parseRequestLine, rollupLine } from './line-protocol.js';
+import { rollupLine } from './line-protocol.js';
+import { isRequestLine, parseRequestLine } from './request-line.js';
 import { compress, joinBodies, linesIn, linesMax, type Body } from './payload.js';
 
 /** Delivers bodies to InfluxDB. */

@@ -1,5 +1,5 @@
 import { BIGINT } from '@duckdb/node-api';
-import { unpackCells } from '../../../rollup/rollup.js';
+import { unpackCells } from '../../../rollup/cells.js';
 import { addHostCells, addHostCounts, filtersCells, matchesCell, rowFilter } from '../../rollups-query.js';
 import type { HostCounts, HostCountsQuery } from '../../store.js';
 import { texts } from '../columns.js';

@@ -1,5 +1,6 @@
 import { BIGINT, VARCHAR } from '@duckdb/node-api';
-import { levels, unpackCells, windowStart, type Level, type RollupRow, type RowKey } from '../../../rollup/rollup.js';
+import { unpackCells } from '../../../rollup/cells.js';
+import { levels, windowStart, type Level, type RollupRow, type RowKey } from '../../../rollup/rollup.js';
 import { filteredRow, readsByClass, refuseRollups, rowFilter, wholeWindows } from '../../rollups-query.js';
 import type { RollupsQuery, StoredWindows, TimeRange } from '../../store.js';
 import { texts } from '../columns.js';

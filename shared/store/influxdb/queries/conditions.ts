@@ -7,7 +7,7 @@
 import { flux, fluxExpression, fluxRegExp, type ParameterizedQuery } from '@influxdata/influxdb-client';
 import type { Filter } from '../../store.js';
 import { fluxText, fluxWholeOrStart } from '../flux-text.js';
-import { tagText, uriText } from '../line-protocol.js';
+import { tagText, uriText } from '../line-values.js';
 
 /** Returns the condition on tags, to append to another. */
 export function andSeries({ source, exceptSource, host, method, status }: Filter): ParameterizedQuery {

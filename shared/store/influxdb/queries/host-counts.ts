@@ -4,7 +4,7 @@ import { isClientError, isServerError } from '../../../status.js';
 import { addHostCounts, addHostRows, filtersCells, rowFilter, wholeWindows } from '../../rollups-query.js';
 import type { Filter, HostCounts, HostCountsQuery, TimeRange } from '../../store.js';
 import { fluxText } from '../flux-text.js';
-import { levelTags, textOfTag } from '../line-protocol.js';
+import { levelTags, textOfTag } from '../line-values.js';
 import { andSeries } from './conditions.js';
 import type { ReadCells } from './read-cells.js';
 import { readRollups } from './rollups.js';

@@ -3,7 +3,7 @@ import { importedBytes, type ImportedRow } from '../../../record/imported-reques
 import { wholeWindows } from '../../rollups-query.js';
 import type { ImportSummary, TimeRange } from '../../store.js';
 import { fluxText } from '../flux-text.js';
-import { textOfTag } from '../line-protocol.js';
+import { textOfTag } from '../line-values.js';
 import { rowOfTime, timeMsMax, type ReadCells } from './read-cells.js';
 
 /** See `Store.readImported`. */

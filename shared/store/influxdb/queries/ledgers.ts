@@ -2,7 +2,8 @@ import { flux } from '@influxdata/influxdb-client';
 import { StoreError } from '../../../errors.js';
 import type { LedgerSnapshot } from '../../store.js';
 import { fluxText } from '../flux-text.js';
-import { ledgerAccounts, textOfTag } from '../line-protocol.js';
+import { ledgerAccounts } from '../line-protocol.js';
+import { textOfTag } from '../line-values.js';
 import { timeMsMax, triesMax, type ReadCells } from './read-cells.js';
 
 /** See `Store.readLedgers`. */

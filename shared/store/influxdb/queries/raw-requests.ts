@@ -2,7 +2,7 @@ import { flux, fluxDateTime, type ParameterizedQuery } from '@influxdata/influxd
 import type { RequestEvent } from '../../../request-event.js';
 import type { Filter, TimeRange } from '../../store.js';
 import { fluxText } from '../flux-text.js';
-import { parseTimestamp, textOfTag, textOfUri } from '../line-protocol.js';
+import { parseTimestamp, textOfTag, textOfUri } from '../line-values.js';
 import { andFields, andSeries, havingFields } from './conditions.js';
 import type { ReadCells } from './read-cells.js';
 

@@ -1,7 +1,7 @@
 import { flux, type ParameterizedQuery } from '@influxdata/influxdb-client';
 import { windowStart, type Level } from '../../../rollup/rollup.js';
 import { fluxText } from '../flux-text.js';
-import { parseTimestamp } from '../line-protocol.js';
+import { parseTimestamp } from '../line-values.js';
 
 /**
  * Runs a query and calls `onRow` with the cells of each row, in the order of `columns`. Missing columns and empty

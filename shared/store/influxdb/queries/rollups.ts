@@ -1,11 +1,13 @@
 import { flux, fluxExpression, type ParameterizedQuery } from '@influxdata/influxdb-client';
 import { StoreError } from '../../../errors.js';
 import { groupBy } from '../../../group-by.js';
-import { levels, unpackCells, type Level, type RollupRow } from '../../../rollup/rollup.js';
+import { unpackCells } from '../../../rollup/cells.js';
+import { levels, type Level, type RollupRow } from '../../../rollup/rollup.js';
 import { filteredRow, refuseRollups, rowFilter, wholeWindows } from '../../rollups-query.js';
 import type { RollupsQuery, StoredWindows, TimeRange } from '../../store.js';
 import { fluxAnyOf, fluxText } from '../flux-text.js';
-import { cellOfAggregate, levelTags, tagText, textOfTag, type RollupPoint } from '../line-protocol.js';
+import { cellOfAggregate, type RollupPoint } from '../line-protocol.js';
+import { levelTags, tagText, textOfTag } from '../line-values.js';
 import { isSplit, joinCells } from '../split-cells.js';
 import { andSeries, tagIs } from './conditions.js';
 import { rowOfTime, timeMsMax, triesMax, type ReadCells } from './read-cells.js';

@@ -1,7 +1,7 @@
 import { flux, fluxExpression } from '@influxdata/influxdb-client';
 import type { StoredSpan } from '../../retention-guard.js';
 import { fluxText } from '../flux-text.js';
-import { parseTimestamp } from '../line-protocol.js';
+import { parseTimestamp } from '../line-values.js';
 import type { ReadCells } from './read-cells.js';
 
 /** Reads the time span of the stored data. InfluxDB answers `first` and `last` from its index, per series. */

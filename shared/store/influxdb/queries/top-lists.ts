@@ -3,7 +3,7 @@ import type { TopKind, TopRow } from '../../../top-list/top-row.js';
 import { wholeWindows } from '../../rollups-query.js';
 import type { TopListsQuery } from '../../store.js';
 import { fluxText } from '../flux-text.js';
-import { levelTags, textOfTag } from '../line-protocol.js';
+import { levelTags, textOfTag } from '../line-values.js';
 import { andSeries } from './conditions.js';
 import { rowOfTime, type ReadCells } from './read-cells.js';
 
