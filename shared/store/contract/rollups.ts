@@ -1,3 +1,4 @@
+import { StoreError } from '../../errors.js';
 import type { RequestEvent } from '../../request-event.js';
 import { rollUp } from '../../rollup/rollup-aggregator.js';
 import type { RollupRow } from '../../rollup/rollup.js';
@@ -141,14 +142,17 @@ export function declareRollups(declare: Declare): void {
         { referrer: '' },
         { requestId: '7' },
       ]) {
-        await t.throwsAsync(store.readRollups({ ...aroundHour, level: 10, scope: 'all', filter }), {
+        const error = await t.throwsAsync(store.readRollups({ ...aroundHour, level: 10, scope: 'all', filter }), {
+          instanceOf: StoreError,
           message: new RegExp(Object.keys(filter).join()),
         });
+        t.is(error.action, 'hold');
       }
-      await t.throwsAsync(
+      const byHost = await t.throwsAsync(
         store.readRollups({ ...aroundHour, level: 10, scope: 'all', filter: { host: 'a.example' } }),
-        { message: /by host/ },
+        { instanceOf: StoreError, message: /by host/ },
       );
+      t.is(byHost.action, 'hold');
     },
   );
 }

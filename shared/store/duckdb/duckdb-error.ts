@@ -1,27 +1,34 @@
 import { messageOf, stackOf, StoreError } from '../../errors.js';
 
 /**
- * DuckDB errors caused by the values: the same batch would fail again. A duplicate key is not one of them: rows with a
- * key are upserted, so only an inconsistent index can report it. Nor is a statement that DuckDB cannot run: that is a
- * bug of this program, and must not cost data.
+ * DuckDB errors about values of a batch: it would fail again. A duplicate key is not one of them: rows with a key are
+ * upserted, so only an inconsistent index can report it. Nor is a statement that DuckDB cannot run, or values that are
+ * bound in a wrong way: these are bugs of this program, and must not cost data.
  */
-const wrongForGood =
-  /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type) Error:/;
+const wrongValue = /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversion|Out of Range) Error:/;
+
+/** DuckDB errors about how this program uses it. */
+const wrongUse = /^(?:Invalid Input|Mismatch Type|Invalid Type) Error:/;
 
 /**
- * Converts an error caught during `action` (`write to`). An error of this program or an unknown one never discards a
- * batch.
+ * Converts an error caught during `action` (`write to`). Only an error about the values of a batch that was being
+ * written (`isOfBatch`) is 'drop': an unknown error, or a bug of this program, never discards anything.
  */
-export function storeError(action: string, description: string, error: unknown): StoreError {
+export function storeError(
+  action: string,
+  description: string,
+  error: unknown,
+  { isOfBatch = false }: { isOfBatch?: boolean } = {},
+): StoreError {
   if (error instanceof StoreError) return error;
   const text = messageOf(error);
-  if (wrongForGood.test(text))
+  if (wrongValue.test(text))
     return new StoreError(
-      'drop',
+      isOfBatch ? 'drop' : 'hold',
       `Cannot ${action} the ${description}: the data does not fit the tables. The log has the details.`,
       { cause: error, detail: text },
     );
-  if (error instanceof TypeError || error instanceof RangeError) {
+  if (error instanceof TypeError || error instanceof RangeError || wrongUse.test(text)) {
     return new StoreError(
       'hold',
       `Cannot ${action} the ${description}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`,

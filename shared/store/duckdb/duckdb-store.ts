@@ -176,19 +176,23 @@ class DuckdbStore extends DuckdbReads implements Store {
     if (due === 'now' || (due === 'when-idle' && this.#database.reads.isIdle))
       await this.#alone(() => batches.checkpoint());
     await this.#closeWindows(database);
-    await batches.write(batch, this.now(), this.#alone);
+    try {
+      await batches.write(batch, this.now(), this.#alone);
+    } catch (error) {
+      await this.#database.abandon(database);
+      throw storeError('write to', this.description, error, { isOfBatch: true });
+    }
     await protectFiles(this.#path);
     this.#database.onWritten();
   }
 
-  /** Closes windows. Errors never drop a batch that is written next. */
+  /** Closes windows. An error says so: a batch that waits is not the cause. */
   async #closeWindows(database: Database): Promise<void> {
     try {
       if (await database.batches.closeWindows(this.now(), this.#alone)) void this.#fold();
     } catch (error) {
       await this.#database.abandon(database);
-      const { action, message, detail } = storeError('close windows of', this.description, error);
-      throw new StoreError(action === 'drop' ? 'hold' : action, message, { cause: error, detail });
+      throw storeError('close windows of', this.description, error);
     }
   }
 

@@ -88,7 +88,7 @@ export class InfluxdbClient {
         signal: this.stopping.signal,
       });
     } catch (error) {
-      throw this.#failure('write', error);
+      throw this.#failure('write', error, { isWrite: true });
     }
     this.#unavailableSinceMs = undefined;
   }
@@ -125,9 +125,9 @@ export class InfluxdbClient {
     this.#agent.destroy();
   }
 
-  #failure(action: string, error: unknown): StoreError {
+  #failure(action: string, error: unknown, { isWrite = false } = {}): StoreError {
     if (isUnavailable(error)) this.#unavailableSinceMs ??= this.#now();
-    return influxdbError(action, error, this.#place, this.#unavailableSinceMs);
+    return influxdbError(action, error, this.#place, { sinceMs: this.#unavailableSinceMs, isWrite });
   }
 
   /** Checks the schema version of the bucket, at first and from time to time. */
