@@ -6,7 +6,7 @@ import { createDeadLetters } from '../dead-letters.js';
 import { RetentionGuard } from '../retention-guard.js';
 import { openSpool } from '../spool/spool.js';
 import type { Batch, SpoolState, Store } from '../store.js';
-import { createDelivery, type Delivery } from './delivery.js';
+import { Delivery } from './delivery.js';
 import { startHousekeeping } from './housekeeping.js';
 import { InfluxdbClient } from './influxdb-client.js';
 import { InfluxdbReads } from './influxdb-reads.js';
@@ -17,7 +17,7 @@ import { readStoredSpan } from './queries/stored-span.js';
 import { readUrl } from './read-url.js';
 import { retentionFile } from './retention-file.js';
 import { schemaLine } from './schema.js';
-import { startSpooledWriter, type SpooledWriter } from './spooled-writer.js';
+import { SpooledWriter, type SpooledWriterParts } from './spooled-writer.js';
 import { takeBack } from './take-back.js';
 
 /** Location, credentials and limits of a store in InfluxDB 2.x. */
@@ -73,7 +73,7 @@ export async function openInfluxdbStore(
       'INFLUXDB_TOKEN holds a space, a line break or another character that no token has: copy it again.',
     );
   const client = new InfluxdbClient({ url, org, bucket, token, timeoutMs, checksBeforeWriting: keepsHouse, now });
-  const delivery = createDelivery({
+  const delivery = new Delivery({
     deadLetters: createDeadLetters({ dir: join(spoolDir, 'dead-letters'), by: 'InfluxDB', log }),
     post: (gzip) => client.post(gzip),
     now,
@@ -81,19 +81,21 @@ export async function openInfluxdbStore(
   const spooled =
     spoolName === undefined
       ? undefined
-      : await openSpooled(join(spoolDir, spoolName), { delivery, stopping: client.stopping, bytesMax: spoolBytesMax, log });
+      : await openSpooled(join(spoolDir, spoolName), {
+          delivery,
+          stopping: client.stopping,
+          bytesMax: spoolBytesMax,
+          log,
+        });
   const store = new InfluxdbStore({ ...options, url }, { client, delivery, spooled, now });
   if (keepsHouse && options.retention !== undefined) store.keepHouse(options.retention, { log, monotonicMs });
   return store;
 }
 
-async function openSpooled(
-  dir: string,
-  parts: Omit<Parameters<typeof startSpooledWriter>[0], 'spool'>,
-): Promise<SpooledWriter> {
+async function openSpooled(dir: string, parts: Omit<SpooledWriterParts, 'spool'>): Promise<SpooledWriter> {
   try {
     const spool = await openSpool({ dir, bytesMax: parts.bytesMax, log: parts.log });
-    return startSpooledWriter({ ...parts, spool });
+    return new SpooledWriter({ ...parts, spool });
   } catch (error) {
     if (error instanceof StoreError) throw error;
     throw new StoreError(
@@ -229,7 +231,9 @@ class InfluxdbStore extends InfluxdbReads implements Store {
   }
 
   #deleteBefore(predicate: string, timeMs: number): Promise<void> {
-    return this.client.use(`delete expired rows in the bucket ${JSON.stringify(this.bucket)}`, () => this.client.deleteBefore(predicate, timeMs));
+    return this.client.use(`delete expired rows in the bucket ${JSON.stringify(this.bucket)}`, () =>
+      this.client.deleteBefore(predicate, timeMs),
+    );
   }
 }
 
