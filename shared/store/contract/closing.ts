@@ -42,12 +42,9 @@ export function declareClosing(declare: Declare): void {
         ['readRequests', () => store.readRequests({ ...aroundHour, filter: {}, limit: 1 })],
         [
           'rollUpRequests',
-          () => store.rollUpRequests({ ...aroundHour, level: 60, scope: 'all', filter: { path: '/' }, requestsMax: 1 }),
+          () => store.rollUpRequests({ ...aroundHour, level: 60, scope: 'all', filter: { path: '/' } }),
         ],
-        [
-          'listRequests',
-          () => store.topListsOfRequests({ ...aroundHour, filter: {}, kinds: ['path'], valuesMax: 1, requestsMax: 1 }),
-        ],
+        ['listRequests', () => store.topListsOfRequests({ ...aroundHour, filter: {}, kinds: ['path'], valuesMax: 1 })],
         ['readTops', () => store.readTopLists({ ...aroundHour, level: 60, kinds: ['path'], filter: {} })],
         ['readLedgers', () => store.readLedgers({ sinceMs: 0 })],
         ['ping', () => store.ping()],

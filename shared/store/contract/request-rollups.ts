@@ -65,25 +65,10 @@ export function declareRequestRollups(declare: Declare): void {
           level,
           scope,
           filter,
-          requestsMax: 1000,
         });
         t.false(isBounded);
         sameRollups(t, rows, rollUp(expected, level, scope), about);
       }
     }
-    const { rows, isBounded } = await store.rollUpRequests({
-      ...aroundHour,
-      level: 60,
-      scope: 'all',
-      filter: { path: '/a' },
-      requestsMax: 20,
-    });
-    const matching = requests.filter((one) => takesRequest({ path: '/a' }, one)).toReversed();
-    sameRollups(
-      t,
-      rows,
-      rollUp(isBounded ? matching.slice(0, 20) : matching, 60),
-      'all of them, or the newest, and it says which',
-    );
   });
 }

@@ -19,7 +19,7 @@ const listedMax = 500_000;
  */
 export async function topListsOfRequests(
   query: Query,
-  { fromMs, toMs, filter, kinds, valuesMax }: Omit<Parameters<Store['topListsOfRequests']>[0], 'requestsMax'>,
+  { fromMs, toMs, filter, kinds, valuesMax }: Parameters<Store['topListsOfRequests']>[0],
   requestsMax = listedMax,
 ): ReturnType<Store['topListsOfRequests']> {
   const newest = await newestPart(query, { fromMs, toMs, filter }, requestsMax);

@@ -3,11 +3,15 @@ import type { Store } from '../../store.js';
 import { readRequests } from './raw-requests.js';
 import type { ReadCells } from './read-cells.js';
 
-/** See `Store.topListsOfRequests`. */
+/** Maximum number of raw requests that are listed, the newest of the range: a page waits for its lists. */
+const listedMax = 5000;
+
+/** See `Store.topListsOfRequests`. Counts the reassembled requests, as `rollUpRequests` does. */
 export async function listNewest(
   read: ReadCells,
   bucket: string,
-  { requestsMax, kinds, valuesMax, ...query }: Parameters<Store['topListsOfRequests']>[0],
+  { kinds, valuesMax, ...query }: Parameters<Store['topListsOfRequests']>[0],
+  requestsMax = listedMax,
 ): ReturnType<Store['topListsOfRequests']> {
   const requests = await readRequests(read, bucket, { ...query, limit: requestsMax + 1 });
   return {
