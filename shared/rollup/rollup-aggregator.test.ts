@@ -1,13 +1,12 @@
 import test from 'ava';
 import fc from 'fast-check';
 import { BatchAggregates, OpenRollups, rollUp } from './rollup-aggregator.js';
+import { packCells, unpackCells } from './cells.js';
 import {
   addEvent,
   mergeAggregate,
   emptyAggregate,
   levelsOf,
-  packCells,
-  unpackCells,
   type Cell,
   type RollupRow,
   type Aggregate,

@@ -1,7 +1,7 @@
 import { CellSet } from './cell-set.js';
+import { chooseClosing } from './closing.js';
 import {
   addEvent,
-  chooseClosing,
   emptyAggregate,
   retainedLevels,
   latencyBucketOf,

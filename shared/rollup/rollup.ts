@@ -1,11 +1,13 @@
-import { bucketOfDuration, Histogram } from '../sketch/histogram.js';
 import type { RequestEvent } from '../request-event.js';
-import { hasLatency, isClientError, isServerError } from '../status.js';
+import { bucketOfDuration, Histogram } from '../sketch/histogram.js';
+import { hasLatency } from '../status.js';
 
 /** Lengths of rollup windows in seconds, finest first. Each divides the next, and all divide a day. */
 export const levels = [10, 60, 600, 3600, 86_400] as const;
+
 /** The length of a window, in seconds. */
 export type Level = (typeof levels)[number];
+
 const dayMs = 86_400_000;
 
 /**
@@ -13,6 +15,7 @@ const dayMs = 86_400_000;
  * filter, so that its cost does not depend on the number of hosts.
  */
 export type Scope = (typeof scopes)[number];
+
 /** All scopes. */
 export const scopes = ['all', 'host'] as const;
 
@@ -120,74 +123,6 @@ export interface SeriesAggregate {
   readonly aggregate: Aggregate;
 }
 
-/** Merges cells by status class, such as 5xx. A merged cell has the method `''` and the first status of its class. */
-export function byStatusClass(cells: Iterable<Cell>): Cell[] {
-  const classes = new Map<number, Cell>();
-  for (const cell of cells) {
-    const status = Math.floor(cell.status / 100) * 100;
-    const found = classes.get(status);
-    if (found === undefined) classes.set(status, { ...copyAggregate(cell), method: '', status });
-    else mergeAggregate(found, cell);
-  }
-  return [...classes.values()];
-}
-
-/** The counts of a row. */
-export interface CellCounts {
-  readonly requests: number;
-  /** Requests with a 5xx status. */
-  readonly errors: number;
-  /** Requests with a 4xx status. */
-  readonly clientErrors: number;
-  readonly sampledOut: number;
-  readonly sizeSum: number;
-}
-
-/** Adds up cells. */
-export function countsOf(cells: Iterable<Cell>): CellCounts {
-  const counts = { requests: 0, errors: 0, clientErrors: 0, sampledOut: 0, sizeSum: 0 };
-  for (const { status, count, sampledOut, sizeSum } of cells) {
-    counts.requests += count;
-    if (isServerError(status)) counts.errors += count;
-    if (isClientError(status)) counts.clientErrors += count;
-    counts.sampledOut += sampledOut;
-    counts.sizeSum += sizeSum;
-  }
-  return counts;
-}
-
-/**
- * Packs cells into text. Per cell: method, status, count, sampled-out requests, sum of sizes, sum and maximum of
- * latencies, and histogram.
- */
-export function packCells(cells: Iterable<Cell>): string {
-  let packed = '';
-  for (const { method, status, count, sampledOut, sizeSum, durationSumMs, durationMaxMs, histogram } of cells) {
-    const max = durationMaxMs === durationSumMs ? '' : durationMaxMs; // equal if there is one latency
-    packed += `${packed === '' ? '' : ','}${encodeURIComponent(method)} ${status} ${count} ${sampledOut === 0 ? '' : sampledOut} ${sizeSum} ${durationSumMs} ${max} ${histogram.pack()}`;
-  }
-  return packed;
-}
-
-/** Parses the output of `packCells`. Throws a `RangeError` with the text that is not a cell. */
-export function unpackCells(packed: string): Cell[] {
-  if (packed === '') return [];
-  return packed.split(',').map((text) => {
-    const [method, status, count, sampledOut, sizeSum, durationSumMs, durationMaxMs, histogram] = text.split(' ');
-    if (histogram === undefined) throw new RangeError(`${JSON.stringify(text)} is not a cell of a rollup row.`);
-    return {
-      method: decodeURIComponent(method!),
-      status: Number(status),
-      count: Number(count),
-      sampledOut: Number(sampledOut),
-      sizeSum: Number(sizeSum),
-      durationSumMs: Number(durationSumMs),
-      durationMaxMs: Number(durationMaxMs === '' ? durationSumMs : durationMaxMs),
-      histogram: Histogram.unpack(histogram),
-    };
-  });
-}
-
 /** Upper bound (exclusive) of the `rowId` of rows that are not from an import: 2^33 ns are 8.6 s. */
 export const rowIdEnd = 2 ** 33;
 
@@ -208,7 +143,6 @@ export function randomRowIds(random = Math.random): RowIds {
 const idsPerImport = 2 ** 16;
 /** Number of imports with separate ids, above `rowIdEnd` and below the 10^10 ns of the finest window. */
 const importSlots = Math.floor((1e10 - rowIdEnd) / idsPerImport);
-
 /** Id of imports for which no range of row ids is left. They cannot be undone. */
 export const sharedImportId = 0;
 
@@ -289,70 +223,6 @@ export function copyAggregate(aggregate: Aggregate): Aggregate {
 export function windowStart(timeMs: number, level: Level): number {
   const lengthMs = level * 1000;
   return Math.floor(timeMs / lengthMs) * lengthMs;
-}
-
-/** An open row, or several that are closed together. */
-export interface OpenPart {
-  readonly level: Level;
-  readonly windowMs: number;
-  /** Time of its last change, in milliseconds. */
-  readonly changedMs: number;
-}
-
-/** Everything that is open, and the time. */
-export interface OpenState {
-  /** Size of all open parts, and its limit. */
-  readonly open: number;
-  readonly openMax: number;
-  /** Window of the oldest recent request; `-Infinity` if there was none. */
-  readonly oldestMs: number;
-  readonly nowMs: number;
-  /** How long a part stays open after its window ended and it last changed, in milliseconds. Default: 5 minutes. */
-  readonly graceMs?: number | undefined;
-}
-
-const graceMsDefault = 5 * 60_000;
-/**
- * While more than a tenth of `openMax` is open, a part is closed once all requests are newer than its window by this,
- * in milliseconds: an import passes through hours within minutes.
- */
-const passedMs = 5 * 60_000;
-
-/** Whether to close a part: it has been idle for long enough, or requests have passed it. */
-export function isClosing(
-  { windowMs, level, changedMs }: OpenPart,
-  { open, openMax, oldestMs, nowMs, graceMs = graceMsDefault }: OpenState,
-): boolean {
-  const endMs = windowMs + level * 1000;
-  return (
-    (open > openMax / 10 && oldestMs - endMs > passedMs) || (nowMs - changedMs > graceMs && nowMs - endMs > graceMs)
-  );
-}
-
-/**
- * Returns the parts to close: those of `isClosing`, and while more than `openMax` stays open, the least recently
- * changed ones until half of that is left.
- */
-export function chooseClosing<Part extends OpenPart>(
-  parts: readonly Part[],
-  sizeOf: (part: Part) => number,
-  state: OpenState,
-): Part[] {
-  const closing: Part[] = [];
-  const staying: Part[] = [];
-  let left = state.open;
-  for (const part of parts) {
-    const closes = isClosing(part, state);
-    if (closes) left -= sizeOf(part);
-    (closes ? closing : staying).push(part);
-  }
-  if (left <= state.openMax) return closing;
-  for (const part of staying.sort((one, other) => one.changedMs - other.changedMs || one.windowMs - other.windowMs)) {
-    if (left <= state.openMax / 2) break;
-    left -= sizeOf(part);
-    closing.push(part);
-  }
-  return closing;
 }
 
 /** Returns a unique key of a series. Host and method are chosen by clients, but cannot contain a newline. */

@@ -1,7 +1,7 @@
 import type { Log } from '../log.js';
 import type { RequestEvent } from '../request-event.js';
 import { createDeadLetters } from './dead-letters.js';
-import { parseRequestLine, requestLine } from './influxdb/line-protocol.js';
+import { parseRequestLine, requestLine } from './influxdb/request-line.js';
 import type { SetupOptions } from './influxdb/setup.js';
 import type { StoreSettings } from '../settings/store-settings.js';
 import type { Store } from './store.js';
@@ -36,8 +36,11 @@ export async function openStore(
     if (isReadOnly) return await openInfluxdbStore(settings, { log, now, monotonicMs });
     return await openInfluxdbStore(settings, { log, now, monotonicMs, spoolName, keepsHouse });
   }
-  const { openDuckdbStore, openDuckdbStoreReadOnly } = await import('./duckdb/duckdb-store.js');
-  if (isReadOnly) return await openDuckdbStoreReadOnly(settings, { now });
+  if (isReadOnly) {
+    const { openDuckdbStoreReadOnly } = await import('./duckdb/read-only-store.js');
+    return await openDuckdbStoreReadOnly(settings, { now });
+  }
+  const { openDuckdbStore } = await import('./duckdb/duckdb-store.js');
   // InfluxDB's store writes its dead letters itself.
   const deadLetters = createDeadLetters({ dir: `${settings.path}.dead-letters`, by: 'DuckDB', log, now });
   return await openDuckdbStore(settings, {

@@ -1,17 +1,18 @@
 /** How every store validates and filters a query of rollup rows, and counts hosts. */
 import { StoreError } from '../errors.js';
-import { countsOf, type Cell, type Level, type RollupRow, type RowKey } from '../rollup/rollup.js';
+import { countsOf } from '../rollup/cells.js';
+import type { Cell, Level, RollupRow, RowKey } from '../rollup/rollup.js';
 import { needsRequests, type Filter, type HostCounts, type RollupsQuery, type TimeRange } from './store.js';
 
-/** Throws a `StoreError` ('drop') if rollups cannot answer the query, which is a bug of the caller. */
+/** Throws a `StoreError` ('hold') if rollups cannot answer the query, which is a bug of the caller. */
 export function refuseRollups({ scope, filter }: RollupsQuery): void {
   if (needsRequests(filter))
     throw new StoreError(
-      'drop',
+      'hold',
       `Cannot read rollup rows by ${Object.keys(filter).join(', ')}: of these, rollups only have source, host, method and status. Use rollUpRequests.`,
     );
   if (filter.host !== undefined && scope !== 'host')
-    throw new StoreError('drop', `Cannot read rollup rows of scope ${scope} by host. Use scope host.`);
+    throw new StoreError('hold', `Cannot read rollup rows of scope ${scope} by host. Use scope host.`);
 }
 
 /**

@@ -278,19 +278,15 @@ export interface StoreReader {
   ): AsyncIterable<readonly RequestEvent[]>;
   /**
    * Computes rollup rows of the raw requests of the range, for a filter that `needsRequests`. A store may limit this
-   * to the newest `requestsMax` requests; then `isBounded` says whether there are more.
+   * to the newest requests; `isBounded` then says that there are more.
    */
-  rollUpRequests(
-    query: RollupsQuery & { requestsMax: number },
-    options?: ReadOptions,
-  ): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
+  rollUpRequests(query: RollupsQuery, options?: ReadOptions): Promise<{ rows: RollupRow[]; isBounded: boolean }>;
   /**
    * Computes the top lists of the raw requests of the range, by source, with at most `valuesMax` values each: see
-   * `topListsOfRequests`. A store may limit this to the newest `requestsMax` requests; then `ofNewest` is their
-   * number.
+   * `topListsOfRequests`. A store may limit this to the newest requests; `ofNewest` is then their number.
    */
   topListsOfRequests(
-    query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number; requestsMax: number },
+    query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number },
     options?: ReadOptions,
   ): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;
   /** Which rollup windows are stored, by source. */

@@ -1,7 +1,8 @@
 import { HyperLogLog } from '../sketch/hyperloglog.js';
 import { createMemo } from '../memo.js';
 import type { RequestEvent } from '../request-event.js';
-import { isClosing, latencyBucketOf, randomRowIds, windowStart, type RowIds } from '../rollup/rollup.js';
+import { isClosing } from '../rollup/closing.js';
+import { latencyBucketOf, randomRowIds, windowStart, type RowIds } from '../rollup/rollup.js';
 import {
   hostClientsLevels,
   topDimensions,

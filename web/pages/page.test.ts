@@ -73,7 +73,6 @@ test('the page of six hours with an incident matches page.golden.html', async (t
   const topLists = await readTopListsFrom(reader, query, {
     dimensions: ['path', 'referrer', 'user_agent', 'client'],
     valuesMax: 1000,
-    requestsMax: 10_000,
     nowMs,
   });
   const latest = within(range).slice(0, 12);

@@ -585,7 +585,6 @@ test('top lists link to the page of each value, and empty lists are omitted', as
   const topLists = await readTopListsFrom(store, query, {
     dimensions: ['path', 'user_agent', 'client'],
     valuesMax: 100,
-    requestsMax: 200,
     nowMs,
   });
   const page = view(requests, { topLists });

@@ -58,8 +58,6 @@ import type { TopDimension } from '../../shared/top-list/top-row.js';
 import { createSharedReads, type SharedReads } from './coalesce-reads.js';
 import { createWindowCache, type Window, type WindowCache } from './window-cache.js';
 
-/** Maximum number of raw requests to aggregate when neither rollups nor the store can answer. */
-const rawRequestsMax = 20_000;
 /**
  * Default number of values per top list of raw requests. Lists of browsers and bots are derived from as many agents.
  */
@@ -181,7 +179,7 @@ export interface Traffic extends Fold {
   readonly recent: Recent | undefined;
   /** Newest ledgers of the collectors that reported since the range began. */
   readonly ledgers: readonly LedgerSnapshot[];
-  /** Whether a read was truncated at `rawRequestsMax`. */
+  /** Whether the store only counted the newest raw requests. */
   readonly bounded: boolean;
   /**
    * Start of the retained raw requests, in milliseconds since 1970, if the figures are computed from them and the range
@@ -214,14 +212,7 @@ export interface Recent extends RecentWindows, Collection {
 export async function readTraffic(
   reads: Reads,
   query: DashboardQuery,
-  {
-    requestsMax = rawRequestsMax,
-    nowMs = Date.now(),
-    withPrevious = false,
-    withRecent = false,
-    hostsMax = 0,
-    withPairs = false,
-  } = {},
+  { nowMs = Date.now(), withPrevious = false, withRecent = false, hostsMax = 0, withPairs = false } = {},
 ): Promise<Traffic> {
   const scope = scopeOf(query.filter);
   const level = levelFor(query, nowMs, scope);
@@ -239,7 +230,7 @@ export async function readTraffic(
     requestsFrom(before) === undefined;
   const requestsScope = hostsMax > 0 || withPairs ? 'host' : 'all';
   const readWindows = (part: TimeRange): ReturnType<typeof readFold> =>
-    readFold(reads, { level, scope, filter: query.filter }, { range: part, stepMs, requestsMax, requestsScope, nowMs });
+    readFold(reads, { level, scope, filter: query.filter }, { range: part, stepMs, requestsScope, nowMs });
   const last = { fromMs: nowMs - recentMs, toMs: nowMs };
   const [{ folded, bounded, sampled }, allLedgers, previous, recent, spans] = await Promise.all([
     readWindows(range),
@@ -317,7 +308,7 @@ async function readRecentWindows(
   const { folded } = await readFold(
     reads,
     { level, scope, filter },
-    { range: alignRange(part, level), stepMs, requestsMax: 0, requestsScope: 'all', nowMs },
+    { range: alignRange(part, level), stepMs, requestsScope: 'all', nowMs },
   );
   return { windows: folded.windows, stepMs };
 }
@@ -339,11 +330,7 @@ export async function readSampled(
 export function readTopLists(
   { store, topLists, mergedTopLists, shared, signal }: Reads,
   query: DashboardQuery,
-  {
-    dimensions,
-    requestsMax = rawRequestsMax,
-    nowMs = Date.now(),
-  }: { dimensions: readonly TopDimension[]; requestsMax?: number; nowMs?: number },
+  { dimensions, nowMs = Date.now() }: { dimensions: readonly TopDimension[]; nowMs?: number },
 ): Promise<TopLists> {
   const reader = {
     merged: mergedTopLists,
@@ -367,7 +354,6 @@ export function readTopLists(
   return readTopListsFrom(reader, query, {
     dimensions,
     valuesMax: Math.max(listedValuesMax, query.limit ?? 0),
-    requestsMax,
     nowMs,
   });
 }
@@ -515,13 +501,7 @@ export function pingStore(store: Store): Promise<void> {
 async function readFold(
   reads: Reads,
   { level, scope, filter }: RollupsQuery,
-  {
-    range,
-    stepMs,
-    requestsMax,
-    requestsScope,
-    nowMs,
-  }: { range: TimeRange; stepMs: number; requestsMax: number; requestsScope: Scope; nowMs: number },
+  { range, stepMs, requestsScope, nowMs }: { range: TimeRange; stepMs: number; requestsScope: Scope; nowMs: number },
 ): Promise<{ folded: Fold; bounded: boolean; sampled: Sampled | undefined }> {
   const grid = { fromMs: range.fromMs, stepMs };
   const inWindows = readSeriesWindows(reads, { level, scope, filter }, range, nowMs);
@@ -536,8 +516,7 @@ async function readFold(
   const [{ rows, isBounded }, windows] = await Promise.all([
     inTime(
       store,
-      (until) =>
-        store.rollUpRequests({ ...range, level, scope: requestsScope, filter, requestsMax }, { signal: until }),
+      (until) => store.rollUpRequests({ ...range, level, scope: requestsScope, filter }, { signal: until }),
       reads.signal,
     ),
     inWindows,

@@ -147,18 +147,13 @@ export interface TopListsReader {
 
 /**
  * Reads top lists and unique clients. Stored rows can be filtered by source, hourly and daily rows of unique clients
- * also by host. Other filters read raw requests, at most `requestsMax` unless the store aggregates them. Without
+ * also by host. Other filters are computed from raw requests by the store. Without
  * `dimensions` only unique clients are counted.
  */
 export async function readTopListsFrom(
   store: TopListsReader,
   query: DashboardQuery,
-  {
-    dimensions,
-    valuesMax,
-    requestsMax,
-    nowMs,
-  }: { dimensions: readonly TopDimension[]; valuesMax: number; requestsMax: number; nowMs: number },
+  { dimensions, valuesMax, nowMs }: { dimensions: readonly TopDimension[]; valuesMax: number; nowMs: number },
 ): Promise<TopLists> {
   const { source, host, ...others } = query.filter;
   const { range, level } = topRange(query, nowMs);
@@ -195,7 +190,6 @@ export async function readTopListsFrom(
           filter: query.filter,
           kinds: [...fromRequests, ...(rowsTellClients ? [] : clientKinds)],
           valuesMax,
-          requestsMax,
         }),
   ]);
   const digests = windows.flat().map(({ digest }) => digest);

@@ -14,8 +14,6 @@ import { readsOf, type RouteParts } from './context.js';
 const latestOnPage = 20;
 /** Maximum number of raw requests on the page. 10,000 made 13 MB, and blocked all other responses for six seconds. */
 const rowsOnPageMax = 500;
-/** Maximum number of raw requests from which the page computes top lists under a filter. The API reads more. */
-const listedOnPageMax = 5000;
 
 /** Adds `/` and the assets. */
 export function addPageRoutes(
@@ -42,7 +40,7 @@ export function addPageRoutes(
         hostsMax: topRowsMax,
         withPairs: true,
       }),
-      readTopLists(reads, query, { dimensions: topDimensions, requestsMax: listedOnPageMax, nowMs: now() }),
+      readTopLists(reads, query, { dimensions: topDimensions, nowMs: now() }),
       readRows(showedOwn),
     ]);
     showedOwn = showsOwn(query, traffic);

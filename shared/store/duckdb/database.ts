@@ -9,7 +9,7 @@ import { openPastDamage } from './damaged-log.js';
 import { OpenWindows } from './open-windows.js';
 import { prepareSchema, refuseOtherSchema } from './schema.js';
 import { WatchedFile } from './watched-file.js';
-import { createBatchWriter, type BatchWriter } from './write-batch.js';
+import { BatchWriter } from './write-batch.js';
 
 /** An open DuckDB file with its connections. */
 export interface Database {
@@ -91,7 +91,7 @@ export async function openDatabase(
     await writing.run("SET wal_autocheckpoint = '1TB'");
     await writing.run('SET lock_configuration = true');
     const windows = await OpenWindows.load(writing, { cellsMax: openCellsMax });
-    const batches = await createBatchWriter(writing, windows, { logBytesMax });
+    const batches = await BatchWriter.prepare(writing, windows, { logBytesMax });
     const reading = await Promise.all(
       Array.from({ length: readingConnections }, async () => await instance!.connect()),
     );

@@ -1,56 +1,19 @@
 import { resolve } from 'node:path';
-import { detailedMessageOf, messageOf, stackOf, StoreError } from '../../errors.js';
+import { detailedMessageOf, StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
-import type { Retention } from '../../rollup/rollup.js';
-import { createChanges } from '../changes.js';
-import { collect } from '../collect.js';
-import { deletedBefore, RetentionGuard } from '../retention-guard.js';
-import type { Batch, HostCounts, HostCountsQuery, LedgerSnapshot, ReadOptions, Store } from '../store.js';
-import { openDatabase, openDatabaseReadOnly, protectFiles, type Database } from './database.js';
-import {
-  countHosts,
-  listImports,
-  topListsOfRequests,
-  readImported,
-  readLedgers,
-  readStoredWindows,
-  rollUpRequests,
-  streamRequests,
-  streamRollups,
-  streamTopLists,
-} from './queries.js';
-import { changedKeys, type OpenWindows } from './open-windows.js';
-import { ReadPool, type Query } from './read-pool.js';
-import { createBatchEncoder, rowGroupRows } from './request-appender.js';
-import { deleteSteps, loadRetentionState, readStoredSpan, saveRetentionState } from './retention.js';
+import { deletedBefore } from '../retention-guard.js';
+import type { Batch, Store } from '../store.js';
+import { openDatabase, protectFiles, type Database } from './database.js';
+import { Deletion } from './deletion.js';
+import { storeError } from './duckdb-error.js';
+import { DuckdbReads } from './duckdb-reads.js';
+import { changedKeys } from './changed-keys.js';
+import type { OpenWindows } from './open-windows.js';
+import type { DuckdbOptions } from './options.js';
+import type { Query } from './read-pool.js';
+import { ReopeningDatabase } from './reopening-database.js';
+import { loadRetentionState } from './retention.js';
 import { takeBack } from './take-back.js';
-import type { FileFate } from './watched-file.js';
-import { setLogAside } from './write-ahead-log.js';
-
-/** Location and limits of the embedded store. */
-export interface DuckdbOptions {
-  /** The database file. Created with its folder if missing. */
-  readonly path: string;
-  readonly retention: Retention;
-  /** See `RetentionGuard`. */
-  readonly retentionDelayMs?: number | undefined;
-  /**
-   * Memory limit of DuckDB, in bytes. Default: see `defaultMemoryBytes`. Beyond it, DuckDB spills to the folder
-   * `PATH.tmp`.
-   */
-  readonly memoryBytesMax?: number | undefined;
-  /** Size of the write-ahead log that forces a checkpoint, in bytes. Default: 32 MiB. */
-  readonly logBytesMax?: number | undefined;
-}
-
-/** Interval between deletions of old rows, in milliseconds. The first one runs when the store is opened. */
-const retentionEveryMs = 600_000;
-
-/** Interval between checks that the path still names the open file, in milliseconds. Each write checks, too. */
-const watchEveryMs = 1000;
-
-/** Maximum number of attempts of a read whose file is closed by a failed write. */
-const readAttemptsMax = 3;
 
 /**
  * A batch that has waited for longer, in milliseconds, shows that the store is falling behind: from then on reads run
@@ -61,7 +24,8 @@ const behindMs = 1000;
 /** Files that this process has open. DuckDB's lock keeps out other processes, but not a second open by the same one. */
 const openPaths = new Set<string>();
 
-interface DuckdbStoreParts {
+/** Dependencies of the store. */
+export interface DuckdbStoreParts {
   readonly log: Log;
   readonly now?: () => number;
   readonly monotonicMs?: () => number;
@@ -97,185 +61,17 @@ export async function openDuckdbStore(options: DuckdbOptions, parts: DuckdbStore
   }
 }
 
-/**
- * Opens a file to read it: a store that writes and deletes nothing. Its writes throw a `StoreError` ('stop'). Throws a
- * `StoreError` ('stop') when the file cannot be read.
- */
-export async function openDuckdbStoreReadOnly(
-  options: DuckdbOptions,
-  { now = Date.now }: Pick<DuckdbStoreParts, 'now'> = {},
-): Promise<Store> {
-  const path = resolve(options.path);
-  return new ReadOnlyDuckdbStore({ ...options, path }, now, await openDatabaseReadOnly(path, options));
-}
-
-/** The reads of a DuckDB store. */
-abstract class DuckdbReads {
-  readonly mergesRollups = true;
-  readonly createBatchEncoder = createBatchEncoder;
-  readonly bulkRequests = rowGroupRows;
-  readonly spool = undefined;
-  readonly description: string;
-  readonly requestRetentionMs: number;
-  readonly rollupRetentionMs: number;
-  readonly changes = createChanges();
-  protected readonly now: () => number;
-
-  constructor(description: string, { requestsMs, rollupsMs }: DuckdbOptions['retention'], now = Date.now) {
-    this.description = description;
-    this.requestRetentionMs = requestsMs;
-    this.rollupRetentionMs = rollupsMs;
-    this.now = now;
-  }
-
-  async ping(): Promise<void> {
-    await this.readLedgers({ sinceMs: this.now() });
-  }
-
-  protected abstract readonly windows: OpenWindows;
-  protected abstract read<Result>(
-    run: (query: Query) => Promise<Result>,
-    signal: AbortSignal | undefined,
-  ): Promise<Result>;
-
-  readRollups(query: Parameters<Store['readRollups']>[0], options?: ReadOptions): ReturnType<Store['readRollups']> {
-    return collect(this.streamRollups(query, options));
-  }
-  readTopLists(query: Parameters<Store['readTopLists']>[0], options?: ReadOptions): ReturnType<Store['readTopLists']> {
-    return collect(this.streamTopLists(query, options));
-  }
-  readRequests(query: Parameters<Store['readRequests']>[0], options?: ReadOptions): ReturnType<Store['readRequests']> {
-    return collect(this.streamRequests(query, options));
-  }
-  streamRollups(
-    query: Parameters<Store['streamRollups']>[0],
-    { signal }: ReadOptions = {},
-  ): ReturnType<Store['streamRollups']> {
-    return streamRollups((run) => this.read(run, signal), query, this.windows.snapshot(query));
-  }
-  streamTopLists(
-    query: Parameters<Store['streamTopLists']>[0],
-    { signal }: ReadOptions = {},
-  ): ReturnType<Store['streamTopLists']> {
-    return streamTopLists((run) => this.read(run, signal), query);
-  }
-  streamRequests(
-    query: Parameters<Store['streamRequests']>[0],
-    { signal }: ReadOptions = {},
-  ): ReturnType<Store['streamRequests']> {
-    return streamRequests((run) => this.read(run, signal), query);
-  }
-  rollUpRequests(
-    query: Parameters<Store['rollUpRequests']>[0],
-    { signal }: ReadOptions = {},
-  ): ReturnType<Store['rollUpRequests']> {
-    return this.read((run) => rollUpRequests(run, query), signal);
-  }
-  topListsOfRequests(
-    query: Parameters<Store['topListsOfRequests']>[0],
-    { signal }: ReadOptions = {},
-  ): ReturnType<Store['topListsOfRequests']> {
-    return this.read((run) => topListsOfRequests(run, query), signal);
-  }
-  countHosts(query: HostCountsQuery, { signal }: ReadOptions = {}): ReturnType<Store['countHosts']> {
-    const open = this.windows.snapshot();
-    const counts = new Map<string, HostCounts>();
-    this.windows.addHosts(counts, query);
-    return this.read((run) => countHosts(run, query, open, new Map(counts)), signal);
-  }
-
-  readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> {
-    return this.read((run) => readLedgers(run, query), signal);
-  }
-
-  readImported(
-    query: Parameters<Store['readImported']>[0],
-    { signal }: ReadOptions = {},
-  ): ReturnType<Store['readImported']> {
-    return this.read((run) => readImported(run, query), signal);
-  }
-
-  readStoredWindows({ signal }: ReadOptions = {}): ReturnType<Store['readStoredWindows']> {
-    return this.read((run) => readStoredWindows(run, this.windows.keys()), signal);
-  }
-
-  listImports({ signal }: ReadOptions = {}): ReturnType<Store['listImports']> {
-    return this.read((run) => listImports(run), signal);
-  }
-}
-
-/** A store that only reads its file. */
-class ReadOnlyDuckdbStore extends DuckdbReads implements Store {
-  readonly problem = undefined;
-  protected readonly windows: OpenWindows;
-  readonly #database: Awaited<ReturnType<typeof openDatabaseReadOnly>>;
-  readonly #reads: ReadPool;
-  #closing: Promise<void> | undefined;
-
-  constructor(options: DuckdbOptions, now: () => number, database: Awaited<ReturnType<typeof openDatabaseReadOnly>>) {
-    super(`DuckDB file ${options.path}, read-only`, options.retention, now);
-    this.#database = database;
-    this.windows = database.windows;
-    this.#reads = new ReadPool(database.reading);
-  }
-
-  write(): Promise<number> {
-    return Promise.reject(this.#refusal());
-  }
-  pingToWrite(): Promise<void> {
-    return Promise.reject(this.#refusal());
-  }
-  takeBack(): Promise<number> {
-    return Promise.reject(this.#refusal());
-  }
-  requestsFrom(): Promise<number> {
-    return Promise.resolve(this.now() - this.requestRetentionMs);
-  }
-
-  close(): Promise<void> {
-    return (this.#closing ??= this.#reads.close().then(() => this.#database.close()));
-  }
-
-  protected async read<Result>(
-    run: (query: Query) => Promise<Result>,
-    signal: AbortSignal | undefined,
-  ): Promise<Result> {
-    if (this.#closing !== undefined)
-      throw new StoreError('stop', `Cannot read the ${this.description}: the store is closed. Open it again.`);
-    try {
-      return await this.#reads.use(run, signal);
-    } catch (error) {
-      throw storeError('read', this.description, error);
-    }
-  }
-
-  #refusal(): StoreError {
-    return new StoreError('stop', `Cannot write to the ${this.description}. Start without --read-only to write.`);
-  }
-}
-
 class DuckdbStore extends DuckdbReads implements Store {
-  readonly #options: DuckdbOptions;
+  readonly #path: string;
   readonly #log: Log;
   readonly #onRefused: DuckdbStoreParts['onRefused'];
-  readonly #guard: RetentionGuard;
-  #isDeleting = false;
+  readonly #database: ReopeningDatabase;
+  readonly #deletion: Deletion;
   #folding: Promise<void> | undefined;
   #behindTimer: NodeJS.Timeout | undefined;
-  readonly #retentionTimer: NodeJS.Timeout;
-  readonly #watchTimer: NodeJS.Timeout;
-  /** `undefined` while the file is closed and has to be reopened. */
-  #database: Database | undefined;
-  protected windows: OpenWindows;
-  #reads: ReadPool;
-  #problem: string | undefined;
-  /**
-   * The file was reopened and nothing has been written since. Reopening proves nothing: it works on a full disk, too.
-   */
-  #isReopened = false;
   #closing: Promise<void> | undefined;
-  /** The last of the operations that run one at a time: writing, opening and closing. */
-  #lastWrite: Promise<unknown> = Promise.resolve();
+  /** Runs a commit or a checkpoint while no read is in progress. */
+  readonly #alone = (run: () => Promise<void>): Promise<void> => this.#database.reads.exclusively(run);
 
   constructor(
     options: DuckdbOptions,
@@ -283,30 +79,38 @@ class DuckdbStore extends DuckdbReads implements Store {
     database: Database,
   ) {
     super(`DuckDB file ${options.path}`, options.retention, now);
-    this.#options = options;
+    this.#path = options.path;
     this.#log = log;
     this.#onRefused = onRefused;
-    this.#database = database;
-    this.windows = database.windows;
-    this.#reads = new ReadPool(database.reading);
-    const action = 'delete old rows from';
-    this.#guard = new RetentionGuard({
-      retention: options.retention,
-      delayMs: options.retentionDelayMs,
+    this.#database = new ReopeningDatabase(options, database, {
+      description: this.description,
+      log,
+      now: this.now,
+      onExchanged: () => {
+        this.changes.emitReplaced();
+      },
+    });
+    this.#deletion = new Deletion(this.#database, options, {
       log,
       now: this.now,
       monotonicMs,
-      load: () => this.#write(action, ({ writing }) => loadRetentionState(writing)),
-      save: (state) => this.#write(action, ({ writing }) => saveRetentionState(writing, state)),
-      readSpan: () => this.#write(action, ({ writing }) => readStoredSpan(writing)),
+      prepare: async () => {
+        await this.#database.write('close windows of', (open) => this.#closeWindows(open));
+        await this.#fold();
+      },
     });
-    void this.#deleteOld();
-    this.#retentionTimer = setInterval(() => void this.#deleteOld(), retentionEveryMs).unref();
-    this.#watchTimer = setInterval(() => void this.#watch(), watchEveryMs).unref();
   }
 
   get problem(): string | undefined {
-    return this.#problem;
+    return this.#database.problem;
+  }
+
+  protected get windows(): OpenWindows {
+    return this.#database.windows;
+  }
+
+  protected read<Result>(run: (query: Query) => Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
+    return this.#database.read(run, signal);
   }
 
   async write(batch: Batch, { waitedMs = 0 }: { readonly waitedMs?: number } = {}): Promise<number> {
@@ -314,18 +118,7 @@ class DuckdbStore extends DuckdbReads implements Store {
     this.#prioritizeWrites(isBehind);
     const changed = { rollups: changedKeys(batch.aggregates), topLists: batch.topLists };
     try {
-      await this.#write('write to', async ({ batches, file }) => {
-        await this.#refuseExchanged(await file.fate({ withContent: false }));
-        const due = batches.checkpointDue(file.logBytes);
-        if (due === 'now' || (due === 'when-idle' && this.#reads.isIdle))
-          await this.#reads.exclusively(() => batches.checkpoint());
-        await this.#closeWindows();
-        await batches.write(batch, this.now(), (commit) => this.#reads.exclusively(commit));
-        await protectFiles(this.#options.path);
-        if (this.#isReopened) this.#log.info(`The ${this.description} is open again.`);
-        this.#isReopened = false;
-        this.#problem = undefined;
-      });
+      await this.#database.write('write to', (database) => this.#writeBatch(database, batch));
     } catch (error) {
       if (error instanceof StoreError && error.action === 'drop')
         await this.#onRefused?.(batch, detailedMessageOf(error));
@@ -341,9 +134,9 @@ class DuckdbStore extends DuckdbReads implements Store {
   }
 
   async takeBack(importId: number): Promise<number> {
-    const requests = await this.#write('undo an import in', async ({ writing }) => {
+    const requests = await this.#database.write('undo an import in', async ({ writing, windows }) => {
       const taken = await takeBack(writing, importId);
-      await this.windows.forget(importId, writing);
+      await windows.forget(importId, writing);
       return taken;
     });
     this.changes.emitReplaced(); // invalidates all caches
@@ -352,14 +145,14 @@ class DuckdbStore extends DuckdbReads implements Store {
 
   async requestsFrom(): Promise<number> {
     const deletedBeforeMs = deletedBefore(
-      await this.#write('read the state of', ({ writing }) => loadRetentionState(writing)),
+      await this.#database.write('read the state of', ({ writing }) => loadRetentionState(writing)),
     );
     return Math.max(deletedBeforeMs, this.now() - this.requestRetentionMs);
   }
 
   async pingToWrite(): Promise<void> {
     await this.ping();
-    if (this.#problem !== undefined) throw new StoreError('retry', this.#problem);
+    if (this.problem !== undefined) throw new StoreError('retry', this.problem);
   }
 
   close(): Promise<void> {
@@ -367,35 +160,39 @@ class DuckdbStore extends DuckdbReads implements Store {
   }
 
   async #close(): Promise<void> {
-    clearInterval(this.#retentionTimer);
-    clearInterval(this.#watchTimer);
+    this.#deletion.stop();
     clearTimeout(this.#behindTimer);
-    await this.#serialize(async () => {
-      try {
-        if (this.#database === undefined) return;
-        await this.#reads.close();
-        // A failed checkpoint loses nothing: the next start replays the log.
-        await this.#database.checkpoint().catch((error: unknown) => {
-          this.#log.warn(`The ${this.description} was closed without a checkpoint.`, { error: messageOf(error) });
-        });
-        await this.#database.close();
-        this.#database = undefined;
-      } finally {
-        openPaths.delete(this.#options.path);
-      }
-    });
+    try {
+      await this.#database.close();
+    } finally {
+      openPaths.delete(this.#path);
+    }
   }
 
-  /** Closes windows. Errors never drop a batch that is written next. Call it only within `#serialize`. */
-  async #closeWindows(): Promise<void> {
-    const database = this.#database!;
+  async #writeBatch(database: Database, batch: Batch): Promise<void> {
+    const { batches, file } = database;
+    await this.#database.refuseExchanged({ withContent: false });
+    const due = batches.checkpointDue(file.logBytes);
+    if (due === 'now' || (due === 'when-idle' && this.#database.reads.isIdle))
+      await this.#alone(() => batches.checkpoint());
+    await this.#closeWindows(database);
     try {
-      if (await database.batches.closeWindows(this.now(), (commit) => this.#reads.exclusively(commit)))
-        void this.#fold();
+      await batches.write(batch, this.now(), this.#alone);
     } catch (error) {
-      await this.#abandon(database);
-      const { action, message, detail } = storeError('close windows of', this.description, error);
-      throw new StoreError(action === 'drop' ? 'hold' : action, message, { cause: error, detail });
+      await this.#database.abandon(database);
+      throw storeError('write to', this.description, error, { isOfBatch: true });
+    }
+    await protectFiles(this.#path);
+    this.#database.onWritten();
+  }
+
+  /** Closes windows. An error says so: a batch that waits is not the cause. */
+  async #closeWindows(database: Database): Promise<void> {
+    try {
+      if (await database.batches.closeWindows(this.now(), this.#alone)) void this.#fold();
+    } catch (error) {
+      await this.#database.abandon(database);
+      throw storeError('close windows of', this.description, error);
     }
   }
 
@@ -403,7 +200,7 @@ class DuckdbStore extends DuckdbReads implements Store {
   #fold(): Promise<void> {
     return (this.#folding ??= this.#foldAll()
       .catch((error: unknown) => {
-        if (this.#closing === undefined)
+        if (!this.#database.isClosed)
           this.#log.warn(`Cannot fold rollups of the ${this.description}; they are folded later.`, {
             error: detailedMessageOf(error),
           });
@@ -414,212 +211,20 @@ class DuckdbStore extends DuckdbReads implements Store {
   }
 
   async #foldAll(): Promise<void> {
-    for (;;) {
-      const database = this.#database;
-      const reads = this.#reads;
-      const fold =
-        this.#closing === undefined ? database?.windows.folds.due(database.windows.closedMax, this.now()) : undefined;
-      if (database === undefined || fold === undefined) return;
-      const prepared = await database.windows.folds.prepare((run) => reads.use(run), fold);
-      await this.#write('fold rollups of', async ({ windows, batches }) => {
-        if (windows === database.windows && windows.folds.isValid(prepared))
-          await batches.fold(prepared, this.now(), (commit) => this.#reads.exclusively(commit));
+    while (this.#database.isOpen) {
+      const { windows, reads } = this.#database;
+      const fold = windows.folds.due(windows.closedMax, this.now());
+      if (fold === undefined) return;
+      const prepared = await windows.folds.prepare((run) => reads.use(run), fold);
+      await this.#database.write('fold rollups of', async (database) => {
+        if (database.windows === windows && windows.folds.isValid(prepared))
+          await database.batches.fold(prepared, this.now(), this.#alone);
       });
     }
   }
 
   #prioritizeWrites(isBehind: boolean): void {
     clearTimeout(this.#behindTimer);
-    this.#reads.restrict(isBehind);
+    this.#database.reads.restrict(isBehind);
   }
-
-  #serialize<Result>(run: () => Promise<Result>): Promise<Result> {
-    const result = this.#lastWrite.then(run);
-    this.#lastWrite = result.catch(() => undefined);
-    return result;
-  }
-
-  /**
-   * Runs an operation exclusively on the open database. An error of DuckDB or the system closes the file, which rolls
-   * back an open transaction.
-   */
-  #write<Result>(action: string, run: (database: Database) => Promise<Result>): Promise<Result> {
-    this.#refuseWhenClosed(action);
-    return this.#serialize(async () => {
-      const database = await this.#usable(action);
-      try {
-        return await run(database);
-      } catch (error) {
-        // Our own errors are thrown before anything is written.
-        if (!(error instanceof StoreError)) await this.#abandon(database);
-        const failure = storeError(action, this.description, error);
-        if (failure.action !== 'drop' && !failure.contentsReplaced) this.#problem = failure.message;
-        throw failure;
-      }
-    });
-  }
-
-  protected async read<Result>(
-    run: (query: Query) => Promise<Result>,
-    signal: AbortSignal | undefined,
-  ): Promise<Result> {
-    for (let attempt = 1; ; attempt += 1) {
-      this.#refuseWhenClosed('read');
-      if (this.#database === undefined) await this.#serialize(() => this.#usable('read'));
-      const reads = this.#reads;
-      try {
-        return await reads.use(run, signal);
-      } catch (error) {
-        // A failed write closed the file. On a full disk, every write does.
-        if (reads.isClosed && signal?.aborted !== true && attempt < readAttemptsMax) continue;
-        throw storeError('read', this.description, error);
-      }
-    }
-  }
-
-  #refuseWhenClosed(action: string): void {
-    if (this.#closing !== undefined)
-      throw new StoreError('stop', `Cannot ${action} the ${this.description}: the store is closed. Reopen it.`);
-  }
-
-  /** Returns the database, and reopens it if necessary. Call it only within `#serialize`. */
-  async #usable(action: string): Promise<Database> {
-    if (this.#database !== undefined) return this.#database;
-    try {
-      this.#database = await openDatabase(this.#options.path, { ...this.#options, log: this.#log, now: this.now });
-    } catch (error) {
-      this.#problem = `Cannot ${action} the ${this.description}: reopening it after an error failed. ${messageOf(error)}`;
-      throw new StoreError('retry', this.#problem, { cause: error });
-    }
-    this.windows = this.#database.windows;
-    this.#reads = new ReadPool(this.#database.reading);
-    this.#isReopened = true;
-    return this.#database;
-  }
-
-  /**
-   * Closes the database after a failed write. A commit that runs out of memory can make DuckDB 1.5.5 crash at a later
-   * read (https://github.com/duckdb/duckdb/pull/26019), and after a full disk it refuses all statements. Call it only
-   * within `#serialize`.
-   */
-  async #abandon(broken: Database): Promise<void> {
-    this.#database = undefined;
-    await this.#reads.close();
-    await broken.close();
-  }
-
-  /** Checks that the path still names the open file, even while nothing is written. */
-  async #watch(): Promise<void> {
-    try {
-      if (this.#closing === undefined)
-        await this.#write('watch', async ({ file }) => {
-          await this.#refuseExchanged(await file.fate({ withContent: true }));
-        });
-    } catch (error) {
-      if (!(error instanceof StoreError) || error.action === 'stop')
-        this.#log.warn(`Cannot check the ${this.description}.`, { error: messageOf(error) });
-    }
-  }
-
-  /**
-   * Closes a file that its path no longer names; the next use opens what is there now. Call it only within `#serialize`.
-   */
-  async #refuseExchanged(fate: FileFate | undefined): Promise<void> {
-    const database = this.#database;
-    if (fate === undefined || database === undefined) return;
-    const { path } = this.#options;
-    const ownLog = await database.file.hasOwnLog();
-    this.#database = undefined;
-    await this.#reads.close();
-    this.changes.emitReplaced();
-    // Write the log into the moved file. A file in its place must not get that log.
-    if (fate === 'moved' && ownLog)
-      await database.checkpoint().catch((error: unknown) => {
-        this.#log.warn('The moved DuckDB file lacks the requests in its log.', { error: messageOf(error) });
-      });
-    await database.close();
-    let aside = '';
-    if (fate !== 'overwritten' && ownLog) {
-      await setLogAside(`${path}.wal`, { label: `of-${fate}-file`, now: this.now }).then(
-        (moved) => {
-          aside = ` Its log was set aside as ${moved.path}.`;
-        },
-        (error: unknown) => {
-          if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
-            aside = ` Its log could not be set aside: ${messageOf(error)}.`;
-        },
-      );
-    }
-    this.#log.error(
-      `The ${this.description} was ${fate} while it was in use. Its data is no longer at this path.${aside} From now on, requests go to the file at this path, or to a new one if there is none. Stop the program before you move or restore its file.`,
-    );
-    throw new StoreError('retry', `The ${this.description} was ${fate} while it was in use. It is being reopened.`, {
-      retryAfterMs: 0,
-    });
-  }
-
-  async #deleteOld(): Promise<void> {
-    if (this.#isDeleting) return;
-    this.#isDeleting = true;
-    try {
-      const due = await this.#guard.check();
-      // Only rows that are closed and folded can be deleted.
-      await this.#write('close windows of', () => this.#closeWindows());
-      await this.#fold();
-      for (const step of deleteSteps(due.retention, due.nowMs)) {
-        let deleted: number;
-        do {
-          if (this.#closing !== undefined) return;
-          deleted = await this.#write('delete old rows from', async ({ writing }) => await step(writing));
-        } while (deleted > 0);
-      }
-    } catch (error) {
-      if (this.#closing === undefined)
-        this.#log.warn(`Cannot delete old rows; the next attempt is in ${retentionEveryMs / 60_000} minutes.`, {
-          error: messageOf(error),
-        });
-    } finally {
-      this.#isDeleting = false;
-    }
-  }
-}
-
-/**
- * DuckDB errors caused by the values: the same batch would fail again. A duplicate key is not one of them: rows with a
- * key are upserted, so only an inconsistent index can report it. Nor is a statement that DuckDB cannot run: that is a
- * bug of this program, and must not cost data.
- */
-const wrongForGood =
-  /^(?!Constraint Error: Duplicate key)(?:Constraint|Conversion|Out of Range|Invalid Input|Mismatch Type|Invalid Type) Error:/;
-
-function storeError(action: string, description: string, error: unknown): StoreError {
-  if (error instanceof StoreError) return error;
-  const text = messageOf(error);
-  if (wrongForGood.test(text))
-    return new StoreError(
-      'drop',
-      `Cannot ${action} the ${description}: the data does not fit the tables. The log has the details.`,
-      { cause: error, detail: text },
-    );
-  if (error instanceof TypeError || error instanceof RangeError) {
-    return new StoreError(
-      'hold',
-      `Cannot ${action} the ${description}, for an unexpected reason. The log has the details; please report them. Nothing is discarded meanwhile.`,
-      { cause: error, detail: stackOf(error) },
-    );
-  }
-  const { why, todo } = explain(text);
-  return new StoreError('retry', `Cannot ${action} the ${description}: ${why}. ${todo}`, {
-    cause: error,
-    detail: text,
-  });
-}
-
-/** Explains an error of DuckDB to the operator: its cause, and what to do. */
-function explain(text: string): { why: string; todo: string } {
-  if (/No space left on device|Disk quota exceeded|File too large/i.test(text))
-    return { why: 'its disk is full', todo: 'Make room: waiting requests are then stored.' };
-  if (/Out of Memory|could not allocate block|failed to pin block/i.test(text))
-    return { why: 'DuckDB is out of memory', todo: 'Raise DUCKDB_MEMORY_BYTES_MAX, or ask for a shorter range.' };
-  return { why: 'DuckDB reported an error', todo: 'The log has the details. The next attempt may succeed.' };
 }

@@ -19,7 +19,8 @@ import {
 } from '../../rollup/rollup.js';
 import type { HostCounts } from '../store.js';
 import { openDatabase, type Database } from './database.js';
-import { countHosts, streamRollups } from './queries.js';
+import { countHosts } from './queries/host-counts.js';
+import { streamRollups } from './queries/rollups.js';
 import { ReadPool } from './read-pool.js';
 import type { PreparedFold } from './rollup-folds.js';
 import { takeBack } from './take-back.js';

@@ -6,12 +6,12 @@
 import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
 import { CellSet } from '../../rollup/cell-set.js';
 import { nextTurn } from '../../next-turn.js';
+import { unpackCells } from '../../rollup/cells.js';
 import {
   coarserLevel,
   levelRetentionMsMax,
   levelsOf,
   scopes,
-  unpackCells,
   windowStart,
   type Level,
   type RowKey,

@@ -4,18 +4,8 @@ import { Histogram } from '../../sketch/histogram.js';
 import { CellSet } from '../../rollup/cell-set.js';
 import type { Log } from '../../log.js';
 import { nextTurn } from '../../next-turn.js';
-import {
-  byStatusClass,
-  countsOf,
-  importRowRange,
-  retainedLevels,
-  levels,
-  packCells,
-  scopes,
-  type CellCounts,
-  type RowKey,
-  type Scope,
-} from '../../rollup/rollup.js';
+import { byStatusClass, countsOf, packCells, type CellCounts } from '../../rollup/cells.js';
+import { importRowRange, retainedLevels, levels, scopes, type RowKey, type Scope } from '../../rollup/rollup.js';
 import { insertSql, texts, writeRows, type Column } from './columns.js';
 
 /** A row of either table, without its column `closed`. */

@@ -65,6 +65,41 @@ test('holds a batch that cannot be written because of a bug of this program', as
   await store.close();
 });
 
+test('holds a batch while the windows of an earlier one cannot be closed', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
+  t.teardown(() => rm(folder, { recursive: true }));
+  const [first, second] = [duckdbBatch(1), duckdbBatch(2)];
+  const [request] = first.requests;
+  let nowMs = request!.timeMs;
+  const refused: Batch[] = [];
+  const store = await openDuckdbStore(
+    {
+      path: join(folder, 'requests.duckdb'),
+      retention: { requestsMs: 3650 * 86_400_000, rollupsMs: 3650 * 86_400_000 },
+    },
+    {
+      log: createLog('store', { write: () => undefined }),
+      now: () => nowMs,
+      onRefused: (batch) => {
+        refused.push(batch);
+        return Promise.resolve();
+      },
+    },
+  );
+  // More requests than its column can hold: the journal takes any number, the table does not.
+  const aggregates = first.aggregates.map((each) => ({ ...each, aggregate: { ...each.aggregate, count: 1e300 } }));
+  await store.write({ ...first, aggregates });
+  nowMs += 3_600_000;
+  const error = await t.throwsAsync(store.write(second), {
+    instanceOf: StoreError,
+    message: /Cannot close windows of/,
+  });
+  t.regex(error.detail!, /Conversion Error/);
+  t.is(error.action, 'hold');
+  t.deepEqual(refused, []);
+  await store.close();
+});
+
 test('stays within the memory limit of DuckDB when it rewrites rows', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'caddy-log-sink-'));
   const store = await openDuckdbStore(

@@ -4,108 +4,132 @@
  * DuckDB's threads.
  */
 import { deflateSync } from 'node:zlib';
-import { BIGINT, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
+import { BIGINT, VARCHAR, type DuckDBConnection, type DuckDBPreparedStatement } from '@duckdb/node-api';
 import type { ImportedRow } from '../../record/imported-requests.js';
 import type { TopRow } from '../../top-list/top-row.js';
 import { insertSql, writeRows, type Column } from './columns.js';
-import { closedRows, type OpenWindows } from './open-windows.js';
+import type { OpenWindows } from './open-windows.js';
+import { closedRows, type Addition } from './segment.js';
 import type { PreparedFold } from './rollup-folds.js';
+import { deleteJournals, rewriteJournal, writeJournal } from './rollup-journal.js';
 import { createRollupWriter } from './rollup-tables.js';
 import type { Batch, LedgerSnapshot } from '../store.js';
-import { createRequestAppender } from './request-appender.js';
+import { createRequestAppender, type AppendRequests } from './request-appender.js';
 import { runCached } from './statements.js';
 
-/** Writes batches over one connection, each in a separate transaction. */
-export interface BatchWriter {
-  /**
-   * Writes a batch, unless its writer's sequence number shows that it is already stored. Throws DuckDB's errors, with
-   * the transaction still open. Passes the commit to `alone`, which must run it while no read is in progress: in
-   * DuckDB 1.5.5, a concurrent read can miss rows (decision 24).
-   */
-  write(batch: Batch, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
+/** Runs a commit while no read is in progress: in DuckDB 1.5.5, a concurrent read can miss rows (decision 24). */
+export type RunAlone = (commit: () => Promise<void>) => Promise<void>;
+
+interface Statements {
+  readonly appendRequests: AppendRequests;
+  readonly writeRollups: Awaited<ReturnType<typeof createRollupWriter>>;
+  readonly upsertTopLists: DuckDBPreparedStatement;
+  readonly insertImported: DuckDBPreparedStatement;
+}
+
+/**
+ * Writes batches over one connection, each in a separate transaction. Its methods throw DuckDB's errors, with the
+ * transaction still open, and pass each commit to `alone`.
+ */
+export class BatchWriter {
+  readonly #connection: DuckDBConnection;
+  readonly #windows: OpenWindows;
+  readonly #logBytesMax: number;
+  readonly #statements: Statements;
+  /** Bytes that DuckDB holds until the next checkpoint. An existing log may have as many as the maximum. */
+  #heldBytes = heldBytesMax;
+
+  private constructor(connection: DuckDBConnection, windows: OpenWindows, logBytesMax: number, statements: Statements) {
+    this.#connection = connection;
+    this.#windows = windows;
+    this.#logBytesMax = logBytesMax;
+    this.#statements = statements;
+  }
+
+  /** Prepares the statements once. The connection must not be used concurrently. */
+  static async prepare(
+    connection: DuckDBConnection,
+    windows: OpenWindows,
+    { logBytesMax }: { logBytesMax: number },
+  ): Promise<BatchWriter> {
+    return new BatchWriter(connection, windows, logBytesMax, {
+      appendRequests: createRequestAppender(connection),
+      writeRollups: await createRollupWriter(connection),
+      upsertTopLists: await connection.prepare(topListsSql),
+      insertImported: await connection.prepare(insertSql('imported_request', importedColumns)),
+    });
+  }
+
+  /** Writes a batch, unless its writer's sequence number shows that it is already stored. */
+  async write(batch: Batch, nowMs: number, alone: RunAlone): Promise<void> {
+    await this.#connection.run('BEGIN TRANSACTION');
+    const isFirst = await isNew(this.#connection, batch, nowMs);
+    const additions = isFirst ? this.#windows.place(batch.aggregates, batch.importId ?? 0, nowMs) : [];
+    if (isFirst) await this.#insert(batch, additions);
+    await alone(async () => {
+      await this.#connection.run('COMMIT');
+      this.#windows.merge(additions, nowMs);
+    });
+  }
+
+  /** Closes the windows that ended well before `nowMs`. Resolves to whether there were any. */
+  async closeWindows(nowMs: number, alone: RunAlone): Promise<boolean> {
+    const windows = this.#windows;
+    const segments = windows.closing(nowMs);
+    const long = windows.withLongJournal().filter((segment) => !segments.includes(segment));
+    if (segments.length + long.length === 0) return false;
+    const rows = closedRows(segments);
+    await this.#connection.run('BEGIN TRANSACTION');
+    await this.#statements.writeRollups(rows, windows.closedMax + 1);
+    await deleteJournals(this.#connection, segments);
+    for (const segment of long) await rewriteJournal(this.#connection, segment);
+    await alone(async () => {
+      await this.#connection.run('COMMIT');
+      windows.onClosed(segments);
+      windows.onRewritten(long);
+      windows.folds.onClosed(rows);
+    });
+    return segments.length > 0;
+  }
+
+  /** Appends the rows of a prepared fold. */
+  async fold(prepared: PreparedFold, nowMs: number, alone: RunAlone): Promise<void> {
+    await this.#connection.run('BEGIN TRANSACTION');
+    await this.#statements.writeRollups(prepared.rows, this.#windows.closedMax + 1);
+    await this.#windows.folds.note(this.#connection, prepared, nowMs);
+    await alone(async () => {
+      await this.#connection.run('COMMIT');
+      this.#windows.onClosed([]);
+      this.#windows.folds.onFolded(prepared, nowMs);
+    });
+  }
+
   /**
    * Whether a checkpoint is due, given the size of the write-ahead log in bytes: as soon as no read is in progress, or
    * before the next batch.
    */
-  checkpointDue(logBytes: number): 'when-idle' | 'now' | undefined;
-  /** Closes the windows that ended well before `nowMs`. `alone` as in `write`. Resolves to whether there were any. */
-  closeWindows(nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<boolean>;
-  /** Appends the rows of a prepared fold. `alone` as in `write`. */
-  fold(prepared: PreparedFold, nowMs: number, alone: (commit: () => Promise<void>) => Promise<void>): Promise<void>;
+  checkpointDue(logBytes: number): 'when-idle' | 'now' | undefined {
+    if (this.#heldBytes >= heldBytesMax || logBytes >= this.#logBytesMax) return 'now';
+    return this.#heldBytes >= heldBytesWanted || logBytes >= logShareWanted * this.#logBytesMax
+      ? 'when-idle'
+      : undefined;
+  }
+
   /** Runs a checkpoint. No read may be in progress. */
-  checkpoint(): Promise<void>;
-}
+  async checkpoint(): Promise<void> {
+    await this.#connection.run('CHECKPOINT');
+    this.#heldBytes = 0;
+  }
 
-/** Prepares the statements once. The connection must not be used concurrently. */
-export async function createBatchWriter(
-  connection: DuckDBConnection,
-  windows: OpenWindows,
-  { logBytesMax }: { logBytesMax: number },
-): Promise<BatchWriter> {
-  const appendRequests = createRequestAppender(connection);
-  const writeRollups = await createRollupWriter(connection);
-  const upsertTopLists = await connection.prepare(topListsSql);
-  const insertImported = await connection.prepare(insertSql('imported_request', importedColumns));
-  let heldBytes = heldBytesMax; // an existing log may have as much
-  return {
-    checkpointDue(logBytes) {
-      if (heldBytes >= heldBytesMax || logBytes >= logBytesMax) return 'now';
-      return heldBytes >= heldBytesWanted || logBytes >= logShareWanted * logBytesMax ? 'when-idle' : undefined;
-    },
-
-    async checkpoint() {
-      await connection.run('CHECKPOINT');
-      heldBytes = 0;
-    },
-
-    async closeWindows(nowMs, alone) {
-      const segments = windows.closing(nowMs);
-      const long = windows.withLongJournal().filter((segment) => !segments.includes(segment));
-      if (segments.length + long.length === 0) return false;
-      const rows = closedRows(segments);
-      await connection.run('BEGIN TRANSACTION');
-      await writeRollups(rows, windows.closedMax + 1);
-      await windows.deleteJournals(connection, segments);
-      for (const segment of long) await windows.rewriteJournal(connection, segment);
-      await alone(async () => {
-        await connection.run('COMMIT');
-        windows.onClosed(segments);
-        windows.onRewritten(long);
-        windows.folds.onClosed(rows);
-      });
-      return segments.length > 0;
-    },
-
-    async fold(prepared, nowMs, alone) {
-      await connection.run('BEGIN TRANSACTION');
-      await writeRollups(prepared.rows, windows.closedMax + 1);
-      await windows.folds.note(connection, prepared, nowMs);
-      await alone(async () => {
-        await connection.run('COMMIT');
-        windows.onClosed([]);
-        windows.folds.onFolded(prepared, nowMs);
-      });
-    },
-
-    async write(batch, nowMs, alone) {
-      const { importId = 0 } = batch;
-      await connection.run('BEGIN TRANSACTION');
-      const isFirst = await isNew(connection, batch, nowMs);
-      const additions = isFirst ? windows.place(batch.aggregates, importId, nowMs) : [];
-      if (isFirst) {
-        await appendRequests(batch.kept ?? batch.requests);
-        await windows.journal(connection, additions);
-        heldBytes += await writeRows(upsertTopLists, topColumns, batch.topLists, topRowsPerStatement);
-        if (batch.imported !== undefined)
-          heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);
-        if (batch.ledger !== undefined) await upsertLedger(connection, batch.ledger);
-      }
-      await alone(async () => {
-        await connection.run('COMMIT');
-        windows.merge(additions, nowMs);
-      });
-    },
-  };
+  async #insert(batch: Batch, additions: readonly Addition[]): Promise<void> {
+    const { appendRequests, upsertTopLists, insertImported } = this.#statements;
+    await appendRequests(batch.kept ?? batch.requests);
+    await writeJournal(this.#connection, additions);
+    this.#heldBytes += await writeRows(upsertTopLists, topColumns, batch.topLists, topRowsPerStatement);
+    if (batch.imported !== undefined)
+      this.#heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);
+    if (batch.ledger !== undefined) await upsertLedger(this.#connection, batch.ledger);
+  }
 }
 
 /**

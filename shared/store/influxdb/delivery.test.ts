@@ -13,9 +13,9 @@ import { openSpool } from '../spool/spool.js';
 import { readDeadLetter } from '../open.js';
 import type { Store } from '../store.js';
 import { openInfluxdbStore } from './influxdb-store.js';
-import { requestLine } from './line-protocol.js';
+import { requestLine } from './request-line.js';
 import { bodiesOf, compress, decodePayload, encodePayload, joinBodies, linesIn } from './payload.js';
-import { startSpooledWriter } from './spooled-writer.js';
+import { SpooledWriter } from './spooled-writer.js';
 
 const influxd = influxdOfThisFile();
 const startMs = Date.UTC(2026, 10, 23, 20);
@@ -116,7 +116,7 @@ test('keeps requests in the spool when delivery fails for an unexpected reason',
   const delivery = {
     deliver: () => ((failures += 1) <= 2 ? Promise.reject(new RangeError('a bug of ours')) : Promise.resolve(0)),
   };
-  const writer = startSpooledWriter({
+  const writer = new SpooledWriter({
     spool,
     delivery,
     stopping: new AbortController(),

@@ -15,57 +15,60 @@ import { hasLatency } from '../../status.js';
 import { retainedLevels, rowIdEnd, windowStart, type Cell, type RollupRow, type Scope } from '../../rollup/rollup.js';
 import type { RefusedLine, DeadLetters } from '../dead-letters.js';
 import { InfluxdbError } from './influxdb-error.js';
-import { isRequestLine, parseRequestLine, rollupLine } from './line-protocol.js';
+import { rollupLine } from './line-protocol.js';
+import { isRequestLine, parseRequestLine } from './request-line.js';
 import { compress, joinBodies, linesIn, linesMax, type Body } from './payload.js';
-
-/** Delivers bodies to InfluxDB. */
-export interface Delivery {
-  /**
-   * Resolves when all acceptable lines are written, to the number of rejected requests, which are now dead letters.
-   * Throws a `StoreError` ('retry', 'hold') if InfluxDB is unavailable; then all bodies have to be delivered again.
-   */
-  deliver(bodies: readonly Body[]): Promise<number>;
-}
 
 /** Minimum number of lines to halve to after a timeout. */
 const linesMin = 100;
 
-/** `post` writes one body, or throws an `InfluxdbError`. */
-export function createDelivery({
-  post,
-  deadLetters,
-  now,
-}: {
-  post: (gzip: Buffer) => Promise<void>;
-  deadLetters: DeadLetters;
-  now: () => number;
-}): Delivery {
-  /** Number of lines per write: halved if that was too much for InfluxDB or a proxy, and slowly raised again. */
-  let linesPerWrite = linesMax;
+/** Dependencies of a `Delivery`. */
+export interface DeliveryParts {
+  /** Writes one body, or throws an `InfluxdbError`. */
+  readonly post: (gzip: Buffer) => Promise<void>;
+  readonly deadLetters: DeadLetters;
+  readonly now: () => number;
+}
 
-  return {
-    async deliver(bodies) {
-      const rejected: RefusedLine[] = [];
-      for (const group of groupsOf(bodies)) {
-        if (group.lines <= linesPerWrite) await deliverBody(group, rejected);
-        else await deliverParts(await linesIn(group), linesPerWrite, rejected);
-      }
-      if (rejected.length === 0) return 0;
-      await deadLetters.keep(rejected);
-      const requests = rejected.flatMap(({ line }) => (isRequestLine(line) ? [line] : []));
-      const corrections = requests.flatMap((line) => correctionsOf(line, now()));
-      // Requests that are too old for the bucket have no rows there, so a rejected correction can be ignored.
-      await deliverParts(corrections, linesPerWrite, []);
-      return requests.length;
-    },
-  };
+/** Delivers bodies to InfluxDB. */
+export class Delivery {
+  readonly #post: DeliveryParts['post'];
+  readonly #deadLetters: DeadLetters;
+  readonly #now: () => number;
+  /** Number of lines per write: halved if that was too much for InfluxDB or a proxy, and slowly raised again. */
+  #linesPerWrite = linesMax;
+
+  constructor({ post, deadLetters, now }: DeliveryParts) {
+    this.#post = post;
+    this.#deadLetters = deadLetters;
+    this.#now = now;
+  }
+
+  /**
+   * Resolves when all acceptable lines are written, to the number of rejected requests, which are now dead letters.
+   * Throws a `StoreError` ('retry', 'hold') if InfluxDB is unavailable; then all bodies have to be delivered again.
+   */
+  async deliver(bodies: readonly Body[]): Promise<number> {
+    const rejected: RefusedLine[] = [];
+    for (const group of this.#groupsOf(bodies)) {
+      if (group.lines <= this.#linesPerWrite) await this.#deliverBody(group, rejected);
+      else await this.#deliverParts(await linesIn(group), this.#linesPerWrite, rejected);
+    }
+    if (rejected.length === 0) return 0;
+    await this.#deadLetters.keep(rejected);
+    const requests = rejected.flatMap(({ line }) => (isRequestLine(line) ? [line] : []));
+    const corrections = requests.flatMap((line) => correctionsOf(line, this.#now()));
+    // Requests that are too old for the bucket have no rows there, so a rejected correction can be ignored.
+    await this.#deliverParts(corrections, this.#linesPerWrite, []);
+    return requests.length;
+  }
 
   /** Joins small bodies of several batches. */
-  function* groupsOf(bodies: readonly Body[]): Generator<Body> {
+  *#groupsOf(bodies: readonly Body[]): Generator<Body> {
     let group: Body[] = [];
     let lines = 0;
     for (const body of bodies) {
-      if (group.length > 0 && lines + body.lines > linesPerWrite) {
+      if (group.length > 0 && lines + body.lines > this.#linesPerWrite) {
         yield joinBodies(group);
         group = [];
         lines = 0;
@@ -76,29 +79,29 @@ export function createDelivery({
     if (group.length > 0) yield joinBodies(group);
   }
 
-  async function deliverBody(body: Body, rejected: RefusedLine[], knownLines?: readonly string[]): Promise<void> {
+  async #deliverBody(body: Body, rejected: RefusedLine[], knownLines?: readonly string[]): Promise<void> {
     try {
-      await post(body.gzip);
-      linesPerWrite = Math.min(linesMax, linesPerWrite + Math.ceil(linesPerWrite / 10));
+      await this.#post(body.gzip);
+      this.#linesPerWrite = Math.min(linesMax, this.#linesPerWrite + Math.ceil(this.#linesPerWrite / 10));
     } catch (error) {
       if (!(error instanceof InfluxdbError)) throw error;
       if (error.tooLarge)
-        linesPerWrite = Math.max(
+        this.#linesPerWrite = Math.max(
           error.action === 'drop' ? 1 : linesMin,
-          Math.floor(Math.min(body.lines, linesPerWrite) / 2),
+          Math.floor(Math.min(body.lines, this.#linesPerWrite) / 2),
         );
       if (error.action !== 'drop') throw error;
       const lines = knownLines ?? (await linesIn(body));
       if (lines.length === 1 || error.refusedLines === lines.length)
         rejected.push(...lines.map((line) => ({ line, reason: detailedMessageOf(error) })));
-      else await deliverParts(lines, Math.ceil(lines.length / 2), rejected);
+      else await this.#deliverParts(lines, Math.ceil(lines.length / 2), rejected);
     }
   }
 
-  async function deliverParts(lines: readonly string[], linesPerPart: number, rejected: RefusedLine[]): Promise<void> {
+  async #deliverParts(lines: readonly string[], linesPerPart: number, rejected: RefusedLine[]): Promise<void> {
     for (let from = 0; from < lines.length; from += linesPerPart) {
       const part = lines.slice(from, from + linesPerPart);
-      await deliverBody(compress(`${part.join('\n')}\n`, part.length), rejected, part);
+      await this.#deliverBody(compress(`${part.join('\n')}\n`, part.length), rejected, part);
     }
   }
 }

@@ -3,7 +3,7 @@ import type { Log } from '../../log.js';
 import { windowRetentions, type WindowRetention } from '../retention.js';
 import type { Retention } from '../../rollup/rollup.js';
 import type { RetentionGuard } from '../retention-guard.js';
-import { levelTags } from './line-protocol.js';
+import { levelTags } from './line-values.js';
 
 /** Dependencies of housekeeping. */
 export interface HousekeepingParts {

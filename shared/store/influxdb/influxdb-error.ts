@@ -48,9 +48,14 @@ export interface InfluxdbPlace {
  *
  * Busy, down, unreachable, too slow: `retry`, with `retryAfterMs` if the server sent it. A wrong token, bucket,
  * organisation or address, or an unknown error, such as a bug of this program: `hold`. Only a response that rejects
- * the batch permanently is `drop`.
+ * the lines of a write (`isWrite`) permanently is `drop`: see `rejectsLines`.
  */
-export function influxdbError(action: string, caught: unknown, place: InfluxdbPlace, sinceMs?: number): StoreError {
+export function influxdbError(
+  action: string,
+  caught: unknown,
+  place: InfluxdbPlace,
+  { sinceMs, isWrite = false }: { sinceMs?: number | undefined; isWrite?: boolean } = {},
+): StoreError {
   if (caught instanceof StoreError) return caught;
   const { url, token } = place;
   const hide = (text: string): string => (token === '' ? text : text.replaceAll(token, '[token]'));
@@ -84,15 +89,27 @@ export function influxdbError(action: string, caught: unknown, place: InfluxdbPl
   // Queries, unlike writes, return 400 for a missing organisation.
   if (statusCode === 400 && /organization name .* not found/.test(caught.message))
     return new InfluxdbError('hold', advice(404, place), { detail });
-  if (statusCode === 400 || statusCode === 413 || statusCode === 422) {
+  if (rejectsLines(caught)) {
     const dropped = /dropped=(\d{1,9})/.exec(caught.message)?.[1];
-    return new InfluxdbError('drop', `InfluxDB at ${url} rejected the request (status ${statusCode}).`, {
-      tooLarge: statusCode === 413,
-      refusedLines: dropped === undefined ? undefined : Number(dropped),
-      detail,
-    });
+    return new InfluxdbError(
+      isWrite ? 'drop' : 'hold',
+      `InfluxDB at ${url} rejected the request (status ${statusCode}).`,
+      {
+        tooLarge: statusCode === 413,
+        refusedLines: dropped === undefined ? undefined : Number(dropped),
+        detail,
+      },
+    );
   }
   return new InfluxdbError('hold', advice(statusCode, place), { detail });
+}
+
+/**
+ * Whether a response is about the request's body. A 400 or 422 has to be InfluxDB's own, in JSON with a `code`: that of
+ * a proxy says nothing about the lines. Proxies limit sizes, too (413).
+ */
+function rejectsLines({ statusCode, code }: HttpError): boolean {
+  return statusCode === 413 || ((statusCode === 400 || statusCode === 422) && code !== undefined);
 }
 
 /** Whether a thrown value means that InfluxDB is down, unreachable, too slow or busy: a retry may succeed. */

@@ -4,21 +4,13 @@ import fc from 'fast-check';
 import { influxdOfThisFile, quietLog, spoolOfTest, testWithInfluxd, type Influxd } from '../../../test/influxd.js';
 import { Histogram } from '../../sketch/histogram.js';
 import type { RequestEvent } from '../../request-event.js';
-import { packCells, unpackCells, type Cell } from '../../rollup/rollup.js';
+import { packCells, unpackCells } from '../../rollup/cells.js';
+import type { Cell } from '../../rollup/rollup.js';
 import { fluxText } from './flux-text.js';
 import { openInfluxdbStore } from './influxdb-store.js';
-import {
-  createRequestLines,
-  ledgerLines,
-  parseRequestLine,
-  parseTimestamp,
-  requestLine,
-  rollupLine,
-  tagText,
-  textOfTag,
-  textOfUri,
-  uriText,
-} from './line-protocol.js';
+import { ledgerLines, rollupLine } from './line-protocol.js';
+import { parseTimestamp, tagText, textOfTag, textOfUri, uriText } from './line-values.js';
+import { createRequestLines, parseRequestLine, requestLine } from './request-line.js';
 import { TextBuffer } from './text-buffer.js';
 
 const influxd = influxdOfThisFile();

@@ -1,5 +1,5 @@
 /**
- * Rows as line protocol, and their values in InfluxDB's responses.
+ * Rows as line protocol. `request-line.ts` has those of requests.
  *
  * A line is `MEASUREMENT,TAG=VALUE,… FIELD=VALUE,… NANOSECONDS`, with tags sorted by name. Lines are joined by `\n`.
  *
@@ -24,182 +24,17 @@
  *   (integer), one point per count; and the account `last_line` with the field `time_ms`. The time is that of the
  *   snapshot.
  *
- * Limits of line protocol, and how values are encoded:
- *
- * - A tag cannot be empty. It is omitted; a missing tag reads as `''`.
- * - In a tag, `\` escapes `,`, `=` and space, but not `\` itself. InfluxDB's parsers disagree on `\\,`: some such tags
- *   are accepted, others make it reject the whole batch (seen with 2.7.12). So a `\` never precedes one of the three,
- *   nor ends a tag: a dot is inserted after it, in addition to dots that are already there. `a\` is stored as `a\.`,
- *   `a\.` as `a\..`, `a\,b` as `a\.,b`; `a\b` and `a.` are unchanged. `textOfTag` reverses `tagText` for every value.
- * - A tag cannot contain a line break. None does: see the preconditions in `contract.ts`.
- * - Measurement and tags together are limited to 65,535 bytes. Five tags of 255 characters have at most 3,825 before
- *   escaping.
- * - A string field can contain every character. `"` and `\` are escaped by `\`.
- * - A string field can be empty, but Flux's `pivot` then gives its row the value of a later one (seen with 2.7.12). So
- *   no empty field of a request is written: optional ones are omitted, and an empty `uri` is stored as `-`. A `uri` of
- *   dashes only gets one more: `-` is stored as `--`. `textOfUri` reverses `uriText`.
- * - A float must be finite. All are: see `contract.ts`.
- *
- * This is the hot path of the collector: lines are built as bytes, mostly from cached parts.
+ * `line-values.ts` has the limits of line protocol, and how values are encoded.
  */
-import { Histogram } from '../../sketch/histogram.js';
 import type { ImportedRow } from '../../record/imported-requests.js';
-import { createMemo } from '../../memo.js';
-import { nanosecondsText, splitNanoseconds, type RequestEvent } from '../../request-event.js';
-import { packCells, type Cell, type Level, type RollupRow, type RowKey, type Series } from '../../rollup/rollup.js';
+import { nanosecondsText } from '../../request-event.js';
+import { packCells } from '../../rollup/cells.js';
+import type { Cell, RollupRow, RowKey, Series } from '../../rollup/rollup.js';
+import { Histogram } from '../../sketch/histogram.js';
 import type { TopRow } from '../../top-list/top-row.js';
 import type { Ledger, LedgerSnapshot } from '../store.js';
+import { escapeString, escapeTag, levelTags, rowTime } from './line-values.js';
 import { splitCells } from './split-cells.js';
-import { TextBuffer } from './text-buffer.js';
-
-/** Values of the tag `level`, by window length in seconds. */
-export const levelTags: Readonly<Record<Level, string>> = { 10: '10s', 60: '1m', 600: '10m', 3600: '1h', 86_400: '1d' };
-
-/**
- * Returns a function that appends the line of a request, without its line break, for a recorder. It caches parts that
- * repeat.
- */
-export function createRequestLines(recorder: string): (event: RequestEvent, text: TextBuffer) => void {
-  const known: ({ readonly event: RequestEvent; readonly tags: Uint8Array } | undefined)[] = [];
-  const [clientIp, userAgent, referrer, protocol, tls] = ['client_ip', 'user_agent', 'referrer', 'protocol', 'tls'].map(
-    createTextField,
-  ) as [TextField, TextField, TextField, TextField, TextField];
-  let second = Number.NaN;
-  let secondText = '';
-  return (event, text) => {
-    const { timeMs, durationMs, bytesRead, upstreamMs, requestId } = event;
-    const at = slotOf(event) % tagsRemembered;
-    let found = known[at];
-    if (found === undefined || !isSameSeries(found.event, event))
-      known[at] = found = { event, tags: Buffer.from(`${tagsOf(event, recorder)} uri="`) };
-    if (Math.floor(timeMs / 1000) !== second) {
-      second = Math.floor(timeMs / 1000);
-      secondText = ` ${second}`;
-    }
-    text.addBytes(found.tags);
-    text.add(escapeString(uriText(event.uri)));
-    text.add('",size=');
-    text.addInteger(event.size);
-    text.add('i,bytes_read=');
-    text.addInteger(bytesRead);
-    text.add('i');
-    if (durationMs !== null) {
-      text.add(',duration_ms=');
-      text.addNumber(durationMs);
-    }
-    text.addBytes(clientIp(event.clientIp));
-    text.addBytes(userAgent(event.userAgent));
-    text.addBytes(referrer(event.referrer));
-    text.addBytes(protocol(event.protocol));
-    text.addBytes(tls(event.tls));
-    if (upstreamMs !== null) {
-      text.add(',upstream_ms=');
-      text.addNumber(upstreamMs);
-    }
-    if (requestId !== '') text.add(`,request_id="${escapeString(requestId)}"`);
-    text.add(secondText);
-    text.addInteger((timeMs - second * 1000) * 1e6 + event.timeNs, 9);
-  };
-}
-
-const tagsRemembered = 1024;
-
-/** A cache index: equal for events of the same series, rarely for others. */
-function slotOf({ status, method, host }: RequestEvent): number {
-  return (
-    (status * 31 +
-      method.length * 7 +
-      method.charCodeAt(0) +
-      host.length * 961 +
-      31 * host.charCodeAt(host.length >> 1) +
-      127 * host.charCodeAt(0)) >>>
-    0
-  ); // NaN, from an empty text, becomes 0
-}
-
-/** A field with a leading comma, as bytes; empty for an empty text. */
-type TextField = (text: string) => Uint8Array;
-
-function createTextField(name: string): TextField {
-  return createMemo((text) => Buffer.from(text === '' ? '' : `,${name}="${escapeString(text)}"`));
-}
-
-function isSameSeries(one: RequestEvent, other: RequestEvent): boolean {
-  return (
-    one.status === other.status &&
-    one.host === other.host &&
-    one.method === other.method &&
-    one.source === other.source &&
-    one.endpoint === other.endpoint
-  );
-}
-
-/** Measurement and tags of a request. */
-function tagsOf({ endpoint, host, method, source, status }: RequestEvent, recorder: string): string {
-  let tags = 'request_metrics';
-  if (endpoint !== '') tags += `,endpoint=${escapeTag(endpoint)}`;
-  if (host !== '') tags += `,host=${escapeTag(host)}`;
-  if (method !== '') tags += `,method=${escapeTag(method)}`;
-  if (recorder !== '') tags += `,recorder=${escapeTag(recorder)}`;
-  if (source !== '') tags += `,source=${escapeTag(source)}`;
-  return `${tags},status_code=${status}`;
-}
-
-/** Line of a request, without its line break. */
-export function requestLine(event: RequestEvent, recorder: string): string {
-  const text = new TextBuffer();
-  createRequestLines(recorder)(event, text);
-  return text.bytes.toString();
-}
-
-/** Whether a line is from `requestLine`. */
-export function isRequestLine(line: string): boolean {
-  return line.startsWith('request_metrics,');
-}
-
-/** Parses the output of `requestLine`; returns `undefined` for any other text. */
-export function parseRequestLine(line: string): RequestEvent | undefined {
-  const parts = isRequestLine(line) ? requestLineShape.exec(line) : null;
-  if (parts === null) return undefined;
-  const tags = new Map(
-    [...parts[1]!.matchAll(tagShape)].map(([, name, value]) => [
-      name!,
-      textOfTag(value!.replaceAll(/\\([,= ])/g, '$1')),
-    ]),
-  );
-  const fields = new Map(
-    [...parts[2]!.matchAll(fieldShape)].map(([, name, text, value]) => [
-      name!,
-      text === undefined ? value! : text.replaceAll(/\\(["\\])/g, '$1'),
-    ]),
-  );
-  const number = (name: string): number | null => {
-    const value = fields.get(name);
-    return value === undefined ? null : Number(value.replace(/i$/, ''));
-  };
-  const uri = fields.get('uri');
-  const status = Number(tags.get('status_code') ?? Number.NaN);
-  if (uri === undefined || !Number.isInteger(status)) return undefined;
-  return {
-    source: tags.get('source') ?? '',
-    ...splitNanoseconds(BigInt(parts[3]!)),
-    host: tags.get('host') ?? '',
-    method: tags.get('method') ?? '',
-    status,
-    durationMs: number('duration_ms'),
-    size: number('size') ?? 0,
-    bytesRead: number('bytes_read') ?? 0,
-    uri: textOfUri(uri),
-    endpoint: tags.get('endpoint') ?? '',
-    clientIp: fields.get('client_ip') ?? '',
-    userAgent: fields.get('user_agent') ?? '',
-    referrer: fields.get('referrer') ?? '',
-    protocol: fields.get('protocol') ?? '',
-    tls: fields.get('tls') ?? '',
-    upstreamMs: number('upstream_ms'),
-    requestId: fields.get('request_id') ?? '',
-  };
-}
 
 /** Line of a rollup row, without its line break. */
 export function rollupLine({ level, windowMs, rowId, source, host, cells }: RollupRow): string {
@@ -307,58 +142,4 @@ export function ledgerLines(snapshot: LedgerSnapshot): string[] {
   if (snapshot.lastLineMs !== null)
     lines.push(`collector_ledger,account=last_line${collector} time_ms=${snapshot.lastLineMs}i ${time}`);
   return lines;
-}
-
-/** Encodes a tag value: see the top of this file. Also for comparisons in queries. */
-export function tagText(value: string): string {
-  return value.includes('\\') ? value.replaceAll(backslashBeforeEscape, '$&.') : value;
-}
-
-/** Decodes the output of `tagText`; `''` for a missing tag. */
-export function textOfTag(stored: string | null | undefined): string {
-  if (stored === undefined || stored === null) return '';
-  return stored.includes('\\') ? stored.replaceAll(backslashBeforeEscape, (dotted) => dotted.slice(0, -1)) : stored;
-}
-
-/** Encodes a `uri`: see the top of this file. Also for comparisons in queries. */
-export function uriText(uri: string): string {
-  return dashesAlone.test(uri) ? `${uri}-` : uri;
-}
-
-/** Decodes the output of `uriText`. */
-export function textOfUri(stored: string): string {
-  return dashesAlone.test(stored) ? stored.slice(1) : stored;
-}
-
-/** Parses a time from InfluxDB, RFC 3339 in UTC with up to nine decimals: `2026-11-23T20:00:00.000000001Z`. */
-export function parseTimestamp(text: string): { timeMs: number; timeNs: number } {
-  const fraction = text.slice(20, -1).padEnd(9, '0');
-  return {
-    timeMs: Date.parse(`${text.slice(0, 19)}Z`) + Number(fraction.slice(0, 3)),
-    timeNs: Number(fraction.slice(3)),
-  };
-}
-
-/** Measurement and tags, fields, and time. Spaces are escaped in tags and quoted in fields. */
-const requestLineShape =
-  /^request_metrics((?:,[a-z_]+=(?:\\[,= ]|[^,= ])+)+) ((?:[^"]|"(?:\\.|[^"\\])*")+) (\d{1,30})$/s;
-const tagShape = /,([a-z_]+)=((?:\\[,= ]|[^,= ])+)/g;
-const fieldShape = /([a-z_]+)=(?:"((?:\\.|[^"\\])*)"|([-\d.e+]+i?))/gs;
-const dashesAlone = /^-*$/;
-/** A backslash and dots before a character that must not follow a backslash. */
-const backslashBeforeEscape = /\\\.*(?=[,= ]|$)/g;
-/** A single test, since few values need escaping. */
-const specialInTag = /[,= \\]/;
-const specialInString = /["\\]/;
-
-function rowTime(windowMs: number, rowId: number): string {
-  return nanosecondsText({ timeMs: windowMs + Math.floor(rowId / 1e6), timeNs: rowId % 1e6 });
-}
-
-function escapeTag(value: string): string {
-  return specialInTag.test(value) ? tagText(value).replaceAll(/[,= ]/g, '\\$&') : value;
-}
-
-function escapeString(value: string): string {
-  return specialInString.test(value) ? value.replaceAll(/["\\]/g, '\\$&') : value;
 }

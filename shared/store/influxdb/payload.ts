@@ -11,7 +11,8 @@ import { gunzip as gunzipCallback, gunzipSync, gzipSync } from 'node:zlib';
 import { createMemo } from '../../memo.js';
 import type { RequestEvent } from '../../request-event.js';
 import type { Batch, BatchEncoder, RequestList } from '../store.js';
-import { createRequestLines, importedLine, parseRequestLine, rollupLine, topLine } from './line-protocol.js';
+import { importedLine, rollupLine, topLine } from './line-protocol.js';
+import { createRequestLines, parseRequestLine } from './request-line.js';
 import { TextBuffer } from './text-buffer.js';
 
 const gunzip = promisify(gunzipCallback);

@@ -13,7 +13,7 @@
 import { flux } from '@influxdata/influxdb-client';
 import { StoreError } from '../../errors.js';
 import { fluxText } from './flux-text.js';
-import type { ReadCells } from './queries.js';
+import type { ReadCells } from './queries/read-cells.js';
 
 /** Schema version of this program. */
 const schemaVersion = 2;

@@ -5,17 +5,16 @@
  * Tokens are stored in a folder: `operator/token` and `operator/password` (if this was the initial setup of
  * InfluxDB), `collector/token`, `web/token`. Each subfolder can be a separate volume of one container.
  */
-import { randomBytes } from 'node:crypto';
-import { readFile, rename, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HttpError } from '@influxdata/influxdb-client';
-import { messageOf, StoreError, UsageError } from '../../errors.js';
+import { StoreError, UsageError } from '../../errors.js';
 import type { Log } from '../../log.js';
-import { makeFolder } from '../../make-folder.js';
 import { callApi } from './call-api.js';
 import { influxdbError } from './influxdb-error.js';
-import { openInfluxdbStore, readUrl } from './influxdb-store.js';
+import { openInfluxdbStore } from './influxdb-store.js';
+import { readUrl } from './read-url.js';
+import { readToken, secret, writeSecret } from './token-files.js';
 
 /** Options of the setup. */
 export interface SetupOptions {
@@ -282,39 +281,6 @@ function createApi({ url, org, bucket }: SetupOptions, token: string): Api {
       throw influxdbError(action, error, { url, org, bucket, token });
     }
   };
-}
-
-/** Reads a file; resolves to `undefined` if it is missing or empty. */
-async function readToken(file: string | undefined): Promise<string | undefined> {
-  if (file === undefined) return undefined;
-  try {
-    return (await readFile(file, 'utf8')).trim() || undefined;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new UsageError(
-      `Cannot read ${file}: ${messageOf(error)}. Give --tokens a folder that this user can read and write.`,
-      { cause: error },
-    );
-  }
-}
-
-/** Atomically writes a file that only this user can read. */
-async function writeSecret(file: string | undefined, text: string): Promise<void> {
-  if (file === undefined) return;
-  try {
-    await makeFolder(dirname(file));
-    await writeFile(`${file}.new`, `${text}\n`, { mode: 0o600, flush: true });
-    await rename(`${file}.new`, file);
-  } catch (error) {
-    throw new UsageError(
-      `Cannot write ${file}: ${messageOf(error)}. Give --tokens a folder that this user can write.`,
-      { cause: error },
-    );
-  }
-}
-
-function secret(): string {
-  return randomBytes(32).toString('base64url');
 }
 
 function seconds(durationMs: number): number {

@@ -6,7 +6,9 @@ import { isOfClients, topKinds, topLevels } from '../../top-list/top-row.js';
 import type { ImportSummary } from '../store.js';
 import { emptiedRollupLine, topLine } from './line-protocol.js';
 import { linesMax } from './payload.js';
-import { readRollupPoints, readTopLists, type ReadCells } from './queries.js';
+import type { ReadCells } from './queries/read-cells.js';
+import { readRollupPoints } from './queries/rollups.js';
+import { readTopLists } from './queries/top-lists.js';
 
 /** Dependencies. */
 export interface TakeBackParts {
