@@ -4,7 +4,7 @@ import { importedBytes, type ImportedRow } from '../../record/imported-requests.
 import { nextTurn } from '../../next-turn.js';
 import { bucketOfDurationSql, Histogram } from '../../sketch/histogram.js';
 import { splitNanoseconds, type RequestEvent } from '../../request-event.js';
-import { methodWithoutLatency, statusesWithoutLatency } from '../../status.js';
+import { methodWithoutLatency, serverErrors, statusesWithoutLatency } from '../../status.js';
 import {
   emptyAggregate,
   levels,
@@ -689,7 +689,7 @@ function listSql(dimension: RequestDimension, rowsMax: string): string {
   return `SELECT '${dimension}', source, ${dimension}, total::DOUBLE, sum("count")::DOUBLE, sum(errors)::DOUBLE, sum(size_sum),
       coalesce(sum(duration_ms_sum) FILTER (bucket IS NOT NULL), 0), coalesce(max(duration_ms_max) FILTER (bucket IS NOT NULL), 0), coalesce(string_agg(bucket || ' ' || "count", ','), '')
     FROM (
-      SELECT source, ${dimension}, total, ${aggregateSql}, count(*) FILTER (status_code BETWEEN 500 AND 599) AS errors FROM matching JOIN (
+      SELECT source, ${dimension}, total, ${aggregateSql}, count(*) FILTER (status_code BETWEEN ${serverErrors.min} AND ${serverErrors.max}) AS errors FROM matching JOIN (
         SELECT source, ${dimension}, sum(count(*)) OVER (PARTITION BY source) AS total FROM matching WHERE ${dimension} <> '' GROUP BY source, ${dimension}
         QUALIFY row_number() OVER (PARTITION BY source ORDER BY count(*) DESC, ${dimension}) <= ${rowsMax}
       ) USING (source, ${dimension}) GROUP BY ALL

@@ -47,6 +47,7 @@ import type { ImportedRow } from '../../record/imported-requests.js';
 import { createMemo } from '../../memo.js';
 import { nanosecondsText, splitNanoseconds, type RequestEvent } from '../../request-event.js';
 import { packCells, type Cell, type Level, type RollupRow, type RowKey, type Series } from '../../rollup/rollup.js';
+import { statusClassOf } from '../../status.js';
 import type { TopRow } from '../../top-list/top-row.js';
 import type { Ledger, LedgerSnapshot } from '../store.js';
 import { splitCells } from './split-cells.js';
@@ -241,7 +242,7 @@ function rollupFields(cells: readonly Cell[]): string {
     durationSumMs += cell.durationSumMs;
     durationMaxMs = Math.max(durationMaxMs, cell.durationMaxMs);
     sizeSum += cell.sizeSum;
-    byClass[cell.status >= 100 && cell.status <= 599 ? Math.floor(cell.status / 100) - 1 : 5]! += cell.count;
+    byClass[(statusClassOf(cell.status) ?? 6) - 1]! += cell.count;
   }
   const bytes = Math.min(sizeSum, Number.MAX_SAFE_INTEGER); // the limit, 9 PB per window, is never reached
   let fields = `count=${count}i,duration_sum_ms=${durationSumMs},duration_max_ms=${durationMaxMs},size_sum=${bytes}i`;
