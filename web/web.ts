@@ -6,7 +6,7 @@ import type { Store } from '../shared/store/store.js';
 import { startAlerts } from './alerts/alerts.js';
 import { createWebApp } from './app.js';
 import type { WebConfig } from './config.js';
-import { createReads } from './query/read.js';
+import { createReads } from './query/reads.js';
 import { loadAssets } from './render.js';
 
 /** Maximum time to drain answers in progress on shutdown, in milliseconds. */

@@ -12,7 +12,7 @@ import { openStore } from '../../shared/store/open.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { event, ledger } from '../../test/web-samples.js';
 import { until } from '../../test/until.js';
-import { createReads } from '../query/read.js';
+import { createReads } from '../query/reads.js';
 import { startAlerts } from './alerts.js';
 import type { AlertMessage } from './message.js';
 

@@ -7,7 +7,8 @@ import { collectionFindings, isNothingStored, type CollectionFinding } from '../
 import type { WindowFigures } from '../stats/figures.js';
 import { findingsOf } from '../stats/health.js';
 import { parseQuery } from '../query/query.js';
-import { readTraffic, type Reads } from '../query/read.js';
+import { readTraffic } from '../query/read-traffic.js';
+import type { Reads } from '../query/reads.js';
 import { dashboardSource } from '../../shared/request-event.js';
 import { createDelivery, type DeliveryOptions } from './deliver.js';
 import { alertMessage } from './message.js';

@@ -15,7 +15,7 @@ import { bytes, clock, count, dayOf, duration, nbsp, percent, printable } from '
 import { shareOf, type WindowFigures } from '../stats/figures.js';
 import type { Link } from './link.js';
 import type { Pair, PairWindow } from '../stats/pair.js';
-import type { Traffic } from '../query/read.js';
+import type { Traffic } from '../query/read-traffic.js';
 import { p99 } from './source-cards.js';
 
 /** Maximum number of clickable parts of a chart for a mouse, and for touch at a width of 320 px. */

@@ -7,7 +7,7 @@ import type { TimeRange } from '../../shared/store/store.js';
 import { shareOf, type WindowFigures } from '../stats/figures.js';
 import { bytes, covered, duration, percent, printable, rateFormat, timeTicks, windowLength } from '../format.js';
 import type { PairWindow } from '../stats/pair.js';
-import type { Traffic } from '../query/read.js';
+import type { Traffic } from '../query/read-traffic.js';
 
 /** A kind of chart, served at `/chart/NAME.svg`, `.csv` and `.json`. */
 export interface ChartKind<Window = WindowFigures> {

@@ -21,8 +21,8 @@ import {
 } from '../format.js';
 import { errorShares, healthRequestsMin } from '../stats/health.js';
 import type { Link } from './link.js';
-import type { Traffic } from '../query/read.js';
-import type { TopLists } from '../query/top-lists.js';
+import type { Traffic } from '../query/read-traffic.js';
+import type { TopLists } from '../stats/top-lists.js';
 
 /** Returns the card of a source. */
 export function sourceCard(

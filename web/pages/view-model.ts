@@ -11,13 +11,14 @@ import { linksOf, type Link } from './link.js';
 import type { Pair } from '../stats/pair.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';
 import { defaults, filterNames, type DashboardQuery, type Parameter, type QueryError } from '../query/query.js';
-import type { Traffic } from '../query/read.js';
+import type { Traffic } from '../query/read-traffic.js';
 import type { RequestPairs } from '../stats/request-pairs.js';
 import { requestRows } from './request-rows.js';
 import { sourceCard } from './source-cards.js';
 import { placeOf, statusOf } from './status-line.js';
 import { topPanels } from './top-panels.js';
-import { isOfRequests, type TopLists } from '../query/top-lists.js';
+import { isOfRequests } from '../query/read-top-lists.js';
+import type { TopLists } from '../stats/top-lists.js';
 
 /** The input of the page. */
 export interface DashboardData {

@@ -14,7 +14,7 @@ import {
   type ChartKind,
 } from '../pages/charts.js';
 import type { DashboardQuery } from '../query/query.js';
-import { readTraffic, type Traffic } from '../query/read.js';
+import { readTraffic, type Traffic } from '../query/read-traffic.js';
 import { answerRows, queryOf, readsOf, type RouteParts } from './context.js';
 
 type ChartRouteParts = Pick<RouteParts, 'reads' | 'assets' | 'clientIp' | 'now'>;
