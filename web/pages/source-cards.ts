@@ -4,7 +4,7 @@ import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { changeOf, pointsOf, type Change } from './change.js';
-import { p99RequestsMin } from './charts.js';
+import { p99RequestsMin } from './chart-kinds.js';
 import { shareOf, type Figures } from '../stats/figures.js';
 import {
   barOf,
