@@ -29,6 +29,13 @@ const later = (stages) => ({
   message:
     'The stages of the web app are query, stats and pages, then routes: none imports a later one, and stats is a leaf.',
 });
+/** Forbids all imports from outside the folder but those of the pattern `allowed`. */
+const only = (allowed, message) => ({ regex: `^\\.\\./(?!${allowed})`, message });
+const leaf = only('(?:memo|status)\\.js$', 'shared/sketch/ is a leaf: it imports nothing but memo.ts and status.ts.');
+const alerts = only(
+  'stats/|format\\.js$|\\.\\./shared/',
+  'web/alerts/ imports stats/, format.ts and shared/. web.ts gives it what it evaluates.',
+);
 const sql = String.raw`/\b(?:SELECT\s.*\sFROM|INSERT INTO|DELETE FROM|CREATE TABLE)\b/s`;
 const flux = String.raw`/\|>\s*(?:range|filter|keep)\(/`;
 const text = (pattern) => `:matches(TemplateElement[value.raw=${pattern}], Literal[value=${pattern}])`;
@@ -80,7 +87,9 @@ export default defineConfig(
   restrict(['web/stats/**/*.ts'], ...inWeb, later('query|pages|routes|alerts|auth|middleware')),
   restrict(['web/query/**/*.ts'], ...inWeb, later('pages|routes|alerts')),
   restrict(['web/pages/**/*.ts'], ...inWeb, later('routes|alerts')),
+  restrict(['web/alerts/**/*.ts'], ...inWeb, alerts),
   restrict(['shared/**/*.ts'], no.collector, no.web, no.demo, no.program, no.tests, no.backends, ...drivers),
+  restrict(['shared/sketch/**/*.ts'], leaf, ...drivers),
   restrict(['shared/store/open.ts'], no.collector, no.web, no.program, no.tests, ...drivers),
   restrict(['shared/store/duckdb/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, no.influxdb),
   restrict(['shared/store/influxdb/**/*.ts'], no.collector, no.web, no.program, no.tests, no.backends, no.duckdb),

@@ -21,6 +21,7 @@ import {
 import { openStore } from '../shared/store/open.js';
 import type { Batch, Store } from '../shared/store/store.js';
 import { topDimensions, topLevels, type TopDimension, type TopLevel, type TopRow } from '../shared/top-list/top-row.js';
+import { bucketOfDuration } from '../shared/sketch/histogram.js';
 import { SpaceSaving } from '../shared/sketch/space-saving.js';
 import { startInfluxd } from '../test/influxd-server.js';
 import { temporaryFolder } from '../test/program.js';
@@ -311,13 +312,11 @@ function packedLists(count: number, random: Random): Record<TopDimension | 'uniq
   const counted = Math.min(count, 20_000);
   const list = (valueOf: (rank: number) => string): string => {
     const summary = new SpaceSaving();
-    for (let at = 0; at < counted; at += 1)
-      summary.add(valueOf(random.popular(1000)), {
-        method: 'GET',
-        status: 200,
-        durationMs: 100 * random.next() ** 3,
-        size: 5000,
-      });
+    for (let at = 0; at < counted; at += 1) {
+      const value = valueOf(random.popular(1000));
+      const durationMs = 100 * random.next() ** 3;
+      summary.add(value, { status: 200, durationMs, size: 5000 }, bucketOfDuration(durationMs));
+    }
     return summary.pack();
   };
   const clients = new HyperLogLog();

@@ -1,4 +1,5 @@
 import type { RequestEvent } from '../shared/request-event.js';
+import { isServerError } from '../shared/status.js';
 
 const tlsVersions: Readonly<Record<string, number>> = { 'TLS 1.2': 0x0303, 'TLS 1.3': 0x0304 };
 
@@ -14,7 +15,7 @@ export function caddyLine(event: RequestEvent): string {
     ...(event.referrer !== '' && { Referer: [event.referrer] }),
   };
   return JSON.stringify({
-    level: event.status >= 500 ? 'error' : 'info',
+    level: isServerError(event.status) ? 'error' : 'info',
     // In this century, a double has microsecond precision, and Caddy writes no more digits.
     ts: (timeMs * 1000 + Math.floor(timeNs / 1000)) / 1e6,
     logger: 'http.log.access.log0',

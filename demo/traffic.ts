@@ -3,6 +3,7 @@
  * relative to the start of the demo, so that a seed generates the same requests at any hour, shifted in time.
  */
 import { caddySource, type RequestEvent } from '../shared/request-event.js';
+import { isClientError, isServerError } from '../shared/status.js';
 import { createRandom, type Random } from './random.js';
 import { clientAddress, scannedPage, shopHost, visit, visitor, type Agent, type Page } from './visitors.js';
 
@@ -123,7 +124,9 @@ function requestOf(
     method: page.method,
     status,
     durationMs: round(edgeMs),
-    size: withoutBody ? 0 : Math.round(status >= 400 ? 120 : random.around(page.medianBytes, 0.25)),
+    size: withoutBody
+      ? 0
+      : Math.round(isClientError(status) || isServerError(status) ? 120 : random.around(page.medianBytes, 0.25)),
     bytesRead: page.method === 'POST' ? 40 + Math.floor(random.next() * 200) : 0,
     uri: page.uri,
     endpoint: '',

@@ -1,13 +1,39 @@
-/** Status classes and latency rules, shared by the collector, the middleware, rollups, lists and SQL. */
+/** Status classes and latency rules, shared by the collector, the middleware, rollups, lists, pages and SQL. */
+
+/** An inclusive range of statuses. */
+export interface StatusRange {
+  readonly min: number;
+  readonly max: number;
+}
+
+/** The statuses of a class: 4 for 4xx. */
+export function statusesOfClass(statusClass: number): StatusRange {
+  return { min: statusClass * 100, max: statusClass * 100 + 99 };
+}
+
+/** The class of a status, 1 to 5; `undefined` for 0 (no response) and for numbers that are no HTTP status. */
+export function statusClassOf(status: number): number | undefined {
+  return status >= 100 && status <= 599 ? Math.floor(status / 100) : undefined;
+}
+
+/** 4xx: errors of the client. */
+const clientErrors = statusesOfClass(4);
+/** 5xx: errors of the server. What figures and pages call errors. */
+export const serverErrors = statusesOfClass(5);
 
 /** Whether a status is 5xx. */
 export function isServerError(status: number): boolean {
-  return status >= 500 && status <= 599;
+  return status >= serverErrors.min && status <= serverErrors.max;
+}
+
+/** Whether a status is 1xx to 3xx. */
+export function isSuccess(status: number): boolean {
+  return status >= 100 && status < clientErrors.min;
 }
 
 /** Whether a status is 4xx. */
 export function isClientError(status: number): boolean {
-  return status >= 400 && status <= 499;
+  return status >= clientErrors.min && status <= clientErrors.max;
 }
 
 /**

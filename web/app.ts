@@ -14,7 +14,7 @@ import { measureRequests } from './middleware/request-metrics.js';
 import { revalidation } from './middleware/revalidation.js';
 import { securityHeaders } from './middleware/security-headers.js';
 import { answerErrors } from './problem.js';
-import { pingStore, type Reads } from './query/read.js';
+import type { Reads } from './query/reads.js';
 import { renderViews, type Assets } from './render.js';
 import { addApiRoutes } from './routes/api.js';
 import { addChartRoutes } from './routes/charts.js';
@@ -47,7 +47,7 @@ export function createWebApp({
   monotonicMs,
 }: WebAppOptions): Koa {
   const isStoreUp = (): Promise<boolean> =>
-    pingStore(reads.store).then(
+    reads.ping().then(
       () => true,
       () => false,
     );

@@ -1,5 +1,6 @@
 /** Formats values as text, in British English and UTC. */
 import { boundClientIp, type ClientIpPolicy } from '../shared/record/bounds.js';
+import { statusClassOf } from '../shared/status.js';
 import type { TimeRange } from '../shared/store/store.js';
 
 /** Placeholder for a missing value. */
@@ -159,7 +160,8 @@ export function clientText(address: string, policy: ClientIpPolicy | undefined):
 
 /** The CSS class of a status. */
 export function statusClass(status: number): string {
-  return status >= 100 && status <= 599 ? `status-${Math.floor(status / 100)}xx` : 'status-none';
+  const ofStatus = statusClassOf(status);
+  return ofStatus === undefined ? 'status-none' : `status-${ofStatus}xx`;
 }
 
 /** Width of a bar for a share from 0 to 1, in percent. At least 0.5, to be visible. */

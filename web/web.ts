@@ -3,10 +3,11 @@ import { listenHttp, type HttpListener } from '../shared/net/http-listener.js';
 import type { Log } from '../shared/log.js';
 import type { Recorder } from '../shared/record/recorder.js';
 import type { Store } from '../shared/store/store.js';
-import { startAlerts } from './alerts/alerts.js';
+import { startAlerts, type EvaluatedTraffic } from './alerts/alerts.js';
 import { createWebApp } from './app.js';
 import type { WebConfig } from './config.js';
-import { createReads } from './query/read.js';
+import { readCurrentTraffic } from './query/read-traffic.js';
+import { createReads } from './query/reads.js';
 import { loadAssets } from './render.js';
 
 /** Maximum time to drain answers in progress on shutdown, in milliseconds. */
@@ -23,13 +24,14 @@ export async function startWeb(
     ...others
   }: { store: Store; recorder: Pick<Recorder, 'record'>; log: Log; now?: () => number; monotonicMs?: () => number },
 ): Promise<HttpListener> {
-  const parts = { ...others, reads: createReads(store) };
-  const app = createWebApp({ config, assets: await loadAssets(), ...parts });
+  const reads = createReads(store);
+  const app = createWebApp({ config, assets: await loadAssets(), reads, ...others });
   const handle = app.callback();
   const server = createServer((request, response) => void handle(request, response));
   const listener = await listenHttp(server, config, { setting: 'WEB_LISTEN', drainMsMax });
   const { alertWebhook: webhook, publicUrl: dashboardUrl = listener.url } = config;
-  const alerts = webhook === undefined ? undefined : startAlerts({ webhook, dashboardUrl, ...parts });
+  const readTraffic = (nowMs: number): Promise<EvaluatedTraffic> => readCurrentTraffic(reads, nowMs);
+  const alerts = webhook === undefined ? undefined : startAlerts({ webhook, dashboardUrl, readTraffic, ...others });
   return {
     url: listener.url,
     async stop() {

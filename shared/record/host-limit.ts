@@ -1,3 +1,4 @@
+import { isSuccess } from '../status.js';
 import { otherName } from './bounds.js';
 import { ConfiguredHosts } from './configured-hosts.js';
 
@@ -135,6 +136,6 @@ export class HostLimit {
 
 function count(host: Host, status: number, timeMs: number): void {
   host.requests += 1;
-  if (status >= 100 && status < 400) host.successes += 1;
+  if (isSuccess(status)) host.successes += 1;
   if (timeMs > host.lastMs) host.lastMs = timeMs;
 }

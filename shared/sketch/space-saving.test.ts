@@ -1,8 +1,10 @@
 import test from 'ava';
 import fc from 'fast-check';
+import { bucketOfDuration } from './histogram.js';
 import { entriesMax, SpaceSaving, valueLengthMax } from './space-saving.js';
 
-const request = { method: 'GET', status: 200, durationMs: 1, size: 10 };
+const request = { status: 200, durationMs: 1, size: 10 };
+const bucket = bucketOfDuration(request.durationMs);
 
 /** A few frequent values and many rare ones. */
 const values = fc.array(
@@ -68,7 +70,11 @@ test('has every value with more than its share after unpacking', (t) => {
 test('counts exactly while there are few values', (t) => {
   const summary = new SpaceSaving();
   for (let at = 0; at < 1000; at += 1)
-    summary.add(`/${at % entriesMax}`, { method: 'GET', status: at % 100 === 7 ? 502 : 200, durationMs: at, size: 5 });
+    summary.add(
+      `/${at % entriesMax}`,
+      { status: at % 100 === 7 ? 502 : 200, durationMs: at, size: 5 },
+      bucketOfDuration(at),
+    );
   const unpacked = SpaceSaving.unpack(summary.pack());
   t.deepEqual(unpacked.entries(), summary.entries());
   t.is(unpacked.total, 1000);
@@ -80,7 +86,7 @@ test('counts exactly while there are few values', (t) => {
 
 test('stays small for any requested values', (t) => {
   const summary = new SpaceSaving();
-  for (let at = 0; at < 5000; at += 1) summary.add(`/${'€'.repeat(at % 600)}${at}`, request);
+  for (let at = 0; at < 5000; at += 1) summary.add(`/${'€'.repeat(at % 600)}${at}`, request, bucket);
   t.true(summary.entries().length <= 2 * entriesMax);
   t.true(Buffer.byteLength(summary.pack()) <= 60_000);
   t.true(SpaceSaving.unpack(summary.pack()).entries().length > 50);
@@ -88,7 +94,7 @@ test('stays small for any requested values', (t) => {
 
 test('truncates a long value and marks it', (t) => {
   const summary = new SpaceSaving();
-  for (const end of ['a', 'b']) summary.add(`/${'😀'.repeat(200)}${end}`, request);
+  for (const end of ['a', 'b']) summary.add(`/${'😀'.repeat(200)}${end}`, request, bucket);
   const { value, count } = summary.entries()[0]!;
   t.is(value.length, valueLengthMax);
   t.true(value.endsWith('…') && value.isWellFormed());
@@ -107,7 +113,7 @@ test('packs and unpacks any text', (t) => {
 
 function summaryOf(all: readonly string[], max: number): SpaceSaving {
   const summary = new SpaceSaving({ entriesMax: max });
-  for (const value of all) summary.add(value, request);
+  for (const value of all) summary.add(value, request, bucket);
   return summary;
 }
 

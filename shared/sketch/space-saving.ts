@@ -17,7 +17,6 @@
  */
 import { Histogram } from './histogram.js';
 import { detachString } from '../memo.js';
-import { latencyBucketOf, type Measured, type Aggregate } from '../rollup/rollup.js';
 import { isServerError } from '../status.js';
 
 /** Maximum number of values in the packed form; twice as many in memory. */
@@ -27,16 +26,27 @@ export const valueLengthMax = 250;
 /** Maximum size of the packed form in bytes: InfluxDB limits strings to 64 KiB. */
 const packedBytesMax = 60_000;
 
+/** The sums over some requests. */
+interface Sums {
+  count: number;
+  /** Sum of the latencies in milliseconds, over the requests in the histogram. */
+  durationSumMs: number;
+  durationMaxMs: number;
+  /** Sum of the response body sizes, in bytes. */
+  sizeSum: number;
+}
+
 /** The counts of a value. */
-export interface TopEntry extends Omit<Aggregate, 'sampledOut'> {
+export interface TopEntry extends Readonly<Sums> {
   readonly value: string;
+  readonly histogram: Histogram;
   /** Maximum number of requests of the value that are not counted here. */
   readonly missedMax: number;
   /** Requests with a 5xx status. */
   readonly errors: number;
 }
 
-interface Entry extends Omit<Aggregate, 'histogram' | 'sampledOut'> {
+interface Entry extends Sums {
   errors: number;
   /** Buckets not yet in the histogram: most values are rare and need no histogram. */
   recent: number[];
@@ -61,6 +71,13 @@ type PackedEntry = [
   histogram: string,
 ];
 
+/** The fields of a request that a list counts. */
+export interface CountedRequest {
+  readonly status: number;
+  readonly durationMs: number | null;
+  readonly size: number;
+}
+
 /** A list of the most frequent values. Not shared between owners: merging changes the target. */
 export class SpaceSaving {
   /** Number of added requests, of all values. */
@@ -76,11 +93,10 @@ export class SpaceSaving {
   }
 
   /**
-   * Counts a request; `bucket` as in `addEvent`. The value is not copied: if it is a slice, it retains its parent
-   * string until it is merged into another summary.
+   * Counts a request. `bucket` is the histogram bucket of its latency; `undefined` if it has none. The value is not
+   * copied: if it is a slice, it retains its parent string until it is merged into another summary.
    */
-  add(value: string, request: Measured, bucket = latencyBucketOf(request)): void {
-    const { status, durationMs, size } = request;
+  add(value: string, { status, durationMs, size }: CountedRequest, bucket: number | undefined): void {
     const short = shortValue(value);
     let entry = this.#entries.get(short);
     if (entry === undefined) this.#entries.set(short, (entry = emptyEntry()));

@@ -4,7 +4,7 @@ import { createRandom } from '../../demo/random.js';
 import { event } from '../../test/web-samples.js';
 import { createZipf } from '../../test/zipf.js';
 import { HyperLogLog } from '../sketch/hyperloglog.js';
-import { windowStart } from '../rollup/rollup.js';
+import { latencyBucketOf, windowStart } from '../rollup/rollup.js';
 import { createTopListAggregator } from './top-list-aggregator.js';
 import { hostClientsLevels, requestDimensions, topLevels, topValueOf, type TopRow } from './top-row.js';
 import { SpaceSaving } from '../sketch/space-saving.js';
@@ -59,7 +59,8 @@ test('adds up to the same lists at every level, for any split over windows, flus
           for (const dimension of requestDimensions) {
             const exact = new SpaceSaving();
             for (const each of inWindow)
-              if (topValueOf[dimension](each) !== '') exact.add(topValueOf[dimension](each), each);
+              if (topValueOf[dimension](each) !== '')
+                exact.add(topValueOf[dimension](each), each, latencyBucketOf(each));
             const read = new SpaceSaving();
             for (const row of rows)
               if (row.windowMs === windowMs && row.kind === dimension) read.merge(SpaceSaving.unpack(row.packed));

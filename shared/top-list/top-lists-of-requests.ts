@@ -1,6 +1,7 @@
 /** Top lists of raw requests, for filters that stored top lists do not support. */
 import { groupBy } from '../group-by.js';
 import type { RequestEvent } from '../request-event.js';
+import { latencyBucketOf } from '../rollup/rollup.js';
 import { requestDimensions, topValueOf, type RequestDimension, type TopKind } from './top-row.js';
 import { SpaceSaving, type TopEntry } from '../sketch/space-saving.js';
 
@@ -33,7 +34,7 @@ export function topListsOfRequests(
           const summary = new SpaceSaving({ entriesMax: Infinity });
           for (const request of ofSource) {
             const value = topValueOf[dimension](request);
-            if (value !== '') summary.add(value, request);
+            if (value !== '') summary.add(value, request, latencyBucketOf(request));
           }
           return summary.total === 0
             ? []

@@ -12,7 +12,8 @@ import { openStore } from '../../shared/store/open.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { event, ledger } from '../../test/web-samples.js';
 import { until } from '../../test/until.js';
-import { createReads } from '../query/read.js';
+import { readCurrentTraffic } from '../query/read-traffic.js';
+import { createReads } from '../query/reads.js';
 import { startAlerts } from './alerts.js';
 import type { AlertMessage } from './message.js';
 
@@ -50,10 +51,11 @@ test('posts when errors of a source or a silent collector are found and when the
   const webhook = new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
   // In the middle of a minute, since a window is a minute.
   let nowMs = Math.floor(Date.now() / 60_000) * 60_000 - 30_000;
+  const reads = createReads(store);
   const alerts = startAlerts({
     webhook,
     log,
-    reads: createReads(store),
+    readTraffic: (atMs) => readCurrentTraffic(reads, atMs),
     dashboardUrl: 'https://stats.example',
     now: () => nowMs,
     everyMs: 20,

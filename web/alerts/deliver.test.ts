@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
 import { createLog } from '../../shared/log.js';
 import { until } from '../../test/until.js';
-import { createDelivery, type DeliveryOptions } from './deliver.js';
+import { Delivery, type DeliveryOptions } from './deliver.js';
 import type { AlertMessage } from './message.js';
 
 const message: AlertMessage = {
@@ -56,7 +56,7 @@ async function start(
     t.false(line.includes('s3cret'), line);
     logged.push(line);
   };
-  const delivery = createDelivery({
+  const delivery = new Delivery({
     webhook: new URL(`http://someone:s3cret%21@127.0.0.1:${port}/hooks/s3cret`),
     log: createLog('test', { write: note }),
     waitMs: () => 1,

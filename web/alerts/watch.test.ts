@@ -1,5 +1,5 @@
 import test from 'ava';
-import { createWatch, type Finding, type Observation } from './watch.js';
+import { Watch, type Finding, type Observation } from './watch.js';
 
 const errors: Finding = { kind: 'errors', state: 'degraded', sinceMs: 500, share: 0.03 };
 const silent: Finding = { kind: 'silent', state: 'failing', sinceMs: 700, limitMs: 60_000 };
@@ -9,7 +9,7 @@ function caddy(...findings: Finding[]): Observation[] {
 }
 
 test('fires a persistent finding once, and resolves it after it has been absent for a while', (t) => {
-  const watch = createWatch({ fireAfterMs: 10, resolveAfterMs: 30 });
+  const watch = new Watch({ fireAfterMs: 10, resolveAfterMs: 30 });
   t.deepEqual(watch.observe(caddy(errors), 0), []);
   t.deepEqual(watch.observe(caddy(errors), 9), []);
   t.deepEqual(watch.observe(caddy({ ...errors, share: 0.04, sinceMs: 900 }), 10), [
@@ -27,13 +27,13 @@ test('fires a persistent finding once, and resolves it after it has been absent 
 });
 
 test('never fires a finding that does not persist', (t) => {
-  const watch = createWatch({ fireAfterMs: 10 });
+  const watch = new Watch({ fireAfterMs: 10 });
   for (let nowMs = 0; nowMs < 100; nowMs += 10)
     t.deepEqual(watch.observe(nowMs % 20 === 0 ? caddy(errors) : caddy(), nowMs), []);
 });
 
 test('distinguishes kinds and sources', (t) => {
-  const watch = createWatch({ fireAfterMs: 0 });
+  const watch = new Watch({ fireAfterMs: 0 });
   const changes = watch.observe([...caddy(errors, silent), { source: 'shop', findings: [errors], lastMs: 0 }], 0);
   t.deepEqual(
     changes.map(({ source, finding }) => `${source} ${finding.kind}`),
@@ -42,7 +42,7 @@ test('distinguishes kinds and sources', (t) => {
 });
 
 test('does not resolve errors with too few requests; resolves silence with any request', (t) => {
-  const watch = createWatch({ fireAfterMs: 0, resolveAfterMs: 0 });
+  const watch = new Watch({ fireAfterMs: 0, resolveAfterMs: 0 });
   t.is(watch.observe(caddy(errors, silent), 0).length, 2);
   t.deepEqual(watch.observe([], 100_000), []);
   t.deepEqual(watch.observe([{ source: 'caddy', findings: undefined, lastMs: 700 }], 100_000), []);
@@ -64,7 +64,7 @@ test('does not resolve errors with too few requests; resolves silence with any r
 });
 
 test('limits the number of concurrent alerts', (t) => {
-  const watch = createWatch({ fireAfterMs: 0, alertsMax: 3 });
+  const watch = new Watch({ fireAfterMs: 0, alertsMax: 3 });
   t.is(
     watch.observe(
       Array.from({ length: 5 }, (_, at) => ({ source: `app-${at}`, findings: [errors], lastMs: 0 })),

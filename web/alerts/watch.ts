@@ -28,15 +28,6 @@ export interface Change {
   readonly sinceMs: number;
 }
 
-/** Tracks findings over time. */
-export interface Watch {
-  /**
-   * Accepts the current observations of all sources with requests and returns the alerts that change. Durations are
-   * measured by `monotonicMs`.
-   */
-  observe(observations: readonly Observation[], monotonicMs: number): Change[];
-}
-
 interface State {
   readonly source: string;
   finding: Finding;
@@ -48,59 +39,77 @@ interface State {
   goneMs: number | undefined;
 }
 
-/**
- * Creates a watch. A finding fires after `fireAfterMs` (15 s) and is resolved after an absence of `resolveAfterMs`
- * (60 s). Findings beyond `alertsMax` (200) are ignored.
- */
-export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, alertsMax = 200 } = {}): Watch {
-  const states = new Map<string, State>();
+/** Options of `Watch`. */
+export interface WatchOptions {
+  /** How long a finding must persist before it fires, in milliseconds. Default: 15,000. */
+  readonly fireAfterMs?: number | undefined;
+  /** How long a finding must be absent before it is resolved, in milliseconds. Default: 60,000. */
+  readonly resolveAfterMs?: number | undefined;
+  /** Maximum number of findings to track. Others are ignored. Default: 200. */
+  readonly alertsMax?: number | undefined;
+}
 
-  return {
-    observe(observations, monotonicMs) {
-      const bySource = new Map(observations.map((observation) => [observation.source, observation]));
-      const found = new Set<string>();
-      for (const { source, findings = [] } of observations) {
-        for (const finding of findings) {
-          const key = `${finding.kind} ${source}`;
-          found.add(key);
-          const state = states.get(key);
-          if (state !== undefined) Object.assign(state, { finding, goneMs: undefined });
-          else if (states.size < alertsMax)
-            states.set(key, {
-              source,
-              finding,
-              sinceMs: finding.sinceMs,
-              foundMs: monotonicMs,
-              firing: false,
-              goneMs: undefined,
-            });
-        }
+/** Tracks findings over time. */
+export class Watch {
+  readonly #fireAfterMs: number;
+  readonly #resolveAfterMs: number;
+  readonly #alertsMax: number;
+  /** By kind and source. */
+  readonly #states = new Map<string, State>();
+
+  constructor({ fireAfterMs = 15_000, resolveAfterMs = 60_000, alertsMax = 200 }: WatchOptions = {}) {
+    this.#fireAfterMs = fireAfterMs;
+    this.#resolveAfterMs = resolveAfterMs;
+    this.#alertsMax = alertsMax;
+  }
+
+  /**
+   * Accepts the current observations of all sources with requests and returns the alerts that change. Durations are
+   * measured by `monotonicMs`.
+   */
+  observe(observations: readonly Observation[], monotonicMs: number): Change[] {
+    const bySource = new Map(observations.map((observation) => [observation.source, observation]));
+    const found = new Set<string>();
+    for (const { source, findings = [] } of observations) {
+      for (const finding of findings) {
+        const key = `${finding.kind} ${source}`;
+        found.add(key);
+        this.#track(key, source, finding, monotonicMs);
       }
-      return [...states].flatMap(([key, state]) => {
-        const status = found.has(key)
-          ? rise(state, monotonicMs)
-          : fall(key, state, bySource.get(state.source), monotonicMs);
-        return status === undefined
-          ? []
-          : [{ status, source: state.source, finding: state.finding, sinceMs: state.sinceMs }];
-      });
-    },
-  };
+    }
+    return [...this.#states].flatMap(([key, state]) => {
+      const status = found.has(key)
+        ? this.#rise(state, monotonicMs)
+        : this.#fall(key, state, bySource.get(state.source), monotonicMs);
+      return status === undefined
+        ? []
+        : [{ status, source: state.source, finding: state.finding, sinceMs: state.sinceMs }];
+    });
+  }
 
-  function rise(state: State, monotonicMs: number): 'firing' | undefined {
-    if (state.firing || monotonicMs - state.foundMs < fireAfterMs) return undefined;
+  #track(key: string, source: string, finding: Finding, foundMs: number): void {
+    const state = this.#states.get(key);
+    if (state !== undefined) Object.assign(state, { finding, goneMs: undefined });
+    else if (this.#states.size < this.#alertsMax)
+      this.#states.set(key, {
+        source,
+        finding,
+        sinceMs: finding.sinceMs,
+        foundMs,
+        firing: false,
+        goneMs: undefined,
+      });
+  }
+
+  #rise(state: State, monotonicMs: number): 'firing' | undefined {
+    if (state.firing || monotonicMs - state.foundMs < this.#fireAfterMs) return undefined;
     state.firing = true;
     return 'firing';
   }
 
-  function fall(
-    key: string,
-    state: State,
-    observation: Observation | undefined,
-    monotonicMs: number,
-  ): 'resolved' | undefined {
+  #fall(key: string, state: State, observation: Observation | undefined, monotonicMs: number): 'resolved' | undefined {
     if (!state.firing) {
-      states.delete(key);
+      this.#states.delete(key);
       return undefined;
     }
     if (!isOver(state.finding, observation)) {
@@ -108,8 +117,8 @@ export function createWatch({ fireAfterMs = 15_000, resolveAfterMs = 60_000, ale
       return undefined;
     }
     state.goneMs ??= monotonicMs;
-    if (monotonicMs - state.goneMs < resolveAfterMs) return undefined;
-    states.delete(key);
+    if (monotonicMs - state.goneMs < this.#resolveAfterMs) return undefined;
+    this.#states.delete(key);
     return 'resolved';
   }
 }

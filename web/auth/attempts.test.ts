@@ -1,9 +1,9 @@
 import test from 'ava';
-import { attemptAddress, createAttemptLimit } from './attempts.js';
+import { attemptAddress, AttemptLimit } from './attempts.js';
 
 test('an address waits after too many failures until a minute after the first; others do not', (t) => {
   let nowMs = 0;
-  const limit = createAttemptLimit({ failuresMax: 3, windowMs: 60_000, monotonicMs: () => nowMs });
+  const limit = new AttemptLimit({ failuresMax: 3, windowMs: 60_000, monotonicMs: () => nowMs });
   for (nowMs = 0; nowMs < 2000; nowMs += 1000) limit.fail('a');
   t.is(limit.waitMs('a'), 0);
   limit.fail('a');
@@ -22,14 +22,14 @@ test('steps of the wall clock do not affect the wait', (t) => {
     Date.now = now;
   });
   Date.now = () => now() + aheadMs;
-  const limit = createAttemptLimit({ failuresMax: 1 });
+  const limit = new AttemptLimit({ failuresMax: 1 });
   limit.fail('a');
   aheadMs = 0;
   t.true(limit.waitMs('a') > 0 && limit.waitMs('a') <= 60_000);
 });
 
 test('tracks a limited number of addresses, the most recent failures', (t) => {
-  const limit = createAttemptLimit({ failuresMax: 1, addressesMax: 2 });
+  const limit = new AttemptLimit({ failuresMax: 1, addressesMax: 2 });
   for (const address of ['a', 'b', 'a', 'c']) limit.fail(address);
   t.deepEqual(
     ['a', 'b', 'c'].map((address) => limit.waitMs(address) > 0),

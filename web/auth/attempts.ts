@@ -6,47 +6,58 @@ import type { IncomingMessage } from 'node:http';
 import ipaddr from 'ipaddr.js';
 import { isLoopback } from '../../shared/settings/settings.js';
 
-/** Counts failures by address. */
-export interface AttemptLimit {
-  /** Time until the address may try again, in milliseconds; 0 if it may now. */
-  waitMs(address: string): number;
-  /** Counts a failure. */
-  fail(address: string): void;
+/** Options of `AttemptLimit`. */
+export interface AttemptLimitOptions {
+  /** Maximum number of failures of an address within `windowMs` of the first. Default: 10. */
+  readonly failuresMax?: number;
+  /** Default: 60,000. */
+  readonly windowMs?: number;
+  /** Maximum number of addresses to track: those that failed last. Default: 10,000. */
+  readonly addressesMax?: number;
+  /** A monotonic clock, in milliseconds, so that wall clock steps lock nobody out. Default: `performance.now`. */
+  readonly monotonicMs?: (() => number) | undefined;
 }
 
-/**
- * Creates a limit of `failuresMax` failures (10) within `windowMs` (one minute) of the first. Tracks the `addressesMax`
- * (10,000) most recent addresses. `monotonicMs` is a monotonic clock, so that wall clock steps lock nobody out.
- */
-export function createAttemptLimit({
-  failuresMax = 10,
-  windowMs = 60_000,
-  addressesMax = 10_000,
-  monotonicMs = () => performance.now(),
-}: {
-  failuresMax?: number;
-  windowMs?: number;
-  addressesMax?: number;
-  monotonicMs?: (() => number) | undefined;
-} = {}): AttemptLimit {
-  const failed = new Map<string, { count: number; readonly endMs: number }>();
-  const current = (address: string) => {
-    const entry = failed.get(address);
-    return entry !== undefined && entry.endMs > monotonicMs() ? entry : undefined;
-  };
-  return {
-    waitMs(address) {
-      const entry = current(address);
-      return entry === undefined || entry.count < failuresMax ? 0 : entry.endMs - monotonicMs();
-    },
-    fail(address) {
-      const entry = current(address) ?? { count: 0, endMs: monotonicMs() + windowMs };
-      entry.count += 1;
-      failed.delete(address);
-      failed.set(address, entry);
-      if (failed.size > addressesMax) failed.delete(failed.keys().next().value!);
-    },
-  };
+/** Counts failures by address. */
+export class AttemptLimit {
+  readonly #failuresMax: number;
+  readonly #windowMs: number;
+  readonly #addressesMax: number;
+  readonly #monotonicMs: () => number;
+  /** By address, least recent failure first. */
+  readonly #failed = new Map<string, { count: number; readonly endMs: number }>();
+
+  constructor({
+    failuresMax = 10,
+    windowMs = 60_000,
+    addressesMax = 10_000,
+    monotonicMs = () => performance.now(),
+  }: AttemptLimitOptions = {}) {
+    this.#failuresMax = failuresMax;
+    this.#windowMs = windowMs;
+    this.#addressesMax = addressesMax;
+    this.#monotonicMs = monotonicMs;
+  }
+
+  /** Time until the address may try again, in milliseconds; 0 if it may now. */
+  waitMs(address: string): number {
+    const entry = this.#current(address);
+    return entry === undefined || entry.count < this.#failuresMax ? 0 : entry.endMs - this.#monotonicMs();
+  }
+
+  /** Counts a failure. */
+  fail(address: string): void {
+    const entry = this.#current(address) ?? { count: 0, endMs: this.#monotonicMs() + this.#windowMs };
+    entry.count += 1;
+    this.#failed.delete(address);
+    this.#failed.set(address, entry);
+    if (this.#failed.size > this.#addressesMax) this.#failed.delete(this.#failed.keys().next().value!);
+  }
+
+  #current(address: string) {
+    const entry = this.#failed.get(address);
+    return entry !== undefined && entry.endMs > this.#monotonicMs() ? entry : undefined;
+  }
 }
 
 /**

@@ -3,7 +3,7 @@ import type { Context, Middleware } from 'koa';
 import { crossSiteRefusal } from '../../shared/net/cross-site.js';
 import { rateLimitedWarn, type Log } from '../../shared/log.js';
 import { isLoopbackName } from '../../shared/net/loopback-name.js';
-import { attemptAddress, createAttemptLimit } from './attempts.js';
+import { attemptAddress, AttemptLimit } from './attempts.js';
 import { isAuthorised } from './password.js';
 import { Problem } from '../problem.js';
 
@@ -77,7 +77,7 @@ export function requirePassword(
   password: string,
   { log, monotonicMs }: { log: Log; monotonicMs?: (() => number) | undefined },
 ): Middleware {
-  const limit = createAttemptLimit({ monotonicMs });
+  const limit = new AttemptLimit({ monotonicMs });
   const warn = rateLimitedWarn(log.warn);
   return async (ctx, next) => {
     if (isOpen(ctx)) {

@@ -1,6 +1,7 @@
 import test from 'ava';
 import { compareWithGolden } from '../../test/golden.js';
-import { chartLinks, spanOf, timeChart, timeChartDocument, type TimeChart } from './time-chart.js';
+import { chartLinks } from './chart-links.js';
+import { spanOf, timeChart, timeChartDocument, type TimeChart } from './time-chart.js';
 
 const stepMs = 600_000;
 const fromMs = Date.UTC(2026, 10, 23, 19);

@@ -2,8 +2,8 @@
  * Time charts as SVG text: lines, or stacked areas in steps. Colours, dashes and fonts come from the style sheet
  * (`styles/_chart.scss`). No inline styles, because of the content security policy.
  */
-import { scaleLinear, scaleLog, scaleUtc } from 'd3-scale';
 import { curveLinear, curveStep, line } from 'd3-shape';
+import { escape, height, plot, width, xScale, yScale, type Scales, type Span } from './plot.js';
 
 /** A chart of values by window. */
 export interface TimeChart {
@@ -32,12 +32,6 @@ export interface TimeChart {
   readonly formatTimes: (timesMs: readonly number[]) => readonly string[];
 }
 
-/** The smallest positive value, and the maximum. */
-export interface Span {
-  readonly min: number;
-  readonly max: number;
-}
-
 /** One line or area. */
 export interface ChartSeries {
   readonly label: string;
@@ -49,9 +43,6 @@ export interface ChartSeries {
   readonly values: readonly (number | null)[];
 }
 
-const width = 640;
-const height = 150;
-const plot = { left: 58, right: width - 14, top: 8, bottom: height - 22 };
 const legendHeight = 26;
 
 /** Returns the `<svg>` element of a chart, which the style sheet may stretch. */
@@ -90,73 +81,6 @@ export function spanOf({
   return span;
 }
 
-/** A clickable part of a chart. */
-export interface ChartLink {
-  readonly fromMs: number;
-  readonly toMs: number;
-  readonly href: string;
-}
-
-/**
- * Returns a function that creates a layer of links over a chart, given the tooltip of each link. Layers are for
- * pointers only: hidden from screen readers and not in the tab order; the table of the chart has the same links. The
- * style sheet shows one of two layers: `narrow` links for a mouse, or `wide` ones for touch.
- */
-export function chartLinks(
-  { fromMs, toMs }: Pick<TimeChart, 'fromMs' | 'toMs'>,
-  links: readonly ChartLink[],
-  size: 'narrow' | 'wide',
-): (words: readonly string[]) => string {
-  const x = xScale(fromMs, toMs);
-  const areas = links.map((one) => {
-    const left = x(Math.max(fromMs, one.fromMs));
-    return `<a href="${escape(one.href)}" tabindex="-1"><rect x="${left.toFixed(1)}" width="${(x(Math.min(toMs, one.toMs)) - left).toFixed(1)}" y="${plot.top}" height="${plot.bottom - plot.top}"/><title>`;
-  });
-  return (words) =>
-    `<svg class="chart-links ${size}" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">${areas.map((area, at) => `${area}${escape(words[at]!)}</title></a>`).join('')}</svg>`;
-}
-
-interface Scales {
-  readonly x: (timeMs: number) => number;
-  readonly y: (value: number) => number;
-}
-
-function xScale(fromMs: number, toMs: number) {
-  return scaleUtc().domain([fromMs, toMs]).range([plot.left, plot.right]);
-}
-
-function yScale(
-  scale: TimeChart['scale'],
-  { min, max }: Span,
-): { y: (value: number) => number; ticks: readonly number[] } {
-  if (scale === 'log' && max > 0) {
-    // The lowest value is slightly above the axis.
-    const domain: [number, number] = [min * 0.8, Math.max(max, min * 1.5)];
-    return { y: scaleLog().domain(domain).range([plot.bottom, plot.top]).clamp(true), ticks: logTicks(...domain) };
-  }
-  const y = scaleLinear()
-    .domain([0, max === 0 ? 1 : max])
-    .nice(3)
-    .range([plot.bottom, plot.top])
-    .clamp(true);
-  return { y, ticks: y.ticks(3) };
-}
-
-/** Powers of ten, or finer ticks if there are too few. The ticks of d3 are too many. */
-function logTicks(min: number, max: number): number[] {
-  const ticksOf = (...mantissas: number[]): number[] => {
-    const found: number[] = [];
-    for (let power = Math.floor(Math.log10(min)); 10 ** power <= max; power += 1)
-      found.push(...mantissas.map((mantissa) => Number((mantissa * 10 ** power).toPrecision(1))));
-    return found.filter((tick) => tick >= min && tick <= max);
-  };
-  const powers = ticksOf(1);
-  if (powers.length > 4) return powers.filter((_, at) => at % 2 === (powers.length - 1) % 2);
-  if (powers.length >= 3) return powers;
-  const finer = ticksOf(1, 3);
-  return finer.length >= 3 ? finer : ticksOf(1, 2, 5);
-}
-
 function svg(chart: TimeChart, style: string, extra: string, totalHeight: number, attributes = ''): string {
   const { id, title, description, kind, fromMs, toMs, series, before } = chart;
   const x = xScale(fromMs, toMs);
@@ -165,24 +89,17 @@ function svg(chart: TimeChart, style: string, extra: string, totalHeight: number
   const labels = allTicks.map(chart.formatValue);
   const ticks = allTicks.filter((_, at) => labels.indexOf(labels[at]!) === at);
   const { known, gaps } = runsOf(chart);
-  const across = (run: Run): { left: string; right: string } => ({
-    left: x(run.fromMs).toFixed(1),
-    right: x(run.toMs).toFixed(1),
-  });
+  const runPath = (name: string, of: readonly Run[], shape: (left: string, right: string) => string): string =>
+    of.length === 0
+      ? ''
+      : `<path class="${name}" d="${of.map(({ fromMs: left, toMs: right }) => shape(x(left).toFixed(1), x(right).toFixed(1))).join('')}"/>`;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" class="chart" id="${id}" viewBox="0 0 ${width} ${totalHeight}"${attributes} role="img" aria-labelledby="${id}-title ${id}-desc">`,
     `<title id="${id}-title">${escape(title)}</title>`,
     `<desc id="${id}-desc">${escape(description)}</desc>`,
     style,
     ...(kind === 'stack' ? series.filter(({ hatched }) => hatched).map((one) => hatching(id, one)) : []),
-    ...(gaps.length === 0
-      ? []
-      : [
-          `<path class="gap" d="${gaps
-            .map(across)
-            .map(({ left, right }) => `M${left},${plot.top}H${right}V${plot.bottom}H${left}Z`)
-            .join('')}"/>`,
-        ]),
+    runPath('gap', gaps, (left, right) => `M${left},${plot.top}H${right}V${plot.bottom}H${left}Z`),
     ...ticks
       .filter((value) => chart.scale === 'log' || value > 0)
       .map((value) => `<path class="grid" d="M${plot.left},${y(value).toFixed(1)}H${plot.right}"/>`),
@@ -194,14 +111,7 @@ function svg(chart: TimeChart, style: string, extra: string, totalHeight: number
         `<text class="tick" x="${plot.left - 8}" y="${y(value).toFixed(1)}" dy="0.32em" text-anchor="end">${escape(chart.formatValue(value))}</text>`,
     ),
     // No axis in gaps: it would look like a value of zero.
-    ...(known.length === 0
-      ? []
-      : [
-          `<path class="axis" d="${known
-            .map(across)
-            .map(({ left, right }) => `M${left},${plot.bottom}H${right}`)
-            .join('')}"/>`,
-        ]),
+    runPath('axis', known, (left, right) => `M${left},${plot.bottom}H${right}`),
     ...xTicks(
       x.ticks(6).map((time) => time.getTime()),
       x,
@@ -352,8 +262,4 @@ function legend({ id, kind, series, before }: TimeChart): string {
     ...series.map((one) => (kind === 'lines' ? stroke(one.class, one.label) : box(one))),
     ...(before === undefined ? [] : [stroke('before', 'before')]),
   ].join('');
-}
-
-function escape(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }

@@ -1,21 +1,15 @@
 /** The charts of the page, each with its legend, links and table. */
-import { chartLinks, timeChart, type ChartLink, type TimeChart } from '../chart/time-chart.js';
+import { chartLinks, type ChartLink } from '../chart/chart-links.js';
+import { timeChart, type TimeChart } from '../chart/time-chart.js';
+import { statusClassOf } from '../../shared/status.js';
 import { isoTime } from '../../shared/time-range.js';
-import {
-  chartedPairs,
-  chartedSources,
-  chartKinds,
-  chartOf,
-  pairChartKinds,
-  timesOf,
-  type Charted,
-  type ChartKind,
-} from './charts.js';
+import { chartKinds, pairChartKinds, type ChartKind } from './chart-kinds.js';
+import { chartedPairs, chartedSources, chartOf, timesOf, type Charted } from './charts.js';
 import { bytes, clock, count, dayOf, duration, nbsp, percent, printable } from '../format.js';
 import { shareOf, type WindowFigures } from '../stats/figures.js';
 import type { Link } from './link.js';
 import type { Pair, PairWindow } from '../stats/pair.js';
-import type { Traffic } from '../query/read.js';
+import type { Traffic } from '../query/read-traffic.js';
 import { p99 } from './source-cards.js';
 
 /** Maximum number of clickable parts of a chart for a mouse, and for touch at a width of 320 px. */
@@ -191,8 +185,8 @@ function cellsOf(window: WindowFigures): readonly string[] {
       statuses,
       latencyMs: { mean, p50, p95 },
     } = window;
-    const ofClass = (first: number): string =>
-      count([...statuses].reduce((sum, [status, each]) => (Math.floor(status / 100) === first ? sum + each : sum), 0));
+    const ofClass = (wanted: number): string =>
+      count([...statuses].reduce((sum, [status, each]) => (statusClassOf(status) === wanted ? sum + each : sum), 0));
     cells = [
       count(requests),
       ofClass(2),

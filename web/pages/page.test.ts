@@ -17,8 +17,8 @@ import { fold, isComplete } from '../stats/fold.js';
 import { parseQuery } from '../query/query.js';
 import { requestPairs } from '../stats/request-pairs.js';
 import { rollUp } from '../../shared/rollup/rollup-aggregator.js';
-import type { Traffic } from '../query/read.js';
-import { readTopListsFrom } from '../query/top-lists.js';
+import type { Traffic } from '../query/read-traffic.js';
+import { readTopListsFrom } from '../query/read-top-lists.js';
 import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);

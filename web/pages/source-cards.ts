@@ -4,7 +4,7 @@ import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { changeOf, pointsOf, type Change } from './change.js';
-import { p99RequestsMin } from './charts.js';
+import { p99RequestsMin } from './chart-kinds.js';
 import { shareOf, type Figures } from '../stats/figures.js';
 import {
   barOf,
@@ -21,8 +21,8 @@ import {
 } from '../format.js';
 import { errorShares, healthRequestsMin } from '../stats/health.js';
 import type { Link } from './link.js';
-import type { Traffic } from '../query/read.js';
-import type { TopLists } from '../query/top-lists.js';
+import type { Traffic } from '../query/read-traffic.js';
+import type { TopLists } from '../stats/top-lists.js';
 
 /** Returns the card of a source. */
 export function sourceCard(

@@ -8,7 +8,7 @@ import { shareOf } from '../stats/figures.js';
 import type { HostList } from '../stats/fold.js';
 import { evaluateHealth, pastErrors, type State, type HealthStatus } from '../stats/health.js';
 import { phrase, textOf, type Phrase, type Time } from './phrase.js';
-import type { Traffic } from '../query/read.js';
+import type { Traffic } from '../query/read-traffic.js';
 
 /** The content of the status line. */
 export interface Status {

@@ -8,8 +8,8 @@ import { barOf, bytes, clientText, count, duration, nbsp, percent, printable } f
 import { errorShares, healthRequestsMin } from '../stats/health.js';
 import { filterHref, type Link } from './link.js';
 import { limitMax } from '../query/query.js';
-import type { Traffic } from '../query/read.js';
-import { exactList, listOf, type ListedDimension, type TopList, type TopLists } from '../query/top-lists.js';
+import type { Traffic } from '../query/read-traffic.js';
+import { exactList, listOf, type ListedDimension, type TopList, type TopLists } from '../stats/top-lists.js';
 
 /** Number of rows of a list on the page. The CSV has more. */
 export const topRowsMax = 10;

@@ -11,8 +11,9 @@ import { printable, timeTicks } from '../format.js';
 import { textOf } from './phrase.js';
 import { filterNames, parseQuery } from '../query/query.js';
 import { rollUp } from '../../shared/rollup/rollup-aggregator.js';
-import type { Traffic } from '../query/read.js';
-import { readTopListsFrom, type TopLists } from '../query/top-lists.js';
+import type { Traffic } from '../query/read-traffic.js';
+import { readTopListsFrom } from '../query/read-top-lists.js';
+import type { TopLists } from '../stats/top-lists.js';
 import { dashboardView } from './view-model.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 0, 30);

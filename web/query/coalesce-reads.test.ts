@@ -1,11 +1,11 @@
 import test from 'ava';
-import { CoalescedRead, createSharedReads } from './coalesce-reads.js';
+import { CoalescedRead, SharedReads } from './coalesce-reads.js';
 
 function start({ told = false } = {}) {
   let clockMs = 0;
   const reads: { answer: (text: string) => void; fail: (error: Error) => void }[] = [];
   const listeners: (() => void)[] = [];
-  const shared = createSharedReads(
+  const shared = new SharedReads(
     told
       ? {
           listen: (onChange) => {
@@ -19,7 +19,7 @@ function start({ told = false } = {}) {
   return {
     reads,
     get: (toMs: number, query = 'all') =>
-      shared(
+      shared.read(
         'requests',
         { fromMs: toMs - 1000, toMs },
         { query },

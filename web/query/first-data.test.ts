@@ -8,7 +8,8 @@ import { openStore } from '../../shared/store/open.js';
 import { event } from '../../test/web-samples.js';
 import { FirstData, firstOf } from './first-data.js';
 import { parseQuery } from './query.js';
-import { createReads, readTraffic, type Reads } from './read.js';
+import { readTraffic } from './read-traffic.js';
+import { createReads, type Reads } from './reads.js';
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;

@@ -5,7 +5,7 @@ import { addHostCounts, hostKey } from '../../shared/store/rollups-query.js';
 import type { HostCounts, HostCountsQuery, TimeRange } from '../../shared/store/store.js';
 import { coverRange } from '../../shared/time-range.js';
 import { CoalescedRead } from './coalesce-reads.js';
-import { closedTtlMs, closesAfterMs, notifiedTtlMs } from './window-cache.js';
+import { closedTtlMs, closesAfterMs, notifiedTtlMs } from './window-ttl.js';
 
 /** Options of `HostCountsCache`. */
 export interface HostCountsOptions {

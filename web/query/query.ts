@@ -1,4 +1,5 @@
 import { boundClientIp, nameLengthMax, type ClientIpPolicy } from '../../shared/record/bounds.js';
+import { statusesOfClass, type StatusRange } from '../../shared/status.js';
 import { parseTime, timeSyntax } from '../../shared/time-range.js';
 import type { Filter, TimeRange } from '../../shared/store/store.js';
 
@@ -222,9 +223,9 @@ function readMethod(text: string): string {
   return text;
 }
 
-function readStatus(text: string): { min: number; max: number } {
+function readStatus(text: string): StatusRange {
   const statusClass = /^([1-5])xx$/.exec(text)?.[1];
-  if (statusClass !== undefined) return { min: Number(statusClass) * 100, max: Number(statusClass) * 100 + 99 };
+  if (statusClass !== undefined) return statusesOfClass(Number(statusClass));
   if (!/^(0|[1-9]\d\d)$/.test(text))
     throw new QueryError('status', text, 'a status such as 404, a class from 1xx to 5xx, or 0 (no response)');
   return { min: Number(text), max: Number(text) };

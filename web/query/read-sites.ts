@@ -5,8 +5,10 @@ import { needsRequests, type Filter, type HostCounts, type TimeRange } from '../
 import { alignRange, coverRange, levelFor } from '../../shared/time-range.js';
 import { CellSum, type Figures } from '../stats/figures.js';
 import { refineOpen } from './host-counts.js';
+import { hostParts } from './plan.js';
 import { QueryError, type DashboardQuery } from './query.js';
-import { hostParts, readHostCounts, readHostDigests, streamHostRows, type Reads } from './read.js';
+import { readHostDigests, streamHostRows } from './read-hosts.js';
+import type { Reads } from './reads.js';
 import { sitesOfPage, type SitePage } from './sites.js';
 
 /** One site with its figures. */
@@ -46,7 +48,7 @@ export async function readSites(
 ): Promise<{ sites: readonly Site[]; hasMore: boolean }> {
   const filter = rowsFilter(query.filter);
   const { sites, hasMore } = sitesOfPage(
-    await readHostCounts(reads, { parts: hostParts(query, nowMs), filter }, nowMs),
+    await reads.readHostCounts({ parts: hostParts(query, nowMs), filter }, nowMs),
     page,
   );
   const spark = sparkGrid(query, nowMs);
@@ -69,7 +71,7 @@ export async function readSiteWindows(
 ): Promise<{ windows: readonly SiteWindow[]; last: HostCounts | undefined; hasMore: boolean }> {
   const filter = rowsFilter(query.filter);
   const { sites, hasMore } = sitesOfPage(
-    await readHostCounts(reads, { parts: hostParts(query, nowMs), filter }, nowMs),
+    await reads.readHostCounts({ parts: hostParts(query, nowMs), filter }, nowMs),
     page,
   );
   const level = levelFor(query, nowMs, 'host');

@@ -11,10 +11,13 @@ import type { Store } from '../../shared/store/store.js';
 import { influxdOfThisFile, spoolOfTest, testWithInfluxd } from '../../test/influxd.js';
 import { until } from '../../test/until.js';
 import { event } from '../../test/web-samples.js';
+import { listOf } from '../stats/top-lists.js';
 import { parseQuery } from './query.js';
-import { createReads, readTopLists, readTraffic, type Reads } from './read.js';
-import { listOf } from './top-lists.js';
-import { closedTtlMsMaxDefault, closedTtlMsMin, createWindowCache } from './window-cache.js';
+import { readTopLists } from './read-top-lists.js';
+import { readTraffic } from './read-traffic.js';
+import { createReads, type Reads } from './reads.js';
+import { WindowCache } from './window-cache.js';
+import { closedTtlMsMaxDefault, closedTtlMsMin } from './window-ttl.js';
 
 const log = createLog('test', { write: () => undefined });
 const dayMs = 86_400_000;
@@ -158,7 +161,7 @@ function cacheOf({ notified, weightMax = 1000 }: { notified: boolean; weightMax?
     fail: (error: Error) => void;
   }[] = [];
   let clockMs = 0;
-  const cache = createWindowCache<{ level: number; name: string }, { windowMs: number; value: number }, number>({
+  const cache = new WindowCache<{ level: number; name: string }, { windowMs: number; value: number }, number>({
     async *read({ fromMs, toMs }) {
       const asked = { fromMs: fromMs / 60_000, toMs: toMs / 60_000 };
       yield await new Promise<{ windowMs: number; value: number }[]>((answer, fail) => {

@@ -13,6 +13,7 @@ import { groupBy } from '../../shared/group-by.js';
 import type { StoreChanges } from '../../shared/store/changes.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { CoalescedRead } from './coalesce-reads.js';
+import { closedTtlMs, closedTtlMsMin, closesAfterMs, notifiedTtlMs } from './window-ttl.js';
 
 /** The cache key, without the range. */
 export interface WindowQuery {
@@ -28,19 +29,7 @@ export interface Window<Digest> {
   readonly digest: Digest;
 }
 
-/** A cache over one kind of rows. */
-export interface WindowCache<Query, Digest> {
-  /** Returns the windows with rows in a range of whole windows, ascending. Throws the error of the read. */
-  get(query: Query, range: TimeRange, nowMs: number, signal?: AbortSignal): Promise<Window<Digest>[]>;
-  /** Invalidates the windows of these rows. */
-  invalidate(rows: readonly { readonly level: number; readonly windowMs: number }[]): void;
-  /** Invalidates all windows. */
-  clear(): void;
-  /** Number of queries with cached windows or reads in progress. */
-  readonly queries: number;
-}
-
-/** Options of `createWindowCache`. */
+/** Options of `WindowCache`. */
 export interface WindowCacheOptions<Query, Row, Digest> {
   /** Reads rows in pages of whole windows. Each page is cached, even if the rest of the read is cancelled. */
   readonly read: (query: Query & TimeRange, signal: AbortSignal) => AsyncIterable<readonly Row[]>;
@@ -53,22 +42,14 @@ export interface WindowCacheOptions<Query, Row, Digest> {
   readonly changes: StoreChanges | undefined;
   /** TTL of an open window if other processes write, in milliseconds. Default: 200. */
   readonly openTtlMs?: number;
-  /** Maximum of `closedTtlMs`, in milliseconds. Default: 60,000. */
+  /** Maximum TTL of a closed window if other processes write, in milliseconds. Default: 60,000. */
   readonly closedTtlMsMax?: number;
   /** Monotonic clock, in milliseconds. */
   readonly clock?: () => number;
 }
 
-/** TTL if the store reports its changes, in milliseconds. It does not report the deletion of expired rows. */
-export const notifiedTtlMs = 600_000;
-/** Minimum TTL of a closed window if other processes write, in milliseconds. */
-export const closedTtlMsMin = 10_000;
-/** Maximum TTL of a closed window if other processes write: imports and spooled batches change old windows. */
-export const closedTtlMsMaxDefault = 60_000;
 /** TTL of an open window, in milliseconds. Limits the reads of many concurrent viewers. */
 const openTtlMsDefault = 200;
-/** Time from a window's end until it counts as closed, in milliseconds. Covers late lines and clock skew. */
-export const closesAfterMs = 60_000;
 
 /**
  * Windows of the current query unused for this long can be evicted, in milliseconds. Pages refresh every few seconds.
@@ -86,206 +67,224 @@ interface Entry<Digest> {
   usedMs: number;
 }
 
-interface Reading<Digest> extends TimeRange {
+/** A range that is being read. */
+interface Span extends TimeRange {
   readonly startedMs: number;
   /** Windows that have changed since the start of the read. */
   readonly changed: Set<number>;
+}
+
+interface Reading<Digest> extends Span {
   readonly done: CoalescedRead<ReadonlyMap<number, Digest>>;
 }
 
-interface Group<Digest> {
+interface Group<Query, Digest> {
+  readonly query: Query;
   readonly key: string;
-  readonly level: number;
+  /** Length of a window, in milliseconds. */
+  readonly lengthMs: number;
   readonly windows: Map<number, Entry<Digest>>;
   readonly reading: Set<Reading<Digest>>;
 }
 
-/** Creates an empty cache. */
-export function createWindowCache<Query extends WindowQuery, Row extends { readonly windowMs: number }, Digest>(
-  options: WindowCacheOptions<Query, Row, Digest>,
-): WindowCache<Query, Digest> {
-  const {
-    read,
-    digest,
-    estimatedSize,
-    weightMax,
-    changes,
-    openTtlMs = openTtlMsDefault,
-    closedTtlMsMax = closedTtlMsMaxDefault,
-    clock = () => performance.now(),
-  } = options;
+/** A cache over one kind of rows. */
+export class WindowCache<Query extends WindowQuery, Row extends { readonly windowMs: number }, Digest> {
+  readonly #options: WindowCacheOptions<Query, Row, Digest>;
+  readonly #openTtlMs: number;
+  readonly #clock: () => number;
   /** By query, least recently used first. */
-  const groups = new Map<string, Group<Digest>>();
-  let weight = 0;
+  readonly #groups = new Map<string, Group<Query, Digest>>();
+  #weight = 0;
 
-  return {
-    get queries() {
-      return groups.size;
-    },
-
-    async get(query, range, nowMs, signal) {
-      const lengthMs = query.level * 1000;
-      const group = groupOf(query);
-      const found = new Map<number, Digest>();
-      const missing: number[] = [];
-      const ageing: number[] = [];
-      for (let windowMs = range.fromMs; windowMs < range.toMs; windowMs += lengthMs) {
-        const entry = group.windows.get(windowMs);
-        const ttlMs = ttlMsOf(windowMs + lengthMs, nowMs);
-        if (entry === undefined || clock() - entry.readMs > ttlMs) missing.push(windowMs);
-        else {
-          entry.usedMs = clock();
-          if (changes === undefined && ttlMs >= closedTtlMsMin && clock() - entry.readMs > ttlMs / 2)
-            ageing.push(windowMs);
-          if (entry.digest !== undefined) found.set(windowMs, entry.digest);
-        }
-      }
-      if (ageing.length > 0 && ![...group.reading].some((reading) => covers(reading, ageing))) {
-        startReading(group, query, { fromMs: ageing[0]!, toMs: ageing.at(-1)! + lengthMs })
-          .done.join()
-          .catch(() => undefined); // a reader receives the error once the entries have expired
-      }
-      if (missing.length > 0) {
-        const digests = await (
-          joinable(group, missing) ??
-          startReading(group, query, { fromMs: missing[0]!, toMs: missing.at(-1)! + lengthMs })
-        ).done.join(signal);
-        for (const windowMs of missing) {
-          const fresh = digests.get(windowMs);
-          if (fresh !== undefined) found.set(windowMs, fresh);
-        }
-      }
-      return [...found].sort(([a], [b]) => a - b).map(([windowMs, each]) => ({ windowMs, digest: each }));
-    },
-
-    invalidate(rows) {
-      for (const group of [...groups.values()]) {
-        for (const { level, windowMs } of rows) {
-          if (level !== group.level) continue;
-          drop(group, windowMs);
-          for (const reading of group.reading) reading.changed.add(windowMs);
-        }
-        dropIfEmpty(group);
-      }
-    },
-
-    clear() {
-      for (const group of [...groups.values()]) {
-        const { level, windows, reading } = group;
-        windows.clear();
-        for (const { changed, fromMs, toMs } of reading) {
-          for (let windowMs = fromMs; windowMs < toMs; windowMs += level * 1000) changed.add(windowMs);
-        }
-        dropIfEmpty(group);
-      }
-      weight = 0;
-    },
-  };
-
-  function ttlMsOf(endMs: number, nowMs: number): number {
-    if (changes !== undefined) return notifiedTtlMs;
-    const sinceMs = nowMs - endMs;
-    return sinceMs < closesAfterMs ? openTtlMs : closedTtlMs(sinceMs, closedTtlMsMax);
+  /** Creates an empty cache. */
+  constructor(options: WindowCacheOptions<Query, Row, Digest>) {
+    this.#options = options;
+    this.#openTtlMs = options.openTtlMs ?? openTtlMsDefault;
+    this.#clock = options.clock ?? (() => performance.now());
   }
 
-  function groupOf(query: Query): Group<Digest> {
+  /** Number of queries with cached windows or reads in progress. */
+  get queries(): number {
+    return this.#groups.size;
+  }
+
+  /** Returns the windows with rows in a range of whole windows, ascending. Throws the error of the read. */
+  async get(query: Query, range: TimeRange, nowMs: number, signal?: AbortSignal): Promise<Window<Digest>[]> {
+    const group = this.#groupOf(query);
+    const { found, missing, ageing } = this.#lookUp(group, range, nowMs);
+    if (ageing.length > 0) this.#refresh(group, ageing);
+    if (missing.length > 0) {
+      const reading = this.#joinable(group, missing) ?? this.#startReading(group, missing);
+      const digests = await reading.done.join(signal);
+      for (const windowMs of missing) {
+        const fresh = digests.get(windowMs);
+        if (fresh !== undefined) found.set(windowMs, fresh);
+      }
+    }
+    return [...found].sort(([a], [b]) => a - b).map(([windowMs, digest]) => ({ windowMs, digest }));
+  }
+
+  /** Invalidates the windows of these rows. */
+  invalidate(rows: readonly { readonly level: number; readonly windowMs: number }[]): void {
+    for (const group of [...this.#groups.values()]) {
+      for (const { level, windowMs } of rows) {
+        if (level !== group.query.level) continue;
+        this.#drop(group, windowMs);
+        for (const { changed } of group.reading) changed.add(windowMs);
+      }
+      this.#dropIfEmpty(group);
+    }
+  }
+
+  /** Invalidates all windows. */
+  clear(): void {
+    for (const group of [...this.#groups.values()]) {
+      group.windows.clear();
+      for (const { changed, fromMs, toMs } of group.reading) {
+        for (let windowMs = fromMs; windowMs < toMs; windowMs += group.lengthMs) changed.add(windowMs);
+      }
+      this.#dropIfEmpty(group);
+    }
+    this.#weight = 0;
+  }
+
+  #groupOf(query: Query): Group<Query, Digest> {
     const key = JSON.stringify(query);
-    const group = groups.get(key) ?? { key, level: query.level, windows: new Map(), reading: new Set() };
-    groups.delete(key);
-    groups.set(key, group);
+    const group = this.#groups.get(key) ?? {
+      query,
+      key,
+      lengthMs: query.level * 1000,
+      windows: new Map<number, Entry<Digest>>(),
+      reading: new Set<Reading<Digest>>(),
+    };
+    this.#groups.delete(key);
+    this.#groups.set(key, group);
     return group;
   }
 
+  /** The cached digests of a range, and the windows to read: missing ones now, ageing ones in the background. */
+  #lookUp({ lengthMs, windows }: Group<Query, Digest>, { fromMs, toMs }: TimeRange, nowMs: number) {
+    const found = new Map<number, Digest>();
+    const missing: number[] = [];
+    const ageing: number[] = [];
+    for (let windowMs = fromMs; windowMs < toMs; windowMs += lengthMs) {
+      const entry = windows.get(windowMs);
+      const ttlMs = this.#ttlMsOf(windowMs + lengthMs, nowMs);
+      if (entry === undefined || this.#clock() - entry.readMs > ttlMs) {
+        missing.push(windowMs);
+        continue;
+      }
+      entry.usedMs = this.#clock();
+      if (!this.#isNotified && ttlMs >= closedTtlMsMin && this.#clock() - entry.readMs > ttlMs / 2)
+        ageing.push(windowMs);
+      if (entry.digest !== undefined) found.set(windowMs, entry.digest);
+    }
+    return { found, missing, ageing };
+  }
+
+  get #isNotified(): boolean {
+    return this.#options.changes !== undefined;
+  }
+
+  #ttlMsOf(endMs: number, nowMs: number): number {
+    if (this.#isNotified) return notifiedTtlMs;
+    const sinceMs = nowMs - endMs;
+    return sinceMs < closesAfterMs ? this.#openTtlMs : closedTtlMs(sinceMs, this.#options.closedTtlMsMax);
+  }
+
+  /** Reads windows in the background, unless they are being read. */
+  #refresh(group: Group<Query, Digest>, ageing: readonly number[]): void {
+    if ([...group.reading].some((reading) => covers(reading, ageing))) return;
+    this.#startReading(group, ageing)
+      .done.join()
+      .catch(() => undefined); // a reader receives the error once the entries have expired
+  }
+
   /** A read in progress that returns the current state of all these windows. */
-  function joinable(group: Group<Digest>, missing: readonly number[]): Reading<Digest> | undefined {
-    return [...group.reading].find(
-      (reading) =>
-        covers(reading, missing) &&
-        !reading.done.isCancelled &&
-        (changes !== undefined || clock() - reading.startedMs <= openTtlMs) &&
-        !missing.some((windowMs) => reading.changed.has(windowMs)),
+  #joinable({ reading }: Group<Query, Digest>, missing: readonly number[]): Reading<Digest> | undefined {
+    return [...reading].find(
+      (each) =>
+        covers(each, missing) &&
+        !each.done.isCancelled &&
+        (this.#isNotified || this.#clock() - each.startedMs <= this.#openTtlMs) &&
+        !missing.some((windowMs) => each.changed.has(windowMs)),
     );
   }
 
-  function startReading(group: Group<Digest>, query: Query, span: TimeRange): Reading<Digest> {
-    const changed = new Set<number>();
-    const startedMs = clock();
-    const reading: Reading<Digest> = { ...span, startedMs, changed, done: new CoalescedRead(run) };
+  /** Reads from the first of these windows to the last. */
+  #startReading(group: Group<Query, Digest>, windows: readonly number[]): Reading<Digest> {
+    const span: Span = {
+      fromMs: windows[0]!,
+      toMs: windows.at(-1)! + group.lengthMs,
+      startedMs: this.#clock(),
+      changed: new Set(),
+    };
+    const read = (signal: AbortSignal): Promise<ReadonlyMap<number, Digest>> =>
+      this.#read(group, span, signal).finally(() => {
+        group.reading.delete(reading);
+        this.#dropIfEmpty(group);
+      });
+    const reading: Reading<Digest> = { ...span, done: new CoalescedRead(read) };
     group.reading.add(reading);
     return reading;
-
-    async function run(signal: AbortSignal): Promise<ReadonlyMap<number, Digest>> {
-      const digests = new Map<number, Digest>();
-      try {
-        let { fromMs } = span;
-        for await (const page of read({ ...query, ...span }, signal)) {
-          const rowsOf = groupBy(page, ({ windowMs }) => windowMs);
-          for (const [windowMs, rows] of rowsOf) digests.set(windowMs, digest(rows));
-          fromMs = storeUntil(
-            Math.max(fromMs, ...[...rowsOf.keys()].map((windowMs) => windowMs + query.level * 1000)),
-            fromMs,
-            digests,
-          );
-        }
-        storeUntil(span.toMs, fromMs, digests);
-        return digests;
-      } finally {
-        group.reading.delete(reading);
-        dropIfEmpty(group);
-      }
-    }
-
-    /** Caches the windows of the pages so far. Pages are ascending. */
-    function storeUntil(toMs: number, fromMs: number, digests: ReadonlyMap<number, Digest>): number {
-      for (let windowMs = fromMs; windowMs < toMs; windowMs += query.level * 1000) {
-        if (!changed.has(windowMs)) add(group, windowMs, digests.get(windowMs), startedMs);
-      }
-      return toMs;
-    }
   }
 
-  function add(group: Group<Digest>, windowMs: number, added: Digest | undefined, readMs: number): void {
+  /** Reads the rows of a span, and caches each window once its page is complete. Pages are ascending. */
+  async #read(
+    group: Group<Query, Digest>,
+    { fromMs, toMs, changed, startedMs }: Span,
+    signal: AbortSignal,
+  ): Promise<ReadonlyMap<number, Digest>> {
+    const { read, digest } = this.#options;
+    const digests = new Map<number, Digest>();
+    let cachedMs = fromMs;
+    const cacheUntil = (untilMs: number): void => {
+      for (; cachedMs < untilMs; cachedMs += group.lengthMs)
+        if (!changed.has(cachedMs)) this.#add(group, cachedMs, digests.get(cachedMs), startedMs);
+    };
+    for await (const page of read({ ...group.query, fromMs, toMs }, signal)) {
+      const rowsOf = groupBy(page, ({ windowMs }) => windowMs);
+      for (const [windowMs, rows] of rowsOf) digests.set(windowMs, digest(rows));
+      cacheUntil(Math.max(...rowsOf.keys()) + group.lengthMs);
+    }
+    cacheUntil(toMs);
+    return digests;
+  }
+
+  #add(group: Group<Query, Digest>, windowMs: number, digest: Digest | undefined, readMs: number): void {
     if ((group.windows.get(windowMs)?.readMs ?? -Infinity) > readMs) return; // a later read finished first
-    drop(group, windowMs);
-    const own =
-      1 + Math.floor(group.key.length / keyLengthPerWeight) + (added === undefined ? 0 : estimatedSize(added));
-    makeRoom(own, group);
-    if (weight + own > weightMax) return;
-    group.windows.set(windowMs, { digest: added, readMs, weight: own, usedMs: clock() });
-    weight += own;
+    this.#drop(group, windowMs);
+    const ofDigest = digest === undefined ? 0 : this.#options.estimatedSize(digest);
+    const weight = 1 + Math.floor(group.key.length / keyLengthPerWeight) + ofDigest;
+    this.#makeRoom(weight, group);
+    if (this.#weight + weight > this.#options.weightMax) return;
+    group.windows.set(windowMs, { digest, readMs, weight, usedMs: this.#clock() });
+    this.#weight += weight;
   }
 
-  function drop(group: Group<Digest>, windowMs: number): void {
-    weight -= group.windows.get(windowMs)?.weight ?? 0;
-    group.windows.delete(windowMs);
+  #drop({ windows }: Group<Query, Digest>, windowMs: number): void {
+    this.#weight -= windows.get(windowMs)?.weight ?? 0;
+    windows.delete(windowMs);
   }
 
   /** Removes a query without entries: there can be one for each value to filter by. */
-  function dropIfEmpty(group: Group<Digest>): void {
-    if (group.windows.size === 0 && group.reading.size === 0 && groups.get(group.key) === group)
-      groups.delete(group.key);
+  #dropIfEmpty(group: Group<Query, Digest>): void {
+    if (group.windows.size === 0 && group.reading.size === 0 && this.#groups.get(group.key) === group)
+      this.#groups.delete(group.key);
   }
 
   /**
    * Evicts the least recently used queries, and windows of the current query, `last`, that its range no longer
    * covers.
    */
-  function makeRoom(wanted: number, last: Group<Digest>): void {
-    for (const [key, group] of groups) {
-      if (weight + wanted <= weightMax) return;
+  #makeRoom(wanted: number, last: Group<Query, Digest>): void {
+    for (const [key, group] of this.#groups) {
+      if (this.#weight + wanted <= this.#options.weightMax) return;
       for (const [windowMs, { usedMs }] of group.windows)
-        if (group !== last || clock() - usedMs > unusedMs) drop(group, windowMs);
-      if (group !== last && group.reading.size === 0) groups.delete(key);
+        if (group !== last || this.#clock() - usedMs > unusedMs) this.#drop(group, windowMs);
+      if (group !== last && group.reading.size === 0) this.#groups.delete(key);
     }
   }
-}
-
-/**
- * TTL of a closed window if other processes write, in milliseconds. Recently closed windows are more likely to
- * change.
- */
-export function closedTtlMs(sinceEndMs: number, maxMs = closedTtlMsMaxDefault): number {
-  return Math.min(maxMs, Math.max(closedTtlMsMin, sinceEndMs / 10));
 }
 
 function covers({ fromMs, toMs }: TimeRange, windows: readonly number[]): boolean {

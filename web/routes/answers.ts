@@ -4,10 +4,10 @@ import { ledgerJson } from '../../shared/store/ledger-json.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { LedgerSnapshot } from '../../shared/store/store.js';
 import { shareOf, type Latency, type WindowFigures } from '../stats/figures.js';
-import type { Traffic } from '../query/read.js';
+import type { Traffic } from '../query/read-traffic.js';
 import type { Site, SiteWindow } from '../query/read-sites.js';
 import type { RequestPairs } from '../stats/request-pairs.js';
-import type { TopList, TopLists } from '../query/top-lists.js';
+import type { TopList, TopLists } from '../stats/top-lists.js';
 
 /** `/api/summary` */
 export function summaryAnswer({ range, complete, sampled, sources }: Traffic, { bySource }: TopLists) {

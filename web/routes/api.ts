@@ -6,20 +6,13 @@ import { topDimensions } from '../../shared/top-list/top-row.js';
 import { busy } from '../middleware/admission.js';
 import { Problem } from '../problem.js';
 import { filterNames, QueryError, type DashboardQuery } from '../query/query.js';
-import {
-  pairedPages,
-  readLatest,
-  readLedgers,
-  readPairs,
-  readSampled,
-  readTopLists,
-  readTraffic,
-  streamLatest,
-  type Reads,
-} from '../query/read.js';
+import { pairedPages, readLatest, readPairs, streamLatest } from '../query/read-requests.js';
 import { readSites, readSiteWindows } from '../query/read-sites.js';
+import { isOfRequests, readTopLists } from '../query/read-top-lists.js';
+import { readSampled, readTraffic } from '../query/read-traffic.js';
+import type { Reads } from '../query/reads.js';
 import { afterOf, parseSitePage, type SitePage } from '../query/sites.js';
-import { agentDimensions, exactList, isOfAgents, isOfRequests, listOf, type TopList } from '../query/top-lists.js';
+import { agentDimensions, exactList, isOfAgents, listOf, type TopList } from '../stats/top-lists.js';
 import {
   ledgerAnswer,
   ledgerCsvRow,
@@ -220,11 +213,11 @@ async function* andThen<Page>(first: IteratorResult<Page>, rest: AsyncGenerator<
 
 function addLedger(router: Router, parts: ApiParts): void {
   router.get('/api/ledger', async (ctx) => {
-    ctx.body = ledgerAnswer(await readLedgers(readsOf(ctx, parts.reads), queryOf(ctx, parts)));
+    ctx.body = ledgerAnswer(await readsOf(ctx, parts.reads).readLedgers(queryOf(ctx, parts)));
   });
 
   router.get('/api/ledger.csv', async (ctx) => {
-    const ledgers = await readLedgers(readsOf(ctx, parts.reads), queryOf(ctx, parts));
+    const ledgers = await readsOf(ctx, parts.reads).readLedgers(queryOf(ctx, parts));
     answerRows(ctx, '.csv', ledgers.map(ledgerCsvRow), ledgerColumns);
   });
 }

@@ -3,18 +3,10 @@ import type Router from '@koa/router';
 import type { Context } from 'koa';
 import { caddySource } from '../../shared/request-event.js';
 import { timeChartDocument } from '../chart/time-chart.js';
-import {
-  chartedPairs,
-  chartedSources,
-  chartKinds,
-  chartOf,
-  chartRow,
-  pairChartKinds,
-  type Charted,
-  type ChartKind,
-} from '../pages/charts.js';
+import { chartKinds, pairChartKinds, type ChartKind } from '../pages/chart-kinds.js';
+import { chartedPairs, chartedSources, chartOf, chartRow, type Charted } from '../pages/charts.js';
 import type { DashboardQuery } from '../query/query.js';
-import { readTraffic, type Traffic } from '../query/read.js';
+import { readTraffic, type Traffic } from '../query/read-traffic.js';
 import { answerRows, queryOf, readsOf, type RouteParts } from './context.js';
 
 type ChartRouteParts = Pick<RouteParts, 'reads' | 'assets' | 'clientIp' | 'now'>;

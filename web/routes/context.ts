@@ -2,7 +2,7 @@
 import type { Context } from 'koa';
 import type { WebConfig } from '../config.js';
 import { parseQuery, unknownParameters, type DashboardQuery } from '../query/query.js';
-import type { Reads } from '../query/read.js';
+import type { Reads } from '../query/reads.js';
 import type { Assets } from '../render.js';
 import { csv, type CsvValue } from './csv.js';
 
@@ -24,7 +24,7 @@ export function signalOf(ctx: Context): AbortSignal {
 
 /** The reads for one response. They are cancelled when its client is gone. */
 export function readsOf(ctx: Context, reads: Reads): Reads {
-  return { ...reads, signal: signalOf(ctx) };
+  return reads.withSignal(signalOf(ctx));
 }
 
 /**

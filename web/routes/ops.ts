@@ -1,20 +1,19 @@
 /** What monitoring asks for. */
 import type Router from '@koa/router';
 import type { WebMetrics } from '../metrics.js';
-import { pingStore } from '../query/read.js';
 import type { RouteParts } from './context.js';
 
 /** Adds `/health`, `/ready` and `/metrics`. */
 export function addOpsRoutes(
   router: Router,
-  { reads: { store }, metrics }: Pick<RouteParts, 'reads'> & { readonly metrics: WebMetrics },
+  { reads, metrics }: Pick<RouteParts, 'reads'> & { readonly metrics: WebMetrics },
 ): void {
   router.get('/health', (ctx) => {
     ctx.body = { status: 'ok' };
   });
 
   router.get('/ready', async (ctx) => {
-    await pingStore(store);
+    await reads.ping();
     ctx.body = { status: 'ready' };
   });
 

@@ -7,7 +7,9 @@ import { etagOf, mustRevalidate } from '../middleware/revalidation.js';
 import { topRowsMax } from '../pages/top-panels.js';
 import { dashboardView, showsOwn } from '../pages/view-model.js';
 import { parseUsable, unknownParameters } from '../query/query.js';
-import { readLatest, readPairs, readTopLists, readTraffic } from '../query/read.js';
+import { readLatest, readPairs } from '../query/read-requests.js';
+import { readTopLists } from '../query/read-top-lists.js';
+import { readTraffic } from '../query/read-traffic.js';
 import { readsOf, type RouteParts } from './context.js';
 
 /** Number of raw requests on the page unless `limit` is given. */

@@ -31,6 +31,7 @@ import { nanosecondsText } from '../../request-event.js';
 import { packCells } from '../../rollup/cells.js';
 import type { Cell, RollupRow, RowKey, Series } from '../../rollup/rollup.js';
 import { Histogram } from '../../sketch/histogram.js';
+import { statusClassOf } from '../../status.js';
 import type { TopRow } from '../../top-list/top-row.js';
 import type { Ledger, LedgerSnapshot } from '../store.js';
 import { escapeString, escapeTag, levelTags, rowTime } from './line-values.js';
@@ -76,7 +77,7 @@ function rollupFields(cells: readonly Cell[]): string {
     durationSumMs += cell.durationSumMs;
     durationMaxMs = Math.max(durationMaxMs, cell.durationMaxMs);
     sizeSum += cell.sizeSum;
-    byClass[cell.status >= 100 && cell.status <= 599 ? Math.floor(cell.status / 100) - 1 : 5]! += cell.count;
+    byClass[(statusClassOf(cell.status) ?? 6) - 1]! += cell.count;
   }
   const bytes = Math.min(sizeSum, Number.MAX_SAFE_INTEGER); // the limit, 9 PB per window, is never reached
   let fields = `count=${count}i,duration_sum_ms=${durationSumMs},duration_max_ms=${durationMaxMs},size_sum=${bytes}i`;

@@ -1,6 +1,7 @@
 import { BIGINT, type DuckDBValue } from '@duckdb/node-api';
 import { Histogram } from '../../../sketch/histogram.js';
 import { byCount, shortValue, valueLengthMax, type TopEntry } from '../../../sketch/space-saving.js';
+import { serverErrors } from '../../../status.js';
 import type { RequestLists } from '../../../top-list/top-lists-of-requests.js';
 import { requestDimensions, type RequestDimension } from '../../../top-list/top-row.js';
 import type { Filter, Store, TimeRange } from '../../store.js';
@@ -137,7 +138,7 @@ function listSql(dimension: RequestDimension, rowsMax: string): string {
   return `SELECT '${dimension}', source, ${dimension}, total::DOUBLE, sum("count")::DOUBLE, sum(errors)::DOUBLE, sum(size_sum),
       coalesce(sum(duration_ms_sum) FILTER (bucket IS NOT NULL), 0), coalesce(max(duration_ms_max) FILTER (bucket IS NOT NULL), 0), coalesce(string_agg(bucket || ' ' || "count", ','), '')
     FROM (
-      SELECT source, ${dimension}, total, ${aggregateSql}, count(*) FILTER (status_code BETWEEN 500 AND 599) AS errors FROM matching JOIN (
+      SELECT source, ${dimension}, total, ${aggregateSql}, count(*) FILTER (status_code BETWEEN ${serverErrors.min} AND ${serverErrors.max}) AS errors FROM matching JOIN (
         SELECT source, ${dimension}, sum(count(*)) OVER (PARTITION BY source) AS total FROM matching WHERE ${dimension} <> '' GROUP BY source, ${dimension}
         QUALIFY row_number() OVER (PARTITION BY source ORDER BY count(*) DESC, ${dimension}) <= ${rowsMax}
       ) USING (source, ${dimension}) GROUP BY ALL

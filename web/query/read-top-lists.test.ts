@@ -7,7 +7,8 @@ import { topListsOfRequests } from '../../shared/top-list/top-lists-of-requests.
 import { parseQuery } from './query.js';
 import { groupBy } from '../../shared/group-by.js';
 import { coverRange } from '../../shared/time-range.js';
-import { listOf, readTopListsFrom, topRange, topListsDigestOf, type TopListsReader } from './top-lists.js';
+import { listOf, topListsDigestOf } from '../stats/top-lists.js';
+import { readTopListsFrom, topRange, type TopListsReader } from './read-top-lists.js';
 
 const nowMs = Date.UTC(2026, 10, 23, 20, 17, 33);
 const dayMs = 86_400_000;

@@ -1,28 +1,13 @@
-/** The top lists of a page and the API: which rows they need, and how these are merged. */
-import { Histogram } from '../../shared/sketch/histogram.js';
-import type { RequestList, RequestLists } from '../../shared/top-list/top-lists-of-requests.js';
-import type { Filter, Store, TimeRange } from '../../shared/store/store.js';
-import { retainedFrom } from '../../shared/store/retention.js';
-import { alignRange, coverRange, levelFor } from '../../shared/time-range.js';
-import { HyperLogLog } from '../../shared/sketch/hyperloglog.js';
-import {
-  hostClientsLevels,
-  isOfClients,
-  topListRetentionMs,
-  topLevels,
-  type TopDimension,
-  type TopKind,
-  type TopLevel,
-  type TopRow,
-} from '../../shared/top-list/top-row.js';
-import { SpaceSaving, type TopEntry } from '../../shared/sketch/space-saving.js';
-import { agentOf, type Agent } from '../stats/agents.js';
-import { latencyOf, type Figures } from '../stats/figures.js';
-import type { HostList } from '../stats/fold.js';
+/** Top lists, computed from stored rows or from raw requests. Pure. */
 import { groupBy } from '../../shared/group-by.js';
-import type { MergeCache } from './merged-windows.js';
-import type { DashboardQuery } from './query.js';
-import type { Window } from './window-cache.js';
+import { Histogram } from '../../shared/sketch/histogram.js';
+import { HyperLogLog } from '../../shared/sketch/hyperloglog.js';
+import { SpaceSaving, type TopEntry } from '../../shared/sketch/space-saving.js';
+import type { RequestList, RequestLists } from '../../shared/top-list/top-lists-of-requests.js';
+import { isOfClients, type TopDimension, type TopRow } from '../../shared/top-list/top-row.js';
+import { agentOf, type Agent } from './agents.js';
+import { latencyOf, type Figures } from './figures.js';
+import type { HostList } from './fold.js';
 
 /** The figures of one value of a list. */
 export interface TopFigures extends Pick<Figures, 'requests' | 'errors' | 'bytes' | 'latencyMs'> {
@@ -76,20 +61,6 @@ export function isOfAgents(dimension: ListedDimension): dimension is (typeof age
   return agentDimensions.some((each) => each === dimension);
 }
 
-/** The range of a query in whole windows of the finest level of top lists still retained. */
-export function topRange(query: TimeRange, nowMs: number): { range: TimeRange; level: TopLevel } {
-  const pageLevel = levelFor(query, nowMs);
-  const level =
-    topLevels.find((each) => each >= pageLevel && nowMs - query.fromMs <= (topListRetentionMs[each] ?? Infinity)) ??
-    86_400;
-  return { range: alignRange(query, level), level };
-}
-
-/** Time until the rows of a closed window have been written, in milliseconds. */
-const settledMs = 10_000;
-/** The same for rows of kind `host_clients`. */
-const hostSettledMs = 70_000;
-
 /** Unpacked sketches of the rows of a window, by source. Immutable. */
 export type TopListsDigest = ReadonlyMap<string, WindowTopLists>;
 
@@ -97,15 +68,6 @@ interface WindowTopLists {
   readonly lists: readonly (readonly [TopDimension, SpaceSaving])[];
   /** Of all hosts; `undefined` without rows of unique clients. */
   readonly clients: HyperLogLog | undefined;
-}
-
-/** The windows and kinds of rows to read. */
-export interface WindowTopListsQuery {
-  readonly level: TopLevel;
-  readonly kinds: readonly TopKind[];
-  readonly filter: { readonly source?: string; readonly host?: string };
-  /** Allows use as a cache key. */
-  readonly [restriction: string]: unknown;
 }
 
 /** Computes the digest of the rows of one window. */
@@ -136,87 +98,8 @@ export function piecesIn(digest: TopListsDigest): number {
   );
 }
 
-/** The reads of a store that top lists need. They throw a `StoreError`. */
-export interface TopListsReader {
-  readTopWindows(query: WindowTopListsQuery, range: TimeRange, nowMs: number): Promise<Window<TopListsDigest>[]>;
-  topListsOfRequests: Store['topListsOfRequests'];
-  readonly requestRetentionMs?: number | undefined;
-  /** Cache of merged windows. Default: none. */
-  readonly merged?: MergeCache<TopListsDigest, TopLists['bySource']>;
-}
-
-/**
- * Reads top lists and unique clients. Stored rows can be filtered by source, hourly and daily rows of unique clients
- * also by host. Other filters are computed from raw requests by the store. Without
- * `dimensions` only unique clients are counted.
- */
-export async function readTopListsFrom(
-  store: TopListsReader,
-  query: DashboardQuery,
-  { dimensions, valuesMax, nowMs }: { dimensions: readonly TopDimension[]; valuesMax: number; nowMs: number },
-): Promise<TopLists> {
-  const { source, host, ...others } = query.filter;
-  const { range, level } = topRange(query, nowMs);
-  const hasClientRows = Object.keys(others).length === 0;
-  const rowsTellClients = hasClientRows && (host === undefined || hostClientsLevels.includes(level));
-  const rowsTellLists = !isOfRequests(query.filter);
-  const clientKinds = ['unique_clients'] as const;
-  const storedKinds: readonly TopKind[] =
-    host === undefined ? clientKinds : host === '' ? ['host_clients'] : ['unique_clients', 'host_clients'];
-  const kinds: TopKind[] = [...(rowsTellLists ? dimensions : []), ...(rowsTellClients ? storedKinds : [])];
-  const filter = { ...(source !== undefined && { source }), ...(host !== undefined && { host }) };
-  // DuckDB needs at least one list in the statement: see `valuesMax` there.
-  const fromRequests = rowsTellLists
-    ? []
-    : dimensions.length > 0
-      ? dimensions
-      : hasClientRows && !rowsTellClients
-        ? ['client' as const]
-        : [];
-  const [windows, listed] = await Promise.all([
-    kinds.length === 0
-      ? []
-      : Promise.all(
-          coverRange(
-            range,
-            (host === undefined ? topLevels : hostClientsLevels).filter((each) => each >= level),
-            nowMs - (host === undefined ? settledMs : hostSettledMs),
-          ).map((part) => store.readTopWindows({ level: part.level, kinds, filter }, part, nowMs)),
-        ),
-    fromRequests.length === 0
-      ? undefined
-      : store.topListsOfRequests({
-          ...range,
-          filter: query.filter,
-          kinds: [...fromRequests, ...(rowsTellClients ? [] : clientKinds)],
-          valuesMax,
-        }),
-  ]);
-  const digests = windows.flat().map(({ digest }) => digest);
-  const merge = (): TopLists['bySource'] => mergeTopLists(digests, listed?.bySource ?? new Map());
-  return {
-    bySource:
-      listed !== undefined || store.merged === undefined
-        ? merge()
-        : store.merged.of(
-            JSON.stringify({ kinds, filter, dimensions, lengthMs: query.toMs - query.fromMs }),
-            digests,
-            merge,
-          ),
-    ofNewest: listed?.ofNewest,
-    retainedFromMs:
-      listed === undefined
-        ? undefined
-        : retainedFrom(store.requestRetentionMs, query.fromMs, { windowMs: level * 1000, nowMs }),
-  };
-}
-
-/** Whether lists under a filter are computed from raw requests. */
-export function isOfRequests(filter: Filter): boolean {
-  return Object.keys(filter).some((name) => name !== 'source');
-}
-
-function mergeTopLists(
+/** Merges the lists of several windows, and those of raw requests. */
+export function mergeTopLists(
   digests: readonly TopListsDigest[],
   listed: ReadonlyMap<string, RequestLists>,
 ): TopLists['bySource'] {
