@@ -61,6 +61,8 @@ export interface CollectorParts {
   readonly skewHalfWindowMs?: number;
 }
 
+type Understood = Exclude<Decoded, { readonly kind: 'rejected' }>;
+
 const refusalReasons: Readonly<Record<'not-allowed' | NoRoom, string>> = {
   'not-allowed': 'its address is not in COLLECTOR_ALLOW. Add it if this peer should send logs',
   'too-many-connections': 'COLLECTOR_CONNECTIONS_MAX is reached. Raise it if all connections are yours',
@@ -124,12 +126,6 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
       connections,
       sources,
       isAllowed: allowList(config.allow),
-      takeLine(bytes, from, to) {
-        const request = decoder.decodeKnown(bytes, from, to);
-        if (request === undefined) return false;
-        recordRequest(request, receive(), sources.current);
-        return true;
-      },
       onLine,
       onTooLong,
       onMemoryFull,
@@ -240,11 +236,17 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     accounts.warnings[warning] = (accounts.warnings[warning] ?? 0) + 1;
   }
 
-  function onLine(line: string): void {
+  function onLine(bytes: Buffer, from: number, to: number): void {
     const arrivalMs = receive(); // first, since recording may write the ledger
-    const decoded = decoder.decode(line, arrivalMs);
-    if (decoded.kind !== 'rejected' || decoded.reason === 'bad-status') {
-      handleDecoded(decoded, line, arrivalMs);
+    const decoded = decoder.decodeLine(bytes, from, to, arrivalMs);
+    if (decoded.kind === 'rejected') handleRejected(decoded.reason, bytes.toString('utf8', from, to), arrivalMs);
+    else count(decoded, arrivalMs);
+  }
+
+  /** Rejects a line, unless it is a part of a line that was split into several envelopes. */
+  function handleRejected(reason: RejectionReason, line: string, arrivalMs: number): void {
+    if (reason === 'bad-status') {
+      rejectWithExample(reason, line, arrivalMs);
       return;
     }
     const source = sources.current;
@@ -252,11 +254,14 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     const part = source.partialLines.add(line, arrivalMs);
     switch (part.kind) {
       case 'not-a-part':
-        handleDecoded(decoded, line, arrivalMs);
+        rejectWithExample(reason, line, arrivalMs);
         break;
-      case 'complete':
-        handleDecoded(decoder.decode(part.line, arrivalMs), part.line, arrivalMs);
+      case 'complete': {
+        const decoded = decoder.decode(part.line, arrivalMs);
+        if (decoded.kind === 'rejected') rejectWithExample(decoded.reason, part.line, arrivalMs);
+        else count(decoded, arrivalMs);
         break;
+      }
       case 'incomplete':
         accounts.received -= 1; // counted once the line is complete
         break;
@@ -269,24 +274,23 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     }
   }
 
-  function handleDecoded(decoded: Decoded, line: string, arrivalMs: number): void {
-    switch (decoded.kind) {
-      case 'request':
-        if (decoded.timeOfArrival) accounts.timeOfArrival += 1;
-        recordRequest(decoded.event, arrivalMs, decoded.timeOfArrival ? undefined : sources.current);
-        break;
-      case 'runtime':
-        accounts.runtime += 1;
-        linesUnderstood += 1;
-        break;
-      case 'rejected':
-        updateExample(decoded.reason, line, arrivalMs);
-        reject(
-          decoded.reason,
-          `${rejectionDetails[decoded.reason] ?? 'it is not a line of Caddy'}; ${ledgerLocation} has the count and an example`,
-        );
-        break;
+  /** Counts a line that was understood, and records its request. */
+  function count(decoded: Understood, arrivalMs: number): void {
+    linesUnderstood += 1;
+    if (decoded.kind === 'runtime') {
+      accounts.runtime += 1;
+      return;
     }
+    if (decoded.timeOfArrival) accounts.timeOfArrival += 1;
+    recordRequest(decoded.event, arrivalMs, decoded.timeOfArrival ? undefined : sources.current);
+  }
+
+  function rejectWithExample(reason: RejectionReason, line: string, arrivalMs: number): void {
+    updateExample(reason, line, arrivalMs);
+    reject(
+      reason,
+      `${rejectionDetails[reason] ?? 'it is not a line of Caddy'}; ${ledgerLocation} has the count and an example`,
+    );
   }
 
   /** Updates the redacted example for a reason, at most once per second: redaction is slower than decoding. */
@@ -300,7 +304,6 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
   function recordRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
     if (source !== undefined && arrivalMs - request.timeMs < source.lagMsMin)
       source.lagMsMin = arrivalMs - request.timeMs;
-    linesUnderstood += 1;
     if (!isPlausibleTime(request.timeMs, { nowMs: arrivalMs, rollupRetentionMs: parts.rollupRetentionMs }))
       reject('bad-time', 'its time is more than a day ahead, or older than RETENTION_ROLLUPS');
     else if (!recorder.record(request))

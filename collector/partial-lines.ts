@@ -46,6 +46,11 @@ export class PartialLines {
     this.#memory = memory;
   }
 
+  /** Whether an object that spans several lines of a file is open. */
+  get isInObject(): boolean {
+    return this.#object !== undefined;
+  }
+
   /** Adds a line that could not be decoded by itself. `nowMs`: current time in milliseconds. */
   add(line: string, nowMs: number): PartResult {
     const part = partIn(line);
@@ -66,7 +71,7 @@ export class PartialLines {
     return incomplete;
   }
 
-  /** Adds a line of a file, which may belong to a JSON object that spans several lines. Call it for each line. */
+  /** Adds a line of a file, which may start a JSON object that spans several lines, or belong to one. */
   addFileLine(line: string): PartResult {
     const object = this.#object;
     const content = line.trim();

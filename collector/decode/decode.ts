@@ -7,7 +7,7 @@ import { createDurationReader, type LearnedDuration } from './duration.js';
 import type { JsonObject } from './json-object.js';
 import { isLevel, isObject, readEntry, type Entry } from './split-encoding.js';
 import { normaliseHost } from './host.js';
-import { createFastPathReader } from './fast-path.js';
+import { createFastPathReader, type FastPathLine } from './fast-path.js';
 import { readTimeNumber, readTimeText, type Time, type WallClock } from './time.js';
 import { createWallClock } from './wall-clock.js';
 
@@ -22,15 +22,13 @@ export type Decoded =
 /** Decodes the lines of one collector, from any mix of encoders. Each line is decoded by itself. */
 export interface Decoder {
   /**
-   * Decodes a line. Never throws. `arrivalMs` is the arrival time in milliseconds since 1970, which replaces a time
-   * that cannot be read. If it is `undefined`, as for a file, such a line is rejected as `bad-time`.
+   * Decodes the line in `bytes` from `from` to `to`, without its ending, where a line ending follows or the buffer ends.
+   * Never throws. `arrivalMs` is the arrival time in milliseconds since 1970, which replaces a time that cannot be read.
+   * If it is `undefined`, as for a file, such a line is rejected as `bad-time`.
    */
+  decodeLine(bytes: Buffer, from: number, to: number, arrivalMs: number | undefined): Decoded;
+  /** Decodes a line that exists as text only, such as one assembled from parts. Several times as slow. */
   decode(line: string, arrivalMs: number | undefined): Decoded;
-  /**
-   * Fast path: decodes the line in `bytes` from `from` to `to`, without its ending, if it has the most common format.
-   * Returns the same result as `decode`, or `undefined` if `decode` must be called.
-   */
-  decodeKnown(bytes: Buffer, from: number, to: number): RequestEvent | undefined;
   /** The learned duration formats, by logger. */
   durationFormats(): Readonly<Record<string, LearnedDuration>>;
 }
@@ -55,7 +53,14 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
   const durations = createDurationReader(durationFormat);
   const readFastPath = createFastPathReader();
   const hostOf = createMemo(normaliseHost);
-  return { decode, decodeKnown, durationFormats: durations.formats };
+  return { decodeLine, decode, durationFormats: durations.formats };
+
+  function decodeLine(bytes: Buffer, from: number, to: number, arrivalMs: number | undefined): Decoded {
+    const known = readFastPath(bytes, from, to);
+    return known === undefined
+      ? decode(bytes.toString('utf8', from, to), arrivalMs)
+      : { kind: 'request', event: eventOf(known), timeOfArrival: false };
+  }
 
   function decode(line: string, arrivalMs: number | undefined): Decoded {
     const entry = readEntry(line);
@@ -66,9 +71,7 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
     return isRuntimeLog(entry) ? runtime : rejected('not-caddy');
   }
 
-  function decodeKnown(bytes: Buffer, from: number, to: number): RequestEvent | undefined {
-    const known = readFastPath(bytes, from, to);
-    if (known === undefined) return undefined;
+  function eventOf(known: FastPathLine): RequestEvent {
     const { target, logger, status, appended } = known;
     return {
       source: caddySource,

@@ -120,8 +120,8 @@ type RestOfRequest = Pick<FastPathLine, 'userAgent' | 'referrer' | 'tlsVersion'>
 type RestOfLine = Pick<FastPathLine, 'responseId' | 'isEventStream' | 'appended'>;
 
 /**
- * Creates a reader for lines in the default format, in a buffer from `from` to `to`, where a line feed follows or the
- * buffer ends. Returns `undefined` for all other lines. The returned object is reused for the next line; it does not
+ * Creates a reader for lines in the default format, in a buffer from `from` to `to`, where a line ending follows or
+ * the buffer ends. Returns `undefined` for all other lines. The returned object is reused for the next line; it does not
  * reference the buffer.
  */
 export function createFastPathReader(): (buffer: Buffer, from: number, to: number) => FastPathLine | undefined {

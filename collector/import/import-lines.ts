@@ -5,9 +5,9 @@ import type { RequestEvent } from '../../shared/request-event.js';
 import { isPlausibleTime } from '../../shared/store/retention.js';
 import { readDeadLetter } from '../../shared/store/open.js';
 import type { Store } from '../../shared/store/store.js';
-import { createDecoder, type DecoderOptions } from '../decode/decode.js';
+import { createDecoder, type Decoded, type DecoderOptions } from '../decode/decode.js';
 import type { RejectionReason } from '../ledger.js';
-import { createLineSplitter } from '../lines.js';
+import { LineSplitter } from '../lines.js';
 import { PartialLines } from '../partial-lines.js';
 import type { ImportCounts } from './counts.js';
 import { ImportedHours } from './imported-hours.js';
@@ -82,14 +82,8 @@ export async function importLines(
   /** The time before which rows may be deleted, as of the start. Advances with the clock. */
   let requestsFromAtStartMs = -Infinity;
   const decoder = createDecoder(parts.decoder);
-  const lines = createLineSplitter(parts.lineBytesMax, {
-    takeLine(bytes, from, to) {
-      const request = decoder.decodeKnown(bytes, from, to);
-      if (request === undefined) return false;
-      onRequest(request);
-      return true;
-    },
-    onLine: onFileLine,
+  const lines = new LineSplitter(parts.lineBytesMax, {
+    onLine,
     onTooLong: () => {
       reject('too-long');
     },
@@ -160,30 +154,41 @@ export async function importLines(
     return undefined;
   }
 
-  /** Handles a line of the file, which may belong to an object that spans several lines. */
-  function onFileLine(line: string): void {
+  function onLine(bytes: Buffer, from: number, to: number): void {
+    // Any other line may be a dead letter, or belong to an object that spans several lines. Both can contain text that
+    // the decoder would take for a whole line.
+    if (bytes[from] !== openingBrace || partial.isInObject) {
+      onText(bytes.toString('utf8', from, to));
+      return;
+    }
+    count(decoder.decodeLine(bytes, from, to, undefined), (reason) => {
+      const line = bytes.toString('utf8', from, to);
+      if (partial.addFileLine(line).kind === 'not-a-part') onRejected(line, reason);
+    });
+  }
+
+  function onText(line: string): void {
     const part = partial.addFileLine(line);
-    if (part.kind === 'complete') onLine(part.line);
+    if (part.kind === 'complete') onWholeLine(part.line);
     else if (part.kind === 'too-long') reject('too-long');
-    else if (part.kind === 'not-a-part' && part.discarded === 0) onLine(line);
+    else if (part.kind === 'not-a-part' && part.discarded === 0) onWholeLine(line);
     else if (part.kind === 'not-a-part') {
       reject('not-json', part.discarded);
-      onFileLine(line); // it may start another object
+      onText(line); // it may start another object
     }
   }
 
-  function onLine(line: string): void {
+  function onWholeLine(line: string): void {
     const deadLetter = readDeadLetter(line);
     if (deadLetter === 'other') counts.runtime += 1;
     else if (deadLetter !== undefined) onRequest(deadLetter);
     else
-      decode(line, (reason) => {
+      count(decoder.decode(line, undefined), (reason) => {
         onRejected(line, reason);
       });
   }
 
-  function decode(line: string, onRejection: (reason: RejectionReason) => void): void {
-    const decoded = decoder.decode(line, undefined);
+  function count(decoded: Decoded, onRejection: (reason: RejectionReason) => void): void {
     if (decoded.kind === 'request') onRequest(decoded.event);
     else if (decoded.kind === 'runtime') counts.runtime += 1;
     else onRejection(decoded.reason);
@@ -193,7 +198,7 @@ export async function importLines(
   function onRejected(line: string, reason: RejectionReason): void {
     const part = partial.add(line, chunkMs);
     if (part.kind === 'not-a-part') reject(reason);
-    else if (part.kind === 'complete') decode(part.line, reject);
+    else if (part.kind === 'complete') count(decoder.decode(part.line, undefined), reject);
     else if (part.kind !== 'incomplete') reject('too-long');
   }
 
@@ -323,6 +328,7 @@ export async function importLines(
   }
 }
 
+const openingBrace = 0x7b;
 /** Maximum disorder of the lines of one log, in milliseconds. */
 const disorderMsMax = 1000;
 /** Interval at which the counts are updated, in milliseconds. */

@@ -415,7 +415,8 @@ async function start(
       lineMsMax,
       partialLineMemory,
       isAllowed: allowList(allow.split(',').map(parseCidr)),
-      onLine: (line) => {
+      onLine: (bytes, from, to) => {
+        const line = bytes.toString('utf8', from, to);
         if (isWanted(line)) got.lines.push(line);
       },
       onTooLong: () => {

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { setImmediate as turn } from 'node:timers/promises';
 import { readFile } from 'node:fs/promises';
 import { messageOf } from '../../shared/errors.js';
-import { createLineSplitter } from '../lines.js';
+import { LineSplitter } from '../lines.js';
 import type { ListenAddress } from './address.js';
 import type { Listener, ListenOptions } from './listener.js';
 
@@ -31,7 +31,7 @@ export async function listenUdp(
       return;
     }
     options.sources.current = options.sources.sender(remoteAddress);
-    const lines = createLineSplitter(options.lineBytesMax, options, options.partialLineMemory);
+    const lines = new LineSplitter(options.lineBytesMax, options, options.partialLineMemory);
     lines.write(datagram);
     if (datagram.at(-1) !== 0x0a) lines.write(Buffer.from('\n')); // the end of the datagram ends the line
     lines.end();
