@@ -105,7 +105,12 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     ledger: (counts) => dueLedger(ledgerOf(accounts, counts), now()),
   });
   const warn = rateLimitedWarn(log.warn);
-  const sources = new LineSources({ now, halfWindowMs: parts.skewHalfWindowMs, timeZone: config.timeZone });
+  const sources = new LineSources({
+    now,
+    halfWindowMs: parts.skewHalfWindowMs,
+    timeZone: config.timeZone,
+    log,
+  });
   const warnOfSkew = rateLimitedWarn(log.warn, { intervalMs: skewWarnMs });
   const partialLineMemory: PartialLineMemory = {
     bytes: 0,

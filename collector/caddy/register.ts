@@ -148,6 +148,7 @@ export function startRegistration({
     if (reload !== undefined && reload === settledReload) return;
     for (let tries = 0; tries < triesMax && !stopping.signal.aborted; tries += 1) {
       const { config, etag } = await readConfig(callAbort.signal);
+      log.debug("Read Caddy's configuration.", { reload: reload ?? 'unknown' });
       onHosts?.(siteHosts(config));
       const plan = planRegistration(config, { name, address, places });
       if (plan.method === undefined) {
@@ -161,6 +162,7 @@ export function startRegistration({
         plan.method === 'DELETE'
           ? { path: pathToRemove(config), call: { method: plan.method } }
           : { path, call: { method: plan.method, body: plan.logger } };
+      log.debug("Changing Caddy's configuration.", { method: change.call.method, path: change.path });
       await changeConfig(change.path, { ...change.call, ifMatch: etag, signal: callAbort.signal });
     }
   }

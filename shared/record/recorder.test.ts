@@ -269,6 +269,7 @@ test('seals smaller batches for sparse traffic, and limits the number of queued 
 test('logs the number of unstored requests on close, and waits for a limited time', async (t) => {
   const lines: string[] = [];
   const log: Log = {
+    debug: () => undefined,
     info: () => undefined,
     warn: () => undefined,
     error: (message) => {
@@ -346,7 +347,7 @@ async function start(
   return { store, recorder };
 }
 
-const log: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+const log: Log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 
 /** A separate DuckDB file. */
 async function openTestStore(t: ExecutionContext): Promise<Store> {
