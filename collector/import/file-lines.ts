@@ -5,7 +5,7 @@ import { createDecoder, type Decoded, type Decoder, type DecoderOptions } from '
 import type { RejectionReason } from '../ledger.js';
 import { LineSplitter } from '../lines.js';
 import { PartialLines } from '../partial-lines.js';
-import type { ImportCounts } from './counts.js';
+import type { ImportCounts, ImportRejection } from './counts.js';
 
 /** Dependencies and options of `FileLines`. */
 export interface FileLinesParts {
@@ -115,7 +115,7 @@ export class FileLines {
     const part = this.#partial.add(line, this.#chunkMs);
     if (part.kind === 'not-a-part') this.#reject(reason);
     else if (part.kind === 'complete') this.#count(this.#decoder.decode(part.line, undefined));
-    else if (part.kind !== 'incomplete') this.#reject('too-long');
+    else if (part.kind !== 'incomplete') this.#reject(part.kind);
   }
 
   #count(decoded: Decoded): void {
@@ -131,7 +131,7 @@ export class FileLines {
     else this.#reject('bad-time');
   }
 
-  #reject(reason: RejectionReason, count = 1): void {
+  #reject(reason: ImportRejection, count = 1): void {
     const { rejected } = this.#counts;
     if (count > 0) rejected[reason] = (rejected[reason] ?? 0) + count;
   }
