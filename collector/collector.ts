@@ -201,7 +201,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
           id: config.id,
           ledger,
           accounts,
-          durationFormats: decoder.durationFormats,
+          durationFormats: () => decoder.durationFormats(),
           recorder,
           store,
           log,
