@@ -30,6 +30,34 @@ export async function* untilAborted(chunks: AsyncIterable<Buffer>, signal: Abort
   }
 }
 
+/**
+ * Resolves to the result of a promise, or to `undefined` if it takes longer than `limitMs` after the import was
+ * stopped.
+ */
+export async function beforeStopLimit<Result>(
+  running: Promise<Result>,
+  signal: AbortSignal,
+  limitMs: number,
+): Promise<Result | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  let onAbort = (): void => undefined;
+  const limit = new Promise<undefined>((resolve) => {
+    onAbort = () => {
+      timer = setTimeout(() => {
+        resolve(undefined);
+      }, limitMs);
+    };
+    signal.addEventListener('abort', onAbort);
+    if (signal.aborted) onAbort();
+  });
+  try {
+    return await Promise.race([running, limit]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    clearTimeout(timer);
+  }
+}
+
 /** Gives a stopped import a limited time to finish: its recorder retries for as long as the store is down. */
 export class StopDeadline {
   readonly #signal: AbortSignal;
