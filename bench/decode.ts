@@ -7,7 +7,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import split2 from 'split2';
 import { createDecoder } from '../collector/decode/decode.js';
-import { createLineSplitter } from '../collector/lines.js';
+import { LineSplitter } from '../collector/lines.js';
 import { figureOf, inTurn, ratioOf, ratioResult, spreadText, type Figures, type Result } from './compare.js';
 import { makeLinesFile } from './lines-file.js';
 
@@ -60,14 +60,9 @@ async function measured(run: () => void | Promise<void>): Promise<Figures> {
 function decodeAll(chunks: readonly Buffer[]): void {
   const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
   let requests = 0;
-  const splitter = createLineSplitter(2 ** 20, {
-    takeLine(bytes, from, to) {
-      if (decoder.decodeKnown(bytes, from, to) === undefined) return false;
-      requests += 1;
-      return true;
-    },
-    onLine: (line) => {
-      if (decoder.decode(line, undefined).kind === 'request') requests += 1;
+  const splitter = new LineSplitter(2 ** 20, {
+    onLine(bytes, from, to) {
+      if (decoder.decodeLine(bytes, from, to, undefined).kind === 'request') requests += 1;
     },
     onTooLong: () => undefined,
     onUnterminated: () => undefined,

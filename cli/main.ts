@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { detailedMessageOf, StoreError, UsageError } from '../shared/errors.js';
-import { createLog } from '../shared/log.js';
-import { checkNames, withEnvFiles } from '../shared/settings/settings.js';
+import { configureLogs, createLog, logSettings } from '../shared/log.js';
+import { checkNames, readSettings, withEnvFiles, type Environment } from '../shared/settings/settings.js';
 import { startWatchdog } from '../shared/watchdog.js';
 import { runSupervisor } from '../collector/supervisor/supervisor.js';
 import { connectToSupervisor, type WorkerChannel } from '../collector/supervisor/worker-channel.js';
@@ -16,7 +16,10 @@ import { catchSignals, stopWithStatus } from './lifecycle.js';
 import { parseArgs, type CliCommand, type ParsedArgs } from './parse.js';
 import type { CollectorOptions, ReadOnlyOptions } from './parts.js';
 
-const commands = [start, collector, web, demo, importCommand, check, setup] as readonly CliCommand[];
+const commands = ([start, collector, web, demo, importCommand, check, setup] as readonly CliCommand[]).map(
+  (command) => ({ ...command, settings: { ...command.settings, ...logSettings } }),
+);
+const allSettings = { ...start.settings, ...logSettings };
 
 /**
  * Heap growth before a full garbage collection, in percent of the live heap after the last one. V8's default lets it
@@ -34,14 +37,16 @@ export async function main(program: string, args: readonly string[]): Promise<vo
   // A closed pipe, as in `… | head`, must not end the program.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   try {
-    const parsed = await parseArgs(args, commands, start.settings);
+    const parsed = await parseArgs(args, commands, allSettings);
     if (parsed === undefined) return;
+    const environment = withEnvFiles(process.env, parsed.envFiles);
+    configureLogs(readSettings(logSettings, environment));
     const isRestartable = isRestartableWith(parsed.options);
     const supervisor = isRestartable ? connectToSupervisor() : undefined;
     if (supervisor === undefined) startWatchdog(process.env, { log: createLog('watchdog') });
     if (isRestartable && supervisor === undefined)
       process.exit(await runSupervisor({ program, args, log: createLog('supervisor') }));
-    await run(parsed, supervisor);
+    await run(parsed, environment, supervisor);
   } catch (error) {
     if (!(error instanceof UsageError) && !(error instanceof StoreError)) throw error;
     process.stderr.write(`${detailedMessageOf(error)}\n`);
@@ -55,13 +60,14 @@ function isRestartableWith({ restartable, readOnly }: CollectorOptions & ReadOnl
 
 async function run(
   { command, args, options, envFiles }: ParsedArgs,
+  environment: Environment,
   supervisor: WorkerChannel | undefined,
 ): Promise<void> {
   try {
-    for (const warning of checkNames(Object.keys(start.settings), process.env, envFiles))
+    for (const warning of checkNames(Object.keys(allSettings), process.env, envFiles))
       createLog('settings').warn(warning);
     const stopWhenSignalled = supervisor === undefined && command.serves === true ? catchSignals() : undefined;
-    const started = await command.run({ args, options, environment: withEnvFiles(process.env, envFiles), supervisor });
+    const started = await command.run({ args, options, environment, supervisor });
     if (typeof started === 'number') process.exitCode = started;
     else if (supervisor !== undefined) supervisor.onStop(() => stopWithStatus(started));
     else (stopWhenSignalled ?? catchSignals())(() => stopWithStatus(started));

@@ -1,23 +1,19 @@
 import { rateLimitedWarn, type Log } from '../shared/log.js';
 import { createRecorder, memoryBytesMaxDefault, type Recorder } from '../shared/record/recorder.js';
-import type { RequestEvent } from '../shared/request-event.js';
 import type { RecordingPolicy } from '../shared/record/recording-policy.js';
-import { isPlausibleTime } from '../shared/store/retention.js';
 import type { UsedTimes } from '../shared/record/unique-time.js';
 import type { Ledger, LedgerWarning, Store } from '../shared/store/store.js';
-import { createDecoder, type Decoded } from './decode/decode.js';
-import { beginningOf, redact } from './decode/redact.js';
 import type { CollectorConfig } from './config.js';
-import { startStatusServer } from './status-server.js';
+import { startStatusServer, type StatusServer } from './status-server.js';
+import { LineIntake } from './line-intake.js';
 import { LineSources, type LineSource } from './line-sources.js';
-import { createLedgerSchedule, createLineAccounts, ledgerOf, type DropReason, type RejectionReason } from './ledger.js';
+import { createLedgerSchedule, createLineAccounts, ledgerOf } from './ledger.js';
 import { formatListenAddress, type ListenAddress } from './listen/address.js';
 import { listen } from './listen/listen.js';
+import type { Listener, ListenOptions } from './listen/listener.js';
 import { allowList, ConnectionLimit, type NoRoom } from './listen/peers.js';
 import type { OpenStream } from './listen/sockets.js';
 import type { PartialLineMemory } from './lines.js';
-import { PartialLines } from './partial-lines.js';
-import { formatAddress } from '../shared/settings/settings.js';
 
 /** A running collector. */
 export interface Collector {
@@ -25,9 +21,9 @@ export interface Collector {
   readonly addresses: readonly ListenAddress[];
   /** Base URL of the HTTP server; `undefined` if it is off. */
   readonly httpUrl: string | undefined;
-  readonly ledger: () => Ledger;
+  ledger(): Ledger;
   /** Timestamps of the last requests, for the collector that replaces this one. */
-  readonly usedTimes: () => UsedTimes;
+  usedTimes(): UsedTimes;
   /**
    * Reads what has arrived, stores it, and stops. Resolves to the number of requests that could not be stored. The
    * store stays open.
@@ -59,16 +55,6 @@ const refusalReasons: Readonly<Record<'not-allowed' | NoRoom, string>> = {
     'its address uses three quarters of COLLECTOR_CONNECTIONS_MAX. Raise it if all connections are yours',
 };
 
-/** Interval between updates of the example of a rejected line, per reason, in milliseconds. */
-const exampleIntervalMs = 1000;
-
-const partialLinesFull = 'the memory for partial lines is full';
-
-const rejectionDetails: Partial<Record<RejectionReason, string>> = {
-  'unknown-encoder': 'it is a request in an unsupported encoding, such as ECS, GELF or logfmt: use `format json`',
-  'bad-status': 'it is a request without a status, which a filter may have removed',
-};
-
 /** Interval between reads of the kernel's count of dropped datagrams, in milliseconds. */
 const lossWatchMs = 5000;
 
@@ -79,235 +65,211 @@ const skewWarnMs = 600_000;
 
 /** Starts a collector. Throws a `UsageError` if it cannot listen. */
 export async function startCollector(config: CollectorConfig, parts: CollectorParts): Promise<Collector> {
-  const { store, log, now = Date.now } = parts;
-  const accounts = createLineAccounts();
-  const decoder = createDecoder({
-    ...config,
-    onTimeWithoutZone: () => {
-      sources.current.isWithoutZone = true;
-    },
-  });
-  const dueLedger = createLedgerSchedule(config.id);
-  const recorder: Recorder = createRecorder({
-    ...parts,
-    name: config.id,
-    ledger: (counts) => dueLedger(ledgerOf(accounts, counts), now()),
-  });
-  const warn = rateLimitedWarn(log.warn);
-  const sources = new LineSources({ now, halfWindowMs: parts.skewHalfWindowMs, timeZone: config.timeZone });
-  const warnOfSkew = rateLimitedWarn(log.warn, { intervalMs: skewWarnMs });
-  const partialLineMemory: PartialLineMemory = {
-    bytes: 0,
-    bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4),
-  };
-  const lastExampleMs: Partial<Record<RejectionReason, number>> = {};
-  let linesUnderstood = 0;
-  const connections = new ConnectionLimit(config.connectionsMax);
-  const tooLongDetail = `it is longer than COLLECTOR_LINE_BYTES_MAX, ${config.lineBytesMax} bytes`;
-  const ledgerLocation =
-    config.http === undefined ? 'the ledger (COLLECTOR_HTTP is off)' : `http://${formatAddress(config.http)}/ledger`;
+  const collector = new SocketCollector(config, parts);
+  await collector.start();
+  return collector;
+}
 
-  const listeners = await listen(
-    config.listen,
-    {
-      lineBytesMax: config.lineBytesMax,
-      unixMode: config.unixMode,
-      connections,
-      sources,
-      isAllowed: allowList(config.allow),
-      takeLine(bytes, from, to) {
-        const request = decoder.decodeKnown(bytes, from, to);
-        if (request === undefined) return false;
-        recordRequest(request, receive(), sources.current);
-        return true;
+class SocketCollector implements Collector {
+  readonly #config: CollectorConfig;
+  readonly #parts: CollectorParts;
+  readonly #accounts = createLineAccounts();
+  readonly #sources: LineSources;
+  readonly #recorder: Recorder;
+  readonly #intake: LineIntake;
+  readonly #connections: ConnectionLimit;
+  readonly #partialLineMemory: PartialLineMemory;
+  readonly #warn: ReturnType<typeof rateLimitedWarn>;
+  readonly #warnOfSkew: ReturnType<typeof rateLimitedWarn>;
+  #listeners: readonly Listener[] = [];
+  #watches: readonly NodeJS.Timeout[] = [];
+  #status: StatusServer | undefined;
+
+  constructor(config: CollectorConfig, parts: CollectorParts) {
+    const { log, now = Date.now } = parts;
+    this.#config = config;
+    this.#parts = parts;
+    this.#connections = new ConnectionLimit(config.connectionsMax);
+    this.#warn = rateLimitedWarn(log.warn);
+    this.#warnOfSkew = rateLimitedWarn(log.warn, { intervalMs: skewWarnMs });
+    this.#partialLineMemory = { bytes: 0, bytesMax: Math.ceil((parts.memoryBytesMax ?? memoryBytesMaxDefault) / 4) };
+    this.#sources = new LineSources({
+      now,
+      halfWindowMs: parts.skewHalfWindowMs,
+      timeZone: config.timeZone,
+      log,
+    });
+    const dueLedger = createLedgerSchedule(config.id);
+    this.#recorder = createRecorder({
+      ...parts,
+      name: config.id,
+      ledger: (counts) => dueLedger(ledgerOf(this.#accounts, counts), now()),
+    });
+    this.#intake = new LineIntake(config, {
+      recorder: this.#recorder,
+      sources: this.#sources,
+      accounts: this.#accounts,
+      partialLineMemory: this.#partialLineMemory,
+      log,
+      rollupRetentionMs: parts.rollupRetentionMs,
+      now,
+    });
+  }
+
+  async start(): Promise<void> {
+    try {
+      this.#listeners = await listen(this.#config.listen, this.#listenOptions(), this.#parts.openStream);
+      this.#watches = [
+        setInterval(() => void this.#checkLoss(), lossWatchMs),
+        setInterval(
+          () => {
+            this.#checkSources();
+          },
+          Math.min(skewCheckMs, (this.#parts.skewHalfWindowMs ?? Infinity) / 2),
+        ),
+      ];
+      this.#status = await this.#startStatus();
+    } catch (error) {
+      await this.#stopListening();
+      await this.#recorder.close();
+      throw error;
+    }
+    this.#parts.log.info(`Listening on ${this.addresses.map(formatListenAddress).join(', ')}.`);
+  }
+
+  get addresses(): readonly ListenAddress[] {
+    return this.#listeners.map((listener) => listener.address);
+  }
+
+  get httpUrl(): string | undefined {
+    return this.#status?.url;
+  }
+
+  ledger(): Ledger {
+    return ledgerOf(this.#accounts, this.#recorder.counts, this.#parts.store.spool);
+  }
+
+  usedTimes(): UsedTimes {
+    return this.#recorder.usedTimes();
+  }
+
+  async stop(): Promise<number> {
+    await this.#stopListening();
+    // In parallel: in sequence they could exceed a service manager's stop timeout.
+    const [lost] = await Promise.all([this.#recorder.close(), this.#status?.stopImports()]);
+    await this.#status?.stop();
+    const { received, accepted, stored, spooled } = this.ledger();
+    this.#parts.log.info('Stopped.', { received, accepted, stored, spooled });
+    return lost;
+  }
+
+  async #stopListening(): Promise<void> {
+    for (const watch of this.#watches) clearInterval(watch);
+    await Promise.all(this.#listeners.map((listener) => listener.stop()));
+  }
+
+  #listenOptions(): ListenOptions {
+    const intake = this.#intake;
+    const { connectionsMax } = this.#config;
+    return {
+      lineBytesMax: this.#config.lineBytesMax,
+      unixMode: this.#config.unixMode,
+      connections: this.#connections,
+      sources: this.#sources,
+      partialLineMemory: this.#partialLineMemory,
+      isAllowed: allowList(this.#config.allow),
+      onLine: (bytes, from, to) => {
+        intake.take(bytes, from, to);
       },
-      onLine,
-      onTooLong,
-      onMemoryFull,
-      partialLineMemory,
-      onUnterminated,
+      onTooLong: () => {
+        intake.takeTooLong();
+      },
+      onMemoryFull: () => {
+        intake.takeWithoutMemory();
+      },
+      onUnterminated: () => {
+        intake.takeUnterminated();
+      },
+      onDropped: (lines) => {
+        intake.countUnread(lines);
+      },
+      linesUnderstood: () => intake.understood,
       onRefused: (reason, remoteAddress) => {
-        countWarning(reason === 'not-allowed' ? 'peers-not-allowed' : 'peers-too-many-connections');
-        warn(reason, `Refused a peer: ${refusalReasons[reason]}.`, {
+        this.#countWarning(reason === 'not-allowed' ? 'peers-not-allowed' : 'peers-too-many-connections');
+        this.#warn(reason, `Refused a peer: ${refusalReasons[reason]}.`, {
           peer: remoteAddress ?? 'gone',
-          connectionsMax: config.connectionsMax,
+          connectionsMax,
         });
       },
       onEvicted: (remoteAddress) => {
-        countWarning('connections-evicted');
-        warn(
+        this.#countWarning('connections-evicted');
+        this.#warn(
           'evicted',
           'COLLECTOR_CONNECTIONS_MAX is reached: closed a connection that has never sent a valid line, to make room for a new one. Raise it if all connections are yours.',
-          { peer: remoteAddress ?? 'unix', connectionsMax: config.connectionsMax },
+          { peer: remoteAddress ?? 'unix', connectionsMax },
         );
       },
-      onDropped: (lines) => {
-        accounts.received += lines;
-        accounts.dropped['no-worker'] = (accounts.dropped['no-worker'] ?? 0) + lines;
-      },
-      linesUnderstood: () => linesUnderstood,
       onError: (message) => {
-        warn('socket', `A connection failed: ${message}`);
+        this.#warn('socket', `A connection failed: ${message}`);
       },
-    },
-    parts.openStream,
-  ).catch(async (error: unknown) => {
-    await recorder.close();
-    throw error;
-  });
-  const lostDatagrams = async (): Promise<number | null> => {
-    const counts = (await Promise.all(listeners.map((listener) => listener.lost()))).filter(
+    };
+  }
+
+  async #startStatus(): Promise<StatusServer | undefined> {
+    const { store, log } = this.#parts;
+    const { id, http, lineBytesMax } = this.#config;
+    if (http === undefined) return undefined;
+    return await startStatusServer(http, {
+      id,
+      ledger: () => this.ledger(),
+      accounts: this.#accounts,
+      durationFormats: () => this.#intake.durationFormats(),
+      recorder: this.#recorder,
+      store,
+      log,
+      connections: this.#connections,
+      sources: this.#sources,
+      lostDatagrams: () => this.#lostDatagrams(),
+      imports: { ...this.#parts, id, decoder: this.#config, lineBytesMax },
+    });
+  }
+
+  /** Number of datagrams that the kernel has dropped since the start; `null` if unknown. */
+  async #lostDatagrams(): Promise<number | null> {
+    const counts = (await Promise.all(this.#listeners.map((listener) => listener.lost()))).filter(
       (count) => count !== undefined,
     );
     return counts.length === 0 ? null : counts.reduce((sum, count) => sum + count, 0);
-  };
-  const lossWatch = setInterval(() => {
-    void lostDatagrams().then((lost) => {
-      const before = accounts.warnings['datagrams-lost'] ?? 0;
-      if (lost === null || lost <= before) return;
-      warn(
-        'datagrams',
-        "Log lines were lost: the kernel's UDP receive buffer was full, and it dropped datagrams. Use TCP, or raise net.core.rmem_max.",
-        { datagrams: lost - before },
-      );
-      accounts.warnings['datagrams-lost'] = lost;
-    });
-  }, lossWatchMs);
-  const skewWatch = setInterval(
-    () => {
-      const { found, largestMs } = sources.checkSkew();
-      if (largestMs > 0) accounts.warnings['clock-skew'] = Math.round(largestMs / 1000);
-      else delete accounts.warnings['clock-skew'];
-      for (const source of found) reportSkew(source);
-      for (let left = sources.expirePartialLines(); left > 0; left -= 1) onUnterminated();
-    },
-    Math.min(skewCheckMs, (parts.skewHalfWindowMs ?? Infinity) / 2),
-  );
-  const ledger = (): Ledger => ledgerOf(accounts, recorder.counts, store.spool);
-  const status =
-    config.http === undefined
-      ? undefined
-      : await startStatusServer(config.http, {
-          id: config.id,
-          ledger,
-          accounts,
-          durationFormats: decoder.durationFormats,
-          recorder,
-          store,
-          log,
-          connections,
-          sources,
-          lostDatagrams,
-          imports: { ...parts, id: config.id, decoder: config, lineBytesMax: config.lineBytesMax },
-        }).catch(async (error: unknown) => {
-          clearInterval(lossWatch);
-          clearInterval(skewWatch);
-          await Promise.all(listeners.map((listener) => listener.stop()));
-          await recorder.close();
-          throw error;
-        });
-  const addresses = listeners.map((listener) => listener.address);
-  log.info(`Listening on ${addresses.map(formatListenAddress).join(', ')}.`);
-
-  return {
-    addresses,
-    httpUrl: status?.url,
-    ledger,
-    usedTimes: () => recorder.usedTimes(),
-    async stop() {
-      clearInterval(lossWatch);
-      clearInterval(skewWatch);
-      await Promise.all(listeners.map((listener) => listener.stop()));
-      // In parallel: in sequence they could exceed a service manager's stop timeout.
-      const [lost] = await Promise.all([recorder.close(), status?.stopImports()]);
-      await status?.stop();
-      const { received, accepted, stored, spooled } = ledger();
-      log.info('Stopped.', { received, accepted, stored, spooled });
-      return lost;
-    },
-  };
-
-  function countWarning(warning: LedgerWarning): void {
-    accounts.warnings[warning] = (accounts.warnings[warning] ?? 0) + 1;
   }
 
-  function onLine(line: string): void {
-    const arrivalMs = receive(); // first, since recording may write the ledger
-    const decoded = decoder.decode(line, arrivalMs);
-    if (decoded.kind !== 'rejected' || decoded.reason === 'bad-status') {
-      handleDecoded(decoded, line, arrivalMs);
-      return;
-    }
-    const source = sources.current;
-    source.partialLines ??= new PartialLines(config.lineBytesMax, partialLineMemory);
-    const part = source.partialLines.add(line, arrivalMs);
-    switch (part.kind) {
-      case 'not-a-part':
-        handleDecoded(decoded, line, arrivalMs);
-        break;
-      case 'complete':
-        handleDecoded(decoder.decode(part.line, arrivalMs), part.line, arrivalMs);
-        break;
-      case 'incomplete':
-        accounts.received -= 1; // counted once the line is complete
-        break;
-      case 'too-long':
-        reject('too-long', tooLongDetail);
-        break;
-      case 'memory-full':
-        drop('memory-full', partialLinesFull);
-        break;
-    }
+  async #checkLoss(): Promise<void> {
+    const lost = await this.#lostDatagrams();
+    const before = this.#accounts.warnings['datagrams-lost'] ?? 0;
+    if (lost === null || lost <= before) return;
+    this.#warn(
+      'datagrams',
+      "Log lines were lost: the kernel's UDP receive buffer was full, and it dropped datagrams. Use TCP, or raise net.core.rmem_max.",
+      { datagrams: lost - before },
+    );
+    this.#accounts.warnings['datagrams-lost'] = lost;
   }
 
-  function handleDecoded(decoded: Decoded, line: string, arrivalMs: number): void {
-    switch (decoded.kind) {
-      case 'request':
-        if (decoded.timeOfArrival) accounts.timeOfArrival += 1;
-        recordRequest(decoded.event, arrivalMs, decoded.timeOfArrival ? undefined : sources.current);
-        break;
-      case 'runtime':
-        accounts.runtime += 1;
-        linesUnderstood += 1;
-        break;
-      case 'rejected':
-        updateExample(decoded.reason, line, arrivalMs);
-        reject(
-          decoded.reason,
-          `${rejectionDetails[decoded.reason] ?? 'it is not a line of Caddy'}; ${ledgerLocation} has the count and an example`,
-        );
-        break;
-    }
+  /** Checks for clock skew, and for partial lines whose rest has not arrived. */
+  #checkSources(): void {
+    const { found, largestMs } = this.#sources.checkSkew();
+    if (largestMs > 0) this.#accounts.warnings['clock-skew'] = Math.round(largestMs / 1000);
+    else delete this.#accounts.warnings['clock-skew'];
+    for (const source of found) this.#reportSkew(source);
+    for (let left = this.#sources.expirePartialLines(); left > 0; left -= 1) this.#intake.takeUnterminated();
   }
 
-  /** Updates the redacted example for a reason, at most once per second: redaction is slower than decoding. */
-  function updateExample(reason: RejectionReason, line: string, arrivalMs: number): void {
-    if (Math.abs(arrivalMs - (lastExampleMs[reason] ?? 0)) < exampleIntervalMs) return;
-    lastExampleMs[reason] = arrivalMs;
-    accounts.examples[reason] = redact(beginningOf(line));
-  }
-
-  /** Records a request. `source` is `undefined` if the request's time is its arrival time. */
-  function recordRequest(request: RequestEvent, arrivalMs: number, source: LineSource | undefined): void {
-    if (source !== undefined && arrivalMs - request.timeMs < source.lagMsMin)
-      source.lagMsMin = arrivalMs - request.timeMs;
-    linesUnderstood += 1;
-    if (!isPlausibleTime(request.timeMs, { nowMs: arrivalMs, rollupRetentionMs: parts.rollupRetentionMs }))
-      reject('bad-time', 'its time is more than a day ahead, or older than RETENTION_ROLLUPS');
-    else if (!recorder.record(request))
-      drop(
-        recorder.full,
-        recorder.problem ?? 'requests arrive faster than they are stored, and the memory limit is reached',
-      );
-  }
-
-  function reportSkew(source: LineSource): void {
+  #reportSkew(source: LineSource): void {
     const { peer, skewMs = 0 } = source;
     const seconds = Math.round(Math.abs(skewMs) / 1000);
-    const zone = sources.zoneHint(source);
+    const zone = this.#sources.zoneHint(source);
     const advice = zone ?? 'Set the clocks of both machines with NTP';
     // One warning for all connections of a machine.
-    warnOfSkew(
+    this.#warnOfSkew(
       peer.replace(/:\d+$/, ''),
       skewMs < 0
         ? `The clock of a Caddy is ${seconds} s ahead of this machine's: its requests are counted at the wrong time. ${advice}.`
@@ -316,38 +278,7 @@ export async function startCollector(config: CollectorConfig, parts: CollectorPa
     );
   }
 
-  function onTooLong(): void {
-    onIncomplete('too-long', tooLongDetail);
-  }
-
-  function onUnterminated(): void {
-    onIncomplete('unterminated', 'the connection ended in the middle of it');
-  }
-
-  function onMemoryFull(): void {
-    receive();
-    drop('memory-full', partialLinesFull);
-  }
-
-  function onIncomplete(reason: 'too-long' | 'unterminated', detail: string): void {
-    receive();
-    reject(reason, detail);
-  }
-
-  function drop(reason: DropReason, detail: string): void {
-    accounts.dropped[reason] = (accounts.dropped[reason] ?? 0) + 1;
-    warn(`dropped ${reason}`, `Dropping log lines (${reason}): ${detail}`);
-  }
-
-  function receive(): number {
-    accounts.received += 1;
-    sources.current.lines += 1;
-    accounts.lastLineMs = now();
-    return accounts.lastLineMs;
-  }
-
-  function reject(reason: RejectionReason, detail: string): void {
-    accounts.rejected[reason] = (accounts.rejected[reason] ?? 0) + 1;
-    warn(`rejected ${reason}`, `Cannot use a log line (${reason}): ${detail}.`);
+  #countWarning(warning: LedgerWarning): void {
+    this.#accounts.warnings[warning] = (this.#accounts.warnings[warning] ?? 0) + 1;
   }
 }

@@ -140,6 +140,22 @@ test('keeps the skew of a quiet source, and limits the number of UDP senders', (
   );
 });
 
+test('logs connections and new UDP senders at the level debug', (t) => {
+  const logged: unknown[] = [];
+  const log = { debug: (...message: unknown[]) => void logged.push(message) };
+  const sources = new LineSources({ log });
+  const source = sources.open('10.0.0.1:1');
+  source.lines += 3;
+  sources.close(source);
+  sources.close(source);
+  for (let datagrams = 0; datagrams < 3; datagrams += 1) sources.sender('10.0.0.2');
+  t.deepEqual(logged, [
+    ['Connection opened.', { peer: '10.0.0.1:1' }],
+    ['Connection closed.', { peer: '10.0.0.1:1', lines: 3 }],
+    ['First datagram of a sender.', { peer: '10.0.0.2' }],
+  ]);
+});
+
 function lineOf(lagMs: number): string {
   return `${line.replace(/"ts":[\d.]+/, `"ts":${(Date.now() - lagMs) / 1000}`)}\n`;
 }

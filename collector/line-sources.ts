@@ -1,6 +1,7 @@
 /** Tracks each connection and each UDP sender: its lines, and the clock skew of its Caddy. */
 
 import { zoneOffsetMs } from './decode/wall-clock.js';
+import type { Log } from '../shared/log.js';
 import type { PartialLines } from './partial-lines.js';
 
 /** Minimum clock skew for a warning, in milliseconds. */
@@ -90,18 +91,27 @@ export class LineSources {
   readonly #sendersMax: number;
   readonly #timeZone: string;
   readonly #halfWindowMs: number;
+  readonly #log: Pick<Log, 'debug'> | undefined;
   #turnedMs = performance.now();
 
   /**
    * `sendersMax`: number of UDP senders tracked; beyond it, the least recent is evicted. Default: 1,000.
-   * `halfWindowMs`: default 30 s. `timeZone`: IANA zone of timestamps without one, default UTC.
+   * `halfWindowMs`: default 30 s. `timeZone`: IANA zone of timestamps without one, default UTC. `log`: default none.
    */
   constructor({
     now = Date.now,
     sendersMax = 1000,
     halfWindowMs = 30_000,
     timeZone = 'UTC',
-  }: { now?: () => number; sendersMax?: number; halfWindowMs?: number | undefined; timeZone?: string } = {}) {
+    log,
+  }: {
+    now?: () => number;
+    sendersMax?: number;
+    halfWindowMs?: number | undefined;
+    timeZone?: string;
+    log?: Pick<Log, 'debug'>;
+  } = {}) {
+    this.#log = log;
     this.#now = now;
     this.#timeZone = timeZone;
     this.#sendersMax = sendersMax;
@@ -112,11 +122,13 @@ export class LineSources {
   open(peer: string): LineSource {
     const source = new LineSource(peer, this.#now());
     this.#streams.add(source);
+    this.#log?.debug('Connection opened.', { peer });
     return source;
   }
 
   close(source: LineSource): void {
-    this.#streams.delete(source);
+    if (this.#streams.delete(source))
+      this.#log?.debug('Connection closed.', { peer: source.peer, lines: source.lines });
   }
 
   /** Returns the source of datagrams from an address. Adds it if it is new. */
@@ -125,6 +137,7 @@ export class LineSources {
     if (source !== undefined && source === this.current) return source;
     if (source === undefined) {
       source = new LineSource(address, this.#now());
+      this.#log?.debug('First datagram of a sender.', { peer: address });
       if (this.#senders.size >= this.#sendersMax) this.#forget(this.#senders.values().next().value!);
     } else {
       this.#senders.delete(address);

@@ -1,6 +1,6 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { createLineSplitter } from './lines.js';
+import { LineSplitter, splitLines } from './lines.js';
 
 const lineBytesMax = 24;
 
@@ -8,37 +8,50 @@ const content = fc.string({ unit: 'binary', maxLength: 40 }).map((text) => text.
 const lines = fc.array(fc.record({ text: content, ending: fc.constantFrom('\n', '\r\n') }), { maxLength: 12 });
 
 test('emits the same lines for any chunking of the same bytes', (t) => {
-  // Some lines are handled by the fast path.
-  const handlers = fc.constantFrom<((text: string) => boolean) | undefined>(
-    undefined,
-    () => false,
-    (text) => text.length % 2 === 0 && !text.endsWith('\r'),
-  );
   fc.assert(
-    fc.property(
-      lines,
-      content,
-      fc.infiniteStream(fc.integer({ min: 1, max: 90 })),
-      handlers,
-      (input, tail, sizes, handles) => {
-        const bytes = Buffer.from(input.map(({ text, ending }) => text + ending).join('') + tail);
-        const got = split(chunksOf(bytes, sizes), handles);
-        const fits = ({ text }: { text: string }): boolean => Buffer.byteLength(text) <= lineBytesMax;
-        const valid = input.filter((line) => line.text !== '' && fits(line));
-        const expected = valid.map(({ text }) => text);
-        const taken = valid.filter(({ text, ending }) => handles?.(text) === true && ending === '\n').length;
-        if (got.taken !== taken) throw new Error(`${got.taken} lines took the fast path instead of ${taken}`);
-        if (JSON.stringify(got.lines) !== JSON.stringify(expected))
-          throw new Error(`${JSON.stringify(got.lines)} instead of ${JSON.stringify(expected)}`);
-        const tooLong = input.filter((line) => !fits(line)).length;
-        // A tail without an ending is unterminated, or already too long.
-        if (got.tooLong + got.unterminated !== tooLong + (tail === '' ? 0 : 1) || got.tooLong < tooLong) {
-          throw new Error(
-            `${got.tooLong} too long and ${got.unterminated} unterminated instead of ${tooLong} and tail ${JSON.stringify(tail)}`,
-          );
-        }
-      },
-    ),
+    fc.property(lines, content, fc.infiniteStream(fc.integer({ min: 1, max: 90 })), (input, tail, sizes) => {
+      const bytes = Buffer.from(input.map(({ text, ending }) => text + ending).join('') + tail);
+      const got = split(chunksOf(bytes, sizes));
+      const fits = ({ text }: { text: string }): boolean => Buffer.byteLength(text) <= lineBytesMax;
+      const expected = input.filter((line) => line.text !== '' && fits(line)).map(({ text }) => text);
+      if (JSON.stringify(got.lines) !== JSON.stringify(expected))
+        throw new Error(`${JSON.stringify(got.lines)} instead of ${JSON.stringify(expected)}`);
+      const tooLong = input.filter((line) => !fits(line)).length;
+      // A tail without an ending is unterminated, or already too long.
+      if (got.tooLong + got.unterminated !== tooLong + (tail === '' ? 0 : 1) || got.tooLong < tooLong) {
+        throw new Error(
+          `${got.tooLong} too long and ${got.unterminated} unterminated instead of ${tooLong} and tail ${JSON.stringify(tail)}`,
+        );
+      }
+    }),
+    { numRuns: 500 },
+  );
+  t.pass();
+});
+
+test('splits a part of a buffer whose last line has no ending', (t) => {
+  fc.assert(
+    fc.property(lines, content, (input, tail) => {
+      const part = Buffer.from(input.map(({ text, ending }) => text + ending).join('') + tail);
+      const around = Buffer.from('around\n');
+      const got = { lines: [] as string[], tooLong: 0 };
+      splitLines(
+        Buffer.concat([around, part, around]),
+        { from: around.length, to: around.length + part.length, lineBytesMax },
+        {
+          onLine: (bytes, from, to) => got.lines.push(bytes.toString('utf8', from, to)),
+          onTooLong: () => (got.tooLong += 1),
+        },
+      );
+      const all = [...input.map(({ text }) => text), tail];
+      const fits = (text: string): boolean => Buffer.byteLength(text) <= lineBytesMax;
+      const expected = {
+        lines: all.filter((text) => text !== '' && fits(text)),
+        tooLong: all.filter((text) => !fits(text)).length,
+      };
+      if (JSON.stringify(got) !== JSON.stringify(expected))
+        throw new Error(`${JSON.stringify(got)} instead of ${JSON.stringify(expected)}`);
+    }),
     { numRuns: 500 },
   );
   t.pass();
@@ -47,12 +60,12 @@ test('emits the same lines for any chunking of the same bytes', (t) => {
 test('skips a line over the limit without buffering it, counts it once, and reads the next line', (t) => {
   const chunk = Buffer.alloc(65_536, 'x');
   const got = split([...new Array<Buffer>(200).fill(chunk), Buffer.from('\nnext\n')]);
-  t.deepEqual(got, { lines: ['next'], tooLong: 1, unterminated: 0, taken: 0 });
+  t.deepEqual(got, { lines: ['next'], tooLong: 1, unterminated: 0 });
 });
 
 test('measures the length of a line in bytes, not in characters', (t) => {
   const got = split([Buffer.from(`${'ä'.repeat(12)}\n${'ä'.repeat(13)}\nok\n`)]);
-  t.deepEqual(got, { lines: ['ä'.repeat(12), 'ok'], tooLong: 1, unterminated: 0, taken: 0 });
+  t.deepEqual(got, { lines: ['ä'.repeat(12), 'ok'], tooLong: 1, unterminated: 0 });
 });
 
 test('counts each of many consecutive long lines, for any chunk size', (t) => {
@@ -61,28 +74,16 @@ test('counts each of many consecutive long lines, for any chunk size', (t) => {
     const chunks = Array.from({ length: Math.ceil(bytes.length / size) }, (_, at) =>
       bytes.subarray(at * size, (at + 1) * size),
     );
-    t.deepEqual(split(chunks), { lines: [], tooLong: 100, unterminated: 0, taken: 0 }, `chunks of ${size} bytes`);
+    t.deepEqual(split(chunks), { lines: [], tooLong: 100, unterminated: 0 }, `chunks of ${size} bytes`);
   }
 });
 
-/** Returns all lines in order. Lines for which `handles` returns true go through the fast path. */
-function split(
-  chunks: readonly Buffer[],
-  handles?: (text: string) => boolean,
-): { lines: string[]; tooLong: number; unterminated: number; taken: number } {
-  const got = { lines: [] as string[], tooLong: 0, unterminated: 0, taken: 0 };
-  const splitter = createLineSplitter(lineBytesMax, {
-    ...(handles !== undefined && {
-      takeLine(bytes: Buffer, from: number, to: number) {
-        const text = bytes.toString('utf8', from, to);
-        if (!handles(text)) return false;
-        if (text !== '') got.lines.push(text);
-        got.taken += Number(text !== '');
-        return true;
-      },
-    }),
-    onLine: (line) => {
-      got.lines.push(line);
+/** Returns all lines in order. */
+function split(chunks: readonly Buffer[]): { lines: string[]; tooLong: number; unterminated: number } {
+  const got = { lines: [] as string[], tooLong: 0, unterminated: 0 };
+  const splitter = new LineSplitter(lineBytesMax, {
+    onLine: (bytes, from, to) => {
+      got.lines.push(bytes.toString('utf8', from, to));
     },
     onTooLong: () => {
       got.tooLong += 1;

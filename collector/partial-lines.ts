@@ -7,14 +7,17 @@ export type PartResult =
   | { readonly kind: 'incomplete' }
   /** The last part. `line` is the assembled line. */
   | { readonly kind: 'complete'; readonly line: string }
-  /** The parts together are too long, or the memory is full. They are discarded. */
+  /** The parts together are too long; or the memory is full, or there are too many streams. They are discarded. */
   | { readonly kind: 'too-long' | 'memory-full' }
   /** Not a part of a line. `discarded` is the number of buffered lines before it that were never completed. */
   | { readonly kind: 'not-a-part'; readonly discarded: number };
 
 /** Maximum time between the first part of a line and its last, in milliseconds. As for a line of one connection. */
 const waitMsMax = 60_000;
-/** Maximum number of streams per source with a partial line. Beyond it, parts of further streams are discarded. */
+/**
+ * Maximum number of streams per source with a partial line. Beyond it, the part that would begin a further one is
+ * discarded. The buffered ones stay.
+ */
 const streamsMax = 16;
 
 const notAPart: PartResult = { kind: 'not-a-part', discarded: 0 };
@@ -46,6 +49,11 @@ export class PartialLines {
     this.#memory = memory;
   }
 
+  /** Whether an object that spans several lines of a file is open. */
+  get isInObject(): boolean {
+    return this.#object !== undefined;
+  }
+
   /** Adds a line that could not be decoded by itself. `nowMs`: current time in milliseconds. */
   add(line: string, nowMs: number): PartResult {
     const part = partIn(line);
@@ -66,7 +74,7 @@ export class PartialLines {
     return incomplete;
   }
 
-  /** Adds a line of a file, which may belong to a JSON object that spans several lines. Call it for each line. */
+  /** Adds a line of a file, which may start a JSON object that spans several lines, or belong to one. */
   addFileLine(line: string): PartResult {
     const object = this.#object;
     const content = line.trim();

@@ -3,9 +3,16 @@
  * escaped as `\\u001b`. Line breaks and tabs stay.
  */
 export function printable(text: string): string {
-  return text
-    .toWellFormed()
-    .replace(controls, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return text.toWellFormed().replace(controls, escapeOf);
+}
+
+/** Like `printable`, but escapes line breaks and tabs, too. The result is a single line. */
+export function printableLine(text: string): string {
+  return printable(text).replace(/[\n\t]/g, escapeOf);
+}
+
+function escapeOf(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }
 
 // eslint-disable-next-line no-control-regex -- matches control characters

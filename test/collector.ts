@@ -48,5 +48,5 @@ export async function collectorOfTest(
     await store.close();
     await rm(folder, { recursive: true, force: true });
   });
-  return { ...collector, address: caddyAddress(collector.addresses[0]!), store };
+  return Object.assign(collector, { address: caddyAddress(collector.addresses[0]!), store });
 }

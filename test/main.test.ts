@@ -75,6 +75,39 @@ test(
   /^(?!.*s3cret)ALERT_WEBHOOK cannot be used \(its value is not shown here\): it must be an http or https URL/,
 );
 
+for (const args of [['start'], ['start', '--restartable'], ['check', 'none']])
+  test('with a bad log level', usage, args, { LOG_LEVEL: 'all' }, /^LOG_LEVEL is "all": it must be one of debug, info, warn, error\./);
+test('with a bad log format', usage, ['start'], { LOG_FORMAT: 'xml' }, /^LOG_FORMAT is "xml": it must be one of text, json\./);
+
+test('LOG_LEVEL and LOG_FORMAT apply to the supervisor and to its worker, also from a settings file', async (t) => {
+  const [tcp, http] = [await freePort(), await freePort()];
+  const folder = await folderOf(t);
+  await writeFile(join(folder, 'my.env'), 'LOG_LEVEL=debug\nLOG_FORMAT=json\n');
+  const program = await startProgram(
+    ['start', '--restartable', '--env-file', join(folder, 'my.env')],
+    { COLLECTOR_LISTEN: `tcp://127.0.0.1:${tcp}`, COLLECTOR_HTTP: `127.0.0.1:${http}`, WEB_LISTEN: '127.0.0.1:0' },
+    [`http://127.0.0.1:${http}/health`],
+  );
+  const messages = (): string[] =>
+    program
+      .stderr()
+      .split('\n')
+      .slice(0, -1)
+      .map((line) => {
+        const { time, level, part, message } = JSON.parse(line) as Record<string, string>;
+        t.is(new Date(time!).toISOString(), time);
+        return `${level} ${part}: ${message}`;
+      });
+  connect(tcp, '127.0.0.1').end('no line of Caddy\n');
+  await until('the connection was logged', () => messages().includes('debug collector: Connection closed.'));
+  t.true(messages().includes('debug collector: Connection opened.'));
+  t.is(await program.stop(), 0);
+  t.true(messages().includes('debug supervisor: A worker is running.'), program.stderr());
+  t.true(messages().includes('info collector: Stopped.'), program.stderr());
+  t.is(messages().at(-1), 'debug supervisor: A worker has ended.');
+  t.false(messages().some((message) => message.includes('/health')), 'HTTP requests are not logged');
+});
+
 test('starts beside the variables of other programs, and warns of one that may be a misspelt setting', async (t) => {
   const program = await runProgram(['import'], {
     WEB_CONCURRENCY: '2',

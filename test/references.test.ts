@@ -6,12 +6,13 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import test from 'ava';
 import { collectorSettings } from '../collector/config.js';
+import { logSettings } from '../shared/log.js';
 import { readSettings, type SettingTable } from '../shared/settings/settings.js';
 import { storeSettings } from '../shared/settings/store-settings.js';
 import { webSettings } from '../web/config.js';
 import { runProgram } from './program.js';
 
-const settings: SettingTable = { ...collectorSettings, ...webSettings, ...storeSettings };
+const settings: SettingTable = { ...collectorSettings, ...webSettings, ...storeSettings, ...logSettings };
 const paths = [
   'README.md',
   'CONTRIBUTING.md',

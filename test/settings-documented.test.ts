@@ -1,11 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import test from 'ava';
 import { collectorSettings } from '../collector/config.js';
+import { logSettings } from '../shared/log.js';
 import type { SettingTable } from '../shared/settings/settings.js';
 import { storeSettings } from '../shared/settings/store-settings.js';
 import { webSettings } from '../web/config.js';
 
-const settings: SettingTable = { ...collectorSettings, ...webSettings, ...storeSettings };
+const settings: SettingTable = { ...collectorSettings, ...webSettings, ...storeSettings, ...logSettings };
 const defaults = Object.fromEntries(Object.entries(settings).map(([name, setting]) => [name, setting.default ?? '']));
 
 test('The commented sample names every setting once, with its default.', async (t) => {

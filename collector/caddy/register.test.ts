@@ -14,7 +14,8 @@ import { UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
 import { adminUrlFrom, callAdmin } from './admin-client.js';
 import { check } from './check/check.js';
-import { planRegistration, startRegistration, type Registration, type RegistrationOptions } from './register.js';
+import { startRegistration, type Registration, type RegistrationOptions } from './register.js';
+import { planRegistration } from './registration-plan.js';
 
 testWithCaddy(
   'counts each request once, registers again after a reload, and restores the configuration byte for byte',

@@ -12,21 +12,13 @@
  * - Changes are conditional (`If-Match`), so concurrent changes are never overwritten.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isDeepStrictEqual } from 'node:util';
 import { messageOf, UsageError } from '../../shared/errors.js';
 import type { Log } from '../../shared/log.js';
 import { isLoopback } from '../../shared/settings/settings.js';
 import { adminUrlFrom, callAdmin, curlArguments, errorOf, isConnectionReset, type AdminCall } from './admin-client.js';
-import {
-  accessLogger,
-  filterOf,
-  netAddress,
-  netLoggers,
-  objectOf,
-  requestGroups,
-  type JsonObject,
-} from './check/log-routing.js';
+import { netAddress, objectOf } from './check/log-routing.js';
 import { caddyAddress, type ListenAddress } from '../listen/address.js';
+import { logsOf, planRegistration } from './registration-plan.js';
 import { siteHosts } from './site-hosts.js';
 
 /** State of a registration. */
@@ -44,7 +36,7 @@ export type RegistrationState =
 
 /** A running registration, which is renewed after reloads. */
 export interface Registration {
-  readonly status: () => RegistrationState;
+  status(): RegistrationState;
   /** Removes the logger and stops, within 2 seconds. Never rejects. Call it before the collector stops. */
   stop(): Promise<void>;
 }
@@ -70,17 +62,6 @@ export interface RegistrationOptions {
   readonly pollMs?: number;
 }
 
-/** The change to make to a configuration, or the resulting state if there is none. */
-export type RegistrationPlan =
-  | {
-      readonly state: 'waiting' | 'not-needed' | 'registered';
-      readonly method?: undefined;
-      readonly message: string;
-      readonly warnings: readonly string[];
-    }
-  | { readonly method: 'PUT' | 'PATCH'; readonly logger: JsonObject }
-  | { readonly method: 'DELETE' };
-
 const pollMsDefault = 3000;
 /** Maximum number of attempts of a change that conflicts with other changes. */
 const triesMax = 5;
@@ -93,86 +74,106 @@ const stopMsMax = 1800;
  * Starts a registration. Returns immediately, and retries while Caddy is down. Throws a `UsageError` if the address of
  * the admin API is invalid, or if Caddy runs on another machine and `address` is missing.
  */
-export function startRegistration({
-  adminUrl,
-  addresses,
-  address: configuredAddress,
-  log,
-  onHosts,
-  pollMs = pollMsDefault,
-}: RegistrationOptions): Registration {
-  const { admin, address } = registrationTarget({ adminUrl, addresses, address: configuredAddress });
-  const places = new Set([address, ...addresses.map(caddyAddress)].map((each) => netAddress(each).place));
-  const name = `caddy-log-sink-${address.replace(/[^\w.-]+/g, '-')}`;
-  const path = `/config/logging/logs/${name}`;
-  let state: RegistrationState = 'trying';
+export function startRegistration(options: RegistrationOptions): Registration {
+  return new CaddyRegistration(options);
+}
+
+class CaddyRegistration implements Registration {
+  readonly #admin: URL;
+  /** The sink's address in Caddy's configuration, and all addresses that reach the sink. */
+  readonly #address: string;
+  readonly #places: ReadonlySet<string>;
+  /** The name of the logger, and its path in the admin API. */
+  readonly #name: string;
+  readonly #path: string;
+  readonly #log: Log;
+  readonly #onHosts: RegistrationOptions['onHosts'];
+  readonly #pollMs: number;
+  readonly #stopping = new AbortController();
+  readonly #callAbort = new AbortController();
+  readonly #running: Promise<void>;
+  #state: RegistrationState = 'trying';
   /** The `logging` object before the logger was added, to remove parents that would be empty afterwards. */
-  let loggingBefore: unknown;
-  let settledReload: string | undefined;
-  let lastMessage = '';
-  const stopping = new AbortController();
-  const callAbort = new AbortController();
-  const running = poll();
+  #loggingBefore: unknown;
+  #settledReload: string | undefined;
+  #lastMessage = '';
 
-  return {
-    status: () => state,
-    async stop() {
-      if (stopping.signal.aborted) return running;
-      const deadline = AbortSignal.timeout(stopMsMax);
-      stopping.abort();
-      // A change in progress must not follow the removal.
-      await Promise.race([running, sleep(finishMsMax, undefined, { ref: false })]);
-      callAbort.abort();
-      await running;
-      await remove(deadline);
-      state = 'stopped';
-    },
-  };
+  constructor(options: RegistrationOptions) {
+    const { admin, address } = registrationTarget(options);
+    const addresses = [address, ...options.addresses.map(caddyAddress)];
+    this.#admin = admin;
+    this.#address = address;
+    this.#places = new Set(addresses.map((each) => netAddress(each).place));
+    this.#name = `caddy-log-sink-${address.replace(/[^\w.-]+/g, '-')}`;
+    this.#path = `/config/logging/logs/${this.#name}`;
+    this.#log = options.log;
+    this.#onHosts = options.onHosts;
+    this.#pollMs = options.pollMs ?? pollMsDefault;
+    this.#running = this.#poll();
+  }
 
-  async function poll(): Promise<void> {
-    while (!stopping.signal.aborted) {
+  status(): RegistrationState {
+    return this.#state;
+  }
+
+  async stop(): Promise<void> {
+    if (this.#stopping.signal.aborted) return await this.#running;
+    const deadline = AbortSignal.timeout(stopMsMax);
+    this.#stopping.abort();
+    // A change in progress must not follow the removal.
+    await Promise.race([this.#running, sleep(finishMsMax, undefined, { ref: false })]);
+    this.#callAbort.abort();
+    await this.#running;
+    await this.#remove(deadline);
+    this.#state = 'stopped';
+  }
+
+  async #poll(): Promise<void> {
+    while (!this.#stopping.signal.aborted) {
       try {
-        await update();
+        await this.#update();
       } catch (error) {
-        if (callAbort.signal.aborted) return;
-        settledReload = undefined;
-        report('failing', 'warn', `Cannot register with Caddy yet: ${messageOf(error)}. Retrying.`);
+        if (this.#callAbort.signal.aborted) return;
+        this.#settledReload = undefined;
+        this.#report('failing', 'warn', `Cannot register with Caddy yet: ${messageOf(error)}. Retrying.`);
       }
-      await sleep(pollMs, undefined, { signal: stopping.signal }).catch(() => undefined);
+      await sleep(this.#pollMs, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
     }
   }
 
   /** Adds or corrects the logger if Caddy has loaded its configuration since the last call. */
-  async function update(): Promise<void> {
-    const reload = await lastReload();
-    if (reload !== undefined && reload === settledReload) return;
-    for (let tries = 0; tries < triesMax && !stopping.signal.aborted; tries += 1) {
-      const { config, etag } = await readConfig(callAbort.signal);
-      onHosts?.(siteHosts(config));
-      const plan = planRegistration(config, { name, address, places });
+  async #update(): Promise<void> {
+    const reload = await this.#lastReload();
+    if (reload !== undefined && reload === this.#settledReload) return;
+    for (let tries = 0; tries < triesMax && !this.#stopping.signal.aborted; tries += 1) {
+      const { config, etag } = await this.#readConfig(this.#callAbort.signal);
+      this.#log.debug("Read Caddy's configuration.", { reload: reload ?? 'unknown' });
+      this.#onHosts?.(siteHosts(config));
+      const plan = planRegistration(config, { name: this.#name, address: this.#address, places: this.#places });
       if (plan.method === undefined) {
-        settledReload = reload;
-        report(plan.state, plan.state === 'not-needed' ? 'warn' : 'info', plan.message);
-        for (const warning of plan.warnings) log.warn(warning);
+        this.#settledReload = reload;
+        this.#report(plan.state, plan.state === 'not-needed' ? 'warn' : 'info', plan.message);
+        for (const warning of plan.warnings) this.#log.warn(warning);
         return;
       }
-      if (plan.method === 'PUT') loggingBefore = objectOf(config)['logging'];
+      if (plan.method === 'PUT') this.#loggingBefore = objectOf(config)['logging'];
       const change =
         plan.method === 'DELETE'
-          ? { path: pathToRemove(config), call: { method: plan.method } }
-          : { path, call: { method: plan.method, body: plan.logger } };
-      await changeConfig(change.path, { ...change.call, ifMatch: etag, signal: callAbort.signal });
+          ? { path: this.#pathToRemove(config), call: { method: plan.method } }
+          : { path: this.#path, call: { method: plan.method, body: plan.logger } };
+      this.#log.debug("Changing Caddy's configuration.", { method: change.call.method, path: change.path });
+      await this.#changeConfig(change.path, { ...change.call, ifMatch: etag, signal: this.#callAbort.signal });
     }
   }
 
   /** Timestamp of Caddy's last reload; `undefined` if its metrics do not have it. */
-  async function lastReload(): Promise<string | undefined> {
-    const { status, text } = await callAdmin(admin, '/metrics', { signal: callAbort.signal });
+  async #lastReload(): Promise<string | undefined> {
+    const { status, text } = await callAdmin(this.#admin, '/metrics', { signal: this.#callAbort.signal });
     return status === 200 ? /^caddy_config_last_reload_success_timestamp_seconds (\S+)$/m.exec(text)?.[1] : undefined;
   }
 
-  async function readConfig(signal: AbortSignal): Promise<{ config: unknown; etag: string }> {
-    const answer = await callAdmin(admin, '/config/', { signal });
+  async #readConfig(signal: AbortSignal): Promise<{ config: unknown; etag: string }> {
+    const answer = await callAdmin(this.#admin, '/config/', { signal });
     if (answer.status !== 200) throw new Error(`Caddy answered ${errorOf(answer)}`);
     return { config: JSON.parse(answer.text) as unknown, etag: answer.etag };
   }
@@ -181,9 +182,9 @@ export function startRegistration({
    * Changes the configuration. Resolves to `false` on a conflict, or if the outcome is unknown: read the configuration
    * again then.
    */
-  async function changeConfig(configPath: string, call: AdminCall): Promise<boolean> {
+  async #changeConfig(configPath: string, call: AdminCall): Promise<boolean> {
     try {
-      const answer = await callAdmin(admin, configPath, call);
+      const answer = await callAdmin(this.#admin, configPath, call);
       if (answer.status !== 200 && answer.status !== 412) throw new Error(`Caddy answered ${errorOf(answer)}`);
       return answer.status === 200;
     } catch (error) {
@@ -192,38 +193,38 @@ export function startRegistration({
     }
   }
 
-  async function remove(signal: AbortSignal): Promise<void> {
+  async #remove(signal: AbortSignal): Promise<void> {
     try {
       for (let tries = 0; tries < triesMax; tries += 1) {
-        const { config, etag } = await readConfig(signal);
-        if (!Object.hasOwn(logsOf(config), name)) return;
-        const isRemoved = await changeConfig(pathToRemove(config), { method: 'DELETE', ifMatch: etag, signal });
+        const { config, etag } = await this.#readConfig(signal);
+        if (!Object.hasOwn(logsOf(config), this.#name)) return;
+        const isRemoved = await this.#changeConfig(this.#pathToRemove(config), { method: 'DELETE', ifMatch: etag, signal });
         if (isRemoved) {
-          log.info('Removed the logger from Caddy.', { logger: name });
+          this.#log.info('Removed the logger from Caddy.', { logger: this.#name });
           return;
         }
       }
     } catch (error) {
-      if (state === 'trying' || state === 'failing') return; // logged already
-      log.warn(
-        `Cannot remove the logger from Caddy: ${messageOf(error)}. Reload Caddy to remove it, or run: curl -X DELETE ${curlArguments(admin, path)}`,
+      if (this.#state === 'trying' || this.#state === 'failing') return; // logged already
+      this.#log.warn(
+        `Cannot remove the logger from Caddy: ${messageOf(error)}. Reload Caddy to remove it, or run: curl -X DELETE ${curlArguments(this.#admin, this.#path)}`,
       );
     }
   }
 
   /** Path of the logger, or of the parents that were created for it and would be empty. */
-  function pathToRemove(config: unknown): string {
+  #pathToRemove(config: unknown): string {
     const logging = objectOf(objectOf(config)['logging']);
-    const before = objectOf(loggingBefore);
-    if (Object.keys(logsOf(config)).length > 1 || 'logs' in before) return path;
-    return Object.keys(logging).length > 1 || loggingBefore !== undefined ? '/config/logging/logs' : '/config/logging';
+    const before = objectOf(this.#loggingBefore);
+    if (Object.keys(logsOf(config)).length > 1 || 'logs' in before) return this.#path;
+    return Object.keys(logging).length > 1 || this.#loggingBefore !== undefined ? '/config/logging/logs' : '/config/logging';
   }
 
-  function report(next: RegistrationState, level: 'info' | 'warn', message: string): void {
-    state = next;
-    if (message === lastMessage) return;
-    lastMessage = message;
-    log[level](message);
+  #report(next: RegistrationState, level: 'info' | 'warn', message: string): void {
+    this.#state = next;
+    if (message === this.#lastMessage) return;
+    this.#lastMessage = message;
+    this.#log[level](message);
   }
 }
 
@@ -247,79 +248,6 @@ export function registrationTarget({
   return { admin, address: configuredAddress.replace('://', '/') };
 }
 
-/** Computes the change to make to a configuration. Pure. */
-export function planRegistration(
-  config: unknown,
-  { name, address, places }: { readonly name: string; readonly address: string; readonly places: ReadonlySet<string> },
-): RegistrationPlan {
-  const groups = requestGroups(config);
-  const existing = logsOf(config)[name];
-  if (groups.length === 0 && existing === undefined)
-    return {
-      state: 'waiting',
-      message: 'Caddy has no HTTP sites yet. The logger is added as soon as it has.',
-      warnings: [],
-    };
-
-  const others = netLoggers(config).filter(
-    (logger) =>
-      logger.name !== name &&
-      places.has(logger.address.place) &&
-      groups.some(({ loggerNames }) => loggerNames.some(logger.accepts)),
-  );
-  if (others.length > 0) {
-    if (existing !== undefined) return { method: 'DELETE' };
-    const names = others.map((logger) => `${logger.name} (${logger.address.text})`).join(', ');
-    return {
-      state: 'not-needed',
-      message: `Caddy already writes to this sink through its logger ${names}. No logger is added: it would duplicate requests.`,
-      warnings: [],
-    };
-  }
-
-  const exclude = namesToExclude(groups.map(({ loggerNames }) => loggerNames));
-  const logger: JsonObject = {
-    writer: { output: 'net', address, dial_timeout: 1_000_000_000, soft_start: true },
-    include: [accessLogger],
-    ...(exclude.length > 0 && { exclude }),
-  };
-  if (existing === undefined) return { method: 'PUT', logger };
-  if (!isDeepStrictEqual(existing, logger)) return { method: 'PATCH', logger };
-
-  const takes = filterOf([accessLogger], exclude);
-  const silent = groups.filter(({ loggerNames }) => loggerNames.length === 0);
-  const uneven = groups.filter(({ loggerNames }) => loggerNames.length > 0 && loggerNames.filter(takes).length !== 1);
-  return {
-    state: 'registered',
-    message: `Registered with Caddy: its logger ${name} sends access logs to ${address}.`,
-    warnings: [
-      ...(silent.length === 0
-        ? []
-        : [
-            `Caddy writes no access log for ${hostsOf(silent)}, so these requests are missing. Put the line \`log\` into that site of the Caddyfile, or "logs": {} into that server of the JSON.`,
-          ]),
-      ...(uneven.length === 0
-        ? []
-        : [
-            `The access logs of ${hostsOf(uneven)} overlap with those of other sites: some of their requests are duplicated or missing. Give each site exactly one \`log\`.`,
-          ]),
-    ],
-  };
-}
-
-/** The logger names to exclude so that one name per request remains, where possible. */
-function namesToExclude(groups: readonly (readonly string[])[]): string[] {
-  const needed = new Set([accessLogger, ...groups.filter((names) => names.length === 1).flat()]);
-  const excluded = new Set<string>();
-  for (const names of groups) {
-    const left = [...new Set(names)].filter((each) => !excluded.has(each));
-    const retained = left.find((each) => needed.has(each)) ?? left[0];
-    for (const each of left) if (each !== retained && !needed.has(each)) excluded.add(each);
-    if (retained !== undefined) needed.add(retained);
-  }
-  return [...excluded].sort();
-}
-
 function addressFor(admin: URL, addresses: readonly ListenAddress[]): string {
   const address = addresses.find(({ kind }) => kind !== 'udp') ?? addresses[0]!;
   const text = caddyAddress(address);
@@ -329,12 +257,4 @@ function addressFor(admin: URL, addresses: readonly ListenAddress[]): string {
     );
   }
   return text;
-}
-
-function logsOf(config: unknown): JsonObject {
-  return objectOf(objectOf(objectOf(config)['logging'])['logs']);
-}
-
-function hostsOf(groups: readonly { readonly server: string; readonly host: string }[]): string {
-  return [...new Set(groups.map(({ server, host }) => host || `any host of the server ${server}`))].join(', ');
 }

@@ -3,11 +3,21 @@ import { caddySource, type RequestEvent } from '../../shared/request-event.js';
 import { hasLatency, isEventStream } from '../../shared/status.js';
 import type { DurationFormat } from '../config.js';
 import type { RejectionReason } from '../ledger.js';
-import { createDurationReader, type LearnedDuration } from './duration.js';
+import { accessLoggerOf, hasUnknownEncoder, isRuntimeLog, isUnknownText } from './classify.js';
+import { createDurationReader, type DurationReader, type LearnedDuration } from './duration.js';
+import {
+  countOf,
+  firstOf,
+  firstWritten,
+  statusOf,
+  textOf,
+  timesByName,
+  valuesAtTimePosition,
+} from './entry-fields.js';
 import type { JsonObject } from './json-object.js';
 import { isLevel, isObject, readEntry, type Entry } from './split-encoding.js';
 import { normaliseHost } from './host.js';
-import { createFastPathReader } from './fast-path.js';
+import { createFastPathReader, type FastPathLine } from './fast-path.js';
 import { readTimeNumber, readTimeText, type Time, type WallClock } from './time.js';
 import { createWallClock } from './wall-clock.js';
 
@@ -22,15 +32,13 @@ export type Decoded =
 /** Decodes the lines of one collector, from any mix of encoders. Each line is decoded by itself. */
 export interface Decoder {
   /**
-   * Decodes a line. Never throws. `arrivalMs` is the arrival time in milliseconds since 1970, which replaces a time
-   * that cannot be read. If it is `undefined`, as for a file, such a line is rejected as `bad-time`.
+   * Decodes the line in `bytes` from `from` to `to`, without its ending, where a line ending follows or the buffer ends.
+   * Never throws. `arrivalMs` is the arrival time in milliseconds since 1970, which replaces a time that cannot be read.
+   * If it is `undefined`, as for a file, such a line is rejected as `bad-time`.
    */
+  decodeLine(bytes: Buffer, from: number, to: number, arrivalMs: number | undefined): Decoded;
+  /** Decodes a line that exists as text only, such as one assembled from parts. Several times as slow. */
   decode(line: string, arrivalMs: number | undefined): Decoded;
-  /**
-   * Fast path: decodes the line in `bytes` from `from` to `to`, without its ending, if it has the most common format.
-   * Returns the same result as `decode`, or `undefined` if `decode` must be called.
-   */
-  decodeKnown(bytes: Buffer, from: number, to: number): RequestEvent | undefined;
   /** The learned duration formats, by logger. */
   durationFormats(): Readonly<Record<string, LearnedDuration>>;
 }
@@ -46,29 +54,42 @@ export interface DecoderOptions {
 }
 
 /** Creates a decoder. Throws a `RangeError` if the time zone does not exist. Its memory is bounded. */
-export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: DecoderOptions): Decoder {
-  const clockOfZone = createWallClock(timeZone);
-  const wallClock: WallClock = (wallMs, nearMs) => {
-    onTimeWithoutZone?.();
-    return clockOfZone(wallMs, nearMs);
-  };
-  const durations = createDurationReader(durationFormat);
-  const readFastPath = createFastPathReader();
-  const hostOf = createMemo(normaliseHost);
-  return { decode, decodeKnown, durationFormats: durations.formats };
+export function createDecoder(options: DecoderOptions): Decoder {
+  return new LineDecoder(options);
+}
 
-  function decode(line: string, arrivalMs: number | undefined): Decoded {
+class LineDecoder implements Decoder {
+  readonly #wallClock: WallClock;
+  readonly #durations: DurationReader;
+  readonly #readFastPath = createFastPathReader();
+  readonly #hostOf = createMemo(normaliseHost);
+
+  constructor({ timeZone, durationFormat, onTimeWithoutZone }: DecoderOptions) {
+    const clockOfZone = createWallClock(timeZone);
+    this.#wallClock = (wallMs, nearMs) => {
+      onTimeWithoutZone?.();
+      return clockOfZone(wallMs, nearMs);
+    };
+    this.#durations = createDurationReader(durationFormat);
+  }
+
+  decodeLine(bytes: Buffer, from: number, to: number, arrivalMs: number | undefined): Decoded {
+    const known = this.#readFastPath(bytes, from, to);
+    return known === undefined
+      ? this.decode(bytes.toString('utf8', from, to), arrivalMs)
+      : { kind: 'request', event: this.#eventOf(known), timeOfArrival: false };
+  }
+
+  decode(line: string, arrivalMs: number | undefined): Decoded {
     const entry = readEntry(line);
     if (typeof entry === 'string') return rejected(isUnknownText(line) ? 'unknown-encoder' : entry);
     const logger = accessLoggerOf(entry);
-    if (logger !== undefined) return decodeAccessLog(entry, logger, arrivalMs);
+    if (logger !== undefined) return this.#decodeAccessLog(entry, logger, arrivalMs);
     if (hasUnknownEncoder(entry)) return rejected('unknown-encoder');
     return isRuntimeLog(entry) ? runtime : rejected('not-caddy');
   }
 
-  function decodeKnown(bytes: Buffer, from: number, to: number): RequestEvent | undefined {
-    const known = readFastPath(bytes, from, to);
-    if (known === undefined) return undefined;
+  #eventOf(known: FastPathLine): RequestEvent {
     const { target, logger, status, appended } = known;
     return {
       source: caddySource,
@@ -79,7 +100,7 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
       status,
       durationMs: known.isEventStream
         ? null
-        : (durations.read(known.duration, logger, { learn: hasLatency({ status, method: target.method }) }) ?? null),
+        : (this.#durations.read(known.duration, logger, { learn: hasLatency({ status, method: target.method }) }) ?? null),
       size: known.size,
       bytesRead: known.bytesRead,
       uri: known.uri,
@@ -89,15 +110,15 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
       referrer: known.referrer,
       protocol: target.protocol,
       tls: known.tlsVersion === undefined ? '' : tlsOf(known.tlsVersion),
-      upstreamMs: appended === undefined ? null : upstreamMsOf(appended, logger),
+      upstreamMs: appended === undefined ? null : this.#upstreamMsOf(appended, logger),
       requestId: appended === undefined ? known.responseId : appendedIdOf(appended) || known.responseId,
     };
   }
 
-  function decodeAccessLog(entry: Entry, logger: string, arrivalMs: number | undefined): Decoded {
+  #decodeAccessLog(entry: Entry, logger: string, arrivalMs: number | undefined): Decoded {
     const { fields, text: line } = entry;
     const time =
-      timeOf(entry, arrivalMs) ??
+      this.#timeOf(entry, arrivalMs) ??
       (arrivalMs === undefined ? undefined : { timeMs: arrivalMs, timeNs: 0, ofArrival: true });
     if (time === undefined) return rejected('bad-time');
     const status = statusOf(fields['status']) ?? statusOf(firstWritten('status', line));
@@ -110,8 +131,8 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
     const options = { learn: hasLatency({ status, method }) };
     const durationMs = isStream
       ? null
-      : (durations.read(fields['duration'], logger, options) ??
-        durations.read(firstWritten('duration', line), logger, options));
+      : (this.#durations.read(fields['duration'], logger, options) ??
+        this.#durations.read(firstWritten('duration', line), logger, options));
     const headers = isObject(request['headers']) ? request['headers'] : empty;
     return {
       kind: 'request',
@@ -119,7 +140,7 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
         source: caddySource,
         timeMs: time.timeMs,
         timeNs: time.timeNs,
-        host: hostOf(textOf(request['host'])),
+        host: this.#hostOf(textOf(request['host'])),
         method,
         status,
         durationMs: durationMs ?? null,
@@ -133,7 +154,7 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
         referrer: firstOf(headers['Referer']),
         protocol: textOf(request['proto']),
         tls: isObject(request['tls']) ? tlsOf(request['tls']['version']) : '',
-        upstreamMs: upstreamMsOf(fields, logger),
+        upstreamMs: this.#upstreamMsOf(fields, logger),
         requestId: appendedIdOf(fields) || firstOf(responseHeaders['X-Request-Id']),
       },
       timeOfArrival: 'ofArrival' in time,
@@ -141,7 +162,7 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
   }
 
   /** The upstream's latency in milliseconds; `null` if there is none, or if it is not a duration. */
-  function upstreamMsOf(fields: JsonObject, logger: string): number | null {
+  #upstreamMsOf(fields: JsonObject, logger: string): number | null {
     for (const key of upstreamKeysMs) {
       const value = fields[key];
       if (typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER) return value;
@@ -149,7 +170,7 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
     }
     for (const key of upstreamKeys) {
       if (fields[key] === undefined) continue;
-      const upstreamMs = durations.read(fields[key], logger, { learn: false });
+      const upstreamMs = this.#durations.read(fields[key], logger, { learn: false });
       if (upstreamMs !== undefined) return upstreamMs;
     }
     return null;
@@ -159,12 +180,12 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
    * The time at which the request ended: under Caddy's own key, under another common key, in a console column, or at
    * the position where Caddy writes the time.
    */
-  function timeOf({ fields, columns, text }: Entry, arrivalMs: number | undefined): Time | undefined {
+  #timeOf({ fields, columns, text }: Entry, arrivalMs: number | undefined): Time | undefined {
     const read = (value: unknown): Time | undefined =>
       typeof value === 'number'
         ? readTimeNumber(value, text)
         : typeof value === 'string'
-          ? readTimeText(value, wallClock, arrivalMs)
+          ? readTimeText(value, this.#wallClock, arrivalMs)
           : undefined;
     const { ts } = fields;
     const time = ts === undefined ? undefined : (read(ts) ?? read(firstWritten('ts', text)));
@@ -176,6 +197,10 @@ export function createDecoder({ timeZone, durationFormat, onTimeWithoutZone }: D
     }
     return undefined;
   }
+
+  durationFormats(): Readonly<Record<string, LearnedDuration>> {
+    return this.#durations.formats();
+  }
 }
 
 const runtime: Decoded = { kind: 'runtime' };
@@ -183,159 +208,6 @@ const empty: JsonObject = {};
 
 function rejected(reason: RejectionReason): Decoded {
   return { kind: 'rejected', reason };
-}
-
-/**
- * The logger of an access line, or `''` if the line does not name it; `undefined` for any other line. Only
- * `http.log.access` and `http.log.access.NAME` write access lines; their debug lines ("rejecting request with long
- * method") have no request. Without a name, the structure decides.
- */
-function accessLoggerOf({ fields, columns, text }: Entry): string | undefined {
-  const { logger, request, status, size } = fields;
-  if (isAccessLogger(logger))
-    return request === undefined && status === undefined && size === undefined ? undefined : logger;
-  if (!isObject(request) || status === undefined || size === undefined) return undefined;
-  if (fields['err_id'] !== undefined || fields['upstream'] !== undefined) return undefined;
-  const renamed = [...columns, ...leadingValues(fields)].find(isAccessLogger);
-  if (renamed !== undefined) return renamed;
-  if (typeof logger !== 'string') return '';
-  // `log_append logger …` overrides the name that Caddy wrote.
-  const first = firstWritten('logger', text);
-  return isAccessLogger(first) ? first : undefined;
-}
-
-function isAccessLogger(value: unknown): value is string {
-  return typeof value === 'string' && value.startsWith('http.log.access') && (value.length === 15 || value[15] === '.');
-}
-
-/**
- * Maximum number of keys that an encoder writes before the fields of a line: level, time, logger, caller, function,
- * message, and one to spare.
- */
-const leadingMax = 7;
-
-/**
- * Numeric fields of an access line. If something has sorted the keys, they precede the request and must not be taken
- * for a time.
- */
-const accessFields = new Set(['bytes_read', 'duration', 'size', 'status']);
-
-/** The values that the encoder itself wrote. They precede the fields, and their keys are configurable. */
-function leadingValues(fields: JsonObject): unknown[] {
-  const values = [];
-  for (const key in fields) {
-    if (key === 'request' || values.length === leadingMax) break;
-    if (!accessFields.has(key)) values.push(fields[key]);
-  }
-  return values;
-}
-
-const timeNames = /^[@_]?(?:ts|time|timestamp|date|date_?time|event_?time|log_?time)$/i;
-
-/** Values under common names for a time, except `ts`. */
-function timesByName(fields: JsonObject): unknown[] {
-  const values = [];
-  for (const key in fields) if (key !== 'ts' && timeNames.test(key)) values.push(fields[key]);
-  return values;
-}
-
-/**
- * Number of positions at which zap may write the time: after the level, or first without a level. Smaller numbers than
- * `timeNumberMin` are counts or durations.
- */
-const timePositions = 2;
-const timeNumberMin = 1e9;
-
-/**
- * Candidates for a time with an unknown key: strings, and numbers at the position of the time that are none of Caddy's
- * other numbers.
- */
-function valuesAtTimePosition(fields: JsonObject): unknown[] {
-  const numbers = new Set(
-    Object.keys(fields)
-      .slice(0, timePositions)
-      .filter((key) => !accessFields.has(key))
-      .map((key) => fields[key]),
-  );
-  return leadingValues(fields).filter(
-    (value) => typeof value === 'string' || (typeof value === 'number' && value >= timeNumberMin && numbers.has(value)),
-  );
-}
-
-/**
- * Whether the object comes from an unsupported encoder: ECS, GELF, or one that nests or renames the keys of a request.
- */
-function hasUnknownEncoder({ fields }: Entry): boolean {
-  if (fields['ecs.version'] !== undefined || isObject(fields['ecs']) || fields['log.level'] !== undefined) return true;
-  if (fields['short_message'] !== undefined && fields['version'] !== undefined) return true;
-  if (typeof fields['logger'] === 'string' || fields['err_id'] !== undefined || fields['upstream'] !== undefined)
-    return false;
-  return Object.values(fields)
-    .slice(0, leadingMax * 2)
-    .includes('handled request');
-}
-
-/** Whether text that is not JSON describes a request, such as logfmt. */
-function isUnknownText(line: string): boolean {
-  return /(?:^|\s)(?:logger|name|msg|message)="?(?:http\.log\.access|handled request)/.test(line);
-}
-
-/**
- * Caddy's own value of a key that `log_append` repeated, since JSON.parse keeps the last one. Quotes within strings are
- * escaped, so a match is a key. `duration`, `size` and `status` match only as the sequence that Caddy writes.
- */
-function firstWritten(key: keyof typeof firstPatterns, line: string): string | number | undefined {
-  const text = firstPatterns[key].exec(line)?.groups?.[key];
-  if (text === undefined) return undefined;
-  return text.startsWith('"') ? text.slice(1, -1) : Number(text);
-}
-
-const together =
-  /"duration":(?<duration>"[^"\\]{1,40}"|[\d.]{1,30}),"size":(?<size>\d{1,16}),"status":(?<status>\d{1,3})[,}]/;
-const firstPatterns = {
-  ts: /"ts":(?<ts>"[^"\\]{1,40}"|[\d.]{1,30})[,}]/,
-  logger: /"logger":(?<logger>"[^"\\]{1,300}")[,}]/,
-  duration: together,
-  size: together,
-  status: together,
-};
-
-/** Whether a logger of Caddy wrote the line: it has at least two of level, time, logger and message, under any key. */
-function isRuntimeLog({ fields, columns }: Entry): boolean {
-  const values = [...columns, ...leadingValues(fields)];
-  const signs = [
-    values.some((value) => typeof value === 'string' && isLevel(value)),
-    values.some((value) =>
-      typeof value === 'number'
-        ? value > 1e9
-        : typeof value === 'string' && readTimeText(value, (wallMs) => wallMs, undefined) !== undefined,
-    ),
-    typeof fields['logger'] === 'string',
-    typeof fields['msg'] === 'string',
-    columns.length > 1,
-  ];
-  return signs.filter((sign) => sign).length >= 2;
-}
-
-/** Accepts 0 to 999, also as a string. */
-function statusOf(value: unknown): number | undefined {
-  const status = countOf(value);
-  return status === undefined || status > 999 ? undefined : status;
-}
-
-function textOf(value: unknown): string {
-  return typeof value === 'string' ? value : '';
-}
-
-/** Accepts an integer of at least 0, also as a string. */
-function countOf(value: unknown): number | undefined {
-  const count = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value;
-  return Number.isSafeInteger(count) && (count as number) >= 0 ? (count as number) : undefined;
-}
-
-/** The first value of a header: Caddy writes arrays of strings, but some of its filters a single string. */
-function firstOf(header: unknown): string {
-  return Array.isArray(header) ? textOf(header[0]) : textOf(header);
 }
 
 /** The address of `203.0.113.9:53462` or `[2001:db8::1]:53462`, as Caddy wrote them up to 2.4. */

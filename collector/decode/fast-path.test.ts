@@ -113,15 +113,13 @@ function compare(): (line: Buffer) => boolean {
   const general = createDecoder(options);
   const [before, after] = [sample[0]!, sample[1]!].map((line) => Buffer.from(`${line}\n`)) as [Buffer, Buffer];
   return (line) => {
-    const text = line.toString();
-    const event = fast.decodeKnown(
+    const decoded = fast.decodeLine(
       Buffer.concat([before, line, Buffer.from('\n'), after]),
       before.length,
       before.length + line.length,
+      arrivalMs,
     );
-    const decoded =
-      event === undefined ? fast.decode(text, arrivalMs) : { kind: 'request', event, timeOfArrival: false };
-    return JSON.stringify(decoded) === JSON.stringify(general.decode(text, arrivalMs));
+    return JSON.stringify(decoded) === JSON.stringify(general.decode(line.toString(), arrivalMs));
   };
 }
 

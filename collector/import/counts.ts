@@ -1,11 +1,14 @@
 import type { RejectionReason } from '../ledger.js';
 
+/** Why a line of a file was rejected. `memory-full`: it is in parts, interleaved with those of too many others. */
+export type ImportRejection = RejectionReason | 'memory-full';
+
 /** Counts of the lines of an import by outcome. Each line is in exactly one of them. */
 export interface ImportCounts {
   /** Other log lines. */
   runtime: number;
   /** Rejected lines, by reason. */
-  readonly rejected: Partial<Record<RejectionReason, number>>;
+  readonly rejected: Partial<Record<ImportRejection, number>>;
   /** Requests that were added to the store. */
   added: number;
   /** Requests that the store had already. */
@@ -29,7 +32,7 @@ export function linesOf({ runtime, rejected, added, known, skipped, refused }: I
 /** Adds two counts. */
 export function sumOf(one: ImportCounts, other: ImportCounts): ImportCounts {
   const rejected = { ...one.rejected };
-  for (const [reason, count] of Object.entries(other.rejected) as [RejectionReason, number][])
+  for (const [reason, count] of Object.entries(other.rejected) as [ImportRejection, number][])
     rejected[reason] = (rejected[reason] ?? 0) + count;
   return {
     runtime: one.runtime + other.runtime,
@@ -46,7 +49,8 @@ export const requestReasons = [
   'bad-time',
   'bad-status',
   'unknown-encoder',
-] as const satisfies readonly RejectionReason[];
+  'memory-full',
+] as const satisfies readonly ImportRejection[];
 
 /** Number of rejected requests. */
 export function requestsRejected({ rejected }: ImportCounts): number {

@@ -3,7 +3,7 @@ import { open, stat } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
 import { createDecoder, type DecoderOptions } from '../decode/decode.js';
-import { createLineSplitter } from '../lines.js';
+import { LineSplitter } from '../lines.js';
 import { inflate } from './inflate.js';
 
 /** A file to import. */
@@ -85,10 +85,10 @@ async function firstTimeMs(
 ): Promise<number> {
   const decoder = createDecoder(decoderOptions);
   let firstMs = Infinity;
-  const lines = createLineSplitter(lineBytesMax, {
-    onLine(line) {
+  const lines = new LineSplitter(lineBytesMax, {
+    onLine(bytes, from, to) {
       if (firstMs !== Infinity) return;
-      const decoded = decoder.decode(line, undefined);
+      const decoded = decoder.decodeLine(bytes, from, to, undefined);
       if (decoded.kind === 'request') firstMs = decoded.event.timeMs;
     },
     onTooLong: () => undefined,

@@ -2,20 +2,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, StoreError } from '../../shared/errors.js';
 import type { Recorder } from '../../shared/record/recorder.js';
 import type { RequestEvent } from '../../shared/request-event.js';
-import { isPlausibleTime } from '../../shared/store/retention.js';
-import { readDeadLetter } from '../../shared/store/open.js';
 import type { Store } from '../../shared/store/store.js';
-import { createDecoder, type DecoderOptions } from '../decode/decode.js';
-import type { RejectionReason } from '../ledger.js';
-import { createLineSplitter } from '../lines.js';
-import { PartialLines } from '../partial-lines.js';
+import type { DecoderOptions } from '../decode/decode.js';
 import type { ImportCounts } from './counts.js';
+import { createMissingFinder } from './deduplicate.js';
+import { FileLines } from './file-lines.js';
+import { newestStored } from './high-water-mark.js';
 import { ImportedHours } from './imported-hours.js';
 import { inflate } from './inflate.js';
-import { createMissingFinder } from './deduplicate.js';
-import { newestStored } from './high-water-mark.js';
 import { createUncertainWindows } from './uncertain-windows.js';
-import { stoppedEarly, untilAborted } from './until-aborted.js';
+import { StopDeadline, stoppedEarly, untilAborted } from './until-aborted.js';
 
 /** Dependencies and options of an import. */
 export interface ImportParts {
@@ -64,6 +60,14 @@ export const importLimits: ImportLimits = { batchRequestsMax: 10_000, stopMsMax:
  */
 const settleMs = 5000;
 
+/** Maximum disorder of the lines of one log, in milliseconds. */
+const disorderMsMax = 1000;
+/** Interval at which the counts are updated, in milliseconds. */
+const countMs = 100;
+/** Back-off of a lookup while the store is busy, in milliseconds. Doubles from the minimum to the maximum. */
+const pauseMsMin = 500;
+const pauseMsMax = 16_000;
+
 /**
  * Imports the lines of one file, compressed or not, in constant memory. Updates `counts` as it goes. Resolves when
  * everything is written: to `undefined`, or to the reason why the file was not read to its end. Throws a `StoreError`
@@ -74,257 +78,198 @@ export async function importLines(
   counts: ImportCounts,
   parts: ImportParts,
 ): Promise<string | undefined> {
-  const { recorder, signal, dryRun, now = Date.now, limits: { batchRequestsMax, stopMsMax } = importLimits } = parts;
-  const imported = new ImportedHours(parts.store);
-  const finder = createMissingFinder(parts.store, imported);
-  const windows = createUncertainWindows(parts.store, imported, { now });
-  const startMs = now();
-  /** The time before which rows may be deleted, as of the start. Advances with the clock. */
-  let requestsFromAtStartMs = -Infinity;
-  const decoder = createDecoder(parts.decoder);
-  const lines = createLineSplitter(parts.lineBytesMax, {
-    takeLine(bytes, from, to) {
-      const request = decoder.decodeKnown(bytes, from, to);
-      if (request === undefined) return false;
-      onRequest(request);
-      return true;
-    },
-    onLine: onFileLine,
-    onTooLong: () => {
-      reject('too-long');
-    },
-    // A stopped import ends in the middle of a line.
-    onUnterminated: () => {
-      if (!signal.aborted) reject('unterminated');
-    },
-  });
-  const partial = new PartialLines(parts.lineBytesMax);
-  let chunkMs = now();
-  /** High-water mark: requests from this time on cannot be duplicates. */
-  let newFromMs = Infinity;
-  let newestFreshMs = -Infinity;
-  let fresh: RequestEvent[] = [];
-  /** Whether the recorder has got requests without a lookup since its last flush. */
-  let isUnwritten = false;
-  /** Requests that need a lookup. */
-  let batch: RequestEvent[] = [];
-  const before = { ...recorder.counts };
-  let unrecorded = 0;
+  return await new FileImport(counts, parts).run(file);
+}
 
-  const stopLimit = new AbortController();
-  let stopTimer: NodeJS.Timeout | undefined;
-  const onAbort = (): void => {
-    stopTimer ??= setTimeout(() => {
-      stopLimit.abort();
-    }, stopMsMax);
-  };
-  signal.addEventListener('abort', onAbort);
-  if (signal.aborted) onAbort();
-  const counting = setInterval(countWritten, countMs);
-  try {
-    const problem = await readAll().catch((error: unknown) => {
-      if (error instanceof StoreError) throw error;
-      return signal.aborted ? stoppedEarly : messageOf(error);
+/** The import of one file. */
+class FileImport {
+  readonly #parts: ImportParts;
+  readonly #counts: ImportCounts;
+  readonly #limits: ImportLimits;
+  readonly #now: () => number;
+  readonly #startMs: number;
+  readonly #lines: FileLines;
+  readonly #imported: ImportedHours;
+  readonly #finder: ReturnType<typeof createMissingFinder>;
+  readonly #windows: ReturnType<typeof createUncertainWindows>;
+  readonly #deadline: StopDeadline;
+  /** The recorder's counts before the import. */
+  readonly #before: Recorder['counts'];
+  /** The time before which rows may be deleted, as of the start. Advances with the clock. */
+  #requestsFromAtStartMs = -Infinity;
+  /** High-water mark: requests from this time on cannot be duplicates. */
+  #newFromMs = Infinity;
+  #newestFreshMs = -Infinity;
+  /** Requests that need no lookup. */
+  #fresh: RequestEvent[] = [];
+  /** Whether the recorder has got requests without a lookup since its last flush. */
+  #isUnwritten = false;
+  /** Requests that need a lookup. */
+  #batch: RequestEvent[] = [];
+  #unrecorded = 0;
+
+  constructor(counts: ImportCounts, parts: ImportParts) {
+    const { store, recorder, signal, now = Date.now, limits = importLimits } = parts;
+    this.#parts = parts;
+    this.#counts = counts;
+    this.#limits = limits;
+    this.#now = now;
+    this.#startMs = now();
+    this.#imported = new ImportedHours(store);
+    this.#finder = createMissingFinder(store, this.#imported);
+    this.#windows = createUncertainWindows(store, this.#imported, { now });
+    this.#before = { ...recorder.counts };
+    this.#deadline = new StopDeadline(signal, { limitMs: limits.stopMsMax, problem: () => recorder.problem });
+    this.#lines = new FileLines({
+      decoder: parts.decoder,
+      lineBytesMax: parts.lineBytesMax,
+      rollupRetentionMs: parts.rollupRetentionMs,
+      counts,
+      onRequest: (request) => {
+        this.#addRequest(request);
+      },
     });
-    lines.end();
-    const unterminated = partial.end();
-    if (!signal.aborted) reject('unterminated', unterminated);
-    await recordFresh();
-    await importBatches(1);
-    await orStopped(recorder.flush({ allTopLists: false }));
-    return problem;
-  } finally {
-    clearInterval(counting);
-    countWritten();
-    signal.removeEventListener('abort', onAbort);
-    clearTimeout(stopTimer);
   }
 
-  async function readAll(): Promise<string | undefined> {
-    let last: Buffer | undefined;
-    requestsFromAtStartMs = await readWithRetry(() => parts.store.requestsFrom());
-    if (parts.isAlone === true) newFromMs = await readWithRetry(() => newestStored(parts.store, now()));
+  async run(file: AsyncIterable<Buffer>): Promise<string | undefined> {
+    const { signal } = this.#parts;
+    const counting = setInterval(() => {
+      this.#countWritten();
+    }, countMs);
+    try {
+      const problem = await this.#readAll(file).catch((error: unknown) => {
+        if (error instanceof StoreError) throw error;
+        return signal.aborted ? stoppedEarly : messageOf(error);
+      });
+      if (!signal.aborted) this.#lines.end(); // a stopped import ends in the middle of a line
+      await this.#recordFresh();
+      await this.#importBatches(1);
+      await this.#flush();
+      return problem;
+    } finally {
+      clearInterval(counting);
+      this.#countWritten();
+      this.#deadline.clear();
+    }
+  }
+
+  async #readAll(file: AsyncIterable<Buffer>): Promise<string | undefined> {
+    const { store, signal, isAlone } = this.#parts;
+    this.#requestsFromAtStartMs = await this.#readWithRetry(() => store.requestsFrom());
+    if (isAlone === true) this.#newFromMs = await this.#readWithRetry(() => newestStored(store, this.#now()));
     for await (const chunk of inflate(untilAborted(file, signal))) {
       if (signal.aborted) return stoppedEarly;
-      chunkMs = now();
-      lines.write(chunk);
-      if (chunk.length > 0) last = chunk;
+      this.#lines.write(chunk, this.#now());
       // Keeps the order of time where that needs a single lookup only, since reopening a closed window is expensive.
-      if (!isUnwritten && fresh.length > 0) await importBatches(1);
-      await recordFresh();
-      await importBatches(batchRequestsMax);
+      if (!this.#isUnwritten && this.#fresh.length > 0) await this.#importBatches(1);
+      await this.#recordFresh();
+      await this.#importBatches(this.#limits.batchRequestsMax);
     }
     if (signal.aborted) return stoppedEarly;
-    // The last line of a file needs no ending.
-    if (last !== undefined && last.at(-1) !== 0x0a) lines.write(Buffer.from('\n'));
+    this.#lines.endLine();
     return undefined;
   }
 
-  /** Handles a line of the file, which may belong to an object that spans several lines. */
-  function onFileLine(line: string): void {
-    const part = partial.addFileLine(line);
-    if (part.kind === 'complete') onLine(part.line);
-    else if (part.kind === 'too-long') reject('too-long');
-    else if (part.kind === 'not-a-part' && part.discarded === 0) onLine(line);
-    else if (part.kind === 'not-a-part') {
-      reject('not-json', part.discarded);
-      onFileLine(line); // it may start another object
-    }
-  }
-
-  function onLine(line: string): void {
-    const deadLetter = readDeadLetter(line);
-    if (deadLetter === 'other') counts.runtime += 1;
-    else if (deadLetter !== undefined) onRequest(deadLetter);
-    else
-      decode(line, (reason) => {
-        onRejected(line, reason);
-      });
-  }
-
-  function decode(line: string, onRejection: (reason: RejectionReason) => void): void {
-    const decoded = decoder.decode(line, undefined);
-    if (decoded.kind === 'request') onRequest(decoded.event);
-    else if (decoded.kind === 'runtime') counts.runtime += 1;
-    else onRejection(decoded.reason);
-  }
-
-  /** Rejects a line, unless it is a part of a line that was split into several envelopes. */
-  function onRejected(line: string, reason: RejectionReason): void {
-    const part = partial.add(line, chunkMs);
-    if (part.kind === 'not-a-part') reject(reason);
-    else if (part.kind === 'complete') decode(part.line, reject);
-    else if (part.kind !== 'incomplete') reject('too-long');
-  }
-
-  function onRequest(request: RequestEvent): void {
+  #addRequest(request: RequestEvent): void {
     const { timeMs } = request;
-    if (!isPlausibleTime(timeMs, { nowMs: chunkMs, rollupRetentionMs: parts.rollupRetentionMs })) {
-      reject('bad-time');
-      return;
-    }
     // A file that goes back in time may be a concatenation of overlapping files.
-    if (timeMs < newestFreshMs - disorderMsMax) newFromMs = Math.max(newFromMs, newestFreshMs + 1);
-    if (timeMs < newFromMs) {
-      batch.push(request);
+    if (timeMs < this.#newestFreshMs - disorderMsMax)
+      this.#newFromMs = Math.max(this.#newFromMs, this.#newestFreshMs + 1);
+    if (timeMs < this.#newFromMs) {
+      this.#batch.push(request);
     } else {
-      fresh.push(request);
-      newestFreshMs = Math.max(newestFreshMs, timeMs);
+      this.#fresh.push(request);
+      this.#newestFreshMs = Math.max(this.#newestFreshMs, timeMs);
     }
   }
 
-  function reject(reason: RejectionReason, count = 1): void {
-    if (count > 0) counts.rejected[reason] = (counts.rejected[reason] ?? 0) + count;
+  async #recordFresh(): Promise<void> {
+    const requests = this.#fresh;
+    this.#fresh = [];
+    if (requests.length > 0) this.#isUnwritten = true;
+    await this.#record(requests);
   }
 
-  async function recordFresh(): Promise<void> {
-    const requests = fresh;
-    fresh = [];
-    if (requests.length > 0) isUnwritten = true;
-    await record(requests);
-  }
-
-  async function importBatches(requestsMin: number): Promise<void> {
-    while (batch.length >= requestsMin) {
-      const requests = batch.slice(0, batchRequestsMax);
-      batch = batch.slice(batchRequestsMax);
-      await importBatch(requests);
+  async #importBatches(requestsMin: number): Promise<void> {
+    const { batchRequestsMax } = this.#limits;
+    while (this.#batch.length >= requestsMin) {
+      const requests = this.#batch.slice(0, batchRequestsMax);
+      this.#batch = this.#batch.slice(batchRequestsMax);
+      await this.#importBatch(requests);
     }
   }
 
-  async function importBatch(requests: readonly RequestEvent[]): Promise<void> {
+  async #importBatch(requests: readonly RequestEvent[]): Promise<void> {
+    const { recorder, flushOthers, force, dryRun } = this.#parts;
     // The finder remembers the requests of previous batches, so their writes may still be running. It does not know
     // those without a lookup. Windows with deleted rows are compared with the remembered imports, which must be
     // complete.
-    const requestsFromMs = requestsFromAtStartMs + Math.max(0, now() - startMs);
-    if (isUnwritten || requests.some(({ timeMs }) => timeMs < requestsFromMs))
-      await orStopped(recorder.flush({ allTopLists: false }));
-    isUnwritten = false;
-    await settled(requests);
+    const requestsFromMs = this.#requestsFromAtStartMs + Math.max(0, this.#now() - this.#startMs);
+    if (this.#isUnwritten || requests.some(({ timeMs }) => timeMs < requestsFromMs)) await this.#flush();
+    this.#isUnwritten = false;
+    await this.#settled(requests);
     // A request from a socket may wait for a busy store for longer than `settleMs`.
-    if (parts.flushOthers !== undefined) await orStopped(parts.flushOthers());
-    await readWithRetry(() => imported.load(requests));
-    await readWithRetry(() => windows.load(requests));
-    const found = await readWithRetry(() => finder.find(requests));
-    counts.known += requests.length - found.requests.length;
-    const missing = {
-      ...found,
-      requests: found.requests.filter(
-        (request) => parts.force === true || !windows.isUncertain(request, requestsFromMs),
-      ),
-    };
-    counts.skipped += found.requests.length - missing.requests.length;
-    if (!dryRun) recorder.reserve(missing.neighbours);
-    await record(missing.requests);
+    if (flushOthers !== undefined) await this.#deadline.wait(flushOthers());
+    await this.#readWithRetry(() => this.#imported.load(requests));
+    await this.#readWithRetry(() => this.#windows.load(requests));
+    const found = await this.#readWithRetry(() => this.#finder.find(requests));
+    this.#counts.known += requests.length - found.requests.length;
+    const missing = found.requests.filter(
+      (request) => force === true || !this.#windows.isUncertain(request, requestsFromMs),
+    );
+    this.#counts.skipped += found.requests.length - missing.length;
+    if (!dryRun) recorder.reserve(found.neighbours);
+    await this.#record(missing);
   }
 
   /** Records requests. While the recorder is full, waits until a batch is written. */
-  async function record(requests: readonly RequestEvent[]): Promise<void> {
+  async #record(requests: readonly RequestEvent[]): Promise<void> {
+    const { recorder, dryRun } = this.#parts;
+    if (dryRun) {
+      this.#counts.added += requests.length;
+      return;
+    }
     for (const request of requests) {
-      if (dryRun) {
-        counts.added += 1;
-        continue;
-      }
       while (!recorder.record(request)) {
-        if (await orStopped(recorder.batchWritten())) continue;
-        unrecorded += 1;
+        if (await this.#deadline.wait(recorder.batchWritten())) continue;
+        this.#unrecorded += 1;
         break;
       }
     }
   }
 
-  function countWritten(): void {
-    if (dryRun) return;
-    counts.added = recorder.counts.stored - before.stored;
-    counts.refused = unrecorded + recorder.counts.deadLettered - before.deadLettered;
+  async #flush(): Promise<void> {
+    await this.#deadline.wait(this.#parts.recorder.flush({ allTopLists: false }));
   }
 
-  async function settled(requests: readonly RequestEvent[]): Promise<void> {
+  #countWritten(): void {
+    const { recorder, dryRun } = this.#parts;
+    if (dryRun) return;
+    this.#counts.added = recorder.counts.stored - this.#before.stored;
+    this.#counts.refused = this.#unrecorded + recorder.counts.deadLettered - this.#before.deadLettered;
+  }
+
+  async #settled(requests: readonly RequestEvent[]): Promise<void> {
     const newestMs = requests.reduce((newest, { timeMs }) => Math.max(newest, timeMs), 0);
-    const ageMs = now() - newestMs;
-    if (Math.abs(ageMs) >= settleMs) return;
-    // Rejects only if stopped.
-    await sleep(settleMs - Math.max(0, ageMs), undefined, { signal }).catch(() => undefined);
+    const ageMs = this.#now() - newestMs;
+    if (Math.abs(ageMs) < settleMs) await this.#pause(settleMs - Math.max(0, ageMs));
   }
 
   /** Retries a read with a back-off while the store is busy. */
-  async function readWithRetry<Result>(read: () => Promise<Result>): Promise<Result> {
-    for (let pauseMs = 500; ; pauseMs *= 2) {
+  async #readWithRetry<Result>(read: () => Promise<Result>): Promise<Result> {
+    for (let pauseMs = pauseMsMin; ; pauseMs *= 2) {
       try {
-        return await orStopped(read());
+        return await this.#deadline.wait(read());
       } catch (error) {
-        if (!(error instanceof StoreError) || error.action !== 'retry' || pauseMs > pauseMsMax || signal.aborted)
-          throw error;
-        await sleep(error.retryAfterMs ?? pauseMs, undefined, { signal }).catch(() => undefined);
+        const isRetried = error instanceof StoreError && error.action === 'retry';
+        if (!isRetried || pauseMs > pauseMsMax || this.#parts.signal.aborted) throw error;
+        await this.#pause(error.retryAfterMs ?? pauseMs);
       }
     }
   }
 
-  /**
-   * Waits for the store, but for a stopped import only up to `stopMsMax`: a recorder retries for as long as the store
-   * is down.
-   */
-  function orStopped<Result>(waiting: Promise<Result>): Promise<Result> {
-    return new Promise((resolve, reject) => {
-      const giveUp = (): void => {
-        reject(
-          new StoreError(
-            'stop',
-            `The import was stopped, and the store did not finish within ${stopMsMax / 1000} s: ${recorder.problem ?? 'it is busy'}`,
-          ),
-        );
-      };
-      stopLimit.signal.addEventListener('abort', giveUp);
-      if (stopLimit.signal.aborted) giveUp();
-      void waiting.then(resolve, reject).finally(() => {
-        stopLimit.signal.removeEventListener('abort', giveUp);
-      });
-    });
+  /** Waits, but not in a stopped import. */
+  async #pause(pauseMs: number): Promise<void> {
+    await sleep(pauseMs, undefined, { signal: this.#parts.signal }).catch(() => undefined);
   }
 }
-
-/** Maximum disorder of the lines of one log, in milliseconds. */
-const disorderMsMax = 1000;
-/** Interval at which the counts are updated, in milliseconds. */
-const countMs = 100;
-const pauseMsMax = 16_000;

@@ -2,17 +2,17 @@ import { access } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { ObjectEncoder } from '../../shared/record/batch-builder.js';
 import { countriesFrom } from '../../shared/record/countries.js';
-import { messageOf, StoreError, UsageError } from '../../shared/errors.js';
+import { StoreError, UsageError } from '../../shared/errors.js';
 import { createLog } from '../../shared/log.js';
-import { printable } from '../../shared/printable.js';
 import { newImportId } from '../../shared/rollup/rollup.js';
 import type { SettingValues } from '../../shared/settings/settings.js';
 import { spoolPassed } from '../../shared/store/spool/spool.js';
 import { openStore } from '../../shared/store/open.js';
 import { storeSettingsFrom } from '../../shared/settings/store-settings.js';
 import type { Store } from '../../shared/store/store.js';
-import { linesOf, noCounts, requestsRejected, sumOf, type ImportCounts } from './counts.js';
-import { orderFiles, readBytes } from './files.js';
+import { requestsRejected } from './counts.js';
+import { orderFiles } from './files.js';
+import { ImportRun, type PreparedImport } from './import-run.js';
 import type { Importer } from './importer.js';
 import { createLocalImporter, type LocalImportParts } from './local.js';
 import { createProgress, type Progress, type ProgressStream } from './progress.js';
@@ -20,6 +20,7 @@ import { createRemoteImporter } from './remote.js';
 import type { importSettings } from './settings.js';
 import { decoderSettings } from './endpoint.js';
 import { summaryText } from './summary.js';
+import { beforeStopLimit } from './until-aborted.js';
 
 /** Options of an import. */
 export interface ImportOptions {
@@ -37,160 +38,51 @@ export interface ImportOptions {
   readonly stderr?: ProgressStream;
 }
 
+/** Maximum time for a stopped import to end, in milliseconds: service managers wait for ten seconds. */
+const stopMsMax = 9000;
+
 /**
  * Imports access logs from files, and prints a summary. Resolves to the exit status: 0, or 1 if something could not be
  * imported. Throws a `UsageError` if there is nothing to import, and a `StoreError` if the store cannot be used.
  */
 export async function runImport(values: SettingValues<typeof importSettings>, options: ImportOptions): Promise<0 | 1> {
-  const { paths, dryRun, signal, stdout = process.stdout, stderr = process.stderr } = options;
+  const { paths, signal, stdout = process.stdout, stderr = process.stderr } = options;
   if (paths.length === 0) throw new UsageError('Name the files to import, or - for standard input.');
   if (paths.filter((path) => path === '-').length > 1)
     throw new UsageError('Standard input (-) is named twice: name it once.');
   // A closed pipe (`| head`) must not end the import.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   const progress = createProgress(stderr);
-  const decoder = { timeZone: values.COLLECTOR_TIME_ZONE, durationFormat: values.COLLECTOR_DURATION_FORMAT };
-  const prepared = await beforeStopLimit(prepare(), signal, 0);
+  const prepared = await beforeStopLimit(prepare(values, options, { progress, stderr }), signal, 0);
   if (prepared === undefined) {
     stdout.write('Imported nothing: the import was stopped before it started. Run the same command again.\n');
     return 1;
   }
-  const { importer, files } = prepared;
-  const bytesTotal = files.reduce<number | undefined>(
-    (sum, file) => (sum === undefined || file.bytesTotal === undefined ? undefined : sum + file.bytesTotal),
-    0,
-  );
-
-  let counts = noCounts();
-  let bytesRead = 0;
-  let filesRead = 0;
-  const end = { isIncomplete: false };
-  const isStopped = (): boolean => signal.aborted;
-  const problems: string[] = [];
-  const running = importAll().finally(async () => {
+  const run = new ImportRun({ ...prepared, progress, signal });
+  const running = run.importAll().finally(async () => {
     progress.clear();
-    await importer.close();
+    await prepared.importer.close();
   });
-  if ((await beforeStopLimit(running, signal)) === undefined) {
+  if ((await beforeStopLimit(running, signal, stopMsMax)) === undefined) {
     progress.clear();
-    end.isIncomplete = true;
-    problems.push(`The store did not finish within ${stopMsMax / 1000} s.`);
+    run.giveUp(stopMsMax);
   }
   if (paths.includes('-')) process.stdin.destroy(); // a stopped import may still be waiting for it
-  stdout.write(
-    summaryText({
-      counts,
-      files: filesRead,
-      problems,
-      dryRun,
-      isIncomplete: end.isIncomplete,
-      isStopped: isStopped(),
-      destination: importer.destination,
-    }),
-  );
+  const report = { ...run.report, dryRun: options.dryRun, isStopped: signal.aborted };
+  stdout.write(summaryText({ ...report, destination: prepared.importer.destination }));
+  const { problems, counts } = report;
   return problems.length > 0 || counts.refused + counts.skipped + requestsRejected(counts) > 0 ? 1 : 0;
-
-  async function prepare(): Promise<{ importer: Importer; files: Awaited<ReturnType<typeof orderFiles>> }> {
-    const opened = await openImporter(values, { ...options, decoder, progress, stderr });
-    return {
-      importer: opened,
-      files: await orderFiles(paths, { decoder, lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX }),
-    };
-  }
-
-  async function importAll(): Promise<true> {
-    for (const [at, { path }] of files.entries()) {
-      const rest = (from: number): string =>
-        files
-          .slice(from)
-          .map((file) => nameOf(file.path))
-          .join(', ');
-      if (isStopped()) {
-        end.isIncomplete = true;
-        problems.push(`The import was stopped before ${rest(at)}.`);
-        break;
-      }
-      const before = counts;
-      let result: Awaited<ReturnType<typeof importer.importFile>>;
-      try {
-        result = await importer.importFile(countBytes(readBytes(path)), (current) => {
-          counts = sumOf(before, current);
-          progress.show({ file: nameOf(path), lines: linesOf(counts), bytesRead, bytesTotal });
-        });
-      } catch (error) {
-        problems.push(`${nameOf(path)}: ${messageOf(error)}`);
-        end.isIncomplete = true;
-        break;
-      }
-      counts = sumOf(before, result.counts);
-      const problem = result.problem ?? (hasNoLogLines(result.counts) ? noLogLines : undefined);
-      if (problem !== undefined) problems.push(`${nameOf(path)}: ${problem}${/[.?]$/.test(problem) ? '' : '.'}`);
-      if (isStopped() && result.problem !== undefined) end.isIncomplete = true;
-      if (result.isOver !== true) continue;
-      end.isIncomplete = true;
-      if (at + 1 < files.length) problems.push(`The import ended before ${rest(at + 1)}.`);
-      break;
-    }
-    return true;
-  }
-
-  async function* countBytes(bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-    let isRead = false;
-    const read = (): void => {
-      if (!isRead) filesRead += 1;
-      isRead = true;
-    };
-    for await (const chunk of bytes) {
-      read();
-      bytesRead += chunk.length;
-      yield chunk;
-    }
-    read(); // an empty file
-  }
 }
 
-const noLogLines = 'no line of it is a log line of Caddy. Is it the right file?';
-
-/** Maximum time for a stopped import to end, in milliseconds: service managers wait for ten seconds. */
-const stopMsMax = 9000;
-
-/**
- * Resolves to the result of a promise, or to `undefined` if it takes longer than `limitMs` after the import was
- * stopped.
- */
-async function beforeStopLimit<Result>(
-  running: Promise<Result>,
-  signal: AbortSignal,
-  limitMs = stopMsMax,
-): Promise<Result | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  let onAbort = (): void => undefined;
-  const limit = new Promise<undefined>((resolve) => {
-    onAbort = () => {
-      timer = setTimeout(() => {
-        resolve(undefined);
-      }, limitMs);
-    };
-    signal.addEventListener('abort', onAbort);
-    if (signal.aborted) onAbort();
-  });
-  try {
-    return await Promise.race([running, limit]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-    clearTimeout(timer);
-  }
-}
-
-/** Whether all lines were rejected, and none of them as a request. */
-function hasNoLogLines(counts: ImportCounts): boolean {
-  return (
-    linesOf({ ...counts, rejected: {} }) + requestsRejected(counts) === 0 && Object.keys(counts.rejected).length > 0
-  );
-}
-
-function nameOf(path: string): string {
-  return path === '-' ? 'standard input' : printable(path);
+async function prepare(
+  values: SettingValues<typeof importSettings>,
+  options: ImportOptions,
+  output: Pick<OpenOptions, 'progress' | 'stderr'>,
+): Promise<PreparedImport> {
+  const decoder = { timeZone: values.COLLECTOR_TIME_ZONE, durationFormat: values.COLLECTOR_DURATION_FORMAT };
+  const importer = await openImporter(values, { ...options, ...output, decoder });
+  const files = await orderFiles(options.paths, { decoder, lineBytesMax: values.COLLECTOR_LINE_BYTES_MAX });
+  return { importer, files };
 }
 
 interface OpenOptions extends ImportOptions {

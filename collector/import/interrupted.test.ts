@@ -30,7 +30,7 @@ function withoutRows(store: Store): Store {
   return { ...store, readRequests: () => Promise.resolve([]), requestsFrom: () => Promise.resolve(Infinity) };
 }
 
-const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
+const quiet = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 const keptMs = 400 * 86_400_000;
 const hourMs = 3_600_000;
 const windowMs = 600_000;

@@ -1,4 +1,6 @@
 import { request, type ClientRequest, type IncomingMessage } from 'node:http';
+import { pipeline } from 'node:stream/promises';
+import split2 from 'split2';
 import { messageOf } from '../../shared/errors.js';
 import { formatAddress, type Address } from '../../shared/settings/settings.js';
 import { noCounts, type ImportCounts } from './counts.js';
@@ -153,25 +155,22 @@ function drained(call: ClientRequest): Promise<void> {
 
 /** Reads the response, and returns its last line. */
 async function readAnswers(response: IncomingMessage, onCounts: (counts: ImportCounts) => void): Promise<ImportAnswer> {
+  const isAccepted = response.statusCode === 200;
   let last: ImportAnswer = { counts: noCounts() };
-  let rest = '';
   try {
-    for await (const text of response.setEncoding('utf8') as AsyncIterable<string>) {
-      const lines = (rest + text).split('\n');
-      rest = lines.pop()!;
-      for (const line of lines) {
+    await pipeline(response, split2(), async (lines: AsyncIterable<string>) => {
+      for await (const line of lines) {
         last = JSON.parse(line) as ImportAnswer;
-        onCounts(last.counts);
+        if (isAccepted) onCounts(last.counts);
       }
-    }
+    });
   } catch (error) {
     throw new Error(
       `The running program ended before the import did (${messageOf(error)}): see its log, and start it again.`,
       { cause: error },
     );
   }
-  if (response.statusCode !== 200)
-    throw new Error(`The running program refused the import: ${(JSON.parse(rest) as { error: string }).error}`);
+  if (!isAccepted) throw new Error(`The running program refused the import: ${last.error}`);
   if (last.done === undefined)
     throw new Error('The running program ended before the import did: see its log, and start it again.');
   return last;

@@ -73,6 +73,8 @@ const remedies: Readonly<Record<(typeof requestReasons)[number], string>> = {
   'bad-time':
     'their time is older than RETENTION_ROLLUPS, is more than a day ahead, or cannot be read. To import an older log, raise RETENTION_ROLLUPS (of the running program, if it has the store open). Otherwise check the clock and the time_format of the machine that wrote them',
   'bad-status': 'they have no status. A filter of Caddy may have removed it',
+  'memory-full':
+    'they are in parts, between the parts of lines of more than 15 other streams. Import the log of each container by itself',
   'unknown-encoder': 'their encoder is not supported, such as ECS, GELF or logfmt. Use `format json` in Caddy',
 };
 

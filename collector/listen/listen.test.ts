@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net';
 import { spawn, spawnSync } from 'node:child_process';
+import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -325,6 +326,20 @@ test('creates a unix socket with the configured mode, and replaces a stale socke
   t.is(readFileSync(path, 'utf8'), 'precious');
 });
 
+test('reads each datagram as whole lines, whether it ends in a line ending or not, without memory for partial lines', async (t) => {
+  const { listeners, got } = await start(['udp://127.0.0.1:0'], { lineBytesMax: 10, heldBytesMax: 0 });
+  const { port, host } = portOf(listeners[0]!);
+  const socket = createSocket('udp4');
+  const fits = '0123456789';
+  for (const datagram of ['', 'one', 'two\n', 'three\nfour', 'five\r\n\r\nsix\r', `${fits}\r\n`, `${fits}!`, `${fits}!\n${fits}!\nafter`])
+    await new Promise((sent) => socket.send(datagram, port, host, sent));
+  socket.close();
+  await until('the last datagram is read', () => got.lines.includes('after'));
+  t.deepEqual(got.lines, ['one', 'two', 'three', 'four', 'five', 'six', fits, 'after']);
+  t.like(got, { tooLong: 3, unterminated: 0, noRoom: 0 });
+  await stopAll(listeners);
+});
+
 test('counts datagrams that the kernel dropped', async (t) => {
   if (!existsSync('/proc/net/udp')) {
     t.pass('only Linux reports them');
@@ -388,6 +403,7 @@ async function start(
     allow = '127.0.0.0/8,::1',
     connectionsMax = 100,
     lineMsMax = 60_000,
+    lineBytesMax = 65_536,
     heldBytesMax = 1e9,
     sources = new LineSources(),
     isWanted = (line: string): boolean => line !== '',
@@ -408,14 +424,15 @@ async function start(
   const listeners = await listen(
     addresses.map(parseListenAddress),
     {
-      lineBytesMax: 65_536,
+      lineBytesMax,
       unixMode: 0o600,
       connections,
       sources,
       lineMsMax,
       partialLineMemory,
       isAllowed: allowList(allow.split(',').map(parseCidr)),
-      onLine: (line) => {
+      onLine: (bytes, from, to) => {
+        const line = bytes.toString('utf8', from, to);
         if (isWanted(line)) got.lines.push(line);
       },
       onTooLong: () => {

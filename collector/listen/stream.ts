@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../shared/errors.js';
 import { formatAddress } from '../../shared/settings/settings.js';
-import { createLineSplitter, type LineSplitter } from '../lines.js';
+import { LineSplitter } from '../lines.js';
 import { formatListenAddress } from './address.js';
 import type { Listener, ListenOptions } from './listener.js';
 import { peerAddress, withoutMapping, type LimitedConnection } from './peers.js';
@@ -120,7 +120,7 @@ export async function listenStream(
     if (droppedLines > 0) options.onDropped(droppedLines);
     const { sources } = options;
     const source = sources.open(isUnix ? from : peerAddress(remoteAddress ?? ''));
-    const lines = createLineSplitter(options.lineBytesMax, options, options.partialLineMemory);
+    const lines = new LineSplitter(options.lineBytesMax, options, options.partialLineMemory);
     if (beginning !== undefined) lines.resume(beginning);
     for (let at = 0; at < bytes.length; at += turnBytesMax) {
       sources.current = source;
@@ -163,7 +163,7 @@ export async function listenStream(
       is: 'new',
       lastReadMs: 0,
       unfinished: { line: 0, checks: 0 },
-      lines: createLineSplitter(options.lineBytesMax, options, options.partialLineMemory),
+      lines: new LineSplitter(options.lineBytesMax, options, options.partialLineMemory),
       readBuffered: () => undefined,
       evict() {
         connection.is = 'gone';

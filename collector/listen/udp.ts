@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { setImmediate as turn } from 'node:timers/promises';
 import { readFile } from 'node:fs/promises';
 import { messageOf } from '../../shared/errors.js';
-import { createLineSplitter } from '../lines.js';
+import { splitLines } from '../lines.js';
 import type { ListenAddress } from './address.js';
 import type { Listener, ListenOptions } from './listener.js';
 
@@ -13,7 +13,7 @@ const receiveBufferBytes = 8 * 2 ** 20;
 /** Maximum number of turns of the event loop for which a stopping listener goes on reading. */
 const drainTurnsMax = 100;
 
-/** Listens on UDP, one line per datagram. Rejects with the system's error. */
+/** Listens on UDP. Each datagram holds whole lines; Caddy sends one in each. Rejects with the system's error. */
 export async function listenUdp(
   address: Extract<ListenAddress, { port: number }>,
   options: ListenOptions,
@@ -31,10 +31,8 @@ export async function listenUdp(
       return;
     }
     options.sources.current = options.sources.sender(remoteAddress);
-    const lines = createLineSplitter(options.lineBytesMax, options, options.partialLineMemory);
-    lines.write(datagram);
-    if (datagram.at(-1) !== 0x0a) lines.write(Buffer.from('\n')); // the end of the datagram ends the line
-    lines.end();
+    // The end of the datagram ends its last line.
+    splitLines(datagram, { from: 0, to: datagram.length, lineBytesMax: options.lineBytesMax }, options);
   });
   socket.bind({ port: address.port, ...(address.host === '' ? {} : { address: address.host }) });
   await once(socket, 'listening'); // rejects on 'error'

@@ -191,6 +191,7 @@ export async function runSupervisor({
         });
     });
     const status = await worker.ended;
+    log.debug('A worker has ended.', { pid: worker.process.pid ?? 0, status });
     worker.isRunning = false;
     startUnread();
     if (worker.isKilled) endReading(worker.held);
@@ -285,6 +286,7 @@ export async function runSupervisor({
         worker.takes.add(message.address);
         break;
       case 'running':
+        log.debug('A worker is running.', { pid: worker.process.pid ?? 0, connections: connections.size });
         worker.isRunning = true;
         hasRun = true;
         isHolding = true;

@@ -297,6 +297,7 @@ test('seals smaller batches for sparse traffic, and limits the number of queued 
 test('logs the number of unstored requests on close, and waits for a limited time', async (t) => {
   const lines: string[] = [];
   const log: Log = {
+    debug: () => undefined,
     info: () => undefined,
     warn: () => undefined,
     error: (message) => {

@@ -31,7 +31,7 @@ class Machine {
     this.#guard = new RetentionGuard({
       retention,
       delayMs,
-      log: { info: log, warn: log, error: log },
+      log: { debug: log, info: log, warn: log, error: log },
       now: () => this.wallMs,
       monotonicMs: () => this.trueMs - startMs,
       load: async () => (this.state === undefined ? undefined : (JSON.parse(JSON.stringify(this.state)) as unknown)),

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
 import { testWithCaddy } from '../../../test/caddy.js';
-import { planRegistration } from '../register.js';
+import { planRegistration } from '../registration-plan.js';
 import { findProblems } from './find-problems.js';
 import type { Finding } from './finding.js';
 import { check } from './check.js';

@@ -31,7 +31,7 @@ export function declareSampling(declare: Declare): void {
   declare(
     'counts all requests in rollups and top lists with any sample ratio, and exactly how many are not stored',
     async (t, { store }) => {
-      const log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+      const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
       let timeMs = hourMs;
       const sample = fc.record({
         host: fc.constantFrom('a.example', 'b.example'),

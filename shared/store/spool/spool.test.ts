@@ -7,7 +7,7 @@ import { until } from '../../../test/until.js';
 import { findHeader, headerBytes, readHeader } from './record.js';
 import { openSpool, SpoolFullError, spoolPassed, type Spool } from './spool.js';
 
-const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
+const quiet = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 const tiny = { bytesMax: 1e6, segmentBytesMax: 300, log: quiet };
 
 test('returns records unchanged and in order, and deletes them when they are committed', async (t) => {
