@@ -39,6 +39,8 @@ export type DropReason =
 export interface LineAccounts {
   received: number;
   runtime: number;
+  /** Those of them that are stored as events. */
+  events: number;
   readonly rejected: Partial<Record<RejectionReason, number>>;
   readonly dropped: Partial<Record<DropReason, number>>;
   readonly warnings: Partial<Record<LedgerWarning, number>>;
@@ -54,6 +56,7 @@ export function createLineAccounts(): LineAccounts {
   return {
     received: 0,
     runtime: 0,
+    events: 0,
     rejected: {},
     dropped: {},
     warnings: {},
@@ -79,6 +82,7 @@ export function ledgerOf(
     received: accounts.received,
     accepted: recorded,
     runtime: accounts.runtime,
+    events: accounts.events,
     rejected: { ...accounts.rejected },
     dropped: { ...accounts.dropped },
     stored,

@@ -1,10 +1,12 @@
 import { rateLimitedWarn, type Log } from '../shared/log.js';
 import type { Recorder } from '../shared/record/recorder.js';
+import type { CaddyEvent } from '../shared/caddy-event.js';
 import type { RequestEvent } from '../shared/request-event.js';
 import { formatAddress } from '../shared/settings/settings.js';
 import { isPlausibleTime } from '../shared/store/retention.js';
 import type { CollectorConfig } from './config.js';
-import { createDecoder, type Decoded, type Decoder } from './decode/decode.js';
+import { CorrelatingDecoder } from './correlating-decoder.js';
+import type { Decoded, Decoder } from './decode/decode.js';
 import type { LearnedDuration } from './decode/duration.js';
 import { beginningOf, redact } from './decode/redact.js';
 import type { DropReason, LineAccounts, RejectionReason } from './ledger.js';
@@ -54,7 +56,7 @@ export class LineIntake {
     this.#sources = parts.sources;
     this.#recorder = parts.recorder;
     this.#warn = rateLimitedWarn(parts.log.warn);
-    this.#decoder = createDecoder({
+    this.#decoder = new CorrelatingDecoder({
       ...config,
       onTimeWithoutZone: () => {
         parts.sources.current.isWithoutZone = true;
@@ -148,11 +150,19 @@ export class LineIntake {
     this.#understood += 1;
     if (decoded.kind === 'runtime') {
       this.#accounts.runtime += 1;
+      if (decoded.event !== undefined) this.#recordEvent(decoded.event, arrivalMs);
       return;
     }
     if (decoded.timeOfArrival) this.#accounts.timeOfArrival += 1;
     else measureLag(this.#sources.current, arrivalMs - decoded.event.timeMs);
     this.#record(decoded.event, arrivalMs);
+  }
+
+  #recordEvent(event: CaddyEvent, arrivalMs: number): void {
+    const { rollupRetentionMs } = this.#parts;
+    if (!isPlausibleTime(event.timeMs, { nowMs: arrivalMs, rollupRetentionMs })) return;
+    this.#accounts.events += 1;
+    this.#recorder.recordEvent(event);
   }
 
   #record(request: RequestEvent, arrivalMs: number): void {

@@ -136,6 +136,11 @@ function requestOf(
     protocol: kind === 'browser' ? (random.next() < 0.6 ? 'HTTP/2.0' : 'HTTP/3.0') : 'HTTP/1.1',
     tls: 'TLS 1.3',
     upstreamMs: reachesApp && appMs !== undefined ? round(appMs) : null,
+    error: '',
+    errorId: '',
+    upstream: '',
+    retries: null,
+    contentType: '',
     requestId: uuid(ids),
   };
   if (!reachesApp || appMs === undefined) return { edge, app: undefined };
@@ -149,6 +154,11 @@ function requestOf(
       protocol: 'HTTP/1.1',
       tls: '',
       upstreamMs: null,
+      error: '',
+      errorId: '',
+      upstream: '',
+      retries: null,
+      contentType: '',
     },
   };
 }

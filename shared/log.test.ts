@@ -59,7 +59,10 @@ test('keeps text of a peer on the line, and its control characters out of the te
 
 test('replaces no member of the JSON object with a field of the same name', (t) => {
   const lines: string[] = [];
-  const log = createLog('web', { write: (line) => lines.push(line), config: { LOG_LEVEL: 'info', LOG_FORMAT: 'json' } });
+  const log = createLog('web', {
+    write: (line) => lines.push(line),
+    config: { LOG_LEVEL: 'info', LOG_FORMAT: 'json' },
+  });
   log.warn('Refused.', { level: 'info', message: 'other', path: '/' });
   t.like(JSON.parse(lines[0]!), { level: 'warn', message: 'Refused.', path: '/' });
 });

@@ -7,7 +7,11 @@ const levels = ['debug', 'info', 'warn', 'error'] as const;
 /** Settings of the log, common to all commands. */
 export const logSettings = {
   LOG_LEVEL: choice("The least severe messages to write to the program's own log.", levels, { default: 'info' }),
-  LOG_FORMAT: choice("The format of the program's own log: text for people, or json with an object in each line.", ['text', 'json'], { default: 'text' }),
+  LOG_FORMAT: choice(
+    "The format of the program's own log: text for people, or json with an object in each line.",
+    ['text', 'json'],
+    { default: 'text' },
+  ),
 };
 
 /** Values of the settings of the log. */

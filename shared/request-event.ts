@@ -34,6 +34,16 @@ export interface RequestEvent {
   readonly upstreamMs: number | null;
   /** Request id shared by Caddy and the app. */
   readonly requestId: string;
+  /** Why the request failed, from Caddy's error line: see `collector/decode/reason.ts`. */
+  readonly error: string;
+  /** Caddy's id of that error. */
+  readonly errorId: string;
+  /** `HOST:PORT` or path of the upstream. */
+  readonly upstream: string;
+  /** Number of times that Caddy tried another upstream; `null` if it is not logged. */
+  readonly retries: number | null;
+  /** Media type of the response, without parameters. */
+  readonly contentType: string;
 }
 
 /** The `source` of requests from Caddy's access log. */
@@ -61,9 +71,9 @@ export function rfc3339(event: { timeMs: number; timeNs: number }): string {
 }
 
 /**
- * Estimated size of a request in memory, in bytes: an object with 18 properties, an entry among the used times, and
+ * Estimated size of a request in memory, in bytes: an object with 23 properties, an entry among the used times, and
  * its texts.
  */
-export function heldBytes({ uri, userAgent, referrer }: RequestEvent): number {
-  return 600 + 2 * (uri.length + userAgent.length + referrer.length);
+export function heldBytes({ uri, userAgent, referrer, error }: RequestEvent): number {
+  return 640 + 2 * (uri.length + userAgent.length + referrer.length + error.length);
 }

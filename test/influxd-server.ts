@@ -249,7 +249,12 @@ async function call(
 }
 
 /** A log that nobody reads. */
-export const quietLog: Log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+export const quietLog: Log = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
 
 /** Where a store of a test keeps its spool and its dead letters. */
 export function spoolOfTest(): { readonly spoolDir: string; readonly spoolBytesMax: number } {

@@ -76,8 +76,20 @@ test(
 );
 
 for (const args of [['start'], ['start', '--restartable'], ['check', 'none']])
-  test('with a bad log level', usage, args, { LOG_LEVEL: 'all' }, /^LOG_LEVEL is "all": it must be one of debug, info, warn, error\./);
-test('with a bad log format', usage, ['start'], { LOG_FORMAT: 'xml' }, /^LOG_FORMAT is "xml": it must be one of text, json\./);
+  test(
+    'with a bad log level',
+    usage,
+    args,
+    { LOG_LEVEL: 'all' },
+    /^LOG_LEVEL is "all": it must be one of debug, info, warn, error\./,
+  );
+test(
+  'with a bad log format',
+  usage,
+  ['start'],
+  { LOG_FORMAT: 'xml' },
+  /^LOG_FORMAT is "xml": it must be one of text, json\./,
+);
 
 test('LOG_LEVEL and LOG_FORMAT apply to the supervisor and to its worker, also from a settings file', async (t) => {
   const [tcp, http] = [await freePort(), await freePort()];
@@ -95,7 +107,7 @@ test('LOG_LEVEL and LOG_FORMAT apply to the supervisor and to its worker, also f
       .slice(0, -1)
       .map((line) => {
         const { time, level, part, message } = JSON.parse(line) as Record<string, string>;
-        t.is(new Date(time!).toISOString(), time);
+        t.is(new Date(time!).toISOString(), time!);
         return `${level} ${part}: ${message}`;
       });
   connect(tcp, '127.0.0.1').end('no line of Caddy\n');
@@ -105,7 +117,10 @@ test('LOG_LEVEL and LOG_FORMAT apply to the supervisor and to its worker, also f
   t.true(messages().includes('debug supervisor: A worker is running.'), program.stderr());
   t.true(messages().includes('info collector: Stopped.'), program.stderr());
   t.is(messages().at(-1), 'debug supervisor: A worker has ended.');
-  t.false(messages().some((message) => message.includes('/health')), 'HTTP requests are not logged');
+  t.false(
+    messages().some((message) => message.includes('/health')),
+    'HTTP requests are not logged',
+  );
 });
 
 test('starts beside the variables of other programs, and warns of one that may be a misspelt setting', async (t) => {

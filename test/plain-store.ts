@@ -29,6 +29,7 @@ export function plainStore(real: Store): Store {
     rollUpRequests: (...query) => real.rollUpRequests(...query),
     topListsOfRequests: (...query) => real.topListsOfRequests(...query),
     readStoredWindows: (...query) => real.readStoredWindows(...query),
+    readEvents: (...query) => real.readEvents(...query),
     readLedgers: (...query) => real.readLedgers(...query),
     readImported: (...query) => real.readImported(...query),
     listImports: (...query) => real.listImports(...query),

@@ -231,7 +231,7 @@ test('the page leaves out its own requests, and the API has them.', async (t) =>
 
 test('/api/ping answers, and is itself a request of the source dashboard.', async (t) => {
   const { json, recorder } = await start(t);
-  t.deepEqual(await json('/api/ping'), { pong: true });
+  t.deepEqual(await json('/api/ping'), { message: 'pong', pong: true });
   // The request is recorded when its response has been sent, which the client may see first.
   t.like(await json('/api/ping'), { pong: true });
   await recorder.flush();
@@ -455,6 +455,7 @@ test('/api/ledger gives the counts of each collector, and lost lines make figure
       received: 9,
       accepted: 5,
       runtime: 1,
+      events: 1,
       rejected: { 'not-json': 2 },
       dropped: { 'memory-full': 1 },
       stored: 4,
@@ -469,6 +470,8 @@ test('/api/ledger gives the counts of each collector, and lost lines make figure
         received: 9,
         accepted: 5,
         runtime: 1,
+        events: 1,
+        other: 0,
         rejected: { 'not-json': 2 },
         dropped: { 'memory-full': 1 },
         stored: 4,
@@ -482,7 +485,7 @@ test('/api/ledger gives the counts of each collector, and lost lines make figure
   });
   t.regex(
     (await get('/api/ledger.csv')).text,
-    /\r\n"edge-1","9","5","1","not-json:2","memory-full:1","4","0","1","0","peers-not-allowed:3","2026-11-23T20:00:00Z"\r\n/,
+    /\r\n"edge-1","9","5","1","not-json:2","memory-full:1","4","0","1","0","peers-not-allowed:3","2026-11-23T20:00:00Z","1","0"\r\n/,
   );
   t.like(await json('/api/summary'), { complete: false });
   t.true((await get('/')).text.includes('These figures are incomplete'));

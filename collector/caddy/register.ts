@@ -198,7 +198,11 @@ class CaddyRegistration implements Registration {
       for (let tries = 0; tries < triesMax; tries += 1) {
         const { config, etag } = await this.#readConfig(signal);
         if (!Object.hasOwn(logsOf(config), this.#name)) return;
-        const isRemoved = await this.#changeConfig(this.#pathToRemove(config), { method: 'DELETE', ifMatch: etag, signal });
+        const isRemoved = await this.#changeConfig(this.#pathToRemove(config), {
+          method: 'DELETE',
+          ifMatch: etag,
+          signal,
+        });
         if (isRemoved) {
           this.#log.info('Removed the logger from Caddy.', { logger: this.#name });
           return;
@@ -217,7 +221,9 @@ class CaddyRegistration implements Registration {
     const logging = objectOf(objectOf(config)['logging']);
     const before = objectOf(this.#loggingBefore);
     if (Object.keys(logsOf(config)).length > 1 || 'logs' in before) return this.#path;
-    return Object.keys(logging).length > 1 || this.#loggingBefore !== undefined ? '/config/logging/logs' : '/config/logging';
+    return Object.keys(logging).length > 1 || this.#loggingBefore !== undefined
+      ? '/config/logging/logs'
+      : '/config/logging';
   }
 
   #report(next: RegistrationState, level: 'info' | 'warn', message: string): void {

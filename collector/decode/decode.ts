@@ -2,6 +2,7 @@ import { createMemo } from '../../shared/memo.js';
 import { caddySource, type RequestEvent } from '../../shared/request-event.js';
 import { hasLatency, isEventStream } from '../../shared/status.js';
 import type { DurationFormat } from '../config.js';
+import type { RequestIdentity } from '../correlate.js';
 import type { RejectionReason } from '../ledger.js';
 import { accessLoggerOf, hasUnknownEncoder, isRuntimeLog, isUnknownText } from './classify.js';
 import { createDurationReader, type DurationReader, type LearnedDuration } from './duration.js';
@@ -9,12 +10,14 @@ import {
   countOf,
   firstOf,
   firstWritten,
+  mediaType,
   statusOf,
   textOf,
   timesByName,
   valuesAtTimePosition,
 } from './entry-fields.js';
 import type { JsonObject } from './json-object.js';
+import { decodeEvent, identityOf, type DecodedEvent } from './event.js';
 import { isLevel, isObject, readEntry, type Entry } from './split-encoding.js';
 import { normaliseHost } from './host.js';
 import { createFastPathReader, type FastPathLine } from './fast-path.js';
@@ -24,9 +27,15 @@ import { createWallClock } from './wall-clock.js';
 /** A decoded line. */
 export type Decoded =
   /** `timeOfArrival`: whether the event has its arrival time, since the line's own time could not be read. */
-  | { readonly kind: 'request'; readonly event: RequestEvent; readonly timeOfArrival: boolean }
+  | {
+      readonly kind: 'request';
+      readonly event: RequestEvent;
+      readonly timeOfArrival: boolean;
+      /** What the request's error line has in common with this line. Only from `decode`. */
+      readonly identity?: RequestIdentity;
+    }
   /** A line of any other logger, including error lines that accompany an access line. */
-  | { readonly kind: 'runtime' }
+  | ({ readonly kind: 'runtime' } & DecodedEvent)
   | { readonly kind: 'rejected'; readonly reason: RejectionReason };
 
 /** Decodes the lines of one collector, from any mix of encoders. Each line is decoded by itself. */
@@ -86,7 +95,7 @@ class LineDecoder implements Decoder {
     const logger = accessLoggerOf(entry);
     if (logger !== undefined) return this.#decodeAccessLog(entry, logger, arrivalMs);
     if (hasUnknownEncoder(entry)) return rejected('unknown-encoder');
-    return isRuntimeLog(entry) ? runtime : rejected('not-caddy');
+    return isRuntimeLog(entry) ? this.#decodeEvent(entry, arrivalMs) : rejected('not-caddy');
   }
 
   #eventOf(known: FastPathLine): RequestEvent {
@@ -100,7 +109,8 @@ class LineDecoder implements Decoder {
       status,
       durationMs: known.isEventStream
         ? null
-        : (this.#durations.read(known.duration, logger, { learn: hasLatency({ status, method: target.method }) }) ?? null),
+        : (this.#durations.read(known.duration, logger, { learn: hasLatency({ status, method: target.method }) }) ??
+          null),
       size: known.size,
       bytesRead: known.bytesRead,
       uri: known.uri,
@@ -112,6 +122,9 @@ class LineDecoder implements Decoder {
       tls: known.tlsVersion === undefined ? '' : tlsOf(known.tlsVersion),
       upstreamMs: appended === undefined ? null : this.#upstreamMsOf(appended, logger),
       requestId: appended === undefined ? known.responseId : appendedIdOf(appended) || known.responseId,
+      ...(appended === undefined ? notProxied : proxiedIn(appended)),
+      ...noError,
+      contentType: known.contentType,
     };
   }
 
@@ -126,7 +139,8 @@ class LineDecoder implements Decoder {
     const request = isObject(fields['request']) ? fields['request'] : empty;
     const method = textOf(request['method']);
     const responseHeaders = isObject(fields['resp_headers']) ? fields['resp_headers'] : empty;
-    const isStream = isEventStream(firstOf(responseHeaders['Content-Type']));
+    const contentType = firstOf(responseHeaders['Content-Type']);
+    const isStream = isEventStream(contentType);
     // A request without latency is no evidence for the unit of durations.
     const options = { learn: hasLatency({ status, method }) };
     const durationMs = isStream
@@ -156,8 +170,22 @@ class LineDecoder implements Decoder {
         tls: isObject(request['tls']) ? tlsOf(request['tls']['version']) : '',
         upstreamMs: this.#upstreamMsOf(fields, logger),
         requestId: appendedIdOf(fields) || firstOf(responseHeaders['X-Request-Id']),
+        ...proxiedIn(fields),
+        ...noError,
+        contentType: mediaType(contentType),
       },
+      identity: identityOf(request, fields, fields['duration']),
       timeOfArrival: 'ofArrival' in time,
+    };
+  }
+
+  #decodeEvent(entry: Entry, arrivalMs: number | undefined): Decoded {
+    const time =
+      this.#timeOf(entry, arrivalMs) ?? (arrivalMs === undefined ? undefined : { timeMs: arrivalMs, timeNs: 0 });
+    // Without a time, the line can still be counted.
+    return {
+      kind: 'runtime',
+      ...(time === undefined ? { event: undefined, report: undefined } : decodeEvent(entry, time)),
     };
   }
 
@@ -203,11 +231,23 @@ class LineDecoder implements Decoder {
   }
 }
 
-const runtime: Decoded = { kind: 'runtime' };
 const empty: JsonObject = {};
 
 function rejected(reason: RejectionReason): Decoded {
   return { kind: 'rejected', reason };
+}
+
+const noError = { error: '', errorId: '' } as const;
+const notProxied = { upstream: '', retries: null } as const;
+
+/** `log_append` keys for `{http.reverse_proxy.upstream.hostport}`. The first one found is used. */
+const upstreamHostKeys = ['upstream_host', 'upstream_hostport', 'upstream'];
+
+/** The upstream and the number of retries, from `log_append`. Both are null where nothing was proxied. */
+function proxiedIn(fields: JsonObject): Pick<RequestEvent, 'upstream' | 'retries'> {
+  let upstream = '';
+  for (const key of upstreamHostKeys) upstream ||= textOf(fields[key]);
+  return { upstream, retries: countOf(fields['retries']) ?? null };
 }
 
 /** The address of `203.0.113.9:53462` or `[2001:db8::1]:53462`, as Caddy wrote them up to 2.4. */

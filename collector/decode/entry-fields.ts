@@ -91,6 +91,12 @@ export function countOf(value: unknown): number | undefined {
   return Number.isSafeInteger(count) && (count as number) >= 0 ? (count as number) : undefined;
 }
 
+/** Returns a `Content-Type` without its parameters, in lower case. */
+export function mediaType(contentType: string): string {
+  const end = contentType.indexOf(';');
+  return (end === -1 ? contentType : contentType.slice(0, end)).trim().toLowerCase();
+}
+
 /** The first value of a header: Caddy writes arrays of strings, but some of its filters a single string. */
 export function firstOf(header: unknown): string {
   return Array.isArray(header) ? textOf(header[0]) : textOf(header);

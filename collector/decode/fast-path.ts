@@ -119,6 +119,7 @@ export function createFastPathReader(): (buffer: Buffer, from: number, to: numbe
     status: 0,
     responseId: '',
     isEventStream: false,
+    contentType: '',
     appended: undefined,
   };
 
@@ -196,6 +197,7 @@ export function createFastPathReader(): (buffer: Buffer, from: number, to: numbe
     known.status = integerIn(buffer, status, statusEnd);
     known.responseId = rest.responseId;
     known.isEventStream = rest.isEventStream;
+    known.contentType = rest.contentType;
     known.appended = rest.appended;
     return known;
   };

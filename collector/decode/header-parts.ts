@@ -5,6 +5,7 @@
  */
 import { createMemo, detachString } from '../../shared/memo.js';
 import { isEventStream } from '../../shared/status.js';
+import { mediaType } from './entry-fields.js';
 import type { JsonObject } from './json-object.js';
 import { quote } from './scan-bytes.js';
 
@@ -21,6 +22,8 @@ export interface RestOfLine {
   /** `X-Request-Id` of the response. */
   readonly responseId: string;
   readonly isEventStream: boolean;
+  /** `Content-Type` of the response, without parameters. */
+  readonly contentType: string;
   /** Fields appended by `log_append` and tracing. */
   readonly appended: JsonObject | undefined;
 }
@@ -48,6 +51,8 @@ const ownKeys = [
   'resp_headers',
 ];
 
+const mediaTypeOf = createMemo(mediaType);
+
 /** Creates a function that reads the request's headers and the TLS object. It returns `undefined` for other text. */
 export function createRestOfRequestReader(): (text: string) => RestOfRequest | undefined {
   // Different headers often contain the same agents and referrers.
@@ -74,9 +79,11 @@ export function readRestOfLine(text: string): RestOfLine | undefined {
   const [, responseHeaders, appendedText] = found as unknown as string[];
   const appended = appendedText === '' ? undefined : (JSON.parse(`{${appendedText!.slice(1)}}`) as JsonObject);
   if (appended !== undefined && ownKeys.some((key) => Object.hasOwn(appended, key))) return undefined;
+  const contentType = firstOf('Content-Type', responseHeaders!);
   return {
     responseId: detachString(firstOf('X-Request-Id', responseHeaders!)),
-    isEventStream: isEventStream(firstOf('Content-Type', responseHeaders!)),
+    isEventStream: isEventStream(contentType),
+    contentType: mediaTypeOf(contentType),
     appended,
   };
 }

@@ -1,7 +1,8 @@
 import type { RequestEvent } from '../../shared/request-event.js';
 import { readDeadLetter } from '../../shared/store/open.js';
 import { isPlausibleTime } from '../../shared/store/retention.js';
-import { createDecoder, type Decoded, type Decoder, type DecoderOptions } from '../decode/decode.js';
+import { CorrelatingDecoder } from '../correlating-decoder.js';
+import type { Decoded, Decoder, DecoderOptions } from '../decode/decode.js';
 import type { RejectionReason } from '../ledger.js';
 import { LineSplitter } from '../lines.js';
 import { PartialLines } from '../partial-lines.js';
@@ -31,7 +32,7 @@ export class FileLines {
   #chunkMs = 0;
 
   constructor({ decoder, lineBytesMax, rollupRetentionMs, counts, onRequest }: FileLinesParts) {
-    this.#decoder = createDecoder(decoder);
+    this.#decoder = new CorrelatingDecoder(decoder);
     this.#partial = new PartialLines(lineBytesMax);
     this.#rollupRetentionMs = rollupRetentionMs;
     this.#counts = counts;

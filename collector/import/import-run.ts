@@ -82,8 +82,7 @@ export class ImportRun {
       });
       this.#counts = sumOf(before, result.counts);
       const problem = result.problem ?? (hasNoLogLines(result.counts) ? noLogLines : undefined);
-      if (problem !== undefined)
-        this.#problems.push(`${nameOf(path)}: ${problem}${/[.?]$/.test(problem) ? '' : '.'}`);
+      if (problem !== undefined) this.#problems.push(`${nameOf(path)}: ${problem}${/[.?]$/.test(problem) ? '' : '.'}`);
       if (this.#signal.aborted && result.problem !== undefined) this.#isIncomplete = true;
       return result.isOver === true ? 'over' : 'read';
     } catch (error) {

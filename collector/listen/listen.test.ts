@@ -331,7 +331,16 @@ test('reads each datagram as whole lines, whether it ends in a line ending or no
   const { port, host } = portOf(listeners[0]!);
   const socket = createSocket('udp4');
   const fits = '0123456789';
-  for (const datagram of ['', 'one', 'two\n', 'three\nfour', 'five\r\n\r\nsix\r', `${fits}\r\n`, `${fits}!`, `${fits}!\n${fits}!\nafter`])
+  for (const datagram of [
+    '',
+    'one',
+    'two\n',
+    'three\nfour',
+    'five\r\n\r\nsix\r',
+    `${fits}\r\n`,
+    `${fits}!`,
+    `${fits}!\n${fits}!\nafter`,
+  ])
     await new Promise((sent) => socket.send(datagram, port, host, sent));
   socket.close();
   await until('the last datagram is read', () => got.lines.includes('after'));

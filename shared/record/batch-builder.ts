@@ -8,7 +8,7 @@ import { importKey, packImported, type ImportedRequest } from './imported-reques
 import { EventFolder } from './event-folder.js';
 import { createRequestSample } from './request-sample.js';
 import type { RecordingPolicy } from './recording-policy.js';
-import { RequestSanitizer } from './request-sanitizer.js';
+import { RequestSanitizer, sanitizeEvent } from './request-sanitizer.js';
 import { createUniqueTimes, type UsedTimes } from './unique-time.js';
 
 /** What a batch is built from. Its recorder, rollups and ledger are added later. */
@@ -113,7 +113,7 @@ export class BatchBuilder {
   }
 
   addEvent(event: CaddyEvent): void {
-    this.#events.add(event);
+    this.#events.add(sanitizeEvent(event));
   }
 
   /** Marks the time of a stored request as used in its series. */

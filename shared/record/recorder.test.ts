@@ -427,6 +427,11 @@ function event(overrides: Partial<RequestEvent>): RequestEvent {
     protocol: 'HTTP/1.1',
     tls: '',
     upstreamMs: null,
+    error: '',
+    errorId: '',
+    upstream: '',
+    retries: null,
+    contentType: '',
     requestId: '',
     ...overrides,
   };

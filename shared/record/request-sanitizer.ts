@@ -1,3 +1,4 @@
+import { eventFieldsLengthMax, eventTextLengthMax, type CaddyEvent } from '../caddy-event.js';
 import { createMemo } from '../memo.js';
 import type { RequestEvent } from '../request-event.js';
 import {
@@ -35,6 +36,9 @@ export class RequestSanitizer {
   readonly #referrer = createTextMemo();
   readonly #protocol = createTextMemo();
   readonly #tls = createTextMemo();
+  readonly #error = createTextMemo();
+  readonly #upstream = createMemo(cleanName);
+  readonly #contentType = createMemo(cleanName);
   readonly #client: (address: string) => string;
   readonly #country: ((address: string) => string) | undefined;
 
@@ -70,6 +74,11 @@ export class RequestSanitizer {
       tls: this.#tls(event.tls),
       upstreamMs: boundDuration(event.upstreamMs),
       requestId: truncateText(event.requestId, nameLengthMax),
+      error: this.#error(event.error),
+      errorId: truncateText(event.errorId, nameLengthMax),
+      upstream: this.#upstream(event.upstream),
+      retries: event.retries === null ? null : clampBytes(event.retries),
+      contentType: this.#contentType(event.contentType),
     };
   }
 
@@ -84,6 +93,24 @@ export class RequestSanitizer {
     if (host === otherName && clean !== otherName) this.#hostsOverLimit += 1;
     return host;
   }
+}
+
+/** Returns a copy of an event with texts that every store accepts. */
+export function sanitizeEvent(event: CaddyEvent): CaddyEvent {
+  const short = (text: string): string => truncateText(text, eventTextLengthMax);
+  return {
+    ...event,
+    logger: cleanName(event.logger),
+    message: short(event.message),
+    error: short(event.error),
+    reason: short(event.reason),
+    host: cleanName(event.host),
+    method: event.method === '' ? '' : boundMethod(event.method),
+    uri: short(event.uri),
+    errorId: cleanName(event.errorId),
+    upstream: cleanName(event.upstream),
+    fields: truncateText(event.fields, eventFieldsLengthMax),
+  };
 }
 
 function createTextMemo(): (text: string) => string {

@@ -45,7 +45,12 @@ export interface Retention {
   readonly requestsMs: number;
   /** Daily rollups. Finer windows may have a shorter retention: see `levelRetentionMs`. */
   readonly rollupsMs: number;
+  /** Events of Caddy. Default: 30 days. */
+  readonly eventsMs?: number | undefined;
 }
+
+/** Default of `Retention.eventsMs`. */
+export const eventsRetentionMsDefault = 30 * 86_400_000;
 
 /** Retention of a level in milliseconds, if that of daily rollups is `rollupsMs`. */
 export function levelRetentionMs(level: Level, rollupsMs: number, scope: Scope = 'all'): number {

@@ -39,6 +39,11 @@ export const storeSettings = {
     'Retention of hourly and daily rollups; in InfluxDB limited by the retention of the bucket.',
     { default: '400d', min: '1d', max: '3650d' },
   ),
+  EVENTS_RETENTION: duration('Retention of what Caddy logs besides requests. A shorter one takes effect at once.', {
+    default: '30d',
+    min: '1h',
+    max: '3650d',
+  }),
   RETENTION_DELAY: duration(
     'How long the log announces a shorter retention, or a clock that has jumped, before any data is deleted because of it.',
     { default: '1d', min: '0s', max: '365d' },
@@ -108,7 +113,11 @@ export type StoreSettings =
 
 /** Validates the settings of the store. Throws a `UsageError` if they are inconsistent. */
 export function storeSettingsFrom(values: SettingValues<typeof storeSettings>): StoreSettings {
-  const retention = { requestsMs: values.RETENTION_REQUESTS, rollupsMs: values.RETENTION_ROLLUPS };
+  const retention = {
+    requestsMs: values.RETENTION_REQUESTS,
+    rollupsMs: values.RETENTION_ROLLUPS,
+    eventsMs: values.EVENTS_RETENTION,
+  };
   const retentionDelayMs = values.RETENTION_DELAY;
   if (values.STORE === 'influxdb') {
     return {

@@ -8,7 +8,12 @@ import type { Ledger } from './store.js';
 export interface LedgerJson {
   readonly received: number;
   readonly accepted: number;
+  /** Lines that are not access lines: `events` and `other`. */
   readonly runtime: number;
+  /** Lines that are stored as events. */
+  readonly events: number;
+  /** Lines of no use. */
+  readonly other: number;
   readonly rejected: Readonly<Record<string, number>>;
   readonly dropped: Readonly<Record<string, number>>;
   readonly stored: number;
@@ -26,6 +31,7 @@ export function ledgerJson(ledger: Ledger): LedgerJson {
     received,
     accepted,
     runtime,
+    events,
     rejected,
     dropped,
     stored,
@@ -39,6 +45,8 @@ export function ledgerJson(ledger: Ledger): LedgerJson {
     received,
     accepted,
     runtime,
+    events,
+    other: runtime - events,
     rejected,
     dropped,
     stored,

@@ -138,7 +138,10 @@ export class RetentionGuard {
     await save(state);
     this.#state = state;
     this.#lastMonotonicMs = checkMonotonicMs;
-    return { retention: { requestsMs: state.requestsMs, rollupsMs: state.rollupsMs }, nowMs: deletionNowMs };
+    return {
+      retention: { requestsMs: state.requestsMs, rollupsMs: state.rollupsMs, eventsMs: retention.eventsMs },
+      nowMs: deletionNowMs,
+    };
   }
 
   async #checkClock(

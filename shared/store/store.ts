@@ -1,3 +1,4 @@
+import type { CaddyLevel } from '../caddy-event.js';
 import type { RequestEvent } from '../request-event.js';
 import type { RequestLists } from '../top-list/top-lists-of-requests.js';
 import type { Level, RollupRow, Scope, SeriesAggregate } from '../rollup/rollup.js';
@@ -64,7 +65,10 @@ export interface BatchEncoder {
 export interface Ledger {
   readonly received: number;
   readonly accepted: number;
+  /** Lines of Caddy that are not access lines. */
   readonly runtime: number;
+  /** Those of them that are stored as events. */
+  readonly events: number;
   /** By reason. */
   readonly rejected: Readonly<Record<string, number>>;
   /** By reason. */
@@ -141,6 +145,8 @@ export interface Filter {
   /** Without query and fragment. */
   readonly referrer?: string;
   readonly requestId?: string;
+  readonly error?: string;
+  readonly upstream?: string;
 }
 
 /** Whether a filter needs raw requests. */
@@ -154,6 +160,8 @@ const requestFilters = [
   'userAgent',
   'referrer',
   'requestId',
+  'error',
+  'upstream',
 ] as const satisfies readonly (keyof Filter)[];
 
 /** A time range in milliseconds since 1970, from `fromMs` up to but excluding `toMs`. */
@@ -206,6 +214,15 @@ export interface TopListsQuery extends TimeRange {
   readonly level: TopLevel;
   readonly kinds: readonly TopKind[];
   readonly filter: Pick<Filter, 'source' | 'host'>;
+}
+
+/** Which events to read: those of minutes that start in the range. */
+export interface EventsQuery extends TimeRange {
+  /** Default: all. */
+  readonly levels?: readonly CaddyLevel[] | undefined;
+  /** Only those of this host; `''` for those without one. Default: all. */
+  readonly host?: string | undefined;
+  readonly limit: number;
 }
 
 /** A remembered import. */
@@ -289,6 +306,8 @@ export interface StoreReader {
     query: TimeRange & { filter: Filter; kinds: readonly TopKind[]; valuesMax: number },
     options?: ReadOptions,
   ): Promise<{ bySource: ReadonlyMap<string, RequestLists>; ofNewest: number | undefined }>;
+  /** Reads events, newest minute first, at most `limit` rows. */
+  readEvents(query: EventsQuery, options?: ReadOptions): Promise<EventRow[]>;
   /** Which rollup windows are stored, by source. */
   readStoredWindows(options?: ReadOptions): Promise<ReadonlyMap<string, StoredWindows>>;
   /** Reads the newest ledger of each collector that wrote one since `sinceMs`. */

@@ -107,6 +107,8 @@ export function createTopListAggregator({
       if (userAgent !== '') entry.user_agent.add(userAgent, event, bucket);
       if (clientIp !== '') entry.client.add(clientIp, event, bucket);
       if (country !== '') entry.country.add(country, event, bucket);
+      if (event.error !== '') entry.error.add(event.error, event, bucket);
+      if (event.upstream !== '') entry.upstream.add(event.upstream, event, bucket);
       if (clientIp === '') return;
       entry.clients.add(clientIp);
       let sketch = entry.clientsByHost.get(event.host);
@@ -193,6 +195,8 @@ function emptyCollected(source: string, windowMs: number, clientsByHost: Collect
     referrer: new SpaceSaving(),
     user_agent: new SpaceSaving(),
     client: new SpaceSaving(),
+    error: new SpaceSaving(),
+    upstream: new SpaceSaving(),
     country: new SpaceSaving(),
   };
 }

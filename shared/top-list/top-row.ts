@@ -3,7 +3,7 @@ import type { RequestEvent } from '../request-event.js';
 import type { Level } from '../rollup/rollup.js';
 
 /** Lists that raw requests have values for. Hosts and methods are in the rollups. */
-export const requestDimensions = ['path', 'referrer', 'user_agent', 'client'] as const;
+export const requestDimensions = ['path', 'referrer', 'user_agent', 'client', 'error', 'upstream'] as const;
 /** One of them. */
 export type RequestDimension = (typeof requestDimensions)[number];
 /**
@@ -80,6 +80,8 @@ export const topValueOf = {
   referrer: ({ referrer }: Pick<RequestEvent, 'referrer'>) => before(before(referrer, '?'), '#'),
   user_agent: ({ userAgent }: Pick<RequestEvent, 'userAgent'>) => userAgent,
   client: ({ clientIp }: Pick<RequestEvent, 'clientIp'>) => clientIp,
+  error: ({ error }: Pick<RequestEvent, 'error'>) => error,
+  upstream: ({ upstream }: Pick<RequestEvent, 'upstream'>) => upstream,
 } satisfies Readonly<Record<RequestDimension, (event: RequestEvent) => string>>;
 
 function before(text: string, mark: string): string {

@@ -93,6 +93,11 @@ test('records a request once, with all fields', async (t) => {
     protocol: 'HTTP/1.1',
     tls: '',
     upstreamMs: null,
+    error: '',
+    errorId: '',
+    upstream: '',
+    retries: null,
+    contentType: '',
     requestId: '',
   });
   t.true(event.durationMs! > 0);

@@ -83,6 +83,11 @@ export function measureRequests({
             req.httpVersionMajor === 1 && req.httpVersionMinor === 1 ? usualProtocol : `HTTP/${req.httpVersion}`,
           tls: tlsVersionOf(req),
           upstreamMs: null,
+          error: '',
+          errorId: '',
+          upstream: '',
+          retries: null,
+          contentType: '',
           requestId: textOf(headers['x-request-id']),
         });
       } catch (error) {

@@ -152,6 +152,8 @@ function formView(query: DashboardQuery, sources: readonly string[], link: Link)
       { name: 'user_agent', label: 'User agent', value: given.user_agent, hint: 'curl/8.14.1' },
       { name: 'referrer', label: 'Referrer', value: given.referrer, hint: 'https://example.com/' },
       { name: 'request_id', label: 'Request id', value: given.request_id, hint: 'as logged' },
+      { name: 'error', label: 'Reason', value: given.error, hint: 'as in the list of reasons' },
+      { name: 'upstream', label: 'Upstream', value: given.upstream, hint: '10.0.0.3:8080' },
     ],
     hidden: hiddenFields(given, ['from', 'to', 'refresh', 'compare', 'limit', 'errors']),
     hiddenWithRange: hiddenFields(given, [...filterNames, 'compare', 'limit', 'errors']),

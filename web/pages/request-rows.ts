@@ -4,7 +4,7 @@ import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import type { TimeRange } from '../../shared/store/store.js';
 import { topValueOf } from '../../shared/top-list/top-row.js';
 import { agentName } from '../stats/agents.js';
-import { bytes, clientText, dayOf, duration, printable, signed, statusClass } from '../format.js';
+import { bytes, clientText, count, dayOf, duration, printable, signed, statusClass } from '../format.js';
 import { filterHref, type Link } from './link.js';
 import type { RequestPair, RequestPairs } from '../stats/request-pairs.js';
 
@@ -54,6 +54,10 @@ function requestRow(
       text: signed(pair.proxyOverheadMs),
       full: `Caddy ${duration(pair.edgeMs)}, app ${duration(pair.appMs)}`,
     },
+    error: value('error', request.error, { lengthMax: 80 }),
+    errorId: printable(request.errorId, 40),
+    upstream: value('upstream', request.upstream, { lengthMax: 40 }),
+    retries: request.retries === null || request.retries === 0 ? '' : count(request.retries),
     id: value('request_id', request.requestId, { lengthMax: 8 }),
     referrer: value('referrer', topValueOf.referrer(request), {
       shown: topValueOf.referrer(request).replace(/^https?:\/\//, ''),

@@ -3,7 +3,7 @@ import { groupBy } from '../../shared/group-by.js';
 import { caddySource, dashboardSource } from '../../shared/request-event.js';
 import { isoTime } from '../../shared/time-range.js';
 import { collectionFindings, isNothingStored, type CollectionFinding } from '../stats/collection.js';
-import { covered, day, duration, moment, nbsp, percent, printable, rate, reasonsText } from '../format.js';
+import { count, covered, day, duration, moment, nbsp, percent, printable, rate, reasonsText } from '../format.js';
 import { shareOf } from '../stats/figures.js';
 import type { HostList } from '../stats/fold.js';
 import { evaluateHealth, pastErrors, type State, type HealthStatus } from '../stats/health.js';
@@ -22,6 +22,12 @@ export interface Status {
   readonly title: string;
 }
 
+/** Why most requests failed, and how many. */
+export interface LeadingReason {
+  readonly reason: string;
+  readonly requests: number;
+}
+
 /** Context of `statusOf`. */
 export interface StatusContext {
   readonly lastRequestMs: ReadonlyMap<string, number>;
@@ -30,6 +36,8 @@ export interface StatusContext {
   /** The exact time. */
   readonly exactMs: number;
   readonly isFiltered: boolean;
+  /** The most frequent reason of errors of a source in the range, if any is known. */
+  readonly leadingReasonOf: (source: string) => LeadingReason | undefined;
   /** Whether the query asks for the dashboard's own requests. They are not evaluated otherwise. */
   readonly includesOwn: boolean;
 }
@@ -40,7 +48,7 @@ export interface StatusContext {
  */
 export function statusOf(
   { sources, hosts, windows, range, stepMs, firstMs, previous, recent }: Traffic,
-  { lastRequestMs, nowMs, exactMs, isFiltered, includesOwn }: StatusContext,
+  { lastRequestMs, nowMs, exactMs, isFiltered, leadingReasonOf, includesOwn }: StatusContext,
 ): Status {
   const collection = recent === undefined ? [] : collectionFindings(recent, exactMs);
   const liveMs = nowMs < range.toMs + stepMs && !isNothingStored(collection) ? nowMs : undefined;
@@ -73,7 +81,11 @@ export function statusOf(
       .map((finding) => ({ ...finding, title: finding.word.replace(/:$/, '') })),
     ...healthBySource.flatMap(
       ({ source, health }) =>
-        findingOf(source, health, { nowMs, host: source === firstSource ? worstHost(hosts) : undefined }) ?? [],
+        findingOf(source, health, {
+          nowMs,
+          host: source === firstSource ? worstHost(hosts) : undefined,
+          leading: leadingReasonOf(source),
+        }) ?? [],
     ),
   ];
   const over = healthBySource.flatMap(({ source, past }) =>
@@ -172,7 +184,7 @@ const dropAdvice: Readonly<Record<string, string>> = {
 function findingOf(
   source: string,
   health: HealthStatus,
-  { nowMs, host }: { nowMs: number; host: string | undefined },
+  { nowMs, host, leading }: { nowMs: number; host: string | undefined; leading: LeadingReason | undefined },
 ): StatusFinding | undefined {
   const key = `${health.kind} ${source}`;
   switch (health.kind) {
@@ -181,7 +193,7 @@ function findingOf(
         state: health.state,
         key: `${health.state} ${key}`,
         word: `5xx rose to ${percent(health.share)}`,
-        detail: phrase`at ${minute(health.sinceMs, nowMs)} UTC at ${placeOf(source)}${host === undefined ? '' : `, most of them on ${printable(host, 60)}`}`,
+        detail: phrase`at ${minute(health.sinceMs, nowMs)} UTC at ${placeOf(source)}${host === undefined ? '' : `, most of them on ${printable(host, 60)}`}${leading === undefined ? '' : `: ${printable(leading.reason, 200)} (${count(leading.requests)})`}`,
       };
     case 'slow':
       return {

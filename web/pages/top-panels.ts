@@ -24,6 +24,8 @@ const lists: readonly {
   readonly title: string;
   readonly labelOf?: (value: string) => string | undefined;
 }[] = [
+  { name: 'error', title: 'Reasons of errors' },
+  { name: 'upstream', title: 'Upstreams' },
   { name: 'path', title: 'Paths' },
   { name: 'host', title: 'Hosts' },
   { name: 'method', title: 'Methods' },

@@ -1,4 +1,5 @@
 /** The view model of the page: turns figures into the text, links and charts that the templates render. */
+import type { EventRow } from '../../shared/record/event-folder.js';
 import type { ClientIpPolicy } from '../../shared/record/bounds.js';
 import { dashboardSource, type RequestEvent } from '../../shared/request-event.js';
 import { count, duration, printable, windowLength } from '../format.js';
@@ -7,10 +8,11 @@ import type { Traffic } from '../query/read-traffic.js';
 import { withoutSource } from '../stats/fold.js';
 import type { Pair } from '../stats/pair.js';
 import type { RequestPairs } from '../stats/request-pairs.js';
-import type { TopLists } from '../stats/top-lists.js';
+import { leadingReason, type TopLists } from '../stats/top-lists.js';
 import { chartRows, chartTables, drawingOf, pairPanels, pairTable } from './chart-panels.js';
 import { collectorCards } from './collector-cards.js';
 import { controlsView, type PageClock } from './controls.js';
+import { eventPanels } from './event-panels.js';
 import { linksOf } from './link.js';
 import { notesView, ownView } from './notes.js';
 import { requestRows } from './request-rows.js';
@@ -25,6 +27,8 @@ export interface DashboardData {
   readonly topLists: TopLists;
   readonly latest: readonly RequestEvent[];
   readonly pairs: RequestPairs;
+  /** What Caddy logged besides requests in the range, newest first. Default: nothing. */
+  readonly events?: readonly EventRow[];
   readonly nowMs: number;
   readonly connectHint: readonly string[];
   /** How client addresses are stored. Default: `full`. */
@@ -64,6 +68,7 @@ export function dashboardView({
   topLists,
   latest,
   pairs,
+  events = [],
   nowMs: exactMs,
   connectHint,
   clientIp,
@@ -81,6 +86,7 @@ export function dashboardView({
     exactMs,
     isFiltered: Object.keys(query.filter).length > 0,
     includesOwn: query.filter.source === dashboardSource,
+    leadingReasonOf: (source) => leadingReason(topLists.bySource.get(source)),
   });
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
@@ -111,8 +117,11 @@ export function dashboardView({
     topLists: topPanels(traffic, topLists, link, clientIp),
     topListsOf: sources.length > 1 ? placeOf(sources[0]!) : undefined,
     latest: requestRows(latest, pairs, query, { link, clientIp, nowMs }),
+    latestHaveErrors: latest.some(({ error, errorId }) => error !== '' || errorId !== ''),
+    latestHaveUpstreams: latest.some(({ upstream }) => upstream !== ''),
     latestHaveIds: latest.some(({ requestId }) => requestId !== ''),
     latestCsvHref: link({}, '/api/requests.csv'),
+    ...eventPanels(events, { link, nowMs }),
     collectors: collectorCards(traffic.ledgers, nowMs, exactMs),
   };
 }

@@ -31,6 +31,8 @@ export const filterNames = [
   'user_agent',
   'referrer',
   'request_id',
+  'error',
+  'upstream',
 ] as const;
 /** The parameters that `parseQuery` reads. */
 export const parameters = ['from', 'to', ...filterNames, 'limit', 'errors', 'refresh', 'compare', 'edit'] as const;
@@ -170,6 +172,8 @@ function readFilter(
     user_agent: userAgent,
     referrer,
     request_id: requestId,
+    error,
+    upstream,
   }: Partial<Record<Parameter, string>>,
   clientIp: ClientIpPolicy,
 ): Filter {
@@ -183,6 +187,8 @@ function readFilter(
     ...(userAgent !== undefined && { userAgent: readText('user_agent', userAgent) }),
     ...(referrer !== undefined && { referrer: readReferrer(referrer) }),
     ...(requestId !== undefined && { requestId: readText('request_id', requestId, nameLengthMax) }),
+    ...(error !== undefined && { error: readText('error', error) }),
+    ...(upstream !== undefined && { upstream: readText('upstream', upstream, nameLengthMax) }),
   };
 }
 

@@ -1,7 +1,9 @@
 /** The store as the web app reads it: through caches, with one read for concurrent callers, and within a time limit. */
+import type { EventRow } from '../../shared/record/event-folder.js';
 import type { RequestEvent } from '../../shared/request-event.js';
 import type { RollupRow } from '../../shared/rollup/rollup.js';
 import type {
+  EventsQuery,
   HostCounts,
   HostCountsQuery,
   LedgerSnapshot,
@@ -182,6 +184,11 @@ export class Reads {
   /** See `Store.readRequests`. */
   readRequests({ fromMs, toMs, ...query }: Parameters<Store['readRequests']>[0]): Promise<RequestEvent[]> {
     return this.#share('requests', { fromMs, toMs }, query, (of, signal) => this.#store.readRequests(of, { signal }));
+  }
+
+  /** See `StoreReader.readEvents`. */
+  readEvents({ fromMs, toMs, ...query }: EventsQuery): Promise<EventRow[]> {
+    return this.#share('events', { fromMs, toMs }, query, (of, signal) => this.#store.readEvents(of, { signal }));
   }
 
   /** See `Store.streamRequests`. Not cached. */

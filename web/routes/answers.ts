@@ -1,4 +1,5 @@
 /** The bodies of the API's answers: names and shapes that users depend on. */
+import type { EventRow } from '../../shared/record/event-folder.js';
 import { rfc3339, type RequestEvent } from '../../shared/request-event.js';
 import { ledgerJson } from '../../shared/store/ledger-json.js';
 import { isoTime } from '../../shared/time-range.js';
@@ -137,7 +138,41 @@ function requestAnswer(request: RequestEvent) {
     tls: request.tls,
     upstream_ms: request.upstreamMs,
     request_id: request.requestId,
+    error: request.error,
+    error_id: request.errorId,
+    upstream: request.upstream,
+    retries: request.retries,
+    content_type: request.contentType,
   };
+}
+
+/**
+ * A row of `/api/events`: the first of `count` identical events of a minute, and when the last one was. `fields` has Caddy's
+ * other fields.
+ */
+export function eventAnswer({ event, count, lastMs }: EventRow) {
+  return {
+    time: rfc3339(event),
+    last: isoTime(lastMs),
+    count,
+    level: event.level,
+    logger: event.logger,
+    message: event.message,
+    error: event.error,
+    reason: event.reason,
+    host: event.host,
+    method: event.method,
+    uri: event.uri,
+    status: event.status === 0 ? null : event.status,
+    error_id: event.errorId,
+    upstream: event.upstream,
+    fields: (event.fields === '' ? {} : JSON.parse(event.fields)) as Readonly<Record<string, unknown>>,
+  };
+}
+
+/** A row of `/api/events.csv`. */
+export function eventCsvRow(row: EventRow) {
+  return { ...eventAnswer(row), fields: row.event.fields };
 }
 
 /** `/api/ledger` */

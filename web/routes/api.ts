@@ -2,10 +2,12 @@
 import type Router from '@koa/router';
 import type { Context } from 'koa';
 import { caddySource } from '../../shared/request-event.js';
+import { caddyLevels, type CaddyLevel } from '../../shared/caddy-event.js';
 import { topDimensions } from '../../shared/top-list/top-row.js';
 import { busy } from '../middleware/admission.js';
 import { Problem } from '../problem.js';
 import { filterNames, QueryError, type DashboardQuery } from '../query/query.js';
+import { readEvents } from '../query/read-events.js';
 import { pairedPages, readLatest, readPairs, streamLatest } from '../query/read-requests.js';
 import { readSites, readSiteWindows } from '../query/read-sites.js';
 import { isOfRequests, readTopLists } from '../query/read-top-lists.js';
@@ -14,6 +16,8 @@ import type { Reads } from '../query/reads.js';
 import { afterOf, parseSitePage, type SitePage } from '../query/sites.js';
 import { agentDimensions, exactList, isOfAgents, listOf, type TopList } from '../stats/top-lists.js';
 import {
+  eventAnswer,
+  eventCsvRow,
   ledgerAnswer,
   ledgerCsvRow,
   requestsAnswer,
@@ -49,23 +53,28 @@ const topColumns = [...exactColumns, 'count_max'];
 const requestColumns = [
   ...['time', 'source', 'method', 'host', 'uri', 'status', 'duration_ms', 'size', 'bytes_read', 'endpoint'],
   ...['client_ip', 'user_agent', 'referrer', 'protocol', 'tls', 'upstream_ms', 'request_id'],
-  ...['pair.edge_ms', 'pair.app_ms', 'pair.outside_ms'],
+  ...['pair.edge_ms', 'pair.app_ms', 'pair.outside_ms', 'error', 'error_id', 'upstream', 'retries', 'content_type'],
+];
+const eventColumns = [
+  ...['time', 'last', 'count', 'level', 'logger', 'message', 'error', 'reason', 'host', 'method', 'uri', 'status'],
+  ...['error_id', 'upstream', 'fields'],
 ];
 const ledgerColumns = [
   ...['collector', 'received', 'accepted', 'runtime', 'rejected', 'dropped', 'stored', 'spooled', 'in_memory'],
-  ...['dead_lettered', 'warnings', 'last_line'],
+  ...['dead_lettered', 'warnings', 'last_line', 'events', 'other'],
 ];
 
 /** Adds `/api/…`. */
 export function addApiRoutes(router: Router, parts: ApiParts): void {
   router.get('/api/ping', (ctx) => {
-    ctx.body = { pong: true };
+    ctx.body = { message: 'pong', pong: true };
   });
   addSummary(router, parts);
   addSites(router, parts);
   addSeries(router, parts);
   addTopLists(router, parts);
   addRequests(router, parts);
+  addEvents(router, parts);
   addLedger(router, parts);
 }
 
@@ -209,6 +218,31 @@ async function* andThen<Page>(first: IteratorResult<Page>, rest: AsyncGenerator<
   if (first.done === true) return;
   yield first.value;
   yield* rest;
+}
+
+function addEvents(router: Router, parts: ApiParts): void {
+  for (const extension of extensions) {
+    router.get(`/api/events${extension}`, async (ctx) => {
+      const query = queryOf(ctx, parts);
+      const events = await readEvents(readsOf(ctx, parts.reads), query, {
+        levels: levelsOf(textOf(ctx.query['level'])),
+        logger: textOf(ctx.query['logger']),
+        limit: query.limit ?? rowsDefault,
+      });
+      if (extension === '') ctx.body = events.map(eventAnswer);
+      else answerRows(ctx, extension, events.map(eventCsvRow), eventColumns);
+    });
+  }
+}
+
+/** Parses `level=warn,error`. */
+function levelsOf(text: string | undefined): readonly CaddyLevel[] | undefined {
+  if (text === undefined) return undefined;
+  return text.split(',').map((name) => {
+    const level = caddyLevels.find((each) => each === name);
+    if (level === undefined) throw new QueryError('level', text, `a list of ${caddyLevels.join(', ')}`);
+    return level;
+  });
 }
 
 function addLedger(router: Router, parts: ApiParts): void {

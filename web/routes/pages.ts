@@ -7,6 +7,7 @@ import { etagOf, mustRevalidate } from '../middleware/revalidation.js';
 import { topRowsMax } from '../pages/top-panels.js';
 import { dashboardView, showsOwn } from '../pages/view-model.js';
 import { parseUsable, unknownParameters } from '../query/query.js';
+import { readEvents } from '../query/read-events.js';
 import { readLatest, readPairs } from '../query/read-requests.js';
 import { readTopLists } from '../query/read-top-lists.js';
 import { readTraffic } from '../query/read-traffic.js';
@@ -16,6 +17,8 @@ import { readsOf, type RouteParts } from './context.js';
 const latestOnPage = 20;
 /** Maximum number of raw requests on the page. 10,000 made 13 MB, and blocked all other responses for six seconds. */
 const rowsOnPageMax = 500;
+/** Maximum number of rows of events from which the page lists problems. */
+const eventsOnPageMax = 2000;
 
 /** Adds `/` and the assets. */
 export function addPageRoutes(
@@ -34,7 +37,7 @@ export function addPageRoutes(
       const latest = await readLatest(reads, withOwn || filter.source !== undefined ? query : ofOthers, latestOnPage);
       return { latest, pairs: await readPairs(reads, query, latest), withOwn };
     };
-    const [traffic, topLists, read] = await Promise.all([
+    const [traffic, topLists, read, events] = await Promise.all([
       readTraffic(reads, query, {
         nowMs: now(),
         withPrevious: query.compare,
@@ -44,6 +47,7 @@ export function addPageRoutes(
       }),
       readTopLists(reads, query, { dimensions: topDimensions, nowMs: now() }),
       readRows(showedOwn),
+      readEvents(reads, query, { limit: eventsOnPageMax }),
     ]);
     showedOwn = showsOwn(query, traffic);
     const { latest, pairs } = read.withOwn === showedOwn ? read : await readRows(showedOwn);
@@ -53,6 +57,7 @@ export function addPageRoutes(
       topLists,
       latest,
       pairs,
+      events,
       nowMs: now(),
       connectHint,
       clientIp,

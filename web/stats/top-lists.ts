@@ -142,6 +142,16 @@ export function listOf(topLists: SourceTopLists | undefined, dimension: ListedDi
   return { total: list.total, values: new Map(list.entries().map((entry) => [entry.value, figuresOf(entry)])) };
 }
 
+/** Returns the most frequent reason of 5xx, and their number; `undefined` if no reason is known. */
+export function leadingReason(
+  topLists: SourceTopLists | undefined,
+): { readonly reason: string; readonly requests: number } | undefined {
+  let leading: { reason: string; requests: number } | undefined;
+  for (const { value, errors } of topLists?.lists.error.entries() ?? [])
+    if (errors > (leading?.requests ?? 0)) leading = { reason: value, requests: errors };
+  return leading;
+}
+
 function agentLists({ total, entries }: RankedList): SourceTopLists['agents'] {
   const listBy = (dimension: (typeof agentDimensions)[number]): TopList => {
     const byAgent = groupBy(entries(), ({ value }) => agentOf(value)[dimension]);
@@ -238,5 +248,13 @@ function once<Value extends object>(make: () => Value): () => Value {
 
 function emptyLists(): Record<TopDimension, SpaceSaving> {
   const all = (): SpaceSaving => new SpaceSaving({ entriesMax: Infinity });
-  return { path: all(), referrer: all(), user_agent: all(), client: all(), country: all() };
+  return {
+    path: all(),
+    referrer: all(),
+    user_agent: all(),
+    client: all(),
+    error: all(),
+    upstream: all(),
+    country: all(),
+  };
 }

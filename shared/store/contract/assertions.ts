@@ -114,6 +114,11 @@ function describeRequest(event: RequestEvent): string {
     protocol: event.protocol,
     tls: event.tls,
     upstreamMs: event.upstreamMs,
+    error: '',
+    errorId: '',
+    upstream: '',
+    retries: null,
+    contentType: '',
     requestId: event.requestId,
   };
   return `${rfc3339(event)} ${JSON.stringify(known)} ${Object.keys(event).length}`;

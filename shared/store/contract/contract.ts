@@ -10,6 +10,7 @@
  */
 import { declareClosing } from './closing.js';
 import type { Declare, DeclareTest, StoreUnderTest } from './declare.js';
+import { declareEvents } from './events.js';
 import { declareFilters } from './filters.js';
 import { declareHostCounts } from './host-counts.js';
 import { declareImports } from './imports.js';
@@ -47,5 +48,6 @@ export function runStoreContract(test: DeclareTest, name: string, open: () => Pr
   declareRequestTopLists(declare);
   declareValues(declare);
   declareLedgers(declare);
+  declareEvents(declare);
   declareClosing(declare);
 }

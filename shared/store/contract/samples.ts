@@ -31,6 +31,11 @@ export function request(part: Partial<RequestEvent> = {}): RequestEvent {
     protocol: 'HTTP/2.0',
     tls: 'TLS 1.3',
     upstreamMs: 4.25,
+    error: '',
+    errorId: '',
+    upstream: '',
+    retries: null,
+    contentType: '',
     requestId: 'a05d97e2-8977-4d54',
     ...part,
   };
@@ -58,6 +63,7 @@ export function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
     received: 100,
     accepted: 80,
     runtime: 10,
+    events: 4,
     rejected: { 'not-json': 6, 'too-long': 1 },
     dropped: { 'memory-full': 3 },
     stored: 70,
@@ -73,12 +79,12 @@ export function snapshot(part: Partial<LedgerSnapshot> = {}): LedgerSnapshot {
 /** Returns a function that creates the batches of one writer, as a recorder with this name does. */
 export function writerOf(
   recorder = 'collector-1',
-): (parts: Partial<Pick<Batch, 'requests' | 'kept' | 'topLists' | 'ledger' | 'imported'>>) => Batch {
+): (parts: Partial<Pick<Batch, 'requests' | 'kept' | 'topLists' | 'events' | 'ledger' | 'imported'>>) => Batch {
   const writer = randomUUID();
   const batchAggregates = new BatchAggregates(() => hourMs);
   const open = new OpenRollups();
   let sequence = 0;
-  return ({ requests = [], kept, topLists = [], ledger, imported }) => {
+  return ({ requests = [], kept, topLists = [], events, ledger, imported }) => {
     sequence += 1;
     const isSampled = kept && new Set(kept);
     for (const each of requests) batchAggregates.add(each, undefined, undefined, isSampled?.has(each));
@@ -92,6 +98,7 @@ export function writerOf(
       aggregates,
       rollups: open.copiesOf(open.merge(aggregates, hourMs)),
       topLists,
+      events,
       ledger,
       imported,
     };
@@ -99,6 +106,8 @@ export function writerOf(
 }
 
 /** The first batch of a new writer. */
-export function batchOf(parts: Partial<Pick<Batch, 'requests' | 'topLists' | 'ledger' | 'imported'>>): Batch {
+export function batchOf(
+  parts: Partial<Pick<Batch, 'requests' | 'topLists' | 'events' | 'ledger' | 'imported'>>,
+): Batch {
   return writerOf()(parts);
 }

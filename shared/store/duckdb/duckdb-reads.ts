@@ -1,7 +1,9 @@
 import type { Retention } from '../../rollup/rollup.js';
 import { createChanges } from '../changes.js';
 import { collect } from '../collect.js';
-import type { HostCounts, HostCountsQuery, LedgerSnapshot, ReadOptions, Store } from '../store.js';
+import type { EventRow } from '../../record/event-folder.js';
+import type { EventsQuery, HostCounts, HostCountsQuery, LedgerSnapshot, ReadOptions, Store } from '../store.js';
+import { readEvents } from './events.js';
 import type { OpenWindows } from './open-windows.js';
 import { countHosts } from './queries/host-counts.js';
 import { listImports, readImported } from './queries/imports.js';
@@ -87,6 +89,10 @@ export abstract class DuckdbReads {
     const counts = new Map<string, HostCounts>();
     this.windows.addHosts(counts, query);
     return this.read((run) => countHosts(run, query, open, new Map(counts)), signal);
+  }
+
+  readEvents(query: EventsQuery, { signal }: ReadOptions = {}): Promise<EventRow[]> {
+    return this.read((run) => readEvents(run, query), signal);
   }
 
   readLedgers(query: { sinceMs: number }, { signal }: ReadOptions = {}): Promise<LedgerSnapshot[]> {

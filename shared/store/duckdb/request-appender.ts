@@ -160,6 +160,11 @@ function requestOf([
   tls,
   upstreamMs,
   requestId,
+  error,
+  errorId,
+  upstream,
+  retries,
+  contentType,
 ]: readonly DuckDBValue[]): RequestEvent {
   return {
     source,
@@ -179,6 +184,11 @@ function requestOf([
     tls,
     upstreamMs,
     requestId,
+    error,
+    errorId,
+    upstream,
+    retries,
+    contentType,
   } as RequestEvent;
 }
 
@@ -201,6 +211,11 @@ const columns = [
   [VARCHAR, texts(({ tls }) => tls)],
   [DOUBLE, doubles(({ upstreamMs }) => upstreamMs)],
   [VARCHAR, texts(({ requestId }) => requestId)],
+  [VARCHAR, texts(({ error }) => error)],
+  [VARCHAR, texts(({ errorId }) => errorId)],
+  [VARCHAR, texts(({ upstream }) => upstream)],
+  [DOUBLE, doubles(({ retries }) => retries)],
+  [VARCHAR, texts(({ contentType }) => contentType)],
 ] as const satisfies readonly (readonly [DuckDBType, Fill])[];
 
 /** Writes 64-bit integers as halves, little-endian like DuckDB's memory on all supported processors. */

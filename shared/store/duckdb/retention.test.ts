@@ -319,6 +319,11 @@ function request(timeMs: number): RequestEvent {
     protocol: '',
     tls: '',
     upstreamMs: null,
+    error: '',
+    errorId: '',
+    upstream: '',
+    retries: null,
+    contentType: '',
     requestId: '',
   };
 }
@@ -334,6 +339,7 @@ function ledger(collector: string, timeMs: number): LedgerSnapshot {
     received: 1,
     accepted: 1,
     runtime: 0,
+    events: 0,
     rejected: {},
     dropped: {},
     stored: 1,

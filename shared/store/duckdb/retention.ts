@@ -1,6 +1,6 @@
 import { BIGINT, INTEGER, VARCHAR, type DuckDBConnection } from '@duckdb/node-api';
 import { windowRetentions, type WindowRetention } from '../retention.js';
-import { coarserLevel, scopes, type Level, type Retention } from '../../rollup/rollup.js';
+import { coarserLevel, eventsRetentionMsDefault, scopes, type Level, type Retention } from '../../rollup/rollup.js';
 import type { RetentionState, StoredSpan } from '../retention-guard.js';
 import { rollupTables } from './rollup-tables.js';
 
@@ -12,7 +12,11 @@ export type DeleteStep = (connection: DuckDBConnection) => Promise<number>;
  * deletes at most `rowsMax` rows of rollups or top lists, so that batches can be written in between: deleting a top
  * list takes about 25 µs, because of its index.
  */
-export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number, rowsMax = 10_000): DeleteStep[] {
+export function deleteSteps(
+  { requestsMs, rollupsMs, eventsMs = eventsRetentionMsDefault }: Retention,
+  nowMs: number,
+  rowsMax = 10_000,
+): DeleteStep[] {
   const requestsBefore = BigInt(Math.floor(nowMs - requestsMs)) * 1_000_000n;
   return [
     // These rows have no index and are stored in time order, so deleting all of them at once is fast.
@@ -28,6 +32,13 @@ export function deleteSteps({ requestsMs, rollupsMs }: Retention, nowMs: number,
             [INTEGER, BIGINT, BIGINT],
           ),
     ),
+    async (connection) =>
+      await deletedRows(
+        connection,
+        'DELETE FROM caddy_event WHERE window_ms < $1',
+        [BigInt(Math.floor(nowMs - eventsMs))],
+        [BIGINT],
+      ),
     async (connection) =>
       await deletedRows(
         connection,

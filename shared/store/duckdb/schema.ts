@@ -13,6 +13,7 @@
  * - `request_top`: a row per window, row id, source, host and kind, rewritten in place: a packed list or sketch,
  *   compressed with zlib (its first
  *   byte is 0x78), or as text in rows that a program before version 3 wrote.
+ * - `caddy_event`: a row per minute and kind of event: see `EventFolder`. Rewritten while its minute lasts.
  * - `collector_ledger`: the newest ledger of each collector.
  * - `applied_batch`: the last batch of each writer, written in the batch's own transaction: a batch counts exactly
  *   once.
@@ -29,6 +30,7 @@
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
+import { createEventTable } from './events.js';
 import { convertSeriesRollups } from './rollup-tables.js';
 
 /**
@@ -106,6 +108,16 @@ const steps: readonly (readonly (
     'CREATE TABLE rollup_journal (import_id BIGINT NOT NULL, level INTEGER NOT NULL, window_ms BIGINT NOT NULL, packed BLOB NOT NULL)',
     'CREATE TABLE rollup_fold (scope VARCHAR NOT NULL, level INTEGER NOT NULL, closed BIGINT NOT NULL, folded_ms BIGINT NOT NULL)',
     convertSeriesRollups,
+  ],
+  // 7
+  [
+    ...['error', 'error_id', 'upstream'].map(
+      (name) => `ALTER TABLE request_metrics ADD COLUMN ${name} VARCHAR DEFAULT ''`,
+    ),
+    'ALTER TABLE request_metrics ADD COLUMN retries DOUBLE',
+    "ALTER TABLE request_metrics ADD COLUMN content_type VARCHAR DEFAULT ''",
+    'ALTER TABLE collector_ledger ADD COLUMN events BIGINT DEFAULT 0',
+    createEventTable,
   ],
 ];
 

@@ -8,6 +8,7 @@ import { BIGINT, VARCHAR, type DuckDBConnection, type DuckDBPreparedStatement } 
 import type { ImportedRow } from '../../record/imported-requests.js';
 import type { TopRow } from '../../top-list/top-row.js';
 import { insertSql, writeRows, type Column } from './columns.js';
+import { EventWriter } from './events.js';
 import type { OpenWindows } from './open-windows.js';
 import { closedRows, type Addition } from './segment.js';
 import type { PreparedFold } from './rollup-folds.js';
@@ -25,6 +26,7 @@ interface Statements {
   readonly writeRollups: Awaited<ReturnType<typeof createRollupWriter>>;
   readonly upsertTopLists: DuckDBPreparedStatement;
   readonly insertImported: DuckDBPreparedStatement;
+  readonly events: EventWriter;
 }
 
 /**
@@ -57,6 +59,7 @@ export class BatchWriter {
       writeRollups: await createRollupWriter(connection),
       upsertTopLists: await connection.prepare(topListsSql),
       insertImported: await connection.prepare(insertSql('imported_request', importedColumns)),
+      events: await EventWriter.prepare(connection),
     });
   }
 
@@ -122,12 +125,13 @@ export class BatchWriter {
   }
 
   async #insert(batch: Batch, additions: readonly Addition[]): Promise<void> {
-    const { appendRequests, upsertTopLists, insertImported } = this.#statements;
+    const { appendRequests, upsertTopLists, insertImported, events } = this.#statements;
     await appendRequests(batch.kept ?? batch.requests);
     await writeJournal(this.#connection, additions);
     this.#heldBytes += await writeRows(upsertTopLists, topColumns, batch.topLists, topRowsPerStatement);
     if (batch.imported !== undefined)
       this.#heldBytes += await writeRows(insertImported, importedColumns, batch.imported, importedRowsPerStatement);
+    this.#heldBytes += await events.write(batch.events ?? []);
     if (batch.ledger !== undefined) await upsertLedger(this.#connection, batch.ledger);
   }
 }
@@ -206,6 +210,7 @@ async function upsertLedger(connection: DuckDBConnection, ledger: LedgerSnapshot
     received,
     accepted,
     runtime,
+    events,
     rejected,
     dropped,
     stored,
@@ -216,11 +221,11 @@ async function upsertLedger(connection: DuckDBConnection, ledger: LedgerSnapshot
     lastLineMs,
   } = ledger;
   await connection.run(
-    `INSERT INTO collector_ledger (collector, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms, warnings)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    `INSERT INTO collector_ledger (collector, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms, warnings, events)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
      ON CONFLICT (collector) DO UPDATE SET time_ms = excluded.time_ms, received = excluded.received, accepted = excluded.accepted, runtime = excluded.runtime,
        rejected = excluded.rejected, dropped = excluded.dropped, stored = excluded.stored, spooled = excluded.spooled, in_memory = excluded.in_memory,
-       dead_lettered = excluded.dead_lettered, last_line_ms = excluded.last_line_ms, warnings = excluded.warnings
+       dead_lettered = excluded.dead_lettered, last_line_ms = excluded.last_line_ms, warnings = excluded.warnings, events = excluded.events
      WHERE excluded.time_ms >= collector_ledger.time_ms`,
     [
       collector,
@@ -230,7 +235,23 @@ async function upsertLedger(connection: DuckDBConnection, ledger: LedgerSnapshot
       ...[stored, spooled, inMemory, deadLettered].map(BigInt),
       lastLineMs === null ? null : BigInt(lastLineMs),
       JSON.stringify(warnings),
+      BigInt(events),
     ],
-    [VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, VARCHAR, VARCHAR, BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, VARCHAR],
+    [
+      VARCHAR,
+      BIGINT,
+      BIGINT,
+      BIGINT,
+      BIGINT,
+      VARCHAR,
+      VARCHAR,
+      BIGINT,
+      BIGINT,
+      BIGINT,
+      BIGINT,
+      BIGINT,
+      VARCHAR,
+      BIGINT,
+    ],
   );
 }

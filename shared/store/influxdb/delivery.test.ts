@@ -324,6 +324,11 @@ function event(parts: Partial<RequestEvent>): RequestEvent {
     protocol: '',
     tls: '',
     upstreamMs: null,
+    error: '',
+    errorId: '',
+    upstream: '',
+    retries: null,
+    contentType: '',
     requestId: '',
     ...parts,
   };

@@ -39,6 +39,11 @@ function batchOf(ageDays: number): Batch {
     protocol: '',
     tls: '',
     upstreamMs: null,
+    error: '',
+    errorId: '',
+    upstream: '',
+    retries: null,
+    contentType: '',
     requestId: '',
   };
   const rollups = scopes.flatMap((scope) =>

@@ -1,7 +1,7 @@
 import { detailedMessageOf, messageOf } from '../../errors.js';
 import type { Log } from '../../log.js';
 import { windowRetentions, type WindowRetention } from '../retention.js';
-import type { Retention } from '../../rollup/rollup.js';
+import { eventsRetentionMsDefault, type Retention } from '../../rollup/rollup.js';
 import type { RetentionGuard } from '../retention-guard.js';
 import { levelTags } from './line-values.js';
 
@@ -69,10 +69,15 @@ export function startHousekeeping({
 }
 
 /** Predicates with the retention of matching points, in milliseconds. */
-function rulesOf({ requestsMs, rollupsMs }: Retention): (readonly [string, number])[] {
+function rulesOf({
+  requestsMs,
+  rollupsMs,
+  eventsMs = eventsRetentionMsDefault,
+}: Retention): (readonly [string, number])[] {
   return [
     ['_measurement="request_metrics"', requestsMs],
     ['_measurement="collector_ledger"', requestsMs],
+    ['_measurement="caddy_event"', eventsMs],
     ['_measurement="imported_request"', rollupsMs],
     ...windowRetentions(rollupsMs).map(
       ({ table, level, retentionMs }) => [`${predicates[table]} AND level="${levelTags[level]}"`, retentionMs] as const,

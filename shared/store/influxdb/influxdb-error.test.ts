@@ -32,6 +32,11 @@ const event: RequestEvent = {
   protocol: '',
   tls: '',
   upstreamMs: null,
+  error: '',
+  errorId: '',
+  upstream: '',
+  retries: null,
+  contentType: '',
   requestId: '',
 };
 const batch: Batch = {

@@ -1,8 +1,10 @@
+import type { EventRow } from '../../record/event-folder.js';
 import type { ImportedRow } from '../../record/imported-requests.js';
 import type { RequestEvent } from '../../request-event.js';
 import type { Retention, RollupRow } from '../../rollup/rollup.js';
 import type { TopRow } from '../../top-list/top-row.js';
 import type {
+  EventsQuery,
   HostCounts,
   HostCountsQuery,
   ImportSummary,
@@ -14,6 +16,7 @@ import type {
   TimeRange,
   TopListsQuery,
 } from '../store.js';
+import { readEvents } from './events.js';
 import type { InfluxdbClient } from './influxdb-client.js';
 import { countHosts } from './queries/host-counts.js';
 import { listImports, readImported } from './queries/imports.js';
@@ -39,6 +42,10 @@ export abstract class InfluxdbReads implements StoreReader {
     this.bucket = bucket;
     this.requestRetentionMs = retention?.requestsMs;
     this.rollupRetentionMs = retention?.rollupsMs;
+  }
+
+  readEvents(query: EventsQuery, options?: ReadOptions): Promise<EventRow[]> {
+    return this.read('read events', options, (read) => readEvents(read, this.bucket, query));
   }
 
   ping(): Promise<void> {

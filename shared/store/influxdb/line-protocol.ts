@@ -5,7 +5,8 @@
  *
  * - `request_metrics`: tags `endpoint`, `host`, `method`, `recorder`, `source`, `status_code`; fields `uri` (always),
  *   `size`, `bytes_read` (integers), and if known `duration_ms` (float), `client_ip`, `user_agent`, `referrer`,
- *   `protocol`, `tls`, `upstream_ms` (float), `request_id`. The time is that of the request.
+ *   `protocol`, `tls`, `upstream_ms` (float), `request_id`, `error`, `error_id`, `upstream`, `retries` (float),
+ *   `content_type`. The time is that of the request.
  * - `request_rollup`: tags `level` (`10s`, `1m`, `10m`, `1h`, `1d`) and `source`; for rows of a host also `host` and
  *   `scope=host`. The time is the start of the window plus the row's id in nanoseconds.
  *   - Fields for Flux and Grafana: `count`, `size_sum`, `sampled_out`, `status_1xx` to `status_5xx`, `status_other`
@@ -20,6 +21,8 @@
  *   is as in `request_rollup`.
  * - `imported_request`: tags `import_id`, `source`; field `packed`, see `ImportedRow`. The time is as in
  *   `request_rollup`.
+ * - `caddy_event`: tags `host`, `level`; fields `count`, `first_ns`, `last_ms`, `status_code` (integers), `logger`,
+ *   `message`, `error`, `reason`, `method`, `uri`, `error_id`, `upstream`, `fields` if not empty. See `events.ts`.
  * - `collector_ledger`: tags `account`, `collector`, `reason` (of `rejected`, `dropped` and `warnings`); field `lines`
  *   (integer), one point per count; and the account `last_line` with the field `time_ms`. The time is that of the
  *   snapshot.
@@ -122,6 +125,7 @@ export const ledgerAccounts = [
   ['received', 'received'],
   ['accepted', 'accepted'],
   ['runtime', 'runtime'],
+  ['events', 'events'],
   ['stored', 'stored'],
   ['spooled', 'spooled'],
   ['inMemory', 'in_memory'],

@@ -11,6 +11,7 @@ import { gunzip as gunzipCallback, gunzipSync, gzipSync } from 'node:zlib';
 import { createMemo } from '../../memo.js';
 import type { RequestEvent } from '../../request-event.js';
 import type { Batch, BatchEncoder, RequestList } from '../store.js';
+import { eventLine } from './events.js';
 import { importedLine, rollupLine, topLine } from './line-protocol.js';
 import { createRequestLines, parseRequestLine } from './request-line.js';
 import { TextBuffer } from './text-buffer.js';
@@ -40,6 +41,7 @@ export function bodiesOf({
   kept: sampled = requests,
   rollups,
   topLists,
+  events = [],
   imported = [],
 }: Batch): Body[] {
   const bodies = createBodies();
@@ -52,6 +54,7 @@ export function bodiesOf({
   }
   for (const row of rollups) addLine(rollupLine(row));
   for (const row of topLists) addLine(topLine(row));
+  for (const row of events) addLine(eventLine(row));
   for (const row of imported) addLine(importedLine(row));
   return sampled instanceof RequestBodies ? [...sampled.bodies, ...bodies.take()] : bodies.take();
 

@@ -13,9 +13,16 @@ import { TextBuffer } from './text-buffer.js';
  */
 export function createRequestLines(recorder: string): (event: RequestEvent, text: TextBuffer) => void {
   const known: ({ readonly event: RequestEvent; readonly tags: Uint8Array } | undefined)[] = [];
-  const [clientIp, userAgent, referrer, protocol, tls] = ['client_ip', 'user_agent', 'referrer', 'protocol', 'tls'].map(
-    createTextField,
-  ) as [TextField, TextField, TextField, TextField, TextField];
+  const [clientIp, userAgent, referrer, protocol, tls, error, upstream, contentType] = [
+    'client_ip',
+    'user_agent',
+    'referrer',
+    'protocol',
+    'tls',
+    'error',
+    'upstream',
+    'content_type',
+  ].map(createTextField) as [TextField, TextField, TextField, TextField, TextField, TextField, TextField, TextField];
   let second = Number.NaN;
   let secondText = '';
   return (event, text) => {
@@ -49,6 +56,11 @@ export function createRequestLines(recorder: string): (event: RequestEvent, text
       text.addNumber(upstreamMs);
     }
     if (requestId !== '') text.add(`,request_id="${escapeString(requestId)}"`);
+    text.addBytes(error(event.error));
+    if (event.errorId !== '') text.add(`,error_id="${escapeString(event.errorId)}"`);
+    text.addBytes(upstream(event.upstream));
+    if (event.retries !== null) text.add(`,retries=${event.retries}`);
+    text.addBytes(contentType(event.contentType));
     text.add(secondText);
     text.addInteger((timeMs - second * 1000) * 1e6 + event.timeNs, 9);
   };
@@ -150,6 +162,11 @@ export function parseRequestLine(line: string): RequestEvent | undefined {
     tls: fields.get('tls') ?? '',
     upstreamMs: number('upstream_ms'),
     requestId: fields.get('request_id') ?? '',
+    error: fields.get('error') ?? '',
+    errorId: fields.get('error_id') ?? '',
+    upstream: fields.get('upstream') ?? '',
+    retries: number('retries'),
+    contentType: fields.get('content_type') ?? '',
   };
 }
 

@@ -30,7 +30,7 @@ export function requestConditions(
 
 /** The conditions of a filter on a row of `request_metrics`, after those on its time. */
 export function filterConditions(filter: Filter, times: readonly string[], values: BoundValues): string {
-  const { path, client, userAgent, referrer, requestId } = filter;
+  const { path, client, userAgent, referrer, requestId, error, upstream } = filter;
   const found = [...times, ...seriesConditions(filter, values)];
   const addWholeOrStart = (column: string, text: string, marks: readonly string[]): void => {
     const name = values.add(text, VARCHAR);
@@ -43,6 +43,8 @@ export function filterConditions(filter: Filter, times: readonly string[], value
   if (client !== undefined) found.push(`client_ip = ${values.add(client, VARCHAR)}`);
   if (userAgent !== undefined) found.push(`user_agent = ${values.add(userAgent, VARCHAR)}`);
   if (requestId !== undefined) found.push(`request_id = ${values.add(requestId, VARCHAR)}`);
+  if (error !== undefined) found.push(`error = ${values.add(error, VARCHAR)}`);
+  if (upstream !== undefined) found.push(`upstream = ${values.add(upstream, VARCHAR)}`);
   return found.join(' AND ');
 }
 

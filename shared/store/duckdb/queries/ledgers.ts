@@ -9,7 +9,7 @@ export async function readLedgers(query: Query, { sinceMs }: { sinceMs: number }
   const values = new BoundValues();
   const columns = await values.columnsOf(
     query,
-    `SELECT ${texts('collector')}, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms, coalesce(warnings, '{}')
+    `SELECT ${texts('collector')}, time_ms, received, accepted, runtime, rejected, dropped, stored, spooled, in_memory, dead_lettered, last_line_ms, coalesce(warnings, '{}'), coalesce(events, 0)
      FROM collector_ledger WHERE time_ms >= ${values.add(BigInt(Math.ceil(sinceMs)), BIGINT)}`,
   );
   const [
@@ -26,6 +26,7 @@ export async function readLedgers(query: Query, { sinceMs }: { sinceMs: number }
     deadLettered,
     lastLineMs,
     warnings,
+    events,
   ] = columns as [
     string[],
     bigint[],
@@ -40,6 +41,7 @@ export async function readLedgers(query: Query, { sinceMs }: { sinceMs: number }
     bigint[],
     (bigint | null)[],
     string[],
+    bigint[],
   ];
   return collector.map((name, at) => ({
     collector: name,
@@ -47,6 +49,7 @@ export async function readLedgers(query: Query, { sinceMs }: { sinceMs: number }
     received: Number(received[at]!),
     accepted: Number(accepted[at]!),
     runtime: Number(runtime[at]!),
+    events: Number(events[at]!),
     rejected: JSON.parse(rejected[at]!) as Record<string, number>,
     dropped: JSON.parse(dropped[at]!) as Record<string, number>,
     stored: Number(stored[at]!),

@@ -85,7 +85,7 @@ async function newestRequests(
   const columns = await values.columnsOf(
     query,
     `SELECT time_ns, ${texts('source', 'host', 'method')}, status_code, ${texts('endpoint')}, duration_ms, size, bytes_read,
-       ${texts('uri', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls')}, upstream_ms, ${texts('request_id')}
+       ${texts('uri', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls')}, upstream_ms, ${texts('request_id', 'error', 'error_id', 'upstream')}, retries, ${texts('content_type')}
      FROM request_metrics WHERE ${where} ORDER BY time_ns DESC LIMIT ${values.add(BigInt(limit), BIGINT)}`,
   );
   return await requestsOf(columns);
@@ -110,6 +110,11 @@ function requestsOf(columns: readonly DuckDBValue[][]): Promise<RequestEvent[]> 
     tls,
     upstreamMs,
     requestId,
+    error,
+    errorId,
+    upstream,
+    retries,
+    contentType,
   ] = columns as [
     bigint[],
     string[],
@@ -122,6 +127,11 @@ function requestsOf(columns: readonly DuckDBValue[][]): Promise<RequestEvent[]> 
     bigint[],
     string[],
     string[],
+    string[],
+    string[],
+    string[],
+    string[],
+    (number | null)[],
     string[],
     string[],
     string[],
@@ -147,5 +157,10 @@ function requestsOf(columns: readonly DuckDBValue[][]): Promise<RequestEvent[]> 
     tls: tls[at]!,
     upstreamMs: upstreamMs[at]!,
     requestId: requestId[at]!,
+    error: error[at]!,
+    errorId: errorId[at]!,
+    upstream: upstream[at]!,
+    retries: retries[at]!,
+    contentType: contentType[at]!,
   }));
 }

@@ -123,6 +123,8 @@ const valueSql: Readonly<Record<RequestDimension, string>> = {
   referrer: `split_part(split_part(referrer, '?', 1), '#', 1)`,
   user_agent: 'user_agent',
   client: 'client_ip',
+  error: 'error',
+  upstream: 'upstream',
 };
 
 /** `shortValue` as SQL. Counts code points; values that are longer in UTF-16 are truncated when read. */

@@ -33,6 +33,8 @@ function fieldConditions({
   userAgent,
   referrer,
   requestId,
+  error,
+  upstream,
 }: Filter): { field: string; expected: string; condition: (value: ParameterizedQuery) => ParameterizedQuery }[] {
   const is = (text: string) => (value: ParameterizedQuery) => flux`${value} == ${fluxText(text)}`;
   const startsAs =
@@ -43,6 +45,8 @@ function fieldConditions({
     ...(client === undefined ? [] : [{ field: 'client_ip', expected: client, condition: is(client) }]),
     ...(userAgent === undefined ? [] : [{ field: 'user_agent', expected: userAgent, condition: is(userAgent) }]),
     ...(requestId === undefined ? [] : [{ field: 'request_id', expected: requestId, condition: is(requestId) }]),
+    ...(error === undefined ? [] : [{ field: 'error', expected: error, condition: is(error) }]),
+    ...(upstream === undefined ? [] : [{ field: 'upstream', expected: upstream, condition: is(upstream) }]),
     ...(referrer === undefined
       ? []
       : [{ field: 'referrer', expected: referrer, condition: startsAs(referrer, `${referrer}?`, `${referrer}#`) }]),

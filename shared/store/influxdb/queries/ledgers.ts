@@ -56,7 +56,7 @@ function snapshotOf(counts: readonly LedgerCount[]): LedgerSnapshot | undefined 
   const timeMs = Math.max(...counts.map((count) => count.timeMs));
   const newest = counts.filter((count) => count.timeMs === timeMs);
   const values = new Map(newest.map(({ account, value }) => [account, value]));
-  if (!ledgerAccounts.every(([, account]) => values.has(account))) return undefined;
+  if (!ledgerAccounts.every(([, account]) => account === 'events' || values.has(account))) return undefined;
   const byReason = (account: string): Record<string, number> =>
     Object.fromEntries(newest.filter((count) => count.account === account).map(({ reason, value }) => [reason, value]));
   const value = (account: (typeof ledgerAccounts)[number][1]): number => values.get(account)!;
@@ -66,6 +66,7 @@ function snapshotOf(counts: readonly LedgerCount[]): LedgerSnapshot | undefined 
     received: value('received'),
     accepted: value('accepted'),
     runtime: value('runtime'),
+    events: values.get('events') ?? 0, // written since version 0.2
     rejected: byReason('rejected'),
     dropped: byReason('dropped'),
     stored: value('stored'),

@@ -90,6 +90,11 @@ interface StoredRequest {
   tls?: string | null;
   upstream_ms?: number | null;
   request_id?: string | null;
+  error?: string | null;
+  error_id?: string | null;
+  upstream?: string | null;
+  retries?: number | null;
+  content_type?: string | null;
 }
 
 function requestOf(row: StoredRequest): RequestEvent {
@@ -111,5 +116,10 @@ function requestOf(row: StoredRequest): RequestEvent {
     tls: row.tls ?? '',
     upstreamMs: row.upstream_ms ?? null,
     requestId: row.request_id ?? '',
+    error: row.error ?? '',
+    errorId: row.error_id ?? '',
+    upstream: row.upstream ?? '',
+    retries: row.retries ?? null,
+    contentType: row.content_type ?? '',
   };
 }
