@@ -106,8 +106,11 @@ test('LOG_LEVEL and LOG_FORMAT apply to the supervisor and to its worker, also f
       .split('\n')
       .slice(0, -1)
       .map((line) => {
-        const { time, level, part, message } = JSON.parse(line) as Record<string, string>;
-        t.is(new Date(time!).toISOString(), time!);
+        const { time, level, part, message } = JSON.parse(line) as Record<
+          'time' | 'level' | 'part' | 'message',
+          string
+        >;
+        t.is(new Date(time).toISOString(), time);
         return `${level} ${part}: ${message}`;
       });
   connect(tcp, '127.0.0.1').end('no line of Caddy\n');

@@ -117,7 +117,10 @@ class CaddyRegistration implements Registration {
   }
 
   async stop(): Promise<void> {
-    if (this.#stopping.signal.aborted) return await this.#running;
+    if (this.#stopping.signal.aborted) {
+      await this.#running;
+      return;
+    }
     const deadline = AbortSignal.timeout(stopMsMax);
     this.#stopping.abort();
     // A change in progress must not follow the removal.

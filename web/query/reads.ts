@@ -31,10 +31,7 @@ const cachedPiecesMax = 8000;
 const topListsOpenTtlMs = 1000;
 
 /** Which rollup rows to read, without the range. */
-export interface RollupWindowsQuery extends Omit<RollupsQuery, keyof TimeRange> {
-  /** Allows use as a cache key. */
-  readonly [restriction: string]: unknown;
-}
+export type RollupWindowsQuery = Omit<RollupsQuery, keyof TimeRange>;
 
 /** Which rows of top lists to read, without the range. */
 export interface WindowTopListsQuery {

@@ -8,12 +8,13 @@ const spool = spoolOfTest();
 runStoreContract(testWithInfluxd, 'InfluxDB', async () => {
   const { url, org, token, createBucket, deleteBucket } = await influxd();
   const bucket = await createBucket();
-  let store = await openInfluxdbStore({ url, org, bucket, token, ...spool }, { log: quietLog });
+  const options = { url, org, bucket, token, ...spool, timeoutMs: 120_000 }; // the contract is not about speed
+  let store = await openInfluxdbStore(options, { log: quietLog });
   return {
     store,
     reopen: async () => {
       await store.close();
-      store = await openInfluxdbStore({ url, org, bucket, token, ...spool }, { log: quietLog });
+      store = await openInfluxdbStore(options, { log: quietLog });
       return store;
     },
     cleanup: async () => {

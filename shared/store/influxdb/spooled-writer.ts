@@ -118,13 +118,13 @@ export class SpooledWriter {
       this.#log.error(`The spool has a record that this program did not write: ${messageOf(error)}`);
       return requests;
     }
-    for (let failures = 1; !this.#isStopping; failures += 1) {
+    for (let failures = 1; !this.#isStopping(); failures += 1) {
       try {
         const deadLettered = await this.#delivery.deliver([...bodies, ...this.#ledgerBody(requests)]);
         this.#setProblem(undefined);
         return deadLettered;
       } catch (error) {
-        if (this.#isStopping) return undefined;
+        if (this.#isStopping()) return undefined;
         this.#setProblem(error);
         const retryAfterMs = error instanceof StoreError ? error.retryAfterMs : undefined;
         await pause(Math.min(retryAfterMs ?? backoffMs(failures), retryAfterMsMax), this.#stopping.signal);
@@ -141,7 +141,7 @@ export class SpooledWriter {
       await this.#delivery.deliver(this.#ledgerBody(0));
       this.#setProblem(undefined);
     } catch (error) {
-      if (!this.#isStopping) this.#setProblem(error);
+      if (!this.#isStopping()) this.#setProblem(error);
     } finally {
       this.#isDeliveringLedger = false;
     }
@@ -165,7 +165,7 @@ export class SpooledWriter {
     return [compress(`${lines.join('\n')}\n`, lines.length)];
   }
 
-  get #isStopping(): boolean {
+  #isStopping(): boolean {
     return this.#stopping.signal.aborted;
   }
 
