@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import { UsageError } from '../../shared/errors.js';
 import type { UsedTimes } from '../../shared/record/unique-time.js';
 import { formatListenAddress, type ListenAddress } from '../listen/address.js';
-import { supervisorVariable, supervisorVersion, type FromWorker, type ToWorker } from './supervisor.js';
+import { supervisorVariable, supervisorVersion, type FromWorker, type ToWorker } from './protocol.js';
 import { cannotListen } from '../listen/listen.js';
 import type { EarlierReads, OpenStream, StreamOptions } from '../listen/sockets.js';
 

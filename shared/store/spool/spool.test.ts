@@ -1,18 +1,31 @@
-import { cp, mkdir, mkdtemp, open, readdir, readFile, rename, rm, truncate, unlink, writeFile } from 'node:fs/promises';
+import {
+  cp,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  symlink,
+  truncate,
+  unlink,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import fc from 'fast-check';
 import { until } from '../../../test/until.js';
 import { findHeader, headerBytes, readHeader } from './record.js';
-import { openSpool, SpoolFullError, spoolPassed, type Spool } from './spool.js';
+import { openSpool, SpoolFullError, spoolPassed, type Spool, type SpoolOptions } from './spool.js';
 
 const quiet = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 const tiny = { bytesMax: 1e6, segmentBytesMax: 300, log: quiet };
 
 test('returns records unchanged and in order, and deletes them when they are committed', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
-  const spool = await openSpool({ ...tiny, dir });
+  const spool = await openSpoolFor(t, { ...tiny, dir });
   for (let id = 0; id < 50; id += 1) await spool.append(payloadOf(id), 2);
   t.deepEqual(spool.own, { spooled: 100, stored: 0, deadLettered: 0 });
   t.deepEqual(await drain(spool), range(0, 50));
@@ -20,7 +33,7 @@ test('returns records unchanged and in order, and deletes them when they are com
   t.true(spool.isEmpty);
   await spool.close();
 
-  const reopened = await openSpool({ ...tiny, dir });
+  const reopened = await openSpoolFor(t, { ...tiny, dir });
   t.true(reopened.isEmpty);
   t.deepEqual(reopened.earlier, { spooled: 0, stored: 0, deadLettered: 0 });
   await reopened.append(payloadOf(50), 1);
@@ -29,7 +42,7 @@ test('returns records unchanged and in order, and deletes them when they are com
 });
 
 test('waits for a record to read, and returns none when it is closed', async (t) => {
-  const spool = await openSpool({ ...tiny, dir: await mkdtemp(join(tmpdir(), 'spool-')) });
+  const spool = await openSpoolFor(t, { ...tiny, dir: await mkdtemp(join(tmpdir(), 'spool-')) });
   const waiting = spool.read(1e6);
   await spool.append(payloadOf(1), 1);
   t.deepEqual(
@@ -43,7 +56,7 @@ test('waits for a record to read, and returns none when it is closed', async (t)
 
 test('rejects a record beyond the size limit as a whole, and keeps the oldest', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
-  const spool = await openSpool({ dir, bytesMax: 2000, segmentBytesMax: 300, log: quiet });
+  const spool = await openSpoolFor(t, { dir, bytesMax: 2000, segmentBytesMax: 300, log: quiet });
   let appended = 0;
   const error = await t.throwsAsync(
     async () => {
@@ -62,13 +75,13 @@ test('rejects a record beyond the size limit as a whole, and keeps the oldest', 
 
 test('returns uncommitted records again after a restart, and counts them as left by an earlier process', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
-  const first = await openSpool({ ...tiny, dir });
+  const first = await openSpoolFor(t, { ...tiny, dir });
   for (let id = 0; id < 10; id += 1) await first.append(payloadOf(id), 3);
   const records = await first.read(1);
   await first.commit(records, 1);
   await first.read(1e6);
   await first.close();
-  const second = await openSpool({ ...tiny, dir });
+  const second = await openSpoolFor(t, { ...tiny, dir });
   t.deepEqual(second.earlier, { spooled: 27, stored: 0, deadLettered: 0 });
   t.deepEqual(await drain(second), range(1, 10));
   t.deepEqual(second.earlier, { spooled: 0, stored: 27, deadLettered: 0 });
@@ -78,7 +91,7 @@ test('returns uncommitted records again after a restart, and counts them as left
 test('resolves when the current records of a spool are delivered', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   t.true(await spoolPassed(dir, 0), 'nothing was ever in it');
-  const spool = await openSpool({ ...tiny, dir });
+  const spool = await openSpoolFor(t, { ...tiny, dir });
   await spool.append(payloadOf(1), 1);
   t.false(await spoolPassed(dir, 0));
   const passed = spoolPassed(dir, 10_000);
@@ -90,7 +103,7 @@ test('resolves when the current records of a spool are delivered', async (t) => 
 
 test('loses only damaged records, counts them and sets them aside', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
-  const first = await openSpool({ ...tiny, dir });
+  const first = await openSpoolFor(t, { ...tiny, dir });
   for (let id = 0; id < 30; id += 1) await first.append(payloadOf(id), 2);
   await first.close();
   const [, second, third] = await segmentsOf(dir);
@@ -98,7 +111,7 @@ test('loses only damaged records, counts them and sets them aside', async (t) =>
   await flip(join(dir, second!), places[1]!.start + headerBytes + 2, 3); // in a payload
   const lostIds = [places[1]!.id, ...(await recordsOf(dir, third!)).map(({ id }) => id)];
   await unlink(join(dir, third!));
-  const spool = await openSpool({ ...tiny, dir });
+  const spool = await openSpoolFor(t, { ...tiny, dir });
   t.deepEqual(
     await drain(spool),
     range(0, 30).filter((id) => !lostIds.includes(id)),
@@ -123,10 +136,10 @@ test('continues when its folder is removed, and loses nothing of the open segmen
       },
     },
   };
-  const spool = await openSpool(options);
+  const spool = await openSpoolFor(t, options);
   for (let id = 0; id < 10; id += 1) await spool.append(payloadOf(id), 2);
   const records = await spool.read(1);
-  await rm(join(root, 'parent'), { recursive: true });
+  await removeAtOnce(join(root, 'parent'));
   for (let id = 10; id < 20; id += 1) await spool.append(payloadOf(id), 2);
   t.is(errors.length, 1);
   t.regex(errors[0]!, /were removed or replaced while it was in use\. Nothing is lost/);
@@ -134,7 +147,7 @@ test('continues when its folder is removed, and loses nothing of the open segmen
   await t.throwsAsync(openSpool(options), { message: /Another process uses the spool/ }, 'its lock is there again');
   await spool.close();
 
-  const reopened = await openSpool(options);
+  const reopened = await openSpoolFor(t, options);
   t.deepEqual(reopened.earlier, { spooled: 38, stored: 0, deadLettered: 0 });
   t.deepEqual(await drain(reopened), range(1, 20));
   await reopened.close();
@@ -144,7 +157,7 @@ test('continues when its folder is removed, and loses nothing of the open segmen
 test('counts and logs requests in removed segments as dead-lettered, and delivers all others', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
   const errors: string[] = [];
-  const spool = await openSpool({
+  const spool = await openSpoolFor(t, {
     ...tiny,
     dir,
     log: {
@@ -161,7 +174,7 @@ test('counts and logs requests in removed segments as dead-lettered, and deliver
   );
   const lostIds = perSegment.slice(1, -1).flat();
   t.true(lostIds.length > 10);
-  await rm(dir, { recursive: true });
+  await removeAtOnce(dir);
   for (let id = 30; id < 40; id += 1) await spool.append(payloadOf(id), 2);
   t.regex(errors[0]!, new RegExp(`${2 * lostIds.length} requests are lost: they are counted as dead-lettered`));
   const { spooled, stored, deadLettered } = spool.own;
@@ -178,11 +191,14 @@ test('counts and logs requests in removed segments as dead-lettered, and deliver
 test('writes into a folder that replaced its own, beside the files there', async (t) => {
   const root = await mkdtemp(join(tmpdir(), 'spool-'));
   const dir = join(root, 'spool');
-  const spool = await openSpool({ ...tiny, dir });
+  await mkdir(join(root, 'own'));
+  await symlink('own', dir);
+  const spool = await openSpoolFor(t, { ...tiny, dir });
   await spool.append(payloadOf(0), 1);
-  await rename(dir, join(root, 'moved'));
-  await mkdir(dir);
-  await writeFile(join(dir, '2.segment'), 'something else');
+  await mkdir(join(root, 'other'));
+  await writeFile(join(root, 'other', '2.segment'), 'something else');
+  await symlink('other', join(root, 'link'));
+  await rename(join(root, 'link'), dir); // at once, unlike a removal followed by a creation
   for (let id = 1; id < 20; id += 1) await spool.append(payloadOf(id), 1);
   t.deepEqual(await drain(spool), range(0, 20));
   t.is(await readFile(join(dir, '2.segment'), 'utf8'), 'something else');
@@ -192,7 +208,7 @@ test('writes into a folder that replaced its own, beside the files there', async
 
 test('notices soon that its lock or its position is removed, without an append', async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'spool-'));
-  const spool = await openSpool({ ...tiny, dir });
+  const spool = await openSpoolFor(t, { ...tiny, dir });
   await spool.append(payloadOf(0), 1);
   for (const name of ['lock', 'position']) {
     await unlink(join(dir, name));
@@ -206,10 +222,12 @@ test('notices soon that its lock or its position is removed, without an append',
 test('accepts nothing while its folder cannot be created, says why, and continues when it can', async (t) => {
   const root = await mkdtemp(join(tmpdir(), 'spool-'));
   const parent = join(root, 'parent');
-  const spool = await openSpool({ ...tiny, dir: join(parent, 'spool') });
+  await mkdir(join(root, 'real'));
+  await symlink('real', parent);
+  const spool = await openSpoolFor(t, { ...tiny, dir: join(parent, 'spool') });
   await spool.append(payloadOf(0), 1);
-  await rm(parent, { recursive: true });
-  await writeFile(parent, 'a file in its way');
+  await writeFile(join(root, 'file'), 'a file in its way');
+  await rename(join(root, 'file'), parent); // at once, or the spool would create the folder first
   await t.throwsAsync(spool.append(payloadOf(1), 1), { code: 'ENOTDIR' });
   t.deepEqual(spool.own, { spooled: 1, stored: 0, deadLettered: 0 });
   await unlink(parent);
@@ -304,85 +322,88 @@ test(`opens after any appends, crashes and damage, and loses only damaged record
         if (spool.earlier.spooled < 0) throw new Error(`${spool.earlier.spooled} of an earlier process are spooled`);
       };
       const flipped = new Set<string>();
-      for (const each of operations) {
-        if (each.do === 'append') {
-          for (let count = 0; count < each.count; count += 1) {
-            await spool.append(payloadOf(appended, each.bytes), 1);
+      try {
+        for (const each of operations) {
+          if (each.do === 'append') {
+            for (let count = 0; count < each.count; count += 1) {
+              await spool.append(payloadOf(appended, each.bytes), 1);
+              appended += 1;
+              appendedByRun += 1;
+            }
+          } else if (each.do === 'deliver') {
+            if (spool.isEmpty) continue;
+            const reading = spool.read(each.bytesMax);
+            // All remaining records may be damaged: then only a new record ends the wait.
+            await spool.append(payloadOf(appended, 10), 1);
             appended += 1;
             appendedByRun += 1;
-          }
-        } else if (each.do === 'deliver') {
-          if (spool.isEmpty) continue;
-          const reading = spool.read(each.bytesMax);
-          // All remaining records may be damaged: then only a new record ends the wait.
-          await spool.append(payloadOf(appended, 10), 1);
-          appended += 1;
-          appendedByRun += 1;
-          const records = await reading;
-          const ids = records.map(({ payload }) => idOf(payload));
-          take(ids);
-          if (!each.commit) {
-            await reopen(false);
-          } else {
-            for (const id of ids) delivered.add(id);
-            await spool.commit(records, each.refused ? 1 : 0);
-          }
-        } else if (each.do === 'crash' || each.do === 'stop') {
-          stalePosition ??= await readFile(join(dir, 'position'));
-          await reopen(each.do === 'stop');
-        } else {
-          await reopen(false, async () => {
-            const names = await segmentsOf(dir);
-            const name = names[Math.floor(each.at * names.length)];
-            const position = join(dir, 'position');
-            if (each.do === 'lose position') await unlink(position);
-            else if (each.do === 'damage position') await writeFile(position, 'not a position');
-            else if (each.do === 'stale position') await writeFile(position, stalePosition ?? '');
-            else if (name !== undefined) {
-              const path = join(dir, name);
-              const records = await recordsOf(dir, name);
-              const { length } = await readFile(path);
-              const at = Math.floor(each.at * 7919 * length) % Math.max(1, length);
-              const hit = (from: number, to: number): void => {
-                for (const { id, start, end } of records) if (start < to && end > from) damaged.add(id);
-              };
-              // Flipping a bit twice would repair the damage.
-              if (each.do === 'flip' && flipped.has(`${name} ${at} ${each.bit}`)) return;
-              if (each.do === 'flip') {
-                flipped.add(`${name} ${at} ${each.bit}`);
-                hit(at, at + 1);
-                await flip(path, at, each.bit);
-              } else if (each.do === 'tear') {
-                hit(at, length);
-                await truncate(path, at);
-              } else if (each.do === 'unlink') {
-                hit(0, length);
-                await unlink(path);
-              } else {
-                hit(0, length);
-                await writeFile(path, '');
-              }
+            const records = await reading;
+            const ids = records.map(({ payload }) => idOf(payload));
+            take(ids);
+            if (!each.commit) {
+              await reopen(false);
+            } else {
+              for (const id of ids) delivered.add(id);
+              await spool.commit(records, each.refused ? 1 : 0);
             }
-          });
+          } else if (each.do === 'crash' || each.do === 'stop') {
+            stalePosition ??= await readFile(join(dir, 'position'));
+            await reopen(each.do === 'stop');
+          } else {
+            await reopen(false, async () => {
+              const names = await segmentsOf(dir);
+              const name = names[Math.floor(each.at * names.length)];
+              const position = join(dir, 'position');
+              if (each.do === 'lose position') await unlink(position);
+              else if (each.do === 'damage position') await writeFile(position, 'not a position');
+              else if (each.do === 'stale position') await writeFile(position, stalePosition ?? '');
+              else if (name !== undefined) {
+                const path = join(dir, name);
+                const records = await recordsOf(dir, name);
+                const { length } = await readFile(path);
+                const at = Math.floor(each.at * 7919 * length) % Math.max(1, length);
+                const hit = (from: number, to: number): void => {
+                  for (const { id, start, end } of records) if (start < to && end > from) damaged.add(id);
+                };
+                // Flipping a bit twice would repair the damage.
+                if (each.do === 'flip' && flipped.has(`${name} ${at} ${each.bit}`)) return;
+                if (each.do === 'flip') {
+                  flipped.add(`${name} ${at} ${each.bit}`);
+                  hit(at, at + 1);
+                  await flip(path, at, each.bit);
+                } else if (each.do === 'tear') {
+                  hit(at, length);
+                  await truncate(path, at);
+                } else if (each.do === 'unlink') {
+                  hit(0, length);
+                  await unlink(path);
+                } else {
+                  hit(0, length);
+                  await writeFile(path, '');
+                }
+              }
+            });
+          }
+          balanced();
         }
+        // Two more records: they show what was lost before them.
+        await spool.append(payloadOf(appended), 1);
+        await spool.append(payloadOf(appended + 1), 1);
+        appended += 2;
+        appendedByRun += 2;
+        const rest = await drain(spool, appended - 1);
+        take(rest);
+        for (const id of rest) delivered.add(id);
         balanced();
+        const { own, earlier } = spool;
+        if (own.spooled !== 0 || earlier.spooled !== 0)
+          throw new Error(`drained, and ${own.spooled} and ${earlier.spooled} are spooled`);
+        const lost = range(0, appended).filter((id) => !delivered.has(id) && !damaged.has(id));
+        if (lost.length > 0) throw new Error(`lost without damage: ${lost.join(', ')}`);
+      } finally {
+        await spool.close();
+        await rm(root, { recursive: true });
       }
-      // Two more records: they show what was lost before them.
-      await spool.append(payloadOf(appended), 1);
-      await spool.append(payloadOf(appended + 1), 1);
-      appended += 2;
-      appendedByRun += 2;
-      const rest = await drain(spool, appended - 1);
-      take(rest);
-      for (const id of rest) delivered.add(id);
-      balanced();
-      const { own, earlier } = spool;
-      if (own.spooled !== 0 || earlier.spooled !== 0)
-        throw new Error(`drained, and ${own.spooled} and ${earlier.spooled} are spooled`);
-      const lost = range(0, appended).filter((id) => !delivered.has(id) && !damaged.has(id));
-      if (lost.length > 0) throw new Error(`lost without damage: ${lost.join(', ')}`);
-      await spool.close();
-      await rm(root, { recursive: true });
     }),
     {
       numRuns: cases,
@@ -400,6 +421,19 @@ test(`opens after any appends, crashes and damage, and loses only damaged record
   );
   t.pass();
 });
+
+/** Opens a spool that is closed even if the test fails: its timer would keep the process alive. */
+async function openSpoolFor(t: ExecutionContext, options: SpoolOptions): Promise<Spool> {
+  const spool = await openSpool(options);
+  t.teardown(() => spool.close());
+  return spool;
+}
+
+/** Removes a folder in one step. `rm` takes several, and fails if the spool repairs its folder in between. */
+async function removeAtOnce(path: string): Promise<void> {
+  await rename(path, `${path}-removed`);
+  await rm(`${path}-removed`, { recursive: true });
+}
 
 function payloadOf(id: number, bytes = 30): Buffer {
   return Buffer.concat([Buffer.from(`${id}:`), Buffer.alloc(bytes, 'CLSR x')]);
