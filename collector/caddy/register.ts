@@ -1,13 +1,14 @@
 /**
- * Registers the sink with a running Caddy, through its admin API: one entry of `logging.logs` is added, and removed
- * on exit. Nothing else of the configuration is changed.
+ * Registers the sink with a running Caddy, through its admin API: entries of `logging.logs` are added, one for access
+ * lines and one or two for Caddy's events, and removed on exit. Nothing else of the configuration is changed.
  *
- * - The name of the entry is derived from the sink's address, so that it is found again after a crash, and so that
- *   two sinks do not share a name.
- * - It logs each request once: a host with two logger names (`log` twice in a site) writes two lines per request, so
- *   the entry excludes one of the names.
- * - It gets lines only from servers that write access logs. For the others, a warning says what to add.
- * - A reload of the Caddyfile removes it. Reloads are detected by a timestamp in Caddy's metrics, since reading those
+ * - The names of the entries are derived from the sink's address, so that they are found again after a crash, and so
+ *   that two sinks do not share a name.
+ * - All entries are added in one change, and removed in one, since Caddy reloads for each change.
+ * - They log each request once: a host with two logger names (`log` twice in a site) writes two lines per request, so
+ *   the entries exclude one of the names.
+ * - Only servers that write access logs send access lines. For the others, a warning says what to add.
+ * - A reload of the Caddyfile removes them. Reloads are detected by a timestamp in Caddy's metrics, since reading those
  *   leaves no line in Caddy's log, unlike reading the configuration, which is the fallback.
  * - Changes are conditional (`If-Match`), so concurrent changes are never overwritten.
  */
@@ -17,14 +18,17 @@ import { messageOf, UsageError } from '../../shared/errors.js';
 import type { Log } from '../../shared/log.js';
 import { isLoopback } from '../../shared/settings/settings.js';
 import { adminUrlFrom, callAdmin, curlArguments, errorOf, isConnectionReset, type AdminCall } from './admin-client.js';
+import { eventLoggers, handlesErrors, netWriter } from './event-log.js';
 import {
   accessLogger,
+  errorLogger,
   filterOf,
   netAddress,
   netLoggers,
   objectOf,
   requestGroups,
   type JsonObject,
+  type NetLogger,
 } from './check/log-routing.js';
 import { caddyAddress, type ListenAddress } from '../listen/address.js';
 import { siteHosts } from './site-hosts.js';
@@ -74,12 +78,15 @@ export interface RegistrationOptions {
 export type RegistrationPlan =
   | {
       readonly state: 'waiting' | 'not-needed' | 'registered';
-      readonly method?: undefined;
+      readonly entries?: undefined;
       readonly message: string;
       readonly warnings: readonly string[];
     }
-  | { readonly method: 'PUT' | 'PATCH'; readonly logger: JsonObject }
-  | { readonly method: 'DELETE' };
+  /** The sink's entries of `logging.logs`; empty to remove those that are there. */
+  | { readonly entries: JsonObject };
+
+/** Loggers of events. A logger that takes one of them is the user's own event log. */
+const eventNames = [errorLogger, 'http.handlers.reverse_proxy', 'tls.obtain'];
 
 const pollMsDefault = 3000;
 /** Maximum number of attempts of a change that conflicts with other changes. */
@@ -103,10 +110,9 @@ export function startRegistration({
 }: RegistrationOptions): Registration {
   const { admin, address } = registrationTarget({ adminUrl, addresses, address: configuredAddress });
   const places = new Set([address, ...addresses.map(caddyAddress)].map((each) => netAddress(each).place));
-  const name = `caddy-log-sink-${address.replace(/[^\w.-]+/g, '-')}`;
-  const path = `/config/logging/logs/${name}`;
+  const names = Object.values(entryNames(address));
   let state: RegistrationState = 'trying';
-  /** The `logging` object before the logger was added, to remove parents that would be empty afterwards. */
+  /** The `logging` object before the entries were added, to remove parents that would be empty afterwards. */
   let loggingBefore: unknown;
   let settledReload: string | undefined;
   let lastMessage = '';
@@ -142,26 +148,23 @@ export function startRegistration({
     }
   }
 
-  /** Adds or corrects the logger if Caddy has loaded its configuration since the last call. */
+  /** Adds or corrects the entries if Caddy has loaded its configuration since the last call. */
   async function update(): Promise<void> {
     const reload = await lastReload();
     if (reload !== undefined && reload === settledReload) return;
     for (let tries = 0; tries < triesMax && !stopping.signal.aborted; tries += 1) {
       const { config, etag } = await readConfig(callAbort.signal);
       onHosts?.(siteHosts(config));
-      const plan = planRegistration(config, { name, address, places });
-      if (plan.method === undefined) {
+      const plan = planRegistration(config, { address, places });
+      if (plan.entries === undefined) {
         settledReload = reload;
         report(plan.state, plan.state === 'not-needed' ? 'warn' : 'info', plan.message);
         for (const warning of plan.warnings) log.warn(warning);
         return;
       }
-      if (plan.method === 'PUT') loggingBefore = objectOf(config)['logging'];
-      const change =
-        plan.method === 'DELETE'
-          ? { path: pathToRemove(config), call: { method: plan.method } }
-          : { path, call: { method: plan.method, body: plan.logger } };
-      await changeConfig(change.path, { ...change.call, ifMatch: etag, signal: callAbort.signal });
+      if (ownEntries(config, names).length === 0) loggingBefore = objectOf(config)['logging'];
+      const { path, ...call } = changeOf(config, plan.entries);
+      await changeConfig(path, { ...call, ifMatch: etag, signal: callAbort.signal });
     }
   }
 
@@ -196,27 +199,32 @@ export function startRegistration({
     try {
       for (let tries = 0; tries < triesMax; tries += 1) {
         const { config, etag } = await readConfig(signal);
-        if (!Object.hasOwn(logsOf(config), name)) return;
-        const isRemoved = await changeConfig(pathToRemove(config), { method: 'DELETE', ifMatch: etag, signal });
-        if (isRemoved) {
-          log.info('Removed the logger from Caddy.', { logger: name });
+        const entries = ownEntries(config, names).map(([name]) => name);
+        if (entries.length === 0) return;
+        const { path, ...call } = changeOf(config, {});
+        if (await changeConfig(path, { ...call, ifMatch: etag, signal })) {
+          log.info('Removed the loggers from Caddy.', { loggers: entries.join(',') });
           return;
         }
       }
     } catch (error) {
       if (state === 'trying' || state === 'failing') return; // logged already
+      const urls = names.map((name) => curlArguments(admin, `/config/logging/logs/${name}`));
       log.warn(
-        `Cannot remove the logger from Caddy: ${messageOf(error)}. Reload Caddy to remove it, or run: curl -X DELETE ${curlArguments(admin, path)}`,
+        `Cannot remove the loggers from Caddy: ${messageOf(error)}. Reload Caddy to remove them, or run: curl -X DELETE ${urls.join(' ')}`,
       );
     }
   }
 
-  /** Path of the logger, or of the parents that were created for it and would be empty. */
-  function pathToRemove(config: unknown): string {
+  /** The call that makes these the sink's only entries. Removes parents that were created for them. */
+  function changeOf(config: unknown, entries: JsonObject): AdminCall & { readonly path: string } {
     const logging = objectOf(objectOf(config)['logging']);
-    const before = objectOf(loggingBefore);
-    if (Object.keys(logsOf(config)).length > 1 || 'logs' in before) return path;
-    return Object.keys(logging).length > 1 || loggingBefore !== undefined ? '/config/logging/logs' : '/config/logging';
+    const others = Object.entries(logsOf(config)).filter(([name]) => !names.includes(name));
+    const logs = { ...Object.fromEntries(others), ...entries };
+    if (Object.keys(logs).length > 0 || 'logs' in objectOf(loggingBefore))
+      return { path: '/config/logging/logs', method: 'logs' in logging ? 'PATCH' : 'PUT', body: logs };
+    const hasParent = Object.keys(logging).length > 1 || loggingBefore !== undefined;
+    return { path: hasParent ? '/config/logging/logs' : '/config/logging', method: 'DELETE' };
   }
 
   function report(next: RegistrationState, level: 'info' | 'warn', message: string): void {
@@ -250,48 +258,54 @@ export function registrationTarget({
 /** Computes the change to make to a configuration. Pure. */
 export function planRegistration(
   config: unknown,
-  { name, address, places }: { readonly name: string; readonly address: string; readonly places: ReadonlySet<string> },
+  { address, places }: { readonly address: string; readonly places: ReadonlySet<string> },
 ): RegistrationPlan {
+  const names = entryNames(address);
   const groups = requestGroups(config);
-  const existing = logsOf(config)[name];
-  if (groups.length === 0 && existing === undefined)
+  const existing = ownEntries(config, Object.values(names));
+  if (groups.length === 0 && existing.length === 0)
     return {
       state: 'waiting',
-      message: 'Caddy has no HTTP sites yet. The logger is added as soon as it has.',
+      message: 'Caddy has no HTTP sites yet. The loggers are added as soon as it has.',
       warnings: [],
     };
 
   const others = netLoggers(config).filter(
-    (logger) =>
-      logger.name !== name &&
-      places.has(logger.address.place) &&
-      groups.some(({ loggerNames }) => loggerNames.some(logger.accepts)),
+    (logger) => !Object.values(names).includes(logger.name) && places.has(logger.address.place),
   );
-  if (others.length > 0) {
-    if (existing !== undefined) return { method: 'DELETE' };
-    const names = others.map((logger) => `${logger.name} (${logger.address.text})`).join(', ');
+  const sendAccess = others.filter(({ accepts }) => groups.some(({ loggerNames }) => loggerNames.some(accepts)));
+  if (sendAccess.length > 0) {
+    if (existing.length > 0) return { entries: {} };
     return {
       state: 'not-needed',
-      message: `Caddy already writes to this sink through its logger ${names}. No logger is added: it would duplicate requests.`,
+      message: `Caddy already writes to this sink through its logger ${listOf(sendAccess)}. No logger is added: it would duplicate requests.`,
       warnings: [],
     };
   }
 
   const exclude = namesToExclude(groups.map(({ loggerNames }) => loggerNames));
-  const logger: JsonObject = {
-    writer: { output: 'net', address, dial_timeout: 1_000_000_000, soft_start: true },
-    include: [accessLogger],
-    ...(exclude.length > 0 && { exclude }),
+  const sendEvents = others.filter(({ accepts }) => eventNames.some(accepts));
+  const { events, errors } = eventLoggers({
+    address,
+    handlesErrors: handlesErrors(config),
+    repeated: exclude.map((name) => `${errorLogger}${name.slice(accessLogger.length)}`),
+  });
+  const entries: JsonObject = {
+    [names.access]: {
+      writer: netWriter(address),
+      include: [accessLogger],
+      ...(exclude.length > 0 && { exclude }),
+    },
+    ...(sendEvents.length === 0 && { [names.events]: events, ...(errors && { [names.errors]: errors }) }),
   };
-  if (existing === undefined) return { method: 'PUT', logger };
-  if (!isDeepStrictEqual(existing, logger)) return { method: 'PATCH', logger };
+  if (!isDeepStrictEqual(Object.fromEntries(existing), entries)) return { entries };
 
   const takes = filterOf([accessLogger], exclude);
   const silent = groups.filter(({ loggerNames }) => loggerNames.length === 0);
   const uneven = groups.filter(({ loggerNames }) => loggerNames.length > 0 && loggerNames.filter(takes).length !== 1);
   return {
     state: 'registered',
-    message: `Registered with Caddy: its logger ${name} sends access logs to ${address}.`,
+    message: `Registered with Caddy: its logger ${names.access} sends access logs to ${address}. Its events come from ${sendEvents.length === 0 ? names.events : listOf(sendEvents)}.`,
     warnings: [
       ...(silent.length === 0
         ? []
@@ -329,6 +343,24 @@ function addressFor(admin: URL, addresses: readonly ListenAddress[]): string {
     );
   }
   return text;
+}
+
+/** Names of the sink's entries of `logging.logs`. */
+function entryNames(address: string): { readonly access: string; readonly events: string; readonly errors: string } {
+  const id = address.replace(/[^\w.-]+/g, '-');
+  return {
+    access: `caddy-log-sink-${id}`,
+    events: `caddy-log-sink-events-${id}`,
+    errors: `caddy-log-sink-errors-${id}`,
+  };
+}
+
+function ownEntries(config: unknown, names: readonly string[]): [string, unknown][] {
+  return Object.entries(logsOf(config)).filter(([name]) => names.includes(name));
+}
+
+function listOf(loggers: readonly NetLogger[]): string {
+  return loggers.map(({ name, address }) => `${name} (${address.text})`).join(', ');
 }
 
 function logsOf(config: unknown): JsonObject {
