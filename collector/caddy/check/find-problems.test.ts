@@ -82,7 +82,10 @@ test('finds the one duplicate among 30,000 hosts with a logger each', (t) => {
   );
   t.deepEqual(
     findings.map(({ code, sites }) => ({ code, sites })),
-    [{ code: 'sent-twice', sites: ['h777.shop.example'] }],
+    [
+      { code: 'sent-twice', sites: ['h777.shop.example'] },
+      { code: 'events-not-sent', sites: [] },
+    ],
   );
 });
 
