@@ -99,7 +99,7 @@ testWithCaddy(
     const proxyModule = 'http.handlers.reverse_proxy';
     for (const [lists, isSent] of [
       ['exclude http.log.access', true],
-      ['include http\n\t\texclude http.log.access', false],
+      ['include http tls\n\t\texclude http.log.access tls.cache', false],
       [`include ${proxyModule}`, true],
       [`include http ${proxyModule}\n\t\texclude http.log.access http.handlers`, true],
       ['include http.handlers', false],

@@ -34,17 +34,16 @@ export function eventFindings(
 ): Finding[] {
   const sinkOf = ({ address }: NetLogger): string | undefined => options.sinkAt(address);
   const sinks = new Set([...sent.access.values()].flatMap((copies) => copies.map(({ logger }) => sinkOf(logger))));
+  const common = {
+    sole: sent.sole,
+    proxied: [...new Set(proxiedHosts(config))],
+    handlesErrors: handlesErrors(config),
+    syntax: options.syntax,
+  };
   return [...groupBy(loggers, sinkOf)]
     .filter(([sink]) => sinks.has(sink))
     .flatMap(([, ofSink]) => {
-      const parts: SinkParts = {
-        loggers: ofSink,
-        sole: sent.sole,
-        errors: errorLinesTo(new Set(ofSink), sent.errors, config),
-        proxied: [...new Set(proxiedHosts(config))],
-        handlesErrors: handlesErrors(config),
-        syntax: options.syntax,
-      };
+      const parts = { ...common, loggers: ofSink, errors: errorLinesTo(new Set(ofSink), sent.errors, config) };
       return [...missingFindings(parts), ...levelFindings(parts), ...debugFindings(parts), ...duplicateFindings(parts)];
     });
 }
