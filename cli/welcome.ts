@@ -1,3 +1,4 @@
+import { entryLines, eventLoggers } from '../collector/caddy/event-log.js';
 import { caddyAddress, type ListenAddress } from '../collector/listen/address.js';
 import { version } from './version.js';
 
@@ -43,23 +44,26 @@ function nextSteps({
   }
   return hint === undefined
     ? []
-    : [
-        'Put these lines into each site of your Caddyfile and reload Caddy:',
-        '',
-        ...hint.map((line) => `    ${line}`),
-        '',
-      ];
+    : ['Put these lines into your Caddyfile and reload Caddy:', '', ...hint.map((line) => `    ${line}`), ''];
 }
 
-/** The lines for a site in a Caddyfile, for the first stream listener. */
+/** The lines for a Caddyfile, for the first stream listener: the log of each site, and the one of Caddy's events. */
 export function caddyfileLines(addresses: readonly ListenAddress[]): readonly string[] {
-  const address = addresses.find(({ kind }) => kind !== 'udp') ?? addresses[0]!;
+  const address = caddyAddress(addresses.find(({ kind }) => kind !== 'udp') ?? addresses[0]!);
+  const { events } = eventLoggers({ address, handlesErrors: false });
   return [
+    '# into each site',
     'log {',
-    `    output net ${caddyAddress(address)} {`,
+    `    output net ${address} {`,
     '        dial_timeout 1s',
     '        soft_start',
     '    }',
+    '}',
+    '',
+    '# once, at the top of the Caddyfile: says why requests fail',
+    '# (if the file begins with a { } block, put the log into that)',
+    '{',
+    ...entryLines('caddy_events', events).map((line) => `    ${line}`),
     '}',
   ];
 }

@@ -68,6 +68,8 @@ export class Correlator {
     while (this.#size >= pendingMax) this.#forgetOldest();
     const key = keyOf(identity);
     const reports = this.#pending.get(key) ?? [];
+    // A site with several loggers writes each error once per logger.
+    if (report.errorId !== '' && reports.some(({ errorId }) => errorId === report.errorId)) return;
     reports.push({ ...report, identity });
     this.#size += 1;
     if (reports.length > ofOneKindMax) {

@@ -1,38 +1,63 @@
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { createServer as createHttpServer, request } from 'node:http';
-import { createServer, type AddressInfo, type Socket } from 'node:net';
-import { createInterface } from 'node:readline';
+import type { AddressInfo } from 'node:net';
+import { caddyfileLines } from '../cli/welcome.js';
 import { startCaddy, testWithCaddy } from './caddy.js';
+import { startLineServer } from './line-server.js';
 import { freePort, freePorts } from './ports.js';
 import { startProgram } from './program.js';
+import { until } from './until.js';
 
 testWithCaddy(
   "The repository's Caddyfile proxies the web app and sends each request as a line of JSON to the collector.",
   async (t) => {
     const app = createHttpServer((_, response) => response.end('from the app')).listen(0, '127.0.0.1');
-    const collector = createServer().listen(0, '127.0.0.1');
-    await Promise.all([once(app, 'listening'), once(collector, 'listening')]);
+    await once(app, 'listening');
     t.teardown(() => app.close());
-    t.teardown(() => collector.close());
-    const connected = once(collector, 'connection');
+    const collector = await startLineServer(t);
 
     const port = await freePort();
     const caddy = await startCaddy(await readFile('Caddyfile', 'utf8'), {
-      env: { SITE: `http://127.0.0.1:${port}`, WEB: addressOf(app), COLLECTOR: addressOf(collector) },
+      env: { SITE: `http://127.0.0.1:${port}`, WEB: addressOf(app), COLLECTOR: collector.address },
     });
     t.teardown(caddy.stop);
     const answer = await fetch(`http://127.0.0.1:${port}/hello?a=1`);
     t.is(await answer.text(), 'from the app');
 
-    const [socket] = (await connected) as [Socket];
-    const [line] = (await once(createInterface(socket), 'line')) as [string];
-    const { logger, status, request } = JSON.parse(line) as {
-      logger: string;
-      status: number;
-      request: { uri: string };
-    };
-    t.like({ logger, status, uri: request.uri }, { logger: 'http.log.access.log0', status: 200, uri: '/hello?a=1' });
+    const line = await until('the line is there', () =>
+      collector.lines.find(({ logger }) => logger === 'http.log.access.log0'),
+    );
+    t.like(line, { status: 200, request: { uri: '/hello?a=1' } });
+  },
+);
+
+testWithCaddy(
+  "The repository's Caddyfile, and the lines that the start prints, send the reason of a failed request before the request, and both once.",
+  async (t) => {
+    const [port, nobody] = (await freePorts(2)) as [number, number];
+    const collector = await startLineServer(t);
+    const lines = caddyfileLines([{ kind: 'tcp', family: 4, host: '127.0.0.1', port: collector.port }]);
+    const site = lines.slice(0, lines.indexOf('')).join('\n');
+    const printed = `${lines.slice(lines.indexOf('')).join('\n')}\n{$SITE} {\n${site}\nreverse_proxy {$WEB}\n}\n`;
+    for (const caddyfile of [await readFile('Caddyfile', 'utf8'), printed]) {
+      const before = collector.lines.length;
+      const caddy = await startCaddy(caddyfile, {
+        env: { SITE: `http://127.0.0.1:${port}`, WEB: `127.0.0.1:${nobody}`, COLLECTOR: collector.address },
+      });
+      t.teardown(caddy.stop);
+      t.is((await fetch(`http://127.0.0.1:${port}/hello`)).status, 502);
+      await caddy.stop(); // Caddy closes its connections, so all lines have been sent
+      await until('they are read', () => collector.openConnections() === 0);
+      const sent = collector.lines.slice(before);
+      t.deepEqual(
+        sent.filter(({ request }) => request !== undefined).map(({ logger }) => logger),
+        ['http.log.error.log0', 'http.log.access.log0'],
+        caddyfile,
+      );
+      t.regex(sent.find(({ request }) => request !== undefined)!.msg, /connect: connection refused/);
+      t.true(sent.some(({ msg }) => msg === 'server running'));
+    }
   },
 );
 

@@ -259,7 +259,8 @@ test('the start says where the ledger is, and asks for lines to be pasted only w
     );
     const said = await until('it says so', () => program.stdout().includes('Caddyfile') && program.stdout());
     t.true(said.includes(`Ledger     http://127.0.0.1:${http}/ledger\n`), said);
-    t.is(said.includes('Put these lines into each site of your Caddyfile'), register.length === 0, said);
+    t.is(said.includes('Put these lines into your Caddyfile'), register.length === 0, said);
+    t.is(said.includes('    log caddy_events {\n'), register.length === 0, said);
     t.is(
       said.includes(`The sink registers with the Caddy at ${register[1] ?? ''}: do not add it`),
       register.length > 0,

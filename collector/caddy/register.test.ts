@@ -190,17 +190,9 @@ testWithCaddy('registers two sinks with one Caddy, and adds no second logger aft
     `http://127.0.0.1:${port} {\n\tlog {\n\t\toutput discard\n\t}\n\trespond "hello"\n}\n`,
   );
   const original = await configOf(caddy);
-  const killed = planRegistration(JSON.parse(original), {
-    name: `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`,
-    address: one.address,
-    places: new Set(),
-  });
-  t.is(killed.method, 'PUT');
-  const name = `caddy-log-sink-${one.address.replace(/[^\w.-]+/g, '-')}`;
-  await callAdmin(new URL(caddy.adminUrl), `/config/logging/logs/${name}`, {
-    method: 'PUT',
-    body: killed.method === 'PUT' && killed.logger,
-  }); // as a SIGKILL leaves it
+  const killed = planRegistration(JSON.parse(original), { address: one.address, places: new Set() });
+  for (const [name, body] of Object.entries(killed.entries!))
+    await callAdmin(new URL(caddy.adminUrl), `/config/logging/logs/${name}`, { method: 'PUT', body }); // as a SIGKILL leaves it
   const both = [register(t, caddy, one), register(t, caddy, other)];
   const registrations = both.map(({ registration }) => registration);
   await until('both are registered', () => registrations.every((each) => each.status() === 'registered'));
@@ -332,13 +324,13 @@ test('retries a conflicting change on the current configuration', async (t) => {
         call
           .once('end', () => response.end())
           .on('data', (body: Buffer) => {
-            logs = { [call.url!.split('/').at(-1)!]: JSON.parse(body.toString()) as unknown };
+            logs = JSON.parse(body.toString()) as typeof logs;
           });
     }),
   );
   const { registration } = register(t, { adminUrl }, await collectorOfTest(t), { pollMs: 60_000 });
   await until('it is registered', () => registration.status() === 'registered');
-  t.deepEqual(calls, ['GET', 'PUT "/config/ 1"', 'GET', 'PUT "/config/ 3"', 'GET']);
+  t.deepEqual(calls, ['GET', 'PATCH "/config/ 1"', 'GET', 'PATCH "/config/ 3"', 'GET']);
 });
 
 test('reports a refusal in the words of Caddy', async (t) => {
@@ -373,40 +365,33 @@ test('requires --register-address for a Caddy on another machine', (t) => {
 });
 
 test('plans one line per request, and warns where that is impossible', (t) => {
-  const sink = { name: 'sink', address: 'tcp/127.0.0.1:9514', places: new Set(['localhost:9514']) };
+  const sink = { address: 'tcp/127.0.0.1:9514', places: new Set(['localhost:9514']) };
+  const name = 'caddy-log-sink-tcp-127.0.0.1-9514';
   const config = (names: Record<string, string[]>, logs = {}) => ({
     logging: { logs },
     apps: { http: { servers: { edge: { logs: { logger_names: names } } } } },
   });
-  const plan = (names: Record<string, string[]>) => planRegistration(config(names), sink);
+  const plan = (names: Record<string, string[]>, logs = {}) => planRegistration(config(names, logs), sink);
+  const access = (names: Record<string, string[]>) => plan(names).entries?.[name];
   const logger = {
     writer: { output: 'net', address: sink.address, dial_timeout: 1_000_000_000, soft_start: true },
     include: ['http.log.access'],
   };
-  const without = (...names: string[]) => ({
-    method: 'PUT',
-    logger: { ...logger, exclude: names.map((name) => `http.log.access.${name}`) },
-  });
-  t.deepEqual(plan({ a: ['one'], b: ['two'] }), { method: 'PUT', logger });
-  t.deepEqual(plan({ a: ['one', 'two'] }), without('two'));
-  t.deepEqual(plan({ a: ['one', 'two'], b: ['two'] }), without('one'), 'b has no other name');
-  t.deepEqual(plan({ a: ['', 'two'] }), without('two'), 'the default name cannot be excluded');
+  const without = (...names: string[]) => ({ ...logger, exclude: names.map((each) => `http.log.access.${each}`) });
+  t.deepEqual(access({ a: ['one'], b: ['two'] }), logger);
+  t.deepEqual(access({ a: ['one', 'two'] }), without('two'));
+  t.deepEqual(access({ a: ['one', 'two'], b: ['two'] }), without('one'), 'b has no other name');
+  t.deepEqual(access({ a: ['', 'two'] }), without('two'), 'the default name cannot be excluded');
   const impossible = { a: ['one', 'two'], b: ['two'], c: ['one'] };
-  t.deepEqual(plan(impossible), { method: 'PUT', logger });
-  const done = planRegistration(config(impossible, { sink: logger }), sink);
-  t.true(done.method === undefined && done.warnings.join('').includes('of a overlap'));
-  t.is(planRegistration(null, sink).method, undefined);
-  t.deepEqual(planRegistration(config({ a: ['one'] }, { sink: { ...logger, include: ['http'] } }), sink), {
-    method: 'PATCH',
-    logger,
+  t.deepEqual(access(impossible), logger);
+  const done = plan(impossible, plan(impossible).entries);
+  t.true(done.entries === undefined && done.warnings.join('').includes('of a overlap'));
+  t.is(planRegistration(null, sink).entries, undefined);
+  const { entries } = plan({ a: ['one'] });
+  t.deepEqual(plan({ a: ['one'] }, { ...entries, [name]: { ...logger, include: ['http'] } }), { entries: entries! });
+  t.deepEqual(plan({ a: ['one'] }, { ...entries, own: { writer: { output: 'net', address: 'localhost:9514' } } }), {
+    entries: {},
   });
-  t.deepEqual(
-    planRegistration(
-      config({ a: ['one'] }, { sink: logger, own: { writer: { output: 'net', address: 'localhost:9514' } } }),
-      sink,
-    ),
-    { method: 'DELETE' },
-  );
 });
 
 /** Registers with a short polling interval. `logged` returns the log lines. */

@@ -1,13 +1,14 @@
 /**
- * Registers the sink with a running Caddy, through its admin API: one entry of `logging.logs` is added, and removed
- * on exit. Nothing else of the configuration is changed.
+ * Registers the sink with a running Caddy, through its admin API: entries of `logging.logs` are added, one for access
+ * lines and one or two for Caddy's events, and removed on exit. Nothing else of the configuration is changed.
  *
- * - The name of the entry is derived from the sink's address, so that it is found again after a crash, and so that
- *   two sinks do not share a name.
- * - It logs each request once: a host with two logger names (`log` twice in a site) writes two lines per request, so
- *   the entry excludes one of the names.
- * - It gets lines only from servers that write access logs. For the others, a warning says what to add.
- * - A reload of the Caddyfile removes it. Reloads are detected by a timestamp in Caddy's metrics, since reading those
+ * - The names of the entries are derived from the sink's address, so that they are found again after a crash, and so
+ *   that two sinks do not share a name.
+ * - All entries are added in one change, and removed in one, since Caddy reloads for each change.
+ * - They log each request once: a host with two logger names (`log` twice in a site) writes two lines per request, so
+ *   the entries exclude one of the names.
+ * - Only servers that write access logs send access lines. For the others, a warning says what to add.
+ * - A reload of the Caddyfile removes them. Reloads are detected by a timestamp in Caddy's metrics, since reading those
  *   leaves no line in Caddy's log, unlike reading the configuration, which is the fallback.
  * - Changes are conditional (`If-Match`), so concurrent changes are never overwritten.
  */
@@ -16,9 +17,9 @@ import { messageOf, UsageError } from '../../shared/errors.js';
 import type { Log } from '../../shared/log.js';
 import { isLoopback } from '../../shared/settings/settings.js';
 import { adminUrlFrom, callAdmin, curlArguments, errorOf, isConnectionReset, type AdminCall } from './admin-client.js';
-import { netAddress, objectOf } from './check/log-routing.js';
+import { netAddress, objectOf, type JsonObject } from './check/log-routing.js';
 import { caddyAddress, type ListenAddress } from '../listen/address.js';
-import { logsOf, planRegistration } from './registration-plan.js';
+import { entryNames, logsOf, ownEntries, planRegistration } from './registration-plan.js';
 import { siteHosts } from './site-hosts.js';
 
 /** State of a registration. */
@@ -83,9 +84,8 @@ class CaddyRegistration implements Registration {
   /** The sink's address in Caddy's configuration, and all addresses that reach the sink. */
   readonly #address: string;
   readonly #places: ReadonlySet<string>;
-  /** The name of the logger, and its path in the admin API. */
-  readonly #name: string;
-  readonly #path: string;
+  /** The names of the sink's entries. */
+  readonly #names: readonly string[];
   readonly #log: Log;
   readonly #onHosts: RegistrationOptions['onHosts'];
   readonly #pollMs: number;
@@ -93,7 +93,7 @@ class CaddyRegistration implements Registration {
   readonly #callAbort = new AbortController();
   readonly #running: Promise<void>;
   #state: RegistrationState = 'trying';
-  /** The `logging` object before the logger was added, to remove parents that would be empty afterwards. */
+  /** The `logging` object before the entries were added, to remove parents that would be empty afterwards. */
   #loggingBefore: unknown;
   #settledReload: string | undefined;
   #lastMessage = '';
@@ -104,8 +104,7 @@ class CaddyRegistration implements Registration {
     this.#admin = admin;
     this.#address = address;
     this.#places = new Set(addresses.map((each) => netAddress(each).place));
-    this.#name = `caddy-log-sink-${address.replace(/[^\w.-]+/g, '-')}`;
-    this.#path = `/config/logging/logs/${this.#name}`;
+    this.#names = Object.values(entryNames(address));
     this.#log = options.log;
     this.#onHosts = options.onHosts;
     this.#pollMs = options.pollMs ?? pollMsDefault;
@@ -144,7 +143,7 @@ class CaddyRegistration implements Registration {
     }
   }
 
-  /** Adds or corrects the logger if Caddy has loaded its configuration since the last call. */
+  /** Adds or corrects the entries if Caddy has loaded its configuration since the last call. */
   async #update(): Promise<void> {
     const reload = await this.#lastReload();
     if (reload !== undefined && reload === this.#settledReload) return;
@@ -152,20 +151,17 @@ class CaddyRegistration implements Registration {
       const { config, etag } = await this.#readConfig(this.#callAbort.signal);
       this.#log.debug("Read Caddy's configuration.", { reload: reload ?? 'unknown' });
       this.#onHosts?.(siteHosts(config));
-      const plan = planRegistration(config, { name: this.#name, address: this.#address, places: this.#places });
-      if (plan.method === undefined) {
+      const plan = planRegistration(config, { address: this.#address, places: this.#places });
+      if (plan.entries === undefined) {
         this.#settledReload = reload;
         this.#report(plan.state, plan.state === 'not-needed' ? 'warn' : 'info', plan.message);
         for (const warning of plan.warnings) this.#log.warn(warning);
         return;
       }
-      if (plan.method === 'PUT') this.#loggingBefore = objectOf(config)['logging'];
-      const change =
-        plan.method === 'DELETE'
-          ? { path: this.#pathToRemove(config), call: { method: plan.method } }
-          : { path: this.#path, call: { method: plan.method, body: plan.logger } };
-      this.#log.debug("Changing Caddy's configuration.", { method: change.call.method, path: change.path });
-      await this.#changeConfig(change.path, { ...change.call, ifMatch: etag, signal: this.#callAbort.signal });
+      if (ownEntries(config, this.#names).length === 0) this.#loggingBefore = objectOf(config)['logging'];
+      const { path, ...call } = this.#changeOf(config, plan.entries);
+      this.#log.debug("Changing Caddy's configuration.", { path });
+      await this.#changeConfig(path, { ...call, ifMatch: etag, signal: this.#callAbort.signal });
     }
   }
 
@@ -200,33 +196,32 @@ class CaddyRegistration implements Registration {
     try {
       for (let tries = 0; tries < triesMax; tries += 1) {
         const { config, etag } = await this.#readConfig(signal);
-        if (!Object.hasOwn(logsOf(config), this.#name)) return;
-        const isRemoved = await this.#changeConfig(this.#pathToRemove(config), {
-          method: 'DELETE',
-          ifMatch: etag,
-          signal,
-        });
-        if (isRemoved) {
-          this.#log.info('Removed the logger from Caddy.', { logger: this.#name });
+        const entries = ownEntries(config, this.#names).map(([name]) => name);
+        if (entries.length === 0) return;
+        const { path, ...call } = this.#changeOf(config, {});
+        if (await this.#changeConfig(path, { ...call, ifMatch: etag, signal })) {
+          this.#log.info('Removed the loggers from Caddy.', { loggers: entries.join(',') });
           return;
         }
       }
     } catch (error) {
       if (this.#state === 'trying' || this.#state === 'failing') return; // logged already
+      const urls = this.#names.map((name) => curlArguments(this.#admin, `/config/logging/logs/${name}`));
       this.#log.warn(
-        `Cannot remove the logger from Caddy: ${messageOf(error)}. Reload Caddy to remove it, or run: curl -X DELETE ${curlArguments(this.#admin, this.#path)}`,
+        `Cannot remove the loggers from Caddy: ${messageOf(error)}. Reload Caddy to remove them, or run: curl -X DELETE ${urls.join(' ')}`,
       );
     }
   }
 
-  /** Path of the logger, or of the parents that were created for it and would be empty. */
-  #pathToRemove(config: unknown): string {
+  /** The call that makes these the sink's only entries. Removes parents that were created for them. */
+  #changeOf(config: unknown, entries: JsonObject): AdminCall & { readonly path: string } {
     const logging = objectOf(objectOf(config)['logging']);
-    const before = objectOf(this.#loggingBefore);
-    if (Object.keys(logsOf(config)).length > 1 || 'logs' in before) return this.#path;
-    return Object.keys(logging).length > 1 || this.#loggingBefore !== undefined
-      ? '/config/logging/logs'
-      : '/config/logging';
+    const others = Object.entries(logsOf(config)).filter(([name]) => !this.#names.includes(name));
+    const logs = { ...Object.fromEntries(others), ...entries };
+    if (Object.keys(logs).length > 0 || 'logs' in objectOf(this.#loggingBefore))
+      return { path: '/config/logging/logs', method: 'logs' in logging ? 'PATCH' : 'PUT', body: logs };
+    const hasParent = Object.keys(logging).length > 1 || this.#loggingBefore !== undefined;
+    return { path: hasParent ? '/config/logging/logs' : '/config/logging', method: 'DELETE' };
   }
 
   #report(next: RegistrationState, level: 'info' | 'warn', message: string): void {

@@ -1,63 +1,82 @@
 /** Decides what to change in Caddy's configuration so that it logs each request to the sink once. */
 import { isDeepStrictEqual } from 'node:util';
-import { accessLogger, filterOf, netLoggers, objectOf, requestGroups, type JsonObject } from './check/log-routing.js';
+import {
+  accessLogger,
+  errorLogger,
+  filterOf,
+  netLoggers,
+  objectOf,
+  requestGroups,
+  type JsonObject,
+  type NetLogger,
+} from './check/log-routing.js';
+import { eventLoggers, handlesErrors, netWriter } from './event-log.js';
 
 /** The change to make to a configuration, or the resulting state if there is none. */
 export type RegistrationPlan =
   | {
       readonly state: 'waiting' | 'not-needed' | 'registered';
-      readonly method?: undefined;
+      readonly entries?: undefined;
       readonly message: string;
       readonly warnings: readonly string[];
     }
-  | { readonly method: 'PUT' | 'PATCH'; readonly logger: JsonObject }
-  | { readonly method: 'DELETE' };
+  /** The sink's entries of `logging.logs`; empty to remove those that are there. */
+  | { readonly entries: JsonObject };
+
+/** Loggers of events. A logger that takes one of them is the user's own event log. */
+const eventNames = [errorLogger, 'http.handlers.reverse_proxy', 'tls.obtain'];
 
 /** Computes the change to make to a configuration. Pure. */
 export function planRegistration(
   config: unknown,
-  { name, address, places }: { readonly name: string; readonly address: string; readonly places: ReadonlySet<string> },
+  { address, places }: { readonly address: string; readonly places: ReadonlySet<string> },
 ): RegistrationPlan {
+  const names = entryNames(address);
   const groups = requestGroups(config);
-  const existing = logsOf(config)[name];
-  if (groups.length === 0 && existing === undefined)
+  const existing = ownEntries(config, Object.values(names));
+  if (groups.length === 0 && existing.length === 0)
     return {
       state: 'waiting',
-      message: 'Caddy has no HTTP sites yet. The logger is added as soon as it has.',
+      message: 'Caddy has no HTTP sites yet. The loggers are added as soon as it has.',
       warnings: [],
     };
 
   const others = netLoggers(config).filter(
-    (logger) =>
-      logger.name !== name &&
-      places.has(logger.address.place) &&
-      groups.some(({ loggerNames }) => loggerNames.some(logger.accepts)),
+    (logger) => !Object.values(names).includes(logger.name) && places.has(logger.address.place),
   );
-  if (others.length > 0) {
-    if (existing !== undefined) return { method: 'DELETE' };
-    const names = others.map((logger) => `${logger.name} (${logger.address.text})`).join(', ');
+  const sendAccess = others.filter(({ accepts }) => groups.some(({ loggerNames }) => loggerNames.some(accepts)));
+  if (sendAccess.length > 0) {
+    if (existing.length > 0) return { entries: {} };
     return {
       state: 'not-needed',
-      message: `Caddy already writes to this sink through its logger ${names}. No logger is added: it would duplicate requests.`,
+      message: `Caddy already writes to this sink through its logger ${listOf(sendAccess)}. No logger is added: it would duplicate requests.`,
       warnings: [],
     };
   }
 
   const exclude = namesToExclude(groups.map(({ loggerNames }) => loggerNames));
-  const logger: JsonObject = {
-    writer: { output: 'net', address, dial_timeout: 1_000_000_000, soft_start: true },
-    include: [accessLogger],
-    ...(exclude.length > 0 && { exclude }),
+  const sendEvents = others.filter(({ accepts }) => eventNames.some(accepts));
+  const { events, errors } = eventLoggers({
+    address,
+    handlesErrors: handlesErrors(config),
+    repeated: exclude.map((name) => `${errorLogger}${name.slice(accessLogger.length)}`),
+  });
+  const entries: JsonObject = {
+    [names.access]: {
+      writer: netWriter(address),
+      include: [accessLogger],
+      ...(exclude.length > 0 && { exclude }),
+    },
+    ...(sendEvents.length === 0 && { [names.events]: events, ...(errors && { [names.errors]: errors }) }),
   };
-  if (existing === undefined) return { method: 'PUT', logger };
-  if (!isDeepStrictEqual(existing, logger)) return { method: 'PATCH', logger };
+  if (!isDeepStrictEqual(Object.fromEntries(existing), entries)) return { entries };
 
   const takes = filterOf([accessLogger], exclude);
   const silent = groups.filter(({ loggerNames }) => loggerNames.length === 0);
   const uneven = groups.filter(({ loggerNames }) => loggerNames.length > 0 && loggerNames.filter(takes).length !== 1);
   return {
     state: 'registered',
-    message: `Registered with Caddy: its logger ${name} sends access logs to ${address}.`,
+    message: `Registered with Caddy: its logger ${names.access} sends access logs to ${address}. Its events come from ${sendEvents.length === 0 ? names.events : listOf(sendEvents)}.`,
     warnings: [
       ...(silent.length === 0
         ? []
@@ -84,6 +103,29 @@ function namesToExclude(groups: readonly (readonly string[])[]): string[] {
     if (retained !== undefined) needed.add(retained);
   }
   return [...excluded].sort();
+}
+
+/** Names of the sink's entries of `logging.logs`. */
+export function entryNames(address: string): {
+  readonly access: string;
+  readonly events: string;
+  readonly errors: string;
+} {
+  const id = address.replace(/[^\w.-]+/g, '-');
+  return {
+    access: `caddy-log-sink-${id}`,
+    events: `caddy-log-sink-events-${id}`,
+    errors: `caddy-log-sink-errors-${id}`,
+  };
+}
+
+/** The entries of a configuration that have these names. */
+export function ownEntries(config: unknown, names: readonly string[]): [string, unknown][] {
+  return Object.entries(logsOf(config)).filter(([name]) => names.includes(name));
+}
+
+function listOf(loggers: readonly NetLogger[]): string {
+  return loggers.map(({ name, address }) => `${name} (${address.text})`).join(', ');
 }
 
 /** The loggers of a configuration, by name. */

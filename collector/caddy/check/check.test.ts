@@ -16,7 +16,7 @@ testWithCaddy(
   async (t) => {
     const { stdout, status } = await run(['check', join(fixtures, 'bare-output.caddyfile')]);
     t.is(status, 1);
-    t.regex(stdout, /^.*bare-output\.caddyfile: 2 findings\.\nChecked: every logger with `output net`; --address/);
+    t.regex(stdout, /^.*bare-output\.caddyfile: 3 findings\.\nChecked: every logger with `output net`; --address/);
     t.true(
       stdout.includes(
         [

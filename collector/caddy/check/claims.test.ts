@@ -1,14 +1,19 @@
 /** Verifies the claims of `check` with a real Caddy and a real collector. */
-import { request } from 'node:http';
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer, request } from 'node:http';
 import { readFile, writeFile } from 'node:fs/promises';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
 import { startCaddy, testWithCaddy } from '../../../test/caddy.js';
 import { collectorOfTest, type TestCollector } from '../../../test/collector.js';
+import { startLineServer } from '../../../test/line-server.js';
 import { freePort } from '../../../test/ports.js';
 import { folderOf } from '../../../test/program.js';
 import { until } from '../../../test/until.js';
-import { netLoggers, requestGroups } from './log-routing.js';
+import { netLoggers, refusedName, requestGroups } from './log-routing.js';
 import { readCaddyConfig } from './read-config.js';
 
 const requests = 40;
@@ -48,6 +53,104 @@ testWithCaddy('sent-twice: overlapping loggers duplicate requests, and the sugge
   ];
   for (const config of repaired) t.is(await countedOf(t, config, 'shop.example'), requests, config);
 });
+
+testWithCaddy(
+  'sent-twice: a logger of events that includes http doubles requests until http.log.access is excluded',
+  async (t) => {
+    const doubling = (await fixture('events-include-http.caddyfile')).replace(/reverse_proxy .*/, 'respond "shop"');
+    t.is(await countedOf(t, doubling, 'shop.example'), 2 * requests);
+    const repaired = doubling.replace('include http tls', 'exclude http.log.access');
+    t.is(await countedOf(t, repaired, 'shop.example'), requests);
+  },
+);
+
+testWithCaddy('filter-refused: Caddy refuses the lists of include and exclude that check reports', async (t) => {
+  const folder = await folderOf(t);
+  for (const [include, exclude, refused] of [
+    [['http', 'tls'], ['http.log.access'], 'tls'],
+    [['http', 'tls'], ['http.log.access', 'tls.cache'], undefined],
+    [['http.log.access.a'], ['http.log.access'], undefined],
+    [['http.log.access.a'], ['http.log.access.b'], 'http.log.access.a'],
+    [['http.log'], ['http.log'], 'http.log'],
+    [['http'], ['httpd.x'], 'http'],
+    [['http'], ['*'], 'http'],
+    [['http'], [], undefined],
+    [[], ['http'], undefined],
+  ] as const) {
+    const file = join(folder, 'caddy.json');
+    await writeFile(file, JSON.stringify({ logging: { logs: { events: { include, exclude } } } }));
+    const what = `include ${include.join(' ')}, exclude ${exclude.join(' ')}`;
+    t.is(refusedName(include, exclude), refused, what);
+    const validated = promisify(execFile)('caddy', ['validate', '--config', file]);
+    if (refused === undefined) await t.notThrowsAsync(validated, what);
+    else await t.throwsAsync(validated, { message: /include and exclude/ }, what);
+  }
+});
+
+testWithCaddy(
+  'events-not-sent: an include of http takes no line of reverse_proxy, unless it names the module',
+  async (t) => {
+    const upstream = createServer((_, response) => {
+      response.writeHead(200, { 'content-length': 1000 });
+      response.write('cut', () => response.destroy());
+    }).listen(0, '127.0.0.1');
+    await once(upstream, 'listening');
+    t.teardown(() => upstream.close());
+    const proxyModule = 'http.handlers.reverse_proxy';
+    for (const [lists, isSent] of [
+      ['exclude http.log.access', true],
+      ['include http tls\n\t\texclude http.log.access tls.cache', false],
+      [`include ${proxyModule}`, true],
+      [`include http ${proxyModule}\n\t\texclude http.log.access http.handlers`, true],
+      ['include http.handlers', false],
+      ['exclude http.handlers', false],
+    ] as const) {
+      const [sink, port] = [await startLineServer(t), await freePort()];
+      const caddyfile = `{\n\tlog events {\n\t\toutput net ${sink.address}\n\t\t${lists}\n\t}\n}\nhttp://:${port} {\n\treverse_proxy 127.0.0.1:${(upstream.address() as AddressInfo).port}\n}\n`;
+      const caddy = await startCaddy(caddyfile);
+      await t.throwsAsync(fetch(`http://127.0.0.1:${port}/`).then((response) => response.text()));
+      const { adminUrl } = caddy;
+      const [logger] = netLoggers((await readCaddyConfig(adminUrl)).config);
+      await caddy.stop(); // Caddy closes its connections, so all lines have been sent
+      await until('they are read', () => sink.openConnections() === 0);
+      t.is(
+        sink.lines.some((line) => line.logger === proxyModule),
+        isSent,
+        `${lists}, sent`,
+      );
+      t.is(logger!.acceptsModule(proxyModule) && logger!.accepts(proxyModule), isSent, `${lists}, predicted`);
+    }
+  },
+);
+
+testWithCaddy(
+  'errors-below-level: with handle_errors, error lines are sent only at DEBUG, and once in the form of check',
+  async (t) => {
+    for (const [file, sent] of [
+      ['events-handle-errors.caddyfile', 0],
+      ['events-of-their-own.caddyfile', 1],
+      ['events-of-two-names.caddyfile', 2],
+    ] as const) {
+      const [sink, port, nobody] = [await startLineServer(t), await freePort(), await freePort()];
+      const caddyfile = (await fixture(file))
+        .replaceAll('tcp/127.0.0.1:9514', sink.address)
+        .replace(/^(\w+\.example)/gm, `http://$1:${port}`)
+        .replaceAll(/127\.0\.0\.1:808\d/g, `127.0.0.1:${nobody}`)
+        .replace('/tmp/shop.log', join(await folderOf(t), 'shop.log'));
+      const caddy = await startCaddy(caddyfile);
+      await get(port, 'shop.example');
+      await caddy.stop();
+      await until('they are read', () => sink.openConnections() === 0);
+      const errors = sink.lines.filter(({ logger }) => logger!.startsWith('http.log.error'));
+      t.is(errors.length, sent, file);
+      t.is(sink.lines.filter(({ logger }) => logger!.startsWith('http.log.access')).length, 1, file);
+      t.deepEqual(
+        sink.lines.filter(({ level, logger }) => level === 'debug' && !logger!.startsWith('http.log.error')),
+        [],
+      );
+    }
+  },
+);
 
 testWithCaddy('line-ending: "\\n" in a Caddyfile is a backslash and an n, and no line is counted', async (t) => {
   const site = (format: string): string =>

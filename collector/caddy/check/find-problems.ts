@@ -1,34 +1,27 @@
-import type { Finding, LoggerProblem, Severity } from './finding.js';
+import { excludeLines, hostNames, jsonChange, sitesOf } from './change.js';
+import type { CheckOptions, Copies, Copy, Finding, LoggerProblem, Severity } from './finding.js';
 import { groupBy } from '../../../shared/group-by.js';
+import { netWriter } from '../event-log.js';
 import { encoderProblems } from './encoder-problems.js';
+import { eventFindings } from './event-findings.js';
 import {
   accessLogger,
+  errorLogger,
+  errorNamesOf,
   filterOf,
   handlers,
   namespacesOf,
   netAddress,
   netLoggers,
   objectOf,
+  refusedName,
   requestGroups,
   textOf,
   textsOf,
   type JsonObject,
-  type NetAddress,
   type NetLogger,
   type RequestGroup,
 } from './log-routing.js';
-
-/** Options of `findProblems`. */
-export interface CheckOptions {
-  /** Returns the id of the sink at an address, which is the same for all its addresses; `undefined` for no sink. */
-  readonly sinkAt: (address: NetAddress) => string | undefined;
-  /** The sink's address for suggested changes, in Caddy's syntax: `tcp/127.0.0.1:9514`. */
-  readonly address: string;
-  /** Address of the sink's dashboard, as `host:port`. */
-  readonly dashboard: string;
-  /** Syntax of the suggested changes. */
-  readonly syntax: 'caddyfile' | 'json';
-}
 
 const severities: readonly Severity[] = ['loses', 'doubles', 'blurs', 'hint'];
 
@@ -37,26 +30,24 @@ export function findProblems(config: unknown, options: CheckOptions): Finding[] 
   const groups = requestGroups(config);
   const loggers = netLoggers(config).filter(({ address }) => options.sinkAt(address) !== undefined);
   const copies = copiesOf(loggers, groups);
+  const errors = copiesOf(loggers, groups, errorNamesOf);
+  const sole = soleSenders(copies, options.sinkAt);
   const taken = groupsByLogger(copies);
   return [
     ...loggers.flatMap((logger) => loggerFindings(logger, taken.get(logger) ?? [], config, options)),
-    ...duplicateFindings(copies, options),
+    ...duplicateFindings(copies, sole, options),
     ...missingFindings(loggers, copies, options),
+    ...eventFindings(loggers, { access: copies, errors, sole }, config, options),
     ...handlerFindings(copies, config, options),
   ].sort((a, b) => severities.indexOf(a.severity) - severities.indexOf(b.severity));
 }
 
-/** A line that a logger sends to the sink for a request. */
-interface Copy {
-  readonly logger: NetLogger;
-  readonly loggerName: string;
-}
-
-/** The lines sent for each request of a group; empty if it is not sent. */
-type Copies = ReadonlyMap<RequestGroup, readonly Copy[]>;
-
 /** Indexes loggers by the names that they include, since a configuration may have thousands of loggers and hosts. */
-function copiesOf(loggers: readonly NetLogger[], groups: readonly RequestGroup[]): Copies {
+function copiesOf(
+  loggers: readonly NetLogger[],
+  groups: readonly RequestGroup[],
+  namesOf: (group: RequestGroup) => readonly string[] = ({ loggerNames }) => loggerNames,
+): Copies {
   const includes = loggers.flatMap((logger) =>
     [...new Set(textsOf(logger.config['include']))].map((name) => ({ logger, name })),
   );
@@ -75,7 +66,7 @@ function copiesOf(loggers: readonly NetLogger[], groups: readonly RequestGroup[]
   return new Map(
     groups.map((group) => [
       group,
-      group.loggerNames.flatMap((loggerName) => loggersFor(loggerName).map((logger) => ({ logger, loggerName }))),
+      namesOf(group).flatMap((loggerName) => loggersFor(loggerName).map((logger) => ({ logger, loggerName }))),
     ]),
   );
 }
@@ -97,6 +88,7 @@ function loggerFindings(
 ): Finding[] {
   const problems = [
     ...connectionProblems(logger),
+    ...filterProblems(logger),
     ...(taken.length === 0
       ? []
       : [
@@ -112,6 +104,32 @@ function loggerFindings(
     sites: sitesOf(taken),
     change: syntax === 'caddyfile' ? caddyfile : [jsonChange(`${logger.path}${path}`, json)],
   }));
+}
+
+function filterProblems({ config }: NetLogger): LoggerProblem[] {
+  const [include, exclude] = [textsOf(config['include']), textsOf(config['exclude'])];
+  const refused = refusedName(include, exclude);
+  if (refused === undefined) return [];
+  // An exception within `include` keeps lines away, so it stays. Without one, `exclude` has no effect.
+  const hasException = exclude.some((name) => !include.includes(name) && filterOf(include, [])(name));
+  const lists = { include: `include ${include.join(' ')}`, exclude: `exclude ${exclude.join(' ')}` };
+  return [
+    {
+      severity: 'loses',
+      code: 'filter-refused',
+      what: `Caddy refuses ${lists.include} with ${lists.exclude}`,
+      path: hasException ? '/include' : '/exclude',
+      why: `${
+        exclude.includes(refused)
+          ? `${refused} is in both lists`
+          : `No excluded name is above or below ${refused}, as Caddy requires for each included one`
+      }, so Caddy neither starts nor reloads.`,
+      caddyfile: hasException
+        ? [`# remove: ${lists.include}`, lists.exclude]
+        : [`# remove: ${lists.exclude}`, lists.include],
+      json: undefined,
+    },
+  ];
 }
 
 function connectionProblems({ address, config }: NetLogger): LoggerProblem[] {
@@ -219,7 +237,7 @@ function volumeProblems({ config }: NetLogger): LoggerProblem[] {
 }
 
 /** Returns one finding for each combination of loggers that sends a request's line more than once. */
-function duplicateFindings(copies: Copies, { sinkAt, syntax }: CheckOptions): Finding[] {
+function duplicateFindings(copies: Copies, sole: ReadonlySet<NetLogger>, { sinkAt, syntax }: CheckOptions): Finding[] {
   const found = new Map<string, { copies: readonly Copy[]; groups: RequestGroup[] }>();
   for (const [group, all] of copies) {
     for (const ofSink of groupBy(all, ({ logger }) => sinkAt(logger.address)).values()) {
@@ -245,9 +263,22 @@ function duplicateFindings(copies: Copies, { sinkAt, syntax }: CheckOptions): Fi
           ? `${logger.name} sends each request ${times(copies.length)}`
           : `Each request is sent ${times(copies.length)}, by ${names.join(' and ')}`,
       why: 'Each copy is counted as a separate request.',
-      change: surplus.flatMap((copy) => excludeCopy(copy, retained, syntax)),
+      change: [...new Set(surplus.map((copy) => excludeCopy(copy, retained, sole, syntax).join('\n')))].flatMap(
+        (lines) => lines.split('\n'),
+      ),
     };
   });
+}
+
+/** The loggers without which a sink would not get some requests. */
+function soleSenders(copies: Copies, sinkAt: CheckOptions['sinkAt']): ReadonlySet<NetLogger> {
+  return new Set(
+    [...copies.values()].flatMap((sent) =>
+      [...groupBy(sent, ({ logger }) => sinkAt(logger.address)).values()].flatMap((ofSink) =>
+        ofSink.every(({ logger }) => logger === ofSink[0]!.logger) ? [ofSink[0]!.logger] : [],
+      ),
+    ),
+  );
 }
 
 /**
@@ -263,22 +294,24 @@ function specificity({ logger, loggerName }: Copy): number {
   );
 }
 
-function excludeCopy({ logger, loggerName }: Copy, retained: Copy, syntax: CheckOptions['syntax']): string[] {
+function excludeCopy(
+  { logger, loggerName }: Copy,
+  retained: Copy,
+  sole: ReadonlySet<NetLogger>,
+  syntax: CheckOptions['syntax'],
+): string[] {
   const include = textsOf(logger.config['include']);
-  const exclude = [...textsOf(logger.config['exclude']), loggerName];
+  // Without its access lines, a logger of events still has lines to send.
+  const name = logger.accepts(errorLogger) && !sole.has(logger) ? accessLogger : loggerName;
+  const exclude = [...textsOf(logger.config['exclude']), name];
   const canExclude =
     !include.includes(loggerName) &&
     !filterOf(include, exclude)(loggerName) &&
     !(logger === retained.logger && loggerName === accessLogger);
-  if (syntax === 'json')
-    return [
-      canExclude
-        ? jsonChange(`${logger.path}/exclude`, exclude)
-        : `${logger.path}: remove it, or give it another writer`,
-    ];
-  if (!canExclude)
-    return [`# remove \`output net ${logger.address.text}\` from the log ${logger.name}, or the whole log`];
-  return [`log ${logger.name} {`, `    exclude ${exclude.join(' ')}`, '}'];
+  if (canExclude) return excludeLines(logger, exclude, syntax);
+  return syntax === 'json'
+    ? [`${logger.path}: remove it, or give it another writer`]
+    : [`# remove \`output net ${logger.address.text}\` from the log ${logger.name}, or the whole log`];
 }
 
 function missingFindings(loggers: readonly NetLogger[], copies: Copies, { syntax, address }: CheckOptions): Finding[] {
@@ -316,7 +349,7 @@ function missingFindings(loggers: readonly NetLogger[], copies: Copies, { syntax
                   ? []
                   : [
                       jsonChange('/logging/logs/caddy-log-sink', {
-                        writer: { output: 'net', address, dial_timeout: 1_000_000_000, soft_start: true },
+                        writer: netWriter(address),
                         include: [accessLogger],
                       }),
                     ]),
@@ -402,18 +435,6 @@ function upstreamsOf(handler: JsonObject): string[] {
   return Array.isArray(upstreams) ? upstreams.map((upstream) => textOf(objectOf(upstream)['dial'])) : [];
 }
 
-function sitesOf(groups: readonly RequestGroup[]): string[] {
-  return hostNames([...new Set(groups.map(({ host }) => host))]);
-}
-
-function hostNames(hosts: readonly string[]): string[] {
-  return hosts.map((host) => host || 'any host').sort();
-}
-
 function times(count: number): string {
   return count === 2 ? 'twice' : `${count} times`;
-}
-
-function jsonChange(path: string, value: unknown): string {
-  return value === undefined ? `${path}: remove it` : `${path}: ${JSON.stringify(value)}`;
 }

@@ -1,3 +1,17 @@
+import type { NetAddress, NetLogger, RequestGroup } from './log-routing.js';
+
+/** Options of `findProblems`. */
+export interface CheckOptions {
+  /** Returns the id of the sink at an address, which is the same for all its addresses; `undefined` for no sink. */
+  readonly sinkAt: (address: NetAddress) => string | undefined;
+  /** The sink's address for suggested changes, in Caddy's syntax: `tcp/127.0.0.1:9514`. */
+  readonly address: string;
+  /** Address of the sink's dashboard, as `host:port`. */
+  readonly dashboard: string;
+  /** Syntax of the suggested changes. */
+  readonly syntax: 'caddyfile' | 'json';
+}
+
 /**
  * Effect of a problem: `loses` log lines or requests, `doubles` requests (counted more than once), `blurs` figures
  * (less exact or missing), or a `hint` without effect on the figures.
@@ -32,3 +46,12 @@ export interface LoggerProblem extends Pick<Finding, 'severity' | 'code' | 'what
   /** The JSON value to set at the path; `undefined` to remove it. */
   readonly json: unknown;
 }
+
+/** A line that a logger sends to the sink for a request. */
+export interface Copy {
+  readonly logger: NetLogger;
+  readonly loggerName: string;
+}
+
+/** The lines sent for each request of a group; empty if it is not sent. */
+export type Copies = ReadonlyMap<RequestGroup, readonly Copy[]>;

@@ -22,6 +22,8 @@ export interface NetLogger {
   readonly config: JsonObject;
   /** Whether it accepts lines of this logger, regardless of level. */
   readonly accepts: (loggerName: string) => boolean;
+  /** Whether it accepts lines of this module at all, such as `http.handlers.reverse_proxy`. */
+  readonly acceptsModule: (moduleId: string) => boolean;
 }
 
 /** The address of an `output net`. */
@@ -59,6 +61,9 @@ export interface Handler {
 /** The logger of access lines without a logger name. */
 export const accessLogger = 'http.log.access';
 
+/** The logger of error lines without a logger name. */
+export const errorLogger = 'http.log.error';
+
 /** Returns the loggers that write to a socket. */
 export function netLoggers(config: unknown): NetLogger[] {
   return Object.entries(at(config, 'logging', 'logs')).flatMap(([name, value]) => {
@@ -72,6 +77,7 @@ export function netLoggers(config: unknown): NetLogger[] {
         address: netAddress(textOf(writer['address'])),
         config: logger,
         accepts: filterOf(textsOf(logger['include']), textsOf(logger['exclude'])),
+        acceptsModule: moduleFilterOf(textsOf(logger['include']), textsOf(logger['exclude'])),
       },
     ];
   });
@@ -104,6 +110,42 @@ export function filterOf(include: readonly string[], exclude: readonly string[])
     const [accept, reject] = [longest(included), longest(excluded)];
     return included.size === 0 ? reject === 0 : accept > reject;
   };
+}
+
+/**
+ * Returns a predicate for ids of modules. A module gets only loggers whose `include` names it or a namespace below it:
+ * `include http` takes no line of `http.handlers.reverse_proxy`.
+ */
+function moduleFilterOf(include: readonly string[], exclude: readonly string[]): (moduleId: string) => boolean {
+  const longest = (names: readonly string[]): number => names.reduce((max, { length }) => Math.max(max, length), 0);
+  return (moduleId) => {
+    if (include.length === 0) return filterOf([], exclude)(moduleId);
+    const accept = longest(include.filter((name) => isWithin(name, moduleId)));
+    const reject = longest(exclude.filter((name) => isWithin(moduleId, name)));
+    return !exclude.includes('*') && accept > reject;
+  };
+}
+
+/**
+ * Returns the first included name for which Caddy refuses the configuration, if any: with both lists, each included
+ * name must have a name above or below it, but not itself, among the excluded ones (`CustomLog.provision`).
+ */
+export function refusedName(include: readonly string[], exclude: readonly string[]): string | undefined {
+  if (exclude.length === 0) return undefined;
+  return include.find(
+    (name) => exclude.includes(name) || !exclude.some((other) => isWithin(name, other) || isWithin(other, name)),
+  );
+}
+
+function isWithin(name: string, namespace: string): boolean {
+  return `${name}.`.startsWith(`${namespace}.`);
+}
+
+/** The names of a request's error lines: those of its access lines. Caddy writes them without an access log too. */
+export function errorNamesOf({ loggerNames }: RequestGroup): string[] {
+  return loggerNames.length === 0
+    ? [errorLogger]
+    : loggerNames.map((name) => `${errorLogger}${name.slice(accessLogger.length)}`);
 }
 
 /** The name of a logger and of its parent namespaces, longest first: `a.b.c`, `a.b`, `a`. */
