@@ -2,6 +2,7 @@ import test from 'ava';
 import { latencyBucketOf } from '../../shared/rollup/rollup.js';
 import { createDecoder, type Decoded } from './decode.js';
 import { normaliseHost } from './host.js';
+import { withoutIdentity } from './fixtures/without-identity.js';
 
 const real = `{"level":"info","ts":1795461210.8232923,"logger":"http.log.access.log1","msg":"handled request","request":{"remote_ip":"127.0.0.1","remote_port":"53462","client_ip":"203.0.113.9","proto":"HTTP/2.0","method":"GET","host":"secure.test:8443","uri":"/s/1?q=ä","headers":{"Authorization":["REDACTED"],"Referer":["https://a.example/"],"User-Agent":["curl/8.7.1"]},"tls":{"resumed":false,"version":772,"cipher_suite":4865,"proto":"h2","server_name":"secure.test","ech":false}},"bytes_read":7,"user_id":"","duration":0.011871543,"size":4559,"status":200,"resp_headers":{"Via":["1.1 Caddy"]}}`;
 
@@ -9,7 +10,7 @@ const real = `{"level":"info","ts":1795461210.8232923,"logger":"http.log.access.
 const arrivalMs = 1_795_461_300_000;
 
 test('decodes a line of the default encoder, with all digits of its time', (t) => {
-  t.deepEqual(decodeLine(real), {
+  t.like(decodeLine(real), {
     kind: 'request',
     event: {
       source: 'caddy',
@@ -68,7 +69,7 @@ test('returns no latency for WebSockets over HTTP/2 and 3, event streams and abo
     const bytes = Buffer.from(text);
     const decoder = createDecoder({ timeZone: 'UTC', durationFormat: 'auto' });
     const decoded = decoder.decodeLine(bytes, 0, bytes.length, arrivalMs);
-    t.deepEqual(decoded, decoder.decode(text, arrivalMs), text);
+    t.deepEqual(decoded, withoutIdentity(decoder.decode(text, arrivalMs)), text);
     t.is(decoded.kind === 'request' && latencyBucketOf(decoded.event) !== undefined, expected, text);
   }
 });
