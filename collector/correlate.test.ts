@@ -86,7 +86,7 @@ test('adds the upstream of the only failed attempt, and none of a request that t
   const attempt = (upstream: string): void => {
     correlator.add(
       identity({ duration: undefined, status: 0 }),
-      report({ isFinal: false, error: 'timeout', upstream }),
+      report({ isFinal: false, error: 'timeout', errorId: '', upstream }),
     );
   };
   attempt('10.0.0.1:80');
@@ -107,13 +107,20 @@ test('several requests of one kind without comparable durations get what their r
   for (const errorId of ['a', 'b']) correlator.add(identity(), report({ errorId }));
   t.deepEqual(correlator.take(access, startMs), { ...none, error: 'refused', upstream: '10.0.0.3:80' });
   t.is(correlator.take(access, startMs)?.errorId, 'b', 'one is left');
-  for (const error of ['refused', 'timeout']) correlator.add(identity(), report({ error }));
+  for (const error of ['refused', 'timeout']) correlator.add(identity(), report({ error, errorId: error }));
   t.is(correlator.take(access, startMs), undefined, 'one of two reasons');
+});
+
+test('takes an error once that a site with several loggers has written several times', (t) => {
+  const correlator = new Correlator();
+  for (let times = 0; times < 2; times += 1) correlator.add(identity(), report());
+  t.is(correlator.take(identity(), startMs)?.errorId, 'hrgs1kzyk');
+  t.is(correlator.size, 0);
 });
 
 test('forgets the oldest reports beyond its limit', (t) => {
   const correlator = new Correlator();
-  for (let at = 0; at < 50_000; at += 1) correlator.add(identity({ uri: `/${at}` }), report());
+  for (let at = 0; at < 50_000; at += 1) correlator.add(identity({ uri: `/${at}` }), report({ errorId: `${at}` }));
   t.is(correlator.size, 20_000);
   t.is(correlator.take(identity({ uri: '/0' }), startMs), undefined);
   t.truthy(correlator.take(identity({ uri: '/49999' }), startMs));

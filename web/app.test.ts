@@ -242,7 +242,7 @@ test('/api/ping answers, and is itself a request of the source dashboard.', asyn
     uri: '/api/ping',
     status: 200,
     endpoint: '/api/ping',
-    size: 13,
+    size: 30,
   });
 });
 
@@ -645,9 +645,9 @@ test('/api/requests and the page tell of edge and app what each took under one i
   ]);
   t.regex(
     (await get('/api/requests.csv?source=caddy&request_id=%3Cb%3Ealone')).text,
-    /"request_id","pair\.edge_ms","pair\.app_ms","pair\.outside_ms"\r\n.*,"<b>alone",,,\r\n$/,
+    /"request_id","pair\.edge_ms","pair\.app_ms","pair\.outside_ms","error","error_id","upstream","retries","content_type"\r\n.*,"<b>alone",,,,"","","",,""\r\n$/,
   );
-  t.regex((await get('/api/requests.csv')).text, /,"12\.3","8\.1","4\.2"\r\n/);
+  t.regex((await get('/api/requests.csv')).text, /,"12\.3","8\.1","4\.2",/);
   const { text } = await get('/?refresh=off');
   t.regex(text, /title="Caddy 12\u00a0ms, app 8\.1\u00a0ms">4\.2\u00a0ms</);
   t.true(text.includes('request_id=5f0c7c1e-0000-4000-8000-000000000001'));
@@ -732,7 +732,7 @@ test('/api/top/… ranks paths, referrers, user agents, browsers and clients, wi
   t.is(status, 404);
   t.regex(
     text,
-    /no list by \\"colour\\"; there are lists by path, referrer, user_agent, client, country, host, method, browser, system, bot/,
+    /no list by \\"colour\\"; there are lists by path, referrer, user_agent, client, error, upstream, country, host, method, browser, system, bot/,
   );
   t.is((await get('/api/top/path?from=yesterday')).status, 400);
 });

@@ -139,7 +139,7 @@ export class RetentionGuard {
     this.#state = state;
     this.#lastMonotonicMs = checkMonotonicMs;
     return {
-      retention: { requestsMs: state.requestsMs, rollupsMs: state.rollupsMs, eventsMs: retention.eventsMs },
+      retention: { ...retention, requestsMs: state.requestsMs, rollupsMs: state.rollupsMs },
       nowMs: deletionNowMs,
     };
   }

@@ -100,6 +100,7 @@ const whatWasWritten = {
       received: 4,
       accepted: 3,
       runtime: 0,
+      events: 0,
       rejected: { 'not-json': 1 },
       dropped: {},
       stored: 3,
