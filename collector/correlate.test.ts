@@ -153,7 +153,15 @@ test('never gives a request the reason of another one, in any order of lines', (
         const timeMs = startMs + at;
         return [
           ...(fails && reportComes
-            ? [{ at, order: at, run: () => void correlator.add(own, report({ timeMs, error: `${at}` })) }]
+            ? [
+                {
+                  at,
+                  order: at,
+                  run: () => {
+                    correlator.add(own, report({ timeMs, error: `${at}`, errorId: `${at}` }));
+                  },
+                },
+              ]
             : []),
           ...(accessComes
             ? [

@@ -46,7 +46,7 @@ export function problemsOf(rows: readonly EventRow[]): Problem[] {
 }
 
 /** Whether an event reports a failure: of a request with 5xx, of a health check, or of anything at level `error`. */
-export function isFailure({ level, logger, status, error, reason }: EventRow['event']): boolean {
+function isFailure({ level, logger, status, error, reason }: EventRow['event']): boolean {
   if (reason === '') return false;
   if (status !== 0) return isServerError(status);
   if (level === 'info' || level === 'debug') return error !== '' && logger.includes('.health_checker.');

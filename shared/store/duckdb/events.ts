@@ -1,5 +1,5 @@
 import { BIGINT, VARCHAR, type DuckDBConnection, type DuckDBPreparedStatement } from '@duckdb/node-api';
-import type { CaddyLevel } from '../../caddy-event.js';
+import type { CaddyEvent } from '../../caddy-event.js';
 import type { EventRow } from '../../record/event-folder.js';
 import { splitNanoseconds } from '../../request-event.js';
 import type { EventsQuery } from '../store.js';
@@ -8,24 +8,28 @@ import type { Query } from './read-pool.js';
 import { BoundValues } from './queries/bound-values.js';
 import { runCached } from './statements.js';
 
+const textColumns = [
+  ['level', 'level'],
+  ['logger', 'logger'],
+  ['message', 'message'],
+  ['error', 'error'],
+  ['reason', 'reason'],
+  ['host', 'host'],
+  ['method', 'method'],
+  ['uri', 'uri'],
+  ['errorId', 'error_id'],
+  ['upstream', 'upstream'],
+  ['fields', 'fields'],
+] as const satisfies readonly (readonly [keyof CaddyEvent, string])[];
+
 const eventColumns: readonly Column<EventRow>[] = [
   ['window_ms', 'BIGINT', ({ windowMs }) => windowMs],
   ['row_id', 'BIGINT', ({ rowId }) => rowId],
   ['"count"', 'BIGINT', ({ count }) => count],
   ['first_ns', 'BIGINT', ({ event: { timeMs, timeNs } }) => `${timeMs}${String(timeNs).padStart(6, '0')}`],
   ['last_ms', 'BIGINT', ({ lastMs }) => lastMs],
-  ['level', 'VARCHAR', ({ event }) => event.level],
-  ['logger', 'VARCHAR', ({ event }) => event.logger],
-  ['message', 'VARCHAR', ({ event }) => event.message],
-  ['error', 'VARCHAR', ({ event }) => event.error],
-  ['reason', 'VARCHAR', ({ event }) => event.reason],
-  ['host', 'VARCHAR', ({ event }) => event.host],
-  ['method', 'VARCHAR', ({ event }) => event.method],
-  ['uri', 'VARCHAR', ({ event }) => event.uri],
   ['status_code', 'SMALLINT', ({ event }) => event.status],
-  ['error_id', 'VARCHAR', ({ event }) => event.errorId],
-  ['upstream', 'VARCHAR', ({ event }) => event.upstream],
-  ['fields', 'VARCHAR', ({ event }) => event.fields],
+  ...textColumns.map(([property, name]): Column<EventRow> => [name, 'VARCHAR', ({ event }) => event[property]]),
 ];
 
 /** Definition of the table `caddy_event`. It has no index: rows arrive in about the order of time. */
@@ -79,56 +83,25 @@ export async function readEvents(
   ];
   const columns = await values.columnsOf(
     query,
-    `SELECT window_ms, row_id, "count", first_ns, last_ms, status_code,
-       ${texts('level', 'logger', 'message', 'error', 'reason', 'host', 'method', 'uri', 'error_id', 'upstream', 'fields')}
+    `SELECT window_ms, row_id, "count", first_ns, last_ms, status_code, ${texts(...textColumns.map(([, name]) => name))}
      FROM caddy_event WHERE ${conditions.join(' AND ')}
      ORDER BY window_ms DESC, last_ms DESC, row_id LIMIT ${values.add(BigInt(limit), BIGINT)}`,
   );
-  const [windows, ids, counts, firsts, lasts, statuses, ...textColumns] = columns as [
-    bigint[],
-    bigint[],
-    bigint[],
-    bigint[],
-    bigint[],
-    number[],
+  const [windows, ids, counts, firsts, lasts, statuses, ...found] = columns as [
+    ...[bigint[], bigint[], bigint[], bigint[], bigint[], number[]],
     ...string[][],
   ];
-  return (windows ?? []).map((windowMs, at): EventRow => {
-    const [level, logger, message, error, reason, hostText, method, uri, errorId, upstream, fields] = textColumns.map(
-      (column) => column[at]!,
-    ) as [CaddyLevel, ...string[]] as [
-      CaddyLevel,
-      string,
-      string,
-      string,
-      string,
-      string,
-      string,
-      string,
-      string,
-      string,
-      string,
-    ];
+  return windows.map((windowMs, at): EventRow => {
+    const event = Object.fromEntries(textColumns.map(([property], index) => [property, found[index]![at]])) as Pick<
+      CaddyEvent,
+      (typeof textColumns)[number][0]
+    >;
     return {
       windowMs: Number(windowMs),
       rowId: Number(ids[at]!),
       count: Number(counts[at]!),
       lastMs: Number(lasts[at]!),
-      event: {
-        ...splitNanoseconds(firsts[at]!),
-        level,
-        logger,
-        message,
-        error,
-        reason,
-        host: hostText,
-        method,
-        uri,
-        status: statuses[at]!,
-        errorId,
-        upstream,
-        fields,
-      },
+      event: { ...splitNanoseconds(firsts[at]!), ...event, status: statuses[at]! },
     };
   });
 }

@@ -32,16 +32,16 @@ export function eventLine({ windowMs, rowId, count, lastMs, event }: EventRow): 
 }
 
 /** A row from `json.encode`. A field that only some rows have is `null`; one that no row has is missing. */
-type StoredEvent = {
-  _time: string;
-  level: string;
-  host?: string | null;
-  count: number;
-  last_ms: number;
-  status_code: number;
-} & {
-  [Name in (typeof textFields)[number][1]]?: string | null;
-} & { first_ns: string };
+interface StoredEvent extends Partial<Record<(typeof textFields)[number][1], string | null>> {
+  readonly _time: string;
+  readonly level: string;
+  readonly host?: string | null;
+  readonly count: number;
+  /** As text: JSON would round it. */
+  readonly first_ns: string;
+  readonly last_ms: number;
+  readonly status_code: number;
+}
 
 /** See `StoreReader.readEvents`. */
 export async function readEvents(
