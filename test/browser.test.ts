@@ -375,6 +375,8 @@ testWithChromium(
         user_agent: 'curl/8 (+x)',
         referrer: 'https://a.example/',
         request_id: '<b>',
+        error: 'dial tcp 10.0.0.3:80: connect: connection refused',
+        upstream: '10.0.0.3:80',
       };
       await page.goto(`${url}/?edit=on&refresh=60`);
       for (const [name, value] of Object.entries(filters))
