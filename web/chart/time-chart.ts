@@ -27,9 +27,18 @@ export interface TimeChart {
   readonly before: readonly (number | null)[] | undefined;
   /** Missing values from this window on are not gaps: there is no data yet. */
   readonly openMs: number;
+  /** Times to mark with a vertical line. Default: none. */
+  readonly markers?: readonly Marker[];
   readonly formatValue: (value: number) => string;
   /** Labels of the ticks of the time axis. */
   readonly formatTimes: (timesMs: readonly number[]) => readonly string[];
+}
+
+/** A marked time. */
+export interface Marker {
+  readonly timeMs: number;
+  /** What happened. */
+  readonly label: string;
 }
 
 /** One line or area. */
@@ -106,6 +115,12 @@ function svg(chart: TimeChart, style: string, extra: string, totalHeight: number
     ...(kind === 'stack' ? areas(chart, { x, y }) : []),
     ...(before === undefined ? [] : [linePath({ class: 'before', values: before }, chart, { x, y })]),
     ...(kind === 'lines' ? series.map((one) => linePath(one, chart, { x, y })) : []),
+    ...(chart.markers ?? [])
+      .filter(({ timeMs }) => timeMs >= fromMs && timeMs < toMs)
+      .map(
+        ({ timeMs, label }) =>
+          `<path class="marker" d="M${x(timeMs).toFixed(1)},${plot.top}V${plot.bottom}"><title>${escape(label)}</title></path>`,
+      ),
     ...ticks.map(
       (value) =>
         `<text class="tick" x="${plot.left - 8}" y="${y(value).toFixed(1)}" dy="0.32em" text-anchor="end">${escape(chart.formatValue(value))}</text>`,

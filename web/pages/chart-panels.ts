@@ -1,6 +1,6 @@
 /** The charts of the page, each with its legend, links and table. */
 import { chartLinks, type ChartLink } from '../chart/chart-links.js';
-import { timeChart, type TimeChart } from '../chart/time-chart.js';
+import { timeChart, type Marker, type TimeChart } from '../chart/time-chart.js';
 import { statusClassOf } from '../../shared/status.js';
 import { isoTime } from '../../shared/time-range.js';
 import { chartKinds, pairChartKinds, type ChartKind } from './chart-kinds.js';
@@ -23,6 +23,8 @@ export interface Drawing {
   readonly link: Link;
   /** The windows of the range by start, each with a link that zooms in on it. */
   readonly windows: ReadonlyMap<number, { readonly iso: string; readonly text: string; readonly href: string }>;
+  /** Times to mark in each chart. */
+  readonly markers: readonly Marker[];
   /** Clickable parts for a mouse and for touch. */
   readonly layers: readonly Layer[];
 }
@@ -42,7 +44,7 @@ interface Part extends ChartLink {
 }
 
 /** Prepares drawing the charts of a page. */
-export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing {
+export function drawingOf(traffic: Traffic, nowMs: number, link: Link, markers: readonly Marker[]): Drawing {
   const { range, stepMs } = traffic;
   const timesMs = timesOf(range, stepMs);
   const zoom = (fromMs: number, toMs: number): string =>
@@ -75,7 +77,7 @@ export function drawingOf(traffic: Traffic, nowMs: number, link: Link): Drawing 
       { iso: isoTime(timeMs), text: timeText(timeMs, stepMs, nowMs), href: zoom(timeMs, timeMs + stepMs) },
     ]),
   );
-  return { traffic, nowMs, link, windows, layers };
+  return { traffic, nowMs, link, markers, windows, layers };
 }
 
 /**
@@ -101,12 +103,12 @@ export function chartTables(sources: readonly string[], drawing: Drawing) {
 function panelsOf<Window extends { readonly timeMs: number }>(
   kind: ChartKind<Window>,
   charted: readonly Charted<Window>[],
-  { traffic, nowMs, link, layers }: Drawing,
+  { traffic, nowMs, link, markers, layers }: Drawing,
   first = 0,
 ) {
   const charts = charted.map((each, at) => ({
     source: each.name,
-    chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs }),
+    chart: chartOf(kind, each, traffic, { id: `${kind.name}-${first + at + 1}`, nowMs, markers }),
   }));
   return charts.map(({ source, chart }) => ({
     title: kind.title,

@@ -1,5 +1,5 @@
 /** The charts of the page, for SVG, CSV and JSON. */
-import type { ChartSeries, TimeChart } from '../chart/time-chart.js';
+import type { ChartSeries, Marker, TimeChart } from '../chart/time-chart.js';
 import { groupBy } from '../../shared/group-by.js';
 import { isoTime } from '../../shared/time-range.js';
 import type { TimeRange } from '../../shared/store/store.js';
@@ -46,7 +46,7 @@ export function chartOf<Window extends { readonly timeMs: number }>(
   kind: ChartKind<Window>,
   { name, windows, before }: Charted<Window>,
   { range, stepMs, firstMs }: Pick<Traffic, 'range' | 'stepMs' | 'firstMs'>,
-  { id, nowMs }: { id: string; nowMs: number },
+  { id, nowMs, markers = [] }: { id: string; nowMs: number; markers?: readonly Marker[] },
 ): TimeChart {
   const formatValue =
     kind.formatValue === 'rate'
@@ -89,6 +89,7 @@ export function chartOf<Window extends { readonly timeMs: number }>(
     stepMs,
     timesMs,
     openMs,
+    markers,
     // A series without values has no legend entry.
     series: series.filter(
       ({ values: some }, at) =>

@@ -1,13 +1,17 @@
 /** The sections of the page about what Caddy logs besides requests: problems, and events. */
 import type { EventRow } from '../../shared/record/event-folder.js';
 import { isoTime } from '../../shared/time-range.js';
-import { count, dayOf, printable } from '../format.js';
+import type { Marker } from '../chart/time-chart.js';
+import { count, dayOf, moment, printable } from '../format.js';
+import type { CaddyStart } from '../stats/caddy-starts.js';
 import { problemsOf } from '../stats/problems.js';
 import { filterHref, type Link } from './link.js';
 
 /** Number of problems and of events on the page. The API has more. */
 const problemsMax = 10;
 const eventsMax = 10;
+/** Number of starts and reloads to list. */
+const startsMax = 3;
 /** Number of hosts that a problem lists. */
 const hostsMax = 3;
 
@@ -15,6 +19,21 @@ const hostsMax = 3;
 interface Shown {
   readonly link: Link;
   readonly nowMs: number;
+}
+
+/** The times at which Caddy started or reloaded, as markers of charts. */
+export function startMarkers(starts: readonly CaddyStart[], nowMs: number): Marker[] {
+  return starts.map(({ kind, timeMs }) => ({
+    timeMs,
+    label: `Caddy ${kind === 'start' ? 'started' : 'reloaded'} at ${moment(timeMs, nowMs)} UTC`,
+  }));
+}
+
+/** The same as a sentence, for those who do not see the charts; `undefined` if there are none. */
+export function startsSentence(starts: readonly CaddyStart[], nowMs: number): string | undefined {
+  if (starts.length === 0) return undefined;
+  const last = startMarkers(starts.slice(-startsMax), nowMs).map(({ label }) => label);
+  return `Vertical lines: ${last.join('; ')}${starts.length > startsMax ? `; and ${starts.length - startsMax} before` : ''}.`;
 }
 
 /** Returns the sections. `events`: those of the range, newest first. */

@@ -8,11 +8,12 @@ import type { Traffic } from '../query/read-traffic.js';
 import { withoutSource } from '../stats/fold.js';
 import type { Pair } from '../stats/pair.js';
 import type { RequestPairs } from '../stats/request-pairs.js';
+import { caddyStartsIn } from '../stats/caddy-starts.js';
 import { leadingReason, type TopLists } from '../stats/top-lists.js';
 import { chartRows, chartTables, drawingOf, pairPanels, pairTable } from './chart-panels.js';
 import { collectorCards } from './collector-cards.js';
 import { controlsView, type PageClock } from './controls.js';
-import { eventPanels } from './event-panels.js';
+import { eventPanels, startMarkers, startsSentence } from './event-panels.js';
 import { linksOf } from './link.js';
 import { notesView, ownView } from './notes.js';
 import { requestRows } from './request-rows.js';
@@ -90,7 +91,8 @@ export function dashboardView({
   });
   const sources = [...traffic.sources.keys()];
   const link = linksOf(query);
-  const drawing = drawingOf(traffic, exactMs, link);
+  const starts = caddyStartsIn(events);
+  const drawing = drawingOf(traffic, exactMs, link, startMarkers(starts, nowMs));
   const drawn = chartedNames(traffic);
   return {
     title: status.title,
@@ -122,6 +124,7 @@ export function dashboardView({
     latestHaveIds: latest.some(({ requestId }) => requestId !== ''),
     latestCsvHref: link({}, '/api/requests.csv'),
     ...eventPanels(events, { link, nowMs }),
+    starts: startsSentence(starts, nowMs),
     collectors: collectorCards(traffic.ledgers, nowMs, exactMs),
   };
 }

@@ -66,7 +66,7 @@ function snapshotOf(counts: readonly LedgerCount[]): LedgerSnapshot | undefined 
     received: value('received'),
     accepted: value('accepted'),
     runtime: value('runtime'),
-    events: values.get('events') ?? 0, // written since version 0.2
+    events: values.get('events') ?? 0, // earlier programs wrote none
     rejected: byReason('rejected'),
     dropped: byReason('dropped'),
     stored: value('stored'),
