@@ -65,11 +65,29 @@ test('compares the duration where one log masks the address, and the connection 
   t.is(correlator.take(identity({ duration: '501.956µs' }), startMs)?.error, 'refused');
   correlator.add(identity({ remotePort: '' }), report());
   t.is(
-    correlator.take(identity({ remotePort: '', duration: '501.956µs' }), startMs),
+    correlator.take(identity({ remotePort: '', duration: undefined }), startMs),
     undefined,
     'no connection to compare',
   );
   t.is(correlator.take(identity({ remotePort: '' }), startMs)?.error, 'refused');
+});
+
+test('a duration of a few digits does not tell requests apart', (t) => {
+  const correlator = new Correlator();
+  correlator.add(identity({ duration: 0.002 }), report());
+  t.is(correlator.take(identity({ duration: 0.002, status: 200 }), startMs + 10), undefined, 'another status');
+  t.is(correlator.take(identity({ duration: 0.002 }), startMs + 4000), undefined, 'seconds later');
+  t.is(correlator.take(identity({ duration: 0.003 }), startMs), undefined, 'another duration');
+  t.is(correlator.take(identity({ duration: '2ms' }), startMs)?.error, 'refused');
+});
+
+test('expires reports by their arrival, whatever the clock of another Caddy', (t) => {
+  const correlator = new Correlator();
+  correlator.add(identity(), report(), startMs);
+  correlator.add(identity({ uri: '/fast' }), report({ timeMs: startMs + 60_000, errorId: 'b' }), startMs + 1);
+  t.is(correlator.take(identity(), startMs, startMs + 2)?.error, 'refused');
+  correlator.add(identity({ uri: '/later' }), report({ errorId: 'c' }), startMs + 10_000);
+  t.is(correlator.size, 1);
 });
 
 test('a client that reuses its port gets no reason of an earlier request whose access line never came', (t) => {
@@ -103,7 +121,7 @@ test('adds the upstream of the only failed attempt, and none of a request that t
 
 test('several requests of one kind without comparable durations get what their reports have in common', (t) => {
   const correlator = new Correlator();
-  const access = identity({ duration: '1ms' });
+  const access = identity({ duration: undefined });
   for (const errorId of ['a', 'b']) correlator.add(identity(), report({ errorId }));
   t.deepEqual(correlator.take(access, startMs), { ...none, error: 'refused', upstream: '10.0.0.3:80' });
   t.is(correlator.take(access, startMs)?.errorId, 'b', 'one is left');
@@ -148,7 +166,7 @@ test('never gives a request the reason of another one, in any order of lines', (
           remotePort,
           uri,
           status: fails ? 502 : 200,
-          duration: hasDuration ? (at + 1) / 1e6 : undefined,
+          duration: hasDuration ? (123_457 + 2 * at) / 1e9 : undefined,
         });
         const timeMs = startMs + at;
         return [

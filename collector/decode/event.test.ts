@@ -44,7 +44,7 @@ test('decodes an error line with its request and reason', (t) => {
     status: 502,
     duration: 0.0005,
   });
-  t.like(report?.report, { error: 'dial tcp 10.0.0.3:8080: connect: connection refused', isFinal: true });
+  t.like(report, { error: 'dial tcp 10.0.0.3:8080: connect: connection refused', isFinal: true });
 });
 
 test('decodes lines of the proxy, its health checker and certificates', (t) => {
@@ -54,7 +54,7 @@ test('decodes lines of the proxy, its health checker and certificates', (t) => {
     ),
     {
       event: { reason: 'reading: unexpected EOF', upstream: '10.0.0.3:80', level: 'warn' },
-      report: { identity: { duration: 0 }, report: { isFinal: true } },
+      report: { identity: { duration: 0 }, isFinal: true },
     },
   );
   t.like(
@@ -83,7 +83,51 @@ test('a debug line of an attempt names the upstream, and is no event', (t) => {
     `{"level":"debug","ts":1,"logger":"http.handlers.reverse_proxy","msg":"upstream roundtrip","upstream":"10.0.0.3:80","duration":0.0002,${request},"error":"dial tcp 10.0.0.3:80: connect: connection refused"}`,
   );
   t.is(event, undefined);
-  t.like(report, { identity: { duration: undefined }, report: { isFinal: false, upstream: '10.0.0.3:80' } });
+  t.like(report, { identity: { duration: undefined }, isFinal: false, upstream: '10.0.0.3:80' });
+});
+
+test('stores no address of a client, no credentials, and no status that no store accepts', (t) => {
+  const line = (msg: string, others = ''): string =>
+    `{"level":"error","ts":1,"logger":"http.log.error","msg":${JSON.stringify(msg)},${request},"status":502${others}}`;
+  const stored = (text: string): string => JSON.stringify(decode(text).event);
+  for (const text of [
+    line('writing: write tcp 10.0.0.1:443->198.51.100.7:49192: write: broken pipe'),
+    line(
+      'refused 198.51.100.7',
+      ',"remote":"198.51.100.7:49192","remote_ip":"198.51.100.7","error":"from 198.51.100.7"',
+    ),
+    line('write tcp 10.0.0.1:443->198.51.100.7:49192: EOF')
+      .replace('"remote_port":"49192",', '')
+      .replace(/"198[^"]*"/g, '""'),
+    '{"level":"warn","ts":1,"logger":"http.stdlib","msg":"http: TLS handshake error from 198.51.100.7:4711: EOF"}',
+  ])
+    t.false(stored(text).includes('198.51.100.7'), text);
+  for (const secret of [
+    '{"token":"hunter2","password":"hunter2"}',
+    "sent 'api_key': 'hunter2'",
+    'Get "https://user:p@hunter2@a.example/x": EOF',
+    'Get "https://a.example/x?sig=hunter2": EOF',
+  ])
+    t.false(
+      stored(line(secret, `,"session_key":"hunter2","jwt":"hunter2","note":${JSON.stringify(secret)}`)).includes(
+        'hunter2',
+      ),
+      secret,
+    );
+  for (const status of ['100000', '1e300', '-1', '1.5', '"x"'])
+    t.is(decode(line('EOF').replace('"status":502', `"status":${status}`)).event?.status, 0);
+});
+
+test('reads a megabyte of a hostile message and target in bounded time', (t) => {
+  for (const part of ['a', '-', '/token-', 'a.b:', '@', 'x=', '1', '.']) {
+    const text = part.repeat(1_000_000 / part.length);
+    for (let times = 0; times < 20; times += 1) {
+      const { event } = decode(
+        `{"level":"error","ts":1,"logger":"http.log.error","msg":"${text}","error":"${text}","request":{"remote_ip":"1.2.3.4","host":"${text}","uri":"/${text}","method":"${text}"},"status":502}`,
+      );
+      t.true(JSON.stringify(event).length < 5000);
+    }
+  }
 });
 
 test('reads the level, logger and message of the console encoder', (t) => {

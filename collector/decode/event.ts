@@ -3,14 +3,16 @@ import {
   caddyLevels,
   eventFieldsLengthMax,
   eventTextLengthMax,
-  type CaddyEvent,
   type CaddyLevel,
+  type CaddyEvent,
 } from '../../shared/caddy-event.js';
+import { nameLengthMax } from '../../shared/record/bounds.js';
 import type { ErrorReport, RequestIdentity } from '../correlate.js';
+import { statusOf, textOf } from './entry-fields.js';
 import { normaliseHost } from './host.js';
 import type { JsonObject } from './json-object.js';
-import { reasonOf, upstreamIn } from './reason.js';
-import { redactSecrets } from './redact.js';
+import { reasonOf, upstreamIn, withoutSecrets } from './reason.js';
+import { isSecretName, redactSecrets } from './redact.js';
 import { isLevel, isObject, type Entry } from './split-encoding.js';
 import type { Time } from './time.js';
 
@@ -19,8 +21,13 @@ export interface DecodedEvent {
   /** `undefined` if the line is of no use: a debug message, or routine housekeeping. */
   readonly event: CaddyEvent | undefined;
   /** What the line says about a request, and which. */
-  readonly report: { readonly identity: RequestIdentity; readonly report: ErrorReport } | undefined;
+  readonly report: (ErrorReport & { readonly identity: RequestIdentity }) | undefined;
 }
+
+/** Maximum length of a text that is read, in UTF-16 code units. */
+const readMax = 2 * eventTextLengthMax;
+/** Maximum length of the value of another field. */
+const fieldLengthMax = 300;
 
 /** Loggers whose `info` messages are routine: certificate maintenance, redirects, Caddy's own events. */
 const routineLoggers = /^(?:tls\.cache|http\.auto_https|events|pki|docker_proxy)(?:\.|$)/;
@@ -43,57 +50,64 @@ const ownFields = new Set([
   'err_trace',
 ]);
 
-const secretField = /authori[sz]ation|cookie|token|secret|passw|credential|api[-_]?key|headers/i;
-
-/** Decodes a line that is not an access line, with its time. */
+/** Decodes a line that is not an access line, at the given time. */
 export function decodeEvent({ fields, columns }: Entry, { timeMs, timeNs }: Time): DecodedEvent {
   const level = levelOf(fields['level'], columns);
   const written = readColumns(columns);
-  const logger = textOf(fields['logger']) || written.logger;
-  const message = textOf(fields['msg']) || written.message;
-  const error = textOf(fields['error']);
+  const logger = (textOf(fields['logger']) || written.logger).slice(0, nameLengthMax);
+  const message = (textOf(fields['msg']) || written.message).slice(0, readMax);
+  const error = textOf(fields['error']).slice(0, readMax);
   const request = isObject(fields['request']) ? fields['request'] : undefined;
-  const status = typeof fields['status'] === 'number' ? fields['status'] : 0;
+  const status = statusOf(fields['status']) ?? 0;
   const isErrorLine = isNamed(logger, 'http.log.error');
-  const client = {
-    clientIp: textOf(request?.['client_ip']),
-    remoteIp: textOf(request?.['remote_ip']),
-    remotePort: textOf(request?.['remote_port']),
-  };
-  const cause = isErrorLine ? message : error;
-  const errorId = textOf(fields['err_id']);
-  const upstream = upstreamOf(fields, logger) || upstreamIn(cause, client);
-  const reason = cause === '' && isErrorLine ? emptyReason(status) : reasonOf(cause || message, client);
   const isUseful =
     level === 'debug'
       ? isErrorLine && status >= 500
       : level !== 'info' || isErrorLine || !(routineLoggers.test(logger) || routineMessages.test(message));
-  const event: CaddyEvent = {
-    timeMs,
-    timeNs,
-    level,
-    logger: logger.slice(0, 200),
-    message: shortOf(redactSecrets(message)),
-    error: shortOf(redactSecrets(error)),
-    reason,
-    host: normaliseHost(textOf(request?.['host']) || textOf(fields['identifier'])),
-    method: textOf(request?.['method']),
-    uri: shortOf(redactSecrets(textOf(request?.['uri']))),
-    status,
-    errorId,
-    upstream,
-    fields: otherFields(fields),
+  const isReport = request !== undefined && (isErrorLine || error !== '');
+  if (!isUseful && !isReport) return { event: undefined, report: undefined };
+
+  const client = request && {
+    clientIp: textOf(request['client_ip']),
+    remoteIp: textOf(request['remote_ip']),
+    remotePort: textOf(request['remote_port']),
   };
+  const cause = isErrorLine ? message : error;
+  const reason = cause === '' && isErrorLine ? emptyReason(status) : reasonOf(cause || message, client);
+  const upstream = upstreamOf(fields, logger) || upstreamIn(cause, client);
+  const errorId = textOf(fields['err_id']).slice(0, nameLengthMax);
   const isFinal = isErrorLine || message === 'aborting with incomplete response';
+  // Caddy logs no duration in the access line of a response that breaks off.
+  const duration = isErrorLine ? fields['duration'] : isFinal ? 0 : undefined;
   return {
-    event: isUseful ? event : undefined,
-    report:
-      request === undefined || !(isErrorLine || error !== '')
-        ? undefined
-        : {
-            identity: identityOf(request, fields, isErrorLine ? fields['duration'] : isFinal ? 0 : undefined),
-            report: { timeMs, error: reason, errorId, upstream, isFinal },
-          },
+    report: !isReport
+      ? undefined
+      : {
+          identity: identityOf(request, fields, duration),
+          timeMs,
+          error: reason,
+          errorId,
+          upstream,
+          isFinal,
+        },
+    event: !isUseful
+      ? undefined
+      : {
+          timeMs,
+          timeNs,
+          level,
+          logger,
+          message: withoutSecrets(message, client),
+          error: withoutSecrets(error, client),
+          reason,
+          host: normaliseHost((textOf(request?.['host']) || textOf(fields['identifier'])).slice(0, nameLengthMax)),
+          method: textOf(request?.['method']).slice(0, nameLengthMax),
+          uri: redactSecrets(textOf(request?.['uri']).slice(0, readMax)),
+          status,
+          errorId,
+          upstream,
+          fields: otherFields(fields),
+        },
   };
 }
 
@@ -105,7 +119,7 @@ export function identityOf(request: JsonObject, fields: JsonObject, duration: un
     method: textOf(request['method']),
     host: textOf(request['host']),
     uri: textOf(request['uri']),
-    status: typeof fields['status'] === 'number' ? fields['status'] : 0,
+    status: statusOf(fields['status']) ?? 0,
     duration: typeof duration === 'number' || typeof duration === 'string' ? duration : undefined,
   };
 }
@@ -118,7 +132,7 @@ function emptyReason(status: number): string {
 function upstreamOf(fields: JsonObject, logger: string): string {
   // The health checker names the upstream `host`.
   const value = logger.includes('.health_checker.') ? fields['host'] : fields['upstream'];
-  return textOf(value).slice(0, 255);
+  return textOf(value).slice(0, nameLengthMax);
 }
 
 function isNamed(logger: string, name: string): boolean {
@@ -150,8 +164,8 @@ function otherFields(fields: JsonObject): string {
   const found: Record<string, string | number | boolean> = {};
   let length = 2;
   for (const [name, value] of Object.entries(fields)) {
-    if (ownFields.has(name) || secretField.test(name)) continue;
-    const short = typeof value === 'string' ? redactSecrets(value.slice(0, 300)) : value;
+    if (ownFields.has(name) || isSecretName(name)) continue;
+    const short = typeof value === 'string' ? withoutSecrets(value).slice(0, fieldLengthMax) : value;
     if (typeof short !== 'string' && typeof short !== 'number' && typeof short !== 'boolean') continue;
     const size = JSON.stringify({ [name]: short }).length;
     if (length + size > eventFieldsLengthMax) continue;
@@ -159,12 +173,4 @@ function otherFields(fields: JsonObject): string {
     found[name] = short;
   }
   return Object.keys(found).length === 0 ? '' : JSON.stringify(found);
-}
-
-function shortOf(text: string): string {
-  return text.length > eventTextLengthMax ? `${text.slice(0, eventTextLengthMax - 1)}…` : text;
-}
-
-function textOf(value: unknown): string {
-  return typeof value === 'string' ? value : '';
 }

@@ -6,7 +6,7 @@ import { isIP } from 'node:net';
 import { eventTextLengthMax } from '../../shared/caddy-event.js';
 import { redactSecrets } from './redact.js';
 
-const address = String.raw`\[[\da-f:.%\w]+\]|[\w.-]+`;
+const address = String.raw`\[[\da-f:.%\w]{1,60}\]|(?<![\w.-])[\w.-]{1,255}`;
 /** A connection in an error of Go (`net.OpError`): `read tcp 10.0.0.2:53412->10.0.0.3:8080: …`. */
 const connection = new RegExp(String.raw`(${address}):(\d+)->(${address}):(\d+)`, 'gi');
 const dialled = new RegExp(String.raw`\bdial (?:tcp[46]?|udp[46]?) ((?:${address}):\d+)(?=:)`, 'i');
@@ -20,33 +20,45 @@ export interface ClientAddresses {
   readonly remotePort: string;
 }
 
-const noClient: ClientAddresses = { clientIp: '', remoteIp: '', remotePort: '' };
+/** Maximum length of a message that is read, in UTF-16 code units. */
+const readMax = 2 * eventTextLengthMax;
 
-/** Returns the reason in a message, without secrets. `client` is that of the request, if there is one. */
-export function reasonOf(message: string, client = noClient): string {
-  const text = redactSecrets(message.slice(0, 4 * eventTextLengthMax))
-    .replace(/^\{id=\w+\} /, '') // the error's id, before the place in the source where it happened
-    .replace(connection, (_, local: string, localPort: string, remote: string, port: string) =>
-      isClient(remote, port, client) || isClient(local, localPort, client) ? 'client' : `${remote}:${port}`,
+/**
+ * Returns a message without secrets and addresses of clients. `client` is that of the request; `undefined` if the
+ * message is not about a request.
+ */
+export function withoutSecrets(message: string, client?: ClientAddresses): string {
+  const text = redactSecrets(message.slice(0, readMax))
+    .replace(connection, (_, _local: string, localPort: string, remote: string, port: string) =>
+      isClient(port, client) || isClient(localPort, client) ? 'client' : `${remote}:${port}`,
     )
+    .replace(new RegExp(String.raw`\bfrom (?:${address}):\d+`, 'gi'), 'from client');
+  const addresses = client === undefined ? [] : [client.clientIp, client.remoteIp];
+  return addresses.reduce(withoutAddress, text).slice(0, eventTextLengthMax).trim();
+}
+
+/** Returns the reason in a message: it is the same for all failures of one cause. `client` as in `withoutSecrets`. */
+export function reasonOf(message: string, client?: ClientAddresses): string {
+  return withoutSecrets(message, client)
+    .replace(/^\{id=\w+\} /, '') // the error's id, before the place in the source where it happened
     .replace(/\b[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}\b/gi, '*')
     .replace(/\b(?=[a-f]*\d)(?=\d*[a-f])[\da-f]{8,}\b/gi, '*')
     .replace(/(?<![\w.:*-])\d{5,}(?![\w.:])/g, '*');
-  const withoutClients = [client.clientIp, client.remoteIp].reduce(withoutAddress, text);
-  return withoutClients.slice(0, eventTextLengthMax).trim();
 }
 
 /** Returns the upstream that an error names: `HOST:PORT`, the path of a socket, or a name that was not found. */
-export function upstreamIn(message: string, client = noClient): string {
-  const found = dialled.exec(message)?.[1] ?? dialledSocket.exec(message)?.[1] ?? lookedUp.exec(message)?.[1];
+export function upstreamIn(message: string, client?: ClientAddresses): string {
+  const text = message.slice(0, readMax);
+  const found = dialled.exec(text)?.[1] ?? dialledSocket.exec(text)?.[1] ?? lookedUp.exec(text)?.[1];
   if (found !== undefined) return found;
-  for (const [, local, localPort, remote, port] of message.matchAll(connection))
-    if (!isClient(remote!, port!, client) && !isClient(local!, localPort!, client)) return `${remote}:${port}`;
+  for (const [, , localPort, remote, port] of text.matchAll(connection))
+    if (!isClient(port!, client) && !isClient(localPort!, client)) return `${remote}:${port}`;
   return '';
 }
 
-function isClient(ip: string, port: string, { remoteIp, remotePort }: ClientAddresses): boolean {
-  return remoteIp !== '' && ip.replace(/^\[|\]$/g, '') === remoteIp && port === remotePort;
+/** Whether a port is that of the client's connection. If the line hides it, any may be. */
+function isClient(port: string, client: ClientAddresses | undefined): boolean {
+  return client !== undefined && (client.remotePort === '' || client.remotePort === port);
 }
 
 /** Replaces a client's address, except where it is that of an upstream: in a dialled address or a URL. */

@@ -18,7 +18,7 @@ const secretName =
   /authori[sz]ation|cookie|token|secret|passw|pwd|session|sess_?id|credential|signature|api[-_]?key|user_?(?:id|name)|remote_|client_ip|forwarded|real-ip|csrf|auth|jwt|bearer|websocket-protocol|\botp\b|e-?mail|phone/i;
 /** Keys of personal data. If the value is an object, its own keys decide instead. */
 const personalName = /^(?:user|name|login|address|query|query_string)$/i;
-const secretWord = String.raw`[\w-]*(?:authori[sz]ation|cookie|token|secret|passw(?:or)?d|pwd|api[-_]?key|session|sessid|signature|forwarded-for|real-ip|csrf|jwt)`;
+const secretWord = String.raw`[\w-]{0,100}(?:authori[sz]ation|cookie|token|secret|passw(?:or)?d|pwd|api[-_]?key|session|sessid|signature|forwarded-for|real-ip|csrf|jwt)`;
 /** A header or a parameter outside of JSON, up to the end of the text. */
 const secretPair = new RegExp(String.raw`(?<![\w-])(${secretWord})['\]]?\s*[:=](?!\s*"…")\s*.*`, 'gis');
 const endsWithSecretName = new RegExp(String.raw`${secretWord}['\]]?\s*[:=]\s*\[?\s*$`, 'i');
@@ -30,7 +30,7 @@ const namedToken =
 const scheme = /\b(bearer|basic|digest|negotiate|apikey)\s+[^\s",]+/gi;
 /** Path segments that precede a token. */
 const tokenPath =
-  /(\/[\w-]*(?:reset|verif|confirm|activat|token|invit|unsubscri|magic|auth|passw|recover|session|share|secret|key|sign|otp|login|download)[\w-]*)\/[^\s?#"]+/gi;
+  /(\/[\w-]{0,60}(?:reset|verif|confirm|activat|token|invit|unsubscri|magic|auth|passw|recover|session|share|secret|key|sign|otp|login|download)[\w-]{0,60})\/[^\s?#"]+/gi;
 
 /** Text that stays: times, and terminal colours. */
 const time = String.raw`\d{4}[-/]\d\d[-/]\d\d(?:[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?(?:Z|[+-]\d\d:?\d\d))?)?|\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d(?: [+-]\d{4})?|\d\d:\d\d:\d\d(?:\.\d{1,9})?`;
@@ -111,19 +111,30 @@ function redactText(text: string): string {
   return shown;
 }
 
+/** A header or a parameter in a message, whose name may be quoted. */
+const secretPairInMessage = new RegExp(String.raw`(?<![\w-])(${secretWord})[\\'"\]]{0,4}\s*[:=].*`, 'gis');
+
+/** Whether a field may hold a secret or personal data. */
+export function isSecretName(name: string): boolean {
+  return secretName.test(name) || /^(?:remote|client|peer|headers?)(?:_|$)/i.test(name);
+}
+
 /**
  * Hides secrets in a message of Caddy: query strings, credentials in URLs, tokens, cookies and e-mail addresses.
- * Unlike `redact`, keeps addresses and unknown words, since the message says what failed.
+ * Unlike `redact`, keeps addresses and unknown words, since the message says what failed. Pass at most some thousand
+ * characters: its time grows with them.
  */
 export function redactSecrets(message: string): string {
   return message
-    .replace(/(:\/\/)[^\s/@"']+@/g, `$1${hidden}@`)
+    .replace(/:\/\/[^\s/"']*@/g, `://${hidden}@`)
     .replace(/[?#][^\s"']+/g, (query) => `${query[0]}${hidden}`)
-    .replace(secretPair, `$1: ${hidden}`)
+    .replace(secretPairInMessage, `$1: ${hidden}`)
     .replace(tokenPath, `$1/${hidden}`)
     .replace(scheme, `$1 ${hidden}`)
     .replace(namedToken, hidden)
-    .replace(/[^\s"'<>()[\]{},;|/]+[@＠][\w.-]+\.\w+/g, (address) => (address.startsWith(hidden) ? address : hidden))
+    .replace(/(?<![^\s"'<>()[\]{},;|/])[^\s"'<>()[\]{},;|/@＠]+[@＠][\w.-]+\.\w+/g, (address) =>
+      address.startsWith(hidden) ? address : hidden,
+    )
     .replace(/[\w+=~-]{32,}/g, (run) => (/\d/.test(run) && /[a-z]/i.test(run) && !uuid.test(run) ? hidden : run))
     .toWellFormed();
 }

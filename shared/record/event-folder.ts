@@ -24,6 +24,9 @@ const otherRowsMax = 50;
 /** Maximum number of windows that are open. Beyond it, the one that has not changed for longest is closed. */
 const windowsMax = 10;
 
+/** Maximum number of rows of closed windows that wait to be written. Beyond it, the oldest are dropped. */
+const closedMax = 2000;
+
 /** Interval between writes of a changed row, in milliseconds. */
 const writeEveryMs = 1000;
 
@@ -41,8 +44,8 @@ interface OpenWindow {
 }
 
 /**
- * Folds identical events of a minute into one row: those of the same level, logger, message, reason, host, upstream and
- * status. Bounds their number.
+ * Folds the events of a minute with the same level, logger, reason, host, upstream and status into one row. Bounds
+ * their number.
  */
 export class EventFolder {
   readonly #random: () => number;
@@ -90,6 +93,7 @@ export class EventFolder {
     if (this.#windows.size > windowsMax) {
       const [oldestMs, oldest] = this.#windows.entries().next().value!;
       this.#closed.push(...changedRows(oldestMs, oldest));
+      this.#closed.splice(0, this.#closed.length - closedMax); // while the store is down
       this.#windows.delete(oldestMs);
     }
     return found;

@@ -105,6 +105,7 @@ export function sanitizeEvent(event: CaddyEvent): CaddyEvent {
     error: short(event.error),
     reason: short(event.reason),
     host: cleanName(event.host),
+    status: Number.isInteger(event.status) && event.status >= 0 && event.status <= 999 ? event.status : 0,
     method: event.method === '' ? '' : boundMethod(event.method),
     uri: short(event.uri),
     errorId: cleanName(event.errorId),

@@ -55,12 +55,13 @@ export class EventWriter {
   /** Replaces the rows with the same windows and ids. Resolves to the number of bytes bound. */
   async write(rows: readonly EventRow[]): Promise<number> {
     if (rows.length === 0) return 0;
-    const windows = rows.map(({ windowMs }) => windowMs);
+    const firstMs = rows.reduce((least, { windowMs }) => Math.min(least, windowMs), Infinity);
+    const lastMs = rows.reduce((greatest, { windowMs }) => Math.max(greatest, windowMs), 0);
     await runCached(
       this.#connection,
       `DELETE FROM caddy_event WHERE window_ms BETWEEN $1 AND $2
          AND row_id IN (SELECT unnest(string_split($3, chr(0)))::BIGINT)`,
-      [BigInt(Math.min(...windows)), BigInt(Math.max(...windows)), joinColumn(rows.map(({ rowId }) => rowId))],
+      [BigInt(firstMs), BigInt(lastMs), joinColumn(rows.map(({ rowId }) => rowId))],
       [BIGINT, BIGINT, VARCHAR],
     );
     return await writeRows(this.#insert, eventColumns, rows, rowsPerStatement);
