@@ -4,6 +4,9 @@ import type { Unread } from '../listen/sockets.js';
 import { UnreadBytes } from './unread-bytes.js';
 import type { WorkerProcess } from './worker-process.js';
 
+/** Size of a full read of a socket (`uv__read` in libuv). */
+const readBytes = 65_536;
+
 /** An accepted connection. A worker reads it, or this process in place of one. */
 export class Connection {
   /** The listen address that accepted it. */
@@ -15,6 +18,7 @@ export class Connection {
   /** Kept here, since a closed socket has none. */
   readonly #remoteAddress: string | undefined;
   #unread: UnreadBytes | undefined;
+  #lastChunkBytes = 0;
 
   constructor(address: string, socket: Socket) {
     this.address = address;
@@ -39,8 +43,14 @@ export class Connection {
     const unread = (this.#unread = new UnreadBytes(room));
     this.#socket.on('data', (chunk) => {
       unread.add(chunk);
+      this.#lastChunkBytes = chunk.length;
     });
     this.#socket.resume();
+  }
+
+  /** Whether the kernel had more to read at the last read: Node reads 64 KiB at a time. */
+  get hasMore(): boolean {
+    return this.#lastChunkBytes >= readBytes;
   }
 
   /** Returns what was read; `undefined` if this process does not read it. */

@@ -13,10 +13,11 @@ import type { WorkerProcess } from './worker-process.js';
  */
 const unreadMsMax = 4000;
 /**
- * How long this process reads a connection before it closes it, in milliseconds. The kernel buffers a few megabytes at
- * most.
+ * How long this process reads a connection before it closes it, in milliseconds. The kernel buffers several megabytes:
+ * while there is more to read, it reads on, for `readMsMax` at most.
  */
 const readMs = 250;
+const readMsMax = 3000;
 /** Maximum number of bytes kept for the next worker, over all connections. Beyond it, lines are dropped and counted. */
 const unreadBytesMax = 16 * 2 ** 20;
 
@@ -219,10 +220,14 @@ export class Connections {
   #read(id: number, connection: Connection, { untilEnded = false } = {}): void {
     if (connection.isReadHere) return;
     connection.read(this.#room);
-    if (!untilEnded)
-      setTimeout(() => {
-        this.#endReading([id]);
-      }, readMs);
+    if (!untilEnded) this.#endWhenDrained(id, connection, readMs);
+  }
+
+  #endWhenDrained(id: number, connection: Connection, afterMs: number): void {
+    setTimeout(() => {
+      if (connection.hasMore && afterMs < readMsMax) this.#endWhenDrained(id, connection, afterMs + readMs);
+      else this.#endReading([id]);
+    }, readMs);
   }
 
   /** Closes connections that this process reads, right after a read, so that hardly anything arrives in between. */
