@@ -31,7 +31,7 @@ const compactSoon = [
   '5s',
 ];
 
-/** Measures both stores. */
+/** Measures stored bytes per request in both stores. */
 export async function benchBytes(say: (text: string) => void): Promise<Result[]> {
   const file = await makeLinesFile(Number(process.env['BENCH_LINES'] ?? 300_000));
   const reported = (what: string, bytes: number, against = ''): Result => {

@@ -119,7 +119,7 @@ async function measure(
   };
 }
 
-/** Waits until so many requests are in the bucket, or no more come: what is lost never does. */
+/** Waits until the bucket has this number of requests, or no more arrive: lost ones never do. */
 export async function arrived(
   influxd: Influxd,
   bucket: string,

@@ -14,7 +14,7 @@ import type { Result } from './compare.js';
 import { makeLinesFile, sendFile } from './lines-file.js';
 import { residentBytesOf } from '../test/process.js';
 
-/** After so many lines the memory is looked at. */
+/** Number of lines after which memory is sampled. */
 const marks = [1e6, 5e6, 10e6, 20e6];
 const linesPerFile = 250_000;
 /**
@@ -134,7 +134,7 @@ async function runImport(lookAt: readonly number[], onSeen: OnSeen): Promise<See
   const seen: Promise<Seen>[] = [];
   const endMs = Date.now() - 60_000;
   let written = 0;
-  // The pipe takes no more than the import has read but for a few parts: the memory is that after so many lines.
+  // The pipe takes no more than the import has read but for a few parts: this is the memory after that number of lines.
   const log = function* (): Generator<Buffer> {
     for (const part of shiftedSample(lines, { startMs: endMs - 6 * 3_600_000, endMs })) {
       yield Buffer.from(part);

@@ -293,7 +293,7 @@ function topListsOf(level: TopLevel, windowMs: number, lists: Readonly<Record<Be
   ]);
 }
 
-/** So many requests, at most 2,000 of them really counted, the others as often as they take to make the sum. */
+/** Aggregate of `count` requests. Samples up to 2,000 and scales to the total. */
 function aggregateOf(count: number, random: Random): Aggregate {
   const aggregate = emptyAggregate();
   const counted = Math.min(count, 2000);

@@ -13,7 +13,7 @@ export type RejectionReason =
   /** The connection ended, or the datagram was truncated, within the line. Caddy sends such a line again. */
   | 'unterminated'
   | 'not-json'
-  /** JSON, but not a line of Caddy. */
+  /** JSON, but not a Caddy log line. */
   | 'not-caddy'
   /** A request in an unsupported encoding, such as ECS, GELF or logfmt. */
   | 'unknown-encoder'

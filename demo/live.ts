@@ -6,7 +6,7 @@ import type { Recorder } from '../shared/record/recorder.js';
 import { caddyLine } from './caddy-line.js';
 import type { DemoRequest, Traffic } from './traffic.js';
 
-/** Options of live traffic. */
+/** Options for live traffic. */
 export interface LiveOptions {
   readonly traffic: Traffic;
   /** Start time of the demo, in milliseconds since 1970. Requests are sent from this second on. */

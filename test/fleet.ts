@@ -14,7 +14,7 @@ export interface Fleet {
   readonly ports: readonly number[];
   readonly pids: readonly number[];
   readonly webUrl: string;
-  /** Resolves when InfluxDB has taken so many lines. */
+  /** Resolves when InfluxDB has taken this number of lines. */
   stored(lines: number): Promise<void>;
   /** Stops all; resolves to their exit statuses. */
   stop(): Promise<(number | NodeJS.Signals)[]>;

@@ -40,7 +40,7 @@ export function createRemoteImporter({
   return {
     destination: `DuckDB file ${storePath}, through the program that has it open`,
     async importFile(bytes, onCounts) {
-      /** Aborted when either side wants no more of the file. */
+      /** Aborted when either side ends the transfer. */
       const over = new AbortController();
       let stopTimer: NodeJS.Timeout | undefined;
       const state = { isAccepted: false, counts: noCounts() };

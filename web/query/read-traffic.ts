@@ -145,7 +145,8 @@ export async function readSampled(
 }
 
 /**
- * Reads one-minute windows. Empty under a filter that needs raw requests, which would have to be read for all hours.
+ * Reads one-minute windows. Returns nothing for a filter that needs raw requests: reading them for all hours costs too
+ * much.
  */
 async function readRecentWindows(
   reads: Reads,

@@ -54,7 +54,7 @@ export interface EvaluatedRange {
   readonly lastMs?: number | undefined;
   /** Now, in milliseconds since 1970, if the range ends now. Silence is only evaluated then. */
   readonly liveMs: number | undefined;
-  /** The last hours of this source in fine windows. Preferred for silence if they have enough requests. */
+  /** The last hours of this source in fine windows. Used to detect silence if they have enough requests. */
   readonly recent?: RecentWindows | undefined;
   /** See `Recent.ownSinceMs`. Default: unknown. */
   readonly ownSinceMs?: number | undefined;
@@ -114,7 +114,7 @@ function slowness(
     : { kind: 'slow', state: 'degraded', sinceMs, p95Ms: factorOf(blocks.at(-1)!) * usualMs, usualMs };
 }
 
-/** A window with the windows before it that are needed for enough requests. */
+/** A window plus as many preceding windows as it takes to reach the minimum number of requests. */
 interface Block {
   /** Start of its last window. */
   readonly timeMs: number;

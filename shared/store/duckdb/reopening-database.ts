@@ -20,7 +20,7 @@ export interface ReopeningDatabaseParts {
   readonly description: string;
   readonly log: Log;
   readonly now: () => number;
-  /** Called when another file took the place of the open one. */
+  /** Called when the open file was replaced. */
   readonly onExchanged: () => void;
 }
 

@@ -43,7 +43,7 @@ export class SegmentWriter {
     this.#log = log;
   }
 
-  /** Requests in all records so far. */
+  /** Number of requests in all records so far. */
   get requests(): number {
     return this.#requests;
   }

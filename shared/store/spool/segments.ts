@@ -172,7 +172,7 @@ export class Segments {
   }
 }
 
-/** Sizes of the segments in a folder in bytes, oldest first. Throws the system's error. */
+/** Size of each segment in a folder in bytes, oldest first. Throws the underlying I/O error. */
 export async function segmentSizes(dir: string): Promise<Map<number, number>> {
   const numbers = (await readdir(dir))
     .flatMap((name) => /^([1-9]\d{0,14})\.segment$/.exec(name)?.[1] ?? [])
