@@ -114,11 +114,11 @@ function describeRequest(event: RequestEvent): string {
     protocol: event.protocol,
     tls: event.tls,
     upstreamMs: event.upstreamMs,
-    error: '',
-    errorId: '',
-    upstream: '',
-    retries: null,
-    contentType: '',
+    error: event.error,
+    errorId: event.errorId,
+    upstream: event.upstream,
+    retries: event.retries,
+    contentType: event.contentType,
     requestId: event.requestId,
   };
   return `${rfc3339(event)} ${JSON.stringify(known)} ${Object.keys(event).length}`;
@@ -144,7 +144,7 @@ function describeRollups(rows: readonly RollupRow[]): string[] {
 
 /** Whether a request matches a filter. */
 export function takesRequest(
-  { path, client, userAgent, referrer, requestId, ...ofSeries }: Filter,
+  { path, client, userAgent, referrer, requestId, error, upstream, ...ofSeries }: Filter,
   one: RequestEvent,
 ): boolean {
   return (
@@ -153,7 +153,9 @@ export function takesRequest(
     (client === undefined || one.clientIp === client) &&
     (userAgent === undefined || one.userAgent === userAgent) &&
     (referrer === undefined || topValueOf.referrer(one) === referrer) &&
-    (requestId === undefined || one.requestId === requestId)
+    (requestId === undefined || one.requestId === requestId) &&
+    (error === undefined || one.error === error) &&
+    (upstream === undefined || one.upstream === upstream)
   );
 }
 

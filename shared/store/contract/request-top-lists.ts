@@ -8,7 +8,7 @@ import { aroundHour, batchOf, hourMs, request } from './samples.js';
 /** Declares the test of top lists computed from raw requests. */
 export function declareRequestTopLists(declare: Declare): void {
   declare(
-    'computes top lists of raw requests by path, referrer, user agent and client, under any filter',
+    'computes top lists of raw requests by path, referrer, user agent, client, error and upstream, under any filter',
     async (t, { store }) => {
       const long = `/${'x'.repeat(300)}`;
       const requests = Array.from({ length: 400 }, (_, index) =>
@@ -22,6 +22,8 @@ export function declareRequestTopLists(declare: Declare): void {
           size: index * 1000,
           uri: ['/', '/a', '/a?b=c', '/a?b?c', '', `${long}1`, `${long}2`, '\ufeff/b', `/${index}`][index % 9]!,
           clientIp: ['192.0.2.0', '2001:db8::', ''][index % 4] ?? 'a"b',
+          error: ['EOF', '', 'dial tcp 10.0.0.3:80: connect: connection refused'][index % 3]!,
+          upstream: ['10.0.0.3:80', ''][index % 5] ?? '10.0.0.4:80',
           userAgent: ['curl/8', 'curl/8.1', ''][index % 3]!,
           referrer: ['https://r.example/', 'https://r.example/?q=1#a', 'https://r.example/#a?b', '?', ''][index % 5]!,
         }),
@@ -48,6 +50,8 @@ export function declareRequestTopLists(declare: Declare): void {
         { source: 'caddy', status: { min: 500, max: 599 } },
         { client: '192.0.2.0', referrer: 'https://r.example/' },
         { userAgent: 'none' },
+        { error: 'EOF' },
+        { error: '', upstream: '10.0.0.4:80' },
       ] satisfies Filter[]) {
         const about = JSON.stringify(filter);
         const expected = requests.filter((one) => takesRequest(filter, one));

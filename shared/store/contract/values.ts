@@ -22,6 +22,10 @@ export function declareValues(declare: Declare): void {
         clientIp: text,
         protocol: text,
         tls: text,
+        error: text,
+        errorId: text,
+        upstream: text,
+        contentType: text,
       });
     });
     await store.write(batchOf({ requests }));
@@ -47,7 +51,12 @@ export function declareValues(declare: Declare): void {
         about,
       );
       t.true(samePath.includes(requests[index]!));
-      for (const text of [{ client: one.clientIp }, { userAgent: one.userAgent }]) {
+      for (const text of [
+        { client: one.clientIp },
+        { userAgent: one.userAgent },
+        { error: one.error },
+        { upstream: one.upstream },
+      ]) {
         sameRequests(
           t,
           await store.readRequests({ ...range, filter: text, limit: 1000 }),
@@ -79,6 +88,10 @@ export function declareValues(declare: Declare): void {
       clientIp: text,
       protocol: text,
       tls: text,
+      error: text,
+      errorId: text,
+      upstream: text,
+      contentType: text,
     });
     await fc.assert(
       fc.asyncProperty(fc.array(texts, { minLength: 1, maxLength: 30 }), async (samples) => {
