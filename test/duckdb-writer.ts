@@ -10,6 +10,7 @@ import type { RequestEvent } from '../shared/request-event.js';
 import { BatchAggregates } from '../shared/rollup/rollup-aggregator.js';
 import { openStore } from '../shared/store/open.js';
 import type { Batch } from '../shared/store/store.js';
+import { emptyRequest } from './empty-request.js';
 
 /** Ahead of every clock: rows of fine windows are deleted after two days. */
 const startMs = Date.UTC(2099, 10, 23);
@@ -28,6 +29,7 @@ export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBat
   const requests = Array.from(
     { length: requestsPerBatch },
     (_, index): RequestEvent => ({
+      ...emptyRequest,
       source: 'caddy',
       timeMs: startMs + sequence,
       timeNs: index,
@@ -36,21 +38,7 @@ export function duckdbBatch(sequence: number): Batch & { readonly requestsPerBat
       status: 200,
       durationMs: index,
       size: index,
-      bytesRead: 0,
       uri: `/${sequence}/${Math.random()}`,
-      endpoint: '',
-      clientIp: '',
-      userAgent: '',
-      referrer: '',
-      protocol: '',
-      tls: '',
-      upstreamMs: null,
-      error: '',
-      errorId: '',
-      upstream: '',
-      retries: null,
-      contentType: '',
-      requestId: '',
     }),
   );
   const counted = new BatchAggregates(() => startMs);

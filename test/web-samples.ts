@@ -1,32 +1,19 @@
 import type { RequestEvent } from '../shared/request-event.js';
 import type { LedgerSnapshot } from '../shared/store/store.js';
+import { emptyRequest } from './empty-request.js';
 
 /** A request for tests: what is not given is plain. */
 export function event(parts: Partial<RequestEvent>): RequestEvent {
   return {
+    ...emptyRequest,
     source: 'caddy',
     timeMs: 0,
-    timeNs: 0,
     host: 'shop.example',
     method: 'GET',
     status: 200,
     durationMs: 1,
     size: 0,
-    bytesRead: 0,
-    uri: '/',
-    endpoint: '',
-    clientIp: '',
-    userAgent: '',
-    referrer: '',
     protocol: 'HTTP/1.1',
-    tls: '',
-    upstreamMs: null,
-    error: '',
-    errorId: '',
-    upstream: '',
-    retries: null,
-    contentType: '',
-    requestId: '',
     ...parts,
   };
 }

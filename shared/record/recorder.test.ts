@@ -15,6 +15,7 @@ import type { Batch, Store } from '../store/store.js';
 import { topLevels, type TopLevel } from '../top-list/top-row.js';
 import { SpaceSaving } from '../sketch/space-saving.js';
 import { aggregateOf } from '../../test/rollup-rows.js';
+import { emptyRequest } from '../../test/empty-request.js';
 
 const influxd = influxdOfThisFile();
 const spool = spoolOfTest();
@@ -410,29 +411,15 @@ async function openInfluxdb(t: ExecutionContext): Promise<Store> {
 
 function event(overrides: Partial<RequestEvent>): RequestEvent {
   return {
+    ...emptyRequest,
     source: 'caddy',
     timeMs: startMs,
-    timeNs: 0,
     host: 'a.example',
     method: 'GET',
     status: 200,
     durationMs: 1,
     size: 10,
-    bytesRead: 0,
-    uri: '/',
-    endpoint: '',
-    clientIp: '',
-    userAgent: '',
-    referrer: '',
     protocol: 'HTTP/1.1',
-    tls: '',
-    upstreamMs: null,
-    error: '',
-    errorId: '',
-    upstream: '',
-    retries: null,
-    contentType: '',
-    requestId: '',
     ...overrides,
   };
 }

@@ -12,6 +12,7 @@ import {
   type Aggregate,
 } from './rollup.js';
 import type { RequestEvent } from '../request-event.js';
+import { emptyRequest } from '../../test/empty-request.js';
 
 const dayMs = 86_400_000;
 const startMs = Date.UTC(2026, 10, 23);
@@ -27,23 +28,8 @@ const event = fc
   })
   .map(
     (input): RequestEvent => ({
+      ...emptyRequest,
       source: 'caddy',
-      timeNs: 0,
-      bytesRead: 0,
-      uri: '/',
-      endpoint: '',
-      clientIp: '',
-      userAgent: '',
-      referrer: '',
-      protocol: '',
-      tls: '',
-      upstreamMs: null,
-      error: '',
-      errorId: '',
-      upstream: '',
-      retries: null,
-      contentType: '',
-      requestId: '',
       ...input,
     }),
   );

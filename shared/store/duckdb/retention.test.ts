@@ -15,6 +15,7 @@ import { openDatabase } from './database.js';
 import { openDuckdbStore } from './duckdb-store.js';
 import { ReadPool } from './read-pool.js';
 import { deleteSteps, loadRetentionState } from './retention.js';
+import { emptyRequest } from '../../../test/empty-request.js';
 
 const dayMs = 86_400_000;
 const startMs = Date.UTC(2026, 10, 23);
@@ -302,29 +303,14 @@ test('deletes many expired rollup rows in small steps', async (t) => {
 
 function request(timeMs: number): RequestEvent {
   return {
+    ...emptyRequest,
     source: 'caddy',
     timeMs,
-    timeNs: 0,
     host: 'shop.example',
     method: 'GET',
     status: 200,
     durationMs: 1,
     size: 1,
-    bytesRead: 0,
-    uri: '/',
-    endpoint: '',
-    clientIp: '',
-    userAgent: '',
-    referrer: '',
-    protocol: '',
-    tls: '',
-    upstreamMs: null,
-    error: '',
-    errorId: '',
-    upstream: '',
-    retries: null,
-    contentType: '',
-    requestId: '',
   };
 }
 

@@ -24,6 +24,7 @@ import { streamRollups } from './queries/rollups.js';
 import { ReadPool } from './read-pool.js';
 import type { PreparedFold } from './rollup-folds.js';
 import { takeBack } from './take-back.js';
+import { emptyRequest } from '../../../test/empty-request.js';
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
@@ -56,22 +57,7 @@ const request = fc
   )
   .map(
     (input): RequestEvent => ({
-      timeNs: 0,
-      bytesRead: 0,
-      uri: '/',
-      endpoint: '',
-      clientIp: '',
-      userAgent: '',
-      referrer: '',
-      protocol: '',
-      tls: '',
-      upstreamMs: null,
-      error: '',
-      errorId: '',
-      upstream: '',
-      retries: null,
-      contentType: '',
-      requestId: '',
+      ...emptyRequest,
       ...input,
     }),
   );

@@ -16,6 +16,7 @@ import { openInfluxdbStore } from './influxdb-store.js';
 import { requestLine } from './request-line.js';
 import { bodiesOf, compress, decodePayload, encodePayload, joinBodies, linesIn } from './payload.js';
 import { SpooledWriter } from './spooled-writer.js';
+import { emptyRequest } from '../../../test/empty-request.js';
 
 const influxd = influxdOfThisFile();
 const startMs = Date.UTC(2026, 10, 23, 20);
@@ -307,29 +308,14 @@ async function assertAgreement(t: ExecutionContext, store: Store, count: number)
 
 function event(parts: Partial<RequestEvent>): RequestEvent {
   return {
+    ...emptyRequest,
     source: 'caddy',
     timeMs: startMs,
-    timeNs: 0,
     host: 'a.example',
     method: 'GET',
     status: 200,
     durationMs: 1.5,
     size: 10,
-    bytesRead: 0,
-    uri: '/',
-    endpoint: '',
-    clientIp: '',
-    userAgent: '',
-    referrer: '',
-    protocol: '',
-    tls: '',
-    upstreamMs: null,
-    error: '',
-    errorId: '',
-    upstream: '',
-    retries: null,
-    contentType: '',
-    requestId: '',
     ...parts,
   };
 }

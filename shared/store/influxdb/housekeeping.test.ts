@@ -12,6 +12,7 @@ import { topLevels, topRetentionMs } from '../../top-list/top-row.js';
 import type { Batch } from '../store.js';
 import { startHousekeeping } from './housekeeping.js';
 import { openInfluxdbStore, type InfluxdbOptions } from './influxdb-store.js';
+import { emptyRequest } from '../../../test/empty-request.js';
 
 const influxd = influxdOfThisFile();
 const dayMs = 86_400_000;
@@ -22,29 +23,14 @@ function batchOf(ageDays: number): Batch {
   const timeMs = Date.now() - ageDays * dayMs;
   const rowId = Math.round(ageDays * 10);
   const request: RequestEvent = {
+    ...emptyRequest,
     source: 'caddy',
     timeMs,
-    timeNs: 0,
     host: 'a.example',
     method: 'GET',
     status: 200,
     durationMs: 1,
     size: 1,
-    bytesRead: 0,
-    uri: '/',
-    endpoint: '',
-    clientIp: '',
-    userAgent: '',
-    referrer: '',
-    protocol: '',
-    tls: '',
-    upstreamMs: null,
-    error: '',
-    errorId: '',
-    upstream: '',
-    retries: null,
-    contentType: '',
-    requestId: '',
   };
   const rollups = scopes.flatMap((scope) =>
     levelsOf[scope].map(

@@ -9,35 +9,21 @@ import type { RequestEvent } from '../../request-event.js';
 import type { Batch, Store } from '../store.js';
 import { influxdbError, parseRetryAfter } from './influxdb-error.js';
 import { openInfluxdbStore } from './influxdb-store.js';
+import { emptyRequest } from '../../../test/empty-request.js';
 
 const influxd = influxdOfThisFile();
 const spool = spoolOfTest();
 const token = 'secret-token-of-this-test';
 
 const event: RequestEvent = {
+  ...emptyRequest,
   source: 'caddy',
   timeMs: Date.UTC(2026, 10, 23, 20),
-  timeNs: 0,
   host: 'a.example',
   method: 'GET',
   status: 200,
   durationMs: 1,
   size: 1,
-  bytesRead: 0,
-  uri: '/',
-  endpoint: '',
-  clientIp: '',
-  userAgent: '',
-  referrer: '',
-  protocol: '',
-  tls: '',
-  upstreamMs: null,
-  error: '',
-  errorId: '',
-  upstream: '',
-  retries: null,
-  contentType: '',
-  requestId: '',
 };
 const batch: Batch = {
   recorder: 'r',
