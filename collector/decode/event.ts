@@ -1,17 +1,11 @@
 /** Decodes what Caddy logs besides requests: errors, certificates, health checks, starts and reloads. */
-import {
-  caddyLevels,
-  eventFieldsLengthMax,
-  eventTextLengthMax,
-  type CaddyLevel,
-  type CaddyEvent,
-} from '../../shared/caddy-event.js';
+import { caddyLevels, eventFieldsLengthMax, type CaddyLevel, type CaddyEvent } from '../../shared/caddy-event.js';
 import { nameLengthMax } from '../../shared/record/bounds.js';
 import type { ErrorReport, RequestIdentity } from '../correlate.js';
 import { statusOf, textOf } from './entry-fields.js';
 import { normaliseHost } from './host.js';
 import type { JsonObject } from './json-object.js';
-import { reasonOf, upstreamIn, withoutSecrets } from './reason.js';
+import { readMax, reasonOf, upstreamIn, withoutSecrets } from './reason.js';
 import { isSecretName, redactSecrets } from './redact.js';
 import { isLevel, isObject, type Entry } from './split-encoding.js';
 import type { Time } from './time.js';
@@ -24,8 +18,6 @@ export interface DecodedEvent {
   readonly report: (ErrorReport & { readonly identity: RequestIdentity }) | undefined;
 }
 
-/** Maximum length of a text that is read, in UTF-16 code units. */
-const readMax = 2 * eventTextLengthMax;
 /** Maximum length of the value of another field. */
 const fieldLengthMax = 300;
 
@@ -55,8 +47,8 @@ export function decodeEvent({ fields, columns }: Entry, { timeMs, timeNs }: Time
   const level = levelOf(fields['level'], columns);
   const written = readColumns(columns);
   const logger = (textOf(fields['logger']) || written.logger).slice(0, nameLengthMax);
-  const message = (textOf(fields['msg']) || written.message).slice(0, readMax);
-  const error = textOf(fields['error']).slice(0, readMax);
+  const message = textOf(fields['msg']) || written.message;
+  const error = textOf(fields['error']);
   const request = isObject(fields['request']) ? fields['request'] : undefined;
   const status = statusOf(fields['status']) ?? 0;
   const isErrorLine = isNamed(logger, 'http.log.error');
@@ -73,7 +65,11 @@ export function decodeEvent({ fields, columns }: Entry, { timeMs, timeNs }: Time
     remotePort: textOf(request['remote_port']),
   };
   const cause = isErrorLine ? message : error;
-  const reason = cause === '' && isErrorLine ? emptyReason(status) : reasonOf(cause || message, client);
+  const [cleanMessage, cleanError] = [withoutSecrets(message, client), withoutSecrets(error, client)];
+  const reason =
+    isErrorLine && message === ''
+      ? emptyReason(status)
+      : reasonOf(isErrorLine || error === '' ? cleanMessage : cleanError);
   const upstream = upstreamOf(fields, logger) || upstreamIn(cause, client);
   const errorId = textOf(fields['err_id']).slice(0, nameLengthMax);
   const isFinal = isErrorLine || message === 'aborting with incomplete response';
@@ -97,8 +93,8 @@ export function decodeEvent({ fields, columns }: Entry, { timeMs, timeNs }: Time
           timeNs,
           level,
           logger,
-          message: withoutSecrets(message, client),
-          error: withoutSecrets(error, client),
+          message: cleanMessage,
+          error: cleanError,
           reason,
           host: normaliseHost((textOf(request?.['host']) || textOf(fields['identifier'])).slice(0, nameLengthMax)),
           method: textOf(request?.['method']).slice(0, nameLengthMax),

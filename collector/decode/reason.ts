@@ -10,6 +10,7 @@ const address = String.raw`\[[\da-f:.%\w]{1,60}\]|(?<![\w.-])[\w.-]{1,255}`;
 /** A connection in an error of Go (`net.OpError`): `read tcp 10.0.0.2:53412->10.0.0.3:8080: …`. */
 const connection = new RegExp(String.raw`(${address}):(\d+)->(${address}):(\d+)`, 'gi');
 const dialled = new RegExp(String.raw`\bdial (?:tcp[46]?|udp[46]?) ((?:${address}):\d+)(?=:)`, 'i');
+const fromClient = new RegExp(String.raw`\bfrom (?:${address}):\d+`, 'gi');
 const dialledSocket = /\bdial unix(?:gram|packet)? (\/[^\s:]+)(?=:)/;
 const lookedUp = /\bdial tcp[46]?: lookup ([\w.-]+)/i;
 
@@ -20,8 +21,8 @@ export interface ClientAddresses {
   readonly remotePort: string;
 }
 
-/** Maximum length of a message that is read, in UTF-16 code units. */
-const readMax = 2 * eventTextLengthMax;
+/** Maximum length of a message or target that is read, in UTF-16 code units. */
+export const readMax = 2 * eventTextLengthMax;
 
 /**
  * Returns a message without secrets and addresses of clients. `client` is that of the request; `undefined` if the
@@ -32,14 +33,14 @@ export function withoutSecrets(message: string, client?: ClientAddresses): strin
     .replace(connection, (_, _local: string, localPort: string, remote: string, port: string) =>
       isClient(port, client) || isClient(localPort, client) ? 'client' : `${remote}:${port}`,
     )
-    .replace(new RegExp(String.raw`\bfrom (?:${address}):\d+`, 'gi'), 'from client');
+    .replace(fromClient, 'from client');
   const addresses = client === undefined ? [] : [client.clientIp, client.remoteIp];
   return addresses.reduce(withoutAddress, text).slice(0, eventTextLengthMax).trim();
 }
 
-/** Returns the reason in a message: it is the same for all failures of one cause. `client` as in `withoutSecrets`. */
-export function reasonOf(message: string, client?: ClientAddresses): string {
-  return withoutSecrets(message, client)
+/** Returns the reason in the output of `withoutSecrets`: it is the same for all failures of one cause. */
+export function reasonOf(message: string): string {
+  return message
     .replace(/^\{id=\w+\} /, '') // the error's id, before the place in the source where it happened
     .replace(/\b[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}\b/gi, '*')
     .replace(/\b(?=[a-f]*\d)(?=\d*[a-f])[\da-f]{8,}\b/gi, '*')
