@@ -1,5 +1,6 @@
 import type { CaddyLevel } from '../../shared/caddy-event.js';
 import { eventWindow, type EventRow } from '../../shared/record/event-folder.js';
+import { windowStart } from '../../shared/rollup/rollup.js';
 import type { DashboardQuery } from './query.js';
 import type { Reads } from './reads.js';
 
@@ -26,9 +27,8 @@ export async function readEvents(
 ): Promise<EventRow[]> {
   const { host, method, status, error, upstream } = filter;
   const isSearched = [logger, method, status, error, upstream].some((condition) => condition !== undefined);
-  const windowMs = eventWindow * 1000;
   const rows = await reads.readEvents({
-    fromMs: Math.floor(fromMs / windowMs) * windowMs,
+    fromMs: windowStart(fromMs, eventWindow),
     toMs,
     levels,
     host,

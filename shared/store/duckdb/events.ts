@@ -1,11 +1,12 @@
 import { BIGINT, VARCHAR, type DuckDBConnection, type DuckDBPreparedStatement } from '@duckdb/node-api';
 import type { CaddyEvent } from '../../caddy-event.js';
 import type { EventRow } from '../../record/event-folder.js';
-import { splitNanoseconds } from '../../request-event.js';
+import { nanosecondsText, splitNanoseconds } from '../../request-event.js';
 import type { EventsQuery } from '../store.js';
 import { insertSql, joinColumn, texts, writeRows, type Column } from './columns.js';
 import type { Query } from './read-pool.js';
 import { BoundValues } from './queries/bound-values.js';
+import { windowsIn } from './queries/conditions.js';
 import { runCached } from './statements.js';
 
 const textColumns = [
@@ -26,14 +27,14 @@ const eventColumns: readonly Column<EventRow>[] = [
   ['window_ms', 'BIGINT', ({ windowMs }) => windowMs],
   ['row_id', 'BIGINT', ({ rowId }) => rowId],
   ['"count"', 'BIGINT', ({ count }) => count],
-  ['first_ns', 'BIGINT', ({ event: { timeMs, timeNs } }) => `${timeMs}${String(timeNs).padStart(6, '0')}`],
+  ['first_ns', 'BIGINT', ({ event }) => nanosecondsText(event)],
   ['last_ms', 'BIGINT', ({ lastMs }) => lastMs],
   ['status_code', 'SMALLINT', ({ event }) => event.status],
   ...textColumns.map(([property, name]): Column<EventRow> => [name, 'VARCHAR', ({ event }) => event[property]]),
 ];
 
 /** Definition of the table `caddy_event`. It has no index: rows arrive in about the order of time. */
-export const createEventTable = `CREATE TABLE caddy_event (${eventColumns.map(([name, type]) => `${name} ${type} NOT NULL`).join(', ')})`;
+export const eventTableSql = `CREATE TABLE caddy_event (${eventColumns.map(([name, type]) => `${name} ${type} NOT NULL`).join(', ')})`;
 
 /** Maximum number of rows per statement. A row has up to 3 kB. */
 const rowsPerStatement = 200;
@@ -69,14 +70,10 @@ export class EventWriter {
 }
 
 /** See `StoreReader.readEvents`. */
-export async function readEvents(
-  query: Query,
-  { fromMs, toMs, levels, host, limit }: EventsQuery,
-): Promise<EventRow[]> {
+export async function readEvents(query: Query, { levels, host, limit, ...range }: EventsQuery): Promise<EventRow[]> {
   const values = new BoundValues();
   const conditions = [
-    `window_ms >= ${values.add(BigInt(Math.ceil(fromMs)), BIGINT)}`,
-    `window_ms < ${values.add(BigInt(Math.ceil(toMs)), BIGINT)}`,
+    ...windowsIn(range, values),
     ...(levels === undefined
       ? []
       : [`level IN (SELECT unnest(string_split(${values.add(levels.join(','), VARCHAR)}, ',')))`]),

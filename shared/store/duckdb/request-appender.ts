@@ -141,8 +141,8 @@ function textsOf(chunk: DuckDBDataChunk, index: number): string[] {
   return Array.from({ length: chunk.rowCount }, (_, row) => Buffer.from(vector.getItem(row)!.bytes).toString());
 }
 
-/** The request of a row of `columns`. */
-function requestOf([
+/** Returns the request of a row, from its values in the order of the table's columns. */
+export function requestOf([
   time,
   source,
   host,

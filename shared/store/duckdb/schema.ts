@@ -30,7 +30,7 @@
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { StoreError } from '../../errors.js';
 import type { Log } from '../../log.js';
-import { createEventTable } from './events.js';
+import { eventTableSql } from './events.js';
 import { convertSeriesRollups } from './rollup-tables.js';
 
 /**
@@ -117,7 +117,7 @@ const steps: readonly (readonly (
     'ALTER TABLE request_metrics ADD COLUMN retries DOUBLE',
     "ALTER TABLE request_metrics ADD COLUMN content_type VARCHAR DEFAULT ''",
     'ALTER TABLE collector_ledger ADD COLUMN events BIGINT DEFAULT 0',
-    createEventTable,
+    eventTableSql,
   ],
 ];
 

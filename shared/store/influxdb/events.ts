@@ -1,12 +1,13 @@
 import { flux, fluxRegExp } from '@influxdata/influxdb-client';
 import type { CaddyEvent, CaddyLevel } from '../../caddy-event.js';
 import { eventWindow, type EventRow } from '../../record/event-folder.js';
-import { windowStart } from '../../rollup/rollup.js';
 import { nanosecondsText, splitNanoseconds } from '../../request-event.js';
+import { wholeWindows } from '../rollups-query.js';
 import type { EventsQuery } from '../store.js';
 import { fluxText } from './flux-text.js';
-import { escapeString, escapeTag, parseTimestamp, rowTime, tagText, textOfTag } from './line-values.js';
-import type { ReadCells } from './queries/read-cells.js';
+import { escapeString, escapeTag, rowTime, textOfTag } from './line-values.js';
+import { tagIs } from './queries/conditions.js';
+import { rowOfTime, type ReadCells } from './queries/read-cells.js';
 
 /** Text fields of a point, in the order of writing. Empty ones are omitted. */
 const textFields = [
@@ -49,16 +50,11 @@ export async function readEvents(
   bucket: string,
   { fromMs, toMs, levels, host, limit }: EventsQuery,
 ): Promise<EventRow[]> {
-  const range = { fromMs: windowCeil(fromMs), toMs: windowCeil(toMs) };
+  const range = wholeWindows({ fromMs, toMs }, eventWindow);
   if (range.fromMs >= range.toMs || levels?.length === 0) return [];
   const ofLevels =
     levels === undefined ? flux`` : flux` and r.level =~ ${fluxRegExp(new RegExp(`^(${levels.join('|')})$`))}`;
-  const ofHost =
-    host === undefined
-      ? flux``
-      : host === ''
-        ? flux` and not exists r.host`
-        : flux` and r.host == ${fluxText(tagText(host))}`;
+  const ofHost = host === undefined ? flux`` : flux` and ${tagIs(flux`r.host`, host)}`;
   // JSON, because InfluxDB's CSV changes line breaks. Integers beyond 2^53 would lose digits in it.
   const query = flux`import "json"
 from(bucket: ${fluxText(bucket)})
@@ -70,8 +66,7 @@ from(bucket: ${fluxText(bucket)})
   |> group()
   |> sort(columns: ["_time"], desc: true)
   |> limit(n: ${limit})
-  |> map(fn: (r) => ({r with first_ns: string(v: r.first_ns)}))
-  |> map(fn: (r) => ({json: string(v: json.encode(v: r))}))`;
+  |> map(fn: (r) => ({json: string(v: json.encode(v: {r with first_ns: string(v: r.first_ns)}))}))`;
   const rows: EventRow[] = [];
   await read(query, ['json'], ([json]) => {
     rows.push(rowOf(JSON.parse(json!) as StoredEvent));
@@ -79,21 +74,13 @@ from(bucket: ${fluxText(bucket)})
   return rows.sort((a, b) => b.windowMs - a.windowMs || b.lastMs - a.lastMs || a.rowId - b.rowId);
 }
 
-/** Windows start on whole minutes, and their rows are within them. */
-function windowCeil(timeMs: number): number {
-  return Math.ceil(timeMs / (eventWindow * 1000)) * eventWindow * 1000;
-}
-
 function rowOf(row: StoredEvent): EventRow {
-  const { timeMs, timeNs } = parseTimestamp(row._time);
-  const windowMs = windowStart(timeMs, eventWindow);
   const texts = Object.fromEntries(textFields.map(([property, name]) => [property, row[name] ?? ''])) as Record<
     (typeof textFields)[number][0],
     string
   >;
   return {
-    windowMs,
-    rowId: (timeMs - windowMs) * 1e6 + timeNs,
+    ...rowOfTime(row._time, eventWindow),
     count: row.count,
     lastMs: row.last_ms,
     event: {

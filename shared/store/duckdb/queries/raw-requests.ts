@@ -1,8 +1,9 @@
-import { BIGINT, type DuckDBValue } from '@duckdb/node-api';
-import { splitNanoseconds, type RequestEvent } from '../../../request-event.js';
+import { BIGINT } from '@duckdb/node-api';
+import type { RequestEvent } from '../../../request-event.js';
 import type { Filter, TimeRange } from '../../store.js';
 import { texts } from '../columns.js';
 import type { Query, Read } from '../read-pool.js';
+import { requestOf } from '../request-appender.js';
 import { BoundValues } from './bound-values.js';
 import { filterConditions, requestConditions } from './conditions.js';
 import { inTurns } from './in-turns.js';
@@ -84,83 +85,11 @@ async function newestRequests(
   const where = whereOf(values);
   const columns = await values.columnsOf(
     query,
+    // In the order of the table's columns: see `requestOf`.
     `SELECT time_ns, ${texts('source', 'host', 'method')}, status_code, ${texts('endpoint')}, duration_ms, size, bytes_read,
        ${texts('uri', 'client_ip', 'user_agent', 'referrer', 'protocol', 'tls')}, upstream_ms, ${texts('request_id', 'error', 'error_id', 'upstream')}, retries, ${texts('content_type')}
      FROM request_metrics WHERE ${where} ORDER BY time_ns DESC LIMIT ${values.add(BigInt(limit), BIGINT)}`,
   );
-  return await requestsOf(columns);
-}
-
-function requestsOf(columns: readonly DuckDBValue[][]): Promise<RequestEvent[]> {
-  const [
-    timeNs,
-    source,
-    host,
-    method,
-    status,
-    endpoint,
-    durationMs,
-    size,
-    bytesRead,
-    uri,
-    clientIp,
-    userAgent,
-    referrer,
-    protocol,
-    tls,
-    upstreamMs,
-    requestId,
-    error,
-    errorId,
-    upstream,
-    retries,
-    contentType,
-  ] = columns as [
-    bigint[],
-    string[],
-    string[],
-    string[],
-    number[],
-    string[],
-    number[],
-    bigint[],
-    bigint[],
-    string[],
-    string[],
-    string[],
-    string[],
-    string[],
-    string[],
-    (number | null)[],
-    string[],
-    string[],
-    string[],
-    string[],
-    (number | null)[],
-    string[],
-  ];
-  return inTurns(timeNs, (time, at) => ({
-    ...splitNanoseconds(time),
-    source: source[at]!,
-    host: host[at]!,
-    method: method[at]!,
-    status: status[at]!,
-    endpoint: endpoint[at]!,
-    durationMs: durationMs[at]!,
-    size: Number(size[at]!),
-    bytesRead: Number(bytesRead[at]!),
-    uri: uri[at]!,
-    clientIp: clientIp[at]!,
-    userAgent: userAgent[at]!,
-    referrer: referrer[at]!,
-    protocol: protocol[at]!,
-    tls: tls[at]!,
-    upstreamMs: upstreamMs[at]!,
-    requestId: requestId[at]!,
-    error: error[at]!,
-    errorId: errorId[at]!,
-    upstream: upstream[at]!,
-    retries: retries[at]!,
-    contentType: contentType[at]!,
-  }));
+  const [times = []] = columns;
+  return await inTurns(times, (_, at) => requestOf(columns.map((column) => column[at]!)));
 }
