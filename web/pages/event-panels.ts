@@ -5,7 +5,7 @@ import type { Marker } from '../chart/time-chart.js';
 import { count, dayOf, moment, printable } from '../format.js';
 import type { CaddyStart } from '../stats/caddy-starts.js';
 import { problemsOf } from '../stats/problems.js';
-import { filterHref, type Link } from './link.js';
+import { linkedValue, type Link } from './link.js';
 
 /** Number of problems and of events on the page. The API has more. */
 const problemsMax = 10;
@@ -41,13 +41,9 @@ export function eventPanels(events: readonly EventRow[], { link, nowMs }: Shown)
   const problems = problemsOf(events);
   const time = (timeMs: number) => ({
     iso: isoTime(timeMs),
-    text: `${dayOf(timeMs, nowMs)} ${new Date(timeMs).toISOString().slice(11, 19)}`.trim(),
+    text: `${dayOf(timeMs, nowMs)} ${new Date(timeMs).toISOString().slice(11, 19)}`,
   });
-  const value = (name: string, text: string, lengthMax = 60) => ({
-    text: printable(text, lengthMax),
-    full: text.length > lengthMax ? printable(text, 1000) : undefined,
-    href: filterHref(link, name, text),
-  });
+  const value = (name: string, text: string, lengthMax: number) => linkedValue(link, name, text, { lengthMax });
   return {
     reasons: problems.slice(0, problemsMax).map((problem) => ({
       reason:

@@ -1,3 +1,4 @@
+import { printable } from '../format.js';
 import { filterNames, type DashboardQuery, type Parameter } from '../query/query.js';
 
 /** Returns a link to this page, or to `path`, with some parameters changed; `undefined` removes one. */
@@ -23,4 +24,26 @@ export function filterHref(link: Link, name: string, value: string): string | un
   if (filter === undefined || value === '') return undefined;
   const href = link({ [filter]: value });
   return href.length > hrefLengthMax ? undefined : href;
+}
+
+/** A value that is shown, possibly shortened, with a link that filters the page by it. */
+export interface LinkedValue {
+  readonly text: string;
+  /** The whole value, if it is not shown. */
+  readonly full: string | undefined;
+  readonly href: string | undefined;
+}
+
+/** Returns a value as it is shown. `shown` replaces its text; `lengthMax` is the maximum length of the text. */
+export function linkedValue(
+  link: Link,
+  name: string,
+  value: string,
+  { shown = value, lengthMax = 60 } = {},
+): LinkedValue {
+  return {
+    text: printable(shown, lengthMax),
+    full: shown === value && value.length <= lengthMax ? undefined : printable(value, 1000),
+    href: filterHref(link, name, value),
+  };
 }

@@ -5,7 +5,7 @@ import type { TimeRange } from '../../shared/store/store.js';
 import { topValueOf } from '../../shared/top-list/top-row.js';
 import { agentName } from '../stats/agents.js';
 import { bytes, clientText, count, dayOf, duration, printable, signed, statusClass } from '../format.js';
-import { filterHref, type Link } from './link.js';
+import { filterHref, linkedValue, type Link } from './link.js';
 import type { RequestPair, RequestPairs } from '../stats/request-pairs.js';
 
 /** See `DashboardData`. */
@@ -27,11 +27,8 @@ function requestRow(
   { link, clientIp, nowMs }: Shown,
 ) {
   const { source, host, method, uri, status, endpoint } = request;
-  const value = (name: string, text: string, { shown = text, lengthMax = 60 } = {}) => ({
-    text: printable(shown, lengthMax),
-    full: shown === text && text.length <= lengthMax ? undefined : printable(text, 1000),
-    href: filterHref(link, name, text),
-  });
+  const value = (name: string, text: string, options?: { shown?: string; lengthMax?: number }) =>
+    linkedValue(link, name, text, options);
   const path = topValueOf.path(request);
   return {
     iso: rfc3339(request),
