@@ -134,7 +134,7 @@ async function runImport(lookAt: readonly number[], onSeen: OnSeen): Promise<See
   const seen: Promise<Seen>[] = [];
   const endMs = Date.now() - 60_000;
   let written = 0;
-  // The pipe takes no more than the import has read but for a few parts: this is the memory after that number of lines.
+  // The pipe runs only a few parts ahead of the import, so this is the memory after about that number of lines.
   const log = function* (): Generator<Buffer> {
     for (const part of shiftedSample(lines, { startMs: endMs - 6 * 3_600_000, endMs })) {
       yield Buffer.from(part);
