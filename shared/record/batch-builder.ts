@@ -127,8 +127,8 @@ export class BatchBuilder {
   }
 
   /**
-   * Returns the contents of the batch, with the top lists and events that are due (or all of them) and the estimated size in
-   * bytes, and starts over. Returns `undefined` if there is nothing to write, unless `evenIfEmpty`.
+   * Returns the contents of the batch, with the top lists and events that are due (or all of them) and the estimated
+   * size in bytes, and starts over. Returns `undefined` if there is nothing to write, unless `evenIfEmpty`.
    */
   take({
     allTopLists,

@@ -25,7 +25,8 @@ interface Shown {
 export function startMarkers(starts: readonly CaddyStart[], nowMs: number): Marker[] {
   return starts.map(({ kind, timeMs }) => ({
     timeMs,
-    label: `Caddy ${kind === 'start' ? 'started' : 'reloaded'} at ${moment(timeMs, nowMs)} UTC`,
+    // Usually only Caddy's default logger gets the message that tells a start from a reload.
+    label: `Caddy ${kind === 'start' ? 'started' : 'started or reloaded'} at ${moment(timeMs, nowMs)} UTC`,
   }));
 }
 

@@ -2,6 +2,7 @@ import type { EventRow } from '../../shared/record/event-folder.js';
 
 /** A time at which Caddy's configuration came into force. */
 export interface CaddyStart {
+  /** `reload` if it is not known to be a start. */
   readonly kind: 'start' | 'reload';
   /** In milliseconds since 1970. */
   readonly timeMs: number;
